@@ -1,0 +1,59 @@
+"""Every error carbonsched raises on purpose, as one tree.
+
+    CarbonschedError
+    ├── InputError          bad usage, config, job, trace or data: exit code 2, names the field and the mend
+    ├── FeedError           a grid feed gave no usable answer; the chain tries the next one
+    ├── PowerError          a power meter could not be read; the energy becomes unknown, never 0
+    ├── LedgerError         the ledger refused a row or does not verify
+    ├── LaunchError         a job could not be started, stopped or adopted
+    ├── NotFoundError       no such job
+    ├── StateError          the job is in a state that does not allow this
+    └── UnreachableError    the daemon does not answer: exit code 3
+
+Vendor errors are wrapped at the edge with `from e`. A message is one line and names the mend.
+"""
+
+
+class CarbonschedError(Exception):
+    """Base of the tree; `exit_code` is what a command ends with (DESIGN 5)."""
+
+    exit_code = 1
+
+
+class InputError(CarbonschedError):
+    """One line that names the field and the mend, e.g. `carbon.budget_g: must be above 0, is -3; …`."""
+
+    exit_code = 2
+
+    def __init__(self, field: str, problem: str, mend: str = "") -> None:
+        self.field, self.problem, self.mend = field, problem, mend
+        text = f"{field}: {problem}" if field else problem
+        super().__init__(f"{text}; {mend}" if mend else text)
+
+
+class FeedError(CarbonschedError):
+    pass
+
+
+class PowerError(CarbonschedError):
+    pass
+
+
+class LedgerError(CarbonschedError):
+    pass
+
+
+class LaunchError(CarbonschedError):
+    pass
+
+
+class NotFoundError(CarbonschedError):
+    exit_code = 2
+
+
+class StateError(CarbonschedError):
+    pass
+
+
+class UnreachableError(CarbonschedError):
+    exit_code = 3

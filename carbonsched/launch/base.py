@@ -1,0 +1,32 @@
+"""What every launcher offers: start a job so that it outlives the daemon, and find it again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from carbonsched.model.job import Owner
+from carbonsched.model.protocol import ExitRecord, RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What became of a job's process."""
+
+    status: Literal["absent", "running", "exited", "lost"]
+    """`absent`: never started; `lost`: gone without an exit record (power cut, kill -9 of the shim)."""
+    run: RunRecord | None = None
+    exit: ExitRecord | None = None
+
+
+class Launcher(Protocol):
+    def start(self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner) -> RunRecord:
+        """Start `argv` under the shim, output to log.txt. Raises LaunchError."""
+
+    def look(self, job_dir: Path) -> Look:
+        """Identity is checked (pid, start time, boot id), so a reused pid is never taken for the job."""
+
+    def terminate(self, job_dir: Path) -> None:
+        """SIGTERM to the trainer: it checkpoints and ends. No error where nothing runs."""
+
+    def kill(self, job_dir: Path) -> None:
+        """SIGKILL to everything of the job. No error where nothing runs."""

@@ -1,0 +1,112 @@
+"""What all documents share: frozen, no unknown keys, finite numbers, RFC 3339 UTC times, one-line errors."""
+
+import difflib
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic.fields import FieldInfo
+
+from carbonsched.errors import InputError
+from carbonsched.units import seconds
+
+
+def _utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("has no time zone; write it in UTC with a trailing Z")
+    return value.astimezone(UTC)
+
+
+def rfc3339(at: datetime) -> str:
+    """A UTC time as every document writes it: `2026-11-22T10:00:00.250Z`, milliseconds kept."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+UtcTime = Annotated[
+    datetime, AfterValidator(_utc), PlainSerializer(rfc3339, return_type=str, when_used="json")
+]
+"""A timezone-aware time, kept in UTC; naive times are refused."""
+
+Seconds = Annotated[float, BeforeValidator(seconds)]
+"""A duration in seconds; `36h`, `90s`, `1h30m` are read too."""
+
+
+class Doc(BaseModel):
+    """A document that crosses a boundary: strict at the edge, trusted inside."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls, data: object, where: str = "") -> Self:
+        """Validate; raises InputError with one line that names the first wrong field and the mend."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as e:
+            raise input_error(e, cls, where) from e
+
+    def dump(self) -> dict[str, Any]:
+        """The JSON-ready form."""
+        return self.model_dump(mode="json")
+
+
+def input_error(error: ValidationError, model: type[BaseModel], where: str = "") -> InputError:
+    """Turn pydantic's list into the one line a user can act on."""
+    errors = error.errors(include_url=False)
+    # a misspelt key also makes the right one missing: the misspelling is what the user must see
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    path = [part for part in first["loc"] if not _is_tag(part, model)]
+    field = ".".join(str(part) for part in path)
+    prefix = f"{where}: " if where else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(model, path[:-1])
+        close = difflib.get_close_matches(str(path[-1]), known, n=1)
+        mend = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(sorted(known))}"
+        return InputError(prefix + field, "unknown key", mend)
+    if first["type"] == "missing":
+        return InputError(prefix + field, "is missing", "add it")
+    problem = first["msg"].removeprefix("Value error, ")
+    problem = problem[:1].lower() + problem[1:]
+    given = first.get("input")
+    if isinstance(given, str | int | float | bool):
+        problem += f", is {given!r}" if not (isinstance(given, float) and math.isnan(given)) else ", is nan"
+    mend = ""
+    if first["type"] in ("enum", "literal_error"):
+        choices = [
+            c.strip(" '")
+            for c in str(first.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(",")
+        ]
+        close = difflib.get_close_matches(str(given), choices, n=1)
+        mend = f"did you mean {close[0]!r}?" if close else ""
+    return InputError(prefix + field, problem, mend)
+
+
+def _is_tag(part: int | str, model: type[BaseModel]) -> bool:
+    # pydantic puts the names of union branches into `loc`; a user knows only keys and positions
+    return isinstance(part, str) and ("[" in part or part in ("int", "float", "str"))
+
+
+def _known_keys(model: type[BaseModel], path: list[int | str]) -> list[str]:
+    here: type[BaseModel] = model
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field = here.model_fields.get(part) or _by_alias(here, part)
+        below = _models_in(field.annotation) if field else []
+        if not below:
+            return []
+        here = below[0]
+    return [info.alias or name for name, info in here.model_fields.items()]
+
+
+def _by_alias(model: type[BaseModel], alias: str) -> FieldInfo | None:
+    return next((info for info in model.model_fields.values() if info.alias == alias), None)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    found: list[type[BaseModel]] = []
+    for inner in getattr(annotation, "__args__", ()):
+        found += _models_in(inner)
+    return found

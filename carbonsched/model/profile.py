@@ -1,0 +1,68 @@
+"""Documents of `python -m trainer profile | cost | select | check` (DESIGN 5)."""
+
+from typing import Any
+
+from carbonsched.model.base import Doc
+from carbonsched.model.protocol import FrontierPoint
+
+
+class TensorCost(Doc):
+    name: str
+    """As `named_parameters()` gives it, a tie once."""
+    numel: int
+    depth_flops: float
+    """Backward FLOPs to bring the activation gradient down to this tensor."""
+    dw_flops: float
+    """FLOPs to form its own gradient."""
+
+
+class Profile(Doc):
+    """What one batch of one shape costs, for every tensor. FLOPs: 2 a multiply-accumulate."""
+
+    model: str
+    params: int
+    forward_flops: float
+    full_flops: float
+    """Forward + backward with every tensor trained."""
+    tensors: tuple[TensorCost, ...]
+    batch: int
+    seq: int
+    target_seq: int | None = None
+    attn: str = "eager"
+    dtype: str = "fp32"
+    patterns: dict[str, Any] = {}
+    """What the exact cost model measured beyond the chain formula; empty where the chain is exact."""
+    notes: tuple[str, ...] = ()
+    """What the figures leave out or assume, in words."""
+
+
+class Costs(Doc):
+    flops: tuple[float, ...]
+
+
+class Selection(Doc):
+    rho_planned: float
+    importance: float
+    selected: tuple[str, ...]
+
+
+class FrontierDoc(Doc):
+    frontier: tuple[FrontierPoint, ...]
+
+
+class CheckResult(Doc):
+    """`python -m trainer check SPEC --json`: what submit learns before it accepts a job."""
+
+    ok: bool
+    model: str
+    params: int
+    rows: int
+    validation_rows: int
+    steps: int
+    segments: int
+    rho_floor: float
+    step_flops_full: float
+    batch: int
+    seq: int
+    target_seq: int | None = None
+    notes: tuple[str, ...] = ()

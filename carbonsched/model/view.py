@@ -1,0 +1,119 @@
+"""What the API and `--json` answer. Every number that is an estimate says so beside it."""
+
+from typing import Any
+
+from pydantic import Field
+
+from carbonsched.model.base import Doc, UtcTime
+from carbonsched.model.job import JobSpec, JobState
+from carbonsched.model.protocol import Directive
+
+
+class JobView(Doc):
+    """A row of `ps`."""
+
+    id: str
+    name: str
+    owner: str
+    state: JobState
+    reason: str
+    """Why it is in this state or what the planner last said, in words."""
+    segment: int | None
+    """The one now running, from 0; None before the first."""
+    segments: int | None
+    step: int | None = None
+    steps: int | None = None
+    rho: float | None
+    """Directed for the running segment."""
+    spent_g: float
+    """Known grams; `unknown_s` tells for how long the energy or the intensity was not known."""
+    unknown_s: float = 0.0
+    budget_g: float | None
+    """None until `budget_share` is resolved at the first segment."""
+    energy_j: float
+    estimated: bool
+    """Whether any of the energy is estimated rather than metered."""
+    power_w: float | None
+    """Over the last tick; None where unknown or not running."""
+    loss: float | None = None
+    boards: tuple[str, ...] = ()
+    submitted_at: UtcTime
+    started_at: UtcTime | None = None
+    ended_at: UtcTime | None = None
+    eta_s: float | None = None
+
+
+class SegmentView(Doc):
+    k: int
+    start: UtcTime
+    end: UtcTime
+    rho_directed: float
+    rho_planned: float
+    rho_realised: float
+    flops: float
+    flops_full: float
+    steps: int
+    loss: float | None
+    energy_j: float
+    spent_g: float
+    g_per_kwh: float | None
+    """Energy-weighted mean over the segment."""
+    power_w: float | None
+    price: float | None
+    reason: str
+    selected: tuple[str, ...]
+
+
+class JobDetail(JobView):
+    """`show ID`."""
+
+    spec: JobSpec
+    sha256: str
+    directive: Directive | None
+    segments_done: tuple[SegmentView, ...]
+    validation: tuple[dict[str, Any], ...] = ()
+    """The `evaluated` events, oldest first."""
+    history: tuple[dict[str, Any], ...] = ()
+    """State changes: at, state, actor, reason."""
+
+
+class JobList(Doc):
+    jobs: tuple[JobView, ...]
+
+
+class Submitted(Doc):
+    id: str
+    state: JobState
+
+
+class Acted(Doc):
+    """Answer of cancel, pause, resume, wait."""
+
+    id: str
+    state: JobState
+    reason: str
+
+
+class Version(Doc):
+    version: str
+    python: str
+    trainer_python: str | None = None
+    state_dir: str | None = None
+    ledger_schema: str | None = None
+    pid: int | None = None
+
+
+class AuditResult(Doc):
+    """`audit verify`."""
+
+    ok: bool
+    rows: int
+    first_bad: int | None
+    problem: str | None = None
+
+
+class Problem(Doc):
+    """Every error the API answers."""
+
+    error: str
+    exit_code: int = Field(ge=1, le=3)

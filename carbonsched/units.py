@@ -1,0 +1,53 @@
+"""Units and their conversions: the only place where 3.6e6 or a duration's spelling stands.
+
+Names carry their unit everywhere else (`_g`, `_j`, `_mj`, `_s`, `_w`, `_kwh`, `_g_per_kwh`).
+"""
+
+import re
+from typing import Final
+
+J_PER_KWH: Final = 3_600_000.0
+MJ_PER_J: Final = 1_000
+
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|s|m|h|d|w)")
+
+
+def grams(energy_j: float, g_per_kwh: float, pue: float = 1.0) -> float:
+    """Emissions in gCO2e = energy × PUE × intensity (SCI, ISO/IEC 21031:2024: O = E·I)."""
+    return energy_j / J_PER_KWH * pue * g_per_kwh
+
+
+def seconds(text: str | float) -> float:
+    """Seconds in a duration such as `36h`, `1h30m`, `90s` or a bare number of seconds.
+
+    Raises ValueError with the accepted spellings.
+    """
+    if isinstance(text, int | float):
+        return float(text)
+    compact = text.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", compact):
+        return float(compact)
+    parts = _DURATION.findall(compact)
+    if not parts or _DURATION.sub("", compact).strip():
+        raise ValueError(f"{text!r} is not a duration; write it like 90s, 20m, 36h, 1h30m or 7d")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def split_mj(total_mj: int, shares: list[float]) -> list[int]:
+    """Split integer millijoules by `shares` (any non-negative scale) without losing one: largest remainder.
+
+    All zero shares split evenly. Raises ValueError where there is nobody to give to.
+    """
+    if not shares:
+        raise ValueError("cannot split energy among no accounts")
+    weight = sum(shares)
+    if weight <= 0:
+        shares, weight = [1.0] * len(shares), float(len(shares))
+    exact = [total_mj * share / weight for share in shares]
+    parts = [int(part // 1) for part in exact]
+    order = sorted(range(len(parts)), key=lambda i: (parts[i] - exact[i], i))
+    rest = total_mj - sum(parts)
+    for n in range(abs(rest)):
+        parts[order[n % len(order)]] += 1 if rest > 0 else -1
+    return parts
