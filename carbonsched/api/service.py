@@ -2,16 +2,20 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.view import Acted, AuditResult, JobDetail, JobList, Submitted, Version
-from carbonsched.report.document import Report
+
+ReportFormat = Literal["json", "csv", "html", "codecarbon"]
 
 
 class Service(Protocol):
-    """Every method may raise a CarbonschedError; `actor` is who asked, by the socket's peer credentials."""
+    """Every method may raise a CarbonschedError; `actor` is who asked, by the socket's peer credentials.
+
+    cancel, pause and resume are for the job's owner, root and the daemon's own user. Called from several threads.
+    """
 
     def submit(self, spec: JobSpec, owner: Owner) -> Submitted: ...
     def jobs(self) -> JobList: ...
@@ -19,8 +23,17 @@ class Service(Protocol):
     def cancel(self, job_id: str, actor: Owner) -> Acted: ...
     def pause(self, job_id: str, actor: Owner) -> Acted: ...
     def resume(self, job_id: str, actor: Owner) -> Acted: ...
-    def grid(self, hours: float) -> GridView: ...
-    def log_path(self, job_id: str) -> Path: ...
-    def report(self, job_id: str | None, start: datetime | None, end: datetime | None) -> Report: ...
+
+    def grid(self, hours: float) -> GridView:
+        """Now, and the forecast for `hours` to come; 0 asks for none."""
+
+    def log_path(self, job_id: str) -> Path:
+        """Where the job's log is, or will be once it has written something."""
+
+    def render_report(
+        self, job_id: str | None, start: datetime | None, end: datetime | None, form: ReportFormat
+    ) -> tuple[str, str]:
+        """(text, media type) of one job's report, or of everything in [start, end)."""
+
     def audit(self) -> AuditResult: ...
     def version(self) -> Version: ...

@@ -20,6 +20,8 @@ class Feed(Protocol):
     basis: Basis
     every_s: float
     max_age_s: float
+    local: bool
+    """Answers from this box: asked even while feeds before it are healthy, so that it also knows times they do not."""
 
     def poll(self) -> Answer:
         """Ask the provider. Raises FeedError in one line, secrets redacted."""

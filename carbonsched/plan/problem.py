@@ -74,6 +74,12 @@ class Problem:
     switch_j: float = 0.0
     """Of one pause and resume."""
     worst_g_per_kwh: float = 1000.0
+    waiting: bool = False
+    """The job waits now: going on waiting costs no further switch, and training needs no reason to resume."""
+    reserve_g: float = 0.0
+    """Kept back for a checkpoint and stop (`guard.reserve_g`); no plan spends it."""
+    price_hint: float | None = None
+    """λ of the plan before: the search starts there."""
 
     def grams(self, energy_j: float, g_per_kwh: float) -> float:
         return grams(energy_j, g_per_kwh, self.pue)

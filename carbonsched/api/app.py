@@ -1,0 +1,212 @@
+"""The routes under /v1: thin, each one call of the `Service`, and every error one JSON `Problem`.
+
+Handlers are plain `def`: they wait for locks and disks, so they run in a small pool of threads beside the event loop.
+"""
+
+import contextlib
+import logging
+import pwd
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import Body, Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from carbonsched.api.logs import read_chunk
+from carbonsched.api.service import ReportFormat, Service
+from carbonsched.errors import (
+    CarbonschedError,
+    FeedError,
+    InputError,
+    NotFoundError,
+    StateError,
+    UnreachableError,
+)
+from carbonsched.model.base import Doc, UtcTime
+from carbonsched.model.grid import GridView
+from carbonsched.model.job import JobSpec, Owner
+from carbonsched.model.view import Acted, AuditResult, JobDetail, JobList, Problem, Submitted, Version
+
+log = logging.getLogger(__name__)
+
+THREADS = 8
+BODY_BYTES = 1024 * 1024
+"""A job spec takes a few kilobytes."""
+FORECAST_HOURS = 24.0
+
+_STATUS: tuple[tuple[type[CarbonschedError], int], ...] = (
+    (InputError, 400),
+    (NotFoundError, 404),
+    (StateError, 409),
+    (FeedError, 503),
+    (UnreachableError, 503),
+    (CarbonschedError, 500),
+)
+
+
+class SubmitBody(Doc):
+    """Body of POST /v1/jobs."""
+
+    spec: JobSpec
+
+
+def create_app(service: Service) -> FastAPI:
+    """The ASGI application; `carbonsched.api.server` puts the caller's credentials into `request.state.peer`."""
+    app = FastAPI(
+        title="carbonsched",
+        openapi_url="/v1/openapi.json",  # made when first asked for
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+    )
+    app.add_middleware(_BodyLimit)
+    _errors(app)
+    _job_routes(app, service)
+    _box_routes(app, service)
+    return app
+
+
+def _job_routes(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/jobs", status_code=201)
+    def submit(body: Annotated[Any, Body()], owner: Actor) -> Submitted:
+        return service.submit(SubmitBody.parse(body).spec, owner)
+
+    @app.get("/v1/jobs")
+    def jobs() -> JobList:
+        return service.jobs()
+
+    @app.get("/v1/jobs/{job_id}")
+    def show(job_id: str) -> JobDetail:
+        return service.show(job_id)
+
+    @app.post("/v1/jobs/{job_id}/cancel")
+    def cancel(job_id: str, actor: Actor) -> Acted:
+        return service.cancel(job_id, actor)
+
+    @app.post("/v1/jobs/{job_id}/pause")
+    def pause(job_id: str, actor: Actor) -> Acted:
+        return service.pause(job_id, actor)
+
+    @app.post("/v1/jobs/{job_id}/resume")
+    def resume(job_id: str, actor: Actor) -> Acted:
+        return service.resume(job_id, actor)
+
+    @app.get("/v1/jobs/{job_id}/log", response_class=Response)
+    def job_log(job_id: str, offset: int = 0) -> Response:
+        chunk = read_chunk(service.log_path(job_id), offset)
+        headers = {
+            "X-Offset": str(chunk.offset),
+            "X-Next-Offset": str(chunk.next_offset),
+            "X-Size": str(chunk.size),
+        }
+        return Response(chunk.data, media_type="application/octet-stream", headers=headers)
+
+
+def _box_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/grid")
+    def grid(forecast_h: Annotated[float, Query(ge=0, le=336)] = FORECAST_HOURS) -> GridView:
+        return service.grid(forecast_h)
+
+    @app.get("/v1/report", response_class=Response)
+    def report(
+        job: str | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        form: Annotated[ReportFormat, Query(alias="format")] = "json",
+    ) -> Response:
+        if job is None and (start is None or end is None):
+            raise InputError("report", "says neither which job nor when", "give job, or start and end")
+        text, media_type = service.render_report(job, _time("start", start), _time("end", end), form)
+        return Response(text, media_type=media_type)
+
+    @app.get("/v1/audit")
+    def audit() -> AuditResult:
+        return service.audit()
+
+    @app.get("/v1/version")
+    def version() -> Version:
+        return service.version()
+
+
+def _actor(request: Request) -> Owner:
+    """Who is on the other end of the socket. A user the box does not know is named by number."""
+    peer = getattr(request.state, "peer", None)
+    if peer is None:
+        raise HTTPException(403, "this connection carries no peer credentials; use the Unix socket")
+    pid, uid, gid = peer
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    return Owner(uid=uid, gid=gid, pid=pid, user=user)
+
+
+Actor = Annotated[Owner, Depends(_actor)]
+
+_TIMES: TypeAdapter[UtcTime] = TypeAdapter(UtcTime)
+
+
+def _time(field: str, text: str | None) -> UtcTime | None:
+    if text is None:
+        return None
+    try:
+        return _TIMES.validate_python(text)
+    except ValidationError as e:
+        raise InputError(field, f"{text!r} is not a time", "write it like 2026-11-22T10:00:00Z") from e
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+    yield
+
+
+def _problem(status: int, error: str, exit_code: int) -> Response:
+    problem = Problem(error=error, exit_code=exit_code)
+    return Response(problem.model_dump_json(), status_code=status, media_type="application/json")
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(CarbonschedError)
+    def ours(_request: Request, error: CarbonschedError) -> Response:
+        status = next(status for kind, status in _STATUS if isinstance(error, kind))
+        return _problem(status, str(error), error.exit_code)
+
+    @app.exception_handler(RequestValidationError)
+    def validation(_request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "body"
+        return _problem(400, f"{where}: {first['msg']}", InputError.exit_code)
+
+    @app.exception_handler(HTTPException)
+    def http(_request: Request, error: HTTPException) -> Response:
+        return _problem(error.status_code, str(error.detail), 1 if error.status_code == 403 else 2)
+
+    @app.exception_handler(Exception)
+    def unexpected(request: Request, error: Exception) -> Response:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return _problem(500, f"internal error ({type(error).__name__}); the daemon's log has the details", 1)
+
+
+class _BodyLimit:
+    """Refuses bodies that no job spec needs before they fill the daemon's memory."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seen = 0
+
+        async def limited() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > BODY_BYTES:
+                raise HTTPException(413, f"the body is larger than {BODY_BYTES} bytes")
+            return message
+
+        await self.app(scope, limited if scope["type"] == "http" else receive, send)

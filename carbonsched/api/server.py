@@ -1,0 +1,175 @@
+"""The API's server: a Unix socket at 0660, the caller's credentials with every request, one background thread.
+
+uvicorn's own `uds=` makes the socket world-writable, so it is bound here: under a hidden name, given its mode, and only
+then renamed into place, which also replaces a stale one without a gap.
+"""
+
+import asyncio
+import fcntl
+import os
+import socket
+import stat
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from carbonsched.errors import InputError, StateError
+
+SOCKET_MODE = 0o660
+PATH_BYTES = 107
+"""Longest path a Unix socket can have (sun_path, less its end)."""
+START_S = 10.0
+STOP_S = 3.0
+_UCRED = struct.Struct("iII")
+
+
+class PeerProtocol(H11Protocol):
+    """HTTP/1.1 that tells the application who called: `request.state.peer = (pid, uid, gid)`, by the kernel."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family == socket.AF_UNIX:
+            packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            self.app_state = {**self.app_state, "peer": _UCRED.unpack(packed)}
+
+
+class Server:
+    """Serves an application on a socket until stopped. One start, one stop."""
+
+    def __init__(self, app: ASGIApp, path: Path) -> None:
+        self.path = path
+        config = uvicorn.Config(
+            app,
+            loop="asyncio",
+            http=PeerProtocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=2,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread: threading.Thread | None = None
+        self._lock: IO[bytes] | None = None
+        self._inode: int | None = None
+
+    def start(self) -> None:
+        """Bind and serve from a background thread; returns once requests are answered.
+
+        Raises StateError where another daemon answers on the socket, InputError for a path that cannot be one.
+        """
+        self._lock = _lock(self.path)
+        try:
+            sock = bind(self.path)
+        except BaseException:
+            self._lock.close()
+            raise
+        self._inode = self.path.stat().st_ino
+        self._thread = threading.Thread(target=self._serve, args=(sock,), name="api", daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + START_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                self.stop()
+                raise StateError(f"the API did not start on {self.path}; the log says why")
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        """Let running requests end (for a moment), then take the socket away. Safe to call twice."""
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(STOP_S)
+        if self._inode is not None and _inode(self.path) == self._inode:
+            self.path.unlink(missing_ok=True)
+        self._inode = None
+        if self._lock is not None:
+            self._lock.close()
+
+    def _serve(self, sock: socket.socket) -> None:
+        asyncio.run(self._server.serve(sockets=[sock]))
+
+
+def serve(app: ASGIApp, socket_path: Path) -> Server:
+    """A server for `app`, not yet started."""
+    return Server(app, socket_path)
+
+
+def bind(path: Path) -> socket.socket:
+    """A listening socket at `path`, mode 0660. A stale one is replaced; one that is answered is not."""
+    if len(os.fsencode(path)) > PATH_BYTES - len(".new"):
+        raise InputError("api.socket", f"{path} is too long for a Unix socket", "choose a shorter path")
+    _refuse_if_taken(path)
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(fresh))
+        fresh.chmod(SOCKET_MODE)
+        sock.listen(128)
+        fresh.rename(path)
+    except OSError as e:
+        sock.close()
+        fresh.unlink(missing_ok=True)
+        raise _unusable(path, e) from e
+    return sock
+
+
+def _refuse_if_taken(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise InputError("api.socket", f"{path} is there and is no socket", "move it or choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return  # stale: its daemon is gone
+        except OSError as e:
+            raise StateError(f"cannot tell whether a daemon answers on {path}: {e.strerror or e}") from e
+    raise _taken(path)
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Held as long as the server lives, so that two daemons that start at once do not replace each other's socket."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        file = path.with_name(f"{path.name}.lock").open("ab")
+    except OSError as e:
+        raise _unusable(path, e) from e
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        file.close()
+        raise _taken(path) from e
+    return file
+
+
+def _taken(path: Path) -> StateError:
+    return StateError(
+        f"another daemon already serves {path}; stop it first, or give this one its own api.socket"
+    )
+
+
+def _unusable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        "api.socket", f"{path} cannot be bound: {error.strerror}", "choose a folder you can write"
+    )
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except OSError:
+        return None

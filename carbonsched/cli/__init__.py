@@ -1,0 +1,45 @@
+"""`carbonsched`, the command: one file a command, each talking HTTP to the daemon's Unix socket.
+
+What all share: options (flags every command takes), client (the HTTP), output (JSON, tables, figures for people).
+Modules that cost time to import are imported where they are used, so that `--help` and `daemon` stay light.
+"""
+
+import sys
+
+from carbonsched.errors import CarbonschedError
+
+INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code (DESIGN 5). Errors are one line on stderr, never a traceback."""
+    import typer
+
+    from carbonsched.cli.app import app
+    from carbonsched.cli.options import Settings
+
+    settings = Settings()
+    try:
+        code = app(args=argv, prog_name="carbonsched", standalone_mode=False, obj=settings)
+    except CarbonschedError as e:
+        return _complain(e, e.exit_code, settings.debug)
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as e:
+        format_message = getattr(e, "format_message", None)  # the option parser's own errors
+        if format_message is not None:
+            usage = getattr(getattr(e, "ctx", None), "command_path", "carbonsched")
+            return _complain(f"{format_message().rstrip('.')}; see {usage} --help", 2, settings.debug, e)
+        mend = "run it again with --debug and report this" if not settings.debug else "please report this"
+        return _complain(f"internal error: {type(e).__name__}: {e}; {mend}", 1, settings.debug, e)
+    return code if isinstance(code, int) else 0
+
+
+def _complain(text: object, code: int, debug: bool, cause: BaseException | None = None) -> int:
+    if debug:
+        import traceback
+
+        error = cause or (text if isinstance(text, BaseException) else None)
+        traceback.print_exception(error, file=sys.stderr)
+    print("carbonsched:", " ".join(str(text).split()), file=sys.stderr)
+    return code

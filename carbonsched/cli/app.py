@@ -1,0 +1,96 @@
+"""All commands under one name, with what each shows in `--help`."""
+
+from typing import Annotated
+
+import typer
+
+from carbonsched import __version__
+from carbonsched.cli.actions import cancel, pause, resume
+from carbonsched.cli.audit import verify
+from carbonsched.cli.daemon import daemon
+from carbonsched.cli.grid import grid
+from carbonsched.cli.logs import logs
+from carbonsched.cli.options import Debug, Socket
+from carbonsched.cli.ps import ps
+from carbonsched.cli.report import report
+from carbonsched.cli.show import show
+from carbonsched.cli.submit import submit
+from carbonsched.cli.version import version
+from carbonsched.cli.wait import wait
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"carbonsched {__version__}")
+        raise typer.Exit
+
+
+def _examples(*lines: str) -> str:
+    # one paragraph a line: the help formatter folds single newlines
+    return "\n\n".join(("Examples:" if len(lines) > 1 else "Example:", *lines))
+
+
+app = typer.Typer(
+    help="Fine-tuning under a carbon budget: submit jobs to the daemon of this box and watch what they spend.",
+    epilog=_examples(
+        "carbonsched submit job.toml --wait", "carbonsched ps", "carbonsched grid --forecast 24"
+    ),
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    ctx: typer.Context,
+    socket: Socket = None,
+    debug: Debug = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+JOBS = "Jobs"
+BOX = "The box"
+
+app.command(
+    rich_help_panel=JOBS,
+    epilog=_examples("carbonsched submit job.toml", "carbonsched submit job.toml --wait"),
+)(submit)
+app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched ps", "carbonsched ps --json"))(ps)
+app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched show scitldr-7f3a1c"))(show)
+app.command(
+    rich_help_panel=JOBS,
+    epilog=_examples("carbonsched logs scitldr-7f3a1c", "carbonsched logs -f scitldr-7f3a1c"),
+)(logs)
+app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched wait scitldr-7f3a1c && echo finished"))(wait)
+app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched pause scitldr-7f3a1c"))(pause)
+app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched resume scitldr-7f3a1c"))(resume)
+app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched cancel scitldr-7f3a1c"))(cancel)
+app.command(
+    rich_help_panel=BOX, epilog=_examples("carbonsched grid", "carbonsched grid --forecast 48 --json")
+)(grid)
+app.command(
+    rich_help_panel=BOX,
+    epilog=_examples(
+        "carbonsched report --job scitldr-7f3a1c --format html -o report.html",
+        "carbonsched report --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z --format csv",
+    ),
+)(report)
+audit = typer.Typer(help="Check the ledger.", rich_markup_mode="rich")
+audit.callback()(lambda: None)
+audit.command(
+    epilog=_examples(
+        "carbonsched audit verify",
+        "carbonsched audit verify --ledger sqlite:////var/lib/carbonsched/ledger.db --json",
+    )
+)(verify)
+app.add_typer(audit, name="audit", rich_help_panel=BOX)
+app.command(rich_help_panel=BOX, epilog=_examples("carbonsched version --json"))(version)
+app.command(
+    rich_help_panel=BOX, epilog=_examples("carbonsched daemon --config /etc/carbonsched/carbonsched.toml")
+)(daemon)

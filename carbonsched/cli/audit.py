@@ -1,0 +1,51 @@
+"""`carbonsched audit verify`: recompute every gram and every hash of the ledger."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from carbonsched.cli.options import Debug, Json, Socket, connect
+
+if TYPE_CHECKING:
+    from carbonsched.model.view import AuditResult
+
+
+def verify(
+    ctx: typer.Context,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            "--ledger",
+            metavar="URL",
+            help="Read this ledger yourself instead of asking the daemon, e.g. sqlite:////var/lib/carbonsched/ledger.db.",
+        ),
+    ] = None,
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Check that the ledger's rows still say what was written, and that every gram follows from its row.
+
+    Exit code: 0 it verifies, 1 it does not. With --ledger no daemon is needed, nor trusted.
+    """
+    from carbonsched.cli.output import emit
+
+    if ledger is None:
+        with connect(ctx) as client:
+            result = client.audit()
+    else:
+        result = _offline(ledger)
+    if json:
+        emit(result)
+    elif result.ok:
+        print(f"ok: {result.rows} rows verify")
+    else:
+        print(f"not ok: {result.problem} ({result.rows} rows)")
+    raise typer.Exit(0 if result.ok else 1)
+
+
+def _offline(url: str) -> "AuditResult":
+    from carbonsched.ledger.ledger import Ledger
+
+    with Ledger.open(url, read_only=True) as ledger:
+        return ledger.verify()

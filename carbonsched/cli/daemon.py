@@ -1,0 +1,28 @@
+"""`carbonsched daemon`: serve this box."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carbonsched.cli.options import Debug, Json, Socket
+
+
+def daemon(
+    ctx: typer.Context,
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration, TOML.")],
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Serve this box until told to stop (SIGTERM, Ctrl-C); logs go to stderr.
+
+    Jobs that run when it stops go on within their lease, and the next daemon takes them over.
+    With --json the one document, `{"exit_code": N}`, comes when it has stopped.
+    """
+    from carbonsched.daemon import run
+
+    code = run(config, socket)
+    if json:
+        print(f'{{"exit_code": {code}}}')
+    raise typer.Exit(code)

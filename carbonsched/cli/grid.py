@@ -1,0 +1,90 @@
+"""`carbonsched grid`: how dirty the grid is, will be, and who says so."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from carbonsched.cli.options import Debug, Json, Socket, connect
+
+if TYPE_CHECKING:
+    from carbonsched.model.grid import ForecastPoint, GridView
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+ROWS = 24
+
+
+def grid(
+    ctx: typer.Context,
+    forecast: Annotated[
+        float,
+        typer.Option("--forecast", metavar="H", min=0, max=336, help="Hours to look ahead; 0 for none."),
+    ] = 24.0,
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Show the grid's carbon intensity now and to come, and how the feeds are."""
+    from carbonsched.cli.output import emit
+
+    with connect(ctx) as client:
+        view = client.grid(forecast)
+    if json:
+        emit(view)
+    else:
+        _print(view)
+
+
+def _print(view: "GridView") -> None:
+    from carbonsched.cli import output as o
+
+    out = o.console()
+    now = view.now
+    facts = o.table("key", "value", wrap=("value",))
+    facts.show_header = False
+    if now.g_per_kwh is None:
+        facts.add_row("Now", f"not known: {now.reason or 'no feed has answered yet'}")
+    else:
+        note = f", {now.note}" if now.note else ""
+        facts.add_row("Now", f"{o.figure(now.g_per_kwh, 'g/kWh')} ({now.provider}, {now.kind}{note})")
+        facts.add_row("Holds", f"{o.moment(now.start)} to {o.moment(now.end)}")
+    facts.add_row("Zone", f"{now.zone}, {now.basis}")
+    if now.time_compression != 1.0:
+        facts.add_row(
+            "Replay",
+            f"{now.time_compression:g} grid seconds a second, the trace is at {o.moment(now.grid_start)}",
+        )
+    out.print(facts)
+    if view.forecast:
+        values = [point.g_per_kwh for point in view.forecast]
+        out.print()
+        out.print(f"FORECAST  {sparkline(values)}  {o.figure(min(values))} to {o.figure(max(values))} g/kWh")
+        rows = o.table("FROM", "TO", "g/kWh", "LOW", "HIGH", right=("g/kWh", "LOW", "HIGH"))
+        for point in every_nth(view.forecast, ROWS):
+            rows.add_row(
+                o.moment(point.start),
+                o.moment(point.end),
+                *map(o.figure, (point.g_per_kwh, point.low, point.high)),
+            )
+        out.print(rows)
+    out.print()
+    feeds = o.table("FEED", "STATE", "LAST SUCCESS", "ERROR", wrap=("ERROR",))
+    for feed in view.feeds:
+        feeds.add_row(feed.name, feed.state, o.moment(feed.last_success), feed.error or "")
+    out.print(feeds)
+
+
+def every_nth(points: "tuple[ForecastPoint, ...]", rows: int) -> "tuple[ForecastPoint, ...]":
+    """At most `rows` of the points, evenly spaced from the first."""
+    return points[:: -(-len(points) // rows)]
+
+
+def sparkline(values: list[float], cells: int = 48) -> str:
+    """The values as blocks, lowest to highest; longer series are averaged to `cells`."""
+    if not values:
+        return ""
+    n = min(cells, len(values))
+    edges = [len(values) * i // n for i in range(n + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    low, high = min(means), max(means)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((mean - low) * scale)] for mean in means)

@@ -1,0 +1,76 @@
+"""`carbonsched logs ID`: what the job's process wrote."""
+
+import json as jsonlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
+
+if TYPE_CHECKING:
+    from carbonsched.cli.client import Client
+
+POLL_S = 0.5
+
+
+def logs(
+    ctx: typer.Context,
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Print a job's log, with -f as it grows.
+
+    With --json one document `{id, text}`; with -f as well, a line `{"id": …, "line": …}` for every line of the log.
+    """
+    with connect(ctx) as client:
+        chunks = _follow(client, job) if follow else _all(client, job, 0)
+        if not json:
+            for chunk in chunks:
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+        elif follow:
+            for text in _lines(chunks):
+                print(jsonlib.dumps({"id": job, "line": text}), flush=True)
+        else:
+            text = b"".join(chunks).decode("utf-8", "replace")
+            print(jsonlib.dumps({"id": job, "text": text}, indent=2))
+
+
+def _all(client: "Client", job: str, offset: int) -> Iterator[bytes]:
+    """From `offset` to the end as it is when reached."""
+    while True:
+        chunk = client.log(job, offset)
+        offset = chunk.next_offset
+        if chunk.data:
+            yield chunk.data
+        if offset >= chunk.size:
+            return
+
+
+def _follow(client: "Client", job: str) -> Iterator[bytes]:
+    offset = 0
+    while True:
+        # asked first: what is written up to the end is then surely in the log
+        ended = client.show(job).state.ended
+        for data in _all(client, job, offset):
+            offset += len(data)
+            yield data
+        if ended:
+            return
+        time.sleep(POLL_S)
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line.decode("utf-8", "replace")
+    if rest:
+        yield rest.decode("utf-8", "replace")

@@ -1,0 +1,68 @@
+"""The flags that every command takes, and where they meet."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from carbonsched.cli.client import Client
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the shared flags said, before the command's name or behind it."""
+
+    socket: str | None = None
+    debug: bool = False
+
+
+def _keep_socket(ctx: typer.Context, value: str | None) -> str | None:
+    if value is not None:
+        ctx.ensure_object(Settings).socket = value
+    return value
+
+
+def _keep_debug(ctx: typer.Context, value: bool) -> bool:
+    if value:
+        ctx.ensure_object(Settings).debug = True
+    return value
+
+
+Socket = Annotated[
+    str | None,
+    typer.Option(
+        "--socket",
+        metavar="PATH",
+        callback=_keep_socket,
+        help="The daemon's socket. Default: $CARBONSCHED_SOCKET, $XDG_RUNTIME_DIR/carbonsched/api.sock or "
+        "/run/carbonsched/api.sock.",
+        rich_help_panel="Everywhere",
+    ),
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        callback=_keep_debug,
+        help="Show the traceback of an error.",
+        rich_help_panel="Everywhere",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="One JSON document on stdout and nothing else.",
+        rich_help_panel="Everywhere",
+    ),
+]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job, as `carbonsched ps` lists it.")]
+
+
+def connect(ctx: typer.Context) -> "Client":
+    """A client for the daemon that --socket, the environment or the defaults name."""
+    from carbonsched.cli.client import Client
+    from carbonsched.config import socket_path
+
+    return Client(socket_path(ctx.ensure_object(Settings).socket))

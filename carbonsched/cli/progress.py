@@ -1,0 +1,159 @@
+"""What a waiting person sees of a running job: one live panel on a terminal, else a line a change."""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from carbonsched.cli import output as o
+from carbonsched.model.grid import GridNow
+from carbonsched.model.view import JobDetail
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+
+class Progress(Protocol):
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+    def update(self, job: JobDetail, grid: GridNow) -> None: ...
+    def trouble(self, text: str) -> None:
+        """The daemon does not answer for the moment; the job goes on."""
+
+
+class Silent:
+    """Nothing, for `--json`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        pass
+
+    def update(self, job: JobDetail, grid: GridNow) -> None:
+        pass
+
+    def trouble(self, text: str) -> None:
+        pass
+
+
+class Lines(Silent):
+    """A line on stdout whenever state, segment or reason change; for logs and CI."""
+
+    def __init__(self) -> None:
+        self._last: tuple[object, ...] = ()
+
+    def update(self, job: JobDetail, grid: GridNow) -> None:
+        now = (job.state, job.segment, len(job.segments_done), job.reason)
+        if now != self._last:
+            self._last = now
+            print(line(job, grid), flush=True)
+
+    def trouble(self, text: str) -> None:
+        if self._last != (text,):
+            self._last = (text,)
+            print(text, flush=True)
+
+
+class Panel(Silent):
+    """A table that is drawn over itself, and left as it was at the end."""
+
+    def __init__(self) -> None:
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        from rich.live import Live
+
+        self._live = Live(console=o.console(), auto_refresh=False)
+        self._live.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, job: JobDetail, grid: GridNow) -> None:
+        if self._live is not None:
+            self._live.update(panel(job, grid), refresh=True)
+
+    def trouble(self, text: str) -> None:
+        if self._live is not None:
+            self._live.update(text, refresh=True)
+
+
+def progress(*, json: bool, terminal: bool) -> Progress:
+    if json:
+        return Silent()
+    return Panel() if terminal else Lines()
+
+
+def line(job: JobDetail, grid: GridNow) -> str:
+    """All of it in one line."""
+    parts = [
+        f"{job.id} {job.state}",
+        f"segment {o.nth(job.segment, job.segments)}",
+        _intensity(grid),
+        f"ρ {o.rho(job.rho)}",
+    ]
+    if job.segments_done:
+        last = job.segments_done[-1]
+        parts.append(f"last planned {o.rho(last.rho_planned)} realised {o.rho(last.rho_realised)}")
+    parts += [
+        o.energy(job.energy_j, job.estimated),
+        _budget(job),
+        o.about(job.power_w, job.estimated, "W"),
+        f"loss {o.figure(job.loss, digits=4)}",
+    ]
+    if not job.state.ended:
+        parts.append(f"left {o.duration(job.eta_s)}")
+    parts.append(job.reason)
+    return " | ".join(parts)
+
+
+def panel(job: JobDetail, grid: GridNow) -> "Table":
+    last = job.segments_done[-1] if job.segments_done else None
+    before = (
+        f", segment {last.k + 1} planned {o.rho(last.rho_planned)} realised {o.rho(last.rho_realised)}"
+        if last
+        else ""
+    )
+    steps = f", step {job.step}/{job.steps}" if job.step is not None and job.steps is not None else ""
+    facts = [
+        (job.state.value, job.id),
+        ("segment", f"{o.nth(job.segment, job.segments)}{steps}"),
+        ("grid", _intensity(grid)),
+        ("ρ", f"{o.rho(job.rho)} directed{before}"),
+        ("spent", f"{_bar(job)}{_budget(job)}"),
+        ("energy", f"{o.energy(job.energy_j, job.estimated)}, {o.about(job.power_w, job.estimated, 'W')}"),
+        ("loss", o.figure(job.loss, digits=5)),
+        ("left", "ended" if job.state.ended else o.duration(job.eta_s)),
+        ("why", job.reason),
+    ]  # fmt: skip
+    made = o.table("key", "value", wrap=("value",))
+    made.show_header = False
+    for key, value in facts:
+        made.add_row(key, value)
+    return made
+
+
+def _intensity(grid: GridNow) -> str:
+    if grid.g_per_kwh is None:
+        return f"intensity not known: {grid.reason or 'no feed has answered yet'}"
+    said = ", ".join(part for part in (grid.provider, grid.kind, grid.note) if part)
+    return f"{o.figure(grid.g_per_kwh)} g/kWh ({said})"
+
+
+def _budget(job: JobDetail) -> str:
+    spent = o.about(job.spent_g, job.estimated, "g")
+    return f"{spent} of {o.figure(job.budget_g, 'g')}" if job.budget_g is not None else spent
+
+
+def _bar(job: JobDetail, cells: int = 20) -> str:
+    if not job.budget_g:
+        return ""
+    full = min(cells, round(cells * job.spent_g / job.budget_g))
+    return f"{'█' * full}{'░' * (cells - full)} "

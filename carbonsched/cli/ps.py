@@ -1,0 +1,56 @@
+"""`carbonsched ps`: every job in one line."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from carbonsched.cli.options import Debug, Json, Socket, connect
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from carbonsched.model.view import JobList
+
+
+def ps(ctx: typer.Context, json: Json = False, socket: Socket = None, debug: Debug = False) -> None:
+    """List the jobs of this box: state, segment, ρ, power, grams of budget, loss, time left.
+
+    Grams marked ~ rest on estimated energy; a - is not known.
+    """
+    from carbonsched.cli.output import LEGEND, console, emit
+
+    with connect(ctx) as client:
+        listed = client.jobs()
+    if json:
+        emit(listed)
+        return
+    if not listed.jobs:
+        print("no jobs; submit one: carbonsched submit JOB.toml")
+        return
+    out = console()
+    out.print(_table(listed))
+    if any(job.estimated or job.power_w is None for job in listed.jobs):
+        out.print(LEGEND, style="dim")
+
+
+def _table(listed: "JobList") -> "Table":
+    from carbonsched.cli import output as o
+
+    made = o.table(
+        "ID", "NAME", "OWNER", "STATE", "SEG", "ρ", "W", "g/BUDGET", "LOSS", "LEFT",
+        right=("SEG", "ρ", "W", "g/BUDGET", "LOSS", "LEFT"), wrap=("NAME", "OWNER"),
+    )  # fmt: skip
+    for job in listed.jobs:
+        made.add_row(
+            job.id,
+            job.name,
+            job.owner,
+            job.state,
+            o.nth(job.segment, job.segments),
+            o.rho(job.rho),
+            o.about(job.power_w, job.estimated),
+            f"{o.about(job.spent_g, job.estimated)}/{o.figure(job.budget_g)}",
+            o.figure(job.loss, digits=4),
+            o.duration(job.eta_s),
+        )
+    return made

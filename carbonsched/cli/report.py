@@ -1,0 +1,59 @@
+"""`carbonsched report`: what was spent, in a form others can check and use."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from carbonsched.cli.options import Debug, Json, Socket, connect
+
+
+def report(
+    ctx: typer.Context,
+    job: Annotated[
+        str | None, typer.Option("--job", metavar="ID", help="One job, from start to now.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TIME", help="Everything from here, e.g. 2026-11-01T00:00:00Z."),
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Up to here, not included.")] = None,
+    form: Annotated[
+        Literal["json", "csv", "html", "codecarbon"] | None,
+        typer.Option("--format", help="Default: json.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to stdout.")
+    ] = None,
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Report energy and emissions of one job, or of the whole box over a stretch of time.
+
+    csv has a row an interval of the ledger; codecarbon is its emissions.csv; html is for people.
+    """
+    from carbonsched.errors import InputError
+
+    if (job is None) == (start is None and end is None):
+        raise InputError(
+            "--job", "say which job, or which time", "give --job ID, or --from TIME and --to TIME"
+        )
+    if job is None and (start is None or end is None):
+        missing = "--from" if start is None else "--to"
+        raise InputError(missing, "is missing", "give both --from and --to")
+    if json and form not in (None, "json"):
+        raise InputError("--format", f"{form} and --json exclude each other", "leave one away")
+    with connect(ctx) as client:
+        text = client.report(job, start, end, form or "json")
+    if not text.endswith("\n"):
+        text += "\n"
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        out.write_text(text, encoding="utf-8", newline="")
+    except OSError as e:
+        raise InputError("--output", f"{out} cannot be written: {e.strerror}", "choose another file") from e
+    print(f"written to {out}", file=sys.stderr)

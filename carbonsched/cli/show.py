@@ -1,0 +1,124 @@
+"""`carbonsched show ID`: one job, its segments, and why it is where it is."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from carbonsched.model.view import JobDetail
+
+
+def show(
+    ctx: typer.Context, job: JobId, json: Json = False, socket: Socket = None, debug: Debug = False
+) -> None:
+    """Show one job: what it spent, every segment with planned and realised ρ, the reason, its history."""
+    from carbonsched.cli.output import emit
+
+    with connect(ctx) as client:
+        detail = client.show(job)
+    if json:
+        emit(detail)
+    else:
+        _print(detail)
+
+
+def _print(job: "JobDetail") -> None:
+    from carbonsched.cli import output as o
+
+    out = o.console()
+    out.print(_facts(job))
+    if job.segments_done:
+        out.print()
+        out.print(_segments(job))
+    if job.validation:
+        out.print()
+        out.print("VALIDATION", style="bold")
+        for event in job.validation:
+            metrics = "".join(f", {name} {o.figure(value)}" for name, value in event["metrics"].items())
+            loss = o.figure(event["loss"], digits=5)
+            out.print(
+                f"  {event['when']} step {event['step']}: loss {loss} over {event['samples']} rows{metrics}"
+            )
+    if job.history:
+        out.print()
+        out.print("HISTORY", style="bold")
+        rows = o.table("at", "state", "actor", "reason", wrap=("reason",))
+        rows.show_header = False
+        for change in job.history:
+            rows.add_row(
+                *(f"  {change['at']}", *(str(change.get(key) or "") for key in ("state", "actor", "reason")))
+            )
+        out.print(rows)
+    if job.estimated:
+        out.print()
+        out.print(o.LEGEND, style="dim")
+
+
+def _facts(job: "JobDetail") -> "Table":
+    from carbonsched.cli import output as o
+
+    carbon = job.spec.carbon
+    budget = o.figure(job.budget_g, "g") if job.budget_g is not None else "not resolved yet"
+    if carbon.budget_share is not None:
+        budget += f" (share {carbon.budget_share:g} of full fine-tuning)"
+    spent = o.about(job.spent_g, job.estimated, "g")
+    if job.budget_g:
+        spent += f" of {budget}, {100 * job.spent_g / job.budget_g:.1f}%"
+    else:
+        spent += f"; budget {budget}"
+    if job.unknown_s:
+        spent += f"; unknown for {o.duration(job.unknown_s)}"
+    facts = [
+        ("Job", f"{job.id}  {job.name}"),
+        ("Owner", job.owner),
+        ("State", job.state.value),
+        ("Why", job.reason),
+        ("Segment", f"{o.nth(job.segment, job.segments)}, step {o.figure(job.step, digits=9)} of {o.figure(job.steps, digits=9)}"),
+        ("ρ", f"{o.rho(job.rho)} directed (between {o.rho(carbon.rho_min) if carbon.rho_min else 'its floor'} and {carbon.rho_max:g})"),
+        ("Spent", spent),
+        ("Energy", f"{o.energy(job.energy_j, job.estimated)}, {o.about(job.power_w, job.estimated, 'W')} now"),
+        ("Loss", o.figure(job.loss, digits=5)),
+        ("Boards", ", ".join(job.boards) or o.NONE),
+        ("Model", f"{job.spec.model.name_or_path} ({job.spec.model.dtype})"),
+        ("Data", f"{job.spec.data.name_or_path} ({job.spec.data.task})"),
+        ("Method", job.spec.train.method),
+        ("Submitted", o.moment(job.submitted_at)),
+        ("Started", o.moment(job.started_at)),
+        ("Ended", o.moment(job.ended_at)) if job.ended_at else ("Left", o.duration(job.eta_s)),
+        ("Deadline", o.duration(carbon.deadline) + " after submission" if carbon.deadline else "none"),
+        ("SHA-256", job.sha256),
+    ]  # fmt: skip
+    made = o.table("key", "value", wrap=("value",))
+    made.show_header = False
+    for key, value in facts:
+        made.add_row(key, value)
+    return made
+
+
+def _segments(job: "JobDetail") -> "Table":
+    from carbonsched.cli import output as o
+
+    made = o.table(
+        "SEG", "ρ DIR", "PLAN", "REAL", "STEPS", "LOSS", "ENERGY", "g", "g/kWh", "W", "TOOK", "TENSORS",
+        right=("SEG", "ρ DIR", "PLAN", "REAL", "STEPS", "LOSS", "ENERGY", "g", "g/kWh", "W", "TOOK", "TENSORS"),
+    )  # fmt: skip
+    for done in job.segments_done:
+        made.add_row(
+            str(done.k + 1),
+            o.rho(done.rho_directed),
+            o.rho(done.rho_planned),
+            o.rho(done.rho_realised),
+            str(done.steps),
+            o.figure(done.loss, digits=4),
+            o.energy(done.energy_j, job.estimated),
+            o.about(done.spent_g, job.estimated),
+            o.figure(done.g_per_kwh),
+            o.about(done.power_w, job.estimated),
+            o.duration((done.end - done.start).total_seconds()),
+            str(len(done.selected)),
+        )
+    return made

@@ -1,0 +1,50 @@
+"""`carbonsched submit JOB.toml`: check a job as the user who owns it, then hand it to the daemon."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carbonsched.cli.options import Debug, Json, Socket, connect
+
+
+def submit(
+    ctx: typer.Context,
+    job: Annotated[
+        Path, typer.Argument(metavar="JOB.toml", help="The job; docs/configuration.md has every key.")
+    ],
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it has ended; exit codes as `wait`.")
+    ] = False,
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Check a job and queue it.
+
+    The trainer looks at model, data, batch shapes and the floor of ρ first, as you; nothing is queued when it finds a
+    fault. Paths in JOB.toml are read from its own folder.
+    """
+    from carbonsched.cli import jobfile
+    from carbonsched.cli.check import check
+    from carbonsched.cli.output import emit
+    from carbonsched.cli.wait import follow
+
+    spec = jobfile.read(job)
+    with connect(ctx) as client:
+        checked = check(spec, client.version().trainer_python)
+        submitted = client.submit(spec)
+        if not json:
+            if sys.stdout.isatty():
+                print(
+                    f"checked {checked.params / 1e6:.1f} M parameters, {checked.rows} rows, {checked.steps} steps in "
+                    f"{checked.segments} segments, ρ from {checked.rho_floor:.3f}"
+                )
+            for note in checked.notes:
+                print(f"note: {note}", file=sys.stderr)
+            print(f"{submitted.id} {submitted.state}", flush=True)
+        if wait:
+            raise typer.Exit(follow(client, submitted.id, json))
+    if json:
+        emit(submitted)

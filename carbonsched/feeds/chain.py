@@ -1,0 +1,341 @@
+"""The feeds in order of trust, as one: whose turn it is, what is believed, and what holds when nobody answers.
+
+The first feed that is healthy is used; the next ones are asked only while those before them fail or are stale. For a
+given time the answer is, in order: a reading that covers it; the last one before it, held for at most its feed's
+`max_age` and then labelled `estimated`; a fallback. Nothing that begins in the future is shown before its time, and a
+value once given stays the same object until the provider revises it, so that the ledger's rows do not break at polls.
+"""
+
+import logging
+import math
+import threading
+from bisect import bisect_right, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from carbonsched.clock import Clock
+from carbonsched.config import Zone
+from carbonsched.errors import CarbonschedError, InputError
+from carbonsched.feeds.base import Answer, Feed
+from carbonsched.feeds.http import RetryLaterError
+from carbonsched.model.grid import FeedStatus, Forecast, GridNow, GridView, Kind, Reading
+
+ABSURD_G_PER_KWH: Final = 2500.0
+"""No grid burns this much: lignite in old plants stays under 1,300."""
+_KEEP: Final = 4096
+_FIRST_BACKOFF_S: Final = 5.0
+_LONGEST_BACKOFF_S: Final = 900.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What is known of one feed. Guarded by the chain's lock."""
+
+    feed: Feed
+    readings: list[Reading] = field(default_factory=list)
+    """Ascending by start, none overlapping, at most `_KEEP`."""
+    forecast: Forecast | None = None
+    due_s: float = 0.0
+    """Monotonic time of the next poll."""
+    ends: datetime | None = None
+    """Wall time at which what was polled last runs out; then the feed is asked ahead of its turn, once."""
+    failures: int = 0
+    last_success: datetime | None = None
+    error: str | None = None
+
+    def put(self, reading: Reading) -> None:
+        """Take a reading in; a revision replaces what it overlaps, an equal value changes nothing."""
+        at = bisect_right(self.readings, reading.start, key=lambda r: r.start)
+        lo, hi = at, at
+        while lo > 0 and self.readings[lo - 1].end > reading.start:
+            lo -= 1
+        while hi < len(self.readings) and self.readings[hi].start < reading.end:
+            hi += 1
+        if hi - lo == 1 and _same(self.readings[lo], reading):
+            return
+        self.readings[lo:hi] = [reading]
+        del self.readings[:-_KEEP]
+
+    def known(self, at: datetime) -> Reading | None:
+        """The last reading that begins at or before `at`."""
+        i = bisect_right(self.readings, at, key=lambda r: r.start)
+        return self.readings[i - 1] if i else None
+
+    def covering(self, at: datetime) -> Reading | None:
+        reading = self.known(at)
+        return reading if reading is not None and at < reading.end else None
+
+    def held(self, at: datetime) -> Reading | None:
+        """The last reading, kept on for at most `max_age` after its end or until the next one begins."""
+        i = bisect_right(self.readings, at, key=lambda r: r.start)
+        if not i:
+            return None
+        last = self.readings[i - 1]
+        end = last.end + timedelta(seconds=self.feed.max_age_s)
+        if i < len(self.readings):
+            end = min(end, self.readings[i].start)
+        if at >= end or last.source.kind is Kind.FALLBACK:
+            return None
+        note = "; ".join(part for part in (last.source.note, "held: no newer value") if part)
+        source = last.source.model_copy(update={"kind": Kind.ESTIMATED, "note": note})
+        return last.model_copy(update={"start": last.end, "end": end, "source": source, "grid_start": None})
+
+    def stale(self, now: datetime) -> bool:
+        last = self.known(now)
+        return last is None or now >= last.end + timedelta(seconds=self.feed.max_age_s)
+
+    def healthy(self, now: datetime) -> bool:
+        return self.last_success is not None and self.failures == 0 and not self.stale(now)
+
+    @property
+    def fallback(self) -> bool:
+        return any(reading.source.kind is Kind.FALLBACK for reading in self.readings[-1:])
+
+
+class Chain:
+    """Thread-safe: `poll_due` in one thread does the network, everything else answers from memory."""
+
+    def __init__(self, feeds: Sequence[Feed], zone: Zone, clock: Clock) -> None:
+        """Raises InputError where a feed speaks another basis than the zone."""
+        for i, feed in enumerate(feeds):
+            if feed.basis is not zone.basis:
+                raise InputError(
+                    f"feeds[{i}]",
+                    f"{feed.name} speaks {feed.basis} but zone.basis is {zone.basis}",
+                    "one budget never mixes two: set zone.basis or drop the feed",
+                )
+        self._zone, self._clock = zone, clock
+        self._slots = [_Slot(feed) for feed in feeds]
+        self._lock = threading.Lock()
+        self._polling = threading.Lock()
+
+    def poll_due(self) -> None:
+        """Ask the feeds whose turn it is. Never raises; returns at once where another thread is at it."""
+        if not self._polling.acquire(blocking=False):
+            return
+        try:
+            needed = True
+            for slot in self._slots:
+                if (needed or slot.feed.local) and self._due(slot):
+                    self._poll(slot)
+                with self._lock:
+                    needed = needed and not slot.healthy(self._clock.now())
+        finally:
+            self._polling.release()
+
+    def reading_at(self, t: datetime) -> Reading | None:
+        """The intensity that was or is valid at `t`; None where no feed knows. Times to come answer None or what holds
+        from now on."""
+        with self._lock:
+            return self._at(t)
+
+    def next_change(self, t: datetime) -> datetime | None:
+        """When the reading valid at `t` ends or is replaced; None where nothing is known to come. Always after `t`."""
+        with self._lock:
+            now, here = self._clock.now(), self._at(t)
+            while True:
+                ends = [here.end] if here is not None and here.end > t else []
+                following = min([*ends, *self._next_starts(t)], default=None)
+                if following is None or following > now or self._at(following) != here:
+                    return following
+                t = following
+
+    def history(self, since: datetime) -> tuple[Reading, ...]:
+        """What was valid from `since` until now, ascending; where feeds overlap, the more trusted one's."""
+        now = self._clock.now()
+        with self._lock:
+            found: list[Reading] = []
+            ordered = [s for s in self._slots if not s.fallback] + [s for s in self._slots if s.fallback]
+            for slot in ordered:
+                if slot.fallback and found:
+                    break
+                for reading in slot.readings:
+                    if reading.end > since and reading.start <= now and not _overlaps(found, reading):
+                        insort(found, reading, key=lambda r: r.start)
+            return tuple(found)
+
+    def forecast(self) -> Forecast | None:
+        """The most trusted forecast that still reaches into the future, its past points dropped."""
+        now = self._clock.now()
+        with self._lock:
+            for slot in self._slots:
+                if slot.forecast is None:
+                    continue
+                points = tuple(point for point in slot.forecast.points if point.end > now)
+                if points:
+                    return slot.forecast.model_copy(update={"points": points})
+        return None
+
+    def status(self) -> tuple[FeedStatus, ...]:
+        now = self._clock.now()
+        with self._lock:
+            found = []
+            needed = True
+            for slot in self._slots:
+                found.append(
+                    FeedStatus(
+                        name=slot.feed.name,
+                        state=_state(slot, now, needed=needed),
+                        last_success=slot.last_success,
+                        error=slot.error,
+                    )
+                )
+                needed = needed and not slot.healthy(now)
+            return tuple(found)
+
+    def view(self, hours: float) -> GridView:
+        """What `carbonsched grid` shows: now, the provider's forecast for `hours`, and the feeds."""
+        now = self._clock.now()
+        reading, forecast = self.reading_at(now), self.forecast()
+        until = now + timedelta(hours=hours)
+        points = tuple(p for p in forecast.points if p.start < until) if forecast else ()
+        return GridView(now=self._now(reading), forecast=points, feeds=self.status())
+
+    def _now(self, reading: Reading | None) -> GridNow:
+        if reading is None:
+            errors = [f"{s.name}: {s.error or s.state}" for s in self.status()]
+            reason = f"no feed knows the intensity now ({'; '.join(errors)})"
+            return GridNow(
+                g_per_kwh=None,
+                kind=None,
+                provider=None,
+                zone=self._zone.name,
+                basis=self._zone.basis,
+                start=None,
+                end=None,
+                fetched_at=None,
+                reason=reason,
+            )
+        source = reading.source
+        return GridNow(
+            g_per_kwh=reading.g_per_kwh,
+            kind=source.kind,
+            provider=source.provider,
+            zone=source.zone,
+            basis=source.basis,
+            start=reading.start,
+            end=reading.end,
+            fetched_at=source.fetched_at,
+            grid_start=reading.grid_start,
+            time_compression=source.time_compression,
+            note=source.note,
+        )
+
+    def _at(self, t: datetime) -> Reading | None:
+        t = min(t, self._clock.now())
+        trusted = [slot for slot in self._slots if not slot.fallback]
+        for slot in trusted:
+            if (reading := slot.covering(t)) is not None:
+                return reading
+        for slot in trusted:
+            if (reading := slot.held(t)) is not None:
+                return reading
+        return next(
+            (r for slot in self._slots if slot.fallback and (r := slot.covering(t)) is not None), None
+        )
+
+    def _next_starts(self, t: datetime) -> list[datetime]:
+        found = []
+        for slot in self._slots:
+            i = bisect_right(slot.readings, t, key=lambda r: r.start)
+            found += [reading.start for reading in slot.readings[i : i + 1]]
+        return found
+
+    def _due(self, slot: _Slot) -> bool:
+        now = self._clock.now()
+        with self._lock:
+            if slot.failures == 0 and slot.ends is not None and now >= slot.ends:
+                return True
+            return self._clock.monotonic() >= slot.due_s
+
+    def _poll(self, slot: _Slot) -> None:
+        feed = slot.feed
+        try:
+            answer = feed.poll()
+        except CarbonschedError as e:
+            self._failed(slot, str(e), e.after_s if isinstance(e, RetryLaterError) else None)
+        except Exception as e:
+            # a feed's mistake must not end the daemon; it is shown where every other failure is
+            log.exception("feed %s", feed.name)
+            self._failed(slot, f"{type(e).__name__} in the feed's program", None)
+        else:
+            self._take(slot, answer)
+
+    def _failed(self, slot: _Slot, error: str, after_s: float | None) -> None:
+        with self._lock:
+            slot.failures += 1
+            slot.error = error
+            longest = max(slot.feed.every_s, _LONGEST_BACKOFF_S)
+            first = min(slot.feed.every_s, _FIRST_BACKOFF_S)
+            pause = min(first * 2.0 ** min(slot.failures - 1, 20), longest)
+            slot.due_s = self._clock.monotonic() + max(pause, after_s or 0.0)
+            if slot.failures == 1:
+                log.warning("feed %s: %s", slot.feed.name, error)
+
+    def _take(self, slot: _Slot, answer: Answer) -> None:
+        now = self._clock.now()
+        good = [reading for reading in answer.readings if self._refusal(reading) is None]
+        refused = [why for reading in answer.readings if (why := self._refusal(reading)) is not None]
+        if not good:
+            self._failed(slot, refused[0] if refused else "the answer holds no reading", None)
+            return
+        with self._lock:
+            if slot.failures:
+                log.info("feed %s: answers again", slot.feed.name)
+            for reading in good:
+                slot.put(reading)
+            if answer.forecast is not None:
+                points = tuple(p for p in answer.forecast.points if _sane(p.g_per_kwh) and p.end > p.start)
+                if len(points) < len(answer.forecast.points):
+                    refused.append(
+                        f"{len(answer.forecast.points) - len(points)} absurd forecast values left out"
+                    )
+                slot.forecast = answer.forecast.model_copy(update={"points": points})
+            current = slot.covering(now)
+            slot.ends = current.end if current is not None else None
+            slot.failures, slot.last_success = 0, now
+            slot.error = refused[0] if refused else None
+            slot.due_s = self._clock.monotonic() + slot.feed.every_s
+
+    def _refusal(self, reading: Reading) -> str | None:
+        """Why a reading is not believed; None where it is."""
+        if not _sane(reading.g_per_kwh):
+            return (
+                f"refused {reading.g_per_kwh:g} g/kWh for {reading.start:%Y-%m-%dT%H:%MZ}: "
+                f"an intensity lies between 0 and {ABSURD_G_PER_KWH:g}"
+            )
+        if reading.end <= reading.start:
+            return f"refused a reading that ends before it begins, at {reading.start:%Y-%m-%dT%H:%MZ}"
+        if reading.source.basis is not self._zone.basis:
+            return f"refused a reading of basis {reading.source.basis}: this box counts {self._zone.basis}"
+        return None
+
+
+def _sane(g_per_kwh: float) -> bool:
+    return math.isfinite(g_per_kwh) and 0 <= g_per_kwh <= ABSURD_G_PER_KWH
+
+
+def _same(a: Reading, b: Reading) -> bool:
+    """Whether the provider says the same as before; when it was fetched does not matter."""
+    sa, sb = a.source, b.source
+    return (a.start, a.end, a.g_per_kwh, sa.kind, sa.note) == (b.start, b.end, b.g_per_kwh, sb.kind, sb.note)
+
+
+def _overlaps(ascending: list[Reading], reading: Reading) -> bool:
+    i = bisect_right(ascending, reading.start, key=lambda r: r.start)
+    before = i > 0 and ascending[i - 1].end > reading.start
+    return before or (i < len(ascending) and ascending[i].start < reading.end)
+
+
+def _state(slot: _Slot, now: datetime, *, needed: bool) -> str:
+    if slot.failures:
+        return "failing"
+    if not needed:
+        return "standby"
+    if slot.last_success is None:
+        return "untried"
+    return "stale" if slot.stale(now) else "ok"

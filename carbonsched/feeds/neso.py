@@ -1,0 +1,173 @@
+"""Great Britain by the National Energy System Operator's Carbon Intensity API: no key, CC BY 4.0.
+
+Half-hour average intensity with direct (combustion) factors, nationally or for one of 17 regions, and a 48 h forecast.
+`actual` is an estimate from metered generation; it is null until settled and regions never have it: such a reading is
+of kind `forecast`. Times come without seconds. https://carbonintensity.org.uk
+"""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from carbonsched.clock import Clock
+from carbonsched.errors import FeedError
+from carbonsched.feeds.base import Answer
+from carbonsched.feeds.http import Body, Transport
+from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
+
+URL: Final = "https://api.carbonintensity.org.uk"
+_PAST: Final = timedelta(hours=24)
+_PAST_EVERY_S: Final = 3600.0
+_AHEAD: Final = timedelta(hours=1)
+"""So much of the forecast stands in as readings: it holds over a poll that fails."""
+
+log = logging.getLogger(__name__)
+
+
+def _aware(at: datetime) -> datetime:
+    if at.tzinfo is None:
+        raise ValueError("has no time zone")
+    return at.astimezone(UTC)
+
+
+_Time = Annotated[datetime, AfterValidator(_aware)]
+
+
+class _Intensity(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)
+    forecast: float | None = None
+    actual: float | None = None
+
+
+class _Row(BaseModel):
+    start: _Time = Field(alias="from")
+    end: _Time = Field(alias="to")
+    intensity: _Intensity
+
+
+class _Rows(BaseModel):
+    data: list[_Row]
+
+
+class NesoFeed:
+    basis = Basis.AVERAGE_DIRECT
+    local = False
+
+    def __init__(
+        self,
+        transport: Transport,
+        clock: Clock,
+        *,
+        name: str = "neso",
+        zone: str = "GB",
+        region: int | None = None,
+        url: str | None = None,
+        timeout_s: float = 10.0,
+        every_s: float = 300.0,
+        max_age_s: float = 7200.0,
+    ) -> None:
+        self.name, self.zone, self.every_s, self.max_age_s = name, zone, every_s, max_age_s
+        self._transport, self._clock, self._timeout_s = transport, clock, timeout_s
+        self._url, self._region = (url or URL).rstrip("/"), region
+        self._past_due_s = 0.0
+
+    def poll(self) -> Answer:
+        """One to three requests: now (it must succeed), the forecast, and once an hour the day that has passed."""
+        now = self._clock.now()
+        readings = self._readings(self._get("now", now), now)
+        if not readings:
+            raise FeedError(f"{self._url}: the answer holds no value for the current half hour")
+        past = self._past(now)
+        forecast, ahead = self._forecast(now)
+        by_start = {reading.start: reading for reading in (*past, *ahead, *readings)}
+        return Answer(tuple(by_start[start] for start in sorted(by_start)), forecast)
+
+    def _past(self, now: datetime) -> list[Reading]:
+        if self._clock.monotonic() < self._past_due_s:
+            return []
+        try:
+            found = self._readings(self._get("past", now), now)
+        except FeedError as e:
+            log.warning("feed %s: the past day is not known: %s", self.name, e)
+            return []
+        self._past_due_s = self._clock.monotonic() + _PAST_EVERY_S
+        return [reading for reading in found if reading.end <= now]
+
+    def _forecast(self, now: datetime) -> tuple[Forecast | None, list[Reading]]:
+        try:
+            body = self._get("fw48h", now)
+            rows = self._rows(body)
+        except FeedError as e:
+            log.warning("feed %s: no forecast: %s", self.name, e)
+            return None, []
+        points = tuple(
+            ForecastPoint(start=row.start, end=row.end, g_per_kwh=row.intensity.forecast)
+            for row in rows
+            if row.intensity.forecast is not None and row.end > now
+        )
+        ahead = [
+            self._reading(point.start, point.end, point.g_per_kwh, Kind.FORECAST, now, body.sha256)
+            for point in points
+            if now < point.start <= now + _AHEAD
+        ]
+        source = self._source(Kind.FORECAST, now, body.sha256)
+        return (Forecast(issued_at=now, source=source, points=points) if points else None), ahead
+
+    def _get(self, what: str, now: datetime) -> Body:
+        since = f"{(now - _PAST):%Y-%m-%dT%H:%MZ}"
+        at = f"{now:%Y-%m-%dT%H:%MZ}"
+        if self._region is None:
+            path = {
+                "now": "/intensity",
+                "fw48h": f"/intensity/{at}/fw48h",
+                "past": f"/intensity/{since}/{at}",
+            }[what]
+        else:
+            suffix = f"/regionid/{self._region}"
+            path = {
+                "now": f"/regional{suffix}",
+                "fw48h": f"/regional/intensity/{at}/fw48h{suffix}",
+                "past": f"/regional/intensity/{since}/{at}{suffix}",
+            }[what]
+        return self._transport.get(self._url + path, timeout_s=self._timeout_s)
+
+    def _rows(self, body: Body) -> list[_Row]:
+        data: Any = body.json.get("data") if isinstance(body.json, dict) else None
+        if self._region is not None:
+            # one region's rows lie a level deeper: in the only entry of a list for now, in an object for a range
+            region = data[0] if isinstance(data, list) and data else data
+            data = region.get("data") if isinstance(region, dict) else None
+        try:
+            return _Rows.model_validate({"data": data}).data
+        except ValidationError as e:
+            first = e.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise FeedError(
+                f"{self._url}: the answer is not what NESO documents: {where}: {first['msg']}"
+            ) from e
+
+    def _readings(self, body: Body, now: datetime) -> list[Reading]:
+        found = []
+        for row in self._rows(body):
+            actual, forecast = row.intensity.actual, row.intensity.forecast
+            value, kind = (actual, Kind.ACTUAL) if actual is not None else (forecast, Kind.FORECAST)
+            if value is not None and row.end > row.start:
+                found.append(self._reading(row.start, row.end, value, kind, now, body.sha256))
+        return found
+
+    def _reading(
+        self, start: datetime, end: datetime, value: float, kind: Kind, now: datetime, sha256: str
+    ) -> Reading:
+        return Reading(start=start, end=end, g_per_kwh=value, source=self._source(kind, now, sha256))
+
+    def _source(self, kind: Kind, now: datetime, sha256: str) -> Source:
+        return Source(
+            provider=self.name,
+            zone=self.zone,
+            basis=self.basis,
+            kind=kind,
+            fetched_at=now,
+            body_sha256=sha256,
+        )

@@ -1,0 +1,117 @@
+"""A trace played back on wall time, as fast as wanted: for demonstrations, tests and what-ifs. No network.
+
+Grid time = trace start + phase + (wall − anchor) × compression, over and over: the last row is followed by the first as
+any row by its next. Readings are in wall time and carry the trace's own time and the compression, so that nobody takes
+them for the present. The past is as complete as a real provider's archive; the next row is handed out ahead of its
+time so that no gap opens between polls (the chain does not show it before it begins).
+"""
+
+import bisect
+from datetime import datetime, timedelta
+from typing import Final
+
+from carbonsched.clock import Clock
+from carbonsched.feeds.base import Answer
+from carbonsched.feeds.trace import Trace
+from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
+
+_BACK_GRID_S: Final = 168 * 3600.0
+_BACK_WALL_S: Final = 3600.0
+_AHEAD_GRID_S: Final = 48 * 3600.0
+_MAX_ROWS: Final = 2000
+
+
+class ReplayFeed:
+    local = True
+
+    def __init__(
+        self,
+        trace: Trace,
+        clock: Clock,
+        *,
+        name: str,
+        zone: str,
+        basis: Basis,
+        anchor: datetime,
+        hour_s: float = 3600.0,
+        phase_h: float = 0.0,
+        label: str = "",
+        every_s: float = 300.0,
+        max_age_s: float = 7200.0,
+    ) -> None:
+        """`anchor`: wall time at which the trace stands at its start + `phase_h`; `hour_s`: wall seconds a grid hour."""
+        self.name, self.zone, self.basis, self.max_age_s = name, zone, basis, max_age_s
+        self.every_s = min(every_s, hour_s / 4)
+        self._trace, self._clock, self._anchor = trace, clock, anchor
+        self._label, self._phase_s = label, phase_h * 3600
+        self._compression = 3600 / hour_s
+        start = trace.times[0]
+        self._starts = [(at - start).total_seconds() for at in trace.times]
+        self._emitted: int | None = None
+        """The last row given out, counted from the first row of the loop in which the anchor lies."""
+
+    def poll(self) -> Answer:
+        now = self._clock.now()
+        current = self._index(now)
+        back = max(_BACK_GRID_S, _BACK_WALL_S * self._compression)
+        if self._emitted is None or self._emitted < current - _MAX_ROWS:
+            first = max(self._index(now - timedelta(seconds=back / self._compression)), current - _MAX_ROWS)
+        else:
+            first = min(self._emitted, current)
+        readings = tuple(self._reading(i, now) for i in range(first, current + 2))
+        self._emitted = current
+        return Answer(readings, self._forecast(current, now))
+
+    def _grid_s(self, at: datetime) -> float:
+        """Grid seconds since the first row of the loop in which the anchor lies."""
+        return self._phase_s + (at - self._anchor).total_seconds() * self._compression
+
+    def _index(self, at: datetime) -> int:
+        loops, into = divmod(self._grid_s(at), self._trace.span_s)
+        return int(loops) * len(self._starts) + bisect.bisect_right(self._starts, into) - 1
+
+    def _wall(self, index: int) -> datetime:
+        """When row `index` begins, to the millisecond: as precise as documents are."""
+        loops, row = divmod(index, len(self._starts))
+        grid_s = loops * self._trace.span_s + self._starts[row]
+        offset_ms = round((grid_s - self._phase_s) / self._compression * 1000)
+        return self._anchor + timedelta(milliseconds=offset_ms)
+
+    def _source(self, kind: Kind, now: datetime, issued: datetime | None, sha256: str | None) -> Source:
+        return Source(
+            provider=self.name,
+            zone=self.zone,
+            basis=self.basis,
+            kind=kind,
+            fetched_at=now,
+            issued_at=issued,
+            body_sha256=sha256,
+            time_compression=self._compression,
+            note=self._label,
+        )
+
+    def _reading(self, index: int, now: datetime) -> Reading:
+        row = index % len(self._starts)
+        return Reading(
+            start=self._wall(index),
+            end=self._wall(index + 1),
+            g_per_kwh=self._trace.g_per_kwh[row],
+            source=self._source(Kind.ACTUAL, now, None, self._trace.sha256[row]),
+            grid_start=self._trace.times[row],
+        )
+
+    def _forecast(self, current: int, now: datetime) -> Forecast | None:
+        """The forecast column from the next row on; it stops at the first row that has none."""
+        if self._trace.forecast is None:
+            return None
+        end = now + timedelta(seconds=_AHEAD_GRID_S / self._compression)
+        points: list[ForecastPoint] = []
+        for index in range(current + 1, current + 1 + _MAX_ROWS):
+            value = self._trace.forecast[index % len(self._starts)]
+            start = self._wall(index)
+            if value is None or start >= end:
+                break
+            points.append(ForecastPoint(start=start, end=self._wall(index + 1), g_per_kwh=value))
+        return Forecast(
+            issued_at=now, source=self._source(Kind.FORECAST, now, now, None), points=tuple(points)
+        )

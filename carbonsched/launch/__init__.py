@@ -1,0 +1,1 @@
+"""Starting, stopping and finding jobs again: the only part that touches other processes."""

@@ -1,0 +1,248 @@
+"""The shim: one small process a job, which starts the trainer, outlives the daemon and writes down how it ended.
+
+    python -m carbonsched.launch.shim JOB_DIR [--uid N --gid N --groups N,N] -- CMD…
+
+The caller's process ends as soon as CMD runs (0) or could not be run (1, the reason on stderr); the shim itself
+goes on in a session of its own, child of init, so the daemon may die, be upgraded and come back. It writes
+
+    run.json    before CMD starts: its own pid, start time and boot id, by which a successor knows it again
+    log.txt     CMD's stdout and stderr, appended
+    exit.json   when CMD has ended: exit code or signal; file and directory fsynced
+
+It stays the daemon's user (root, mostly) while CMD becomes the job's owner, so an owner cannot forge these records.
+Nothing of a job runs on unmetered:
+
+- the shim is the subreaper of everything CMD starts, and kills what is left when CMD ends;
+- should the shim itself be killed, the kernel kills CMD with it (PR_SET_PDEATHSIG, SIGKILL: a signal that CMD could
+  ignore would leave it training with nobody to account for it; periodic checkpoints are what it resumes from). What CMD
+  had started by then carries `CARBONSCHED_JOB_DIR` in its environment, by which the launcher finds and ends it.
+
+Standard library only, run with `-I -S`: about 12 MB and no import of carbonsched.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+NOT_RUN = 127
+"""Exit code of a CMD that could not be executed, as in a shell."""
+MARK = "CARBONSCHED_JOB_DIR"
+
+Ids = tuple[int, int, tuple[int, ...]]
+"""uid, gid and supplementary groups that CMD runs as."""
+
+_FORWARDED = {signal.SIGTERM, signal.SIGINT}
+_WAITED = _FORWARDED | {signal.SIGCHLD, signal.SIGHUP}
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}) was refused")
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as f:  # noqa: PTH123 - pathlib would double the shim's memory
+        return f.read().strip()
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the third (state) on; the second may hold blanks and brackets."""
+    with open(f"/proc/{pid}/stat") as f:  # noqa: PTH123
+        return f.read().rpartition(")")[2].split()
+
+
+def start_time(pid: int) -> int:
+    """Field 22 of /proc/PID/stat: clock ticks from boot to the process's start (proc_pid_stat(5))."""
+    return int(stat_fields(pid)[19])
+
+
+def write_record(directory: str, name: str, record: dict[str, Any]) -> None:
+    """Write a JSON file so that a reader, or a power cut, finds all of it or nothing: write, fsync, rename, fsync."""
+    path = f"{directory}/{name}"
+    fd = os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, json.dumps(record).encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(path + ".tmp", path)  # noqa: PTH104
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _become(uid: int, gid: int, groups: tuple[int, ...]) -> None:
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+def _exec(argv: list[str], ids: Ids | None, env: dict[str, str], shim: int) -> NoReturn:
+    os.setpgid(0, 0)
+    if ids is not None:
+        _become(*ids)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which would clear it
+    if os.getppid() != shim:
+        os._exit(NOT_RUN)  # the shim died before the line above
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)  # Python ignores them, and exec hands that on
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED)
+    os.execvpe(argv[0], argv, env)  # noqa: S606 - a list, no shell
+
+
+def _spawn(argv: list[str], ids: Ids | None, env: dict[str, str]) -> tuple[int, str | None]:
+    """Fork and exec. Returns the child's pid and why exec failed, None where it went well."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    shim = os.getpid()
+    child = os.fork()
+    if child == 0:
+        try:
+            _exec(argv, ids, env, shim)
+        except OSError as e:
+            os.write(writer, f"cannot run {argv[0]!r}: {e.strerror}".encode())
+        except BaseException as e:
+            os.write(writer, f"cannot run {argv[0]!r}: {e}".encode())
+        os._exit(NOT_RUN)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        problem = pipe.read().decode(errors="replace")  # ends at exec, which closes the writer
+    return child, problem or None
+
+
+def _children() -> list[int]:
+    me = os.getpid()
+    try:
+        with open(f"/proc/{me}/task/{me}/children") as f:  # noqa: PTH123
+            return [int(pid) for pid in f.read().split()]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN; the group was killed before
+        return []
+
+
+def _sweep(child: int) -> None:
+    """Kill what the ended CMD left behind; as subreaper we inherit all of it, whatever session it moved to."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    while pids := _children():
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _wait(child: int) -> tuple[int, Any]:
+    """Forward stop signals until `child` ends. Returns its wait status and resource usage."""
+    while True:
+        number = signal.sigwait(_WAITED)
+        if number in _FORWARDED:
+            os.kill(
+                child, signal.SIGTERM
+            )  # to CMD alone: its workers would die of it before it can checkpoint
+        while number == signal.SIGCHLD:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            if pid == child:
+                return status, usage
+            if pid == 0:
+                break
+
+
+def _record_exit(job_dir: str, record: dict[str, Any]) -> None:
+    for _ in range(120):
+        try:
+            return write_record(job_dir, "exit.json", record)
+        except OSError as e:  # a full disk, mostly: this record is worth waiting for
+            problem = e
+            time.sleep(1)
+    raise problem
+
+
+def _serve(job_dir: str, argv: list[str], ids: Ids | None, ready: int) -> None:
+    """The shim proper. `ready` is closed when CMD runs; before that it is told why CMD does not."""
+    os.setsid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    os.chdir(job_dir)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    log = os.open(f"{job_dir}/log.txt", flags, 0o640)
+    if ids is not None:
+        os.fchown(log, ids[0], ids[1])
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    run = {"pid": os.getpid(), "start_time": start_time(os.getpid()), "boot_id": boot_id()}
+    write_record(job_dir, "run.json", run | {"started_at": now(), "argv": argv})
+    os.write(log, f"carbonsched: {now()} starting {argv[0]}, see run.json\n".encode())
+    child, problem = _spawn(argv, ids, os.environ | {MARK: job_dir})
+    if problem is not None:
+        os.write(log, f"carbonsched: {problem}\n".encode())
+        os.waitpid(child, 0)
+        _record_exit(job_dir, {"code": NOT_RUN, "signal": None, "at": now(), "detail": {"reason": problem}})
+        raise OSError(problem)
+    os.close(ready)
+    status, usage = _wait(child)
+    at = now()
+    _sweep(child)
+    killed = os.WIFSIGNALED(status)
+    record = {
+        "code": None if killed else os.WEXITSTATUS(status),
+        "signal": os.WTERMSIG(status) if killed else None,
+        "at": at,
+        "detail": {"cpu_s": usage.ru_utime + usage.ru_stime, "max_rss_bytes": usage.ru_maxrss * 1024},
+    }
+    _record_exit(job_dir, record)
+
+
+def _ids(options: list[str]) -> Ids | None:
+    if not options:
+        return None
+    values = dict(zip(options[::2], options[1::2], strict=True))
+    groups = tuple(int(group) for group in values["--groups"].split(",") if group)
+    return int(values["--uid"]), int(values["--gid"]), groups
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        split = arguments.index("--")
+        job_dir, ids, argv = os.path.realpath(arguments[0]), _ids(arguments[1:split]), arguments[split + 1 :]
+        argv[0]
+    except (ValueError, IndexError, KeyError):
+        sys.stderr.write("usage: shim JOB_DIR [--uid N --gid N --groups N,N] -- CMD…\n")
+        return 2
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    if os.fork() == 0:
+        os.close(reader)
+        try:
+            _serve(job_dir, argv, ids, writer)
+        except BaseException as e:
+            sys.stderr.write(f"carbonsched: the job's shim ends: {e}\n")
+            with contextlib.suppress(OSError):  # closed already where CMD did run
+                os.write(writer, str(e).encode())
+            os._exit(1)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        problem = pipe.read().decode(errors="replace")
+    if problem:
+        sys.stderr.write(problem + "\n")
+    return 1 if problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,394 @@
+"""`Ledger`: what was spent, what was decided, and how far each job's events were read.
+
+Writes made inside one `transaction()` are kept together or not at all: the offset up to which a job's events were
+consumed moves with the rows that came from them, so a daemon killed at any instant neither loses nor repeats one.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, RowMapping, and_, func, insert, select, update
+
+from carbonsched.errors import LedgerError, NotFoundError, StateError
+from carbonsched.ledger import audit, totals
+from carbonsched.ledger.rows import (
+    GENESIS,
+    canonical,
+    chained,
+    flatten,
+    interval_of,
+    maybe_moment,
+    micros,
+    moment,
+)
+from carbonsched.ledger.store import Store
+from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENTS
+from carbonsched.ledger.totals import Group, Totals
+from carbonsched.model.base import rfc3339
+from carbonsched.model.energy import Interval
+from carbonsched.model.job import JobSpec, JobState, Owner, SubmittedJob, move
+from carbonsched.model.protocol import Directive, SegmentDone
+from carbonsched.model.view import AuditResult
+from carbonsched.power.base import Mark
+
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as the ledger has it."""
+
+    submitted: SubmittedJob
+    state: JobState
+    reason: str
+    budget_g: float | None
+    """None until `budget_share` is resolved."""
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    @property
+    def id(self) -> str:
+        return self.submitted.id
+
+    @property
+    def spec(self) -> JobSpec:
+        return self.submitted.spec
+
+    @property
+    def owner(self) -> Owner:
+        return self.submitted.owner
+
+    @property
+    def submitted_at(self) -> datetime:
+        return self.submitted.submitted_at
+
+    @property
+    def sha256(self) -> str:
+        return self.submitted.sha256
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """One attempt at a segment: what the trainer reported, and the directive it ran under."""
+
+    job_id: str
+    k: int
+    attempt: int
+    """From 0; above 0 where an earlier attempt's work was lost and done again."""
+    start: datetime
+    end: datetime
+    done: SegmentDone
+    directive: Directive | None
+
+    @property
+    def price(self) -> float | None:
+        return None if self.directive is None else self.directive.price
+
+    @property
+    def reason(self) -> str:
+        return "" if self.directive is None else self.directive.reason
+
+
+class Ledger(Store):
+    """See `Store.open`, `Store.transaction` and `Store.close` for its life; any thread may call any method."""
+
+    # intervals
+
+    def append(self, intervals: Sequence[Interval]) -> None:
+        """Add rows at the end of the chain. Raises LedgerError for one that contradicts itself; none is kept then."""
+        flat = [flatten(interval) for interval in intervals]
+        if not flat:
+            return
+        with self.transaction() as connection:
+            last_id, last_hash = _head(connection)
+            for n, row in enumerate(flat, start=last_id + 1):
+                row["id"], row["prev_hash"] = n, last_hash
+                row["hash"] = last_hash = chained(last_hash, canonical(row))
+            connection.execute(insert(INTERVALS), flat)
+
+    def marks(self) -> dict[str, Mark]:
+        """Board → where its account ends: the last row's end, and how far its counter was charged in that epoch."""
+        t = INTERVALS.c
+        newest = select(func.max(t.id)).group_by(t.board)
+        with self._reading() as connection:
+            last = connection.execute(select(INTERVALS).where(t.id.in_(newest))).mappings().all()
+            return {
+                row["board"]: Mark(
+                    at=moment(row["end_us"]),
+                    # not the last row's: that one may be of a reading that failed, and shares of one delta have no order
+                    counter_mj=_reach(connection, row["board"], row["counter_epoch"]),
+                    counter_epoch=row["counter_epoch"],
+                    power_w=row["power_w"],
+                )
+                for row in last
+            }
+
+    def rows(
+        self, job_id: str | None = None, start: datetime | None = None, end: datetime | None = None
+    ) -> Iterator[RowMapping]:
+        """Rows in order, as flat columns (`carbonsched.ledger.tables`), a page in memory at a time."""
+        chosen = totals.where(job_id, start, end)
+        after = 0
+        while True:
+            query = select(INTERVALS).where(and_(INTERVALS.c.id > after, chosen))
+            with self._reading() as connection:
+                page = connection.execute(query.order_by(INTERVALS.c.id).limit(_PAGE)).mappings().all()
+            yield from page
+            if len(page) < _PAGE:
+                return
+            after = page[-1]["id"]
+
+    def intervals(
+        self, job_id: str | None = None, start: datetime | None = None, end: datetime | None = None
+    ) -> Iterator[Interval]:
+        """The same rows as documents."""
+        return (interval_of(row) for row in self.rows(job_id, start, end))
+
+    # sums
+
+    def groups(
+        self, job_id: str | None = None, start: datetime | None = None, end: datetime | None = None
+    ) -> tuple[Group, ...]:
+        """The smallest sums, by segment, board, method and bridging; `carbonsched.ledger.totals` adds them up."""
+        with self._reading() as connection:
+            return totals.groups(connection, totals.where(job_id, start, end))
+
+    def totals(self, job_id: str | None = None) -> Totals:
+        """Of one job, or of everything metered."""
+        return totals.total(self.groups(job_id))
+
+    def segment_totals(self, job_id: str) -> dict[int | None, Totals]:
+        """Segment → its sums; None is loading, waiting and evaluation outside segments."""
+        return totals.total_by(self.groups(job_id), lambda group: group.segment)
+
+    # jobs
+
+    def add_job(self, job: SubmittedJob) -> None:
+        """Raises StateError for an id that is already there."""
+        with self.transaction() as connection:
+            if connection.execute(select(JOBS.c.id).where(JOBS.c.id == job.id)).first():
+                raise StateError(f"job {job.id} is already in the ledger; submit it under a new id")
+            submitted = _text(job.dump())
+            connection.execute(
+                insert(JOBS).values(
+                    id=job.id,
+                    submitted=submitted,
+                    submitted_us=micros(job.submitted_at),
+                    state=str(JobState.QUEUED),
+                    reason="submitted",
+                    budget_g=job.spec.carbon.budget_g,
+                )
+            )
+            detail = {
+                "name": job.spec.name,
+                "sha256": audit.sha256({"submitted": submitted}),
+                "uid": job.owner.uid,
+                "budget_g": job.spec.carbon.budget_g,
+            }
+            self._write(connection, job.id, "submitted", detail, job.owner.user, job.submitted_at)
+
+    def set_state(self, job_id: str, state: JobState, reason: str, actor: str, at: datetime) -> None:
+        """Move a job by the table of transitions; the same state again records a new reason. Raises StateError."""
+        with self.transaction() as connection:
+            row = self._job_row(connection, job_id)
+            old = JobState(row["state"])
+            if state is not old:
+                move(job_id, old, state)
+            values: dict[str, Any] = {"state": str(state), "reason": reason}
+            if state is JobState.RUNNING and row["started_us"] is None:
+                values["started_us"] = micros(at)
+            if state.ended != old.ended:
+                values["ended_us"] = micros(at) if state.ended else None
+            connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(**values))
+            detail = {"from": str(old), "state": str(state), "reason": reason}
+            self._write(connection, job_id, "state", detail, actor, at)
+
+    def set_budget(self, job_id: str, grams: float, reason: str, actor: str, at: datetime) -> None:
+        with self.transaction() as connection:
+            row = self._job_row(connection, job_id)
+            connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(budget_g=grams))
+            detail = {"from_g": row["budget_g"], "budget_g": grams, "reason": reason}
+            self._write(connection, job_id, "budget", detail, actor, at)
+
+    def job(self, job_id: str) -> JobRecord:
+        """Raises NotFoundError."""
+        with self._reading() as connection:
+            return _job(self._job_row(connection, job_id))
+
+    def jobs(self) -> tuple[JobRecord, ...]:
+        """Every job, oldest first."""
+        with self._reading() as connection:
+            query = select(JOBS).order_by(JOBS.c.submitted_us, JOBS.c.id)
+            return tuple(_job(row) for row in connection.execute(query).mappings())
+
+    # journal
+
+    def note(
+        self, job_id: str | None, kind: str, detail: Mapping[str, Any], actor: str, at: datetime
+    ) -> None:
+        """Record what happened: `directive`, `bridge`, `evaluated` (the event's dump), `note`, …"""
+        with self.transaction() as connection:
+            self._write(connection, job_id, kind, detail, actor, at)
+
+    def history(self, job_id: str | None, kinds: Sequence[str] = ()) -> tuple[dict[str, Any], ...]:
+        """A job's journal, oldest first: `at`, `kind`, `actor` and what `kind` adds; None: the daemon's own."""
+        query = select(JOURNAL).where(JOURNAL.c.job_id.is_not_distinct_from(job_id))
+        if kinds:
+            query = query.where(JOURNAL.c.kind.in_(kinds))
+        with self._reading() as connection:
+            found = connection.execute(query.order_by(JOURNAL.c.id)).mappings().all()
+        return tuple(
+            {
+                **json.loads(row["detail"]),
+                "at": rfc3339(moment(row["at_us"])),
+                "kind": row["kind"],
+                "actor": row["actor"],
+            }
+            for row in found
+        )
+
+    # segments
+
+    def save_segment(
+        self, job_id: str, done: SegmentDone, start: datetime, end: datetime, directive: Directive | None
+    ) -> None:
+        """Record a finished segment. Saved once more, it is a new attempt, and the one before counts as lost work."""
+        with self.transaction() as connection:
+            self._job_row(connection, job_id)
+            t = SEGMENTS.c
+            here = and_(t.job_id == job_id, t.k == done.k)
+            last = connection.execute(select(func.max(t.attempt)).where(here)).scalar()
+            row = {
+                "job_id": job_id,
+                "k": done.k,
+                "attempt": 0 if last is None else last + 1,
+                "start_us": micros(start),
+                "end_us": micros(end),
+                "done": _text(done.dump()),
+                "directive": None if directive is None else _text(directive.dump()),
+            }
+            connection.execute(insert(SEGMENTS), row)
+            detail = {"k": done.k, "attempt": row["attempt"], "sha256": audit.sha256(row)}
+            self._write(connection, job_id, "segment", detail, "trainer", end)
+
+    def segments(self, job_id: str, *, lost: bool = False) -> tuple[SegmentRecord, ...]:
+        """The attempt that counts of every finished segment, by k; with `lost` all attempts."""
+        t = SEGMENTS.c
+        with self._reading() as connection:
+            query = select(SEGMENTS).where(t.job_id == job_id).order_by(t.k, t.attempt)
+            found = [_segment(row) for row in connection.execute(query).mappings()]
+        return tuple(found) if lost else tuple({record.k: record for record in found}.values())
+
+    # events
+
+    def offset(self, job_id: str) -> int:
+        """Bytes of the job's events.jsonl that were consumed; 0 before the first."""
+        with self._reading() as connection:
+            found = connection.execute(select(OFFSETS.c.bytes).where(OFFSETS.c.job_id == job_id)).scalar()
+        return 0 if found is None else int(found)
+
+    def set_offset(self, job_id: str, offset: int) -> None:
+        """Call inside the transaction that holds what the events said."""
+        with self.transaction() as connection:
+            self._job_row(connection, job_id)
+            mine = OFFSETS.c.job_id == job_id
+            changed = connection.execute(update(OFFSETS).where(mine).values(bytes=offset))
+            if changed.rowcount == 0:
+                connection.execute(insert(OFFSETS).values(job_id=job_id, bytes=offset))
+
+    # audit
+
+    def verify(self) -> AuditResult:
+        """Every hash and every gram once more, from the rows alone; the first that is wrong is named."""
+        with self._reading() as connection:
+            return audit.verify(connection)
+
+    def conservation(self) -> tuple[audit.Balance, ...]:
+        """Per board and counter epoch: Σ charged mJ against Σ counter differences."""
+        with self._reading() as connection:
+            return audit.conservation(connection)
+
+    def _job_row(self, connection: Connection, job_id: str) -> RowMapping:
+        row = connection.execute(select(JOBS).where(JOBS.c.id == job_id)).mappings().first()
+        if row is None:
+            raise NotFoundError(f"there is no job {job_id}; `carbonsched ps` lists them")
+        return row
+
+    def _write(
+        self,
+        connection: Connection,
+        job_id: str | None,
+        kind: str,
+        detail: Mapping[str, Any],
+        actor: str,
+        at: datetime,
+    ) -> None:
+        try:
+            text = _text(detail)
+        except (TypeError, ValueError) as e:
+            raise LedgerError(f"a journal entry must be plain JSON: {e}") from e
+        query = select(JOURNAL.c.id, JOURNAL.c.hash).order_by(JOURNAL.c.id.desc()).limit(1)
+        last_id, last_hash = connection.execute(query).tuples().first() or (0, GENESIS)
+        interval_id, interval_hash = _head(connection)
+        entry: dict[str, Any] = {
+            "id": last_id + 1,
+            "at_us": micros(at),
+            "job_id": job_id,
+            "kind": kind,
+            "actor": actor,
+            "detail": text,
+            "interval_id": interval_id,
+            "interval_hash": interval_hash,
+            "prev_hash": last_hash,
+        }
+        entry["hash"] = chained(last_hash, canonical(entry))
+        connection.execute(insert(JOURNAL), entry)
+
+
+def spec_sha256(spec: JobSpec) -> str:
+    """Of the spec's canonical JSON, in hex."""
+    return hashlib.sha256(_text(spec.dump()).encode()).hexdigest()
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _head(connection: Connection) -> tuple[int, str]:
+    t = INTERVALS.c
+    found = connection.execute(select(t.id, t.hash).order_by(t.id.desc()).limit(1)).tuples().first()
+    return found or (0, GENESIS)
+
+
+def _reach(connection: Connection, board: str, epoch: str) -> int | None:
+    t = INTERVALS.c
+    here = and_(t.board == board, t.counter_epoch == epoch)
+    return connection.execute(select(func.max(t.counter_end_mj)).where(here)).scalar()
+
+
+def _job(row: RowMapping) -> JobRecord:
+    return JobRecord(
+        submitted=SubmittedJob.model_validate_json(row["submitted"]),
+        state=JobState(row["state"]),
+        reason=row["reason"],
+        budget_g=row["budget_g"],
+        started_at=maybe_moment(row["started_us"]),
+        ended_at=maybe_moment(row["ended_us"]),
+    )
+
+
+def _segment(row: RowMapping) -> SegmentRecord:
+    directive = row["directive"]
+    return SegmentRecord(
+        job_id=row["job_id"],
+        k=row["k"],
+        attempt=row["attempt"],
+        start=moment(row["start_us"]),
+        end=moment(row["end_us"]),
+        done=SegmentDone.model_validate_json(row["done"]),
+        directive=None if directive is None else Directive.model_validate_json(directive),
+    )

@@ -1,0 +1,219 @@
+"""An interval flattened to a row and back, the row's canonical JSON, and the hash that chains rows.
+
+Canonical JSON: every field of the row but `prev_hash` and `hash`, keys sorted, no spaces, UTF-8; times as RFC 3339 UTC
+with six decimals; floats in the shortest form that reads back the same. hash = SHA-256(prev_hash + canonical JSON),
+in hex; the row before the first has the hash of 64 zeros.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from carbonsched.errors import LedgerError
+from carbonsched.ledger.tables import INTERVALS
+from carbonsched.model.energy import Account, EnergyDelta, EnergyMethod, Interval
+from carbonsched.model.grid import Basis, Kind, Reading, Source
+from carbonsched.units import MJ_PER_J, grams
+
+GENESIS: Final = "0" * 64
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TICK: Final = timedelta(microseconds=1)
+_MAX_INT: Final = 2**63 - 1
+_FLOATS: Final = frozenset(c.name for c in INTERVALS.columns if c.type.python_type is float)
+_CHAIN: Final = frozenset({"prev_hash", "hash"})
+
+
+def micros(at: datetime) -> int:
+    """Microseconds since 1970 UTC, exact."""
+    return (at - _EPOCH) // _TICK
+
+
+def maybe_micros(at: datetime | None) -> int | None:
+    return None if at is None else micros(at)
+
+
+def moment(us: int) -> datetime:
+    """The inverse of `micros`."""
+    return _EPOCH + us * _TICK
+
+
+def maybe_moment(us: int | None) -> datetime | None:
+    return None if us is None else moment(us)
+
+
+def _stamp(us: int | None) -> str | None:
+    return None if us is None else moment(us).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def flatten(interval: Interval) -> dict[str, Any]:
+    """The columns of one interval, without id and hashes. Raises LedgerError for a row that contradicts itself."""
+    delta, intensity = interval.delta, interval.intensity
+    source = None if intensity is None else intensity.source
+    _check(interval)
+    row: dict[str, Any] = {
+        "board": delta.board,
+        "start_us": micros(delta.start),
+        "end_us": micros(delta.end),
+        "energy_mj": delta.energy_mj,
+        "power_w": delta.power_w,
+        "method": str(delta.method),
+        "counter_epoch": delta.counter_epoch,
+        "counter_start_mj": delta.counter_start_mj,
+        "counter_end_mj": delta.counter_end_mj,
+        "bridged": delta.bridged,
+        "coverage": delta.coverage,
+        "reason": delta.reason,
+        "meter": delta.meter,
+        "account": str(interval.account),
+        "job_id": interval.job_id,
+        "segment": interval.segment,
+        "rho": interval.rho,
+        "g_per_kwh": None if intensity is None else intensity.g_per_kwh,
+        "intensity_start_us": None if intensity is None else micros(intensity.start),
+        "intensity_end_us": None if intensity is None else micros(intensity.end),
+        "provider": None if source is None else source.provider,
+        "zone": None if source is None else source.zone,
+        "basis": None if source is None else str(source.basis),
+        "kind": None if source is None else str(source.kind),
+        "issued_us": None if source is None else maybe_micros(source.issued_at),
+        "fetched_us": None if source is None else micros(source.fetched_at),
+        "body_sha256": None if source is None else source.body_sha256,
+        "time_compression": None if source is None else source.time_compression,
+        "note": None if source is None else source.note,
+        "grid_start_us": None if intensity is None else maybe_micros(intensity.grid_start),
+        "pue": interval.pue,
+        "pue_source": interval.pue_source,
+        "grams": interval.grams,
+    }
+    for name in _FLOATS:
+        value = row[name]
+        if value is not None:
+            if not math.isfinite(value):
+                raise LedgerError(f"the ledger refuses a row whose {name} is {value}; unknown is null")
+            # a database keeps no sign of zero, and the hash is taken of what it gives back
+            row[name] = float(value) + 0.0
+    return row
+
+
+def interval_of(row: Mapping[Any, Any]) -> Interval:
+    """The interval a row was made from."""
+    intensity = None
+    if row["g_per_kwh"] is not None:
+        source = Source(
+            provider=row["provider"],
+            zone=row["zone"],
+            basis=Basis(row["basis"]),
+            kind=Kind(row["kind"]),
+            fetched_at=moment(row["fetched_us"]),
+            issued_at=maybe_moment(row["issued_us"]),
+            body_sha256=row["body_sha256"],
+            time_compression=row["time_compression"],
+            note=row["note"],
+        )
+        intensity = Reading(
+            start=moment(row["intensity_start_us"]),
+            end=moment(row["intensity_end_us"]),
+            g_per_kwh=row["g_per_kwh"],
+            source=source,
+            grid_start=maybe_moment(row["grid_start_us"]),
+        )
+    delta = EnergyDelta(
+        board=row["board"],
+        start=moment(row["start_us"]),
+        end=moment(row["end_us"]),
+        energy_mj=row["energy_mj"],
+        power_w=row["power_w"],
+        method=EnergyMethod(row["method"]),
+        counter_epoch=row["counter_epoch"],
+        counter_start_mj=row["counter_start_mj"],
+        counter_end_mj=row["counter_end_mj"],
+        bridged=bool(row["bridged"]),
+        coverage=row["coverage"],
+        reason=row["reason"],
+        meter=row["meter"],
+    )
+    return Interval(
+        account=Account(row["account"]),
+        job_id=row["job_id"],
+        segment=row["segment"],
+        delta=delta,
+        intensity=intensity,
+        pue=row["pue"],
+        pue_source=row["pue_source"],
+        rho=row["rho"],
+        grams=row["grams"],
+    )
+
+
+def plain(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row as documents write it, without its hashes: every `*_us` column is a time, named without that ending."""
+    fields: dict[str, Any] = {}
+    for name, value in row.items():
+        if name in _CHAIN:
+            continue
+        if name.endswith("_us"):
+            fields[name.removesuffix("_us")] = _stamp(value)
+        elif name == "bridged":
+            fields[name] = bool(value)
+        elif name in _FLOATS and value is not None:
+            fields[name] = float(value)
+        else:
+            fields[name] = value
+    return fields
+
+
+def canonical(row: Mapping[Any, Any]) -> str:
+    """The text a row is hashed as."""
+    return json.dumps(plain(row), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def chained(prev_hash: str, text: str) -> str:
+    """SHA-256 of the hash before and this row's canonical JSON, in hex."""
+    return hashlib.sha256((prev_hash + text).encode()).hexdigest()
+
+
+def expected_grams(row: Mapping[Any, Any]) -> float | None:
+    """energy × PUE × intensity from a row's own columns; None where energy or intensity is unknown."""
+    if row["energy_mj"] is None or row["g_per_kwh"] is None:
+        return None
+    return grams(row["energy_mj"] / MJ_PER_J, row["g_per_kwh"], row["pue"])
+
+
+def grams_problem(row: Mapping[Any, Any]) -> str | None:
+    """What is wrong with a row's grams, in words; None if they follow from its energy, PUE and intensity."""
+    want, have = expected_grams(row), row["grams"]
+    if want is None or have is None:
+        if want is have:
+            return None
+        return f"grams are {have} where energy × PUE × intensity gives {want}"
+    if math.isclose(want, have, rel_tol=1e-9, abs_tol=1e-15):
+        return None
+    return f"grams are {have!r} where energy × PUE × intensity gives {want!r}"
+
+
+def _check(interval: Interval) -> None:
+    delta = interval.delta
+    where = f"the ledger refuses a row of board {delta.board!r} from {delta.start.isoformat()}"
+    if delta.end < delta.start:
+        raise LedgerError(f"{where}: it ends before it starts")
+    if delta.energy_mj is not None and not 0 <= delta.energy_mj <= _MAX_INT:
+        raise LedgerError(f"{where}: energy of {delta.energy_mj} mJ is not possible")
+    for counter in (delta.counter_start_mj, delta.counter_end_mj):
+        if counter is not None and not 0 <= counter <= _MAX_INT:
+            raise LedgerError(f"{where}: a counter of {counter} mJ is not possible")
+    if delta.energy_mj is None and not delta.reason:
+        raise LedgerError(f"{where}: unknown energy needs a reason")
+    if (interval.account is Account.JOB) != (interval.job_id is not None):
+        raise LedgerError(f"{where}: account {interval.account} with job {interval.job_id}")
+    facts = {
+        "energy_mj": delta.energy_mj,
+        "g_per_kwh": None if interval.intensity is None else interval.intensity.g_per_kwh,
+        "pue": interval.pue,
+        "grams": interval.grams,
+    }
+    problem = grams_problem(facts)
+    if problem:
+        raise LedgerError(f"{where}: {problem}")

@@ -1,0 +1,136 @@
+"""The ledger's schema. Times are integer microseconds since 1970 UTC: they sort, subtract and compare in any database.
+
+`carbonsched/ledger/migrations` makes these tables; a test compares the two.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+SCHEMA: Final = "0001"
+"""The newest migration; a ledger with another one is migrated up or refused."""
+
+METADATA: Final = MetaData()
+
+INTERVALS: Final = Table(
+    "intervals",
+    METADATA,
+    # given by us, without holes: a missing row shows
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("board", String(128), nullable=False),
+    Column("start_us", BigInteger, nullable=False),
+    Column("end_us", BigInteger, nullable=False),
+    Column("energy_mj", BigInteger),
+    Column("power_w", Float(53)),
+    Column("method", String(16), nullable=False),
+    Column("counter_epoch", String(128), nullable=False),
+    Column("counter_start_mj", BigInteger),
+    Column("counter_end_mj", BigInteger),
+    Column("bridged", Boolean, nullable=False),
+    Column("coverage", Float(53), nullable=False),
+    Column("reason", Text),
+    Column("meter", Text, nullable=False),
+    Column("account", String(16), nullable=False),
+    Column("job_id", String(64)),
+    Column("segment", Integer),
+    Column("rho", Float(53)),
+    Column("g_per_kwh", Float(53)),
+    Column("intensity_start_us", BigInteger),
+    Column("intensity_end_us", BigInteger),
+    Column("provider", Text),
+    Column("zone", Text),
+    Column("basis", String(32)),
+    Column("kind", String(16)),
+    Column("issued_us", BigInteger),
+    Column("fetched_us", BigInteger),
+    Column("body_sha256", String(64)),
+    Column("time_compression", Float(53)),
+    Column("note", Text),
+    Column("grid_start_us", BigInteger),
+    Column("pue", Float(53), nullable=False),
+    Column("pue_source", Text, nullable=False),
+    Column("grams", Float(53)),
+    Column("prev_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    # covers every column the sums need, so that a job's totals never touch its rows
+    Index(
+        "intervals_by_job",
+        "job_id",
+        "segment",
+        "board",
+        "method",
+        "bridged",
+        "start_us",
+        "end_us",
+        "energy_mj",
+        "grams",
+        "g_per_kwh",
+        "account",
+    ),
+    Index("intervals_by_board", "board", "id"),
+    Index(
+        "intervals_by_counter", "board", "counter_epoch", "counter_start_mj", "counter_end_mj", "energy_mj"
+    ),
+    Index("intervals_by_start", "start_us"),
+)
+
+JOBS: Final = Table(
+    "jobs",
+    METADATA,
+    Column("id", String(64), primary_key=True),
+    Column("submitted", Text, nullable=False),
+    Column("submitted_us", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("budget_g", Float(53)),
+    Column("started_us", BigInteger),
+    Column("ended_us", BigInteger),
+)
+
+JOURNAL: Final = Table(
+    "journal",
+    METADATA,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("job_id", String(64)),
+    Column("kind", String(32), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    # where the interval chain stood: rows cut off its end are missed by the next entry here
+    Column("interval_id", BigInteger, nullable=False),
+    Column("interval_hash", String(64), nullable=False),
+    Column("prev_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index("journal_by_job", "job_id", "id"),
+)
+
+SEGMENTS: Final = Table(
+    "segments",
+    METADATA,
+    Column("job_id", String(64), ForeignKey("jobs.id"), primary_key=True),
+    Column("k", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("start_us", BigInteger, nullable=False),
+    Column("end_us", BigInteger, nullable=False),
+    Column("done", Text, nullable=False),
+    Column("directive", Text),
+)
+
+OFFSETS: Final = Table(
+    "offsets",
+    METADATA,
+    Column("job_id", String(64), ForeignKey("jobs.id"), primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+)

@@ -1,0 +1,186 @@
+"""Sums over interval rows, made by the database from one covering index: a job's length hardly matters.
+
+Seconds are of the board that was charged longest, so a GPU and its host side by side are not counted twice.
+"""
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, and_, case, func, select
+
+from carbonsched.ledger.rows import micros, moment
+from carbonsched.ledger.tables import INTERVALS
+from carbonsched.model.energy import Account, EnergyMethod
+from carbonsched.units import MJ_PER_J
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The smallest sum: one segment's rows on one board by one method, bridged or not."""
+
+    account: Account
+    job_id: str | None
+    segment: int | None
+    board: str
+    method: EnergyMethod
+    bridged: bool
+    rows: int
+    energy_mj: int
+    grams: float
+    seconds: float
+    unknown_s: float
+    """Where the grams are null: energy or intensity was not known."""
+    weighted: float
+    """Σ mJ × g/kWh over rows whose intensity is known, and below Σ mJ of the same rows."""
+    weighted_mj: int
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What is known, and for how long it is not. Nothing charged: zeros, and None for times and means."""
+
+    rows: int
+    energy_mj: int
+    grams: float
+    seconds: float
+    unknown_s: float
+    estimated_mj: int
+    """Of the energy: integrated, modelled, split or bridged rather than a counter's own difference."""
+    estimated_g: float
+    bridged_mj: int
+    bridged_g: float
+    bridged_s: float
+    g_per_kwh: float | None
+    """Energy-weighted mean of the intensities charged."""
+    power_w: float | None
+    """Known joules over the seconds they were used in; None without any."""
+    start: datetime | None
+    end: datetime | None
+
+    @property
+    def estimated(self) -> bool:
+        return self.estimated_mj > 0
+
+    @property
+    def bridged(self) -> bool:
+        return self.bridged_s > 0
+
+    @property
+    def energy_j(self) -> float:
+        return self.energy_mj / MJ_PER_J
+
+
+def where(
+    job_id: str | None = None, start: datetime | None = None, end: datetime | None = None
+) -> ColumnElement[bool]:
+    """Rows of a job (None: of everyone) that begin in [start, end)."""
+    tests: list[ColumnElement[bool]] = [INTERVALS.c.id > 0]
+    if job_id is not None:
+        tests.append(INTERVALS.c.job_id == job_id)
+    if start is not None:
+        tests.append(INTERVALS.c.start_us >= micros(start))
+    if end is not None:
+        tests.append(INTERVALS.c.start_us < micros(end))
+    return and_(*tests)
+
+
+def groups(connection: Connection, chosen: ColumnElement[bool]) -> tuple[Group, ...]:
+    """Every group among the rows chosen."""
+    t = INTERVALS.c
+    span = t.end_us - t.start_us
+    keys = (t.account, t.job_id, t.segment, t.board, t.method, t.bridged)
+    known = and_(t.energy_mj.is_not(None), t.g_per_kwh.is_not(None))
+    query = (
+        select(
+            *keys,
+            func.count(),
+            func.coalesce(func.sum(t.energy_mj), 0),
+            func.coalesce(func.sum(t.grams), 0.0),
+            func.sum(span),
+            func.sum(case((t.grams.is_(None), span), else_=0)),
+            func.coalesce(func.sum(case((known, t.energy_mj * t.g_per_kwh), else_=0.0)), 0.0),
+            func.coalesce(func.sum(case((known, t.energy_mj), else_=0)), 0),
+            func.min(t.start_us),
+            func.max(t.end_us),
+        )
+        .where(chosen)
+        .group_by(*keys)
+        .order_by(*keys)
+    )
+    return tuple(_group(row) for row in connection.execute(query))
+
+
+def _group(row: Any) -> Group:
+    account, job_id, segment, board, method, bridged = row[:6]
+    rows, mj, g, span, unknown, weighted, weighted_mj, start, end = row[6:]
+    return Group(
+        account=Account(account),
+        job_id=job_id,
+        segment=segment,
+        board=board,
+        method=EnergyMethod(method),
+        bridged=bool(bridged),
+        rows=rows,
+        energy_mj=int(mj),
+        grams=float(g),
+        seconds=int(span) / 1e6,
+        unknown_s=int(unknown) / 1e6,
+        weighted=float(weighted),
+        weighted_mj=int(weighted_mj),
+        start=moment(start),
+        end=moment(end),
+    )
+
+
+def total(parts: Iterable[Group]) -> Totals:
+    """One sum of many groups."""
+    found = tuple(parts)
+    seconds = _longest(found, lambda g: g.seconds)
+    energy_mj = sum(g.energy_mj for g in found)
+    weighted_mj = sum(g.weighted_mj for g in found)
+    modelled = tuple(g for g in found if g.method is not EnergyMethod.COUNTER)
+    bridged = tuple(g for g in found if g.bridged)
+    # each board's mean over its own known time: a board that was unknown for a while must not look idle
+    boards: dict[str, tuple[int, float]] = {}
+    for g in found:
+        if g.method is not EnergyMethod.UNAVAILABLE:
+            mj, s = boards.get(g.board, (0, 0.0))
+            boards[g.board] = (mj + g.energy_mj, s + g.seconds)
+    powers = [mj / MJ_PER_J / s for mj, s in boards.values() if s > 0]
+    return Totals(
+        rows=sum(g.rows for g in found),
+        energy_mj=energy_mj,
+        grams=sum(g.grams for g in found),
+        seconds=seconds,
+        unknown_s=_longest(found, lambda g: g.unknown_s),
+        estimated_mj=sum(g.energy_mj for g in modelled),
+        estimated_g=sum(g.grams for g in modelled),
+        bridged_mj=sum(g.energy_mj for g in bridged),
+        bridged_g=sum(g.grams for g in bridged),
+        bridged_s=_longest(bridged, lambda g: g.seconds),
+        g_per_kwh=sum(g.weighted for g in found) / weighted_mj if weighted_mj else None,
+        power_w=sum(powers) if powers else None,
+        start=min((g.start for g in found), default=None),
+        end=max((g.end for g in found), default=None),
+    )
+
+
+def total_by(parts: Iterable[Group], key: Callable[[Group], Key]) -> dict[Key, Totals]:
+    """Sums of the groups that share a key."""
+    bins: dict[Key, list[Group]] = {}
+    for group in parts:
+        bins.setdefault(key(group), []).append(group)
+    return {name: total(found) for name, found in bins.items()}
+
+
+def _longest(parts: Iterable[Group], measure: Callable[[Group], float]) -> float:
+    boards: dict[str, float] = {}
+    for group in parts:
+        boards[group.board] = boards.get(group.board, 0.0) + measure(group)
+    return max(boards.values(), default=0.0)

@@ -1,0 +1,10 @@
+"""The planner, pure: no I/O, no clock; the daemon and the simulator run the very same code.
+
+problem    what is asked and answered
+energy     joules and seconds as a function of ρ, fitted online
+forecast   readings and forecasts made into slots with a high quantile
+track      the arrays the solver works on: time, grams and gain of the segments ahead
+dynamic    for one price, the best wait-or-train plan over (segment, time)
+planner    the price that spends the budget, and the directive for the next segment
+guard      what keeps a job inside its budget whatever the forecast does
+"""

@@ -1,0 +1,213 @@
+"""What a segment costs, learned from the meter: E(ρ) = E0·(c0 + (1−c0)·ρ) a step, seconds likewise (DESIGN 4).
+
+Each of the two is a line in ρ, fitted as α·(c + (1−c)ρ) + β·(1−ρ) with c the prior's c0: α is the scale, β what bends
+the prior's shape. The prior stands in as pseudo-observations of α (weak: the first metered segment decides the scale)
+and of β (firm: only a ρ that varies can tell the shape, and until it has, `slope_known` is False). Iteratively
+reweighted least squares with Huber's weights keeps a noisy neighbour or a throttled board from moving the line.
+
+`EnergyFit` is a value: `observe` returns a new one, so a restarted daemon refits from its ledger.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carbonsched.plan.problem import EnergyModel
+
+Floats = NDArray[np.float64]
+
+_HUBER = 1.345
+_SCALE_SD = 1.0
+"""Relative sd of the prior's scale: rated figures are off by a factor, not by a percentage."""
+_SHAPE_SD = 0.15
+"""Sd of the prior's c0."""
+_NOISE = 0.03
+"""Relative sd of a segment's joules before any is known, worth `_NOISE_COUNT` segments."""
+_NOISE_COUNT = 3.0
+_SPREAD = 0.1
+"""ρ must have varied by this much, between two segments at least, before the slope counts as known."""
+_PEAK = 1.25
+"""watts_high over the highest mean power seen, where no peak was metered."""
+_RHO_MEAN = (0.4, 0.7, 1.0)
+"""Where the one sigma of an EnergyModel is taken: the root mean square over the usual range of ρ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One metered segment; joules and seconds without the overhead, None where it was not known."""
+
+    rho: float
+    steps: int
+    joules: float | None
+    seconds: float
+    overhead_j: float | None = None
+    overhead_s: float | None = None
+    watts_peak: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """y(ρ) = full·(c0 + (1−c0)·ρ) with its uncertainty."""
+
+    full: float
+    c0: float
+    noise: float
+    """Relative sd of one segment about the line."""
+    basis_c0: float
+    covariance: tuple[float, float, float]
+    """Of (α, β): var α, cov, var β."""
+
+    def at(self, rho: float) -> float:
+        return self.full * (self.c0 + (1 - self.c0) * rho)
+
+    def sigma_at(self, rho: float) -> float:
+        """Relative sd of the next segment at ρ: noise and what the line itself is unsure of."""
+        value = self.at(rho)
+        if value <= 0:
+            return 1.0
+        u, v = self.basis_c0 + (1 - self.basis_c0) * rho, 1 - rho
+        aa, ab, bb = self.covariance
+        line = max(aa * u * u + 2 * ab * u * v + bb * v * v, 0.0)
+        return math.sqrt(self.noise**2 + line / value**2)
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyFit:
+    """The prior and every segment seen; `model()` is what the planner takes."""
+
+    seconds_full: float
+    """Prior seconds of a step at ρ = 1."""
+    watts: float
+    """Prior mean power, W."""
+    c0: float = 1 / 3
+    """Prior share of a step that does not depend on ρ: the forward pass."""
+    overhead_j: float = 0.0
+    overhead_s: float = 0.0
+    tail_j: float = 0.0
+    tail_s: float = 0.0
+    rated_watts: float | None = None
+    """Upper bound of the power, e.g. the board's limit; None: _PEAK over what is seen."""
+    seen: tuple[Observation, ...] = ()
+
+    @classmethod
+    def prior(
+        cls,
+        seconds_full: float,
+        watts: float,
+        c0: float = 1 / 3,
+        *,
+        overhead_j: float = 0.0,
+        overhead_s: float = 0.0,
+        tail_j: float = 0.0,
+        tail_s: float = 0.0,
+        rated_watts: float | None = None,
+    ) -> "EnergyFit":
+        """From FLOPs over the board's speed, or the importance pass, and the board's or host's power."""
+        if not (seconds_full > 0 and watts >= 0 and 0 <= c0 <= 1):
+            raise ValueError("a prior needs seconds_full above 0, watts at least 0 and c0 in 0..1")
+        return cls(seconds_full, watts, c0, overhead_j, overhead_s, tail_j, tail_s, rated_watts)
+
+    def observe(
+        self,
+        rho: float,
+        steps: int,
+        joules: float | None,
+        seconds: float,
+        overhead_j: float | None = 0.0,
+        overhead_s: float | None = 0.0,
+        watts_peak: float | None = None,
+    ) -> "EnergyFit":
+        """With one more segment: `steps` steps at ρ took `joules` J in `seconds` s, the overhead apart.
+
+        `joules` None: the energy was not known; the seconds still count. A segment without steps tells nothing.
+        """
+        if steps <= 0 or not (seconds > 0) or not math.isfinite(seconds) or not math.isfinite(rho):
+            return self
+        if joules is not None and not (joules >= 0 and math.isfinite(joules)):
+            joules = None
+        one = Observation(rho, steps, joules, seconds, overhead_j, overhead_s, watts_peak)
+        return replace(self, seen=(*self.seen, one))
+
+    def energy_line(self) -> Line:
+        """Joules a step."""
+        known = [(o.rho, o.joules / o.steps) for o in self.seen if o.joules is not None and o.joules > 0]
+        return _fit(known, self.seconds_full * self.watts, self.c0)
+
+    def seconds_line(self) -> Line:
+        """Seconds a step."""
+        return _fit([(o.rho, o.seconds / o.steps) for o in self.seen], self.seconds_full, self.c0)
+
+    def model(self) -> EnergyModel:
+        joules, seconds = self.energy_line(), self.seconds_line()
+        extra_j = [o.overhead_j for o in self.seen if o.overhead_j is not None]
+        extra_s = [o.overhead_s for o in self.seen if o.overhead_s is not None]
+        rhos = [o.rho for o in self.seen if o.joules is not None]
+        sigma = math.sqrt(sum(joules.sigma_at(r) ** 2 for r in _RHO_MEAN) / len(_RHO_MEAN))
+        return EnergyModel(
+            joules_full=joules.full,
+            joules_c0=joules.c0,
+            seconds_full=seconds.full,
+            seconds_c0=seconds.c0,
+            overhead_j=_mean(extra_j, self.overhead_j),
+            overhead_s=_mean(extra_s, self.overhead_s),
+            tail_j=self.tail_j,
+            tail_s=self.tail_s,
+            sigma=min(sigma, 1.0) if rhos else 0.25,
+            watts_high=self._watts_high(),
+            slope_known=len(rhos) > 1 and max(rhos) - min(rhos) >= _SPREAD,
+        )
+
+    def _watts_high(self) -> float:
+        peaks = [o.watts_peak for o in self.seen if o.watts_peak is not None]
+        means = [o.joules / o.seconds for o in self.seen if o.joules is not None]
+        seen = max([_PEAK * w for w in means] + peaks, default=_PEAK * self.watts)
+        return max(seen, self.rated_watts or 0.0)
+
+
+def _mean(values: list[float], prior: float) -> float:
+    """Median of what was seen (one slow checkpoint must not count for all), the prior before anything was."""
+    return float(np.median(values)) if values else prior
+
+
+def _fit(points: list[tuple[float, float]], full: float, c0: float) -> Line:
+    """Robust line through (ρ, y) with the prior as pseudo-observations; y > 0, relative noise."""
+    if not points:
+        scale = max(full, 1e-12)
+        prior = ((_SCALE_SD * scale) ** 2, 0.0, (_SHAPE_SD * scale) ** 2)
+        return Line(full, c0, _NOISE, c0, prior)
+    rho: Floats = np.array([r for r, _ in points])
+    y: Floats = np.array([v for _, v in points])
+    shape = c0 + (1 - c0) * rho
+    design = np.column_stack((shape, 1 - rho))
+    scale = float(np.median(y / shape))
+    noise = _NOISE
+    weight = np.ones(len(y))
+    theta = np.array([scale, 0.0])
+    covariance = np.eye(2)
+    for _ in range(30):
+        # relative noise: each residual counts against the fitted value, not against the outlier itself
+        level = np.maximum(design @ theta, 0.05 * scale)
+        precision = weight / (noise * level) ** 2
+        pull = np.diag([1 / (_SCALE_SD * scale) ** 2, 1 / (_SHAPE_SD * scale) ** 2])
+        normal = design.T @ (design * precision[:, None]) + pull
+        right = design.T @ (precision * y) + pull @ np.array([scale, 0.0])
+        covariance = np.linalg.inv(normal)
+        new = covariance @ right
+        residual = (y - design @ new) / np.maximum(design @ new, 0.05 * scale)
+        spread = 1.4826 * float(np.median(np.abs(residual)))
+        free = max(len(y) - 2, 0)
+        noise = max(math.sqrt((_NOISE_COUNT * _NOISE**2 + free * spread**2) / (_NOISE_COUNT + free)), 1e-4)
+        size = np.abs(residual) / (_HUBER * noise)
+        weight = np.where(size <= 1, 1.0, 1 / np.maximum(size, 1e-12))
+        done = bool(np.all(np.abs(new - theta) <= 1e-9 * scale))
+        theta = new
+        if done:
+            break
+    top = max(float(theta[0]), 1e-12)
+    # (α, β) → c0 = c + β/α, kept to what a step can be
+    bent = min(max(c0 + float(theta[1]) / top, 0.0), 1.0)
+    return Line(
+        top, bent, noise, c0, (float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1]))
+    )

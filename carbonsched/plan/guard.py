@@ -1,0 +1,144 @@
+"""What keeps a job inside its budget, whatever the forecast does. All grams here are at stated upper values.
+
+Three nets, each for itself enough in its own case:
+
+cap_rho    before a segment: the largest ρ whose grams, with the floor of all later segments, still fit when intensity
+           runs at the high quantile of the forecast. It protects the *end* of the job, not the budget.
+lease      what a directive may use while the daemon is away: seconds × watts_high × worst intensity, and steps, paid
+           for by the budget left after the reserve. When it lapses the trainer checkpoints and stops by itself.
+must_stop  on every tick while the daemon is there: stop once the next tick and the stop itself could pass the budget.
+
+The promise: with power ≤ watts_high and intensity ≤ worst, `must_stop` on every tick means that spent_g never passes
+budget_g. Where power does pass watts_high, by no more than that tick's joules; where intensity is unknown the caller
+books it at worst.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from carbonsched.plan.problem import EnergyModel
+from carbonsched.plan.track import Floats, Track
+from carbonsched.units import J_PER_KWH, grams
+
+ENERGY_Z = 1.645
+"""Standard deviations of a segment's joules above the prediction that the next segment is reckoned with (95%)."""
+REST_Z = 1.0
+"""The same for all later segments together: they are re-planned when more is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    seconds: float
+    """How long the directive may hold without the daemon; 0: not at all."""
+    steps: int
+    """Optimizer steps that may be started meanwhile."""
+    grams: float
+    """Set aside for it at the worst case, the reserve not included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    rho: float
+    """Largest ρ of the next segment; its lower bound where even that does not fit."""
+    fits: bool
+    """Whether the next segment at its lower bound leaves the high floor of the rest."""
+    needs_g: float
+    """High floor: all remaining segments at ρ_min, high intensity, energy with its margin."""
+
+
+def reserve_g(reserve_j: float, worst_g_per_kwh: float, pue: float = 1.0) -> float:
+    """Grams kept back for one checkpoint and stop at the worst intensity."""
+    return grams(reserve_j, worst_g_per_kwh, pue)
+
+
+def must_stop(
+    spent_g: float,
+    budget_g: float,
+    watts_high: float,
+    tick_s: float,
+    reserve_j: float,
+    worst: float,
+    pue: float = 1.0,
+) -> bool:
+    """Whether another tick could pass the budget: spent + (watts_high·tick + reserve) at `worst` g/kWh > budget.
+
+    spent_g in g, watts_high in W, tick_s in s, reserve_j in J (checkpoint and stop), worst in g/kWh.
+    """
+    return spent_g + grams(watts_high * tick_s + reserve_j, worst, pue) > budget_g
+
+
+def lease(
+    left_g: float,
+    energy: EnergyModel,
+    rho: float,
+    worst_g_per_kwh: float,
+    *,
+    pue: float = 1.0,
+    reserve_j: float = 0.0,
+    longest_s: float = 300.0,
+    tick_s: float = 1.0,
+) -> Lease:
+    """Seconds and steps that may run unattended on `left_g` (budget − spent), reserve and one tick kept back.
+
+    Seconds bound by power: (left − reserve)/(watts_high·worst). Steps bound by energy: the same grams at the model's
+    joules a step with 3 σ. Whichever ends first ends the lease, so an error in one is caught by the other. Where
+    watts_high is unknown (0) the model's own mean power with 3 σ stands in.
+    """
+    watts = energy.watts_high or watts_of(energy, rho) * (1 + 3 * energy.sigma)
+    usable = left_g - reserve_g(reserve_j + watts * tick_s, worst_g_per_kwh, pue)
+    if usable <= 0:
+        return Lease(0.0, 0, 0.0)
+    per_second = grams(watts, worst_g_per_kwh, pue)
+    seconds = min(longest_s, usable / per_second) if per_second > 0 else longest_s
+    step_j = energy.joules(rho, 1) - energy.overhead_j
+    per_step = grams(step_j * (1 + 3 * energy.sigma), worst_g_per_kwh, pue)
+    step_s = energy.seconds(rho, 1) - energy.overhead_s
+    # a lease ends by its seconds; twice the expected steps in them lets a faster machine go on
+    by_time = math.ceil(2 * seconds / step_s) + 1 if step_s > 0 else 10**9
+    steps = min(by_time, math.floor(usable / per_step)) if per_step > 0 else by_time
+    return Lease(seconds, steps, min(usable, per_second * seconds))
+
+
+def watts_of(energy: EnergyModel, rho: float) -> float:
+    """Mean power of a training step by the model, W."""
+    step_s = energy.seconds(rho, 1) - energy.overhead_s
+    return (energy.joules(rho, 1) - energy.overhead_j) / step_s if step_s > 0 else 0.0
+
+
+def cap_rho(track: Track, budget_g: float, release_s: Floats | None = None) -> Cap:
+    """Largest ρ for the next segment that leaves the floor of the rest at the high quantile of the forecast.
+
+    track: what remains, `release_s` (n,): earliest starts of the plan with the fewest grams, where pauses are allowed;
+    the rest may then be done in those hours or at once, whichever is less. budget_g: left, the reserve taken off.
+    """
+    sigma = track.problem.energy.sigma
+    rho = track.lo.copy()
+
+    def needs(first: float) -> float:
+        rho[0] = first
+        parts = [track.roll(rho, None, high=True).grams]
+        if release_s is not None:
+            after = release_s.copy()
+            after[0] = 0.0
+            parts.append(track.roll(rho, after, high=True).grams)
+        # the segment itself is run now in either case; only the rest may choose its hours
+        rest = min(float(part[1:].sum()) for part in parts) if track.n > 1 else 0.0
+        return float(parts[0][0]) * (1 + ENERGY_Z * sigma) + rest * (1 + REST_Z * sigma)
+
+    lo, hi = float(track.lo[0]), float(track.hi[0])
+    floor = needs(lo)
+    if floor > budget_g:
+        return Cap(lo, False, floor)
+    if needs(hi) <= budget_g:
+        return Cap(hi, True, floor)
+    for _ in range(24):
+        middle = 0.5 * (lo + hi)
+        lo, hi = (middle, hi) if needs(middle) <= budget_g else (lo, middle)
+    return Cap(float(np.float64(lo)), True, floor)
+
+
+def unknown_g(energy_j: float, worst_g_per_kwh: float, pue: float = 1.0) -> float:
+    """What the guard books for joules whose intensity is not known."""
+    return energy_j / J_PER_KWH * pue * worst_g_per_kwh

@@ -1,0 +1,87 @@
+"""Whose energy a delta was: split in time, or shared by jobs that ran side by side. Pure, in integer millijoules.
+
+No measurement says how the joules of one delta lay inside it, so a split assumes constant power over the stretch and is
+labelled `estimated`. Nothing is lost: the largest-remainder method gives out every millijoule, and the counter marks of
+the pieces chain from the delta's first to its last, so that Σ mJ = Σ counter deltas can be checked row by row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from carbonsched.model.energy import Account, EnergyDelta, EnergyMethod
+from carbonsched.units import split_mj
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A stretch [start, end) that belongs to one account."""
+
+    start: datetime
+    end: datetime
+    account: Account
+    job_id: str | None
+    segment: int | None
+    rho: float | None
+
+
+def split(delta: EnergyDelta, cuts: Sequence[Cut]) -> list[tuple[Cut, EnergyDelta]]:
+    """Split `delta` along `cuts`, which follow each other and cover it exactly.
+
+    Energy goes by duration. One cut returns the delta untouched; pieces of several are `estimated` (an `unavailable`
+    delta stays so, its pieces too are null). Raises ValueError where the cuts do not cover the delta.
+    """
+    edges = [cut.start for cut in cuts] + [cut.end for cut in cuts[-1:]]
+    follow = all(a.end == b.start for a, b in pairwise(cuts))
+    if not cuts or not follow or (edges[0], edges[-1]) != (delta.start, delta.end):
+        raise ValueError(f"cuts must cover {delta.start} to {delta.end} without a hole, they are {edges}")
+    if any(cut.end < cut.start for cut in cuts):
+        raise ValueError(f"cuts must ascend, they are {edges}")
+    if len(cuts) == 1:
+        return [(cuts[0], delta)]
+    shares = [float((cut.end - cut.start) // _MICROSECOND) for cut in cuts]
+    pieces = _parts(delta, shares, "split by time")
+    return [
+        (cut, piece.model_copy(update={"start": cut.start, "end": cut.end}))
+        for cut, piece in zip(cuts, pieces, strict=True)
+    ]
+
+
+def share(delta: EnergyDelta, n: int) -> list[EnergyDelta]:
+    """Share `delta` equally among `n` jobs that ran on the board together; over the same time each.
+
+    A board does not tell its users apart, so equal shares are a declared convention, labelled `estimated`.
+    """
+    if n < 1:
+        raise ValueError(f"cannot share energy among {n} jobs")
+    if n == 1:
+        return [delta]
+    pieces = _parts(delta, [1.0] * n, f"shared equally by {n} jobs")
+    watts = None if delta.power_w is None else delta.power_w / n
+    return [piece.model_copy(update={"power_w": watts}) for piece in pieces]
+
+
+def _parts(delta: EnergyDelta, shares: list[float], how: str) -> list[EnergyDelta]:
+    reason = how if delta.reason is None else f"{delta.reason}; {how}"
+    if delta.energy_mj is None:
+        return [delta.model_copy(update={"reason": reason})] * len(shares)
+    parts: list[EnergyDelta] = []
+    mark = delta.counter_start_mj
+    for energy in split_mj(delta.energy_mj, shares):
+        following = None if mark is None else mark + energy
+        parts.append(
+            delta.model_copy(
+                update={
+                    "energy_mj": energy,
+                    "method": EnergyMethod.ESTIMATED,
+                    "counter_start_mj": mark,
+                    "counter_end_mj": following,
+                    "reason": reason,
+                }
+            )
+        )
+        mark = following
+    return parts

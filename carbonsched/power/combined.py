@@ -1,0 +1,23 @@
+"""Several meters as one: the GPUs' and the host's."""
+
+from collections.abc import Sequence
+
+from carbonsched.model.energy import EnergyDelta
+from carbonsched.power.base import Mark, Meter
+
+
+class CombinedMeter:
+    def __init__(self, meters: Sequence[Meter]) -> None:
+        self._meters = tuple(meters)
+        self.boards = tuple(board for meter in self._meters for board in meter.boards)
+
+    def resume(self, marks: dict[str, Mark]) -> None:
+        for meter in self._meters:
+            meter.resume(marks)
+
+    def read(self) -> tuple[EnergyDelta, ...]:
+        return tuple(delta for meter in self._meters for delta in meter.read())
+
+    def close(self) -> None:
+        for meter in self._meters:
+            meter.close()

@@ -1,0 +1,107 @@
+"""A recorded power curve in place of a GPU: for demonstrations and for tests that kill the daemon.
+
+The counter is a pure function of wall time since 2026-01-01T00:00Z, in integer arithmetic, so it runs on while the
+daemon is dead, exactly as a board's own counter does.
+"""
+
+import bisect
+import csv
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from carbonsched.clock import Clock
+from carbonsched.errors import InputError
+from carbonsched.model.energy import EnergyDelta
+from carbonsched.power.base import Board, Mark
+from carbonsched.power.series import Sample, Series
+
+EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_HEADER: Final = ["seconds", "watts"]
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class PowerCurve:
+    """Rows (µs, mW): each holds until the next, the last one for as long as the one before; then all over again."""
+
+    def __init__(self, rows: list[tuple[int, int]]) -> None:
+        starts = [at for at, _ in rows]
+        last = starts[-1] - starts[-2] if len(starts) > 1 else 1_000_000
+        self._starts = [at - starts[0] for at in starts]
+        self._mw = [mw for _, mw in rows]
+        self._span = starts[-1] - starts[0] + last
+        ends = [*self._starts[1:], self._span]
+        self._before = [0]
+        for start, end, mw in zip(self._starts, ends, self._mw, strict=True):
+            self._before.append(self._before[-1] + (end - start) * mw)
+        self.watts_limit = max(self._mw) / 1000
+
+    def watts(self, at: datetime) -> float:
+        return self._mw[self._row((at - EPOCH) // _MICROSECOND % self._span)] / 1000
+
+    def counter_mj(self, at: datetime) -> int:
+        """Millijoules since `EPOCH`: µs × mW ÷ 10⁶, rounded down."""
+        loops, into = divmod((at - EPOCH) // _MICROSECOND, self._span)
+        row = self._row(into)
+        used = loops * self._before[-1] + self._before[row] + (into - self._starts[row]) * self._mw[row]
+        return used // 1_000_000
+
+    def _row(self, into: int) -> int:
+        return bisect.bisect_right(self._starts, into) - 1
+
+
+def read_curve(path: Path) -> PowerCurve:
+    """Read a `seconds,watts` CSV. Raises InputError with the file, the line and the mend."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(
+            "power.replay_file", f"{path} cannot be read: {e}", "give a CSV of seconds,watts"
+        ) from e
+    if not lines or [name.strip() for name in lines[0]] != _HEADER:
+        raise InputError(f"{path}, line 1", "is not the header `seconds,watts`", "write it as the first line")
+    rows: list[tuple[int, int]] = []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line:
+            continue
+        where = f"{path}, line {number}"
+        try:
+            seconds, watts = (float(cell) for cell in line)
+            at, mw = round(seconds * 1e6), round(watts * 1e3)
+        except (ValueError, OverflowError) as e:
+            raise InputError(where, f"{','.join(line)!r} is not two numbers", "write it like 10,250.5") from e
+        if mw < 0:
+            raise InputError(where, f"watts must not be negative, is {watts:g}", "write the board's power")
+        if rows and at <= rows[-1][0]:
+            raise InputError(where, f"seconds must ascend, {seconds:g} does not", "sort the rows by seconds")
+        rows.append((at, mw))
+    if not rows:
+        raise InputError(str(path), "holds no rows", "add at least one, like 0,250")
+    return PowerCurve(rows)
+
+
+class ReplayMeter:
+    """One board, `replay-0`."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._curve, self._clock = read_curve(path), clock
+        limit = self._curve.watts_limit
+        self.boards: tuple[Board, ...] = (
+            Board(id="replay-0", kind="gpu", name=f"replay of {path.name}", index=0, watts_limit=limit),
+        )
+        self._series = Series("replay-0", f"replay:{path.name}", "replay", watts_limit=limit)
+
+    def resume(self, marks: dict[str, Mark]) -> None:
+        if mark := marks.get("replay-0"):
+            self._series.resume(mark)
+
+    def read(self) -> tuple[EnergyDelta, ...]:
+        now = self._clock.now()
+        delta = self._series.add(
+            Sample(now, self._clock.monotonic(), self._curve.counter_mj(now), self._curve.watts(now))
+        )
+        return () if delta is None else (delta,)
+
+    def close(self) -> None:
+        """Nothing is held open."""

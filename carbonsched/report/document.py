@@ -1,0 +1,263 @@
+"""The report as one JSON document, built from the ledger alone; every format is rendered from it.
+
+A job's report covers what the job was charged; a period's report, everything the box was. Each says in `notes`, in plain
+words, what a reader must not overlook: estimates, unknown stretches, time-compressed replays, constants in place of feeds.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from carbonsched import __version__
+from carbonsched.errors import InputError
+from carbonsched.ledger.ledger import JobRecord, Ledger, SegmentRecord
+from carbonsched.ledger.totals import Group, Totals, total, total_by
+from carbonsched.model.base import Doc, UtcTime
+from carbonsched.model.grid import Kind
+from carbonsched.report.parts import (
+    FeedUse,
+    Gap,
+    JobPart,
+    Lost,
+    NamedSums,
+    Point,
+    PueUse,
+    Savings,
+    SegmentLine,
+    Sums,
+    Validation,
+)
+from carbonsched.report.savings import Charged, Spent, savings
+from carbonsched.report.scan import Scan
+from carbonsched.units import J_PER_KWH, MJ_PER_J
+
+
+class Report(Doc):
+    """Version 1. Energy at the plug of the box, grams with PUE; operational emissions only."""
+
+    schema_version: str = "1"
+    carbonsched_version: str = __version__
+    created_at: UtcTime
+    job_id: str | None
+    """None: the period's report, over all jobs and idle time."""
+    start: UtcTime | None
+    """As asked; None: from the first row on."""
+    end: UtcTime | None
+    first: UtcTime | None
+    """Of the rows found."""
+    last: UtcTime | None
+    job: JobPart | None
+    jobs: tuple[NamedSums, ...] = ()
+    """In a period's report: by job id."""
+    totals: Sums
+    facility_kwh: float
+    """Energy × PUE."""
+    accounts: tuple[NamedSums, ...] = ()
+    """In a period's report: job, idle, unknown."""
+    boards: tuple[NamedSums, ...]
+    methods: tuple[NamedSums, ...]
+    pues: tuple[PueUse, ...]
+    savings: Savings | None
+    segments: tuple[SegmentLine, ...] = ()
+    lost: Lost | None
+    validation: tuple[Validation, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    more_gaps: int = 0
+    """Gaps beyond the longest list a report holds; every row is in the csv."""
+    feeds: tuple[FeedUse, ...] = ()
+    time_compression: float = 1.0
+    """Above 1: grid hours were replayed this much faster than they passed."""
+    notes: tuple[str, ...] = ()
+    timeline: tuple[Point, ...] = ()
+
+
+def build(
+    ledger: Ledger,
+    job_id: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    *,
+    now: datetime,
+) -> Report:
+    """The report of one job, or of [start, end) over everything; rows count by their start.
+
+    Raises NotFoundError for a job that is not there, InputError where `end` is not after `start`.
+    """
+    if start is not None and end is not None and end <= start:
+        raise InputError("--to", f"{end.isoformat()} is not after --from", "give a later time")
+    record = None if job_id is None else ledger.job(job_id)
+    groups = ledger.groups(job_id, start, end)
+    totals = total(groups)
+    records = ledger.segments(record.id, lost=True) if record else ()
+    counted = {segment.k: segment for segment in records}
+    scan = _scanned(ledger, record, counted, totals, start, end)
+    by_segment = total_by(groups, lambda group: group.segment)
+    return Report(
+        created_at=now,
+        job_id=job_id,
+        start=start,
+        end=end,
+        first=totals.start,
+        last=totals.end,
+        job=_job(record, totals) if record else None,
+        jobs=() if record else _named((g.job_id, g) for g in groups if g.job_id is not None),
+        totals=Sums.of(totals),
+        facility_kwh=scan.facility_mj / MJ_PER_J / J_PER_KWH,
+        accounts=() if record else _named((str(g.account), g) for g in groups),
+        boards=_named((g.board, g) for g in groups),
+        methods=_named((str(g.method), g) for g in groups),
+        pues=scan.pues,
+        savings=_savings(counted, by_segment, scan, totals) if record else None,
+        segments=tuple(_line(segment, by_segment.get(k)) for k, segment in sorted(counted.items())),
+        lost=_lost(scan) if record else None,
+        validation=_validation(ledger, record) if record else (),
+        gaps=scan.gaps,
+        more_gaps=scan.more_gaps,
+        feeds=scan.feeds,
+        time_compression=scan.time_compression,
+        notes=_notes(totals, scan, record),
+        timeline=scan.timeline if totals.rows else (),
+    )
+
+
+def _scanned(
+    ledger: Ledger,
+    record: JobRecord | None,
+    counted: dict[int, SegmentRecord],
+    totals: Totals,
+    start: datetime | None,
+    end: datetime | None,
+) -> Scan:
+    first, last = totals.start, totals.end
+    if first is None or last is None:
+        return Scan(datetime.now(UTC), datetime.now(UTC), None, {})
+    if record is not None and record.started_at is not None and start is None:
+        first = min(first, record.started_at)
+    starts = {k: segment.start for k, segment in counted.items()}
+    scan = Scan(first, last, record.id if record else None, starts)
+    scan.walk(ledger.rows(None, first, end or last))
+    return scan
+
+
+def _savings(
+    counted: dict[int, SegmentRecord], by_segment: dict[int | None, Totals], scan: Scan, totals: Totals
+) -> Savings:
+    nothing = Spent(0.0, 0.0)
+    spent = {
+        k: Spent(
+            by_segment[k].energy_j - scan.lost.get(k, nothing).energy_j,
+            by_segment[k].grams - scan.lost.get(k, nothing).grams,
+        )
+        for k in counted
+        if k in by_segment
+    }
+    charged = Charged(scan.facility_known_mj, scan.known_grams, scan.mean_g_per_kwh, totals.estimated)
+    return savings([counted[k] for k in sorted(counted)], spent, charged)
+
+
+def _lost(scan: Scan) -> Lost:
+    return Lost(
+        energy_j=sum(spent.energy_j for spent in scan.lost.values()),
+        spent_g=sum(spent.grams for spent in scan.lost.values()),
+        segments=tuple(sorted(scan.lost)),
+    )
+
+
+def _named(pairs: Iterable[tuple[str, Group]]) -> tuple[NamedSums, ...]:
+    bins: dict[str, list[Group]] = {}
+    for name, group in pairs:
+        bins.setdefault(name, []).append(group)
+    return tuple(NamedSums(name=name, sums=Sums.of(total(found))) for name, found in sorted(bins.items()))
+
+
+def _line(segment: SegmentRecord, sums: Totals | None) -> SegmentLine:
+    done = segment.done
+    return SegmentLine(
+        k=segment.k,
+        attempts=segment.attempt + 1,
+        start=segment.start,
+        end=segment.end,
+        rho_directed=done.rho_directed,
+        rho_planned=done.rho_planned,
+        rho_realised=done.rho_realised,
+        steps=done.steps,
+        flops=done.flops,
+        flops_full=done.flops_full,
+        seconds=done.seconds,
+        energy_j=sums.energy_j if sums else 0.0,
+        spent_g=sums.grams if sums else 0.0,
+        estimated=sums.estimated if sums else False,
+        unknown_s=sums.unknown_s if sums else (segment.end - segment.start).total_seconds(),
+        g_per_kwh=sums.g_per_kwh if sums else None,
+        power_w=sums.power_w if sums else None,
+        loss=done.loss,
+        price=segment.price,
+        reason=segment.reason,
+        selected=done.selected,
+    )
+
+
+def _validation(ledger: Ledger, record: JobRecord) -> tuple[Validation, ...]:
+    """The trainer's `evaluated` events, as the journal keeps them."""
+    fields = Validation.model_fields
+    return tuple(
+        Validation.model_validate({name: entry[name] for name in fields if name in entry})
+        for entry in ledger.history(record.id, kinds=("evaluated",))
+    )
+
+
+def _notes(totals: Totals, scan: Scan, record: JobRecord | None) -> tuple[str, ...]:
+    """What a reader must not overlook, a sentence each."""
+    notes: list[str] = []
+    if totals.rows == 0:
+        notes.append("Nothing was charged: there is no row for this report.")
+    if record is not None and not record.state.ended:
+        notes.append(f"The job is {record.state}: these figures are not final.")
+    if scan.time_compression > 1:
+        notes.append(
+            f"Time-compressed replay: the grid's hours were replayed up to {scan.time_compression:g} times faster than "
+            "they passed. The energy is real, the intensities belong to other hours."
+        )
+    for label in sorted({feed.note for feed in scan.feeds if feed.note}):
+        notes.append(f"A feed is labelled: {label}.")
+    fallback = sum(feed.energy_j for feed in scan.feeds if feed.kind is Kind.FALLBACK)
+    if fallback > 0:
+        notes.append(
+            f"A constant stood in for the grid's intensity over {fallback / J_PER_KWH:.4g} kWh: no feed answered."
+        )
+    bases = sorted({feed.basis for feed in scan.feeds})
+    if len(bases) > 1:
+        notes.append(
+            f"Intensities of several bases meet here ({', '.join(bases)}); their grams do not add up."
+        )
+    if totals.estimated_mj:
+        share = totals.estimated_mj / totals.energy_mj
+        notes.append(f"Estimated: {share:.1%} of the energy is not a hardware counter's own difference.")
+    if totals.bridged_s > 0:
+        notes.append(f"The daemon was away for {totals.bridged_s:.0f} s; that energy was bridged as listed.")
+    if totals.unknown_s > 0:
+        notes.append(
+            f"For {totals.unknown_s:.0f} s energy or intensity is not known; nothing stands in the sums for it."
+        )
+    if scan.lost:
+        numbers = ", ".join(str(k) for k in sorted(scan.lost))
+        notes.append(
+            f"Work of segment {numbers} was interrupted and done again; its energy stays on the account."
+        )
+    return tuple(notes)
+
+
+def _job(record: JobRecord, totals: Totals) -> JobPart:
+    return JobPart(
+        id=record.id,
+        name=record.spec.name,
+        owner=record.owner.user,
+        state=record.state,
+        reason=record.reason,
+        submitted_at=record.submitted_at,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+        budget_g=record.budget_g,
+        left_g=None if record.budget_g is None else record.budget_g - totals.grams,
+        spec_sha256=record.sha256,
+        spec=record.spec,
+    )

@@ -1,0 +1,195 @@
+"""The parts a report is made of. Estimates are marked beside the number; unknown is null."""
+
+from typing import Any, Literal
+
+from carbonsched.ledger.totals import Totals
+from carbonsched.model.base import Doc, UtcTime
+from carbonsched.model.energy import EnergyMethod
+from carbonsched.model.grid import Basis, Kind
+from carbonsched.model.job import JobSpec, JobState
+from carbonsched.units import J_PER_KWH, MJ_PER_J
+
+
+class Sums(Doc):
+    """Energy and emissions of some rows: what is known, how much of it is estimated, for how long nothing is known."""
+
+    energy_j: float
+    energy_kwh: float
+    """At the plug of the box: PUE is in the grams, not in here."""
+    spent_g: float
+    """gCO2e = Σ energy × PUE × intensity."""
+    seconds: float
+    unknown_s: float
+    """Of these the energy or the intensity is not known; they are in no sum."""
+    estimated: bool
+    estimated_kwh: float
+    """Not a hardware counter's own difference: integrated, modelled, split or bridged."""
+    estimated_g: float
+    bridged_kwh: float
+    """Used while the daemon was away."""
+    bridged_g: float
+    bridged_s: float
+    g_per_kwh: float | None
+    """Energy-weighted mean of the intensities charged."""
+    power_w: float | None
+
+    @classmethod
+    def of(cls, totals: Totals) -> "Sums":
+        kwh = MJ_PER_J * J_PER_KWH
+        return cls(
+            energy_j=totals.energy_j,
+            energy_kwh=totals.energy_mj / kwh,
+            spent_g=totals.grams,
+            seconds=totals.seconds,
+            unknown_s=totals.unknown_s,
+            estimated=totals.estimated,
+            estimated_kwh=totals.estimated_mj / kwh,
+            estimated_g=totals.estimated_g,
+            bridged_kwh=totals.bridged_mj / kwh,
+            bridged_g=totals.bridged_g,
+            bridged_s=totals.bridged_s,
+            g_per_kwh=totals.g_per_kwh,
+            power_w=totals.power_w,
+        )
+
+
+class NamedSums(Doc):
+    name: str
+    """Of a board, a method, an account or a job."""
+    sums: Sums
+
+
+class JobPart(Doc):
+    id: str
+    name: str
+    owner: str
+    state: JobState
+    reason: str
+    submitted_at: UtcTime
+    started_at: UtcTime | None
+    ended_at: UtcTime | None
+    budget_g: float | None
+    left_g: float | None
+    """Budget − known grams; below 0 it was passed. None without a resolved budget."""
+    spec_sha256: str
+    spec: JobSpec
+
+
+class SegmentLine(Doc):
+    k: int
+    attempts: int
+    """Above 1 where the segment was finished more than once, the earlier ones in vain."""
+    start: UtcTime
+    end: UtcTime
+    rho_directed: float
+    rho_planned: float
+    rho_realised: float
+    steps: int
+    flops: float
+    flops_full: float
+    seconds: float
+    energy_j: float
+    """Everything charged to the segment, interrupted attempts included."""
+    spent_g: float
+    estimated: bool
+    unknown_s: float
+    g_per_kwh: float | None
+    power_w: float | None
+    loss: float | None
+    price: float | None
+    """λ, importance a gram."""
+    reason: str
+    """The planner's, in words."""
+    selected: tuple[str, ...]
+
+
+class Effect(Doc):
+    """Grams saved against one counterfactual, positive if fewer were emitted than there."""
+
+    saved_g: float | None
+    share: float | None
+    """saved_g ÷ baseline_g."""
+    baseline_g: float | None
+    low_g: float | None
+    """saved_g over the range of what had to be estimated; equal to it where nothing was."""
+    high_g: float | None
+    estimated: bool
+    against: str
+    formula: str
+    inputs: dict[str, float] = {}
+    """The numbers that went in beside the rows themselves."""
+    reason: str | None = None
+    """Why saved_g is null."""
+
+
+class Savings(Doc):
+    """Never one number: what fewer FLOPs saved, and what better hours saved (DESIGN 4)."""
+
+    flops: Effect
+    timing: Effect
+
+
+class Lost(Doc):
+    """Energy of segments that were cut off before they ended, or finished and then repeated. It stays on the job's account."""
+
+    energy_j: float
+    spent_g: float
+    segments: tuple[int, ...]
+    note: str = "at most: a checkpoint inside the segment keeps the work before it"
+
+
+class Gap(Doc):
+    board: str
+    start: UtcTime
+    end: UtcTime
+    kind: Literal["bridged", "unknown"]
+    """`bridged`: the daemon was away; `unknown`: energy or intensity could not be read."""
+    energy_j: float | None
+    spent_g: float | None
+    method: EnergyMethod
+    reason: str | None
+
+
+class FeedUse(Doc):
+    """What one provider's intensities were charged to."""
+
+    provider: str
+    zone: str
+    basis: Basis
+    kind: Kind
+    rows: int
+    energy_j: float
+    g_per_kwh: float | None
+    first: UtcTime
+    last: UtcTime
+    time_compression: float
+    note: str
+
+
+class PueUse(Doc):
+    pue: float
+    source: str
+    energy_j: float
+
+
+class Point(Doc):
+    """One stretch of the report's time, for plots."""
+
+    start: UtcTime
+    end: UtcTime
+    g_per_kwh: float | None
+    """Time-weighted over all rows of the box, so that it is there while the job waited too."""
+    spent_g: float
+    """Cumulative, at `end`."""
+    power_w: float | None
+    segment: int | None
+
+
+class Validation(Doc):
+    at: UtcTime
+    when: str
+    step: int
+    loss: float
+    samples: int
+    tokens: int
+    metrics: dict[str, Any] = {}

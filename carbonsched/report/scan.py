@@ -1,0 +1,251 @@
+"""One walk over the rows of a report's span, in bounded memory: what sums by the database cannot tell.
+
+The walk takes every row of the box in the span, since the intensity while a job waited stands in the rows of idle
+boards; only the rows asked for are charged.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from carbonsched.ledger.rows import micros, moment
+from carbonsched.model.energy import EnergyMethod
+from carbonsched.model.grid import Basis, Kind
+from carbonsched.report.parts import FeedUse, Gap, Point, PueUse
+from carbonsched.report.savings import Spent
+from carbonsched.units import MJ_PER_J
+
+BINS: Final = 240
+GAPS: Final = 200
+
+
+@dataclass(slots=True)
+class _Feed:
+    rows: int = 0
+    energy_mj: int = 0
+    weighted: float = 0.0
+    first: int = 0
+    last: int = 0
+
+
+@dataclass(slots=True)
+class _Bin:
+    weighted: float = 0.0
+    covered: float = 0.0
+    grams: float = 0.0
+    energy_mj: float = 0.0
+    charged: bool = False
+    segment: int | None = None
+
+
+@dataclass(slots=True)
+class Scan:
+    """Feed it rows with `walk`, then read its results."""
+
+    start: datetime
+    end: datetime
+    job_id: str | None
+    counted: Mapping[int, datetime]
+    """Segment → start of the attempt that counts; rows of it before are lost work."""
+    facility_mj: float = 0.0
+    facility_known_mj: float = 0.0
+    known_grams: float = 0.0
+    lost: dict[int, Spent] = field(default_factory=dict)
+    """By segment: what was charged to it before the attempt that counts began."""
+    more_gaps: int = 0
+    time_compression: float = 1.0
+    _bins: list[_Bin] = field(default_factory=list)
+    _feeds: dict[tuple[str, str, str, str, float, str], _Feed] = field(default_factory=dict)
+    _pues: dict[tuple[float, str], int] = field(default_factory=dict)
+    _gaps: list[Gap] = field(default_factory=list)
+    _open: dict[str, Gap] = field(default_factory=dict)
+    _means: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def walk(self, rows: Iterable[Mapping[Any, Any]]) -> None:
+        self._bins = [_Bin() for _ in range(BINS)]
+        for row in rows:
+            self._intensity(row)
+            if self.job_id is None or row["job_id"] == self.job_id:
+                self._charge(row)
+        for gap in self._open.values():
+            self._close(gap)
+        self._open.clear()
+        self._gaps.sort(key=lambda gap: (gap.start, gap.board))
+
+    @property
+    def mean_g_per_kwh(self) -> float | None:
+        """Time-weighted over the board that was watched longest."""
+        weighted, span = max(self._means.values(), key=lambda pair: pair[1], default=(0.0, 0))
+        return weighted / span if span else None
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        return tuple(self._gaps)
+
+    @property
+    def feeds(self) -> tuple[FeedUse, ...]:
+        return tuple(
+            FeedUse(
+                provider=provider,
+                zone=zone,
+                basis=Basis(basis),
+                kind=Kind(kind),
+                rows=feed.rows,
+                energy_j=feed.energy_mj / MJ_PER_J,
+                g_per_kwh=feed.weighted / feed.energy_mj if feed.energy_mj else None,
+                first=moment(feed.first),
+                last=moment(feed.last),
+                time_compression=compression,
+                note=note,
+            )
+            for (provider, zone, basis, kind, compression, note), feed in sorted(self._feeds.items())
+        )
+
+    @property
+    def pues(self) -> tuple[PueUse, ...]:
+        return tuple(
+            PueUse(pue=pue, source=source, energy_j=mj / MJ_PER_J)
+            for (pue, source), mj in sorted(self._pues.items())
+        )
+
+    @property
+    def timeline(self) -> tuple[Point, ...]:
+        """At most BINS stretches of equal length, from the first row charged to the last."""
+        origin, width = micros(self.start), self._width()
+        points: list[Point] = []
+        spent = 0.0
+        for n, each in enumerate(self._bins):
+            spent += each.grams
+            points.append(
+                Point(
+                    start=moment(origin + round(n * width)),
+                    end=moment(origin + round((n + 1) * width)),
+                    g_per_kwh=each.weighted / each.covered if each.covered else None,
+                    spent_g=spent,
+                    power_w=each.energy_mj / MJ_PER_J / (width / 1e6) if each.charged and width else None,
+                    segment=each.segment,
+                )
+            )
+        return tuple(points)
+
+    def _width(self) -> float:
+        return (micros(self.end) - micros(self.start)) / BINS
+
+    def _shares(self, row: Mapping[Any, Any]) -> list[tuple[_Bin, float]]:
+        """The bins a row lies in, each with its share of the row's time."""
+        width = self._width()
+        if width <= 0:
+            return [(self._bins[0], 1.0)]
+        origin = micros(self.start)
+        start, end = (row["start_us"] - origin) / width, (row["end_us"] - origin) / width
+        first, last = (min(max(int(x), 0), BINS - 1) for x in (start, end))
+        if end <= start or first == last:
+            return [(self._bins[first], 1.0)]
+        cuts = [max(start, 0.0), *(float(n) for n in range(first + 1, last + 1)), min(end, float(BINS))]
+        span = cuts[-1] - cuts[0]
+        return [
+            (self._bins[first + n], (b - a) / span)
+            for n, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False))
+        ]
+
+    def _intensity(self, row: Mapping[Any, Any]) -> None:
+        g = row["g_per_kwh"]
+        span = row["end_us"] - row["start_us"]
+        if g is None or span <= 0:
+            return
+        weighted, seen = self._means.get(row["board"], (0.0, 0))
+        self._means[row["board"]] = (weighted + g * span, seen + span)
+        for each, part in self._shares(row):
+            each.weighted += g * span * part
+            each.covered += span * part
+
+    def _charge(self, row: Mapping[Any, Any]) -> None:
+        energy, grams = row["energy_mj"], row["grams"]
+        for each, part in self._shares(row):
+            each.grams += (grams or 0.0) * part
+            each.energy_mj += (energy or 0) * part
+            each.charged = each.charged or energy is not None
+            each.segment = row["segment"]
+        self._gap(row)
+        if row["g_per_kwh"] is not None:
+            self._feed(row)
+        if energy is None:
+            return
+        self.facility_mj += energy * row["pue"]
+        if grams is not None:
+            self.facility_known_mj += energy * row["pue"]
+            self.known_grams += grams
+        key = (row["pue"], row["pue_source"])
+        self._pues[key] = self._pues.get(key, 0) + energy
+        counted = self.counted.get(row["segment"])
+        if counted is not None and row["end_us"] <= micros(counted):
+            before = self.lost.get(row["segment"], Spent(0.0, 0.0))
+            self.lost[row["segment"]] = Spent(
+                before.energy_j + energy / MJ_PER_J, before.grams + (grams or 0.0)
+            )
+
+    def _feed(self, row: Mapping[Any, Any]) -> None:
+        key = (
+            row["provider"],
+            row["zone"],
+            row["basis"],
+            row["kind"],
+            row["time_compression"],
+            row["note"],
+        )
+        feed = self._feeds.setdefault(key, _Feed(first=row["start_us"]))
+        feed.rows += 1
+        feed.last = max(feed.last, row["end_us"])
+        self.time_compression = max(self.time_compression, row["time_compression"])
+        if row["energy_mj"] is not None:
+            feed.energy_mj += row["energy_mj"]
+            feed.weighted += row["energy_mj"] * row["g_per_kwh"]
+
+    def _gap(self, row: Mapping[Any, Any]) -> None:
+        board = row["board"]
+        unknown = row["grams"] is None
+        if not row["bridged"] and not unknown:
+            if board in self._open:
+                self._close(self._open.pop(board))
+            return
+        energy = None if row["energy_mj"] is None else row["energy_mj"] / MJ_PER_J
+        reason = row["reason"] or ("no intensity was known" if energy is not None and unknown else None)
+        gap = Gap(
+            board=board,
+            start=moment(row["start_us"]),
+            end=moment(row["end_us"]),
+            kind="bridged" if row["bridged"] else "unknown",
+            energy_j=energy,
+            spent_g=row["grams"],
+            method=EnergyMethod(row["method"]),
+            reason=reason,
+        )
+        before = self._open.pop(board, None)
+        if before is not None:
+            joined = _join(before, gap)
+            if joined is None:
+                self._close(before)
+            else:
+                gap = joined
+        self._open[board] = gap
+
+    def _close(self, gap: Gap) -> None:
+        if len(self._gaps) < GAPS:
+            self._gaps.append(gap)
+        else:
+            self.more_gaps += 1
+
+
+def _join(a: Gap, b: Gap) -> Gap | None:
+    """One gap of two that touch and are of one kind; None where they are not."""
+    same = (a.kind, a.method) == (b.kind, b.method) and a.end == b.start
+    if not same or (a.energy_j is None) != (b.energy_j is None) or (a.spent_g is None) != (b.spent_g is None):
+        return None
+    return a.model_copy(
+        update={
+            "end": b.end,
+            "energy_j": None if a.energy_j is None or b.energy_j is None else a.energy_j + b.energy_j,
+            "spent_g": None if a.spent_g is None or b.spent_g is None else a.spent_g + b.spent_g,
+        }
+    )

@@ -1,0 +1,191 @@
+"""From the meter's deltas to ledger rows: whose energy it was, at which intensity, split without losing a millijoule.
+
+A delta is cut where a job starts or ends, a segment changes, or the grid's intensity changes. Pieces that agree in all
+of these run together into one open row per board until it is `row_s` old; a kill -9 loses open rows but no energy,
+since the counter is read on from the last row that was written.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+
+from carbonsched.config import Config
+from carbonsched.feeds.chain import Chain
+from carbonsched.model.energy import Account, EnergyDelta, EnergyMethod, Interval
+from carbonsched.model.grid import Reading
+from carbonsched.power.attribution import Cut, share, split
+from carbonsched.supervisor.run import JobRun
+from carbonsched.units import MJ_PER_J, grams
+
+
+@dataclass(slots=True)
+class Metering:
+    config: Config
+    chain: Chain
+    open: dict[tuple[str, str | None], Interval] = field(default_factory=dict)
+    """The growing row of each (board, job)."""
+    watts: dict[str, float | None] = field(default_factory=dict)
+    """Last known power of each board."""
+
+    def charge(
+        self, deltas: Sequence[EnergyDelta], runs: Sequence[JobRun]
+    ) -> tuple[list[Interval], list[Interval]]:
+        """Charge new deltas. Returns the new pieces, and the rows that are now complete, in order of time."""
+        pieces: list[Interval] = []
+        complete: list[Interval] = []
+        for delta in deltas:
+            self.watts[delta.board] = delta.power_w
+            for piece in self._charge(delta, [run for run in runs if delta.board in run.boards]):
+                pieces.append(piece)
+                complete += self._add(piece)
+            complete += self._close(delta)
+        return pieces, sorted(complete, key=lambda row: (row.delta.board, row.delta.start))
+
+    def flush(self) -> list[Interval]:
+        rows = sorted(self.open.values(), key=lambda row: row.delta.start)
+        self.open.clear()
+        return rows
+
+    def _charge(self, delta: EnergyDelta, runs: Sequence[JobRun]) -> Iterable[Interval]:
+        edges = {delta.start, delta.end}
+        for run in runs:
+            edges |= {t for t in (run.alive_from, run.alive_to) if t is not None}
+            edges |= {stretch.start for stretch in run.stretches}
+        edges |= self._changes(delta.start, delta.end)
+        times = sorted(t for t in edges if delta.start <= t <= delta.end)
+        owners: dict[tuple[datetime, datetime], list[Cut]] = {}
+        cuts: list[Cut] = []
+        for start, end in pairwise(times):
+            here = [_cut(run, start, end) for run in runs if _alive(run, start)]
+            owners[start, end] = here
+            cuts.append(here[0] if here else Cut(start, end, Account.IDLE, None, None, None))
+        for cut, piece in split(delta, cuts):
+            sharers = owners.get((cut.start, cut.end), [])
+            if len(sharers) > 1:
+                for sharer, part in zip(sharers, share(piece, len(sharers)), strict=True):
+                    yield self._interval(sharer, part)
+            else:
+                yield self._interval(cut, piece)
+
+    def _changes(self, start: datetime, end: datetime) -> set[datetime]:
+        """Times inside (start, end) at which the known intensity changes."""
+        found: set[datetime] = set()
+        at: datetime | None = start
+        while at is not None and len(found) < 10_000:
+            at = self.chain.next_change(at)
+            if at is None or at >= end:
+                break
+            found.add(at)
+        return found
+
+    def _interval(self, cut: Cut, delta: EnergyDelta) -> Interval:
+        reading = self.chain.reading_at(delta.start)
+        return Interval(
+            account=cut.account,
+            job_id=cut.job_id,
+            segment=cut.segment,
+            delta=delta,
+            intensity=reading,
+            pue=self.config.pue,
+            pue_source=self.config.pue_source,
+            rho=cut.rho,
+            grams=_grams(delta, reading, self.config.pue),
+        )
+
+    def _add(self, piece: Interval) -> list[Interval]:
+        key = (piece.delta.board, piece.job_id)
+        growing = self.open.get(key)
+        closed: list[Interval] = []
+        if growing is not None:
+            joined = _join(growing, piece, self.config.pue)
+            if joined is not None:
+                piece = joined
+            else:
+                closed.append(growing)
+        span = (piece.delta.end - piece.delta.start).total_seconds()
+        if span >= self.config.ledger.row_s or piece.delta.bridged:
+            closed.append(piece)
+            self.open.pop(key, None)
+        else:
+            self.open[key] = piece
+        return closed
+
+    def _close(self, delta: EnergyDelta) -> list[Interval]:
+        """Rows of this board that will not grow: it changed hands. On a shared board all close together, so that the
+        last row tells how far the board was accounted for."""
+        here = [key for key in self.open if key[0] == delta.board]
+        stale = [key for key in here if self.open[key].delta.end < delta.end]
+        if len(here) - len(stale) > 1 and any(
+            (self.open[key].delta.end - self.open[key].delta.start).total_seconds()
+            >= self.config.ledger.row_s / 2
+            for key in here
+        ):
+            stale = here
+        return [self.open.pop(key) for key in stale]
+
+
+def spend(run: JobRun, row: Interval, worst_g_per_kwh: float, watts_high: float) -> None:
+    """Add a piece of a row to the job's running account."""
+    delta = row.delta
+    span = (delta.end - delta.start).total_seconds()
+    if delta.energy_mj is not None:
+        run.spent_mj += delta.energy_mj
+        run.segment_mj[row.segment] = run.segment_mj.get(row.segment, 0) + delta.energy_mj
+    if row.grams is not None:
+        run.spent_g += row.grams
+    else:
+        joules = watts_high * span if delta.energy_mj is None else delta.energy_mj / MJ_PER_J
+        run.unknown_s += span
+        run.reserved_g += grams(joules, worst_g_per_kwh, row.pue)
+    run.estimated = run.estimated or delta.method is not EnergyMethod.COUNTER
+
+
+def _alive(run: JobRun, at: datetime) -> bool:
+    return run.alive_from is not None and run.alive_from <= at and (run.alive_to is None or at < run.alive_to)
+
+
+def _cut(run: JobRun, start: datetime, end: datetime) -> Cut:
+    here = [stretch for stretch in run.stretches if stretch.start <= start]
+    segment, rho = (here[-1].segment, here[-1].rho) if here else (None, None)
+    return Cut(start, end, Account.JOB, run.id, segment, rho)
+
+
+def _grams(delta: EnergyDelta, reading: Reading | None, pue: float) -> float | None:
+    if delta.energy_mj is None or reading is None:
+        return None
+    return grams(delta.energy_mj / MJ_PER_J, reading.g_per_kwh, pue)
+
+
+def _join(a: Interval, b: Interval, pue: float) -> Interval | None:
+    """One row of two that follow each other and agree in everything but time and energy; None where they do not."""
+    da, db = a.delta, b.delta
+    same = (
+        (a.account, a.segment, a.rho, a.intensity, a.pue) == (b.account, b.segment, b.rho, b.intensity, b.pue)
+        and (da.method, da.counter_epoch, da.reason, da.meter)
+        == (db.method, db.counter_epoch, db.reason, db.meter)
+        and not da.bridged
+        and not db.bridged
+        and da.end == db.start
+        and da.counter_end_mj == db.counter_start_mj
+        and (da.energy_mj is None) == (db.energy_mj is None)
+    )
+    if not same:
+        return None
+    seconds_a, seconds_b = ((d.end - d.start).total_seconds() for d in (da, db))
+    total = seconds_a + seconds_b
+    energy = None if da.energy_mj is None or db.energy_mj is None else da.energy_mj + db.energy_mj
+    power = None
+    if da.power_w is not None and db.power_w is not None and total > 0:
+        power = (da.power_w * seconds_a + db.power_w * seconds_b) / total
+    coverage = (da.coverage * seconds_a + db.coverage * seconds_b) / total if total > 0 else da.coverage
+    delta = da.model_copy(
+        update={
+            "end": db.end,
+            "energy_mj": energy,
+            "power_w": power,
+            "counter_end_mj": db.counter_end_mj,
+            "coverage": coverage,
+        }
+    )
+    return a.model_copy(update={"delta": delta, "grams": _grams(delta, a.intensity, pue)})

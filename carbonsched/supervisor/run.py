@@ -1,0 +1,177 @@
+"""What the daemon knows of one job while it is not over: a fold over its events, rebuilt alike after a restart."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from carbonsched.clock import Clock
+from carbonsched.model.job import JobSpec, JobState, SubmittedJob
+from carbonsched.model.protocol import (
+    Checkpoint,
+    Directive,
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Resumed,
+    SegmentDone,
+    SegmentReady,
+    Started,
+    Step,
+    Waiting,
+)
+from carbonsched.plan.energy import EnergyFit
+from carbonsched.plan.problem import Plan
+from carbonsched.supervisor.events import EventFollower
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """From `start` on, the job's energy belongs to this segment."""
+
+    start: datetime
+    segment: int | None
+    rho: float | None
+
+
+@dataclass(slots=True)
+class JobRun:
+    job: SubmittedJob
+    dir: Path
+    follower: EventFollower
+    state: JobState
+    reason: str
+    budget_g: float | None
+    boards: tuple[str, ...] = ()
+    alive_from: datetime | None = None
+    """The process's start; None while there is none."""
+    alive_to: datetime | None = None
+    stretches: list[Stretch] = field(default_factory=list)
+
+    started: Started | None = None
+    ready: SegmentReady | None = None
+    """Of the segment that waits for a directive or runs under one; None between segments."""
+    ready_seen_s: float = 0.0
+    """Monotonic time `ready` was read."""
+    done: list[SegmentDone] = field(default_factory=list)
+    evaluated: list[Evaluated] = field(default_factory=list)
+    checkpoint: Checkpoint | None = None
+    finished: Finished | None = None
+    failed: Failed | None = None
+    waiting: Waiting | None = None
+    step: int | None = None
+    loss: float | None = None
+
+    directive: Directive | None = None
+    plan: Plan | None = None
+    planned_at: float = 0.0
+    fit: EnergyFit | None = None
+    target: JobState | None = None
+    """Where the job goes once its process has ended: cancel, pause, stop on budget, long wait."""
+    target_reason: str = ""
+    kill_at: float | None = None
+    """Monotonic time after which a process that was asked to end is killed."""
+    wake_at: datetime | None = None
+    """End of a wait that is too long to stay resident."""
+
+    last_word: datetime | None = None
+    """Time of the last event."""
+    unsaved: list[Event] = field(default_factory=list)
+    """Events whose consequences are not in the ledger yet."""
+    learnt: int = 0
+    """How many of them the energy model has seen."""
+    recorded: int = 0
+    """Bytes of events.jsonl whose consequences are in the ledger."""
+    spent_mj: int = 0
+    spent_g: float = 0.0
+    unknown_s: float = 0.0
+    reserved_g: float = 0.0
+    """What the unknown stretches could have cost at the worst: the budget is held against this too."""
+    estimated: bool = False
+    power_w: float | None = None
+    segment_mj: dict[int | None, int] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return self.job.id
+
+    @property
+    def spec(self) -> JobSpec:
+        return self.job.spec
+
+    @property
+    def segment(self) -> int | None:
+        return self.stretches[-1].segment if self.stretches else None
+
+    @property
+    def segments(self) -> int | None:
+        if self.ready is not None:
+            return self.ready.segments
+        return self.started.segments if self.started else None
+
+    @property
+    def deadline(self) -> datetime | None:
+        after = self.spec.carbon.deadline
+        return None if after is None else self.job.submitted_at + timedelta(seconds=after)
+
+    @property
+    def charged_g(self) -> float:
+        """What the budget is held against: known grams and the worst case of the unknown."""
+        return self.spent_g + self.reserved_g
+
+    def since(self, done: SegmentDone) -> datetime:
+        """When the energy of a segment that ended began to be its own."""
+        starts = [s.start for s in self.stretches if s.segment == done.k and s.start < done.at]
+        return starts[0] if starts else done.at
+
+    def begin(self, at: datetime) -> None:
+        """A process was started (or found again): forget what belonged to the one before."""
+        self.alive_from, self.alive_to = at, None
+        self.stretches = [Stretch(at, None, None)]
+        self.started = self.ready = self.finished = self.failed = self.waiting = None
+        self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, None
+
+    def enter(self, segment: int | None, at: datetime, rho: float | None = None) -> None:
+        last = self.stretches[-1] if self.stretches else None
+        if last and (last.segment, last.rho) == (segment, rho):
+            return
+        # an event's time may lie a hair before the stretch it follows: stretches must ascend
+        start = max(at, last.start) if last else at
+        self.stretches.append(Stretch(start, segment, rho))
+
+    def apply(self, event: Event, clock: Clock) -> None:
+        """Fold one event in. Energy of a segment runs from the end of the one before to its own `segment_done`."""
+        self.last_word = event.at
+        match event:
+            case Started():
+                self.started, self.step = event, event.first_step
+                # a resumed job repeats the segments behind its checkpoint: what they had said no longer holds
+                self.done = [d for d in self.done if d.first_step + d.steps <= event.first_step]
+            case Evaluated():
+                self.evaluated.append(event)
+                if event.when == "before" and self.segment is None:
+                    self.enter(0, event.at)
+            case SegmentReady():
+                self.ready, self.ready_seen_s, self.waiting = event, clock.monotonic(), None
+                self.enter(event.k, event.at)
+            case Step():
+                self.step, self.waiting = event.step, None
+                self.loss = event.loss if event.loss is not None else self.loss
+                self.enter(event.k, event.at, event.rho)
+            case SegmentDone():
+                self.done.append(event)
+                self.step = event.first_step + event.steps
+                self.loss = event.loss if event.loss is not None else self.loss
+                last = self.segments is not None and event.k + 1 >= self.segments
+                self.ready = None
+                self.enter(None if last else event.k + 1, event.at)
+            case Checkpoint():
+                self.checkpoint = event
+            case Waiting():
+                self.waiting = event
+            case Resumed():
+                self.waiting = None
+            case Finished():
+                self.finished = event
+            case Failed():
+                self.failed = event

@@ -1,0 +1,132 @@
+"""What the API asks between two ticks: submit, show, cancel, pause, resume, report. See `carbonsched.api.service`."""
+
+import os
+import platform
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from carbonsched import __version__
+from carbonsched.api.service import ReportFormat
+from carbonsched.errors import StateError
+from carbonsched.ledger.ledger import spec_sha256
+from carbonsched.model.grid import GridView
+from carbonsched.model.job import JobSpec, JobState, Owner, SubmittedJob
+from carbonsched.model.view import Acted, AuditResult, JobDetail, JobList, Submitted, Version
+from carbonsched.report import MEDIA, render
+from carbonsched.report.document import build
+from carbonsched.supervisor.supervisor import Supervisor
+from carbonsched.supervisor.views import job_detail, job_view
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorService:
+    supervisor: Supervisor
+
+    def submit(self, spec: JobSpec, owner: Owner) -> Submitted:
+        boss = self.supervisor
+        job = SubmittedJob(
+            id=f"{spec.name[:40]}-{secrets.token_hex(3)}",
+            spec=spec,
+            owner=owner,
+            submitted_at=boss.clock.now(),
+            sha256=spec_sha256(spec),
+        )
+        with boss.lock:
+            path = boss.job_dir(job.id)
+            path.mkdir(parents=True, mode=0o750)
+            with (path / "spec.json").open("w", encoding="utf-8") as file:
+                file.write(job.model_dump_json(indent=2))
+                file.flush()
+                os.fsync(file.fileno())
+            boss.ledger.add_job(job)
+            boss.enlist(job.id)
+        return Submitted(id=job.id, state=JobState.QUEUED)
+
+    def jobs(self) -> JobList:
+        boss = self.supervisor
+        with boss.lock:
+            rows = boss.ledger.jobs()
+            return JobList(
+                jobs=tuple(job_view(row, boss.runs.get(row.id), boss.ledger, boss.clock) for row in rows)
+            )
+
+    def show(self, job_id: str) -> JobDetail:
+        boss = self.supervisor
+        with boss.lock:
+            row, run = boss.find(job_id)
+            return job_detail(row, run, boss.ledger, boss.clock)
+
+    def cancel(self, job_id: str, actor: Owner) -> Acted:
+        return self._leave(job_id, actor, JobState.CANCELLED)
+
+    def pause(self, job_id: str, actor: Owner) -> Acted:
+        return self._leave(job_id, actor, JobState.PAUSED)
+
+    def resume(self, job_id: str, actor: Owner) -> Acted:
+        boss = self.supervisor
+        with boss.lock:
+            row, run = boss.find(job_id)
+            _may(actor, row.owner)
+            if run.state.live and run.target is None:
+                raise StateError(f"job {job_id} is {run.state} already; nothing to resume")
+            if run.alive_from is not None:
+                raise StateError(
+                    f"job {job_id} is still ending; try again when carbonsched ps shows it {run.target}"
+                )
+            boss.runs[job_id] = run
+            boss.move(run, JobState.QUEUED, f"resumed by {actor.user}", actor.user)
+            return Acted(id=job_id, state=run.state, reason=run.reason)
+
+    def _leave(self, job_id: str, actor: Owner, target: JobState) -> Acted:
+        """Cancel or pause: a running process is asked to checkpoint and end, and metered until it has."""
+        boss = self.supervisor
+        reason = f"{target} by {actor.user}"
+        with boss.lock:
+            row, run = boss.find(job_id)
+            _may(actor, row.owner)
+            if run.alive_from is None:
+                boss.move(run, target, reason, actor.user)
+                if target.ended:
+                    boss.runs.pop(job_id, None)
+            else:
+                boss.ledger.note(job_id, "note", {"text": f"to be {reason}"}, actor.user, boss.clock.now())
+                boss.end(run, target, reason)
+            return Acted(id=job_id, state=run.state, reason=run.reason)
+
+    def grid(self, hours: float) -> GridView:
+        return self.supervisor.chain.view(hours)
+
+    def log_path(self, job_id: str) -> Path:
+        self.supervisor.ledger.job(job_id)
+        return self.supervisor.job_dir(job_id) / "log.txt"
+
+    def render_report(
+        self, job_id: str | None, start: datetime | None, end: datetime | None, form: ReportFormat
+    ) -> tuple[str, str]:
+        boss = self.supervisor
+        with boss.lock:
+            boss.flush()  # a report counts what was used up to now
+        report = build(boss.ledger, job_id=job_id, start=start, end=end, now=boss.clock.now())
+        return render(report, boss.ledger, form), MEDIA[form]
+
+    def audit(self) -> AuditResult:
+        return self.supervisor.ledger.verify()
+
+    def version(self) -> Version:
+        boss = self.supervisor
+        return Version(
+            version=__version__,
+            python=platform.python_version(),
+            trainer_python=boss.config.launch.python,
+            state_dir=boss.config.state_dir,
+            ledger_schema=boss.ledger.schema_version,
+            pid=os.getpid(),
+        )
+
+
+def _may(actor: Owner, owner: Owner) -> None:
+    """Cancel, pause and resume are for the job's owner, root and the daemon's own user."""
+    if actor.uid not in (0, owner.uid, os.getuid()):
+        raise StateError(f"only {owner.user}, root or the daemon's user may do this, you are {actor.user}")

@@ -1,0 +1,310 @@
+"""Real processes: what a job's owner and a restarted daemon see of the launcher."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from carbonsched.errors import LaunchError
+from carbonsched.launch import shim
+from carbonsched.launch.local import LocalLauncher
+from carbonsched.model.job import Owner
+from carbonsched.model.protocol import RunRecord
+
+ME = Owner(uid=os.getuid(), gid=os.getgid(), user="me")
+
+
+def until(look: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if look():
+            return
+        time.sleep(0.02)
+    pytest.fail(f"did not come true within {seconds} s")
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", textwrap.dedent(code)]
+
+
+def gone(pid: int) -> bool:
+    try:
+        return shim.stat_fields(pid)[0] in "ZX"
+    except OSError:
+        return True
+
+
+def record(job_dir: Path, name: str) -> dict[str, object]:
+    return json.loads((job_dir / name).read_text())
+
+
+@pytest.fixture
+def job_dir() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:  # not tmp_path: another user must be able to enter it
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "job-1"
+        path.mkdir()
+        yield path
+        LocalLauncher().kill(path)
+        until(lambda: LocalLauncher().look(path).status != "running")
+
+
+@pytest.fixture
+def launcher() -> LocalLauncher:
+    return LocalLauncher()
+
+
+def ended(launcher: LocalLauncher, job_dir: Path) -> bool:
+    return launcher.look(job_dir).status != "running"
+
+
+def test_a_job_runs_and_its_exit_and_output_are_on_record(launcher: LocalLauncher, job_dir: Path) -> None:
+    assert launcher.look(job_dir).status == "absent"
+    run = launcher.start(job_dir, ["sh", "-c", "echo out $WORD; echo err >&2; exit 7"], {"WORD": "x"}, ME)
+    until(lambda: ended(launcher, job_dir))
+    look = launcher.look(job_dir)
+    assert (look.status, look.run) == ("exited", run)
+    assert look.exit is not None
+    assert (look.exit.code, look.exit.signal) == (7, None)
+    assert look.exit.detail["max_rss_bytes"] > 0
+    assert (job_dir / "log.txt").read_text().splitlines()[1:] == ["out x", "err"]
+    assert not list(job_dir.glob("*.tmp"))
+
+
+def test_the_shim_is_small_and_stands_in_a_session_of_its_own(launcher: LocalLauncher, job_dir: Path) -> None:
+    run = launcher.start(job_dir, ["sleep", "60"], {}, ME)
+    status = Path(f"/proc/{run.pid}/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    assert int(peak.split()[1]) < 24_000
+    session = int(shim.stat_fields(run.pid)[3])
+    parent = int(shim.stat_fields(run.pid)[1])
+    assert session == run.pid
+    assert parent != os.getpid()
+
+
+def test_killing_the_starter_leaves_the_job_to_be_adopted(job_dir: Path) -> None:
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from carbonsched.launch.local import LocalLauncher
+        from carbonsched.model.job import Owner
+        argv = ["sh", "-c", "sleep 1; echo late; exit 3"]
+        LocalLauncher().start(Path({str(job_dir)!r}), argv, {{}}, Owner(uid={ME.uid}, gid={ME.gid}, user="me"))
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    successor = LocalLauncher()
+    assert successor.look(job_dir).status == "running"
+    until(lambda: ended(successor, job_dir))
+    look = successor.look(job_dir)
+    assert look.exit is not None
+    assert look.exit.code == 3
+    assert "late" in (job_dir / "log.txt").read_text()
+
+
+def test_a_killed_trainer_is_on_record_with_its_signal(launcher: LocalLauncher, job_dir: Path) -> None:
+    launcher.start(job_dir, ["sh", "-c", "kill -9 $$"], {}, ME)
+    until(lambda: ended(launcher, job_dir))
+    end = launcher.look(job_dir).exit
+    assert end is not None
+    assert (end.code, end.signal) == (None, 9)
+
+
+def test_terminate_reaches_the_trainer_alone_and_lets_it_checkpoint(
+    launcher: LocalLauncher, job_dir: Path
+) -> None:
+    code = """
+        import pathlib, signal, subprocess, sys
+        worker = subprocess.Popen(["sleep", "60"])
+        def stop(*_):
+            print("worker", worker.poll(), flush=True)
+            pathlib.Path("checkpoint").write_text("saved")
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, stop)
+        print("ready", worker.pid, flush=True)
+        signal.pause()
+    """
+    launcher.start(job_dir, python(code), {}, ME)
+    log = job_dir / "log.txt"
+    until(lambda: "ready" in log.read_text())
+    worker = int(log.read_text().split()[-1])
+    launcher.terminate(job_dir)
+    until(lambda: ended(launcher, job_dir))
+    assert record(job_dir, "exit.json")["code"] == 0
+    assert (job_dir / "checkpoint").read_text() == "saved"
+    assert "worker None" in log.read_text()
+    assert gone(worker), "what the trainer left behind must not run on"
+
+
+def test_a_daemonised_grandchild_ends_with_the_job(launcher: LocalLauncher, job_dir: Path) -> None:
+    code = """
+        import os
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                print(os.getpid(), flush=True)
+                os.execve("/bin/sleep", ["sleep", "61"], {})
+            os._exit(0)
+        os.wait()
+        while os.path.getsize("log.txt") == 0 or not open("log.txt").read().split()[-1].isdigit():
+            pass
+    """
+    launcher.start(job_dir, python(code), {}, ME)
+    until(lambda: ended(launcher, job_dir))
+    assert record(job_dir, "exit.json")["code"] == 0
+    assert gone(int((job_dir / "log.txt").read_text().split()[-1]))
+
+
+def test_kill_ends_everything_and_is_recorded(launcher: LocalLauncher, job_dir: Path) -> None:
+    launcher.start(job_dir, ["sh", "-c", "trap '' TERM; sleep 62 & echo $!; wait; sleep 63"], {}, ME)
+    until(lambda: len((job_dir / "log.txt").read_text().splitlines()) > 1)
+    child = int((job_dir / "log.txt").read_text().split()[-1])
+    launcher.kill(job_dir)
+    until(lambda: ended(launcher, job_dir))
+    assert record(job_dir, "exit.json")["signal"] == 9
+    assert gone(child)
+
+
+def test_a_killed_shim_takes_the_trainer_with_it_and_the_job_is_lost(
+    launcher: LocalLauncher, job_dir: Path
+) -> None:
+    run = launcher.start(job_dir, ["sh", "-c", "trap '' TERM; sleep 64 & echo $$ $!; wait; wait"], {}, ME)
+    until(lambda: len((job_dir / "log.txt").read_text().splitlines()) > 1)
+    trainer, worker = map(int, (job_dir / "log.txt").read_text().split()[-2:])
+    os.kill(run.pid, signal.SIGKILL)
+    until(lambda: gone(trainer))
+    look = launcher.look(job_dir)
+    assert (look.status, look.run, look.exit) == ("lost", run, None)
+    launcher.kill(job_dir)
+    until(lambda: gone(worker))
+
+
+def test_a_reused_pid_is_not_taken_for_the_job(launcher: LocalLauncher, job_dir: Path) -> None:
+    stranger = subprocess.Popen(["sleep", "60"])
+    try:
+        honest = {
+            "pid": stranger.pid,
+            "start_time": shim.start_time(stranger.pid),
+            "boot_id": shim.boot_id(),
+            "started_at": shim.now(),
+            "argv": ["sleep", "60"],
+        }
+        for change in ({"start_time": 12345}, {"boot_id": "another boot"}):
+            (job_dir / "run.json").write_text(json.dumps(honest | change))
+            assert launcher.look(job_dir).status == "lost"
+            launcher.terminate(job_dir)
+            launcher.kill(job_dir)
+        time.sleep(0.1)
+        assert stranger.poll() is None
+        (job_dir / "run.json").write_text(json.dumps(honest))
+        assert launcher.look(job_dir).status == "running"
+        launcher.terminate(job_dir)
+        assert stranger.wait(10) == -signal.SIGTERM
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_torn_record_counts_as_none(launcher: LocalLauncher, job_dir: Path) -> None:
+    (job_dir / "run.json").write_text('{"pid": 1, "sta')
+    assert launcher.look(job_dir).status == "lost"
+    launcher.terminate(job_dir)
+    launcher.kill(job_dir)
+
+
+def test_a_command_that_does_not_exist_says_so_everywhere(launcher: LocalLauncher, job_dir: Path) -> None:
+    with pytest.raises(LaunchError, match=r"job-1 cannot be started: .*'no-such-trainer'.*No such file"):
+        launcher.start(job_dir, ["no-such-trainer"], {}, ME)
+    look = launcher.look(job_dir)
+    assert look.status == "exited"
+    assert look.exit is not None
+    assert look.exit.code == 127
+    assert "no-such-trainer" in look.exit.detail["reason"]
+    assert "cannot run 'no-such-trainer'" in (job_dir / "log.txt").read_text()
+
+
+def test_a_job_directory_that_is_missing_is_a_launch_error(launcher: LocalLauncher, job_dir: Path) -> None:
+    with pytest.raises(LaunchError, match="cannot be started"):
+        launcher.start(job_dir / "none", ["true"], {}, ME)
+
+
+def test_each_attempt_keeps_its_records(launcher: LocalLauncher, job_dir: Path) -> None:
+    for code in (1, 2, 0):
+        launcher.start(job_dir, ["sh", "-c", f"exit {code}"], {}, ME)
+        until(lambda: ended(launcher, job_dir))
+    assert [record(job_dir, f"exit{n}.json")["code"] for n in (".1", ".2", "")] == [1, 2, 0]
+    assert (job_dir / "log.txt").read_text().count("starting sh") == 3
+    runs = [RunRecord.model_validate(record(job_dir, f"run{n}.json")) for n in (".1", ".2", "")]
+    assert len({run.start_time for run in runs} | {run.pid for run in runs}) > 1
+
+
+def test_a_running_job_is_not_started_twice(launcher: LocalLauncher, job_dir: Path) -> None:
+    run = launcher.start(job_dir, ["sleep", "60"], {}, ME)
+    with pytest.raises(LaunchError, match="runs already"):
+        launcher.start(job_dir, ["true"], {}, ME)
+    assert launcher.look(job_dir).run == run
+
+
+def test_the_daemons_own_environment_stays_with_it(
+    launcher: LocalLauncher, job_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/somewhere")
+    monkeypatch.setenv("KEPT", "yes")
+    launcher.start(job_dir, ["env"], {"ADDED": "1"}, ME)
+    until(lambda: ended(launcher, job_dir))
+    lines = (job_dir / "log.txt").read_text().splitlines()
+    assert "KEPT=yes" in lines
+    assert "ADDED=1" in lines
+    assert f"CARBONSCHED_JOB_DIR={job_dir}" in lines
+    assert not [line for line in lines if line.startswith("NOTIFY_SOCKET")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+class TestAsAnotherUser:
+    NOBODY = Owner(uid=65534, gid=65534, user="nobody")
+
+    def test_the_job_runs_as_its_owner_and_the_records_stay_ours(
+        self, launcher: LocalLauncher, job_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SECRET_TOKEN", "s3cret")
+        script = (
+            "id -u; id -g; id -G; echo $HOME; env; echo hi >>events.jsonl; mkdir checkpoints/1 output/x;"
+            "ln -s /etc/passwd control.json.tmp; rm -f run.json; mv log.txt x; exit 0"
+        )
+        launcher.start(job_dir, ["sh", "-c", script], {"ADDED": "1"}, self.NOBODY)
+        until(lambda: ended(launcher, job_dir))
+        log = (job_dir / "log.txt").read_text()
+        assert log.splitlines()[1:4] == ["65534", "65534", "65534"]
+        assert "s3cret" not in log
+        assert "ADDED=1" in log
+        assert not (job_dir / "control.json.tmp").is_symlink()
+        assert launcher.look(job_dir).status == "exited"
+        assert record(job_dir, "exit.json")["code"] == 0
+        assert (job_dir / "events.jsonl").read_text() == "hi\n"
+        assert (job_dir / "checkpoints" / "1").stat().st_uid == 65534
+        assert (job_dir / "run.json").stat().st_uid == 0
+        assert job_dir.stat().st_mode & 0o777 == 0o750
+
+    def test_a_killed_shim_takes_the_owners_process_too(self, launcher: LocalLauncher, job_dir: Path) -> None:
+        run = launcher.start(job_dir, ["sh", "-c", "trap '' TERM; echo $$; sleep 65"], {}, self.NOBODY)
+        until(lambda: len((job_dir / "log.txt").read_text().splitlines()) > 1)
+        trainer = int((job_dir / "log.txt").read_text().split()[-1])
+        assert Path(f"/proc/{trainer}").stat().st_uid == 65534
+        os.kill(run.pid, signal.SIGKILL)
+        until(lambda: gone(trainer))
+        assert launcher.look(job_dir).status == "lost"
+
+    def test_terminate_reaches_it(self, launcher: LocalLauncher, job_dir: Path) -> None:
+        launcher.start(job_dir, ["sleep", "60"], {}, self.NOBODY)
+        launcher.terminate(job_dir)
+        until(lambda: ended(launcher, job_dir))
+        assert record(job_dir, "exit.json")["signal"] == signal.SIGTERM

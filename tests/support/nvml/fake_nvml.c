@@ -1,0 +1,110 @@
+/* A stand-in for libnvidia-ml.so.1, so that the real pynvml and the real meter run on a machine without a GPU.
+ *
+ * The energy counter is watts x CLOCK_REALTIME since a base time: it runs on while no process has the library open, as
+ * a driver's counter does. Settings come from the environment and, where FAKE_NVML_FILE names a file of `key=value`
+ * lines, from that file, read anew at every call, so that a test can break a board under a running daemon:
+ *
+ *   watts        power of every board, default 250         (env FAKE_NVML_WATTS)
+ *   base         Unix time at which the counter was 0, default 2026-01-01T00:00Z   (FAKE_NVML_BASE)
+ *   boards       default 1                                 (FAKE_NVML_BOARDS)
+ *   mig          1: MIG mode is on
+ *   init_code, handle_code, energy_code, power_code        NVML return codes, default 0
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+typedef int nvmlReturn_t;
+typedef struct board { int index; } *nvmlDevice_t;
+typedef struct { unsigned long long total, free, used; } nvmlMemory_t;
+
+static struct board boards[16];
+
+static double setting(const char *key, const char *env, double fallback)
+{
+    const char *path = getenv("FAKE_NVML_FILE");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    char line[256];
+    size_t n = strlen(key);
+    double value = env && getenv(env) ? atof(getenv(env)) : fallback;
+    while (file && fgets(line, sizeof line, file))
+        if (!strncmp(line, key, n) && line[n] == '=')
+            value = atof(line + n + 1);
+    if (file)
+        fclose(file);
+    return value;
+}
+
+static double watts(void) { return setting("watts", "FAKE_NVML_WATTS", 250.0); }
+
+nvmlReturn_t nvmlInitWithFlags(unsigned int flags) { (void)flags; return (int)setting("init_code", NULL, 0); }
+nvmlReturn_t nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+nvmlReturn_t nvmlShutdown(void) { return 0; }
+const char *nvmlErrorString(nvmlReturn_t code) { (void)code; return "fake"; }
+
+nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *count)
+{
+    *count = (unsigned int)setting("boards", "FAKE_NVML_BOARDS", 1);
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *device)
+{
+    boards[index].index = (int)index;
+    *device = &boards[index];
+    return (int)setting("handle_code", NULL, 0);
+}
+
+nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned int length)
+{
+    snprintf(uuid, length, "GPU-00000000-fake-0000-0000-%012d", device->index);
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *name, unsigned int length)
+{
+    (void)device;
+    snprintf(name, length, "Fake GPU");
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
+{
+    (void)device;
+    memory->total = 80ULL << 30;
+    memory->used = 1ULL << 30;
+    memory->free = memory->total - memory->used;
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current, unsigned int *pending)
+{
+    (void)device;
+    *current = *pending = (unsigned int)setting("mig", NULL, 0);
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned int *milliwatts)
+{
+    (void)device;
+    *milliwatts = 700000;
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *milliwatts)
+{
+    (void)device;
+    *milliwatts = (unsigned int)(watts() * 1000);
+    return (int)setting("power_code", NULL, 0);
+}
+
+nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned long long *millijoules)
+{
+    struct timespec now;
+    (void)device;
+    clock_gettime(CLOCK_REALTIME, &now);
+    double since = (double)now.tv_sec - setting("base", "FAKE_NVML_BASE", 1767225600.0) + (double)now.tv_nsec * 1e-9;
+    *millijoules = (unsigned long long)(since * watts() * 1000);
+    return (int)setting("energy_code", NULL, 0);
+}

@@ -1,0 +1,182 @@
+"""How much each tensor's next update would lower the loss: I = −⟨∂L/∂w, Δw⟩, streamed, nothing stepped or copied.
+
+Δw is what AdamW would do next (bias-corrected moments and decoupled weight decay, torch's formula) at learning rate 1:
+warm-up begins at rate 0, where every importance would be 0, and one common rate does not change a ranking. A hook takes
+each gradient as soon as it is whole (a tied weight's once, with the full sum), forms its dot product and frees it, so no
+two tensors' gradients need to live at a time.
+
+One state age: moments of a tensor that stood still are stale and overrate it (about twice), so do absent ones. If every
+tensor has been trained for the same number of optimizer steps its own moments are used; else *every* tensor is predicted
+from fresh moments, which makes Δw = −g/(|g| + ε) − decay·w.
+
+Estimator: with two batches or more Δw comes from one batch and ∂L/∂w from the next (all neighbouring pairs averaged),
+which noise cannot inflate; the updates in between are kept, as much memory as the gradients take. With one batch both
+come from it.
+
+Clipping: the global norm is known only when the last gradient is, so a stream cannot clip. Gradients are taken as they
+are; clipping scales all of them alike.
+
+Weights, moments, gradients, buffers, mode, `requires_grad` and every random generator are bit-identical afterwards.
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from carbonsched.errors import CarbonschedError, InputError
+from trainer.flopcount import StepCounter
+from trainer.metrics import Interrupted
+
+CHUNK = 1 << 22
+"""Elements worked on at a time, so that temporaries stay small beside an embedding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    values: dict[str, float]
+    """By `named_parameters()` name; 0 for a tensor the loss gave no gradient."""
+    flops: tuple[float, ...]
+    """Counted, of each batch; recomputation apart."""
+    seconds: float
+    age: int
+    """Optimizer steps behind the moments that were used; 0: fresh ones."""
+    kept_bytes: int
+    """Held between two batches by the cross-batch estimator."""
+
+
+def measure(
+    model: nn.Module,
+    optimizer: Any,
+    batches: Sequence[dict[str, Tensor]],
+    *,
+    seed: int = 0,
+    stop: Callable[[], bool] = lambda: False,
+) -> Importance:
+    """Importance of every parameter of `model` over `batches`, dropout drawn from `seed`.
+
+    Raises InputError for an optimizer other than AdamW or a parameter it does not hold, CarbonschedError where an
+    importance is not finite (training has diverged), Interrupted between two batches once `stop()` holds.
+    """
+    started = time.monotonic()
+    names = {parameter: name for name, parameter in model.named_parameters() if parameter.is_floating_point()}
+    groups = _groups(optimizer, names)
+    age = _common_age(optimizer, names)
+    sums = dict.fromkeys(names.values(), 0.0)
+    kept: dict[Tensor, Tensor] = {}
+    cross = len(batches) > 1
+    kept_bytes, flops = 0, []
+
+    def take(parameter: Tensor) -> None:
+        gradient = parameter.grad
+        assert gradient is not None
+        parameter.grad = None
+        if not cross:
+            sums[names[parameter]] += _dot(gradient, _update(optimizer, groups[parameter], parameter, gradient, age))
+            return
+        before = kept.pop(parameter, None)
+        if before is not None:
+            sums[names[parameter]] += _dot(gradient, [before.reshape(-1)])
+        kept[parameter] = torch.cat(list(_update(optimizer, groups[parameter], parameter, gradient, age)))
+
+    with _untouched(model, names, seed):
+        hooks = [p.register_post_accumulate_grad_hook(take) for p in names]
+        try:
+            for batch in batches:
+                if stop():
+                    raise Interrupted
+                counter = StepCounter()
+                with counter:
+                    model(**batch).loss.backward()
+                flops.append(counter.flops)
+                kept_bytes = max(kept_bytes, sum(u.numel() * u.element_size() for u in kept.values()))
+        finally:
+            for hook in hooks:
+                hook.remove()
+    pairs = max(len(batches) - 1, 1)
+    values = {name: total / pairs for name, total in sums.items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise CarbonschedError(f"importance of {name} is {value}: training has diverged; lower train.lr")
+    return Importance(values, tuple(flops), time.monotonic() - started, age, kept_bytes)
+
+
+def _update(optimizer: Any, group: dict[str, Any], weight: Tensor, gradient: Tensor, age: int) -> Iterator[Tensor]:
+    """−Δw in flat chunks, float32, as `torch.optim.AdamW` would step at rate 1 with moments of `age` steps."""
+    beta1, beta2 = group["betas"]
+    state = optimizer.state[weight] if age else {}
+    flat = (weight.detach(), gradient, state.get("exp_avg"), state.get("exp_avg_sq"))
+    pieces = [None if t is None else t.reshape(-1).split(CHUNK) for t in flat]
+    weights, gradients, first, second = pieces
+    assert weights is not None
+    assert gradients is not None
+    for i, (w, g) in enumerate(zip(weights, gradients, strict=True)):
+        g = g.float()
+        if first is None or second is None:
+            step = g / (g.abs() + group["eps"])
+        else:
+            mean = first[i].float() * beta1 + g * (1 - beta1)
+            square = second[i].float() * beta2 + g * g * (1 - beta2)
+            root = (square / (1 - beta2 ** (age + 1))).sqrt_()
+            step = mean / (1 - beta1 ** (age + 1)) / (root + group["eps"])
+        if group["weight_decay"]:
+            step = step + group["weight_decay"] * w.float()
+        yield step
+
+
+def _dot(gradient: Tensor, pieces: Any) -> float:
+    at, total = 0, 0.0
+    flat = gradient.reshape(-1)
+    for piece in pieces:
+        total += float(torch.dot(flat[at : at + piece.numel()].float(), piece.float()))
+        at += piece.numel()
+    return total
+
+
+def _groups(optimizer: Any, names: dict[Tensor, str]) -> dict[Tensor, dict[str, Any]]:
+    groups = {p: group for group in optimizer.param_groups for p in group["params"]}
+    for parameter, name in names.items():
+        if parameter not in groups:
+            raise InputError(
+                "optimizer", f"does not hold {name}", "make the optimizer before anything is frozen (trap of FACTS 2)"
+            )
+        if not {"betas", "eps", "weight_decay"} <= groups[parameter].keys():
+            raise InputError("optimizer", "is not AdamW", "importance is the update that AdamW would make: use AdamW")
+    return groups
+
+
+def _common_age(optimizer: Any, names: dict[Tensor, str]) -> int:
+    ages = {int(optimizer.state[p]["step"]) if "exp_avg" in optimizer.state.get(p, {}) else 0 for p in names}
+    return ages.pop() if len(ages) == 1 else 0
+
+
+@contextmanager
+def _untouched(model: nn.Module, names: dict[Tensor, str], seed: int) -> Iterator[None]:
+    """Everything a pass disturbs, as it was: gradients (set aside, not copied), flags, mode, random generators."""
+    gradients = {p: p.grad for p in names}
+    trained = {p: p.requires_grad for p in names}
+    training = model.training
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = sorted({p.device.index for p in names if p.device.type == "cuda" and p.device.index is not None})
+    try:
+        for parameter in names:
+            parameter.grad = None
+            parameter.requires_grad_(True)
+        model.train()
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        model.train(training)
+        for parameter in names:
+            parameter.grad = gradients[parameter]
+            parameter.requires_grad_(trained[parameter])

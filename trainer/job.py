@@ -1,0 +1,137 @@
+"""The job directory as the trainer sees it: spec.json in, control.json looked at, events.jsonl out (DESIGN 2).
+
+Nothing here imports torch. Only `send` writes, one line at a time with one `write` on an O_APPEND descriptor, so a
+trainer that dies leaves at most one torn last line, which the next one closes before it writes.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import SubmittedJob
+from carbonsched.model.protocol import EVENTS, Directive, Event, Warned
+
+CHECKPOINTS = "checkpoints"
+OUTPUT = "output"
+
+
+def now() -> datetime:
+    """Wall time for records, UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class JobDir:
+    """One job's directory."""
+
+    path: Path
+    _events_fd: int | None = None
+    _control_stamp: tuple[int, int, int] | None = None
+    _warned: set[str] = field(default_factory=set)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    @property
+    def output(self) -> Path:
+        return self.path / OUTPUT
+
+    def spec(self) -> SubmittedJob:
+        """spec.json. Raises InputError: absent, not JSON, not a job."""
+        file = self.path / "spec.json"
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as e:
+            raise InputError(
+                "JOB_DIR", f"there is no {file}", "give a job directory that holds spec.json"
+            ) from e
+        except (OSError, ValueError) as e:
+            raise InputError("JOB_DIR", f"{file} cannot be read: {e}", "submit the job again") from e
+        return SubmittedJob.parse(data, where="spec.json")
+
+    def send(self, event: Event) -> None:
+        """Append one event. Raises OSError where the disk is full: a trainer that cannot report must not train."""
+        if self._events_fd is None:
+            self._events_fd = self._open_events()
+        line = event.model_dump_json().encode() + b"\n"
+        written = os.write(self._events_fd, line)
+        while written < len(line):  # only on a full disk or a signal: finish the line or raise
+            written += os.write(self._events_fd, line[written:])
+
+    def events(self) -> list[Event]:
+        """All whole events so far, oldest first; lines that are not ours are passed over."""
+        try:
+            lines = (self.path / "events.jsonl").read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
+        found: list[Event] = []
+        for line in lines:
+            try:
+                found.append(EVENTS.validate_json(line))
+            except ValidationError:
+                continue
+        return found
+
+    def directive(self) -> Directive | None:
+        """control.json if it changed since it was last looked at; a stat a call, a read only on change."""
+        file = self.path / "control.json"
+        try:
+            stat = file.stat()
+        except FileNotFoundError:
+            return None
+        stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        if stamp == self._control_stamp:
+            return None
+        try:
+            text = file.read_text(encoding="utf-8")
+            directive = Directive.parse(json.loads(text), where="control.json")
+        except (OSError, ValueError, InputError) as e:
+            # a writer other than the daemon may not replace the file in one go: what is wrong now may be whole at the next look
+            self._warn_once(str(e))
+            return None
+        self._control_stamp = stamp
+        return directive
+
+    def control_written(self) -> float:
+        """Wall time, seconds since the epoch, of the control.json that was last read."""
+        return self._control_stamp[0] / 1e9 if self._control_stamp else 0.0
+
+    def close(self) -> None:
+        if self._events_fd is not None:
+            os.close(self._events_fd)
+            self._events_fd = None
+
+    def _open_events(self) -> int:
+        file = self.path / "events.jsonl"
+        fd = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            os.write(fd, b"\n")  # a torn line of the process before us
+        return fd
+
+    def _warn_once(self, problem: str) -> None:
+        if problem not in self._warned:
+            self._warned.add(problem)
+            self.send(Warned(at=now(), message=f"control.json passed over: {problem}"))
+
+
+def write_json(file: Path, document: dict[str, Any]) -> None:
+    """Replace `file` in one step, durably: temporary, fsync, rename, fsync of the folder."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as out:
+        json.dump(document, out)
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,156 @@
+"""One segment's account: what was directed, selected, planned and really run; kept in checkpoints as JSON."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+
+@dataclass(slots=True)
+class Stretch:
+    """Steps under one selection; a segment has more than one where ρ changed in its midst."""
+
+    selected: tuple[str, ...]
+    cost_ratio: float
+    """Planned: cost(S) ÷ T_full at the profiled shape."""
+    counted_ratio: float | None = None
+    """Counted over the first real step ÷ T_full of that step's shapes; None until it ran."""
+    recomputed_ratio: float = 0.0
+    """Recomputation by gradient checkpointing, likewise."""
+    steps: int = 0
+    flops_full: float = 0.0
+    """T_full of the true shapes of these steps."""
+
+
+@dataclass(slots=True)
+class Segment:
+    k: int
+    first: int
+    end: int
+    """Optimizer steps [first, end)."""
+    importance: dict[str, float] = field(default_factory=dict)
+    importance_batches: int = 0
+    importance_flops: float = 0.0
+    importance_seconds: float = 0.0
+    share: float = 0.0
+    """Of the importance batches: their counted FLOPs ÷ T_full of the segment as planned (m/N at equal shapes)."""
+    selection_seconds: float = 0.0
+    step_seconds: float = 0.0
+    directed: float = 1.0
+    directive_seq: int | None = None
+    stretches: list[Stretch] = field(default_factory=list)
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.end - self.first
+
+    @property
+    def current(self) -> Stretch:
+        return self.stretches[-1]
+
+    @property
+    def steps_done(self) -> int:
+        return sum(s.steps for s in self.stretches)
+
+    @property
+    def planned(self) -> float:
+        """Planned ρ, importance batches included; by steps where the selection changed."""
+        done = [s for s in self.stretches if s.steps]
+        if not done:
+            return self.current.cost_ratio + self.share
+        return sum(s.cost_ratio * s.steps for s in done) / sum(s.steps for s in done) + self.share
+
+    @property
+    def flops_full(self) -> float:
+        return sum(s.flops_full for s in self.stretches)
+
+    @property
+    def flops(self) -> float:
+        """Counted: importance batches and steps on true shapes."""
+        return self.importance_flops + sum((s.counted_ratio or 0.0) * s.flops_full for s in self.stretches)
+
+    @property
+    def flops_recomputed(self) -> float:
+        return sum(s.recomputed_ratio * s.flops_full for s in self.stretches)
+
+    @property
+    def realised(self) -> float:
+        return self.flops / self.flops_full
+
+    @property
+    def loss(self) -> float | None:
+        return self.loss_sum / self.loss_steps if self.loss_steps else None
+
+    @property
+    def seconds(self) -> float:
+        return self.importance_seconds + self.selection_seconds + self.step_seconds
+
+    def select(self, names: tuple[str, ...], cost_ratio: float) -> None:
+        """From the next step on train `names`; a stretch no step ran in is replaced."""
+        if self.stretches and not self.current.steps:
+            self.stretches.pop()
+        self.stretches.append(Stretch(names, cost_ratio))
+
+    def ran(self, flops_full: float, seconds: float, counted: float | None, recomputed: float) -> None:
+        """One optimizer step ended: T_full of its shapes, wall seconds, and what was counted if it was."""
+        here = self.current
+        here.steps += 1
+        here.flops_full += flops_full
+        self.step_seconds += seconds
+        if counted is not None:
+            here.counted_ratio = counted / flops_full
+            here.recomputed_ratio = recomputed / flops_full
+
+    def dump(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def load(cls, data: dict[str, Any]) -> "Segment":
+        stretches = [Stretch(**{**s, "selected": tuple(s["selected"])}) for s in data["stretches"]]
+        return cls(**{**data, "stretches": stretches})
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a job's optimizer steps fall into segments."""
+
+    steps: int
+    steps_per_epoch: int
+    length: int
+    """Steps of a segment; the last may be shorter."""
+
+    @classmethod
+    def of(
+        cls,
+        rows: int,
+        batch: int,
+        accumulation: int,
+        epochs: int,
+        max_steps: int | None,
+        segment: int | str,
+    ) -> "Schedule":
+        """By transformers.Trainer's rule: an incomplete batch, and an incomplete accumulation, is a step too."""
+        batches = -(-rows // batch)
+        per_epoch = max(-(-batches // accumulation), 1)
+        steps = max_steps if max_steps is not None else epochs * per_epoch
+        return cls(steps, per_epoch, per_epoch if isinstance(segment, str) else segment)
+
+    @property
+    def segments(self) -> int:
+        return -(-self.steps // self.length)
+
+    def bounds(self, step: int) -> tuple[int, int, int]:
+        """(k, first, end) of the segment that optimizer step `step` (from 0) belongs to."""
+        k = step // self.length
+        return k, k * self.length, min((k + 1) * self.length, self.steps)
+
+
+def rows_in(schedule: Schedule, first: int, end: int, rows: int, batch: int, accumulation: int) -> int:
+    """Training rows that steps [first, end) read: the last step of an epoch may have fewer."""
+    whole = batch * accumulation
+    last = rows - (schedule.steps_per_epoch - 1) * whole
+    ends = end // schedule.steps_per_epoch - first // schedule.steps_per_epoch
+    return (end - first - ends) * whole + ends * last
+
+

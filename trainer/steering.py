@@ -1,0 +1,169 @@
+"""What to do next, as the daemon says it in control.json: directives, leases, waiting (DESIGN 2).
+
+Without a job directory the answer is a constant ρ. Nothing here imports torch.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from carbonsched.model.protocol import Directive, Resumed, Waiting, Warned
+from trainer.job import JobDir, now
+
+POLL_S = 0.05
+PATIENCE_S = 30.0
+"""No answer to the first segment for so long: `rho_start` (DESIGN 2)."""
+GRACE_S = 5.0
+"""No answer to a later one for so long, and no lease: `waiting` is said."""
+
+
+class Stopped(Exception):  # noqa: N818  (not an error: a directive or a signal ended the run)
+    """Raised out of `Trainer.train()` where training must end before its next step: no callback can skip a step.
+
+    What was trained is in the newest checkpoint.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    rho: float
+    seq: int | None
+    """None: no directive came."""
+
+
+@dataclass(slots=True)
+class Steering:
+    rho: float
+    """Without a daemon: always. With one: where it does not answer the first segment in time."""
+    job: JobDir | None = None
+    stopping: Callable[[], bool] = lambda: False
+    patience_s: float = PATIENCE_S
+    grace_s: float = GRACE_S
+    _started_at: float = 0.0
+    _latest: Directive | None = None
+    _lease: Directive | None = None
+    """The train directive that is being followed."""
+    _steps: int = 0
+    """Started under it."""
+
+    def __post_init__(self) -> None:
+        self._started_at = time.time()
+
+    def ask(self, k: int, step: int) -> Answer:
+        """Wait for the directive of segment k, whose `segment_ready` was sent. Raises Stopped."""
+        if self.job is None:
+            return Answer(self.rho, None)
+        return self._await(self.job, k, step, asked=time.monotonic(), why=None)
+
+    def hold(self, k: int, step: int, why: str) -> Answer:
+        """In mid-segment, a checkpoint written: wait until training may go on. Raises Stopped."""
+        assert self.job is not None
+        return self._await(self.job, k, step, asked=time.monotonic(), why=why)
+
+    def look(self, k: int) -> Directive | None:
+        """A directive that came since the last look and concerns segment k: `stop` always does."""
+        fresh = self._poll()
+        if fresh is None or (fresh.k != k and fresh.action != "stop"):
+            return None
+        if fresh.action == "train":
+            self._follow(fresh)
+        return fresh
+
+    def step_started(self) -> None:
+        self._steps += 1
+
+    def lapsed(self) -> str | None:
+        """Why the lease no longer covers another step; None while it does, or where there never was one."""
+        lease = self._lease
+        if lease is None:
+            return None
+        if now() >= lease.lease.valid_until:
+            return f"the lease of directive {lease.seq} ended at {lease.lease.valid_until:%H:%M:%S} UTC"
+        if self._steps >= lease.lease.max_steps:
+            return f"the lease of directive {lease.seq} covers {lease.lease.max_steps} steps"
+        return None
+
+    def _await(self, job: JobDir, k: int, step: int, asked: float, why: str | None) -> Answer:
+        heard = False  # a daemon that says `wait` is there: no falling back to rho_start
+        said: tuple[str, int | None] | None = None
+
+        def wait(reason: str, directive: Directive | None = None) -> None:
+            nonlocal said
+            mark = (reason, directive.seq if directive else None)
+            if said != mark:
+                said = mark
+                until = directive.until if directive else None
+                job.send(Waiting(at=now(), k=k, step=step, until=until, reason=reason))
+
+        if why is not None:
+            wait(why)
+        while True:
+            if self.stopping():
+                raise Stopped("signal")
+            directive = self._current(k)
+            if directive is not None:
+                if directive.action == "stop":
+                    raise Stopped(directive.reason)
+                if directive.action == "wait":
+                    heard = True
+                    wait(directive.reason, directive)
+                elif self._covers(directive):
+                    self._follow(directive)
+                    if said is not None:
+                        job.send(Resumed(at=now(), k=k, step=step))
+                    return Answer(self.rho if directive.rho is None else directive.rho, directive.seq)
+            if why is None and not heard:
+                answer = self._unanswered(job, k, step, time.monotonic() - asked)
+                if answer is not None:
+                    return answer
+                if step > 0 and time.monotonic() - asked >= self.grace_s and not self._still_covered():
+                    wait(f"no directive for segment {k}: waiting for the daemon")
+            time.sleep(POLL_S)
+
+    def _unanswered(self, job: JobDir, k: int, step: int, seconds: float) -> Answer | None:
+        if seconds < self.patience_s:
+            return None
+        if step == 0:
+            return Answer(self.rho, None)
+        if self._still_covered():
+            assert self._lease is not None
+            rho = self.rho if self._lease.rho is None else self._lease.rho
+            job.send(
+                Warned(
+                    at=now(),
+                    message=f"no directive for segment {k} within {self.patience_s:g} s: going on at rho {rho:g} "
+                    f"under the lease of directive {self._lease.seq}",
+                )
+            )
+            return Answer(rho, self._lease.seq)
+        return None
+
+    def _still_covered(self) -> bool:
+        return self._lease is not None and self.lapsed() is None
+
+    def _covers(self, directive: Directive) -> bool:
+        used = self._steps if self._lease is not None and directive.seq == self._lease.seq else 0
+        return now() < directive.lease.valid_until and used < directive.lease.max_steps
+
+    def _current(self, k: int) -> Directive | None:
+        self._poll()
+        latest = self._latest
+        return latest if latest is not None and (latest.k == k or latest.action == "stop") else None
+
+    def _poll(self) -> Directive | None:
+        """A directive not seen before. `wait` and `stop` from before this process began were for the one before it."""
+        if self.job is None:
+            return None
+        fresh = self.job.directive()
+        if fresh is None or (self._latest is not None and fresh.seq == self._latest.seq):
+            return None
+        if fresh.action != "train" and self.job.control_written() < self._started_at:
+            return None
+        self._latest = fresh
+        return fresh
+
+    def _follow(self, directive: Directive) -> None:
+        if self._lease is None or self._lease.seq != directive.seq:
+            self._lease, self._steps = directive, 0
+
+
