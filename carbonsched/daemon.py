@@ -6,6 +6,7 @@ when wall and boot clock part, since a clock jump stalls APScheduler 3.x.
 """
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -85,10 +86,12 @@ def run(config_path: Path, socket: str | None = None) -> int:
     """Serve until SIGTERM or SIGINT. Raises CarbonschedError before it serves: bad config, feed file, socket taken."""
     config = load(config_path)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    for chatty in ("apscheduler", "alembic", "uvicorn"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     clock = SystemClock()
     _make_state_dir(config)
     chain = build_chain(config, clock, config.state)
+    _migrate(config.ledger_url)
     ledger = Ledger.open(config.ledger_url)
     meter = build_meter(config.power, clock)
     supervisor = Supervisor(config, ledger, chain, meter, LocalLauncher(), clock)
@@ -151,6 +154,21 @@ def _reload(supervisor: Supervisor, config_path: Path) -> None:
         log.info("configuration reloaded")
     except CarbonschedError as e:
         log.warning("configuration kept as it was: %s", e)
+
+
+def _migrate(url: str) -> None:
+    """Bring the ledger to the newest schema in a child: Alembic is 10 MB that the daemon would hold ever after.
+
+    Only before any thread was started. Whatever goes wrong is met again, and told, where the ledger is opened.
+    """
+    child = os.fork()
+    if child == 0:
+        try:
+            Ledger.open(url).close()
+        except CarbonschedError:
+            os._exit(1)
+        os._exit(0)
+    os.waitpid(child, 0)
 
 
 def _make_state_dir(config: Config) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TRAIN, DEV = 480, 64
-MAX_UNITS = 76
+MAX_UNITS = 68
 """Length limit of source + target in `units`, so that both fit 80 tokens of SmolLM2 with the prompt between them."""
 MIN_SOURCE = 100
 """Characters; shorter descriptions only repeat the synopsis."""
@@ -96,7 +96,9 @@ def apt_lists() -> list[str]:
     if not names:
         raise SystemExit("apt has no Translation-en list; run: apt-get update -o Acquire::Languages=en")
     read = ["/usr/lib/apt/apt-helper", "cat-file"]  # lists may be compressed, apt knows how
-    return [subprocess.run([*read, name], capture_output=True, text=True, check=True).stdout for name in names]
+    return [
+        subprocess.run([*read, name], capture_output=True, text=True, check=True).stdout for name in names
+    ]
 
 
 def write(path: Path, chosen: list[Pair]) -> None:
@@ -105,8 +107,12 @@ def write(path: Path, chosen: list[Pair]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description="Make examples/debian-pairs from Debian's Translation-en lists.")
-    parser.add_argument("lists", nargs="*", type=Path, help="uncompressed Translation-en files; none: what apt has")
+    parser = argparse.ArgumentParser(
+        description="Make examples/debian-pairs from Debian's Translation-en lists."
+    )
+    parser.add_argument(
+        "lists", nargs="*", type=Path, help="uncompressed Translation-en files; none: what apt has"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "debian-pairs")
     given = parser.parse_args(arguments)
     texts = [path.read_text(encoding="utf-8") for path in given.lists] or apt_lists()

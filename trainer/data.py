@@ -8,6 +8,7 @@ source gives way, never the target.
 import csv
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +95,8 @@ def _find(folder: Path, stems: tuple[str, ...], part: DataPart, *, required: boo
     files = sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES)
     for stem in stems:
         exact = [f for f in files if f.stem == stem]
-        # a hub snapshot names its files train-00000-of-00001.parquet
-        found = exact or [f for f in files if f.stem.startswith((stem + "-", stem + "_", stem + "."))]
+        # data sets in the wild: train-00000-of-00001.parquet, dialogsum.train.jsonl
+        found = exact or [f for f in files if stem in re.split(r"[._-]", f.stem)]
         if found:
             return found[0]
     if not required:

@@ -14,6 +14,7 @@ from carbonsched.cli.options import Debug, Socket
 from carbonsched.cli.ps import ps
 from carbonsched.cli.report import report
 from carbonsched.cli.show import show
+from carbonsched.cli.simulate import simulate
 from carbonsched.cli.submit import submit
 from carbonsched.cli.version import version
 from carbonsched.cli.wait import wait
@@ -90,6 +91,14 @@ audit.command(
     )
 )(verify)
 app.add_typer(audit, name="audit", rich_help_panel=BOX)
+app.command(
+    rich_help_panel=BOX,
+    epilog=_examples(
+        "carbonsched simulate --trace de.csv --start 2022-03-01T00:00:00Z --segments 24 --segment-kwh 1.2 "
+        "--segment-hours 1 --fixed-share 0.2 --budget-g 6000 --policy mpc",
+        "carbonsched simulate --trace de.csv --start 2022-03-01T00:00:00Z --job job.toml --policy oracle --json",
+    ),
+)(simulate)
 app.command(rich_help_panel=BOX, epilog=_examples("carbonsched version --json"))(version)
 app.command(
     rich_help_panel=BOX, epilog=_examples("carbonsched daemon --config /etc/carbonsched/carbonsched.toml")

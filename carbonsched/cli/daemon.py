@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from carbonsched.cli.options import Debug, Json, Socket
+from carbonsched.cli.options import Debug, Json, Settings, Socket
 
 
 def daemon(
@@ -22,7 +22,7 @@ def daemon(
     """
     from carbonsched.daemon import run
 
-    code = run(config, socket)
+    code = run(config, ctx.ensure_object(Settings).socket)
     if json:
         print(f'{{"exit_code": {code}}}')
     raise typer.Exit(code)

@@ -1,5 +1,6 @@
 """`carbonsched grid`: how dirty the grid is, will be, and who says so."""
 
+import itertools
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -84,7 +85,7 @@ def sparkline(values: list[float], cells: int = 48) -> str:
         return ""
     n = min(cells, len(values))
     edges = [len(values) * i // n for i in range(n + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
     low, high = min(means), max(means)
     scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(BLOCKS[round((mean - low) * scale)] for mean in means)

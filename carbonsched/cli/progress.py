@@ -95,7 +95,7 @@ def line(job: JobDetail, grid: GridNow) -> str:
     """All of it in one line."""
     parts = [
         f"{job.id} {job.state}",
-        f"segment {o.nth(job.segment, job.segments)}",
+        f"segment {_segment(job)}",
         _intensity(grid),
         f"ρ {o.rho(job.rho)}",
     ]
@@ -124,7 +124,7 @@ def panel(job: JobDetail, grid: GridNow) -> "Table":
     steps = f", step {job.step}/{job.steps}" if job.step is not None and job.steps is not None else ""
     facts = [
         (job.state.value, job.id),
-        ("segment", f"{o.nth(job.segment, job.segments)}{steps}"),
+        ("segment", f"{_segment(job)}{steps}"),
         ("grid", _intensity(grid)),
         ("ρ", f"{o.rho(job.rho)} directed{before}"),
         ("spent", f"{_bar(job)}{_budget(job)}"),
@@ -138,6 +138,13 @@ def panel(job: JobDetail, grid: GridNow) -> "Table":
     for key, value in facts:
         made.add_row(key, value)
     return made
+
+
+def _segment(job: JobDetail) -> str:
+    """The one that runs, or how many are done."""
+    if job.segment is not None:
+        return o.nth(job.segment, job.segments)
+    return f"{len(job.segments_done)}/{job.segments if job.segments is not None else '?'} done"
 
 
 def _intensity(grid: GridNow) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def ps(ctx: typer.Context, json: Json = False, socket: Socket = None, debug: Debug = False) -> None:
     """List the jobs of this box: state, segment, ρ, power, grams of budget, loss, time left.
 
-    Grams marked ~ rest on estimated energy; a - is not known.
+    An ID begins with the job's name. Grams marked ~ rest on estimated energy; a - is not known.
     """
     from carbonsched.cli.output import LEGEND, console, emit
 
@@ -37,13 +37,12 @@ def _table(listed: "JobList") -> "Table":
     from carbonsched.cli import output as o
 
     made = o.table(
-        "ID", "NAME", "OWNER", "STATE", "SEG", "ρ", "W", "g/BUDGET", "LOSS", "LEFT",
-        right=("SEG", "ρ", "W", "g/BUDGET", "LOSS", "LEFT"), wrap=("NAME", "OWNER"),
+        "ID", "OWNER", "STATE", "SEG", "ρ", "W", "g/BUDGET", "LOSS", "LEFT",
+        right=("SEG", "ρ", "W", "g/BUDGET", "LOSS", "LEFT"), wrap=("ID", "OWNER"),
     )  # fmt: skip
     for job in listed.jobs:
         made.add_row(
             job.id,
-            job.name,
             job.owner,
             job.state,
             o.nth(job.segment, job.segments),

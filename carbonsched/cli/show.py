@@ -1,6 +1,6 @@
 """`carbonsched show ID`: one job, its segments, and why it is where it is."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -49,13 +49,22 @@ def _print(job: "JobDetail") -> None:
         rows = o.table("at", "state", "actor", "reason", wrap=("reason",))
         rows.show_header = False
         for change in job.history:
-            rows.add_row(
-                *(f"  {change['at']}", *(str(change.get(key) or "") for key in ("state", "actor", "reason")))
-            )
+            rows.add_row(f"  {change.get('at', '')}", *_change(change))
         out.print(rows)
     if job.estimated:
         out.print()
         out.print(o.LEGEND, style="dim")
+
+
+def _change(change: dict[str, Any]) -> tuple[str, str, str]:
+    """What happened, who did it, and why or how much."""
+    what = str(change.get("state") or change.get("kind") or "")
+    said = change.get("reason") or change.get("text")
+    if said is None:
+        said = ", ".join(
+            f"{key} {value}" for key, value in change.items() if key not in ("at", "kind", "actor", "state")
+        )
+    return what, str(change.get("actor") or ""), str(said)
 
 
 def _facts(job: "JobDetail") -> "Table":

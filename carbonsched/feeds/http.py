@@ -12,7 +12,13 @@ from typing import Any, Final, Protocol, Self
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import ConnectionPool
-from urllib3.exceptions import InvalidHeader, MaxRetryError, ResponseError
+from urllib3.exceptions import (
+    HTTPError,
+    InvalidHeader,
+    MaxRetryError,
+    ReadTimeoutError,
+    ResponseError,
+)
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
@@ -96,7 +102,7 @@ class HttpTransport:
                 if response.status_code != 200:
                     raise _refusal(response, shown)
                 raw = self._read(response, shown, timeout_s)
-        except requests.RequestException as e:
+        except (requests.RequestException, HTTPError) as e:
             raise FeedError(f"{shown}: {_plain(e, timeout_s)}") from e
         try:
             return Body(json.loads(raw, parse_constant=_not_json), hashlib.sha256(raw).hexdigest())
@@ -110,7 +116,8 @@ class HttpTransport:
     def _read(self, response: requests.Response, shown: str, timeout_s: float) -> bytes:
         raw = bytearray()
         deadline = time.monotonic() + _TOTAL * timeout_s
-        for chunk in response.iter_content(_CHUNK):
+        # read1 hands on what has come; iter_content would wait for a whole chunk, however slowly it drips
+        while chunk := response.raw.read1(_CHUNK, decode_content=True):
             raw += chunk
             if len(raw) > self._max_bytes:
                 raise FeedError(f"{shown}: the answer is larger than {self._max_bytes} bytes")
@@ -130,7 +137,9 @@ def _not_json(name: str) -> float:
 
 
 def _refusal(response: requests.Response, shown: str) -> FeedError:
-    said = redact(" ".join(next(response.iter_content(400), b"").decode("utf-8", "replace").split()))[:160]
+    said = redact(" ".join(response.raw.read1(400, decode_content=True).decode("utf-8", "replace").split()))[
+        :160
+    ]
     if "html" in response.headers.get("Content-Type", "") or said.startswith("<"):
         said = "a page of HTML"
     message = f"{shown}: HTTP {response.status_code}" + (f", {said}" if said else "")
@@ -141,15 +150,15 @@ def _refusal(response: requests.Response, shown: str) -> FeedError:
         return FeedError(message)
 
 
-def _plain(error: requests.RequestException, timeout_s: float) -> str:
+def _plain(error: requests.RequestException | HTTPError, timeout_s: float) -> str:
     # the vendors' texts hold addresses, object reprs and, for HTTP errors, the query with its keys
     if isinstance(error, requests.exceptions.SSLError):
         return f"TLS failed: {redact(str(error))[:160]}"
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return f"no connection within {timeout_s:g} s"
-    if isinstance(error, requests.Timeout) or "timed out" in str(error).lower():
+    if isinstance(error, requests.Timeout | ReadTimeoutError) or "timed out" in str(error).lower():
         return f"no answer within {timeout_s:g} s"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+    if isinstance(error, HTTPError):
         return "the connection broke off in the middle of the answer"
     if isinstance(error, requests.ConnectionError):
         return "no connection" + ("" if (why := _cause(error)) is None else f": {why}")

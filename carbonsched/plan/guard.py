@@ -27,6 +27,9 @@ ENERGY_Z = 1.645
 REST_Z = 1.0
 """The same for all later segments together: they are re-planned when more is known."""
 
+_ALIKE = 0.15
+"""Correlation taken between the forecast errors of different segments: the high of a sum is below the sum of highs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -115,17 +118,20 @@ def cap_rho(track: Track, budget_g: float, release_s: Floats | None = None) -> C
     """
     sigma = track.problem.energy.sigma
     rho = track.lo.copy()
+    plans = [None] if release_s is None else [None, np.append(0.0, release_s[1:])]
 
     def needs(first: float) -> float:
         rho[0] = first
-        parts = [track.roll(rho, None, high=True).grams]
-        if release_s is not None:
-            after = release_s.copy()
-            after[0] = 0.0
-            parts.append(track.roll(rho, after, high=True).grams)
         # the segment itself is run now in either case; only the rest may choose its hours
-        rest = min(float(part[1:].sum()) for part in parts) if track.n > 1 else 0.0
-        return float(parts[0][0]) * (1 + ENERGY_Z * sigma) + rest * (1 + REST_Z * sigma)
+        rest = math.inf if track.n > 1 else 0.0
+        own = 0.0
+        for release in plans:
+            high, mean = track.roll(rho, release, "high").grams, track.roll(rho, release).grams
+            own = float(high[0])
+            above = high[1:] - mean[1:]
+            spread = (1 - _ALIKE) * float((above**2).sum()) + _ALIKE * float(above.sum()) ** 2
+            rest = min(rest, float(mean[1:].sum()) + math.sqrt(spread))
+        return own * (1 + ENERGY_Z * sigma) + rest * (1 + REST_Z * sigma)
 
     lo, hi = float(track.lo[0]), float(track.hi[0])
     floor = needs(lo)

@@ -52,9 +52,10 @@ def solve(problem: Problem) -> Plan:
         )
     lean = _leanest(track)
     floor_g = lean.rolled.spend_g
-    if floor_g > budget * (1 + _TIE):
+    short = floor_g > budget * (1 + _TIE)
+    if short and (not problem.begun or _low(track, lean) > budget * (1 + _TIE)):
         return _stop(_short(floor_g, budget, problem), track, floor_g, ("budget",))
-    found = _search(track, lean, budget, simple)
+    found = _Found(lean, 0.0, math.inf) if short else _search(track, lean, budget, simple)
     layout, price = found.layout, found.price
     release = layout.release_s if problem.may_pause else None
     if layout.rolled.start_s[0] > 1e-6:
@@ -65,7 +66,7 @@ def solve(problem: Problem) -> Plan:
     if capped:
         rho[0] = cap.rho
     rolled = track.roll(rho, release)
-    binds = _binds(track, rho, rolled.finish_s, price, capped)
+    binds = ("budget", "rho_min") if short else _binds(track, rho, rolled.finish_s, price, capped)
     gain = track.gains(rho)
     bound = found.bound if math.isfinite(found.bound) else float(gain.sum())
     return Plan(
@@ -90,6 +91,11 @@ def _leanest(track: Track) -> Layout:
         return now
     waiting = Dynamic(track, rhos=1).solve(math.inf)
     return waiting if waiting.rolled.spend_g < rolled.spend_g else now
+
+
+def _low(track: Track, lean: Layout) -> float:
+    """The spend floor if the grid turns out as clean as the forecast's low quantile."""
+    return track.roll(lean.rho, lean.release_s if track.problem.may_pause else None, "low").spend_g
 
 
 def _search(track: Track, lean: Layout, budget: float, simple: bool) -> _Found:
@@ -286,6 +292,8 @@ def _why(
         text += f"; guard keeps {_g(cap.needs_g)} for the rest at the forecast's high"
         if not cap.fits:
             text += ", more than is left: lowest rho"
+    if floor_g > budget:
+        text += "; the floor is above what is left, the forecast's low is not: lowest rho"
     if "budget" not in binds:
         text += "; the budget does not bind"
     late = track.roll(track.lo).finish_s - float(track.latest_s[-1])

@@ -19,6 +19,8 @@ class Slot:
     g_per_kwh: float
     high: float
     """Upper quantile the guard reckons with, ≥ g_per_kwh."""
+    low: float | None = None
+    """Lower quantile: a job under way is stopped only where even this cannot pay for the rest; None: g_per_kwh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Problem:
     worst_g_per_kwh: float = 1000.0
     waiting: bool = False
     """The job waits now: going on waiting costs no further switch, and training needs no reason to resume."""
+    begun: bool = False
+    """Segments have been done: what was invested is not given up while the forecast's low could still pay for the rest."""
     reserve_g: float = 0.0
     """Kept back for a checkpoint and stop (`guard.reserve_g`); no plan spends it."""
     price_hint: float | None = None

@@ -7,6 +7,7 @@ optimum wherever the times of the segments do not depend on ρ and the frontier 
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from carbonsched.plan.problem import EnergyModel, Problem, Segment, Slot
 from carbonsched.units import J_PER_KWH
 
 Floats = NDArray[np.float64]
+Level = Literal["mean", "high", "low"]
+"""Which intensity to reckon with: the expected one or a quantile."""
 
 _EPS = 1e-9
 
@@ -22,25 +25,32 @@ _EPS = 1e-9
 class Horizon:
     """Intensity over time as its integral, so that segments may straddle slots at no extra cost.
 
-    Past the last slot the time-weighted mean of all slots holds, for the mean as for the high quantile.
+    Past the last slot the time-weighted mean of all slots holds, for the mean as for the quantiles.
     """
 
     def __init__(self, slots: tuple[Slot, ...]) -> None:
         if not slots:
             raise ValueError("a plan needs at least one slot of intensity")
-        table = np.array([(s.start_s, s.end_s, s.g_per_kwh, s.high) for s in slots])
+        table = np.array(
+            [
+                (s.start_s, s.end_s, s.g_per_kwh, s.high, s.g_per_kwh if s.low is None else s.low)
+                for s in slots
+            ]
+        )
         table[0, 0] = min(table[0, 0], 0.0)
         lengths = table[:, 1] - table[:, 0]
         if lengths.min() <= 0 or np.abs(table[1:, 0] - table[:-1, 1]).max(initial=0.0) > 1e-3:
             raise ValueError("slots must be ascending and without holes")
         self.edges: Floats = np.append(table[:, 0], table[-1, 1])
         self.mean: Floats = table[:, 2]
-        self.high: Floats = np.maximum(table[:, 3], table[:, 2])
-        self._mean_sum: Floats = np.append(0.0, np.cumsum(lengths * self.mean))
-        self._high_sum: Floats = np.append(0.0, np.cumsum(lengths * self.high))
+        levels = {
+            "mean": self.mean,
+            "high": np.maximum(table[:, 3], self.mean),
+            "low": np.minimum(table[:, 4], self.mean),
+        }
+        self._sums = {name: np.append(0.0, np.cumsum(lengths * g)) for name, g in levels.items()}
         span = float(lengths.sum())
-        self.mean_beyond = float(self._mean_sum[-1]) / span
-        self.high_beyond = float(self._high_sum[-1]) / span
+        self._beyond = {name: float(total[-1]) / span for name, total in self._sums.items()}
 
     @property
     def end_s(self) -> float:
@@ -51,16 +61,16 @@ class Horizon:
         """g/kWh at second 0."""
         return float(self.mean[int(np.searchsorted(self.edges, 0.0, side="right")) - 1])
 
-    def integral(self, at_s: Floats, *, high: bool = False) -> Floats:
+    def integral(self, at_s: Floats, level: Level = "mean") -> Floats:
         """∫ intensity from the first slot's start to `at_s`, g/kWh·s; any shape."""
-        known, rate = (self._high_sum, self.high_beyond) if high else (self._mean_sum, self.mean_beyond)
+        known, rate = self._sums[level], self._beyond[level]
         total: Floats = np.interp(at_s, self.edges, known) + rate * np.maximum(at_s - self.edges[-1], 0.0)
         return total
 
-    def between(self, start_s: Floats, end_s: Floats, *, high: bool = False) -> Floats:
+    def between(self, start_s: Floats, end_s: Floats, level: Level = "mean") -> Floats:
         """Mean g/kWh over [start_s, end_s); an empty stretch takes a second of it."""
         end = np.maximum(end_s, start_s + 1e-3)
-        return (self.integral(end, high=high) - self.integral(start_s, high=high)) / (end - start_s)
+        return (self.integral(end, level) - self.integral(start_s, level)) / (end - start_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +230,7 @@ class Track:
         keep = width > _EPS
         return segment[keep], width[keep], gain[keep]
 
-    def roll(self, rho: Floats, release_s: Floats | None = None, *, high: bool = False) -> Rolled:
+    def roll(self, rho: Floats, release_s: Floats | None = None, level: Level = "mean") -> Rolled:
         """Lay ρ out in time; `release_s` are the earliest starts (waits), none: back to back."""
         problem, unit, horizon = self.problem, self.g_per_j_per_intensity, self.horizon
         lasts = self.seconds(rho)
@@ -230,10 +240,10 @@ class Track:
         else:
             start = before[:-1] + np.maximum.accumulate(np.maximum(release_s - before[:-1], 0.0))
             end = start + lasts
-        grams = self.joules(rho) * unit * horizon.between(start, end, high=high)
+        grams = self.joules(rho) * unit * horizon.between(start, end, level)
         energy = problem.energy
         if energy.tail_j > 0:
-            tail = horizon.between(end[-1:], end[-1:] + energy.tail_s, high=high)
+            tail = horizon.between(end[-1:], end[-1:] + energy.tail_s, level)
             grams[-1] += energy.tail_j * unit * float(tail[0])
         if release_s is not None and (problem.idle_w > 0 or problem.switch_j > 0):
             left = np.append(0.0, end[:-1])
@@ -241,7 +251,7 @@ class Track:
             paused = waits > 1e-6
             switches = paused.copy()
             switches[0] &= not problem.waiting
-            mean = horizon.between(left, start, high=high)
+            mean = horizon.between(left, start, level)
             grams += np.where(paused, unit * mean * problem.idle_w * waits, 0.0)
             grams += np.where(switches, unit * mean * problem.switch_j, 0.0)
         return Rolled(start, end, grams)

@@ -26,7 +26,7 @@ from carbonsched.report.parts import (
     Sums,
     Validation,
 )
-from carbonsched.report.savings import Charged, Spent, savings
+from carbonsched.report.savings import Charged, Spent, savings, training
 from carbonsched.report.scan import Scan
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
@@ -142,14 +142,12 @@ def _savings(
     counted: dict[int, SegmentRecord], by_segment: dict[int | None, Totals], scan: Scan, totals: Totals
 ) -> Savings:
     nothing = Spent(0.0, 0.0)
-    spent = {
-        k: Spent(
-            by_segment[k].energy_j - scan.lost.get(k, nothing).energy_j,
-            by_segment[k].grams - scan.lost.get(k, nothing).grams,
-        )
-        for k in counted
-        if k in by_segment
-    }
+    spent: dict[int, Spent] = {}
+    for k, segment in counted.items():
+        if k in by_segment:
+            lost = scan.lost.get(k, nothing)
+            here = Spent(by_segment[k].energy_j - lost.energy_j, by_segment[k].grams - lost.grams)
+            spent[k] = training(segment, here, scan.trained.get(k))
     charged = Charged(scan.facility_known_mj, scan.known_grams, scan.mean_g_per_kwh, totals.estimated)
     return savings([counted[k] for k in sorted(counted)], spent, charged)
 
@@ -179,6 +177,7 @@ def _line(segment: SegmentRecord, sums: Totals | None) -> SegmentLine:
         rho_directed=done.rho_directed,
         rho_planned=done.rho_planned,
         rho_realised=done.rho_realised,
+        first_step=done.first_step,
         steps=done.steps,
         flops=done.flops,
         flops_full=done.flops_full,

@@ -84,6 +84,7 @@ class SegmentLine(Doc):
     rho_directed: float
     rho_planned: float
     rho_realised: float
+    first_step: int
     steps: int
     flops: float
     flops_full: float

@@ -21,12 +21,12 @@ MEDIA: Final[Mapping[str, str]] = {
 """Format → media type."""
 
 
-def render(report: Report, ledger: Ledger, format: Format) -> str:
+def render(report: Report, ledger: Ledger, form: Format) -> str:
     """The report as text. json and html need nothing but the report; csv reads its rows from the ledger.
 
     Raises InputError for another format.
     """
-    match format:
+    match form:
         case "json":
             return report.model_dump_json(indent=2) + "\n"
         case "csv":
@@ -35,4 +35,4 @@ def render(report: Report, ledger: Ledger, format: Format) -> str:
             return page(report)
         case "codecarbon":
             return emissions_csv(report, ledger)
-    raise InputError("--format", f"there is no format {format!r}", f"choose one of {', '.join(MEDIA)}")
+    raise InputError("--format", f"there is no format {form!r}", f"choose one of {', '.join(MEDIA)}")

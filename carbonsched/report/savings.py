@@ -1,9 +1,9 @@
 """Honest savings: two counterfactuals, each with its formula, its inputs and what had to be assumed.
 
-FLOPs effect, estimated. Against full fine-tuning run at the same hours. For a finished segment k, e_k joules of its
-training (the metered joules × done.seconds ÷ wall seconds; the rest is overhead that ρ does not change) would have been
-e_k ÷ (c0 + (1 − c0)·ρ_k), so grams_k grows by e_k's share of them × (1 ÷ (c0 + (1 − c0)·ρ_k) − 1). c0, the share of a
-step's energy that ρ does not move, is fitted from this job's own metered segments by the planner's robust line; the
+FLOPs effect, estimated. Against full fine-tuning run at the same hours. A finished segment k, whose training (importance
+and steps, see `training`) took e_k joules and g_k grams, would have taken e_k ÷ (c0 + (1 − c0)·ρ_k); so g_k grows by
+g_k × (1 ÷ (c0 + (1 − c0)·ρ_k) − 1), and waiting, loading, evaluation and checkpoints stay as they were. c0, the share of
+a step's energy that ρ does not move, is fitted from this job's own metered segments by the planner's robust line; the
 range is c0 ± 2 standard deviations. Where ρ hardly varied c0 is the prior's (the forward pass, 1/3) and the range wide.
 
 Timing effect, from the rows alone. Against the same joules, so the same ρ, at the mean intensity of the job's span:
@@ -14,15 +14,18 @@ hours in which it waited included.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from carbonsched.ledger.ledger import SegmentRecord
-from carbonsched.plan.energy import EnergyFit
 from carbonsched.report.parts import Effect, Savings
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
+if TYPE_CHECKING:
+    from carbonsched.plan.energy import EnergyFit
+
 _FLOPS_AGAINST = "full fine-tuning (ρ = 1) of the same segments at the same hours"
 _FLOPS_FORMULA = (
-    "Σ grams_k · busy_k · (1 / (c0 + (1 − c0)·ρ_k) − 1), ρ_k realised, c0 from the metered segments"
+    "Σ training grams_k · (1 / (c0 + (1 − c0)·ρ_k) − 1), ρ_k realised, c0 from the metered segments"
 )
 _TIMING_AGAINST = "the same joules at the mean intensity of the job's span"
 _TIMING_FORMULA = "Σ energy · PUE · (mean intensity − intensity) over the rows where both are known"
@@ -50,7 +53,7 @@ class Spent:
 
 
 def savings(segments: Sequence[SegmentRecord], spent: Mapping[int, Spent], charged: Charged) -> Savings:
-    """`segments`: the attempts that count; `spent`: what was charged within each of them, by k."""
+    """`segments`: the attempts that count; `spent`: what their training took, by k."""
     return Savings(flops=flops_effect(segments, spent, charged.grams), timing=timing_effect(charged))
 
 
@@ -104,20 +107,33 @@ def flops_effect(segments: Sequence[SegmentRecord], spent: Mapping[int, Spent], 
     )
 
 
-def _busy(record: SegmentRecord) -> float:
-    """Share of a segment's wall time that was importance, selection and steps."""
-    wall = (record.end - record.start).total_seconds()
-    return min(record.done.seconds / wall, 1.0) if wall > 0 else 1.0
+def training(segment: SegmentRecord, total: Spent, stepped: Spent | None) -> Spent:
+    """What importance, selection and steps of a segment took: of `total` charged to it, `stepped` while steps ran.
+
+    The importance pass and the selection before the first step are added by their seconds at the steps' power. Where
+    no row fell into the steps (a segment shorter than a tick) the total is shared by time.
+    """
+    done = segment.done
+    before_s = done.importance_seconds + done.selection_seconds
+    if stepped is not None and stepped.energy_j > 0 and done.seconds > before_s:
+        factor = min(done.seconds / (done.seconds - before_s), total.energy_j / stepped.energy_j)
+        return Spent(stepped.energy_j * factor, stepped.grams * factor)
+    wall = (segment.end - segment.start).total_seconds()
+    busy = min(done.seconds / wall, 1.0) if wall > 0 else 1.0
+    return Spent(total.energy_j * busy, total.grams * busy)
 
 
-def _fitted(known: Sequence[SegmentRecord], spent: Mapping[int, Spent]) -> EnergyFit:
+def _fitted(known: Sequence[SegmentRecord], spent: Mapping[int, Spent]) -> "EnergyFit":
     first = known[0]
     seconds = max(first.done.seconds / max(first.done.steps, 1), 1e-9)
-    watts = spent[first.k].energy_j / max((first.end - first.start).total_seconds(), 1e-9)
+    watts = spent[first.k].energy_j / max(first.done.seconds, 1e-9)
+    # NumPy comes with it: 13 MB that a daemon without jobs need not hold
+    from carbonsched.plan.energy import EnergyFit
+
     fit = EnergyFit.prior(seconds, watts)
     for record in known:
-        joules = spent[record.k].energy_j * _busy(record)
-        fit = fit.observe(record.done.rho_realised, record.done.steps, joules, record.done.seconds)
+        done = record.done
+        fit = fit.observe(done.rho_realised, done.steps, spent[record.k].energy_j, done.seconds)
     return fit
 
 
@@ -126,7 +142,7 @@ def _saved(known: Sequence[SegmentRecord], spent: Mapping[int, Spent], c0: float
     for record in known:
         ratio = c0 + (1 - c0) * record.done.rho_realised
         if ratio > 0:
-            saved += spent[record.k].grams * _busy(record) * (1 / ratio - 1)
+            saved += spent[record.k].grams * (1 / ratio - 1)
     return saved
 
 

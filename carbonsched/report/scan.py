@@ -7,6 +7,7 @@ boards; only the rows asked for are charged.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Final
 
 from carbonsched.ledger.rows import micros, moment
@@ -52,7 +53,9 @@ class Scan:
     facility_known_mj: float = 0.0
     known_grams: float = 0.0
     lost: dict[int, Spent] = field(default_factory=dict)
-    """By segment: what was charged to it before the attempt that counts began."""
+    """By segment: what its steps were charged before the attempt that counts began."""
+    trained: dict[int, Spent] = field(default_factory=dict)
+    """By segment: what the steps of the attempt that counts were charged."""
     more_gaps: int = 0
     time_compression: float = 1.0
     _bins: list[_Bin] = field(default_factory=list)
@@ -144,10 +147,7 @@ class Scan:
             return [(self._bins[first], 1.0)]
         cuts = [max(start, 0.0), *(float(n) for n in range(first + 1, last + 1)), min(end, float(BINS))]
         span = cuts[-1] - cuts[0]
-        return [
-            (self._bins[first + n], (b - a) / span)
-            for n, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False))
-        ]
+        return [(self._bins[first + n], (b - a) / span) for n, (a, b) in enumerate(pairwise(cuts))]
 
     def _intensity(self, row: Mapping[Any, Any]) -> None:
         g = row["g_per_kwh"]
@@ -179,11 +179,11 @@ class Scan:
         key = (row["pue"], row["pue_source"])
         self._pues[key] = self._pues.get(key, 0) + energy
         counted = self.counted.get(row["segment"])
-        if counted is not None and row["end_us"] <= micros(counted):
-            before = self.lost.get(row["segment"], Spent(0.0, 0.0))
-            self.lost[row["segment"]] = Spent(
-                before.energy_j + energy / MJ_PER_J, before.grams + (grams or 0.0)
-            )
+        # without a ρ no step had run: loading or waiting
+        if counted is not None and row["rho"] is not None:
+            into = self.lost if row["end_us"] <= micros(counted) else self.trained
+            before = into.get(row["segment"], Spent(0.0, 0.0))
+            into[row["segment"]] = Spent(before.energy_j + energy / MJ_PER_J, before.grams + (grams or 0.0))
 
     def _feed(self, row: Mapping[Any, Any]) -> None:
         key = (
@@ -210,7 +210,7 @@ class Scan:
                 self._close(self._open.pop(board))
             return
         energy = None if row["energy_mj"] is None else row["energy_mj"] / MJ_PER_J
-        reason = row["reason"] or ("no intensity was known" if energy is not None and unknown else None)
+        reason = "no intensity was known" if energy is not None and unknown else row["reason"]
         gap = Gap(
             board=board,
             start=moment(row["start_us"]),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock
 from carbonsched.model.job import JobSpec, JobState, SubmittedJob
@@ -20,9 +21,11 @@ from carbonsched.model.protocol import (
     Step,
     Waiting,
 )
-from carbonsched.plan.energy import EnergyFit
 from carbonsched.plan.problem import Plan
 from carbonsched.supervisor.events import EventFollower
+
+if TYPE_CHECKING:
+    from carbonsched.plan.energy import EnergyFit
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class JobRun:
     directive: Directive | None = None
     plan: Plan | None = None
     planned_at: float = 0.0
-    fit: EnergyFit | None = None
+    fit: "EnergyFit | None" = None
     target: JobState | None = None
     """Where the job goes once its process has ended: cancel, pause, stop on budget, long wait."""
     target_reason: str = ""

@@ -8,14 +8,12 @@ from datetime import datetime
 from pathlib import Path
 
 from carbonsched import __version__
-from carbonsched.api.service import ReportFormat
 from carbonsched.errors import StateError
 from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, JobState, Owner, SubmittedJob
 from carbonsched.model.view import Acted, AuditResult, JobDetail, JobList, Submitted, Version
-from carbonsched.report import MEDIA, render
-from carbonsched.report.document import build
+from carbonsched.report import MEDIA, Format, build, render
 from carbonsched.supervisor.supervisor import Supervisor
 from carbonsched.supervisor.views import job_detail, job_view
 
@@ -103,7 +101,7 @@ class SupervisorService:
         return self.supervisor.job_dir(job_id) / "log.txt"
 
     def render_report(
-        self, job_id: str | None, start: datetime | None, end: datetime | None, form: ReportFormat
+        self, job_id: str | None, start: datetime | None, end: datetime | None, form: Format
     ) -> tuple[str, str]:
         boss = self.supervisor
         with boss.lock:

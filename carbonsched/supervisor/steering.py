@@ -1,19 +1,25 @@
-"""From what is known of a job and the grid to its next directive: builds the planner's problem, grants the lease."""
+"""From what is known of a job and the grid to its next directive: builds the planner's problem, grants the lease.
+
+The planner is imported when the first job needs it: NumPy is 13 MB that a daemon at rest does not have to hold.
+"""
 
 import os
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock
 from carbonsched.config import Config
 from carbonsched.feeds.chain import Chain
 from carbonsched.model.protocol import Directive, Lease, SegmentDone, SegmentReady
-from carbonsched.plan import forecast, guard, planner
-from carbonsched.plan.energy import EnergyFit
 from carbonsched.plan.problem import EnergyModel, Plan, Problem, Segment, Slot
 from carbonsched.supervisor.run import JobRun
 from carbonsched.units import MJ_PER_J, grams
+
+if TYPE_CHECKING:
+    from carbonsched.plan import guard
+    from carbonsched.plan.energy import EnergyFit
 
 RESIDENT_WAIT_S = 600.0
 """Waits up to here keep the process; longer ones checkpoint and exit (DESIGN 2)."""
@@ -29,6 +35,8 @@ class Steering:
 
     def slots(self) -> tuple[Slot, ...]:
         """The grid from now on, as known now."""
+        from carbonsched.plan import forecast
+
         now = self.clock.now()
         reading = self.chain.reading_at(now)
         compression = reading.source.time_compression if reading else 1.0
@@ -44,8 +52,10 @@ class Steering:
             worst=self.config.zone.worst_g_per_kwh,
         )
 
-    def fit(self, run: JobRun, ready: SegmentReady, watts: float, watts_limit: float | None) -> EnergyFit:
+    def fit(self, run: JobRun, ready: SegmentReady, watts: float, watts_limit: float | None) -> "EnergyFit":
         """The job's energy model: a prior from its own speed and the boards' power, taught by the segments it has done."""
+        from carbonsched.plan.energy import EnergyFit
+
         run.fit = EnergyFit.prior(
             seconds_full=ready.seconds_per_step or 1.0, watts=watts, rated_watts=watts_limit
         )
@@ -87,9 +97,11 @@ class Steering:
         return grams(joules + energy.tail_j, mean, self.config.pue)
 
     def decide(
-        self, run: JobRun, ready: SegmentReady, fit: EnergyFit, left_g: float, idle_w: float
+        self, run: JobRun, ready: SegmentReady, fit: "EnergyFit", left_g: float, idle_w: float
     ) -> tuple[Plan, Directive]:
         """The plan for what is left of the job, and the directive for the segment that is ready."""
+        from carbonsched.plan import planner
+
         energy = self.energy(run, fit)
         plan = planner.solve(self.problem(run, ready, energy, left_g, idle_w))
         now = self.clock.now()
@@ -108,12 +120,14 @@ class Steering:
             reason=reason,
         )
 
-    def renew(self, run: JobRun, fit: EnergyFit, left_g: float) -> Directive | None:
+    def renew(self, run: JobRun, fit: "EnergyFit", left_g: float) -> Directive | None:
         """The running directive anew: a stop where one more tick could pass the budget, a fresh lease where the old one
         is half over; None: as it is."""
         old = run.directive
         if old is None or old.action != "train":
             return None
+        from carbonsched.plan import guard
+
         now = self.clock.now()
         energy = self.energy(run, fit)
         if guard.must_stop(
@@ -139,7 +153,9 @@ class Steering:
         lease = Lease(valid_until=now + timedelta(seconds=fresh.seconds), max_steps=fresh.steps)
         return old.model_copy(update={"seq": old.seq + 1, "lease": lease})
 
-    def _lease(self, run: JobRun, energy: EnergyModel, left_g: float, rho: float) -> guard.Lease:
+    def _lease(self, run: JobRun, energy: EnergyModel, left_g: float, rho: float) -> "guard.Lease":
+        from carbonsched.plan import guard
+
         return guard.lease(
             left_g,
             energy,
@@ -152,6 +168,8 @@ class Steering:
         )
 
     def _short(self, run: JobRun, energy: EnergyModel, left_g: float) -> str:
+        from carbonsched.plan import guard
+
         needs = guard.reserve_g(
             self._checkpoint_j(run, energy), self.config.zone.worst_g_per_kwh, self.config.pue
         )
@@ -168,7 +186,7 @@ class Steering:
             return run.checkpoint.seconds
         return run.started.params * _BYTES_PER_PARAM / _DISK_BYTES_PER_S if run.started else 10.0
 
-    def energy(self, run: JobRun, fit: EnergyFit) -> EnergyModel:
+    def energy(self, run: JobRun, fit: "EnergyFit") -> EnergyModel:
         """The fitted model, and what comes after the last segment: another evaluation and the saving of weights, a third of a checkpoint."""
         energy = fit.model()
         evaluation = run.evaluated[0].seconds if run.evaluated else 0.0

@@ -10,6 +10,7 @@ import logging
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock
 from carbonsched.config import Config
@@ -20,12 +21,14 @@ from carbonsched.ledger.ledger import JobRecord, Ledger
 from carbonsched.model.energy import Interval
 from carbonsched.model.job import JobState, move
 from carbonsched.model.protocol import Directive, Evaluated, SegmentDone, SegmentReady, Warned
-from carbonsched.plan.energy import EnergyFit
 from carbonsched.power.base import Meter
 from carbonsched.supervisor.events import EventFollower
 from carbonsched.supervisor.metering import Metering, spend
 from carbonsched.supervisor.run import JobRun
 from carbonsched.supervisor.steering import RESIDENT_WAIT_S, Steering, observe, write_control
+
+if TYPE_CHECKING:
+    from carbonsched.plan.energy import EnergyFit
 
 log = logging.getLogger(__name__)
 
@@ -268,7 +271,7 @@ class Supervisor:
             reason = f"stop: the budget is spent, {run.charged_g:.4g} g of {run.budget_g:.4g} g"
             self.end(run, JobState.STOPPED, reason)
 
-    def _plan(self, run: JobRun, ready: SegmentReady, fit: EnergyFit, budget_g: float) -> None:
+    def _plan(self, run: JobRun, ready: SegmentReady, fit: "EnergyFit", budget_g: float) -> None:
         idle_w = sum(self.idle_w.get(board, 0.0) for board in run.boards)
         run.plan, directive = self.steering.decide(run, ready, fit, budget_g - run.charged_g, idle_w)
         run.planned_at = self.clock.monotonic()
@@ -278,14 +281,14 @@ class Supervisor:
             run.wake_at = self.clock.now() + timedelta(seconds=wait_s)
             self.end(run, JobState.WAITING, directive.reason)
 
-    def _fit(self, run: JobRun, ready: SegmentReady) -> EnergyFit:
+    def _fit(self, run: JobRun, ready: SegmentReady) -> "EnergyFit":
         if run.fit is None:
             limits = [board.watts_limit or 0.0 for board in self.meter.boards if board.id in run.boards]
             watts = run.power_w or self._watts_high(run)
             run.fit = self.steering.fit(run, ready, watts, sum(limits) or None)
         return run.fit
 
-    def _budget(self, run: JobRun, ready: SegmentReady, fit: EnergyFit) -> float:
+    def _budget(self, run: JobRun, ready: SegmentReady, fit: "EnergyFit") -> float:
         """Grams the job may emit; a share is turned into grams once, at the first segment, and recorded."""
         if run.budget_g is None:
             share = run.spec.carbon.budget_share or 1.0

@@ -3,57 +3,57 @@
 from pathlib import Path
 
 import pytest
-from support.box import ME, Box, spec
+from support.rig import ME, Rig, spec
 
 from carbonsched.errors import StateError
 from carbonsched.model.job import JobState, Owner
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Box:
-    return Box(tmp_path)
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
 
 
-def test_a_job_goes_from_the_queue_to_its_end_and_pays_for_all_it_used(box: Box) -> None:
-    box.run(5)
-    job = box.submit()
+def test_a_job_goes_from_the_queue_to_its_end_and_pays_for_all_it_used(rig: Rig) -> None:
+    rig.run(5)
+    job = rig.submit()
     assert job.show().state is JobState.QUEUED
-    box.run(1)
+    rig.run(1)
     assert job.show().state is JobState.RUNNING
     job.started()
-    box.run(3)
+    rig.run(3)
     rhos = [rho for k in range(4) for rho in job.play(k)]
     assert rhos == [pytest.approx(1.0)] * 4, "100 g are plenty for 9 kJ: nothing has to be saved"
     job.finish()
-    box.run(5)
+    rig.run(5)
     view = job.show()
     assert view.state is JobState.FINISHED
     assert [s.k for s in view.segments_done] == [0, 1, 2, 3]
-    box.boss.flush()
-    assert sum(box.energy().values()) == box.metered_mj()
-    assert view.energy_j == pytest.approx(box.ledger.totals(job.id).energy_j)
+    rig.boss.flush()
+    assert sum(rig.energy().values()) == rig.metered_mj()
+    assert view.energy_j == pytest.approx(rig.ledger.totals(job.id).energy_j)
     assert view.spent_g == pytest.approx(view.energy_j / 3.6e6 * 400)
-    assert box.ledger.verify().ok
+    assert rig.ledger.verify().ok
 
 
-def test_a_tight_budget_lowers_rho_and_is_kept(box: Box) -> None:
+def test_a_tight_budget_lowers_rho_and_is_kept(rig: Rig) -> None:
     full_g = 4 * 10 * 2 * 100 / 3.6e6 * 400
-    job = box.submit(spec(budget_g=full_g * 0.85))
-    box.run(1)
+    job = rig.submit(spec(budget_g=full_g * 0.85))
+    rig.run(1)
     job.started()
-    box.run(1)
+    rig.run(1)
     rhos = [rho for k in range(4) for rho in job.play(k)]
     job.finish()
     assert min(rhos) < 0.9
     assert job.show().spent_g <= full_g * 0.85
 
 
-def test_a_budget_below_the_floor_stops_with_the_grams_it_needs(box: Box) -> None:
-    job = box.submit(spec(budget_g=0.05))
-    box.run(1)
+def test_a_budget_below_the_floor_stops_with_the_grams_it_needs(rig: Rig) -> None:
+    job = rig.submit(spec(budget_g=0.05))
+    rig.run(1)
     job.started()
     job.ready(0)
-    box.run(1)
+    rig.run(1)
     directive = job.control()
     assert directive["action"] == "stop"
     assert "needs" in directive["reason"]
@@ -62,49 +62,49 @@ def test_a_budget_below_the_floor_stops_with_the_grams_it_needs(box: Box) -> Non
     assert job.show().state is JobState.STOPPED
 
 
-def test_a_daemon_killed_in_mid_segment_goes_on_without_losing_a_millijoule(box: Box) -> None:
-    job = box.submit()
-    box.run(1)
+def test_a_daemon_killed_in_mid_segment_goes_on_without_losing_a_millijoule(rig: Rig) -> None:
+    job = rig.submit()
+    rig.run(1)
     job.started()
-    box.run(2)
+    rig.run(2)
     list(job.play(0))
     job.ready(1)
-    box.run(7)
-    box.die()
-    box.clock.advance(5)
+    rig.run(7)
+    rig.die()
+    rig.clock.advance(5)
     job.done(1, job.control()["rho"], 12.0)
-    box.clock.advance(3)
+    rig.clock.advance(3)
     job.ready(2)
-    box.clock.advance(2)
-    box.boot()
-    box.run(10)
+    rig.clock.advance(2)
+    rig.boot()
+    rig.run(10)
     assert job.show().state is JobState.RUNNING
     assert job.control()["k"] == 2
-    box.boss.flush()
-    rows = list(box.ledger.rows())
-    assert sum(r["energy_mj"] for r in rows) == box.metered_mj()
+    rig.boss.flush()
+    rows = list(rig.ledger.rows())
+    assert sum(r["energy_mj"] for r in rows) == rig.metered_mj()
     assert all(a["end_us"] == b["start_us"] for a, b in zip(rows, rows[1:], strict=False))
     bridged = [r for r in rows if r["bridged"]]
     assert {r["segment"] for r in bridged} == {1, 2}, "the gap is charged to the segments that ran in it"
     assert [s.k for s in job.show().segments_done] == [0, 1]
-    assert box.ledger.verify().ok
+    assert rig.ledger.verify().ok
 
 
-def test_a_job_killed_in_mid_segment_fails_and_resume_goes_on(box: Box) -> None:
-    job = box.submit()
-    box.run(1)
+def test_a_job_killed_in_mid_segment_fails_and_resume_goes_on(rig: Rig) -> None:
+    job = rig.submit()
+    rig.run(1)
     job.started()
     list(job.play(0))
     job.ready(1)
-    box.run(5)
-    box.launcher.end(job.dir, signal=9)
-    box.run(3)
+    rig.run(5)
+    rig.launcher.end(job.dir, signal=9)
+    rig.run(3)
     view = job.show()
     assert view.state is JobState.FAILED
     assert "killed by signal 9" in view.reason
     wasted = view.energy_j
-    box.service.resume(job.id, ME)
-    box.run(1)
+    rig.service.resume(job.id, ME)
+    rig.run(1)
     assert job.show().state is JobState.RUNNING
     job.started(first_step=10)
     for k in (1, 2, 3):
@@ -113,65 +113,65 @@ def test_a_job_killed_in_mid_segment_fails_and_resume_goes_on(box: Box) -> None:
     view = job.show()
     assert view.state is JobState.FINISHED
     assert view.energy_j > wasted + 3 * 10 * 2 * 100 * 0.9, "what was lost stays on the account"
-    box.boss.flush()
-    assert sum(box.energy().values()) == box.metered_mj()
+    rig.boss.flush()
+    assert sum(rig.energy().values()) == rig.metered_mj()
 
 
-def test_pause_waits_for_the_checkpoint_and_resume_starts_again(box: Box) -> None:
-    job = box.submit()
-    box.run(1)
+def test_pause_waits_for_the_checkpoint_and_resume_starts_again(rig: Rig) -> None:
+    job = rig.submit()
+    rig.run(1)
     job.started()
     job.ready(0)
-    box.run(2)
-    acted = box.service.pause(job.id, ME)
+    rig.run(2)
+    acted = rig.service.pause(job.id, ME)
     assert acted.state is JobState.RUNNING
-    assert ("terminate", job.dir) in box.launcher.asked
-    box.run(2)
+    assert ("terminate", job.dir) in rig.launcher.asked
+    rig.run(2)
     job.finish("stopped")
     assert job.show().state is JobState.PAUSED
-    box.service.resume(job.id, ME)
-    box.run(1)
+    rig.service.resume(job.id, ME)
+    rig.run(1)
     assert job.show().state is JobState.RUNNING
 
 
-def test_a_job_that_will_not_end_is_killed(box: Box) -> None:
-    job = box.submit()
-    box.run(1)
+def test_a_job_that_will_not_end_is_killed(rig: Rig) -> None:
+    job = rig.submit()
+    rig.run(1)
     job.started()
-    box.service.cancel(job.id, ME)
-    box.run(box.config.launch.stop_s + 3)
-    assert ("kill", job.dir) in box.launcher.asked
+    rig.service.cancel(job.id, ME)
+    rig.run(rig.config.launch.stop_s + 3)
+    assert ("kill", job.dir) in rig.launcher.asked
     assert job.show().state is JobState.CANCELLED
 
 
-def test_only_the_owner_root_and_the_daemons_user_may_cancel(box: Box) -> None:
-    job = box.submit()
+def test_only_the_owner_root_and_the_daemons_user_may_cancel(rig: Rig) -> None:
+    job = rig.submit()
     stranger = Owner(uid=4242, gid=4242, pid=1, user="stranger")
     with pytest.raises(StateError, match="only root"):
-        box.service.cancel(job.id, stranger)
+        rig.service.cancel(job.id, stranger)
 
 
-def test_one_job_at_a_time_without_a_second_board(box: Box) -> None:
-    first, second = box.submit(), box.submit(spec("second"))
-    box.run(2)
+def test_one_job_at_a_time_without_a_second_board(rig: Rig) -> None:
+    first, second = rig.submit(), rig.submit(spec("second"))
+    rig.run(2)
     assert (first.show().state, second.show().state) == (JobState.RUNNING, JobState.QUEUED)
     first.started()
     for k in range(4):
         list(first.play(k))
     first.finish()
-    box.run(2)
+    rig.run(2)
     assert second.show().state is JobState.RUNNING
 
 
 def test_leases_are_renewed_while_the_daemon_lives(tmp_path: Path) -> None:
-    box = Box(tmp_path, extra={"plan": {"lease_s": 20}})
-    job = box.submit()
-    box.run(1)
+    rig = Rig(tmp_path, extra={"plan": {"lease_s": 20}})
+    job = rig.submit()
+    rig.run(1)
     job.started()
     job.ready(0)
-    box.run(1)
+    rig.run(1)
     first = job.control()
-    box.run(40)
+    rig.run(40)
     later = job.control()
     assert later["seq"] > first["seq"]
     assert later["lease"]["valid_until"] > first["lease"]["valid_until"]
@@ -184,14 +184,14 @@ def test_energy_is_charged_at_the_intensity_of_its_hour(tmp_path: Path) -> None:
     rows = [f"2026-01-{1 + h // 24:02}T{h % 24:02}:00:00Z,{g}" for h, g in enumerate(hours)]
     trace.write_text("datetime,g_per_kwh\n" + "\n".join(rows) + "\n")
     feed = {"provider": "replay", "file": str(trace), "hour_s": 20, "anchor": "2026-11-01T12:00:00Z"}
-    box = Box(tmp_path, extra={"feeds": [feed]})
-    box.run(100)
-    box.boss.flush()
-    charged = [(r["g_per_kwh"], r["energy_mj"]) for r in box.ledger.rows()]
+    rig = Rig(tmp_path, extra={"feeds": [feed]})
+    rig.run(100)
+    rig.boss.flush()
+    charged = [(r["g_per_kwh"], r["energy_mj"]) for r in rig.ledger.rows()]
     by_intensity = {g: sum(mj for h, mj in charged if h == g) for g in {g for g, _ in charged}}
     assert by_intensity[100.0] == pytest.approx(60 * 100_000, rel=0.02)
     assert by_intensity[500.0] == pytest.approx(40 * 100_000, rel=0.02)
-    assert all(r["time_compression"] == 180 for r in box.ledger.rows())
+    assert all(r["time_compression"] == 180 for r in rig.ledger.rows())
 
 
 def test_a_job_waits_for_a_cleaner_hour_and_goes_on(tmp_path: Path) -> None:
@@ -200,59 +200,63 @@ def test_a_job_waits_for_a_cleaner_hour_and_goes_on(tmp_path: Path) -> None:
     rows = [f"2026-01-{d:02}T{h:02}:00:00Z,{g},{g}" for d in (1, 2, 3) for h, g in enumerate(day)]
     trace.write_text("datetime,g_per_kwh,forecast_g_per_kwh\n" + "\n".join(rows) + "\n")
     feed = {"provider": "replay", "file": str(trace), "hour_s": 30, "anchor": "2026-11-01T12:00:00Z"}
-    box = Box(tmp_path, extra={"feeds": [feed], "zone": {"worst_g_per_kwh": 700}})
+    # 100 W in its first pass, 2 W while it waits through two minutes, then 100 W: waiting must be cheaper than training
+    quiet = "0,2\n6,100\n9,2\n125,100\n1862.5,100\n"
+    rig = Rig(tmp_path, watts=quiet, extra={"feeds": [feed], "zone": {"worst_g_per_kwh": 700}})
+    rig.run(5)
     clean_g = 4 * 10 * 2 * 100 / 3.6e6 * 60
-    job = box.submit(spec(budget_g=clean_g * 4, may_pause=True, deadline="1h"))
-    box.run(1)
+    job = rig.submit(spec(budget_g=clean_g * 4, may_pause=True, deadline="1h"))
+    rig.run(1)
     job.started()
+    rig.run(2)
     job.ready(0)
-    box.run(1)
+    rig.run(1)
     directive = job.control()
     assert directive["action"] == "wait", directive["reason"]
     job.say("waiting", k=0, step=0, until=directive["until"], reason=directive["reason"])
-    box.run(2)
+    rig.run(2)
     assert job.show().state is JobState.WAITING
     for _ in range(200):
-        box.run(1)
+        rig.run(1)
         if job.control()["action"] == "train":
             break
     assert job.control()["action"] == "train"
-    assert box.chain.reading_at(box.clock.now()).g_per_kwh == 60  # type: ignore[union-attr]
+    assert rig.chain.reading_at(rig.clock.now()).g_per_kwh == 60  # type: ignore[union-attr]
     job.say("resumed", k=0, step=0)
-    box.run(1)
+    rig.run(1)
     assert job.show().state is JobState.RUNNING
 
 
-def test_budget_share_becomes_grams_at_the_first_segment(box: Box) -> None:
-    job = box.submit(spec(budget_g=None, budget_share=0.7))
-    box.run(1)
+def test_budget_share_becomes_grams_at_the_first_segment(rig: Rig) -> None:
+    job = rig.submit(spec(budget_g=None, budget_share=0.7))
+    rig.run(1)
     assert job.show().budget_g is None
     job.started()
     job.ready(0)
-    box.run(1)
+    rig.run(1)
     budget = job.show().budget_g
     full_g = 4 * 10 * 2 * 100 / 3.6e6 * 400
     assert budget == pytest.approx(0.7 * full_g, rel=0.25), "overheads come on top of the steps"
     assert any(entry["kind"] == "budget" for entry in job.show().history)
 
 
-def test_a_full_disk_loses_no_energy(box: Box) -> None:
-    box.run(12)
-    append = box.ledger.append
+def test_a_full_disk_loses_no_energy(rig: Rig) -> None:
+    rig.run(12)
+    append = rig.ledger.append
     calls = []
 
     def refuse(rows: object) -> None:
         calls.append(rows)
         raise OSError("disk full")
 
-    box.ledger.append = refuse  # type: ignore[method-assign, assignment]
+    rig.ledger.append = refuse  # type: ignore[method-assign, assignment]
     for _ in range(25):
         with pytest.raises(OSError, match="disk full"):
-            box.run(1)
+            rig.run(1)
     assert calls
-    box.ledger.append = append  # type: ignore[method-assign]
-    box.run(12)
-    box.boss.flush()
-    rows = list(box.ledger.rows())
-    assert sum(r["energy_mj"] for r in rows) == box.metered_mj()
+    rig.ledger.append = append  # type: ignore[method-assign]
+    rig.run(12)
+    rig.boss.flush()
+    rows = list(rig.ledger.rows())
+    assert sum(r["energy_mj"] for r in rows) == rig.metered_mj()
     assert all(a["end_us"] == b["start_us"] for a, b in zip(rows, rows[1:], strict=False))

@@ -1,188 +1,314 @@
-"""A box in a test's hand: the real supervisor, ledger, chain and planner on a manual clock, jobs played by the test."""
+"""An in-memory box behind the API: a `Service` that keeps to the state table and the ownership rule, driven by a test.
 
+`serving` puts it on a real Unix socket; `cli` runs the real command against it in this process.
+"""
+
+import contextlib
+import io
 import json
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from carbonsched.clock import ManualClock
-from carbonsched.config import Config
-from carbonsched.feeds.build import build_chain
-from carbonsched.launch.replay import ReplayLauncher
-from carbonsched.ledger.ledger import Ledger
+from carbonsched.api.app import create_app
+from carbonsched.api.server import serve
+from carbonsched.api.service import ReportFormat
+from carbonsched.cli import main
+from carbonsched.errors import NotFoundError, StateError
 from carbonsched.model.base import rfc3339
-from carbonsched.model.job import JobSpec, Owner
-from carbonsched.model.view import JobDetail
-from carbonsched.power.build import build_meter
-from carbonsched.supervisor import Supervisor
-from carbonsched.supervisor.service import SupervisorService
+from carbonsched.model.grid import Basis, FeedStatus, ForecastPoint, GridNow, GridView, Kind
+from carbonsched.model.job import JobSpec, JobState, Owner, move
+from carbonsched.model.protocol import Directive, Lease
+from carbonsched.model.view import (
+    Acted,
+    AuditResult,
+    JobDetail,
+    JobList,
+    JobView,
+    SegmentView,
+    Submitted,
+    Version,
+)
 
-START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
-ME = Owner(uid=0, gid=0, pid=1, user="root")
-FRONTIER = [(0.4, 0.1), (0.5, 0.5), (0.6, 0.7), (0.8, 0.9), (1.0, 1.0)]
-
-
-def spec(name: str = "tiny", **carbon: Any) -> JobSpec:
-    carbon = {"budget_g": 100.0, "may_pause": False} | carbon
-    return JobSpec.parse(
-        {
-            "name": name,
-            "model": {"name_or_path": "m"},
-            "data": {"name_or_path": "d"},
-            "train": {"segment": 10, "max_steps": 40},
-            "carbon": {k: v for k, v in carbon.items() if v is not None},
-        }
-    )
+START = datetime(2026, 11, 22, 10, tzinfo=UTC)
+SPEC: dict[str, Any] = {
+    "name": "scitldr-smollm2",
+    "model": {"name_or_path": "HuggingFaceTB/SmolLM2-135M"},
+    "data": {"name_or_path": "allenai/scitldr"},
+    "carbon": {"budget_g": 120.0},
+}
+JOB_TOML = """\
+name = "scitldr-smollm2"
+[model]
+name_or_path = "HuggingFaceTB/SmolLM2-135M"
+[data]
+name_or_path = "allenai/scitldr"
+[carbon]
+budget_g = 120.0
+"""
 
 
 @dataclass
+class Entry:
+    id: str
+    spec: JobSpec
+    owner: Owner
+    state: JobState = JobState.QUEUED
+    reason: str = "waiting for a free slot"
+    segments_done: list[SegmentView] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
 class Box:
-    """100 W on one board; 3.6 MJ and 1 kWh are 10 hours of it."""
+    """Five segments a job, 20 g and 100 kJ each, at 200 g/kWh of a feed that is labelled synthetic."""
 
-    root: Path
-    clock: ManualClock = field(default_factory=lambda: ManualClock(START))
-    g_per_kwh: float = 400.0
-    extra: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, folder: Path, trainer_python: str = sys.executable) -> None:
+        self.folder = folder
+        self.trainer_python: str | None = trainer_python
+        self.entries: dict[str, Entry] = {}
+        self.lock = threading.RLock()
+        self.g_per_kwh: float | None = 200.0
+        self.estimated = False
+        self.broken: Exception | None = None
+        self.audit_result = AuditResult(ok=True, rows=7, first_bad=None)
 
-    def __post_init__(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        (self.root / "watts.csv").write_text("seconds,watts\n0,100\n3600,100\n")
-        feed = {
-            "provider": "static",
-            "g_per_kwh": self.g_per_kwh,
-            "basis": "average-lifecycle",
-            "source": "test",
+    # what the test does to it
+
+    def add(self, name: str = "job", uid: int | None = None, **parts: Any) -> Entry:
+        spec = JobSpec.parse(SPEC | {"name": name} | parts)
+        owner = Owner(uid=uid if uid is not None else 0, gid=0, user="alice")
+        return self.entries[self.submit(spec, owner).id]
+
+    def go(self, entry: Entry, state: JobState, reason: str = "as planned") -> None:
+        with self.lock:
+            entry.state = move(entry.id, entry.state, state)
+            entry.reason = reason
+            self._note(entry, "the daemon")
+
+    def segment(self, entry: Entry) -> None:
+        """One more segment is done."""
+        with self.lock:
+            k = len(entry.segments_done)
+            entry.segments_done.append(
+                SegmentView(
+                    k=k,
+                    start=START + timedelta(hours=k),
+                    end=START + timedelta(hours=k, minutes=50),
+                    rho_directed=0.6,
+                    rho_planned=0.597,
+                    rho_realised=0.595,
+                    flops=6e15,
+                    flops_full=1e16,
+                    steps=100,
+                    loss=2.5 - 0.1 * k,
+                    energy_j=1e5,
+                    spent_g=20.0,
+                    g_per_kwh=200.0,
+                    power_w=None if self.estimated else 320.0,
+                    price=0.01,
+                    reason="the budget binds",
+                    selected=("model.norm.weight", "model.layers.29.mlp.down_proj.weight"),
+                )
+            )
+
+    # what the API asks of it
+
+    def submit(self, spec: JobSpec, owner: Owner) -> Submitted:
+        with self.lock:
+            entry = Entry(f"{spec.name}-{len(self.entries):04x}", spec, owner)
+            self.entries[entry.id] = entry
+            self._note(entry, owner.user)
+            return Submitted(id=entry.id, state=entry.state)
+
+    def jobs(self) -> JobList:
+        if self.broken is not None:
+            raise self.broken
+        with self.lock:
+            return JobList(jobs=tuple(JobView(**self._view(entry)) for entry in self.entries.values()))
+
+    def show(self, job_id: str) -> JobDetail:
+        with self.lock:
+            entry = self._find(job_id)
+            directive = Directive(
+                seq=1,
+                k=len(entry.segments_done),
+                action="train",
+                rho=0.6,
+                lease=Lease(valid_until=START + timedelta(minutes=5), max_steps=50),
+                price=0.01,
+                reason="the budget binds: 100 g left for 5 segments",
+            )
+            return JobDetail(
+                **self._view(entry),
+                spec=entry.spec,
+                sha256="0" * 64,
+                directive=directive if entry.state.live else None,
+                segments_done=tuple(entry.segments_done),
+                validation=(
+                    {
+                        "event": "evaluated",
+                        "at": rfc3339(START),
+                        "when": "before",
+                        "step": 0,
+                        "loss": 3.21,
+                        "samples": 64,
+                        "tokens": 900,
+                        "seconds": 2.0,
+                        "metrics": {},
+                    },
+                ),
+                history=tuple(entry.history),
+            )
+
+    def cancel(self, job_id: str, actor: Owner) -> Acted:
+        return self._act(job_id, actor, JobState.CANCELLED)
+
+    def pause(self, job_id: str, actor: Owner) -> Acted:
+        return self._act(job_id, actor, JobState.PAUSED)
+
+    def resume(self, job_id: str, actor: Owner) -> Acted:
+        return self._act(job_id, actor, JobState.QUEUED)
+
+    def grid(self, hours: float) -> GridView:
+        known = self.g_per_kwh is not None
+        return GridView(
+            now=GridNow(
+                g_per_kwh=self.g_per_kwh,
+                kind=Kind.ACTUAL if known else None,
+                provider="replay" if known else None,
+                zone="DE",
+                basis=Basis.AVERAGE_LIFECYCLE,
+                start=START if known else None,
+                end=START + timedelta(hours=1) if known else None,
+                fetched_at=START if known else None,
+                note="synthetic",
+                reason=None if known else "every feed failed",
+            ),
+            forecast=tuple(
+                ForecastPoint(
+                    start=START + timedelta(hours=h),
+                    end=START + timedelta(hours=h + 1),
+                    g_per_kwh=200.0 + 10 * h,
+                    low=180.0,
+                )
+                for h in range(int(hours))
+            ),
+            feeds=(FeedStatus(name="replay", state="ok", last_success=START, error=None),),
+        )
+
+    def log_path(self, job_id: str) -> Path:
+        self._find(job_id)
+        return self.folder / f"{job_id}.log"
+
+    def render_report(
+        self, job_id: str | None, start: datetime | None, end: datetime | None, form: ReportFormat
+    ) -> tuple[str, str]:
+        if job_id is not None:
+            self._find(job_id)
+        asked = {
+            "job": job_id,
+            "start": start and rfc3339(start),
+            "end": end and rfc3339(end),
+            "format": form,
         }
-        self.config = Config.parse(
+        if form == "json":
+            return json.dumps(asked), "application/json"
+        return f"{','.join(asked)}\r\n{','.join(str(value) for value in asked.values())}\r\n", "text/csv"
+
+    def audit(self) -> AuditResult:
+        return self.audit_result
+
+    def version(self) -> Version:
+        return Version(version="0.1.0", python="3.11.4", trainer_python=self.trainer_python, pid=1)
+
+    def _act(self, job_id: str, actor: Owner, state: JobState) -> Acted:
+        with self.lock:
+            entry = self._find(job_id)
+            if actor.uid not in (0, entry.owner.uid):
+                raise StateError(f"only {entry.owner.user} or root may do this, you are {actor.user}")
+            entry.state = move(job_id, entry.state, state)
+            entry.reason = f"{state} by {actor.user}"
+            self._note(entry, actor.user)
+            return Acted(id=job_id, state=entry.state, reason=entry.reason)
+
+    def _find(self, job_id: str) -> Entry:
+        try:
+            return self.entries[job_id]
+        except KeyError as e:
+            raise NotFoundError(f"there is no job {job_id}; carbonsched ps lists them") from e
+
+    def _note(self, entry: Entry, actor: str) -> None:
+        entry.history.append(
             {
-                "state_dir": str(self.root / "state"),
-                "feeds": [feed],
-                "power": {"gpu": "replay", "host": "none", "replay_file": str(self.root / "watts.csv")},
-                "ledger": {"row_s": 10},
-                **self.extra,
+                "at": rfc3339(START),
+                "kind": "state",
+                "actor": actor,
+                "state": entry.state.value,
+                "reason": entry.reason,
             }
         )
-        (self.root / "state" / "jobs").mkdir(parents=True, exist_ok=True)
-        self.launcher = ReplayLauncher(self.clock)
-        self.boot()
 
-    def boot(self) -> None:
-        """A new daemon process on the same state."""
-        self.ledger = Ledger.open(self.config.ledger_url)
-        self.chain = build_chain(self.config, self.clock, self.config.state)
-        self.meter = build_meter(self.config.power, self.clock)
-        self.chain.poll_due()
-        self.boss = Supervisor(self.config, self.ledger, self.chain, self.meter, self.launcher, self.clock)
-        self.service = SupervisorService(self.boss)
-        self.boss.start()
-
-    def die(self) -> None:
-        """As by kill -9: nothing is flushed."""
-        self.ledger.close()
-
-    def run(self, seconds: float) -> None:
-        """Tick once a second."""
-        for _ in range(round(seconds)):
-            self.clock.advance(1.0)
-            self.chain.poll_due()
-            self.boss.tick()
-
-    def submit(self, job: JobSpec | None = None) -> "Played":
-        job_id = self.service.submit(job or spec(), ME).id
-        return Played(self, job_id)
-
-    def energy(self) -> dict[str, int]:
-        """Account → millijoules in the ledger, all rows."""
-        found: dict[str, int] = {}
-        for row in self.ledger.rows():
-            found[row["account"]] = found.get(row["account"], 0) + (row["energy_mj"] or 0)
-        return found
-
-    def metered_mj(self) -> int:
-        """What the board's counter went up by between the first and the last row."""
-        rows = list(self.ledger.rows())
-        return int(rows[-1]["counter_end_mj"] - rows[0]["counter_start_mj"])
+    def _view(self, entry: Entry) -> dict[str, Any]:
+        done = entry.segments_done
+        live = entry.state.live
+        return {
+            "id": entry.id,
+            "name": entry.spec.name,
+            "owner": entry.owner.user,
+            "state": entry.state,
+            "reason": entry.reason,
+            "segment": len(done) if live else None,
+            "segments": 5 if live or done else None,
+            "step": 100 * len(done) if done else None,
+            "steps": 500 if done else None,
+            "rho": 0.6 if live else None,
+            "spent_g": sum(segment.spent_g for segment in done),
+            "budget_g": entry.spec.carbon.budget_g,
+            "energy_j": sum(segment.energy_j for segment in done),
+            "estimated": self.estimated,
+            "power_w": 321.5 if live and not self.estimated else None,
+            "loss": done[-1].loss if done else None,
+            "boards": ("GPU-0",) if live else (),
+            "submitted_at": START,
+            "eta_s": 3600.0 * (5 - len(done)) if live else None,
+        }
 
 
-@dataclass
-class Played:
-    """One job, whose trainer is the test."""
+@contextlib.contextmanager
+def serving(box: Box, socket: Path) -> Iterator[Path]:
+    server = serve(create_app(box), socket)
+    server.start()
+    try:
+        yield socket
+    finally:
+        server.stop()
 
-    box: Box
-    id: str
-    steps: int = 40
-    segment: int = 10
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
 
     @property
-    def dir(self) -> Path:
-        return self.box.boss.job_dir(self.id)
+    def doc(self) -> Any:
+        """stdout as the one JSON document it must be."""
+        return json.loads(self.out)
 
-    def show(self) -> JobDetail:
-        return self.box.service.show(self.id)
 
-    def say(self, event: str, **fields: Any) -> None:
-        line = json.dumps({"at": rfc3339(self.box.clock.now()), "event": event, **fields})
-        with (self.dir / "events.jsonl").open("a") as file:
-            file.write(line + "\n")
-
-    def control(self) -> dict[str, Any]:
-        return json.loads((self.dir / "control.json").read_text())  # type: ignore[no-any-return]
-
-    def started(self, first_step: int = 0) -> None:
-        n = -(-self.steps // self.segment)
-        self.say("started", pid=1, segments=n, steps=self.steps, first_step=first_step, params=1000, device="cpu")
-
-    def ready(self, k: int) -> None:
-        self.say(
-            "segment_ready",
-            k=k,
-            segments=self.steps // self.segment,
-            first_step=k * self.segment,
-            steps=self.segment,
-            steps_left=self.steps - k * self.segment,
-            importance_batches=1,
-            frontier=[{"rho": r, "importance": i} for r, i in FRONTIER],
-            flops_full=1e12,
-            rho_floor=0.4,
-            seconds_per_step=2.0,
-            importance_seconds=1.0,
-        )
-
-    def done(self, k: int, rho: float, seconds: float) -> None:
-        self.say(
-            "segment_done",
-            k=k,
-            first_step=k * self.segment,
-            steps=self.segment,
-            rho_directed=rho,
-            rho_planned=rho,
-            rho_realised=rho,
-            flops=rho * 1e12,
-            flops_full=1e12,
-            loss=2.0 - 0.1 * k,
-            seconds=seconds,
-            importance_seconds=1.0,
-            selection_seconds=0.1,
-            selected=["a"],
-            directive_seq=self.control()["seq"],
-        )
-
-    def play(self, k: int) -> Iterator[float]:
-        """One segment, as long as its ρ says; yields the ρ it was directed."""
-        self.ready(k)
-        self.box.run(1)
-        directive = self.control()
-        assert directive["k"] == k
-        assert directive["action"] == "train", directive["reason"]
-        yield directive["rho"]
-        seconds = round(self.segment * 2 * directive["rho"])
-        self.box.run(seconds)
-        self.done(k, directive["rho"], float(seconds))
-        self.box.run(1)
-
-    def finish(self, reason: str = "done") -> None:
-        self.say("finished", step=self.steps, reason=reason)
-        self.box.launcher.end(self.dir)
-        self.box.run(1)
+def cli(*argv: object, socket: Path | None = None) -> Ran:
+    """`carbonsched ARGV…` in this process, as from a pipe."""
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8", newline=""), io.StringIO()
+    words = [str(word) for word in argv]
+    if socket is not None:
+        words += ["--socket", str(socket)]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    out.flush()
+    raw = out.buffer
+    assert isinstance(raw, io.BytesIO)
+    return Ran(code, raw.getvalue().decode(), err.getvalue())

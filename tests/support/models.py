@@ -98,7 +98,7 @@ def word_data(folder: Path, *, train: int = 32, validation: int = 8) -> Path:
     return folder
 
 
-def tiny_spec(model: Path, data: Path, **parts: dict[str, Any]) -> dict[str, Any]:
+def tiny_spec(model: Path, data: Path, /, **parts: dict[str, Any]) -> dict[str, Any]:
     """JOB.toml's content: three epochs, a segment each, seconds of work. `parts` update `train`, `carbon`, …"""
     spec: dict[str, Any] = {
         "name": "tiny",

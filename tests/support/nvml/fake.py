@@ -13,7 +13,9 @@ def build_fake_nvml(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / "libnvidia-ml.so.1"
     subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(library), str(SOURCE)], check=True, timeout=60
+        ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(library), str(SOURCE)],
+        check=True,
+        timeout=60,
     )
     return folder
 

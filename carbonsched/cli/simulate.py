@@ -1,0 +1,227 @@
+"""`carbonsched simulate`: what a policy would have made of a budget on a trace of the grid. Needs no daemon."""
+
+import itertools
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from carbonsched.cli.options import Debug, Json, Socket
+
+if TYPE_CHECKING:
+    from carbonsched.model.job import JobSpec
+    from carbonsched.plan.simulate import Grid, SimResult
+
+FIXED_SHARE = 1 / 3
+"""c0 where nothing better is known: the forward pass (DESIGN 4)."""
+RHO_MIN = 0.4
+_HOW = "Energy and time of a segment"
+_JOB = "The job"
+
+
+def simulate(
+    trace: Annotated[Path, typer.Option("--trace", metavar="CSV", help="datetime,g_per_kwh[,forecast_g_per_kwh], UTC.")],
+    start: Annotated[str, typer.Option("--start", metavar="TIME", help="Within the trace, e.g. 2022-03-01T00:00:00Z.")],
+    job: Annotated[Path | None, typer.Option("--job", metavar="JOB.toml", help="Take segments, budget, deadline and bounds from here.", rich_help_panel=_JOB)] = None,
+    segments: Annotated[int | None, typer.Option("--segments", metavar="N", help="How many segments.", rich_help_panel=_JOB)] = None,
+    budget_g: Annotated[float | None, typer.Option("--budget-g", metavar="G", help="Grams the job may emit.", rich_help_panel=_JOB)] = None,
+    deadline_hours: Annotated[float | None, typer.Option("--deadline-hours", metavar="H", help="After the start.", rich_help_panel=_JOB)] = None,
+    rho_min: Annotated[float | None, typer.Option("--rho-min", metavar="a", help="Default: the job's, else 0.4.", rich_help_panel=_JOB)] = None,
+    rho_max: Annotated[float | None, typer.Option("--rho-max", metavar="b", help="Default: the job's, else 1.", rich_help_panel=_JOB)] = None,
+    no_pause: Annotated[bool, typer.Option("--no-pause", help="Segments follow each other in slots of fixed length.", rich_help_panel=_JOB)] = False,
+    segment_kwh: Annotated[float | None, typer.Option("--segment-kwh", metavar="X", help="Of one segment at ρ = 1.", rich_help_panel=_HOW)] = None,
+    segment_hours: Annotated[float | None, typer.Option("--segment-hours", metavar="Y", help="Of one segment at ρ = 1.", rich_help_panel=_HOW)] = None,
+    fixed_share: Annotated[float, typer.Option("--fixed-share", metavar="c0", help="Share of it that does not depend on ρ.", rich_help_panel=_HOW)] = FIXED_SHARE,
+    flops_per_s: Annotated[float, typer.Option("--flops-per-s", metavar="F", help="With --job and no --segment-hours: what the board sustains.", rich_help_panel=_HOW)] = 1e14,
+    watts: Annotated[float, typer.Option("--watts", metavar="W", help="With --job and no --segment-kwh: what it draws meanwhile.", rich_help_panel=_HOW)] = 400.0,
+    pue: Annotated[float, typer.Option("--pue", metavar="P", min=1.0, help="Power usage effectiveness.", rich_help_panel=_HOW)] = 1.0,
+    policy: Annotated[Literal["mpc", "constant", "dual", "threshold", "full", "oracle"], typer.Option("--policy", help="Who decides.")] = "mpc",
+    forecast: Annotated[Literal["perfect", "persistence", "column"], typer.Option("--forecast", help="What it knows of the hours to come.")] = "persistence",
+    gain: Annotated[str, typer.Option("--gain", metavar="linear|FRONTIER.json", help="What ρ is worth.")] = "linear",
+    python: Annotated[str, typer.Option("--python", metavar="EXE", help="With --job: interpreter that has the trainer.", show_default=False)] = sys.executable,
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    """Run a job against a recorded trace, with the planner and the guard the daemon uses.
+
+    At every time the planner knows the rows up to then, and of what lies ahead what --forecast says. Give the job by
+    --job, or by --segments with --segment-kwh, --segment-hours and --budget-g; options win over the job file.
+    """
+    from carbonsched.cli.output import emit
+    from carbonsched.errors import InputError
+    from carbonsched.feeds.trace import read_trace
+    from carbonsched.plan import simulate as sim
+
+    rows = read_trace(trace)
+    grid = sim.Grid(rows.times, rows.g_per_kwh, rows.forecast)
+    begin = _time(start)
+    from_file = _read_job(job, python) if job is not None else _Job()
+    n = segments if segments is not None else from_file.segments
+    hours = segment_hours
+    if hours is None and from_file.segment_flops is not None:
+        hours = from_file.segment_flops / flops_per_s / 3600.0
+        print(
+            f"carbonsched: note: assumes {flops_per_s:g} FLOP/s (--flops-per-s, --segment-hours)",
+            file=sys.stderr,
+        )
+    kwh = segment_kwh
+    if kwh is None and from_file.segment_flops is not None and hours is not None:
+        kwh = watts * hours / 1000.0
+        print(f"carbonsched: note: assumes {watts:g} W (--watts, --segment-kwh)", file=sys.stderr)
+    if n is None or hours is None or kwh is None:
+        missing = "--segments" if n is None else "--segment-hours" if hours is None else "--segment-kwh"
+        raise InputError(missing, "is missing", "give it, or --job JOB.toml")
+    budget = budget_g if budget_g is not None else from_file.budget_g
+    if budget is None and from_file.budget_share is not None:
+        mean = _mean(grid, begin, hours * n)
+        budget = from_file.budget_share * kwh * n * mean * pue
+    if budget is None:
+        raise InputError("--budget-g", "is missing", "give the grams the job may emit")
+    result = sim.simulate(
+        sim.SimRequest(
+            grid=grid,
+            start=begin,
+            segments=n,
+            segment_kwh=kwh,
+            segment_hours=hours,
+            fixed_share=fixed_share,
+            budget_g=budget,
+            policy=policy,
+            forecast=forecast,
+            frontier=_gain(gain),
+            rho_min=rho_min if rho_min is not None else from_file.rho_min or RHO_MIN,
+            rho_max=rho_max if rho_max is not None else from_file.rho_max,
+            may_pause=from_file.may_pause and not no_pause,
+            deadline_hours=deadline_hours if deadline_hours is not None else from_file.deadline_hours,
+            pue=pue,
+        )
+    )
+    if json:
+        emit(result)
+    else:
+        _print(result)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What a job file says of a simulation; nothing where there is none."""
+
+    segments: int | None = None
+    segment_flops: float | None = None
+    budget_g: float | None = None
+    budget_share: float | None = None
+    deadline_hours: float | None = None
+    rho_min: float | None = None
+    rho_max: float = 1.0
+    may_pause: bool = True
+
+
+def _read_job(path: Path, python: str) -> _Job:
+    from carbonsched.cli import jobfile
+    from carbonsched.cli.check import check
+
+    spec: JobSpec = jobfile.read(path)
+    checked = check(spec, python)
+    carbon = spec.carbon
+    return _Job(
+        segments=checked.segments,
+        segment_flops=checked.step_flops_full * checked.steps / checked.segments,
+        budget_g=carbon.budget_g,
+        budget_share=carbon.budget_share,
+        deadline_hours=None if carbon.deadline is None else carbon.deadline / 3600.0,
+        rho_min=max(carbon.rho_min or 0.0, checked.rho_floor),
+        rho_max=max(carbon.rho_max, checked.rho_floor),
+        may_pause=carbon.may_pause,
+    )
+
+
+def _time(text: str) -> datetime:
+    from pydantic import TypeAdapter, ValidationError
+
+    from carbonsched.errors import InputError
+    from carbonsched.model.base import UtcTime
+
+    adapter: TypeAdapter[UtcTime] = TypeAdapter(UtcTime)
+    try:
+        return adapter.validate_python(text)
+    except ValidationError as e:
+        raise InputError("--start", f"{text!r} is not a time", "write it like 2022-03-01T00:00:00Z") from e
+
+
+def _mean(grid: "Grid", start: datetime, hours: float) -> float:
+    """Intensity over the hours that full fine-tuning would take, g/kWh."""
+    first = max(grid.row(start.timestamp()), 0)
+    last = grid.row(start.timestamp() + hours * 3600.0)
+    return float(grid.g[first : last + 1].mean())
+
+
+def _gain(text: str) -> tuple[tuple[float, float], ...]:
+    from carbonsched.errors import InputError
+    from carbonsched.model.profile import FrontierDoc
+    from carbonsched.plan.simulate import LINEAR
+
+    if text == "linear":
+        return LINEAR
+    try:
+        raw = Path(text).read_bytes()
+    except OSError as e:
+        raise InputError(
+            "--gain", f"{text} cannot be read: {e.strerror}", "give linear or a FRONTIER.json"
+        ) from e
+    try:
+        points = FrontierDoc.model_validate_json(raw).frontier
+    except ValueError as e:
+        raise InputError(
+            "--gain", f"{text} is no frontier", 'write {"frontier": [{"rho": 0.4, "importance": 1.2}, …]}'
+        ) from e
+    rising = all(a.rho < b.rho and a.importance <= b.importance for a, b in itertools.pairwise(points))
+    if not points or not rising or points[0].rho < 0 or points[-1].rho > 1:
+        raise InputError(
+            "--gain", f"{text} is not a rising curve over ρ in 0..1", "sort it by rho, each once"
+        )
+    return tuple((point.rho, point.importance) for point in points)
+
+
+def _print(result: "SimResult") -> None:
+    from carbonsched.cli import output as o
+
+    out = o.console()
+    facts = o.table("key", "value", wrap=("value",))
+    facts.show_header = False
+    oracle = ""
+    if result.oracle_gain:
+        oracle = f", {100 * result.gain / result.oracle_gain:.1f}% of the oracle's {result.oracle_gain:.4f}"
+    for key, value in (
+        ("Policy", f"{result.policy}, forecast {result.forecast}"),
+        (
+            "Spent",
+            f"{o.figure(result.spent_g, digits=4)} g of {o.figure(result.budget_g, digits=4)} g "
+            f"(floor {o.figure(result.floor_g)} g, full {o.figure(result.full_g)} g)",
+        ),
+        ("FLOPs", f"{result.flops_ratio:.4f} of full fine-tuning"),
+        ("Gain", f"{result.gain:.4f} of full fine-tuning{oracle}"),
+        (
+            "Savings",
+            f"{o.figure(result.flops_effect_g)} g by fewer FLOPs, {o.figure(result.timing_effect_g)} g by timing",
+        ),
+        ("Finished", o.moment(result.finished_at) if result.finished else "no"),
+        ("Waits", str(result.waits)),
+        ("Why", result.reason),
+    ):
+        facts.add_row(key, value)
+    out.print(facts)
+    out.print()
+    rows = o.table("SEG", "START", "END", "ρ", "g", right=("SEG", "ρ", "g"))
+    for segment in result.segments:
+        rows.add_row(
+            str(segment.k + 1),
+            o.moment(segment.start),
+            o.moment(segment.end),
+            o.rho(segment.rho),
+            o.figure(segment.spent_g, digits=4),
+        )
+    out.print(rows)

@@ -1,0 +1,439 @@
+"""`carbonsched simulate`: a job run against a trace of the grid by the very planner and guard of the daemon.
+
+Pure: the trace comes in as arrays, the result is a document. At any time t the planner sees the rows with datetime ≤ t
+and, of what lies ahead, what the chosen forecast says: `perfect` the trace itself, `column` the trace's forecast
+column (taken as issued for all its rows), `persistence` the past. A segment runs tick by tick under `guard.must_stop`;
+the tick at which it would stop is computed, not looped for.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import numpy as np
+
+from carbonsched.errors import InputError
+from carbonsched.model.base import Doc, UtcTime
+from carbonsched.plan import forecast, guard
+from carbonsched.plan.blend import NOTHING_SAID, Blend, Past, Said
+from carbonsched.plan.planner import solve
+from carbonsched.plan.policies import Memory, Policy, decide
+from carbonsched.plan.problem import EnergyModel, Plan, Problem, Segment, Slot
+from carbonsched.plan.track import Floats, Horizon, Track
+from carbonsched.units import J_PER_KWH, grams
+
+Knows = Literal["perfect", "persistence", "column"]
+LINEAR = ((0.0, 0.0), (1.0, 1.0))
+
+_HISTORY_S = 29 * 86_400.0
+_LATELY_S = 7 * 86_400.0
+_DAY_S = 86_400.0
+_LONGEST_WAIT_S = 4 * 3600.0
+"""A wait is looked at again after this long: the forecast may have changed."""
+
+
+class Grid:
+    """A trace as arrays of seconds; made once and used for many runs."""
+
+    def __init__(
+        self,
+        times: Sequence[datetime],
+        g_per_kwh: Sequence[float],
+        said: Sequence[float | None] | None = None,
+    ) -> None:
+        if len(times) < 2:
+            raise InputError("trace", f"holds {len(times)} rows", "a trace needs two or more")
+        self.at: Floats = np.array([t.timestamp() for t in times])
+        self.g: Floats = np.array(g_per_kwh, dtype=float)
+        self.said: Floats | None = (
+            None if said is None else np.array([math.nan if v is None else v for v in said], dtype=float)
+        )
+        self.step_s = float(np.median(np.diff(self.at)))
+        self.end = float(self.at[-1]) + self.step_s
+        self.edges: Floats = np.append(self.at, self.end)
+
+    def row(self, at: float) -> int:
+        """Index of the row that holds at a time (epoch seconds)."""
+        return bisect_right(self.at, at) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SimRequest:
+    """One run. kWh and hours of a segment are those at ρ = 1 (DESIGN 5)."""
+
+    grid: Grid
+    start: datetime
+    segments: int
+    segment_kwh: float
+    segment_hours: float
+    fixed_share: float
+    """c0 of E(ρ) = kWh·(c0 + (1−c0)·ρ)."""
+    budget_g: float
+    policy: Policy = "mpc"
+    forecast: Knows = "persistence"
+    frontier: tuple[tuple[float, float], ...] = LINEAR
+    rho_min: float = 0.4
+    rho_max: float = 1.0
+    may_pause: bool = True
+    deadline_hours: float | None = None
+    time_follows_rho: bool | None = None
+    """Whether a segment's hours shrink with ρ as its energy does; None: yes, but fixed slots where nothing may pause."""
+    pue: float = 1.0
+    worst_g_per_kwh: float | None = None
+    """None: 1000 g/kWh or the dirtiest hour of the trace, whichever is more."""
+    tick_s: float = 1.0
+    reserve_j: float = 0.0
+    idle_w: float = 0.0
+    switch_j: float = 0.0
+    quantile: float = 0.95
+    horizon_s: float = 14 * _DAY_S
+    """How far ahead the planner looks; later segments are reckoned at the mean of that."""
+    sigma: float = 0.0
+    """What the planner takes as the relative sd of a segment's joules."""
+    power_factor: tuple[float, ...] = ()
+    """What segment k really draws over what the model says, in turn; none: exactly that."""
+    oracle: bool = True
+    """Whether to solve the oracle too, for `oracle_gain`."""
+
+
+class SimSegment(Doc):
+    k: int
+    start: UtcTime
+    end: UtcTime
+    rho: float
+    spent_g: float
+    done: float = 1.0
+    """Share of the segment's steps that were run: below 1 only where the budget ended it."""
+
+
+class SimResult(Doc):
+    """What `carbonsched simulate --json` prints."""
+
+    policy: Policy
+    forecast: Knows
+    spent_g: float
+    budget_g: float
+    floor_g: float
+    """All segments at the lowest ρ, back to back from the start, at the real intensity."""
+    full_g: float
+    """The same at the highest ρ."""
+    flops_ratio: float
+    """Σ ρ over all segments, what was not run counting 0."""
+    gain: float
+    """Share of full fine-tuning's gain by the frontier given; for linear gain the FLOPs ratio."""
+    oracle_gain: float | None
+    """Of the plan with perfect knowledge: exact for fixed slots and concave gain, else within `oracle_gap`."""
+    oracle_gap: float | None
+    """Duality gap of the oracle's plan as a share of its bound."""
+    finished: bool
+    finished_at: UtcTime | None
+    """None: not all segments were done."""
+    missed_deadline_s: float = 0.0
+    waits: int = 0
+    reason: str
+    """Why it ended, and what the last plan said."""
+    flops_effect_g: float
+    """Saved by doing fewer FLOPs: full fine-tuning in the same hours, less what was spent."""
+    timing_effect_g: float
+    """Saved by the hours chosen: the same energy at the mean intensity from start to end or deadline, less what was
+    spent. Negative: the hours were dirtier than the mean."""
+    segments: tuple[SimSegment, ...]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One simulation under way; `t` and all times are epoch seconds."""
+
+    request: SimRequest
+    energy: EnergyModel
+    worst: float
+    reserve_g: float
+    t: float
+    t0: float
+    deadline: float | None
+    real: Horizon
+    """The trace from the start, in seconds since it."""
+    spent_g: float = 0.0
+    waiting: bool = False
+    blend: Blend | None = None
+    learned_at: float = -math.inf
+
+    def grams_between(self, joules: float, start: float, end: float) -> float:
+        a, b = np.array([start - self.t0]), np.array([end - self.t0])
+        return grams(joules, float(self.real.between(a, b)[0]), self.request.pue)
+
+
+def simulate(request: SimRequest) -> SimResult:
+    """Run one job. Raises InputError where the trace does not cover it or a number cannot be."""
+    run = _begin(request)
+    oracle: Plan | None = None
+    if request.oracle or request.policy == "oracle":
+        oracle = solve(_problem(run, _ahead(run, "perfect"), 0))
+    segments, reason, waits = _loop(run, oracle)
+    return _result(run, segments, reason, waits, oracle)
+
+
+def _begin(request: SimRequest) -> _Run:
+    grid, start = request.grid, request.start.timestamp()
+    _check(request)
+    last = start + request.segments * request.segment_hours * 3600.0
+    deadline = None
+    if request.deadline_hours is not None:
+        deadline = start + request.deadline_hours * 3600.0
+        last = max(last, deadline)
+    if start < grid.at[0] or last > grid.end + 1e-6:
+        raise InputError(
+            "--start",
+            f"the trace covers {_utc(float(grid.at[0]))} to {_utc(grid.end)}, the job needs {_utc(start)} to {_utc(last)}",
+            "choose another start, fewer segments or an earlier deadline",
+        )
+    follows = request.time_follows_rho if request.time_follows_rho is not None else request.may_pause
+    joules, lasts = request.segment_kwh * J_PER_KWH, request.segment_hours * 3600.0
+    energy = EnergyModel(
+        joules_full=joules,
+        joules_c0=request.fixed_share,
+        seconds_full=lasts,
+        seconds_c0=request.fixed_share if follows else 1.0,
+        sigma=request.sigma,
+        watts_high=joules / lasts * max((1.0, *request.power_factor)),
+        slope_known=True,
+    )
+    worst = request.worst_g_per_kwh or max(1000.0, float(grid.g.max()))
+    reserve = guard.reserve_g(request.reserve_j + energy.watts_high * request.tick_s, worst, request.pue)
+    first = grid.row(start)
+    stop = min(len(grid.at), grid.row(last) + 2 + math.ceil(_LATELY_S / grid.step_s))
+    edges = grid.edges[first : stop + 1] - start
+    real = Horizon(
+        tuple(
+            Slot(float(a), float(b), float(v), float(v))
+            for a, b, v in zip(edges[:-1], edges[1:], grid.g[first:stop], strict=True)
+        )
+    )
+    return _Run(request, energy, worst, reserve, start, start, deadline, real)
+
+
+def _check(request: SimRequest) -> None:
+    for name, value in (
+        ("--segments", request.segments),
+        ("--segment-kwh", request.segment_kwh),
+        ("--segment-hours", request.segment_hours),
+        ("--budget-g", request.budget_g),
+    ):
+        if not value > 0 or not math.isfinite(value):
+            raise InputError(name, f"must be above 0, is {value}", "give a positive number")
+    if not 0 <= request.fixed_share <= 1:
+        raise InputError("--fixed-share", f"must lie in 0..1, is {request.fixed_share}", "give c0, e.g. 0.2")
+    if not 0 < request.rho_min <= request.rho_max <= 1:
+        raise InputError(
+            "--rho-min",
+            f"0 < rho-min <= rho-max <= 1 does not hold for {request.rho_min} and {request.rho_max}",
+            "give e.g. --rho-min 0.4 --rho-max 1",
+        )
+    if request.forecast == "column" and request.grid.said is None:
+        raise InputError(
+            "--forecast",
+            "the trace has no forecast_g_per_kwh column",
+            "use --forecast persistence or another trace",
+        )
+
+
+def _loop(run: _Run, oracle: Plan | None) -> tuple[list[SimSegment], str, int]:
+    request = run.request
+    memory = Memory()
+    done: list[SimSegment] = []
+    reason, waits = "", 0
+    placed = {p.k: p for p in oracle.placed} if oracle is not None and request.policy == "oracle" else None
+    while len(done) < request.segments:
+        k = len(done)
+        if placed is not None:
+            if k not in placed:
+                return done, oracle.reason if oracle else "", waits
+            if placed[k].start_s > run.t - run.t0 + 1e-6:
+                waits += 1
+                _pause(run, run.t0 + placed[k].start_s)
+            rho, reason = placed[k].rho, "oracle"
+        else:
+            problem = _problem(run, _ahead(run, request.forecast), k)
+            step = decide(request.policy, problem, memory, _lately(run) if request.policy == "dual" else ())
+            reason = step.reason
+            if step.action == "stop":
+                return done, reason, waits
+            if step.action == "wait":
+                waits += not run.waiting
+                _pause(run, run.t + min(max(step.wait_s, 1.0), _LONGEST_WAIT_S))
+                continue
+            rho = step.rho
+        before = run.spent_g
+        done.append(_train(run, k, rho))
+        memory.spent_g = run.spent_g - before
+        if done[-1].done < 1.0 - 1e-12:
+            return done, f"stop: the next tick could pass the budget; {reason}", waits
+    return done, reason, waits
+
+
+def _pause(run: _Run, until: float) -> None:
+    """Idle until then; the switch is charged once, at the start of a wait."""
+    joules = run.request.idle_w * (until - run.t) + (0.0 if run.waiting else run.request.switch_j)
+    run.spent_g += run.grams_between(joules, run.t, until)
+    run.t, run.waiting = until, True
+
+
+def _train(run: _Run, k: int, rho: float) -> SimSegment:
+    """Run segment k; ends early at the first tick boundary at which `must_stop` says so."""
+    request, energy = run.request, run.energy
+    factor = request.power_factor[k % len(request.power_factor)] if request.power_factor else 1.0
+    lasts = energy.seconds(rho, 1)
+    joules = energy.joules(rho, 1) * factor
+    start, end, share = run.t, run.t + lasts, 1.0
+    # must_stop holds as soon as spent passes budget − reserve, where the reserve has the tick at worst in it
+    limit = request.budget_g - run.reserve_g
+    spent = run.grams_between(joules, start, end)
+    if run.spent_g + spent > limit * (1 + 1e-9):
+        ticks, low = math.ceil(lasts / request.tick_s), 0
+        while ticks - low > 1:
+            middle = (low + ticks) // 2
+            part = min(middle * request.tick_s, lasts)
+            used = run.grams_between(joules * part / lasts, start, start + part)
+            low, ticks = (middle, ticks) if run.spent_g + used <= limit else (low, middle)
+        # the tick that began while all was still well is run to its end, then the stop is seen
+        part = min((low + 1) * request.tick_s, lasts) if run.spent_g <= limit else 0.0
+        share, end = part / lasts, start + part
+        spent = run.grams_between(joules * share, start, end) if part > 0 else 0.0
+    run.spent_g += spent
+    run.t, run.waiting = end, False
+    return SimSegment(k=k, start=_utc(start), end=_utc(end), rho=rho, spent_g=spent, done=share)
+
+
+def _problem(run: _Run, slots: tuple[Slot, ...], k: int) -> Problem:
+    request = run.request
+    return Problem(
+        segments=tuple(Segment(i, 1, request.frontier) for i in range(k, request.segments)),
+        slots=slots,
+        energy=run.energy,
+        budget_g=request.budget_g - run.spent_g,
+        rho_min=request.rho_min,
+        rho_max=request.rho_max,
+        pue=request.pue,
+        deadline_s=None if run.deadline is None else run.deadline - run.t,
+        may_pause=request.may_pause,
+        idle_w=request.idle_w,
+        switch_j=request.switch_j,
+        worst_g_per_kwh=run.worst,
+        waiting=run.waiting,
+        begun=k > 0,
+        reserve_g=run.reserve_g,
+    )
+
+
+def _ahead(run: _Run, knows: Knows) -> tuple[Slot, ...]:
+    """The slots from now on, from what may be known at `run.t`."""
+    request, grid, now = run.request, run.request.grid, run.t
+    left = request.segments * request.segment_hours * 3600.0
+    if run.deadline is not None:
+        left = max(left, run.deadline - run.t0)
+    elif request.may_pause:
+        left = 2 * left + _DAY_S
+    horizon = max(min(left - (now - run.t0), request.horizon_s), 2 * grid.step_s)
+    if knows == "perfect":
+        horizon = max(left - (now - run.t0), 2 * grid.step_s)
+    row = grid.row(now)
+    here = float(grid.g[row])
+    if knows == "perfect":
+        stop = min(bisect_right(grid.at, now + horizon), len(grid.at))
+        edges = grid.edges[row : stop + 1] - now
+        return tuple(
+            Slot(float(a), float(b), float(v), float(v))
+            for a, b, v in zip(edges[:-1], edges[1:], grid.g[row:stop], strict=True)
+        )
+    first = bisect_right(grid.at, now - _HISTORY_S)
+    past = Past(grid.at[first : row + 1], grid.g[first : row + 1])
+    told = knows == "column"
+    said = _column(grid, row, bisect_right(grid.at, now + horizon)) if told else NOTHING_SAID
+    if run.blend is None or now - run.learned_at >= _DAY_S:
+        run.blend = Blend.learn(past, _column(grid, first, row + 1) if told else NOTHING_SAID)
+        run.learned_at = now
+    ends = max(float(grid.edges[row + 1]) - now, 1.0)
+    edges = forecast.raster(
+        horizon,
+        min(ends, grid.step_s),
+        grid.step_s,
+        replace(said, start=said.start - now, end=said.end - now),
+        _DAY_S,
+    )
+    return forecast.build(edges, now, here, past, said, run.blend, request.quantile, run.worst)
+
+
+def _column(grid: Grid, first: int, stop: int) -> Said:
+    """What the trace's forecast column said for its rows."""
+    if grid.said is None:
+        return NOTHING_SAID
+    stop = min(stop, len(grid.at))
+    value = grid.said[first:stop]
+    return Said(
+        grid.edges[first:stop], grid.edges[first + 1 : stop + 1], value, np.full(len(value), math.nan)
+    )
+
+
+def _lately(run: _Run) -> tuple[Slot, ...]:
+    """The last week as if it lay ahead."""
+    grid, row = run.request.grid, run.request.grid.row(run.t)
+    values = grid.g[max(0, row + 1 - int(_LATELY_S / grid.step_s)) : row + 1]
+    return tuple(
+        Slot(i * grid.step_s, (i + 1) * grid.step_s, float(v), float(v)) for i, v in enumerate(values)
+    )
+
+
+def _result(run: _Run, segments: list[SimSegment], reason: str, waits: int, oracle: Plan | None) -> SimResult:
+    request = run.request
+    whole = Track(replace(_problem(run, _from_start(run), 0), budget_g=request.budget_g, may_pause=False))
+    share = 1.0 / request.segments
+    curve = whole.curves[0]
+    rho = np.array([s.rho for s in segments])
+    parts = np.array([s.done for s in segments])
+    gain = float((curve.at(rho) * parts).sum()) * share if segments else 0.0
+    finished = len(segments) == request.segments and all(s.done >= 1 - 1e-12 for s in segments)
+    end = segments[-1].end if segments else request.start
+    spent = run.spent_g
+    full_there = sum(
+        s.done * run.grams_between(run.energy.joules_full, s.start.timestamp(), s.end.timestamp())
+        for s in segments
+    )
+    joules = sum(s.done * run.energy.joules(s.rho, 1) for s in segments)
+    until = max(end.timestamp(), run.deadline or 0.0)
+    mean = float(run.real.between(np.array([0.0]), np.array([max(until - run.t0, 1.0)]))[0])
+    late = max(0.0, end.timestamp() - run.deadline) if run.deadline is not None and segments else 0.0
+    return SimResult(
+        policy=request.policy,
+        forecast=request.forecast,
+        spent_g=spent,
+        budget_g=request.budget_g,
+        floor_g=whole.roll(whole.lo).spend_g,
+        full_g=whole.roll(whole.hi).spend_g,
+        flops_ratio=float((rho * parts).sum()) * share if segments else 0.0,
+        gain=gain,
+        oracle_gain=None if oracle is None else sum(p.gain for p in oracle.placed),
+        oracle_gap=None if oracle is None else oracle.gap,
+        finished=finished,
+        finished_at=end if finished else None,
+        missed_deadline_s=late,
+        waits=waits,
+        reason=reason,
+        flops_effect_g=full_there - spent,
+        timing_effect_g=grams(joules, mean, request.pue) - spent,
+        segments=tuple(segments),
+    )
+
+
+def _from_start(run: _Run) -> tuple[Slot, ...]:
+    real = run.real
+    return tuple(
+        Slot(float(a), float(b), float(v), float(v))
+        for a, b, v in zip(real.edges[:-1], real.edges[1:], real.mean, strict=True)
+    )
+
+
+def _utc(at: float) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(seconds=at)

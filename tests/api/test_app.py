@@ -1,0 +1,158 @@
+"""The routes over a real socket: documents, errors as one Problem, bounded logs."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from support.box import SPEC, Box, serving
+
+from carbonsched.api.app import BODY_BYTES, create_app
+from carbonsched.api.logs import CHUNK_BYTES
+from carbonsched.model.grid import GridView
+from carbonsched.model.job import JobState
+from carbonsched.model.view import Acted, AuditResult, JobDetail, JobList, Problem, Submitted, Version
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box(tmp_path)
+
+
+@pytest.fixture
+def http(box: Box, tmp_path: Path) -> Iterator[httpx.Client]:
+    with (
+        serving(box, tmp_path / "api.sock") as path,
+        httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://carbonsched") as client,
+    ):
+        yield client
+
+
+def problem(answer: httpx.Response) -> Problem:
+    return Problem.parse(answer.json())
+
+
+def test_submit_then_show_cancel(http: httpx.Client, box: Box) -> None:
+    answer = http.post("/v1/jobs", json={"spec": SPEC})
+    assert answer.status_code == 201
+    submitted = Submitted.parse(answer.json())
+    assert box.entries[submitted.id].owner.uid == os.getuid()
+    assert box.entries[submitted.id].owner.pid == os.getpid()
+    assert [job.id for job in JobList.parse(http.get("/v1/jobs").json()).jobs] == [submitted.id]
+    assert JobDetail.parse(http.get(f"/v1/jobs/{submitted.id}").json()).spec.carbon.budget_g == 120.0
+    acted = Acted.parse(http.post(f"/v1/jobs/{submitted.id}/cancel").json())
+    assert acted.state is JobState.CANCELLED
+
+
+def test_spec_that_is_wrong_names_the_key(http: httpx.Client) -> None:
+    answer = http.post("/v1/jobs", json={"spec": SPEC | {"carbon": {"budget_gram": 3}}})
+    assert answer.status_code == 400
+    assert problem(answer).error == "spec.carbon.budget_gram: unknown key; did you mean 'budget_g'?"
+    assert problem(answer).exit_code == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"{}"])
+def test_body_that_is_no_submission(http: httpx.Client, body: bytes) -> None:
+    answer = http.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert problem(answer).exit_code == 2
+
+
+def test_body_without_end_is_refused(http: httpx.Client, box: Box) -> None:
+    answer = http.post("/v1/jobs", content=b" " * (BODY_BYTES + 1))
+    assert answer.status_code == 413
+    assert "larger than" in problem(answer).error
+    assert box.entries == {}
+
+
+def test_unknown_job_unknown_route_wrong_method(http: httpx.Client) -> None:
+    missing = http.get("/v1/jobs/nope")
+    assert (missing.status_code, problem(missing).exit_code) == (404, 2)
+    assert "there is no job nope" in problem(missing).error
+    assert problem(http.get("/v2/jobs")).exit_code == 2
+    assert http.get("/v1/jobs/nope/cancel").status_code == 405
+
+
+def test_move_the_table_forbids_is_a_conflict(http: httpx.Client, box: Box) -> None:
+    entry = box.add()
+    http.post(f"/v1/jobs/{entry.id}/cancel")
+    answer = http.post(f"/v1/jobs/{entry.id}/resume")
+    assert answer.status_code == 409
+    assert problem(answer).exit_code == 1
+
+
+def test_failure_nobody_foresaw_is_one_line_without_its_inside(http: httpx.Client, box: Box) -> None:
+    box.broken = RuntimeError("secret of the house")
+    answer = http.get("/v1/jobs")
+    assert answer.status_code == 500
+    assert "RuntimeError" in problem(answer).error
+    assert "secret" not in answer.text
+
+
+def test_connection_without_credentials_may_not_act(box: Box) -> None:
+    from starlette.testclient import TestClient
+
+    entry = box.add()
+    with TestClient(create_app(box)) as anonymous:
+        answer = anonymous.post(f"/v1/jobs/{entry.id}/cancel")
+    assert answer.status_code == 403
+    assert entry.state is JobState.QUEUED
+
+
+def test_log_in_pieces(http: httpx.Client, box: Box, tmp_path: Path) -> None:
+    entry = box.add()
+    url = f"/v1/jobs/{entry.id}/log"
+    nothing = http.get(url)
+    assert (nothing.content, nothing.headers["X-Next-Offset"]) == (b"", "0")
+    whole = bytes(range(256)) * (CHUNK_BYTES // 256) + b"the end\n"
+    box.log_path(entry.id).write_bytes(whole)
+    first = http.get(url)
+    assert len(first.content) == CHUNK_BYTES
+    rest = http.get(url, params={"offset": first.headers["X-Next-Offset"]})
+    assert first.content + rest.content == whole
+    assert rest.headers["X-Next-Offset"] == rest.headers["X-Size"] == str(len(whole))
+    assert http.get(url, params={"offset": -4}).content == b"end\n"
+    assert http.get(url, params={"offset": len(whole) + 1}).status_code == 400
+    assert http.get(url, params={"offset": "x"}).status_code == 400
+
+
+def test_link_in_the_logs_place_is_not_followed(http: httpx.Client, box: Box, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of the daemon")
+    entry = box.add()
+    box.log_path(entry.id).symlink_to(secret)
+    answer = http.get(f"/v1/jobs/{entry.id}/log")
+    assert answer.status_code == 409
+    assert "of the daemon" not in answer.text
+
+
+def test_pipe_in_the_logs_place_does_not_hang(http: httpx.Client, box: Box) -> None:
+    entry = box.add()
+    os.mkfifo(box.log_path(entry.id))
+    assert http.get(f"/v1/jobs/{entry.id}/log").status_code == 409
+
+
+def test_grid_audit_version(http: httpx.Client) -> None:
+    view = GridView.parse(http.get("/v1/grid", params={"forecast_h": 3}).json())
+    assert len(view.forecast) == 3
+    assert view.now.g_per_kwh == 200.0
+    assert http.get("/v1/grid", params={"forecast_h": -1}).status_code == 400
+    assert AuditResult.parse(http.get("/v1/audit").json()).rows == 7
+    assert Version.parse(http.get("/v1/version").json()).pid == 1
+
+
+def test_report_says_what_is_missing(http: httpx.Client, box: Box) -> None:
+    entry = box.add()
+    answer = http.get("/v1/report", params={"job": entry.id, "format": "csv"})
+    assert answer.headers["content-type"].startswith("text/csv")
+    span = {"start": "2026-11-01T00:00:00Z", "end": "2026-11-02T01:00:00+01:00"}
+    assert http.get("/v1/report", params=span).json()["end"] == "2026-11-02T00:00:00.000Z"
+    for wrong in (
+        {},
+        {"start": span["start"]},
+        span | {"end": "soon"},
+        span | {"end": "2026-11-02T00:00:00"},
+    ):
+        assert problem(http.get("/v1/report", params=wrong)).exit_code == 2
+    assert http.get("/v1/report", params={"job": entry.id, "format": "docx"}).status_code == 400

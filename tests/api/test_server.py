@@ -1,0 +1,155 @@
+"""The socket: its mode, who may take it over, and what the kernel says about the caller."""
+
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+from support.box import Box, serving
+
+from carbonsched.api.server import bind, serve
+from carbonsched.errors import InputError, StateError
+
+
+def client(path: Path) -> httpx.Client:
+    return httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://carbonsched")
+
+
+async def who(scope: Scope, receive: Receive, send: Send) -> None:
+    """The smallest application that shows what the server adds to a request."""
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await JSONResponse(list(Request(scope).state.peer))(scope, receive, send)
+
+
+def test_socket_is_for_owner_and_group_alone(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        with serving(Box(tmp_path), tmp_path / "run" / "api.sock") as path:
+            info = path.stat()
+            assert stat.S_ISSOCK(info.st_mode)
+            assert stat.S_IMODE(info.st_mode) == 0o660
+    finally:
+        os.umask(old)
+
+
+def test_socket_is_gone_after_stop_and_start_works_again(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    for _ in range(2):
+        with serving(Box(tmp_path), path), client(path) as http:
+            assert http.get("/v1/jobs").json() == {"jobs": []}
+        assert not path.exists()
+
+
+def test_kernel_names_the_caller(tmp_path: Path) -> None:
+    server = serve(who, tmp_path / "api.sock")
+    server.start()
+    try:
+        with client(server.path) as http:
+            assert http.get("/").json() == [os.getpid(), os.getuid(), os.getgid()]
+    finally:
+        server.stop()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_another_user_is_told_apart(tmp_path: Path) -> None:
+    server = serve(who, tmp_path / "api.sock")
+    server.start()
+    try:
+        tmp_path.chmod(0o755)
+        os.chown(server.path, 0, 54321)
+        for parent in tmp_path.parents[:2]:
+            parent.chmod(0o755)
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:  # the child: another user, in the socket's group
+            try:
+                os.setgroups([])
+                os.setresgid(54321, 54321, 54321)
+                os.setresuid(54322, 54322, 54322)
+                with socket.socket(socket.AF_UNIX) as sock:
+                    sock.connect(str(server.path))
+                    sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    while data := sock.recv(4096):
+                        os.write(write, data)
+            finally:
+                os._exit(0)
+        os.close(write)
+        os.waitpid(pid, 0)
+        answer = os.read(read, 65536).decode()
+        os.close(read)
+        assert answer.endswith(f"[{pid},54322,54321]")
+    finally:
+        server.stop()
+
+
+def test_second_daemon_is_refused_and_first_goes_on(tmp_path: Path) -> None:
+    with serving(Box(tmp_path), tmp_path / "api.sock") as path:
+        with pytest.raises(StateError, match="another daemon already serves"):
+            serve(who, path).start()
+        with client(path) as http:
+            assert http.get("/v1/jobs").status_code == 200
+
+
+def test_daemon_that_answers_without_our_lock_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    with bind(path), pytest.raises(StateError, match="another daemon already serves"):
+        bind(path)
+
+
+def test_stale_socket_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    bind(path).close()  # a daemon killed -9 leaves this behind
+    assert path.exists()
+    with serving(Box(tmp_path), path), client(path) as http:
+        assert http.get("/v1/version").status_code == 200
+
+
+def test_only_one_of_many_that_start_at_once_serves(tmp_path: Path) -> None:
+    servers = [serve(who, tmp_path / "api.sock") for _ in range(4)]
+    won: list[int] = []
+
+    def start(n: int) -> None:
+        try:
+            servers[n].start()
+        except StateError:
+            return
+        won.append(n)
+
+    threads = [threading.Thread(target=start, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    with client(tmp_path / "api.sock") as http:
+        assert http.get("/").status_code == 200
+    servers[won[0]].stop()
+
+
+def test_file_in_the_sockets_place_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    path.write_text("mine")
+    with pytest.raises(InputError, match="is no socket; move it"):
+        serve(who, path).start()
+    assert path.read_text() == "mine"
+
+
+def test_path_too_long_for_a_socket_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="too long for a Unix socket"):
+        bind(tmp_path / ("x" * 120))
+
+
+def test_folder_that_cannot_be_made_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be bound"):
+        serve(who, tmp_path / "file" / "api.sock").start()

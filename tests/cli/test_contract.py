@@ -1,0 +1,243 @@
+"""What scripts rely on: exit codes, one line of error, one JSON document, where the socket is looked for."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.box import JOB_TOML, Box, cli
+
+from carbonsched.cli import main
+from carbonsched.model.job import JobState
+from carbonsched.model.view import JobDetail, JobList, Version
+
+COMMAND = [sys.executable, "-m", "carbonsched.cli"]
+
+
+def one_line(err: str) -> str:
+    assert err.count("\n") == 1, err
+    assert err.startswith("carbonsched: ")
+    return err
+
+
+def test_process_prints_one_document_and_exits_0(box: Box, socket: Path) -> None:
+    entry = box.add()
+    done = subprocess.run([*COMMAND, "ps", "--json", "--socket", socket], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert JobList.parse(json.loads(done.stdout)).jobs[0].id == entry.id
+
+
+def test_process_without_daemon_exits_3_with_the_mend(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "ps", "--json", "--socket", tmp_path / "none"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "start it: carbonsched daemon --config FILE" in one_line(done.stderr)
+
+
+def test_help_is_quick_and_does_not_load_the_heavy_half() -> None:
+    code = (
+        "import sys; from carbonsched.cli import main; main(['--help'])\n"
+        "heavy = {'httpx', 'fastapi', 'uvicorn', 'pydantic', 'numpy', 'sqlalchemy', 'codecarbon', 'torch'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "[]"
+    assert "submit" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["pss"], "No such command"),
+        (["ps", "--jsn"], "No such option"),
+        (["show"], "Missing argument 'ID'"),
+        (["grid", "--forecast", "soon"], "'--forecast'"),
+        (["grid", "--forecast", "-1"], "'--forecast'"),
+        (["report", "--format", "docx", "--job", "x"], "'--format'"),
+        (["daemon"], "Missing option '--config'"),
+        (["report"], "give --job ID, or --from TIME and --to TIME"),
+        (["report", "--from", "2026-11-01T00:00:00Z"], "--to: is missing"),
+        (["report", "--job", "x", "--json", "--format", "csv"], "exclude each other"),
+    ],
+)
+def test_bad_usage_is_one_line_and_2(argv: list[str], says: str) -> None:
+    ran = cli(*argv)
+    assert (ran.code, ran.out) == (2, "")
+    assert says in one_line(ran.err)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["ps"], ["show", "x"], ["wait", "x"], ["logs", "x"], ["cancel", "x"], ["grid"], ["audit", "verify"]],
+)
+def test_no_daemon_is_3(argv: list[str], tmp_path: Path) -> None:
+    ran = cli(*argv, socket=tmp_path / "none")
+    assert (ran.code, ran.out) == (3, "")
+    one_line(ran.err)
+
+
+def test_stale_socket_is_3(tmp_path: Path) -> None:
+    from carbonsched.api.server import bind
+
+    bind(tmp_path / "api.sock").close()
+    ran = cli("ps", socket=tmp_path / "api.sock")
+    assert ran.code == 3
+    assert "nobody answers" in one_line(ran.err)
+
+
+@pytest.mark.parametrize("command", ["show", "logs", "wait", "cancel", "pause", "resume"])
+def test_unknown_job_is_bad_input(command: str, socket: Path) -> None:
+    ran = cli(command, "nope", "--json", socket=socket)
+    assert (ran.code, ran.out) == (2, "")
+    assert one_line(ran.err) == "carbonsched: there is no job nope; carbonsched ps lists them\n"
+
+
+def test_job_id_is_never_a_path(socket: Path) -> None:
+    assert cli("cancel", "../../v1/jobs", socket=socket).code == 2
+
+
+def test_daemon_that_fails_inside_is_1(box: Box, socket: Path) -> None:
+    box.broken = RuntimeError("inside")
+    ran = cli("ps", socket=socket)
+    assert ran.code == 1
+    assert "RuntimeError" in one_line(ran.err)
+
+
+def test_debug_shows_where_it_went_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--debug", "ps", "--socket", str(tmp_path / "none")]) == 3
+    assert "Traceback" in capsys.readouterr().err
+    assert main(["ps", "--debug", "--socket", str(tmp_path / "none")]) == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_socket_before_the_command_behind_it_and_from_the_environment(
+    socket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("--socket", socket, "ps").code == 0
+    assert cli("--socket", tmp_path / "none", "ps", "--socket", socket).code == 0
+    assert cli("ps").code == 3
+    monkeypatch.setenv("CARBONSCHED_SOCKET", str(socket))
+    assert cli("ps").code == 0
+    monkeypatch.delenv("CARBONSCHED_SOCKET")
+    (tmp_path / "carbonsched").mkdir()
+    (tmp_path / "carbonsched" / "api.sock").symlink_to(socket)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert cli("ps").code == 0
+
+
+def test_proxies_of_the_environment_are_not_asked(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    assert cli("ps", socket=socket).code == 0
+
+
+def test_version_with_and_without_a_daemon(socket: Path, tmp_path: Path) -> None:
+    assert Version.parse(cli("version", "--json", socket=socket).doc).pid == 1
+    alone = cli("version", "--json", socket=tmp_path / "none")
+    assert alone.code == 0
+    assert Version.parse(alone.doc).pid is None
+    assert "not reachable" in cli("version", socket=tmp_path / "none").out
+    assert "trainer" in cli("version", socket=socket).out
+    assert cli("--version").out == "carbonsched 0.1.0\n"
+
+
+def test_no_command_shows_help() -> None:
+    ran = cli()
+    assert ran.code == 0
+    assert "submit" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("verb", "before", "after"),
+    [
+        ("cancel", JobState.QUEUED, JobState.CANCELLED),
+        ("pause", JobState.QUEUED, JobState.PAUSED),
+        ("resume", JobState.PAUSED, JobState.QUEUED),
+    ],
+)
+def test_actions(verb: str, before: JobState, after: JobState, box: Box, socket: Path) -> None:
+    entry = box.add()
+    if before is not JobState.QUEUED:
+        box.go(entry, before)
+    ran = cli(verb, entry.id, "--json", socket=socket)
+    assert ran.code == 0
+    assert (ran.doc["id"], ran.doc["state"]) == (entry.id, after)
+
+
+def test_action_the_state_forbids_is_1(box: Box, socket: Path) -> None:
+    entry = box.add()
+    box.go(entry, JobState.CANCELLED)
+    ran = cli("pause", entry.id, socket=socket)
+    assert (ran.code, ran.out) == (1, "")
+    assert "is cancelled, it cannot become paused" in one_line(ran.err)
+
+
+def test_audit_says_no_with_1(box: Box, socket: Path) -> None:
+    assert cli("audit", "verify", socket=socket).out == "ok: 7 rows verify\n"
+    bad = {"ok": False, "first_bad": 4, "problem": "row 4 was changed after it was written"}
+    box.audit_result = box.audit_result.model_copy(update=bad)
+    ran = cli("audit", "verify", "--json", socket=socket)
+    assert (ran.code, ran.doc["first_bad"]) == (1, 4)
+    assert "row 4 was changed" in cli("audit", "verify", socket=socket).out
+
+
+def test_audit_reads_a_ledger_without_a_daemon(tmp_path: Path) -> None:
+    from carbonsched.ledger.ledger import Ledger
+
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    Ledger.open(url).close()
+    ran = cli("audit", "verify", "--ledger", url, "--json")
+    assert (ran.code, ran.doc["ok"], ran.doc["rows"]) == (0, True, 0)
+    missing = cli("audit", "verify", "--ledger", f"sqlite:///{tmp_path / 'none.db'}")
+    assert missing.code in (1, 2)
+    one_line(missing.err)
+
+
+def test_ctrl_c_while_waiting_leaves_the_job_and_ends_with_130(
+    box: Box, socket: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "job.toml").write_text(JOB_TOML)
+    entry = box.add()
+    box.go(entry, JobState.RUNNING)
+    waiting = subprocess.Popen(
+        [*COMMAND, "wait", entry.id, "--socket", socket],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline().startswith(f"{entry.id} running")
+    os.kill(waiting.pid, signal.SIGINT)
+    _, err = waiting.communicate(timeout=10)
+    assert waiting.returncode == 130
+    assert f"job {entry.id} goes on" in one_line(err)
+    assert entry.state is JobState.RUNNING
+
+
+def test_reader_that_leaves_early_is_no_traceback(box: Box, socket: Path) -> None:
+    for n in range(300):
+        box.add(f"job{n}")
+    listing = subprocess.Popen(
+        [*COMMAND, "ps", "--json", "--socket", socket], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert listing.stdout is not None
+    assert listing.stderr is not None
+    listing.stdout.read(10)
+    listing.stdout.close()
+    time.sleep(0)
+    assert b"Traceback" not in listing.stderr.read()
+    listing.stderr.close()
+    listing.wait(10)
+
+
+def test_show_json_is_the_whole_job(box: Box, socket: Path) -> None:
+    entry = box.add()
+    box.go(entry, JobState.RUNNING)
+    box.segment(entry)
+    detail = JobDetail.parse(cli("show", entry.id, "--json", socket=socket).doc)
+    assert [segment.k for segment in detail.segments_done] == [0]

@@ -1,0 +1,151 @@
+"""What people see: nothing lost at 80 columns, estimates marked, unknown never 0."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.box import Box, cli
+
+from carbonsched.cli import output
+from carbonsched.cli.grid import every_nth, sparkline
+from carbonsched.model.grid import GridView
+from carbonsched.model.job import JobState
+
+
+def busy(box: Box, name: str = "scitldr-smollm2") -> str:
+    entry = box.add(name)
+    box.go(entry, JobState.RUNNING, "the budget binds: 100 g left for 5 segments " * 4)
+    box.segment(entry)
+    return entry.id
+
+
+def test_ps_shows_a_running_job_in_80_columns(box: Box, socket: Path) -> None:
+    job_id = busy(box)
+    lines = cli("ps", socket=socket).out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    for shown in (job_id, "alice", "running", "2/5", "0.600", "322", "20/120", "2.5", "4h 00m"):
+        assert shown in lines[1]
+    assert len(lines) == 2
+
+
+def test_ps_keeps_every_figure_when_the_name_is_long(box: Box, socket: Path) -> None:
+    job_id = busy(box, "n" * 60)
+    text = cli("ps", socket=socket).out
+    assert "20/120" in text
+    assert "4h 00m" in text
+    assert "".join(
+        line.split(" ")[0] for line in text.splitlines()[1:-1] + text.splitlines()[-1:]
+    ).startswith(job_id)
+
+
+def test_estimated_energy_is_marked_and_explained(box: Box, socket: Path) -> None:
+    box.estimated = True
+    job_id = busy(box)
+    listed = cli("ps", socket=socket).out
+    assert "~20/120" in listed
+    assert "~ estimated, not metered" in listed
+    shown = cli("show", job_id, socket=socket).out
+    assert "~20 g of 120 g" in shown
+    assert "~100 kJ" in shown
+
+
+def test_ps_of_an_idle_box_says_what_to_do(socket: Path) -> None:
+    assert cli("ps", socket=socket).out == "no jobs; submit one: carbonsched submit JOB.toml\n"
+    assert cli("ps", "--json", socket=socket).doc == {"jobs": []}
+
+
+def test_show_wraps_reason_and_lists_segments(box: Box, socket: Path) -> None:
+    job_id = busy(box)
+    text = cli("show", job_id, socket=socket).out
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for shown in (
+        "0.597", "0.595", "3.21", "HISTORY", "the daemon", "allenai/scitldr", "20 g of 120 g, 16.7%"
+    ):  # fmt: skip
+        assert shown in text
+    assert " ".join(text.split()).count("the budget binds: 100 g left for 5 segments") >= 4
+
+
+def test_show_of_a_share_that_is_not_resolved(box: Box, socket: Path) -> None:
+    entry = box.add(carbon={"budget_share": 0.6})
+    assert "not resolved yet (share 0.6 of full fine-tuning)" in cli("show", entry.id, socket=socket).out
+
+
+def test_markup_in_a_name_of_others_is_text(box: Box, socket: Path) -> None:
+    entry = box.add()
+    box.go(entry, JobState.RUNNING, "[bold]stop[/bold] :smile: [/]")
+    assert "[bold]stop[/bold] :smile: [/]" in cli("show", entry.id, socket=socket).out
+
+
+def test_grid_now_ahead_and_feeds(box: Box, socket: Path) -> None:
+    text = cli("grid", "--forecast", "3", socket=socket).out
+    for shown in (
+        "200 g/kWh (replay, actual, synthetic)",
+        "DE, average-lifecycle",
+        "▁▅█",
+        "220",
+        "replay  ok",
+    ):
+        assert shown in text
+    assert len(GridView.parse(cli("grid", "--forecast", "3", "--json", socket=socket).doc).forecast) == 3
+    box.g_per_kwh = None
+    assert "not known: every feed failed" in cli("grid", "--forecast", "0", socket=socket).out
+
+
+def test_report_to_stdout_and_to_a_file(box: Box, socket: Path, tmp_path: Path) -> None:
+    job_id = busy(box)
+    assert cli("report", "--job", job_id, "--json", socket=socket).doc["format"] == "json"
+    assert cli("report", "--job", job_id, socket=socket).doc["job"] == job_id
+    span = ("--from", "2026-11-01T00:00:00Z", "--to", "2026-11-02T00:00:00Z")
+    assert cli("report", *span, socket=socket).doc["start"] == "2026-11-01T00:00:00.000Z"
+    path = tmp_path / "r.csv"
+    ran = cli("report", "--job", job_id, "--format", "csv", "-o", path, socket=socket)
+    assert (ran.code, ran.out) == (0, "")
+    assert path.read_bytes().startswith(b"job,start,end,format\r\n")
+    away = cli("report", "--job", job_id, "-o", tmp_path / "no" / "r.json", socket=socket)
+    assert away.code == 2
+    assert "--output" in away.err
+    wrong = cli("report", "--from", "soon", "--to", "later", socket=socket)
+    assert wrong.code == 2
+    assert "is not a time" in wrong.err
+
+
+@given(st.floats(min_value=1e-6, max_value=1e12))
+def test_figure_is_near_and_has_no_exponent(value: float) -> None:
+    text = output.figure(value)
+    assert "e" not in text
+    assert float(text) == pytest.approx(value, rel=6e-3)
+
+
+@given(st.floats(min_value=0, max_value=1e9))
+def test_duration_loses_less_than_its_smallest_unit(seconds: float) -> None:
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+    parts = output.duration(seconds).split()
+    total = sum(int(part[:-1]) * units[part[-1]] for part in parts)
+    smallest = units[parts[-1][-1]]
+    assert abs(total - seconds) <= smallest
+
+
+def test_unknown_is_a_dash_and_never_0() -> None:
+    for shown in (output.figure(None, "g"), output.energy(None), output.duration(None), output.moment(None)):
+        assert shown == "-"
+    assert output.about(None, True) == "-"
+    assert output.nth(None, None) == "-"
+    assert output.energy(0) == "0 J"
+    assert output.energy(7.2e6, estimated=True) == "~2 kWh"
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1000), min_size=1, max_size=400))
+def test_sparkline_shows_lowest_and_highest(values: list[float]) -> None:
+    line = sparkline(values)
+    assert len(line) == min(48, len(values))
+    if len(values) <= 48 and max(values) > min(values):
+        assert line[values.index(min(values))] == "▁"
+        assert line[values.index(max(values))] == "█"
+
+
+def test_long_forecast_is_thinned_from_its_first_point() -> None:
+    points = tuple(range(100))
+    thin = every_nth(points, 24)  # type: ignore[arg-type]
+    assert thin[0] == 0
+    assert len(thin) <= 24

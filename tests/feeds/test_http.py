@@ -1,0 +1,149 @@
+import gzip
+import hashlib
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from support.http_server import Reply, Server, serve
+
+from carbonsched.errors import FeedError
+from carbonsched.feeds.http import HttpTransport, RetryLaterError, redact
+
+SECRET = "s3cr3t-token"  # noqa: S105
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serve(lambda path: Reply(b'{"ok": 1}')) as running:
+        yield running
+
+
+@pytest.fixture
+def transport() -> Iterator[HttpTransport]:
+    made = HttpTransport(max_bytes=50_000, backoff_s=0.01)
+    yield made
+    made.close()
+
+
+def refused(server: Server, transport: HttpTransport, timeout_s: float = 2.0) -> FeedError:
+    with pytest.raises(FeedError) as caught:
+        transport.get(f"{server.url}/v1/x?key={SECRET}", timeout_s=timeout_s, headers={"auth-token": SECRET})
+    message = str(caught.value)
+    assert SECRET not in message
+    assert "\n" not in message
+    assert len(message) < 300
+    return caught.value
+
+
+def test_answers_parsed_json_and_the_hash_of_the_raw_body(server: Server, transport: HttpTransport) -> None:
+    raw = b' {"data": [1, 2.5]}\n'
+    server.answer = lambda path: Reply(raw)
+    body = transport.get(f"{server.url}/a", timeout_s=2, headers={"auth-token": "t"})
+    assert body.json == {"data": [1, 2.5]}
+    assert body.sha256 == hashlib.sha256(raw).hexdigest()
+    assert server.headers[0]["User-Agent"].startswith("carbonsched/")
+    assert server.headers[0]["auth-token"] == "t"
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"data": [', b'{"data": NaN}', b"<html>maintenance</html>", b"", b"\xff\xfe", b"[" * 20_000]
+)
+def test_what_is_not_json_is_refused(server: Server, transport: HttpTransport, raw: bytes) -> None:
+    server.answer = lambda path: Reply(raw)
+    assert "the answer is not JSON" in str(refused(server, transport))
+
+
+def test_a_server_that_fails_is_asked_three_times(server: Server, transport: HttpTransport) -> None:
+    server.answer = lambda path: Reply(b'{"error":{"message":"down"}}', 500)
+    assert "HTTP 500" in str(refused(server, transport))
+    assert len(server.paths) == 3
+
+
+def test_one_failure_is_got_over(server: Server, transport: HttpTransport) -> None:
+    server.answer = lambda path: Reply(b"", 503) if len(server.paths) == 1 else Reply(b"[7]")
+    assert transport.get(f"{server.url}/a", timeout_s=2).json == [7]
+
+
+def test_a_short_retry_after_is_waited_for_and_a_long_one_handed_on(
+    server: Server, transport: HttpTransport
+) -> None:
+    server.answer = lambda path: (
+        Reply(b"", 429, {"Retry-After": "1"}) if len(server.paths) == 1 else Reply(b"[7]")
+    )
+    before = time.monotonic()
+    assert transport.get(f"{server.url}/a", timeout_s=2).json == [7]
+    assert time.monotonic() - before >= 1
+    server.paths.clear()
+    server.answer = lambda path: Reply(b"slow down", 429, {"Retry-After": "600"})
+    error = refused(server, transport)
+    assert isinstance(error, RetryLaterError)
+    assert error.after_s == 600
+    assert len(server.paths) == 1
+
+
+def test_a_garbled_retry_after_is_no_crash(server: Server, transport: HttpTransport) -> None:
+    server.answer = lambda path: Reply(b"", 429, {"Retry-After": "soon"})
+    refused(server, transport)
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404])
+def test_other_answers_are_refused_at_once_in_the_servers_words(
+    server: Server, transport: HttpTransport, status: int
+) -> None:
+    server.answer = lambda path: Reply(
+        b'{"error": "not for\n you"}', status, {"Location": f"/login?key={SECRET}"}
+    )
+    message = str(refused(server, transport))
+    assert f"HTTP {status}" in message
+    assert "not for you" in message
+    assert len(server.paths) == 1
+
+
+def test_a_page_of_html_is_not_quoted(server: Server, transport: HttpTransport) -> None:
+    server.answer = lambda path: Reply(b"<!doctype html><p>forbidden", 403, type="text/html; charset=utf-8")
+    assert "HTTP 403, a page of HTML" in str(refused(server, transport))
+
+
+def test_a_slow_server_is_given_up(server: Server, transport: HttpTransport) -> None:
+    server.answer = lambda path: Reply(delay_s=0.6)
+    assert "no answer within 0.1 s" in str(refused(server, transport, timeout_s=0.1))
+
+
+def test_a_server_that_drips_is_given_up(server: Server, transport: HttpTransport) -> None:
+    server.answer = lambda path: Reply(b"1" * 40, drip_s=0.05)
+    before = time.monotonic()
+    assert "not complete after 0.6 s" in str(refused(server, transport, timeout_s=0.2))
+    assert time.monotonic() - before < 1.5
+
+
+def test_a_body_that_is_too_large_is_not_read_to_its_end(server: Server, transport: HttpTransport) -> None:
+    server.answer = lambda path: Reply(b"1" * 2_000_000)
+    assert "larger than 50000 bytes" in str(refused(server, transport))
+
+
+def test_a_small_body_that_unpacks_to_a_large_one_is_refused(
+    server: Server, transport: HttpTransport
+) -> None:
+    packed = gzip.compress(b"1" * 5_000_000)
+    assert len(packed) < 50_000
+    server.answer = lambda path: Reply(packed, headers={"Content-Encoding": "gzip"})
+    assert "larger than 50000 bytes" in str(refused(server, transport))
+
+
+def test_a_connection_that_breaks_off_is_told(server: Server, transport: HttpTransport) -> None:
+    server.answer = lambda path: Reply(b"[1]", declare=400)
+    assert "v1/x: " in str(refused(server, transport, timeout_s=0.3))
+
+
+def test_nobody_listening_is_told_in_the_systems_words(transport: HttpTransport) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    with pytest.raises(FeedError, match="no connection: Connection refused"):
+        transport.get(f"http://user:{SECRET}@127.0.0.1:{port}/x?token={SECRET}", timeout_s=1)
+
+
+def test_redaction_drops_queries_and_passwords() -> None:
+    text = f"GET https://me:{SECRET}@host/a?api_key={SECRET}&b=1 failed (url '/b?token={SECRET}')"
+    assert redact(text) == "GET https://host/a failed (url '/b')"

@@ -1,0 +1,110 @@
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carbonsched.model.energy import Account, EnergyDelta, EnergyMethod
+from carbonsched.power.attribution import Cut, share, split
+
+T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def delta(energy_mj: int | None = 10_000, seconds: float = 10.0, counter: int | None = 500) -> EnergyDelta:
+    known = energy_mj is not None and counter is not None
+    return EnergyDelta(
+        board="GPU-1",
+        start=T0,
+        end=T0 + timedelta(seconds=seconds),
+        energy_mj=energy_mj,
+        power_w=None if energy_mj is None else energy_mj / 1000 / seconds,
+        method=EnergyMethod.UNAVAILABLE if energy_mj is None else EnergyMethod.COUNTER,
+        counter_epoch="b:0",
+        counter_start_mj=counter if known else None,
+        counter_end_mj=counter + energy_mj if known else None,
+        reason=None if energy_mj is not None else "the GPU is lost",
+    )
+
+
+def cuts(*seconds: float, account: Account = Account.JOB) -> list[Cut]:
+    edges = [T0 + timedelta(seconds=s) for s in seconds]
+    return [Cut(a, b, account, f"j{i}", i, 0.5) for i, (a, b) in enumerate(itertools.pairwise(edges))]
+
+
+def test_one_cut_leaves_the_measured_delta_as_it_is() -> None:
+    whole = delta()
+    [(cut, piece)] = split(whole, cuts(0, 10))
+    assert cut.job_id == "j0"
+    assert piece == whole
+
+
+def test_energy_goes_by_time_and_the_pieces_say_that_they_are_estimated() -> None:
+    pieces = [piece for _, piece in split(delta(), cuts(0, 2.5, 10))]
+    assert [p.energy_mj for p in pieces] == [2500, 7500]
+    assert [p.method for p in pieces] == [EnergyMethod.ESTIMATED] * 2
+    assert [(p.counter_start_mj, p.counter_end_mj) for p in pieces] == [(500, 3000), (3000, 10_500)]
+    assert pieces[0].end == pieces[1].start == T0 + timedelta(seconds=2.5)
+    assert pieces[0].power_w == 1.0
+    assert pieces[0].reason == "split by time"
+
+
+def test_unknown_energy_stays_unknown_in_every_piece() -> None:
+    pieces = [piece for _, piece in split(delta(None), cuts(0, 4, 10))]
+    assert [p.energy_mj for p in pieces] == [None, None]
+    assert {p.method for p in pieces} == {EnergyMethod.UNAVAILABLE}
+    assert all("the GPU is lost" in (p.reason or "") for p in pieces)
+
+
+@pytest.mark.parametrize("edges", [(0, 9), (1, 10), (0,), (0, 12, 10)])
+def test_cuts_that_do_not_cover_the_delta_are_refused(edges: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="cuts must"):
+        split(delta(), cuts(*edges))
+
+
+def test_a_hole_between_cuts_is_refused() -> None:
+    with_hole = [cuts(0, 4)[0], cuts(5, 10)[0]]
+    with pytest.raises(ValueError, match="without a hole"):
+        split(delta(), with_hole)
+
+
+@given(
+    energy=st.integers(0, 10**12),
+    start=st.integers(0, 10**15),
+    steps=st.lists(st.integers(0, 10**9), min_size=1, max_size=12),
+)
+def test_a_split_loses_no_millijoule_and_its_counters_chain(
+    energy: int, start: int, steps: list[int]
+) -> None:
+    edges = [T0]
+    for step in steps:
+        edges.append(edges[-1] + timedelta(microseconds=step))
+    whole = delta(energy, 1.0, start).model_copy(update={"end": edges[-1]})
+    parts = split(whole, [Cut(a, b, Account.IDLE, None, None, None) for a, b in itertools.pairwise(edges)])
+    mj = [piece.energy_mj or 0 for _, piece in parts]
+    assert sum(mj) == energy
+    assert min(mj) >= 0
+    marks = [(piece.counter_start_mj, piece.counter_end_mj) for _, piece in parts]
+    assert marks[0][0] == start
+    assert marks[-1][1] == start + energy
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(marks))
+    assert all(b is not None and a is not None and b - a == e for (a, b), e in zip(marks, mj, strict=True))
+    total = sum(steps)
+    for step, e in zip(steps, mj, strict=True):
+        assert total == 0 or abs(e - energy * step / total) <= 1.001
+
+
+@given(energy=st.integers(0, 10**12), n=st.integers(1, 40))
+def test_shares_are_equal_to_a_millijoule_and_add_up(energy: int, n: int) -> None:
+    parts = [piece.energy_mj or 0 for piece in share(delta(energy), n)]
+    assert sum(parts) == energy
+    assert max(parts) - min(parts) <= 1
+
+
+def test_sharers_share_the_power_too() -> None:
+    both = share(delta(), 2)
+    assert [p.power_w for p in both] == [0.5, 0.5]
+    assert {(p.start, p.end) for p in both} == {(T0, T0 + timedelta(seconds=10))}
+    assert share(delta(), 1) == [delta()]
+    with pytest.raises(ValueError, match="0 jobs"):
+        share(delta(), 0)

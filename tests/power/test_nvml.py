@@ -1,0 +1,236 @@
+"""The real pynvml and the real meter over a stand-in for the vendor's library, in a process of their own."""
+
+import json
+import shutil
+import textwrap
+from datetime import datetime
+from pathlib import Path
+
+import pynvml
+import pytest
+from support.nvml.fake import build_fake_nvml, run_with_fake_nvml
+
+from carbonsched.power.nvml import REASONS, power_error
+
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc to build the stand-in")
+
+PRELUDE = """
+import json, os, pathlib, time
+from datetime import timedelta
+from carbonsched.clock import SystemClock
+from carbonsched.power.base import Mark
+from carbonsched.power.nvml import NvmlMeter
+SETTINGS = pathlib.Path(os.environ["FAKE_NVML_FILE"])
+class Clock(SystemClock):
+    ahead = 0.0
+    def monotonic(self): return super().monotonic() + self.ahead
+def show(*deltas): print(json.dumps([d.dump() for d in deltas]))
+clock = Clock()
+"""
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_fake_nvml(tmp_path_factory.mktemp("nvml"))
+
+
+def run(
+    library: Path, tmp_path: Path, program: str, settings: str = "", **env: str
+) -> list[list[dict[str, object]]]:
+    file = tmp_path / "settings"
+    file.write_text(settings)
+    out = run_with_fake_nvml(library, PRELUDE + textwrap.dedent(program), FAKE_NVML_FILE=str(file), **env)
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def seconds(delta: dict[str, object]) -> float:
+    start, end = (datetime.fromisoformat(str(delta[key])) for key in ("start", "end"))
+    return (end - start).total_seconds()
+
+
+def test_energy_is_the_counters_difference_on_every_board(library: Path, tmp_path: Path) -> None:
+    [boards, deltas] = run(
+        library,
+        tmp_path,
+        """
+        meter = NvmlMeter(clock)
+        print(json.dumps([[b.id, b.kind, b.name, b.index, b.watts_limit, b.memory_bytes] for b in meter.boards]))
+        assert meter.read() == ()
+        time.sleep(0.3)
+        show(*meter.read())
+        meter.close()
+        """,
+        FAKE_NVML_WATTS="400",
+        FAKE_NVML_BOARDS="2",
+    )
+    assert [b[0] for b in boards] == [
+        "GPU-00000000-fake-0000-0000-000000000000",
+        "GPU-00000000-fake-0000-0000-000000000001",
+    ]  # type: ignore[index]
+    assert boards[1][1:] == ["gpu", "Fake GPU", 1, 700.0, 80 << 30]  # type: ignore[index]
+    assert len(deltas) == 2
+    for delta in deltas:
+        assert delta["method"] == "counter"
+        assert delta["energy_mj"] == delta["counter_end_mj"] - delta["counter_start_mj"]  # type: ignore[operator]
+        assert delta["power_w"] == pytest.approx(400, rel=0.05)
+        assert delta["energy_mj"] == pytest.approx(400_000 * seconds(delta), rel=0.05)
+
+
+def test_a_successor_bridges_by_the_counter(library: Path, tmp_path: Path) -> None:
+    [first, bridge] = run(
+        library,
+        tmp_path,
+        """
+        meter = NvmlMeter(clock)
+        meter.read(); time.sleep(0.1)
+        [last] = meter.read()
+        show(last)
+        meter.close(); time.sleep(0.4)
+        successor = NvmlMeter(clock)
+        successor.resume({last.board: Mark(last.end, last.counter_end_mj, last.counter_epoch, last.power_w)})
+        show(*successor.read())
+        """,
+    )
+    assert bridge[0]["bridged"] is True
+    assert bridge[0]["method"] == "counter"
+    assert bridge[0]["counter_start_mj"] == first[0]["counter_end_mj"]
+    assert seconds(bridge[0]) >= 0.4
+    assert bridge[0]["energy_mj"] == pytest.approx(250_000 * seconds(bridge[0]), rel=0.05)
+
+
+def test_a_board_without_a_counter_is_integrated(library: Path, tmp_path: Path) -> None:
+    [deltas] = run(
+        library,
+        tmp_path,
+        "meter = NvmlMeter(clock)\nmeter.read(); time.sleep(0.2)\nshow(*meter.read())",
+        "energy_code=3\nwatts=100\n",
+    )
+    assert deltas[0]["method"] == "integrated"
+    assert deltas[0]["counter_end_mj"] is None
+    assert deltas[0]["energy_mj"] == pytest.approx(100_000 * seconds(deltas[0]), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(15, "the GPU is lost"), (4, "no permission"), (16, "must be reset")]
+)
+def test_a_board_that_breaks_is_null_with_the_reason_and_comes_back(
+    library: Path, tmp_path: Path, code: int, words: str
+) -> None:
+    [broken, back] = run(
+        library,
+        tmp_path,
+        f"""
+        meter = NvmlMeter(clock)
+        meter.read(); time.sleep(0.05)
+        SETTINGS.write_text("energy_code={code}\\n")
+        show(*meter.read()); time.sleep(0.05)
+        SETTINGS.write_text("")
+        show(*meter.read())
+        """,
+    )
+    assert (broken[0]["energy_mj"], broken[0]["method"]) == (None, "unavailable")
+    assert words in str(broken[0]["reason"])
+    assert f"code {code}" in str(broken[0]["reason"])
+    assert back[0]["method"] == "estimated"
+    assert back[0]["counter_start_mj"] is not None
+
+
+def test_power_that_cannot_be_read_does_not_matter_beside_a_counter(library: Path, tmp_path: Path) -> None:
+    [deltas] = run(
+        library,
+        tmp_path,
+        "m = NvmlMeter(clock)\nm.read(); time.sleep(0.1)\nshow(*m.read())",
+        "power_code=3\n",
+    )
+    assert deltas[0]["method"] == "counter"
+    assert deltas[0]["power_w"] == pytest.approx(250, rel=0.1)
+
+
+def test_a_reloaded_driver_is_a_new_epoch(library: Path, tmp_path: Path) -> None:
+    [reset, after] = run(
+        library,
+        tmp_path,
+        """
+        meter = NvmlMeter(clock)
+        meter.read(); time.sleep(0.1)
+        SETTINGS.write_text(f"base={time.time() - 1:.3f}\\n")
+        show(*meter.read()); time.sleep(0.1)
+        show(*meter.read())
+        """,
+    )
+    assert reset[0]["method"] == "integrated"
+    assert "the driver was reloaded" in str(reset[0]["reason"])
+    assert str(reset[0]["counter_epoch"]).endswith(":1")
+    assert (after[0]["method"], after[0]["counter_epoch"]) == ("counter", reset[0]["counter_epoch"])
+
+
+def test_a_driver_that_went_away_is_opened_again(library: Path, tmp_path: Path) -> None:
+    [gone, still, back] = run(
+        library,
+        tmp_path,
+        """
+        meter = NvmlMeter(clock)
+        meter.read(); time.sleep(0.02)
+        SETTINGS.write_text("energy_code=1\\ninit_code=9\\n")
+        show(*meter.read()); time.sleep(0.02)
+        Clock.ahead += 31
+        show(*meter.read()); time.sleep(0.02)
+        SETTINGS.write_text("")
+        Clock.ahead += 31
+        show(*meter.read())
+        """,
+    )
+    assert "not initialized" in str(gone[0]["reason"])
+    assert still[0]["method"] == "unavailable"
+    assert back[0]["energy_mj"] is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("init_code=9\n", "the NVIDIA driver is not loaded"),
+        ("boards=0\n", "shows no board"),
+        ("init_code=18\n", "differ in version"),
+    ],
+)
+def test_without_a_board_there_is_no_meter(library: Path, tmp_path: Path, settings: str, words: str) -> None:
+    [[message]] = run(
+        library,
+        tmp_path,
+        """
+        from carbonsched.errors import PowerError
+        try:
+            NvmlMeter(clock)
+        except PowerError as e:
+            print(json.dumps([{"error": str(e)}]))
+        """,
+        settings,
+    )
+    assert words in str(message["error"])
+
+
+def test_auto_takes_the_gpu_and_the_host_together(library: Path, tmp_path: Path) -> None:
+    [[names]] = run(
+        library,
+        tmp_path,
+        """
+        from carbonsched.config import PowerConfig
+        from carbonsched.power import build_meter
+        meter = build_meter(PowerConfig(), clock)
+        print(json.dumps([{"boards": [b.kind for b in meter.boards]}]))
+        meter.read(); time.sleep(0.3); deltas = meter.read(); meter.close()
+        """,
+        "mig=1\n",
+    )
+    assert names["boards"] == ["gpu", "host"]
+
+
+@pytest.mark.parametrize("code", sorted(REASONS))
+def test_every_code_has_words_of_its_own_on_one_line(code: int) -> None:
+    message = str(power_error(pynvml.NVMLError(code)))
+    assert REASONS[code] in message
+    assert "\n" not in message
+
+
+def test_an_unheard_of_code_is_told_by_number() -> None:
+    assert "(code 26)" in str(power_error(pynvml.NVMLError(26)))

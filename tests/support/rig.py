@@ -1,0 +1,190 @@
+"""A rig for the supervisor: the real supervisor, ledger, chain and planner on a manual clock, jobs played by the test."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from carbonsched.clock import ManualClock
+from carbonsched.config import Config
+from carbonsched.feeds.build import build_chain
+from carbonsched.launch.replay import ReplayLauncher
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.model.base import rfc3339
+from carbonsched.model.job import JobSpec, Owner
+from carbonsched.model.view import JobDetail
+from carbonsched.power.build import build_meter
+from carbonsched.supervisor import Supervisor
+from carbonsched.supervisor.service import SupervisorService
+
+START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+ME = Owner(uid=0, gid=0, pid=1, user="root")
+FRONTIER = [(0.4, 0.1), (0.5, 0.5), (0.6, 0.7), (0.8, 0.9), (1.0, 1.0)]
+
+
+def spec(name: str = "tiny", **carbon: Any) -> JobSpec:
+    carbon = {"budget_g": 100.0, "may_pause": False} | carbon
+    return JobSpec.parse(
+        {
+            "name": name,
+            "model": {"name_or_path": "m"},
+            "data": {"name_or_path": "d"},
+            "train": {"segment": 10, "max_steps": 40},
+            "carbon": {k: v for k, v in carbon.items() if v is not None},
+        }
+    )
+
+
+@dataclass
+class Rig:
+    """100 W on one board; 3.6 MJ and 1 kWh are 10 hours of it."""
+
+    root: Path
+    clock: ManualClock = field(default_factory=lambda: ManualClock(START))
+    g_per_kwh: float = 400.0
+    watts: str = "0,100\n3600,100\n"
+    """Rows of the board's power curve; it begins anew every hour after START if it spans one."""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / "watts.csv").write_text("seconds,watts\n" + self.watts)
+        feed = {
+            "provider": "static",
+            "g_per_kwh": self.g_per_kwh,
+            "basis": "average-lifecycle",
+            "source": "test",
+        }
+        self.config = Config.parse(
+            {
+                "state_dir": str(self.root / "state"),
+                "feeds": [feed],
+                "power": {"gpu": "replay", "host": "none", "replay_file": str(self.root / "watts.csv")},
+                "ledger": {"row_s": 10},
+                **self.extra,
+            }
+        )
+        (self.root / "state" / "jobs").mkdir(parents=True, exist_ok=True)
+        self.launcher = ReplayLauncher(self.clock)
+        self.boot()
+
+    def boot(self) -> None:
+        """A new daemon process on the same state."""
+        self.ledger = Ledger.open(self.config.ledger_url)
+        self.chain = build_chain(self.config, self.clock, self.config.state)
+        self.meter = build_meter(self.config.power, self.clock)
+        self.chain.poll_due()
+        self.boss = Supervisor(self.config, self.ledger, self.chain, self.meter, self.launcher, self.clock)
+        self.service = SupervisorService(self.boss)
+        self.boss.start()
+
+    def die(self) -> None:
+        """As by kill -9: nothing is flushed."""
+        self.ledger.close()
+
+    def run(self, seconds: float) -> None:
+        """Tick once a second."""
+        for _ in range(round(seconds)):
+            self.clock.advance(1.0)
+            self.chain.poll_due()
+            self.boss.tick()
+
+    def submit(self, job: JobSpec | None = None) -> "Played":
+        job_id = self.service.submit(job or spec(), ME).id
+        return Played(self, job_id)
+
+    def energy(self) -> dict[str, int]:
+        """Account → millijoules in the ledger, all rows."""
+        found: dict[str, int] = {}
+        for row in self.ledger.rows():
+            found[row["account"]] = found.get(row["account"], 0) + (row["energy_mj"] or 0)
+        return found
+
+    def metered_mj(self) -> int:
+        """What the board's counter went up by between the first and the last row."""
+        rows = list(self.ledger.rows())
+        return int(rows[-1]["counter_end_mj"] - rows[0]["counter_start_mj"])
+
+
+@dataclass
+class Played:
+    """One job, whose trainer is the test."""
+
+    rig: Rig
+    id: str
+    steps: int = 40
+    segment: int = 10
+
+    @property
+    def dir(self) -> Path:
+        return self.rig.boss.job_dir(self.id)
+
+    def show(self) -> JobDetail:
+        return self.rig.service.show(self.id)
+
+    def say(self, event: str, **fields: Any) -> None:
+        line = json.dumps({"at": rfc3339(self.rig.clock.now()), "event": event, **fields})
+        with (self.dir / "events.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    def control(self) -> dict[str, Any]:
+        return json.loads((self.dir / "control.json").read_text())  # type: ignore[no-any-return]
+
+    def started(self, first_step: int = 0) -> None:
+        n = -(-self.steps // self.segment)
+        self.say("started", pid=1, segments=n, steps=self.steps, first_step=first_step, params=1000, device="cpu")
+
+    def ready(self, k: int) -> None:
+        self.say(
+            "segment_ready",
+            k=k,
+            segments=self.steps // self.segment,
+            first_step=k * self.segment,
+            steps=self.segment,
+            steps_left=self.steps - k * self.segment,
+            importance_batches=1,
+            frontier=[{"rho": r, "importance": i} for r, i in FRONTIER],
+            flops_full=1e12,
+            rho_floor=0.4,
+            seconds_per_step=2.0,
+            importance_seconds=1.0,
+        )
+
+    def done(self, k: int, rho: float, seconds: float) -> None:
+        self.say(
+            "segment_done",
+            k=k,
+            first_step=k * self.segment,
+            steps=self.segment,
+            rho_directed=rho,
+            rho_planned=rho,
+            rho_realised=rho,
+            flops=rho * 1e12,
+            flops_full=1e12,
+            loss=2.0 - 0.1 * k,
+            seconds=seconds,
+            importance_seconds=1.0,
+            selection_seconds=0.1,
+            selected=["a"],
+            directive_seq=self.control()["seq"],
+        )
+
+    def play(self, k: int) -> Iterator[float]:
+        """One segment, as long as its ρ says; yields the ρ it was directed."""
+        self.ready(k)
+        self.rig.run(1)
+        directive = self.control()
+        assert directive["k"] == k
+        assert directive["action"] == "train", directive["reason"]
+        yield directive["rho"]
+        seconds = round(self.segment * 2 * directive["rho"])
+        self.rig.run(seconds)
+        self.done(k, directive["rho"], float(seconds))
+        self.rig.run(1)
+
+    def finish(self, reason: str = "done") -> None:
+        self.say("finished", step=self.steps, reason=reason)
+        self.rig.launcher.end(self.dir)
+        self.rig.run(1)

@@ -1,0 +1,110 @@
+"""The real daemon as systemd sees it: ready, alive, reloading, stopping; and silent when it does not get on."""
+
+import itertools
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CONFIG = """
+state_dir = "state"
+pue = {pue}
+zone = {{ name = "XX", basis = "average-lifecycle" }}
+feeds = [{{ provider = "static", g_per_kwh = 100, basis = "average-lifecycle", source = "a test" }}]
+power = {{ gpu = "replay", replay_file = "watts.csv", host = "none", tick_s = 0.2 }}
+api = {{ socket = "{socket}" }}
+ledger = {{ row_s = 0.2 }}
+"""
+WATCHDOG_S = 3.0
+
+
+@dataclass
+class Watched:
+    process: subprocess.Popen[str]
+    listener: socket.socket
+    folder: Path
+
+    def message(self, seconds: float) -> str | None:
+        """The next datagram, None where none comes for that long."""
+        self.listener.settimeout(max(seconds, 0.001))
+        try:
+            return self.listener.recv(4096).decode()
+        except TimeoutError:
+            return None
+
+    def until(self, start: str, seconds: float = 30.0) -> str:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and self.process.poll() is None:
+            text = self.message(min(left, 0.5))
+            if text is not None and text.startswith(start):
+                return text
+        pytest.fail(f"no {start} within {seconds} s; {(self.folder / 'log').read_text()}")
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Watched]:
+    config = tmp_path / "config.toml"
+    config.write_text(CONFIG.format(socket=tmp_path / "api.sock", pue=1.0))
+    (tmp_path / "watts.csv").write_text("seconds,watts\n0,100\n60,100\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        env = os.environ | {
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "WATCHDOG_USEC": str(int(WATCHDOG_S * 1e6)),
+        }
+        code = "import sys; from carbonsched.cli import main; sys.exit(main())"
+        argv = [sys.executable, "-c", code, "daemon", "--config", str(config)]
+        with (tmp_path / "log").open("w") as log:
+            process = subprocess.Popen(argv, env=env, stderr=log, text=True)
+        try:
+            yield Watched(process, listener, tmp_path)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_daemons_life_as_systemd_sees_it(daemon: Watched) -> None:
+    ready = daemon.until("READY=1")
+    assert "STATUS=carbonsched" in ready
+    assert (daemon.folder / "api.sock").is_socket(), "ready means reachable"
+
+    pings = []
+    while len(pings) < 4:
+        daemon.until("WATCHDOG=1", WATCHDOG_S)
+        pings.append(time.monotonic())
+    gaps = [later - earlier for earlier, later in itertools.pairwise(pings)]
+    assert max(gaps) <= WATCHDOG_S / 2, "sd_watchdog_enabled(3) asks for a ping at half the time"
+
+    (daemon.folder / "config.toml").write_text(CONFIG.format(socket=daemon.folder / "api.sock", pue=1.5))
+    daemon.process.send_signal(signal.SIGHUP)
+    assert "MONOTONIC_USEC=" in daemon.until("RELOADING=1")
+    daemon.until("READY=1")
+    assert "reloaded" in (daemon.folder / "log").read_text()
+
+    daemon.process.send_signal(signal.SIGTERM)
+    daemon.until("STOPPING=1")
+    assert daemon.process.wait(20) == 0
+
+
+@pytest.mark.slow
+def test_a_daemon_whose_ledger_is_stuck_stops_pinging(daemon: Watched) -> None:
+    daemon.until("WATCHDOG=1")
+    other = sqlite3.connect(daemon.folder / "state" / "ledger.db", isolation_level=None)
+    try:
+        other.execute("BEGIN EXCLUSIVE")
+        end = time.monotonic() + 1.5  # a tick that was under way may still count
+        while (left := end - time.monotonic()) > 0:
+            daemon.message(left)
+        assert daemon.message(WATCHDOG_S) is None, "systemd has to see that nothing is recorded any more"
+        other.execute("ROLLBACK")
+    finally:
+        other.close()
+    daemon.until("WATCHDOG=1", 10)

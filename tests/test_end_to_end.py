@@ -1,0 +1,199 @@
+"""Daemon, shim and trainer as real processes over the real socket: what a user does, and what kill -9 does to it."""
+
+import json
+import os
+import signal
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from support.daemon import DaemonProcess
+from support.models import tiny_llama, tiny_spec, word_data
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("material")
+    return tiny_llama(folder / "model"), word_data(folder / "data", train=64)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[DaemonProcess]:
+    daemon = DaemonProcess(tmp_path / "box").start()
+    yield daemon
+    for job in daemon.json("ps")["jobs"] if daemon.process and daemon.process.poll() is None else []:
+        if job["state"] in ("running", "waiting", "queued"):
+            daemon.cli("cancel", job["id"], check=False)
+            daemon.until(job["id"], lambda j: j["state"] == "cancelled")
+    daemon.stop()
+
+
+def write_job(folder: Path, material: tuple[Path, Path], **parts: dict[str, Any]) -> Path:
+    train = {"segment": 60, "epochs": 20, "max_steps": 240, "keep_checkpoints": 1} | parts.pop("train", {})
+    carbon = {"budget_g": 5.0, "may_pause": False} | parts.pop("carbon", {})
+    spec = tiny_spec(*material, train=train, carbon=carbon, **parts)
+    file = folder / "job.toml"
+    file.write_text(tomli_w.dumps(spec))
+    return file
+
+
+def conserved(box: DaemonProcess) -> list[dict[str, Any]]:
+    """The ledger's rows, after checking that they follow each other and add up to the counter's difference."""
+    connection = sqlite3.connect(f"file:{box.root}/state/ledger.db?mode=ro", uri=True)
+    connection.row_factory = sqlite3.Row
+    rows = [dict(row) for row in connection.execute("select * from intervals order by id")]
+    connection.close()
+    for before, after in zip(rows, rows[1:], strict=False):
+        assert after["counter_start_mj"] == before["counter_end_mj"], "lost or counted twice"
+        assert after["start_us"] == before["end_us"]
+    total = rows[-1]["counter_end_mj"] - rows[0]["counter_start_mj"]
+    assert sum(row["energy_mj"] for row in rows) == total
+    return rows
+
+
+def test_a_job_runs_under_its_budget_and_is_reported(
+    box: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
+) -> None:
+    done = box.cli("submit", str(write_job(tmp_path, material)), "--wait", "--json")
+    job_id = json.loads(done.stdout)["id"]
+    job = box.json("show", job_id)
+    assert job["state"] == "finished", job["reason"]
+    assert job["spent_g"] <= job["budget_g"]
+    assert [segment["k"] for segment in job["segments_done"]] == [0, 1, 2, 3]
+    for segment in job["segments_done"]:
+        assert segment["rho_directed"] >= segment["rho_planned"] - 1e-9
+        assert abs(segment["rho_realised"] - segment["rho_planned"]) <= 0.01
+        assert segment["power_w"] == pytest.approx(100, rel=0.05)
+    assert [event["when"] for event in job["validation"]] == ["before", "after"]
+    assert job["validation"][1]["loss"] < job["validation"][0]["loss"]
+    report = box.json("report", "--job", job_id, "--format", "json")
+    assert report
+    page = box.cli("report", "--job", job_id, "--format", "html").stdout
+    assert "<svg" in page
+    assert "synthetic" in page
+    assert box.json("audit", "verify")["ok"]
+    rows = conserved(box)
+    assert {row["job_id"] for row in rows} == {None, job_id}
+    assert (box.root / "state" / "jobs" / job_id / "output" / "model.safetensors").exists()
+
+
+def test_kill_9_of_the_daemon_loses_no_energy_and_no_job(
+    box: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
+) -> None:
+    job_file = write_job(tmp_path, material, train={"segment": 150, "max_steps": 750, "epochs": 60})
+    job_id = box.json("submit", str(job_file))["id"]
+    box.until(job_id, lambda job: job["segment"] == 2 and (job["step"] or 0) > 310)
+    pid = json.loads((box.root / "state" / "jobs" / job_id / "run.json").read_text())["pid"]
+    box.kill()
+    os.kill(pid, 0)  # the job lives on
+    box.start()
+    job = box.until(job_id, lambda job: job["state"] not in ("running", "waiting"))
+    assert job["state"] == "finished", job["reason"]
+    assert [segment["k"] for segment in job["segments_done"]] == [0, 1, 2, 3, 4]
+    assert json.loads((box.root / "state" / "jobs" / job_id / "run.json").read_text())["pid"] == pid
+    page = box.cli("report", "--job", job_id, "--format", "html").stdout
+    assert "bridged" in page
+    rows = conserved(box)
+    assert any(row["bridged"] for row in rows)
+    assert box.json("audit", "verify")["ok"]
+
+
+def test_kill_9_of_the_job_and_resume_keeps_what_was_wasted_on_its_account(
+    box: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
+) -> None:
+    job_file = write_job(tmp_path, material, train={"segment": 150, "max_steps": 450, "epochs": 60})
+    job_id = box.json("submit", str(job_file))["id"]
+    box.until(job_id, lambda job: job["segment"] == 1 and (job["step"] or 0) > 170)
+    shim = json.loads((box.root / "state" / "jobs" / job_id / "run.json").read_text())["pid"]
+    [trainer] = Path(f"/proc/{shim}/task/{shim}/children").read_text().split()
+    os.kill(int(trainer), signal.SIGKILL)
+    killed = box.until(job_id, lambda job: job["state"] == "failed")
+    assert "killed by signal 9" in killed["reason"]
+    box.cli("resume", job_id)
+    job = box.until(job_id, lambda job: job["state"] == "finished")
+    assert [segment["k"] for segment in job["segments_done"]] == [0, 1, 2]
+    events = (box.root / "state" / "jobs" / job_id / "events.jsonl").read_text().splitlines()
+    starts = [e["first_step"] for e in map(json.loads, events) if e["event"] == "started"]
+    assert starts == [0, 150], "it went on from the checkpoint of segment 0"
+    assert job["energy_j"] > killed["energy_j"]
+    rows = conserved(box)
+    mine = sum(row["energy_mj"] for row in rows if row["job_id"] == job_id)
+    assert mine / 1000 == pytest.approx(job["energy_j"], abs=0.01), "the wasted joules are still there"
+
+
+BAD: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
+    "budget 0": ({"carbon": {"budget_g": 0}}, "carbon.budget_g"),
+    "budget negative": ({"carbon": {"budget_g": -3.5}}, "carbon.budget_g"),
+    "budget nan": ({"carbon": {"budget_g": float("nan")}}, "carbon.budget_g"),
+    "rho_min below the floor": ({"carbon": {"rho_min": 0.2}}, "carbon.rho_min"),
+    "unknown method": ({"train": {"method": "greentrainr"}}, "did you mean 'greentrainer'"),
+    "missing data": ({"data": {"name_or_path": "./nowhere.jsonl"}}, "data.name_or_path"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_job_is_refused_in_one_line_and_leaves_nothing(
+    refusing: DaemonProcess, tmp_path: Path, material: tuple[Path, Path], case: str
+) -> None:
+    parts, expected = BAD[case]
+    refused(refusing, write_job(tmp_path, material, **parts), expected)
+
+
+def test_a_broken_line_of_data_is_named(
+    refusing: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
+) -> None:
+    data = word_data(tmp_path / "data", train=16)
+    lines = (data / "train.jsonl").read_text().splitlines()
+    lines[6] = lines[6][:-5]
+    (data / "train.jsonl").write_text("\n".join(lines) + "\n")
+    refused(refusing, write_job(tmp_path, (material[0], data)), "line 7")
+
+
+def test_a_model_folder_without_weights_is_refused(
+    refusing: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
+) -> None:
+    model = tiny_llama(tmp_path / "model")
+    for weights in model.glob("*.safetensors"):
+        weights.unlink()
+    refused(refusing, write_job(tmp_path, (model, material[1])), "weights")
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    daemon = DaemonProcess(tmp_path_factory.mktemp("refusing")).start()
+    yield daemon
+    daemon.stop()
+
+
+def refused(box: DaemonProcess, job: Path, expected: str) -> None:
+    done = box.cli("submit", str(job), "--json", check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert expected in done.stderr
+    assert box.json("ps")["jobs"] == []
+    assert list((box.root / "state" / "jobs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("tick_s", "tik_s"), "did you mean 'tick_s'"),
+        (("trace.csv", "disordered.csv"), "line 4"),
+    ],
+)
+def test_a_bad_config_is_refused_in_one_line(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
+    box = DaemonProcess(tmp_path / "box")
+    lines = (box.root / "trace.csv").read_text().splitlines()
+    lines[2], lines[3] = lines[3], lines[2]
+    (box.root / "disordered.csv").write_text("\n".join(lines) + "\n")
+    (box.root / "config.toml").write_text(box.config.replace(*change))
+    done = box.cli("daemon", "--config", str(box.root / "config.toml"), check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert expected in done.stderr

@@ -1,0 +1,299 @@
+"""A job directory run end to end on a tiny model, with a fake daemon answering through control.json."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_data
+from support.steer import FakeDaemon, always, directive, of, read_events
+
+from carbonsched.errors import InputError
+from carbonsched.model.protocol import EVENTS
+from trainer.commands_run import run
+from trainer.job import JobDir
+from trainer.run import run_job
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return word_data(tmp_path_factory.mktemp("data"))
+
+
+def train(job: Path, answer: Any = None, **options: Any) -> str:
+    with FakeDaemon(job, answer or always(0.8)):
+        return run_job(JobDir(job), options.pop("stopping", lambda: False), **options)
+
+
+def weights(job: Path) -> dict[str, torch.Tensor]:
+    return load_file(job / "output" / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_three_segments_from_spec_to_model(llama: Path, data: Path, tmp_path: Path) -> None:
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data))
+    assert train(job) == "done"
+
+    kinds = [event["event"] for event in read_events(job) if event["event"] != "step"]
+    segment = ["segment_ready", "segment_done", "checkpoint"]
+    assert kinds == ["started", "evaluated", *segment * 3, "evaluated", "finished"]
+    for line in (job / "events.jsonl").read_text().splitlines():
+        EVENTS.validate_json(line)
+    done = of(job, "segment_done")
+    assert [(d["k"], d["first_step"], d["steps"]) for d in done] == [(0, 0, 8), (1, 8, 8), (2, 16, 8)]
+    for d in done:
+        assert abs(d["rho_realised"] - d["rho_planned"]) <= 0.01
+        assert d["rho_planned"] <= d["rho_directed"] == 0.8
+        assert d["rho_realised"] == pytest.approx(d["flops"] / d["flops_full"])
+    before, after = of(job, "evaluated")
+    assert after["loss"] < before["loss"]
+    metrics = json.loads((job / "output" / "metrics.json").read_text())
+    assert [s["k"] for s in metrics["segments"]] == [0, 1, 2]
+    assert metrics["loss_after"]["loss"] == after["loss"]
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoModelForCausalLM.from_pretrained(job / "output")
+    AutoTokenizer.from_pretrained(job / "output")
+    assert [f.name for f in sorted((job / "checkpoints").iterdir())] == ["checkpoint-16", "checkpoint-24"]
+
+
+def test_the_frontier_offered_is_in_planned_rho(llama: Path, data: Path, tmp_path: Path) -> None:
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"max_steps": 8}))
+    train(job)
+    ready = of(job, "segment_ready")[0]
+    rhos = [point["rho"] for point in ready["frontier"]]
+    assert ready["importance_batches"] == 1
+    assert min(rhos) >= ready["rho_floor"] - 1e-12
+    assert ready["rho_floor"] > 1 / 3 + 1 / 8, "the importance batch is in it: one of eight steps"
+    assert ready["flops_full"] == pytest.approx(of(job, "segment_done")[0]["flops_full"])
+    assert ready["seconds_per_step"] > 0
+
+
+def test_a_broken_toggle_shows_in_realised_rho(
+    llama: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.callback.train_only", lambda model, names: None)
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 1}))
+    train(job)
+    done = of(job, "segment_done")[0]
+    assert abs(done["rho_realised"] - done["rho_planned"]) > 0.01
+    assert done["rho_realised"] == pytest.approx(1 + 1 / 8)
+
+
+@pytest.mark.parametrize("pad", ["longest", "max_length"])
+def test_encoder_decoder_with_dropout(data: Path, tmp_path: Path, pad: str) -> None:
+    model = tiny_t5(tmp_path / "t5")
+    spec = tiny_spec(
+        model,
+        data,
+        data={"pad": pad, "target_length": 8},
+        train={"epochs": 2, "importance_batches": 2, "gradient_accumulation": 2},
+    )
+    job = job_folder(tmp_path / "job", spec)
+    assert train(job, always(0.9)) == "done"
+    for d in of(job, "segment_done"):
+        assert d["rho_planned"] <= 0.9
+        assert abs(d["rho_realised"] - d["rho_planned"]) <= 0.01
+
+
+def test_gradient_checkpointing_is_reported_apart(llama: Path, data: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(llama, data, train={"epochs": 1, "gradient_checkpointing": True})
+    job = job_folder(tmp_path / "job", spec)
+    train(job)
+    done = of(job, "segment_done")[0]
+    assert abs(done["rho_realised"] - done["rho_planned"]) <= 0.01
+    assert 0 < done["flops_recomputed"] < done["flops_full"] / 2
+
+
+@pytest.mark.parametrize("method", ["full", "fixed", "random", "ft-top2"])
+def test_other_methods(llama: Path, data: Path, tmp_path: Path, method: str) -> None:
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 2, "method": method}))
+    assert train(job) == "done"
+    done = of(job, "segment_done")
+    batches = [r["importance_batches"] for r in of(job, "segment_ready")]
+    assert all(abs(d["rho_realised"] - d["rho_planned"]) <= 0.01 for d in done)
+    if method == "full":
+        assert all(d["rho_realised"] == pytest.approx(1) for d in done)
+        assert batches == [0, 0]
+    elif method == "fixed":
+        assert batches == [1, 0], "measured once"
+        first, second = ([p["importance"] for p in r["frontier"]] for r in of(job, "segment_ready"))
+        assert first == second
+    elif method == "ft-top2":
+        assert any("layers.3." in name for name in done[0]["selected"])
+        assert not any("layers.1." in name for name in done[0]["selected"])
+    else:
+        assert done[0]["selected"] != done[1]["selected"]
+
+
+def test_no_daemon_at_all_starts_at_rho_start(llama: Path, data: Path, tmp_path: Path) -> None:
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 1}))
+    assert run_job(JobDir(job), lambda: False, patience_s=0.2) == "done"
+    done = of(job, "segment_done")[0]
+    assert done["rho_directed"] == 0.7
+    assert done["directive_seq"] is None
+
+
+def test_stopped_in_mid_segment_and_resumed_is_exact(llama: Path, data: Path, tmp_path: Path) -> None:
+    """Stopped after step 11 of 24 and resumed, the job ends with the very weights it would have had."""
+    spec = tiny_spec(llama, data, train={"importance_batches": 2})
+    straight = job_folder(tmp_path / "straight", spec)
+    train(straight)
+
+    job = job_folder(tmp_path / "job", spec)
+
+    def stop_at_11(event: dict[str, Any]) -> dict[str, Any] | None:
+        if event["event"] == "segment_ready":
+            return directive(event["k"], 0.8, max_steps=3 if event["k"] == 1 else 100)
+        if event["event"] == "waiting":
+            return directive(1, action="stop", reason="budget below floor")
+        return None
+
+    assert train(job, stop_at_11) == "stopped"
+    end = of(job, "finished")[-1]
+    assert (end["reason"], end["step"]) == ("stopped", 11)
+    assert of(job, "checkpoint")[-1]["step"] == 11
+    (job / "control.json").unlink()
+
+    assert train(job) == "done"
+    assert of(job, "started")[-1]["first_step"] == 11
+    assert [r["k"] for r in of(job, "segment_ready")] == [0, 1, 1, 2], "the rest of segment 1 is asked for anew"
+    assert len(of(job, "evaluated")) == 2, "the loss before training is not measured again"
+    assert same(weights(straight), weights(job))
+    ours, theirs = of(job, "segment_done"), of(straight, "segment_done")
+    for field in ("selected", "flops", "flops_full", "rho_planned", "steps"):
+        assert [d[field] for d in ours] == [d[field] for d in theirs]
+    assert [d["loss"] for d in ours] == pytest.approx([d["loss"] for d in theirs])
+
+
+def test_resume_at_a_segments_end_is_exact(llama: Path, data: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(llama, data)
+    straight = job_folder(tmp_path / "straight", spec)
+    train(straight)
+    job = job_folder(tmp_path / "job", spec)
+
+    def stop_second(event: dict[str, Any]) -> dict[str, Any] | None:
+        if event["event"] != "segment_ready":
+            return None
+        return directive(1, action="stop", reason="budget") if event["k"] == 1 else directive(event["k"], 0.8)
+
+    assert train(job, stop_second) == "stopped"
+    assert of(job, "finished")[-1]["step"] == 8
+    (job / "control.json").unlink()
+    assert train(job) == "done"
+    assert same(weights(straight), weights(job))
+
+
+def test_unsealed_checkpoints_are_never_resumed(llama: Path, data: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(llama, data)
+    job = job_folder(tmp_path / "job", spec)
+    train(job)
+    (job / "checkpoints" / "checkpoint-24" / "segment.json").unlink()
+    (job / "control.json").unlink()
+    assert train(job) == "done"
+    assert of(job, "started")[-1]["first_step"] == 16
+
+
+def test_failures_are_one_line_and_an_exit_code(
+    llama: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = tiny_spec(llama, tmp_path / "nowhere.jsonl")
+    job = job_folder(tmp_path / "job", spec)
+    assert run(job) == 2
+    (failed,) = of(job, "failed")
+    assert "data.name_or_path" in failed["error"]
+    assert "\n" not in failed["error"]
+    assert run(tmp_path / "no-job") == 2
+
+
+def test_a_method_not_built_is_refused(llama: Path, data: Path, tmp_path: Path) -> None:
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"method": "lora"}))
+    with pytest.raises(InputError, match=r"train.method.*not built yet"):
+        run_job(JobDir(job), lambda: False)
+
+
+def test_diverging_training_fails_instead_of_burning_grams(llama: Path, data: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(llama, data, train={"lr": 1e30, "max_grad_norm": 0})
+    job = job_folder(tmp_path / "job", spec)
+    with FakeDaemon(job, always(0.8)):
+        assert run(job) == 1
+    assert "train.lr" in of(job, "failed")[0]["error"]
+
+
+# ---- real processes
+
+
+def start(job: Path) -> subprocess.Popen[bytes]:
+    code = "import sys; from pathlib import Path; from trainer.commands_run import run; sys.exit(run(Path(sys.argv[1])))"
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    with (job / "log.txt").open("ab") as out:
+        return subprocess.Popen([sys.executable, "-c", code, str(job)], stdout=out, stderr=out, env=env)
+
+
+def until(condition: Any, process: subprocess.Popen[bytes], limit_s: float = 60.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert process.poll() is None, "the trainer ended early"
+        assert time.monotonic() < deadline, "the trainer took too long"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_killed_in_mid_segment_it_resumes_and_ends_the_same(llama: Path, data: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(llama, data, train={"epochs": 4})
+    straight = job_folder(tmp_path / "straight", spec)
+    train(straight)
+
+    job = job_folder(tmp_path / "job", spec)
+    slow_down = always(0.8)
+
+    def held(event: dict[str, Any]) -> dict[str, Any] | None:
+        # the second segment gets a lease of three steps, so that the kill finds it in its midst
+        if event["event"] == "segment_ready" and event["k"] == 1:
+            return directive(1, 0.8, max_steps=3)
+        return slow_down(event)
+
+    with FakeDaemon(job, held):
+        process = start(job)
+        until(lambda: any(w["step"] == 11 for w in of(job, "waiting")), process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(10)
+    with (job / "events.jsonl").open("ab") as file:
+        file.write(b'{"event": "step", "torn')
+    (job / "control.json").unlink()
+    with FakeDaemon(job, always(0.8)):
+        process = start(job)
+        assert process.wait(60) == 0
+    assert "torn" in (job / "events.jsonl").read_text()
+    assert same(weights(straight), weights(job))
+
+
+@pytest.mark.slow
+def test_sigterm_checkpoints_and_exits_cleanly(llama: Path, data: Path, tmp_path: Path) -> None:
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 4000}))
+    with FakeDaemon(job, always(0.8)):
+        process = start(job)
+        until(lambda: len(of(job, "segment_done")) >= 2, process)
+        process.terminate()
+        assert process.wait(20) == 0
+    end = of(job, "finished")[-1]
+    assert end["reason"] == "stopped"
+    assert of(job, "checkpoint")[-1]["step"] == end["step"] > 0

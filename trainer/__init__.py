@@ -1,0 +1,20 @@
+"""The heavy half: fine-tuning steered through a job directory, and the FLOPs model behind it (DESIGN 2, 3).
+
+`trainer.GreenTrainerCallback` steers any `transformers.Trainer`; it is imported when first asked for, so that the
+commands that need no torch start fast.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.callback import GreenTrainerCallback
+
+__all__ = ["GreenTrainerCallback"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "GreenTrainerCallback":
+        from trainer.callback import GreenTrainerCallback
+
+        return GreenTrainerCallback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,79 @@
+"""What a job would be, without loading a weight: rows, steps, batch shape and ρ floor."""
+
+import math
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import JobSpec
+from carbonsched.model.profile import CheckResult
+from trainer.data import encode, load_rows, nominal_shape
+from trainer.flops import profile
+from trainer.meta import meta_model
+from trainer.methods import CONSTANT, Method, check_method
+from trainer.models import check_folder, load_tokenizer
+from trainer.run import schedule_of
+from trainer.segment import rows_in
+
+
+def check_job(spec: JobSpec) -> CheckResult:
+    """Raises InputError that names the field and the mend."""
+    train, carbon = spec.train, spec.carbon
+    check_method(train.method)
+    check_folder(spec.model)
+    rows = load_rows(spec.data)
+    tokenizer = load_tokenizer(spec.model)
+    model = meta_model(spec.model.name_or_path, spec.model.attn, spec.model.dtype)
+    two_sided = bool(model.config.is_encoder_decoder)
+    encoded = encode(rows.train, tokenizer, spec.data, encoder_decoder=two_sided)
+    batch = min(train.batch_size, len(encoded))
+    seq, target_seq = nominal_shape(encoded, batch, spec.data, encoder_decoder=two_sided)
+    measured = profile(model, batch, seq, target_seq, spec.model.attn, spec.model.name_or_path)
+    method = Method(train.method, measured, train.seed)
+    schedule = schedule_of(train, len(encoded))
+    shortest = _fewest_rows(schedule.steps, schedule.length, len(encoded), spec)
+    share = train.importance_batches * batch / shortest if method.measures() else 0.0
+    floor = method.floor + share
+    notes = list(measured.notes)
+    if not rows.validation:
+        notes.append("no validation rows: the loss before and after will not be known")
+    if train.method in CONSTANT:
+        notes.append(f"method {train.method!r} trains at ρ {floor:.3f} whatever the budget: it can only wait or stop")
+    else:
+        _check_rho("rho_min", carbon.rho_min, floor, method.floor, share)
+        _check_rho("rho_max", carbon.rho_max, floor, method.floor, share)
+    return CheckResult(
+        ok=True,
+        model=spec.model.name_or_path,
+        params=measured.params,
+        rows=len(rows.train),
+        validation_rows=len(rows.validation),
+        steps=schedule.steps,
+        segments=schedule.segments,
+        rho_floor=floor,
+        step_flops_full=measured.full_flops * train.gradient_accumulation,
+        batch=batch,
+        seq=seq,
+        target_seq=target_seq,
+        notes=tuple(notes),
+    )
+
+
+def _fewest_rows(steps: int, length: int, rows: int, spec: JobSpec) -> int:
+    """Rows of the segment that its importance batches weigh most in: the last may be short."""
+    schedule = schedule_of(spec.train, rows)
+    batch, accumulation = min(spec.train.batch_size, rows), spec.train.gradient_accumulation
+    bounds = [(0, min(length, steps)), ((schedule.segments - 1) * length, steps)]
+    return min(rows_in(schedule, first, end, rows, batch, accumulation) for first, end in bounds)
+
+
+def _check_rho(name: str, value: float | None, floor: float, cheapest: float, share: float) -> None:
+    if value is None or value >= floor:
+        return
+    least = math.ceil(floor * 1000) / 1000
+    why = f"this model's floor {floor:.3f}"
+    if share:
+        why += f" (cheapest tensor {cheapest:.3f} + importance batches {share:.3f})"
+    if least >= 1:
+        mend = "make segments longer: the importance batches leave nothing to train with"
+    else:
+        mend = f"set it to {least:.3f} or more, or leave it out"
+    raise InputError(f"carbon.{name}", f"{value:g} is below {why}", mend)
