@@ -76,12 +76,12 @@ def pairs(listings: Iterable[str], wanted: int) -> list[Pair]:
         synopsis, text = by_name[name]
         source = shorten(text, MAX_UNITS - units(synopsis))
         base = re.split(r" [-–(]", synopsis)[0].lower()  # `game engine (data files)` is `game engine` again
-        fresh = text not in seen and base not in seen
+        fresh = seen.isdisjoint((source, base))
         if not fresh or len(source) < MIN_SOURCE or len(synopsis) < 16 or not source.endswith((".", "!")):
             continue
         if not (source + synopsis).isascii() or "transitional" in (source + synopsis).lower():
             continue
-        seen |= {text, base}
+        seen |= {source, base}
         chosen.append(Pair(name, source, synopsis))
         if len(chosen) == wanted:
             return chosen

@@ -1,37 +1,150 @@
-"""`python -m trainer profile | cost | select | check | run` (DESIGN 5). Provisional: check and run only."""
+"""`python -m trainer`: measure, price, choose, check and train. The commands are in trainer/commands_*.py.
+
+Each prints one JSON document on stdout and nothing else. Exit codes: 0 done, 1 failed, 2 bad usage or bad input (one
+line on stderr that names the field and the mend).
+"""
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from carbonsched.errors import CarbonschedError
+from carbonsched.errors import CarbonschedError, InputError
+from carbonsched.model.base import Doc
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+INTERRUPTED = 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="The training half of carbonsched: FLOPs profiles, tensor selection, and the runs themselves.",
+)
+
+Json = Annotated[
+    bool, typer.Option("--json", help="JSON on stdout; these commands print nothing else anyway.")
+]
+ProfileFile = Annotated[
+    Path, typer.Option("--profile", help="What `profile` printed.", metavar="P.json", show_default=False)
+]
 
 
-@app.command()
-def check(spec: Path, json: Annotated[bool, typer.Option("--json")] = False) -> None:
+@app.command(epilog="Example: python -m trainer profile --model ./smollm2 --batch 4 --seq 128 > P.json")
+def profile(
+    model: Annotated[
+        str, typer.Option(help="A folder with a config.json (weights are not needed), or a hub id.")
+    ],
+    batch: Annotated[int, typer.Option(min=1, help="Sequences in a batch.")],
+    seq: Annotated[
+        int, typer.Option(min=1, help="Tokens in a sequence: what an encoder reads, or all of a decoder's.")
+    ],
+    target_seq: Annotated[
+        int | None, typer.Option(min=1, help="Tokens an encoder-decoder writes (default: as many as --seq).")
+    ] = None,
+    attn: Annotated[
+        Literal["eager", "sdpa"],
+        typer.Option(help="Attention: sdpa's fused backward counts 2.5 times its forward."),
+    ] = "eager",
+    dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the weights.")] = "fp32",
+    json: Json = False,
+) -> None:
+    """Measure the training FLOPs of every tensor of a model at one batch shape."""
+    from trainer import commands_profile
+
+    _print(commands_profile.profile(model, batch, seq, target_seq, attn, dtype))
+
+
+@app.command(epilog="Example: python -m trainer cost --profile P.json --selections S.json")
+def cost(
+    profile: ProfileFile,
+    selections: Annotated[
+        Path, typer.Option(help="A list of lists of tensor names.", metavar="S.json", show_default=False)
+    ],
+    json: Json = False,
+) -> None:
+    """Price selections: forward + backward FLOPs of a batch with just these tensors trained."""
+    from trainer import commands_profile
+
+    _print(commands_profile.cost(profile, selections))
+
+
+@app.command(epilog="Example: python -m trainer select --profile P.json --importance I.json --rho 0.6")
+def select(
+    profile: ProfileFile,
+    importance: Annotated[
+        Path,
+        typer.Option(help="Importance of each tensor: {name: value}.", metavar="I.json", show_default=False),
+    ],
+    rho: Annotated[float | None, typer.Option(help="FLOPs ratio that the selection must meet.")] = None,
+    frontier: Annotated[
+        bool, typer.Option("--frontier", help="The best importance for every rho instead.")
+    ] = False,
+    points: Annotated[
+        int | None, typer.Option(min=2, help="With --frontier: about this many steps of it, not all.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Choose the tensors of greatest total importance within a FLOPs ratio; exactly."""
+    from trainer import commands_profile
+
+    if (rho is None) == (not frontier):
+        raise InputError("--rho", "is given with --frontier, or neither is", "give one of the two")
+    if frontier:
+        _print(commands_profile.frontier(profile, importance, points))
+    elif rho is not None:
+        _print(commands_profile.select(profile, importance, rho))
+
+
+@app.command(epilog="Example: python -m trainer check spec.json --json")
+def check(
+    spec: Annotated[Path, typer.Argument(help="A job's spec: spec.json or JOB.toml.", metavar="SPEC")],
+    json: Json = False,
+) -> None:
+    """Check a job before it is accepted: model, data, rho floor, batch shapes."""
     from trainer import commands_run
 
-    print(commands_run.check(spec).model_dump_json(indent=2))
+    _print(commands_run.check(spec))
 
 
-@app.command()
-def run(job_dir: Path) -> None:
+@app.command(epilog="Example: python -m trainer run /var/lib/carbonsched/jobs/7")
+def run(
+    job_dir: Annotated[
+        Path, typer.Argument(help="The job directory that holds spec.json.", metavar="JOB_DIR")
+    ],
+) -> None:
+    """Train a job: its directives come in control.json, its events go to events.jsonl."""
     from trainer import commands_run
 
     raise typer.Exit(commands_run.run(job_dir))
 
 
-def main() -> int:
+def _print(document: Doc) -> None:
+    sys.stdout.write(document.model_dump_json() + "\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code. Errors are one line on stderr, never a traceback."""
     try:
-        code = app(standalone_mode=False)
+        code = app(args=argv, prog_name="python -m trainer", standalone_mode=False)
     except CarbonschedError as e:
-        print(f"trainer: {e}", file=sys.stderr)
-        return e.exit_code
+        return _complain(str(e), e.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as e:
+        # the option parser's own errors; anything else is a defect and keeps its traceback
+        format_message = getattr(e, "format_message", None)
+        if format_message is None:
+            raise
+        command = getattr(getattr(e, "ctx", None), "command_path", "python -m trainer")
+        return _complain(f"{format_message().rstrip('.')} (see {command} --help)", InputError.exit_code)
     return code if isinstance(code, int) else 0
+
+
+def _complain(text: str, code: int) -> int:
+    print("trainer:", " ".join(text.split()), file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

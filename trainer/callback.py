@@ -13,7 +13,7 @@ Gradient clipping sees the selected tensors only. One process: DDP would need wr
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from trainer.importance import measure
 from trainer.job import JobDir, now
 from trainer.meta import meta_twin
 from trainer.methods import Choice, Method, check_method
-from trainer.metrics import Interrupted
 from trainer.segment import Schedule, Segment, rows_in
 from trainer.steering import Answer, Steering, Stopped
 
@@ -41,12 +40,12 @@ STEP_EVENT_S = 1.0
 _EPSILON = 1e-9
 
 
-def train_only(model: nn.Module, names: tuple[str, ...]) -> None:
-    """Freeze all but `names`. Gradients go first: AdamW would still move a frozen tensor that has a stale one."""
+def train_only(model: nn.Module, names: tuple[str, ...], among: Collection[str]) -> None:
+    """Of `among` train `names`. Gradients go first: AdamW would still move a frozen tensor that has a stale one."""
     chosen = set(names)
     for name, parameter in model.named_parameters():
         parameter.grad = None
-        if parameter.is_floating_point():
+        if name in among:
             parameter.requires_grad_(name in chosen)
 
 
@@ -77,21 +76,34 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self.steering = Steering(rho, self.job, stopping)
         if patience_s is not None:
             self.steering.patience_s = patience_s
-        self.method_name, self.segment_length, self.batches, self.seed = method, segment, importance_batches, seed
+        self.method_name, self.segment_length, self.batches, self.seed = (
+            method,
+            segment,
+            importance_batches,
+            seed,
+        )
         self.shape, self.keep_checkpoints, self.stopping = shape, keep_checkpoints, stopping
         self.history: list[SegmentDone] = []
         self.stopped: str | None = None
         """Why training ended before its last step; None where it did not."""
-        self.segment: Segment | None = None
+        self._segment: Segment | None = None
         self._counter: StepCounter | None = None
-        self._shapes: list[Shape] | None = None
-        """Of the running step's micro-batches; None outside steps."""
+        self._in_step = False
+        self._shapes: list[Shape] = []
+        """Of the running step's micro-batches."""
         self._hold: str | None = None
         self._resumed = False
         self._seconds_full: float | None = None
         self._logged = 0
         self._told = 0.0
         self._step_began = self._step_seconds = self._save_began = 0.0
+
+    @property
+    def segment(self) -> Segment:
+        """The one that runs, or the last that ran. Raises RuntimeError before the first."""
+        if self._segment is None:
+            raise RuntimeError("no segment has begun")
+        return self._segment
 
     # ---- begin and end of training
 
@@ -100,9 +112,13 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         model, loader = kwargs["model"], kwargs["train_dataloader"]
         if args.world_size > 1:
-            raise InputError("trainer", f"{args.world_size} processes", "GreenTrainerCallback steers one process")
+            raise InputError(
+                "trainer", f"{args.world_size} processes", "GreenTrainerCallback steers one process"
+            )
         if not hasattr(loader.dataset, "__len__"):
-            raise InputError("trainer", "its data set has no length", "use one that can be drawn from by index")
+            raise InputError(
+                "trainer", "its data set has no length", "use one that can be drawn from by index"
+            )
         self._accumulation = args.gradient_accumulation_steps
         self._batch = min(args.train_batch_size, len(loader.dataset))
         per_epoch = max(-(-len(loader) // self._accumulation), 1)
@@ -119,9 +135,17 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             model.disable_input_require_grads()
         # taken before the hook below is on: a copy of the model would copy what the hook holds
         twin = meta_twin(model)
-        self.method = Method(self.method_name, profile(twin, *self._nominal), self.seed)
+        measured = profile(twin, *self._nominal)
+        held = {id(p) for group in kwargs["optimizer"].param_groups for p in group["params"]}
+        self._trainable = frozenset(n for n, p in model.named_parameters() if id(p) in held)
+        among = self._trainable & {t.name for t in measured.tensors}
+        if len(among) < len(measured.tensors):
+            self._warn(
+                f"{len(measured.tensors) - len(among)} tensors are not in the optimizer: they stay frozen"
+            )
+        self.method = Method(self.method_name, measured, self.seed, among)
         self._full = FullCost(lambda shape: profile(twin, *shape).full_flops)
-        self._full.learn(self._nominal, self.method.profile.full_flops)
+        self._full.learn(self._nominal, measured.full_flops)
         self._hook = model.register_forward_pre_hook(self._see, with_kwargs=True)
         self._logged = state.global_step
         if state.global_step:
@@ -131,10 +155,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._hook.remove()
-        for parameter in kwargs["model"].parameters():
-            parameter.grad = None
-            if parameter.is_floating_point():
-                parameter.requires_grad_(True)
+        train_only(kwargs["model"], tuple(self._trainable), self._trainable)
 
     # ---- a step
 
@@ -143,20 +164,19 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         model, step = kwargs["model"], state.global_step
         try:
-            if self._resumed and self.segment is not None:
+            if self._resumed:
                 self._resumed = False
                 self._open(self.segment, step, model)
-            elif self.segment is None or step >= self.segment.end:
+            elif self._segment is None or step >= self.segment.end:
                 self._begin(step, model, kwargs["optimizer"], kwargs["train_dataloader"])
             elif self._hold is not None:
                 why, self._hold = self._hold, None
                 self._apply(self.steering.hold(self.segment.k, step, why), model)
-        except (Stopped, Interrupted) as e:
-            self.stopped = str(e) or "signal"
-            raise Stopped(self.stopped) from e
-        assert self.segment is not None
+        except Stopped as e:
+            self.stopped = str(e)
+            raise
         self.steering.step_started()
-        self._shapes = []
+        self._shapes, self._in_step = [], True
         if self.segment.current.counted_ratio is None:
             self._counter = StepCounter()
             self._counter.start()
@@ -172,15 +192,13 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         segment, counter = self.segment, self._counter
-        assert segment is not None
-        assert self._shapes is not None
         self._step_seconds = time.monotonic() - self._step_began
         full = sum(self._full.flops(shape) for shape in self._shapes)
         if counter is not None:
             segment.ran(full, self._step_seconds, counter.flops, counter.recomputed)
         else:
             segment.ran(full, self._step_seconds, None, 0.0)
-        self._counter, self._shapes = None, None
+        self._counter, self._in_step = None, False
         self._save_began = time.monotonic()
         if state.global_step >= segment.end:
             control.should_log = True
@@ -222,9 +240,9 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        segment = self.segment
-        if segment is None or not logs or "loss" not in logs:
+        if self._segment is None or not logs or "loss" not in logs:
             return
+        segment = self._segment
         loss, steps = logs["loss"], state.global_step - self._logged
         if not math.isfinite(loss):
             raise CarbonschedError(
@@ -268,7 +286,6 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         segment = self.segment
-        assert segment is not None
         ended = state.global_step >= segment.end
         saved = {
             "step": state.global_step,
@@ -301,13 +318,14 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             segment.importance = self._measure(segment, model, optimizer, loader)
         else:
             segment.importance = self.method.importance(k, None)
-        self.segment = segment
+        self._segment = segment
         self._open(segment, step, model)
 
     def _measure(self, segment: Segment, model: nn.Module, optimizer: Any, loader: Any) -> dict[str, float]:
         device = next(model.parameters()).device
         batches = [
-            {name: tensor.to(device) for name, tensor in batch.items()} for batch in self._draw(loader, segment.k)
+            {name: tensor.to(device) for name, tensor in batch.items()}
+            for batch in self._draw(loader, segment.k)
         ]
         found = measure(model, optimizer, batches, seed=self.seed + segment.k, stop=self.stopping)
         segment.importance_batches = len(batches)
@@ -355,10 +373,9 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def _apply(self, answer: Answer, model: nn.Module) -> None:
         """Train at the answer's ρ from the next step on; the same ρ means the same selection."""
         segment = self.segment
-        assert segment is not None
         segment.directive_seq = answer.seq
         if segment.stretches and answer.rho == segment.directed:
-            train_only(model, segment.current.selected)
+            train_only(model, segment.current.selected, self._trainable)
             return
         began = time.monotonic()
         floor = self._choice.floor + segment.share
@@ -370,7 +387,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         selection = self._choice.select(answer.rho - segment.share)
         segment.directed = answer.rho
         segment.select(selection.selected, self.method.ratio(selection.selected))
-        train_only(model, selection.selected)
+        train_only(model, selection.selected, self._trainable)
         segment.selection_seconds += time.monotonic() - began
 
     def _end(self, segment: Segment) -> None:
@@ -409,7 +426,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self.method.first = saved["first_importance"]
         self._seconds_full = saved["seconds_full"]
         if saved["segment"] is not None:
-            self.segment = Segment.load(saved["segment"])
+            self._segment = Segment.load(saved["segment"])
             self._resumed = True
 
     def _draw(self, loader: Any, k: int) -> list[dict[str, torch.Tensor]]:
@@ -423,7 +440,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         return batches
 
     def _see(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._shapes is not None and torch.is_grad_enabled():
+        if self._in_step and torch.is_grad_enabled():
             self._shapes.append(self._shape_of(kwargs))
 
     def _shape_of(self, batch: dict[str, Any]) -> Shape:

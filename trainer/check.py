@@ -36,7 +36,9 @@ def check_job(spec: JobSpec) -> CheckResult:
     if not rows.validation:
         notes.append("no validation rows: the loss before and after will not be known")
     if train.method in CONSTANT:
-        notes.append(f"method {train.method!r} trains at ρ {floor:.3f} whatever the budget: it can only wait or stop")
+        notes.append(
+            f"method {train.method!r} trains at ρ {floor:.3f} whatever the budget: it can only wait or stop"
+        )
     else:
         _check_rho("rho_min", carbon.rho_min, floor, method.floor, share)
         _check_rho("rho_max", carbon.rho_max, floor, method.floor, share)

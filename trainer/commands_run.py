@@ -62,9 +62,13 @@ def read_spec(file: Path) -> JobSpec:
         text = file.read_text(encoding="utf-8")
         data: Any = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError as e:
-        raise InputError("SPEC", f"there is no file {file}", "give the path of a JOB.toml or spec.json") from e
+        raise InputError(
+            "SPEC", f"there is no file {file}", "give the path of a JOB.toml or spec.json"
+        ) from e
     except (OSError, UnicodeDecodeError) as e:
-        raise InputError("SPEC", f"{file} cannot be read: {e}", "give the path of a JOB.toml or spec.json") from e
+        raise InputError(
+            "SPEC", f"{file} cannot be read: {e}", "give the path of a JOB.toml or spec.json"
+        ) from e
     except ValueError as e:
         raise InputError("SPEC", f"{file.name} cannot be parsed: {e}", "mend that line") from e
     if isinstance(data, dict) and "spec" in data:

@@ -7,13 +7,13 @@ source gives way, never the target.
 
 import csv
 import json
-import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from carbonsched.errors import InputError
@@ -72,9 +72,17 @@ def load_rows(part: DataPart) -> Rows:
         train = _read(path, part)
         held_out = _read(Path(part.validation).expanduser(), part) if part.validation else []
     elif path.is_dir():
-        train = _read(_find(path, TRAIN_NAMES, part), part)
+        found = _find(path, TRAIN_NAMES)
+        if found is None:
+            names = ", ".join(sorted(f.name for f in path.iterdir())) or "none"
+            raise InputError(
+                "data.name_or_path",
+                f"{path} holds no file named train{{{','.join(SUFFIXES)}}} (its files: {names})",
+                "name the training file itself",
+            )
+        train = _read(found, part)
         named = Path(part.validation).expanduser() if part.validation else None
-        file = _beside(path, named) if named else _find(path, HELD_OUT_NAMES, part, required=False)
+        file = _beside(path, named) if named else _find(path, HELD_OUT_NAMES)
         held_out = _read(file, part) if file else []
     elif _looks_local(part.name_or_path):
         raise InputError(
@@ -91,7 +99,7 @@ def _looks_local(name: str) -> bool:
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).suffix in SUFFIXES
 
 
-def _find(folder: Path, stems: tuple[str, ...], part: DataPart, *, required: bool = True) -> Path | None:
+def _find(folder: Path, stems: tuple[str, ...]) -> Path | None:
     files = sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES)
     for stem in stems:
         exact = [f for f in files if f.stem == stem]
@@ -99,22 +107,14 @@ def _find(folder: Path, stems: tuple[str, ...], part: DataPart, *, required: boo
         found = exact or [f for f in files if stem in re.split(r"[._-]", f.stem)]
         if found:
             return found[0]
-    if not required:
-        return None
-    names = ", ".join(f.name for f in files) or "none that can be read"
-    raise InputError(
-        "data.name_or_path",
-        f"{folder} holds no file named {stems[0]}{{{','.join(SUFFIXES)}}} (its files: {names})",
-        "name the training file itself",
-    )
+    return None
 
 
 def _beside(folder: Path, named: Path) -> Path:
     return named if named.is_absolute() or named.exists() else folder / named
 
 
-def _read(file: Path | None, part: DataPart) -> list[Row]:
-    assert file is not None
+def _read(file: Path, part: DataPart) -> list[Row]:
     if not file.is_file():
         raise InputError("data.validation", f"there is no {file}", "give the path of a file, or leave it out")
     if file.suffix not in SUFFIXES:
@@ -130,7 +130,7 @@ def _read(file: Path | None, part: DataPart) -> list[Row]:
 def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, record) of every row; `where` names the line, or the row where the format has no lines."""
     if file.suffix == ".parquet":
-        from pyarrow import ArrowException, parquet
+        from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
 
         try:
             table = parquet.read_table(file)
@@ -305,11 +305,14 @@ def nominal_shape(
     encoded: Sequence[Encoded], batch: int, part: DataPart, *, encoder_decoder: bool, draws: int = 256
 ) -> tuple[int, int | None]:
     """(seq, target_seq) of the mean batch of the job, for which it is profiled; drawn with a fixed seed."""
-    rng = random.Random(0)
+    rng = np.random.default_rng(0)
     batch = min(batch, len(encoded))
     shapes = [
         padded([len(r.input_ids) for r in rows], [len(r.labels) for r in rows], part, encoder_decoder)
-        for rows in (rng.sample(encoded, batch) for _ in range(1 if part.pad == "max_length" else draws))
+        for rows in (
+            [encoded[i] for i in rng.choice(len(encoded), batch, replace=False)]
+            for _ in range(1 if part.pad == "max_length" else draws)
+        )
     ]
     seq = round(sum(s for s, _ in shapes) / len(shapes))
     return seq, round(sum(t or 0 for _, t in shapes) / len(shapes)) if encoder_decoder else None

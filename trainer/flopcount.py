@@ -35,7 +35,7 @@ class StepCounter:
 
         def tally(packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
             before = self._mode.get_total_flops() if _recomputing() else None
-            result = count(packet, out, args, kwargs)
+            result = count(packet, out, args, kwargs)  # type: ignore[no-untyped-call]
             if before is not None:
                 self.recomputed += self._mode.get_total_flops() - before
             return result
@@ -48,14 +48,14 @@ class StepCounter:
         return self._total - self.recomputed
 
     def start(self) -> None:
-        self._mode.__enter__()
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
         self._running = True
 
     def stop(self) -> None:
         """No error where it does not run."""
         if self._running:
             self._running = False
-            self._mode.__exit__(None, None, None)
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._total += self._mode.get_total_flops()
 
     def __enter__(self) -> Self:

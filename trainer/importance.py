@@ -22,7 +22,7 @@ Weights, moments, gradients, buffers, mode, `requires_grad` and every random gen
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from carbonsched.errors import CarbonschedError, InputError
 from trainer.flopcount import StepCounter
-from trainer.metrics import Interrupted
+from trainer.steering import Stopped
 
 CHUNK = 1 << 22
 """Elements worked on at a time, so that temporaries stay small beside an embedding."""
@@ -60,26 +60,28 @@ def measure(
     seed: int = 0,
     stop: Callable[[], bool] = lambda: False,
 ) -> Importance:
-    """Importance of every parameter of `model` over `batches`, dropout drawn from `seed`.
+    """Importance of every parameter that `optimizer` holds, over `batches`, dropout drawn from `seed`.
 
-    Raises InputError for an optimizer other than AdamW or a parameter it does not hold, CarbonschedError where an
-    importance is not finite (training has diverged), Interrupted between two batches once `stop()` holds.
+    Raises InputError for an optimizer other than AdamW, CarbonschedError where an
+    importance is not finite (training has diverged), Stopped between two batches once `stop()` holds.
     """
     started = time.monotonic()
-    names = {parameter: name for name, parameter in model.named_parameters() if parameter.is_floating_point()}
-    groups = _groups(optimizer, names)
+    groups = _groups(optimizer)
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters() if p in groups}
     age = _common_age(optimizer, names)
-    sums = dict.fromkeys(names.values(), 0.0)
+    sums: dict[str, Any] = dict.fromkeys(names.values(), 0.0)
     kept: dict[Tensor, Tensor] = {}
     cross = len(batches) > 1
     kept_bytes, flops = 0, []
 
     def take(parameter: Tensor) -> None:
-        gradient = parameter.grad
-        assert gradient is not None
-        parameter.grad = None
+        gradient, parameter.grad = parameter.grad, None
+        if gradient is None:
+            return
         if not cross:
-            sums[names[parameter]] += _dot(gradient, _update(optimizer, groups[parameter], parameter, gradient, age))
+            sums[names[parameter]] += _dot(
+                gradient, _update(optimizer, groups[parameter], parameter, gradient, age)
+            )
             return
         before = kept.pop(parameter, None)
         if before is not None:
@@ -87,11 +89,11 @@ def measure(
         kept[parameter] = torch.cat(list(_update(optimizer, groups[parameter], parameter, gradient, age)))
 
     with _untouched(model, names, seed):
-        hooks = [p.register_post_accumulate_grad_hook(take) for p in names]
+        hooks = [p.register_post_accumulate_grad_hook(take) for p in names]  # type: ignore[no-untyped-call]
         try:
             for batch in batches:
                 if stop():
-                    raise Interrupted
+                    raise Stopped("signal")
                 counter = StepCounter()
                 with counter:
                     model(**batch).loss.backward()
@@ -101,29 +103,30 @@ def measure(
             for hook in hooks:
                 hook.remove()
     pairs = max(len(batches) - 1, 1)
-    values = {name: total / pairs for name, total in sums.items()}
+    values = {name: float(total) / pairs for name, total in sums.items()}
     for name, value in values.items():
         if not math.isfinite(value):
             raise CarbonschedError(f"importance of {name} is {value}: training has diverged; lower train.lr")
     return Importance(values, tuple(flops), time.monotonic() - started, age, kept_bytes)
 
 
-def _update(optimizer: Any, group: dict[str, Any], weight: Tensor, gradient: Tensor, age: int) -> Iterator[Tensor]:
+def _update(
+    optimizer: Any, group: dict[str, Any], weight: Tensor, gradient: Tensor, age: int
+) -> Iterator[Tensor]:
     """−Δw in flat chunks, float32, as `torch.optim.AdamW` would step at rate 1 with moments of `age` steps."""
     beta1, beta2 = group["betas"]
     state = optimizer.state[weight] if age else {}
-    flat = (weight.detach(), gradient, state.get("exp_avg"), state.get("exp_avg_sq"))
-    pieces = [None if t is None else t.reshape(-1).split(CHUNK) for t in flat]
-    weights, gradients, first, second = pieces
-    assert weights is not None
-    assert gradients is not None
+    weights, gradients = (torch.split(t.reshape(-1), CHUNK) for t in (weight.detach(), gradient))
+    moments = (
+        [torch.split(state[name].reshape(-1), CHUNK) for name in ("exp_avg", "exp_avg_sq")] if state else []
+    )
     for i, (w, g) in enumerate(zip(weights, gradients, strict=True)):
         g = g.float()
-        if first is None or second is None:
+        if not moments:
             step = g / (g.abs() + group["eps"])
         else:
-            mean = first[i].float() * beta1 + g * (1 - beta1)
-            square = second[i].float() * beta2 + g * g * (1 - beta2)
+            mean = moments[0][i].float() * beta1 + g * (1 - beta1)
+            square = moments[1][i].float() * beta2 + g * g * (1 - beta2)
             root = (square / (1 - beta2 ** (age + 1))).sqrt_()
             step = mean / (1 - beta1 ** (age + 1)) / (root + group["eps"])
         if group["weight_decay"]:
@@ -131,24 +134,22 @@ def _update(optimizer: Any, group: dict[str, Any], weight: Tensor, gradient: Ten
         yield step
 
 
-def _dot(gradient: Tensor, pieces: Any) -> float:
-    at, total = 0, 0.0
+def _dot(gradient: Tensor, pieces: Iterable[Tensor]) -> Tensor:
+    # stays on the device: a number a tensor would be a wait for the GPU a tensor
+    at, total = 0, torch.zeros((), dtype=torch.float64, device=gradient.device)
     flat = gradient.reshape(-1)
     for piece in pieces:
-        total += float(torch.dot(flat[at : at + piece.numel()].float(), piece.float()))
+        total += torch.dot(flat[at : at + piece.numel()].float(), piece.float())
         at += piece.numel()
     return total
 
 
-def _groups(optimizer: Any, names: dict[Tensor, str]) -> dict[Tensor, dict[str, Any]]:
-    groups = {p: group for group in optimizer.param_groups for p in group["params"]}
-    for parameter, name in names.items():
-        if parameter not in groups:
-            raise InputError(
-                "optimizer", f"does not hold {name}", "make the optimizer before anything is frozen (trap of FACTS 2)"
-            )
-        if not {"betas", "eps", "weight_decay"} <= groups[parameter].keys():
-            raise InputError("optimizer", "is not AdamW", "importance is the update that AdamW would make: use AdamW")
+def _groups(optimizer: Any) -> dict[Tensor, dict[str, Any]]:
+    groups = {p: group for group in optimizer.param_groups for p in group["params"] if p.is_floating_point()}
+    if any(not {"betas", "eps", "weight_decay"} <= group.keys() for group in groups.values()):
+        raise InputError(
+            "optimizer", "is not AdamW", "importance is the update that AdamW would make: use AdamW"
+        )
     return groups
 
 
@@ -164,7 +165,9 @@ def _untouched(model: nn.Module, names: dict[Tensor, str], seed: int) -> Iterato
     trained = {p: p.requires_grad for p in names}
     training = model.training
     python, numpy = random.getstate(), np.random.get_state()
-    devices = sorted({p.device.index for p in names if p.device.type == "cuda" and p.device.index is not None})
+    devices = sorted(
+        {p.device.index for p in names if p.device.type == "cuda" and p.device.index is not None}
+    )
     try:
         for parameter in names:
             parameter.grad = None

@@ -7,10 +7,11 @@ full           every tensor, whatever ρ says
 ft-top2        the last two blocks and what lies above them, whatever ρ says
 """
 
-import random
 import re
 from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
 
 from carbonsched.errors import InputError
 from carbonsched.model.profile import Profile, Selection
@@ -36,37 +37,41 @@ class Choice:
 
     floor: float
     points: tuple[FrontierPoint, ...]
-    _frontier: Frontier | None
-    _constant: Selection | None
     _everything: Selection
+    """All that this method may train."""
+    _frontier: Frontier | None = None
+    """None: everything is the only choice."""
 
     def select(self, rho: float) -> Selection:
         """The best selection at `rho`; everything from 1 up, the cheapest below the floor."""
-        if self._constant is not None:
-            return self._constant
-        assert self._frontier is not None
+        if self._frontier is None:
+            return self._everything
         if rho >= 1:
             return self._everything
         return self._frontier.select(max(rho, self.floor))
 
 
 class Method:
-    def __init__(self, name: str, profile: Profile, seed: int = 0) -> None:
-        """Raises InputError for a method that is not built."""
+    def __init__(
+        self, name: str, profile: Profile, seed: int = 0, among: frozenset[str] | None = None
+    ) -> None:
+        """`among`: the tensors that may be trained at all; None: every one. Raises InputError: not built, none left."""
         check_method(name)
         self.name, self.profile, self.seed = name, profile, seed
+        names = [t.name for t in profile.tensors if among is None or t.name in among]
+        self.names = _top_blocks(names, profile) if name == "ft-top2" else names
         self.first: dict[str, float] | None = None
         """`fixed`: the importances of the first measurement."""
         self.costs = CostModel.of(profile)
 
     @cached_property
     def selector(self) -> Selector:
-        return Selector(self.profile)
+        return Selector(self.profile, self.names)
 
     @property
     def floor(self) -> float:
         """The cheapest selection this method makes."""
-        return self._constant().rho_planned if self.name in CONSTANT else self.selector.rho_floor
+        return self.ratio(tuple(self.names)) if self.name in CONSTANT else self.selector.rho_floor
 
     def measures(self) -> bool:
         """Whether importance batches run before the coming segment."""
@@ -75,33 +80,31 @@ class Method:
     def importance(self, k: int, measured: dict[str, float] | None) -> dict[str, float]:
         """The values segment k is selected by, from the measured ones where this method measures."""
         if self.name == "random":
-            rng = random.Random(f"{self.seed}:{k}")
-            return {t.name: t.numel**0.5 * rng.random() for t in self.profile.tensors}
+            draws = np.random.default_rng((self.seed, k)).random(len(self.profile.tensors))
+            return {
+                t.name: t.numel**0.5 * x for t, x in zip(self.profile.tensors, draws.tolist(), strict=True)
+            }
         if self.name == "fixed":
             self.first = self.first or measured
             measured = self.first
         return {t.name: (measured or {}).get(t.name, 0.0) for t in self.profile.tensors}
 
     def choice(self, importance: dict[str, float]) -> Choice:
-        everything = self._of([t.name for t in self.profile.tensors])
+        ratio = self.ratio(tuple(self.names))
+        # a constant choice has no measured importance; 1 keeps a plan's gain in proportion to the steps
+        everything = Selection(
+            rho_planned=ratio,
+            importance=sum(importance[n] for n in self.names) if self.name not in CONSTANT else 1.0,
+            selected=tuple(self.names),
+        )
         if self.name in CONSTANT:
-            only = self._constant()
-            points = (FrontierPoint(rho=only.rho_planned, importance=only.importance),)
-            return Choice(only.rho_planned, points, None, only, everything)
+            return Choice(ratio, (FrontierPoint(rho=ratio, importance=1.0),), everything)
         frontier = self.selector.frontier(importance)
-        return Choice(frontier.rho_floor, frontier.points(FRONTIER_POINTS), frontier, None, everything)
+        return Choice(frontier.rho_floor, frontier.points(FRONTIER_POINTS), everything, frontier)
 
     def ratio(self, names: tuple[str, ...]) -> float:
         """cost(S) ÷ T_full."""
         return self.costs.flops(names) / self.profile.full_flops
-
-    def _constant(self) -> Selection:
-        names = [t.name for t in self.profile.tensors]
-        return self._of(names if self.name == "full" else _top_blocks(names, self.profile))
-
-    def _of(self, names: list[str]) -> Selection:
-        # a constant choice has no measured importance; 1 keeps a plan's gain in proportion to the steps
-        return Selection(rho_planned=self.ratio(tuple(names)), importance=1.0, selected=tuple(names))
 
 
 def _top_blocks(names: list[str], profile: Profile, count: int = 2) -> list[str]:
@@ -112,7 +115,9 @@ def _top_blocks(names: list[str], profile: Profile, count: int = 2) -> list[str]
             stacks.setdefault(found[1], set()).add(int(found[2]))
     deep = [(stack, blocks) for stack, blocks in stacks.items() if len(blocks) >= count]
     if not deep:
-        raise InputError("train.method", "'ft-top2' finds no stack of blocks in this model", "use greentrainer")
+        raise InputError(
+            "train.method", "'ft-top2' finds no stack of blocks in this model", "use greentrainer"
+        )
     # an encoder's blocks lie below every decoder's: the nearest stack is the one with the shallowest tensor
     depth = {t.name: t.depth_flops for t in profile.tensors}
     nearest = min(deep, key=lambda s: min(depth[n] for n in names if n.startswith(s[0] + ".")))

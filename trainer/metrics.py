@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from trainer.data import IGNORED, Encoded
+from trainer.steering import Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,6 @@ class Loss:
         return math.exp(min(self.nll, 700.0))
 
 
-class Interrupted(Exception):
-    """A signal came in the middle; the caller decides what that means."""
-
-
 def evaluate(
     model: Any,
     rows: list[Encoded],
@@ -38,7 +35,7 @@ def evaluate(
 ) -> Loss:
     """Loss on `rows`, longest first so that batches hold little padding; leaves mode and RNG as they were.
 
-    Raises Interrupted between two batches once `stop()` holds.
+    Raises Stopped between two batches once `stop()` holds.
     """
     started = time.monotonic()
     device = next(model.parameters()).device
@@ -48,7 +45,7 @@ def evaluate(
     try:
         for i in range(0, len(ordered), batch_size):
             if stop():
-                raise Interrupted
+                raise Stopped("signal")
             chosen = [{"input_ids": r.input_ids, "labels": r.labels} for r in ordered[i : i + batch_size]]
             batch = {name: tensor.to(device) for name, tensor in collate(chosen).items()}
             with torch.no_grad():

@@ -21,7 +21,7 @@ from trainer.callback import GreenTrainerCallback
 from trainer.data import Encoded, TokenDataset, collator, encode, load_rows, nominal_shape
 from trainer.job import JobDir, now, write_json
 from trainer.methods import check_method
-from trainer.metrics import Interrupted, evaluate
+from trainer.metrics import evaluate
 from trainer.models import load_model, load_tokenizer
 from trainer.segment import Schedule
 from trainer.steering import PATIENCE_S, Stopped
@@ -46,10 +46,9 @@ def run_job(job: JobDir, stopping: Callable[[], bool], patience_s: float = PATIE
     last = checkpoint.newest(job.checkpoints)
     try:
         return _Run(job, spec, stopping, patience_s).go(last)
-    except (Stopped, Interrupted) as e:
-        log.info("stopped: %s", e or "signal")
-        newest = checkpoint.newest(job.checkpoints)
-        step = int(newest.name.rpartition("-")[2]) if newest else 0
+    except Stopped as e:
+        log.info("stopped: %s", e)
+        step = _step_of(checkpoint.newest(job.checkpoints))
         job.send(Finished(at=now(), step=step, reason="stopped", peak_memory_bytes=_peak_memory()))
         return "stopped"
 
@@ -63,7 +62,13 @@ class _Run:
         rows = load_rows(spec.data)
         self.tokenizer = load_tokenizer(spec.model)
         set_seed(train.seed)
-        self.model = load_model(spec.model)
+        begun = _step_of(last)
+        schedule = schedule_of(train, len(rows.train))
+        # with all steps done only evaluating and saving are left; a Trainer resumed there would train one step more
+        ready = last if last is not None and begun >= schedule.steps else None
+        self.model = load_model(
+            spec.model.model_copy(update={"name_or_path": str(ready)}) if ready else spec.model
+        )
         self.model.config.use_cache = False
         two_sided = bool(self.model.config.is_encoder_decoder)
         data = encode(rows.train, self.tokenizer, spec.data, encoder_decoder=two_sided)
@@ -82,19 +87,19 @@ class _Run:
             patience_s=self.patience_s,
         )
         trainer = self._trainer(data, callback)
-        self._started(trainer, schedule_of(train, len(data)), last)
+        self._started(trainer, schedule, last)
         if last is None:
             self._evaluate("before", 0)
         if self.stopping():
-            raise Interrupted
-        # evaluation draws nothing, but nothing that comes before training should decide its dropout
-        set_seed(train.seed)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-        if callback.stopped is not None:
-            raise Stopped(callback.stopped)
-        step = trainer.state.global_step
-        self._evaluate("after", step)
-        self._save(step)
+            raise Stopped("signal")
+        if begun < schedule.steps:
+            # evaluation draws nothing, but nothing that comes before training should decide its dropout
+            set_seed(train.seed)
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+            if callback.stopped is not None:
+                raise Stopped(callback.stopped)
+        self._evaluate("after", schedule.steps)
+        self._save(schedule.steps)
         return "done"
 
     def _trainer(self, data: list[Encoded], callback: GreenTrainerCallback) -> Trainer:
@@ -143,7 +148,7 @@ class _Run:
                 pid=os.getpid(),
                 segments=schedule.segments,
                 steps=schedule.steps,
-                first_step=int(last.name.rpartition("-")[2]) if last else 0,
+                first_step=_step_of(last),
                 params=sum(p.numel() for p in self.model.parameters()),
                 device=torch.cuda.get_device_name(device) if cuda else "cpu",
                 gpu_uuid=f"GPU-{torch.cuda.get_device_properties(device).uuid}" if cuda else None,
@@ -155,7 +160,14 @@ class _Run:
             )
         )
         where = f"resuming from {last.name}" if last else "from the beginning"
-        log.info("%s on %s: %d steps in %d segments, %s", self.spec.name, device, schedule.steps, schedule.segments, where)
+        log.info(
+            "%s on %s: %d steps in %d segments, %s",
+            self.spec.name,
+            device,
+            schedule.steps,
+            schedule.segments,
+            where,
+        )
 
     def _evaluate(self, when: Any, step: int) -> None:
         if not self.held_out:
@@ -213,6 +225,10 @@ class _Run:
         }
 
 
+def _step_of(folder: Path | None) -> int:
+    return int(folder.name.rpartition("-")[2]) if folder else 0
+
+
 def schedule_of(train: TrainPart, rows: int) -> Schedule:
     return Schedule.of(
         rows, train.batch_size, train.gradient_accumulation, train.epochs, train.max_steps, train.segment
@@ -225,8 +241,6 @@ def describe_failure(error: BaseException) -> str:
         return "the GPU's memory is full: lower train.batch_size, or set train.gradient_checkpointing = true"
     text = " ".join(str(error).split()) or "no message"
     return text if hasattr(error, "exit_code") else f"{type(error).__name__}: {text}"
-
-
 
 
 def _one_board(train: TrainPart) -> None:

@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
-
 @dataclass(slots=True)
 class Stretch:
     """Steps under one selection; a segment has more than one where ρ changed in its midst."""
@@ -152,5 +151,3 @@ def rows_in(schedule: Schedule, first: int, end: int, rows: int, batch: int, acc
     last = rows - (schedule.steps_per_epoch - 1) * whole
     ends = end // schedule.steps_per_epoch - first // schedule.steps_per_epoch
     return (end - first - ends) * whole + ends * last
-
-

@@ -57,7 +57,8 @@ class Steering:
 
     def hold(self, k: int, step: int, why: str) -> Answer:
         """In mid-segment, a checkpoint written: wait until training may go on. Raises Stopped."""
-        assert self.job is not None
+        if self.job is None:
+            return Answer(self.rho, None)
         return self._await(self.job, k, step, asked=time.monotonic(), why=why)
 
     def look(self, k: int) -> Directive | None:
@@ -116,7 +117,7 @@ class Steering:
                 answer = self._unanswered(job, k, step, time.monotonic() - asked)
                 if answer is not None:
                     return answer
-                if step > 0 and time.monotonic() - asked >= self.grace_s and not self._still_covered():
+                if step > 0 and time.monotonic() - asked >= self.grace_s and not self._covered():
                     wait(f"no directive for segment {k}: waiting for the daemon")
             time.sleep(POLL_S)
 
@@ -125,8 +126,7 @@ class Steering:
             return None
         if step == 0:
             return Answer(self.rho, None)
-        if self._still_covered():
-            assert self._lease is not None
+        if self._lease is not None and self.lapsed() is None:
             rho = self.rho if self._lease.rho is None else self._lease.rho
             job.send(
                 Warned(
@@ -138,7 +138,7 @@ class Steering:
             return Answer(rho, self._lease.seq)
         return None
 
-    def _still_covered(self) -> bool:
+    def _covered(self) -> bool:
         return self._lease is not None and self.lapsed() is None
 
     def _covers(self, directive: Directive) -> bool:
@@ -165,5 +165,3 @@ class Steering:
     def _follow(self, directive: Directive) -> None:
         if self._lease is None or self._lease.seq != directive.seq:
             self._lease, self._steps = directive, 0
-
-

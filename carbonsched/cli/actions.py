@@ -40,8 +40,7 @@ def resume(
 def _act(ctx: typer.Context, job: str, verb: Literal["cancel", "pause", "resume"], json: bool) -> None:
     from carbonsched.cli.output import emit
 
-    with connect(ctx) as client:
-        acted = client.act(job, verb)
+    acted = connect(ctx).act(job, verb)
     if json:
         emit(acted)
     else:

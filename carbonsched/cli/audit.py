@@ -30,11 +30,7 @@ def verify(
     """
     from carbonsched.cli.output import emit
 
-    if ledger is None:
-        with connect(ctx) as client:
-            result = client.audit()
-    else:
-        result = _offline(ledger)
+    result = connect(ctx).audit() if ledger is None else _offline(ledger)
     if json:
         emit(result)
     elif result.ok:

@@ -58,4 +58,4 @@ def _run(argv: list[str], folder: str) -> subprocess.CompletedProcess[str]:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return lines[-1].removeprefix("trainer: ") if lines else ""

@@ -20,9 +20,11 @@ def daemon(
     Jobs that run when it stops go on within their lease, and the next daemon takes them over.
     With --json the one document, `{"exit_code": N}`, comes when it has stopped.
     """
+    from carbonsched.cli.output import emit
     from carbonsched.daemon import run
+    from carbonsched.model.view import Ended
 
     code = run(config, ctx.ensure_object(Settings).socket)
     if json:
-        print(f'{{"exit_code": {code}}}')
+        emit(Ended(exit_code=code))
     raise typer.Exit(code)

@@ -27,8 +27,7 @@ def grid(
     """Show the grid's carbon intensity now and to come, and how the feeds are."""
     from carbonsched.cli.output import emit
 
-    with connect(ctx) as client:
-        view = client.grid(forecast)
+    view = connect(ctx).grid(forecast)
     if json:
         emit(view)
     else:

@@ -1,6 +1,5 @@
 """`carbonsched logs ID`: what the job's process wrote."""
 
-import json as jsonlib
 import sys
 import time
 from collections.abc import Iterator
@@ -28,18 +27,21 @@ def logs(
 
     With --json one document `{id, text}`; with -f as well, a line `{"id": …, "line": …}` for every line of the log.
     """
-    with connect(ctx) as client:
-        chunks = _follow(client, job) if follow else _all(client, job, 0)
-        if not json:
-            for chunk in chunks:
-                sys.stdout.buffer.write(chunk)
-                sys.stdout.buffer.flush()
-        elif follow:
-            for text in _lines(chunks):
-                print(jsonlib.dumps({"id": job, "line": text}), flush=True)
-        else:
-            text = b"".join(chunks).decode("utf-8", "replace")
-            print(jsonlib.dumps({"id": job, "text": text}, indent=2))
+    from carbonsched.cli.output import emit
+    from carbonsched.model.view import JobLog, LogLine
+
+    client = connect(ctx)
+    chunks = _follow(client, job) if follow else _all(client, job, 0)
+    if not json:
+        for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+    elif follow:
+        for text in _lines(chunks):
+            print(LogLine(id=job, line=text).model_dump_json(), flush=True)
+    else:
+        text = b"".join(chunks).decode("utf-8", "replace")
+        emit(JobLog(id=job, text=text))
 
 
 def _all(client: "Client", job: str, offset: int) -> Iterator[bytes]:

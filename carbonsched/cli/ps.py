@@ -19,8 +19,7 @@ def ps(ctx: typer.Context, json: Json = False, socket: Socket = None, debug: Deb
     """
     from carbonsched.cli.output import LEGEND, console, emit
 
-    with connect(ctx) as client:
-        listed = client.jobs()
+    listed = connect(ctx).jobs()
     if json:
         emit(listed)
         return

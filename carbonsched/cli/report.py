@@ -45,8 +45,7 @@ def report(
         raise InputError(missing, "is missing", "give both --from and --to")
     if json and form not in (None, "json"):
         raise InputError("--format", f"{form} and --json exclude each other", "leave one away")
-    with connect(ctx) as client:
-        text = client.report(job, start, end, form or "json")
+    text = connect(ctx).report(job, start, end, form or "json")
     if not text.endswith("\n"):
         text += "\n"
     if out is None:

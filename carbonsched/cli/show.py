@@ -18,8 +18,7 @@ def show(
     """Show one job: what it spent, every segment with planned and realised ρ, the reason, its history."""
     from carbonsched.cli.output import emit
 
-    with connect(ctx) as client:
-        detail = client.show(job)
+    detail = connect(ctx).show(job)
     if json:
         emit(detail)
     else:

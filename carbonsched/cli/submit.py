@@ -32,19 +32,19 @@ def submit(
     from carbonsched.cli.wait import follow
 
     spec = jobfile.read(job)
-    with connect(ctx) as client:
-        checked = check(spec, client.version().trainer_python)
-        submitted = client.submit(spec)
-        if not json:
-            if sys.stdout.isatty():
-                print(
-                    f"checked {checked.params / 1e6:.1f} M parameters, {checked.rows} rows, {checked.steps} steps in "
-                    f"{checked.segments} segments, ρ from {checked.rho_floor:.3f}"
-                )
-            for note in checked.notes:
-                print(f"note: {note}", file=sys.stderr)
-            print(f"{submitted.id} {submitted.state}", flush=True)
-        if wait:
-            raise typer.Exit(follow(client, submitted.id, json))
+    client = connect(ctx)
+    checked = check(spec, client.version().trainer_python)
+    submitted = client.submit(spec)
+    if not json:
+        if sys.stdout.isatty():
+            print(
+                f"checked {checked.params / 1e6:.1f} M parameters, {checked.rows} rows, {checked.steps} steps in "
+                f"{checked.segments} segments, ρ from {checked.rho_floor:.3f}"
+            )
+        for note in checked.notes:
+            print(f"note: {note}", file=sys.stderr)
+        print(f"{submitted.id} {submitted.state}", flush=True)
+    if wait:
+        raise typer.Exit(follow(client, submitted.id, json))
     if json:
         emit(submitted)

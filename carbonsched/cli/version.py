@@ -20,8 +20,7 @@ def version(ctx: typer.Context, json: Json = False, socket: Socket = None, debug
     own = Version(version=__version__, python=platform.python_version())
     trouble = ""
     try:
-        with connect(ctx) as client:
-            theirs = client.version()
+        theirs = connect(ctx).version()
     except UnreachableError as e:
         theirs, trouble = own, str(e)
     if json:

@@ -27,8 +27,7 @@ def wait(
     Exit code: 0 finished, 4 failed, 5 cancelled, 6 stopped on budget. Ctrl-C ends the waiting, not the job. A daemon
     that is restarted meanwhile is waited for, up to five minutes.
     """
-    with connect(ctx) as client:
-        raise typer.Exit(follow(client, job, json))
+    raise typer.Exit(follow(connect(ctx), job, json))
 
 
 def follow(client: "Client", job_id: str, json: bool) -> int:

@@ -54,6 +54,12 @@ class Transport(Protocol):
 
 
 class _Retry(Retry):
+    def parse_retry_after(self, retry_after: str) -> float:
+        try:
+            return super().parse_retry_after(retry_after)
+        except InvalidHeader:
+            return 0.0
+
     def increment(
         self,
         method: str | None = None,
@@ -70,6 +76,11 @@ class _Retry(Retry):
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Redirects are refused like any other answer; requests would read their whole body first."""
+
+
 class HttpTransport:
     """A requests session: two retries with jitter on connection failures, 429 and 5xx; redirects are not followed."""
 
@@ -77,13 +88,14 @@ class HttpTransport:
         self._max_bytes = max_bytes
         retry = _Retry(
             total=2,
+            connect=1,
             backoff_factor=backoff_s,
             backoff_jitter=backoff_s,
             status_forcelist=(429, 500, 502, 503, 504),
             allowed_methods=("GET",),
             raise_on_status=False,
         )
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.headers["User-Agent"] = f"carbonsched/{__version__}"
         self._session.headers["Accept"] = "application/json"
         for scheme in ("https://", "http://"):
@@ -143,11 +155,10 @@ def _refusal(response: requests.Response, shown: str) -> FeedError:
     if "html" in response.headers.get("Content-Type", "") or said.startswith("<"):
         said = "a page of HTML"
     message = f"{shown}: HTTP {response.status_code}" + (f", {said}" if said else "")
-    after = response.headers.get("Retry-After", "")
-    try:
-        return RetryLaterError(message, _Retry().parse_retry_after(after)) if after else FeedError(message)
-    except InvalidHeader:
-        return FeedError(message)
+    after = response.headers.get("Retry-After")
+    return (
+        FeedError(message) if after is None else RetryLaterError(message, _Retry().parse_retry_after(after))
+    )
 
 
 def _plain(error: requests.RequestException | HTTPError, timeout_s: float) -> str:

@@ -2,8 +2,8 @@
 
 Grid time = trace start + phase + (wall − anchor) × compression, over and over: the last row is followed by the first as
 any row by its next. Readings are in wall time and carry the trace's own time and the compression, so that nobody takes
-them for the present. The past is as complete as a real provider's archive; the next row is handed out ahead of its
-time so that no gap opens between polls (the chain does not show it before it begins).
+them for the present. The past is as complete as a real provider's archive; the next rows are handed out ahead of their
+time so that no gap opens between polls (the chain shows none before it begins).
 """
 
 import bisect
@@ -17,6 +17,7 @@ from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading
 
 _BACK_GRID_S: Final = 168 * 3600.0
 _BACK_WALL_S: Final = 3600.0
+_AHEAD_WALL_S: Final = 5.0
 _AHEAD_GRID_S: Final = 48 * 3600.0
 _MAX_ROWS: Final = 2000
 
@@ -58,7 +59,8 @@ class ReplayFeed:
             first = max(self._index(now - timedelta(seconds=back / self._compression)), current - _MAX_ROWS)
         else:
             first = min(self._emitted, current)
-        readings = tuple(self._reading(i, now) for i in range(first, current + 2))
+        last = max(current + 1, min(self._index(now + timedelta(seconds=_AHEAD_WALL_S)), current + _MAX_ROWS))
+        readings = tuple(self._reading(i, now) for i in range(first, last + 1))
         self._emitted = current
         return Answer(readings, self._forecast(current, now))
 

@@ -46,7 +46,7 @@ def read_trace(path: str | Path) -> Trace:
             str(path), f"cannot be read: {e}", f"give a CSV with the header {','.join(_COLUMNS[:2])}"
         ) from e
     lines = text.splitlines()
-    header = tuple(name.strip() for name in lines[0].split(",")) if lines else ()
+    header = tuple(name.strip() for name in next(csv.reader(lines[:1]), ()))
     if header not in (_COLUMNS[:2], _COLUMNS):
         raise InputError(
             f"{path}, line 1",

@@ -6,7 +6,7 @@ per board and counter epoch, Σ jobs + idle + unknown = Σ counter differences.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +93,7 @@ class _Anchors:
         t = JOURNAL.c
         self._read_to = first + _PAGE - 1
         query = select(t.interval_id, t.interval_hash).where(t.interval_id.between(first, self._read_to))
-        return dict(self._connection.execute(query.distinct()).tuples().all())
+        return dict(self._connection.execute(query.distinct()).all())
 
 
 def _journal_problem(connection: Connection) -> str | None:
@@ -131,8 +131,12 @@ def _jobs_problem(connection: Connection) -> str | None:
         facts = {"sha256": sha256({"submitted": job["submitted"]})} | {
             n: job[n] for n in ("state", "budget_g")
         }
-        for kind, field in (("submitted", "sha256"), ("state", "state"), ("budget", "budget_g")):
-            said = _last(connection, job["id"], kind)
+        for field, *kinds in (
+            ("sha256", "submitted"),
+            ("state", "state"),
+            ("budget_g", "budget", "submitted"),
+        ):
+            said = _last(connection, job["id"], kinds)
             if said is not None and said[field] != facts[field]:
                 return f"job {job['id']}: {field} is {facts[field]}, the journal said {said[field]}"
     return _segments_problem(connection)
@@ -159,9 +163,9 @@ def _segments_problem(connection: Connection) -> str | None:
     return None
 
 
-def _last(connection: Connection, job_id: str, kind: str) -> dict[str, Any] | None:
+def _last(connection: Connection, job_id: str, kinds: Sequence[str]) -> dict[str, Any] | None:
     t = JOURNAL.c
-    query = select(t.detail).where(and_(t.job_id == job_id, t.kind == kind)).order_by(t.id.desc()).limit(1)
+    query = select(t.detail).where(and_(t.job_id == job_id, t.kind.in_(kinds))).order_by(t.id.desc()).limit(1)
     text = connection.execute(query).scalar()
     return None if text is None else dict(json.loads(text))
 

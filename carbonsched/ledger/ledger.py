@@ -332,7 +332,7 @@ class Ledger(Store):
         except (TypeError, ValueError) as e:
             raise LedgerError(f"a journal entry must be plain JSON: {e}") from e
         query = select(JOURNAL.c.id, JOURNAL.c.hash).order_by(JOURNAL.c.id.desc()).limit(1)
-        last_id, last_hash = connection.execute(query).tuples().first() or (0, GENESIS)
+        last_id, last_hash = connection.execute(query).first() or (0, GENESIS)
         interval_id, interval_hash = _head(connection)
         entry: dict[str, Any] = {
             "id": last_id + 1,
@@ -360,7 +360,7 @@ def _text(data: Mapping[str, Any]) -> str:
 
 def _head(connection: Connection) -> tuple[int, str]:
     t = INTERVALS.c
-    found = connection.execute(select(t.id, t.hash).order_by(t.id.desc()).limit(1)).tuples().first()
+    found = connection.execute(select(t.id, t.hash).order_by(t.id.desc()).limit(1)).first()
     return found or (0, GENESIS)
 
 

@@ -5,7 +5,15 @@ import math
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic.fields import FieldInfo
 
 from carbonsched.errors import InputError
@@ -24,11 +32,14 @@ def rfc3339(at: datetime) -> str:
 
 
 UtcTime = Annotated[
-    datetime, AfterValidator(_utc), PlainSerializer(rfc3339, return_type=str, when_used="json")
+    datetime,
+    AfterValidator(_utc),
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """A timezone-aware time, kept in UTC; naive times are refused."""
 
-Seconds = Annotated[float, BeforeValidator(seconds)]
+Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float | str)]
 """A duration in seconds; `36h`, `90s`, `1h30m` are read too."""
 
 

@@ -94,6 +94,27 @@ class Acted(Doc):
     reason: str
 
 
+class JobLog(Doc):
+    """`logs ID --json`."""
+
+    id: str
+    text: str
+    """Bytes that are not UTF-8 are replaced."""
+
+
+class LogLine(Doc):
+    """A line of `logs -f ID --json`."""
+
+    id: str
+    line: str
+
+
+class Ended(Doc):
+    """`daemon --json`, when it has stopped."""
+
+    exit_code: int
+
+
 class Version(Doc):
     version: str
     python: str

@@ -77,7 +77,7 @@ class Dynamic:
                 power[:, None] * (ends - node_integral[None, :]),
                 lasts,
                 whole.astype(np.intp),
-                lasts / self.step_s - whole,
+                (lasts / self.step_s - whole)[:, None],
             )
 
         self.first, self.last = self._bands()
@@ -126,14 +126,16 @@ class Dynamic:
             ahead = values[k + 1, a : a + width + room]
             if len(ahead) < width + room:
                 ahead = np.concatenate((ahead, np.full(width + room - len(ahead), values[k + 1, -1])))
-            shifted = np.lib.stride_tricks.sliding_window_view(ahead, width)
+            # row i of `shifted` is `ahead` from its i-th entry on: a view, no copy (numpy's own helper is far slower)
+            shifted: Floats = np.ndarray((room, width), np.float64, np.ascontiguousarray(ahead), 0, (8, 8))
             reach = shifted[whole]
-            reach *= (1 - part)[:, None]
+            reach *= 1 - part
             after = shifted[whole + 1]
-            after *= part[:, None]
+            after *= part
             reach += after
             reach -= priced[self.keys[k]][:, a : b + 1]
-            reach += weight * self.gain[k][:, None]
+            if weight:
+                reach += self.gain[k][:, None]
             if np.isfinite(latest[k + 1]):
                 last = np.floor((latest[k + 1] + 1e-6 - lasts) / self.step_s).astype(int) + 1 - a
                 quick = int(lasts.argmin())

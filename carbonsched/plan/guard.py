@@ -27,8 +27,10 @@ ENERGY_Z = 1.645
 REST_Z = 1.0
 """The same for all later segments together: they are re-planned when more is known."""
 
-_ALIKE = 0.15
-"""Correlation taken between the forecast errors of different segments: the high of a sum is below the sum of highs."""
+_DRIFT, _FADE = 0.1, 0.1
+"""Forecast errors of two moments are taken as correlated by drift + (1 − drift)·exp(−days between/fade): those of
+neighbouring hours miss together, those of different days partly cancel, a drift of the season does not."""
+_BLOCKS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +121,17 @@ def cap_rho(track: Track, budget_g: float, release_s: Floats | None = None) -> C
     sigma = track.problem.energy.sigma
     rho = track.lo.copy()
     plans = [None] if release_s is None else [None, np.append(0.0, release_s[1:])]
+    margins = [_margin(track, release) for release in plans]
 
     def needs(first: float) -> float:
         rho[0] = first
         # the segment itself is run now in either case; only the rest may choose its hours
-        rest = math.inf if track.n > 1 else 0.0
-        own = 0.0
-        for release in plans:
-            high, mean = track.roll(rho, release, "high").grams, track.roll(rho, release).grams
-            own = float(high[0])
-            above = high[1:] - mean[1:]
-            spread = (1 - _ALIKE) * float((above**2).sum()) + _ALIKE * float(above.sum()) ** 2
-            rest = min(rest, float(mean[1:].sum()) + math.sqrt(spread))
-        return own * (1 + ENERGY_Z * sigma) + rest * (1 + REST_Z * sigma)
+        own = float(track.roll(rho, None, "high").grams[0])
+        rests = [
+            float(track.roll(rho, release).grams[1:].sum()) + margin
+            for release, margin in zip(plans, margins, strict=True)
+        ]
+        return own * (1 + ENERGY_Z * sigma) + min(rests) * (1 + REST_Z * sigma)
 
     lo, hi = float(track.lo[0]), float(track.hi[0])
     floor = needs(lo)
@@ -143,6 +143,25 @@ def cap_rho(track: Track, budget_g: float, release_s: Floats | None = None) -> C
         middle = 0.5 * (lo + hi)
         lo, hi = (middle, hi) if needs(middle) <= budget_g else (lo, middle)
     return Cap(float(np.float64(lo)), True, floor)
+
+
+def _margin(track: Track, release_s: Floats | None) -> float:
+    """Grams by which the floor of all but the next segment may pass its expectation, at the high quantile."""
+    high, mean = track.roll(track.lo, release_s, "high"), track.roll(track.lo, release_s)
+    middle = 0.5 * (mean.start_s + mean.end_s)
+    return together((high.grams - mean.grams)[1:], middle[1:], track.problem.day_s)
+
+
+def together(deviations: Floats, at_s: Floats, day_s: float) -> float:
+    """The quantile's deviation of a sum from those of its parts (n,), which happen at times `at_s` (n,)."""
+    if not len(deviations):
+        return 0.0
+    cuts = np.unique(
+        np.linspace(0, len(deviations), min(len(deviations), _BLOCKS), endpoint=False).astype(int)
+    )
+    parts, times = np.add.reduceat(deviations, cuts), at_s[cuts] / day_s
+    alike = _DRIFT + (1 - _DRIFT) * np.exp(-np.abs(times[:, None] - times[None, :]) / _FADE)
+    return math.sqrt(max(float(parts @ alike @ parts), 0.0))
 
 
 def unknown_g(energy_j: float, worst_g_per_kwh: float, pue: float = 1.0) -> float:

@@ -20,7 +20,10 @@ from carbonsched.plan.track import Floats, Track
 _PRICES = 9
 """Prices tried a re-plan at most; the residual closes what the bracket leaves."""
 _CLOSE = 0.01
-"""A spend this close below the budget ends the search for λ."""
+"""A spend this close below the budget, or a bracket this narrow, ends the search for λ."""
+_LEAP = 1.2
+_FAR = 1.5
+"""A deadline this many times the forecast's reach away makes the horizon roll."""
 _MOST = 192
 """Segments the dynamic program tells apart; later ones are planned in groups."""
 _TIE = 1e-9
@@ -39,6 +42,7 @@ def solve(problem: Problem) -> Plan:
 
     Raises ValueError where there is no segment or no slot: the caller asks only about jobs that still run.
     """
+    problem = _window(problem)
     simple = not problem.may_pause and problem.energy.seconds_c0 >= 1.0 - 1e-12
     track = Track(problem, None if simple else _MOST)
     budget = problem.budget_g - problem.reserve_g
@@ -53,7 +57,7 @@ def solve(problem: Problem) -> Plan:
     lean = _leanest(track)
     floor_g = lean.rolled.spend_g
     short = floor_g > budget * (1 + _TIE)
-    if short and (not problem.begun or _low(track, lean) > budget * (1 + _TIE)):
+    if short and _low(track, lean) > budget * (1 + _TIE):
         return _stop(_short(floor_g, budget, problem), track, floor_g, ("budget",))
     found = _Found(lean, 0.0, math.inf) if short else _search(track, lean, budget, simple)
     layout, price = found.layout, found.price
@@ -66,7 +70,11 @@ def solve(problem: Problem) -> Plan:
     if capped:
         rho[0] = cap.rho
     rolled = track.roll(rho, release)
-    binds = ("budget", "rho_min") if short else _binds(track, rho, rolled.finish_s, price, capped)
+    binds = (
+        ("budget", "rho_min")
+        if short
+        else _binds(track, rho, rolled.spend_g, rolled.finish_s, budget, price, capped)
+    )
     gain = track.gains(rho)
     bound = found.bound if math.isfinite(found.bound) else float(gain.sum())
     return Plan(
@@ -83,6 +91,30 @@ def solve(problem: Problem) -> Plan:
     )
 
 
+def _window(problem: Problem) -> Problem:
+    """The problem cut to what the forecast reaches, where a deadline lies far beyond it.
+
+    Past the forecast nothing tells one hour from another, so the segments that fall there at an even pace are left
+    out, with their share of the budget; each later re-plan looks as far again.
+    """
+    reach, deadline, n = (
+        problem.slots[-1].end_s if problem.slots else 0.0,
+        problem.deadline_s,
+        len(problem.segments),
+    )
+    if not problem.may_pause or deadline is None or deadline <= _FAR * reach or n < 2 * _MOST:
+        return problem
+    share = reach / deadline
+    kept = max(math.ceil(n * share), 1)
+    return replace(
+        problem,
+        segments=problem.segments[:kept],
+        deadline_s=reach,
+        budget_g=problem.reserve_g + (problem.budget_g - problem.reserve_g) * kept / n,
+        energy=replace(problem.energy, tail_j=0.0, tail_s=0.0),
+    )
+
+
 def _leanest(track: Track) -> Layout:
     """The plan with the fewest grams: ρ at its lower bound, in the cleanest hours where pauses are allowed."""
     rolled = track.roll(track.lo)
@@ -94,8 +126,16 @@ def _leanest(track: Track) -> Layout:
 
 
 def _low(track: Track, lean: Layout) -> float:
-    """The spend floor if the grid turns out as clean as the forecast's low quantile."""
-    return track.roll(lean.rho, lean.release_s if track.problem.may_pause else None, "low").spend_g
+    """The spend floor if the grid turns out as clean as the forecast's low quantile.
+
+    For a job under way all hours at their low at once: what is invested is given up last. For one that has not begun
+    the low of the sum, in which the errors of different hours partly cancel.
+    """
+    problem, rolled = track.problem, lean.rolled
+    low = track.roll(lean.rho, lean.release_s if problem.may_pause else None, "low").grams
+    if problem.begun:
+        return float(low.sum())
+    return rolled.spend_g - guard.together(rolled.grams - low, rolled.start_s, problem.day_s)
 
 
 def _search(track: Track, lean: Layout, budget: float, simple: bool) -> _Found:
@@ -109,15 +149,20 @@ def _search(track: Track, lean: Layout, budget: float, simple: bool) -> _Found:
         layout, price = _fill(track, lean, track.hi, budget, deadline)
         return _Found(layout, price, _dual_bound(track, price, budget))
     dynamic = Dynamic(track)
-    top = float(track.gains(track.hi).sum() - track.gains(track.lo).sum())
-    spread = max(full.spend_g - lean.rolled.spend_g, _TIE * max(full.spend_g, _TIE))
-    guess = track.problem.price_hint or max(top, 1e-6) / spread
+    if full.spend_g <= budget:
+        # only the deadline stands against full speed: grams cost nothing
+        free = dynamic.solve(0.0)
+        if free.rolled.spend_g <= budget:
+            filled, _ = _fill(track, free, track.hi, budget, deadline)
+            return _Found(filled, 0.0, free.bound)
+    # what the budget would buy at the margin if times stood still is a good first price
+    guess = track.problem.price_hint or _fill(track, lean, track.hi, budget, deadline)[1] or 1.0
     best: Layout | None = None
     over: Layout | None = None
     price = guess
     low: tuple[float, float] | None = None
     high: tuple[float, float] | None = None
-    for _ in range(_PRICES):
+    for tried in range(_PRICES):
         layout = dynamic.solve(guess)
         spend = layout.rolled.spend_g
         if spend <= budget * (1 + _TIE):
@@ -129,8 +174,8 @@ def _search(track: Track, lean: Layout, budget: float, simple: bool) -> _Found:
         else:
             over = layout
             low = (guess, spend)
-        guess = _next_price(low, high, budget)
-        if low and high and high[0] / low[0] < 1 + 1e-4:
+        guess = _next_price(low, high, budget, tried)
+        if low and high and high[0] / low[0] < 1 + _CLOSE:
             break
     base = best if best is not None and best.rolled.spend_g >= lean.rolled.spend_g else lean
     filled, edge = _fill(track, base, track.hi, budget, deadline)
@@ -147,13 +192,16 @@ def _search(track: Track, lean: Layout, budget: float, simple: bool) -> _Found:
     return _Found(filled, price if base is best else edge, bound)
 
 
-def _next_price(low: tuple[float, float] | None, high: tuple[float, float] | None, budget: float) -> float:
+def _next_price(
+    low: tuple[float, float] | None, high: tuple[float, float] | None, budget: float, tried: int
+) -> float:
     """The next λ to try, from the dearest plan above and the cheapest price below the budget, (λ, spend) each.
 
-    A secant in log λ kept well inside the bracket, for the spend is a step function of λ.
+    A secant in log λ kept well inside the bracket, for the spend is a step function of λ; outwards ever wider steps.
     """
     if low is None or high is None:
-        return low[0] * 3.0 if low else (high[0] / 3.0 if high else 1.0)
+        leap = float(_LEAP ** (2**tried))
+        return low[0] * leap if low else (high[0] / leap if high else 1.0)
     share = (low[1] - budget) / max(low[1] - high[1], 1e-300)
     return float(low[0] * (high[0] / low[0]) ** min(max(share, 0.15), 0.85))
 
@@ -212,9 +260,11 @@ def _dual_bound(track: Track, price: float, budget: float) -> float:
     return float(track.gains(track.lo).sum() - price * lean.spend_g + extra.sum() + price * budget)
 
 
-def _binds(track: Track, rho: Floats, finish_s: float, price: float, capped: bool) -> tuple[str, ...]:
+def _binds(
+    track: Track, rho: Floats, spend_g: float, finish_s: float, budget: float, price: float, capped: bool
+) -> tuple[str, ...]:
     out = []
-    if price > 0:
+    if price > 0 and (capped or spend_g > budget * (1 - 2 * _CLOSE)):
         out.append("budget")
     if finish_s > float(track.latest_s[-1]) * (1 - 1e-3) - 1e-6:
         out.append("deadline")
@@ -229,14 +279,25 @@ def _binds(track: Track, rho: Floats, finish_s: float, price: float, capped: boo
 
 
 def _placed(track: Track, rho: Floats, layout: Layout) -> tuple[Placed, ...]:
-    gains = track.gains(rho)
-    rolled = layout.rolled
-    return tuple(
-        Placed(group[0].k, float(start), float(end), float(r), float(g), float(worth))
-        for group, start, end, r, g, worth in zip(
-            track.groups, rolled.start_s, rolled.end_s, rho, rolled.grams, gains, strict=True
-        )
+    """One entry a segment; those of a group share its time, grams and gain by their steps."""
+    gains, rolled = track.gains(rho), layout.rolled
+    out: list[Placed] = []
+    rows = zip(
+        track.groups,
+        *(column.tolist() for column in (rolled.start_s, rolled.end_s, rho, rolled.grams, gains)),
+        strict=True,
     )
+    for group, start, end, r, g, gain in rows:
+        if len(group) == 1:
+            out.append(Placed(group[0].k, start, end, r, g, gain))
+            continue
+        steps, before = sum(s.steps for s in group), 0
+        for s in group:
+            a, b = before / steps, (before + s.steps) / steps
+            span = end - start
+            out.append(Placed(s.k, start + a * span, start + b * span, r, g * (b - a), gain * (b - a)))
+            before += s.steps
+    return tuple(out)
 
 
 def _stop(reason: str, track: Track, floor_g: float, binds: tuple[str, ...]) -> Plan:

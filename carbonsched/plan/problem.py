@@ -20,7 +20,7 @@ class Slot:
     high: float
     """Upper quantile the guard reckons with, ≥ g_per_kwh."""
     low: float | None = None
-    """Lower quantile: a job under way is stopped only where even this cannot pay for the rest; None: g_per_kwh."""
+    """Lower quantile: a job is stopped only where even this cannot pay for the rest; None: g_per_kwh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +79,12 @@ class Problem:
     waiting: bool = False
     """The job waits now: going on waiting costs no further switch, and training needs no reason to resume."""
     begun: bool = False
-    """Segments have been done: what was invested is not given up while the forecast's low could still pay for the rest."""
+    """Segments have been done: what was invested is not given up while the forecast's lows, all at once, could still
+    pay for the rest."""
     reserve_g: float = 0.0
     """Kept back for a checkpoint and stop (`guard.reserve_g`); no plan spends it."""
+    day_s: float = 86_400.0
+    """Wall seconds of a grid day: less in a time-compressed replay. Says which forecast errors miss together."""
     price_hint: float | None = None
     """λ of the plan before: the search starts there."""
 

@@ -95,6 +95,8 @@ class SimRequest:
     """What the planner takes as the relative sd of a segment's joules."""
     power_factor: tuple[float, ...] = ()
     """What segment k really draws over what the model says, in turn; none: exactly that."""
+    watts_high: float | None = None
+    """Power the guard reckons with; None: the highest that `power_factor` leads to."""
     oracle: bool = True
     """Whether to solve the oracle too, for `oracle_gain`."""
 
@@ -156,6 +158,7 @@ class _Run:
     deadline: float | None
     real: Horizon
     """The trace from the start, in seconds since it."""
+    segments: tuple[Segment, ...] = ()
     spent_g: float = 0.0
     waiting: bool = False
     blend: Blend | None = None
@@ -171,7 +174,7 @@ def simulate(request: SimRequest) -> SimResult:
     run = _begin(request)
     oracle: Plan | None = None
     if request.oracle or request.policy == "oracle":
-        oracle = solve(_problem(run, _ahead(run, "perfect"), 0))
+        oracle = solve(_problem(run, _ahead(run, "perfect", whole=True), 0))
     segments, reason, waits = _loop(run, oracle)
     return _result(run, segments, reason, waits, oracle)
 
@@ -198,7 +201,7 @@ def _begin(request: SimRequest) -> _Run:
         seconds_full=lasts,
         seconds_c0=request.fixed_share if follows else 1.0,
         sigma=request.sigma,
-        watts_high=joules / lasts * max((1.0, *request.power_factor)),
+        watts_high=request.watts_high or joules / lasts * max((1.0, *request.power_factor)),
         slope_known=True,
     )
     worst = request.worst_g_per_kwh or max(1000.0, float(grid.g.max()))
@@ -212,7 +215,8 @@ def _begin(request: SimRequest) -> _Run:
             for a, b, v in zip(edges[:-1], edges[1:], grid.g[first:stop], strict=True)
         )
     )
-    return _Run(request, energy, worst, reserve, start, start, deadline, real)
+    segments = tuple(Segment(k, 1, request.frontier) for k in range(request.segments))
+    return _Run(request, energy, worst, reserve, start, start, deadline, real, segments)
 
 
 def _check(request: SimRequest) -> None:
@@ -310,7 +314,7 @@ def _train(run: _Run, k: int, rho: float) -> SimSegment:
 def _problem(run: _Run, slots: tuple[Slot, ...], k: int) -> Problem:
     request = run.request
     return Problem(
-        segments=tuple(Segment(i, 1, request.frontier) for i in range(k, request.segments)),
+        segments=run.segments[k:],
         slots=slots,
         energy=run.energy,
         budget_g=request.budget_g - run.spent_g,
@@ -328,8 +332,8 @@ def _problem(run: _Run, slots: tuple[Slot, ...], k: int) -> Problem:
     )
 
 
-def _ahead(run: _Run, knows: Knows) -> tuple[Slot, ...]:
-    """The slots from now on, from what may be known at `run.t`."""
+def _ahead(run: _Run, knows: Knows, *, whole: bool = False) -> tuple[Slot, ...]:
+    """The slots from now on, from what may be known at `run.t`; `whole`: to the very end, not only the horizon."""
     request, grid, now = run.request, run.request.grid, run.t
     left = request.segments * request.segment_hours * 3600.0
     if run.deadline is not None:
@@ -337,7 +341,7 @@ def _ahead(run: _Run, knows: Knows) -> tuple[Slot, ...]:
     elif request.may_pause:
         left = 2 * left + _DAY_S
     horizon = max(min(left - (now - run.t0), request.horizon_s), 2 * grid.step_s)
-    if knows == "perfect":
+    if whole:
         horizon = max(left - (now - run.t0), 2 * grid.step_s)
     row = grid.row(now)
     here = float(grid.g[row])

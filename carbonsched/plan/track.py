@@ -5,6 +5,7 @@ share of the steps (DESIGN 4). Its concave hull orders the pieces by gain a gram
 optimum wherever the times of the segments do not depend on ρ and the frontier is concave.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -20,6 +21,8 @@ Level = Literal["mean", "high", "low"]
 """Which intensity to reckon with: the expected one or a quantile."""
 
 _EPS = 1e-9
+_BEYOND = 32
+"""Groups made of the segments past the last slot."""
 
 
 class Horizon:
@@ -138,8 +141,8 @@ class Track:
     """What one job still has to run: n segments (or groups of them), their bounds, energy, time and gain."""
 
     def __init__(self, problem: Problem, most: int | None = None) -> None:
-        """`most`: merge later segments so that no more than this many remain; the first stays alone."""
-        groups = _grouped(problem.segments, most)
+        """`most`: groups at most, the first segment stays alone; None: all that lie within the forecast."""
+        groups = _grouped(problem, most)
         total = sum(s.steps for s in problem.segments)
         energy: EnergyModel = problem.energy
         self.problem = problem
@@ -257,10 +260,22 @@ class Track:
         return Rolled(start, end, grams)
 
 
-def _grouped(segments: tuple[Segment, ...], most: int | None) -> list[tuple[Segment, ...]]:
+def _grouped(problem: Problem, most: int | None) -> list[tuple[Segment, ...]]:
+    """The segments one by one as far as the forecast reaches and `most` allows, the rest in groups.
+
+    Past the last slot nothing tells one hour from another, so there a group loses nothing.
+    """
+    segments = problem.segments
     if not segments:
         raise ValueError("no segment remains: there is nothing to plan")
-    if most is None or len(segments) <= most:
-        return [(s,) for s in segments]
-    size = -(-(len(segments) - 1) // (most - 1))
-    return [segments[:1]] + [segments[i : i + size] for i in range(1, len(segments), size)]
+    if most is None:
+        longest = problem.energy.seconds(problem.rho_max, max(s.steps for s in segments))
+        reach = problem.slots[-1].end_s if problem.slots else 0.0
+        single = len(segments) if longest <= 0 else min(len(segments), math.ceil(reach / longest) + 1)
+        size = -(-(len(segments) - single) // _BEYOND)
+    else:
+        single = len(segments) if len(segments) <= most else 1
+        size = -(-(len(segments) - 1) // (most - 1))
+    return [(s,) for s in segments[:single]] + [
+        segments[i : i + size] for i in range(single, len(segments), max(size, 1))
+    ]

@@ -235,7 +235,7 @@ def _notes(totals: Totals, scan: Scan, record: JobRecord | None) -> tuple[str, .
         notes.append(f"The daemon was away for {totals.bridged_s:.0f} s; that energy was bridged as listed.")
     if totals.unknown_s > 0:
         notes.append(
-            f"For {totals.unknown_s:.0f} s energy or intensity is not known; nothing stands in the sums for it."
+            f"For {totals.unknown_s:.0f} s energy or intensity is not known; what is not known stands in no sum."
         )
     if scan.lost:
         numbers = ", ".join(str(k) for k in sorted(scan.lost))

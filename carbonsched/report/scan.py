@@ -36,8 +36,15 @@ class _Bin:
     covered: float = 0.0
     grams: float = 0.0
     energy_mj: float = 0.0
-    charged: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By board: how long its energy was known here."""
     segment: int | None = None
+
+    @property
+    def power_w(self) -> float | None:
+        """Of boards side by side over the time they were charged, so that a start in mid-bin is no dip."""
+        longest = max(self.seconds.values(), default=0.0)
+        return self.energy_mj / MJ_PER_J / longest if longest > 0 else None
 
 
 @dataclass(slots=True)
@@ -126,7 +133,7 @@ class Scan:
                     end=moment(origin + round((n + 1) * width)),
                     g_per_kwh=each.weighted / each.covered if each.covered else None,
                     spent_g=spent,
-                    power_w=each.energy_mj / MJ_PER_J / (width / 1e6) if each.charged and width else None,
+                    power_w=each.power_w,
                     segment=each.segment,
                 )
             )
@@ -164,9 +171,11 @@ class Scan:
         energy, grams = row["energy_mj"], row["grams"]
         for each, part in self._shares(row):
             each.grams += (grams or 0.0) * part
-            each.energy_mj += (energy or 0) * part
-            each.charged = each.charged or energy is not None
             each.segment = row["segment"]
+            if energy is not None:
+                seconds = (row["end_us"] - row["start_us"]) / 1e6 * part
+                each.energy_mj += energy * part
+                each.seconds[row["board"]] = each.seconds.get(row["board"], 0.0) + seconds
         self._gap(row)
         if row["g_per_kwh"] is not None:
             self._feed(row)

@@ -15,7 +15,7 @@ from carbonsched.cli import main
 from carbonsched.model.job import JobState
 from carbonsched.model.view import JobDetail, JobList, Version
 
-COMMAND = [sys.executable, "-m", "carbonsched.cli"]
+COMMAND = [sys.executable, "-m", "carbonsched"]
 
 
 def one_line(err: str) -> str:

@@ -2,7 +2,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbonsched.model.energy import Account, EnergyDelta, EnergyMethod
@@ -68,6 +68,7 @@ def test_a_hole_between_cuts_is_refused() -> None:
         split(delta(), with_hole)
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     energy=st.integers(0, 10**12),
     start=st.integers(0, 10**15),
@@ -94,6 +95,7 @@ def test_a_split_loses_no_millijoule_and_its_counters_chain(
         assert total == 0 or abs(e - energy * step / total) <= 1.001
 
 
+@settings(deadline=None, max_examples=60)
 @given(energy=st.integers(0, 10**12), n=st.integers(1, 40))
 def test_shares_are_equal_to_a_millijoule_and_add_up(energy: int, n: int) -> None:
     parts = [piece.energy_mj or 0 for piece in share(delta(energy), n)]

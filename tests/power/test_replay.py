@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbonsched.clock import ManualClock
@@ -54,6 +54,7 @@ def test_a_killed_daemon_finds_the_energy_that_was_used_meanwhile(tmp_path: Path
     assert bridge.start == last.end
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     rows=st.lists(st.tuples(st.integers(1, 10**8), st.integers(0, 10**6)), min_size=1, max_size=8),
     seconds=st.lists(st.floats(0, 10**8), min_size=2, max_size=5).map(sorted),

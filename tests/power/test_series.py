@@ -2,7 +2,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
@@ -170,6 +170,7 @@ events = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(events)
 def test_conservation_by_epoch_whatever_happens(script: list[tuple[str, int]]) -> None:
     """Σ mJ of an epoch's counter rows = the counter's last value − its first, through resets, failures and restarts;

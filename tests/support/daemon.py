@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 COMMAND = [sys.executable, "-m", "carbonsched"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
@@ -97,12 +99,18 @@ class DaemonProcess:
     def json(self, *args: str) -> Any:
         return json.loads(self.cli(*args, "--json").stdout)
 
+    def get(self, path: str) -> dict[str, Any]:
+        """Straight from the socket: a command takes a second to start."""
+        transport = httpx.HTTPTransport(uds=str(self.socket))
+        with httpx.Client(transport=transport, base_url="http://box", timeout=30) as client:
+            return client.get(path).json()  # type: ignore[no-any-return]
+
     def until(self, job_id: str, test: Any, timeout: float = 120) -> dict[str, Any]:
         """Poll `show` until `test(job)` holds."""
         deadline = time.monotonic() + timeout
         while True:
-            job: dict[str, Any] = self.json("show", job_id)
+            job = self.get(f"/v1/jobs/{job_id}")
             if test(job):
                 return job
             assert time.monotonic() < deadline, f"still {job['state']}: {job['reason']}"
-            time.sleep(0.2)
+            time.sleep(0.1)

@@ -1,5 +1,6 @@
 """A daemon's side of the job directory for trainer tests: answers events by writing control.json, as a thread."""
 
+import contextlib
 import json
 import threading
 import time
@@ -27,10 +28,14 @@ def write_control(job: Path, document: dict[str, Any]) -> None:
 
 
 def read_events(job: Path) -> list[dict[str, Any]]:
-    """Every whole event so far."""
+    """Every whole event so far; a line that a kill tore is passed over, as the daemon does."""
     file = job / "events.jsonl"
     text = file.read_text(encoding="utf-8") if file.exists() else ""
-    return [json.loads(line) for line in text.split("\n")[:-1]]
+    found = []
+    for line in text.split("\n")[:-1]:
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
 
 
 def of(job: Path, kind: str) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,7 @@ def test_the_frontier_offered_is_in_planned_rho(llama: Path, data: Path, tmp_pat
 def test_a_broken_toggle_shows_in_realised_rho(
     llama: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.callback.train_only", lambda model, names: None)
+    monkeypatch.setattr("trainer.callback.train_only", lambda *args: None)
     job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 1}))
     train(job)
     done = of(job, "segment_done")[0]
@@ -175,7 +177,9 @@ def test_stopped_in_mid_segment_and_resumed_is_exact(llama: Path, data: Path, tm
 
     assert train(job) == "done"
     assert of(job, "started")[-1]["first_step"] == 11
-    assert [r["k"] for r in of(job, "segment_ready")] == [0, 1, 1, 2], "the rest of segment 1 is asked for anew"
+    assert [r["k"] for r in of(job, "segment_ready")] == [0, 1, 1, 2], (
+        "the rest of segment 1 is asked for anew"
+    )
     assert len(of(job, "evaluated")) == 2, "the loss before training is not measured again"
     assert same(weights(straight), weights(job))
     ours, theirs = of(job, "segment_done"), of(straight, "segment_done")
@@ -241,11 +245,18 @@ def test_diverging_training_fails_instead_of_burning_grams(llama: Path, data: Pa
 # ---- real processes
 
 
-def start(job: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def process_of(job: Path) -> Iterator[subprocess.Popen[bytes]]:
     code = "import sys; from pathlib import Path; from trainer.commands_run import run; sys.exit(run(Path(sys.argv[1])))"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    with (job / "log.txt").open("ab") as out:
-        return subprocess.Popen([sys.executable, "-c", code, str(job)], stdout=out, stderr=out, env=env)
+    with (
+        (job / "log.txt").open("ab") as out,
+        subprocess.Popen([sys.executable, "-c", code, str(job)], stdout=out, stderr=out, env=env) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def until(condition: Any, process: subprocess.Popen[bytes], limit_s: float = 60.0) -> None:
@@ -271,16 +282,14 @@ def test_killed_in_mid_segment_it_resumes_and_ends_the_same(llama: Path, data: P
             return directive(1, 0.8, max_steps=3)
         return slow_down(event)
 
-    with FakeDaemon(job, held):
-        process = start(job)
+    with FakeDaemon(job, held), process_of(job) as process:
         until(lambda: any(w["step"] == 11 for w in of(job, "waiting")), process)
         os.kill(process.pid, signal.SIGKILL)
         process.wait(10)
     with (job / "events.jsonl").open("ab") as file:
         file.write(b'{"event": "step", "torn')
     (job / "control.json").unlink()
-    with FakeDaemon(job, always(0.8)):
-        process = start(job)
+    with FakeDaemon(job, always(0.8)), process_of(job) as process:
         assert process.wait(60) == 0
     assert "torn" in (job / "events.jsonl").read_text()
     assert same(weights(straight), weights(job))
@@ -289,8 +298,7 @@ def test_killed_in_mid_segment_it_resumes_and_ends_the_same(llama: Path, data: P
 @pytest.mark.slow
 def test_sigterm_checkpoints_and_exits_cleanly(llama: Path, data: Path, tmp_path: Path) -> None:
     job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 4000}))
-    with FakeDaemon(job, always(0.8)):
-        process = start(job)
+    with FakeDaemon(job, always(0.8)), process_of(job) as process:
         until(lambda: len(of(job, "segment_done")) >= 2, process)
         process.terminate()
         assert process.wait(20) == 0

@@ -1,0 +1,110 @@
+"""JSON Schemas of every document, made from the models that make the documents.
+
+    python -m carbonsched.cli.schemas docs/schemas
+
+What people write (JOB.toml, the config) is described as it is read, everything else as it is written. The `$id` carries
+the version: a change that a reader of the old schema would trip over makes a new one.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+
+VERSION = 1
+
+
+def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
+    """File stem → (type, how it is described)."""
+    from carbonsched.api.app import SubmitBody
+    from carbonsched.config import Config
+    from carbonsched.model import grid, job, profile, protocol, view
+    from carbonsched.plan.simulate import SimResult
+    from carbonsched.report.document import Report
+
+    read: dict[str, Any] = {"job-spec": job.JobSpec, "config": Config, "submit-body": SubmitBody}
+    written: dict[str, Any] = {
+        "submitted-job": job.SubmittedJob,
+        "directive": protocol.Directive,
+        "event": protocol.Event,
+        "frontier": protocol.Frontier,
+        "run-record": protocol.RunRecord,
+        "exit-record": protocol.ExitRecord,
+        "job-list": view.JobList,
+        "job-detail": view.JobDetail,
+        "submitted": view.Submitted,
+        "acted": view.Acted,
+        "job-log": view.JobLog,
+        "log-line": view.LogLine,
+        "ended": view.Ended,
+        "version": view.Version,
+        "audit-result": view.AuditResult,
+        "problem": view.Problem,
+        "grid-view": grid.GridView,
+        "report": Report,
+        "simulation": SimResult,
+        "profile": profile.Profile,
+        "costs": profile.Costs,
+        "selection": profile.Selection,
+        "frontier-doc": profile.FrontierDoc,
+        "check-result": profile.CheckResult,
+    }
+    for event in get_args(get_args(protocol.Event)[0]):
+        written[f"event-{event.model_fields['event'].default.replace('_', '-')}"] = event
+    return {name: (kind, "validation") for name, kind in read.items()} | {
+        name: (kind, "serialization") for name, kind in written.items()
+    }
+
+
+def schema(name: str, kind: Any, mode: JsonSchemaMode) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of one document."""
+    made = TypeAdapter(kind).json_schema(mode=mode)
+    # what is written is always written out; and no schema may depend on the interpreter that made it
+    _drop_defaults(made, everything=mode == "serialization")
+    return {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        "$id": f"urn:carbonsched:v{VERSION}:{name}",
+        **made,
+    }
+
+
+def _drop_defaults(node: Any, *, everything: bool) -> None:
+    """Remove the defaults of all properties, or of those that are tables or this very interpreter."""
+    if isinstance(node, list):
+        for item in node:
+            _drop_defaults(item, everything=everything)
+    if not isinstance(node, dict):
+        return
+    for name, value in node.items():
+        if name == "properties":
+            for field in value.values():
+                default = field.get("default")
+                if everything or isinstance(default, dict) or default == sys.executable:
+                    field.pop("default", None)
+        _drop_defaults(value, everything=everything)
+
+
+def render() -> dict[str, str]:
+    """File name → text, of all documents."""
+    return {
+        f"{name}.json": json.dumps(schema(name, kind, mode), indent=2, ensure_ascii=False) + "\n"
+        for name, (kind, mode) in documents().items()
+    }
+
+
+def write(folder: Path) -> None:
+    """Make `folder` hold exactly the schemas of today."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = render()
+    for old in folder.glob("*.json"):
+        if old.name not in texts:
+            old.unlink()
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/schemas"))

@@ -1,0 +1,219 @@
+"""Submitting: the job file, the trainer's look at it, and what reaches the daemon."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support.box import JOB_TOML, Box, cli
+
+from carbonsched.cli import jobfile
+from carbonsched.errors import InputError
+from carbonsched.model.job import JobState
+from carbonsched.model.view import Acted, Submitted
+
+CHECKED = {
+    "ok": True,
+    "model": "m",
+    "params": 134_515_008,
+    "rows": 128,
+    "validation_rows": 8,
+    "steps": 160,
+    "segments": 5,
+    "rho_floor": 0.401,
+    "step_flops_full": 1e12,
+    "batch": 4,
+    "seq": 128,
+    "notes": ["validation is small"],
+}
+
+
+def trainer(folder: Path, body: str) -> str:
+    """An interpreter whose `-m trainer check SPEC --json` does what `body` (shell; $4 is SPEC) says."""
+    path = folder / "trainer-python"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    path = tmp_path / "job.toml"
+    path.write_text(JOB_TOML)
+    return path
+
+
+@pytest.fixture
+def content(box: Box, tmp_path: Path) -> Path:
+    """The box has a trainer that accepts every job and keeps what it was asked."""
+    kept = tmp_path / "asked.json"
+    box.trainer_python = trainer(
+        tmp_path, f"cp \"$4\" {kept}; pwd > {kept}.cwd; echo '{json.dumps(CHECKED)}'"
+    )
+    return kept
+
+
+def test_accepted_job_reaches_the_daemon(box: Box, socket: Path, job: Path, content: Path) -> None:
+    ran = cli("submit", job, "--json", socket=socket)
+    assert (ran.code, ran.err) == (0, "")
+    submitted = Submitted.parse(ran.doc)
+    entry = box.entries[submitted.id]
+    assert entry.owner.uid == os.getuid()
+    assert json.loads(content.read_text()) == entry.spec.dump()
+    people = cli("submit", job, socket=socket)
+    assert people.out.endswith(" queued\n")
+    assert people.err == "note: validation is small\n"
+
+
+def test_check_leaves_nothing_behind_and_runs_in_an_empty_folder(
+    socket: Path, job: Path, content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    cli("submit", job, socket=socket)
+    stood = Path(content.with_name("asked.json.cwd").read_text().strip())
+    assert stood.parent == tmp_path
+    assert not stood.exists()
+
+
+def test_job_the_trainer_refuses_is_not_queued(box: Box, socket: Path, job: Path, tmp_path: Path) -> None:
+    said = "carbon.rho_min: 0.2 is below this model's floor 0.401; set it to 0.401 or more"
+    box.trainer_python = trainer(tmp_path, f'echo "loading" >&2; echo "{said}" >&2; exit 2')
+    ran = cli("submit", job, "--json", socket=socket)
+    assert (ran.code, ran.out, ran.err) == (2, "", f"carbonsched: {said}\n")
+    assert box.entries == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("echo 'No module named trainer' >&2; exit 1", "exit code 1: No module named trainer"),
+        ("exit 1", "no message"),
+        ("echo not json", "install the same version"),
+    ],
+)
+def test_trainer_that_is_broken_is_1(
+    body: str, says: str, box: Box, socket: Path, job: Path, tmp_path: Path
+) -> None:
+    box.trainer_python = trainer(tmp_path, body)
+    ran = cli("submit", job, socket=socket)
+    assert ran.code == 1
+    assert says in ran.err
+    assert ran.err.count("\n") == 1
+    assert box.entries == {}
+
+
+def test_interpreter_that_is_not_there_names_the_config_key(box: Box, socket: Path, job: Path) -> None:
+    box.trainer_python = "/no/such/python"
+    ran = cli("submit", job, socket=socket)
+    assert ran.code == 1
+    assert "launch.python" in ran.err
+    box.trainer_python = None
+    assert "launch.python" in cli("submit", job, socket=socket).err
+
+
+def test_wait_gives_one_document_and_the_outcomes_code(
+    box: Box, socket: Path, job: Path, content: Path
+) -> None:
+    def act() -> None:
+        while not box.entries:
+            time.sleep(0.01)
+        entry = next(iter(box.entries.values()))
+        box.go(entry, JobState.RUNNING)
+        box.go(entry, JobState.STOPPED, "budget below floor, needs 14.2 g, has 9.8 g")
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    ran = cli("submit", job, "--wait", "--json", socket=socket)
+    thread.join()
+    assert ran.code == 6
+    assert Acted.parse(ran.doc).reason == "budget below floor, needs 14.2 g, has 9.8 g"
+
+
+def test_ctrl_c_during_the_check_leaves_nothing(box: Box, socket: Path, job: Path, tmp_path: Path) -> None:
+    started, scratch = tmp_path / "started", tmp_path / "scratch"
+    scratch.mkdir()
+    box.trainer_python = trainer(tmp_path, f"touch {started}; exec sleep 30")
+    submitting = subprocess.Popen(
+        [sys.executable, "-m", "carbonsched", "submit", job, "--socket", socket],
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(scratch)},
+        start_new_session=True,
+    )
+    while not started.exists():
+        time.sleep(0.02)
+    os.killpg(submitting.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    _, err = submitting.communicate(timeout=10)
+    assert submitting.returncode == 130
+    assert b"Traceback" not in err
+    assert list(scratch.iterdir()) == []
+    assert box.entries == {}
+
+
+# the job file
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "job.toml"
+    path.write_text(text)
+    return path
+
+
+def test_local_paths_become_absolute_hub_ids_stay(tmp_path: Path) -> None:
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+    (tmp_path / "dev.jsonl").write_text("{}\n")
+    text = JOB_TOML.replace("HuggingFaceTB/SmolLM2-135M", "models/tiny")
+    text = text.replace("[carbon]", 'validation = "dev.jsonl"\n[carbon]')
+    spec = jobfile.read(write(tmp_path, text))
+    assert spec.model.name_or_path == str(tmp_path / "models" / "tiny")
+    assert spec.data.name_or_path == "allenai/scitldr"
+    assert spec.data.validation == str(tmp_path / "dev.jsonl")
+
+
+def test_validation_split_is_not_taken_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "validation").mkdir()
+    text = JOB_TOML.replace("[carbon]", 'validation = "validation"\n[carbon]')
+    assert jobfile.read(write(tmp_path, text)).data.validation == "validation"
+
+
+def test_same_job_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    path = write(tmp_path, JOB_TOML.replace("allenai/scitldr", "./data"))
+    monkeypatch.chdir(tmp_path)
+    here = jobfile.read(Path("job.toml"))
+    monkeypatch.chdir("/")
+    assert here == jobfile.read(path)
+    assert here.data.name_or_path == str(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (JOB_TOML + "oops\n", "job.toml: is not TOML: .*line 8.*mend that line"),
+        (JOB_TOML + "budget = 3\n", "job.toml: carbon.budget: unknown key; did you mean 'budget_g'?"),
+        (JOB_TOML.replace("120.0", "-1"), "job.toml: carbon.budget_g: .*greater than 0.*is -1"),
+        (JOB_TOML.replace("budget_g = 120.0", ""), "give exactly one of budget_g and budget_share"),
+        (JOB_TOML.replace("allenai/scitldr", "./none"), "job.toml: data.name_or_path: there is no .*/none"),
+        (
+            JOB_TOML.replace("HuggingFaceTB/SmolLM2-135M", "/no/such"),
+            "model.name_or_path: there is no /no/such",
+        ),
+        (JOB_TOML.replace("[model]", "[modell]"), "modell: unknown key; did you mean 'model'?"),
+    ],
+)
+def test_wrong_job_file_names_field_and_mend(text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        jobfile.read(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_file_that_cannot_be_read_is_bad_input_before_the_daemon_is_asked(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.toml", tmp_path):
+        ran = cli("submit", path, socket=tmp_path / "none")
+        assert (ran.code, ran.out) == (2, "")
+        assert "JOB.toml" in ran.err

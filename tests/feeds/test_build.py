@@ -1,0 +1,132 @@
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.http_server import Reply, serve
+
+from carbonsched.clock import ManualClock
+from carbonsched.config import Config, load
+from carbonsched.errors import InputError
+from carbonsched.feeds import build_chain
+from carbonsched.model.grid import Kind
+
+T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> str:
+    path = tmp_path / "trace.csv"
+    rows = [f"2022-01-0{1 + h // 24}T{h % 24:02}:00:00Z,{100 + h}" for h in range(48)]
+    path.write_text("\n".join(["datetime,g_per_kwh", *rows]))
+    return str(path)
+
+
+def config(*feeds: dict[str, Any], basis: str = "average-lifecycle") -> Config:
+    return Config.parse({"zone": {"name": "DE", "basis": basis}, "feeds": list(feeds)})
+
+
+def test_a_restarted_daemon_goes_on_in_the_same_phase(tmp_path: Path, trace: str) -> None:
+    wanted = config({"provider": "replay", "file": trace, "hour_s": 60})
+    clock = ManualClock(T0)
+    first = build_chain(wanted, clock, tmp_path / "state")
+    first.poll_due()
+    assert first.reading_at(clock.now()).g_per_kwh == 100.0  # type: ignore[union-attr]
+    clock.advance(150)
+    second = build_chain(wanted, clock, tmp_path / "state")
+    second.poll_due()
+    assert second.reading_at(clock.now()).g_per_kwh == 102.0  # type: ignore[union-attr]
+    assert second.reading_at(T0 + timedelta(seconds=70)).g_per_kwh == 101.0  # type: ignore[union-attr]
+
+
+def test_an_anchor_in_the_config_wins_and_nothing_is_kept(tmp_path: Path, trace: str) -> None:
+    wanted = config({"provider": "replay", "file": trace, "hour_s": 60, "anchor": "2026-03-01T11:59:00Z"})
+    chain = build_chain(wanted, ManualClock(T0), tmp_path)
+    chain.poll_due()
+    assert chain.reading_at(T0).g_per_kwh == 101.0  # type: ignore[union-attr]
+    assert not (tmp_path / "replay-anchor.json").exists()
+
+
+def test_a_broken_anchor_is_told_with_the_mend(tmp_path: Path, trace: str) -> None:
+    (tmp_path / "replay-anchor.json").write_text("{}")
+    with pytest.raises(InputError, match=r"replay-anchor\.json: cannot be read; remove it"):
+        build_chain(config({"provider": "replay", "file": trace}), ManualClock(T0), tmp_path)
+
+
+REPLAY = {"provider": "replay", "file": "TRACE"}
+FIXED = {"provider": "static", "g_per_kwh": 300, "basis": "average-lifecycle", "source": "utility bill 2025"}
+
+
+@pytest.mark.parametrize(
+    ("feeds", "words"),
+    [
+        ([{"provider": "replay"}], "feeds[0].file: is missing; give a CSV"),
+        ([REPLAY, {"provider": "static"}], "feeds[1].country: is missing"),
+        ([{**REPLAY, "country": "DEU"}], "feeds[0].country: is not a key of provider 'replay'"),
+        (
+            [{"provider": "static", "country": "DEU", "file": "x"}],
+            "feeds[0].file: is not a key of provider 'static'",
+        ),
+        (
+            [{"provider": "static", "country": "DEU", "g_per_kwh": 3}],
+            "feeds[0].country: stands beside g_per_kwh",
+        ),
+        ([{"provider": "static", "g_per_kwh": 3, "source": "x"}], "feeds[0].basis: is missing"),
+        (
+            [{"provider": "static", "g_per_kwh": 3, "basis": "average-lifecycle"}],
+            "feeds[0].source: is missing",
+        ),
+        ([{"provider": "static", "country": "DEU", "source": "x"}], "feeds[0].source: is codecarbon's"),
+        ([{"provider": "neso", "hour_s": 3}], "feeds[0].hour_s: is not a key of provider 'neso'"),
+        ([{"provider": "neso"}], "neso speaks average-direct but zone.basis is average-lifecycle"),
+        ([FIXED, FIXED], "feeds[1].name: 'static' is taken"),
+        ([{"provider": "static", "country": "DE"}], "feeds[0].country: 'DE' is not an ISO 3166 alpha-3"),
+    ],
+)
+def test_keys_that_do_not_fit_the_provider_are_refused(
+    tmp_path: Path, trace: str, feeds: list[dict[str, Any]], words: str
+) -> None:
+    with_file = [{**feed, "file": trace} if feed.get("file") == "TRACE" else feed for feed in feeds]
+    with pytest.raises(InputError) as caught:
+        build_chain(config(*with_file), ManualClock(T0), tmp_path)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_country_basis_is_lifecycle_alone(tmp_path: Path) -> None:
+    feed = {"provider": "static", "country": "DEU"}
+    with pytest.raises(InputError, match=r"speaks average-lifecycle but zone\.basis is average-direct"):
+        build_chain(config(feed, basis="average-direct"), ManualClock(T0), tmp_path)
+
+
+def test_a_config_file_with_relative_paths_is_taken(tmp_path: Path, trace: str) -> None:
+    (tmp_path / "box.toml").write_text(
+        'state_dir = "state"\n[[feeds]]\nprovider = "replay"\nfile = "trace.csv"\nlabel = "synthetic"\n'
+        '[[feeds]]\nprovider = "static"\ncountry = "DEU"\n'
+    )
+    wanted = load(tmp_path / "box.toml")
+    chain = build_chain(wanted, ManualClock(T0), wanted.state)
+    chain.poll_due()
+    view = chain.view(24)
+    assert (view.now.kind, view.now.note) == (Kind.ACTUAL, "synthetic")
+    assert [(f.name, f.state) for f in view.feeds] == [("replay", "ok"), ("static", "standby")]
+
+
+def test_a_provider_over_the_network_with_a_fallback(tmp_path: Path) -> None:
+    with serve(lambda path: Reply(b"", 404)) as server:
+        feeds = (
+            {"provider": "neso", "url": server.url, "timeout": 2},
+            {
+                "provider": "static",
+                "g_per_kwh": 181.0,
+                "basis": "average-direct",
+                "source": "mean of 2025",
+                "label": "GB",
+            },
+        )
+        chain = build_chain(config(*feeds, basis="average-direct"), ManualClock(T0), tmp_path)
+        chain.poll_due()
+    now = chain.view(1).now
+    assert (now.g_per_kwh, now.kind, now.note) == (181.0, Kind.FALLBACK, "GB; mean of 2025")
+    assert [(f.name, f.state) for f in chain.status()] == [("neso", "failing"), ("static", "ok")]
+    assert "HTTP 404" in (chain.status()[0].error or "")

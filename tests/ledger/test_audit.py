@@ -1,0 +1,155 @@
+"""An auditor with the file alone: every edit made behind the ledger's back is found and named."""
+
+import hashlib
+import json
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from support.story import T0, directive, done, interval, submitted
+
+from carbonsched.ledger import Ledger
+from carbonsched.ledger.rows import GENESIS, canonical
+from carbonsched.model.job import JobState
+
+
+def written(path: Path, rows: int = 12) -> Path:
+    with Ledger.open(f"sqlite:///{path / 'ledger.db'}") as ledger:
+        job = submitted("j")
+        ledger.add_job(job)
+        ledger.append(
+            [interval(T0 + timedelta(seconds=n), 1, 100 + n, job_id="j", segment=0) for n in range(rows)]
+        )
+        ledger.save_segment("j", done(0, T0, 0.5), T0, T0 + timedelta(seconds=9), directive(0, T0, 0.5))
+        ledger.set_state("j", JobState.RUNNING, "started", "daemon", T0)
+        assert ledger.verify().ok
+    return path / "ledger.db"
+
+
+def tampered(path: Path, *statements: str) -> tuple[int | None, str]:
+    raw = sqlite3.connect(path)
+    names = [name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")]
+    assert names
+    for statement in (*(f"DROP TRIGGER {name}" for name in names), *statements):
+        raw.execute(statement)
+    raw.commit()
+    raw.close()
+    with Ledger.open(f"sqlite:///{path}") as ledger:
+        result = ledger.verify()
+    assert not result.ok
+    assert result.problem is not None
+    return result.first_bad, result.problem
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "energy_mj = energy_mj - 1",
+        "note = 'x'",
+        "end_us = end_us + 1",
+        "method = 'estimated'",
+        "segment = NULL",
+    ],
+)
+def test_one_changed_field_is_found_in_its_row(tmp_path: Path, edit: str) -> None:
+    bad, problem = tampered(written(tmp_path), f"UPDATE intervals SET {edit} WHERE id = 7")  # noqa: S608
+    assert (bad, problem) == (7, "row 7 was changed after it was written: its hash does not match its fields")
+
+
+def test_a_row_taken_out_of_the_middle_is_missed(tmp_path: Path) -> None:
+    assert tampered(written(tmp_path), "DELETE FROM intervals WHERE id = 4") == (4, "row 4 is missing")
+
+
+def test_rows_cut_off_the_end_are_missed_by_the_journal(tmp_path: Path) -> None:
+    bad, problem = tampered(written(tmp_path), "DELETE FROM intervals WHERE id > 9")
+    assert (bad, problem) == (10, "rows 10 to 12 are missing: the journal saw them")
+
+
+def test_a_chain_rewritten_with_fresh_hashes_is_not_the_one_the_journal_saw(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    with Ledger.open(f"sqlite:///{path}") as ledger:
+        rows = [dict(row) for row in ledger.rows()]
+    prev_hash, statements = GENESIS, []
+    for row in rows:
+        if row["id"] == 5:
+            row["energy_mj"], row["grams"] = 0, 0.0
+        row["prev_hash"] = prev_hash
+        prev_hash = hashlib.sha256((prev_hash + canonical(row)).encode()).hexdigest()
+        statements.append(
+            f"UPDATE intervals SET energy_mj = {row['energy_mj']}, grams = {row['grams']!r}, "  # noqa: S608
+            f"prev_hash = '{row['prev_hash']}', hash = '{prev_hash}' WHERE id = {row['id']}"
+        )
+    bad, problem = tampered(path, *statements)
+    assert bad == 12
+    assert "not the one the journal saw" in problem
+
+
+def test_grams_that_do_not_follow_are_found_even_under_a_good_hash(tmp_path: Path) -> None:
+    path = written(tmp_path, rows=3)
+    with Ledger.open(f"sqlite:///{path}") as ledger:
+        row = dict(list(ledger.rows())[-1]) | {"grams": 1e-9}
+    fresh = hashlib.sha256((row["prev_hash"] + canonical(row)).encode()).hexdigest()
+    bad, problem = tampered(path, f"UPDATE intervals SET grams = 1e-9, hash = '{fresh}' WHERE id = 3")  # noqa: S608
+    assert bad == 3
+    assert "energy × PUE × intensity gives" in problem
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE journal SET actor = 'somebody' WHERE id = 2", "journal entry 2 was changed"),
+        ("DELETE FROM journal WHERE id = 1", "journal entry 1 is missing"),
+        ("UPDATE jobs SET state = 'finished'", "state is finished, the journal said running"),
+        ("UPDATE jobs SET budget_g = 1e6", "budget_g is 1000000.0, the journal said 120.0"),
+        ("UPDATE jobs SET submitted = replace(submitted, 'ada', 'bob')", "the journal said"),
+        (
+            "UPDATE segments SET done = replace(done, '0.5', '0.9')",
+            "segment 0, attempt 0, is not as the journal",
+        ),
+        ("DELETE FROM segments", "segment 0, attempt 0, is not as the journal"),
+    ],
+)
+def test_decisions_cannot_be_rewritten_either(tmp_path: Path, statement: str, said: str) -> None:
+    bad, problem = tampered(written(tmp_path), statement)
+    assert bad is None, "no interval is wrong"
+    assert said in problem
+
+
+def test_the_rows_verify_without_any_of_our_code(tmp_path: Path) -> None:
+    """The recipe of docs/ledger.md, on the exported columns."""
+    with Ledger.open(f"sqlite:///{written(tmp_path)}") as ledger:
+        exported = [(canonical(row), row["prev_hash"], row["hash"]) for row in ledger.rows()]
+    before = "0" * 64
+    for text, prev_hash, its_hash in exported:
+        assert prev_hash == before
+        assert hashlib.sha256((before + text).encode("utf-8")).hexdigest() == its_hash
+        before = its_hash
+        row = json.loads(text)
+        assert row["start"].endswith("Z")
+        grams = row["energy_mj"] / 1000 / 3.6e6 * row["pue"] * row["g_per_kwh"]
+        assert row["grams"] == pytest.approx(grams, rel=1e-9)
+
+
+def test_conservation_counts_shared_stretches_once_and_shows_holes(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
+        whole = interval(T0, 10, 60, counter=1000)
+        both = whole.delta.model_copy(update={"counter_end_mj": 1100})
+        ledger.append(
+            [
+                # two shares of one counter difference that carry its full span
+                whole.model_copy(update={"delta": both}),
+                interval(T0, 10, 40, counter=1000).model_copy(
+                    update={
+                        "delta": both.model_copy(update={"energy_mj": 40}),
+                        "grams": 40 / 60 * (whole.grams or 0),
+                    }
+                ),
+                interval(T0 + timedelta(seconds=20), 10, 50, counter=1130),
+            ]
+        )
+        (balance,) = ledger.conservation()
+        assert (balance.charged_mj, balance.counted_mj, balance.holes_mj, balance.ok) == (150, 150, 30, True)
+        ledger.append([interval(T0 + timedelta(seconds=30), 10, 50, counter=1150)])
+        (balance,) = ledger.conservation()
+        assert not balance.ok, "20 mJ were charged twice"

@@ -1,0 +1,178 @@
+"""Opening, migrating, locking, dying and running out of disk."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from support.story import T0, interval, submitted
+
+import carbonsched.ledger
+from carbonsched.errors import InputError, LedgerError
+from carbonsched.ledger import Ledger
+from carbonsched.ledger.tables import METADATA, SCHEMA
+
+
+def url(path: Path) -> str:
+    return f"sqlite:///{path / 'ledger.db'}"
+
+
+def test_a_new_ledger_has_the_schema_the_code_expects(tmp_path: Path) -> None:
+    with Ledger.open(url(tmp_path)) as ledger:
+        assert ledger.schema_version == SCHEMA
+        with ledger.transaction() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+def test_schema_is_the_head_of_the_migrations() -> None:
+    folder = Path(carbonsched.ledger.__file__).parent / "migrations"
+    assert ScriptDirectory(str(folder)).get_current_head() == SCHEMA
+
+
+def test_what_was_written_is_there_again_with_full_durability(tmp_path: Path) -> None:
+    with Ledger.open(url(tmp_path / "new" / "folder")) as ledger:
+        ledger.append([interval(T0, 10, 500)])
+        with ledger.transaction() as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    with Ledger.open(url(tmp_path / "new" / "folder")) as again:
+        assert again.totals().energy_mj == 500
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("nonsense", "is not a database URL"),
+        ("sqlite:///{tmp}", "is a folder"),
+        ("sqlite:////proc/nowhere/ledger.db", "cannot be made"),
+        ("oracle+nodriver://x/y", "no driver"),
+    ],
+)
+def test_a_wrong_place_is_one_line_that_names_the_field(tmp_path: Path, given: str, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        Ledger.open(given.format(tmp=tmp_path))
+    assert str(caught.value).startswith("ledger.url: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"these are not the pages you are looking for" * 200)
+    with pytest.raises(LedgerError, match="restore it from a backup"):
+        Ledger.open(url(tmp_path))
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    Ledger.open(url(tmp_path)).close()
+    raw = sqlite3.connect(tmp_path / "ledger.db")
+    raw.execute("UPDATE alembic_version SET version_num = '0999'")
+    raw.commit()
+    raw.close()
+    with pytest.raises(LedgerError, match=r"schema 0999.*upgrade carbonsched"):
+        Ledger.open(url(tmp_path))
+
+
+def test_one_process_writes_and_others_may_read(tmp_path: Path) -> None:
+    with Ledger.open(url(tmp_path)) as ledger:
+        ledger.append([interval(T0, 10, 500)])
+        with pytest.raises(LedgerError, match=f"in use by process {os.getpid()}"):
+            Ledger.open(url(tmp_path))
+        with Ledger.open(url(tmp_path), read_only=True) as reader:
+            assert reader.totals().energy_mj == 500
+            with pytest.raises(LedgerError, match="readonly"):
+                reader.append([interval(T0 + timedelta(seconds=10), 10, 1)])
+    with pytest.raises(InputError, match="there is no ledger"):
+        Ledger.open(url(tmp_path / "elsewhere"), read_only=True)
+
+
+@pytest.mark.parametrize(
+    "verb", ["UPDATE intervals SET grams = 0", "DELETE FROM intervals", "DELETE FROM journal"]
+)
+def test_rows_cannot_be_changed_or_removed(tmp_path: Path, verb: str) -> None:
+    with Ledger.open(url(tmp_path)) as ledger:
+        ledger.add_job(submitted())
+        ledger.append([interval(T0, 10, 500)])
+        with pytest.raises(LedgerError, match="append-only"), ledger.transaction() as connection:
+            connection.exec_driver_sql(verb)
+        assert ledger.totals().rows == 1
+
+
+def test_a_full_disk_is_an_error_and_loses_nothing_committed(tmp_path: Path) -> None:
+    def row(n: int) -> object:
+        return interval(T0 + timedelta(seconds=10 * n), 10, n, job_id="j")
+
+    with Ledger.open(url(tmp_path)) as ledger:
+        ledger.append([interval(T0, 10, 7, job_id="j")])
+        with ledger.transaction() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 4}")
+        kept = 1
+        with pytest.raises(LedgerError, match="full; free space"):  # noqa: PT012
+            for n in range(1, 2000):
+                ledger.append([row(n)])  # type: ignore[list-item]
+                kept += 1
+        assert 1 < kept < 2000
+        assert (ledger.totals("j").rows, ledger.verify().ok) == (kept, True)
+        with ledger.transaction() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+        ledger.append([row(kept)])  # type: ignore[list-item]
+        assert ledger.verify().rows == kept + 1, "it goes on once there is space"
+
+
+def test_a_process_killed_in_mid_transaction_leaves_a_consistent_chain(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import sys
+        from datetime import timedelta
+        from carbonsched.ledger import Ledger
+        from support.story import T0, interval, submitted
+        ledger = Ledger.open(sys.argv[1])
+        ledger.add_job(submitted("j"))
+        for n in range(10_000):
+            with ledger.transaction():
+                at = T0 + timedelta(seconds=2 * n)
+                ledger.append([interval(at, 1, 1, job_id="j", counter=2 * n)])
+                ledger.set_offset("j", n + 1)
+                ledger.append([interval(at + timedelta(seconds=1), 1, 1, job_id="j", counter=2 * n + 1)])
+                if n == 25:
+                    print("inside", flush=True)
+                    sys.stdin.read()
+        """
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, url(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == b"inside\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+    process.stdout.close()
+    process.stdin.close()
+    with Ledger.open(url(tmp_path)) as ledger:
+        assert (ledger.totals("j").rows, ledger.offset("j")) == (50, 25)
+        assert ledger.verify().ok
+        (balance,) = ledger.conservation()
+        assert (balance.charged_mj, balance.holes_mj) == (50, 0)
+        ledger.append([interval(T0 + timedelta(seconds=50), 1, 1, job_id="j", counter=50)])
+        assert ledger.verify().rows == 51
+
+
+def test_opening_an_up_to_date_ledger_needs_no_migration_machinery(tmp_path: Path) -> None:
+    Ledger.open(url(tmp_path)).close()
+    script = "import sys; from carbonsched.ledger import Ledger; Ledger.open(sys.argv[1]); print('alembic' in sys.modules)"
+    answer = subprocess.run(
+        [sys.executable, "-c", script, url(tmp_path)], capture_output=True, check=True, text=True
+    )
+    assert answer.stdout == "False\n"

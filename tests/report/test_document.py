@@ -1,0 +1,209 @@
+"""The report's figures, checked against sums made by hand from the ledger's own rows."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.story import GPU, PUE, T0, directive, done, interval, submitted, tell
+
+from carbonsched.errors import InputError, NotFoundError
+from carbonsched.ledger import Ledger
+from carbonsched.model.energy import Interval
+from carbonsched.model.job import JobState
+from carbonsched.report import Report, build
+from carbonsched.report.scan import BINS, Scan
+
+Story = tuple[Ledger, Report, datetime]
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('story') / 'ledger.db'}") as ledger:
+        end = tell(ledger, submitted(budget_g=1300))
+        yield ledger, build(ledger, "scitldr-1", now=end), end
+
+
+def rows_of(ledger: Ledger) -> list[Interval]:
+    return list(ledger.intervals("scitldr-1"))
+
+
+def test_totals_are_the_rows(story: Story) -> None:
+    ledger, report, end = story
+    rows = rows_of(ledger)
+    energy_j = sum(row.delta.energy_mj or 0 for row in rows) / 1000
+    assert report.totals.energy_j == pytest.approx(energy_j)
+    assert report.totals.energy_kwh == pytest.approx(energy_j / 3.6e6)
+    assert report.facility_kwh == pytest.approx(energy_j / 3.6e6 * PUE)
+    assert report.totals.spent_g == pytest.approx(sum(row.grams or 0 for row in rows))
+    assert (report.first, report.last) == (T0, end)
+    assert report.job is not None
+    assert report.job.left_g == pytest.approx(1300 - report.totals.spent_g)
+    assert {b.name for b in report.boards} == {GPU, "host"}
+    assert sum(b.sums.energy_j for b in report.boards) == pytest.approx(energy_j)
+    assert sum(m.sums.spent_g for m in report.methods) == pytest.approx(report.totals.spent_g)
+
+
+def test_the_document_reads_back_as_it_was_written(story: Story) -> None:
+    _, report, _ = story
+    assert Report.model_validate_json(report.model_dump_json()).totals == report.totals
+
+
+def test_timing_is_exact_from_the_rows(story: Story) -> None:
+    ledger, report, _ = story
+    assert report.savings is not None
+    timing = report.savings.timing
+    mean = timing.inputs["mean_g_per_kwh"]
+    known = [row for row in rows_of(ledger) if row.grams is not None]
+    by_hand = sum(
+        (row.delta.energy_mj or 0) / 3.6e9 * PUE * (mean - row.intensity.g_per_kwh)
+        for row in known
+        if row.intensity
+    )
+    assert timing.saved_g == pytest.approx(by_hand, rel=1e-9)
+    assert timing.low_g == timing.high_g == timing.saved_g
+    spans = [row for row in ledger.intervals() if row.delta.board == "host" and row.intensity is not None]
+    weights = [(row.delta.end - row.delta.start).total_seconds() for row in spans]
+    by_time = sum(w * r.intensity.g_per_kwh for w, r in zip(weights, spans, strict=True) if r.intensity)
+    assert mean == pytest.approx(by_time / sum(weights), rel=1e-3), "hours in which the job waited count too"
+
+
+def test_fewer_flops_are_an_estimate_with_a_range_and_its_inputs(story: Story) -> None:
+    _, report, _ = story
+    assert report.savings is not None
+    effect = report.savings.flops
+    assert effect.estimated
+    assert effect.low_g is not None
+    assert effect.saved_g is not None
+    assert effect.high_g is not None
+    assert 0 < effect.low_g < effect.saved_g < effect.high_g
+    # the story's steps take 0.28 + 0.72 ρ of a full step's time at nearly the same power
+    assert effect.inputs["c0"] == pytest.approx(0.28, abs=0.05)
+    assert effect.baseline_g == pytest.approx(report.totals.spent_g + effect.saved_g)
+
+
+def test_segments_list_what_was_charged_and_decided(story: Story) -> None:
+    ledger, report, _ = story
+    assert [s.k for s in report.segments] == list(range(8))
+    third = report.segments[2]
+    mine = [row for row in rows_of(ledger) if row.segment == 2]
+    assert third.energy_j == pytest.approx(sum(r.delta.energy_mj or 0 for r in mine) / 1000)
+    assert (third.rho_directed, third.price, third.attempts) == (0.48, 0.0023, 1)
+    assert third.reason.startswith("train at 0.48")
+
+
+def test_gaps_are_listed_plainly(story: Story) -> None:
+    _, report, _ = story
+    bridged, *unknown = report.gaps
+    assert (bridged.kind, bridged.energy_j, bridged.method) == ("bridged", 137_700.0, "counter")
+    assert (bridged.end - bridged.start).total_seconds() == 540
+    assert [(g.board, g.kind, g.spent_g) for g in unknown] == [
+        (GPU, "unknown", None),
+        ("host", "unknown", None),
+    ]
+    assert all(g.end - g.start == timedelta(minutes=4) for g in unknown)
+    assert report.totals.unknown_s == 240
+
+
+def test_interrupted_work_is_named_and_waiting_is_not(story: Story) -> None:
+    ledger, report, _ = story
+    assert report.lost is not None
+    assert report.lost.segments == (5,)
+    start = report.segments[5].start
+    before = [r for r in rows_of(ledger) if r.segment == 5 and r.delta.end <= start]
+    assert report.lost.energy_j == pytest.approx(sum(r.delta.energy_mj or 0 for r in before) / 1000)
+
+
+def test_validation_before_and_after(story: Story) -> None:
+    _, report, _ = story
+    assert [(v.when, v.step, v.loss) for v in report.validation] == [
+        ("before", 0, 4.542),
+        ("after", 3984, 2.571),
+    ]
+
+
+def test_notes_say_what_must_not_be_overlooked(story: Story) -> None:
+    _, report, _ = story
+    text = "\n".join(report.notes)
+    for part in ("Estimated: ", "away for 540 s", "For 240 s", "segment 5 was interrupted"):
+        assert part in text
+    assert "replay" not in text
+
+
+def test_a_time_compressed_replay_says_so(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
+        ledger.add_job(submitted())
+        ledger.append([interval(T0, 10, 9000, job_id="scitldr-1", compression=60, note="synthetic")])
+        report = build(ledger, "scitldr-1", now=T0)
+    assert report.time_compression == 60
+    assert any(note.startswith("Time-compressed replay") and "60 times" in note for note in report.notes)
+    assert "A feed is labelled: synthetic." in report.notes
+    assert "The job is queued: these figures are not final." in report.notes
+
+
+def test_a_period_report_covers_jobs_and_idle_time(story: Story) -> None:
+    ledger, job, end = story
+    report = build(ledger, start=T0, end=end, now=end)
+    assert [j.name for j in report.jobs] == ["scitldr-1"]
+    assert report.jobs[0].sums == job.totals
+    assert [a.name for a in report.accounts] == ["idle", "job"]
+    assert report.totals.energy_j == pytest.approx(sum(a.sums.energy_j for a in report.accounts))
+    assert (report.job, report.savings, report.lost) == (None, None, None)
+    first_hour = build(ledger, start=T0, end=T0 + timedelta(hours=1), now=end)
+    assert 0 < first_hour.totals.energy_j < report.totals.energy_j
+
+
+def test_a_job_that_was_charged_nothing_has_a_report_without_figures(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
+        ledger.add_job(submitted())
+        report = build(ledger, "scitldr-1", now=T0)
+        assert report.notes[0].startswith("Nothing was charged")
+        assert (report.timeline, report.first, report.totals.power_w) == ((), None, None)
+        assert report.savings is not None
+        assert (report.savings.flops.saved_g, report.savings.timing.saved_g) == (None, None)
+        assert report.savings.timing.reason == "no row has both energy and intensity"
+        with pytest.raises(NotFoundError):
+            build(ledger, "other", now=T0)
+        with pytest.raises(InputError, match="--to"):
+            build(ledger, start=T0, end=T0, now=T0)
+
+
+def test_a_segment_finished_twice_counts_the_first_as_lost(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
+        ledger.add_job(submitted())
+        ledger.set_state("scitldr-1", JobState.RUNNING, "started", "daemon", T0)
+        for n in (0, 1):
+            start = T0 + timedelta(seconds=100 * n)
+            end = start + timedelta(seconds=60)
+            ledger.append([interval(start, 60, 6000, job_id="scitldr-1", segment=0, rho=0.5)])
+            ledger.save_segment(
+                "scitldr-1", done(0, end, 0.5, seconds=60), start, end, directive(0, end, 0.5)
+            )
+        report = build(ledger, "scitldr-1", now=T0)
+    assert report.segments[0].attempts == 2
+    assert report.lost is not None
+    assert (report.lost.energy_j, report.lost.segments) == (6.0, (0,))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5000), st.integers(1, 900), st.integers(0, 10**7)), min_size=1, max_size=20
+    ),
+)
+def test_the_timeline_loses_no_gram(parts: list[tuple[int, int, int]]) -> None:
+    rows = [interval(T0 + timedelta(seconds=s), d, mj) for s, d, mj in parts]
+    with Ledger.open("sqlite://") as ledger:
+        ledger.append(rows)
+        start = min(row.delta.start for row in rows)
+        end = max(row.delta.end for row in rows)
+        scan = Scan(start, end, None, {})
+        scan.walk(ledger.rows())
+    points = scan.timeline
+    assert len(points) == BINS
+    assert points[-1].spent_g == pytest.approx(sum(row.grams or 0 for row in rows), rel=1e-9, abs=1e-12)
+    assert all(a.spent_g <= b.spent_g + 1e-12 for a, b in pairwise(points))
+    assert (points[0].start, points[-1].end) == (start, end)

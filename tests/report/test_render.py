@@ -1,0 +1,202 @@
+"""The formats as a reader, a browser, a spreadsheet and codecarbon's tools find them."""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from codecarbon.output_methods.emissions_data import EmissionsData
+from support.story import T0, interval, submitted, tell
+
+from carbonsched.errors import InputError
+from carbonsched.ledger import Ledger
+from carbonsched.model.job import JobSpec
+from carbonsched.report import MEDIA, Report, build, render
+
+Story = tuple[Ledger, Report]
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('story') / 'ledger.db'}") as ledger:
+        end = tell(ledger, submitted(budget_g=1300))
+        yield ledger, build(ledger, "scitldr-1", now=end)
+
+
+class Tags(HTMLParser):
+    """Checks that tags nest, and gathers what a page would load."""
+
+    void = frozenset({"meta", "br", "link", "img", "input"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.void:
+            self.open.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """`<rect/>` and its kind open nothing."""
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(page: str) -> Tags:
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    return tags
+
+
+def test_json_is_the_document(story: Story) -> None:
+    ledger, report = story
+    data = json.loads(render(report, ledger, "json"))
+    assert data["schema_version"] == "1"
+    assert data["totals"]["spent_g"] == report.totals.spent_g
+    assert data["segments"][0]["start"].endswith("Z")
+
+
+def test_csv_holds_every_row_and_its_hash(story: Story) -> None:
+    ledger, report = story
+    rows = list(csv.DictReader(io.StringIO(render(report, ledger, "csv"))))
+    assert len(rows) == ledger.totals("scitldr-1").rows
+    assert sum(float(row["grams"] or 0) for row in rows) == pytest.approx(report.totals.spent_g)
+    assert {row["job_id"] for row in rows} == {"scitldr-1"}
+    unknown = [row for row in rows if not row["g_per_kwh"]]
+    assert len(unknown) == 8, "unknown is empty"
+    assert all(row["grams"] == "" for row in unknown)
+    first = next(iter(ledger.rows("scitldr-1")))
+    assert (rows[0]["hash"], rows[0]["start"]) == (first["hash"], "2026-11-20T16:00:00.000000Z")
+
+
+def test_a_period_with_every_row_verifies_from_its_csv_alone(story: Story) -> None:
+    ledger, report = story
+    whole = build(ledger, now=report.created_at)
+    before = "0" * 64
+    for row in csv.DictReader(io.StringIO(render(whole, ledger, "csv"))):
+        assert row["prev_hash"] == before
+        before = row["hash"]
+        assert re.fullmatch("[0-9a-f]{64}", before)
+    last = list(ledger.rows())[-1]
+    assert before == last["hash"]
+
+
+def test_codecarbon_has_its_columns_and_kilograms_with_pue(story: Story) -> None:
+    ledger, report = story
+    (row,) = csv.DictReader(io.StringIO(render(report, ledger, "codecarbon")))
+    assert list(row) == [field.name for field in fields(EmissionsData)]
+    assert float(row["emissions"]) == pytest.approx(report.totals.spent_g / 1000)
+    assert float(row["energy_consumed"]) == pytest.approx(report.facility_kwh)
+    assert float(row["cpu_energy"]) + float(row["gpu_energy"]) == pytest.approx(report.facility_kwh)
+    assert float(row["emissions_rate"]) * float(row["duration"]) == pytest.approx(float(row["emissions"]))
+    assert (row["run_id"], row["project_name"], row["pue"]) == ("scitldr-1", "scitldr-smollm2", "1.2")
+    assert row["water_consumed"] == "", "unknown is not 0"
+
+
+def test_html_stands_alone(story: Story) -> None:
+    ledger, report = story
+    page = render(report, ledger, "html")
+    tags = read(page)
+    assert tags.links == []
+    assert "<script" not in page
+    outside = page.replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"https?://|@import|url\(", outside)
+    for words in ("Saved by fewer FLOPs", "Saved by timing", "Bridged and unknown stretches", "Lost work"):
+        assert words in tags.text
+    for note in report.notes:
+        assert note in tags.text
+
+
+def test_every_chart_is_well_formed_and_described(story: Story) -> None:
+    ledger, report = story
+    page = render(report, ledger, "html")
+    charts = re.findall(r"<svg.*?</svg>", page, flags=re.S)
+    assert len(charts) == 5
+    ids: list[str] = []
+    for chart in charts:
+        tree = ET.fromstring(chart)  # noqa: S314  our own page
+        title, description = (
+            tree.find(f"{{http://www.w3.org/2000/svg}}{name}") for name in ("title", "desc")
+        )
+        assert title is not None
+        assert description is not None
+        assert title.text
+        assert description.text
+        ids += [node.attrib["id"] for node in (title, description)]
+        assert tree.attrib["aria-labelledby"].split() == ids[-2:]
+        assert "nan" not in chart
+    assert len(set(ids)) == 10
+
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def test_a_hostile_name_stays_text(tmp_path: Path) -> None:
+    job = submitted()
+    spec = JobSpec.model_construct(**(dict(job.spec) | {"name": HOSTILE}))
+    job = job.model_copy(update={"spec": spec})
+    with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
+        ledger.add_job(submitted())
+        ledger.append(
+            [
+                interval(
+                    T0, 10, 9000, job_id="scitldr-1", board=HOSTILE, note=HOSTILE, compression=2, bridged=True
+                )
+            ]
+        )
+        report = build(ledger, "scitldr-1", now=T0)
+        assert report.job is not None
+        named = report.model_copy(
+            update={"job": report.job.model_copy(update={"name": HOSTILE, "reason": HOSTILE})}
+        )
+        page = render(named, ledger, "html")
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 5
+    assert HOSTILE in read(page).text
+
+
+def test_unknown_is_said_and_never_zero(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
+        ledger.add_job(submitted())
+        ledger.append([interval(T0, 10, None, job_id="scitldr-1", g_per_kwh=None)])
+        report = build(ledger, "scitldr-1", now=T0)
+        text = read(render(report, ledger, "html")).text
+        (row,) = csv.DictReader(io.StringIO(render(report, ledger, "codecarbon")))
+    assert "For 10 s energy or intensity is not known" in text
+    assert "the board did not answer" in text
+    assert (row["gpu_power"], row["cpu_energy"], row["pue"]) == ("", "", "")
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "html", "codecarbon"])
+def test_every_format_renders_an_empty_period(tmp_path: Path, form: str) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
+        text = render(build(ledger, now=T0), ledger, form)  # type: ignore[arg-type]
+    assert text.endswith("\n") or form == "html"
+    assert form in MEDIA
+
+
+def test_another_format_is_refused(story: Story) -> None:
+    ledger, report = story
+    with pytest.raises(InputError, match=r"--format.*choose one of json, csv, html, codecarbon"):
+        render(report, ledger, "docx")  # type: ignore[arg-type]
+
+
+def test_rendering_twice_gives_the_same_bytes(story: Story) -> None:
+    ledger, report = story
+    digests = {hashlib.sha256(render(report, ledger, "html").encode()).hexdigest() for _ in range(2)}
+    assert len(digests) == 1

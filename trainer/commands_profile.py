@@ -1,0 +1,70 @@
+"""`python -m trainer profile | cost | select`: JSON documents in, one JSON document out (DESIGN 5)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from carbonsched.errors import InputError
+from carbonsched.model.profile import Costs, FrontierDoc, Profile, Selection
+
+
+def profile(model: str, batch: int, seq: int, target_seq: int | None, attn: str, dtype: str) -> Profile:
+    """Measure `model`, a folder or a hub id, from its config alone. Raises InputError."""
+    # torch and transformers take seconds to import: only for this command
+    from trainer import flops
+    from trainer.meta import meta_model
+    from trainer.models import quiet
+
+    quiet()
+    return flops.profile(meta_model(model, attn, dtype), batch, seq, target_seq, name=model)
+
+
+def cost(profile_file: Path, selections_file: Path) -> Costs:
+    """Forward + backward FLOPs of each selection in a JSON list of lists of names. Raises InputError."""
+    from trainer.patterns import CostModel
+
+    model = CostModel.of(read_profile(profile_file))
+    selections = _read(selections_file, "selections", list[list[str]], "a list of lists of tensor names")
+    return Costs(flops=tuple(model.flops(s, f"selections[{k}]") for k, s in enumerate(selections)))
+
+
+def select(profile_file: Path, importance_file: Path, rho: float) -> Selection:
+    """The best selection at `rho`. Raises InputError."""
+    return _frontier(profile_file, importance_file).select(rho)
+
+
+def frontier(profile_file: Path, importance_file: Path, points: int | None) -> FrontierDoc:
+    """The whole curve, or about `points` of its steps. Raises InputError."""
+    return FrontierDoc(frontier=_frontier(profile_file, importance_file).points(points))
+
+
+def read_profile(file: Path) -> Profile:
+    return Profile.parse(_json(file, "profile"), str(file))
+
+
+def _frontier(profile_file: Path, importance_file: Path) -> Any:
+    from trainer.select import frontier as curve
+
+    profile = read_profile(profile_file)
+    values = _read(importance_file, "importance", dict[str, Any], "an object {name: value}")
+    return curve(profile, values)
+
+
+def _read(file: Path, field: str, kind: Any, form: str) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(_json(file, field))
+    except ValidationError as e:
+        raise InputError(field, f"{file} has another form", f"write {form}") from e
+
+
+def _json(file: Path, field: str) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise InputError(
+            field, f"{file} cannot be read ({e.strerror})", "give the path of a JSON file"
+        ) from e
+    except ValueError as e:
+        raise InputError(field, f"{file} is not JSON ({e})", "give a JSON file") from e
