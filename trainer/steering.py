@@ -96,8 +96,6 @@ class Steering:
                 until = directive.until if directive else None
                 job.send(Waiting(at=now(), k=k, step=step, until=until, reason=reason))
 
-        if why is not None:
-            wait(why)
         while True:
             if self.stopping():
                 raise Stopped("signal")
@@ -113,6 +111,8 @@ class Steering:
                     if said is not None:
                         job.send(Resumed(at=now(), k=k, step=step))
                     return Answer(self.rho if directive.rho is None else directive.rho, directive.seq)
+            if why is not None and said is None:
+                wait(why)  # where no directive says it better
             if why is None and not heard:
                 answer = self._unanswered(job, k, step, time.monotonic() - asked)
                 if answer is not None:

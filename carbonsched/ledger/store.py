@@ -122,11 +122,16 @@ class Store:
             finally:
                 self._current, self._holder, self._doomed = None, None, False
 
+    @property
+    def _mine(self) -> bool:
+        """Whether this thread is inside its own transaction."""
+        return self._current is not None and self._holder == threading.get_ident()
+
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         """A snapshot; inside this thread's own transaction, that transaction."""
         try:
-            if self._holder == threading.get_ident() and self._current is not None:
+            if self._mine and self._current is not None:
                 yield self._current
             elif self._reader is None:
                 with self._lock, self._writer.begin() as connection:

@@ -24,11 +24,14 @@ SCHEMA: Final = "0001"
 
 METADATA: Final = MetaData()
 
+# in SQLite only this spelling is the row's own number, and needs no second index
+_ID: Final = BigInteger().with_variant(Integer, "sqlite")
+
 INTERVALS: Final = Table(
     "intervals",
     METADATA,
     # given by us, without holes: a missing row shows
-    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", _ID, primary_key=True, autoincrement=False),
     Column("board", String(128), nullable=False),
     Column("start_us", BigInteger, nullable=False),
     Column("end_us", BigInteger, nullable=False),
@@ -102,7 +105,7 @@ JOBS: Final = Table(
 JOURNAL: Final = Table(
     "journal",
     METADATA,
-    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", _ID, primary_key=True, autoincrement=False),
     Column("at_us", BigInteger, nullable=False),
     Column("job_id", String(64)),
     Column("kind", String(32), nullable=False),

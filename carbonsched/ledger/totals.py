@@ -4,7 +4,7 @@ Seconds are of the board that was charged longest, so a GPU and its host side by
 """
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -90,8 +90,8 @@ def where(
     return and_(*tests)
 
 
-def groups(connection: Connection, chosen: ColumnElement[bool]) -> tuple[Group, ...]:
-    """Every group among the rows chosen."""
+def groups(connection: Connection, chosen: ColumnElement[bool], *, newest: bool = False) -> tuple[Group, ...]:
+    """Every group among the rows chosen; `newest`: they are few and at the end of the ledger."""
     t = INTERVALS.c
     span = t.end_us - t.start_us
     keys = (t.account, t.job_id, t.segment, t.board, t.method, t.bridged)
@@ -113,7 +113,34 @@ def groups(connection: Connection, chosen: ColumnElement[bool]) -> tuple[Group, 
         .group_by(*keys)
         .order_by(*keys)
     )
+    if newest:
+        # by row number, not by job: SQLite would walk all the job's rows to find the last few
+        query = query.with_hint(INTERVALS, "NOT INDEXED", "sqlite")
     return tuple(_group(row) for row in connection.execute(query))
+
+
+def merged(old: Iterable[Group], new: Iterable[Group]) -> tuple[Group, ...]:
+    """The groups of two sets of rows together."""
+    found: dict[Hashable, Group] = {}
+    for group in (*old, *new):
+        key = (group.account, group.job_id, group.segment, group.board, group.method, group.bridged)
+        found[key] = _sum(found[key], group) if key in found else group
+    return tuple(found.values())
+
+
+def _sum(a: Group, b: Group) -> Group:
+    return replace(
+        a,
+        rows=a.rows + b.rows,
+        energy_mj=a.energy_mj + b.energy_mj,
+        grams=a.grams + b.grams,
+        seconds=a.seconds + b.seconds,
+        unknown_s=a.unknown_s + b.unknown_s,
+        weighted=a.weighted + b.weighted,
+        weighted_mj=a.weighted_mj + b.weighted_mj,
+        start=min(a.start, b.start),
+        end=max(a.end, b.end),
+    )
 
 
 def _group(row: Any) -> Group:

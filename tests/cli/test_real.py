@@ -1,6 +1,9 @@
 """The commands against the real daemon, the real trainer and a tiny model: documents, exit codes, what people see."""
 
+import contextlib
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,11 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     running = DaemonProcess(tmp_path_factory.mktemp("box")).start()
     yield running
     running.stop()
+    for folder in (running.root / "state" / "jobs").iterdir():
+        # a test that failed may have left a job that would wait for its daemon for ever
+        if (folder / "run.json").exists() and not (folder / "exit.json").exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(json.loads((folder / "run.json").read_text())["pid"], signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")

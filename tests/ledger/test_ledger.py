@@ -287,3 +287,21 @@ def test_the_story_conserves_every_counted_millijoule(ledger: Ledger) -> None:
     assert (balance.holes_mj, balance.board) == (0, GPU)
     assert balance.charged_mj > 1e9
     assert ledger.verify().ok
+
+
+def test_sums_are_added_to_as_rows_come_and_forget_what_was_rolled_back(ledger: Ledger) -> None:
+    for n in range(20):
+        at = T0 + timedelta(seconds=n)
+        ledger.append([interval(at, 1, 10 + n, job_id="ab"[n % 2], segment=n % 3, bridged=n % 5 == 0)])
+        with pytest.raises(RuntimeError), ledger.transaction():  # noqa: PT012
+            ledger.append([interval(at, 1, 10**6, job_id="a")])
+            assert ledger.totals("a").energy_mj >= 10**6
+            raise RuntimeError
+        for job in ("a", "b", None):
+            mine = [row for row in ledger.rows() if job is None or row["job_id"] == job]
+            totals = ledger.totals(job)
+            assert (totals.rows, totals.energy_mj) == (len(mine), sum(row["energy_mj"] for row in mine))
+            assert totals.bridged_s == sum(1 for row in mine if row["bridged"])
+            assert totals.end == (
+                at + timedelta(seconds=1) if mine and mine[-1]["id"] == n + 1 else totals.end
+            )

@@ -89,7 +89,7 @@ def test_constant_methods_say_that_rho_is_not_theirs_to_choose(home: Path) -> No
         ('method = "lora"', "", r"train\.method: 'lora' is not built yet"),
         ("epoch = 3", "", r"JOB\.toml: train\.epoch: unknown key; did you mean 'epochs'"),
         ("", "rho_max = 2.0", r"carbon\.rho_max"),
-        ("lr = = 3", "", r"JOB\.toml cannot be parsed: .*line 12"),
+        ("lr = = 3", "", r"JOB\.toml cannot be parsed: .*line 11"),
     ],
 )
 def test_bad_specs_name_field_and_mend(home: Path, train: str, carbon: str, message: str) -> None:

@@ -8,13 +8,14 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 APPEND_ONLY = ("intervals", "journal")
 
 
 def upgrade() -> None:
     op.create_table(
         "intervals",
-        sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("id", ID, primary_key=True, autoincrement=False),
         sa.Column("board", sa.String(128), nullable=False),
         sa.Column("start_us", sa.BigInteger, nullable=False),
         sa.Column("end_us", sa.BigInteger, nullable=False),
@@ -70,7 +71,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "journal",
-        sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("id", ID, primary_key=True, autoincrement=False),
         sa.Column("at_us", sa.BigInteger, nullable=False),
         sa.Column("job_id", sa.String(64)),
         sa.Column("kind", sa.String(32), nullable=False),
