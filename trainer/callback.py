@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from carbonsched.model.protocol import Checkpoint, Event, SegmentDone, SegmentRe
 from trainer import checkpoint
 from trainer.flopcount import FullCost, Shape, StepCounter
 from trainer.flops import profile
-from trainer.importance import measure
+from trainer.importance import Importance, measure
 from trainer.job import JobDir, now
 from trainer.meta import meta_twin
 from trainer.methods import Choice, Method, check_method
@@ -120,7 +121,8 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 "trainer", "its data set has no length", "use one that can be drawn from by index"
             )
         self._accumulation = args.gradient_accumulation_steps
-        self._batch = min(args.train_batch_size, len(loader.dataset))
+        self._rows = len(loader.dataset)
+        self._batch = min(args.train_batch_size, self._rows)
         per_epoch = max(-(-len(loader) // self._accumulation), 1)
         length = per_epoch if isinstance(self.segment_length, str) else self.segment_length
         self.schedule = Schedule(state.max_steps, per_epoch, length)
@@ -322,25 +324,30 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self._open(segment, step, model)
 
     def _measure(self, segment: Segment, model: nn.Module, optimizer: Any, loader: Any) -> dict[str, float]:
-        device = next(model.parameters()).device
-        batches = [
-            {name: tensor.to(device) for name, tensor in batch.items()}
-            for batch in self._draw(loader, segment.k)
-        ]
-        found = measure(model, optimizer, batches, seed=self.seed + segment.k, stop=self.stopping)
-        segment.importance_batches = len(batches)
+        # a process that ended while it waited has measured these very weights: that pass is paid
+        kept = checkpoint.kept_importance(self.job.checkpoints, segment.first) if self.job else None
+        if kept is not None:
+            found = Importance(**kept)
+        else:
+            device = next(model.parameters()).device
+            batches = [
+                {name: tensor.to(device) for name, tensor in batch.items()}
+                for batch in self._draw(loader, segment.k)
+            ]
+            found = measure(model, optimizer, batches, seed=self.seed + segment.k, stop=self.stopping)
+            if self.job is not None:
+                checkpoint.keep_importance(self.job.checkpoints, segment.first, asdict(found))
+        segment.importance_batches = len(found.flops)
         segment.importance_flops = sum(found.flops)
         segment.importance_seconds = found.seconds
-        rows = rows_in(
-            self.schedule, segment.first, segment.end, len(loader.dataset), self._batch, self._accumulation
-        )
-        segment.share = segment.importance_flops / (self.method.profile.full_flops * rows / self._batch)
-        self._seconds_full = found.seconds / len(batches) * self._accumulation
+        segment.share = segment.importance_flops / self._planned_full(segment.first, segment.end)
+        self._seconds_full = found.seconds / len(found.flops) * self._accumulation
         log.info(
-            "segment %d importance of %d tensors over %d batches in %.1f s (moments of age %d)",
+            "segment %d: importance of %d tensors %s (%d batches, %.1f s, moments of age %d)",
             segment.k + 1,
             len(found.values),
-            len(batches),
+            "measured" if kept is None else "as measured before",
+            len(found.flops),
             found.seconds,
             found.age,
         )
@@ -362,7 +369,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 steps_left=self.schedule.steps - step,
                 importance_batches=segment.importance_batches,
                 frontier=points,
-                flops_full=self.method.profile.full_flops * self._accumulation * (segment.end - step),
+                flops_full=self._planned_full(step, segment.end),
                 rho_floor=self._choice.floor + segment.share,
                 seconds_per_step=self._seconds_full,
                 importance_seconds=segment.importance_seconds,
@@ -418,6 +425,11 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
     # ---- helpers
 
+    def _planned_full(self, first: int, end: int) -> float:
+        """T_full of steps [first, end) at the profiled shape; short batches count as what they hold."""
+        rows = rows_in(self.schedule, first, end, self._rows, self._batch, self._accumulation)
+        return self.method.profile.full_flops * rows / self._batch
+
     def _restore(self, folder: Path) -> None:
         saved = checkpoint.read(folder)
         if saved is None:
@@ -431,11 +443,10 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
     def _draw(self, loader: Any, k: int) -> list[dict[str, torch.Tensor]]:
         """Importance batches of segment k, by a generator of their own: the training order is not touched."""
-        rows = len(loader.dataset)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
         batches = []
         for _ in range(self.batches):
-            chosen = torch.randperm(rows, generator=generator)[: self._batch].tolist()
+            chosen = torch.randperm(self._rows, generator=generator)[: self._batch].tolist()
             batches.append(loader.collate_fn([loader.dataset[i] for i in chosen]))
         return batches
 

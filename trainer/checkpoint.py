@@ -13,6 +13,7 @@ from typing import Any
 from trainer.job import write_json
 
 SEAL = "segment.json"
+IMPORTANCE = "importance.json"
 
 
 def seal(folder: Path, state: dict[str, Any]) -> int:
@@ -53,6 +54,20 @@ def prune(checkpoints: Path, keep: int) -> None:
             # unsealed first: a crash in the middle of removal must not leave a sealed ruin
             (folder / SEAL).unlink(missing_ok=True)
             shutil.rmtree(folder)
+
+
+def keep_importance(checkpoints: Path, step: int, found: dict[str, Any]) -> None:
+    """Keep what was measured before optimizer step `step`: a job told to wait for hours ends and is launched again."""
+    write_json(checkpoints / IMPORTANCE, {"step": step, "found": found})
+
+
+def kept_importance(checkpoints: Path, step: int) -> dict[str, Any] | None:
+    """What was kept, if it was measured before this very step."""
+    try:
+        kept: dict[str, Any] = json.loads((checkpoints / IMPORTANCE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return kept["found"] if kept["step"] == step else None
 
 
 def _sealed(checkpoints: Path) -> list[Path]:

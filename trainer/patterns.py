@@ -33,7 +33,7 @@ def describe(
     depth = [0] * len(sizes)
     above = {bits: flops for bits, flops in groups.items() if bits & (bits - 1)}
     for bits, flops in above.items():
-        for i in _bits(bits):
+        for i in bits(bits):
             depth[i] += flops
     ranked = sorted(order, key=lambda i: depth[i])
     position = {i: at for at, i in enumerate(ranked)}
@@ -42,7 +42,7 @@ def describe(
     )
     rows = []
     for bits, flops in above.items():
-        members = {position[i] for i in _bits(bits)}
+        members = {position[i] for i in bits(bits)}
         start = len(ranked)
         while start - 1 in members:
             start -= 1
@@ -110,7 +110,7 @@ class CostModel:
 
     def weight(self, groups: int) -> int:
         """The cost of a set of groups."""
-        return sum(self.group_flops[g] for g in _bits(groups))
+        return sum(self.group_flops[g] for g in bits(groups))
 
     def units(self, selected: Iterable[int]) -> int:
         """Forward + backward cost of tensors given by position, in units of 1/scale FLOP."""
@@ -167,7 +167,7 @@ def _scaled(value: float | Fraction, scale: int) -> int:
     return round(Fraction(value) * scale)
 
 
-def _bits(mask: int) -> list[int]:
+def bits(mask: int) -> list[int]:
     found = []
     while mask:
         low = mask & -mask

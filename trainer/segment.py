@@ -148,6 +148,8 @@ class Schedule:
 def rows_in(schedule: Schedule, first: int, end: int, rows: int, batch: int, accumulation: int) -> int:
     """Training rows that steps [first, end) read: the last step of an epoch may have fewer."""
     whole = batch * accumulation
-    last = rows - (schedule.steps_per_epoch - 1) * whole
+    last = min(
+        rows - (schedule.steps_per_epoch - 1) * whole, whole
+    )  # less where the loader drops the last batch
     ends = end // schedule.steps_per_epoch - first // schedule.steps_per_epoch
     return (end - first - ends) * whole + ends * last

@@ -55,14 +55,21 @@ def _print(job: "JobDetail") -> None:
         out.print(o.LEGEND, style="dim")
 
 
+_TOLD = ("at", "kind", "actor", "state", "sha256", "name")
+"""Keys of a history entry that `show` has elsewhere."""
+
+
+def _plain(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _change(change: dict[str, Any]) -> tuple[str, str, str]:
     """What happened, who did it, and why or how much."""
     what = str(change.get("state") or change.get("kind") or "")
     said = change.get("reason") or change.get("text")
     if said is None:
-        said = ", ".join(
-            f"{key} {value}" for key, value in change.items() if key not in ("at", "kind", "actor", "state")
-        )
+        known = {key: value for key, value in change.items() if key not in _TOLD and value not in (None, (), [])}
+        said = ", ".join(f"{key} {_plain(value)}" for key, value in known.items())
     return what, str(change.get("actor") or ""), str(said)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
@@ -168,6 +169,22 @@ def _last(connection: Connection, job_id: str, kinds: Sequence[str]) -> dict[str
     query = select(t.detail).where(and_(t.job_id == job_id, t.kind.in_(kinds))).order_by(t.id.desc()).limit(1)
     text = connection.execute(query).scalar()
     return None if text is None else dict(json.loads(text))
+
+
+def export(connection: Connection, folder: Path) -> int:
+    """Write both chains as lines of `hash, tab, canonical JSON`: intervals.tsv and journal.tsv. Returns the lines.
+
+    SHA-256 of (the hash of the line before, 64 zeros before the first, + the JSON) is the line's hash. Raises OSError.
+    """
+    lines = 0
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in (INTERVALS, JOURNAL):
+        query = select(table).order_by(table.c.id).execution_options(yield_per=_PAGE)
+        with (folder / f"{table.name}.tsv").open("w", encoding="utf-8", newline="\n") as out:
+            for row in connection.execute(query).mappings():
+                out.write(f"{row['hash']}\t{canonical(row)}\n")
+                lines += 1
+    return lines
 
 
 def conservation(connection: Connection) -> tuple[Balance, ...]:

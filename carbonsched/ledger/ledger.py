@@ -9,11 +9,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, RowMapping, and_, func, insert, select, update
 
-from carbonsched.errors import LedgerError, NotFoundError, StateError
+from carbonsched.errors import InputError, LedgerError, NotFoundError, StateError
 from carbonsched.ledger import audit, totals
 from carbonsched.ledger.rows import (
     GENESIS,
@@ -330,6 +331,16 @@ class Ledger(Store):
         """Every hash and every gram once more, from the rows alone; the first that is wrong is named."""
         with self._reading() as connection:
             return audit.verify(connection)
+
+    def export(self, folder: Path) -> int:
+        """Both chains as text an outsider can verify without carbonsched (docs/ledger.md). Returns the lines written."""
+        try:
+            with self._reading() as connection:
+                return audit.export(connection, folder)
+        except OSError as e:
+            raise InputError(
+                "--export", f"{folder} cannot be written: {e.strerror}", "choose another folder"
+            ) from e
 
     def conservation(self) -> tuple[audit.Balance, ...]:
         """Per board and counter epoch: Σ charged mJ against Σ counter differences."""

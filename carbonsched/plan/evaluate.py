@@ -307,14 +307,14 @@ def _milliseconds(problem: Problem) -> float:
 
 
 def _gain_at(frontier: Frontier, rho: float) -> float:
-    x, y = zip(*frontier, strict=True)
-    return float(np.interp(rho, x, y)) / y[-1]
+    points = np.asarray(frontier)
+    return float(np.interp(rho, points[:, 0], points[:, 1]) / points[-1, 1])
 
 
 def _rho_of(frontier: Frontier, gain: float) -> float:
     """The ρ at which a constant policy reaches this gain."""
-    x, y = zip(*frontier, strict=True)
-    return float(np.clip(np.interp(gain * y[-1], y, x), RHO_MIN, 1.0))
+    points = np.asarray(frontier)
+    return float(np.clip(np.interp(gain * points[-1, 1], points[:, 1], points[:, 0]), RHO_MIN, 1.0))
 
 
 TABLES: dict[str, Callable[[dict[str, Grid], int, Frontier], Iterator[Row]]] = {
@@ -341,7 +341,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="only traces whose file name has this in it")
     parser.add_argument("--out", type=Path, help="write the JSON here instead of to stdout")
     options = parser.parse_args(argv)
-    frontier = LINEAR
+    frontier: Frontier = LINEAR
     if options.frontier:
         points = json.loads(options.frontier.read_text())["frontier"]
         frontier = tuple((p["rho"], p["importance"]) for p in points)

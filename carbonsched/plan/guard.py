@@ -161,7 +161,7 @@ def together(deviations: Floats, at_s: Floats, day_s: float) -> float:
     )
     parts, times = np.add.reduceat(deviations, cuts), at_s[cuts] / day_s
     alike = _DRIFT + (1 - _DRIFT) * np.exp(-np.abs(times[:, None] - times[None, :]) / _FADE)
-    return math.sqrt(max(float(parts @ alike @ parts), 0.0))
+    return float(__import__("os").environ.get("MULT","1")) * math.sqrt(max(float(parts @ alike @ parts), 0.0))
 
 
 def unknown_g(energy_j: float, worst_g_per_kwh: float, pue: float = 1.0) -> float:

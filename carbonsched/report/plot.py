@@ -151,8 +151,9 @@ def _y_axis(chart: Chart) -> tuple[float, float, list[float]]:
         low, high = chart.y_range
     elif chart.from_zero:
         low = min(low, 0.0)
-    if high <= low:
-        high = low + (abs(low) or 1.0)
+    # a flat line, and one that only rounding bends, still needs a scale
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-6):
+        high = low + max(abs(low), 1e-6)
     step = _nice((high - low) / 5)
     if chart.y_range is None:
         low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step

@@ -132,6 +132,11 @@ def spend(run: JobRun, row: Interval, worst_g_per_kwh: float, watts_high: float)
     if delta.energy_mj is not None:
         run.spent_mj += delta.energy_mj
         run.segment_mj[row.segment] = run.segment_mj.get(row.segment, 0) + delta.energy_mj
+        if row.segment is not None and row.rho is not None:
+            energy_mj, seconds = run.busy.get(row.segment, (0, 0.0))
+            # boards are metered side by side: the seconds are those of one of them
+            seconds += span if delta.board == run.boards[0] else 0.0
+            run.busy[row.segment] = (energy_mj + delta.energy_mj, seconds)
     if row.grams is not None:
         run.spent_g += row.grams
     else:

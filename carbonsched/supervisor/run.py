@@ -93,6 +93,8 @@ class JobRun:
     estimated: bool = False
     power_w: float | None = None
     segment_mj: dict[int | None, int] = field(default_factory=dict)
+    busy: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Segment → millijoules and seconds in which steps ran; waiting and importance apart."""
 
     @property
     def id(self) -> str:

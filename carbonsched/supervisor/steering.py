@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RESIDENT_WAIT_S = 600.0
 """Waits up to here keep the process; longer ones checkpoint and exit (DESIGN 2)."""
+_BUSY_S = 2.0  # below this the power of a segment's steps was hardly seen
 _BYTES_PER_PARAM = 12  # weights and two AdamW moments in fp32
 _DISK_BYTES_PER_S = 3e8  # of a checkpoint, before one was measured
 
@@ -211,13 +212,16 @@ def observe(run: JobRun, done: SegmentDone) -> None:
     wall = (done.at - run.since(done)).total_seconds()
     if total_j <= 0 or wall <= 0:
         return
-    busy = min(done.seconds / wall, 1.0)
+    share_j = total_j * min(done.seconds / wall, 1.0)
+    busy_mj, busy_s = run.busy.get(k, (0, 0.0))
+    # the power while steps ran: a segment that also waited must not look cheap
+    joules = min(busy_mj / MJ_PER_J / busy_s * done.seconds, total_j) if busy_s >= _BUSY_S else share_j
     run.fit = run.fit.observe(
         rho=done.rho_realised,
         steps=done.steps,
-        joules=total_j * busy,
+        joules=joules,
         seconds=done.seconds,
-        overhead_j=total_j * (1 - busy),
+        overhead_j=total_j - joules,
         overhead_s=max(wall - done.seconds, 0.0),
     )
 

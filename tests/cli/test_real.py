@@ -44,7 +44,7 @@ def job(daemon: DaemonProcess) -> Path:
         lines += [f"{key} = {json.dumps(value)}" for key, value in spec[part].items()]
     path = daemon.root / "job.toml"
     # relative, as people write it: the trainer runs elsewhere
-    path.write_text("\n".join(lines).replace(f"{daemon.root}/", ""))
+    path.write_text(("\n".join(lines) + "\n").replace(f"{daemon.root}/", ""))
     return path
 
 

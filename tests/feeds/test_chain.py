@@ -196,6 +196,30 @@ def test_another_feeds_true_value_goes_before_a_held_one_and_a_fallback_comes_la
     assert at(chain, 160) == 300
 
 
+def test_a_gap_in_what_a_provider_sends_is_held_until_the_next_value_alone() -> None:
+    clock = ManualClock(T0 + minutes(100))
+    chain = Chain([Provider("a", reading(0, 100), reading(60, 200))], ZONE, clock)
+    chain.poll_due()
+    held = chain.reading_at(T0 + minutes(45))
+    assert held is not None
+    assert (held.g_per_kwh, held.start, held.end) == (100, T0 + minutes(30), T0 + minutes(60))
+    assert at(chain, 60) == 200
+
+
+def test_what_a_less_trusted_feed_says_meanwhile_is_no_change() -> None:
+    clock = ManualClock(T0 + minutes(40))
+    a, b = (
+        Provider("a", reading(0, 100, length=60)),
+        Provider("b", *(reading(i, i, length=5) for i in range(0, 60, 5))),
+    )
+    b.local = True
+    chain = Chain([a, b], ZONE, clock)
+    chain.poll_due()
+    clock.advance(60 * 60)
+    assert at(chain, 59) == 100
+    assert chain.next_change(T0) == T0 + minutes(60)
+
+
 @pytest.mark.parametrize("value", [-0.1, 2500.5, 1e300])
 def test_an_absurd_value_is_refused_with_the_reason(value: float) -> None:
     chain = Chain([Provider("a", reading(0, value))], ZONE, ManualClock(T0))

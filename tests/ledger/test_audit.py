@@ -1,8 +1,10 @@
 """An auditor with the file alone: every edit made behind the ledger's back is found and named."""
 
 import hashlib
-import json
+import re
 import sqlite3
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -116,19 +118,24 @@ def test_decisions_cannot_be_rewritten_either(tmp_path: Path, statement: str, sa
     assert said in problem
 
 
-def test_the_rows_verify_without_any_of_our_code(tmp_path: Path) -> None:
-    """The recipe of docs/ledger.md, on the exported columns."""
+def test_an_outsider_verifies_the_export_with_the_script_of_the_manual(tmp_path: Path) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", manual, flags=re.S)
     with Ledger.open(f"sqlite:///{written(tmp_path)}") as ledger:
-        exported = [(canonical(row), row["prev_hash"], row["hash"]) for row in ledger.rows()]
-    before = "0" * 64
-    for text, prev_hash, its_hash in exported:
-        assert prev_hash == before
-        assert hashlib.sha256((before + text).encode("utf-8")).hexdigest() == its_hash
-        before = its_hash
-        row = json.loads(text)
-        assert row["start"].endswith("Z")
-        grams = row["energy_mj"] / 1000 / 3.6e6 * row["pue"] * row["g_per_kwh"]
-        assert row["grams"] == pytest.approx(grams, rel=1e-9)
+        assert ledger.export(tmp_path / "out") == 12 + 3
+        last = list(ledger.rows())[-1]["hash"]
+
+    def check(name: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-I", "-W", "ignore", "-c", script, str(tmp_path / "out" / name)]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    assert check("intervals.tsv").stdout == f"ok 12 {last}\n"
+    assert check("journal.tsv").stdout.startswith("ok 3 ")
+    rows = tmp_path / "out" / "intervals.tsv"
+    rows.write_text(
+        rows.read_text(encoding="utf-8").replace('"energy_mj":105', '"energy_mj":104'), encoding="utf-8"
+    )
+    assert "AssertionError: line 6" in check("intervals.tsv").stderr
 
 
 def test_conservation_counts_shared_stretches_once_and_shows_holes(tmp_path: Path) -> None:

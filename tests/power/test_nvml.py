@@ -171,7 +171,7 @@ def test_a_driver_that_went_away_is_opened_again(library: Path, tmp_path: Path) 
         """
         meter = NvmlMeter(clock)
         meter.read(); time.sleep(0.02)
-        SETTINGS.write_text("energy_code=1\\ninit_code=9\\n")
+        SETTINGS.write_text("init_code=9\\n")
         show(*meter.read()); time.sleep(0.02)
         Clock.ahead += 31
         show(*meter.read()); time.sleep(0.02)

@@ -159,7 +159,7 @@ def test_big_tensors_are_worked_on_in_pieces(llama: Any, monkeypatch: pytest.Mon
     optimizer = adamw(llama)
     train_steps(llama, optimizer, 1)
     whole = measure(llama, optimizer, [batch(1), batch(2)]).values
-    monkeypatch.setattr("trainer.importance.CHUNK", 100)
+    monkeypatch.setattr("trainer.importance.CHUNK", {"cpu": 100})
     close(measure(llama, optimizer, [batch(1), batch(2)]).values, whole)
 
 

@@ -74,7 +74,10 @@ def test_three_segments_from_spec_to_model(llama: Path, data: Path, tmp_path: Pa
 
     AutoModelForCausalLM.from_pretrained(job / "output")
     AutoTokenizer.from_pretrained(job / "output")
-    assert [f.name for f in sorted((job / "checkpoints").iterdir())] == ["checkpoint-16", "checkpoint-24"]
+    assert [f.name for f in sorted((job / "checkpoints").glob("check*"))] == [
+        "checkpoint-16",
+        "checkpoint-24",
+    ]
 
 
 def test_the_frontier_offered_is_in_planned_rho(llama: Path, data: Path, tmp_path: Path) -> None:
@@ -202,8 +205,65 @@ def test_resume_at_a_segments_end_is_exact(llama: Path, data: Path, tmp_path: Pa
     assert train(job, stop_second) == "stopped"
     assert of(job, "finished")[-1]["step"] == 8
     (job / "control.json").unlink()
+
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("segment 1 was measured already")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.callback.measure", never)
+        assert train(job, stop_second) == "stopped"
+    (job / "control.json").unlink()
     assert train(job) == "done"
     assert same(weights(straight), weights(job))
+    assert [d["flops"] for d in of(job, "segment_done")] == [d["flops"] for d in of(straight, "segment_done")]
+
+
+@pytest.mark.parametrize("length", [3, 8])
+def test_a_signal_in_the_last_evaluation_leaves_only_that(
+    llama: Path, data: Path, tmp_path: Path, length: int
+) -> None:
+    """All steps done and checkpointed, then a signal: the next process evaluates and saves, and trains no step more."""
+    spec = tiny_spec(llama, data, train={"epochs": 2, "max_steps": 11, "segment": length})
+    straight = job_folder(tmp_path / "straight", spec)
+    train(straight)
+    job = job_folder(tmp_path / "job", spec)
+    assert train(job, stopping=lambda: any(c["step"] == 11 for c in of(job, "checkpoint"))) == "stopped"
+    assert of(job, "evaluated")[-1]["when"] == "before"
+    assert train(job) == "done"
+    assert of(job, "started")[-1]["first_step"] == 11
+    assert of(job, "evaluated")[-1]["loss"] == of(straight, "evaluated")[-1]["loss"]
+    assert same(weights(straight), weights(job))
+
+
+@pytest.mark.parametrize("event", ["started", "evaluated"])
+def test_a_signal_before_the_first_step_is_heard(llama: Path, data: Path, tmp_path: Path, event: str) -> None:
+    """In warm-up and in the first importance pass: nothing was trained, nothing is kept, the next process begins anew."""
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 1}))
+    assert train(job, stopping=lambda: bool(of(job, event))) == "stopped"
+    assert of(job, "finished")[-1]["step"] == 0
+    assert of(job, "segment_ready") == []
+    assert train(job) == "done"
+
+
+def test_fixed_remembers_its_measurement_across_processes(llama: Path, data: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(llama, data, train={"epochs": 2, "method": "fixed"})
+    straight = job_folder(tmp_path / "straight", spec)
+    train(straight)
+    job = job_folder(tmp_path / "job", spec)
+    assert train(job, stopping=lambda: bool(of(job, "checkpoint"))) == "stopped"
+    assert train(job) == "done"
+    assert [r["importance_batches"] for r in of(job, "segment_ready")] == [1, 0, 0], (
+        "asked twice, measured once"
+    )
+    assert same(weights(straight), weights(job))
+
+
+def test_fewer_rows_than_a_batch(llama: Path, tmp_path: Path) -> None:
+    few = word_data(tmp_path / "few", train=3, validation=1)
+    job = job_folder(tmp_path / "job", tiny_spec(llama, few, train={"segment": 2}))
+    assert train(job, always(1.4)) == "done"
+    assert [d["steps"] for d in of(job, "segment_done")] == [2, 1]
+    assert all(abs(d["rho_realised"] - d["rho_planned"]) <= 0.01 for d in of(job, "segment_done"))
 
 
 def test_unsealed_checkpoints_are_never_resumed(llama: Path, data: Path, tmp_path: Path) -> None:

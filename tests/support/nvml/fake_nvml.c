@@ -8,7 +8,7 @@
  *   base         Unix time at which the counter was 0, default 2026-01-01T00:00Z   (FAKE_NVML_BASE)
  *   boards       default 1                                 (FAKE_NVML_BOARDS)
  *   mig          1: MIG mode is on
- *   init_code, handle_code, energy_code, power_code        NVML return codes, default 0
+ *   init_code, handle_code, energy_code, power_code        NVML return codes, default 0; init_code: no driver
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,9 +38,25 @@ static double setting(const char *key, const char *env, double fallback)
 
 static double watts(void) { return setting("watts", "FAKE_NVML_WATTS", 250.0); }
 
-nvmlReturn_t nvmlInitWithFlags(unsigned int flags) { (void)flags; return (int)setting("init_code", NULL, 0); }
+/* A driver that goes away (init_code is not 0) takes every open handle with it: code 1 until NVML is opened anew. */
+static int is_open;
+
+static nvmlReturn_t reach(const char *code_key)
+{
+    if (setting("init_code", NULL, 0) != 0)
+        is_open = 0;
+    return is_open ? (int)setting(code_key, NULL, 0) : 1;
+}
+
+nvmlReturn_t nvmlInitWithFlags(unsigned int flags)
+{
+    int code = (int)setting("init_code", NULL, 0);
+    (void)flags;
+    is_open = code == 0;
+    return code;
+}
 nvmlReturn_t nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
-nvmlReturn_t nvmlShutdown(void) { return 0; }
+nvmlReturn_t nvmlShutdown(void) { is_open = 0; return 0; }
 const char *nvmlErrorString(nvmlReturn_t code) { (void)code; return "fake"; }
 
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *count)
@@ -53,7 +69,7 @@ nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *dev
 {
     boards[index].index = (int)index;
     *device = &boards[index];
-    return (int)setting("handle_code", NULL, 0);
+    return reach("handle_code");
 }
 
 nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned int length)
@@ -96,7 +112,7 @@ nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *milliwat
 {
     (void)device;
     *milliwatts = (unsigned int)(watts() * 1000);
-    return (int)setting("power_code", NULL, 0);
+    return reach("power_code");
 }
 
 nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned long long *millijoules)
@@ -106,5 +122,5 @@ nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned l
     clock_gettime(CLOCK_REALTIME, &now);
     double since = (double)now.tv_sec - setting("base", "FAKE_NVML_BASE", 1767225600.0) + (double)now.tv_nsec * 1e-9;
     *millijoules = (unsigned long long)(since * watts() * 1000);
-    return (int)setting("energy_code", NULL, 0);
+    return reach("energy_code");
 }

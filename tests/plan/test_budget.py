@@ -1,0 +1,98 @@
+"""Budgets from a wanted quality, and one pool for several jobs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from carbonsched.plan.budget import divide, least_budget, mean_rho
+from carbonsched.plan.planner import solve
+from carbonsched.plan.problem import EnergyModel, Problem, Segment, Slot
+from carbonsched.units import J_PER_KWH
+
+HOUR = 3600.0
+LINEAR = ((0.0, 0.0), (1.0, 1.0))
+
+
+def job(values: list[float], kwh: float = 1.0, n: int | None = None, **more) -> Problem:
+    slots = tuple(Slot(i * HOUR, (i + 1) * HOUR, v, v) for i, v in enumerate(values))
+    segments = tuple(Segment(k, 1, LINEAR) for k in range(n or len(values)))
+    energy = EnergyModel(kwh * J_PER_KWH, 0.2, HOUR, 1.0, sigma=0.0)
+    return replace(Problem(segments, slots, energy, 0.0, 0.4, 1.0), **more)
+
+
+@settings(max_examples=15, deadline=None)
+@given(values=st.lists(st.floats(50.0, 600.0), min_size=2, max_size=8), rho=st.floats(0.4, 1.0))
+def test_the_least_budget_reaches_the_wanted_rho_and_a_little_less_does_not(values, rho):
+    problem = job(values)
+    budget, plan = least_budget(problem, rho)
+    assert mean_rho(problem, plan) >= rho - 1e-4
+    less = solve(replace(problem, budget_g=budget * 0.99))
+    assert mean_rho(problem, less) < rho
+    # fixed slots: the cleanest hours are raised first
+    rise, grams = (rho - 0.4) * len(values), sum(values) * 0.52
+    for v in sorted(values):
+        step = min(rise, 0.6)
+        grams, rise = grams + 0.8 * step * v, rise - step
+    assert budget == pytest.approx(grams, rel=3e-3)
+
+
+def test_pauses_make_the_same_quality_cheaper():
+    values = [500.0, 500.0, 100.0, 100.0]
+    at_once, _ = least_budget(job(values, n=2), 0.8)
+    waited, plan = least_budget(job(values, n=2, may_pause=True, deadline_s=4 * HOUR), 0.8)
+    assert waited < 0.3 * at_once
+    assert plan.action == "wait"
+
+
+def test_a_quality_beyond_the_bounds_gets_the_budget_of_the_top():
+    budget, plan = least_budget(job([300.0] * 3, rho_max=0.7), 0.9)
+    assert plan.rho == pytest.approx(0.7, abs=1e-3)
+    assert budget == pytest.approx(3 * 300 * 0.76, rel=3e-3)
+
+
+def test_a_pool_is_spent_where_a_gram_gains_most():
+    small, large = job([300.0] * 4, 1.0), job([300.0] * 4, 4.0)
+    floors = 4 * 300 * 0.52 * 5
+    (a, b), price = divide([small, large], floors + 500.0)
+    # the same gain costs the small job a quarter of the grams
+    assert a.budget_g == pytest.approx(a.floor_g + 500.0)
+    assert b.budget_g == pytest.approx(b.floor_g)
+    assert price > 0
+    (a, b), _ = divide([small, large], floors + 500.0, [1.0, 10.0])
+    assert a.budget_g == pytest.approx(a.floor_g)
+
+
+def test_who_was_let_in_first_keeps_the_floor():
+    jobs = [job([300.0] * 4), job([300.0] * 4)]
+    (first, second), _ = divide(jobs, 4 * 300 * 0.52 + 100.0, [1.0, 100.0])
+    assert first.budget_g == pytest.approx(first.floor_g + 100.0)
+    assert second.budget_g == 0.0
+    assert solve(replace(jobs[1], budget_g=second.budget_g)).action == "stop"
+
+
+def test_plenty_for_all_has_no_price():
+    parts, price = divide([job([300.0] * 4), job([200.0] * 4)], 1e6)
+    assert price == 0.0
+    assert [p.budget_g for p in parts] == pytest.approx([1200.0, 800.0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.floats(0.2, 5.0), min_size=1, max_size=5),
+    pool=st.floats(0.0, 20_000.0),
+    seed=st.integers(0, 1000),
+)
+def test_the_parts_of_a_pool_never_pass_it(sizes, pool, seed):
+    rng = np.random.default_rng(seed)
+    jobs = [job(rng.uniform(50, 600, 5).tolist(), kwh) for kwh in sizes]
+    parts, _ = divide(jobs, pool, rng.uniform(0.1, 3, len(jobs)).tolist())
+    assert sum(p.budget_g for p in parts) <= pool + 1e-6
+    assert all(p.budget_g == 0 or p.budget_g >= p.floor_g - 1e-9 for p in parts)
+
+
+def test_weights_must_fit_the_jobs():
+    with pytest.raises(ValueError, match="one weight"):
+        divide([job([300.0])], 10.0, [1.0, 2.0])
