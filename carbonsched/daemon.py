@@ -131,7 +131,7 @@ def _watch(
     reload: threading.Event,
     config_path: Path,
 ) -> None:
-    pause = min(1.0, (notifier.watchdog_s or 2.0) / 2)
+    pause = min(1.0, (notifier.watchdog_s or 4.0) / 4)
     seen = -1
     while not stop.wait(pause):
         schedule.mend_clock()

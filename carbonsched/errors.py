@@ -8,6 +8,7 @@
     ├── LaunchError         a job could not be started, stopped or adopted
     ├── NotFoundError       no such job
     ├── StateError          the job is in a state that does not allow this
+    ├── DeniedError         not for this user
     └── UnreachableError    the daemon does not answer: exit code 3
 
 Vendor errors are wrapped at the edge with `from e`. A message is one line and names the mend.
@@ -52,6 +53,10 @@ class NotFoundError(CarbonschedError):
 
 
 class StateError(CarbonschedError):
+    pass
+
+
+class DeniedError(CarbonschedError):
     pass
 
 

@@ -38,11 +38,12 @@ HERE = Path(__file__).resolve().parent
 TRAINING_SHARE = 0.68
 """Of the training's grams at ρ = 1 that the budget holds; loading, evaluation and checkpoints cost the same at any ρ."""
 RUN_S = 230.0
-"""How long the job should take; a slow machine gets fewer steps, never fewer than `MIN_STEPS`."""
-GRID_HOURS = 30
+"""How long the job should take; a slow machine gets shorter segments, never fewer of them."""
+GRID_HOURS = 25
 """Of the synthetic week that should pass while it runs: an evening, a night, a sunny day, an evening."""
 CALIBRATION_STEPS = 5
-MIN_STEPS = 40
+SHORTEST = 15
+"""Steps of a segment at least."""
 FREE_BYTES = 7 * 10**9
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
@@ -97,7 +98,9 @@ class Demo:
             f"budget of the job: {budget_g:.3g} g, {budget_g / full_g:.0%} of that, loading and evaluation included"
         )
         say(f"grid: synthetic, 1 grid hour = {hour_s:g} s")
-        job = self.write_job("job.toml", {"max_steps": steps, "budget_g": f"{budget_g:.6g}"})
+        job = self.write_job(
+            "job.toml", {"max_steps": steps, "segment": self.segment, "budget_g": f"{budget_g:.6g}"}
+        )
         with self.daemon("state", hour_s) as client:
             job_id = self.submit(job)
             say(f"{job_id} runs; its directory is {self.work / 'state' / 'jobs' / job_id}")
@@ -168,11 +171,14 @@ class Demo:
         return measured
 
     def affordable(self, measured: Measured) -> int:
-        """Steps that fit `RUN_S`, in whole segments."""
-        steps = self.steps
-        while steps > MIN_STEPS and measured.seconds(steps, steps // self.segment, TRAINING_SHARE) > RUN_S:
-            steps -= self.segment
-        return max(steps, min(MIN_STEPS, self.steps))
+        """Steps that fit `RUN_S`: as many segments as asked for, made shorter where the machine is slow."""
+        segments = max(self.steps // self.segment, 1)
+        while (
+            self.segment > SHORTEST
+            and measured.seconds(segments * self.segment, segments, TRAINING_SHARE) > RUN_S
+        ):
+            self.segment -= 1
+        return segments * self.segment
 
     def mean_intensity(self, hours: float) -> float:
         """Of the synthetic week over the next `hours` grid hours, as its forecast column says."""
@@ -345,7 +351,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def replaced(text: str, changes: dict[str, object]) -> str:
     """`text`, TOML, with the values of the keys in `changes` replaced."""
     for key, value in changes.items():
-        text, found = re.subn(rf"(?m)^{key} = .*$", lambda _, line=f"{key} = {value}": line, text)
+        line = f"{key} = {value}".replace("\\", r"\\")
+        text, found = re.subn(rf"(?m)^{key} = .*$", line, text)
         assert found == 1, f"{key} stands {found} times in the template"
     return text
 

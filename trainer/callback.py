@@ -31,6 +31,7 @@ from trainer.importance import Importance, measure
 from trainer.job import JobDir, now
 from trainer.meta import meta_twin
 from trainer.methods import Choice, Method, check_method
+from trainer.order import coming_batches, own_random
 from trainer.segment import Schedule, Segment, rows_in
 from trainer.steering import Answer, Steering, Stopped
 
@@ -38,6 +39,8 @@ log = logging.getLogger("trainer")
 
 STEP_EVENT_S = 1.0
 """`step` events are throttled to one in so many seconds."""
+LOOKED_AT = 256
+"""Batches of a coming segment whose shapes are looked at; of more an even sample."""
 _EPSILON = 1e-9
 
 
@@ -120,9 +123,9 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             raise InputError(
                 "trainer", "its data set has no length", "use one that can be drawn from by index"
             )
-        self._accumulation = args.gradient_accumulation_steps
-        self._rows = len(loader.dataset)
-        self._batch = min(args.train_batch_size, self._rows)
+        self._accumulation: int = args.gradient_accumulation_steps
+        self._rows: int = len(loader.dataset)
+        self._batch: int = min(args.train_batch_size, self._rows)
         per_epoch = max(-(-len(loader) // self._accumulation), 1)
         length = per_epoch if isinstance(self.segment_length, str) else self.segment_length
         self.schedule = Schedule(state.max_steps, per_epoch, length)
@@ -315,7 +318,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def _begin(self, step: int, model: nn.Module, optimizer: Any, loader: Any) -> None:
         k, _, end = self.schedule.bounds(step)
         # a checkpoint of someone else's making has no segment of ours: what is left of the segment becomes one
-        segment = Segment(k, step, end)
+        segment = Segment(k, step, end, self._planned_full(loader, step, end))
         if self.method.measures():
             segment.importance = self._measure(segment, model, optimizer, loader)
         else:
@@ -340,7 +343,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         segment.importance_batches = len(found.flops)
         segment.importance_flops = sum(found.flops)
         segment.importance_seconds = found.seconds
-        segment.share = segment.importance_flops / self._planned_full(segment.first, segment.end)
+        segment.share = segment.importance_flops / segment.expected_full
         self._seconds_full = found.seconds / len(found.flops) * self._accumulation
         log.info(
             "segment %d: importance of %d tensors %s (%d batches, %.1f s, moments of age %d)",
@@ -369,7 +372,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 steps_left=self.schedule.steps - step,
                 importance_batches=segment.importance_batches,
                 frontier=points,
-                flops_full=self._planned_full(step, segment.end),
+                flops_full=segment.expected_full - segment.flops_full,
                 rho_floor=self._choice.floor + segment.share,
                 seconds_per_step=self._seconds_full,
                 importance_seconds=segment.importance_seconds,
@@ -425,10 +428,16 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
     # ---- helpers
 
-    def _planned_full(self, first: int, end: int) -> float:
-        """T_full of steps [first, end) at the profiled shape; short batches count as what they hold."""
-        rows = rows_in(self.schedule, first, end, self._rows, self._batch, self._accumulation)
-        return self.method.profile.full_flops * rows / self._batch
+    def _planned_full(self, loader: Any, first: int, end: int) -> float:
+        """T_full of steps [first, end): of the batches to come, or of as many rows at the profiled shape."""
+        batches = coming_batches(loader, self.schedule, first, end, self._accumulation)
+        if not batches:
+            rows = rows_in(self.schedule, first, end, self._rows, self._batch, self._accumulation)
+            return self._full.flops(self._nominal) * rows / self._batch
+        looked_at = batches[:: -(-len(batches) // LOOKED_AT)]
+        with own_random(0):  # a collator may draw
+            shapes = [self._shape_of(loader.collate_fn([loader.dataset[i] for i in b])) for b in looked_at]
+        return sum(self._full.flops(shape) for shape in shapes) * len(batches) / len(shapes)
 
     def _restore(self, folder: Path) -> None:
         saved = checkpoint.read(folder)
@@ -443,12 +452,13 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
     def _draw(self, loader: Any, k: int) -> list[dict[str, torch.Tensor]]:
         """Importance batches of segment k, by a generator of their own: the training order is not touched."""
+        size = self._batch
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
-        batches = []
-        for _ in range(self.batches):
-            chosen = torch.randperm(self._rows, generator=generator)[: self._batch].tolist()
-            batches.append(loader.collate_fn([loader.dataset[i] for i in chosen]))
-        return batches
+        chosen = [
+            torch.randperm(self._rows, generator=generator)[:size].tolist() for _ in range(self.batches)
+        ]
+        with own_random(self.seed + k):
+            return [loader.collate_fn([loader.dataset[i] for i in rows]) for rows in chosen]
 
     def _see(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._in_step and torch.is_grad_enabled():

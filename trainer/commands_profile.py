@@ -1,13 +1,17 @@
 """`python -m trainer profile | cost | select`: JSON documents in, one JSON document out (DESIGN 5)."""
 
 import json
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from carbonsched.errors import InputError
 from carbonsched.model.profile import Costs, FrontierDoc, Profile, Selection
+
+if TYPE_CHECKING:
+    from trainer.select import Frontier
 
 
 def profile(model: str, batch: int, seq: int, target_seq: int | None, attn: str, dtype: str) -> Profile:
@@ -18,6 +22,8 @@ def profile(model: str, batch: int, seq: int, target_seq: int | None, attn: str,
     from trainer.models import quiet
 
     quiet()
+    # its retries would stand on stderr beside the one line that says what is wrong
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     return flops.profile(meta_model(model, attn, dtype), batch, seq, target_seq, name=model)
 
 
@@ -44,12 +50,12 @@ def read_profile(file: Path) -> Profile:
     return Profile.parse(_json(file, "profile"), str(file))
 
 
-def _frontier(profile_file: Path, importance_file: Path) -> Any:
-    from trainer.select import frontier as curve
+def _frontier(profile_file: Path, importance_file: Path) -> "Frontier":
+    from trainer.select import Selector
 
-    profile = read_profile(profile_file)
+    selector = Selector(read_profile(profile_file))
     values = _read(importance_file, "importance", dict[str, Any], "an object {name: value}")
-    return curve(profile, values)
+    return selector.frontier(values)
 
 
 def _read(file: Path, field: str, kind: Any, form: str) -> Any:

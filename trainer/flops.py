@@ -93,11 +93,11 @@ def counter() -> FlopCounterMode:
 
 
 def _cpu_attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 def _cpu_attention_backward(grad: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return int(sdpa_backward_flop_count(grad, query, key, value))
+    return int(sdpa_backward_flop_count(grad, query, key, value))  # type: ignore[no-untyped-call]
 
 
 def _grouped_mm(a: Any, b: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
@@ -179,11 +179,11 @@ def _beneath(nodes: list[Node], index: dict[int, int]) -> dict[Node, int]:
     return found
 
 
-class _Attribution(TorchDispatchMode):
+class _Attribution(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Gives the FLOPs of every operator in the backward pass to the edges of its node which its result flows into."""
 
     def __init__(self, count: FlopCounterMode, nodes: list[Node], beneath: dict[Node, int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.groups: dict[int, int] = {}
         self.visited: list[Node] = []
         self._count = count

@@ -20,7 +20,6 @@ Weights, moments, gradients, buffers, mode, `requires_grad` and every random gen
 """
 
 import math
-import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,12 +27,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from carbonsched.errors import CarbonschedError, InputError
 from trainer.flopcount import StepCounter
+from trainer.order import own_random
 from trainer.steering import Stopped
 
 CHUNK: Mapping[str, int] = defaultdict(lambda: 1 << 24, cpu=1 << 18)
@@ -167,7 +166,6 @@ def _untouched(model: nn.Module, names: dict[Tensor, str], seed: int) -> Iterato
     gradients = {p: p.grad for p in names}
     trained = {p: p.requires_grad for p in names}
     training = model.training
-    python, numpy = random.getstate(), np.random.get_state()
     devices = sorted(
         {p.device.index for p in names if p.device.type == "cuda" and p.device.index is not None}
     )
@@ -176,12 +174,9 @@ def _untouched(model: nn.Module, names: dict[Tensor, str], seed: int) -> Iterato
             parameter.grad = None
             parameter.requires_grad_(True)
         model.train()
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
+        with own_random(seed, devices):
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
         model.train(training)
         for parameter in names:
             parameter.grad = gradients[parameter]

@@ -1,19 +1,20 @@
-"""0/1 knapsack tables that answer every budget at once: the best value for a cost of at most b.
+"""0/1 knapsack tables that answer every budget at once: the best value for a cost of at most b. Exact, never rounded.
 
-Two kinds behave alike. `Dense` counts in units of the greatest common divisor of all costs: few distinct dw occur in a
-transformer, so this is exact, small and fast. `Sparse` keeps the Pareto list of (cost, value) pairs and is exact for
-any costs, but may grow. `plan_tables` chooses, and sets apart the few tensors that alone would spoil the divisor (a head
-with an odd vocabulary turns 33 thousand units into 8.5 million); the caller tries those both ways.
+`Dense` counts in units of the greatest common divisor of all costs: few distinct dw occur in a transformer, so this is
+small and fast. `Sparse` keeps the Pareto list of (cost, value) pairs, for costs without a useful divisor. `Side` is a
+small Pareto list that also remembers what was bought: it takes the few items that would spoil the divisor (a head with
+an odd vocabulary turns 33 thousand units into 8.5 million) and the branches of trainer/states.py; the best of table and
+side together is found by going through the side's entries.
 
-Where neither fits, costs are rounded up to a coarser unit: no longer the exact optimum, and said so, but never over a
-budget. Tables are immutable; `add` makes a new one.
+`plan_tables` chooses. Where nothing exact fits into memory, table costs are rounded up to a coarser unit: no longer
+surely the optimum, and said so, but never over a budget. All tables are immutable; `add` makes a new one.
 """
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +22,21 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-MAX_CELLS = 30_000_000
+MAX_CELLS = 20_000_000
 """What all tables of one frontier may hold together (8 bytes each)."""
-MAX_APART = 4
+MAX_SIDE = 128
+"""Entries that setting items apart may add to the sides."""
 
 
 class Table(Protocol):
+    def __len__(self) -> int: ...
+
     @property
     def top(self) -> int:
         """The cost beyond which nothing more is gained."""
         ...
 
-    def add(self, cost: int, value: float) -> "Table":
+    def add(self, cost: int, value: float) -> Self:
         """With one more item to take or leave; cost and value above 0."""
         ...
 
@@ -46,6 +50,8 @@ class Table(Protocol):
         """The least cost that has the value `at(budget)`."""
         ...
 
+    def least_all(self, budgets: Ints) -> Ints: ...
+
     def steps(self) -> tuple[Ints, Floats]:
         """Costs at which the value rises, and the values; the first is (0, 0)."""
         ...
@@ -56,6 +62,9 @@ class Dense:
     unit: int
     values: Floats
     """Best value for a cost of at most k units, k = 0, 1, …"""
+
+    def __len__(self) -> int:
+        return len(self.values)
 
     @property
     def top(self) -> int:
@@ -78,6 +87,9 @@ class Dense:
     def least(self, budget: int) -> int:
         return int(np.searchsorted(self.values, self.at(budget))) * self.unit
 
+    def least_all(self, budgets: Ints) -> Ints:
+        return np.searchsorted(self.values, self.at_all(budgets)) * self.unit
+
     def steps(self) -> tuple[Ints, Floats]:
         rises = np.flatnonzero(np.diff(self.values, prepend=-1.0))
         return rises * self.unit, self.values[rises]
@@ -90,6 +102,9 @@ class Sparse:
     """Both ascend strictly; the first pair is (0, 0)."""
     limit: int
 
+    def __len__(self) -> int:
+        return len(self.values)
+
     @property
     def top(self) -> int:
         return int(self.costs[-1])
@@ -97,12 +112,10 @@ class Sparse:
     def add(self, cost: int, value: float) -> "Sparse":
         costs = np.concatenate((self.costs, self.costs + cost))
         values = np.concatenate((self.values, self.values + value))
-        order = np.lexsort((-values, costs))
-        costs, values = costs[order], values[order]
-        keep = values > np.concatenate(([-1.0], np.maximum.accumulate(values)[:-1]))
-        if np.count_nonzero(keep) > self.limit:
+        kept = pareto(costs, values)
+        if len(kept) > self.limit:
             raise TableTooLargeError
-        return Sparse(costs[keep], values[keep], self.limit)
+        return Sparse(costs[kept], values[kept], self.limit)
 
     def at(self, budget: int) -> float:
         return float(self.values[np.searchsorted(self.costs, budget, side="right") - 1])
@@ -113,60 +126,116 @@ class Sparse:
     def least(self, budget: int) -> int:
         return int(self.costs[np.searchsorted(self.costs, budget, side="right") - 1])
 
+    def least_all(self, budgets: Ints) -> Ints:
+        return self.costs[np.searchsorted(self.costs, budgets, side="right") - 1]
+
     def steps(self) -> tuple[Ints, Floats]:
         return self.costs, self.values
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """Pareto list of (cost, value), with the items bought for each as bits."""
+
+    costs: tuple[int, ...] = (0,)
+    values: tuple[float, ...] = (0.0,)
+    bought: tuple[int, ...] = (0,)
+
+    def add(self, item: int, cost: int, value: float) -> "Side":
+        """With one more item to take or leave; the cost may be 0, the value is above 0."""
+        return self.or_else(self._bought(1 << item, cost, value))
+
+    def branch(self, ways: Iterable[tuple[int, Iterable[tuple[int, int, float]]]]) -> "Side":
+        """With at most one of `ways`: a price, and the items (item, cost, value) that may be taken once it is paid."""
+        result = self
+        for price, items in ways:
+            inside = self._bought(0, price, 0.0)
+            for item, cost, value in items:
+                inside = inside.add(item, cost, value)
+            result = result.or_else(inside)
+        return result
+
+    def or_else(self, other: "Side") -> "Side":
+        merged = sorted(
+            (c, -v, b)
+            for side in (self, other)
+            for c, v, b in zip(side.costs, side.values, side.bought, strict=True)
+        )
+        kept: list[tuple[int, float, int]] = []
+        for cost, loss, bought in merged:
+            if not kept or -loss > kept[-1][1]:
+                kept.append((cost, -loss, bought))
+        if len(kept) > MAX_CELLS // 1000:
+            raise TableTooLargeError
+        costs, values, picks = zip(*kept, strict=True)
+        return Side(costs, values, picks)
+
+    def _bought(self, items: int, cost: int, value: float) -> "Side":
+        return Side(
+            tuple(c + cost for c in self.costs),
+            tuple(v + value for v in self.values),
+            tuple(b | items for b in self.bought),
+        )
+
+
 class TableTooLargeError(Exception):
-    """Stays inside the trainer: the caller falls back to the next plan."""
+    """Stays inside the trainer: the caller goes on to the next plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class TablePlan:
     empty: Table
     apart: frozenset[int]
-    """Items that stay out of the tables."""
+    """Costs whose items go to the side."""
     exact: bool
 
 
-def plan_tables(costs: Mapping[int, int], tables: int) -> list[TablePlan]:
-    """Kinds of table for items of these costs (all above 0), the one to try first first; the last always fits.
+def plan_tables(costs: Sequence[int], tables: int) -> list[TablePlan]:
+    """Kinds of table for items of these costs (all above 0), in the order to try them; the last always fits.
 
     `tables`: how many will be made.
     """
     apart, unit = _unit(costs)
-    inside = {i: c for i, c in costs.items() if i not in apart}
-    total = sum(inside.values())
-    room = max(1, MAX_CELLS // max(1, tables))
+    inside = [c for c in costs if c not in apart]
+    cells = sum(inside) // unit
+    room = max(1000, MAX_CELLS // max(1, tables))
     plans = []
-    fits = total // unit <= room
-    if fits and (len(inside) >= 30 or total // unit <= 2 ** len(inside)):
-        plans.append(TablePlan(Dense(unit, np.zeros(1)), frozenset(apart), exact=True))
+    if cells <= room and cells >> min(len(inside), 62) == 0:
+        plans.append(TablePlan(Dense(unit, np.zeros(1)), apart, exact=True))
     sparse = Sparse(np.zeros(1, dtype=np.int64), np.zeros(1), room)
     plans.append(TablePlan(sparse, frozenset(), exact=True))
-    coarse = -(-sum(costs.values()) // max(1, room - len(costs))) or 1
+    coarse = -(-sum(costs) // max(1, room - len(costs))) or 1
     plans.append(TablePlan(Dense(coarse, np.zeros(1)), frozenset(), exact=False))
     return plans
 
 
-def _unit(costs: Mapping[int, int]) -> tuple[set[int], int]:
-    """Items to set apart and the divisor of the rest: each item apart doubles the look-ups, so it must pay for that."""
+def pareto(costs: Ints, values: Floats) -> npt.NDArray[np.intp]:
+    """Positions of the pairs that no cheaper or equal pair matches in value, by ascending cost."""
+    order = np.lexsort((-values, costs))
+    sorted_values = values[order]
+    before = np.concatenate(([-np.inf], np.maximum.accumulate(sorted_values)[:-1]))
+    return order[sorted_values > before]
+
+
+def _unit(costs: Sequence[int]) -> tuple[frozenset[int], int]:
+    """Costs to set apart and the divisor of the rest: n equal items apart make a side n + 1 times as long."""
+    counts = Counter(costs)
     apart: set[int] = set()
-    unit = math.gcd(*costs.values()) or 1
+    unit, side = math.gcd(*counts) or 1, 1
     while True:
-        counts = Counter(c for i, c in costs.items() if i not in apart)
-        distinct = sorted(counts)
+        distinct = sorted(c for c in counts if c not in apart)
         before, after = [0], [0]
         for c in distinct:
             before.append(math.gcd(before[-1], c))
         for c in reversed(distinct):
             after.append(math.gcd(after[-1], c))
-        best, spoiler = unit, None
+        best, spoiler = unit, 0
         for k, c in enumerate(distinct):
             rest = math.gcd(before[k], after[len(distinct) - k - 1])
-            if len(apart) + counts[c] <= MAX_APART and rest >= 4 * unit << counts[c] and rest > best:
+            longer = counts[c] + 1
+            if rest > best and rest >= 2 * unit * longer and side * longer <= MAX_SIDE:
                 best, spoiler = rest, c
-        if spoiler is None:
-            return apart, unit
-        apart |= {i for i, c in costs.items() if c == spoiler}
-        unit = best
+        if not spoiler:
+            return frozenset(apart), unit
+        apart.add(spoiler)
+        unit, side = best, side * (counts[spoiler] + 1)

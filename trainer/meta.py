@@ -32,8 +32,10 @@ def meta_model(name_or_path: str | Path, attn: str = "eager", dtype: str = "fp32
     check_choice("attn", attn, ATTENTION)
     check_choice("dtype", dtype, tuple(DTYPES))
     folder = Path(name_or_path).expanduser()
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    if folder.exists() and not (folder / "config.json").is_file():
         raise InputError("model", f"{name_or_path} holds no config.json", "give the folder of a saved model")
+    if not folder.exists() and (str(name_or_path)[:1] in "/.~" or str(name_or_path).count("/") > 1):
+        raise InputError("model", f"there is no folder {folder}", "give a saved model or a hub id")
     try:
         config = AutoConfig.from_pretrained(str(folder if folder.exists() else name_or_path))
         factory = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -60,7 +62,7 @@ def meta_twin(model: nn.Module, attn: str | None = None) -> Any:
     for buffer in model.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
     # what hangs on the original (a Trainer's hooks, accelerate's wrapped forward) must not run in the twin
-    twin = copy.deepcopy(model, memo)
+    twin: Any = copy.deepcopy(model, memo)
     for module in twin.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
@@ -97,7 +99,7 @@ def traceable(attn: str) -> Iterator[None]:
     With `sdpa`, attention is one fused operator: on meta tensors torch would take it apart, or refuse a mask.
     """
     with ExitStack() as stack:
-        stack.enter_context(_Answers())
+        stack.enter_context(_Answers())  # type: ignore[no-untyped-call]
         if attn == "sdpa":
             stack.enter_context(_FusedAttention())
         yield

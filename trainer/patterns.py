@@ -31,9 +31,9 @@ def describe(
     """
     dw = [groups.get(1 << i, 0) for i in range(len(sizes))]
     depth = [0] * len(sizes)
-    above = {bits: flops for bits, flops in groups.items() if bits & (bits - 1)}
-    for bits, flops in above.items():
-        for i in bits(bits):
+    above = {beneath: flops for beneath, flops in groups.items() if beneath & (beneath - 1)}
+    for beneath, flops in above.items():
+        for i in bits(beneath):
             depth[i] += flops
     ranked = sorted(order, key=lambda i: depth[i])
     position = {i: at for at, i in enumerate(ranked)}
@@ -41,8 +41,8 @@ def describe(
         TensorCost(name=sizes[i][0], numel=sizes[i][1], depth_flops=depth[i], dw_flops=dw[i]) for i in ranked
     )
     rows = []
-    for bits, flops in above.items():
-        members = {position[i] for i in bits(bits)}
+    for beneath, flops in above.items():
+        members = {position[i] for i in bits(beneath)}
         start = len(ranked)
         while start - 1 in members:
             start -= 1

@@ -26,6 +26,8 @@ class Segment:
     first: int
     end: int
     """Optimizer steps [first, end)."""
+    expected_full: float
+    """T_full of the batches to come, as foreseen when the segment began."""
     importance: dict[str, float] = field(default_factory=dict)
     importance_batches: int = 0
     importance_flops: float = 0.0

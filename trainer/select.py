@@ -1,11 +1,10 @@
 """The best selection of tensors for a FLOPs ratio ρ: the exact optimum, and the frontier for every ρ at once.
 
 max Σ I_i over non-empty S with cost(S) ≤ ρ·T_full, the cost of trainer/patterns.py. What the activation gradient has to
-pass is fixed first: a *state* is a set of operator groups that some selection runs exactly, and within a state the
+pass is fixed first: a state (trainer/states.py) is a set of operator groups that some selection runs, and within it the
 tensors whose groups all run are bought for their dw alone, a 0/1 knapsack. Each selection is found in its own state, so
-the best over all states is the optimum. Along a chain there is one state for each depth; where branches part there are
-a few for each block. States grow by inclusion, and one knapsack table grows with them, tensor by tensor, for all
-budgets at once (trainer/knapsack.py). Nothing is rounded, and the selection never passes the budget.
+the best over all states is the optimum. States grow by inclusion, and one knapsack table grows with them, tensor by
+tensor, for all budgets at once (trainer/knapsack.py). Nothing is rounded, and no selection passes the budget.
 
 (The published dynamic program, arXiv 2309.13192 section 3.3, is O(N²T), rounds costs down and prunes states.)
 
@@ -21,13 +20,15 @@ from fractions import Fraction
 
 import numpy as np
 
-from carbonsched.errors import CarbonschedError, InputError
+from carbonsched.errors import InputError
 from carbonsched.model.profile import Profile, Selection
 from carbonsched.model.protocol import FrontierPoint
-from trainer.knapsack import Floats, Ints, Table, TableTooLargeError, plan_tables
-from trainer.patterns import CostModel
+from trainer.knapsack import Floats, Ints, Side, Table, TableTooLargeError, pareto, plan_tables
+from trainer.patterns import CostModel, bits
+from trainer.states import Branch, closure, states
 
-MAX_STATES = 100_000
+MAX_STEPS = 50_000_000
+SAMPLE = 4096
 
 
 def frontier(profile: Profile, importance: Mapping[str, float]) -> "Frontier":
@@ -50,19 +51,6 @@ def planned_rho(rho_step: float, steps: int, importance_batches: int) -> float:
     return rho_step + importance_batches / steps
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """Operator groups that run, and the tensors that are thereby open to be bought for their dw."""
-
-    groups: int
-    cost: int
-    """Forward + these groups."""
-    parent: int
-    """An earlier state with fewer groups, whose table this one's extends; -1: none."""
-    opened: tuple[int, ...]
-    """Tensors open here and not yet in the parent."""
-
-
 class Selector:
     """What selection needs of a profile, worked out once; a frontier for each importance vector comes fast from it."""
 
@@ -76,7 +64,7 @@ class Selector:
         self.candidates = [i for i, n in enumerate(names) if among is None or n in among]
         if not self.candidates:
             raise InputError("among", "is empty", "leave at least one tensor to choose")
-        self.states = _states(self.model, self.candidates)
+        self.states = states(self.model, self.candidates)
         self.single_costs = {i: self.model.units([i]) for i in self.candidates}
 
     @property
@@ -106,14 +94,26 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """One state, with one choice of the tensors kept apart from the tables."""
+    """What one state has to sell: a table and a side, and tensors that come free with it."""
 
-    cost: int
-    value: float
-    """Importance that comes with it: free tensors, and those chosen apart."""
     state: int
+    cost: int
+    free: float
+    """Importance of the tensors without a dw of their own."""
     table: Table
-    apart: tuple[int, ...]
+    side: Side
+
+    def best(self, budget: int) -> tuple[float, int, int]:
+        """The best importance for a cost of at most `budget`, the least cost that has it negated, the side's entry."""
+        best = (-math.inf, 0, 0)
+        for k, (cost, value) in enumerate(zip(self.side.costs, self.side.values, strict=True)):
+            base = self.cost + cost
+            if base > budget:
+                break
+            value += self.free + self.table.at(budget - base)
+            if value >= best[0]:
+                best = max(best, (value, -base - self.table.least(budget - base), k))
+        return best
 
 
 class Frontier:
@@ -121,13 +121,13 @@ class Frontier:
 
     def __init__(self, selector: Selector, importance: dict[int, float]) -> None:
         self._model, self._states, self._importance = selector.model, selector.states, importance
-        self._worth = {i: v for i, v in importance.items() if v > 0}
+        self._worth = _exactly_addable({i: v for i, v in importance.items() if v > 0})
         self._singles = self._best_singles(selector.single_costs)
-        costs = {i: self._model.dw[i] for i in self._worth if self._model.dw[i]}
+        costs = [self._model.dw[i] for i in self._worth if self._model.dw[i]]
         for plan in plan_tables(costs, len(self._states)):
             self._plan = plan
             try:
-                self._tables, self._offers = self._build()
+                self._made, self._offers = self._sell()
                 break
             except TableTooLargeError:
                 continue
@@ -149,17 +149,20 @@ class Frontier:
         budget = self._budget(rho)
         at = bisect_right(self._singles, budget, key=lambda s: s[0]) - 1
         if at < 0:
+            floor = math.ceil(self.rho_floor * 1e6) / 1e6
             raise InputError(
-                "rho", f"{rho:g} is below the floor {self.rho_floor:.6f}", "no tensor can be trained for less"
+                "rho", f"{rho:g} is below the floor {floor:.6f}", "no tensor can be trained for less"
             )
-        best, chosen, cost = 0.0, None, 0
+        picked, best = [self._singles[at][2]], (0.0, 0)
+        chosen: tuple[_Offer, int] | None = None
         for offer in self._offers:
             if offer.cost > budget:
-                continue
-            value = offer.value + offer.table.at(budget - offer.cost)
-            if value > best:
-                best, chosen, cost = value, offer, budget - offer.cost
-        picked = [self._singles[at][2]] if chosen is None else self._trace(chosen, cost)
+                break
+            value, cost, entry = offer.best(budget)
+            if value > 0 and (value, cost) > best:
+                best, chosen = (value, cost), (offer, entry)
+        if chosen is not None:
+            picked = self._trace(*chosen, budget)
         return Selection(
             rho_planned=self._model.units(picked) / self._model.full,
             importance=math.fsum(self._importance[i] for i in picked),
@@ -167,14 +170,16 @@ class Frontier:
         )
 
     def points(self, limit: int | None = None) -> tuple[FrontierPoint, ...]:
-        """The curve as its steps, ascending: importance is reachable at that ρ and at no lower one.
+        """The curve as its steps, ascending: that importance is reachable at that ρ and at no lower one.
 
-        All of them, or with `limit` about that many, spread evenly over ρ; the first and the last are always there.
+        All of them (where that is more than MAX_STEPS to sort through, SAMPLE of them), or with `limit` about that many,
+        spread evenly over ρ; the first and the last are always there.
         """
         if limit is not None and limit < 2:
-            raise InputError("points", f"must be at least 2, is {limit}")
-        costs, values = self._sample(limit or 1024)
-        if limit is None:
+            raise InputError("points", f"must be at least 2, is {limit}", "leave it out to get all")
+        cells = sum(len(o.table) * len(o.side.costs) for o in self._offers)
+        costs, values = self._sample(limit or (SAMPLE if cells > MAX_STEPS else 1024))
+        if limit is None and cells <= MAX_STEPS:
             costs, values = self._steps(costs, values)
         full = self._model.full
         return tuple(
@@ -195,170 +200,115 @@ class Frontier:
                 found.append((costs[i], self._importance[i], i))
         return found
 
-    def _build(self) -> tuple[list[Table], list[_Offer]]:
-        tables: list[Table] = []
-        free: list[float] = []
-        apart: list[tuple[int, ...]] = []
+    def _sell(self) -> tuple[list[_Offer], list[_Offer]]:
+        """What each state has to sell; and by cost those offers that their parents do not undersell."""
+        dw, worth = self._model.dw, self._worth
+        made: list[_Offer] = []
         offers: list[_Offer] = []
         for s, state in enumerate(self._states):
-            gained = [i for i in state.opened if i in self._worth]
-            root = state.parent < 0
-            table = self._plan.empty if root else tables[state.parent]
-            bonus = 0.0 if root else free[state.parent]
-            kept = () if root else apart[state.parent]
+            if state.parent < 0:
+                table, side, free = self._plan.empty, Side(), 0.0
+            else:
+                parent = made[state.parent]
+                table, side, free = parent.table, parent.side, parent.free
+            gained = [i for i in state.opened if i in worth]
             for i in gained:
-                if i in self._plan.apart:
-                    kept = (*kept, i)
-                elif self._model.dw[i]:
-                    table = table.add(self._model.dw[i], self._worth[i])
+                if dw[i] in self._plan.apart:
+                    side = side.add(i, dw[i], worth[i])
+                elif dw[i]:
+                    table = table.add(dw[i], worth[i])
                 else:
-                    bonus += self._worth[i]
-            tables.append(table)
-            free.append(bonus)
-            apart.append(kept)
-            if not gained:
-                continue  # dearer than its parent and no better
-            for bits in range(1 << len(kept)):
-                chosen = tuple(i for k, i in enumerate(kept) if bits >> k & 1)
-                offers.append(
-                    _Offer(
-                        cost=state.cost + sum(self._model.dw[i] for i in chosen),
-                        value=bonus + sum(self._worth[i] for i in chosen),
-                        state=s,
-                        table=table,
-                        apart=chosen,
-                    )
-                )
-        return tables, sorted(offers, key=lambda o: o.cost)
+                    free += worth[i]
+            for branch in state.branches:
+                side = side.branch(self._ways(branch, state.groups))
+            made.append(_Offer(s, state.cost, free, table, side))
+            if gained or state.branches or state.parent < 0:
+                offers.append(made[-1])
+        return made, sorted(offers, key=lambda o: o.cost)
 
-    def _trace(self, offer: _Offer, left: int) -> list[int]:
-        picked = list(offer.apart)
+    def _ways(self, branch: Branch, groups: int) -> list[tuple[int, list[tuple[int, int, float]]]]:
+        needs = {
+            i: self._model.above[i] & branch.groups & ~groups for i in branch.tensors if i in self._worth
+        }
+        return [
+            (
+                self._model.weight(paid),
+                [(i, self._model.dw[i], self._worth[i]) for i, need in needs.items() if not need & ~paid],
+            )
+            for paid in closure(sorted(set(needs.values()), key=int.bit_count))
+        ]
+
+    def _trace(self, offer: _Offer, entry: int, budget: int) -> list[int]:
+        dw, worth, empty = self._model.dw, self._worth, self._plan.empty
+        picked = bits(offer.side.bought[entry])
+        left = offer.table.least(budget - offer.cost - offer.side.costs[entry])
         at = offer.state
-        left = offer.table.least(left)
         while at >= 0:
             state = self._states[at]
-            worth = [i for i in state.opened if i in self._worth and i not in self._plan.apart]
-            picked += [i for i in worth if not self._model.dw[i]]
-            bought = [i for i in worth if self._model.dw[i]]
-            before = [self._plan.empty if state.parent < 0 else self._tables[state.parent]]
+            gained = [i for i in state.opened if i in worth and dw[i] not in self._plan.apart]
+            picked += [i for i in gained if not dw[i]]
+            bought = [i for i in gained if dw[i]]
+            before = [empty if state.parent < 0 else self._made[state.parent].table]
             for i in bought[:-1]:
-                before.append(before[-1].add(self._model.dw[i], self._worth[i]))
+                before.append(before[-1].add(dw[i], worth[i]))
             for i, table in zip(reversed(bought), reversed(before[: len(bought)]), strict=True):
-                dw = self._model.dw[i]
-                if left >= dw and table.at(left - dw) + self._worth[i] > table.at(left):
+                if left >= dw[i] and table.at(left - dw[i]) + worth[i] > table.at(left):
                     picked.append(i)
-                    left -= dw
+                    left -= dw[i]
             at = state.parent
         return picked
 
     def _sample(self, count: int) -> tuple[Ints, Floats]:
         """About `count` steps of the curve: for evenly spread budgets the best value, each at the least cost."""
-        low, high = self._singles[0][0], max(self._top_cost(), self._singles[-1][0])
+        low = self._singles[0][0]
+        high = max([self._singles[-1][0], *(o.cost + o.side.costs[-1] + o.table.top for o in self._offers)])
         budgets = np.unique(np.linspace(low, high, count).astype(np.int64))
         budgets[0], budgets[-1] = low, high
         at = np.searchsorted([s[0] for s in self._singles], budgets, side="right") - 1
         costs = np.array([s[0] for s in self._singles], dtype=np.int64)[at]
         values = np.array([s[1] for s in self._singles])[at]
-        values_of_none = values.copy()
-        who = np.full(len(budgets), -1)
-        best = np.zeros(len(budgets))
-        for n, offer in enumerate(self._offers):
-            first = int(np.searchsorted(budgets, offer.cost))
-            if first == len(budgets):
-                break
-            found = offer.value + offer.table.at_all(budgets[first:] - offer.cost)
-            better = found > best[first:]
-            best[first:][better] = found[better]
-            who[first:][better] = n
-        for b in np.flatnonzero(who >= 0):
-            offer = self._offers[who[b]]
-            costs[b] = offer.cost + offer.table.least(int(budgets[b]) - offer.cost)
-        values = np.where(who >= 0, best, values_of_none)
-        return _pareto(costs, values)
+        values_left = values.copy()
+        values[values <= 0] = 0
+        for offer in self._offers:
+            for cost, value in zip(offer.side.costs, offer.side.values, strict=True):
+                base = offer.cost + cost
+                first = int(np.searchsorted(budgets, base))
+                if first == len(budgets):
+                    break
+                found = offer.free + value + offer.table.at_all(budgets[first:] - base)
+                some = np.flatnonzero((found >= values[first:]) & (found > 0))
+                if not len(some):
+                    continue
+                least = base + offer.table.least_all(budgets[first:][some] - base)
+                better = (found[some] > values[first:][some]) | (least < costs[first:][some])
+                values[first:][some[better]] = found[some[better]]
+                costs[first:][some[better]] = least[better]
+        values = np.where(values > 0, values, values_left)
+        kept = pareto(costs, values)
+        return costs[kept], values[kept]
 
     def _steps(self, coarse_costs: Ints, coarse_values: Floats) -> tuple[Ints, Floats]:
-        """Every step of the curve; `coarse` are some of them, used to drop most candidates unsorted."""
+        """Every step of the curve; `coarse` are some of them, by which most candidates drop out unsorted."""
         costs = [coarse_costs, np.array([s[0] for s in self._singles], dtype=np.int64)]
         values = [coarse_values, np.array([s[1] for s in self._singles])]
         for offer in self._offers:
-            cost, value = offer.table.steps()
-            cost, value = cost + offer.cost, value + offer.value
-            known = np.searchsorted(coarse_costs, cost, side="right") - 1
-            keep = (value > 0) & (value > coarse_values[np.maximum(known, 0)])
-            costs.append(cost[keep])
-            values.append(value[keep])
-        return _pareto(np.concatenate(costs), np.concatenate(values))
-
-    def _top_cost(self) -> int:
-        return max((o.cost + o.table.top for o in self._offers), default=0)
-
-
-def _pareto(costs: Ints, values: Floats) -> tuple[Ints, Floats]:
-    order = np.lexsort((-values, costs))
-    costs, values = costs[order], values[order]
-    before = np.concatenate(([-np.inf], np.maximum.accumulate(values)[:-1]))
-    keep = values > before
-    return costs[keep], values[keep]
+            at, rise = offer.table.steps()
+            for cost, value in zip(offer.side.costs, offer.side.values, strict=True):
+                cost_at, value_at = at + (offer.cost + cost), rise + (offer.free + value)
+                known = np.searchsorted(coarse_costs, cost_at, side="right") - 1
+                keep = (value_at > 0) & (value_at > coarse_values[np.maximum(known, 0)])
+                costs.append(cost_at[keep])
+                values.append(value_at[keep])
+        all_costs, all_values = np.concatenate(costs), np.concatenate(values)
+        kept = pareto(all_costs, all_values)
+        return all_costs[kept], all_values[kept]
 
 
-def _states(model: CostModel, candidates: list[int]) -> list[State]:
-    """Every set of groups that some selection runs, smaller ones first.
+def _exactly_addable(values: dict[int, float]) -> dict[int, float]:
+    """`values` (above 0) rounded up to a quantum so coarse that any sum of them is exact.
 
-    That is the closure under union of the tensors' own sets. Sets that all later ones contain add nothing by union, so
-    along a network only those of about one block are ever alive, and the work stays linear in depth.
+    That is about 1e-13 of the greatest. Without it the order of summation would decide ties, for a dearer selection.
     """
-    own: dict[int, list[int]] = {}
-    for i in candidates:
-        own.setdefault(model.above[i], []).append(i)
-    kinds = sorted(own, key=int.bit_count)
-    unions = sorted(_closure(kinds), key=int.bit_count)
-    common = _suffix_intersections(unions)
-    states: list[State] = []
-    opened: list[int] = []  # kinds open in each state, as bits
-    alive: list[int] = []
-    settled, first, last = 0, 0, 0  # kinds before `first` are in every state from here on
-    for s, groups in enumerate(unions):
-        while last < len(kinds) and kinds[last].bit_count() <= groups.bit_count():
-            last += 1
-        while first < last and not kinds[first] & ~common[s]:
-            settled |= 1 << first
-            first += 1
-        here = settled
-        for k in range(first, last):
-            if not kinds[k] & ~groups:
-                here |= 1 << k
-        below = [p for p in alive if not unions[p] & ~groups]
-        parent = max(below, key=lambda p: opened[p].bit_count(), default=-1)
-        new = here & ~(opened[parent] if parent >= 0 else 0)
-        tensors = [i for k in range(len(kinds)) if new >> k & 1 for i in own[kinds[k]]] if new else []
-        states.append(State(groups, model.forward + model.weight(groups), parent, tuple(sorted(tensors))))
-        opened.append(here)
-        if s + 1 < len(unions):
-            done = [p for p in alive if not unions[p] & ~common[s + 1]]
-            base = max(done, key=lambda p: unions[p].bit_count(), default=None)
-            alive = [p for p in alive if p not in done or p == base] + [s]
-    return states
-
-
-def _closure(kinds: list[int]) -> set[int]:
-    common = _suffix_intersections(kinds)
-    found: set[int] = set()
-    alive: set[int] = set()
-    for k, kind in enumerate(kinds):
-        new = {kind, *(groups | kind for groups in alive)} - found
-        found |= new
-        alive |= new
-        if len(found) > MAX_STATES:
-            raise CarbonschedError(
-                "this model's branches allow too many patterns; restrict the choice with `among`"
-            )
-        if k + 1 < len(kinds):
-            alive = {groups for groups in alive if groups & ~common[k + 1]}
-    return found
-
-
-def _suffix_intersections(sets: list[int]) -> list[int]:
-    common = sets[:]
-    for k in range(len(sets) - 2, -1, -1):
-        common[k] &= common[k + 1]
-    return common
+    exponent = math.frexp(max(values.values(), default=1.0))[1] + len(values).bit_length() - 52
+    quantum = math.ldexp(1.0, max(exponent, -1022))
+    return {i: math.ceil(v / quantum) * quantum for i, v in values.items()}

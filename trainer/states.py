@@ -10,6 +10,7 @@ price, until a state runs the group anyway. No group is folded for two branches,
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from carbonsched.errors import CarbonschedError
 from trainer.patterns import CostModel, bits
@@ -131,14 +132,14 @@ def _branches(own: dict[int, int]) -> list[Branch]:
     near: dict[int, set[int]] = {}  # group → the kinds that need it early
     for g in bits(_union(kinds)):
         members = [k for k, kind in enumerate(kinds) if kind >> g & 1]
-        gaps = [later - k for k, later in zip(members, members[1:], strict=False)]
+        gaps = [later - k for k, later in pairwise(members)]
         if gaps and max(gaps) > FOLD_GAP:
             early = members[: gaps.index(max(gaps)) + 1]
             if len(early) <= FOLD_KINDS:
                 near[g] = set(early)
     parts: list[tuple[set[int], int]] = []
-    for g, early in near.items():
-        joined, groups = set(early), 1 << g
+    for g, wanting in near.items():
+        joined, groups = wanting, 1 << g
         for part in [p for p in parts if p[0] & joined]:
             parts.remove(part)
             joined, groups = joined | part[0], groups | part[1]
@@ -146,8 +147,7 @@ def _branches(own: dict[int, int]) -> list[Branch]:
     found = []
     for joined, groups in parts:
         rest = {kinds[k] & ~groups for k in joined}
-        private = all(near[g] <= joined for g in bits(groups))
-        if len(rest) == 1 and private:
+        if len(rest) == 1:
             wanted = {kinds[k] for k in joined}
             found.append(Branch(tuple(sorted(i for i in own if own[i] in wanted)), groups))
     return found

@@ -20,6 +20,7 @@ from carbonsched.api.logs import read_chunk
 from carbonsched.api.service import ReportFormat, Service
 from carbonsched.errors import (
     CarbonschedError,
+    DeniedError,
     FeedError,
     InputError,
     NotFoundError,
@@ -42,6 +43,7 @@ _STATUS: tuple[tuple[type[CarbonschedError], int], ...] = (
     (InputError, 400),
     (NotFoundError, 404),
     (StateError, 409),
+    (DeniedError, 403),
     (FeedError, 503),
     (UnreachableError, 503),
     (CarbonschedError, 500),

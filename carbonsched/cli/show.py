@@ -68,7 +68,9 @@ def _change(change: dict[str, Any]) -> tuple[str, str, str]:
     what = str(change.get("state") or change.get("kind") or "")
     said = change.get("reason") or change.get("text")
     if said is None:
-        known = {key: value for key, value in change.items() if key not in _TOLD and value not in (None, (), [])}
+        known = {
+            key: value for key, value in change.items() if key not in _TOLD and value not in (None, (), [])
+        }
         said = ", ".join(f"{key} {_plain(value)}" for key, value in known.items())
     return what, str(change.get("actor") or ""), str(said)
 
@@ -87,15 +89,18 @@ def _facts(job: "JobDetail") -> "Table":
         spent += f"; budget {budget}"
     if job.unknown_s:
         spent += f"; unknown for {o.duration(job.unknown_s)}"
+    directed = f"{o.rho(job.rho)} directed, " if job.rho is not None else ""
+    floor = o.rho(carbon.rho_min) if carbon.rho_min else "its floor"
+    now = f", {o.about(job.power_w, job.estimated, 'W')} now" if job.state.live else ""
     facts = [
         ("Job", f"{job.id}  {job.name}"),
         ("Owner", job.owner),
         ("State", job.state.value),
         ("Why", job.reason),
         ("Segment", f"{o.nth(job.segment, job.segments)}, step {o.figure(job.step, digits=9)} of {o.figure(job.steps, digits=9)}"),
-        ("ρ", f"{o.rho(job.rho)} directed (between {o.rho(carbon.rho_min) if carbon.rho_min else 'its floor'} and {carbon.rho_max:g})"),
+        ("ρ", f"{directed}between {floor} and {carbon.rho_max:g}"),
         ("Spent", spent),
-        ("Energy", f"{o.energy(job.energy_j, job.estimated)}, {o.about(job.power_w, job.estimated, 'W')} now"),
+        ("Energy", f"{o.energy(job.energy_j, job.estimated)}{now}"),
         ("Loss", o.figure(job.loss, digits=5)),
         ("Boards", ", ".join(job.boards) or o.NONE),
         ("Model", f"{job.spec.model.name_or_path} ({job.spec.model.dtype})"),

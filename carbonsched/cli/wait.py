@@ -46,7 +46,7 @@ def follow(client: "Client", job_id: str, json: bool) -> int:
     if json:
         emit(Acted(id=job.id, state=job.state, reason=job.reason))
     elif terminal:
-        print(f"{job.id} {job.state}: {job.reason}")
+        print(f"{job.id} {job.state}: {job.reason.removeprefix('stop: ')}")
     return EXIT_CODES[job.state]
 
 

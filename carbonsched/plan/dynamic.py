@@ -178,8 +178,11 @@ class Dynamic:
                     ready = np.flatnonzero(
                         trains[k, first:] >= waits[k, first:] - 1e-12 - 1e-9 * abs(waits[k, first])
                     )
-                    if len(ready) and (node := first + int(ready[0])) * self.step_s > now + 1e-9:
-                        now = node * self.step_s
+                    begin = (
+                        self._aligned((first + int(ready[0])) * self.step_s, latest[k]) if len(ready) else 0.0
+                    )
+                    if begin > now + 1e-9:
+                        now = begin
                         release[k] = now
                         pick, _, _ = self._best(
                             k, now, lasts, power, weight, worth, values[k + 1], latest[k + 1]
@@ -188,6 +191,12 @@ class Dynamic:
             now += float(lasts[pick])
         bound = float(waits[0, 0]) if self.pauses and track.problem.waiting else float(values[0, 0])
         return Layout(rho, release, track.roll(rho, release if self.pauses else None), bound)
+
+    def _aligned(self, at_s: float, latest_s: float) -> float:
+        """A wait's end moved to the border of a slot if one is near: the grid's step is ours, the slots are the world's."""
+        edges = self.track.horizon.edges
+        near = float(edges[np.abs(edges - at_s).argmin()])
+        return near if abs(near - at_s) <= self.step_s and near <= latest_s + 1e-6 else at_s
 
     def _best(
         self,

@@ -100,7 +100,7 @@ def fixed_slots(grids: dict[str, Grid], count: int, frontier: Frontier) -> Itera
         cases += [("constant", "persistence"), ("dual", "persistence")]
         for n in (24, 72, 168):
             for policy, knows in cases:
-                rows = starts(grid, n + 24, count if policy == "mpc" else min(count, 60), n)
+                rows = starts(grid, n + 24, count if policy == "mpc" else max(count // 3, 1), n)
                 shares, done, over = [], 0, 0
                 for row in rows:
                     result = simulate(job(grid, row, n, policy=policy, forecast=knows, frontier=frontier))
@@ -183,11 +183,12 @@ def _spoil(grid: Grid, row: int, n: int, rng: np.random.Generator) -> Grid:
 
 
 def pauses(grids: dict[str, Grid], count: int, frontier: Frontier) -> Iterator[Row]:
-    """A deadline of 1.5 and 2 times full speed: grams at the gain `mpc` reaches, for each other policy."""
+    """A deadline of 1.5 and 2 times full speed: grams at the gain `mpc` reaches, for each other policy; of whole jobs."""
     for name, grid in grids.items():
         for slack in (1.5, 2.0):
             n, rows = 24, starts(grid, 24 * 2 + 24, count, int(slack * 10))
             table: dict[str, list[float]] = {}
+            whole: list[bool] = []
             for row in rows:
                 asked = job(
                     grid,
@@ -199,6 +200,9 @@ def pauses(grids: dict[str, Grid], count: int, frontier: Frontier) -> Iterator[R
                     time_follows_rho=False,
                 )
                 ours = simulate(asked)
+                whole.append(ours.finished)
+                if not ours.finished:
+                    continue
                 rho = _rho_of(frontier, ours.gain)
                 same = replace(asked, budget_g=1e12, oracle=False, rho_min=rho, rho_max=rho)
                 flat = simulate(replace(same, policy="full", may_pause=False))
@@ -212,13 +216,19 @@ def pauses(grids: dict[str, Grid], count: int, frontier: Frontier) -> Iterator[R
                     "timing_effect": ours.timing_effect_g / full.spent_g,
                     "gain": ours.gain,
                     "of_oracle_gain": ours.gain / (ours.oracle_gain or 1.0),
-                    "done": float(ours.finished),
                     "late": float(ours.missed_deadline_s > 1.0),
                 }.items():
                     table.setdefault(key, []).append(value)
-            if rows:
+            if any(whole):
                 means = {key: round(float(np.mean(v)), 4) for key, v in table.items()}
-                yield {"trace": name, "deadline": slack, "segments": n, "starts": len(rows), **means}
+                yield {
+                    "trace": name,
+                    "deadline": slack,
+                    "segments": n,
+                    "starts": len(rows),
+                    "done": round(sum(whole) / len(whole), 4),
+                    **means,
+                }
 
 
 def polled(path: Path, count: int) -> Iterator[Row]:

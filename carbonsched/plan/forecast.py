@@ -85,9 +85,11 @@ def build(
     value, told = blend.expect(now, middle, past, said)
     _, own = said.at(now + middle)
     value = np.where(np.isnan(value), worst if here is None else here, value)
-    kinds = (errors, errors) if errors is not None else (blend.errors_told, blend.errors_alone)
-    high = value * (1 + np.where(told, *(e.highs(middle, quantile) for e in kinds)))
-    low = value * (1 + np.where(told, *(e.lows(middle, quantile) for e in kinds)))
+    high, low = value.copy(), value.copy()
+    for rows, kind in ((told, errors or blend.errors_told), (~told, errors or blend.errors_alone)):
+        if rows.any():
+            high[rows] *= 1 + kind.highs(middle[rows], quantile)
+            low[rows] *= 1 + kind.lows(middle[rows], quantile)
     high = np.maximum(value, np.minimum(np.fmax(high, own), np.maximum(worst, value)))
     if here is not None:
         value[0] = high[0] = low[0] = here

@@ -30,6 +30,9 @@ REST_Z = 1.0
 _DRIFT, _FADE = 0.1, 0.1
 """Forecast errors of two moments are taken as correlated by drift + (1 − drift)·exp(−days between/fade): those of
 neighbouring hours miss together, those of different days partly cancel, a drift of the season does not."""
+_WIDEN = (1.0, 1.25)
+"""The margin is widened by the first, and by the second times the share of the job that is done: the last weeks show too
+few turns of the weather, and the more is done the more there is to lose. On real traces this is what lets jobs end whole."""
 _BLOCKS = 256
 
 
@@ -149,7 +152,8 @@ def _margin(track: Track, release_s: Floats | None) -> float:
     """Grams by which the floor of all but the next segment may pass its expectation, at the high quantile."""
     high, mean = track.roll(track.lo, release_s, "high"), track.roll(track.lo, release_s)
     middle = 0.5 * (mean.start_s + mean.end_s)
-    return together((high.grams - mean.grams)[1:], middle[1:], track.problem.day_s)
+    margin = together((high.grams - mean.grams)[1:], middle[1:], track.problem.day_s)
+    return margin * (_WIDEN[0] + _WIDEN[1] * track.problem.done)
 
 
 def together(deviations: Floats, at_s: Floats, day_s: float) -> float:
@@ -161,7 +165,7 @@ def together(deviations: Floats, at_s: Floats, day_s: float) -> float:
     )
     parts, times = np.add.reduceat(deviations, cuts), at_s[cuts] / day_s
     alike = _DRIFT + (1 - _DRIFT) * np.exp(-np.abs(times[:, None] - times[None, :]) / _FADE)
-    return float(__import__("os").environ.get("MULT","1")) * math.sqrt(max(float(parts @ alike @ parts), 0.0))
+    return math.sqrt(max(float(parts @ alike @ parts), 0.0))
 
 
 def unknown_g(energy_j: float, worst_g_per_kwh: float, pue: float = 1.0) -> float:

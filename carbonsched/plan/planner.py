@@ -20,8 +20,11 @@ from carbonsched.plan.track import Floats, Track
 _PRICES = 9
 """Prices tried a re-plan at most; the residual closes what the bracket leaves."""
 _CLOSE = 0.01
-"""A spend this close below the budget, or a bracket this narrow, ends the search for λ."""
-_LEAP = 1.2
+"""A spend this close below the budget ends the search for λ."""
+_NARROW = 1.02
+"""A bracket this narrow ends it too: the residual is handed out anyway."""
+_LEAP, _STRIDE = 1.2, 1.05
+"""First factor outwards from the first price, a guess or the last plan's."""
 _FAR = 1.5
 """A deadline this many times the forecast's reach away makes the horizon roll."""
 _MOST = 192
@@ -42,7 +45,11 @@ def solve(problem: Problem) -> Plan:
 
     Raises ValueError where there is no segment or no slot: the caller asks only about jobs that still run.
     """
-    problem = _window(problem)
+    windowed = _window(problem)
+    if windowed is not problem:
+        plan = solve(windowed)
+        ahead = f"; looks {_span(windowed.slots[-1].end_s)} ahead, {len(windowed.segments)} of {len(problem.segments)} segments"
+        return replace(plan, reason=plan.reason + ahead)
     simple = not problem.may_pause and problem.energy.seconds_c0 >= 1.0 - 1e-12
     track = Track(problem, None if simple else _MOST)
     budget = problem.budget_g - problem.reserve_g
@@ -54,10 +61,10 @@ def solve(problem: Problem) -> Plan:
             track.roll(track.lo).spend_g,
             ("rho_max",),
         )
-    lean = _leanest(track)
+    lean = leanest(track)
     floor_g = lean.rolled.spend_g
     short = floor_g > budget * (1 + _TIE)
-    if short and _low(track, lean) > budget * (1 + _TIE):
+    if beyond_reach(track, lean, budget):
         return _stop(_short(floor_g, budget, problem), track, floor_g, ("budget",))
     found = _Found(lean, 0.0, math.inf) if short else _search(track, lean, budget, simple)
     layout, price = found.layout, found.price
@@ -115,7 +122,7 @@ def _window(problem: Problem) -> Problem:
     )
 
 
-def _leanest(track: Track) -> Layout:
+def leanest(track: Track) -> Layout:
     """The plan with the fewest grams: ρ at its lower bound, in the cleanest hours where pauses are allowed."""
     rolled = track.roll(track.lo)
     now = Layout(track.lo, np.zeros(track.n), rolled, 0.0)
@@ -125,17 +132,23 @@ def _leanest(track: Track) -> Layout:
     return waiting if waiting.rolled.spend_g < rolled.spend_g else now
 
 
-def _low(track: Track, lean: Layout) -> float:
-    """The spend floor if the grid turns out as clean as the forecast's low quantile.
+def beyond_reach(track: Track, lean: Layout, budget: float) -> bool:
+    """Whether not even the spend floor fits, also if the grid turns out as clean as the forecast's low quantile.
 
     For a job under way all hours at their low at once: what is invested is given up last. For one that has not begun
-    the low of the sum, in which the errors of different hours partly cancel.
+    twice the low of the sum, in which the errors of different hours partly cancel.
     """
     problem, rolled = track.problem, lean.rolled
+    if rolled.spend_g <= budget * (1 + _TIE):
+        return False
     low = track.roll(lean.rho, lean.release_s if problem.may_pause else None, "low").grams
-    if problem.begun:
-        return float(low.sum())
-    return rolled.spend_g - guard.together(rolled.grams - low, rolled.start_s, problem.day_s)
+    least = float(low.sum())
+    if problem.done <= 0:
+        cancelled = guard.together(rolled.grams - low, rolled.start_s, problem.day_s)
+        least = max(least, rolled.spend_g - 2 * cancelled)
+    # a guess must not end a job: before anything was metered two deviations halve the floor, the guard holds meanwhile
+    least *= max(1 - 2 * problem.energy.sigma, 0.0)
+    return least > budget * (1 + _TIE)
 
 
 def _search(track: Track, lean: Layout, budget: float, simple: bool) -> _Found:
@@ -156,6 +169,7 @@ def _search(track: Track, lean: Layout, budget: float, simple: bool) -> _Found:
             filled, _ = _fill(track, free, track.hi, budget, deadline)
             return _Found(filled, 0.0, free.bound)
     # what the budget would buy at the margin if times stood still is a good first price
+    leap = _LEAP if track.problem.price_hint is None else _STRIDE
     guess = track.problem.price_hint or _fill(track, lean, track.hi, budget, deadline)[1] or 1.0
     best: Layout | None = None
     over: Layout | None = None
@@ -174,8 +188,8 @@ def _search(track: Track, lean: Layout, budget: float, simple: bool) -> _Found:
         else:
             over = layout
             low = (guess, spend)
-        guess = _next_price(low, high, budget, tried)
-        if low and high and high[0] / low[0] < 1 + _CLOSE:
+        guess = _next_price(low, high, budget, leap ** (2**tried))
+        if low and high and high[0] / low[0] < _NARROW:
             break
     base = best if best is not None and best.rolled.spend_g >= lean.rolled.spend_g else lean
     filled, edge = _fill(track, base, track.hi, budget, deadline)
@@ -193,14 +207,13 @@ def _search(track: Track, lean: Layout, budget: float, simple: bool) -> _Found:
 
 
 def _next_price(
-    low: tuple[float, float] | None, high: tuple[float, float] | None, budget: float, tried: int
+    low: tuple[float, float] | None, high: tuple[float, float] | None, budget: float, leap: float
 ) -> float:
     """The next λ to try, from the dearest plan above and the cheapest price below the budget, (λ, spend) each.
 
     A secant in log λ kept well inside the bracket, for the spend is a step function of λ; outwards ever wider steps.
     """
     if low is None or high is None:
-        leap = float(_LEAP ** (2**tried))
         return low[0] * leap if low else (high[0] / leap if high else 1.0)
     share = (low[1] - budget) / max(low[1] - high[1], 1e-300)
     return float(low[0] * (high[0] / low[0]) ** min(max(share, 0.15), 0.85))
@@ -244,9 +257,19 @@ def _fill(track: Track, base: Layout, top: Floats, budget: float, deadline: floa
     if few < len(segment):
         price = float(worth[few])
         lo, hi = 0.0, 1.0
+        below, above = (track.roll(at(n), release).spend_g for n in (few, few + 1))
+        # the spend is straight in ρ where times stand still: one guess hits, else it is halved
+        guess = (budget - below) / (above - below) * (1 - 1e-12) if above > budget > below else 0.5
         for _ in range(30):
-            middle_part = 0.5 * (lo + hi)
-            lo, hi = (middle_part, hi) if fits(at(few, middle_part)) else (lo, middle_part)
+            rho = at(few, guess)
+            rolled = track.roll(rho, release)
+            if rolled.spend_g <= budget and rolled.finish_s <= deadline + 1e-6:
+                lo = guess
+                if rolled.spend_g >= budget * (1 - _TIE):
+                    break
+            else:
+                hi = guess
+            guess = 0.5 * (lo + hi)
         rho = at(few, lo)
     return Layout(rho, base.release_s, track.roll(rho, release), base.bound), price
 

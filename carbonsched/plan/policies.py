@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from carbonsched.plan import guard
-from carbonsched.plan.planner import solve
+from carbonsched.plan.planner import beyond_reach, leanest, solve
 from carbonsched.plan.problem import Problem, Slot
 from carbonsched.plan.track import Floats, Track
 
@@ -61,8 +61,9 @@ def decide(policy: Policy, problem: Problem, memory: Memory, lately: tuple[Slot,
         return Step("train", float(track.hi[0]), reason="full: budget not looked at before it ends")
     if policy == "threshold" and (wait := _too_dirty(track, problem)) > 0:
         return Step("wait", wait_s=wait, reason="threshold: now is above the percentile of the day ahead")
-    floor_g = track.roll(track.lo).spend_g
-    if floor_g > budget:
+    lean = leanest(track)
+    if beyond_reach(track, lean, budget):
+        floor_g = lean.rolled.spend_g
         return Step("stop", reason=f"stop: budget below floor, needs {floor_g:.1f} g, has {budget:.1f} g")
     rho = _dual(track, problem, memory, lately, budget) if policy == "dual" else _constant(track, budget)
     return Step("train", min(rho, guard.cap_rho(track, budget).rho), price=memory.price, reason=policy)

@@ -78,9 +78,9 @@ class Problem:
     worst_g_per_kwh: float = 1000.0
     waiting: bool = False
     """The job waits now: going on waiting costs no further switch, and training needs no reason to resume."""
-    begun: bool = False
-    """Segments have been done: what was invested is not given up while the forecast's lows, all at once, could still
-    pay for the rest."""
+    done: float = 0.0
+    """Share of the job's steps that are done. What was invested is not given up while the forecast's lows, all at once,
+    could still pay for the rest, and the more is done the more is kept back for the end."""
     reserve_g: float = 0.0
     """Kept back for a checkpoint and stop (`guard.reserve_g`); no plan spends it."""
     day_s: float = 86_400.0

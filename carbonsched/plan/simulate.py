@@ -327,7 +327,7 @@ def _problem(run: _Run, slots: tuple[Slot, ...], k: int) -> Problem:
         switch_j=request.switch_j,
         worst_g_per_kwh=run.worst,
         waiting=run.waiting,
-        begun=k > 0,
+        done=k / request.segments,
         reserve_g=run.reserve_g,
     )
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from carbonsched import __version__
-from carbonsched.errors import StateError
+from carbonsched.errors import DeniedError, StateError
 from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, JobState, Owner, SubmittedJob
@@ -127,4 +127,4 @@ class SupervisorService:
 def _may(actor: Owner, owner: Owner) -> None:
     """Cancel, pause and resume are for the job's owner, root and the daemon's own user."""
     if actor.uid not in (0, owner.uid, os.getuid()):
-        raise StateError(f"only {owner.user}, root or the daemon's user may do this, you are {actor.user}")
+        raise DeniedError(f"only {owner.user}, root or the daemon's user may do this, you are {actor.user}")

@@ -84,6 +84,10 @@ class Steering:
             idle_w=idle_w,
             switch_j=self._checkpoint_s(run) * 2 * energy.watts_high,
             worst_g_per_kwh=self.config.zone.worst_g_per_kwh,
+            waiting=run.waiting is not None,
+            reserve_g=self._reserve_g(run, energy),
+            price_hint=run.plan.price if run.plan and run.plan.price else None,
+            done=1 - ready.steps_left / run.started.steps if run.started else 0.0,
         )
 
     def full_grams(self, ready: SegmentReady, energy: EnergyModel) -> float:
@@ -136,7 +140,7 @@ class Steering:
             left_g,
             energy.watts_high,
             self.config.power.tick_s,
-            self._checkpoint_j(run, energy),
+            self._stop_j(run, energy),
             self.config.zone.worst_g_per_kwh,
             self.config.pue,
         ):
@@ -163,24 +167,25 @@ class Steering:
             rho,
             self.config.zone.worst_g_per_kwh,
             pue=self.config.pue,
-            reserve_j=self._checkpoint_j(run, energy),
+            reserve_j=self._stop_j(run, energy),
             longest_s=self.config.plan.lease_s,
             tick_s=self.config.power.tick_s,
         )
 
     def _short(self, run: JobRun, energy: EnergyModel, left_g: float) -> str:
-        from carbonsched.plan import guard
-
-        needs = guard.reserve_g(
-            self._checkpoint_j(run, energy), self.config.zone.worst_g_per_kwh, self.config.pue
-        )
         return (
-            f"stop: {left_g:.3g} g of the budget are left, a checkpoint and stop may take {needs:.3g} g "
-            f"at {self.config.zone.worst_g_per_kwh:g} g/kWh"
+            f"stop: {left_g:.3g} g of the budget are left, a step, a checkpoint and the stop may take "
+            f"{self._reserve_g(run, energy):.3g} g at {self.config.zone.worst_g_per_kwh:g} g/kWh"
         )
 
-    def _checkpoint_j(self, run: JobRun, energy: EnergyModel) -> float:
-        return energy.watts_high * self._checkpoint_s(run)
+    def _stop_j(self, run: JobRun, energy: EnergyModel) -> float:
+        """What a stop may still take: the step it falls into, at ρ = 1, and a checkpoint."""
+        return energy.watts_high * (energy.seconds_full + self._checkpoint_s(run))
+
+    def _reserve_g(self, run: JobRun, energy: EnergyModel) -> float:
+        """What no plan spends: a stop and one tick at the worst intensity, so that the last lease covers a step."""
+        joules = self._stop_j(run, energy) + energy.watts_high * self.config.power.tick_s
+        return grams(joules, self.config.zone.worst_g_per_kwh, self.config.pue)
 
     def _checkpoint_s(self, run: JobRun) -> float:
         if run.checkpoint is not None:

@@ -26,6 +26,7 @@ from carbonsched.supervisor.events import EventFollower
 from carbonsched.supervisor.metering import Metering, spend
 from carbonsched.supervisor.run import JobRun
 from carbonsched.supervisor.steering import RESIDENT_WAIT_S, Steering, observe, write_control
+from carbonsched.units import grams
 
 if TYPE_CHECKING:
     from carbonsched.plan.energy import EnergyFit
@@ -83,15 +84,18 @@ class Supervisor:
             self.meter.close()
 
     def reconfigure(self, config: Config) -> None:
-        """Take over what may change while jobs run: PUE, zone's worst case, tick-independent plan and launch settings."""
+        """Take over what may change while jobs run: PUE, the stated worst case, and the plan and launch settings."""
         with self.lock:
             self.flush()
-            kept = {
-                "state_dir": self.config.state_dir,
-                "feeds": self.config.feeds,
-                "power": self.config.power,
+            worst = {"worst_g_per_kwh": config.zone.worst_g_per_kwh}
+            changes = {
+                "pue": config.pue,
+                "pue_source": config.pue_source,
+                "zone": self.config.zone.model_copy(update=worst),
+                "plan": config.plan,
+                "launch": config.launch,
             }
-            self.config = config.model_copy(update=kept)
+            self.config = self.config.model_copy(update=changes)
             self.metering.config = self.steering.config = self.config
 
     # ---- the tick
@@ -235,20 +239,21 @@ class Supervisor:
                 self.idle_w[board] = 0.9 * self.idle_w.get(board, power) + 0.1 * power
 
     def _watts_high(self, run: JobRun) -> float:
-        """Power no tick of this job should pass: the model's, else the boards' rating, else a high guess."""
+        """Power no tick of this job should pass: the model's, else a margin over what is seen or the boards' rating."""
         if run.fit is not None:
             return run.fit.model().watts_high
+        if run.power_w is not None:
+            return 1.25 * run.power_w
         limits = [board.watts_limit for board in self.meter.boards if board.id in run.boards]
         return sum(limit or _WATTS_UNKNOWN for limit in limits) or _WATTS_UNKNOWN
 
     # ---- steering
 
     def _steer(self, run: JobRun) -> None:
-        if run.target is not None:
+        if self._spent(run) or run.target is not None:
             return
         ready, directive = run.ready, run.directive
         if ready is None:
-            self._watch_overheads(run)
             return
         fit = self._fit(run, ready)
         budget_g = self._budget(run, ready, fit)
@@ -265,11 +270,23 @@ class Supervisor:
             if fresh is not None:
                 self._direct(run, fresh, journal=fresh.action == "stop")
 
-    def _watch_overheads(self, run: JobRun) -> None:
-        """Loading, evaluating and saving are paid from the budget too."""
-        if run.budget_g is not None and run.charged_g >= run.budget_g:
-            reason = f"stop: the budget is spent, {run.charged_g:.4g} g of {run.budget_g:.4g} g"
-            self.end(run, JobState.STOPPED, reason)
+    def _spent(self, run: JobRun) -> bool:
+        """The last net, also for loading and saving, which no lease covers: one more tick could pass the budget.
+
+        Killed, not asked: what a checkpoint takes is not there any more; `resume` goes on from the one before.
+        """
+        if run.budget_g is None:
+            return False
+        tick_j = self._watts_high(run) * self.config.power.tick_s
+        tick_g = grams(tick_j, self.config.zone.worst_g_per_kwh, self.config.pue)
+        if run.charged_g + tick_g <= run.budget_g:
+            return False
+        if run.target is None:
+            run.target = JobState.STOPPED
+            run.target_reason = f"stop: the budget is spent, {run.charged_g:.4g} g of {run.budget_g:.4g} g"
+            log.warning("job %s: %s", run.id, run.target_reason)
+        self.launcher.kill(run.dir)
+        return True
 
     def _plan(self, run: JobRun, ready: SegmentReady, fit: "EnergyFit", budget_g: float) -> None:
         idle_w = sum(self.idle_w.get(board, 0.0) for board in run.boards)

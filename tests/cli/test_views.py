@@ -71,6 +71,15 @@ def test_show_of_a_share_that_is_not_resolved(box: Box, socket: Path) -> None:
     assert "not resolved yet (share 0.6 of full fine-tuning)" in cli("show", entry.id, socket=socket).out
 
 
+def test_show_of_an_ended_job_says_nothing_about_now(box: Box, socket: Path) -> None:
+    job_id = busy(box)
+    box.go(box.entries[job_id], JobState.FINISHED, "done")
+    text = cli("show", job_id, socket=socket).out
+    assert "directed" not in text
+    assert "now" not in text
+    assert "between its floor and 1" in text
+
+
 def test_markup_in_a_name_of_others_is_text(box: Box, socket: Path) -> None:
     entry = box.add()
     box.go(entry, JobState.RUNNING, "[bold]stop[/bold] :smile: [/]")

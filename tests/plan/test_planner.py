@@ -164,16 +164,25 @@ def test_below_the_floor_a_job_that_may_pause_waits_for_the_clean_hours():
 
 
 def test_a_job_under_way_is_not_given_up_while_the_low_forecast_could_pay():
-    slots = (Slot(0, HOUR, 300.0, 300.0), Slot(HOUR, 4 * HOUR, 300.0, 390.0, low=284.0))
-    problem = replace(hourly([300.0] * 4, 600.0), slots=slots)
-    # 624 g at the expectation, 599 g with every hour at its low; the low of the sum lies between
+    slots = tuple(Slot(i * HOUR, (i + 1) * HOUR, 300.0, 390.0, low=270.0) for i in range(72))
+    # 11,232 g at the expectation, 10,109 g with every hour of three days at its low
+    problem = replace(hourly([300.0] * 72, 10_150.0), slots=slots)
     assert solve(problem).action == "stop"
-    assert solve(replace(problem, budget_g=610.0)).action == "train"
-    plan = solve(replace(problem, begun=True))
+    plan = solve(replace(problem, done=0.25))
     assert plan.action == "train"
     assert plan.rho == pytest.approx(0.4)
     assert "lowest rho" in plan.reason
-    assert solve(replace(problem, begun=True, budget_g=400.0)).action == "stop"
+    assert solve(replace(problem, done=0.25, budget_g=10_050.0)).action == "stop"
+    # what has not begun is begun where the forecast may well be too high
+    assert solve(replace(problem, budget_g=10_900.0)).action == "train"
+
+
+def test_the_more_is_done_the_more_is_kept_for_the_end():
+    asked = hourly([300.0] * 6, midway([300.0] * 6, 0.3), high=1.3)
+    early, late = solve(asked), solve(replace(asked, done=0.8))
+    assert early.rho is not None
+    assert late.rho is not None
+    assert late.rho < early.rho
 
 
 def test_enough_budget_trains_at_the_top_and_does_not_wait():
@@ -255,3 +264,21 @@ def test_nothing_left_to_plan_is_an_error():
         solve(replace(hourly([300.0], 1.0), slots=()))
     with pytest.raises(ValueError, match="without holes"):
         solve(replace(hourly([300.0], 1.0), slots=(Slot(0, 1, 1, 1), Slot(2, 3, 1, 1))))
+
+
+def test_a_deadline_far_beyond_the_forecast_makes_the_horizon_roll():
+    segments = tuple(Segment(k, 1, LINEAR) for k in range(500))
+    problem = Problem(
+        segments,
+        grid([200.0, 500.0] * 48),
+        KWH,
+        500 * 350 * 0.75,
+        0.4,
+        1.0,
+        deadline_s=800 * HOUR,
+        may_pause=True,
+    )
+    plan = solve(problem)
+    assert "looks 96.0 h ahead, 60 of 500 segments" in plan.reason
+    assert plan.spend_g <= problem.budget_g * 60 / 500 * (1 + 1e-9)
+    assert plan.placed[-1].end_s <= 96 * HOUR + 1

@@ -166,7 +166,7 @@ def test_time_that_follows_rho_straddles_the_slots():
 
 
 def test_a_budget_below_the_floor_stops_at_once():
-    result = simulate(request(share=-0.3))
+    result = simulate(request(share=-0.7))
     assert result.segments == ()
     assert result.spent_g == 0
     assert result.reason.startswith("stop: budget below floor, needs")

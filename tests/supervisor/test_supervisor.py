@@ -1,11 +1,12 @@
 """The tick, with everything real but time, the board and the trainer's process."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from support.rig import ME, Rig, spec
 
-from carbonsched.errors import StateError
+from carbonsched.errors import DeniedError
 from carbonsched.model.job import JobState, Owner
 
 
@@ -83,7 +84,7 @@ def test_a_daemon_killed_in_mid_segment_goes_on_without_losing_a_millijoule(rig:
     rig.boss.flush()
     rows = list(rig.ledger.rows())
     assert sum(r["energy_mj"] for r in rows) == rig.metered_mj()
-    assert all(a["end_us"] == b["start_us"] for a, b in zip(rows, rows[1:], strict=False))
+    assert all(a["end_us"] == b["start_us"] for a, b in pairwise(rows))
     bridged = [r for r in rows if r["bridged"]]
     assert {r["segment"] for r in bridged} == {1, 2}, "the gap is charged to the segments that ran in it"
     assert [s.k for s in job.show().segments_done] == [0, 1]
@@ -147,7 +148,7 @@ def test_a_job_that_will_not_end_is_killed(rig: Rig) -> None:
 def test_only_the_owner_root_and_the_daemons_user_may_cancel(rig: Rig) -> None:
     job = rig.submit()
     stranger = Owner(uid=4242, gid=4242, pid=1, user="stranger")
-    with pytest.raises(StateError, match="only root"):
+    with pytest.raises(DeniedError, match="only root"):
         rig.service.cancel(job.id, stranger)
 
 
@@ -259,4 +260,4 @@ def test_a_full_disk_loses_no_energy(rig: Rig) -> None:
     rig.boss.flush()
     rows = list(rig.ledger.rows())
     assert sum(r["energy_mj"] for r in rows) == rig.metered_mj()
-    assert all(a["end_us"] == b["start_us"] for a, b in zip(rows, rows[1:], strict=False))
+    assert all(a["end_us"] == b["start_us"] for a, b in pairwise(rows))

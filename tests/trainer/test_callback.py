@@ -139,21 +139,17 @@ def test_true_shapes_count(llama: Path, tmp_path: Path) -> None:
     for i, row in enumerate(trainer.train_dataset.rows):
         cut = 4 + i % 9
         trainer.train_dataset.rows[i] = type(row)(row.input_ids[-cut:], row.labels[-cut:])
-    shapes: list[tuple[int, int]] = []
-    collate = trainer.data_collator
-
-    def noted(rows: list[Any]) -> dict[str, torch.Tensor]:
-        batch = collate(rows)
-        shapes.append(tuple(batch["input_ids"].shape))
-        return batch
-
-    trainer.data_collator = noted
+    shapes: list[tuple[int, ...]] = []
+    trainer.model.register_forward_pre_hook(
+        lambda model, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
     trainer.train()
     (done,) = callback.history
-    ran = shapes[-4:]  # those before were drawn for importance and the profile's shape
+    ran = shapes[1:]  # the first was the importance batch
     assert len(set(ran)) > 1
     expected = sum(profile(trainer.model, *shape).full_flops for shape in ran)
     assert done.flops_full == pytest.approx(expected)
+    assert done.rho_realised == pytest.approx(done.rho_planned, abs=0.01)
 
 
 def test_unknown_methods_are_refused_at_once() -> None:

@@ -119,6 +119,17 @@ def test_encoder_decoder_with_dropout(data: Path, tmp_path: Path, pad: str) -> N
         assert abs(d["rho_realised"] - d["rho_planned"]) <= 0.01
 
 
+@pytest.mark.parametrize("choice", [{"attn": "sdpa"}, {"dtype": "bf16"}])
+def test_attention_and_dtype_do_not_blur_the_count(
+    llama: Path, data: Path, tmp_path: Path, choice: dict[str, str]
+) -> None:
+    spec = tiny_spec(llama, data, model=choice, train={"max_steps": 8, "importance_batches": 2})
+    job = job_folder(tmp_path / "job", spec)
+    assert train(job) == "done"
+    (done,) = of(job, "segment_done")
+    assert abs(done["rho_realised"] - done["rho_planned"]) <= 0.01
+
+
 def test_gradient_checkpointing_is_reported_apart(llama: Path, data: Path, tmp_path: Path) -> None:
     spec = tiny_spec(llama, data, train={"epochs": 1, "gradient_checkpointing": True})
     job = job_folder(tmp_path / "job", spec)

@@ -41,7 +41,7 @@ def test_max_steps_and_epoch_segments() -> None:
 
 
 def test_the_account_of_two_stretches() -> None:
-    segment = Segment(0, 0, 4, importance_flops=100.0, share=0.25)
+    segment = Segment(0, 0, 4, 400.0, importance_flops=100.0, share=0.25)
     segment.select(("a", "b"), 0.9)
     segment.select(("a",), 0.8)  # before any step: it replaces the first
     segment.ran(100.0, 1.0, counted=80.0, recomputed=5.0)

@@ -1,0 +1,114 @@
+"""A plan told to people before anything is spent: when, at which ρ, for how many grams, what binds, what more would buy."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from carbonsched.model.base import Doc
+from carbonsched.plan.guard import together
+from carbonsched.plan.planner import solve
+from carbonsched.plan.problem import Plan, Problem
+from carbonsched.plan.track import Track
+
+_HOUR_S = 3600.0
+_MORE = 0.01
+"""Share of the budget by which it is raised to see what more of it would buy."""
+
+
+class ExpectedSegment(Doc):
+    k: int
+    start_s: float
+    """From now."""
+    end_s: float
+    rho: float
+    g: float
+    low_g: float
+    high_g: float
+    """Band of the grid's quantiles and of the energy model's sigma, each segment for itself."""
+
+
+class Explanation(Doc):
+    """What `submit --explain` answers."""
+
+    action: str
+    reason: str
+    start_s: float | None
+    """Seconds from now to the first segment; None where nothing is trained."""
+    end_s: float | None
+    rho: float | None
+    """Mean over the remaining steps."""
+    gain: float | None
+    """Share of what full fine-tuning of the remaining steps would gain, by the frontier."""
+    g: float
+    low_g: float
+    high_g: float
+    """Of the whole: errors of different hours partly cancel."""
+    floor_g: float
+    budget_g: float
+    binds: tuple[str, ...]
+    gain_per_more_g: float | None
+    """Gain that one more gram would buy at the margin; 0 where the budget does not bind."""
+    gain_per_more_hour: float | None
+    """Gain that one more hour before the deadline would buy; None without a deadline."""
+    segments: tuple[ExpectedSegment, ...]
+
+
+def explain(problem: Problem, plan: Plan | None = None) -> Explanation:
+    """`plan`: the answer to this very problem where it is at hand, else it is solved here."""
+    plan = plan or solve(problem)
+    nothing = plan.action == "stop" or not plan.placed
+    expected, band = ((), (0.0, 0.0)) if nothing else _bands(problem, plan)
+    gain = sum(p.gain for p in plan.placed)
+    steps = {s.k: s.steps for s in problem.segments}
+    done = sum(steps[p.k] for p in plan.placed)
+    more_g = more_hour = None
+    if not nothing:
+        raised = _MORE * max(problem.budget_g, 1e-9)
+        more = solve(replace(problem, budget_g=problem.budget_g + raised, price_hint=plan.price or None))
+        more_g = max(_gain(more) - gain, 0.0) / raised
+        if problem.deadline_s is not None:
+            longer = solve(replace(problem, deadline_s=problem.deadline_s + _HOUR_S))
+            more_hour = max(_gain(longer) - gain, 0.0)
+    return Explanation(
+        action=plan.action,
+        reason=plan.reason,
+        start_s=None if nothing else plan.placed[0].start_s,
+        end_s=None if nothing else plan.placed[-1].end_s + problem.energy.tail_s,
+        rho=None if nothing else sum(p.rho * steps[p.k] for p in plan.placed) / done,
+        gain=None if nothing else gain,
+        g=plan.spend_g,
+        low_g=band[0],
+        high_g=band[1],
+        floor_g=plan.floor_g,
+        budget_g=problem.budget_g,
+        binds=plan.binds,
+        gain_per_more_g=more_g,
+        gain_per_more_hour=more_hour,
+        segments=expected,
+    )
+
+
+def _gain(plan: Plan) -> float:
+    return sum(p.gain for p in plan.placed)
+
+
+def _bands(problem: Problem, plan: Plan) -> tuple[tuple[ExpectedSegment, ...], tuple[float, float]]:
+    """Each segment with its band, and the band of the sum."""
+    horizon = Track(problem).horizon
+    start = np.array([p.start_s for p in plan.placed])
+    end = np.array([p.end_s for p in plan.placed])
+    grams = np.array([p.grams for p in plan.placed])
+    mean = np.maximum(horizon.between(start, end), 1e-9)
+    sigma = problem.energy.sigma
+    down = np.hypot(grams * (1 - horizon.between(start, end, "low") / mean), grams * sigma)
+    up = np.hypot(grams * (horizon.between(start, end, "high") / mean - 1), grams * sigma)
+    rows = zip(plan.placed, (grams - down).tolist(), (grams + up).tolist(), strict=True)
+    segments = tuple(
+        ExpectedSegment(
+            k=p.k, start_s=p.start_s, end_s=p.end_s, rho=p.rho, g=p.grams, low_g=max(a, 0.0), high_g=b
+        )
+        for p, a, b in rows
+    )
+    middle, total = 0.5 * (start + end), float(grams.sum())
+    whole = total - together(down, middle, problem.day_s), total + together(up, middle, problem.day_s)
+    return segments, (max(whole[0], 0.0), whole[1])

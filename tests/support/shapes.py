@@ -1,0 +1,122 @@
+"""Models of many architectures on the meta device, from configs alone: tiny ones, and known ones at their true size."""
+
+from collections.abc import Callable
+from typing import Any
+
+_VOCAB = 301  # odd, so that the head's FLOPs share few divisors with the blocks'
+
+
+def on_meta(config: Any, attn: str = "eager") -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    factory = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        return factory.from_config(config, attn_implementation=attn, dtype=torch.float32)
+
+
+def smollm2_135m() -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        vocab_size=49152,
+        tie_word_embeddings=True,
+    )
+
+
+def opt_2_7b() -> Any:
+    from transformers import OPTConfig
+
+    return OPTConfig(
+        hidden_size=2560,
+        ffn_dim=10240,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        word_embed_proj_dim=2560,
+    )
+
+
+def t5_small() -> Any:
+    from transformers import T5Config
+
+    return T5Config(tie_word_embeddings=True)
+
+
+def _decoder(name: str, **more: Any) -> Callable[[], Any]:
+    def make() -> Any:
+        import transformers
+
+        shape = {
+            "hidden_size": 64,
+            "intermediate_size": 160,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+        }
+        kind = getattr(transformers, f"{name}Config")
+        return kind(**{**shape, "vocab_size": _VOCAB, "pad_token_id": 0, **more})
+
+    return make
+
+
+def _other(name: str, **shape: Any) -> Callable[[], Any]:
+    def make() -> Any:
+        import transformers
+
+        return getattr(transformers, f"{name}Config")(vocab_size=_VOCAB, **shape)
+
+    return make
+
+
+_T5 = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 3, "num_heads": 4}
+_BART = {
+    "d_model": 64,
+    "encoder_layers": 3,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 128,
+    "decoder_ffn_dim": 128,
+}
+_MOE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+
+ARCHITECTURES: dict[str, Callable[[], Any]] = {
+    "llama": _decoder("Llama", num_key_value_heads=2, tie_word_embeddings=True),
+    "mistral": _decoder("Mistral", num_key_value_heads=2),
+    "qwen2": _decoder("Qwen2", num_key_value_heads=2),
+    "qwen3": _decoder("Qwen3", num_key_value_heads=2, head_dim=16),
+    "gemma": _decoder("Gemma", num_key_value_heads=2, head_dim=16),
+    "gemma2": _decoder("Gemma2", num_key_value_heads=2, head_dim=16),
+    "phi": _decoder("Phi"),
+    "phi3": _decoder("Phi3"),
+    "stablelm": _decoder("StableLm", num_key_value_heads=4),
+    "olmo2": _decoder("Olmo2", num_key_value_heads=4),
+    "granite": _decoder("Granite", num_key_value_heads=4),
+    "cohere": _decoder("Cohere", num_key_value_heads=4),
+    "gpt-neox": _decoder("GPTNeoX"),
+    "mixtral": _decoder("Mixtral", num_key_value_heads=2, num_local_experts=4),
+    "qwen2-moe": _decoder("Qwen2Moe", num_key_value_heads=2, shared_expert_intermediate_size=48, **_MOE),
+    "opt": _other(
+        "OPT", hidden_size=64, ffn_dim=256, num_hidden_layers=3, num_attention_heads=4, word_embed_proj_dim=64
+    ),
+    "opt-350m": _other(
+        "OPT",
+        hidden_size=64,
+        ffn_dim=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        word_embed_proj_dim=32,
+        do_layer_norm_before=False,
+    ),
+    "bloom": _other("Bloom", hidden_size=64, n_layer=3, n_head=4),
+    "gpt2": _other("GPT2", n_embd=64, n_layer=3, n_head=4),
+    "falcon": _other("Falcon", hidden_size=64, num_hidden_layers=3, num_attention_heads=4),
+    "mpt": _other("Mpt", d_model=64, n_heads=4, n_layers=3),
+    "t5": _other("T5", **_T5, tie_word_embeddings=True),
+    "t5-v1.1": _other("T5", **_T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+    "bart": _other("Bart", **_BART),
+}
