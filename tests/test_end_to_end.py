@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def conserved(box: DaemonProcess) -> list[dict[str, Any]]:
     connection.row_factory = sqlite3.Row
     rows = [dict(row) for row in connection.execute("select * from intervals order by id")]
     connection.close()
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in pairwise(rows):
         assert after["counter_start_mj"] == before["counter_end_mj"], "lost or counted twice"
         assert after["start_us"] == before["end_us"]
     total = rows[-1]["counter_end_mj"] - rows[0]["counter_start_mj"]

@@ -22,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The training half of carbonsched: FLOPs profiles, tensor selection, and the runs themselves.",
 )
+bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure the trainer's own parts.")
+app.add_typer(bench, name="bench")
 
 Json = Annotated[
     bool, typer.Option("--json", help="JSON on stdout; these commands print nothing else anyway.")
@@ -118,6 +120,23 @@ def run(
     from trainer import commands_run
 
     raise typer.Exit(commands_run.run(job_dir))
+
+
+@bench.command(
+    "select", epilog="Example: python -m trainer bench select --profile P.json --rho 0.5 --rho 0.7"
+)
+def bench_select(
+    profile: ProfileFile,
+    importance: Annotated[
+        Path | None, typer.Option(help="Importance of each tensor (default: drawn).", metavar="I.json")
+    ] = None,
+    rho: Annotated[list[float] | None, typer.Option(help="A ratio; may be repeated.")] = None,
+    json: Json = False,
+) -> None:
+    """Time the selection beside the published dynamic program, and compare what they reach."""
+    from trainer import commands_profile
+
+    _print(commands_profile.bench_select(profile, importance, rho or [0.5, 0.6, 0.7]))
 
 
 def _print(document: Doc) -> None:

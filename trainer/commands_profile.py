@@ -1,4 +1,4 @@
-"""`python -m trainer profile | cost | select`: JSON documents in, one JSON document out (DESIGN 5)."""
+"""`python -m trainer profile | cost | select | bench`: JSON documents in, one JSON document out (DESIGN 5)."""
 
 import json
 import logging
@@ -11,6 +11,7 @@ from carbonsched.errors import InputError
 from carbonsched.model.profile import Costs, FrontierDoc, Profile, Selection
 
 if TYPE_CHECKING:
+    from trainer.bench import BenchSelect
     from trainer.select import Frontier
 
 
@@ -46,6 +47,14 @@ def frontier(profile_file: Path, importance_file: Path, points: int | None) -> F
     return FrontierDoc(frontier=_frontier(profile_file, importance_file).points(points))
 
 
+def bench_select(profile_file: Path, importance_file: Path | None, rhos: list[float]) -> "BenchSelect":
+    """Our selection beside the published dynamic program. Raises InputError."""
+    from trainer import bench
+
+    importance = _importance(importance_file) if importance_file else None
+    return bench.bench_select(read_profile(profile_file), importance, rhos)
+
+
 def read_profile(file: Path) -> Profile:
     return Profile.parse(_json(file, "profile"), str(file))
 
@@ -54,8 +63,12 @@ def _frontier(profile_file: Path, importance_file: Path) -> "Frontier":
     from trainer.select import Selector
 
     selector = Selector(read_profile(profile_file))
-    values = _read(importance_file, "importance", dict[str, Any], "an object {name: value}")
-    return selector.frontier(values)
+    return selector.frontier(_importance(importance_file))
+
+
+def _importance(file: Path) -> dict[str, Any]:
+    values: dict[str, Any] = _read(file, "importance", dict[str, Any], "an object {name: value}")
+    return values
 
 
 def _read(file: Path, field: str, kind: Any, form: str) -> Any:

@@ -32,7 +32,8 @@ class JobDir:
 
     path: Path
     _events_fd: int | None = None
-    _control_stamp: tuple[int, int, int] | None = None
+    _control: bytes = b""
+    _written: float = 0.0
     _warned: set[str] = field(default_factory=set)
 
     @property
@@ -80,28 +81,31 @@ class JobDir:
         return found
 
     def directive(self) -> Directive | None:
-        """control.json if it changed since it was last looked at; a stat a call, a read only on change."""
+        """control.json if it is another than at the last look.
+
+        It is read at every look, tens of microseconds: an inode and a size come back, and two writes can share a time.
+        """
         file = self.path / "control.json"
         try:
-            stat = file.stat()
+            with file.open("rb") as control:
+                written = os.fstat(control.fileno()).st_mtime
+                text = control.read()
         except FileNotFoundError:
             return None
-        stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-        if stamp == self._control_stamp:
+        if text == self._control:
             return None
         try:
-            text = file.read_text(encoding="utf-8")
             directive = Directive.parse(json.loads(text), where="control.json")
-        except (OSError, ValueError, InputError) as e:
-            # a writer other than the daemon may not replace the file in one go: what is wrong now may be whole at the next look
+        except (ValueError, InputError) as e:
+            # a writer other than the daemon may not replace the file in one go: it may be whole at the next look
             self._warn_once(str(e))
             return None
-        self._control_stamp = stamp
+        self._control, self._written = text, written
         return directive
 
     def control_written(self) -> float:
-        """Wall time, seconds since the epoch, of the control.json that was last read."""
-        return self._control_stamp[0] / 1e9 if self._control_stamp else 0.0
+        """Wall time, seconds since the epoch, at which the control.json last read was written."""
+        return self._written
 
     def close(self) -> None:
         if self._events_fd is not None:

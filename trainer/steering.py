@@ -142,7 +142,7 @@ class Steering:
         return self._lease is not None and self.lapsed() is None
 
     def _covers(self, directive: Directive) -> bool:
-        used = self._steps if self._lease is not None and directive.seq == self._lease.seq else 0
+        used = self._steps if _same(directive, self._lease) else 0
         return now() < directive.lease.valid_until and used < directive.lease.max_steps
 
     def _current(self, k: int) -> Directive | None:
@@ -155,7 +155,7 @@ class Steering:
         if self.job is None:
             return None
         fresh = self.job.directive()
-        if fresh is None or (self._latest is not None and fresh.seq == self._latest.seq):
+        if fresh is None or _same(fresh, self._latest):
             return None
         if fresh.action != "train" and self.job.control_written() < self._started_at:
             return None
@@ -163,5 +163,10 @@ class Steering:
         return fresh
 
     def _follow(self, directive: Directive) -> None:
-        if self._lease is None or self._lease.seq != directive.seq:
+        if not _same(directive, self._lease):
             self._lease, self._steps = directive, 0
+
+
+def _same(one: Directive, other: Directive | None) -> bool:
+    # a daemon that lost its memory may count from 1 again, but not for the same segment
+    return other is not None and (one.seq, one.k) == (other.seq, other.k)

@@ -134,7 +134,9 @@ class Played:
 
     def started(self, first_step: int = 0) -> None:
         n = -(-self.steps // self.segment)
-        self.say("started", pid=1, segments=n, steps=self.steps, first_step=first_step, params=1000, device="cpu")
+        self.say(
+            "started", pid=1, segments=n, steps=self.steps, first_step=first_step, params=1000, device="cpu"
+        )
 
     def ready(self, k: int) -> None:
         self.say(

@@ -71,7 +71,7 @@ def test_profile_then_cost_then_select(tmp_path: Path, capsys: pytest.CaptureFix
     assert Costs.parse(cost).flops[0] == p["full_flops"]
     assert p["forward_flops"] < cost["flops"][1] < p["full_flops"]
 
-    worth = put(tmp_path, "I.json", {n: 1.0 for n in names})
+    worth = put(tmp_path, "I.json", dict.fromkeys(names, 1.0))
     selection = Selection.parse(
         called(capsys, "select", "--profile", file, "--importance", worth, "--rho", 0.7, "--json")
     )

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from support.shapes import ARCHITECTURES, on_meta, opt_2_7b, smollm2_135m, t5_small
 
 from carbonsched.errors import InputError
 from carbonsched.model.profile import Profile
-from support.shapes import ARCHITECTURES, on_meta, opt_2_7b, smollm2_135m, t5_small
 from trainer.flops import counter, profile
 from trainer.meta import meta_model, meta_twin, traceable
 from trainer.patterns import CostModel

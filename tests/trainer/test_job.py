@@ -1,6 +1,7 @@
 """The job directory: whole lines out, changed directives in."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,17 @@ def test_a_directive_is_read_when_it_changes(tmp_path: Path) -> None:
     second = job.directive()
     assert second is not None
     assert second.seq == 2
+
+
+def test_two_directives_in_one_instant_are_two(tmp_path: Path) -> None:
+    """Same size, same time, maybe the same inode: told apart by what they say."""
+    job = JobDir(tmp_path)
+    for seq in range(1, 9):
+        write_control(tmp_path, {"seq": seq, **directive(0, 0.5)})
+        os.utime(tmp_path / "control.json", (1, 1))
+        found = job.directive()
+        assert found is not None
+        assert found.seq == seq
 
 
 def test_a_broken_control_file_is_passed_over_and_said_once(tmp_path: Path) -> None:

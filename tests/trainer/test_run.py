@@ -37,6 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(job: Path, answer: Any = None, **options: Any) -> str:
+    (job / "control.json").unlink(missing_ok=True)  # as the daemon does before each start
     with FakeDaemon(job, answer or always(0.8)):
         return run_job(JobDir(job), options.pop("stopping", lambda: False), **options)
 
@@ -187,7 +188,6 @@ def test_stopped_in_mid_segment_and_resumed_is_exact(llama: Path, data: Path, tm
     end = of(job, "finished")[-1]
     assert (end["reason"], end["step"]) == ("stopped", 11)
     assert of(job, "checkpoint")[-1]["step"] == 11
-    (job / "control.json").unlink()
 
     assert train(job) == "done"
     assert of(job, "started")[-1]["first_step"] == 11
@@ -215,7 +215,6 @@ def test_resume_at_a_segments_end_is_exact(llama: Path, data: Path, tmp_path: Pa
 
     assert train(job, stop_second) == "stopped"
     assert of(job, "finished")[-1]["step"] == 8
-    (job / "control.json").unlink()
 
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("segment 1 was measured already")
@@ -223,7 +222,6 @@ def test_resume_at_a_segments_end_is_exact(llama: Path, data: Path, tmp_path: Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainer.callback.measure", never)
         assert train(job, stop_second) == "stopped"
-    (job / "control.json").unlink()
     assert train(job) == "done"
     assert same(weights(straight), weights(job))
     assert [d["flops"] for d in of(job, "segment_done")] == [d["flops"] for d in of(straight, "segment_done")]
@@ -282,7 +280,6 @@ def test_unsealed_checkpoints_are_never_resumed(llama: Path, data: Path, tmp_pat
     job = job_folder(tmp_path / "job", spec)
     train(job)
     (job / "checkpoints" / "checkpoint-24" / "segment.json").unlink()
-    (job / "control.json").unlink()
     assert train(job) == "done"
     assert of(job, "started")[-1]["first_step"] == 16
 

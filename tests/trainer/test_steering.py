@@ -123,6 +123,15 @@ def test_what_was_said_to_the_process_before_is_not_obeyed(job: JobDir) -> None:
     assert steering(job).ask(0, 0) == Answer(0.7, None)
 
 
+def test_a_count_that_begins_anew_is_still_heard(job: JobDir) -> None:
+    """control.json of an earlier life for segment 0, then a daemon that counts from 1 again for segment 1."""
+    write_control(job.path, {"seq": 1, **directive(0, 0.6)})
+    s = steering(job, patience_s=30.0)
+    timer = later(0.2, job, {"seq": 1, **directive(1, 0.5)})
+    assert s.ask(1, 8) == Answer(0.5, 1)
+    timer.join()
+
+
 def test_a_look_reports_each_directive_once(job: JobDir) -> None:
     s = steering(job)
     write_control(job.path, {"seq": 1, **directive(0, 0.6)})
