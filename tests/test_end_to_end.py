@@ -78,6 +78,9 @@ def test_a_job_runs_under_its_budget_and_is_reported(
     assert "<svg" in page
     assert "synthetic" in page
     assert box.json("audit", "verify")["ok"]
+    url = f"sqlite:///{box.root}/state/ledger.db"
+    assert box.json("audit", "verify", "--ledger", url, "--export", str(tmp_path / "export"))["ok"]
+    assert (tmp_path / "export" / "intervals.tsv").stat().st_size > 1000
     rows = conserved(box)
     assert {row["job_id"] for row in rows} == {None, job_id}
     assert (box.root / "state" / "jobs" / job_id / "output" / "model.safetensors").exists()

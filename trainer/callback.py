@@ -12,6 +12,7 @@ Gradient clipping sees the selected tensors only. One process: DDP would need wr
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict
@@ -134,7 +135,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             drawn = self._shape_of(self._draw(loader, 0)[0])
             self.shape = (drawn.seq, drawn.target_seq)
         self._nominal = Shape(self._batch, *self.shape)
-        if not hasattr(model, "peft_config"):
+        if hasattr(model, "disable_input_require_grads") and not hasattr(model, "peft_config"):
             # with checkpointing transformers makes the embeddings' output require a gradient, which only the reentrant
             # kind needs: the activation gradient would go down to the bottom whatever is frozen (ρ .93 for .80)
             model.disable_input_require_grads()
@@ -301,13 +302,14 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         size = checkpoint.seal(folder, saved)
         if self.job is None:
             return
-        checkpoint.prune(folder.parent, self.keep_checkpoints)
+        if folder.parent.resolve() == self.job.checkpoints.resolve():  # never in a folder of the user's own
+            checkpoint.prune(folder.parent, self.keep_checkpoints)
         self._send(
             Checkpoint(
                 at=now(),
                 k=segment.k,
                 step=state.global_step,
-                path=str(folder.relative_to(self.job.path)),
+                path=os.path.relpath(folder, self.job.path),
                 seconds=time.monotonic() - self._save_began,
                 bytes=size,
             )

@@ -58,6 +58,7 @@ def prune(checkpoints: Path, keep: int) -> None:
 
 def keep_importance(checkpoints: Path, step: int, found: dict[str, Any]) -> None:
     """Keep what was measured before optimizer step `step`: a job told to wait for hours ends and is launched again."""
+    checkpoints.mkdir(exist_ok=True)
     write_json(checkpoints / IMPORTANCE, {"step": step, "found": found})
 
 

@@ -96,19 +96,25 @@ def resolve(spec: JobSpec, base: Path) -> JobSpec:
 
 
 def _failed(job: JobDir, error: Exception) -> int:
-    code = error.exit_code if isinstance(error, CarbonschedError) else 1
-    try:
-        from trainer.run import describe_failure
-
-        line = describe_failure(error)
-    except ImportError as e:
-        line = f"{e}: install carbonsched[train] for this interpreter"
+    if isinstance(error, CarbonschedError):
+        code, line = error.exit_code, str(error)
+    else:
+        code, line = 1, _describe(error)
     if code != InputError.exit_code:
         log.error("".join(traceback.format_exception(error)).rstrip())
     log.error(line)
     if job.path.is_dir():
         job.send(Failed(at=now(), error=line))
     return code
+
+
+def _describe(error: Exception) -> str:
+    """One line; a known trouble names its mend."""
+    if isinstance(error, ImportError):
+        return f"{error}: install carbonsched[train] for this interpreter"
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the GPU's memory is full: lower train.batch_size, or set train.gradient_checkpointing = true"
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
 
 
 @dataclass(slots=True)

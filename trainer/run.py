@@ -235,14 +235,6 @@ def schedule_of(train: TrainPart, rows: int) -> Schedule:
     )
 
 
-def describe_failure(error: BaseException) -> str:
-    """One line for `failed`; a known trouble names its mend."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return "the GPU's memory is full: lower train.batch_size, or set train.gradient_checkpointing = true"
-    text = " ".join(str(error).split()) or "no message"
-    return text if hasattr(error, "exit_code") else f"{type(error).__name__}: {text}"
-
-
 def _one_board(train: TrainPart) -> None:
     # transformers would wrap the model in DataParallel over every board it sees; a job has one
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")

@@ -1,10 +1,12 @@
 """`carbonsched audit verify`: recompute every gram and every hash of the ledger."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from carbonsched.cli.options import Debug, Json, Socket, connect
+from carbonsched.errors import InputError
 
 if TYPE_CHECKING:
     from carbonsched.model.view import AuditResult
@@ -20,6 +22,14 @@ def verify(
             help="Read this ledger yourself instead of asking the daemon, e.g. sqlite:////var/lib/carbonsched/ledger.db.",
         ),
     ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export",
+            metavar="DIR",
+            help="Also write every row as text that verifies without carbonsched (docs/ledger.md); wants --ledger.",
+        ),
+    ] = None,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
@@ -30,7 +40,9 @@ def verify(
     """
     from carbonsched.cli.output import emit
 
-    result = connect(ctx).audit() if ledger is None else _offline(ledger)
+    if export is not None and ledger is None:
+        raise InputError("--export", "needs the ledger itself", "name it too: --ledger sqlite:////…/ledger.db")
+    result = connect(ctx).audit() if ledger is None else _offline(ledger, export)
     if json:
         emit(result)
     elif result.ok:
@@ -40,8 +52,10 @@ def verify(
     raise typer.Exit(0 if result.ok else 1)
 
 
-def _offline(url: str) -> "AuditResult":
+def _offline(url: str, export: Path | None) -> "AuditResult":
     from carbonsched.ledger.ledger import Ledger
 
     with Ledger.open(url, read_only=True) as ledger:
+        if export is not None:
+            ledger.export(export)
         return ledger.verify()

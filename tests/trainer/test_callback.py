@@ -157,6 +157,20 @@ def test_unknown_methods_are_refused_at_once() -> None:
         GreenTrainerCallback(method="dropbp")
 
 
+def test_ones_own_trainer_under_a_daemon(llama: Path, tmp_path: Path) -> None:
+    """job_dir alone makes it speak the protocol; checkpoints elsewhere are reported, and none is pruned."""
+    job = tmp_path / "job"
+    job.mkdir()
+    stranger = tmp_path / "out" / "checkpoint-1"
+    stranger.mkdir(parents=True)
+    trainer = own_trainer(llama, tmp_path / "out", [GreenTrainerCallback(job_dir=job)], num_train_epochs=1)
+    with FakeDaemon(job, lambda e: directive(0, 0.9) if e["event"] == "segment_ready" else None):
+        trainer.train()
+    assert [d["rho_directed"] for d in of(job, "segment_done")] == [0.9]
+    assert of(job, "checkpoint")[0]["path"] == "../out/checkpoint-4"
+    assert stranger.is_dir()
+
+
 # ---- control.json between steps
 
 

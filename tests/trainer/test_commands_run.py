@@ -124,3 +124,18 @@ def test_paths_are_read_from_the_specs_own_folder(
 def test_no_such_spec(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no file"):
         check(tmp_path / "JOB.toml")
+
+
+def test_a_crash_is_one_line_in_events_and_a_traceback_in_the_log(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from support.steer import of
+
+    def crash(*args: Any) -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("trainer.run.load_model", crash)
+    job = job_folder(tmp_path / "job", tiny_spec(home / "model", home / "data"))
+    assert run(job) == 1
+    assert of(job, "failed")[0]["error"] == "RuntimeError: two lines"
+    assert "Traceback" in capsys.readouterr().err
