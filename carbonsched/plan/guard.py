@@ -118,7 +118,7 @@ def watts_of(energy: EnergyModel, rho: float) -> float:
 def cap_rho(track: Track, budget_g: float, release_s: Floats | None = None) -> Cap:
     """Largest ρ for the next segment that leaves the floor of the rest at the high quantile of the forecast.
 
-    track: what remains, `release_s` (n,): earliest starts of the plan with the fewest grams, where pauses are allowed;
+    track: what remains; `release_s` (n,): starts in the plan with the fewest grams, where pauses are allowed;
     the rest may then be done in those hours or at once, whichever is less. budget_g: left, the reserve taken off.
     """
     sigma = track.problem.energy.sigma

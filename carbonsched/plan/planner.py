@@ -71,7 +71,7 @@ def solve(problem: Problem) -> Plan:
     release = layout.release_s if problem.may_pause else None
     if layout.rolled.start_s[0] > 1e-6:
         return _wait(track, layout, price, floor_g, budget, found.bound)
-    cap = guard.cap_rho(track, budget, lean.release_s if problem.may_pause else None)
+    cap = guard.cap_rho(track, budget, lean.rolled.start_s if problem.may_pause else None)
     rho = layout.rho.copy()
     capped = float(rho[0]) > cap.rho + _TIE
     if capped:

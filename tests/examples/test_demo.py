@@ -38,15 +38,17 @@ def of(work: Path, text: str) -> list[int]:
     return found
 
 
-def test_a_slow_machine_gets_fewer_steps_in_whole_segments(demo: ModuleType, tmp_path: Path) -> None:
-    box = demo.Demo(tmp_path, None, 120)
-    fast = demo.Measured(watts=300, step_s=0.05, load_s=5, evaluate_s=1, checkpoint_s=1)
-    assert box.affordable(fast) == 120
-    slow = demo.Measured(watts=30, step_s=4.0, load_s=10, evaluate_s=15, checkpoint_s=5)
-    assert box.affordable(slow) % box.segment == 0
-    assert slow.seconds(box.affordable(slow), box.affordable(slow) // box.segment, 0.68) <= demo.RUN_S
-    hopeless = demo.Measured(watts=30, step_s=60.0, load_s=10, evaluate_s=15, checkpoint_s=5)
-    assert box.affordable(hopeless) == demo.MIN_STEPS
+def test_a_slow_machine_gets_shorter_segments_never_fewer(demo: ModuleType, tmp_path: Path) -> None:
+    def steps(step_s: float) -> tuple[int, int]:
+        box = demo.Demo(tmp_path, None, 120)
+        measured = demo.Measured(watts=30, step_s=step_s, load_s=10, evaluate_s=15, checkpoint_s=5)
+        return box.affordable(measured), box.segment
+
+    assert steps(0.05) == (120, 20)
+    total, segment = steps(2.0)
+    assert total == 6 * segment
+    assert demo.SHORTEST <= segment < 20
+    assert steps(60.0) == (6 * demo.SHORTEST, demo.SHORTEST)
 
 
 def test_the_templates_take_the_measured_values(demo: ModuleType, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -96,10 +98,25 @@ def test_real_polls_end_inside_the_budget_as_decided(traces: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_pauses_and_cost_tables(traces: Path, tmp_path: Path):
-    report = run(traces, tmp_path, "--table", "pauses", "--table", "cost", "--starts", "5")
+    # a process of its own: the peak of this one is what other tests left
+    out = tmp_path / "report.json"
+    argv = [
+        "--traces",
+        str(traces),
+        "--out",
+        str(out),
+        "--table",
+        "pauses",
+        "--table",
+        "cost",
+        "--starts",
+        "5",
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "carbonsched.plan.evaluate", *argv], check=True, capture_output=True
+    )
+    report = json.loads(out.read_text())
     for row in report["pauses"]:
         assert row["saved_against_full"] > row["saved_against_constant"] > 0
         assert row["late"] == 0
-    replans = [row for row in report["cost"] if "replan_segments" in row]
-    assert all(row["warm_ms"] < 1000 for row in replans)
-    assert report["cost"][-1]["peak_memory_mb"] < 400
+    assert report["cost"][-1]["peak_memory_mb"] < 200

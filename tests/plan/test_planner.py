@@ -239,6 +239,15 @@ def test_a_short_pause_is_not_worth_its_switch():
     assert solve(replace(problem, switch_j=5e5, waiting=True)).action == "wait"
 
 
+def test_the_guard_knows_that_the_rest_may_wait():
+    # the two cleanest hours follow each other; with the first segment run now the second may still have one of them
+    plan = solve(
+        hourly([51.0, 600.0, 600.0, 50.0, 50.0, 300.0], 127.0, n=2, may_pause=True, deadline_s=6 * HOUR)
+    )
+    assert (plan.action, plan.rho) == ("train", pytest.approx(1.0))
+    assert "guard" not in plan.binds
+
+
 def test_reserve_is_never_planned_for():
     values = [300.0] * 4
     plan = solve(replace(hourly(values, midway(values)), reserve_g=50.0))
