@@ -41,7 +41,9 @@ def verify(
     from carbonsched.cli.output import emit
 
     if export is not None and ledger is None:
-        raise InputError("--export", "needs the ledger itself", "name it too: --ledger sqlite:////…/ledger.db")
+        raise InputError(
+            "--export", "needs the ledger itself", "name it too: --ledger sqlite:////…/ledger.db"
+        )
     result = connect(ctx).audit() if ledger is None else _offline(ledger, export)
     if json:
         emit(result)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 RESIDENT_WAIT_S = 600.0
 """Waits up to here keep the process; longer ones checkpoint and exit (DESIGN 2)."""
+_HISTORY_DAYS = 29  # four weeks teach the blend of persistence and hour-of-week mean
+_PRIOR_C0 = 0.0  # measured on a CPU: seconds(ρ) / seconds(1) is ρ − 0.05 … ρ; the first segments tell
 _BUSY_S = 2.0  # below this the power of a segment's steps was hardly seen
 _BYTES_PER_PARAM = 12  # weights and two AdamW moments in fp32
 _DISK_BYTES_PER_S = 3e8  # of a checkpoint, before one was measured
@@ -39,26 +41,29 @@ class Steering:
         from carbonsched.plan import forecast
 
         now = self.clock.now()
-        reading = self.chain.reading_at(now)
-        compression = reading.source.time_compression if reading else 1.0
-        day_s = 86_400.0 / compression
+        day_s = self.day_s()
         return forecast.slots(
             now,
-            self.config.plan.horizon / compression,
-            reading,
+            self.config.plan.horizon * day_s / 86_400.0,
+            self.chain.reading_at(now),
             self.chain.forecast(),
-            self.chain.history(now - timedelta(seconds=8 * day_s)),
+            self.chain.history(now - timedelta(seconds=_HISTORY_DAYS * day_s)),
             day_s=day_s,
             quantile=self.config.plan.quantile,
             worst=self.config.zone.worst_g_per_kwh,
         )
+
+    def day_s(self) -> float:
+        """Wall seconds of a grid day: fewer in a replay."""
+        reading = self.chain.reading_at(self.clock.now())
+        return 86_400.0 / (reading.source.time_compression if reading else 1.0)
 
     def fit(self, run: JobRun, ready: SegmentReady, watts: float, watts_limit: float | None) -> "EnergyFit":
         """The job's energy model: a prior from its own speed and the boards' power, taught by the segments it has done."""
         from carbonsched.plan.energy import EnergyFit
 
         run.fit = EnergyFit.prior(
-            seconds_full=ready.seconds_per_step or 1.0, watts=watts, rated_watts=watts_limit
+            seconds_full=ready.seconds_per_step or 1.0, watts=watts, c0=_PRIOR_C0, rated_watts=watts_limit
         )
         for done in run.done:
             observe(run, done)
@@ -87,6 +92,7 @@ class Steering:
             waiting=run.waiting is not None,
             reserve_g=self._reserve_g(run, energy),
             price_hint=run.plan.price if run.plan and run.plan.price else None,
+            day_s=self.day_s(),
             done=1 - ready.steps_left / run.started.steps if run.started else 0.0,
         )
 
