@@ -348,7 +348,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         segment.importance_flops = sum(found.flops)
         segment.importance_seconds = found.seconds
         segment.share = segment.importance_flops / segment.expected_full
-        self._seconds_full = found.seconds / len(found.flops) * self._accumulation
+        self._seconds_full = found.seconds / len(found.flops) / PASS_STEPS * self._accumulation
         log.info(
             "segment %d: importance of %d tensors %s (%d batches, %.1f s, moments of age %d)",
             segment.k + 1,
