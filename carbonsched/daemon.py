@@ -102,11 +102,12 @@ def run(config_path: Path, socket: str | None = None) -> int:
     def on_signal(number: int, _frame: FrameType | None) -> None:
         (reload if number == signal.SIGHUP else stop).set()
 
+    # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)
     server = serve(create_app(SupervisorService(supervisor)), socket_path(socket, config))
     server.start()
     try:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, on_signal)
         chain.poll_due()
         supervisor.start()
         schedule = Schedule(supervisor, chain, clock, config.power.tick_s)

@@ -6,6 +6,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carbonsched import __version__
 from carbonsched.errors import DeniedError, StateError
@@ -13,9 +14,11 @@ from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, JobState, Owner, SubmittedJob
 from carbonsched.model.view import Acted, AuditResult, JobDetail, JobList, Submitted, Version
-from carbonsched.report import MEDIA, Format, build, render
 from carbonsched.supervisor.supervisor import Supervisor
 from carbonsched.supervisor.views import job_detail, job_view
+
+if TYPE_CHECKING:
+    from carbonsched.report import Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +104,11 @@ class SupervisorService:
         return self.supervisor.job_dir(job_id) / "log.txt"
 
     def render_report(
-        self, job_id: str | None, start: datetime | None, end: datetime | None, form: Format
+        self, job_id: str | None, start: datetime | None, end: datetime | None, form: "Format"
     ) -> tuple[str, str]:
+        # templates and plots are held only by a daemon that was asked for a report
+        from carbonsched.report import MEDIA, build, render
+
         boss = self.supervisor
         with boss.lock:
             boss.flush()  # a report counts what was used up to now
