@@ -7,7 +7,7 @@ import pytest
 from carbonsched.errors import InputError
 from carbonsched.feeds.trace import read_trace
 
-REAL = Path("/work/shared/data/traces")
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "traces"
 HEAD = "datetime,g_per_kwh\n"
 
 
