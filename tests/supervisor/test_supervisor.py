@@ -261,3 +261,18 @@ def test_a_full_disk_loses_no_energy(rig: Rig) -> None:
     rows = list(rig.ledger.rows())
     assert sum(r["energy_mj"] for r in rows) == rig.metered_mj()
     assert all(a["end_us"] == b["start_us"] for a, b in pairwise(rows))
+
+
+def test_a_budget_is_not_passed_while_loading(rig: Rig) -> None:
+    """No lease covers loading: the last net kills before one more tick could pass the budget."""
+    budget_g = 0.1
+    job = rig.submit(spec(budget_g=budget_g))
+    rig.run(1)
+    for _ in range(60):
+        rig.run(1)
+        if job.show().state.ended:
+            break
+    view = job.show()
+    assert view.state is JobState.STOPPED
+    assert ("kill", job.dir) in rig.launcher.asked
+    assert 0 < view.spent_g <= budget_g
