@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The training half of carbonsched: FLOPs profiles, tensor selection, and the runs themselves.",
 )
-bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure the trainer's own parts.")
+bench = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
 app.add_typer(bench, name="bench")
 
 Json = Annotated[
@@ -115,18 +115,70 @@ def run(
     job_dir: Annotated[
         Path, typer.Argument(help="The job directory that holds spec.json.", metavar="JOB_DIR")
     ],
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Ask no daemon: train at the spec's rho_start throughout.")
+    ] = False,
 ) -> None:
     """Train a job: its directives come in control.json, its events go to events.jsonl."""
     from trainer import commands_run
 
-    raise typer.Exit(commands_run.run(job_dir))
+    raise typer.Exit(commands_run.run(job_dir, alone=alone))
+
+
+@bench.callback(
+    epilog="Example: python -m trainer bench --job job.toml --method full --method lora --method greentrainer "
+    "--rho 0.5 --rho 0.6 --seed 0 --seed 1 --tune --out results"
+)
+def bench_methods(
+    context: typer.Context,
+    job: Annotated[
+        Path | None, typer.Option(help="Model, data and training settings.", metavar="JOB.toml")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A folder or hub id, in place of the job's.")] = None,
+    data: Annotated[str | None, typer.Option(help="A file, folder or hub id, in place of the job's.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="METHOD[@RHO][,key=value...] with keys of [train]; may be repeated."),
+    ] = None,
+    rho: Annotated[list[float] | None, typer.Option(help="A ratio for methods without one.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="A seed; may be repeated (default: 0).")] = None,
+    lr: Annotated[
+        list[str] | None, typer.Option(help="Learning rate, or METHOD:RATE; where tuning starts.")
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Walk each learning rate by factors of 2, by the dev loss.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Where runs and results are kept.")] = Path("bench"),
+    against: Annotated[
+        list[str] | None, typer.Option(help="A method to compare each with (default: full); may be repeated.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    json: Json = False,
+) -> None:
+    """Compare methods at FLOPs ratios over seeds: one JSON, a table and plots; a run that was cut short goes on."""
+    if context.invoked_subcommand is not None:
+        return
+    if not method:
+        raise InputError("--method", "is missing", "give at least one, e.g. --method full")
+    from trainer import commands_bench
+
+    rhos, seeds, compared = rho or [], seed or [0], against or ["full"]
+    _print(commands_bench.bench(job, model, data, method, rhos, seeds, lr or [], tune, out, compared, quiet))
 
 
 @bench.command(
-    "select", epilog="Example: python -m trainer bench select --profile P.json --rho 0.5 --rho 0.7"
+    "select", epilog="Example: python -m trainer bench select --shape opt-2.7b --rho 0.5 --rho 0.7"
 )
 def bench_select(
-    profile: ProfileFile,
+    profile: Annotated[
+        Path | None, typer.Option("--profile", help="What `profile` printed.", metavar="P.json")
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(help="Instead of a profile: opt-1.3b, opt-2.7b, opt-6.7b, llama-3-70b, smollm2-135m."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="With --shape: sequences in a batch.")] = 4,
+    seq: Annotated[int, typer.Option(min=1, help="With --shape: tokens in a sequence.")] = 512,
     importance: Annotated[
         Path | None, typer.Option(help="Importance of each tensor (default: drawn).", metavar="I.json")
     ] = None,
@@ -136,7 +188,8 @@ def bench_select(
     """Time the selection beside the published dynamic program, and compare what they reach."""
     from trainer import commands_profile
 
-    _print(commands_profile.bench_select(profile, importance, rho or [0.5, 0.6, 0.7]))
+    rhos = rho or [0.4, 0.5, 0.6, 0.7, 0.8]
+    _print(commands_profile.bench_select(profile, shape, batch, seq, importance, rhos))
 
 
 def _print(document: Doc) -> None:

@@ -11,7 +11,7 @@ from carbonsched.errors import InputError
 from carbonsched.model.profile import Costs, FrontierDoc, Profile, Selection
 
 if TYPE_CHECKING:
-    from trainer.bench import BenchSelect
+    from trainer.bench.select import BenchSelect
     from trainer.select import Frontier
 
 
@@ -47,12 +47,30 @@ def frontier(profile_file: Path, importance_file: Path, points: int | None) -> F
     return FrontierDoc(frontier=_frontier(profile_file, importance_file).points(points))
 
 
-def bench_select(profile_file: Path, importance_file: Path | None, rhos: list[float]) -> "BenchSelect":
-    """Our selection beside the published dynamic program. Raises InputError."""
-    from trainer import bench
+def bench_select(
+    profile_file: Path | None,
+    shape: str | None,
+    batch: int,
+    seq: int,
+    importance_file: Path | None,
+    rhos: list[float],
+) -> "BenchSelect":
+    """Our selection beside the published dynamic program, on a profile or a known shape. Raises InputError."""
+    from trainer.bench.select import bench_select as measure
 
+    if (profile_file is None) == (shape is None):
+        raise InputError("--profile", "is given with --shape, or neither is", "give one of the two")
     importance = _importance(importance_file) if importance_file else None
-    return bench.bench_select(read_profile(profile_file), importance, rhos)
+    if profile_file is not None:
+        return measure(read_profile(profile_file), importance, rhos)
+    from trainer import flops
+    from trainer.bench import shapes
+    from trainer.meta import meta_from_config
+    from trainer.models import quiet
+
+    quiet()
+    made = flops.profile(meta_from_config(shapes.shape(shape or "")), batch, seq, name=shape)
+    return measure(made, importance, rhos)
 
 
 def read_profile(file: Path) -> Profile:

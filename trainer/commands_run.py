@@ -24,7 +24,7 @@ _ROUND = 3
 """Decimals of a ρ in a message; a floor is rounded up so that following the advice works."""
 
 
-def run(job_dir: Path) -> int:
+def run(job_dir: Path, *, alone: bool = False) -> int:
     """Run a job directory; returns the exit code: 0 finished or stopped, 2 bad input, 1 failed. Logs to stderr."""
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
@@ -37,7 +37,7 @@ def run(job_dir: Path) -> int:
             job.spec()  # before the heavy imports: a wrong folder is known at once
             from trainer.run import run_job
 
-            run_job(job, stop.asked)
+            run_job(job, stop.asked, alone=alone)
         except Exception as e:
             return _failed(job, e)
         finally:

@@ -27,7 +27,7 @@ def meta_model(name_or_path: str | Path, attn: str = "eager", dtype: str = "fp32
     A local folder needs only its config.json; anything else is taken for a hub id. Encoder-decoders get their
     sequence-to-sequence head, all others the causal one. Raises InputError where there is no such model.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoConfig
 
     check_choice("attn", attn, ATTENTION)
     check_choice("dtype", dtype, tuple(DTYPES))
@@ -38,9 +38,7 @@ def meta_model(name_or_path: str | Path, attn: str = "eager", dtype: str = "fp32
         raise InputError("model", f"there is no folder {folder}", "give a saved model or a hub id")
     try:
         config = AutoConfig.from_pretrained(str(folder if folder.exists() else name_or_path))
-        factory = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        with torch.device("meta"):
-            model = factory.from_config(config, dtype=DTYPES[dtype], attn_implementation=attn)
+        return meta_from_config(config, attn, dtype)
     except (OSError, ValueError, KeyError, ImportError) as e:
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise InputError(
@@ -48,6 +46,15 @@ def meta_model(name_or_path: str | Path, attn: str = "eager", dtype: str = "fp32
             f"{name_or_path} cannot be read ({first})",
             "give a folder with a config.json that transformers knows, or a hub id that this box can reach",
         ) from e
+
+
+def meta_from_config(config: Any, attn: str = "eager", dtype: str = "fp32") -> Any:
+    """The model of a transformers `config`, on the meta device, in eval mode. Raises ValueError for what has no such head."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    factory = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        model = factory.from_config(config, dtype=DTYPES[dtype], attn_implementation=attn)
     return _for_tracing(model)
 
 

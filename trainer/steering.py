@@ -37,6 +37,8 @@ class Steering:
     """Without a daemon: always. With one: where it does not answer the first segment in time."""
     job: JobDir | None = None
     stopping: Callable[[], bool] = lambda: False
+    alone: bool = False
+    """Events are written for whoever reads them, but no daemon is listened to."""
     patience_s: float = PATIENCE_S
     grace_s: float = GRACE_S
     _started_at: float = 0.0
@@ -51,13 +53,13 @@ class Steering:
 
     def ask(self, k: int, step: int) -> Answer:
         """Wait for the directive of segment k, whose `segment_ready` was sent. Raises Stopped."""
-        if self.job is None:
+        if self.job is None or self.alone:
             return Answer(self.rho, None)
         return self._await(self.job, k, step, asked=time.monotonic(), why=None)
 
     def hold(self, k: int, step: int, why: str) -> Answer:
         """In mid-segment, a checkpoint written: wait until training may go on. Raises Stopped."""
-        if self.job is None:
+        if self.job is None or self.alone:
             return Answer(self.rho, None)
         return self._await(self.job, k, step, asked=time.monotonic(), why=why)
 
@@ -152,7 +154,7 @@ class Steering:
 
     def _poll(self) -> Directive | None:
         """A directive not seen before. `wait` and `stop` from before this process began were for the one before it."""
-        if self.job is None:
+        if self.job is None or self.alone:
             return None
         fresh = self.job.directive()
         if fresh is None or _same(fresh, self._latest):

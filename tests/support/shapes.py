@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from trainer.bench.shapes import shape
+
 _VOCAB = 301  # odd, so that the head's FLOPs share few divisors with the blocks'
 
 
@@ -16,29 +18,11 @@ def on_meta(config: Any, attn: str = "eager") -> Any:
 
 
 def smollm2_135m() -> Any:
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        vocab_size=49152,
-        tie_word_embeddings=True,
-    )
+    return shape("smollm2-135m")
 
 
 def opt_2_7b() -> Any:
-    from transformers import OPTConfig
-
-    return OPTConfig(
-        hidden_size=2560,
-        ffn_dim=10240,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        word_embed_proj_dim=2560,
-    )
+    return shape("opt-2.7b")
 
 
 def t5_small() -> Any:

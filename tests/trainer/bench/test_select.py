@@ -10,7 +10,7 @@ from support.shapes import on_meta, smollm2_135m
 
 from carbonsched.model.profile import Profile, TensorCost
 from trainer.__main__ import main
-from trainer.bench import BenchSelect, published
+from trainer.bench.select import BenchSelect, published
 from trainer.flops import profile
 from trainer.select import frontier
 

@@ -29,6 +29,8 @@ class At(Doc):
 
     rho: float
     ours_rho: float
+    filled: float
+    """Planned ÷ directed: how much of the budget is put to use; never above 1."""
     ours_importance: float
     ours_ms: float
     """From the finished frontier, trace-back included."""
@@ -42,6 +44,7 @@ class At(Doc):
 
 class BenchSelect(Doc):
     model: str
+    full_flops: float
     tensors: int
     states: int
     exact: bool
@@ -75,6 +78,7 @@ def bench_select(profile: Profile, importance: dict[str, float] | None, rhos: li
             At(
                 rho=rho,
                 ours_rho=ours.rho_planned,
+                filled=ours.rho_planned / rho,
                 ours_importance=ours.importance,
                 ours_ms=ours_ms,
                 published_rho=taken,
@@ -85,6 +89,7 @@ def bench_select(profile: Profile, importance: dict[str, float] | None, rhos: li
         )
     return BenchSelect(
         model=profile.model,
+        full_flops=profile.full_flops,
         tensors=len(profile.tensors),
         states=len(selector.states),
         exact=frontier.exact,

@@ -1,0 +1,118 @@
+"""What one run of a benchmark came to, and where a benchmark keeps its runs."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from carbonsched.model.base import Doc
+from carbonsched.model.protocol import Evaluated, Finished, SegmentDone, Started
+from trainer.bench.cell import Cell
+from trainer.job import JobDir, write_json
+
+
+class Held(Doc):
+    """On the test rows, after training."""
+
+    nll: float
+    """Mean over target tokens, natural log."""
+    row_nll: tuple[float, ...]
+    """Sum over the target tokens of each row."""
+    row_tokens: tuple[int, ...]
+    metrics: dict[str, float] = {}
+    """ROUGE F1 in percent, and what else was asked for."""
+
+
+class Result(Doc):
+    """Training alone: loading, evaluation and checkpoints are in none of the figures."""
+
+    variant: str
+    method: str
+    rho: float | None
+    lr: float
+    seed: int
+    steps: int
+    rho_planned: float
+    rho_realised: float
+    flops: float
+    flops_full: float
+    """Of as many steps of full fine-tuning."""
+    seconds: float
+    importance_seconds: float
+    selection_seconds: float
+    joules: float | None
+    joules_method: str
+    """`counter`, or how it was estimated, or why it is not known."""
+    peak_memory_bytes: int | None
+    dev_nll_before: float
+    dev_nll: float
+    losses: tuple[float | None, ...]
+    """Mean training loss of each segment."""
+    device: str
+    versions: dict[str, str]
+    test: Held | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """OUT/cells/ID: job/ while it runs, result.json when it has."""
+
+    out: Path
+
+    def folder(self, cell: Cell) -> Path:
+        return self.out / "cells" / cell.id
+
+    def read(self, cell: Cell) -> Result | None:
+        file = self.folder(cell) / "result.json"
+        return Result.parse(json.loads(file.read_text()), where=str(file)) if file.exists() else None
+
+    def write(self, cell: Cell, result: Result) -> None:
+        self.folder(cell).mkdir(parents=True, exist_ok=True)
+        write_json(self.folder(cell) / "result.json", result.dump())
+
+    def all(self) -> list[Result]:
+        files = sorted(self.out.glob("cells/*/result.json"))
+        return [Result.parse(json.loads(file.read_text()), where=str(file)) for file in files]
+
+
+def summarise(cell: Cell, job: JobDir, joules: float | None, joules_method: str) -> Result:
+    """From the events of a finished job; a segment that was run twice counts once, as its last."""
+    segments: dict[int, SegmentDone] = {}
+    losses: dict[str, float] = {}
+    started: Started | None = None
+    peak: int | None = None
+    for event in job.events():
+        if isinstance(event, SegmentDone):
+            segments[event.k] = event
+        elif isinstance(event, Evaluated):
+            losses[event.when] = event.loss
+        elif isinstance(event, Started):
+            started = event
+        elif isinstance(event, Finished):
+            peak = event.peak_memory_bytes
+    done = [segments[k] for k in sorted(segments)]
+    if started is None or not done:
+        raise ValueError(f"{job.path} holds no finished run")
+    full = sum(d.flops_full for d in done)
+    return Result(
+        variant=cell.variant.name,
+        method=cell.variant.method,
+        rho=cell.variant.rho,
+        lr=cell.lr,
+        seed=cell.seed,
+        steps=sum(d.steps for d in done),
+        rho_planned=sum(d.rho_planned * d.flops_full for d in done) / full,
+        rho_realised=sum(d.flops for d in done) / full,
+        flops=sum(d.flops for d in done),
+        flops_full=full,
+        seconds=sum(d.seconds for d in done),
+        importance_seconds=sum(d.importance_seconds for d in done),
+        selection_seconds=sum(d.selection_seconds for d in done),
+        joules=joules,
+        joules_method=joules_method,
+        peak_memory_bytes=peak,
+        dev_nll_before=losses["before"],
+        dev_nll=losses["after"],
+        losses=tuple(d.loss for d in done),
+        device=started.device,
+        versions=started.versions,
+    )
