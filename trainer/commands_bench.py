@@ -56,8 +56,9 @@ def bench(
     work(plan, store, (lambda line: None) if quiet else _say)
     runs = chosen(plan, store)
     document = Bench(
-        model=base.model.name_or_path,
-        data=base.data.name_or_path,
+        # results are published: the last part of a path says which, the rest is this machine's
+        model=_last(base.model.name_or_path),
+        data=_last(base.data.name_or_path),
         dev_nll_before=runs[0][0].dev_nll_before,
         lines=lines(runs, against),
         results=tuple(store.all()),
@@ -68,6 +69,10 @@ def bench(
     if not quiet:
         _say(markdown(document))
     return document
+
+
+def _last(name: str) -> str:
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _say(line: str) -> None:

@@ -1,6 +1,7 @@
 """What one run of a benchmark came to, and where a benchmark keeps its runs."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,10 @@ class Store:
     def write(self, cell: Cell, result: Result) -> None:
         self.folder(cell).mkdir(parents=True, exist_ok=True)
         write_json(self.folder(cell) / "result.json", result.dump())
+
+    def drop(self, cell: Cell) -> None:
+        shutil.rmtree(self.folder(cell) / "job", ignore_errors=True)
+        (self.folder(cell) / "result.json").unlink(missing_ok=True)
 
     def all(self) -> list[Result]:
         files = sorted(self.out.glob("cells/*/result.json"))

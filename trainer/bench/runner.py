@@ -30,6 +30,8 @@ from trainer.bench.result import Result, Store, summarise
 from trainer.job import JobDir, now, write_json
 
 _POLL_S = 2.0
+_STEPS = range(-12, 13)
+"""Doublings of a learning rate at most, either way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,20 @@ def next_cells(plan: Plan, store: Store) -> list[Cell]:
     return due + sorted(later, key=lambda cell: plan.seeds.index(cell.seed))
 
 
+def untested(plan: Plan, store: Store) -> list[Cell]:
+    """The runs at a learning rate that tuning has settled on whose test rows were not looked at yet."""
+    if plan.base.evaluate.test is None:
+        return []
+    cells = []
+    for variant in plan.variants:
+        best, wanted = walk(plan, variant, store)
+        for cell in finals(plan, variant, best) if best is not None and not wanted else []:
+            result = store.read(cell)
+            if result is not None and result.test is None:
+                cells.append(cell)
+    return cells
+
+
 def chosen(plan: Plan, store: Store) -> list[list[Result]]:
     """The runs of each variant at its best learning rate so far, by seed; variants without any are left out."""
     runs = []
@@ -72,11 +88,11 @@ def finals(plan: Plan, variant: Variant, lr: float) -> list[Cell]:
 
 def walk(plan: Plan, variant: Variant, store: Store) -> tuple[float | None, list[Cell]]:
     """(the best learning rate so far, the runs that the walk still needs) of one variant."""
-    start = plan.lrs.get(variant.name, plan.base.train.lr)
+    start = plan.lrs[variant.name]
     if not plan.tune:
         return start, []
     seen: dict[int, float] = {}
-    for step in _outward():
+    for step in _STEPS:
         result = store.read(Cell(variant, _rate(start, step), plan.seeds[0]))
         if result is not None:
             seen[step] = result.dev_nll
@@ -94,27 +110,62 @@ def _rate(start: float, step: int) -> float:
     return float(f"{start * 2.0**step:.3g}")
 
 
-def _outward() -> list[int]:
-    return list(range(-8, 9))
-
-
 def work(plan: Plan, store: Store, say: Callable[[str], None]) -> None:
-    """Run all that is due until nothing is, waiting for runs that other runners have taken.
+    """Run and test all that is due until nothing is, waiting for runs that other runners have taken.
 
     Raises CarbonschedError where a run fails, with the end of its log.
     """
-    while due := next_cells(plan, store):
-        for cell in due:
+    while True:
+        tests, runs = untested(plan, store), next_cells(plan, store)
+        if not tests and not runs:
+            break
+        for cell in [*tests, *runs]:
             with _taken(store.folder(cell)) as mine:
-                if mine and store.read(cell) is None:
-                    say(f"{cell.id}: running ({len(due)} due)")
-                    result = run_cell(plan.base, cell, store)
+                if not mine:
+                    continue
+                done = store.read(cell)
+                if done is None:
+                    say(f"{cell.id}: running ({len(runs)} due)")
+                    done = run_cell(plan.base, cell, store)
                     say(
-                        f"{cell.id}: dev nll {result.dev_nll:.4f}, rho {result.rho_realised:.3f}, {result.seconds:.0f} s"
+                        f"{cell.id}: dev nll {done.dev_nll:.4f}, ρ {done.rho_realised:.3f}, {done.seconds:.0f} s"
                     )
-                    break
+                elif done.test is None and cell in tests:
+                    _test(plan.base, cell, store, done, say)
+                else:
+                    continue
+                break
         else:
             time.sleep(_POLL_S)
+        _tidy(plan, store)
+
+
+def _test(base: JobSpec, cell: Cell, store: Store, done: Result, say: Callable[[str], None]) -> None:
+    from trainer.bench.held_out import held_out
+
+    output = store.folder(cell) / "job" / "output"
+    if not output.exists():  # thrown away as a loser of an earlier plan's tuning
+        store.drop(cell)
+        return
+    spec = cell.spec(base).model_copy(update={"evaluate": base.evaluate})
+    found = held_out(spec, output)
+    store.write(cell, done.model_copy(update={"test": found}))
+    shutil.rmtree(output)
+    told = "" if found is None else f"test nll {found.nll:.4f} {found.metrics}"
+    say(f"{cell.id}: {told}")
+
+
+def _tidy(plan: Plan, store: Store) -> None:
+    """Models of runs that tuning has passed over: nobody asks for them any more."""
+    for variant in plan.variants:
+        best, wanted = walk(plan, variant, store)
+        if not plan.tune or wanted or best is None:
+            continue
+        kept = {store.folder(cell) for cell in finals(plan, variant, best)}
+        for step in _STEPS:
+            folder = store.folder(Cell(variant, _rate(plan.lrs[variant.name], step), plan.seeds[0]))
+            if folder not in kept:
+                shutil.rmtree(folder / "job" / "output", ignore_errors=True)
 
 
 def run_cell(base: JobSpec, cell: Cell, store: Store) -> Result:

@@ -74,7 +74,7 @@ def test_the_walk_ends_at_the_valley_with_both_sides_seen(
 
 def test_without_tuning_all_variants_run_seed_by_seed(tmp_path: Path) -> None:
     variants = (Variant("full", None), Variant("random", 0.5))
-    plan = Plan(BASE, variants, (0, 1), {}, tune=False)
+    plan = Plan(BASE, variants, (0, 1), {"full": 1e-4, "random@0.5": 1e-4}, tune=False)
     due = [(c.variant.method, c.seed) for c in next_cells(plan, Store(tmp_path))]
     assert due == [("full", 0), ("random", 0), ("full", 1), ("random", 1)]
 
@@ -83,7 +83,8 @@ def test_without_tuning_all_variants_run_seed_by_seed(tmp_path: Path) -> None:
 def test_a_benchmark_that_was_killed_goes_on_and_ends_in_results_a_table_and_plots(tmp_path: Path) -> None:
     model, data = tiny_llama(tmp_path / "model"), word_data(tmp_path / "data")
     job = tmp_path / "job.json"
-    job.write_text(json.dumps(tiny_spec(model, data)))
+    spec = tiny_spec(model, data) | {"evaluate": {"test": "validation.jsonl", "limit": 4, "metrics": ["rouge"]}}
+    job.write_text(json.dumps(spec))
     out = tmp_path / "out"
     argv = [
         sys.executable,
@@ -104,7 +105,8 @@ def test_a_benchmark_that_was_killed_goes_on_and_ends_in_results_a_table_and_plo
         time.sleep(0.1)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
-    kept = {file: file.stat().st_mtime_ns for file in out.glob("cells/*/result.json")}
+    events = [file.with_name("job") / "events.jsonl" for file in out.glob("cells/*/result.json")]
+    kept = {file: file.stat().st_mtime_ns for file in events}
 
     second = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert all(file.stat().st_mtime_ns == at for file, at in kept.items())
@@ -116,6 +118,10 @@ def test_a_benchmark_that_was_killed_goes_on_and_ends_in_results_a_table_and_plo
     assert full["rho_realised"] == pytest.approx(1.0)
     assert chosen["rho_realised"] <= 0.8
     assert full["time_ratio"] == 1.0
+    assert full["test_nll"] is not None
+    assert set(full["metrics"]) == {"rouge1", "rouge2", "rougeL", "rougeLsum"}
+    assert chosen["gaps"][0]["against"] == "full"
+    assert not list(out.glob("cells/*/job/output")), "models are not kept once they are tested"
     table = (out / "results.md").read_text()
     assert "| random@0.8 |" in table
     assert "kJ, estimated" in table or "counter" in full["joules_method"]
