@@ -1,0 +1,362 @@
+"""Does an importance foretell? Predicted against actual drop of the held-out loss, tensor by tensor.
+
+Actual: one step of the real optimizer on one tensor alone, at a small rate, with the gradient of a training batch that no
+prediction has seen; the loss is measured on held-out rows before and after, and the tensor put back. Predicted: what each
+importance says of that tensor. Both before training and after some steps of full fine-tuning, when the optimizer has
+moments. Selection goes by order, so what counts is the rank correlation (Spearman); large tensors drop the loss more and
+are valued more by almost any measure, so it is also given with size held fixed (partial rank correlation).
+
+breadth, concave and coverage order single tensors as `update` does: what they change is which go together.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from transformers.optimization import Adafactor
+
+from carbonsched.errors import InputError
+from carbonsched.model.base import Doc
+from carbonsched.model.job import JobSpec, TrainPart
+from trainer.data import Encoded, collator, encode, load_rows
+from trainer.importance import Importance, measure
+from trainer.metrics import evaluate
+from trainer.models import load_model, load_tokenizer
+from trainer.objectives import Past, drawn, objective_of
+from trainer.order import own_random
+
+PREDICTORS = (
+    ("update", 1),
+    ("update", 2),
+    ("update", 3),
+    ("noise", 1),
+    ("curvature", 1),
+    ("magnitude", 1),
+    ("grad-norm", 1),
+    ("fisher", 1),
+    ("snip", 1),
+    ("random", 0),
+    ("size", 0),
+)
+"""(importance, batches it is measured on); size is the number of weights."""
+BATCHES = max(m for _, m in PREDICTORS)
+MIN_TENSORS = 5
+Z95 = 1.96
+
+
+class Predictor(Doc):
+    importance: str
+    batches: int
+    spearman: float
+    """Rank correlation of value and drop."""
+    low: float
+    """95% interval: Fisher's z, variance 1.06 ÷ (n − 3) (Fieller, Hartley, Pearson, 1957)."""
+    high: float
+    given_size: float | None
+    """Partial rank correlation, the number of weights held fixed; None for the size itself."""
+    reached: float | None
+    """Median of drop ÷ (rate × value), for those that predict a drop; 1 is what a perfect one has."""
+    flops: float
+    seconds: float
+    age: int | None
+    """Optimizer steps behind the moments it went by; None where it uses none."""
+
+
+class Probe(Doc):
+    name: str
+    numel: int
+    drop: float
+    """Of the held-out loss, nats a token."""
+    values: dict[str, float]
+    """By importance@batches."""
+
+
+class Stage(Doc):
+    when: Literal["before", "mid"]
+    steps: int
+    """Of full fine-tuning behind it."""
+    loss: float
+    predictors: tuple[Predictor, ...]
+    probes: tuple[Probe, ...]
+
+
+class BenchImportance(Doc):
+    model: str
+    data: str
+    optimizer: str
+    batch: int
+    seq: int
+    held_out_rows: int
+    held_out_tokens: int
+    lr: float
+    """Of the step on a tensor alone."""
+    train_lr: float
+    """Of the steps in between."""
+    seed: int
+    seconds: float
+    stages: tuple[Stage, ...]
+
+
+def bench_importance(
+    spec: JobSpec,
+    *,
+    tensors: int,
+    steps: int,
+    lr: float,
+    held_out: int,
+    say: Callable[[str], None] = lambda line: None,
+) -> BenchImportance:
+    """Model, data and training settings are the job's: its rows of `data.max_length` tokens, its optimizer and seed.
+
+    tensors: how many are drawn to be stepped alone. steps: of full fine-tuning before the second stage; 0: no second.
+    lr: of a step alone. held_out: rows. Raises InputError for a model or data that cannot be had.
+    """
+    started, train = time.monotonic(), spec.train
+    if tensors < MIN_TENSORS:
+        raise InputError("--tensors", f"is {tensors}", f"a correlation wants {MIN_TENSORS} or more")
+    bench = _Bench(spec, held_out)
+    chosen = bench.draw(tensors)
+    stages = [bench.stage("before", 0, chosen, lr, say)]
+    if steps:
+        bench.train(steps, say)
+        stages.append(bench.stage("mid", steps, chosen, lr, say))
+    return BenchImportance(
+        model=spec.model.name_or_path,
+        data=spec.data.name_or_path,
+        optimizer=train.optimizer,
+        batch=train.batch_size,
+        seq=spec.data.max_length,
+        held_out_rows=len(bench.held_out),
+        held_out_tokens=bench.tokens,
+        lr=lr,
+        train_lr=train.lr,
+        seed=train.seed,
+        seconds=time.monotonic() - started,
+        stages=tuple(stages),
+    )
+
+
+class _Bench:
+    def __init__(self, spec: JobSpec, held_out: int) -> None:
+        rows = load_rows(spec.data)
+        tokenizer = load_tokenizer(spec.model)
+        self.model = load_model(spec.model).to("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.config.use_cache = False
+        two_sided = bool(self.model.config.is_encoder_decoder)
+        self.rows = encode(rows.train, tokenizer, spec.data, encoder_decoder=two_sided)
+        self.held_out = encode(rows.validation[:held_out], tokenizer, spec.data, encoder_decoder=two_sided)
+        if not self.held_out:
+            raise InputError(
+                "data.validation", "there are no held-out rows", "name a file or split that has some"
+            )
+        self.collate = collator(tokenizer.pad_token_id, spec.data, encoder_decoder=two_sided)
+        self.part, self.tokens = spec.train, 0
+        self.order = np.random.default_rng(spec.train.seed)
+        self.optimizer = make_optimizer(self.model, spec.train)
+        self.weights = dict(self.model.named_parameters())
+
+    def draw(self, count: int) -> list[str]:
+        names = list(self.weights)
+        picked = np.random.default_rng(self.part.seed).permutation(len(names))[:count]
+        return [names[i] for i in sorted(picked.tolist())]
+
+    def batch(self) -> dict[str, Tensor]:
+        chosen = self.order.choice(len(self.rows), min(self.part.batch_size, len(self.rows)), replace=False)
+        rows: Sequence[Encoded] = [self.rows[i] for i in chosen.tolist()]
+        made = self.collate([{"input_ids": r.input_ids, "labels": r.labels} for r in rows])
+        return {name: t.to(self.model.device) for name, t in made.items()}
+
+    def loss(self) -> float:
+        found = evaluate(self.model, self.held_out, self.collate, self.part.batch_size)
+        self.tokens = found.tokens
+        return found.nll
+
+    def train(self, steps: int, say: Callable[[str], None]) -> None:
+        self.model.train()
+        for step in range(steps):
+            loss = self.model(**self.batch()).loss
+            loss.backward()
+            if self.part.max_grad_norm:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.part.max_grad_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            say(f"step {step + 1}/{steps}: loss {loss.item():.4f}")
+
+    def stage(
+        self,
+        when: Literal["before", "mid"],
+        steps: int,
+        chosen: list[str],
+        lr: float,
+        say: Callable[[str], None],
+    ) -> Stage:
+        batches = [self.batch() for _ in range(BATCHES)]
+        predicted = {}
+        for name, count in PREDICTORS:
+            say(f"{when}: {name} on {count} batches")
+            predicted[f"{name}@{count}"] = self.predict(name, batches[:count], steps)
+        before = self.loss()
+        drops = []
+        gradients = self.gradients(chosen)
+        for i, name in enumerate(chosen):
+            drops.append(before - self.alone(name, gradients[name], lr))
+            say(f"{when}: tensor {i + 1}/{len(chosen)} {name}: {drops[-1]:+.2e}")
+        sizes = [float(self.weights[n].numel()) for n in chosen]
+        predictors = []
+        for (name, count), (values, found) in zip(PREDICTORS, predicted.values(), strict=True):
+            mine = [values[n] for n in chosen]
+            predictors.append(_judge(name, count, mine, drops, sizes, lr, found))
+        probes = (
+            Probe(name=n, numel=int(s), drop=d, values={key: v[n] for key, (v, _) in predicted.items()})
+            for n, s, d in zip(chosen, sizes, drops, strict=True)
+        )
+        return Stage(when=when, steps=steps, loss=before, predictors=tuple(predictors), probes=tuple(probes))
+
+    def predict(
+        self, name: str, batches: list[dict[str, Tensor]], steps: int
+    ) -> tuple[dict[str, float], Importance | None]:
+        sizes = {n: p.numel() for n, p in self.weights.items()}
+        if name == "size":
+            return {n: float(size) for n, size in sizes.items()}, None
+        objective = objective_of(name)
+        if objective.estimator is None:
+            return drawn(sizes, self.part.seed, steps), None
+        found = measure(
+            self.model,
+            self.optimizer,
+            batches,
+            estimator=objective.estimator,
+            together=steps,
+            seed=self.part.seed,
+        )
+        return objective.value(found, Past()), found
+
+    def gradients(self, names: list[str]) -> dict[str, Tensor]:
+        """Of a batch of its own."""
+        self.model.train()
+        with own_random(
+            self.part.seed, [self.model.device.index] if self.model.device.type == "cuda" else []
+        ):
+            self.model(**self.batch()).loss.backward()
+        found = {n: g for n in names if (g := self.weights[n].grad) is not None}
+        self.model.zero_grad()
+        return {n: found[n] if n in found else torch.zeros_like(self.weights[n]) for n in names}
+
+    def alone(self, name: str, gradient: Tensor, lr: float) -> float:
+        """The held-out loss after one step on this tensor; it and its optimizer state are put back."""
+        weight, states = self.weights[name], self.optimizer.state
+        kept, state = weight.detach().clone(), copy.deepcopy(states.get(weight))
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        weight.grad = gradient
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        loss = self.loss()
+        weight.grad = None
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        with torch.no_grad():
+            weight.copy_(kept)
+        if state is None:
+            states.pop(weight, None)
+        else:
+            states[weight] = state
+        return loss
+
+
+def make_optimizer(model: nn.Module, train: TrainPart) -> torch.optim.Optimizer:
+    """The job's optimizer over all of `model`, weight decay on matrices alone, as transformers' Trainer has it."""
+    parameters = list(model.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": train.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(groups, train.lr, momentum=train.momentum)
+    if train.optimizer == "adafactor":
+        made: torch.optim.Optimizer = Adafactor(groups, train.lr, scale_parameter=False, relative_step=False)
+        return made
+    return torch.optim.AdamW(groups, train.lr)
+
+
+def _judge(
+    name: str,
+    batches: int,
+    values: list[float],
+    drops: list[float],
+    sizes: list[float],
+    lr: float,
+    found: Importance | None,
+) -> Predictor:
+    r = spearman(values, drops)
+    half = Z95 * math.sqrt(1.06 / (len(drops) - 3))
+    z = math.atanh(max(min(r, 1 - 1e-12), -1 + 1e-12))
+    ratios = [d / (lr * v) for d, v in zip(drops, values, strict=True) if v]
+    return Predictor(
+        importance=name,
+        batches=batches,
+        spearman=r,
+        low=min(r, math.tanh(z - half)),
+        high=max(r, math.tanh(z + half)),
+        given_size=partial_spearman(values, drops, sizes) if name != "size" else None,
+        reached=float(np.median(ratios)) if name == "update" and ratios else None,
+        flops=sum(found.flops) if found else 0.0,
+        seconds=found.seconds if found else 0.0,
+        age=found.age if found and name not in ("grad-norm", "fisher", "snip") else None,
+    )
+
+
+def ranks(values: ArrayLike) -> NDArray[np.float64]:
+    """1 for the least; equal values share the mean of their ranks."""
+    _, inverse, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    mean: NDArray[np.float64] = last - (counts - 1) / 2
+    return mean[inverse]
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Rank correlation with ties; 0 where one side is constant."""
+    a, b = ranks(x), ranks(y)
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / norm if norm else 0.0
+
+
+def partial_spearman(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> float:
+    """Rank correlation of x and y, that of either with `given` taken out; 0 where `given` tells all of one."""
+    xy, xz, yz = spearman(x, y), spearman(x, given), spearman(y, given)
+    rest = (1 - xz * xz) * (1 - yz * yz)
+    return (xy - xz * yz) / math.sqrt(rest) if rest > 1e-12 else 0.0
+
+
+def table(bench: BenchImportance) -> str:
+    """For people: one line an importance, best first, for each stage."""
+    head = (
+        f"{bench.model} on {bench.data}: {bench.optimizer}, {bench.batch}×{bench.seq}, "
+        f"{len(bench.stages[0].probes)} tensors stepped alone at {bench.lr:g}, "
+        f"{bench.held_out_rows} held-out rows ({bench.held_out_tokens} tokens)"
+    )
+    return "\n\n".join([head, *(_stage_table(stage) for stage in bench.stages)])
+
+
+def _stage_table(stage: Stage) -> str:
+    lines = [
+        f"after {stage.steps} steps, held-out loss {stage.loss:.4f}:",
+        "",
+        "| importance | batches | Spearman | 95% | given size | drop ÷ predicted | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for p in sorted(stage.predictors, key=lambda p: -p.spearman):
+        given = "" if p.given_size is None else f"{p.given_size:+.2f}"
+        reached = "" if p.reached is None else f"{p.reached:.2f}"
+        lines.append(
+            f"| {p.importance} | {p.batches} | {p.spearman:+.2f} | {p.low:+.2f} … {p.high:+.2f} "
+            f"| {given} | {reached} | {p.seconds:.1f} |"
+        )
+    return "\n".join(lines)

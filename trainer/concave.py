@@ -1,0 +1,90 @@
+"""Diminishing returns: the best selection where importances of one block add up as under a root.
+
+F(S) = Σ over blocks b of √Σ_{i ∈ S ∩ b} I_i⁺, S within a FLOPs ratio. Tensors of one block can stand in for each other,
+so the second one adds less than the first; nothing is lost between blocks. F is submodular, the exact selector takes sums:
+so at a selection S the sum that bounds F from below everywhere and meets it at S (its marginal gains along an order that
+begins with S) is maximised exactly, which can only raise F; again from there until nothing is gained (minorise, maximise;
+Iyer, Jegelka, Bilmes, ICML 2013). Starts are the best selections by I and by √I and the last one found at a lower ρ.
+
+A local optimum, therefore; never worse than any of its starts, never over the budget, and non-decreasing in ρ.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from carbonsched.model.profile import Selection
+from carbonsched.model.protocol import FrontierPoint
+from trainer.select import Selector
+
+GRID = 21
+"""Ratios between the floor and 1 that the curve is worked out at."""
+ROUNDS = 4
+
+
+class Concave:
+    """As trainer.select.Frontier, of F. What it answers depends on its arguments alone, not on what was asked before."""
+
+    def __init__(
+        self, selector: Selector, importance: Mapping[str, float], blocks: Mapping[str, str]
+    ) -> None:
+        """blocks: to which block each tensor belongs; one that is not there is a block by itself."""
+        names = [selector.model.names[i] for i in selector.candidates]
+        self._selector = selector
+        self._gain = {name: max(importance[name], 0.0) for name in names}
+        self._block = {name: blocks.get(name, name) for name in names}
+        self._starts = [
+            selector.frontier(self._gain),
+            selector.frontier({name: gain**0.5 for name, gain in self._gain.items()}),
+        ]
+        self.rho_floor = selector.rho_floor
+        self._kept: list[Selection] = []
+        for rho in np.linspace(self.rho_floor, 1.0, GRID).tolist():
+            self._kept.append(self.select(max(rho, self.rho_floor)))
+
+    def value(self, selected: Iterable[str]) -> float:
+        """F."""
+        sums: dict[str, float] = {}
+        for name in selected:
+            sums[self._block[name]] = sums.get(self._block[name], 0.0) + self._gain[name]
+        return math.fsum(math.sqrt(s) for s in sums.values())
+
+    def select(self, rho: float) -> Selection:
+        """The best selection found with cost ≤ ρ·T_full. Raises InputError below the floor."""
+        found = [self._valued(start.select(rho)) for start in self._starts]
+        found += [kept for kept in self._kept if kept.rho_planned <= rho]
+        best = max(found, key=_better)
+        for _ in range(ROUNDS):
+            bound = self._selector.frontier(self._bound(set(best.selected)))
+            better = self._valued(bound.select(rho))
+            if _better(better) <= _better(best):
+                break
+            best = better
+        return best
+
+    def points(self, limit: int | None = None) -> tuple[FrontierPoint, ...]:
+        """The curve's steps at GRID ratios, ascending (`limit` is for likeness): reachable there, perhaps for less."""
+        points: list[FrontierPoint] = []
+        for kept in sorted(self._kept, key=lambda s: (s.rho_planned, -s.importance)):
+            if not points or kept.importance > points[-1].importance:
+                points.append(FrontierPoint(rho=kept.rho_planned, importance=kept.importance))
+        return tuple(points)
+
+    def _valued(self, selection: Selection) -> Selection:
+        return selection.model_copy(update={"importance": self.value(selection.selected)})
+
+    def _bound(self, selected: set[str]) -> dict[str, float]:
+        """Marginal gains in each block, what is selected first, the greater first."""
+        order = sorted(self._gain, key=lambda n: (n not in selected, -self._gain[n]))
+        sums: dict[str, float] = {}
+        gains: dict[str, float] = {}
+        for name in order:
+            before = sums.get(self._block[name], 0.0)
+            after = sums[self._block[name]] = before + self._gain[name]
+            gains[name] = math.sqrt(after) - math.sqrt(before)
+        return gains
+
+
+def _better(selection: Selection) -> tuple[float, float]:
+    return selection.importance, -selection.rho_planned
