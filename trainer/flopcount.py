@@ -4,7 +4,8 @@ The counter runs over a real step with the real `requires_grad` flags. Forward w
 pass is recomputation by gradient checkpointing: counted apart, for model FLOPs leave it out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -34,7 +35,8 @@ class StepCounter:
         count = self._mode._count_flops
 
         def tally(packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
-            before = self._mode.get_total_flops() if _recomputing() else None
+            again = _recomputing(packet is torch.ops.aten.mm and kwargs.get("out") is not None)
+            before = self._mode.get_total_flops() if again else None
             result = count(packet, out, args, kwargs)  # type: ignore[no-untyped-call]
             if before is not None:
                 self.recomputed += self._mode.get_total_flops() - before
@@ -68,9 +70,28 @@ class StepCounter:
         self.stop()
 
 
-def _recomputing() -> bool:
-    # a backward pass runs with gradients off; only a checkpointed block, run again inside it, switches them on
-    return bool(torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled())
+_graphless = 0
+"""How many `without_graph` are open."""
+
+
+@contextmanager
+def without_graph() -> Iterator[None]:
+    """`torch.no_grad` for work of a forward pass: in a checkpointed block that is run again it still counts as that."""
+    global _graphless
+    _graphless += 1
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        _graphless -= 1
+
+
+def _recomputing(into_buffer: bool) -> bool:
+    # a backward pass runs with gradients off; only a checkpointed block, run again inside it, switches them on. And
+    # autograd's own formulas never write a product into a buffer: that is a fused loss forming its logits again (TRL)
+    if torch._C._current_graph_task_id() == -1:
+        return False
+    return bool(torch.is_grad_enabled() or _graphless or into_buffer)
 
 
 class FullCost:

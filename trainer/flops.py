@@ -14,6 +14,7 @@ up; encoder beside decoder) they are not, and stand in `Profile.patterns` (see t
 Nothing is written per architecture. Traced costs are seconds even for 80 blocks, so no block is taken for another.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -78,8 +79,22 @@ def profile(
     )
 
 
+def token_batch(batch: int, seq: int, target_seq: int | None) -> dict[str, torch.Tensor]:
+    """A batch on the meta device, without padding."""
+
+    def tokens(length: int) -> torch.Tensor:
+        return torch.zeros(batch, length, dtype=torch.long, device="meta")
+
+    return {
+        "input_ids": tokens(seq),
+        "attention_mask": tokens(seq) + 1,
+        "labels": tokens(target_seq or seq),
+    }
+
+
 def counter() -> FlopCounterMode:
-    """A FlopCounterMode that also knows the operators torch 2.13 leaves out: attention on the CPU, grouped experts.
+    """A FlopCounterMode that also knows what torch 2.13 leaves out: attention on the CPU, grouped experts, products in
+    place (`addmm_`) and products of a wider dtype than their factors (`addmm` and `mm` with `out_dtype`: it fails there).
 
     For counting real steps by the same rules as the profile (pytorch#195460). FLOPs: 2 a multiply-accumulate.
     """
@@ -88,8 +103,18 @@ def counter() -> FlopCounterMode:
         aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
         aten._grouped_mm: _grouped_mm,
+        **dict.fromkeys((aten.mm, aten.bmm), _product),
+        **dict.fromkeys((aten.addmm, aten.addmm_, aten.baddbmm, aten.baddbmm_), _added_product),
     }
     return FlopCounterMode(display=False, custom_mapping=missing)
+
+
+def _product(a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
+    return 2 * math.prod(map(int, a)) * int(b[-1])
+
+
+def _added_product(to: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
+    return _product(a, b)
 
 
 def _cpu_attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
@@ -119,14 +144,7 @@ class _Trace:
 
 
 def _trace(model: Any, batch: int, seq: int, target_seq: int | None, attn: str) -> _Trace:
-    def tokens(length: int) -> torch.Tensor:
-        return torch.zeros(batch, length, dtype=torch.long, device="meta")
-
-    inputs = {
-        "input_ids": tokens(seq),
-        "attention_mask": tokens(seq) + 1,
-        "labels": tokens(target_seq or seq),
-    }
+    inputs = token_batch(batch, seq, target_seq)
     index = {id(p): i for i, p in enumerate(model.parameters())}
     with counter() as count:
         with traceable(attn):

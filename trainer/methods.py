@@ -5,30 +5,65 @@ fixed          measured once, before the first segment; a change of ρ selects a
 random         √size × a random number, no measuring: a random choice of equal FLOPs
 full           every tensor, whatever ρ says
 ft-top2        the last two blocks and what lies above them, whatever ρ says
+lora           low-rank adapters of the query and value projections, whatever ρ says
+prefix         keys and values of made-up tokens before each row, whatever ρ says
+greentrainer+lora   the adapters of `lora`, chosen among like tensors by measured importance
+dropbp         every tensor; residual branches' backward passes are dropped at random at the rate that ρ asks for
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from carbonsched.errors import InputError
+from carbonsched.model.job import TrainPart
 from carbonsched.model.profile import Profile, Selection
 from carbonsched.model.protocol import FrontierPoint
+from trainer.concave import Concave
+from trainer.dropbp import Branches
+from trainer.objectives import Past, drawn, objective_of
 from trainer.patterns import CostModel
 from trainer.select import Frontier, Selector
 
-BUILT = ("greentrainer", "full", "fixed", "random", "ft-top2")
-CONSTANT = ("full", "ft-top2")
+BUILT = (
+    "greentrainer",
+    "full",
+    "fixed",
+    "random",
+    "ft-top2",
+    "lora",
+    "prefix",
+    "greentrainer+lora",
+    "dropbp",
+)
+CONSTANT = ("full", "ft-top2", "lora", "prefix")
 FRONTIER_POINTS = 200
+LINEAR_POINTS = 21
 _BLOCK = re.compile(r"^(.*?)\.(\d+)\.")
 
 
 def check_method(name: str) -> None:
-    """Raises InputError for a method that this version cannot run."""
+    """Raises InputError for a method that there is not."""
     if name not in BUILT:
-        raise InputError("train.method", f"{name!r} is not built yet", f"use one of {', '.join(BUILT)}")
+        raise InputError("train.method", f"{name!r} is not known", f"use one of {', '.join(BUILT)}")
+
+
+def check_train(train: TrainPart) -> None:
+    """Raises InputError where the method does not go with another setting."""
+    method = train.method
+    if method == "prefix" and train.gradient_checkpointing:
+        raise InputError(
+            "train.gradient_checkpointing",
+            "a prefix travels in the cache, which checkpointing switches off",
+            "set it to false, or use method lora",
+        )
+    if method == "dropbp" and train.compile:
+        raise InputError(
+            "train.compile", "each step drops other branches: every one would be compiled", "set it to false"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +72,27 @@ class Choice:
 
     floor: float
     points: tuple[FrontierPoint, ...]
-    _everything: Selection
-    """All that this method may train."""
-    _frontier: Frontier | None = None
-    """None: everything is the only choice."""
-
-    def select(self, rho: float) -> Selection:
-        """The best selection at `rho`; everything from 1 up, the cheapest below the floor."""
-        if self._frontier is None:
-            return self._everything
-        if rho >= 1:
-            return self._everything
-        return self._frontier.select(max(rho, self.floor))
+    select: Callable[[float], Selection]
+    """The best selection at a ρ; everything from what that costs up, the cheapest below the floor."""
 
 
 class Method:
     def __init__(
-        self, name: str, profile: Profile, seed: int = 0, among: frozenset[str] | None = None
+        self,
+        name: str,
+        profile: Profile,
+        seed: int = 0,
+        among: frozenset[str] | None = None,
+        branches: Branches | None = None,
+        importance: str = "update",
     ) -> None:
-        """`among`: the tensors that may be trained at all; None: every one. Raises InputError: not built, none left."""
+        """`among`: the tensors that may be trained at all; None: every one. branches: of `dropbp`.
+
+        Raises InputError: not known, none left.
+        """
         check_method(name)
-        self.name, self.profile, self.seed = name, profile, seed
+        self.name, self.profile, self.seed, self.branches = name, profile, seed, branches
+        self.objective, self.past = objective_of(importance), Past()
         names = [t.name for t in profile.tensors if among is None or t.name in among]
         self.names = _top_blocks(names, profile) if name == "ft-top2" else names
         self.first: dict[str, float] | None = None
@@ -71,40 +106,82 @@ class Method:
     @property
     def floor(self) -> float:
         """The cheapest selection this method makes."""
-        return self.ratio(tuple(self.names)) if self.name in CONSTANT else self.selector.rho_floor
+        if self.branches is not None:
+            return self.branches.floor
+        return self.ceiling if self.name in CONSTANT else self.selector.rho_floor
+
+    @property
+    def ceiling(self) -> float:
+        """Everything that this method may train."""
+        return self.ratio(tuple(self.names))
 
     def measures(self) -> bool:
         """Whether importance batches run before the coming segment."""
-        return self.name == "greentrainer" or (self.name == "fixed" and self.first is None)
+        if self.objective.estimator is None:
+            return False
+        return self.name.startswith("greentrainer") or (self.name == "fixed" and self.first is None)
 
     def importance(self, k: int, measured: dict[str, float] | None) -> dict[str, float]:
         """The values segment k is selected by, from the measured ones where this method measures."""
-        if self.name == "random":
-            draws = np.random.default_rng((self.seed, k)).random(len(self.profile.tensors))
-            return {
-                t.name: t.numel**0.5 * x for t, x in zip(self.profile.tensors, draws.tolist(), strict=True)
-            }
+        if self.name == "random" or self.objective.estimator is None:
+            # chosen once, `fixed` stays with the first draw
+            k = 0 if self.name == "fixed" else k
+            return drawn({t.name: t.numel for t in self.profile.tensors}, self.seed, k)
         if self.name == "fixed":
             self.first = self.first or measured
             measured = self.first
         return {t.name: (measured or {}).get(t.name, 0.0) for t in self.profile.tensors}
 
     def choice(self, importance: dict[str, float]) -> Choice:
-        ratio = self.ratio(tuple(self.names))
-        # a constant choice has no measured importance; 1 keeps a plan's gain in proportion to the steps
+        ceiling = self.ceiling
+        # what is not measured has no importance; 1 keeps a plan's gain in proportion to the steps
+        measured = self.name not in CONSTANT and self.branches is None
         everything = Selection(
-            rho_planned=ratio,
-            importance=sum(importance[n] for n in self.names) if self.name not in CONSTANT else 1.0,
+            rho_planned=ceiling,
+            importance=sum(importance[n] for n in self.names) if measured else 1.0,
             selected=tuple(self.names),
         )
+        if self.branches is not None:
+            return _linear(self.branches.floor, everything)
         if self.name in CONSTANT:
-            return Choice(ratio, (FrontierPoint(rho=ratio, importance=1.0),), everything)
-        frontier = self.selector.frontier(importance)
-        return Choice(frontier.rho_floor, frontier.points(FRONTIER_POINTS), everything, frontier)
+            return Choice(ceiling, (FrontierPoint(rho=ceiling, importance=1.0),), lambda rho: everything)
+        frontier = self._curve(importance)
+        if isinstance(frontier, Concave):
+            everything = everything.model_copy(update={"importance": frontier.value(self.names)})
+        floor = frontier.rho_floor
+
+        def select(rho: float) -> Selection:
+            return everything if rho >= ceiling else frontier.select(max(rho, floor))
+
+        return Choice(floor, frontier.points(FRONTIER_POINTS), select)
+
+    def _curve(self, importance: dict[str, float]) -> Frontier | Concave:
+        if not self.objective.diminishing:
+            return self.selector.frontier(importance)
+        blocks = {n: f"{found[1]}.{found[2]}" for n in self.names if (found := _BLOCK.match(n))}
+        return Concave(self.selector, importance, blocks)
 
     def ratio(self, names: tuple[str, ...]) -> float:
         """cost(S) ÷ T_full."""
         return self.costs.flops(names) / self.profile.full_flops
+
+
+def _linear(floor: float, everything: Selection) -> Choice:
+    """Every tensor at any ρ from the floor up, the gain in proportion to the backward work that is not dropped.
+
+    With no measure of what a dropped gradient was worth, a share of the steps' gradients counts as that share of their
+    worth; the floor, where what can be dropped always is, counts as nothing.
+    """
+
+    def select(rho: float) -> Selection:
+        rho = min(max(rho, floor), everything.rho_planned)
+        gain = (rho - floor) / (everything.rho_planned - floor)
+        return Selection(rho_planned=rho, importance=gain, selected=everything.selected)
+
+    taken = [select(rho) for rho in np.linspace(floor, everything.rho_planned, LINEAR_POINTS).tolist()]
+    return Choice(
+        floor, tuple(FrontierPoint(rho=s.rho_planned, importance=s.importance) for s in taken), select
+    )
 
 
 def _top_blocks(names: list[str], profile: Profile, count: int = 2) -> list[str]:

@@ -1,7 +1,10 @@
 """One segment's account: what was directed, selected, planned and really run; kept in checkpoints as JSON."""
 
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
+
+from carbonsched.model.protocol import SegmentDone
 
 
 @dataclass(slots=True)
@@ -10,7 +13,7 @@ class Stretch:
 
     selected: tuple[str, ...]
     cost_ratio: float
-    """Planned: cost(S) ÷ T_full at the profiled shape."""
+    """Planned: cost(S) ÷ T_full at the profiled shape; expected, where each step's cost is drawn."""
     counted_ratio: float | None = None
     """Counted over the first real step ÷ T_full of that step's shapes; None until it ran."""
     recomputed_ratio: float = 0.0
@@ -18,6 +21,15 @@ class Stretch:
     steps: int = 0
     flops_full: float = 0.0
     """T_full of the true shapes of these steps."""
+    flops_priced: float = 0.0
+    """What the cost model makes of these steps: each step's ratio × its T_full."""
+    counted_price: float = 1.0
+    """The cost model's ratio of the step that was counted."""
+
+    @property
+    def flops(self) -> float:
+        """The priced steps, set right by what the cost model missed in the counted one."""
+        return (self.counted_ratio or 0.0) * self.flops_priced / self.counted_price
 
 
 @dataclass(slots=True)
@@ -32,6 +44,7 @@ class Segment:
     importance_batches: int = 0
     importance_flops: float = 0.0
     importance_seconds: float = 0.0
+    importance_error: float | None = None
     share: float = 0.0
     """Of the importance batches: their counted FLOPs ÷ T_full of the segment as planned (m/N at equal shapes)."""
     selection_seconds: float = 0.0
@@ -69,7 +82,7 @@ class Segment:
     @property
     def flops(self) -> float:
         """Counted: importance batches and steps on true shapes."""
-        return self.importance_flops + sum((s.counted_ratio or 0.0) * s.flops_full for s in self.stretches)
+        return self.importance_flops + sum(s.flops for s in self.stretches)
 
     @property
     def flops_recomputed(self) -> float:
@@ -93,15 +106,49 @@ class Segment:
             self.stretches.pop()
         self.stretches.append(Stretch(names, cost_ratio))
 
-    def ran(self, flops_full: float, seconds: float, counted: float | None, recomputed: float) -> None:
-        """One optimizer step ended: T_full of its shapes, wall seconds, and what was counted if it was."""
+    def ran(
+        self,
+        flops_full: float,
+        seconds: float,
+        counted: float | None,
+        recomputed: float,
+        price: float | None = None,
+    ) -> None:
+        """One optimizer step ended: T_full of its shapes, wall seconds, and what was counted if it was.
+
+        price: its ratio by the cost model, where it is not the stretch's.
+        """
         here = self.current
+        price = here.cost_ratio if price is None else price
         here.steps += 1
         here.flops_full += flops_full
+        here.flops_priced += price * flops_full
         self.step_seconds += seconds
         if counted is not None:
+            here.counted_price = price
             here.counted_ratio = counted / flops_full
             here.recomputed_ratio = recomputed / flops_full
+
+    def done(self, at: datetime) -> SegmentDone:
+        """The event that tells of it."""
+        return SegmentDone(
+            at=at,
+            k=self.k,
+            first_step=self.first,
+            steps=self.steps,
+            rho_directed=self.directed,
+            rho_planned=self.planned,
+            rho_realised=self.realised,
+            flops=self.flops,
+            flops_full=self.flops_full,
+            flops_recomputed=self.flops_recomputed,
+            loss=self.loss,
+            seconds=self.seconds,
+            importance_seconds=self.importance_seconds,
+            selection_seconds=self.selection_seconds,
+            selected=self.current.selected,
+            directive_seq=self.directive_seq,
+        )
 
     def dump(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,15 +1,18 @@
 """The method switch, on the profile of a tiny model."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from support.models import tiny_llama, tiny_t5
 
 from carbonsched.errors import InputError
+from carbonsched.model import job
 from carbonsched.model.profile import Profile
+from trainer.dropbp import Branches
 from trainer.flops import profile
 from trainer.meta import meta_model
-from trainer.methods import BUILT, Method, check_method
+from trainer.methods import BUILT, CONSTANT, Method, check_method
 
 
 @pytest.fixture(scope="module")
@@ -21,22 +24,25 @@ def even(profile: Profile) -> dict[str, float]:
     return {t.name: 1.0 for t in profile.tensors}
 
 
-@pytest.mark.parametrize("name", ["lora", "prefix", "dropbp", "greentrainer+lora"])
-def test_methods_to_come_are_refused(name: str) -> None:
+def test_there_is_no_other_method() -> None:
     with pytest.raises(
-        InputError, match=rf"train\.method: '{name.replace('+', '.')}' is not built yet; use one of green"
+        InputError, match=r"train\.method: 'galore' is not known; use one of greentrainer, full"
     ):
-        check_method(name)
+        check_method("galore")
 
 
-@pytest.mark.parametrize("name", BUILT)
+def test_the_spec_knows_the_same_methods() -> None:
+    assert set(get_args(job.Method)) == set(BUILT)
+
+
+@pytest.mark.parametrize("name", sorted({*BUILT} - {"dropbp"}))
 def test_what_is_chosen_costs_what_is_said(llama: Profile, name: str) -> None:
     method = Method(name, llama)
     choice = method.choice(method.importance(0, even(llama)))
     for rho in (0.0, choice.floor, 0.7, 1.0, 2.0):
         selection = choice.select(rho)
         assert selection.rho_planned == pytest.approx(method.ratio(selection.selected))
-        if name not in ("full", "ft-top2"):
+        if name not in CONSTANT:
             assert selection.rho_planned <= max(rho, choice.floor) + 1e-12
     assert choice.points[0].rho == pytest.approx(choice.floor) == pytest.approx(method.floor)
 
@@ -80,3 +86,31 @@ def test_only_some_tensors_may_be_trained(llama: Profile) -> None:
     choice = Method("greentrainer", llama, among=among).choice(even(llama))
     assert set(choice.select(1.0).selected) == among
     assert set(choice.select(0.6).selected) < among
+
+
+def test_dropbp_offers_a_straight_line_and_trains_everything(llama: Profile) -> None:
+    method = Method("dropbp", llama, branches=Branches(("a", "b"), (0.2, 0.3), 1.0))
+    assert not method.measures()
+    choice = method.choice(method.importance(0, None))
+    assert choice.floor == method.floor == pytest.approx(0.5)
+    for rho, planned, gain in (
+        (0.1, 0.5, 0),
+        (0.5, 0.5, 0),
+        (0.75, 0.75, 0.5),
+        (1.0, 1.0, 1.0),
+        (2.0, 1.0, 1.0),
+    ):
+        selection = choice.select(rho)
+        assert (selection.rho_planned, selection.importance) == pytest.approx((planned, gain))
+        assert len(selection.selected) == len(llama.tensors)
+    assert [(p.rho, p.importance) for p in (choice.points[0], choice.points[-1])] == [(0.5, 0.0), (1.0, 1.0)]
+
+
+def test_everything_is_taken_from_what_it_costs_up(llama: Profile) -> None:
+    """Where not all tensors may be trained, adapters say, all of them cost less than 1."""
+    among = frozenset(t.name for t in llama.tensors if "mlp" in t.name)
+    method = Method("greentrainer+lora", llama, among=among)
+    assert method.ceiling < 0.9
+    choice = method.choice({t.name: -1.0 for t in llama.tensors})
+    assert set(choice.select(method.ceiling).selected) == among
+    assert len(choice.select(method.ceiling - 0.01).selected) == 1
