@@ -1,5 +1,7 @@
 """Rows from a file, a folder or the hub, and the tokens, batches and batch shapes made of them.
 
+What a row's fields mean is in `trainer.layouts`.
+
 Every bad row is an InputError that names file and line. Decoders see `prompt + target` and learn from the target's
 tokens alone (labels −100 elsewhere); encoder-decoders read the prompt and write the target. Where a row is too long the
 source gives way, never the target.
@@ -9,7 +11,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import numpy as np
 import torch
 
 from carbonsched.errors import InputError
-from carbonsched.model.job import DataPart
+from carbonsched.model.job import DataPart, EvaluatePart
+from trainer.layouts import Row, Task, read_row
 
 TRAIN_NAMES = ("train",)
 HELD_OUT_NAMES = ("validation", "dev", "valid", "val", "test")
@@ -25,21 +28,21 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
 IGNORED = -100
 """Label of a token that is not learnt from (torch's cross-entropy default)."""
 PAD_MULTIPLE = 8
+_LABELS = "-labels.lst"
+"""PIQA keeps the labels of `train.jsonl` in `train-labels.lst`, one a line."""
+_HUB_SUBSETS = {"scitldr": "Abstract"}
+"""The configuration meant where a data set on the hub has several and the job names none."""
 
 _PROMPTS = {"summarization": ("", "\n\nSummary:"), "qa": ("Question: ", "\nAnswer:"), "causal": ("", "")}
 _PREFIXES = {"summarization": "summarize: ", "qa": "question: ", "causal": ""}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    source: str
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
 class Rows:
     train: list[Row]
     validation: list[Row]
+    test: list[Row] = field(default_factory=list)
+    """Empty where the job names no test set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,17 @@ class TokenDataset(torch.utils.data.Dataset[dict[str, list[int]]]):
 # ---- reading
 
 
-def load_rows(part: DataPart) -> Rows:
-    """Read and check every row. Raises InputError: missing file, broken line, missing field, no rows."""
+def load_rows(part: DataPart, evaluate: EvaluatePart | None = None) -> Rows:
+    """Read and check every row. Raises InputError: missing file, broken line, missing field, no rows.
+
+    Packed rows are cut into blocks later, so their limits are left to the caller: `encode(…)[:limit]`.
+    """
+    named_test = evaluate.test if evaluate else None
     path = Path(part.name_or_path).expanduser()
     if path.is_file():
         train = _read(path, part)
-        held_out = _read(Path(part.validation).expanduser(), part) if part.validation else []
+        held_out = _read(_beside(path.parent, part.validation), part) if part.validation else []
+        test = _read(_beside(path.parent, named_test), part, "evaluate.test") if named_test else []
     elif path.is_dir():
         found = _find(path, TRAIN_NAMES)
         if found is None:
@@ -81,9 +89,9 @@ def load_rows(part: DataPart) -> Rows:
                 "name the training file itself",
             )
         train = _read(found, part)
-        named = Path(part.validation).expanduser() if part.validation else None
-        file = _beside(path, named) if named else _find(path, HELD_OUT_NAMES)
+        file = _beside(path, part.validation) if part.validation else _find(path, HELD_OUT_NAMES)
         held_out = _read(file, part) if file else []
+        test = _read(_beside(path, named_test), part, "evaluate.test") if named_test else []
     elif _looks_local(part.name_or_path):
         raise InputError(
             "data.name_or_path",
@@ -91,8 +99,11 @@ def load_rows(part: DataPart) -> Rows:
             "give a file, a folder or the id of a data set on the hub",
         )
     else:
-        train, held_out = _hub(part)
-    return Rows(train[: part.train_limit], held_out[: part.validation_limit])
+        train, held_out, test = _hub(part, named_test)
+    if part.pack:
+        return Rows(train, held_out, test)
+    most = evaluate.limit if evaluate else None
+    return Rows(train[: part.train_limit], held_out[: part.validation_limit], test[:most])
 
 
 def _looks_local(name: str) -> bool:
@@ -110,25 +121,51 @@ def _find(folder: Path, stems: tuple[str, ...]) -> Path | None:
     return None
 
 
-def _beside(folder: Path, named: Path) -> Path:
-    return named if named.is_absolute() or named.exists() else folder / named
+def _beside(folder: Path, name: str) -> Path:
+    """The file called `name`, here or in the data's folder; there also by its split's name, as `test`."""
+    named = Path(name).expanduser()
+    if named.is_absolute() or named.is_file():
+        return named
+    found = None if (folder / named).is_file() or named.suffix else _find(folder, (name,))
+    return found or folder / named
 
 
-def _read(file: Path, part: DataPart) -> list[Row]:
+def _read(file: Path, part: DataPart, key: str = "data.validation") -> list[Row]:
     if not file.is_file():
-        raise InputError("data.validation", f"there is no {file}", "give the path of a file, or leave it out")
+        raise InputError(key, f"there is no {file}", "give the path of a file, or leave it out")
     if file.suffix not in SUFFIXES:
         raise InputError(
             "data.name_or_path", f"{file.name} is of no known kind", f"use one of {', '.join(SUFFIXES)}"
         )
-    rows = [_row(record, part, f"{file}: {where}") for where, record in _records(file)]
+    rows = [read_row(record, part, f"{file}: {where}") for where, record in _labelled(file, part.pack)]
     if not rows:
         raise InputError("data.name_or_path", f"{file} holds no rows", "give a file with at least one row")
     return rows
 
 
-def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, record) of every row; `where` names the line, or the row where the format has no lines."""
+def _labelled(file: Path, whole: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records, with the labels of the file beside where there is one. Raises InputError: not one label a row."""
+    beside = file.with_name(file.stem + _LABELS)
+    if not beside.is_file():
+        yield from _records(file, whole)
+        return
+    labels = beside.read_text(encoding="utf-8").split()
+    records = list(_records(file, whole))
+    if len(labels) != len(records):
+        raise InputError(
+            "data.name_or_path",
+            f"{beside} holds {len(labels)} labels for the {len(records)} rows of {file.name}",
+            "give one label a line",
+        )
+    for (where, record), label in zip(records, labels, strict=True):
+        yield where, {**record, "label": label} if isinstance(record, dict) else record
+
+
+def _records(file: Path, whole: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, record) of every row; `where` names the line, or the row where the format has no lines.
+
+    whole: plain text is one row.
+    """
     if file.suffix == ".parquet":
         from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
 
@@ -146,6 +183,9 @@ def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         reader = csv.DictReader(text.splitlines(keepends=True))
         for record in reader:
             yield f"line {reader.line_num}", record
+    elif file.suffix == ".txt" and whole:
+        if text.strip():
+            yield "the text", {"text": text}
     elif file.suffix == ".txt":
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
@@ -165,86 +205,142 @@ def _json(text: str, where: str) -> Any:
         raise InputError("data.name_or_path", f"{where} is not JSON ({e})", "mend that line") from e
 
 
-def _row(record: Any, part: DataPart, where: str) -> Row:
-    if not isinstance(record, dict):
-        raise InputError("data.name_or_path", f"{where} is not an object", "write one {…} a row")
-    source_field, target_field = part.source, part.target
-    if part.task == "causal":
-        # plain text has one field; a source, where there is one, is a prompt that is not learnt from
-        if target_field not in record and "text" in record:
-            target_field = "text"
-        source = _text(record, source_field, where, "data.source") if record.get(source_field) else ""
-    else:
-        source = _text(record, source_field, where, "data.source")
-    target = _text(record, target_field, where, "data.target", first=True)
-    return Row(source, target)
-
-
-def _text(record: dict[str, Any], name: str, where: str, key: str, *, first: bool = False) -> str:
-    """A field as text: a list of sentences is joined, of a list of references the first is learnt."""
-    if name not in record:
-        known = ", ".join(str(k) for k in record) or "none"
-        raise InputError(key, f"{where} has no field {name!r}", f"set {key} to one of its fields: {known}")
-    value = record[name]
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        value = (value[0] if value else "") if first else " ".join(value)
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(key, f"{where}: field {name!r} holds no text", "mend or drop that row")
-    return value.strip()
-
-
-def _hub(part: DataPart) -> tuple[list[Row], list[Row]]:
-    import datasets
-
-    try:
-        found = datasets.load_dataset(part.name_or_path)
-    except Exception as e:  # the library raises a different class for every way a name can be wrong
-        first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise InputError(
-            "data.name_or_path",
-            f"{part.name_or_path} is no file here and the hub gave: {first}",
-            "give a file, a folder, or the id of a data set that this box can reach",
-        ) from e
+def _hub(part: DataPart, named_test: str | None) -> tuple[list[Row], list[Row], list[Row]]:
+    found = _download(part)
 
     def split(names: tuple[str, ...]) -> list[Row]:
         name = next((n for n in names if n in found), None)
         if name is None:
             return []
-        return [_row(record, part, f"{name} row {i}") for i, record in enumerate(found[name], 1)]
+        return [read_row(record, part, f"{name} row {i}") for i, record in enumerate(found[name], 1)]
 
     train = split(TRAIN_NAMES)
     if not train:
         raise InputError("data.name_or_path", f"{part.name_or_path} has no rows in a split named train")
-    return train, split((part.validation,) if part.validation else HELD_OUT_NAMES)
+    for key, name in (("data.validation", part.validation), ("evaluate.test", named_test)):
+        if name and name not in found:
+            raise InputError(
+                key, f"{part.name_or_path} has no split {name!r}", f"choose one of {', '.join(found)}"
+            )
+    held_out = split((part.validation,) if part.validation else HELD_OUT_NAMES)
+    return train, held_out, split((named_test,)) if named_test else []
+
+
+def _download(part: DataPart) -> Any:
+    """Its splits, by name. Data sets that are scripts, which datasets no longer runs, have a copy as Parquet on the hub."""
+    import datasets
+
+    subset = part.subset or _HUB_SUBSETS.get(part.name_or_path.rpartition("/")[2])
+    given = (part.name_or_path, subset) if subset else (part.name_or_path,)
+    try:
+        try:
+            return datasets.load_dataset(*given)
+        except RuntimeError as e:
+            if "script" not in str(e):
+                raise
+            return datasets.load_dataset(*given, revision="refs/convert/parquet")
+    except Exception as e:  # the library raises a different class for every way a name can be wrong
+        first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise InputError(
+            "data.name_or_path",
+            f"{part.name_or_path} is no file here and the hub gave: {first}",
+            "give a file, a folder, or the id of a data set that this box can reach (and data.subset where it has several)",
+        ) from e
 
 
 # ---- tokens
 
 
 def encode(rows: Sequence[Row], tokenizer: Any, part: DataPart, *, encoder_decoder: bool) -> list[Encoded]:
-    """Token ids of every row, at most `max_length` long, the target kept whole up to `target_length`."""
+    """Token ids of every row, at most `max_length` long, the target kept whole up to `target_length`.
+
+    With `pack`: of blocks of `max_length` tokens, which every token of the rows is in. Raises InputError: pack with
+    prompts or an encoder-decoder.
+    """
     if not rows:
         return []
-    before, after = _PROMPTS[part.task] if not encoder_decoder else (_PREFIXES[part.task], "")
-    sources = _ids(tokenizer, [before + row.source if row.source else before for row in rows])
+    if part.pack:
+        return _packed(rows, tokenizer, part, encoder_decoder)
+    sources = _sources(rows, tokenizer, part, encoder_decoder)
     targets = _ids(
         tokenizer, [(" " if row.source and not encoder_decoder else "") + row.target for row in rows]
     )
-    tail = _ids(tokenizer, [after])[0] if after else []
-    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    start = _start(tokenizer)
+    end = _end(tokenizer)
     encoded = []
-    for source, full_target in zip(sources, targets, strict=True):
+    for prompt, full_target in zip(sources, targets, strict=True):
         if encoder_decoder:
             target = full_target[: part.target_length - len(end)] + end
-            encoded.append(Encoded(start + source[: part.max_length - len(start) - len(end)] + end, target))
+            encoded.append(Encoded(prompt.cut(part.max_length - len(end)) + end, target))
             continue
-        most = part.max_length - len(start) - len(tail)
+        most = part.max_length - prompt.least
         # plain text has no prompt to give way
-        target = full_target[: (min(part.target_length, most) if source else most) - len(end)] + end
-        prompt = start + source[: most - len(target)] + tail if source else start
-        encoded.append(Encoded(prompt + target, [IGNORED] * len(prompt) + target))
+        target = full_target[: (min(part.target_length, most) if prompt.source else most) - len(end)] + end
+        ids = prompt.cut(part.max_length - len(target))
+        encoded.append(Encoded(ids + target, [IGNORED] * len(ids) + target))
     return encoded
+
+
+def prompts(
+    rows: Sequence[Row], tokenizer: Any, part: DataPart, *, encoder_decoder: bool, new_tokens: int
+) -> list[list[int]]:
+    """Token ids to generate from: what `encode` puts before the target. Where a source is too long for `max_length` it
+    gives way to `new_tokens`, but to no more than the longest target or half of the room."""
+    end = _end(tokenizer) if encoder_decoder else []
+    found = []
+    for prompt in _sources(rows, tokenizer, part, encoder_decoder):
+        most = part.max_length - prompt.least
+        kept = 0 if encoder_decoder else min(new_tokens, part.target_length, most // 2)
+        found.append(prompt.cut(part.max_length - len(end) - kept) + end)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    start: list[int]
+    source: list[int]
+    tail: list[int]
+
+    @property
+    def least(self) -> int:
+        return len(self.start) + len(self.tail)
+
+    def cut(self, most: int) -> list[int]:
+        """All of it in `most` tokens: the source gives way."""
+        return self.start + self.source[: max(most - self.least, 0)] + self.tail
+
+
+def _sources(rows: Sequence[Row], tokenizer: Any, part: DataPart, encoder_decoder: bool) -> list[_Prompt]:
+    start = _start(tokenizer)
+    tasks: list[Task] = [row.task or part.task or "summarization" for row in rows]
+    words = {task: (_PREFIXES[task], "") if encoder_decoder else _PROMPTS[task] for task in set(tasks)}
+    tails = {task: _ids(tokenizer, [after])[0] if after else [] for task, (_, after) in words.items()}
+    # plain text alone has no words around it
+    befores = [words[t][0] if r.source or encoder_decoder else "" for r, t in zip(rows, tasks, strict=True)]
+    sources = _ids(tokenizer, [before + row.source for before, row in zip(befores, rows, strict=True)])
+    return [
+        _Prompt(start, ids, tails[task] if row.source else [])
+        for ids, row, task in zip(sources, rows, tasks, strict=True)
+    ]
+
+
+def _packed(rows: Sequence[Row], tokenizer: Any, part: DataPart, encoder_decoder: bool) -> list[Encoded]:
+    if encoder_decoder:
+        raise InputError(
+            "data.pack", "an encoder-decoder has no running text", "leave it out, or take a decoder"
+        )
+    if any(row.source for row in rows):
+        raise InputError("data.pack", "the rows have prompts", 'leave it out, or set data.task = "causal"')
+    start, end = _start(tokenizer), _end(tokenizer)
+    stream = [
+        token for ids in _ids(tokenizer, [row.target for row in rows]) for token in (*start, *ids, *end)
+    ]
+    blocks = [stream[i : i + part.max_length] for i in range(0, len(stream), part.max_length)]
+    # a block of one token has nothing to predict
+    return [Encoded(block, list(block)) for block in blocks if len(block) > 1]
+
+
+def _end(tokenizer: Any) -> list[int]:
+    return [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
 
 
 def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:

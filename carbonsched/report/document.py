@@ -14,6 +14,7 @@ from carbonsched.ledger.totals import Group, Totals, total, total_by
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.grid import Kind
 from carbonsched.report.parts import (
+    BudgetChange,
     FeedUse,
     Gap,
     JobPart,
@@ -98,7 +99,7 @@ def build(
         end=end,
         first=totals.start,
         last=totals.end,
-        job=_job(record, totals) if record else None,
+        job=_job(record, totals, ledger) if record else None,
         jobs=() if record else _named((g.job_id, g) for g in groups if g.job_id is not None),
         totals=Sums.of(totals),
         facility_kwh=scan.facility_mj / MJ_PER_J / J_PER_KWH,
@@ -245,7 +246,10 @@ def _notes(totals: Totals, scan: Scan, record: JobRecord | None) -> tuple[str, .
     return tuple(notes)
 
 
-def _job(record: JobRecord, totals: Totals) -> JobPart:
+def _job(record: JobRecord, totals: Totals, ledger: Ledger) -> JobPart:
+    told = ledger.history(record.id, kinds=("budget",))
+    if record.spec.carbon.budget_rate_g_per_h is not None:
+        told = told[-1:]
     return JobPart(
         id=record.id,
         name=record.spec.name,
@@ -257,6 +261,16 @@ def _job(record: JobRecord, totals: Totals) -> JobPart:
         ended_at=record.ended_at,
         budget_g=record.budget_g,
         left_g=None if record.budget_g is None else record.budget_g - totals.grams,
+        budget_changes=tuple(
+            BudgetChange(
+                at=datetime.fromisoformat(entry["at"]),
+                actor=entry["actor"],
+                from_g=entry["from_g"],
+                budget_g=entry["budget_g"],
+                reason=entry["reason"],
+            )
+            for entry in told
+        ),
         spec_sha256=record.sha256,
         spec=record.spec,
     )

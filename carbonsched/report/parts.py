@@ -59,6 +59,15 @@ class NamedSums(Doc):
     sums: Sums
 
 
+class BudgetChange(Doc):
+    at: UtcTime
+    actor: str
+    from_g: float | None
+    """None: there was none before."""
+    budget_g: float
+    reason: str
+
+
 class JobPart(Doc):
     id: str
     name: str
@@ -71,6 +80,8 @@ class JobPart(Doc):
     budget_g: float | None
     left_g: float | None
     """Budget − known grams; below 0 it was passed. None without a resolved budget."""
+    budget_changes: tuple[BudgetChange, ...] = ()
+    """Since it was submitted, oldest first; of what accrues only the last."""
     spec_sha256: str
     spec: JobSpec
 

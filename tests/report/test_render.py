@@ -192,7 +192,7 @@ def test_every_format_renders_an_empty_period(tmp_path: Path, form: str) -> None
 
 def test_another_format_is_refused(story: Story) -> None:
     ledger, report = story
-    with pytest.raises(InputError, match=r"--format.*choose one of json, csv, html, codecarbon"):
+    with pytest.raises(InputError, match=r"--format.*choose one of json, csv, html, codecarbon, model-card"):
         render(report, ledger, "docx")  # type: ignore[arg-type]
 
 

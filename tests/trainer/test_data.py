@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from support.models import tiny_tokenizer, word_data, write_jsonl
 
 from carbonsched.errors import InputError
-from carbonsched.model.job import DataPart
-from trainer.data import IGNORED, Row, collator, encode, load_rows, nominal_shape, padded
+from carbonsched.model.job import DataPart, EvaluatePart
+from trainer.data import IGNORED, collator, encode, load_rows, nominal_shape, padded, prompts
+from trainer.layouts import Row
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_names_as_data_sets_have_them(tmp_path: Path) -> None:
 
 def test_sentences_are_joined_and_of_references_the_first_is_learnt(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "x.jsonl", [{"source": ["One.", "Two."], "target": ["first", "second"]}])
-    assert load_rows(part(file)).train == [Row("One. Two.", "first")]
+    assert load_rows(part(file)).train == [Row("One. Two.", "first", ("first", "second"))]
 
 
 def test_plain_text_is_causal(tmp_path: Path) -> None:
@@ -208,3 +209,60 @@ def test_the_profiled_shape_is_that_of_a_mean_batch(tokenizer: Any) -> None:
         None,
     )
     assert padded([3, 9], [2, 3], spec, True) == (16, 8)
+
+
+# ---- generating, packing
+
+
+def test_a_prompt_is_what_stood_before_the_target(tokenizer: Any) -> None:
+    rows = [Row("w1 w2 w3", "w4 w5"), Row("w6", "w7", task="qa")]
+    for two_sided in (False, True):
+        learnt = encode(rows, tokenizer, part("x"), encoder_decoder=two_sided)
+        asked = prompts(rows, tokenizer, part("x"), encoder_decoder=two_sided, new_tokens=8)
+        for row, ids in zip(learnt, asked, strict=True):
+            before = sum(label == IGNORED for label in row.labels) if not two_sided else len(row.input_ids)
+            assert ids == row.input_ids[:before]
+
+
+@given(
+    counts=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    max_length=st.integers(8, 40),
+)
+@settings(max_examples=40, deadline=None)
+def test_packing_loses_no_token(tokenizer: Any, counts: list[int], max_length: int) -> None:
+    rows = [Row("", " ".join(f"w{i}" for i in range(n))) for n in counts]
+    spec = part("x", task="causal", pack=True, max_length=max_length)
+    blocks = encode(rows, tokenizer, spec, encoder_decoder=False)
+    stream = [token for block in blocks for token in block.input_ids]
+    whole = [token for row in rows for token in [*tokenizer(row.target)["input_ids"], tokenizer.eos_token_id]]
+    assert stream == whole[: len(stream)]
+    assert len(whole) - len(stream) <= 1, "a last block of one token has nothing to predict"
+    assert all(block.labels == block.input_ids for block in blocks)
+    assert all(len(block.input_ids) == max_length for block in blocks[:-1])
+
+
+def test_packed_text_is_read_whole_and_prompts_refuse_it(tokenizer: Any, tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    file.write_text("w1 w2\n\nw3\n")
+    rows = load_rows(part(file, task="causal", pack=True)).train
+    assert rows == [Row("", "w1 w2\n\nw3")]
+    spec = part("x", pack=True)
+    with pytest.raises(InputError, match=r"data\.pack: the rows have prompts"):
+        encode([Row("a", "b")], tokenizer, spec, encoder_decoder=False)
+    with pytest.raises(InputError, match=r"data\.pack: an encoder-decoder"):
+        encode(rows, tokenizer, spec, encoder_decoder=True)
+
+
+# ---- test rows
+
+
+def test_test_rows_by_file_and_by_split(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "d.train.jsonl", ROWS)
+    write_jsonl(tmp_path / "d.test.jsonl", ROWS * 2)
+    for name in ("test", "d.test.jsonl", str(tmp_path / "d.test.jsonl")):
+        found = load_rows(part(tmp_path), EvaluatePart(test=name, limit=3))
+        assert len(found.test) == 3
+        assert len(load_rows(part(tmp_path / "d.train.jsonl"), EvaluatePart(test=name)).test) == 4
+    assert load_rows(part(tmp_path), EvaluatePart()).test == []
+    with pytest.raises(InputError, match=r"evaluate\.test: there is no"):
+        load_rows(part(tmp_path), EvaluatePart(test="held"))

@@ -1,0 +1,218 @@
+"""A model card: Markdown with YAML in front, as the Hugging Face hub reads it (`co2_eq_emissions` among it).
+
+One text for two writers: the trainer writes it beside the model and does not know the grams, the daemon writes it from the ledger
+and does. What is not known is left out, with a comment that says why, and is never 0.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from carbonsched.model.job import JobSpec
+
+PEFT = "peft"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A value, or why there is none."""
+
+    value: str | float | None
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRow:
+    k: int
+    steps: int
+    rho_directed: float
+    rho_planned: float
+    rho_realised: float
+    flops: float
+    flops_full: float
+    loss: float | None
+    """Mean training loss."""
+    grams: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Held-out rows, looked at once."""
+
+    when: str
+    step: int
+    samples: int
+    loss: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    spec: JobSpec
+    emissions_g: Known
+    location: Known
+    hardware: Known
+    source: str
+    """Of the emissions: who counted what."""
+    segments: Sequence[SegmentRow]
+    looks: Sequence[Look]
+    library: str = "transformers"
+    facts: Sequence[tuple[str, str]] = ()
+    """Further lines of the carbon section: name, value."""
+    generation: dict[str, object] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def text(self) -> str:
+        return "\n".join([*self._front(), "", *self._body()]) + "\n"
+
+    # ---- YAML
+
+    def _front(self) -> list[str]:
+        spec = self.spec
+        return [
+            "---",
+            f"library_name: {_quoted(self.library)}",
+            *_hub("base_model", spec.model.name_or_path, ""),
+            *_hub("datasets", spec.data.name_or_path, "- "),
+            "tags:",
+            '- "carbonsched"',
+            f"- {_quoted(spec.train.method)}",
+            "co2_eq_emissions:",
+            *_entry("emissions", self.emissions_g),
+            f"  source: {_quoted(self.source)}",
+            '  training_type: "fine-tuning"',
+            *_entry("geographical_location", self.location),
+            *_entry("hardware_used", self.hardware),
+            "# license: left to whoever publishes the model; the base model's and the data's terms apply",
+            "---",
+        ]
+
+    # ---- Markdown
+
+    def _body(self) -> list[str]:
+        spec, train = self.spec, self.spec.train
+        flops, full = sum(s.flops for s in self.segments), sum(s.flops_full for s in self.segments)
+        carbon = [("Emissions", f"{_number(self.emissions_g.value)} gCO2e" if self.emissions_g.value is not None
+                   else f"not known here: {self.emissions_g.why_not}"), *self.facts]  # fmt: skip
+        if full > 0:
+            carbon += [
+                ("Training FLOPs", f"{flops:.4g}, counted (2 per multiply-accumulate, importance included)"),
+                ("Of full fine-tuning", f"{flops / full:.1%} of {full:.4g} FLOPs (ρ realised)"),
+            ]
+        lines = [
+            f"# {_plain(spec.name)}",
+            "",
+            f"`{_plain(spec.model.name_or_path)}` fine-tuned on `{_plain(spec.data.name_or_path)}` by carbonsched, "
+            f"method `{train.method}`.",
+            "",
+            "## Carbon and compute",
+            "",
+            *_table(("", ""), carbon),
+            "",
+            "## ρ, segment by segment",
+            "",
+            *self._segments(),
+            "",
+            "## Training",
+            "",
+            *_table(("setting", "value"), self._settings()),
+            "",
+            "## Evaluation",
+            "",
+            *self._evaluation(),
+        ]
+        if self.notes:
+            lines += ["", "## Notes", "", *(f"- {_plain(note)}" for note in self.notes)]
+        if self.versions:
+            lines += ["", "## Versions", "", *_table(("package", "version"), sorted(self.versions.items()))]
+        return lines
+
+    def _segments(self) -> list[str]:
+        if not self.segments:
+            return ["No segment was finished."]
+        grams = any(s.grams is not None for s in self.segments)
+        head = ["segment", "steps", "ρ directed", "ρ planned", "ρ realised", "FLOPs", "loss"]
+        rows = [
+            [
+                str(s.k),
+                str(s.steps),
+                *(f"{rho:.3f}" for rho in (s.rho_directed, s.rho_planned, s.rho_realised)),
+                f"{s.flops:.4g}",
+                _number(s.loss),
+                *([_number(s.grams)] if grams else []),
+            ]
+            for s in self.segments
+        ]
+        return _table([*head, "gCO2e"] if grams else head, rows)
+
+    def _settings(self) -> list[tuple[str, str]]:
+        train = self.spec.train
+        return [
+            ("epochs", str(train.epochs)),
+            ("steps", str(sum(s.steps for s in self.segments))),
+            ("batch size", f"{train.batch_size} × {train.gradient_accumulation}"),
+            ("learning rate", f"{train.lr:g}, {train.scheduler}, {train.warmup_steps} steps of warm-up"),
+            ("weights", self.spec.model.dtype),
+            ("seed", str(train.seed)),
+        ]
+
+    def _evaluation(self) -> list[str]:
+        if not self.looks:
+            return ["There were no held-out rows."]
+        names = sorted({name for look in self.looks for name in look.metrics})
+        rows = [
+            [look.when, str(look.step), str(look.samples), f"{look.loss:.4f}",
+             *(_number(look.metrics.get(name)) for name in names)]
+            for look in self.looks
+        ]  # fmt: skip
+        lines = [
+            *_table(["when", "step", "rows", "loss", *names], rows),
+            "",
+            "Loss is in nats a target token; ROUGE F1, exact match and F1 are in percent, the best of several references.",
+        ]
+        if self.generation:
+            said = ", ".join(f"{name} {value}" for name, value in self.generation.items())
+            lines += ["", f"Text was generated with {_plain(said)}."]
+        return lines
+
+
+def _hub(key: str, name: str, bullet: str) -> list[str]:
+    if _HUB_ID.fullmatch(name) is None:
+        return [f"# {key}: not the id of something on the hub"]
+    return [f"{key}:", f"{bullet}{_quoted(name)}"] if bullet else [f"{key}: {_quoted(name)}"]
+
+
+def _entry(key: str, known: Known) -> list[str]:
+    if known.value is None:
+        return [f"  # {key}: {' '.join(known.why_not.split())}"]
+    return [f"  {key}: {_quoted(known.value) if isinstance(known.value, str) else _yaml_float(known.value)}"]
+
+
+def _yaml_float(value: float) -> str:
+    # YAML 1.1 takes 1e-05 for a text: it wants the point
+    mantissa, e, exponent = repr(float(value)).partition("e")
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}{e}{exponent}"
+
+
+def _quoted(text: str) -> str:
+    # a JSON string is a YAML string
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "–"
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows),
+    ]

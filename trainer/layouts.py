@@ -1,0 +1,154 @@
+"""What the fields of a row mean: named ones, or those of a data set that is known by its fields.
+
+Only where `data.source` and `data.target` are left at their defaults and a row has neither is it matched against the layouts
+below, by the fields it has; a name that the user wrote is always taken at its word.
+
+| fields | data set | source | target |
+|---|---|---|---|
+| dialogue, summary (or summary1, summary2, …) | DialogSum | the dialogue | the summary; all of them are references |
+| goal, sol1, sol2, label | PIQA | the goal and both solutions | the text of the right solution |
+| question, answers | WebQuestions, the hub's | the question | the first answer; all of them are references |
+| qText, answers | WebQuestions, the JSON list | the same | the same |
+
+SciTLDR has `source` (sentences, joined) and `target` (references, the first is learnt), so the defaults read it.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, NoReturn
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import DataPart
+
+Task = Literal["summarization", "qa", "causal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    source: str
+    target: str
+    """What is learnt."""
+    references: tuple[str, ...] = ()
+    """All that count as right when text is scored, the learnt one first; () means that one alone."""
+    task: Task | None = None
+    """Which words stand around the source; None: as the job says."""
+
+    def __post_init__(self) -> None:
+        if not self.references:
+            object.__setattr__(self, "references", (self.target,))
+
+
+class Layout(NamedTuple):
+    task: Task
+    fits: Callable[[Mapping[str, Any]], bool]
+    read: Callable[[Mapping[str, Any], str], tuple[str, list[str]]]
+    """(record, where) → source and references, the learnt one first. Raises InputError."""
+
+
+def read_row(record: Any, part: DataPart, where: str) -> Row:
+    """One record as a row; `where` names it in errors. Raises InputError: no such field, no text in it."""
+    if not isinstance(record, dict):
+        raise InputError("data.name_or_path", f"{where} is not an object", "write one {…} a row")
+    source_field, target_field = part.source, part.target
+    if part.task == "causal":
+        # plain text has one field; a source, where there is one, is a prompt that is not learnt from
+        if target_field not in record and "text" in record:
+            target_field = "text"
+        source = _text(record, source_field, where, "data.source") if record.get(source_field) else ""
+        return Row(source, *_learnt(_texts(record, target_field, where, "data.target")))
+    layout = recognised(record, part)
+    if layout is not None:
+        source, texts = layout.read(record, where)
+        return Row(source, *_learnt(texts), part.task or layout.task)
+    source = _text(record, source_field, where, "data.source")
+    texts = _texts(record, target_field, where, "data.target")
+    return Row(source, *_learnt(texts))
+
+
+def recognised(record: Mapping[str, Any], part: DataPart) -> Layout | None:
+    """The layout that `record` has, where the job names no fields and the default ones are absent."""
+    defaults = DataPart.model_fields
+    if (part.source, part.target) != (defaults["source"].default, defaults["target"].default):
+        return None
+    if part.source in record or part.target in record:
+        return None
+    return next((layout for layout in LAYOUTS if layout.fits(record)), None)
+
+
+def _learnt(texts: list[str]) -> tuple[str, tuple[str, ...]]:
+    return texts[0], tuple(texts)
+
+
+def _text(record: Mapping[str, Any], name: str, where: str, key: str) -> str:
+    """A field as one text; a list of sentences is joined."""
+    return " ".join(_texts(record, name, where, key))
+
+
+def _texts(record: Mapping[str, Any], name: str, where: str, key: str) -> list[str]:
+    """A field as texts, empty ones left out."""
+    if name not in record:
+        known = ", ".join(str(k) for k in record) or "none"
+        raise InputError(key, f"{where} has no field {name!r}", f"set {key} to one of its fields: {known}")
+    value = record[name]
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        items = []
+    texts = [item.strip() for item in items if item.strip()]
+    if not texts:
+        raise InputError(key, f"{where}: field {name!r} holds no text", "mend or drop that row")
+    return texts
+
+
+# ---- known data sets
+
+_NUMBERED = re.compile(r"summary\d+")
+
+
+def _dialogue(record: Mapping[str, Any], where: str) -> tuple[str, list[str]]:
+    names = sorted((n for n in record if _NUMBERED.fullmatch(n)), key=lambda n: int(n[7:]))
+    fields = [name for name in ("summary", *names) if record.get(name)] or ["summary"]
+    references = [text for name in fields for text in _texts(record, name, where, "data.target")]
+    return _text(record, "dialogue", where, "data.source"), references
+
+
+def _choice(record: Mapping[str, Any], where: str) -> tuple[str, list[str]]:
+    label = record.get("label")
+    if label in (None, ""):
+        _no_label(where, "has no label", "put the labels beside the file, as NAME-labels.lst with one a line")
+    if str(label).strip() not in ("0", "1"):
+        _no_label(
+            where,
+            f"has the label {label!r}",
+            "use a split whose labels are 0 or 1: the test split's are hidden",
+        )
+    goal, *solutions = (_text(record, name, where, "data.source") for name in ("goal", "sol1", "sol2"))
+    source = f"{goal}\nSolution 1: {solutions[0]}\nSolution 2: {solutions[1]}"
+    return source, [solutions[int(str(label))]]
+
+
+def _no_label(where: str, problem: str, mend: str) -> NoReturn:
+    raise InputError("data.target", f"{where} {problem}", mend)
+
+
+def _answers(question: str) -> Callable[[Mapping[str, Any], str], tuple[str, list[str]]]:
+    def read(record: Mapping[str, Any], where: str) -> tuple[str, list[str]]:
+        return _text(record, question, where, "data.source"), _texts(record, "answers", where, "data.target")
+
+    return read
+
+
+def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda record: all(name in record for name in names)
+
+
+LAYOUTS = (
+    Layout(
+        "summarization",
+        lambda r: "dialogue" in r and any(n == "summary" or _NUMBERED.fullmatch(n) for n in r),
+        _dialogue,
+    ),
+    Layout("qa", _has("goal", "sol1", "sol2"), _choice),
+    Layout("qa", _has("question", "answers"), _answers("question")),
+    Layout("qa", _has("qText", "answers"), _answers("qText")),
+)
