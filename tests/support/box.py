@@ -22,10 +22,14 @@ from carbonsched.errors import NotFoundError, StateError
 from carbonsched.model.base import rfc3339
 from carbonsched.model.grid import Basis, FeedStatus, ForecastPoint, GridNow, GridView, Kind
 from carbonsched.model.job import JobSpec, JobState, Owner, move
+from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Directive, Lease
 from carbonsched.model.view import (
     Acted,
     AuditResult,
+    Budgeted,
+    ExpectedSegment,
+    Explained,
     JobDetail,
     JobList,
     JobView,
@@ -117,12 +121,58 @@ class Box:
 
     # what the API asks of it
 
-    def submit(self, spec: JobSpec, owner: Owner) -> Submitted:
+    def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:
         with self.lock:
             entry = Entry(f"{spec.name}-{len(self.entries):04x}", spec, owner)
             self.entries[entry.id] = entry
             self._note(entry, owner.user)
             return Submitted(id=entry.id, state=entry.state)
+
+    def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
+        at = [START + timedelta(hours=k) for k in range(checked.segments + 1)]
+        segments = tuple(
+            ExpectedSegment(k=k, start=at[k], end=at[k + 1], rho=0.6, g=20.0, low_g=15.0, high_g=26.0)
+            for k in range(checked.segments)
+        )
+        return Explained(
+            name=spec.name,
+            action="train",
+            reason="rho 0.600 at 200 g/kWh",
+            start=at[0],
+            end=at[-1],
+            deadline=None,
+            rho=0.6,
+            gain=0.7,
+            g=20.0 * checked.segments,
+            low_g=80.0,
+            high_g=121.0,
+            loading_g=0.5,
+            floor_g=60.0,
+            budget_g=spec.carbon.budget_g,
+            budget="as given",
+            energy_j=1e5 * checked.segments,
+            binds=("budget", "guard"),
+            gain_per_more_g=0.004,
+            gain_per_more_hour=None,
+            g_per_more_hour=None,
+            jobs_before=0,
+            segments=segments,
+            segments_in_all=checked.segments,
+            estimated=True,
+            assumptions=("assumed: 1e14 FLOP/s and 300 W",),
+        )
+
+    def budget(self, job_id: str, grams: float, actor: Owner) -> Budgeted:
+        with self.lock:
+            entry = self._find(job_id)
+            old = entry.spec.carbon.budget_g
+            carbon = entry.spec.carbon.model_copy(update={"budget_g": grams})
+            entry.spec = entry.spec.model_copy(update={"carbon": carbon})
+            self._note(entry, actor.user)
+            spent = sum(segment.spent_g for segment in entry.segments_done)
+            return Budgeted(
+                id=job_id, state=entry.state, reason=entry.reason, from_g=old, budget_g=grams, spent_g=spent
+            )
 
     def jobs(self) -> JobList:
         if self.broken is not None:

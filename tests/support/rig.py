@@ -14,8 +14,11 @@ from carbonsched.launch.replay import ReplayLauncher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.base import rfc3339
 from carbonsched.model.job import JobSpec, Owner
+from carbonsched.model.profile import CheckResult
 from carbonsched.model.view import JobDetail
 from carbonsched.power.build import build_meter
+from carbonsched.power.combined import CombinedMeter
+from carbonsched.power.replay import ReplayMeter
 from carbonsched.supervisor import Supervisor
 from carbonsched.supervisor.service import SupervisorService
 
@@ -37,6 +40,24 @@ def spec(name: str = "tiny", **carbon: Any) -> JobSpec:
     )
 
 
+def checked(steps: int = 40, segments: int = 4, **fields: Any) -> CheckResult:
+    """A trainer's check of the job that `Played` plays; on a box that never trained a step takes 2 s and 75 W."""
+    base = {
+        "ok": True,
+        "model": "m",
+        "params": 1000,
+        "rows": 160,
+        "validation_rows": 0,
+        "steps": steps,
+        "segments": segments,
+        "rho_floor": 0.4,
+        "step_flops_full": 4e13,
+        "batch": 4,
+        "seq": 128,
+    }
+    return CheckResult.parse(base | fields)
+
+
 @dataclass
 class Rig:
     """100 W on one board; 3.6 MJ and 1 kWh are 10 hours of it."""
@@ -47,6 +68,10 @@ class Rig:
     watts: str = "0,100\n3600,100\n"
     """Rows of the board's power curve; it begins anew every hour after START if it spans one."""
     extra: dict[str, Any] = field(default_factory=dict)
+    boards: int = 1
+    """Each with the same power curve."""
+    autos: list[Any] = field(default_factory=list)
+    """Trainers that play themselves (`support.auto`): asked once a second, before the daemon."""
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -75,6 +100,9 @@ class Rig:
         self.ledger = Ledger.open(self.config.ledger_url)
         self.chain = build_chain(self.config, self.clock, self.config.state)
         self.meter = build_meter(self.config.power, self.clock)
+        if self.boards > 1:
+            curve = self.root / "watts.csv"
+            self.meter = CombinedMeter([ReplayMeter(curve, self.clock, i) for i in range(self.boards)])
         self.chain.poll_due()
         self.boss = Supervisor(self.config, self.ledger, self.chain, self.meter, self.launcher, self.clock)
         self.service = SupervisorService(self.boss)
@@ -88,11 +116,13 @@ class Rig:
         """Tick once a second."""
         for _ in range(round(seconds)):
             self.clock.advance(1.0)
+            for auto in self.autos:
+                auto.second()
             self.chain.poll_due()
             self.boss.tick()
 
-    def submit(self, job: JobSpec | None = None) -> "Played":
-        job_id = self.service.submit(job or spec(), ME).id
+    def submit(self, job: JobSpec | None = None, foreseen: CheckResult | None = None) -> "Played":
+        job_id = self.service.submit(job or spec(), ME, foreseen).id
         return Played(self, job_id)
 
     def energy(self) -> dict[str, int]:

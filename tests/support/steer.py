@@ -78,3 +78,16 @@ class FakeDaemon(threading.Thread):
 def always(rho: float) -> Answer:
     """Every segment at `rho`."""
     return lambda event: directive(event["k"], rho) if event["event"] == "segment_ready" else None
+
+
+def stopped_in(k: int, rho: float, steps: int) -> Answer:
+    """Every segment at `rho`; but segment k under a lease of `steps` steps only, and then the job is stopped."""
+
+    def answer(event: dict[str, Any]) -> dict[str, Any] | None:
+        if event["event"] == "segment_ready":
+            return directive(event["k"], rho, max_steps=steps if event["k"] == k else 10_000)
+        if event["event"] == "waiting":
+            return directive(k, action="stop", reason="enough")
+        return None
+
+    return answer

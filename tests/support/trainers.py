@@ -1,0 +1,46 @@
+"""A plain transformers.Trainer over word rows, as a user would write it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from support.models import word_rows
+
+
+def plain_trainer(
+    model: Any, folder: Path, out: Path, callbacks: Sequence[Any], *, rows: int = 16, **args: Any
+) -> Any:
+    """Of a causal `model`, with the tokenizer in `folder`: 4 rows a batch, 2 epochs, AdamW at 1e-2, every loss logged."""
+    from transformers import Trainer, TrainingArguments
+
+    from carbonsched.model.job import DataPart, ModelPart
+    from trainer.data import Row, TokenDataset, collator, encode
+    from trainer.models import load_tokenizer
+
+    part = DataPart(name_or_path="x", max_length=32, target_length=8)
+    tokenizer = load_tokenizer(ModelPart(name_or_path=str(folder)))
+    texts = [Row(**row) for row in word_rows(rows, length=6)] + [
+        Row(**row) for row in word_rows(rows, seed=7)
+    ]
+    encoded = encode(texts[::2], tokenizer, part, encoder_decoder=False)
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        per_device_train_batch_size=4,
+        learning_rate=1e-2,
+        disable_tqdm=True,
+        report_to="none",
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        **{"num_train_epochs": 2, "save_strategy": "no", "logging_steps": 1, "seed": 3, **args},
+    )
+    return Trainer(
+        model,
+        arguments,
+        train_dataset=TokenDataset(encoded),
+        data_collator=collator(0, part, encoder_decoder=False),
+        callbacks=list(callbacks),
+    )
+
+
+def losses(trainer: Any) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -1,0 +1,57 @@
+"""What becomes of a tensor's optimizer state while it is not trained: Adam's moments of it go stale, and fill memory.
+
+keep      they stay where they are, and are used again as they were left
+drop      they are given up: the tensor begins from fresh moments, and from step 1 of the bias correction, when it is next
+          selected (torch counts steps for each parameter)
+offload   they wait in host memory and come back to the device; training is bit-identical to `keep`
+
+A checkpoint holds what there is: after `drop` only the selected tensors' state; offloaded state as any other. torch loads
+all state onto the device of its parameter; the selection that is restored next sends it away again.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Policy = Literal["keep", "drop", "offload"]
+HOST = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class StaleState:
+    policy: Policy
+    optimizer: Any
+    """torch's, or accelerate's wrapper of it."""
+
+    def follow(self) -> None:
+        """Bring the state in line with `requires_grad`; called after each toggle and at the end of training."""
+        if self.policy == "keep":
+            return
+        for parameter in [p for group in self.optimizer.param_groups for p in group["params"]]:
+            if parameter not in self.optimizer.state:
+                continue
+            if parameter.requires_grad:
+                self._move(parameter, parameter.device)
+            elif self.policy == "drop":
+                del self.optimizer.state[parameter]
+            else:
+                self._move(parameter, HOST)
+
+    def _move(self, parameter: Tensor, device: torch.device) -> None:
+        state = self.optimizer.state[parameter]
+        for name, value in state.items():
+            # the step count is a number that torch itself keeps on the host for most of its AdamWs
+            if isinstance(value, Tensor) and name != "step":
+                state[name] = value.to(device)
+
+
+def held_bytes(optimizer: Any, device: torch.device | None = None) -> int:
+    """Bytes of all tensors in the optimizer's state, or of those on `device`."""
+    return sum(
+        value.numel() * value.element_size()
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor) and (device is None or value.device == device)
+    )
