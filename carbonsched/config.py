@@ -98,6 +98,21 @@ class PlanConfig(Doc):
     horizon: Seconds = 172_800.0
 
 
+class PoolConfig(Doc):
+    """A budget that several jobs share."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    budget_g: Annotated[float, Field(gt=0)] | None = None
+    budget_rate_g_per_h: Annotated[float, Field(gt=0)] | None = None
+    """Grams an hour by which it grows; a day's worth is saved at most."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.budget_g is None) == (self.budget_rate_g_per_h is None):
+            raise ValueError("give exactly one of budget_g and budget_rate_g_per_h, e.g. budget_g = 500.0")
+        return self
+
+
 class Config(Doc):
     state_dir: str = "/var/lib/carbonsched"
     pue: Annotated[float, Field(ge=1)] = 1.0
@@ -109,9 +124,13 @@ class Config(Doc):
     ledger: LedgerConfig = LedgerConfig()
     launch: LaunchConfig = LaunchConfig()
     plan: PlanConfig = PlanConfig()
+    pools: tuple[PoolConfig, ...] = ()
 
     @model_validator(mode="after")
     def _no_mixed_basis(self) -> Self:
+        names = [pool.name for pool in self.pools]
+        if len(set(names)) < len(names):
+            raise ValueError("two pools share a name; give each its own")
         for i, feed in enumerate(self.feeds):
             if feed.basis is not None and feed.basis is not self.zone.basis:
                 raise ValueError(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import anyio.to_thread
 from fastapi import Body, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,7 +30,18 @@ from carbonsched.errors import (
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, Owner
-from carbonsched.model.view import Acted, AuditResult, JobDetail, JobList, Problem, Submitted, Version
+from carbonsched.model.profile import CheckResult
+from carbonsched.model.view import (
+    Acted,
+    AuditResult,
+    Budgeted,
+    Explained,
+    JobDetail,
+    JobList,
+    Problem,
+    Submitted,
+    Version,
+)
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +62,18 @@ _STATUS: tuple[tuple[type[CarbonschedError], int], ...] = (
 
 
 class SubmitBody(Doc):
-    """Body of POST /v1/jobs."""
+    """Body of POST /v1/jobs and POST /v1/explain."""
 
     spec: JobSpec
+    checked: CheckResult | None = None
+    """What `python -m trainer check` said of it; `explain` needs it, a pool's job is weighed by it."""
+
+
+class BudgetBody(Doc):
+    """Body of POST /v1/jobs/{job_id}/budget."""
+
+    grams: Annotated[float, Field(gt=0)]
+    """CO2e the job may emit in all, what it has spent included."""
 
 
 def create_app(service: Service) -> FastAPI:
@@ -75,7 +95,15 @@ def create_app(service: Service) -> FastAPI:
 def _job_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/jobs", status_code=201)
     def submit(body: Annotated[Any, Body()], owner: Actor) -> Submitted:
-        return service.submit(SubmitBody.parse(body).spec, owner)
+        asked = SubmitBody.parse(body)
+        return service.submit(asked.spec, owner, asked.checked)
+
+    @app.post("/v1/explain")
+    def explain(body: Annotated[Any, Body()], owner: Actor) -> Explained:
+        asked = SubmitBody.parse(body)
+        if asked.checked is None:
+            raise InputError("checked", "is missing", "give what `python -m trainer check SPEC --json` says")
+        return service.explain(asked.spec, owner, asked.checked)
 
     @app.get("/v1/jobs")
     def jobs() -> JobList:
@@ -96,6 +124,10 @@ def _job_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/jobs/{job_id}/resume")
     def resume(job_id: str, actor: Actor) -> Acted:
         return service.resume(job_id, actor)
+
+    @app.post("/v1/jobs/{job_id}/budget")
+    def budget(job_id: str, body: Annotated[Any, Body()], actor: Actor) -> Budgeted:
+        return service.budget(job_id, BudgetBody.parse(body).grams, actor)
 
     @app.get("/v1/jobs/{job_id}/log", response_class=Response)
     def job_log(job_id: str, offset: int = 0) -> Response:

@@ -6,23 +6,41 @@ from typing import Literal, Protocol
 
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, Owner
-from carbonsched.model.view import Acted, AuditResult, JobDetail, JobList, Submitted, Version
+from carbonsched.model.profile import CheckResult
+from carbonsched.model.view import (
+    Acted,
+    AuditResult,
+    Budgeted,
+    Explained,
+    JobDetail,
+    JobList,
+    Submitted,
+    Version,
+)
 
-ReportFormat = Literal["json", "csv", "html", "codecarbon"]
+ReportFormat = Literal["json", "csv", "html", "codecarbon", "model-card"]
 
 
 class Service(Protocol):
     """Every method may raise a CarbonschedError; `actor` is who asked, by the socket's peer credentials.
 
-    cancel, pause and resume are for the job's owner, root and the daemon's own user. Called from several threads.
+    cancel, pause, resume and budget are for the job's owner, root and the daemon's own user. Called from several threads.
     """
 
-    def submit(self, spec: JobSpec, owner: Owner) -> Submitted: ...
+    def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:
+        """checked: what the trainer's check foresaw; a pool's job is weighed by it before it begins."""
+
+    def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
+        """What the job would do and cost, were it submitted now. Nothing is queued."""
+
     def jobs(self) -> JobList: ...
     def show(self, job_id: str) -> JobDetail: ...
     def cancel(self, job_id: str, actor: Owner) -> Acted: ...
     def pause(self, job_id: str, actor: Owner) -> Acted: ...
     def resume(self, job_id: str, actor: Owner) -> Acted: ...
+
+    def budget(self, job_id: str, grams: float, actor: Owner) -> Budgeted:
+        """Set a job's budget, in grams in all; a job that was stopped on its budget is queued again if it was raised."""
 
     def grid(self, hours: float) -> GridView:
         """Now, and the forecast for `hours` to come; 0 asks for none."""

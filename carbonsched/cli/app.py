@@ -7,6 +7,7 @@ import typer
 from carbonsched import __version__
 from carbonsched.cli.actions import cancel, pause, resume
 from carbonsched.cli.audit import verify
+from carbonsched.cli.budget import budget
 from carbonsched.cli.daemon import daemon
 from carbonsched.cli.grid import grid
 from carbonsched.cli.logs import logs
@@ -60,7 +61,11 @@ BOX = "The box"
 
 app.command(
     rich_help_panel=JOBS,
-    epilog=_examples("carbonsched submit job.toml", "carbonsched submit job.toml --wait"),
+    epilog=_examples(
+        "carbonsched submit job.toml",
+        "carbonsched submit job.toml --wait",
+        "carbonsched submit job.toml --explain",
+    ),
 )(submit)
 app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched ps", "carbonsched ps --json"))(ps)
 app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched show scitldr-7f3a1c"))(show)
@@ -71,6 +76,7 @@ app.command(
 app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched wait scitldr-7f3a1c && echo finished"))(wait)
 app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched pause scitldr-7f3a1c"))(pause)
 app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched resume scitldr-7f3a1c"))(resume)
+app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched budget scitldr-7f3a1c --grams 150"))(budget)
 app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched cancel scitldr-7f3a1c"))(cancel)
 app.command(
     rich_help_panel=BOX, epilog=_examples("carbonsched grid", "carbonsched grid --forecast 48 --json")

@@ -17,11 +17,22 @@ from carbonsched.errors import CarbonschedError, UnreachableError
 from carbonsched.model.base import Doc
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec
-from carbonsched.model.view import Acted, AuditResult, JobDetail, JobList, Problem, Submitted, Version
+from carbonsched.model.profile import CheckResult
+from carbonsched.model.view import (
+    Acted,
+    AuditResult,
+    Budgeted,
+    Explained,
+    JobDetail,
+    JobList,
+    Problem,
+    Submitted,
+    Version,
+)
 
 TIMEOUT_S = 30.0
 SLOW_TIMEOUT_S = 600.0
-"""Reports and audits read the whole ledger."""
+"""Reports and audits read the whole ledger, an explanation plans the whole job several times."""
 
 D = TypeVar("D", bound=Doc)
 
@@ -68,8 +79,11 @@ class Client:
     def __init__(self, socket: Path) -> None:
         self.socket = socket
 
-    def submit(self, spec: JobSpec) -> Submitted:
-        return self._doc(Submitted, "POST", "/v1/jobs", body={"spec": spec.dump()})
+    def submit(self, spec: JobSpec, checked: CheckResult) -> Submitted:
+        return self._doc(Submitted, "POST", "/v1/jobs", body=_body(spec, checked))
+
+    def explain(self, spec: JobSpec, checked: CheckResult) -> Explained:
+        return self._doc(Explained, "POST", "/v1/explain", body=_body(spec, checked), timeout=SLOW_TIMEOUT_S)
 
     def jobs(self) -> JobList:
         return self._doc(JobList, "GET", "/v1/jobs")
@@ -79,6 +93,9 @@ class Client:
 
     def act(self, job_id: str, verb: Literal["cancel", "pause", "resume"]) -> Acted:
         return self._doc(Acted, "POST", f"{_job(job_id)}/{verb}")
+
+    def budget(self, job_id: str, grams: float) -> Budgeted:
+        return self._doc(Budgeted, "POST", f"{_job(job_id)}/budget", body={"grams": grams})
 
     def log(self, job_id: str, offset: int) -> LogChunk:
         """Bytes from `offset` (negative: from the end); as many as the daemon gives at a time."""
@@ -158,6 +175,10 @@ class Client:
         elif not isinstance(error, ConnectionError | HTTPException):
             why = str(error)  # e.g. a path longer than a socket's can be
         return UnreachableError(f"the daemon is not reachable at {self.socket}: {why}; {mend}")
+
+
+def _body(spec: JobSpec, checked: CheckResult) -> dict[str, Any]:
+    return {"spec": spec.dump(), "checked": checked.dump()}
 
 
 def _job(job_id: str) -> str:

@@ -33,7 +33,12 @@ def read(path: Path) -> JobSpec:
     held_out = spec.data.validation
     if held_out is not None and (base / Path(held_out).expanduser()).is_file():
         changes["validation"] = str(base / Path(held_out).expanduser())
-    return spec.model_copy(update={"model": model, "data": spec.data.model_copy(update=changes)})
+    evaluate = spec.evaluate
+    if evaluate.test is not None and (base / Path(evaluate.test).expanduser()).is_file():
+        evaluate = evaluate.model_copy(update={"test": str(base / Path(evaluate.test).expanduser())})
+    return spec.model_copy(
+        update={"model": model, "data": spec.data.model_copy(update=changes), "evaluate": evaluate}
+    )
 
 
 def _resolve(name: str, base: Path, field: str) -> str:

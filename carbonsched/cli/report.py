@@ -20,7 +20,7 @@ def report(
     ] = None,
     end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Up to here, not included.")] = None,
     form: Annotated[
-        Literal["json", "csv", "html", "codecarbon"] | None,
+        Literal["json", "csv", "html", "codecarbon", "model-card"] | None,
         typer.Option("--format", help="Default: json.", show_default=False),
     ] = None,
     out: Annotated[
@@ -32,7 +32,8 @@ def report(
 ) -> None:
     """Report energy and emissions of one job, or of the whole box over a stretch of time.
 
-    csv has a row an interval of the ledger; codecarbon is its emissions.csv; html is for people.
+    csv has a row an interval of the ledger; codecarbon is its emissions.csv; html is for people;
+    model-card goes with the model of one job.
     """
     from carbonsched.errors import InputError
 

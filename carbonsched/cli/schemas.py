@@ -19,13 +19,19 @@ VERSION = 1
 
 def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
     """File stem → (type, how it is described)."""
-    from carbonsched.api.app import SubmitBody
+    from carbonsched.api.app import BudgetBody, SubmitBody
     from carbonsched.config import Config
     from carbonsched.model import grid, job, profile, protocol, view
     from carbonsched.plan.simulate import SimResult
+    from carbonsched.plan.sweep import Sweep
     from carbonsched.report.document import Report
 
-    read: dict[str, Any] = {"job-spec": job.JobSpec, "config": Config, "submit-body": SubmitBody}
+    read: dict[str, Any] = {
+        "job-spec": job.JobSpec,
+        "config": Config,
+        "submit-body": SubmitBody,
+        "budget-body": BudgetBody,
+    }
     written: dict[str, Any] = {
         "submitted-job": job.SubmittedJob,
         "directive": protocol.Directive,
@@ -37,6 +43,8 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "job-detail": view.JobDetail,
         "submitted": view.Submitted,
         "acted": view.Acted,
+        "budgeted": view.Budgeted,
+        "explained": view.Explained,
         "job-log": view.JobLog,
         "log-line": view.LogLine,
         "ended": view.Ended,
@@ -46,6 +54,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "grid-view": grid.GridView,
         "report": Report,
         "simulation": SimResult,
+        "sweep": Sweep,
         "profile": profile.Profile,
         "costs": profile.Costs,
         "selection": profile.Selection,

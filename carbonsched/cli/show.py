@@ -67,6 +67,8 @@ def _change(change: dict[str, Any]) -> tuple[str, str, str]:
     """What happened, who did it, and why or how much."""
     what = str(change.get("state") or change.get("kind") or "")
     said = change.get("reason") or change.get("text")
+    if what == "budget":
+        said = f"{change['budget_g']:.4g} g: {said}"
     if said is None:
         known = {
             key: value for key, value in change.items() if key not in _TOLD and value not in (None, (), [])
@@ -79,9 +81,15 @@ def _facts(job: "JobDetail") -> "Table":
     from carbonsched.cli import output as o
 
     carbon = job.spec.carbon
-    budget = o.figure(job.budget_g, "g") if job.budget_g is not None else "not resolved yet"
+    lean = carbon.objective == "min-carbon"
+    unset = "none, as little as the wanted ρ takes" if lean else "not resolved yet"
+    budget = o.figure(job.budget_g, "g") if job.budget_g is not None else unset
     if carbon.budget_share is not None:
         budget += f" (share {carbon.budget_share:g} of full fine-tuning)"
+    elif carbon.budget_rate_g_per_h is not None:
+        budget += f" (grows by {carbon.budget_rate_g_per_h:g} g/h)"
+    elif carbon.pool is not None:
+        budget += f" (its part of pool {carbon.pool}, weight {carbon.weight:g})"
     spent = o.about(job.spent_g, job.estimated, "g")
     if job.budget_g:
         spent += f" of {budget}, {100 * job.spent_g / job.budget_g:.1f}%"
@@ -104,11 +112,13 @@ def _facts(job: "JobDetail") -> "Table":
         ("Loss", o.figure(job.loss, digits=5)),
         ("Boards", ", ".join(job.boards) or o.NONE),
         ("Model", f"{job.spec.model.name_or_path} ({job.spec.model.dtype})"),
-        ("Data", f"{job.spec.data.name_or_path} ({job.spec.data.task})"),
+        ("Data", f"{job.spec.data.name_or_path} ({job.spec.data.task or 'task by its fields'})"),
         ("Method", job.spec.train.method),
         ("Submitted", o.moment(job.submitted_at)),
         ("Started", o.moment(job.started_at)),
         ("Ended", o.moment(job.ended_at)) if job.ended_at else ("Left", o.duration(job.eta_s)),
+        ("Wanted", f"mean ρ {carbon.rho_mean:g} for the fewest grams" if lean else "the most gain for the budget"),
+        ("Hours", ", ".join(carbon.allowed_hours) + f" {carbon.timezone}" if carbon.allowed_hours else "any"),
         ("Deadline", o.duration(carbon.deadline) + " after submission" if carbon.deadline else "none"),
         ("SHA-256", job.sha256),
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +13,9 @@ from carbonsched.cli.options import Debug, Json, Socket
 
 if TYPE_CHECKING:
     from carbonsched.model.job import JobSpec
-    from carbonsched.plan.simulate import Grid, SimResult
+    from carbonsched.plan.policies import Policy
+    from carbonsched.plan.scenario import Grid
+    from carbonsched.plan.simulate import SimResult
 
 FIXED_SHARE = 1 / 3
 """c0 where nothing better is known: the forward pass (DESIGN 4)."""
@@ -24,13 +26,17 @@ _JOB = "The job"
 
 def simulate(
     trace: Annotated[Path, typer.Option("--trace", metavar="CSV", help="datetime,g_per_kwh[,forecast_g_per_kwh], UTC.")],
-    start: Annotated[str, typer.Option("--start", metavar="TIME", help="Within the trace, e.g. 2022-03-01T00:00:00Z.")],
+    start: Annotated[list[str] | None, typer.Option("--start", metavar="TIME", help="Within the trace, e.g. 2022-03-01T00:00:00Z. May repeat.", show_default=False)] = None,
+    starts: Annotated[int | None, typer.Option("--starts", metavar="N", min=1, help="Instead: this many random starts.")] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Of the random starts.")] = 0,
     job: Annotated[Path | None, typer.Option("--job", metavar="JOB.toml", help="Take segments, budget, deadline and bounds from here.", rich_help_panel=_JOB)] = None,
     segments: Annotated[int | None, typer.Option("--segments", metavar="N", help="How many segments.", rich_help_panel=_JOB)] = None,
-    budget_g: Annotated[float | None, typer.Option("--budget-g", metavar="G", help="Grams the job may emit.", rich_help_panel=_JOB)] = None,
+    budget_g: Annotated[list[float] | None, typer.Option("--budget-g", metavar="G", help="Grams the job may emit. May repeat.", show_default=False, rich_help_panel=_JOB)] = None,
     deadline_hours: Annotated[float | None, typer.Option("--deadline-hours", metavar="H", help="After the start.", rich_help_panel=_JOB)] = None,
     rho_min: Annotated[float | None, typer.Option("--rho-min", metavar="a", help="Default: the job's, else 0.4.", rich_help_panel=_JOB)] = None,
     rho_max: Annotated[float | None, typer.Option("--rho-max", metavar="b", help="Default: the job's, else 1.", rich_help_panel=_JOB)] = None,
+    allowed_hours: Annotated[list[str] | None, typer.Option("--allowed-hours", metavar="HH:MM-HH:MM", help="Train only then; may repeat. The job's, else any hour.", show_default=False, rich_help_panel=_JOB)] = None,
+    timezone: Annotated[str | None, typer.Option("--timezone", metavar="ZONE", help="Of the allowed hours; the job's, else UTC.", rich_help_panel=_JOB)] = None,
     no_pause: Annotated[bool, typer.Option("--no-pause", help="Segments follow each other in slots of fixed length.", rich_help_panel=_JOB)] = False,
     segment_kwh: Annotated[float | None, typer.Option("--segment-kwh", metavar="X", help="Of one segment at ρ = 1.", rich_help_panel=_HOW)] = None,
     segment_hours: Annotated[float | None, typer.Option("--segment-hours", metavar="Y", help="Of one segment at ρ = 1.", rich_help_panel=_HOW)] = None,
@@ -38,10 +44,11 @@ def simulate(
     flops_per_s: Annotated[float, typer.Option("--flops-per-s", metavar="F", help="With --job and no --segment-hours: what the board sustains.", rich_help_panel=_HOW)] = 1e14,
     watts: Annotated[float, typer.Option("--watts", metavar="W", help="With --job and no --segment-kwh: what it draws meanwhile.", rich_help_panel=_HOW)] = 400.0,
     pue: Annotated[float, typer.Option("--pue", metavar="P", min=1.0, help="Power usage effectiveness.", rich_help_panel=_HOW)] = 1.0,
-    policy: Annotated[Literal["mpc", "constant", "dual", "threshold", "full", "oracle"], typer.Option("--policy", help="Who decides.")] = "mpc",
+    policy: Annotated[list[str] | None, typer.Option("--policy", metavar="mpc|constant|dual|threshold|full|oracle", help="Who decides; may repeat, or a list with commas. Default: mpc.", show_default=False)] = None,
     forecast: Annotated[Literal["perfect", "persistence", "column"], typer.Option("--forecast", help="What it knows of the hours to come.")] = "persistence",
     gain: Annotated[str, typer.Option("--gain", metavar="linear|FRONTIER.json", help="What ρ is worth.")] = "linear",
     python: Annotated[str, typer.Option("--python", metavar="EXE", help="With --job: interpreter that has the trainer.", show_default=False)] = sys.executable,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw the outcome.", show_default=False)] = None,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
@@ -49,16 +56,26 @@ def simulate(
     """Run a job against a recorded trace, with the planner and the guard the daemon uses.
 
     At every time the planner knows the rows up to then, and of what lies ahead what --forecast says. Give the job by
-    --job, or by --segments with --segment-kwh, --segment-hours and --budget-g; options win over the job file.
+    --job, or by --segments with --segment-kwh, --segment-hours and --budget-g; options win over the job file. Several
+    starts, policies or budgets are all run with each other, and summed up for each policy and budget.
     """
+    from carbonsched.cli import sweep
     from carbonsched.cli.output import emit
     from carbonsched.errors import InputError
     from carbonsched.feeds.trace import read_trace
-    from carbonsched.plan import simulate as sim
+    from carbonsched.plan.scenario import Grid, SimRequest
+    from carbonsched.plan.simulate import simulate as run
 
+    policies = _policies(policy or ["mpc"])
+    if plot is not None:
+        sweep.drawable(plot)
+    if (start is None) == (starts is None):
+        raise InputError(
+            "--start", "give either --start or --starts", "e.g. --start 2022-03-01T00:00:00Z or --starts 50"
+        )
     rows = read_trace(trace)
-    grid = sim.Grid(rows.times, rows.g_per_kwh, rows.forecast)
-    begin = _time(start)
+    grid = Grid(rows.times, rows.g_per_kwh, rows.forecast)
+    begins = [_time(text) for text in start or ()]
     from_file = _read_job(job, python) if job is not None else _Job()
     n = segments if segments is not None else from_file.segments
     hours = segment_hours
@@ -75,35 +92,49 @@ def simulate(
     if n is None or hours is None or kwh is None:
         missing = "--segments" if n is None else "--segment-hours" if hours is None else "--segment-kwh"
         raise InputError(missing, "is missing", "give it, or --job JOB.toml")
-    budget = budget_g if budget_g is not None else from_file.budget_g
-    if budget is None and from_file.budget_share is not None:
-        mean = _mean(grid, begin, hours * n)
-        budget = from_file.budget_share * kwh * n * mean * pue
-    if budget is None:
-        raise InputError("--budget-g", "is missing", "give the grams the job may emit")
-    result = sim.simulate(
-        sim.SimRequest(
-            grid=grid,
-            start=begin,
-            segments=n,
-            segment_kwh=kwh,
-            segment_hours=hours,
-            fixed_share=fixed_share,
-            budget_g=budget,
-            policy=policy,
-            forecast=forecast,
-            frontier=_gain(gain),
-            rho_min=rho_min if rho_min is not None else from_file.rho_min or RHO_MIN,
-            rho_max=rho_max if rho_max is not None else from_file.rho_max,
-            may_pause=from_file.may_pause and not no_pause,
-            deadline_hours=deadline_hours if deadline_hours is not None else from_file.deadline_hours,
-            pue=pue,
-        )
+    base = SimRequest(
+        grid=grid,
+        start=begins[0] if begins else rows.times[0],
+        segments=n,
+        segment_kwh=kwh,
+        segment_hours=hours,
+        fixed_share=fixed_share,
+        budget_g=1.0,
+        policy=policies[0],
+        forecast=forecast,
+        frontier=_gain(gain),
+        rho_min=rho_min if rho_min is not None else from_file.rho_min or RHO_MIN,
+        rho_max=rho_max if rho_max is not None else from_file.rho_max,
+        may_pause=from_file.may_pause and not no_pause,
+        deadline_hours=deadline_hours if deadline_hours is not None else from_file.deadline_hours,
+        allowed_hours=_spans(allowed_hours) if allowed_hours is not None else from_file.allowed_hours,
+        timezone=_zone(timezone) if timezone is not None else from_file.timezone,
+        pue=pue,
     )
-    if json:
-        emit(result)
+    if starts is not None:
+        from carbonsched.plan.sweep import draw
+
+        begins = list(draw(base, starts, seed))
+    budgets = budget_g or ([] if from_file.budget_g is None else [from_file.budget_g])
+    if not budgets and from_file.budget_share is not None:
+        budgets = [from_file.budget_share * kwh * n * _mean(grid, begins[0], hours * n) * pue]
+    if not budgets:
+        raise InputError("--budget-g", "is missing", "give the grams the job may emit")
+    single = starts is None and len(begins) == len(policies) == len(budgets) == 1
+    if single:
+        result = run(replace(base, budget_g=budgets[0]))
+        charts = sweep.one_run(result, base) if plot is not None else []
     else:
+        many = sweep.sweep(base, begins, policies, budgets)
+        charts = sweep.many_runs(many) if plot is not None else []
+    if plot is not None:
+        sweep.plot(plot, charts)
+    if json:
+        emit(result if single else many)
+    elif single:
         _print(result)
+    else:
+        sweep.show(many)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +149,8 @@ class _Job:
     rho_min: float | None = None
     rho_max: float = 1.0
     may_pause: bool = True
+    allowed_hours: tuple[str, ...] = ()
+    timezone: str = "UTC"
 
 
 def _read_job(path: Path, python: str) -> _Job:
@@ -136,7 +169,44 @@ def _read_job(path: Path, python: str) -> _Job:
         rho_min=max(carbon.rho_min or 0.0, checked.rho_floor),
         rho_max=max(carbon.rho_max, checked.rho_floor),
         may_pause=carbon.may_pause,
+        allowed_hours=carbon.allowed_hours,
+        timezone=carbon.timezone,
     )
+
+
+def _policies(given: list[str]) -> "list[Policy]":
+    from carbonsched.errors import InputError
+    from carbonsched.plan.policies import POLICIES
+
+    named = [name.strip() for text in given for name in text.split(",")]
+    for name in named:
+        if name not in POLICIES:
+            raise InputError("--policy", f"there is no {name!r}", f"choose from {', '.join(POLICIES)}")
+    return [one for one in POLICIES if one in named]
+
+
+def _spans(given: list[str]) -> tuple[str, ...]:
+    from carbonsched.errors import InputError
+    from carbonsched.model import hours
+
+    spans = tuple(part.strip() for text in given for part in text.split(","))
+    try:
+        for text in spans:
+            hours.span(text)
+    except ValueError as e:
+        raise InputError("--allowed-hours", str(e)) from e
+    return spans
+
+
+def _zone(name: str) -> str:
+    from carbonsched.errors import InputError
+    from carbonsched.model import hours
+
+    try:
+        hours.zone(name)
+    except ValueError as e:
+        raise InputError("--timezone", str(e)) from e
+    return name
 
 
 def _time(text: str) -> datetime:
@@ -162,7 +232,7 @@ def _mean(grid: "Grid", start: datetime, hours: float) -> float:
 def _gain(text: str) -> tuple[tuple[float, float], ...]:
     from carbonsched.errors import InputError
     from carbonsched.model.profile import FrontierDoc
-    from carbonsched.plan.simulate import LINEAR
+    from carbonsched.plan.scenario import LINEAR
 
     if text == "linear":
         return LINEAR

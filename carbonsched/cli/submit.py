@@ -17,6 +17,13 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it has ended; exit codes as `wait`.")
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Queue nothing: say when it would run, at which ρ, for how many grams, what binds and what more would buy.",
+        ),
+    ] = False,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
@@ -30,11 +37,20 @@ def submit(
     from carbonsched.cli.check import check
     from carbonsched.cli.output import emit
     from carbonsched.cli.wait import follow
+    from carbonsched.errors import InputError
 
+    if wait and explain:
+        raise InputError("--explain", "queues nothing that --wait could wait for", "give one of the two")
     spec = jobfile.read(job)
     client = connect(ctx)
     checked = check(spec, client.version().trainer_python)
-    submitted = client.submit(spec)
+    if explain:
+        from carbonsched.cli.explain import show
+
+        told = client.explain(spec, checked)
+        emit(told) if json else show(told, checked)
+        return
+    submitted = client.submit(spec, checked)
     if not json:
         if sys.stdout.isatty():
             print(

@@ -232,11 +232,16 @@ class Ledger(Store):
             detail = {"from": str(old), "state": str(state), "reason": reason}
             self._write(connection, job_id, "state", detail, actor, at)
 
-    def set_budget(self, job_id: str, grams: float, reason: str, actor: str, at: datetime) -> None:
+    def set_budget(
+        self, job_id: str, grams: float, reason: str, actor: str, at: datetime, uid: int | None = None
+    ) -> None:
+        """Record a new budget with who set it (uid: a person's, by the kernel's word), when, the old and the new grams."""
         with self.transaction() as connection:
             row = self._job_row(connection, job_id)
             connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(budget_g=grams))
-            detail = {"from_g": row["budget_g"], "budget_g": grams, "reason": reason}
+            detail: dict[str, Any] = {"from_g": row["budget_g"], "budget_g": grams, "reason": reason}
+            if uid is not None:
+                detail["uid"] = uid
             self._write(connection, job_id, "budget", detail, actor, at)
 
     def job(self, job_id: str) -> JobRecord:

@@ -56,6 +56,10 @@ class Totals:
     bridged_mj: int
     bridged_g: float
     bridged_s: float
+    unknown_mj: int
+    """Of the energy: what was used at an intensity that is not known."""
+    unmetered_s: float
+    """How long the energy itself was not known."""
     g_per_kwh: float | None
     """Energy-weighted mean of the intensities charged."""
     power_w: float | None
@@ -191,6 +195,10 @@ def total(parts: Iterable[Group]) -> Totals:
         bridged_mj=sum(g.energy_mj for g in bridged),
         bridged_g=sum(g.grams for g in bridged),
         bridged_s=_longest(bridged, lambda g: g.seconds),
+        unknown_mj=energy_mj - weighted_mj,
+        unmetered_s=_longest(
+            tuple(g for g in found if g.method is EnergyMethod.UNAVAILABLE), lambda g: g.seconds
+        ),
         g_per_kwh=sum(g.weighted for g in found) / weighted_mj if weighted_mj else None,
         power_w=sum(powers) if powers else None,
         start=min((g.start for g in found), default=None),

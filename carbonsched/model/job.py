@@ -6,11 +6,27 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from carbonsched.errors import StateError
+from carbonsched.model import hours
 from carbonsched.model.base import Doc, Seconds, UtcTime
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Method = Literal[
     "full", "ft-top2", "lora", "prefix", "dropbp", "greentrainer", "greentrainer+lora", "fixed", "random"
+]
+
+
+Importance = Literal[
+    "update",
+    "magnitude",
+    "grad-norm",
+    "fisher",
+    "snip",
+    "random",
+    "concave",
+    "noise",
+    "curvature",
+    "breadth",
+    "coverage",
 ]
 
 
@@ -26,9 +42,13 @@ class ModelPart(Doc):
 class DataPart(Doc):
     name_or_path: str
     """Hub id, folder or file (.jsonl, .json, .csv, .parquet, .txt)."""
-    task: Literal["summarization", "qa", "causal"] = "summarization"
+    subset: str | None = None
+    """Configuration of a data set on the hub that has several."""
+    task: Literal["summarization", "qa", "causal"] | None = None
+    """What stands around the source; None: qa for a known question answering data set, else summarization."""
     source: str = "source"
     target: str = "target"
+    """A list in this field holds several references: the first is learnt, all count as right."""
     validation: str | None = None
     """File or split held out for the loss before and after; None: the folder's dev/validation file or split."""
     validation_limit: Annotated[int, Field(ge=1)] = 64
@@ -37,6 +57,8 @@ class DataPart(Doc):
     """Tokens a row at most: source + target for decoders, source alone for encoder-decoders."""
     target_length: Annotated[int, Field(ge=1)] = 128
     pad: Literal["longest", "max_length"] = "longest"
+    pack: bool = False
+    """Causal text for decoders: join all rows, a .txt file whole, and cut them into blocks of max_length tokens."""
 
 
 class TrainPart(Doc):
@@ -50,15 +72,80 @@ class TrainPart(Doc):
     scheduler: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
+    """adafactor: transformers', at `lr` (no relative steps, no scaling by the weights' size)."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of sgd; the others have none to set."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """0 switches clipping off."""
     segment: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
     """What lies between two selections: an epoch, or this many optimizer steps."""
+    importance: Importance = "update"
+    """What selection maximises under greentrainer, greentrainer+lora and fixed."""
     importance_batches: Annotated[int, Field(ge=1)] = 1
+    autocast: Literal["bf16"] | None = None
+    """Mixed precision: matrix products in bf16 over weights and optimizer state of `model.dtype` (torch.autocast)."""
+    lora_rank: Annotated[int, Field(ge=1)] = 8
+    lora_alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The adapters' part is scaled by lora_alpha ÷ lora_rank."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    lora_targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Ends of the names of the matrices that get adapters; None: the query and value projections."""
+    prefix_tokens: Annotated[int, Field(ge=1)] = 20
+    evaluate_each_segment: bool = False
+    """Measure the held-out loss at the end of each segment, too."""
+    early_stop_patience: Annotated[int, Field(ge=1)] | None = None
+    """End when so many segments in a row brought no lower held-out loss, and keep the best model; None: off."""
+    skip_earliest: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the model's depth, from the bottom, whose tensors are never chosen (the paper's appendix A.1)."""
+    stale_state: Literal["keep", "drop", "offload"] = "keep"
+    """What becomes of a tensor's optimizer state while it is not trained; offload: it waits in host memory."""
+    cache: Literal["off", "memory", "disk"] = "off"
+    """Keep each row's activations under the deepest trained block, so that later epochs do not compute them again."""
+    cache_gb: Annotated[float, Field(gt=0)] = 4.0
+    """Most gigabytes (10⁹ bytes) that the cache may take."""
     seed: int = 0
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads for torch; None: as many as the machine has cores."""
+    parallel: Literal["none", "ddp", "fsdp2"] = "none"
+    """How the processes that torchrun starts share the work: whole copies of the model, or a piece of it each."""
+    compile: bool = False
+    """torch.compile, anew at each selection."""
+
+    @model_validator(mode="after")
+    def _spread(self) -> Self:
+        if self.importance == "noise" and self.batch_size * self.importance_batches < 3:
+            raise ValueError("importance 'noise' takes a spread from 3 rows; set importance_batches = 3")
+        return self
+
+
+Metric = Literal["nll", "rouge", "exact_match", "f1"]
+
+
+class EvaluatePart(Doc):
+    """What is measured on held-out rows beside the loss; all but `nll` generate text, which takes time and energy."""
+
+    metrics: tuple[Metric, ...] = ("nll",)
+    """`nll` is always there, with its perplexity; exact_match and f1 are SQuAD's. All but `nll` are in percent."""
+    test: str | None = None
+    """File or split that is looked at once, after training, and reported apart from the validation rows."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Rows at most of the test set, and of the validation rows that text is generated for; None: all."""
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Of a generated text; None: data.target_length."""
+    num_beams: Annotated[int, Field(ge=1)] = 1
+    """1: greedy."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """None: train.batch_size."""
+    stemmer: bool = False
+    """ROUGE over Porter stems; the GreenTrainer paper's code counts whole words."""
+    predictions: bool = False
+    """Write output/predictions.jsonl: source, prediction, references, nll and tokens of each row."""
+
+    @property
+    def generates(self) -> bool:
+        return any(metric != "nll" for metric in self.metrics)
 
 
 class CarbonPart(Doc):
@@ -66,6 +153,20 @@ class CarbonPart(Doc):
     """Grams CO2e the job may emit."""
     budget_share: Share | None = None
     """The budget as a share of what full fine-tuning would emit at the mean intensity, fixed at the first segment."""
+    budget_rate_g_per_h: Annotated[float, Field(gt=0)] | None = None
+    """Grams an hour by which the budget grows from the job's start on, for endless jobs; a day's worth is saved at most."""
+    pool: Annotated[str, Field(min_length=1)] | None = None
+    """A pool of the daemon's config that the job draws on together with others, instead of a budget of its own."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """What the whole job's gain counts against that of the pool's other jobs."""
+    objective: Literal["max-gain", "min-carbon"] = "max-gain"
+    """max-gain: the most gain for the budget. min-carbon: the fewest grams for `rho_mean` by the deadline."""
+    rho_mean: Share | None = None
+    """Wanted mean ρ over all steps, for min-carbon."""
+    allowed_hours: tuple[str, ...] = ()
+    """Spans of the day in which the job may train, e.g. `22:00-06:00`; none: any hour."""
+    timezone: str = "UTC"
+    """Of `allowed_hours`."""
     deadline: Seconds | None = None
     """Seconds after submission; written `36h`."""
     rho_min: Share | None = None
@@ -82,10 +183,39 @@ class CarbonPart(Doc):
             raise ValueError("must lie after submission; write a duration such as 36h")
         return value
 
+    @field_validator("allowed_hours")
+    @classmethod
+    def _spans(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            hours.span(text)
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        hours.zone(value)
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.budget_g is None) == (self.budget_share is None):
-            raise ValueError("give exactly one of budget_g and budget_share, e.g. budget_g = 120.0")
+        budgets = sum(b is not None for b in (self.budget_g, self.budget_share, self.budget_rate_g_per_h, self.pool))
+        lean = self.objective == "min-carbon"
+        if budgets > 1 or (budgets == 0 and not lean):
+            raise ValueError(
+                "give exactly one of budget_g, budget_share, budget_rate_g_per_h and pool, e.g. budget_g = 120.0"
+            )
+        if lean and (self.rho_mean is None or self.deadline is None):
+            missing = "rho_mean = 0.7" if self.rho_mean is None else 'deadline = "36h"'
+            raise ValueError(f"min-carbon needs the wanted rho_mean and a deadline; add {missing}")
+        if lean and (self.budget_rate_g_per_h is not None or self.pool is not None):
+            raise ValueError("min-carbon goes with budget_g, budget_share or no budget; drop pool or budget_rate_g_per_h")
+        if self.rho_mean is not None:
+            if not lean:
+                raise ValueError('rho_mean is for min-carbon; add objective = "min-carbon" or drop it')
+            if not (self.rho_min or 0.0) <= self.rho_mean <= self.rho_max:
+                raise ValueError(f"rho_mean {self.rho_mean} lies outside rho_min and rho_max; widen them")
+        if self.weight != 1.0 and self.pool is None:
+            raise ValueError("weight is for jobs that share a pool; add pool or drop it")
         if self.rho_min is not None and self.rho_min > self.rho_max:
             raise ValueError(f"rho_min {self.rho_min} is above rho_max {self.rho_max}; swap or widen them")
         return self
@@ -98,6 +228,7 @@ class JobSpec(Doc):
     model: ModelPart
     data: DataPart
     train: TrainPart = TrainPart()
+    evaluate: EvaluatePart = EvaluatePart()
     carbon: CarbonPart
 
 

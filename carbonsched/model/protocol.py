@@ -61,6 +61,8 @@ class Started(_Event):
     """Optimizer steps of the whole job."""
     first_step: int = 0
     """Steps already done, by the checkpoint that was loaded."""
+    test_rows: int = 0
+    """Looked at once, after training."""
     params: int
     device: str
     gpu_uuid: str | None = None
@@ -70,7 +72,8 @@ class Started(_Event):
 
 class Evaluated(_Event):
     event: Literal["evaluated"] = "evaluated"
-    when: Literal["before", "segment", "after"]
+    when: Literal["before", "segment", "after", "test"]
+    """`segment`: at the end of one; `test`: after training, on the test rows."""
     step: int
     loss: float
     """Mean negative log-likelihood a target token, natural log."""
@@ -98,6 +101,8 @@ class SegmentReady(_Event):
     seconds_per_step: float | None = None
     """Of a step at ρ = 1: measured or, before any, taken from the importance pass; None if unknown."""
     importance_seconds: float = 0.0
+    importance_error: float | None = None
+    """Median over tensors of an importance's standard error ÷ its size; None: one batch, or none, has no spread."""
 
 
 class Step(_Event):
@@ -170,6 +175,8 @@ class Finished(_Event):
     step: int
     reason: Literal["done", "stopped"] = "done"
     """`stopped`: on a directive or a signal, with a checkpoint."""
+    early: str | None = None
+    """Why a job that is done took fewer steps than it said; None: it took them all."""
     output: str | None = None
     peak_memory_bytes: int | None = None
 

@@ -1,6 +1,6 @@
 """What the API and `--json` answer. Every number that is an estimate says so beside it."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -29,7 +29,9 @@ class JobView(Doc):
     """Known grams; `unknown_s` tells for how long the energy or the intensity was not known."""
     unknown_s: float = 0.0
     budget_g: float | None
-    """None until `budget_share` is resolved at the first segment."""
+    """None until `budget_share` is resolved at the first segment, and for min-carbon without a budget. Of a rate what
+    was granted so far; of a pool's job what it spent and its present part of what is left."""
+    pool: str | None = None
     energy_j: float
     estimated: bool
     """Whether any of the energy is estimated rather than metered."""
@@ -87,11 +89,79 @@ class Submitted(Doc):
 
 
 class Acted(Doc):
-    """Answer of cancel, pause, resume, wait."""
+    """Answer of cancel, pause, resume, wait; `budget` adds to it."""
 
     id: str
     state: JobState
     reason: str
+
+
+class Budgeted(Acted):
+    """Answer of `budget`."""
+
+    from_g: float | None
+    """The budget before; None where there was none yet."""
+    budget_g: float
+    spent_g: float
+
+
+class ExpectedSegment(Doc):
+    k: int
+    start: UtcTime
+    end: UtcTime
+    rho: float
+    g: float
+    low_g: float
+    high_g: float
+    """Band of the grid's quantiles and of the energy model's spread, each segment for itself."""
+
+
+class Explained(Doc):
+    """`submit --explain`: what the daemon would do with the job, were it submitted now. Nothing is queued."""
+
+    name: str
+    action: Literal["train", "wait", "stop"]
+    """The first directive; `stop`: the job cannot be afforded."""
+    reason: str
+    start: UtcTime | None
+    """Of the first segment; None where nothing would be trained."""
+    end: UtcTime | None
+    """None where nothing would be trained, or where the job goes on past what was planned."""
+    deadline: UtcTime | None
+    rho: float | None
+    """Mean over all steps."""
+    gain: float | None
+    """Share of what full fine-tuning would gain."""
+    g: float
+    low_g: float
+    high_g: float
+    """Of the whole, loading included: errors of different hours partly cancel."""
+    loading_g: float
+    """Of that: loading the model and the first evaluation."""
+    floor_g: float
+    """What is due even at the lowest ρ."""
+    budget_g: float | None
+    """None: none was given."""
+    budget: str
+    """How the budget is set, in words."""
+    energy_j: float
+    binds: tuple[str, ...]
+    """Of `budget`, `deadline`, `rho_min`, `rho_max`, `rho_mean`, `guard`."""
+    gain_per_more_g: float | None
+    """Gain that one more gram would buy at the margin; 0 where the budget does not bind, None without one."""
+    gain_per_more_hour: float | None
+    """Gain that one more hour before the deadline would buy; None without a deadline and for min-carbon."""
+    g_per_more_hour: float | None
+    """For min-carbon: grams that one more hour before the deadline would save."""
+    jobs_before: int
+    """That have to make room first."""
+    segments: tuple[ExpectedSegment, ...]
+    """Those that were planned, which the sums are of: of a long job no more than the forecast reaches."""
+    segments_in_all: int
+    estimated: bool
+    """Always true: nothing of the job was metered yet."""
+    assumptions: tuple[str, ...]
+    """What the figures rest on."""
 
 
 class JobLog(Doc):

@@ -82,18 +82,19 @@ def read_curve(path: Path) -> PowerCurve:
 
 
 class ReplayMeter:
-    """One board, `replay-0`."""
+    """One board, `replay-0` or another of that row."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, index: int = 0) -> None:
+        self._id = f"replay-{index}"
         self._curve, self._clock = read_curve(path), clock
         limit = self._curve.watts_limit
         self.boards: tuple[Board, ...] = (
-            Board(id="replay-0", kind="gpu", name=f"replay of {path.name}", index=0, watts_limit=limit),
+            Board(id=self._id, kind="gpu", name=f"replay of {path.name}", index=index, watts_limit=limit),
         )
-        self._series = Series("replay-0", f"replay:{path.name}", "replay", watts_limit=limit)
+        self._series = Series(self._id, f"replay:{path.name}", "replay", watts_limit=limit)
 
     def resume(self, marks: dict[str, Mark]) -> None:
-        if mark := marks.get("replay-0"):
+        if mark := marks.get(self._id):
             self._series.resume(mark)
 
     def read(self) -> tuple[EnergyDelta, ...]:

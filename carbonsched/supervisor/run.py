@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock
 from carbonsched.model.job import JobSpec, JobState, SubmittedJob
+from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import (
     Checkpoint,
     Directive,
@@ -22,6 +23,7 @@ from carbonsched.model.protocol import (
     Waiting,
 )
 from carbonsched.plan.problem import Plan
+from carbonsched.supervisor.accrual import Accrual
 from carbonsched.supervisor.events import EventFollower
 
 if TYPE_CHECKING:
@@ -45,6 +47,15 @@ class JobRun:
     state: JobState
     reason: str
     budget_g: float | None
+    """Grams the job may emit in all, as of now: what every guard holds against. None: not resolved yet, or none."""
+    checked: CheckResult | None = None
+    """What the trainer's check foresaw, where the job came with it."""
+    accrual: Accrual | None = None
+    """Of a budget that grows with time."""
+    needs_g: float = 0.0
+    """Of a pool's job: the floor it needs to be let in."""
+    replan: bool = False
+    """Its budget was changed: plan anew, also in mid-segment."""
     boards: tuple[str, ...] = ()
     alive_from: datetime | None = None
     """The process's start; None while there is none."""
@@ -56,6 +67,8 @@ class JobRun:
     """Of the segment that waits for a directive or runs under one; None between segments."""
     ready_seen_s: float = 0.0
     """Monotonic time `ready` was read."""
+    gains: dict[int, float] = field(default_factory=dict)
+    """Segment → importance at the right end of its frontier."""
     done: list[SegmentDone] = field(default_factory=list)
     evaluated: list[Evaluated] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
@@ -68,6 +81,8 @@ class JobRun:
     directive: Directive | None = None
     plan: Plan | None = None
     planned_at: float = 0.0
+    eased_at: float = 0.0
+    """Monotonic time of the last look at whether ρ must fall in mid-segment."""
     fit: "EnergyFit | None" = None
     target: JobState | None = None
     """Where the job goes once its process has ended: cancel, pause, stop on budget, long wait."""
@@ -92,6 +107,12 @@ class JobRun:
     """What the unknown stretches could have cost at the worst: the budget is held against this too."""
     estimated: bool = False
     power_w: float | None = None
+    begun_g: float = 0.0
+    """What was charged when the process was started."""
+    loaded: bool = False
+    """Whether this process has come to a segment."""
+    load_s: float | None = None
+    """From the process's start to its first segment: what another start will take."""
     segment_mj: dict[int | None, int] = field(default_factory=dict)
     busy: dict[int, tuple[int, float]] = field(default_factory=dict)
     """Segment → millijoules and seconds in which steps ran; waiting and importance apart."""
@@ -103,6 +124,11 @@ class JobRun:
     @property
     def spec(self) -> JobSpec:
         return self.job.spec
+
+    @property
+    def loading(self) -> bool:
+        """Alive, and has not said yet what lies ahead of it."""
+        return self.alive_from is not None and not self.loaded
 
     @property
     def segment(self) -> int | None:
@@ -135,6 +161,7 @@ class JobRun:
         self.stretches = [Stretch(at, None, None)]
         self.started = self.ready = self.finished = self.failed = self.waiting = None
         self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, None
+        self.begun_g, self.loaded = self.charged_g, False
 
     def enter(self, segment: int | None, at: datetime, rho: float | None = None) -> None:
         last = self.stretches[-1] if self.stretches else None
@@ -157,7 +184,12 @@ class JobRun:
                 if event.when == "before" and self.segment is None:
                     self.enter(0, event.at)
             case SegmentReady():
+                self.loaded = True
+                if self.load_s is None and self.alive_from is not None:
+                    self.load_s = max((event.at - self.alive_from).total_seconds(), 0.0)
                 self.ready, self.ready_seen_s, self.waiting = event, clock.monotonic(), None
+                if event.frontier:
+                    self.gains[event.k] = event.frontier[-1].importance
                 self.enter(event.k, event.at)
             case Step():
                 self.step, self.waiting = event.step, None

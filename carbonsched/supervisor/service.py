@@ -1,4 +1,4 @@
-"""What the API asks between two ticks: submit, show, cancel, pause, resume, report. See `carbonsched.api.service`."""
+"""What the API asks between two ticks: submit, explain, show, cancel, pause, resume, budget, report. See `carbonsched.api.service`."""
 
 import os
 import platform
@@ -9,12 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbonsched import __version__
-from carbonsched.errors import DeniedError, StateError
+from carbonsched.errors import DeniedError, InputError, StateError
 from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, JobState, Owner, SubmittedJob
-from carbonsched.model.view import Acted, AuditResult, JobDetail, JobList, Submitted, Version
-from carbonsched.supervisor.supervisor import Supervisor
+from carbonsched.model.profile import CheckResult
+from carbonsched.model.view import (
+    Acted,
+    AuditResult,
+    Budgeted,
+    Explained,
+    JobDetail,
+    JobList,
+    Submitted,
+    Version,
+)
+from carbonsched.supervisor.foresight import explain
+from carbonsched.supervisor.supervisor import CHECKED, Supervisor
 from carbonsched.supervisor.views import job_detail, job_view
 
 if TYPE_CHECKING:
@@ -25,8 +36,9 @@ if TYPE_CHECKING:
 class SupervisorService:
     supervisor: Supervisor
 
-    def submit(self, spec: JobSpec, owner: Owner) -> Submitted:
+    def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:
         boss = self.supervisor
+        boss.allowances.pools.check(spec)
         job = SubmittedJob(
             id=f"{spec.name[:40]}-{secrets.token_hex(3)}",
             spec=spec,
@@ -37,6 +49,8 @@ class SupervisorService:
         with boss.lock:
             path = boss.job_dir(job.id)
             path.mkdir(parents=True, mode=0o750)
+            if checked is not None:
+                (path / CHECKED).write_text(checked.model_dump_json(), encoding="utf-8")
             with (path / "spec.json").open("w", encoding="utf-8") as file:
                 file.write(job.model_dump_json(indent=2))
                 file.flush()
@@ -44,6 +58,9 @@ class SupervisorService:
             boss.ledger.add_job(job)
             boss.enlist(job.id)
         return Submitted(id=job.id, state=JobState.QUEUED)
+
+    def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
+        return explain(self.supervisor, spec, owner, checked)
 
     def jobs(self) -> JobList:
         boss = self.supervisor
@@ -76,9 +93,46 @@ class SupervisorService:
                 raise StateError(
                     f"job {job_id} is still ending; try again when carbonsched ps shows it {run.target}"
                 )
-            boss.runs[job_id] = run
-            boss.move(run, JobState.QUEUED, f"resumed by {actor.user}", actor.user)
+            boss.requeue(run, f"resumed by {actor.user}", actor.user)
             return Acted(id=job_id, state=run.state, reason=run.reason)
+
+    def budget(self, job_id: str, grams: float, actor: Owner) -> Budgeted:
+        """Set the budget; recorded with who, when, old and new. A running job is planned anew at the next tick."""
+        boss = self.supervisor
+        with boss.lock:
+            row, run = boss.find(job_id)
+            _may(actor, row.owner)
+            carbon = row.spec.carbon
+            if run.state in (JobState.FINISHED, JobState.CANCELLED):
+                raise StateError(f"job {job_id} is {run.state}: its budget is closed; submit it again")
+            if carbon.pool is not None:
+                raise StateError(
+                    f"job {job_id} draws on pool {carbon.pool}: raise the pool's budget_g in the daemon's config, "
+                    "then send SIGHUP"
+                )
+            if carbon.budget_rate_g_per_h is not None:
+                raise StateError(
+                    f"job {job_id} has no fixed budget, it grows by {carbon.budget_rate_g_per_h:g} g/h by itself"
+                )
+            if grams <= run.charged_g:
+                raise InputError(
+                    "--grams",
+                    f"{grams:g} g are not above the {run.charged_g:.4g} g already spent",
+                    "give more",
+                )
+            old, now = run.budget_g, boss.clock.now()
+            boss.ledger.set_budget(job_id, grams, f"set by {actor.user}", actor.user, now, actor.uid)
+            run.budget_g, run.replan = grams, True
+            if run.state is JobState.STOPPED and (old is None or grams > old):
+                boss.requeue(run, f"budget raised to {grams:g} g by {actor.user}", actor.user)
+            return Budgeted(
+                id=job_id,
+                state=run.state,
+                reason=run.reason,
+                from_g=old,
+                budget_g=grams,
+                spent_g=run.spent_g,
+            )
 
     def _leave(self, job_id: str, actor: Owner, target: JobState) -> Acted:
         """Cancel or pause: a running process is asked to checkpoint and end, and metered until it has."""
@@ -90,7 +144,7 @@ class SupervisorService:
             if run.alive_from is None:
                 boss.move(run, target, reason, actor.user)
                 if target.ended:
-                    boss.runs.pop(job_id, None)
+                    boss.drop(run)
             else:
                 boss.ledger.note(job_id, "note", {"text": f"to be {reason}"}, actor.user, boss.clock.now())
                 boss.end(run, target, reason)
@@ -131,6 +185,6 @@ class SupervisorService:
 
 
 def _may(actor: Owner, owner: Owner) -> None:
-    """Cancel, pause and resume are for the job's owner, root and the daemon's own user."""
+    """Cancel, pause, resume and budget are for the job's owner, root and the daemon's own user."""
     if actor.uid not in (0, owner.uid, os.getuid()):
         raise DeniedError(f"only {owner.user}, root or the daemon's user may do this, you are {actor.user}")

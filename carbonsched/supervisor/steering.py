@@ -4,21 +4,25 @@ The planner is imported when the first job needs it: NumPy is 13 MB that a daemo
 """
 
 import os
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock
 from carbonsched.config import Config
 from carbonsched.feeds.chain import Chain
+from carbonsched.model.hours import stretches
 from carbonsched.model.protocol import Directive, Lease, SegmentDone, SegmentReady
-from carbonsched.plan.problem import EnergyModel, Plan, Problem, Segment, Slot
+from carbonsched.plan.issues import Issues
+from carbonsched.plan.problem import EnergyModel, Plan, Problem, Slot
+from carbonsched.supervisor.ahead import Ahead, Speed
 from carbonsched.supervisor.run import JobRun
 from carbonsched.units import MJ_PER_J, grams
 
 if TYPE_CHECKING:
     from carbonsched.plan import guard
+    from carbonsched.plan.aim import Aim
     from carbonsched.plan.energy import EnergyFit
 
 RESIDENT_WAIT_S = 600.0
@@ -28,6 +32,7 @@ _PRIOR_C0 = 0.0  # measured on a CPU: seconds(ρ) / seconds(1) is ρ − 0.05 �
 _BUSY_S = 2.0  # below this the power of a segment's steps was hardly seen
 _BYTES_PER_PARAM = 12  # weights and two AdamW moments in fp32
 _DISK_BYTES_PER_S = 3e8  # of a checkpoint, before one was measured
+_HOURS_AHEAD = timedelta(days=8)  # an allowed hour comes within a week
 
 
 @dataclass(slots=True)
@@ -35,6 +40,7 @@ class Steering:
     config: Config
     chain: Chain
     clock: Clock
+    issues: Issues = field(default_factory=Issues)
 
     def slots(self) -> tuple[Slot, ...]:
         """The grid from now on, as known now."""
@@ -42,6 +48,7 @@ class Steering:
 
         now = self.clock.now()
         day_s = self.day_s()
+        self.heed()
         return forecast.slots(
             now,
             self.config.plan.horizon * day_s / 86_400.0,
@@ -51,7 +58,13 @@ class Steering:
             day_s=day_s,
             quantile=self.config.plan.quantile,
             worst=self.config.zone.worst_g_per_kwh,
+            issues=self.issues,
         )
+
+    def heed(self) -> None:
+        """Remember what the provider says now: how right it was tells how far it may be trusted."""
+        self.issues.day_s = self.day_s()
+        self.issues.keep(self.clock.now(), self.chain.forecast())
 
     def day_s(self) -> float:
         """Wall seconds of a grid day: fewer in a replay."""
@@ -69,22 +82,32 @@ class Steering:
             observe(run, done)
         return run.fit
 
+    def foreseen(self, run: JobRun, speed: Speed) -> "EnergyFit":
+        """The prior of a job that has not begun, from its check and the speed of the box."""
+        from carbonsched.plan.energy import EnergyFit
+
+        step_s = speed.step_s(run.checked) if run.checked else 1.0
+        return EnergyFit.prior(seconds_full=max(step_s, 1e-6), watts=speed.watts, c0=_PRIOR_C0)
+
     def problem(
-        self, run: JobRun, ready: SegmentReady, energy: EnergyModel, left_g: float, idle_w: float
+        self, run: JobRun, ahead: Ahead, energy: EnergyModel, left_g: float, idle_w: float
     ) -> Problem:
-        left = [ready.steps, *_rest(ready.steps_left - ready.steps, ready.segments - ready.k - 1)]
-        curve = tuple((point.rho, point.importance) for point in ready.frontier)
+        from carbonsched.plan.discount import decay
+        from carbonsched.plan.forecast import foreseen
+
         carbon = run.spec.carbon
-        deadline = run.deadline
+        now, deadline = self.clock.now(), run.deadline
+        deadline_s = None if deadline is None else (deadline - now).total_seconds()
+        slots = self.slots()
         return Problem(
-            segments=tuple(Segment(ready.k + i, steps, curve) for i, steps in enumerate(left)),
-            slots=self.slots(),
+            segments=ahead.segments,
+            slots=slots,
             energy=energy,
             budget_g=left_g,
-            rho_min=max(carbon.rho_min or 0.0, ready.rho_floor),
-            rho_max=max(carbon.rho_max, ready.rho_floor),
+            rho_min=max(carbon.rho_min or 0.0, ahead.rho_floor),
+            rho_max=max(carbon.rho_max, ahead.rho_floor),
             pue=self.config.pue,
-            deadline_s=None if deadline is None else (deadline - self.clock.now()).total_seconds(),
+            deadline_s=deadline_s,
             may_pause=carbon.may_pause,
             idle_w=idle_w,
             switch_j=self._checkpoint_s(run) * 2 * energy.watts_high,
@@ -93,29 +116,49 @@ class Steering:
             reserve_g=self._reserve_g(run, energy),
             price_hint=run.plan.price if run.plan and run.plan.price else None,
             day_s=self.day_s(),
-            done=1 - ready.steps_left / run.started.steps if run.started else 0.0,
+            done=ahead.done,
+            allowed=self._allowed(run, now, max(slots[-1].end_s, deadline_s or 0.0)),
+            decay=decay(list(run.gains.items()), run.segments or len(ahead.segments)),
+            foreseen=foreseen(
+                now, self.chain.forecast(), self.chain.history(now - timedelta(days=2)), self.day_s()
+            ),
         )
 
-    def full_grams(self, ready: SegmentReady, energy: EnergyModel) -> float:
-        """Grams of the whole job at ρ = 1 and the mean intensity of the horizon: the base of `budget_share`."""
-        joules = sum(
-            energy.joules(1.0, n)
-            for n in (ready.steps, *_rest(ready.steps_left - ready.steps, ready.segments - 1))
-        )
+    def _allowed(self, run: JobRun, now: datetime, until_s: float) -> tuple[tuple[float, float], ...] | None:
+        carbon = run.spec.carbon
+        if not carbon.allowed_hours:
+            return None
+        end = now + max(timedelta(seconds=until_s), _HOURS_AHEAD)
+        found = stretches(carbon.allowed_hours, carbon.timezone, now, end)
+        return tuple(((a - now).total_seconds(), (b - now).total_seconds()) for a, b in found)
+
+    def opens(self, run: JobRun) -> datetime | None:
+        """When the job may train next, where it may not now; None: now."""
+        now, carbon = self.clock.now(), run.spec.carbon
+        if not carbon.allowed_hours:
+            return None
+        first = stretches(carbon.allowed_hours, carbon.timezone, now, now + _HOURS_AHEAD)[0]
+        return first[0] if first[0] > now else None
+
+    def full_grams(self, ahead: Ahead, energy: EnergyModel) -> float:
+        """Grams of what is ahead at ρ = 1 and the mean intensity of the horizon: the base of `budget_share`."""
+        joules = sum(energy.joules(1.0, segment.steps) for segment in ahead.segments)
         slots = self.slots()
         span = sum(slot.end_s - slot.start_s for slot in slots)
         mean = sum(slot.g_per_kwh * (slot.end_s - slot.start_s) for slot in slots) / span
         return grams(joules + energy.tail_j, mean, self.config.pue)
 
     def decide(
-        self, run: JobRun, ready: SegmentReady, fit: "EnergyFit", left_g: float, idle_w: float
+        self, run: JobRun, ready: SegmentReady, problem: Problem, aim: "Aim", left_g: float
     ) -> tuple[Plan, Directive]:
-        """The plan for what is left of the job, and the directive for the segment that is ready."""
-        from carbonsched.plan import planner
+        """The plan for what is left of the job, and the directive for the segment that is ready.
 
-        energy = self.energy(run, fit)
-        plan = planner.solve(self.problem(run, ready, energy, left_g, idle_w))
-        now = self.clock.now()
+        left_g: what may be spent now, which the lease is cut to.
+        """
+        from carbonsched.plan.aim import pursue
+
+        _, plan = pursue(problem, aim)
+        energy, now = problem.energy, self.clock.now()
         lease = self._lease(run, energy, left_g, plan.rho or ready.rho_floor)
         action, reason = plan.action, plan.reason
         if action == "train" and lease.seconds <= 0:
@@ -131,7 +174,7 @@ class Steering:
             reason=reason,
         )
 
-    def renew(self, run: JobRun, fit: "EnergyFit", left_g: float) -> Directive | None:
+    def renew(self, run: JobRun, energy: EnergyModel, left_g: float) -> Directive | None:
         """The running directive anew: a stop where one more tick could pass the budget, a fresh lease where the old one
         is half over; None: as it is."""
         old = run.directive
@@ -140,7 +183,6 @@ class Steering:
         from carbonsched.plan import guard
 
         now = self.clock.now()
-        energy = self.energy(run, fit)
         if guard.must_stop(
             0.0,
             left_g,
@@ -164,6 +206,19 @@ class Steering:
         lease = Lease(valid_until=now + timedelta(seconds=fresh.seconds), max_steps=fresh.steps)
         return old.model_copy(update={"seq": old.seq + 1, "lease": lease})
 
+    def ease(self, run: JobRun, problem: Problem) -> Directive | None:
+        """The running directive at a lower ρ, where the guard would no longer grant the one it has; None: as it is."""
+        from carbonsched.plan import guard
+
+        old = run.directive
+        if old is None or old.action != "train" or old.rho is None:
+            return None
+        lower = guard.rest_rho(problem, old.rho)
+        if lower is None:
+            return None
+        reason = f"rho {lower:.3f} for the rest of the segment instead of {old.rho:.3f}: what follows needs the grams"
+        return old.model_copy(update={"seq": old.seq + 1, "rho": lower, "reason": reason})
+
     def _lease(self, run: JobRun, energy: EnergyModel, left_g: float, rho: float) -> "guard.Lease":
         from carbonsched.plan import guard
 
@@ -174,9 +229,17 @@ class Steering:
             self.config.zone.worst_g_per_kwh,
             pue=self.config.pue,
             reserve_j=self._stop_j(run, energy),
-            longest_s=self.config.plan.lease_s,
+            longest_s=self._longest_s(run),
             tick_s=self.config.power.tick_s,
         )
+
+    def _longest_s(self, run: JobRun) -> float:
+        """No lease reaches past the allowed hours: where the daemon is away the trainer waits by itself."""
+        now, carbon = self.clock.now(), run.spec.carbon
+        if not carbon.allowed_hours:
+            return self.config.plan.lease_s
+        first = stretches(carbon.allowed_hours, carbon.timezone, now, now + _HOURS_AHEAD)[0]
+        return min(self.config.plan.lease_s, (first[1] - now).total_seconds())
 
     def _short(self, run: JobRun, energy: EnergyModel, left_g: float) -> str:
         return (
@@ -196,13 +259,13 @@ class Steering:
     def _checkpoint_s(self, run: JobRun) -> float:
         if run.checkpoint is not None:
             return run.checkpoint.seconds
-        return run.started.params * _BYTES_PER_PARAM / _DISK_BYTES_PER_S if run.started else 10.0
+        said = run.started or run.checked
+        return said.params * _BYTES_PER_PARAM / _DISK_BYTES_PER_S if said else 10.0
 
     def energy(self, run: JobRun, fit: "EnergyFit") -> EnergyModel:
         """The fitted model, and what comes after the last segment: another evaluation and the saving of weights, a third of a checkpoint."""
         energy = fit.model()
-        evaluation = run.evaluated[0].seconds if run.evaluated else 0.0
-        tail_s = evaluation + self._checkpoint_s(run) / 3 + 1.0
+        tail_s = _evaluation_s(run) + self._checkpoint_s(run) / 3 + 1.0
         watts = energy.joules_full / energy.seconds_full if energy.seconds_full > 0 else energy.watts_high
         overhead_s = energy.overhead_s or self._checkpoint_s(run)
         return replace(
@@ -212,6 +275,15 @@ class Steering:
             overhead_s=overhead_s,
             overhead_j=energy.overhead_j or overhead_s * watts,
         )
+
+
+def _evaluation_s(run: JobRun) -> float:
+    """What held-out rows will take after training, by the first look at them; text, where it is written, takes the most."""
+    if not run.evaluated:
+        return 0.0
+    first = run.evaluated[0]
+    rows = first.metrics.get("generated_rows") or first.samples
+    return first.seconds * (1 + (run.started.test_rows if run.started else 0) / max(rows, 1))
 
 
 def observe(run: JobRun, done: SegmentDone) -> None:
@@ -246,11 +318,3 @@ def write_control(job_dir: Path, directive: Directive) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(target)
-
-
-def _rest(steps: int, segments: int) -> list[int]:
-    """Steps of the segments to come, spread evenly: only their sum is known."""
-    if segments <= 0 or steps <= 0:
-        return []
-    base, more = divmod(steps, segments)
-    return [base + (i < more) for i in range(segments)]

@@ -10,7 +10,6 @@ import logging
 import threading
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock
 from carbonsched.config import Config
@@ -20,23 +19,26 @@ from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import JobRecord, Ledger
 from carbonsched.model.energy import Interval
 from carbonsched.model.job import JobState, move
+from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Directive, Evaluated, SegmentDone, SegmentReady, Warned
 from carbonsched.power.base import Meter
+from carbonsched.supervisor.allowance import Allowances
 from carbonsched.supervisor.events import EventFollower
 from carbonsched.supervisor.metering import Metering, spend
+from carbonsched.supervisor.outlook import Outlook
+from carbonsched.supervisor.pools import DAEMON, Pools
 from carbonsched.supervisor.run import JobRun
 from carbonsched.supervisor.steering import RESIDENT_WAIT_S, Steering, observe, write_control
 from carbonsched.units import grams
 
-if TYPE_CHECKING:
-    from carbonsched.plan.energy import EnergyFit
-
 log = logging.getLogger(__name__)
 
-DAEMON, TRAINER = "daemon", "trainer"
-"""Actors in the journal beside people."""
-_WATTS_UNKNOWN = 300.0
-"""Power taken for leases while a board was never read: deliberately high."""
+TRAINER = "trainer"
+"""Actor in the journal beside the daemon and people."""
+CHECKED = "check.json"
+"""In the job's directory: what the trainer's check foresaw."""
+_EASE_S = 60.0
+"""Between two looks at whether ρ must fall in mid-segment."""
 
 
 def _death(run: JobRun, signal: int | None, code: int | None) -> str:
@@ -58,9 +60,11 @@ class Supervisor:
         self.launcher, self.clock = launcher, clock
         self.metering = Metering(config, chain)
         self.steering = Steering(config, chain, clock)
+        self.outlook = Outlook(config, ledger, meter, self.steering)
         self.runs: dict[str, JobRun] = {}
         """Jobs that are not over, by id."""
-        self.idle_w: dict[str, float] = {}
+        pools = Pools(config.pools, ledger, clock, self.outlook.charged_g)
+        self.allowances = Allowances(ledger, clock, self.steering, pools)
         self.ticks = 0
         self.draining = False
         self._unsaved: list[Interval] = []
@@ -75,6 +79,7 @@ class Supervisor:
             for row in self.ledger.jobs():
                 if not row.state.ended:
                     self.runs[row.id] = self._adopt(row)
+            self.allowances.pools.hold(list(self.runs.values()))
 
     def stop(self) -> None:
         """Meter once more and write every open row; jobs go on without us."""
@@ -93,10 +98,12 @@ class Supervisor:
                 "pue_source": config.pue_source,
                 "zone": self.config.zone.model_copy(update=worst),
                 "plan": config.plan,
+                "pools": config.pools,
                 "launch": config.launch,
             }
             self.config = self.config.model_copy(update=changes)
-            self.metering.config = self.steering.config = self.config
+            self.metering.config = self.steering.config = self.outlook.config = self.config
+            self.allowances.pools.configure(config.pools)
 
     # ---- the tick
 
@@ -108,13 +115,16 @@ class Supervisor:
                 self._read_events(run)
             pieces, rows = self.metering.charge(self.meter.read(), live)
             self._account(pieces)
-            self._note_power(live)
+            self.allowances.grow(list(self.runs.values()))
+            self.outlook.note_power(live, self.metering.watts)
             self._save(live, rows)
             for run in live:
                 if run in ended:
                     self._ended(run)
                 else:
                     self._follow_waiting(run)
+            self.allowances.share(list(self.runs.values()), self.outlook.question)
+            self.steering.heed()
             for run in [r for r in self.runs.values() if r.alive_from is not None]:
                 self._steer(run)
             self._start_queued()
@@ -126,7 +136,19 @@ class Supervisor:
     def enlist(self, job_id: str) -> None:
         """Take a newly submitted job into the queue."""
         with self.lock:
-            self.runs[job_id] = self._run(self.ledger.job(job_id))
+            run = self.runs[job_id] = self._run(self.ledger.job(job_id))
+            self.allowances.pools.changed(run)
+
+    def requeue(self, run: JobRun, reason: str, actor: str) -> None:
+        """A job that is not running goes on from its last checkpoint."""
+        self.runs[run.id] = run
+        self.move(run, JobState.QUEUED, reason, actor)
+        self.allowances.pools.changed(run)
+
+    def drop(self, run: JobRun) -> None:
+        """The job is over."""
+        self.allowances.pools.over(run)
+        self.runs.pop(run.id, None)
 
     def flush(self) -> None:
         """Write the open rows now."""
@@ -197,7 +219,7 @@ class Supervisor:
         look = self.launcher.look(run.dir)
         code = look.exit.code if look.exit else None
         if run.finished is not None and run.finished.reason == "done" and code == 0:
-            new, reason = JobState.FINISHED, "done"
+            new, reason = JobState.FINISHED, run.finished.early or "done"
         elif run.target is not None:
             new, reason = run.target, run.target_reason
         elif run.directive is not None and run.directive.action == "stop" and code == 0:
@@ -214,7 +236,7 @@ class Supervisor:
         run.boards = ()
         run.wake_at = wake if new is JobState.WAITING else None
         if new.ended:
-            self.runs.pop(run.id, None)
+            self.drop(run)
 
     # ---- energy
 
@@ -223,29 +245,7 @@ class Supervisor:
         for piece in pieces:
             run = self.runs.get(piece.job_id or "")
             if run is not None:
-                spend(run, piece, worst, self._watts_high(run))
-
-    def _note_power(self, live: list[JobRun]) -> None:
-        busy: dict[str, int] = {}
-        for run in live:
-            for board in run.boards:
-                busy[board] = busy.get(board, 0) + 1
-        for run in live:
-            known = [(self.metering.watts.get(board), busy[board]) for board in run.boards]
-            watts = [power / n for power, n in known if power is not None]
-            run.power_w = sum(watts) if known and len(watts) == len(known) else None
-        for board, power in self.metering.watts.items():
-            if board not in busy and power is not None:
-                self.idle_w[board] = 0.9 * self.idle_w.get(board, power) + 0.1 * power
-
-    def _watts_high(self, run: JobRun) -> float:
-        """Power no tick of this job should pass: the model's, else a margin over what is seen or the boards' rating."""
-        if run.fit is not None:
-            return run.fit.model().watts_high
-        if run.power_w is not None:
-            return 1.25 * run.power_w
-        limits = [board.watts_limit for board in self.meter.boards if board.id in run.boards]
-        return sum(limit or _WATTS_UNKNOWN for limit in limits) or _WATTS_UNKNOWN
+                spend(run, piece, worst, self.outlook.watts_high(run))
 
     # ---- steering
 
@@ -255,65 +255,89 @@ class Supervisor:
         ready, directive = run.ready, run.directive
         if ready is None:
             return
-        fit = self._fit(run, ready)
-        budget_g = self._budget(run, ready, fit)
+        opens = self.steering.opens(run)
         answered = directive is not None and directive.k == ready.k and run.planned_at >= run.ready_seen_s
         waited = (
             directive is not None
             and directive.action == "wait"
             and (directive.until is None or self.clock.now() >= directive.until)
         )
-        if not answered or waited:
-            self._plan(run, ready, fit, budget_g)
+        closed = opens is not None and directive is not None and directive.action == "train"
+        if not answered or waited or run.replan or closed:
+            self._plan(run, ready)
         else:
-            fresh = self.steering.renew(run, fit, budget_g - run.charged_g)
-            if fresh is not None:
-                self._direct(run, fresh, journal=fresh.action == "stop")
+            energy = self.steering.energy(run, self.outlook.fit(run, ready))
+            fresh = self.steering.renew(run, energy, self.allowances.left_g(run))
+            if fresh is not None and fresh.action == "stop":
+                self._dry(run, fresh)
+            elif fresh is not None:
+                self._direct(run, fresh, journal=False)
+            elif self.clock.monotonic() - max(run.eased_at, run.planned_at) >= _EASE_S:
+                self._ease(run)
+
+    def _ease(self, run: JobRun) -> None:
+        """Lower ρ for the rest of the segment rather than stop when the grams are gone."""
+        run.eased_at = self.clock.monotonic()
+        rest, energy = self.outlook.of(run)
+        if rest is None:
+            return
+        left_g = self.allowances.left_g(run)
+        lower = self.steering.ease(
+            run, self.steering.problem(run, rest, energy, left_g, self.outlook.idle(run))
+        )
+        if lower is not None:
+            self._direct(run, lower, journal=True)
 
     def _spent(self, run: JobRun) -> bool:
         """The last net, also for loading and saving, which no lease covers: one more tick could pass the budget.
 
-        Killed, not asked: what a checkpoint takes is not there any more; `resume` goes on from the one before.
+        Killed, not asked: what a checkpoint takes is not there any more; the next start goes on from the one before.
         """
         if run.budget_g is None:
             return False
-        tick_j = self._watts_high(run) * self.config.power.tick_s
+        tick_j = self.outlook.watts_high(run) * self.config.power.tick_s
         tick_g = grams(tick_j, self.config.zone.worst_g_per_kwh, self.config.pue)
         if run.charged_g + tick_g <= run.budget_g:
             return False
         if run.target is None:
-            run.target = JobState.STOPPED
-            run.target_reason = f"stop: the budget is spent, {run.charged_g:.4g} g of {run.budget_g:.4g} g"
+            reason = f"stop: the budget is spent, {run.charged_g:.4g} g of {run.budget_g:.4g} g"
+            run.target, run.target_reason = self.allowances.dry(run, list(self.runs.values()), reason)
             log.warning("job %s: %s", run.id, run.target_reason)
         self.launcher.kill(run.dir)
         return True
 
-    def _plan(self, run: JobRun, ready: SegmentReady, fit: "EnergyFit", budget_g: float) -> None:
-        idle_w = sum(self.idle_w.get(board, 0.0) for board in run.boards)
-        run.plan, directive = self.steering.decide(run, ready, fit, budget_g - run.charged_g, idle_w)
+    def _plan(self, run: JobRun, ready: SegmentReady) -> None:
+        run.replan = False
+        pool = self.allowances.pools.of(run.spec)
+        runs = list(self.runs.values())
+        if pool is not None:
+            self.allowances.pools.divide(pool, runs, self.outlook.question)
+            run.replan = False
+        rest, energy = self.outlook.of(run)
+        if rest is None:
+            return
+        self.allowances.resolve(run, rest, energy)
+        left_g = self.allowances.left_g(run)
+        idle_w = self.outlook.idle(run)
+        problem = self.steering.problem(run, rest, energy, left_g, idle_w)
+        aim = self.allowances.aim(run, rest, energy, idle_w, runs)
+        run.plan, directive = self.steering.decide(run, ready, problem, aim, left_g)
         run.planned_at = self.clock.monotonic()
+        if directive.action == "stop":
+            self._dry(run, directive)
+            return
         self._direct(run, directive, journal=True)
         wait_s = run.plan.wait_s or 0.0
-        if directive.action == "wait" and wait_s > RESIDENT_WAIT_S:
+        if directive.action == "wait" and wait_s > (aim.growth.resident_s if aim.growth else RESIDENT_WAIT_S):
             run.wake_at = self.clock.now() + timedelta(seconds=wait_s)
             self.end(run, JobState.WAITING, directive.reason)
 
-    def _fit(self, run: JobRun, ready: SegmentReady) -> "EnergyFit":
-        if run.fit is None:
-            limits = [board.watts_limit or 0.0 for board in self.meter.boards if board.id in run.boards]
-            watts = run.power_w or self._watts_high(run)
-            run.fit = self.steering.fit(run, ready, watts, sum(limits) or None)
-        return run.fit
-
-    def _budget(self, run: JobRun, ready: SegmentReady, fit: "EnergyFit") -> float:
-        """Grams the job may emit; a share is turned into grams once, at the first segment, and recorded."""
-        if run.budget_g is None:
-            share = run.spec.carbon.budget_share or 1.0
-            full_g = self.steering.full_grams(ready, self.steering.energy(run, fit)) + run.charged_g
-            run.budget_g = share * full_g
-            reason = f"budget_share {share:g} of {full_g:.4g} g, full fine-tuning at the mean intensity (estimated)"
-            self.ledger.set_budget(run.id, run.budget_g, reason, DAEMON, self.clock.now())
-        return run.budget_g
+    def _dry(self, run: JobRun, stop: Directive) -> None:
+        """A stop on budget; where the budget grows the job ends its process and waits instead."""
+        new, reason = self.allowances.dry(run, list(self.runs.values()), stop.reason)
+        self._direct(run, stop.model_copy(update={"reason": reason}), journal=True)
+        if new is not JobState.STOPPED:
+            run.target, run.target_reason = new, reason
 
     def _direct(self, run: JobRun, directive: Directive, *, journal: bool) -> None:
         run.directive = directive
@@ -345,12 +369,28 @@ class Supervisor:
                 self.move(run, JobState.QUEUED, "the wait is over")
         queued = [run for run in self.runs.values() if run.state is JobState.QUEUED]
         for run in sorted(queued, key=lambda r: r.job.submitted_at):
-            boards = self._free_boards()
+            if self._held_back(run):
+                continue
+            boards = self.free_boards()
             if boards is None or self.draining:
                 return
             self._start(run, boards)
 
-    def _free_boards(self) -> tuple[str, ...] | None:
+    def _held_back(self, run: JobRun) -> bool:
+        """Whether a queued job may not start yet: outside its hours, or its pool cannot pay for its floor."""
+        opens = self.steering.opens(run)
+        reason = ""
+        if opens is not None:
+            reason = f"waits for its allowed hours, from {opens:%Y-%m-%d %H:%M} UTC"
+        elif run.spec.carbon.pool is not None:
+            part = (run.budget_g or run.charged_g) - run.charged_g
+            if part <= 0 or part < run.needs_g * (1 - 1e-9):
+                reason = f"waits for pool {run.spec.carbon.pool}: needs {run.needs_g:.3g} g, {part:.3g} g are its part"
+        if reason and run.reason.split(":")[0] != reason.split(":")[0]:
+            self.move(run, run.state, reason)
+        return bool(reason)
+
+    def free_boards(self) -> tuple[str, ...] | None:
         """The boards of one free slot: a GPU of its own, and the host's share; None where all slots are taken."""
         live = [run for run in self.runs.values() if run.alive_from is not None]
         gpus = [board for board in self.meter.boards if board.kind == "gpu"]
@@ -376,10 +416,12 @@ class Supervisor:
             record = self.launcher.start(run.dir, argv, env, run.job.owner)
         except LaunchError as e:
             self.move(run, JobState.FAILED, str(e))
-            self.runs.pop(run.id, None)
+            self.drop(run)
             return
         run.boards = boards
         run.begin(record.started_at)
+        self.allowances.begin(run)
+        self.allowances.pools.changed(run)
         self.move(run, JobState.RUNNING, "started, loading the model")
 
     def _adopt(self, row: JobRecord) -> JobRun:
@@ -420,6 +462,11 @@ class Supervisor:
         run.spent_mj, run.spent_g, run.unknown_s = totals.energy_mj, totals.grams, totals.unknown_s
         run.estimated = totals.estimated
         run.segment_mj = {k: sums.energy_mj for k, sums in self.ledger.segment_totals(row.id).items()}
+        run.reserved_g = self.outlook.charged_g(row.id) - totals.grams
+        checked = path / CHECKED
+        if checked.exists():
+            run.checked = CheckResult.parse(json.loads(checked.read_text(encoding="utf-8")), CHECKED)
+        self.allowances.restore(run)
         return run
 
     def _replay(self, run: JobRun) -> None:

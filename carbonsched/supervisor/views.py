@@ -22,8 +22,17 @@ def job_detail(row: JobRecord, run: JobRun, ledger: Ledger, clock: Clock) -> Job
         directive=run.directive,
         segments_done=segment_views(row.id, ledger),
         validation=tuple(event.dump() for event in run.evaluated),
-        history=ledger.history(row.id, kinds=("submitted", "state", "budget", "started", "note")),
+        history=_history(row, ledger),
     )
+
+
+def _history(row: JobRecord, ledger: Ledger) -> tuple[dict[str, Any], ...]:
+    """What happened to the job; of what accrued only the last."""
+    found = ledger.history(row.id, kinds=("submitted", "state", "budget", "started", "note"))
+    if row.spec.carbon.budget_rate_g_per_h is None:
+        return found
+    grown = [entry for entry in found if entry["kind"] == "budget"]
+    return tuple(entry for entry in found if entry not in grown[:-1])
 
 
 def segment_views(job_id: str, ledger: Ledger) -> tuple[SegmentView, ...]:
@@ -60,6 +69,7 @@ def _fields(row: JobRecord, run: JobRun | None, ledger: Ledger, clock: Clock) ->
         "state": row.state,
         "reason": row.reason,
         "budget_g": row.budget_g,
+        "pool": row.spec.carbon.pool,
         "submitted_at": row.submitted_at,
         "started_at": row.started_at,
         "ended_at": row.ended_at,
@@ -97,11 +107,11 @@ def _fields(row: JobRecord, run: JobRun | None, ledger: Ledger, clock: Clock) ->
         "power_w": run.power_w if live else None,
         "loss": run.loss,
         "boards": run.boards,
-        "eta_s": _eta(run, clock),
+        "eta_s": eta_s(run, clock),
     }
 
 
-def _eta(run: JobRun, clock: Clock) -> float | None:
+def eta_s(run: JobRun, clock: Clock) -> float | None:
     """Seconds to the end by the last plan; None without one."""
     if not run.state.live or run.plan is None or not run.plan.placed:
         return None

@@ -12,7 +12,17 @@ from carbonsched.api.app import BODY_BYTES, create_app
 from carbonsched.api.logs import CHUNK_BYTES
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobState
-from carbonsched.model.view import Acted, AuditResult, JobDetail, JobList, Problem, Submitted, Version
+from carbonsched.model.view import (
+    Acted,
+    AuditResult,
+    Budgeted,
+    Explained,
+    JobDetail,
+    JobList,
+    Problem,
+    Submitted,
+    Version,
+)
 
 
 @pytest.fixture
@@ -43,6 +53,25 @@ def test_submit_then_show_cancel(http: httpx.Client, box: Box) -> None:
     assert JobDetail.parse(http.get(f"/v1/jobs/{submitted.id}").json()).spec.carbon.budget_g == 120.0
     acted = Acted.parse(http.post(f"/v1/jobs/{submitted.id}/cancel").json())
     assert acted.state is JobState.CANCELLED
+
+
+def test_explain_needs_the_check_and_budget_its_grams(http: httpx.Client, box: Box) -> None:
+    missing = http.post("/v1/explain", json={"spec": SPEC})
+    assert (missing.status_code, problem(missing).exit_code) == (400, 2)
+    assert problem(missing).error.startswith("checked: is missing")
+    checked = {
+        "ok": True, "model": "m", "params": 1, "rows": 8, "validation_rows": 2, "steps": 20, "segments": 2,
+        "rho_floor": 0.4, "step_flops_full": 1e12, "batch": 4, "seq": 64,
+    }  # fmt: skip
+    told = Explained.parse(http.post("/v1/explain", json={"spec": SPEC, "checked": checked}).json())
+    assert len(told.segments) == 2
+    assert box.entries == {}
+    entry = box.add()
+    set_to = Budgeted.parse(http.post(f"/v1/jobs/{entry.id}/budget", json={"grams": 7.5}).json())
+    assert (set_to.from_g, set_to.budget_g) == (120.0, 7.5)
+    for wrong in ({}, {"grams": 0}, {"grams": "many"}, {"gram": 3}):
+        answer = http.post(f"/v1/jobs/{entry.id}/budget", json=wrong)
+        assert (answer.status_code, problem(answer).exit_code) == (400, 2)
 
 
 def test_spec_that_is_wrong_names_the_key(http: httpx.Client) -> None:

@@ -85,6 +85,25 @@ def test_a_job_from_submission_to_report(daemon: DaemonProcess, job: Path, tmp_p
     assert daemon.cli("resume", name, check=False).returncode == 1
 
 
+def test_a_job_is_explained_then_its_budget_raised_while_it_runs(daemon: DaemonProcess, job: Path) -> None:
+    before = daemon.json("ps")
+    told = check("explained", daemon.json("submit", str(job), "--explain"))
+    assert told["estimated"]
+    assert [s["k"] for s in told["segments"]] == [0, 1, 2]
+    assert told["low_g"] <= told["g"] <= told["high_g"]
+    assert daemon.json("ps") == before, "nothing was queued"
+    name = daemon.json("submit", str(job))["id"]
+    daemon.until(name, lambda row: row["state"] == "running")
+    set_to = check("budgeted", daemon.json("budget", name, "--grams", "77"))
+    assert set_to["budget_g"] == 77.0
+    assert daemon.cli("wait", name).returncode == 0
+    assert daemon.json("report", "--job", name)["job"]["budget_changes"][-1]["budget_g"] == 77.0
+    closed = daemon.cli("budget", name, "--grams", "78", check=False)
+    assert closed.returncode == 1
+    assert "its budget is closed" in closed.stderr
+    assert daemon.json("audit", "verify")["ok"]
+
+
 def test_what_the_trainer_refuses_is_told_in_its_line(daemon: DaemonProcess, job: Path) -> None:
     wrong = job.with_name("wrong.toml")
     wrong.write_text(job.read_text() + "rho_min = 0.05\n")

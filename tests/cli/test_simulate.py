@@ -3,11 +3,13 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from support.box import JOB_TOML, cli
 
 from carbonsched.plan.simulate import SimResult
+from carbonsched.plan.sweep import Sweep
 
 BEGIN = datetime(2022, 3, 1, tzinfo=UTC)
 
@@ -55,6 +57,52 @@ def test_people_get_a_table(trace: Path) -> None:
     assert "2022-03-05 00:00:00Z" in ran.out
 
 
+def test_a_sweep_runs_every_start_policy_and_budget_with_each_other(trace: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "sweep.svg"
+    many = asked(trace, budget_g=None, policy="full,mpc")
+    ran = cli("simulate", *many, "--start=2022-03-06T00:00:00Z", "--budget-g=700", "--budget-g=1500",
+              "--policy=constant", "--no-pause", "--json", f"--plot={plot}")  # fmt: skip
+    assert (ran.code, ran.err) == (0, "")
+    result = Sweep.parse(ran.doc)
+    assert len(result.runs) == 2 * 2 * 3
+    assert [(c.policy, c.budget_g, c.runs) for c in result.cases] == [
+        (p, b, 2) for b in (700.0, 1500.0) for p in ("mpc", "constant", "full")
+    ]
+    # one of them is the run that stands alone
+    alone = SimResult.parse(cli("simulate", *asked(trace, budget_g=700), "--no-pause", "--json").doc)
+    assert {
+        (r.spent_g, r.gain, r.oracle_gain) for r in result.runs if r.start == BEGIN + timedelta(days=4)
+    } >= {(alone.spent_g, alone.gain, alone.oracle_gain)}
+    drawn = ElementTree.fromstring(plot.read_text())  # noqa: S314
+    assert drawn.tag.endswith("svg")
+    assert {"mpc", "constant", "full"} <= set(drawn.itertext())
+
+
+def test_random_starts_are_drawn_again_by_their_seed_and_a_table_sums_up(trace: Path) -> None:
+    argv = [*asked(trace, start=None), "--no-pause", "--starts=4"]
+    first, again, other = (
+        Sweep.parse(cli("simulate", *argv, *more, "--json").doc) for more in ((), (), ("--seed=3",))
+    )
+    assert first == again
+    assert {r.start for r in first.runs} != {r.start for r in other.runs}
+    assert len(first.runs) == 4
+    table = cli("simulate", *argv)
+    assert "Budget passed in 0 of 4 runs." in table.out
+    assert table.err == ""
+
+
+def test_allowed_hours_are_kept(trace: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "one.svg"
+    argv = asked(
+        trace, start="2022-03-05T10:00:00Z", budget_g=4000, plot=plot, **{"allowed-hours": "20:00-02:00"}
+    )
+    result = SimResult.parse(cli("simulate", *argv, "--timezone=Europe/Berlin", "--no-pause", "--json").doc)
+    assert result.segments[0].start == datetime(2022, 3, 5, 19, tzinfo=UTC)
+    assert all(s.start.hour >= 19 or s.start.hour < 1 for s in result.segments)
+    assert result.finished_at == datetime(2022, 3, 6, 23, tzinfo=UTC)
+    assert plot.read_text().startswith("<svg")
+
+
 def test_gain_from_a_frontier(trace: Path, tmp_path: Path) -> None:
     path = tmp_path / "f.json"
     points = [
@@ -71,6 +119,17 @@ def test_gain_from_a_frontier(trace: Path, tmp_path: Path) -> None:
     ("changed", "says"),
     [
         ({"start": "then"}, "--start: 'then' is not a time"),
+        ({"start": None}, "--start: give either --start or --starts"),
+        ({"starts": 5}, "--start: give either --start or --starts"),
+        (
+            {"start": None, "starts": 5, "segments": 500},
+            "--starts: the trace is 240 h long, the job may take 500 h",
+        ),
+        ({"policy": "mpc,best"}, "--policy: there is no 'best'; choose from mpc, constant"),
+        ({"allowed-hours": "22-6"}, "--allowed-hours: '22-6' is not a span of hours"),
+        ({"allowed-hours": "22:00-06:00", "timezone": "Mars"}, "--timezone: 'Mars' is no time zone"),
+        ({"plot": "nowhere/x.svg"}, "--plot: "),
+        ({"plot": "x.png"}, "--plot: cannot draw .png; give a FILE.svg"),
         ({"start": "2023-01-01T00:00:00Z"}, "--start: the trace covers"),
         ({"segments": None}, "--segments: is missing; give it, or --job"),
         ({"segment_kwh": None}, "--segment-kwh: is missing"),

@@ -16,7 +16,7 @@ from support.box import JOB_TOML, Box, cli
 from carbonsched.cli import jobfile
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobState
-from carbonsched.model.view import Acted, Submitted
+from carbonsched.model.view import Acted, Budgeted, Explained, Submitted
 
 CHECKED = {
     "ok": True,
@@ -117,6 +117,47 @@ def test_interpreter_that_is_not_there_names_the_config_key(box: Box, socket: Pa
     assert "launch.python" in cli("submit", job, socket=socket).err
 
 
+def test_explain_queues_nothing_and_says_what_binds(box: Box, socket: Path, job: Path, content: Path) -> None:
+    ran = cli("submit", job, "--explain", "--json", socket=socket)
+    assert (ran.code, ran.err) == (0, "")
+    told = Explained.parse(ran.doc)
+    assert told.estimated
+    assert len(told.segments) == CHECKED["segments"]
+    people = cli("submit", job, "--explain", socket=socket)
+    assert people.code == 0
+    for text in (
+        "trains at once",
+        "ρ from 0.401",
+        "0.600",
+        "~100 g, likely 80 g to 121 g",
+        "the budget, the guard",
+        "gram buys 0.4% of gain",
+        "assumed: 1e14 FLOP/s",
+        "validation is small",
+        "nothing was queued",
+    ):
+        assert text in people.out, people.out
+    assert box.entries == {}
+    both = cli("submit", job, "--explain", "--wait", socket=socket)
+    assert (both.code, both.out) == (2, "")
+    assert "--explain" in both.err
+
+
+def test_budget_is_changed_and_told(box: Box, socket: Path) -> None:
+    entry = box.add(uid=os.getuid())
+    ran = cli("budget", entry.id, "--grams", "150", socket=socket)
+    assert ran.code == 0
+    assert "budget 150 g, was 120 g, spent 0 g" in ran.out
+    again = cli("budget", entry.id, "--grams", "151.5", "--json", socket=socket)
+    assert Budgeted.parse(again.doc).from_g == 150.0
+    for wrong in ("0", "-3", "nan", "inf"):
+        refused = cli("budget", entry.id, "--grams", wrong, socket=socket)
+        assert (refused.code, refused.out) == (2, "")
+        assert "--grams: must be above 0" in refused.err
+    assert cli("budget", "nope", "--grams", "1", socket=socket).code == 2
+    assert cli("budget", entry.id, socket=socket).code == 2
+
+
 def test_wait_gives_one_document_and_the_outcomes_code(
     box: Box, socket: Path, job: Path, content: Path
 ) -> None:
@@ -175,6 +216,14 @@ def test_local_paths_become_absolute_hub_ids_stay(tmp_path: Path) -> None:
     assert spec.data.validation == str(tmp_path / "dev.jsonl")
 
 
+def test_a_test_file_is_found_beside_the_job_file(tmp_path: Path) -> None:
+    (tmp_path / "held.jsonl").write_text("{}\n")
+    text = JOB_TOML.replace("[carbon]", '[evaluate]\ntest = "held.jsonl"\n[carbon]')
+    assert jobfile.read(write(tmp_path, text)).evaluate.test == str(tmp_path / "held.jsonl")
+    text = JOB_TOML.replace("[carbon]", '[evaluate]\ntest = "test"\n[carbon]')
+    assert jobfile.read(write(tmp_path, text)).evaluate.test == "test"
+
+
 def test_validation_split_is_not_taken_for_a_folder(tmp_path: Path) -> None:
     (tmp_path / "validation").mkdir()
     text = JOB_TOML.replace("[carbon]", 'validation = "validation"\n[carbon]')
@@ -197,7 +246,7 @@ def test_same_job_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (JOB_TOML + "oops\n", "job.toml: is not TOML: .*line 8.*mend that line"),
         (JOB_TOML + "budget = 3\n", "job.toml: carbon.budget: unknown key; did you mean 'budget_g'?"),
         (JOB_TOML.replace("120.0", "-1"), "job.toml: carbon.budget_g: .*greater than 0.*is -1"),
-        (JOB_TOML.replace("budget_g = 120.0", ""), "give exactly one of budget_g and budget_share"),
+        (JOB_TOML.replace("budget_g = 120.0", ""), "give exactly one of budget_g, budget_share, "),
         (JOB_TOML.replace("allenai/scitldr", "./none"), "job.toml: data.name_or_path: there is no .*/none"),
         (
             JOB_TOML.replace("HuggingFaceTB/SmolLM2-135M", "/no/such"),

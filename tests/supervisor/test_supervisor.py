@@ -37,6 +37,54 @@ def test_a_job_goes_from_the_queue_to_its_end_and_pays_for_all_it_used(rig: Rig)
     assert rig.ledger.verify().ok
 
 
+def test_a_job_that_stops_early_has_finished_and_says_why(rig: Rig) -> None:
+    job = rig.submit()
+    rig.run(1)
+    job.started()
+    rig.run(1)
+    for k in range(2):
+        for _ in job.play(k):
+            pass
+        job.say(
+            "evaluated", when="segment", step=10 * k + 10, loss=1.0 + k, samples=8, tokens=80, seconds=0.5
+        )
+    job.say("evaluated", when="after", step=10, loss=1.0, samples=8, tokens=80, seconds=0.5)
+    job.say("finished", step=20, reason="done", early="early stop after step 20")
+    rig.launcher.end(job.dir)
+    rig.run(2)
+    view = job.show()
+    assert (view.state, view.reason) == (JobState.FINISHED, "early stop after step 20")
+    assert [s.k for s in view.segments_done] == [0, 1]
+    rig.boss.flush()
+    assert sum(rig.energy().values()) == rig.metered_mj()
+
+
+def test_the_test_rows_to_come_are_kept_back(rig: Rig) -> None:
+    tails = []
+    for test_rows in (0, 40):
+        job = rig.submit(spec(f"rows-{test_rows}"))
+        rig.run(1)
+        job.say("started", pid=1, segments=4, steps=40, params=1000, device="cpu", test_rows=test_rows)
+        job.say(
+            "evaluated",
+            when="before",
+            step=0,
+            loss=1.0,
+            samples=8,
+            tokens=80,
+            seconds=3.0,
+            metrics={"generated_rows": 4},
+        )
+        job.ready(0)
+        rig.run(1)
+        run = rig.boss.runs[job.id]
+        assert run.fit is not None
+        tails.append(rig.boss.steering.energy(run, run.fit).tail_s)
+        job.finish()
+        rig.run(1)
+    assert tails[1] - tails[0] == pytest.approx(3.0 / 4 * 40)
+
+
 def test_a_tight_budget_lowers_rho_and_is_kept(rig: Rig) -> None:
     full_g = 4 * 10 * 2 * 100 / 3.6e6 * 400
     job = rig.submit(spec(budget_g=full_g * 0.85))

@@ -1,0 +1,40 @@
+"""`carbonsched budget ID --grams G`: raise or lower what a job may emit, while it runs or after it was stopped."""
+
+from typing import Annotated
+
+import typer
+
+from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
+
+
+def budget(
+    ctx: typer.Context,
+    job: JobId,
+    grams: Annotated[
+        float,
+        typer.Option(
+            "--grams", metavar="G", help="CO2e the job may emit in all, what it has spent included."
+        ),
+    ],
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Change a job's budget. A running job is planned anew at once, a stopped one is queued again.
+
+    It cannot go below what was spent. The change stays in the ledger with who made it, when, the old and the new
+    grams. Only for the job's owner, root, and the user the daemon runs as.
+    """
+    from carbonsched.cli.output import emit, figure
+    from carbonsched.errors import InputError
+
+    if not grams > 0 or grams == float("inf"):
+        raise InputError("--grams", f"must be above 0, is {grams:g}", "give the grams in all")
+    set_to = connect(ctx).budget(job, grams)
+    if json:
+        emit(set_to)
+    else:
+        print(
+            f"{set_to.id} {set_to.state}: budget {figure(set_to.budget_g, 'g', 6)}, was "
+            f"{figure(set_to.from_g, 'g', 6)}, spent {figure(set_to.spent_g, 'g', 4)}"
+        )

@@ -1,0 +1,157 @@
+"""Many simulations of one `simulate` call: progress on stderr, a table or JSON on stdout, a plot in a file."""
+
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carbonsched.cli import output as o
+from carbonsched.errors import InputError
+
+if TYPE_CHECKING:
+    from carbonsched.plan.policies import Policy
+    from carbonsched.plan.scenario import SimRequest
+    from carbonsched.plan.simulate import SimResult
+    from carbonsched.plan.sweep import Sweep, SweepRun
+    from carbonsched.report.plot import Chart, Series
+
+
+def sweep(
+    base: "SimRequest", starts: Sequence[datetime], policies: Sequence["Policy"], budgets: Sequence[float]
+) -> "Sweep":
+    """Run them all behind a progress bar, which only a terminal sees."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from carbonsched.plan import sweep as runs
+
+    columns = TextColumn("simulations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = o.console(stderr=True)
+    done: list[SweepRun] = []
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as progress:
+        task = progress.add_task("", total=len(starts) * len(policies) * len(budgets))
+        for run in runs.sweep(base, starts, policies, budgets):
+            done.append(run)
+            progress.advance(task)
+    return runs.collect(done, base.forecast)
+
+
+def show(result: "Sweep") -> None:
+    table = o.table(
+        "POLICY", "BUDGET g", "RUNS", "WHOLE", "GAIN", "OF ORACLE", "SPENT g", "FLOPS g", "TIMING g", "LATE",
+        right=("BUDGET g", "RUNS", "WHOLE", "GAIN", "OF ORACLE", "SPENT g", "FLOPS g", "TIMING g", "LATE"),
+    )  # fmt: skip
+    for case in result.cases:
+        table.add_row(
+            case.policy,
+            o.figure(case.budget_g, digits=4),
+            str(case.runs),
+            f"{100 * case.finished:.0f}%",
+            f"{case.gain:.4f}",
+            o.NONE if case.of_oracle is None else f"{100 * case.of_oracle:.1f}%",
+            o.figure(case.spent_g, digits=4),
+            o.figure(round(case.flops_effect_g, 6) + 0.0),
+            o.figure(round(case.timing_effect_g, 6) + 0.0),
+            str(case.late),
+        )
+    out = o.console()
+    out.print(table)
+    over = sum(case.over_budget for case in result.cases)
+    out.print(
+        f"Means over the runs, forecast {result.forecast}. Budget passed in {over} of {len(result.runs)} runs."
+    )
+
+
+def drawable(path: Path) -> None:
+    """Raises InputError where `plot` could not draw, before hours were spent on simulations."""
+    if path.suffix.lower() != ".svg":
+        raise InputError(
+            "--plot", f"cannot draw {path.suffix or 'a file without an ending'}", "give a FILE.svg"
+        )
+    if not path.absolute().parent.is_dir():
+        raise InputError("--plot", f"{path.absolute().parent} is no folder", "give a file in one that exists")
+
+
+def plot(path: Path, charts: "Sequence[Chart]") -> None:
+    from carbonsched.report.figure import figure
+
+    try:
+        path.write_text(figure(charts), encoding="utf-8")
+    except OSError as e:
+        raise InputError("--plot", f"{path} cannot be written: {e.strerror}", "give another file") from e
+
+
+def one_run(result: "SimResult", asked: "SimRequest") -> "list[Chart]":
+    """The grid and ρ over the time of one job."""
+    from carbonsched.model.hours import stretches
+    from carbonsched.report.plot import Chart, Series, time_ticks
+
+    if not result.segments:
+        raise InputError("--plot", f"nothing ran: {result.reason}", "raise the budget")
+    grid, start, end = asked.grid, result.segments[0].start, result.segments[-1].end
+    allowed = stretches(asked.allowed_hours, asked.timezone, start, end)
+    rows = range(grid.row(start.timestamp()), grid.row(end.timestamp()) + 1)
+    intensity = [(float(grid.at[i]), float(grid.g[i])) for i in rows]
+    spans: list[tuple[float, float | None]] = []
+    for s in result.segments:
+        for a, b in ((max(s.start, a).timestamp(), min(s.end, b).timestamp()) for a, b in allowed):
+            spans += [(a, s.rho), (b, s.rho), (b, None)] if a < b else []
+    x, ticks = (start.timestamp(), end.timestamp()), time_ticks(start, end)
+    said = f"{result.policy}, forecast {result.forecast}: {result.spent_g:.4g} g of {result.budget_g:.4g} g"
+    return [
+        Chart(
+            "Intensity", said, "Intensity, g/kWh", [Series("intensity", "step", intensity, "s2")], x, ticks
+        ),
+        Chart("FLOPs ratio", said, f"ρ; {said}", [Series("ρ", "line", spans)], x, ticks, y_range=(0.0, 1.0)),
+    ]
+
+
+def many_runs(result: "Sweep") -> "list[Chart]":
+    """Gain and grams of every policy: over the budgets where there are several, else over the starts."""
+    from carbonsched.report.plot import Chart, count_ticks, time_ticks
+
+    budgets = sorted({case.budget_g for case in result.cases})
+    if len(budgets) > 1:
+        gain = _series(result, lambda run: run.budget_g, lambda run: run.gain)
+        spent = _series(result, lambda run: run.budget_g, lambda run: run.spent_g)
+        x, ticks = (budgets[0], budgets[-1]), count_ticks(budgets[0], budgets[-1], 8)
+        if len(ticks) < 2:
+            ticks = [(b, o.figure(b)) for b in budgets]
+        about = "mean over the starts, by budget"
+        return [
+            Chart(
+                "Gain", about, f"Gain, share of full fine-tuning; {about}", gain, x, ticks, from_zero=False
+            ),
+            Chart("Spent", about, f"Spent, g; {about}", spent, x, ticks, "budget, g", from_zero=False),
+        ]
+    starts = sorted({run.start for run in result.runs})
+    x, ticks = (starts[0].timestamp(), starts[-1].timestamp()), time_ticks(starts[0], starts[-1])
+    gain = _series(result, lambda run: run.start.timestamp(), lambda run: run.gain)
+    spent = _series(result, lambda run: run.start.timestamp(), lambda run: run.spent_g / run.budget_g)
+    return [
+        Chart(
+            "Gain", "by start", "Gain, share of full fine-tuning, by start", gain, x, ticks, from_zero=False
+        ),
+        Chart("Spent", "by start", "Spent share of the budget, by start", spent, x, ticks, from_zero=False),
+    ]
+
+
+def _series(
+    result: "Sweep", x: "Callable[[SweepRun], float]", y: "Callable[[SweepRun], float]"
+) -> "list[Series]":
+    """One line a policy through the means of all runs with the same x."""
+    from carbonsched.report.figure import STYLES
+    from carbonsched.report.plot import Series
+
+    found: dict[str, dict[float, list[float]]] = {}
+    for run in result.runs:
+        found.setdefault(run.policy, {}).setdefault(x(run), []).append(y(run))
+    return [
+        Series(
+            policy,
+            "line" if len(at) > 1 else "dots",
+            sorted((k, sum(v) / len(v)) for k, v in at.items()),
+            style,
+        )
+        for (policy, at), style in zip(found.items(), STYLES, strict=False)
+    ]
