@@ -10,20 +10,22 @@ quarter of a day; with little history they stay there. The residuals of the same
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from carbonsched.plan.said import NOTHING_SAID, Floats, Heard, Said
 
 UNKNOWN_ERROR = 0.15
 """Relative error taken for the quantiles where none was tracked."""
 BINS = (0.0, 1 / 24, 3 / 24, 6 / 24, 12 / 24, 1.0, 2.0, 4.0)
 """Horizons, in days, that weights and errors are kept for."""
-_FADE = 0.25
-_SHRINK = 60.0
-"""Forecasts' worth of belief in the plain weights."""
+_FADE = 0.8
+"""Days after which half of a present miss is carried on: misses of hours fade fast, those of the weather slowly, so that
+the whole falls like 1/(1 + h/_FADE). With it the plain weights are within a percent of those that fit all of six grids."""
+_SHRINK = 1000.0
+"""Forecasts' worth of belief in the plain weights: four weeks hold few turns of the weather."""
 _KEPT = 2000
 _ENOUGH = 20
 _LEAST = 1.0
@@ -38,6 +40,8 @@ class ForecastErrors:
 
     day_s: float = 86_400.0
     by_bin: tuple[tuple[float, ...], ...] = ((),) * len(BINS)
+    _levels: dict[float, Floats] = field(default_factory=dict, compare=False, repr=False)
+    """Quantiles by bin that were asked for before: a job asks for the same two at every re-plan."""
 
     def observe(
         self, horizon_s: float, forecast_g_per_kwh: float, actual_g_per_kwh: float
@@ -47,7 +51,7 @@ class ForecastErrors:
             return self
         i = max(bisect_right(BINS, horizon_s / self.day_s) - 1, 0)
         kept = (*self.by_bin[i], actual_g_per_kwh / forecast_g_per_kwh - 1)[-_KEPT:]
-        return replace(self, by_bin=(*self.by_bin[:i], kept, *self.by_bin[i + 1 :]))
+        return ForecastErrors(self.day_s, (*self.by_bin[:i], kept, *self.by_bin[i + 1 :]))
 
     def high(self, horizon_s: float, quantile: float) -> float:
         """Relative error not passed with probability `quantile` at this horizon, at least 0.
@@ -65,38 +69,17 @@ class ForecastErrors:
         return np.minimum(self._at(horizon_s, 1 - quantile, -UNKNOWN_ERROR), 0.0)
 
     def _at(self, horizon_s: Floats, quantile: float, unknown: float) -> Floats:
-        out: list[float] = []
-        for errors in self.by_bin:
-            if len(errors) >= _ENOUGH:
-                out.append(
-                    float(np.quantile(errors, quantile, method="higher" if quantile > 0.5 else "lower"))
-                )
-            else:
-                out.append(out[-1] if out else unknown)
-        return np.array(out)[_bin(horizon_s / self.day_s)]
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A provider's forecast: points [start, end), ascending, seconds on the same scale as the past's."""
-
-    start: Floats
-    end: Floats
-    value: Floats
-    high: Floats
-    """The provider's own upper value, nan where it gives none."""
-
-    def at(self, when: Floats) -> tuple[Floats, Floats]:
-        """(expected, the provider's own high), nan where the forecast does not reach."""
-        if not len(self.start):
-            nothing = np.full(np.shape(when), np.nan)
-            return nothing, nothing
-        i = np.clip(np.searchsorted(self.start, when, side="right") - 1, 0, len(self.start) - 1)
-        inside = (when >= self.start[i]) & (when < self.end[i])
-        return np.where(inside, self.value[i], np.nan), np.where(inside, self.high[i], np.nan)
-
-
-NOTHING_SAID = Said(np.empty(0), np.empty(0), np.empty(0), np.empty(0))
+        if quantile not in self._levels:
+            out: list[float] = []
+            for errors in self.by_bin:
+                if len(errors) >= _ENOUGH:
+                    out.append(
+                        float(np.quantile(errors, quantile, method="higher" if quantile > 0.5 else "lower"))
+                    )
+                else:
+                    out.append(out[-1] if out else unknown)
+            self._levels[quantile] = np.array(out)
+        return self._levels[quantile][_bin(horizon_s / self.day_s)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +124,17 @@ class Blend:
     @classmethod
     def plain(cls, day_s: float = 86_400.0) -> "Blend":
         """Before anything is learned: persistence or the provider, present miss fading."""
-        fade = np.exp(-np.array([0.5 / 24, 2 / 24, 4.5 / 24, 9 / 24, 0.75, 1.5, 3.0, 5.5]) / _FADE)
+        fade = 1 / (1 + np.array([0.5 / 24, 2 / 24, 4.5 / 24, 9 / 24, 0.75, 1.5, 3.0, 5.5]) / _FADE)
         nothing = np.zeros_like(fade)
         whole = np.ones_like(fade)
-        alone = np.stack([0.39 * whole, 0.26 * whole, 0.35 * whole, fade, -0.65 * fade, -0.35 * fade], axis=1)
+        # near, yesterday and the week in halves; far, more of the week: a grid that repeats itself is met exactly
+        yesterday, before, weekly = 0.25 + 0.25 * fade, 0.2 - 0.2 * fade, 0.55 - 0.05 * fade
+        alone = np.stack([yesterday, before, weekly, fade, -0.5 * fade, -0.5 * fade], axis=1)
         told = np.stack([nothing, nothing, nothing, fade, nothing, nothing, whole, -fade], axis=1)
         return cls(day_s, alone, told, np.ones((2, len(BINS))), ForecastErrors(day_s), ForecastErrors(day_s))
 
     @classmethod
-    def learn(cls, past: Past, said: Said = NOTHING_SAID) -> "Blend":
+    def learn(cls, past: Past, said: Said | Heard = NOTHING_SAID) -> "Blend":
         """From forecasts that could have been made up to the last reading; `said`: what a provider had said for then."""
         blend = cls.plain(past.day_s)
         day = past.day_s
@@ -220,7 +205,7 @@ def _bin(days: Floats) -> NDArray[np.intp]:
 
 
 def _features(
-    past: Past, said: Said, origin: Floats, target: Floats
+    past: Past, said: Said | Heard, origin: Floats, target: Floats
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """((n, 8) predictors about the mean, (n,) ln mean of the week before the origin, (n,) whether a provider spoke)."""
     mean = _week_mean(past, origin)
@@ -230,8 +215,8 @@ def _features(
     unique, back = np.unique(origin, return_inverse=True)
     old, _ = _same_time(past, unique, unique)
     old_week = _same_week_time(past, unique, unique)
-    then, _ = said.at(target)
-    now, _ = said.at(unique)
+    then, _ = said.at(target, origin)
+    now, _ = said.at(unique, unique)
     told = ~np.isnan(then)
     log_then = np.log(np.maximum(then, _LEAST))
     log_now = np.log(np.maximum(now, _LEAST))[back]

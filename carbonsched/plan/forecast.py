@@ -12,15 +12,18 @@ from datetime import datetime
 import numpy as np
 
 from carbonsched.model.grid import Forecast, Reading
-from carbonsched.plan.blend import Blend, Floats, ForecastErrors, Past, Said
+from carbonsched.plan.blend import Blend, ForecastErrors, Past
+from carbonsched.plan.issues import Issues
 from carbonsched.plan.problem import Slot
+from carbonsched.plan.said import NOTHING_SAID, Floats, Said, heard, said, sane
 
 __all__ = ["ForecastErrors", "build", "raster", "slots"]
 
 _STEPS_A_DAY = 96
 _MOST_SLOTS = 4096
-_ABSURD = 10.0
-"""Times the worst case beyond which a value is not believed."""
+_LEVELS = 16
+_SEASON_DAYS = 60.0
+"""Days of the past that count as much as the forecast for what lies beyond it."""
 
 
 def slots(
@@ -33,37 +36,39 @@ def slots(
     quantile: float = 0.95,
     errors: ForecastErrors | None = None,
     worst: float = 1000.0,
+    issues: Issues | None = None,
 ) -> tuple[Slot, ...]:
     """Slots from `now` to `now + horizon_s`, without holes; the first one is what holds now.
 
     current: the reading that holds now; None: the forecast's or the past's value, with a high. history: readings in
     any order, four weeks are used where there are as many. day_s: wall seconds of a grid day, less than 86,400 in a
     time-compressed replay. errors: tracked ones; None: those that the history shows. worst, g/kWh: what is taken where
-    nothing at all is known; no high passes it unless the expected value does.
+    nothing at all is known; no high passes it unless the expected value does. issues: what the provider said before;
+    None: its weights stay plain, its errors ±15%.
     """
-    rows = {(r.start - now).total_seconds(): r.g_per_kwh for r in history if _sane(r.g_per_kwh, worst)}
+    rows = {(r.start - now).total_seconds(): r.g_per_kwh for r in history if sane(r.g_per_kwh, worst)}
     here = ends = step = None
     if current is not None:
         ends = (current.end - now).total_seconds()
         step = (current.end - current.start).total_seconds()
-        if _sane(current.g_per_kwh, worst):
+        if sane(current.g_per_kwh, worst):
             here = current.g_per_kwh
             rows[min((current.start - now).total_seconds(), 0.0)] = here
     starts = sorted(s for s in rows if s <= 0)
     past = Past(np.array(starts), np.array([rows[s] for s in starts]), day_s)
-    points = sorted(
-        (p for p in (forecast.points if forecast else ()) if _sane(p.g_per_kwh, worst) and p.end > p.start),
-        key=lambda p: p.start,
-    )
-    said = Said(
-        np.array([(p.start - now).total_seconds() for p in points]),
-        np.array([(p.end - now).total_seconds() for p in points]),
-        np.array([p.g_per_kwh for p in points]),
-        np.array([math.nan if p.high is None else p.high for p in points]),
-    )
-    edges = raster(horizon_s, ends, step, said, day_s)
-    # what a provider said for the past is not kept by the daemon: its own weights stay plain, its errors ±15%
-    return build(edges, 0.0, here, past, said, Blend.learn(past), quantile, worst, errors)
+    spoken = said(now, forecast, worst)
+    edges = raster(horizon_s, ends, step, spoken, day_s)
+    blend = Blend.learn(past, heard(issues, now, worst) if issues is not None else NOTHING_SAID)
+    return build(edges, 0.0, here, past, spoken, blend, quantile, worst, errors)
+
+
+def foreseen(
+    now: datetime, forecast: Forecast | None, history: Sequence[Reading], day_s: float = 86_400.0
+) -> bool:
+    """Whether anything is known of the hours ahead: a provider's forecast, or a day of the past."""
+    if forecast is not None and any(p.end > now for p in forecast.points):
+        return True
+    return any((now - r.start).total_seconds() >= day_s for r in history)
 
 
 def build(
@@ -97,6 +102,19 @@ def build(
     return tuple(map(Slot, *(column.tolist() for column in columns)))
 
 
+def beyond(slots: Sequence[Slot], past: Floats, days: float) -> tuple[float, ...]:
+    """g/kWh past the last slot as equally likely values: the spread of the past (n,), its level moved to the forecast's.
+
+    How far it is moved falls with the `days` known: a fortnight says little of another season, a year says much.
+    """
+    span = sum(slot.end_s - slot.start_s for slot in slots)
+    mean = sum((slot.end_s - slot.start_s) * slot.g_per_kwh for slot in slots) / span
+    belief = days / (days + _SEASON_DAYS)
+    level = belief + (1 - belief) * mean / max(float(past.mean()), 1e-9)
+    values = np.quantile(past, (np.arange(_LEVELS) + 0.5) / _LEVELS) * level
+    return tuple(values.tolist())
+
+
 def raster(
     horizon_s: float, current_end: float | None, step: float | None, said: Said, day_s: float
 ) -> Floats:
@@ -110,7 +128,3 @@ def raster(
     border = np.unique(border[(border >= 0) & (border < horizon_s - 1e-6)])
     kept = border[np.append(True, np.diff(border) > 1e-6)]
     return np.append(kept, max(horizon_s, 1e-3))
-
-
-def _sane(value: float, worst: float) -> bool:
-    return math.isfinite(value) and 0 <= value <= _ABSURD * worst

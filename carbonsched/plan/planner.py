@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from carbonsched.plan import guard
+from carbonsched.plan import blind, guard
 from carbonsched.plan.dynamic import Dynamic, Layout
+from carbonsched.plan.hours import Hours
 from carbonsched.plan.problem import Placed, Plan, Problem
-from carbonsched.plan.track import Floats, Track
+from carbonsched.plan.track import Floats, Rolled, Track
 
 _PRICES = 9
 """Prices tried a re-plan at most; the residual closes what the bracket leaves."""
@@ -29,6 +30,9 @@ _FAR = 1.5
 """A deadline this many times the forecast's reach away makes the horizon roll."""
 _MOST = 192
 """Segments the dynamic program tells apart; later ones are planned in groups."""
+_SPARED = 0.25
+"""Part of the lows that a job near its end is not stopped for: the grid has been cleaner than its lows, and what would be
+saved is little."""
 _TIE = 1e-9
 
 
@@ -40,14 +44,22 @@ class _Found:
     """Upper bound on the gain where one is known, else inf."""
 
 
-def solve(problem: Problem) -> Plan:
-    """The directive for the first remaining segment and the plan behind it.
+def solve(problem: Problem, *, detail: bool = True) -> Plan:
+    """The directive for the first remaining segment and the plan behind it; without `detail` no `placed`.
 
-    Raises ValueError where there is no segment or no slot: the caller asks only about jobs that still run.
+    Raises ValueError where there is no segment, no slot or no allowed hour: the caller asks only about jobs that still
+    run.
     """
+    if problem.allowed is not None:
+        hours = Hours.of(problem.allowed)
+        return hours.restore(solve(hours.cut(problem), detail=detail))
+    if not problem.foreseen:
+        flat = solve(replace(problem, foreseen=True), detail=False)
+        plan = solve(blind.imagined(problem, flat.price), detail=detail)
+        return replace(plan, reason=plan.reason + blind.REASON)
     windowed = _window(problem)
     if windowed is not problem:
-        plan = solve(windowed)
+        plan = solve(windowed, detail=detail)
         ahead = f"; looks {_span(windowed.slots[-1].end_s)} ahead, {len(windowed.segments)} of {len(problem.segments)} segments"
         return replace(plan, reason=plan.reason + ahead)
     simple = not problem.may_pause and problem.energy.seconds_c0 >= 1.0 - 1e-12
@@ -70,7 +82,8 @@ def solve(problem: Problem) -> Plan:
     layout, price = found.layout, found.price
     release = layout.release_s if problem.may_pause else None
     if layout.rolled.start_s[0] > 1e-6:
-        return _wait(track, layout, price, floor_g, budget, found.bound)
+        plan = _wait(track, layout, price, floor_g, budget, found.bound)
+        return plan if detail else replace(plan, placed=())
     cap = guard.cap_rho(track, budget, lean.rolled.start_s if problem.may_pause else None)
     rho = layout.rho.copy()
     capped = float(rho[0]) > cap.rho + _TIE
@@ -90,7 +103,7 @@ def solve(problem: Problem) -> Plan:
         wait_s=None,
         price=price,
         reason=_why(track, float(rho[0]), rolled.spend_g, floor_g, budget, binds, cap),
-        placed=_placed(track, rho, replace(layout, rho=rho, rolled=rolled)),
+        placed=_placed(track, rho, rolled) if detail else (),
         spend_g=rolled.spend_g,
         floor_g=floor_g,
         binds=binds,
@@ -136,16 +149,16 @@ def beyond_reach(track: Track, lean: Layout, budget: float) -> bool:
     """Whether not even the spend floor fits, also if the grid turns out as clean as the forecast's low quantile.
 
     For a job under way all hours at their low at once: what is invested is given up last. For one that has not begun
-    twice the low of the sum, in which the errors of different hours partly cancel.
+    the low of the sum, in which the errors of different hours partly cancel.
     """
     problem, rolled = track.problem, lean.rolled
     if rolled.spend_g <= budget * (1 + _TIE):
         return False
     low = track.roll(lean.rho, lean.release_s if problem.may_pause else None, "low").grams
-    least = float(low.sum())
+    least = float(low.sum()) * (1 - _SPARED * problem.done)
     if problem.done <= 0:
         cancelled = guard.together(rolled.grams - low, rolled.start_s, problem.day_s)
-        least = max(least, rolled.spend_g - 2 * cancelled)
+        least = max(least, rolled.spend_g - cancelled)
     # a guess must not end a job: before anything was metered two deviations halve the floor, the guard holds meanwhile
     least *= max(1 - 2 * problem.energy.sigma, 0.0)
     return least > budget * (1 + _TIE)
@@ -301,9 +314,9 @@ def _binds(
     return tuple(out)
 
 
-def _placed(track: Track, rho: Floats, layout: Layout) -> tuple[Placed, ...]:
+def _placed(track: Track, rho: Floats, rolled: Rolled) -> tuple[Placed, ...]:
     """One entry a segment; those of a group share its time, grams and gain by their steps."""
-    gains, rolled = track.gains(rho), layout.rolled
+    gains = track.gains(rho)
     out: list[Placed] = []
     rows = zip(
         track.groups,
@@ -354,7 +367,7 @@ def _wait(track: Track, layout: Layout, price: float, floor_g: float, budget: fl
             f"wait {_span(start)} for {then:.0f} g/kWh, now {now:.0f}; {_g(budget)} left, "
             f"floor {_g(floor_g)}, plan {_g(layout.rolled.spend_g)}"
         ),
-        placed=_placed(track, layout.rho, layout),
+        placed=_placed(track, layout.rho, layout.rolled),
         spend_g=layout.rolled.spend_g,
         floor_g=floor_g,
         binds=("budget",),

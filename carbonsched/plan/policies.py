@@ -12,16 +12,18 @@ All but `full` and `oracle` are capped by the same guard, so that none of them l
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 
 from carbonsched.plan import guard
+from carbonsched.plan.hours import Hours
 from carbonsched.plan.planner import beyond_reach, leanest, solve
 from carbonsched.plan.problem import Problem, Slot
 from carbonsched.plan.track import Floats, Track
 
 Policy = Literal["mpc", "constant", "dual", "threshold", "full", "oracle"]
+POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
 
 _PERCENTILE = 40.0
 """`threshold` trains when now is among this share of the cleanest hours of the day ahead."""
@@ -52,9 +54,15 @@ class Memory:
 def decide(policy: Policy, problem: Problem, memory: Memory, lately: tuple[Slot, ...]) -> Step:
     """`lately`: the readings of the last days laid out as slots from now, all that `dual` may look at."""
     if policy == "mpc" or policy == "oracle":
-        plan = solve(replace(problem, price_hint=memory.price or None))
+        plan = solve(replace(problem, price_hint=memory.price or None), detail=False)
         memory.price = plan.price if plan.price else memory.price
         return Step(plan.action, plan.rho or 0.0, plan.wait_s or 0.0, plan.price, plan.reason)
+    if problem.allowed is not None:
+        hours = Hours.of(problem.allowed)
+        if (opens := hours.begin(0.0)) > 1e-6:
+            return Step("wait", wait_s=opens, reason=f"{policy}: outside the allowed hours")
+        step = decide(policy, hours.cut(problem), memory, lately)
+        return replace(step, wait_s=hours.begin(step.wait_s)) if step.action == "wait" else step
     track = Track(problem)
     budget = problem.budget_g - problem.reserve_g
     if policy == "full":

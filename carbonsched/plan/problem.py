@@ -57,7 +57,7 @@ class Segment:
     steps: int
     frontier: tuple[tuple[float, float], ...]
     """(ρ, gain), ascending and non-decreasing, normalised by the caller or not: `solve` scales g_k(full) to the
-    segment's share of the steps."""
+    segment's share of the steps, later ones discounted by `Problem.decay`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,19 @@ class Problem:
     could still pay for the rest, and the more is done the more is kept back for the end."""
     reserve_g: float = 0.0
     """Kept back for a checkpoint and stop (`guard.reserve_g`); no plan spends it."""
+    foreseen: bool = True
+    """False: the slots only repeat what holds now, nothing is known of the hours ahead (`forecast.foreseen`)."""
+    beyond_g_per_kwh: tuple[float, ...] = ()
+    """Past the last slot, to the end of the job: equally likely values, e.g. quantiles of a year; none: the slots' mean."""
     day_s: float = 86_400.0
     """Wall seconds of a grid day: less in a time-compressed replay. Says which forecast errors miss together."""
+    decay: float = 1.0
+    """From one segment's worth to the next one's (`discount.decay`)."""
+    allowed: tuple[tuple[float, float], ...] | None = None
+    """Stretches (start_s, end_s) in which training may run, ascending and disjoint, as far as the deadline and the slots reach;
+    None: always."""
+    gaps: tuple[tuple[float, float], ...] = ()
+    """(at_s, grams) that whoever trains past `at_s` has to pay: set by `hours.Hours.cut` where allowed hours end."""
     price_hint: float | None = None
     """λ of the plan before: the search starts there."""
 

@@ -8,97 +8,29 @@ the tick at which it would stop is computed, not looped for.
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 import numpy as np
 
 from carbonsched.errors import InputError
 from carbonsched.model.base import Doc, UtcTime
-from carbonsched.plan import forecast, guard
-from carbonsched.plan.blend import NOTHING_SAID, Blend, Past, Said
+from carbonsched.plan import discount, forecast, guard
+from carbonsched.plan.blend import Blend, Past
+from carbonsched.plan.hours import Hours
 from carbonsched.plan.planner import solve
 from carbonsched.plan.policies import Memory, Policy, decide
 from carbonsched.plan.problem import EnergyModel, Plan, Problem, Segment, Slot
-from carbonsched.plan.track import Floats, Horizon, Track
+from carbonsched.plan.said import NOTHING_SAID, Said
+from carbonsched.plan.scenario import DAY_S, Grid, Knows, SimRequest, check
+from carbonsched.plan.track import Horizon, Track
 from carbonsched.units import J_PER_KWH, grams
 
-Knows = Literal["perfect", "persistence", "column"]
-LINEAR = ((0.0, 0.0), (1.0, 1.0))
-
-_HISTORY_S = 29 * 86_400.0
-_LATELY_S = 7 * 86_400.0
-_DAY_S = 86_400.0
+_HISTORY_S = 29 * DAY_S
+_LATELY_S = 7 * DAY_S
+_YEAR_S = 365 * DAY_S
 _LONGEST_WAIT_S = 4 * 3600.0
 """A wait is looked at again after this long: the forecast may have changed."""
-
-
-class Grid:
-    """A trace as arrays of seconds; made once and used for many runs."""
-
-    def __init__(
-        self,
-        times: Sequence[datetime],
-        g_per_kwh: Sequence[float],
-        said: Sequence[float | None] | None = None,
-    ) -> None:
-        if len(times) < 2:
-            raise InputError("trace", f"holds {len(times)} rows", "a trace needs two or more")
-        self.at: Floats = np.array([t.timestamp() for t in times])
-        self.g: Floats = np.array(g_per_kwh, dtype=float)
-        self.said: Floats | None = (
-            None if said is None else np.array([math.nan if v is None else v for v in said], dtype=float)
-        )
-        self.step_s = float(np.median(np.diff(self.at)))
-        self.end = float(self.at[-1]) + self.step_s
-        self.edges: Floats = np.append(self.at, self.end)
-
-    def row(self, at: float) -> int:
-        """Index of the row that holds at a time (epoch seconds)."""
-        return bisect_right(self.at, at) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class SimRequest:
-    """One run. kWh and hours of a segment are those at ρ = 1 (DESIGN 5)."""
-
-    grid: Grid
-    start: datetime
-    segments: int
-    segment_kwh: float
-    segment_hours: float
-    fixed_share: float
-    """c0 of E(ρ) = kWh·(c0 + (1−c0)·ρ)."""
-    budget_g: float
-    policy: Policy = "mpc"
-    forecast: Knows = "persistence"
-    frontier: tuple[tuple[float, float], ...] = LINEAR
-    rho_min: float = 0.4
-    rho_max: float = 1.0
-    may_pause: bool = True
-    deadline_hours: float | None = None
-    time_follows_rho: bool | None = None
-    """Whether a segment's hours shrink with ρ as its energy does; None: yes, but fixed slots where nothing may pause."""
-    pue: float = 1.0
-    worst_g_per_kwh: float | None = None
-    """None: 1000 g/kWh or the dirtiest hour of the trace, whichever is more."""
-    tick_s: float = 1.0
-    reserve_j: float = 0.0
-    idle_w: float = 0.0
-    switch_j: float = 0.0
-    quantile: float = 0.95
-    horizon_s: float = 14 * _DAY_S
-    """How far ahead the planner looks; later segments are reckoned at the mean of that."""
-    sigma: float = 0.0
-    """What the planner takes as the relative sd of a segment's joules."""
-    power_factor: tuple[float, ...] = ()
-    """What segment k really draws over what the model says, in turn; none: exactly that."""
-    watts_high: float | None = None
-    """Power the guard reckons with; None: the highest that `power_factor` leads to."""
-    oracle: bool = True
-    """Whether to solve the oracle too, for `oracle_gain`."""
 
 
 class SimSegment(Doc):
@@ -158,7 +90,13 @@ class _Run:
     deadline: float | None
     real: Horizon
     """The trace from the start, in seconds since it."""
+    hours: Hours | None = None
+    """Allowed hours, in seconds since the start."""
+    worked: Horizon | None = None
+    """The trace in working seconds since the start; None: as `real`."""
     segments: tuple[Segment, ...] = ()
+    shown: tuple[float, ...] = ()
+    """Right end of each segment's frontier as it is measured, where the gains decay."""
     spent_g: float = 0.0
     waiting: bool = False
     blend: Blend | None = None
@@ -168,21 +106,43 @@ class _Run:
         a, b = np.array([start - self.t0]), np.array([end - self.t0])
         return grams(joules, float(self.real.between(a, b)[0]), self.request.pue)
 
+    def grams_working(self, joules: float, start: float, lasts: float) -> float:
+        """Of joules spread over the next `lasts` seconds in which the job may run."""
+        if self.hours is None or self.worked is None:
+            return self.grams_between(joules, start, start + lasts)
+        begin = self.hours.work(np.array([start - self.t0]))
+        return grams(joules, float(self.worked.between(begin, begin + lasts)[0]), self.request.pue)
+
+    def after(self, start: float, lasts: float) -> float:
+        """The time at which `lasts` seconds have been worked."""
+        if self.hours is None:
+            return start + lasts
+        return self.t0 + self.hours.finish(float(self.hours.work(start - self.t0)) + lasts)
+
 
 def simulate(request: SimRequest) -> SimResult:
     """Run one job. Raises InputError where the trace does not cover it or a number cannot be."""
     run = _begin(request)
     oracle: Plan | None = None
     if request.oracle or request.policy == "oracle":
-        oracle = solve(_problem(run, _ahead(run, "perfect", whole=True), 0))
+        everything = _problem(run, _ahead(run, "perfect", whole=True), 0)
+        oracle = solve(replace(everything, decay=_true_decay(request)))
     segments, reason, waits = _loop(run, oracle)
     return _result(run, segments, reason, waits, oracle)
 
 
 def _begin(request: SimRequest) -> _Run:
     grid, start = request.grid, request.start.timestamp()
-    _check(request)
-    last = start + request.segments * request.segment_hours * 3600.0
+    check(request)
+    lasts = request.segments * request.segment_hours * 3600.0
+    hours = None
+    if request.allowed_hours:
+        daily = request.allowed_hours, request.timezone, request.start
+        week = Hours.daily(*daily, _LATELY_S)
+        far = 2 * lasts / week.pace + (request.deadline_hours or 0.0) * 3600.0
+        hours = Hours.daily(*daily, far + request.horizon_s)
+        lasts = hours.finish(lasts)
+    last = start + lasts
     deadline = None
     if request.deadline_hours is not None:
         deadline = start + request.deadline_hours * 3600.0
@@ -216,32 +176,12 @@ def _begin(request: SimRequest) -> _Run:
         )
     )
     segments = tuple(Segment(k, 1, request.frontier) for k in range(request.segments))
-    return _Run(request, energy, worst, reserve, start, start, deadline, real, segments)
-
-
-def _check(request: SimRequest) -> None:
-    for name, value in (
-        ("--segments", request.segments),
-        ("--segment-kwh", request.segment_kwh),
-        ("--segment-hours", request.segment_hours),
-        ("--budget-g", request.budget_g),
-    ):
-        if not value > 0 or not math.isfinite(value):
-            raise InputError(name, f"must be above 0, is {value}", "give a positive number")
-    if not 0 <= request.fixed_share <= 1:
-        raise InputError("--fixed-share", f"must lie in 0..1, is {request.fixed_share}", "give c0, e.g. 0.2")
-    if not 0 < request.rho_min <= request.rho_max <= 1:
-        raise InputError(
-            "--rho-min",
-            f"0 < rho-min <= rho-max <= 1 does not hold for {request.rho_min} and {request.rho_max}",
-            "give e.g. --rho-min 0.4 --rho-max 1",
-        )
-    if request.forecast == "column" and request.grid.said is None:
-        raise InputError(
-            "--forecast",
-            "the trace has no forecast_g_per_kwh column",
-            "use --forecast persistence or another trace",
-        )
+    worked = None if hours is None else Horizon(hours.slots(_from_start(real), real))
+    shown: tuple[float, ...] = ()
+    if request.gain_decay != 1.0:
+        noise = np.random.default_rng(round(start)).normal(0.0, request.gain_noise, request.segments)
+        shown = tuple((_true_decay(request) ** np.arange(request.segments) * np.exp(noise)).tolist())
+    return _Run(request, energy, worst, reserve, start, start, deadline, real, hours, worked, segments, shown)
 
 
 def _loop(run: _Run, oracle: Plan | None) -> tuple[list[SimSegment], str, int]:
@@ -291,21 +231,21 @@ def _train(run: _Run, k: int, rho: float) -> SimSegment:
     factor = request.power_factor[k % len(request.power_factor)] if request.power_factor else 1.0
     lasts = energy.seconds(rho, 1)
     joules = energy.joules(rho, 1) * factor
-    start, end, share = run.t, run.t + lasts, 1.0
+    start, end, share = run.t, run.after(run.t, lasts), 1.0
     # must_stop holds as soon as spent passes budget − reserve, where the reserve has the tick at worst in it
     limit = request.budget_g - run.reserve_g
-    spent = run.grams_between(joules, start, end)
+    spent = run.grams_working(joules, start, lasts)
     if run.spent_g + spent > limit * (1 + 1e-9):
         ticks, low = math.ceil(lasts / request.tick_s), 0
         while ticks - low > 1:
             middle = (low + ticks) // 2
             part = min(middle * request.tick_s, lasts)
-            used = run.grams_between(joules * part / lasts, start, start + part)
+            used = run.grams_working(joules * part / lasts, start, part)
             low, ticks = (middle, ticks) if run.spent_g + used <= limit else (low, middle)
         # the tick that began while all was still well is run to its end, then the stop is seen
         part = min((low + 1) * request.tick_s, lasts) if run.spent_g <= limit else 0.0
-        share, end = part / lasts, start + part
-        spent = run.grams_between(joules * share, start, end) if part > 0 else 0.0
+        share, end = part / lasts, run.after(start, part) if part > 0 else start
+        spent = run.grams_working(joules * share, start, part) if part > 0 else 0.0
     run.spent_g += spent
     run.t, run.waiting = end, False
     return SimSegment(k=k, start=_utc(start), end=_utc(end), rho=rho, spent_g=spent, done=share)
@@ -329,20 +269,59 @@ def _problem(run: _Run, slots: tuple[Slot, ...], k: int) -> Problem:
         waiting=run.waiting,
         done=k / request.segments,
         reserve_g=run.reserve_g,
+        allowed=_allowed(run),
+        decay=_decay(run, k),
+        beyond_g_per_kwh=() if slots[-1].end_s >= _left(run) else _beyond(run, slots),
     )
+
+
+def _beyond(run: _Run, slots: tuple[Slot, ...]) -> tuple[float, ...]:
+    """What is expected after the horizon, from what is known of the last year."""
+    grid, row = run.request.grid, run.request.grid.row(run.t)
+    first = bisect_right(grid.at, run.t - _YEAR_S)
+    days = float(grid.edges[row + 1] - grid.edges[first]) / DAY_S
+    # a few hundred rows tell the spread as well as all of them
+    return forecast.beyond(slots, grid.g[first : row + 1 : max((row + 1 - first) // 997, 1)], days)
+
+
+def _left(run: _Run) -> float:
+    """Seconds from now to the last moment at which the job may still run."""
+    request = run.request
+    left = run.after(run.t0, request.segments * request.segment_hours * 3600.0) - run.t0
+    if run.deadline is not None:
+        left = max(left, run.deadline - run.t0)
+    elif request.may_pause:
+        left = 2 * left + DAY_S
+    return left - (run.t - run.t0)
+
+
+def _decay(run: _Run, k: int) -> float:
+    """What the frontiers of the segments up to k suggest."""
+    request = run.request
+    if request.gain_decay == 1.0 or not request.discount:
+        return 1.0
+    return discount.decay(list(enumerate(run.shown[: k + 1])), request.segments)
+
+
+def _true_decay(request: SimRequest) -> float:
+    return float(request.gain_decay ** (1 / max(request.segments - 1, 1)))
+
+
+def _allowed(run: _Run) -> tuple[tuple[float, float], ...] | None:
+    """The allowed hours from now on, in seconds from now."""
+    if run.hours is None:
+        return None
+    passed = run.t - run.t0
+    rows = zip((run.hours.start - passed).tolist(), (run.hours.end - passed).tolist(), strict=True)
+    ahead = tuple((a, b) for a, b in rows if b > 1e-6)
+    # past the last one the job is late anyway: a day of them keeps the planner going
+    return ahead or ((0.0, DAY_S),)
 
 
 def _ahead(run: _Run, knows: Knows, *, whole: bool = False) -> tuple[Slot, ...]:
     """The slots from now on, from what may be known at `run.t`; `whole`: to the very end, not only the horizon."""
     request, grid, now = run.request, run.request.grid, run.t
-    left = request.segments * request.segment_hours * 3600.0
-    if run.deadline is not None:
-        left = max(left, run.deadline - run.t0)
-    elif request.may_pause:
-        left = 2 * left + _DAY_S
-    horizon = max(min(left - (now - run.t0), request.horizon_s), 2 * grid.step_s)
-    if whole:
-        horizon = max(left - (now - run.t0), 2 * grid.step_s)
+    horizon = max(_left(run) if whole else min(_left(run), request.horizon_s), 2 * grid.step_s)
     row = grid.row(now)
     here = float(grid.g[row])
     if knows == "perfect":
@@ -356,7 +335,7 @@ def _ahead(run: _Run, knows: Knows, *, whole: bool = False) -> tuple[Slot, ...]:
     past = Past(grid.at[first : row + 1], grid.g[first : row + 1])
     told = knows == "column"
     said = _column(grid, row, bisect_right(grid.at, now + horizon)) if told else NOTHING_SAID
-    if run.blend is None or now - run.learned_at >= _DAY_S:
+    if run.blend is None or now - run.learned_at >= DAY_S:
         run.blend = Blend.learn(past, _column(grid, first, row + 1) if told else NOTHING_SAID)
         run.learned_at = now
     ends = max(float(grid.edges[row + 1]) - now, 1.0)
@@ -365,7 +344,7 @@ def _ahead(run: _Run, knows: Knows, *, whole: bool = False) -> tuple[Slot, ...]:
         min(ends, grid.step_s),
         grid.step_s,
         replace(said, start=said.start - now, end=said.end - now),
-        _DAY_S,
+        DAY_S,
     )
     return forecast.build(edges, now, here, past, said, run.blend, request.quantile, run.worst)
 
@@ -392,17 +371,27 @@ def _lately(run: _Run) -> tuple[Slot, ...]:
 
 def _result(run: _Run, segments: list[SimSegment], reason: str, waits: int, oracle: Plan | None) -> SimResult:
     request = run.request
-    whole = Track(replace(_problem(run, _from_start(run), 0), budget_g=request.budget_g, may_pause=False))
-    share = 1.0 / request.segments
-    curve = whole.curves[0]
+    whole = Track(
+        replace(
+            _problem(run, _from_start(run.worked or run.real), 0),
+            budget_g=request.budget_g,
+            may_pause=False,
+            allowed=None,
+        )
+    )
+    share, curve = 1.0 / request.segments, whole.curves[0]
+    worth = _true_decay(request) ** np.arange(request.segments)
+    worth /= worth.sum()
     rho = np.array([s.rho for s in segments])
     parts = np.array([s.done for s in segments])
-    gain = float((curve.at(rho) * parts).sum()) * share if segments else 0.0
+    gain = float((worth[: len(rho)] * curve.at(rho) * parts).sum()) if segments else 0.0
     finished = len(segments) == request.segments and all(s.done >= 1 - 1e-12 for s in segments)
     end = segments[-1].end if segments else request.start
     spent = run.spent_g
     full_there = sum(
-        s.done * run.grams_between(run.energy.joules_full, s.start.timestamp(), s.end.timestamp())
+        run.grams_working(
+            run.energy.joules_full * s.done, s.start.timestamp(), run.energy.seconds(s.rho, 1) * s.done
+        )
         for s in segments
     )
     joules = sum(s.done * run.energy.joules(s.rho, 1) for s in segments)
@@ -431,8 +420,7 @@ def _result(run: _Run, segments: list[SimSegment], reason: str, waits: int, orac
     )
 
 
-def _from_start(run: _Run) -> tuple[Slot, ...]:
-    real = run.real
+def _from_start(real: Horizon) -> tuple[Slot, ...]:
     return tuple(
         Slot(float(a), float(b), float(v), float(v))
         for a, b, v in zip(real.edges[:-1], real.edges[1:], real.mean, strict=True)

@@ -21,6 +21,9 @@ Level = Literal["mean", "high", "low"]
 """Which intensity to reckon with: the expected one or a quantile."""
 
 _EPS = 1e-9
+_GAP = 1e-3
+"""Seconds by which a segment must pass the end of the allowed hours to be interrupted by it."""
+_GOLDEN = 0.6180339887498949
 _BEYOND = 32
 """Groups made of the segments past the last slot."""
 
@@ -28,10 +31,12 @@ _BEYOND = 32
 class Horizon:
     """Intensity over time as its integral, so that segments may straddle slots at no extra cost.
 
-    Past the last slot the time-weighted mean of all slots holds, for the mean as for the quantiles.
+    Past the last slot come the values of `beyond`, each for an equal part of the time up to `until_s`, and after it, or
+    without them, the mean of all slots; the quantiles in proportion. A year has clean hours and dirty ones whatever its
+    mean: were it taken as flat, every hour dirtier than the mean would look worth saving for it.
     """
 
-    def __init__(self, slots: tuple[Slot, ...]) -> None:
+    def __init__(self, slots: tuple[Slot, ...], beyond: tuple[float, ...] = (), until_s: float = 0.0) -> None:
         if not slots:
             raise ValueError("a plan needs at least one slot of intensity")
         table = np.array(
@@ -41,6 +46,10 @@ class Horizon:
             ]
         )
         table[0, 0] = min(table[0, 0], 0.0)
+        self.end_s = float(table[-1, 1])
+        """To where the forecast reaches."""
+        if beyond and until_s > self.end_s + 1.0:
+            table = np.concatenate((table, _scattered(table, beyond, until_s)))
         lengths = table[:, 1] - table[:, 0]
         if lengths.min() <= 0 or np.abs(table[1:, 0] - table[:-1, 1]).max(initial=0.0) > 1e-3:
             raise ValueError("slots must be ascending and without holes")
@@ -54,10 +63,6 @@ class Horizon:
         self._sums = {name: np.append(0.0, np.cumsum(lengths * g)) for name, g in levels.items()}
         span = float(lengths.sum())
         self._beyond = {name: float(total[-1]) / span for name, total in self._sums.items()}
-
-    @property
-    def end_s(self) -> float:
-        return float(self.edges[-1])
 
     @property
     def now(self) -> float:
@@ -74,6 +79,16 @@ class Horizon:
         """Mean g/kWh over [start_s, end_s); an empty stretch takes a second of it."""
         end = np.maximum(end_s, start_s + 1e-3)
         return (self.integral(end, level) - self.integral(start_s, level)) / (end - start_s)
+
+
+def _scattered(table: Floats, beyond: tuple[float, ...], until_s: float) -> Floats:
+    """Rows of slots behind those of `table`, one a value, clean and dirty ones by turns."""
+    order = np.argsort(np.arange(len(beyond)) * _GOLDEN % 1.0)
+    value = np.array(beyond)[order]
+    edges = np.linspace(table[-1, 1], until_s, len(beyond) + 1)
+    spans = table[:, 1] - table[:, 0]
+    high, low = (float((spans * table[:, c]).sum() / max((spans * table[:, 2]).sum(), 1e-9)) for c in (3, 4))
+    return np.column_stack((edges[:-1], edges[1:], value, value * max(high, 1.0), value * min(low, 1.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +162,15 @@ class Track:
         energy: EnergyModel = problem.energy
         self.problem = problem
         self.groups = groups
-        self.horizon = Horizon(problem.slots)
         self.n = len(groups)
         steps = np.array([float(sum(s.steps for s in group)) for group in groups])
         count = np.array([float(len(group)) for group in groups])
         self.share: Floats = steps / max(total, 1)
+        if problem.decay != 1.0:
+            later = problem.decay ** np.arange(len(problem.segments))
+            worth = later * np.array([float(s.steps) for s in problem.segments])
+            firsts = np.cumsum(np.append(0, count[:-1])).astype(int)
+            self.share = np.add.reduceat(worth, firsts) / worth.sum()
         seen: dict[int, Curve] = {}
         self.curves: list[Curve] = []
         for group in groups:
@@ -166,6 +185,8 @@ class Track:
         self._s0 = steps * energy.seconds_full * energy.seconds_c0 + count * energy.overhead_s
         self._s1 = steps * energy.seconds_full * (1 - energy.seconds_c0)
         self.g_per_j_per_intensity = problem.pue / J_PER_KWH
+        lasts = float(np.maximum(self.seconds(self.lo), self.seconds(self.hi)).sum())
+        self.horizon = Horizon(problem.slots, problem.beyond_g_per_kwh, lasts)
 
     def seconds(self, rho: Floats) -> Floats:
         return self._s0 + self._s1 * rho
@@ -257,6 +278,10 @@ class Track:
             mean = horizon.between(left, start, level)
             grams += np.where(paused, unit * mean * problem.idle_w * waits, 0.0)
             grams += np.where(switches, unit * mean * problem.switch_j, 0.0)
+        if problem.gaps:
+            at, cost = np.array(problem.gaps).T
+            crossed = np.searchsorted(at, end - _GAP)
+            grams += np.diff(np.append(0.0, np.cumsum(cost))[np.append(0, crossed)])
         return Rolled(start, end, grams)
 
 

@@ -6,7 +6,7 @@ import pytest
 from carbonsched.plan.blend import BINS, Blend, ForecastErrors, Past, Said
 
 DAY = 86_400.0
-HOURS = np.arange(28 * 24) * 3600.0
+HOURS = np.arange(29 * 24) * 3600.0
 
 
 def daily(noise: float = 0.0, day_s: float = DAY) -> Past:

@@ -73,10 +73,10 @@ def test_who_was_let_in_first_keeps_the_floor():
     assert solve(replace(jobs[1], budget_g=second.budget_g)).action == "stop"
 
 
-def test_plenty_for_all_has_no_price():
-    parts, price = divide([job([300.0] * 4), job([200.0] * 4)], 1e6)
+def test_plenty_for_all_has_no_price_and_what_is_over_is_everyones_margin():
+    parts, price = divide([job([300.0] * 4), job([200.0] * 4)], 5000.0, [1.0, 2.0])
     assert price == 0.0
-    assert [p.budget_g for p in parts] == pytest.approx([1200.0, 800.0])
+    assert [p.budget_g for p in parts] == pytest.approx([1200.0 + 1000.0, 800.0 + 2000.0])
 
 
 @settings(max_examples=30, deadline=None)
@@ -91,6 +91,37 @@ def test_the_parts_of_a_pool_never_pass_it(sizes, pool, seed):
     parts, _ = divide(jobs, pool, rng.uniform(0.1, 3, len(jobs)).tolist())
     assert sum(p.budget_g for p in parts) <= pool + 1e-6
     assert all(p.budget_g == 0 or p.budget_g >= p.floor_g - 1e-9 for p in parts)
+
+
+def test_equal_jobs_get_equal_parts_and_a_weight_decides_between_them():
+    jobs = [job([300.0, 200.0, 100.0, 250.0], rho_max=0.9) for _ in range(3)]
+    pool = sum(4 * 0.52 * 250 for _ in jobs)
+    parts, price = divide(jobs, pool)
+    assert [p.budget_g for p in parts] == pytest.approx([pool / 3] * 3)
+    assert price > 0
+    (light, heavy, also), _ = divide(jobs, pool, [1.0, 3.0, 1.0])
+    assert heavy.budget_g > light.budget_g == pytest.approx(also.budget_g)
+    assert light.budget_g >= light.floor_g
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.floats(0.2, 5.0), st.booleans()), min_size=1, max_size=5),
+    pool=st.floats(0.0, 8_000.0),
+)
+def test_jobs_under_way_keep_their_floors_before_others_are_let_in(sizes, pool):
+    jobs = [job([300.0, 150.0, 450.0], kwh) for kwh, _ in sizes]
+    begun = [b for _, b in sizes]
+    parts, _ = divide(jobs, pool, None, begun)
+    assert sum(p.budget_g for p in parts) <= pool + 1e-6
+    due = sum(p.floor_g for p, b in zip(parts, begun, strict=True) if b)
+    for part, under_way in zip(parts, begun, strict=True):
+        if under_way and due <= pool:
+            assert part.budget_g >= part.floor_g - 1e-9
+        if not under_way:
+            assert part.budget_g == 0.0 or part.budget_g >= part.floor_g - 1e-9
+    if due > pool:
+        assert all(p.budget_g == 0 for p, b in zip(parts, begun, strict=True) if not b)
 
 
 def test_weights_must_fit_the_jobs():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from carbonsched.errors import InputError
 from carbonsched.plan.evaluate import main, read, read_polls
 
 T0 = datetime(2022, 1, 1, tzinfo=UTC)
@@ -120,3 +121,28 @@ def test_pauses_and_cost_tables(traces: Path, tmp_path: Path):
         assert row["saved_against_full"] > row["saved_against_constant"] > 0
         assert row["late"] == 0
     assert report["cost"][-1]["peak_memory_mb"] < 200
+    long = [row for row in report["cost"] if "hourly_segments" in row]
+    assert [row["pauses"] for row in long] == [False, False, True, True]
+    assert all(row["done"] and row["late_s"] == 0 for row in long)
+
+
+def test_a_run_that_was_broken_off_goes_on_behind_its_last_case(
+    traces: Path, tmp_path: Path, capsys, monkeypatch
+):
+    monkeypatch.setattr("carbonsched.plan.proof._CHUNK", 4)
+    whole = run(traces, tmp_path, "--table", "adversarial", "--adversarial", "10")["adversarial"]
+    assert [row["runs"] for row in whole] == [4, 4, 2]
+    out = tmp_path / "report.json"
+    out.write_text(json.dumps({"adversarial": whole[:2]}))
+    capsys.readouterr()
+    again = run(traces, tmp_path, "--table", "adversarial", "--adversarial", "10", "--resume")
+    assert again["adversarial"] == whole
+    assert capsys.readouterr().err.count("adversarial") == 1
+    with pytest.raises(InputError, match="--resume: needs --out"):
+        main(["--traces", str(traces), "--resume"])
+
+
+def test_the_discount_gains_where_frontiers_fall_and_costs_nothing_where_not(traces: Path, tmp_path: Path):
+    rows = run(traces, tmp_path, "--table", "discounted", "--starts", "8")["discounted"]
+    assert all(r["discounted"] > r["not_discounted"] for r in rows)
+    assert all(r["flat_discounted"] > r["flat_not_discounted"] - 0.01 for r in rows)

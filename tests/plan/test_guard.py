@@ -86,3 +86,17 @@ def test_an_unsure_energy_model_lowers_the_cap():
 
 def test_joules_of_unknown_intensity_are_booked_at_the_worst():
     assert guard.unknown_g(3_600_000.0, 800.0, 1.5) == pytest.approx(1200.0)
+
+
+def test_rho_is_lowered_in_mid_segment_where_the_guard_would_no_longer_grant_it_and_only_then():
+    plenty, tight = track(100.0, n=4).problem, track(30.0, n=4).problem
+    assert guard.rest_rho(plenty, 0.9) is None
+    lowered = guard.rest_rho(tight, 0.9)
+    assert lowered is not None
+    assert 0.4 <= lowered < 0.85
+    # what it is lowered to is what the guard grants for the rest, so a second look changes nothing
+    assert guard.rest_rho(tight, lowered) is None
+    # a small fall is left until the next segment
+    assert guard.rest_rho(tight, lowered + 0.04) is None
+    # nothing fits any more: the lowest, and must_stop has the last word
+    assert guard.rest_rho(track(1.0, n=4).problem, 0.9) == pytest.approx(0.4)

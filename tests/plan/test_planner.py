@@ -104,8 +104,9 @@ def test_every_plan_keeps_bounds_budget_and_deadline(values, share, c0, pause, s
         assert plan.floor_g > budget
         assert "needs" in plan.reason
         return
-    assert plan.floor_g <= budget * (1 + 1e-9)
-    assert plan.spend_g <= budget * (1 + 1e-6)
+    # two standard deviations of the energy model are not held against a job
+    assert plan.floor_g * (1 - 2 * 0.02) <= budget * (1 + 1e-9)
+    assert plan.spend_g <= max(budget, plan.floor_g) * (1 + 1e-6)
     if plan.action == "wait":
         assert pause
         assert plan.wait_s is not None
@@ -172,7 +173,9 @@ def test_a_job_under_way_is_not_given_up_while_the_low_forecast_could_pay():
     assert plan.action == "train"
     assert plan.rho == pytest.approx(0.4)
     assert "lowest rho" in plan.reason
-    assert solve(replace(problem, done=0.25, budget_g=10_050.0)).action == "stop"
+    assert solve(replace(problem, done=0.25, budget_g=9_400.0)).action == "stop"
+    # the nearer the end, the less a stop would save: lows are not believed to the last gram
+    assert solve(replace(problem, done=0.75, budget_g=9_400.0)).action == "train"
     # what has not begun is begun where the forecast may well be too high
     assert solve(replace(problem, budget_g=10_900.0)).action == "train"
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbonsched.errors import InputError
-from carbonsched.plan.simulate import Grid, SimRequest, simulate
+from carbonsched.plan.scenario import Grid, SimRequest
+from carbonsched.plan.simulate import simulate
 from carbonsched.units import grams
 
 T0 = datetime(2022, 3, 1, tzinfo=UTC)
