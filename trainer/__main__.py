@@ -192,6 +192,42 @@ def bench_select(
     _print(commands_profile.bench_select(profile, shape, batch, seq, importance, rhos))
 
 
+@bench.command(
+    "importance",
+    epilog="Example: python -m trainer bench importance --model ./smollm2 --data ./scitldr --steps 20",
+)
+def bench_importance(
+    job: Annotated[
+        Path | None, typer.Option(help="Model, data and training settings.", metavar="JOB.toml")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A folder or hub id, in place of the job's.")] = None,
+    data: Annotated[str | None, typer.Option(help="A file, folder or hub id, in place of the job's.")] = None,
+    tensors: Annotated[int, typer.Option(min=1, help="Drawn, each to be stepped alone.")] = 40,
+    steps: Annotated[
+        int,
+        typer.Option(min=0, help="Of full fine-tuning, after which all is measured again; 0: only before."),
+    ] = 20,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate of a step on one tensor.")] = 1e-4,
+    train_lr: Annotated[
+        float | None, typer.Option(min=0, help="Of the steps, in place of the job's.")
+    ] = None,
+    optimizer: Annotated[
+        Literal["adamw", "sgd", "adafactor"] | None, typer.Option(help="In place of the job's.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Rows a batch, in place of the job's.")] = None,
+    seq: Annotated[int | None, typer.Option(min=8, help="Tokens a row at most, likewise.")] = None,
+    held_out: Annotated[int, typer.Option(min=1, help="Rows that the loss is measured on.")] = 16,
+    seed: Annotated[int | None, typer.Option(help="Of the draws, in place of the job's.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no table on stderr.")] = False,
+    json: Json = False,
+) -> None:
+    """Rank correlation of each importance with the drop of the held-out loss when single tensors are stepped."""
+    from trainer import commands_bench
+
+    settings = {"lr": train_lr, "optimizer": optimizer, "batch_size": batch, "seed": seed}
+    _print(commands_bench.importance(job, model, data, settings, seq, tensors, steps, lr, held_out, quiet))
+
+
 def _print(document: Doc) -> None:
     sys.stdout.write(document.model_dump_json() + "\n")
 

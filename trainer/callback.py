@@ -7,53 +7,48 @@ callback asks for checkpoints; without one it trains at a constant ρ and leaves
 
     trainer = Trainer(model, args, train_dataset=rows, callbacks=[GreenTrainerCallback(rho=0.5)])
 
-Gradient clipping sees the selected tensors only. One process: DDP would need wrapping anew at each selection.
+Gradient clipping sees the selected tensors only. Several processes (DDP, FSDP2) take every decision as one: trainer/parallel.py.
 """
 
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.model.protocol import Checkpoint, Event, SegmentDone, SegmentReady, Step, Warned
 from trainer import checkpoint
-from trainer.flopcount import FullCost, Shape, StepCounter
-from trainer.flops import profile
+from trainer.batches import Batches
+from trainer.cache import ActivationCache, Place
+from trainer.dropbp import Dropper
+from trainer.flopcount import Shape, StepCounter
 from trainer.importance import Importance, measure
-from trainer.job import JobDir, now
-from trainer.meta import meta_twin
-from trainer.methods import Choice, Method, check_method
-from trainer.order import coming_batches, own_random
-from trainer.segment import Schedule, Segment, rows_in
+from trainer.job import job_at, now
+from trainer.methods import Choice, check_method
+from trainer.objectives import Past, objective_of
+from trainer.parallel import Wrapping, ranks, train_only, unsharded
+from trainer.prepare import prepare
+from trainer.segment import Schedule, Segment
+from trainer.stale import Policy, StaleState
 from trainer.steering import Answer, Steering, Stopped
 
 log = logging.getLogger("trainer")
 
 STEP_EVENT_S = 1.0
 """`step` events are throttled to one in so many seconds."""
-LOOKED_AT = 256
-"""Batches of a coming segment whose shapes are looked at; of more an even sample."""
 PASS_STEPS = 1.3
 """Full steps that an importance pass takes, measured 1.1 to 1.5: what a step takes before one was seen."""
 _EPSILON = 1e-9
-
-
-def train_only(model: nn.Module, names: tuple[str, ...], among: Collection[str]) -> None:
-    """Of `among` train `names`. Gradients go first: AdamW would still move a frozen tensor that has a stale one."""
-    chosen = set(names)
-    for name, parameter in model.named_parameters():
-        parameter.grad = None
-        if name in among:
-            parameter.requires_grad_(name in chosen)
 
 
 class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
@@ -66,21 +61,34 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         job_dir: str | Path | None = None,
         method: str = "greentrainer",
         segment: int | str = "epoch",
+        importance: str = "update",
         importance_batches: int = 1,
         seed: int = 0,
         shape: tuple[int, int | None] | None = None,
         keep_checkpoints: int = 2,
         stopping: Callable[[], bool] = lambda: False,
         patience_s: float | None = None,
+        alone: bool = False,
+        skip_earliest: float = 0.0,
+        stale_state: Policy = "keep",
+        cache: Place = "off",
+        cache_gb: float = 4.0,
     ) -> None:
-        """rho: constant without `job_dir`; with it, for the first segment where no directive comes in time.
+        """rho: constant without a job directory; with one, for the first segment where no directive comes in time.
+
+        job_dir: None: $CARBONSCHED_JOB_DIR, which the daemon sets for what it starts; without either no job directory.
 
         segment: `epoch` or optimizer steps. shape: (seq, target_seq) to profile at; None: of a drawn batch. stopping:
         polled between steps, importance batches and while waiting; once it holds, training ends behind a checkpoint.
+        alone: write the events to `job_dir`, but train at `rho` and ask no daemon. skip_earliest, stale_state, cache,
+        cache_gb: as `train.*` in docs/configuration.md.
         """
         check_method(method)
-        self.job = None if job_dir is None else JobDir(Path(job_dir))
-        self.steering = Steering(rho, self.job, stopping)
+        objective_of(importance)
+        self.importance, self.skip_earliest, self.stale_state = importance, skip_earliest, stale_state
+        self.cache = ActivationCache(cache, cache_gb)
+        self.job = job_at(job_dir)
+        self.steering = Steering(rho, self.job, stopping, alone)
         if patience_s is not None:
             self.steering.patience_s = patience_s
         self.method_name, self.segment_length, self.batches, self.seed = (
@@ -91,6 +99,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         )
         self.shape, self.keep_checkpoints, self.stopping = shape, keep_checkpoints, stopping
         self.history: list[SegmentDone] = []
+        self._unsharded: Any = None
         self.stopped: str | None = None
         """Why training ended before its last step; None where it did not."""
         self._segment: Segment | None = None
@@ -104,6 +113,9 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self._logged = 0
         self._told = 0.0
         self._step_began = self._step_seconds = self._save_began = 0.0
+        self._dropper: Dropper | None = None
+        self._price: float | None = None
+        """Of the running step where it is drawn: cost ÷ T_full at the profiled shape."""
 
     @property
     def segment(self) -> Segment:
@@ -114,46 +126,56 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
     # ---- begin and end of training
 
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._unsharded = unsharded(kwargs["model"], args)
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model, loader = kwargs["model"], kwargs["train_dataloader"]
-        if args.world_size > 1:
-            raise InputError(
-                "trainer", f"{args.world_size} processes", "GreenTrainerCallback steers one process"
-            )
+        self.ranks = ranks()
+        self._wrapping = Wrapping(model, kwargs["optimizer"], self.ranks, args, self._unsharded)
         if not hasattr(loader.dataset, "__len__"):
             raise InputError(
                 "trainer", "its data set has no length", "use one that can be drawn from by index"
             )
         self._accumulation: int = args.gradient_accumulation_steps
-        self._rows: int = len(loader.dataset)
-        self._batch: int = min(args.train_batch_size, self._rows)
+        batch: int = min(args.train_batch_size, len(loader.dataset))
         per_epoch = max(-(-len(loader) // self._accumulation), 1)
         length = per_epoch if isinstance(self.segment_length, str) else self.segment_length
         self.schedule = Schedule(state.max_steps, per_epoch, length)
-        self._encoder_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
+        two_sided = bool(getattr(model.config, "is_encoder_decoder", False))
+        batches = Batches(loader, self.schedule, self._accumulation, batch, two_sided, self.ranks)
+        self._batches = batches
         if self.shape is None:
-            drawn = self._shape_of(self._draw(loader, 0)[0])
+            drawn = self.ranks.from_main(lambda: batches.shape_of(batches.drawn(0, 1, self.seed)[0]))
             self.shape = (drawn.seq, drawn.target_seq)
-        self._nominal = Shape(self._batch, *self.shape)
-        if hasattr(model, "disable_input_require_grads") and not hasattr(model, "peft_config"):
+        self._nominal = Shape(batch, *self.shape)
+        if hasattr(model, "disable_input_require_grads"):
             # with checkpointing transformers makes the embeddings' output require a gradient, which only the reentrant
             # kind needs: the activation gradient would go down to the bottom whatever is frozen (ρ .93 for .80)
             model.disable_input_require_grads()
         # taken before the hook below is on: a copy of the model would copy what the hook holds
-        twin = meta_twin(model)
-        measured = profile(twin, *self._nominal)
         held = {id(p) for group in kwargs["optimizer"].param_groups for p in group["params"]}
         self._trainable = frozenset(n for n, p in model.named_parameters() if id(p) in held)
-        among = self._trainable & {t.name for t in measured.tensors}
-        if len(among) < len(measured.tensors):
-            self._warn(
-                f"{len(measured.tensors) - len(among)} tensors are not in the optimizer: they stay frozen"
-            )
-        self.method = Method(self.method_name, measured, self.seed, among)
-        self._full = FullCost(lambda shape: profile(twin, *shape).full_flops)
-        self._full.learn(self._nominal, measured.full_flops)
+        prepared = prepare(
+            self._unsharded or model,
+            self.method_name,
+            self._nominal,
+            self.seed,
+            held=self._trainable,
+            importance=self.importance,
+            skip_earliest=self.skip_earliest,
+        )
+        if prepared.left:
+            self._warn(f"{prepared.left} tensors are not in the optimizer: they stay frozen")
+        self.method, self._full = prepared.method, prepared.full
+        branches = self.method.branches
+        self._dropper = None if branches is None else Dropper(model, branches, self.seed)
+        self._stale = StaleState(self.stale_state, kwargs["optimizer"])
+        self.cache.attach(model)
         self._hook = model.register_forward_pre_hook(self._see, with_kwargs=True)
         self._logged = state.global_step
         if state.global_step:
@@ -163,7 +185,10 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._hook.remove()
-        train_only(kwargs["model"], tuple(self._trainable), self._trainable)
+        self.cache.detach()
+        if self._dropper is not None:
+            self._dropper.remove()
+        self._train(kwargs["model"], tuple(self._trainable))
 
     # ---- a step
 
@@ -176,14 +201,16 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 self._resumed = False
                 self._open(self.segment, step, model)
             elif self._segment is None or step >= self.segment.end:
-                self._begin(step, model, kwargs["optimizer"], kwargs["train_dataloader"])
+                self._begin(step, model, kwargs["optimizer"])
             elif self._hold is not None:
                 why, self._hold = self._hold, None
-                self._apply(self.steering.hold(self.segment.k, step, why), model)
+                hold = partial(self.steering.hold, self.segment.k, step, why)
+                self._apply(self.ranks.from_main(hold), model)
         except Stopped as e:
             self.stopped = str(e)
             raise
         self.steering.step_started()
+        self._price = self._dropper.draw(self.segment.current.cost_ratio, step) if self._dropper else None
         self._shapes, self._in_step = [], True
         if self.segment.current.counted_ratio is None:
             self._counter = StepCounter()
@@ -202,25 +229,29 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         segment, counter = self.segment, self._counter
         self._step_seconds = time.monotonic() - self._step_began
         full = sum(self._full.flops(shape) for shape in self._shapes)
+        flops = (0.0, 0.0) if counter is None else (counter.flops, counter.recomputed)
+        mine = [full, *flops, float(self.stopping()), self.cache.take_saved()]
+        full, counted, again, stop, saved = self.ranks.sum(mine)
+        price = segment.current.cost_ratio - saved / full if saved else self._price
+        segment.ran(full, self._step_seconds, None if counter is None else counted, again, price)
         if counter is not None:
-            segment.ran(full, self._step_seconds, counter.flops, counter.recomputed)
-        else:
-            segment.ran(full, self._step_seconds, None, 0.0)
+            self._wrapping.counted()
         self._counter, self._in_step = None, False
         self._save_began = time.monotonic()
         if state.global_step >= segment.end:
             control.should_log = True
             control.should_save = control.should_save or self.job is not None
-            if self.stopping():
+            if stop:
                 self._stop("signal", control)
+        elif stop:
+            self._stop("signal", control)
         else:
             self._between(segment, control, kwargs["model"])
 
     def _between(self, segment: Segment, control: TrainerControl, model: nn.Module) -> None:
         """Between two steps of a segment: has anything been said?"""
-        if self.stopping():
-            return self._stop("signal", control)
-        directive = self.steering.look(segment.k)
+        look, lapsed = self.steering.look, self.steering.lapsed
+        directive, over = self.ranks.from_main(lambda: (look(segment.k), lapsed()))
         if directive is not None:
             if directive.action == "stop":
                 return self._stop(directive.reason, control)
@@ -230,7 +261,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 rho = segment.directed if directive.rho is None else directive.rho
                 self._apply(Answer(rho, directive.seq), model)
             control.should_save = control.should_save or directive.checkpoint
-        self._hold = self._hold or self.steering.lapsed()
+        self._hold = self._hold or over
         if self._hold is not None:
             control.should_save = True
         return None
@@ -299,10 +330,12 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             "step": state.global_step,
             "segment": None if ended else segment.dump(),
             "first_importance": self.method.first,
+            "past": asdict(self.method.past),
             "seconds_full": self._seconds_full,
         }
-        size = checkpoint.seal(folder, saved)
-        if self.job is None:
+        self.ranks.gather(None)  # every rank has written its part
+        size = checkpoint.seal(folder, saved) if self.ranks.main else 0
+        if self.job is None or not self.ranks.main:
             return
         if folder.parent.resolve() == self.job.checkpoints.resolve():  # never in a folder of the user's own
             checkpoint.prune(folder.parent, self.keep_checkpoints)
@@ -319,30 +352,43 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
     # ---- a segment
 
-    def _begin(self, step: int, model: nn.Module, optimizer: Any, loader: Any) -> None:
+    def _begin(self, step: int, model: nn.Module, optimizer: Any) -> None:
         k, _, end = self.schedule.bounds(step)
         # a checkpoint of someone else's making has no segment of ours: what is left of the segment becomes one
-        segment = Segment(k, step, end, self._planned_full(loader, step, end))
+        segment = Segment(k, step, end, self._batches.full_ahead(self._full, self._nominal, step, end))
         if self.method.measures():
-            segment.importance = self._measure(segment, model, optimizer, loader)
+            segment.importance = self._measure(segment, model, optimizer)
         else:
             segment.importance = self.method.importance(k, None)
         self._segment = segment
         self._open(segment, step, model)
 
-    def _measure(self, segment: Segment, model: nn.Module, optimizer: Any, loader: Any) -> dict[str, float]:
+    def _measure(self, segment: Segment, model: nn.Module, optimizer: Any) -> dict[str, float]:
         # a process that ended while it waited has measured these very weights: that pass is paid
-        kept = checkpoint.kept_importance(self.job.checkpoints, segment.first) if self.job else None
+        earlier = (
+            partial(checkpoint.kept_importance, self.job.checkpoints, segment.first) if self.job else None
+        )
+        kept = self.ranks.from_main(earlier) if earlier else None
         if kept is not None:
             found = Importance(**kept)
         else:
             device = next(model.parameters()).device
             batches = [
-                {name: tensor.to(device) for name, tensor in batch.items()}
-                for batch in self._draw(loader, segment.k)
+                send_to_device(batch, device)
+                for batch in self._batches.drawn(segment.k, self.batches, self.seed)
             ]
-            found = measure(model, optimizer, batches, seed=self.seed + segment.k, stop=self.stopping)
-            if self.job is not None:
+            self._wrapping.settle()
+            found = measure(
+                model,
+                optimizer,
+                batches,
+                estimator=self.method.objective.estimator or "update",
+                together=self.method.past.together(self._trainable),
+                seed=self.ranks.noise(self.seed + segment.k),
+                stop=self.stopping,
+                ranks=self.ranks,
+            )
+            if self.job is not None and self.ranks.main:
                 checkpoint.keep_importance(self.job.checkpoints, segment.first, asdict(found))
         segment.importance_batches = len(found.flops)
         segment.importance_flops = sum(found.flops)
@@ -358,7 +404,8 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             found.seconds,
             found.age,
         )
-        return self.method.importance(segment.k, found.values)
+        segment.importance_error = found.relative_error
+        return self.method.importance(segment.k, self.method.objective.value(found, self.method.past))
 
     def _open(self, segment: Segment, step: int, model: nn.Module) -> None:
         """Offer the frontier, take the answer. Also for what is left of a segment that was interrupted."""
@@ -380,16 +427,17 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 rho_floor=self._choice.floor + segment.share,
                 seconds_per_step=self._seconds_full,
                 importance_seconds=segment.importance_seconds,
+                importance_error=segment.importance_error,
             )
         )
-        self._apply(self.steering.ask(segment.k, step), model)
+        self._apply(self.ranks.from_main(partial(self.steering.ask, segment.k, step)), model)
 
     def _apply(self, answer: Answer, model: nn.Module) -> None:
         """Train at the answer's ρ from the next step on; the same ρ means the same selection."""
         segment = self.segment
         segment.directive_seq = answer.seq
         if segment.stretches and answer.rho == segment.directed:
-            train_only(model, segment.current.selected, self._trainable)
+            self._train(model, segment.current.selected)
             return
         began = time.monotonic()
         floor = self._choice.floor + segment.share
@@ -398,80 +446,49 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 f"segment {segment.k}: rho {answer.rho:.4g} is below the floor {floor:.4f} of {self.method.name}; "
                 "training at the floor"
             )
-        selection = self._choice.select(answer.rho - segment.share)
+        selection = self.ranks.from_main(lambda: self._choice.select(answer.rho - segment.share))
         segment.directed = answer.rho
-        segment.select(selection.selected, self.method.ratio(selection.selected))
-        train_only(model, selection.selected, self._trainable)
+        segment.select(selection.selected, selection.rho_planned)
+        self._train(model, selection.selected)
         segment.selection_seconds += time.monotonic() - began
+
+    def _train(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        self._wrapping.settle()
+        train_only(model, names, self._trainable)
+        self._stale.follow()
+        if self._segment is not None:
+            step = self.segment.first + self.segment.steps_done
+            self.cache.follow((self.schedule.steps - step) / self.schedule.steps_per_epoch)
+        self._wrapping.renew()
 
     def _end(self, segment: Segment) -> None:
         if segment.current.cost_ratio > 0.95:
             self._seconds_full = segment.step_seconds / segment.steps_done
         elif not self.method.measures():
             self._seconds_full = segment.step_seconds / segment.steps_done / segment.current.cost_ratio
-        done = SegmentDone(
-            at=now(),
-            k=segment.k,
-            first_step=segment.first,
-            steps=segment.steps,
-            rho_directed=segment.directed,
-            rho_planned=segment.planned,
-            rho_realised=segment.realised,
-            flops=segment.flops,
-            flops_full=segment.flops_full,
-            flops_recomputed=segment.flops_recomputed,
-            loss=segment.loss,
-            seconds=segment.seconds,
-            importance_seconds=segment.importance_seconds,
-            selection_seconds=segment.selection_seconds,
-            selected=segment.current.selected,
-            directive_seq=segment.directive_seq,
-        )
+        done = segment.done(now())
+        self.method.past.add((s.selected, s.steps) for s in segment.stretches)
         self.history.append(done)
         self._send(done)
 
     # ---- helpers
 
-    def _planned_full(self, loader: Any, first: int, end: int) -> float:
-        """T_full of steps [first, end): of the batches to come, or of as many rows at the profiled shape."""
-        batches = coming_batches(loader, self.schedule, first, end, self._accumulation)
-        if not batches:
-            rows = rows_in(self.schedule, first, end, self._rows, self._batch, self._accumulation)
-            return self._full.flops(self._nominal) * rows / self._batch
-        looked_at = batches[:: -(-len(batches) // LOOKED_AT)]
-        with own_random(0):  # a collator may draw
-            shapes = [self._shape_of(loader.collate_fn([loader.dataset[i] for i in b])) for b in looked_at]
-        return sum(self._full.flops(shape) for shape in shapes) * len(batches) / len(shapes)
-
     def _restore(self, folder: Path) -> None:
-        saved = checkpoint.read(folder)
+        saved = self.ranks.from_main(partial(checkpoint.read, folder))
         if saved is None:
             self._warn(f"{folder.name} holds no segment of ours: the selection begins anew")
             return
         self.method.first = saved["first_importance"]
+        self.method.past = Past(**saved.get("past", {}))
         self._seconds_full = saved["seconds_full"]
         if saved["segment"] is not None:
             self._segment = Segment.load(saved["segment"])
             self._resumed = True
 
-    def _draw(self, loader: Any, k: int) -> list[dict[str, torch.Tensor]]:
-        """Importance batches of segment k, by a generator of their own: the training order is not touched."""
-        size = self._batch
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
-        chosen = [
-            torch.randperm(self._rows, generator=generator)[:size].tolist() for _ in range(self.batches)
-        ]
-        with own_random(self.seed + k):
-            return [loader.collate_fn([loader.dataset[i] for i in rows]) for rows in chosen]
-
     def _see(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._in_step and torch.is_grad_enabled():
-            self._shapes.append(self._shape_of(kwargs))
-
-    def _shape_of(self, batch: dict[str, Any]) -> Shape:
-        inputs = batch["input_ids"] if batch.get("input_ids") is not None else batch["inputs_embeds"]
-        target = batch["labels"].shape[1] if self._encoder_decoder else None
-        return Shape(inputs.shape[0], inputs.shape[1], target)
+            self._shapes.append(self._batches.shape_of(kwargs))
+            self.cache.serve(kwargs, self._shapes[-1])
 
     def _send(self, event: Event) -> None:
         if self.job is not None:

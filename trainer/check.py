@@ -5,11 +5,16 @@ import math
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
+from trainer.adapters import wrap
+from trainer.cache import check_cache
 from trainer.data import encode, load_rows, nominal_shape
-from trainer.flops import profile
+from trainer.earlystop import check_early_stop
+from trainer.flopcount import Shape
 from trainer.meta import meta_model
-from trainer.methods import CONSTANT, Method, check_method
-from trainer.models import check_folder, load_tokenizer
+from trainer.methods import CONSTANT, check_train
+from trainer.models import check_dtype, check_folder, load_tokenizer
+from trainer.parallel import check_world, world_size
+from trainer.prepare import prepare
 from trainer.run import schedule_of
 from trainer.segment import rows_in
 
@@ -17,20 +22,37 @@ from trainer.segment import rows_in
 def check_job(spec: JobSpec) -> CheckResult:
     """Raises InputError that names the field and the mend."""
     train, carbon = spec.train, spec.carbon
-    check_method(train.method)
+    check_train(train)
+    check_world(train)
     check_folder(spec.model)
-    rows = load_rows(spec.data)
+    check_dtype(spec.model, train.method)
+    rows = load_rows(spec.data, spec.evaluate)
+    check_early_stop(train, rows.validation)
     tokenizer = load_tokenizer(spec.model)
-    model = meta_model(spec.model.name_or_path, spec.model.attn, spec.model.dtype)
+    model = wrap(meta_model(spec.model.name_or_path, spec.model.attn, spec.model.dtype), train)
     two_sided = bool(model.config.is_encoder_decoder)
-    encoded = encode(rows.train, tokenizer, spec.data, encoder_decoder=two_sided)
+    encoded = encode(rows.train, tokenizer, spec.data, encoder_decoder=two_sided)[: spec.data.train_limit]
     batch = min(train.batch_size, len(encoded))
     seq, target_seq = nominal_shape(encoded, batch, spec.data, encoder_decoder=two_sided)
-    measured = profile(model, batch, seq, target_seq, spec.model.attn, spec.model.name_or_path)
-    method = Method(train.method, measured, train.seed)
+    if train.cache != "off":
+        check_cache(model.config)
+    prepared = prepare(
+        model,
+        train.method,
+        Shape(batch, seq, target_seq),
+        train.seed,
+        skip_earliest=train.skip_earliest,
+        attn=spec.model.attn,
+        model_name=spec.model.name_or_path,
+    )
+    method, measured = prepared.method, prepared.method.profile
     schedule = schedule_of(train, len(encoded))
     shortest = _fewest_rows(schedule.steps, schedule.length, len(encoded), spec)
-    share = train.importance_batches * batch / shortest if method.measures() else 0.0
+    share = (
+        train.importance_batches * batch * world_size() / shortest * method.ceiling
+        if method.measures()
+        else 0.0
+    )
     floor = method.floor + share
     notes = list(measured.notes)
     if not rows.validation:
@@ -51,7 +73,7 @@ def check_job(spec: JobSpec) -> CheckResult:
         steps=schedule.steps,
         segments=schedule.segments,
         rho_floor=floor,
-        step_flops_full=measured.full_flops * train.gradient_accumulation,
+        step_flops_full=measured.full_flops * train.gradient_accumulation * world_size(),
         batch=batch,
         seq=seq,
         target_seq=target_seq,
@@ -62,7 +84,8 @@ def check_job(spec: JobSpec) -> CheckResult:
 def _fewest_rows(steps: int, length: int, rows: int, spec: JobSpec) -> int:
     """Rows of the segment that its importance batches weigh most in: the last may be short."""
     schedule = schedule_of(spec.train, rows)
-    batch, accumulation = min(spec.train.batch_size, rows), spec.train.gradient_accumulation
+    batch = min(spec.train.batch_size, rows) * world_size()
+    accumulation = spec.train.gradient_accumulation
     bounds = [(0, min(length, steps)), ((schedule.segments - 1) * length, steps)]
     return min(rows_in(schedule, first, end, rows, batch, accumulation) for first, end in bounds)
 

@@ -2,14 +2,16 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from trainer.commands_run import read_spec, resolve
 
 if TYPE_CHECKING:
+    from trainer.bench.importance import BenchImportance
     from trainer.bench.table import Bench
 
 
@@ -69,6 +71,32 @@ def bench(
     if not quiet:
         _say(markdown(document))
     return document
+
+
+def importance(
+    job: Path | None,
+    model: str | None,
+    data: str | None,
+    settings: dict[str, Any],
+    seq: int | None,
+    tensors: int,
+    steps: int,
+    lr: float,
+    held_out: int,
+    quiet: bool,
+) -> "BenchImportance":
+    """`settings` of the job's [train] that are not None replace its own."""
+    from trainer.bench.importance import bench_importance, table
+
+    base = _base(job, model, data)
+    given = {name: value for name, value in settings.items() if value is not None}
+    part = base.data if seq is None else base.data.model_copy(update={"max_length": seq})
+    spec = base.model_copy(update={"train": base.train.model_copy(update=given), "data": part})
+    say: Callable[[str], None] = (lambda line: None) if quiet else _say
+    found = bench_importance(spec, tensors=tensors, steps=steps, lr=lr, held_out=held_out, say=say)
+    found = found.model_copy(update={"model": _last(found.model), "data": _last(found.data)})
+    say(table(found))
+    return found
 
 
 def _last(name: str) -> str:

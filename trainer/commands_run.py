@@ -27,7 +27,10 @@ _ROUND = 3
 def run(job_dir: Path, *, alone: bool = False) -> int:
     """Run a job directory; returns the exit code: 0 finished or stopped, 2 bad input, 1 failed. Logs to stderr."""
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
+        level=logging.WARNING if JobDir(job_dir).quiet else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+        force=True,
     )
     for noisy in ("httpx", "accelerate", "filelock", "datasets", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -21,6 +21,10 @@ CHECKPOINTS = "checkpoints"
 OUTPUT = "output"
 
 
+JOB_DIR = "CARBONSCHED_JOB_DIR"
+"""In the environment of whatever the daemon starts."""
+
+
 def now() -> datetime:
     """Wall time for records, UTC."""
     return datetime.now(UTC)
@@ -31,6 +35,10 @@ class JobDir:
     """One job's directory."""
 
     path: Path
+    quiet: bool = field(
+        default_factory=lambda: int(os.environ.get("WORLD_SIZE", 1)) > 1 and os.environ.get("RANK") != "0"
+    )
+    """No event is written: by the other ranks of a training of several processes."""
     _events_fd: int | None = None
     _control: bytes = b""
     _written: float = 0.0
@@ -59,6 +67,8 @@ class JobDir:
 
     def send(self, event: Event) -> None:
         """Append one event. Raises OSError where the disk is full: a trainer that cannot report must not train."""
+        if self.quiet:
+            return
         if self._events_fd is None:
             self._events_fd = self._open_events()
         line = event.model_dump_json().encode() + b"\n"
@@ -124,6 +134,12 @@ class JobDir:
         if problem not in self._warned:
             self._warned.add(problem)
             self.send(Warned(at=now(), message=f"control.json passed over: {problem}"))
+
+
+def job_at(folder: str | Path | None) -> JobDir | None:
+    """The job directory `folder`, else the one that the environment names; None: there is none."""
+    named = folder or os.environ.get(JOB_DIR)
+    return JobDir(Path(named)) if named else None
 
 
 def write_json(file: Path, document: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Job directory in, fine-tuned model and events out: one job on one board, resumable at any instant (DESIGN 2)."""
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -14,15 +15,19 @@ import torch
 import transformers
 from transformers import Trainer, TrainingArguments, set_seed
 
+from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec, TrainPart
 from carbonsched.model.protocol import Evaluated, Finished, SegmentDone, Started
-from trainer import checkpoint
+from trainer import adapters, checkpoint
 from trainer.callback import GreenTrainerCallback
+from trainer.card import model_card
 from trainer.data import Encoded, TokenDataset, collator, encode, load_rows, nominal_shape
+from trainer.earlystop import Enough, SegmentWatch, check_early_stop
+from trainer.heldout import HeldOut
 from trainer.job import JobDir, now, write_json
-from trainer.methods import check_method
-from trainer.metrics import evaluate
-from trainer.models import load_model, load_tokenizer
+from trainer.methods import check_train
+from trainer.models import check_dtype, is_encoder_decoder, load_model, load_tokenizer
+from trainer.parallel import check_world, leave, ranks, world_size
 from trainer.segment import Schedule
 from trainer.steering import PATIENCE_S, Stopped
 
@@ -33,74 +38,115 @@ _CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpoi
 """transformers 5.23 renamed it."""
 
 
-def run_job(job: JobDir, stopping: Callable[[], bool], patience_s: float = PATIENCE_S) -> str:
+def run_job(
+    job: JobDir, stopping: Callable[[], bool], patience_s: float = PATIENCE_S, *, alone: bool = False
+) -> str:
     """Run the job, or what its newest checkpoint leaves of it; returns `done` or `stopped`, and has said `finished`.
 
-    `stopping` is polled everywhere; once it holds, the job checkpoints and ends. Raises InputError for a bad spec,
+    `stopping` is polled everywhere; once it holds, the job checkpoints and ends. `alone`: at `rho_start` throughout,
+    without a daemon. Raises InputError for a bad spec,
     model or data, CarbonschedError where training cannot go on.
     """
     spec = job.spec().spec
-    check_method(spec.train.method)
+    check_train(spec.train)
+    check_dtype(spec.model, spec.train.method)
+    check_world(spec.train)
     _one_board(spec.train)
     job.checkpoints.mkdir(exist_ok=True)
     last = checkpoint.newest(job.checkpoints)
     try:
-        return _Run(job, spec, stopping, patience_s).go(last)
+        ended = _Run(job, spec, stopping, patience_s, alone).go(last)
     except Stopped as e:
         log.info("stopped: %s", e)
         step = _step_of(checkpoint.newest(job.checkpoints))
         job.send(Finished(at=now(), step=step, reason="stopped", peak_memory_bytes=_peak_memory()))
-        return "stopped"
+        ended = "stopped"
+    leave()
+    return ended
 
 
 class _Run:
-    def __init__(self, job: JobDir, spec: JobSpec, stopping: Callable[[], bool], patience_s: float) -> None:
+    def __init__(
+        self, job: JobDir, spec: JobSpec, stopping: Callable[[], bool], patience_s: float, alone: bool
+    ) -> None:
         self.job, self.spec, self.stopping, self.patience_s = job, spec, stopping, patience_s
+        self.alone = alone
 
     def go(self, last: Path | None) -> str:
         spec, train = self.spec, self.spec.train
-        rows = load_rows(spec.data)
+        rows = load_rows(spec.data, spec.evaluate)
+        check_early_stop(train, rows.validation)
         self.tokenizer = load_tokenizer(spec.model)
+        two_sided = is_encoder_decoder(spec.model)
+        data = encode(rows.train, self.tokenizer, spec.data, encoder_decoder=two_sided)
+        data = data[: spec.data.train_limit]
+        self.collate = collator(self.tokenizer.pad_token_id, spec.data, encoder_decoder=two_sided)
+        self.held_out = HeldOut.of(
+            rows, self.job, spec, self.tokenizer, self.collate, self._stopped, encoder_decoder=two_sided
+        )
         set_seed(train.seed)
         begun = _step_of(last)
-        schedule = schedule_of(train, len(rows.train))
+        schedule = schedule_of(train, len(data))
+        watch = SegmentWatch(self.job, train, self.held_out, schedule, begun)
         # with all steps done only evaluating and saving are left; a Trainer resumed there would train one step more
-        ready = last if last is not None and begun >= schedule.steps else None
-        self.model = load_model(
-            spec.model.model_copy(update={"name_or_path": str(ready)}) if ready else spec.model
-        )
+        over = begun >= schedule.steps or watch.exhausted
+        ready = last if over else None
+        self.model = self._load(ready)
         self.model.config.use_cache = False
-        two_sided = bool(self.model.config.is_encoder_decoder)
-        data = encode(rows.train, self.tokenizer, spec.data, encoder_decoder=two_sided)
-        self.held_out = encode(rows.validation, self.tokenizer, spec.data, encoder_decoder=two_sided)
-        self.collate = collator(self.tokenizer.pad_token_id, spec.data, encoder_decoder=two_sided)
         callback = GreenTrainerCallback(
             spec.carbon.rho_start,
             job_dir=self.job.path,
             method=train.method,
             segment=train.segment,
+            importance=train.importance,
             importance_batches=train.importance_batches,
             seed=train.seed,
             shape=nominal_shape(data, train.batch_size, spec.data, encoder_decoder=two_sided),
             keep_checkpoints=train.keep_checkpoints,
             stopping=self.stopping,
             patience_s=self.patience_s,
+            alone=self.alone,
+            skip_earliest=train.skip_earliest,
+            stale_state=train.stale_state,
+            cache=train.cache,
+            cache_gb=train.cache_gb,
         )
         trainer = self._trainer(data, callback)
+        trainer.add_callback(watch)
         self._started(trainer, schedule, last)
         if last is None:
-            self._evaluate("before", 0)
-        if self.stopping():
+            self.held_out.look(self.model, "before", 0)
+        if self._stopped():
             raise Stopped("signal")
-        if begun < schedule.steps:
+        if not over:
             # evaluation draws nothing, but nothing that comes before training should decide its dropout
             set_seed(train.seed)
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
+            with contextlib.suppress(Enough):
+                trainer.train(resume_from_checkpoint=str(last) if last else None)
             if callback.stopped is not None:
                 raise Stopped(callback.stopped)
-        self._evaluate("after", schedule.steps)
-        self._save(schedule.steps)
+        steps = max(watch.losses) if watch.exhausted else schedule.steps
+        ranks().gather(None)  # what the first one wrote is there
+        best = watch.restore_best(self.model)
+        self.held_out.look(self.model, "after", steps if best is None else best)
+        self.held_out.look(self.model, "test", steps if best is None else best)
+        state = trainer.accelerator.get_state_dict(self.model) if train.parallel == "fsdp2" else None
+        ranks().from_main(lambda: self._save(steps, best, watch.reason, state))
+        watch.forget()
         return "done"
+
+    def _stopped(self) -> bool:
+        """Whether any rank was asked to stop; every rank asks."""
+        return ranks().any(self.stopping())
+
+    def _load(self, trained: Path | None) -> Any:
+        """The model to train; with `trained`, a checkpoint, the model as it is there."""
+        part, train = self.spec.model, self.spec.train
+        if trained is None:
+            return adapters.wrap(load_model(part), train)
+        if train.method in adapters.ADAPTED:  # a checkpoint of theirs holds the adapters alone
+            return adapters.restore(load_model(part), trained)
+        return load_model(part.model_copy(update={"name_or_path": str(trained)}))
 
     def _trainer(self, data: list[Encoded], callback: GreenTrainerCallback) -> Trainer:
         train = self.spec.train
@@ -116,6 +162,7 @@ class _Run:
             lr_scheduler_type=train.scheduler,
             warmup_steps=train.warmup_steps,
             weight_decay=train.weight_decay,
+            **_optimizer(train),
             max_grad_norm=train.max_grad_norm,
             seed=train.seed,
             data_seed=train.seed,
@@ -127,6 +174,11 @@ class _Run:
             remove_unused_columns=False,
             dataloader_pin_memory=cuda,
             use_cpu=not cuda,
+            bf16=train.autocast == "bf16",
+            fsdp=train.parallel == "fsdp2",
+            torch_compile=train.compile,
+            # what a step drops gets no gradient; else transformers decides
+            ddp_find_unused_parameters=train.method == "dropbp" or None,
         )
         trainer = Trainer(
             model=self.model,
@@ -137,6 +189,8 @@ class _Run:
             callbacks=[callback],
         )
         trainer.remove_callback(transformers.PrinterCallback)
+        if train.parallel == "fsdp2" and not trainer.is_fsdp_enabled:
+            raise InputError("train.parallel", "'fsdp2' takes GPUs, there are none", "set it to 'ddp'")
         return trainer
 
     def _started(self, trainer: Trainer, schedule: Schedule, last: Path | None) -> None:
@@ -149,6 +203,7 @@ class _Run:
                 segments=schedule.segments,
                 steps=schedule.steps,
                 first_step=_step_of(last),
+                test_rows=len(self.held_out.test.encoded),
                 params=sum(p.numel() for p in self.model.parameters()),
                 device=torch.cuda.get_device_name(device) if cuda else "cpu",
                 gpu_uuid=f"GPU-{torch.cuda.get_device_properties(device).uuid}" if cuda else None,
@@ -169,36 +224,26 @@ class _Run:
             where,
         )
 
-    def _evaluate(self, when: Any, step: int) -> None:
-        if not self.held_out:
-            return
-        found = evaluate(self.model, self.held_out, self.collate, self.spec.train.batch_size, self.stopping)
-        log.info("%s training: %.4f nats a target token on %d held-out rows", when, found.nll, found.samples)
-        self.job.send(
-            Evaluated(
-                at=now(),
-                when=when,
-                step=step,
-                loss=found.nll,
-                samples=found.samples,
-                tokens=found.tokens,
-                seconds=found.seconds,
-                metrics={"perplexity": found.perplexity},
-            )
-        )
-
-    def _save(self, step: int) -> None:
-        """The model, its tokenizer and metrics.json; whole or not there."""
+    def _save(
+        self, step: int, best: int | None, early: str | None, state: dict[str, Any] | None = None
+    ) -> None:
+        """The model, its tokenizer and metrics.json; whole or not there. state: the weights of a sharded model."""
         part = self.job.path / ".output.part"
         shutil.rmtree(part, ignore_errors=True)
         self.model.config.use_cache = True
-        self.model.save_pretrained(part)
+        kind = adapters.save(self.model, part, state)
         self.tokenizer.save_pretrained(part)
-        write_json(part / "metrics.json", self._metrics(step))
+        ended = {"best_step": best, "early_stop": early, "output": kind}
+        write_json(part / "metrics.json", self._metrics(step) | ended)
+        if self.spec.evaluate.predictions:
+            self.held_out.write_predictions(part / "predictions.jsonl")
+        events, how = self.job.events(), self.held_out.settings()
+        card = model_card(self.job.spec().id, self.spec, events, kind, how).text()
+        (part / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(self.job.output, ignore_errors=True)
         part.rename(self.job.output)
         peak = _peak_memory()
-        self.job.send(Finished(at=now(), step=step, output="output", peak_memory_bytes=peak))
+        self.job.send(Finished(at=now(), step=step, early=early, output="output", peak_memory_bytes=peak))
         log.info("finished after %d steps; the model is in %s", step, self.job.output)
 
     def _metrics(self, step: int) -> dict[str, Any]:
@@ -209,7 +254,7 @@ class _Run:
             if isinstance(event, SegmentDone):
                 segments[event.k] = event
             elif isinstance(event, Evaluated):
-                losses[event.when] = event.dump()
+                losses[event.when] = event.dump() | self.held_out.report(event.when)
         done = [segments[k] for k in sorted(segments)]
         flops, full = sum(d.flops for d in done), sum(d.flops_full for d in done)
         return {
@@ -218,6 +263,8 @@ class _Run:
             "steps": step,
             "loss_before": losses.get("before"),
             "loss_after": losses.get("after"),
+            "loss_test": losses.get("test"),
+            "generation": self.held_out.settings(),
             "flops": flops,
             "flops_full": full,
             "rho_realised": flops / full if full else None,
@@ -230,14 +277,21 @@ def _step_of(folder: Path | None) -> int:
 
 
 def schedule_of(train: TrainPart, rows: int) -> Schedule:
-    return Schedule.of(
-        rows, train.batch_size, train.gradient_accumulation, train.epochs, train.max_steps, train.segment
-    )
+    batch = train.batch_size * world_size()
+    return Schedule.of(rows, batch, train.gradient_accumulation, train.epochs, train.max_steps, train.segment)
+
+
+def _optimizer(train: TrainPart) -> dict[str, Any]:
+    """As TrainingArguments names it; AdamW is its default."""
+    if train.optimizer == "sgd":
+        return {"optim": "sgd", "optim_args": f"momentum={train.momentum}"}
+    return {"optim": train.optimizer} if train.optimizer != "adamw" else {}
 
 
 def _one_board(train: TrainPart) -> None:
-    # transformers would wrap the model in DataParallel over every board it sees; a job has one
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    # transformers would wrap the model in DataParallel over every board it sees; a job, or a rank, has one
+    if world_size() == 1:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     if train.threads is not None:
         torch.set_num_threads(train.threads)
 

@@ -58,6 +58,8 @@ def spelled(info: FieldInfo) -> str:
     default = info.default.value if isinstance(info.default, Enum) else info.default
     if default is None:
         return "none"
+    if isinstance(default, tuple):
+        default = list(default)
     if default == sys.executable:
         return "this interpreter"
     return f"`{str(default).lower()}`" if isinstance(default, bool) else f"`{default!r}`".replace("'", '"')

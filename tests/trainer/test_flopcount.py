@@ -59,3 +59,36 @@ def test_a_counter_may_be_stopped_twice() -> None:
     counter.stop()
     assert a.shape == (4, 5)
     assert (counter.flops, counter.recomputed) == (2 * 4 * 3 * 5, 0)
+
+
+def test_products_in_place_and_of_a_wider_dtype_are_counted() -> None:
+    a, b, to = torch.ones(3, 4), torch.ones(4, 5), torch.zeros(3, 5)
+    with StepCounter() as counter:
+        to.addmm_(a, b)
+        torch.zeros(2, 3, 5).baddbmm_(a.expand(2, 3, 4), b.expand(2, 4, 5))
+        # what a GPU calls for `torch.addmm(…, out_dtype=torch.float32)`
+        counter._mode._count_flops(torch.ops.aten.addmm, to, (to, a, b, torch.float32), {"out": to})  # type: ignore[no-untyped-call]
+    assert counter.flops == 2 * 3 * 4 * 5 * (1 + 2 + 1)
+
+
+def test_logits_formed_again_by_a_fused_loss_are_recomputation() -> None:
+    """As TRL's fused head does: the backward pass writes the product into a buffer once more."""
+
+    class Fused(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            ctx.save_for_backward(hidden, weight)
+            return (hidden @ weight).sum()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+            hidden, weight = ctx.saved_tensors
+            logits = torch.empty(len(hidden), weight.shape[1])
+            torch.mm(hidden, weight, out=logits)
+            return torch.ones_like(logits) @ weight.T, None
+
+    hidden = torch.ones(3, 4, requires_grad=True)
+    with StepCounter() as counter:
+        Fused.apply(hidden, torch.ones(4, 5)).backward()  # type: ignore[no-untyped-call]
+    assert counter.recomputed == 2 * 3 * 4 * 5
+    assert counter.flops == 2 * counter.recomputed

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.models import tiny_llama, tiny_t5
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import ModelPart
-from trainer.models import convert_gguf, is_encoder_decoder, load_model, load_tokenizer
+from trainer.models import check_dtype, convert_gguf, is_encoder_decoder, load_model, load_tokenizer
 
 
 def part(folder: Path | str, **fields: str) -> ModelPart:
@@ -29,6 +30,31 @@ def test_dtype_and_attention_are_what_was_asked(tmp_path: Path) -> None:
         "a half-precision file is not trained in it unasked"
     )
     assert again.config._attn_implementation == "eager"
+
+
+def test_an_fp16_checkpoint_is_loaded_as_fp32_unless_asked(tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path / "full")
+    load_model(part(folder, dtype="fp16")).save_pretrained(tmp_path / "half")
+    file = next((tmp_path / "half").glob("*.safetensors"))
+    assert {t.dtype for t in load_file(file).values()} == {torch.float16}, "it is fp16 on disk"
+    assert {p.dtype for p in load_model(part(tmp_path / "half")).parameters()} == {torch.float32}
+    assert {p.dtype for p in load_model(part(tmp_path / "half", dtype="fp16")).parameters()} == {
+        torch.float16
+    }
+
+
+def test_fp16_weights_are_not_trained(tmp_path: Path) -> None:
+    from support.models import tiny_spec, word_data
+
+    from carbonsched.model.job import JobSpec
+    from trainer.check import check_job
+
+    spec = tiny_spec(tiny_llama(tmp_path / "model"), word_data(tmp_path / "data"), model={"dtype": "fp16"})
+    with pytest.raises(InputError, match=r'model\.dtype: .*cannot train fp16 weights.*"bf16".*autocast'):
+        check_job(JobSpec.parse(spec))
+    check_dtype(part("x", dtype="fp16"), "lora")
+    for dtype in ("fp32", "bf16"):
+        check_dtype(part("x", dtype=dtype), "greentrainer")
 
 
 def test_encoder_decoders_get_their_head(tmp_path: Path) -> None:

@@ -83,7 +83,9 @@ def test_without_tuning_all_variants_run_seed_by_seed(tmp_path: Path) -> None:
 def test_a_benchmark_that_was_killed_goes_on_and_ends_in_results_a_table_and_plots(tmp_path: Path) -> None:
     model, data = tiny_llama(tmp_path / "model"), word_data(tmp_path / "data")
     job = tmp_path / "job.json"
-    spec = tiny_spec(model, data) | {"evaluate": {"test": "validation.jsonl", "limit": 4, "metrics": ["rouge"]}}
+    spec = tiny_spec(model, data) | {
+        "evaluate": {"test": "validation.jsonl", "limit": 4, "metrics": ["rouge"]}
+    }
     job.write_text(json.dumps(spec))
     out = tmp_path / "out"
     argv = [
