@@ -156,10 +156,11 @@ class Method:
         return Choice(floor, frontier.points(FRONTIER_POINTS), select)
 
     def _curve(self, importance: dict[str, float]) -> Frontier | Concave:
-        if not self.objective.diminishing:
+        power = self.objective.power
+        if power is None:
             return self.selector.frontier(importance)
         blocks = {n: f"{found[1]}.{found[2]}" for n in self.names if (found := _BLOCK.match(n))}
-        return Concave(self.selector, importance, blocks)
+        return Concave(self.selector, importance, blocks, power)
 
     def ratio(self, names: tuple[str, ...]) -> float:
         """cost(S) ÷ T_full."""

@@ -4,6 +4,7 @@ The first six are a pass's numbers as they are (trainer/estimators.py), `random`
 what additive importance misses, each on top of the same exact selection:
 
 concave     several steps ahead, tensors of one block do the same work twice: Σ over blocks of √Σ I (trainer/concave.py)
+reach       the same with the power 1/10: a block's first tensor counts most, so few tensors are trained in many blocks
 noise       an importance seen in one row and not in the next is luck: I shrunk by I² ÷ (I² + its variance), as the best
             linear guess of a value that varies about 0 would be
 curvature   a tensor that bends the loss soon stops gaining: what its own best step takes off, I² ÷ 2·Σ (g·u)²
@@ -57,8 +58,8 @@ class Objective:
     estimator: str | None
     """What a pass measures for it; None: no pass."""
     value: Callable[[Importance, Past], dict[str, float]]
-    diminishing: bool = False
-    """Whether values of one block add up as under a root."""
+    power: float | None = None
+    """Values of one block add up under this power (trainer/concave.py); None: they just add up."""
 
 
 def objective_of(name: str) -> Objective:
@@ -107,7 +108,8 @@ OBJECTIVES = {
     "fisher": Objective("fisher", _plain),
     "snip": Objective("snip", _plain),
     "random": Objective(None, _plain),
-    "concave": Objective("update", _plain, diminishing=True),
+    "concave": Objective("update", _plain, power=0.5),
+    "reach": Objective("update", _plain, power=0.1),
     "noise": Objective("rows", _shrunk),
     "curvature": Objective("curvature", _best_step),
     "breadth": Objective("update", _root),

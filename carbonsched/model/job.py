@@ -23,6 +23,7 @@ Importance = Literal[
     "snip",
     "random",
     "concave",
+    "reach",
     "noise",
     "curvature",
     "breadth",
