@@ -50,15 +50,19 @@ def _time(text: str) -> datetime:
 
 def main(argv: list[str] | None = None) -> int:
     options = _options(argv)
-    if options.resume and options.out is None:
-        raise InputError("--resume", "needs --out", "give the file of the run that was broken off")
+    if (options.resume or options.markdown) and options.out is None:
+        flag = "--resume" if options.resume else "--markdown"
+        raise InputError(flag, "needs --out", "give the file of the run before")
     asked = Asked(
         *_traces(options.traces, options.only),
         options.starts,
         options.adversarial,
         _frontier(options.frontier),
     )
-    report: Report = _earlier(options.out) if options.resume else {}
+    report: Report = _earlier(options.out) if options.resume or options.markdown else {}
+    if options.markdown:
+        sys.stdout.write(markdown(report))
+        return 0
     began = time.monotonic()
     for table in options.table or TABLES:
         rows = report.setdefault(table, [])
@@ -95,6 +99,9 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", default="", help="only traces whose file name has this in it")
     parser.add_argument("--out", type=Path, help="write the JSON here, case by case, instead of to stdout")
     parser.add_argument("--resume", action="store_true", help="go on with what --out already holds")
+    parser.add_argument(
+        "--markdown", action="store_true", help="run nothing, print what --out holds as tables"
+    )
     return parser.parse_args(argv)
 
 
@@ -119,6 +126,25 @@ def _frontier(path: Path | None) -> Frontier:
         raise InputError(
             "--frontier", f"{path} is no frontier: {e}", "give {frontier: [{rho, importance}]}"
         ) from e
+
+
+def markdown(report: Report) -> str:
+    """Each table's rows as Markdown, one column a figure."""
+    parts = []
+    for table, rows in report.items():
+        columns = list(dict.fromkeys(name for row in rows for name in row if name != "case"))
+        lines = [columns, ["---"] * len(columns)]
+        lines += [[_cell(row.get(name)) for name in columns] for row in rows]
+        parts.append(f"### {table}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+    return "\n".join(parts)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _earlier(path: Path) -> Report:

@@ -102,6 +102,16 @@ def build(
     return tuple(map(Slot, *(column.tolist() for column in columns)))
 
 
+def beyond_history(
+    slots: Sequence[Slot], history: Sequence[Reading], day_s: float = 86_400.0
+) -> tuple[float, ...]:
+    """`beyond` from readings; nothing where there is less than a day of them."""
+    if len(history) < 2:
+        return ()
+    days = (max(r.end for r in history) - min(r.start for r in history)).total_seconds() / day_s
+    return beyond(slots, np.array([r.g_per_kwh for r in history]), days) if days >= 1 else ()
+
+
 def beyond(slots: Sequence[Slot], past: Floats, days: float) -> tuple[float, ...]:
     """g/kWh past the last slot as equally likely values: the spread of the past (n,), its level moved to the forecast's.
 

@@ -36,6 +36,9 @@ _WIDEN = (0.5, 0.8)
 """Share of the margin that is kept back at first, and what is added to it by the end: early there is time to save what
 was spent too much, late there is none, and the more is done the more there is to lose. Whole, it would cost two points
 of the oracle's share; halved to the end, one job in twenty would not end."""
+_OWN = 1.0
+"""What is added to the next segment's own deviation, as a share of it: a last segment that takes all that is left would
+else fail as often as a value passes its quantile."""
 _BLOCKS = 256
 _MOST = 192
 _NOTCH = 0.05
@@ -135,7 +138,8 @@ def cap_rho(track: Track, budget_g: float, release_s: Floats | None = None) -> C
     def needs(first: float) -> float:
         rho[0] = first
         # the segment itself is run now in either case; only the rest may choose its hours
-        own = float(track.roll(rho, None, "high").grams[0])
+        high, mean = (float(track.roll(rho, None, level).grams[0]) for level in ("high", "mean"))
+        own = high + _OWN * (high - mean)
         rests = [
             float(track.roll(rho, release).grams[1:].sum()) + margin
             for release, margin in zip(plans, margins, strict=True)

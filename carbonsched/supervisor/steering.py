@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from carbonsched.clock import Clock
 from carbonsched.config import Config
 from carbonsched.feeds.chain import Chain
+from carbonsched.model.grid import Reading
 from carbonsched.model.hours import stretches
 from carbonsched.model.protocol import Directive, Lease, SegmentDone, SegmentReady
 from carbonsched.plan.issues import Issues
@@ -54,12 +55,15 @@ class Steering:
             self.config.plan.horizon * day_s / 86_400.0,
             self.chain.reading_at(now),
             self.chain.forecast(),
-            self.chain.history(now - timedelta(seconds=_HISTORY_DAYS * day_s)),
+            self._history(now),
             day_s=day_s,
             quantile=self.config.plan.quantile,
             worst=self.config.zone.worst_g_per_kwh,
             issues=self.issues,
         )
+
+    def _history(self, now: datetime) -> tuple[Reading, ...]:
+        return self.chain.history(now - timedelta(seconds=_HISTORY_DAYS * self.day_s()))
 
     def heed(self) -> None:
         """Remember what the provider says now: how right it was tells how far it may be trusted."""
@@ -93,12 +97,12 @@ class Steering:
         self, run: JobRun, ahead: Ahead, energy: EnergyModel, left_g: float, idle_w: float
     ) -> Problem:
         from carbonsched.plan.discount import decay
-        from carbonsched.plan.forecast import foreseen
+        from carbonsched.plan.forecast import beyond_history, foreseen
 
         carbon = run.spec.carbon
         now, deadline = self.clock.now(), run.deadline
         deadline_s = None if deadline is None else (deadline - now).total_seconds()
-        slots = self.slots()
+        slots, history = self.slots(), self._history(now)
         return Problem(
             segments=ahead.segments,
             slots=slots,
@@ -119,9 +123,8 @@ class Steering:
             done=ahead.done,
             allowed=self._allowed(run, now, max(slots[-1].end_s, deadline_s or 0.0)),
             decay=decay(list(run.gains.items()), run.segments or len(ahead.segments)),
-            foreseen=foreseen(
-                now, self.chain.forecast(), self.chain.history(now - timedelta(days=2)), self.day_s()
-            ),
+            foreseen=foreseen(now, self.chain.forecast(), history, self.day_s()),
+            beyond_g_per_kwh=beyond_history(slots, history, self.day_s()),
         )
 
     def _allowed(self, run: JobRun, now: datetime, until_s: float) -> tuple[tuple[float, float], ...] | None:

@@ -140,6 +140,11 @@ def test_a_run_that_was_broken_off_goes_on_behind_its_last_case(
     assert capsys.readouterr().err.count("adversarial") == 1
     with pytest.raises(InputError, match="--resume: needs --out"):
         main(["--traces", str(traces), "--resume"])
+    assert main(["--traces", str(traces), "--out", str(out), "--markdown"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "### adversarial"
+    assert printed[2].startswith("| first | runs | passed_budget_by_more_than_a_tick |")
+    assert len(printed) == 4 + len(whole)
 
 
 def test_the_discount_gains_where_frontiers_fall_and_costs_nothing_where_not(traces: Path, tmp_path: Path):

@@ -324,3 +324,45 @@ def test_a_budget_is_not_passed_while_loading(rig: Rig) -> None:
     assert view.state is JobState.STOPPED
     assert ("kill", job.dir) in rig.launcher.asked
     assert 0 < view.spent_g <= budget_g
+
+
+def test_rho_is_lowered_in_mid_segment_when_what_follows_needs_the_grams(rig: Rig) -> None:
+    full_g = 400 * 2 * 100 / 3.6e6 * 400
+    job = rig.submit(spec(budget_g=full_g * 0.62))
+    job.steps, job.segment = 400, 100
+    rig.run(1)
+    job.started()
+    rig.run(1)
+    job.ready(0)
+    rig.run(1)
+    first = job.control()
+    assert first["action"] == "train"
+    # a throttled board: five steps, planned for ten seconds, take over two minutes at full power
+    job.say("step", k=0, step=5, steps=400, loss=2.0, lr=1e-4, seconds=2.0, rho=first["rho"])
+    rig.run(140)
+    eased = job.control()
+    assert eased["action"] == "train"
+    assert eased["k"] == 0
+    assert 0.4 <= eased["rho"] < first["rho"] - 0.05
+    assert "for the rest of the segment" in eased["reason"]
+    assert eased["seq"] > first["seq"]
+
+
+def test_a_fall_of_the_frontiers_is_learned_for_the_plan(rig: Rig) -> None:
+    job = rig.submit()
+    rig.run(1)
+    job.started()
+    rig.run(1)
+    for k in range(3):
+        for _ in job.play(k):
+            pass
+    job.ready(3)
+    rig.run(1)
+    run = rig.boss.runs[job.id]
+    assert sorted(run.gains) == [0, 1, 2, 3]
+    # the tests' frontier is the same every time: nothing is discounted
+    rest, energy = rig.boss.outlook.of(run)
+    assert rest is not None
+    assert rig.boss.steering.problem(run, rest, energy, 10.0, 0.0).decay == pytest.approx(1.0)
+    run.gains = {0: 8.0, 1: 4.0, 2: 2.0, 3: 1.0}
+    assert rig.boss.steering.problem(run, rest, energy, 10.0, 0.0).decay < 0.9

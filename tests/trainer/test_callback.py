@@ -154,7 +154,7 @@ def test_true_shapes_count(llama: Path, tmp_path: Path) -> None:
 
 def test_unknown_methods_are_refused_at_once() -> None:
     with pytest.raises(InputError, match=r"train\.method"):
-        GreenTrainerCallback(method="dropbp")
+        GreenTrainerCallback(method="dropout")
 
 
 def test_ones_own_trainer_under_a_daemon(llama: Path, tmp_path: Path) -> None:
