@@ -86,7 +86,7 @@ def test_constant_methods_say_that_rho_is_not_theirs_to_choose(home: Path) -> No
 @pytest.mark.parametrize(
     ("train", "carbon", "message"),
     [
-        ('method = "lora"', "", r"train\.method: 'lora' is not built yet"),
+        ('method = "prefix"\ngradient_checkpointing = true', "", r"train\.gradient_checkpointing.*lora"),
         ("epoch = 3", "", r"JOB\.toml: train\.epoch: unknown key; did you mean 'epochs'"),
         ("", "rho_max = 2.0", r"carbon\.rho_max"),
         ("lr = = 3", "", r"JOB\.toml cannot be parsed: .*line 11"),

@@ -296,9 +296,10 @@ def test_failures_are_one_line_and_an_exit_code(
     assert run(tmp_path / "no-job") == 2
 
 
-def test_a_method_not_built_is_refused(llama: Path, data: Path, tmp_path: Path) -> None:
-    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"method": "lora"}))
-    with pytest.raises(InputError, match=r"train.method.*not built yet"):
+def test_a_method_that_does_not_go_with_a_setting_is_refused(llama: Path, data: Path, tmp_path: Path) -> None:
+    train = {"method": "prefix", "gradient_checkpointing": True}
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train=train))
+    with pytest.raises(InputError, match=r"train.gradient_checkpointing"):
         run_job(JobDir(job), lambda: False)
 
 
