@@ -199,7 +199,9 @@ class CarbonPart(Doc):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        budgets = sum(b is not None for b in (self.budget_g, self.budget_share, self.budget_rate_g_per_h, self.pool))
+        budgets = sum(
+            b is not None for b in (self.budget_g, self.budget_share, self.budget_rate_g_per_h, self.pool)
+        )
         lean = self.objective == "min-carbon"
         if budgets > 1 or (budgets == 0 and not lean):
             raise ValueError(
@@ -209,7 +211,9 @@ class CarbonPart(Doc):
             missing = "rho_mean = 0.7" if self.rho_mean is None else 'deadline = "36h"'
             raise ValueError(f"min-carbon needs the wanted rho_mean and a deadline; add {missing}")
         if lean and (self.budget_rate_g_per_h is not None or self.pool is not None):
-            raise ValueError("min-carbon goes with budget_g, budget_share or no budget; drop pool or budget_rate_g_per_h")
+            raise ValueError(
+                "min-carbon goes with budget_g, budget_share or no budget; drop pool or budget_rate_g_per_h"
+            )
         if self.rho_mean is not None:
             if not lean:
                 raise ValueError('rho_mean is for min-carbon; add objective = "min-carbon" or drop it')
