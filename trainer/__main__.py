@@ -4,6 +4,7 @@ Each prints one JSON document on stdout and nothing else. Exit codes: 0 done, 1 
 line on stderr that names the field and the mend).
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -122,7 +123,13 @@ def run(
     """Train a job: its directives come in control.json, its events go to events.jsonl."""
     from trainer import commands_run
 
-    raise typer.Exit(commands_run.run(job_dir, alone=alone))
+    code = commands_run.run(job_dir, alone=alone)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # all is written and closed; threads that gloo may still hold would abort the process while it unloads
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise typer.Exit(code)
 
 
 @bench.callback(

@@ -153,4 +153,7 @@ def main(what: str, folder: Path, rest: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:]))
+    code = main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # as `trainer run` does: threads that gloo may still hold would abort the process
