@@ -39,9 +39,6 @@ of the oracle's share; halved to the end, one job in twenty would not end."""
 _OWN = 1.0
 """What is added to the next segment's own deviation, as a share of it: a last segment that takes all that is left would
 else fail as often as a value passes its quantile."""
-_LAST = 0.8
-"""Added to it over the square root of the segments that follow: with one or two left each decision is final, and a
-quantile that is passed once in twenty would lose one job in twenty for a few grams."""
 _BLOCKS = 256
 _MOST = 192
 _NOTCH = 0.05
@@ -166,8 +163,7 @@ def _margin(track: Track, release_s: Floats | None) -> float:
     high, mean = track.roll(track.lo, release_s, "high"), track.roll(track.lo, release_s)
     middle = 0.5 * (mean.start_s + mean.end_s)
     margin = together((high.grams - mean.grams)[1:], middle[1:], track.problem.day_s)
-    last = _LAST / math.sqrt(max(len(track.problem.segments) - 1, 1))
-    return margin * (_WIDEN[0] + _WIDEN[1] * track.problem.done + last)
+    return margin * (_WIDEN[0] + _WIDEN[1] * track.problem.done)
 
 
 def together(deviations: Floats, at_s: Floats, day_s: float) -> float:
