@@ -43,9 +43,13 @@ def least_budget(problem: Problem, rho: float) -> tuple[float, Plan]:
     budget = high = max(best.spend_g, track.roll(track.hi).spend_g) * 1.01 + low
     below, above = 0.0, mean_rho(problem, best)
     hint: float | None = None
-    for _ in range(_TRIES):
-        # ρ rises with the budget, steeply at the floor: a secant kept well inside the bracket
+    width = high - low
+    for turn in range(_TRIES):
+        # ρ rises with the budget, steeply at the floor: a secant kept well inside the bracket,
+        # and a bisection where two of them did not halve it, as beside a step
         share = (wanted - below) / max(above - below, 1e-12)
+        if turn % 3 == 2:
+            share, width = 0.5 if high - low > width / 2 else share, high - low
         tried = low + (high - low) * min(max(share, _EDGE), 1 - _EDGE)
         plan = solve(replace(problem, budget_g=tried, price_hint=hint))
         hint, reached = plan.price or hint, mean_rho(problem, plan)
