@@ -1,10 +1,11 @@
 """What selection maximises: from what a pass measured to the value of each tensor. `train.importance` is the switch.
 
-The first six are a pass's numbers as they are (trainer/estimators.py), `random` needs none. The others are attempts at
+The first six are a pass's numbers as they are (trainer/estimators.py), `random` and `spread` need none. The others are attempts at
 what additive importance misses, each on top of the same exact selection:
 
 concave     several steps ahead, tensors of one block do the same work twice: Σ over blocks of √Σ I (trainer/concave.py)
-reach       the same with the power 1/10: a block's first tensor counts most, so few tensors are trained in many blocks
+reach       the same with the power 1/4: a block's first tensor counts most, so few tensors are trained in many blocks
+spread      the same as `reach` with the values of `random`: a draw that goes deep, to tell depth from measuring
 noise       an importance seen in one row and not in the next is luck: I shrunk by I² ÷ (I² + its variance), as the best
             linear guess of a value that varies about 0 would be
 curvature   a tensor that bends the loss soon stops gaining: what its own best step takes off, I² ÷ 2·Σ (g·u)²
@@ -109,7 +110,8 @@ OBJECTIVES = {
     "snip": Objective("snip", _plain),
     "random": Objective(None, _plain),
     "concave": Objective("update", _plain, power=0.5),
-    "reach": Objective("update", _plain, power=0.1),
+    "reach": Objective("update", _plain, power=0.25),
+    "spread": Objective(None, _plain, power=0.25),
     "noise": Objective("rows", _shrunk),
     "curvature": Objective("curvature", _best_step),
     "breadth": Objective("update", _root),

@@ -24,6 +24,7 @@ Importance = Literal[
     "random",
     "concave",
     "reach",
+    "spread",
     "noise",
     "curvature",
     "breadth",
