@@ -1,7 +1,7 @@
 """Time, injected: wall time for records, monotonic time for durations."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -20,6 +20,28 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(slots=True)
+class StepWatch:
+    """Tells when the wall clock was set: but for that, wall and monotonic time pass alike."""
+
+    clock: Clock
+    least_s: float
+    """Between two looks they may part by less than this: NTP slews."""
+    _offset: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._offset = self._wall_minus_monotonic()
+
+    def step_s(self) -> float:
+        """Seconds by which the wall clock was set forward (above 0) or back since the last look; 0.0: it was not."""
+        before, self._offset = self._offset, self._wall_minus_monotonic()
+        step = self._offset - before
+        return step if abs(step) >= self.least_s else 0.0
+
+    def _wall_minus_monotonic(self) -> float:
+        return self.clock.now().timestamp() - self.clock.monotonic()
 
 
 @dataclass(slots=True)

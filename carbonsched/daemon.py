@@ -20,7 +20,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from carbonsched import __version__
 from carbonsched.api.app import create_app
 from carbonsched.api.server import serve
-from carbonsched.clock import Clock, SystemClock
+from carbonsched.clock import Clock, StepWatch, SystemClock
 from carbonsched.config import Config, load, socket_path
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.feeds.build import build_chain
@@ -48,9 +48,10 @@ class Schedule:
     clock: Clock
     tick_s: float
     scheduler: BackgroundScheduler = field(init=False)
-    _offset: float = field(init=False)
+    _wall: StepWatch = field(init=False)
 
     def start(self) -> None:
+        self._wall = StepWatch(self.clock, CLOCK_JUMP_S)
         self.scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(2)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
@@ -64,22 +65,19 @@ class Schedule:
 
     def mend_clock(self) -> None:
         """Re-add the jobs after a jump of the wall clock; their next run times were computed on the old one."""
-        if abs(self._wall_minus_boot() - self._offset) > CLOCK_JUMP_S:
-            log.warning("the wall clock jumped by %.1f s", self._wall_minus_boot() - self._offset)
+        step_s = self._wall.step_s()
+        if step_s:
+            log.warning("the wall clock jumped by %.1f s", step_s)
             self._add()
 
     def _add(self) -> None:
         # APScheduler logs a run that raises and goes on; the watchdog sees that no tick was completed
-        self._offset = self._wall_minus_boot()
         self.scheduler.add_job(
             self.supervisor.tick, "interval", seconds=self.tick_s, id="tick", replace_existing=True
         )
         self.scheduler.add_job(
             self.chain.poll_due, "interval", seconds=_POLL_CHECK_S, id="poll", replace_existing=True
         )
-
-    def _wall_minus_boot(self) -> float:
-        return self.clock.now().timestamp() - self.clock.monotonic()
 
 
 def run(config_path: Path, socket: str | None = None) -> int:
@@ -106,10 +104,11 @@ def run(config_path: Path, socket: str | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
     server = serve(create_app(SupervisorService(supervisor)), socket_path(socket, config))
-    server.start()
+    # adopted before anybody can ask: what is cancelled must be known to run; the network can wait for both
+    supervisor.start()
     try:
+        server.start()
         chain.poll_due()
-        supervisor.start()
         schedule = Schedule(supervisor, chain, clock, config.power.tick_s)
         schedule.start()
         notifier.ready(f"carbonsched {__version__}, {len(meter.boards)} boards, {len(config.feeds)} feeds")

@@ -18,13 +18,17 @@ def grams(energy_j: float, g_per_kwh: float, pue: float = 1.0) -> float:
     return energy_j / J_PER_KWH * pue * g_per_kwh
 
 
-def seconds(text: str | float) -> float:
+def seconds(text: object) -> float:
     """Seconds in a duration such as `36h`, `1h30m`, `90s` or a bare number of seconds.
 
     Raises ValueError with the accepted spellings.
     """
     if isinstance(text, int | float):
         return float(text)
+    if not isinstance(text, str):  # TOML has dates; pydantic wants a ValueError
+        raise ValueError(  # noqa: TRY004
+            f"{text} is not a duration; write it like 90s, 20m, 36h, 1h30m or 7d"
+        )
     compact = text.strip().lower()
     if re.fullmatch(r"\d+(\.\d+)?", compact):
         return float(compact)

@@ -1,12 +1,16 @@
 """The daemon as one process: what it leaves out, and how it comes and goes."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
-from support.daemon import DaemonProcess
+from support.daemon import CONFIG, DaemonProcess
+from support.http_server import Reply, serve
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "peft")
 
@@ -43,6 +47,64 @@ def test_a_second_daemon_on_the_same_state_is_refused(tmp_path: Path) -> None:
     assert second.returncode == 1
     assert len(second.stderr.strip().splitlines()) == 1, second.stderr
     assert box.stop() == 0
+
+
+TRAINER = """#!{python}
+import json, os, signal, sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+def say(event, **fields):
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    with (Path(sys.argv[4]) / "events.jsonl").open("a") as file:
+        file.write(json.dumps(dict(at=at, event=event, **fields)) + "\\n")
+say("started", pid=os.getpid(), segments=1, steps=9, params=1, device="cpu")
+for _ in range(2000):
+    if not stopped:
+        time.sleep(0.05)
+say("finished", step=0, reason="stopped")
+"""
+
+
+def test_a_job_is_adopted_before_anybody_can_ask_for_its_end(tmp_path: Path) -> None:
+    """A daemon comes back to a job while the grid's feed hangs: a cancel in that while ends the process for real."""
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER.format(python=sys.executable))
+    script.chmod(0o755)
+    base = CONFIG.replace('name = "XX"', 'name = "XX"\nbasis = "average-direct"')
+    launch = f'[launch]\npython = "{script}"\n'
+    box = DaemonProcess(tmp_path / "box", config=base + launch).start()
+    job = {"name": "tiny", "model": {"name_or_path": "m"}, "data": {"name_or_path": "d"}}
+    job_id = box.post("/v1/jobs", {"spec": job | {"carbon": {"budget_g": 50.0}}})["id"]
+    box.until(job_id, lambda job: job["state"] == "running")
+    pid = json.loads((box.root / "state" / "jobs" / job_id / "run.json").read_text())["pid"]
+    box.kill()
+    answers = threading.Event()
+
+    def hang(_: str) -> Reply:
+        answers.wait(60)
+        return Reply(status=404)
+
+    with serve(hang) as provider:
+        feed = f'[[feeds]]\nprovider = "neso"\nurl = "{provider.url}"\ntimeout = "60s"\n'
+        (box.root / "config.toml").write_text(base.replace("[[feeds]]", feed + "[[feeds]]") + launch)
+        try:
+            box.start()
+            assert provider.paths, "it waits for the feed"
+            box.post(f"/v1/jobs/{job_id}/cancel", {})
+            os.kill(pid, 0)
+            assert box.get(f"/v1/jobs/{job_id}")["state"] == "running", "not over before its process is"
+            answers.set()
+            box.until(job_id, lambda job: job["state"] == "cancelled")
+            deadline = time.monotonic() + 20  # ended, it stays a zombie until its shim has looked
+            while Path(f"/proc/{pid}").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        finally:
+            answers.set()
+            assert box.stop() == 0
 
 
 def test_sighup_takes_over_a_changed_pue_and_keeps_the_old_config_when_the_new_one_is_bad(

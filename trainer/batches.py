@@ -1,6 +1,6 @@
 """What a loader is going to feed: shapes and rows of batches to come, looked at without drawing from it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,23 @@ class Batches:
             shapes = [self.shape_of(self._collate(numbers)) for numbers in looked_at]
         mine = sum(full.flops(shape) for shape in shapes) * len(batches) / len(shapes)
         return self.ranks.sum([mine])[0]
+
+    def share_ahead(
+        self, flops: Callable[[Mapping[str, Any], Shape], float] | None, full: FullCost, first: int, end: int
+    ) -> float:
+        """Σ of `flops`(batch, its shape) over the batches of steps [first, end) ÷ their T_full, all ranks.
+
+        Every batch is looked at. 0 where they cannot be foreseen, or where `flops` is None on every rank.
+        """
+        batches = coming_batches(self.loader, self.schedule, first, end, self.accumulation) if flops else None
+        part = whole = 0.0
+        with own_random(0):
+            for inputs in map(self._collate, batches or []):
+                shape = self.shape_of(inputs)
+                part += flops(inputs, shape) if flops else 0.0
+                whole += full.flops(shape)
+        part, whole = self.ranks.sum([part, whole])
+        return part / whole if whole else 0.0
 
     def _collate(self, rows: list[int]) -> dict[str, torch.Tensor]:
         batch: dict[str, torch.Tensor] = self.loader.collate_fn([self.loader.dataset[i] for i in rows])

@@ -15,7 +15,8 @@ When it is right, and what watches over it:
   padding on the left, are computed as without a cache.
 
 It lives at one depth. A selection that begins above goes on using it, unless what is left of the training would save more
-by beginning again further up. It belongs to one process: a resumed training fills it anew.
+by beginning again further up, and the segment's ρ can pay for that. Selection plans with what it will save (`foresee`).
+It belongs to one process: a resumed training fills it anew.
 """
 
 import functools
@@ -29,11 +30,13 @@ import torch
 from torch import Tensor, nn
 
 from carbonsched.errors import InputError
+from trainer.batches import Batches
 from trainer.flopcount import FullCost, Shape
 from trainer.flops import counter, token_batch
 from trainer.meta import meta_twin, traceable
 from trainer.order import own_random
 from trainer.rowstore import DiskStore, MemoryStore, RowStore
+from trainer.saving import Saving
 
 log = logging.getLogger("trainer")
 
@@ -95,14 +98,40 @@ class ActivationCache:
         self._place(0)
         self._model = None
 
-    def follow(self, passes: float) -> None:
-        """After each toggle: find the depth for the selection; `passes`: epochs that are left."""
+    @property
+    def on(self) -> bool:
+        return self._store is not None
+
+    @property
+    def filled(self) -> bool:
+        """Whether rows are kept."""
+        return self._store is not None and self.depth > 0 and len(self._store) > 0
+
+    def foresee(self, batches: Batches, full: FullCost, first: int, end: int) -> Saving | None:
+        """What the rows kept now will save of steps [first, end); None: nothing. Every rank asks."""
+        if not self.on:
+            return None
+        valid = self.filled and self._stamp() == self._versions
+        ratio = batches.share_ahead(self._saves if valid else None, full, first, end)
+        if not ratio:
+            return None
+        beneath = {id(p) for p in self._beneath}
+        names = (n for n, p in self._model.named_parameters() if id(p) in beneath)
+        return Saving(frozenset(names), ratio)
+
+    def follow(self, passes: float, *, stay: bool = False) -> None:
+        """After each toggle: find the depth for the selection.
+
+        passes: epochs that are left; stay: the selection counts on what is kept, so it is not given up for more later.
+        """
         if self._model is None or self._store is None:
             return
         frozen = self._frozen()
         if frozen < self.depth:
             self._place(0)
         kept = self.depth if len(self._store) else 0
+        if stay and kept:
+            return
         if (passes - 1) * frozen > passes * kept and frozen != self.depth:
             self._place(frozen)
             self._try(frozen)
@@ -132,6 +161,12 @@ class ActivationCache:
         """FLOPs that the batches since the last call did not spend. Not while FLOPs are counted: it may trace."""
         skipped, self._skipped = self._skipped, []
         return sum(self._spared.flops(shape) for shape in skipped)
+
+    def _saves(self, inputs: Mapping[str, Any], shape: Shape) -> float:
+        assert self._store is not None  # noqa: S101 - only a filled cache saves
+        rows = _rows(inputs)
+        kept = rows is not None and all(key in self._store for key, _ in rows)
+        return self._spared.flops(Shape(shape.batch, shape.seq)) if kept else 0.0
 
     # ---- the model, while it is attached
 
@@ -188,7 +223,7 @@ class ActivationCache:
         self.depth = depth
         self._beneath = [*self._bottom, *(p for b in self._blocks[:depth] for p in b.parameters())]
         self._versions = self._stamp()
-        self._spared = FullCost(lambda shape: self._block_flops(shape, depth))
+        self._spared = FullCost(lambda shape: flops_beneath(self._twin, shape)[depth])
 
     def _stamp(self) -> tuple[int, ...]:
         return tuple(p._version for p in self._beneath)
@@ -226,21 +261,6 @@ class ActivationCache:
             for hook in hooks:
                 hook.remove()
         return [p for m in outside if id(m) not in above for p in m.parameters(recurse=False)]
-
-    def _block_flops(self, shape: Shape, depth: int) -> float:
-        """Forward FLOPs of the lowest `depth` blocks, on meta tensors."""
-        blocks, at = find_blocks(self._twin), [0.0, 0.0]
-        with counter() as count, traceable(self._model.config._attn_implementation):
-            hooks = [
-                blocks[0].register_forward_pre_hook(lambda *_: at.__setitem__(0, count.get_total_flops())),
-                blocks[depth - 1].register_forward_hook(
-                    lambda *_: at.__setitem__(1, count.get_total_flops())
-                ),
-            ]
-            self._twin(**token_batch(shape.batch, shape.seq, None), use_cache=False)
-        for hook in hooks:
-            hook.remove()
-        return at[1] - at[0]
 
     # ---- the trial
 
@@ -352,6 +372,20 @@ def check_cache(config: Any) -> None:
                 f"the model draws at random in its frozen part ({name} = {value:g})",
                 f"set that to 0 in config.json, {_OFF}",
             )
+
+
+def flops_beneath(twin: Any, shape: Shape) -> list[float]:
+    """Forward FLOPs of the lowest 0, 1, 2, … blocks of a model on the meta device."""
+    blocks, at = find_blocks(twin), [0.0]
+    with counter() as count, traceable(twin.config._attn_implementation or "eager"):
+        hooks = [
+            blocks[0].register_forward_pre_hook(lambda *_: at.__setitem__(0, count.get_total_flops())),
+            *(block.register_forward_hook(lambda *_: at.append(count.get_total_flops())) for block in blocks),
+        ]
+        twin(**token_batch(shape.batch, shape.seq, None), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return [flops - at[0] for flops in at]
 
 
 def find_blocks(model: nn.Module) -> list[Any]:

@@ -1,17 +1,18 @@
 """What a job would be, without loading a weight: rows, steps, batch shape and ρ floor."""
 
 import math
+from typing import Any
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
 from trainer.adapters import wrap
-from trainer.cache import check_cache
+from trainer.cache import check_cache, find_blocks, flops_beneath
 from trainer.data import encode, load_rows, nominal_shape
 from trainer.earlystop import check_early_stop
 from trainer.flopcount import Shape
 from trainer.meta import meta_model
-from trainer.methods import CONSTANT, check_train
+from trainer.methods import CONSTANT, Method, check_train
 from trainer.models import check_dtype, check_folder, load_tokenizer
 from trainer.parallel import check_world, world_size
 from trainer.prepare import prepare
@@ -32,6 +33,8 @@ def check_job(spec: JobSpec) -> CheckResult:
     model = wrap(meta_model(spec.model.name_or_path, spec.model.attn, spec.model.dtype), train)
     two_sided = bool(model.config.is_encoder_decoder)
     encoded = encode(rows.train, tokenizer, spec.data, encoder_decoder=two_sided)[: spec.data.train_limit]
+    validation = encode(rows.validation, tokenizer, spec.data, encoder_decoder=two_sided)
+    test = encode(rows.test, tokenizer, spec.data, encoder_decoder=two_sided)
     batch = min(train.batch_size, len(encoded))
     seq, target_seq = nominal_shape(encoded, batch, spec.data, encoder_decoder=two_sided)
     if train.cache != "off":
@@ -55,6 +58,12 @@ def check_job(spec: JobSpec) -> CheckResult:
     )
     floor = method.floor + share
     notes = list(measured.notes)
+    if train.cache != "off":
+        least = _cached_floor(model, method, Shape(batch, seq)) + share
+        if least < floor:
+            notes.append(
+                f"once the cache is filled, ρ may go down to {least:.3f}; no plan counts on it before"
+            )
     if not rows.validation:
         notes.append("no validation rows: the loss before and after will not be known")
     if train.method in CONSTANT:
@@ -62,14 +71,17 @@ def check_job(spec: JobSpec) -> CheckResult:
             f"method {train.method!r} trains at ρ {floor:.3f} whatever the budget: it can only wait or stop"
         )
     else:
-        _check_rho("rho_min", carbon.rho_min, floor, method.floor, share)
+        if train.cache == "off":  # else later segments may go below it
+            _check_rho("rho_min", carbon.rho_min, floor, method.floor, share)
         _check_rho("rho_max", carbon.rho_max, floor, method.floor, share)
+        _check_rho("rho_mean", carbon.rho_mean, floor, method.floor, share)
     return CheckResult(
         ok=True,
         model=spec.model.name_or_path,
         params=measured.params,
         rows=len(rows.train),
-        validation_rows=len(rows.validation),
+        validation_rows=len(validation[: spec.data.validation_limit]),
+        test_rows=len(test[: spec.evaluate.limit]),
         steps=schedule.steps,
         segments=schedule.segments,
         rho_floor=floor,
@@ -78,6 +90,24 @@ def check_job(spec: JobSpec) -> CheckResult:
         seq=seq,
         target_seq=target_seq,
         notes=tuple(notes),
+    )
+
+
+def _cached_floor(model: Any, method: Method, shape: Shape) -> float:
+    """The floor under a cache of everything that lies beneath the cheapest selection."""
+    if method.branches is not None:
+        return method.floor
+    full, depth = method.profile.full_flops, {t.name: t.depth_flops for t in method.profile.tensors}
+    beneath = flops_beneath(model, shape)
+    blocks = find_blocks(model)
+    at = {id(p): b for b, block in enumerate(blocks) for p in block.parameters()}
+    block = {n: at[id(p)] for n, p in model.named_parameters() if id(p) in at and n in depth}
+    top = min(depth[n] for n in block)
+    choices = [tuple(method.names)] if method.name in CONSTANT else [(n,) for n in method.names]
+    return min(
+        method.ratio(names)
+        - beneath[min(block.get(n, len(blocks) if depth[n] <= top else 0) for n in names)] / full
+        for names in choices
     )
 
 

@@ -19,7 +19,7 @@ from carbonsched.model.profile import Selection
 from carbonsched.model.protocol import FrontierPoint
 from trainer.select import Selector
 
-GRID = 21
+GRID = 13
 """Ratios between the floor and 1 that the curve is worked out at."""
 ROUNDS = 4
 

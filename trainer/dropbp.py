@@ -13,6 +13,13 @@ The draw of a step depends on the seed and the step's number alone, so that a re
 goes on with it. It is a systematic sample over a random order, one kind of branch after the other: each branch
 goes at rate p, as in independent draws, but the number that goes is within one of p times their number in every step.
 
+Where this differs from the paper: there each branch has a rate of its own, given out once, after a tenth of training. A
+branch's sensitivity is how much the gradients' L2 norms change when it alone is dropped, and rates rise greedily where the
+summed sensitivity rises least, until the FLOPs are met. That takes one backward pass more than there are branches: 61 of
+SmolLM2-135M, two fifths of a 150-step run at ρ = 1, so it cannot be a default where every pass is counted. Near the floor,
+where all branches go, and near 1, where none does, rates have no freedom and the two are the same; in between ours is
+the paper's method before its allocation, of the same expected FLOPs.
+
 A branch is shut by running all modules in it that own parameters without a graph: that also holds where the residual is
 added inside the branch's own module (BLOOM), or where it has no module of its own (fc1, fc2 of OPT).
 """
@@ -144,12 +151,12 @@ def find(model: nn.Module) -> dict[str, list[nn.Module]]:
     return found
 
 
-def measure(model: Any, shape: Shape, full_flops: float) -> Branches:
+def measure(model: Any, shape: Shape, full_flops: float, attn: str | None = None) -> Branches:
     """What each branch of `model` saves at `shape`, by its present `requires_grad`; full_flops: T_full there.
 
-    Raises InputError for a model without branches whose costs add up.
+    attn: as in the profile that this goes with. Raises InputError for a model without branches whose costs add up.
     """
-    twin = meta_twin(model)
+    twin = meta_twin(model, attn)
     for mirrored, parameter in zip(twin.parameters(), model.parameters(), strict=True):
         mirrored.requires_grad_(parameter.requires_grad)
     found = find(twin)

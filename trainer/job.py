@@ -41,8 +41,13 @@ class JobDir:
     """No event is written: by the other ranks of a training of several processes."""
     _events_fd: int | None = None
     _control: bytes = b""
-    _written: float = 0.0
     _warned: set[str] = field(default_factory=set)
+
+    @property
+    def launched(self) -> bool:
+        """Whether a daemon has started this process for this very directory."""
+        named = os.environ.get(JOB_DIR, "")
+        return named != "" and Path(named).resolve() == self.path.resolve()
 
     @property
     def checkpoints(self) -> Path:
@@ -97,9 +102,7 @@ class JobDir:
         """
         file = self.path / "control.json"
         try:
-            with file.open("rb") as control:
-                written = os.fstat(control.fileno()).st_mtime
-                text = control.read()
+            text = file.read_bytes()
         except FileNotFoundError:
             return None
         if text == self._control:
@@ -110,12 +113,8 @@ class JobDir:
             # a writer other than the daemon may not replace the file in one go: it may be whole at the next look
             self._warn_once(str(e))
             return None
-        self._control, self._written = text, written
+        self._control = text
         return directive
-
-    def control_written(self) -> float:
-        """Wall time, seconds since the epoch, at which the control.json last read was written."""
-        return self._written
 
     def close(self) -> None:
         if self._events_fd is not None:

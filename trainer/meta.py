@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from carbonsched.errors import InputError
+from trainer.order import own_random
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTENTION = ("eager", "sdpa")
@@ -121,11 +122,24 @@ class _Answers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
+def drops_attention(model: nn.Module, inputs: dict[str, torch.Tensor]) -> bool:
+    """Whether attention of `model` under `sdpa` asks for dropout while it is trained; inputs: a batch on the meta device."""
+    twin, asked = meta_twin(model, "sdpa").train(), _FusedAttention()
+    with own_random(0), torch.no_grad(), _Answers(), asked:  # type: ignore[no-untyped-call]
+        twin(**inputs, use_cache=False)
+    return asked.dropout > 0
+
+
 class _FusedAttention(TorchFunctionMode):
+    dropout = 0.0
+    """The highest rate that was asked for; none is applied."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         if func is not nn.functional.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        return _fused(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
+        self.dropout = max(self.dropout, kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0))
+        return _fused(*args, **kwargs)
 
 
 def _fused(

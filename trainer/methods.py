@@ -26,6 +26,7 @@ from trainer.concave import Concave
 from trainer.dropbp import Branches
 from trainer.objectives import Past, drawn, objective_of
 from trainer.patterns import CostModel
+from trainer.saving import Better, Saving
 from trainer.select import Frontier, Selector
 
 BUILT = (
@@ -74,6 +75,12 @@ class Choice:
     points: tuple[FrontierPoint, ...]
     select: Callable[[float], Selection]
     """The best selection at a ρ; everything from what that costs up, the cheapest below the floor."""
+    saving: Saving | None = None
+    """What selections were made cheaper by, those that train nothing beneath."""
+
+    def saved(self, names: tuple[str, ...]) -> float:
+        """Of a selection's ρ: what it counts on the cache to save ÷ T_full."""
+        return 0.0 if self.saving is None else self.saving.of(names)
 
 
 class Method:
@@ -132,8 +139,10 @@ class Method:
             measured = self.first
         return {t.name: (measured or {}).get(t.name, 0.0) for t in self.profile.tensors}
 
-    def choice(self, importance: dict[str, float]) -> Choice:
-        ceiling = self.ceiling
+    def choice(self, importance: dict[str, float], saving: Saving | None = None) -> Choice:
+        """saving: what the cache will spare the segment; `dropbp`, whose rate has another floor, does not count on it."""
+        saving = None if self.branches is not None else saving
+        ceiling = self.ratio(tuple(self.names), saving)
         # what is not measured has no importance; 1 keeps a plan's gain in proportion to the steps
         measured = self.name not in CONSTANT and self.branches is None
         everything = Selection(
@@ -144,27 +153,33 @@ class Method:
         if self.branches is not None:
             return _linear(self.branches.floor, everything)
         if self.name in CONSTANT:
-            return Choice(ceiling, (FrontierPoint(rho=ceiling, importance=1.0),), lambda rho: everything)
-        frontier = self._curve(importance)
+            points = (FrontierPoint(rho=ceiling, importance=1.0),)
+            return Choice(ceiling, points, lambda rho: everything, saving)
+        frontier: Frontier | Concave | Better = self._curve(self.selector, importance)
         if isinstance(frontier, Concave):
             everything = everything.model_copy(update={"importance": frontier.value(self.names)})
+        above = [] if saving is None else [n for n in self.names if n not in saving.beneath]
+        if saving is not None and above:
+            cheaper = self._curve(Selector(saving.cheaper(self.profile), above), importance)
+            frontier = Better(cheaper, frontier)
         floor = frontier.rho_floor
 
         def select(rho: float) -> Selection:
             return everything if rho >= ceiling else frontier.select(max(rho, floor))
 
-        return Choice(floor, frontier.points(FRONTIER_POINTS), select)
+        return Choice(floor, frontier.points(FRONTIER_POINTS), select, saving)
 
-    def _curve(self, importance: dict[str, float]) -> Frontier | Concave:
+    def _curve(self, selector: Selector, importance: dict[str, float]) -> Frontier | Concave:
         power = self.objective.power
         if power is None:
-            return self.selector.frontier(importance)
+            return selector.frontier(importance)
         blocks = {n: f"{found[1]}.{found[2]}" for n in self.names if (found := _BLOCK.match(n))}
-        return Concave(self.selector, importance, blocks, power)
+        return Concave(selector, importance, blocks, power)
 
-    def ratio(self, names: tuple[str, ...]) -> float:
+    def ratio(self, names: tuple[str, ...], saving: Saving | None = None) -> float:
         """cost(S) ÷ T_full."""
-        return self.costs.flops(names) / self.profile.full_flops
+        ratio = self.costs.flops(names) / self.profile.full_flops
+        return ratio if saving is None else ratio - saving.of(names)
 
 
 def _linear(floor: float, everything: Selection) -> Choice:

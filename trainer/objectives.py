@@ -9,8 +9,7 @@ spread      the same as `reach` with the values of `random`: a draw that goes de
 noise       an importance seen in one row and not in the next is luck: I shrunk by I² ÷ (I² + its variance), as the best
             linear guess of a value that varies about 0 would be
 curvature   a tensor that bends the loss soon stops gaining: what its own best step takes off, I² ÷ 2·Σ (g·u)²
-breadth     √I: many tensors that each help a little, where I alone takes the few and deep that help much
-coverage    I × √(1 + segments since it was trained): what was left out comes to its turn
+coverage    as `reach`, with I × √(1 + segments since it was trained): what was left out comes to its turn
 
 All passes are counted in ρ as they run; none of these needs another than `update` does.
 """
@@ -90,10 +89,6 @@ def _best_step(found: Importance, past: Past) -> dict[str, float]:
     return {n: math.copysign(v * v / (2 * bend[n]) if bend[n] else 0.0, v) for n, v in found.values.items()}
 
 
-def _root(found: Importance, past: Past) -> dict[str, float]:
-    return {name: math.copysign(abs(value) ** 0.5, value) for name, value in found.values.items()}
-
-
 def _aged(found: Importance, past: Past) -> dict[str, float]:
     return {n: v * (1 + past.waited(n)) ** 0.5 if v > 0 else v for n, v in found.values.items()}
 
@@ -114,6 +109,5 @@ OBJECTIVES = {
     "spread": Objective(None, _plain, power=0.25),
     "noise": Objective("rows", _shrunk),
     "curvature": Objective("curvature", _best_step),
-    "breadth": Objective("update", _root),
-    "coverage": Objective("update", _aged),
+    "coverage": Objective("update", _aged, power=0.25),
 }

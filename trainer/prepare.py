@@ -4,12 +4,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from carbonsched.errors import InputError
 from carbonsched.model.profile import Profile
 from trainer import dropbp
 from trainer.adapters import ADAPTED, is_adapted, plain_twin
 from trainer.flopcount import FullCost, Shape
-from trainer.flops import profile
+from trainer.flops import profile, token_batch
+from trainer.meta import drops_attention
 from trainer.methods import CONSTANT, Method
 
 
@@ -45,6 +48,7 @@ def prepare(
         raise InputError("model", f"has no adapters for method {name!r}", "wrap it by peft.get_peft_model")
     if name == "dropbp" and adapted:
         raise InputError("train.method", "'dropbp' trains the model itself", "take the adapters off")
+    attn = _attention(model, attn)
     plain = plain_twin(model)
     measured = profile(plain, *shape, attn=attn, name=model_name)
     full = FullCost(lambda other: profile(plain, *other, attn=attn).full_flops)
@@ -58,8 +62,21 @@ def prepare(
     among = frozenset(held) & {t.name for t in measured.tensors}
     left = 0 if adapted else len(measured.tensors) - len(among)
     among = _upper(measured, among, skip_earliest, name)
-    branches = dropbp.measure(model, shape, measured.full_flops) if name == "dropbp" else None
+    branches = dropbp.measure(model, shape, measured.full_flops, attn) if name == "dropbp" else None
     return Prepared(Method(name, measured, seed, among, branches, importance), full, left)
+
+
+def _attention(model: Any, attn: str | None) -> str | None:
+    """By which attention a step is counted: `sdpa` with dropout torch takes apart on a CPU, into what `eager` does.
+
+    (So it does, without dropout, where the mask needs a gradient, T5's while its position bias is trained. That depends
+    on the selection, and is planned as fused: ρ comes out below the plan.)
+    """
+    attn = attn or getattr(model.config, "_attn_implementation", None)
+    device = next(model.parameters()).device.type
+    on_cpu = device == "cpu" or (device == "meta" and not torch.cuda.is_available())
+    apart = attn == "sdpa" and on_cpu and drops_attention(model, token_batch(1, 8, None))
+    return "eager" if apart else attn
 
 
 def _upper(profile: Profile, among: frozenset[str], share: float, method: str) -> frozenset[str]:

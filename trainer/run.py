@@ -1,4 +1,4 @@
-"""Job directory in, fine-tuned model and events out: one job on one board, resumable at any instant (DESIGN 2)."""
+"""Job directory in, fine-tuned model and events out: one job on one board (or, under torchrun, on several), resumable at any instant (DESIGN 2)."""
 
 import contextlib
 import dataclasses
@@ -27,9 +27,10 @@ from trainer.heldout import HeldOut
 from trainer.job import JobDir, now, write_json
 from trainer.methods import check_train
 from trainer.models import check_dtype, is_encoder_decoder, load_model, load_tokenizer
+from trainer.options import Options
 from trainer.parallel import check_world, leave, ranks, world_size
 from trainer.segment import Schedule
-from trainer.steering import PATIENCE_S, Stopped
+from trainer.steering import PATIENCE_S, Steering, Stopped
 
 log = logging.getLogger("trainer")
 
@@ -71,6 +72,7 @@ class _Run:
     ) -> None:
         self.job, self.spec, self.stopping, self.patience_s = job, spec, stopping, patience_s
         self.alone = alone
+        self.steering: Steering | None = None
 
     def go(self, last: Path | None) -> str:
         spec, train = self.spec, self.spec.train
@@ -93,24 +95,16 @@ class _Run:
         ready = last if over else None
         self.model = self._load(ready)
         self.model.config.use_cache = False
-        callback = GreenTrainerCallback(
-            spec.carbon.rho_start,
+        options = Options.of(
+            spec,
             job_dir=self.job.path,
-            method=train.method,
-            segment=train.segment,
-            importance=train.importance,
-            importance_batches=train.importance_batches,
-            seed=train.seed,
             shape=nominal_shape(data, train.batch_size, spec.data, encoder_decoder=two_sided),
-            keep_checkpoints=train.keep_checkpoints,
             stopping=self.stopping,
             patience_s=self.patience_s,
             alone=self.alone,
-            skip_earliest=train.skip_earliest,
-            stale_state=train.stale_state,
-            cache=train.cache,
-            cache_gb=train.cache_gb,
         )
+        callback = GreenTrainerCallback.of(options)
+        self.steering = callback.steering
         trainer = self._trainer(data, callback)
         trainer.add_callback(watch)
         self._started(trainer, schedule, last)
@@ -136,7 +130,9 @@ class _Run:
         return "done"
 
     def _stopped(self) -> bool:
-        """Whether any rank was asked to stop; every rank asks."""
+        """Whether any rank was asked to stop; every rank asks. Waits where no lease holds. Raises Stopped."""
+        if self.steering is not None:
+            ranks().from_main(self.steering.heed)
         return ranks().any(self.stopping())
 
     def _load(self, trained: Path | None) -> Any:
@@ -227,8 +223,11 @@ class _Run:
     def _save(
         self, step: int, best: int | None, early: str | None, state: dict[str, Any] | None = None
     ) -> None:
-        """The model, its tokenizer and metrics.json; whole or not there. state: the weights of a sharded model."""
-        part = self.job.path / ".output.part"
+        """The model, its tokenizer and metrics.json, whole once `finished` is said. state: the weights of a sharded model.
+
+        All of it inside output/: the job's folder is not the owner's where the daemon is root.
+        """
+        part = self.job.output / ".part"
         shutil.rmtree(part, ignore_errors=True)
         self.model.config.use_cache = True
         kind = adapters.save(self.model, part, state)
@@ -240,8 +239,7 @@ class _Run:
         events, how = self.job.events(), self.held_out.settings()
         card = model_card(self.job.spec().id, self.spec, events, kind, how).text()
         (part / "README.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(self.job.output, ignore_errors=True)
-        part.rename(self.job.output)
+        _move_up(part)
         peak = _peak_memory()
         self.job.send(Finished(at=now(), step=step, early=early, output="output", peak_memory_bytes=peak))
         log.info("finished after %d steps; the model is in %s", step, self.job.output)
@@ -270,6 +268,18 @@ class _Run:
             "rho_realised": flops / full if full else None,
             "segments": [d.dump() | {"selected": len(d.selected)} for d in done],
         }
+
+
+def _move_up(part: Path) -> None:
+    """Make what is in `part` the whole content of the folder it lies in."""
+    for old in part.parent.iterdir():
+        if old.is_dir() and old != part and not old.is_symlink():
+            shutil.rmtree(old)
+        elif old != part:
+            old.unlink()
+    for new in part.iterdir():
+        new.rename(part.parent / new.name)
+    part.rmdir()
 
 
 def _step_of(folder: Path | None) -> int:

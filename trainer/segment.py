@@ -1,10 +1,12 @@
 """One segment's account: what was directed, selected, planned and really run; kept in checkpoints as JSON."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from carbonsched.model.protocol import SegmentDone
+from carbonsched.errors import InputError
+from carbonsched.model.protocol import MOST_SEGMENTS, FrontierPoint, SegmentDone, SegmentReady, Step
 
 
 @dataclass(slots=True)
@@ -14,6 +16,8 @@ class Stretch:
     selected: tuple[str, ...]
     cost_ratio: float
     """Planned: cost(S) ÷ T_full at the profiled shape; expected, where each step's cost is drawn."""
+    saving: float = 0.0
+    """What the activation cache was counted on to take off: a step that it spares nothing costs so much more."""
     counted_ratio: float | None = None
     """Counted over the first real step ÷ T_full of that step's shapes; None until it ran."""
     recomputed_ratio: float = 0.0
@@ -21,15 +25,15 @@ class Stretch:
     steps: int = 0
     flops_full: float = 0.0
     """T_full of the true shapes of these steps."""
-    flops_priced: float = 0.0
-    """What the cost model makes of these steps: each step's ratio × its T_full."""
-    counted_price: float = 1.0
+    flops_at_cost: float = 0.0
+    """What the cost model makes of these steps: each step's cost ratio × its T_full."""
+    counted_cost_ratio: float = 1.0
     """The cost model's ratio of the step that was counted."""
 
     @property
     def flops(self) -> float:
-        """The priced steps, set right by what the cost model missed in the counted one."""
-        return (self.counted_ratio or 0.0) * self.flops_priced / self.counted_price
+        """The cost model's, set right by what the cost model missed in the counted one."""
+        return (self.counted_ratio or 0.0) * self.flops_at_cost / self.counted_cost_ratio
 
 
 @dataclass(slots=True)
@@ -45,7 +49,7 @@ class Segment:
     importance_flops: float = 0.0
     importance_seconds: float = 0.0
     importance_error: float | None = None
-    share: float = 0.0
+    importance_share: float = 0.0
     """Of the importance batches: their counted FLOPs ÷ T_full of the segment as planned (m/N at equal shapes)."""
     selection_seconds: float = 0.0
     step_seconds: float = 0.0
@@ -72,8 +76,8 @@ class Segment:
         """Planned ρ, importance batches included; by steps where the selection changed."""
         done = [s for s in self.stretches if s.steps]
         if not done:
-            return self.current.cost_ratio + self.share
-        return sum(s.cost_ratio * s.steps for s in done) / sum(s.steps for s in done) + self.share
+            return self.current.cost_ratio + self.importance_share
+        return sum(s.cost_ratio * s.steps for s in done) / sum(s.steps for s in done) + self.importance_share
 
     @property
     def flops_full(self) -> float:
@@ -100,11 +104,22 @@ class Segment:
     def seconds(self) -> float:
         return self.importance_seconds + self.selection_seconds + self.step_seconds
 
-    def select(self, names: tuple[str, ...], cost_ratio: float) -> None:
+    def select(self, names: tuple[str, ...], cost_ratio: float, saving: float = 0.0) -> None:
         """From the next step on train `names`; a stretch no step ran in is replaced."""
         if self.stretches and not self.current.steps:
             self.stretches.pop()
-        self.stretches.append(Stretch(names, cost_ratio))
+        self.stretches.append(Stretch(names, cost_ratio, saving))
+
+    def measured(self, flops: tuple[float, ...], seconds: float, error: float | None) -> None:
+        """Importance: counted FLOPs of each batch, wall seconds, and how far the batches disagree."""
+        self.importance_batches, self.importance_flops = len(flops), sum(flops)
+        self.importance_seconds, self.importance_error = seconds, error
+        self.importance_share = self.importance_flops / self.expected_full
+
+    def lost(self, loss: float, steps: int) -> None:
+        """The mean loss of its last steps."""
+        self.loss_sum += loss * steps
+        self.loss_steps += steps
 
     def ran(
         self,
@@ -112,22 +127,69 @@ class Segment:
         seconds: float,
         counted: float | None,
         recomputed: float,
-        price: float | None = None,
+        cost_ratio: float | None = None,
+        saved: float = 0.0,
     ) -> None:
         """One optimizer step ended: T_full of its shapes, wall seconds, and what was counted if it was.
 
-        price: its ratio by the cost model, where it is not the stretch's.
+        cost_ratio: by the cost model, where it is not the stretch's; saved: FLOPs that the cache spared it.
         """
         here = self.current
-        price = here.cost_ratio if price is None else price
+        if cost_ratio is None:
+            cost_ratio = here.cost_ratio + here.saving
+        cost_ratio -= saved / flops_full
         here.steps += 1
         here.flops_full += flops_full
-        here.flops_priced += price * flops_full
+        here.flops_at_cost += cost_ratio * flops_full
         self.step_seconds += seconds
         if counted is not None:
-            here.counted_price = price
+            here.counted_cost_ratio = cost_ratio
             here.counted_ratio = counted / flops_full
             here.recomputed_ratio = recomputed / flops_full
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done since the job's start."""
+        return self.first + self.steps_done
+
+    def ready(
+        self,
+        at: datetime,
+        schedule: "Schedule",
+        floor: float,
+        points: Iterable[FrontierPoint],
+        seconds_per_step: float | None,
+    ) -> SegmentReady:
+        """The event that offers what is left of it. floor, points: without the importance batches, which are added."""
+        curve = (FrontierPoint(rho=p.rho + self.importance_share, importance=p.importance) for p in points)
+        return SegmentReady(
+            at=at,
+            k=self.k,
+            segments=schedule.segments,
+            first_step=self.step,
+            steps=self.end - self.step,
+            steps_left=schedule.steps - self.step,
+            importance_batches=self.importance_batches,
+            frontier=tuple(curve),
+            flops_full=self.expected_full - self.flops_full,
+            rho_floor=floor + self.importance_share,
+            seconds_per_step=seconds_per_step,
+            importance_seconds=self.importance_seconds,
+            importance_error=self.importance_error,
+        )
+
+    def under_way(self, at: datetime, schedule: "Schedule", loss: float, lr: float, seconds: float) -> Step:
+        """The event of its last step, which took so many wall seconds."""
+        return Step(
+            at=at,
+            k=self.k,
+            step=self.step,
+            steps=schedule.steps,
+            loss=loss,
+            lr=lr,
+            seconds=seconds,
+            rho=self.directed,
+        )
 
     def done(self, at: datetime) -> SegmentDone:
         """The event that tells of it."""
@@ -167,6 +229,14 @@ class Schedule:
     steps_per_epoch: int
     length: int
     """Steps of a segment; the last may be shorter."""
+
+    def __post_init__(self) -> None:
+        if self.segments > MOST_SEGMENTS:
+            raise InputError(
+                "train.segment",
+                f"{self.length} steps make {self.segments} segments of this job",
+                f"make it {-(-self.steps // MOST_SEGMENTS)} or more: at most {MOST_SEGMENTS} can be planned",
+            )
 
     @classmethod
     def of(

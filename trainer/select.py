@@ -41,16 +41,6 @@ def rho_floor(profile: Profile) -> float:
     return Selector(profile).rho_floor
 
 
-def step_rho(rho: float, steps: int, importance_batches: int) -> float:
-    """What a directed ρ leaves for each step of a segment once its importance batches (full cost) are paid: ρ − m/N."""
-    return rho - importance_batches / steps
-
-
-def planned_rho(rho_step: float, steps: int, importance_batches: int) -> float:
-    """Planned ρ of a segment: (N·cost(S) + m·T_full) ÷ (N·T_full), from `rho_step` = cost(S)/T_full."""
-    return rho_step + importance_batches / steps
-
-
 class Selector:
     """What selection needs of a profile, worked out once; a frontier for each importance vector comes fast from it."""
 
@@ -93,8 +83,8 @@ class Selector:
 
 
 @dataclass(frozen=True, slots=True)
-class _Offer:
-    """What one state has to sell: a table and a side, and tensors that come free with it."""
+class _Packed:
+    """One state's candidates: a knapsack table and a side of what does not fit it, and tensors that come free."""
 
     state: int
     cost: int
@@ -127,7 +117,7 @@ class Frontier:
         for plan in plan_tables(costs, len(self._states)):
             self._plan = plan
             try:
-                self._made, self._offers = self._sell()
+                self._packed, self._useful = self._pack()
                 break
             except TableTooLargeError:
                 continue
@@ -154,13 +144,13 @@ class Frontier:
                 "rho", f"{rho:g} is below the floor {floor:.6f}", "no tensor can be trained for less"
             )
         picked, best = [self._singles[at][2]], (0.0, 0)
-        chosen: tuple[_Offer, int] | None = None
-        for offer in self._offers:
-            if offer.cost > budget:
+        chosen: tuple[_Packed, int] | None = None
+        for one in self._useful:
+            if one.cost > budget:
                 break
-            value, cost, entry = offer.best(budget)
+            value, cost, entry = one.best(budget)
             if value > 0 and (value, cost) > best:
-                best, chosen = (value, cost), (offer, entry)
+                best, chosen = (value, cost), (one, entry)
         if chosen is not None:
             picked = self._trace(*chosen, budget)
         return Selection(
@@ -177,7 +167,7 @@ class Frontier:
         """
         if limit is not None and limit < 2:
             raise InputError("points", f"must be at least 2, is {limit}", "leave it out to get all")
-        cells = sum(len(o.table) * len(o.side.costs) for o in self._offers)
+        cells = sum(len(one.table) * len(one.side.costs) for one in self._useful)
         costs, values = self._sample(limit or (SAMPLE if cells > MAX_STEPS else 1024))
         if limit is None and cells <= MAX_STEPS:
             costs, values = self._steps(costs, values)
@@ -200,16 +190,16 @@ class Frontier:
                 found.append((costs[i], self._importance[i], i))
         return found
 
-    def _sell(self) -> tuple[list[_Offer], list[_Offer]]:
-        """What each state has to sell; and by cost those offers that their parents do not undersell."""
+    def _pack(self) -> tuple[list[_Packed], list[_Packed]]:
+        """Each state with its candidates; and by cost those that hold something their parent does not: others only cost more."""
         dw, worth = self._model.dw, self._worth
-        made: list[_Offer] = []
-        offers: list[_Offer] = []
+        packed: list[_Packed] = []
+        useful: list[_Packed] = []
         for s, state in enumerate(self._states):
             if state.parent < 0:
                 table, side, free = self._plan.empty, Side(), 0.0
             else:
-                parent = made[state.parent]
+                parent = packed[state.parent]
                 table, side, free = parent.table, parent.side, parent.free
             gained = [i for i in state.opened if i in worth]
             for i in gained:
@@ -221,10 +211,10 @@ class Frontier:
                     free += worth[i]
             for branch in state.branches:
                 side = side.branch(self._ways(branch, state.groups))
-            made.append(_Offer(s, state.cost, free, table, side))
+            packed.append(_Packed(s, state.cost, free, table, side))
             if gained or state.branches or state.parent < 0:
-                offers.append(made[-1])
-        return made, sorted(offers, key=lambda o: o.cost)
+                useful.append(packed[-1])
+        return packed, sorted(useful, key=lambda one: one.cost)
 
     def _ways(self, branch: Branch, groups: int) -> list[tuple[int, list[tuple[int, int, float]]]]:
         needs = {
@@ -238,17 +228,17 @@ class Frontier:
             for paid in closure(sorted(set(needs.values()), key=int.bit_count))
         ]
 
-    def _trace(self, offer: _Offer, entry: int, budget: int) -> list[int]:
+    def _trace(self, one: _Packed, entry: int, budget: int) -> list[int]:
         dw, worth, empty = self._model.dw, self._worth, self._plan.empty
-        picked = bits(offer.side.bought[entry])
-        left = offer.table.least(budget - offer.cost - offer.side.costs[entry])
-        at = offer.state
+        picked = bits(one.side.bought[entry])
+        left = one.table.least(budget - one.cost - one.side.costs[entry])
+        at = one.state
         while at >= 0:
             state = self._states[at]
             gained = [i for i in state.opened if i in worth and dw[i] not in self._plan.apart]
             picked += [i for i in gained if not dw[i]]
             bought = [i for i in gained if dw[i]]
-            before = [empty if state.parent < 0 else self._made[state.parent].table]
+            before = [empty if state.parent < 0 else self._packed[state.parent].table]
             for i in bought[:-1]:
                 before.append(before[-1].add(dw[i], worth[i]))
             for i, table in zip(reversed(bought), reversed(before[: len(bought)]), strict=True):
@@ -261,7 +251,9 @@ class Frontier:
     def _sample(self, count: int) -> tuple[Ints, Floats]:
         """About `count` steps of the curve: for evenly spread budgets the best value, each at the least cost."""
         low = self._singles[0][0]
-        high = max([self._singles[-1][0], *(o.cost + o.side.costs[-1] + o.table.top for o in self._offers)])
+        high = max(
+            [self._singles[-1][0], *(one.cost + one.side.costs[-1] + one.table.top for one in self._useful)]
+        )
         budgets = np.unique(np.linspace(low, high, count).astype(np.int64))
         budgets[0], budgets[-1] = low, high
         at = np.searchsorted([s[0] for s in self._singles], budgets, side="right") - 1
@@ -269,17 +261,17 @@ class Frontier:
         values = np.array([s[1] for s in self._singles])[at]
         values_left = values.copy()
         values[values <= 0] = 0
-        for offer in self._offers:
-            for cost, value in zip(offer.side.costs, offer.side.values, strict=True):
-                base = offer.cost + cost
+        for one in self._useful:
+            for cost, value in zip(one.side.costs, one.side.values, strict=True):
+                base = one.cost + cost
                 first = int(np.searchsorted(budgets, base))
                 if first == len(budgets):
                     break
-                found = offer.free + value + offer.table.at_all(budgets[first:] - base)
+                found = one.free + value + one.table.at_all(budgets[first:] - base)
                 some = np.flatnonzero((found >= values[first:]) & (found > 0))
                 if not len(some):
                     continue
-                least = base + offer.table.least_all(budgets[first:][some] - base)
+                least = base + one.table.least_all(budgets[first:][some] - base)
                 better = (found[some] > values[first:][some]) | (least < costs[first:][some])
                 values[first:][some[better]] = found[some[better]]
                 costs[first:][some[better]] = least[better]
@@ -291,10 +283,10 @@ class Frontier:
         """Every step of the curve; `coarse` are some of them, by which most candidates drop out unsorted."""
         costs = [coarse_costs, np.array([s[0] for s in self._singles], dtype=np.int64)]
         values = [coarse_values, np.array([s[1] for s in self._singles])]
-        for offer in self._offers:
-            at, rise = offer.table.steps()
-            for cost, value in zip(offer.side.costs, offer.side.values, strict=True):
-                cost_at, value_at = at + (offer.cost + cost), rise + (offer.free + value)
+        for one in self._useful:
+            at, rise = one.table.steps()
+            for cost, value in zip(one.side.costs, one.side.values, strict=True):
+                cost_at, value_at = at + (one.cost + cost), rise + (one.free + value)
                 known = np.searchsorted(coarse_costs, cost_at, side="right") - 1
                 keep = (value_at > 0) & (value_at > coarse_values[np.maximum(known, 0)])
                 costs.append(cost_at[keep])

@@ -4,6 +4,7 @@ Handlers are plain `def`: they wait for locks and disks, so they run in a small 
 """
 
 import contextlib
+import itertools
 import logging
 import pwd
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import anyio.to_thread
 from fastapi import Body, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,6 +40,7 @@ from carbonsched.model.view import (
     Explained,
     JobDetail,
     JobList,
+    PoolList,
     Problem,
     Submitted,
     Version,
@@ -106,8 +109,8 @@ def _job_routes(app: FastAPI, service: Service) -> None:
         return service.explain(asked.spec, owner, asked.checked)
 
     @app.get("/v1/jobs")
-    def jobs() -> JobList:
-        return service.jobs()
+    def jobs(every: Annotated[bool, Query(alias="all")] = False) -> JobList:
+        return service.jobs(every)
 
     @app.get("/v1/jobs/{job_id}")
     def show(job_id: str) -> JobDetail:
@@ -145,6 +148,10 @@ def _box_routes(app: FastAPI, service: Service) -> None:
     def grid(forecast_h: Annotated[float, Query(ge=0, le=336)] = FORECAST_HOURS) -> GridView:
         return service.grid(forecast_h)
 
+    @app.get("/v1/pools")
+    def pools() -> PoolList:
+        return service.pools()
+
     @app.get("/v1/report", response_class=Response)
     def report(
         job: str | None = None,
@@ -154,8 +161,10 @@ def _box_routes(app: FastAPI, service: Service) -> None:
     ) -> Response:
         if job is None and (start is None or end is None):
             raise InputError("report", "says neither which job nor when", "give job, or start and end")
-        text, media_type = service.render_report(job, _time("start", start), _time("end", end), form)
-        return Response(text, media_type=media_type)
+        pieces, media_type = service.render_report(job, _time("start", start), _time("end", end), form)
+        # the first is made before the answer begins: what goes wrong there is still told as a Problem
+        first = next(pieces, "")
+        return StreamingResponse(itertools.chain([first], pieces), media_type=media_type)
 
     @app.get("/v1/audit")
     def audit() -> AuditResult:

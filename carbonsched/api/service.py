@@ -1,5 +1,6 @@
-"""What the API needs of whoever runs the jobs; `carbonsched.supervisor.Supervisor` is it."""
+"""What the API needs of whoever runs the jobs; `carbonsched.supervisor.service.SupervisorService` is it."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,6 +15,7 @@ from carbonsched.model.view import (
     Explained,
     JobDetail,
     JobList,
+    PoolList,
     Submitted,
     Version,
 )
@@ -33,7 +35,9 @@ class Service(Protocol):
     def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
         """What the job would do and cost, were it submitted now. Nothing is queued."""
 
-    def jobs(self) -> JobList: ...
+    def jobs(self, every: bool = False) -> JobList:
+        """Those that are not over and those that ended last; every: all."""
+
     def show(self, job_id: str) -> JobDetail: ...
     def cancel(self, job_id: str, actor: Owner) -> Acted: ...
     def pause(self, job_id: str, actor: Owner) -> Acted: ...
@@ -41,6 +45,8 @@ class Service(Protocol):
 
     def budget(self, job_id: str, grams: float, actor: Owner) -> Budgeted:
         """Set a job's budget, in grams in all; a job that was stopped on its budget is queued again if it was raised."""
+
+    def pools(self) -> PoolList: ...
 
     def grid(self, hours: float) -> GridView:
         """Now, and the forecast for `hours` to come; 0 asks for none."""
@@ -50,8 +56,8 @@ class Service(Protocol):
 
     def render_report(
         self, job_id: str | None, start: datetime | None, end: datetime | None, form: ReportFormat
-    ) -> tuple[str, str]:
-        """(text, media type) of one job's report, or of everything in [start, end)."""
+    ) -> tuple[Iterator[str], str]:
+        """(pieces of text, media type) of one job's report, or of everything in [start, end)."""
 
     def audit(self) -> AuditResult: ...
     def version(self) -> Version: ...

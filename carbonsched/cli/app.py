@@ -12,6 +12,7 @@ from carbonsched.cli.daemon import daemon
 from carbonsched.cli.grid import grid
 from carbonsched.cli.logs import logs
 from carbonsched.cli.options import Debug, Socket
+from carbonsched.cli.pools import pools
 from carbonsched.cli.ps import ps
 from carbonsched.cli.report import report
 from carbonsched.cli.show import show
@@ -81,6 +82,7 @@ app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched cancel scitldr-7
 app.command(
     rich_help_panel=BOX, epilog=_examples("carbonsched grid", "carbonsched grid --forecast 48 --json")
 )(grid)
+app.command(rich_help_panel=BOX, epilog=_examples("carbonsched pools", "carbonsched pools --json"))(pools)
 app.command(
     rich_help_panel=BOX,
     epilog=_examples(

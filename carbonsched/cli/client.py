@@ -25,6 +25,7 @@ from carbonsched.model.view import (
     Explained,
     JobDetail,
     JobList,
+    PoolList,
     Problem,
     Submitted,
     Version,
@@ -85,8 +86,8 @@ class Client:
     def explain(self, spec: JobSpec, checked: CheckResult) -> Explained:
         return self._doc(Explained, "POST", "/v1/explain", body=_body(spec, checked), timeout=SLOW_TIMEOUT_S)
 
-    def jobs(self) -> JobList:
-        return self._doc(JobList, "GET", "/v1/jobs")
+    def jobs(self, every: bool = False) -> JobList:
+        return self._doc(JobList, "GET", "/v1/jobs", params={"all": str(every).lower()})
 
     def show(self, job_id: str) -> JobDetail:
         return self._doc(JobDetail, "GET", _job(job_id))
@@ -96,6 +97,9 @@ class Client:
 
     def budget(self, job_id: str, grams: float) -> Budgeted:
         return self._doc(Budgeted, "POST", f"{_job(job_id)}/budget", body={"grams": grams})
+
+    def pools(self) -> PoolList:
+        return self._doc(PoolList, "GET", "/v1/pools")
 
     def log(self, job_id: str, offset: int) -> LogChunk:
         """Bytes from `offset` (negative: from the end); as many as the daemon gives at a time."""

@@ -48,7 +48,7 @@ def _facts(told: "Explained", checked: "CheckResult") -> "Table":
         ("Start", o.moment(told.start)),
         ("End", f"{o.moment(told.end)}{late}" if told.end else f"past the horizon: {len(told.segments)} segments were planned"),
         ("ρ", f"{o.rho(told.rho)} in the mean, for {o.figure(None if told.gain is None else 100 * told.gain)}% of full fine-tuning's gain"),
-        ("Spends", f"~{_g(told.g)}, likely {spread}; {_g(told.loading_g)} of it for loading; floor {_g(told.floor_g)}"),
+        ("Spends", f"~{_g(told.g)}, likely {spread}; {_g(told.loading_g)} of it for loading, {_g(told.evaluation_g)} for evaluation; floor {_g(told.floor_g)}"),
         ("Energy", o.energy(told.energy_j, True)),
         ("Binds", ", ".join(_BINDS.get(name, name) for name in told.binds) or "nothing: ρ is at its top all along"),
         ("One more", _more(told)),
@@ -67,12 +67,16 @@ def _facts(told: "Explained", checked: "CheckResult") -> "Table":
 def _more(told: "Explained") -> str:
     parts = []
     if told.gain_per_more_g is not None:
-        parts.append(f"gram buys {o.figure(100 * told.gain_per_more_g)}% of gain")
+        parts.append(f"gram buys {_gain(told.gain_per_more_g)}")
     if told.gain_per_more_hour is not None:
-        parts.append(f"hour before the deadline buys {o.figure(100 * told.gain_per_more_hour)}% of gain")
+        parts.append(f"hour before the deadline buys {_gain(told.gain_per_more_hour)}")
     if told.g_per_more_hour is not None:
         parts.append(f"hour before the deadline saves {_g(told.g_per_more_hour)}")
     return "; ".join(parts) or o.NONE
+
+
+def _gain(share: float) -> str:
+    return f"{o.figure(100 * share)}% of full fine-tuning's gain" if share >= 1e-9 else "nothing"
 
 
 def _segments(told: "Explained") -> "Table":

@@ -51,8 +51,9 @@ def figure(value: float | None, unit: str = "", digits: int = 3) -> str:
     if value is None:
         return NONE
     text = f"{value:.{digits}g}"
-    if "e" in text:
-        text = f"{float(text):.0f}" if abs(value) >= 1 else f"{float(text):.10f}".rstrip("0")
+    if "e" in text and abs(value) < 1e15:
+        text = f"{float(text):.0f}" if abs(value) >= 1 else f"{float(text):.10f}".rstrip("0").rstrip(".")
+        text = "0" if text == "-0" else text
     return f"{text} {unit}" if unit else text
 
 

@@ -1,6 +1,6 @@
-"""`carbonsched ps`: every job in one line."""
+"""`carbonsched ps`: a job in one line, those that are not over and those that ended last."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,14 +12,24 @@ if TYPE_CHECKING:
     from carbonsched.model.view import JobList
 
 
-def ps(ctx: typer.Context, json: Json = False, socket: Socket = None, debug: Debug = False) -> None:
+def ps(
+    ctx: typer.Context,
+    every: Annotated[
+        bool, typer.Option("--all", "-a", help="List the jobs that ended long ago, too.")
+    ] = False,
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
     """List the jobs of this box: state, segment, ρ, power, grams of budget, loss, time left.
+
+    Of those that are over the 20 that ended last.
 
     An ID begins with the job's name. Grams marked ~ rest on estimated energy; a - is not known.
     """
     from carbonsched.cli.output import LEGEND, console, emit
 
-    listed = connect(ctx).jobs()
+    listed = connect(ctx).jobs(every)
     if json:
         emit(listed)
         return
@@ -30,6 +40,10 @@ def ps(ctx: typer.Context, json: Json = False, socket: Socket = None, debug: Deb
     out.print(_table(listed))
     if any(job.estimated or job.power_w is None for job in listed.jobs):
         out.print(LEGEND, style="dim")
+    if listed.left_out:
+        out.print(
+            f"{listed.left_out} that ended before are left out; carbonsched ps --all lists them", style="dim"
+        )
 
 
 def _table(listed: "JobList") -> "Table":

@@ -45,6 +45,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "acted": view.Acted,
         "budgeted": view.Budgeted,
         "explained": view.Explained,
+        "pool-list": view.PoolList,
         "job-log": view.JobLog,
         "log-line": view.LogLine,
         "ended": view.Ended,

@@ -3,8 +3,9 @@
 import itertools
 import sys
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -28,10 +29,11 @@ def simulate(
     trace: Annotated[Path, typer.Option("--trace", metavar="CSV", help="datetime,g_per_kwh[,forecast_g_per_kwh], UTC.")],
     start: Annotated[list[str] | None, typer.Option("--start", metavar="TIME", help="Within the trace, e.g. 2022-03-01T00:00:00Z. May repeat.", show_default=False)] = None,
     starts: Annotated[int | None, typer.Option("--starts", metavar="N", min=1, help="Instead: this many random starts.")] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Of the random starts.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Of the random starts.")] = 0,
     job: Annotated[Path | None, typer.Option("--job", metavar="JOB.toml", help="Take segments, budget, deadline and bounds from here.", rich_help_panel=_JOB)] = None,
     segments: Annotated[int | None, typer.Option("--segments", metavar="N", help="How many segments.", rich_help_panel=_JOB)] = None,
     budget_g: Annotated[list[float] | None, typer.Option("--budget-g", metavar="G", help="Grams the job may emit. May repeat.", show_default=False, rich_help_panel=_JOB)] = None,
+    budget_share: Annotated[list[float] | None, typer.Option("--budget-share", metavar="S", help="Instead: as a share of full fine-tuning at the mean intensity from the starts on. May repeat.", show_default=False, rich_help_panel=_JOB)] = None,
     deadline_hours: Annotated[float | None, typer.Option("--deadline-hours", metavar="H", help="After the start.", rich_help_panel=_JOB)] = None,
     rho_min: Annotated[float | None, typer.Option("--rho-min", metavar="a", help="Default: the job's, else 0.4.", rich_help_panel=_JOB)] = None,
     rho_max: Annotated[float | None, typer.Option("--rho-max", metavar="b", help="Default: the job's, else 1.", rich_help_panel=_JOB)] = None,
@@ -63,7 +65,7 @@ def simulate(
     from carbonsched.cli.output import emit
     from carbonsched.errors import InputError
     from carbonsched.feeds.trace import read_trace
-    from carbonsched.plan.scenario import Grid, SimRequest
+    from carbonsched.plan.scenario import Grid, SimRequest, check
     from carbonsched.plan.simulate import simulate as run
 
     policies = _policies(policy or ["mpc"])
@@ -78,17 +80,16 @@ def simulate(
     begins = [_time(text) for text in start or ()]
     from_file = _read_job(job, python) if job is not None else _Job()
     n = segments if segments is not None else from_file.segments
+    _above_0("--flops-per-s", flops_per_s)
+    _above_0("--watts", watts)
     hours = segment_hours
     if hours is None and from_file.segment_flops is not None:
         hours = from_file.segment_flops / flops_per_s / 3600.0
-        print(
-            f"carbonsched: note: assumes {flops_per_s:g} FLOP/s (--flops-per-s, --segment-hours)",
-            file=sys.stderr,
-        )
+        note(f"assumes {flops_per_s:g} FLOP/s (--flops-per-s, --segment-hours)")
     kwh = segment_kwh
     if kwh is None and from_file.segment_flops is not None and hours is not None:
         kwh = watts * hours / 1000.0
-        print(f"carbonsched: note: assumes {watts:g} W (--watts, --segment-kwh)", file=sys.stderr)
+        note(f"assumes {watts:g} W (--watts, --segment-kwh)")
     if n is None or hours is None or kwh is None:
         missing = "--segments" if n is None else "--segment-hours" if hours is None else "--segment-kwh"
         raise InputError(missing, "is missing", "give it, or --job JOB.toml")
@@ -99,7 +100,7 @@ def simulate(
         segment_kwh=kwh,
         segment_hours=hours,
         fixed_share=fixed_share,
-        budget_g=1.0,
+        budget_g=1.0,  # each run has its own
         policy=policies[0],
         forecast=forecast,
         frontier=_gain(gain),
@@ -115,11 +116,22 @@ def simulate(
         from carbonsched.plan.sweep import draw
 
         begins = list(draw(base, starts, seed))
-    budgets = budget_g or ([] if from_file.budget_g is None else [from_file.budget_g])
-    if not budgets and from_file.budget_share is not None:
-        budgets = [from_file.budget_share * kwh * n * _mean(grid, begins[0], hours * n) * pue]
-    if not budgets:
-        raise InputError("--budget-g", "is missing", "give the grams the job may emit")
+    shares = budget_share or []
+    for share in shares:
+        if not 0 < share <= 1:
+            raise InputError("--budget-share", f"must lie in 0..1, is {share:g}", "give e.g. 0.6 for 60%")
+    budgets = budget_g or []
+    if not budgets and not shares:
+        budgets = [] if from_file.budget_g is None else [from_file.budget_g]
+        shares = [] if from_file.budget_share is None else [from_file.budget_share]
+    if not budgets and not shares:
+        raise InputError("--budget-g", "is missing", "give the grams the job may emit, or --budget-share")
+    check(base)
+    _gaps(grid, begins)
+    if shares:
+        full_g = kwh * n * fmean(_mean(grid, at, hours * n) for at in begins) * pue
+        budgets = [*budgets, *(share * full_g for share in shares)]
+        note(f"full fine-tuning at the mean intensity emits {full_g:.4g} g")
     single = starts is None and len(begins) == len(policies) == len(budgets) == 1
     if single:
         result = run(replace(base, budget_g=budgets[0]))
@@ -132,7 +144,7 @@ def simulate(
     if json:
         emit(result if single else many)
     elif single:
-        _print(result)
+        _print(result, n)
     else:
         sweep.show(many)
 
@@ -153,6 +165,32 @@ class _Job:
     timezone: str = "UTC"
 
 
+def note(text: str) -> None:
+    print(f"carbonsched: note: {text}", file=sys.stderr)
+
+
+def _above_0(option: str, value: float) -> None:
+    from carbonsched.errors import InputError
+
+    if not 0 < value < float("inf"):
+        raise InputError(option, f"must be above 0, is {value:g}", "give a positive number")
+
+
+def _gaps(grid: "Grid", begins: list[datetime]) -> None:
+    """Say where rows are missing: the one before holds, which a reader of the result should know."""
+    import numpy as np
+
+    steps = np.diff(grid.at)
+    holes = np.flatnonzero((steps > 2 * grid.step_s) & (grid.at[1:] > min(begins).timestamp()))
+    if len(holes):
+        longest = holes[int(np.argmax(steps[holes]))]
+        at = datetime.fromtimestamp(float(grid.at[longest]), UTC)
+        note(
+            f"the trace has {len(holes)} gap{'s' * (len(holes) > 1)} behind the start, the longest of "
+            f"{steps[longest] / 3600:.3g} h from {at:%Y-%m-%dT%H:%M:%SZ} on; the row before a gap is taken to hold"
+        )
+
+
 def _read_job(path: Path, python: str) -> _Job:
     from carbonsched.cli import jobfile
     from carbonsched.cli.check import check
@@ -160,6 +198,8 @@ def _read_job(path: Path, python: str) -> _Job:
     spec: JobSpec = jobfile.read(path)
     checked = check(spec, python)
     carbon = spec.carbon
+    if carbon.objective == "min-carbon":
+        note("the job is min-carbon; simulated is the most gain for the budget")
     return _Job(
         segments=checked.segments,
         segment_flops=checked.step_flops_full * checked.steps / checked.segments,
@@ -210,16 +250,16 @@ def _zone(name: str) -> str:
 
 
 def _time(text: str) -> datetime:
-    from pydantic import TypeAdapter, ValidationError
-
     from carbonsched.errors import InputError
-    from carbonsched.model.base import UtcTime
 
-    adapter: TypeAdapter[UtcTime] = TypeAdapter(UtcTime)
+    mend = "write it like 2022-03-01T00:00:00Z"
     try:
-        return adapter.validate_python(text)
-    except ValidationError as e:
-        raise InputError("--start", f"{text!r} is not a time", "write it like 2022-03-01T00:00:00Z") from e
+        at = datetime.fromisoformat(text)
+    except ValueError as e:
+        raise InputError("--start", f"{text!r} is not a time", mend) from e
+    if at.tzinfo is None:
+        raise InputError("--start", f"{text!r} has no time zone", mend)
+    return at.astimezone(UTC)
 
 
 def _mean(grid: "Grid", start: datetime, hours: float) -> float:
@@ -256,29 +296,37 @@ def _gain(text: str) -> tuple[tuple[float, float], ...]:
     return tuple((point.rho, point.importance) for point in points)
 
 
-def _print(result: "SimResult") -> None:
+def _print(result: "SimResult", n: int) -> None:
     from carbonsched.cli import output as o
 
     out = o.console()
     facts = o.table("key", "value", wrap=("value",))
     facts.show_header = False
-    oracle = ""
-    if result.oracle_gain:
-        oracle = f", {100 * result.gain / result.oracle_gain:.1f}% of the oracle's {result.oracle_gain:.4f}"
+    full = 100 * result.spent_g / result.full_g if result.full_g > 0 else 0.0
+    known = (
+        f", {100 * result.gain / result.oracle_gain:.1f}% of what perfect knowledge would get"
+        if result.oracle_gain
+        else ""
+    )
+    late = result.missed_deadline_s
+    ended = f"{o.moment(result.finished_at)}{f', {o.duration(late)} AFTER the deadline' if late > 1 else ''}"
     for key, value in (
         ("Policy", f"{result.policy}, forecast {result.forecast}"),
         (
             "Spent",
-            f"{o.figure(result.spent_g, digits=4)} g of {o.figure(result.budget_g, digits=4)} g "
-            f"(floor {o.figure(result.floor_g)} g, full {o.figure(result.full_g)} g)",
+            f"{o.figure(result.spent_g, digits=4)} g of {o.figure(result.budget_g, digits=4)} g, {full:.1f}% of full speed at once "
+            f"({o.figure(result.full_g, digits=4)} g; the lowest ρ at once {o.figure(result.floor_g, digits=4)} g)",
         ),
-        ("FLOPs", f"{result.flops_ratio:.4f} of full fine-tuning"),
-        ("Gain", f"{result.gain:.4f} of full fine-tuning{oracle}"),
+        ("FLOPs", f"{100 * result.flops_ratio:.1f}% of full fine-tuning"),
+        ("Gain", f"{100 * result.gain:.1f}% of full fine-tuning's{known}"),
         (
             "Savings",
-            f"{o.figure(result.flops_effect_g)} g by fewer FLOPs, {o.figure(result.timing_effect_g)} g by timing",
+            f"{_g(result.flops_effect_g)} g by fewer FLOPs, {_g(result.timing_effect_g)} g by timing",
         ),
-        ("Finished", o.moment(result.finished_at) if result.finished else "no"),
+        (
+            "Finished",
+            ended if result.finished else f"no, {sum(s.done >= 1 for s in result.segments)} of {n} segments",
+        ),
         ("Waits", str(result.waits)),
         ("Why", result.reason),
     ):
@@ -295,3 +343,10 @@ def _print(result: "SimResult") -> None:
             o.figure(segment.spent_g, digits=4),
         )
     out.print(rows)
+
+
+def _g(value: float) -> str:
+    """Grams saved; what rounding leaves of nothing is 0."""
+    from carbonsched.cli.output import figure
+
+    return figure(round(value, 6) + 0.0)

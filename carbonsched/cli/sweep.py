@@ -56,6 +56,11 @@ def show(result: "Sweep") -> None:
         )
     out = o.console()
     out.print(table)
+    out.print(
+        "WHOLE: runs that did all segments. GAIN: of full fine-tuning's. OF ORACLE: of what perfect knowledge gets. FLOPS, "
+        "TIMING: grams saved by fewer FLOPs, by the hours chosen. LATE: runs past their deadline.",
+        style="dim",
+    )
     over = sum(case.over_budget for case in result.cases)
     out.print(
         f"Means over the runs, forecast {result.forecast}. Budget passed in {over} of {len(result.runs)} runs."
@@ -88,7 +93,7 @@ def one_run(result: "SimResult", asked: "SimRequest") -> "list[Chart]":
 
     if not result.segments:
         raise InputError("--plot", f"nothing ran: {result.reason}", "raise the budget")
-    grid, start, end = asked.grid, result.segments[0].start, result.segments[-1].end
+    grid, start, end = asked.grid, asked.start, result.segments[-1].end
     allowed = stretches(asked.allowed_hours, asked.timezone, start, end)
     rows = range(grid.row(start.timestamp()), grid.row(end.timestamp()) + 1)
     intensity = [(float(grid.at[i]), float(grid.g[i])) for i in rows]

@@ -1,1 +1,7 @@
-"""Starting, stopping and finding jobs again: the only part that touches other processes."""
+"""Starting, stopping and finding jobs again: the only part that touches other processes.
+
+base    what every launcher offers
+local   jobs as processes of this machine
+shim    the small process that holds one job, outlives the daemon and writes how it ended
+replay  a launcher that starts nothing
+"""

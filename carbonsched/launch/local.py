@@ -14,12 +14,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from carbonsched.errors import LaunchError
 from carbonsched.launch import shim
 from carbonsched.launch.base import Look
-from carbonsched.model.base import Doc
+from carbonsched.model.file import load
 from carbonsched.model.job import Owner
 from carbonsched.model.protocol import ExitRecord, RunRecord
 
@@ -37,9 +36,8 @@ _PUBLIC = (
     *("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"),
 )
 """All that another user's job gets to see of it: the rest may hold tokens, or caches it cannot write to."""
-
-
-_D = TypeVar("_D", bound=Doc)
+_HELD = "CARBONSCHED_SHIM_OF"
+"""In the environment of the shim itself, too, unlike `shim.MARK`."""
 
 
 class LocalLauncher:
@@ -57,12 +55,20 @@ class LocalLauncher:
         """Start `argv`; `env` is laid over the daemon's environment. Records of an earlier attempt stay as
         run.N.json and exit.N.json.
 
-        Raises LaunchError: the job runs already, or `argv` cannot be executed (exit.json then says 127).
+        Raises LaunchError: the job runs already, or `argv` cannot be executed (exit.json then says 127), or the shim
+        took too long; nothing comes of a start that failed.
         """
         job_dir = job_dir.resolve()
         if self.look(job_dir).status == "running":
             raise LaunchError(f"{job_dir.name} runs already; stop it before it is started again")
-        _kill_marked(job_dir)
+        _kill_marked(shim.MARK, job_dir)
+        try:
+            return self._start(job_dir, argv, env, owner)
+        except LaunchError:
+            _kill_marked(_HELD, job_dir)
+            raise
+
+    def _start(self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner) -> RunRecord:
         ids: list[str] = []
         base = {k: v for k, v in os.environ.items() if not k.startswith(_PRIVATE)}
         try:
@@ -71,7 +77,7 @@ class LocalLauncher:
                 ids, base = _as_owner(job_dir, owner)
             done = subprocess.run(
                 [self._python, "-I", "-S", shim.__file__, str(job_dir), *ids, "--", *argv],
-                env=base | env,
+                env=base | env | {_HELD: str(job_dir)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -82,7 +88,7 @@ class LocalLauncher:
             raise LaunchError(f"{job_dir.name} cannot be started: {e}") from e
         except subprocess.TimeoutExpired as e:
             raise LaunchError(f"{job_dir.name}: the shim did not start in {self._start_timeout_s:g} s") from e
-        run = _read(job_dir / "run.json", RunRecord)
+        run = load(job_dir / "run.json", RunRecord)
         if done.returncode != 0 or run is None:
             reason = done.stderr.decode(errors="replace").strip() or f"the shim ended with {done.returncode}"
             raise LaunchError(f"{job_dir.name} cannot be started: {reason.splitlines()[-1]}")
@@ -90,38 +96,29 @@ class LocalLauncher:
 
     def look(self, job_dir: Path) -> Look:
         """See `Launcher.look`. A record that cannot be read counts as none."""
-        run = _read(job_dir / "run.json", RunRecord)
+        run = load(job_dir / "run.json", RunRecord)
         if run is not None and not (job_dir / "exit.json").exists() and _alive(run):
             return Look("running", run)
-        if end := _read(
-            job_dir / "exit.json", ExitRecord
-        ):  # read last: the shim ends after it has written this
+        if end := load(job_dir / "exit.json", ExitRecord):  # read last: the shim ends after it has written it
             return Look("exited", run, end)
         return Look("lost" if (job_dir / "run.json").exists() else "absent", run)
 
     def terminate(self, job_dir: Path) -> None:
         """SIGTERM to the trainer alone, passed on by the shim; not to its workers, or it could not checkpoint."""
-        run = _read(job_dir / "run.json", RunRecord)
+        run = load(job_dir / "run.json", RunRecord)
         if run is not None:
             _terminate(run)
 
     def kill(self, job_dir: Path) -> None:
         """SIGKILL to everything of the job but the shim, which then writes exit.json; also to what a killed shim left."""
-        run = _read(job_dir / "run.json", RunRecord)
+        run = load(job_dir / "run.json", RunRecord)
         if run is not None and _alive(run):
             for pid in _children(run.pid):
                 with contextlib.suppress(OSError):
                     os.kill(
                         pid, signal.SIGKILL
                     )  # a child of the shim stays a zombie until the shim has seen it
-        _kill_marked(job_dir.resolve())
-
-
-def _read(path: Path, kind: type[_D]) -> _D | None:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except (OSError, ValueError):
-        return None
+        _kill_marked(shim.MARK, job_dir.resolve())
 
 
 def _alive(run: RunRecord) -> bool:
@@ -159,9 +156,9 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _marked(job_dir: Path) -> Iterator[int]:
-    """pidfds of the processes whose environment names `job_dir`; the caller closes them."""
-    mark = f"{shim.MARK}={job_dir}".encode()
+def _marked(name: str, job_dir: Path) -> Iterator[int]:
+    """pidfds of the processes in whose environment `name` is `job_dir`; the caller closes them."""
+    mark = f"{name}={job_dir}".encode()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -179,9 +176,9 @@ def _marked(job_dir: Path) -> Iterator[int]:
             os.close(handle)
 
 
-def _kill_marked(job_dir: Path) -> None:
+def _kill_marked(name: str, job_dir: Path) -> None:
     for _ in range(50):  # one may fork while another is being killed
-        handles = list(_marked(job_dir))
+        handles = list(_marked(name, job_dir))
         if not handles:
             return
         for handle in handles:
@@ -212,6 +209,8 @@ def _as_owner(job_dir: Path, owner: Owner) -> tuple[list[str], dict[str, str]]:
         user, home, shell, groups = owner.user, "/", "/bin/sh", [owner.gid]
     os.chown(job_dir, -1, owner.gid)
     job_dir.chmod(0o750)
+    with contextlib.suppress(FileNotFoundError):
+        (job_dir / "spec.json").chmod(0o644)  # the trainer reads it, whatever the daemon's umask was
     written = [job_dir / name for name in ("events.jsonl", "checkpoints", "output")]
     written[0].touch(mode=0o644)
     for folder in written[1:]:

@@ -39,6 +39,7 @@ from carbonsched.power.base import Mark
 _PAGE: Final = 1000
 _KNOWN: Final = 256
 """Jobs whose sums are remembered."""
+_OVER: Final = tuple(str(state) for state in JobState if state.ended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +256,30 @@ class Ledger(Store):
             query = select(JOBS).order_by(JOBS.c.submitted_us, JOBS.c.id)
             return tuple(_job(row) for row in connection.execute(query).mappings())
 
+    def listed(self, over: int | None) -> tuple[tuple[JobRecord, ...], int]:
+        """(jobs that are not over and the `over` that ended last, None: all, oldest first; how many are left out)."""
+        t = JOBS.c
+        ended = t.state.in_(_OVER)
+        last = select(t.id).where(ended).order_by(t.ended_us.desc(), t.id).limit(over)
+        query = select(JOBS).where(~ended | t.id.in_(last)).order_by(t.submitted_us, t.id)
+        with self._reading() as connection:
+            found = tuple(_job(row) for row in connection.execute(query).mappings())
+            count = connection.execute(select(func.count()).select_from(JOBS)).scalar_one()
+        return found, count - len(found)
+
+    def newest(self, most: int) -> tuple[JobRecord, ...]:
+        """The jobs that were begun and submitted last, newest first."""
+        t = JOBS.c
+        query = select(JOBS).where(t.started_us.is_not(None)).order_by(t.submitted_us.desc(), t.id.desc())
+        with self._reading() as connection:
+            return tuple(_job(row) for row in connection.execute(query.limit(most)).mappings())
+
     # journal
 
     def note(
         self, job_id: str | None, kind: str, detail: Mapping[str, Any], actor: str, at: datetime
     ) -> None:
-        """Record what happened: `directive`, `bridge`, `evaluated` (the event's dump), `note`, …"""
+        """Record what happened: `directive`, `evaluated` (the event's dump), `note`, …; docs/ledger.md lists all."""
         with self.transaction() as connection:
             self._write(connection, job_id, kind, detail, actor, at)
 
@@ -312,6 +331,14 @@ class Ledger(Store):
             query = select(SEGMENTS).where(t.job_id == job_id).order_by(t.k, t.attempt)
             found = [_segment(row) for row in connection.execute(query).mappings()]
         return tuple(found) if lost else tuple({record.k: record for record in found}.values())
+
+    def last_segment(self, job_id: str) -> SegmentRecord | None:
+        """The furthest that was finished, alone; None before any."""
+        t = SEGMENTS.c
+        query = select(SEGMENTS).where(t.job_id == job_id).order_by(t.k.desc(), t.attempt.desc()).limit(1)
+        with self._reading() as connection:
+            row = connection.execute(query).mappings().first()
+            return None if row is None else _segment(row)
 
     # events
 

@@ -6,6 +6,7 @@ writer. A lock file beside the database keeps a second daemon out. PostgreSQL ta
 
 import fcntl
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +57,8 @@ class Store:
         wrong or its place not writable, LedgerError where another process holds it or the schema is newer.
         """
         parsed = _parsed(url)
-        where = parsed.render_as_string(hide_password=True)
+        # a query may hold a password, too
+        where = parsed.set(query={}).render_as_string(hide_password=True)
         path = _file(parsed)
         lock_fd: int | None = None
         if path is not None:
@@ -195,8 +197,10 @@ def _schema(connection: Connection) -> str | None:
 def _parsed(url: str) -> URL:
     try:
         return make_url(url)
-    except ArgumentError as e:
-        raise InputError(_FIELD, f"{url!r} is not a database URL", "write sqlite:////path/ledger.db") from e
+    except (ArgumentError, ValueError) as e:
+        # what is no URL cannot be told apart into password and rest
+        shown = repr(url) if re.fullmatch(r"[\w./ -]*", url) else "this (not shown, it may hold a password)"
+        raise InputError(_FIELD, f"{shown} is not a database URL", "write sqlite:////path/ledger.db") from e
 
 
 def _file(url: URL) -> Path | None:

@@ -78,6 +78,8 @@ def input_error(error: ValidationError, model: type[BaseModel], where: str = "")
         return InputError(prefix + field, "is missing", "add it")
     problem = first["msg"].removeprefix("Value error, ")
     problem = problem[:1].lower() + problem[1:]
+    if first["type"] in ("tuple_type", "list_type"):
+        problem = "must be a list, in [ ]"
     given = first.get("input")
     if isinstance(given, str | int | float | bool):
         problem += f", is {given!r}" if not (isinstance(given, float) and math.isnan(given)) else ", is nan"

@@ -22,8 +22,6 @@ class EnergyMethod(StrEnum):
 class Account(StrEnum):
     JOB = "job"
     IDLE = "idle"
-    UNKNOWN = "unknown"
-    """Metered, but whose it is could not be told."""
 
 
 class EnergyDelta(Doc):

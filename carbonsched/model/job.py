@@ -27,7 +27,6 @@ Importance = Literal[
     "spread",
     "noise",
     "curvature",
-    "breadth",
     "coverage",
 ]
 

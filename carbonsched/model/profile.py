@@ -1,9 +1,11 @@
 """Documents of `python -m trainer profile | cost | select | check` (DESIGN 5)."""
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from carbonsched.model.base import Doc
-from carbonsched.model.protocol import FrontierPoint
+from carbonsched.model.protocol import Amount, Count, FrontierPoint, Segments, Steps
 
 
 class TensorCost(Doc):
@@ -55,14 +57,17 @@ class CheckResult(Doc):
 
     ok: bool
     model: str
-    params: int
-    rows: int
-    validation_rows: int
-    steps: int
-    segments: int
-    rho_floor: float
-    step_flops_full: float
-    batch: int
-    seq: int
-    target_seq: int | None = None
+    params: Count
+    rows: Count
+    validation_rows: Count
+    """Rows, of packed text blocks, that are looked at before and after training."""
+    test_rows: Count | None = None
+    """The same of the test set, looked at once; None: a trainer that does not tell."""
+    steps: Steps
+    segments: Segments
+    rho_floor: Amount
+    step_flops_full: Annotated[float, Field(gt=0)]
+    batch: Steps
+    seq: Steps
+    target_seq: Count | None = None
     notes: tuple[str, ...] = ()

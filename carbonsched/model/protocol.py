@@ -5,16 +5,31 @@ shim that holds the trainer writes `run.json` and `exit.json`. Readers tell a to
 missing newline and leave it for later.
 """
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 
 from carbonsched.model.base import Doc, UtcTime
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""As far as every JSON reader and every database counts exactly."""
+Steps = Annotated[int, Field(ge=1, le=2**53)]
+MOST_SEGMENTS = 100_000
+"""More cannot be planned one by one."""
+Segments = Annotated[int, Field(ge=1, le=MOST_SEGMENTS)]
+Amount = Annotated[float, Field(ge=0)]
 
 
 class FrontierPoint(Doc):
     rho: float
     importance: float
+
+
+def _ascending(points: tuple[FrontierPoint, ...]) -> tuple[FrontierPoint, ...]:
+    if any(b.rho < a.rho for a, b in pairwise(points)):
+        raise ValueError("must ascend in rho")
+    return points
 
 
 class Frontier(Doc):
@@ -31,13 +46,17 @@ class Lease(Doc):
     """Optimizer steps that may be started under this directive, counted from its first sight."""
 
 
+OPENING = -1
+"""`k` of the directive that a start leaves: it answers no segment, its lease and ρ hold where nobody does."""
+
+
 class Directive(Doc):
     """`control.json`."""
 
     seq: int
     """Rises by one with every rewrite; the trainer acts on a number once."""
     k: int
-    """Segment, from 0."""
+    """Segment, from 0; -1: the lease of a start."""
     action: Literal["train", "wait", "stop"]
     rho: float | None = None
     until: UtcTime | None = None
@@ -55,15 +74,15 @@ class _Event(Doc):
 
 class Started(_Event):
     event: Literal["started"] = "started"
-    pid: int
-    segments: int
-    steps: int
+    pid: Count
+    segments: Segments
+    steps: Steps
     """Optimizer steps of the whole job."""
-    first_step: int = 0
+    first_step: Count = 0
     """Steps already done, by the checkpoint that was loaded."""
-    test_rows: int = 0
+    test_rows: Count = 0
     """Looked at once, after training."""
-    params: int
+    params: Count
     device: str
     gpu_uuid: str | None = None
     """NVML's name for the board, where the job is on one."""
@@ -74,95 +93,95 @@ class Evaluated(_Event):
     event: Literal["evaluated"] = "evaluated"
     when: Literal["before", "segment", "after", "test"]
     """`segment`: at the end of one; `test`: after training, on the test rows."""
-    step: int
+    step: Count
     loss: float
     """Mean negative log-likelihood a target token, natural log."""
-    samples: int
-    tokens: int
-    seconds: float
+    samples: Count
+    tokens: Count
+    seconds: Amount
     metrics: dict[str, float] = {}
 
 
 class SegmentReady(_Event):
     event: Literal["segment_ready"] = "segment_ready"
-    k: int
-    segments: int
-    first_step: int
-    steps: int
+    k: Count
+    segments: Segments
+    first_step: Count
+    steps: Steps
     """Optimizer steps in this segment."""
-    steps_left: int
+    steps_left: Steps
     """Optimizer steps of the job from here to its end, this segment's included."""
-    importance_batches: int
-    frontier: tuple[FrontierPoint, ...]
+    importance_batches: Count
+    frontier: Annotated[tuple[FrontierPoint, ...], Field(min_length=1), AfterValidator(_ascending)]
     """ρ here is planned ρ: what the importance batches cost is in it."""
-    flops_full: float
+    flops_full: Amount
     """FLOPs of this segment at full fine-tuning."""
-    rho_floor: float
-    seconds_per_step: float | None = None
+    rho_floor: Amount
+    seconds_per_step: Amount | None = None
     """Of a step at ρ = 1: measured or, before any, taken from the importance pass; None if unknown."""
-    importance_seconds: float = 0.0
+    importance_seconds: Amount = 0.0
     importance_error: float | None = None
     """Median over tensors of an importance's standard error ÷ its size; None: one batch, or none, has no spread."""
 
 
 class Step(_Event):
     event: Literal["step"] = "step"
-    k: int
-    step: int
+    k: Count
+    step: Count
     """Optimizer steps done since the job's start."""
-    steps: int
+    steps: Count
     loss: float | None
     lr: float
-    seconds: float
+    seconds: Amount
     """Wall seconds of the last step."""
-    rho: float
+    rho: Amount
 
 
 class SegmentDone(_Event):
     event: Literal["segment_done"] = "segment_done"
-    k: int
-    first_step: int
-    steps: int
-    rho_directed: float
-    rho_planned: float
-    rho_realised: float
-    flops: float
+    k: Count
+    first_step: Count
+    steps: Steps
+    rho_directed: Amount
+    rho_planned: Amount
+    rho_realised: Amount
+    flops: Amount
     """Counted: importance batches + steps, on true batch shapes. Model FLOPs; evaluation and recomputation are outside."""
-    flops_full: float
-    flops_recomputed: float = 0.0
+    flops_full: Amount
+    flops_recomputed: Amount = 0.0
     loss: float | None
     """Mean training loss over the segment's steps."""
-    seconds: float
+    seconds: Amount
     """Importance, selection and steps; checkpoint and evaluation apart."""
-    importance_seconds: float
-    selection_seconds: float
+    importance_seconds: Amount
+    selection_seconds: Amount
     selected: tuple[str, ...]
-    directive_seq: int | None
+    directive_seq: Count | None
     """None: no directive came, `rho_start` was used."""
 
 
 class Checkpoint(_Event):
     event: Literal["checkpoint"] = "checkpoint"
-    k: int
-    step: int
+    k: Count
+    step: Count
     path: str
     """Relative to the job directory."""
-    seconds: float
-    bytes: int
+    seconds: Amount
+    bytes: Count
 
 
 class Waiting(_Event):
     event: Literal["waiting"] = "waiting"
-    k: int
-    step: int
+    k: Count
+    step: Count
     until: UtcTime | None
     reason: str
 
 
 class Resumed(_Event):
     event: Literal["resumed"] = "resumed"
-    k: int
-    step: int
+    k: Count
+    step: Count
 
 
 class Warned(_Event):
@@ -172,13 +191,13 @@ class Warned(_Event):
 
 class Finished(_Event):
     event: Literal["finished"] = "finished"
-    step: int
+    step: Count
     reason: Literal["done", "stopped"] = "done"
     """`stopped`: on a directive or a signal, with a checkpoint."""
     early: str | None = None
     """Why a job that is done took fewer steps than it said; None: it took them all."""
     output: str | None = None
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: Count | None = None
 
 
 class Failed(_Event):

@@ -81,6 +81,9 @@ class JobDetail(JobView):
 
 class JobList(Doc):
     jobs: tuple[JobView, ...]
+    """Oldest first."""
+    left_out: int = 0
+    """Jobs that ended longer ago than those listed; `ps --all` lists them, too."""
 
 
 class Submitted(Doc):
@@ -103,6 +106,50 @@ class Budgeted(Acted):
     """The budget before; None where there was none yet."""
     budget_g: float
     spent_g: float
+
+
+class PoolJob(Doc):
+    """A job that draws on a pool and is not over."""
+
+    id: str
+    name: str
+    owner: str
+    state: JobState
+    weight: float
+    spent_g: float
+    """As the pool is charged: known grams, and what is not known at its worst."""
+    part_g: float
+    """Of what the pool has left, what this job may spend now."""
+    floor_g: float | None
+    """What it still needs at its lowest ρ; None while it is not known, and in a pool that grows."""
+    reason: str
+
+
+class PoolView(Doc):
+    name: str
+    granted_g: float
+    """In all up to now, to all its jobs ever."""
+    g_per_h: float | None
+    """By which it grows; None: it does not."""
+    spent_g: float
+    """By all its jobs, also those that are over; what is not known at its worst."""
+    left_g: float
+    """Granted less spent."""
+    held_g: float
+    """Of that, the parts of the jobs below; the rest waits for the next division, or for a job that it can pay for."""
+    gain_per_more_g: float | None
+    """The price: what one more gram would buy, as a share of the gain of a whole job of weight 1. 0: nothing, all that were
+    let in have what full speed takes; None: `price` says why there is none."""
+    price: str
+    """The same in words."""
+    jobs: tuple[PoolJob, ...]
+    """In order of submission."""
+    jobs_over: int
+    """How many more are over; what they spent stays counted."""
+
+
+class PoolList(Doc):
+    pools: tuple[PoolView, ...]
 
 
 class ExpectedSegment(Doc):
@@ -135,9 +182,11 @@ class Explained(Doc):
     g: float
     low_g: float
     high_g: float
-    """Of the whole, loading included: errors of different hours partly cancel."""
+    """Of the whole, loading and evaluation included: errors of different hours partly cancel."""
     loading_g: float
-    """Of that: loading the model and the first evaluation."""
+    """Of that: loading the model."""
+    evaluation_g: float
+    """Of that: looking at validation and test rows, before, between and after training; 0 where nothing is trained."""
     floor_g: float
     """What is due even at the lowest ρ."""
     budget_g: float | None

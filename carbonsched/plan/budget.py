@@ -76,11 +76,12 @@ def divide(
     pool_g: float,
     weights: Sequence[float] | None = None,
     begun: Sequence[bool] | None = None,
-) -> tuple[tuple[Allotment, ...], float]:
+) -> tuple[tuple[Allotment, ...], float | None]:
     """Split a pool among jobs by one price: (a part for each, the price in weighted gain a gram).
 
-    problems: in order of submission, their `budget_g` not looked at; the gain of a whole job is its weight (1 without
-    weights), so that jobs compare. Times are taken at ρ_min: the plan of each job refines its own afterwards.
+    The price is what one more gram would buy: 0 where all that were let in have what full speed takes, None where none
+    was let in. problems: in order of submission, their `budget_g` not looked at; the gain of a whole job is its weight
+    (1 without weights), that of what is left of it its share of the steps, so that jobs compare. Times are taken at ρ_min: the plan of each job refines its own afterwards.
 
     The rule against starving: floors are paid first, those of jobs that have `begun` before those of the others, each
     in order of submission, so a job that was let in is never pushed below its floor by a later or heavier one. What is
@@ -108,10 +109,11 @@ def divide(
         rate = track.g_per_j_per_intensity * track.horizon.between(lean.start_s, lean.end_s)
         segment, width, gain = track.pieces(track.lo, track.hi)
         cost = track.marginal_j[segment] * width * rate[segment]
-        pieces.append((shares[i] * gain, cost, np.full(len(segment), float(i))))
-    price = 0.0
+        left_of_it = 1.0 - problems[i].done
+        pieces.append((shares[i] * left_of_it * gain, cost, np.full(len(segment), float(i))))
     let_in = [i for i, (part, floor) in enumerate(zip(parts, floors, strict=True)) if part >= floor]
-    if pieces and left > 0:
+    price = 0.0 if let_in else None
+    if pieces:
         gain, cost, who = (np.concatenate(column) for column in zip(*pieces, strict=True))
         given, price = _serve(gain / np.maximum(cost, 1e-300), cost, left)
         for i, grams in zip(who.astype(int).tolist(), given.tolist(), strict=True):
@@ -127,7 +129,7 @@ def _serve(worth: Floats, cost: Floats, left_g: float) -> tuple[Floats, float]:
     """(grams for each piece, the price): best worth first; those about as good as the marginal one share its grams."""
     order = np.argsort(-worth, kind="stable")
     reach = np.cumsum(cost[order])
-    if reach[-1] <= left_g:
+    if not len(reach) or reach[-1] <= left_g:
         return cost.copy(), 0.0
     marginal = float(worth[order[int(np.searchsorted(reach, left_g, side="right"))]])
     better = worth > marginal * (1 + _ALIKE)

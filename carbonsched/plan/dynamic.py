@@ -19,7 +19,7 @@ from carbonsched.plan.track import Floats, Rolled, Track
 _NODES = 672
 _RHOS = 25
 _NEVER = -1e18
-_WORTH = 0.01
+_SAVES = 0.01
 """Hysteresis: a wait must save at least this share of what the segment's grams cost now."""
 
 
@@ -47,24 +47,23 @@ class Dynamic:
         self.at: Floats = np.arange(nodes + 1, dtype=np.float64) * self.step_s
         span = np.linspace(0.0, 1.0, rhos) if np.any(track.hi > track.lo + 1e-9) else np.zeros(1)
         self.rho: Floats = track.lo[:, None] + (track.hi - track.lo)[:, None] * span[None, :]
+        """(n, rhos): what each segment may be trained at."""
         self.gain: Floats = np.stack(
             [track.share[k] * track.curves[k].at(self.rho[k]) for k in range(track.n)]
         )
+        """(n, rhos): its gain there."""
         self.unit = track.g_per_j_per_intensity
         self.pauses = problem.may_pause
         self._tables: dict[tuple[float, ...], tuple[Floats, Floats, NDArray[np.intp], Floats]] = {}
+        """Kind of segment → grams (rhos, nodes + 1), seconds (rhos,), and those as whole steps of the grid (rhos,) and the
+        part of one that is over (rhos, 1)."""
         self.keys: list[tuple[float, ...]] = []
+        """Of each segment, its kind."""
         node_integral = track.horizon.integral(self.at)
         self.idle: Floats = problem.idle_w * self.unit * node_integral
         self.switch: Floats = problem.switch_j * self.unit * track.horizon.between(self.at, self.at + 1.0)
         for k in range(track.n):
-            key = (
-                float(track.lo[k]),
-                float(track.hi[k]),
-                float(track._j0[k]),
-                float(track._j1[k]),
-                float(track._s0[k]),
-            )
+            key = track.kind(k)
             self.keys.append(key)
             if key in self._tables:
                 continue
@@ -108,7 +107,7 @@ class Dynamic:
 
     def solve(self, price: float) -> Layout:
         """The plan for λ = `price`, gain a gram; `inf` asks for the fewest grams and looks at no gain."""
-        weight, worth = (0.0, 1.0) if np.isinf(price) else (1.0, price)
+        counted, price = (0.0, 1.0) if np.isinf(price) else (1.0, price)
         track, m = self.track, self.m
         latest = track.latest_s
         values = np.empty((track.n + 1, m + 1))
@@ -116,8 +115,9 @@ class Dynamic:
         waits = np.full((track.n, m + 1), _NEVER)
         energy = track.problem.energy
         tail_end = self.at + energy.tail_s
-        values[track.n] = -worth * energy.tail_j * self.unit * track.horizon.between(self.at, tail_end)
-        priced = {key: worth * table[0] for key, table in self._tables.items()}
+        values[track.n] = -price * energy.tail_j * self.unit * track.horizon.between(self.at, tail_end)
+        # by kind of segment, (rhos, nodes): λ·grams
+        priced = {key: price * table[0] for key, table in self._tables.items()}
         for k in range(track.n - 1, -1, -1):
             _, lasts, whole, part = self._tables[self.keys[k]]
             a, b = int(self.first[k]), int(self.last[k])
@@ -134,7 +134,7 @@ class Dynamic:
             after *= part
             reach += after
             reach -= priced[self.keys[k]][:, a : b + 1]
-            if weight:
+            if counted:
                 reach += self.gain[k][:, None]
             if np.isfinite(latest[k + 1]):
                 last = np.floor((latest[k + 1] + 1e-6 - lasts) / self.step_s).astype(int) + 1 - a
@@ -146,19 +146,22 @@ class Dynamic:
             trains[k, a : b + 1] = train
             value = train
             if self.pauses:
-                held = train - worth * self.idle[a : b + 1]
+                held = train - price * self.idle[a : b + 1]
                 if np.isfinite(latest[k]):
                     held[max(int(np.floor((latest[k] + 1e-6) / self.step_s)) + 1 - a, 0) :] = _NEVER
-                best = np.maximum.accumulate(held[::-1])[::-1] + worth * self.idle[a : b + 1]
+                best = np.maximum.accumulate(held[::-1])[::-1] + price * self.idle[a : b + 1]
                 waits[k, a : b + 1] = best
-                value = np.maximum(train, best - worth * self.switch[a : b + 1])
+                value = np.maximum(train, best - price * self.switch[a : b + 1])
             values[k, :a] = value[0]
             values[k, a : b + 1] = value
             values[k, b + 1 :] = value[-1]
-        return self._roll(weight, worth, values, trains, waits)
+        return self._roll(counted, price, values, trains, waits)
 
-    def _roll(self, weight: float, worth: float, values: Floats, trains: Floats, waits: Floats) -> Layout:
-        """Follow the values in continuous time, one segment after another."""
+    def _roll(self, counted: float, price: float, values: Floats, trains: Floats, waits: Floats) -> Layout:
+        """Follow the values in continuous time, one segment after another.
+
+        counted: 1, or 0 where no gain is looked at. values: (n + 1, nodes + 1); trains, waits: (n, nodes + 1).
+        """
         track, horizon, latest = self.track, self.track.horizon, self.track.latest_s
         rho, release = np.empty(track.n), np.zeros(track.n)
         now = 0.0
@@ -166,15 +169,17 @@ class Dynamic:
             _, lasts, _, _ = self._tables[self.keys[k]]
             joules, _ = track.times(k, self.rho[k])
             power = joules * self.unit / lasts
-            pick, value, grams = self._best(k, now, lasts, power, weight, worth, values[k + 1], latest[k + 1])
+            pick, value, grams = self._best(
+                k, now, lasts, power, counted, price, values[k + 1], latest[k + 1]
+            )
             if self.pauses:
                 first = min(int(np.ceil(now / self.step_s - 1e-9)), self.m)
                 running = not (k == 0 and track.problem.waiting)
                 held = self.idle[first] - self.unit * track.problem.idle_w * float(
                     horizon.integral(np.array(now))
                 )
-                later = waits[k, first] - worth * held - worth * self.switch[first] * running
-                if later > value + _WORTH * worth * grams and later > _NEVER / 2:
+                later = waits[k, first] - price * held - price * self.switch[first] * running
+                if later > value + _SAVES * price * grams and later > _NEVER / 2:
                     ready = np.flatnonzero(
                         trains[k, first:] >= waits[k, first:] - 1e-12 - 1e-9 * abs(waits[k, first])
                     )
@@ -185,7 +190,7 @@ class Dynamic:
                         now = begin
                         release[k] = now
                         pick, _, _ = self._best(
-                            k, now, lasts, power, weight, worth, values[k + 1], latest[k + 1]
+                            k, now, lasts, power, counted, price, values[k + 1], latest[k + 1]
                         )
             rho[k] = self.rho[k, pick]
             now += float(lasts[pick])
@@ -204,8 +209,8 @@ class Dynamic:
         now: float,
         lasts: Floats,
         power: Floats,
-        weight: float,
-        worth: float,
+        counted: float,
+        price: float,
         ahead: Floats,
         latest: float,
     ) -> tuple[int, float, float]:
@@ -213,7 +218,7 @@ class Dynamic:
         horizon = self.track.horizon
         ends = now + lasts
         grams = power * (horizon.integral(ends) - horizon.integral(np.array(now)))
-        value = weight * self.gain[k] - worth * grams + np.interp(ends, self.at, ahead)
+        value = counted * self.gain[k] - price * grams + np.interp(ends, self.at, ahead)
         late = ends > latest + 1e-6
         late[int(lasts.argmin())] = False
         value[late] = _NEVER

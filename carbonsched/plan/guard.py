@@ -21,7 +21,7 @@ import numpy as np
 from carbonsched.plan.hours import Hours
 from carbonsched.plan.problem import EnergyModel, Problem
 from carbonsched.plan.track import Floats, Track
-from carbonsched.units import J_PER_KWH, grams
+from carbonsched.units import grams
 
 ENERGY_Z = 1.645
 """Standard deviations of a segment's joules above the prediction that the next segment is reckoned with (95%)."""
@@ -37,8 +37,8 @@ _WIDEN = (0.5, 0.8)
 was spent too much, late there is none, and the more is done the more there is to lose. Whole, it would cost two points
 of the oracle's share; halved to the end, one job in twenty would not end."""
 _OWN = 1.0
-"""What is added to the next segment's own deviation, as a share of it: a last segment that takes all that is left would
-else fail as often as a value passes its quantile."""
+"""The next segment is reckoned with the forecast's high, and with this many times high − mean on top. At the high alone, a
+last segment that may take all that is left would fail whenever the grid passes that quantile, one time in ten."""
 _BLOCKS = 256
 _MOST = 192
 _NOTCH = 0.05
@@ -51,8 +51,6 @@ class Lease:
     """How long the directive may hold without the daemon; 0: not at all."""
     steps: int
     """Optimizer steps that may be started meanwhile."""
-    grams: float
-    """Set aside for it at the worst case, the reserve not included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +69,13 @@ def reserve_g(reserve_j: float, worst_g_per_kwh: float, pue: float = 1.0) -> flo
 
 
 def must_stop(
-    spent_g: float,
-    budget_g: float,
-    watts_high: float,
-    tick_s: float,
-    reserve_j: float,
-    worst: float,
-    pue: float = 1.0,
+    left_g: float, watts_high: float, tick_s: float, reserve_j: float, worst: float, pue: float = 1.0
 ) -> bool:
-    """Whether another tick could pass the budget: spent + (watts_high·tick + reserve) at `worst` g/kWh > budget.
+    """Whether another tick could pass what is left of the budget: (watts_high·tick + reserve) at `worst` g/kWh > left.
 
-    spent_g in g, watts_high in W, tick_s in s, reserve_j in J (checkpoint and stop), worst in g/kWh.
+    left_g in g, watts_high in W, tick_s in s, reserve_j in J (checkpoint and stop), worst in g/kWh.
     """
-    return spent_g + grams(watts_high * tick_s + reserve_j, worst, pue) > budget_g
+    return grams(watts_high * tick_s + reserve_j, worst, pue) > left_g
 
 
 def lease(
@@ -106,7 +98,7 @@ def lease(
     watts = energy.watts_high or watts_of(energy, rho) * (1 + 3 * energy.sigma)
     usable = left_g - reserve_g(reserve_j + watts * tick_s, worst_g_per_kwh, pue)
     if usable <= 0:
-        return Lease(0.0, 0, 0.0)
+        return Lease(0.0, 0)
     per_second = grams(watts, worst_g_per_kwh, pue)
     seconds = min(longest_s, usable / per_second) if per_second > 0 else longest_s
     step_j = energy.joules(rho, 1) - energy.overhead_j
@@ -115,7 +107,7 @@ def lease(
     # a lease ends by its seconds; twice the expected steps in them lets a faster machine go on
     by_time = math.ceil(2 * seconds / step_s) + 1 if step_s > 0 else 10**9
     steps = min(by_time, math.floor(usable / per_step)) if per_step > 0 else by_time
-    return Lease(seconds, steps, min(usable, per_second * seconds))
+    return Lease(seconds, steps)
 
 
 def watts_of(energy: EnergyModel, rho: float) -> float:
@@ -176,11 +168,6 @@ def together(deviations: Floats, at_s: Floats, day_s: float) -> float:
     parts, times = np.add.reduceat(deviations, cuts), at_s[cuts] / day_s
     alike = _DRIFT + (1 - _DRIFT) * np.exp(-np.abs(times[:, None] - times[None, :]) / _FADE)
     return math.sqrt(max(float(parts @ alike @ parts), 0.0))
-
-
-def unknown_g(energy_j: float, worst_g_per_kwh: float, pue: float = 1.0) -> float:
-    """What the guard books for joules whose intensity is not known."""
-    return energy_j / J_PER_KWH * pue * worst_g_per_kwh
 
 
 def rest_rho(problem: Problem, rho: float) -> float | None:

@@ -31,8 +31,8 @@ _FAR = 1.5
 _MOST = 192
 """Segments the dynamic program tells apart; later ones are planned in groups."""
 _SPARED = 0.25
-"""Part of the lows that a job near its end is not stopped for: the grid has been cleaner than its lows, and what would be
-saved is little."""
+"""At a job's very end its grams may fall short of the rest at the forecast's lows by this share before it is stopped, at its
+beginning by none: grids have been cleaner than their lows, and a stop so late would save little."""
 _TIE = 1e-9
 
 
@@ -245,9 +245,9 @@ def _fill(track: Track, base: Layout, top: Floats, budget: float, deadline: floa
     rate = track.g_per_j_per_intensity * track.horizon.between(base.rolled.start_s, base.rolled.end_s)
     cost = track.marginal_j[segment] * width * rate[segment]
     with np.errstate(divide="ignore", invalid="ignore"):
-        worth = np.where(cost > 0, gain / cost, np.inf)
-    order = np.lexsort((segment, -worth))
-    segment, width, worth = segment[order], width[order], worth[order]
+        per_gram = np.where(cost > 0, gain / cost, np.inf)
+    order = np.lexsort((segment, -per_gram))
+    segment, width, per_gram = segment[order], width[order], per_gram[order]
 
     def at(count: int, part: float = 0.0) -> Floats:
         rho = base.rho + np.bincount(segment[:count], weights=width[:count], minlength=track.n)
@@ -268,7 +268,7 @@ def _fill(track: Track, base: Layout, top: Floats, budget: float, deadline: floa
     rho = at(few)
     price = 0.0
     if few < len(segment):
-        price = float(worth[few])
+        price = float(per_gram[few])
         lo, hi = 0.0, 1.0
         below, above = (track.roll(at(n), release).spend_g for n in (few, few + 1))
         # the spend is straight in ρ where times stand still: one guess hits, else it is halved
@@ -341,7 +341,7 @@ def _stop(reason: str, track: Track, floor_g: float, binds: tuple[str, ...]) -> 
 
 
 def _short(floor_g: float, budget: float, problem: Problem) -> str:
-    text = f"stop: budget below floor, needs {_g(floor_g)}, has {_g(budget)}"
+    text = f"stop: budget below floor, needs {_g(floor_g)}, has {_g(max(budget, 0.0))}"
     if problem.may_pause:
         text += (
             ", even in the cleanest hours before the deadline"

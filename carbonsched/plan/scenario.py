@@ -106,7 +106,16 @@ def check(request: SimRequest) -> None:
         ("--budget-g", request.budget_g),
     ):
         if not value > 0 or not math.isfinite(value):
-            raise InputError(name, f"must be above 0, is {value}", "give a positive number")
+            raise InputError(name, f"must be above 0, is {value:g}", "give a positive number")
+    deadline = request.deadline_hours
+    if deadline is not None and not (deadline > 0 and math.isfinite(deadline)):
+        raise InputError(
+            "--deadline-hours",
+            f"must lie after the start, is {deadline:g}",
+            "give hours, e.g. 36, or leave it out",
+        )
+    if not 1 <= request.pue < math.inf:
+        raise InputError("--pue", f"must be 1 or more, is {request.pue:g}", "give e.g. 1.2")
     if not 0 <= request.fixed_share <= 1:
         raise InputError("--fixed-share", f"must lie in 0..1, is {request.fixed_share}", "give c0, e.g. 0.2")
     if not 0 < request.rho_min <= request.rho_max <= 1:
@@ -115,9 +124,12 @@ def check(request: SimRequest) -> None:
             f"0 < rho-min <= rho-max <= 1 does not hold for {request.rho_min} and {request.rho_max}",
             "give e.g. --rho-min 0.4 --rho-max 1",
         )
-    if request.forecast == "column" and request.grid.said is None:
+    said = request.grid.said
+    if request.forecast == "column" and (said is None or bool(np.isnan(said).all())):
         raise InputError(
             "--forecast",
-            "the trace has no forecast_g_per_kwh column",
+            "the trace has no forecast_g_per_kwh column"
+            if said is None
+            else "the trace's forecast_g_per_kwh is empty",
             "use --forecast persistence or another trace",
         )

@@ -150,7 +150,7 @@ def _begin(request: SimRequest) -> _Run:
     if start < grid.at[0] or last > grid.end + 1e-6:
         raise InputError(
             "--start",
-            f"the trace covers {_utc(float(grid.at[0]))} to {_utc(grid.end)}, the job needs {_utc(start)} to {_utc(last)}",
+            f"the trace covers {_said(float(grid.at[0]))} to {_said(grid.end)}, the job needs {_said(start)} to {_said(last)}",
             "choose another start, fewer segments or an earlier deadline",
         )
     follows = request.time_follows_rho if request.time_follows_rho is not None else request.may_pause
@@ -425,6 +425,10 @@ def _from_start(real: Horizon) -> tuple[Slot, ...]:
         Slot(float(a), float(b), float(v), float(v))
         for a, b, v in zip(real.edges[:-1], real.edges[1:], real.mean, strict=True)
     )
+
+
+def _said(at: float) -> str:
+    return f"{_utc(at):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _utc(at: float) -> datetime:

@@ -203,10 +203,10 @@ class Track:
         """(joules, seconds) of segment k at several ρ."""
         return self._j0[k] + self._j1[k] * rho, self._s0[k] + self._s1[k] * rho
 
-    @property
-    def fixed(self) -> bool:
-        """Whether the time of a segment does not depend on ρ."""
-        return bool(np.all(np.abs(self._s1) <= 1e-9 * np.maximum(self._s0, 1e-9)))
+    def kind(self, k: int) -> tuple[float, ...]:
+        """What segments have in common that take the same joules and seconds at the same ρ."""
+        columns = (self.lo, self.hi, self._j0, self._j1, self._s0)
+        return tuple(float(column[k]) for column in columns)
 
     @cached_property
     def latest_s(self) -> Floats:

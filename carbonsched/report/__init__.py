@@ -1,10 +1,19 @@
 """Reports: one JSON document built from the ledger, and the formats rendered from it (docs/reports.md).
 
-document    `Report` and `build`; its parts in `parts`, the two savings in `savings`, the walk over the rows in `scan`
-render      `render(report, ledger, format)`: json, csv, html, codecarbon
+document    `Report` and `build`
+scan        the one walk over the rows, with the matching segments
+parts       what a report is made of
+savings     the FLOPs effect and the timing effect
+render      `render(report, ledger, format)`, and `pieces` of what is long
+csv         the rows behind a report
+codecarbon  codecarbon's emissions.csv
+html        a page for people
+plot        small SVG charts
+figure      such charts below each other as one SVG file
+card        the model card of a job
 """
 
 from carbonsched.report.document import Report, build
-from carbonsched.report.render import MEDIA, Format, render
+from carbonsched.report.render import MEDIA, Format, pieces, render
 
-__all__ = ["MEDIA", "Format", "Report", "build", "render"]
+__all__ = ["MEDIA", "Format", "Report", "build", "pieces", "render"]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterator
 from typing import Final
 
 from carbonsched.ledger.ledger import Ledger
@@ -10,13 +11,19 @@ from carbonsched.ledger.tables import INTERVALS
 from carbonsched.report.document import Report
 
 COLUMNS: Final = tuple(column.name.removesuffix("_us") for column in INTERVALS.columns)
+_LINES: Final = 1000
+"""In a piece; a ledger has millions."""
 
 
-def rows_csv(report: Report, ledger: Ledger) -> str:
-    """A job's rows, or all rows of the period."""
+def rows_csv(report: Report, ledger: Ledger) -> Iterator[str]:
+    """A job's rows, or all rows of the period, piece by piece: the head and the first come together."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for row in ledger.rows(report.job_id, report.start, report.end):
+    for n, row in enumerate(ledger.rows(report.job_id, report.start, report.end), start=1):
         writer.writerow(plain(row) | {"prev_hash": row["prev_hash"], "hash": row["hash"]})
-    return out.getvalue()
+        if n % _LINES == 0:
+            yield out.getvalue()
+            out.seek(0)
+            out.truncate()
+    yield out.getvalue()

@@ -1,6 +1,6 @@
 """One report, five formats."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
 from carbonsched.errors import InputError
@@ -24,19 +24,21 @@ MEDIA: Final[Mapping[str, str]] = {
 
 
 def render(report: Report, ledger: Ledger, form: Format) -> str:
-    """The report as text. json, html and model-card need nothing but the report; csv reads its rows from the ledger.
+    """The report as text. Raises InputError for a format that is not one of `MEDIA`."""
+    return "".join(pieces(report, ledger, form))
 
-    Raises InputError for another format.
-    """
+
+def pieces(report: Report, ledger: Ledger, form: Format) -> Iterator[str]:
+    """The same a piece at a time: csv, which reads its rows from the ledger, may be longer than memory is large."""
     match form:
         case "json":
-            return report.model_dump_json(indent=2) + "\n"
+            return iter([report.model_dump_json(indent=2) + "\n"])
         case "csv":
             return rows_csv(report, ledger)
         case "html":
-            return page(report)
+            return iter([page(report)])
         case "codecarbon":
-            return emissions_csv(report, ledger)
+            return iter([emissions_csv(report, ledger)])
         case "model-card":
-            return model_card(report)
+            return iter([model_card(report)])
     raise InputError("--format", f"there is no format {form!r}", f"choose one of {', '.join(MEDIA)}")

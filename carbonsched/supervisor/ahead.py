@@ -5,10 +5,11 @@ figures of its boards. They say so in words, and every answer that rests on them
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from carbonsched.ledger.ledger import Ledger
+from carbonsched.ledger.ledger import JobRecord, Ledger
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
 from carbonsched.plan.problem import Segment
@@ -25,6 +26,8 @@ _RATED_SHARE = 0.75
 """Of a board's power limit that training draws."""
 _JOBS = 3
 """Jobs of this box, newest first, whose segments tell its speed."""
+LOOKED_AT = 30
+"""Jobs, newest first, among which such are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +114,11 @@ class Speed:
 
 def speed(ledger: Ledger, boards: tuple[Board, ...], spec: JobSpec) -> Speed:
     """Of the newest jobs on this box, those of the same model and dtype first; else rated figures."""
-    seen = [job for job in reversed(ledger.jobs()) if job.started_at is not None]
-    alike = [job for job in seen if _kind(job.spec) == _kind(spec)]
-    for jobs, what in ((alike, "this model"), (seen, "other models")):
+    seen = ledger.newest(LOOKED_AT)
+    for jobs, what in ((alike(seen, spec), "this model"), (seen, "other models")):
         found = islice((one for one in (_measured(ledger, job.id) for job in jobs) if one), _JOBS)
         sums = [sum(column) for column in zip(*found, strict=True)]
-        if sums and sums[0] > 0 and sums[1] > 0:
+        if sums:
             flops, seconds, joules, wall = sums
             source = f"measured on this box with {what}: {flops / seconds:.3g} FLOP/s, {joules / wall:.3g} W"
             return Speed(flops / seconds, joules / wall, source)
@@ -136,20 +138,26 @@ def speed(ledger: Ledger, boards: tuple[Board, ...], spec: JobSpec) -> Speed:
     )
 
 
+def alike(jobs: Sequence[JobRecord], spec: JobSpec) -> list[JobRecord]:
+    """Those of the same model, loaded the same way."""
+    return [job for job in jobs if _kind(job.spec) == _kind(spec)]
+
+
 def _kind(spec: JobSpec) -> tuple[str, str]:
     return spec.model.name_or_path, spec.model.dtype
 
 
 def _measured(ledger: Ledger, job_id: str) -> tuple[float, float, float, float] | None:
-    """(FLOPs, seconds of steps, metered joules, their wall seconds) of a job's segments."""
-    segments = ledger.segments(job_id)
-    if not segments:
+    """(FLOPs, seconds of steps, metered joules, their wall seconds) of a job's segments; None where one is not known."""
+    sums = {k: total for k, total in ledger.segment_totals(job_id).items() if k is not None}
+    if not any(total.energy_mj for total in sums.values()):
         return None
-    sums = ledger.segment_totals(job_id)
+    segments = ledger.segments(job_id)
     known = [s for s in segments if s.k in sums and sums[s.k].energy_mj > 0]
-    return (
+    found = (
         sum(s.done.flops for s in segments),
         sum(s.done.seconds for s in segments),
         sum(sums[s.k].energy_mj for s in known) / MJ_PER_J,
         sum((s.end - s.start).total_seconds() for s in known),
     )
+    return found if min(found) > 0 else None

@@ -1,6 +1,7 @@
-"""Reading a job's `events.jsonl` from where it was left, one whole line at a time."""
+"""Reading a job's `events.jsonl` from where it was left, whole lines at a time and a bounded piece of it at once."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,36 +11,68 @@ from carbonsched.model.protocol import EVENTS, Event
 
 log = logging.getLogger(__name__)
 
+PIECE_BYTES = 1024 * 1024
+"""Read at once, and the longest line that is an event: `segment_done` names every selected tensor, some 60 bytes each."""
+
 
 @dataclass(slots=True)
 class EventFollower:
     path: Path
     offset: int = 0
-    """Bytes read; always at the start of a line."""
+    """Bytes read; always at the start of a line, or inside one that is passed over."""
+    behind: bool = False
+    """Whether whole lines were left for the next call."""
+    _passing: bool = False
+    """Whether `offset` is inside a line that is too long."""
 
     def read(self, until: int | None = None) -> list[Event]:
-        """New events, up to byte `until`. A torn last line stays for the next call.
+        """New events of one piece, up to byte `until`. A torn last line stays for the next call.
 
-        A line that is not an event of ours (another program speaks the protocol loosely) is logged and passed over:
-        one bad line must not stop the metering of a job.
+        A line that is not an event of ours (another program speaks the protocol loosely) or is longer than a piece is
+        logged and passed over: one bad line must not stop the metering of a job, nor fill the daemon's memory.
         """
+        most = PIECE_BYTES if until is None else min(max(until - self.offset, 0), PIECE_BYTES)
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset)
-                data = file.read(-1 if until is None else max(until - self.offset, 0))
+                data = file.read(most)
         except FileNotFoundError:
+            data = b""
+        whole = data[: data.rfind(b"\n") + 1]
+        self.behind = len(data) == PIECE_BYTES
+        if not whole and self.behind:
+            if not self._passing:
+                log.warning(
+                    "%s: passed over a line of more than %d bytes from byte %d",
+                    self.path,
+                    PIECE_BYTES,
+                    self.offset,
+                )
+            self._passing, self.offset = True, self.offset + len(data)
             return []
         found: list[Event] = []
-        for line in data.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
-            self.offset += len(line)
-            if not line.strip():
-                continue
-            try:
-                found.append(EVENTS.validate_json(line))
-            except ValidationError as e:
-                log.warning(
-                    "%s: passed over a line before byte %d: %s", self.path, self.offset, e.errors()[0]["msg"]
-                )
+        # by newlines alone: splitlines() would also cut at a lone carriage return, which a progress bar may write
+        for line in whole.split(b"\n")[:-1]:
+            self.offset += len(line) + 1
+            if self._passing:
+                self._passing = False
+            elif line.strip():
+                found += self._event(line)
         return found
+
+    def replay(self, until: int) -> Iterator[Event]:
+        """All events up to byte `until`, a piece in memory at a time."""
+        while self.offset < until:
+            before = self.offset
+            yield from self.read(until)
+            if self.offset == before:
+                return
+
+    def _event(self, line: bytes) -> list[Event]:
+        try:
+            return [EVENTS.validate_json(line)]
+        except ValidationError as e:
+            log.warning(
+                "%s: passed over a line before byte %d: %s", self.path, self.offset, e.errors()[0]["msg"]
+            )
+            return []

@@ -17,7 +17,8 @@ from carbonsched.model.profile import CheckResult
 from carbonsched.model.view import ExpectedSegment, Explained
 from carbonsched.plan.problem import EnergyModel, Plan, Problem
 from carbonsched.supervisor.accrual import FIRST_H, SAVED_H
-from carbonsched.supervisor.ahead import Ahead, Speed, ahead, speed
+from carbonsched.supervisor.ahead import Ahead, ahead, speed
+from carbonsched.supervisor.evaluation import Evaluation, evaluation
 from carbonsched.supervisor.events import EventFollower
 from carbonsched.supervisor.outlook import LOAD_S
 from carbonsched.supervisor.run import JobRun
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from carbonsched.plan.aim import Aim
     from carbonsched.supervisor.supervisor import Supervisor
 
-_FORWARD = 1 / 3
-"""Of a full step: what a batch of evaluation takes."""
 _HOUR_S = 3600.0
 
 
@@ -41,8 +40,14 @@ class _Case:
     aim: "Aim"
     now: datetime
     """When the job's process would start."""
-    load_s: float
+    looks: Evaluation
+    first_s: float
+    """From there to the first segment: loading, and the first look at held-out rows."""
+    watts: float
     loading_g: float
+    """Of these seconds but for the look."""
+    first_g: float
+    """Of all of them."""
     budget_g: float | None
     budget: str
     before: int
@@ -58,36 +63,39 @@ def explain(boss: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResul
         case = _case(boss, spec, owner, checked)
     asked, plan = pursue(case.problem, case.aim)
     told = tell(asked, plan)
-    first = case.now + timedelta(seconds=case.load_s)
+    first = case.now + timedelta(seconds=case.first_s)
 
     def at(seconds: float | None) -> datetime | None:
         return None if seconds is None else first + timedelta(seconds=seconds)
 
     lean = case.aim.rho_mean is not None
     limited = case.budget_g is not None
-    loading_g = 0.0 if plan.action == "stop" else case.loading_g
+    runs = plan.action != "stop"
+    first_g = case.first_g if runs else 0.0
+    planned_j, looked_j = _joules(asked, plan), _looked_j(case, asked, plan)
     deadline = spec.carbon.deadline
     return Explained(
         name=spec.name,
         action=plan.action,
-        reason=plan.reason,
+        reason=plan.reason if runs else _stopped(case, plan),
         start=at(told.start_s),
         end=at(told.end_s) if len(told.segments) >= checked.segments else None,
         deadline=None if deadline is None else boss.clock.now() + timedelta(seconds=deadline),
         rho=told.rho,
         gain=told.gain,
-        g=told.g + loading_g,
-        low_g=told.low_g + loading_g,
-        high_g=told.high_g + loading_g,
-        loading_g=loading_g,
-        floor_g=told.floor_g + case.loading_g,
+        g=told.g + first_g,
+        low_g=told.low_g + first_g,
+        high_g=told.high_g + first_g,
+        loading_g=case.loading_g if runs else 0.0,
+        evaluation_g=first_g - case.loading_g + told.g * looked_j / planned_j if planned_j > 0 else 0.0,
+        floor_g=told.floor_g + case.first_g,
         budget_g=case.budget_g,
         budget=case.budget,
-        energy_j=_joules(asked, plan),
+        energy_j=planned_j + case.first_s * case.watts if runs else 0.0,
         binds=told.binds,
         gain_per_more_g=told.gain_per_more_g if limited and not lean else None,
         gain_per_more_hour=None if lean else told.gain_per_more_hour,
-        g_per_more_hour=_saved(case, plan) if lean and plan.action != "stop" else None,
+        g_per_more_hour=_saved(case, plan) if lean and runs else None,
         jobs_before=case.before,
         segments=tuple(
             ExpectedSegment(
@@ -118,34 +126,35 @@ def _case(boss: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResult)
     rest = ahead(run)
     if rest is None or not rest.segments:
         raise InputError("checked", "foresees no step to train", "check the data and train.max_steps")
-    evaluation_s = _evaluation_s(spec, checked, pace)
-    model = boss.steering.energy(run, boss.steering.foreseen(run, pace))
-    energy = replace(
-        model, tail_s=model.tail_s + evaluation_s, tail_j=model.tail_j + evaluation_s * pace.watts
-    )
+    looks = run.looks = evaluation(boss.ledger, boss.meter.boards, spec, checked, pace)
+    energy = boss.steering.energy(run, boss.steering.foreseen(run, pace))
     wait_s, before, waits = _queue(boss)
     start = now + timedelta(seconds=wait_s)
-    load_s = LOAD_S + evaluation_s
+    first_s = LOAD_S + looks.before_s
     reading = boss.chain.reading_at(now)
     g_per_kwh = reading.g_per_kwh if reading else boss.config.zone.worst_g_per_kwh
-    loading_g = grams(load_s * pace.watts, g_per_kwh, boss.config.pue)
-    budget_g, words, growth_rate = _budget(boss, run, rest, energy, loading_g)
-    left_g = None if budget_g is None else max(budget_g - loading_g, 0.0)
+    first_g = grams(first_s * pace.watts, g_per_kwh, boss.config.pue)
+    budget_g, words, growth_rate = _budget(boss, run, rest, energy, first_g)
+    left_g = None if budget_g is None else max(budget_g - first_g, 0.0)
     idle = boss.outlook.idle_w.values()
     problem = boss.steering.problem(run, rest, energy, 0.0, sum(idle))
-    problem = _after(problem, wait_s + load_s)
+    problem = _after(problem, wait_s + first_s)
     return _Case(
         problem=replace(problem, budget_g=_no_limit() if left_g is None else left_g),
-        aim=_aim(rest, growth_rate, left_g, loading_g),
+        aim=_aim(rest, growth_rate, left_g, first_g),
         now=start,
-        load_s=load_s,
-        loading_g=loading_g,
+        looks=looks,
+        first_s=first_s,
+        watts=pace.watts,
+        loading_g=first_g * LOAD_S / first_s,
+        first_g=first_g,
         budget_g=budget_g,
         budget=words,
         before=before,
         assumptions=(
             pace.source,
-            f"loading and the first evaluation take {load_s:.0f} s",
+            f"loading takes {LOAD_S:.0f} s",
+            looks.words,
             "gain is linear in ρ until importance is measured" if not rest.known else "gain as measured",
             *waits,
         ),
@@ -198,12 +207,6 @@ def _no_limit() -> float:
     return NO_LIMIT_G
 
 
-def _evaluation_s(spec: JobSpec, checked: CheckResult, pace: Speed) -> float:
-    rows = min(checked.validation_rows, spec.data.validation_limit)
-    batches = -(-rows // max(checked.batch, 1))
-    return batches * pace.step_s(checked) * _FORWARD / spec.train.gradient_accumulation
-
-
 def _queue(boss: "Supervisor") -> tuple[float, int, Sequence[str]]:
     """(seconds until the box has room, jobs before this one, what is assumed of them)."""
     queued = [run for run in boss.runs.values() if run.state is JobState.QUEUED]
@@ -246,6 +249,23 @@ def _joules(problem: Problem, plan: Plan) -> float:
     steps = {segment.k: segment.steps for segment in problem.segments}
     return sum(problem.energy.joules(p.rho, steps[p.k]) for p in plan.placed) + (
         problem.energy.tail_j if plan.placed else 0.0
+    )
+
+
+def _looked_j(case: _Case, problem: Problem, plan: Plan) -> float:
+    """Of these, what is spent on held-out rows."""
+    after_j = min(case.looks.after_s * case.watts, problem.energy.tail_j) if plan.placed else 0.0
+    return len(plan.placed) * case.looks.segment_s * case.watts + after_j
+
+
+def _stopped(case: _Case, plan: Plan) -> str:
+    """Why it cannot be afforded, in grams of the whole job: the plan knows only what comes after the first look."""
+    if case.budget_g is None or case.aim.growth is not None:
+        return plan.reason
+    needs_g = plan.floor_g + case.first_g + case.problem.reserve_g
+    return (
+        f"stop: budget below floor, needs {needs_g:.3g} g with loading, evaluation and what is kept for a stop, "
+        f"has {case.budget_g:.3g} g"
     )
 
 

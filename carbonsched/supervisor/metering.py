@@ -115,7 +115,7 @@ class Metering:
         """Rows of this board that will not grow: it changed hands. On a shared board all close together, so that the
         last row tells how far the board was accounted for."""
         here = [key for key in self.open if key[0] == delta.board]
-        stale = [key for key in here if self.open[key].delta.end < delta.end]
+        stale = [key for key in here if self.open[key].delta.end != delta.end]
         if len(here) - len(stale) > 1 and any(
             (self.open[key].delta.end - self.open[key].delta.start).total_seconds()
             >= self.config.ledger.row_s / 2

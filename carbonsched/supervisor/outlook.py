@@ -10,6 +10,7 @@ from carbonsched.model.protocol import SegmentReady
 from carbonsched.plan.problem import EnergyModel, Problem
 from carbonsched.power.base import Meter
 from carbonsched.supervisor.ahead import Ahead, ahead, speed
+from carbonsched.supervisor.evaluation import evaluation
 from carbonsched.supervisor.run import JobRun
 from carbonsched.supervisor.steering import Steering
 from carbonsched.units import MJ_PER_J, grams
@@ -27,16 +28,22 @@ LOAD_S = 20.0
 
 @dataclass(slots=True)
 class Outlook:
-    config: Config
     ledger: Ledger
     meter: Meter
     steering: Steering
     idle_w: dict[str, float] = field(default_factory=dict)
     """Of each board, a slow mean."""
 
+    @property
+    def config(self) -> Config:
+        return self.steering.config
+
     def of(self, run: JobRun) -> tuple[Ahead | None, EnergyModel]:
         """What remains of a job, and what it takes: as metered, or as foreseen before it has begun."""
         rest = ahead(run)
+        if run.looks is None and run.checked is not None and not run.evaluated:
+            pace = speed(self.ledger, self.meter.boards, run.spec)
+            run.looks = evaluation(self.ledger, self.meter.boards, run.spec, run.checked, pace)
         if run.ready is not None:
             fit = self.fit(run, run.ready)
         else:
@@ -55,7 +62,8 @@ class Outlook:
 
     def loading_g(self, run: JobRun, energy: EnergyModel) -> float:
         """What the next start of a job will take before its first segment, at the worst intensity."""
-        seconds = LOAD_S if run.load_s is None else run.load_s
+        looks_s = run.looks.before_s if run.looks is not None else 0.0
+        seconds = LOAD_S + looks_s if run.load_s is None else run.load_s
         joules = seconds * energy.joules_full / max(energy.seconds_full, 1e-9)
         return grams(joules, self.config.zone.worst_g_per_kwh, self.config.pue)
 

@@ -13,6 +13,7 @@ from carbonsched.config import PoolConfig
 from carbonsched.errors import InputError
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job import JobSpec
+from carbonsched.model.view import PoolJob, PoolList, PoolView
 from carbonsched.plan.problem import Problem
 from carbonsched.supervisor.accrual import Accrual
 from carbonsched.supervisor.run import JobRun
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from carbonsched.plan.budget import Allotment
 
 DAEMON = "daemon"
-_SHIFT = 0.05
-"""A part that changed by more than this share has its job re-planned at once, not at its next segment."""
+_SHIFT, _LEAST = 0.05, 0.01
+"""A part whose spare over the floor changed by more than the first share, and itself by more than the second, has its job
+re-planned at once, not at its next segment: a plan spends all of the spare, so a job that is given less would be stopped short."""
 
 Ask = Callable[[JobRun], Problem | None]
 """A run's problem, its budget apart; None where nothing is known of the job yet."""
@@ -38,8 +40,8 @@ class Pool:
     """Job → what was charged to those that are over."""
     stale: bool = True
     """Jobs came, went or were changed: everyone's part is to be looked at anew."""
-    price: float = 0.0
-    """Of the last division, weighted gain a gram."""
+    price: float | None = None
+    """Of the last division, weighted gain a gram; None where no job was let in, or the pool is shared by weight."""
 
     def left_g(self, runs: Sequence[JobRun]) -> float:
         """runs: the pool's jobs that are not over."""
@@ -123,6 +125,10 @@ class Pools:
             for run in members:
                 run.budget_g = (run.budget_g or run.charged_g) + free * _share(run, members)
 
+    def view(self, runs: Sequence[JobRun]) -> PoolList:
+        """Each pool as it is now; runs: all jobs that are not over."""
+        return PoolList(pools=tuple(_view(pool, _members(pool, runs)) for pool in self.pools.values()))
+
     def growth(self, run: JobRun, runs: Sequence[JobRun]) -> float | None:
         """Grams an hour by which the job's own part grows; None where its pool does not grow."""
         pool = self.of(run.spec)
@@ -185,12 +191,65 @@ class Pools:
     def _give(self, run: JobRun, part_g: float) -> None:
         old = None if run.budget_g is None else run.budget_g - run.charged_g
         run.budget_g = run.charged_g + part_g
-        if old is None or abs(part_g - old) > _SHIFT * max(old, 1e-12):
+        if old is None or abs(part_g - old) > max(_SHIFT * (old - run.needs_g), _LEAST * old, 1e-12):
             run.replan = True
 
     def _record(self, pool: Pool, reason: str) -> None:
         detail = {"name": pool.name, "budget_g": pool.granted_g, "reason": reason}
         self.ledger.note(None, "pool", detail, DAEMON, self.clock.now())
+
+
+def _view(pool: Pool, members: Sequence[JobRun]) -> PoolView:
+    left_g, parts = pool.left_g(members), [_part_g(run) for run in members]
+    price = pool.price if members and pool.accrual is None else None
+    return PoolView(
+        name=pool.name,
+        granted_g=pool.granted_g,
+        g_per_h=pool.accrual.g_per_h if pool.accrual is not None else None,
+        spent_g=pool.granted_g - left_g,
+        left_g=left_g,
+        held_g=sum(parts),
+        gain_per_more_g=price,
+        price=_words(pool, members, price),
+        jobs=tuple(
+            PoolJob(
+                id=run.id,
+                name=run.spec.name,
+                owner=run.job.owner.user,
+                state=run.state,
+                weight=run.spec.carbon.weight,
+                spent_g=run.charged_g,
+                part_g=part,
+                floor_g=run.needs_g or None,
+                reason=run.reason,
+            )
+            for run, part in zip(members, parts, strict=True)
+        ),
+        jobs_over=len(set(pool.over_g) - {run.id for run in members}),
+    )
+
+
+def _words(pool: Pool, members: Sequence[JobRun], price: float | None) -> str:
+    if pool.accrual is not None:
+        return "no price: what accrues is shared by weight"
+    if not members:
+        return "no price: no job draws on it"
+    if price is None and any(run.needs_g > 0 for run in members):
+        return "no price: what is left does not pay for the floor of any job that waits for it"
+    if price is None:
+        return "no price yet: its jobs have not said what lies ahead of them"
+    if price == 0:
+        return "one more gram buys nothing: every job that was let in can train at its highest ρ"
+    whole = (
+        "a whole job's gain"
+        if {run.spec.carbon.weight for run in members} == {1.0}
+        else "the gain of a whole job of weight 1"
+    )
+    return f"one more gram in this pool buys {100 * price:.3g}% of {whole}"
+
+
+def _part_g(run: JobRun) -> float:
+    return max(0.0, (run.budget_g or run.charged_g) - run.charged_g)
 
 
 def _members(pool: Pool, runs: Iterable[JobRun]) -> list[JobRun]:

@@ -1,6 +1,6 @@
 """What the daemon knows of one job while it is not over: a fold over its events, rebuilt alike after a restart."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from carbonsched.supervisor.events import EventFollower
 
 if TYPE_CHECKING:
     from carbonsched.plan.energy import EnergyFit
+    from carbonsched.supervisor.evaluation import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class JobRun:
     """Grams the job may emit in all, as of now: what every guard holds against. None: not resolved yet, or none."""
     checked: CheckResult | None = None
     """What the trainer's check foresaw, where the job came with it."""
+    looks: "Evaluation | None" = None
+    """What looking at its held-out rows should take, until the first look was seen."""
     accrual: Accrual | None = None
     """Of a budget that grows with time."""
     needs_g: float = 0.0
@@ -60,6 +63,7 @@ class JobRun:
     alive_from: datetime | None = None
     """The process's start; None while there is none."""
     alive_to: datetime | None = None
+    """When the process ended, until all that it said is read and it is decided where the job goes."""
     stretches: list[Stretch] = field(default_factory=list)
 
     started: Started | None = None
@@ -114,6 +118,7 @@ class JobRun:
     load_s: float | None = None
     """From the process's start to its first segment: what another start will take."""
     segment_mj: dict[int | None, int] = field(default_factory=dict)
+    """Of this process, as is `busy`: a segment that is done again is another one to the energy model."""
     busy: dict[int, tuple[int, float]] = field(default_factory=dict)
     """Segment → millijoules and seconds in which steps ran; waiting and importance apart."""
 
@@ -155,13 +160,27 @@ class JobRun:
         starts = [s.start for s in self.stretches if s.segment == done.k and s.start < done.at]
         return starts[0] if starts else done.at
 
-    def begin(self, at: datetime) -> None:
-        """A process was started (or found again): forget what belonged to the one before."""
-        self.alive_from, self.alive_to = at, None
+    def begin(self, at: datetime, boards: tuple[str, ...]) -> None:
+        """A process was started: forget what belonged to the one before."""
+        self.leave()
+        self.alive_from, self.boards = at, boards
         self.stretches = [Stretch(at, None, None)]
         self.started = self.ready = self.finished = self.failed = self.waiting = None
-        self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, None
+        self.last_word, self.segment_mj, self.busy = None, {}, {}
         self.begun_g, self.loaded = self.charged_g, False
+
+    def leave(self, wake_at: datetime | None = None) -> None:
+        """The process is gone."""
+        self.alive_from, self.alive_to, self.boards, self.power_w = None, None, (), None
+        self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, wake_at
+
+    def shift(self, step: timedelta) -> None:
+        """The wall clock was set: what happened before happened by the new one."""
+        if self.alive_from is not None:
+            self.alive_from += step
+        if self.last_word is not None:
+            self.last_word += step
+        self.stretches = [replace(stretch, start=stretch.start + step) for stretch in self.stretches]
 
     def enter(self, segment: int | None, at: datetime, rho: float | None = None) -> None:
         last = self.stretches[-1] if self.stretches else None
@@ -171,8 +190,13 @@ class JobRun:
         start = max(at, last.start) if last else at
         self.stretches.append(Stretch(start, segment, rho))
 
-    def apply(self, event: Event, clock: Clock) -> None:
-        """Fold one event in. Energy of a segment runs from the end of the one before to its own `segment_done`."""
+    def apply(self, event: Event, clock: Clock) -> Event:
+        """Fold one event in. Energy of a segment runs from the end of the one before to its own `segment_done`.
+
+        Returns it as it counts: a time that lies ahead of the clock, which was set back or is not the trainer's, is now.
+        """
+        if event.at > (now := clock.now()):
+            event = event.model_copy(update={"at": now})
         self.last_word = event.at
         match event:
             case Started():
@@ -196,7 +220,8 @@ class JobRun:
                 self.loss = event.loss if event.loss is not None else self.loss
                 self.enter(event.k, event.at, event.rho)
             case SegmentDone():
-                self.done.append(event)
+                # the names go to the ledger; kept here they would be most of the daemon's memory
+                self.done.append(event.model_copy(update={"selected": ()}))
                 self.step = event.first_step + event.steps
                 self.loss = event.loss if event.loss is not None else self.loss
                 last = self.segments is not None and event.k + 1 >= self.segments
@@ -212,3 +237,4 @@ class JobRun:
                 self.finished = event
             case Failed():
                 self.failed = event
+        return event

@@ -3,6 +3,7 @@
 import os
 import platform
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from carbonsched import __version__
 from carbonsched.errors import DeniedError, InputError, StateError
 from carbonsched.ledger.ledger import spec_sha256
+from carbonsched.model.file import save
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, JobState, Owner, SubmittedJob
 from carbonsched.model.profile import CheckResult
@@ -21,12 +23,15 @@ from carbonsched.model.view import (
     Explained,
     JobDetail,
     JobList,
+    JobView,
+    PoolList,
     Submitted,
     Version,
 )
 from carbonsched.supervisor.foresight import explain
-from carbonsched.supervisor.supervisor import CHECKED, Supervisor
-from carbonsched.supervisor.views import job_detail, job_view
+from carbonsched.supervisor.lives import CHECKED
+from carbonsched.supervisor.supervisor import Supervisor
+from carbonsched.supervisor.views import OVER_SHOWN, job_detail, of_ledger, of_run
 
 if TYPE_CHECKING:
     from carbonsched.report import Format
@@ -50,11 +55,8 @@ class SupervisorService:
             path = boss.job_dir(job.id)
             path.mkdir(parents=True, mode=0o750)
             if checked is not None:
-                (path / CHECKED).write_text(checked.model_dump_json(), encoding="utf-8")
-            with (path / "spec.json").open("w", encoding="utf-8") as file:
-                file.write(job.model_dump_json(indent=2))
-                file.flush()
-                os.fsync(file.fileno())
+                save(path / CHECKED, checked)
+            save(path / "spec.json", job, indent=2)
             boss.ledger.add_job(job)
             boss.enlist(job.id)
         return Submitted(id=job.id, state=JobState.QUEUED)
@@ -62,19 +64,22 @@ class SupervisorService:
     def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
         return explain(self.supervisor, spec, owner, checked)
 
-    def jobs(self) -> JobList:
+    def jobs(self, every: bool = False) -> JobList:
         boss = self.supervisor
+        rows, left_out = boss.ledger.listed(None if every else OVER_SHOWN)
         with boss.lock:
-            rows = boss.ledger.jobs()
-            return JobList(
-                jobs=tuple(job_view(row, boss.runs.get(row.id), boss.ledger, boss.clock) for row in rows)
-            )
+            runs = ((row, boss.runs.get(row.id)) for row in rows)
+            seen = {row.id: of_run(row, run, boss.clock) for row, run in runs if run is not None}
+        views = (seen.get(row.id) or of_ledger(row, boss.ledger) for row in rows)
+        return JobList(jobs=tuple(JobView(**fields) for fields in views), left_out=left_out)
 
     def show(self, job_id: str) -> JobDetail:
         boss = self.supervisor
+        row, run = boss.find(job_id)
         with boss.lock:
-            row, run = boss.find(job_id)
-            return job_detail(row, run, boss.ledger, boss.clock)
+            fields = of_run(row, run, boss.clock)
+            fields |= {"directive": run.directive, "validation": tuple(e.dump() for e in run.evaluated)}
+        return job_detail(row, fields, boss.ledger)
 
     def cancel(self, job_id: str, actor: Owner) -> Acted:
         return self._leave(job_id, actor, JobState.CANCELLED)
@@ -87,12 +92,12 @@ class SupervisorService:
         with boss.lock:
             row, run = boss.find(job_id)
             _may(actor, row.owner)
-            if run.state.live and run.target is None:
-                raise StateError(f"job {job_id} is {run.state} already; nothing to resume")
-            if run.alive_from is not None:
+            if run.target is not None:
                 raise StateError(
                     f"job {job_id} is still ending; try again when carbonsched ps shows it {run.target}"
                 )
+            if run.alive_from is not None:
+                raise StateError(f"job {job_id} is {run.state} already; nothing to resume")
             boss.requeue(run, f"resumed by {actor.user}", actor.user)
             return Acted(id=job_id, state=run.state, reason=run.reason)
 
@@ -147,8 +152,13 @@ class SupervisorService:
                     boss.drop(run)
             else:
                 boss.ledger.note(job_id, "note", {"text": f"to be {reason}"}, actor.user, boss.clock.now())
-                boss.end(run, target, reason)
+                boss.director.end(run, target, reason)
             return Acted(id=job_id, state=run.state, reason=run.reason)
+
+    def pools(self) -> PoolList:
+        boss = self.supervisor
+        with boss.lock:
+            return boss.allowances.pools.view(list(boss.runs.values()))
 
     def grid(self, hours: float) -> GridView:
         return self.supervisor.chain.view(hours)
@@ -159,15 +169,15 @@ class SupervisorService:
 
     def render_report(
         self, job_id: str | None, start: datetime | None, end: datetime | None, form: "Format"
-    ) -> tuple[str, str]:
+    ) -> tuple[Iterator[str], str]:
         # templates and plots are held only by a daemon that was asked for a report
-        from carbonsched.report import MEDIA, build, render
+        from carbonsched.report import MEDIA, build, pieces
 
         boss = self.supervisor
         with boss.lock:
             boss.flush()  # a report counts what was used up to now
         report = build(boss.ledger, job_id=job_id, start=start, end=end, now=boss.clock.now())
-        return render(report, boss.ledger, form), MEDIA[form]
+        return pieces(report, boss.ledger, form), MEDIA[form]
 
     def audit(self) -> AuditResult:
         return self.supervisor.ledger.verify()

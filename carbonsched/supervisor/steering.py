@@ -3,7 +3,7 @@
 The planner is imported when the first job needs it: NumPy is 13 MB that a daemon at rest does not have to hold.
 """
 
-import os
+import math
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from carbonsched.clock import Clock
 from carbonsched.config import Config
 from carbonsched.feeds.chain import Chain
+from carbonsched.model.file import save
 from carbonsched.model.grid import Reading
 from carbonsched.model.hours import stretches
-from carbonsched.model.protocol import Directive, Lease, SegmentDone, SegmentReady
+from carbonsched.model.protocol import OPENING, Directive, Lease, SegmentDone, SegmentReady
 from carbonsched.plan.issues import Issues
 from carbonsched.plan.problem import EnergyModel, Plan, Problem, Slot
 from carbonsched.supervisor.ahead import Ahead, Speed
@@ -177,6 +178,20 @@ class Steering:
             reason=reason,
         )
 
+    def opening(self, run: JobRun, energy: EnergyModel, left_g: float) -> Directive:
+        """For a process that is about to start, loading included: `rho_start`, should its first question stay unanswered."""
+        carbon, now = run.spec.carbon, self.clock.now()
+        unknown = run.budget_g is None and (carbon.budget_share or carbon.budget_rate_g_per_h) is not None
+        lease = self._lease(run, energy, 0.0 if unknown else left_g, carbon.rho_start)
+        return Directive(
+            seq=0,
+            k=OPENING,
+            action="train",
+            rho=carbon.rho_start,
+            lease=Lease(valid_until=now + timedelta(seconds=lease.seconds), max_steps=lease.steps),
+            reason=f"rho {carbon.rho_start:g} where nobody answers the first segment",
+        )
+
     def renew(self, run: JobRun, energy: EnergyModel, left_g: float) -> Directive | None:
         """The running directive anew: a stop where one more tick could pass the budget, a fresh lease where the old one
         is half over; None: as it is."""
@@ -187,7 +202,6 @@ class Steering:
 
         now = self.clock.now()
         if guard.must_stop(
-            0.0,
             left_g,
             energy.watts_high,
             self.config.power.tick_s,
@@ -251,8 +265,11 @@ class Steering:
         )
 
     def _stop_j(self, run: JobRun, energy: EnergyModel) -> float:
-        """What a stop may still take: the step it falls into, at ρ = 1, and a checkpoint."""
-        return energy.watts_high * (energy.seconds_full + self._checkpoint_s(run))
+        """What a stop may still take: the step it falls into, at ρ = 1, or a batch of importance or of held-out rows, and a
+        checkpoint, unless all is in one."""
+        saved = run.ready is None and run.checkpoint is not None and run.checkpoint.step == run.step
+        amid_s = max(energy.seconds_full, _batch_s(run))
+        return energy.watts_high * (amid_s + (0.0 if saved else self._checkpoint_s(run)))
 
     def _reserve_g(self, run: JobRun, energy: EnergyModel) -> float:
         """What no plan spends: a stop and one tick at the worst intensity, so that the last lease covers a step."""
@@ -270,7 +287,8 @@ class Steering:
         energy = fit.model()
         tail_s = _evaluation_s(run) + self._checkpoint_s(run) / 3 + 1.0
         watts = energy.joules_full / energy.seconds_full if energy.seconds_full > 0 else energy.watts_high
-        overhead_s = energy.overhead_s or self._checkpoint_s(run)
+        looks_s = run.looks.segment_s if run.looks is not None else 0.0
+        overhead_s = energy.overhead_s or self._checkpoint_s(run) + looks_s
         return replace(
             energy,
             tail_s=tail_s,
@@ -280,10 +298,20 @@ class Steering:
         )
 
 
+def _batch_s(run: JobRun) -> float:
+    """Of importance or of held-out rows, as far as seen; between two of them the trainer heeds its lease. Text it heeds
+    it in at every token."""
+    found = [run.ready.importance_seconds / max(run.ready.importance_batches, 1)] if run.ready else []
+    batch = run.spec.evaluate.batch_size or run.spec.train.batch_size
+    looks = [look for look in run.evaluated if "generated_rows" not in look.metrics]
+    found += [look.seconds / max(math.ceil(look.samples / batch), 1) for look in looks]
+    return max(found, default=0.0)
+
+
 def _evaluation_s(run: JobRun) -> float:
     """What held-out rows will take after training, by the first look at them; text, where it is written, takes the most."""
     if not run.evaluated:
-        return 0.0
+        return run.looks.after_s if run.looks is not None else 0.0
     first = run.evaluated[0]
     rows = first.metrics.get("generated_rows") or first.samples
     return first.seconds * (1 + (run.started.test_rows if run.started else 0) / max(rows, 1))
@@ -313,11 +341,5 @@ def observe(run: JobRun, done: SegmentDone) -> None:
 
 
 def write_control(job_dir: Path, directive: Directive) -> None:
-    """Replace control.json: a reader sees the old or the new one, whole, also after a power cut."""
-    target = job_dir / "control.json"
-    temporary = job_dir / ".control.json.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(directive.model_dump_json())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(target)
+    """Say it to the trainer. Raises OSError; then it was not said."""
+    save(job_dir / "control.json", directive)

@@ -4,24 +4,22 @@ from typing import Any
 
 from carbonsched.clock import Clock
 from carbonsched.ledger.ledger import JobRecord, Ledger
-from carbonsched.model.view import JobDetail, JobView, SegmentView
+from carbonsched.ledger.totals import total
+from carbonsched.model.view import JobDetail, SegmentView
 from carbonsched.supervisor.run import JobRun
 from carbonsched.units import MJ_PER_J
 
+OVER_SHOWN = 20
+"""Jobs that are over in a list that was not asked for all, those that ended last."""
 
-def job_view(row: JobRecord, run: JobRun | None, ledger: Ledger, clock: Clock) -> JobView:
-    return JobView(**_fields(row, run, ledger, clock))
 
-
-def job_detail(row: JobRecord, run: JobRun, ledger: Ledger, clock: Clock) -> JobDetail:
-    """`show`: the row of `ps`, and everything the job went through."""
+def job_detail(row: JobRecord, seen: dict[str, Any], ledger: Ledger) -> JobDetail:
+    """`show`: the row of `ps`, the directive and the evaluations in `seen`, and everything the job went through."""
     return JobDetail(
-        **_fields(row, run, ledger, clock),
+        **seen,
         spec=row.spec,
         sha256=row.sha256,
-        directive=run.directive,
         segments_done=segment_views(row.id, ledger),
-        validation=tuple(event.dump() for event in run.evaluated),
         history=_history(row, ledger),
     )
 
@@ -36,7 +34,8 @@ def _history(row: JobRecord, ledger: Ledger) -> tuple[dict[str, Any], ...]:
 
 
 def segment_views(job_id: str, ledger: Ledger) -> tuple[SegmentView, ...]:
-    totals = ledger.segment_totals(job_id)
+    sums, nothing = ledger.segment_totals(job_id), total(())
+    rows = ((row, sums.get(row.k, nothing)) for row in ledger.segments(job_id))
     return tuple(
         SegmentView(
             k=row.k,
@@ -49,20 +48,20 @@ def segment_views(job_id: str, ledger: Ledger) -> tuple[SegmentView, ...]:
             flops_full=row.done.flops_full,
             steps=row.done.steps,
             loss=row.done.loss,
-            energy_j=totals[row.k].energy_mj / MJ_PER_J,
-            spent_g=totals[row.k].grams,
-            g_per_kwh=totals[row.k].g_per_kwh,
-            power_w=totals[row.k].power_w,
+            energy_j=used.energy_mj / MJ_PER_J,
+            spent_g=used.grams,
+            g_per_kwh=used.g_per_kwh,
+            power_w=used.power_w,
             price=row.price,
             reason=row.reason,
             selected=row.done.selected,
         )
-        for row in ledger.segments(job_id)
+        for row, used in rows
     )
 
 
-def _fields(row: JobRecord, run: JobRun | None, ledger: Ledger, clock: Clock) -> dict[str, Any]:
-    fields: dict[str, Any] = {
+def _of_row(row: JobRecord) -> dict[str, Any]:
+    return {
         "id": row.id,
         "name": row.spec.name,
         "owner": row.owner.user,
@@ -74,28 +73,35 @@ def _fields(row: JobRecord, run: JobRun | None, ledger: Ledger, clock: Clock) ->
         "started_at": row.started_at,
         "ended_at": row.ended_at,
     }
-    if run is None:
-        totals = ledger.totals(row.id)
-        done = ledger.segments(row.id)
-        last = done[-1].done if done else None
-        return fields | {
-            "segment": None,
-            "segments": None,
-            "step": last.first_step + last.steps if last else None,
-            "rho": None,
-            "loss": last.loss if last else None,
-            "spent_g": totals.grams,
-            "unknown_s": totals.unknown_s,
-            "energy_j": totals.energy_mj / MJ_PER_J,
-            "estimated": totals.estimated,
-            "power_w": None,
-        }
+
+
+def of_ledger(row: JobRecord, ledger: Ledger) -> dict[str, Any]:
+    """Fields of a `JobView` for a job that is over: a few short reads, however long it ran."""
+    if not row.state.ended:  # it ended while it was being listed
+        row = ledger.job(row.id)
+    totals, last = ledger.totals(row.id), ledger.last_segment(row.id)
+    return _of_row(row) | {
+        "segment": None,
+        "segments": None,
+        "step": last.done.first_step + last.done.steps if last else None,
+        "rho": None,
+        "loss": last.done.loss if last else None,
+        "spent_g": totals.grams,
+        "unknown_s": totals.unknown_s,
+        "energy_j": totals.energy_mj / MJ_PER_J,
+        "estimated": totals.estimated,
+        "power_w": None,
+    }
+
+
+def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
+    """Fields of a `JobView` from what is in memory alone, for the lock is held meanwhile."""
     live = run.state.live
-    return fields | {
+    return _of_row(row) | {
         "state": run.state,
         "reason": run.reason,
         "segment": run.segment if live else None,
-        "segments": run.segments or (run.started.segments if run.started else None),
+        "segments": run.segments,
         "step": run.step,
         "steps": run.started.steps if run.started else None,
         "rho": run.directive.rho if run.directive and live else None,

@@ -1,6 +1,7 @@
 """The routes over a real socket: documents, errors as one Problem, bounded logs."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from support.box import SPEC, Box, serving
 
 from carbonsched.api.app import BODY_BYTES, create_app
 from carbonsched.api.logs import CHUNK_BYTES
+from carbonsched.errors import LedgerError
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobState
 from carbonsched.model.view import (
@@ -185,3 +187,34 @@ def test_report_says_what_is_missing(http: httpx.Client, box: Box) -> None:
     ):
         assert problem(http.get("/v1/report", params=wrong)).exit_code == 2
     assert http.get("/v1/report", params={"job": entry.id, "format": "docx"}).status_code == 400
+
+
+def test_report_is_made_as_fast_as_it_is_read(http: httpx.Client, box: Box) -> None:
+    """However long it is, the daemon holds a few pieces of it."""
+    made: list[int] = []
+
+    def long() -> Iterator[str]:
+        for n in range(64):
+            made.append(n)
+            yield "x" * 2**20
+
+    box.report = long
+    asked = {"start": "2026-11-01T00:00:00Z", "end": "2026-11-02T00:00:00Z", "format": "csv"}
+    with http.stream("GET", "/v1/report", params=asked) as answer:
+        assert answer.status_code == 200
+        chunks = answer.iter_raw()
+        size = len(next(chunks))
+        time.sleep(0.3)
+        assert len(made) < 8
+        size += sum(len(chunk) for chunk in chunks)
+    assert (size, len(made)) == (64 * 2**20, 64)
+
+
+def test_report_that_fails_at_once_says_why(http: httpx.Client, box: Box) -> None:
+    def broken() -> Iterator[str]:
+        raise LedgerError("ledger.db: disk I/O error")
+        yield ""
+
+    box.report = broken
+    answer = http.get("/v1/report", params={"job": box.add().id, "format": "csv"})
+    assert (answer.status_code, problem(answer).error) == (500, "ledger.db: disk I/O error")

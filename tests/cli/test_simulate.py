@@ -91,6 +91,54 @@ def test_random_starts_are_drawn_again_by_their_seed_and_a_table_sums_up(trace: 
     assert table.err == ""
 
 
+def test_a_budget_as_a_share_of_full_fine_tuning(trace: Path) -> None:
+    ran = cli("simulate", *asked(trace, budget_g=None, budget_share=0.6, pue=1.5), "--no-pause", "--json")
+    # ten clean hours at 1 kWh and 100 g/kWh
+    assert SimResult.parse(ran.doc).budget_g == pytest.approx(0.6 * 10 * 100 * 1.5)
+    assert ran.err == "carbonsched: note: full fine-tuning at the mean intensity emits 1500 g\n"
+    argv = asked(trace, budget_g=None, budget_share=0.6)
+    both = Sweep.parse(
+        cli("simulate", *argv, "--start=2022-03-06T12:00:00Z", "--budget-share=0.8", "--json").doc
+    )
+    # the other start has ten dirty ones: the mean of both
+    assert [case.budget_g for case in both.cases] == pytest.approx([0.6 * 2500, 0.8 * 2500])
+
+
+def test_a_gap_in_the_trace_is_said(trace: Path) -> None:
+    rows = trace.read_text().splitlines()
+    # rows of 5 March 04:00 to 09:00 are missing; a gap before the start is no matter
+    trace.write_text("\n".join(rows[:20] + rows[30:101] + rows[107:]) + "\n")
+    ran = cli("simulate", *asked(trace), "--json")
+    assert ran.code == 0
+    assert ran.err == (
+        "carbonsched: note: the trace has 1 gap behind the start, the longest of 7 h from 2022-03-05T03:00:00Z on; "
+        "the row before a gap is taken to hold\n"
+    )
+
+
+def test_a_missed_deadline_and_an_unfinished_run_are_said(trace: Path) -> None:
+    late = cli("simulate", *asked(trace, deadline_hours=4))
+    assert "Finished  2022-03-05 05:12:00Z, 1h 12m AFTER the deadline" in late.out
+    poor = cli("simulate", *asked(trace, budget_g=300, policy="full"), "--no-pause")
+    assert "Finished  no, 2 of 10 segments" in poor.out
+
+
+def test_the_plot_begins_at_the_start_also_where_the_job_waits(trace: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "one.svg"
+    argv = asked(trace, start="2022-03-05T18:00:00Z", deadline_hours=60, plot=plot)
+    result = SimResult.parse(cli("simulate", *argv, "--json").doc)
+    assert result.segments[0].start >= datetime(2022, 3, 6, tzinfo=UTC)
+    assert any(text.endswith("05 Mar") for text in ElementTree.fromstring(plot.read_text()).itertext())  # noqa: S314
+
+
+def test_an_empty_forecast_column_is_none(trace: Path) -> None:
+    rows = trace.read_text().splitlines()
+    trace.write_text("\n".join([rows[0] + ",forecast_g_per_kwh", *(row + "," for row in rows[1:])]) + "\n")
+    ran = cli("simulate", *asked(trace, forecast="column"))
+    assert (ran.code, ran.out) == (2, "")
+    assert "--forecast: the trace's forecast_g_per_kwh is empty; use --forecast persistence" in ran.err
+
+
 def test_allowed_hours_are_kept(trace: Path, tmp_path: Path) -> None:
     plot = tmp_path / "one.svg"
     argv = asked(
@@ -135,6 +183,23 @@ def test_gain_from_a_frontier(trace: Path, tmp_path: Path) -> None:
         ({"segment_kwh": None}, "--segment-kwh: is missing"),
         ({"budget_g": None}, "--budget-g: is missing"),
         ({"budget_g": -1}, "--budget-g: must be above 0"),
+        ({"budget_g": None, "budget_share": 60}, "--budget-share: must lie in 0..1, is 60; give e.g. 0.6"),
+        ({"budget_share": "nan"}, "--budget-share: must lie in 0..1"),
+        ({"deadline_hours": -3}, "--deadline-hours: must lie after the start, is -3; give hours"),
+        ({"deadline_hours": 0}, "--deadline-hours: must lie after the start"),
+        ({"deadline_hours": "nan"}, "--deadline-hours: must lie after the start"),
+        ({"deadline_hours": "inf"}, "--deadline-hours: must lie after the start"),
+        ({"pue": "inf"}, "--pue: must be 1 or more, is inf"),
+        ({"watts": 0}, "--watts: must be above 0, is 0"),
+        ({"flops_per_s": "nan"}, "--flops-per-s: must be above 0"),
+        ({"start": None, "starts": 3, "seed": -1}, "'--seed'"),
+        ({"start": None, "starts": 0}, "'--starts'"),
+        ({"start": "2022-03-05T00:00:00"}, "--start: '2022-03-05T00:00:00' has no time zone; write it like"),
+        ({"start": "5"}, "--start: '5' is not a time"),
+        (
+            {"start": "2022-03-10T23:00:00Z"},
+            "--start: the trace covers 2022-03-01T00:00:00Z to 2022-03-11T00:00:00Z",
+        ),
         ({"rho_min": 0.9, "rho_max": 0.5}, "--rho-min"),
         ({"forecast": "column"}, "no forecast_g_per_kwh column"),
         ({"gain": "none.json"}, "--gain: none.json cannot be read"),

@@ -131,7 +131,7 @@ def test_explain_queues_nothing_and_says_what_binds(box: Box, socket: Path, job:
         "0.600",
         "~100 g, likely 80 g to 121 g",
         "the budget, the guard",
-        "gram buys 0.4% of gain",
+        "gram buys 0.4% of full fine-tuning's gain",
         "assumed: 1e14 FLOP/s",
         "validation is small",
         "nothing was queued",
@@ -246,6 +246,11 @@ def test_same_job_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (JOB_TOML + "oops\n", "job.toml: is not TOML: .*line 8.*mend that line"),
         (JOB_TOML + "budget = 3\n", "job.toml: carbon.budget: unknown key; did you mean 'budget_g'?"),
         (JOB_TOML.replace("120.0", "-1"), "job.toml: carbon.budget_g: .*greater than 0.*is -1"),
+        (
+            JOB_TOML + "deadline = 2026-01-01T00:00:00Z\n",
+            "carbon.deadline: 2026.* is not a duration; write it like",
+        ),
+        (JOB_TOML + 'allowed_hours = "22:00-06:00"\n', "carbon.allowed_hours: must be a list, in "),
         (JOB_TOML.replace("budget_g = 120.0", ""), "give exactly one of budget_g, budget_share, "),
         (JOB_TOML.replace("allenai/scitldr", "./none"), "job.toml: data.name_or_path: there is no .*/none"),
         (

@@ -11,6 +11,7 @@ from carbonsched.cli import output
 from carbonsched.cli.grid import every_nth, sparkline
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobState
+from carbonsched.model.view import PoolJob, PoolView
 
 
 def busy(box: Box, name: str = "scitldr-smollm2") -> str:
@@ -52,7 +53,47 @@ def test_estimated_energy_is_marked_and_explained(box: Box, socket: Path) -> Non
 
 def test_ps_of_an_idle_box_says_what_to_do(socket: Path) -> None:
     assert cli("ps", socket=socket).out == "no jobs; submit one: carbonsched submit JOB.toml\n"
-    assert cli("ps", "--json", socket=socket).doc == {"jobs": []}
+    assert cli("ps", "--json", socket=socket).doc == {"jobs": [], "left_out": 0}
+
+
+def test_ps_says_how_many_it_leaves_out(box: Box, socket: Path) -> None:
+    box.over_shown = 2
+    ids = [busy(box, f"job{n}") for n in range(5)]
+    for n in (0, 1, 2, 3):
+        box.go(box.entries[ids[n]], JobState.FINISHED)
+    text = cli("ps", socket=socket).out
+    assert "2 that ended before are left out; carbonsched ps --all lists them" in text
+    assert [job_id in text for job_id in ids] == [False, False, True, True, True]
+    doc = cli("ps", "--json", socket=socket).doc
+    assert ([job["id"] for job in doc["jobs"]], doc["left_out"]) == (ids[2:], 2)
+    every = cli("ps", "--all", socket=socket).out
+    assert all(job_id in every for job_id in ids)
+    assert "left out" not in every
+    assert cli("ps", "-a", "--json", socket=socket).doc["left_out"] == 0
+
+
+def test_pools_show_price_parts_and_weights_in_80_columns(box: Box, socket: Path) -> None:
+    assert cli("pools", socket=socket).out.startswith("no pools; add [[pools]]")
+    job = PoolJob(
+        id="scitldr-smollm2-7f3a1c", name="scitldr-smollm2", owner="alice", state=JobState.RUNNING, weight=2.0,
+        spent_g=40.2, part_g=101.0, floor_g=None, reason="the budget binds",
+    )  # fmt: skip
+    box.pool_views = tuple(
+        PoolView(
+            name=name, granted_g=500.0, g_per_h=rate, spent_g=317.5, left_g=182.5, held_g=101.0,
+            gain_per_more_g=0.0041, price="one more gram in this pool buys 0.41% of a whole job's gain",
+            jobs=(job,), jobs_over=2,
+        )
+        for name, rate in (("lab", None), ("endless", 3.0))
+    )  # fmt: skip
+    text = cli("pools", socket=socket).out
+    lines = text.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[:2] == ["lab: 182.5 g left of 500 g", "  317.5 g spent, 2 jobs over, 101 g held by its jobs"]
+    assert "0.41% of a whole job's gain" in text
+    assert lines[4].split() == ["scitldr-smollm2-7f3a1c", "alice", "running", "2", "40.2", "101", "-"]
+    assert "endless: 182.5 g left of 500 g, grows by 3 g/h" in text
+    assert [p["name"] for p in cli("pools", "--json", socket=socket).doc["pools"]] == ["lab", "endless"]
 
 
 def test_show_wraps_reason_and_lists_segments(box: Box, socket: Path) -> None:
@@ -158,3 +199,10 @@ def test_long_forecast_is_thinned_from_its_first_point() -> None:
     thin = every_nth(points, 24)  # type: ignore[arg-type]
     assert thin[0] == 0
     assert len(thin) <= 24
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1e300, "1e+300"), (-4e-14, "0"), (1.2e-5, "0.000012"), (123456.0, "123456")]
+)
+def test_a_figure_has_neither_three_hundred_digits_nor_a_bare_point(value: float, text: str) -> None:
+    assert output.figure(value, digits=6) == text

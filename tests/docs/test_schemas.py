@@ -81,6 +81,7 @@ def test_outputs_of_commands(run: tuple[Box, Path]) -> None:
     check("grid-view", cli("grid", "--json", socket=socket).doc)
     box.g_per_kwh = None
     check("grid-view", cli("grid", "--json", socket=socket).doc)
+    check("pool-list", cli("pools", "--json", socket=socket).doc)
     check("audit-result", cli("audit", "verify", "--json", socket=socket).doc)
     check("version", cli("version", "--json", socket=socket).doc)
     check("version", cli("version", "--json", socket=socket.with_name("none")).doc)

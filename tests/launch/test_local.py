@@ -90,6 +90,21 @@ def test_the_shim_is_small_and_stands_in_a_session_of_its_own(launcher: LocalLau
     assert parent != os.getpid()
 
 
+def test_a_shim_that_was_too_slow_starts_nothing_later(job_dir: Path) -> None:
+    log, ran = job_dir / "log.txt", job_dir / "ran"
+    os.mkfifo(log)  # the shim waits here, as for a disk that hangs, until somebody reads
+    with pytest.raises(LaunchError, match="did not start in"):
+        LocalLauncher(start_timeout_s=0.5).start(job_dir, ["touch", str(ran)], {}, ME)
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    time.sleep(1.0)
+    os.close(reader)
+    assert not ran.exists()
+    assert not (job_dir / "run.json").exists()
+    log.unlink()
+    LocalLauncher().start(job_dir, ["touch", str(ran)], {}, ME)
+    until(ran.exists)
+
+
 def test_killing_the_starter_leaves_the_job_to_be_adopted(job_dir: Path) -> None:
     code = f"""
         import os, signal

@@ -63,6 +63,27 @@ def test_a_wrong_place_is_one_line_that_names_the_field(tmp_path: Path, given: s
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgresql:/alice:s3cret@db/led",
+        "alice:s3cret@db",
+        "postgresql://alice:s3cret@db:port/led",
+        "postgresql:/db/led?password=s3cret",
+        "oracle+nodriver://db/led?user=alice&password=s3cret",
+        "oracle+nodriver://alice:s3cret@db/led",
+    ],
+)
+def test_a_wrong_url_is_refused_without_its_password(given: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Ledger.open(given)
+    assert str(caught.value).startswith("ledger.url: ")
+    error: BaseException | None = caught.value
+    while error is not None:  # --debug shows the causes, too
+        assert "s3cret" not in str(error)
+        error = error.__cause__
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_bytes(b"these are not the pages you are looking for" * 200)
     with pytest.raises(LedgerError, match="restore it from a backup"):

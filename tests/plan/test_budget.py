@@ -127,3 +127,34 @@ def test_jobs_under_way_keep_their_floors_before_others_are_let_in(sizes, pool):
 def test_weights_must_fit_the_jobs():
     with pytest.raises(ValueError, match="one weight"):
         divide([job([300.0])], 10.0, [1.0, 2.0])
+
+
+def test_a_job_near_its_end_does_not_outbid_one_that_has_just_begun():
+    begun, fresh = job([300.0] * 4), job([300.0] * 4, n=1, done=0.75)
+    (a, b), price = divide([begun, fresh], 5 * 300 * 0.52 + 360.0)
+    # a gram of either buys the same: a quarter of the whole job for each segment
+    assert (a.budget_g - a.floor_g) / (b.budget_g - b.floor_g) == pytest.approx(4.0)
+    assert price == pytest.approx(0.25 / (0.8 * 300))
+
+
+def test_the_price_is_what_one_more_gram_buys():
+    jobs = [job([300.0] * 4), job([300.0] * 4)]
+    floors = 2 * 4 * 300 * 0.52
+    _, price = divide(jobs, floors)
+    assert price == pytest.approx(0.25 / (0.8 * 300)), "nothing is over, the first gram would buy this"
+    (more,), _ = divide(jobs[:1], floors / 2 + 1.0)
+    gains = [
+        sum(p.gain for p in solve(replace(jobs[0], budget_g=b)).placed) for b in (floors / 2, more.budget_g)
+    ]
+    assert gains[1] - gains[0] == pytest.approx(price, rel=1e-3)
+    assert divide(jobs, floors / 4)[1] is None, "nobody was let in"
+    assert divide([], 10.0) == ((), None)
+
+
+def test_jobs_that_cannot_trade_still_share_a_pool():
+    stiff = job([300.0] * 4, rho_min=1.0)
+    (only,), price = divide([stiff], 5000.0)
+    assert (only.budget_g, price) == (5000.0, 0.0)
+    (a, b), _ = divide([stiff, job([300.0] * 4)], 1200 + 4 * 300 * 0.52 + 100.0)
+    assert a.budget_g == pytest.approx(1200.0)
+    assert b.budget_g == pytest.approx(b.floor_g + 100.0)

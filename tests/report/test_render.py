@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -18,7 +19,7 @@ from support.story import T0, interval, submitted, tell
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger
 from carbonsched.model.job import JobSpec
-from carbonsched.report import MEDIA, Report, build, render
+from carbonsched.report import MEDIA, Report, build, pieces, render
 
 Story = tuple[Ledger, Report]
 
@@ -82,6 +83,17 @@ def test_csv_holds_every_row_and_its_hash(story: Story) -> None:
     assert all(row["grams"] == "" for row in unknown)
     first = next(iter(ledger.rows("scitldr-1")))
     assert (rows[0]["hash"], rows[0]["start"]) == (first["hash"], "2026-11-20T16:00:00.000000Z")
+
+
+def test_csv_of_a_long_ledger_comes_in_pieces(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        ledger.append([interval(T0 + timedelta(seconds=n), 1, n) for n in range(2300)])
+        report = build(ledger, now=T0 + timedelta(days=1), start=T0, end=T0 + timedelta(days=1))
+        parts = list(pieces(report, ledger, "csv"))
+        assert [part.count("\n") for part in parts] == [1001, 1000, 300]
+        assert "".join(parts) == render(report, ledger, "csv")
+        nothing = build(ledger, now=T0, start=T0 - timedelta(days=1), end=T0)
+        assert render(nothing, ledger, "csv").count("\n") == 1, "the head alone"
 
 
 def test_a_period_with_every_row_verifies_from_its_csv_alone(story: Story) -> None:

@@ -6,7 +6,10 @@ import pytest
 from support.rig import ME, START, Rig, checked, spec
 
 from carbonsched.errors import InputError
+from carbonsched.model.job import JobState
+from carbonsched.model.protocol import SegmentDone
 from carbonsched.model.view import Explained
+from carbonsched.supervisor.ahead import speed
 
 STEP_G = 4e13 / 2e13 * 75 / 3.6e6 * 400
 """Of a full step by the priors: 2e13 FLOP/s in fp32, 75 W, 400 g/kWh."""
@@ -53,6 +56,8 @@ def test_a_tight_budget_binds_and_a_gram_more_buys_gain(rig: Rig) -> None:
     nothing = explain(rig, budget_g=0.2)
     assert nothing.action == "stop"
     assert nothing.floor_g > 0.2
+    assert nothing.reason.startswith("stop: budget below floor, needs ")
+    assert nothing.reason.endswith("has 0.2 g"), "of the whole budget, not of what loading leaves"
     assert nothing.segments == ()
 
 
@@ -109,3 +114,29 @@ def test_allowed_hours_move_the_start(rig: Rig) -> None:
     assert told.action == "wait"
     assert told.start is not None
     assert told.start.isoformat() == "2026-11-01T22:00:00+00:00"
+
+
+def test_jobs_of_which_no_energy_is_known_say_nothing_of_power(rig: Rig) -> None:
+    """Segments without a metered joule: the rated figures stand in; with one that was metered, its own do."""
+    job = rig.submit(spec("dark"))
+    rig.ledger.set_state(job.id, JobState.RUNNING, "on", "test", START)
+    done = SegmentDone(
+        at=START, k=0, first_step=0, steps=10, rho_directed=1, rho_planned=1, rho_realised=1, flops=1e13,
+        flops_full=1e13, loss=None, seconds=10, importance_seconds=0, selection_seconds=0, selected=(),
+        directive_seq=None,
+    )  # fmt: skip
+    rig.ledger.save_segment(job.id, done, START, START, None)
+    assert "assumed, nothing was trained here yet" in speed(rig.ledger, rig.meter.boards, spec()).source
+    assert explain(rig).g > 0
+    rig.service.cancel(job.id, ME)
+    lit = rig.submit(spec("lit"))
+    rig.run(1)
+    lit.started()
+    for k in range(4):
+        for _ in lit.play(k):
+            pass
+    lit.finish()
+    dark = rig.submit(spec("dark2"))
+    rig.ledger.set_state(dark.id, JobState.RUNNING, "on", "test", START)
+    rig.ledger.save_segment(dark.id, done, START, START, None)
+    assert "measured on this box with this model" in speed(rig.ledger, rig.meter.boards, spec()).source

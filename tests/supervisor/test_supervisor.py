@@ -4,9 +4,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from support.rig import ME, Rig, spec
+from support.rig import ME, Rig, checked, spec
 
-from carbonsched.errors import DeniedError
+from carbonsched.errors import DeniedError, LedgerError, StateError
 from carbonsched.model.job import JobState, Owner
 
 
@@ -366,3 +366,163 @@ def test_a_fall_of_the_frontiers_is_learned_for_the_plan(rig: Rig) -> None:
     assert rig.boss.steering.problem(run, rest, energy, 10.0, 0.0).decay == pytest.approx(1.0)
     run.gains = {0: 8.0, 1: 4.0, 2: 2.0, 3: 1.0}
     assert rig.boss.steering.problem(run, rest, energy, 10.0, 0.0).decay < 0.9
+
+
+BAD_EVENTS = {
+    "empty frontier": {
+        "event": "segment_ready",
+        "k": 0,
+        "segments": 4,
+        "first_step": 0,
+        "steps": 10,
+        "steps_left": 40,
+        "importance_batches": 1,
+        "frontier": [],
+        "flops_full": 1e12,
+        "rho_floor": 0.4,
+    },
+    "endless k": {
+        "event": "segment_done",
+        "k": 10**30,
+        "first_step": 0,
+        "steps": 1,
+        "rho_directed": 0.5,
+        "rho_planned": 0.5,
+        "rho_realised": 0.5,
+        "flops": 1,
+        "flops_full": 1,
+        "loss": None,
+        "seconds": 1,
+        "importance_seconds": 0,
+        "selection_seconds": 0,
+        "selected": [],
+        "directive_seq": None,
+    },
+}
+
+
+@pytest.mark.parametrize("bad", BAD_EVENTS.values(), ids=BAD_EVENTS)
+def test_a_bad_event_of_one_job_leaves_the_others_steered(tmp_path: Path, bad: dict[str, object]) -> None:
+    rig = Rig(tmp_path, extra={"launch": {"slots": 2}}, boards=2)
+    first, second = rig.submit(spec("first")), rig.submit(spec("second"))
+    rig.run(1)
+    first.started()
+    second.started()
+    rig.run(1)
+    first.say(**bad)  # type: ignore[arg-type]
+    second.ready(0)
+    rig.run(3)
+    assert second.control()["action"] == "train"
+    first.ready(0)
+    rig.run(1)
+    assert first.control()["action"] == "train", "the line was passed over, the job goes on"
+
+
+STEPS = {
+    "reading": ("carbonsched.supervisor.run.JobRun.apply", ValueError),
+    "recording": ("carbonsched.ledger.ledger.Ledger.save_segment", OverflowError),
+    "planning": ("carbonsched.supervisor.steering.Steering.decide", ZeroDivisionError),
+}
+
+
+@pytest.mark.parametrize(("target", "error"), STEPS.values(), ids=STEPS)
+def test_a_job_the_daemon_cannot_go_on_with_fails_alone_and_is_paid_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, error: type[Exception]
+) -> None:
+    """Whatever is wrong with one job is met by that job; provoked where each kind of trouble would arise."""
+    rig = Rig(tmp_path, extra={"launch": {"slots": 2}}, boards=2)
+    first, second = rig.submit(spec("first")), rig.submit(spec("second"))
+    rig.run(1)
+    for job in (first, second):
+        job.started()
+    rig.run(1)
+    for _ in first.play(0):
+        second.ready(0)
+    owner, name = target.rsplit(".", 1)
+    real = getattr(__import__(owner.rsplit(".", 1)[0], fromlist=["x"]), owner.rsplit(".", 1)[1])
+    kept = getattr(real, name)
+
+    def broken(self: object, *args: object, **named: object) -> object:
+        about = {str(getattr(self, "id", "")), *(str(getattr(a, "id", a)) for a in args)}
+        if first.id in about:
+            raise error("not as foreseen")
+        return kept(self, *args, **named)
+
+    monkeypatch.setattr(real, name, broken)
+    first.ready(1)
+    rig.run(1)
+    if target.endswith("save_segment"):
+        first.done(1, 0.5, 10.0)
+    second.say("step", k=0, step=5, steps=40, loss=2.0, lr=1e-4, seconds=2.0, rho=1.0)
+    rig.run(3)
+    assert ("terminate", first.dir) in rig.launcher.asked
+    second.done(0, second.control()["rho"], 20.0)
+    second.ready(1)
+    rig.run(2)
+    assert (second.control()["k"], second.control()["action"]) == (1, "train")
+    rig.launcher.end(first.dir)
+    rig.run(2)
+    view = first.show() if target.endswith("save_segment") else rig.service.jobs().jobs[0]
+    assert view.state is JobState.FAILED
+    assert "not as foreseen" in view.reason
+    assert second.show().state is JobState.RUNNING
+    rig.boss.flush()
+    assert sum(rig.energy().values()) == sum(_metered(rig).values())
+    entries = rig.ledger.history(first.id, kinds=("note",))
+    assert any("not as foreseen" in entry["text"] for entry in entries)
+
+
+def _metered(rig: Rig) -> dict[str, int]:
+    rows = list(rig.ledger.rows())
+    found = {}
+    for board in {row["board"] for row in rows}:
+        mine = [row for row in rows if row["board"] == board]
+        found[board] = mine[-1]["counter_end_mj"] - mine[0]["counter_start_mj"]
+    return found
+
+
+def test_resume_of_a_job_that_is_over_changes_nothing(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, extra={"pools": [{"name": "lab", "budget_g": 300.0}]})
+    first = rig.submit(spec("first", budget_g=None, pool="lab"), checked())
+    rig.run(1)
+    first.started()
+    rig.run(1)
+    for k in range(4):
+        list(first.play(k))
+    first.finish()
+    with pytest.raises(StateError, match="is finished"):
+        rig.service.resume(first.id, ME)
+    second = rig.submit(spec("second", budget_g=None, pool="lab"), checked())
+    rig.run(1)
+    view = second.show()
+    assert view.state is JobState.RUNNING, view.reason
+    assert list(rig.boss.runs) == [second.id]
+
+
+def test_a_process_that_runs_though_nobody_recorded_its_start_is_taken_over(rig: Rig) -> None:
+    job = rig.submit()
+    run = rig.launcher.start(job.dir, ["x"], {}, ME)
+    rig.run(5)
+    assert job.show().state is JobState.RUNNING
+    assert rig.launcher.look(job.dir).run == run
+    assert job.show().energy_j > 0
+
+
+def test_a_start_whose_record_was_refused_is_recorded_later(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.run(1)
+    job = rig.submit()
+
+    def full(*_: object, **__: object) -> None:
+        raise LedgerError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.ledger, "set_state", full)
+        rig.run(3)
+    started = rig.launcher.look(job.dir).run
+    assert started is not None
+    rig.run(1)
+    assert job.show().state is JobState.RUNNING
+    assert rig.launcher.look(job.dir).run == started, "not started twice"
+    assert job.show().energy_j == pytest.approx(3 * 100)

@@ -8,7 +8,7 @@ import io
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +33,8 @@ from carbonsched.model.view import (
     JobDetail,
     JobList,
     JobView,
+    PoolList,
+    PoolView,
     SegmentView,
     Submitted,
     Version,
@@ -77,7 +79,10 @@ class Box:
         self.lock = threading.RLock()
         self.g_per_kwh: float | None = 200.0
         self.estimated = False
+        self.over_shown = 20
+        self.report: Callable[[], Iterator[str]] | None = None
         self.broken: Exception | None = None
+        self.pool_views: tuple[PoolView, ...] = ()
         self.audit_result = AuditResult(ok=True, rows=7, first_bad=None)
 
     # what the test does to it
@@ -147,6 +152,7 @@ class Box:
             low_g=80.0,
             high_g=121.0,
             loading_g=0.5,
+            evaluation_g=1.5,
             floor_g=60.0,
             budget_g=spec.carbon.budget_g,
             budget="as given",
@@ -174,11 +180,14 @@ class Box:
                 id=job_id, state=entry.state, reason=entry.reason, from_g=old, budget_g=grams, spent_g=spent
             )
 
-    def jobs(self) -> JobList:
+    def jobs(self, every: bool = False) -> JobList:
         if self.broken is not None:
             raise self.broken
         with self.lock:
-            return JobList(jobs=tuple(JobView(**self._view(entry)) for entry in self.entries.values()))
+            views = [JobView(**self._view(entry)) for entry in self.entries.values()]
+            over = [view for view in views if view.state.ended]
+            gone = [] if every else over[: max(len(over) - self.over_shown, 0)]
+            return JobList(jobs=tuple(view for view in views if view not in gone), left_out=len(gone))
 
     def show(self, job_id: str) -> JobDetail:
         with self.lock:
@@ -223,6 +232,9 @@ class Box:
     def resume(self, job_id: str, actor: Owner) -> Acted:
         return self._act(job_id, actor, JobState.QUEUED)
 
+    def pools(self) -> PoolList:
+        return PoolList(pools=self.pool_views)
+
     def grid(self, hours: float) -> GridView:
         known = self.g_per_kwh is not None
         return GridView(
@@ -256,9 +268,11 @@ class Box:
 
     def render_report(
         self, job_id: str | None, start: datetime | None, end: datetime | None, form: ReportFormat
-    ) -> tuple[str, str]:
+    ) -> tuple[Iterator[str], str]:
         if job_id is not None:
             self._find(job_id)
+        if self.report is not None:
+            return self.report(), "text/csv"
         asked = {
             "job": job_id,
             "start": start and rfc3339(start),
@@ -266,8 +280,8 @@ class Box:
             "format": form,
         }
         if form == "json":
-            return json.dumps(asked), "application/json"
-        return f"{','.join(asked)}\r\n{','.join(str(value) for value in asked.values())}\r\n", "text/csv"
+            return iter([json.dumps(asked)]), "application/json"
+        return iter([f"{','.join(asked)}\r\n", f"{','.join(map(str, asked.values()))}\r\n"]), "text/csv"
 
     def audit(self) -> AuditResult:
         return self.audit_result

@@ -101,9 +101,15 @@ class DaemonProcess:
 
     def get(self, path: str) -> dict[str, Any]:
         """Straight from the socket: a command takes a second to start."""
+        return self._ask("GET", path)
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._ask("POST", path, json=body)
+
+    def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         transport = httpx.HTTPTransport(uds=str(self.socket))
         with httpx.Client(transport=transport, base_url="http://box", timeout=30) as client:
-            return client.get(path).json()  # type: ignore[no-any-return]
+            return client.request(method, path, **more).raise_for_status().json()  # type: ignore[no-any-return]
 
     def until(self, job_id: str, test: Any, timeout: float = 120) -> dict[str, Any]:
         """Poll `show` until `test(job)` holds."""

@@ -65,11 +65,11 @@ def step(model: Any, cache: ActivationCache, inputs: dict[str, torch.Tensor]) ->
 
 
 @pytest.mark.parametrize("place", ["memory", "disk"])
-def test_losses_are_the_same_and_rho_falls_below_a_third(folder: Path, tmp_path: Path, place: str) -> None:
+def test_losses_are_the_same_for_fewer_flops_and_as_planned(folder: Path, tmp_path: Path, place: str) -> None:
     """Batches are shuffled anew, and padded to other lengths, each epoch."""
     ran = {}
     for cache in ("off", place):
-        green = GreenTrainerCallback(rho=0.45, method="random", seed=1, skip_earliest=0.5, cache=cache)
+        green = GreenTrainerCallback(method="ft-top2", cache=cache)
         trainer = plain_trainer(load(folder), folder, tmp_path / cache, [green], num_train_epochs=3, rows=32)
         trainer.train()
         ran[cache] = (losses(trainer), green.history, [p.detach() for p in trainer.model.parameters()])
@@ -79,8 +79,9 @@ def test_losses_are_the_same_and_rho_falls_below_a_third(folder: Path, tmp_path:
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
     first, *later = cached[1]
     assert first.rho_realised == pytest.approx(plain[1][0].rho_realised, abs=1e-9), "the first epoch fills it"
-    assert later[-1].rho_realised < 1 / 3 < plain[1][-1].rho_realised
-    assert all(done.rho_realised < done.rho_planned for done in later)
+    for done, without in zip(later, plain[1][1:], strict=True):
+        assert done.rho_realised < without.rho_realised - 0.15
+        assert done.rho_realised == pytest.approx(done.rho_planned, abs=0.01)
 
 
 def test_what_is_saved_is_what_the_counter_misses(folder: Path) -> None:
@@ -323,8 +324,11 @@ def test_a_job_asks_for_it_and_one_that_cannot_have_it_is_refused_at_submission(
     job = job_folder(tmp_path / "job", tiny_spec(tiny_llama(tmp_path / "llama"), data, train=train))
     with FakeDaemon(job, always(0.5)):
         assert run_job(JobDir(job), lambda: False) == "done"
-    first, *_, last = of(job, "segment_done")
-    assert first["rho_realised"] == pytest.approx(first["rho_planned"], abs=0.01)
-    assert last["rho_realised"] < last["rho_planned"] - 0.05
+    for done in of(job, "segment_done"):
+        assert done["rho_realised"] == pytest.approx(done["rho_planned"], rel=1e-3)
+        assert done["rho_realised"] <= done["rho_directed"] == 0.5
+    first, *_, last = of(job, "segment_ready")
+    assert last["rho_floor"] < first["rho_floor"] - 0.05
+    assert last["frontier"][-1]["importance"] > 0
     with pytest.raises(InputError, match=r"train\.cache"):
         check_job(JobSpec.parse(tiny_spec(tiny_t5(tmp_path / "t5"), data, train={"cache": "memory"})))

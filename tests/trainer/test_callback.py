@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_data, word_rows
-from support.steer import FakeDaemon, directive, of
+from support.steer import FakeDaemon, directive, of, read_events
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Trainer, TrainingArguments
 
 from carbonsched.errors import InputError
@@ -93,6 +93,15 @@ def test_frozen_tensors_stand_still(llama: Path, tmp_path: Path) -> None:
     for name, parameter in trainer.model.named_parameters():
         assert torch.equal(before[name], parameter) == (name not in done.selected), name
         assert parameter.requires_grad, "all is trainable again afterwards"
+
+
+def test_one_callback_steers_one_training_after_the_other(llama: Path, tmp_path: Path) -> None:
+    callback = GreenTrainerCallback(rho=0.75, method="random")
+    trainer = own_trainer(llama, tmp_path, [callback], num_train_epochs=1)
+    trainer.train()
+    trainer.train()
+    assert [(done.k, done.steps) for done in callback.history] == [(0, 4), (0, 4)]
+    assert all(done.rho_planned <= 0.75 for done in callback.history)
 
 
 def test_resume_in_ones_own_trainer(t5: Path, tmp_path: Path) -> None:
@@ -196,6 +205,34 @@ def test_a_lapsed_lease_checkpoints_waits_and_goes_on(job: Path) -> None:
     assert "covers 3 steps" in waiting["reason"]
     assert of(job, "checkpoint")[0]["step"] == 3
     assert of(job, "segment_done")[0]["steps"] == 8
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_what_is_done_between_two_segments_is_under_a_lease_too(
+    llama: Path, data: Path, tmp_path: Path, evaluated: bool
+) -> None:
+    """A lease that ends with the first segment: neither held-out rows nor importance are looked at before it is renewed."""
+    train = {"epochs": 2, "evaluate_each_segment": evaluated}
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train=train))
+
+    def answer(event: dict[str, Any]) -> dict[str, Any] | None:
+        if event["event"] == "segment_done" and event["k"] == 0:
+            return directive(0, 0.8, lease_s=0)
+        return directive(event["k"], 0.8) if event["event"] in ("segment_ready", "waiting") else None
+
+    assert steered(job, answer) == "done"
+    kinds = [e["event"] for e in read_events(job) if e["event"] != "step"]
+    ended = kinds.index("segment_done")
+    look = ["evaluated"] if evaluated else []
+    assert kinds[ended : ended + 5 + evaluated] == [
+        "segment_done",
+        "checkpoint",
+        "waiting",
+        "resumed",
+        *look,
+        "segment_ready",
+    ]
+    assert of(job, "waiting")[0]["step"] == 8
 
 
 def test_rho_falls_in_mid_segment(job: Path) -> None:

@@ -72,6 +72,13 @@ def test_a_rho_below_the_floor_is_refused_with_the_value_that_works(home: Path, 
     assert check(job_toml(home, carbon=f"{field} = {advised}")).ok
 
 
+def test_a_wanted_mean_below_the_floor_is_refused_too(home: Path) -> None:
+    lean = 'objective = "min-carbon"\ndeadline = "2h"\nrho_mean = '
+    with pytest.raises(InputError, match=r"carbon\.rho_mean: 0\.2 is below this model's floor"):
+        check(job_toml(home, carbon=lean + "0.2"))
+    assert check(job_toml(home, carbon=lean + "0.8")).ok
+
+
 def test_segments_too_short_for_their_importance_batches(home: Path) -> None:
     with pytest.raises(InputError, match="make segments longer"):
         check(job_toml(home, train="segment = 1", carbon="rho_min = 0.5"))

@@ -130,7 +130,8 @@ def test_packed_text_is_trained_in_blocks(llama: Path, tmp_path: Path) -> None:
     assert of(job, "evaluated")[0]["samples"] == 3
     from carbonsched.model.job import JobSpec
 
-    assert check_job(JobSpec.parse(spec)).steps == 3
+    checked = check_job(JobSpec.parse(spec | {"evaluate": {"test": "dev.txt", "limit": 2}}))
+    assert (checked.steps, checked.validation_rows, checked.test_rows) == (3, 3, 2), "blocks, not files"
 
 
 # ---- early stop

@@ -1,11 +1,17 @@
-"""What a run needs of a model before its first step; here: which tensors may be chosen at all."""
+"""What a run needs of a model before its first step; here: which tensors may be chosen at all, and at what cost."""
+
+import random
+from typing import Any
 
 import pytest
+import torch
 from support.models import tiny_llama
+from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from carbonsched.errors import InputError
-from trainer.flopcount import Shape
+from trainer.flopcount import Shape, StepCounter
 from trainer.meta import meta_model
+from trainer.parallel import train_only
 from trainer.prepare import prepare
 
 
@@ -37,3 +43,48 @@ def test_nothing_is_left_out_by_default(model: object) -> None:
 def test_methods_that_choose_nothing_have_nothing_to_leave_out(model: object, method: str) -> None:
     with pytest.raises(InputError, match=r"train\.skip_earliest: method .* chooses no tensors"):
         prepare(model, method, Shape(2, 16), skip_earliest=0.25)
+
+
+def sdpa(kind: str, dropout: float) -> Any:
+    sizes = {"vocab_size": 50, "pad_token_id": 0}
+    if kind == "t5":
+        config: Any = T5Config(
+            d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=dropout,
+            decoder_start_token_id=0, **sizes,
+        )  # fmt: skip
+        return T5ForConditionalGeneration._from_config(config, attn_implementation="sdpa").train()
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        attention_dropout=dropout, **sizes,
+    )  # fmt: skip
+    return LlamaForCausalLM._from_config(config, attn_implementation="sdpa").train()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("kind", ["t5", "llama"])
+def test_fused_attention_costs_on_a_cpu_what_torch_makes_of_it(kind: str, dropout: float) -> None:
+    """With dropout it is taken apart, and its backward pass costs 2 times the forward one, not 2.5 times."""
+    model, shape = sdpa(kind, dropout), Shape(2, 40, 24 if kind == "t5" else None)
+    state = torch.random.get_rng_state()
+    method = prepare(model, "greentrainer", shape).method
+    assert torch.equal(state, torch.random.get_rng_state())
+    inputs = {"input_ids": torch.randint(1, 50, (2, 40)), "attention_mask": torch.ones(2, 40).long()}
+    inputs["labels"] = torch.randint(1, 50, (2, 24)) if kind == "t5" else inputs["input_ids"]
+    names = [t.name for t in method.profile.tensors]
+    rng = random.Random(0)
+    for k in range(12):
+        selected = tuple(rng.sample(names, k + 1)) if k < 11 else tuple(names)
+        train_only(model, selected, names)
+        with StepCounter() as counter:
+            model(**inputs).loss.backward()
+        counted = counter.flops / method.profile.full_flops
+        if dropout or not any("bias" in name for name in selected):
+            assert counted == pytest.approx(method.ratio(selected), rel=1e-6)
+        else:  # a mask that needs a gradient takes it apart too
+            assert 0.9 * method.ratio(selected) < counted < method.ratio(selected)
+
+
+def test_dropbp_is_priced_by_the_same_attention() -> None:
+    branches = prepare(sdpa("t5", 0.1), "dropbp", Shape(2, 40, 24)).method.branches
+    assert branches is not None
+    assert branches.whole == pytest.approx(1)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carbonsched.errors import InputError
 from trainer.segment import Schedule, Segment, rows_in
 
 small = st.integers(1, 40)
@@ -40,8 +41,15 @@ def test_max_steps_and_epoch_segments() -> None:
     assert schedule.bounds(5) == (1, 4, 6)
 
 
+def test_more_segments_than_can_be_planned_are_refused_with_the_mend() -> None:
+    assert Schedule(200_000, 1000, 2).segments == 100_000
+    with pytest.raises(InputError, match=r"^train.segment: 1 steps make 200001 segments.*make it 3 or more"):
+        Schedule(200_001, 1000, 1)
+    assert Schedule(200_001, 1000, 3).segments <= 100_000
+
+
 def test_the_account_of_two_stretches() -> None:
-    segment = Segment(0, 0, 4, 400.0, importance_flops=100.0, share=0.25)
+    segment = Segment(0, 0, 4, 400.0, importance_flops=100.0, importance_share=0.25)
     segment.select(("a", "b"), 0.9)
     segment.select(("a",), 0.8)  # before any step: it replaces the first
     segment.ran(100.0, 1.0, counted=80.0, recomputed=5.0)

@@ -19,7 +19,7 @@ from carbonsched.model.profile import Profile, TensorCost
 from trainer import states
 from trainer.flops import profile
 from trainer.patterns import CostModel
-from trainer.select import Frontier, Selector, frontier, planned_rho, rho_floor, step_rho
+from trainer.select import Frontier, Selector, frontier, rho_floor
 
 torch.set_num_threads(1)
 Group = tuple[float, frozenset[int]]
@@ -267,11 +267,6 @@ def test_a_choice_among_some_tensors_needs_only_their_importance() -> None:
         Selector(p, among=["t9"])
     with pytest.raises(InputError, match="empty"):
         Selector(p, among=[])
-
-
-def test_importance_batches_are_part_of_planned_rho() -> None:
-    assert step_rho(0.6, steps=50, importance_batches=1) == pytest.approx(0.58)
-    assert planned_rho(0.58, steps=50, importance_batches=1) == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("limit", [2, 3, 10])

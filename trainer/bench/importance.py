@@ -6,7 +6,7 @@ importance says of that tensor. Both before training and after some steps of ful
 moments. Selection goes by order, so what counts is the rank correlation (Spearman); large tensors drop the loss more and
 are valued more by almost any measure, so it is also given with size held fixed (partial rank correlation).
 
-breadth, concave and coverage order single tensors as `update` does: what they change is which go together.
+concave, reach and coverage order single tensors as `update` does: what they change is which go together.
 """
 
 import copy

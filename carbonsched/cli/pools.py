@@ -1,0 +1,58 @@
+"""`carbonsched pools`: what each shared budget has left, what one more gram of it would buy, and who holds which part."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from carbonsched.cli.options import Debug, Json, Socket, connect
+
+if TYPE_CHECKING:
+    from carbonsched.model.view import PoolView
+
+
+def pools(ctx: typer.Context, json: Json = False, socket: Socket = None, debug: Debug = False) -> None:
+    """Show the budgets that jobs of this box share: granted, spent, left, the price of a gram, each job's part.
+
+    SPENT counts what is not known at its worst. HOLDS is what a job may still spend, NEEDS what it takes at its lowest ρ.
+    """
+    from carbonsched.cli.output import emit
+
+    listed = connect(ctx).pools()
+    if json:
+        emit(listed)
+    elif not listed.pools:
+        print("no pools; add [[pools]] to the daemon's config and send it SIGHUP")
+    else:
+        for n, pool in enumerate(listed.pools):
+            if n:
+                print()
+            _print(pool)
+
+
+def _print(pool: "PoolView") -> None:
+    from carbonsched.cli import output as o
+
+    def g(value: float) -> str:
+        return o.figure(value, digits=4)
+
+    grows = "" if pool.g_per_h is None else f", grows by {o.figure(pool.g_per_h)} g/h"
+    over = f", {pool.jobs_over} job{'s' * (pool.jobs_over > 1)} over" if pool.jobs_over else ""
+    out = o.console()
+    out.print(f"{pool.name}: {g(pool.left_g)} g left of {g(pool.granted_g)} g{grows}", style="bold")
+    out.print(f"  {g(pool.spent_g)} g spent{over}, {g(pool.held_g)} g held by its jobs")
+    out.print(f"  {pool.price}")
+    if not pool.jobs:
+        return
+    right = ("WEIGHT", "SPENT g", "HOLDS g", "NEEDS g")
+    table = o.table("  ID", "OWNER", "STATE", *right, right=right, wrap=("  ID", "OWNER"))
+    for job in pool.jobs:
+        table.add_row(
+            f"  {job.id}",
+            job.owner,
+            job.state,
+            f"{job.weight:g}",
+            o.figure(job.spent_g),
+            o.figure(job.part_g),
+            o.figure(job.floor_g),
+        )
+    out.print(table)

@@ -1,0 +1,45 @@
+"""Documents as files of a job directory: written so that a reader, or a power cut, finds the old or the new one, whole."""
+
+import logging
+import os
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from carbonsched.model.base import Doc
+
+log = logging.getLogger(__name__)
+
+_D = TypeVar("_D", bound=Doc)
+
+
+def save(path: Path, doc: Doc, indent: int | None = None) -> None:
+    """Replace `path`: temporary file, fsync, rename, fsync of the folder. Raises OSError; the old one stays then."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        # who may enter the folder may read: an owner's trainer is not of the daemon's group, whatever the umask
+        os.fchmod(file.fileno(), 0o644)
+        file.write(doc.model_dump_json(indent=indent))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load(path: Path, kind: type[_D]) -> _D | None:
+    """The document; None where there is none, and, with a warning, where it is damaged: it is not known then."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as e:
+        problem = e.errors()[0]["msg"]
+    except OSError as e:
+        problem = str(e.strerror)
+    log.warning("%s cannot be read and goes for not known: %s", path, problem)
+    return None

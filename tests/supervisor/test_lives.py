@@ -1,0 +1,197 @@
+"""What a new daemon makes of the jobs that the one before left, in whatever moment that one was killed."""
+
+import logging
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from support.rig import ME, Played, Rig, checked, spec
+
+from carbonsched.errors import LedgerError
+from carbonsched.model.job import JobState
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+def reboot(rig: Rig, away_s: float = 0.0) -> None:
+    rig.die()
+    rig.clock.advance(away_s)
+    rig.boot()
+
+
+def waiting_long(rig: Rig) -> Played:
+    """A job whose allowed half hour is over: told to checkpoint, to end and to come back tomorrow."""
+    job = rig.submit(spec(allowed_hours=["12:00-12:30"]))
+    rig.run(1)
+    job.started()
+    job.ready(0)
+    rig.run(20)
+    rig.clock.advance(29 * 60)
+    rig.run(40)
+    assert ("terminate", job.dir) in rig.launcher.asked
+    return job
+
+
+def test_a_long_wait_survives_a_restart(rig: Rig) -> None:
+    job = waiting_long(rig)
+    job.finish("stopped")
+    assert job.show().state is JobState.WAITING
+    reboot(rig, away_s=60)
+    rig.run(5)
+    assert job.show().state is JobState.WAITING, job.show().reason
+    rig.clock.advance(12 * 3600)
+    rig.run(2)
+    assert job.show().state is JobState.WAITING, "its hour has not come"
+    rig.clock.advance(11.5 * 3600)
+    rig.run(2)
+    assert job.show().state is JobState.RUNNING
+
+
+def test_a_restart_between_the_call_to_end_and_the_end_forgets_neither(rig: Rig) -> None:
+    job = waiting_long(rig)
+    reboot(rig, away_s=2)
+    job.finish("stopped")
+    assert job.show().state is JobState.WAITING, job.show().reason
+    assert rig.boss.runs[job.id].wake_at is not None
+
+
+def test_a_cancelled_job_is_cancelled_though_the_daemon_was_restarted_before_it_ended(rig: Rig) -> None:
+    job = rig.submit()
+    rig.run(1)
+    job.started()
+    rig.service.cancel(job.id, ME)
+    reboot(rig, away_s=1)
+    job.finish("stopped")
+    assert (job.show().state, job.show().reason) == (JobState.CANCELLED, "cancelled by root")
+
+
+def test_a_resident_wait_whose_process_died_while_nobody_watched_is_charged_to_the_job(rig: Rig) -> None:
+    job = rig.submit()
+    rig.run(1)
+    job.started()
+    job.ready(0)
+    rig.run(2)
+    job.say("waiting", k=0, step=0, until=None, reason="a cleaner hour is near")
+    rig.run(2)
+    assert job.show().state is JobState.WAITING
+    rig.boss.flush()
+    rig.die()
+    rig.clock.advance(100)
+    rig.launcher.end(job.dir, signal=9)
+    rig.clock.advance(100)
+    rig.boot()
+    rig.run(2)
+    view = job.show()
+    assert view.state is JobState.FAILED
+    assert view.energy_j == pytest.approx(104 * 100, rel=0.05), "to its end, and not beyond"
+
+
+def test_a_start_that_could_not_be_recorded_is_not_disowned(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.run(2)
+    job = rig.submit()
+
+    def full(*_: object, **__: object) -> None:
+        raise LedgerError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.ledger, "set_state", full)
+        rig.run(1)
+    started = rig.launcher.look(job.dir).run
+    assert started is not None
+    rig.boss.flush()
+    reboot(rig, away_s=10)
+    rig.run(1)
+    assert job.show().state is JobState.RUNNING
+    assert rig.launcher.look(job.dir).run == started, "not started twice"
+    rig.run(10)
+    assert job.show().energy_j == pytest.approx(20 * 100, rel=0.15)
+
+
+def test_each_life_of_a_job_is_told_from_the_one_before(rig: Rig) -> None:
+    job = rig.submit()
+    rig.run(20)
+    job.started()
+    rig.run(1)
+    list(job.play(0))
+    rig.service.pause(job.id, ME)
+    rig.run(5)
+    job.finish("stopped")
+    rig.clock.advance(3600)
+    rig.service.resume(job.id, ME)
+    rig.run(3)
+    before = rig.boss.runs[job.id]
+    seen = (before.load_s, before.loading, before.segment, before.finished, before.begun_g)
+    reboot(rig)
+    rig.run(2)
+    after = rig.boss.runs[job.id]
+    assert (after.load_s, after.loading, after.segment, after.finished) == seen[:4]
+    assert after.load_s == pytest.approx(20, abs=2)
+    assert after.begun_g == pytest.approx(seen[4], rel=0.01)
+    # it ends while loading: not by the word of its first life
+    rig.launcher.end(job.dir, code=1)
+    rig.run(2)
+    assert job.show().state is JobState.FAILED
+    rig.boss.flush()
+    rows = [row for row in rig.ledger.rows() if row["job_id"] == job.id]
+    assert rows[-1]["segment"] is None, "loading belongs to no segment"
+
+
+def test_a_segment_done_again_teaches_by_its_second_attempt_alone(rig: Rig) -> None:
+    job = rig.submit()
+    rig.run(1)
+    job.started()
+    rig.run(1)
+    list(job.play(0))
+    job.ready(1)
+    rig.run(16)
+    rig.service.pause(job.id, ME)
+    job.finish("stopped")
+    rig.service.resume(job.id, ME)
+    rig.run(3)
+    job.started(first_step=10)
+    rig.run(1)
+    list(job.play(1))
+    fit = rig.boss.runs[job.id].fit
+    assert fit is not None
+    model = fit.model()
+    assert model.overhead_s > 0
+    assert model.overhead_j / model.overhead_s == pytest.approx(100, rel=0.05), "the board draws 100 W"
+
+
+@pytest.mark.parametrize("text", ["", '{"seq": 1', "\x00\x00"])
+@pytest.mark.parametrize("name", ["check.json", "control.json"])
+def test_a_damaged_document_is_not_known_and_told(
+    rig: Rig, caplog: pytest.LogCaptureFixture, name: str, text: str
+) -> None:
+    job = rig.submit(None, checked())
+    other = rig.submit(spec("other"), checked())
+    rig.run(1)
+    job.started()
+    job.ready(0)
+    rig.run(2)
+    rig.die()
+    (job.dir / name).write_text(text)
+    with caplog.at_level(logging.WARNING):
+        rig.boot()
+    assert f"{job.id}/{name}" in caplog.text
+    rig.run(3)
+    assert job.show().state is JobState.RUNNING
+    assert job.control()["action"] == "train"
+    assert other.show().state is JobState.QUEUED
+
+
+def test_a_clock_set_back_while_the_daemon_was_away_does_not_disown_a_job(rig: Rig) -> None:
+    job = rig.submit()
+    rig.run(1)
+    job.started()
+    rig.run(10)
+    rig.die()
+    rig.clock.at -= timedelta(hours=1)
+    rig.boot()
+    rig.run(100)
+    assert rig.boss.runs[job.id].spent_mj == pytest.approx(110 * 100_000, rel=0.05)

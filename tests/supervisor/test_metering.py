@@ -1,0 +1,51 @@
+"""Whose energy it was when the clock on the wall is not to be trusted."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from support.rig import START, Rig
+
+from carbonsched.model.base import rfc3339
+
+
+@pytest.mark.parametrize("hours", [-1.0, 1.0])
+def test_a_clock_that_is_set_charges_the_job_on(tmp_path: Path, hours: float) -> None:
+    rig = Rig(tmp_path)
+    job = rig.submit()
+    rig.run(1)
+    job.started()
+    rig.run(1)
+    list(job.play(0))
+    job.ready(1)
+    rig.run(5)
+    run = rig.boss.runs[job.id]
+    rig.clock.at += timedelta(hours=hours)
+    rig.run(1)  # the replayed counter is one of wall time, and jumps with it
+    stepped = run.spent_mj
+    rig.run(100)
+    assert run.spent_mj - stepped == 100 * 100_000
+    assert run.segment == 1
+    assert run.segment_mj[1] >= 100 * 100_000
+    job.done(1, 1.0, 105.0)
+    rig.run(1)
+    fit = run.fit
+    assert fit is not None
+    assert fit.model().overhead_s < 60, "the hour on the wall was nobody's time"
+    rig.boss.flush()
+    assert rig.energy().get("idle", 0) <= 100_000
+
+
+def test_a_word_from_the_future_counts_from_now(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    job = rig.submit()
+    rig.run(1)
+    job.started()
+    rig.run(1)
+    clock, rig.clock.at = rig.clock.at, START + timedelta(days=3650)
+    job.ready(0)
+    rig.clock.at = clock
+    rig.run(10)
+    assert rig.boss.runs[job.id].segment_mj[0] == pytest.approx(10 * 100_000, rel=0.15)
+    starts = [stretch.start for stretch in rig.boss.runs[job.id].stretches]
+    assert max(starts) <= rig.clock.now(), rfc3339(max(starts))
