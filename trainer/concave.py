@@ -7,7 +7,8 @@ begins with S) is maximised exactly, which can only raise F; again from there un
 Iyer, Jegelka, Bilmes, ICML 2013). Starts are the best selections by I and by I^p, those that follow from one tensor a block
 (the best, or the best by its cost, which reaches deepest), and the last one found at a lower ρ.
 
-A local optimum, therefore; never worse than any of its starts, never over the budget, and non-decreasing in ρ.
+A local optimum, therefore; never worse than any of its starts, never over the budget, and non-decreasing in ρ. Values are given
+in the unit of importance: F, scaled so that all tensors together are worth their sum.
 """
 
 import math
@@ -39,7 +40,8 @@ class Concave:
         self._selector = selector
         self._gain = {name: max(importance[name], 0.0) for name in names}
         self._block = {name: blocks.get(name, name) for name in names}
-        self._power = power
+        self._power, self._scale = power, 1.0
+        self._scale = math.fsum(self._gain.values()) / (self.value(names) or 1.0)
         cost = {name: selector.model.dw[i] + 1 for name, i in zip(names, selector.candidates, strict=True)}
         self._starts = [
             selector.frontier(self._gain),
@@ -55,11 +57,11 @@ class Concave:
             self._kept.append(self.select(max(rho, self.rho_floor)))
 
     def value(self, selected: Iterable[str]) -> float:
-        """F."""
+        """F, scaled."""
         sums: dict[str, float] = {}
         for name in selected:
             sums[self._block[name]] = sums.get(self._block[name], 0.0) + self._gain[name]
-        return math.fsum(s**self._power for s in sums.values())
+        return self._scale * math.fsum(s**self._power for s in sums.values())
 
     def select(self, rho: float) -> Selection:
         """The best selection found with cost ≤ ρ·T_full. Raises InputError below the floor."""

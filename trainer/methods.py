@@ -91,7 +91,7 @@ class Method:
         seed: int = 0,
         among: frozenset[str] | None = None,
         branches: Branches | None = None,
-        importance: str = "update",
+        importance: str = "reach",
     ) -> None:
         """`among`: the tensors that may be trained at all; None: every one. branches: of `dropbp`.
 

@@ -29,7 +29,7 @@ class Options:
     method: str = "greentrainer"
     segment: int | str = "epoch"
     """`epoch` or optimizer steps."""
-    importance: str = "update"
+    importance: str = "reach"
     importance_batches: int = 1
     seed: int = 0
     shape: tuple[int, int | None] | None = None

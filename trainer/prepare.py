@@ -32,7 +32,7 @@ def prepare(
     seed: int = 0,
     *,
     held: Collection[str] | None = None,
-    importance: str = "update",
+    importance: str = "reach",
     skip_earliest: float = 0.0,
     attn: str | None = None,
     model_name: str | None = None,

@@ -81,7 +81,7 @@ class TrainPart(Doc):
     """0 switches clipping off."""
     segment: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
     """What lies between two selections: an epoch, or this many optimizer steps."""
-    importance: Importance = "update"
+    importance: Importance = "reach"
     """What selection maximises under greentrainer, greentrainer+lora and fixed."""
     importance_batches: Annotated[int, Field(ge=1)] = 1
     autocast: Literal["bf16"] | None = None
