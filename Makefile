@@ -38,8 +38,11 @@ demo: $(VENV)/.demo
 PROVE := .prove
 MODEL := .demo/models/smollm2-135m
 SHAPES := opt-2.7b opt-6.7b llama-3-70b
-METHODS := $(addprefix --method ,full lora random@0.5 dropbp@0.5 greentrainer@0.5 greentrainer@0.6)
-STARTS := $(addprefix --lr ,full:1e-4 lora:4e-4 random:2e-4 dropbp:2e-4 greentrainer:2e-4)
+COMMA := ,
+METHODS := $(addprefix --method ,full full$(COMMA)max_steps=75 lora dropbp@0.5 random@0.5 random@0.6 greentrainer@0.5 greentrainer@0.6 \
+  $(foreach what,update spread coverage noise,greentrainer@0.5$(COMMA)importance=$(what)) \
+  $(foreach what,update spread,greentrainer@0.6$(COMMA)importance=$(what)))
+STARTS := $(addprefix --lr ,full:1e-4 lora:1.6e-3 random:4e-4 dropbp:2e-4 greentrainer:4e-4)
 TIMED := $(addprefix --method ,full lora ft-top2 dropbp@0.5 dropbp@0.7 greentrainer)
 RATIOS := $(addprefix --rho ,0.45 0.5 0.6 0.7 0.8)
 SEEDS := $(addprefix --seed ,0 1 2)

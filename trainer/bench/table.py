@@ -68,6 +68,7 @@ def lines(chosen: Sequence[Sequence[Result]], against: Sequence[str]) -> tuple[L
 def _line(runs: Sequence[Result], full: dict[int, float], gaps: Sequence[Gap | None]) -> Line:
     tests = [r.test for r in runs if r.test is not None]
     nll = [t.nll for t in tests]
+    shared = [name for name in tests[0].metrics if all(name in t.metrics for t in tests)] if tests else []
     joules = [r.joules for r in runs if r.joules is not None]
     peaks = [r.peak_memory_bytes for r in runs if r.peak_memory_bytes is not None]
     ratios = [r.seconds / r.steps / full[r.seed] for r in runs if r.seed in full]
@@ -86,7 +87,7 @@ def _line(runs: Sequence[Result], full: dict[int, float], gaps: Sequence[Gap | N
         dev_nll=fmean(r.dev_nll for r in runs),
         test_nll=fmean(nll) if nll else None,
         test_nll_spread=stdev(nll) if len(nll) > 1 else None,
-        metrics={name: fmean(t.metrics[name] for t in tests) for name in (tests[0].metrics if tests else {})},
+        metrics={name: fmean(t.metrics[name] for t in tests) for name in shared},
         gaps=tuple(gap for gap in gaps if gap is not None),
     )
 
