@@ -23,13 +23,13 @@ def ps(
 ) -> None:
     """List the jobs of this box: state, segment, ρ, power, grams of budget, loss, time left.
 
-    Of those that are over the 20 that ended last.
+    Of those that are over the 20 that ended last; all of them with --all or --json.
 
     An ID begins with the job's name. Grams marked ~ rest on estimated energy; a - is not known.
     """
     from carbonsched.cli.output import LEGEND, console, emit
 
-    listed = connect(ctx).jobs(every)
+    listed = connect(ctx).jobs(every or json)  # a script asks for all there are
     if json:
         emit(listed)
         return
