@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from carbonsched.errors import InputError
+from carbonsched.model.file import replace
 from carbonsched.model.job import SubmittedJob
 from carbonsched.model.protocol import EVENTS, Directive, Event, Warned
 
@@ -142,15 +143,5 @@ def job_at(folder: str | Path | None) -> JobDir | None:
 
 
 def write_json(file: Path, document: dict[str, Any]) -> None:
-    """Replace `file` in one step, durably: temporary, fsync, rename, fsync of the folder."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as out:
-        json.dump(document, out)
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """Replace `file` in one step, durably. Raises OSError."""
+    replace(file, json.dumps(document))

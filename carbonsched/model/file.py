@@ -15,12 +15,18 @@ _D = TypeVar("_D", bound=Doc)
 
 
 def save(path: Path, doc: Doc, indent: int | None = None) -> None:
-    """Replace `path`: temporary file, fsync, rename, fsync of the folder. Raises OSError; the old one stays then."""
+    """Replace `path` by the document, for whoever may enter its folder to read. Raises OSError; the old one stays then."""
+    # an owner's trainer is not of the daemon's group, whatever the umask
+    replace(path, doc.model_dump_json(indent=indent), mode=0o644)
+
+
+def replace(path: Path, text: str, mode: int | None = None) -> None:
+    """Temporary file, fsync, rename, fsync of the folder. mode: by the umask if None. Raises OSError."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        # who may enter the folder may read: an owner's trainer is not of the daemon's group, whatever the umask
-        os.fchmod(file.fileno(), 0o644)
-        file.write(doc.model_dump_json(indent=indent))
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

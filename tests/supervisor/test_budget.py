@@ -20,11 +20,7 @@ def rig(tmp_path: Path) -> Rig:
 
 
 def begun(rig: Rig, **carbon: object) -> Played:
-    job = rig.submit(spec(**carbon))
-    rig.run(1)
-    job.started()
-    rig.run(1)
-    return job
+    return rig.running(spec(**carbon))
 
 
 def test_a_running_job_is_planned_anew_at_once(rig: Rig) -> None:

@@ -117,10 +117,7 @@ def test_the_lease_of_the_start_is_replaced_by_the_plan(tmp_path: Path) -> None:
 def test_the_lease_is_renewed_between_two_segments(tmp_path: Path) -> None:
     """A checkpoint, held-out rows, importance: all of it runs under a lease."""
     rig = Rig(tmp_path)
-    job = rig.submit()
-    rig.run(1)
-    job.started()
-    rig.run(1)
+    job = rig.running()
     list(job.play(0))
     for _ in range(20):
         rig.run(30)
@@ -133,10 +130,7 @@ def test_the_lease_is_renewed_between_two_segments(tmp_path: Path) -> None:
 
 def test_between_two_segments_a_budget_ends_too(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
-    job = rig.submit(spec(budget_g=1.5))
-    rig.run(1)
-    job.started()
-    rig.run(1)
+    job = rig.running(spec(budget_g=1.5))
     list(job.play(0))
     for _ in range(600):
         rig.run(1)

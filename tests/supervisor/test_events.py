@@ -98,10 +98,7 @@ def test_however_it_grows_each_event_comes_once(texts: list[str], cuts: list[int
 def test_a_job_that_wrote_much_and_ended_is_heard_to_its_last_word(tmp_path: Path) -> None:
     """`finished` stands behind megabytes of blanks: the job is finished, not failed."""
     rig = Rig(tmp_path)
-    job = rig.submit()
-    rig.run(1)
-    job.started()
-    rig.run(1)
+    job = rig.running()
     for k in range(4):
         for _ in job.play(k):
             pass

@@ -142,10 +142,7 @@ def test_each_life_of_a_job_is_told_from_the_one_before(rig: Rig) -> None:
 
 
 def test_a_segment_done_again_teaches_by_its_second_attempt_alone(rig: Rig) -> None:
-    job = rig.submit()
-    rig.run(1)
-    job.started()
-    rig.run(1)
+    job = rig.running()
     list(job.play(0))
     job.ready(1)
     rig.run(16)

@@ -12,10 +12,7 @@ from carbonsched.model.base import rfc3339
 @pytest.mark.parametrize("hours", [-1.0, 1.0])
 def test_a_clock_that_is_set_charges_the_job_on(tmp_path: Path, hours: float) -> None:
     rig = Rig(tmp_path)
-    job = rig.submit()
-    rig.run(1)
-    job.started()
-    rig.run(1)
+    job = rig.running()
     list(job.play(0))
     job.ready(1)
     rig.run(5)
@@ -38,10 +35,7 @@ def test_a_clock_that_is_set_charges_the_job_on(tmp_path: Path, hours: float) ->
 
 def test_a_word_from_the_future_counts_from_now(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
-    job = rig.submit()
-    rig.run(1)
-    job.started()
-    rig.run(1)
+    job = rig.running()
     clock, rig.clock.at = rig.clock.at, START + timedelta(days=3650)
     job.ready(0)
     rig.clock.at = clock

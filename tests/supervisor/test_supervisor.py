@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.rig import ME, Rig, checked, spec
+from support.said import DONE, READY
 
 from carbonsched.errors import DeniedError, LedgerError, StateError
 from carbonsched.model.job import JobState, Owner
@@ -38,10 +39,7 @@ def test_a_job_goes_from_the_queue_to_its_end_and_pays_for_all_it_used(rig: Rig)
 
 
 def test_a_job_that_stops_early_has_finished_and_says_why(rig: Rig) -> None:
-    job = rig.submit()
-    rig.run(1)
-    job.started()
-    rig.run(1)
+    job = rig.running()
     for k in range(2):
         for _ in job.play(k):
             pass
@@ -87,10 +85,7 @@ def test_the_test_rows_to_come_are_kept_back(rig: Rig) -> None:
 
 def test_a_tight_budget_lowers_rho_and_is_kept(rig: Rig) -> None:
     full_g = 4 * 10 * 2 * 100 / 3.6e6 * 400
-    job = rig.submit(spec(budget_g=full_g * 0.85))
-    rig.run(1)
-    job.started()
-    rig.run(1)
+    job = rig.running(spec(budget_g=full_g * 0.85))
     rhos = [rho for k in range(4) for rho in job.play(k)]
     job.finish()
     assert min(rhos) < 0.9
@@ -349,10 +344,7 @@ def test_rho_is_lowered_in_mid_segment_when_what_follows_needs_the_grams(rig: Ri
 
 
 def test_a_fall_of_the_frontiers_is_learned_for_the_plan(rig: Rig) -> None:
-    job = rig.submit()
-    rig.run(1)
-    job.started()
-    rig.run(1)
+    job = rig.running()
     for k in range(3):
         for _ in job.play(k):
             pass
@@ -368,37 +360,7 @@ def test_a_fall_of_the_frontiers_is_learned_for_the_plan(rig: Rig) -> None:
     assert rig.boss.steering.problem(run, rest, energy, 10.0, 0.0).decay < 0.9
 
 
-BAD_EVENTS = {
-    "empty frontier": {
-        "event": "segment_ready",
-        "k": 0,
-        "segments": 4,
-        "first_step": 0,
-        "steps": 10,
-        "steps_left": 40,
-        "importance_batches": 1,
-        "frontier": [],
-        "flops_full": 1e12,
-        "rho_floor": 0.4,
-    },
-    "endless k": {
-        "event": "segment_done",
-        "k": 10**30,
-        "first_step": 0,
-        "steps": 1,
-        "rho_directed": 0.5,
-        "rho_planned": 0.5,
-        "rho_realised": 0.5,
-        "flops": 1,
-        "flops_full": 1,
-        "loss": None,
-        "seconds": 1,
-        "importance_seconds": 0,
-        "selection_seconds": 0,
-        "selected": [],
-        "directive_seq": None,
-    },
-}
+BAD_EVENTS = {"empty frontier": READY | {"frontier": []}, "endless k": DONE | {"k": 10**30}}
 
 
 @pytest.mark.parametrize("bad", BAD_EVENTS.values(), ids=BAD_EVENTS)
@@ -483,10 +445,7 @@ def _metered(rig: Rig) -> dict[str, int]:
 
 def test_resume_of_a_job_that_is_over_changes_nothing(tmp_path: Path) -> None:
     rig = Rig(tmp_path, extra={"pools": [{"name": "lab", "budget_g": 300.0}]})
-    first = rig.submit(spec("first", budget_g=None, pool="lab"), checked())
-    rig.run(1)
-    first.started()
-    rig.run(1)
+    first = rig.running(spec("first", budget_g=None, pool="lab"), checked())
     for k in range(4):
         list(first.play(k))
     first.finish()

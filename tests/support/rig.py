@@ -125,6 +125,14 @@ class Rig:
         job_id = self.service.submit(job or spec(), ME, foreseen).id
         return Played(self, job_id)
 
+    def running(self, job: JobSpec | None = None, foreseen: CheckResult | None = None) -> "Played":
+        """A job that was submitted, has said that it started, and was heard."""
+        played = self.submit(job, foreseen)
+        self.run(1)
+        played.started()
+        self.run(1)
+        return played
+
     def energy(self) -> dict[str, int]:
         """Account → millijoules in the ledger, all rows."""
         found: dict[str, int] = {}
