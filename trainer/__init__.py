@@ -7,14 +7,14 @@ commands that need no torch start fast.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.callback import GreenTrainerCallback
+    from trainer.training.callback import GreenTrainerCallback
 
 __all__ = ["GreenTrainerCallback"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "GreenTrainerCallback":
-        from trainer.callback import GreenTrainerCallback
+        from trainer.training.callback import GreenTrainerCallback
 
         return GreenTrainerCallback
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -54,7 +54,7 @@ def profile(
     json: Json = False,
 ) -> None:
     """Measure the training FLOPs of every tensor of a model at one batch shape."""
-    from trainer import commands_profile
+    from trainer.commands import profile as commands_profile
 
     _print(commands_profile.profile(model, batch, seq, target_seq, attn, dtype))
 
@@ -68,7 +68,7 @@ def cost(
     json: Json = False,
 ) -> None:
     """Price selections: forward + backward FLOPs of a batch with just these tensors trained."""
-    from trainer import commands_profile
+    from trainer.commands import profile as commands_profile
 
     _print(commands_profile.cost(profile, selections))
 
@@ -90,7 +90,7 @@ def select(
     json: Json = False,
 ) -> None:
     """Choose the tensors of greatest total importance within a FLOPs ratio; exactly."""
-    from trainer import commands_profile
+    from trainer.commands import profile as commands_profile
 
     if (rho is None) == (not frontier):
         raise InputError("--rho", "is given with --frontier, or neither is", "give one of the two")
@@ -106,7 +106,7 @@ def check(
     json: Json = False,
 ) -> None:
     """Check a job before it is accepted: model, data, rho floor, batch shapes."""
-    from trainer import commands_run
+    from trainer.commands import run as commands_run
 
     _print(commands_run.check(spec))
 
@@ -121,7 +121,7 @@ def run(
     ] = False,
 ) -> None:
     """Train a job: its directives come in control.json, its events go to events.jsonl."""
-    from trainer import commands_run
+    from trainer.commands import run as commands_run
 
     code = commands_run.run(job_dir, alone=alone)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -167,7 +167,7 @@ def bench_methods(
         return
     if not method:
         raise InputError("--method", "is missing", "give at least one, e.g. --method full")
-    from trainer import commands_bench
+    from trainer.commands import bench as commands_bench
 
     rhos, seeds, compared = rho or [], seed or [0], against or ["full"]
     _print(commands_bench.bench(job, model, data, method, rhos, seeds, lr or [], tune, out, compared, quiet))
@@ -193,7 +193,7 @@ def bench_select(
     json: Json = False,
 ) -> None:
     """Time the selection beside the published dynamic program, and compare what they reach."""
-    from trainer import commands_profile
+    from trainer.commands import profile as commands_profile
 
     rhos = rho or [0.4, 0.5, 0.6, 0.7, 0.8]
     _print(commands_profile.bench_select(profile, shape, batch, seq, importance, rhos))
@@ -229,7 +229,7 @@ def bench_importance(
     json: Json = False,
 ) -> None:
     """Rank correlation of each importance with the drop of the held-out loss when single tensors are stepped."""
-    from trainer import commands_bench
+    from trainer.commands import bench as commands_bench
 
     settings = {"lr": train_lr, "optimizer": optimizer, "batch_size": batch, "seed": seed}
     _print(commands_bench.importance(job, model, data, settings, seq, tensors, steps, lr, held_out, quiet))

@@ -6,18 +6,18 @@ from typing import Any
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
-from trainer.adapters import wrap
-from trainer.cache import check_cache, find_blocks, flops_beneath
-from trainer.data import encode, load_rows, nominal_shape
-from trainer.earlystop import check_early_stop
-from trainer.flopcount import Shape
-from trainer.meta import meta_model
-from trainer.methods import CONSTANT, Method, check_train
-from trainer.models import check_dtype, check_folder, load_tokenizer
-from trainer.parallel import check_world, world_size
-from trainer.prepare import prepare
+from trainer.data.models import check_dtype, check_folder, load_tokenizer
+from trainer.data.reading import encode, load_rows, nominal_shape
+from trainer.distributed.wrapping import check_world, world_size
+from trainer.evaluation.early_stopping import check_early_stop
+from trainer.job.segment import rows_in
+from trainer.methods.adapters import wrap
+from trainer.methods.method import CONSTANT, Method, check_train
+from trainer.methods.prepare import prepare
+from trainer.profiling.flop_counter import Shape
+from trainer.profiling.meta_model import meta_model
 from trainer.run import schedule_of
-from trainer.segment import rows_in
+from trainer.training.activation_cache import check_cache, find_blocks, flops_beneath
 
 
 def check_job(spec: JobSpec) -> CheckResult:

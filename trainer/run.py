@@ -18,19 +18,20 @@ from transformers import Trainer, TrainingArguments, set_seed
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec, TrainPart
 from carbonsched.model.protocol import Evaluated, Finished, SegmentDone, Started
-from trainer import adapters, checkpoint
-from trainer.callback import GreenTrainerCallback
-from trainer.card import model_card
-from trainer.data import Encoded, TokenDataset, collator, encode, load_rows, nominal_shape
-from trainer.earlystop import Enough, SegmentWatch, check_early_stop
-from trainer.heldout import HeldOut
-from trainer.job import JobDir, now, write_json
-from trainer.methods import check_train
-from trainer.models import check_dtype, is_encoder_decoder, load_model, load_tokenizer
-from trainer.options import Options
-from trainer.parallel import check_world, leave, ranks, world_size
-from trainer.segment import Schedule
-from trainer.steering import PATIENCE_S, Steering, Stopped
+from trainer.data.models import check_dtype, is_encoder_decoder, load_model, load_tokenizer
+from trainer.data.reading import Encoded, TokenDataset, collator, encode, load_rows, nominal_shape
+from trainer.distributed.wrapping import check_world, leave, ranks, world_size
+from trainer.evaluation.early_stopping import Enough, SegmentWatch, check_early_stop
+from trainer.evaluation.held_out import HeldOut
+from trainer.evaluation.model_card import model_card
+from trainer.job import checkpoint
+from trainer.job.directives import PATIENCE_S, Steering, Stopped
+from trainer.job.job_dir import JobDir, now, write_json
+from trainer.job.segment import Schedule
+from trainer.methods import adapters
+from trainer.methods.method import check_train
+from trainer.training.callback import GreenTrainerCallback
+from trainer.training.options import Options
 
 log = logging.getLogger("trainer")
 

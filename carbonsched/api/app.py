@@ -33,7 +33,7 @@ from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.view import (
+from carbonsched.model.views import (
     Acted,
     AuditResult,
     Budgeted,

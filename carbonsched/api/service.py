@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.view import (
+from carbonsched.model.views import (
     Acted,
     AuditResult,
     Budgeted,

@@ -1,7 +1,31 @@
-"""`carbonsched`, the command: one file a command, each talking HTTP to the daemon's Unix socket.
+"""The command `carbonsched`: one file per command, each of which speaks HTTP to the daemon's Unix socket.
 
-What all share: options (flags every command takes), client (the HTTP), output (JSON, tables, figures for people).
 Modules that cost time to import are imported where they are used, so that `--help` and `daemon` stay light.
+
+app            all commands under one name
+options        the options that every command takes
+client         HTTP over the daemon's socket
+output         answers as JSON, tables and figures
+submit         submit; with --explain the plan alone
+explain        shows such a plan
+progress       shows a job while a person waits for it
+jobfile        reads JOB.toml
+trainer_check  lets the trainer check a job before it is submitted
+wait           wait
+ps             ps
+show           show
+logs           logs
+actions        cancel, pause and resume
+budget         budget
+pools          pools
+grid           grid
+report         report
+audit          audit
+simulate       simulate
+sweep          many simulations in one call
+schemas        schemas
+daemon         daemon
+version        version
 """
 
 import sys

@@ -9,7 +9,7 @@ from carbonsched.cli.options import Debug, Json, Socket, connect
 from carbonsched.errors import InputError
 
 if TYPE_CHECKING:
-    from carbonsched.model.view import AuditResult
+    from carbonsched.model.views import AuditResult
 
 
 def verify(

@@ -18,7 +18,7 @@ from carbonsched.model.base import Doc
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.view import (
+from carbonsched.model.views import (
     Acted,
     AuditResult,
     Budgeted,

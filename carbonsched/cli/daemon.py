@@ -22,7 +22,7 @@ def daemon(
     """
     from carbonsched.cli.output import emit
     from carbonsched.daemon import run
-    from carbonsched.model.view import Ended
+    from carbonsched.model.views import Ended
 
     code = run(config, ctx.ensure_object(Settings).socket)
     if json:

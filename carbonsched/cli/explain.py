@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from carbonsched.model.profile import CheckResult
-    from carbonsched.model.view import Explained
+    from carbonsched.model.views import Explained
 
 ROWS = 40
 _DOES = {"train": "trains at once", "wait": "waits first", "stop": "cannot be afforded"}

@@ -28,7 +28,7 @@ def logs(
     With --json one document `{id, text}`; with -f as well, a line `{"id": …, "line": …}` for every line of the log.
     """
     from carbonsched.cli.output import emit
-    from carbonsched.model.view import JobLog, LogLine
+    from carbonsched.model.views import JobLog, LogLine
 
     client = connect(ctx)
     chunks = _follow(client, job) if follow else _all(client, job, 0)

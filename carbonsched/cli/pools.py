@@ -7,7 +7,7 @@ import typer
 from carbonsched.cli.options import Debug, Json, Socket, connect
 
 if TYPE_CHECKING:
-    from carbonsched.model.view import PoolView
+    from carbonsched.model.views import PoolView
 
 
 def pools(ctx: typer.Context, json: Json = False, socket: Socket = None, debug: Debug = False) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from carbonsched.cli import output as o
 from carbonsched.model.grid import GridNow
-from carbonsched.model.view import JobDetail
+from carbonsched.model.views import JobDetail
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -9,7 +9,7 @@ from carbonsched.cli.options import Debug, Json, Socket, connect
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from carbonsched.model.view import JobList
+    from carbonsched.model.views import JobList
 
 
 def ps(

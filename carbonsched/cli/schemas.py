@@ -21,9 +21,10 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
     """File stem → (type, how it is described)."""
     from carbonsched.api.app import BudgetBody, SubmitBody
     from carbonsched.config import Config
-    from carbonsched.model import grid, job, profile, protocol, view
-    from carbonsched.plan.simulate import SimResult
-    from carbonsched.plan.sweep import Sweep
+    from carbonsched.model import grid, job, profile, protocol
+    from carbonsched.model import views as view
+    from carbonsched.plan.simulation.simulate import SimResult
+    from carbonsched.plan.simulation.sweep import Sweep
     from carbonsched.report.document import Report
 
     read: dict[str, Any] = {

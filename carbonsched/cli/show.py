@@ -9,7 +9,7 @@ from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from carbonsched.model.view import JobDetail
+    from carbonsched.model.views import JobDetail
 
 
 def show(

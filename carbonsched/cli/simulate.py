@@ -14,9 +14,9 @@ from carbonsched.cli.options import Debug, Json, Socket
 
 if TYPE_CHECKING:
     from carbonsched.model.job import JobSpec
-    from carbonsched.plan.policies import Policy
-    from carbonsched.plan.scenario import Grid
-    from carbonsched.plan.simulate import SimResult
+    from carbonsched.plan.simulation.policies import Policy
+    from carbonsched.plan.simulation.request import Grid
+    from carbonsched.plan.simulation.simulate import SimResult
 
 FIXED_SHARE = 1 / 3
 """c0 where nothing better is known: the forward pass (DESIGN 4)."""
@@ -65,8 +65,8 @@ def simulate(
     from carbonsched.cli.output import emit
     from carbonsched.errors import InputError
     from carbonsched.feeds.trace import read_trace
-    from carbonsched.plan.scenario import Grid, SimRequest, check
-    from carbonsched.plan.simulate import simulate as run
+    from carbonsched.plan.simulation.request import Grid, SimRequest, check
+    from carbonsched.plan.simulation.simulate import simulate as run
 
     policies = _policies(policy or ["mpc"])
     if plot is not None:
@@ -113,7 +113,7 @@ def simulate(
         pue=pue,
     )
     if starts is not None:
-        from carbonsched.plan.sweep import draw
+        from carbonsched.plan.simulation.sweep import draw
 
         begins = list(draw(base, starts, seed))
     shares = budget_share or []
@@ -193,7 +193,7 @@ def _gaps(grid: "Grid", begins: list[datetime]) -> None:
 
 def _read_job(path: Path, python: str) -> _Job:
     from carbonsched.cli import jobfile
-    from carbonsched.cli.check import check
+    from carbonsched.cli.trainer_check import check
 
     spec: JobSpec = jobfile.read(path)
     checked = check(spec, python)
@@ -216,7 +216,7 @@ def _read_job(path: Path, python: str) -> _Job:
 
 def _policies(given: list[str]) -> "list[Policy]":
     from carbonsched.errors import InputError
-    from carbonsched.plan.policies import POLICIES
+    from carbonsched.plan.simulation.policies import POLICIES
 
     named = [name.strip() for text in given for name in text.split(",")]
     for name in named:
@@ -227,7 +227,7 @@ def _policies(given: list[str]) -> "list[Policy]":
 
 def _spans(given: list[str]) -> tuple[str, ...]:
     from carbonsched.errors import InputError
-    from carbonsched.model import hours
+    from carbonsched.model import allowed_hours as hours
 
     spans = tuple(part.strip() for text in given for part in text.split(","))
     try:
@@ -240,7 +240,7 @@ def _spans(given: list[str]) -> tuple[str, ...]:
 
 def _zone(name: str) -> str:
     from carbonsched.errors import InputError
-    from carbonsched.model import hours
+    from carbonsched.model import allowed_hours as hours
 
     try:
         hours.zone(name)
@@ -272,7 +272,7 @@ def _mean(grid: "Grid", start: datetime, hours: float) -> float:
 def _gain(text: str) -> tuple[tuple[float, float], ...]:
     from carbonsched.errors import InputError
     from carbonsched.model.profile import FrontierDoc
-    from carbonsched.plan.scenario import LINEAR
+    from carbonsched.plan.simulation.request import LINEAR
 
     if text == "linear":
         return LINEAR

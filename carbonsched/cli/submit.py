@@ -34,8 +34,8 @@ def submit(
     fault. Paths in JOB.toml are read from its own folder.
     """
     from carbonsched.cli import jobfile
-    from carbonsched.cli.check import check
     from carbonsched.cli.output import emit
+    from carbonsched.cli.trainer_check import check
     from carbonsched.cli.wait import follow
     from carbonsched.errors import InputError
 

@@ -10,11 +10,11 @@ from carbonsched.cli import output as o
 from carbonsched.errors import InputError
 
 if TYPE_CHECKING:
-    from carbonsched.plan.policies import Policy
-    from carbonsched.plan.scenario import SimRequest
-    from carbonsched.plan.simulate import SimResult
-    from carbonsched.plan.sweep import Sweep, SweepRun
-    from carbonsched.report.plot import Chart, Series
+    from carbonsched.charts import Chart, Series
+    from carbonsched.plan.simulation.policies import Policy
+    from carbonsched.plan.simulation.request import SimRequest
+    from carbonsched.plan.simulation.simulate import SimResult
+    from carbonsched.plan.simulation.sweep import Sweep, SweepRun
 
 
 def sweep(
@@ -23,7 +23,7 @@ def sweep(
     """Run them all behind a progress bar, which only a terminal sees."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from carbonsched.plan import sweep as runs
+    from carbonsched.plan.simulation import sweep as runs
 
     columns = TextColumn("simulations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = o.console(stderr=True)
@@ -88,8 +88,8 @@ def plot(path: Path, charts: "Sequence[Chart]") -> None:
 
 def one_run(result: "SimResult", asked: "SimRequest") -> "list[Chart]":
     """The grid and ρ over the time of one job."""
-    from carbonsched.model.hours import stretches
-    from carbonsched.report.plot import Chart, Series, time_ticks
+    from carbonsched.charts import Chart, Series, time_ticks
+    from carbonsched.model.allowed_hours import stretches
 
     if not result.segments:
         raise InputError("--plot", f"nothing ran: {result.reason}", "raise the budget")
@@ -113,7 +113,7 @@ def one_run(result: "SimResult", asked: "SimRequest") -> "list[Chart]":
 
 def many_runs(result: "Sweep") -> "list[Chart]":
     """Gain and grams of every policy: over the budgets where there are several, else over the starts."""
-    from carbonsched.report.plot import Chart, count_ticks, time_ticks
+    from carbonsched.charts import Chart, count_ticks, time_ticks
 
     budgets = sorted({case.budget_g for case in result.cases})
     if len(budgets) > 1:
@@ -145,8 +145,8 @@ def _series(
     result: "Sweep", x: "Callable[[SweepRun], float]", y: "Callable[[SweepRun], float]"
 ) -> "list[Series]":
     """One line a policy through the means of all runs with the same x."""
+    from carbonsched.charts import Series
     from carbonsched.report.figure import STYLES
-    from carbonsched.report.plot import Series
 
     found: dict[str, dict[float, list[float]]] = {}
     for run in result.runs:

@@ -15,7 +15,7 @@ def version(ctx: typer.Context, json: Json = False, socket: Socket = None, debug
     """
     from carbonsched.cli.output import emit
     from carbonsched.errors import UnreachableError
-    from carbonsched.model.view import Version
+    from carbonsched.model.views import Version
 
     own = Version(version=__version__, python=platform.python_version())
     trouble = ""

@@ -11,7 +11,7 @@ from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
 if TYPE_CHECKING:
     from carbonsched.cli.client import Client
     from carbonsched.cli.progress import Progress
-    from carbonsched.model.view import JobDetail
+    from carbonsched.model.views import JobDetail
 
 EXIT_CODES = {"finished": 0, "failed": 4, "cancelled": 5, "stopped": 6}
 POLL_S = 0.5
@@ -34,7 +34,7 @@ def follow(client: "Client", job_id: str, json: bool) -> int:
     """Wait and show; prints the outcome and returns the exit code it stands for."""
     from carbonsched.cli.output import emit
     from carbonsched.cli.progress import progress
-    from carbonsched.model.view import Acted
+    from carbonsched.model.views import Acted
 
     terminal = sys.stdout.isatty()
     try:

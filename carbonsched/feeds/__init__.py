@@ -7,10 +7,10 @@ replay  a trace played back on wall time
 neso    Great Britain, National Energy System Operator
 static  a constant: a country's yearly mix, or a figure of the user's
 chain   the feeds in order of trust: polling, staleness, refusal of the absurd
-build   which feeds the config asks for
+factory  which feeds the config asks for
 """
 
-from carbonsched.feeds.build import build_chain
 from carbonsched.feeds.chain import Chain
+from carbonsched.feeds.factory import build_chain
 
 __all__ = ["Chain", "build_chain"]

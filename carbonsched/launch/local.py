@@ -18,7 +18,7 @@ from pathlib import Path
 from carbonsched.errors import LaunchError
 from carbonsched.launch import shim
 from carbonsched.launch.base import Look
-from carbonsched.model.file import load
+from carbonsched.model.files import load
 from carbonsched.model.job import Owner
 from carbonsched.model.protocol import ExitRecord, RunRecord
 

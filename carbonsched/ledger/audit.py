@@ -15,7 +15,7 @@ from sqlalchemy import Connection, and_, func, select
 
 from carbonsched.ledger.rows import GENESIS, canonical, chained, grams_problem
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, SEGMENTS
-from carbonsched.model.view import AuditResult
+from carbonsched.model.views import AuditResult
 
 _PAGE = 1000
 

@@ -33,7 +33,7 @@ from carbonsched.model.base import rfc3339
 from carbonsched.model.energy import Interval
 from carbonsched.model.job import JobSpec, JobState, Owner, SubmittedJob, move
 from carbonsched.model.protocol import Directive, SegmentDone
-from carbonsched.model.view import AuditResult
+from carbonsched.model.views import AuditResult
 from carbonsched.power.base import Mark
 
 _PAGE: Final = 1000

@@ -1,13 +1,13 @@
 """The documents that daemon, trainer, CLI and API share; the only part of carbonsched that the trainer imports.
 
 base      strictness, UTC times, one-line errors
-file      documents as files of a job directory, old or new and always whole
+files     documents as files of a job directory, old or new and always whole
 job       JOB.toml, spec.json, the states of a job
-hours     hours of the day in which a job may train
+allowed_hours  hours of the day in which a job may train
 protocol  control.json, events.jsonl, run.json, exit.json, FRONTIER.json
 grid      intensity readings and forecasts with provenance
 energy    energy deltas and ledger intervals
-card      a model card, as the hub reads it
+model_card  a model card, as the hub reads it
 profile   what the trainer's own commands print
-view      what the API and `--json` answer
+views     what the API and `--json` answer
 """

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from carbonsched.errors import StateError
-from carbonsched.model import hours
+from carbonsched.model import allowed_hours as hours
 from carbonsched.model.base import Doc, Seconds, UtcTime
 
 Share = Annotated[float, Field(gt=0, le=1)]

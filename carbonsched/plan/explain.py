@@ -8,7 +8,7 @@ from carbonsched.model.base import Doc
 from carbonsched.plan.guard import together
 from carbonsched.plan.planner import solve
 from carbonsched.plan.problem import Plan, Problem
-from carbonsched.plan.track import Track
+from carbonsched.plan.segment_arrays import Track
 
 _HOUR_S = 3600.0
 _MORE = 0.01

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from carbonsched.plan.hours import Hours
 from carbonsched.plan.problem import EnergyModel, Problem
-from carbonsched.plan.track import Floats, Track
+from carbonsched.plan.segment_arrays import Floats, Track
+from carbonsched.plan.working_time import Hours
 from carbonsched.units import grams
 
 ENERGY_Z = 1.645

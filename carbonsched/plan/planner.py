@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from carbonsched.plan import blind, guard
-from carbonsched.plan.dynamic import Dynamic, Layout
-from carbonsched.plan.hours import Hours
+from carbonsched.plan import guard
+from carbonsched.plan.dynamic_program import Dynamic, Layout
+from carbonsched.plan.forecasting import without_forecast as blind
 from carbonsched.plan.problem import Placed, Plan, Problem
-from carbonsched.plan.track import Floats, Rolled, Track
+from carbonsched.plan.segment_arrays import Floats, Rolled, Track
+from carbonsched.plan.working_time import Hours
 
 _PRICES = 9
 """Prices tried a re-plan at most; the residual closes what the bracket leaves."""

@@ -1,16 +1,16 @@
 """Joules of every board: what was used since the last look, by whom it was measured, and what is not known.
 
 base         Board, Mark and the Meter protocol
-series       PURE: samples of one board made into deltas: epochs, resets, bridges over restarts, clock steps
+counter      PURE: samples of one board made into deltas: epochs, resets, bridges over restarts, clock steps
 boot         the name of this boot
 nvml         NVIDIA boards by their energy counter
 host         CPU and RAM by codecarbon's hardware classes
 replay       a recorded power curve whose counter runs on wall time
 combined     several meters as one
-build        which meters the config asks for
+factory      which meters the config asks for
 attribution  PURE: a delta split in time or shared among jobs, to the millijoule
 """
 
-from carbonsched.power.build import build_meter
+from carbonsched.power.factory import build_meter
 
 __all__ = ["build_meter"]

@@ -23,7 +23,7 @@ from carbonsched.clock import Clock
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
 from carbonsched.power.base import Board, Mark
 from carbonsched.power.boot import boot_id
-from carbonsched.power.series import Sample, Series
+from carbonsched.power.counter import Sample, Series
 
 RAPL_DIR: Final = "/sys/class/powercap/intel-rapl/subsystem"
 _SETTLE_S: Final = 0.25

@@ -16,7 +16,7 @@ from carbonsched.errors import PowerError
 from carbonsched.model.energy import EnergyDelta
 from carbonsched.power.base import Board, Mark
 from carbonsched.power.boot import boot_id
-from carbonsched.power.series import Sample, Series
+from carbonsched.power.counter import Sample, Series
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

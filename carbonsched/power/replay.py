@@ -14,7 +14,7 @@ from carbonsched.clock import Clock
 from carbonsched.errors import InputError
 from carbonsched.model.energy import EnergyDelta
 from carbonsched.power.base import Board, Mark
-from carbonsched.power.series import Sample, Series
+from carbonsched.power.counter import Sample, Series
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _HEADER: Final = ["seconds", "watts"]

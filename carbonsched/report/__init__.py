@@ -1,16 +1,15 @@
 """Reports: one JSON document built from the ledger, and the formats rendered from it (docs/reports.md).
 
 document    `Report` and `build`
-scan        the one walk over the rows, with the matching segments
+timeline    the one walk over the rows, with the matching segments
 parts       what a report is made of
 savings     the FLOPs effect and the timing effect
 render      `render(report, ledger, format)`, and `pieces` of what is long
 csv         the rows behind a report
 codecarbon  codecarbon's emissions.csv
 html        a page for people
-plot        small SVG charts
-figure      such charts below each other as one SVG file
-card        the model card of a job
+figure      charts (carbonsched.charts) below each other as one SVG file
+model_card  the model card of a job
 """
 
 from carbonsched.report.document import Report, build

@@ -28,7 +28,7 @@ from carbonsched.report.parts import (
     Validation,
 )
 from carbonsched.report.savings import Charged, Spent, savings, training
-from carbonsched.report.scan import Scan
+from carbonsched.report.timeline import Scan
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 

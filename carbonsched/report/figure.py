@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from carbonsched.report.plot import WIDTH, Chart, svg
+from carbonsched.charts import WIDTH, Chart, svg
 
 _COLOURS: Final = ("#0b62a4", "#c2500a", "#0a7d5a", "#7b3fa0", "#8a6d00", "#b0224f", "#4a5560")
 STYLES: Final = tuple(f"s{n + 1}" for n in range(len(_COLOURS)))

@@ -11,8 +11,8 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from carbonsched.charts import Band, Chart, Rule, Series, count_ticks, svg, time_ticks
 from carbonsched.report.document import Report
-from carbonsched.report.plot import Band, Chart, Rule, Series, count_ticks, svg, time_ticks
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _UNKNOWN: Final = "unknown"

@@ -5,11 +5,11 @@ from typing import Final, Literal
 
 from carbonsched.errors import InputError
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.report.card import model_card
 from carbonsched.report.codecarbon import emissions_csv
 from carbonsched.report.csv import rows_csv
 from carbonsched.report.document import Report
 from carbonsched.report.html import page
+from carbonsched.report.model_card import model_card
 
 Format = Literal["json", "csv", "html", "codecarbon", "model-card"]
 

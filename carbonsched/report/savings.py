@@ -21,7 +21,7 @@ from carbonsched.report.parts import Effect, Savings
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 if TYPE_CHECKING:
-    from carbonsched.plan.energy import EnergyFit
+    from carbonsched.plan.energy_fit import EnergyFit
 
 _FLOPS_AGAINST = "full fine-tuning (ρ = 1) of the same segments at the same hours"
 _FLOPS_FORMULA = (
@@ -128,7 +128,7 @@ def _fitted(known: Sequence[SegmentRecord], spent: Mapping[int, Spent]) -> "Ener
     seconds = max(first.done.seconds / max(first.done.steps, 1), 1e-9)
     watts = spent[first.k].energy_j / max(first.done.seconds, 1e-9)
     # NumPy comes with it: 13 MB that a daemon without jobs need not hold
-    from carbonsched.plan.energy import EnergyFit
+    from carbonsched.plan.energy_fit import EnergyFit
 
     fit = EnergyFit.prior(seconds, watts)
     for record in known:

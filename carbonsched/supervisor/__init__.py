@@ -1,21 +1,15 @@
-"""The supervision of jobs: adopt, meter, direct, record.
+"""Supervises jobs: adopts, meters, directs and records them.
 
-supervisor  the tick, and the jobs that are not over
-service     what the API asks between two ticks
-run         what is known of one job: a fold over its events
-events      following events.jsonl
-lives       the processes a job has had, and a run rebuilt after a restart
-metering    whose energy it was, as ledger rows
-allowance   what each job may spend, and where that comes from
-accrual     a budget that grows with time
-pools       budgets that several jobs share
-ahead       the segments a job still has to run, and how fast this box is
-evaluation  what looking at held-out rows will take
-outlook     what a job will take: as metered, or as foreseen
-steering    the planner's problem, the directive, the lease
-director    each live job told: its directive, a fresh lease, a lower ρ, its end
-foresight   `submit --explain`
-views       what `ps` and `show` answer
+supervisor   the tick, and moving jobs between states
+service      what the API asks between two ticks
+explain      `submit --explain`
+metering     whose energy it was, as ledger rows
+recovery     journals each trainer process, and rebuilds a job after a daemon restart
+job_views    what `ps` and `show` answer
+jobs/        what is known of one job
+estimates/   what a job will still take
+budgets/     what a job may spend
+control/     what a job is told
 """
 
 from carbonsched.supervisor.supervisor import Supervisor

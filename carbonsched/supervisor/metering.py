@@ -15,7 +15,7 @@ from carbonsched.feeds.chain import Chain
 from carbonsched.model.energy import Account, EnergyDelta, EnergyMethod, Interval
 from carbonsched.model.grid import Reading
 from carbonsched.power.attribution import Cut, share, split
-from carbonsched.supervisor.run import JobRun
+from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import MJ_PER_J, grams
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from carbonsched import __version__
 from carbonsched.errors import DeniedError, InputError, StateError
 from carbonsched.ledger.ledger import spec_sha256
-from carbonsched.model.file import save
+from carbonsched.model.files import save
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, JobState, Owner, SubmittedJob
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.view import (
+from carbonsched.model.views import (
     Acted,
     AuditResult,
     Budgeted,
@@ -28,10 +28,10 @@ from carbonsched.model.view import (
     Submitted,
     Version,
 )
-from carbonsched.supervisor.foresight import explain
-from carbonsched.supervisor.lives import CHECKED
+from carbonsched.supervisor.explain import explain
+from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, of_ledger, of_run
+from carbonsched.supervisor.recovery import CHECKED
 from carbonsched.supervisor.supervisor import Supervisor
-from carbonsched.supervisor.views import OVER_SHOWN, job_detail, of_ledger, of_run
 
 if TYPE_CHECKING:
     from carbonsched.report import Format

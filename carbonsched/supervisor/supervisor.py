@@ -24,15 +24,15 @@ from carbonsched.model.job import JobState, move
 from carbonsched.model.protocol import Evaluated, SegmentDone, Warned
 from carbonsched.plan.problem import Problem
 from carbonsched.power.base import Meter
-from carbonsched.power.series import STEP_S
-from carbonsched.supervisor.allowance import Allowances
-from carbonsched.supervisor.director import Director
-from carbonsched.supervisor.lives import Lives
+from carbonsched.power.counter import STEP_S
+from carbonsched.supervisor.budgets.allocator import Allowances
+from carbonsched.supervisor.budgets.pools import DAEMON, Pools
+from carbonsched.supervisor.control.director import Director
+from carbonsched.supervisor.control.leases import Steering, observe
+from carbonsched.supervisor.estimates.job_cost import Outlook
+from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.metering import Metering, spend
-from carbonsched.supervisor.outlook import Outlook
-from carbonsched.supervisor.pools import DAEMON, Pools
-from carbonsched.supervisor.run import JobRun
-from carbonsched.supervisor.steering import Steering, observe
+from carbonsched.supervisor.recovery import Lives
 
 log = logging.getLogger(__name__)
 

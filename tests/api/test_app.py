@@ -14,7 +14,7 @@ from carbonsched.api.logs import CHUNK_BYTES
 from carbonsched.errors import LedgerError
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobState
-from carbonsched.model.view import (
+from carbonsched.model.views import (
     Acted,
     AuditResult,
     Budgeted,

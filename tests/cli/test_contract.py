@@ -13,7 +13,7 @@ from support.box import JOB_TOML, Box, cli
 
 from carbonsched.cli import main
 from carbonsched.model.job import JobState
-from carbonsched.model.view import JobDetail, JobList, Version
+from carbonsched.model.views import JobDetail, JobList, Version
 
 COMMAND = [sys.executable, "-m", "carbonsched"]
 

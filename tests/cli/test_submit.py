@@ -16,7 +16,7 @@ from support.box import JOB_TOML, Box, cli
 from carbonsched.cli import jobfile
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobState
-from carbonsched.model.view import Acted, Budgeted, Explained, Submitted
+from carbonsched.model.views import Acted, Budgeted, Explained, Submitted
 
 CHECKED = {
     "ok": True,

@@ -11,7 +11,7 @@ from carbonsched.cli import output
 from carbonsched.cli.grid import every_nth, sparkline
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobState
-from carbonsched.model.view import PoolJob, PoolView
+from carbonsched.model.views import PoolJob, PoolView
 
 
 def busy(box: Box, name: str = "scitldr-smollm2") -> str:

@@ -13,7 +13,7 @@ from support.box import Box, Entry, cli, serving
 
 from carbonsched.cli.progress import Panel, line, panel
 from carbonsched.model.job import JobState
-from carbonsched.model.view import Acted
+from carbonsched.model.views import Acted
 
 
 @contextmanager

@@ -6,17 +6,23 @@ from pathlib import Path
 
 import pytest
 
-MAPPED = ["api", "feeds", "launch", "ledger", "model", "plan", "power", "report", "supervisor"]
+ROOT = Path(__file__).parents[2]
+ROOMS = sorted(
+    path.parent.relative_to(ROOT)
+    for top in ("carbonsched", "trainer", "benchmarks")
+    for path in (ROOT / top).rglob("__init__.py")
+    if len(path.parent.relative_to(ROOT).parts) > 1 and "migrations" not in path.parts
+)
 
 
-@pytest.mark.parametrize("name", MAPPED)
-def test_every_file_is_on_the_map(name: str) -> None:
-    package = importlib.import_module(f"carbonsched.{name}")
-    assert package.__doc__ is not None
-    assert package.__file__ is not None
-    named = re.findall(r"^([a-z_]+) {2,}\S", package.__doc__, flags=re.M)
-    files = [path.stem for path in Path(package.__file__).parent.glob("*.py") if path.stem != "__init__"]
-    assert sorted(named) == sorted(files)
+@pytest.mark.parametrize("room", ROOMS, ids=str)
+def test_every_file_and_folder_is_on_the_map(room: Path) -> None:
+    doc = importlib.import_module(".".join(room.parts)).__doc__
+    assert doc is not None
+    named = re.findall(r"^([a-z_]+/?) {2,}\S", doc, flags=re.M)
+    files = [path.stem for path in (ROOT / room).glob("*.py") if not path.stem.startswith("__")]
+    folders = [f"{path.parent.name}/" for path in (ROOT / room).glob("*/__init__.py")]
+    assert sorted(named) == sorted(files + folders)
 
 
 def test_every_kind_of_journal_entry_is_documented() -> None:

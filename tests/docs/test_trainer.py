@@ -57,7 +57,7 @@ def test_no_section_of_a_command_that_is_gone() -> None:
 
 def test_every_argument_of_the_callback_with_its_default() -> None:
     from trainer import GreenTrainerCallback
-    from trainer.options import Options
+    from trainer.training.options import Options
 
     # None and a function stand for what is said in words
     worded = {"patience_s": "30 s", "stopping": "never"}

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from carbonsched.plan import guard
 from carbonsched.plan.problem import EnergyModel, Problem, Segment, Slot
-from carbonsched.plan.track import Track
+from carbonsched.plan.segment_arrays import Track
 from carbonsched.units import grams
 
 LINEAR = ((0.0, 0.0), (1.0, 1.0))

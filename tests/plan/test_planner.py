@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from carbonsched.plan.planner import solve
 from carbonsched.plan.problem import EnergyModel, Problem, Segment, Slot
-from carbonsched.plan.track import Track
+from carbonsched.plan.segment_arrays import Track
 from carbonsched.units import J_PER_KWH
 
 LINEAR = ((0.0, 0.0), (1.0, 1.0))

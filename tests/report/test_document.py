@@ -15,7 +15,7 @@ from carbonsched.ledger import Ledger
 from carbonsched.model.energy import Interval
 from carbonsched.model.job import JobState
 from carbonsched.report import Report, build
-from carbonsched.report.scan import BINS, Scan
+from carbonsched.report.timeline import BINS, Scan
 
 Story = tuple[Ledger, Report, datetime]
 

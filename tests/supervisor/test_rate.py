@@ -10,7 +10,7 @@ from support.auto import Auto
 from support.rig import START, Rig, spec
 
 from carbonsched.model.job import JobState
-from carbonsched.supervisor.accrual import FIRST_H, SAVED_H, Accrual
+from carbonsched.supervisor.budgets.accrual import FIRST_H, SAVED_H, Accrual
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
 

@@ -381,9 +381,9 @@ def test_a_bad_event_of_one_job_leaves_the_others_steered(tmp_path: Path, bad: d
 
 
 STEPS = {
-    "reading": ("carbonsched.supervisor.run.JobRun.apply", ValueError),
+    "reading": ("carbonsched.supervisor.jobs.job_run.JobRun.apply", ValueError),
     "recording": ("carbonsched.ledger.ledger.Ledger.save_segment", OverflowError),
-    "planning": ("carbonsched.supervisor.steering.Steering.decide", ZeroDivisionError),
+    "planning": ("carbonsched.supervisor.control.leases.Steering.decide", ZeroDivisionError),
 }
 
 

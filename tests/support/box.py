@@ -24,7 +24,7 @@ from carbonsched.model.grid import Basis, FeedStatus, ForecastPoint, GridNow, Gr
 from carbonsched.model.job import JobSpec, JobState, Owner, move
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Directive, Lease
-from carbonsched.model.view import (
+from carbonsched.model.views import (
     Acted,
     AuditResult,
     Budgeted,

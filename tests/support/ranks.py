@@ -1,4 +1,4 @@
-"""What each rank of torchrun runs for tests/trainer/test_parallel.py, and how torchrun is called.
+"""What each rank of torchrun runs for tests/trainer/distributed/test_wrapping.py, and how torchrun is called.
 
 torchrun tests/support/ranks.py train OUT MODEL SCENARIO…     a stock Trainer with the callback, its outcome to OUT
 torchrun tests/support/ranks.py job JOB_DIR                   as `python -m trainer run`, FSDP2 on the CPU included
@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, Trainin
 
 from carbonsched.model.job import DataPart, ModelPart
 from trainer import GreenTrainerCallback
-from trainer.data import Row, TokenDataset, collator, encode
-from trainer.models import load_tokenizer
-from trainer.parallel import leave
+from trainer.data.models import load_tokenizer
+from trainer.data.reading import Row, TokenDataset, collator, encode
+from trainer.distributed.wrapping import leave
 
 ROWS = 32
 STEPS = 8
@@ -142,7 +142,7 @@ def main(what: str, folder: Path, rest: list[str]) -> int:
     torch.set_num_threads(1)
     fsdp_on_the_cpu()
     if what == "job":
-        from trainer.commands_run import run
+        from trainer.commands.run import run
 
         return run(folder)
     for scenario in rest[1:]:

@@ -9,15 +9,15 @@ from typing import Any
 
 from carbonsched.clock import ManualClock
 from carbonsched.config import Config
-from carbonsched.feeds.build import build_chain
+from carbonsched.feeds.factory import build_chain
 from carbonsched.launch.replay import ReplayLauncher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.base import rfc3339
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.view import JobDetail
-from carbonsched.power.build import build_meter
+from carbonsched.model.views import JobDetail
 from carbonsched.power.combined import CombinedMeter
+from carbonsched.power.factory import build_meter
 from carbonsched.power.replay import ReplayMeter
 from carbonsched.supervisor import Supervisor
 from carbonsched.supervisor.service import SupervisorService

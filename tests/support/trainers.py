@@ -14,8 +14,8 @@ def plain_trainer(
     from transformers import Trainer, TrainingArguments
 
     from carbonsched.model.job import DataPart, ModelPart
-    from trainer.data import Row, TokenDataset, collator, encode
-    from trainer.models import load_tokenizer
+    from trainer.data.models import load_tokenizer
+    from trainer.data.reading import Row, TokenDataset, collator, encode
 
     part = DataPart(name_or_path="x", max_length=32, target_length=8)
     tokenizer = load_tokenizer(ModelPart(name_or_path=str(folder)))

@@ -11,7 +11,7 @@ from support.steer import of
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
-from trainer.job import JobDir
+from trainer.job.job_dir import JobDir
 from trainer.run import run_job
 
 torch.set_num_threads(1)

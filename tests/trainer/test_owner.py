@@ -13,7 +13,7 @@ import pytest
 from support.models import job_folder, tiny_llama, tiny_spec, word_data
 from support.steer import of
 
-from carbonsched.model.file import save
+from carbonsched.model.files import save
 from carbonsched.model.protocol import Directive, Lease
 
 pytestmark = [
@@ -28,7 +28,7 @@ import os, sys
 from pathlib import Path
 from carbonsched.launch.local import _as_owner
 from carbonsched.model.job import Owner
-from trainer.commands_run import run
+from trainer.commands.run import run
 warm, job = map(Path, sys.argv[1:])
 assert run(warm) == 0
 _as_owner(job, Owner(uid={NOBODY}, gid={NOBODY}, user="nobody"))

@@ -19,8 +19,8 @@ from support.steer import FakeDaemon, always, directive, of, read_events
 
 from carbonsched.errors import InputError
 from carbonsched.model.protocol import EVENTS
-from trainer.commands_run import run
-from trainer.job import JobDir
+from trainer.commands.run import run
+from trainer.job.job_dir import JobDir
 from trainer.run import run_job
 
 torch.set_num_threads(1)
@@ -96,7 +96,7 @@ def test_the_frontier_offered_is_in_planned_rho(llama: Path, data: Path, tmp_pat
 def test_a_broken_toggle_shows_in_realised_rho(
     llama: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.driver.train_only", lambda *args: None)
+    monkeypatch.setattr("trainer.training.segment_driver.train_only", lambda *args: None)
     job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 1}))
     train(job)
     done = of(job, "segment_done")[0]
@@ -220,7 +220,7 @@ def test_resume_at_a_segments_end_is_exact(llama: Path, data: Path, tmp_path: Pa
         raise AssertionError("segment 1 was measured already")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainer.driver.measure", never)
+        patch.setattr("trainer.training.segment_driver.measure", never)
         assert train(job, stop_second) == "stopped"
     assert train(job) == "done"
     assert same(weights(straight), weights(job))

@@ -1,1 +1,14 @@
-"""Measurements of the trainer: `python -m trainer bench …`. Nothing else imports this package."""
+"""Benchmarks of the trainer: `python -m trainer bench`. No other package imports this one.
+
+runner      runs methods × rho × seeds, each in a process of its own, and resumes
+cell        one run of a benchmark
+result      what one run came to, and where runs are kept
+table       results as one document and as a Markdown table
+plot        plots of results
+statistics  paired bootstrap: are two variants different?
+test_set    evaluates a finished run on the test rows
+importance  compares the predicted with the actual drop of the held-out loss
+select      measures how fast and how good the selection is
+shapes      configurations of well-known models, without weights
+meter       joules of one run
+"""

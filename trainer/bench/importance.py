@@ -24,12 +24,12 @@ from transformers.optimization import Adafactor
 from carbonsched.errors import InputError
 from carbonsched.model.base import Doc
 from carbonsched.model.job import JobSpec, TrainPart
-from trainer.data import Encoded, collator, encode, load_rows
-from trainer.importance import Importance, measure
-from trainer.metrics import evaluate
-from trainer.models import load_model, load_tokenizer
-from trainer.objectives import Past, drawn, objective_of
-from trainer.order import own_random
+from trainer.data.models import load_model, load_tokenizer
+from trainer.data.reading import Encoded, collator, encode, load_rows
+from trainer.data.sampling import own_random
+from trainer.evaluation.metrics import evaluate
+from trainer.importance.measure import Importance, measure
+from trainer.importance.objectives import Past, drawn, objective_of
 
 PREDICTORS = (
     ("update", 1),

@@ -8,7 +8,7 @@ from pathlib import Path
 from carbonsched.model.base import Doc
 from carbonsched.model.protocol import Evaluated, Finished, SegmentDone, Started
 from trainer.bench.cell import Cell
-from trainer.job import JobDir, write_json
+from trainer.job.job_dir import JobDir, write_json
 
 
 class Held(Doc):

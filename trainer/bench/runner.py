@@ -27,7 +27,7 @@ from carbonsched.model.protocol import SegmentDone
 from trainer.bench.cell import Cell, Variant
 from trainer.bench.meter import Meter
 from trainer.bench.result import Result, Store, summarise
-from trainer.job import JobDir, now, write_json
+from trainer.job.job_dir import JobDir, now, write_json
 
 _POLL_S = 2.0
 _STEPS = range(-12, 13)
@@ -141,7 +141,7 @@ def work(plan: Plan, store: Store, say: Callable[[str], None]) -> None:
 
 
 def _test(base: JobSpec, cell: Cell, store: Store, done: Result, say: Callable[[str], None]) -> None:
-    from trainer.bench.held_out import held_out
+    from trainer.bench.test_set import held_out
 
     output = store.folder(cell) / "job" / "output"
     if not output.exists():  # thrown away as a loser of an earlier plan's tuning

@@ -16,8 +16,8 @@ import numpy as np
 
 from carbonsched.model.base import Doc
 from carbonsched.model.profile import Profile
-from trainer.patterns import CostModel
-from trainer.select import Selector
+from trainer.selection.cost_model import CostModel
+from trainer.selection.frontier import Selector
 
 T = TypeVar("T")
 RESOLUTION = 1000

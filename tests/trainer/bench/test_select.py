@@ -11,8 +11,8 @@ from support.shapes import on_meta, smollm2_135m
 from carbonsched.model.profile import Profile, TensorCost
 from trainer.__main__ import main
 from trainer.bench.select import BenchSelect, published
-from trainer.flops import profile
-from trainer.select import frontier
+from trainer.profiling.profiler import profile
+from trainer.selection.frontier import frontier
 
 torch.set_num_threads(1)
 

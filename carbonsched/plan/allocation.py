@@ -1,0 +1,138 @@
+"""Grams for people who do not think in grams: a wanted quality turned into a budget, and one pool for several jobs.
+
+Both rest on the same curve as the planner: the gain a job can still buy, piece by piece, in order of gain a gram.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from carbonsched.plan.planner import solve
+from carbonsched.plan.problem import Plan, Problem
+from carbonsched.plan.segment_arrays import Floats, Track
+
+_CLOSE = 1e-3
+_TRIES = 24
+_EDGE = 0.1
+_ALIKE = 0.01
+"""Pieces that gain as much a gram as the marginal one, within this share, are served alike."""
+
+
+def mean_rho(problem: Problem, plan: Plan) -> float:
+    """Mean ρ of a plan over the remaining steps; 0 where it stops."""
+    steps = {s.k: s.steps for s in problem.segments}
+    total = sum(steps.values())
+    return sum(p.rho * steps[p.k] for p in plan.placed if p.k in steps) / total
+
+
+def least_budget(problem: Problem, rho: float) -> tuple[float, Plan]:
+    """The fewest grams whose plan trains at a mean of at least `rho`, and that plan: `objective = "min-carbon"`.
+
+    The dual of the planner's own problem, by a bracketed search for the budget, which `problem.budget_g` is not looked at for.
+    Where even the top of the bounds stays below `rho` the budget is the one that reaches that top. The plan's reserve
+    is in the budget.
+    """
+    track = Track(problem)
+    low = problem.reserve_g
+    # waiting may make full speed dearer only by its switches; four times covers any of them
+    best = solve(
+        replace(problem, budget_g=4 * track.roll(track.hi).spend_g * 1.01 + low + 1e-9, price_hint=None)
+    )
+    wanted = min(rho, mean_rho(problem, best)) - 1e-6
+    budget = high = max(best.spend_g, track.roll(track.hi).spend_g) * 1.01 + low
+    below, above = 0.0, mean_rho(problem, best)
+    hint: float | None = None
+    width = high - low
+    for turn in range(_TRIES):
+        # ρ rises with the budget, steeply at the floor: a secant kept well inside the bracket,
+        # and a bisection where two of them did not halve it, as beside a step
+        share = (wanted - below) / max(above - below, 1e-12)
+        if turn % 3 == 2:
+            share, width = 0.5 if high - low > width / 2 else share, high - low
+        tried = low + (high - low) * min(max(share, _EDGE), 1 - _EDGE)
+        plan = solve(replace(problem, budget_g=tried, price_hint=hint))
+        hint, reached = plan.price or hint, mean_rho(problem, plan)
+        if reached >= wanted:
+            high, above, budget, best = tried, reached, tried, plan
+        else:
+            low, below = tried, reached
+        if high - low <= _CLOSE * high:
+            break
+    return budget, best
+
+
+@dataclass(frozen=True, slots=True)
+class Allotment:
+    """One job's part of a pool."""
+
+    budget_g: float
+    """Its floor, what the common price buys it, and its share of what is over; below its floor where the pool cannot pay for it."""
+    floor_g: float
+
+
+def divide(
+    problems: Sequence[Problem],
+    pool_g: float,
+    weights: Sequence[float] | None = None,
+    begun: Sequence[bool] | None = None,
+) -> tuple[tuple[Allotment, ...], float | None]:
+    """Split a pool among jobs by one price: (a part for each, the price in weighted gain a gram).
+
+    The price is what one more gram would buy: 0 where all that were let in have what full speed takes, None where none
+    was let in. problems: in order of submission, their `budget_g` not looked at; the gain of a whole job is its weight
+    (1 without weights), that of what is left of it its share of the steps, so that jobs compare. Times are taken at ρ_min: the plan of each job refines its own afterwards.
+
+    The rule against starving: floors are paid first, those of jobs that have `begun` before those of the others, each
+    in order of submission, so a job that was let in is never pushed below its floor by a later or heavier one. What is
+    left goes, piece by piece, to whoever gains most from a gram; jobs that gain alike are served alike, so equal jobs
+    of equal weight get equal parts. Where not even the floors fit, a job under way gets what is left of them and a job
+    that has not begun gets nothing: it stays in the queue. What
+    nobody has a use for by the plan is shared by weight.
+    """
+    shares = weights or [1.0] * len(problems)
+    if len(shares) != len(problems) or any(w <= 0 for w in shares):
+        raise ValueError("a pool needs one weight above 0 for each job")
+    under_way = begun or [False] * len(problems)
+    tracks = [Track(p) for p in problems]
+    leans = [track.roll(track.lo) for track in tracks]
+    floors = [lean.spend_g + p.reserve_g for lean, p in zip(leans, problems, strict=True)]
+    parts = [0.0] * len(problems)
+    left = max(pool_g, 0.0)
+    for i in sorted(range(len(problems)), key=lambda i: not under_way[i]):
+        parts[i] = floors[i] if floors[i] <= left else left * under_way[i]
+        left -= parts[i]
+    pieces: list[tuple[Floats, Floats, Floats]] = []
+    for i, (track, lean) in enumerate(zip(tracks, leans, strict=True)):
+        if parts[i] < floors[i]:
+            continue
+        rate = track.g_per_j_per_intensity * track.horizon.between(lean.start_s, lean.end_s)
+        segment, width, gain = track.pieces(track.lo, track.hi)
+        cost = track.marginal_j[segment] * width * rate[segment]
+        left_of_it = 1.0 - problems[i].done
+        pieces.append((shares[i] * left_of_it * gain, cost, np.full(len(segment), float(i))))
+    let_in = [i for i, (part, floor) in enumerate(zip(parts, floors, strict=True)) if part >= floor]
+    price = 0.0 if let_in else None
+    if pieces:
+        gain, cost, who = (np.concatenate(column) for column in zip(*pieces, strict=True))
+        given, price = _serve(gain / np.maximum(cost, 1e-300), cost, left)
+        for i, grams in zip(who.astype(int).tolist(), given.tolist(), strict=True):
+            parts[i] += grams
+        # what full speed for all does not take is their margin: expectations are not what the meter will say
+        spare, weight = left - float(given.sum()), sum(shares[i] for i in let_in)
+        for i in let_in:
+            parts[i] += max(spare, 0.0) * shares[i] / weight
+    return tuple(Allotment(b, f) for b, f in zip(parts, floors, strict=True)), price
+
+
+def _serve(worth: Floats, cost: Floats, left_g: float) -> tuple[Floats, float]:
+    """(grams for each piece, the price): best worth first; those about as good as the marginal one share its grams."""
+    order = np.argsort(-worth, kind="stable")
+    reach = np.cumsum(cost[order])
+    if not len(reach) or reach[-1] <= left_g:
+        return cost.copy(), 0.0
+    marginal = float(worth[order[int(np.searchsorted(reach, left_g, side="right"))]])
+    better = worth > marginal * (1 + _ALIKE)
+    alike = ~better & (worth >= marginal * (1 - _ALIKE))
+    rest = (left_g - float(cost[better].sum())) / float(cost[alike].sum())
+    return np.where(better, cost, np.where(alike, cost * min(rest, 1.0), 0.0)), marginal

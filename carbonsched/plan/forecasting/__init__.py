@@ -1,0 +1,8 @@
+"""Turns readings and forecasts of the grid into the slots that the planner works on. Knows no solver.
+
+slots              readings and forecasts as time slots with quantiles
+blend              past and provider blended into one expectation; weights and errors are learned
+provider_forecast  a provider's forecasts as arrays, each known from the time it was issued
+archive            the provider's forecasts as they were issued
+without_forecast   plans with a reference intensity where there is no usable forecast
+"""

@@ -1,0 +1,268 @@
+"""How the past and the provider are blended into one expectation, with weights and errors learned from what came.
+
+In logarithms about the mean of the last week, a forecast for `target` made at `origin` is a weighted sum of: the same
+time yesterday, the two days before, the mean of the same time of the week, what is measured at the origin, what those
+predictors said for the origin itself (so that a present miss is carried forward), and the provider's forecast for both
+times where there is one. Weights differ by horizon. They are learned by ridge regression on forecasts that could have
+been made in the past weeks, shrunk towards plain persistence (or the provider) with the present miss fading over a
+quarter of a day; with little history they stay there. The residuals of the same regression give bias and quantiles.
+"""
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carbonsched.plan.forecasting.provider_forecast import NOTHING_SAID, Floats, Heard, Said
+
+UNKNOWN_ERROR = 0.15
+"""Relative error taken for the quantiles where none was tracked."""
+BINS = (0.0, 1 / 24, 3 / 24, 6 / 24, 12 / 24, 1.0, 2.0, 4.0)
+"""Horizons, in days, that weights and errors are kept for."""
+_FADE = 0.8
+"""Days after which half of a present miss is carried on: misses of hours fade fast, those of the weather slowly, so that
+the whole falls like 1/(1 + h/_FADE). With it the plain weights are within a percent of those that fit all of six grids."""
+_SHRINK = 1000.0
+"""Forecasts' worth of belief in the plain weights: four weeks hold few turns of the weather."""
+_KEPT = 2000
+_ENOUGH = 20
+_LEAST = 1.0
+"""g/kWh below which logarithms are not taken."""
+_ORIGINS = 160
+_WEEK = 7
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastErrors:
+    """Relative errors actual/forecast − 1 by horizon; a value: `observe` returns a new one."""
+
+    day_s: float = 86_400.0
+    by_bin: tuple[tuple[float, ...], ...] = ((),) * len(BINS)
+    _levels: dict[float, Floats] = field(default_factory=dict, compare=False, repr=False)
+    """Quantiles by bin that were asked for before: a job asks for the same two at every re-plan."""
+
+    def observe(
+        self, horizon_s: float, forecast_g_per_kwh: float, actual_g_per_kwh: float
+    ) -> "ForecastErrors":
+        """With one forecast made `horizon_s` ahead compared with what came."""
+        if not forecast_g_per_kwh > 0 or not math.isfinite(actual_g_per_kwh):
+            return self
+        i = max(bisect_right(BINS, horizon_s / self.day_s) - 1, 0)
+        kept = (*self.by_bin[i], actual_g_per_kwh / forecast_g_per_kwh - 1)[-_KEPT:]
+        return ForecastErrors(self.day_s, (*self.by_bin[:i], kept, *self.by_bin[i + 1 :]))
+
+    def high(self, horizon_s: float, quantile: float) -> float:
+        """Relative error not passed with probability `quantile` at this horizon, at least 0.
+
+        From this horizon's errors, else from the nearest shorter one that has enough, else UNKNOWN_ERROR.
+        """
+        return float(self.highs(np.array([horizon_s]), quantile)[0])
+
+    def highs(self, horizon_s: Floats, quantile: float) -> Floats:
+        """`high` for many horizons."""
+        return np.maximum(self._at(horizon_s, quantile, UNKNOWN_ERROR), 0.0)
+
+    def lows(self, horizon_s: Floats, quantile: float) -> Floats:
+        """Relative error that is passed with probability `quantile`, at most 0."""
+        return np.minimum(self._at(horizon_s, 1 - quantile, -UNKNOWN_ERROR), 0.0)
+
+    def _at(self, horizon_s: Floats, quantile: float, unknown: float) -> Floats:
+        if quantile not in self._levels:
+            out: list[float] = []
+            for errors in self.by_bin:
+                if len(errors) >= _ENOUGH:
+                    out.append(
+                        float(np.quantile(errors, quantile, method="higher" if quantile > 0.5 else "lower"))
+                    )
+                else:
+                    out.append(out[-1] if out else unknown)
+            self._levels[quantile] = np.array(out)
+        return self._levels[quantile][_bin(horizon_s / self.day_s)]
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Readings up to now: ascending start times and values; each holds until the next, but not across long gaps."""
+
+    at: Floats
+    value: Floats
+    day_s: float = 86_400.0
+
+    def upto(self, origin: float) -> "Past":
+        rows = int(np.searchsorted(self.at, origin, side="right"))
+        return Past(self.at[:rows], self.value[:rows], self.day_s)
+
+    def logs(self, when: Floats) -> Floats:
+        """ln of the value that holds at `when` (any shape); nan where no reading is near."""
+        if not len(self.at):
+            return np.full(np.shape(when), np.nan)
+        last = len(self.at) - 1
+        i = np.searchsorted(self.at, when, side="right") - 1
+        before, after = np.clip(i, 0, last), np.clip(i + 1, 0, last)
+        hold = self.day_s / 12
+        old = np.where(i >= 0, when - self.at[before], np.inf)
+        new = np.where(i < last, self.at[after] - when, np.inf)
+        value = np.where(old <= hold, self.value[before], self.value[after])
+        out: Floats = np.where(np.minimum(old, new) <= hold, np.log(np.maximum(value, _LEAST)), np.nan)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Weights (bins, features) without and with a provider's forecast, and the errors they would have made."""
+
+    day_s: float
+    alone: Floats
+    told: Floats
+    bias: Floats
+    """(2, bins): mean of actual/forecast, without and with a provider."""
+    errors_alone: ForecastErrors
+    errors_told: ForecastErrors
+
+    @classmethod
+    def plain(cls, day_s: float = 86_400.0) -> "Blend":
+        """Before anything is learned: persistence or the provider, present miss fading."""
+        fade = 1 / (1 + np.array([0.5 / 24, 2 / 24, 4.5 / 24, 9 / 24, 0.75, 1.5, 3.0, 5.5]) / _FADE)
+        nothing = np.zeros_like(fade)
+        whole = np.ones_like(fade)
+        # near, yesterday and the week in halves; far, more of the week: a grid that repeats itself is met exactly
+        yesterday, before, weekly = 0.25 + 0.25 * fade, 0.2 - 0.2 * fade, 0.55 - 0.05 * fade
+        alone = np.stack([yesterday, before, weekly, fade, -0.5 * fade, -0.5 * fade], axis=1)
+        told = np.stack([nothing, nothing, nothing, fade, nothing, nothing, whole, -fade], axis=1)
+        return cls(day_s, alone, told, np.ones((2, len(BINS))), ForecastErrors(day_s), ForecastErrors(day_s))
+
+    @classmethod
+    def learn(cls, past: Past, said: Said | Heard = NOTHING_SAID) -> "Blend":
+        """From forecasts that could have been made up to the last reading; `said`: what a provider had said for then."""
+        blend = cls.plain(past.day_s)
+        day = past.day_s
+        if len(past.at) < 2 * _ENOUGH or past.at[-1] - past.at[0] < 2 * day:
+            return blend
+        now, first = float(past.at[-1]), float(past.at[0]) + day
+        ahead = (
+            np.concatenate(
+                ((np.arange(12) + 0.5) / 24, np.arange(13.5, 48, 3) / 24, np.arange(50, 168, 10) / 24)
+            )
+            * day
+        )
+        origins = np.linspace(first, now, _ORIGINS, endpoint=False)
+        origin = np.repeat(origins, len(ahead))
+        target = (origins[:, None] + ahead[None, :]).ravel()
+        real = past.logs(target)
+        keep = (target <= now) & ~np.isnan(real)
+        origin, target, real = origin[keep], target[keep], real[keep]
+        x, mean, told = _features(past, said, origin, target)
+        usable = ~np.isnan(past.logs(origin))
+        y = real - mean
+        where = _bin((target - origin) / day)
+        return blend._fitted(x, y, where, usable, told & usable)
+
+    def _fitted(
+        self, x: Floats, y: Floats, where: NDArray[np.intp], alone: NDArray[np.bool_], told: NDArray[np.bool_]
+    ) -> "Blend":
+        weights, errors = (
+            [self.alone.copy(), self.told.copy()],
+            [list(self.errors_alone.by_bin), list(self.errors_told.by_bin)],
+        )
+        bias = self.bias.copy()
+        for b in range(len(BINS)):
+            for i, rows in enumerate((alone & (where == b), told & (where == b))):
+                if rows.sum() < _ENOUGH:
+                    continue
+                columns = weights[i].shape[1]
+                a, goal, prior = x[rows, :columns], y[rows], weights[i][b]
+                spread = float(np.mean(a * a)) + 1e-9
+                pull = _SHRINK * spread * np.eye(columns)
+                fit = prior + np.linalg.solve(a.T @ a + pull, a.T @ (goal - a @ prior))
+                weights[i][b] = fit
+                ratio = np.exp(np.clip(goal - a @ fit, -2.0, 2.0))
+                bias[i, b] = float(np.clip(ratio.mean(), 0.8, 1.25))
+                errors[i][b] = tuple((ratio / bias[i, b] - 1)[-_KEPT:].tolist())
+        return replace(
+            self,
+            alone=weights[0],
+            told=weights[1],
+            bias=bias,
+            errors_alone=ForecastErrors(self.day_s, tuple(errors[0])),
+            errors_told=ForecastErrors(self.day_s, tuple(errors[1])),
+        )
+
+    def expect(self, now: float, ahead: Floats, past: Past, said: Said) -> tuple[Floats, NDArray[np.bool_]]:
+        """(g/kWh expected at now + ahead, whether the provider's forecast is in it); nan where nothing is known."""
+        x, mean, told = _features(past, said, np.full(len(ahead), now), now + ahead)
+        b = _bin(ahead / self.day_s)
+        alone = np.einsum("ij,ij->i", x[:, :6], self.alone[b])
+        with_provider = np.einsum("ij,ij->i", x, self.told[b])
+        log = mean + np.clip(np.where(told, with_provider, alone), -2.5, 2.5)
+        bias = np.where(told, self.bias[1][b], self.bias[0][b])
+        return np.exp(log) * bias, told
+
+
+def _bin(days: Floats) -> NDArray[np.intp]:
+    return np.maximum(np.searchsorted(np.array(BINS), days, side="right") - 1, 0)
+
+
+def _features(
+    past: Past, said: Said | Heard, origin: Floats, target: Floats
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """((n, 8) predictors about the mean, (n,) ln mean of the week before the origin, (n,) whether a provider spoke)."""
+    mean = _week_mean(past, origin)
+    here = past.logs(origin)
+    yesterday, before = _same_time(past, origin, target)
+    weekly = _same_week_time(past, origin, target)
+    unique, back = np.unique(origin, return_inverse=True)
+    old, _ = _same_time(past, unique, unique)
+    old_week = _same_week_time(past, unique, unique)
+    then, _ = said.at(target, origin)
+    now, _ = said.at(unique, unique)
+    told = ~np.isnan(then)
+    log_then = np.log(np.maximum(then, _LEAST))
+    log_now = np.log(np.maximum(now, _LEAST))[back]
+    nowhere = np.isnan(mean)
+    mean = np.where(nowhere, np.where(told, log_then, np.nan), mean)
+    columns = [yesterday, before, weekly, here, old[back], old_week[back], log_then, log_now]
+    x = np.stack([np.nan_to_num(c - mean, nan=0.0) for c in columns], axis=1)
+    # without a present miss there is none to carry on
+    x[:, 3:6][np.isnan(here)] = 0.0
+    missing = np.isnan(log_now) | np.isnan(here)
+    x[missing, 7] = x[missing, 3]
+    return x, mean, told
+
+
+def _same_time(past: Past, origin: Floats, target: Floats) -> tuple[Floats, Floats]:
+    """ln of (the last same time of day before the origin, the mean of the two before that)."""
+    first = np.floor((target - origin) / past.day_s) + 1
+    asked = target[:, None] - (first[:, None] + np.arange(3)[None, :]) * past.day_s
+    logs = past.logs(asked)
+    return logs[:, 0], _mean(logs[:, 1:], logs[:, 0])
+
+
+def _same_week_time(past: Past, origin: Floats, target: Floats) -> Floats:
+    """ln, mean over up to four weeks before the origin; the same time of the last days where there is no week."""
+    week = _WEEK * past.day_s
+    first = np.floor((target - origin) / week) + 1
+    asked = target[:, None] - (first[:, None] + np.arange(4)[None, :]) * week
+    yesterday, before = _same_time(past, origin, target)
+    return _mean(past.logs(asked), np.where(np.isnan(before), yesterday, before))
+
+
+def _mean(columns: Floats, instead: Floats) -> Floats:
+    known = ~np.isnan(columns)
+    count = known.sum(axis=1)
+    total = np.where(known, columns, 0.0).sum(axis=1)
+    out: Floats = np.where(count > 0, total / np.maximum(count, 1), instead)
+    return out
+
+
+def _week_mean(past: Past, origin: Floats) -> Floats:
+    """Mean ln of the readings in the week up to each origin; nan where there is none."""
+    if not len(past.at):
+        return np.full(np.shape(origin), np.nan)
+    sums = np.append(0.0, np.cumsum(np.log(np.maximum(past.value, _LEAST))))
+    last = np.searchsorted(past.at, origin, side="right")
+    first = np.searchsorted(past.at, origin - _WEEK * past.day_s, side="right")
+    first = np.minimum(first, np.maximum(last - 1, 0))
+    out: Floats = np.where(last > 0, (sums[last] - sums[first]) / np.maximum(last - first, 1), np.nan)
+    return out

@@ -1,0 +1,140 @@
+"""From what the grid feeds know to the slots the planner takes: expected intensity, a high and a low quantile.
+
+`slots` reads documents and is what the daemon calls; `build` is the same on arrays and is what the simulator calls.
+Both take the expectation from `blend`, which learns its weights and errors from the history it is given. Values that
+cannot be (negative, not finite, above ten times the worst case) are refused, as is a forecast that ended before now.
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+
+from carbonsched.model.grid import Forecast, Reading
+from carbonsched.plan.forecasting.archive import Issues
+from carbonsched.plan.forecasting.blend import Blend, ForecastErrors, Past
+from carbonsched.plan.forecasting.provider_forecast import NOTHING_SAID, Floats, Said, heard, said, sane
+from carbonsched.plan.problem import Slot
+
+__all__ = ["ForecastErrors", "build", "raster", "slots"]
+
+_STEPS_A_DAY = 96
+_MOST_SLOTS = 4096
+_LEVELS = 16
+_SEASON_DAYS = 60.0
+"""Days of the past that count as much as the forecast for what lies beyond it."""
+
+
+def slots(
+    now: datetime,
+    horizon_s: float,
+    current: Reading | None,
+    forecast: Forecast | None,
+    history: Sequence[Reading],
+    day_s: float = 86_400.0,
+    quantile: float = 0.95,
+    errors: ForecastErrors | None = None,
+    worst: float = 1000.0,
+    issues: Issues | None = None,
+) -> tuple[Slot, ...]:
+    """Slots from `now` to `now + horizon_s`, without holes; the first one is what holds now.
+
+    current: the reading that holds now; None: the forecast's or the past's value, with a high. history: readings in
+    any order, four weeks are used where there are as many. day_s: wall seconds of a grid day, less than 86,400 in a
+    time-compressed replay. errors: tracked ones; None: those that the history shows. worst, g/kWh: what is taken where
+    nothing at all is known; no high passes it unless the expected value does. issues: what the provider said before;
+    None: its weights stay plain, its errors ±15%.
+    """
+    rows = {(r.start - now).total_seconds(): r.g_per_kwh for r in history if sane(r.g_per_kwh, worst)}
+    here = ends = step = None
+    if current is not None:
+        ends = (current.end - now).total_seconds()
+        step = (current.end - current.start).total_seconds()
+        if sane(current.g_per_kwh, worst):
+            here = current.g_per_kwh
+            rows[min((current.start - now).total_seconds(), 0.0)] = here
+    starts = sorted(s for s in rows if s <= 0)
+    past = Past(np.array(starts), np.array([rows[s] for s in starts]), day_s)
+    spoken = said(now, forecast, worst)
+    edges = raster(horizon_s, ends, step, spoken, day_s)
+    blend = Blend.learn(past, heard(issues, now, worst) if issues is not None else NOTHING_SAID)
+    return build(edges, 0.0, here, past, spoken, blend, quantile, worst, errors)
+
+
+def foreseen(
+    now: datetime, forecast: Forecast | None, history: Sequence[Reading], day_s: float = 86_400.0
+) -> bool:
+    """Whether anything is known of the hours ahead: a provider's forecast, or a day of the past."""
+    if forecast is not None and any(p.end > now for p in forecast.points):
+        return True
+    return any((now - r.start).total_seconds() >= day_s for r in history)
+
+
+def build(
+    edges: Floats,
+    now: float,
+    here: float | None,
+    past: Past,
+    said: Said,
+    blend: Blend,
+    quantile: float,
+    worst: float,
+    errors: ForecastErrors | None = None,
+) -> tuple[Slot, ...]:
+    """The slots between `edges` (seconds from now, ascending, the first 0).
+
+    now: on the time scale of `past` and `said`. here: what is measured now, g/kWh.
+    """
+    middle = 0.5 * (edges[:-1] + edges[1:])
+    value, told = blend.expect(now, middle, past, said)
+    _, own = said.at(now + middle)
+    value = np.where(np.isnan(value), worst if here is None else here, value)
+    high, low = value.copy(), value.copy()
+    for rows, kind in ((told, errors or blend.errors_told), (~told, errors or blend.errors_alone)):
+        if rows.any():
+            high[rows] *= 1 + kind.highs(middle[rows], quantile)
+            low[rows] *= 1 + kind.lows(middle[rows], quantile)
+    high = np.maximum(value, np.minimum(np.fmax(high, own), np.maximum(worst, value)))
+    if here is not None:
+        value[0] = high[0] = low[0] = here
+    columns = (edges[:-1], edges[1:], value, high, np.maximum(low, 0.0))
+    return tuple(map(Slot, *(column.tolist() for column in columns)))
+
+
+def beyond_history(
+    slots: Sequence[Slot], history: Sequence[Reading], day_s: float = 86_400.0
+) -> tuple[float, ...]:
+    """`beyond` from readings; nothing where there is less than a day of them."""
+    if len(history) < 2:
+        return ()
+    days = (max(r.end for r in history) - min(r.start for r in history)).total_seconds() / day_s
+    return beyond(slots, np.array([r.g_per_kwh for r in history]), days) if days >= 1 else ()
+
+
+def beyond(slots: Sequence[Slot], past: Floats, days: float) -> tuple[float, ...]:
+    """g/kWh past the last slot as equally likely values: the spread of the past (n,), its level moved to the forecast's.
+
+    How far it is moved falls with the `days` known: a fortnight says little of another season, a year says much.
+    """
+    span = sum(slot.end_s - slot.start_s for slot in slots)
+    mean = sum((slot.end_s - slot.start_s) * slot.g_per_kwh for slot in slots) / span
+    belief = days / (days + _SEASON_DAYS)
+    level = belief + (1 - belief) * mean / max(float(past.mean()), 1e-9)
+    values = np.quantile(past, (np.arange(_LEVELS) + 0.5) / _LEVELS) * level
+    return tuple(values.tolist())
+
+
+def raster(
+    horizon_s: float, current_end: float | None, step: float | None, said: Said, day_s: float
+) -> Floats:
+    """Slot borders from 0 to the horizon: the reading's and the forecast points' own, then a regular raster."""
+    pace = day_s / _STEPS_A_DAY
+    if step is not None:
+        pace = min(max(step, pace), day_s / 24)
+    reach = max([0.0, current_end or 0.0, *said.end.tolist()])
+    more = min(max(0, math.ceil((horizon_s - reach) / pace)), _MOST_SLOTS)
+    border = np.concatenate(([0.0, current_end or 0.0], said.start, said.end, reach + pace * np.arange(more)))
+    border = np.unique(border[(border >= 0) & (border < horizon_s - 1e-6)])
+    kept = border[np.append(True, np.diff(border) > 1e-6)]
+    return np.append(kept, max(horizon_s, 1e-3))

@@ -1,0 +1,135 @@
+"""What a simulation is asked: a trace of the grid as arrays, a job, a policy, and what it may know."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+
+from carbonsched.errors import InputError
+from carbonsched.plan.segment_arrays import Floats
+from carbonsched.plan.simulation.policies import Policy
+
+Knows = Literal["perfect", "persistence", "column"]
+LINEAR = ((0.0, 0.0), (1.0, 1.0))
+
+DAY_S = 86_400.0
+
+
+class Grid:
+    """A trace as arrays of seconds; made once and used for many runs."""
+
+    def __init__(
+        self,
+        times: Sequence[datetime],
+        g_per_kwh: Sequence[float],
+        said: Sequence[float | None] | None = None,
+    ) -> None:
+        if len(times) < 2:
+            raise InputError("trace", f"holds {len(times)} rows", "a trace needs two or more")
+        self.at: Floats = np.array([t.timestamp() for t in times])
+        self.g: Floats = np.array(g_per_kwh, dtype=float)
+        self.said: Floats | None = (
+            None if said is None else np.array([math.nan if v is None else v for v in said], dtype=float)
+        )
+        self.step_s = float(np.median(np.diff(self.at)))
+        self.end = float(self.at[-1]) + self.step_s
+        self.edges: Floats = np.append(self.at, self.end)
+        self.held: Floats = np.append(0.0, np.cumsum(np.diff(self.edges) * self.g))
+        """∫ g to each edge, g/kWh·s."""
+
+    def row(self, at: float) -> int:
+        """Index of the row that holds at a time (epoch seconds)."""
+        return bisect_right(self.at, at) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SimRequest:
+    """One run. kWh and hours of a segment are those at ρ = 1 (DESIGN 5)."""
+
+    grid: Grid
+    start: datetime
+    segments: int
+    segment_kwh: float
+    segment_hours: float
+    fixed_share: float
+    """c0 of E(ρ) = kWh·(c0 + (1−c0)·ρ)."""
+    budget_g: float
+    policy: Policy = "mpc"
+    forecast: Knows = "persistence"
+    frontier: tuple[tuple[float, float], ...] = LINEAR
+    rho_min: float = 0.4
+    rho_max: float = 1.0
+    may_pause: bool = True
+    deadline_hours: float | None = None
+    gain_decay: float = 1.0
+    """What the last segment is worth over the first, in truth; the way between is geometric."""
+    gain_noise: float = 0.2
+    """Relative sd of the gain that a frontier shows, where `gain_decay` is not 1."""
+    discount: bool = True
+    """Whether the planner learns the decay from the frontiers it has seen."""
+    allowed_hours: tuple[str, ...] = ()
+    """Spans of the day in which the job may run, e.g. `22:00-06:00`; none: any hour."""
+    timezone: str = "UTC"
+    """Of `allowed_hours`."""
+    time_follows_rho: bool | None = None
+    """Whether a segment's hours shrink with ρ as its energy does; None: yes, but fixed slots where nothing may pause."""
+    pue: float = 1.0
+    worst_g_per_kwh: float | None = None
+    """None: 1000 g/kWh or the dirtiest hour of the trace, whichever is more."""
+    tick_s: float = 1.0
+    reserve_j: float = 0.0
+    idle_w: float = 0.0
+    switch_j: float = 0.0
+    quantile: float = 0.95
+    horizon_s: float = 14 * DAY_S
+    """How far ahead the planner looks; later segments are reckoned at the mean of that."""
+    sigma: float = 0.0
+    """What the planner takes as the relative sd of a segment's joules."""
+    power_factor: tuple[float, ...] = ()
+    """What segment k really draws over what the model says, in turn; none: exactly that."""
+    watts_high: float | None = None
+    """Power the guard reckons with; None: the highest that `power_factor` leads to."""
+    oracle: bool = True
+    """Whether to solve the oracle too, for `oracle_gain`."""
+
+
+def check(request: SimRequest) -> None:
+    """Raises InputError that names the option whose value cannot be."""
+    for name, value in (
+        ("--segments", request.segments),
+        ("--segment-kwh", request.segment_kwh),
+        ("--segment-hours", request.segment_hours),
+        ("--budget-g", request.budget_g),
+    ):
+        if not value > 0 or not math.isfinite(value):
+            raise InputError(name, f"must be above 0, is {value:g}", "give a positive number")
+    deadline = request.deadline_hours
+    if deadline is not None and not (deadline > 0 and math.isfinite(deadline)):
+        raise InputError(
+            "--deadline-hours",
+            f"must lie after the start, is {deadline:g}",
+            "give hours, e.g. 36, or leave it out",
+        )
+    if not 1 <= request.pue < math.inf:
+        raise InputError("--pue", f"must be 1 or more, is {request.pue:g}", "give e.g. 1.2")
+    if not 0 <= request.fixed_share <= 1:
+        raise InputError("--fixed-share", f"must lie in 0..1, is {request.fixed_share}", "give c0, e.g. 0.2")
+    if not 0 < request.rho_min <= request.rho_max <= 1:
+        raise InputError(
+            "--rho-min",
+            f"0 < rho-min <= rho-max <= 1 does not hold for {request.rho_min} and {request.rho_max}",
+            "give e.g. --rho-min 0.4 --rho-max 1",
+        )
+    said = request.grid.said
+    if request.forecast == "column" and (said is None or bool(np.isnan(said).all())):
+        raise InputError(
+            "--forecast",
+            "the trace has no forecast_g_per_kwh column"
+            if said is None
+            else "the trace's forecast_g_per_kwh is empty",
+            "use --forecast persistence or another trace",
+        )

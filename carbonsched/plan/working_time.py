@@ -1,0 +1,128 @@
+"""Allowed hours: a job that may run only in some hours is planned in *working* time, which has all others cut out.
+
+In working time the grid's slots, the deadline and the segments lie without holes, so neither the dynamic program nor the
+guard knows of allowed hours: a segment that is still under way when they end goes on when they begin again, after a
+checkpoint and a reload, whose joules are charged at that point (`Problem.gaps`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Self
+
+import numpy as np
+
+from carbonsched.model.allowed_hours import stretches
+from carbonsched.plan.problem import Plan, Problem, Slot
+from carbonsched.plan.segment_arrays import Floats, Horizon
+from carbonsched.units import grams
+
+_TOUCH = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Ascending, disjoint stretches (start, end), (n,) wall seconds from now, the first perhaps begun before it.
+
+    They should reach as far as the deadline and the forecast do. What does not fit into them is placed behind the last
+    one, at the mean pace of them all.
+    """
+
+    start: Floats
+    end: Floats
+    before: Floats
+    """(n + 1,) working seconds before each stretch, and in all."""
+
+    @classmethod
+    def of(cls, stretches: Sequence[tuple[float, float]]) -> Self:
+        """Raises ValueError where nothing is left of them from now on, or they are out of order."""
+        table = np.array([(max(a, 0.0), b) for a, b in stretches if b > _TOUCH], dtype=float).reshape(-1, 2)
+        if not len(table):
+            raise ValueError("no allowed hours lie ahead")
+        if np.any(table[:, 1] <= table[:, 0]) or np.any(table[1:, 0] < table[:-1, 1]):
+            raise ValueError("allowed hours must be ascending and disjoint")
+        return cls(table[:, 0], table[:, 1], np.append(0.0, np.cumsum(table[:, 1] - table[:, 0])))
+
+    @classmethod
+    def daily(cls, spans: Sequence[str], timezone: str, now: datetime, until_s: float) -> Self:
+        """The allowed hours of each day (`model.hours`) from `now` on, as far as `until_s`."""
+        found = stretches(spans, timezone, now, now + timedelta(seconds=until_s))
+        return cls.of([((a - now).total_seconds(), (b - now).total_seconds()) for a, b in found])
+
+    @property
+    def pace(self) -> float:
+        """Working seconds a wall second."""
+        return float(self.before[-1] / self.end[-1])
+
+    def work(self, wall: Floats | float) -> Floats:
+        """Working seconds from now to a wall time; any shape. None are counted past the last stretch."""
+        i = np.clip(np.searchsorted(self.start, wall, side="right") - 1, 0, len(self.start) - 1)
+        inside = np.clip(wall - self.start[i], 0.0, self.end[i] - self.start[i])
+        out: Floats = self.before[i] + inside
+        return out
+
+    def begin(self, work: float) -> float:
+        """The wall time at which the next second after `work` can be worked."""
+        return self._wall(work, "right")
+
+    def finish(self, work: float) -> float:
+        """The wall time at which `work` seconds are done."""
+        return self._wall(work, "left") if work > 0 else 0.0
+
+    def _wall(self, work: float, side: str) -> float:
+        shift = _TOUCH if side == "right" else -_TOUCH
+        i = int(np.searchsorted(self.before[1:], work + shift, side="right"))
+        if i >= len(self.start):
+            return float(self.end[-1] + (work - self.before[-1]) / self.pace)
+        return float(self.start[i] + max(work - self.before[i], 0.0))
+
+    def cut(self, problem: Problem) -> Problem:
+        """The problem in working time; its plan is put back by `restore`."""
+        horizon = Horizon(problem.slots)
+        deadline = problem.deadline_s
+        wait_from = np.append(0.0, self.end[:-1])
+        gap_s = self.start - wait_from
+        crossed = gap_s > _TOUCH
+        joules = problem.idle_w * gap_s + problem.switch_j
+        rates = horizon.between(wait_from, self.start)
+        first = crossed[0] and problem.waiting
+        gaps = tuple(
+            (float(at), grams(float(j - first * (i == 0) * problem.switch_j), float(rate), problem.pue))
+            for i, (at, j, rate) in enumerate(zip(self.before[:-1], joules, rates, strict=True))
+            if crossed[i]
+        )
+        return replace(
+            problem,
+            allowed=None,
+            slots=self.slots(problem.slots, horizon),
+            deadline_s=None if deadline is None else float(self.work(deadline)) if deadline > 0 else deadline,
+            gaps=gaps,
+        )
+
+    def slots(self, slots: tuple[Slot, ...], horizon: Horizon) -> tuple[Slot, ...]:
+        edges = np.array([max(s.start_s, 0.0) for s in slots] + [slots[-1].end_s])
+        worked = self.work(edges)
+        kept = tuple(
+            replace(slot, start_s=a, end_s=b)
+            for slot, a, b in zip(slots, worked[:-1].tolist(), worked[1:].tolist(), strict=True)
+            if b - a > _TOUCH
+        )
+        if kept:
+            return kept
+        # the forecast ends before the first allowed hour: all that is known of it is the mean
+        whole = np.zeros(1), np.array([horizon.end_s])
+        mean, high, low = (float(horizon.between(*whole, level)[0]) for level in ("mean", "high", "low"))
+        return (Slot(0.0, max(float(self.before[1]), 1.0), mean, high, low),)
+
+    def restore(self, plan: Plan) -> Plan:
+        """A plan in working time put back into wall time; one that would train outside the hours waits."""
+        placed = tuple(
+            replace(p, start_s=self.begin(p.start_s), end_s=self.finish(p.end_s)) for p in plan.placed
+        )
+        if plan.action == "wait" and plan.wait_s is not None:
+            return replace(plan, placed=placed, wait_s=self.begin(plan.wait_s))
+        opens = self.begin(0.0)
+        if plan.action == "train" and opens > _TOUCH:
+            reason = f"wait {opens / 3600:.1f} h for the allowed hours; then {plan.reason}"
+            return replace(plan, action="wait", rho=None, wait_s=opens, placed=placed, reason=reason)
+        return replace(plan, placed=placed)

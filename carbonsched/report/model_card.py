@@ -1,0 +1,90 @@
+"""The model card of one job, with the grams of the ledger."""
+
+from carbonsched.errors import InputError
+from carbonsched.model.model_card import Card, Known, Look, SegmentRow
+from carbonsched.report.document import Report
+from carbonsched.report.parts import Effect
+
+
+def model_card(report: Report) -> str:
+    """The card's text. Raises InputError for the report of a period: a card is of one model."""
+    job = report.job
+    if job is None:
+        raise InputError("--format", "a model card is of one job", "give --job ID")
+    return Card(
+        spec=job.spec,
+        emissions_g=_emissions(report),
+        location=Known(
+            ", ".join(sorted({feed.zone for feed in report.feeds})) or None, "no intensity was known"
+        ),
+        hardware=Known(", ".join(board.name for board in report.boards) or None, "no board was metered"),
+        source=_source(report),
+        segments=[
+            SegmentRow(
+                s.k,
+                s.steps,
+                s.rho_directed,
+                s.rho_planned,
+                s.rho_realised,
+                s.flops,
+                s.flops_full,
+                s.loss,
+                s.spent_g if s.unknown_s == 0 else None,
+            )
+            for s in report.segments
+        ],
+        looks=[Look(v.when, v.step, v.samples, v.loss, dict(v.metrics)) for v in report.validation],
+        facts=_facts(report),
+        versions={"carbonsched": report.carbonsched_version},
+        notes=report.notes,
+    ).text()
+
+
+def _emissions(report: Report) -> Known:
+    sums = report.totals
+    if sums.seconds <= sums.unknown_s:
+        return Known(
+            None,
+            "nothing was charged to the job"
+            if sums.seconds == 0
+            else "never both energy and intensity known",
+        )
+    if sums.unknown_s > 0:
+        return Known(
+            None,
+            f"at least {sums.spent_g:.4g}, but for {sums.unknown_s:.0f} of {sums.seconds:.0f} s energy or intensity "
+            "is not known",
+        )
+    return Known(sums.spent_g)
+
+
+def _source(report: Report) -> str:
+    feeds = ", ".join(sorted({f"{feed.provider} ({feed.basis})" for feed in report.feeds})) or "none"
+    estimated = ", partly estimated" if report.totals.estimated else ""
+    return f"carbonsched {report.carbonsched_version}: metered energy{estimated}, times PUE and intensity by {feeds}"
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    sums = report.totals
+    facts = [
+        ("Energy", f"{sums.energy_kwh:.4g} kWh{' (partly estimated)' if sums.estimated else ''}"),
+        ("PUE", ", ".join(f"{use.pue:g} ({use.source})" for use in report.pues) or "not known"),
+        ("Mean intensity", "not known" if sums.g_per_kwh is None else f"{sums.g_per_kwh:.4g} gCO2e/kWh"),
+    ]
+    if report.savings is not None:
+        facts += [
+            ("Saved by fewer FLOPs", _effect(report.savings.flops)),
+            ("Saved by better hours", _effect(report.savings.timing)),
+        ]
+    return facts
+
+
+def _effect(effect: Effect) -> str:
+    if effect.saved_g is None:
+        return f"not known: {effect.reason}"
+    band = (
+        ""
+        if effect.low_g is None or effect.low_g == effect.high_g
+        else f" ({effect.low_g:.4g} to {effect.high_g:.4g})"
+    )
+    return f"{effect.saved_g:.4g} gCO2e{band}, against {effect.against}"

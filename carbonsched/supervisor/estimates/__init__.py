@@ -1,0 +1,6 @@
+"""Estimates what a job will still take: steps, seconds, joules and grams.
+
+remaining_work   the segments that a job still has to run
+evaluation_cost  what evaluating on held-out rows will take
+job_cost         what a job will take: as metered, or from priors
+"""

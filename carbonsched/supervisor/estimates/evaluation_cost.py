@@ -1,0 +1,88 @@
+"""What looking at held-out rows will take, before the first look was seen: it is outside ρ and inside the grams.
+
+The loss of a row is a forward pass. Text takes a pass a token, and how many a model will write is not known before it
+has: every text is taken to run to its full length, so this errs on the high side.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.model.job import JobSpec
+from carbonsched.model.profile import CheckResult
+from carbonsched.power.base import Board
+from carbonsched.supervisor.estimates.remaining_work import LOOKED_AT, Speed, alike
+
+_FORWARD = 1 / 3
+"""Of a full step."""
+_GPU_TOKEN_S = 0.03
+"""One token of a batch on a data-centre board: the launches of some thirty layers, whatever their size."""
+_CPU_BYTES_PER_S = 5e9
+"""At which the weights pass a CPU once a token, measured: SmolLM2-135M at 4 rows writes one in 0.14 s on one core."""
+_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Seconds of a job's looks at held-out rows, estimated."""
+
+    before_s: float
+    segment_s: float
+    """At the end of each segment, where that is asked for."""
+    after_s: float
+    """After training: the validation rows again, and the test rows."""
+    words: str
+    """What is counted, for people."""
+
+
+def evaluation(
+    ledger: Ledger, boards: Sequence[Board], spec: JobSpec, checked: CheckResult, pace: Speed
+) -> Evaluation:
+    """Test rows that the check does not tell of are left out, and that is said."""
+    asked, train = spec.evaluate, spec.train
+    row_s = pace.step_s(checked) * _FORWARD / (train.gradient_accumulation * max(checked.batch, 1))
+    validation = min(checked.validation_rows, spec.data.validation_limit)
+    test = checked.test_rows or 0
+    generates = asked.generates and not spec.data.pack
+    token_s, source = _token(ledger, boards, spec, checked) if generates else (0.0, "")
+    length = asked.max_new_tokens or spec.data.target_length
+    texts = min(validation, asked.limit or validation)
+
+    def text_s(rows: int) -> float:
+        batches = math.ceil(rows / (asked.batch_size or train.batch_size))
+        return rows * row_s + batches * length * token_s if generates else 0.0
+
+    first_s = validation * row_s + text_s(texts)
+    after_s = first_s + test * row_s + text_s(test)
+    each = train.evaluate_each_segment or train.early_stop_patience is not None
+    segment_s = validation * row_s if each else 0.0
+    said = []
+    if validation:
+        said.append(f"{validation} validation rows before{', in' if each else ''} and after training")
+    if test:
+        said.append(f"{test} test rows after")
+    words = f"evaluation: {' and '.join(said) or 'no held-out rows'}"
+    if said:
+        words += f", {first_s + after_s + checked.segments * segment_s:.3g} s in all"
+    if said and generates:
+        words += f"; every text runs to its {length} tokens at {token_s:.2g} s a token and batch, {source}"
+    if asked.test is not None and checked.test_rows is None:
+        words += "; the test rows are not counted, this trainer's check does not tell how many there are"
+    return Evaluation(first_s, segment_s, after_s, words)
+
+
+def _token(ledger: Ledger, boards: Sequence[Board], spec: JobSpec, checked: CheckResult) -> tuple[float, str]:
+    """(seconds for one token of a batch of texts, how that is known)."""
+    for job in alike(ledger.newest(LOOKED_AT), spec):
+        for event in ledger.history(job.id, kinds=("evaluated",)):
+            rows = event["metrics"].get("generated_rows")
+            if not rows or event["seconds"] <= 0:
+                continue
+            asked, train, data = job.spec.evaluate, job.spec.train, job.spec.data
+            batches = math.ceil(rows / (asked.batch_size or train.batch_size))
+            tokens = batches * (asked.max_new_tokens or data.target_length)
+            return event["seconds"] / tokens, "measured on this box with this model"
+    if any(board.kind == "gpu" for board in boards):
+        return _GPU_TOKEN_S, "assumed"
+    return checked.params * _BYTES[spec.model.dtype] / _CPU_BYTES_PER_S, "assumed"

@@ -1,0 +1,125 @@
+"""What people and scripts are shown of a job, from the ledger and, while it lives, from its run."""
+
+from typing import Any
+
+from carbonsched.clock import Clock
+from carbonsched.ledger.ledger import JobRecord, Ledger
+from carbonsched.ledger.totals import total
+from carbonsched.model.views import JobDetail, SegmentView
+from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.units import MJ_PER_J
+
+OVER_SHOWN = 20
+"""Jobs that are over in a list that was not asked for all, those that ended last."""
+
+
+def job_detail(row: JobRecord, seen: dict[str, Any], ledger: Ledger) -> JobDetail:
+    """`show`: the row of `ps`, the directive and the evaluations in `seen`, and everything the job went through."""
+    return JobDetail(
+        **seen,
+        spec=row.spec,
+        sha256=row.sha256,
+        segments_done=segment_views(row.id, ledger),
+        history=_history(row, ledger),
+    )
+
+
+def _history(row: JobRecord, ledger: Ledger) -> tuple[dict[str, Any], ...]:
+    """What happened to the job; of what accrued only the last."""
+    found = ledger.history(row.id, kinds=("submitted", "state", "budget", "started", "note"))
+    if row.spec.carbon.budget_rate_g_per_h is None:
+        return found
+    grown = [entry for entry in found if entry["kind"] == "budget"]
+    return tuple(entry for entry in found if entry not in grown[:-1])
+
+
+def segment_views(job_id: str, ledger: Ledger) -> tuple[SegmentView, ...]:
+    sums, nothing = ledger.segment_totals(job_id), total(())
+    rows = ((row, sums.get(row.k, nothing)) for row in ledger.segments(job_id))
+    return tuple(
+        SegmentView(
+            k=row.k,
+            start=row.start,
+            end=row.end,
+            rho_directed=row.done.rho_directed,
+            rho_planned=row.done.rho_planned,
+            rho_realised=row.done.rho_realised,
+            flops=row.done.flops,
+            flops_full=row.done.flops_full,
+            steps=row.done.steps,
+            loss=row.done.loss,
+            energy_j=used.energy_mj / MJ_PER_J,
+            spent_g=used.grams,
+            g_per_kwh=used.g_per_kwh,
+            power_w=used.power_w,
+            price=row.price,
+            reason=row.reason,
+            selected=row.done.selected,
+        )
+        for row, used in rows
+    )
+
+
+def _of_row(row: JobRecord) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.spec.name,
+        "owner": row.owner.user,
+        "state": row.state,
+        "reason": row.reason,
+        "budget_g": row.budget_g,
+        "pool": row.spec.carbon.pool,
+        "submitted_at": row.submitted_at,
+        "started_at": row.started_at,
+        "ended_at": row.ended_at,
+    }
+
+
+def of_ledger(row: JobRecord, ledger: Ledger) -> dict[str, Any]:
+    """Fields of a `JobView` for a job that is over: a few short reads, however long it ran."""
+    if not row.state.ended:  # it ended while it was being listed
+        row = ledger.job(row.id)
+    totals, last = ledger.totals(row.id), ledger.last_segment(row.id)
+    return _of_row(row) | {
+        "segment": None,
+        "segments": None,
+        "step": last.done.first_step + last.done.steps if last else None,
+        "rho": None,
+        "loss": last.done.loss if last else None,
+        "spent_g": totals.grams,
+        "unknown_s": totals.unknown_s,
+        "energy_j": totals.energy_mj / MJ_PER_J,
+        "estimated": totals.estimated,
+        "power_w": None,
+    }
+
+
+def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
+    """Fields of a `JobView` from what is in memory alone, for the lock is held meanwhile."""
+    live = run.state.live
+    return _of_row(row) | {
+        "state": run.state,
+        "reason": run.reason,
+        "segment": run.segment if live else None,
+        "segments": run.segments,
+        "step": run.step,
+        "steps": run.started.steps if run.started else None,
+        "rho": run.directive.rho if run.directive and live else None,
+        "spent_g": run.spent_g,
+        "unknown_s": run.unknown_s,
+        "budget_g": run.budget_g,
+        "energy_j": run.spent_mj / MJ_PER_J,
+        "estimated": run.estimated,
+        "power_w": run.power_w if live else None,
+        "loss": run.loss,
+        "boards": run.boards,
+        "eta_s": eta_s(run, clock),
+    }
+
+
+def eta_s(run: JobRun, clock: Clock) -> float | None:
+    """Seconds to the end by the last plan; None without one."""
+    if not run.state.live or run.plan is None or not run.plan.placed:
+        return None
+    tail = run.fit.model().tail_s if run.fit else 0.0
+    return max(run.plan.placed[-1].end_s + tail - (clock.monotonic() - run.planned_at), 0.0)

@@ -1,0 +1,142 @@
+"""`submit --explain` on a real box: priors first, then what the box was measured at; nothing is queued."""
+
+from pathlib import Path
+
+import pytest
+from support.rig import ME, START, Rig, checked, spec
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import JobState
+from carbonsched.model.protocol import SegmentDone
+from carbonsched.model.views import Explained
+from carbonsched.supervisor.estimates.remaining_work import speed
+
+STEP_G = 4e13 / 2e13 * 75 / 3.6e6 * 400
+"""Of a full step by the priors: 2e13 FLOP/s in fp32, 75 W, 400 g/kWh."""
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+def explain(rig: Rig, **carbon: object) -> Explained:
+    return rig.service.explain(spec(**carbon), ME, checked())
+
+
+def test_a_budget_that_is_plenty_is_full_speed_and_nothing_binds(rig: Rig) -> None:
+    told = explain(rig)
+    assert (told.action, told.rho, told.gain) == ("train", pytest.approx(1.0), pytest.approx(1.0))
+    assert "budget" not in told.binds
+    assert told.gain_per_more_g == 0.0
+    assert [s.k for s in told.segments] == [0, 1, 2, 3]
+    assert all(s.low_g < s.g < s.high_g for s in told.segments)
+    steps_g = 40 * STEP_G
+    assert steps_g < told.g < 2 * steps_g + told.loading_g
+    assert told.low_g < told.g < told.high_g
+    assert told.loading_g == pytest.approx(20 * 75 / 3.6e6 * 400)
+    assert told.start is not None
+    assert told.end is not None
+    assert (told.start - START).total_seconds() == pytest.approx(20)
+    assert (told.end - told.start).total_seconds() >= 80
+    assert told.estimated
+    assert any("assumed, nothing was trained here yet" in text for text in told.assumptions)
+
+
+def test_a_tight_budget_binds_and_a_gram_more_buys_gain(rig: Rig) -> None:
+    full = explain(rig)
+    told = explain(rig, budget_g=0.8 * full.g)
+    assert "budget" in told.binds
+    assert told.rho is not None
+    assert 0.4 < told.rho < 1.0
+    assert told.gain_per_more_g is not None
+    assert told.gain_per_more_g > 0
+    assert told.gain_per_more_hour is None
+    assert told.g <= 0.8 * full.g
+    nothing = explain(rig, budget_g=0.2)
+    assert nothing.action == "stop"
+    assert nothing.floor_g > 0.2
+    assert nothing.reason.startswith("stop: budget below floor, needs ")
+    assert nothing.reason.endswith("has 0.2 g"), "of the whole budget, not of what loading leaves"
+    assert nothing.segments == ()
+
+
+def test_nothing_is_queued_nor_recorded(rig: Rig) -> None:
+    explain(rig)
+    assert rig.service.jobs().jobs == ()
+    assert rig.ledger.jobs() == ()
+    assert list((rig.root / "state" / "jobs").iterdir()) == []
+
+
+def test_what_the_box_was_measured_at_takes_the_place_of_the_priors(rig: Rig) -> None:
+    job = rig.submit()
+    rig.run(1)
+    job.started()
+    for k in range(4):
+        list(job.play(k))
+    before_end = explain(rig)
+    assert before_end.jobs_before == 1
+    assert before_end.start is not None
+    assert before_end.start > rig.clock.now()
+    job.finish()
+    told = explain(rig, budget_g=1000.0)
+    assert any("measured on this box with this model" in text for text in told.assumptions)
+    # 1e12 FLOPs a segment took 20 s: the job that was checked has 40 times 4e13
+    assert told.end is not None
+    assert told.start is not None
+    assert (told.end - told.start).total_seconds() == pytest.approx(40 * 4e13 / 5e10, rel=0.05)
+    assert told.energy_j == pytest.approx(100 * 40 * 4e13 / 5e10, rel=0.1)
+
+
+def test_shares_rates_and_min_carbon_are_explained_in_their_own_words(rig: Rig) -> None:
+    full = explain(rig)
+    share = explain(rig, budget_g=None, budget_share=0.8)
+    assert share.budget.startswith("0.8 of ")
+    assert share.budget_g is not None
+    assert share.budget_g < full.g
+    lean = explain(rig, budget_g=None, objective="min-carbon", rho_mean=0.7, deadline="2h")
+    assert lean.budget_g is None
+    assert lean.rho == pytest.approx(0.7, abs=0.01)
+    assert lean.g < full.g
+    assert lean.g_per_more_hour == pytest.approx(0.0, abs=1e-3), "the grid is flat: hours save nothing"
+    rate = explain(rig, budget_g=None, budget_rate_g_per_h=3.0)
+    assert rate.budget_g == 3.0
+    assert "up to 72 g" in rate.budget
+    poor = explain(rig, budget_g=None, budget_rate_g_per_h=0.2)
+    assert poor.action == "wait"
+    assert "0.2 g/h" in poor.reason
+    with pytest.raises(InputError, match="no pool 'lab'"):
+        explain(rig, budget_g=None, pool="lab")
+
+
+def test_allowed_hours_move_the_start(rig: Rig) -> None:
+    told = explain(rig, allowed_hours=["22:00-06:00"])
+    assert told.action == "wait"
+    assert told.start is not None
+    assert told.start.isoformat() == "2026-11-01T22:00:00+00:00"
+
+
+def test_jobs_of_which_no_energy_is_known_say_nothing_of_power(rig: Rig) -> None:
+    """Segments without a metered joule: the rated figures stand in; with one that was metered, its own do."""
+    job = rig.submit(spec("dark"))
+    rig.ledger.set_state(job.id, JobState.RUNNING, "on", "test", START)
+    done = SegmentDone(
+        at=START, k=0, first_step=0, steps=10, rho_directed=1, rho_planned=1, rho_realised=1, flops=1e13,
+        flops_full=1e13, loss=None, seconds=10, importance_seconds=0, selection_seconds=0, selected=(),
+        directive_seq=None,
+    )  # fmt: skip
+    rig.ledger.save_segment(job.id, done, START, START, None)
+    assert "assumed, nothing was trained here yet" in speed(rig.ledger, rig.meter.boards, spec()).source
+    assert explain(rig).g > 0
+    rig.service.cancel(job.id, ME)
+    lit = rig.submit(spec("lit"))
+    rig.run(1)
+    lit.started()
+    for k in range(4):
+        for _ in lit.play(k):
+            pass
+    lit.finish()
+    dark = rig.submit(spec("dark2"))
+    rig.ledger.set_state(dark.id, JobState.RUNNING, "on", "test", START)
+    rig.ledger.save_segment(dark.id, done, START, START, None)
+    assert "measured on this box with this model" in speed(rig.ledger, rig.meter.boards, spec()).source

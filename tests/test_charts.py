@@ -1,0 +1,97 @@
+"""Charts: axes that hold their data, ticks that are round, gaps that stay gaps."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from carbonsched.charts import WIDTH, Band, Chart, Rule, Series, count_ticks, svg, time_ticks
+from carbonsched.report.html import energy, grams, number, span
+
+VALUES = st.lists(
+    st.tuples(st.floats(0, 1e9), st.one_of(st.none(), st.floats(-1e6, 1e6))), min_size=1, max_size=30
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(VALUES, st.sampled_from(["line", "step", "area", "dots", "rings", "ticks"]))
+def test_every_point_lies_inside_the_drawing(points: list[tuple[float, float | None]], kind: str) -> None:
+    xs = [x for x, _ in points]
+    points.sort(key=lambda point: point[0])
+    chart = Chart(
+        title="t",
+        description="d",
+        y_label="y",
+        series=[Series("one", kind, points)],  # type: ignore[arg-type]
+        x_range=(min(xs), max(xs)),
+        x_ticks=[],
+    )
+    drawn = svg(chart, "c")
+    for path in re.findall(r' d="([^"]*)"', drawn):
+        numbers = [float(n) for n in re.findall(r"-?\d+\.\d", path)]
+        assert all(-10 <= n <= WIDTH + 10 for n in numbers)
+    for cy in re.findall(r'cy="([^"]*)"', drawn):
+        assert 0 <= float(cy) <= chart.height
+
+
+def test_an_unknown_value_breaks_the_line() -> None:
+    points = [(0.0, 1.0), (1.0, 2.0), (2.0, None), (3.0, 1.0)]
+    chart = Chart("t", "d", "y", [Series("one", "line", points)], (0, 3), [])
+    assert svg(chart, "c").count('class="line s1"') == 2
+
+
+def test_texts_are_escaped() -> None:
+    chart = Chart(
+        title="<b>",
+        description="a & b",
+        y_label="<y>",
+        series=[Series("<s>", "line", [(0, 1)]), Series("two", "dots", [(0, 1)])],
+        x_range=(0, 1),
+        x_ticks=[(0, "<t>")],
+        bands=[Band(0, 1, "<k>")],
+        rules=[Rule(1, "<r>")],
+    )
+    drawn = str(svg(chart, "c"))
+    assert not re.search("<(b|y|s|t|k|r)>", drawn)
+    assert drawn.count("&lt;") == 6
+
+
+@pytest.mark.parametrize("seconds", [0.5, 8, 100, 4000, 86_400, 700_000, 4e7])
+def test_time_ticks_are_few_round_and_inside(seconds: float) -> None:
+    start = datetime(2026, 11, 20, 22, 13, 7, tzinfo=UTC)
+    end = start + timedelta(seconds=seconds)
+    ticks = time_ticks(start, end)
+    assert len(ticks) <= 9
+    assert all(start.timestamp() <= at <= end.timestamp() for at, _ in ticks)
+    if seconds > 60:
+        assert ticks
+        assert "20 Nov" in ticks[0][1] or "21 Nov" in ticks[0][1] or seconds >= 86_400
+    assert [label for _, label in count_ticks(-0.5, 7.5)] == list("01234567")
+
+
+def test_figures_are_readable() -> None:
+    assert [grams(g) for g in (None, 0, 0.0042, 12.3456, 1234.5, 2.5e6)] == [
+        "unknown",
+        "0 g",
+        "4.200 mg",
+        "12.35 g",
+        "1.234 kg",
+        "2.500 t",
+    ]
+    assert [energy(j) for j in (0, 3.6, 3600, 9e6)] == ["0 Wh", "1.000 mWh", "1.000 Wh", "2.500 kWh"]
+    assert [number(x) for x in (None, 0.0, 1234567.0, -2.5)] == ["unknown", "0", "1,234,567", "-2.500"]
+    seconds = (None, 0.25, 59, 60, 250, 3600, 4800, 86_400, 97_200, 2e6)
+    assert [span(s) for s in seconds] == [
+        "unknown",
+        "0.25 s",
+        "59 s",
+        "1 min",
+        "4 min 10 s",
+        "1 h",
+        "1 h 20 min",
+        "1 d",
+        "1 d 3 h",
+        "23 d 4 h",
+    ]

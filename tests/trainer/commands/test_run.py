@@ -1,0 +1,148 @@
+"""`check` and `run` as commands."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.models import job_folder, tiny_llama, tiny_spec, word_data
+
+from carbonsched.errors import InputError
+from trainer.commands.run import check, read_spec, resolve, run
+
+JOB = """
+name = "tiny"
+[model]
+name_or_path = "model"
+[data]
+name_or_path = "data"
+max_length = 32
+pad = "max_length"
+[train]
+epochs = 3
+{train}
+[carbon]
+budget_g = 1.0
+{carbon}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    tiny_llama(folder / "model")
+    word_data(folder / "data")
+    return folder
+
+
+def job_toml(home: Path, *, train: str = "", carbon: str = "") -> Path:
+    file = home / "JOB.toml"
+    file.write_text(JOB.format(train=train, carbon=carbon))
+    return file
+
+
+def test_check_tells_what_the_job_would_be(home: Path) -> None:
+    found = check(job_toml(home))
+    assert (found.rows, found.validation_rows, found.steps, found.segments) == (32, 8, 24, 3)
+    assert (found.batch, found.seq, found.target_seq) == (4, 32, None)
+    assert found.ok
+    assert 1 / 3 + 1 / 8 < found.rho_floor < 0.6, "an importance batch of eight steps is in it"
+    assert found.step_flops_full > 0
+
+
+def test_check_and_run_agree_on_the_floor(home: Path, tmp_path: Path) -> None:
+    from support.steer import FakeDaemon, always, of
+
+    spec = resolve(read_spec(job_toml(home, train="max_steps = 8")), home)
+    job = job_folder(tmp_path / "job", spec.dump())
+    with FakeDaemon(job, always(0.7)):
+        assert run(job) == 0
+    ready = of(job, "segment_ready")[0]
+    assert ready["rho_floor"] == pytest.approx(check(job / "spec.json").rho_floor)
+    assert ready["flops_full"] == pytest.approx(8 * check(job / "spec.json").step_flops_full)
+
+
+@pytest.mark.parametrize("field", ["rho_min", "rho_max"])
+def test_a_rho_below_the_floor_is_refused_with_the_value_that_works(home: Path, field: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"carbon\.{field}: 0\.3 is below this model's floor 0\.\d+ .*set it to"
+    ) as e:
+        check(job_toml(home, carbon=f"{field} = 0.3"))
+    advised = float(str(e.value).split("set it to ")[1].split()[0])
+    assert check(job_toml(home, carbon=f"{field} = {advised}")).ok
+
+
+def test_a_wanted_mean_below_the_floor_is_refused_too(home: Path) -> None:
+    lean = 'objective = "min-carbon"\ndeadline = "2h"\nrho_mean = '
+    with pytest.raises(InputError, match=r"carbon\.rho_mean: 0\.2 is below this model's floor"):
+        check(job_toml(home, carbon=lean + "0.2"))
+    assert check(job_toml(home, carbon=lean + "0.8")).ok
+
+
+def test_segments_too_short_for_their_importance_batches(home: Path) -> None:
+    with pytest.raises(InputError, match="make segments longer"):
+        check(job_toml(home, train="segment = 1", carbon="rho_min = 0.5"))
+
+
+def test_constant_methods_say_that_rho_is_not_theirs_to_choose(home: Path) -> None:
+    found = check(job_toml(home, train='method = "full"'))
+    assert found.rho_floor == 1.0
+    assert any("whatever the budget" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("train", "carbon", "message"),
+    [
+        ('method = "prefix"\ngradient_checkpointing = true', "", r"train\.gradient_checkpointing.*lora"),
+        ("epoch = 3", "", r"JOB\.toml: train\.epoch: unknown key; did you mean 'epochs'"),
+        ("", "rho_max = 2.0", r"carbon\.rho_max"),
+        ("lr = = 3", "", r"JOB\.toml cannot be parsed: .*line 11"),
+    ],
+)
+def test_bad_specs_name_field_and_mend(home: Path, train: str, carbon: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check(job_toml(home, train=train, carbon=carbon))
+
+
+def test_every_data_line_is_read(home: Path, tmp_path: Path) -> None:
+    data = word_data(tmp_path / "data")
+    with (data / "train.jsonl").open("a") as file:
+        file.write('{"source": "w1"}\n')
+    spec = tiny_spec(home / "model", data)
+    job = job_folder(tmp_path / "job", spec)
+    with pytest.raises(InputError, match=r"train\.jsonl: line 33 has no field 'target'"):
+        check(job / "spec.json")
+
+
+def test_paths_are_read_from_the_specs_own_folder(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = resolve(read_spec(job_toml(home)), home)
+    assert spec.model.name_or_path == str(home / "model")
+    assert spec.data.name_or_path == str(home / "data")
+    data: dict[str, Any] = tomllib.loads(JOB.format(train="", carbon=""))
+    data["model"]["name_or_path"] = "someone/some-model"
+    from carbonsched.model.job import JobSpec
+
+    assert resolve(JobSpec.parse(data), home).model.name_or_path == "someone/some-model"
+
+
+def test_no_such_spec(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no file"):
+        check(tmp_path / "JOB.toml")
+
+
+def test_a_crash_is_one_line_in_events_and_a_traceback_in_the_log(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from support.steer import of
+
+    def crash(*args: Any) -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("trainer.run.load_model", crash)
+    job = job_folder(tmp_path / "job", tiny_spec(home / "model", home / "data"))
+    assert run(job) == 1
+    assert of(job, "failed")[0]["error"] == "RuntimeError: two lines"
+    assert "Traceback" in capsys.readouterr().err

@@ -1,0 +1,84 @@
+"""The job directory: whole lines out, changed directives in."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from support.models import job_folder, tiny_spec
+from support.steer import directive, of, write_control
+
+from carbonsched.errors import InputError
+from carbonsched.model.protocol import Failed, Warned
+from trainer.job.job_dir import JobDir, now, write_json
+
+
+def test_events_are_lines_and_a_torn_one_is_closed(tmp_path: Path) -> None:
+    job = JobDir(tmp_path)
+    job.send(Failed(at=now(), error="x" * 100_000))
+    job.close()
+    with (tmp_path / "events.jsonl").open("ab") as file:
+        file.write(b'{"event": "fin')
+    successor = JobDir(tmp_path)
+    successor.send(Warned(at=now(), message="after"))
+    lines = (tmp_path / "events.jsonl").read_bytes().splitlines()
+    assert len(lines) == 3
+    assert [event.event for event in successor.events()] == ["failed", "warning"]
+    successor.close()
+
+
+def test_a_directive_is_read_when_it_changes(tmp_path: Path) -> None:
+    job = JobDir(tmp_path)
+    assert job.directive() is None
+    write_control(tmp_path, {"seq": 1, **directive(0, 0.5)})
+    first = job.directive()
+    assert first is not None
+    assert first.rho == 0.5
+    assert job.directive() is None
+    write_control(tmp_path, {"seq": 2, **directive(0, 0.4)})
+    second = job.directive()
+    assert second is not None
+    assert second.seq == 2
+
+
+def test_two_directives_in_one_instant_are_two(tmp_path: Path) -> None:
+    """Same size, same time, maybe the same inode: told apart by what they say."""
+    job = JobDir(tmp_path)
+    for seq in range(1, 9):
+        write_control(tmp_path, {"seq": seq, **directive(0, 0.5)})
+        os.utime(tmp_path / "control.json", (1, 1))
+        found = job.directive()
+        assert found is not None
+        assert found.seq == seq
+
+
+def test_a_broken_control_file_is_passed_over_and_said_once(tmp_path: Path) -> None:
+    job = JobDir(tmp_path)
+    (tmp_path / "control.json").write_text('{"seq": 1, "k"')
+    assert job.directive() is None
+    assert job.directive() is None
+    assert len(of(tmp_path, "warning")) == 1
+    write_control(tmp_path, {"seq": 1, **directive(0, 0.5)})
+    assert job.directive() is not None
+    job.close()
+
+
+def test_spec_errors_name_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give a job directory"):
+        JobDir(tmp_path).spec()
+    (tmp_path / "spec.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        JobDir(tmp_path).spec()
+    spec = tiny_spec(Path("m"), Path("d"), train={"epoch": 3})
+    with pytest.raises(
+        InputError, match=r"spec\.json: spec\.train\.epoch: unknown key; did you mean 'epochs'"
+    ):
+        JobDir(job_folder(tmp_path / "job", spec)).spec()
+
+
+def test_json_is_replaced_in_one_step(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    write_json(file, {"a": 1})
+    write_json(file, {"a": 2})
+    assert json.loads(file.read_text()) == {"a": 2}
+    assert [f.name for f in tmp_path.iterdir()] == ["x.json"]

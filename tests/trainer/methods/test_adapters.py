@@ -1,0 +1,278 @@
+"""LoRA and prefixes as methods: what they cost on many architectures, and real runs, resumed and loaded by others."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_data
+from support.shapes import ARCHITECTURES, on_meta
+from support.steer import FakeDaemon, always, of, stopped_in
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import JobSpec, TrainPart
+from trainer.check import check_job
+from trainer.job.job_dir import JobDir
+from trainer.methods.adapters import plain_twin, targets, wrap
+from trainer.methods.prepare import prepare
+from trainer.profiling.flop_counter import Shape
+from trainer.profiling.profiler import profile
+from trainer.run import run_job
+
+torch.set_num_threads(1)
+EVERY = [
+    pytest.param(
+        name, marks=() if name in ("bloom", "gpt2", "llama", "mixtral", "opt", "t5") else pytest.mark.slow
+    )
+    for name in sorted(ARCHITECTURES)
+]
+RENAMED = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+"""What peft asks of models by its old name."""
+FUSED = {"bloom", "falcon", "gpt-neox", "gpt2", "mpt", "phi3"}
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_t5(tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return word_data(tmp_path_factory.mktemp("data"))
+
+
+def train(job: Path, answer: Any = None, **options: Any) -> str:
+    (job / "control.json").unlink(missing_ok=True)
+    with FakeDaemon(job, answer or always(0.7)):
+        return run_job(JobDir(job), options.pop("stopping", lambda: False), **options)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_lora_finds_its_matrices_and_is_set_against_the_plain_model(name: str) -> None:
+    config = ARCHITECTURES[name]()
+    model = on_meta(config)
+    assert len(targets(model)) == (1 if name in FUSED else 2)
+    shape = Shape(2, 16, 8 if config.is_encoder_decoder else None)
+    plain = profile(model, *shape)
+    adapted = wrap(model, TrainPart(method="lora"))
+    assert profile(plain_twin(adapted), *shape).full_flops == plain.full_flops
+    prepared = prepare(adapted, "lora", shape)
+    assert prepared.full.flops(Shape(4, *shape[1:])) == 2 * plain.full_flops
+    assert prepared.method.names
+    assert all(".lora_" in n for n in prepared.method.names)
+    # forward and the activation gradient, no base weight's own gradient; in tiny models adapters are not small
+    assert 0.6 < prepared.method.floor < 0.95
+
+
+def test_lora_of_a_real_size_costs_two_thirds() -> None:
+    from support.shapes import opt_2_7b
+
+    model = wrap(on_meta(opt_2_7b()), TrainPart(method="lora"))
+    method = prepare(model, "lora", Shape(4, 512)).method
+    assert method.floor == pytest.approx(0.67, abs=0.01)
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert parameters == 32 * 2 * 2 * 8 * 2560
+
+
+@pytest.mark.parametrize("model", ["llama", "t5"])
+@pytest.mark.parametrize("method", ["lora", "prefix", "greentrainer+lora"])
+def test_a_run_spends_what_it_planned(
+    model: str, method: str, data: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder: Path = request.getfixturevalue(model)
+    spec = tiny_spec(
+        folder, data, data={"target_length": 8}, train={"method": method, "epochs": 2, "lr": 0.02}
+    )
+    job = job_folder(tmp_path / "job", spec)
+    assert train(job) == "done"
+    done = of(job, "segment_done")
+    for d in done:
+        assert d["rho_realised"] == pytest.approx(d["rho_planned"], rel=1e-9)
+        if method == "greentrainer+lora":
+            assert d["rho_planned"] <= 0.7
+    if method == "greentrainer+lora":
+        assert all(".lora_" in n for d in done for n in d["selected"])
+        everything = {n for d in done for n in d["selected"]}
+        assert len(done[0]["selected"]) < 2 * 2 * 4 * (2 if model == "t5" else 1)
+        assert everything
+    before, after = of(job, "evaluated")
+    assert after["loss"] < before["loss"]
+    assert of(job, "finished")[-1]["peak_memory_bytes"] > 0
+
+
+@pytest.mark.slow
+def test_the_floor_of_check_is_that_of_the_run(llama: Path, data: Path, tmp_path: Path) -> None:
+    for method in ("lora", "prefix", "greentrainer+lora"):
+        spec = tiny_spec(llama, data, train={"method": method, "epochs": 1})
+        found = check_job(JobSpec.parse(spec))
+        job = job_folder(tmp_path / method, spec)
+        train(job)
+        assert found.rho_floor == pytest.approx(of(job, "segment_ready")[0]["rho_floor"])
+        said = any("it can only wait or stop" in note for note in found.notes)
+        assert said == (method != "greentrainer+lora")
+
+
+def test_the_optimizer_holds_the_adapters_alone(llama: Path, data: Path, tmp_path: Path) -> None:
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"method": "lora", "epochs": 1}))
+    train(job)
+    state = torch.load(job / "checkpoints" / "checkpoint-8" / "optimizer.pt", weights_only=True)["state"]
+    from transformers import AutoModelForCausalLM
+
+    model = wrap(AutoModelForCausalLM.from_pretrained(llama), TrainPart(method="lora"))
+    held = sum(s["exp_avg"].numel() for s in state.values())
+    assert held == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert held < 0.3 * sum(p.numel() for p in model.parameters())
+
+
+@RENAMED
+def test_lora_output_is_a_plain_model_and_the_adapters_beside_it(
+    llama: Path, data: Path, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    job = job_folder(
+        tmp_path / "job", tiny_spec(llama, data, train={"method": "lora", "epochs": 2, "lr": 0.02})
+    )
+    train(job)
+    merged = AutoModelForCausalLM.from_pretrained(job / "output").eval()
+    base = AutoModelForCausalLM.from_pretrained(llama).eval()
+    tokens = torch.randint(4, 40, (2, 12))
+    with torch.no_grad():
+        plain = base(tokens).logits
+        trained = PeftModel.from_pretrained(base, str(job / "output" / "adapter"))(tokens).logits
+        found = merged(tokens).logits
+    torch.testing.assert_close(found, trained, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found, plain, atol=1e-2), "training changed something"
+    assert json.loads((job / "output" / "metrics.json").read_text())["output"] == "merged"
+    AutoTokenizer.from_pretrained(job / "output")
+
+
+@RENAMED
+def test_prefix_output_is_loaded_by_peft_on_top_of_the_base(llama: Path, data: Path, tmp_path: Path) -> None:
+    from peft import AutoPeftModelForCausalLM
+
+    from trainer.data.models import load_tokenizer
+    from trainer.data.reading import collator, encode, load_rows
+    from trainer.evaluation.metrics import evaluate
+
+    spec = JobSpec.parse(tiny_spec(llama, data, train={"method": "prefix", "epochs": 2, "lr": 0.05}))
+    job = job_folder(tmp_path / "job", json.loads(spec.model_dump_json(exclude_none=True)))
+    train(job)
+    assert json.loads((job / "output" / "metrics.json").read_text())["output"] == "adapter"
+    model = AutoPeftModelForCausalLM.from_pretrained(str(job / "output"))
+    tokenizer = load_tokenizer(spec.model)
+    rows = encode(load_rows(spec.data).validation, tokenizer, spec.data, encoder_decoder=False)
+    collate = collator(tokenizer.pad_token_id, spec.data, encoder_decoder=False)
+    assert evaluate(model, rows, collate, 4).nll == pytest.approx(of(job, "evaluated")[-1]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["lora", *(pytest.param(m, marks=pytest.mark.slow) for m in ("prefix", "greentrainer+lora"))],
+)
+def test_stopped_and_resumed_is_exact(llama: Path, data: Path, tmp_path: Path, method: str) -> None:
+    from safetensors.torch import load_file
+
+    spec = tiny_spec(llama, data, train={"method": method, "epochs": 2, "lr": 0.02, "lora_dropout": 0.2})
+    straight = job_folder(tmp_path / "straight", spec)
+    train(straight)
+    job = job_folder(tmp_path / "job", spec)
+    assert train(job, stopped_in(1, 0.7, 3)) == "stopped"
+    assert of(job, "finished")[-1]["step"] == 11
+    assert train(job) == "done"
+    name = "adapter_model.safetensors" if method == "prefix" else "model.safetensors"
+    one, other = (load_file(j / "output" / name) for j in (straight, job))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[n], other[n]) for n in one)
+    ours, theirs = of(job, "segment_done"), of(straight, "segment_done")
+    for field in ("selected", "flops", "rho_planned"):
+        assert [d[field] for d in ours] == [d[field] for d in theirs]
+    assert [d["loss"] for d in ours] == pytest.approx([d["loss"] for d in theirs])
+
+
+def test_stopped_in_the_last_evaluation_leaves_only_that(llama: Path, data: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(llama, data, train={"method": "lora", "epochs": 1, "lr": 0.02})
+    straight = job_folder(tmp_path / "straight", spec)
+    train(straight)
+    job = job_folder(tmp_path / "job", spec)
+    assert train(job, stopping=lambda: any(c["step"] == 8 for c in of(job, "checkpoint"))) == "stopped"
+    assert train(job) == "done"
+    assert of(job, "evaluated")[-1]["loss"] == of(straight, "evaluated")[-1]["loss"]
+
+
+def test_checkpointing_changes_memory_not_rho(llama: Path, data: Path, tmp_path: Path) -> None:
+    """transformers would make the embeddings' output require a gradient: with adapters in the top blocks alone, a waste."""
+    found = []
+    for checkpointing in (False, True):
+        settings = {"method": "greentrainer+lora", "epochs": 1, "gradient_checkpointing": checkpointing}
+        job = job_folder(tmp_path / str(checkpointing), tiny_spec(llama, data, train=settings))
+        train(job, always(0.65))
+        found += of(job, "segment_done")
+    plain, checkpointed = found
+    assert checkpointed["selected"] == plain["selected"]
+    assert checkpointed["rho_realised"] == pytest.approx(plain["rho_realised"])
+    assert plain["flops_recomputed"] == 0 < checkpointed["flops_recomputed"]
+    assert checkpointed["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+
+
+def test_settings_reach_peft() -> None:
+    model = on_meta(ARCHITECTURES["llama"]())
+    train = TrainPart(
+        method="lora", lora_rank=3, lora_alpha=6, lora_dropout=0.1, lora_targets=("mlp.up_proj",)
+    )
+    wrapped = wrap(model, train)
+    adapters = [n for n, p in wrapped.named_parameters() if p.requires_grad]
+    assert len(adapters) == 3 * 2
+    assert all("mlp.up_proj.lora_" in n for n in adapters)
+    config = wrapped.active_peft_config
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (3, 6, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (
+            {"method": "lora", "lora_targets": ["q_proj", "nope"]},
+            r"train\.lora_targets: the model has no 'nope'; name some of",
+        ),
+        (
+            {"method": "prefix", "gradient_checkpointing": True},
+            r"train\.gradient_checkpointing: a prefix travels in the cache",
+        ),
+        ({"method": "dropbp", "compile": True}, r"train\.compile: each step drops other branches"),
+    ],
+)
+def test_what_cannot_be_is_refused(llama: Path, data: Path, train: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_job(JobSpec.parse(tiny_spec(llama, data, train=train)))
+
+
+def test_a_model_of_ones_own_brings_its_adapters() -> None:
+    shape = Shape(2, 16)
+    plain = on_meta(ARCHITECTURES["llama"]())
+    with pytest.raises(InputError, match="has no adapters for method 'lora'"):
+        prepare(plain, "lora", shape)
+    full = profile(plain, *shape).full_flops
+    wrapped = wrap(plain, TrainPart(method="lora"))
+    with pytest.raises(InputError, match="'dropbp' trains the model itself"):
+        prepare(wrapped, "dropbp", shape)
+    method = prepare(wrapped, "greentrainer", shape).method
+    assert method.profile.full_flops == full
+    assert all(".lora_" in name for name in method.names)
+
+
+def test_a_model_without_known_projections_asks_for_names() -> None:
+    from transformers import MambaConfig
+
+    model = on_meta(MambaConfig(vocab_size=301, hidden_size=64, num_hidden_layers=2))
+    model.backbone.layers[0].mixer.in_proj = torch.nn.Identity()
+    model.backbone.layers[1].mixer.in_proj = torch.nn.Identity()
+    with pytest.raises(InputError, match="no query and value projections by a known name; name some of"):
+        targets(model)

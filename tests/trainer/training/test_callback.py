@@ -1,0 +1,285 @@
+"""GreenTrainerCallback in anyone's own Trainer, and its obedience to control.json between steps."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_data, word_rows
+from support.steer import FakeDaemon, directive, of, read_events
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Trainer, TrainingArguments
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import DataPart
+from trainer import GreenTrainerCallback
+from trainer.data.models import load_tokenizer
+from trainer.data.reading import Row, TokenDataset, collator, encode
+from trainer.job.job_dir import JobDir
+from trainer.run import run_job
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_t5(tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return word_data(tmp_path_factory.mktemp("data"))
+
+
+def own_trainer(folder: Path, out: Path, callbacks: list[Any], *, rows: int = 16, **args: Any) -> Trainer:
+    """A plain Trainer as a user would write it."""
+    part = DataPart(name_or_path="x", max_length=32, target_length=8)
+    from carbonsched.model.job import ModelPart
+
+    tokenizer = load_tokenizer(ModelPart(name_or_path=str(folder)))
+    factory = AutoModelForSeq2SeqLM if "t5" in folder.name else AutoModelForCausalLM
+    two_sided = factory is AutoModelForSeq2SeqLM
+    model = factory.from_pretrained(folder, attn_implementation="eager")
+    encoded = encode([Row(**row) for row in word_rows(rows)], tokenizer, part, encoder_decoder=two_sided)
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        per_device_train_batch_size=4,
+        learning_rate=1e-2,
+        disable_tqdm=True,
+        report_to="none",
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        **{"num_train_epochs": 2, "save_strategy": "no", "logging_steps": 1, "seed": 3, **args},
+    )
+    return Trainer(
+        model,
+        arguments,
+        train_dataset=TokenDataset(encoded),
+        data_collator=collator(0, part, encoder_decoder=two_sided),
+        callbacks=callbacks,
+    )
+
+
+def weights(trainer: Trainer) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in trainer.model.parameters()]
+
+
+def test_at_full_rho_it_changes_nothing(t5: Path, tmp_path: Path) -> None:
+    """Importance passes run, dropout is on, and yet every weight is what plain training gives."""
+    plain = own_trainer(t5, tmp_path / "a", [])
+    plain.train()
+    callback = GreenTrainerCallback(rho=2.0, importance_batches=2, segment=3)
+    steered = own_trainer(t5, tmp_path / "b", [callback])
+    steered.train()
+    assert [done.steps for done in callback.history] == [3, 3, 2]
+    assert all(len(done.selected) == len(weights(plain)) for done in callback.history)
+    for one, other in zip(weights(plain), weights(steered), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_frozen_tensors_stand_still(llama: Path, tmp_path: Path) -> None:
+    """A tensor outside the selection keeps every bit, though an importance pass gave it a gradient and AdamW holds it."""
+    callback = GreenTrainerCallback(rho=0.75, segment="epoch")
+    trainer = own_trainer(llama, tmp_path, [callback], num_train_epochs=1)
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    trainer.train()
+    (done,) = callback.history
+    assert done.rho_planned <= 0.75
+    for name, parameter in trainer.model.named_parameters():
+        assert torch.equal(before[name], parameter) == (name not in done.selected), name
+        assert parameter.requires_grad, "all is trainable again afterwards"
+
+
+def test_one_callback_steers_one_training_after_the_other(llama: Path, tmp_path: Path) -> None:
+    callback = GreenTrainerCallback(rho=0.75, method="random")
+    trainer = own_trainer(llama, tmp_path, [callback], num_train_epochs=1)
+    trainer.train()
+    trainer.train()
+    assert [(done.k, done.steps) for done in callback.history] == [(0, 4), (0, 4)]
+    assert all(done.rho_planned <= 0.75 for done in callback.history)
+
+
+def test_resume_in_ones_own_trainer(t5: Path, tmp_path: Path) -> None:
+    """save_steps inside a segment: the segment's selection and account come back with the checkpoint."""
+    options = {"save_strategy": "steps", "save_steps": 3, "num_train_epochs": 2}
+    straight = GreenTrainerCallback(rho=0.95)
+    whole = own_trainer(t5, tmp_path, [straight], **options)
+    whole.train()
+    callback = GreenTrainerCallback(rho=0.95)
+    resumed = own_trainer(t5, tmp_path, [callback], **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    for one, other in zip(weights(whole), weights(resumed), strict=True):
+        assert torch.equal(one, other)
+    assert [d.selected for d in callback.history] == [d.selected for d in straight.history]
+    assert [d.flops for d in callback.history] == [d.flops for d in straight.history]
+
+
+def test_a_strangers_checkpoint_gets_a_new_selection(llama: Path, tmp_path: Path) -> None:
+    options = {"save_strategy": "steps", "save_steps": 2, "num_train_epochs": 1}
+    own_trainer(llama, tmp_path, [], **options).train()
+    callback = GreenTrainerCallback(rho=1.2)
+    own_trainer(llama, tmp_path, [callback], **options).train(
+        resume_from_checkpoint=str(tmp_path / "checkpoint-2")
+    )
+    assert [(d.first_step, d.steps) for d in callback.history] == [(2, 2)]
+
+
+def test_parameters_left_out_of_the_optimizer_stay_frozen(llama: Path, tmp_path: Path) -> None:
+    callback = GreenTrainerCallback(rho=0.9)
+    trainer = own_trainer(llama, tmp_path, [callback], num_train_epochs=1)
+    for name, parameter in trainer.model.named_parameters():
+        parameter.requires_grad_("mlp" in name)
+    trainer.train()
+    assert all("mlp" in name for name in callback.history[0].selected)
+    assert not trainer.model.model.embed_tokens.weight.requires_grad
+
+
+def test_true_shapes_count(llama: Path, tmp_path: Path) -> None:
+    """Rows of many lengths and a short last batch: the full cost is that of the batches that really ran."""
+    from trainer.profiling.profiler import profile
+
+    callback = GreenTrainerCallback(rho=0.9)
+    trainer = own_trainer(llama, tmp_path, [callback], num_train_epochs=1, rows=14)
+    for i, row in enumerate(trainer.train_dataset.rows):
+        cut = 4 + i % 9
+        trainer.train_dataset.rows[i] = type(row)(row.input_ids[-cut:], row.labels[-cut:])
+    shapes: list[tuple[int, ...]] = []
+    trainer.model.register_forward_pre_hook(
+        lambda model, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    trainer.train()
+    (done,) = callback.history
+    ran = shapes[1:]  # the first was the importance batch
+    assert len(set(ran)) > 1
+    expected = sum(profile(trainer.model, *shape).full_flops for shape in ran)
+    assert done.flops_full == pytest.approx(expected)
+    assert done.rho_realised == pytest.approx(done.rho_planned, abs=0.01)
+
+
+def test_unknown_methods_are_refused_at_once() -> None:
+    with pytest.raises(InputError, match=r"train\.method"):
+        GreenTrainerCallback(method="dropout")
+
+
+def test_ones_own_trainer_under_a_daemon(llama: Path, tmp_path: Path) -> None:
+    """job_dir alone makes it speak the protocol; checkpoints elsewhere are reported, and none is pruned."""
+    job = tmp_path / "job"
+    job.mkdir()
+    stranger = tmp_path / "out" / "checkpoint-1"
+    stranger.mkdir(parents=True)
+    trainer = own_trainer(llama, tmp_path / "out", [GreenTrainerCallback(job_dir=job)], num_train_epochs=1)
+    with FakeDaemon(job, lambda e: directive(0, 0.9) if e["event"] == "segment_ready" else None):
+        trainer.train()
+    assert [d["rho_directed"] for d in of(job, "segment_done")] == [0.9]
+    assert of(job, "checkpoint")[0]["path"] == "../out/checkpoint-4"
+    assert stranger.is_dir()
+
+
+# ---- control.json between steps
+
+
+def steered(job: Path, answer: Callable[[dict[str, Any]], dict[str, Any] | None]) -> str:
+    with FakeDaemon(job, answer):
+        return run_job(JobDir(job), lambda: False)
+
+
+@pytest.fixture
+def job(llama: Path, data: Path, tmp_path: Path) -> Path:
+    return job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 1}))
+
+
+def test_a_lapsed_lease_checkpoints_waits_and_goes_on(job: Path) -> None:
+    def answer(event: dict[str, Any]) -> dict[str, Any] | None:
+        if event["event"] == "segment_ready":
+            return directive(0, 0.8, max_steps=3)
+        return directive(0, 0.8) if event["event"] == "waiting" else None
+
+    assert steered(job, answer) == "done"
+    (waiting,), (resumed,) = of(job, "waiting"), of(job, "resumed")
+    assert waiting["step"] == resumed["step"] == 3
+    assert "covers 3 steps" in waiting["reason"]
+    assert of(job, "checkpoint")[0]["step"] == 3
+    assert of(job, "segment_done")[0]["steps"] == 8
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_what_is_done_between_two_segments_is_under_a_lease_too(
+    llama: Path, data: Path, tmp_path: Path, evaluated: bool
+) -> None:
+    """A lease that ends with the first segment: neither held-out rows nor importance are looked at before it is renewed."""
+    train = {"epochs": 2, "evaluate_each_segment": evaluated}
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train=train))
+
+    def answer(event: dict[str, Any]) -> dict[str, Any] | None:
+        if event["event"] == "segment_done" and event["k"] == 0:
+            return directive(0, 0.8, lease_s=0)
+        return directive(event["k"], 0.8) if event["event"] in ("segment_ready", "waiting") else None
+
+    assert steered(job, answer) == "done"
+    kinds = [e["event"] for e in read_events(job) if e["event"] != "step"]
+    ended = kinds.index("segment_done")
+    look = ["evaluated"] if evaluated else []
+    assert kinds[ended : ended + 5 + evaluated] == [
+        "segment_done",
+        "checkpoint",
+        "waiting",
+        "resumed",
+        *look,
+        "segment_ready",
+    ]
+    assert of(job, "waiting")[0]["step"] == 8
+
+
+def test_rho_falls_in_mid_segment(job: Path) -> None:
+    """The same importances, a smaller selection; planned and realised ρ follow the steps of each."""
+
+    def answer(event: dict[str, Any]) -> dict[str, Any] | None:
+        if event["event"] == "segment_ready":
+            return directive(0, 0.9, max_steps=4)
+        return directive(0, 0.6) if event["event"] == "waiting" else None
+
+    assert steered(job, answer) == "done"
+    (done,) = of(job, "segment_done")
+    assert done["rho_directed"] == 0.6
+    assert 0.6 < done["rho_planned"] < 0.9
+    assert done["rho_realised"] == pytest.approx(done["rho_planned"], abs=0.01)
+    assert done["directive_seq"] == 2
+
+
+def test_checkpoint_wait_and_train_between_steps(llama: Path, tmp_path: Path) -> None:
+    """One directive after the other reaches a segment of 150 running steps."""
+    data = word_data(tmp_path / "long", train=600)
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 1}))
+    script = {
+        "segment_ready": directive(0, 0.8),
+        "step": directive(0, 0.8, checkpoint=True),
+        "checkpoint": directive(0, action="wait", reason="dirty hour"),
+        "waiting": directive(0, 0.7),
+    }
+    assert steered(job, lambda event: script.pop(event["event"], None)) == "done"
+    asked, waited, *_ = of(job, "checkpoint")
+    (waiting,), (done,) = of(job, "waiting"), of(job, "segment_done")
+    assert 0 < asked["step"] < waited["step"] == waiting["step"] < 150
+    assert waiting["reason"] == "dirty hour"
+    assert (done["steps"], done["rho_directed"], done["directive_seq"]) == (150, 0.7, 4)
+    assert 0.7 < done["rho_planned"] < 0.8
+    assert done["rho_realised"] == pytest.approx(done["rho_planned"], abs=0.01)
+
+
+def test_below_the_floor_the_floor_is_used_and_said(job: Path) -> None:
+    assert steered(job, lambda e: directive(0, 0.1) if e["event"] == "segment_ready" else None) == "done"
+    (done,), (ready,) = of(job, "segment_done"), of(job, "segment_ready")
+    assert done["rho_planned"] == pytest.approx(ready["rho_floor"])
+    assert len(done["selected"]) == 1
+    assert "below the floor" in of(job, "warning")[0]["message"]
+
+
+def test_above_all_there_is_full_fine_tuning(job: Path) -> None:
+    assert steered(job, lambda e: directive(0, 1.5) if e["event"] == "segment_ready" else None) == "done"
+    (done,) = of(job, "segment_done")
+    assert done["rho_realised"] == pytest.approx(1 + 1 / 8), "everything, and the importance batch"

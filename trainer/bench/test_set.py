@@ -1,0 +1,52 @@
+"""A finished run on the test rows: NLL of every row, and ROUGE or whatever the job's `[evaluate]` asks for."""
+
+from pathlib import Path
+
+import torch
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import JobSpec
+from trainer.bench.result import Held
+from trainer.data.models import load_model, load_tokenizer
+from trainer.data.reading import collator, encode, load_rows
+from trainer.evaluation.generate import Generation, generate
+from trainer.evaluation.metrics import evaluate, score
+from trainer.methods import adapters
+
+
+def held_out(spec: JobSpec, output: Path) -> Held | None:
+    """What `output`, the model that the job `spec` made, reaches on `evaluate.test`; None where the job names no test rows.
+
+    Raises InputError where the named rows cannot be read.
+    """
+    rows = load_rows(spec.data, spec.evaluate).test[: spec.evaluate.limit]
+    if spec.evaluate.test is None:
+        return None
+    if not rows:
+        raise InputError("evaluate.test", f"{spec.evaluate.test} holds no rows", "name another")
+    if spec.train.threads is not None:
+        torch.set_num_threads(spec.train.threads)
+    tokenizer = load_tokenizer(spec.model)
+    if (output / "adapter_config.json").exists():
+        model = adapters.restore(load_model(spec.model), output)
+    else:
+        model = load_model(spec.model.model_copy(update={"name_or_path": str(output)}))
+    model.config.use_cache = True
+    two_sided = bool(model.config.is_encoder_decoder)
+    batch = spec.evaluate.batch_size or spec.train.batch_size
+    encoded = encode(rows, tokenizer, spec.data, encoder_decoder=two_sided)
+    collate = collator(tokenizer.pad_token_id, spec.data, encoder_decoder=two_sided)
+    autocast = spec.train.autocast is not None
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+        loss = evaluate(model, encoded, collate, batch)
+    metrics: dict[str, float] = {}
+    if spec.evaluate.generates:
+        how = Generation.of(spec.evaluate, spec.data, batch)
+        texts = generate(model, tokenizer, rows, spec.data, how)
+        metrics = score(texts, [row.references for row in rows], spec.evaluate.metrics)
+    return Held(
+        nll=loss.nll,
+        row_nll=tuple(nll for nll, _ in loss.rows),
+        row_tokens=tuple(tokens for _, tokens in loss.rows),
+        metrics=metrics,
+    )

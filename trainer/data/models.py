@@ -1,0 +1,158 @@
+"""Model and tokenizer from a folder or the hub: dtype and attention always explicit, never a folder without weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import ModelPart
+from trainer.profiling.meta_model import DTYPES
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+def check_folder(part: ModelPart) -> None:
+    """Raises InputError where `part` names a local folder that cannot be trained: absent, no config, no weights."""
+    folder = Path(part.name_or_path).expanduser()
+    if not folder.exists():
+        if part.name_or_path.startswith(("/", ".", "~")) or part.name_or_path.count("/") > 1:
+            raise InputError(
+                "model.name_or_path", f"there is no folder {folder}", "give a saved model or a hub id"
+            )
+        return
+    if not folder.is_dir() or not (folder / "config.json").is_file():
+        raise InputError(
+            "model.name_or_path", f"{folder} holds no config.json", "give the folder of a saved model"
+        )
+    if not any(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern)):
+        raise InputError(
+            "model.name_or_path",
+            f"{folder} holds no weights ({' or '.join(_WEIGHTS)})",
+            "give a folder made by save_pretrained; a GGUF file is turned into one by trainer.models.convert_gguf",
+        )
+
+
+def check_dtype(part: ModelPart, method: str) -> None:
+    """Raises InputError for weights in fp16 that would be trained as such.
+
+    Its smallest numbers are 6e-8: AdamW's epsilon of 1e-8 and its second moments round to 0, and updates become infinite.
+    Adapters over a frozen fp16 model are kept in fp32, so they may.
+    """
+    if part.dtype == "fp16" and method not in ("lora", "prefix", "greentrainer+lora"):
+        raise InputError(
+            "model.dtype",
+            f"method {method!r} cannot train fp16 weights: AdamW's epsilon and second moments vanish in them",
+            'set it to "bf16", or to "fp32" with train.autocast = "bf16"',
+        )
+
+
+def load_model(part: ModelPart) -> Any:
+    """The model with its weights in `part.dtype`, in train mode. Raises InputError."""
+    import transformers
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    check_folder(part)
+    quiet()
+    name = (
+        str(Path(part.name_or_path).expanduser())
+        if Path(part.name_or_path).expanduser().exists()
+        else part.name_or_path
+    )
+    try:
+        config = AutoConfig.from_pretrained(name)
+        factory = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = factory.from_pretrained(name, dtype=DTYPES[part.dtype], attn_implementation=part.attn)
+    except Exception as e:  # each library beneath has its own class for a broken file
+        raise InputError(
+            "model.name_or_path",
+            f"{part.name_or_path} cannot be loaded ({_first_line(e)})",
+            f"give a saved model or a hub id that transformers {transformers.__version__} knows",
+        ) from e
+    return model.train()
+
+
+def load_tokenizer(part: ModelPart) -> Any:
+    """Its tokenizer, with a pad token: eos stands in where the model has none. Raises InputError."""
+    from transformers import AutoTokenizer
+
+    check_folder(part)
+    quiet()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(part.name_or_path)
+    except Exception as e:  # each library beneath has its own class for a broken file
+        raise InputError(
+            "model.name_or_path",
+            f"{part.name_or_path} has no tokenizer that can be loaded ({_first_line(e)})",
+            "save the tokenizer into the model's folder",
+        ) from e
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise InputError(
+                "model.name_or_path", "its tokenizer has neither pad nor eos token", "set pad_token"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def is_encoder_decoder(part: ModelPart) -> bool:
+    """By config.json alone."""
+    from transformers import AutoConfig
+
+    check_folder(part)
+    try:
+        return bool(AutoConfig.from_pretrained(part.name_or_path).is_encoder_decoder)
+    except (OSError, ValueError, KeyError) as e:
+        raise InputError(
+            "model.name_or_path",
+            f"{part.name_or_path} cannot be read ({_first_line(e)})",
+            "give a saved model",
+        ) from e
+
+
+def convert_gguf(file: Path, out_dir: Path) -> Path:
+    """Turn a GGUF file into a folder of fp32 safetensors with its tokenizer; an `out_dir` that is there is kept.
+
+    The weights are dequantised, so the folder says so in `carbonsched_origin.json`. Needs the package gguf. Raises
+    InputError where the file is absent or of an architecture that transformers cannot read from GGUF.
+    """
+    if (out_dir / "config.json").is_file():
+        return out_dir
+    if not file.is_file():
+        raise InputError("GGUF", f"there is no {file}", "give the path of a .gguf file")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quiet()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(file.parent), gguf_file=file.name, dtype=torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    except Exception as e:  # each library beneath has its own class for a broken file
+        raise InputError(
+            "GGUF", f"{file} cannot be loaded ({_first_line(e)})", "pip install gguf, or take another"
+        ) from e
+    # the weights are plain fp32 now, but transformers would refuse to save or train what it takes for quantised
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    part = out_dir.with_name(f".{out_dir.name}.part")
+    model.save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    origin = {"dequantised_from": file.name, "bytes": file.stat().st_size}
+    (part / "carbonsched_origin.json").write_text(json.dumps(origin), encoding="utf-8")
+    part.rename(out_dir)
+    return out_dir
+
+
+def quiet() -> None:
+    """No progress bars: a job's output is a log file."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

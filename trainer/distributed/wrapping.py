@@ -1,0 +1,333 @@
+"""One training on several ranks: what they have to agree on, and what is made anew when other tensors get trained.
+
+`Ranks` is the agreement. Rank 0 alone listens to the daemon and selects; what it found is broadcast, so that every rank
+takes the same decision before the same step. This goes over a gloo group of its own: a wait for a clean hour must not run
+into the timeout of the group that carries the gradients, and numbers on the host need no device.
+
+`Wrapping` is what stands around the model. DDP decides when it is built which gradients it reduces: a tensor unfrozen
+later would be left out, without an error, and the ranks would part. It is built anew at each selection, which also spares
+the traffic of what is frozen. FSDP2 shards each parameter by itself and follows `requires_grad` at its next all-gather,
+but only on the sharded parameters, which are not the model's while it is unsharded; and it fixes a group's reduction
+dtype at the first forward pass from what is trained then. torch.compile keeps a graph for each selection, and after eight
+gives up compiling: it starts anew too.
+
+In one process all of it is free.
+"""
+
+import gc
+import os
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from transformers import TrainingArguments
+
+from carbonsched.errors import CarbonschedError, InputError
+from carbonsched.model.job import TrainPart
+from trainer.job.directives import Stopped
+from trainer.methods.adapters import ADAPTED
+from trainer.profiling.meta_model import meta_twin
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=30)
+"""How long ranks wait for the first one, which may wait for the daemon."""
+_KEPT = (
+    "device_ids",
+    "output_device",
+    "dim",
+    "process_group",
+    "find_unused_parameters",
+    "gradient_as_bucket_view",
+    "static_graph",
+    "skip_all_reduce_unused_params",
+    "batched_grad_copy",
+)
+"""Arguments of DistributedDataParallel that it keeps under their own names, in one torch release or another."""
+
+
+def world_size() -> int:
+    """Processes that torchrun (or accelerate) has started for this training."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_world(train: TrainPart) -> None:
+    """Raises InputError where the processes that were started are not those that the spec asks for."""
+    world = world_size()
+    if world > 1 and train.parallel == "none":
+        raise InputError(
+            "train.parallel", f"is 'none', but {world} processes were started", "set it to 'ddp' or 'fsdp2'"
+        )
+    if world == 1 and train.parallel != "none":
+        raise InputError(
+            "train.parallel",
+            f"{train.parallel!r} takes several processes, one was started (as the daemon does)",
+            "start it with torchrun --nproc-per-node N -m trainer run JOB_DIR, or leave it out",
+        )
+    if train.compile and train.cache != "off":
+        raise InputError("train.cache", "does not go with compile = true", "leave one of them out")
+    if train.parallel == "fsdp2":
+        for field, asked in (
+            ("compile", train.compile),
+            ("early_stop_patience", train.early_stop_patience is not None),
+            ("method", train.method in ADAPTED),
+            ("cache", train.cache != "off"),
+            ("stale_state", train.stale_state != "keep"),
+        ):
+            if asked:
+                raise InputError(
+                    f"train.{field}",
+                    "cannot be had with parallel = 'fsdp2'",
+                    "change it, or set parallel = 'ddp'",
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """The processes of one training. All of them call the same methods in the same order."""
+
+    index: int = 0
+    size: int = 1
+    group: Any = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that listens to the daemon and writes."""
+        return self.index == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Elementwise over ranks, float64."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total, group=self.group)
+        found: list[float] = total.tolist()
+        return found
+
+    def noise(self, seed: int) -> int:
+        """Another seed on each rank, `seed` itself on the first."""
+        return seed + 1_000_003 * self.index
+
+    def any(self, flag: bool) -> bool:
+        """Whether it holds on any rank."""
+        return self.sum([float(flag)])[0] > 0
+
+    def gather(self, mine: T) -> list[T]:
+        """Everyone's, by rank. Plain data."""
+        if self.size == 1:
+            return [mine]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, mine, group=self.group)
+        return found
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """What `make` gives on rank 0, on every rank. Raises everywhere what it raises there."""
+        if self.size == 1:
+            return make()
+        failed: Exception | None = None
+        told: list[Any] = [None, None]
+        if self.main:
+            try:
+                told[0] = make()
+            except Exception as e:
+                # not the exception itself: of those with a constructor of their own not every one can be sent
+                failed, told[1] = e, (isinstance(e, Stopped), str(e))
+        dist.broadcast_object_list(told, src=0, group=self.group)
+        if failed is not None:
+            raise failed
+        if told[1] is not None:
+            stopped, message = told[1]
+            raise Stopped(message) if stopped else CarbonschedError(f"rank 0: {message}")
+        result: T = told[0]
+        return result
+
+
+def ranks() -> Ranks:
+    """This process among those of its training; made once. Every rank asks for it at the same point."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return Ranks()
+    return _ranks()
+
+
+def leave() -> None:
+    """End of a training that went well, or was stopped, on every rank: threads of open groups would abort the process."""
+    if dist.is_available() and dist.is_initialized():
+        ranks().gather(None)
+        _ranks.cache_clear()
+        dist.destroy_process_group()
+
+
+@cache
+def _ranks() -> Ranks:
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    return Ranks(dist.get_rank(), dist.get_world_size(), group)
+
+
+def train_only(model: nn.Module, names: tuple[str, ...], among: Collection[str]) -> None:
+    """Of `among` train `names`. Gradients go first: AdamW would still move a frozen tensor that has a stale one."""
+    chosen = set(names)
+    for name, parameter in model.named_parameters():
+        parameter.grad = None
+        if name in among:
+            parameter.requires_grad_(name in chosen)
+
+
+class Wrapping:
+    """What stands around a model that is trained, and depends on which tensors are."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: Any, ranks: Ranks, args: TrainingArguments, twin: nn.Module | None
+    ) -> None:
+        """To be made when training begins, everything trainable. twin: what `unsharded` gave.
+
+        Raises InputError where the model is wrapped in what cannot be steered.
+        """
+        compiled = [m for m in model.modules() if m._compiled_call_impl is not None]
+        self._compiled = bool(args.torch_compile or compiled)
+        self._sharded = list(_sharded(model)) if ranks.size > 1 else []
+        self._ddp = _wrappers(model) if ranks.size > 1 and not self._sharded else []
+        self._trained: frozenset[int] | None = None
+        self._model = model
+        if ranks.size > 1 and not self._sharded and not self._ddp:
+            raise InputError(
+                "trainer", f"{ranks.size} processes without DDP or FSDP2", "train with one of these"
+            )
+        if any(ddp.mixed_precision is not None or ddp._delay_all_reduce_params for ddp in self._ddp):
+            raise InputError(
+                "trainer", "DDP with mixed_precision or delayed reductions", "use bf16=True instead"
+            )
+        if args.n_gpu > 1:
+            raise InputError(
+                "trainer",
+                f"nn.DataParallel over {args.n_gpu} GPUs",
+                "start it with torchrun, or set CUDA_VISIBLE_DEVICES to one of them",
+            )
+        if self._sharded:
+            _check_names(model, twin)
+            _first_forward(model)
+            _complete(optimizer)
+        if self._compiled:
+            # the counter of FLOPs has hooks on all modules; it runs where nothing is compiled
+            warnings.filterwarnings("ignore", message=".*global hooks on modules", category=UserWarning)
+
+    def settle(self) -> None:
+        """Make the parameters that the optimizer holds the model's own again: an evaluation leaves some gathered."""
+        for module in self._sharded:
+            module.reshard()
+
+    def renew(self) -> None:
+        """After `requires_grad` has changed: make anew what goes by it. Every rank at the same point."""
+        trained = frozenset(i for i, p in enumerate(self._model.parameters()) if p.requires_grad)
+        if trained == self._trained:
+            return
+        self._trained = trained
+        for ddp in self._ddp:
+            _rewrap(ddp)
+        if self._compiled:
+            torch._dynamo.reset()
+
+    def counted(self) -> None:
+        """After a step that was counted, operator by operator: torch.compile has let its frames run as they are, for good."""
+        if self._compiled:
+            torch._dynamo.reset()
+
+
+def unsharded(model: nn.Module, args: TrainingArguments) -> Any:
+    """What a profile is taken of where FSDP is to shard `model`, which cannot be copied then; None where it is not."""
+    return meta_twin(model) if args.fsdp else None
+
+
+def local(tensor: Any) -> Any:
+    """This rank's piece of a DTensor; any other tensor (or value) as it is."""
+    return tensor.detach().to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def copies(parameter: Any, ranks: Ranks) -> int:
+    """On how many ranks the same piece of it lies."""
+    if not hasattr(parameter, "placements"):
+        return ranks.size
+    mesh, found = parameter.device_mesh, 1
+    for i, placement in enumerate(parameter.placements):
+        found *= mesh.size(i) if placement.is_replicate() else 1
+    return found
+
+
+def _sharded(model: nn.Module) -> Iterator[Any]:
+    from torch.distributed.fsdp import FSDPModule
+
+    return (module for module in model.modules() if isinstance(module, FSDPModule))
+
+
+def _check_names(model: nn.Module, twin: nn.Module | None) -> None:
+    if twin is None:
+        raise InputError(
+            "trainer", "the callback came too late for FSDP", "give it as Trainer(..., callbacks=[...])"
+        )
+    known = {name for name, _ in twin.named_parameters()}
+    renamed = [name for name, _ in model.named_parameters() if name not in known]
+    if renamed:
+        raise InputError(
+            "trainer",
+            f"FSDP renames tensors ({renamed[0]})",
+            "leave torch_compile and fsdp_config's activation_checkpointing out; activation_checkpointing=True will do",
+        )
+
+
+def _wrappers(model: nn.Module) -> list[Any]:
+    # a callback is handed the model, not its wrapper, and the Trainer's loop holds on to the wrapper: look for it
+    kind = nn.parallel.DistributedDataParallel
+    return [x for x in gc.get_objects() if issubclass(type(x), kind) and x.module is model]
+
+
+def _rewrap(ddp: Any) -> None:
+    """Construct it again in place: whoever holds the wrapper keeps holding the right one."""
+    model, hooks, buffers = ddp.module, list(ddp._comm_hooks), ddp.broadcast_buffers
+    options = {name: getattr(ddp, name) for name in _KEPT if hasattr(ddp, name)}
+    if not ddp.bucket_bytes_cap_default:
+        options["bucket_cap_mb"] = ddp.bucket_bytes_cap / (1 << 20)
+    ddp.logger = ddp.reducer = (
+        None  # its buckets are freed and its hooks leave the parameters before others come
+    )
+    # the weights are the same on every rank, and sending them would hide it if they were not
+    ddp.__init__(model, init_sync=False, **options)
+    ddp.broadcast_buffers = buffers
+    for hook, state in hooks:
+        ddp.register_comm_hook(state, hook)
+
+
+def _first_forward(model: Any) -> None:
+    """FSDP2's own first-forward initialisation, while everything is trainable."""
+    from torch.distributed.fsdp import register_fsdp_forward_method
+
+    model.begin_training = lambda: None
+    register_fsdp_forward_method(model, "begin_training")
+    model.begin_training()
+    del model.begin_training
+    for module in _sharded(model):
+        module.reshard()
+
+
+def _complete(optimizer: Any) -> None:
+    """Give every tensor the state of one that is yet to be stepped: torch loads no checkpoint of sharded state with gaps."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    rates = [group["lr"] for group in optimizer.param_groups]
+    new = [p for group in optimizer.param_groups for p in group["params"] if p not in optimizer.state]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    for parameter in new:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    for parameter in new:
+        parameter.grad = None
+        step = optimizer.state[parameter].get("step")
+        if step is not None:
+            optimizer.state[parameter]["step"] = step * 0

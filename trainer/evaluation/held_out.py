@@ -1,0 +1,166 @@
+"""Looking at held-out rows: their loss, the text the model writes for them, and what is kept of both.
+
+Each look becomes an `evaluated` event, so it stands in the job's account beside training. The validation rows are looked at before and
+after training (and at the end of segments where that is asked for, by loss alone); the test rows once, after it.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from carbonsched.model.job import JobSpec
+from carbonsched.model.protocol import Evaluated
+from trainer.data.field_layouts import Row
+from trainer.data.reading import Encoded, Rows, encode
+from trainer.evaluation.generate import Generation, generate
+from trainer.evaluation.metrics import Loss, evaluate, score
+from trainer.job.job_dir import JobDir, now
+
+log = logging.getLogger("trainer")
+
+When = Literal["before", "segment", "after", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    rows: list[Row]
+    encoded: list[Encoded]
+
+
+@dataclass(slots=True)
+class HeldOut:
+    """The validation and test rows of a job, and what was found on them in this process."""
+
+    job: JobDir
+    spec: JobSpec
+    tokenizer: Any
+    collate: Callable[[list[Any]], dict[str, torch.Tensor]]
+    stop: Callable[[], bool]
+    validation: Part
+    test: Part
+    losses: dict[str, Loss] = field(default_factory=dict)
+    """By `when`."""
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        rows: Rows,
+        job: JobDir,
+        spec: JobSpec,
+        tokenizer: Any,
+        collate: Callable[[list[Any]], dict[str, torch.Tensor]],
+        stop: Callable[[], bool],
+        *,
+        encoder_decoder: bool,
+    ) -> "HeldOut":
+        def part(found: list[Row], most: int | None) -> Part:
+            return Part(found, encode(found, tokenizer, spec.data, encoder_decoder=encoder_decoder)[:most])
+
+        validation = part(rows.validation, spec.data.validation_limit)
+        return cls(job, spec, tokenizer, collate, stop, validation, part(rows.test, spec.evaluate.limit))
+
+    @property
+    def generation(self) -> Generation:
+        return Generation.of(self.spec.evaluate, self.spec.data, self.spec.train.batch_size)
+
+    def look(
+        self, model: Any, when: When, step: int, then: Callable[[float], None] = lambda loss: None
+    ) -> Evaluated | None:
+        """Measure, and say so in events.jsonl; None where there are no rows. Raises Stopped.
+
+        then: called with the loss before anything is said.
+        """
+        part = self.test if when == "test" else self.validation
+        if not part.encoded:
+            return None
+        began = time.monotonic()
+        with autocast(self.spec, model):
+            loss = evaluate(model, part.encoded, self.collate, self._batch_size, self.stop)
+            found = self._text(model, when, part.rows) if when != "segment" else {}
+        self.losses[when] = loss
+        then(loss.nll)
+        event = Evaluated(
+            at=now(),
+            when=when,
+            step=step,
+            loss=loss.nll,
+            samples=loss.samples,
+            tokens=loss.tokens,
+            seconds=time.monotonic() - began,
+            metrics={"perplexity": loss.perplexity, **found},
+        )
+        log.info(
+            "%s: %.4f nats a target token on %d held-out rows%s", when, loss.nll, loss.samples, _said(found)
+        )
+        self.job.send(event)
+        return event
+
+    def _text(self, model: Any, when: str, rows: Sequence[Row]) -> dict[str, float]:
+        asked = self.spec.evaluate
+        if not asked.generates or self.spec.data.pack:
+            return {}
+        rows = rows[: asked.limit]
+        texts = generate(model, self.tokenizer, rows, self.spec.data, self.generation, self.stop)
+        self.texts[when] = texts
+        found = score(texts, [row.references for row in rows], asked.metrics, stemmer=asked.stemmer)
+        return {**found, "generated_rows": float(len(texts))}
+
+    @property
+    def _batch_size(self) -> int:
+        return self.spec.evaluate.batch_size or self.spec.train.batch_size
+
+    # ---- what is kept
+
+    def report(self, when: When) -> dict[str, Any]:
+        """For metrics.json: NLL and target tokens of each row, in the order of the file."""
+        loss = self.losses.get(when)
+        if loss is None:
+            return {}
+        return {"row_nll": [nll for nll, _ in loss.rows], "row_tokens": [tokens for _, tokens in loss.rows]}
+
+    def settings(self) -> dict[str, Any] | None:
+        """For metrics.json: how text was generated and scored; None where none was."""
+        if not self.texts:
+            return None
+        return self.generation.dump() | {
+            "rouge_stemmer": self.spec.evaluate.stemmer,
+            "several_references": "the best one counts, for each row and metric",
+        }
+
+    def write_predictions(self, file: Path) -> None:
+        """A line for each row looked at after training: source, prediction (null where no text was generated), references,
+        nll (summed) and tokens."""
+        with file.open("w", encoding="utf-8") as out:
+            for when, name, part in (("after", "validation", self.validation), ("test", "test", self.test)):
+                loss, texts = self.losses.get(when), self.texts.get(when, [])
+                if loss is None or self.spec.data.pack:
+                    continue
+                for i, (row, (nll, tokens)) in enumerate(zip(part.rows, loss.rows, strict=True)):
+                    line = {
+                        "set": name,
+                        "source": row.source,
+                        "prediction": texts[i] if i < len(texts) else None,
+                        "references": row.references,
+                        "nll": nll,
+                        "tokens": tokens,
+                    }
+                    out.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def autocast(spec: JobSpec, model: Any) -> AbstractContextManager[Any]:
+    """The precision that training has."""
+    if spec.train.autocast is None:
+        return nullcontext()
+    return torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
+
+
+def _said(found: dict[str, float]) -> str:
+    return "".join(f", {name} {value:.1f}" for name, value in found.items() if name != "generated_rows")

@@ -1,0 +1,54 @@
+"""The model card that lies beside a fine-tuned model: everything but the grams, which the daemon knows.
+
+`carbonsched report --job ID --format model-card` writes the same card with them.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from carbonsched.model.job import JobSpec
+from carbonsched.model.model_card import PEFT, Card, Known, Look, SegmentRow
+from carbonsched.model.protocol import Evaluated, Event, SegmentDone, Started
+
+
+def model_card(
+    job_id: str, spec: JobSpec, events: Iterable[Event], kind: str, generation: dict[str, Any] | None
+) -> Card:
+    """kind: what the folder holds, `model`, `merged` or `adapter`. generation: how text was generated, if any was."""
+    segments: dict[int, SegmentDone] = {}
+    looks: dict[tuple[str, int], Evaluated] = {}
+    started: Started | None = None
+    for event in events:
+        match event:
+            case SegmentDone():
+                segments[event.k] = event
+            case Evaluated():
+                key = (event.when, event.step if event.when == "segment" else 0)
+                looks[key] = event
+            case Started():
+                started = event
+    again = f"carbonsched report --job {job_id} --format model-card has them"
+    return Card(
+        spec=spec,
+        emissions_g=Known(None, f"the trainer meters nothing; {again}, if a daemon ran the job"),
+        location=Known(None, "the trainer does not know where it runs"),
+        hardware=Known(started.device if started else None, "no process said which"),
+        source="carbonsched: energy metered at the board and the host, times PUE and the grid's intensity at the time",
+        segments=[
+            SegmentRow(
+                s.k,
+                s.steps,
+                s.rho_directed,
+                s.rho_planned,
+                s.rho_realised,
+                s.flops,
+                s.flops_full,
+                s.loss,
+            )
+            for _, s in sorted(segments.items())
+        ],
+        looks=[Look(e.when, e.step, e.samples, e.loss, e.metrics) for e in looks.values()],
+        library=PEFT if kind == "adapter" else "transformers",
+        generation=generation,
+        versions=started.versions if started else {},
+    )

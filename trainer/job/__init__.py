@@ -1,0 +1,7 @@
+"""The trainer's side of a job directory. Imports no torch.
+
+job_dir     reads spec.json and control.json, writes events.jsonl
+directives  asks for a directive at each segment and obeys it
+segment     records one segment: steps, losses, seconds and FLOPs
+checkpoint  saves and restores what a run needs to go on
+"""

@@ -1,0 +1,76 @@
+"""Checkpoints that are whole or not there: `segment.json`, written last and durably, is both our state and the seal.
+
+transformers writes the rest of a `checkpoint-N` folder in place; one that a crash left half-written has no seal, is
+never resumed, and is removed at the next save.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from trainer.job.job_dir import write_json
+
+SEAL = "segment.json"
+IMPORTANCE = "importance.json"
+
+
+def seal(folder: Path, state: dict[str, Any]) -> int:
+    """Flush every file of `folder` to disk, then write the seal; returns the folder's bytes."""
+    size = 0
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            size += file.stat().st_size
+            fd = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+    write_json(folder / SEAL, state)
+    return size + (folder / SEAL).stat().st_size
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The state under the seal; None for a checkpoint without one."""
+    try:
+        state: dict[str, Any] = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return state
+
+
+def newest(checkpoints: Path) -> Path | None:
+    """The sealed checkpoint of the most steps."""
+    sealed = _sealed(checkpoints)
+    return sealed[-1] if sealed else None
+
+
+def prune(checkpoints: Path, keep: int) -> None:
+    """Remove all but the `keep` newest sealed checkpoints, and every one without a seal."""
+    spared = set(_sealed(checkpoints)[-keep:])
+    for folder in checkpoints.glob("checkpoint-*"):
+        if folder not in spared:
+            # unsealed first: a crash in the middle of removal must not leave a sealed ruin
+            (folder / SEAL).unlink(missing_ok=True)
+            shutil.rmtree(folder)
+
+
+def keep_importance(checkpoints: Path, step: int, found: dict[str, Any]) -> None:
+    """Keep what was measured before optimizer step `step`: a job told to wait for hours ends and is launched again."""
+    checkpoints.mkdir(exist_ok=True)
+    write_json(checkpoints / IMPORTANCE, {"step": step, "found": found})
+
+
+def kept_importance(checkpoints: Path, step: int) -> dict[str, Any] | None:
+    """What was kept, if it was measured before this very step."""
+    try:
+        kept: dict[str, Any] = json.loads((checkpoints / IMPORTANCE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return kept["found"] if kept["step"] == step else None
+
+
+def _sealed(checkpoints: Path) -> list[Path]:
+    found = [f for f in checkpoints.glob("checkpoint-*") if (f / SEAL).is_file()]
+    return sorted(found, key=lambda f: int(f.name.rpartition("-")[2]))

@@ -1,0 +1,203 @@
+"""What to do next, as the daemon says it in control.json: directives, leases, waiting (DESIGN 2).
+
+Nothing runs that no lease covers. The daemon leaves one where it starts a job, in a directive for segment -1 that answers
+no question; where it goes away before the first answer, training begins at that directive's ρ and ends with its lease.
+Without a job directory the answer is a constant ρ. Nothing here imports torch.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from carbonsched.model.protocol import Directive, Resumed, Waiting, Warned
+from trainer.job.job_dir import JobDir, now
+
+POLL_S = 0.05
+PATIENCE_S = 30.0
+"""No answer to the first segment for so long: `rho_start` (DESIGN 2)."""
+GRACE_S = 5.0
+"""No answer to a later one for so long, and no lease: `waiting` is said."""
+
+
+class Stopped(Exception):  # noqa: N818  (not an error: a directive or a signal ended the run)
+    """Raised out of `Trainer.train()` where training must end before its next step: no callback can skip a step.
+
+    What was trained is in the newest checkpoint.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    rho: float
+    seq: int | None
+    """None: no directive came."""
+
+
+@dataclass(slots=True)
+class Steering:
+    rho: float
+    """Without a daemon: always. With one: where it does not answer the first segment in time."""
+    job: JobDir | None = None
+    stopping: Callable[[], bool] = lambda: False
+    alone: bool = False
+    """Events are written for whoever reads them, but no daemon is listened to."""
+    patience_s: float = PATIENCE_S
+    grace_s: float = GRACE_S
+    _latest: Directive | None = None
+    _lease: Directive | None = None
+    """The train directive that is being followed."""
+    _steps: int = 0
+    """Started under it."""
+    _trained: bool = False
+    """Whether this process has begun a step: before that nothing but loading was done, which no lease covers."""
+    _k: int = 0
+    _step: int = 0
+
+    def __post_init__(self) -> None:
+        # a `wait` or `stop` that is there already was for the process before: read once, it is not news any more
+        found = self.job.directive() if self.job is not None and not self.alone else None
+        if found is not None and found.action == "train":
+            self._latest = found
+            self._follow(found)
+
+    def ask(self, k: int, step: int) -> Answer:
+        """Wait for the directive of segment k, whose `segment_ready` was sent. Raises Stopped."""
+        if self.job is None or self.alone:
+            return Answer(self.rho, None)
+        return self._await(self.job, k, step, why=None)
+
+    def hold(self, k: int, step: int, why: str) -> Answer:
+        """In mid-segment, a checkpoint written: wait until training may go on. Raises Stopped."""
+        if self.job is None or self.alone:
+            return Answer(self.rho, None)
+        return self._await(self.job, k, step, why=why)
+
+    def heed(self) -> None:
+        """Amid work that is no step (importance, held-out rows): wait where the lease's time is over. Raises Stopped."""
+        if self._lease is None or not self._trained:
+            return
+        fresh = self.look(self._lease.k)
+        if fresh is not None and fresh.action == "stop":
+            raise Stopped(fresh.reason)
+        why = fresh.reason if fresh is not None and fresh.action == "wait" else self._over()
+        if why is not None:
+            self.hold(self._k, self._step, why)
+
+    def look(self, k: int) -> Directive | None:
+        """A directive that came since the last look and concerns segment k: `stop` always does."""
+        fresh = self._poll()
+        if fresh is None or (fresh.k != k and fresh.action != "stop"):
+            return None
+        if fresh.action == "train":
+            self._follow(fresh)
+        return fresh
+
+    def step_started(self) -> None:
+        self._steps += 1
+        self._step += 1
+        self._trained = True
+
+    def lapsed(self) -> str | None:
+        """Why the lease no longer covers another step; None while it does, or where there never was one."""
+        lease = self._lease
+        if lease is not None and self._steps >= lease.lease.max_steps:
+            return self._over() or f"the lease of directive {lease.seq} covers {lease.lease.max_steps} steps"
+        return self._over()
+
+    def _over(self) -> str | None:
+        """Why the lease's time is over; None while it is not, or where there never was one."""
+        lease = self._lease
+        if lease is None or now() < lease.lease.valid_until:
+            return None
+        return f"the lease of directive {lease.seq} ended at {lease.lease.valid_until:%H:%M:%S} UTC"
+
+    def _await(self, job: JobDir, k: int, step: int, why: str | None) -> Answer:
+        self._k, self._step, asked = k, step, time.monotonic()
+        heard = False  # a daemon that says `wait` is there: no falling back to its lease
+        said: tuple[str, int | None] | None = None
+
+        def wait(reason: str, directive: Directive | None = None) -> None:
+            nonlocal said
+            mark = (reason, directive.seq if directive else None)
+            if said != mark:
+                said = mark
+                until = directive.until if directive else None
+                job.send(Waiting(at=now(), k=k, step=step, until=until, reason=reason))
+
+        while True:
+            if self.stopping():
+                raise Stopped("signal")
+            directive = self._current(k, renewed=why is not None)
+            if directive is not None:
+                if directive.action == "stop":
+                    raise Stopped(directive.reason)
+                if directive.action == "wait":
+                    heard = True
+                    wait(directive.reason, directive)
+                elif self._covers(directive):
+                    self._follow(directive)
+                    if said is not None:
+                        job.send(Resumed(at=now(), k=k, step=step))
+                    return Answer(self.rho if directive.rho is None else directive.rho, directive.seq)
+            if why is not None and said is None:
+                wait(why)  # where no directive says it better
+            if why is None and not heard:
+                silent_s = time.monotonic() - asked
+                answer = self._unanswered(job, k, step) if silent_s >= self.patience_s else None
+                if answer is not None:
+                    return answer
+                if silent_s >= (self.grace_s if step > 0 else self.patience_s) and not self._covered():
+                    wait(f"no directive for segment {k}: waiting for the daemon")
+            time.sleep(POLL_S)
+
+    def _unanswered(self, job: JobDir, k: int, step: int) -> Answer | None:
+        if self._lease is None and step == 0 and not job.launched:
+            return Answer(self.rho, None)  # run by hand: there is nobody to grant a lease
+        if self._lease is None or self.lapsed() is not None:
+            return None
+        rho = self.rho if self._lease.rho is None else self._lease.rho
+        job.send(
+            Warned(
+                at=now(),
+                message=f"no directive for segment {k} within {self.patience_s:g} s: going on at rho {rho:g} "
+                f"under the lease of directive {self._lease.seq}",
+            )
+        )
+        return Answer(rho, self._lease.seq)
+
+    def _covered(self) -> bool:
+        return self._lease is not None and self.lapsed() is None
+
+    def _covers(self, directive: Directive) -> bool:
+        used = self._steps if _same(directive, self._lease) else 0
+        return now() < directive.lease.valid_until and used < directive.lease.max_steps
+
+    def _current(self, k: int, *, renewed: bool) -> Directive | None:
+        """The last word on segment k; renewed: or on the lease that is followed."""
+        self._poll()
+        latest = self._latest
+        if latest is None:
+            return None
+        ours = latest.k == k or (renewed and self._lease is not None and latest.k == self._lease.k)
+        return latest if ours or latest.action == "stop" else None
+
+    def _poll(self) -> Directive | None:
+        """A directive not seen before; one that renews the lease is followed."""
+        if self.job is None or self.alone:
+            return None
+        fresh = self.job.directive()
+        if fresh is None or _same(fresh, self._latest):
+            return None
+        self._latest = fresh
+        if fresh.action == "train" and self._lease is not None and fresh.k == self._lease.k:
+            self._follow(fresh)
+        return fresh
+
+    def _follow(self, directive: Directive) -> None:
+        if not _same(directive, self._lease):
+            self._lease, self._steps = directive, 0
+
+
+def _same(one: Directive, other: Directive | None) -> bool:
+    # a daemon that lost its memory may count from 1 again, but not for the same segment
+    return other is not None and (one.seq, one.k) == (other.seq, other.k)

@@ -1,0 +1,146 @@
+"""Adapters (peft) as methods of training: LoRA and prefix tuning, what ρ means for them, and how they are kept.
+
+The base weights stay frozen and out of the optimizer. ρ is set against full fine-tuning of the *plain* model: T_full is
+that of the modules beneath the adapters, while the forward pass that is paid is the one with the adapters in it.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import TrainPart
+from trainer.profiling.meta_model import meta_twin
+
+ADAPTED = ("lora", "prefix", "greentrainer+lora")
+"""Methods that train adapters instead of the model's own tensors."""
+
+_TARGETS = (
+    ("q_proj", "v_proj"),
+    ("q", "v"),
+    ("query", "value"),
+    ("query_key_value",),
+    ("qkv_proj",),
+    ("c_attn",),
+    ("Wqkv",),
+    ("in_proj",),
+)
+"""Names of the projections that LoRA adapts, by family: queries and values, or all three where they are one matrix."""
+
+
+def wrap(model: Any, train: TrainPart) -> Any:
+    """`model` with the adapters that `train.method` asks for, the rest frozen; `model` itself where it asks for none.
+
+    Raises InputError for targets that the model does not have, and for prefixes that it cannot take.
+    """
+    if train.method not in ADAPTED:
+        return model
+    from peft import get_peft_model
+
+    config = _prefix(model, train) if train.method == "prefix" else _lora(model, train)
+    try:
+        with warnings.catch_warnings():
+            # peft asks models for properties that transformers has renamed
+            warnings.simplefilter("ignore", FutureWarning)
+            return get_peft_model(model, config)
+    except (ValueError, TypeError, AttributeError) as e:
+        first = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise InputError(
+            "train.method", f"peft cannot adapt {model.config.model_type} ({first})", "use greentrainer"
+        ) from e
+
+
+def restore(model: Any, folder: Path) -> Any:
+    """`model` with the trained adapters of a checkpoint."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether peft wraps it."""
+    return hasattr(model, "peft_config")
+
+
+def plain_twin(model: Any) -> Any:
+    """`model` without adapters, on the meta device: whose full fine-tuning is ρ = 1."""
+    twin = meta_twin(model)
+    if not is_adapted(model):
+        return twin
+    return twin.get_base_model() if twin.active_peft_config.is_prompt_learning else twin.unload()
+
+
+def save(
+    model: Any, folder: Path, state: dict[str, Any] | None = None
+) -> Literal["model", "merged", "adapter"]:
+    """Save a trained model for others to load; says what `folder` holds. Adapters are merged into `model` where they can.
+
+    model: as trained. merged: a plain model, its adapters' part added to its weights, and the adapters themselves in
+    `adapter/`. adapter: prefixes alone, to be loaded by peft (`AutoPeftModel…from_pretrained`) on top of the base model,
+    for they are no part of any weight. state: the whole weights where `model` has only a piece of each (FSDP2).
+    """
+    if not is_adapted(model):
+        model.save_pretrained(folder, state_dict=state)
+        return "model"
+    if model.active_peft_config.is_prompt_learning:
+        model.save_pretrained(folder)
+        return "adapter"
+    model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    model.merge_and_unload().save_pretrained(folder)
+    return "merged"
+
+
+def targets(model: Any) -> tuple[str, ...]:
+    """What LoRA adapts by default: the query and value projections. Raises InputError where none is known."""
+    ends = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_matrix(module)}
+    for found in _TARGETS:
+        if ends.issuperset(found):
+            return found
+    raise InputError(
+        "train.lora_targets",
+        f"is not set, and {model.config.model_type} has no query and value projections by a known name",
+        f"name some of {', '.join(sorted(ends))}",
+    )
+
+
+def _lora(model: Any, train: TrainPart) -> Any:
+    from peft import LoraConfig
+    from transformers.pytorch_utils import Conv1D
+
+    chosen = targets(model) if train.lora_targets is None else train.lora_targets
+    matrices = {name: module for name, module in model.named_modules() if _is_matrix(module)}
+    for target in chosen:
+        if not any(f".{name}".endswith(f".{target}") for name in matrices):
+            ends = sorted({name.rpartition(".")[2] for name in matrices})
+            raise InputError(
+                "train.lora_targets", f"the model has no {target!r}", f"name some of {', '.join(ends)}"
+            )
+    adapted = [m for n, m in matrices.items() if any(f".{n}".endswith(f".{t}") for t in chosen)]
+    return LoraConfig(
+        task_type=_task(model),
+        r=train.lora_rank,
+        lora_alpha=train.lora_alpha,
+        lora_dropout=train.lora_dropout,
+        target_modules=list(chosen),
+        fan_in_fan_out=isinstance(adapted[0], Conv1D),
+    )
+
+
+def _prefix(model: Any, train: TrainPart) -> Any:
+    from peft import PrefixTuningConfig
+
+    return PrefixTuningConfig(task_type=_task(model), num_virtual_tokens=train.prefix_tokens)
+
+
+def _task(model: Any) -> str:
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+
+
+def _is_matrix(module: nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, nn.Linear | Conv1D)

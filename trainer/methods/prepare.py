@@ -1,0 +1,91 @@
+"""What a run and a check need of a model before its first step: its method over its profile, and T_full of any shape."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from carbonsched.errors import InputError
+from carbonsched.model.profile import Profile
+from trainer.methods import dropbp
+from trainer.methods.adapters import ADAPTED, is_adapted, plain_twin
+from trainer.methods.method import CONSTANT, Method
+from trainer.profiling.flop_counter import FullCost, Shape
+from trainer.profiling.meta_model import drops_attention
+from trainer.profiling.profiler import profile, token_batch
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    method: Method
+    full: FullCost
+    """T_full: of the model without adapters."""
+    left: int
+    """Tensors of a model without adapters that stay frozen, because the optimizer does not hold them."""
+
+
+def prepare(
+    model: Any,
+    name: str,
+    shape: Shape,
+    seed: int = 0,
+    *,
+    held: Collection[str] | None = None,
+    importance: str = "reach",
+    skip_earliest: float = 0.0,
+    attn: str | None = None,
+    model_name: str | None = None,
+) -> Prepared:
+    """The method `name` for `model` (loaded anywhere, or from `meta_model`) at batches of `shape`.
+
+    held: names of the tensors that the optimizer holds; None: of all that require a gradient. skip_earliest: share of the
+    depth, from the bottom, that is left out. attn and model_name as for
+    `profile`. Raises InputError for a method that does not fit the model, or a shape that the model cannot take.
+    """
+    adapted = is_adapted(model)
+    if name in ADAPTED and not adapted:
+        raise InputError("model", f"has no adapters for method {name!r}", "wrap it by peft.get_peft_model")
+    if name == "dropbp" and adapted:
+        raise InputError("train.method", "'dropbp' trains the model itself", "take the adapters off")
+    attn = _attention(model, attn)
+    plain = plain_twin(model)
+    measured = profile(plain, *shape, attn=attn, name=model_name)
+    full = FullCost(lambda other: profile(plain, *other, attn=attn).full_flops)
+    full.learn(shape, measured.full_flops)
+    if adapted:
+        whole = measured.full_flops
+        measured = profile(model, *shape, attn=attn, name=model_name)
+        measured = measured.model_copy(update={"full_flops": whole})
+    if held is None:
+        held = [n for n, p in model.named_parameters() if p.requires_grad]
+    among = frozenset(held) & {t.name for t in measured.tensors}
+    left = 0 if adapted else len(measured.tensors) - len(among)
+    among = _upper(measured, among, skip_earliest, name)
+    branches = dropbp.measure(model, shape, measured.full_flops, attn) if name == "dropbp" else None
+    return Prepared(Method(name, measured, seed, among, branches, importance), full, left)
+
+
+def _attention(model: Any, attn: str | None) -> str | None:
+    """By which attention a step is counted: `sdpa` with dropout torch takes apart on a CPU, into what `eager` does.
+
+    (So it does, without dropout, where the mask needs a gradient, T5's while its position bias is trained. That depends
+    on the selection, and is planned as fused: ρ comes out below the plan.)
+    """
+    attn = attn or getattr(model.config, "_attn_implementation", None)
+    device = next(model.parameters()).device.type
+    on_cpu = device == "cpu" or (device == "meta" and not torch.cuda.is_available())
+    apart = attn == "sdpa" and on_cpu and drops_attention(model, token_batch(1, 8, None))
+    return "eager" if apart else attn
+
+
+def _upper(profile: Profile, among: frozenset[str], share: float, method: str) -> frozenset[str]:
+    """Without the tensors in the last `share` of the activation gradient's way from the shallowest to the deepest one."""
+    if not share:
+        return among
+    if method in CONSTANT or method == "dropbp":
+        raise InputError("train.skip_earliest", f"method {method!r} chooses no tensors", "leave it out")
+    depths = {t.name: t.depth_flops for t in profile.tensors if t.name in among}
+    shallow, deep = min(depths.values()), max(depths.values())
+    deepest = deep - share * (deep - shallow)
+    return frozenset(name for name, depth in depths.items() if depth <= deepest)

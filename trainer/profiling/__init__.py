@@ -1,0 +1,6 @@
+"""Counts the FLOPs of a model with torch's own counter.
+
+meta_model    builds a model on meta tensors, without weights
+profiler      traces one backward pass and profiles every tensor
+flop_counter  counts a real step
+"""

@@ -1,0 +1,284 @@
+"""The FLOPs profile of a model: what every tensor costs to train, measured, for every selection exactly.
+
+One real forward and backward pass on meta tensors, everything trained, runs under torch's FlopCounterMode. Autograd's
+graph says which operator of the backward pass serves which tensors: an operator inside a node belongs to the gradient
+edges its result flows into, and runs exactly when a tensor that gets trained lies beneath one of those edges. So
+
+    cost(S) = forward + Σ over operators of flops · [S meets the tensors beneath the operator]
+
+and this is no approximation: autograd builds a node, and computes a node's edge, under just that condition. Operators
+with the same tensors beneath them merge. A group above one tensor only is that tensor's dw; along a chain the other
+groups are nested and add up to the chain formula cost(S) = fwd + max D_i + Σ dw_i; where branches part (q, k, v; gate,
+up; encoder beside decoder) they are not, and stand in `Profile.patterns` (see trainer/selection/cost_model.py).
+
+Nothing is written per architecture. Traced costs are seconds even for 80 blocks, so no block is taken for another.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.graph import Node
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+from carbonsched.errors import CarbonschedError, InputError
+from carbonsched.model.profile import Profile
+from trainer.profiling.meta_model import meta_twin, traceable
+from trainer.selection.cost_model import describe
+
+
+def profile(
+    model: Any,
+    batch: int,
+    seq: int,
+    target_seq: int | None = None,
+    attn: str | None = None,
+    name: str | None = None,
+) -> Profile:
+    """Profile `model` (loaded anywhere, or from `meta_model`) at `batch` sequences of `seq` tokens.
+
+    Encoder-decoders read `seq` tokens and write `target_seq` (default `seq`); decoders hold prompt and answer in `seq`.
+    `attn` defaults to what the model is set to. Tensors come shallowest first, in the order in which the backward pass
+    reaches them, ties once, named as in `named_parameters()`. Raises InputError for a shape the model cannot take.
+    """
+    config = model.config
+    target_seq = _check_shape(config, batch, seq, target_seq)
+    attn = attn or getattr(config, "_attn_implementation", None) or "eager"
+    twin = meta_twin(model, attn)
+    names = [n for n, _ in twin.named_parameters()]
+    trace = _trace(twin, batch, seq, target_seq, attn)
+    missing = [names[i] for i in range(len(names)) if i not in trace.order]
+    notes = []
+    if missing:
+        notes.append(f"left out, this loss gives them no gradient: {', '.join(missing)}")
+    if any("expert" in n for n in names):
+        notes.append("experts counted at the number each token is routed to; the load of one expert varies")
+    tensors, patterns = describe(
+        [(names[i], p.numel()) for i, p in enumerate(twin.parameters())], trace.order, trace.groups
+    )
+    return Profile(
+        model=name or config.name_or_path or config.model_type,
+        params=sum(p.numel() for p in twin.parameters()),
+        forward_flops=trace.forward,
+        full_flops=trace.forward + trace.backward,
+        tensors=tensors,
+        batch=batch,
+        seq=seq,
+        target_seq=target_seq,
+        attn=attn,
+        dtype=_dtype_name(twin),
+        patterns=patterns,
+        notes=tuple(notes),
+    )
+
+
+def token_batch(batch: int, seq: int, target_seq: int | None) -> dict[str, torch.Tensor]:
+    """A batch on the meta device, without padding."""
+
+    def tokens(length: int) -> torch.Tensor:
+        return torch.zeros(batch, length, dtype=torch.long, device="meta")
+
+    return {
+        "input_ids": tokens(seq),
+        "attention_mask": tokens(seq) + 1,
+        "labels": tokens(target_seq or seq),
+    }
+
+
+def counter() -> FlopCounterMode:
+    """A FlopCounterMode that also knows what torch 2.13 leaves out: attention on the CPU, grouped experts, products in
+    place (`addmm_`) and products of a wider dtype than their factors (`addmm` and `mm` with `out_dtype`: it fails there).
+
+    For counting real steps by the same rules as the profile (pytorch#195460). FLOPs: 2 a multiply-accumulate.
+    """
+    aten = torch.ops.aten
+    missing = {
+        aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+        aten._grouped_mm: _grouped_mm,
+        **dict.fromkeys((aten.mm, aten.bmm), _product),
+        **dict.fromkeys((aten.addmm, aten.addmm_, aten.baddbmm, aten.baddbmm_), _added_product),
+    }
+    return FlopCounterMode(display=False, custom_mapping=missing)
+
+
+def _product(a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
+    return 2 * math.prod(map(int, a)) * int(b[-1])
+
+
+def _added_product(to: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
+    return _product(a, b)
+
+
+def _cpu_attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+
+def _cpu_attention_backward(grad: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    return int(sdpa_backward_flop_count(grad, query, key, value))  # type: ignore[no-untyped-call]
+
+
+def _grouped_mm(a: Any, b: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    # one side is ragged: rows of a (2-D × 3-D), or the inner dimension (2-D × 2-D); either way each row is met once
+    if len(a) == 2:
+        return int(2 * a[0] * a[1] * b[-1])
+    return int(2 * a[-3] * a[-2] * a[-1] * b[-1]) if len(b) == 3 else int(2 * a[-2] * a[-1] * b[-1])
+
+
+class _Trace:
+    """What one pass told: forward and backward FLOPs, tensors in order of arrival, and the groups of operators.
+
+    `groups` maps a set of tensors (bit i: the i-th of `named_parameters()`) to the backward FLOPs that run when any of
+    them is trained.
+    """
+
+    def __init__(self, forward: int, backward: int, order: list[int], groups: dict[int, int]) -> None:
+        self.forward, self.backward, self.order, self.groups = forward, backward, order, groups
+
+
+def _trace(model: Any, batch: int, seq: int, target_seq: int | None, attn: str) -> _Trace:
+    inputs = token_batch(batch, seq, target_seq)
+    index = {id(p): i for i, p in enumerate(model.parameters())}
+    with counter() as count:
+        with traceable(attn):
+            loss = model(**inputs, use_cache=False).loss
+        forward = count.get_total_flops()
+        nodes = _topological(loss.grad_fn)
+        beneath = _beneath(nodes, index)
+        attribution = _Attribution(count, nodes, beneath)
+        with attribution:
+            loss.backward()
+        backward = count.get_total_flops() - forward
+    if sum(attribution.groups.values()) != backward:
+        raise CarbonschedError(
+            "the backward FLOPs do not add up over the operators; profile with another attn"
+        )
+    order = [index[id(n.variable)] for n in attribution.visited if hasattr(n, "variable")]
+    return _Trace(forward, backward, order, attribution.groups)
+
+
+def _topological(root: Node) -> list[Node]:
+    """Every node that the backward pass reaches from `root`, children before parents (in the graph's direction)."""
+    order: list[Node] = []
+    seen: set[Node] = {root}
+    stack: list[tuple[Node, int]] = [(root, 0)]
+    while stack:
+        node, at = stack.pop()
+        edges = node.next_functions
+        while at < len(edges) and (edges[at][0] is None or edges[at][0] in seen):
+            at += 1
+        if at == len(edges):
+            order.append(node)
+            continue
+        stack.append((node, at + 1))
+        if (child := edges[at][0]) is not None:
+            seen.add(child)
+            stack.append((child, 0))
+    return order
+
+
+def _beneath(nodes: list[Node], index: dict[int, int]) -> dict[Node, int]:
+    """For each node the tensors it leads to, as bits."""
+    found: dict[Node, int] = {}
+    for node in nodes:
+        variable = getattr(node, "variable", None)
+        bits = 0 if variable is None else 1 << index[id(variable)]
+        for child, _ in node.next_functions:
+            if child is not None:
+                bits |= found[child]
+        found[node] = bits
+    return found
+
+
+class _Attribution(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Gives the FLOPs of every operator in the backward pass to the edges of its node which its result flows into."""
+
+    def __init__(self, count: FlopCounterMode, nodes: list[Node], beneath: dict[Node, int]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.groups: dict[int, int] = {}
+        self.visited: list[Node] = []
+        self._count = count
+        self._beneath = beneath
+        self._flops: list[int] = []
+        self._sources: dict[int, int] = {}
+        self._alive: list[torch.Tensor] = []
+        for node in nodes:
+            node.register_prehook(self._enter(node))
+            if not hasattr(node, "variable"):
+                node.register_hook(self._leave(node))
+
+    def _enter(self, node: Node) -> Any:
+        def enter(grads: Any) -> None:
+            self.visited.append(node)
+            self._flops, self._sources, self._alive = [], {}, []
+
+        return enter
+
+    def _leave(self, node: Node) -> Any:
+        def leave(grads: Any, _: Any) -> None:
+            if not self._flops:
+                return
+            edges = [
+                (self._beneath[child] if child is not None else 0, self._sources.get(id(grad), 0))
+                for (child, _), grad in zip(node.next_functions, grads, strict=True)
+            ]
+            for op, flops in enumerate(self._flops):
+                served = 0
+                for tensors, sources in edges:
+                    if sources >> op & 1:
+                        served |= tensors
+                # an operator whose result cannot be followed is taken to serve the whole node
+                served = served or self._beneath[node]
+                self.groups[served] = self.groups.get(served, 0) + flops
+            self._flops, self._sources, self._alive = [], {}, []
+
+        return leave
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = self._count.get_total_flops()
+        out = func(*args, **(kwargs or {}))
+        flops = self._count.get_total_flops() - before
+        sources = 0
+        for x in tree_iter((args, kwargs)):
+            if isinstance(x, torch.Tensor):
+                sources |= self._sources.get(id(x), 0)
+        if flops:
+            sources |= 1 << len(self._flops)
+            self._flops.append(flops)
+        if sources:
+            for x in tree_iter(out):
+                if isinstance(x, torch.Tensor):
+                    self._sources[id(x)] = self._sources.get(id(x), 0) | sources
+                    self._alive.append(x)  # so that no other tensor gets its id
+        return out
+
+
+def _check_shape(config: Any, batch: int, seq: int, target_seq: int | None) -> int | None:
+    for field, value in (("batch", batch), ("seq", seq), ("target_seq", target_seq)):
+        if value is not None and value < 1:
+            raise InputError(field, f"must be at least 1, is {value}")
+    if not config.is_encoder_decoder and target_seq is not None:
+        raise InputError(
+            "target_seq",
+            f"{config.model_type} is decoder-only",
+            "leave it out; seq is prompt and answer together",
+        )
+    # T5 bounds nothing by n_positions; learned positions do
+    longest = getattr(config, "max_position_embeddings", None)
+    for field, value in (("seq", seq), ("target_seq", target_seq)):
+        if longest is not None and value is not None and value > longest:
+            raise InputError(field, f"is {value}, the model takes at most {longest} tokens", "shorten it")
+    return target_seq or (seq if config.is_encoder_decoder else None)
+
+
+def _dtype_name(model: nn.Module) -> str:
+    names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    return names.get(dtype, str(dtype).removeprefix("torch."))

@@ -1,0 +1,318 @@
+"""A training from segment to segment: importance, frontier, directive, selection, and the account of each.
+
+What a Trainer's hooks have to do with it is in trainer/training/callback.py. Several processes (DDP, FSDP2) take every decision as
+one: trainer/distributed/wrapping.py.
+"""
+
+import logging
+import os
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import send_to_device
+from transformers import TrainingArguments
+
+from carbonsched.errors import InputError
+from carbonsched.model.protocol import Checkpoint, Directive, Event, SegmentDone, Warned
+from trainer.data.upcoming_batches import Batches
+from trainer.distributed.wrapping import Wrapping, ranks, train_only
+from trainer.importance.measure import Importance, measure
+from trainer.importance.objectives import Past
+from trainer.job import checkpoint
+from trainer.job.directives import Answer, Steering
+from trainer.job.job_dir import JobDir, now
+from trainer.job.segment import Schedule, Segment
+from trainer.methods.dropbp import Dropper
+from trainer.methods.method import Choice
+from trainer.methods.prepare import prepare
+from trainer.profiling.flop_counter import Shape
+from trainer.training.activation_cache import ActivationCache
+from trainer.training.optimizer_state import StaleState
+from trainer.training.options import Options
+
+log = logging.getLogger("trainer")
+
+PASS_STEPS = 1.3
+"""Full steps that an importance pass takes, measured 1.1 to 1.5: what a step takes before one was seen."""
+_EPSILON = 1e-9
+
+
+class SegmentDriver:
+    def __init__(
+        self,
+        options: Options,
+        job: JobDir | None,
+        steering: Steering,
+        args: TrainingArguments,
+        max_steps: int,
+        *,
+        model: Any,
+        optimizer: Any,
+        loader: Any,
+        twin: Any,
+    ) -> None:
+        """To be made when training begins. twin: what `parallel.unsharded` gave.
+
+        Raises InputError for a model, method or data set that cannot be steered.
+        """
+        self.options, self.job, self.steering = options, job, steering
+        self.model, self.optimizer = model, optimizer
+        self.ranks = ranks()
+        self.wrapping = Wrapping(model, optimizer, self.ranks, args, twin)
+        if not hasattr(loader.dataset, "__len__"):
+            raise InputError(
+                "trainer", "its data set has no length", "use one that can be drawn from by index"
+            )
+        self._accumulation: int = args.gradient_accumulation_steps
+        batch: int = min(args.train_batch_size, len(loader.dataset))
+        per_epoch = max(-(-len(loader) // self._accumulation), 1)
+        length = per_epoch if isinstance(options.segment, str) else options.segment
+        self.schedule = Schedule(max_steps, per_epoch, length)
+        two_sided = bool(getattr(model.config, "is_encoder_decoder", False))
+        batches = Batches(loader, self.schedule, self._accumulation, batch, two_sided, self.ranks)
+        self.batches, shape = batches, options.shape
+        if shape is None:
+            drawn = self.ranks.from_main(lambda: batches.shape_of(batches.drawn(0, 1, options.seed)[0]))
+            shape = (drawn.seq, drawn.target_seq)
+        self._nominal = Shape(batch, *shape)
+        if hasattr(model, "disable_input_require_grads"):
+            # with checkpointing transformers makes the embeddings' output require a gradient, which only the reentrant
+            # kind needs: the activation gradient would go down to the bottom whatever is frozen (ρ .93 for .80)
+            model.disable_input_require_grads()
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        self._trainable = frozenset(n for n, p in model.named_parameters() if id(p) in held)
+        prepared = prepare(
+            twin or model,
+            options.method,
+            self._nominal,
+            options.seed,
+            held=self._trainable,
+            importance=options.importance,
+            skip_earliest=options.skip_earliest,
+        )
+        if prepared.left:
+            self._warn(f"{prepared.left} tensors are not in the optimizer: they stay frozen")
+        self.method, self.full = prepared.method, prepared.full
+        branches = self.method.branches
+        self._dropper = None if branches is None else Dropper(model, branches, options.seed)
+        self._stale = StaleState(options.stale_state, optimizer)
+        self.cache = ActivationCache(options.cache, options.cache_gb)
+        self.cache.attach(model)
+        self._segment: Segment | None = None
+        self._interrupted = False
+        self._hold: str | None = None
+        self._seconds_full: float | None = None
+
+    @property
+    def segment(self) -> Segment:
+        """The one that runs, or the last that ran. Raises RuntimeError before the first."""
+        if self._segment is None:
+            raise RuntimeError("no segment has begun")
+        return self._segment
+
+    @property
+    def begun(self) -> bool:
+        return self._segment is not None
+
+    def close(self) -> None:
+        """Training is over: the model as it was, all of it trainable."""
+        self.cache.detach()
+        if self._dropper is not None:
+            self._dropper.remove()
+        self._train(tuple(self._trainable))
+
+    # ---- around a step
+
+    def enter(self, step: int) -> None:
+        """Before a step: begin a segment, take up one that was interrupted, or wait where that is due. Raises Stopped."""
+        if self._interrupted:
+            self._interrupted = False
+            self._open(self.segment)
+        elif self._segment is None or step >= self._segment.end:
+            self._begin(step)
+        elif self._hold is not None:
+            why, self._hold = self._hold, None
+            self._apply(self.ranks.from_main(partial(self.steering.hold, self._segment.k, step, why)))
+
+    def draw(self, step: int) -> float | None:
+        """The cost ratio of this very step, where it is drawn; None: the selection's."""
+        return self._dropper.draw(self.segment.current.cost_ratio, step) if self._dropper else None
+
+    def look(self) -> tuple[Directive | None, bool]:
+        """Between two steps of a segment: what was said, obeyed unless it is a stop; whether to checkpoint and wait."""
+        segment, steering = self.segment, self.steering
+        directive, over = self.ranks.from_main(lambda: (steering.look(segment.k), steering.lapsed()))
+        if directive is not None and directive.action == "stop":
+            return directive, False
+        if directive is not None and directive.action == "wait":
+            self._hold = directive.reason
+        elif directive is not None:
+            rho = segment.directed if directive.rho is None else directive.rho
+            self._apply(Answer(rho, directive.seq))
+        self._hold = self._hold or over
+        return directive, self._hold is not None
+
+    def end(self) -> SegmentDone:
+        """Its last step is done, and what that lost is known."""
+        segment = self.segment
+        if segment.current.cost_ratio > 0.95:
+            self._seconds_full = segment.step_seconds / segment.steps_done
+        elif not self.method.measures():
+            self._seconds_full = segment.step_seconds / segment.steps_done / segment.current.cost_ratio
+        done = segment.done(now())
+        self.method.past.add((s.selected, s.steps) for s in segment.stretches)
+        self.send(done)
+        return done
+
+    # ---- a segment
+
+    def _begin(self, step: int) -> None:
+        k, _, end = self.schedule.bounds(step)
+        # a checkpoint of someone else's making has no segment of ours: what is left of the segment becomes one
+        segment = Segment(k, step, end, self.batches.full_ahead(self.full, self._nominal, step, end))
+        found = self._measure(segment) if self.method.measures() else None
+        values = None if found is None else self.method.objective.value(found, self.method.past)
+        segment.importance = self.method.importance(k, values)
+        self._segment = segment
+        self._open(segment)
+
+    def _measure(self, segment: Segment) -> Importance:
+        # a process that ended while it waited has measured these very weights: that pass is paid
+        folder = self.job.checkpoints if self.job else None
+        earlier = partial(checkpoint.kept_importance, folder, segment.first) if folder else None
+        kept = self.ranks.from_main(earlier) if earlier else None
+        found = Importance(**kept) if kept is not None else self._pass(segment)
+        if kept is None and folder is not None and self.ranks.main:
+            checkpoint.keep_importance(folder, segment.first, asdict(found))
+        segment.measured(found.flops, found.seconds, found.relative_error)
+        self._seconds_full = found.seconds / len(found.flops) / PASS_STEPS * self._accumulation
+        log.info(
+            "segment %d: importance of %d tensors %s (%d batches, %.1f s, moments of age %d)",
+            segment.k + 1,
+            len(found.values),
+            "measured" if kept is None else "as measured before",
+            len(found.flops),
+            found.seconds,
+            found.age,
+        )
+        return found
+
+    def _pass(self, segment: Segment) -> Importance:
+        device, asked = next(self.model.parameters()).device, self.options
+        drawn = self.batches.drawn(segment.k, asked.importance_batches, asked.seed)
+        self.wrapping.settle()
+        return measure(
+            self.model,
+            self.optimizer,
+            [send_to_device(batch, device) for batch in drawn],
+            estimator=self.method.objective.estimator or "update",
+            together=self.method.past.together(self._trainable),
+            seed=self.ranks.noise(asked.seed + segment.k),
+            stop=self._heed,
+            ranks=self.ranks,
+        )
+
+    def _heed(self) -> bool:
+        """Between two batches of importance: no lease is passed, and a signal is heard. Raises Stopped."""
+        self.ranks.from_main(self.steering.heed)
+        return self.options.stopping()
+
+    def _open(self, segment: Segment) -> None:
+        """Offer the frontier, take the answer. Also for what is left of a segment that was interrupted."""
+        self._choose(segment)
+        floor, points = self._choice.floor, self._choice.points
+        self.send(segment.ready(now(), self.schedule, floor, points, self._seconds_full))
+        self._apply(self.ranks.from_main(partial(self.steering.ask, segment.k, segment.step)))
+
+    def _choose(self, segment: Segment) -> None:
+        began = time.monotonic()
+        self._chosen_at = segment.step
+        saving = self.cache.foresee(self.batches, self.full, segment.step, segment.end)
+        self._choice: Choice = self.method.choice(segment.importance, saving)
+        segment.selection_seconds += time.monotonic() - began
+
+    def _apply(self, answer: Answer) -> None:
+        """Train at the answer's ρ from the next step on; the same ρ means the same selection, but where it counted on a
+        cache that is gone."""
+        segment = self.segment
+        segment.directive_seq = answer.seq
+        same = bool(segment.stretches) and answer.rho == segment.directed
+        if same and self.cache.on:
+            same = not self.ranks.any(segment.current.saving > 0 and not self.cache.filled)
+        if same:
+            self._train(segment.current.selected, stay=segment.current.saving > 0)
+            return
+        if self.cache.on and self._chosen_at != segment.step:
+            self._choose(segment)
+        began = time.monotonic()
+        left = answer.rho - segment.importance_share
+        if left < self._choice.floor - _EPSILON:
+            floor = self._choice.floor + segment.importance_share
+            self._warn(
+                f"segment {segment.k}: rho {answer.rho:.4g} is below the floor {floor:.4f} of {self.method.name}; "
+                "training at the floor"
+            )
+        selection = self.ranks.from_main(lambda: self._choice.select(left))
+        segment.directed = answer.rho
+        saved = self._choice.saved(selection.selected)
+        whole = selection.rho_planned + saved
+        # a cache that begins anew saves nothing in its first epoch: ρ has to pay for that
+        self._train(selection.selected, stay=saved > 0 and whole > left)
+        if saved and self.cache.filled:
+            segment.select(selection.selected, selection.rho_planned, saved)
+        else:
+            segment.select(selection.selected, whole)
+        segment.selection_seconds += time.monotonic() - began
+
+    def _train(self, names: tuple[str, ...], *, stay: bool = False) -> None:
+        self.wrapping.settle()
+        train_only(self.model, names, self._trainable)
+        self._stale.follow()
+        if self._segment is not None:
+            left = self.schedule.steps - self._segment.step
+            self.cache.follow(left / self.schedule.steps_per_epoch, stay=stay)
+        self.wrapping.renew()
+
+    # ---- checkpoints and events
+
+    def save(self, folder: Path, step: int, began: float) -> None:
+        """Our part of the checkpoint that the Trainer has written to `folder`, and its seal. began: monotonic."""
+        segment = self.segment
+        saved = {
+            "step": step,
+            "segment": None if step >= segment.end else segment.dump(),
+            "first_importance": self.method.first,
+            "past": asdict(self.method.past),
+            "seconds_full": self._seconds_full,
+        }
+        self.ranks.gather(None)  # every rank has written its part
+        size = checkpoint.seal(folder, saved) if self.ranks.main else 0
+        if self.job is None or not self.ranks.main:
+            return
+        if folder.parent.resolve() == self.job.checkpoints.resolve():  # never in a folder of the user's own
+            checkpoint.prune(folder.parent, self.options.keep_checkpoints)
+        path, seconds = os.path.relpath(folder, self.job.path), time.monotonic() - began
+        self.send(Checkpoint(at=now(), k=segment.k, step=step, path=path, seconds=seconds, bytes=size))
+
+    def restore(self, folder: Path) -> None:
+        """Go on from what `save` has put into a checkpoint."""
+        saved = self.ranks.from_main(partial(checkpoint.read, folder))
+        if saved is None:
+            self._warn(f"{folder.name} holds no segment of ours: the selection begins anew")
+            return
+        self.method.first = saved["first_importance"]
+        self.method.past = Past(**saved.get("past", {}))
+        self._seconds_full = saved["seconds_full"]
+        if saved["segment"] is not None:
+            self._segment, self._interrupted = Segment.load(saved["segment"]), True
+
+    def send(self, event: Event) -> None:
+        if self.job is not None:
+            self.job.send(event)
+
+    def _warn(self, message: str) -> None:
+        log.warning(message)
+        self.send(Warned(at=now(), message=message))
