@@ -31,7 +31,7 @@ from carbonsched.cli.progress import progress
 from carbonsched.cli.wait import until_ended
 from carbonsched.errors import CarbonschedError
 from carbonsched.launch.local import LocalLauncher
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 from carbonsched.units import grams
 
 HERE = Path(__file__).resolve().parent

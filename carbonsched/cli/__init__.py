@@ -9,7 +9,6 @@ output         answers as JSON, tables and figures
 submit         submit; with --explain the plan alone
 explain        shows such a plan
 progress       shows a job while a person waits for it
-jobfile        reads JOB.toml
 trainer_check  lets the trainer check a job before it is submitted
 wait           wait
 ps             ps

@@ -192,10 +192,10 @@ def _gaps(grid: "Grid", begins: list[datetime]) -> None:
 
 
 def _read_job(path: Path, python: str) -> _Job:
-    from carbonsched.cli import jobfile
     from carbonsched.cli.trainer_check import check
+    from carbonsched.model.job_file import read_job
 
-    spec: JobSpec = jobfile.read(path)
+    spec: JobSpec = read_job(path)
     checked = check(spec, python)
     carbon = spec.carbon
     if carbon.objective == "min-carbon":

@@ -33,15 +33,15 @@ def submit(
     The trainer looks at model, data, batch shapes and the floor of ρ first, as you; nothing is queued when it finds a
     fault. Paths in JOB.toml are read from its own folder.
     """
-    from carbonsched.cli import jobfile
     from carbonsched.cli.output import emit
     from carbonsched.cli.trainer_check import check
     from carbonsched.cli.wait import follow
     from carbonsched.errors import InputError
+    from carbonsched.model.job_file import read_job
 
     if wait and explain:
         raise InputError("--explain", "queues nothing that --wait could wait for", "give one of the two")
-    spec = jobfile.read(job)
+    spec = read_job(job)
     client = connect(ctx)
     checked = check(spec, client.version().trainer_python)
     if explain:

@@ -31,7 +31,8 @@ from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENT
 from carbonsched.ledger.totals import Group, Totals
 from carbonsched.model.base import rfc3339
 from carbonsched.model.energy import Interval
-from carbonsched.model.job import JobSpec, JobState, Owner, SubmittedJob, move
+from carbonsched.model.job import JobSpec, Owner, SubmittedJob
+from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import Directive, SegmentDone
 from carbonsched.model.views import AuditResult
 from carbonsched.power.base import Mark

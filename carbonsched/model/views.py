@@ -5,7 +5,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from carbonsched.model.base import Doc, UtcTime
-from carbonsched.model.job import JobSpec, JobState
+from carbonsched.model.job import JobSpec
+from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Directive
 
 

@@ -6,7 +6,8 @@ from carbonsched.ledger.totals import Totals
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.energy import EnergyMethod
 from carbonsched.model.grid import Basis, Kind
-from carbonsched.model.job import JobSpec, JobState
+from carbonsched.model.job import JobSpec
+from carbonsched.model.job_state import JobState
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from carbonsched.errors import InputError
 from carbonsched.ledger.ledger import spec_sha256
-from carbonsched.model.job import JobSpec, JobState, Owner, SubmittedJob
+from carbonsched.model.job import JobSpec, Owner, SubmittedJob
+from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.views import ExpectedSegment, Explained
 from carbonsched.plan.problem import EnergyModel, Plan, Problem

@@ -16,7 +16,7 @@ from carbonsched.ledger.ledger import JobRecord, Ledger
 from carbonsched.ledger.totals import total, total_by
 from carbonsched.model.base import rfc3339
 from carbonsched.model.files import load
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Directive
 from carbonsched.supervisor.budgets.allocator import Allowances

@@ -14,7 +14,8 @@ from carbonsched.errors import DeniedError, InputError, StateError
 from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.model.files import save
 from carbonsched.model.grid import GridView
-from carbonsched.model.job import JobSpec, JobState, Owner, SubmittedJob
+from carbonsched.model.job import JobSpec, Owner, SubmittedJob
+from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.views import (
     Acted,

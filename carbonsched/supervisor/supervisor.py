@@ -20,7 +20,7 @@ from carbonsched.feeds.chain import Chain
 from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import JobRecord, Ledger
 from carbonsched.model.energy import Interval
-from carbonsched.model.job import JobState, move
+from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import Evaluated, SegmentDone, Warned
 from carbonsched.plan.problem import Problem
 from carbonsched.power.base import Meter

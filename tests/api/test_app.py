@@ -13,7 +13,7 @@ from carbonsched.api.app import BODY_BYTES, create_app
 from carbonsched.api.logs import CHUNK_BYTES
 from carbonsched.errors import LedgerError
 from carbonsched.model.grid import GridView
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 from carbonsched.model.views import (
     Acted,
     AuditResult,

@@ -12,7 +12,7 @@ import pytest
 from support.box import JOB_TOML, Box, cli
 
 from carbonsched.cli import main
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 from carbonsched.model.views import JobDetail, JobList, Version
 
 COMMAND = [sys.executable, "-m", "carbonsched"]

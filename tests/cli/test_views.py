@@ -10,7 +10,7 @@ from support.box import Box, cli
 from carbonsched.cli import output
 from carbonsched.cli.grid import every_nth, sparkline
 from carbonsched.model.grid import GridView
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 from carbonsched.model.views import PoolJob, PoolView
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from support.box import Box, Entry, cli, serving
 
 from carbonsched.cli.progress import Panel, line, panel
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 from carbonsched.model.views import Acted
 
 

@@ -13,7 +13,7 @@ from support.box import SPEC, Box, cli, serving
 
 from carbonsched.cli.schemas import documents, render, write
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 from carbonsched.report import render as report_text
 from carbonsched.report.document import build
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from carbonsched import config
-from carbonsched.cli import jobfile
+from carbonsched.model.job_file import read_job
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -118,7 +118,7 @@ def test_the_demos_files_are_read_by_daemon_and_command(tmp_path: Path) -> None:
             '"debian-pairs"', f'"{EXAMPLES / "debian-pairs"}"'
         )
     )
-    spec = jobfile.read(job)
+    spec = read_job(job)
     assert spec.train.method == "greentrainer"
     assert not spec.carbon.may_pause
 

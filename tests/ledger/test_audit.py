@@ -13,7 +13,7 @@ from support.story import T0, directive, done, interval, submitted
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.rows import GENESIS, canonical
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 
 
 def written(path: Path, rows: int = 12) -> Path:

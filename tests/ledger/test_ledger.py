@@ -13,7 +13,7 @@ from support.story import GPU, T0, directive, done, interval, submitted, tell
 from carbonsched.errors import LedgerError, NotFoundError, StateError
 from carbonsched.ledger import Ledger
 from carbonsched.model.energy import EnergyMethod
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from support.story import GPU, PUE, T0, directive, done, interval, submitted, te
 from carbonsched.errors import InputError, NotFoundError
 from carbonsched.ledger import Ledger
 from carbonsched.model.energy import Interval
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 from carbonsched.report import Report, build
 from carbonsched.report.timeline import BINS, Scan
 

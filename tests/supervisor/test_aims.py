@@ -7,7 +7,7 @@ import pytest
 from support.auto import Auto
 from support.rig import START, Rig, spec
 
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 
 FULL_G = 4 * 10 * 2 * 100 / 3.6e6 * 400
 

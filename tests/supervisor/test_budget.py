@@ -8,7 +8,8 @@ import pytest
 from support.rig import ME, Played, Rig, spec
 
 from carbonsched.errors import DeniedError, InputError, StateError
-from carbonsched.model.job import JobState, Owner
+from carbonsched.model.job import Owner
+from carbonsched.model.job_state import JobState
 from carbonsched.report import build, render
 
 FULL_G = 4 * 10 * 2 * 100 / 3.6e6 * 400

@@ -6,7 +6,7 @@ import pytest
 from support.rig import ME, START, Rig, checked, spec
 
 from carbonsched.errors import InputError
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import SegmentDone
 from carbonsched.model.views import Explained
 from carbonsched.supervisor.estimates.remaining_work import speed

@@ -11,7 +11,8 @@ from support.rig import ME, START, Rig, spec
 
 from carbonsched.ledger.ledger import Ledger, spec_sha256
 from carbonsched.ledger.tables import SEGMENTS as SEGMENTS_TABLE
-from carbonsched.model.job import JobState, SubmittedJob
+from carbonsched.model.job import SubmittedJob
+from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import SegmentDone
 from carbonsched.supervisor.job_views import OVER_SHOWN
 from carbonsched.supervisor.jobs.event_follower import EventFollower

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.auto import Auto
 from support.rig import START, Rig, spec
 
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 from carbonsched.supervisor.budgets.accrual import FIRST_H, SAVED_H, Accrual
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)

@@ -8,7 +8,7 @@ import pytest
 from support.rig import ME, Played, Rig, checked, spec
 
 from carbonsched.errors import LedgerError
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from support.rig import ME, Rig, checked, spec
 from support.said import DONE, READY
 
 from carbonsched.errors import DeniedError, LedgerError, StateError
-from carbonsched.model.job import JobState, Owner
+from carbonsched.model.job import Owner
+from carbonsched.model.job_state import JobState
 
 
 @pytest.fixture

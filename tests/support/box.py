@@ -21,7 +21,8 @@ from carbonsched.cli import main
 from carbonsched.errors import NotFoundError, StateError
 from carbonsched.model.base import rfc3339
 from carbonsched.model.grid import Basis, FeedStatus, ForecastPoint, GridNow, GridView, Kind
-from carbonsched.model.job import JobSpec, JobState, Owner, move
+from carbonsched.model.job import JobSpec, Owner
+from carbonsched.model.job_state import JobState, move
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Directive, Lease
 from carbonsched.model.views import (

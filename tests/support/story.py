@@ -11,16 +11,8 @@ from carbonsched.ledger import Ledger
 from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.model.energy import Account, EnergyDelta, EnergyMethod, Interval
 from carbonsched.model.grid import Basis, Kind, Reading, Source
-from carbonsched.model.job import (
-    CarbonPart,
-    DataPart,
-    JobSpec,
-    JobState,
-    ModelPart,
-    Owner,
-    SubmittedJob,
-    TrainPart,
-)
+from carbonsched.model.job import CarbonPart, DataPart, JobSpec, ModelPart, Owner, SubmittedJob, TrainPart
+from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Directive, Evaluated, Lease, SegmentDone
 from carbonsched.units import grams
 

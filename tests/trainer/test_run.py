@@ -316,7 +316,7 @@ def test_diverging_training_fails_instead_of_burning_grams(llama: Path, data: Pa
 
 @contextmanager
 def process_of(job: Path) -> Iterator[subprocess.Popen[bytes]]:
-    code = "import sys; from pathlib import Path; from trainer.commands_run import run; sys.exit(run(Path(sys.argv[1])))"
+    code = "import sys; from pathlib import Path; from trainer.commands.run import run; sys.exit(run(Path(sys.argv[1])))"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     with (
         (job / "log.txt").open("ab") as out,

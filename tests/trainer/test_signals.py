@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from support.models import job_folder, tiny_llama, tiny_spec, word_data
 from support.steer import FakeDaemon, directive, of
 
-CODE = "import sys; from pathlib import Path; from trainer.commands_run import run; sys.exit(run(Path(sys.argv[1])))"
+CODE = "import sys; from pathlib import Path; from trainer.commands.run import run; sys.exit(run(Path(sys.argv[1])))"
 
 
 def go_on(job: Path, until: str | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
-from trainer.commands.run import read_spec, resolve
+from carbonsched.model.job_file import read_job, resolve_paths
 
 if TYPE_CHECKING:
     from trainer.bench.importance import BenchImportance
@@ -110,7 +110,7 @@ def _say(line: str) -> None:
 
 def _base(job: Path | None, model: str | None, data: str | None) -> JobSpec:
     if job is not None:
-        base = resolve(read_spec(job), job.resolve().parent)
+        base = read_job(job)
     elif model is None or data is None:
         raise InputError("--job", "is missing", "give a JOB.toml, or --model and --data")
     else:
@@ -122,12 +122,12 @@ def _base(job: Path | None, model: str | None, data: str | None) -> JobSpec:
                 "carbon": {"budget_share": 1.0},
             }
         )
-        return resolve(base, Path.cwd())
+        return resolve_paths(base, Path.cwd())
     if model is not None:
         base = base.model_copy(update={"model": base.model.model_copy(update={"name_or_path": model})})
     if data is not None:
         base = base.model_copy(update={"data": base.data.model_copy(update={"name_or_path": data})})
-    return base if model is None and data is None else resolve(base, Path.cwd())
+    return base if model is None and data is None else resolve_paths(base, Path.cwd())
 
 
 def _rate(text: str) -> tuple[str, float]:

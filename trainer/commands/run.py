@@ -1,27 +1,22 @@
 """`python -m trainer run JOB_DIR` and `python -m trainer check SPEC`, as plain functions."""
 
-import json
 import logging
 import signal
 import sys
-import tomllib
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from carbonsched.errors import CarbonschedError, InputError
-from carbonsched.model.job import JobSpec, SubmittedJob
+from carbonsched.model.job_file import read_job
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Failed
 from trainer.job.job_dir import JobDir, now
 
 log = logging.getLogger("trainer")
-_ROUND = 3
-"""Decimals of a ρ in a message; a floor is rounded up so that following the advice works."""
 
 
 def run(job_dir: Path, *, alone: bool = False) -> int:
@@ -53,49 +48,10 @@ def check(spec: Path) -> CheckResult:
 
     Relative paths are read from the spec's own folder. Loads no weights. Raises InputError.
     """
-    job = resolve(read_spec(spec), spec.resolve().parent)
+    job = read_job(spec)
     from trainer.check import check_job
 
     return check_job(job)
-
-
-def read_spec(file: Path) -> JobSpec:
-    """A JOB.toml, a spec.json, or the JSON of a JobSpec. Raises InputError."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        data: Any = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except FileNotFoundError as e:
-        raise InputError(
-            "SPEC", f"there is no file {file}", "give the path of a JOB.toml or spec.json"
-        ) from e
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(
-            "SPEC", f"{file} cannot be read: {e}", "give the path of a JOB.toml or spec.json"
-        ) from e
-    except ValueError as e:
-        raise InputError("SPEC", f"{file.name} cannot be parsed: {e}", "mend that line") from e
-    if isinstance(data, dict) and "spec" in data:
-        return SubmittedJob.parse(data, where=file.name).spec
-    return JobSpec.parse(data, where=file.name)
-
-
-def resolve(spec: JobSpec, base: Path) -> JobSpec:
-    """`spec` with every relative path that exists under `base` made absolute; what does not may be a hub id."""
-
-    def absolute(name: str | None) -> str | None:
-        if name is None:
-            return None
-        path = base / Path(name).expanduser()
-        return str(path.resolve()) if path.exists() or name.startswith((".", "~")) else name
-
-    model = spec.model.model_copy(update={"name_or_path": absolute(spec.model.name_or_path)})
-    data = spec.data.model_copy(
-        update={
-            "name_or_path": absolute(spec.data.name_or_path),
-            "validation": absolute(spec.data.validation),
-        }
-    )
-    return spec.model_copy(update={"model": model, "data": data})
 
 
 def _failed(job: JobDir, error: Exception) -> int:

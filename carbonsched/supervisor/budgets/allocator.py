@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 from carbonsched.plan.problem import EnergyModel
 from carbonsched.supervisor.budgets.accrual import SAVED_H, Accrual
 from carbonsched.supervisor.budgets.pools import DAEMON, Ask, Pools

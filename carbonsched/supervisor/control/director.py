@@ -8,7 +8,7 @@ from datetime import timedelta
 from carbonsched.clock import Clock
 from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Directive, SegmentReady
 from carbonsched.plan.problem import EnergyModel
 from carbonsched.supervisor.budgets.allocator import Allowances

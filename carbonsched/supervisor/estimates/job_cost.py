@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from carbonsched.config import Config
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import SegmentReady
 from carbonsched.plan.problem import EnergyModel, Problem
 from carbonsched.power.base import Meter

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock
-from carbonsched.model.job import JobSpec, JobState, SubmittedJob
+from carbonsched.model.job import JobSpec, SubmittedJob
+from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import (
     Checkpoint,

@@ -8,7 +8,7 @@ from support.auto import Auto
 from support.rig import ME, Played, Rig, checked, spec
 
 from carbonsched.errors import InputError, StateError
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 
 FULL_G = 4 * 10 * 2 * 100 / 3.6e6 * 400
 """Of one job's steps at full speed."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.rig import Rig, checked, spec
 
-from carbonsched.model.job import JobState
+from carbonsched.model.job_state import JobState
 
 
 def block(job_dir: Path) -> Path:

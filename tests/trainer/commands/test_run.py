@@ -1,6 +1,5 @@
 """`check` and `run` as commands."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,8 @@ import pytest
 from support.models import job_folder, tiny_llama, tiny_spec, word_data
 
 from carbonsched.errors import InputError
-from trainer.commands.run import check, read_spec, resolve, run
+from carbonsched.model.job_file import read_job
+from trainer.commands.run import check, run
 
 JOB = """
 name = "tiny"
@@ -53,7 +53,7 @@ def test_check_tells_what_the_job_would_be(home: Path) -> None:
 def test_check_and_run_agree_on_the_floor(home: Path, tmp_path: Path) -> None:
     from support.steer import FakeDaemon, always, of
 
-    spec = resolve(read_spec(job_toml(home, train="max_steps = 8")), home)
+    spec = read_job(job_toml(home, train="max_steps = 8"))
     job = job_folder(tmp_path / "job", spec.dump())
     with FakeDaemon(job, always(0.7)):
         assert run(job) == 0
@@ -96,7 +96,7 @@ def test_constant_methods_say_that_rho_is_not_theirs_to_choose(home: Path) -> No
         ('method = "prefix"\ngradient_checkpointing = true', "", r"train\.gradient_checkpointing.*lora"),
         ("epoch = 3", "", r"JOB\.toml: train\.epoch: unknown key; did you mean 'epochs'"),
         ("", "rho_max = 2.0", r"carbon\.rho_max"),
-        ("lr = = 3", "", r"JOB\.toml cannot be parsed: .*line 11"),
+        ("lr = = 3", "", r"JOB\.toml: is not TOML: .*line 11"),
     ],
 )
 def test_bad_specs_name_field_and_mend(home: Path, train: str, carbon: str, message: str) -> None:
@@ -118,14 +118,18 @@ def test_paths_are_read_from_the_specs_own_folder(
     home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    spec = resolve(read_spec(job_toml(home)), home)
-    assert spec.model.name_or_path == str(home / "model")
-    assert spec.data.name_or_path == str(home / "data")
-    data: dict[str, Any] = tomllib.loads(JOB.format(train="", carbon=""))
-    data["model"]["name_or_path"] = "someone/some-model"
-    from carbonsched.model.job import JobSpec
+    assert check(job_toml(home)).rows == 32
 
-    assert resolve(JobSpec.parse(data), home).model.name_or_path == "someone/some-model"
+
+def test_a_test_file_beside_the_job_file_is_found(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not in the folder of the data, nor where the command was started."""
+    lines = (home / "data" / "validation.jsonl").read_text().splitlines()[:3]
+    (home / "held.jsonl").write_text("\n".join(lines) + "\n")
+    file = job_toml(home, carbon='[evaluate]\ntest = "held.jsonl"')
+    monkeypatch.chdir(tmp_path)
+    assert check(file).test_rows == 3
 
 
 def test_no_such_spec(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""read_job reads JOB.toml or spec.json into a JobSpec with absolute paths.
+
+It is the one reader of both programs, so `carbonsched submit`, `python -m trainer check` and `bench --job` find the same
+files beside the same JOB.toml, from whatever folder they are started in.
+"""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import JobSpec, SubmittedJob
+
+_HINT = "give the path of a JOB.toml or spec.json"
+
+
+def read_job(file: Path) -> JobSpec:
+    """The job that a JOB.toml, a spec.json, or the JSON of a JobSpec describes, its local paths made absolute.
+
+    Raises InputError: not found, not TOML or JSON (with the line), unknown key (with the nearest), bad value, missing
+    folder.
+    """
+    data = _parsed(file)
+    if isinstance(data, dict) and "spec" in data:
+        spec = SubmittedJob.parse(data, where=file.name).spec
+    else:
+        spec = JobSpec.parse(data, where=file.name)
+    return resolve_paths(spec, file.resolve().parent, where=f"{file.name}: ")
+
+
+def resolve_paths(spec: JobSpec, folder: Path, where: str = "") -> JobSpec:
+    """`spec` with every path that exists under `folder` made absolute; hub ids and names of splits stay as they are.
+
+    `where` precedes the field in errors. Raises InputError for a path that is no hub id and does not exist.
+    """
+    model = _resolve(spec.model.name_or_path, folder, f"{where}model.name_or_path")
+    data = _resolve(spec.data.name_or_path, folder, f"{where}data.name_or_path")
+    validation = _resolve_file(spec.data.validation, folder)
+    test = _resolve_file(spec.evaluate.test, folder)
+    return spec.model_copy(
+        update={
+            "model": spec.model.model_copy(update={"name_or_path": model}),
+            "data": spec.data.model_copy(update={"name_or_path": data, "validation": validation}),
+            "evaluate": spec.evaluate.model_copy(update={"test": test}),
+        }
+    )
+
+
+def _parsed(file: Path) -> Any:
+    is_json = file.suffix == ".json"
+    try:
+        text = file.read_text(encoding="utf-8")
+        return json.loads(text) if is_json else tomllib.loads(text)
+    except FileNotFoundError as e:
+        raise InputError(file.name, f"there is no file {file}", _HINT) from e
+    except (OSError, UnicodeDecodeError) as e:
+        problem = e.strerror if isinstance(e, OSError) else "it is not UTF-8 text"
+        raise InputError(file.name, f"{file} cannot be read: {problem}", _HINT) from e
+    except ValueError as e:
+        raise InputError(file.name, f"is not {'JSON' if is_json else 'TOML'}: {e}", "mend that line") from e
+
+
+def _resolve(name: str, folder: Path, field: str) -> str:
+    local = folder / Path(name).expanduser()
+    if local.exists():
+        return str(local.resolve())
+    if name.startswith((".", "/", "~")):
+        raise InputError(field, f"there is no {local}", "give an existing folder or file, or a hub id")
+    return name
+
+
+def _resolve_file(name: str | None, folder: Path) -> str | None:
+    # only a file: the name of a split, such as `validation`, may also be that of a folder
+    if name is None or not (folder / Path(name).expanduser()).is_file():
+        return name
+    return str(folder / Path(name).expanduser())

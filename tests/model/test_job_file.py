@@ -1,0 +1,112 @@
+"""JOB.toml and spec.json mean the same job from any folder; what is wrong in them is named with its mend."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from support.box import JOB_TOML
+from support.models import job_folder, tiny_spec
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import JobSpec
+from carbonsched.model.job_file import read_job, resolve_paths
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "job.toml"
+    path.write_text(text)
+    return path
+
+
+def test_local_paths_become_absolute_hub_ids_stay(tmp_path: Path) -> None:
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+    (tmp_path / "dev.jsonl").write_text("{}\n")
+    text = JOB_TOML.replace("HuggingFaceTB/SmolLM2-135M", "models/tiny")
+    text = text.replace("[carbon]", 'validation = "dev.jsonl"\n[carbon]')
+    spec = read_job(write(tmp_path, text))
+    assert spec.model.name_or_path == str(tmp_path / "models" / "tiny")
+    assert spec.data.name_or_path == "allenai/scitldr"
+    assert spec.data.validation == str(tmp_path / "dev.jsonl")
+
+
+def test_a_test_file_is_found_beside_the_job_file(tmp_path: Path) -> None:
+    (tmp_path / "held.jsonl").write_text("{}\n")
+    text = JOB_TOML.replace("[carbon]", '[evaluate]\ntest = "held.jsonl"\n[carbon]')
+    assert read_job(write(tmp_path, text)).evaluate.test == str(tmp_path / "held.jsonl")
+    text = JOB_TOML.replace("[carbon]", '[evaluate]\ntest = "test"\n[carbon]')
+    assert read_job(write(tmp_path, text)).evaluate.test == "test"
+
+
+def test_validation_split_is_not_taken_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "validation").mkdir()
+    text = JOB_TOML.replace("[carbon]", 'validation = "validation"\n[carbon]')
+    assert read_job(write(tmp_path, text)).data.validation == "validation"
+
+
+def test_same_job_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    path = write(tmp_path, JOB_TOML.replace("allenai/scitldr", "./data"))
+    monkeypatch.chdir(tmp_path)
+    here = read_job(Path("job.toml"))
+    monkeypatch.chdir("/")
+    assert here == read_job(path)
+    assert here.data.name_or_path == str(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (JOB_TOML + "oops\n", "job.toml: is not TOML: .*line 8.*mend that line"),
+        (JOB_TOML + "budget = 3\n", "job.toml: carbon.budget: unknown key; did you mean 'budget_g'?"),
+        (JOB_TOML.replace("120.0", "-1"), "job.toml: carbon.budget_g: .*greater than 0.*is -1"),
+        (
+            JOB_TOML + "deadline = 2026-01-01T00:00:00Z\n",
+            "carbon.deadline: 2026.* is not a duration; write it like",
+        ),
+        (JOB_TOML + 'allowed_hours = "22:00-06:00"\n', "carbon.allowed_hours: must be a list, in "),
+        (JOB_TOML.replace("budget_g = 120.0", ""), "give exactly one of budget_g, budget_share, "),
+        (JOB_TOML.replace("allenai/scitldr", "./none"), "job.toml: data.name_or_path: there is no .*/none"),
+        (
+            JOB_TOML.replace("HuggingFaceTB/SmolLM2-135M", "/no/such"),
+            "model.name_or_path: there is no /no/such",
+        ),
+        (JOB_TOML.replace("[model]", "[modell]"), "modell: unknown key; did you mean 'model'?"),
+    ],
+)
+def test_wrong_job_file_names_field_and_mend(text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        read_job(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_spec_json_as_submitted_and_as_a_bare_spec_are_the_same_job(tmp_path: Path) -> None:
+    for name in ("model", "data"):
+        (tmp_path / name).mkdir()
+    spec = tiny_spec(tmp_path / "model", tmp_path / "data")
+    job = job_folder(tmp_path / "job", spec)
+    bare = tmp_path / "bare.json"
+    bare.write_text(json.dumps(spec))
+    assert read_job(job / "spec.json") == read_job(bare) == JobSpec.parse(spec)
+
+
+def test_json_that_is_none_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text("{\n,}")
+    with pytest.raises(InputError, match=r"spec\.json: is not JSON: .*line 2"):
+        read_job(tmp_path / "spec.json")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    missing = tmp_path / "JOB.toml"
+    with pytest.raises(
+        InputError, match=f"JOB.toml: there is no file {re.escape(str(missing))}; give the path of"
+    ):
+        read_job(missing)
+
+
+def test_paths_may_be_resolved_from_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    spec = JobSpec.parse(tiny_spec(tmp_path, Path("data")))
+    assert resolve_paths(spec, tmp_path).data.name_or_path == str(tmp_path / "data")
+    with pytest.raises(InputError, match=r"^data\.name_or_path: there is no "):
+        resolve_paths(JobSpec.parse(tiny_spec(tmp_path, Path("../gone"))), tmp_path / "elsewhere")
