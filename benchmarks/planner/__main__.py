@@ -16,24 +16,24 @@ from pathlib import Path
 
 from benchmarks.planner.cases import TABLES, Asked, Frontier, Row
 from carbonsched.errors import InputError
-from carbonsched.plan.simulation.request import LINEAR, Grid
+from carbonsched.plan.simulation.request import LINEAR, TraceArrays
 
 Report = dict[str, list[Row]]
 
 
-def read(path: Path) -> Grid | None:
+def read(path: Path) -> TraceArrays | None:
     """A trace file as a Grid; None where its columns are others than a trace's."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"datetime", "g_per_kwh"} <= rows[0].keys() or "polled_at" in rows[0]:
         return None
-    said = None
+    provider = None
     if "forecast_g_per_kwh" in rows[0]:
-        said = [float(r["forecast_g_per_kwh"]) if r["forecast_g_per_kwh"] else None for r in rows]
-    return Grid([_time(r["datetime"]) for r in rows], [float(r["g_per_kwh"]) for r in rows], said)
+        provider = [float(r["forecast_g_per_kwh"]) if r["forecast_g_per_kwh"] else None for r in rows]
+    return TraceArrays([_time(r["datetime"]) for r in rows], [float(r["g_per_kwh"]) for r in rows], provider)
 
 
-def read_polls(path: Path) -> tuple[Grid, Grid] | None:
+def read_polls(path: Path) -> tuple[TraceArrays, TraceArrays] | None:
     """A log of polls as two grids: what was known when, and what was finally settled for each hour."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -41,7 +41,7 @@ def read_polls(path: Path) -> tuple[Grid, Grid] | None:
         return None
     known = {_time(r["polled_at"]): float(r["g_per_kwh"]) for r in rows}
     final = {_time(r["datetime"]): float(r["g_per_kwh"]) for r in rows}
-    return tuple(Grid(sorted(d), [d[t] for t in sorted(d)]) for d in (known, final))  # type: ignore[return-value]
+    return tuple(TraceArrays(sorted(d), [d[t] for t in sorted(d)]) for d in (known, final))  # type: ignore[return-value]
 
 
 def _time(text: str) -> datetime:
@@ -105,15 +105,17 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _traces(folder: Path, only: str) -> tuple[dict[str, Grid], dict[str, tuple[Grid, Grid]]]:
+def _traces(
+    folder: Path, only: str
+) -> tuple[dict[str, TraceArrays], dict[str, tuple[TraceArrays, TraceArrays]]]:
     files = [path for path in sorted(folder.glob("*.csv")) if only in path.name]
-    grids = {path.name: grid for path in files if (grid := read(path)) is not None}
+    traces = {path.name: trace for path in files if (trace := read(path)) is not None}
     polls = {path.name: both for path in files if (both := read_polls(path)) is not None}
-    if not grids and not polls:
+    if not traces and not polls:
         raise InputError(
             "--traces", f"no trace with {only!r} in its name in {folder}", "give the folder with the traces"
         )
-    return grids, polls
+    return traces, polls
 
 
 def _frontier(path: Path | None) -> Frontier:

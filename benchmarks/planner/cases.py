@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from carbonsched.plan.planner import solve
-from carbonsched.plan.problem import EnergyModel, Problem, Segment, Slot
+from carbonsched.plan.problem import EnergyModel, JobSegment, Problem, Slot
 from carbonsched.plan.simulation.policies import Policy
-from carbonsched.plan.simulation.request import LINEAR, Grid, Knows, SimRequest
+from carbonsched.plan.simulation.request import LINEAR, ForecastKind, SimRequest, TraceArrays
 from carbonsched.plan.simulation.simulate import SimResult, simulate
 from carbonsched.units import J_PER_KWH
 
@@ -46,33 +46,43 @@ class Case:
 class Asked:
     """What all tables are made from."""
 
-    grids: dict[str, Grid]
-    polls: dict[str, tuple[Grid, Grid]]
+    traces: dict[str, TraceArrays]
+    polls: dict[str, tuple[TraceArrays, TraceArrays]]
     """As known when, and as settled."""
     starts: int = 200
     adversarial: int = 10_000
     frontier: Frontier = LINEAR
 
 
-def starts(grid: Grid, hours: float, count: int, seed: int) -> list[int]:
+def starts(trace: TraceArrays, hours: float, count: int, seed: int) -> list[int]:
     """Random rows with a month of history before and `hours` of trace behind them."""
-    first = int(np.searchsorted(grid.at, grid.at[0] + _HISTORY_H * 3600.0))
-    last = int(np.searchsorted(grid.at, grid.end - hours * 3600.0, side="right")) - 1
+    first = int(np.searchsorted(trace.at, trace.at[0] + _HISTORY_H * 3600.0))
+    last = int(np.searchsorted(trace.at, trace.end - hours * 3600.0, side="right")) - 1
     if last <= first:
         return []
     return [int(i) for i in np.random.default_rng(seed).integers(first, last, count)]
 
 
-def job(grid: Grid, row: int, n: int, share: float = 0.5, **more: Any) -> SimRequest:
+def job(trace: TraceArrays, row: int, n: int, share: float = 0.5, **more: Any) -> SimRequest:
     """n hourly kWh on fixed slots; the budget lies at `share` between what all-ρ_min and all-full emit."""
-    at = float(grid.at[row])
+    at = float(trace.at[row])
     full = (
-        float(np.interp(at + 3600.0 * n, grid.edges, grid.held) - np.interp(at, grid.edges, grid.held))
+        float(
+            np.interp(at + 3600.0 * n, trace.edges, trace.integral)
+            - np.interp(at, trace.edges, trace.integral)
+        )
         / 3600.0
     )
     floor = full * _FLOOR
     base = SimRequest(
-        grid, datetime.fromtimestamp(at, UTC), n, 1.0, 1.0, C0, floor + share * (full - floor), tick_s=_TICK_S
+        trace,
+        datetime.fromtimestamp(at, UTC),
+        n,
+        1.0,
+        1.0,
+        C0,
+        floor + share * (full - floor),
+        tick_s=_TICK_S,
     )
     return replace(base, **{"may_pause": False, "rho_min": RHO_MIN, **more})
 
@@ -85,24 +95,24 @@ def share_of_oracle(result: SimResult, floor_gain: float) -> float:
 
 def fixed_slots(asked: Asked) -> Iterator[Case]:
     """No pause, E = 0.2 + 0.8ρ, ρ in [0.4, 1], budget half-way: every policy against the exact oracle."""
-    for name, grid in asked.grids.items():
-        cases: list[tuple[Policy, Knows]] = [("mpc", "perfect"), ("mpc", "persistence")]
-        if grid.said is not None:
+    for name, trace in asked.traces.items():
+        cases: list[tuple[Policy, ForecastKind]] = [("mpc", "perfect"), ("mpc", "persistence")]
+        if trace.forecast is not None:
             cases.append(("mpc", "column"))
         cases += [("constant", "persistence"), ("dual", "persistence")]
         for n in (24, 72, 168):
-            for policy, knows in cases:
+            for policy, kind in cases:
                 count = asked.starts if policy == "mpc" else max(asked.starts // 3, 1)
-                rows = starts(grid, n + 24, count, n)
-                request = {"policy": policy, "forecast": knows, "frontier": asked.frontier}
+                rows = starts(trace, n + 24, count, n)
+                request = {"policy": policy, "forecast": kind, "frontier": asked.frontier}
                 if rows:
-                    about = {"trace": name, "segments": n, "policy": policy, "forecast": knows}
-                    yield Case(about, partial(_fixed, grid, rows, n, request))
+                    about = {"trace": name, "segments": n, "policy": policy, "forecast": kind}
+                    yield Case(about, partial(_fixed, trace, rows, n, request))
 
 
-def _fixed(grid: Grid, rows: list[int], n: int, request: Row) -> Row:
+def _fixed(trace: TraceArrays, rows: list[int], n: int, request: Row) -> Row:
     floor_gain = _gain_at(request["frontier"], RHO_MIN)
-    results = [simulate(job(grid, row, n, **request)) for row in rows]
+    results = [simulate(job(trace, row, n, **request)) for row in rows]
     shares = [share_of_oracle(result, floor_gain) for result in results]
     return {
         "starts": len(rows),
@@ -115,15 +125,15 @@ def _fixed(grid: Grid, rows: list[int], n: int, request: Row) -> Row:
 
 def discounted(asked: Asked) -> Iterator[Case]:
     """Gains that fall to a quarter over the job, seen with 20% noise: the learned discount against none."""
-    for name, grid in asked.grids.items():
+    for name, trace in asked.traces.items():
         for n in (24, 72):
-            rows = starts(grid, n + 24, max(asked.starts // 4, 2), n)
+            rows = starts(trace, n + 24, max(asked.starts // 4, 2), n)
             if rows:
                 about = {"trace": name, "segments": n}
-                yield Case(about, partial(_discounted, grid, rows, n, asked.frontier))
+                yield Case(about, partial(_discounted, trace, rows, n, asked.frontier))
 
 
-def _discounted(grid: Grid, rows: list[int], n: int, frontier: Frontier) -> Row:
+def _discounted(trace: TraceArrays, rows: list[int], n: int, frontier: Frontier) -> Row:
     out: Row = {"starts": len(rows)}
     for key, more in {
         "discounted": {"gain_decay": 0.25},
@@ -132,7 +142,7 @@ def _discounted(grid: Grid, rows: list[int], n: int, frontier: Frontier) -> Row:
         "flat_discounted": {"gain_decay": 1.0 - 1e-9},
         "flat_not_discounted": {},
     }.items():
-        results = [simulate(job(grid, row, n, frontier=frontier, **more)) for row in rows]
+        results = [simulate(job(trace, row, n, frontier=frontier, **more)) for row in rows]
         out[key] = round(float(np.mean([r.gain / (r.oracle_gain or 1.0) for r in results])), 4)
     return out
 
@@ -141,21 +151,21 @@ def adversarial(asked: Asked) -> Iterator[Case]:
     """Biased forecasts, spikes, gaps, power outliers beyond what the guard was told: is the budget ever passed?"""
     for first in range(0, asked.adversarial, _CHUNK):
         count = min(_CHUNK, asked.adversarial - first)
-        yield Case({"first": first, "runs": count}, partial(_adversarial, asked.grids, first, count))
+        yield Case({"first": first, "runs": count}, partial(_adversarial, asked.traces, first, count))
 
 
-def _adversarial(grids: dict[str, Grid], first: int, count: int) -> Row:
+def _adversarial(traces: dict[str, TraceArrays], first: int, count: int) -> Row:
     rng = np.random.default_rng((11, first))
-    names = sorted(grids)
+    names = sorted(traces)
     worst_g, passed, unfinished, stopped = 0.0, 0, 0, 0
     for i in range(first, first + count):
-        grid = grids[names[i % len(names)]]
+        trace = traces[names[i % len(names)]]
         n = int(rng.integers(3, 13))
-        row = starts(grid, n + 240, 1, int(rng.integers(1 << 31)))[0]
-        spoilt = _spoil(grid, row, n, rng)
+        row = starts(trace, n + 240, 1, int(rng.integers(1 << 31)))[0]
+        spoilt = _spoil(trace, row, n, rng)
         request = job(
             spoilt,
-            int(np.searchsorted(spoilt.at, grid.at[row], side="right")) - 1,
+            int(np.searchsorted(spoilt.at, trace.at[row], side="right")) - 1,
             n,
             float(rng.uniform(-0.1, 1.1)),
             forecast=("column", "persistence")[i % 2],
@@ -163,15 +173,15 @@ def _adversarial(grids: dict[str, Grid], first: int, count: int) -> Row:
             deadline_hours=float(n * rng.uniform(1.2, 2.5)),
             power_factor=tuple(rng.choice([0.8, 1.0, 1.0, 1.15, 1.8], n).tolist()),
             watts_high=1250.0,
-            worst_g_per_kwh=3 * float(grid.g.max()),
+            worst_g_per_kwh=3 * float(trace.g.max()),
             sigma=0.05,
             reserve_j=20_000.0,
             oracle=False,
         )
         # rows may have been dropped at the start: begin where the last one left stands
-        result = simulate(replace(request, start=datetime.fromtimestamp(float(grid.at[row]), UTC)))
+        result = simulate(replace(request, start=datetime.fromtimestamp(float(trace.at[row]), UTC)))
         # 1,800 W pass the 1,250 W the guard was told: what a tick of those can emit is the allowed excess
-        tick_g = (1800.0 - 1250.0) * _TICK_S / J_PER_KWH * 3 * float(grid.g.max())
+        tick_g = (1800.0 - 1250.0) * _TICK_S / J_PER_KWH * 3 * float(trace.g.max())
         excess = result.spent_g - result.budget_g
         worst_g = max(worst_g, excess)
         passed += excess > tick_g
@@ -185,40 +195,40 @@ def _adversarial(grids: dict[str, Grid], first: int, count: int) -> Row:
     }
 
 
-def _spoil(grid: Grid, row: int, n: int, rng: np.random.Generator) -> Grid:
+def _spoil(trace: TraceArrays, row: int, n: int, rng: np.random.Generator) -> TraceArrays:
     """A copy whose future breaks its past: level shift, spikes ×3, a gap of up to 88 h, a biased forecast."""
-    first, stop = max(0, row - _HISTORY_H), min(len(grid.at), row + 4 * n + 120)
-    at, g = grid.at[first:stop].copy(), grid.g[first:stop].copy()
+    first, stop = max(0, row - _HISTORY_H), min(len(trace.at), row + 4 * n + 120)
+    at, g = trace.at[first:stop].copy(), trace.g[first:stop].copy()
     here = row - first
     g[here + 1 :] *= rng.uniform(0.6, 1.6)
     spikes = rng.integers(here, len(g), 4)
     g[spikes] *= 3
-    g = np.minimum(g, 3 * grid.g.max())
-    said = g * (1 + rng.uniform(-0.5, 0.5)) * np.exp(rng.normal(0, 0.1, len(g)))
+    g = np.minimum(g, 3 * trace.g.max())
+    provider = g * (1 + rng.uniform(-0.5, 0.5)) * np.exp(rng.normal(0, 0.1, len(g)))
     keep = np.ones(len(g), dtype=bool)
     hole = here + int(rng.integers(-60, 4))
     keep[max(hole, 1) : hole + int(rng.integers(0, 89))] = False
     times = [datetime.fromtimestamp(float(t), UTC) for t in at[keep]]
-    return Grid(times, g[keep].tolist(), said[keep].tolist())
+    return TraceArrays(times, g[keep].tolist(), provider[keep].tolist())
 
 
 def pauses(asked: Asked) -> Iterator[Case]:
     """A deadline of 1.5 and 2 times full speed: grams at the gain `mpc` reaches, for each other policy; of whole jobs."""
-    for name, grid in asked.grids.items():
+    for name, trace in asked.traces.items():
         for slack in (1.5, 2.0):
-            rows = starts(grid, 24 * 2 + 24, max(asked.starts // 5, 2), int(slack * 10))
+            rows = starts(trace, 24 * 2 + 24, max(asked.starts // 5, 2), int(slack * 10))
             if rows:
                 about = {"trace": name, "deadline": slack, "segments": 24}
-                yield Case(about, partial(_pauses, grid, rows, slack, asked.frontier))
+                yield Case(about, partial(_pauses, trace, rows, slack, asked.frontier))
 
 
-def _pauses(grid: Grid, rows: list[int], slack: float, frontier: Frontier) -> Row:
+def _pauses(trace: TraceArrays, rows: list[int], slack: float, frontier: Frontier) -> Row:
     n = 24
     table: dict[str, list[float]] = {}
     whole: list[bool] = []
     for row in rows:
         asked = job(
-            grid,
+            trace,
             row,
             n,
             may_pause=True,
@@ -258,13 +268,13 @@ def polled(asked: Asked) -> Iterator[Case]:
             yield Case({"trace": name, "days": 14}, partial(_polled, known, final, rows))
 
 
-def _polled(known: Grid, final: Grid, rows: list[int]) -> Row:
+def _polled(known: TraceArrays, final: TraceArrays, rows: list[int]) -> Row:
     ratios, decided, done = [], [], 0
     for row in rows:
         result = simulate(job(known, row, 14 * 24, oracle=False))
         joules = [C0 + (1 - C0) * s.rho for s in result.segments]
         ends = [
-            np.interp([s.start.timestamp(), s.end.timestamp()], final.edges, final.held)
+            np.interp([s.start.timestamp(), s.end.timestamp()], final.edges, final.integral)
             for s in result.segments
         ]
         settled = sum(
@@ -289,18 +299,18 @@ def cost(asked: Asked) -> Iterator[Case]:
     for pause in (False, True):
         for n in (24, 84, 168):
             yield Case({"replan_segments": n, "pauses": pause}, partial(_replan, n, pause))
-    name, grid = max(asked.grids.items(), key=lambda item: len(item[1].at))
-    spare_h = (grid.end - float(grid.at[0])) / 3600.0 - _HISTORY_H - 48
+    name, trace = max(asked.traces.items(), key=lambda item: len(item[1].at))
+    spare_h = (trace.end - float(trace.at[0])) / 3600.0 - _HISTORY_H - 48
     if asked.starts > 1:
         for part in (0.25, 1.0):
             n = int(part * min(_YEAR_H, spare_h))
             about = {"trace": name, "hourly_segments": n, "pauses": False}
-            yield Case(about, partial(_long, grid, n, {}))
+            yield Case(about, partial(_long, trace, n, {}))
         for part in (0.25, 1.0):
             n = int(part * min(_YEAR_H, spare_h / 1.5))
             more = {"may_pause": True, "deadline_hours": 1.5 * n, "time_follows_rho": False}
             about = {"trace": name, "hourly_segments": n, "pauses": True}
-            yield Case(about, partial(_long, grid, n, more))
+            yield Case(about, partial(_long, trace, n, more))
 
 
 def _replan(n: int, pause: bool) -> Row:
@@ -311,7 +321,7 @@ def _replan(n: int, pause: bool) -> Row:
     energy = EnergyModel(J_PER_KWH, C0, 3600.0, 1 / 3)
     budget = n * 300 * (_FLOOR + 0.5 * (1 - _FLOOR))
     problem = Problem(
-        tuple(Segment(k, 1, LINEAR) for k in range(n)),
+        tuple(JobSegment(k, 1, LINEAR) for k in range(n)),
         slots,
         energy,
         budget,
@@ -324,11 +334,11 @@ def _replan(n: int, pause: bool) -> Row:
     return {"cold_ms": _milliseconds(problem), "warm_ms": _milliseconds(replace(problem, price_hint=hint))}
 
 
-def _long(grid: Grid, n: int, more: Row) -> Row:
+def _long(trace: TraceArrays, n: int, more: Row) -> Row:
     hours = more.get("deadline_hours", n)
-    row = starts(grid, hours + 24, 1, 1)[0]
+    row = starts(trace, hours + 24, 1, 1)[0]
     began = time.process_time()
-    result = simulate(job(grid, row, n, oracle=False, **more))
+    result = simulate(job(trace, row, n, oracle=False, **more))
     return {
         "cpu_s": round(time.process_time() - began, 1),
         "done": result.finished,

@@ -15,7 +15,7 @@ from carbonsched.cli.options import Debug, Json, Socket
 if TYPE_CHECKING:
     from carbonsched.model.job import JobSpec
     from carbonsched.plan.simulation.policies import Policy
-    from carbonsched.plan.simulation.request import Grid
+    from carbonsched.plan.simulation.request import TraceArrays
     from carbonsched.plan.simulation.simulate import SimResult
 
 FIXED_SHARE = 1 / 3
@@ -65,7 +65,7 @@ def simulate(
     from carbonsched.cli.output import emit
     from carbonsched.errors import InputError
     from carbonsched.feeds.trace import read_trace
-    from carbonsched.plan.simulation.request import Grid, SimRequest, check
+    from carbonsched.plan.simulation.request import SimRequest, TraceArrays, check
     from carbonsched.plan.simulation.simulate import simulate as run
 
     policies = _policies(policy or ["mpc"])
@@ -76,7 +76,7 @@ def simulate(
             "--start", "give either --start or --starts", "e.g. --start 2022-03-01T00:00:00Z or --starts 50"
         )
     rows = read_trace(trace)
-    grid = Grid(rows.times, rows.g_per_kwh, rows.forecast)
+    grid = TraceArrays(rows.times, rows.g_per_kwh, rows.forecast)
     begins = [_time(text) for text in start or ()]
     from_file = _read_job(job, python) if job is not None else _Job()
     n = segments if segments is not None else from_file.segments
@@ -94,7 +94,7 @@ def simulate(
         missing = "--segments" if n is None else "--segment-hours" if hours is None else "--segment-kwh"
         raise InputError(missing, "is missing", "give it, or --job JOB.toml")
     base = SimRequest(
-        grid=grid,
+        trace=grid,
         start=begins[0] if begins else rows.times[0],
         segments=n,
         segment_kwh=kwh,
@@ -176,7 +176,7 @@ def _above_0(option: str, value: float) -> None:
         raise InputError(option, f"must be above 0, is {value:g}", "give a positive number")
 
 
-def _gaps(grid: "Grid", begins: list[datetime]) -> None:
+def _gaps(grid: "TraceArrays", begins: list[datetime]) -> None:
     """Say where rows are missing: the one before holds, which a reader of the result should know."""
     import numpy as np
 
@@ -262,7 +262,7 @@ def _time(text: str) -> datetime:
     return at.astimezone(UTC)
 
 
-def _mean(grid: "Grid", start: datetime, hours: float) -> float:
+def _mean(grid: "TraceArrays", start: datetime, hours: float) -> float:
     """Intensity over the hours that full fine-tuning would take, g/kWh."""
     first = max(grid.row(start.timestamp()), 0)
     last = grid.row(start.timestamp() + hours * 3600.0)

@@ -93,21 +93,36 @@ def one_run(result: "SimResult", asked: "SimRequest") -> "list[Chart]":
 
     if not result.segments:
         raise InputError("--plot", f"nothing ran: {result.reason}", "raise the budget")
-    grid, start, end = asked.grid, asked.start, result.segments[-1].end
+    trace, start, end = asked.trace, asked.start, result.segments[-1].end
     allowed = stretches(asked.allowed_hours, asked.timezone, start, end)
-    rows = range(grid.row(start.timestamp()), grid.row(end.timestamp()) + 1)
-    intensity = [(float(grid.at[i]), float(grid.g[i])) for i in rows]
+    rows = range(trace.row(start.timestamp()), trace.row(end.timestamp()) + 1)
+    intensity = [(float(trace.at[i]), float(trace.g[i])) for i in rows]
     spans: list[tuple[float, float | None]] = []
     for s in result.segments:
         for a, b in ((max(s.start, a).timestamp(), min(s.end, b).timestamp()) for a, b in allowed):
             spans += [(a, s.rho), (b, s.rho), (b, None)] if a < b else []
     x, ticks = (start.timestamp(), end.timestamp()), time_ticks(start, end)
-    said = f"{result.policy}, forecast {result.forecast}: {result.spent_g:.4g} g of {result.budget_g:.4g} g"
+    provider = (
+        f"{result.policy}, forecast {result.forecast}: {result.spent_g:.4g} g of {result.budget_g:.4g} g"
+    )
     return [
         Chart(
-            "Intensity", said, "Intensity, g/kWh", [Series("intensity", "step", intensity, "s2")], x, ticks
+            "Intensity",
+            provider,
+            "Intensity, g/kWh",
+            [Series("intensity", "step", intensity, "s2")],
+            x,
+            ticks,
         ),
-        Chart("FLOPs ratio", said, f"ρ; {said}", [Series("ρ", "line", spans)], x, ticks, y_range=(0.0, 1.0)),
+        Chart(
+            "FLOPs ratio",
+            provider,
+            f"ρ; {provider}",
+            [Series("ρ", "line", spans)],
+            x,
+            ticks,
+            y_range=(0.0, 1.0),
+        ),
     ]
 
 

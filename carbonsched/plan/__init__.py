@@ -5,6 +5,7 @@ planner           searches the price that spends the budget, and says what the n
 objective         what a job wants of its grams: most gain, fewest grams, or what a rate allows
 dynamic_program   for one price, the best wait-or-train plan over (segment, time)
 segment_arrays    the arrays that the solver works on: time, grams and gain of the segments ahead
+intensity_curve   intensity over time and its integral
 energy_fit        joules and seconds as a function of rho, fitted online
 gain_decay        what a later segment is worth against the next
 working_time      plans in allowed hours alone

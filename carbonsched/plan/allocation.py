@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from carbonsched.plan.intensity_curve import Floats
 from carbonsched.plan.planner import solve
 from carbonsched.plan.problem import Plan, Problem
-from carbonsched.plan.segment_arrays import Floats, Track
+from carbonsched.plan.segment_arrays import SegmentArrays
 
 _CLOSE = 1e-3
 _TRIES = 24
@@ -23,7 +24,7 @@ def mean_rho(problem: Problem, plan: Plan) -> float:
     """Mean ρ of a plan over the remaining steps; 0 where it stops."""
     steps = {s.k: s.steps for s in problem.segments}
     total = sum(steps.values())
-    return sum(p.rho * steps[p.k] for p in plan.placed if p.k in steps) / total
+    return sum(p.rho * steps[p.k] for p in plan.segments if p.k in steps) / total
 
 
 def least_budget(problem: Problem, rho: float) -> tuple[float, Plan]:
@@ -33,14 +34,14 @@ def least_budget(problem: Problem, rho: float) -> tuple[float, Plan]:
     Where even the top of the bounds stays below `rho` the budget is the one that reaches that top. The plan's reserve
     is in the budget.
     """
-    track = Track(problem)
+    arrays = SegmentArrays(problem)
     low = problem.reserve_g
     # waiting may make full speed dearer only by its switches; four times covers any of them
     best = solve(
-        replace(problem, budget_g=4 * track.roll(track.hi).spend_g * 1.01 + low + 1e-9, price_hint=None)
+        replace(problem, budget_g=4 * arrays.schedule(arrays.hi).spend_g * 1.01 + low + 1e-9, price_hint=None)
     )
     wanted = min(rho, mean_rho(problem, best)) - 1e-6
-    budget = high = max(best.spend_g, track.roll(track.hi).spend_g) * 1.01 + low
+    budget = high = max(best.spend_g, arrays.schedule(arrays.hi).spend_g) * 1.01 + low
     below, above = 0.0, mean_rho(problem, best)
     hint: float | None = None
     width = high - low
@@ -94,21 +95,21 @@ def divide(
     if len(shares) != len(problems) or any(w <= 0 for w in shares):
         raise ValueError("a pool needs one weight above 0 for each job")
     under_way = begun or [False] * len(problems)
-    tracks = [Track(p) for p in problems]
-    leans = [track.roll(track.lo) for track in tracks]
-    floors = [lean.spend_g + p.reserve_g for lean, p in zip(leans, problems, strict=True)]
+    all_arrays = [SegmentArrays(p) for p in problems]
+    lowest = [arrays.schedule(arrays.lo) for arrays in all_arrays]
+    floors = [min_grams.spend_g + p.reserve_g for min_grams, p in zip(lowest, problems, strict=True)]
     parts = [0.0] * len(problems)
     left = max(pool_g, 0.0)
     for i in sorted(range(len(problems)), key=lambda i: not under_way[i]):
         parts[i] = floors[i] if floors[i] <= left else left * under_way[i]
         left -= parts[i]
     pieces: list[tuple[Floats, Floats, Floats]] = []
-    for i, (track, lean) in enumerate(zip(tracks, leans, strict=True)):
+    for i, (arrays, min_grams) in enumerate(zip(all_arrays, lowest, strict=True)):
         if parts[i] < floors[i]:
             continue
-        rate = track.g_per_j_per_intensity * track.horizon.between(lean.start_s, lean.end_s)
-        segment, width, gain = track.pieces(track.lo, track.hi)
-        cost = track.marginal_j[segment] * width * rate[segment]
+        rate = arrays.g_per_j_per_intensity * arrays.intensity.between(min_grams.start_s, min_grams.end_s)
+        segment, width, gain = arrays.pieces(arrays.lo, arrays.hi)
+        cost = arrays.marginal_j[segment] * width * rate[segment]
         left_of_it = 1.0 - problems[i].done
         pieces.append((shares[i] * left_of_it * gain, cost, np.full(len(segment), float(i))))
     let_in = [i for i, (part, floor) in enumerate(zip(parts, floors, strict=True)) if part >= floor]

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from carbonsched.plan.segment_arrays import Floats, Rolled, Track
+from carbonsched.plan.intensity_curve import Floats
+from carbonsched.plan.segment_arrays import Schedule, SegmentArrays
 
 _NODES = 672
 _RHOS = 25
@@ -24,53 +25,53 @@ _SAVES = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class Solution:
     """A plan in continuous time."""
 
     rho: Floats
     release_s: Floats
     """Earliest start of each segment; equal to its start where the plan waits, 0 where it does not."""
-    rolled: Rolled
+    schedule: Schedule
     bound: float
     """Σ [gain − λ·grams] by the value function: with λ·budget an upper bound on the gain, up to the grid's error."""
 
 
-class Dynamic:
+class WaitOrTrain:
     """Tables that do not depend on λ, built once a re-plan and used for every price."""
 
-    def __init__(self, track: Track, *, rhos: int = _RHOS, nodes: int = _NODES) -> None:
-        problem = track.problem
-        self.track = track
-        self.end_s = self._plan_end(track)
+    def __init__(self, arrays: SegmentArrays, *, rhos: int = _RHOS, nodes: int = _NODES) -> None:
+        problem = arrays.problem
+        self.arrays = arrays
+        self.end_s = self._plan_end(arrays)
         self.step_s = max(self.end_s / nodes, 1e-6)
         self.m = nodes
         self.at: Floats = np.arange(nodes + 1, dtype=np.float64) * self.step_s
-        span = np.linspace(0.0, 1.0, rhos) if np.any(track.hi > track.lo + 1e-9) else np.zeros(1)
-        self.rho: Floats = track.lo[:, None] + (track.hi - track.lo)[:, None] * span[None, :]
+        span = np.linspace(0.0, 1.0, rhos) if np.any(arrays.hi > arrays.lo + 1e-9) else np.zeros(1)
+        self.rho: Floats = arrays.lo[:, None] + (arrays.hi - arrays.lo)[:, None] * span[None, :]
         """(n, rhos): what each segment may be trained at."""
         self.gain: Floats = np.stack(
-            [track.share[k] * track.curves[k].at(self.rho[k]) for k in range(track.n)]
+            [arrays.share[k] * arrays.curves[k].at(self.rho[k]) for k in range(arrays.n)]
         )
         """(n, rhos): its gain there."""
-        self.unit = track.g_per_j_per_intensity
+        self.unit = arrays.g_per_j_per_intensity
         self.pauses = problem.may_pause
         self._tables: dict[tuple[float, ...], tuple[Floats, Floats, NDArray[np.intp], Floats]] = {}
         """Kind of segment → grams (rhos, nodes + 1), seconds (rhos,), and those as whole steps of the grid (rhos,) and the
         part of one that is over (rhos, 1)."""
         self.keys: list[tuple[float, ...]] = []
         """Of each segment, its kind."""
-        node_integral = track.horizon.integral(self.at)
+        node_integral = arrays.intensity.integral(self.at)
         self.idle: Floats = problem.idle_w * self.unit * node_integral
-        self.switch: Floats = problem.switch_j * self.unit * track.horizon.between(self.at, self.at + 1.0)
-        for k in range(track.n):
-            key = track.kind(k)
+        self.switch: Floats = problem.switch_j * self.unit * arrays.intensity.between(self.at, self.at + 1.0)
+        for k in range(arrays.n):
+            key = arrays.kind(k)
             self.keys.append(key)
             if key in self._tables:
                 continue
-            joules, lasts = track.times(k, self.rho[k])
+            joules, lasts = arrays.times(k, self.rho[k])
             lasts = np.maximum(lasts, 1e-6)
             power = joules * self.unit / lasts
-            ends = track.horizon.integral(self.at[None, :] + lasts[:, None])
+            ends = arrays.intensity.integral(self.at[None, :] + lasts[:, None])
             whole = np.floor(lasts / self.step_s)
             self._tables[key] = (
                 power[:, None] * (ends - node_integral[None, :]),
@@ -83,42 +84,42 @@ class Dynamic:
 
     def _bands(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """First and last node at which each segment can begin; nothing else is worth computing."""
-        track, m = self.track, self.m
+        arrays, m = self.arrays, self.m
         lasts = np.stack([self._tables[key][1] for key in self.keys])
         soonest = np.append(0.0, np.cumsum(lasts.min(axis=1)))[:-1]
-        latest = np.full(track.n, np.inf)
+        latest = np.full(arrays.n, np.inf)
         if not self.pauses:
             latest = np.append(0.0, np.cumsum(lasts.max(axis=1)))[:-1]
-        latest = np.maximum(np.minimum(latest, track.latest_s[:-1]), soonest)
+        latest = np.maximum(np.minimum(latest, arrays.latest_s[:-1]), soonest)
         # a margin on the early side: its nodes are only reached from nodes of the same margin
         first = np.clip(np.floor(soonest / self.step_s) - 4, 0, m)
         last = np.clip(np.ceil(np.minimum(latest, self.end_s) / self.step_s) + 2, first, m)
         return first.astype(np.intp), last.astype(np.intp)
 
     @staticmethod
-    def _plan_end(track: Track) -> float:
-        problem = track.problem
-        slowest = float(np.maximum(track.seconds(track.hi), track.seconds(track.lo)).sum())
+    def _plan_end(arrays: SegmentArrays) -> float:
+        problem = arrays.problem
+        slowest = float(np.maximum(arrays.seconds(arrays.hi), arrays.seconds(arrays.lo)).sum())
         if not problem.may_pause:
             return slowest
         if problem.deadline_s is not None:
             return max(problem.deadline_s - problem.energy.tail_s, slowest * 0.5, 1e-3)
-        return max(track.horizon.end_s, 2 * slowest)
+        return max(arrays.intensity.end_s, 2 * slowest)
 
-    def solve(self, price: float) -> Layout:
+    def solve(self, price: float) -> Solution:
         """The plan for λ = `price`, gain a gram; `inf` asks for the fewest grams and looks at no gain."""
         counted, price = (0.0, 1.0) if np.isinf(price) else (1.0, price)
-        track, m = self.track, self.m
-        latest = track.latest_s
-        values = np.empty((track.n + 1, m + 1))
-        trains = np.full((track.n, m + 1), _NEVER)
-        waits = np.full((track.n, m + 1), _NEVER)
-        energy = track.problem.energy
+        arrays, m = self.arrays, self.m
+        latest = arrays.latest_s
+        values = np.empty((arrays.n + 1, m + 1))
+        trains = np.full((arrays.n, m + 1), _NEVER)
+        waits = np.full((arrays.n, m + 1), _NEVER)
+        energy = arrays.problem.energy
         tail_end = self.at + energy.tail_s
-        values[track.n] = -price * energy.tail_j * self.unit * track.horizon.between(self.at, tail_end)
+        values[arrays.n] = -price * energy.tail_j * self.unit * arrays.intensity.between(self.at, tail_end)
         # by kind of segment, (rhos, nodes): λ·grams
         priced = {key: price * table[0] for key, table in self._tables.items()}
-        for k in range(track.n - 1, -1, -1):
+        for k in range(arrays.n - 1, -1, -1):
             _, lasts, whole, part = self._tables[self.keys[k]]
             a, b = int(self.first[k]), int(self.last[k])
             width = b - a + 1
@@ -157,25 +158,25 @@ class Dynamic:
             values[k, b + 1 :] = value[-1]
         return self._roll(counted, price, values, trains, waits)
 
-    def _roll(self, counted: float, price: float, values: Floats, trains: Floats, waits: Floats) -> Layout:
+    def _roll(self, counted: float, price: float, values: Floats, trains: Floats, waits: Floats) -> Solution:
         """Follow the values in continuous time, one segment after another.
 
         counted: 1, or 0 where no gain is looked at. values: (n + 1, nodes + 1); trains, waits: (n, nodes + 1).
         """
-        track, horizon, latest = self.track, self.track.horizon, self.track.latest_s
-        rho, release = np.empty(track.n), np.zeros(track.n)
+        arrays, horizon, latest = self.arrays, self.arrays.intensity, self.arrays.latest_s
+        rho, release = np.empty(arrays.n), np.zeros(arrays.n)
         now = 0.0
-        for k in range(track.n):
+        for k in range(arrays.n):
             _, lasts, _, _ = self._tables[self.keys[k]]
-            joules, _ = track.times(k, self.rho[k])
+            joules, _ = arrays.times(k, self.rho[k])
             power = joules * self.unit / lasts
             pick, value, grams = self._best(
                 k, now, lasts, power, counted, price, values[k + 1], latest[k + 1]
             )
             if self.pauses:
                 first = min(int(np.ceil(now / self.step_s - 1e-9)), self.m)
-                running = not (k == 0 and track.problem.waiting)
-                held = self.idle[first] - self.unit * track.problem.idle_w * float(
+                running = not (k == 0 and arrays.problem.waiting)
+                held = self.idle[first] - self.unit * arrays.problem.idle_w * float(
                     horizon.integral(np.array(now))
                 )
                 later = waits[k, first] - price * held - price * self.switch[first] * running
@@ -194,12 +195,12 @@ class Dynamic:
                         )
             rho[k] = self.rho[k, pick]
             now += float(lasts[pick])
-        bound = float(waits[0, 0]) if self.pauses and track.problem.waiting else float(values[0, 0])
-        return Layout(rho, release, track.roll(rho, release if self.pauses else None), bound)
+        bound = float(waits[0, 0]) if self.pauses and arrays.problem.waiting else float(values[0, 0])
+        return Solution(rho, release, arrays.schedule(rho, release if self.pauses else None), bound)
 
     def _aligned(self, at_s: float, latest_s: float) -> float:
         """A wait's end moved to the border of a slot if one is near: the grid's step is ours, the slots are the world's."""
-        edges = self.track.horizon.edges
+        edges = self.arrays.intensity.edges
         near = float(edges[np.abs(edges - at_s).argmin()])
         return near if abs(near - at_s) <= self.step_s and near <= latest_s + 1e-6 else at_s
 
@@ -215,7 +216,7 @@ class Dynamic:
         latest: float,
     ) -> tuple[int, float, float]:
         """(index of ρ, value, its grams) of training segment k at `now`."""
-        horizon = self.track.horizon
+        horizon = self.arrays.intensity
         ends = now + lasts
         grams = power * (horizon.integral(ends) - horizon.integral(np.array(now)))
         value = counted * self.gain[k] - price * grams + np.interp(ends, self.at, ahead)

@@ -48,7 +48,7 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class FittedLine:
     """y(ρ) = full·(c0 + (1−c0)·ρ) with its uncertainty."""
 
     full: float
@@ -89,7 +89,7 @@ class EnergyFit:
     tail_s: float = 0.0
     rated_watts: float | None = None
     """Upper bound of the power, e.g. the board's limit; None: _PEAK over what is seen."""
-    seen: tuple[Observation, ...] = ()
+    observations: tuple[Observation, ...] = ()
 
     @classmethod
     def prior(
@@ -128,22 +128,24 @@ class EnergyFit:
         if joules is not None and not (joules >= 0 and math.isfinite(joules)):
             joules = None
         one = Observation(rho, steps, joules, seconds, overhead_j, overhead_s, watts_peak)
-        return replace(self, seen=(*self.seen, one))
+        return replace(self, observations=(*self.observations, one))
 
-    def energy_line(self) -> Line:
+    def energy_line(self) -> FittedLine:
         """Joules a step."""
-        known = [(o.rho, o.joules / o.steps) for o in self.seen if o.joules is not None and o.joules > 0]
+        known = [
+            (o.rho, o.joules / o.steps) for o in self.observations if o.joules is not None and o.joules > 0
+        ]
         return _fit(known, self.seconds_full * self.watts, self.c0)
 
-    def seconds_line(self) -> Line:
+    def seconds_line(self) -> FittedLine:
         """Seconds a step."""
-        return _fit([(o.rho, o.seconds / o.steps) for o in self.seen], self.seconds_full, self.c0)
+        return _fit([(o.rho, o.seconds / o.steps) for o in self.observations], self.seconds_full, self.c0)
 
     def model(self) -> EnergyModel:
         joules, seconds = self.energy_line(), self.seconds_line()
-        extra_j = [o.overhead_j for o in self.seen if o.overhead_j is not None]
-        extra_s = [o.overhead_s for o in self.seen if o.overhead_s is not None]
-        rhos = [o.rho for o in self.seen if o.joules is not None]
+        extra_j = [o.overhead_j for o in self.observations if o.overhead_j is not None]
+        extra_s = [o.overhead_s for o in self.observations if o.overhead_s is not None]
+        rhos = [o.rho for o in self.observations if o.joules is not None]
         sigma = math.sqrt(sum(joules.sigma_at(r) ** 2 for r in _RHO_MEAN) / len(_RHO_MEAN))
         return EnergyModel(
             joules_full=joules.full,
@@ -160,8 +162,8 @@ class EnergyFit:
         )
 
     def _watts_high(self) -> float:
-        peaks = [o.watts_peak for o in self.seen if o.watts_peak is not None]
-        means = [o.joules / o.seconds for o in self.seen if o.joules is not None]
+        peaks = [o.watts_peak for o in self.observations if o.watts_peak is not None]
+        means = [o.joules / o.seconds for o in self.observations if o.joules is not None]
         seen = max([_PEAK * w for w in means] + peaks, default=_PEAK * self.watts)
         return max(seen, self.rated_watts or 0.0)
 
@@ -171,12 +173,12 @@ def _mean(values: list[float], prior: float) -> float:
     return float(np.median(values)) if values else prior
 
 
-def _fit(points: list[tuple[float, float]], full: float, c0: float) -> Line:
+def _fit(points: list[tuple[float, float]], full: float, c0: float) -> FittedLine:
     """Robust line through (ρ, y) with the prior as pseudo-observations; y > 0, relative noise."""
     if not points:
         scale = max(full, 1e-12)
         prior = ((_SCALE_SD * scale) ** 2, 0.0, (_SHAPE_SD * scale) ** 2)
-        return Line(full, c0, _NOISE, c0, prior)
+        return FittedLine(full, c0, _NOISE, c0, prior)
     rho: Floats = np.array([r for r, _ in points])
     y: Floats = np.array([v for _, v in points])
     shape = c0 + (1 - c0) * rho
@@ -208,6 +210,6 @@ def _fit(points: list[tuple[float, float]], full: float, c0: float) -> Line:
     top = max(float(theta[0]), 1e-12)
     # (α, β) → c0 = c + β/α, kept to what a step can be
     bent = min(max(c0 + float(theta[1]) / top, 0.0), 1.0)
-    return Line(
+    return FittedLine(
         top, bent, noise, c0, (float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1]))
     )

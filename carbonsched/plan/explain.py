@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 
 from carbonsched.model.base import Doc
-from carbonsched.plan.guard import together
+from carbonsched.plan.guard import combine_deviations
 from carbonsched.plan.planner import solve
 from carbonsched.plan.problem import Plan, Problem
-from carbonsched.plan.segment_arrays import Track
+from carbonsched.plan.segment_arrays import SegmentArrays
 
 _HOUR_S = 3600.0
 _MORE = 0.01
 """Share of the budget by which it is raised to see what more of it would buy."""
 
 
-class ExpectedSegment(Doc):
+class SegmentEstimate(Doc):
     k: int
     start_s: float
     """From now."""
@@ -27,7 +27,7 @@ class ExpectedSegment(Doc):
     """Band of the grid's quantiles and of the energy model's sigma, each segment for itself."""
 
 
-class Explanation(Doc):
+class PlanExplanation(Doc):
     """What `submit --explain` answers."""
 
     action: str
@@ -45,22 +45,22 @@ class Explanation(Doc):
     """Of the whole: errors of different hours partly cancel."""
     floor_g: float
     budget_g: float
-    binds: tuple[str, ...]
+    binding: tuple[str, ...]
     gain_per_more_g: float | None
     """Gain that one more gram would buy at the margin; 0 where the budget does not bind."""
     gain_per_more_hour: float | None
     """Gain that one more hour before the deadline would buy; None without a deadline."""
-    segments: tuple[ExpectedSegment, ...]
+    segments: tuple[SegmentEstimate, ...]
 
 
-def explain(problem: Problem, plan: Plan | None = None) -> Explanation:
+def explain(problem: Problem, plan: Plan | None = None) -> PlanExplanation:
     """`plan`: the answer to this very problem where it is at hand, else it is solved here."""
     plan = plan or solve(problem)
-    nothing = plan.action == "stop" or not plan.placed
+    nothing = plan.action == "stop" or not plan.segments
     expected, band = ((), (0.0, 0.0)) if nothing else _bands(problem, plan)
-    gain = sum(p.gain for p in plan.placed)
+    gain = sum(p.gain for p in plan.segments)
     steps = {s.k: s.steps for s in problem.segments}
-    done = sum(steps[p.k] for p in plan.placed)
+    done = sum(steps[p.k] for p in plan.segments)
     more_g = more_hour = None
     if not nothing:
         raised = _MORE * max(problem.budget_g, 1e-9)
@@ -69,19 +69,19 @@ def explain(problem: Problem, plan: Plan | None = None) -> Explanation:
         if problem.deadline_s is not None:
             longer = solve(replace(problem, deadline_s=problem.deadline_s + _HOUR_S))
             more_hour = max(_gain(longer) - gain, 0.0)
-    return Explanation(
+    return PlanExplanation(
         action=plan.action,
         reason=plan.reason,
-        start_s=None if nothing else plan.placed[0].start_s,
-        end_s=None if nothing else plan.placed[-1].end_s + problem.energy.tail_s,
-        rho=None if nothing else sum(p.rho * steps[p.k] for p in plan.placed) / done,
+        start_s=None if nothing else plan.segments[0].start_s,
+        end_s=None if nothing else plan.segments[-1].end_s + problem.energy.tail_s,
+        rho=None if nothing else sum(p.rho * steps[p.k] for p in plan.segments) / done,
         gain=None if nothing else gain,
         g=plan.spend_g,
         low_g=band[0],
         high_g=band[1],
         floor_g=plan.floor_g,
         budget_g=problem.budget_g,
-        binds=plan.binds,
+        binding=plan.binding,
         gain_per_more_g=more_g,
         gain_per_more_hour=more_hour,
         segments=expected,
@@ -89,26 +89,29 @@ def explain(problem: Problem, plan: Plan | None = None) -> Explanation:
 
 
 def _gain(plan: Plan) -> float:
-    return sum(p.gain for p in plan.placed)
+    return sum(p.gain for p in plan.segments)
 
 
-def _bands(problem: Problem, plan: Plan) -> tuple[tuple[ExpectedSegment, ...], tuple[float, float]]:
+def _bands(problem: Problem, plan: Plan) -> tuple[tuple[SegmentEstimate, ...], tuple[float, float]]:
     """Each segment with its band, and the band of the sum."""
-    horizon = Track(problem).horizon
-    start = np.array([p.start_s for p in plan.placed])
-    end = np.array([p.end_s for p in plan.placed])
-    grams = np.array([p.grams for p in plan.placed])
+    horizon = SegmentArrays(problem).intensity
+    start = np.array([p.start_s for p in plan.segments])
+    end = np.array([p.end_s for p in plan.segments])
+    grams = np.array([p.grams for p in plan.segments])
     mean = np.maximum(horizon.between(start, end), 1e-9)
     sigma = problem.energy.sigma
     down = np.hypot(grams * (1 - horizon.between(start, end, "low") / mean), grams * sigma)
     up = np.hypot(grams * (horizon.between(start, end, "high") / mean - 1), grams * sigma)
-    rows = zip(plan.placed, (grams - down).tolist(), (grams + up).tolist(), strict=True)
+    rows = zip(plan.segments, (grams - down).tolist(), (grams + up).tolist(), strict=True)
     segments = tuple(
-        ExpectedSegment(
+        SegmentEstimate(
             k=p.k, start_s=p.start_s, end_s=p.end_s, rho=p.rho, g=p.grams, low_g=max(a, 0.0), high_g=b
         )
         for p, a, b in rows
     )
     middle, total = 0.5 * (start + end), float(grams.sum())
-    whole = total - together(down, middle, problem.day_s), total + together(up, middle, problem.day_s)
+    whole = (
+        total - combine_deviations(down, middle, problem.day_s),
+        total + combine_deviations(up, middle, problem.day_s),
+    )
     return segments, (max(whole[0], 0.0), whole[1])

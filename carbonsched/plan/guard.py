@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from carbonsched.plan.intensity_curve import Floats
 from carbonsched.plan.problem import EnergyModel, Problem
-from carbonsched.plan.segment_arrays import Floats, Track
-from carbonsched.plan.working_time import Hours
+from carbonsched.plan.segment_arrays import SegmentArrays
+from carbonsched.plan.working_time import WorkingTime
 from carbonsched.units import grams
 
 ENERGY_Z = 1.645
@@ -46,7 +47,7 @@ _NOTCH = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class Allowance:
     seconds: float
     """How long the directive may hold without the daemon; 0: not at all."""
     steps: int
@@ -54,7 +55,7 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Cap:
+class RhoCap:
     rho: float
     """Largest ρ of the next segment; its lower bound where even that does not fit."""
     fits: bool
@@ -78,7 +79,7 @@ def must_stop(
     return grams(watts_high * tick_s + reserve_j, worst, pue) > left_g
 
 
-def lease(
+def allowance(
     left_g: float,
     energy: EnergyModel,
     rho: float,
@@ -88,7 +89,7 @@ def lease(
     reserve_j: float = 0.0,
     longest_s: float = 300.0,
     tick_s: float = 1.0,
-) -> Lease:
+) -> Allowance:
     """Seconds and steps that may run unattended on `left_g` (budget − spent), reserve and one tick kept back.
 
     Seconds bound by power: (left − reserve)/(watts_high·worst). Steps bound by energy: the same grams at the model's
@@ -98,7 +99,7 @@ def lease(
     watts = energy.watts_high or watts_of(energy, rho) * (1 + 3 * energy.sigma)
     usable = left_g - reserve_g(reserve_j + watts * tick_s, worst_g_per_kwh, pue)
     if usable <= 0:
-        return Lease(0.0, 0)
+        return Allowance(0.0, 0)
     per_second = grams(watts, worst_g_per_kwh, pue)
     seconds = min(longest_s, usable / per_second) if per_second > 0 else longest_s
     step_j = energy.joules(rho, 1) - energy.overhead_j
@@ -107,7 +108,7 @@ def lease(
     # a lease ends by its seconds; twice the expected steps in them lets a faster machine go on
     by_time = math.ceil(2 * seconds / step_s) + 1 if step_s > 0 else 10**9
     steps = min(by_time, math.floor(usable / per_step)) if per_step > 0 else by_time
-    return Lease(seconds, steps)
+    return Allowance(seconds, steps)
 
 
 def watts_of(energy: EnergyModel, rho: float) -> float:
@@ -116,49 +117,49 @@ def watts_of(energy: EnergyModel, rho: float) -> float:
     return (energy.joules(rho, 1) - energy.overhead_j) / step_s if step_s > 0 else 0.0
 
 
-def cap_rho(track: Track, budget_g: float, release_s: Floats | None = None) -> Cap:
+def cap_rho(arrays: SegmentArrays, budget_g: float, release_s: Floats | None = None) -> RhoCap:
     """Largest ρ for the next segment that leaves the floor of the rest at the high quantile of the forecast.
 
     track: what remains; `release_s` (n,): starts in the plan with the fewest grams, where pauses are allowed;
     the rest may then be done in those hours or at once, whichever is less. budget_g: left, the reserve taken off.
     """
-    sigma = track.problem.energy.sigma
-    rho = track.lo.copy()
+    sigma = arrays.problem.energy.sigma
+    rho = arrays.lo.copy()
     plans = [None] if release_s is None else [None, np.append(0.0, release_s[1:])]
-    margins = [_margin(track, release) for release in plans]
+    margins = [_margin(arrays, release) for release in plans]
 
     def needs(first: float) -> float:
         rho[0] = first
         # the segment itself is run now in either case; only the rest may choose its hours
-        high, mean = (float(track.roll(rho, None, level).grams[0]) for level in ("high", "mean"))
+        high, mean = (float(arrays.schedule(rho, None, level).grams[0]) for level in ("high", "mean"))
         own = high + _OWN * (high - mean)
         rests = [
-            float(track.roll(rho, release).grams[1:].sum()) + margin
+            float(arrays.schedule(rho, release).grams[1:].sum()) + margin
             for release, margin in zip(plans, margins, strict=True)
         ]
         return own * (1 + ENERGY_Z * sigma) + min(rests) * (1 + REST_Z * sigma)
 
-    lo, hi = float(track.lo[0]), float(track.hi[0])
+    lo, hi = float(arrays.lo[0]), float(arrays.hi[0])
     floor = needs(lo)
     if floor > budget_g:
-        return Cap(lo, False, floor)
+        return RhoCap(lo, False, floor)
     if needs(hi) <= budget_g:
-        return Cap(hi, True, floor)
+        return RhoCap(hi, True, floor)
     for _ in range(24):
         middle = 0.5 * (lo + hi)
         lo, hi = (middle, hi) if needs(middle) <= budget_g else (lo, middle)
-    return Cap(float(np.float64(lo)), True, floor)
+    return RhoCap(float(np.float64(lo)), True, floor)
 
 
-def _margin(track: Track, release_s: Floats | None) -> float:
+def _margin(arrays: SegmentArrays, release_s: Floats | None) -> float:
     """Grams by which the floor of all but the next segment may pass its expectation, at the high quantile."""
-    high, mean = track.roll(track.lo, release_s, "high"), track.roll(track.lo, release_s)
+    high, mean = arrays.schedule(arrays.lo, release_s, "high"), arrays.schedule(arrays.lo, release_s)
     middle = 0.5 * (mean.start_s + mean.end_s)
-    margin = together((high.grams - mean.grams)[1:], middle[1:], track.problem.day_s)
-    return margin * (_WIDEN[0] + _WIDEN[1] * track.problem.done)
+    margin = combine_deviations((high.grams - mean.grams)[1:], middle[1:], arrays.problem.day_s)
+    return margin * (_WIDEN[0] + _WIDEN[1] * arrays.problem.done)
 
 
-def together(deviations: Floats, at_s: Floats, day_s: float) -> float:
+def combine_deviations(deviations: Floats, at_s: Floats, day_s: float) -> float:
     """The quantile's deviation of a sum from those of its parts (n,), which happen at times `at_s` (n,)."""
     if not len(deviations):
         return 0.0
@@ -180,7 +181,7 @@ def rest_rho(problem: Problem, rho: float) -> float | None:
     for each costs a selection; where not even the lowest ρ fits it is taken all the same, and `must_stop` has the last word.
     """
     if problem.allowed is not None:
-        problem = Hours.of(problem.allowed).cut(problem)
-    track = Track(problem, _MOST)
-    cap = cap_rho(track, problem.budget_g - problem.reserve_g)
+        problem = WorkingTime.of(problem.allowed).cut(problem)
+    arrays = SegmentArrays(problem, _MOST)
+    cap = cap_rho(arrays, problem.budget_g - problem.reserve_g)
     return cap.rho if cap.rho < rho - _NOTCH else None

@@ -11,8 +11,8 @@ import numpy as np
 from carbonsched.plan import guard
 from carbonsched.plan.allocation import least_budget, mean_rho
 from carbonsched.plan.planner import solve
-from carbonsched.plan.problem import Placed, Plan, Problem
-from carbonsched.plan.segment_arrays import Track
+from carbonsched.plan.problem import Plan, PlannedSegment, Problem
+from carbonsched.plan.segment_arrays import SegmentArrays
 
 NO_LIMIT_G = 1e15
 """Budget of a job that has none: every sum with it stays finite."""
@@ -24,7 +24,7 @@ _MISS = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class BudgetRate:
     """A budget that grows with time."""
 
     g_per_h: float
@@ -39,18 +39,18 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True)
-class Aim:
+class Objective:
     rho_mean: float | None = None
     """Mean ρ that the remaining steps should reach for the fewest grams; None: the most gain instead."""
-    growth: Growth | None = None
+    budget_rate: BudgetRate | None = None
 
 
-def pursue(problem: Problem, aim: Aim) -> tuple[Problem, Plan]:
+def solve_for(problem: Problem, objective: Objective) -> tuple[Problem, Plan]:
     """The plan that serves the aim, and the problem it answers."""
-    if aim.growth is not None:
-        return _grow(problem, aim.growth)
-    if aim.rho_mean is not None:
-        return _lean(problem, aim.rho_mean)
+    if objective.budget_rate is not None:
+        return _grow(problem, objective.budget_rate)
+    if objective.rho_mean is not None:
+        return _lean(problem, objective.rho_mean)
     return problem, solve(problem)
 
 
@@ -69,8 +69,8 @@ def _lean(problem: Problem, rho: float) -> tuple[Problem, Plan]:
     text = f"min-carbon: mean rho {min(reached, rho):.3f} for {budget:.3g} g; {plan.reason}"
     if reached < rho - _MISS:
         text += f"; the wanted {rho:.3f} is out of reach before the deadline"
-    binds = tuple("rho_mean" if name == "budget" else name for name in plan.binds)
-    return replace(asked, budget_g=budget), replace(plan, reason=text, binds=binds)
+    binding = tuple("rho_mean" if name == "budget" else name for name in plan.binding)
+    return replace(asked, budget_g=budget), replace(plan, reason=text, binding=binding)
 
 
 def _unguarded(problem: Problem) -> Problem:
@@ -79,56 +79,56 @@ def _unguarded(problem: Problem) -> Problem:
     return replace(problem, slots=slots, energy=replace(problem.energy, sigma=0.0))
 
 
-def _grow(problem: Problem, growth: Growth) -> tuple[Problem, Plan]:
+def _grow(problem: Problem, budget_rate: BudgetRate) -> tuple[Problem, Plan]:
     """Plan with what will have been granted by the end of the forecast; begin a segment only when it is there.
 
     Without a deadline there is always more to come, so the question is the pace: as many segments as the grams of the
     horizon pay for at the ρ that gains most a gram. With one, the share of the segments that an even pace has due.
     """
-    paced = _paced(problem, growth)
+    paced = _paced(problem, budget_rate)
     # more accrues for the rest; what the next segment needs is looked at below, at its upper values
     plan = solve(_unguarded(paced))
     if plan.action == "wait":
         return paced, plan
-    track = Track(paced)
-    lowest, wanted = float(track.lo[0]), plan.rho or float(track.lo[0])
-    least = _own(track, lowest)
-    if least > growth.most_g:
+    arrays = SegmentArrays(paced)
+    lowest, wanted = float(arrays.lo[0]), plan.rho or float(arrays.lo[0])
+    least = _own(arrays, lowest)
+    if least > budget_rate.most_g:
         text = (
-            f"stop: a segment needs {least:.3g} g at the lowest rho, at {growth.g_per_h:.3g} g/h no more than "
-            f"{growth.most_g:.3g} g are saved up; shorten train.segment or raise the rate"
+            f"stop: a segment needs {least:.3g} g at the lowest rho, at {budget_rate.g_per_h:.3g} g/h no more than "
+            f"{budget_rate.most_g:.3g} g are saved up; shorten train.segment or raise the rate"
         )
-        return paced, replace(plan, action="stop", rho=None, wait_s=None, reason=text, placed=())
+        return paced, replace(plan, action="stop", rho=None, wait_s=None, reason=text, segments=())
     rho, low = wanted, lowest
-    if _own(track, rho) > growth.most_g:
+    if _own(arrays, rho) > budget_rate.most_g:
         for _ in range(24):
             middle = 0.5 * (low + rho)
-            low, rho = (middle, rho) if _own(track, middle) <= growth.most_g else (low, middle)
+            low, rho = (middle, rho) if _own(arrays, middle) <= budget_rate.most_g else (low, middle)
         rho = low
-    needs = _own(track, rho)
-    if needs <= growth.level_g:
+    needs = _own(arrays, rho)
+    if needs <= budget_rate.level_g:
         if plan.action == "stop":  # the horizon's grams would not do for it, what is saved up does
-            plan = replace(plan, action="train", reason=f"rho {rho:.3f}: {growth.level_g:.3g} g are saved up")
-        text = (
-            f"{plan.reason}; {growth.level_g:.3g} g are there, the rest accrues at {growth.g_per_h:.3g} g/h"
-        )
+            plan = replace(
+                plan, action="train", reason=f"rho {rho:.3f}: {budget_rate.level_g:.3g} g are saved up"
+            )
+        text = f"{plan.reason}; {budget_rate.level_g:.3g} g are there, the rest accrues at {budget_rate.g_per_h:.3g} g/h"
         return paced, replace(plan, rho=rho, reason=text)
-    wait_s = (needs - growth.level_g) / growth.g_per_h * _HOUR_S
-    if wait_s > growth.resident_s:
-        needs = min(_SPARE * (needs + growth.again_g) + growth.again_g, growth.most_g)
-        wait_s = (needs - growth.level_g) / growth.g_per_h * _HOUR_S
+    wait_s = (needs - budget_rate.level_g) / budget_rate.g_per_h * _HOUR_S
+    if wait_s > budget_rate.resident_s:
+        needs = min(_SPARE * (needs + budget_rate.again_g) + budget_rate.again_g, budget_rate.most_g)
+        wait_s = (needs - budget_rate.level_g) / budget_rate.g_per_h * _HOUR_S
     text = (
-        f"wait {_span(wait_s)} for {needs:.3g} g at {growth.g_per_h:.3g} g/h, "
-        f"{max(growth.level_g, 0.0):.3g} g are there; then rho {rho:.3f}"
+        f"wait {_span(wait_s)} for {needs:.3g} g at {budget_rate.g_per_h:.3g} g/h, "
+        f"{max(budget_rate.level_g, 0.0):.3g} g are there; then rho {rho:.3f}"
     )
-    later = tuple(_later(placed, wait_s) for placed in plan.placed)
-    return paced, replace(plan, action="wait", rho=None, wait_s=wait_s, reason=text, placed=later)
+    later = tuple(_shift(segment, wait_s) for segment in plan.segments)
+    return paced, replace(plan, action="wait", rho=None, wait_s=wait_s, reason=text, segments=later)
 
 
-def _paced(problem: Problem, growth: Growth) -> Problem:
+def _paced(problem: Problem, budget_rate: BudgetRate) -> Problem:
     reach, deadline, n = problem.slots[-1].end_s, problem.deadline_s, len(problem.segments)
     ahead_s = reach if deadline is None else min(max(deadline, 1.0), reach)
-    budget = max(growth.level_g, 0.0) + growth.g_per_h * ahead_s / _HOUR_S
+    budget = max(budget_rate.level_g, 0.0) + budget_rate.g_per_h * ahead_s / _HOUR_S
     if deadline is None:
         kept = _affordable(problem, budget - problem.reserve_g, reach)
     else:
@@ -146,12 +146,12 @@ def _paced(problem: Problem, growth: Growth) -> Problem:
 
 def _affordable(problem: Problem, budget_g: float, reach_s: float) -> int:
     """Segments that the grams and the time of the horizon pay for, at the ρ that gains most a gram."""
-    track = Track(replace(problem, segments=problem.segments[:1], gaps=(), allowed=None))
-    rho = np.linspace(track.lo[0], track.hi[0], _RHOS)
-    joules, seconds = track.times(0, rho)
-    best = int(np.argmax(track.curves[0].at(rho) / np.maximum(joules, 1e-9)))
-    mean = float(track.horizon.between(np.array([0.0]), np.array([reach_s]))[0])
-    rate = track.g_per_j_per_intensity * mean
+    arrays = SegmentArrays(replace(problem, segments=problem.segments[:1], gaps=(), allowed=None))
+    rho = np.linspace(arrays.lo[0], arrays.hi[0], _RHOS)
+    joules, seconds = arrays.times(0, rho)
+    best = int(np.argmax(arrays.curves[0].at(rho) / np.maximum(joules, 1e-9)))
+    mean = float(arrays.intensity.between(np.array([0.0]), np.array([reach_s]))[0])
+    rate = arrays.g_per_j_per_intensity * mean
     many = min(budget_g / max(float(joules[best]) * rate, 1e-12), float(len(problem.segments)))
     # rounded up, so that what is left over is not spent on the next segment each time one looks
     whole = math.ceil(many) if math.ceil(many) * float(joules[0]) * rate <= budget_g else math.floor(many)
@@ -159,16 +159,16 @@ def _affordable(problem: Problem, budget_g: float, reach_s: float) -> int:
     return min(max(min(whole, by_time), 1), len(problem.segments))
 
 
-def _own(track: Track, rho: float) -> float:
+def _own(arrays: SegmentArrays, rho: float) -> float:
     """Grams to have before the next segment begins at ρ: its own at upper values, and the reserve."""
-    joules, seconds = (float(column[0]) for column in track.times(0, np.array([rho])))
-    high = track.horizon.between(np.array([0.0]), np.array([seconds]), "high")
-    upper = joules * (1 + guard.ENERGY_Z * track.problem.energy.sigma)
-    return upper * track.g_per_j_per_intensity * float(high[0]) + track.problem.reserve_g
+    joules, seconds = (float(column[0]) for column in arrays.times(0, np.array([rho])))
+    high = arrays.intensity.between(np.array([0.0]), np.array([seconds]), "high")
+    upper = joules * (1 + guard.ENERGY_Z * arrays.problem.energy.sigma)
+    return upper * arrays.g_per_j_per_intensity * float(high[0]) + arrays.problem.reserve_g
 
 
-def _later(placed: Placed, by_s: float) -> Placed:
-    return replace(placed, start_s=placed.start_s + by_s, end_s=placed.end_s + by_s)
+def _shift(segment: PlannedSegment, by_s: float) -> PlannedSegment:
+    return replace(segment, start_s=segment.start_s + by_s, end_s=segment.end_s + by_s)
 
 
 def _span(seconds: float) -> str:

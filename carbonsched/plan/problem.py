@@ -52,7 +52,7 @@ class EnergyModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class JobSegment:
     k: int
     steps: int
     frontier: tuple[tuple[float, float], ...]
@@ -62,7 +62,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    segments: tuple[Segment, ...]
+    segments: tuple[JobSegment, ...]
     slots: tuple[Slot, ...]
     energy: EnergyModel
     budget_g: float
@@ -83,7 +83,7 @@ class Problem:
     could still pay for the rest, and the more is done the more is kept back for the end."""
     reserve_g: float = 0.0
     """Kept back for a checkpoint and stop (`guard.reserve_g`); no plan spends it."""
-    foreseen: bool = True
+    has_forecast: bool = True
     """False: the slots only repeat what holds now, nothing is known of the hours ahead (`forecast.foreseen`)."""
     beyond_g_per_kwh: tuple[float, ...] = ()
     """Past the last slot, to the end of the job: equally likely values, e.g. quantiles of a year; none: the slots' mean."""
@@ -104,7 +104,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlannedSegment:
     """One segment as the plan has it."""
 
     k: int
@@ -126,12 +126,12 @@ class Plan:
     """λ, gain a gram."""
     reason: str
     """One line for people: what binds, in grams."""
-    placed: tuple[Placed, ...]
+    segments: tuple[PlannedSegment, ...]
     spend_g: float
     """Expected, of all remaining segments and the tail."""
     floor_g: float
     """The spend floor: what remains due at ρ_min."""
-    binds: tuple[str, ...]
+    binding: tuple[str, ...]
     """Of `budget`, `deadline`, `rho_min`, `rho_max`, `guard`."""
     gap: float = 0.0
     """Duality gap, as a share of the bound."""

@@ -8,91 +8,24 @@ optimum wherever the times of the segments do not depend on ρ and the frontier 
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carbonsched.plan.problem import EnergyModel, Problem, Segment, Slot
+from carbonsched.plan.intensity_curve import Floats, IntensityCurve, Level
+from carbonsched.plan.problem import EnergyModel, JobSegment, Problem
 from carbonsched.units import J_PER_KWH
-
-Floats = NDArray[np.float64]
-Level = Literal["mean", "high", "low"]
-"""Which intensity to reckon with: the expected one or a quantile."""
 
 _EPS = 1e-9
 _GAP = 1e-3
 """Seconds by which a segment must pass the end of the allowed hours to be interrupted by it."""
-_GOLDEN = 0.6180339887498949
 _BEYOND = 32
 """Groups made of the segments past the last slot."""
 
 
-class Horizon:
-    """Intensity over time as its integral, so that segments may straddle slots at no extra cost.
-
-    Past the last slot come the values of `beyond`, each for an equal part of the time up to `until_s`, and after it, or
-    without them, the mean of all slots; the quantiles in proportion. A year has clean hours and dirty ones whatever its
-    mean: were it taken as flat, every hour dirtier than the mean would look worth saving for it.
-    """
-
-    def __init__(self, slots: tuple[Slot, ...], beyond: tuple[float, ...] = (), until_s: float = 0.0) -> None:
-        if not slots:
-            raise ValueError("a plan needs at least one slot of intensity")
-        table = np.array(
-            [
-                (s.start_s, s.end_s, s.g_per_kwh, s.high, s.g_per_kwh if s.low is None else s.low)
-                for s in slots
-            ]
-        )
-        table[0, 0] = min(table[0, 0], 0.0)
-        self.end_s = float(table[-1, 1])
-        """To where the forecast reaches."""
-        if beyond and until_s > self.end_s + 1.0:
-            table = np.concatenate((table, _scattered(table, beyond, until_s)))
-        lengths = table[:, 1] - table[:, 0]
-        if lengths.min() <= 0 or np.abs(table[1:, 0] - table[:-1, 1]).max(initial=0.0) > 1e-3:
-            raise ValueError("slots must be ascending and without holes")
-        self.edges: Floats = np.append(table[:, 0], table[-1, 1])
-        self.mean: Floats = table[:, 2]
-        levels = {
-            "mean": self.mean,
-            "high": np.maximum(table[:, 3], self.mean),
-            "low": np.minimum(table[:, 4], self.mean),
-        }
-        self._sums = {name: np.append(0.0, np.cumsum(lengths * g)) for name, g in levels.items()}
-        span = float(lengths.sum())
-        self._beyond = {name: float(total[-1]) / span for name, total in self._sums.items()}
-
-    @property
-    def now(self) -> float:
-        """g/kWh at second 0."""
-        return float(self.mean[int(np.searchsorted(self.edges, 0.0, side="right")) - 1])
-
-    def integral(self, at_s: Floats, level: Level = "mean") -> Floats:
-        """∫ intensity from the first slot's start to `at_s`, g/kWh·s; any shape."""
-        known, rate = self._sums[level], self._beyond[level]
-        total: Floats = np.interp(at_s, self.edges, known) + rate * np.maximum(at_s - self.edges[-1], 0.0)
-        return total
-
-    def between(self, start_s: Floats, end_s: Floats, level: Level = "mean") -> Floats:
-        """Mean g/kWh over [start_s, end_s); an empty stretch takes a second of it."""
-        end = np.maximum(end_s, start_s + 1e-3)
-        return (self.integral(end, level) - self.integral(start_s, level)) / (end - start_s)
-
-
-def _scattered(table: Floats, beyond: tuple[float, ...], until_s: float) -> Floats:
-    """Rows of slots behind those of `table`, one a value, clean and dirty ones by turns."""
-    order = np.argsort(np.arange(len(beyond)) * _GOLDEN % 1.0)
-    value = np.array(beyond)[order]
-    edges = np.linspace(table[-1, 1], until_s, len(beyond) + 1)
-    spans = table[:, 1] - table[:, 0]
-    high, low = (float((spans * table[:, c]).sum() / max((spans * table[:, 2]).sum(), 1e-9)) for c in (3, 4))
-    return np.column_stack((edges[:-1], edges[1:], value, value * max(high, 1.0), value * min(low, 1.0)))
-
-
 @dataclass(frozen=True, slots=True)
-class Curve:
+class GainCurve:
     """Gain of one segment over [lo, hi], piecewise linear, and its concave hull."""
 
     rho: Floats
@@ -100,25 +33,25 @@ class Curve:
     hull_rho: Floats
     hull_gain: Floats
 
+    @classmethod
+    def of(cls, frontier: tuple[tuple[float, float], ...], rho_min: float, rho_max: float) -> Self:
+        """A frontier clipped to the bounds, its right end scaled to 1 before clipping; flat zero counts as linear."""
+        points = np.asarray(frontier, dtype=float)
+        if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
+            raise ValueError("a frontier is a non-empty list of (rho, gain)")
+        x, y = points[:, 0], np.maximum.accumulate(points[:, 1])
+        top = y[-1]
+        y = y / top if top > 0 else x / x[-1]
+        lo = max(rho_min, float(x[0]))
+        hi = max(min(rho_max, float(x[-1])), lo)
+        inner = (x > lo + _EPS) & (x < hi - _EPS)
+        rho = np.concatenate(([lo], x[inner], [hi] if hi > lo + _EPS else []))
+        gain = np.interp(rho, x, y)
+        keep = _hull(rho, gain)
+        return cls(rho, gain, rho[keep], gain[keep])
+
     def at(self, rho: Floats | float) -> Floats:
         return np.asarray(np.interp(rho, self.rho, self.gain))
-
-
-def curve(frontier: tuple[tuple[float, float], ...], rho_min: float, rho_max: float) -> Curve:
-    """A frontier clipped to the bounds, its right end scaled to 1 before clipping; flat zero counts as linear."""
-    points = np.asarray(frontier, dtype=float)
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
-        raise ValueError("a frontier is a non-empty list of (rho, gain)")
-    x, y = points[:, 0], np.maximum.accumulate(points[:, 1])
-    top = y[-1]
-    y = y / top if top > 0 else x / x[-1]
-    lo = max(rho_min, float(x[0]))
-    hi = max(min(rho_max, float(x[-1])), lo)
-    inner = (x > lo + _EPS) & (x < hi - _EPS)
-    rho = np.concatenate(([lo], x[inner], [hi] if hi > lo + _EPS else []))
-    gain = np.interp(rho, x, y)
-    keep = _hull(rho, gain)
-    return Curve(rho, gain, rho[keep], gain[keep])
 
 
 def _hull(x: Floats, y: Floats) -> list[int]:
@@ -135,7 +68,7 @@ def _hull(x: Floats, y: Floats) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Rolled:
+class Schedule:
     """A vector of ρ laid out in time."""
 
     start_s: Floats
@@ -152,7 +85,7 @@ class Rolled:
         return float(self.end_s[-1])
 
 
-class Track:
+class SegmentArrays:
     """What one job still has to run: n segments (or groups of them), their bounds, energy, time and gain."""
 
     def __init__(self, problem: Problem, most: int | None = None) -> None:
@@ -171,12 +104,12 @@ class Track:
             worth = later * np.array([float(s.steps) for s in problem.segments])
             firsts = np.cumsum(np.append(0, count[:-1])).astype(int)
             self.share = np.add.reduceat(worth, firsts) / worth.sum()
-        seen: dict[int, Curve] = {}
-        self.curves: list[Curve] = []
+        seen: dict[int, GainCurve] = {}
+        self.curves: list[GainCurve] = []
         for group in groups:
             key = id(group[0].frontier)
             if key not in seen:
-                seen[key] = curve(group[0].frontier, problem.rho_min, problem.rho_max)
+                seen[key] = GainCurve.of(group[0].frontier, problem.rho_min, problem.rho_max)
             self.curves.append(seen[key])
         self.lo: Floats = np.array([c.rho[0] for c in self.curves])
         self.hi: Floats = np.array([c.rho[-1] for c in self.curves])
@@ -186,7 +119,7 @@ class Track:
         self._s1 = steps * energy.seconds_full * (1 - energy.seconds_c0)
         self.g_per_j_per_intensity = problem.pue / J_PER_KWH
         lasts = float(np.maximum(self.seconds(self.lo), self.seconds(self.hi)).sum())
-        self.horizon = Horizon(problem.slots, problem.beyond_g_per_kwh, lasts)
+        self.intensity = IntensityCurve(problem.slots, problem.beyond_g_per_kwh, lasts)
 
     def seconds(self, rho: Floats) -> Floats:
         return self._s0 + self._s1 * rho
@@ -226,7 +159,7 @@ class Track:
         return out * self.share
 
     @cached_property
-    def _same(self) -> list[tuple[Curve, NDArray[np.intp]]]:
+    def _same(self) -> list[tuple[GainCurve, NDArray[np.intp]]]:
         """Segments by curve: most share one, and one interpolation does for all of them."""
         rows: dict[int, list[int]] = {}
         for k, one in enumerate(self.curves):
@@ -254,9 +187,9 @@ class Track:
         keep = width > _EPS
         return segment[keep], width[keep], gain[keep]
 
-    def roll(self, rho: Floats, release_s: Floats | None = None, level: Level = "mean") -> Rolled:
+    def schedule(self, rho: Floats, release_s: Floats | None = None, level: Level = "mean") -> Schedule:
         """Lay ρ out in time; `release_s` are the earliest starts (waits), none: back to back."""
-        problem, unit, horizon = self.problem, self.g_per_j_per_intensity, self.horizon
+        problem, unit, horizon = self.problem, self.g_per_j_per_intensity, self.intensity
         lasts = self.seconds(rho)
         before = np.append(0.0, np.cumsum(lasts))
         if release_s is None:
@@ -282,10 +215,10 @@ class Track:
             at, cost = np.array(problem.gaps).T
             crossed = np.searchsorted(at, end - _GAP)
             grams += np.diff(np.append(0.0, np.cumsum(cost))[np.append(0, crossed)])
-        return Rolled(start, end, grams)
+        return Schedule(start, end, grams)
 
 
-def _grouped(problem: Problem, most: int | None) -> list[tuple[Segment, ...]]:
+def _grouped(problem: Problem, most: int | None) -> list[tuple[JobSegment, ...]]:
     """The segments one by one as far as the forecast reaches and `most` allows, the rest in groups.
 
     Past the last slot nothing tells one hour from another, so there a group loses nothing.

@@ -13,15 +13,15 @@ from typing import Self
 import numpy as np
 
 from carbonsched.model.allowed_hours import stretches
+from carbonsched.plan.intensity_curve import Floats, IntensityCurve
 from carbonsched.plan.problem import Plan, Problem, Slot
-from carbonsched.plan.segment_arrays import Floats, Horizon
 from carbonsched.units import grams
 
 _TOUCH = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class Hours:
+class WorkingTime:
     """Ascending, disjoint stretches (start, end), (n,) wall seconds from now, the first perhaps begun before it.
 
     They should reach as far as the deadline and the forecast do. What does not fit into them is placed behind the last
@@ -78,7 +78,7 @@ class Hours:
 
     def cut(self, problem: Problem) -> Problem:
         """The problem in working time; its plan is put back by `restore`."""
-        horizon = Horizon(problem.slots)
+        horizon = IntensityCurve(problem.slots)
         deadline = problem.deadline_s
         wait_from = np.append(0.0, self.end[:-1])
         gap_s = self.start - wait_from
@@ -99,7 +99,7 @@ class Hours:
             gaps=gaps,
         )
 
-    def slots(self, slots: tuple[Slot, ...], horizon: Horizon) -> tuple[Slot, ...]:
+    def slots(self, slots: tuple[Slot, ...], horizon: IntensityCurve) -> tuple[Slot, ...]:
         edges = np.array([max(s.start_s, 0.0) for s in slots] + [slots[-1].end_s])
         worked = self.work(edges)
         kept = tuple(
@@ -116,13 +116,13 @@ class Hours:
 
     def restore(self, plan: Plan) -> Plan:
         """A plan in working time put back into wall time; one that would train outside the hours waits."""
-        placed = tuple(
-            replace(p, start_s=self.begin(p.start_s), end_s=self.finish(p.end_s)) for p in plan.placed
+        segments = tuple(
+            replace(p, start_s=self.begin(p.start_s), end_s=self.finish(p.end_s)) for p in plan.segments
         )
         if plan.action == "wait" and plan.wait_s is not None:
-            return replace(plan, placed=placed, wait_s=self.begin(plan.wait_s))
+            return replace(plan, segments=segments, wait_s=self.begin(plan.wait_s))
         opens = self.begin(0.0)
         if plan.action == "train" and opens > _TOUCH:
             reason = f"wait {opens / 3600:.1f} h for the allowed hours; then {plan.reason}"
-            return replace(plan, action="wait", rho=None, wait_s=opens, placed=placed, reason=reason)
-        return replace(plan, placed=placed)
+            return replace(plan, action="wait", rho=None, wait_s=opens, segments=segments, reason=reason)
+        return replace(plan, segments=segments)

@@ -27,7 +27,7 @@ from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import grams
 
 if TYPE_CHECKING:
-    from carbonsched.plan.objective import Aim
+    from carbonsched.plan.objective import Objective
     from carbonsched.supervisor.supervisor import Supervisor
 
 _HOUR_S = 3600.0
@@ -38,7 +38,7 @@ class _Case:
     """What was found out with the lock held."""
 
     problem: Problem
-    aim: "Aim"
+    aim: "Objective"
     now: datetime
     """When the job's process would start."""
     looks: Evaluation
@@ -58,11 +58,11 @@ class _Case:
 def explain(boss: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
     """Raises InputError for a pool that is not there."""
     from carbonsched.plan.explain import explain as tell
-    from carbonsched.plan.objective import pursue
+    from carbonsched.plan.objective import solve_for
 
     with boss.lock:
         case = _case(boss, spec, owner, checked)
-    asked, plan = pursue(case.problem, case.aim)
+    asked, plan = solve_for(case.problem, case.aim)
     told = tell(asked, plan)
     first = case.now + timedelta(seconds=case.first_s)
 
@@ -93,7 +93,7 @@ def explain(boss: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResul
         budget_g=case.budget_g,
         budget=case.budget,
         energy_j=planned_j + case.first_s * case.watts if runs else 0.0,
-        binds=told.binds,
+        binds=told.binding,
         gain_per_more_g=told.gain_per_more_g if limited and not lean else None,
         gain_per_more_hour=None if lean else told.gain_per_more_hour,
         g_per_more_hour=_saved(case, plan) if lean and runs else None,
@@ -193,13 +193,13 @@ def _budget(
     return None, "none: as few grams as the wanted ρ takes", None
 
 
-def _aim(rest: Ahead, rate: float | None, left_g: float | None, loading_g: float) -> "Aim":
-    from carbonsched.plan.objective import Aim, Growth
+def _aim(rest: Ahead, rate: float | None, left_g: float | None, loading_g: float) -> "Objective":
+    from carbonsched.plan.objective import BudgetRate, Objective
     from carbonsched.supervisor.control.leases import RESIDENT_WAIT_S
 
     if rate is None:
-        return Aim(rho_mean=rest.rho_due)
-    return Aim(growth=Growth(rate, left_g or 0.0, rate * SAVED_H, loading_g, RESIDENT_WAIT_S))
+        return Objective(rho_mean=rest.rho_due)
+    return Objective(budget_rate=BudgetRate(rate, left_g or 0.0, rate * SAVED_H, loading_g, RESIDENT_WAIT_S))
 
 
 def _no_limit() -> float:
@@ -248,20 +248,20 @@ def _after(problem: Problem, seconds: float) -> Problem:
 
 def _joules(problem: Problem, plan: Plan) -> float:
     steps = {segment.k: segment.steps for segment in problem.segments}
-    return sum(problem.energy.joules(p.rho, steps[p.k]) for p in plan.placed) + (
-        problem.energy.tail_j if plan.placed else 0.0
+    return sum(problem.energy.joules(p.rho, steps[p.k]) for p in plan.segments) + (
+        problem.energy.tail_j if plan.segments else 0.0
     )
 
 
 def _looked_j(case: _Case, problem: Problem, plan: Plan) -> float:
     """Of these, what is spent on held-out rows."""
-    after_j = min(case.looks.after_s * case.watts, problem.energy.tail_j) if plan.placed else 0.0
-    return len(plan.placed) * case.looks.segment_s * case.watts + after_j
+    after_j = min(case.looks.after_s * case.watts, problem.energy.tail_j) if plan.segments else 0.0
+    return len(plan.segments) * case.looks.segment_s * case.watts + after_j
 
 
 def _stopped(case: _Case, plan: Plan) -> str:
     """Why it cannot be afforded, in grams of the whole job: the plan knows only what comes after the first look."""
-    if case.budget_g is None or case.aim.growth is not None:
+    if case.budget_g is None or case.aim.budget_rate is not None:
         return plan.reason
     needs_g = plan.floor_g + case.first_g + case.problem.reserve_g
     return (
@@ -272,9 +272,9 @@ def _stopped(case: _Case, plan: Plan) -> str:
 
 def _saved(case: _Case, plan: Plan) -> float | None:
     """Grams that one more hour before the deadline would save."""
-    from carbonsched.plan.objective import pursue
+    from carbonsched.plan.objective import solve_for
 
     if case.problem.deadline_s is None:
         return None
-    _, longer = pursue(replace(case.problem, deadline_s=case.problem.deadline_s + _HOUR_S), case.aim)
+    _, longer = solve_for(replace(case.problem, deadline_s=case.problem.deadline_s + _HOUR_S), case.aim)
     return max(plan.spend_g - longer.spend_g, 0.0)

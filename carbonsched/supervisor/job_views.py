@@ -119,7 +119,7 @@ def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
 
 def eta_s(run: JobRun, clock: Clock) -> float | None:
     """Seconds to the end by the last plan; None without one."""
-    if not run.state.live or run.plan is None or not run.plan.placed:
+    if not run.state.live or run.plan is None or not run.plan.segments:
         return None
     tail = run.fit.model().tail_s if run.fit else 0.0
-    return max(run.plan.placed[-1].end_s + tail - (clock.monotonic() - run.planned_at), 0.0)
+    return max(run.plan.segments[-1].end_s + tail - (clock.monotonic() - run.planned_at), 0.0)

@@ -28,8 +28,8 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = csv.writer(file)
         rows.writerow(["datetime", "g_per_kwh", "forecast_g_per_kwh"])
         for h in hours[: 60 * 24]:
-            said = g[h] * float(np.exp(rng.normal(0.1, 0.2)))
-            rows.writerow([(T0 + timedelta(hours=int(h))).isoformat(), g[h], said if h % 50 else ""])
+            provider = g[h] * float(np.exp(rng.normal(0.1, 0.2)))
+            rows.writerow([(T0 + timedelta(hours=int(h))).isoformat(), g[h], provider if h % 50 else ""])
     with (folder / "polls.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["polled_at", "datetime", "g_per_kwh"])
@@ -60,8 +60,8 @@ def run(traces: Path, tmp_path: Path, *options: str) -> dict[str, list[dict[str,
 def test_only_traces_are_read_as_traces(traces: Path):
     made = read(traces / "made.csv")
     assert made is not None
-    assert made.said is not None
-    assert np.isnan(made.said[0])
+    assert made.forecast is not None
+    assert np.isnan(made.forecast[0])
     assert read(traces / "other.csv") is None
     assert read(traces / "polls.csv") is None
     assert read_polls(traces / "made.csv") is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from carbonsched.plan.allocation import divide, least_budget, mean_rho
 from carbonsched.plan.planner import solve
-from carbonsched.plan.problem import EnergyModel, Problem, Segment, Slot
+from carbonsched.plan.problem import EnergyModel, JobSegment, Problem, Slot
 from carbonsched.units import J_PER_KWH
 
 HOUR = 3600.0
@@ -18,7 +18,7 @@ LINEAR = ((0.0, 0.0), (1.0, 1.0))
 
 def job(values: list[float], kwh: float = 1.0, n: int | None = None, **more) -> Problem:
     slots = tuple(Slot(i * HOUR, (i + 1) * HOUR, v, v) for i, v in enumerate(values))
-    segments = tuple(Segment(k, 1, LINEAR) for k in range(n or len(values)))
+    segments = tuple(JobSegment(k, 1, LINEAR) for k in range(n or len(values)))
     energy = EnergyModel(kwh * J_PER_KWH, 0.2, HOUR, 1.0, sigma=0.0)
     return replace(Problem(segments, slots, energy, 0.0, 0.4, 1.0), **more)
 
@@ -144,7 +144,7 @@ def test_the_price_is_what_one_more_gram_buys():
     assert price == pytest.approx(0.25 / (0.8 * 300)), "nothing is over, the first gram would buy this"
     (more,), _ = divide(jobs[:1], floors / 2 + 1.0)
     gains = [
-        sum(p.gain for p in solve(replace(jobs[0], budget_g=b)).placed) for b in (floors / 2, more.budget_g)
+        sum(p.gain for p in solve(replace(jobs[0], budget_g=b)).segments) for b in (floors / 2, more.budget_g)
     ]
     assert gains[1] - gains[0] == pytest.approx(price, rel=1e-3)
     assert divide(jobs, floors / 4)[1] is None, "nobody was let in"

@@ -6,7 +6,7 @@ import pytest
 
 from carbonsched.plan.explain import explain
 from carbonsched.plan.planner import solve
-from carbonsched.plan.problem import EnergyModel, Problem, Segment, Slot
+from carbonsched.plan.problem import EnergyModel, JobSegment, Problem, Slot
 from carbonsched.units import J_PER_KWH
 
 HOUR = 3600.0
@@ -15,7 +15,7 @@ HOUR = 3600.0
 def problem(values: list[float], budget_g: float, **more) -> Problem:
     slots = tuple(Slot(i * HOUR, (i + 1) * HOUR, v, v * 1.2, v * 0.9) for i, v in enumerate(values))
     n = more.pop("n", len(values))
-    segments = tuple(Segment(k, 1, ((0.0, 0.0), (1.0, 1.0))) for k in range(n))
+    segments = tuple(JobSegment(k, 1, ((0.0, 0.0), (1.0, 1.0))) for k in range(n))
     energy = EnergyModel(J_PER_KWH, 0.2, HOUR, 1.0, sigma=0.0)
     return replace(Problem(segments, slots, energy, budget_g, 0.4, 1.0), **more)
 
@@ -24,7 +24,7 @@ def test_a_budget_that_binds_says_what_a_gram_would_buy():
     asked = problem([300.0] * 4, 1000.0)
     told = explain(asked, solve(asked))
     assert told.action == "train"
-    assert "budget" in told.binds
+    assert "budget" in told.binding
     assert (told.start_s, told.end_s) == (0.0, 4 * HOUR)
     assert told.g == pytest.approx(sum(s.g for s in told.segments))
     assert told.low_g < told.g < told.high_g

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from carbonsched.plan.gain_decay import decay
 from carbonsched.plan.planner import solve
-from carbonsched.plan.problem import EnergyModel, Problem, Segment, Slot
-from carbonsched.plan.segment_arrays import Track
+from carbonsched.plan.problem import EnergyModel, JobSegment, Problem, Slot
+from carbonsched.plan.segment_arrays import SegmentArrays
 from carbonsched.units import J_PER_KWH
 
 HOUR = 3600.0
@@ -71,21 +71,21 @@ def problem(n: int, budget_g: float, **more: object) -> Problem:
     slots = tuple(Slot(i * HOUR, (i + 1) * HOUR, 100.0, 100.0) for i in range(n))
     energy = EnergyModel(J_PER_KWH, 0.2, HOUR, 1.0, sigma=0.0)
     return replace(
-        Problem(tuple(Segment(k, 1, LINEAR) for k in range(n)), slots, energy, budget_g, 0.4, 1.0), **more
+        Problem(tuple(JobSegment(k, 1, LINEAR) for k in range(n)), slots, energy, budget_g, 0.4, 1.0), **more
     )
 
 
 @pytest.mark.parametrize("n", [8, 400])
 def test_the_planner_spends_where_a_gram_is_worth_most(n):
     plan = solve(problem(n, n * 76.0, decay=0.5 ** (1 / n)))
-    rho = np.array([p.rho for p in plan.placed])
+    rho = np.array([p.rho for p in plan.segments])
     assert np.all(np.diff(rho) <= 1e-9)
     assert rho[0] == 1.0
     assert rho[-1] == pytest.approx(0.4)
     assert plan.spend_g <= n * 76.0
     # shares of one job still add up to one, in groups as one by one
-    assert Track(problem(n, 1.0, decay=0.9), 16).share.sum() == pytest.approx(1.0)
-    assert sum(p.gain for p in plan.placed) > sum(p.gain for p in solve(problem(n, n * 76.0)).placed)
+    assert SegmentArrays(problem(n, 1.0, decay=0.9), 16).share.sum() == pytest.approx(1.0)
+    assert sum(p.gain for p in plan.segments) > sum(p.gain for p in solve(problem(n, n * 76.0)).segments)
 
 
 def test_a_flat_gain_is_no_discount_at_all():

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbonsched.plan.planner import solve
-from carbonsched.plan.problem import EnergyModel, Problem, Segment, Slot
-from carbonsched.plan.segment_arrays import Track
+from carbonsched.plan.problem import EnergyModel, JobSegment, Problem, Slot
+from carbonsched.plan.segment_arrays import SegmentArrays
 from carbonsched.units import J_PER_KWH
 
 LINEAR = ((0.0, 0.0), (1.0, 1.0))
@@ -19,14 +19,14 @@ HOUR = 3600.0
 KWH = EnergyModel(J_PER_KWH, 0.2, HOUR, 1.0, sigma=0.0)
 
 
-def grid(values: list[float], step: float = HOUR, high: float = 1.0) -> tuple[Slot, ...]:
+def slots_of(values: list[float], step: float = HOUR, high: float = 1.0) -> tuple[Slot, ...]:
     return tuple(Slot(i * step, (i + 1) * step, v, v * high) for i, v in enumerate(values))
 
 
 def hourly(values: list[float], budget_g: float, frontier=LINEAR, **more) -> Problem:
     """One segment of a kWh an hour, fixed slots."""
-    segments = tuple(Segment(k, 1, frontier) for k in range(more.pop("n", len(values))))
-    return Problem(segments, grid(values, high=more.pop("high", 1.0)), KWH, budget_g, 0.4, 1.0, **more)
+    segments = tuple(JobSegment(k, 1, frontier) for k in range(more.pop("n", len(values))))
+    return Problem(segments, slots_of(values, high=more.pop("high", 1.0)), KWH, budget_g, 0.4, 1.0, **more)
 
 
 def midway(values: list[float], share: float = 0.5) -> float:
@@ -47,7 +47,7 @@ def test_fixed_slots_linear_gain_is_the_exact_optimum(values, share):
         rise = min(max(left, 0.0) / (0.8 * v), 0.6)
         left -= rise * 0.8 * v
         gain += rise
-    assert sum(p.gain for p in plan.placed) == pytest.approx(gain / len(values), abs=1e-6)
+    assert sum(p.gain for p in plan.segments) == pytest.approx(gain / len(values), abs=1e-6)
     assert plan.spend_g <= budget * (1 + 1e-9)
     assert plan.gap == pytest.approx(0.0, abs=1e-6)
 
@@ -67,9 +67,9 @@ def test_a_pausing_plan_is_near_brute_force_on_a_tiny_problem(values, share):
         for r, q in itertools.product(rhos, rhos):
             if values[a] * (0.2 + 0.8 * r) + values[b] * (0.2 + 0.8 * q) <= budget:
                 best = max(best, (r + q) / 2)
-    assert sum(p.gain for p in plan.placed) >= best - 0.02
+    assert sum(p.gain for p in plan.segments) >= best - 0.02
     assert plan.spend_g <= budget * (1 + 1e-9)
-    assert plan.placed[-1].end_s <= 6 * HOUR + 1e-3
+    assert plan.segments[-1].end_s <= 6 * HOUR + 1e-3
 
 
 @settings(max_examples=25, deadline=None)
@@ -87,8 +87,8 @@ def test_every_plan_keeps_bounds_budget_and_deadline(values, share, c0, pause, s
     full = float(np.mean(values)) * n
     budget = full * 0.52 + share * full * 0.48
     problem = Problem(
-        tuple(Segment(k, 10, curve) for k in range(n)),
-        grid(values, high=high),
+        tuple(JobSegment(k, 10, curve) for k in range(n)),
+        slots_of(values, high=high),
         EnergyModel(J_PER_KWH / 10, 0.2, HOUR / 10, c0, sigma=0.02),
         budget,
         0.4,
@@ -114,8 +114,8 @@ def test_every_plan_keeps_bounds_budget_and_deadline(values, share, c0, pause, s
     else:
         assert plan.rho is not None
         assert max(0.4, curve[0][0]) - 1e-9 <= plan.rho <= 0.95 + 1e-9
-    ends = [p.end_s for p in plan.placed]
-    assert all(a.end_s <= b.start_s + 1e-6 for a, b in itertools.pairwise(plan.placed))
+    ends = [p.end_s for p in plan.segments]
+    assert all(a.end_s <= b.start_s + 1e-6 for a, b in itertools.pairwise(plan.segments))
     assert ends[-1] <= problem.deadline_s + 1.0
 
 
@@ -124,7 +124,7 @@ def test_every_plan_keeps_bounds_budget_and_deadline(values, share, c0, pause, s
 def test_more_budget_never_plans_less_gain(values, a, b):
     low, high = sorted((midway(values, a), midway(values, b)))
     less, more = solve(hourly(values, low, CONCAVE)), solve(hourly(values, high, CONCAVE))
-    assert sum(p.gain for p in more.placed) >= sum(p.gain for p in less.placed) - 1e-9
+    assert sum(p.gain for p in more.segments) >= sum(p.gain for p in less.segments) - 1e-9
     assert more.spend_g >= less.spend_g - 1e-6
 
 
@@ -132,15 +132,15 @@ def test_more_budget_never_plans_less_gain(values, a, b):
 @given(values=st.lists(st.floats(50.0, 700.0), min_size=2, max_size=10), share=st.floats(0.05, 0.95))
 def test_dirty_hours_never_get_more_rho_than_clean_ones(values, share):
     for curve in (LINEAR, CONCAVE):
-        placed = solve(hourly(values, midway(values, share), curve)).placed
+        segments = solve(hourly(values, midway(values, share), curve)).segments
         for x, y in itertools.combinations(range(len(values)), 2):
             if values[x] < values[y] - 1e-6:
-                assert placed[x].rho >= placed[y].rho - 1e-6
+                assert segments[x].rho >= segments[y].rho - 1e-6
 
 
 def test_flat_intensity_and_concave_gain_ask_for_one_rho():
     fine = tuple((r / 400, float(np.sqrt(r / 400))) for r in range(401))
-    rhos = [p.rho for p in solve(hourly([300.0] * 8, midway([300.0] * 8), fine)).placed]
+    rhos = [p.rho for p in solve(hourly([300.0] * 8, midway([300.0] * 8), fine)).segments]
     assert max(rhos) - min(rhos) <= 1 / 400 + 1e-6
 
 
@@ -148,7 +148,7 @@ def test_a_budget_below_the_floor_is_said_in_grams():
     plan = solve(hourly([300.0] * 4, 600.0))
     assert plan.action == "stop"
     assert plan.reason == "stop: budget below floor, needs 624.0 g, has 600.0 g"
-    assert plan.placed == ()
+    assert plan.segments == ()
 
 
 def test_below_the_floor_a_job_that_may_pause_waits_for_the_clean_hours():
@@ -192,18 +192,18 @@ def test_enough_budget_trains_at_the_top_and_does_not_wait():
     plan = solve(hourly([900.0, 100.0, 100.0], 5000.0, n=2, may_pause=True, deadline_s=3 * HOUR))
     assert (plan.action, plan.rho, plan.price) == ("train", 1.0, 0.0)
     assert "the budget does not bind" in plan.reason
-    assert plan.binds == ("rho_max",)
+    assert plan.binding == ("rho_max",)
 
 
 def test_a_tight_deadline_lowers_rho_where_that_saves_time():
     energy = EnergyModel(J_PER_KWH, 0.2, HOUR, 0.2, sigma=0.0)
     problem = replace(hourly([300.0] * 4, 1e6), energy=energy, deadline_s=3 * HOUR)
     plan = solve(problem)
-    assert plan.placed[-1].end_s <= 3 * HOUR + 1e-3
-    assert "deadline" in plan.binds
-    assert "budget" not in plan.binds
+    assert plan.segments[-1].end_s <= 3 * HOUR + 1e-3
+    assert "deadline" in plan.binding
+    assert "budget" not in plan.binding
     # three hours for four segments of 0.2 + 0.8ρ hours
-    assert np.mean([p.rho for p in plan.placed]) == pytest.approx((3 / 4 - 0.2) / 0.8, abs=0.01)
+    assert np.mean([p.rho for p in plan.segments]) == pytest.approx((3 / 4 - 0.2) / 0.8, abs=0.01)
 
 
 def test_a_deadline_that_cannot_be_met_is_said_and_trained_on_at_the_lowest_rho():
@@ -219,7 +219,7 @@ def test_the_guard_keeps_the_rest_affordable_at_the_high_quantile():
     slots = (Slot(0, HOUR, 200.0, 200.0), Slot(HOUR, 4 * HOUR, 300.0, 450.0))
     problem = replace(hourly([1.0] * 4, 700.0), slots=slots)
     plan = solve(problem)
-    assert "guard" in plan.binds
+    assert "guard" in plan.binding
     assert plan.rho is not None
     calm = solve(replace(problem, slots=(slots[0], Slot(HOUR, 4 * HOUR, 300.0, 300.0))))
     assert calm.rho is not None
@@ -248,7 +248,7 @@ def test_the_guard_knows_that_the_rest_may_wait():
         hourly([51.0, 600.0, 600.0, 50.0, 50.0, 300.0], 127.0, n=2, may_pause=True, deadline_s=6 * HOUR)
     )
     assert (plan.action, plan.rho) == ("train", pytest.approx(1.0))
-    assert "guard" not in plan.binds
+    assert "guard" not in plan.binding
 
 
 def test_reserve_is_never_planned_for():
@@ -259,14 +259,16 @@ def test_reserve_is_never_planned_for():
 
 def test_many_short_segments_are_planned_in_groups_that_cover_them_all():
     energy = EnergyModel(J_PER_KWH / 100, 0.2, 36.0, 0.3, sigma=0.0)
-    segments = tuple(Segment(k, 1, LINEAR) for k in range(1000))
-    problem = Problem(segments, grid([200.0, 500.0] * 10), energy, 2600.0, 0.4, 1.0)
+    segments = tuple(JobSegment(k, 1, LINEAR) for k in range(1000))
+    problem = Problem(segments, slots_of([200.0, 500.0] * 10), energy, 2600.0, 0.4, 1.0)
     plan = solve(problem)
     assert plan.action == "train"
-    assert [p.k for p in plan.placed] == list(range(1000))
-    assert len(Track(problem, 192).groups) <= 192
-    assert plan.placed[0].end_s - plan.placed[0].start_s <= 36.0
-    assert Track(problem).roll(np.full(1000, 0.4)).spend_g == pytest.approx(plan.floor_g, rel=1e-6)
+    assert [p.k for p in plan.segments] == list(range(1000))
+    assert len(SegmentArrays(problem, 192).groups) <= 192
+    assert plan.segments[0].end_s - plan.segments[0].start_s <= 36.0
+    assert SegmentArrays(problem).schedule(np.full(1000, 0.4)).spend_g == pytest.approx(
+        plan.floor_g, rel=1e-6
+    )
 
 
 def test_nothing_left_to_plan_is_an_error():
@@ -279,10 +281,10 @@ def test_nothing_left_to_plan_is_an_error():
 
 
 def test_a_deadline_far_beyond_the_forecast_makes_the_horizon_roll():
-    segments = tuple(Segment(k, 1, LINEAR) for k in range(500))
+    segments = tuple(JobSegment(k, 1, LINEAR) for k in range(500))
     problem = Problem(
         segments,
-        grid([200.0, 500.0] * 48),
+        slots_of([200.0, 500.0] * 48),
         KWH,
         500 * 350 * 0.75,
         0.4,
@@ -293,4 +295,4 @@ def test_a_deadline_far_beyond_the_forecast_makes_the_horizon_roll():
     plan = solve(problem)
     assert "looks 96.0 h ahead, 60 of 500 segments" in plan.reason
     assert plan.spend_g <= problem.budget_g * 60 / 500 * (1 + 1e-9)
-    assert plan.placed[-1].end_s <= 96 * HOUR + 1
+    assert plan.segments[-1].end_s <= 96 * HOUR + 1

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbonsched.plan.problem import EnergyModel, Problem, Segment, Slot
-from carbonsched.plan.segment_arrays import Horizon, Track, curve
+from carbonsched.plan.intensity_curve import IntensityCurve
+from carbonsched.plan.problem import EnergyModel, JobSegment, Problem, Slot
+from carbonsched.plan.segment_arrays import GainCurve, SegmentArrays
 from carbonsched.units import J_PER_KWH
 
 HOUR = 3600.0
@@ -14,7 +15,7 @@ SLOTS = (Slot(0, HOUR, 100.0, 120.0, 90.0), Slot(HOUR, 2 * HOUR, 300.0, 400.0, 2
 
 
 def test_a_segment_that_straddles_slots_pays_each_for_its_time():
-    horizon = Horizon(SLOTS)
+    horizon = IntensityCurve(SLOTS)
     start, end = np.array([0.5 * HOUR]), np.array([1.25 * HOUR])
     assert horizon.between(start, end)[0] == pytest.approx((0.5 * 100 + 0.25 * 300) / 0.75)
     assert horizon.between(start, end, "high")[0] == pytest.approx((0.5 * 120 + 0.25 * 400) / 0.75)
@@ -22,7 +23,7 @@ def test_a_segment_that_straddles_slots_pays_each_for_its_time():
 
 
 def test_past_the_last_slot_the_mean_of_all_holds():
-    horizon = Horizon(SLOTS)
+    horizon = IntensityCurve(SLOTS)
     assert horizon.between(np.array([5 * HOUR]), np.array([6 * HOUR]))[0] == pytest.approx(200.0)
     assert horizon.now == 100.0
 
@@ -32,7 +33,7 @@ def test_a_rolled_plan_counts_overheads_waits_and_the_tail():
         J_PER_KWH / 10, 0.5, HOUR / 20, 0.5, overhead_j=3600.0, overhead_s=60.0, tail_j=7200.0, tail_s=10.0
     )
     problem = Problem(
-        (Segment(0, 10, ((0, 0), (1, 1))), Segment(1, 10, ((0, 0), (1, 1)))),
+        (JobSegment(0, 10, ((0, 0), (1, 1))), JobSegment(1, 10, ((0, 0), (1, 1)))),
         (Slot(0, 100 * HOUR, 100.0, 100.0),),
         energy,
         1e9,
@@ -43,18 +44,18 @@ def test_a_rolled_plan_counts_overheads_waits_and_the_tail():
         idle_w=100.0,
         switch_j=36_000.0,
     )
-    track = Track(problem)
+    arrays = SegmentArrays(problem)
     rho = np.array([1.0, 1.0])
-    plain = track.roll(rho)
+    plain = arrays.schedule(rho)
     assert plain.end_s == pytest.approx([1860.0, 3720.0])
     assert plain.spend_g == pytest.approx((2 * (3_600_000 + 3600) + 7200) / J_PER_KWH * 150)
-    waited = track.roll(rho, np.array([0.0, 2860.0]))
+    waited = arrays.schedule(rho, np.array([0.0, 2860.0]))
     assert waited.start_s == pytest.approx([0.0, 2860.0])
     assert waited.spend_g - plain.spend_g == pytest.approx((100 * 1000 + 36_000) / J_PER_KWH * 150)
 
 
 def test_a_frontier_is_scaled_to_its_right_end_and_clipped_to_the_bounds():
-    one = curve(((0.4, 2.0), (0.5, 6.0), (0.7, 7.0), (1.0, 10.0)), 0.45, 0.9)
+    one = GainCurve.of(((0.4, 2.0), (0.5, 6.0), (0.7, 7.0), (1.0, 10.0)), 0.45, 0.9)
     assert one.rho[[0, -1]] == pytest.approx([0.45, 0.9])
     assert one.at(0.5) == pytest.approx(0.6)
     assert one.at(0.9) == pytest.approx(0.9)
@@ -63,14 +64,14 @@ def test_a_frontier_is_scaled_to_its_right_end_and_clipped_to_the_bounds():
 
 
 def test_a_frontier_without_any_gain_counts_as_linear():
-    one = curve(((0.4, 0.0), (1.0, 0.0)), 0.4, 1.0)
+    one = GainCurve.of(((0.4, 0.0), (1.0, 0.0)), 0.4, 1.0)
     assert one.at(0.7) == pytest.approx(0.7)
 
 
 @given(st.lists(st.tuples(st.floats(0.3, 1.0), st.floats(0, 5)), min_size=2, max_size=30))
 def test_the_hull_is_concave_and_never_below_the_curve(points):
     ascending = sorted({round(r, 3): g for r, g in points}.items())
-    one = curve(tuple(ascending), 0.0, 1.0)
+    one = GainCurve.of(tuple(ascending), 0.0, 1.0)
     slopes = np.diff(one.hull_gain) / np.diff(one.hull_rho)
     assert np.all(np.diff(slopes) <= 1e-6)
     assert np.all(np.interp(one.rho, one.hull_rho, one.hull_gain) >= one.gain - 1e-9)
@@ -79,4 +80,4 @@ def test_the_hull_is_concave_and_never_below_the_curve(points):
 
 def test_an_empty_frontier_is_refused():
     with pytest.raises(ValueError, match="non-empty"):
-        curve((), 0.4, 1.0)
+        GainCurve.of((), 0.4, 1.0)

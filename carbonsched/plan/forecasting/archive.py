@@ -11,7 +11,7 @@ from carbonsched.model.grid import Forecast
 
 
 @dataclass(slots=True)
-class Issues:
+class ForecastArchive:
     """Those of the last four weeks, one an hour of grid time at most."""
 
     day_s: float = 86_400.0
@@ -20,7 +20,7 @@ class Issues:
     rows: list[tuple[datetime, Forecast]] = field(default_factory=list)
     """(when it was heard, the forecast), ascending."""
 
-    def keep(self, now: datetime, forecast: Forecast | None) -> None:
+    def add(self, now: datetime, forecast: Forecast | None) -> None:
         """Remember what is said at `now`; cheap to call at every poll. What says nothing new is not kept twice."""
         if forecast is None or not forecast.points:
             return

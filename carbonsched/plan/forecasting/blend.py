@@ -15,7 +15,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from carbonsched.plan.forecasting.provider_forecast import NOTHING_SAID, Floats, Heard, Said
+from carbonsched.plan.forecasting.provider_forecast import (
+    NO_FORECAST,
+    Floats,
+    ForecastHistory,
+    ProviderForecast,
+)
 
 UNKNOWN_ERROR = 0.15
 """Relative error taken for the quantiles where none was tracked."""
@@ -114,12 +119,12 @@ class Blend:
     """Weights (bins, features) without and with a provider's forecast, and the errors they would have made."""
 
     day_s: float
-    alone: Floats
-    told: Floats
+    without_provider: Floats
+    with_provider: Floats
     bias: Floats
     """(2, bins): mean of actual/forecast, without and with a provider."""
-    errors_alone: ForecastErrors
-    errors_told: ForecastErrors
+    errors_without_provider: ForecastErrors
+    errors_with_provider: ForecastErrors
 
     @classmethod
     def plain(cls, day_s: float = 86_400.0) -> "Blend":
@@ -129,12 +134,19 @@ class Blend:
         whole = np.ones_like(fade)
         # near, yesterday and the week in halves; far, more of the week: a grid that repeats itself is met exactly
         yesterday, before, weekly = 0.25 + 0.25 * fade, 0.2 - 0.2 * fade, 0.55 - 0.05 * fade
-        alone = np.stack([yesterday, before, weekly, fade, -0.5 * fade, -0.5 * fade], axis=1)
-        told = np.stack([nothing, nothing, nothing, fade, nothing, nothing, whole, -fade], axis=1)
-        return cls(day_s, alone, told, np.ones((2, len(BINS))), ForecastErrors(day_s), ForecastErrors(day_s))
+        without_provider = np.stack([yesterday, before, weekly, fade, -0.5 * fade, -0.5 * fade], axis=1)
+        with_provider = np.stack([nothing, nothing, nothing, fade, nothing, nothing, whole, -fade], axis=1)
+        return cls(
+            day_s,
+            without_provider,
+            with_provider,
+            np.ones((2, len(BINS))),
+            ForecastErrors(day_s),
+            ForecastErrors(day_s),
+        )
 
     @classmethod
-    def learn(cls, past: Past, said: Said | Heard = NOTHING_SAID) -> "Blend":
+    def learn(cls, past: Past, provider: ProviderForecast | ForecastHistory = NO_FORECAST) -> "Blend":
         """From forecasts that could have been made up to the last reading; `said`: what a provider had said for then."""
         blend = cls.plain(past.day_s)
         day = past.day_s
@@ -153,22 +165,27 @@ class Blend:
         real = past.logs(target)
         keep = (target <= now) & ~np.isnan(real)
         origin, target, real = origin[keep], target[keep], real[keep]
-        x, mean, told = _features(past, said, origin, target)
+        x, mean, has_provider = _features(past, provider, origin, target)
         usable = ~np.isnan(past.logs(origin))
         y = real - mean
         where = _bin((target - origin) / day)
-        return blend._fitted(x, y, where, usable, told & usable)
+        return blend._fitted(x, y, where, usable, has_provider & usable)
 
     def _fitted(
-        self, x: Floats, y: Floats, where: NDArray[np.intp], alone: NDArray[np.bool_], told: NDArray[np.bool_]
+        self,
+        x: Floats,
+        y: Floats,
+        where: NDArray[np.intp],
+        alone: NDArray[np.bool_],
+        with_provider: NDArray[np.bool_],
     ) -> "Blend":
         weights, errors = (
-            [self.alone.copy(), self.told.copy()],
-            [list(self.errors_alone.by_bin), list(self.errors_told.by_bin)],
+            [self.without_provider.copy(), self.with_provider.copy()],
+            [list(self.errors_without_provider.by_bin), list(self.errors_with_provider.by_bin)],
         )
         bias = self.bias.copy()
         for b in range(len(BINS)):
-            for i, rows in enumerate((alone & (where == b), told & (where == b))):
+            for i, rows in enumerate((alone & (where == b), with_provider & (where == b))):
                 if rows.sum() < _ENOUGH:
                     continue
                 columns = weights[i].shape[1]
@@ -182,22 +199,24 @@ class Blend:
                 errors[i][b] = tuple((ratio / bias[i, b] - 1)[-_KEPT:].tolist())
         return replace(
             self,
-            alone=weights[0],
-            told=weights[1],
+            without_provider=weights[0],
+            with_provider=weights[1],
             bias=bias,
-            errors_alone=ForecastErrors(self.day_s, tuple(errors[0])),
-            errors_told=ForecastErrors(self.day_s, tuple(errors[1])),
+            errors_without_provider=ForecastErrors(self.day_s, tuple(errors[0])),
+            errors_with_provider=ForecastErrors(self.day_s, tuple(errors[1])),
         )
 
-    def expect(self, now: float, ahead: Floats, past: Past, said: Said) -> tuple[Floats, NDArray[np.bool_]]:
+    def expect(
+        self, now: float, ahead: Floats, past: Past, provider: ProviderForecast
+    ) -> tuple[Floats, NDArray[np.bool_]]:
         """(g/kWh expected at now + ahead, whether the provider's forecast is in it); nan where nothing is known."""
-        x, mean, told = _features(past, said, np.full(len(ahead), now), now + ahead)
+        x, mean, has_provider = _features(past, provider, np.full(len(ahead), now), now + ahead)
         b = _bin(ahead / self.day_s)
-        alone = np.einsum("ij,ij->i", x[:, :6], self.alone[b])
-        with_provider = np.einsum("ij,ij->i", x, self.told[b])
-        log = mean + np.clip(np.where(told, with_provider, alone), -2.5, 2.5)
-        bias = np.where(told, self.bias[1][b], self.bias[0][b])
-        return np.exp(log) * bias, told
+        without = np.einsum("ij,ij->i", x[:, :6], self.without_provider[b])
+        within = np.einsum("ij,ij->i", x, self.with_provider[b])
+        log = mean + np.clip(np.where(has_provider, within, without), -2.5, 2.5)
+        bias = np.where(has_provider, self.bias[1][b], self.bias[0][b])
+        return np.exp(log) * bias, has_provider
 
 
 def _bin(days: Floats) -> NDArray[np.intp]:
@@ -205,7 +224,7 @@ def _bin(days: Floats) -> NDArray[np.intp]:
 
 
 def _features(
-    past: Past, said: Said | Heard, origin: Floats, target: Floats
+    past: Past, provider: ProviderForecast | ForecastHistory, origin: Floats, target: Floats
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """((n, 8) predictors about the mean, (n,) ln mean of the week before the origin, (n,) whether a provider spoke)."""
     mean = _week_mean(past, origin)
@@ -215,27 +234,27 @@ def _features(
     unique, back = np.unique(origin, return_inverse=True)
     old, _ = _same_time(past, unique, unique)
     old_week = _same_week_time(past, unique, unique)
-    then, _ = said.at(target, origin)
-    now, _ = said.at(unique, unique)
-    told = ~np.isnan(then)
+    then, _ = provider.at(target, origin)
+    now, _ = provider.at(unique, unique)
+    has_provider = ~np.isnan(then)
     log_then = np.log(np.maximum(then, _LEAST))
     log_now = np.log(np.maximum(now, _LEAST))[back]
     nowhere = np.isnan(mean)
-    mean = np.where(nowhere, np.where(told, log_then, np.nan), mean)
+    mean = np.where(nowhere, np.where(has_provider, log_then, np.nan), mean)
     columns = [yesterday, before, weekly, here, old[back], old_week[back], log_then, log_now]
     x = np.stack([np.nan_to_num(c - mean, nan=0.0) for c in columns], axis=1)
     # without a present miss there is none to carry on
     x[:, 3:6][np.isnan(here)] = 0.0
     missing = np.isnan(log_now) | np.isnan(here)
     x[missing, 7] = x[missing, 3]
-    return x, mean, told
+    return x, mean, has_provider
 
 
 def _same_time(past: Past, origin: Floats, target: Floats) -> tuple[Floats, Floats]:
     """ln of (the last same time of day before the origin, the mean of the two before that)."""
     first = np.floor((target - origin) / past.day_s) + 1
-    asked = target[:, None] - (first[:, None] + np.arange(3)[None, :]) * past.day_s
-    logs = past.logs(asked)
+    moments = target[:, None] - (first[:, None] + np.arange(3)[None, :]) * past.day_s
+    logs = past.logs(moments)
     return logs[:, 0], _mean(logs[:, 1:], logs[:, 0])
 
 
@@ -243,9 +262,9 @@ def _same_week_time(past: Past, origin: Floats, target: Floats) -> Floats:
     """ln, mean over up to four weeks before the origin; the same time of the last days where there is no week."""
     week = _WEEK * past.day_s
     first = np.floor((target - origin) / week) + 1
-    asked = target[:, None] - (first[:, None] + np.arange(4)[None, :]) * week
+    moments = target[:, None] - (first[:, None] + np.arange(4)[None, :]) * week
     yesterday, before = _same_time(past, origin, target)
-    return _mean(past.logs(asked), np.where(np.isnan(before), yesterday, before))
+    return _mean(past.logs(moments), np.where(np.isnan(before), yesterday, before))
 
 
 def _mean(columns: Floats, instead: Floats) -> Floats:

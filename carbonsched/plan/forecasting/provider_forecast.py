@@ -1,19 +1,20 @@
-"""What a provider has said of the hours to come: one forecast, or all that were issued, each known from its time on.
+"""Provider forecasts as arrays; ForecastHistory answers with the forecast that was current at a given time.
 
-How far a provider may be trusted is seen only where what it said before is held against what came. `Heard` has the
-forecasts as they were issued, so that weights and errors by horizon (`blend`) are learned from what was really said that
-far ahead, not from the last word on each hour.
+How far a provider may be trusted shows only where its earlier forecasts are compared with what came. ForecastHistory keeps
+them as they were issued, so that the weights and errors by horizon (`blend`) are learned from what was forecast that far
+ahead, and not from the last forecast for each hour.
 """
 
 import math
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carbonsched.model.grid import Forecast
-from carbonsched.plan.forecasting.archive import Issues
+from carbonsched.plan.forecasting.archive import ForecastArchive
 
 Floats = NDArray[np.float64]
 
@@ -22,17 +23,35 @@ _ABSURD = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One forecast: points [start, end), ascending, seconds on the same scale as the past's."""
+class ProviderForecast:
+    """One forecast: points [start, end), ascending, (n,) seconds on the time scale of the past's readings."""
 
     start: Floats
     end: Floats
     value: Floats
+    """g/kWh."""
     high: Floats
-    """The provider's own upper value, nan where it gives none."""
+    """The provider's own upper value, g/kWh; nan where it gives none."""
+
+    @classmethod
+    def of(cls, now: datetime, forecast: Forecast | None, worst: float = 1000.0) -> Self:
+        """A provider's document in seconds from `now`; implausible points are left out. worst: g/kWh."""
+        given = forecast.points if forecast else ()
+        points = sorted(
+            (p for p in given if is_plausible(p.g_per_kwh, worst) and p.end > p.start), key=lambda p: p.start
+        )
+        return cls(
+            np.array([(p.start - now).total_seconds() for p in points]),
+            np.array([(p.end - now).total_seconds() for p in points]),
+            np.array([p.g_per_kwh for p in points]),
+            np.array([math.nan if p.high is None else p.high for p in points]),
+        )
 
     def at(self, when: Floats, origin: Floats | None = None) -> tuple[Floats, Floats]:
-        """(expected, the provider's own high), nan where the forecast does not reach; any shape. Known at all times."""
+        """(expected, the provider's own high) in g/kWh at `when`, any shape; nan where the forecast does not reach.
+
+        origin: not looked at, for this one forecast counts as known at all times.
+        """
         if not len(self.start):
             nothing = np.full(np.shape(when), np.nan)
             return nothing, nothing
@@ -41,48 +60,35 @@ class Said:
         return np.where(inside, self.value[i], np.nan), np.where(inside, self.high[i], np.nan)
 
 
-NOTHING_SAID = Said(np.empty(0), np.empty(0), np.empty(0), np.empty(0))
+NO_FORECAST = ProviderForecast(np.empty(0), np.empty(0), np.empty(0), np.empty(0))
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """All forecasts (`issues`) by the time they were heard, ascending: at any origin the last one heard by then holds."""
+class ForecastHistory:
+    """All archived forecasts, ascending by the time they were received: at any origin the last one received holds."""
 
     times: Floats
-    said: tuple[Said, ...]
+    """(n,) when each was received."""
+    forecasts: tuple[ProviderForecast, ...]
+
+    @classmethod
+    def of(cls, archive: ForecastArchive, now: datetime, worst: float = 1000.0) -> Self:
+        """The archive in seconds from `now`; worst: g/kWh, as in `ProviderForecast.of`."""
+        return cls(
+            np.array([(at - now).total_seconds() for at, _ in archive.rows]),
+            tuple(ProviderForecast.of(now, forecast, worst) for _, forecast in archive.rows),
+        )
 
     def at(self, when: Floats, origin: Floats) -> tuple[Floats, Floats]:
-        """As `Said.at`, (n,) each: what was said of `when[i]` by `origin[i]`."""
+        """As `ProviderForecast.at`, (n,) each: for `when[i]`, by the forecast that was current at `origin[i]`."""
         value, high = np.full(len(when), np.nan), np.full(len(when), np.nan)
         which = np.searchsorted(self.times, origin, side="right") - 1
         for i in np.unique(which[which >= 0]).tolist():
             rows = which == i
-            value[rows], high[rows] = self.said[i].at(when[rows])
+            value[rows], high[rows] = self.forecasts[i].at(when[rows])
         return value, high
 
 
-def heard(issues: Issues, now: datetime, worst: float = 1000.0) -> Heard:
-    """What was kept, in seconds from `now`."""
-    return Heard(
-        np.array([(at - now).total_seconds() for at, _ in issues.rows]),
-        tuple(said(now, forecast, worst) for _, forecast in issues.rows),
-    )
-
-
-def said(now: datetime, forecast: Forecast | None, worst: float = 1000.0) -> Said:
-    """A provider's document in seconds from `now`; points that cannot be are left out."""
-    points = sorted(
-        (p for p in (forecast.points if forecast else ()) if sane(p.g_per_kwh, worst) and p.end > p.start),
-        key=lambda p: p.start,
-    )
-    return Said(
-        np.array([(p.start - now).total_seconds() for p in points]),
-        np.array([(p.end - now).total_seconds() for p in points]),
-        np.array([p.g_per_kwh for p in points]),
-        np.array([math.nan if p.high is None else p.high for p in points]),
-    )
-
-
-def sane(value: float, worst: float) -> bool:
+def is_plausible(value: float, worst: float) -> bool:
     """Whether a value may be believed: finite, not negative, not above ten times the worst case."""
     return math.isfinite(value) and 0 <= value <= _ABSURD * worst

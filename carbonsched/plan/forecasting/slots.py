@@ -12,9 +12,15 @@ from datetime import datetime
 import numpy as np
 
 from carbonsched.model.grid import Forecast, Reading
-from carbonsched.plan.forecasting.archive import Issues
+from carbonsched.plan.forecasting.archive import ForecastArchive
 from carbonsched.plan.forecasting.blend import Blend, ForecastErrors, Past
-from carbonsched.plan.forecasting.provider_forecast import NOTHING_SAID, Floats, Said, heard, said, sane
+from carbonsched.plan.forecasting.provider_forecast import (
+    NO_FORECAST,
+    Floats,
+    ForecastHistory,
+    ProviderForecast,
+    is_plausible,
+)
 from carbonsched.plan.problem import Slot
 
 __all__ = ["ForecastErrors", "build", "raster", "slots"]
@@ -36,7 +42,7 @@ def slots(
     quantile: float = 0.95,
     errors: ForecastErrors | None = None,
     worst: float = 1000.0,
-    issues: Issues | None = None,
+    archive: ForecastArchive | None = None,
 ) -> tuple[Slot, ...]:
     """Slots from `now` to `now + horizon_s`, without holes; the first one is what holds now.
 
@@ -46,23 +52,23 @@ def slots(
     nothing at all is known; no high passes it unless the expected value does. issues: what the provider said before;
     None: its weights stay plain, its errors ±15%.
     """
-    rows = {(r.start - now).total_seconds(): r.g_per_kwh for r in history if sane(r.g_per_kwh, worst)}
+    rows = {(r.start - now).total_seconds(): r.g_per_kwh for r in history if is_plausible(r.g_per_kwh, worst)}
     here = ends = step = None
     if current is not None:
         ends = (current.end - now).total_seconds()
         step = (current.end - current.start).total_seconds()
-        if sane(current.g_per_kwh, worst):
+        if is_plausible(current.g_per_kwh, worst):
             here = current.g_per_kwh
             rows[min((current.start - now).total_seconds(), 0.0)] = here
     starts = sorted(s for s in rows if s <= 0)
     past = Past(np.array(starts), np.array([rows[s] for s in starts]), day_s)
-    spoken = said(now, forecast, worst)
-    edges = raster(horizon_s, ends, step, spoken, day_s)
-    blend = Blend.learn(past, heard(issues, now, worst) if issues is not None else NOTHING_SAID)
-    return build(edges, 0.0, here, past, spoken, blend, quantile, worst, errors)
+    provider = ProviderForecast.of(now, forecast, worst)
+    edges = raster(horizon_s, ends, step, provider, day_s)
+    blend = Blend.learn(past, ForecastHistory.of(archive, now, worst) if archive is not None else NO_FORECAST)
+    return build(edges, 0.0, here, past, provider, blend, quantile, worst, errors)
 
 
-def foreseen(
+def has_forecast(
     now: datetime, forecast: Forecast | None, history: Sequence[Reading], day_s: float = 86_400.0
 ) -> bool:
     """Whether anything is known of the hours ahead: a provider's forecast, or a day of the past."""
@@ -76,7 +82,7 @@ def build(
     now: float,
     here: float | None,
     past: Past,
-    said: Said,
+    provider: ProviderForecast,
     blend: Blend,
     quantile: float,
     worst: float,
@@ -87,11 +93,14 @@ def build(
     now: on the time scale of `past` and `said`. here: what is measured now, g/kWh.
     """
     middle = 0.5 * (edges[:-1] + edges[1:])
-    value, told = blend.expect(now, middle, past, said)
-    _, own = said.at(now + middle)
+    value, has_provider = blend.expect(now, middle, past, provider)
+    _, own = provider.at(now + middle)
     value = np.where(np.isnan(value), worst if here is None else here, value)
     high, low = value.copy(), value.copy()
-    for rows, kind in ((told, errors or blend.errors_told), (~told, errors or blend.errors_alone)):
+    for rows, kind in (
+        (has_provider, errors or blend.errors_with_provider),
+        (~has_provider, errors or blend.errors_without_provider),
+    ):
         if rows.any():
             high[rows] *= 1 + kind.highs(middle[rows], quantile)
             low[rows] *= 1 + kind.lows(middle[rows], quantile)
@@ -126,15 +135,17 @@ def beyond(slots: Sequence[Slot], past: Floats, days: float) -> tuple[float, ...
 
 
 def raster(
-    horizon_s: float, current_end: float | None, step: float | None, said: Said, day_s: float
+    horizon_s: float, current_end: float | None, step: float | None, provider: ProviderForecast, day_s: float
 ) -> Floats:
     """Slot borders from 0 to the horizon: the reading's and the forecast points' own, then a regular raster."""
     pace = day_s / _STEPS_A_DAY
     if step is not None:
         pace = min(max(step, pace), day_s / 24)
-    reach = max([0.0, current_end or 0.0, *said.end.tolist()])
+    reach = max([0.0, current_end or 0.0, *provider.end.tolist()])
     more = min(max(0, math.ceil((horizon_s - reach) / pace)), _MOST_SLOTS)
-    border = np.concatenate(([0.0, current_end or 0.0], said.start, said.end, reach + pace * np.arange(more)))
+    border = np.concatenate(
+        ([0.0, current_end or 0.0], provider.start, provider.end, reach + pace * np.arange(more))
+    )
     border = np.unique(border[(border >= 0) & (border < horizon_s - 1e-6)])
     kept = border[np.append(True, np.diff(border) > 1e-6)]
     return np.append(kept, max(horizon_s, 1e-3))

@@ -21,7 +21,7 @@ _UNKNOWN = 2.0
 """Factor by which the hours ahead may be cleaner: what is not known must not end a job."""
 
 
-def imagined(problem: Problem, flat_price: float | None) -> Problem:
+def with_reference_intensity(problem: Problem, flat_price: float | None) -> Problem:
     """The problem with the reference intensity ahead. flat_price: λ were the present intensity to last.
 
     The price is inversely proportional to the intensity at which the marginal gram is spent, so the two prices tell the
@@ -41,4 +41,4 @@ def imagined(problem: Problem, flat_price: float | None) -> Problem:
         )
         for s in problem.slots[1:]
     )
-    return replace(problem, foreseen=True, slots=(problem.slots[0], *ahead))
+    return replace(problem, has_forecast=True, slots=(problem.slots[0], *ahead))

@@ -17,10 +17,11 @@ from typing import Final, Literal, get_args
 import numpy as np
 
 from carbonsched.plan import guard
-from carbonsched.plan.planner import beyond_reach, leanest, solve
+from carbonsched.plan.intensity_curve import Floats
+from carbonsched.plan.planner import is_unaffordable, min_grams_plan, solve
 from carbonsched.plan.problem import Problem, Slot
-from carbonsched.plan.segment_arrays import Floats, Track
-from carbonsched.plan.working_time import Hours
+from carbonsched.plan.segment_arrays import SegmentArrays
+from carbonsched.plan.working_time import WorkingTime
 
 Policy = Literal["mpc", "constant", "dual", "threshold", "full", "oracle"]
 POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
@@ -33,7 +34,7 @@ _RATE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PolicyDecision:
     """What a policy says before one segment."""
 
     action: Literal["train", "wait", "stop"]
@@ -44,51 +45,63 @@ class Step:
 
 
 @dataclass(slots=True)
-class Memory:
+class PolicyMemory:
     """What a policy remembers between segments."""
 
     price: float | None = None
     spent_g: float = 0.0
 
 
-def decide(policy: Policy, problem: Problem, memory: Memory, lately: tuple[Slot, ...]) -> Step:
+def decide(
+    policy: Policy, problem: Problem, memory: PolicyMemory, recent: tuple[Slot, ...]
+) -> PolicyDecision:
     """`lately`: the readings of the last days laid out as slots from now, all that `dual` may look at."""
     if policy == "mpc" or policy == "oracle":
         plan = solve(replace(problem, price_hint=memory.price or None), detail=False)
         memory.price = plan.price if plan.price else memory.price
-        return Step(plan.action, plan.rho or 0.0, plan.wait_s or 0.0, plan.price, plan.reason)
+        return PolicyDecision(plan.action, plan.rho or 0.0, plan.wait_s or 0.0, plan.price, plan.reason)
     if problem.allowed is not None:
-        hours = Hours.of(problem.allowed)
+        hours = WorkingTime.of(problem.allowed)
         if (opens := hours.begin(0.0)) > 1e-6:
-            return Step("wait", wait_s=opens, reason=f"{policy}: outside the allowed hours")
-        step = decide(policy, hours.cut(problem), memory, lately)
-        return replace(step, wait_s=hours.begin(step.wait_s)) if step.action == "wait" else step
-    track = Track(problem)
+            return PolicyDecision("wait", wait_s=opens, reason=f"{policy}: outside the allowed hours")
+        decision = decide(policy, hours.cut(problem), memory, recent)
+        return (
+            replace(decision, wait_s=hours.begin(decision.wait_s)) if decision.action == "wait" else decision
+        )
+    arrays = SegmentArrays(problem)
     budget = problem.budget_g - problem.reserve_g
     if policy == "full":
-        return Step("train", float(track.hi[0]), reason="full: budget not looked at before it ends")
-    if policy == "threshold" and (wait := _too_dirty(track, problem)) > 0:
-        return Step("wait", wait_s=wait, reason="threshold: now is above the percentile of the day ahead")
-    lean = leanest(track)
-    if beyond_reach(track, lean, budget):
-        floor_g = lean.rolled.spend_g
-        return Step("stop", reason=f"stop: budget below floor, needs {floor_g:.1f} g, has {budget:.1f} g")
-    rho = _dual(track, problem, memory, lately, budget) if policy == "dual" else _constant(track, budget)
-    return Step("train", min(rho, guard.cap_rho(track, budget).rho), price=memory.price, reason=policy)
+        return PolicyDecision(
+            "train", float(arrays.hi[0]), reason="full: budget not looked at before it ends"
+        )
+    if policy == "threshold" and (wait := _too_dirty(arrays, problem)) > 0:
+        return PolicyDecision(
+            "wait", wait_s=wait, reason="threshold: now is above the percentile of the day ahead"
+        )
+    min_grams = min_grams_plan(arrays)
+    if is_unaffordable(arrays, min_grams, budget):
+        floor_g = min_grams.schedule.spend_g
+        return PolicyDecision(
+            "stop", reason=f"stop: budget below floor, needs {floor_g:.1f} g, has {budget:.1f} g"
+        )
+    rho = _dual(arrays, problem, memory, recent, budget) if policy == "dual" else _constant(arrays, budget)
+    return PolicyDecision(
+        "train", min(rho, guard.cap_rho(arrays, budget).rho), price=memory.price, reason=policy
+    )
 
 
-def _constant(track: Track, budget: float) -> float:
+def _constant(arrays: SegmentArrays, budget: float) -> float:
     """The largest ρ that, held to the end, is expected to fit the budget and the deadline."""
 
     def at(rho: float) -> Floats:
-        out: Floats = np.clip(rho, track.lo, track.hi)
+        out: Floats = np.clip(rho, arrays.lo, arrays.hi)
         return out
 
     def fits(rho: float) -> bool:
-        rolled = track.roll(at(rho))
-        return rolled.spend_g <= budget and rolled.finish_s <= track.latest_s[-1] + 1e-6
+        schedule = arrays.schedule(at(rho))
+        return schedule.spend_g <= budget and schedule.finish_s <= arrays.latest_s[-1] + 1e-6
 
-    lo, hi = float(track.lo.min()), float(track.hi.max())
+    lo, hi = float(arrays.lo.min()), float(arrays.hi.max())
     if fits(hi):
         return float(at(hi)[0])
     for _ in range(24):
@@ -97,31 +110,33 @@ def _constant(track: Track, budget: float) -> float:
     return float(at(lo)[0])
 
 
-def _too_dirty(track: Track, problem: Problem) -> float:
+def _too_dirty(arrays: SegmentArrays, problem: Problem) -> float:
     """Seconds to wait: until the day ahead is below its percentile, or the deadline leaves no choice; 0: train."""
     if not problem.may_pause or problem.deadline_s is None:
         return 0.0
-    slack = float(track.latest_s[0])
+    slack = float(arrays.latest_s[0])
     if slack <= 1e-6:
         return 0.0
-    horizon = track.horizon
+    horizon = arrays.intensity
     ahead = [(s, v) for s, v in zip(horizon.edges[:-1], horizon.mean, strict=True) if s < _DAY_S]
     limit = float(np.percentile([v for _, v in ahead], _PERCENTILE))
     clean = next((max(float(s), 0.0) for s, v in ahead if v <= limit), 0.0)
     return min(clean, slack)
 
 
-def _dual(track: Track, problem: Problem, memory: Memory, lately: tuple[Slot, ...], budget: float) -> float:
+def _dual(
+    arrays: SegmentArrays, problem: Problem, memory: PolicyMemory, recent: tuple[Slot, ...], budget: float
+) -> float:
     """ρ that maximises g(ρ) − λ·grams at the present intensity; λ follows the spend."""
-    share = budget / track.n
+    share = budget / arrays.n
     if memory.price is None:
         # the past stands for the future: the price that would have spent the budget there
-        guess = solve(replace(problem, slots=lately, may_pause=False, reserve_g=0.0, deadline_s=None))
+        guess = solve(replace(problem, slots=recent, may_pause=False, reserve_g=0.0, deadline_s=None))
         memory.price = guess.price or 1e-12
     elif memory.spent_g > 0:
-        memory.price *= math.exp(_RATE / math.sqrt(track.n + 1) * (memory.spent_g / share - 1))
-    one = track.curves[0]
-    joules, lasts = track.times(0, one.hull_rho)
-    grams = joules * track.g_per_j_per_intensity * track.horizon.between(np.zeros(len(lasts)), lasts)
-    value = track.share[0] * one.hull_gain - memory.price * grams
+        memory.price *= math.exp(_RATE / math.sqrt(arrays.n + 1) * (memory.spent_g / share - 1))
+    one = arrays.curves[0]
+    joules, lasts = arrays.times(0, one.hull_rho)
+    grams = joules * arrays.g_per_j_per_intensity * arrays.intensity.between(np.zeros(len(lasts)), lasts)
+    value = arrays.share[0] * one.hull_gain - memory.price * grams
     return float(one.hull_rho[int(value.argmax())])

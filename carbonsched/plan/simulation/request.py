@@ -10,35 +10,37 @@ from typing import Literal
 import numpy as np
 
 from carbonsched.errors import InputError
-from carbonsched.plan.segment_arrays import Floats
+from carbonsched.plan.intensity_curve import Floats
 from carbonsched.plan.simulation.policies import Policy
 
-Knows = Literal["perfect", "persistence", "column"]
+ForecastKind = Literal["perfect", "persistence", "column"]
 LINEAR = ((0.0, 0.0), (1.0, 1.0))
 
 DAY_S = 86_400.0
 
 
-class Grid:
+class TraceArrays:
     """A trace as arrays of seconds; made once and used for many runs."""
 
     def __init__(
         self,
         times: Sequence[datetime],
         g_per_kwh: Sequence[float],
-        said: Sequence[float | None] | None = None,
+        forecast: Sequence[float | None] | None = None,
     ) -> None:
         if len(times) < 2:
             raise InputError("trace", f"holds {len(times)} rows", "a trace needs two or more")
         self.at: Floats = np.array([t.timestamp() for t in times])
         self.g: Floats = np.array(g_per_kwh, dtype=float)
-        self.said: Floats | None = (
-            None if said is None else np.array([math.nan if v is None else v for v in said], dtype=float)
+        self.forecast: Floats | None = (
+            None
+            if forecast is None
+            else np.array([math.nan if v is None else v for v in forecast], dtype=float)
         )
         self.step_s = float(np.median(np.diff(self.at)))
         self.end = float(self.at[-1]) + self.step_s
         self.edges: Floats = np.append(self.at, self.end)
-        self.held: Floats = np.append(0.0, np.cumsum(np.diff(self.edges) * self.g))
+        self.integral: Floats = np.append(0.0, np.cumsum(np.diff(self.edges) * self.g))
         """∫ g to each edge, g/kWh·s."""
 
     def row(self, at: float) -> int:
@@ -50,7 +52,7 @@ class Grid:
 class SimRequest:
     """One run. kWh and hours of a segment are those at ρ = 1 (DESIGN 5)."""
 
-    grid: Grid
+    trace: TraceArrays
     start: datetime
     segments: int
     segment_kwh: float
@@ -59,7 +61,7 @@ class SimRequest:
     """c0 of E(ρ) = kWh·(c0 + (1−c0)·ρ)."""
     budget_g: float
     policy: Policy = "mpc"
-    forecast: Knows = "persistence"
+    forecast: ForecastKind = "persistence"
     frontier: tuple[tuple[float, float], ...] = LINEAR
     rho_min: float = 0.4
     rho_max: float = 1.0
@@ -124,12 +126,12 @@ def check(request: SimRequest) -> None:
             f"0 < rho-min <= rho-max <= 1 does not hold for {request.rho_min} and {request.rho_max}",
             "give e.g. --rho-min 0.4 --rho-max 1",
         )
-    said = request.grid.said
-    if request.forecast == "column" and (said is None or bool(np.isnan(said).all())):
+    column = request.trace.forecast
+    if request.forecast == "column" and (column is None or bool(np.isnan(column).all())):
         raise InputError(
             "--forecast",
             "the trace has no forecast_g_per_kwh column"
-            if said is None
+            if column is None
             else "the trace's forecast_g_per_kwh is empty",
             "use --forecast persistence or another trace",
         )

@@ -19,13 +19,14 @@ from carbonsched.plan import gain_decay as discount
 from carbonsched.plan import guard
 from carbonsched.plan.forecasting import slots as forecast
 from carbonsched.plan.forecasting.blend import Blend, Past
-from carbonsched.plan.forecasting.provider_forecast import NOTHING_SAID, Said
+from carbonsched.plan.forecasting.provider_forecast import NO_FORECAST, ProviderForecast
+from carbonsched.plan.intensity_curve import IntensityCurve
 from carbonsched.plan.planner import solve
-from carbonsched.plan.problem import EnergyModel, Plan, Problem, Segment, Slot
-from carbonsched.plan.segment_arrays import Horizon, Track
-from carbonsched.plan.simulation.policies import Memory, Policy, decide
-from carbonsched.plan.simulation.request import DAY_S, Grid, Knows, SimRequest, check
-from carbonsched.plan.working_time import Hours
+from carbonsched.plan.problem import EnergyModel, JobSegment, Plan, Problem, Slot
+from carbonsched.plan.segment_arrays import SegmentArrays
+from carbonsched.plan.simulation.policies import Policy, PolicyMemory, decide
+from carbonsched.plan.simulation.request import DAY_S, ForecastKind, SimRequest, TraceArrays, check
+from carbonsched.plan.working_time import WorkingTime
 from carbonsched.units import J_PER_KWH, grams
 
 _HISTORY_S = 29 * DAY_S
@@ -49,7 +50,7 @@ class SimResult(Doc):
     """What `carbonsched simulate --json` prints."""
 
     policy: Policy
-    forecast: Knows
+    forecast: ForecastKind
     spent_g: float
     budget_g: float
     floor_g: float
@@ -90,13 +91,13 @@ class _Run:
     t: float
     t0: float
     deadline: float | None
-    real: Horizon
+    real: IntensityCurve
     """The trace from the start, in seconds since it."""
-    hours: Hours | None = None
+    hours: WorkingTime | None = None
     """Allowed hours, in seconds since the start."""
-    worked: Horizon | None = None
+    worked: IntensityCurve | None = None
     """The trace in working seconds since the start; None: as `real`."""
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[JobSegment, ...] = ()
     shown: tuple[float, ...] = ()
     """Right end of each segment's frontier as it is measured, where the gains decay."""
     spent_g: float = 0.0
@@ -127,32 +128,32 @@ def simulate(request: SimRequest) -> SimResult:
     run = _begin(request)
     oracle: Plan | None = None
     if request.oracle or request.policy == "oracle":
-        everything = _problem(run, _ahead(run, "perfect", whole=True), 0)
+        everything = _problem(run, _slots_ahead(run, "perfect", whole=True), 0)
         oracle = solve(replace(everything, decay=_true_decay(request)))
     segments, reason, waits = _loop(run, oracle)
     return _result(run, segments, reason, waits, oracle)
 
 
 def _begin(request: SimRequest) -> _Run:
-    grid, start = request.grid, request.start.timestamp()
+    trace, start = request.trace, request.start.timestamp()
     check(request)
     lasts = request.segments * request.segment_hours * 3600.0
     hours = None
     if request.allowed_hours:
         daily = request.allowed_hours, request.timezone, request.start
-        week = Hours.daily(*daily, _LATELY_S)
+        week = WorkingTime.daily(*daily, _LATELY_S)
         far = 2 * lasts / week.pace + (request.deadline_hours or 0.0) * 3600.0
-        hours = Hours.daily(*daily, far + request.horizon_s)
+        hours = WorkingTime.daily(*daily, far + request.horizon_s)
         lasts = hours.finish(lasts)
     last = start + lasts
     deadline = None
     if request.deadline_hours is not None:
         deadline = start + request.deadline_hours * 3600.0
         last = max(last, deadline)
-    if start < grid.at[0] or last > grid.end + 1e-6:
+    if start < trace.at[0] or last > trace.end + 1e-6:
         raise InputError(
             "--start",
-            f"the trace covers {_said(float(grid.at[0]))} to {_said(grid.end)}, the job needs {_said(start)} to {_said(last)}",
+            f"the trace covers {_time_text(float(trace.at[0]))} to {_time_text(trace.end)}, the job needs {_time_text(start)} to {_time_text(last)}",
             "choose another start, fewer segments or an earlier deadline",
         )
     follows = request.time_follows_rho if request.time_follows_rho is not None else request.may_pause
@@ -166,19 +167,19 @@ def _begin(request: SimRequest) -> _Run:
         watts_high=request.watts_high or joules / lasts * max((1.0, *request.power_factor)),
         slope_known=True,
     )
-    worst = request.worst_g_per_kwh or max(1000.0, float(grid.g.max()))
+    worst = request.worst_g_per_kwh or max(1000.0, float(trace.g.max()))
     reserve = guard.reserve_g(request.reserve_j + energy.watts_high * request.tick_s, worst, request.pue)
-    first = grid.row(start)
-    stop = min(len(grid.at), grid.row(last) + 2 + math.ceil(_LATELY_S / grid.step_s))
-    edges = grid.edges[first : stop + 1] - start
-    real = Horizon(
+    first = trace.row(start)
+    stop = min(len(trace.at), trace.row(last) + 2 + math.ceil(_LATELY_S / trace.step_s))
+    edges = trace.edges[first : stop + 1] - start
+    real = IntensityCurve(
         tuple(
             Slot(float(a), float(b), float(v), float(v))
-            for a, b, v in zip(edges[:-1], edges[1:], grid.g[first:stop], strict=True)
+            for a, b, v in zip(edges[:-1], edges[1:], trace.g[first:stop], strict=True)
         )
     )
-    segments = tuple(Segment(k, 1, request.frontier) for k in range(request.segments))
-    worked = None if hours is None else Horizon(hours.slots(_from_start(real), real))
+    segments = tuple(JobSegment(k, 1, request.frontier) for k in range(request.segments))
+    worked = None if hours is None else IntensityCurve(hours.slots(_from_start(real), real))
     shown: tuple[float, ...] = ()
     if request.gain_decay != 1.0:
         noise = np.random.default_rng(round(start)).normal(0.0, request.gain_noise, request.segments)
@@ -188,30 +189,32 @@ def _begin(request: SimRequest) -> _Run:
 
 def _loop(run: _Run, oracle: Plan | None) -> tuple[list[SimSegment], str, int]:
     request = run.request
-    memory = Memory()
+    memory = PolicyMemory()
     done: list[SimSegment] = []
     reason, waits = "", 0
-    placed = {p.k: p for p in oracle.placed} if oracle is not None and request.policy == "oracle" else None
+    planned = {p.k: p for p in oracle.segments} if oracle is not None and request.policy == "oracle" else None
     while len(done) < request.segments:
         k = len(done)
-        if placed is not None:
-            if k not in placed:
+        if planned is not None:
+            if k not in planned:
                 return done, oracle.reason if oracle else "", waits
-            if placed[k].start_s > run.t - run.t0 + 1e-6:
+            if planned[k].start_s > run.t - run.t0 + 1e-6:
                 waits += 1
-                _pause(run, run.t0 + placed[k].start_s)
-            rho, reason = placed[k].rho, "oracle"
+                _pause(run, run.t0 + planned[k].start_s)
+            rho, reason = planned[k].rho, "oracle"
         else:
-            problem = _problem(run, _ahead(run, request.forecast), k)
-            step = decide(request.policy, problem, memory, _lately(run) if request.policy == "dual" else ())
-            reason = step.reason
-            if step.action == "stop":
+            problem = _problem(run, _slots_ahead(run, request.forecast), k)
+            decision = decide(
+                request.policy, problem, memory, _recent_slots(run) if request.policy == "dual" else ()
+            )
+            reason = decision.reason
+            if decision.action == "stop":
                 return done, reason, waits
-            if step.action == "wait":
+            if decision.action == "wait":
                 waits += not run.waiting
-                _pause(run, run.t + min(max(step.wait_s, 1.0), _LONGEST_WAIT_S))
+                _pause(run, run.t + min(max(decision.wait_s, 1.0), _LONGEST_WAIT_S))
                 continue
-            rho = step.rho
+            rho = decision.rho
         before = run.spent_g
         done.append(_train(run, k, rho))
         memory.spent_g = run.spent_g - before
@@ -279,11 +282,11 @@ def _problem(run: _Run, slots: tuple[Slot, ...], k: int) -> Problem:
 
 def _beyond(run: _Run, slots: tuple[Slot, ...]) -> tuple[float, ...]:
     """What is expected after the horizon, from what is known of the last year."""
-    grid, row = run.request.grid, run.request.grid.row(run.t)
-    first = bisect_right(grid.at, run.t - _YEAR_S)
-    days = float(grid.edges[row + 1] - grid.edges[first]) / DAY_S
+    trace, row = run.request.trace, run.request.trace.row(run.t)
+    first = bisect_right(trace.at, run.t - _YEAR_S)
+    days = float(trace.edges[row + 1] - trace.edges[first]) / DAY_S
     # a few hundred rows tell the spread as well as all of them
-    return forecast.beyond(slots, grid.g[first : row + 1 : max((row + 1 - first) // 997, 1)], days)
+    return forecast.beyond(slots, trace.g[first : row + 1 : max((row + 1 - first) // 997, 1)], days)
 
 
 def _left(run: _Run) -> float:
@@ -320,60 +323,60 @@ def _allowed(run: _Run) -> tuple[tuple[float, float], ...] | None:
     return ahead or ((0.0, DAY_S),)
 
 
-def _ahead(run: _Run, knows: Knows, *, whole: bool = False) -> tuple[Slot, ...]:
+def _slots_ahead(run: _Run, kind: ForecastKind, *, whole: bool = False) -> tuple[Slot, ...]:
     """The slots from now on, from what may be known at `run.t`; `whole`: to the very end, not only the horizon."""
-    request, grid, now = run.request, run.request.grid, run.t
-    horizon = max(_left(run) if whole else min(_left(run), request.horizon_s), 2 * grid.step_s)
-    row = grid.row(now)
-    here = float(grid.g[row])
-    if knows == "perfect":
-        stop = min(bisect_right(grid.at, now + horizon), len(grid.at))
-        edges = grid.edges[row : stop + 1] - now
+    request, trace, now = run.request, run.request.trace, run.t
+    horizon = max(_left(run) if whole else min(_left(run), request.horizon_s), 2 * trace.step_s)
+    row = trace.row(now)
+    here = float(trace.g[row])
+    if kind == "perfect":
+        stop = min(bisect_right(trace.at, now + horizon), len(trace.at))
+        edges = trace.edges[row : stop + 1] - now
         return tuple(
             Slot(float(a), float(b), float(v), float(v))
-            for a, b, v in zip(edges[:-1], edges[1:], grid.g[row:stop], strict=True)
+            for a, b, v in zip(edges[:-1], edges[1:], trace.g[row:stop], strict=True)
         )
-    first = bisect_right(grid.at, now - _HISTORY_S)
-    past = Past(grid.at[first : row + 1], grid.g[first : row + 1])
-    told = knows == "column"
-    said = _column(grid, row, bisect_right(grid.at, now + horizon)) if told else NOTHING_SAID
+    first = bisect_right(trace.at, now - _HISTORY_S)
+    past = Past(trace.at[first : row + 1], trace.g[first : row + 1])
+    with_provider = kind == "column"
+    provider = _column(trace, row, bisect_right(trace.at, now + horizon)) if with_provider else NO_FORECAST
     if run.blend is None or now - run.learned_at >= DAY_S:
-        run.blend = Blend.learn(past, _column(grid, first, row + 1) if told else NOTHING_SAID)
+        run.blend = Blend.learn(past, _column(trace, first, row + 1) if with_provider else NO_FORECAST)
         run.learned_at = now
-    ends = max(float(grid.edges[row + 1]) - now, 1.0)
+    ends = max(float(trace.edges[row + 1]) - now, 1.0)
     edges = forecast.raster(
         horizon,
-        min(ends, grid.step_s),
-        grid.step_s,
-        replace(said, start=said.start - now, end=said.end - now),
+        min(ends, trace.step_s),
+        trace.step_s,
+        replace(provider, start=provider.start - now, end=provider.end - now),
         DAY_S,
     )
-    return forecast.build(edges, now, here, past, said, run.blend, request.quantile, run.worst)
+    return forecast.build(edges, now, here, past, provider, run.blend, request.quantile, run.worst)
 
 
-def _column(grid: Grid, first: int, stop: int) -> Said:
+def _column(trace: TraceArrays, first: int, stop: int) -> ProviderForecast:
     """What the trace's forecast column said for its rows."""
-    if grid.said is None:
-        return NOTHING_SAID
-    stop = min(stop, len(grid.at))
-    value = grid.said[first:stop]
-    return Said(
-        grid.edges[first:stop], grid.edges[first + 1 : stop + 1], value, np.full(len(value), math.nan)
+    if trace.forecast is None:
+        return NO_FORECAST
+    stop = min(stop, len(trace.at))
+    value = trace.forecast[first:stop]
+    return ProviderForecast(
+        trace.edges[first:stop], trace.edges[first + 1 : stop + 1], value, np.full(len(value), math.nan)
     )
 
 
-def _lately(run: _Run) -> tuple[Slot, ...]:
+def _recent_slots(run: _Run) -> tuple[Slot, ...]:
     """The last week as if it lay ahead."""
-    grid, row = run.request.grid, run.request.grid.row(run.t)
-    values = grid.g[max(0, row + 1 - int(_LATELY_S / grid.step_s)) : row + 1]
+    trace, row = run.request.trace, run.request.trace.row(run.t)
+    values = trace.g[max(0, row + 1 - int(_LATELY_S / trace.step_s)) : row + 1]
     return tuple(
-        Slot(i * grid.step_s, (i + 1) * grid.step_s, float(v), float(v)) for i, v in enumerate(values)
+        Slot(i * trace.step_s, (i + 1) * trace.step_s, float(v), float(v)) for i, v in enumerate(values)
     )
 
 
 def _result(run: _Run, segments: list[SimSegment], reason: str, waits: int, oracle: Plan | None) -> SimResult:
     request = run.request
-    whole = Track(
+    whole = SegmentArrays(
         replace(
             _problem(run, _from_start(run.worked or run.real), 0),
             budget_g=request.budget_g,
@@ -405,11 +408,11 @@ def _result(run: _Run, segments: list[SimSegment], reason: str, waits: int, orac
         forecast=request.forecast,
         spent_g=spent,
         budget_g=request.budget_g,
-        floor_g=whole.roll(whole.lo).spend_g,
-        full_g=whole.roll(whole.hi).spend_g,
+        floor_g=whole.schedule(whole.lo).spend_g,
+        full_g=whole.schedule(whole.hi).spend_g,
         flops_ratio=float((rho * parts).sum()) * share if segments else 0.0,
         gain=gain,
-        oracle_gain=None if oracle is None else sum(p.gain for p in oracle.placed),
+        oracle_gain=None if oracle is None else sum(p.gain for p in oracle.segments),
         oracle_gap=None if oracle is None else oracle.gap,
         finished=finished,
         finished_at=end if finished else None,
@@ -422,14 +425,14 @@ def _result(run: _Run, segments: list[SimSegment], reason: str, waits: int, orac
     )
 
 
-def _from_start(real: Horizon) -> tuple[Slot, ...]:
+def _from_start(real: IntensityCurve) -> tuple[Slot, ...]:
     return tuple(
         Slot(float(a), float(b), float(v), float(v))
         for a, b, v in zip(real.edges[:-1], real.edges[1:], real.mean, strict=True)
     )
 
 
-def _said(at: float) -> str:
+def _time_text(at: float) -> str:
     return f"{_utc(at):%Y-%m-%dT%H:%M:%SZ}"
 
 

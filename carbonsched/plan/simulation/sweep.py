@@ -10,9 +10,9 @@ import numpy as np
 from carbonsched.errors import InputError
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.plan.simulation.policies import Policy
-from carbonsched.plan.simulation.request import DAY_S, Knows, SimRequest
+from carbonsched.plan.simulation.request import DAY_S, ForecastKind, SimRequest
 from carbonsched.plan.simulation.simulate import SimResult, simulate
-from carbonsched.plan.working_time import Hours
+from carbonsched.plan.working_time import WorkingTime
 
 _HISTORY_S = 30 * DAY_S
 
@@ -65,7 +65,7 @@ class SweepCase(Doc):
 class Sweep(Doc):
     """What `carbonsched simulate --json` prints for more than one run."""
 
-    forecast: Knows
+    forecast: ForecastKind
     cases: tuple[SweepCase, ...]
     runs: tuple[SweepRun, ...]
 
@@ -75,23 +75,23 @@ def draw(request: SimRequest, count: int, seed: int = 0) -> tuple[datetime, ...]
 
     Raises InputError where the trace is too short for the job; half a trace's spare time is history where there is less.
     """
-    grid = request.grid
+    trace = request.trace
     lasts = request.segments * request.segment_hours * 3600.0
     if request.allowed_hours:
-        week = Hours.daily(request.allowed_hours, request.timezone, request.start, 7 * DAY_S)
+        week = WorkingTime.daily(request.allowed_hours, request.timezone, request.start, 7 * DAY_S)
         lasts = lasts / week.pace + DAY_S
     lasts = max(lasts, (request.deadline_hours or 0.0) * 3600.0)
-    spare = grid.end - float(grid.at[0]) - lasts
-    first = int(np.searchsorted(grid.at, float(grid.at[0]) + min(_HISTORY_S, max(spare, 0.0) / 2)))
-    last = int(np.searchsorted(grid.at, grid.end - lasts, side="right")) - 1
+    spare = trace.end - float(trace.at[0]) - lasts
+    first = int(np.searchsorted(trace.at, float(trace.at[0]) + min(_HISTORY_S, max(spare, 0.0) / 2)))
+    last = int(np.searchsorted(trace.at, trace.end - lasts, side="right")) - 1
     if spare < 0 or last < first:
         raise InputError(
             "--starts",
-            f"the trace is {(grid.end - float(grid.at[0])) / 3600:.0f} h long, the job may take {lasts / 3600:.0f} h",
+            f"the trace is {(trace.end - float(trace.at[0])) / 3600:.0f} h long, the job may take {lasts / 3600:.0f} h",
             "give a longer trace, fewer segments or an earlier deadline",
         )
     rows = np.random.default_rng(seed).integers(first, last + 1, count)
-    return tuple(datetime.fromtimestamp(float(grid.at[i]), UTC) for i in np.sort(rows))
+    return tuple(datetime.fromtimestamp(float(trace.at[i]), UTC) for i in np.sort(rows))
 
 
 def sweep(
@@ -116,7 +116,7 @@ def sweep(
 _SHARED = tuple(name for name in SweepRun.model_fields if name not in ("start", "oracle_gain"))
 
 
-def collect(runs: Sequence[SweepRun], forecast: Knows) -> Sweep:
+def collect(runs: Sequence[SweepRun], forecast: ForecastKind) -> Sweep:
     """Group the runs by policy and budget, in the order in which they come."""
     groups: dict[tuple[Policy, float], list[SweepRun]] = {}
     for run in runs:

@@ -20,7 +20,7 @@ from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import grams
 
 if TYPE_CHECKING:
-    from carbonsched.plan.objective import Aim
+    from carbonsched.plan.objective import Objective
 
 _DRAIN = 0.5
 _AGAIN = 2.0
@@ -83,12 +83,12 @@ class Allowances:
 
     def aim(
         self, run: JobRun, ahead: Ahead, energy: EnergyModel, idle_w: float, runs: Sequence[JobRun]
-    ) -> "Aim":
-        from carbonsched.plan.objective import Aim, Growth
+    ) -> "Objective":
+        from carbonsched.plan.objective import BudgetRate, Objective
 
         rate = self.rate(run, runs)
         if rate is None:
-            return Aim(rho_mean=ahead.rho_due)
+            return Objective(rho_mean=ahead.rho_due)
         reading = self.steering.chain.reading_at(self.clock.now())
         g_per_kwh = reading.g_per_kwh if reading else self.steering.config.zone.worst_g_per_kwh
         watts = energy.joules_full / energy.seconds_full if energy.seconds_full > 0 else energy.watts_high
@@ -97,7 +97,7 @@ class Allowances:
         # where waiting with the model in memory takes what accrues meanwhile, or may take it, the process ends
         drained = idle_w <= 0 or grams(idle_w * 3600.0, g_per_kwh, pue) > _DRAIN * rate
         resident_s = 0.0 if drained else RESIDENT_WAIT_S
-        return Aim(growth=Growth(rate, self.left_g(run), rate * SAVED_H, again_g, resident_s))
+        return Objective(budget_rate=BudgetRate(rate, self.left_g(run), rate * SAVED_H, again_g, resident_s))
 
     def rate(self, run: JobRun, runs: Sequence[JobRun]) -> float | None:
         """Grams an hour by which what the job may spend grows; None where it does not."""

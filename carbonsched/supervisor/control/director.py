@@ -153,7 +153,9 @@ class Director:
             self.direct(run, directive)
         run.plan, run.planned_at, run.replan = plan, self.clock.monotonic(), False
         wait_s = plan.wait_s or 0.0
-        if directive.action == "wait" and wait_s > (aim.growth.resident_s if aim.growth else RESIDENT_WAIT_S):
+        if directive.action == "wait" and wait_s > (
+            aim.budget_rate.resident_s if aim.budget_rate else RESIDENT_WAIT_S
+        ):
             run.wake_at = self.clock.now() + timedelta(seconds=wait_s)
             self.end(run, JobState.WAITING, directive.reason)
 

@@ -16,7 +16,7 @@ from carbonsched.model.allowed_hours import stretches
 from carbonsched.model.files import save
 from carbonsched.model.grid import Reading
 from carbonsched.model.protocol import OPENING, Directive, Lease, SegmentDone, SegmentReady
-from carbonsched.plan.forecasting.archive import Issues
+from carbonsched.plan.forecasting.archive import ForecastArchive
 from carbonsched.plan.problem import EnergyModel, Plan, Problem, Slot
 from carbonsched.supervisor.estimates.remaining_work import Ahead, Speed
 from carbonsched.supervisor.jobs.job_run import JobRun
@@ -25,7 +25,7 @@ from carbonsched.units import MJ_PER_J, grams
 if TYPE_CHECKING:
     from carbonsched.plan import guard
     from carbonsched.plan.energy_fit import EnergyFit
-    from carbonsched.plan.objective import Aim
+    from carbonsched.plan.objective import Objective
 
 RESIDENT_WAIT_S = 600.0
 """Waits up to here keep the process; longer ones checkpoint and exit (DESIGN 2)."""
@@ -42,7 +42,7 @@ class Steering:
     config: Config
     chain: Chain
     clock: Clock
-    issues: Issues = field(default_factory=Issues)
+    archive: ForecastArchive = field(default_factory=ForecastArchive)
 
     def slots(self) -> tuple[Slot, ...]:
         """The grid from now on, as known now."""
@@ -60,7 +60,7 @@ class Steering:
             day_s=day_s,
             quantile=self.config.plan.quantile,
             worst=self.config.zone.worst_g_per_kwh,
-            issues=self.issues,
+            archive=self.archive,
         )
 
     def _history(self, now: datetime) -> tuple[Reading, ...]:
@@ -68,8 +68,8 @@ class Steering:
 
     def heed(self) -> None:
         """Remember what the provider says now: how right it was tells how far it may be trusted."""
-        self.issues.day_s = self.day_s()
-        self.issues.keep(self.clock.now(), self.chain.forecast())
+        self.archive.day_s = self.day_s()
+        self.archive.add(self.clock.now(), self.chain.forecast())
 
     def day_s(self) -> float:
         """Wall seconds of a grid day: fewer in a replay."""
@@ -97,7 +97,7 @@ class Steering:
     def problem(
         self, run: JobRun, ahead: Ahead, energy: EnergyModel, left_g: float, idle_w: float
     ) -> Problem:
-        from carbonsched.plan.forecasting.slots import beyond_history, foreseen
+        from carbonsched.plan.forecasting.slots import beyond_history, has_forecast
         from carbonsched.plan.gain_decay import decay
 
         carbon = run.spec.carbon
@@ -124,7 +124,7 @@ class Steering:
             done=ahead.done,
             allowed=self._allowed(run, now, max(slots[-1].end_s, deadline_s or 0.0)),
             decay=decay(list(run.gains.items()), run.segments or len(ahead.segments)),
-            foreseen=foreseen(now, self.chain.forecast(), history, self.day_s()),
+            has_forecast=has_forecast(now, self.chain.forecast(), history, self.day_s()),
             beyond_g_per_kwh=beyond_history(slots, history, self.day_s()),
         )
 
@@ -153,15 +153,15 @@ class Steering:
         return grams(joules + energy.tail_j, mean, self.config.pue)
 
     def decide(
-        self, run: JobRun, ready: SegmentReady, problem: Problem, aim: "Aim", left_g: float
+        self, run: JobRun, ready: SegmentReady, problem: Problem, aim: "Objective", left_g: float
     ) -> tuple[Plan, Directive]:
         """The plan for what is left of the job, and the directive for the segment that is ready.
 
         left_g: what may be spent now, which the lease is cut to.
         """
-        from carbonsched.plan.objective import pursue
+        from carbonsched.plan.objective import solve_for
 
-        _, plan = pursue(problem, aim)
+        _, plan = solve_for(problem, aim)
         energy, now = problem.energy, self.clock.now()
         lease = self._lease(run, energy, left_g, plan.rho or ready.rho_floor)
         action, reason = plan.action, plan.reason
@@ -236,10 +236,10 @@ class Steering:
         reason = f"rho {lower:.3f} for the rest of the segment instead of {old.rho:.3f}: what follows needs the grams"
         return old.model_copy(update={"seq": old.seq + 1, "rho": lower, "reason": reason})
 
-    def _lease(self, run: JobRun, energy: EnergyModel, left_g: float, rho: float) -> "guard.Lease":
+    def _lease(self, run: JobRun, energy: EnergyModel, left_g: float, rho: float) -> "guard.Allowance":
         from carbonsched.plan import guard
 
-        return guard.lease(
+        return guard.allowance(
             left_g,
             energy,
             rho,

@@ -12,7 +12,7 @@ from itertools import islice
 from carbonsched.ledger.ledger import JobRecord, Ledger
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
-from carbonsched.plan.problem import Segment
+from carbonsched.plan.problem import JobSegment
 from carbonsched.power.base import Board
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import MJ_PER_J
@@ -34,7 +34,7 @@ LOOKED_AT = 30
 class Ahead:
     """The segments still to run, the one under way with the steps it has left."""
 
-    segments: tuple[Segment, ...]
+    segments: tuple[JobSegment, ...]
     rho_floor: float
     done: float
     """Share of the job's steps that are done."""
@@ -83,7 +83,7 @@ def _ahead(
         trained = sum(d.steps * d.rho_realised for d in run.done) + under_way * rho
         due = min(max((wanted * total - trained) / left, floor), 1.0)
     return Ahead(
-        segments=tuple(Segment(k + i, n, curve) for i, n in enumerate(steps) if n > 0),
+        segments=tuple(JobSegment(k + i, n, curve) for i, n in enumerate(steps) if n > 0),
         rho_floor=floor,
         done=1 - left / max(total, 1),
         rho_due=due,

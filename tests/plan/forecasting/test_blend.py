@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from carbonsched.plan.forecasting.blend import BINS, Blend, ForecastErrors, Past, Said
+from carbonsched.plan.forecasting.blend import BINS, Blend, ForecastErrors, Past, ProviderForecast
 
 DAY = 86_400.0
 HOURS = np.arange(29 * 24) * 3600.0
@@ -19,14 +19,14 @@ def test_a_grid_that_repeats_itself_is_foretold_exactly():
     past = daily()
     now = float(past.at[-1])
     ahead = np.arange(1, 48) * 3600.0
-    expected, told = Blend.learn(past).expect(now, ahead, past, Said(*[np.empty(0)] * 4))
+    expected, with_provider = Blend.learn(past).expect(now, ahead, past, ProviderForecast(*[np.empty(0)] * 4))
     assert expected == pytest.approx(300 + 100 * np.sin(2 * np.pi * (now + ahead) / DAY), rel=0.01)
-    assert not told.any()
+    assert not with_provider.any()
 
 
 def test_a_compressed_replay_is_foretold_like_the_real_thing():
     slow, fast = daily(0.05), daily(0.05, day_s=480.0)
-    nothing = Said(*[np.empty(0)] * 4)
+    nothing = ProviderForecast(*[np.empty(0)] * 4)
     a, _ = Blend.learn(slow).expect(float(slow.at[-1]), np.arange(1, 20) * 3600.0, slow, nothing)
     b, _ = Blend.learn(fast).expect(float(fast.at[-1]), np.arange(1, 20) * 20.0, fast, nothing)
     assert a == pytest.approx(b, rel=1e-6)
@@ -34,13 +34,13 @@ def test_a_compressed_replay_is_foretold_like_the_real_thing():
 
 def test_a_provider_that_is_a_third_too_low_is_corrected():
     past = daily(0.02)
-    said = Said(past.at, past.at + 3600.0, past.value * 0.67, np.full(len(past.at), np.nan))
+    provider = ProviderForecast(past.at, past.at + 3600.0, past.value * 0.67, np.full(len(past.at), np.nan))
     cut = len(past.at) - 48
     known = past.upto(float(past.at[cut]))
-    blend = Blend.learn(known, said)
+    blend = Blend.learn(known, provider)
     ahead = np.arange(1, 40) * 3600.0
-    expected, told = blend.expect(float(past.at[cut]), ahead, known, said)
-    assert told.all()
+    expected, with_provider = blend.expect(float(past.at[cut]), ahead, known, provider)
+    assert with_provider.all()
     assert np.abs(expected / past.value[cut + 1 : cut + 40] - 1).mean() < 0.05
 
 
@@ -51,8 +51,8 @@ def test_a_present_miss_is_carried_forward_and_fades():
     shifted = Past(past.at, value, DAY)
     ahead = np.array([0.5, 6.0, 24.0]) * 3600.0
     plain = Blend.plain()
-    usual, _ = plain.expect(float(past.at[-1]), ahead, past, Said(*[np.empty(0)] * 4))
-    bent, _ = plain.expect(float(past.at[-1]), ahead, shifted, Said(*[np.empty(0)] * 4))
+    usual, _ = plain.expect(float(past.at[-1]), ahead, past, ProviderForecast(*[np.empty(0)] * 4))
+    bent, _ = plain.expect(float(past.at[-1]), ahead, shifted, ProviderForecast(*[np.empty(0)] * 4))
     ratio = bent / usual
     assert ratio[0] > 1.25
     assert ratio[0] > ratio[1] > 1.0
@@ -70,8 +70,8 @@ def test_the_learned_band_holds_nine_of_ten_unseen_hours():
         known = past.upto(float(HOURS[cut]))
         blend = Blend.learn(known)
         ahead = np.arange(1, 48) * 3600.0
-        expected, _ = blend.expect(float(HOURS[cut]), ahead, known, Said(*[np.empty(0)] * 4))
-        high = expected * (1 + blend.errors_alone.highs(ahead, 0.95))
+        expected, _ = blend.expect(float(HOURS[cut]), ahead, known, ProviderForecast(*[np.empty(0)] * 4))
+        high = expected * (1 + blend.errors_without_provider.highs(ahead, 0.95))
         hits.append((past.value[cut + 1 : cut + 48] <= high).mean())
     assert np.mean(hits) > 0.85
 
@@ -82,7 +82,7 @@ def test_gaps_of_days_leave_a_forecast_that_is_still_a_number():
     keep[-200:-112] = False
     holed = Past(past.at[keep], past.value[keep], DAY)
     expected, _ = Blend.learn(holed).expect(
-        float(holed.at[-1]), np.arange(1, 168) * 3600.0, holed, Said(*[np.empty(0)] * 4)
+        float(holed.at[-1]), np.arange(1, 168) * 3600.0, holed, ProviderForecast(*[np.empty(0)] * 4)
     )
     assert np.isfinite(expected).all()
     assert expected.min() > 100
@@ -90,7 +90,9 @@ def test_gaps_of_days_leave_a_forecast_that_is_still_a_number():
 
 def test_without_any_past_nothing_is_claimed():
     empty = Past(np.empty(0), np.empty(0), DAY)
-    expected, _ = Blend.learn(empty).expect(0.0, np.array([3600.0]), empty, Said(*[np.empty(0)] * 4))
+    expected, _ = Blend.learn(empty).expect(
+        0.0, np.array([3600.0]), empty, ProviderForecast(*[np.empty(0)] * 4)
+    )
     assert np.isnan(expected).all()
 
 

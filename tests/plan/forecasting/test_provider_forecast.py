@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
-from carbonsched.plan.forecasting.archive import Issues
-from carbonsched.plan.forecasting.provider_forecast import Heard, Said, heard
+from carbonsched.plan.forecasting.archive import ForecastArchive
+from carbonsched.plan.forecasting.provider_forecast import ForecastHistory, ProviderForecast
 from carbonsched.plan.forecasting.slots import slots
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
@@ -44,18 +44,18 @@ def readings(hours: int) -> list[Reading]:
     ]
 
 
-def kept(error: float, bias: float = 1.0) -> Issues:
-    issues = Issues()
+def kept(error: float, bias: float = 1.0) -> ForecastArchive:
+    archive = ForecastArchive()
     for hour in range(DAYS * 24):
-        issues.keep(T0 + hour * HOUR, issued(hour, error, bias=bias))
-    return issues
+        archive.add(T0 + hour * HOUR, issued(hour, error, bias=bias))
+    return archive
 
 
-def ahead(issues: Issues | None, error: float, bias: float = 1.0):
+def ahead(archive: ForecastArchive | None, error: float, bias: float = 1.0):
     now = DAYS * 24 - 1
     history = readings(now + 1)
     return slots(
-        T0 + now * HOUR, 47 * 3600.0, history[-1], issued(now, error, bias=bias), history, issues=issues
+        T0 + now * HOUR, 47 * 3600.0, history[-1], issued(now, error, bias=bias), history, archive=archive
     )
 
 
@@ -82,31 +82,31 @@ def test_a_provider_that_is_always_too_high_is_set_right():
 
 
 def test_what_was_said_later_is_not_known_before():
-    first = Said(np.array([0.0]), np.array([100.0]), np.array([5.0]), np.array([np.nan]))
-    second = Said(np.array([0.0]), np.array([100.0]), np.array([7.0]), np.array([9.0]))
-    heard = Heard(np.array([10.0, 20.0]), (first, second))
-    value, high = heard.at(np.array([50.0, 50.0, 50.0, 500.0]), np.array([5.0, 15.0, 25.0, 25.0]))
+    first = ProviderForecast(np.array([0.0]), np.array([100.0]), np.array([5.0]), np.array([np.nan]))
+    second = ProviderForecast(np.array([0.0]), np.array([100.0]), np.array([7.0]), np.array([9.0]))
+    history = ForecastHistory(np.array([10.0, 20.0]), (first, second))
+    value, high = history.at(np.array([50.0, 50.0, 50.0, 500.0]), np.array([5.0, 15.0, 25.0, 25.0]))
     assert np.array_equal(value, [np.nan, 5.0, 7.0, np.nan], equal_nan=True)
     assert np.array_equal(high, [np.nan, np.nan, 9.0, np.nan], equal_nan=True)
 
 
 def test_one_forecast_an_hour_is_kept_for_four_weeks():
-    issues = Issues()
+    archive = ForecastArchive()
     for minute in range(0, 60 * 24 * 40, 20):
         at = T0 + timedelta(minutes=minute)
-        issues.keep(at, issued(minute // 60, 0.1, hours=3))
-    found = heard(issues, T0 + timedelta(days=40))
+        archive.add(at, issued(minute // 60, 0.1, hours=3))
+    found = ForecastHistory.of(archive, T0 + timedelta(days=40))
     assert len(found.times) == pytest.approx(29 * 24, abs=2)
     assert found.times[0] == pytest.approx(-29 * 86_400, abs=3700)
-    issues.keep(T0 + timedelta(days=41), None)
-    assert len(heard(issues, T0 + timedelta(days=41)).times) == len(found.times)
+    archive.add(T0 + timedelta(days=41), None)
+    assert len(ForecastHistory.of(archive, T0 + timedelta(days=41)).times) == len(found.times)
 
 
 def test_a_forecast_that_says_nothing_new_is_kept_once():
-    issues = Issues()
+    archive = ForecastArchive()
     for hour in range(10):
-        issues.keep(T0 + hour * HOUR, issued(0, 0.1))
-    assert len(heard(issues, T0).times) == 1
+        archive.add(T0 + hour * HOUR, issued(0, 0.1))
+    assert len(ForecastHistory.of(archive, T0).times) == 1
 
 
 def test_absurd_values_are_not_believed():
@@ -118,7 +118,7 @@ def test_absurd_values_are_not_believed():
             )
         }
     )
-    issues = Issues()
-    issues.keep(T0, forecast)
-    value, _ = heard(issues, T0).at(np.array([1.0, 3601.0, 7201.0, 10_801.0]), np.zeros(4))
+    archive = ForecastArchive()
+    archive.add(T0, forecast)
+    value, _ = ForecastHistory.of(archive, T0).at(np.array([1.0, 3601.0, 7201.0, 10_801.0]), np.zeros(4))
     assert np.array_equal(value, [100.0, np.nan, np.nan, 120.0], equal_nan=True)

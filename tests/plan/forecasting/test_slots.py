@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
 from carbonsched.plan.forecasting.slots import slots
-from carbonsched.plan.segment_arrays import Horizon
+from carbonsched.plan.intensity_curve import IntensityCurve
 
 NOW = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -47,7 +47,7 @@ def whole(built, horizon_s: float) -> None:
     assert all(a.end_s == b.start_s for a, b in pairwise(built))
     assert all(s.end_s > s.start_s for s in built)
     assert all(0 <= (s.low or 0) <= s.g_per_kwh <= s.high for s in built)
-    Horizon(built)
+    IntensityCurve(built)
 
 
 def test_the_first_slot_is_what_holds_now_to_the_readings_end():
@@ -113,14 +113,14 @@ def test_a_high_is_never_above_the_stated_worst():
 @settings(max_examples=40, deadline=None)
 @given(
     values=st.lists(st.floats(0, 2000), max_size=60),
-    said=st.lists(st.floats(-100, 20_000), max_size=30),
+    provider=st.lists(st.floats(-100, 20_000), max_size=30),
     horizon=st.floats(10.0, 200_000.0),
     shift=st.integers(-80, 80),
     known=st.booleans(),
 )
-def test_whatever_the_feeds_give_the_slots_are_whole(values, said, horizon, shift, known):
+def test_whatever_the_feeds_give_the_slots_are_whole(values, provider, horizon, shift, known):
     first = NOW - timedelta(minutes=len(values) * 47)
     history = [reading(first + i * timedelta(minutes=47), v) for i, v in enumerate(values)]
     current = reading(NOW - timedelta(minutes=shift), 300.0) if known and shift >= 0 else None
-    built = slots(NOW, horizon, current, points(said, NOW + shift * HOUR) if said else None, history)
+    built = slots(NOW, horizon, current, points(provider, NOW + shift * HOUR) if provider else None, history)
     whole(built, horizon)

@@ -9,32 +9,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbonsched.errors import InputError
-from carbonsched.plan.simulation.request import Grid, SimRequest
+from carbonsched.plan.simulation.request import SimRequest, TraceArrays
 from carbonsched.plan.simulation.simulate import simulate
 from carbonsched.units import grams
 
 T0 = datetime(2022, 3, 1, tzinfo=UTC)
 
 
-def trace(hours: int = 24 * 50, noise: float = 0.1, seed: int = 0, said: bool = False) -> Grid:
+def make_trace(hours: int = 24 * 50, noise: float = 0.1, seed: int = 0, column: bool = False) -> TraceArrays:
     rng = np.random.default_rng(seed)
     t = np.arange(hours)
     shock = np.zeros(hours)
     for i in range(1, hours):
         shock[i] = 0.9 * shock[i - 1] + rng.normal(0, noise)
     g = 300 * np.exp(0.3 * np.sin(2 * np.pi * t / 24) + shock)
-    column = (g * np.exp(rng.normal(0.1, 0.2, hours))).tolist() if said else None
-    return Grid([T0 + timedelta(hours=int(h)) for h in t], g.tolist(), column)
+    forecast = (g * np.exp(rng.normal(0.1, 0.2, hours))).tolist() if column else None
+    return TraceArrays([T0 + timedelta(hours=int(h)) for h in t], g.tolist(), forecast)
 
 
-GRID = trace()
+TRACE = make_trace()
 START = T0 + timedelta(days=30)
 
 
-def request(n: int = 24, share: float = 0.5, grid: Grid = GRID, **more) -> SimRequest:
-    row = grid.row(START.timestamp())
-    full = float(grid.g[row : row + n].sum())
-    base = SimRequest(grid, START, n, 1.0, 1.0, 0.2, full * (0.52 + 0.48 * share), may_pause=False)
+def request(n: int = 24, share: float = 0.5, trace: TraceArrays = TRACE, **more) -> SimRequest:
+    row = trace.row(START.timestamp())
+    full = float(trace.g[row : row + n].sum())
+    base = SimRequest(trace, START, n, 1.0, 1.0, 0.2, full * (0.52 + 0.48 * share), may_pause=False)
     return replace(base, **more)
 
 
@@ -44,8 +44,8 @@ def above_floor(result) -> float:
 
 def test_the_oracle_on_fixed_slots_is_the_exact_optimum():
     result = simulate(request(policy="oracle"))
-    row = GRID.row(START.timestamp())
-    g = GRID.g[row : row + 24]
+    row = TRACE.row(START.timestamp())
+    g = TRACE.g[row : row + 24]
     left, gain = result.budget_g - g.sum() * 0.52 - 1e-3, 24 * 0.4
     for v in np.sort(g):
         rise = min(max(left, 0) / (0.8 * v), 0.6)
@@ -87,18 +87,18 @@ def test_the_report_adds_up():
     }
     assert contract <= set(dumped)
     assert {"k", "start", "end", "rho", "spent_g"} <= set(dumped["segments"][0])
-    row = GRID.row(START.timestamp())
+    row = TRACE.row(START.timestamp())
     first = result.segments[0]
-    assert first.spent_g == pytest.approx(grams(3.6e6 * (0.2 + 0.8 * first.rho), float(GRID.g[row])))
+    assert first.spent_g == pytest.approx(grams(3.6e6 * (0.2 + 0.8 * first.rho), float(TRACE.g[row])))
 
 
 def test_the_planner_never_looks_ahead():
     """What comes after a moment does not change what was decided before it."""
-    spoilt = trace()
+    spoilt = make_trace()
     row = spoilt.row(START.timestamp())
     spoilt.g[row + 12 :] *= 3
     asked = request(oracle=False)
-    honest, other = simulate(asked), simulate(replace(asked, grid=spoilt))
+    honest, other = simulate(asked), simulate(replace(asked, trace=spoilt))
     assert [s.rho for s in honest.segments[:12]] == [s.rho for s in other.segments[:12]]
 
 
@@ -113,18 +113,18 @@ def test_the_planner_never_looks_ahead():
     tick=st.sampled_from([1.0, 10.0, 60.0]),
 )
 def test_the_budget_holds_whatever_comes(seed, share, policy, pause, spike, outlier, tick):
-    grid = trace(24 * 40, 0.2, seed)
-    row = grid.row(START.timestamp())
+    trace = make_trace(24 * 40, 0.2, seed)
+    row = trace.row(START.timestamp())
     rng = np.random.default_rng(seed)
     # what comes is nothing like what was: a shift, and hours of three times the intensity
-    grid.g[row + 1 :] *= spike
-    grid.g[row + 1 + rng.integers(0, 30, 5)] *= 3
-    np.minimum(grid.g, 3000.0, out=grid.g)
+    trace.g[row + 1 :] *= spike
+    trace.g[row + 1 + rng.integers(0, 30, 5)] *= 3
+    np.minimum(trace.g, 3000.0, out=trace.g)
     result = simulate(
         request(
             8,
             share,
-            grid,
+            trace,
             policy=policy,
             may_pause=pause,
             deadline_hours=14.0,
@@ -181,8 +181,8 @@ def test_a_measured_frontier_is_gained_from():
 
 
 def test_the_forecast_column_is_used_and_its_absence_named():
-    with_column = trace(said=True)
-    assert simulate(request(grid=with_column, forecast="column")).finished
+    with_column = make_trace(column=True)
+    assert simulate(request(trace=with_column, forecast="column")).finished
     with pytest.raises(InputError, match="no forecast_g_per_kwh column"):
         simulate(request(forecast="column"))
 
