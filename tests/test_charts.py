@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbonsched.charts import WIDTH, Band, Chart, Rule, Series, count_ticks, svg, time_ticks
-from carbonsched.report.html import energy, grams, number, span
 
 VALUES = st.lists(
     st.tuples(st.floats(0, 1e9), st.one_of(st.none(), st.floats(-1e6, 1e6))), min_size=1, max_size=30
@@ -69,29 +68,3 @@ def test_time_ticks_are_few_round_and_inside(seconds: float) -> None:
         assert ticks
         assert "20 Nov" in ticks[0][1] or "21 Nov" in ticks[0][1] or seconds >= 86_400
     assert [label for _, label in count_ticks(-0.5, 7.5)] == list("01234567")
-
-
-def test_figures_are_readable() -> None:
-    assert [grams(g) for g in (None, 0, 0.0042, 12.3456, 1234.5, 2.5e6)] == [
-        "unknown",
-        "0 g",
-        "4.200 mg",
-        "12.35 g",
-        "1.234 kg",
-        "2.500 t",
-    ]
-    assert [energy(j) for j in (0, 3.6, 3600, 9e6)] == ["0 Wh", "1.000 mWh", "1.000 Wh", "2.500 kWh"]
-    assert [number(x) for x in (None, 0.0, 1234567.0, -2.5)] == ["unknown", "0", "1,234,567", "-2.500"]
-    seconds = (None, 0.25, 59, 60, 250, 3600, 4800, 86_400, 97_200, 2e6)
-    assert [span(s) for s in seconds] == [
-        "unknown",
-        "0.25 s",
-        "59 s",
-        "1 min",
-        "4 min 10 s",
-        "1 h",
-        "1 h 20 min",
-        "1 d",
-        "1 d 3 h",
-        "23 d 4 h",
-    ]

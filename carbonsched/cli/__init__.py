@@ -5,7 +5,7 @@ Modules that cost time to import are imported where they are used, so that `--he
 app            all commands under one name
 options        the options that every command takes
 client         HTTP over the daemon's socket
-output         answers as JSON, tables and figures
+output         prints one JSON document, or tables that fit a terminal
 submit         submit; with --explain the plan alone
 explain        shows such a plan
 progress       shows a job while a person waits for it

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from carbonsched import text
 from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
 
 
@@ -25,7 +26,7 @@ def budget(
     It cannot go below what was spent. The change stays in the ledger with who made it, when, the old and the new
     grams. Only for the job's owner, root, and the user the daemon runs as.
     """
-    from carbonsched.cli.output import emit, figure
+    from carbonsched.cli.output import emit
     from carbonsched.errors import InputError
 
     if not grams > 0 or grams == float("inf"):
@@ -35,6 +36,6 @@ def budget(
         emit(set_to)
     else:
         print(
-            f"{set_to.id} {set_to.state}: budget {figure(set_to.budget_g, 'g', 6)}, was "
-            f"{figure(set_to.from_g, 'g', 6)}, spent {figure(set_to.spent_g, 'g', 4)}"
+            f"{set_to.id} {set_to.state}: budget {text.grams(set_to.budget_g)}, was "
+            f"{text.grams(set_to.from_g)}, spent {text.grams(set_to.spent_g)}"
         )

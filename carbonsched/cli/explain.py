@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from carbonsched import text
 from carbonsched.cli import output as o
 
 if TYPE_CHECKING:
@@ -30,32 +31,32 @@ def show(told: "Explained", checked: "CheckResult") -> None:
         out.print(_segments(told))
     out.print()
     out.print("Estimated from:", style="bold")
-    for text in (*told.assumptions, *checked.notes):
-        out.print(f"  {text}")
+    for line in (*told.assumptions, *checked.notes):
+        out.print(f"  {line}")
     out.print("nothing was queued; without --explain the job is submitted", style="dim")
 
 
 def _facts(told: "Explained", checked: "CheckResult") -> "Table":
-    spread = f"{_g(told.low_g)} to {_g(told.high_g)}"
+    spread = f"{text.grams(told.low_g)} to {text.grams(told.high_g)}"
     late = ""
     if told.deadline is not None and told.end is not None:
         left = (told.deadline - told.end).total_seconds()
-        late = f", {o.duration(abs(left))} {'before' if left >= 0 else 'AFTER'} the deadline"
+        late = f", {text.duration(abs(left))} {'before' if left >= 0 else 'AFTER'} the deadline"
     facts = [
         ("Job", f"{told.name}: {checked.steps} steps in {told.segments_in_all} segments, ρ from {checked.rho_floor:.3f}"),
         ("It", f"{_DOES[told.action]}: {told.reason}"),
-        ("Budget", f"{o.NONE if told.budget_g is None else _g(told.budget_g)} ({told.budget})"),
-        ("Start", o.moment(told.start)),
-        ("End", f"{o.moment(told.end)}{late}" if told.end else f"past the horizon: {len(told.segments)} segments were planned"),
-        ("ρ", f"{o.rho(told.rho)} in the mean, for {o.figure(None if told.gain is None else 100 * told.gain)}% of full fine-tuning's gain"),
-        ("Spends", f"~{_g(told.g)}, likely {spread}; {_g(told.loading_g)} of it for loading, {_g(told.evaluation_g)} for evaluation; floor {_g(told.floor_g)}"),
-        ("Energy", o.energy(told.energy_j, True)),
+        ("Budget", f"{text.NOT_KNOWN if told.budget_g is None else text.grams(told.budget_g)} ({told.budget})"),
+        ("Start", text.moment(told.start)),
+        ("End", f"{text.moment(told.end)}{late}" if told.end else f"past the horizon: {len(told.segments)} segments were planned"),
+        ("ρ", f"{text.rho(told.rho)} in the mean, for {text.figure(None if told.gain is None else 100 * told.gain)}% of full fine-tuning's gain"),
+        ("Spends", f"~{text.grams(told.g)}, likely {spread}; {text.grams(told.loading_g)} of it for loading, {text.grams(told.evaluation_g)} for evaluation; floor {text.grams(told.floor_g)}"),
+        ("Energy", text.energy(told.energy_j, True)),
         ("Binds", ", ".join(_BINDS.get(name, name) for name in told.binds) or "nothing: ρ is at its top all along"),
         ("One more", _more(told)),
     ]  # fmt: skip
     if told.action == "stop":
         facts = [fact for fact in facts if fact[0] in ("Job", "It", "Budget")] + [
-            ("Floor", f"~{_g(told.floor_g)}")
+            ("Floor", f"~{text.grams(told.floor_g)}")
         ]
     made = o.table("key", "value", wrap=("value",))
     made.show_header = False
@@ -71,25 +72,21 @@ def _more(told: "Explained") -> str:
     if told.gain_per_more_hour is not None:
         parts.append(f"hour before the deadline buys {_gain(told.gain_per_more_hour)}")
     if told.g_per_more_hour is not None:
-        parts.append(f"hour before the deadline saves {_g(told.g_per_more_hour)}")
-    return "; ".join(parts) or o.NONE
+        parts.append(f"hour before the deadline saves {text.grams(told.g_per_more_hour)}")
+    return "; ".join(parts) or text.NOT_KNOWN
 
 
 def _gain(share: float) -> str:
-    return f"{o.figure(100 * share)}% of full fine-tuning's gain" if share >= 1e-9 else "nothing"
+    return f"{text.figure(100 * share)}% of full fine-tuning's gain" if share >= 1e-9 else "nothing"
 
 
 def _segments(told: "Explained") -> "Table":
     made = o.table("SEG", "START", "END", "ρ", "~g", "LOW", "HIGH", right=("SEG", "ρ", "~g", "LOW", "HIGH"))
     for s in told.segments[: ROWS if len(told.segments) > ROWS + 1 else None]:
         made.add_row(
-            str(s.k + 1), o.moment(s.start), o.moment(s.end), o.rho(s.rho), *map(o.figure, (s.g, s.low_g, s.high_g))
+            str(s.k + 1), text.moment(s.start), text.moment(s.end), text.rho(s.rho), *map(text.figure, (s.g, s.low_g, s.high_g))
         )  # fmt: skip
     rest = len(told.segments) - ROWS
     if rest > 1:
         made.add_row("…", f"and {rest} more: --json", "", "", "", "", "")
     return made
-
-
-def _g(value: float) -> str:
-    return o.figure(value, "g")

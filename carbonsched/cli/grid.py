@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from carbonsched import text
 from carbonsched.cli.options import Debug, Json, Socket, connect
 
 if TYPE_CHECKING:
@@ -45,31 +46,33 @@ def _print(view: "GridView") -> None:
         facts.add_row("Now", f"not known: {now.reason or 'no feed has answered yet'}")
     else:
         note = f", {now.note}" if now.note else ""
-        facts.add_row("Now", f"{o.figure(now.g_per_kwh, 'g/kWh')} ({now.provider}, {now.kind}{note})")
-        facts.add_row("Holds", f"{o.moment(now.start)} to {o.moment(now.end)}")
+        facts.add_row("Now", f"{text.figure(now.g_per_kwh, 'g/kWh')} ({now.provider}, {now.kind}{note})")
+        facts.add_row("Holds", f"{text.moment(now.start)} to {text.moment(now.end)}")
     facts.add_row("Zone", f"{now.zone}, {now.basis}")
     if now.time_compression != 1.0:
         facts.add_row(
             "Replay",
-            f"{now.time_compression:g} grid seconds a second, the trace is at {o.moment(now.grid_start)}",
+            f"{now.time_compression:g} grid seconds a second, the trace is at {text.moment(now.grid_start)}",
         )
     out.print(facts)
     if view.forecast:
         values = [point.g_per_kwh for point in view.forecast]
         out.print()
-        out.print(f"FORECAST  {sparkline(values)}  {o.figure(min(values))} to {o.figure(max(values))} g/kWh")
+        out.print(
+            f"FORECAST  {sparkline(values)}  {text.figure(min(values))} to {text.figure(max(values))} g/kWh"
+        )
         rows = o.table("FROM", "TO", "g/kWh", "LOW", "HIGH", right=("g/kWh", "LOW", "HIGH"))
         for point in every_nth(view.forecast, ROWS):
             rows.add_row(
-                o.moment(point.start),
-                o.moment(point.end),
-                *map(o.figure, (point.g_per_kwh, point.low, point.high)),
+                text.moment(point.start),
+                text.moment(point.end),
+                *map(text.figure, (point.g_per_kwh, point.low, point.high)),
             )
         out.print(rows)
     out.print()
     feeds = o.table("FEED", "STATE", "LAST SUCCESS", "ERROR", wrap=("ERROR",))
     for feed in view.feeds:
-        feeds.add_row(feed.name, feed.state, o.moment(feed.last_success), feed.error or "")
+        feeds.add_row(feed.name, feed.state, text.moment(feed.last_success), feed.error or "")
     out.print(feeds)
 
 

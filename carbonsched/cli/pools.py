@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from carbonsched import text
 from carbonsched.cli.options import Debug, Json, Socket, connect
 
 if TYPE_CHECKING:
@@ -32,14 +33,13 @@ def pools(ctx: typer.Context, json: Json = False, socket: Socket = None, debug: 
 def _print(pool: "PoolView") -> None:
     from carbonsched.cli import output as o
 
-    def g(value: float) -> str:
-        return o.figure(value, digits=4)
-
-    grows = "" if pool.g_per_h is None else f", grows by {o.figure(pool.g_per_h)} g/h"
+    grows = "" if pool.g_per_h is None else f", grows by {text.figure(pool.g_per_h)} g/h"
     over = f", {pool.jobs_over} job{'s' * (pool.jobs_over > 1)} over" if pool.jobs_over else ""
     out = o.console()
-    out.print(f"{pool.name}: {g(pool.left_g)} g left of {g(pool.granted_g)} g{grows}", style="bold")
-    out.print(f"  {g(pool.spent_g)} g spent{over}, {g(pool.held_g)} g held by its jobs")
+    out.print(
+        f"{pool.name}: {text.grams(pool.left_g)} left of {text.grams(pool.granted_g)}{grows}", style="bold"
+    )
+    out.print(f"  {text.grams(pool.spent_g)} spent{over}, {text.grams(pool.held_g)} held by its jobs")
     out.print(f"  {pool.price}")
     if not pool.jobs:
         return
@@ -51,8 +51,8 @@ def _print(pool: "PoolView") -> None:
             job.owner,
             job.state,
             f"{job.weight:g}",
-            o.figure(job.spent_g),
-            o.figure(job.part_g),
-            o.figure(job.floor_g),
+            text.figure(job.spent_g),
+            text.figure(job.part_g),
+            text.figure(job.floor_g),
         )
     out.print(table)

@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from carbonsched import text
 from carbonsched.cli import output as o
 from carbonsched.model.grid import GridNow
 from carbonsched.model.views import JobDetail
@@ -97,19 +98,19 @@ def line(job: JobDetail, grid: GridNow) -> str:
         f"{job.id} {job.state}",
         f"segment {_segment(job)}",
         _intensity(grid),
-        f"ρ {o.rho(job.rho)}",
+        f"ρ {text.rho(job.rho)}",
     ]
     if job.segments_done:
         last = job.segments_done[-1]
-        parts.append(f"last planned {o.rho(last.rho_planned)} realised {o.rho(last.rho_realised)}")
+        parts.append(f"last planned {text.rho(last.rho_planned)} realised {text.rho(last.rho_realised)}")
     parts += [
-        o.energy(job.energy_j, job.estimated),
+        text.energy(job.energy_j, job.estimated),
         _budget(job),
-        o.about(job.power_w, job.estimated, "W"),
-        f"loss {o.figure(job.loss, digits=4)}",
+        text.about(job.power_w, job.estimated, "W"),
+        f"loss {text.figure(job.loss, digits=4)}",
     ]
     if not job.state.ended:
-        parts.append(f"left {o.duration(job.eta_s)}")
+        parts.append(f"left {text.duration(job.eta_s)}")
     parts.append(job.reason)
     return " | ".join(parts)
 
@@ -117,7 +118,7 @@ def line(job: JobDetail, grid: GridNow) -> str:
 def panel(job: JobDetail, grid: GridNow) -> "Table":
     last = job.segments_done[-1] if job.segments_done else None
     before = (
-        f", segment {last.k + 1} planned {o.rho(last.rho_planned)} realised {o.rho(last.rho_realised)}"
+        f", segment {last.k + 1} planned {text.rho(last.rho_planned)} realised {text.rho(last.rho_realised)}"
         if last
         else ""
     )
@@ -126,11 +127,11 @@ def panel(job: JobDetail, grid: GridNow) -> "Table":
         (job.state.value, job.id),
         ("segment", f"{_segment(job)}{steps}"),
         ("grid", _intensity(grid)),
-        ("ρ", f"{o.rho(job.rho)} directed{before}"),
+        ("ρ", f"{text.rho(job.rho)} directed{before}"),
         ("spent", f"{_bar(job)}{_budget(job)}"),
-        ("energy", f"{o.energy(job.energy_j, job.estimated)}, {o.about(job.power_w, job.estimated, 'W')}"),
-        ("loss", o.figure(job.loss, digits=5)),
-        ("left", "ended" if job.state.ended else o.duration(job.eta_s)),
+        ("energy", f"{text.energy(job.energy_j, job.estimated)}, {text.about(job.power_w, job.estimated, 'W')}"),
+        ("loss", text.figure(job.loss, digits=5)),
+        ("left", "ended" if job.state.ended else text.duration(job.eta_s)),
         ("why", job.reason),
     ]  # fmt: skip
     made = o.table("key", "value", wrap=("value",))
@@ -143,7 +144,7 @@ def panel(job: JobDetail, grid: GridNow) -> "Table":
 def _segment(job: JobDetail) -> str:
     """The one that runs, or how many are done."""
     if job.segment is not None:
-        return o.nth(job.segment, job.segments)
+        return text.nth(job.segment, job.segments)
     return f"{len(job.segments_done)}/{job.segments if job.segments is not None else '?'} done"
 
 
@@ -151,12 +152,12 @@ def _intensity(grid: GridNow) -> str:
     if grid.g_per_kwh is None:
         return f"intensity not known: {grid.reason or 'no feed has answered yet'}"
     said = ", ".join(part for part in (grid.provider, grid.kind, grid.note) if part)
-    return f"{o.figure(grid.g_per_kwh)} g/kWh ({said})"
+    return f"{text.figure(grid.g_per_kwh)} g/kWh ({said})"
 
 
 def _budget(job: JobDetail) -> str:
-    spent = o.about(job.spent_g, job.estimated, "g")
-    return f"{spent} of {o.figure(job.budget_g, 'g')}" if job.budget_g is not None else spent
+    spent = text.grams(job.spent_g, job.estimated)
+    return f"{spent} of {text.grams(job.budget_g)}" if job.budget_g is not None else spent
 
 
 def _bar(job: JobDetail, cells: int = 20) -> str:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from carbonsched import text
 from carbonsched.cli.options import Debug, Json, Socket, connect
 
 if TYPE_CHECKING:
@@ -58,11 +59,11 @@ def _table(listed: "JobList") -> "Table":
             job.id,
             job.owner,
             job.state,
-            o.nth(job.segment, job.segments),
-            o.rho(job.rho),
-            o.about(job.power_w, job.estimated),
-            f"{o.about(job.spent_g, job.estimated)}/{o.figure(job.budget_g)}",
-            o.figure(job.loss, digits=4),
-            o.duration(job.eta_s),
+            text.nth(job.segment, job.segments),
+            text.rho(job.rho),
+            text.about(job.power_w, job.estimated),
+            f"{text.about(job.spent_g, job.estimated)}/{text.figure(job.budget_g)}",
+            text.figure(job.loss, digits=4),
+            text.duration(job.eta_s),
         )
     return made

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from carbonsched import text
 from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def _print(job: "JobDetail") -> None:
         out.print()
         out.print("VALIDATION", style="bold")
         for event in job.validation:
-            metrics = "".join(f", {name} {o.figure(value)}" for name, value in event["metrics"].items())
-            loss = o.figure(event["loss"], digits=5)
+            metrics = "".join(f", {name} {text.figure(value)}" for name, value in event["metrics"].items())
+            loss = text.figure(event["loss"], digits=5)
             out.print(
                 f"  {event['when']} step {event['step']}: loss {loss} over {event['samples']} rows{metrics}"
             )
@@ -68,7 +69,7 @@ def _change(change: dict[str, Any]) -> tuple[str, str, str]:
     what = str(change.get("state") or change.get("kind") or "")
     said = change.get("reason") or change.get("text")
     if what == "budget":
-        said = f"{change['budget_g']:.4g} g: {said}"
+        said = f"{text.grams(change['budget_g'])}: {said}"
     if said is None:
         known = {
             key: value for key, value in change.items() if key not in _TOLD and value not in (None, (), [])
@@ -83,43 +84,43 @@ def _facts(job: "JobDetail") -> "Table":
     carbon = job.spec.carbon
     lean = carbon.objective == "min-carbon"
     unset = "none, as little as the wanted ρ takes" if lean else "not resolved yet"
-    budget = o.figure(job.budget_g, "g") if job.budget_g is not None else unset
+    budget = text.grams(job.budget_g) if job.budget_g is not None else unset
     if carbon.budget_share is not None:
         budget += f" (share {carbon.budget_share:g} of full fine-tuning)"
     elif carbon.budget_rate_g_per_h is not None:
         budget += f" (grows by {carbon.budget_rate_g_per_h:g} g/h)"
     elif carbon.pool is not None:
         budget += f" (its part of pool {carbon.pool}, weight {carbon.weight:g})"
-    spent = o.about(job.spent_g, job.estimated, "g")
+    spent = text.grams(job.spent_g, job.estimated)
     if job.budget_g:
         spent += f" of {budget}, {100 * job.spent_g / job.budget_g:.1f}%"
     else:
         spent += f"; budget {budget}"
     if job.unknown_s:
-        spent += f"; unknown for {o.duration(job.unknown_s)}"
-    directed = f"{o.rho(job.rho)} directed, " if job.rho is not None else ""
-    floor = o.rho(carbon.rho_min) if carbon.rho_min else "its floor"
-    now = f", {o.about(job.power_w, job.estimated, 'W')} now" if job.state.live else ""
+        spent += f"; unknown for {text.duration(job.unknown_s)}"
+    directed = f"{text.rho(job.rho)} directed, " if job.rho is not None else ""
+    floor = text.rho(carbon.rho_min) if carbon.rho_min else "its floor"
+    now = f", {text.about(job.power_w, job.estimated, 'W')} now" if job.state.live else ""
     facts = [
         ("Job", f"{job.id}  {job.name}"),
         ("Owner", job.owner),
         ("State", job.state.value),
         ("Why", job.reason),
-        ("Segment", f"{o.nth(job.segment, job.segments)}, step {o.figure(job.step, digits=9)} of {o.figure(job.steps, digits=9)}"),
+        ("Segment", f"{text.nth(job.segment, job.segments)}, step {text.figure(job.step, digits=9)} of {text.figure(job.steps, digits=9)}"),
         ("ρ", f"{directed}between {floor} and {carbon.rho_max:g}"),
         ("Spent", spent),
-        ("Energy", f"{o.energy(job.energy_j, job.estimated)}{now}"),
-        ("Loss", o.figure(job.loss, digits=5)),
-        ("Boards", ", ".join(job.boards) or o.NONE),
+        ("Energy", f"{text.energy(job.energy_j, job.estimated)}{now}"),
+        ("Loss", text.figure(job.loss, digits=5)),
+        ("Boards", ", ".join(job.boards) or text.NOT_KNOWN),
         ("Model", f"{job.spec.model.name_or_path} ({job.spec.model.dtype})"),
         ("Data", f"{job.spec.data.name_or_path} ({job.spec.data.task or 'task by its fields'})"),
         ("Method", job.spec.train.method),
-        ("Submitted", o.moment(job.submitted_at)),
-        ("Started", o.moment(job.started_at)),
-        ("Ended", o.moment(job.ended_at)) if job.ended_at else ("Left", o.duration(job.eta_s)),
+        ("Submitted", text.moment(job.submitted_at)),
+        ("Started", text.moment(job.started_at)),
+        ("Ended", text.moment(job.ended_at)) if job.ended_at else ("Left", text.duration(job.eta_s)),
         ("Wanted", f"mean ρ {carbon.rho_mean:g} for the fewest grams" if lean else "the most gain for the budget"),
         ("Hours", ", ".join(carbon.allowed_hours) + f" {carbon.timezone}" if carbon.allowed_hours else "any"),
-        ("Deadline", o.duration(carbon.deadline) + " after submission" if carbon.deadline else "none"),
+        ("Deadline", text.duration(carbon.deadline) + " after submission" if carbon.deadline else "none"),
         ("SHA-256", job.sha256),
     ]  # fmt: skip
     made = o.table("key", "value", wrap=("value",))
@@ -139,16 +140,16 @@ def _segments(job: "JobDetail") -> "Table":
     for done in job.segments_done:
         made.add_row(
             str(done.k + 1),
-            o.rho(done.rho_directed),
-            o.rho(done.rho_planned),
-            o.rho(done.rho_realised),
+            text.rho(done.rho_directed),
+            text.rho(done.rho_planned),
+            text.rho(done.rho_realised),
             str(done.steps),
-            o.figure(done.loss, digits=4),
-            o.energy(done.energy_j, job.estimated),
-            o.about(done.spent_g, job.estimated),
-            o.figure(done.g_per_kwh),
-            o.about(done.power_w, job.estimated),
-            o.duration((done.end - done.start).total_seconds()),
+            text.figure(done.loss, digits=4),
+            text.energy(done.energy_j, job.estimated),
+            text.about(done.spent_g, job.estimated),
+            text.figure(done.g_per_kwh),
+            text.about(done.power_w, job.estimated),
+            text.duration((done.end - done.start).total_seconds()),
             str(len(done.selected)),
         )
     return made

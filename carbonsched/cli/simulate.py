@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from carbonsched import text
 from carbonsched.cli.options import Debug, Json, Socket
 
 if TYPE_CHECKING:
@@ -309,19 +310,19 @@ def _print(result: "SimResult", n: int) -> None:
         else ""
     )
     late = result.missed_deadline_s
-    ended = f"{o.moment(result.finished_at)}{f', {o.duration(late)} AFTER the deadline' if late > 1 else ''}"
+    ended = f"{text.moment(result.finished_at)}{f', {text.duration(late)} AFTER the deadline' if late > 1 else ''}"
     for key, value in (
         ("Policy", f"{result.policy}, forecast {result.forecast}"),
         (
             "Spent",
-            f"{o.figure(result.spent_g, digits=4)} g of {o.figure(result.budget_g, digits=4)} g, {full:.1f}% of full speed at once "
-            f"({o.figure(result.full_g, digits=4)} g; the lowest ρ at once {o.figure(result.floor_g, digits=4)} g)",
+            f"{text.grams(result.spent_g)} of {text.grams(result.budget_g)}, {full:.1f}% of full speed at once "
+            f"({text.grams(result.full_g)}; the lowest ρ at once {text.grams(result.floor_g)})",
         ),
         ("FLOPs", f"{100 * result.flops_ratio:.1f}% of full fine-tuning"),
         ("Gain", f"{100 * result.gain:.1f}% of full fine-tuning's{known}"),
         (
             "Savings",
-            f"{_g(result.flops_effect_g)} g by fewer FLOPs, {_g(result.timing_effect_g)} g by timing",
+            f"{text.grams(round(result.flops_effect_g, 6) + 0.0)} by fewer FLOPs, {text.grams(round(result.timing_effect_g, 6) + 0.0)} by timing",
         ),
         (
             "Finished",
@@ -337,16 +338,9 @@ def _print(result: "SimResult", n: int) -> None:
     for segment in result.segments:
         rows.add_row(
             str(segment.k + 1),
-            o.moment(segment.start),
-            o.moment(segment.end),
-            o.rho(segment.rho),
-            o.figure(segment.spent_g, digits=4),
+            text.moment(segment.start),
+            text.moment(segment.end),
+            text.rho(segment.rho),
+            text.figure(segment.spent_g, digits=4),
         )
     out.print(rows)
-
-
-def _g(value: float) -> str:
-    """Grams saved; what rounding leaves of nothing is 0."""
-    from carbonsched.cli.output import figure
-
-    return figure(round(value, 6) + 0.0)

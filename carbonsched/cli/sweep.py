@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from carbonsched import text
 from carbonsched.cli import output as o
 from carbonsched.errors import InputError
 
@@ -44,14 +45,14 @@ def show(result: "Sweep") -> None:
     for case in result.cases:
         table.add_row(
             case.policy,
-            o.figure(case.budget_g, digits=4),
+            text.figure(case.budget_g, digits=4),
             str(case.runs),
             f"{100 * case.finished:.0f}%",
             f"{case.gain:.4f}",
-            o.NONE if case.of_oracle is None else f"{100 * case.of_oracle:.1f}%",
-            o.figure(case.spent_g, digits=4),
-            o.figure(round(case.flops_effect_g, 6) + 0.0),
-            o.figure(round(case.timing_effect_g, 6) + 0.0),
+            text.NOT_KNOWN if case.of_oracle is None else f"{100 * case.of_oracle:.1f}%",
+            text.figure(case.spent_g, digits=4),
+            text.figure(round(case.flops_effect_g, 6) + 0.0),
+            text.figure(round(case.timing_effect_g, 6) + 0.0),
             str(case.late),
         )
     out = o.console()
@@ -136,7 +137,7 @@ def many_runs(result: "Sweep") -> "list[Chart]":
         spent = _series(result, lambda run: run.budget_g, lambda run: run.spent_g)
         x, ticks = (budgets[0], budgets[-1]), count_ticks(budgets[0], budgets[-1], 8)
         if len(ticks) < 2:
-            ticks = [(b, o.figure(b)) for b in budgets]
+            ticks = [(b, text.figure(b)) for b in budgets]
         about = "mean over the starts, by budget"
         return [
             Chart(

@@ -3,7 +3,6 @@
 Every text of the report goes through Jinja's escaping; a chart never stands without a table of its numbers.
 """
 
-import math
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -11,11 +10,11 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from carbonsched import text
 from carbonsched.charts import Band, Chart, Rule, Series, count_ticks, svg, time_ticks
 from carbonsched.report.document import Report
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
-_UNKNOWN: Final = "unknown"
 
 
 def page(report: Report) -> str:
@@ -24,13 +23,13 @@ def page(report: Report) -> str:
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {
-        "number": number,
-        "grams": grams,
-        "energy": energy,
-        "percent": percent,
-        "span": span,
-        "moment": moment,
-        "flops": flops,
+        "number": text.number,
+        "grams": text.emissions,
+        "energy": text.electricity,
+        "percent": text.percent,
+        "span": text.long_duration,
+        "moment": text.moment,
+        "flops": text.flops,
     }
     return environment.get_template("report.html").render(
         r=report, charts=charts(report), ratio=ratio(report)
@@ -77,16 +76,16 @@ def _grams(report: Report) -> Chart:
     points = report.timeline
     spent = [(points[0].start.timestamp(), 0.0), *((p.end.timestamp(), p.spent_g) for p in points)]
     budget = report.job.budget_g if report.job else None
-    against = f" of a budget of {grams(budget)}" if budget is not None else ""
+    against = f" of a budget of {text.emissions(budget)}" if budget is not None else ""
     return Chart(
         title="Cumulative emissions against the budget",
-        description=f"{grams(points[-1].spent_g)} emitted by the end{against}.",
+        description=f"{text.emissions(points[-1].spent_g)} emitted by the end{against}.",
         y_label="emitted so far, gCO₂e",
         series=[Series("emitted", "area", spent, "s2")],
         x_range=_reach(report),
         x_ticks=time_ticks(points[0].start, points[-1].end),
         bands=_bands(report),
-        rules=[] if budget is None else [Rule(budget, f"budget {grams(budget)}")],
+        rules=[] if budget is None else [Rule(budget, f"budget {text.emissions(budget)}")],
     )
 
 
@@ -162,55 +161,3 @@ def _held(parts: list[tuple[datetime, datetime, float | None]]) -> list[tuple[fl
         points.append((start.timestamp(), value))
         points.append((end.timestamp(), value))
     return points
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """Significant digits with thousands set apart; unknown is said."""
-    if value is None:
-        return _UNKNOWN
-    if value == 0 or not math.isfinite(value):
-        return "0"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(decimals, 9)}f}"
-
-
-def _scaled(value: float | None, scales: list[tuple[float, str]]) -> str:
-    if value is None:
-        return _UNKNOWN
-    factor, unit = next(((f, u) for f, u in scales if abs(value) >= f), scales[-1])
-    return f"{number(value / factor)} {unit}"
-
-
-def grams(value: float | None) -> str:
-    return "0 g" if value == 0 else _scaled(value, [(1e6, "t"), (1e3, "kg"), (1.0, "g"), (1e-3, "mg")])
-
-
-def energy(joules: float | None) -> str:
-    """Wh and its multiples, which is what a meter on the wall shows."""
-    wh = None if joules is None else joules / 3600
-    return "0 Wh" if wh == 0 else _scaled(wh, [(1e6, "MWh"), (1e3, "kWh"), (1.0, "Wh"), (1e-3, "mWh")])
-
-
-def flops(value: float | None) -> str:
-    return _scaled(value, [(1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1.0, "FLOP")])
-
-
-def percent(value: float | None) -> str:
-    return _UNKNOWN if value is None else f"{value * 100:.1f}%"
-
-
-def span(seconds: float | None) -> str:
-    """`2 d 3 h`, `1 h 20 min`, `4 min 10 s`, `12.3 s`."""
-    if seconds is None:
-        return _UNKNOWN
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    for big, small, size, below in (("min", "s", 60, 1), ("h", "min", 3600, 60), ("d", "h", 86_400, 3600)):
-        whole, rest = divmod(round(seconds / below), size // below)
-        if seconds < size * (60 if big == "min" else 24) or big == "d":
-            return f"{whole} {big} {rest} {small}" if rest else f"{whole} {big}"
-    raise AssertionError("days have no end")
-
-
-def moment(at: datetime | None) -> str:
-    return _UNKNOWN if at is None else at.strftime("%Y-%m-%d %H:%M:%S UTC")

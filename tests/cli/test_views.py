@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.box import Box, cli
 
-from carbonsched.cli import output
 from carbonsched.cli.grid import every_nth, sparkline
 from carbonsched.model.grid import GridView
 from carbonsched.model.job_state import JobState
@@ -159,31 +157,6 @@ def test_report_to_stdout_and_to_a_file(box: Box, socket: Path, tmp_path: Path) 
     assert "is not a time" in wrong.err
 
 
-@given(st.floats(min_value=1e-6, max_value=1e12))
-def test_figure_is_near_and_has_no_exponent(value: float) -> None:
-    text = output.figure(value)
-    assert "e" not in text
-    assert float(text) == pytest.approx(value, rel=6e-3)
-
-
-@given(st.floats(min_value=0, max_value=1e9))
-def test_duration_loses_less_than_its_smallest_unit(seconds: float) -> None:
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-    parts = output.duration(seconds).split()
-    total = sum(int(part[:-1]) * units[part[-1]] for part in parts)
-    smallest = units[parts[-1][-1]]
-    assert abs(total - seconds) <= smallest
-
-
-def test_unknown_is_a_dash_and_never_0() -> None:
-    for shown in (output.figure(None, "g"), output.energy(None), output.duration(None), output.moment(None)):
-        assert shown == "-"
-    assert output.about(None, True) == "-"
-    assert output.nth(None, None) == "-"
-    assert output.energy(0) == "0 J"
-    assert output.energy(7.2e6, estimated=True) == "~2 kWh"
-
-
 @given(st.lists(st.floats(min_value=0, max_value=1000), min_size=1, max_size=400))
 def test_sparkline_shows_lowest_and_highest(values: list[float]) -> None:
     line = sparkline(values)
@@ -198,10 +171,3 @@ def test_long_forecast_is_thinned_from_its_first_point() -> None:
     thin = every_nth(points, 24)  # type: ignore[arg-type]
     assert thin[0] == 0
     assert len(thin) <= 24
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(1e300, "1e+300"), (-4e-14, "0"), (1.2e-5, "0.000012"), (123456.0, "123456")]
-)
-def test_a_figure_has_neither_three_hundred_digits_nor_a_bare_point(value: float, text: str) -> None:
-    assert output.figure(value, digits=6) == text
