@@ -25,7 +25,7 @@ from trainer.evaluation.early_stopping import Enough, SegmentWatch, check_early_
 from trainer.evaluation.held_out import HeldOut
 from trainer.evaluation.model_card import model_card
 from trainer.job import checkpoint
-from trainer.job.directives import PATIENCE_S, Steering, Stopped
+from trainer.job.directives import PATIENCE_S, DirectiveSource, Stopped
 from trainer.job.job_dir import JobDir, now, write_json
 from trainer.job.segment import Schedule
 from trainer.methods import adapters
@@ -73,7 +73,7 @@ class _Run:
     ) -> None:
         self.job, self.spec, self.stopping, self.patience_s = job, spec, stopping, patience_s
         self.alone = alone
-        self.steering: Steering | None = None
+        self.directives: DirectiveSource | None = None
 
     def go(self, last: Path | None) -> str:
         spec, train = self.spec, self.spec.train
@@ -105,7 +105,7 @@ class _Run:
             alone=self.alone,
         )
         callback = GreenTrainerCallback.of(options)
-        self.steering = callback.steering
+        self.directives = callback.directives
         trainer = self._trainer(data, callback)
         trainer.add_callback(watch)
         self._started(trainer, schedule, last)
@@ -126,14 +126,14 @@ class _Run:
         self.held_out.look(self.model, "after", steps if best is None else best)
         self.held_out.look(self.model, "test", steps if best is None else best)
         state = trainer.accelerator.get_state_dict(self.model) if train.parallel == "fsdp2" else None
-        ranks().from_main(lambda: self._save(steps, best, watch.reason, state))
+        ranks().broadcast(lambda: self._save(steps, best, watch.reason, state))
         watch.forget()
         return "done"
 
     def _stopped(self) -> bool:
         """Whether any rank was asked to stop; every rank asks. Waits where no lease holds. Raises Stopped."""
-        if self.steering is not None:
-            ranks().from_main(self.steering.heed)
+        if self.directives is not None:
+            ranks().broadcast(self.directives.check_lease)
         return ranks().any(self.stopping())
 
     def _load(self, trained: Path | None) -> Any:

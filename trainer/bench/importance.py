@@ -29,7 +29,7 @@ from trainer.data.reading import Encoded, collator, encode, load_rows
 from trainer.data.sampling import own_random
 from trainer.evaluation.metrics import evaluate
 from trainer.importance.measure import Importance, measure
-from trainer.importance.objectives import Past, drawn, objective_of
+from trainer.importance.objectives import TrainingHistory, draw_importance, objective_of
 
 PREDICTORS = (
     ("update", 1),
@@ -226,16 +226,16 @@ class _Bench:
             return {n: float(size) for n, size in sizes.items()}, None
         objective = objective_of(name)
         if objective.estimator is None:
-            return drawn(sizes, self.part.seed, steps), None
+            return draw_importance(sizes, self.part.seed, steps), None
         found = measure(
             self.model,
             self.optimizer,
             batches,
             estimator=objective.estimator,
-            together=steps,
+            common_steps=steps,
             seed=self.part.seed,
         )
-        return objective.value(found, Past()), found
+        return objective.value(found, TrainingHistory()), found
 
     def gradients(self, names: list[str]) -> dict[str, Tensor]:
         """Of a batch of its own."""

@@ -16,7 +16,7 @@ from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
 _LOOK_S = 0.2
 
 
-class Meter:
+class BenchMeter:
     """Looks at the counter of the board that `CUDA_VISIBLE_DEVICES` names (else board 0) while the block runs."""
 
     def __init__(self, threads: int | None) -> None:

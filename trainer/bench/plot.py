@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from carbonsched.errors import InputError
-from trainer.bench.table import Bench, Line
+from trainer.bench.table import Bench, ResultLine
 
 PLOTS = ("quality-flops", "quality-joules", "seconds-flops")
 
@@ -20,7 +20,9 @@ def draw(bench: Bench, folder: Path) -> list[Path]:
     mpl.use("svg")
     mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "carbonsched", "font.size": 9}
     quality, label = (_test, "test NLL a token") if _tested(bench.lines) else (_dev, "dev NLL a token")
-    axes: list[tuple[str, Callable[[Line], float | None], str, Callable[[Line], float | None], str]] = [
+    axes: list[
+        tuple[str, Callable[[ResultLine], float | None], str, Callable[[ResultLine], float | None], str]
+    ] = [
         ("quality-flops", _petaflops, "PFLOP of training", quality, label),
         ("quality-joules", _kilojoules, f"kJ ({bench.lines[0].joules_method})", quality, label),
         ("seconds-flops", _petaflops, "PFLOP of training", lambda line: line.seconds, "seconds of training"),
@@ -49,21 +51,21 @@ def draw(bench: Bench, folder: Path) -> list[Path]:
     return written
 
 
-def _tested(lines: Sequence[Line]) -> bool:
+def _tested(lines: Sequence[ResultLine]) -> bool:
     return any(line.test_nll is not None for line in lines)
 
 
-def _petaflops(line: Line) -> float | None:
+def _petaflops(line: ResultLine) -> float | None:
     return line.flops / 1e15
 
 
-def _kilojoules(line: Line) -> float | None:
+def _kilojoules(line: ResultLine) -> float | None:
     return None if line.joules is None else line.joules / 1e3
 
 
-def _test(line: Line) -> float | None:
+def _test(line: ResultLine) -> float | None:
     return line.test_nll
 
 
-def _dev(line: Line) -> float | None:
+def _dev(line: ResultLine) -> float | None:
     return line.dev_nll

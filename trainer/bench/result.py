@@ -11,7 +11,7 @@ from trainer.bench.cell import Cell
 from trainer.job.job_dir import JobDir, write_json
 
 
-class Held(Doc):
+class HeldOutResult(Doc):
     """On the test rows, after training."""
 
     nll: float
@@ -50,11 +50,11 @@ class Result(Doc):
     """Mean training loss of each segment."""
     device: str
     versions: dict[str, str]
-    test: Held | None = None
+    test: HeldOutResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class ResultStore:
     """OUT/cells/ID: job/ while it runs, result.json when it has."""
 
     out: Path

@@ -25,8 +25,8 @@ from carbonsched.model.base import Doc
 from carbonsched.model.job import JobSpec, Owner, SubmittedJob
 from carbonsched.model.protocol import SegmentDone
 from trainer.bench.cell import Cell, Variant
-from trainer.bench.meter import Meter
-from trainer.bench.result import Result, Store, summarise
+from trainer.bench.meter import BenchMeter
+from trainer.bench.result import Result, ResultStore, summarise
 from trainer.job.job_dir import JobDir, now, write_json
 
 _POLL_S = 2.0
@@ -35,7 +35,7 @@ _STEPS = range(-12, 13)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BenchPlan:
     """What a benchmark compares."""
 
     base: JobSpec
@@ -46,7 +46,7 @@ class Plan:
     tune: bool
 
 
-def next_cells(plan: Plan, store: Store) -> list[Cell]:
+def next_cells(plan: BenchPlan, store: ResultStore) -> list[Cell]:
     """The runs that are due now: what tuning wants, then seed by seed, so that all variants share the machine's moods."""
     due: list[Cell] = []
     later: list[Cell] = []
@@ -54,39 +54,39 @@ def next_cells(plan: Plan, store: Store) -> list[Cell]:
         best, wanted = walk(plan, variant, store)
         due += wanted
         if best is not None and not wanted:
-            later += [c for c in finals(plan, variant, best) if store.read(c) is None]
+            later += [c for c in final_cells(plan, variant, best) if store.read(c) is None]
     return due + sorted(later, key=lambda cell: plan.seeds.index(cell.seed))
 
 
-def untested(plan: Plan, store: Store) -> list[Cell]:
+def untested_cells(plan: BenchPlan, store: ResultStore) -> list[Cell]:
     """The runs at a learning rate that tuning has settled on whose test rows were not looked at yet."""
     if plan.base.evaluate.test is None:
         return []
     cells = []
     for variant in plan.variants:
         best, wanted = walk(plan, variant, store)
-        for cell in finals(plan, variant, best) if best is not None and not wanted else []:
+        for cell in final_cells(plan, variant, best) if best is not None and not wanted else []:
             result = store.read(cell)
             if result is not None and result.test is None:
                 cells.append(cell)
     return cells
 
 
-def chosen(plan: Plan, store: Store) -> list[list[Result]]:
+def tuned_results(plan: BenchPlan, store: ResultStore) -> list[list[Result]]:
     """The runs of each variant at its best learning rate so far, by seed; variants without any are left out."""
     runs = []
     for variant in plan.variants:
         best, _ = walk(plan, variant, store)
-        found = [store.read(cell) for cell in finals(plan, variant, best)] if best is not None else []
+        found = [store.read(cell) for cell in final_cells(plan, variant, best)] if best is not None else []
         runs.append([result for result in found if result is not None])
     return [r for r in runs if r]
 
 
-def finals(plan: Plan, variant: Variant, lr: float) -> list[Cell]:
+def final_cells(plan: BenchPlan, variant: Variant, lr: float) -> list[Cell]:
     return [Cell(variant, lr, seed) for seed in plan.seeds]
 
 
-def walk(plan: Plan, variant: Variant, store: Store) -> tuple[float | None, list[Cell]]:
+def walk(plan: BenchPlan, variant: Variant, store: ResultStore) -> tuple[float | None, list[Cell]]:
     """(the best learning rate so far, the runs that the walk still needs) of one variant."""
     start = plan.lrs[variant.name]
     if not plan.tune:
@@ -110,17 +110,17 @@ def _rate(start: float, step: int) -> float:
     return float(f"{start * 2.0**step:.3g}")
 
 
-def work(plan: Plan, store: Store, say: Callable[[str], None]) -> None:
+def run_all(plan: BenchPlan, store: ResultStore, say: Callable[[str], None]) -> None:
     """Run and test all that is due until nothing is, waiting for runs that other runners have taken.
 
     Raises CarbonschedError where a run fails, with the end of its log.
     """
     while True:
-        tests, runs = untested(plan, store), next_cells(plan, store)
+        tests, runs = untested_cells(plan, store), next_cells(plan, store)
         if not tests and not runs:
             break
         for cell in [*tests, *runs]:
-            with _taken(store.folder(cell)) as mine:
+            with _lock(store.folder(cell)) as mine:
                 if not mine:
                     continue
                 done = store.read(cell)
@@ -137,10 +137,10 @@ def work(plan: Plan, store: Store, say: Callable[[str], None]) -> None:
                 break
         else:
             time.sleep(_POLL_S)
-        _tidy(plan, store)
+        _remove_losers(plan, store)
 
 
-def _test(base: JobSpec, cell: Cell, store: Store, done: Result, say: Callable[[str], None]) -> None:
+def _test(base: JobSpec, cell: Cell, store: ResultStore, done: Result, say: Callable[[str], None]) -> None:
     from trainer.bench.test_set import held_out
 
     output = store.folder(cell) / "job" / "output"
@@ -155,40 +155,40 @@ def _test(base: JobSpec, cell: Cell, store: Store, done: Result, say: Callable[[
     say(f"{cell.id}: {told}")
 
 
-def _tidy(plan: Plan, store: Store) -> None:
+def _remove_losers(plan: BenchPlan, store: ResultStore) -> None:
     """Models of runs that tuning has passed over: nobody asks for them any more."""
     for variant in plan.variants:
         best, wanted = walk(plan, variant, store)
         if not plan.tune or wanted or best is None:
             continue
-        kept = {store.folder(cell) for cell in finals(plan, variant, best)}
+        kept = {store.folder(cell) for cell in final_cells(plan, variant, best)}
         for step in _STEPS:
             folder = store.folder(Cell(variant, _rate(plan.lrs[variant.name], step), plan.seeds[0]))
             if folder not in kept:
                 shutil.rmtree(folder / "job" / "output", ignore_errors=True)
 
 
-def run_cell(base: JobSpec, cell: Cell, store: Store) -> Result:
+def run_cell(base: JobSpec, cell: Cell, store: ResultStore) -> Result:
     """Run one cell to its end, or what is left of it, and write its result. Raises CarbonschedError."""
     folder = store.folder(cell)
     job = JobDir(folder / "job")
     job.path.mkdir(parents=True, exist_ok=True)
     spec = cell.spec(base)
     _submit(job.path, spec)
-    with Meter(spec.train.threads) as meter, (job.path / "log.txt").open("ab") as log:
+    with BenchMeter(spec.train.threads) as meter, (job.path / "log.txt").open("ab") as log:
         argv = [sys.executable, "-m", "trainer", "run", str(job.path), "--alone"]
         code = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
         if code:
             lines = (job.path / "log.txt").read_text(errors="replace").strip().splitlines()
             raise CarbonschedError(f"{cell.id} ended with {code}: {lines[-1] if lines else 'no message'}")
-        joules, how = meter.joules(list(_stretches(job)))
+        joules, how = meter.joules(list(_training_spans(job)))
     result = summarise(cell, job, joules, how)
     shutil.rmtree(job.checkpoints, ignore_errors=True)
     store.write(cell, result)
     return result
 
 
-def _stretches(job: JobDir) -> Iterator[tuple[float, float]]:
+def _training_spans(job: JobDir) -> Iterator[tuple[float, float]]:
     for event in job.events():
         if isinstance(event, SegmentDone):
             end = event.at.timestamp()
@@ -208,7 +208,7 @@ def _submit(folder: Path, spec: JobSpec) -> None:
 
 
 @contextmanager
-def _taken(folder: Path) -> Iterator[bool]:
+def _lock(folder: Path) -> Iterator[bool]:
     """Whether this process has the folder to itself; the lock goes with the process, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:

@@ -71,7 +71,7 @@ def bench_select(profile: Profile, importance: dict[str, float] | None, rhos: li
     for rho in rhos:
         ours_ms, ours = _timed(lambda rho=rho: frontier.select(rho))  # type: ignore[misc]
         started = time.perf_counter()
-        theirs = published(profile, importance, rho)
+        theirs = select_as_published(profile, importance, rho)
         published_ms = (time.perf_counter() - started) * 1e3
         taken = model.flops(theirs) / profile.full_flops if theirs else None
         rows.append(
@@ -101,7 +101,7 @@ def bench_select(profile: Profile, importance: dict[str, float] | None, rhos: li
     )
 
 
-def published(
+def select_as_published(
     profile: Profile, importance: dict[str, float], rho: float, resolution: int = RESOLUTION
 ) -> list[str]:
     """Names selected by the published dynamic program at `rho`; empty where the backward budget is none."""

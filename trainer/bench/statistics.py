@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.bench.result import Held
+from trainer.bench.result import HeldOutResult
 
 DRAWS = 10_000
 _POWER = 1.959964 + 0.841621
@@ -34,7 +34,7 @@ class Difference:
 
 
 def difference(
-    first: Sequence[Held], second: Sequence[Held], draws: int = DRAWS, seed: int = 0
+    first: Sequence[HeldOutResult], second: Sequence[HeldOutResult], draws: int = DRAWS, seed: int = 0
 ) -> Difference:
     """Of runs paired by position (same seed), all on the same rows. Raises ValueError: unpaired runs or rows."""
     if len(first) != len(second) or not first:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from statistics import fmean, median, stdev
 
 from carbonsched.model.base import Doc
-from trainer.bench.result import Held, Result
+from trainer.bench.result import HeldOutResult, Result
 from trainer.bench.statistics import difference
 
 
-class Gap(Doc):
+class ResultGap(Doc):
     """A variant's test NLL less another's, paired over rows and seeds (trainer/bench/statistics.py)."""
 
     against: str
@@ -18,7 +18,7 @@ class Gap(Doc):
     detectable: float
 
 
-class Line(Doc):
+class ResultLine(Doc):
     """One variant. Means over its seeds."""
 
     variant: str
@@ -39,7 +39,7 @@ class Line(Doc):
     test_nll_spread: float | None
     """Standard deviation over seeds; None with fewer than two."""
     metrics: dict[str, float]
-    gaps: tuple[Gap, ...]
+    gaps: tuple[ResultGap, ...]
 
 
 class Bench(Doc):
@@ -48,12 +48,12 @@ class Bench(Doc):
     model: str
     data: str
     dev_nll_before: float
-    lines: tuple[Line, ...]
+    lines: tuple[ResultLine, ...]
     results: tuple[Result, ...]
     """Every run, those of tuning too."""
 
 
-def lines(chosen: Sequence[Sequence[Result]], against: Sequence[str]) -> tuple[Line, ...]:
+def lines(chosen: Sequence[Sequence[Result]], against: Sequence[str]) -> tuple[ResultLine, ...]:
     """`chosen`: the runs of each variant at its learning rate, by seed. `against`: variants to compare each with."""
     full = {r.seed: r.seconds / r.steps for runs in chosen for r in runs if r.variant == "full"}
     tested = {runs[0].variant: {r.seed: r.test for r in runs if r.test is not None} for runs in chosen}
@@ -65,14 +65,14 @@ def lines(chosen: Sequence[Sequence[Result]], against: Sequence[str]) -> tuple[L
     )
 
 
-def _line(runs: Sequence[Result], full: dict[int, float], gaps: Sequence[Gap | None]) -> Line:
+def _line(runs: Sequence[Result], full: dict[int, float], gaps: Sequence[ResultGap | None]) -> ResultLine:
     tests = [r.test for r in runs if r.test is not None]
     nll = [t.nll for t in tests]
     shared = [name for name in tests[0].metrics if all(name in t.metrics for t in tests)] if tests else []
     joules = [r.joules for r in runs if r.joules is not None]
     peaks = [r.peak_memory_bytes for r in runs if r.peak_memory_bytes is not None]
     ratios = [r.seconds / r.steps / full[r.seed] for r in runs if r.seed in full]
-    return Line(
+    return ResultLine(
         variant=runs[0].variant,
         lr=runs[0].lr,
         seeds=tuple(r.seed for r in runs),
@@ -92,12 +92,14 @@ def _line(runs: Sequence[Result], full: dict[int, float], gaps: Sequence[Gap | N
     )
 
 
-def _gap(tested: dict[str, dict[int, Held]], one: str, other: str) -> Gap | None:
+def _gap(tested: dict[str, dict[int, HeldOutResult]], one: str, other: str) -> ResultGap | None:
     seeds = sorted(tested[one].keys() & tested.get(other, {}).keys())
     if not seeds:
         return None
     found = difference([tested[one][s] for s in seeds], [tested[other][s] for s in seeds])
-    return Gap(against=other, mean=found.mean, low=found.low, high=found.high, detectable=found.detectable)
+    return ResultGap(
+        against=other, mean=found.mean, low=found.low, high=found.high, detectable=found.detectable
+    )
 
 
 def markdown(bench: Bench) -> str:
@@ -134,7 +136,7 @@ def markdown(bench: Bench) -> str:
                 "?" if line.peak_memory_bytes is None else f"{line.peak_memory_bytes / 1e9:.2f}",
                 f"{line.dev_nll:.4f}",
                 "" if line.test_nll is None else f"{line.test_nll:.4f}{spread}",
-                *(_told(gaps.get(name)) for name in names),
+                *(_gap_text(gaps.get(name)) for name in names),
                 *(f"{line.metrics[m]:.1f}" if m in line.metrics else "" for m in metrics),
             ]
         )
@@ -148,7 +150,7 @@ def markdown(bench: Bench) -> str:
     return text
 
 
-def _told(gap: Gap | None) -> str:
+def _gap_text(gap: ResultGap | None) -> str:
     if gap is None:
         return ""
     star = "*" if gap.low > 0 or gap.high < 0 else ""

@@ -6,7 +6,7 @@ import torch
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
-from trainer.bench.result import Held
+from trainer.bench.result import HeldOutResult
 from trainer.data.models import load_model, load_tokenizer
 from trainer.data.reading import collator, encode, load_rows
 from trainer.evaluation.generate import Generation, generate
@@ -14,7 +14,7 @@ from trainer.evaluation.metrics import evaluate, score
 from trainer.methods import adapters
 
 
-def held_out(spec: JobSpec, output: Path) -> Held | None:
+def held_out(spec: JobSpec, output: Path) -> HeldOutResult | None:
     """What `output`, the model that the job `spec` made, reaches on `evaluate.test`; None where the job names no test rows.
 
     Raises InputError where the named rows cannot be read.
@@ -44,7 +44,7 @@ def held_out(spec: JobSpec, output: Path) -> Held | None:
         how = Generation.of(spec.evaluate, spec.data, batch)
         texts = generate(model, tokenizer, rows, spec.data, how)
         metrics = score(texts, [row.references for row in rows], spec.evaluate.metrics)
-    return Held(
+    return HeldOutResult(
         nll=loss.nll,
         row_nll=tuple(nll for nll, _ in loss.rows),
         row_tokens=tuple(tokens for _, tokens in loss.rows),

@@ -31,8 +31,8 @@ def bench(
     """Run what is due in `out`, then write results.json, results.md and plots there. Raises InputError, CarbonschedError where a run fails."""
     from trainer.bench.cell import Cell, parse_variants
     from trainer.bench.plot import draw
-    from trainer.bench.result import Store
-    from trainer.bench.runner import Plan, chosen, work
+    from trainer.bench.result import ResultStore
+    from trainer.bench.runner import BenchPlan, run_all, tuned_results
     from trainer.bench.table import Bench, lines, markdown
     from trainer.job.job_dir import write_json
 
@@ -44,7 +44,7 @@ def bench(
     if unknown:
         raise InputError("--lr", f"no --method is called {unknown[0]!r}", "name it as --method does")
     default = starts.get("", base.train.lr)
-    plan = Plan(
+    plan = BenchPlan(
         base,
         tuple(variants),
         tuple(seeds),
@@ -53,10 +53,10 @@ def bench(
     )
     for variant in variants:  # what a run would refuse is refused before the first
         Cell(variant, plan.lrs[variant.name], seeds[0]).spec(base)
-    store = Store(out)
+    store = ResultStore(out)
     out.mkdir(parents=True, exist_ok=True)
-    work(plan, store, (lambda line: None) if quiet else _say)
-    runs = chosen(plan, store)
+    run_all(plan, store, (lambda line: None) if quiet else _say)
+    runs = tuned_results(plan, store)
     document = Bench(
         # results are published: the last part of a path says which, the rest is this machine's
         model=_last(base.model.name_or_path),

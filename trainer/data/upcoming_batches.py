@@ -9,7 +9,7 @@ import torch
 from trainer.data.sampling import coming_batches, drawn_rows, own_random
 from trainer.distributed.wrapping import Ranks
 from trainer.job.segment import Schedule, rows_in
-from trainer.profiling.flop_counter import FullCost, Shape
+from trainer.profiling.flop_counter import FullStepFlops, Shape
 
 LOOKED_AT = 256
 """Batches of a coming segment whose shapes are looked at; of more an even sample."""
@@ -34,10 +34,10 @@ class Batches:
         """`count` batches for segment k, by a generator of their own: the training order is not touched."""
         rows = len(self.loader.dataset)
         chosen = drawn_rows(rows, self.batch, count, seed * 1_000_003 + k, self.ranks.index)
-        with own_random(self.ranks.noise(seed + k)):
+        with own_random(self.ranks.offset_seed(seed + k)):
             return [self._collate(numbers) for numbers in chosen]
 
-    def full_ahead(self, full: FullCost, nominal: Shape, first: int, end: int) -> float:
+    def full_ahead(self, full: FullStepFlops, nominal: Shape, first: int, end: int) -> float:
         """T_full of steps [first, end), all ranks: of the batches to come, or of as many rows at the shape `nominal`."""
         batches = coming_batches(self.loader, self.schedule, first, end, self.accumulation)
         if not batches:
@@ -51,7 +51,11 @@ class Batches:
         return self.ranks.sum([mine])[0]
 
     def share_ahead(
-        self, flops: Callable[[Mapping[str, Any], Shape], float] | None, full: FullCost, first: int, end: int
+        self,
+        flops: Callable[[Mapping[str, Any], Shape], float] | None,
+        full: FullStepFlops,
+        first: int,
+        end: int,
     ) -> float:
         """Σ of `flops`(batch, its shape) over the batches of steps [first, end) ÷ their T_full, all ranks.
 

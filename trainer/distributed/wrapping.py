@@ -110,7 +110,7 @@ class Ranks:
         found: list[float] = total.tolist()
         return found
 
-    def noise(self, seed: int) -> int:
+    def offset_seed(self, seed: int) -> int:
         """Another seed on each rank, `seed` itself on the first."""
         return seed + 1_000_003 * self.index
 
@@ -126,7 +126,7 @@ class Ranks:
         dist.all_gather_object(found, mine, group=self.group)
         return found
 
-    def from_main(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """What `make` gives on rank 0, on every rank. Raises everywhere what it raises there."""
         if self.size == 1:
             return make()
@@ -191,7 +191,7 @@ class Wrapping:
         compiled = [m for m in model.modules() if m._compiled_call_impl is not None]
         self._compiled = bool(args.torch_compile or compiled)
         self._sharded = list(_sharded(model)) if ranks.size > 1 else []
-        self._ddp = _wrappers(model) if ranks.size > 1 and not self._sharded else []
+        self._ddp = _find_ddp(model) if ranks.size > 1 and not self._sharded else []
         self._trained: frozenset[int] | None = None
         self._model = model
         if ranks.size > 1 and not self._sharded and not self._ddp:
@@ -210,18 +210,18 @@ class Wrapping:
             )
         if self._sharded:
             _check_names(model, twin)
-            _first_forward(model)
-            _complete(optimizer)
+            _initialise_fsdp(model)
+            _fill_state(optimizer)
         if self._compiled:
             # the counter of FLOPs has hooks on all modules; it runs where nothing is compiled
             warnings.filterwarnings("ignore", message=".*global hooks on modules", category=UserWarning)
 
-    def settle(self) -> None:
+    def reshard(self) -> None:
         """Make the parameters that the optimizer holds the model's own again: an evaluation leaves some gathered."""
         for module in self._sharded:
             module.reshard()
 
-    def renew(self) -> None:
+    def rebuild(self) -> None:
         """After `requires_grad` has changed: make anew what goes by it. Every rank at the same point."""
         trained = frozenset(i for i, p in enumerate(self._model.parameters()) if p.requires_grad)
         if trained == self._trained:
@@ -232,23 +232,23 @@ class Wrapping:
         if self._compiled:
             torch._dynamo.reset()
 
-    def counted(self) -> None:
+    def reset_compiled(self) -> None:
         """After a step that was counted, operator by operator: torch.compile has let its frames run as they are, for good."""
         if self._compiled:
             torch._dynamo.reset()
 
 
-def unsharded(model: nn.Module, args: TrainingArguments) -> Any:
+def twin_before_sharding(model: nn.Module, args: TrainingArguments) -> Any:
     """What a profile is taken of where FSDP is to shard `model`, which cannot be copied then; None where it is not."""
     return meta_twin(model) if args.fsdp else None
 
 
-def local(tensor: Any) -> Any:
+def local_shard(tensor: Any) -> Any:
     """This rank's piece of a DTensor; any other tensor (or value) as it is."""
     return tensor.detach().to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def copies(parameter: Any, ranks: Ranks) -> int:
+def replica_count(parameter: Any, ranks: Ranks) -> int:
     """On how many ranks the same piece of it lies."""
     if not hasattr(parameter, "placements"):
         return ranks.size
@@ -279,7 +279,7 @@ def _check_names(model: nn.Module, twin: nn.Module | None) -> None:
         )
 
 
-def _wrappers(model: nn.Module) -> list[Any]:
+def _find_ddp(model: nn.Module) -> list[Any]:
     # a callback is handed the model, not its wrapper, and the Trainer's loop holds on to the wrapper: look for it
     kind = nn.parallel.DistributedDataParallel
     return [x for x in gc.get_objects() if issubclass(type(x), kind) and x.module is model]
@@ -301,7 +301,7 @@ def _rewrap(ddp: Any) -> None:
         ddp.register_comm_hook(state, hook)
 
 
-def _first_forward(model: Any) -> None:
+def _initialise_fsdp(model: Any) -> None:
     """FSDP2's own first-forward initialisation, while everything is trainable."""
     from torch.distributed.fsdp import register_fsdp_forward_method
 
@@ -313,7 +313,7 @@ def _first_forward(model: Any) -> None:
         module.reshard()
 
 
-def _complete(optimizer: Any) -> None:
+def _fill_state(optimizer: Any) -> None:
     """Give every tensor the state of one that is yet to be stepped: torch loads no checkpoint of sharded state with gaps."""
     while hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer

@@ -127,11 +127,11 @@ class SegmentWatch(TrainerCallback):  # type: ignore[misc]
         def keep(loss: float) -> None:
             # before the event: what events.jsonl calls the best must be there. Rank 0 decides: sums differ in their last bits
             if self.patience is not None:
-                ranks().from_main(lambda: self._keep(model, step) if loss < before else None)
+                ranks().broadcast(lambda: self._keep(model, step) if loss < before else None)
 
         event = self.held_out.look(model, "segment", step, keep)
         if event is not None:
-            self.losses[step] = ranks().from_main(lambda: event.loss)
+            self.losses[step] = ranks().broadcast(lambda: event.loss)
 
     def _keep(self, model: Any, step: int) -> None:
         """What training moves, in one step and durably: the rest is as it was loaded."""

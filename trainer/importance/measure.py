@@ -8,7 +8,7 @@ need to live at a time. What else a pass can measure is in trainer/importance/es
 One state age: moments of a tensor that stood still are stale and overrate it (about twice), so do absent ones. If every
 tensor has been trained for the same number of optimizer steps its own moments are used; else *every* tensor is predicted
 from fresh moments, which for AdamW makes Δw = −g/(|g| + ε) − decay·w. SGD does not count its steps: the caller may
-(`together`), else its buffers are used if every tensor has one.
+(`common_steps`), else its buffers are used if every tensor has one.
 
 Estimator: with two batches or more Δw comes from one batch and ∂L/∂w from the next (all neighbouring pairs averaged),
 which noise cannot inflate; the updates in between are kept, as much memory as the gradients take in float32. With one
@@ -34,9 +34,9 @@ from torch import Tensor, nn
 
 from carbonsched.errors import CarbonschedError, InputError
 from trainer.data.sampling import own_random
-from trainer.distributed.wrapping import Ranks, copies, local
+from trainer.distributed.wrapping import Ranks, local_shard, replica_count
 from trainer.importance.estimators import ESTIMATORS, Estimator
-from trainer.importance.optimizer_updates import CHUNK, Rule, rule_of
+from trainer.importance.optimizer_updates import CHUNK, UpdateRule, find_rule
 from trainer.job.directives import Stopped
 from trainer.profiling.flop_counter import StepCounter
 
@@ -75,14 +75,14 @@ def measure(
     batches: Sequence[dict[str, Tensor]],
     *,
     estimator: str = "update",
-    together: int | None = None,
+    common_steps: int | None = None,
     seed: int = 0,
     stop: Callable[[], bool] = lambda: False,
     ranks: Ranks = Ranks(),
 ) -> Importance:
     """Importance of every parameter that `optimizer` holds, over `batches`, dropout drawn from `seed`.
 
-    estimator: one of ESTIMATORS. together: optimizer steps that every tensor has been trained for, 0 where they differ;
+    estimator: one of ESTIMATORS. common_steps: optimizer steps that every tensor has been trained for, 0 where they differ;
     asked for only by an optimizer that does not count its own (SGD). Raises InputError for an optimizer whose update is
     not known, CarbonschedError where an importance is not finite (training has diverged), Stopped between two batches
     once `stop()` holds.
@@ -94,16 +94,16 @@ def measure(
     how = ESTIMATORS[estimator]
     groups = {p: group for group in optimizer.param_groups for p in group["params"] if p.is_floating_point()}
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters() if p in groups}
-    rule = rule_of(optimizer) if how.updates else None
+    rule = find_rule(optimizer) if how.updates else None
     sharded = any(hasattr(p, "placements") for p in names)
-    pieces = {name: copies(p, ranks) for p, name in names.items()} if sharded else {}
+    pieces = {name: replica_count(p, ranks) for p, name in names.items()} if sharded else {}
     if pieces and rule is not None and not rule.elementwise:
         raise InputError(
             "optimizer",
             f"{rule.name}'s next update takes whole matrices, FSDP2 holds pieces",
             'use AdamW or SGD, or an importance that needs no update, e.g. "fisher"',
         )
-    age = _common_age(rule, optimizer, names, together) if rule else 0
+    age = _common_age(rule, optimizer, names, common_steps) if rule else 0
     parts = _parts(batches, how)
     cross, last = how.crosses and len(parts) > 1, False
     seen: dict[str, list[Tensor]] = {name: [] for name in names.values()}
@@ -114,10 +114,10 @@ def measure(
         gradient, parameter.grad = parameter.grad, None
         if gradient is None:
             return
-        gradient, weight = local(gradient), local(parameter)
+        gradient, weight = local_shard(gradient), local_shard(parameter)
         update: Iterable[Tensor] | None = None
         if rule is not None and not (cross and last):
-            state = {key: local(x) for key, x in optimizer.state[parameter].items()} if age else {}
+            state = {key: local_shard(x) for key, x in optimizer.state[parameter].items()} if age else {}
             update = rule.update(groups[parameter], state, weight, gradient, age)
         if not cross:
             seen[names[parameter]].append(_fold(how, weight, gradient, update))
@@ -224,14 +224,14 @@ def _moments(
     return means, variance if count > 1 else None
 
 
-def _common_age(rule: Rule, optimizer: Any, names: dict[Tensor, str], together: int | None) -> int:
+def _common_age(rule: UpdateRule, optimizer: Any, names: dict[Tensor, str], common_steps: int | None) -> int:
     states = [optimizer.state.get(p, {}) for p in names]
-    if not all(rule.stepped(state) for state in states):
+    if not all(rule.has_moments(state) for state in states):
         return 0
     if all("step" in state for state in states):
         ages = {int(state["step"]) for state in states}
         return ages.pop() if len(ages) == 1 else 0
-    return 1 if together is None else together
+    return 1 if common_steps is None else common_steps
 
 
 @contextmanager

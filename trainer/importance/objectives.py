@@ -25,7 +25,7 @@ from trainer.importance.measure import Importance
 
 
 @dataclass(slots=True)
-class Past:
+class TrainingHistory:
     """What each tensor has been through so far, by segments that ended; kept in checkpoints."""
 
     steps: int = 0
@@ -44,11 +44,11 @@ class Past:
                 self.trained[name] = self.trained.get(name, 0) + steps
                 self.last[name] = self.segments
 
-    def together(self, names: Iterable[str]) -> int:
+    def common_steps(self, names: Iterable[str]) -> int:
         """Steps that every one of `names` has been trained for, if none ever stood still; else 0."""
         return self.steps if all(self.trained.get(name, 0) == self.steps for name in names) else 0
 
-    def waited(self, name: str) -> int:
+    def segments_since(self, name: str) -> int:
         """Segments that ended since it was last trained, or since the beginning."""
         return self.segments - self.last.get(name, 0)
 
@@ -57,7 +57,7 @@ class Past:
 class Objective:
     estimator: str | None
     """What a pass measures for it; None: no pass."""
-    value: Callable[[Importance, Past], dict[str, float]]
+    value: Callable[[Importance, TrainingHistory], dict[str, float]]
     power: float | None = None
     """Values of one block add up under this power (trainer/selection/submodular.py); None: they just add up."""
 
@@ -69,28 +69,28 @@ def objective_of(name: str) -> Objective:
     return OBJECTIVES[name]
 
 
-def drawn(sizes: dict[str, int], seed: int, k: int) -> dict[str, float]:
+def draw_importance(sizes: dict[str, int], seed: int, k: int) -> dict[str, float]:
     """√size × a random number: what the choice of segment `k` goes by where nothing is measured."""
     draws = np.random.default_rng((seed, k)).random(len(sizes)).tolist()
     return {name: size**0.5 * x for (name, size), x in zip(sizes.items(), draws, strict=True)}
 
 
-def _plain(found: Importance, past: Past) -> dict[str, float]:
+def _plain(found: Importance, past: TrainingHistory) -> dict[str, float]:
     return found.values
 
 
-def _shrunk(found: Importance, past: Past) -> dict[str, float]:
+def _shrunk(found: Importance, past: TrainingHistory) -> dict[str, float]:
     variance = found.variance or {}
     return {name: value * _share(value**2, variance.get(name, 0.0)) for name, value in found.values.items()}
 
 
-def _best_step(found: Importance, past: Past) -> dict[str, float]:
+def _best_step(found: Importance, past: TrainingHistory) -> dict[str, float]:
     bend = found.curvature or {}
     return {n: math.copysign(v * v / (2 * bend[n]) if bend[n] else 0.0, v) for n, v in found.values.items()}
 
 
-def _aged(found: Importance, past: Past) -> dict[str, float]:
-    return {n: v * (1 + past.waited(n)) ** 0.5 if v > 0 else v for n, v in found.values.items()}
+def _aged(found: Importance, past: TrainingHistory) -> dict[str, float]:
+    return {n: v * (1 + past.segments_since(n)) ** 0.5 if v > 0 else v for n, v in found.values.items()}
 
 
 def _share(part: float, rest: float) -> float:

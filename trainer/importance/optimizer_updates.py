@@ -1,6 +1,6 @@
 """What each optimizer's next step would be: −Δw of one tensor at learning rate 1, formed without stepping.
 
-A `Rule` restates an optimizer's own update in flat chunks, float32, from its parameter group, its state and a gradient.
+A `UpdateRule` restates an optimizer's own update in flat chunks, float32, from its parameter group, its state and a gradient.
 Nothing is stepped, written or kept, and temporaries stay as small as a chunk. "At rate 1" means (w − w′) ÷ lr in the
 limit of a small rate, where every update here is linear in it.
 
@@ -30,7 +30,7 @@ State = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class UpdateRule:
     """One kind of optimizer."""
 
     name: str
@@ -43,11 +43,11 @@ class Rule:
     elementwise: bool = True
     """Whether a piece of a tensor is enough to tell its update."""
 
-    def stepped(self, state: State) -> bool:
+    def has_moments(self, state: State) -> bool:
         return any(state.get(name) is not None for name in self.moment)
 
 
-def rule_of(optimizer: Any) -> Rule:
+def find_rule(optimizer: Any) -> UpdateRule:
     """The rule of a torch optimizer (or of accelerate's wrapper around one). Raises InputError where there is none."""
     while hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
@@ -66,7 +66,7 @@ def rule_of(optimizer: Any) -> Rule:
     return rule
 
 
-def _rules() -> list[tuple[type, Rule]]:
+def _rules() -> list[tuple[type, UpdateRule]]:
     from transformers.optimization import Adafactor
 
     forward = {"maximize": "maximise by minimising the negative loss"}
@@ -76,11 +76,14 @@ def _rules() -> list[tuple[type, Rule]]:
     grown = {"amsgrad": "switch amsgrad off"}
     factored = ("exp_avg_sq_row", "exp_avg_sq")
     return [
-        (torch.optim.AdamW, Rule("AdamW", ("exp_avg",), _adam, forward | grown)),
-        (torch.optim.Adam, Rule("Adam", ("exp_avg",), _adam, forward | grown)),
-        (torch.optim.SGD, Rule("SGD", ("momentum_buffer",), _sgd, forward)),
-        (torch.optim.Adafactor, Rule("Adafactor", ("row_var", "variance"), _adafactor_torch, forward, False)),
-        (Adafactor, Rule("Adafactor", factored, _adafactor_hf, first, False)),
+        (torch.optim.AdamW, UpdateRule("AdamW", ("exp_avg",), _adam, forward | grown)),
+        (torch.optim.Adam, UpdateRule("Adam", ("exp_avg",), _adam, forward | grown)),
+        (torch.optim.SGD, UpdateRule("SGD", ("momentum_buffer",), _sgd, forward)),
+        (
+            torch.optim.Adafactor,
+            UpdateRule("Adafactor", ("row_var", "variance"), _adafactor_torch, forward, False),
+        ),
+        (Adafactor, UpdateRule("Adafactor", factored, _adafactor_hf, first, False)),
     ]
 
 

@@ -56,13 +56,13 @@ def prune(checkpoints: Path, keep: int) -> None:
             shutil.rmtree(folder)
 
 
-def keep_importance(checkpoints: Path, step: int, found: dict[str, Any]) -> None:
+def save_importance(checkpoints: Path, step: int, found: dict[str, Any]) -> None:
     """Keep what was measured before optimizer step `step`: a job told to wait for hours ends and is launched again."""
     checkpoints.mkdir(exist_ok=True)
     write_json(checkpoints / IMPORTANCE, {"step": step, "found": found})
 
 
-def kept_importance(checkpoints: Path, step: int) -> dict[str, Any] | None:
+def read_importance(checkpoints: Path, step: int) -> dict[str, Any] | None:
     """What was kept, if it was measured before this very step."""
     try:
         kept: dict[str, Any] = json.loads((checkpoints / IMPORTANCE).read_text(encoding="utf-8"))

@@ -27,14 +27,14 @@ class Stopped(Exception):  # noqa: N818  (not an error: a directive or a signal 
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GrantedRho:
     rho: float
     seq: int | None
     """None: no directive came."""
 
 
 @dataclass(slots=True)
-class Steering:
+class DirectiveSource:
     rho: float
     """Without a daemon: always. With one: where it does not answer the first segment in time."""
     job: JobDir | None = None
@@ -55,63 +55,66 @@ class Steering:
 
     def __post_init__(self) -> None:
         # a `wait` or `stop` that is there already was for the process before: read once, it is not news any more
-        found = self.job.directive() if self.job is not None and not self.alone else None
+        found = self.job.read_directive() if self.job is not None and not self.alone else None
         if found is not None and found.action == "train":
             self._latest = found
             self._follow(found)
 
-    def ask(self, k: int, step: int) -> Answer:
+    def ask(self, k: int, step: int) -> GrantedRho:
         """Wait for the directive of segment k, whose `segment_ready` was sent. Raises Stopped."""
         if self.job is None or self.alone:
-            return Answer(self.rho, None)
+            return GrantedRho(self.rho, None)
         return self._await(self.job, k, step, why=None)
 
-    def hold(self, k: int, step: int, why: str) -> Answer:
+    def wait(self, k: int, step: int, why: str) -> GrantedRho:
         """In mid-segment, a checkpoint written: wait until training may go on. Raises Stopped."""
         if self.job is None or self.alone:
-            return Answer(self.rho, None)
+            return GrantedRho(self.rho, None)
         return self._await(self.job, k, step, why=why)
 
-    def heed(self) -> None:
+    def check_lease(self) -> None:
         """Amid work that is no step (importance, held-out rows): wait where the lease's time is over. Raises Stopped."""
         if self._lease is None or not self._trained:
             return
-        fresh = self.look(self._lease.k)
+        fresh = self.poll(self._lease.k)
         if fresh is not None and fresh.action == "stop":
             raise Stopped(fresh.reason)
-        why = fresh.reason if fresh is not None and fresh.action == "wait" else self._over()
+        why = fresh.reason if fresh is not None and fresh.action == "wait" else self._expiry_reason()
         if why is not None:
-            self.hold(self._k, self._step, why)
+            self.wait(self._k, self._step, why)
 
-    def look(self, k: int) -> Directive | None:
+    def poll(self, k: int) -> Directive | None:
         """A directive that came since the last look and concerns segment k: `stop` always does."""
-        fresh = self._poll()
+        fresh = self._read_new()
         if fresh is None or (fresh.k != k and fresh.action != "stop"):
             return None
         if fresh.action == "train":
             self._follow(fresh)
         return fresh
 
-    def step_started(self) -> None:
+    def count_step(self) -> None:
         self._steps += 1
         self._step += 1
         self._trained = True
 
-    def lapsed(self) -> str | None:
+    def lapse_reason(self) -> str | None:
         """Why the lease no longer covers another step; None while it does, or where there never was one."""
         lease = self._lease
         if lease is not None and self._steps >= lease.lease.max_steps:
-            return self._over() or f"the lease of directive {lease.seq} covers {lease.lease.max_steps} steps"
-        return self._over()
+            return (
+                self._expiry_reason()
+                or f"the lease of directive {lease.seq} covers {lease.lease.max_steps} steps"
+            )
+        return self._expiry_reason()
 
-    def _over(self) -> str | None:
+    def _expiry_reason(self) -> str | None:
         """Why the lease's time is over; None while it is not, or where there never was one."""
         lease = self._lease
         if lease is None or now() < lease.lease.valid_until:
             return None
         return f"the lease of directive {lease.seq} ended at {lease.lease.valid_until:%H:%M:%S} UTC"
 
-    def _await(self, job: JobDir, k: int, step: int, why: str | None) -> Answer:
+    def _await(self, job: JobDir, k: int, step: int, why: str | None) -> GrantedRho:
         self._k, self._step, asked = k, step, time.monotonic()
         heard = False  # a daemon that says `wait` is there: no falling back to its lease
         said: tuple[str, int | None] | None = None
@@ -134,26 +137,26 @@ class Steering:
                 if directive.action == "wait":
                     heard = True
                     wait(directive.reason, directive)
-                elif self._covers(directive):
+                elif self._allows(directive):
                     self._follow(directive)
                     if said is not None:
                         job.send(Resumed(at=now(), k=k, step=step))
-                    return Answer(self.rho if directive.rho is None else directive.rho, directive.seq)
+                    return GrantedRho(self.rho if directive.rho is None else directive.rho, directive.seq)
             if why is not None and said is None:
                 wait(why)  # where no directive says it better
             if why is None and not heard:
                 silent_s = time.monotonic() - asked
-                answer = self._unanswered(job, k, step) if silent_s >= self.patience_s else None
+                answer = self._fall_back(job, k, step) if silent_s >= self.patience_s else None
                 if answer is not None:
                     return answer
-                if silent_s >= (self.grace_s if step > 0 else self.patience_s) and not self._covered():
+                if silent_s >= (self.grace_s if step > 0 else self.patience_s) and not self._lease_holds():
                     wait(f"no directive for segment {k}: waiting for the daemon")
             time.sleep(POLL_S)
 
-    def _unanswered(self, job: JobDir, k: int, step: int) -> Answer | None:
+    def _fall_back(self, job: JobDir, k: int, step: int) -> GrantedRho | None:
         if self._lease is None and step == 0 and not job.launched:
-            return Answer(self.rho, None)  # run by hand: there is nobody to grant a lease
-        if self._lease is None or self.lapsed() is not None:
+            return GrantedRho(self.rho, None)  # run by hand: there is nobody to grant a lease
+        if self._lease is None or self.lapse_reason() is not None:
             return None
         rho = self.rho if self._lease.rho is None else self._lease.rho
         job.send(
@@ -163,29 +166,29 @@ class Steering:
                 f"under the lease of directive {self._lease.seq}",
             )
         )
-        return Answer(rho, self._lease.seq)
+        return GrantedRho(rho, self._lease.seq)
 
-    def _covered(self) -> bool:
-        return self._lease is not None and self.lapsed() is None
+    def _lease_holds(self) -> bool:
+        return self._lease is not None and self.lapse_reason() is None
 
-    def _covers(self, directive: Directive) -> bool:
+    def _allows(self, directive: Directive) -> bool:
         used = self._steps if _same(directive, self._lease) else 0
         return now() < directive.lease.valid_until and used < directive.lease.max_steps
 
     def _current(self, k: int, *, renewed: bool) -> Directive | None:
         """The last word on segment k; renewed: or on the lease that is followed."""
-        self._poll()
+        self._read_new()
         latest = self._latest
         if latest is None:
             return None
         ours = latest.k == k or (renewed and self._lease is not None and latest.k == self._lease.k)
         return latest if ours or latest.action == "stop" else None
 
-    def _poll(self) -> Directive | None:
+    def _read_new(self) -> Directive | None:
         """A directive not seen before; one that renews the lease is followed."""
         if self.job is None or self.alone:
             return None
-        fresh = self.job.directive()
+        fresh = self.job.read_directive()
         if fresh is None or _same(fresh, self._latest):
             return None
         self._latest = fresh

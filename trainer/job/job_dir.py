@@ -96,7 +96,7 @@ class JobDir:
                 continue
         return found
 
-    def directive(self) -> Directive | None:
+    def read_directive(self) -> Directive | None:
         """control.json if it is another than at the last look.
 
         It is read at every look, tens of microseconds: an inode and a size come back, and two writes can share a time.
@@ -136,7 +136,7 @@ class JobDir:
             self.send(Warned(at=now(), message=f"control.json passed over: {problem}"))
 
 
-def job_at(folder: str | Path | None) -> JobDir | None:
+def find_job_dir(folder: str | Path | None) -> JobDir | None:
     """The job directory `folder`, else the one that the environment names; None: there is none."""
     named = folder or os.environ.get(JOB_DIR)
     return JobDir(Path(named)) if named else None

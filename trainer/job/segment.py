@@ -10,7 +10,7 @@ from carbonsched.model.protocol import MOST_SEGMENTS, FrontierPoint, SegmentDone
 
 
 @dataclass(slots=True)
-class Stretch:
+class SelectionSpan:
     """Steps under one selection; a segment has more than one where ρ changed in its midst."""
 
     selected: tuple[str, ...]
@@ -37,7 +37,7 @@ class Stretch:
 
 
 @dataclass(slots=True)
-class Segment:
+class SegmentRecord:
     k: int
     first: int
     end: int
@@ -55,7 +55,7 @@ class Segment:
     step_seconds: float = 0.0
     directed: float = 1.0
     directive_seq: int | None = None
-    stretches: list[Stretch] = field(default_factory=list)
+    stretches: list[SelectionSpan] = field(default_factory=list)
     loss_sum: float = 0.0
     loss_steps: int = 0
 
@@ -64,7 +64,7 @@ class Segment:
         return self.end - self.first
 
     @property
-    def current(self) -> Stretch:
+    def current(self) -> SelectionSpan:
         return self.stretches[-1]
 
     @property
@@ -108,20 +108,20 @@ class Segment:
         """From the next step on train `names`; a stretch no step ran in is replaced."""
         if self.stretches and not self.current.steps:
             self.stretches.pop()
-        self.stretches.append(Stretch(names, cost_ratio, saving))
+        self.stretches.append(SelectionSpan(names, cost_ratio, saving))
 
-    def measured(self, flops: tuple[float, ...], seconds: float, error: float | None) -> None:
+    def set_importance(self, flops: tuple[float, ...], seconds: float, error: float | None) -> None:
         """Importance: counted FLOPs of each batch, wall seconds, and how far the batches disagree."""
         self.importance_batches, self.importance_flops = len(flops), sum(flops)
         self.importance_seconds, self.importance_error = seconds, error
         self.importance_share = self.importance_flops / self.expected_full
 
-    def lost(self, loss: float, steps: int) -> None:
+    def add_loss(self, loss: float, steps: int) -> None:
         """The mean loss of its last steps."""
         self.loss_sum += loss * steps
         self.loss_steps += steps
 
-    def ran(
+    def add_step(
         self,
         flops_full: float,
         seconds: float,
@@ -152,7 +152,7 @@ class Segment:
         """Optimizer steps done since the job's start."""
         return self.first + self.steps_done
 
-    def ready(
+    def ready_event(
         self,
         at: datetime,
         schedule: "Schedule",
@@ -178,7 +178,7 @@ class Segment:
             importance_error=self.importance_error,
         )
 
-    def under_way(self, at: datetime, schedule: "Schedule", loss: float, lr: float, seconds: float) -> Step:
+    def step_event(self, at: datetime, schedule: "Schedule", loss: float, lr: float, seconds: float) -> Step:
         """The event of its last step, which took so many wall seconds."""
         return Step(
             at=at,
@@ -191,7 +191,7 @@ class Segment:
             rho=self.directed,
         )
 
-    def done(self, at: datetime) -> SegmentDone:
+    def done_event(self, at: datetime) -> SegmentDone:
         """The event that tells of it."""
         return SegmentDone(
             at=at,
@@ -216,8 +216,8 @@ class Segment:
         return asdict(self)
 
     @classmethod
-    def load(cls, data: dict[str, Any]) -> "Segment":
-        stretches = [Stretch(**{**s, "selected": tuple(s["selected"])}) for s in data["stretches"]]
+    def load(cls, data: dict[str, Any]) -> "SegmentRecord":
+        stretches = [SelectionSpan(**{**s, "selected": tuple(s["selected"])}) for s in data["stretches"]]
         return cls(**{**data, "stretches": stretches})
 
 

@@ -22,12 +22,12 @@ from carbonsched.errors import InputError
 from carbonsched.model.job import TrainPart
 from carbonsched.model.profile import Profile, Selection
 from carbonsched.model.protocol import FrontierPoint
-from trainer.importance.objectives import Past, drawn, objective_of
+from trainer.importance.objectives import TrainingHistory, draw_importance, objective_of
 from trainer.methods.dropbp import Branches
-from trainer.selection.cached_frontier import Better, Saving
+from trainer.selection.cached_frontier import BestOf, CacheSaving
 from trainer.selection.cost_model import CostModel
 from trainer.selection.frontier import Frontier, Selector
-from trainer.selection.submodular import Concave
+from trainer.selection.submodular import SubmodularFrontier
 
 BUILT = (
     "greentrainer",
@@ -75,12 +75,12 @@ class Choice:
     points: tuple[FrontierPoint, ...]
     select: Callable[[float], Selection]
     """The best selection at a ρ; everything from what that costs up, the cheapest below the floor."""
-    saving: Saving | None = None
+    saving: CacheSaving | None = None
     """What selections were made cheaper by, those that train nothing beneath."""
 
     def saved(self, names: tuple[str, ...]) -> float:
         """Of a selection's ρ: what it counts on the cache to save ÷ T_full."""
-        return 0.0 if self.saving is None else self.saving.of(names)
+        return 0.0 if self.saving is None else self.saving.ratio_of(names)
 
 
 class Method:
@@ -99,7 +99,7 @@ class Method:
         """
         check_method(name)
         self.name, self.profile, self.seed, self.branches = name, profile, seed, branches
-        self.objective, self.past = objective_of(importance), Past()
+        self.objective, self.history = objective_of(importance), TrainingHistory()
         names = [t.name for t in profile.tensors if among is None or t.name in among]
         self.names = _top_blocks(names, profile) if name == "ft-top2" else names
         self.first: dict[str, float] | None = None
@@ -133,13 +133,13 @@ class Method:
         if self.name == "random" or self.objective.estimator is None:
             # chosen once, `fixed` stays with the first draw
             k = 0 if self.name == "fixed" else k
-            return drawn({t.name: t.numel for t in self.profile.tensors}, self.seed, k)
+            return draw_importance({t.name: t.numel for t in self.profile.tensors}, self.seed, k)
         if self.name == "fixed":
             self.first = self.first or measured
             measured = self.first
         return {t.name: (measured or {}).get(t.name, 0.0) for t in self.profile.tensors}
 
-    def choice(self, importance: dict[str, float], saving: Saving | None = None) -> Choice:
+    def choice(self, importance: dict[str, float], saving: CacheSaving | None = None) -> Choice:
         """saving: what the cache will spare the segment; `dropbp`, whose rate has another floor, does not count on it."""
         saving = None if self.branches is not None else saving
         ceiling = self.ratio(tuple(self.names), saving)
@@ -155,13 +155,13 @@ class Method:
         if self.name in CONSTANT:
             points = (FrontierPoint(rho=ceiling, importance=1.0),)
             return Choice(ceiling, points, lambda rho: everything, saving)
-        frontier: Frontier | Concave | Better = self._curve(self.selector, importance)
-        if isinstance(frontier, Concave):
+        frontier: Frontier | SubmodularFrontier | BestOf = self._curve(self.selector, importance)
+        if isinstance(frontier, SubmodularFrontier):
             everything = everything.model_copy(update={"importance": frontier.value(self.names)})
         above = [] if saving is None else [n for n in self.names if n not in saving.beneath]
         if saving is not None and above:
-            cheaper = self._curve(Selector(saving.cheaper(self.profile), above), importance)
-            frontier = Better(cheaper, frontier)
+            cheaper = self._curve(Selector(saving.apply_to(self.profile), above), importance)
+            frontier = BestOf(cheaper, frontier)
         floor = frontier.rho_floor
 
         def select(rho: float) -> Selection:
@@ -169,17 +169,17 @@ class Method:
 
         return Choice(floor, frontier.points(FRONTIER_POINTS), select, saving)
 
-    def _curve(self, selector: Selector, importance: dict[str, float]) -> Frontier | Concave:
+    def _curve(self, selector: Selector, importance: dict[str, float]) -> Frontier | SubmodularFrontier:
         power = self.objective.power
         if power is None:
             return selector.frontier(importance)
         blocks = {n: f"{found[1]}.{found[2]}" for n in self.names if (found := _BLOCK.match(n))}
-        return Concave(selector, importance, blocks, power)
+        return SubmodularFrontier(selector, importance, blocks, power)
 
-    def ratio(self, names: tuple[str, ...], saving: Saving | None = None) -> float:
+    def ratio(self, names: tuple[str, ...], saving: CacheSaving | None = None) -> float:
         """cost(S) ÷ T_full."""
         ratio = self.costs.flops(names) / self.profile.full_flops
-        return ratio if saving is None else ratio - saving.of(names)
+        return ratio if saving is None else ratio - saving.ratio_of(names)
 
 
 def _linear(floor: float, everything: Selection) -> Choice:

@@ -11,15 +11,15 @@ from carbonsched.model.profile import Profile
 from trainer.methods import dropbp
 from trainer.methods.adapters import ADAPTED, is_adapted, plain_twin
 from trainer.methods.method import CONSTANT, Method
-from trainer.profiling.flop_counter import FullCost, Shape
-from trainer.profiling.meta_model import drops_attention
+from trainer.profiling.flop_counter import FullStepFlops, Shape
+from trainer.profiling.meta_model import has_attention_dropout
 from trainer.profiling.profiler import profile, token_batch
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     method: Method
-    full: FullCost
+    full: FullStepFlops
     """T_full: of the model without adapters."""
     left: int
     """Tensors of a model without adapters that stay frozen, because the optimizer does not hold them."""
@@ -51,7 +51,7 @@ def prepare(
     attn = _attention(model, attn)
     plain = plain_twin(model)
     measured = profile(plain, *shape, attn=attn, name=model_name)
-    full = FullCost(lambda other: profile(plain, *other, attn=attn).full_flops)
+    full = FullStepFlops(lambda other: profile(plain, *other, attn=attn).full_flops)
     full.learn(shape, measured.full_flops)
     if adapted:
         whole = measured.full_flops
@@ -75,7 +75,7 @@ def _attention(model: Any, attn: str | None) -> str | None:
     attn = attn or getattr(model.config, "_attn_implementation", None)
     device = next(model.parameters()).device.type
     on_cpu = device == "cpu" or (device == "meta" and not torch.cuda.is_available())
-    apart = attn == "sdpa" and on_cpu and drops_attention(model, token_batch(1, 8, None))
+    apart = attn == "sdpa" and on_cpu and has_attention_dropout(model, token_batch(1, 8, None))
     return "eager" if apart else attn
 
 

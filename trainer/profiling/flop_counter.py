@@ -94,7 +94,7 @@ def _recomputing(into_buffer: bool) -> bool:
     return bool(torch.is_grad_enabled() or _graphless or into_buffer)
 
 
-class FullCost:
+class FullStepFlops:
     """T_full of any batch shape from a few traces.
 
     FLOPs are linear in the batch and a polynomial of degree two in the lengths (attention), so once the traced shapes

@@ -122,7 +122,7 @@ class _Answers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def drops_attention(model: nn.Module, inputs: dict[str, torch.Tensor]) -> bool:
+def has_attention_dropout(model: nn.Module, inputs: dict[str, torch.Tensor]) -> bool:
     """Whether attention of `model` under `sdpa` asks for dropout while it is trained; inputs: a batch on the meta device."""
     twin, asked = meta_twin(model, "sdpa").train(), _FusedAttention()
     with own_random(0), torch.no_grad(), _Answers(), asked:  # type: ignore[no-untyped-call]

@@ -20,17 +20,17 @@ _ROUNDED = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Saving:
+class CacheSaving:
     beneath: frozenset[str]
     """Tensors that have to stay frozen for it."""
     ratio: float
     """FLOPs saved ÷ T_full, over the steps ahead; batches with a row that is not kept save nothing."""
 
-    def of(self, names: Iterable[str]) -> float:
+    def ratio_of(self, names: Iterable[str]) -> float:
         """What a selection of `names` saves ÷ T_full."""
         return 0.0 if self.beneath.intersection(names) else self.ratio
 
-    def cheaper(self, profile: Profile) -> Profile:
+    def apply_to(self, profile: Profile) -> Profile:
         """`profile` as it is for selections that save; rounded against the saving, so that costs stay whole FLOPs."""
         saved = math.floor(self.ratio * profile.full_flops)
         return profile.model_copy(update={"forward_flops": max(profile.forward_flops - saved, 0)})
@@ -47,7 +47,7 @@ class Curve(Protocol):
     def points(self, limit: int | None = None) -> tuple[FrontierPoint, ...]: ...
 
 
-class Better:
+class BestOf:
     """The better of two curves at every ρ; of two as good the cheaper selection."""
 
     def __init__(self, one: Curve, other: Curve) -> None:

@@ -25,7 +25,7 @@ from carbonsched.model.profile import Profile, Selection
 from carbonsched.model.protocol import FrontierPoint
 from trainer.selection.backward_states import Branch, closure, states
 from trainer.selection.cost_model import CostModel, bits
-from trainer.selection.knapsack import Floats, Ints, Side, Table, TableTooLargeError, pareto, plan_tables
+from trainer.selection.knapsack import Floats, Ints, SideList, Table, TableTooLargeError, pareto, plan_tables
 
 MAX_STEPS = 50_000_000
 SAMPLE = 4096
@@ -91,7 +91,7 @@ class _Packed:
     free: float
     """Importance of the tensors without a dw of their own."""
     table: Table
-    side: Side
+    side: SideList
 
     def best(self, budget: int) -> tuple[float, int, int]:
         """The best importance for a cost of at most `budget`, the least cost that has it negated, the side's entry."""
@@ -197,7 +197,7 @@ class Frontier:
         useful: list[_Packed] = []
         for s, state in enumerate(self._states):
             if state.parent < 0:
-                table, side, free = self._plan.empty, Side(), 0.0
+                table, side, free = self._plan.empty, SideList(), 0.0
             else:
                 parent = packed[state.parent]
                 table, side, free = parent.table, parent.side, parent.free

@@ -1,7 +1,7 @@
 """0/1 knapsack tables that answer every budget at once: the best value for a cost of at most b. Exact, never rounded.
 
-`Dense` counts in units of the greatest common divisor of all costs: few distinct dw occur in a transformer, so this is
-small and fast. `Sparse` keeps the Pareto list of (cost, value) pairs, for costs without a useful divisor. `Side` is a
+`DenseTable` counts in units of the greatest common divisor of all costs: few distinct dw occur in a transformer, so this is
+small and fast. `SparseTable` keeps the Pareto list of (cost, value) pairs, for costs without a useful divisor. `SideList` is a
 small Pareto list that also remembers what was bought: it takes the few items that would spoil the divisor (a head with
 an odd vocabulary turns 33 thousand units into 8.5 million) and the branches of trainer/selection/backward_states.py; the best of table and
 side together is found by going through the side's entries.
@@ -58,7 +58,7 @@ class Table(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Dense:
+class DenseTable:
     unit: int
     values: Floats
     """Best value for a cost of at most k units, k = 0, 1, …"""
@@ -70,13 +70,13 @@ class Dense:
     def top(self) -> int:
         return (len(self.values) - 1) * self.unit
 
-    def add(self, cost: int, value: float) -> "Dense":
+    def add(self, cost: int, value: float) -> "DenseTable":
         shift, size = -(-cost // self.unit), len(self.values)
         grown = np.empty(size + shift)
         grown[:size] = self.values
         grown[size:] = self.values[-1]
         np.maximum(grown[shift:], self.values + value, out=grown[shift:])
-        return Dense(self.unit, grown)
+        return DenseTable(self.unit, grown)
 
     def at(self, budget: int) -> float:
         return float(self.values[min(budget // self.unit, len(self.values) - 1)])
@@ -96,7 +96,7 @@ class Dense:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sparse:
+class SparseTable:
     costs: Ints
     values: Floats
     """Both ascend strictly; the first pair is (0, 0)."""
@@ -109,13 +109,13 @@ class Sparse:
     def top(self) -> int:
         return int(self.costs[-1])
 
-    def add(self, cost: int, value: float) -> "Sparse":
+    def add(self, cost: int, value: float) -> "SparseTable":
         costs = np.concatenate((self.costs, self.costs + cost))
         values = np.concatenate((self.values, self.values + value))
         kept = pareto(costs, values)
         if len(kept) > self.limit:
             raise TableTooLargeError
-        return Sparse(costs[kept], values[kept], self.limit)
+        return SparseTable(costs[kept], values[kept], self.limit)
 
     def at(self, budget: int) -> float:
         return float(self.values[np.searchsorted(self.costs, budget, side="right") - 1])
@@ -134,28 +134,28 @@ class Sparse:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Side:
+class SideList:
     """Pareto list of (cost, value), with the items bought for each as bits."""
 
     costs: tuple[int, ...] = (0,)
     values: tuple[float, ...] = (0.0,)
     bought: tuple[int, ...] = (0,)
 
-    def add(self, item: int, cost: int, value: float) -> "Side":
+    def add(self, item: int, cost: int, value: float) -> "SideList":
         """With one more item to take or leave; the cost may be 0, the value is above 0."""
-        return self.or_else(self._bought(1 << item, cost, value))
+        return self.merge(self._with_items(1 << item, cost, value))
 
-    def branch(self, ways: Iterable[tuple[int, Iterable[tuple[int, int, float]]]]) -> "Side":
+    def branch(self, ways: Iterable[tuple[int, Iterable[tuple[int, int, float]]]]) -> "SideList":
         """With at most one of `ways`: a price, and the items (item, cost, value) that may be taken once it is paid."""
         result = self
         for price, items in ways:
-            inside = self._bought(0, price, 0.0)
+            inside = self._with_items(0, price, 0.0)
             for item, cost, value in items:
                 inside = inside.add(item, cost, value)
-            result = result.or_else(inside)
+            result = result.merge(inside)
         return result
 
-    def or_else(self, other: "Side") -> "Side":
+    def merge(self, other: "SideList") -> "SideList":
         merged = sorted(
             (c, -v, b)
             for side in (self, other)
@@ -168,10 +168,10 @@ class Side:
         if len(kept) > MAX_CELLS // 1000:
             raise TableTooLargeError
         costs, values, picks = zip(*kept, strict=True)
-        return Side(costs, values, picks)
+        return SideList(costs, values, picks)
 
-    def _bought(self, items: int, cost: int, value: float) -> "Side":
-        return Side(
+    def _with_items(self, items: int, cost: int, value: float) -> "SideList":
+        return SideList(
             tuple(c + cost for c in self.costs),
             tuple(v + value for v in self.values),
             tuple(b | items for b in self.bought),
@@ -201,11 +201,11 @@ def plan_tables(costs: Sequence[int], tables: int) -> list[TablePlan]:
     room = max(1000, MAX_CELLS // max(1, tables))
     plans = []
     if cells <= room and cells >> min(len(inside), 62) == 0:
-        plans.append(TablePlan(Dense(unit, np.zeros(1)), apart, exact=True))
-    sparse = Sparse(np.zeros(1, dtype=np.int64), np.zeros(1), room)
+        plans.append(TablePlan(DenseTable(unit, np.zeros(1)), apart, exact=True))
+    sparse = SparseTable(np.zeros(1, dtype=np.int64), np.zeros(1), room)
     plans.append(TablePlan(sparse, frozenset(), exact=True))
     coarse = -(-sum(costs) // max(1, room - len(costs))) or 1
-    plans.append(TablePlan(Dense(coarse, np.zeros(1)), frozenset(), exact=False))
+    plans.append(TablePlan(DenseTable(coarse, np.zeros(1)), frozenset(), exact=False))
     return plans
 
 

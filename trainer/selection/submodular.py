@@ -25,7 +25,7 @@ GRID = 13
 ROUNDS = 4
 
 
-class Concave:
+class SubmodularFrontier:
     """As trainer.selection.frontier.Frontier, of F. What it answers depends on its arguments alone, not on what was asked before."""
 
     def __init__(

@@ -32,10 +32,10 @@ from torch import Tensor, nn
 from carbonsched.errors import InputError
 from trainer.data.sampling import own_random
 from trainer.data.upcoming_batches import Batches
-from trainer.profiling.flop_counter import FullCost, Shape
+from trainer.profiling.flop_counter import FullStepFlops, Shape
 from trainer.profiling.meta_model import meta_twin, traceable
 from trainer.profiling.profiler import counter, token_batch
-from trainer.selection.cached_frontier import Saving
+from trainer.selection.cached_frontier import CacheSaving
 from trainer.training.activation_store import DiskStore, MemoryStore, RowStore
 
 log = logging.getLogger("trainer")
@@ -107,7 +107,7 @@ class ActivationCache:
         """Whether rows are kept."""
         return self._store is not None and self.depth > 0 and len(self._store) > 0
 
-    def foresee(self, batches: Batches, full: FullCost, first: int, end: int) -> Saving | None:
+    def foresee(self, batches: Batches, full: FullStepFlops, first: int, end: int) -> CacheSaving | None:
         """What the rows kept now will save of steps [first, end); None: nothing. Every rank asks."""
         if not self.on:
             return None
@@ -117,7 +117,7 @@ class ActivationCache:
             return None
         beneath = {id(p) for p in self._beneath}
         names = (n for n, p in self._model.named_parameters() if id(p) in beneath)
-        return Saving(frozenset(names), ratio)
+        return CacheSaving(frozenset(names), ratio)
 
     def follow(self, passes: float, *, stay: bool = False) -> None:
         """After each toggle: find the depth for the selection.
@@ -223,7 +223,7 @@ class ActivationCache:
         self.depth = depth
         self._beneath = [*self._bottom, *(p for b in self._blocks[:depth] for p in b.parameters())]
         self._versions = self._stamp()
-        self._spared = FullCost(lambda shape: flops_beneath(self._twin, shape)[depth])
+        self._spared = FullStepFlops(lambda shape: flops_beneath(self._twin, shape)[depth])
 
     def _stamp(self) -> tuple[int, ...]:
         return tuple(p._version for p in self._beneath)

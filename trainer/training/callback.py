@@ -24,10 +24,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from carbonsched.errors import CarbonschedError
 from carbonsched.model.protocol import SegmentDone
-from trainer.distributed.wrapping import unsharded
-from trainer.job.directives import Steering, Stopped
-from trainer.job.job_dir import job_at, now
-from trainer.job.segment import Segment
+from trainer.distributed.wrapping import twin_before_sharding
+from trainer.job.directives import DirectiveSource, Stopped
+from trainer.job.job_dir import find_job_dir, now
+from trainer.job.segment import SegmentRecord
 from trainer.profiling.flop_counter import Shape, StepCounter
 from trainer.training.options import Options
 from trainer.training.segment_driver import SegmentDriver
@@ -46,8 +46,8 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(self, rho: float = 0.6, **options: Any) -> None:
         """Raises InputError for a method or an importance that is not known."""
         self.options = asked = Options(rho, **options)
-        self.job = job_at(asked.job_dir)
-        self.steering = Steering(asked.rho, self.job, asked.stopping, asked.alone, asked.silence_s)
+        self.job = find_job_dir(asked.job_dir)
+        self.directives = DirectiveSource(asked.rho, self.job, asked.stopping, asked.alone, asked.silence_s)
         self.history: list[SegmentDone] = []
         self.stopped: str | None = None
         """Why training ended before its last step; None where it did not."""
@@ -75,7 +75,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         return self._driver
 
     @property
-    def segment(self) -> Segment:
+    def segment(self) -> SegmentRecord:
         """The one that runs, or the last that ran. Raises RuntimeError before the first."""
         return self.driver.segment
 
@@ -84,7 +84,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._unsharded = unsharded(kwargs["model"], args)
+        self._unsharded = twin_before_sharding(kwargs["model"], args)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -93,7 +93,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self._driver = SegmentDriver(
             self.options,
             self.job,
-            self.steering,
+            self.directives,
             args,
             state.max_steps,
             model=model,
@@ -123,7 +123,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         except Stopped as e:
             self.stopped = str(e)
             raise
-        self.steering.step_started()
+        self.directives.count_step()
         self._cost_ratio = self.driver.draw(state.global_step)
         self._shapes, self._in_step = [], True
         if self.segment.current.counted_ratio is None:
@@ -154,9 +154,9 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             [mine, *flops, float(self.options.stopping()), driver.cache.take_saved()]
         )
         counted_flops = None if counter is None else counted
-        segment.ran(full, self._step_seconds, counted_flops, again, self._cost_ratio, saved)
+        segment.add_step(full, self._step_seconds, counted_flops, again, self._cost_ratio, saved)
         if counter is not None:
-            driver.wrapping.counted()
+            driver.wrapping.reset_compiled()
         self._counter, self._in_step = None, False
         self._save_began = time.monotonic()
         ended = state.global_step >= segment.end
@@ -201,7 +201,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 "or train in fp32"
             )
         self._logged = state.global_step
-        segment.lost(loss, steps)
+        segment.add_loss(loss, steps)
         ended = state.global_step >= segment.end
         if ended or time.monotonic() - self._told >= STEP_EVENT_S:
             self._told = time.monotonic()
@@ -216,7 +216,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 self._step_seconds,
             )
             lr = logs.get("learning_rate", args.learning_rate)
-            self.driver.send(segment.under_way(now(), schedule, loss, lr, self._step_seconds))
+            self.driver.send(segment.step_event(now(), schedule, loss, lr, self._step_seconds))
         if ended:
             self.history.append(self.driver.end())
         self._save_began = time.monotonic()

@@ -20,11 +20,11 @@ from carbonsched.model.protocol import Checkpoint, Directive, Event, SegmentDone
 from trainer.data.upcoming_batches import Batches
 from trainer.distributed.wrapping import Wrapping, ranks, train_only
 from trainer.importance.measure import Importance, measure
-from trainer.importance.objectives import Past
+from trainer.importance.objectives import TrainingHistory
 from trainer.job import checkpoint
-from trainer.job.directives import Answer, Steering
+from trainer.job.directives import DirectiveSource, GrantedRho
 from trainer.job.job_dir import JobDir, now
-from trainer.job.segment import Schedule, Segment
+from trainer.job.segment import Schedule, SegmentRecord
 from trainer.methods.dropbp import Dropper
 from trainer.methods.method import Choice
 from trainer.methods.prepare import prepare
@@ -45,7 +45,7 @@ class SegmentDriver:
         self,
         options: Options,
         job: JobDir | None,
-        steering: Steering,
+        directives: DirectiveSource,
         args: TrainingArguments,
         max_steps: int,
         *,
@@ -58,7 +58,7 @@ class SegmentDriver:
 
         Raises InputError for a model, method or data set that cannot be steered.
         """
-        self.options, self.job, self.steering = options, job, steering
+        self.options, self.job, self.directives = options, job, directives
         self.model, self.optimizer = model, optimizer
         self.ranks = ranks()
         self.wrapping = Wrapping(model, optimizer, self.ranks, args, twin)
@@ -75,7 +75,7 @@ class SegmentDriver:
         batches = Batches(loader, self.schedule, self._accumulation, batch, two_sided, self.ranks)
         self.batches, shape = batches, options.shape
         if shape is None:
-            drawn = self.ranks.from_main(lambda: batches.shape_of(batches.drawn(0, 1, options.seed)[0]))
+            drawn = self.ranks.broadcast(lambda: batches.shape_of(batches.drawn(0, 1, options.seed)[0]))
             shape = (drawn.seq, drawn.target_seq)
         self._nominal = Shape(batch, *shape)
         if hasattr(model, "disable_input_require_grads"):
@@ -101,13 +101,13 @@ class SegmentDriver:
         self._stale = StaleState(options.stale_state, optimizer)
         self.cache = ActivationCache(options.cache, options.cache_gb)
         self.cache.attach(model)
-        self._segment: Segment | None = None
+        self._segment: SegmentRecord | None = None
         self._interrupted = False
         self._hold: str | None = None
         self._seconds_full: float | None = None
 
     @property
-    def segment(self) -> Segment:
+    def segment(self) -> SegmentRecord:
         """The one that runs, or the last that ran. Raises RuntimeError before the first."""
         if self._segment is None:
             raise RuntimeError("no segment has begun")
@@ -135,7 +135,7 @@ class SegmentDriver:
             self._begin(step)
         elif self._hold is not None:
             why, self._hold = self._hold, None
-            self._apply(self.ranks.from_main(partial(self.steering.hold, self._segment.k, step, why)))
+            self._apply(self.ranks.broadcast(partial(self.directives.wait, self._segment.k, step, why)))
 
     def draw(self, step: int) -> float | None:
         """The cost ratio of this very step, where it is drawn; None: the selection's."""
@@ -143,15 +143,17 @@ class SegmentDriver:
 
     def look(self) -> tuple[Directive | None, bool]:
         """Between two steps of a segment: what was said, obeyed unless it is a stop; whether to checkpoint and wait."""
-        segment, steering = self.segment, self.steering
-        directive, over = self.ranks.from_main(lambda: (steering.look(segment.k), steering.lapsed()))
+        segment, directives = self.segment, self.directives
+        directive, over = self.ranks.broadcast(
+            lambda: (directives.poll(segment.k), directives.lapse_reason())
+        )
         if directive is not None and directive.action == "stop":
             return directive, False
         if directive is not None and directive.action == "wait":
             self._hold = directive.reason
         elif directive is not None:
             rho = segment.directed if directive.rho is None else directive.rho
-            self._apply(Answer(rho, directive.seq))
+            self._apply(GrantedRho(rho, directive.seq))
         self._hold = self._hold or over
         return directive, self._hold is not None
 
@@ -162,8 +164,8 @@ class SegmentDriver:
             self._seconds_full = segment.step_seconds / segment.steps_done
         elif not self.method.measures():
             self._seconds_full = segment.step_seconds / segment.steps_done / segment.current.cost_ratio
-        done = segment.done(now())
-        self.method.past.add((s.selected, s.steps) for s in segment.stretches)
+        done = segment.done_event(now())
+        self.method.history.add((s.selected, s.steps) for s in segment.stretches)
         self.send(done)
         return done
 
@@ -172,22 +174,22 @@ class SegmentDriver:
     def _begin(self, step: int) -> None:
         k, _, end = self.schedule.bounds(step)
         # a checkpoint of someone else's making has no segment of ours: what is left of the segment becomes one
-        segment = Segment(k, step, end, self.batches.full_ahead(self.full, self._nominal, step, end))
+        segment = SegmentRecord(k, step, end, self.batches.full_ahead(self.full, self._nominal, step, end))
         found = self._measure(segment) if self.method.measures() else None
-        values = None if found is None else self.method.objective.value(found, self.method.past)
+        values = None if found is None else self.method.objective.value(found, self.method.history)
         segment.importance = self.method.importance(k, values)
         self._segment = segment
         self._open(segment)
 
-    def _measure(self, segment: Segment) -> Importance:
+    def _measure(self, segment: SegmentRecord) -> Importance:
         # a process that ended while it waited has measured these very weights: that pass is paid
         folder = self.job.checkpoints if self.job else None
-        earlier = partial(checkpoint.kept_importance, folder, segment.first) if folder else None
-        kept = self.ranks.from_main(earlier) if earlier else None
+        earlier = partial(checkpoint.read_importance, folder, segment.first) if folder else None
+        kept = self.ranks.broadcast(earlier) if earlier else None
         found = Importance(**kept) if kept is not None else self._pass(segment)
         if kept is None and folder is not None and self.ranks.main:
-            checkpoint.keep_importance(folder, segment.first, asdict(found))
-        segment.measured(found.flops, found.seconds, found.relative_error)
+            checkpoint.save_importance(folder, segment.first, asdict(found))
+        segment.set_importance(found.flops, found.seconds, found.relative_error)
         self._seconds_full = found.seconds / len(found.flops) / PASS_STEPS * self._accumulation
         log.info(
             "segment %d: importance of %d tensors %s (%d batches, %.1f s, moments of age %d)",
@@ -200,41 +202,41 @@ class SegmentDriver:
         )
         return found
 
-    def _pass(self, segment: Segment) -> Importance:
+    def _pass(self, segment: SegmentRecord) -> Importance:
         device, asked = next(self.model.parameters()).device, self.options
         drawn = self.batches.drawn(segment.k, asked.importance_batches, asked.seed)
-        self.wrapping.settle()
+        self.wrapping.reshard()
         return measure(
             self.model,
             self.optimizer,
             [send_to_device(batch, device) for batch in drawn],
             estimator=self.method.objective.estimator or "update",
-            together=self.method.past.together(self._trainable),
-            seed=self.ranks.noise(asked.seed + segment.k),
+            common_steps=self.method.history.common_steps(self._trainable),
+            seed=self.ranks.offset_seed(asked.seed + segment.k),
             stop=self._heed,
             ranks=self.ranks,
         )
 
     def _heed(self) -> bool:
         """Between two batches of importance: no lease is passed, and a signal is heard. Raises Stopped."""
-        self.ranks.from_main(self.steering.heed)
+        self.ranks.broadcast(self.directives.check_lease)
         return self.options.stopping()
 
-    def _open(self, segment: Segment) -> None:
+    def _open(self, segment: SegmentRecord) -> None:
         """Offer the frontier, take the answer. Also for what is left of a segment that was interrupted."""
         self._choose(segment)
         floor, points = self._choice.floor, self._choice.points
-        self.send(segment.ready(now(), self.schedule, floor, points, self._seconds_full))
-        self._apply(self.ranks.from_main(partial(self.steering.ask, segment.k, segment.step)))
+        self.send(segment.ready_event(now(), self.schedule, floor, points, self._seconds_full))
+        self._apply(self.ranks.broadcast(partial(self.directives.ask, segment.k, segment.step)))
 
-    def _choose(self, segment: Segment) -> None:
+    def _choose(self, segment: SegmentRecord) -> None:
         began = time.monotonic()
         self._chosen_at = segment.step
         saving = self.cache.foresee(self.batches, self.full, segment.step, segment.end)
         self._choice: Choice = self.method.choice(segment.importance, saving)
         segment.selection_seconds += time.monotonic() - began
 
-    def _apply(self, answer: Answer) -> None:
+    def _apply(self, answer: GrantedRho) -> None:
         """Train at the answer's ρ from the next step on; the same ρ means the same selection, but where it counted on a
         cache that is gone."""
         segment = self.segment
@@ -255,7 +257,7 @@ class SegmentDriver:
                 f"segment {segment.k}: rho {answer.rho:.4g} is below the floor {floor:.4f} of {self.method.name}; "
                 "training at the floor"
             )
-        selection = self.ranks.from_main(lambda: self._choice.select(left))
+        selection = self.ranks.broadcast(lambda: self._choice.select(left))
         segment.directed = answer.rho
         saved = self._choice.saved(selection.selected)
         whole = selection.rho_planned + saved
@@ -268,13 +270,13 @@ class SegmentDriver:
         segment.selection_seconds += time.monotonic() - began
 
     def _train(self, names: tuple[str, ...], *, stay: bool = False) -> None:
-        self.wrapping.settle()
+        self.wrapping.reshard()
         train_only(self.model, names, self._trainable)
         self._stale.follow()
         if self._segment is not None:
             left = self.schedule.steps - self._segment.step
             self.cache.follow(left / self.schedule.steps_per_epoch, stay=stay)
-        self.wrapping.renew()
+        self.wrapping.rebuild()
 
     # ---- checkpoints and events
 
@@ -285,7 +287,7 @@ class SegmentDriver:
             "step": step,
             "segment": None if step >= segment.end else segment.dump(),
             "first_importance": self.method.first,
-            "past": asdict(self.method.past),
+            "past": asdict(self.method.history),
             "seconds_full": self._seconds_full,
         }
         self.ranks.gather(None)  # every rank has written its part
@@ -299,15 +301,15 @@ class SegmentDriver:
 
     def restore(self, folder: Path) -> None:
         """Go on from what `save` has put into a checkpoint."""
-        saved = self.ranks.from_main(partial(checkpoint.read, folder))
+        saved = self.ranks.broadcast(partial(checkpoint.read, folder))
         if saved is None:
             self._warn(f"{folder.name} holds no segment of ours: the selection begins anew")
             return
         self.method.first = saved["first_importance"]
-        self.method.past = Past(**saved.get("past", {}))
+        self.method.history = TrainingHistory(**saved.get("past", {}))
         self._seconds_full = saved["seconds_full"]
         if saved["segment"] is not None:
-            self._segment, self._interrupted = Segment.load(saved["segment"]), True
+            self._segment, self._interrupted = SegmentRecord.load(saved["segment"]), True
 
     def send(self, event: Event) -> None:
         if self.job is not None:

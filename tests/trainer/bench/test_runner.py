@@ -16,8 +16,8 @@ from support.models import tiny_llama, tiny_spec, word_data
 
 from carbonsched.model.job import JobSpec
 from trainer.bench.cell import Cell, Variant
-from trainer.bench.result import Result, Store
-from trainer.bench.runner import Plan, next_cells, walk
+from trainer.bench.result import Result, ResultStore
+from trainer.bench.runner import BenchPlan, next_cells, walk
 
 BASE = JobSpec.parse(tiny_spec(Path("model"), Path("data")))
 
@@ -53,9 +53,9 @@ def result(cell: Cell, dev_nll: float) -> Result:
 def test_the_walk_ends_at_the_valley_with_both_sides_seen(
     valley: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    store = Store(tmp_path_factory.mktemp("walk"))
+    store = ResultStore(tmp_path_factory.mktemp("walk"))
     variant = Variant("random", 0.5)
-    plan = Plan(BASE, (variant,), (3, 4), {variant.name: 1e-4}, tune=True)
+    plan = BenchPlan(BASE, (variant,), (3, 4), {variant.name: 1e-4}, tune=True)
     runs = 0
     while True:
         best, wanted = walk(plan, variant, store)
@@ -74,8 +74,8 @@ def test_the_walk_ends_at_the_valley_with_both_sides_seen(
 
 def test_without_tuning_all_variants_run_seed_by_seed(tmp_path: Path) -> None:
     variants = (Variant("full", None), Variant("random", 0.5))
-    plan = Plan(BASE, variants, (0, 1), {"full": 1e-4, "random@0.5": 1e-4}, tune=False)
-    due = [(c.variant.method, c.seed) for c in next_cells(plan, Store(tmp_path))]
+    plan = BenchPlan(BASE, variants, (0, 1), {"full": 1e-4, "random@0.5": 1e-4}, tune=False)
+    due = [(c.variant.method, c.seed) for c in next_cells(plan, ResultStore(tmp_path))]
     assert due == [("full", 0), ("random", 0), ("full", 1), ("random", 1)]
 
 

@@ -10,7 +10,7 @@ from support.shapes import on_meta, smollm2_135m
 
 from carbonsched.model.profile import Profile, TensorCost
 from trainer.__main__ import main
-from trainer.bench.select import BenchSelect, published
+from trainer.bench.select import BenchSelect, select_as_published
 from trainer.profiling.profiler import profile
 from trainer.selection.frontier import frontier
 
@@ -45,9 +45,9 @@ def test_where_nothing_is_rounded_both_find_the_optimum(seed: int) -> None:
     importance = {t.name: rng.uniform(0.1, 1) for t in p.tensors}
     f = frontier(p, importance)
     for rho in (0.36, 0.38, 0.4, 1.0):
-        theirs = sum(importance[n] for n in published(p, importance, rho))
+        theirs = sum(importance[n] for n in select_as_published(p, importance, rho))
         assert theirs == pytest.approx(f.select(rho).importance if rho >= f.rho_floor else 0)
-    assert published(p, importance, 0.2) == []
+    assert select_as_published(p, importance, 0.2) == []
 
 
 def test_rounding_down_takes_it_over_the_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

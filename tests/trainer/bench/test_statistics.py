@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.bench.result import Held
+from trainer.bench.result import HeldOutResult
 from trainer.bench.statistics import difference
 
 
-def held(nll: np.ndarray, tokens: np.ndarray) -> Held:
-    return Held(
+def held(nll: np.ndarray, tokens: np.ndarray) -> HeldOutResult:
+    return HeldOutResult(
         nll=float(nll.sum() / tokens.sum()),
         row_nll=tuple(nll.tolist()),
         row_tokens=tuple(int(t) for t in tokens),

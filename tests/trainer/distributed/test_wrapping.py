@@ -231,9 +231,9 @@ def test_one_process_agrees_with_itself() -> None:
     assert alone.sum([1.5, math.pi]) == [1.5, math.pi]
     assert alone.gather("mine") == ["mine"]
     assert (alone.any(False), alone.any(True)) == (False, True)
-    assert alone.noise(7) == 7
+    assert alone.offset_seed(7) == 7
     with pytest.raises(Stopped, match="by signal"):
-        alone.from_main(lambda: (_ for _ in ()).throw(Stopped("by signal")))
+        alone.broadcast(lambda: (_ for _ in ()).throw(Stopped("by signal")))
 
 
 @pytest.mark.parametrize(

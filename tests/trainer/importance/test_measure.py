@@ -112,7 +112,7 @@ def adafactor(model: Any, lr: float = 1e-2) -> Any:
 def test_it_is_the_update_other_optimizers_would_make(llama: Any, make: Any, rate: float, steps: int) -> None:
     optimizer = make(llama)
     train_steps(llama, optimizer, steps)
-    found = measure(llama, optimizer, [batch(1)], together=steps)
+    found = measure(llama, optimizer, [batch(1)], common_steps=steps)
     assert found.age == steps
     close(found.values, by_stepping(llama, optimizer, 1, 1, fresh=steps == 0, make=make, lr=rate))
 
@@ -122,7 +122,7 @@ def test_an_optimizer_that_does_not_count_is_told_the_age(llama: Any) -> None:
     optimizer = sgd(llama)
     assert measure(llama, optimizer, [batch(1)]).age == 0
     train_steps(llama, optimizer, 2)
-    unknown, stale = (measure(llama, optimizer, [batch(1)], together=t) for t in (None, 0))
+    unknown, stale = (measure(llama, optimizer, [batch(1)], common_steps=t) for t in (None, 0))
     assert (unknown.age, stale.age) == (1, 0)
     close(stale.values, by_stepping(llama, optimizer, 1, 1, fresh=True, make=sgd))
     close(unknown.values, by_stepping(llama, optimizer, 1, 1, fresh=False, make=sgd))

@@ -13,7 +13,7 @@ from carbonsched.model import job
 from carbonsched.model.profile import Profile, TensorCost
 from trainer.importance.estimators import ESTIMATORS
 from trainer.importance.measure import Importance
-from trainer.importance.objectives import OBJECTIVES, Past, drawn, objective_of
+from trainer.importance.objectives import OBJECTIVES, TrainingHistory, draw_importance, objective_of
 from trainer.selection.frontier import Selector
 
 signed = st.floats(-1e6, 1e6, allow_subnormal=False).filter(lambda x: x == 0 or abs(x) > 1e-6)
@@ -25,8 +25,8 @@ def found(
     return Importance(values, (1.0,), 0.1, 0, 0, variance, bend)
 
 
-def value(name: str, importance: Importance, past: Past | None = None) -> dict[str, float]:
-    return objective_of(name).value(importance, past or Past())
+def value(name: str, importance: Importance, past: TrainingHistory | None = None) -> dict[str, float]:
+    return objective_of(name).value(importance, past or TrainingHistory())
 
 
 def test_the_spec_offers_what_there_is() -> None:
@@ -83,7 +83,7 @@ def test_coverage_brings_everything_to_its_turn() -> None:
         batch=1,
         seq=1,
     )
-    selector, past = Selector(profile), Past()
+    selector, past = Selector(profile), TrainingHistory()
     importance = found({n: float(1 + i) for i, n in enumerate(names)})
     for _ in range(200):
         selected = selector.frontier(value("coverage", importance, past)).select(15 / 27).selected
@@ -96,24 +96,24 @@ def test_coverage_brings_everything_to_its_turn() -> None:
 
 
 def test_the_past_knows_who_stood_still() -> None:
-    past = Past()
-    assert past.together(["a", "b"]) == 0
+    past = TrainingHistory()
+    assert past.common_steps(["a", "b"]) == 0
     past.add([(["a", "b"], 3), (["a", "b"], 2)])
-    assert past.together(["a", "b"]) == 5
+    assert past.common_steps(["a", "b"]) == 5
     past.add([(["a"], 4), (["b"], 0)])
-    assert past.together(["a", "b"]) == 0
-    assert past.together(["a"]) == 9
-    assert (past.waited("a"), past.waited("b"), past.waited("never")) == (0, 1, 2)
+    assert past.common_steps(["a", "b"]) == 0
+    assert past.common_steps(["a"]) == 9
+    assert (past.segments_since("a"), past.segments_since("b"), past.segments_since("never")) == (0, 1, 2)
     # equal counts that were had at different times are not one age
     past.add([(["b"], 4)])
     assert past.trained == {"a": 9, "b": 9}
-    assert past.together(["a", "b"]) == 0
-    assert Past(**asdict(past)) == past
+    assert past.common_steps(["a", "b"]) == 0
+    assert TrainingHistory(**asdict(past)) == past
 
 
 def test_a_draw_depends_on_seed_and_segment_alone() -> None:
     sizes = {"a": 1, "b": 10_000}
-    assert drawn(sizes, 1, 0) == drawn(sizes, 1, 0)
-    assert drawn(sizes, 1, 0) != drawn(sizes, 1, 1)
-    assert drawn(sizes, 1, 0) != drawn(sizes, 2, 0)
-    assert drawn({"a": 4}, 1, 0)["a"] == 2 * drawn({"a": 1}, 1, 0)["a"]
+    assert draw_importance(sizes, 1, 0) == draw_importance(sizes, 1, 0)
+    assert draw_importance(sizes, 1, 0) != draw_importance(sizes, 1, 1)
+    assert draw_importance(sizes, 1, 0) != draw_importance(sizes, 2, 0)
+    assert draw_importance({"a": 4}, 1, 0)["a"] == 2 * draw_importance({"a": 1}, 1, 0)["a"]

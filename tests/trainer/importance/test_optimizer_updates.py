@@ -11,7 +11,7 @@ from transformers.optimization import Adafactor
 
 from carbonsched.errors import InputError
 from trainer.importance import optimizer_updates as updates
-from trainer.importance.optimizer_updates import rule_of
+from trainer.importance.optimizer_updates import find_rule
 
 torch.set_num_threads(1)
 
@@ -54,7 +54,7 @@ def test_it_is_the_step_the_optimizer_makes(name: str, steps: int) -> None:
         for p, g in zip(parameters, weights(10 + i), strict=True):
             p.grad = g
         optimizer.step()
-    rule, group, gradients = rule_of(optimizer), optimizer.param_groups[0], weights(99)
+    rule, group, gradients = find_rule(optimizer), optimizer.param_groups[0], weights(99)
     state = copy.deepcopy([dict(optimizer.state[p]) for p in parameters])
     before = [p.detach().clone() for p in parameters]
     found = [
@@ -80,13 +80,13 @@ def test_it_is_the_step_the_optimizer_makes(name: str, steps: int) -> None:
 def test_a_tensor_counts_as_stepped_once_it_has_moments(name: str) -> None:
     parameters = [nn.Parameter(w) for w in weights()]
     optimizer = OPTIMIZERS[name](parameters, 1e-3)  # type: ignore[arg-type]
-    rule = rule_of(optimizer)
-    assert not any(rule.stepped(optimizer.state.get(p, {})) for p in parameters)
+    rule = find_rule(optimizer)
+    assert not any(rule.has_moments(optimizer.state.get(p, {})) for p in parameters)
     for p in parameters:
         p.grad = torch.ones_like(p)
     optimizer.step()
     # plain SGD keeps nothing, so that its next update has no age
-    assert all(rule.stepped(optimizer.state[p]) == (name != "SGD") for p in parameters)
+    assert all(rule.has_moments(optimizer.state[p]) == (name != "SGD") for p in parameters)
 
 
 def test_accelerates_wrapper_is_looked_through() -> None:
@@ -95,7 +95,7 @@ def test_accelerates_wrapper_is_looked_through() -> None:
     parameters = [nn.Parameter(w) for w in weights()]
     wrapped = Accelerator(cpu=True).prepare(torch.optim.SGD(parameters, 0.1))
     assert type(wrapped) is not torch.optim.SGD
-    assert rule_of(wrapped).name == "SGD"
+    assert find_rule(wrapped).name == "SGD"
 
 
 @pytest.mark.parametrize(
@@ -109,4 +109,4 @@ def test_accelerates_wrapper_is_looked_through() -> None:
 )
 def test_what_cannot_be_foreseen_is_refused(make: Callable[[Any], Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        rule_of(make([nn.Parameter(w) for w in weights()]))
+        find_rule(make([nn.Parameter(w) for w in weights()]))

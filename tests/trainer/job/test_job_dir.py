@@ -29,14 +29,14 @@ def test_events_are_lines_and_a_torn_one_is_closed(tmp_path: Path) -> None:
 
 def test_a_directive_is_read_when_it_changes(tmp_path: Path) -> None:
     job = JobDir(tmp_path)
-    assert job.directive() is None
+    assert job.read_directive() is None
     write_control(tmp_path, {"seq": 1, **directive(0, 0.5)})
-    first = job.directive()
+    first = job.read_directive()
     assert first is not None
     assert first.rho == 0.5
-    assert job.directive() is None
+    assert job.read_directive() is None
     write_control(tmp_path, {"seq": 2, **directive(0, 0.4)})
-    second = job.directive()
+    second = job.read_directive()
     assert second is not None
     assert second.seq == 2
 
@@ -47,7 +47,7 @@ def test_two_directives_in_one_instant_are_two(tmp_path: Path) -> None:
     for seq in range(1, 9):
         write_control(tmp_path, {"seq": seq, **directive(0, 0.5)})
         os.utime(tmp_path / "control.json", (1, 1))
-        found = job.directive()
+        found = job.read_directive()
         assert found is not None
         assert found.seq == seq
 
@@ -55,11 +55,11 @@ def test_two_directives_in_one_instant_are_two(tmp_path: Path) -> None:
 def test_a_broken_control_file_is_passed_over_and_said_once(tmp_path: Path) -> None:
     job = JobDir(tmp_path)
     (tmp_path / "control.json").write_text('{"seq": 1, "k"')
-    assert job.directive() is None
-    assert job.directive() is None
+    assert job.read_directive() is None
+    assert job.read_directive() is None
     assert len(of(tmp_path, "warning")) == 1
     write_control(tmp_path, {"seq": 1, **directive(0, 0.5)})
-    assert job.directive() is not None
+    assert job.read_directive() is not None
     job.close()
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carbonsched.errors import InputError
-from trainer.job.segment import Schedule, Segment, rows_in
+from trainer.job.segment import Schedule, SegmentRecord, rows_in
 
 small = st.integers(1, 40)
 
@@ -49,19 +49,19 @@ def test_more_segments_than_can_be_planned_are_refused_with_the_mend() -> None:
 
 
 def test_the_account_of_two_stretches() -> None:
-    segment = Segment(0, 0, 4, 400.0, importance_flops=100.0, importance_share=0.25)
+    segment = SegmentRecord(0, 0, 4, 400.0, importance_flops=100.0, importance_share=0.25)
     segment.select(("a", "b"), 0.9)
     segment.select(("a",), 0.8)  # before any step: it replaces the first
-    segment.ran(100.0, 1.0, counted=80.0, recomputed=5.0)
-    segment.ran(100.0, 1.0, counted=None, recomputed=0.0)
+    segment.add_step(100.0, 1.0, counted=80.0, recomputed=5.0)
+    segment.add_step(100.0, 1.0, counted=None, recomputed=0.0)
     segment.select((), 0.5)
-    segment.ran(50.0, 1.0, counted=25.0, recomputed=0.0)
-    segment.ran(150.0, 1.0, counted=None, recomputed=0.0)
+    segment.add_step(50.0, 1.0, counted=25.0, recomputed=0.0)
+    segment.add_step(150.0, 1.0, counted=None, recomputed=0.0)
     assert segment.planned == pytest.approx((0.8 * 2 + 0.5 * 2) / 4 + 0.25)
     assert segment.flops == pytest.approx(100 + 160 + 100)
     assert segment.flops_full == 400
     assert segment.realised == pytest.approx(0.9)
     assert segment.flops_recomputed == pytest.approx(10)
     assert segment.step_seconds == 4
-    again = Segment.load(json.loads(json.dumps(segment.dump())))
+    again = SegmentRecord.load(json.loads(json.dumps(segment.dump())))
     assert again == segment

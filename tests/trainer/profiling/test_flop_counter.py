@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.models import tiny_llama, tiny_t5
 
-from trainer.profiling.flop_counter import FullCost, Shape, StepCounter
+from trainer.profiling.flop_counter import FullStepFlops, Shape, StepCounter
 from trainer.profiling.meta_model import meta_model
 from trainer.profiling.profiler import profile
 
@@ -25,7 +25,7 @@ def test_a_quadratic_is_followed_exactly(shapes: list[tuple[int, int, int]]) -> 
         s, t = shape.seq, shape.target_seq or 0
         return shape.batch * (7.0 * s + 3 * s * s + 5 * t + 2 * t * t + 11 * s * t)
 
-    full = FullCost(trace)
+    full = FullStepFlops(trace)
     for shape in (Shape(*s) for s in shapes):
         expected = trace(shape)
         traced.pop()
@@ -44,7 +44,7 @@ def test_real_models_are_such_quadratics(make: Any, tmp_path: Path) -> None:
         traces += 1
         return profile(model, *shape).full_flops
 
-    full = FullCost(trace)
+    full = FullStepFlops(trace)
     for n in range(8):
         shape = Shape(1 + n % 3, 8 + 5 * n, target and target + (n * n) % 7)
         assert full.flops(shape) == pytest.approx(profile(model, *shape).full_flops, rel=1e-9)

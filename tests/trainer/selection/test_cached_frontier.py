@@ -25,11 +25,11 @@ from trainer.job.job_dir import JobDir
 from trainer.job.segment import Schedule
 from trainer.methods.dropbp import Branches
 from trainer.methods.method import BUILT, CONSTANT, Choice, Method
-from trainer.profiling.flop_counter import FullCost, Shape, StepCounter
+from trainer.profiling.flop_counter import FullStepFlops, Shape, StepCounter
 from trainer.profiling.meta_model import meta_model
 from trainer.profiling.profiler import profile
 from trainer.run import run_job
-from trainer.selection.cached_frontier import Better, Saving
+from trainer.selection.cached_frontier import BestOf, CacheSaving
 from trainer.selection.frontier import Selector
 from trainer.training.activation_cache import ActivationCache, find_blocks
 
@@ -75,8 +75,8 @@ def test_it_is_the_optimum_at_every_budget() -> None:
         if not above or not beneath:
             continue
         saved = rng.randint(1, int(p.forward_flops))
-        saving = Saving(frozenset(f"t{i}" for i in beneath), saved / p.full_flops * (1 + 1e-15))
-        curve = Better(Selector(p).frontier(values), Selector(saving.cheaper(p), above).frontier(values))
+        saving = CacheSaving(frozenset(f"t{i}" for i in beneath), saved / p.full_flops * (1 + 1e-15))
+        curve = BestOf(Selector(p).frontier(values), Selector(saving.apply_to(p), above).frontier(values))
         every = []
         for size in range(1, n + 1):
             for chosen in itertools.combinations(range(n), size):
@@ -139,7 +139,7 @@ def test_the_cost_is_what_a_cached_step_is_counted_at(kind: str, tmp_path: Path)
     rows = [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row} for row in ids]
     loader = DataLoader(rows, batch_size=SHAPE.batch)  # type: ignore[arg-type]
     coming = Batches(loader, Schedule(1, 1, 1), 1, SHAPE.batch, False, Ranks())
-    full = FullCost(lambda shape: profile(model, *shape).full_flops)
+    full = FullStepFlops(lambda shape: profile(model, *shape).full_flops)
     blocks = find_blocks(model)
     top = {id(q) for block in blocks[2:] for q in block.parameters()}
     upper = tuple(n for n, q in model.named_parameters() if id(q) in top)
@@ -179,7 +179,7 @@ def test_what_is_counted_on_is_what_the_rows_that_are_kept_save(tmp_path: Path) 
     rows = [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row} for row in ids]
     loader = DataLoader(rows, batch_size=3)  # type: ignore[arg-type]
     coming = Batches(loader, Schedule(8, 4, 4), 1, 3, False, Ranks())
-    full = FullCost(lambda shape: profile(model, *shape).full_flops)
+    full = FullStepFlops(lambda shape: profile(model, *shape).full_flops)
     cache = ActivationCache("memory")
     cache.attach(model)
     assert cache.foresee(coming, full, 0, 4) is None
@@ -213,7 +213,7 @@ def test_every_method_plans_with_it(llama: Profile, name: str, importance: str) 
     lower = frozenset(t.name for t in llama.tensors if "embed" in t.name or ".layers.0." in t.name)
     among = frozenset(t.name for t in llama.tensors) - {"model.embed_tokens.weight"}
     for held in (None, among - lower):
-        method, saving = Method(name, llama, among=held, importance=importance), Saving(lower, 0.08)
+        method, saving = Method(name, llama, among=held, importance=importance), CacheSaving(lower, 0.08)
         values = method.importance(0, {t.name: float(t.numel) for t in llama.tensors})
         plain, choice = method.choice(values), method.choice(values, saving)
         assert choice.floor == pytest.approx(choice.points[0].rho)
@@ -230,7 +230,7 @@ def test_every_method_plans_with_it(llama: Profile, name: str, importance: str) 
 def test_dropbp_does_not_count_on_it(llama: Profile) -> None:
     branches = Branches(("a", "b"), (0.2, 0.2), 1.0)
     method = Method("dropbp", llama, branches=branches)
-    saving = Saving(frozenset(), 0.1)
+    saving = CacheSaving(frozenset(), 0.1)
     assert method.choice({}, saving).points == method.choice({}).points
 
 
@@ -352,7 +352,7 @@ def chosen(selections: list[tuple[str, ...]]) -> Any:
     """`Method.choice` that takes given selections, one a segment."""
     coming = iter(selections)
 
-    def choice(self: Method, importance: dict[str, float], saving: Saving | None = None) -> Choice:
+    def choice(self: Method, importance: dict[str, float], saving: CacheSaving | None = None) -> Choice:
         names = next(coming)
         rho = self.ratio(names, saving)
         taken = Selection(rho_planned=rho, importance=1.0, selected=names)

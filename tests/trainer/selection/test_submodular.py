@@ -11,7 +11,7 @@ from carbonsched.errors import InputError
 from carbonsched.model.profile import Profile, TensorCost
 from trainer.selection.cost_model import CostModel
 from trainer.selection.frontier import Selector
-from trainer.selection.submodular import Concave
+from trainer.selection.submodular import SubmodularFrontier
 
 
 def chain(rng: random.Random, count: int) -> Profile:
@@ -32,17 +32,17 @@ def chain(rng: random.Random, count: int) -> Profile:
     )
 
 
-def instance(seed: int) -> tuple[Profile, dict[str, float], dict[str, str], Concave]:
+def instance(seed: int) -> tuple[Profile, dict[str, float], dict[str, str], SubmodularFrontier]:
     rng = random.Random(seed)
     profile = chain(rng, rng.randint(2, 9))
     importance = {
         t.name: rng.choice([-1.0, 0.0, 1.0, 1.0, 1.0]) * rng.lognormvariate(0, 1) for t in profile.tensors
     }
     blocks = {name: str(rng.randrange(3)) for name in importance if rng.random() < 0.9}
-    return profile, importance, blocks, Concave(Selector(profile), importance, blocks)
+    return profile, importance, blocks, SubmodularFrontier(Selector(profile), importance, blocks)
 
 
-def best_there_is(profile: Profile, curve: Concave, rho: float) -> float:
+def best_there_is(profile: Profile, curve: SubmodularFrontier, rho: float) -> float:
     names, costs = [t.name for t in profile.tensors], CostModel.of(profile)
     subsets = itertools.chain.from_iterable(
         itertools.combinations(names, k) for k in range(1, len(names) + 1)
@@ -87,7 +87,7 @@ def test_the_curve_offered_is_what_selecting_gives(seed: int) -> None:
         assert curve.select(point.rho).importance >= point.importance - 1e-12
     assert curve.select(1.0).importance == pytest.approx(curve.value(importance))
     # and the same again, whatever was asked in between
-    again = Concave(Selector(profile), importance, curve._block)
+    again = SubmodularFrontier(Selector(profile), importance, curve._block)
     assert [again.select(p.rho) for p in points] == [curve.select(p.rho) for p in points]
 
 
@@ -105,7 +105,7 @@ def test_a_second_block_is_worth_more_than_more_of_the_first() -> None:
     importance, selector = {"a": 5.0, "b": 4.0, "c": 3.0, "d": 1.0}, Selector(profile)
     blocks = {"a": "1", "b": "1", "c": "2", "d": "2"}
     assert set(selector.frontier(importance).select(14 / 18).selected) == {"a", "b"}
-    assert set(Concave(selector, importance, blocks).select(14 / 18).selected) == {"a", "c"}
+    assert set(SubmodularFrontier(selector, importance, blocks).select(14 / 18).selected) == {"a", "c"}
 
 
 def test_below_the_floor_there_is_nothing() -> None:
