@@ -13,6 +13,7 @@ from torch import nn
 from carbonsched.errors import InputError
 from carbonsched.model.job import TrainPart
 from trainer.profiling.meta_model import meta_twin
+from trainer.profiling.prefix_cache import pass_as_cache
 
 ADAPTED = ("lora", "prefix", "greentrainer+lora")
 """Methods that train adapters instead of the model's own tensors."""
@@ -44,12 +45,14 @@ def wrap(model: Any, train: TrainPart) -> Any:
         with warnings.catch_warnings():
             # peft asks models for properties that transformers has renamed
             warnings.simplefilter("ignore", FutureWarning)
-            return get_peft_model(model, config)
+            adapted = get_peft_model(model, config)
     except (ValueError, TypeError, AttributeError) as e:
         first = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise InputError(
             "train.method", f"peft cannot adapt {model.config.model_type} ({first})", "use greentrainer"
         ) from e
+    pass_as_cache(adapted)
+    return adapted
 
 
 def restore(model: Any, folder: Path) -> Any:
@@ -58,7 +61,9 @@ def restore(model: Any, folder: Path) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    pass_as_cache(adapted)
+    return adapted
 
 
 def is_adapted(model: Any) -> bool:

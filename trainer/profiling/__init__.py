@@ -3,4 +3,5 @@
 meta_model    builds a model on meta tensors, without weights
 profiler      traces one backward pass and profiles every tensor
 flop_counter  counts a real step
+prefix_cache  hands peft's prefixes to transformers under the name that it knows
 """

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from carbonsched.errors import InputError
 from trainer.data.sampling import own_random
+from trainer.profiling.prefix_cache import pass_as_cache
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTENTION = ("eager", "sdpa")
@@ -75,6 +76,7 @@ def meta_twin(model: nn.Module, attn: str | None = None) -> Any:
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
         module.__dict__.pop("forward", None)
+    pass_as_cache(twin)  # its hook is the one that belongs to the model
     if attn is not None:
         check_choice("attn", attn, ATTENTION)
         twin.set_attn_implementation(attn)

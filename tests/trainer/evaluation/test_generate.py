@@ -70,16 +70,45 @@ def test_random_state_and_a_models_own_sampling_do_not_matter(tmp_path: Path) ->
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+@pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
 @pytest.mark.parametrize("method", ["lora", "prefix"])
-def test_a_model_with_adapters_writes_too(method: str, tmp_path: Path) -> None:
+def test_a_model_with_adapters_writes_what_its_forward_pass_says(
+    make: Any, method: str, tmp_path: Path
+) -> None:
     from carbonsched.model.job import TrainPart
     from trainer.methods.adapters import wrap
 
-    model, tokenizer = load(tiny_llama(tmp_path))
+    model, tokenizer = load(make(tmp_path))
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.4)
+    plain = generate(model, tokenizer, ROWS, DATA, HOW)
     model = wrap(model, TrainPart.model_validate({"method": method}))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=2.0)
     together = generate(model, tokenizer, ROWS, DATA, HOW)
+    assert together != plain, "adapters that change nothing would prove nothing"
     assert together == [generate(model, tokenizer, [row], DATA, HOW)[0] for row in ROWS]
-    assert all(together)
+    assert together == [token_by_token(model, tokenizer, row) for row in ROWS]
+
+
+def token_by_token(model: Any, tokenizer: Any, row: Row) -> str:
+    """The most likely text, by one whole forward pass a token: the pass that is trained, without a cache of what was read."""
+    two_sided = model.config.is_encoder_decoder
+    ids = prompts([row], tokenizer, DATA, encoder_decoder=two_sided, new_tokens=HOW.max_new_tokens)[0]
+    written = [model.config.decoder_start_token_id] if two_sided else list(ids)
+    start = len(written)
+    model.eval()
+    while len(written) < start + HOW.max_new_tokens:
+        source = torch.tensor([ids if two_sided else written])
+        target = {"decoder_input_ids": torch.tensor([written])} if two_sided else {}
+        with torch.no_grad():
+            logits = model(input_ids=source, attention_mask=torch.ones_like(source), **target).logits
+        written.append(int(logits[0, -1].argmax()))
+        if written[-1] == tokenizer.eos_token_id:
+            break
+    return str(tokenizer.decode(written[start:], skip_special_tokens=True)).strip()
 
 
 def test_a_signal_ends_it_between_tokens(tmp_path: Path) -> None:
