@@ -61,7 +61,7 @@ class FeedConfig(Doc):
 
 class PowerConfig(Doc):
     gpu: Literal["auto", "nvml", "none", "replay"] = "auto"
-    """auto: NVML where a board answers, else none."""
+    """auto: NVML where a device answers, else none."""
     host: Literal["auto", "codecarbon", "none"] = "auto"
     """CPU and RAM by codecarbon's core classes; auto: the same."""
     tick_s: Annotated[float, Field(gt=0, le=60)] = 1.0

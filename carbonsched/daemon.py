@@ -111,7 +111,7 @@ def run(config_path: Path, socket: str | None = None) -> int:
         chain.poll_due()
         schedule = Schedule(supervisor, chain, clock, config.power.tick_s)
         schedule.start()
-        notifier.ready(f"carbonsched {__version__}, {len(meter.boards)} boards, {len(config.feeds)} feeds")
+        notifier.ready(f"carbonsched {__version__}, {len(meter.devices)} devices, {len(config.feeds)} feeds")
         log.info("serving on %s, state in %s", socket_path(socket, config), config.state_dir)
         _watch(supervisor, schedule, notifier, stop, reload, config_path)
         notifier.stopping()
@@ -142,7 +142,7 @@ def _watch(
             notifier.ready()
         if (
             supervisor.ticks != seen
-        ):  # a whole tick: scheduler ran, boards were read, the ledger took the rows
+        ):  # a whole tick: scheduler ran, devices were read, the ledger took the rows
             seen = supervisor.ticks
             notifier.watchdog()
 

@@ -54,7 +54,7 @@ def flatten(interval: Interval) -> dict[str, Any]:
     source = None if intensity is None else intensity.source
     _check(interval)
     row: dict[str, Any] = {
-        "board": delta.board,
+        "board": delta.device,
         "start_us": micros(delta.start),
         "end_us": micros(delta.end),
         "energy_mj": delta.energy_mj,
@@ -121,7 +121,7 @@ def interval_of(row: Mapping[Any, Any]) -> Interval:
             grid_start=maybe_moment(row["grid_start_us"]),
         )
     delta = EnergyDelta(
-        board=row["board"],
+        device=row["board"],
         start=moment(row["start_us"]),
         end=moment(row["end_us"]),
         energy_mj=row["energy_mj"],
@@ -196,7 +196,7 @@ def grams_problem(row: Mapping[Any, Any]) -> str | None:
 
 def _check(interval: Interval) -> None:
     delta = interval.delta
-    where = f"the ledger refuses a row of board {delta.board!r} from {delta.start.isoformat()}"
+    where = f"the ledger refuses a row of device {delta.device!r} from {delta.start.isoformat()}"
     if delta.end < delta.start:
         raise LedgerError(f"{where}: it ends before it starts")
     if delta.energy_mj is not None and not 0 <= delta.energy_mj <= _MAX_INT:

@@ -1,4 +1,4 @@
-"""Energy of one stretch of time on one board, and what it is charged to."""
+"""Energy of one stretch of time on one device, and what it is charged to."""
 
 from enum import StrEnum
 
@@ -25,9 +25,9 @@ class Account(StrEnum):
 
 
 class EnergyDelta(Doc):
-    """What one board used over one stretch, before it is charged to anyone. Conservation is tested on these."""
+    """What one device used over one stretch, before it is charged to anyone. Conservation is tested on these."""
 
-    board: str
+    device: str
     """GPU UUID, `host`, or a replay's name."""
     start: UtcTime
     end: UtcTime

@@ -1,9 +1,9 @@
-"""Joules of every board: what was used since the last look, by whom it was measured, and what is not known.
+"""Joules of every device: what was used since the last look, by whom it was measured, and what is not known.
 
-base         Board, Mark and the Meter protocol
-counter      PURE: samples of one board made into deltas: epochs, resets, bridges over restarts, clock steps
+base         Device, Mark and the Meter protocol
+counter      PURE: samples of one device made into deltas: epochs, resets, bridges over restarts, clock steps
 boot         the name of this boot
-nvml         NVIDIA boards by their energy counter
+nvml         NVIDIA devices by their energy counter
 host         CPU and RAM by codecarbon's hardware classes
 replay       a recorded power curve whose counter runs on wall time
 combined     several meters as one

@@ -51,9 +51,9 @@ def split(delta: EnergyDelta, cuts: Sequence[Cut]) -> list[tuple[Cut, EnergyDelt
 
 
 def share(delta: EnergyDelta, n: int) -> list[EnergyDelta]:
-    """Share `delta` equally among `n` jobs that ran on the board together; over the same time each.
+    """Share `delta` equally among `n` jobs that ran on the device together; over the same time each.
 
-    A board does not tell its users apart, so equal shares are a declared convention, labelled `estimated`.
+    A device does not tell its users apart, so equal shares are a declared convention, labelled `estimated`.
     """
     if n < 1:
         raise ValueError(f"cannot share energy among {n} jobs")

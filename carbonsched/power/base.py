@@ -1,4 +1,4 @@
-"""What every power meter offers: the energy of each of its boards since it was last asked."""
+"""What every power meter offers: the energy of each of its devices since it was last asked."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from carbonsched.model.energy import EnergyDelta
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
+class Device:
     """Something that is metered as one: a GPU, or the host's CPU and RAM."""
 
     id: str
@@ -23,7 +23,7 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where the ledger's account of a board ends: what a restarted daemon goes on from."""
+    """Where the ledger's account of a device ends: what a restarted daemon goes on from."""
 
     at: datetime
     counter_mj: int | None
@@ -32,15 +32,15 @@ class Mark:
 
 
 class Meter(Protocol):
-    boards: tuple[Board, ...]
+    devices: tuple[Device, ...]
 
     def resume(self, marks: dict[str, Mark]) -> None:
         """Go on from the ledger's last rows, so that the first `read` bridges the time nobody was watching."""
 
     def read(self) -> tuple[EnergyDelta, ...]:
-        """One delta a board since the last call; none for a board on its very first reading.
+        """One delta a device since the last call; none for a device on its very first reading.
 
-        Never raises for a board that fails: its delta is `unavailable`, null, with the reason.
+        Never raises for a device that fails: its delta is `unavailable`, null, with the reason.
         """
 
     def close(self) -> None: ...

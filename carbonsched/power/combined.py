@@ -9,7 +9,7 @@ from carbonsched.power.base import Mark, Meter
 class CombinedMeter:
     def __init__(self, meters: Sequence[Meter]) -> None:
         self._meters = tuple(meters)
-        self.boards = tuple(board for meter in self._meters for board in meter.boards)
+        self.devices = tuple(device for meter in self._meters for device in meter.devices)
 
     def resume(self, marks: dict[str, Mark]) -> None:
         for meter in self._meters:

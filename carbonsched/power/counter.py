@@ -1,9 +1,9 @@
-"""One board's samples made into deltas. Pure: everything that can go wrong between two looks is decided here.
+"""One device's samples made into deltas. Pure: everything that can go wrong between two looks is decided here.
 
-Between two samples the energy is, in order of trust: the difference of the board's own counter; else power times
+Between two samples the energy is, in order of trust: the difference of the device's own counter; else power times
 monotonic seconds; else unknown, which is null with the reason. A counter belongs to an epoch, one life of it, named
 `<life>:<n>`: `life` is the boot (or whatever ends with the counter), `n` rises when the counter falls, which is what a
-reloaded driver looks like. After a restart of the daemon the series goes on from the ledger's mark: in the same epoch
+reloaded driver looks like. After a restart of the daemon the counter goes on from the ledger's mark: in the same epoch
 the counter bridges the time nobody watched exactly; without a counter a short absence is estimated, a long one unknown.
 """
 
@@ -21,12 +21,12 @@ BRIDGE_S: Final = 900.0
 STEP_S: Final = 1.0
 """Wall and monotonic time may part by this much in one stretch before it is a step of the clock."""
 IMPLAUSIBLE: Final = 2.0
-"""Mean power above this multiple of the board's limit over a stretch of HOLD_S or more: not the same counter."""
+"""Mean power above this multiple of the device's limit over a stretch of HOLD_S or more: not the same counter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at a board. `error`: it could not be read, and why."""
+    """One look at a device. `error`: it could not be read, and why."""
 
     at: datetime
     monotonic_s: float
@@ -46,12 +46,12 @@ class _Last:
     """Since when the counter could not be read; its next value covers that time too."""
 
 
-class Series:
-    """The state of one board between samples."""
+class DeviceCounter:
+    """The state of one device between samples."""
 
     def __init__(
         self,
-        board: str,
+        device: str,
         meter: str,
         life: str,
         *,
@@ -63,7 +63,7 @@ class Series:
         """`power_method`: what energy from power is called. `power_is_mean`: a sample's power is the mean since the
         sample before, not the power at its instant. `counter_survives`: the counter goes on while the daemon is away.
         """
-        self.board, self.meter, self.life = board, meter, life
+        self.device, self.meter, self.life = device, meter, life
         self.watts_limit = watts_limit
         self._power_method, self._power_is_mean = power_method, power_is_mean
         self._counter_survives = counter_survives
@@ -163,7 +163,7 @@ class Series:
         span = elapsed if last.blind_from is None else (sample.at - last.blind_from).total_seconds()
         mean_w = used / 1000 / span if span > 0 else 0.0
         if self.watts_limit and span >= HOLD_S and mean_w > IMPLAUSIBLE * self.watts_limit:
-            return f"the counter rose by {mean_w:.0f} W on a board limited to {self.watts_limit:.0f} W"
+            return f"the counter rose by {mean_w:.0f} W on a device limited to {self.watts_limit:.0f} W"
         return None
 
     def _from_counter(
@@ -224,7 +224,7 @@ class Series:
         reason: str | None = None,
     ) -> EnergyDelta:
         return EnergyDelta(
-            board=self.board,
+            device=self.device,
             start=start,
             end=end,
             energy_mj=energy_mj,

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def build_meter(config: PowerConfig, clock: Clock) -> Meter:
-    """Raises InputError where the config does not fit together, PowerError where `gpu = "nvml"` finds no board."""
+    """Raises InputError where the config does not fit together, PowerError where `gpu = "nvml"` finds no device."""
     if config.replay_file is not None and config.gpu != "replay":
         raise InputError("power.replay_file", 'is read only with power.gpu = "replay"', "set that or drop it")
     meters: list[Meter] = []

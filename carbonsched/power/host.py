@@ -21,20 +21,20 @@ from codecarbon.external.ram import RAM
 
 from carbonsched.clock import Clock
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
-from carbonsched.power.base import Board, Mark
+from carbonsched.power.base import Device, Mark
 from carbonsched.power.boot import boot_id
-from carbonsched.power.counter import Sample, Series
+from carbonsched.power.counter import DeviceCounter, Sample
 
 RAPL_DIR: Final = "/sys/class/powercap/intel-rapl/subsystem"
 _SETTLE_S: Final = 0.25
 """CPU load over less than this says nothing."""
 
-# what codecarbon would say at every start, `Board.name` and `meter` say in every row
+# what codecarbon would say at every start, `Device.name` and `meter` say in every row
 logging.getLogger("codecarbon").setLevel(logging.ERROR)
 
 
 class HostMeter:
-    """One board, `host`. A read takes no measurable time and never sleeps."""
+    """One device, `host`. A read takes no measurable time and never sleeps."""
 
     def __init__(self, clock: Clock, rapl_dir: str = RAPL_DIR, life: str | None = None) -> None:
         self._clock = clock
@@ -47,8 +47,8 @@ class HostMeter:
         self._ram_w = float(RAM().total_power().W)
         self._looked_s = clock.monotonic()
         how = "rapl" if rapl else f"cpu_load,tdp={tdp:g}W{'' if known else ' assumed'}"
-        self.boards: tuple[Board, ...] = (
-            Board(
+        self.devices: tuple[Device, ...] = (
+            Device(
                 id="host",
                 kind="host",
                 name=model or "CPU",
@@ -56,7 +56,7 @@ class HostMeter:
                 memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             ),
         )
-        self._series = Series(
+        self._counter = DeviceCounter(
             "host",
             f"codecarbon:{how}+ram={self._ram_w:g}W",
             life or boot_id(),
@@ -67,7 +67,7 @@ class HostMeter:
 
     def resume(self, marks: dict[str, Mark]) -> None:
         if mark := marks.get("host"):
-            self._series.resume(mark)
+            self._counter.resume(mark)
 
     def read(self) -> tuple[EnergyDelta, ...]:
         now, monotonic = self._clock.now(), self._clock.monotonic()
@@ -79,7 +79,7 @@ class HostMeter:
             sample = Sample(now, monotonic, power_w=self._cpu_watts(elapsed) + self._ram_w)
         except Exception as e:  # codecarbon raises what the kernel's files make them raise
             sample = Sample(now, monotonic, error=f"the host's load could not be read: {e}")
-        delta = self._series.add(sample)
+        delta = self._counter.add(sample)
         return () if delta is None else (delta,)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""NVIDIA boards through NVML: the total-energy counter where the board has one, else its power.
+"""NVIDIA devices through NVML: the total-energy counter where the device has one, else its power.
 
 `nvmlDeviceGetTotalEnergyConsumption` counts millijoules since the driver was loaded (Volta and later); only
-differences mean anything. The counter and the power are the board's, all its MIG instances and processes together.
+differences mean anything. The counter and the power are the device's, all its MIG instances and processes together.
 """
 
 import contextlib
@@ -14,19 +14,19 @@ import pynvml
 from carbonsched.clock import Clock
 from carbonsched.errors import PowerError
 from carbonsched.model.energy import EnergyDelta
-from carbonsched.power.base import Board, Mark
+from carbonsched.power.base import Device, Mark
 from carbonsched.power.boot import boot_id
-from carbonsched.power.counter import Sample, Series
+from carbonsched.power.counter import DeviceCounter, Sample
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REASONS: Final[dict[int, str]] = {
     1: "NVML is not initialized: the driver went away; it is tried again",
-    2: "NVML refused an argument: the board is not one of this driver's",
-    3: "this board does not support it",
+    2: "NVML refused an argument: the device is not one of this driver's",
+    3: "this device does not support it",
     4: "no permission: give the daemon's user access to /dev/nvidia*",
-    6: "the board is no longer there: it fell off the bus or was taken away",
+    6: "the device is no longer there: it fell off the bus or was taken away",
     9: "the NVIDIA driver is not loaded: load it (modprobe nvidia)",
     10: "the driver did not answer in time",
     12: "libnvidia-ml.so.1 is not installed: install the NVIDIA driver's user part",
@@ -51,7 +51,7 @@ def power_error(error: pynvml.NVMLError) -> PowerError:
 
 
 class NvmlMeter:
-    """All boards that NVML shows, by UUID. Raises PowerError where there are none."""
+    """All devices that NVML shows, by UUID. Raises PowerError where there are none."""
 
     def __init__(self, clock: Clock, life: str | None = None) -> None:
         """`life`: names the boot in counter epochs; None: this boot."""
@@ -59,35 +59,36 @@ class NvmlMeter:
         self._handles: dict[str, Any] = {}
         self._countless: set[str] = set()
         self._retry_at = 0.0
-        boards = self._open()
-        if not boards:
-            raise PowerError('NVML shows no board: add one, or set power.gpu = "none"')
-        self.boards = tuple(boards)
+        devices = self._open()
+        if not devices:
+            raise PowerError('NVML shows no device: add one, or set power.gpu = "none"')
+        self.devices = tuple(devices)
         life = life or boot_id()
-        self._series = {
-            board.id: Series(board.id, "nvml", life, watts_limit=board.watts_limit) for board in self.boards
+        self._counters = {
+            device.id: DeviceCounter(device.id, "nvml", life, watts_limit=device.watts_limit)
+            for device in self.devices
         }
 
     def resume(self, marks: dict[str, Mark]) -> None:
-        for board, series in self._series.items():
-            if board in marks:
-                series.resume(marks[board])
+        for device, counter in self._counters.items():
+            if device in marks:
+                counter.resume(marks[device])
 
     def read(self) -> tuple[EnergyDelta, ...]:
-        deltas = (series.add(self._sample(board)) for board, series in self._series.items())
+        deltas = (counter.add(self._sample(device)) for device, counter in self._counters.items())
         return tuple(delta for delta in deltas if delta is not None)
 
     def close(self) -> None:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
 
-    def _open(self) -> list[Board]:
+    def _open(self) -> list[Device]:
         try:
             pynvml.nvmlInit()
             count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as e:
             raise power_error(e) from e
-        boards = []
+        devices = []
         for index in range(count):
             try:
                 handle = pynvml.nvmlDeviceGetHandleByIndex(index)
@@ -96,8 +97,8 @@ class NvmlMeter:
                 log.warning("GPU %d is not metered: %s", index, power_error(e))
                 continue
             self._handles[uuid] = handle
-            boards.append(_board(uuid, index, handle))
-        return boards
+            devices.append(_device(uuid, index, handle))
+        return devices
 
     def _sample(self, uuid: str) -> Sample:
         # the counter is read first and the time right after it: that is the instant the energy belongs to
@@ -115,7 +116,7 @@ class NvmlMeter:
         return Sample(now, monotonic, counter, watts)
 
     def _counter(self, uuid: str) -> tuple[int | None, pynvml.NVMLError | None]:
-        """(millijoules, None), (None, None) for a board that has no counter, or (None, what went wrong)."""
+        """(millijoules, None), (None, None) for a device that has no counter, or (None, what went wrong)."""
         self._reopen_if_due()
         if uuid in self._countless:
             return None, None
@@ -145,11 +146,11 @@ class NvmlMeter:
             self._retry_at = self._clock.monotonic() + _RETRY_S
 
 
-def _board(uuid: str, index: int, handle: Any) -> Board:
+def _device(uuid: str, index: int, handle: Any) -> Device:
     name = _ask(lambda: str(pynvml.nvmlDeviceGetName(handle))) or "NVIDIA GPU"
     mig = _ask(lambda: pynvml.nvmlDeviceGetMigMode(handle)[0]) == 1
     limit = _ask(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle))
-    return Board(
+    return Device(
         id=uuid,
         kind="gpu",
         name=f"{name} (MIG, metered whole)" if mig else name,
@@ -160,7 +161,7 @@ def _board(uuid: str, index: int, handle: Any) -> Board:
 
 
 def _ask(call: Callable[[], T]) -> T | None:
-    """What is nice to know but not needed: None where the board does not say."""
+    """What is nice to know but not needed: None where the device does not say."""
     try:
         return call()
     except pynvml.NVMLError:

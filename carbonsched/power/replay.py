@@ -1,7 +1,7 @@
 """A recorded power curve in place of a GPU: for demonstrations and for tests that kill the daemon.
 
 The counter is a pure function of wall time since 2026-01-01T00:00Z, in integer arithmetic, so it runs on while the
-daemon is dead, exactly as a board's own counter does.
+daemon is dead, exactly as a device's own counter does.
 """
 
 import bisect
@@ -13,8 +13,8 @@ from typing import Final
 from carbonsched.clock import Clock
 from carbonsched.errors import InputError
 from carbonsched.model.energy import EnergyDelta
-from carbonsched.power.base import Board, Mark
-from carbonsched.power.counter import Sample, Series
+from carbonsched.power.base import Device, Mark
+from carbonsched.power.counter import DeviceCounter, Sample
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _HEADER: Final = ["seconds", "watts"]
@@ -72,7 +72,7 @@ def read_curve(path: Path) -> PowerCurve:
         except (ValueError, OverflowError) as e:
             raise InputError(where, f"{','.join(line)!r} is not two numbers", "write it like 10,250.5") from e
         if mw < 0:
-            raise InputError(where, f"watts must not be negative, is {watts:g}", "write the board's power")
+            raise InputError(where, f"watts must not be negative, is {watts:g}", "write the device's power")
         if rows and at <= rows[-1][0]:
             raise InputError(where, f"seconds must ascend, {seconds:g} does not", "sort the rows by seconds")
         rows.append((at, mw))
@@ -82,24 +82,24 @@ def read_curve(path: Path) -> PowerCurve:
 
 
 class ReplayMeter:
-    """One board, `replay-0` or another of that row."""
+    """One device, `replay-0` or another of that row."""
 
     def __init__(self, path: Path, clock: Clock, index: int = 0) -> None:
         self._id = f"replay-{index}"
         self._curve, self._clock = read_curve(path), clock
         limit = self._curve.watts_limit
-        self.boards: tuple[Board, ...] = (
-            Board(id=self._id, kind="gpu", name=f"replay of {path.name}", index=index, watts_limit=limit),
+        self.devices: tuple[Device, ...] = (
+            Device(id=self._id, kind="gpu", name=f"replay of {path.name}", index=index, watts_limit=limit),
         )
-        self._series = Series(self._id, f"replay:{path.name}", "replay", watts_limit=limit)
+        self._counter = DeviceCounter(self._id, f"replay:{path.name}", "replay", watts_limit=limit)
 
     def resume(self, marks: dict[str, Mark]) -> None:
         if mark := marks.get(self._id):
-            self._series.resume(mark)
+            self._counter.resume(mark)
 
     def read(self) -> tuple[EnergyDelta, ...]:
         now = self._clock.now()
-        delta = self._series.add(
+        delta = self._counter.add(
             Sample(now, self._clock.monotonic(), self._curve.counter_mj(now), self._curve.watts(now))
         )
         return () if delta is None else (delta,)

@@ -123,11 +123,11 @@ def _case(boss: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResult)
     run = JobRun(
         job, Path(), EventFollower(Path()), JobState.QUEUED, "", spec.carbon.budget_g, checked=checked
     )
-    pace = speed(boss.ledger, boss.meter.boards, spec)
+    pace = speed(boss.ledger, boss.meter.devices, spec)
     rest = ahead(run)
     if rest is None or not rest.segments:
         raise InputError("checked", "foresees no step to train", "check the data and train.max_steps")
-    looks = run.looks = evaluation(boss.ledger, boss.meter.boards, spec, checked, pace)
+    looks = run.looks = evaluation(boss.ledger, boss.meter.devices, spec, checked, pace)
     energy = boss.steering.energy(run, boss.steering.foreseen(run, pace))
     wait_s, before, waits = _queue(boss)
     start = now + timedelta(seconds=wait_s)
@@ -212,7 +212,7 @@ def _queue(boss: "Supervisor") -> tuple[float, int, Sequence[str]]:
     """(seconds until the box has room, jobs before this one, what is assumed of them)."""
     queued = [run for run in boss.runs.values() if run.state is JobState.QUEUED]
     live = [run for run in boss.runs.values() if run.alive_from is not None]
-    if not queued and boss.free_boards() is not None:
+    if not queued and boss.free_devices() is not None:
         return 0.0, 0, ()
     etas = [eta for eta in (eta_s(run, boss.clock) for run in live) if eta is not None]
     before = len(live) + len(queued)

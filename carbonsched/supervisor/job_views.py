@@ -112,7 +112,7 @@ def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
         "estimated": run.estimated,
         "power_w": run.power_w if live else None,
         "loss": run.loss,
-        "boards": run.boards,
+        "boards": run.devices,
         "eta_s": eta_s(run, clock),
     }
 

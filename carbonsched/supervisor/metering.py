@@ -1,7 +1,7 @@
 """From the meter's deltas to ledger rows: whose energy it was, at which intensity, split without losing a millijoule.
 
 A delta is cut where a job starts or ends, a segment changes, or the grid's intensity changes. Pieces that agree in all
-of these run together into one open row per board until it is `row_s` old; a kill -9 loses open rows but no energy,
+of these run together into one open row per device until it is `row_s` old; a kill -9 loses open rows but no energy,
 since the counter is read on from the last row that was written.
 """
 
@@ -24,9 +24,9 @@ class Metering:
     config: Config
     chain: Chain
     open: dict[tuple[str, str | None], Interval] = field(default_factory=dict)
-    """The growing row of each (board, job)."""
+    """The growing row of each (device, job)."""
     watts: dict[str, float | None] = field(default_factory=dict)
-    """Last known power of each board."""
+    """Last known power of each device."""
 
     def charge(
         self, deltas: Sequence[EnergyDelta], runs: Sequence[JobRun]
@@ -35,12 +35,12 @@ class Metering:
         pieces: list[Interval] = []
         complete: list[Interval] = []
         for delta in deltas:
-            self.watts[delta.board] = delta.power_w
-            for piece in self._charge(delta, [run for run in runs if delta.board in run.boards]):
+            self.watts[delta.device] = delta.power_w
+            for piece in self._charge(delta, [run for run in runs if delta.device in run.devices]):
                 pieces.append(piece)
                 complete += self._add(piece)
             complete += self._close(delta)
-        return pieces, sorted(complete, key=lambda row: (row.delta.board, row.delta.start))
+        return pieces, sorted(complete, key=lambda row: (row.delta.device, row.delta.start))
 
     def flush(self) -> list[Interval]:
         rows = sorted(self.open.values(), key=lambda row: row.delta.start)
@@ -94,7 +94,7 @@ class Metering:
         )
 
     def _add(self, piece: Interval) -> list[Interval]:
-        key = (piece.delta.board, piece.job_id)
+        key = (piece.delta.device, piece.job_id)
         growing = self.open.get(key)
         closed: list[Interval] = []
         if growing is not None:
@@ -112,9 +112,9 @@ class Metering:
         return closed
 
     def _close(self, delta: EnergyDelta) -> list[Interval]:
-        """Rows of this board that will not grow: it changed hands. On a shared board all close together, so that the
-        last row tells how far the board was accounted for."""
-        here = [key for key in self.open if key[0] == delta.board]
+        """Rows of this device that will not grow: it changed hands. On a shared device all close together, so that the
+        last row tells how far the device was accounted for."""
+        here = [key for key in self.open if key[0] == delta.device]
         stale = [key for key in here if self.open[key].delta.end != delta.end]
         if len(here) - len(stale) > 1 and any(
             (self.open[key].delta.end - self.open[key].delta.start).total_seconds()
@@ -134,8 +134,8 @@ def spend(run: JobRun, row: Interval, worst_g_per_kwh: float, watts_high: float)
         run.segment_mj[row.segment] = run.segment_mj.get(row.segment, 0) + delta.energy_mj
         if row.segment is not None and row.rho is not None:
             energy_mj, seconds = run.busy.get(row.segment, (0, 0.0))
-            # boards are metered side by side: the seconds are those of one of them
-            seconds += span if delta.board == run.boards[0] else 0.0
+            # devices are metered side by side: the seconds are those of one of them
+            seconds += span if delta.device == run.devices[0] else 0.0
             run.busy[row.segment] = (energy_mj + delta.energy_mj, seconds)
     if row.grams is not None:
         run.spent_g += row.grams

@@ -1,6 +1,6 @@
 """The lives of a job, one for each of its processes: noted as they begin and end, and lived again after a restart.
 
-The journal holds where each began (`started`: its boards, and how far events.jsonl reached before it could say
+The journal holds where each began (`started`: its devices, and how far events.jsonl reached before it could say
 anything), that it was told to end and what is to come then (`ending`), and that its end was seen (`ended`). A process
 whose end nobody saw is the job's still: its energy is charged, and its end met, at the next tick.
 """
@@ -39,9 +39,9 @@ class Lives:
     jobs: Path
     """The folder of the job directories."""
 
-    def begins(self, run: JobRun, boards: tuple[str, ...]) -> None:
-        """Note it before the start: whatever happens next, a successor knows on which boards a process may be."""
-        self._note(run, "started", {"boards": list(boards), "events": run.follower.offset})
+    def begins(self, run: JobRun, devices: tuple[str, ...]) -> None:
+        """Note it before the start: whatever happens next, a successor knows on which devices a process may be."""
+        self._note(run, "started", {"boards": list(devices), "events": run.follower.offset})
 
     def ending(self, run: JobRun) -> None:
         wake_at = None if run.wake_at is None else rfc3339(run.wake_at)

@@ -1,7 +1,7 @@
 """The tick: look at the jobs, meter, charge, direct, record. What the API asks between two ticks is in `service`.
 
 One lock guards all of it. A tick never waits for the network (feeds are polled on their own schedule) nor for a job.
-Its first half meters every board and writes the rows. The second looks after one job at a time: what its events say goes
+Its first half meters every device and writes the rows. The second looks after one job at a time: what its events say goes
 to the ledger in one transaction together with how far they were read, so that a daemon killed at any instant goes on
 without losing or repeating anything, and what is wrong with one job is met by that job alone.
 """
@@ -285,9 +285,9 @@ class Supervisor:
         queued = [r for r in self.runs.values() if r.state is JobState.QUEUED and r.alive_from is None]
         for run in sorted(queued, key=lambda r: r.job.submitted_at):
             with self._alone(run):
-                boards = None if self._held_back(run) else self.free_boards()
-                if boards is not None:
-                    self._start(run, boards)
+                devices = None if self._held_back(run) else self.free_devices()
+                if devices is not None:
+                    self._start(run, devices)
 
     def _held_back(self, run: JobRun) -> bool:
         """Whether a queued job may not start yet: outside its hours, or its pool cannot pay for its floor."""
@@ -303,30 +303,30 @@ class Supervisor:
             self.move(run, run.state, reason)
         return bool(reason)
 
-    def free_boards(self) -> tuple[str, ...] | None:
-        """The boards of one free slot: a GPU of its own, and the host's share; None where all slots are taken."""
+    def free_devices(self) -> tuple[str, ...] | None:
+        """The devices of one free slot: a GPU of its own, and the host's share; None where all slots are taken."""
         live = [run for run in self.runs.values() if run.alive_from is not None]
-        gpus = [board for board in self.meter.boards if board.kind == "gpu"]
-        hosts = tuple(board.id for board in self.meter.boards if board.kind == "host")
+        gpus = [device for device in self.meter.devices if device.kind == "gpu"]
+        hosts = tuple(device.id for device in self.meter.devices if device.kind == "host")
         slots = self.config.launch.slots or max(len(gpus), 1)
         if len(live) >= slots:
             return None
-        taken = {board for run in live for board in run.boards}
-        free = [board.id for board in gpus if board.id not in taken]
+        taken = {device for run in live for device in run.devices}
+        free = [device.id for device in gpus if device.id not in taken]
         if gpus and not free:
             return None
         return (*free[:1], *hosts)
 
-    def _start(self, run: JobRun, boards: tuple[str, ...]) -> None:
+    def _start(self, run: JobRun, devices: tuple[str, ...]) -> None:
         argv = [self.config.launch.python, "-m", "trainer", "run", str(run.dir)]
-        gpu = next((b for b in self.meter.boards if b.id in boards and b.kind == "gpu"), None)
+        gpu = next((b for b in self.meter.devices if b.id in devices and b.kind == "gpu"), None)
         env = {"CUDA_VISIBLE_DEVICES": gpu.id} if gpu is not None and gpu.id.startswith("GPU-") else {}
         # a process that nobody recorded, of a ledger that was put back to an older state, is the job's all the same
         found = self.launcher.look(run.dir).status == "running"
         if not found:
-            run.boards, run.directive, run.plan = boards, None, None
+            run.devices, run.directive, run.plan = devices, None, None
             self.director.open(run)
-        self.lives.begins(run, boards)
+        self.lives.begins(run, devices)
         if not found:
             try:
                 self.launcher.start(run.dir, argv, env, run.job.owner)
@@ -336,7 +336,7 @@ class Supervisor:
                     self.move(run, JobState.FAILED, str(e))
                 self.drop(run)
                 return
-        run.begin(self.clock.now(), boards)
+        run.begin(self.clock.now(), devices)
         self.allowances.begin(run)
         self.allowances.pools.changed(run)
         self.move(run, JobState.RUNNING, "started, loading the model")

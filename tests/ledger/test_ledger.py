@@ -208,7 +208,7 @@ def test_totals_are_the_naive_sums(rows: list[tuple]) -> None:  # type: ignore[t
             modelled = [r for r in known if r.delta.method is not EnergyMethod.COUNTER]
             assert totals.estimated_mj == sum(row.delta.energy_mj or 0 for row in modelled)
             for board in (GPU, "host"):
-                blind = sum(1 for r in mine if r.grams is None and r.delta.board == board)
+                blind = sum(1 for r in mine if r.grams is None and r.delta.device == board)
                 assert totals.unknown_s >= blind
             by_segment = ledger.segment_totals(job)
             assert sum(t.energy_mj for t in by_segment.values()) == totals.energy_mj

@@ -14,7 +14,7 @@ T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 def delta(energy_mj: int | None = 10_000, seconds: float = 10.0, counter: int | None = 500) -> EnergyDelta:
     known = energy_mj is not None and counter is not None
     return EnergyDelta(
-        board="GPU-1",
+        device="GPU-1",
         start=T0,
         end=T0 + timedelta(seconds=seconds),
         energy_mj=energy_mj,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
 from carbonsched.power.base import Mark
-from carbonsched.power.counter import BRIDGE_S, Sample, Series
+from carbonsched.power.counter import BRIDGE_S, DeviceCounter, Sample
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -18,18 +18,18 @@ def at(
     return Sample(T0 + timedelta(seconds=seconds), 1000 + seconds, counter, watts, error)
 
 
-def gpu(**kwargs: object) -> Series:
-    return Series("GPU-1", "nvml", "boot", **kwargs)  # type: ignore[arg-type]
+def gpu(**kwargs: object) -> DeviceCounter:
+    return DeviceCounter("GPU-1", "nvml", "boot", **kwargs)  # type: ignore[arg-type]
 
 
-def run(series: Series, *samples: Sample) -> list[EnergyDelta]:
-    return [delta for sample in samples if (delta := series.add(sample)) is not None]
+def run(device: DeviceCounter, *samples: Sample) -> list[EnergyDelta]:
+    return [delta for sample in samples if (delta := device.add(sample)) is not None]
 
 
 def test_the_first_look_says_nothing_and_the_second_the_counters_difference() -> None:
-    series = gpu()
-    assert series.add(at(0, 5_000, 100)) is None
-    delta = series.add(at(2, 305_000, 200))
+    device = gpu()
+    assert device.add(at(0, 5_000, 100)) is None
+    delta = device.add(at(2, 305_000, 200))
     assert delta is not None
     assert (delta.energy_mj, delta.method, delta.power_w) == (300_000, EnergyMethod.COUNTER, 150.0)
     assert (delta.counter_start_mj, delta.counter_end_mj, delta.counter_epoch) == (5_000, 305_000, "boot:0")
@@ -49,8 +49,8 @@ def test_a_long_gap_between_power_readings_is_not_called_fully_sampled() -> None
 
 
 def test_a_counter_that_falls_begins_a_new_epoch_and_the_stretch_is_integrated() -> None:
-    series = gpu()
-    first, reset, after = run(series, at(0, 900, 100), at(1, 1000, 100), at(2, 30, 100), at(3, 100_030, 100))
+    device = gpu()
+    first, reset, after = run(device, at(0, 900, 100), at(1, 1000, 100), at(2, 30, 100), at(3, 100_030, 100))
     assert (first.counter_epoch, first.energy_mj) == ("boot:0", 100)
     assert (reset.counter_epoch, reset.energy_mj, reset.method) == (
         "boot:1",
@@ -67,7 +67,7 @@ def test_a_counter_that_fell_in_a_long_gap_leaves_it_unknown() -> None:
     assert (delta.energy_mj, delta.method) == (None, EnergyMethod.UNAVAILABLE)
 
 
-def test_a_board_that_fails_is_null_with_the_reason_and_its_energy_comes_later() -> None:
+def test_a_device_that_fails_is_null_with_the_reason_and_its_energy_comes_later() -> None:
     failed, back, normal = run(
         gpu(), at(0, 1000, 100), at(1, error="the GPU is lost"), at(2, 3000, 100), at(3, 4000, 100)
     )
@@ -83,9 +83,9 @@ def test_a_board_that_fails_is_null_with_the_reason_and_its_energy_comes_later()
 
 
 def test_a_restarted_daemon_bridges_by_the_counter() -> None:
-    series = gpu()
-    series.resume(Mark(T0 - timedelta(hours=3), 1_000, "boot:2", 90.0))
-    delta = series.add(at(0, 500_000_000, 100))
+    device = gpu()
+    device.resume(Mark(T0 - timedelta(hours=3), 1_000, "boot:2", 90.0))
+    delta = device.add(at(0, 500_000_000, 100))
     assert delta is not None
     assert (delta.energy_mj, delta.method, delta.bridged) == (499_999_000, EnergyMethod.COUNTER, True)
     assert (delta.start, delta.coverage, delta.counter_epoch) == (T0 - timedelta(hours=3), 1.0, "boot:2")
@@ -102,28 +102,28 @@ def test_a_restarted_daemon_bridges_by_the_counter() -> None:
 def test_what_a_reloaded_driver_or_a_reboot_burnt_is_unknown(
     epoch: str, counter: int, expected_epoch: str, words: str
 ) -> None:
-    series = gpu()
-    series.resume(Mark(T0 - timedelta(seconds=60), 1_000, epoch, 90.0))
-    delta = series.add(at(0, counter, 100))
+    device = gpu()
+    device.resume(Mark(T0 - timedelta(seconds=60), 1_000, epoch, 90.0))
+    delta = device.add(at(0, counter, 100))
     assert delta is not None
     assert (delta.energy_mj, delta.bridged, delta.counter_epoch) == (None, True, expected_epoch)
     assert words in (delta.reason or "")
 
 
-def test_a_counter_that_outran_the_boards_limit_is_not_believed() -> None:
-    series = gpu(watts_limit=300.0)
-    series.resume(Mark(T0 - timedelta(seconds=60), 1_000, "boot:0", 90.0))
-    delta = series.add(at(0, 60_000_000, 100))
+def test_a_counter_that_outran_the_devices_limit_is_not_believed() -> None:
+    device = gpu(watts_limit=300.0)
+    device.resume(Mark(T0 - timedelta(seconds=60), 1_000, "boot:0", 90.0))
+    delta = device.add(at(0, 60_000_000, 100))
     assert delta is not None
     assert delta.energy_mj is None
-    assert "1000 W on a board limited to 300 W" in (delta.reason or "")
+    assert "1000 W on a device limited to 300 W" in (delta.reason or "")
 
 
 def test_without_a_counter_a_short_absence_is_estimated_and_a_long_one_unknown() -> None:
     for away, known in ((60.0, True), (BRIDGE_S - 1, True), (BRIDGE_S + 1, False)):
-        series = gpu(counter_survives=False)
-        series.resume(Mark(T0 - timedelta(seconds=away), None, "boot:0", 50.0))
-        delta = series.add(at(0, None, 150))
+        device = gpu(counter_survives=False)
+        device.resume(Mark(T0 - timedelta(seconds=away), None, "boot:0", 50.0))
+        delta = device.add(at(0, None, 150))
         assert delta is not None
         assert (delta.bridged, delta.coverage) == (True, 0.0)
         assert "the daemon was away" in (delta.reason or "")
@@ -132,27 +132,27 @@ def test_without_a_counter_a_short_absence_is_estimated_and_a_long_one_unknown()
 
 
 def test_a_stepped_wall_clock_changes_no_joules() -> None:
-    series = gpu()
-    series.add(at(0, None, 100))
+    device = gpu()
+    device.add(at(0, None, 100))
     for step in (-7200.0, 86_400.0):
-        before = series.add(Sample(T0 + timedelta(seconds=step), 1001, None, 100))
-        series = gpu()
-        series.add(at(0, None, 100))
+        before = device.add(Sample(T0 + timedelta(seconds=step), 1001, None, 100))
+        device = gpu()
+        device.add(at(0, None, 100))
         assert before is not None
         assert (before.energy_mj, (before.end - before.start).total_seconds()) == (100_000, 1.0)
         assert "stepped" in (before.reason or "")
 
 
 def test_no_time_between_two_looks_loses_nothing() -> None:
-    series = gpu()
-    deltas = run(series, at(0, 0, 1), at(0, 5, 1), at(1, 1000, 1))
+    device = gpu()
+    deltas = run(device, at(0, 0, 1), at(0, 5, 1), at(1, 1000, 1))
     assert [d.energy_mj for d in deltas] == [1000]
 
 
 def test_a_ledger_from_the_future_is_said_and_does_not_overlap_forever() -> None:
-    series = gpu()
-    series.resume(Mark(T0 + timedelta(hours=2), 1_000, "boot:0", 90.0))
-    delta = series.add(at(0, 4_000, 100))
+    device = gpu()
+    device.resume(Mark(T0 + timedelta(hours=2), 1_000, "boot:0", 90.0))
+    delta = device.add(at(0, 4_000, 100))
     assert delta is not None
     assert delta.energy_mj == 3_000
     assert delta.start < delta.end == T0
@@ -175,18 +175,18 @@ events = st.lists(
 def test_conservation_by_epoch_whatever_happens(script: list[tuple[str, int]]) -> None:
     """Σ mJ of an epoch's counter rows = the counter's last value − its first, through resets, failures and restarts;
     time is covered without a hole."""
-    series, counter = gpu(), 10_000
-    rows = run(series, at(0, counter, 100))
+    device, counter = gpu(), 10_000
+    rows = run(device, at(0, counter, 100))
     for second, (what, amount) in enumerate(script, start=1):
         counter = amount if what == "reset" else counter + amount
         if what == "restart" and rows:
             last = rows[-1]
             counted = [row.counter_end_mj for row in rows if row.counter_epoch == last.counter_epoch]
             known = [mark for mark in counted if mark is not None]
-            series = gpu()
-            series.resume(Mark(last.end, known[-1] if known else None, last.counter_epoch, last.power_w))
+            device = gpu()
+            device.resume(Mark(last.end, known[-1] if known else None, last.counter_epoch, last.power_w))
         error = "lost" if what == "fail" else None
-        rows += run(series, at(second, None if error else counter, None if error else 100.0, error))
+        rows += run(device, at(second, None if error else counter, None if error else 100.0, error))
     assert all(a.end == b.start for a, b in itertools.pairwise(rows))
     by_epoch: dict[str, list[EnergyDelta]] = {}
     for row in rows:

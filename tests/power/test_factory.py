@@ -25,12 +25,12 @@ def test_replay_and_host_are_read_as_one(tmp_path: Path) -> None:
     (tmp_path / "w.csv").write_text("seconds,watts\n0,200\n")
     clock = ManualClock(datetime(2026, 3, 1, tzinfo=UTC))
     meter = build_meter(PowerConfig(gpu="replay", replay_file=str(tmp_path / "w.csv")), clock)
-    assert [board.id for board in meter.boards] == ["replay-0", "host"]
+    assert [device.id for device in meter.devices] == ["replay-0", "host"]
     meter.resume({"replay-0": Mark(clock.at, 0, "replay:0", 200.0)})
     clock.advance(1)
-    assert [delta.board for delta in meter.read()] == ["replay-0"]
+    assert [delta.device for delta in meter.read()] == ["replay-0"]
     clock.advance(1)
-    assert {delta.board for delta in meter.read()} == {"replay-0", "host"}
+    assert {delta.device for delta in meter.read()} == {"replay-0", "host"}
     meter.close()
 
 
@@ -53,4 +53,4 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_that_names_the_mend()
         pytest.skip("this box has a GPU")
     with pytest.raises(PowerError, match=r"libnvidia-ml\.so\.1 is not installed|driver is not loaded"):
         build_meter(PowerConfig(gpu="nvml"), CLOCK)
-    assert [board.id for board in build_meter(PowerConfig(gpu="auto"), CLOCK).boards] == ["host"]
+    assert [device.id for device in build_meter(PowerConfig(gpu="auto"), CLOCK).devices] == ["host"]

@@ -27,18 +27,18 @@ def rapl(root: Path, uj: int, package: int = 0) -> Path:
 def test_the_model_is_estimated_lies_within_the_rated_power_and_says_how(tmp_path: Path) -> None:
     clock = ManualClock(T0)
     meter = HostMeter(clock, rapl_dir=str(tmp_path / "none"))
-    [board] = meter.boards
-    assert board.watts_limit is not None
-    assert board.memory_bytes is not None
+    [device] = meter.devices
+    assert device.watts_limit is not None
+    assert device.memory_bytes is not None
     tdp, _ = rated_power(cpu_model())
-    ram = board.watts_limit - tdp
+    ram = device.watts_limit - tdp
     clock.advance(1)
     assert meter.read() == ()
     clock.advance(2)
     [delta] = meter.read()
-    assert (delta.board, delta.method) == ("host", EnergyMethod.ESTIMATED)
+    assert (delta.device, delta.method) == ("host", EnergyMethod.ESTIMATED)
     assert delta.power_w is not None
-    assert 0.1 * tdp + ram - 1e-9 <= delta.power_w <= board.watts_limit
+    assert 0.1 * tdp + ram - 1e-9 <= delta.power_w <= device.watts_limit
     assert delta.energy_mj == round(delta.power_w * 2 * 1000)
     assert delta.meter.startswith(f"codecarbon:cpu_load,tdp={tdp:g}W")
     assert f"+ram={ram:g}W" in delta.meter
@@ -57,7 +57,7 @@ def test_load_raises_the_estimate(tmp_path: Path) -> None:
         burner.wait()
     tdp, _ = rated_power(cpu_model())
     assert busy.power_w is not None
-    assert busy.power_w > 0.1 * tdp + (meter.boards[0].watts_limit or 0) - tdp
+    assert busy.power_w > 0.1 * tdp + (meter.devices[0].watts_limit or 0) - tdp
 
 
 def test_rapl_is_measured_and_survives_the_wrap_of_its_counter(tmp_path: Path) -> None:

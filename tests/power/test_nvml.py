@@ -48,26 +48,26 @@ def seconds(delta: dict[str, object]) -> float:
     return (end - start).total_seconds()
 
 
-def test_energy_is_the_counters_difference_on_every_board(library: Path, tmp_path: Path) -> None:
-    [boards, deltas] = run(
+def test_energy_is_the_counters_difference_on_every_device(library: Path, tmp_path: Path) -> None:
+    [devices, deltas] = run(
         library,
         tmp_path,
         """
         meter = NvmlMeter(clock)
-        print(json.dumps([[b.id, b.kind, b.name, b.index, b.watts_limit, b.memory_bytes] for b in meter.boards]))
+        print(json.dumps([[b.id, b.kind, b.name, b.index, b.watts_limit, b.memory_bytes] for b in meter.devices]))
         assert meter.read() == ()
         time.sleep(0.3)
         show(*meter.read())
         meter.close()
         """,
         FAKE_NVML_WATTS="400",
-        FAKE_NVML_BOARDS="2",
+        FAKE_NVML_DEVICES="2",
     )
-    assert [b[0] for b in boards] == [
+    assert [b[0] for b in devices] == [
         "GPU-00000000-fake-0000-0000-000000000000",
         "GPU-00000000-fake-0000-0000-000000000001",
     ]  # type: ignore[index]
-    assert boards[1][1:] == ["gpu", "Fake GPU", 1, 700.0, 80 << 30]  # type: ignore[index]
+    assert devices[1][1:] == ["gpu", "Fake GPU", 1, 700.0, 80 << 30]  # type: ignore[index]
     assert len(deltas) == 2
     for delta in deltas:
         assert delta["method"] == "counter"
@@ -87,7 +87,7 @@ def test_a_successor_bridges_by_the_counter(library: Path, tmp_path: Path) -> No
         show(last)
         meter.close(); time.sleep(0.4)
         successor = NvmlMeter(clock)
-        successor.resume({last.board: Mark(last.end, last.counter_end_mj, last.counter_epoch, last.power_w)})
+        successor.resume({last.device: Mark(last.end, last.counter_end_mj, last.counter_epoch, last.power_w)})
         show(*successor.read())
         """,
     )
@@ -98,7 +98,7 @@ def test_a_successor_bridges_by_the_counter(library: Path, tmp_path: Path) -> No
     assert bridge[0]["energy_mj"] == pytest.approx(250_000 * seconds(bridge[0]), rel=0.05)
 
 
-def test_a_board_without_a_counter_is_integrated(library: Path, tmp_path: Path) -> None:
+def test_a_device_without_a_counter_is_integrated(library: Path, tmp_path: Path) -> None:
     [deltas] = run(
         library,
         tmp_path,
@@ -113,7 +113,7 @@ def test_a_board_without_a_counter_is_integrated(library: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("code", "words"), [(15, "the GPU is lost"), (4, "no permission"), (16, "must be reset")]
 )
-def test_a_board_that_breaks_is_null_with_the_reason_and_comes_back(
+def test_a_device_that_breaks_is_null_with_the_reason_and_comes_back(
     library: Path, tmp_path: Path, code: int, words: str
 ) -> None:
     [broken, back] = run(
@@ -189,11 +189,11 @@ def test_a_driver_that_went_away_is_opened_again(library: Path, tmp_path: Path) 
     ("settings", "words"),
     [
         ("init_code=9\n", "the NVIDIA driver is not loaded"),
-        ("boards=0\n", "shows no board"),
+        ("devices=0\n", "shows no device"),
         ("init_code=18\n", "differ in version"),
     ],
 )
-def test_without_a_board_there_is_no_meter(library: Path, tmp_path: Path, settings: str, words: str) -> None:
+def test_without_a_device_there_is_no_meter(library: Path, tmp_path: Path, settings: str, words: str) -> None:
     [[message]] = run(
         library,
         tmp_path,
@@ -217,12 +217,12 @@ def test_auto_takes_the_gpu_and_the_host_together(library: Path, tmp_path: Path)
         from carbonsched.config import PowerConfig
         from carbonsched.power import build_meter
         meter = build_meter(PowerConfig(), clock)
-        print(json.dumps([{"boards": [b.kind for b in meter.boards]}]))
+        print(json.dumps([{"devices": [b.kind for b in meter.devices]}]))
         meter.read(); time.sleep(0.3); deltas = meter.read(); meter.close()
         """,
         "mig=1\n",
     )
-    assert names["boards"] == ["gpu", "host"]
+    assert names["devices"] == ["gpu", "host"]
 
 
 @pytest.mark.parametrize("code", sorted(REASONS))

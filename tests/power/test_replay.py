@@ -26,9 +26,9 @@ def test_reads_joules_of_the_recorded_power(tmp_path: Path) -> None:
     assert meter.read() == ()
     clock.advance(15)
     [delta] = meter.read()
-    assert (delta.board, delta.energy_mj, delta.method) == ("replay-0", 2_502_500, EnergyMethod.COUNTER)
+    assert (delta.device, delta.energy_mj, delta.method) == ("replay-0", 2_502_500, EnergyMethod.COUNTER)
     assert delta.meter == "replay:watts.csv"
-    assert meter.boards[0].watts_limit == 300.5
+    assert meter.devices[0].watts_limit == 300.5
     clock.advance(5)
     clock.advance(20)
     assert meter.read()[0].energy_mj == 1_502_500 + 4_005_000

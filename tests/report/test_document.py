@@ -65,7 +65,7 @@ def test_timing_is_exact_from_the_rows(story: Story) -> None:
     )
     assert timing.saved_g == pytest.approx(by_hand, rel=1e-9)
     assert timing.low_g == timing.high_g == timing.saved_g
-    spans = [row for row in ledger.intervals() if row.delta.board == "host" and row.intensity is not None]
+    spans = [row for row in ledger.intervals() if row.delta.device == "host" and row.intensity is not None]
     weights = [(row.delta.end - row.delta.start).total_seconds() for row in spans]
     by_time = sum(w * r.intensity.g_per_kwh for w, r in zip(weights, spans, strict=True) if r.intensity)
     assert mean == pytest.approx(by_time / sum(weights), rel=1e-3), "hours in which the job waited count too"

@@ -126,7 +126,7 @@ def test_jobs_of_which_no_energy_is_known_say_nothing_of_power(rig: Rig) -> None
         directive_seq=None,
     )  # fmt: skip
     rig.ledger.save_segment(job.id, done, START, START, None)
-    assert "assumed, nothing was trained here yet" in speed(rig.ledger, rig.meter.boards, spec()).source
+    assert "assumed, nothing was trained here yet" in speed(rig.ledger, rig.meter.devices, spec()).source
     assert explain(rig).g > 0
     rig.service.cancel(job.id, ME)
     lit = rig.submit(spec("lit"))
@@ -139,4 +139,4 @@ def test_jobs_of_which_no_energy_is_known_say_nothing_of_power(rig: Rig) -> None
     dark = rig.submit(spec("dark2"))
     rig.ledger.set_state(dark.id, JobState.RUNNING, "on", "test", START)
     rig.ledger.save_segment(dark.id, done, START, START, None)
-    assert "measured on this box with this model" in speed(rig.ledger, rig.meter.boards, spec()).source
+    assert "measured on this box with this model" in speed(rig.ledger, rig.meter.devices, spec()).source

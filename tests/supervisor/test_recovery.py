@@ -157,7 +157,7 @@ def test_a_segment_done_again_teaches_by_its_second_attempt_alone(rig: Rig) -> N
     assert fit is not None
     model = fit.model()
     assert model.overhead_s > 0
-    assert model.overhead_j / model.overhead_s == pytest.approx(100, rel=0.05), "the board draws 100 W"
+    assert model.overhead_j / model.overhead_s == pytest.approx(100, rel=0.05), "the device draws 100 W"
 
 
 @pytest.mark.parametrize("text", ["", '{"seq": 1', "\x00\x00"])

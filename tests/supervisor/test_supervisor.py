@@ -1,4 +1,4 @@
-"""The tick, with everything real but time, the board and the trainer's process."""
+"""The tick, with everything real but time, the device and the trainer's process."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -196,7 +196,7 @@ def test_only_the_owner_root_and_the_daemons_user_may_cancel(rig: Rig) -> None:
         rig.service.cancel(job.id, stranger)
 
 
-def test_one_job_at_a_time_without_a_second_board(rig: Rig) -> None:
+def test_one_job_at_a_time_without_a_second_device(rig: Rig) -> None:
     first, second = rig.submit(), rig.submit(spec("second"))
     rig.run(2)
     assert (first.show().state, second.show().state) == (JobState.RUNNING, JobState.QUEUED)
@@ -333,7 +333,7 @@ def test_rho_is_lowered_in_mid_segment_when_what_follows_needs_the_grams(rig: Ri
     rig.run(1)
     first = job.control()
     assert first["action"] == "train"
-    # a throttled board: five steps, planned for ten seconds, take over two minutes at full power
+    # a throttled device: five steps, planned for ten seconds, take over two minutes at full power
     job.say("step", k=0, step=5, steps=400, loss=2.0, lr=1e-4, seconds=2.0, rho=first["rho"])
     rig.run(140)
     eased = job.control()
@@ -366,7 +366,7 @@ BAD_EVENTS = {"empty frontier": READY | {"frontier": []}, "endless k": DONE | {"
 
 @pytest.mark.parametrize("bad", BAD_EVENTS.values(), ids=BAD_EVENTS)
 def test_a_bad_event_of_one_job_leaves_the_others_steered(tmp_path: Path, bad: dict[str, object]) -> None:
-    rig = Rig(tmp_path, extra={"launch": {"slots": 2}}, boards=2)
+    rig = Rig(tmp_path, extra={"launch": {"slots": 2}}, devices=2)
     first, second = rig.submit(spec("first")), rig.submit(spec("second"))
     rig.run(1)
     first.started()
@@ -393,7 +393,7 @@ def test_a_job_the_daemon_cannot_go_on_with_fails_alone_and_is_paid_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, error: type[Exception]
 ) -> None:
     """Whatever is wrong with one job is met by that job; provoked where each kind of trouble would arise."""
-    rig = Rig(tmp_path, extra={"launch": {"slots": 2}}, boards=2)
+    rig = Rig(tmp_path, extra={"launch": {"slots": 2}}, devices=2)
     first, second = rig.submit(spec("first")), rig.submit(spec("second"))
     rig.run(1)
     for job in (first, second):
@@ -438,9 +438,9 @@ def test_a_job_the_daemon_cannot_go_on_with_fails_alone_and_is_paid_for(
 def _metered(rig: Rig) -> dict[str, int]:
     rows = list(rig.ledger.rows())
     found = {}
-    for board in {row["board"] for row in rows}:
-        mine = [row for row in rows if row["board"] == board]
-        found[board] = mine[-1]["counter_end_mj"] - mine[0]["counter_start_mj"]
+    for device in {row["board"] for row in rows}:
+        mine = [row for row in rows if row["board"] == device]
+        found[device] = mine[-1]["counter_end_mj"] - mine[0]["counter_start_mj"]
     return found
 
 

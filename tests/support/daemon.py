@@ -41,7 +41,7 @@ socket = "api.sock"
 
 @dataclass
 class DaemonProcess:
-    """A box of its own in `root`: 100 W on a replayed board whose counter runs on wall time, the daemon's or not."""
+    """A box of its own in `root`: 100 W on a replayed device whose counter runs on wall time, the daemon's or not."""
 
     root: Path
     config: str = CONFIG

@@ -60,15 +60,15 @@ def checked(steps: int = 40, segments: int = 4, **fields: Any) -> CheckResult:
 
 @dataclass
 class Rig:
-    """100 W on one board; 3.6 MJ and 1 kWh are 10 hours of it."""
+    """100 W on one device; 3.6 MJ and 1 kWh are 10 hours of it."""
 
     root: Path
     clock: ManualClock = field(default_factory=lambda: ManualClock(START))
     g_per_kwh: float = 400.0
     watts: str = "0,100\n3600,100\n"
-    """Rows of the board's power curve; it begins anew every hour after START if it spans one."""
+    """Rows of the device's power curve; it begins anew every hour after START if it spans one."""
     extra: dict[str, Any] = field(default_factory=dict)
-    boards: int = 1
+    devices: int = 1
     """Each with the same power curve."""
     autos: list[Any] = field(default_factory=list)
     """Trainers that play themselves (`support.auto`): asked once a second, before the daemon."""
@@ -100,9 +100,9 @@ class Rig:
         self.ledger = Ledger.open(self.config.ledger_url)
         self.chain = build_chain(self.config, self.clock, self.config.state)
         self.meter = build_meter(self.config.power, self.clock)
-        if self.boards > 1:
+        if self.devices > 1:
             curve = self.root / "watts.csv"
-            self.meter = CombinedMeter([ReplayMeter(curve, self.clock, i) for i in range(self.boards)])
+            self.meter = CombinedMeter([ReplayMeter(curve, self.clock, i) for i in range(self.devices)])
         self.chain.poll_due()
         self.boss = Supervisor(self.config, self.ledger, self.chain, self.meter, self.launcher, self.clock)
         self.service = SupervisorService(self.boss)
@@ -141,7 +141,7 @@ class Rig:
         return found
 
     def metered_mj(self) -> int:
-        """What the board's counter went up by between the first and the last row."""
+        """What the device's counter went up by between the first and the last row."""
         rows = list(self.ledger.rows())
         return int(rows[-1]["counter_end_mj"] - rows[0]["counter_start_mj"])
 

@@ -76,7 +76,7 @@ def interval(
     intensity = None if g_per_kwh is None else reading(start, g_per_kwh, compression=compression, note=note)
     known = energy_mj is not None and g_per_kwh is not None
     delta = EnergyDelta(
-        board=board,
+        device=board,
         start=start,
         end=start + timedelta(seconds=seconds),
         energy_mj=energy_mj,

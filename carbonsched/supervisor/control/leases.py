@@ -77,7 +77,7 @@ class Steering:
         return 86_400.0 / (reading.source.time_compression if reading else 1.0)
 
     def fit(self, run: JobRun, ready: SegmentReady, watts: float, watts_limit: float | None) -> "EnergyFit":
-        """The job's energy model: a prior from its own speed and the boards' power, taught by the segments it has done."""
+        """The job's energy model: a prior from its own speed and the devices' power, taught by the segments it has done."""
         from carbonsched.plan.energy_fit import EnergyFit
 
         run.fit = EnergyFit.prior(

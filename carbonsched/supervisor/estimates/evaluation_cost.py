@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
-from carbonsched.power.base import Board
+from carbonsched.power.base import Device
 from carbonsched.supervisor.estimates.remaining_work import LOOKED_AT, Speed, alike
 
 _FORWARD = 1 / 3
 """Of a full step."""
 _GPU_TOKEN_S = 0.03
-"""One token of a batch on a data-centre board: the launches of some thirty layers, whatever their size."""
+"""One token of a batch on a data-centre device: the launches of some thirty layers, whatever their size."""
 _CPU_BYTES_PER_S = 5e9
 """At which the weights pass a CPU once a token, measured: SmolLM2-135M at 4 rows writes one in 0.14 s on one core."""
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -37,7 +37,7 @@ class Evaluation:
 
 
 def evaluation(
-    ledger: Ledger, boards: Sequence[Board], spec: JobSpec, checked: CheckResult, pace: Speed
+    ledger: Ledger, devices: Sequence[Device], spec: JobSpec, checked: CheckResult, pace: Speed
 ) -> Evaluation:
     """Test rows that the check does not tell of are left out, and that is said."""
     asked, train = spec.evaluate, spec.train
@@ -45,7 +45,7 @@ def evaluation(
     validation = min(checked.validation_rows, spec.data.validation_limit)
     test = checked.test_rows or 0
     generates = asked.generates and not spec.data.pack
-    token_s, source = _token(ledger, boards, spec, checked) if generates else (0.0, "")
+    token_s, source = _token(ledger, devices, spec, checked) if generates else (0.0, "")
     length = asked.max_new_tokens or spec.data.target_length
     texts = min(validation, asked.limit or validation)
 
@@ -72,7 +72,9 @@ def evaluation(
     return Evaluation(first_s, segment_s, after_s, words)
 
 
-def _token(ledger: Ledger, boards: Sequence[Board], spec: JobSpec, checked: CheckResult) -> tuple[float, str]:
+def _token(
+    ledger: Ledger, devices: Sequence[Device], spec: JobSpec, checked: CheckResult
+) -> tuple[float, str]:
     """(seconds for one token of a batch of texts, how that is known)."""
     for job in alike(ledger.newest(LOOKED_AT), spec):
         for event in ledger.history(job.id, kinds=("evaluated",)):
@@ -83,6 +85,6 @@ def _token(ledger: Ledger, boards: Sequence[Board], spec: JobSpec, checked: Chec
             batches = math.ceil(rows / (asked.batch_size or train.batch_size))
             tokens = batches * (asked.max_new_tokens or data.target_length)
             return event["seconds"] / tokens, "measured on this box with this model"
-    if any(board.kind == "gpu" for board in boards):
+    if any(device.kind == "gpu" for device in devices):
         return _GPU_TOKEN_S, "assumed"
     return checked.params * _BYTES[spec.model.dtype] / _CPU_BYTES_PER_S, "assumed"

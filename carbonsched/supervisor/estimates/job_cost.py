@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from carbonsched.plan.energy_fit import EnergyFit
 
 _WATTS_UNKNOWN = 300.0
-"""Power taken for leases while a board was never read: deliberately high."""
+"""Power taken for leases while a device was never read: deliberately high."""
 
 
 LOAD_S = 20.0
@@ -32,7 +32,7 @@ class Outlook:
     meter: Meter
     steering: Steering
     idle_w: dict[str, float] = field(default_factory=dict)
-    """Of each board, a slow mean."""
+    """Of each device, a slow mean."""
 
     @property
     def config(self) -> Config:
@@ -42,12 +42,12 @@ class Outlook:
         """What remains of a job, and what it takes: as metered, or as foreseen before it has begun."""
         rest = ahead(run)
         if run.looks is None and run.checked is not None and not run.evaluated:
-            pace = speed(self.ledger, self.meter.boards, run.spec)
-            run.looks = evaluation(self.ledger, self.meter.boards, run.spec, run.checked, pace)
+            pace = speed(self.ledger, self.meter.devices, run.spec)
+            run.looks = evaluation(self.ledger, self.meter.devices, run.spec, run.checked, pace)
         if run.ready is not None:
             fit = self.fit(run, run.ready)
         else:
-            fit = run.fit or self.steering.foreseen(run, speed(self.ledger, self.meter.boards, run.spec))
+            fit = run.fit or self.steering.foreseen(run, speed(self.ledger, self.meter.devices, run.spec))
         return rest, self.steering.energy(run, fit)
 
     def question(self, run: JobRun) -> Problem | None:
@@ -68,11 +68,11 @@ class Outlook:
         return grams(joules, self.config.zone.worst_g_per_kwh, self.config.pue)
 
     def idle(self, run: JobRun) -> float:
-        return sum(self.idle_w.get(board, 0.0) for board in run.boards)
+        return sum(self.idle_w.get(device, 0.0) for device in run.devices)
 
     def fit(self, run: JobRun, ready: SegmentReady) -> "EnergyFit":
         if run.fit is None:
-            limits = [board.watts_limit or 0.0 for board in self.meter.boards if board.id in run.boards]
+            limits = [device.watts_limit or 0.0 for device in self.meter.devices if device.id in run.devices]
             watts = run.power_w or self.watts_high(run)
             run.fit = self.steering.fit(run, ready, watts, sum(limits) or None)
         return run.fit
@@ -80,7 +80,7 @@ class Outlook:
     def charged_g(self, job_id: str) -> float:
         """What the ledger has of a job: known grams, and the unknown at its worst."""
         totals = self.ledger.totals(job_id)
-        limits = [board.watts_limit for board in self.meter.boards if board.kind == "gpu"]
+        limits = [device.watts_limit for device in self.meter.devices if device.kind == "gpu"]
         watts = limits[0] if limits and limits[0] else _WATTS_UNKNOWN
         joules = totals.unknown_mj / MJ_PER_J + totals.unmetered_s * watts
         return totals.grams + grams(joules, self.config.zone.worst_g_per_kwh, self.config.pue)
@@ -88,21 +88,21 @@ class Outlook:
     def note_power(self, live: list[JobRun], known_w: dict[str, float | None]) -> None:
         busy: dict[str, int] = {}
         for run in live:
-            for board in run.boards:
-                busy[board] = busy.get(board, 0) + 1
+            for device in run.devices:
+                busy[device] = busy.get(device, 0) + 1
         for run in live:
-            known = [(known_w.get(board), busy[board]) for board in run.boards]
+            known = [(known_w.get(device), busy[device]) for device in run.devices]
             watts = [power / n for power, n in known if power is not None]
             run.power_w = sum(watts) if known and len(watts) == len(known) else None
-        for board, power in known_w.items():
-            if board not in busy and power is not None:
-                self.idle_w[board] = 0.9 * self.idle_w.get(board, power) + 0.1 * power
+        for device, power in known_w.items():
+            if device not in busy and power is not None:
+                self.idle_w[device] = 0.9 * self.idle_w.get(device, power) + 0.1 * power
 
     def watts_high(self, run: JobRun) -> float:
-        """Power no tick of this job should pass: the model's, else a margin over what is seen or the boards' rating."""
+        """Power no tick of this job should pass: the model's, else a margin over what is seen or the devices' rating."""
         if run.fit is not None:
             return run.fit.model().watts_high
         if run.power_w is not None:
             return 1.25 * run.power_w
-        limits = [board.watts_limit for board in self.meter.boards if board.id in run.boards]
+        limits = [device.watts_limit for device in self.meter.devices if device.id in run.devices]
         return sum(limit or _WATTS_UNKNOWN for limit in limits) or _WATTS_UNKNOWN

@@ -1,7 +1,7 @@
 """What remains of a job: from its own words while it runs, from the trainer's check before it has begun.
 
 Before anything was measured a job's speed and power are priors: what this box did for other jobs, else the rated
-figures of its boards. They say so in words, and every answer that rests on them is labelled estimated.
+figures of its devices. They say so in words, and every answer that rests on them is labelled estimated.
 """
 
 import os
@@ -13,17 +13,17 @@ from carbonsched.ledger.ledger import JobRecord, Ledger
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
 from carbonsched.plan.problem import JobSegment
-from carbonsched.power.base import Board
+from carbonsched.power.base import Device
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import MJ_PER_J
 
 CPU_FLOPS_A_CORE = 5e10
 """Sustained in fp32 training, measured: SmolLM2-135M at 4×80 takes 2.5 s a step on two cores."""
 GPU_FLOPS = {"fp32": 2e13, "bf16": 1e14, "fp16": 1e14}
-"""Sustained by a data-centre board of these years, about 40% of its rating."""
+"""Sustained by a data-centre device of these years, about 40% of its rating."""
 GPU_WATTS, CPU_WATTS_A_CORE = 300.0, 10.0
 _RATED_SHARE = 0.75
-"""Of a board's power limit that training draws."""
+"""Of a device's power limit that training draws."""
 _JOBS = 3
 """Jobs of this box, newest first, whose segments tell its speed."""
 LOOKED_AT = 30
@@ -112,7 +112,7 @@ class Speed:
         return checked.step_flops_full / self.flops_per_s
 
 
-def speed(ledger: Ledger, boards: tuple[Board, ...], spec: JobSpec) -> Speed:
+def speed(ledger: Ledger, devices: tuple[Device, ...], spec: JobSpec) -> Speed:
     """Of the newest jobs on this box, those of the same model and dtype first; else rated figures."""
     seen = ledger.newest(LOOKED_AT)
     for jobs, what in ((alike(seen, spec), "this model"), (seen, "other models")):
@@ -122,7 +122,7 @@ def speed(ledger: Ledger, boards: tuple[Board, ...], spec: JobSpec) -> Speed:
             flops, seconds, joules, wall = sums
             source = f"measured on this box with {what}: {flops / seconds:.3g} FLOP/s, {joules / wall:.3g} W"
             return Speed(flops / seconds, joules / wall, source)
-    gpu = next((board for board in boards if board.kind == "gpu"), None)
+    gpu = next((device for device in devices if device.kind == "gpu"), None)
     if gpu is not None:
         watts = gpu.watts_limit * _RATED_SHARE if gpu.watts_limit else GPU_WATTS
         flops = GPU_FLOPS[spec.model.dtype]

@@ -60,7 +60,7 @@ class JobRun:
     """Of a pool's job: the floor it needs to be let in."""
     replan: bool = False
     """Its budget was changed: plan anew, also in mid-segment."""
-    boards: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
     alive_from: datetime | None = None
     """The process's start; None while there is none."""
     alive_to: datetime | None = None
@@ -161,10 +161,10 @@ class JobRun:
         starts = [s.start for s in self.stretches if s.segment == done.k and s.start < done.at]
         return starts[0] if starts else done.at
 
-    def begin(self, at: datetime, boards: tuple[str, ...]) -> None:
+    def begin(self, at: datetime, devices: tuple[str, ...]) -> None:
         """A process was started: forget what belonged to the one before."""
         self.leave()
-        self.alive_from, self.boards = at, boards
+        self.alive_from, self.devices = at, devices
         self.stretches = [Stretch(at, None, None)]
         self.started = self.ready = self.finished = self.failed = self.waiting = None
         self.last_word, self.segment_mj, self.busy = None, {}, {}
@@ -172,7 +172,7 @@ class JobRun:
 
     def leave(self, wake_at: datetime | None = None) -> None:
         """The process is gone."""
-        self.alive_from, self.alive_to, self.boards, self.power_w = None, None, (), None
+        self.alive_from, self.alive_to, self.devices, self.power_w = None, None, (), None
         self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, wake_at
 
     def shift(self, step: timedelta) -> None:

@@ -16,9 +16,9 @@ OVERHEAD_G = 0.25
 """Loading, checkpoints, the seconds between two segments."""
 
 
-def lab(tmp_path: Path, boards: int = 2, **pool: Any) -> Rig:
+def lab(tmp_path: Path, devices: int = 2, **pool: Any) -> Rig:
     extra = {"zone": {"worst_g_per_kwh": 450}, "pools": [{"name": "lab", **pool}], "ledger": {"row_s": 5}}
-    return Rig(tmp_path, extra=extra, boards=boards)
+    return Rig(tmp_path, extra=extra, devices=devices)
 
 
 def join(rig: Rig, name: str, **carbon: Any) -> Auto:
@@ -135,7 +135,7 @@ def test_a_pool_that_grows_gives_by_weight_and_nobody_starves(tmp_path: Path) ->
 
 def test_a_guess_that_was_far_too_low_does_not_end_a_job_while_it_loads(tmp_path: Path) -> None:
     budget_g = 2.0
-    rig = lab(tmp_path, boards=1, budget_g=budget_g)
+    rig = lab(tmp_path, devices=1, budget_g=budget_g)
     job = Auto(rig.submit(spec("slow", budget_g=None, pool="lab"), checked(step_flops_full=4e9)), load_s=40.0)
     told = rig.service.explain(spec("late", budget_g=None, pool="lab"), ME, checked())
     assert told.action == "train", told.reason

@@ -2,11 +2,11 @@
  *
  * The energy counter is watts x CLOCK_REALTIME since a base time: it runs on while no process has the library open, as
  * a driver's counter does. Settings come from the environment and, where FAKE_NVML_FILE names a file of `key=value`
- * lines, from that file, read anew at every call, so that a test can break a board under a running daemon:
+ * lines, from that file, read anew at every call, so that a test can break a device under a running daemon:
  *
- *   watts        power of every board, default 250         (env FAKE_NVML_WATTS)
+ *   watts        power of every device, default 250         (env FAKE_NVML_WATTS)
  *   base         Unix time at which the counter was 0, default 2026-01-01T00:00Z   (FAKE_NVML_BASE)
- *   boards       default 1                                 (FAKE_NVML_BOARDS)
+ *   devices       default 1                                 (FAKE_NVML_DEVICES)
  *   mig          1: MIG mode is on
  *   init_code, handle_code, energy_code, power_code        NVML return codes, default 0; init_code: no driver
  */
@@ -16,10 +16,10 @@
 #include <time.h>
 
 typedef int nvmlReturn_t;
-typedef struct board { int index; } *nvmlDevice_t;
+typedef struct device { int index; } *nvmlDevice_t;
 typedef struct { unsigned long long total, free, used; } nvmlMemory_t;
 
-static struct board boards[16];
+static struct device devices[16];
 
 static double setting(const char *key, const char *env, double fallback)
 {
@@ -61,14 +61,14 @@ const char *nvmlErrorString(nvmlReturn_t code) { (void)code; return "fake"; }
 
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *count)
 {
-    *count = (unsigned int)setting("boards", "FAKE_NVML_BOARDS", 1);
+    *count = (unsigned int)setting("devices", "FAKE_NVML_DEVICES", 1);
     return 0;
 }
 
 nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *device)
 {
-    boards[index].index = (int)index;
-    *device = &boards[index];
+    devices[index].index = (int)index;
+    *device = &devices[index];
     return reach("handle_code");
 }
 
