@@ -8,7 +8,7 @@ from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
 from trainer.data.models import check_dtype, check_folder, load_tokenizer
 from trainer.data.reading import encode, load_rows, nominal_shape
-from trainer.distributed.wrapping import check_world, world_size
+from trainer.distributed.ranks import check_world, world_size
 from trainer.evaluation.early_stopping import check_early_stop
 from trainer.job.segment import rows_in
 from trainer.methods.adapters import wrap

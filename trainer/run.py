@@ -20,7 +20,7 @@ from carbonsched.model.job import JobSpec, TrainPart
 from carbonsched.model.protocol import Evaluated, Finished, SegmentDone, Started
 from trainer.data.models import check_dtype, is_encoder_decoder, load_model, load_tokenizer
 from trainer.data.reading import Encoded, TokenDataset, collator, encode, load_rows, nominal_shape
-from trainer.distributed.wrapping import check_world, leave, ranks, world_size
+from trainer.distributed.ranks import check_world, leave, ranks, world_size
 from trainer.evaluation.early_stopping import Enough, SegmentWatch, check_early_stop
 from trainer.evaluation.held_out import HeldOut
 from trainer.evaluation.model_card import model_card

@@ -18,7 +18,7 @@ from carbonsched.model.job import DataPart, ModelPart
 from trainer import GreenTrainerCallback
 from trainer.data.models import load_tokenizer
 from trainer.data.reading import Row, TokenDataset, collator, encode
-from trainer.distributed.wrapping import leave
+from trainer.distributed.ranks import leave
 
 ROWS = 32
 STEPS = 8

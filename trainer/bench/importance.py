@@ -26,10 +26,10 @@ from carbonsched.model.base import Doc
 from carbonsched.model.job import JobSpec, TrainPart
 from trainer.data.models import load_model, load_tokenizer
 from trainer.data.reading import Encoded, collator, encode, load_rows
-from trainer.data.sampling import own_random
 from trainer.evaluation.metrics import evaluate
 from trainer.importance.measure import Importance, measure
 from trainer.importance.objectives import TrainingHistory, draw_importance, objective_of
+from trainer.job.random_state import own_random
 
 PREDICTORS = (
     ("update", 1),

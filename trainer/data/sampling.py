@@ -4,32 +4,13 @@ A segment's FLOPs at full fine-tuning depend on the lengths of its batches; to p
 is worked out again from the sampler's own seed (accelerate's `SeedableRandomSampler`, the default).
 """
 
-import random
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import BatchSampler
 
 from trainer.job.segment import Schedule
-
-
-@contextmanager
-def own_random(seed: int, devices: Sequence[int] = ()) -> Iterator[None]:
-    """Within it random numbers come from `seed`; afterwards every generator stands where it stood.
-
-    devices: CUDA indices whose generators are kept too.
-    """
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def drawn_rows(rows: int, size: int, batches: int, seed: int, rank: int = 0) -> list[list[int]]:

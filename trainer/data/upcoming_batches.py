@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from trainer.data.sampling import coming_batches, drawn_rows, own_random
-from trainer.distributed.wrapping import Ranks
+from trainer.data.sampling import coming_batches, drawn_rows
+from trainer.distributed.ranks import Ranks
+from trainer.job.random_state import own_random
 from trainer.job.segment import Schedule, rows_in
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 

@@ -1,4 +1,5 @@
 """Runs one training on several processes.
 
-wrapping  ranks, and what DDP, FSDP2 and torch.compile need at each new selection
+ranks     what the processes agree on: one decision for all of them
+wrapping  what DDP, FSDP2 and torch.compile need at each new selection
 """

@@ -6,8 +6,6 @@ measured before the next one begins. Each look is an `evaluated` event: its ener
 """
 
 import logging
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +14,10 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from carbonsched.errors import CarbonschedError, InputError
+from carbonsched.model.files import sync
 from carbonsched.model.job import TrainPart
 from carbonsched.model.protocol import Evaluated
-from trainer.distributed.wrapping import ranks
+from trainer.distributed.ranks import ranks
 from trainer.evaluation.held_out import HeldOut
 from trainer.job.job_dir import JobDir
 from trainer.job.segment import Schedule
@@ -142,13 +141,5 @@ class SegmentWatch(TrainerCallback):  # type: ignore[misc]
         }
         part = self.file.with_name(f".{BEST}.part")
         save_file(tensors, part, metadata={"step": str(step)})
-        _sync(part)
+        sync(part)
         part.replace(self.file)
-
-
-def _sync(file: Path) -> None:
-    fd = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -33,11 +33,12 @@ import torch
 from torch import Tensor, nn
 
 from carbonsched.errors import CarbonschedError, InputError
-from trainer.data.sampling import own_random
-from trainer.distributed.wrapping import Ranks, local_shard, replica_count
+from trainer.distributed.ranks import Ranks
+from trainer.distributed.wrapping import local_shard, replica_count
 from trainer.importance.estimators import ESTIMATORS, Estimator
 from trainer.importance.optimizer_updates import CHUNK, UpdateRule, find_rule
 from trainer.job.directives import Stopped
+from trainer.job.random_state import own_random
 from trainer.profiling.flop_counter import StepCounter
 
 MIN_PARTS = 3

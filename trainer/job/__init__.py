@@ -1,7 +1,8 @@
-"""The trainer's side of a job directory. Imports no torch.
+"""The trainer's side of a job directory. Imports no torch but in random_state.
 
-job_dir     reads spec.json and control.json, writes events.jsonl
-directives  asks for a directive at each segment and obeys it
-segment     records one segment: steps, losses, seconds and FLOPs
-checkpoint  saves and restores what a run needs to go on
+job_dir       reads spec.json and control.json, writes events.jsonl
+directives    asks for a directive at each segment and obeys it
+segment       records one segment: steps, losses, seconds and FLOPs
+checkpoint    saves and restores what a run needs to go on
+random_state  keeps random generators where they stood
 """

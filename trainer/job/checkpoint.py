@@ -5,11 +5,11 @@ never resumed, and is removed at the next save.
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from carbonsched.model.files import sync
 from trainer.job.job_dir import write_json
 
 SEAL = "segment.json"
@@ -22,11 +22,7 @@ def seal(folder: Path, state: dict[str, Any]) -> int:
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             size += file.stat().st_size
-            fd = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync(file)
     write_json(folder / SEAL, state)
     return size + (folder / SEAL).stat().st_size
 

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from carbonsched.errors import InputError
-from trainer.data.sampling import own_random
+from trainer.job.random_state import own_random
 from trainer.profiling.prefix_cache import pass_as_cache
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

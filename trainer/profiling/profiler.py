@@ -15,6 +15,7 @@ Nothing is written per architecture. Traced costs are seconds even for 80 blocks
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,9 +30,9 @@ from torch.utils.flop_counter import (
 )
 
 from carbonsched.errors import CarbonschedError, InputError
-from carbonsched.model.profile import Profile
+from carbonsched.model.profile import Profile, TensorCost
 from trainer.profiling.meta_model import meta_twin, traceable
-from trainer.selection.cost_model import describe
+from trainer.selection.cost_model import bits
 
 
 def profile(
@@ -60,7 +61,7 @@ def profile(
         notes.append(f"left out, this loss gives them no gradient: {', '.join(missing)}")
     if any("expert" in n for n in names):
         notes.append("experts counted at the number each token is routed to; the load of one expert varies")
-    tensors, patterns = describe(
+    tensors, patterns = _tensor_costs(
         [(names[i], p.numel()) for i, p in enumerate(twin.parameters())], trace.order, trace.groups
     )
     return Profile(
@@ -258,6 +259,37 @@ class _Attribution(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._sources[id(x)] = self._sources.get(id(x), 0) | sources
                     self._alive.append(x)  # so that no other tensor gets its id
         return out
+
+
+def _tensor_costs(
+    sizes: Sequence[tuple[str, int]], order: Sequence[int], groups: dict[int, int]
+) -> tuple[tuple[TensorCost, ...], dict[str, Any]]:
+    """Profile tensors and patterns from traced groups.
+
+    sizes: (name, numel) by parameter number; order: parameter numbers as the backward pass reached them; groups: FLOPs
+    by set of parameters (bit i: parameter number i).
+    """
+    dw = [groups.get(1 << i, 0) for i in range(len(sizes))]
+    depth = [0] * len(sizes)
+    above = {beneath: flops for beneath, flops in groups.items() if beneath & (beneath - 1)}
+    for beneath, flops in above.items():
+        for i in bits(beneath):
+            depth[i] += flops
+    ranked = sorted(order, key=lambda i: depth[i])
+    position = {i: at for at, i in enumerate(ranked)}
+    tensors = tuple(
+        TensorCost(name=sizes[i][0], numel=sizes[i][1], depth_flops=depth[i], dw_flops=dw[i]) for i in ranked
+    )
+    rows = []
+    for beneath, flops in above.items():
+        members = {position[i] for i in bits(beneath)}
+        start = len(ranked)
+        while start - 1 in members:
+            start -= 1
+        rows.append({"flops": flops, "from": start, "also": sorted(m for m in members if m < start)})
+    if not any(row["also"] for row in rows):
+        return tensors, {}
+    return tensors, {"groups": sorted(rows, key=lambda row: (row["from"], row["also"]))}
 
 
 def _check_shape(config: Any, batch: int, seq: int, target_seq: int | None) -> int | None:

@@ -11,45 +11,13 @@ Costs are kept as integers (FLOPs are; a hand-written profile's fractions are sc
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
 
 from carbonsched.errors import InputError
-from carbonsched.model.profile import Profile, TensorCost
-
-
-def describe(
-    sizes: Sequence[tuple[str, int]], order: Sequence[int], groups: dict[int, int]
-) -> tuple[tuple[TensorCost, ...], dict[str, Any]]:
-    """Profile tensors and patterns from traced groups.
-
-    sizes: (name, numel) by parameter number; order: parameter numbers as the backward pass reached them; groups: FLOPs
-    by set of parameters (bit i: parameter number i).
-    """
-    dw = [groups.get(1 << i, 0) for i in range(len(sizes))]
-    depth = [0] * len(sizes)
-    above = {beneath: flops for beneath, flops in groups.items() if beneath & (beneath - 1)}
-    for beneath, flops in above.items():
-        for i in bits(beneath):
-            depth[i] += flops
-    ranked = sorted(order, key=lambda i: depth[i])
-    position = {i: at for at, i in enumerate(ranked)}
-    tensors = tuple(
-        TensorCost(name=sizes[i][0], numel=sizes[i][1], depth_flops=depth[i], dw_flops=dw[i]) for i in ranked
-    )
-    rows = []
-    for beneath, flops in above.items():
-        members = {position[i] for i in bits(beneath)}
-        start = len(ranked)
-        while start - 1 in members:
-            start -= 1
-        rows.append({"flops": flops, "from": start, "also": sorted(m for m in members if m < start)})
-    if not any(row["also"] for row in rows):
-        return tensors, {}
-    return tensors, {"groups": sorted(rows, key=lambda row: (row["from"], row["also"]))}
+from carbonsched.model.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)

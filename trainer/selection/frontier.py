@@ -31,16 +31,6 @@ MAX_STEPS = 50_000_000
 SAMPLE = 4096
 
 
-def frontier(profile: Profile, importance: Mapping[str, float]) -> "Frontier":
-    """The frontier of one importance vector; raises InputError for a tensor without a finite importance."""
-    return Selector(profile).frontier(importance)
-
-
-def rho_floor(profile: Profile) -> float:
-    """The cheapest non-empty selection as a ratio of full fine-tuning: below it there is nothing to train."""
-    return Selector(profile).rho_floor
-
-
 class Selector:
     """What selection needs of a profile, worked out once; a frontier for each importance vector comes fast from it."""
 

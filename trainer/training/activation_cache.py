@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from carbonsched.errors import InputError
-from trainer.data.sampling import own_random
 from trainer.data.upcoming_batches import Batches
+from trainer.job.random_state import own_random
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 from trainer.profiling.meta_model import meta_twin, traceable
 from trainer.profiling.profiler import counter, token_batch

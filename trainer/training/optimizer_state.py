@@ -45,13 +45,3 @@ class StaleState:
             # the step count is a number that torch itself keeps on the host for most of its AdamWs
             if isinstance(value, Tensor) and name != "step":
                 state[name] = value.to(device)
-
-
-def held_bytes(optimizer: Any, device: torch.device | None = None) -> int:
-    """Bytes of all tensors in the optimizer's state, or of those on `device`."""
-    return sum(
-        value.numel() * value.element_size()
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor) and (device is None or value.device == device)
-    )

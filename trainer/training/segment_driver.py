@@ -1,7 +1,7 @@
 """A training from segment to segment: importance, frontier, directive, selection, and the account of each.
 
 What a Trainer's hooks have to do with it is in trainer/training/callback.py. Several processes (DDP, FSDP2) take every decision as
-one: trainer/distributed/wrapping.py.
+one: trainer/distributed/ranks.py.
 """
 
 import logging
@@ -18,7 +18,8 @@ from transformers import TrainingArguments
 from carbonsched.errors import InputError
 from carbonsched.model.protocol import Checkpoint, Directive, Event, SegmentDone, Warned
 from trainer.data.upcoming_batches import Batches
-from trainer.distributed.wrapping import Wrapping, ranks, train_only
+from trainer.distributed.ranks import ranks
+from trainer.distributed.wrapping import Wrapping, train_only
 from trainer.importance.measure import Importance, measure
 from trainer.importance.objectives import TrainingHistory
 from trainer.job import checkpoint

@@ -12,7 +12,7 @@ from carbonsched.model.profile import Profile, TensorCost
 from trainer.__main__ import main
 from trainer.bench.select import BenchSelect, select_as_published
 from trainer.profiling.profiler import profile
-from trainer.selection.frontier import frontier
+from trainer.selection.frontier import Selector
 
 torch.set_num_threads(1)
 
@@ -43,7 +43,7 @@ def test_where_nothing_is_rounded_both_find_the_optimum(seed: int) -> None:
     p = chain(seed)
     rng = random.Random(seed)
     importance = {t.name: rng.uniform(0.1, 1) for t in p.tensors}
-    f = frontier(p, importance)
+    f = Selector(p).frontier(importance)
     for rho in (0.36, 0.38, 0.4, 1.0):
         theirs = sum(importance[n] for n in select_as_published(p, importance, rho))
         assert theirs == pytest.approx(f.select(rho).importance if rho >= f.rho_floor else 0)

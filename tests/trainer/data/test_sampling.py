@@ -10,7 +10,8 @@ import torch
 from support.models import tiny_llama
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from trainer.data.sampling import coming_batches, own_random
+from trainer.data.sampling import coming_batches
+from trainer.job.random_state import own_random
 from trainer.job.segment import Schedule
 
 torch.set_num_threads(1)

@@ -24,7 +24,7 @@ from carbonsched.model.job import DataPart, ModelPart, TrainPart
 from trainer.data.models import load_tokenizer
 from trainer.data.reading import Row, collator, encode
 from trainer.data.sampling import coming_batches, drawn_rows
-from trainer.distributed.wrapping import Ranks, check_world
+from trainer.distributed.ranks import Ranks, check_world
 from trainer.importance.measure import measure
 from trainer.job.directives import Stopped
 from trainer.job.job_dir import JobDir

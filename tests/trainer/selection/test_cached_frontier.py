@@ -20,7 +20,8 @@ from carbonsched.model.profile import Profile, Selection, TensorCost
 from carbonsched.model.protocol import FrontierPoint
 from trainer import GreenTrainerCallback
 from trainer.data.upcoming_batches import Batches
-from trainer.distributed.wrapping import Ranks, train_only
+from trainer.distributed.ranks import Ranks
+from trainer.distributed.wrapping import train_only
 from trainer.job.job_dir import JobDir
 from trainer.job.segment import Schedule
 from trainer.methods.dropbp import Branches

@@ -19,7 +19,7 @@ from carbonsched.model.profile import Profile, TensorCost
 from trainer.profiling.profiler import profile
 from trainer.selection import backward_states as states
 from trainer.selection.cost_model import CostModel
-from trainer.selection.frontier import Frontier, Selector, frontier, rho_floor
+from trainer.selection.frontier import Frontier, Selector
 
 torch.set_num_threads(1)
 Group = tuple[float, frozenset[int]]
@@ -73,7 +73,7 @@ def brute_force(p: Profile, groups: Sequence[Group], values: Sequence[float]) ->
 
 
 def agrees(p: Profile, groups: Sequence[Group], values: Sequence[float]) -> None:
-    f = frontier(p, named(values))
+    f = Selector(p).frontier(named(values))
     assert f.exact
     steps = brute_force(p, groups, values)
     points = f.points()
@@ -160,7 +160,7 @@ def test_equals_brute_force_on_two_thousand_instances() -> None:
             groups.append((rng.randint(0, 30) * unit, frozenset(rng.sample(range(n), rng.randint(1, n)))))
         values = [rng.choice([-1.0, 0.0, 1.0, rng.gauss(0.3, 1)]) for _ in range(n)]
         p = make(dw, groups, rng.randint(1, 30))
-        f = frontier(p, named(values))
+        f = Selector(p).frontier(named(values))
         assert f.exact
         costs, worth = every_cost_and_value(p, groups, values)
         for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
@@ -193,20 +193,22 @@ def test_branches_that_lead_far_away_are_bought_apart(monkeypatch: pytest.Monkey
 
 
 def test_a_selection_is_never_empty() -> None:
-    f = frontier(chain([3, 3, 3], [4, 4, 4]), named([-3.0, -1.0, -2.0]))
+    f = Selector(chain([3, 3, 3], [4, 4, 4])).frontier(named([-3.0, -1.0, -2.0]))
     assert f.select(1.0).selected == ("t1",)  # the least harm
     assert f.select(f.rho_floor).selected == ("t0",)
     assert [q.importance for q in f.points()] == [-3.0, -1.0]
-    assert frontier(chain([3], [4]), {"t0": 0.0}).select(1.0).selected == ("t0",)
+    assert Selector(chain([3], [4])).frontier({"t0": 0.0}).select(1.0).selected == ("t0",)
 
 
 def test_what_adds_nothing_is_left_out_and_of_equals_the_cheapest_is_taken() -> None:
-    f = frontier(chain([3, 3, 3], [4, 4, 4]), named([1.0, 1.0, 0.0]))
+    f = Selector(chain([3, 3, 3], [4, 4, 4])).frontier(named([1.0, 1.0, 0.0]))
     assert f.select(1.0).selected == ("t0", "t1")
-    assert frontier(chain([3, 3, 3], [4, 4, 4]), named([0.1, 0.2, 0.3])).select(1.0).rho_planned == 1.0
-    one = frontier(chain([5, 3, 3], [4, 0, 4]), named([0.1, 0.1, 0.1]))
+    assert (
+        Selector(chain([3, 3, 3], [4, 4, 4])).frontier(named([0.1, 0.2, 0.3])).select(1.0).rho_planned == 1.0
+    )
+    one = Selector(chain([5, 3, 3], [4, 0, 4])).frontier(named([0.1, 0.1, 0.1]))
     assert one.select(12 / 24).selected == ("t1",)
-    ties = frontier(chain([3, 3, 3], [4, 4, 4]), named([0.1, 0.2, 0.30000000000000004]))
+    ties = Selector(chain([3, 3, 3], [4, 4, 4])).frontier(named([0.1, 0.2, 0.30000000000000004]))
     assert [q.rho for q in ties.points()] == pytest.approx(
         [12 / 26, 16 / 26, 19 / 26, 23 / 26, 1.0], abs=0.05
     )
@@ -214,7 +216,7 @@ def test_what_adds_nothing_is_left_out_and_of_equals_the_cheapest_is_taken() -> 
 
 def test_ratios_of_the_curve_reach_their_own_selection() -> None:
     p = real("smollm2")
-    f = frontier(p, drawn(p))
+    f = Selector(p).frontier(drawn(p))
     for point in f.points(50):
         chosen = f.select(point.rho)
         assert chosen.rho_planned == point.rho
@@ -224,7 +226,7 @@ def test_ratios_of_the_curve_reach_their_own_selection() -> None:
 @pytest.mark.parametrize("scale", [1e-300, 1e-9, 1.0, 1e9, 1e300])
 def test_the_scale_of_importances_does_not_matter(scale: float) -> None:
     p = chain([3, 5, 3, 7], [4, 4, 0, 4])
-    f = frontier(p, named([scale * v for v in (1.0, 2.5, -1.0, 3.0)]))
+    f = Selector(p).frontier(named([scale * v for v in (1.0, 2.5, -1.0, 3.0)]))
     assert f.select(1.0).selected == ("t0", "t1", "t3")
 
 
@@ -238,18 +240,18 @@ def test_importance_must_be_there_and_finite() -> None:
         ({"t0": 1.0, "t1": 1.0, "other": 1.0}, "other"),
     ]:
         with pytest.raises(InputError, match=word):
-            frontier(p, bad)  # type: ignore[arg-type]
+            Selector(p).frontier(bad)  # type: ignore[arg-type]
 
 
 def test_below_the_floor_the_error_names_it() -> None:
     p = real("smollm2")
-    assert rho_floor(p) == pytest.approx(0.4013, abs=1e-4)
-    f = frontier(p, drawn(p))
-    assert f.rho_floor == rho_floor(p)
+    assert Selector(p).rho_floor == pytest.approx(0.4013, abs=1e-4)
+    f = Selector(p).frontier(drawn(p))
+    assert f.rho_floor == Selector(p).rho_floor
     with pytest.raises(InputError, match=r"0\.401274"):
         f.select(0.4)
     # only final norm and last block's down projection need no further gradient; the projection has a dw to pay
-    assert f.select(rho_floor(p)).selected == ("model.norm.weight",)
+    assert f.select(Selector(p).rho_floor).selected == ("model.norm.weight",)
     for rho in (math.nan, math.inf, -1.0):
         with pytest.raises(InputError, match="rho"):
             f.select(rho)
@@ -272,7 +274,7 @@ def test_a_choice_among_some_tensors_needs_only_their_importance() -> None:
 @pytest.mark.parametrize("limit", [2, 3, 10])
 def test_a_thinned_curve_is_made_of_the_curves_own_steps(limit: int) -> None:
     p = real("t5")
-    f = frontier(p, drawn(p))
+    f = Selector(p).frontier(drawn(p))
     every = {q.rho: q.importance for q in f.points()}
     thin = f.points(limit)
     assert 2 <= len(thin) <= limit
@@ -330,7 +332,7 @@ def test_equals_an_integer_program(name: str, rho: float) -> None:
     pytest.importorskip("scipy")
     p = real(name)
     importance = drawn(p)
-    assert frontier(p, importance).select(rho).importance == pytest.approx(
+    assert Selector(p).frontier(importance).select(rho).importance == pytest.approx(
         integer_program(p, importance, rho), rel=1e-6
     )
 
@@ -342,7 +344,7 @@ def test_equals_an_integer_program_on_models_of_true_size(name: str, rho: float)
     pytest.importorskip("scipy")
     p = real(name)
     importance = drawn(p, seed=1)
-    assert frontier(p, importance).select(rho).importance == pytest.approx(
+    assert Selector(p).frontier(importance).select(rho).importance == pytest.approx(
         integer_program(p, importance, rho), rel=1e-6
     )
 
@@ -350,7 +352,7 @@ def test_equals_an_integer_program_on_models_of_true_size(name: str, rho: float)
 def test_random_selections_never_beat_it() -> None:
     p = real("t5-small")
     importance = drawn(p)
-    f = frontier(p, importance)
+    f = Selector(p).frontier(importance)
     costs = CostModel.of(p)
     rng = random.Random(0)
     names = [t.name for t in p.tensors]
@@ -370,7 +372,7 @@ def test_an_odd_head_stays_out_of_the_tables() -> None:
         hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4, vocab_size=50_257
     )
     p = profile(on_meta(odd), 1, 32)
-    f = frontier(p, {t.name: 1.0 for t in p.tensors})
+    f = Selector(p).frontier({t.name: 1.0 for t in p.tensors})
     assert f.exact
     assert f._plan.apart
     assert f.select(1.0).rho_planned == 1.0
@@ -384,10 +386,10 @@ def test_costs_that_do_not_fit_are_rounded_up_and_said_to_be(monkeypatch: pytest
     dw = [rng.randint(10**8, 10**9) for _ in range(40)]
     p = chain(dw, [10**8] * 40)
     values = [w * rng.uniform(0.7, 1.3) for w in dw]
-    f = frontier(p, named(values))
+    f = Selector(p).frontier(named(values))
     assert not f.exact
     monkeypatch.undo()
-    exact = frontier(p, named(values))
+    exact = Selector(p).frontier(named(values))
     assert exact.exact
     for rho in (0.2, 0.5, 0.8):
         rounded = f.select(rho)

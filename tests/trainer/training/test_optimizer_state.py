@@ -7,13 +7,24 @@ import pytest
 import torch
 from support.models import tiny_llama
 from support.trainers import losses, plain_trainer
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from trainer import GreenTrainerCallback
-from trainer.training.optimizer_state import StaleState, held_bytes
+from trainer.training.optimizer_state import StaleState
 
 torch.set_num_threads(1)
 POLICIES = ["keep", "drop", "offload"]
+
+
+def held_bytes(optimizer: Any, device: torch.device | None = None) -> int:
+    """Bytes of all tensors in the optimizer's state, or of those on `device`."""
+    return sum(
+        value.numel() * value.element_size()
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor) and (device is None or value.device == device)
+    )
 
 
 @pytest.fixture(scope="module")

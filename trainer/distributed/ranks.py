@@ -1,0 +1,143 @@
+"""Gives the processes of one training a common mind: what rank 0 decides, every rank does before the same step.
+
+Rank 0 alone listens to the daemon and selects; what it found is broadcast. This goes over a gloo group of its own: a wait
+for a clean hour must not run into the timeout of the group that carries the gradients, and numbers on the host need no
+device. In one process all of it is free.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from carbonsched.errors import CarbonschedError, InputError
+from carbonsched.model.job import TrainPart
+from trainer.job.directives import Stopped
+from trainer.methods.adapters import ADAPTED
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=30)
+"""How long ranks wait for the first one, which may wait for the daemon."""
+
+
+def world_size() -> int:
+    """Processes that torchrun (or accelerate) has started for this training."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_world(train: TrainPart) -> None:
+    """Raises InputError where the processes that were started are not those that the spec asks for."""
+    world = world_size()
+    if world > 1 and train.parallel == "none":
+        raise InputError(
+            "train.parallel", f"is 'none', but {world} processes were started", "set it to 'ddp' or 'fsdp2'"
+        )
+    if world == 1 and train.parallel != "none":
+        raise InputError(
+            "train.parallel",
+            f"{train.parallel!r} takes several processes, one was started (as the daemon does)",
+            "start it with torchrun --nproc-per-node N -m trainer run JOB_DIR, or leave it out",
+        )
+    if train.compile and train.cache != "off":
+        raise InputError("train.cache", "does not go with compile = true", "leave one of them out")
+    if train.parallel == "fsdp2":
+        for field, asked in (
+            ("compile", train.compile),
+            ("early_stop_patience", train.early_stop_patience is not None),
+            ("method", train.method in ADAPTED),
+            ("cache", train.cache != "off"),
+            ("stale_state", train.stale_state != "keep"),
+        ):
+            if asked:
+                raise InputError(
+                    f"train.{field}",
+                    "cannot be had with parallel = 'fsdp2'",
+                    "change it, or set parallel = 'ddp'",
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """The processes of one training. All of them call the same methods in the same order."""
+
+    index: int = 0
+    size: int = 1
+    group: Any = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that listens to the daemon and writes."""
+        return self.index == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Elementwise over ranks, float64."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total, group=self.group)
+        found: list[float] = total.tolist()
+        return found
+
+    def offset_seed(self, seed: int) -> int:
+        """Another seed on each rank, `seed` itself on the first."""
+        return seed + 1_000_003 * self.index
+
+    def any(self, flag: bool) -> bool:
+        """Whether it holds on any rank."""
+        return self.sum([float(flag)])[0] > 0
+
+    def gather(self, mine: T) -> list[T]:
+        """Everyone's, by rank. Plain data."""
+        if self.size == 1:
+            return [mine]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, mine, group=self.group)
+        return found
+
+    def broadcast(self, make: Callable[[], T]) -> T:
+        """What `make` gives on rank 0, on every rank. Raises everywhere what it raises there."""
+        if self.size == 1:
+            return make()
+        failed: Exception | None = None
+        told: list[Any] = [None, None]
+        if self.main:
+            try:
+                told[0] = make()
+            except Exception as e:
+                # not the exception itself: of those with a constructor of their own not every one can be sent
+                failed, told[1] = e, (isinstance(e, Stopped), str(e))
+        dist.broadcast_object_list(told, src=0, group=self.group)
+        if failed is not None:
+            raise failed
+        if told[1] is not None:
+            stopped, message = told[1]
+            raise Stopped(message) if stopped else CarbonschedError(f"rank 0: {message}")
+        result: T = told[0]
+        return result
+
+
+def ranks() -> Ranks:
+    """This process among those of its training; made once. Every rank asks for it at the same point."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return Ranks()
+    return _ranks()
+
+
+def leave() -> None:
+    """End of a training that went well, or was stopped, on every rank: threads of open groups would abort the process."""
+    if dist.is_available() and dist.is_initialized():
+        ranks().gather(None)
+        _ranks.cache_clear()
+        dist.destroy_process_group()
+
+
+@cache
+def _ranks() -> Ranks:
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    return Ranks(dist.get_rank(), dist.get_world_size(), group)
