@@ -18,9 +18,10 @@ from carbonsched.model.profile import CheckResult
 from carbonsched.model.views import ExpectedSegment, Explained
 from carbonsched.plan.problem import EnergyModel, Plan, Problem
 from carbonsched.supervisor.budgets.accrual import FIRST_H, SAVED_H
-from carbonsched.supervisor.estimates.evaluation_cost import Evaluation, evaluation
+from carbonsched.supervisor.estimates.evaluation_cost import EvaluationCost, evaluation
 from carbonsched.supervisor.estimates.job_cost import LOAD_S
-from carbonsched.supervisor.estimates.remaining_work import Ahead, ahead, speed
+from carbonsched.supervisor.estimates.remaining_work import RemainingWork, remaining_work
+from carbonsched.supervisor.estimates.throughput import estimate_throughput
 from carbonsched.supervisor.job_views import eta_s
 from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.job_run import JobRun
@@ -41,7 +42,7 @@ class _Case:
     aim: "Objective"
     now: datetime
     """When the job's process would start."""
-    looks: Evaluation
+    looks: EvaluationCost
     first_s: float
     """From there to the first segment: loading, and the first look at held-out rows."""
     watts: float
@@ -55,13 +56,13 @@ class _Case:
     assumptions: tuple[str, ...]
 
 
-def explain(boss: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
+def explain(supervisor: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
     """Raises InputError for a pool that is not there."""
     from carbonsched.plan.explain import explain as tell
     from carbonsched.plan.objective import solve_for
 
-    with boss.lock:
-        case = _case(boss, spec, owner, checked)
+    with supervisor.lock:
+        case = _case(supervisor, spec, owner, checked)
     asked, plan = solve_for(case.problem, case.aim)
     told = tell(asked, plan)
     first = case.now + timedelta(seconds=case.first_s)
@@ -81,7 +82,7 @@ def explain(boss: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResul
         reason=plan.reason if runs else _stopped(case, plan),
         start=at(told.start_s),
         end=at(told.end_s) if len(told.segments) >= checked.segments else None,
-        deadline=None if deadline is None else boss.clock.now() + timedelta(seconds=deadline),
+        deadline=None if deadline is None else supervisor.clock.now() + timedelta(seconds=deadline),
         rho=told.rho,
         gain=told.gain,
         g=told.g + first_g,
@@ -116,29 +117,29 @@ def explain(boss: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResul
     )
 
 
-def _case(boss: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResult) -> _Case:
-    boss.allowances.pools.check(spec)
-    now = boss.clock.now()
+def _case(supervisor: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResult) -> _Case:
+    supervisor.allowances.pools.check(spec)
+    now = supervisor.clock.now()
     job = SubmittedJob(id="", spec=spec, owner=owner, submitted_at=now, sha256=spec_sha256(spec))
     run = JobRun(
         job, Path(), EventFollower(Path()), JobState.QUEUED, "", spec.carbon.budget_g, checked=checked
     )
-    pace = speed(boss.ledger, boss.meter.devices, spec)
-    rest = ahead(run)
+    throughput = estimate_throughput(supervisor.ledger, supervisor.meter.devices, spec)
+    rest = remaining_work(run)
     if rest is None or not rest.segments:
         raise InputError("checked", "foresees no step to train", "check the data and train.max_steps")
-    looks = run.looks = evaluation(boss.ledger, boss.meter.devices, spec, checked, pace)
-    energy = boss.steering.energy(run, boss.steering.foreseen(run, pace))
-    wait_s, before, waits = _queue(boss)
+    looks = run.looks = evaluation(supervisor.ledger, supervisor.meter.devices, spec, checked, throughput)
+    energy = supervisor.steering.energy(run, supervisor.steering.foreseen(run, throughput))
+    wait_s, before, waits = _queue(supervisor)
     start = now + timedelta(seconds=wait_s)
     first_s = LOAD_S + looks.before_s
-    reading = boss.chain.reading_at(now)
-    g_per_kwh = reading.g_per_kwh if reading else boss.config.zone.worst_g_per_kwh
-    first_g = grams(first_s * pace.watts, g_per_kwh, boss.config.pue)
-    budget_g, words, growth_rate = _budget(boss, run, rest, energy, first_g)
+    reading = supervisor.chain.reading_at(now)
+    g_per_kwh = reading.g_per_kwh if reading else supervisor.config.zone.worst_g_per_kwh
+    first_g = grams(first_s * throughput.watts, g_per_kwh, supervisor.config.pue)
+    budget_g, words, growth_rate = _budget(supervisor, run, rest, energy, first_g)
     left_g = None if budget_g is None else max(budget_g - first_g, 0.0)
-    idle = boss.outlook.idle_w.values()
-    problem = boss.steering.problem(run, rest, energy, 0.0, sum(idle))
+    idle = supervisor.outlook.idle_w.values()
+    problem = supervisor.steering.problem(run, rest, energy, 0.0, sum(idle))
     problem = _after(problem, wait_s + first_s)
     return _Case(
         problem=replace(problem, budget_g=_no_limit() if left_g is None else left_g),
@@ -146,14 +147,14 @@ def _case(boss: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResult)
         now=start,
         looks=looks,
         first_s=first_s,
-        watts=pace.watts,
+        watts=throughput.watts,
         loading_g=first_g * LOAD_S / first_s,
         first_g=first_g,
         budget_g=budget_g,
         budget=words,
         before=before,
         assumptions=(
-            pace.source,
+            throughput.source,
             f"loading takes {LOAD_S:.0f} s",
             looks.words,
             "gain is linear in ρ until importance is measured" if not rest.known else "gain as measured",
@@ -163,19 +164,19 @@ def _case(boss: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResult)
 
 
 def _budget(
-    boss: "Supervisor", run: JobRun, rest: Ahead, energy: EnergyModel, loading_g: float
+    supervisor: "Supervisor", run: JobRun, rest: RemainingWork, energy: EnergyModel, loading_g: float
 ) -> tuple[float | None, str, float | None]:
     """(grams, how they are set, grams an hour by which they grow)."""
-    carbon, pools = run.spec.carbon, boss.allowances.pools
-    runs = list(boss.runs.values())
+    carbon, pools = run.spec.carbon, supervisor.allowances.pools
+    runs = list(supervisor.runs.values())
     pool = pools.of(run.spec)
     if pool is not None:
 
         def ask(other: JobRun) -> Problem | None:
             if other is not run:
-                return boss.outlook.question(other)
-            asked = boss.steering.problem(run, rest, energy, 0.0, 0.0)
-            start_g = max(loading_g, boss.outlook.loading_g(run, energy))
+                return supervisor.outlook.question(other)
+            asked = supervisor.steering.problem(run, rest, energy, 0.0, 0.0)
+            start_g = max(loading_g, supervisor.outlook.loading_g(run, energy))
             return replace(asked, reserve_g=asked.reserve_g + start_g)
 
         part, _ = pools.preview(pool, run, runs, ask)
@@ -185,7 +186,7 @@ def _budget(
         rate = carbon.budget_rate_g_per_h
         return rate * FIRST_H, f"grows by {rate:g} g/h, up to {rate * SAVED_H:g} g are saved up", rate
     if carbon.budget_share is not None:
-        full_g = boss.steering.full_grams(rest, energy)
+        full_g = supervisor.steering.full_grams(rest, energy)
         words = f"{carbon.budget_share:g} of {full_g:.4g} g, full fine-tuning at the mean intensity"
         return carbon.budget_share * full_g, words, None
     if carbon.budget_g is not None:
@@ -193,7 +194,7 @@ def _budget(
     return None, "none: as few grams as the wanted ρ takes", None
 
 
-def _aim(rest: Ahead, rate: float | None, left_g: float | None, loading_g: float) -> "Objective":
+def _aim(rest: RemainingWork, rate: float | None, left_g: float | None, loading_g: float) -> "Objective":
     from carbonsched.plan.objective import BudgetRate, Objective
     from carbonsched.supervisor.control.leases import RESIDENT_WAIT_S
 
@@ -208,13 +209,13 @@ def _no_limit() -> float:
     return NO_LIMIT_G
 
 
-def _queue(boss: "Supervisor") -> tuple[float, int, Sequence[str]]:
+def _queue(supervisor: "Supervisor") -> tuple[float, int, Sequence[str]]:
     """(seconds until the box has room, jobs before this one, what is assumed of them)."""
-    queued = [run for run in boss.runs.values() if run.state is JobState.QUEUED]
-    live = [run for run in boss.runs.values() if run.alive_from is not None]
-    if not queued and boss.free_devices() is not None:
+    queued = [run for run in supervisor.runs.values() if run.state is JobState.QUEUED]
+    live = [run for run in supervisor.runs.values() if run.alive_from is not None]
+    if not queued and supervisor.free_devices() is not None:
         return 0.0, 0, ()
-    etas = [eta for eta in (eta_s(run, boss.clock) for run in live) if eta is not None]
+    etas = [eta for eta in (eta_s(run, supervisor.clock) for run in live) if eta is not None]
     before = len(live) + len(queued)
     if not etas or queued:
         return (

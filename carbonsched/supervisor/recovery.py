@@ -19,9 +19,9 @@ from carbonsched.model.files import load
 from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Directive
-from carbonsched.supervisor.budgets.allocator import Allowances
+from carbonsched.supervisor.budgets.allocator import BudgetAllocator
 from carbonsched.supervisor.budgets.pools import DAEMON
-from carbonsched.supervisor.estimates.job_cost import Outlook
+from carbonsched.supervisor.estimates.job_cost import JobCostEstimator
 from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.job_run import JobRun
 
@@ -30,12 +30,12 @@ CHECKED = "check.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Lives:
+class ProcessJournal:
     ledger: Ledger
     clock: Clock
     launcher: Launcher
-    outlook: Outlook
-    allowances: Allowances
+    outlook: JobCostEstimator
+    allowances: BudgetAllocator
     jobs: Path
     """The folder of the job directories."""
 

@@ -43,44 +43,44 @@ class SupervisorService:
     supervisor: Supervisor
 
     def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:
-        boss = self.supervisor
-        boss.allowances.pools.check(spec)
+        supervisor = self.supervisor
+        supervisor.allowances.pools.check(spec)
         job = SubmittedJob(
             id=f"{spec.name[:40]}-{secrets.token_hex(3)}",
             spec=spec,
             owner=owner,
-            submitted_at=boss.clock.now(),
+            submitted_at=supervisor.clock.now(),
             sha256=spec_sha256(spec),
         )
-        with boss.lock:
-            path = boss.job_dir(job.id)
+        with supervisor.lock:
+            path = supervisor.job_dir(job.id)
             path.mkdir(parents=True, mode=0o750)
             if checked is not None:
                 save(path / CHECKED, checked)
             save(path / "spec.json", job, indent=2)
-            boss.ledger.add_job(job)
-            boss.enlist(job.id)
+            supervisor.ledger.add_job(job)
+            supervisor.enlist(job.id)
         return Submitted(id=job.id, state=JobState.QUEUED)
 
     def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
         return explain(self.supervisor, spec, owner, checked)
 
     def jobs(self, every: bool = False) -> JobList:
-        boss = self.supervisor
-        rows, left_out = boss.ledger.listed(None if every else OVER_SHOWN)
-        with boss.lock:
-            runs = ((row, boss.runs.get(row.id)) for row in rows)
-            seen = {row.id: of_run(row, run, boss.clock) for row, run in runs if run is not None}
-        views = (seen.get(row.id) or of_ledger(row, boss.ledger) for row in rows)
+        supervisor = self.supervisor
+        rows, left_out = supervisor.ledger.listed(None if every else OVER_SHOWN)
+        with supervisor.lock:
+            runs = ((row, supervisor.runs.get(row.id)) for row in rows)
+            seen = {row.id: of_run(row, run, supervisor.clock) for row, run in runs if run is not None}
+        views = (seen.get(row.id) or of_ledger(row, supervisor.ledger) for row in rows)
         return JobList(jobs=tuple(JobView(**fields) for fields in views), left_out=left_out)
 
     def show(self, job_id: str) -> JobDetail:
-        boss = self.supervisor
-        row, run = boss.find(job_id)
-        with boss.lock:
-            fields = of_run(row, run, boss.clock)
+        supervisor = self.supervisor
+        row, run = supervisor.find(job_id)
+        with supervisor.lock:
+            fields = of_run(row, run, supervisor.clock)
             fields |= {"directive": run.directive, "validation": tuple(e.dump() for e in run.evaluated)}
-        return job_detail(row, fields, boss.ledger)
+        return job_detail(row, fields, supervisor.ledger)
 
     def cancel(self, job_id: str, actor: Owner) -> Acted:
         return self._leave(job_id, actor, JobState.CANCELLED)
@@ -89,9 +89,9 @@ class SupervisorService:
         return self._leave(job_id, actor, JobState.PAUSED)
 
     def resume(self, job_id: str, actor: Owner) -> Acted:
-        boss = self.supervisor
-        with boss.lock:
-            row, run = boss.find(job_id)
+        supervisor = self.supervisor
+        with supervisor.lock:
+            row, run = supervisor.find(job_id)
             _may(actor, row.owner)
             if run.target is not None:
                 raise StateError(
@@ -99,14 +99,14 @@ class SupervisorService:
                 )
             if run.alive_from is not None:
                 raise StateError(f"job {job_id} is {run.state} already; nothing to resume")
-            boss.requeue(run, f"resumed by {actor.user}", actor.user)
+            supervisor.requeue(run, f"resumed by {actor.user}", actor.user)
             return Acted(id=job_id, state=run.state, reason=run.reason)
 
     def budget(self, job_id: str, grams: float, actor: Owner) -> Budgeted:
         """Set the budget; recorded with who, when, old and new. A running job is planned anew at the next tick."""
-        boss = self.supervisor
-        with boss.lock:
-            row, run = boss.find(job_id)
+        supervisor = self.supervisor
+        with supervisor.lock:
+            row, run = supervisor.find(job_id)
             _may(actor, row.owner)
             carbon = row.spec.carbon
             if run.state in (JobState.FINISHED, JobState.CANCELLED):
@@ -126,11 +126,11 @@ class SupervisorService:
                     f"{grams:g} g are not above the {run.charged_g:.4g} g already spent",
                     "give more",
                 )
-            old, now = run.budget_g, boss.clock.now()
-            boss.ledger.set_budget(job_id, grams, f"set by {actor.user}", actor.user, now, actor.uid)
+            old, now = run.budget_g, supervisor.clock.now()
+            supervisor.ledger.set_budget(job_id, grams, f"set by {actor.user}", actor.user, now, actor.uid)
             run.budget_g, run.replan = grams, True
             if run.state is JobState.STOPPED and (old is None or grams > old):
-                boss.requeue(run, f"budget raised to {grams:g} g by {actor.user}", actor.user)
+                supervisor.requeue(run, f"budget raised to {grams:g} g by {actor.user}", actor.user)
             return Budgeted(
                 id=job_id,
                 state=run.state,
@@ -142,24 +142,26 @@ class SupervisorService:
 
     def _leave(self, job_id: str, actor: Owner, target: JobState) -> Acted:
         """Cancel or pause: a running process is asked to checkpoint and end, and metered until it has."""
-        boss = self.supervisor
+        supervisor = self.supervisor
         reason = f"{target} by {actor.user}"
-        with boss.lock:
-            row, run = boss.find(job_id)
+        with supervisor.lock:
+            row, run = supervisor.find(job_id)
             _may(actor, row.owner)
             if run.alive_from is None:
-                boss.move(run, target, reason, actor.user)
+                supervisor.move(run, target, reason, actor.user)
                 if target.ended:
-                    boss.drop(run)
+                    supervisor.drop(run)
             else:
-                boss.ledger.note(job_id, "note", {"text": f"to be {reason}"}, actor.user, boss.clock.now())
-                boss.director.end(run, target, reason)
+                supervisor.ledger.note(
+                    job_id, "note", {"text": f"to be {reason}"}, actor.user, supervisor.clock.now()
+                )
+                supervisor.director.end(run, target, reason)
             return Acted(id=job_id, state=run.state, reason=run.reason)
 
     def pools(self) -> PoolList:
-        boss = self.supervisor
-        with boss.lock:
-            return boss.allowances.pools.view(list(boss.runs.values()))
+        supervisor = self.supervisor
+        with supervisor.lock:
+            return supervisor.allowances.pools.view(list(supervisor.runs.values()))
 
     def grid(self, hours: float) -> GridView:
         return self.supervisor.chain.view(hours)
@@ -174,23 +176,23 @@ class SupervisorService:
         # templates and plots are held only by a daemon that was asked for a report
         from carbonsched.report import MEDIA, build, pieces
 
-        boss = self.supervisor
-        with boss.lock:
-            boss.flush()  # a report counts what was used up to now
-        report = build(boss.ledger, job_id=job_id, start=start, end=end, now=boss.clock.now())
-        return pieces(report, boss.ledger, form), MEDIA[form]
+        supervisor = self.supervisor
+        with supervisor.lock:
+            supervisor.flush()  # a report counts what was used up to now
+        report = build(supervisor.ledger, job_id=job_id, start=start, end=end, now=supervisor.clock.now())
+        return pieces(report, supervisor.ledger, form), MEDIA[form]
 
     def audit(self) -> AuditResult:
         return self.supervisor.ledger.verify()
 
     def version(self) -> Version:
-        boss = self.supervisor
+        supervisor = self.supervisor
         return Version(
             version=__version__,
             python=platform.python_version(),
-            trainer_python=boss.config.launch.python,
-            state_dir=boss.config.state_dir,
-            ledger_schema=boss.ledger.schema_version,
+            trainer_python=supervisor.config.launch.python,
+            state_dir=supervisor.config.state_dir,
+            ledger_schema=supervisor.ledger.schema_version,
             pid=os.getpid(),
         )
 

@@ -25,14 +25,14 @@ from carbonsched.model.protocol import Evaluated, SegmentDone, Warned
 from carbonsched.plan.problem import Problem
 from carbonsched.power.base import Meter
 from carbonsched.power.counter import STEP_S
-from carbonsched.supervisor.budgets.allocator import Allowances
+from carbonsched.supervisor.budgets.allocator import BudgetAllocator
 from carbonsched.supervisor.budgets.pools import DAEMON, Pools
 from carbonsched.supervisor.control.director import Director
 from carbonsched.supervisor.control.leases import Steering, observe
-from carbonsched.supervisor.estimates.job_cost import Outlook
+from carbonsched.supervisor.estimates.job_cost import JobCostEstimator
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.metering import Metering, spend
-from carbonsched.supervisor.recovery import Lives
+from carbonsched.supervisor.recovery import ProcessJournal
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +59,14 @@ class Supervisor:
         self.launcher, self.clock = launcher, clock
         self.metering = Metering(config, chain)
         self.steering = Steering(config, chain, clock)
-        self.outlook = Outlook(ledger, meter, self.steering)
+        self.outlook = JobCostEstimator(ledger, meter, self.steering)
         self.runs: dict[str, JobRun] = {}
         """Jobs that are not over, by id."""
         pools = Pools(config.pools, ledger, clock, self.outlook.charged_g)
-        self.allowances = Allowances(ledger, clock, self.steering, pools)
-        self.lives = Lives(ledger, clock, launcher, self.outlook, self.allowances, config.state / "jobs")
+        self.allowances = BudgetAllocator(ledger, clock, self.steering, pools)
+        self.lives = ProcessJournal(
+            ledger, clock, launcher, self.outlook, self.allowances, config.state / "jobs"
+        )
         self.director = Director(
             ledger,
             clock,

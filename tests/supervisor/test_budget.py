@@ -78,7 +78,7 @@ def test_who_when_old_and_new_are_in_the_ledger_the_report_and_the_audit(rig: Ri
     assert (change["actor"], change["from_g"], change["budget_g"]) == ("root", 100.0, 42.0)
     assert "42" in render(report, rig.ledger, "html")
     assert rig.ledger.verify().ok
-    rig.boss.flush()
+    rig.supervisor.flush()
     rig.ledger.close()
     with sqlite3.connect(rig.config.ledger_url.removeprefix("sqlite:///")) as forged:
         forged.execute("update jobs set budget_g = 4200.0")

@@ -9,7 +9,7 @@ from carbonsched.errors import InputError
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import SegmentDone
 from carbonsched.model.views import Explained
-from carbonsched.supervisor.estimates.remaining_work import speed
+from carbonsched.supervisor.estimates.throughput import estimate_throughput
 
 STEP_G = 4e13 / 2e13 * 75 / 3.6e6 * 400
 """Of a full step by the priors: 2e13 FLOP/s in fp32, 75 W, 400 g/kWh."""
@@ -126,7 +126,10 @@ def test_jobs_of_which_no_energy_is_known_say_nothing_of_power(rig: Rig) -> None
         directive_seq=None,
     )  # fmt: skip
     rig.ledger.save_segment(job.id, done, START, START, None)
-    assert "assumed, nothing was trained here yet" in speed(rig.ledger, rig.meter.devices, spec()).source
+    assert (
+        "assumed, nothing was trained here yet"
+        in estimate_throughput(rig.ledger, rig.meter.devices, spec()).source
+    )
     assert explain(rig).g > 0
     rig.service.cancel(job.id, ME)
     lit = rig.submit(spec("lit"))
@@ -139,4 +142,7 @@ def test_jobs_of_which_no_energy_is_known_say_nothing_of_power(rig: Rig) -> None
     dark = rig.submit(spec("dark2"))
     rig.ledger.set_state(dark.id, JobState.RUNNING, "on", "test", START)
     rig.ledger.save_segment(dark.id, done, START, START, None)
-    assert "measured on this box with this model" in speed(rig.ledger, rig.meter.devices, spec()).source
+    assert (
+        "measured on this box with this model"
+        in estimate_throughput(rig.ledger, rig.meter.devices, spec()).source
+    )

@@ -101,9 +101,9 @@ def test_neither_holds_the_lock_while_the_past_is_read(rig: Rig, monkeypatch: py
             held: list[bool] = []
 
             def attempt() -> None:
-                held.append(not rig.boss.lock.acquire(blocking=False))
+                held.append(not rig.supervisor.lock.acquire(blocking=False))
                 if not held[0]:
-                    rig.boss.lock.release()
+                    rig.supervisor.lock.release()
 
             thread = threading.Thread(target=attempt)
             thread.start()
@@ -144,5 +144,5 @@ def test_names_of_tensors_are_not_kept_in_memory(tmp_path: Path) -> None:
     job = rig.running()
     for _ in job.play(0):
         pass
-    assert [d.selected for d in rig.boss.runs[job.id].done] == [()]
+    assert [d.selected for d in rig.supervisor.runs[job.id].done] == [()]
     assert rig.ledger.segments(job.id)[0].done.selected == ("a",)

@@ -16,7 +16,7 @@ def test_a_clock_that_is_set_charges_the_job_on(tmp_path: Path, hours: float) ->
     list(job.play(0))
     job.ready(1)
     rig.run(5)
-    run = rig.boss.runs[job.id]
+    run = rig.supervisor.runs[job.id]
     rig.clock.at += timedelta(hours=hours)
     rig.run(1)  # the replayed counter is one of wall time, and jumps with it
     stepped = run.spent_mj
@@ -29,7 +29,7 @@ def test_a_clock_that_is_set_charges_the_job_on(tmp_path: Path, hours: float) ->
     fit = run.fit
     assert fit is not None
     assert fit.model().overhead_s < 60, "the hour on the wall was nobody's time"
-    rig.boss.flush()
+    rig.supervisor.flush()
     assert rig.energy().get("idle", 0) <= 100_000
 
 
@@ -40,6 +40,6 @@ def test_a_word_from_the_future_counts_from_now(tmp_path: Path) -> None:
     job.ready(0)
     rig.clock.at = clock
     rig.run(10)
-    assert rig.boss.runs[job.id].segment_mj[0] == pytest.approx(10 * 100_000, rel=0.15)
-    starts = [stretch.start for stretch in rig.boss.runs[job.id].stretches]
+    assert rig.supervisor.runs[job.id].segment_mj[0] == pytest.approx(10 * 100_000, rel=0.15)
+    starts = [stretch.start for stretch in rig.supervisor.runs[job.id].stretches]
     assert max(starts) <= rig.clock.now(), rfc3339(max(starts))

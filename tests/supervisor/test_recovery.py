@@ -55,7 +55,7 @@ def test_a_restart_between_the_call_to_end_and_the_end_forgets_neither(rig: Rig)
     reboot(rig, away_s=2)
     job.finish("stopped")
     assert job.show().state is JobState.WAITING, job.show().reason
-    assert rig.boss.runs[job.id].wake_at is not None
+    assert rig.supervisor.runs[job.id].wake_at is not None
 
 
 def test_a_cancelled_job_is_cancelled_though_the_daemon_was_restarted_before_it_ended(rig: Rig) -> None:
@@ -77,7 +77,7 @@ def test_a_resident_wait_whose_process_died_while_nobody_watched_is_charged_to_t
     job.say("waiting", k=0, step=0, until=None, reason="a cleaner hour is near")
     rig.run(2)
     assert job.show().state is JobState.WAITING
-    rig.boss.flush()
+    rig.supervisor.flush()
     rig.die()
     rig.clock.advance(100)
     rig.launcher.end(job.dir, signal=9)
@@ -103,7 +103,7 @@ def test_a_start_that_could_not_be_recorded_is_not_disowned(
         rig.run(1)
     started = rig.launcher.look(job.dir).run
     assert started is not None
-    rig.boss.flush()
+    rig.supervisor.flush()
     reboot(rig, away_s=10)
     rig.run(1)
     assert job.show().state is JobState.RUNNING
@@ -124,11 +124,11 @@ def test_each_life_of_a_job_is_told_from_the_one_before(rig: Rig) -> None:
     rig.clock.advance(3600)
     rig.service.resume(job.id, ME)
     rig.run(3)
-    before = rig.boss.runs[job.id]
+    before = rig.supervisor.runs[job.id]
     seen = (before.load_s, before.loading, before.segment, before.finished, before.begun_g)
     reboot(rig)
     rig.run(2)
-    after = rig.boss.runs[job.id]
+    after = rig.supervisor.runs[job.id]
     assert (after.load_s, after.loading, after.segment, after.finished) == seen[:4]
     assert after.load_s == pytest.approx(20, abs=2)
     assert after.begun_g == pytest.approx(seen[4], rel=0.01)
@@ -136,7 +136,7 @@ def test_each_life_of_a_job_is_told_from_the_one_before(rig: Rig) -> None:
     rig.launcher.end(job.dir, code=1)
     rig.run(2)
     assert job.show().state is JobState.FAILED
-    rig.boss.flush()
+    rig.supervisor.flush()
     rows = [row for row in rig.ledger.rows() if row["job_id"] == job.id]
     assert rows[-1]["segment"] is None, "loading belongs to no segment"
 
@@ -153,7 +153,7 @@ def test_a_segment_done_again_teaches_by_its_second_attempt_alone(rig: Rig) -> N
     job.started(first_step=10)
     rig.run(1)
     list(job.play(1))
-    fit = rig.boss.runs[job.id].fit
+    fit = rig.supervisor.runs[job.id].fit
     assert fit is not None
     model = fit.model()
     assert model.overhead_s > 0
@@ -191,4 +191,4 @@ def test_a_clock_set_back_while_the_daemon_was_away_does_not_disown_a_job(rig: R
     rig.clock.at -= timedelta(hours=1)
     rig.boot()
     rig.run(100)
-    assert rig.boss.runs[job.id].spent_mj == pytest.approx(110 * 100_000, rel=0.05)
+    assert rig.supervisor.runs[job.id].spent_mj == pytest.approx(110 * 100_000, rel=0.05)

@@ -32,7 +32,7 @@ def test_a_job_goes_from_the_queue_to_its_end_and_pays_for_all_it_used(rig: Rig)
     view = job.show()
     assert view.state is JobState.FINISHED
     assert [s.k for s in view.segments_done] == [0, 1, 2, 3]
-    rig.boss.flush()
+    rig.supervisor.flush()
     assert sum(rig.energy().values()) == rig.metered_mj()
     assert view.energy_j == pytest.approx(rig.ledger.totals(job.id).energy_j)
     assert view.spent_g == pytest.approx(view.energy_j / 3.6e6 * 400)
@@ -54,7 +54,7 @@ def test_a_job_that_stops_early_has_finished_and_says_why(rig: Rig) -> None:
     view = job.show()
     assert (view.state, view.reason) == (JobState.FINISHED, "early stop after step 20")
     assert [s.k for s in view.segments_done] == [0, 1]
-    rig.boss.flush()
+    rig.supervisor.flush()
     assert sum(rig.energy().values()) == rig.metered_mj()
 
 
@@ -76,9 +76,9 @@ def test_the_test_rows_to_come_are_kept_back(rig: Rig) -> None:
         )
         job.ready(0)
         rig.run(1)
-        run = rig.boss.runs[job.id]
+        run = rig.supervisor.runs[job.id]
         assert run.fit is not None
-        tails.append(rig.boss.steering.energy(run, run.fit).tail_s)
+        tails.append(rig.supervisor.steering.energy(run, run.fit).tail_s)
         job.finish()
         rig.run(1)
     assert tails[1] - tails[0] == pytest.approx(3.0 / 4 * 40)
@@ -125,7 +125,7 @@ def test_a_daemon_killed_in_mid_segment_goes_on_without_losing_a_millijoule(rig:
     rig.run(10)
     assert job.show().state is JobState.RUNNING
     assert job.control()["k"] == 2
-    rig.boss.flush()
+    rig.supervisor.flush()
     rows = list(rig.ledger.rows())
     assert sum(r["energy_mj"] for r in rows) == rig.metered_mj()
     assert all(a["end_us"] == b["start_us"] for a, b in pairwise(rows))
@@ -158,7 +158,7 @@ def test_a_job_killed_in_mid_segment_fails_and_resume_goes_on(rig: Rig) -> None:
     view = job.show()
     assert view.state is JobState.FINISHED
     assert view.energy_j > wasted + 3 * 10 * 2 * 100 * 0.9, "what was lost stays on the account"
-    rig.boss.flush()
+    rig.supervisor.flush()
     assert sum(rig.energy().values()) == rig.metered_mj()
 
 
@@ -231,7 +231,7 @@ def test_energy_is_charged_at_the_intensity_of_its_hour(tmp_path: Path) -> None:
     feed = {"provider": "replay", "file": str(trace), "hour_s": 20, "anchor": "2026-11-01T12:00:00Z"}
     rig = Rig(tmp_path, extra={"feeds": [feed]})
     rig.run(100)
-    rig.boss.flush()
+    rig.supervisor.flush()
     charged = [(r["g_per_kwh"], r["energy_mj"]) for r in rig.ledger.rows()]
     by_intensity = {g: sum(mj for h, mj in charged if h == g) for g in {g for g, _ in charged}}
     assert by_intensity[100.0] == pytest.approx(60 * 100_000, rel=0.02)
@@ -301,7 +301,7 @@ def test_a_full_disk_loses_no_energy(rig: Rig) -> None:
     assert calls
     rig.ledger.append = append  # type: ignore[method-assign]
     rig.run(12)
-    rig.boss.flush()
+    rig.supervisor.flush()
     rows = list(rig.ledger.rows())
     assert sum(r["energy_mj"] for r in rows) == rig.metered_mj()
     assert all(a["end_us"] == b["start_us"] for a, b in pairwise(rows))
@@ -351,14 +351,14 @@ def test_a_fall_of_the_frontiers_is_learned_for_the_plan(rig: Rig) -> None:
             pass
     job.ready(3)
     rig.run(1)
-    run = rig.boss.runs[job.id]
+    run = rig.supervisor.runs[job.id]
     assert sorted(run.gains) == [0, 1, 2, 3]
     # the tests' frontier is the same every time: nothing is discounted
-    rest, energy = rig.boss.outlook.of(run)
+    rest, energy = rig.supervisor.outlook.of(run)
     assert rest is not None
-    assert rig.boss.steering.problem(run, rest, energy, 10.0, 0.0).decay == pytest.approx(1.0)
+    assert rig.supervisor.steering.problem(run, rest, energy, 10.0, 0.0).decay == pytest.approx(1.0)
     run.gains = {0: 8.0, 1: 4.0, 2: 2.0, 3: 1.0}
-    assert rig.boss.steering.problem(run, rest, energy, 10.0, 0.0).decay < 0.9
+    assert rig.supervisor.steering.problem(run, rest, energy, 10.0, 0.0).decay < 0.9
 
 
 BAD_EVENTS = {"empty frontier": READY | {"frontier": []}, "endless k": DONE | {"k": 10**30}}
@@ -429,7 +429,7 @@ def test_a_job_the_daemon_cannot_go_on_with_fails_alone_and_is_paid_for(
     assert view.state is JobState.FAILED
     assert "not as foreseen" in view.reason
     assert second.show().state is JobState.RUNNING
-    rig.boss.flush()
+    rig.supervisor.flush()
     assert sum(rig.energy().values()) == sum(_metered(rig).values())
     entries = rig.ledger.history(first.id, kinds=("note",))
     assert any("not as foreseen" in entry["text"] for entry in entries)
@@ -456,7 +456,7 @@ def test_resume_of_a_job_that_is_over_changes_nothing(tmp_path: Path) -> None:
     rig.run(1)
     view = second.show()
     assert view.state is JobState.RUNNING, view.reason
-    assert list(rig.boss.runs) == [second.id]
+    assert list(rig.supervisor.runs) == [second.id]
 
 
 def test_a_process_that_runs_though_nobody_recorded_its_start_is_taken_over(rig: Rig) -> None:

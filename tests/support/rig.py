@@ -104,9 +104,11 @@ class Rig:
             curve = self.root / "watts.csv"
             self.meter = CombinedMeter([ReplayMeter(curve, self.clock, i) for i in range(self.devices)])
         self.chain.poll_due()
-        self.boss = Supervisor(self.config, self.ledger, self.chain, self.meter, self.launcher, self.clock)
-        self.service = SupervisorService(self.boss)
-        self.boss.start()
+        self.supervisor = Supervisor(
+            self.config, self.ledger, self.chain, self.meter, self.launcher, self.clock
+        )
+        self.service = SupervisorService(self.supervisor)
+        self.supervisor.start()
 
     def die(self) -> None:
         """As by kill -9: nothing is flushed."""
@@ -119,7 +121,7 @@ class Rig:
             for auto in self.autos:
                 auto.second()
             self.chain.poll_due()
-            self.boss.tick()
+            self.supervisor.tick()
 
     def submit(self, job: JobSpec | None = None, foreseen: CheckResult | None = None) -> "Played":
         job_id = self.service.submit(job or spec(), ME, foreseen).id
@@ -157,7 +159,7 @@ class Played:
 
     @property
     def dir(self) -> Path:
-        return self.rig.boss.job_dir(self.id)
+        return self.rig.supervisor.job_dir(self.id)
 
     def show(self) -> JobDetail:
         return self.rig.service.show(self.id)

@@ -13,9 +13,9 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job_state import JobState
 from carbonsched.plan.problem import EnergyModel
 from carbonsched.supervisor.budgets.accrual import SAVED_H, Accrual
-from carbonsched.supervisor.budgets.pools import DAEMON, Ask, Pools
+from carbonsched.supervisor.budgets.pools import DAEMON, Pools, ProblemOf
 from carbonsched.supervisor.control.leases import RESIDENT_WAIT_S, Steering
-from carbonsched.supervisor.estimates.remaining_work import Ahead
+from carbonsched.supervisor.estimates.remaining_work import RemainingWork
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import grams
 
@@ -28,7 +28,7 @@ _AGAIN = 2.0
 
 
 @dataclass(slots=True)
-class Allowances:
+class BudgetAllocator:
     ledger: Ledger
     clock: Clock
     steering: Steering
@@ -58,19 +58,19 @@ class Allowances:
                 run.budget_g = run.accrual.grow(self.clock.now(), run.charged_g)
         self.pools.grow(runs)
 
-    def share(self, runs: Sequence[JobRun], ask: Ask) -> None:
+    def share(self, runs: Sequence[JobRun], ask: ProblemOf) -> None:
         """Divide the pools whose jobs came, went or were changed."""
         for pool in self.pools.pools.values():
             if pool.stale:
                 self.pools.divide(pool, runs, ask)
 
-    def resolve(self, run: JobRun, ahead: Ahead, energy: EnergyModel) -> None:
+    def resolve(self, run: JobRun, remaining: RemainingWork, energy: EnergyModel) -> None:
         """Before a plan: a share is turned into grams, once, and recorded; so is what has accrued by now."""
         share = run.spec.carbon.budget_share
         if run.accrual is not None:
             self._record(run, run.accrual)
         elif share is not None and run.budget_g is None:
-            full_g = self.steering.full_grams(ahead, energy) + run.charged_g
+            full_g = self.steering.full_grams(remaining, energy) + run.charged_g
             run.budget_g = share * full_g
             reason = f"budget_share {share:g} of {full_g:.4g} g, full fine-tuning at the mean intensity (estimated)"
             self.ledger.set_budget(run.id, run.budget_g, reason, DAEMON, self.clock.now())
@@ -82,13 +82,18 @@ class Allowances:
         return NO_LIMIT_G if run.budget_g is None else run.budget_g - run.charged_g
 
     def aim(
-        self, run: JobRun, ahead: Ahead, energy: EnergyModel, idle_w: float, runs: Sequence[JobRun]
+        self,
+        run: JobRun,
+        remaining: RemainingWork,
+        energy: EnergyModel,
+        idle_w: float,
+        runs: Sequence[JobRun],
     ) -> "Objective":
         from carbonsched.plan.objective import BudgetRate, Objective
 
         rate = self.rate(run, runs)
         if rate is None:
-            return Objective(rho_mean=ahead.rho_due)
+            return Objective(rho_mean=remaining.rho_due)
         reading = self.steering.chain.reading_at(self.clock.now())
         g_per_kwh = reading.g_per_kwh if reading else self.steering.config.zone.worst_g_per_kwh
         watts = energy.joules_full / energy.seconds_full if energy.seconds_full > 0 else energy.watts_high

@@ -26,7 +26,7 @@ _SHIFT, _LEAST = 0.05, 0.01
 """A part whose spare over the floor changed by more than the first share, and itself by more than the second, has its job
 re-planned at once, not at its next segment: a plan spends all of the spare, so a job that is given less would be stopped short."""
 
-Ask = Callable[[JobRun], Problem | None]
+ProblemOf = Callable[[JobRun], Problem | None]
 """A run's problem, its budget apart; None where nothing is known of the job yet."""
 
 
@@ -145,7 +145,7 @@ class Pools:
                 run.budget_g = run.charged_g + left * _share(run, members)
             pool.stale = True
 
-    def divide(self, pool: Pool, runs: Sequence[JobRun], ask: Ask) -> None:
+    def divide(self, pool: Pool, runs: Sequence[JobRun], ask: ProblemOf) -> None:
         """Everyone's part anew, by one price; whose part shifted much is re-planned at once."""
         pool.stale = False
         if pool.accrual is not None:
@@ -155,7 +155,9 @@ class Pools:
             run.needs_g = part.floor_g
             self._give(run, part.budget_g)
 
-    def preview(self, pool: Pool, run: JobRun, runs: Sequence[JobRun], ask: Ask) -> "tuple[float, float]":
+    def preview(
+        self, pool: Pool, run: JobRun, runs: Sequence[JobRun], ask: ProblemOf
+    ) -> "tuple[float, float]":
         """(part, floor) in grams that a job would get, were it submitted now."""
         members = [*_members(pool, runs), run]
         if pool.accrual is not None:
@@ -163,7 +165,9 @@ class Pools:
         part = next(part for other, part in self._parts(pool, members, ask) if other is run)
         return part.budget_g, part.floor_g
 
-    def _parts(self, pool: Pool, members: Sequence[JobRun], ask: Ask) -> "list[tuple[JobRun, Allotment]]":
+    def _parts(
+        self, pool: Pool, members: Sequence[JobRun], ask: ProblemOf
+    ) -> "list[tuple[JobRun, Allotment]]":
         from carbonsched.plan.allocation import Allotment, divide
 
         asked = [(run, ask(run)) for run in members]

@@ -11,12 +11,12 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Directive, SegmentReady
 from carbonsched.plan.problem import EnergyModel
-from carbonsched.supervisor.budgets.allocator import Allowances
-from carbonsched.supervisor.budgets.pools import DAEMON, Ask
+from carbonsched.supervisor.budgets.allocator import BudgetAllocator
+from carbonsched.supervisor.budgets.pools import DAEMON, ProblemOf
 from carbonsched.supervisor.control.leases import RESIDENT_WAIT_S, Steering, write_control
-from carbonsched.supervisor.estimates.job_cost import Outlook
+from carbonsched.supervisor.estimates.job_cost import JobCostEstimator
 from carbonsched.supervisor.jobs.job_run import JobRun
-from carbonsched.supervisor.recovery import Lives
+from carbonsched.supervisor.recovery import ProcessJournal
 from carbonsched.units import grams
 
 log = logging.getLogger(__name__)
@@ -31,12 +31,12 @@ class Director:
     clock: Clock
     launcher: Launcher
     steering: Steering
-    outlook: Outlook
-    allowances: Allowances
-    lives: Lives
+    outlook: JobCostEstimator
+    allowances: BudgetAllocator
+    lives: ProcessJournal
     runs: Mapping[str, JobRun]
     """Jobs that are not over: some share a budget."""
-    ask: Ask
+    ask: ProblemOf
 
     def steer(self, run: JobRun) -> None:
         """One look at a job whose process lives."""
@@ -93,7 +93,7 @@ class Director:
             log.info("job %s segment %d: %s", run.id, directive.k, directive.reason)
 
     def end(self, run: JobRun, target: JobState, reason: str) -> None:
-        """Ask the process to checkpoint and end, by a signal; it is killed after `launch.stop_s`."""
+        """ProblemOf the process to checkpoint and end, by a signal; it is killed after `launch.stop_s`."""
         self._aim(run, target, reason)
         self.launcher.terminate(run.dir)
         self.lives.ending(run)

@@ -18,7 +18,8 @@ from carbonsched.model.grid import Reading
 from carbonsched.model.protocol import OPENING, Directive, Lease, SegmentDone, SegmentReady
 from carbonsched.plan.forecasting.archive import ForecastArchive
 from carbonsched.plan.problem import EnergyModel, Plan, Problem, Slot
-from carbonsched.supervisor.estimates.remaining_work import Ahead, Speed
+from carbonsched.supervisor.estimates.remaining_work import RemainingWork
+from carbonsched.supervisor.estimates.throughput import Throughput
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import MJ_PER_J, grams
 
@@ -87,7 +88,7 @@ class Steering:
             observe(run, done)
         return run.fit
 
-    def foreseen(self, run: JobRun, speed: Speed) -> "EnergyFit":
+    def foreseen(self, run: JobRun, speed: Throughput) -> "EnergyFit":
         """The prior of a job that has not begun, from its check and the speed of the box."""
         from carbonsched.plan.energy_fit import EnergyFit
 
@@ -95,7 +96,7 @@ class Steering:
         return EnergyFit.prior(seconds_full=max(step_s, 1e-6), watts=speed.watts, c0=_PRIOR_C0)
 
     def problem(
-        self, run: JobRun, ahead: Ahead, energy: EnergyModel, left_g: float, idle_w: float
+        self, run: JobRun, remaining: RemainingWork, energy: EnergyModel, left_g: float, idle_w: float
     ) -> Problem:
         from carbonsched.plan.forecasting.slots import beyond_history, has_forecast
         from carbonsched.plan.gain_decay import decay
@@ -105,12 +106,12 @@ class Steering:
         deadline_s = None if deadline is None else (deadline - now).total_seconds()
         slots, history = self.slots(), self._history(now)
         return Problem(
-            segments=ahead.segments,
+            segments=remaining.segments,
             slots=slots,
             energy=energy,
             budget_g=left_g,
-            rho_min=max(carbon.rho_min or 0.0, ahead.rho_floor),
-            rho_max=max(carbon.rho_max, ahead.rho_floor),
+            rho_min=max(carbon.rho_min or 0.0, remaining.rho_floor),
+            rho_max=max(carbon.rho_max, remaining.rho_floor),
             pue=self.config.pue,
             deadline_s=deadline_s,
             may_pause=carbon.may_pause,
@@ -121,9 +122,9 @@ class Steering:
             reserve_g=self._reserve_g(run, energy),
             price_hint=run.plan.price if run.plan and run.plan.price else None,
             day_s=self.day_s(),
-            done=ahead.done,
+            done=remaining.done,
             allowed=self._allowed(run, now, max(slots[-1].end_s, deadline_s or 0.0)),
-            decay=decay(list(run.gains.items()), run.segments or len(ahead.segments)),
+            decay=decay(list(run.gains.items()), run.segments or len(remaining.segments)),
             has_forecast=has_forecast(now, self.chain.forecast(), history, self.day_s()),
             beyond_g_per_kwh=beyond_history(slots, history, self.day_s()),
         )
@@ -144,9 +145,9 @@ class Steering:
         first = stretches(carbon.allowed_hours, carbon.timezone, now, now + _HOURS_AHEAD)[0]
         return first[0] if first[0] > now else None
 
-    def full_grams(self, ahead: Ahead, energy: EnergyModel) -> float:
+    def full_grams(self, remaining: RemainingWork, energy: EnergyModel) -> float:
         """Grams of what is ahead at ρ = 1 and the mean intensity of the horizon: the base of `budget_share`."""
-        joules = sum(energy.joules(1.0, segment.steps) for segment in ahead.segments)
+        joules = sum(energy.joules(1.0, segment.steps) for segment in remaining.segments)
         slots = self.slots()
         span = sum(slot.end_s - slot.start_s for slot in slots)
         mean = sum(slot.g_per_kwh * (slot.end_s - slot.start_s) for slot in slots) / span

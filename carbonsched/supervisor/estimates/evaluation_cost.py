@@ -12,7 +12,7 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
 from carbonsched.power.base import Device
-from carbonsched.supervisor.estimates.remaining_work import LOOKED_AT, Speed, alike
+from carbonsched.supervisor.estimates.throughput import RECENT_JOBS, Throughput, same_model
 
 _FORWARD = 1 / 3
 """Of a full step."""
@@ -24,7 +24,7 @@ _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvaluationCost:
     """Seconds of a job's looks at held-out rows, estimated."""
 
     before_s: float
@@ -37,11 +37,11 @@ class Evaluation:
 
 
 def evaluation(
-    ledger: Ledger, devices: Sequence[Device], spec: JobSpec, checked: CheckResult, pace: Speed
-) -> Evaluation:
+    ledger: Ledger, devices: Sequence[Device], spec: JobSpec, checked: CheckResult, throughput: Throughput
+) -> EvaluationCost:
     """Test rows that the check does not tell of are left out, and that is said."""
     asked, train = spec.evaluate, spec.train
-    row_s = pace.step_s(checked) * _FORWARD / (train.gradient_accumulation * max(checked.batch, 1))
+    row_s = throughput.step_s(checked) * _FORWARD / (train.gradient_accumulation * max(checked.batch, 1))
     validation = min(checked.validation_rows, spec.data.validation_limit)
     test = checked.test_rows or 0
     generates = asked.generates and not spec.data.pack
@@ -69,14 +69,14 @@ def evaluation(
         words += f"; every text runs to its {length} tokens at {token_s:.2g} s a token and batch, {source}"
     if asked.test is not None and checked.test_rows is None:
         words += "; the test rows are not counted, this trainer's check does not tell how many there are"
-    return Evaluation(first_s, segment_s, after_s, words)
+    return EvaluationCost(first_s, segment_s, after_s, words)
 
 
 def _token(
     ledger: Ledger, devices: Sequence[Device], spec: JobSpec, checked: CheckResult
 ) -> tuple[float, str]:
     """(seconds for one token of a batch of texts, how that is known)."""
-    for job in alike(ledger.newest(LOOKED_AT), spec):
+    for job in same_model(ledger.newest(RECENT_JOBS), spec):
         for event in ledger.history(job.id, kinds=("evaluated",)):
             rows = event["metrics"].get("generated_rows")
             if not rows or event["seconds"] <= 0:

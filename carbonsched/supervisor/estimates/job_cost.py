@@ -11,7 +11,8 @@ from carbonsched.plan.problem import EnergyModel, Problem
 from carbonsched.power.base import Meter
 from carbonsched.supervisor.control.leases import Steering
 from carbonsched.supervisor.estimates.evaluation_cost import evaluation
-from carbonsched.supervisor.estimates.remaining_work import Ahead, ahead, speed
+from carbonsched.supervisor.estimates.remaining_work import RemainingWork, remaining_work
+from carbonsched.supervisor.estimates.throughput import estimate_throughput
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import MJ_PER_J, grams
 
@@ -27,7 +28,7 @@ LOAD_S = 20.0
 
 
 @dataclass(slots=True)
-class Outlook:
+class JobCostEstimator:
     ledger: Ledger
     meter: Meter
     steering: Steering
@@ -38,16 +39,18 @@ class Outlook:
     def config(self) -> Config:
         return self.steering.config
 
-    def of(self, run: JobRun) -> tuple[Ahead | None, EnergyModel]:
+    def of(self, run: JobRun) -> tuple[RemainingWork | None, EnergyModel]:
         """What remains of a job, and what it takes: as metered, or as foreseen before it has begun."""
-        rest = ahead(run)
+        rest = remaining_work(run)
         if run.looks is None and run.checked is not None and not run.evaluated:
-            pace = speed(self.ledger, self.meter.devices, run.spec)
-            run.looks = evaluation(self.ledger, self.meter.devices, run.spec, run.checked, pace)
+            throughput = estimate_throughput(self.ledger, self.meter.devices, run.spec)
+            run.looks = evaluation(self.ledger, self.meter.devices, run.spec, run.checked, throughput)
         if run.ready is not None:
             fit = self.fit(run, run.ready)
         else:
-            fit = run.fit or self.steering.foreseen(run, speed(self.ledger, self.meter.devices, run.spec))
+            fit = run.fit or self.steering.foreseen(
+                run, estimate_throughput(self.ledger, self.meter.devices, run.spec)
+            )
         return rest, self.steering.energy(run, fit)
 
     def question(self, run: JobRun) -> Problem | None:

@@ -29,11 +29,11 @@ from carbonsched.supervisor.jobs.event_follower import EventFollower
 
 if TYPE_CHECKING:
     from carbonsched.plan.energy_fit import EnergyFit
-    from carbonsched.supervisor.estimates.evaluation_cost import Evaluation
+    from carbonsched.supervisor.estimates.evaluation_cost import EvaluationCost
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class EnergySpan:
     """From `start` on, the job's energy belongs to this segment."""
 
     start: datetime
@@ -52,7 +52,7 @@ class JobRun:
     """Grams the job may emit in all, as of now: what every guard holds against. None: not resolved yet, or none."""
     checked: CheckResult | None = None
     """What the trainer's check foresaw, where the job came with it."""
-    looks: "Evaluation | None" = None
+    looks: "EvaluationCost | None" = None
     """What looking at its held-out rows should take, until the first look was seen."""
     accrual: Accrual | None = None
     """Of a budget that grows with time."""
@@ -65,7 +65,7 @@ class JobRun:
     """The process's start; None while there is none."""
     alive_to: datetime | None = None
     """When the process ended, until all that it said is read and it is decided where the job goes."""
-    stretches: list[Stretch] = field(default_factory=list)
+    stretches: list[EnergySpan] = field(default_factory=list)
 
     started: Started | None = None
     ready: SegmentReady | None = None
@@ -165,7 +165,7 @@ class JobRun:
         """A process was started: forget what belonged to the one before."""
         self.leave()
         self.alive_from, self.devices = at, devices
-        self.stretches = [Stretch(at, None, None)]
+        self.stretches = [EnergySpan(at, None, None)]
         self.started = self.ready = self.finished = self.failed = self.waiting = None
         self.last_word, self.segment_mj, self.busy = None, {}, {}
         self.begun_g, self.loaded = self.charged_g, False
@@ -189,7 +189,7 @@ class JobRun:
             return
         # an event's time may lie a hair before the stretch it follows: stretches must ascend
         start = max(at, last.start) if last else at
-        self.stretches.append(Stretch(start, segment, rho))
+        self.stretches.append(EnergySpan(start, segment, rho))
 
     def apply(self, event: Event, clock: Clock) -> Event:
         """Fold one event in. Energy of a segment runs from the end of the one before to its own `segment_done`.

@@ -106,14 +106,14 @@ def test_a_daemon_killed_in_between_holds_the_pool(tmp_path: Path) -> None:
     rig = lab(tmp_path, budget_g=budget_g)
     jobs = [join(rig, "one"), join(rig, "two")]
     rig.run(25)
-    rig.boss.flush()
+    rig.supervisor.flush()
     rig.die()
     rig.clock.advance(2)
     rig.boot()
     play(rig, jobs, budget_g)
     assert {auto.job.show().state for auto in jobs} == {JobState.FINISHED}
-    rig.boss.flush()
-    over = rig.boss.allowances.pools.pools["lab"].left_g([])
+    rig.supervisor.flush()
+    over = rig.supervisor.allowances.pools.pools["lab"].left_g([])
     assert over == pytest.approx(budget_g - spent_g(rig), abs=1e-6), (
         "what jobs that are over spent stays counted"
     )
@@ -150,7 +150,7 @@ def test_a_pool_raised_in_the_config_is_recorded_and_used(tmp_path: Path) -> Non
     rig.run(5)
     assert job.job.show().state is JobState.QUEUED
     more = rig.config.pools[0].model_copy(update={"budget_g": 10.0})
-    rig.boss.reconfigure(rig.config.model_copy(update={"pools": (more,)}))
+    rig.supervisor.reconfigure(rig.config.model_copy(update={"pools": (more,)}))
     rig.run(5)
     assert job.job.show().state is JobState.RUNNING
     told = rig.ledger.history(None, kinds=("pool",))
@@ -180,7 +180,7 @@ def test_what_a_pool_granted_spent_and_holds_is_shown_with_its_price(tmp_path: P
     assert pool.price.startswith("one more gram in this pool buys ")
     assert pool.price.endswith("% of a whole job's gain")
     play(rig, jobs, budget_g)
-    rig.boss.flush()
+    rig.supervisor.flush()
     (after,) = rig.service.pools().pools
     assert (after.jobs, after.jobs_over) == ((), 2)
     assert after.spent_g == pytest.approx(spent_g(rig), abs=1e-6)
@@ -196,7 +196,7 @@ def test_a_pool_says_in_words_why_a_gram_has_no_price(tmp_path: Path) -> None:
     assert (poor.jobs[0].weight, poor.jobs[0].part_g, poor.held_g) == (2.0, 0.0, 0.0)
     assert poor.jobs[0].floor_g is not None
     more = rig.config.pools[0].model_copy(update={"budget_g": 50.0})
-    rig.boss.reconfigure(rig.config.model_copy(update={"pools": (more,)}))
+    rig.supervisor.reconfigure(rig.config.model_copy(update={"pools": (more,)}))
     rig.run(12)
     (rich,) = rig.service.pools().pools
     assert rich.gain_per_more_g == 0.0
@@ -231,7 +231,7 @@ def test_a_pool_whose_only_job_is_paused(tmp_path: Path) -> None:
     rig.run(12)
     rig.service.pause(job.job.id, ME)
     rig.run(10)
-    rig.boss.allowances.pools.changed(rig.boss.runs[job.job.id])
+    rig.supervisor.allowances.pools.changed(rig.supervisor.runs[job.job.id])
     rig.run(2)
     assert job.job.show().state is JobState.PAUSED
     assert rig.service.pools().pools[0].left_g > 0

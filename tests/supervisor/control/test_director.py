@@ -26,7 +26,7 @@ def test_a_directive_that_could_not_be_written_is_written_later(tmp_path: Path) 
     job.ready(0)
     rig.run(3)
     assert not (job.dir / "control.json").exists() or job.control()["k"] != 0 or job.control()["seq"] < 2
-    run = rig.boss.runs[job.id]
+    run = rig.supervisor.runs[job.id]
     assert run.plan is None, "nothing is taken for said that was not"
     obstacle.rmdir()
     rig.run(1)
@@ -151,10 +151,10 @@ def test_a_batch_that_takes_longer_than_a_step_is_kept_back(tmp_path: Path) -> N
     job.started()
     job.ready(0)
     rig.run(1)
-    run = rig.boss.runs[job.id]
+    run = rig.supervisor.runs[job.id]
 
     def reserve_g() -> float:
-        found = rig.boss.outlook.question(run)
+        found = rig.supervisor.outlook.question(run)
         assert found is not None
         return found.reserve_g
 

@@ -77,7 +77,7 @@ def test_text_is_reckoned_at_what_this_box_was_measured_at(rig: Rig) -> None:
     asked = job(evaluate={"metrics": ["rouge"], "max_new_tokens": 50})
     first = rig.service.submit(asked, ME, checked(validation_rows=8))
     rig.run(1)
-    path = rig.boss.job_dir(first.id) / "events.jsonl"
+    path = rig.supervisor.job_dir(first.id) / "events.jsonl"
     at = rig.clock.now().isoformat()
     # two batches of 50 tokens in 20 s
     path.write_text(

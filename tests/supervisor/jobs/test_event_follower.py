@@ -110,4 +110,4 @@ def test_a_job_that_wrote_much_and_ended_is_heard_to_its_last_word(tmp_path: Pat
     assert job.show().state == "running", "it is not over before all it said was read"
     rig.run(4)
     assert job.show().state == "finished"
-    assert job.id not in rig.boss.runs
+    assert job.id not in rig.supervisor.runs
