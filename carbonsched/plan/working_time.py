@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 
 from carbonsched.model.allowed_hours import stretches
+from carbonsched.plan import reasons
 from carbonsched.plan.intensity_curve import Floats, IntensityCurve
 from carbonsched.plan.problem import Plan, Problem, Slot
 from carbonsched.units import grams
@@ -123,6 +124,6 @@ class WorkingTime:
             return replace(plan, segments=segments, wait_s=self.begin(plan.wait_s))
         opens = self.begin(0.0)
         if plan.action == "train" and opens > _TOUCH:
-            reason = f"wait {opens / 3600:.1f} h for the allowed hours; then {plan.reason}"
+            reason = reasons.outside_allowed_hours(opens, plan.reason)
             return replace(plan, action="wait", rho=None, wait_s=opens, segments=segments, reason=reason)
         return replace(plan, segments=segments)

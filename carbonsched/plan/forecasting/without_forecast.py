@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from carbonsched.plan.problem import Problem, Slot
 
-REASON = "; no usable forecast: the price of the plans before stands for it"
 _FOLLOW = 0.5
 """Share by which the reference follows the present, over the square root of the segments that remain."""
 _FAR = 5.0

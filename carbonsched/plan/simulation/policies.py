@@ -16,9 +16,10 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 
-from carbonsched.plan import guard
+from carbonsched.plan import guard, reasons
 from carbonsched.plan.intensity_curve import Floats
-from carbonsched.plan.planner import is_unaffordable, min_grams_plan, solve
+from carbonsched.plan.planner import is_unaffordable, solve
+from carbonsched.plan.price_search import min_grams_plan
 from carbonsched.plan.problem import Problem, Slot
 from carbonsched.plan.segment_arrays import SegmentArrays
 from carbonsched.plan.working_time import WorkingTime
@@ -80,10 +81,7 @@ def decide(
         )
     min_grams = min_grams_plan(arrays)
     if is_unaffordable(arrays, min_grams, budget):
-        floor_g = min_grams.schedule.spend_g
-        return PolicyDecision(
-            "stop", reason=f"stop: budget below floor, needs {floor_g:.1f} g, has {budget:.1f} g"
-        )
+        return PolicyDecision("stop", reason=reasons.below_floor(min_grams.schedule.spend_g, budget))
     rho = _dual(arrays, problem, memory, recent, budget) if policy == "dual" else _constant(arrays, budget)
     return PolicyDecision(
         "train", min(rho, guard.cap_rho(arrays, budget).rho), price=memory.price, reason=policy
