@@ -1,7 +1,9 @@
 """The planner, pure: no files, no clock; the daemon and the simulator run the very same code.
 
 problem           what is asked and answered
-planner           searches the price that spends the budget, and says what the next segment does
+planner           says what the next segment does: train at ρ, wait or stop
+price_search      the price at which the plan spends the budget
+reasons           the sentences that say why
 objective         what a job wants of its grams: most gain, fewest grams, or what a rate allows
 dynamic_program   for one price, the best wait-or-train plan over (segment, time)
 segment_arrays    the arrays that the solver works on: time, grams and gain of the segments ahead

@@ -1,10 +1,14 @@
-"""A plan told to people before anything is spent: when, at which ρ, for how many grams, what binds, what more would buy."""
+"""Explains a plan before anything is spent: when it trains, at which ρ, for how many grams, what binds, what more would buy.
 
-from dataclasses import replace
+Seconds count from now, as everywhere in the planner. The supervisor turns the answer into the document
+`carbonsched.model.views.Explained`, which has times of day and what comes before the first segment.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from carbonsched.model.base import Doc
 from carbonsched.plan.guard import combine_deviations
 from carbonsched.plan.planner import solve
 from carbonsched.plan.problem import Plan, Problem
@@ -15,7 +19,10 @@ _MORE = 0.01
 """Share of the budget by which it is raised to see what more of it would buy."""
 
 
-class SegmentEstimate(Doc):
+@dataclass(frozen=True, slots=True)
+class SegmentEstimate:
+    """What one segment is expected to emit."""
+
     k: int
     start_s: float
     """From now."""
@@ -27,10 +34,11 @@ class SegmentEstimate(Doc):
     """Band of the grid's quantiles and of the energy model's sigma, each segment for itself."""
 
 
-class PlanExplanation(Doc):
-    """What `submit --explain` answers."""
+@dataclass(frozen=True, slots=True)
+class PlanExplanation:
+    """A plan with its bands and with what one more gram or hour would buy."""
 
-    action: str
+    action: Literal["train", "wait", "stop"]
     reason: str
     start_s: float | None
     """Seconds from now to the first segment; None where nothing is trained."""

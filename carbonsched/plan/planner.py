@@ -148,7 +148,9 @@ def _wait(arrays: SegmentArrays, found: PricedPlan, floor_g: float, left_g: floa
     )
 
 
-def _train(arrays: SegmentArrays, found: PricedPlan, min_grams: Solution, left_g: float, detail: bool) -> Plan:
+def _train(
+    arrays: SegmentArrays, found: PricedPlan, min_grams: Solution, left_g: float, detail: bool
+) -> Plan:
     """Train now, at the ρ of the plan found, or at what the guard grants where that is less."""
     may_pause, floor_g = arrays.problem.may_pause, min_grams.schedule.spend_g
     cap = guard.cap_rho(arrays, left_g, min_grams.schedule.start_s if may_pause else None)

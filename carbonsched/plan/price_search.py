@@ -188,9 +188,7 @@ def _order_pieces(arrays: SegmentArrays, base: Solution, top: Floats) -> _Pieces
     return _Pieces(base.rho, top, segment[order], width[order], per_gram[order])
 
 
-def _fill(
-    arrays: SegmentArrays, base: Solution, top: Floats, limits: _Limits
-) -> tuple[Solution, float]:
+def _fill(arrays: SegmentArrays, base: Solution, top: Floats, limits: _Limits) -> tuple[Solution, float]:
     """Give what `base` leaves of the budget to the segments in order of gain per gram, up to the ρ of `top`, (n,).
 
     The marginal piece is given in part. Returns the plan and the marginal price, 0 where all pieces fit. Every candidate's

@@ -66,7 +66,9 @@ def below_floor(floor_g: float, left_g: float, *, may_pause: bool = False, deadl
     if not may_pause:
         return text
     return text + (
-        ", even in the cleanest hours before the deadline" if deadline else ", even in the cleanest hours ahead"
+        ", even in the cleanest hours before the deadline"
+        if deadline
+        else ", even in the cleanest hours ahead"
     )
 
 
@@ -94,9 +96,7 @@ def min_carbon(rho: float, budget_g: float, reason: str, *, wanted: float | None
 
 
 def min_carbon_above_cap(rho: float, budget_g: float, reason: str) -> str:
-    return (
-        f"min-carbon: mean rho {rho:.3f} would take {grams(budget_g)}, the budget is the cap; {reason}"
-    )
+    return f"min-carbon: mean rho {rho:.3f} would take {grams(budget_g)}, the budget is the cap; {reason}"
 
 
 def rate_too_low(segment_g: float, g_per_h: float, most_g: float) -> str:

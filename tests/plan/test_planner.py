@@ -147,7 +147,7 @@ def test_flat_intensity_and_concave_gain_ask_for_one_rho():
 def test_a_budget_below_the_floor_is_said_in_grams():
     plan = solve(hourly([300.0] * 4, 600.0))
     assert plan.action == "stop"
-    assert plan.reason == "stop: budget below floor, needs 624.0 g, has 600.0 g"
+    assert plan.reason == "stop: budget below floor, needs 624 g, has 600 g"
     assert plan.segments == ()
 
 
@@ -158,7 +158,7 @@ def test_below_the_floor_a_job_that_may_pause_waits_for_the_clean_hours():
     plan = solve(asked)
     assert plan.action == "wait"
     assert plan.wait_s == pytest.approx(2 * HOUR, abs=60)
-    assert "wait 2.0 h for 100 g/kWh, now 500" in plan.reason
+    assert "wait 2 h for 100 g/kWh, now 500" in plan.reason
     # the deadline no longer leaves those hours: the same budget stops
     assert solve(replace(asked, deadline_s=2.5 * HOUR)).action == "stop"
     assert solve(replace(asked, may_pause=False)).action == "stop"
@@ -209,7 +209,7 @@ def test_a_tight_deadline_lowers_rho_where_that_saves_time():
 def test_a_deadline_that_cannot_be_met_is_said_and_trained_on_at_the_lowest_rho():
     plan = solve(replace(hourly([300.0] * 4, 1e6), deadline_s=2 * HOUR))
     assert plan.action == "train"
-    assert "deadline is missed by 2.0 h" in plan.reason
+    assert "deadline is missed by 2 h" in plan.reason
     energy = EnergyModel(J_PER_KWH, 0.2, HOUR, 0.2, sigma=0.0)
     late = solve(replace(hourly([300.0] * 4, 1e6), energy=energy, deadline_s=1 * HOUR))
     assert late.rho == pytest.approx(0.4)
@@ -293,6 +293,6 @@ def test_a_deadline_far_beyond_the_forecast_makes_the_horizon_roll():
         may_pause=True,
     )
     plan = solve(problem)
-    assert "looks 96.0 h ahead, 60 of 500 segments" in plan.reason
+    assert "looks 4 d ahead, 60 of 500 segments" in plan.reason
     assert plan.spend_g <= problem.budget_g * 60 / 500 * (1 + 1e-9)
     assert plan.segments[-1].end_s <= 96 * HOUR + 1

@@ -5,30 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbonsched.plan.intensity_curve import IntensityCurve
 from carbonsched.plan.problem import EnergyModel, JobSegment, Problem, Slot
 from carbonsched.plan.segment_arrays import GainCurve, SegmentArrays
 from carbonsched.units import J_PER_KWH
 
 HOUR = 3600.0
-SLOTS = (Slot(0, HOUR, 100.0, 120.0, 90.0), Slot(HOUR, 2 * HOUR, 300.0, 400.0, 200.0))
 
 
-def test_a_segment_that_straddles_slots_pays_each_for_its_time():
-    horizon = IntensityCurve(SLOTS)
-    start, end = np.array([0.5 * HOUR]), np.array([1.25 * HOUR])
-    assert horizon.between(start, end)[0] == pytest.approx((0.5 * 100 + 0.25 * 300) / 0.75)
-    assert horizon.between(start, end, "high")[0] == pytest.approx((0.5 * 120 + 0.25 * 400) / 0.75)
-    assert horizon.between(start, end, "low")[0] == pytest.approx((0.5 * 90 + 0.25 * 200) / 0.75)
-
-
-def test_past_the_last_slot_the_mean_of_all_holds():
-    horizon = IntensityCurve(SLOTS)
-    assert horizon.between(np.array([5 * HOUR]), np.array([6 * HOUR]))[0] == pytest.approx(200.0)
-    assert horizon.now == 100.0
-
-
-def test_a_rolled_plan_counts_overheads_waits_and_the_tail():
+def test_a_schedule_counts_overheads_waits_and_the_tail():
     energy = EnergyModel(
         J_PER_KWH / 10, 0.5, HOUR / 20, 0.5, overhead_j=3600.0, overhead_s=60.0, tail_j=7200.0, tail_s=10.0
     )
