@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -42,21 +42,3 @@ class StepWatch:
 
     def _wall_minus_monotonic(self) -> float:
         return self.clock.now().timestamp() - self.clock.monotonic()
-
-
-@dataclass(slots=True)
-class ManualClock:
-    """A clock that moves only when told: the double used by tests and simulations."""
-
-    at: datetime
-    boot_s: float = 0.0
-
-    def now(self) -> datetime:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.boot_s
-
-    def advance(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
-        self.boot_s += seconds

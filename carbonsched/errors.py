@@ -1,7 +1,7 @@
 """Every error carbonsched raises on purpose, as one tree.
 
     CarbonschedError
-    ├── InputError          bad usage, config, job, trace or data: exit code 2, names the field and the mend
+    ├── InputError          bad usage, config, job, trace or data: exit code 2, names the field, with a hint
     ├── FeedError           a grid feed gave no usable answer; the chain tries the next one
     ├── PowerError          a power meter could not be read; the energy becomes unknown, never 0
     ├── LedgerError         the ledger refused a row or does not verify
@@ -11,7 +11,7 @@
     ├── DeniedError         not for this user
     └── UnreachableError    the daemon does not answer: exit code 3
 
-Vendor errors are wrapped at the edge with `from e`. A message is one line and names the mend.
+Vendor errors are wrapped at the edge with `from e`. A message is one line that says what to do.
 """
 
 
@@ -22,14 +22,14 @@ class CarbonschedError(Exception):
 
 
 class InputError(CarbonschedError):
-    """One line that names the field and the mend, e.g. `carbon.budget_g: must be above 0, is -3; …`."""
+    """One line: the field, the problem and a hint what to do, e.g. `carbon.budget_g: must be above 0, is -3; …`."""
 
     exit_code = 2
 
-    def __init__(self, field: str, problem: str, mend: str = "") -> None:
-        self.field, self.problem, self.mend = field, problem, mend
+    def __init__(self, field: str, problem: str, hint: str = "") -> None:
+        self.field, self.problem, self.hint = field, problem, hint
         text = f"{field}: {problem}" if field else problem
-        super().__init__(f"{text}; {mend}" if mend else text)
+        super().__init__(f"{text}; {hint}" if hint else text)
 
 
 class FeedError(CarbonschedError):

@@ -1,7 +1,7 @@
 """`python -m trainer`: measure, price, choose, check and train. The commands are in trainer/commands_*.py.
 
 Each prints one JSON document on stdout and nothing else. Exit codes: 0 done, 1 failed, 2 bad usage or bad input (one
-line on stderr that names the field and the mend).
+line on stderr that names the field and says what to do).
 """
 
 import os

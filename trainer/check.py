@@ -21,7 +21,7 @@ from trainer.training.activation_cache import check_cache, find_blocks, flops_be
 
 
 def check_job(spec: JobSpec) -> CheckResult:
-    """Raises InputError that names the field and the mend."""
+    """Raises InputError that names the field and a hint."""
     train, carbon = spec.train, spec.carbon
     check_train(train)
     check_world(train)
@@ -128,7 +128,7 @@ def _check_rho(name: str, value: float | None, floor: float, cheapest: float, sh
     if share:
         why += f" (cheapest tensor {cheapest:.3f} + importance batches {share:.3f})"
     if least >= 1:
-        mend = "make segments longer: the importance batches leave nothing to train with"
+        hint = "make segments longer: the importance batches leave nothing to train with"
     else:
-        mend = f"set it to {least:.3f} or more, or leave it out"
-    raise InputError(f"carbon.{name}", f"{value:g} is below {why}", mend)
+        hint = f"set it to {least:.3f} or more, or leave it out"
+    raise InputError(f"carbon.{name}", f"{value:g} is below {why}", hint)

@@ -1,4 +1,4 @@
-"""The routes under /v1: thin, each one call of the `Service`, and every error one JSON `Problem`.
+"""The routes under /v1: thin, each one call of the `Service`, and every error one JSON `ErrorBody`.
 
 Handlers are plain `def`: they wait for locks and disks, so they run in a small pool of threads beside the event loop.
 """
@@ -37,11 +37,11 @@ from carbonsched.model.views import (
     Acted,
     AuditResult,
     Budgeted,
+    ErrorBody,
     Explained,
     JobDetail,
     JobList,
     PoolList,
-    Problem,
     Submitted,
     Version,
 )
@@ -162,7 +162,7 @@ def _box_routes(app: FastAPI, service: Service) -> None:
         if job is None and (start is None or end is None):
             raise InputError("report", "says neither which job nor when", "give job, or start and end")
         pieces, media_type = service.render_report(job, _time("start", start), _time("end", end), form)
-        # the first is made before the answer begins: what goes wrong there is still told as a Problem
+        # the first is made before the answer begins: what goes wrong there is still told as a ErrorBody
         first = next(pieces, "")
         return StreamingResponse(itertools.chain([first], pieces), media_type=media_type)
 
@@ -209,7 +209,7 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
 
 
 def _problem(status: int, error: str, exit_code: int) -> Response:
-    problem = Problem(error=error, exit_code=exit_code)
+    problem = ErrorBody(error=error, exit_code=exit_code)
     return Response(problem.model_dump_json(), status_code=status, media_type="application/json")
 
 

@@ -53,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         if format_message is not None:
             usage = getattr(getattr(e, "ctx", None), "command_path", "carbonsched")
             return _complain(f"{format_message().rstrip('.')} (see {usage} --help)", 2, settings.debug, e)
-        mend = "run it again with --debug and report this" if not settings.debug else "please report this"
-        return _complain(f"internal error: {type(e).__name__}: {e}; {mend}", 1, settings.debug, e)
+        hint = "run it again with --debug and report this" if not settings.debug else "please report this"
+        return _complain(f"internal error: {type(e).__name__}: {e}; {hint}", 1, settings.debug, e)
     return code if isinstance(code, int) else 0
 
 

@@ -22,11 +22,11 @@ from carbonsched.model.views import (
     Acted,
     AuditResult,
     Budgeted,
+    ErrorBody,
     Explained,
     JobDetail,
     JobList,
     PoolList,
-    Problem,
     Submitted,
     Version,
 )
@@ -41,7 +41,7 @@ D = TypeVar("D", bound=Doc)
 class RemoteError(CarbonschedError):
     """What the daemon answered instead of doing it, with the exit code it gave."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: ErrorBody) -> None:
         super().__init__(problem.error)
         self.exit_code = problem.exit_code
 
@@ -144,9 +144,9 @@ class Client:
         if 200 <= answer.status < 300:
             return answer
         try:
-            problem = Problem.model_validate_json(answer.body)
+            problem = ErrorBody.model_validate_json(answer.body)
         except ValueError:
-            problem = Problem(error=f"{self.socket} answered {answer.status} to {path}", exit_code=1)
+            problem = ErrorBody(error=f"{self.socket} answered {answer.status} to {path}", exit_code=1)
         raise RemoteError(problem)
 
     def _exchange(self, method: str, url: str, body: object, timeout: float) -> _Answer:
@@ -169,16 +169,16 @@ class Client:
             connection.close()
 
     def _unreachable(self, error: Exception) -> UnreachableError:
-        why, mend = "the connection broke", "see whether the daemon still runs"
+        why, hint = "the connection broke", "see whether the daemon still runs"
         if isinstance(error, FileNotFoundError | NotADirectoryError):
-            why, mend = "no daemon there", "start it: carbonsched daemon --config FILE, or name its --socket"
+            why, hint = "no daemon there", "start it: carbonsched daemon --config FILE, or name its --socket"
         elif isinstance(error, ConnectionRefusedError):
-            why, mend = "nobody answers", "start it: carbonsched daemon --config FILE"
+            why, hint = "nobody answers", "start it: carbonsched daemon --config FILE"
         elif isinstance(error, PermissionError):
-            why, mend = "you may not open it", "join the socket's group or ask its owner"
+            why, hint = "you may not open it", "join the socket's group or ask its owner"
         elif not isinstance(error, ConnectionError | HTTPException):
             why = str(error)  # e.g. a path longer than a socket's can be
-        return UnreachableError(f"the daemon is not reachable at {self.socket}: {why}; {mend}")
+        return UnreachableError(f"the daemon is not reachable at {self.socket}: {why}; {hint}")
 
 
 def _body(spec: JobSpec, checked: CheckResult) -> dict[str, Any]:

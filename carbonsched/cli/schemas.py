@@ -52,7 +52,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "ended": view.Ended,
         "version": view.Version,
         "audit-result": view.AuditResult,
-        "problem": view.Problem,
+        "problem": view.ErrorBody,
         "grid-view": grid.GridView,
         "report": Report,
         "simulation": SimResult,

@@ -253,13 +253,13 @@ def _zone(name: str) -> str:
 def _time(text: str) -> datetime:
     from carbonsched.errors import InputError
 
-    mend = "write it like 2022-03-01T00:00:00Z"
+    hint = "write it like 2022-03-01T00:00:00Z"
     try:
         at = datetime.fromisoformat(text)
     except ValueError as e:
-        raise InputError("--start", f"{text!r} is not a time", mend) from e
+        raise InputError("--start", f"{text!r} is not a time", hint) from e
     if at.tzinfo is None:
-        raise InputError("--start", f"{text!r} has no time zone", mend)
+        raise InputError("--start", f"{text!r} has no time zone", hint)
     return at.astimezone(UTC)
 
 

@@ -35,9 +35,9 @@ def country_mix(country: str, field: str) -> tuple[float, str, str]:
         names = {str(row["country_name"]).lower(): code for code, row in mix.items()}
         by_name = difflib.get_close_matches(country.lower(), list(names), n=1)
         close = [names[by_name[0]]] if by_name else difflib.get_close_matches(country.upper(), list(mix), n=1)
-        mend = f"did you mean {close[0]!r}?" if close else "write it like DEU, GBR or USA"
+        hint = f"did you mean {close[0]!r}?" if close else "write it like DEU, GBR or USA"
         raise InputError(
-            field, f"{country!r} is not an ISO 3166 alpha-3 code that codecarbon has data for", mend
+            field, f"{country!r} is not an ISO 3166 alpha-3 code that codecarbon has data for", hint
         )
     what = f"codecarbon, mean mix of {entry['country_name']} in {entry['year']}"
     return float(entry["carbon_intensity"]), what, sha256

@@ -36,7 +36,7 @@ class Trace:
 
 
 def read_trace(path: str | Path) -> Trace:
-    """Read and check a trace. Raises InputError with the file, the line and the mend."""
+    """Read and check a trace. Raises InputError with the file, the line and a hint."""
     path = Path(path)
     try:
         raw = path.read_bytes()

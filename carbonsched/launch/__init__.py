@@ -3,5 +3,4 @@
 base    what every launcher offers
 local   jobs as processes of this machine
 shim    the small process that holds one job, outlives the daemon and writes how it ended
-replay  a launcher that starts nothing
 """

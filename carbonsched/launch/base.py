@@ -9,10 +9,10 @@ from carbonsched.model.protocol import ExitRecord, RunRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ProcessStatus:
     """What became of a job's process."""
 
-    status: Literal["absent", "running", "exited", "lost"]
+    state: Literal["absent", "running", "exited", "lost"]
     """`absent`: never started; `lost`: gone without an exit record (power cut, kill -9 of the shim)."""
     run: RunRecord | None = None
     exit: ExitRecord | None = None
@@ -22,7 +22,7 @@ class Launcher(Protocol):
     def start(self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner) -> RunRecord:
         """Start `argv` under the shim, output to log.txt. Raises LaunchError."""
 
-    def look(self, job_dir: Path) -> Look:
+    def poll(self, job_dir: Path) -> ProcessStatus:
         """Identity is checked (pid, start time, boot id), so a reused pid is never taken for the job."""
 
     def terminate(self, job_dir: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from carbonsched.errors import LaunchError
 from carbonsched.launch import shim
-from carbonsched.launch.base import Look
+from carbonsched.launch.base import ProcessStatus
 from carbonsched.model.files import load
 from carbonsched.model.job import Owner
 from carbonsched.model.protocol import ExitRecord, RunRecord
@@ -59,7 +59,7 @@ class LocalLauncher:
         took too long; nothing comes of a start that failed.
         """
         job_dir = job_dir.resolve()
-        if self.look(job_dir).status == "running":
+        if self.poll(job_dir).state == "running":
             raise LaunchError(f"{job_dir.name} runs already; stop it before it is started again")
         _kill_marked(shim.MARK, job_dir)
         try:
@@ -94,14 +94,14 @@ class LocalLauncher:
             raise LaunchError(f"{job_dir.name} cannot be started: {reason.splitlines()[-1]}")
         return run
 
-    def look(self, job_dir: Path) -> Look:
-        """See `Launcher.look`. A record that cannot be read counts as none."""
+    def poll(self, job_dir: Path) -> ProcessStatus:
+        """See `Launcher.poll`. A record that cannot be read counts as none."""
         run = load(job_dir / "run.json", RunRecord)
         if run is not None and not (job_dir / "exit.json").exists() and _alive(run):
-            return Look("running", run)
+            return ProcessStatus("running", run)
         if end := load(job_dir / "exit.json", ExitRecord):  # read last: the shim ends after it has written it
-            return Look("exited", run, end)
-        return Look("lost" if (job_dir / "run.json").exists() else "absent", run)
+            return ProcessStatus("exited", run, end)
+        return ProcessStatus("lost" if (job_dir / "run.json").exists() else "absent", run)
 
     def terminate(self, job_dir: Path) -> None:
         """SIGTERM to the trainer alone, passed on by the shim; not to its workers, or it could not checkpoint."""

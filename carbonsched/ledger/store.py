@@ -147,16 +147,16 @@ class Store:
     def _refused(self, error: SQLAlchemyError) -> LedgerError:
         said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         low = said.lower()
-        mend = ""
+        hint = ""
         if "full" in low or "no space" in low:
-            mend = "; free space on its file system, what was committed is safe"
+            hint = "; free space on its file system, what was committed is safe"
         elif "readonly" in low or "read-only" in low or "unable to open" in low:
-            mend = "; make the file and its folder writable for the daemon's user"
+            hint = "; make the file and its folder writable for the daemon's user"
         elif "not a database" in low or "malformed" in low:
-            mend = "; restore it from a backup or point ledger.url elsewhere"
+            hint = "; restore it from a backup or point ledger.url elsewhere"
         elif "locked" in low:
-            mend = "; another process writes to it"
-        return LedgerError(f"{self._where}: {said}{mend}")
+            hint = "; another process writes to it"
+        return LedgerError(f"{self._where}: {said}{hint}")
 
     def _migrate(self, *, read_only: bool) -> None:
         with self._reading() as connection:

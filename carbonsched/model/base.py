@@ -50,7 +50,7 @@ class Doc(BaseModel):
 
     @classmethod
     def parse(cls, data: object, where: str = "") -> Self:
-        """Validate; raises InputError with one line that names the first wrong field and the mend."""
+        """Validate; raises InputError with one line that names the first wrong field and a hint."""
         try:
             return cls.model_validate(data)
         except ValidationError as e:
@@ -72,8 +72,8 @@ def input_error(error: ValidationError, model: type[BaseModel], where: str = "")
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, path[:-1])
         close = difflib.get_close_matches(str(path[-1]), known, n=1)
-        mend = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(sorted(known))}"
-        return InputError(prefix + field, "unknown key", mend)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(sorted(known))}"
+        return InputError(prefix + field, "unknown key", hint)
     if first["type"] == "missing":
         return InputError(prefix + field, "is missing", "add it")
     problem = first["msg"].removeprefix("Value error, ")
@@ -83,15 +83,15 @@ def input_error(error: ValidationError, model: type[BaseModel], where: str = "")
     given = first.get("input")
     if isinstance(given, str | int | float | bool):
         problem += f", is {given!r}" if not (isinstance(given, float) and math.isnan(given)) else ", is nan"
-    mend = ""
+    hint = ""
     if first["type"] in ("enum", "literal_error"):
         choices = [
             c.strip(" '")
             for c in str(first.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(",")
         ]
         close = difflib.get_close_matches(str(given), choices, n=1)
-        mend = f"did you mean {close[0]!r}?" if close else ""
-    return InputError(prefix + field, problem, mend)
+        hint = f"did you mean {close[0]!r}?" if close else ""
+    return InputError(prefix + field, problem, hint)
 
 
 def _is_tag(part: int | str, model: type[BaseModel]) -> bool:

@@ -38,7 +38,7 @@ class SegmentRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class EvaluationRow:
     """Held-out rows, looked at once."""
 
     when: str
@@ -57,7 +57,7 @@ class Card:
     source: str
     """Of the emissions: who counted what."""
     segments: Sequence[SegmentRow]
-    looks: Sequence[Look]
+    evaluations: Sequence[EvaluationRow]
     library: str = "transformers"
     facts: Sequence[tuple[str, str]] = ()
     """Further lines of the carbon section: name, value."""
@@ -160,13 +160,13 @@ class Card:
         ]
 
     def _evaluation(self) -> list[str]:
-        if not self.looks:
+        if not self.evaluations:
             return ["There were no held-out rows."]
-        names = sorted({name for look in self.looks for name in look.metrics})
+        names = sorted({name for row in self.evaluations for name in row.metrics})
         rows = [
-            [look.when, str(look.step), str(look.samples), f"{look.loss:.4f}",
-             *(_number(look.metrics.get(name)) for name in names)]
-            for look in self.looks
+            [row.when, str(row.step), str(row.samples), f"{row.loss:.4f}",
+             *(_number(row.metrics.get(name)) for name in names)]
+            for row in self.evaluations
         ]  # fmt: skip
         lines = [
             *_table(["when", "step", "rows", "loss", *names], rows),

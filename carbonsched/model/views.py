@@ -253,7 +253,7 @@ class AuditResult(Doc):
     problem: str | None = None
 
 
-class Problem(Doc):
+class ErrorBody(Doc):
     """Every error the API answers."""
 
     error: str

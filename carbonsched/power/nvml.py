@@ -45,7 +45,7 @@ _DRIVER_GONE: Final = frozenset({1, 2, 6, 9, 12, 15, 18, 999})
 
 
 def power_error(error: pynvml.NVMLError) -> PowerError:
-    """NVML's code as the project's error, one line that names the mend."""
+    """NVML's code as the project's error, one line with a hint."""
     code = int(getattr(error, "value", 999))
     return PowerError(f"NVML: {REASONS.get(code, str(error))} (code {code})")
 

@@ -51,7 +51,7 @@ class PowerCurve:
 
 
 def read_curve(path: Path) -> PowerCurve:
-    """Read a `seconds,watts` CSV. Raises InputError with the file, the line and the mend."""
+    """Read a `seconds,watts` CSV. Raises InputError with the file, the line and a hint."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = list(csv.reader(file))

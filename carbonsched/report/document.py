@@ -28,7 +28,7 @@ from carbonsched.report.parts import (
     Validation,
 )
 from carbonsched.report.savings import Charged, Spent, savings, training
-from carbonsched.report.timeline import Scan
+from carbonsched.report.timeline import Timeline
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 
@@ -90,7 +90,7 @@ def build(
     totals = total(groups)
     records = ledger.segments(record.id, lost=True) if record else ()
     counted = {segment.k: segment for segment in records}
-    scan = _scanned(ledger, record, counted, totals, start, end)
+    timeline = _walked(ledger, record, counted, totals, start, end)
     by_segment = total_by(groups, lambda group: group.segment)
     return Report(
         created_at=now,
@@ -102,62 +102,67 @@ def build(
         job=_job(record, totals, ledger) if record else None,
         jobs=() if record else _named((g.job_id, g) for g in groups if g.job_id is not None),
         totals=Sums.of(totals),
-        facility_kwh=scan.facility_mj / MJ_PER_J / J_PER_KWH,
+        facility_kwh=timeline.facility_mj / MJ_PER_J / J_PER_KWH,
         accounts=() if record else _named((str(g.account), g) for g in groups),
         boards=_named((g.board, g) for g in groups),
         methods=_named((str(g.method), g) for g in groups),
-        pues=scan.pues,
-        savings=_savings(counted, by_segment, scan, totals) if record else None,
+        pues=timeline.pues,
+        savings=_savings(counted, by_segment, timeline, totals) if record else None,
         segments=tuple(_line(segment, by_segment.get(k)) for k, segment in sorted(counted.items())),
-        lost=_lost(scan) if record else None,
+        lost=_lost(timeline) if record else None,
         validation=_validation(ledger, record) if record else (),
-        gaps=scan.gaps,
-        more_gaps=scan.more_gaps,
-        feeds=scan.feeds,
-        time_compression=scan.time_compression,
-        notes=_notes(totals, scan, record),
-        timeline=scan.timeline if totals.rows else (),
+        gaps=timeline.gaps,
+        more_gaps=timeline.more_gaps,
+        feeds=timeline.feeds,
+        time_compression=timeline.time_compression,
+        notes=_notes(totals, timeline, record),
+        timeline=timeline.points if totals.rows else (),
     )
 
 
-def _scanned(
+def _walked(
     ledger: Ledger,
     record: JobRecord | None,
     counted: dict[int, SegmentRecord],
     totals: Totals,
     start: datetime | None,
     end: datetime | None,
-) -> Scan:
+) -> Timeline:
     first, last = totals.start, totals.end
     if first is None or last is None:
-        return Scan(datetime.now(UTC), datetime.now(UTC), None, {})
+        return Timeline(datetime.now(UTC), datetime.now(UTC), None, {})
     if record is not None and record.started_at is not None and start is None:
         first = min(first, record.started_at)
     starts = {k: segment.start for k, segment in counted.items()}
-    scan = Scan(first, last, record.id if record else None, starts)
-    scan.walk(ledger.rows(None, first, end or last))
-    return scan
+    timeline = Timeline(first, last, record.id if record else None, starts)
+    timeline.walk(ledger.rows(None, first, end or last))
+    return timeline
 
 
 def _savings(
-    counted: dict[int, SegmentRecord], by_segment: dict[int | None, Totals], scan: Scan, totals: Totals
+    counted: dict[int, SegmentRecord],
+    by_segment: dict[int | None, Totals],
+    timeline: Timeline,
+    totals: Totals,
 ) -> Savings:
     nothing = Spent(0.0, 0.0)
     spent: dict[int, Spent] = {}
     for k, segment in counted.items():
         if k in by_segment:
-            lost = scan.lost.get(k, nothing)
+            lost = timeline.lost.get(k, nothing)
             here = Spent(by_segment[k].energy_j - lost.energy_j, by_segment[k].grams - lost.grams)
-            spent[k] = training(segment, here, scan.trained.get(k))
-    charged = Charged(scan.facility_known_mj, scan.known_grams, scan.mean_g_per_kwh, totals.estimated)
+            spent[k] = training(segment, here, timeline.trained.get(k))
+    charged = Charged(
+        timeline.facility_known_mj, timeline.known_grams, timeline.mean_g_per_kwh, totals.estimated
+    )
     return savings([counted[k] for k in sorted(counted)], spent, charged)
 
 
-def _lost(scan: Scan) -> Lost:
+def _lost(timeline: Timeline) -> Lost:
     return Lost(
-        energy_j=sum(spent.energy_j for spent in scan.lost.values()),
-        spent_g=sum(spent.grams for spent in scan.lost.values()),
-        segments=tuple(sorted(scan.lost)),
+        energy_j=sum(spent.energy_j for spent in timeline.lost.values()),
+        spent_g=sum(spent.grams for spent in timeline.lost.values()),
+        segments=tuple(sorted(timeline.lost)),
     )
 
 
@@ -205,26 +210,26 @@ def _validation(ledger: Ledger, record: JobRecord) -> tuple[Validation, ...]:
     )
 
 
-def _notes(totals: Totals, scan: Scan, record: JobRecord | None) -> tuple[str, ...]:
+def _notes(totals: Totals, timeline: Timeline, record: JobRecord | None) -> tuple[str, ...]:
     """What a reader must not overlook, a sentence each."""
     notes: list[str] = []
     if totals.rows == 0:
         notes.append("Nothing was charged: there is no row for this report.")
     if record is not None and not record.state.ended:
         notes.append(f"The job is {record.state}: these figures are not final.")
-    if scan.time_compression > 1:
+    if timeline.time_compression > 1:
         notes.append(
-            f"Time-compressed replay: the grid's hours were replayed up to {scan.time_compression:g} times faster than "
+            f"Time-compressed replay: the grid's hours were replayed up to {timeline.time_compression:g} times faster than "
             "they passed. The energy is real, the intensities belong to other hours."
         )
-    for label in sorted({feed.note for feed in scan.feeds if feed.note}):
+    for label in sorted({feed.note for feed in timeline.feeds if feed.note}):
         notes.append(f"A feed is labelled: {label}.")
-    fallback = sum(feed.energy_j for feed in scan.feeds if feed.kind is Kind.FALLBACK)
+    fallback = sum(feed.energy_j for feed in timeline.feeds if feed.kind is Kind.FALLBACK)
     if fallback > 0:
         notes.append(
             f"A constant stood in for the grid's intensity over {fallback / J_PER_KWH:.4g} kWh: no feed answered."
         )
-    bases = sorted({feed.basis for feed in scan.feeds})
+    bases = sorted({feed.basis for feed in timeline.feeds})
     if len(bases) > 1:
         notes.append(
             f"Intensities of several bases meet here ({', '.join(bases)}); their grams do not add up."
@@ -238,8 +243,8 @@ def _notes(totals: Totals, scan: Scan, record: JobRecord | None) -> tuple[str, .
         notes.append(
             f"For {totals.unknown_s:.0f} s energy or intensity is not known; what is not known stands in no sum."
         )
-    if scan.lost:
-        numbers = ", ".join(str(k) for k in sorted(scan.lost))
+    if timeline.lost:
+        numbers = ", ".join(str(k) for k in sorted(timeline.lost))
         notes.append(
             f"Work of segment {numbers} was interrupted and done again; its energy stays on the account."
         )

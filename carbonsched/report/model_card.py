@@ -1,7 +1,7 @@
 """The model card of one job, with the grams of the ledger."""
 
 from carbonsched.errors import InputError
-from carbonsched.model.model_card import Card, Known, Look, SegmentRow
+from carbonsched.model.model_card import Card, EvaluationRow, Known, SegmentRow
 from carbonsched.report.document import Report
 from carbonsched.report.parts import Effect
 
@@ -33,7 +33,9 @@ def model_card(report: Report) -> str:
             )
             for s in report.segments
         ],
-        looks=[Look(v.when, v.step, v.samples, v.loss, dict(v.metrics)) for v in report.validation],
+        evaluations=[
+            EvaluationRow(v.when, v.step, v.samples, v.loss, dict(v.metrics)) for v in report.validation
+        ],
         facts=_facts(report),
         versions={"carbonsched": report.carbonsched_version},
         notes=report.notes,

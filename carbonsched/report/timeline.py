@@ -48,7 +48,7 @@ class _Bin:
 
 
 @dataclass(slots=True)
-class Scan:
+class Timeline:
     """Feed it rows with `walk`, then read its results."""
 
     start: datetime
@@ -120,7 +120,7 @@ class Scan:
         )
 
     @property
-    def timeline(self) -> tuple[Point, ...]:
+    def points(self) -> tuple[Point, ...]:
         """At most BINS stretches of equal length, from the first row charged to the last."""
         origin, width = micros(self.start), self._width()
         points: list[Point] = []

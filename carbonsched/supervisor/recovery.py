@@ -84,7 +84,7 @@ class ProcessJournal:
                     run.wake_at = datetime.fromisoformat(entry["wake_at"]) if entry["wake_at"] else None
         self._hear(run, run.recorded)
         # a start that was noted may not have come to pass
-        if not alive or not (run.state.live or self.launcher.look(run.dir).status == "running"):
+        if not alive or not (run.state.live or self.launcher.poll(run.dir).state == "running"):
             run.leave(run.wake_at if run.state is JobState.WAITING else None)
             return
         charged = self.ledger.groups(run.id, start=run.alive_from)

@@ -161,12 +161,12 @@ class Supervisor:
 
     def _look(self, run: JobRun) -> None:
         """Whether the job's process has ended, and its energy with it; and what it has said."""
-        look = self.launcher.look(run.dir)
+        process = self.launcher.poll(run.dir)
         for event in run.follower.read():
             run.unsaved.append(run.apply(event, self.clock))
-        if look.status != "running":
+        if process.state != "running":
             # without an exit record the last word of the job is the latest time it is known to have lived
-            ended = look.exit.at if look.exit else run.last_word
+            ended = process.exit.at if process.exit else run.last_word
             run.alive_to = min(ended or self.clock.now(), self.clock.now())
         elif run.kill_at is not None and self.clock.monotonic() >= run.kill_at:
             log.warning("job %s did not end in %g s, killing it", run.id, self.config.launch.stop_s)
@@ -256,8 +256,8 @@ class Supervisor:
 
     def _ended(self, run: JobRun) -> None:
         """The process is gone: where does the job go from here?"""
-        look = self.launcher.look(run.dir)
-        code = look.exit.code if look.exit else None
+        process = self.launcher.poll(run.dir)
+        code = process.exit.code if process.exit else None
         if run.finished is not None and run.finished.reason == "done" and code == 0:
             new, reason = JobState.FINISHED, run.finished.early or "done"
         elif run.target is not None:
@@ -266,7 +266,7 @@ class Supervisor:
             new = JobState.PAUSED
             reason = f"stopped by a signal from outside; carbonsched resume {run.id} goes on"
         else:
-            new, reason = JobState.FAILED, _death(run, look.exit.signal if look.exit else None, code)
+            new, reason = JobState.FAILED, _death(run, process.exit.signal if process.exit else None, code)
         with self.ledger.transaction():
             self.lives.ended(run)
             self.move(run, new, reason)
@@ -324,7 +324,7 @@ class Supervisor:
         gpu = next((b for b in self.meter.devices if b.id in devices and b.kind == "gpu"), None)
         env = {"CUDA_VISIBLE_DEVICES": gpu.id} if gpu is not None and gpu.id.startswith("GPU-") else {}
         # a process that nobody recorded, of a ledger that was put back to an older state, is the job's all the same
-        found = self.launcher.look(run.dir).status == "running"
+        found = self.launcher.poll(run.dir).state == "running"
         if not found:
             run.devices, run.directive, run.plan = devices, None, None
             self.director.open(run)

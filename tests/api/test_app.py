@@ -1,4 +1,4 @@
-"""The routes over a real socket: documents, errors as one Problem, bounded logs."""
+"""The routes over a real socket: documents, errors as one ErrorBody, bounded logs."""
 
 import os
 import time
@@ -18,10 +18,10 @@ from carbonsched.model.views import (
     Acted,
     AuditResult,
     Budgeted,
+    ErrorBody,
     Explained,
     JobDetail,
     JobList,
-    Problem,
     Submitted,
     Version,
 )
@@ -41,8 +41,8 @@ def http(box: Box, tmp_path: Path) -> Iterator[httpx.Client]:
         yield client
 
 
-def problem(answer: httpx.Response) -> Problem:
-    return Problem.parse(answer.json())
+def problem(answer: httpx.Response) -> ErrorBody:
+    return ErrorBody.parse(answer.json())
 
 
 def test_submit_then_show_cancel(http: httpx.Client, box: Box) -> None:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.manual_clock import ManualClock
 
-from carbonsched.clock import ManualClock
 from carbonsched.config import Zone
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer

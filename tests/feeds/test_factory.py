@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from support.http_server import Reply, serve
+from support.manual_clock import ManualClock
 
-from carbonsched.clock import ManualClock
 from carbonsched.config import Config, load
 from carbonsched.errors import InputError
 from carbonsched.feeds import build_chain

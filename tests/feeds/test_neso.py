@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from support.http_server import Reply, Server, serve
+from support.manual_clock import ManualClock
 
-from carbonsched.clock import ManualClock
 from carbonsched.errors import FeedError
 from carbonsched.feeds.http import HttpTransport
 from carbonsched.feeds.neso import NesoFeed

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.manual_clock import ManualClock
 
-from carbonsched.clock import ManualClock
 from carbonsched.feeds.replay import ReplayFeed
 from carbonsched.feeds.trace import Trace
 from carbonsched.model.grid import Basis, Kind, Reading

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from importlib.resources import files
 
 import pytest
+from support.manual_clock import ManualClock
 
-from carbonsched.clock import ManualClock
 from carbonsched.errors import InputError
 from carbonsched.feeds.static import StaticFeed, country_mix
 from carbonsched.model.grid import Basis, Kind
@@ -23,13 +23,13 @@ def test_a_countrys_value_is_the_one_in_codecarbons_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("country", "mend"),
+    ("country", "hint"),
     [("DEE", "did you mean 'D"), ("Germany", "did you mean 'DEU'?"), ("1", "write it like DEU")],
 )
-def test_an_unknown_country_is_not_quietly_the_world(country: str, mend: str) -> None:
+def test_an_unknown_country_is_not_quietly_the_world(country: str, hint: str) -> None:
     with pytest.raises(InputError, match=r"feeds\[2\]\.country") as caught:
         country_mix(country, "feeds[2].country")
-    assert mend in str(caught.value)
+    assert hint in str(caught.value)
 
 
 def test_a_constant_holds_the_year_round_and_is_never_more_than_a_fallback() -> None:

@@ -54,7 +54,7 @@ def job_dir() -> Iterator[Path]:
         path.mkdir()
         yield path
         LocalLauncher().kill(path)
-        until(lambda: LocalLauncher().look(path).status != "running")
+        until(lambda: LocalLauncher().poll(path).state != "running")
 
 
 @pytest.fixture
@@ -63,18 +63,18 @@ def launcher() -> LocalLauncher:
 
 
 def ended(launcher: LocalLauncher, job_dir: Path) -> bool:
-    return launcher.look(job_dir).status != "running"
+    return launcher.poll(job_dir).state != "running"
 
 
 def test_a_job_runs_and_its_exit_and_output_are_on_record(launcher: LocalLauncher, job_dir: Path) -> None:
-    assert launcher.look(job_dir).status == "absent"
+    assert launcher.poll(job_dir).state == "absent"
     run = launcher.start(job_dir, ["sh", "-c", "echo out $WORD; echo err >&2; exit 7"], {"WORD": "x"}, ME)
     until(lambda: ended(launcher, job_dir))
-    look = launcher.look(job_dir)
-    assert (look.status, look.run) == ("exited", run)
-    assert look.exit is not None
-    assert (look.exit.code, look.exit.signal) == (7, None)
-    assert look.exit.detail["max_rss_bytes"] > 0
+    process = launcher.poll(job_dir)
+    assert (process.state, process.run) == ("exited", run)
+    assert process.exit is not None
+    assert (process.exit.code, process.exit.signal) == (7, None)
+    assert process.exit.detail["max_rss_bytes"] > 0
     assert (job_dir / "log.txt").read_text().splitlines()[1:] == ["out x", "err"]
     assert not list(job_dir.glob("*.tmp"))
 
@@ -118,18 +118,18 @@ def test_killing_the_starter_leaves_the_job_to_be_adopted(job_dir: Path) -> None
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
     assert done.returncode == -signal.SIGKILL
     successor = LocalLauncher()
-    assert successor.look(job_dir).status == "running"
+    assert successor.poll(job_dir).state == "running"
     until(lambda: ended(successor, job_dir))
-    look = successor.look(job_dir)
-    assert look.exit is not None
-    assert look.exit.code == 3
+    process = successor.poll(job_dir)
+    assert process.exit is not None
+    assert process.exit.code == 3
     assert "late" in (job_dir / "log.txt").read_text()
 
 
 def test_a_killed_trainer_is_on_record_with_its_signal(launcher: LocalLauncher, job_dir: Path) -> None:
     launcher.start(job_dir, ["sh", "-c", "kill -9 $$"], {}, ME)
     until(lambda: ended(launcher, job_dir))
-    end = launcher.look(job_dir).exit
+    end = launcher.poll(job_dir).exit
     assert end is not None
     assert (end.code, end.signal) == (None, 9)
 
@@ -197,8 +197,8 @@ def test_a_killed_shim_takes_the_trainer_with_it_and_the_job_is_lost(
     trainer, worker = map(int, (job_dir / "log.txt").read_text().split()[-2:])
     os.kill(run.pid, signal.SIGKILL)
     until(lambda: gone(trainer))
-    look = launcher.look(job_dir)
-    assert (look.status, look.run, look.exit) == ("lost", run, None)
+    process = launcher.poll(job_dir)
+    assert (process.state, process.run, process.exit) == ("lost", run, None)
     launcher.kill(job_dir)
     until(lambda: gone(worker))
 
@@ -215,13 +215,13 @@ def test_a_reused_pid_is_not_taken_for_the_job(launcher: LocalLauncher, job_dir:
         }
         for change in ({"start_time": 12345}, {"boot_id": "another boot"}):
             (job_dir / "run.json").write_text(json.dumps(honest | change))
-            assert launcher.look(job_dir).status == "lost"
+            assert launcher.poll(job_dir).state == "lost"
             launcher.terminate(job_dir)
             launcher.kill(job_dir)
         time.sleep(0.1)
         assert stranger.poll() is None
         (job_dir / "run.json").write_text(json.dumps(honest))
-        assert launcher.look(job_dir).status == "running"
+        assert launcher.poll(job_dir).state == "running"
         launcher.terminate(job_dir)
         assert stranger.wait(10) == -signal.SIGTERM
     finally:
@@ -231,7 +231,7 @@ def test_a_reused_pid_is_not_taken_for_the_job(launcher: LocalLauncher, job_dir:
 
 def test_a_torn_record_counts_as_none(launcher: LocalLauncher, job_dir: Path) -> None:
     (job_dir / "run.json").write_text('{"pid": 1, "sta')
-    assert launcher.look(job_dir).status == "lost"
+    assert launcher.poll(job_dir).state == "lost"
     launcher.terminate(job_dir)
     launcher.kill(job_dir)
 
@@ -239,11 +239,11 @@ def test_a_torn_record_counts_as_none(launcher: LocalLauncher, job_dir: Path) ->
 def test_a_command_that_does_not_exist_says_so_everywhere(launcher: LocalLauncher, job_dir: Path) -> None:
     with pytest.raises(LaunchError, match=r"job-1 cannot be started: .*'no-such-trainer'.*No such file"):
         launcher.start(job_dir, ["no-such-trainer"], {}, ME)
-    look = launcher.look(job_dir)
-    assert look.status == "exited"
-    assert look.exit is not None
-    assert look.exit.code == 127
-    assert "no-such-trainer" in look.exit.detail["reason"]
+    process = launcher.poll(job_dir)
+    assert process.state == "exited"
+    assert process.exit is not None
+    assert process.exit.code == 127
+    assert "no-such-trainer" in process.exit.detail["reason"]
     assert "cannot run 'no-such-trainer'" in (job_dir / "log.txt").read_text()
 
 
@@ -266,7 +266,7 @@ def test_a_running_job_is_not_started_twice(launcher: LocalLauncher, job_dir: Pa
     run = launcher.start(job_dir, ["sleep", "60"], {}, ME)
     with pytest.raises(LaunchError, match="runs already"):
         launcher.start(job_dir, ["true"], {}, ME)
-    assert launcher.look(job_dir).run == run
+    assert launcher.poll(job_dir).run == run
 
 
 def test_the_daemons_own_environment_stays_with_it(
@@ -302,7 +302,7 @@ class TestAsAnotherUser:
         assert "s3cret" not in log
         assert "ADDED=1" in log
         assert not (job_dir / "control.json.tmp").is_symlink()
-        assert launcher.look(job_dir).status == "exited"
+        assert launcher.poll(job_dir).state == "exited"
         assert record(job_dir, "exit.json")["code"] == 0
         assert (job_dir / "events.jsonl").read_text() == "hi\n"
         assert (job_dir / "checkpoints" / "1").stat().st_uid == 65534
@@ -316,7 +316,7 @@ class TestAsAnotherUser:
         assert Path(f"/proc/{trainer}").stat().st_uid == 65534
         os.kill(run.pid, signal.SIGKILL)
         until(lambda: gone(trainer))
-        assert launcher.look(job_dir).status == "lost"
+        assert launcher.poll(job_dir).state == "lost"
 
     def test_terminate_reaches_it(self, launcher: LocalLauncher, job_dir: Path) -> None:
         launcher.start(job_dir, ["sleep", "60"], {}, self.NOBODY)

@@ -1,4 +1,4 @@
-"""JOB.toml and spec.json mean the same job from any folder; what is wrong in them is named with its mend."""
+"""JOB.toml and spec.json mean the same job from any folder; what is wrong in them is named with a hint."""
 
 import json
 import re

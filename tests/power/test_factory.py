@@ -2,8 +2,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from support.manual_clock import ManualClock
 
-from carbonsched.clock import ManualClock
 from carbonsched.config import PowerConfig
 from carbonsched.errors import InputError, PowerError
 from carbonsched.power import build_meter

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from support.manual_clock import ManualClock
 
-from carbonsched.clock import ManualClock, SystemClock
+from carbonsched.clock import SystemClock
 from carbonsched.model.energy import EnergyMethod
 from carbonsched.power.base import Mark
 from carbonsched.power.host import HostMeter, cpu_model, rated_power

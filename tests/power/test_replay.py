@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.manual_clock import ManualClock
 
-from carbonsched.clock import ManualClock
 from carbonsched.errors import InputError
 from carbonsched.model.energy import EnergyMethod
 from carbonsched.power.base import Mark

@@ -15,7 +15,7 @@ from carbonsched.ledger import Ledger
 from carbonsched.model.energy import Interval
 from carbonsched.model.job_state import JobState
 from carbonsched.report import Report, build
-from carbonsched.report.timeline import BINS, Scan
+from carbonsched.report.timeline import BINS, Timeline
 
 Story = tuple[Ledger, Report, datetime]
 
@@ -200,9 +200,9 @@ def test_the_timeline_loses_no_gram(parts: list[tuple[int, int, int]]) -> None:
         ledger.append(rows)
         start = min(row.delta.start for row in rows)
         end = max(row.delta.end for row in rows)
-        scan = Scan(start, end, None, {})
-        scan.walk(ledger.rows())
-    points = scan.timeline
+        timeline = Timeline(start, end, None, {})
+        timeline.walk(ledger.rows())
+    points = timeline.points
     assert len(points) == BINS
     assert points[-1].spent_g == pytest.approx(sum(row.grams or 0 for row in rows), rel=1e-9, abs=1e-12)
     assert all(a.spent_g <= b.spent_g + 1e-12 for a, b in pairwise(points))

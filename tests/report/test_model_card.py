@@ -93,7 +93,7 @@ def card(**fields: Any) -> Card:
         hardware=Known(None, "y"),
         source="z",
         segments=(),
-        looks=(),
+        evaluations=(),
         **fields,
     )
 

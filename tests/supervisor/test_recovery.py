@@ -101,13 +101,13 @@ def test_a_start_that_could_not_be_recorded_is_not_disowned(
     with monkeypatch.context() as patch:
         patch.setattr(rig.ledger, "set_state", full)
         rig.run(1)
-    started = rig.launcher.look(job.dir).run
+    started = rig.launcher.poll(job.dir).run
     assert started is not None
     rig.supervisor.flush()
     reboot(rig, away_s=10)
     rig.run(1)
     assert job.show().state is JobState.RUNNING
-    assert rig.launcher.look(job.dir).run == started, "not started twice"
+    assert rig.launcher.poll(job.dir).run == started, "not started twice"
     rig.run(10)
     assert job.show().energy_j == pytest.approx(20 * 100, rel=0.15)
 

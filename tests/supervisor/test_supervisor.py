@@ -464,7 +464,7 @@ def test_a_process_that_runs_though_nobody_recorded_its_start_is_taken_over(rig:
     run = rig.launcher.start(job.dir, ["x"], {}, ME)
     rig.run(5)
     assert job.show().state is JobState.RUNNING
-    assert rig.launcher.look(job.dir).run == run
+    assert rig.launcher.poll(job.dir).run == run
     assert job.show().energy_j > 0
 
 
@@ -480,9 +480,9 @@ def test_a_start_whose_record_was_refused_is_recorded_later(
     with monkeypatch.context() as patch:
         patch.setattr(rig.ledger, "set_state", full)
         rig.run(3)
-    started = rig.launcher.look(job.dir).run
+    started = rig.launcher.poll(job.dir).run
     assert started is not None
     rig.run(1)
     assert job.show().state is JobState.RUNNING
-    assert rig.launcher.look(job.dir).run == started, "not started twice"
+    assert rig.launcher.poll(job.dir).run == started, "not started twice"
     assert job.show().energy_j == pytest.approx(3 * 100)

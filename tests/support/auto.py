@@ -32,12 +32,12 @@ class Auto:
 
     def second(self) -> None:
         rig, job = self.job.rig, self.job
-        look = rig.launcher.look(job.dir)
-        if look.status != "running" or look.run is None or self.over:
+        process = rig.launcher.poll(job.dir)
+        if process.state != "running" or process.run is None or self.over:
             return
         now = rig.clock.now()
-        if self._life != look.run.started_at:
-            self._life, self._step, self._ready = look.run.started_at, float(self.saved), None
+        if self._life != process.run.started_at:
+            self._life, self._step, self._ready = process.run.started_at, float(self.saved), None
             self._first, self._waits, self._lease = -1, False, (-1, 0)
             self._asked = rig.launcher.asked.count(("terminate", job.dir))
         if rig.launcher.asked.count(("terminate", job.dir)) > self._asked:

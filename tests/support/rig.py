@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from carbonsched.clock import ManualClock
+from support.manual_clock import ManualClock
+from support.replay_launcher import ReplayLauncher
+
 from carbonsched.config import Config
 from carbonsched.feeds.factory import build_chain
-from carbonsched.launch.replay import ReplayLauncher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.base import rfc3339
 from carbonsched.model.job import JobSpec, Owner

@@ -68,7 +68,7 @@ def _failed(job: JobDir, error: Exception) -> int:
 
 
 def _describe(error: Exception) -> str:
-    """One line; a known trouble names its mend."""
+    """One line; a known trouble comes with a hint."""
     if isinstance(error, ImportError):
         return f"{error}: install carbonsched[train] for this interpreter"
     if type(error).__name__ == "OutOfMemoryError":

@@ -127,8 +127,8 @@ def _choice(record: Mapping[str, Any], where: str) -> tuple[str, list[str]]:
     return source, [solutions[int(str(label))]]
 
 
-def _no_label(where: str, problem: str, mend: str) -> NoReturn:
-    raise InputError("data.target", f"{where} {problem}", mend)
+def _no_label(where: str, problem: str, hint: str) -> NoReturn:
+    raise InputError("data.target", f"{where} {problem}", hint)
 
 
 def _answers(question: str) -> Callable[[Mapping[str, Any], str], tuple[str, list[str]]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from carbonsched.model.job import JobSpec
-from carbonsched.model.model_card import PEFT, Card, Known, Look, SegmentRow
+from carbonsched.model.model_card import PEFT, Card, EvaluationRow, Known, SegmentRow
 from carbonsched.model.protocol import Evaluated, Event, SegmentDone, Started
 
 
@@ -47,7 +47,7 @@ def model_card(
             )
             for _, s in sorted(segments.items())
         ],
-        looks=[Look(e.when, e.step, e.samples, e.loss, e.metrics) for e in looks.values()],
+        evaluations=[EvaluationRow(e.when, e.step, e.samples, e.loss, e.metrics) for e in looks.values()],
         library=PEFT if kind == "adapter" else "transformers",
         generation=generation,
         versions=started.versions if started else {},

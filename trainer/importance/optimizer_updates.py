@@ -60,9 +60,9 @@ def find_rule(optimizer: Any) -> UpdateRule:
             'or an importance that needs none, e.g. "fisher"',
         )
     for group in optimizer.param_groups:
-        for option, mend in rule.refuse.items():
+        for option, hint in rule.refuse.items():
             if group.get(option) not in (None, False):
-                raise InputError("optimizer", f"{rule.name} with {option}={group[option]}", mend)
+                raise InputError("optimizer", f"{rule.name} with {option}={group[option]}", hint)
     return rule
 
 

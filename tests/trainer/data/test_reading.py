@@ -118,7 +118,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_hub_id_goes_through_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library's own loader is asked; offline, its refusal becomes one line with a mend."""
+    """The library's own loader is asked; offline, its refusal becomes one line with a hint."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets
 

@@ -1,10 +1,10 @@
-"""A launcher that starts nothing: the double behind the Launcher Protocol for tests and simulations."""
+"""A launcher that starts nothing: what stands behind the Launcher protocol in tests."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from carbonsched.clock import Clock
-from carbonsched.launch.base import Look
+from carbonsched.launch.base import ProcessStatus
 from carbonsched.model.job import Owner
 from carbonsched.model.protocol import ExitRecord, RunRecord
 
@@ -12,18 +12,18 @@ from carbonsched.model.protocol import ExitRecord, RunRecord
 @dataclass(slots=True)
 class ReplayLauncher:
     clock: Clock
-    looks: dict[Path, Look] = field(default_factory=dict)
+    statuses: dict[Path, ProcessStatus] = field(default_factory=dict)
     argv: dict[Path, list[str]] = field(default_factory=dict)
     asked: list[tuple[str, Path]] = field(default_factory=list)
     """`terminate` and `kill` calls, oldest first."""
 
     def start(self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner) -> RunRecord:
         run = RunRecord(pid=1, start_time=1, boot_id="replay", started_at=self.clock.now(), argv=tuple(argv))
-        self.looks[job_dir], self.argv[job_dir] = Look("running", run=run), argv
+        self.statuses[job_dir], self.argv[job_dir] = ProcessStatus("running", run=run), argv
         return run
 
-    def look(self, job_dir: Path) -> Look:
-        return self.looks.get(job_dir, Look("absent"))
+    def poll(self, job_dir: Path) -> ProcessStatus:
+        return self.statuses.get(job_dir, ProcessStatus("absent"))
 
     def terminate(self, job_dir: Path) -> None:
         self.asked.append(("terminate", job_dir))
@@ -36,4 +36,4 @@ class ReplayLauncher:
         """Let the process end now."""
         code = None if signal is not None else code
         record = ExitRecord(code=code, signal=signal, at=self.clock.now())
-        self.looks[job_dir] = Look("exited", run=self.looks[job_dir].run, exit=record)
+        self.statuses[job_dir] = ProcessStatus("exited", run=self.statuses[job_dir].run, exit=record)
