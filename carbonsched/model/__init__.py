@@ -11,5 +11,6 @@ grid      intensity readings and forecasts with provenance
 energy    energy deltas and ledger intervals
 model_card  a model card, as the hub reads it
 profile   what the trainer's own commands print
+segment_figures  the figures of a finished segment
 views     what the API and `--json` answer
 """

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
@@ -43,10 +44,22 @@ Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float
 """A duration in seconds; `36h`, `90s`, `1h30m` are read too."""
 
 
+def _without_example(schema: dict[str, Any]) -> None:
+    """An example in Python is for who reads the code, not for who reads docs/schemas."""
+    if "description" in schema:
+        schema["description"] = re.split(r"\n\s*Example::?\s*\n", schema["description"])[0].rstrip()
+
+
 class Doc(BaseModel):
     """A document that crosses a boundary: strict at the edge, trusted inside."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        json_schema_extra=_without_example,
+    )
 
     @classmethod
     def parse(cls, data: object, where: str = "") -> Self:

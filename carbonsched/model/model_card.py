@@ -6,8 +6,9 @@ and does. What is not known is left out, with a comment that says why, and is ne
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from carbonsched.model.job import JobSpec
 
@@ -23,29 +24,40 @@ class Known:
     why_not: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentRow:
-    k: int
-    steps: int
-    rho_directed: float
-    rho_planned: float
-    rho_realised: float
-    flops: float
-    flops_full: float
-    loss: float | None
-    """Mean training loss."""
-    grams: float | None = None
+class TrainedSegment(Protocol):
+    """What a card says of a segment; `SegmentDone` and `SegmentFigures` have it."""
+
+    @property
+    def k(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def rho_directed(self) -> float: ...
+    @property
+    def rho_planned(self) -> float: ...
+    @property
+    def rho_realised(self) -> float: ...
+    @property
+    def flops(self) -> float: ...
+    @property
+    def flops_full(self) -> float: ...
+    @property
+    def loss(self) -> float | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationRow:
-    """Held-out rows, looked at once."""
+class Evaluation(Protocol):
+    """What a card says of one evaluation on held-out rows; an `Evaluated` event has it."""
 
-    when: str
-    step: int
-    samples: int
-    loss: float
-    metrics: dict[str, float]
+    @property
+    def when(self) -> str: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +68,10 @@ class Card:
     hardware: Known
     source: str
     """Of the emissions: who counted what."""
-    segments: Sequence[SegmentRow]
-    evaluations: Sequence[EvaluationRow]
+    segments: Sequence[TrainedSegment]
+    evaluations: Sequence[Evaluation]
+    grams: Mapping[int, float] = field(default_factory=dict)
+    """By segment, of those whose energy and intensity are known throughout."""
     library: str = "transformers"
     facts: Sequence[tuple[str, str]] = ()
     """Further lines of the carbon section: name, value."""
@@ -133,7 +147,7 @@ class Card:
     def _segments(self) -> list[str]:
         if not self.segments:
             return ["No segment was finished."]
-        grams = any(s.grams is not None for s in self.segments)
+        grams = any(s.k in self.grams for s in self.segments)
         head = ["segment", "steps", "ρ directed", "ρ planned", "ρ realised", "FLOPs", "loss"]
         rows = [
             [
@@ -142,7 +156,7 @@ class Card:
                 *(f"{rho:.3f}" for rho in (s.rho_directed, s.rho_planned, s.rho_realised)),
                 f"{s.flops:.4g}",
                 _number(s.loss),
-                *([_number(s.grams)] if grams else []),
+                *([_number(self.grams.get(s.k))] if grams else []),
             ]
             for s in self.segments
         ]

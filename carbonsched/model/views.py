@@ -8,6 +8,7 @@ from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.job import JobSpec
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Directive
+from carbonsched.model.segment_figures import SegmentFigures
 
 
 class JobView(Doc):
@@ -46,25 +47,8 @@ class JobView(Doc):
     eta_s: float | None = None
 
 
-class SegmentView(Doc):
-    k: int
-    start: UtcTime
-    end: UtcTime
-    rho_directed: float
-    rho_planned: float
-    rho_realised: float
-    flops: float
-    flops_full: float
-    steps: int
-    loss: float | None
-    energy_j: float
-    spent_g: float
-    g_per_kwh: float | None
-    """Energy-weighted mean over the segment."""
-    power_w: float | None
-    price: float | None
-    reason: str
-    selected: tuple[str, ...]
+class SegmentView(SegmentFigures):
+    """A finished segment in `show`."""
 
 
 class JobDetail(JobView):

@@ -174,30 +174,14 @@ def _named(pairs: Iterable[tuple[str, Group]]) -> tuple[NamedSums, ...]:
 
 
 def _line(segment: SegmentRecord, sums: Totals | None) -> SegmentLine:
-    done = segment.done
-    return SegmentLine(
-        k=segment.k,
+    return SegmentLine.of(
+        segment,
+        sums or total(()),
         attempts=segment.attempt + 1,
-        start=segment.start,
-        end=segment.end,
-        rho_directed=done.rho_directed,
-        rho_planned=done.rho_planned,
-        rho_realised=done.rho_realised,
-        first_step=done.first_step,
-        steps=done.steps,
-        flops=done.flops,
-        flops_full=done.flops_full,
-        seconds=done.seconds,
-        energy_j=sums.energy_j if sums else 0.0,
-        spent_g=sums.grams if sums else 0.0,
+        first_step=segment.done.first_step,
+        seconds=segment.done.seconds,
         estimated=sums.estimated if sums else False,
         unknown_s=sums.unknown_s if sums else (segment.end - segment.start).total_seconds(),
-        g_per_kwh=sums.g_per_kwh if sums else None,
-        power_w=sums.power_w if sums else None,
-        loss=done.loss,
-        price=segment.price,
-        reason=segment.reason,
-        selected=done.selected,
     )
 
 

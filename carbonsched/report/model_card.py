@@ -1,7 +1,7 @@
 """The model card of one job, with the grams of the ledger."""
 
 from carbonsched.errors import InputError
-from carbonsched.model.model_card import Card, EvaluationRow, Known, SegmentRow
+from carbonsched.model.model_card import Card, Known
 from carbonsched.report.document import Report
 from carbonsched.report.parts import Effect
 
@@ -19,23 +19,9 @@ def model_card(report: Report) -> str:
         ),
         hardware=Known(", ".join(board.name for board in report.boards) or None, "no board was metered"),
         source=_source(report),
-        segments=[
-            SegmentRow(
-                s.k,
-                s.steps,
-                s.rho_directed,
-                s.rho_planned,
-                s.rho_realised,
-                s.flops,
-                s.flops_full,
-                s.loss,
-                s.spent_g if s.unknown_s == 0 else None,
-            )
-            for s in report.segments
-        ],
-        evaluations=[
-            EvaluationRow(v.when, v.step, v.samples, v.loss, dict(v.metrics)) for v in report.validation
-        ],
+        segments=report.segments,
+        evaluations=report.validation,
+        grams={s.k: s.spent_g for s in report.segments if s.unknown_s == 0},
         facts=_facts(report),
         versions={"carbonsched": report.carbonsched_version},
         notes=report.notes,

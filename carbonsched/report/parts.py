@@ -8,6 +8,7 @@ from carbonsched.model.energy import EnergyMethod
 from carbonsched.model.grid import Basis, Kind
 from carbonsched.model.job import JobSpec
 from carbonsched.model.job_state import JobState
+from carbonsched.model.segment_figures import SegmentFigures
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 
@@ -87,33 +88,15 @@ class JobPart(Doc):
     spec: JobSpec
 
 
-class SegmentLine(Doc):
-    k: int
+class SegmentLine(SegmentFigures):
+    """A finished segment in a report."""
+
     attempts: int
     """Above 1 where the segment was finished more than once, the earlier ones in vain."""
-    start: UtcTime
-    end: UtcTime
-    rho_directed: float
-    rho_planned: float
-    rho_realised: float
     first_step: int
-    steps: int
-    flops: float
-    flops_full: float
     seconds: float
-    energy_j: float
-    """Everything charged to the segment, interrupted attempts included."""
-    spent_g: float
     estimated: bool
     unknown_s: float
-    g_per_kwh: float | None
-    power_w: float | None
-    loss: float | None
-    price: float | None
-    """λ, importance a gram."""
-    reason: str
-    """The planner's, in words."""
-    selected: tuple[str, ...]
 
 
 class Effect(Doc):

@@ -35,29 +35,7 @@ def _history(row: JobRecord, ledger: Ledger) -> tuple[dict[str, Any], ...]:
 
 def segment_views(job_id: str, ledger: Ledger) -> tuple[SegmentView, ...]:
     sums, nothing = ledger.segment_totals(job_id), total(())
-    rows = ((row, sums.get(row.k, nothing)) for row in ledger.segments(job_id))
-    return tuple(
-        SegmentView(
-            k=row.k,
-            start=row.start,
-            end=row.end,
-            rho_directed=row.done.rho_directed,
-            rho_planned=row.done.rho_planned,
-            rho_realised=row.done.rho_realised,
-            flops=row.done.flops,
-            flops_full=row.done.flops_full,
-            steps=row.done.steps,
-            loss=row.done.loss,
-            energy_j=used.energy_mj / MJ_PER_J,
-            spent_g=used.grams,
-            g_per_kwh=used.g_per_kwh,
-            power_w=used.power_w,
-            price=row.price,
-            reason=row.reason,
-            selected=row.done.selected,
-        )
-        for row, used in rows
-    )
+    return tuple(SegmentView.of(row, sums.get(row.k, nothing)) for row in ledger.segments(job_id))
 
 
 def _of_row(row: JobRecord) -> dict[str, Any]:

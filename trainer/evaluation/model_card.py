@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from carbonsched.model.job import JobSpec
-from carbonsched.model.model_card import PEFT, Card, EvaluationRow, Known, SegmentRow
+from carbonsched.model.model_card import PEFT, Card, Known
 from carbonsched.model.protocol import Evaluated, Event, SegmentDone, Started
 
 
@@ -16,7 +16,7 @@ def model_card(
 ) -> Card:
     """kind: what the folder holds, `model`, `merged` or `adapter`. generation: how text was generated, if any was."""
     segments: dict[int, SegmentDone] = {}
-    looks: dict[tuple[str, int], Evaluated] = {}
+    evaluations: dict[tuple[str, int], Evaluated] = {}
     started: Started | None = None
     for event in events:
         match event:
@@ -24,7 +24,7 @@ def model_card(
                 segments[event.k] = event
             case Evaluated():
                 key = (event.when, event.step if event.when == "segment" else 0)
-                looks[key] = event
+                evaluations[key] = event
             case Started():
                 started = event
     again = f"carbonsched report --job {job_id} --format model-card has them"
@@ -34,20 +34,8 @@ def model_card(
         location=Known(None, "the trainer does not know where it runs"),
         hardware=Known(started.device if started else None, "no process said which"),
         source="carbonsched: energy metered at the board and the host, times PUE and the grid's intensity at the time",
-        segments=[
-            SegmentRow(
-                s.k,
-                s.steps,
-                s.rho_directed,
-                s.rho_planned,
-                s.rho_realised,
-                s.flops,
-                s.flops_full,
-                s.loss,
-            )
-            for _, s in sorted(segments.items())
-        ],
-        evaluations=[EvaluationRow(e.when, e.step, e.samples, e.loss, e.metrics) for e in looks.values()],
+        segments=[segments[k] for k in sorted(segments)],
+        evaluations=tuple(evaluations.values()),
         library=PEFT if kind == "adapter" else "transformers",
         generation=generation,
         versions=started.versions if started else {},

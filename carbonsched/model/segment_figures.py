@@ -1,0 +1,90 @@
+"""The figures of a finished segment, written once: for `show`, for reports and for model cards.
+
+What the trainer reported of the segment (ρ, FLOPs, loss) and what the ledger charged to it (joules, grams) meet here. The
+ledger stands above the documents, so its records come in as protocols.
+"""
+
+from datetime import datetime
+from typing import Any, Protocol, Self
+
+from carbonsched.model.base import Doc, UtcTime
+from carbonsched.model.protocol import SegmentDone
+
+
+class FinishedSegment(Protocol):
+    """One attempt at a segment, as the ledger keeps it (`carbonsched.ledger.SegmentRecord`)."""
+
+    @property
+    def start(self) -> datetime: ...
+    @property
+    def end(self) -> datetime: ...
+    @property
+    def done(self) -> SegmentDone: ...
+    @property
+    def price(self) -> float | None: ...
+    @property
+    def reason(self) -> str: ...
+
+
+class Charged(Protocol):
+    """What was charged to it (`carbonsched.ledger.Totals`): known joules and grams, gCO2e per kWh, watts."""
+
+    @property
+    def energy_j(self) -> float: ...
+    @property
+    def grams(self) -> float: ...
+    @property
+    def g_per_kwh(self) -> float | None: ...
+    @property
+    def power_w(self) -> float | None: ...
+
+
+class SegmentFigures(Doc):
+    """A finished segment: how it was directed, planned and realised, and what it took."""
+
+    k: int
+    start: UtcTime
+    end: UtcTime
+    rho_directed: float
+    rho_planned: float
+    rho_realised: float
+    flops: float
+    flops_full: float
+    steps: int
+    loss: float | None
+    energy_j: float
+    """Everything charged to the segment, interrupted attempts included."""
+    spent_g: float
+    g_per_kwh: float | None
+    """Energy-weighted mean over the segment."""
+    power_w: float | None
+    price: float | None
+    """λ, importance per gram."""
+    reason: str
+    """The planner's, in words."""
+    selected: tuple[str, ...]
+
+    @classmethod
+    def of(cls, segment: FinishedSegment, charged: Charged, **more: Any) -> Self:
+        """The document of a segment; `more`: the fields that a document built on this one adds."""
+        done = segment.done
+        return cls(
+            k=done.k,
+            start=segment.start,
+            end=segment.end,
+            rho_directed=done.rho_directed,
+            rho_planned=done.rho_planned,
+            rho_realised=done.rho_realised,
+            flops=done.flops,
+            flops_full=done.flops_full,
+            steps=done.steps,
+            loss=done.loss,
+            energy_j=charged.energy_j,
+            spent_g=charged.grams,
+            g_per_kwh=charged.g_per_kwh,
+            power_w=charged.power_w,
+            price=segment.price,
+            reason=segment.reason,
+            selected=done.selected,
+            **more,
+        )
