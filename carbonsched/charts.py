@@ -1,10 +1,13 @@
-"""Small SVG charts: axes, lines, steps, dots, bands and rules, and nothing a page would have to load.
+"""Draws SVG charts with no plotting library: axes, lines, steps, dots, bands and rules.
 
-A chart is data; `svg` draws it. Colours come from the page's style sheet through classes (`s1`, `s2`, …), so that light,
-dark and print differ there alone. Every chart has a title and a description for those who do not see it.
+A chart is data. `svg` draws it into an HTML page, whose style sheet gives the colours through classes (`s1`, `s2`, …), so
+that light, dark and print differ there alone; `svg_file` writes charts below each other into a file that stands alone.
+Reports, simulations and the trainer's benchmark draw with it. Every chart has a title and a description for those who
+do not see it.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +22,25 @@ _STEPS_S: Final = (
     *(3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800),
 )
 
+_COLOURS: Final = ("#0b62a4", "#c2500a", "#0a7d5a", "#7b3fa0", "#8a6d00", "#b0224f", "#4a5560")
+STYLES: Final = tuple(f"s{n + 1}" for n in range(len(_COLOURS)))
+"""Series styles that a figure can draw apart."""
+_MARGIN: Final = 16
+_STYLE: Final = """
+text { font: 12px system-ui, "Segoe UI", Roboto, Arial, sans-serif; fill: #5b6570; }
+text.label, text.legend, text.mark { fill: #1b1f24; }
+text.label { font-weight: 600; }
+.grid { stroke: #d5dae0; stroke-width: 1; }
+.axis { stroke: #5b6570; stroke-width: 1; }
+.band { fill: #0b62a4; opacity: .09; }
+.line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+.area { stroke: none; opacity: .16; }
+.ring { fill: none; stroke-width: 1.8; }
+.bar { stroke-width: 2.4; }
+.spread { fill: none; stroke-width: 1.2; }
+.rule { stroke: #1b1f24; stroke-width: 1.3; stroke-dasharray: 6 4; }
+"""
+
 Point = tuple[float, float | None]
 
 
@@ -30,6 +52,10 @@ class Series:
     kind: Literal["line", "step", "area", "dots", "rings", "ticks"]
     points: Sequence[Point]
     style: str = "s1"
+    labels: Sequence[str] = ()
+    """Of dots and rings: a text beside each point."""
+    spread: Sequence[float | None] = ()
+    """Of dots and rings: half the length of each point's error bar, in the unit of y."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +123,9 @@ def svg(chart: Chart, name: str) -> Markup:
     if chart.x_label:
         parts.append(_text(WIDTH - _RIGHT, bottom + 31, chart.x_label, "tick", "end"))
     for series in chart.series:
+        parts += _error_bars(series, px, py)
         parts += _drawn(series, [(px(x), None if y is None else py(y)) for x, y in series.points], py(low))
+        parts += _labels(series, px, py)
     for rule in chart.rules:
         y = py(rule.y)
         parts.append(
@@ -107,6 +135,28 @@ def svg(chart: Chart, name: str) -> Markup:
     parts += _legend(chart)
     parts.append("</svg>")
     return Markup("\n".join(parts))  # noqa: S704  every text in it went through escape
+
+
+def svg_file(charts: Sequence[Chart]) -> str:
+    """Charts below each other as the text of one SVG file, with its style inside."""
+    top, parts = _MARGIN, []
+    for n, chart in enumerate(charts):
+        drawn = str(svg(chart, f"chart{n}"))
+        # an inner svg needs its place and size; in a page the style sheet gives them
+        place = f'<svg x="{_MARGIN}" y="{top}" width="{WIDTH}" height="{chart.height}"'
+        parts.append(re.sub(r"^<svg", place, drawn, count=1))
+        top += chart.height + _MARGIN
+    style = _STYLE + "".join(
+        f".{name} {{ stroke: {colour}; }} .area.{name}, .dot.{name} {{ fill: {colour}; stroke: none; }}\n"
+        for name, colour in zip(STYLES, _COLOURS, strict=True)
+    )
+    width = WIDTH + 2 * _MARGIN
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top}" width="{width}" height="{top}">\n'
+        f'<style>{style}</style>\n<rect width="100%" height="100%" fill="#fff"/>\n'
+        + "\n".join(parts)
+        + "\n</svg>\n"
+    )
 
 
 def time_ticks(start: datetime, end: datetime, most: int = 8) -> list[tuple[float, str]]:
@@ -135,6 +185,13 @@ def count_ticks(low: float, high: float, most: int = 12) -> list[tuple[float, st
     return [(float(n), f"{n:,}") for n in range(first, math.floor(high) + 1, step)]
 
 
+def number_ticks(low: float, high: float, most: int = 8) -> list[tuple[float, str]]:
+    """Round numbers between two, at most `most` or so."""
+    step = _nice((high - low) / most)
+    found = [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return [(value, _number(value, found)) for value in found]
+
+
 def _nice(rough: float) -> float:
     """The smallest of 1, 2, 2.5, 5 × 10ⁿ that is at least `rough`."""
     if rough <= 0 or not math.isfinite(rough):
@@ -145,6 +202,7 @@ def _nice(rough: float) -> float:
 
 def _y_axis(chart: Chart) -> tuple[float, float, list[float]]:
     values = [y for series in chart.series for _, y in series.points if y is not None]
+    values += [end for series in chart.series for _, *ends in _spans(series) for end in ends]
     values += [rule.y for rule in chart.rules]
     low, high = min(values, default=0.0), max(values, default=1.0)
     if chart.y_range is not None:
@@ -214,6 +272,33 @@ def _drawn(series: Series, points: Sequence[Point], base: float) -> list[str]:
         for x, y in points
         if y is not None
     ]
+
+
+def _spans(series: Series) -> list[tuple[float, float, float]]:
+    """Of every point with an error bar: x, and the bar's lower and upper end."""
+    pairs = zip(series.points, series.spread, strict=False)
+    return [(x, y - half, y + half) for (x, y), half in pairs if y is not None and half is not None]
+
+
+def _error_bars(series: Series, px: Callable[[float], float], py: Callable[[float], float]) -> list[str]:
+    return [
+        f'<path class="spread {series.style}" d="M{px(x):.1f} {py(low):.1f}V{py(high):.1f}'
+        f'M{px(x) - 4:.1f} {py(low):.1f}h8M{px(x) - 4:.1f} {py(high):.1f}h8"/>'
+        for x, low, high in _spans(series)
+    ]
+
+
+def _labels(series: Series, px: Callable[[float], float], py: Callable[[float], float]) -> list[str]:
+    """Right of the point, or left of it where the drawing ends."""
+    pairs = zip(series.points, series.labels, strict=False)
+    parts: list[str] = []
+    for (x, y), label in pairs:
+        if y is not None:
+            room = px(x) + 8 + 6.6 * len(label) <= WIDTH - _RIGHT
+            parts.append(
+                _text(px(x) + (8 if room else -8), py(y) - 5, label, "mark", "start" if room else "end")
+            )
+    return parts
 
 
 def _path(series: Series, run: Sequence[tuple[float, float]], base: float) -> str:

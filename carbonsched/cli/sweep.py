@@ -79,10 +79,10 @@ def drawable(path: Path) -> None:
 
 
 def plot(path: Path, charts: "Sequence[Chart]") -> None:
-    from carbonsched.report.figure import figure
+    from carbonsched.charts import svg_file
 
     try:
-        path.write_text(figure(charts), encoding="utf-8")
+        path.write_text(svg_file(charts), encoding="utf-8")
     except OSError as e:
         raise InputError("--plot", f"{path} cannot be written: {e.strerror}", "give another file") from e
 
@@ -161,8 +161,7 @@ def _series(
     result: "Sweep", x: "Callable[[SweepRun], float]", y: "Callable[[SweepRun], float]"
 ) -> "list[Series]":
     """One line a policy through the means of all runs with the same x."""
-    from carbonsched.charts import Series
-    from carbonsched.report.figure import STYLES
+    from carbonsched.charts import STYLES, Series
 
     found: dict[str, dict[float, list[float]]] = {}
     for run in result.runs:

@@ -8,7 +8,6 @@ render      `render(report, ledger, format)`, and `pieces` of what is long
 csv         the rows behind a report
 codecarbon  codecarbon's emissions.csv
 html        a page for people
-figure      charts (carbonsched.charts) below each other as one SVG file
 model_card  the model card of a job
 """
 
