@@ -1,76 +1,153 @@
-"""The daemon's configuration: one TOML file, strict, every key documented in docs/configuration.md."""
+"""Reads and checks the daemon's config: one TOML file, strict, every key documented in docs/configuration.md.
 
-import os
+Where a key is checked: one of `[[feeds]]` in its provider's file under `carbonsched/feeds`, one of `[power]` in its meter's
+file under `carbonsched/power`, `[zone]` in `carbonsched/feeds/zone.py`, all others here. This file imports neither
+requests, codecarbon nor pynvml: a feed or meter loads what it needs when it is built.
+"""
+
+import difflib
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError
 
+from carbonsched import plugins
 from carbonsched.errors import InputError
-from carbonsched.model.base import Doc, Seconds, UtcTime
-from carbonsched.model.grid import Basis
+from carbonsched.feeds.base import FeedSettings
+from carbonsched.feeds.neso import NesoSettings
+from carbonsched.feeds.replay import ReplaySettings as ReplayFeedSettings
+from carbonsched.feeds.static import StaticSettings
+from carbonsched.feeds.zone import Zone
+from carbonsched.model.base import Doc, LocalPath, Seconds, refusal
+from carbonsched.power.base import MeterSettings
+from carbonsched.power.host import HostSettings
+from carbonsched.power.nvml import NvmlSettings
+from carbonsched.power.replay import ReplaySettings as ReplayMeterSettings
+from carbonsched.settings import Providers
+
+BuiltInFeed = NesoSettings | ReplayFeedSettings | StaticSettings
+"""What `[[feeds]]` may be. A new feed is its own file and one name here."""
+BuiltInGpuMeter = NvmlSettings | ReplayMeterSettings
+"""What `power.gpu` may name. A new meter is its own file and one name here, or in the next line."""
+BuiltInHostMeter = HostSettings
+"""What `power.host` may name."""
+
+_NONE: Final = "none"
+FEEDS: Final = Providers(FeedSettings, BuiltInFeed, plugins.FEEDS)
+METERS: Final = {
+    "gpu": Providers(MeterSettings, BuiltInGpuMeter, plugins.POWER, words=(_NONE,)),
+    "host": Providers(MeterSettings, BuiltInHostMeter, plugins.POWER, words=(_NONE,)),
+}
+"""Key of `[power]` → the meters that it may name."""
 
 
-class Zone(Doc):
-    name: str = "unknown"
-    """Grid zone as the feeds and the reports name it, e.g. `DE` or `GB`."""
-    basis: Basis = Basis.AVERAGE_LIFECYCLE
-    """The one basis every feed of this box must speak; budgets never mix two."""
-    worst_g_per_kwh: Annotated[float, Field(gt=0)] = 1000.0
-    """The stated worst case: the budget holds at intensities up to here, whatever the forecast does."""
+def _choose_feed(value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    if not isinstance(value, Mapping):
+        return check(value)
+    return FEEDS.model(value.get("provider")).model_validate(value, context=info.context)
 
 
-class FeedConfig(Doc):
-    """Which keys a provider wants is checked by the provider (`carbonsched.feeds`)."""
-
-    provider: Literal["replay", "neso", "static"]
-    name: str | None = None
-    """Shown in `grid` and reports; None: the provider's name."""
-    max_age: Seconds = 7200.0
-    """A reading older than this is stale and the next feed is asked."""
-    every: Seconds = 300.0
-    """Pause between polls."""
-    url: str | None = None
-    """Base URL, for a mirror or a test server; None: the provider's own."""
-    timeout: Seconds = 10.0
-    # replay
-    file: str | None = None
-    """Trace CSV: datetime,g_per_kwh[,forecast_g_per_kwh]; relative to the config file."""
-    hour_s: Annotated[float, Field(gt=0)] | None = None
-    """Wall seconds one grid hour of the trace takes; None: 3600, real time."""
-    phase_h: float = 0.0
-    """Hours into the trace at which the replay begins."""
-    anchor: UtcTime | None = None
-    """Wall time of the replay's begin; None: the daemon's first start, kept in the state directory."""
-    label: str = ""
-    """Shown wherever a value of this feed is, e.g. `synthetic`."""
-    # static
-    country: str | None = None
-    """ISO 3166 alpha-3, for codecarbon's country mix."""
-    g_per_kwh: Annotated[float, Field(ge=0)] | None = None
-    """A fixed intensity; needs `basis` and `source`."""
-    basis: Basis | None = None
-    source: str | None = None
-    """Where a fixed g_per_kwh comes from."""
-    # neso
-    region: Annotated[int, Field(ge=1, le=17)] | None = None
-    """NESO region id; None: Great Britain."""
+AnyFeed = Annotated[
+    FeedSettings,
+    WrapValidator(
+        _choose_feed, json_schema_input_type=Annotated[BuiltInFeed, Field(discriminator="provider")]
+    ),
+]
+"""Settings of a built-in feed or of a plugin's, told apart by `provider`."""
 
 
 class PowerConfig(Doc):
-    gpu: Literal["auto", "nvml", "none", "replay"] = "auto"
+    """`[power]`: the names of two meters, and beside them the keys that these meters take.
+
+    Example:
+        >>> PowerConfig.parse({"gpu": "none"}).meters
+        (HostSettings(provider='auto'),)
+    """
+
+    model_config = ConfigDict(extra="allow")  # checked below, against the meters that are named
+
+    gpu: str = "auto"
     """auto: NVML where a device answers, else none."""
-    host: Literal["auto", "codecarbon", "none"] = "auto"
+    host: str = "auto"
     """CPU and RAM by codecarbon's core classes; auto: the same."""
     tick_s: Annotated[float, Field(gt=0, le=60)] = 1.0
-    replay_file: str | None = None
-    """CSV `seconds,watts` for gpu = "replay"; the counter runs on wall time, the daemon's or not."""
+    """Seconds between two readings."""
+    _meters: tuple[MeterSettings, ...] = PrivateAttr(())
+
+    @property
+    def meters(self) -> tuple[MeterSettings, ...]:
+        """Settings of the meters that `gpu` and `host` name."""
+        return self._meters
+
+    @model_validator(mode="after")
+    def _choose_meters(self, info: ValidationInfo) -> Self:
+        chosen = [
+            (name, METERS[key].model(name, key))
+            for key, name in (("gpu", self.gpu), ("host", self.host))
+            if name != _NONE
+        ]
+        if len(set(chosen)) < len(chosen):
+            raise refusal("host", f"{self.host!r} is power.gpu's meter too", "name it once")
+        given = self.model_extra or {}
+        for key in given:
+            if not any(key in _keys(model) for _, model in chosen):
+                raise _stray(key, [model for _, model in chosen])
+        self._meters = tuple(
+            model.model_validate(
+                {"provider": name} | {key: value for key, value in given.items() if key in _keys(model)},
+                context=info.context,
+            )
+            for name, model in chosen
+        )
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The table as it is written with the built-in meters: their names as choices, and their keys."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        schema["additionalProperties"] = False
+        for key, meters in METERS.items():
+            schema["properties"][key]["enum"] = [*meters.built_in, _NONE]
+            for model in meters.built_in.values():
+                described = model.model_json_schema()["properties"]
+                schema["properties"] |= {name: described[name] for name in described if name in _keys(model)}
+        return schema
+
+
+def _keys(model: type[MeterSettings]) -> frozenset[str]:
+    return frozenset(model.model_fields) - {"provider"}
+
+
+def _stray(key: str, chosen: list[type[MeterSettings]]) -> PydanticCustomError:
+    """Why a key of `[power]` is refused: it is another meter's, or nobody's."""
+    for part, meters in METERS.items():
+        for name, model in meters.built_in.items():
+            if key in _keys(model):
+                return refusal(key, f'is read only with power.{part} = "{name}"', "set that or drop it")
+    known = sorted({*PowerConfig.model_fields, *(k for model in chosen for k in _keys(model))})
+    close = difflib.get_close_matches(key, known, n=1)
+    return refusal(
+        key, "unknown key", f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(known)}"
+    )
 
 
 class ApiConfig(Doc):
-    socket: str | None = None
+    socket: LocalPath | None = None
     """None: $CARBONSCHED_SOCKET, $XDG_RUNTIME_DIR/carbonsched/api.sock or /run/carbonsched/api.sock."""
 
 
@@ -114,11 +191,11 @@ class PoolConfig(Doc):
 
 
 class Config(Doc):
-    state_dir: str = "/var/lib/carbonsched"
+    state_dir: LocalPath = "/var/lib/carbonsched"
     pue: Annotated[float, Field(ge=1)] = 1.0
     pue_source: str = "not stated: 1.0 counts the box alone"
     zone: Zone = Zone()
-    feeds: Annotated[tuple[FeedConfig, ...], Field(min_length=1)]
+    feeds: Annotated[tuple[AnyFeed, ...], Field(min_length=1)]
     power: PowerConfig = PowerConfig()
     api: ApiConfig = ApiConfig()
     ledger: LedgerConfig = LedgerConfig()
@@ -161,23 +238,4 @@ def load(path: Path) -> Config:
         raise InputError("--config", f"{path} cannot be read: {e}", "give the path of a TOML file") from e
     except tomllib.TOMLDecodeError as e:
         raise InputError("--config", f"{path} is not TOML: {e}", "mend that line") from e
-    config = Config.parse(data, where=path.name)
-    base = path.resolve().parent
-
-    def absolute(name: str | None) -> str | None:
-        return None if name is None else str(base / Path(name).expanduser())
-
-    feeds = tuple(feed.model_copy(update={"file": absolute(feed.file)}) for feed in config.feeds)
-    power = config.power.model_copy(update={"replay_file": absolute(config.power.replay_file)})
-    api = config.api.model_copy(update={"socket": absolute(config.api.socket)})
-    state = absolute(config.state_dir)
-    return config.model_copy(update={"feeds": feeds, "power": power, "api": api, "state_dir": state})
-
-
-def socket_path(explicit: str | None = None, config: Config | None = None) -> Path:
-    """Where the daemon listens: --socket, $CARBONSCHED_SOCKET, the config's, $XDG_RUNTIME_DIR, /run (DESIGN 5)."""
-    chosen = explicit or os.environ.get("CARBONSCHED_SOCKET") or (config.api.socket if config else None)
-    if chosen:
-        return Path(chosen)
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime or "/run") / "carbonsched" / "api.sock"
+    return Config.parse(data, where=path.name, folder=path.resolve().parent)

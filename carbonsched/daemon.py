@@ -18,11 +18,13 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from carbonsched import __version__
+from carbonsched.address import socket_path
 from carbonsched.api.app import create_app
 from carbonsched.api.server import serve
 from carbonsched.clock import Clock, StepWatch, SystemClock
-from carbonsched.config import Config, load, socket_path
+from carbonsched.config import Config, load
 from carbonsched.errors import CarbonschedError, InputError
+from carbonsched.feeds.base import Site
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.factory import build_chain
 from carbonsched.launch.local import LocalLauncher
@@ -88,10 +90,10 @@ def run(config_path: Path, socket: str | None = None) -> int:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     clock = SystemClock()
     _make_state_dir(config)
-    chain = build_chain(config, clock, config.state)
+    chain = build_chain(config.feeds, Site(config.zone, clock, config.state))
     _migrate(config.ledger_url)
     ledger = Ledger.open(config.ledger_url)
-    meter = build_meter(config.power, clock)
+    meter = build_meter(config.power.meters, clock)
     supervisor = Supervisor(config, ledger, chain, meter, LocalLauncher(), clock)
     notifier = Notifier.from_env()
     stop = threading.Event()
@@ -103,7 +105,7 @@ def run(config_path: Path, socket: str | None = None) -> int:
     # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
-    server = serve(create_app(SupervisorService(supervisor)), socket_path(socket, config))
+    server = serve(create_app(SupervisorService(supervisor)), socket_path(socket, config.api.socket))
     # adopted before anybody can ask: what is cancelled must be known to run; the network can wait for both
     supervisor.start()
     try:
@@ -112,7 +114,7 @@ def run(config_path: Path, socket: str | None = None) -> int:
         schedule = Schedule(supervisor, chain, clock, config.power.tick_s)
         schedule.start()
         notifier.ready(f"carbonsched {__version__}, {len(meter.devices)} devices, {len(config.feeds)} feeds")
-        log.info("serving on %s, state in %s", socket_path(socket, config), config.state_dir)
+        log.info("serving on %s, state in %s", socket_path(socket, config.api.socket), config.state_dir)
         _watch(supervisor, schedule, notifier, stop, reload, config_path)
         notifier.stopping()
         schedule.stop()

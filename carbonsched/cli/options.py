@@ -62,7 +62,7 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="The job, as `carbonsch
 
 def connect(ctx: typer.Context) -> "Client":
     """A client for the daemon that --socket, the environment or the defaults name."""
+    from carbonsched.address import socket_path
     from carbonsched.cli.client import Client
-    from carbonsched.config import socket_path
 
     return Client(socket_path(ctx.ensure_object(Settings).socket))

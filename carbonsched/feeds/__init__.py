@@ -1,13 +1,15 @@
 """How dirty the grid is: where it is asked, what is believed, and what stands in when nobody answers.
 
-base    Feed and Answer
-http    one careful way to ask over the network
-trace   a recorded intensity, as CSV
-replay  a trace played back on wall time
-neso    Great Britain, National Energy System Operator
-static  a constant: a country's yearly mix, or a figure of the user's
-chain   the feeds in order of trust: polling, staleness, refusal of the absurd
-factory  which feeds the config asks for
+base       Feed, Answer, the keys that all feeds take, and the box a feed is built for
+zone       the grid zone of the box: the config's [zone]
+transport  what a feed needs of the network
+http       asks over the network with requests, carefully
+trace      a recorded intensity, as CSV
+replay     a trace played back on wall time, and its settings
+neso       Great Britain, National Energy System Operator, and its settings
+static     a constant: a country's yearly mix, or a figure of the user's; and its settings
+chain      the feeds in order of trust: polling, staleness, refusal of the absurd
+factory    builds the feeds that the config asks for
 """
 
 from carbonsched.feeds.chain import Chain

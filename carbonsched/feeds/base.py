@@ -1,20 +1,40 @@
-"""What every grid feed offers: one poll, which answers readings and, where the provider has one, a forecast."""
+"""What every grid feed offers: settings that build it, and one poll that answers readings and, maybe, a forecast."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
+from carbonsched.clock import Clock
+from carbonsched.feeds.transport import Transport
+from carbonsched.feeds.zone import Zone
+from carbonsched.model.base import Seconds
 from carbonsched.model.grid import Basis, Forecast, Reading
+from carbonsched.settings import ProviderSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One poll. Readings are ascending; the last one may reach into the future."""
+    """One poll. Readings are ascending; the last one may reach into the future.
+
+    Example::
+
+        Answer((Reading(start=now, end=now + timedelta(minutes=30), g_per_kwh=212.0, source=source),))
+    """
 
     readings: tuple[Reading, ...]
     forecast: Forecast | None = None
 
 
 class Feed(Protocol):
+    """One source of intensities, as the chain asks it.
+
+    Example::
+
+        answer = feed.poll()
+        newest = answer.readings[-1].g_per_kwh
+    """
+
     name: str
     zone: str
     basis: Basis
@@ -25,3 +45,60 @@ class Feed(Protocol):
 
     def poll(self) -> Answer:
         """Ask the provider. Raises FeedError in one line, secrets redacted."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """The box that a feed is built for.
+
+    Example::
+
+        feed = NesoSettings(provider="neso").build(Site(Zone(name="GB"), SystemClock(), Path("/var/lib/carbonsched")))
+    """
+
+    zone: Zone
+    clock: Clock
+    state_dir: Path
+    """Where a feed may keep what it must remember over a restart."""
+    network: Transport | None = None
+    """None: requests, loaded when the first feed asks for it."""
+
+    @cached_property
+    def transport(self) -> Transport:
+        """How the feeds of this box ask the network, one session for all."""
+        if self.network is not None:
+            return self.network
+        from carbonsched.feeds.http import HttpTransport
+
+        return HttpTransport()
+
+
+class FeedSettings(ProviderSettings):
+    """Keys of `[[feeds]]` that every provider takes; a feed's own file adds its keys, their checks and `build`.
+
+    Example::
+
+        class SunSettings(FeedSettings):
+            provider: Literal["sun"] = "sun"
+
+            def build(self, site: Site) -> Feed:
+                return SunFeed(self, site)
+    """
+
+    name: str | None = None
+    """Shown in `grid` and reports; None: the provider's name."""
+    max_age: Seconds = 7200.0
+    """A reading older than this is stale and the next feed is asked."""
+    every: Seconds = 300.0
+    """Pause between polls."""
+    basis: Basis | None = None
+    """What the values mean; None: what the provider's mean, else the zone's."""
+
+    @property
+    def shown_name(self) -> str:
+        """What `grid`, reports and the ledger call the feed."""
+        return self.name or self.provider
+
+    def build(self, site: Site) -> Feed:
+        """The feed. Raises InputError whose field is one of these keys, or a file."""
+        raise NotImplementedError

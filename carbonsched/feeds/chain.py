@@ -16,10 +16,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from carbonsched.clock import Clock
-from carbonsched.config import Zone
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.feeds.base import Answer, Feed
-from carbonsched.feeds.http import RetryLaterError
+from carbonsched.feeds.transport import RetryLaterError
+from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import FeedStatus, Forecast, GridNow, GridView, Kind, Reading
 
 ABSURD_G_PER_KWH: Final = 2500.0

@@ -1,13 +1,12 @@
-"""One careful way to ask a provider: timeouts, a size cap, polite retries, and no secret in any message."""
+"""Asks a provider over HTTP with requests: timeouts, a size cap, polite retries, and no secret in any message."""
 
 import hashlib
 import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Final, Self
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -24,6 +23,7 @@ from urllib3.util.retry import Retry
 
 from carbonsched import __version__
 from carbonsched.errors import FeedError
+from carbonsched.feeds.transport import Body, RetryLaterError
 
 MAX_BYTES: Final = 8_000_000
 _RETRY_AFTER_S: Final = 5.0
@@ -31,26 +31,6 @@ _RETRY_AFTER_S: Final = 5.0
 _TOTAL: Final = 3.0
 """A body may take this many timeouts: a server that drips bytes never meets the read timeout."""
 _CHUNK: Final = 65_536
-
-
-class RetryLaterError(FeedError):
-    """The provider said when to come back."""
-
-    def __init__(self, message: str, after_s: float) -> None:
-        self.after_s = after_s
-        super().__init__(message)
-
-
-@dataclass(frozen=True, slots=True)
-class Body:
-    json: Any
-    sha256: str
-    """Of the raw bytes, decompressed."""
-
-
-class Transport(Protocol):
-    def get(self, url: str, *, timeout_s: float, headers: Mapping[str, str] | None = None) -> Body:
-        """The parsed JSON of a 200 answer. Raises FeedError in one line without the query or other secrets."""
 
 
 class _Retry(Retry):

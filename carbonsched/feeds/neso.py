@@ -7,14 +7,14 @@ of kind `forecast`. Times come without seconds. https://carbonintensity.org.uk
 
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from carbonsched.clock import Clock
 from carbonsched.errors import FeedError
-from carbonsched.feeds.base import Answer
-from carbonsched.feeds.http import Body, Transport
+from carbonsched.feeds.base import Answer, FeedSettings, Site
+from carbonsched.feeds.transport import Body
+from carbonsched.model.base import Seconds
 from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
 
 URL: Final = "https://api.carbonintensity.org.uk"
@@ -51,26 +51,43 @@ class _Rows(BaseModel):
     data: list[_Row]
 
 
+class NesoSettings(FeedSettings):
+    """Keys of `[[feeds]]` with provider = "neso".
+
+    Example:
+        >>> NesoSettings(provider="neso", region=13).every
+        300.0
+    """
+
+    provider: Literal["neso"]
+    url: str | None = None
+    """Base URL, for a mirror or a test server; None: the provider's own."""
+    timeout: Seconds = 10.0
+    """How long one request may take."""
+    region: Annotated[int, Field(ge=1, le=17)] | None = None
+    """NESO region id; None: Great Britain."""
+
+    def build(self, site: Site) -> "NesoFeed":
+        return NesoFeed(self, site)
+
+
 class NesoFeed:
+    """Polls the Carbon Intensity API.
+
+    Example::
+
+        answer = NesoFeed(NesoSettings(provider="neso"), site).poll()
+    """
+
     basis = Basis.AVERAGE_DIRECT
     local = False
 
-    def __init__(
-        self,
-        transport: Transport,
-        clock: Clock,
-        *,
-        name: str = "neso",
-        zone: str = "GB",
-        region: int | None = None,
-        url: str | None = None,
-        timeout_s: float = 10.0,
-        every_s: float = 300.0,
-        max_age_s: float = 7200.0,
-    ) -> None:
-        self.name, self.zone, self.every_s, self.max_age_s = name, zone, every_s, max_age_s
-        self._transport, self._clock, self._timeout_s = transport, clock, timeout_s
-        self._url, self._region = (url or URL).rstrip("/"), region
+    def __init__(self, settings: NesoSettings, site: Site) -> None:
+        self.name, self.every_s, self.max_age_s = settings.shown_name, settings.every, settings.max_age
+        self._region = settings.region
+        self.zone = site.zone.name if self._region is None else f"{site.zone.name}/{self._region}"
+        self._transport, self._clock, self._timeout_s = site.transport, site.clock, settings.timeout
+        self._url = (settings.url or URL).rstrip("/")
         self._past_due_s = 0.0
 
     def poll(self) -> Answer:

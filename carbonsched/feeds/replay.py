@@ -7,13 +7,20 @@ time so that no gap opens between polls (the chain shows none before it begins).
 """
 
 import bisect
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, ValidationError, model_validator
 
 from carbonsched.clock import Clock
-from carbonsched.feeds.base import Answer
-from carbonsched.feeds.trace import Trace
-from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
+from carbonsched.errors import InputError
+from carbonsched.feeds.base import Answer, FeedSettings, Site
+from carbonsched.feeds.trace import Trace, read_trace
+from carbonsched.model import files
+from carbonsched.model.base import Doc, LocalPath, UtcTime, refusal
+from carbonsched.model.grid import Forecast, ForecastPoint, Kind, Reading, Source
 
 _BACK_GRID_S: Final = 168 * 3600.0
 _BACK_WALL_S: Final = 3600.0
@@ -22,30 +29,58 @@ _AHEAD_GRID_S: Final = 48 * 3600.0
 _MAX_ROWS: Final = 2000
 
 
+class ReplaySettings(FeedSettings):
+    """Keys of `[[feeds]]` with provider = "replay".
+
+    Example:
+        >>> ReplaySettings(provider="replay", file="grid-week.csv", hour_s=4.0).phase_h
+        0.0
+    """
+
+    provider: Literal["replay"]
+    file: LocalPath
+    """Trace CSV: datetime,g_per_kwh[,forecast_g_per_kwh]; relative to the config file."""
+    hour_s: Annotated[float, Field(gt=0)] = 3600.0
+    """Wall seconds one grid hour of the trace takes; 3600 is real time."""
+    phase_h: float = 0.0
+    """Hours into the trace at which the replay begins."""
+    anchor: UtcTime | None = None
+    """Wall time of the replay's begin; None: the daemon's first start, kept in the state directory."""
+    label: str = ""
+    """Shown wherever a value of this feed is, e.g. `synthetic`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_file(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("file") is None:
+            raise refusal("file", "is missing", "give a CSV of datetime,g_per_kwh")
+        return data
+
+    def build(self, site: Site) -> "ReplayFeed":
+        """Reads the trace. Raises InputError with the file, the line and a hint."""
+        return ReplayFeed(read_trace(self.file), self, site)
+
+
 class ReplayFeed:
+    """Answers the rows of a trace as if they came from a provider now.
+
+    Example::
+
+        feed = ReplayFeed(read_trace("grid-week.csv"), settings, site)
+        readings = feed.poll().readings
+    """
+
     local = True
 
-    def __init__(
-        self,
-        trace: Trace,
-        clock: Clock,
-        *,
-        name: str,
-        zone: str,
-        basis: Basis,
-        anchor: datetime,
-        hour_s: float = 3600.0,
-        phase_h: float = 0.0,
-        label: str = "",
-        every_s: float = 300.0,
-        max_age_s: float = 7200.0,
-    ) -> None:
-        """`anchor`: wall time at which the trace stands at its start + `phase_h`; `hour_s`: wall seconds a grid hour."""
-        self.name, self.zone, self.basis, self.max_age_s = name, zone, basis, max_age_s
-        self.every_s = min(every_s, hour_s / 4)
-        self._trace, self._clock, self._anchor = trace, clock, anchor
-        self._label, self._phase_s = label, phase_h * 3600
-        self._compression = 3600 / hour_s
+    def __init__(self, trace: Trace, settings: ReplaySettings, site: Site) -> None:
+        """The trace stands at its start + `phase_h` when the wall clock is at `settings.anchor`."""
+        self.name, self.zone, self.max_age_s = settings.shown_name, site.zone.name, settings.max_age
+        self.basis = settings.basis or site.zone.basis
+        self.every_s = min(settings.every, settings.hour_s / 4)
+        self._trace, self._clock = trace, site.clock
+        self._anchor = settings.anchor or _kept_anchor(site.state_dir, site.clock)
+        self._label, self._phase_s = settings.label, settings.phase_h * 3600
+        self._compression = 3600 / settings.hour_s
         start = trace.times[0]
         self._starts = [(at - start).total_seconds() for at in trace.times]
         self._emitted: int | None = None
@@ -117,3 +152,22 @@ class ReplayFeed:
         return Forecast(
             issued_at=now, source=self._source(Kind.FORECAST, now, now, None), points=tuple(points)
         )
+
+
+class _Anchor(Doc):
+    anchor: UtcTime
+
+
+def _kept_anchor(state_dir: Path, clock: Clock) -> datetime:
+    """When a replay began: this daemon's first start, so that a restarted one goes on in the same phase."""
+    path = state_dir / "replay-anchor.json"
+    try:
+        return _Anchor.model_validate_json(path.read_bytes()).anchor
+    except FileNotFoundError:
+        pass
+    except (OSError, ValidationError) as e:
+        raise InputError(str(path), "cannot be read", "remove it: the replay then begins anew") from e
+    state_dir.mkdir(parents=True, exist_ok=True)
+    files.save(path, _Anchor(anchor=clock.now()))
+    # read back: a document keeps milliseconds, and a restarted daemon must not be a fraction of one apart
+    return _Anchor.model_validate_json(path.read_bytes()).anchor

@@ -10,14 +10,18 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, model_validator
 
 from carbonsched.clock import Clock
 from carbonsched.errors import InputError
-from carbonsched.feeds.base import Answer
+from carbonsched.feeds.base import Answer, FeedSettings, Site
+from carbonsched.model.base import refusal
 from carbonsched.model.grid import Basis, Kind, Reading, Source
 
 _MIX: Final = "data/private_infra/global_energy_mix.json"
+_MIX_BASIS: Final = Basis.AVERAGE_LIFECYCLE
 
 
 @functools.cache
@@ -43,8 +47,69 @@ def country_mix(country: str, field: str) -> tuple[float, str, str]:
     return float(entry["carbon_intensity"]), what, sha256
 
 
+class StaticSettings(FeedSettings):
+    """Keys of `[[feeds]]` with provider = "static": either `country`, or `g_per_kwh`, `basis` and `source`.
+
+    Example:
+        >>> StaticSettings(provider="static", country="DEU").country
+        'DEU'
+    """
+
+    provider: Literal["static"]
+    country: str | None = None
+    """ISO 3166 alpha-3, for codecarbon's country mix."""
+    g_per_kwh: Annotated[float, Field(ge=0)] | None = None
+    """A fixed intensity; needs `basis` and `source`."""
+    source: str | None = None
+    """Where a fixed g_per_kwh comes from."""
+    label: str = ""
+    """Shown wherever a value of this feed is, e.g. `synthetic`."""
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        if (self.country is None) == (self.g_per_kwh is None):
+            problem = "is missing" if self.country is None else "stands beside g_per_kwh"
+            raise refusal("country", problem, "give either country, like DEU, or g_per_kwh, basis and source")
+        if self.country is None:
+            for key in ("basis", "source"):
+                if getattr(self, key) is None:
+                    raise refusal(key, "is missing", "say what g_per_kwh means and where it comes from")
+        elif self.basis not in (None, _MIX_BASIS):
+            raise refusal("basis", f"codecarbon's country mix is {_MIX_BASIS}, not {self.basis}", "drop it")
+        elif self.source is not None:
+            raise refusal("source", "is codecarbon's data for a country", "drop it")
+        return self
+
+    def build(self, site: Site) -> "StaticFeed":
+        """Raises InputError where codecarbon has no data for the country."""
+        if self.country is not None:
+            g_per_kwh, note, sha256 = country_mix(self.country, "country")
+            basis: Basis = _MIX_BASIS
+        else:
+            assert self.g_per_kwh is not None and self.basis is not None  # noqa: S101, PT018
+            g_per_kwh, note, sha256, basis = self.g_per_kwh, self.source or "", None, self.basis
+        return StaticFeed(
+            site.clock,
+            name=self.shown_name,
+            zone=site.zone.name,
+            basis=basis,
+            g_per_kwh=g_per_kwh,
+            note="; ".join(part for part in (self.label, note) if part),
+            body_sha256=sha256,
+            max_age_s=self.max_age,
+        )
+
+
 class StaticFeed:
-    """Answers one value for this year and the last, whatever the hour."""
+    """Answers one value for this year and the last, whatever the hour.
+
+    Example::
+
+        feed = StaticFeed(
+            clock, name="bill", zone="DE", basis=Basis.AVERAGE_LIFECYCLE, g_per_kwh=300.0, note="utility bill 2025"
+        )
+        feed.poll().readings[-1].g_per_kwh
+    """
 
     every_s = 3600.0
     local = True

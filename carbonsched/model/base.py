@@ -4,6 +4,7 @@ import difflib
 import math
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -13,9 +14,11 @@ from pydantic import (
     ConfigDict,
     PlainSerializer,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from carbonsched.errors import InputError
 from carbonsched.units import seconds
@@ -50,6 +53,15 @@ def _without_example(schema: dict[str, Any]) -> None:
         schema["description"] = re.split(r"\n\s*Example::?\s*\n", schema["description"])[0].rstrip()
 
 
+def _from_folder(name: str, info: ValidationInfo) -> str:
+    folder = (info.context or {}).get("folder")
+    return name if folder is None else str(folder / Path(name).expanduser())
+
+
+LocalPath = Annotated[str, AfterValidator(_from_folder)]
+"""A path; a relative one is read from the folder that `Doc.parse` is given, that of the file it stands in."""
+
+
 class Doc(BaseModel):
     """A document that crosses a boundary: strict at the edge, trusted inside."""
 
@@ -62,16 +74,25 @@ class Doc(BaseModel):
     )
 
     @classmethod
-    def parse(cls, data: object, where: str = "") -> Self:
-        """Validate; raises InputError with one line that names the first wrong field and a hint."""
+    def parse(cls, data: object, where: str = "", folder: Path | None = None) -> Self:
+        """Validate; raises InputError with one line that names the first wrong field and a hint.
+
+        folder: what relative paths (`LocalPath`) are read from; None: they stay as they are.
+        """
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(data, context={"folder": folder})
         except ValidationError as e:
             raise input_error(e, cls, where) from e
 
     def dump(self) -> dict[str, Any]:
         """The JSON-ready form."""
         return self.model_dump(mode="json")
+
+
+def refusal(field: str, problem: str, hint: str = "") -> PydanticCustomError:
+    """What a validator raises about one key of its own model; `input_error` puts the path to the model before it."""
+    context = {"field": field, "problem": problem, "hint": hint}
+    return PydanticCustomError("refusal", "{field}: {problem}; {hint}", context)
 
 
 def input_error(error: ValidationError, model: type[BaseModel], where: str = "") -> InputError:
@@ -82,6 +103,10 @@ def input_error(error: ValidationError, model: type[BaseModel], where: str = "")
     path = [part for part in first["loc"] if not _is_tag(part, model)]
     field = ".".join(str(part) for part in path)
     prefix = f"{where}: " if where else ""
+    if first["type"] == "refusal":
+        said = first["ctx"]
+        steps = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*path, said["field"])]
+        return InputError(prefix + "".join(steps).removeprefix("."), said["problem"], said["hint"])
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, path[:-1])
         close = difflib.get_close_matches(str(path[-1]), known, n=1)

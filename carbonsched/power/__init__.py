@@ -1,13 +1,15 @@
 """Joules of every device: what was used since the last look, by whom it was measured, and what is not known.
 
-base         Device, Mark and the Meter protocol
+base         Device, Mark, the Meter protocol and what all settings of meters are
 counter      PURE: samples of one device made into deltas: epochs, resets, bridges over restarts, clock steps
 boot         the name of this boot
-nvml         NVIDIA devices by their energy counter
-host         CPU and RAM by codecarbon's hardware classes
-replay       a recorded power curve whose counter runs on wall time
+nvml         settings of the NVML meter
+nvml_meter   NVIDIA devices by their energy counter
+host         settings of the host's meter
+host_meter   CPU and RAM by codecarbon's hardware classes
+replay       a recorded power curve whose counter runs on wall time, and its settings
 combined     several meters as one
-factory      which meters the config asks for
+factory      builds the meters that the config asks for
 attribution  PURE: a delta split in time or shared among jobs, to the millijoule
 """
 

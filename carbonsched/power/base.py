@@ -1,15 +1,21 @@
-"""What every power meter offers: the energy of each of its devices since it was last asked."""
+"""What every power meter offers: settings that build it, and the energy of each device since it was last asked."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
+from carbonsched.clock import Clock
 from carbonsched.model.energy import EnergyDelta
+from carbonsched.settings import ProviderSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Something that is metered as one: a GPU, or the host's CPU and RAM."""
+    """Something that is metered as one: a GPU, or the host's CPU and RAM.
+
+    Example:
+        >>> Device(id="host", kind="host", name="EPYC 7763", watts_limit=280.0).index
+    """
 
     id: str
     """GPU UUID, or `host`."""
@@ -23,7 +29,12 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where the ledger's account of a device ends: what a restarted daemon goes on from."""
+    """Where the ledger's account of a device ends: what a restarted daemon goes on from.
+
+    Example::
+
+        meter.resume({"GPU-1": Mark(at=ended, counter_mj=1_000, counter_epoch="boot:0", power_w=90.0)})
+    """
 
     at: datetime
     counter_mj: int | None
@@ -32,15 +43,45 @@ class Mark:
 
 
 class Meter(Protocol):
+    """Reads the energy of some devices.
+
+    Example::
+
+        meter.resume(ledger.marks())
+        joules = sum(delta.energy_mj or 0 for delta in meter.read()) / 1000
+    """
+
     devices: tuple[Device, ...]
 
     def resume(self, marks: dict[str, Mark]) -> None:
         """Go on from the ledger's last rows, so that the first `read` bridges the time nobody was watching."""
 
     def read(self) -> tuple[EnergyDelta, ...]:
-        """One delta a device since the last call; none for a device on its very first reading.
+        """One delta per device since the last call; none for a device on its very first reading.
 
         Never raises for a device that fails: its delta is `unavailable`, null, with the reason.
         """
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the driver; the meter is not read again."""
+
+
+class MeterSettings(ProviderSettings):
+    """What a meter can be told in `[power]`; the meter's own file adds its keys, their checks and `build`.
+
+    Example::
+
+        class PduSettings(MeterSettings):
+            provider: Literal["pdu"] = "pdu"
+            url: str
+
+            def build(self, clock: Clock) -> Meter:
+                return PduMeter(self.url, clock)
+    """
+
+    def build(self, clock: Clock) -> Meter | None:
+        """The meter; None where there is nothing to meter and the config allows that.
+
+        Raises InputError whose field is one of these keys, or a file; PowerError where a device must answer and does not.
+        """
+        raise NotImplementedError

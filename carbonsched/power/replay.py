@@ -6,19 +6,47 @@ daemon is dead, exactly as a device's own counter does.
 
 import bisect
 import csv
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
+
+from pydantic import model_validator
 
 from carbonsched.clock import Clock
 from carbonsched.errors import InputError
+from carbonsched.model.base import LocalPath, refusal
 from carbonsched.model.energy import EnergyDelta
-from carbonsched.power.base import Device, Mark
+from carbonsched.power.base import Device, Mark, MeterSettings
 from carbonsched.power.counter import DeviceCounter, Sample
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _HEADER: Final = ["seconds", "watts"]
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class ReplaySettings(MeterSettings):
+    """`[power]` with gpu = "replay".
+
+    Example:
+        >>> ReplaySettings(provider="replay", replay_file="watts.csv").replay_file
+        'watts.csv'
+    """
+
+    provider: Literal["replay"]
+    replay_file: LocalPath
+    """CSV `seconds,watts` for gpu = "replay"; the counter runs on wall time, the daemon's or not."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_file(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("replay_file") is None:
+            raise refusal("replay_file", "is missing", "give a CSV of seconds,watts")
+        return data
+
+    def build(self, clock: Clock) -> "ReplayMeter":
+        """Reads the curve. Raises InputError with the file, the line and a hint."""
+        return ReplayMeter(Path(self.replay_file), clock)
 
 
 class PowerCurve:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from carbonsched import config
+from carbonsched.address import socket_path
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 BINARY = "/opt/carbonsched/bin/carbonsched"
@@ -96,4 +97,4 @@ def test_the_example_configuration_is_read_by_the_daemon() -> None:
     unit = (DEPLOY / "carbonsched.service").read_text()
     assert loaded.state == Path("/var/lib") / re.findall(r"^StateDirectory=(.*)$", unit, re.MULTILINE)[0]
     runtime = Path("/run") / re.findall(r"^RuntimeDirectory=(.*)$", unit, re.MULTILINE)[0]
-    assert config.socket_path(None, loaded).parent == runtime
+    assert socket_path(None, loaded.api.socket).parent == runtime

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from carbonsched.config import Config
+from carbonsched.config import FEEDS, METERS, Config, PowerConfig
 from carbonsched.model.job import JobSpec
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -65,21 +65,55 @@ def spelled(info: FieldInfo) -> str:
     return f"`{str(default).lower()}`" if isinstance(default, bool) else f"`{default!r}`".replace("'", '"')
 
 
+def section(heading: str) -> str:
+    """The part of the daemon's page under `heading`."""
+    return next(s for s in re.split(r"^### ", PARTS["daemon"], flags=re.M) if s.startswith(heading))
+
+
+def keys(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The keys of a table and, where it names a provider, those of every built-in one."""
+    chosen: list[type[BaseModel]] = []
+    if model is table_of(Config.model_fields["feeds"].annotation):
+        chosen = list(FEEDS.built_in.values())
+    if model is PowerConfig:
+        chosen = [meter for meters in METERS.values() for meter in meters.built_in.values()]
+    own = {name: info for name, info in model.model_fields.items() if not table_of(info.annotation)}
+    theirs = {name: info for each in chosen for name, info in each.model_fields.items() if name not in own}
+    return own | (
+        theirs if model is not PowerConfig else {k: v for k, v in theirs.items() if k != "provider"}
+    )
+
+
 CASES = [(part, heading) for part in ROOTS for heading in tables(part)]
 
 
 @pytest.mark.parametrize(("part", "heading"), CASES)
 def test_every_key_with_its_default_and_no_other(part: str, heading: str) -> None:
-    fields = {
-        name: info
-        for name, info in tables(part)[heading].model_fields.items()
-        if not table_of(info.annotation)
-    }
+    fields = keys(tables(part)[heading])
     said = rows(part, heading)
     assert set(said) == set(fields)
     assert {
         name: default.replace("'", '"') if name != "pue_source" else default for name, default in said.items()
     } == {name: spelled(info) for name, info in fields.items()}
+
+
+@pytest.mark.parametrize("key", [key for key in rows("daemon", "`[[feeds]]`") if key != "provider"])
+def test_the_docs_say_which_provider_takes_a_key(key: str) -> None:
+    takers = {name for name, model in FEEDS.built_in.items() if key in model.model_fields}
+    [line] = [line for line in section("`[[feeds]]`").splitlines() if line.startswith(f"| `{key}` |")]
+    said = re.findall(r"\(([^)]*)\) \|$", line)[-1]
+    assert (
+        set(re.findall(r"\b(?:neso|replay|static)\b", said.replace("all", "neso, replay, static"))) == takers
+    )
+
+
+@pytest.mark.parametrize("table", ["`[[feeds]]`", "`[power]`"])
+def test_the_docs_name_every_provider(table: str) -> None:
+    choices = {"provider": FEEDS} if table == "`[[feeds]]`" else METERS
+    for key, providers in choices.items():
+        [line] = [line for line in section(table).splitlines() if line.startswith(f"| `{key}` |")]
+        named = set(re.findall(r"`([a-z-]+)`", line.split("|")[2])) - {"none"}
+        assert named == set(providers.built_in)
 
 
 def test_no_table_that_is_gone() -> None:

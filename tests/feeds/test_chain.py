@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.manual_clock import ManualClock
 
-from carbonsched.config import Zone
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer
 from carbonsched.feeds.chain import Chain
-from carbonsched.feeds.http import RetryLaterError
+from carbonsched.feeds.transport import RetryLaterError
+from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)

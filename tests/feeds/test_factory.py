@@ -8,7 +8,9 @@ from support.manual_clock import ManualClock
 
 from carbonsched.config import Config, load
 from carbonsched.errors import InputError
-from carbonsched.feeds import build_chain
+from carbonsched.feeds.base import Site
+from carbonsched.feeds.chain import Chain
+from carbonsched.feeds.factory import build_chain
 from carbonsched.model.grid import Kind
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -26,14 +28,18 @@ def config(*feeds: dict[str, Any], basis: str = "average-lifecycle") -> Config:
     return Config.parse({"zone": {"name": "DE", "basis": basis}, "feeds": list(feeds)})
 
 
+def build(wanted: Config, clock: ManualClock, state: Path) -> Chain:
+    return build_chain(wanted.feeds, Site(wanted.zone, clock, state))
+
+
 def test_a_restarted_daemon_goes_on_in_the_same_phase(tmp_path: Path, trace: str) -> None:
     wanted = config({"provider": "replay", "file": trace, "hour_s": 60})
     clock = ManualClock(T0)
-    first = build_chain(wanted, clock, tmp_path / "state")
+    first = build(wanted, clock, tmp_path / "state")
     first.poll_due()
     assert first.reading_at(clock.now()).g_per_kwh == 100.0  # type: ignore[union-attr]
     clock.advance(150)
-    second = build_chain(wanted, clock, tmp_path / "state")
+    second = build(wanted, clock, tmp_path / "state")
     second.poll_due()
     assert second.reading_at(clock.now()).g_per_kwh == 102.0  # type: ignore[union-attr]
     assert second.reading_at(T0 + timedelta(seconds=70)).g_per_kwh == 101.0  # type: ignore[union-attr]
@@ -41,7 +47,7 @@ def test_a_restarted_daemon_goes_on_in_the_same_phase(tmp_path: Path, trace: str
 
 def test_an_anchor_in_the_config_wins_and_nothing_is_kept(tmp_path: Path, trace: str) -> None:
     wanted = config({"provider": "replay", "file": trace, "hour_s": 60, "anchor": "2026-03-01T11:59:00Z"})
-    chain = build_chain(wanted, ManualClock(T0), tmp_path)
+    chain = build(wanted, ManualClock(T0), tmp_path)
     chain.poll_due()
     assert chain.reading_at(T0).g_per_kwh == 101.0  # type: ignore[union-attr]
     assert not (tmp_path / "replay-anchor.json").exists()
@@ -50,7 +56,7 @@ def test_an_anchor_in_the_config_wins_and_nothing_is_kept(tmp_path: Path, trace:
 def test_a_broken_anchor_is_told_with_the_mend(tmp_path: Path, trace: str) -> None:
     (tmp_path / "replay-anchor.json").write_text("{}")
     with pytest.raises(InputError, match=r"replay-anchor\.json: cannot be read; remove it"):
-        build_chain(config({"provider": "replay", "file": trace}), ManualClock(T0), tmp_path)
+        build(config({"provider": "replay", "file": trace}), ManualClock(T0), tmp_path)
 
 
 REPLAY = {"provider": "replay", "file": "TRACE"}
@@ -86,9 +92,10 @@ FIXED = {"provider": "static", "g_per_kwh": 300, "basis": "average-lifecycle", "
 def test_keys_that_do_not_fit_the_provider_are_refused(
     tmp_path: Path, trace: str, feeds: list[dict[str, Any]], words: str
 ) -> None:
+    # the keys are checked when the config is read, the rest when the feeds are built
     with_file = [{**feed, "file": trace} if feed.get("file") == "TRACE" else feed for feed in feeds]
     with pytest.raises(InputError) as caught:
-        build_chain(config(*with_file), ManualClock(T0), tmp_path)
+        build(config(*with_file), ManualClock(T0), tmp_path)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -96,7 +103,7 @@ def test_keys_that_do_not_fit_the_provider_are_refused(
 def test_country_basis_is_lifecycle_alone(tmp_path: Path) -> None:
     feed = {"provider": "static", "country": "DEU"}
     with pytest.raises(InputError, match=r"speaks average-lifecycle but zone\.basis is average-direct"):
-        build_chain(config(feed, basis="average-direct"), ManualClock(T0), tmp_path)
+        build(config(feed, basis="average-direct"), ManualClock(T0), tmp_path)
 
 
 def test_a_config_file_with_relative_paths_is_taken(tmp_path: Path, trace: str) -> None:
@@ -105,7 +112,7 @@ def test_a_config_file_with_relative_paths_is_taken(tmp_path: Path, trace: str) 
         '[[feeds]]\nprovider = "static"\ncountry = "DEU"\n'
     )
     wanted = load(tmp_path / "box.toml")
-    chain = build_chain(wanted, ManualClock(T0), wanted.state)
+    chain = build(wanted, ManualClock(T0), wanted.state)
     chain.poll_due()
     view = chain.view(24)
     assert (view.now.kind, view.now.note) == (Kind.ACTUAL, "synthetic")
@@ -124,7 +131,7 @@ def test_a_provider_over_the_network_with_a_fallback(tmp_path: Path) -> None:
                 "label": "GB",
             },
         )
-        chain = build_chain(config(*feeds, basis="average-direct"), ManualClock(T0), tmp_path)
+        chain = build(config(*feeds, basis="average-direct"), ManualClock(T0), tmp_path)
         chain.poll_due()
     now = chain.view(1).now
     assert (now.g_per_kwh, now.kind, now.note) == (181.0, Kind.FALLBACK, "GB; mean of 2025")

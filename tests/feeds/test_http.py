@@ -8,7 +8,8 @@ import pytest
 from support.http_server import Reply, Server, serve
 
 from carbonsched.errors import FeedError
-from carbonsched.feeds.http import HttpTransport, RetryLaterError, redact
+from carbonsched.feeds.http import HttpTransport, redact
+from carbonsched.feeds.transport import RetryLaterError
 
 SECRET = "s3cr3t-token"  # noqa: S105
 

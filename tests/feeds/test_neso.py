@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from support.http_server import Reply, Server, serve
 from support.manual_clock import ManualClock
 
 from carbonsched.errors import FeedError
+from carbonsched.feeds.base import Site
 from carbonsched.feeds.http import HttpTransport
-from carbonsched.feeds.neso import NesoFeed
+from carbonsched.feeds.neso import NesoFeed, NesoSettings
+from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 
 NOW = datetime(2018, 1, 20, 12, 10, tzinfo=UTC)
@@ -63,9 +66,9 @@ def server() -> Iterator[Server]:
 
 
 def feed(server: Server, clock: ManualClock | None = None, **options: Any) -> NesoFeed:
-    return NesoFeed(
-        HttpTransport(backoff_s=0.01), clock or ManualClock(NOW), url=server.url, timeout_s=2, **options
-    )
+    settings = NesoSettings(provider="neso", url=server.url, timeout=2, **options)
+    site = Site(Zone(name="GB"), clock or ManualClock(NOW), Path("/nowhere"), HttpTransport(backoff_s=0.01))
+    return settings.build(site)
 
 
 def test_now_the_past_day_and_the_forecast(server: Server) -> None:
@@ -121,7 +124,7 @@ def test_the_past_is_asked_once_an_hour(server: Server) -> None:
 
 def test_a_region_has_forecasts_only(server: Server) -> None:
     server.answer = regional
-    answer = feed(server, region=3, zone="GB/3").poll()
+    answer = feed(server, region=3).poll()
     assert server.paths == [
         "/regional/regionid/3",
         "/regional/intensity/2018-01-19T12:10Z/2018-01-20T12:10Z/regionid/3",

@@ -1,13 +1,16 @@
 import itertools
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.manual_clock import ManualClock
 
-from carbonsched.feeds.replay import ReplayFeed
+from carbonsched.feeds.base import Site
+from carbonsched.feeds.replay import ReplayFeed, ReplaySettings
 from carbonsched.feeds.trace import Trace
+from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind, Reading
 
 START = datetime(2022, 1, 1, tzinfo=UTC)
@@ -22,8 +25,11 @@ WEEK = Trace(
 
 
 def feed(clock: ManualClock, trace: Trace = WEEK, **options: object) -> ReplayFeed:
-    given_options = {"hour_s": 60.0, "anchor": T0, "label": "synthetic", **options}
-    return ReplayFeed(trace, clock, name="replay", zone="XX", basis=Basis.AVERAGE_DIRECT, **given_options)  # type: ignore[arg-type]
+    keys = {"file": "-", "hour_s": 60.0, "anchor": T0, "label": "synthetic", **options}
+    settings = ReplaySettings.parse({"provider": "replay", **keys})
+    return ReplayFeed(
+        trace, settings, Site(Zone(name="XX", basis=Basis.AVERAGE_DIRECT), clock, Path("/nowhere"))
+    )
 
 
 def current(replay: ReplayFeed, clock: ManualClock) -> Reading:
@@ -65,7 +71,7 @@ def test_phase_and_polls_are_as_told() -> None:
     assert current(feed(clock, phase_h=30.5), clock).g_per_kwh == 130.0
     assert current(feed(clock, phase_h=-1), clock).g_per_kwh == 267.0
     assert feed(clock, hour_s=20).every_s == 5
-    assert feed(clock, hour_s=3600, every_s=300).every_s == 300
+    assert feed(clock, hour_s=3600, every=300).every_s == 300
 
 
 def test_the_forecast_is_of_the_future_alone() -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 from support.manual_clock import ManualClock
 
-from carbonsched.config import PowerConfig
+from carbonsched.config import Config, PowerConfig
 from carbonsched.errors import InputError, PowerError
 from carbonsched.power import build_meter
 from carbonsched.power.base import Mark
-from carbonsched.power.nvml import NvmlMeter
+from carbonsched.power.nvml_meter import NvmlMeter
 
 CLOCK = ManualClock(datetime(2026, 3, 1, tzinfo=UTC))
 
@@ -24,7 +24,7 @@ def has_gpu() -> bool:
 def test_replay_and_host_are_read_as_one(tmp_path: Path) -> None:
     (tmp_path / "w.csv").write_text("seconds,watts\n0,200\n")
     clock = ManualClock(datetime(2026, 3, 1, tzinfo=UTC))
-    meter = build_meter(PowerConfig(gpu="replay", replay_file=str(tmp_path / "w.csv")), clock)
+    meter = build_meter(PowerConfig(gpu="replay", replay_file=str(tmp_path / "w.csv")).meters, clock)
     assert [device.id for device in meter.devices] == ["replay-0", "host"]
     meter.resume({"replay-0": Mark(clock.at, 0, "replay:0", 200.0)})
     clock.advance(1)
@@ -35,16 +35,16 @@ def test_replay_and_host_are_read_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "words"),
+    ("power", "words"),
     [
-        (PowerConfig(gpu="replay"), "power.replay_file: is missing"),
-        (PowerConfig(gpu="none", replay_file="w.csv"), "power.replay_file: is read only with"),
-        (PowerConfig(gpu="none", host="none"), "power.host: nothing is metered"),
+        ({"gpu": "replay"}, "power.replay_file: is missing"),
+        ({"gpu": "none", "replay_file": "w.csv"}, "power.replay_file: is read only with"),
+        ({"gpu": "none", "host": "none"}, "power.host: nothing is metered"),
     ],
 )
-def test_a_config_that_does_not_fit_together_is_refused(config: PowerConfig, words: str) -> None:
+def test_a_config_that_does_not_fit_together_is_refused(power: dict[str, str], words: str) -> None:
     with pytest.raises(InputError) as caught:
-        build_meter(config, CLOCK)
+        build_meter(Config.parse({"feeds": [{"provider": "neso"}], "power": power}).power.meters, CLOCK)
     assert words in str(caught.value)
 
 
@@ -52,5 +52,5 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_that_names_the_mend()
     if has_gpu():
         pytest.skip("this box has a GPU")
     with pytest.raises(PowerError, match=r"libnvidia-ml\.so\.1 is not installed|driver is not loaded"):
-        build_meter(PowerConfig(gpu="nvml"), CLOCK)
-    assert [device.id for device in build_meter(PowerConfig(gpu="auto"), CLOCK).devices] == ["host"]
+        build_meter(PowerConfig(gpu="nvml").meters, CLOCK)
+    assert [device.id for device in build_meter(PowerConfig(gpu="auto").meters, CLOCK).devices] == ["host"]

@@ -11,6 +11,7 @@ from support.manual_clock import ManualClock
 from support.replay_launcher import ReplayLauncher
 
 from carbonsched.config import Config
+from carbonsched.feeds.base import Site
 from carbonsched.feeds.factory import build_chain
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.base import rfc3339
@@ -99,8 +100,8 @@ class Rig:
     def boot(self) -> None:
         """A new daemon process on the same state."""
         self.ledger = Ledger.open(self.config.ledger_url)
-        self.chain = build_chain(self.config, self.clock, self.config.state)
-        self.meter = build_meter(self.config.power, self.clock)
+        self.chain = build_chain(self.config.feeds, Site(self.config.zone, self.clock, self.config.state))
+        self.meter = build_meter(self.config.power.meters, self.clock)
         if self.devices > 1:
             curve = self.root / "watts.csv"
             self.meter = CombinedMeter([ReplayMeter(curve, self.clock, i) for i in range(self.devices)])

@@ -10,7 +10,7 @@ import pynvml
 import pytest
 from support.nvml.fake import build_fake_nvml, run_with_fake_nvml
 
-from carbonsched.power.nvml import REASONS, power_error
+from carbonsched.power.nvml_meter import REASONS, power_error
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc to build the stand-in")
 
@@ -19,7 +19,7 @@ import json, os, pathlib, time
 from datetime import timedelta
 from carbonsched.clock import SystemClock
 from carbonsched.power.base import Mark
-from carbonsched.power.nvml import NvmlMeter
+from carbonsched.power.nvml_meter import NvmlMeter
 SETTINGS = pathlib.Path(os.environ["FAKE_NVML_FILE"])
 class Clock(SystemClock):
     ahead = 0.0
@@ -216,7 +216,7 @@ def test_auto_takes_the_gpu_and_the_host_together(library: Path, tmp_path: Path)
         """
         from carbonsched.config import PowerConfig
         from carbonsched.power import build_meter
-        meter = build_meter(PowerConfig(), clock)
+        meter = build_meter(PowerConfig().meters, clock)
         print(json.dumps([{"devices": [b.kind for b in meter.devices]}]))
         meter.read(); time.sleep(0.3); deltas = meter.read(); meter.close()
         """,

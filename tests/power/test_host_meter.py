@@ -10,7 +10,7 @@ from support.manual_clock import ManualClock
 from carbonsched.clock import SystemClock
 from carbonsched.model.energy import EnergyMethod
 from carbonsched.power.base import Mark
-from carbonsched.power.host import HostMeter, cpu_model, rated_power
+from carbonsched.power.host_meter import HostMeter, cpu_model, rated_power
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -114,7 +114,7 @@ def test_rated_power_is_what_codecarbon_itself_would_take_and_needs_no_pandas() 
     """Against codecarbon's own look-up, in a process of its own since that one loads pandas."""
     program = """
 import sys
-from carbonsched.power.host import cpu_model, rated_power
+from carbonsched.power.host_meter import cpu_model, rated_power
 ours = {m: rated_power(m) for m in (cpu_model(), 'Intel(R) Xeon(R) CPU E5-2620 v3 @ 2.40GHz', 'AMD EPYC 7543P 32-Core Processor', 'AMD Ryzen 9 5950X')}
 assert 'pandas' not in sys.modules
 from codecarbon.core.cpu import TDP
