@@ -1,4 +1,4 @@
-"""What a daemon without jobs costs: seconds to start, resident memory, CPU over a minute; sampler and replay feed on.
+"""Measures what a daemon without jobs costs: seconds to start, resident memory, CPU over a minute; sampler and replay feed on.
 
     python benchmarks/daemon_at_rest.py [--seconds 60] [--starts 3]
 
@@ -20,6 +20,10 @@ import time
 from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+SETTLE_S = 3.0
+"""Wait after the start, so that what only a start does is not measured."""
 
 
 def write_config(folder: Path) -> Path:
@@ -48,6 +52,7 @@ def start(config: Path) -> tuple[subprocess.Popen[bytes], float]:
 
 
 def answers(path: Path) -> bool:
+    """Whether a daemon answers on this socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         try:
             client.connect(str(path))
@@ -58,34 +63,36 @@ def answers(path: Path) -> bool:
 
 
 def cpu_s(pid: int) -> float:
+    """Seconds of user and system time of a process and its children that ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 def rss_mb(pid: int) -> float:
+    """Resident memory, 10⁶ bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--starts", type=int, default=3)
-    asked = parser.parse_args()
+    options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         config = write_config(Path(name))
         starts: list[float] = []
-        for n in range(asked.starts):
+        for n in range(options.starts):
             process, took = start(config)
             starts.append(took)
-            if n + 1 < asked.starts:
+            if n + 1 < options.starts:
                 stop(process)
-        time.sleep(3)
+        time.sleep(SETTLE_S)
         before = cpu_s(process.pid)
-        time.sleep(asked.seconds)
-        share = (cpu_s(process.pid) - before) / asked.seconds
+        time.sleep(options.seconds)
+        share = (cpu_s(process.pid) - before) / options.seconds
         memory = rss_mb(process.pid)
         stop(process)
     print(

@@ -13,35 +13,44 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
-from benchmarks.planner.cases import TABLES, Asked, Frontier, Row
+from benchmarks.planner.cases import TABLES, BenchmarkInputs, Row
 from carbonsched.errors import InputError
+from carbonsched.feeds.trace import COLUMNS, read_trace
+from carbonsched.model.profile import read_frontier
 from carbonsched.plan.simulation.request import LINEAR, TraceArrays
 
 Report = dict[str, list[Row]]
 
 
-def read(path: Path) -> TraceArrays | None:
-    """A trace file as a Grid; None where its columns are others than a trace's."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"datetime", "g_per_kwh"} <= rows[0].keys() or "polled_at" in rows[0]:
-        return None
-    provider = None
-    if "forecast_g_per_kwh" in rows[0]:
-        provider = [float(r["forecast_g_per_kwh"]) if r["forecast_g_per_kwh"] else None for r in rows]
-    return TraceArrays([_time(r["datetime"]) for r in rows], [float(r["g_per_kwh"]) for r in rows], provider)
+def kind_of(path: Path) -> Literal["trace", "polls"] | None:
+    """What a CSV file holds by its header; None: neither a trace nor a log of polls."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header = [name.strip() for name in next(csv.reader(file), [])]
+    if {"polled_at", "datetime", "g_per_kwh"} <= set(header):
+        return "polls"
+    return "trace" if header in (list(COLUMNS[:2]), list(COLUMNS)) else None
 
 
-def read_polls(path: Path) -> tuple[TraceArrays, TraceArrays] | None:
-    """A log of polls as two grids: what was known when, and what was finally settled for each hour."""
+def read(path: Path) -> TraceArrays:
+    """A trace file as arrays. Raises InputError that names the line at fault."""
+    trace = read_trace(path)
+    return TraceArrays(trace.times, trace.g_per_kwh, trace.forecast)
+
+
+def read_polls(path: Path) -> tuple[TraceArrays, TraceArrays]:
+    """A log of polls as two traces: what was known when, and what was finally settled for each hour."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    if not rows or "polled_at" not in rows[0]:
-        return None
-    known = {_time(r["polled_at"]): float(r["g_per_kwh"]) for r in rows}
-    final = {_time(r["datetime"]): float(r["g_per_kwh"]) for r in rows}
-    return tuple(TraceArrays(sorted(d), [d[t] for t in sorted(d)]) for d in (known, final))  # type: ignore[return-value]
+    known = {_time(row["polled_at"]): float(row["g_per_kwh"]) for row in rows}
+    final = {_time(row["datetime"]): float(row["g_per_kwh"]) for row in rows}
+    return _arrays(known), _arrays(final)
+
+
+def _arrays(values: dict[datetime, float]) -> TraceArrays:
+    times = sorted(values)
+    return TraceArrays(times, [values[time] for time in times])
 
 
 def _time(text: str) -> datetime:
@@ -53,11 +62,11 @@ def main(argv: list[str] | None = None) -> int:
     if (options.resume or options.markdown) and options.out is None:
         flag = "--resume" if options.resume else "--markdown"
         raise InputError(flag, "needs --out", "give the file of the run before")
-    asked = Asked(
+    inputs = BenchmarkInputs(
         *_traces(options.traces, options.only),
         options.starts,
         options.adversarial,
-        _frontier(options.frontier),
+        LINEAR if options.frontier is None else read_frontier(options.frontier, "--frontier"),
     )
     report: Report = _earlier(options.out) if options.resume or options.markdown else {}
     if options.markdown:
@@ -67,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     for table in options.table or TABLES:
         rows = report.setdefault(table, [])
         known = {row["case"] for row in rows}
-        cases = list(TABLES[table](asked))
+        cases = list(TABLES[table](inputs))
         for n, case in enumerate(cases, start=1):
             if case.name in known:
                 continue
@@ -108,26 +117,15 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 def _traces(
     folder: Path, only: str
 ) -> tuple[dict[str, TraceArrays], dict[str, tuple[TraceArrays, TraceArrays]]]:
-    files = [path for path in sorted(folder.glob("*.csv")) if only in path.name]
-    traces = {path.name: trace for path in files if (trace := read(path)) is not None}
-    polls = {path.name: both for path in files if (both := read_polls(path)) is not None}
+    """(traces, logs of polls) of a folder by file name, of the files whose name has `only` in it."""
+    kinds = {path: kind_of(path) for path in sorted(folder.glob("*.csv")) if only in path.name}
+    traces = {path.name: read(path) for path, kind in kinds.items() if kind == "trace"}
+    polls = {path.name: read_polls(path) for path, kind in kinds.items() if kind == "polls"}
     if not traces and not polls:
         raise InputError(
             "--traces", f"no trace with {only!r} in its name in {folder}", "give the folder with the traces"
         )
     return traces, polls
-
-
-def _frontier(path: Path | None) -> Frontier:
-    if path is None:
-        return LINEAR
-    try:
-        points = json.loads(path.read_text())["frontier"]
-        return tuple((p["rho"], p["importance"]) for p in points)
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise InputError(
-            "--frontier", f"{path} is no frontier: {e}", "give {frontier: [{rho, importance}]}"
-        ) from e
 
 
 def markdown(report: Report) -> str:

@@ -1,4 +1,4 @@
-"""The claims of docs/planner.md as cases that can be run one by one: `evaluate` is the command around them.
+"""Turns each claim of docs/planner.md into cases that run one by one; `python -m benchmarks.planner` runs them.
 
 A case has a name, which a run that was broken off knows it by, and a thunk that yields its row of figures.
 """
@@ -43,7 +43,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BenchmarkInputs:
     """What all tables are made from."""
 
     traces: dict[str, TraceArrays]
@@ -93,18 +93,18 @@ def share_of_oracle(result: SimResult, floor_gain: float) -> float:
     return (result.gain - floor_gain) / best if best > 1e-9 else 1.0
 
 
-def fixed_slots(asked: Asked) -> Iterator[Case]:
+def fixed_slots(inputs: BenchmarkInputs) -> Iterator[Case]:
     """No pause, E = 0.2 + 0.8ρ, ρ in [0.4, 1], budget half-way: every policy against the exact oracle."""
-    for name, trace in asked.traces.items():
+    for name, trace in inputs.traces.items():
         cases: list[tuple[Policy, ForecastKind]] = [("mpc", "perfect"), ("mpc", "persistence")]
         if trace.forecast is not None:
             cases.append(("mpc", "column"))
         cases += [("constant", "persistence"), ("dual", "persistence")]
         for n in (24, 72, 168):
             for policy, kind in cases:
-                count = asked.starts if policy == "mpc" else max(asked.starts // 3, 1)
+                count = inputs.starts if policy == "mpc" else max(inputs.starts // 3, 1)
                 rows = starts(trace, n + 24, count, n)
-                request = {"policy": policy, "forecast": kind, "frontier": asked.frontier}
+                request = {"policy": policy, "forecast": kind, "frontier": inputs.frontier}
                 if rows:
                     about = {"trace": name, "segments": n, "policy": policy, "forecast": kind}
                     yield Case(about, partial(_fixed, trace, rows, n, request))
@@ -123,14 +123,14 @@ def _fixed(trace: TraceArrays, rows: list[int], n: int, request: Row) -> Row:
     }
 
 
-def discounted(asked: Asked) -> Iterator[Case]:
+def discounted(inputs: BenchmarkInputs) -> Iterator[Case]:
     """Gains that fall to a quarter over the job, seen with 20% noise: the learned discount against none."""
-    for name, trace in asked.traces.items():
+    for name, trace in inputs.traces.items():
         for n in (24, 72):
-            rows = starts(trace, n + 24, max(asked.starts // 4, 2), n)
+            rows = starts(trace, n + 24, max(inputs.starts // 4, 2), n)
             if rows:
                 about = {"trace": name, "segments": n}
-                yield Case(about, partial(_discounted, trace, rows, n, asked.frontier))
+                yield Case(about, partial(_discounted, trace, rows, n, inputs.frontier))
 
 
 def _discounted(trace: TraceArrays, rows: list[int], n: int, frontier: Frontier) -> Row:
@@ -147,11 +147,11 @@ def _discounted(trace: TraceArrays, rows: list[int], n: int, frontier: Frontier)
     return out
 
 
-def adversarial(asked: Asked) -> Iterator[Case]:
+def adversarial(inputs: BenchmarkInputs) -> Iterator[Case]:
     """Biased forecasts, spikes, gaps, power outliers beyond what the guard was told: is the budget ever passed?"""
-    for first in range(0, asked.adversarial, _CHUNK):
-        count = min(_CHUNK, asked.adversarial - first)
-        yield Case({"first": first, "runs": count}, partial(_adversarial, asked.traces, first, count))
+    for first in range(0, inputs.adversarial, _CHUNK):
+        count = min(_CHUNK, inputs.adversarial - first)
+        yield Case({"first": first, "runs": count}, partial(_adversarial, inputs.traces, first, count))
 
 
 def _adversarial(traces: dict[str, TraceArrays], first: int, count: int) -> Row:
@@ -212,14 +212,14 @@ def _spoil(trace: TraceArrays, row: int, n: int, rng: np.random.Generator) -> Tr
     return TraceArrays(times, g[keep].tolist(), provider[keep].tolist())
 
 
-def pauses(asked: Asked) -> Iterator[Case]:
+def pauses(inputs: BenchmarkInputs) -> Iterator[Case]:
     """A deadline of 1.5 and 2 times full speed: grams at the gain `mpc` reaches, for each other policy; of whole jobs."""
-    for name, trace in asked.traces.items():
+    for name, trace in inputs.traces.items():
         for slack in (1.5, 2.0):
-            rows = starts(trace, 24 * 2 + 24, max(asked.starts // 5, 2), int(slack * 10))
+            rows = starts(trace, 24 * 2 + 24, max(inputs.starts // 5, 2), int(slack * 10))
             if rows:
                 about = {"trace": name, "deadline": slack, "segments": 24}
-                yield Case(about, partial(_pauses, trace, rows, slack, asked.frontier))
+                yield Case(about, partial(_pauses, trace, rows, slack, inputs.frontier))
 
 
 def _pauses(trace: TraceArrays, rows: list[int], slack: float, frontier: Frontier) -> Row:
@@ -227,7 +227,7 @@ def _pauses(trace: TraceArrays, rows: list[int], slack: float, frontier: Frontie
     table: dict[str, list[float]] = {}
     whole: list[bool] = []
     for row in rows:
-        asked = job(
+        request = job(
             trace,
             row,
             n,
@@ -236,15 +236,15 @@ def _pauses(trace: TraceArrays, rows: list[int], slack: float, frontier: Frontie
             frontier=frontier,
             time_follows_rho=False,
         )
-        ours = simulate(asked)
+        ours = simulate(request)
         whole.append(ours.finished)
         if not ours.finished:
             continue
         rho = _rho_of(frontier, ours.gain)
-        same = replace(asked, budget_g=1e12, oracle=False, rho_min=rho, rho_max=rho)
+        same = replace(request, budget_g=1e12, oracle=False, rho_min=rho, rho_max=rho)
         flat = simulate(replace(same, policy="full", may_pause=False))
         waited = simulate(replace(same, policy="threshold"))
-        full = simulate(replace(asked, budget_g=1e12, oracle=False, policy="full", may_pause=False))
+        full = simulate(replace(request, budget_g=1e12, oracle=False, policy="full", may_pause=False))
         for key, value in {
             "saved_against_constant": 1 - ours.spent_g / flat.spent_g,
             "saved_against_threshold": 1 - ours.spent_g / waited.spent_g,
@@ -260,10 +260,10 @@ def _pauses(trace: TraceArrays, rows: list[int], slack: float, frontier: Frontie
     return {"starts": len(rows), "done": round(sum(whole) / len(whole), 4), **means}
 
 
-def polled(asked: Asked) -> Iterator[Case]:
+def polled(inputs: BenchmarkInputs) -> Iterator[Case]:
     """Real polls with their gaps, lags and revisions: 14-day jobs on both accounts, as decided and as settled."""
-    for name, (known, final) in asked.polls.items():
-        rows = starts(known, 15 * 24, max(asked.starts // 10, 2), 5)
+    for name, (known, final) in inputs.polls.items():
+        rows = starts(known, 15 * 24, max(inputs.starts // 10, 2), 5)
         if rows:
             yield Case({"trace": name, "days": 14}, partial(_polled, known, final, rows))
 
@@ -294,14 +294,14 @@ def _polled(known: TraceArrays, final: TraceArrays, rows: list[int]) -> Row:
     }
 
 
-def cost(asked: Asked) -> Iterator[Case]:
+def cost(inputs: BenchmarkInputs) -> Iterator[Case]:
     """CPU seconds on one core of a re-plan with 168 segments, 7 days at 15 minutes and 25 ρ, and of long runs."""
     for pause in (False, True):
         for n in (24, 84, 168):
             yield Case({"replan_segments": n, "pauses": pause}, partial(_replan, n, pause))
-    name, trace = max(asked.traces.items(), key=lambda item: len(item[1].at))
+    name, trace = max(inputs.traces.items(), key=lambda item: len(item[1].at))
     spare_h = (trace.end - float(trace.at[0])) / 3600.0 - _HISTORY_H - 48
-    if asked.starts > 1:
+    if inputs.starts > 1:
         for part in (0.25, 1.0):
             n = int(part * min(_YEAR_H, spare_h))
             about = {"trace": name, "hourly_segments": n, "pauses": False}
@@ -374,7 +374,7 @@ def _rho_of(frontier: Frontier, gain: float) -> float:
     return float(np.clip(np.interp(gain * points[-1, 1], points[:, 1], points[:, 0]), RHO_MIN, 1.0))
 
 
-TABLES: dict[str, Callable[[Asked], Iterator[Case]]] = {
+TABLES: dict[str, Callable[[BenchmarkInputs], Iterator[Case]]] = {
     "fixed_slots": fixed_slots,
     "adversarial": adversarial,
     "pauses": pauses,

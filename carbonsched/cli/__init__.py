@@ -2,29 +2,31 @@
 
 Modules that cost time to import are imported where they are used, so that `--help` and `daemon` stay light.
 
-app            all commands under one name
-options        the options that every command takes
-client         HTTP over the daemon's socket
-output         prints one JSON document, or tables that fit a terminal
-submit         submit; with --explain the plan alone
-explain        shows such a plan
-progress       shows a job while a person waits for it
-trainer_check  lets the trainer check a job before it is submitted
-wait           wait
-ps             ps
-show           show
-logs           logs
-actions        cancel, pause and resume
-budget         budget
-pools          pools
-grid           grid
-report         report
-audit          audit
-simulate       simulate
-sweep          many simulations in one call
-schemas        schemas
-daemon         daemon
-version        version
+app               all commands under one name
+options           the options that every command takes
+client            HTTP over the daemon's socket
+output            prints one JSON document, or tables that fit a terminal
+submit            submit; with --explain the plan alone
+explain           shows such a plan
+progress          shows a job while a person waits for it
+trainer_check     lets the trainer check a job before it is submitted
+wait              wait
+ps                ps
+show              show
+logs              logs
+actions           cancel, pause and resume
+budget            budget
+pools             pools
+grid              grid
+report            report
+audit             audit
+simulate          simulate
+simulate_request  reads its options into simulation requests
+simulate_output   shows one simulation
+sweep             many simulations in one call
+schemas           schemas
+daemon            daemon
+version           version
 """
 
 import sys

@@ -37,7 +37,6 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "submitted-job": job.SubmittedJob,
         "directive": protocol.Directive,
         "event": protocol.Event,
-        "frontier": protocol.Frontier,
         "run-record": protocol.RunRecord,
         "exit-record": protocol.ExitRecord,
         "job-list": view.JobList,
@@ -60,6 +59,8 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "profile": profile.Profile,
         "costs": profile.Costs,
         "selection": profile.Selection,
+        # one document; it was published under both names
+        "frontier": profile.FrontierDoc,
         "frontier-doc": profile.FrontierDoc,
         "check-result": profile.CheckResult,
     }

@@ -1,31 +1,24 @@
-"""Many simulations of one `simulate` call: progress on stderr, a table or JSON on stdout, a plot in a file."""
+"""Runs the many simulations of one `simulate` call behind a progress bar, and shows them as a table and as charts."""
 
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from carbonsched import text
+from carbonsched.charts import STYLES, Chart, Series, count_ticks, time_ticks
 from carbonsched.cli import output as o
-from carbonsched.errors import InputError
-
-if TYPE_CHECKING:
-    from carbonsched.charts import Chart, Series
-    from carbonsched.plan.simulation.policies import Policy
-    from carbonsched.plan.simulation.request import SimRequest
-    from carbonsched.plan.simulation.simulate import SimResult
-    from carbonsched.plan.simulation.sweep import Sweep, SweepRun
+from carbonsched.plan.simulation import sweep as runs
+from carbonsched.plan.simulation.policies import Policy
+from carbonsched.plan.simulation.request import SimRequest
+from carbonsched.plan.simulation.sweep import Sweep, SweepRun
 
 
 def sweep(
-    base: "SimRequest", starts: Sequence[datetime], policies: Sequence["Policy"], budgets: Sequence[float]
-) -> "Sweep":
+    base: SimRequest, starts: Sequence[datetime], policies: Sequence[Policy], budgets: Sequence[float]
+) -> Sweep:
     """Run them all behind a progress bar, which only a terminal sees."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from carbonsched.plan.simulation import sweep as runs
-
     columns = TextColumn("simulations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = o.console(stderr=True)
     done: list[SweepRun] = []
@@ -37,7 +30,7 @@ def sweep(
     return runs.collect(done, base.forecast)
 
 
-def show(result: "Sweep") -> None:
+def show(result: Sweep) -> None:
     table = o.table(
         "POLICY", "BUDGET g", "RUNS", "WHOLE", "GAIN", "OF ORACLE", "SPENT g", "FLOPS g", "TIMING g", "LATE",
         right=("BUDGET g", "RUNS", "WHOLE", "GAIN", "OF ORACLE", "SPENT g", "FLOPS g", "TIMING g", "LATE"),
@@ -68,69 +61,8 @@ def show(result: "Sweep") -> None:
     )
 
 
-def drawable(path: Path) -> None:
-    """Raises InputError where `plot` could not draw, before hours were spent on simulations."""
-    if path.suffix.lower() != ".svg":
-        raise InputError(
-            "--plot", f"cannot draw {path.suffix or 'a file without an ending'}", "give a FILE.svg"
-        )
-    if not path.absolute().parent.is_dir():
-        raise InputError("--plot", f"{path.absolute().parent} is no folder", "give a file in one that exists")
-
-
-def plot(path: Path, charts: "Sequence[Chart]") -> None:
-    from carbonsched.charts import svg_file
-
-    try:
-        path.write_text(svg_file(charts), encoding="utf-8")
-    except OSError as e:
-        raise InputError("--plot", f"{path} cannot be written: {e.strerror}", "give another file") from e
-
-
-def one_run(result: "SimResult", asked: "SimRequest") -> "list[Chart]":
-    """The grid and ρ over the time of one job."""
-    from carbonsched.charts import Chart, Series, time_ticks
-    from carbonsched.model.allowed_hours import stretches
-
-    if not result.segments:
-        raise InputError("--plot", f"nothing ran: {result.reason}", "raise the budget")
-    trace, start, end = asked.trace, asked.start, result.segments[-1].end
-    allowed = stretches(asked.allowed_hours, asked.timezone, start, end)
-    rows = range(trace.row(start.timestamp()), trace.row(end.timestamp()) + 1)
-    intensity = [(float(trace.at[i]), float(trace.g[i])) for i in rows]
-    spans: list[tuple[float, float | None]] = []
-    for s in result.segments:
-        for a, b in ((max(s.start, a).timestamp(), min(s.end, b).timestamp()) for a, b in allowed):
-            spans += [(a, s.rho), (b, s.rho), (b, None)] if a < b else []
-    x, ticks = (start.timestamp(), end.timestamp()), time_ticks(start, end)
-    provider = (
-        f"{result.policy}, forecast {result.forecast}: {result.spent_g:.4g} g of {result.budget_g:.4g} g"
-    )
-    return [
-        Chart(
-            "Intensity",
-            provider,
-            "Intensity, g/kWh",
-            [Series("intensity", "step", intensity, "s2")],
-            x,
-            ticks,
-        ),
-        Chart(
-            "FLOPs ratio",
-            provider,
-            f"ρ; {provider}",
-            [Series("ρ", "line", spans)],
-            x,
-            ticks,
-            y_range=(0.0, 1.0),
-        ),
-    ]
-
-
-def many_runs(result: "Sweep") -> "list[Chart]":
+def charts(result: Sweep) -> list[Chart]:
     """Gain and grams of every policy: over the budgets where there are several, else over the starts."""
-    from carbonsched.charts import Chart, count_ticks, time_ticks
-
     budgets = sorted({case.budget_g for case in result.cases})
     if len(budgets) > 1:
         gain = _series(result, lambda run: run.budget_g, lambda run: run.gain)
@@ -157,12 +89,8 @@ def many_runs(result: "Sweep") -> "list[Chart]":
     ]
 
 
-def _series(
-    result: "Sweep", x: "Callable[[SweepRun], float]", y: "Callable[[SweepRun], float]"
-) -> "list[Series]":
-    """One line a policy through the means of all runs with the same x."""
-    from carbonsched.charts import STYLES, Series
-
+def _series(result: Sweep, x: Callable[[SweepRun], float], y: Callable[[SweepRun], float]) -> list[Series]:
+    """One line per policy through the means of all runs with the same x."""
     found: dict[str, dict[float, list[float]]] = {}
     for run in result.runs:
         found.setdefault(run.policy, {}).setdefault(x(run), []).append(y(run))

@@ -10,7 +10,7 @@ from typing import Final
 
 from carbonsched.errors import InputError
 
-_COLUMNS: Final = ("datetime", "g_per_kwh", "forecast_g_per_kwh")
+COLUMNS: Final = ("datetime", "g_per_kwh", "forecast_g_per_kwh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,15 @@ def read_trace(path: str | Path) -> Trace:
         text = raw.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(
-            str(path), f"cannot be read: {e}", f"give a CSV with the header {','.join(_COLUMNS[:2])}"
+            str(path), f"cannot be read: {e}", f"give a CSV with the header {','.join(COLUMNS[:2])}"
         ) from e
     lines = text.splitlines()
     header = tuple(name.strip() for name in next(csv.reader(lines[:1]), ()))
-    if header not in (_COLUMNS[:2], _COLUMNS):
+    if header not in (COLUMNS[:2], COLUMNS):
         raise InputError(
             f"{path}, line 1",
             f"the header is {','.join(header)!r}",
-            f"write {','.join(_COLUMNS[:2])}, and {_COLUMNS[2]} behind it if you have forecasts",
+            f"write {','.join(COLUMNS[:2])}, and {COLUMNS[2]} behind it if you have forecasts",
         )
     times: list[datetime] = []
     values: list[float] = []
@@ -74,9 +74,9 @@ def read_trace(path: str | Path) -> Trace:
                 "sort rows by time, each once",
             )
         times.append(at)
-        values.append(_intensity(cells[1], where, _COLUMNS[1]))
+        values.append(_intensity(cells[1], where, COLUMNS[1]))
         if len(header) == 3:
-            forecasts.append(_intensity(cells[2], where, _COLUMNS[2]) if cells[2].strip() else None)
+            forecasts.append(_intensity(cells[2], where, COLUMNS[2]) if cells[2].strip() else None)
         hashes.append(hashlib.sha256(line.encode()).hexdigest())
     if len(times) < 2:
         raise InputError(

@@ -1,9 +1,12 @@
 """Documents of `python -m trainer profile | cost | select | check` (DESIGN 5)."""
 
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from carbonsched.errors import InputError
 from carbonsched.model.base import Doc
 from carbonsched.model.protocol import Amount, Count, FrontierPoint, Segments, Steps
 
@@ -49,7 +52,25 @@ class Selection(Doc):
 
 
 class FrontierDoc(Doc):
+    """FRONTIER.json: best total importance for every ρ, a non-decreasing curve."""
+
     frontier: tuple[FrontierPoint, ...]
+
+
+def read_frontier(path: Path, option: str) -> tuple[tuple[float, float], ...]:
+    """FRONTIER.json as (ρ, importance), rising, ρ in 0..1. Raises InputError that names the option it was given by."""
+    try:
+        points = FrontierDoc.model_validate_json(path.read_bytes()).frontier
+    except OSError as e:
+        raise InputError(option, f"{path} cannot be read: {e.strerror}", "give a FRONTIER.json") from e
+    except ValueError as e:
+        raise InputError(
+            option, f"{path} is no frontier", 'write {"frontier": [{"rho": 0.4, "importance": 1.2}, …]}'
+        ) from e
+    rising = all(a.rho < b.rho and a.importance <= b.importance for a, b in pairwise(points))
+    if not points or not rising or points[0].rho < 0 or points[-1].rho > 1:
+        raise InputError(option, f"{path} is not a rising curve over ρ in 0..1", "sort it by rho, each once")
+    return tuple((point.rho, point.importance) for point in points)
 
 
 class CheckResult(Doc):

@@ -32,12 +32,6 @@ def _ascending(points: tuple[FrontierPoint, ...]) -> tuple[FrontierPoint, ...]:
     return points
 
 
-class Frontier(Doc):
-    """FRONTIER.json: best total importance for every ρ, a non-decreasing curve."""
-
-    frontier: tuple[FrontierPoint, ...]
-
-
 class Lease(Doc):
     """How long a directive holds; when it lapses unanswered the trainer checkpoints and waits."""
 

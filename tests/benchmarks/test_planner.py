@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.planner.__main__ import main, read, read_polls
+from benchmarks.planner.__main__ import kind_of, main, read, read_polls
 from carbonsched.errors import InputError
 
 T0 = datetime(2022, 1, 1, tzinfo=UTC)
@@ -57,20 +57,19 @@ def run(traces: Path, tmp_path: Path, *options: str) -> dict[str, list[dict[str,
     return json.loads(out.read_text())
 
 
-def test_only_traces_are_read_as_traces(traces: Path):
+def test_a_file_is_told_by_its_header(traces: Path):
+    kinds = {path.name: kind_of(path) for path in traces.glob("*.csv")}
+    assert kinds == {"made.csv": "trace", "polls.csv": "polls", "other.csv": None}
+
+
+def test_a_trace_is_read_as_the_feeds_read_it(traces: Path):
     made = read(traces / "made.csv")
-    assert made is not None
     assert made.forecast is not None
     assert np.isnan(made.forecast[0])
-    assert read(traces / "other.csv") is None
-    assert read(traces / "polls.csv") is None
-    assert read_polls(traces / "made.csv") is None
 
 
 def test_polls_are_what_was_known_and_what_was_settled(traces: Path):
-    both = read_polls(traces / "polls.csv")
-    assert both is not None
-    known, final = both
+    known, final = read_polls(traces / "polls.csv")
     assert len(known.at) == 2 * len(final.at)
     # the second poll of an hour revises the first by 1%
     assert final.g[5] == pytest.approx(known.g[10] * 1.01)

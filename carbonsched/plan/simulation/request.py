@@ -99,7 +99,7 @@ class SimRequest:
     """Whether to solve the oracle too, for `oracle_gain`."""
 
 
-def check(request: SimRequest) -> None:
+def validate(request: SimRequest) -> None:
     """Raises InputError that names the option whose value cannot be."""
     for name, value in (
         ("--segments", request.segments),

@@ -25,7 +25,7 @@ from carbonsched.plan.planner import solve
 from carbonsched.plan.problem import EnergyModel, JobSegment, Plan, Problem, Slot
 from carbonsched.plan.segment_arrays import SegmentArrays
 from carbonsched.plan.simulation.policies import Policy, PolicyMemory, decide
-from carbonsched.plan.simulation.request import DAY_S, ForecastKind, SimRequest, TraceArrays, check
+from carbonsched.plan.simulation.request import DAY_S, ForecastKind, SimRequest, TraceArrays, validate
 from carbonsched.plan.working_time import WorkingTime
 from carbonsched.units import J_PER_KWH, grams
 
@@ -136,7 +136,7 @@ def simulate(request: SimRequest) -> SimResult:
 
 def _begin(request: SimRequest) -> _Run:
     trace, start = request.trace, request.start.timestamp()
-    check(request)
+    validate(request)
     lasts = request.segments * request.segment_hours * 3600.0
     hours = None
     if request.allowed_hours:
