@@ -17,7 +17,8 @@ from trainer.methods.prepare import prepare
 from trainer.profiling.flop_counter import Shape
 from trainer.profiling.meta_model import meta_model
 from trainer.run import schedule_of
-from trainer.training.activation_cache import check_cache, find_blocks, flops_beneath
+from trainer.training.activation_cache import check_cache, flops_beneath
+from trainer.training.skippable_blocks import find_blocks
 
 
 def check_job(spec: JobSpec) -> CheckResult:

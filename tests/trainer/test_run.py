@@ -96,7 +96,7 @@ def test_the_frontier_offered_is_in_planned_rho(llama: Path, data: Path, tmp_pat
 def test_a_broken_toggle_shows_in_realised_rho(
     llama: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.training.segment_driver.train_only", lambda *args: None)
+    monkeypatch.setattr("trainer.training.trainable_model.train_only", lambda *args: None)
     job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 1}))
     train(job)
     done = of(job, "segment_done")[0]

@@ -1,9 +1,12 @@
 """The loop around `transformers.Trainer`.
 
 callback          GreenTrainerCallback: the Trainer's hooks
-segment_driver    begins and ends segments
-options           what the Trainer is started with
-activation_cache  caches the activations of a frozen prefix
-activation_store  keeps those activations on disk or in memory
+options           what the callback is given
+segment_driver    begins and ends segments: importance, offer, directive, selection
+trainable_model   brings the model in line with each selection
 optimizer_state   keeps, drops or offloads the optimizer state of frozen tensors
+activation_cache  keeps the activations of a frozen prefix and serves them
+activation_store  holds those activations in memory or on disk
+skippable_blocks  skips the lowest blocks of a model, or reads what leaves them
+cache_trial       tries out whether a model's activations can be kept
 """

@@ -30,7 +30,7 @@ from trainer.job.job_dir import find_job_dir, now
 from trainer.job.segment import SegmentRecord
 from trainer.profiling.flop_counter import Shape, StepCounter
 from trainer.training.options import Options
-from trainer.training.segment_driver import SegmentDriver
+from trainer.training.segment_driver import SegmentDriver, Training
 
 log = logging.getLogger("trainer")
 
@@ -52,7 +52,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self.stopped: str | None = None
         """Why training ended before its last step; None where it did not."""
         self._driver: SegmentDriver | None = None
-        self._unsharded: Any = None
+        self._twin: Any = None
         self._counter: StepCounter | None = None
         self._in_step = False
         self._shapes: list[Shape] = []
@@ -60,7 +60,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self._cost_ratio: float | None = None
         """Of the running step, where it is drawn."""
         self._logged = 0
-        self._told = 0.0
+        self._last_step_event = 0.0
         self._step_began = self._step_seconds = self._save_began = 0.0
 
     @classmethod
@@ -84,25 +84,16 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._unsharded = twin_before_sharding(kwargs["model"], args)
+        self._twin = twin_before_sharding(kwargs["model"], args)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model = kwargs["model"]
-        self._driver = SegmentDriver(
-            self.options,
-            self.job,
-            self.directives,
-            args,
-            state.max_steps,
-            model=model,
-            optimizer=kwargs["optimizer"],
-            loader=kwargs["train_dataloader"],
-            twin=self._unsharded,
-        )
+        training = Training(args, model, kwargs["optimizer"], kwargs["train_dataloader"], self._twin)
+        self._driver = SegmentDriver.build(self.options, self.directives, training, state.max_steps)
         # after the driver's profile: a copy of the model would copy what the hook holds
-        self._hook = model.register_forward_pre_hook(self._see, with_kwargs=True)
+        self._hook = model.register_forward_pre_hook(self._note_shape, with_kwargs=True)
         self._logged = state.global_step
         if state.global_step:
             self._driver.restore(_checkpoint(args, state))
@@ -119,23 +110,23 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         try:
-            self.driver.enter(state.global_step)
+            self.driver.begin_step(state.global_step)
         except Stopped as e:
             self.stopped = str(e)
             raise
         self.directives.count_step()
-        self._cost_ratio = self.driver.draw(state.global_step)
+        self._cost_ratio = self.driver.draw_cost_ratio(state.global_step)
         self._shapes, self._in_step = [], True
         if self.segment.current.counted_ratio is None:
             self._counter = StepCounter()
             self._counter.start()
         self._step_began = time.monotonic()
 
-    def _see(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _note_shape(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._in_step and torch.is_grad_enabled():
             shape = self.driver.batches.shape_of(kwargs)
             self._shapes.append(shape)
-            self.driver.cache.serve(kwargs, shape)
+            self.driver.model.cache.serve(kwargs, shape)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -151,12 +142,12 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         mine = sum(driver.full.flops(shape) for shape in self._shapes)
         flops = (0.0, 0.0) if counter is None else (counter.flops, counter.recomputed)
         full, counted, again, stop, saved = driver.ranks.sum(
-            [mine, *flops, float(self.options.stopping()), driver.cache.take_saved()]
+            [mine, *flops, float(self.options.stopping()), driver.model.cache.take_saved_flops()]
         )
         counted_flops = None if counter is None else counted
         segment.add_step(full, self._step_seconds, counted_flops, again, self._cost_ratio, saved)
         if counter is not None:
-            driver.wrapping.reset_compiled()
+            driver.model.wrapping.reset_compiled()
         self._counter, self._in_step = None, False
         self._save_began = time.monotonic()
         ended = state.global_step >= segment.end
@@ -166,11 +157,11 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         if stop:
             self._stop("signal", control)
         elif not ended:
-            self._look(control)
+            self._poll_directive(control)
 
-    def _look(self, control: TrainerControl) -> None:
+    def _poll_directive(self, control: TrainerControl) -> None:
         """Between two steps of a segment: has anything been said?"""
-        directive, wait = self.driver.look()
+        directive, wait = self.driver.poll_directive()
         if directive is not None and directive.action == "stop":
             self._stop(directive.reason, control)
         elif wait or (directive is not None and directive.checkpoint):
@@ -191,7 +182,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if self._driver is None or not self._driver.begun or not logs or "loss" not in logs:
+        if self._driver is None or not self._driver.has_segment or not logs or "loss" not in logs:
             return
         segment, schedule = self.segment, self.driver.schedule
         loss, steps = logs["loss"], state.global_step - self._logged
@@ -203,8 +194,8 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self._logged = state.global_step
         segment.add_loss(loss, steps)
         ended = state.global_step >= segment.end
-        if ended or time.monotonic() - self._told >= STEP_EVENT_S:
-            self._told = time.monotonic()
+        if ended or time.monotonic() - self._last_step_event >= STEP_EVENT_S:
+            self._last_step_event = time.monotonic()
             log.info(
                 "segment %d/%d step %d/%d loss %.4f rho %.3f %.2f s/step",
                 segment.k + 1,
@@ -218,7 +209,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             lr = logs.get("learning_rate", args.learning_rate)
             self.driver.send(segment.step_event(now(), schedule, loss, lr, self._step_seconds))
         if ended:
-            self.history.append(self.driver.end())
+            self.history.append(self.driver.end_segment())
         self._save_began = time.monotonic()
 
     def on_save(

@@ -25,7 +25,7 @@ class StaleState:
     optimizer: Any
     """torch's, or accelerate's wrapper of it."""
 
-    def follow(self) -> None:
+    def apply(self) -> None:
         """Bring the state in line with `requires_grad`; called after each toggle and at the end of training."""
         if self.policy == "keep":
             return

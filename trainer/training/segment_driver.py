@@ -7,7 +7,7 @@ one: trainer/distributed/ranks.py.
 import logging
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,19 @@ from transformers import TrainingArguments
 from carbonsched.errors import InputError
 from carbonsched.model.protocol import Checkpoint, Directive, Event, SegmentDone, Warned
 from trainer.data.upcoming_batches import Batches
-from trainer.distributed.ranks import ranks
-from trainer.distributed.wrapping import Wrapping, train_only
+from trainer.distributed.ranks import Ranks, ranks
+from trainer.distributed.wrapping import Wrapping
 from trainer.importance.measure import Importance, measure
 from trainer.importance.objectives import TrainingHistory
 from trainer.job import checkpoint
 from trainer.job.directives import DirectiveSource, GrantedRho
-from trainer.job.job_dir import JobDir, now
+from trainer.job.job_dir import now
 from trainer.job.segment import Schedule, SegmentRecord
-from trainer.methods.dropbp import Dropper
 from trainer.methods.method import Choice
-from trainer.methods.prepare import prepare
+from trainer.methods.prepare import Prepared, prepare
 from trainer.profiling.flop_counter import Shape
-from trainer.training.activation_cache import ActivationCache
-from trainer.training.optimizer_state import StaleState
 from trainer.training.options import Options
+from trainer.training.trainable_model import TrainableModel, find_trainable
 
 log = logging.getLogger("trainer")
 
@@ -41,71 +39,69 @@ PASS_STEPS = 1.3
 _EPSILON = 1e-9
 
 
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a transformers.Trainer has made ready when its training begins."""
+
+    args: TrainingArguments
+    model: Any
+    optimizer: Any
+    loader: Any
+    twin: Any
+    """What `twin_before_sharding` gave: the model before FSDP shards it; None without FSDP."""
+
+
 class SegmentDriver:
+    """Begins and ends the segments of one training."""
+
     def __init__(
         self,
         options: Options,
-        job: JobDir | None,
         directives: DirectiveSource,
-        args: TrainingArguments,
-        max_steps: int,
-        *,
-        model: Any,
-        optimizer: Any,
-        loader: Any,
-        twin: Any,
+        model: TrainableModel,
+        batches: Batches,
+        prepared: Prepared,
     ) -> None:
-        """To be made when training begins. twin: what `parallel.unsharded` gave.
+        self.options, self.directives, self.job = options, directives, directives.job
+        self.model, self.batches = model, batches
+        self.schedule, self.ranks = batches.schedule, batches.ranks
+        self.method, self.full = prepared.method, prepared.full
+        self._segment: SegmentRecord | None = None
+        self._interrupted = False
+        self._wait_reason: str | None = None
+        """Why the next step has to wait; None: it need not."""
+        self._seconds_full: float | None = None
+        """Of a step of full fine-tuning."""
+        if prepared.left:
+            self._warn(f"{prepared.left} tensors are not in the optimizer: they stay frozen")
+
+    @classmethod
+    def build(
+        cls, options: Options, directives: DirectiveSource, training: Training, max_steps: int
+    ) -> "SegmentDriver":
+        """Profile the model and make what a driver works with; when training begins, everything trainable.
 
         Raises InputError for a model, method or data set that cannot be steered.
         """
-        self.options, self.job, self.directives = options, job, directives
-        self.model, self.optimizer = model, optimizer
-        self.ranks = ranks()
-        self.wrapping = Wrapping(model, optimizer, self.ranks, args, twin)
-        if not hasattr(loader.dataset, "__len__"):
-            raise InputError(
-                "trainer", "its data set has no length", "use one that can be drawn from by index"
-            )
-        self._accumulation: int = args.gradient_accumulation_steps
-        batch: int = min(args.train_batch_size, len(loader.dataset))
-        per_epoch = max(-(-len(loader) // self._accumulation), 1)
-        length = per_epoch if isinstance(options.segment, str) else options.segment
-        self.schedule = Schedule(max_steps, per_epoch, length)
-        two_sided = bool(getattr(model.config, "is_encoder_decoder", False))
-        batches = Batches(loader, self.schedule, self._accumulation, batch, two_sided, self.ranks)
-        self.batches, shape = batches, options.shape
-        if shape is None:
-            drawn = self.ranks.broadcast(lambda: batches.shape_of(batches.drawn(0, 1, options.seed)[0]))
-            shape = (drawn.seq, drawn.target_seq)
-        self._nominal = Shape(batch, *shape)
+        model, optimizer, mine = training.model, training.optimizer, ranks()
+        wrapping = Wrapping(model, optimizer, mine, training.args, training.twin)
+        batches = _coming_batches(training, options, max_steps, mine)
+        shape = _nominal_shape(batches, options)
         if hasattr(model, "disable_input_require_grads"):
             # with checkpointing transformers makes the embeddings' output require a gradient, which only the reentrant
             # kind needs: the activation gradient would go down to the bottom whatever is frozen (ρ .93 for .80)
             model.disable_input_require_grads()
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        self._trainable = frozenset(n for n, p in model.named_parameters() if id(p) in held)
         prepared = prepare(
-            twin or model,
+            training.twin or model,
             options.method,
-            self._nominal,
+            shape,
             options.seed,
-            held=self._trainable,
+            held=find_trainable(model, optimizer),
             importance=options.importance,
             skip_earliest=options.skip_earliest,
         )
-        if prepared.left:
-            self._warn(f"{prepared.left} tensors are not in the optimizer: they stay frozen")
-        self.method, self.full = prepared.method, prepared.full
-        branches = self.method.branches
-        self._dropper = None if branches is None else Dropper(model, branches, options.seed)
-        self._stale = StaleState(options.stale_state, optimizer)
-        self.cache = ActivationCache(options.cache, options.cache_gb)
-        self.cache.attach(model)
-        self._segment: SegmentRecord | None = None
-        self._interrupted = False
-        self._hold: str | None = None
-        self._seconds_full: float | None = None
+        trainable = TrainableModel.build(model, optimizer, wrapping, options, prepared.method.branches)
+        return cls(options, directives, trainable, batches, prepared)
 
     @property
     def segment(self) -> SegmentRecord:
@@ -115,34 +111,31 @@ class SegmentDriver:
         return self._segment
 
     @property
-    def begun(self) -> bool:
+    def has_segment(self) -> bool:
         return self._segment is not None
 
     def close(self) -> None:
         """Training is over: the model as it was, all of it trainable."""
-        self.cache.detach()
-        if self._dropper is not None:
-            self._dropper.remove()
-        self._train(tuple(self._trainable))
+        self.model.release()
 
     # ---- around a step
 
-    def enter(self, step: int) -> None:
+    def begin_step(self, step: int) -> None:
         """Before a step: begin a segment, take up one that was interrupted, or wait where that is due. Raises Stopped."""
         if self._interrupted:
             self._interrupted = False
-            self._open(self.segment)
+            self._offer(self.segment)
         elif self._segment is None or step >= self._segment.end:
-            self._begin(step)
-        elif self._hold is not None:
-            why, self._hold = self._hold, None
+            self._begin_segment(step)
+        elif self._wait_reason is not None:
+            why, self._wait_reason = self._wait_reason, None
             self._apply(self.ranks.broadcast(partial(self.directives.wait, self._segment.k, step, why)))
 
-    def draw(self, step: int) -> float | None:
+    def draw_cost_ratio(self, step: int) -> float | None:
         """The cost ratio of this very step, where it is drawn; None: the selection's."""
-        return self._dropper.draw(self.segment.current.cost_ratio, step) if self._dropper else None
+        return self.model.draw_cost_ratio(self.segment.current.cost_ratio, step)
 
-    def look(self) -> tuple[Directive | None, bool]:
+    def poll_directive(self) -> tuple[Directive | None, bool]:
         """Between two steps of a segment: what was said, obeyed unless it is a stop; whether to checkpoint and wait."""
         segment, directives = self.segment, self.directives
         directive, over = self.ranks.broadcast(
@@ -151,14 +144,14 @@ class SegmentDriver:
         if directive is not None and directive.action == "stop":
             return directive, False
         if directive is not None and directive.action == "wait":
-            self._hold = directive.reason
+            self._wait_reason = directive.reason
         elif directive is not None:
             rho = segment.directed if directive.rho is None else directive.rho
             self._apply(GrantedRho(rho, directive.seq))
-        self._hold = self._hold or over
-        return directive, self._hold is not None
+        self._wait_reason = self._wait_reason or over
+        return directive, self._wait_reason is not None
 
-    def end(self) -> SegmentDone:
+    def end_segment(self) -> SegmentDone:
         """Its last step is done, and what that lost is known."""
         segment = self.segment
         if segment.current.cost_ratio > 0.95:
@@ -172,26 +165,28 @@ class SegmentDriver:
 
     # ---- a segment
 
-    def _begin(self, step: int) -> None:
+    def _begin_segment(self, step: int) -> None:
         k, _, end = self.schedule.bounds(step)
         # a checkpoint of someone else's making has no segment of ours: what is left of the segment becomes one
-        segment = SegmentRecord(k, step, end, self.batches.full_ahead(self.full, self._nominal, step, end))
+        profile = self.method.profile
+        nominal = Shape(profile.batch, profile.seq, profile.target_seq)
+        segment = SegmentRecord(k, step, end, self.batches.full_ahead(self.full, nominal, step, end))
         found = self._measure(segment) if self.method.measures() else None
         values = None if found is None else self.method.objective.value(found, self.method.history)
         segment.importance = self.method.importance(k, values)
         self._segment = segment
-        self._open(segment)
+        self._offer(segment)
 
     def _measure(self, segment: SegmentRecord) -> Importance:
         # a process that ended while it waited has measured these very weights: that pass is paid
         folder = self.job.checkpoints if self.job else None
         earlier = partial(checkpoint.read_importance, folder, segment.first) if folder else None
         kept = self.ranks.broadcast(earlier) if earlier else None
-        found = Importance(**kept) if kept is not None else self._pass(segment)
+        found = Importance(**kept) if kept is not None else self._run_pass(segment)
         if kept is None and folder is not None and self.ranks.main:
             checkpoint.save_importance(folder, segment.first, asdict(found))
         segment.set_importance(found.flops, found.seconds, found.relative_error)
-        self._seconds_full = found.seconds / len(found.flops) / PASS_STEPS * self._accumulation
+        self._seconds_full = found.seconds / len(found.flops) / PASS_STEPS * self.batches.accumulation
         log.info(
             "segment %d: importance of %d tensors %s (%d batches, %.1f s, moments of age %d)",
             segment.k + 1,
@@ -203,27 +198,28 @@ class SegmentDriver:
         )
         return found
 
-    def _pass(self, segment: SegmentRecord) -> Importance:
-        device, asked = next(self.model.parameters()).device, self.options
-        drawn = self.batches.drawn(segment.k, asked.importance_batches, asked.seed)
-        self.wrapping.reshard()
+    def _run_pass(self, segment: SegmentRecord) -> Importance:
+        model, options = self.model, self.options
+        device = next(model.module.parameters()).device
+        drawn = self.batches.drawn(segment.k, options.importance_batches, options.seed)
+        model.wrapping.reshard()
         return measure(
-            self.model,
-            self.optimizer,
+            model.module,
+            model.optimizer,
             [send_to_device(batch, device) for batch in drawn],
             estimator=self.method.objective.estimator or "update",
-            common_steps=self.method.history.common_steps(self._trainable),
-            seed=self.ranks.offset_seed(asked.seed + segment.k),
-            stop=self._heed,
+            common_steps=self.method.history.common_steps(model.names),
+            seed=self.ranks.offset_seed(options.seed + segment.k),
+            stop=self._check_stop,
             ranks=self.ranks,
         )
 
-    def _heed(self) -> bool:
+    def _check_stop(self) -> bool:
         """Between two batches of importance: no lease is passed, and a signal is heard. Raises Stopped."""
         self.ranks.broadcast(self.directives.check_lease)
         return self.options.stopping()
 
-    def _open(self, segment: SegmentRecord) -> None:
+    def _offer(self, segment: SegmentRecord) -> None:
         """Offer the frontier, take the answer. Also for what is left of a segment that was interrupted."""
         self._choose(segment)
         floor, points = self._choice.floor, self._choice.points
@@ -233,7 +229,7 @@ class SegmentDriver:
     def _choose(self, segment: SegmentRecord) -> None:
         began = time.monotonic()
         self._chosen_at = segment.step
-        saving = self.cache.foresee(self.batches, self.full, segment.step, segment.end)
+        saving = self.model.cache.forecast_saving(self.batches, self.full, segment.step, segment.end)
         self._choice: Choice = self.method.choice(segment.importance, saving)
         segment.selection_seconds += time.monotonic() - began
 
@@ -243,12 +239,12 @@ class SegmentDriver:
         segment = self.segment
         segment.directive_seq = answer.seq
         same = bool(segment.stretches) and answer.rho == segment.directed
-        if same and self.cache.on:
-            same = not self.ranks.any(segment.current.saving > 0 and not self.cache.filled)
+        if same and self.model.cache.on:
+            same = not self.ranks.any(segment.current.saving > 0 and not self.model.cache.filled)
         if same:
             self._train(segment.current.selected, stay=segment.current.saving > 0)
             return
-        if self.cache.on and self._chosen_at != segment.step:
+        if self.model.cache.on and self._chosen_at != segment.step:
             self._choose(segment)
         began = time.monotonic()
         left = answer.rho - segment.importance_share
@@ -264,20 +260,15 @@ class SegmentDriver:
         whole = selection.rho_planned + saved
         # a cache that begins anew saves nothing in its first epoch: ρ has to pay for that
         self._train(selection.selected, stay=saved > 0 and whole > left)
-        if saved and self.cache.filled:
+        if saved and self.model.cache.filled:
             segment.select(selection.selected, selection.rho_planned, saved)
         else:
             segment.select(selection.selected, whole)
         segment.selection_seconds += time.monotonic() - began
 
-    def _train(self, names: tuple[str, ...], *, stay: bool = False) -> None:
-        self.wrapping.reshard()
-        train_only(self.model, names, self._trainable)
-        self._stale.follow()
-        if self._segment is not None:
-            left = self.schedule.steps - self._segment.step
-            self.cache.follow(left / self.schedule.steps_per_epoch, stay=stay)
-        self.wrapping.rebuild()
+    def _train(self, names: tuple[str, ...], *, stay: bool) -> None:
+        left = self.schedule.steps - self.segment.step
+        self.model.train_only(names, left / self.schedule.steps_per_epoch, stay=stay)
 
     # ---- checkpoints and events
 
@@ -319,3 +310,25 @@ class SegmentDriver:
     def _warn(self, message: str) -> None:
         log.warning(message)
         self.send(Warned(at=now(), message=message))
+
+
+def _coming_batches(training: Training, options: Options, max_steps: int, mine: Ranks) -> Batches:
+    loader, args = training.loader, training.args
+    if not hasattr(loader.dataset, "__len__"):
+        raise InputError("trainer", "its data set has no length", "use one that can be drawn from by index")
+    accumulation: int = args.gradient_accumulation_steps
+    batch: int = min(args.train_batch_size, len(loader.dataset))
+    per_epoch = max(-(-len(loader) // accumulation), 1)
+    length = per_epoch if isinstance(options.segment, str) else options.segment
+    schedule = Schedule(max_steps, per_epoch, length)
+    two_sided = bool(getattr(training.model.config, "is_encoder_decoder", False))
+    return Batches(loader, schedule, accumulation, batch, two_sided, mine)
+
+
+def _nominal_shape(batches: Batches, options: Options) -> Shape:
+    """The shape to profile at: the option's, else that of a drawn batch, on every rank the first one's."""
+    shape = options.shape
+    if shape is None:
+        drawn = batches.ranks.broadcast(lambda: batches.shape_of(batches.drawn(0, 1, options.seed)[0]))
+        shape = (drawn.seq, drawn.target_seq)
+    return Shape(batches.batch, *shape)

@@ -32,7 +32,8 @@ from trainer.profiling.profiler import profile
 from trainer.run import run_job
 from trainer.selection.cached_frontier import BestOf, CacheSaving
 from trainer.selection.frontier import Selector
-from trainer.training.activation_cache import ActivationCache, find_blocks
+from trainer.training.activation_cache import ActivationCache
+from trainer.training.skippable_blocks import find_blocks
 
 torch.set_num_threads(1)
 SHAPE = Shape(3, 16)
@@ -147,7 +148,7 @@ def test_the_cost_is_what_a_cached_step_is_counted_at(kind: str, tmp_path: Path)
 
     def count(selected: tuple[str, ...], *, stay: bool) -> float:
         train_only(model, selected, names)
-        cache.follow(9, stay=stay)
+        cache.update_depth(9, stay=stay)
         (inputs,) = loader
         with StepCounter() as counter:
             cache.serve(inputs, SHAPE)
@@ -159,7 +160,7 @@ def test_the_cost_is_what_a_cached_step_is_counted_at(kind: str, tmp_path: Path)
     for k in range(60):
         if not cache.filled:
             assert count(upper, stay=False) == pytest.approx(method.ratio(upper), rel=1e-3), "being filled"
-            saving = cache.foresee(coming, full, 0, 1)
+            saving = cache.forecast_saving(coming, full, 0, 1)
         assert saving is not None
         shallow = k < 54
         pool = [n for n in names if n not in saving.beneath] if shallow else names
@@ -183,13 +184,13 @@ def test_what_is_counted_on_is_what_the_rows_that_are_kept_save(tmp_path: Path) 
     full = FullStepFlops(lambda shape: profile(model, *shape).full_flops)
     cache = ActivationCache("memory")
     cache.attach(model)
-    assert cache.foresee(coming, full, 0, 4) is None
+    assert cache.forecast_saving(coming, full, 0, 4) is None
     train_only(model, ("model.layers.3.mlp.up_proj.weight",), [t.name for t in p.tensors])
-    cache.follow(9)
+    cache.update_depth(9)
     for inputs in list(loader)[:2]:
         cache.serve(inputs, SHAPE)
         model(**inputs)
-    (whole, half, none) = (cache.foresee(coming, full, *steps) for steps in ((4, 6), (4, 8), (6, 8)))
+    (whole, half, none) = (cache.forecast_saving(coming, full, *steps) for steps in ((4, 6), (4, 8), (6, 8)))
     assert whole is not None
     assert half is not None
     assert half.ratio == pytest.approx(whole.ratio / 2)
@@ -199,7 +200,7 @@ def test_what_is_counted_on_is_what_the_rows_that_are_kept_save(tmp_path: Path) 
     }
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight.mul_(2)
-    assert cache.foresee(coming, full, 4, 8) is None, "another prefix"
+    assert cache.forecast_saving(coming, full, 4, 8) is None, "another prefix"
     cache.detach()
 
 

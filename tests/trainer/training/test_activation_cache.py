@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, OPTC
 from carbonsched.errors import InputError
 from trainer import GreenTrainerCallback
 from trainer.profiling.flop_counter import Shape, StepCounter
-from trainer.training.activation_cache import ActivationCache, check_cache, find_blocks
+from trainer.training.activation_cache import ActivationCache, check_cache
+from trainer.training.skippable_blocks import find_blocks
 
 torch.set_num_threads(1)
 
@@ -49,7 +50,7 @@ def attached(model: Any, block: int, *, passes: float = 5, gigabytes: float = 1.
     cache = ActivationCache("memory", gigabytes)
     cache.attach(model.train())
     train_from(model, block)
-    cache.follow(passes)
+    cache.update_depth(passes)
     return cache
 
 
@@ -61,7 +62,7 @@ def step(model: Any, cache: ActivationCache, inputs: dict[str, torch.Tensor]) ->
         cache.serve(inputs, Shape(*inputs["input_ids"].shape))
         loss = model(**inputs).loss
         loss.backward()
-    return float(loss.detach()), counter.flops, cache.take_saved()
+    return float(loss.detach()), counter.flops, cache.take_saved_flops()
 
 
 @pytest.mark.parametrize("place", ["memory", "disk"])
@@ -167,21 +168,21 @@ def test_a_deeper_selection_empties_and_a_higher_one_goes_on(folder: Path) -> No
     inputs = batch([9, 14], 16)
     step(model, cache, inputs)
     train_from(model, 5)
-    cache.follow(3)
+    cache.update_depth(3)
     assert cache.depth == 4, "3 passes × 4 blocks are more than 2 × 5"
     assert step(model, cache, inputs)[2] > 0
     train_from(model, 2)
-    cache.follow(2)
+    cache.update_depth(2)
     assert cache.depth == 2
     assert step(model, cache, inputs)[2] == 0
     train_from(model, 6)
-    cache.follow(2)
+    cache.update_depth(2)
     assert cache.depth == 6, "1 pass × 6 blocks is more than 2 × 2"
     train_from(model, 0)
-    cache.follow(2)
+    cache.update_depth(2)
     assert cache.depth == 0
     train_from(model, 3)
-    cache.follow(1)
+    cache.update_depth(1)
     assert cache.depth == 0, "no row will come again"
 
 
@@ -192,7 +193,7 @@ def test_a_trained_embedding_leaves_nothing_to_keep(folder: Path, caplog: pytest
     train_from(model, 4)
     model.lm_head.weight.requires_grad_(True)  # tied: it is the embedding
     with caplog.at_level(logging.WARNING):
-        cache.follow(5)
+        cache.update_depth(5)
     assert cache.depth == 0
     assert "nothing lies under" in caplog.text
 
@@ -303,9 +304,9 @@ def test_off_it_does_nothing(folder: Path) -> None:
     model = load(folder)
     cache = ActivationCache()
     cache.attach(model)
-    cache.follow(9)
+    cache.update_depth(9)
     cache.serve(batch([4], 8), Shape(1, 8))
-    assert (cache.depth, cache.take_saved()) == (0, 0)
+    assert (cache.depth, cache.take_saved_flops()) == (0, 0)
     assert not any("forward" in block.__dict__ for block in find_blocks(model))
     cache.detach()
 

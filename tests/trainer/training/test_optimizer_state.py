@@ -93,12 +93,12 @@ def test_dropped_state_begins_anew() -> None:
 
     step(torch.tensor([3.0, 1.0]), torch.ones(2))
     first.requires_grad_(False)
-    stale.follow()
+    stale.apply()
     assert set(optimizer.state) == {second}
     assert held_bytes(optimizer) == 2 * second.nbytes + 4
     step(None, torch.ones(2))
     first.requires_grad_(True)
-    stale.follow()
+    stale.apply()
     before = first.detach().clone()
     step(torch.tensor([5.0, -5.0]), None)
     assert float(optimizer.state[first]["step"]) == 1
@@ -115,7 +115,7 @@ def test_offloaded_state_is_in_the_state_dict() -> None:
     parameter.grad = torch.ones(3)
     optimizer.step()
     parameter.requires_grad_(False)
-    StaleState("offload", optimizer).follow()
+    StaleState("offload", optimizer).apply()
     state = optimizer.state_dict()["state"][0]
     assert torch.equal(state["exp_avg"], torch.full((3,), 0.1))
 
@@ -130,11 +130,11 @@ def test_offload_frees_the_device() -> None:
     whole = held_bytes(optimizer, torch.device("cuda", 0))
     first.requires_grad_(False)
     stale = StaleState("offload", optimizer)
-    stale.follow()
+    stale.apply()
     assert held_bytes(optimizer, torch.device("cuda", 0)) == whole - 2 * first.nbytes
     optimizer.load_state_dict(optimizer.state_dict())
-    stale.follow()
+    stale.apply()
     assert optimizer.state[first]["exp_avg"].device.type == "cpu"
     first.requires_grad_(True)
-    stale.follow()
+    stale.apply()
     assert held_bytes(optimizer, torch.device("cuda", 0)) == whole

@@ -1,0 +1,70 @@
+"""Holds the model that is trained, and brings everything about it in line with each selection.
+
+Which tensors are trained decides which gradients there are, what the optimizer holds of them, how deep the activation cache
+lies, and how DDP or torch.compile wrap the model. All of that changes here and in one order, so that no part is forgotten.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.distributed.wrapping import Wrapping, train_only
+from trainer.methods.dropbp import Branches, Dropper
+from trainer.training.activation_cache import ActivationCache
+from trainer.training.optimizer_state import StaleState
+from trainer.training.options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class TrainableModel:
+    """A model from the beginning of its training to its end."""
+
+    module: Any
+    optimizer: Any
+    names: frozenset[str]
+    """Tensors that may be trained: those that the optimizer holds."""
+    wrapping: Wrapping
+    stale_state: StaleState
+    cache: ActivationCache
+    dropper: Dropper | None
+    """Of `dropbp`."""
+
+    @classmethod
+    def build(
+        cls, module: Any, optimizer: Any, wrapping: Wrapping, options: Options, branches: Branches | None
+    ) -> "TrainableModel":
+        """branches: those whose backward pass `dropbp` may drop. Raises InputError where activations cannot be cached."""
+        dropper = None if branches is None else Dropper(module, branches, options.seed)
+        cache = ActivationCache(options.cache, options.cache_gb)
+        cache.attach(module)
+        state = StaleState(options.stale_state, optimizer)
+        return cls(module, optimizer, find_trainable(module, optimizer), wrapping, state, cache, dropper)
+
+    def train_only(self, names: Iterable[str], epochs_left: float | None, *, stay: bool = False) -> None:
+        """Train `names` from the next step on.
+
+        epochs_left: of the whole training; None: no segment has begun. stay: the selection counts on what the cache holds.
+        """
+        self.wrapping.reshard()
+        train_only(self.module, tuple(names), self.names)
+        self.stale_state.apply()
+        if epochs_left is not None:
+            self.cache.update_depth(epochs_left, stay=stay)
+        self.wrapping.rebuild()
+
+    def draw_cost_ratio(self, expected: float, step: int) -> float | None:
+        """Draw what optimizer step `step` drops; returns the step's cost ÷ T_full, None where nothing is drawn."""
+        return self.dropper.draw(expected, step) if self.dropper else None
+
+    def release(self) -> None:
+        """Training is over: the model as it was, all of it trainable."""
+        self.cache.detach()
+        if self.dropper is not None:
+            self.dropper.remove()
+        self.train_only(self.names, None)
+
+
+def find_trainable(module: Any, optimizer: Any) -> frozenset[str]:
+    """Names of the parameters that `optimizer` holds."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return frozenset(n for n, p in module.named_parameters() if id(p) in held)
