@@ -10,5 +10,5 @@ test_set    evaluates a finished run on the test rows
 importance  compares the predicted with the actual drop of the held-out loss
 select      measures how fast and how good the selection is
 shapes      configurations of well-known models, without weights
-meter       joules of one run
+meter       measures the joules of one run
 """

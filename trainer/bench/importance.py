@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from transformers.optimization import Adafactor
 
@@ -30,6 +29,11 @@ from trainer.evaluation.metrics import evaluate
 from trainer.importance.measure import Importance, measure
 from trainer.importance.objectives import TrainingHistory, draw_importance, objective_of
 from trainer.job.random_state import own_random
+
+try:
+    from scipy import stats
+except ImportError as e:
+    raise InputError("bench", "rank correlations need scipy", "install carbonsched[bench]") from e
 
 PREDICTORS = (
     ("update", 1),
@@ -312,23 +316,14 @@ def _judge(
     )
 
 
-def ranks(values: ArrayLike) -> NDArray[np.float64]:
-    """1 for the least; equal values share the mean of their ranks."""
-    _, inverse, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    mean: NDArray[np.float64] = last - (counts - 1) / 2
-    return mean[inverse]
-
-
-def spearman(x: ArrayLike, y: ArrayLike) -> float:
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     """Rank correlation with ties; 0 where one side is constant."""
-    a, b = ranks(x), ranks(y)
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm else 0.0
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return 0.0
+    return float(stats.spearmanr(x, y).statistic)
 
 
-def partial_spearman(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> float:
+def partial_spearman(x: Sequence[float], y: Sequence[float], given: Sequence[float]) -> float:
     """Rank correlation of x and y, that of either with `given` taken out; 0 where `given` tells all of one."""
     xy, xz, yz = spearman(x, y), spearman(x, given), spearman(y, given)
     rest = (1 - xz * xz) * (1 - yz * yz)
