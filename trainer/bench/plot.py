@@ -1,71 +1,72 @@
-"""Plots of a benchmark as SVG: quality against FLOPs and joules, seconds against FLOPs. Needs matplotlib (`carbonsched[bench]`)."""
+"""Plots the results of a benchmark as SVG files: quality against FLOPs and joules, seconds against FLOPs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from carbonsched.errors import InputError
+from carbonsched.charts import Chart, Series, number_ticks, svg_file
 from trainer.bench.table import Bench, ResultLine
 
 PLOTS = ("quality-flops", "quality-joules", "seconds-flops")
+_HEIGHT = 400
+_MARGIN = 0.2
+"""Empty space on the left and right of the points, as a share of what they span."""
+
+Figure = Callable[[ResultLine], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    label: str
+    figure: Figure
+    spread: Figure = lambda line: None
 
 
 def draw(bench: Bench, folder: Path) -> list[Path]:
-    """Write the plots that `bench` has figures for. Raises InputError where matplotlib is not installed."""
-    try:
-        import matplotlib as mpl
-        from matplotlib import pyplot
-    except ImportError as e:
-        raise InputError("bench", "plots need matplotlib", "install carbonsched[bench]") from e
-    # text stays text, and the same figures give the same file
-    mpl.use("svg")
-    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "carbonsched", "font.size": 9}
-    quality, label = (_test, "test NLL a token") if _tested(bench.lines) else (_dev, "dev NLL a token")
-    axes: list[
-        tuple[str, Callable[[ResultLine], float | None], str, Callable[[ResultLine], float | None], str]
-    ] = [
-        ("quality-flops", _petaflops, "PFLOP of training", quality, label),
-        ("quality-joules", _kilojoules, f"kJ ({bench.lines[0].joules_method})", quality, label),
-        ("seconds-flops", _petaflops, "PFLOP of training", lambda line: line.seconds, "seconds of training"),
-    ]
+    """Write the plots that `bench` has figures for; returns their paths. The same figures give the same file."""
+    flops = _Axis("PFLOP of training", lambda line: line.flops / 1e15)
+    joules = _Axis(
+        f"kJ ({bench.lines[0].joules_method})",
+        lambda line: None if line.joules is None else line.joules / 1e3,
+    )
+    seconds = _Axis("seconds of training", lambda line: line.seconds)
+    quality = _Axis("dev NLL per token", lambda line: line.dev_nll)
+    if any(line.test_nll is not None for line in bench.lines):
+        quality = _Axis("test NLL per token", lambda line: line.test_nll, lambda line: line.test_nll_spread)
     written = []
-    for name, x, x_label, y, y_label in axes:
-        figure, axis = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-        shown = 0
-        for line in bench.lines:
-            across, up = x(line), y(line)
-            if across is None or up is None:
-                continue
-            spread = line.test_nll_spread if y is _test else None
-            axis.errorbar([across], [up], yerr=[spread or 0.0], marker="o", capsize=3, linestyle="none")
-            axis.annotate(line.variant, (across, up), xytext=(6, 4), textcoords="offset points")
-            shown += 1
-        if shown:
-            axis.set(xlabel=x_label, ylabel=y_label)
-            axis.grid(alpha=0.3)
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.margins(x=0.2, y=0.1)
+    for name, x, y in zip(PLOTS, (flops, joules, flops), (quality, quality, seconds), strict=True):
+        chart = _chart(bench, x, y)
+        if chart is not None:
             file = folder / f"{name}.svg"
-            figure.savefig(file, metadata={"Date": None, "Creator": None})
+            file.write_text(svg_file([chart]), encoding="utf-8")
             written.append(file)
-        pyplot.close(figure)
     return written
 
 
-def _tested(lines: Sequence[ResultLine]) -> bool:
-    return any(line.test_nll is not None for line in lines)
-
-
-def _petaflops(line: ResultLine) -> float | None:
-    return line.flops / 1e15
-
-
-def _kilojoules(line: ResultLine) -> float | None:
-    return None if line.joules is None else line.joules / 1e3
-
-
-def _test(line: ResultLine) -> float | None:
-    return line.test_nll
-
-
-def _dev(line: ResultLine) -> float | None:
-    return line.dev_nll
+def _chart(bench: Bench, x: _Axis, y: _Axis) -> Chart | None:
+    """One dot per variant, its name beside it; None where no variant has both figures."""
+    found = [(line, x.figure(line), y.figure(line)) for line in bench.lines]
+    shown = [(line, at, up) for line, at, up in found if at is not None and up is not None]
+    if not shown:
+        return None
+    across = [at for _, at, _ in shown]
+    room = _MARGIN * (max(across) - min(across) or max(across) or 1.0)
+    low, high = max(min(across) - room, 0.0), max(across) + room
+    dots = Series(
+        y.label,
+        "dots",
+        [(at, up) for _, at, up in shown],
+        labels=[line.variant for line, _, _ in shown],
+        spread=[y.spread(line) for line, _, _ in shown],
+    )
+    return Chart(
+        title=f"{bench.model} on {bench.data}: {y.label} against {x.label}",
+        description="One dot per method, at the learning rate that was chosen for it.",
+        y_label=y.label,
+        series=[dots],
+        x_range=(low, high),
+        x_ticks=number_ticks(low, high),
+        x_label=x.label,
+        from_zero=False,
+        height=_HEIGHT,
+    )
