@@ -14,7 +14,7 @@ from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
 from carbonsched.clock import SystemClock
 from carbonsched.errors import PowerError
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
-from carbonsched.power.nvml import NvmlMeter
+from carbonsched.power.nvml_meter import NvmlMeter
 
 _SAMPLE_S = 0.2
 
