@@ -1,12 +1,14 @@
-"""`carbonsched audit verify`: recompute every gram and every hash of the ledger."""
+"""`carbonsched audit verify`: recompute every hash and gram of the ledger, and balance every energy counter."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from carbonsched import text
 from carbonsched.cli.options import Debug, Json, Socket, connect
 from carbonsched.errors import InputError
+from carbonsched.units import MJ_PER_J
 
 if TYPE_CHECKING:
     from carbonsched.model.views import AuditResult
@@ -34,7 +36,8 @@ def verify(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Check that the ledger's rows still say what was written, and that every gram follows from its row.
+    """Check that the ledger's rows still say what was written, that every gram follows from its row, and that every
+    joule a counter counted was charged once.
 
     Exit code: 0 it verifies, 1 it does not. With --ledger no daemon is needed, nor trusted.
     """
@@ -48,10 +51,18 @@ def verify(
     if json:
         emit(result)
     elif result.ok:
-        print(f"ok: {result.rows} rows verify")
+        print(f"ok: {result.rows} rows verify{_conserved(result)}")
     else:
         print(f"not ok: {result.problem} ({result.rows} rows)")
     raise typer.Exit(0 if result.ok else 1)
+
+
+def _conserved(result: "AuditResult") -> str:
+    counters = len(result.conservation)
+    if counters == 0:
+        return ""
+    joules = sum(balance.charged_mj for balance in result.conservation) / MJ_PER_J
+    return f"; {text.energy(joules)} on {counters} counter{'s' * (counters > 1)}, each joule charged once"
 
 
 def _offline(url: str, export: Path | None) -> "AuditResult":

@@ -1,14 +1,17 @@
 """The record of what was spent: append-only, hash-chained, re-computable by anyone who holds the rows (docs/ledger.md).
 
-store    one writer, many readers, migrations, vendor errors made ours
-tables   the schema
-rows     an interval flattened to a row and back, its canonical JSON and its hash
-totals   sums by job, segment, board and method
-audit    every hash and every gram once more, and the conservation law
-ledger   `Ledger`, what the rest of carbonsched calls
+store         one writer, many readers, migrations, vendor errors made ours
+tables        the schema
+rows          an interval flattened to a row, its canonical JSON and its hash
+records       a job and a finished segment, read from their rows
+totals        sums by job, segment, board and method
+audit         every hash and every gram once more
+conservation  was every counted joule charged once?
+ledger        `Ledger`, what the rest of carbonsched calls
 """
 
-from carbonsched.ledger.ledger import JobRecord, Ledger, SegmentRecord
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.ledger.records import JobRecord, SegmentRecord
 from carbonsched.ledger.totals import Totals
 
 __all__ = ["JobRecord", "Ledger", "SegmentRecord", "Totals"]

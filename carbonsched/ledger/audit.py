@@ -1,78 +1,95 @@
-"""The auditor's two questions: do the rows still say what was written, and was every counted joule charged once?
+"""Verifies a ledger: do the rows still say what was written, and was every counted joule charged once?
 
-`verify` walks both chains and recomputes every gram. `conservation` is the law of DESIGN 4 in integer millijoules:
-per board and counter epoch, Σ jobs + idle + unknown = Σ counter differences.
+`verify` walks both hash chains, recomputes every gram, compares jobs and segments with the journal, and asks
+`carbonsched.ledger.conservation` to balance every energy counter. `export` writes both chains for an auditor who wants to
+verify them without carbonsched.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, RowMapping, Table, and_, func, select
 
+from carbonsched.ledger.conservation import conservation, imbalance
 from carbonsched.ledger.rows import GENESIS, canonical, chained, grams_problem
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, SEGMENTS
-from carbonsched.model.views import AuditResult
+from carbonsched.model.views import AuditResult, ChainHeads
 
 _PAGE = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """One life of one board's counter."""
-
-    board: str
-    counter_epoch: str
-    charged_mj: int
-    """Σ energy of the rows that carry a counter's start and end."""
-    counted_mj: int
-    """How far the counter moved over the stretches those rows cover, each stretch once."""
-    holes_mj: int
-    """How far it moved between them: energy that no row accounts for."""
-
-    @property
-    def ok(self) -> bool:
-        return self.charged_mj == self.counted_mj
-
-
 def verify(connection: Connection) -> AuditResult:
-    """Walk the chains in order, a page in memory at a time; stops at the first thing that is wrong."""
-    anchors = _Anchors(connection)
+    """Walk both chains in order, a page in memory at a time, then balance every counter; names the first thing wrong."""
+    first_bad, problem = _intervals_problem(connection)
+    problem = (
+        problem or _journal_problem(connection) or _jobs_problem(connection) or _segments_problem(connection)
+    )
+    balances = conservation(connection)
+    problem = problem or next((imbalance(each) for each in balances if not each.ok), None)
+    return AuditResult(
+        ok=problem is None,
+        rows=connection.execute(select(func.count()).select_from(INTERVALS)).scalar_one(),
+        first_bad=first_bad,
+        problem=problem,
+        conservation=balances,
+        heads=ChainHeads(
+            intervals=_last_hash(connection, INTERVALS), journal=_last_hash(connection, JOURNAL)
+        ),
+    )
+
+
+def _links(connection: Connection, table: Table, noun: str) -> Iterator[tuple[RowMapping, str | None]]:
+    """The rows of a chain in order, each with what is wrong with its place in it; the first that is wrong is the last."""
     expected_id, prev_hash = 1, GENESIS
-    after = 0
     while True:
-        t = INTERVALS.c
-        query = select(INTERVALS).where(t.id > after).order_by(t.id).limit(_PAGE)
+        query = select(table).where(table.c.id >= expected_id).order_by(table.c.id).limit(_PAGE)
         page = connection.execute(query).mappings().all()
         for row in page:
             problem = None
             if row["id"] != expected_id:
-                problem = f"row {expected_id} is missing"
+                problem = f"{noun} {expected_id} is missing"
             elif row["prev_hash"] != prev_hash:
-                problem = f"row {row['id']} does not follow row {row['id'] - 1}: the hash it names is another"
+                problem = f"{noun} {row['id']} does not follow the one before: the hash it names is another"
             elif row["hash"] != chained(prev_hash, canonical(row)):
                 problem = (
-                    f"row {row['id']} was changed after it was written: its hash does not match its fields"
+                    f"{noun} {row['id']} was changed after it was written: its hash does not match its fields"
                 )
-            elif said := grams_problem(row):
-                problem = f"row {row['id']}: {said}"
-            elif not anchors.agree(row["id"], row["hash"]):
-                problem = f"row {row['id']} is not the one the journal saw when it was the last: rows were rewritten"
+            yield row, problem
             if problem:
-                return AuditResult(ok=False, rows=_count(connection), first_bad=expected_id, problem=problem)
+                return
             expected_id, prev_hash = row["id"] + 1, row["hash"]
         if len(page) < _PAGE:
-            break
-        after = page[-1]["id"]
-    rows = expected_id - 1
+            return
+
+
+def _intervals_problem(connection: Connection) -> tuple[int | None, str | None]:
+    """(number of the first interval that is wrong, what is wrong)."""
+    anchors, rows = _Anchors(connection), 0
+    for row, problem in _links(connection, INTERVALS, "row"):
+        if not problem and (said := grams_problem(row)):
+            problem = f"row {row['id']}: {said}"
+        if not problem and not anchors.agree(row["id"], row["hash"]):
+            problem = (
+                f"row {row['id']} is not the one the journal saw when it was the last: rows were rewritten"
+            )
+        if problem:
+            return rows + 1, problem
+        rows = row["id"]
     if anchors.furthest > rows:
-        problem = f"rows {rows + 1} to {anchors.furthest} are missing: the journal saw them"
-        return AuditResult(ok=False, rows=rows, first_bad=rows + 1, problem=problem)
-    problem = _journal_problem(connection)
-    return AuditResult(ok=problem is None, rows=rows, first_bad=None, problem=problem)
+        return rows + 1, f"rows {rows + 1} to {anchors.furthest} are missing: the journal saw them"
+    return None, None
+
+
+def _journal_problem(connection: Connection) -> str | None:
+    return next((problem for _, problem in _links(connection, JOURNAL, "journal entry") if problem), None)
+
+
+def _last_hash(connection: Connection, table: Table) -> str:
+    query = select(table.c.hash).order_by(table.c.id.desc()).limit(1)
+    return connection.execute(query).scalar() or GENESIS
 
 
 class _Anchors:
@@ -97,30 +114,6 @@ class _Anchors:
         return dict(self._connection.execute(query.distinct()).all())
 
 
-def _journal_problem(connection: Connection) -> str | None:
-    t = JOURNAL.c
-    expected_id, prev_hash, after = 1, GENESIS, 0
-    while True:
-        page = (
-            connection.execute(select(JOURNAL).where(t.id > after).order_by(t.id).limit(_PAGE))
-            .mappings()
-            .all()
-        )
-        for row in page:
-            if row["id"] != expected_id:
-                return f"journal entry {expected_id} is missing"
-            if row["prev_hash"] != prev_hash:
-                return (
-                    f"journal entry {row['id']} does not follow the one before: the hash it names is another"
-                )
-            if row["hash"] != chained(prev_hash, canonical(row)):
-                return f"journal entry {row['id']} was changed after it was written"
-            expected_id, prev_hash = row["id"] + 1, row["hash"]
-        if len(page) < _PAGE:
-            return _jobs_problem(connection)
-        after = page[-1]["id"]
-
-
 def sha256(row: Mapping[Any, Any]) -> str:
     """Of a row of the jobs or segments table, as its journal entry holds it."""
     return hashlib.sha256(canonical(row).encode()).hexdigest()
@@ -140,7 +133,7 @@ def _jobs_problem(connection: Connection) -> str | None:
             said = _last(connection, job["id"], kinds)
             if said is not None and said[field] != facts[field]:
                 return f"job {job['id']}: {field} is {facts[field]}, the journal said {said[field]}"
-    return _segments_problem(connection)
+    return None
 
 
 def _segments_problem(connection: Connection) -> str | None:
@@ -185,32 +178,3 @@ def export(connection: Connection, folder: Path) -> int:
                 out.write(f"{row['hash']}\t{canonical(row)}\n")
                 lines += 1
     return lines
-
-
-def conservation(connection: Connection) -> tuple[Balance, ...]:
-    """Shares of one counter difference carry its start and end, so stretches are counted as a union, not a sum."""
-    t = INTERVALS.c
-    query = (
-        select(t.board, t.counter_epoch, t.counter_start_mj, t.counter_end_mj, t.energy_mj)
-        .where(and_(t.counter_start_mj.is_not(None), t.counter_end_mj.is_not(None), t.energy_mj.is_not(None)))
-        .order_by(t.board, t.counter_epoch, t.counter_start_mj, t.counter_end_mj)
-    )
-    balances: list[Balance] = []
-    key: tuple[str, str] | None = None
-    charged = counted = holes = reach = 0
-    for board, epoch, start, end, energy in connection.execute(query.execution_options(yield_per=_PAGE)):
-        if (board, epoch) != key:
-            if key is not None:
-                balances.append(Balance(*key, charged, counted, holes))
-            key, charged, counted, holes, reach = (board, epoch), 0, 0, 0, start
-        charged += energy
-        holes += max(0, start - reach)
-        counted += max(0, end - max(start, reach))
-        reach = max(reach, end)
-    if key is not None:
-        balances.append(Balance(*key, charged, counted, holes))
-    return tuple(balances)
-
-
-def _count(connection: Connection) -> int:
-    return connection.execute(select(func.count()).select_from(INTERVALS)).scalar() or 0

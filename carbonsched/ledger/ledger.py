@@ -7,7 +7,6 @@ consumed moves with the rows that came from them, so a daemon killed at any inst
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,13 +15,12 @@ from sqlalchemy import Connection, Engine, RowMapping, and_, func, insert, selec
 
 from carbonsched.errors import InputError, LedgerError, NotFoundError, StateError
 from carbonsched.ledger import audit, totals
+from carbonsched.ledger.records import JobRecord, SegmentRecord, job_record, segment_record
 from carbonsched.ledger.rows import (
     GENESIS,
     canonical,
     chained,
     flatten,
-    interval_of,
-    maybe_moment,
     micros,
     moment,
 )
@@ -31,7 +29,7 @@ from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENT
 from carbonsched.ledger.totals import Group, Totals
 from carbonsched.model.base import rfc3339
 from carbonsched.model.energy import Interval
-from carbonsched.model.job import JobSpec, Owner, SubmittedJob
+from carbonsched.model.job import JobSpec, SubmittedJob
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import Directive, SegmentDone
 from carbonsched.model.views import AuditResult
@@ -41,61 +39,6 @@ _PAGE: Final = 1000
 _KNOWN: Final = 256
 """Jobs whose sums are remembered."""
 _OVER: Final = tuple(str(state) for state in JobState if state.ended)
-
-
-@dataclass(frozen=True, slots=True)
-class JobRecord:
-    """A job as the ledger has it."""
-
-    submitted: SubmittedJob
-    state: JobState
-    reason: str
-    budget_g: float | None
-    """None until `budget_share` is resolved."""
-    started_at: datetime | None
-    ended_at: datetime | None
-
-    @property
-    def id(self) -> str:
-        return self.submitted.id
-
-    @property
-    def spec(self) -> JobSpec:
-        return self.submitted.spec
-
-    @property
-    def owner(self) -> Owner:
-        return self.submitted.owner
-
-    @property
-    def submitted_at(self) -> datetime:
-        return self.submitted.submitted_at
-
-    @property
-    def sha256(self) -> str:
-        return self.submitted.sha256
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentRecord:
-    """One attempt at a segment: what the trainer reported, and the directive it ran under."""
-
-    job_id: str
-    k: int
-    attempt: int
-    """From 0; above 0 where an earlier attempt's work was lost and done again."""
-    start: datetime
-    end: datetime
-    done: SegmentDone
-    directive: Directive | None
-
-    @property
-    def price(self) -> float | None:
-        return None if self.directive is None else self.directive.price
-
-    @property
-    def reason(self) -> str:
-        return "" if self.directive is None else self.directive.reason
 
 
 class Ledger(Store):
@@ -151,12 +94,6 @@ class Ledger(Store):
             if len(page) < _PAGE:
                 return
             after = page[-1]["id"]
-
-    def intervals(
-        self, job_id: str | None = None, start: datetime | None = None, end: datetime | None = None
-    ) -> Iterator[Interval]:
-        """The same rows as documents."""
-        return (interval_of(row) for row in self.rows(job_id, start, end))
 
     # sums
 
@@ -249,13 +186,13 @@ class Ledger(Store):
     def job(self, job_id: str) -> JobRecord:
         """Raises NotFoundError."""
         with self._reading() as connection:
-            return _job(self._job_row(connection, job_id))
+            return job_record(self._job_row(connection, job_id))
 
     def jobs(self) -> tuple[JobRecord, ...]:
         """Every job, oldest first."""
         with self._reading() as connection:
             query = select(JOBS).order_by(JOBS.c.submitted_us, JOBS.c.id)
-            return tuple(_job(row) for row in connection.execute(query).mappings())
+            return tuple(job_record(row) for row in connection.execute(query).mappings())
 
     def listed(self, over: int | None) -> tuple[tuple[JobRecord, ...], int]:
         """(jobs that are not over and the `over` that ended last, None: all, oldest first; how many are left out)."""
@@ -264,7 +201,7 @@ class Ledger(Store):
         last = select(t.id).where(ended).order_by(t.ended_us.desc(), t.id).limit(over)
         query = select(JOBS).where(~ended | t.id.in_(last)).order_by(t.submitted_us, t.id)
         with self._reading() as connection:
-            found = tuple(_job(row) for row in connection.execute(query).mappings())
+            found = tuple(job_record(row) for row in connection.execute(query).mappings())
             count = connection.execute(select(func.count()).select_from(JOBS)).scalar_one()
         return found, count - len(found)
 
@@ -273,7 +210,7 @@ class Ledger(Store):
         t = JOBS.c
         query = select(JOBS).where(t.started_us.is_not(None)).order_by(t.submitted_us.desc(), t.id.desc())
         with self._reading() as connection:
-            return tuple(_job(row) for row in connection.execute(query.limit(most)).mappings())
+            return tuple(job_record(row) for row in connection.execute(query.limit(most)).mappings())
 
     # journal
 
@@ -330,7 +267,7 @@ class Ledger(Store):
         t = SEGMENTS.c
         with self._reading() as connection:
             query = select(SEGMENTS).where(t.job_id == job_id).order_by(t.k, t.attempt)
-            found = [_segment(row) for row in connection.execute(query).mappings()]
+            found = [segment_record(row) for row in connection.execute(query).mappings()]
         return tuple(found) if lost else tuple({record.k: record for record in found}.values())
 
     def last_segment(self, job_id: str) -> SegmentRecord | None:
@@ -339,7 +276,7 @@ class Ledger(Store):
         query = select(SEGMENTS).where(t.job_id == job_id).order_by(t.k.desc(), t.attempt.desc()).limit(1)
         with self._reading() as connection:
             row = connection.execute(query).mappings().first()
-            return None if row is None else _segment(row)
+            return None if row is None else segment_record(row)
 
     # events
 
@@ -374,11 +311,6 @@ class Ledger(Store):
             raise InputError(
                 "--export", f"{folder} cannot be written: {e.strerror}", "choose another folder"
             ) from e
-
-    def conservation(self) -> tuple[audit.Balance, ...]:
-        """Per board and counter epoch: Σ charged mJ against Σ counter differences."""
-        with self._reading() as connection:
-            return audit.conservation(connection)
 
     def _job_row(self, connection: Connection, job_id: str) -> RowMapping:
         row = connection.execute(select(JOBS).where(JOBS.c.id == job_id)).mappings().first()
@@ -436,27 +368,3 @@ def _reach(connection: Connection, board: str, epoch: str) -> int | None:
     t = INTERVALS.c
     here = and_(t.board == board, t.counter_epoch == epoch)
     return connection.execute(select(func.max(t.counter_end_mj)).where(here)).scalar()
-
-
-def _job(row: RowMapping) -> JobRecord:
-    return JobRecord(
-        submitted=SubmittedJob.model_validate_json(row["submitted"]),
-        state=JobState(row["state"]),
-        reason=row["reason"],
-        budget_g=row["budget_g"],
-        started_at=maybe_moment(row["started_us"]),
-        ended_at=maybe_moment(row["ended_us"]),
-    )
-
-
-def _segment(row: RowMapping) -> SegmentRecord:
-    directive = row["directive"]
-    return SegmentRecord(
-        job_id=row["job_id"],
-        k=row["k"],
-        attempt=row["attempt"],
-        start=moment(row["start_us"]),
-        end=moment(row["end_us"]),
-        done=SegmentDone.model_validate_json(row["done"]),
-        directive=None if directive is None else Directive.model_validate_json(directive),
-    )

@@ -1,4 +1,4 @@
-"""An interval flattened to a row and back, the row's canonical JSON, and the hash that chains rows.
+"""Flattens an interval to a row, writes the row's canonical JSON, and computes the hash that chains rows.
 
 Canonical JSON: every field of the row but `prev_hash` and `hash`, keys sorted, no spaces, UTF-8; times as RFC 3339 UTC
 with six decimals; floats in the shortest form that reads back the same. hash = SHA-256(prev_hash + canonical JSON),
@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from carbonsched.errors import LedgerError
 from carbonsched.ledger.tables import INTERVALS
-from carbonsched.model.energy import Account, EnergyDelta, EnergyMethod, Interval
-from carbonsched.model.grid import Basis, Kind, Reading, Source
+from carbonsched.model.energy import Account, Interval
 from carbonsched.units import MJ_PER_J, grams
 
 GENESIS: Final = "0" * 64
@@ -96,56 +95,6 @@ def flatten(interval: Interval) -> dict[str, Any]:
             # a database keeps no sign of zero, and the hash is taken of what it gives back
             row[name] = float(value) + 0.0
     return row
-
-
-def interval_of(row: Mapping[Any, Any]) -> Interval:
-    """The interval a row was made from."""
-    intensity = None
-    if row["g_per_kwh"] is not None:
-        source = Source(
-            provider=row["provider"],
-            zone=row["zone"],
-            basis=Basis(row["basis"]),
-            kind=Kind(row["kind"]),
-            fetched_at=moment(row["fetched_us"]),
-            issued_at=maybe_moment(row["issued_us"]),
-            body_sha256=row["body_sha256"],
-            time_compression=row["time_compression"],
-            note=row["note"],
-        )
-        intensity = Reading(
-            start=moment(row["intensity_start_us"]),
-            end=moment(row["intensity_end_us"]),
-            g_per_kwh=row["g_per_kwh"],
-            source=source,
-            grid_start=maybe_moment(row["grid_start_us"]),
-        )
-    delta = EnergyDelta(
-        device=row["board"],
-        start=moment(row["start_us"]),
-        end=moment(row["end_us"]),
-        energy_mj=row["energy_mj"],
-        power_w=row["power_w"],
-        method=EnergyMethod(row["method"]),
-        counter_epoch=row["counter_epoch"],
-        counter_start_mj=row["counter_start_mj"],
-        counter_end_mj=row["counter_end_mj"],
-        bridged=bool(row["bridged"]),
-        coverage=row["coverage"],
-        reason=row["reason"],
-        meter=row["meter"],
-    )
-    return Interval(
-        account=Account(row["account"]),
-        job_id=row["job_id"],
-        segment=row["segment"],
-        delta=delta,
-        intensity=intensity,
-        pue=row["pue"],
-        pue_source=row["pue_source"],
-        rho=row["rho"],
-        grams=row["grams"],
-    )
 
 
 def plain(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -228,6 +228,29 @@ class Version(Doc):
     pid: int | None = None
 
 
+class Balance(Doc):
+    """Conservation over one life of one board's counter: what was charged against what was counted, in millijoules."""
+
+    board: str
+    counter_epoch: str
+    charged_mj: int
+    """Σ energy of the rows that carry a counter's start and end."""
+    counted_mj: int
+    """How far the counter moved over the stretches those rows cover, each stretch once."""
+    holes_mj: int
+    """How far it moved in time that no row of the board covers: energy that was charged to nobody."""
+    ok: bool
+    """Every counted joule was charged once: charged and counted are equal, and there are no holes."""
+
+
+class ChainHeads(Doc):
+    """The last hash of each chain. Noted elsewhere, it proves later that the chain up to it was not rewritten."""
+
+    intervals: str = "0" * 64
+    """64 zeros: there is no row yet."""
+    journal: str = "0" * 64
+
+
 class AuditResult(Doc):
     """`audit verify`."""
 
@@ -235,6 +258,9 @@ class AuditResult(Doc):
     rows: int
     first_bad: int | None
     problem: str | None = None
+    conservation: tuple[Balance, ...] = ()
+    """By board and counter epoch; empty where no board has an energy counter."""
+    heads: ChainHeads = ChainHeads()
 
 
 class ErrorBody(Doc):

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from carbonsched import __version__
 from carbonsched.errors import InputError
-from carbonsched.ledger.ledger import JobRecord, Ledger, SegmentRecord
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.ledger.records import JobRecord, SegmentRecord
 from carbonsched.ledger.totals import Group, Totals, total, total_by
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.grid import Kind

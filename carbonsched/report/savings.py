@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from carbonsched.ledger.ledger import SegmentRecord
+from carbonsched.ledger.records import SegmentRecord
 from carbonsched.report.parts import Effect, Savings
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 

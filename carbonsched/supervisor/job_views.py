@@ -3,7 +3,8 @@
 from typing import Any
 
 from carbonsched.clock import Clock
-from carbonsched.ledger.ledger import JobRecord, Ledger
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.ledger.records import JobRecord
 from carbonsched.ledger.totals import total
 from carbonsched.model.views import JobDetail, SegmentView
 from carbonsched.supervisor.jobs.job_run import JobRun

@@ -12,7 +12,8 @@ from typing import Any
 
 from carbonsched.clock import Clock
 from carbonsched.launch.base import Launcher
-from carbonsched.ledger.ledger import JobRecord, Ledger
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.ledger.records import JobRecord
 from carbonsched.ledger.totals import total, total_by
 from carbonsched.model.base import rfc3339
 from carbonsched.model.files import load

@@ -18,7 +18,8 @@ from carbonsched.config import Config
 from carbonsched.errors import LaunchError, LedgerError
 from carbonsched.feeds.chain import Chain
 from carbonsched.launch.base import Launcher
-from carbonsched.ledger.ledger import JobRecord, Ledger
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.ledger.records import JobRecord
 from carbonsched.model.energy import Interval
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import Evaluated, SegmentDone, Warned

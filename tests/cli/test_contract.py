@@ -13,7 +13,7 @@ from support.box import JOB_TOML, Box, cli
 
 from carbonsched.cli import main
 from carbonsched.model.job_state import JobState
-from carbonsched.model.views import JobDetail, JobList, Version
+from carbonsched.model.views import Balance, JobDetail, JobList, Version
 
 COMMAND = [sys.executable, "-m", "carbonsched"]
 
@@ -184,6 +184,25 @@ def test_audit_says_no_with_1(box: Box, socket: Path) -> None:
     ran = cli("audit", "verify", "--json", socket=socket)
     assert (ran.code, ran.doc["first_bad"]) == (1, 4)
     assert "row 4 was changed" in cli("audit", "verify", socket=socket).out
+
+
+def test_audit_says_whether_every_joule_was_charged_once(box: Box, socket: Path) -> None:
+    balance = Balance(
+        board="gpu", counter_epoch="b:0", charged_mj=9_000, counted_mj=9_000, holes_mj=0, ok=True
+    )
+    box.audit_result = box.audit_result.model_copy(update={"conservation": (balance, balance)})
+    assert (
+        cli("audit", "verify", socket=socket).out
+        == "ok: 7 rows verify; 18 J on 2 counters, each joule charged once\n"
+    )
+    broken = balance.model_copy(update={"counted_mj": 8_000, "ok": False})
+    bad = {"ok": False, "conservation": (broken,), "problem": "conservation is broken on board gpu"}
+    box.audit_result = box.audit_result.model_copy(update=bad)
+    ran = cli("audit", "verify", "--json", socket=socket)
+    assert (ran.code, ran.doc["first_bad"], ran.doc["conservation"][0]["ok"]) == (1, None, False)
+    assert set(ran.doc["heads"]) == {"intervals", "journal"}
+    shown = cli("audit", "verify", socket=socket)
+    assert (shown.code, shown.out) == (1, "not ok: conservation is broken on board gpu (7 rows)\n")
 
 
 def test_audit_reads_a_ledger_without_a_daemon(tmp_path: Path) -> None:

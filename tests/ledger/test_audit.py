@@ -138,25 +138,11 @@ def test_an_outsider_verifies_the_export_with_the_script_of_the_manual(tmp_path:
     assert "AssertionError: line 6" in check("intervals.tsv").stderr
 
 
-def test_conservation_counts_shared_stretches_once_and_shows_holes(tmp_path: Path) -> None:
-    with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
-        whole = interval(T0, 10, 60, counter=1000)
-        both = whole.delta.model_copy(update={"counter_end_mj": 1100})
-        ledger.append(
-            [
-                # two shares of one counter difference that carry its full span
-                whole.model_copy(update={"delta": both}),
-                interval(T0, 10, 40, counter=1000).model_copy(
-                    update={
-                        "delta": both.model_copy(update={"energy_mj": 40}),
-                        "grams": 40 / 60 * (whole.grams or 0),
-                    }
-                ),
-                interval(T0 + timedelta(seconds=20), 10, 50, counter=1130),
-            ]
-        )
-        (balance,) = ledger.conservation()
-        assert (balance.charged_mj, balance.counted_mj, balance.holes_mj, balance.ok) == (150, 150, 30, True)
-        ledger.append([interval(T0 + timedelta(seconds=30), 10, 50, counter=1150)])
-        (balance,) = ledger.conservation()
-        assert not balance.ok, "20 mJ were charged twice"
+def test_the_heads_are_the_last_hashes_of_both_chains(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    with Ledger.open(f"sqlite:///{path}") as ledger:
+        heads, last = ledger.verify().heads, list(ledger.rows())[-1]["hash"]
+    (journal,) = sqlite3.connect(path).execute("SELECT hash FROM journal ORDER BY id DESC LIMIT 1").fetchone()
+    assert (heads.intervals, heads.journal) == (last, journal)
+    with Ledger.open("sqlite://") as empty:
+        assert empty.verify().heads.intervals == GENESIS

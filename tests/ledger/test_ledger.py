@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.intervals import intervals
 from support.story import GPU, T0, directive, done, interval, submitted, tell
 
 from carbonsched.errors import LedgerError, NotFoundError, StateError
@@ -110,8 +111,8 @@ def test_rows_come_back_as_they_were_written(ledger: Ledger) -> None:
     ]
     rows.append(interval(T0 + timedelta(days=1), 10, None, g_per_kwh=None))
     ledger.append(rows)
-    assert list(ledger.intervals()) == rows
-    middle = ledger.intervals("j", T0 + timedelta(seconds=100), T0 + timedelta(seconds=200))
+    assert intervals(ledger) == rows
+    middle = intervals(ledger, "j", T0 + timedelta(seconds=100), T0 + timedelta(seconds=200))
     assert list(middle) == rows[10:20]
 
 
@@ -228,7 +229,7 @@ def test_an_empty_ledger_answers_nothing(ledger: Ledger) -> None:
         None,
         None,
     )
-    assert (ledger.marks(), ledger.segments("nobody"), ledger.conservation(), list(ledger.rows())) == (
+    assert (ledger.marks(), ledger.segments("nobody"), ledger.verify().conservation, list(ledger.rows())) == (
         {},
         (),
         (),
@@ -282,7 +283,7 @@ def test_readers_see_whole_transactions_while_a_writer_writes(ledger: Ledger) ->
 
 def test_the_story_conserves_every_counted_millijoule(ledger: Ledger) -> None:
     tell(ledger, submitted())
-    (balance,) = ledger.conservation()
+    (balance,) = ledger.verify().conservation
     assert balance.ok
     assert (balance.holes_mj, balance.board) == (0, GPU)
     assert balance.charged_mj > 1e9

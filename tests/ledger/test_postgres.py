@@ -5,6 +5,7 @@ import os
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from support.intervals import intervals
 from support.story import submitted, tell
 
 from carbonsched.errors import LedgerError
@@ -18,12 +19,15 @@ URL = os.environ.get("CARBONSCHED_TEST_POSTGRES", "")
 def test_the_story_is_told_alike() -> None:
     with Ledger.open("sqlite://") as small:
         tell(small, submitted())
-        here = (small.totals("scitldr-1"), small.conservation(), small.marks(), list(small.intervals()))
+        here = (small.totals("scitldr-1"), small.verify().conservation, small.marks(), intervals(small))
     with Ledger.open(URL) as ledger:
         tell(ledger, submitted())
         assert ledger.verify().ok
-        assert (ledger.totals("scitldr-1").energy_mj, ledger.conservation()) == (here[0].energy_mj, here[1])
-        assert (ledger.marks(), list(ledger.intervals())) == here[2:]
+        assert (ledger.totals("scitldr-1").energy_mj, ledger.verify().conservation) == (
+            here[0].energy_mj,
+            here[1],
+        )
+        assert (ledger.marks(), intervals(ledger)) == here[2:]
         for verb in ("UPDATE intervals SET grams = 0", "DELETE FROM journal", "TRUNCATE intervals"):
             with pytest.raises(LedgerError, match="append-only"), ledger.transaction() as connection:
                 connection.exec_driver_sql(verb)

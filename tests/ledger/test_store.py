@@ -184,7 +184,7 @@ def test_a_process_killed_in_mid_transaction_leaves_a_consistent_chain(tmp_path:
     with Ledger.open(url(tmp_path)) as ledger:
         assert (ledger.totals("j").rows, ledger.offset("j")) == (50, 25)
         assert ledger.verify().ok
-        (balance,) = ledger.conservation()
+        (balance,) = ledger.verify().conservation
         assert (balance.charged_mj, balance.holes_mj) == (50, 0)
         ledger.append([interval(T0 + timedelta(seconds=50), 1, 1, job_id="j", counter=50)])
         assert ledger.verify().rows == 51

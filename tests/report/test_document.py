@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.intervals import intervals
 from support.story import GPU, PUE, T0, directive, done, interval, submitted, tell
 
 from carbonsched.errors import InputError, NotFoundError
@@ -28,7 +29,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 
 def rows_of(ledger: Ledger) -> list[Interval]:
-    return list(ledger.intervals("scitldr-1"))
+    return intervals(ledger, "scitldr-1")
 
 
 def test_totals_are_the_rows(story: Story) -> None:
@@ -65,7 +66,7 @@ def test_timing_is_exact_from_the_rows(story: Story) -> None:
     )
     assert timing.saved_g == pytest.approx(by_hand, rel=1e-9)
     assert timing.low_g == timing.high_g == timing.saved_g
-    spans = [row for row in ledger.intervals() if row.delta.device == "host" and row.intensity is not None]
+    spans = [row for row in intervals(ledger) if row.delta.device == "host" and row.intensity is not None]
     weights = [(row.delta.end - row.delta.start).total_seconds() for row in spans]
     by_time = sum(w * r.intensity.g_per_kwh for w, r in zip(weights, spans, strict=True) if r.intensity)
     assert mean == pytest.approx(by_time / sum(weights), rel=1e-3), "hours in which the job waited count too"

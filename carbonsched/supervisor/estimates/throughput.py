@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from carbonsched.ledger.ledger import JobRecord, Ledger
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.ledger.records import JobRecord
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
 from carbonsched.power.base import Device
