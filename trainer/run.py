@@ -55,12 +55,12 @@ def run_job(
     check_world(spec.train)
     _one_board(spec.train)
     job.checkpoints.mkdir(exist_ok=True)
-    last = checkpoint.newest(job.checkpoints)
+    last = checkpoint.find_newest(job.checkpoints)
     try:
         ended = _Run(job, spec, stopping, patience_s, alone).go(last)
     except Stopped as e:
         log.info("stopped: %s", e)
-        step = _step_of(checkpoint.newest(job.checkpoints))
+        step = _step_of(checkpoint.find_newest(job.checkpoints))
         job.send(Finished(at=now(), step=step, reason="stopped", peak_memory_bytes=_peak_memory()))
         ended = "stopped"
     leave()

@@ -35,10 +35,10 @@ class TrainingHistory:
     last: dict[str, int] = field(default_factory=dict)
     """Segments there were when it was last trained, that one included."""
 
-    def add(self, stretches: Iterable[tuple[Collection[str], int]]) -> None:
+    def add(self, spans: Iterable[tuple[Collection[str], int]]) -> None:
         """One more segment: (tensors, optimizer steps they were trained for), one or more."""
         self.segments += 1
-        for names, steps in stretches:
+        for names, steps in spans:
             self.steps += steps
             for name in names if steps else ():
                 self.trained[name] = self.trained.get(name, 0) + steps

@@ -1,6 +1,6 @@
-"""Checkpoints that are whole or not there: `segment.json`, written last and durably, is both our state and the seal.
+"""Seals, finds and prunes checkpoints, so that one is either whole or not there.
 
-transformers writes the rest of a `checkpoint-N` folder in place; one that a crash left half-written has no seal, is
+`segment.json`, written last and durably, is both our state and the seal. transformers writes the rest of a `checkpoint-N` folder in place; one that a crash left half-written has no seal, is
 never resumed, and is removed at the next save.
 """
 
@@ -36,7 +36,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     return state
 
 
-def newest(checkpoints: Path) -> Path | None:
+def find_newest(checkpoints: Path) -> Path | None:
     """The sealed checkpoint of the most steps."""
     sealed = _sealed(checkpoints)
     return sealed[-1] if sealed else None
@@ -53,13 +53,13 @@ def prune(checkpoints: Path, keep: int) -> None:
 
 
 def save_importance(checkpoints: Path, step: int, found: dict[str, Any]) -> None:
-    """Keep what was measured before optimizer step `step`: a job told to wait for hours ends and is launched again."""
+    """Save the importance measured before optimizer step `step`: a job that has to wait for hours ends and is launched again."""
     checkpoints.mkdir(exist_ok=True)
     write_json(checkpoints / IMPORTANCE, {"step": step, "found": found})
 
 
 def read_importance(checkpoints: Path, step: int) -> dict[str, Any] | None:
-    """What was kept, if it was measured before this very step."""
+    """The saved importance, if it was measured before this very step."""
     try:
         kept: dict[str, Any] = json.loads((checkpoints / IMPORTANCE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

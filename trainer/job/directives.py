@@ -1,8 +1,9 @@
-"""What to do next, as the daemon says it in control.json: directives, leases, waiting (DESIGN 2).
+"""Asks the daemon for a directive at each segment, waits where it says so, and keeps training inside a lease.
 
-Nothing runs that no lease covers. The daemon leaves one where it starts a job, in a directive for segment -1 that answers
-no question; where it goes away before the first answer, training begins at that directive's ρ and ends with its lease.
-Without a job directory the answer is a constant ρ. Nothing here imports torch.
+A directive comes in control.json (docs/protocol.md) and carries a lease: until when, and for how many steps, it holds.
+Nothing runs that no lease covers. The daemon leaves a first lease where it starts a job, in a directive for segment -1;
+where it goes away before the first answer, training begins at that directive's ρ and ends with its lease. Without a job
+directory the answer is a constant ρ.
 """
 
 import time
@@ -14,29 +15,54 @@ from trainer.job.job_dir import JobDir, now
 
 POLL_S = 0.05
 PATIENCE_S = 30.0
-"""No answer to the first segment for so long: `rho_start` (DESIGN 2)."""
+"""Seconds without an answer to the first segment after which training begins at `rho_start`."""
 GRACE_S = 5.0
-"""No answer to a later one for so long, and no lease: `waiting` is said."""
+"""Seconds without an answer to a later segment, and without a lease, after which a `waiting` event is sent."""
 
 
 class Stopped(Exception):  # noqa: N818  (not an error: a directive or a signal ended the run)
     """Raised out of `Trainer.train()` where training must end before its next step: no callback can skip a step.
 
     What was trained is in the newest checkpoint.
+
+    Example:
+        >>> try:
+        ...     raise Stopped("budget below floor")
+        ... except Stopped as e:
+        ...     print(e)
+        budget below floor
     """
 
 
 @dataclass(frozen=True, slots=True)
 class GrantedRho:
+    """The answer to a segment: train at this ρ.
+
+    Example:
+        >>> DirectiveSource(rho=0.6).ask(k=0, step=0)
+        GrantedRho(rho=0.6, seq=None)
+    """
+
     rho: float
     seq: int | None
-    """None: no directive came."""
+    """Number of the directive that granted it; None: no directive came."""
 
 
 @dataclass(slots=True)
 class DirectiveSource:
+    """What a training asks before it goes on.
+
+    Example::
+
+        directives = DirectiveSource(rho=0.6, job=JobDir(Path("jobs/7")))
+        granted = directives.ask(k=0, step=0)  # waits for control.json
+        directives.count_step()
+        if directives.lapse_reason() is not None:
+            granted = directives.wait(k=0, step=1, why="the lease is over")
+    """
+
     rho: float
-    """Without a daemon: always. With one: where it does not answer the first segment in time."""
+    """Without a daemon: always granted. With one: granted where it does not answer the first segment in time."""
     job: JobDir | None = None
     stopping: Callable[[], bool] = lambda: False
     alone: bool = False
@@ -47,7 +73,7 @@ class DirectiveSource:
     _lease: Directive | None = None
     """The train directive that is being followed."""
     _steps: int = 0
-    """Started under it."""
+    """Steps started under that lease."""
     _trained: bool = False
     """Whether this process has begun a step: before that nothing but loading was done, which no lease covers."""
     _k: int = 0
@@ -61,19 +87,19 @@ class DirectiveSource:
             self._follow(found)
 
     def ask(self, k: int, step: int) -> GrantedRho:
-        """Wait for the directive of segment k, whose `segment_ready` was sent. Raises Stopped."""
+        """Wait for the directive of segment k, whose `segment_ready` was sent. step: steps done. Raises Stopped."""
         if self.job is None or self.alone:
             return GrantedRho(self.rho, None)
         return self._await(self.job, k, step, why=None)
 
     def wait(self, k: int, step: int, why: str) -> GrantedRho:
-        """In mid-segment, a checkpoint written: wait until training may go on. Raises Stopped."""
+        """Wait until training may go on; in mid-segment, when a checkpoint is written. Raises Stopped."""
         if self.job is None or self.alone:
             return GrantedRho(self.rho, None)
         return self._await(self.job, k, step, why=why)
 
     def check_lease(self) -> None:
-        """Amid work that is no step (importance, held-out rows): wait where the lease's time is over. Raises Stopped."""
+        """Wait where the lease's time is over; amid work that is no step (importance, held-out rows). Raises Stopped."""
         if self._lease is None or not self._trained:
             return
         fresh = self.poll(self._lease.k)
@@ -84,7 +110,7 @@ class DirectiveSource:
             self.wait(self._k, self._step, why)
 
     def poll(self, k: int) -> Directive | None:
-        """A directive that came since the last look and concerns segment k: `stop` always does."""
+        """A directive that came since the last call and concerns segment k: `stop` always does."""
         fresh = self._read_new()
         if fresh is None or (fresh.k != k and fresh.action != "stop"):
             return None
@@ -93,6 +119,7 @@ class DirectiveSource:
         return fresh
 
     def count_step(self) -> None:
+        """One more step is started under the lease."""
         self._steps += 1
         self._step += 1
         self._trained = True
@@ -115,15 +142,15 @@ class DirectiveSource:
         return f"the lease of directive {lease.seq} ended at {lease.lease.valid_until:%H:%M:%S} UTC"
 
     def _await(self, job: JobDir, k: int, step: int, why: str | None) -> GrantedRho:
-        self._k, self._step, asked = k, step, time.monotonic()
-        heard = False  # a daemon that says `wait` is there: no falling back to its lease
-        said: tuple[str, int | None] | None = None
+        self._k, self._step, began = k, step, time.monotonic()
+        told_to_wait = False  # then a daemon is there: no falling back to its lease
+        reported: tuple[str, int | None] | None = None
 
-        def wait(reason: str, directive: Directive | None = None) -> None:
-            nonlocal said
+        def report_waiting(reason: str, directive: Directive | None = None) -> None:
+            nonlocal reported
             mark = (reason, directive.seq if directive else None)
-            if said != mark:
-                said = mark
+            if reported != mark:
+                reported = mark
                 until = directive.until if directive else None
                 job.send(Waiting(at=now(), k=k, step=step, until=until, reason=reason))
 
@@ -135,22 +162,22 @@ class DirectiveSource:
                 if directive.action == "stop":
                     raise Stopped(directive.reason)
                 if directive.action == "wait":
-                    heard = True
-                    wait(directive.reason, directive)
+                    told_to_wait = True
+                    report_waiting(directive.reason, directive)
                 elif self._allows(directive):
                     self._follow(directive)
-                    if said is not None:
+                    if reported is not None:
                         job.send(Resumed(at=now(), k=k, step=step))
                     return GrantedRho(self.rho if directive.rho is None else directive.rho, directive.seq)
-            if why is not None and said is None:
-                wait(why)  # where no directive says it better
-            if why is None and not heard:
-                silent_s = time.monotonic() - asked
+            if why is not None and reported is None:
+                report_waiting(why)  # where no directive says it better
+            if why is None and not told_to_wait:
+                silent_s = time.monotonic() - began
                 answer = self._fall_back(job, k, step) if silent_s >= self.patience_s else None
                 if answer is not None:
                     return answer
                 if silent_s >= (self.grace_s if step > 0 else self.patience_s) and not self._lease_holds():
-                    wait(f"no directive for segment {k}: waiting for the daemon")
+                    report_waiting(f"no directive for segment {k}: waiting for the daemon")
             time.sleep(POLL_S)
 
     def _fall_back(self, job: JobDir, k: int, step: int) -> GrantedRho | None:
@@ -176,7 +203,7 @@ class DirectiveSource:
         return now() < directive.lease.valid_until and used < directive.lease.max_steps
 
     def _current(self, k: int, *, renewed: bool) -> Directive | None:
-        """The last word on segment k; renewed: or on the lease that is followed."""
+        """The latest directive for segment k; renewed: or for the segment of the lease that is followed."""
         self._read_new()
         latest = self._latest
         if latest is None:

@@ -1,6 +1,6 @@
-"""The job directory as the trainer sees it: spec.json in, control.json looked at, events.jsonl out (DESIGN 2).
+"""Reads spec.json and control.json of a job directory, and writes its events.jsonl.
 
-Nothing here imports torch. Only `send` writes, one line at a time with one `write` on an O_APPEND descriptor, so a
+The daemon and the trainer share this directory and nothing else (docs/protocol.md). Only `send` writes, one line at a time with one `write` on an O_APPEND descriptor, so a
 trainer that dies leaves at most one torn last line, which the next one closes before it writes.
 """
 
@@ -23,7 +23,7 @@ OUTPUT = "output"
 
 
 JOB_DIR = "CARBONSCHED_JOB_DIR"
-"""In the environment of whatever the daemon starts."""
+"""Environment variable that names the job directory for whatever the daemon starts."""
 
 
 def now() -> datetime:
@@ -33,7 +33,15 @@ def now() -> datetime:
 
 @dataclass(slots=True)
 class JobDir:
-    """One job's directory."""
+    """One job's directory.
+
+    Example::
+
+        job = JobDir(Path("/var/lib/carbonsched/jobs/7"))
+        spec = job.spec().spec
+        job.send(Warned(at=now(), message=f"{spec.name} begins"))
+        job.close()
+    """
 
     path: Path
     quiet: bool = field(
@@ -97,9 +105,10 @@ class JobDir:
         return found
 
     def read_directive(self) -> Directive | None:
-        """control.json if it is another than at the last look.
+        """control.json if it is another than at the last call; None where it is not, or is absent or damaged.
 
-        It is read at every look, tens of microseconds: an inode and a size come back, and two writes can share a time.
+        The whole file is read every time, which takes tens of microseconds: inode, size and time can all be the same for
+        two different directives.
         """
         file = self.path / "control.json"
         try:
@@ -111,7 +120,7 @@ class JobDir:
         try:
             directive = Directive.parse(json.loads(text), where="control.json")
         except (ValueError, InputError) as e:
-            # a writer other than the daemon may not replace the file in one go: it may be whole at the next look
+            # a writer other than the daemon may not replace the file in one go: it may be whole at the next call
             self._warn_once(str(e))
             return None
         self._control = text

@@ -1,4 +1,8 @@
-"""One segment's account: what was directed, selected, planned and really run; kept in checkpoints as JSON."""
+"""Records one segment of training: what was directed, selected, planned and really run.
+
+Steps and losses are added as they happen; the events `segment_ready`, `step` and `segment_done` are made from the record.
+It is kept in checkpoints as JSON, so that a resumed process goes on in the middle of a segment.
+"""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -8,10 +12,20 @@ from typing import Any
 from carbonsched.errors import InputError
 from carbonsched.model.protocol import MOST_SEGMENTS, FrontierPoint, SegmentDone, SegmentReady, Step
 
+# names that stand in checkpoints for fields that are called otherwise here
+_IN_CHECKPOINT = {"spans": "stretches", "rho_directed": "directed"}
+
 
 @dataclass(slots=True)
 class SelectionSpan:
-    """Steps under one selection; a segment has more than one where ρ changed in its midst."""
+    """Steps under one selection; a segment has more than one where ρ changed in its midst.
+
+    Example:
+        >>> span = SelectionSpan(("lm_head.weight",), cost_ratio=0.5, counted_ratio=0.48, counted_cost_ratio=0.5)
+        >>> span.flops_at_cost = 1000.0
+        >>> span.flops
+        960.0
+    """
 
     selected: tuple[str, ...]
     cost_ratio: float
@@ -38,6 +52,17 @@ class SelectionSpan:
 
 @dataclass(slots=True)
 class SegmentRecord:
+    """The account of one segment, from its first step to its last.
+
+    Example:
+        >>> segment = SegmentRecord(k=0, first=0, end=2, expected_full=200.0)
+        >>> segment.select(("lm_head.weight",), cost_ratio=0.5)
+        >>> segment.add_step(100.0, seconds=1.0, counted=52.0, recomputed=0.0)
+        >>> segment.add_step(100.0, seconds=1.0, counted=None, recomputed=0.0)
+        >>> segment.rho_planned, segment.rho_realised
+        (0.5, 0.52)
+    """
+
     k: int
     first: int
     end: int
@@ -53,9 +78,9 @@ class SegmentRecord:
     """Of the importance batches: their counted FLOPs ÷ T_full of the segment as planned (m/N at equal shapes)."""
     selection_seconds: float = 0.0
     step_seconds: float = 0.0
-    directed: float = 1.0
+    rho_directed: float = 1.0
     directive_seq: int | None = None
-    stretches: list[SelectionSpan] = field(default_factory=list)
+    spans: list[SelectionSpan] = field(default_factory=list)
     loss_sum: float = 0.0
     loss_steps: int = 0
 
@@ -65,35 +90,35 @@ class SegmentRecord:
 
     @property
     def current(self) -> SelectionSpan:
-        return self.stretches[-1]
+        return self.spans[-1]
 
     @property
     def steps_done(self) -> int:
-        return sum(s.steps for s in self.stretches)
+        return sum(s.steps for s in self.spans)
 
     @property
-    def planned(self) -> float:
+    def rho_planned(self) -> float:
         """Planned ρ, importance batches included; by steps where the selection changed."""
-        done = [s for s in self.stretches if s.steps]
+        done = [s for s in self.spans if s.steps]
         if not done:
             return self.current.cost_ratio + self.importance_share
         return sum(s.cost_ratio * s.steps for s in done) / sum(s.steps for s in done) + self.importance_share
 
     @property
     def flops_full(self) -> float:
-        return sum(s.flops_full for s in self.stretches)
+        return sum(s.flops_full for s in self.spans)
 
     @property
     def flops(self) -> float:
         """Counted: importance batches and steps on true shapes."""
-        return self.importance_flops + sum(s.flops for s in self.stretches)
+        return self.importance_flops + sum(s.flops for s in self.spans)
 
     @property
     def flops_recomputed(self) -> float:
-        return sum(s.recomputed_ratio * s.flops_full for s in self.stretches)
+        return sum(s.recomputed_ratio * s.flops_full for s in self.spans)
 
     @property
-    def realised(self) -> float:
+    def rho_realised(self) -> float:
         return self.flops / self.flops_full
 
     @property
@@ -105,19 +130,19 @@ class SegmentRecord:
         return self.importance_seconds + self.selection_seconds + self.step_seconds
 
     def select(self, names: tuple[str, ...], cost_ratio: float, saving: float = 0.0) -> None:
-        """From the next step on train `names`; a stretch no step ran in is replaced."""
-        if self.stretches and not self.current.steps:
-            self.stretches.pop()
-        self.stretches.append(SelectionSpan(names, cost_ratio, saving))
+        """From the next step on train `names`; a span that no step ran in is replaced."""
+        if self.spans and not self.current.steps:
+            self.spans.pop()
+        self.spans.append(SelectionSpan(names, cost_ratio, saving))
 
     def set_importance(self, flops: tuple[float, ...], seconds: float, error: float | None) -> None:
-        """Importance: counted FLOPs of each batch, wall seconds, and how far the batches disagree."""
+        """Set what measuring importance took: counted FLOPs of each batch, wall seconds, and the relative error."""
         self.importance_batches, self.importance_flops = len(flops), sum(flops)
         self.importance_seconds, self.importance_error = seconds, error
         self.importance_share = self.importance_flops / self.expected_full
 
     def add_loss(self, loss: float, steps: int) -> None:
-        """The mean loss of its last steps."""
+        """Add the mean loss of the last `steps` optimizer steps."""
         self.loss_sum += loss * steps
         self.loss_steps += steps
 
@@ -130,9 +155,9 @@ class SegmentRecord:
         cost_ratio: float | None = None,
         saved: float = 0.0,
     ) -> None:
-        """One optimizer step ended: T_full of its shapes, wall seconds, and what was counted if it was.
+        """Add an optimizer step: T_full of its shapes, wall seconds, and the FLOPs that were counted, if they were.
 
-        cost_ratio: by the cost model, where it is not the stretch's; saved: FLOPs that the cache spared it.
+        cost_ratio: by the cost model, where it is not the span's; saved: FLOPs that the cache spared the step.
         """
         here = self.current
         if cost_ratio is None:
@@ -160,7 +185,10 @@ class SegmentRecord:
         points: Iterable[FrontierPoint],
         seconds_per_step: float | None,
     ) -> SegmentReady:
-        """The event that offers what is left of it. floor, points: without the importance batches, which are added."""
+        """The event that offers what is left of the segment.
+
+        floor, points: the frontier without the importance batches, whose share is added here.
+        """
         curve = (FrontierPoint(rho=p.rho + self.importance_share, importance=p.importance) for p in points)
         return SegmentReady(
             at=at,
@@ -179,7 +207,7 @@ class SegmentRecord:
         )
 
     def step_event(self, at: datetime, schedule: "Schedule", loss: float, lr: float, seconds: float) -> Step:
-        """The event of its last step, which took so many wall seconds."""
+        """The event of the segment's last step. seconds: wall time of that step."""
         return Step(
             at=at,
             k=self.k,
@@ -188,19 +216,19 @@ class SegmentRecord:
             loss=loss,
             lr=lr,
             seconds=seconds,
-            rho=self.directed,
+            rho=self.rho_directed,
         )
 
     def done_event(self, at: datetime) -> SegmentDone:
-        """The event that tells of it."""
+        """The event that reports the finished segment."""
         return SegmentDone(
             at=at,
             k=self.k,
             first_step=self.first,
             steps=self.steps,
-            rho_directed=self.directed,
-            rho_planned=self.planned,
-            rho_realised=self.realised,
+            rho_directed=self.rho_directed,
+            rho_planned=self.rho_planned,
+            rho_realised=self.rho_realised,
             flops=self.flops,
             flops_full=self.flops_full,
             flops_recomputed=self.flops_recomputed,
@@ -213,17 +241,27 @@ class SegmentRecord:
         )
 
     def dump(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON, under the names that checkpoints have always had."""
+        return {_IN_CHECKPOINT.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
     def load(cls, data: dict[str, Any]) -> "SegmentRecord":
-        stretches = [SelectionSpan(**{**s, "selected": tuple(s["selected"])}) for s in data["stretches"]]
-        return cls(**{**data, "stretches": stretches})
+        """What `dump` gave."""
+        fields = {name: data[key] for name, key in _IN_CHECKPOINT.items()}
+        rest = {key: value for key, value in data.items() if key not in _IN_CHECKPOINT.values()}
+        fields["spans"] = [SelectionSpan(**{**s, "selected": tuple(s["selected"])}) for s in fields["spans"]]
+        return cls(**rest, **fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How a job's optimizer steps fall into segments."""
+    """How a job's optimizer steps fall into segments.
+
+    Example:
+        >>> schedule = Schedule(steps=25, steps_per_epoch=25, length=10)
+        >>> schedule.segments, schedule.bounds(step=24)
+        (3, (2, 20, 25))
+    """
 
     steps: int
     steps_per_epoch: int

@@ -203,7 +203,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 state.global_step,
                 schedule.steps,
                 loss,
-                segment.planned,
+                segment.rho_planned,
                 self._step_seconds,
             )
             lr = logs.get("learning_rate", args.learning_rate)

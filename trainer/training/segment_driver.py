@@ -146,7 +146,7 @@ class SegmentDriver:
         if directive is not None and directive.action == "wait":
             self._wait_reason = directive.reason
         elif directive is not None:
-            rho = segment.directed if directive.rho is None else directive.rho
+            rho = segment.rho_directed if directive.rho is None else directive.rho
             self._apply(GrantedRho(rho, directive.seq))
         self._wait_reason = self._wait_reason or over
         return directive, self._wait_reason is not None
@@ -159,7 +159,7 @@ class SegmentDriver:
         elif not self.method.measures():
             self._seconds_full = segment.step_seconds / segment.steps_done / segment.current.cost_ratio
         done = segment.done_event(now())
-        self.method.history.add((s.selected, s.steps) for s in segment.stretches)
+        self.method.history.add((s.selected, s.steps) for s in segment.spans)
         self.send(done)
         return done
 
@@ -238,7 +238,7 @@ class SegmentDriver:
         cache that is gone."""
         segment = self.segment
         segment.directive_seq = answer.seq
-        same = bool(segment.stretches) and answer.rho == segment.directed
+        same = bool(segment.spans) and answer.rho == segment.rho_directed
         if same and self.model.cache.on:
             same = not self.ranks.any(segment.current.saving > 0 and not self.model.cache.filled)
         if same:
@@ -255,7 +255,7 @@ class SegmentDriver:
                 "training at the floor"
             )
         selection = self.ranks.broadcast(lambda: self._choice.select(left))
-        segment.directed = answer.rho
+        segment.rho_directed = answer.rho
         saved = self._choice.saved(selection.selected)
         whole = selection.rho_planned + saved
         # a cache that begins anew saves nothing in its first epoch: ρ has to pay for that

@@ -15,11 +15,11 @@ def make(folder: Path, step: int, *, sealed: bool = True) -> Path:
 
 
 def test_the_newest_sealed_one_counts_by_steps(tmp_path: Path) -> None:
-    assert checkpoint.newest(tmp_path) is None
+    assert checkpoint.find_newest(tmp_path) is None
     make(tmp_path, 9)
     ten = make(tmp_path, 10)
     make(tmp_path, 11, sealed=False)
-    assert checkpoint.newest(tmp_path) == ten
+    assert checkpoint.find_newest(tmp_path) == ten
     assert checkpoint.read(ten) == {"step": 10}
     assert checkpoint.read(tmp_path / "checkpoint-11") is None
 

@@ -48,7 +48,7 @@ def test_more_segments_than_can_be_planned_are_refused_with_the_mend() -> None:
     assert Schedule(200_001, 1000, 3).segments <= 100_000
 
 
-def test_the_account_of_two_stretches() -> None:
+def test_the_account_of_two_spans() -> None:
     segment = SegmentRecord(0, 0, 4, 400.0, importance_flops=100.0, importance_share=0.25)
     segment.select(("a", "b"), 0.9)
     segment.select(("a",), 0.8)  # before any step: it replaces the first
@@ -57,11 +57,12 @@ def test_the_account_of_two_stretches() -> None:
     segment.select((), 0.5)
     segment.add_step(50.0, 1.0, counted=25.0, recomputed=0.0)
     segment.add_step(150.0, 1.0, counted=None, recomputed=0.0)
-    assert segment.planned == pytest.approx((0.8 * 2 + 0.5 * 2) / 4 + 0.25)
+    assert segment.rho_planned == pytest.approx((0.8 * 2 + 0.5 * 2) / 4 + 0.25)
     assert segment.flops == pytest.approx(100 + 160 + 100)
     assert segment.flops_full == 400
-    assert segment.realised == pytest.approx(0.9)
+    assert segment.rho_realised == pytest.approx(0.9)
     assert segment.flops_recomputed == pytest.approx(10)
     assert segment.step_seconds == 4
     again = SegmentRecord.load(json.loads(json.dumps(segment.dump())))
     assert again == segment
+    assert {"stretches", "directed"} <= segment.dump().keys(), "as checkpoints of before have it"
