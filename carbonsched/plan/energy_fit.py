@@ -1,4 +1,4 @@
-"""What a segment costs, learned from the meter: E(ρ) = E0·(c0 + (1−c0)·ρ) a step, seconds likewise (DESIGN 4).
+"""Learns what a segment costs from the meter: E(ρ) = E0·(c0 + (1−c0)·ρ) joules per step, seconds likewise.
 
 Each of the two is a line in ρ, fitted as α·(c + (1−c)ρ) + β·(1−ρ) with c the prior's c0: α is the scale, β what bends
 the prior's shape. The prior stands in as pseudo-observations of α (weak: the first metered segment decides the scale)
@@ -19,6 +19,13 @@ from carbonsched.plan.problem import EnergyModel
 Floats = NDArray[np.float64]
 
 _HUBER = 1.345
+"""Standard deviations beyond which a residual counts linearly: 95% efficient for normal noise (Huber 1964)."""
+_MAD = 1.4826
+"""Standard deviation of normal noise over its median absolute deviation."""
+_MOST_ROUNDS = 30
+"""Of reweighting; it converges in a few."""
+_SIGMA = 0.25
+"""Relative sd of a segment's joules before any segment was metered."""
 _SCALE_SD = 1.0
 """Relative sd of the prior's scale: rated figures are off by a factor, not by a percentage."""
 _SHAPE_SD = 0.15
@@ -29,7 +36,7 @@ _NOISE_COUNT = 3.0
 _SPREAD = 0.1
 """ρ must have varied by this much, between two segments at least, before the slope counts as known."""
 _PEAK = 1.25
-"""watts_high over the highest mean power seen, where no peak was metered."""
+"""watts_high over the highest mean power of a segment: power within a segment swings by about a tenth."""
 _RHO_MEAN = (0.4, 0.7, 1.0)
 """Where the one sigma of an EnergyModel is taken: the root mean square over the usual range of ρ."""
 
@@ -44,7 +51,6 @@ class Observation:
     seconds: float
     overhead_j: float | None = None
     overhead_s: float | None = None
-    watts_peak: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +89,6 @@ class EnergyFit:
     """Prior mean power, W."""
     c0: float = 1 / 3
     """Prior share of a step that does not depend on ρ: the forward pass."""
-    overhead_j: float = 0.0
-    overhead_s: float = 0.0
-    tail_j: float = 0.0
-    tail_s: float = 0.0
     rated_watts: float | None = None
     """Upper bound of the power, e.g. the board's limit; None: _PEAK over what is seen."""
     observations: tuple[Observation, ...] = ()
@@ -98,16 +100,12 @@ class EnergyFit:
         watts: float,
         c0: float = 1 / 3,
         *,
-        overhead_j: float = 0.0,
-        overhead_s: float = 0.0,
-        tail_j: float = 0.0,
-        tail_s: float = 0.0,
         rated_watts: float | None = None,
     ) -> "EnergyFit":
         """From FLOPs over the board's speed, or the importance pass, and the board's or host's power."""
         if not (seconds_full > 0 and watts >= 0 and 0 <= c0 <= 1):
             raise ValueError("a prior needs seconds_full above 0, watts at least 0 and c0 in 0..1")
-        return cls(seconds_full, watts, c0, overhead_j, overhead_s, tail_j, tail_s, rated_watts)
+        return cls(seconds_full, watts, c0, rated_watts)
 
     def observe(
         self,
@@ -117,7 +115,6 @@ class EnergyFit:
         seconds: float,
         overhead_j: float | None = 0.0,
         overhead_s: float | None = 0.0,
-        watts_peak: float | None = None,
     ) -> "EnergyFit":
         """With one more segment: `steps` steps at ρ took `joules` J in `seconds` s, the overhead apart.
 
@@ -127,21 +124,22 @@ class EnergyFit:
             return self
         if joules is not None and not (joules >= 0 and math.isfinite(joules)):
             joules = None
-        one = Observation(rho, steps, joules, seconds, overhead_j, overhead_s, watts_peak)
+        one = Observation(rho, steps, joules, seconds, overhead_j, overhead_s)
         return replace(self, observations=(*self.observations, one))
 
     def energy_line(self) -> FittedLine:
-        """Joules a step."""
+        """Joules per step."""
         known = [
             (o.rho, o.joules / o.steps) for o in self.observations if o.joules is not None and o.joules > 0
         ]
         return _fit(known, self.seconds_full * self.watts, self.c0)
 
     def seconds_line(self) -> FittedLine:
-        """Seconds a step."""
+        """Seconds per step."""
         return _fit([(o.rho, o.seconds / o.steps) for o in self.observations], self.seconds_full, self.c0)
 
     def model(self) -> EnergyModel:
+        """The fitted lines as the planner takes them; the overhead is the median of those metered, the tail 0."""
         joules, seconds = self.energy_line(), self.seconds_line()
         extra_j = [o.overhead_j for o in self.observations if o.overhead_j is not None]
         extra_s = [o.overhead_s for o in self.observations if o.overhead_s is not None]
@@ -152,25 +150,21 @@ class EnergyFit:
             joules_c0=joules.c0,
             seconds_full=seconds.full,
             seconds_c0=seconds.c0,
-            overhead_j=_mean(extra_j, self.overhead_j),
-            overhead_s=_mean(extra_s, self.overhead_s),
-            tail_j=self.tail_j,
-            tail_s=self.tail_s,
-            sigma=min(sigma, 1.0) if rhos else 0.25,
+            overhead_j=_median(extra_j),
+            overhead_s=_median(extra_s),
+            sigma=min(sigma, 1.0) if rhos else _SIGMA,
             watts_high=self._watts_high(),
             slope_known=len(rhos) > 1 and max(rhos) - min(rhos) >= _SPREAD,
         )
 
     def _watts_high(self) -> float:
-        peaks = [o.watts_peak for o in self.observations if o.watts_peak is not None]
         means = [o.joules / o.seconds for o in self.observations if o.joules is not None]
-        seen = max([_PEAK * w for w in means] + peaks, default=_PEAK * self.watts)
-        return max(seen, self.rated_watts or 0.0)
+        return max(_PEAK * max(means, default=self.watts), self.rated_watts or 0.0)
 
 
-def _mean(values: list[float], prior: float) -> float:
-    """Median of what was seen (one slow checkpoint must not count for all), the prior before anything was."""
-    return float(np.median(values)) if values else prior
+def _median(values: list[float]) -> float:
+    """The median, for one slow checkpoint must not count for all; 0 before anything was metered."""
+    return float(np.median(values)) if values else 0.0
 
 
 def _fit(points: list[tuple[float, float]], full: float, c0: float) -> FittedLine:
@@ -188,7 +182,7 @@ def _fit(points: list[tuple[float, float]], full: float, c0: float) -> FittedLin
     weight = np.ones(len(y))
     theta = np.array([scale, 0.0])
     covariance = np.eye(2)
-    for _ in range(30):
+    for _ in range(_MOST_ROUNDS):
         # relative noise: each residual counts against the fitted value, not against the outlier itself
         level = np.maximum(design @ theta, 0.05 * scale)
         precision = weight / (noise * level) ** 2
@@ -198,7 +192,7 @@ def _fit(points: list[tuple[float, float]], full: float, c0: float) -> FittedLin
         covariance = np.linalg.inv(normal)
         new = covariance @ right
         residual = (y - design @ new) / np.maximum(design @ new, 0.05 * scale)
-        spread = 1.4826 * float(np.median(np.abs(residual)))
+        spread = _MAD * float(np.median(np.abs(residual)))
         free = max(len(y) - 2, 0)
         noise = max(math.sqrt((_NOISE_COUNT * _NOISE**2 + free * spread**2) / (_NOISE_COUNT + free)), 1e-4)
         size = np.abs(residual) / (_HUBER * noise)

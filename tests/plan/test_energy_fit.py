@@ -87,9 +87,10 @@ def test_a_segment_that_tells_nothing_changes_nothing():
     assert fit.observe(float("nan"), 3, 10.0, 1.0) == fit
 
 
-def test_the_peak_seen_bounds_the_power_from_above():
-    fit = EnergyFit.prior(1.0, 100.0, rated_watts=250.0).observe(1.0, 10, 2000.0, 10.0, watts_peak=410.0)
-    assert fit.model().watts_high == pytest.approx(410.0)
+def test_power_is_bounded_from_above_by_the_rating_or_what_was_seen():
+    fit = EnergyFit.prior(1.0, 100.0, rated_watts=250.0)
+    assert fit.observe(1.0, 10, 4000.0, 10.0).model().watts_high == pytest.approx(1.25 * 400.0)
+    assert fit.observe(1.0, 10, 1000.0, 10.0).model().watts_high == pytest.approx(250.0)
     assert EnergyFit.prior(1.0, 100.0, rated_watts=250.0).model().watts_high == pytest.approx(250.0)
 
 

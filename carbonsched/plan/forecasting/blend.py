@@ -1,4 +1,4 @@
-"""How the past and the provider are blended into one expectation, with weights and errors learned from what came.
+"""Blends the past and the provider into one expectation, with weights and errors learned from what came.
 
 In logarithms about the mean of the last week, a forecast for `target` made at `origin` is a weighted sum of: the same
 time yesterday, the two days before, the mean of the same time of the week, what is measured at the origin, what those
@@ -8,8 +8,6 @@ been made in the past weeks, shrunk towards plain persistence (or the provider) 
 quarter of a day; with little history they stay there. The residuals of the same regression give bias and quantiles.
 """
 
-import math
-from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,41 +30,31 @@ the whole falls like 1/(1 + h/_FADE). With it the plain weights are within a per
 _SHRINK = 1000.0
 """Forecasts' worth of belief in the plain weights: four weeks hold few turns of the weather."""
 _KEPT = 2000
+"""Errors kept per horizon: more do not move a quantile of 95%."""
 _ENOUGH = 20
+"""Errors, or forecasts, from which on a horizon's quantiles and weights are its own: one in twenty is the 95% quantile."""
 _LEAST = 1.0
 """g/kWh below which logarithms are not taken."""
 _ORIGINS = 160
+"""Times of the past at which a forecast is made to learn from: about six per day of four weeks."""
 _WEEK = 7
+"""Days."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForecastErrors:
-    """Relative errors actual/forecast − 1 by horizon; a value: `observe` returns a new one."""
+    """Relative errors actual/forecast − 1 by horizon."""
 
     day_s: float = 86_400.0
     by_bin: tuple[tuple[float, ...], ...] = ((),) * len(BINS)
     _levels: dict[float, Floats] = field(default_factory=dict, compare=False, repr=False)
     """Quantiles by bin that were asked for before: a job asks for the same two at every re-plan."""
 
-    def observe(
-        self, horizon_s: float, forecast_g_per_kwh: float, actual_g_per_kwh: float
-    ) -> "ForecastErrors":
-        """With one forecast made `horizon_s` ahead compared with what came."""
-        if not forecast_g_per_kwh > 0 or not math.isfinite(actual_g_per_kwh):
-            return self
-        i = max(bisect_right(BINS, horizon_s / self.day_s) - 1, 0)
-        kept = (*self.by_bin[i], actual_g_per_kwh / forecast_g_per_kwh - 1)[-_KEPT:]
-        return ForecastErrors(self.day_s, (*self.by_bin[:i], kept, *self.by_bin[i + 1 :]))
-
-    def high(self, horizon_s: float, quantile: float) -> float:
-        """Relative error not passed with probability `quantile` at this horizon, at least 0.
-
-        From this horizon's errors, else from the nearest shorter one that has enough, else UNKNOWN_ERROR.
-        """
-        return float(self.highs(np.array([horizon_s]), quantile)[0])
-
     def highs(self, horizon_s: Floats, quantile: float) -> Floats:
-        """`high` for many horizons."""
+        """Relative error not passed with probability `quantile`, at least 0; horizon_s: (n,) seconds.
+
+        From the errors at each horizon, else at the nearest shorter one that has enough, else UNKNOWN_ERROR.
+        """
         return np.maximum(self._at(horizon_s, quantile, UNKNOWN_ERROR), 0.0)
 
     def lows(self, horizon_s: Floats, quantile: float) -> Floats:
@@ -94,10 +82,6 @@ class Past:
     at: Floats
     value: Floats
     day_s: float = 86_400.0
-
-    def upto(self, origin: float) -> "Past":
-        rows = int(np.searchsorted(self.at, origin, side="right"))
-        return Past(self.at[:rows], self.value[:rows], self.day_s)
 
     def logs(self, when: Floats) -> Floats:
         """ln of the value that holds at `when` (any shape); nan where no reading is near."""

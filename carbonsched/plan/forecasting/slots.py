@@ -13,7 +13,7 @@ import numpy as np
 
 from carbonsched.model.grid import Forecast, Reading
 from carbonsched.plan.forecasting.archive import ForecastArchive
-from carbonsched.plan.forecasting.blend import Blend, ForecastErrors, Past
+from carbonsched.plan.forecasting.blend import Blend, Past
 from carbonsched.plan.forecasting.provider_forecast import (
     NO_FORECAST,
     Floats,
@@ -22,8 +22,6 @@ from carbonsched.plan.forecasting.provider_forecast import (
     is_plausible,
 )
 from carbonsched.plan.problem import Slot
-
-__all__ = ["ForecastErrors", "build", "raster", "slots"]
 
 _STEPS_A_DAY = 96
 _MOST_SLOTS = 4096
@@ -40,7 +38,6 @@ def slots(
     history: Sequence[Reading],
     day_s: float = 86_400.0,
     quantile: float = 0.95,
-    errors: ForecastErrors | None = None,
     worst: float = 1000.0,
     archive: ForecastArchive | None = None,
 ) -> tuple[Slot, ...]:
@@ -48,7 +45,7 @@ def slots(
 
     current: the reading that holds now; None: the forecast's or the past's value, with a high. history: readings in
     any order, four weeks are used where there are as many. day_s: wall seconds of a grid day, less than 86,400 in a
-    time-compressed replay. errors: tracked ones; None: those that the history shows. worst, g/kWh: what is taken where
+    time-compressed replay. worst, g/kWh: what is taken where
     nothing at all is known; no high passes it unless the expected value does. issues: what the provider said before;
     None: its weights stay plain, its errors ±15%.
     """
@@ -65,7 +62,7 @@ def slots(
     provider = ProviderForecast.of(now, forecast, worst)
     edges = raster(horizon_s, ends, step, provider, day_s)
     blend = Blend.learn(past, ForecastHistory.of(archive, now, worst) if archive is not None else NO_FORECAST)
-    return build(edges, 0.0, here, past, provider, blend, quantile, worst, errors)
+    return build(edges, 0.0, here, past, provider, blend, quantile, worst)
 
 
 def has_forecast(
@@ -86,7 +83,6 @@ def build(
     blend: Blend,
     quantile: float,
     worst: float,
-    errors: ForecastErrors | None = None,
 ) -> tuple[Slot, ...]:
     """The slots between `edges` (seconds from now, ascending, the first 0).
 
@@ -98,8 +94,8 @@ def build(
     value = np.where(np.isnan(value), worst if here is None else here, value)
     high, low = value.copy(), value.copy()
     for rows, kind in (
-        (has_provider, errors or blend.errors_with_provider),
-        (~has_provider, errors or blend.errors_without_provider),
+        (has_provider, blend.errors_with_provider),
+        (~has_provider, blend.errors_without_provider),
     ):
         if rows.any():
             high[rows] *= 1 + kind.highs(middle[rows], quantile)

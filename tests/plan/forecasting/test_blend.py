@@ -15,6 +15,11 @@ def daily(noise: float = 0.0, day_s: float = DAY) -> Past:
     return Past(HOURS * day_s / DAY, wave * np.exp(rng.normal(0, noise, len(wave))), day_s)
 
 
+def until(past: Past, row: int) -> Past:
+    """What was known when that row began."""
+    return Past(past.at[: row + 1], past.value[: row + 1], past.day_s)
+
+
 def test_a_grid_that_repeats_itself_is_foretold_exactly():
     past = daily()
     now = float(past.at[-1])
@@ -36,7 +41,7 @@ def test_a_provider_that_is_a_third_too_low_is_corrected():
     past = daily(0.02)
     provider = ProviderForecast(past.at, past.at + 3600.0, past.value * 0.67, np.full(len(past.at), np.nan))
     cut = len(past.at) - 48
-    known = past.upto(float(past.at[cut]))
+    known = until(past, cut)
     blend = Blend.learn(known, provider)
     ahead = np.arange(1, 40) * 3600.0
     expected, with_provider = blend.expect(float(past.at[cut]), ahead, known, provider)
@@ -67,7 +72,7 @@ def test_the_learned_band_holds_nine_of_ten_unseen_hours():
             shock[i] = 0.97 * shock[i - 1] + rng.normal(0, 0.05)
         past = Past(HOURS, 300 * np.exp(0.3 * np.sin(2 * np.pi * HOURS / DAY) + shock), DAY)
         cut = len(HOURS) - 49
-        known = past.upto(float(HOURS[cut]))
+        known = until(past, cut)
         blend = Blend.learn(known)
         ahead = np.arange(1, 48) * 3600.0
         expected, _ = blend.expect(float(HOURS[cut]), ahead, known, ProviderForecast(*[np.empty(0)] * 4))
@@ -97,13 +102,12 @@ def test_without_any_past_nothing_is_claimed():
 
 
 def test_errors_by_horizon_give_quantiles_and_unknown_ones_fifteen_percent():
-    errors = ForecastErrors()
-    assert errors.high(3600.0, 0.95) == pytest.approx(0.15)
-    for i in range(100):
-        errors = errors.observe(2 * 3600.0, 100.0, 100.0 + i)
-    assert errors.high(2 * 3600.0, 0.95) == pytest.approx(0.95, abs=0.02)
+    hour, two, days = np.array([3600.0]), np.array([7200.0]), np.array([3 * DAY])
+    assert ForecastErrors().highs(hour, 0.95)[0] == pytest.approx(0.15)
+    at_two_hours = tuple(i / 100 for i in range(100))
+    errors = ForecastErrors(by_bin=((), at_two_hours, *((),) * (len(BINS) - 2)))
+    assert errors.highs(hour / 2, 0.95)[0] == pytest.approx(0.15)
+    assert errors.highs(two, 0.95)[0] == pytest.approx(0.95, abs=0.02)
     # a farther horizon nothing is known of is no surer than the nearer one
-    assert errors.high(3 * DAY, 0.95) == errors.high(2 * 3600.0, 0.95)
-    assert errors.lows(np.array([7200.0]), 0.95)[0] == 0.0
-    assert errors.observe(10.0, 0.0, 5.0) == errors
-    assert len(errors.by_bin) == len(BINS)
+    assert errors.highs(days, 0.95) == errors.highs(two, 0.95)
+    assert errors.lows(two, 0.95)[0] == 0.0
