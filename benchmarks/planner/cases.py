@@ -17,7 +17,8 @@ from carbonsched.plan.planner import solve
 from carbonsched.plan.problem import EnergyModel, JobSegment, Problem, Slot
 from carbonsched.plan.simulation.policies import Policy
 from carbonsched.plan.simulation.request import LINEAR, ForecastKind, SimRequest, TraceArrays
-from carbonsched.plan.simulation.simulate import SimResult, simulate
+from carbonsched.plan.simulation.result import SimResult
+from carbonsched.plan.simulation.simulate import simulate
 from carbonsched.units import J_PER_KWH
 
 Row = dict[str, Any]

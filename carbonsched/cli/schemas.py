@@ -23,7 +23,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
     from carbonsched.config import Config
     from carbonsched.model import grid, job, profile, protocol
     from carbonsched.model import views as view
-    from carbonsched.plan.simulation.simulate import SimResult
+    from carbonsched.plan.simulation.result import SimResult
     from carbonsched.plan.simulation.sweep import Sweep
     from carbonsched.report.document import Report
 

@@ -9,7 +9,7 @@ from carbonsched.cli import output as o
 from carbonsched.errors import InputError
 from carbonsched.model.allowed_hours import stretches
 from carbonsched.plan.simulation.request import SimRequest
-from carbonsched.plan.simulation.simulate import SimResult
+from carbonsched.plan.simulation.result import SimResult
 
 
 def show(result: SimResult, segments: int) -> None:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from support.box import JOB_TOML, cli
 
-from carbonsched.plan.simulation.simulate import SimResult
+from carbonsched.plan.simulation.result import SimResult
 from carbonsched.plan.simulation.sweep import Sweep
 
 BEGIN = datetime(2022, 3, 1, tzinfo=UTC)

@@ -2,6 +2,8 @@
 
 request   what a simulation is asked
 policies  what the simulator compares
+run       one simulation under way: what is known, what is spent
+result    what it answers
 simulate  one run over a trace
 sweep     many runs in one call
 """

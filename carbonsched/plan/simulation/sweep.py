@@ -11,7 +11,8 @@ from carbonsched.errors import InputError
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.plan.simulation.policies import Policy
 from carbonsched.plan.simulation.request import DAY_S, ForecastKind, SimRequest
-from carbonsched.plan.simulation.simulate import SimResult, simulate
+from carbonsched.plan.simulation.result import SimResult
+from carbonsched.plan.simulation.simulate import simulate
 from carbonsched.plan.working_time import WorkingTime
 
 _HISTORY_S = 30 * DAY_S

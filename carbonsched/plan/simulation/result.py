@@ -1,0 +1,51 @@
+"""The documents that one simulation answers with."""
+
+from carbonsched.model.base import Doc, UtcTime
+from carbonsched.plan.simulation.policies import Policy
+from carbonsched.plan.simulation.request import ForecastKind
+
+
+class SimSegment(Doc):
+    """One segment as it ran."""
+
+    k: int
+    start: UtcTime
+    end: UtcTime
+    rho: float
+    spent_g: float
+    done: float = 1.0
+    """Share of the segment's steps that were run: below 1 only where the budget ended it."""
+
+
+class SimResult(Doc):
+    """What `carbonsched simulate --json` prints."""
+
+    policy: Policy
+    forecast: ForecastKind
+    spent_g: float
+    budget_g: float
+    floor_g: float
+    """All segments at the lowest ρ, back to back from the start, at the real intensity."""
+    full_g: float
+    """The same at the highest ρ."""
+    flops_ratio: float
+    """Σ ρ over all segments, what was not run counting 0."""
+    gain: float
+    """Share of full fine-tuning's gain by the frontier given; for linear gain the FLOPs ratio."""
+    oracle_gain: float | None
+    """Of the plan with perfect knowledge: exact for fixed slots and concave gain, else within `oracle_gap`."""
+    oracle_gap: float | None
+    """Duality gap of the oracle's plan as a share of its bound."""
+    finished: bool
+    finished_at: UtcTime | None
+    """None: not all segments were done."""
+    missed_deadline_s: float = 0.0
+    waits: int = 0
+    reason: str
+    """Why it ended, and what the last plan said."""
+    flops_effect_g: float
+    """Saved by doing fewer FLOPs: full fine-tuning in the same hours, less what was spent."""
+    timing_effect_g: float
+    """Saved by the hours chosen: the same energy at the mean intensity from start to end or deadline, less what was
+    spent. Negative: the hours were dirtier than the mean."""
+    segments: tuple[SimSegment, ...]
