@@ -242,7 +242,7 @@ class SimRun:
         )
 
     def _left_s(self) -> float:
-        """Seconds from now to the last moment at which the job may still self."""
+        """Seconds from now to the last moment at which the job may still run."""
         request = self.request
         left = self.grid.after(self.grid.t0, request.segments * request.segment_hours * 3600.0) - self.grid.t0
         if self.deadline is not None:
