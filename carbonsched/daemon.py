@@ -1,8 +1,9 @@
-"""The composition root: config → parts → ticks → serve → sd_notify.
+"""Builds the daemon from its config, starts its two periodic jobs and its API, and watches over them until it is told to stop.
 
-Ticks and polls run on APScheduler with a memory job store (the ledger is the truth). The main thread only watches: it
-answers signals, pings systemd's watchdog while scheduler, sampler and ledger all advance, and puts the schedule anew
-when wall and boot clock part, since a clock jump stalls APScheduler 3.x.
+This is the composition root: the only file that knows all parts. The tick and the polling of feeds run on APScheduler
+with a memory job store (the ledger is the truth). The main thread answers signals, pings systemd's watchdog while
+scheduler, meters and ledger all advance, and adds the two jobs anew when wall and boot clock part, since a clock jump
+stalls APScheduler 3.x.
 """
 
 import logging
@@ -10,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -21,8 +22,8 @@ from carbonsched import __version__
 from carbonsched.address import socket_path
 from carbonsched.api.app import create_app
 from carbonsched.api.server import serve
-from carbonsched.clock import Clock, StepWatch, SystemClock
-from carbonsched.config import Config, load
+from carbonsched.clock import StepWatch, SystemClock
+from carbonsched.config import FEEDS, METERS, Config, load
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.chain import Chain
@@ -39,55 +40,13 @@ log = logging.getLogger(__name__)
 CLOCK_JUMP_S = 2.0
 """Wall and boot clock may drift apart this far (NTP slews) before the schedule is made anew."""
 _POLL_CHECK_S = 1.0
-
-
-@dataclass(slots=True)
-class Schedule:
-    """The two standing jobs: the tick, and the polling of feeds that are due."""
-
-    supervisor: Supervisor
-    chain: Chain
-    clock: Clock
-    tick_s: float
-    scheduler: BackgroundScheduler = field(init=False)
-    _wall: StepWatch = field(init=False)
-
-    def start(self) -> None:
-        self._wall = StepWatch(self.clock, CLOCK_JUMP_S)
-        self.scheduler = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(2)},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-            timezone="UTC",
-        )
-        self.scheduler.start()
-        self._add()
-
-    def stop(self) -> None:
-        self.scheduler.shutdown(wait=True)
-
-    def mend_clock(self) -> None:
-        """Re-add the jobs after a jump of the wall clock; their next run times were computed on the old one."""
-        step_s = self._wall.step_s()
-        if step_s:
-            log.warning("the wall clock jumped by %.1f s", step_s)
-            self._add()
-
-    def _add(self) -> None:
-        # APScheduler logs a run that raises and goes on; the watchdog sees that no tick was completed
-        self.scheduler.add_job(
-            self.supervisor.tick, "interval", seconds=self.tick_s, id="tick", replace_existing=True
-        )
-        self.scheduler.add_job(
-            self.chain.poll_due, "interval", seconds=_POLL_CHECK_S, id="poll", replace_existing=True
-        )
+"""Pause between two looks at which feeds are due."""
 
 
 def run(config_path: Path, socket: str | None = None) -> int:
     """Serve until SIGTERM or SIGINT. Raises CarbonschedError before it serves: bad config, feed file, socket taken."""
     config = load(config_path)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for chatty in ("apscheduler", "alembic", "uvicorn"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    _set_up_logging()
     clock = SystemClock()
     _make_state_dir(config)
     chain = build_chain(config.feeds, Site(config.zone, clock, config.state))
@@ -96,28 +55,39 @@ def run(config_path: Path, socket: str | None = None) -> int:
     meter = build_meter(config.power.meters, clock)
     supervisor = Supervisor(config, ledger, chain, meter, LocalLauncher(), clock)
     notifier = Notifier.from_env()
-    stop = threading.Event()
-    reload = threading.Event()
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        (reload if number == signal.SIGHUP else stop).set()
-
     # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, on_signal)
-    server = serve(create_app(SupervisorService(supervisor)), socket_path(socket, config.api.socket))
+    stop, reload = _catch_signals()
+    address = socket_path(socket, config.api.socket)
+    server = serve(create_app(SupervisorService(supervisor)), address)
     # adopted before anybody can ask: what is cancelled must be known to run; the network can wait for both
     supervisor.start()
     try:
         server.start()
         chain.poll_due()
-        schedule = Schedule(supervisor, chain, clock, config.power.tick_s)
-        schedule.start()
+        scheduler = _scheduler()
+        scheduler.start()
+        start_jobs = partial(_add_jobs, scheduler, supervisor, chain, config.power.tick_s)
+        start_jobs()
         notifier.ready(f"carbonsched {__version__}, {len(meter.devices)} devices, {len(config.feeds)} feeds")
-        log.info("serving on %s, state in %s", socket_path(socket, config.api.socket), config.state_dir)
-        _watch(supervisor, schedule, notifier, stop, reload, config_path)
+        _log_plugins()
+        log.info("serving on %s, state in %s", address, config.state_dir)
+        wall = StepWatch(clock, CLOCK_JUMP_S)
+        ticks = -1
+        while not stop.wait(min(1.0, (notifier.watchdog_s or 4.0) / 4)):
+            if step_s := wall.step_s():
+                log.warning("the wall clock jumped by %.1f s", step_s)
+                start_jobs()
+            if reload.is_set():
+                reload.clear()
+                notifier.reloading()
+                _reload(supervisor, config_path)
+                notifier.ready()
+            # a whole tick: the scheduler ran, the devices were read, the ledger took the rows
+            if supervisor.ticks != ticks:
+                ticks = supervisor.ticks
+                notifier.watchdog()
         notifier.stopping()
-        schedule.stop()
+        scheduler.shutdown(wait=True)
         supervisor.stop()
     finally:
         server.stop()
@@ -125,28 +95,45 @@ def run(config_path: Path, socket: str | None = None) -> int:
     return 0
 
 
-def _watch(
-    supervisor: Supervisor,
-    schedule: Schedule,
-    notifier: Notifier,
-    stop: threading.Event,
-    reload: threading.Event,
-    config_path: Path,
-) -> None:
-    pause = min(1.0, (notifier.watchdog_s or 4.0) / 4)
-    seen = -1
-    while not stop.wait(pause):
-        schedule.mend_clock()
-        if reload.is_set():
-            reload.clear()
-            notifier.reloading()
-            _reload(supervisor, config_path)
-            notifier.ready()
-        if (
-            supervisor.ticks != seen
-        ):  # a whole tick: scheduler ran, devices were read, the ledger took the rows
-            seen = supervisor.ticks
-            notifier.watchdog()
+def _set_up_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for chatty in ("apscheduler", "alembic", "uvicorn"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _log_plugins() -> None:
+    """Say which feeds and meters other distributions add; those that are refused are told, too."""
+    for what, providers in (("feeds", FEEDS), ("meters", METERS["gpu"])):
+        if found := providers.plugins():
+            log.info("%s of plugins: %s", what, ", ".join(found))
+
+
+def _catch_signals() -> tuple[threading.Event, threading.Event]:
+    """(set by SIGTERM and SIGINT, set by SIGHUP)."""
+    stop, reload = threading.Event(), threading.Event()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        (reload if number == signal.SIGHUP else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    return stop, reload
+
+
+def _scheduler() -> BackgroundScheduler:
+    return BackgroundScheduler(
+        executors={"default": ThreadPoolExecutor(2)},
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        timezone="UTC",
+    )
+
+
+def _add_jobs(scheduler: BackgroundScheduler, supervisor: Supervisor, chain: Chain, tick_s: float) -> None:
+    """Add the tick and the polling of feeds that are due; again after a jump of the wall clock, for the next run times
+    were computed on the old one."""
+    # APScheduler logs a run that raises and goes on; the watchdog sees that no tick was completed
+    for name, work, seconds in (("tick", supervisor.tick, tick_s), ("poll", chain.poll_due, _POLL_CHECK_S)):
+        scheduler.add_job(work, "interval", seconds=seconds, id=name, replace_existing=True)
 
 
 def _reload(supervisor: Supervisor, config_path: Path) -> None:

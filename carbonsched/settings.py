@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, get_args
 from pydantic import model_validator
 
 from carbonsched import plugins
+from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.model.base import Doc, refusal
 
 
@@ -32,6 +33,19 @@ class ProviderSettings(Doc):
             problem = f"is not a key of provider {data.get('provider')!r}"
             raise refusal(str(key), problem, f"drop it; it takes {', '.join(known) or 'none'}")
         return data
+
+
+def build_error(error: Exception, settings: ProviderSettings, where: str) -> Exception:
+    """The error of a `build` as a user can act on it: with the path to the key, and one line for a plugin's mistake.
+
+    where: the path of the table in the config, e.g. `feeds[0]`.
+    """
+    if isinstance(error, InputError) and error.field in type(settings).model_fields:
+        return InputError(f"{where}.{error.field}", error.problem, error.hint)
+    if isinstance(error, CarbonschedError) or type(settings).__module__.startswith("carbonsched."):
+        return error
+    problem = " ".join(f"{type(error).__name__}: {error}".split())
+    return InputError(where, f"the plugin of {settings.provider!r} failed: {problem}", "mend or uninstall it")
 
 
 _S = TypeVar("_S", bound=ProviderSettings)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from carbonsched.errors import InputError
 from carbonsched.feeds.base import Feed, FeedSettings, Site
 from carbonsched.feeds.chain import Chain
+from carbonsched.settings import build_error
 
 
 def build_chain(settings: Sequence[FeedSettings], site: Site) -> Chain:
@@ -19,8 +20,6 @@ def build_chain(settings: Sequence[FeedSettings], site: Site) -> Chain:
             )
         try:
             feeds.append(each.build(site))
-        except InputError as e:
-            if e.field not in type(each).model_fields:
-                raise
-            raise InputError(f"feeds[{i}].{e.field}", e.problem, e.hint) from e
+        except Exception as e:
+            raise build_error(e, each, f"feeds[{i}]") from e
     return Chain(feeds, site.zone, site.clock)

@@ -1,6 +1,6 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from support.http_server import Reply, serve
@@ -8,9 +8,10 @@ from support.manual_clock import ManualClock
 
 from carbonsched.config import Config, load
 from carbonsched.errors import InputError
-from carbonsched.feeds.base import Site
+from carbonsched.feeds.base import Feed, FeedSettings, Site
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.factory import build_chain
+from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Kind
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -137,3 +138,23 @@ def test_a_provider_over_the_network_with_a_fallback(tmp_path: Path) -> None:
     assert (now.g_per_kwh, now.kind, now.note) == (181.0, Kind.FALLBACK, "GB; mean of 2025")
     assert [(f.name, f.state) for f in chain.status()] == [("neso", "failing"), ("static", "ok")]
     assert "HTTP 404" in (chain.status()[0].error or "")
+
+
+class Broken(FeedSettings):
+    provider: Literal["broken"] = "broken"
+    key: str = ""
+
+    def build(self, site: Site) -> Feed:
+        if self.key:
+            raise InputError("key", "is wrong", "put it right")
+        raise RuntimeError("two\nlines")
+
+
+def test_what_a_plugins_build_raises_is_one_line_with_the_place(tmp_path: Path) -> None:
+    site = Site(Zone(), ManualClock(T0), tmp_path)
+    with pytest.raises(InputError, match=r"^feeds\[0\]\.key: is wrong; put it right$"):
+        build_chain([Broken(key="x")], site)
+    with pytest.raises(
+        InputError, match=r"^feeds\[0\]: the plugin of 'broken' failed: RuntimeError: two lines; mend"
+    ):
+        build_chain([Broken()], site)

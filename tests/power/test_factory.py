@@ -1,14 +1,17 @@
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from support.manual_clock import ManualClock
 
+from carbonsched.clock import Clock
 from carbonsched.config import Config, PowerConfig
 from carbonsched.errors import InputError, PowerError
 from carbonsched.power import build_meter
-from carbonsched.power.base import Mark
+from carbonsched.power.base import Mark, Meter, MeterSettings
 from carbonsched.power.nvml_meter import NvmlMeter
+from carbonsched.power.replay import ReplayMeter
 
 CLOCK = ManualClock(datetime(2026, 3, 1, tzinfo=UTC))
 
@@ -54,3 +57,18 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_that_names_the_mend()
     with pytest.raises(PowerError, match=r"libnvidia-ml\.so\.1 is not installed|driver is not loaded"):
         build_meter(PowerConfig(gpu="nvml").meters, CLOCK)
     assert [device.id for device in build_meter(PowerConfig(gpu="auto").meters, CLOCK).devices] == ["host"]
+
+
+class Same(MeterSettings):
+    provider: Literal["same"] = "same"
+    path: str
+
+    def build(self, clock: Clock) -> Meter:
+        return ReplayMeter(Path(self.path), clock)
+
+
+def test_a_device_that_two_meters_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "w.csv").write_text("seconds,watts\n0,200\n")
+    twice = [Same(path=str(tmp_path / "w.csv"))] * 2
+    with pytest.raises(InputError, match=r"power\.host: two meters read device 'replay-0'; drop one of them"):
+        build_meter(twice, CLOCK)

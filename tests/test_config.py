@@ -1,0 +1,183 @@
+"""The config file: each key is checked by the component that reads it, and what is refused is one line with a hint."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.plugins import install
+
+from carbonsched.config import FEEDS, METERS, Config, PowerConfig, load
+from carbonsched.errors import InputError
+from carbonsched.feeds.replay import ReplaySettings
+
+VALID: dict[str, dict[str, Any]] = {
+    "neso": {"provider": "neso"},
+    "replay": {"provider": "replay", "file": "trace.csv"},
+    "static": {"provider": "static", "country": "DEU"},
+}
+PLUGIN = """
+from typing import Literal
+from carbonsched.power.base import MeterSettings
+
+class Sun(FeedSettings):
+    provider: Literal["sun"]
+    panels: int = 1
+    def build(self, site):
+        raise RuntimeError("no sun")
+
+class Misnamed(FeedSettings):
+    provider: Literal["moon"]
+    def build(self, site): ...
+
+class Unbuilt(FeedSettings):
+    provider: Literal["unbuilt"]
+
+class Tide(MeterSettings):
+    provider: Literal["tide"]
+    tide_w: float
+    def build(self, clock): ...
+"""
+
+
+def refused(*feeds: object, power: dict[str, Any] | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        Config.parse({"feeds": list(feeds), "power": power or {}}, "box.toml")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+FOREIGN = [
+    (name, key, other)
+    for name, model in FEEDS.built_in.items()
+    for other, theirs in FEEDS.built_in.items()
+    for key in theirs.model_fields
+    if key not in model.model_fields
+]
+
+
+@pytest.mark.parametrize(("provider", "key", "other"), FOREIGN)
+def test_a_key_of_another_provider_is_refused_with_what_this_one_takes(
+    provider: str, key: str, other: str
+) -> None:
+    line = refused(VALID[provider] | {key: 1})
+    assert line.startswith(
+        f"box.toml: feeds[0].{key}: is not a key of provider {provider!r}; drop it; it takes "
+    )
+
+
+@pytest.mark.parametrize(
+    ("feed", "words"),
+    [
+        ({}, "box.toml: feeds[0].provider: is missing; add it"),
+        (
+            {"provider": "nesso"},
+            "feeds[0].provider: input should be 'neso', 'replay' or 'static', is 'nesso'; did you mean 'neso'?",
+        ),
+        ({"provider": ["neso"]}, "feeds[0].provider: input should be 'neso', 'replay' or 'static'"),
+        ({"provider": "neso", "timeot": 3}, "feeds[0].timeot: unknown key; did you mean 'timeout'?"),
+        (
+            {"provider": "neso", "region": 99},
+            "box.toml: feeds.0.region: input should be less than or equal to 17",
+        ),
+        ({"provider": "neso", "max_age": "soon"}, "box.toml: feeds.0.max_age: "),
+        (3, "box.toml: feeds.0: input should be a valid dictionary"),
+    ],
+)
+def test_what_is_wrong_with_a_feed_is_said_in_one_line(feed: object, words: str) -> None:
+    assert words in refused(feed)
+
+
+@pytest.mark.parametrize(
+    ("power", "words"),
+    [
+        ({"gpu": "nvm"}, "power.gpu: input should be 'auto', 'nvml', 'replay' or 'none', is 'nvm'; did you mean 'nvml'?"),
+        ({"host": "replay"}, "power.host: input should be 'auto', 'codecarbon' or 'none', is 'replay'"),
+        ({"gpu": "replay"}, "power.replay_file: is missing; give a CSV of seconds,watts"),
+        ({"gpu": "none", "replay_file": "w"}, 'power.replay_file: is read only with power.gpu = "replay"; set that or drop it'),
+        ({"gpu": "replay", "replay_file": 3}, "power.replay_file: input should be a valid string, is 3"),
+        ({"tik_s": 1}, "power.tik_s: unknown key; did you mean 'tick_s'?"),
+        ({"zzz": 1}, "power.zzz: unknown key; known keys here: gpu, host, tick_s"),
+        ({"provider": "nvml"}, "power.provider: unknown key"),
+        ({"tick_s": 0}, "power.tick_s: input should be greater than 0, is 0"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_power_is_said_in_one_line(power: dict[str, Any], words: str) -> None:
+    assert words in refused(VALID["neso"], power=power)
+
+
+def test_relative_paths_are_read_from_the_files_folder(tmp_path: Path) -> None:
+    file = tmp_path / "box.toml"
+    file.write_text(
+        'state_dir = "state"\n[[feeds]]\nprovider = "replay"\nfile = "a/t.csv"\n'
+        '[power]\ngpu = "replay"\nreplay_file = "/w.csv"\n[api]\nsocket = "api.sock"\n'
+    )
+    config = load(file)
+    [feed] = config.feeds
+    assert isinstance(feed, ReplaySettings)
+    assert feed.file == str(tmp_path / "a/t.csv")
+    assert (config.state, config.api.socket) == (tmp_path / "state", str(tmp_path / "api.sock"))
+    assert config.power.meters[0].model_dump() == {"provider": "replay", "replay_file": "/w.csv"}
+
+
+def test_a_config_is_read_without_the_libraries_of_feeds_and_meters() -> None:
+    heavy = ("requests", "codecarbon", "pynvml", "numpy", "sqlalchemy")
+    code = f"import sys, carbonsched.config; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_a_plugins_feed_and_meter_stand_beside_the_built_in_ones(site: Path) -> None:
+    groups = {
+        "carbonsched.feeds": {"sun": "sky:Sun", "neso": "sky:Sun", "none-such": "no_module:X"},
+        "carbonsched.power": {"tide": "sky:Tide", "replay": "sky:Tide", "none": "sky:Tide"},
+    }
+    install(site, "sky", groups, sky=PLUGIN)
+    power = {"gpu": "none", "host": "tide", "tide_w": 7}
+    config = Config.parse({"feeds": [{"provider": "sun", "panels": 3}, VALID["neso"]], "power": power})
+    sun, neso = config.feeds
+    assert sun.model_dump()["panels"] == 3
+    assert type(neso) is FEEDS.built_in["neso"]
+    assert [meter.model_dump() for meter in config.power.meters] == [{"provider": "tide", "tide_w": 7.0}]
+    assert (FEEDS.plugins(), METERS["gpu"].plugins()) == (("none-such", "sun"), ("tide",))
+    assert "feeds[0].panls: unknown key; did you mean 'panels'?" in refused({"provider": "sun", "panls": 3})
+    assert "box.toml: power.tide_w: is missing; add it" in refused(VALID["neso"], power={"host": "tide"})
+    both = {"gpu": "tide", "host": "tide", "tide_w": 7}
+    assert "power.host: 'tide' is power.gpu's meter too; name it once" in refused(VALID["neso"], power=both)
+    assert "'static', 'none-such' or 'sun'" in refused({"provider": "snu"})
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("no_module:X", "cannot be imported: ModuleNotFoundError"),
+        ("sky2:PLUGIN", "cannot be imported: AttributeError"),
+        ("sky2:Tide", "is not a subclass of carbonsched.feeds.base.FeedSettings"),
+        ("sky2:Misnamed", "must declare `provider: Literal['cloud']`, the name of its entry point"),
+    ],
+)
+def test_a_plugin_of_the_wrong_shape_is_refused_only_where_it_is_asked_for(
+    site: Path, entry: str, words: str
+) -> None:
+    install(site, "sky2", {"carbonsched.feeds": {"cloud": entry}}, sky2=PLUGIN)
+    assert Config.parse({"feeds": [VALID["neso"]]}).feeds[0].provider == "neso"
+    line = refused({"provider": "cloud"})
+    assert words in line
+    assert line.startswith("plugin 'cloud' of sky2 (carbonsched.feeds): ")
+    assert line.endswith("mend or uninstall sky2")
+
+
+def test_a_plugin_without_a_build_is_refused(site: Path) -> None:
+    install(site, "sky3", {"carbonsched.feeds": {"unbuilt": "sky3:Unbuilt"}}, sky3=PLUGIN)
+    assert "sky3:Unbuilt has no method build of its own" in refused({"provider": "unbuilt"})
+
+
+def test_without_a_word_the_usual_meters_are_meant() -> None:
+    assert [type(meter).__name__ for meter in PowerConfig().meters] == ["NvmlSettings", "HostSettings"]
