@@ -19,6 +19,7 @@ VALID: dict[str, dict[str, Any]] = {
 }
 PLUGIN = """
 from typing import Literal
+from carbonsched.feeds.base import FeedSettings
 from carbonsched.power.base import MeterSettings
 
 class Sun(FeedSettings):

@@ -39,7 +39,9 @@ class HwmonMeter:
 
     def __init__(self, settings: HwmonSettings, clock: Clock) -> None:
         self._path, self._clock = Path(settings.sensor), clock
-        self.devices = (Device(id="host", kind="host", name="hwmon", watts_limit=settings.rated_w),)
+        self.devices: tuple[Device, ...] = (
+            Device(id="host", kind="host", name="hwmon", watts_limit=settings.rated_w),
+        )
         # everything that can go wrong between two samples (restarts, clock steps, absences) is decided in there
         self._counter = DeviceCounter("host", "example-hwmon", boot_id(), watts_limit=settings.rated_w)
 
