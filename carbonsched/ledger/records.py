@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from carbonsched.ledger.rows import maybe_moment, moment
-from carbonsched.model.job import JobSpec, Owner, SubmittedJob
+from carbonsched.model.job import ACCEPTED, JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Directive, SegmentDone
 
@@ -69,7 +69,7 @@ class SegmentRecord:
 def job_record(row: Mapping[Any, Any]) -> JobRecord:
     """From a row of the jobs table."""
     return JobRecord(
-        submitted=SubmittedJob.model_validate_json(row["submitted"]),
+        submitted=SubmittedJob.model_validate_json(row["submitted"], context=ACCEPTED),
         state=JobState(row["state"]),
         reason=row["reason"],
         budget_g=row["budget_g"],

@@ -4,6 +4,7 @@ base      strictness, UTC times, one-line errors
 files     documents as files of a job directory, old or new and always whole
 job       JOB.toml and spec.json as documents, and the rules between their settings
 job_file  reads JOB.toml or spec.json
+methods/   what each training method can and cannot, and its own keys of [train]
 job_state  the states of a job and the moves between them
 allowed_hours  hours of the day in which a job may train
 protocol  control.json, events.jsonl, run.json, exit.json, FRONTIER.json

@@ -90,9 +90,13 @@ class Doc(BaseModel):
 
 
 def refusal(field: str, problem: str, hint: str = "") -> PydanticCustomError:
-    """What a validator raises about one key of its own model; `input_error` puts the path to the model before it."""
+    """What a validator raises about one key of its own model; `input_error` puts the path to the model before it.
+
+    field: empty where the validator is the key's own.
+    """
     context = {"field": field, "problem": problem, "hint": hint}
-    return PydanticCustomError("refusal", "{field}: {problem}; {hint}", context)
+    template = "{field}: {problem}; {hint}" if field else "{problem}; {hint}"
+    return PydanticCustomError("refusal", template, context)
 
 
 def input_error(error: ValidationError, model: type[BaseModel], where: str = "") -> InputError:
@@ -105,7 +109,8 @@ def input_error(error: ValidationError, model: type[BaseModel], where: str = "")
     prefix = f"{where}: " if where else ""
     if first["type"] == "refusal":
         said = first["ctx"]
-        steps = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*path, said["field"])]
+        parts = (*path, said["field"]) if said["field"] else path
+        steps = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts]
         return InputError(prefix + "".join(steps).removeprefix("."), said["problem"], said["hint"])
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, path[:-1])

@@ -4,33 +4,51 @@ Every rule between settings that can be checked without torch stands here, so th
 submit, before the trainer starts.
 """
 
-from typing import Annotated, Literal, Self
+import difflib
+from pathlib import PurePath
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from carbonsched.model import allowed_hours as hours
-from carbonsched.model.base import Doc, Seconds, UtcTime
+from carbonsched.model.base import Doc, Seconds, UtcTime, refusal
+from carbonsched.model.methods.lora import LoraSettings
+from carbonsched.model.methods.prefix import PrefixSettings
+from carbonsched.model.methods.selection import SelectionSettings
+from carbonsched.model.methods.traits import METHODS, MethodTraits, method_names
 
+DATA_SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet", ".txt")
+"""Endings of the files that rows are read from."""
 Share = Annotated[float, Field(gt=0, le=1)]
-Method = Literal[
-    "full", "ft-top2", "lora", "prefix", "dropbp", "greentrainer", "greentrainer+lora", "fixed", "random"
-]
+
+ACCEPTED: Final = {"accepted": True}
+"""Validation context for a job that was accepted before: it stays readable when the plugin of its method is gone."""
 
 
-Importance = Literal[
-    "update",
-    "magnitude",
-    "grad-norm",
-    "fisher",
-    "snip",
-    "random",
-    "concave",
-    "reach",
-    "spread",
-    "noise",
-    "curvature",
-    "coverage",
+def _known_method(name: str, info: ValidationInfo) -> str:
+    if name in METHODS or (info.context or {}).get("accepted"):
+        return name
+    known = method_names()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}"
+        raise refusal("", f"{name!r} is no method of this installation", hint)
+    return name
+
+
+Method = Annotated[
+    str,
+    AfterValidator(_known_method),
+    WithJsonSchema({"anyOf": [{"enum": list(METHODS)}, {"type": "string"}]}),
 ]
+"""A built-in method, or one that an installed plugin adds under `carbonsched.methods`."""
 
 
 class ModelPart(Doc):
@@ -64,7 +82,9 @@ class DataPart(Doc):
     """Causal text for decoders: join all rows, a .txt file whole, and cut them into blocks of max_length tokens."""
 
 
-class TrainPart(Doc):
+class TrainPart(SelectionSettings, LoraSettings, PrefixSettings):
+    """How the model is trained. A method's own keys stand with it, in carbonsched/model/methods."""
+
     method: Method = "greentrainer"
     epochs: Annotated[int, Field(ge=1)] = 1
     max_steps: Annotated[int, Field(ge=1)] | None = None
@@ -83,24 +103,12 @@ class TrainPart(Doc):
     """0 switches clipping off."""
     segment: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
     """What lies between two selections: an epoch, or this many optimizer steps."""
-    importance: Importance = "reach"
-    """What selection maximises under greentrainer, greentrainer+lora and fixed."""
-    importance_batches: Annotated[int, Field(ge=1)] = 1
     autocast: Literal["bf16"] | None = None
     """Mixed precision: matrix products in bf16 over weights and optimizer state of `model.dtype` (torch.autocast)."""
-    lora_rank: Annotated[int, Field(ge=1)] = 8
-    lora_alpha: Annotated[float, Field(gt=0)] = 32.0
-    """The adapters' part is scaled by lora_alpha ÷ lora_rank."""
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    lora_targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Ends of the names of the matrices that get adapters; None: the query and value projections."""
-    prefix_tokens: Annotated[int, Field(ge=1)] = 20
     evaluate_each_segment: bool = False
     """Measure the held-out loss at the end of each segment, too."""
     early_stop_patience: Annotated[int, Field(ge=1)] | None = None
     """End when so many segments in a row brought no lower held-out loss, and keep the best model; None: off."""
-    skip_earliest: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the model's depth, from the bottom, whose tensors are never chosen (the paper's appendix A.1)."""
     stale_state: Literal["keep", "drop", "offload"] = "keep"
     """What becomes of a tensor's optimizer state while it is not trained; offload: it waits in host memory."""
     cache: Literal["off", "memory", "disk"] = "off"
@@ -117,9 +125,24 @@ class TrainPart(Doc):
     """torch.compile, anew at each selection."""
 
     @model_validator(mode="after")
-    def _spread(self) -> Self:
+    def _consistent(self) -> Self:
         if self.importance == "noise" and self.batch_size * self.importance_batches < 3:
-            raise ValueError("importance 'noise' takes a spread from 3 rows; set importance_batches = 3")
+            raise refusal(
+                "importance", "'noise' takes a spread from 3 rows", "set importance_batches = 3 or more"
+            )
+        if self.compile and self.cache != "off":
+            raise refusal("cache", "does not go with compile = true", "leave one of them out")
+        if self.parallel == "fsdp2":
+            for field, asked in (
+                ("compile", self.compile),
+                ("early_stop_patience", self.early_stop_patience is not None),
+                ("cache", self.cache != "off"),
+                ("stale_state", self.stale_state != "keep"),
+            ):
+                if asked:
+                    raise refusal(
+                        field, "cannot be had with parallel = 'fsdp2'", "change it, or set parallel = 'ddp'"
+                    )
         return self
 
 
@@ -204,27 +227,30 @@ class CarbonPart(Doc):
         budgets = sum(
             b is not None for b in (self.budget_g, self.budget_share, self.budget_rate_g_per_h, self.pool)
         )
-        lean = self.objective == "min-carbon"
-        if budgets > 1 or (budgets == 0 and not lean):
+        min_carbon = self.objective == "min-carbon"
+        if budgets > 1 or (budgets == 0 and not min_carbon):
             raise ValueError(
                 "give exactly one of budget_g, budget_share, budget_rate_g_per_h and pool, e.g. budget_g = 120.0"
             )
-        if lean and (self.rho_mean is None or self.deadline is None):
+        if min_carbon and (self.rho_mean is None or self.deadline is None):
             missing = "rho_mean = 0.7" if self.rho_mean is None else 'deadline = "36h"'
-            raise ValueError(f"min-carbon needs the wanted rho_mean and a deadline; add {missing}")
-        if lean and (self.budget_rate_g_per_h is not None or self.pool is not None):
-            raise ValueError(
-                "min-carbon goes with budget_g, budget_share or no budget; drop pool or budget_rate_g_per_h"
+            raise refusal(
+                "objective", "min-carbon needs the wanted rho_mean and a deadline", f"add {missing}"
             )
-        if self.rho_mean is not None:
-            if not lean:
-                raise ValueError('rho_mean is for min-carbon; add objective = "min-carbon" or drop it')
-            if not (self.rho_min or 0.0) <= self.rho_mean <= self.rho_max:
-                raise ValueError(f"rho_mean {self.rho_mean} lies outside rho_min and rho_max; widen them")
+        if min_carbon and (self.budget_rate_g_per_h is not None or self.pool is not None):
+            raise refusal(
+                "objective",
+                "min-carbon goes with budget_g, budget_share or no budget",
+                "drop pool or budget_rate_g_per_h",
+            )
+        if self.rho_mean is not None and not min_carbon:
+            raise refusal("rho_mean", "is for min-carbon", 'add objective = "min-carbon" or drop it')
+        if self.rho_mean is not None and not (self.rho_min or 0.0) <= self.rho_mean <= self.rho_max:
+            raise refusal("rho_mean", f"{self.rho_mean} lies outside rho_min and rho_max", "widen them")
         if self.weight != 1.0 and self.pool is None:
-            raise ValueError("weight is for jobs that share a pool; add pool or drop it")
+            raise refusal("weight", "is for jobs that share a pool", "add pool or drop it")
         if self.rho_min is not None and self.rho_min > self.rho_max:
-            raise ValueError(f"rho_min {self.rho_min} is above rho_max {self.rho_max}; swap or widen them")
+            raise refusal("rho_min", f"{self.rho_min} is above rho_max {self.rho_max}", "swap or widen them")
         return self
 
 
@@ -237,6 +263,63 @@ class JobSpec(Doc):
     train: TrainPart = TrainPart()
     evaluate: EvaluatePart = EvaluatePart()
     carbon: CarbonPart
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        traits = METHODS.get(self.train.method)
+        if traits is not None and (rule := method_conflict(self, traits)) is not None:
+            raise refusal(*rule)
+        held_out = self.data.validation is not None or not _is_data_file(self.data.name_or_path)
+        if self.train.early_stop_patience is not None and not held_out:
+            raise refusal(
+                "train.early_stop_patience",
+                "there are no held-out rows",
+                "set data.validation, or leave it out",
+            )
+        return self
+
+
+class Conflict(NamedTuple):
+    """A setting that does not go with another one.
+
+    Example:
+        >>> Conflict("train.compile", "does not go with method 'dropbp'", "set it to false").field
+        'train.compile'
+    """
+
+    field: str
+    problem: str
+    hint: str
+
+
+def method_conflict(spec: JobSpec, traits: MethodTraits) -> Conflict | None:
+    """The first setting of `spec` that a method with these traits does not go with; None: all do."""
+    train, name = spec.train, spec.train.method
+    if spec.model.dtype == "fp16" and not traits.fp16:
+        return Conflict(
+            "model.dtype",
+            f"method {name!r} cannot train fp16 weights: AdamW's epsilon and second moments vanish in them",
+            'set it to "bf16", or to "fp32" with train.autocast = "bf16"',
+        )
+    if train.parallel == "fsdp2" and not traits.fsdp2:
+        return Conflict(
+            "train.method", "cannot be had with parallel = 'fsdp2'", "change it, or set parallel = 'ddp'"
+        )
+    if train.skip_earliest and not traits.selects:
+        return Conflict("train.skip_earliest", f"method {name!r} chooses no tensors", "leave it out")
+    for key, asked, able in (
+        ("gradient_checkpointing", train.gradient_checkpointing, traits.gradient_checkpointing),
+        ("compile", train.compile, traits.compile),
+    ):
+        if asked and not able:
+            general = (f"does not go with method {name!r}", "set it to false")
+            return Conflict(f"train.{key}", *traits.reasons.get(key, general))
+    return None
+
+
+def _is_data_file(name: str) -> bool:
+    """Whether `data.name_or_path` names one file, which holds training rows alone."""
+    return PurePath(name).suffix in DATA_SUFFIXES
 
 
 class Owner(Doc):

@@ -88,7 +88,7 @@ def test_what_is_no_span_is_told_how_to_write_one(text: str) -> None:
         ({"objective": "min-carbon", "deadline": 9, "rho_mean": 0.7, "pool": "a"}, "drop pool"),
         ({"budget_g": 1, "rho_mean": 0.7}, 'add objective = "min-carbon"'),
         ({"objective": "min-carbon", "deadline": 9, "rho_mean": 0.7, "rho_max": 0.6}, "lies outside"),
-        ({"budget_g": 1, "weight": 2.0}, "weight is for jobs that share a pool"),
+        ({"budget_g": 1, "weight": 2.0}, "weight: is for jobs that share a pool"),
         ({"budget_rate_g_per_h": 0}, "budget_rate_g_per_h: .*greater than 0"),
     ],
 )

@@ -1,0 +1,10 @@
+"""What the training methods can and cannot, and the keys of `[train]` that belong to one of them.
+
+The trainer builds the methods (trainer/methods). What can be said of them without torch stands here, so that a job whose
+settings do not go together is refused at submit.
+
+traits     one row per method: what it can and cannot, and which names a job may give
+lora       keys of `lora` and `greentrainer+lora`
+prefix     keys of `prefix`
+selection  keys of the methods that select tensors
+"""
