@@ -6,14 +6,14 @@ from typing import Any
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
-from trainer.data.models import check_dtype, check_folder, load_tokenizer
+from trainer.data.models import check_folder, load_tokenizer
 from trainer.data.reading import encode, load_rows, nominal_shape
 from trainer.distributed.ranks import check_world, world_size
 from trainer.evaluation.early_stopping import check_early_stop
 from trainer.job.segment import rows_in
-from trainer.methods.adapters import wrap
-from trainer.methods.method import CONSTANT, Method, check_train
+from trainer.methods.method import Method
 from trainer.methods.prepare import prepare
+from trainer.methods.registry import add_adapters, check_method
 from trainer.profiling.flop_counter import Shape
 from trainer.profiling.meta_model import meta_model
 from trainer.run import schedule_of
@@ -24,14 +24,13 @@ from trainer.training.skippable_blocks import find_blocks
 def check_job(spec: JobSpec) -> CheckResult:
     """Raises InputError that names the field and a hint."""
     train, carbon = spec.train, spec.carbon
-    check_train(train)
+    traits = check_method(spec).traits
     check_world(train)
     check_folder(spec.model)
-    check_dtype(spec.model, train.method)
     rows = load_rows(spec.data, spec.evaluate)
     check_early_stop(train, rows.validation)
     tokenizer = load_tokenizer(spec.model)
-    model = wrap(meta_model(spec.model.name_or_path, spec.model.attn, spec.model.dtype), train)
+    model = add_adapters(meta_model(spec.model.name_or_path, spec.model.attn, spec.model.dtype), train)
     two_sided = bool(model.config.is_encoder_decoder)
     encoded = encode(rows.train, tokenizer, spec.data, encoder_decoder=two_sided)[: spec.data.train_limit]
     validation = encode(rows.validation, tokenizer, spec.data, encoder_decoder=two_sided)
@@ -67,7 +66,7 @@ def check_job(spec: JobSpec) -> CheckResult:
             )
     if not rows.validation:
         notes.append("no validation rows: the loss before and after will not be known")
-    if train.method in CONSTANT:
+    if traits.constant_rho:
         notes.append(
             f"method {train.method!r} trains at ρ {floor:.3f} whatever the budget: it can only wait or stop"
         )
@@ -96,7 +95,7 @@ def check_job(spec: JobSpec) -> CheckResult:
 
 def _cached_floor(model: Any, method: Method, shape: Shape) -> float:
     """The floor under a cache of everything that lies beneath the cheapest selection."""
-    if method.branches is not None:
+    if not method.plans_with_cache:
         return method.floor
     full, depth = method.profile.full_flops, {t.name: t.depth_flops for t in method.profile.tensors}
     beneath = flops_beneath(model, shape)
@@ -104,7 +103,7 @@ def _cached_floor(model: Any, method: Method, shape: Shape) -> float:
     at = {id(p): b for b, block in enumerate(blocks) for p in block.parameters()}
     block = {n: at[id(p)] for n, p in model.named_parameters() if id(p) in at and n in depth}
     top = min(depth[n] for n in block)
-    choices = [tuple(method.names)] if method.name in CONSTANT else [(n,) for n in method.names]
+    choices = [tuple(method.names)] if method.traits.constant_rho else [(n,) for n in method.names]
     return min(
         method.ratio(names)
         - beneath[min(block.get(n, len(blocks) if depth[n] <= top else 0) for n in names)] / full

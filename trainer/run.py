@@ -18,7 +18,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec, TrainPart
 from carbonsched.model.protocol import Evaluated, Finished, SegmentDone, Started
-from trainer.data.models import check_dtype, is_encoder_decoder, load_model, load_tokenizer
+from trainer.data.models import is_encoder_decoder, load_model, load_tokenizer
 from trainer.data.reading import Encoded, TokenDataset, collator, encode, load_rows, nominal_shape
 from trainer.distributed.ranks import check_world, leave, ranks, world_size
 from trainer.evaluation.early_stopping import Enough, SegmentWatch, check_early_stop
@@ -29,7 +29,7 @@ from trainer.job.directives import PATIENCE_S, DirectiveSource, Stopped
 from trainer.job.job_dir import JobDir, now, write_json
 from trainer.job.segment import Schedule
 from trainer.methods import adapters
-from trainer.methods.method import check_train
+from trainer.methods.registry import add_adapters, check_method
 from trainer.training.callback import GreenTrainerCallback
 from trainer.training.options import Options
 
@@ -50,8 +50,7 @@ def run_job(
     model or data, CarbonschedError where training cannot go on.
     """
     spec = job.spec().spec
-    check_train(spec.train)
-    check_dtype(spec.model, spec.train.method)
+    check_method(spec)
     check_world(spec.train)
     _one_board(spec.train)
     job.checkpoints.mkdir(exist_ok=True)
@@ -140,8 +139,8 @@ class _Run:
         """The model to train; with `trained`, a checkpoint, the model as it is there."""
         part, train = self.spec.model, self.spec.train
         if trained is None:
-            return adapters.wrap(load_model(part), train)
-        if train.method in adapters.ADAPTED:  # a checkpoint of theirs holds the adapters alone
+            return add_adapters(load_model(part), train)
+        if check_method(self.spec).traits.trains_adapters:  # a checkpoint of theirs holds the adapters alone
             return adapters.restore(load_model(part), trained)
         return load_model(part.model_copy(update={"name_or_path": str(trained)}))
 
@@ -175,7 +174,7 @@ class _Run:
             fsdp=train.parallel == "fsdp2",
             torch_compile=train.compile,
             # what a step drops gets no gradient; else transformers decides
-            ddp_find_unused_parameters=train.method == "dropbp" or None,
+            ddp_find_unused_parameters=check_method(self.spec).traits.skips_gradients or None,
         )
         trainer = Trainer(
             model=self.model,

@@ -295,6 +295,7 @@ class Conflict(NamedTuple):
 def method_conflict(spec: JobSpec, traits: MethodTraits) -> Conflict | None:
     """The first setting of `spec` that a method with these traits does not go with; None: all do."""
     train, name = spec.train, spec.train.method
+    # fp16's smallest number is 6e-8: AdamW's epsilon of 1e-8 and its second moments round to 0, updates become infinite
     if spec.model.dtype == "fp16" and not traits.fp16:
         return Conflict(
             "model.dtype",

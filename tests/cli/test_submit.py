@@ -199,3 +199,25 @@ def test_file_that_cannot_be_read_is_bad_input_before_the_daemon_is_asked(tmp_pa
         ran = cli("submit", path, socket=tmp_path / "none")
         assert (ran.code, ran.out) == (2, "")
         assert "JOB.toml" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ('method = "dropbp"\ncompile = true', "job.toml: train.compile: each step drops other branches"),
+        (
+            'method = "galore"',
+            "job.toml: train.method: 'galore' is no method of this installation; did you mean",
+        ),
+        ('parallel = "fsdp2"\ncache = "memory"', "job.toml: train.cache: cannot be had with parallel"),
+    ],
+)
+def test_settings_at_odds_are_refused_without_the_trainer(
+    socket: Path, job: Path, content: Path, lines: str, says: str
+) -> None:
+    job.write_text(JOB_TOML.replace("[carbon]", f"[train]\n{lines}\n[carbon]"))
+    ran = cli("submit", job, socket=socket)
+    assert (ran.code, ran.out) == (2, "")
+    assert says in ran.err
+    assert ran.err.count("\n") == 1
+    assert not content.exists(), "the trainer was not started"

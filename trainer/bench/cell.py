@@ -10,9 +10,7 @@ from typing import Any
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
-
-FREE = ("full", "ft-top2", "lora", "prefix")
-"""Methods that train at a ρ of their own whatever is asked."""
+from trainer.methods.registry import method_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def parse_variants(text: str, rhos: list[float]) -> list[Variant]:
             return [replace(variant, rho=float(ratio))]
         except ValueError as e:
             raise InputError("--method", f"{ratio!r} in {text!r} is no ratio", "write e.g. dropbp@0.5") from e
-    if method in FREE:
+    if method_row(method).traits.constant_rho:
         return [variant]
     if not rhos:
         raise InputError("--method", f"{method} has no ratio", f"write {method}@0.5, or give --rho")

@@ -32,20 +32,6 @@ def check_folder(part: ModelPart) -> None:
         )
 
 
-def check_dtype(part: ModelPart, method: str) -> None:
-    """Raises InputError for weights in fp16 that would be trained as such.
-
-    Its smallest numbers are 6e-8: AdamW's epsilon of 1e-8 and its second moments round to 0, and updates become infinite.
-    Adapters over a frozen fp16 model are kept in fp32, so they may.
-    """
-    if part.dtype == "fp16" and method not in ("lora", "prefix", "greentrainer+lora"):
-        raise InputError(
-            "model.dtype",
-            f"method {method!r} cannot train fp16 weights: AdamW's epsilon and second moments vanish in them",
-            'set it to "bf16", or to "fp32" with train.autocast = "bf16"',
-        )
-
-
 def load_model(part: ModelPart) -> Any:
     """The model with its weights in `part.dtype`, in train mode. Raises InputError."""
     import transformers

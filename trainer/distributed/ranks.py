@@ -18,7 +18,6 @@ import torch.distributed as dist
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.model.job import TrainPart
 from trainer.job.directives import Stopped
-from trainer.methods.adapters import ADAPTED
 
 T = TypeVar("T")
 
@@ -44,22 +43,6 @@ def check_world(train: TrainPart) -> None:
             f"{train.parallel!r} takes several processes, one was started (as the daemon does)",
             "start it with torchrun --nproc-per-node N -m trainer run JOB_DIR, or leave it out",
         )
-    if train.compile and train.cache != "off":
-        raise InputError("train.cache", "does not go with compile = true", "leave one of them out")
-    if train.parallel == "fsdp2":
-        for field, asked in (
-            ("compile", train.compile),
-            ("early_stop_patience", train.early_stop_patience is not None),
-            ("method", train.method in ADAPTED),
-            ("cache", train.cache != "off"),
-            ("stale_state", train.stale_state != "keep"),
-        ):
-            if asked:
-                raise InputError(
-                    f"train.{field}",
-                    "cannot be had with parallel = 'fsdp2'",
-                    "change it, or set parallel = 'ddp'",
-                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """The fine-tuning methods.
 
-method    which tensors a method trains at a ratio
+registry  every method, one row each, built in or from a plugin
+method    which tensors a method may train, and what it gains at each ratio; selects by importance
+constant  methods that train the same tensors whatever is asked
 adapters  LoRA and prefix tuning
 dropbp    drops backward passes of residual branches
 prepare   sets a model up for its method

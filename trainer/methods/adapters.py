@@ -11,12 +11,10 @@ from typing import Any, Literal
 from torch import nn
 
 from carbonsched.errors import InputError
-from carbonsched.model.job import TrainPart
+from carbonsched.model.methods.lora import LoraSettings
+from carbonsched.model.methods.prefix import PrefixSettings
 from trainer.profiling.meta_model import meta_twin
 from trainer.profiling.prefix_cache import pass_as_cache
-
-ADAPTED = ("lora", "prefix", "greentrainer+lora")
-"""Methods that train adapters instead of the model's own tensors."""
 
 _TARGETS = (
     ("q_proj", "v_proj"),
@@ -31,16 +29,19 @@ _TARGETS = (
 """Names of the projections that LoRA adapts, by family: queries and values, or all three where they are one matrix."""
 
 
-def wrap(model: Any, train: TrainPart) -> Any:
-    """`model` with the adapters that `train.method` asks for, the rest frozen; `model` itself where it asks for none.
+def add_lora(model: Any, settings: LoraSettings) -> Any:
+    """`model` with low-rank adapters, the rest frozen. Raises InputError for targets that the model does not have."""
+    return _add(model, _lora(model, settings))
 
-    Raises InputError for targets that the model does not have, and for prefixes that it cannot take.
-    """
-    if train.method not in ADAPTED:
-        return model
+
+def add_prefix(model: Any, settings: PrefixSettings) -> Any:
+    """`model` with trained prefixes, the rest frozen. Raises InputError for a model that cannot take them."""
+    return _add(model, _prefix(model, settings))
+
+
+def _add(model: Any, config: Any) -> Any:
     from peft import get_peft_model
 
-    config = _prefix(model, train) if train.method == "prefix" else _lora(model, train)
     try:
         with warnings.catch_warnings():
             # peft asks models for properties that transformers has renamed
@@ -112,11 +113,11 @@ def targets(model: Any) -> tuple[str, ...]:
     )
 
 
-def _lora(model: Any, train: TrainPart) -> Any:
+def _lora(model: Any, settings: LoraSettings) -> Any:
     from peft import LoraConfig
     from transformers.pytorch_utils import Conv1D
 
-    chosen = targets(model) if train.lora_targets is None else train.lora_targets
+    chosen = targets(model) if settings.lora_targets is None else settings.lora_targets
     matrices = {name: module for name, module in model.named_modules() if _is_matrix(module)}
     for target in chosen:
         if not any(f".{name}".endswith(f".{target}") for name in matrices):
@@ -127,18 +128,18 @@ def _lora(model: Any, train: TrainPart) -> Any:
     adapted = [m for n, m in matrices.items() if any(f".{n}".endswith(f".{t}") for t in chosen)]
     return LoraConfig(
         task_type=_task(model),
-        r=train.lora_rank,
-        lora_alpha=train.lora_alpha,
-        lora_dropout=train.lora_dropout,
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
         target_modules=list(chosen),
         fan_in_fan_out=isinstance(adapted[0], Conv1D),
     )
 
 
-def _prefix(model: Any, train: TrainPart) -> Any:
+def _prefix(model: Any, settings: PrefixSettings) -> Any:
     from peft import PrefixTuningConfig
 
-    return PrefixTuningConfig(task_type=_task(model), num_virtual_tokens=train.prefix_tokens)
+    return PrefixTuningConfig(task_type=_task(model), num_virtual_tokens=settings.prefix_tokens)
 
 
 def _task(model: Any) -> str:

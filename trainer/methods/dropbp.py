@@ -35,14 +35,20 @@ import numpy as np
 from torch import nn
 
 from carbonsched.errors import InputError
+from carbonsched.model.profile import Selection
+from carbonsched.model.protocol import FrontierPoint
+from trainer.methods.method import Method, SelectionCurve
 from trainer.profiling.flop_counter import Shape, without_graph
 from trainer.profiling.meta_model import meta_twin, traceable
 from trainer.profiling.profiler import counter, token_batch
+from trainer.selection.cached_frontier import CacheSaving
 
 _NUMBERED = re.compile(r"\.\d+$")
 _NUMBER = re.compile(r"\.\d+\.")
 _CROSS = re.compile(r"cross|enc_?dec|encoder_attn", re.IGNORECASE)
 """Attention of a decoder to the encoder."""
+_LINEAR_POINTS = 21
+"""Points of the straight line that is told to the daemon."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,54 @@ class Branches:
         order = sorted(rng.permutation(len(self.names)).tolist(), key=lambda b: self.saves[b])
         marks = np.floor(np.arange(len(order) + 1) * self.rate(rho) + rng.random()).astype(int).tolist()
         return [b for b, (low, high) in zip(order, pairwise(marks), strict=True) if high > low]
+
+
+class DropBP(Method):
+    """Trains every tensor and drops backward passes of residual branches at the rate that ρ asks for.
+
+    Example::
+
+        method = build_method("dropbp", profile)
+        method.inspect(model, shape)
+        hook = method.step_hook(model, seed=0)
+    """
+
+    plans_with_cache = False  # its rate has another floor
+    branches: "Branches | None" = None
+
+    def inspect(self, model: Any, shape: Shape, attn: str | None = None) -> None:
+        self.branches = measure(model, shape, self.profile.full_flops, attn)
+
+    @property
+    def _measured(self) -> "Branches":
+        if self.branches is None:
+            raise RuntimeError("inspect(model, shape) comes first")
+        return self.branches
+
+    @property
+    def floor(self) -> float:
+        return self._measured.floor
+
+    def step_hook(self, model: Any, seed: int) -> "Dropper":
+        return Dropper(model, self._measured, seed)
+
+    def curve(self, importance: dict[str, float], saving: CacheSaving | None = None) -> SelectionCurve:
+        """Every tensor at any ρ from the floor up, the gain in proportion to the backward work that is not dropped.
+
+        With no measure of what a dropped gradient was worth, a share of the steps' gradients counts as that share of
+        their worth; the floor, where what can be dropped always is, counts as nothing.
+        """
+        floor, everything = self.floor, self.everything(1.0)
+        whole = everything.rho_planned
+
+        def select(rho: float) -> Selection:
+            rho = min(max(rho, floor), whole)
+            gain = (rho - floor) / (whole - floor)
+            return Selection(rho_planned=rho, importance=gain, selected=everything.selected)
+
+        taken = [select(rho) for rho in np.linspace(floor, whole, _LINEAR_POINTS).tolist()]
+        points = tuple(FrontierPoint(rho=s.rho_planned, importance=s.importance) for s in taken)
+        return SelectionCurve(floor, points, select)
 
 
 class Dropper:

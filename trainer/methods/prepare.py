@@ -8,9 +8,9 @@ import torch
 
 from carbonsched.errors import InputError
 from carbonsched.model.profile import Profile
-from trainer.methods import dropbp
-from trainer.methods.adapters import ADAPTED, is_adapted, plain_twin
-from trainer.methods.method import CONSTANT, Method
+from trainer.methods.adapters import is_adapted, plain_twin
+from trainer.methods.method import Method
+from trainer.methods.registry import build_method, method_row
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 from trainer.profiling.meta_model import has_attention_dropout
 from trainer.profiling.profiler import profile, token_batch
@@ -43,11 +43,11 @@ def prepare(
     depth, from the bottom, that is left out. attn and model_name as for
     `profile`. Raises InputError for a method that does not fit the model, or a shape that the model cannot take.
     """
-    adapted = is_adapted(model)
-    if name in ADAPTED and not adapted:
+    traits, adapted = method_row(name).traits, is_adapted(model)
+    if traits.trains_adapters and not adapted:
         raise InputError("model", f"has no adapters for method {name!r}", "wrap it by peft.get_peft_model")
-    if name == "dropbp" and adapted:
-        raise InputError("train.method", "'dropbp' trains the model itself", "take the adapters off")
+    if traits.skips_gradients and adapted:
+        raise InputError("train.method", f"{name!r} trains the model itself", "take the adapters off")
     attn = _attention(model, attn)
     plain = plain_twin(model)
     measured = profile(plain, *shape, attn=attn, name=model_name)
@@ -61,9 +61,13 @@ def prepare(
         held = [n for n, p in model.named_parameters() if p.requires_grad]
     among = frozenset(held) & {t.name for t in measured.tensors}
     left = 0 if adapted else len(measured.tensors) - len(among)
-    among = _upper(measured, among, skip_earliest, name)
-    branches = dropbp.measure(model, shape, measured.full_flops, attn) if name == "dropbp" else None
-    return Prepared(Method(name, measured, seed, among, branches, importance), full, left)
+    if skip_earliest:
+        if not traits.selects:
+            raise InputError("train.skip_earliest", f"method {name!r} chooses no tensors", "leave it out")
+        among = _upper(measured, among, skip_earliest)
+    method = build_method(name, measured, seed, among, importance)
+    method.inspect(model, shape, attn)
+    return Prepared(method, full, left)
 
 
 def _attention(model: Any, attn: str | None) -> str | None:
@@ -79,12 +83,8 @@ def _attention(model: Any, attn: str | None) -> str | None:
     return "eager" if apart else attn
 
 
-def _upper(profile: Profile, among: frozenset[str], share: float, method: str) -> frozenset[str]:
+def _upper(profile: Profile, among: frozenset[str], share: float) -> frozenset[str]:
     """Without the tensors in the last `share` of the activation gradient's way from the shallowest to the deepest one."""
-    if not share:
-        return among
-    if method in CONSTANT or method == "dropbp":
-        raise InputError("train.skip_earliest", f"method {method!r} chooses no tensors", "leave it out")
     depths = {t.name: t.depth_flops for t in profile.tensors if t.name in among}
     shallow, deep = min(depths.values()), max(depths.values())
     deepest = deep - share * (deep - shallow)

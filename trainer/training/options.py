@@ -8,7 +8,7 @@ from typing import Any
 from carbonsched.model.job import JobSpec
 from trainer.importance.objectives import objective_of
 from trainer.job.directives import PATIENCE_S
-from trainer.methods.method import check_method
+from trainer.methods.registry import method_row
 from trainer.training.activation_cache import Place
 from trainer.training.optimizer_state import Policy
 
@@ -48,7 +48,7 @@ class Options:
     """These four as `train.*` in docs/configuration.md."""
 
     def __post_init__(self) -> None:
-        check_method(self.method)
+        method_row(self.method)
         objective_of(self.importance)
 
     @property

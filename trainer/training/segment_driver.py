@@ -26,7 +26,7 @@ from trainer.job import checkpoint
 from trainer.job.directives import DirectiveSource, GrantedRho
 from trainer.job.job_dir import now
 from trainer.job.segment import Schedule, SegmentRecord
-from trainer.methods.method import Choice
+from trainer.methods.method import SelectionCurve
 from trainer.methods.prepare import Prepared, prepare
 from trainer.profiling.flop_counter import Shape
 from trainer.training.options import Options
@@ -100,7 +100,8 @@ class SegmentDriver:
             importance=options.importance,
             skip_earliest=options.skip_earliest,
         )
-        trainable = TrainableModel.build(model, optimizer, wrapping, options, prepared.method.branches)
+        hook = prepared.method.step_hook(model, options.seed)
+        trainable = TrainableModel.build(model, optimizer, wrapping, options, hook)
         return cls(options, directives, trainable, batches, prepared)
 
     @property
@@ -222,7 +223,7 @@ class SegmentDriver:
     def _offer(self, segment: SegmentRecord) -> None:
         """Offer the frontier, take the answer. Also for what is left of a segment that was interrupted."""
         self._choose(segment)
-        floor, points = self._choice.floor, self._choice.points
+        floor, points = self._curve.floor, self._curve.points
         self.send(segment.ready_event(now(), self.schedule, floor, points, self._seconds_full))
         self._apply(self.ranks.broadcast(partial(self.directives.ask, segment.k, segment.step)))
 
@@ -230,7 +231,7 @@ class SegmentDriver:
         began = time.monotonic()
         self._chosen_at = segment.step
         saving = self.model.cache.forecast_saving(self.batches, self.full, segment.step, segment.end)
-        self._choice: Choice = self.method.choice(segment.importance, saving)
+        self._curve: SelectionCurve = self.method.curve(segment.importance, saving)
         segment.selection_seconds += time.monotonic() - began
 
     def _apply(self, answer: GrantedRho) -> None:
@@ -248,15 +249,15 @@ class SegmentDriver:
             self._choose(segment)
         began = time.monotonic()
         left = answer.rho - segment.importance_share
-        if left < self._choice.floor - _EPSILON:
-            floor = self._choice.floor + segment.importance_share
+        if left < self._curve.floor - _EPSILON:
+            floor = self._curve.floor + segment.importance_share
             self._warn(
                 f"segment {segment.k}: rho {answer.rho:.4g} is below the floor {floor:.4f} of {self.method.name}; "
                 "training at the floor"
             )
-        selection = self.ranks.broadcast(lambda: self._choice.select(left))
+        selection = self.ranks.broadcast(lambda: self._curve.select(left))
         segment.rho_directed = answer.rho
-        saved = self._choice.saved(selection.selected)
+        saved = self._curve.cache_saving(selection.selected)
         whole = selection.rho_planned + saved
         # a cache that begins anew saves nothing in its first epoch: ρ has to pay for that
         self._train(selection.selected, stay=saved > 0 and whole > left)

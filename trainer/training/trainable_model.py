@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.distributed.wrapping import Wrapping, train_only
-from trainer.methods.dropbp import Branches, Dropper
+from trainer.methods.method import StepHook
 from trainer.training.activation_cache import ActivationCache
 from trainer.training.optimizer_state import StaleState
 from trainer.training.options import Options
@@ -26,19 +26,18 @@ class TrainableModel:
     wrapping: Wrapping
     stale_state: StaleState
     cache: ActivationCache
-    dropper: Dropper | None
-    """Of `dropbp`."""
+    step_hook: StepHook | None
+    """What the method changes from step to step, if anything."""
 
     @classmethod
     def build(
-        cls, module: Any, optimizer: Any, wrapping: Wrapping, options: Options, branches: Branches | None
+        cls, module: Any, optimizer: Any, wrapping: Wrapping, options: Options, step_hook: StepHook | None
     ) -> "TrainableModel":
-        """branches: those whose backward pass `dropbp` may drop. Raises InputError where activations cannot be cached."""
-        dropper = None if branches is None else Dropper(module, branches, options.seed)
+        """step_hook: that of the method. Raises InputError where activations cannot be cached."""
         cache = ActivationCache(options.cache, options.cache_gb)
         cache.attach(module)
         state = StaleState(options.stale_state, optimizer)
-        return cls(module, optimizer, find_trainable(module, optimizer), wrapping, state, cache, dropper)
+        return cls(module, optimizer, find_trainable(module, optimizer), wrapping, state, cache, step_hook)
 
     def train_only(self, names: Iterable[str], epochs_left: float | None, *, stay: bool = False) -> None:
         """Train `names` from the next step on.
@@ -54,13 +53,13 @@ class TrainableModel:
 
     def draw_cost_ratio(self, expected: float, step: int) -> float | None:
         """Draw what optimizer step `step` drops; returns the step's cost ÷ T_full, None where nothing is drawn."""
-        return self.dropper.draw(expected, step) if self.dropper else None
+        return None if self.step_hook is None else self.step_hook.draw(expected, step)
 
     def release(self) -> None:
         """Training is over: the model as it was, all of it trainable."""
         self.cache.detach()
-        if self.dropper is not None:
-            self.dropper.remove()
+        if self.step_hook is not None:
+            self.step_hook.remove()
         self.train_only(self.names, None)
 
 

@@ -11,7 +11,7 @@ from support.models import tiny_llama, tiny_t5
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import ModelPart
-from trainer.data.models import check_dtype, convert_gguf, is_encoder_decoder, load_model, load_tokenizer
+from trainer.data.models import convert_gguf, is_encoder_decoder, load_model, load_tokenizer
 
 
 def part(folder: Path | str, **fields: str) -> ModelPart:
@@ -41,20 +41,6 @@ def test_an_fp16_checkpoint_is_loaded_as_fp32_unless_asked(tmp_path: Path) -> No
     assert {p.dtype for p in load_model(part(tmp_path / "half", dtype="fp16")).parameters()} == {
         torch.float16
     }
-
-
-def test_fp16_weights_are_not_trained(tmp_path: Path) -> None:
-    from support.models import tiny_spec, word_data
-
-    from carbonsched.model.job import JobSpec
-    from trainer.check import check_job
-
-    spec = tiny_spec(tiny_llama(tmp_path / "model"), word_data(tmp_path / "data"), model={"dtype": "fp16"})
-    with pytest.raises(InputError, match=r'model\.dtype: .*cannot train fp16 weights.*"bf16".*autocast'):
-        check_job(JobSpec.parse(spec))
-    check_dtype(part("x", dtype="fp16"), "lora")
-    for dtype in ("fp32", "bf16"):
-        check_dtype(part("x", dtype=dtype), "greentrainer")
 
 
 def test_encoder_decoders_get_their_head(tmp_path: Path) -> None:

@@ -245,8 +245,6 @@ def test_one_process_agrees_with_itself() -> None:
             {"parallel": "ddp"},
             "train.parallel: 'ddp' takes several processes.*torchrun --nproc-per-node N",
         ),
-        ("2", {"parallel": "fsdp2", "compile": True}, "train.compile: cannot be had with parallel = 'fsdp2'"),
-        ("2", {"parallel": "fsdp2", "method": "lora"}, "train.method: cannot be had"),
     ],
 )
 def test_processes_that_the_spec_does_not_ask_for(

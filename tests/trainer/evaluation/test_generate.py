@@ -76,14 +76,14 @@ def test_a_model_with_adapters_writes_what_its_forward_pass_says(
     make: Any, method: str, tmp_path: Path
 ) -> None:
     from carbonsched.model.job import TrainPart
-    from trainer.methods.adapters import wrap
+    from trainer.methods.registry import add_adapters
 
     model, tokenizer = load(make(tmp_path))
     torch.manual_seed(1)
     for parameter in model.parameters():
         parameter.data.normal_(std=0.4)
     plain = generate(model, tokenizer, ROWS, DATA, HOW)
-    model = wrap(model, TrainPart.model_validate({"method": method}))
+    model = add_adapters(model, TrainPart.model_validate({"method": method}))
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data.normal_(std=2.0)

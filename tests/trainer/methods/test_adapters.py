@@ -14,8 +14,9 @@ from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec, TrainPart
 from trainer.check import check_job
 from trainer.job.job_dir import JobDir
-from trainer.methods.adapters import plain_twin, targets, wrap
+from trainer.methods.adapters import plain_twin, targets
 from trainer.methods.prepare import prepare
+from trainer.methods.registry import add_adapters
 from trainer.profiling.flop_counter import Shape
 from trainer.profiling.profiler import profile
 from trainer.run import run_job
@@ -60,7 +61,7 @@ def test_lora_finds_its_matrices_and_is_set_against_the_plain_model(name: str) -
     assert len(targets(model)) == (1 if name in FUSED else 2)
     shape = Shape(2, 16, 8 if config.is_encoder_decoder else None)
     plain = profile(model, *shape)
-    adapted = wrap(model, TrainPart(method="lora"))
+    adapted = add_adapters(model, TrainPart(method="lora"))
     assert profile(plain_twin(adapted), *shape).full_flops == plain.full_flops
     prepared = prepare(adapted, "lora", shape)
     assert prepared.full.flops(Shape(4, *shape[1:])) == 2 * plain.full_flops
@@ -73,7 +74,7 @@ def test_lora_finds_its_matrices_and_is_set_against_the_plain_model(name: str) -
 def test_lora_of_a_real_size_costs_two_thirds() -> None:
     from support.shapes import opt_2_7b
 
-    model = wrap(on_meta(opt_2_7b()), TrainPart(method="lora"))
+    model = add_adapters(on_meta(opt_2_7b()), TrainPart(method="lora"))
     method = prepare(model, "lora", Shape(4, 512)).method
     assert method.floor == pytest.approx(0.67, abs=0.01)
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -124,7 +125,7 @@ def test_the_optimizer_holds_the_adapters_alone(llama: Path, data: Path, tmp_pat
     state = torch.load(job / "checkpoints" / "checkpoint-8" / "optimizer.pt", weights_only=True)["state"]
     from transformers import AutoModelForCausalLM
 
-    model = wrap(AutoModelForCausalLM.from_pretrained(llama), TrainPart(method="lora"))
+    model = add_adapters(AutoModelForCausalLM.from_pretrained(llama), TrainPart(method="lora"))
     held = sum(s["exp_avg"].numel() for s in state.values())
     assert held == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert held < 0.3 * sum(p.numel() for p in model.parameters())
@@ -229,7 +230,7 @@ def test_settings_reach_peft() -> None:
     train = TrainPart(
         method="lora", lora_rank=3, lora_alpha=6, lora_dropout=0.1, lora_targets=("mlp.up_proj",)
     )
-    wrapped = wrap(model, train)
+    wrapped = add_adapters(model, train)
     adapters = [n for n, p in wrapped.named_parameters() if p.requires_grad]
     assert len(adapters) == 3 * 2
     assert all("mlp.up_proj.lora_" in n for n in adapters)
@@ -262,7 +263,7 @@ def test_a_model_of_ones_own_brings_its_adapters() -> None:
     with pytest.raises(InputError, match="has no adapters for method 'lora'"):
         prepare(plain, "lora", shape)
     full = profile(plain, *shape).full_flops
-    wrapped = wrap(plain, TrainPart(method="lora"))
+    wrapped = add_adapters(plain, TrainPart(method="lora"))
     with pytest.raises(InputError, match="'dropbp' trains the model itself"):
         prepare(wrapped, "dropbp", shape)
     method = prepare(wrapped, "greentrainer", shape).method

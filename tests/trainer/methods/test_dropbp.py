@@ -15,8 +15,10 @@ from support.steer import FakeDaemon, always, directive, of, stopped_in
 
 from carbonsched.errors import InputError
 from trainer.job.job_dir import JobDir
-from trainer.methods.dropbp import Branches, Dropper, find, measure
+from trainer.methods.dropbp import Branches, DropBP, Dropper, find, measure
+from trainer.methods.registry import build_method
 from trainer.profiling.flop_counter import Shape, StepCounter
+from trainer.profiling.meta_model import meta_model
 from trainer.profiling.profiler import profile
 from trainer.run import run_job
 
@@ -300,3 +302,24 @@ def test_stopped_in_mid_segment_and_resumed_is_exact(data: Path, tmp_path: Path)
     assert [d["loss"] for d in ours] == pytest.approx([d["loss"] for d in theirs])
     metrics = json.loads((job / "output" / "metrics.json").read_text())
     assert metrics["output"] == "model"
+
+
+def test_dropbp_offers_a_straight_line_and_trains_everything(tmp_path: Path) -> None:
+    llama = profile(meta_model(tiny_llama(tmp_path)), 4, 32)
+    method = build_method("dropbp", llama)
+    assert isinstance(method, DropBP)
+    method.branches = Branches(("a", "b"), (0.2, 0.3), 1.0)
+    assert not method.measures()
+    curve = method.curve(method.importance(0, None))
+    assert curve.floor == method.floor == pytest.approx(0.5)
+    for rho, planned, gain in (
+        (0.1, 0.5, 0),
+        (0.5, 0.5, 0),
+        (0.75, 0.75, 0.5),
+        (1.0, 1.0, 1.0),
+        (2.0, 1.0, 1.0),
+    ):
+        selection = curve.select(rho)
+        assert (selection.rho_planned, selection.importance) == pytest.approx((planned, gain))
+        assert len(selection.selected) == len(llama.tensors)
+    assert [(p.rho, p.importance) for p in (curve.points[0], curve.points[-1])] == [(0.5, 0.0), (1.0, 1.0)]

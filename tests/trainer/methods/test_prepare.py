@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForCondition
 
 from carbonsched.errors import InputError
 from trainer.distributed.wrapping import train_only
+from trainer.methods.dropbp import DropBP
 from trainer.methods.prepare import prepare
 from trainer.profiling.flop_counter import Shape, StepCounter
 from trainer.profiling.meta_model import meta_model
@@ -29,7 +30,7 @@ def test_the_earliest_are_left_out_by_depth(model: object) -> None:
     assert "model.embed_tokens.weight" in left, "tied: it is the bottom too"
     assert upper.floor == whole.floor
     importance = dict.fromkeys([t.name for t in whole.profile.tensors], 1.0)
-    everything = upper.choice(importance).select(1.0)
+    everything = upper.curve(importance).select(1.0)
     assert set(everything.selected) == set(upper.names)
     assert everything.rho_planned < 1
 
@@ -85,6 +86,7 @@ def test_fused_attention_costs_on_a_cpu_what_torch_makes_of_it(kind: str, dropou
 
 
 def test_dropbp_is_priced_by_the_same_attention() -> None:
-    branches = prepare(sdpa("t5", 0.1), "dropbp", Shape(2, 40, 24)).method.branches
-    assert branches is not None
-    assert branches.whole == pytest.approx(1)
+    method = prepare(sdpa("t5", 0.1), "dropbp", Shape(2, 40, 24)).method
+    assert isinstance(method, DropBP)
+    assert method.branches is not None
+    assert method.branches.whole == pytest.approx(1)

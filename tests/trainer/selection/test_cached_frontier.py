@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 from carbonsched.errors import InputError
+from carbonsched.model.methods.traits import METHODS
 from carbonsched.model.profile import Profile, Selection, TensorCost
 from carbonsched.model.protocol import FrontierPoint
 from trainer import GreenTrainerCallback
@@ -24,8 +25,9 @@ from trainer.distributed.ranks import Ranks
 from trainer.distributed.wrapping import train_only
 from trainer.job.job_dir import JobDir
 from trainer.job.segment import Schedule
-from trainer.methods.dropbp import Branches
-from trainer.methods.method import BUILT, CONSTANT, Choice, Method
+from trainer.methods.dropbp import Branches, DropBP
+from trainer.methods.method import Method, SelectionCurve
+from trainer.methods.registry import build_method
 from trainer.profiling.flop_counter import FullStepFlops, Shape, StepCounter
 from trainer.profiling.meta_model import meta_model
 from trainer.profiling.profiler import profile
@@ -134,7 +136,7 @@ def test_the_cost_is_what_a_cached_step_is_counted_at(kind: str, tmp_path: Path)
     """60 random selections an architecture; the last six of any tensors, which empty the cache."""
     model = models(tmp_path)[kind].train()
     p = profile(model, *SHAPE)
-    method, names = Method("random", p), [t.name for t in p.tensors]
+    method, names = build_method("random", p), [t.name for t in p.tensors]
     cache = ActivationCache("memory")
     cache.attach(model)
     ids = torch.randint(4, 40, SHAPE[:2])
@@ -210,30 +212,34 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Profile:
 
 
 @pytest.mark.parametrize("importance", ["update", "concave"])
-@pytest.mark.parametrize("name", sorted({*BUILT} - {"dropbp"}))
+@pytest.mark.parametrize("name", sorted({*METHODS} - {"dropbp"}))
 def test_every_method_plans_with_it(llama: Profile, name: str, importance: str) -> None:
     lower = frozenset(t.name for t in llama.tensors if "embed" in t.name or ".layers.0." in t.name)
     among = frozenset(t.name for t in llama.tensors) - {"model.embed_tokens.weight"}
     for held in (None, among - lower):
-        method, saving = Method(name, llama, among=held, importance=importance), CacheSaving(lower, 0.08)
+        method, saving = (
+            build_method(name, llama, among=held, importance=importance),
+            CacheSaving(lower, 0.08),
+        )
         values = method.importance(0, {t.name: float(t.numel) for t in llama.tensors})
-        plain, choice = method.choice(values), method.choice(values, saving)
+        plain, choice = method.curve(values), method.curve(values, saving)
         assert choice.floor == pytest.approx(choice.points[0].rho)
         for rho in (0.0, choice.floor, 0.4, 0.6, 0.8, 1.0):
             selection = choice.select(rho)
             assert selection.rho_planned == pytest.approx(method.ratio(selection.selected, saving), abs=1e-6)
-            if name not in CONSTANT:
+            if not METHODS[name].constant_rho:
                 assert selection.rho_planned <= max(rho, choice.floor) + 1e-12
                 assert selection.importance >= plain.select(rho).importance - 1e-9
-        above = not lower & set(method.names) or name not in CONSTANT
+        above = not lower & set(method.names) or not METHODS[name].constant_rho
         assert choice.floor == pytest.approx(plain.floor - (0.08 if above else 0.0), abs=1e-6)
 
 
 def test_dropbp_does_not_count_on_it(llama: Profile) -> None:
-    branches = Branches(("a", "b"), (0.2, 0.2), 1.0)
-    method = Method("dropbp", llama, branches=branches)
+    method = build_method("dropbp", llama)
+    assert isinstance(method, DropBP)
+    method.branches = Branches(("a", "b"), (0.2, 0.2), 1.0)
     saving = CacheSaving(frozenset(), 0.1)
-    assert method.choice({}, saving).points == method.choice({}).points
+    assert method.curve({}, saving).points == method.curve({}).points
 
 
 @pytest.mark.slow
@@ -260,7 +266,7 @@ def test_a_directed_quarter_is_kept_once_the_cache_is_filled(tmp_path: Path) -> 
 
         with pytest.MonkeyPatch.context() as patch:
             if cache == "off":
-                patch.setattr(Method, "choice", chosen(forced))
+                patch.setattr(Method, "curve", chosen(forced))
             with FakeDaemon(job, answer):
                 assert run_job(JobDir(job), lambda: False) == "done"
         done, ready = of(job, "segment_done"), of(job, "segment_ready")
@@ -329,7 +335,7 @@ def test_it_begins_anew_further_up_only_where_rho_pays_for_it(
     folder = tiny_llama(tmp_path / "llama", layers=8)
     up = [f"model.layers.{block}.mlp.up_proj.weight" for block in range(8)]
     selections = [(up[1], up[7]), *[(up[7],)] * 4]
-    monkeypatch.setattr(Method, "choice", chosen(selections))
+    monkeypatch.setattr(Method, "curve", chosen(selections))
     green = GreenTrainerCallback(rho=0.5 if rich else 0.33, method="random", cache="memory")
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     plain_trainer(model, folder, tmp_path / "out", [green], num_train_epochs=5).train()
@@ -351,13 +357,15 @@ def cached_job(folder: Path, **train: Any) -> Path:
 
 
 def chosen(selections: list[tuple[str, ...]]) -> Any:
-    """`Method.choice` that takes given selections, one a segment."""
+    """`Method.curve` that takes given selections, one a segment."""
     coming = iter(selections)
 
-    def choice(self: Method, importance: dict[str, float], saving: CacheSaving | None = None) -> Choice:
+    def curve(
+        self: Method, importance: dict[str, float], saving: CacheSaving | None = None
+    ) -> SelectionCurve:
         names = next(coming)
         rho = self.ratio(names, saving)
         taken = Selection(rho_planned=rho, importance=1.0, selected=names)
-        return Choice(0.0, (FrontierPoint(rho=rho, importance=1.0),), lambda _: taken, saving)
+        return SelectionCurve(0.0, (FrontierPoint(rho=rho, importance=1.0),), lambda _: taken, saving)
 
-    return choice
+    return curve

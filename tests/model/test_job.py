@@ -1,0 +1,58 @@
+"""Settings that do not go together are refused by JobSpec itself: one line that names the field and the mend."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.models import tiny_spec
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import JobSpec
+
+
+def parse(**parts: dict[str, Any]) -> JobSpec:
+    return JobSpec.parse(tiny_spec(Path("model"), Path("data"), **parts))
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"train": {"method": "prefix", "gradient_checkpointing": True}}, "train.gradient_checkpointing: a prefix travels in the cache, which checkpointing switches off; set it to false, or use method lora"),
+        ({"train": {"method": "dropbp", "compile": True}}, "train.compile: each step drops other branches: every one would be compiled; set it to false"),
+        ({"train": {"method": "full", "skip_earliest": 0.2}}, "train.skip_earliest: method 'full' chooses no tensors; leave it out"),
+        ({"train": {"method": "dropbp", "skip_earliest": 0.2}}, "train.skip_earliest: method 'dropbp' chooses no tensors; leave it out"),
+        ({"train": {"compile": True, "cache": "memory"}}, "train.cache: does not go with compile = true; leave one of them out"),
+        ({"train": {"parallel": "fsdp2", "compile": True}}, "train.compile: cannot be had with parallel = 'fsdp2'; change it, or set parallel = 'ddp'"),
+        ({"train": {"parallel": "fsdp2", "method": "lora"}}, "train.method: cannot be had with parallel = 'fsdp2'; change it, or set parallel = 'ddp'"),
+        ({"train": {"parallel": "fsdp2", "early_stop_patience": 1}}, "train.early_stop_patience: cannot be had with parallel = 'fsdp2'; change it, or set parallel = 'ddp'"),
+        ({"train": {"parallel": "fsdp2", "cache": "disk"}}, "train.cache: cannot be had with parallel = 'fsdp2'; change it, or set parallel = 'ddp'"),
+        ({"train": {"parallel": "fsdp2", "stale_state": "drop"}}, "train.stale_state: cannot be had with parallel = 'fsdp2'; change it, or set parallel = 'ddp'"),
+        ({"train": {"early_stop_patience": 2}, "data": {"name_or_path": "rows.jsonl"}}, "train.early_stop_patience: there are no held-out rows; set data.validation, or leave it out"),
+        ({"train": {"importance": "noise", "batch_size": 2}}, "train.importance: 'noise' takes a spread from 3 rows; set importance_batches = 3 or more"),
+        ({"model": {"dtype": "fp16"}}, "model.dtype: method 'greentrainer' cannot train fp16 weights: AdamW's epsilon and second moments vanish in them; set it to \"bf16\", or to \"fp32\" with train.autocast = \"bf16\""),
+        ({"carbon": {"rho_min": 0.9, "rho_max": 0.5}}, "carbon.rho_min: 0.9 is above rho_max 0.5; swap or widen them"),
+        ({"carbon": {"weight": 2.0}}, "carbon.weight: is for jobs that share a pool; add pool or drop it"),
+        ({"carbon": {"rho_mean": 0.7}}, 'carbon.rho_mean: is for min-carbon; add objective = "min-carbon" or drop it'),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_one_line(parts: dict[str, dict[str, Any]], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(**parts)
+    assert str(caught.value) == says
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "greentrainer+lora"])
+def test_adapters_go_with_fp16_for_they_are_kept_in_fp32(method: str) -> None:
+    assert parse(model={"dtype": "fp16"}, train={"method": method}).model.dtype == "fp16"
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_other_weights_are_trained_by_every_method(dtype: str) -> None:
+    assert parse(model={"dtype": dtype}).model.dtype == dtype
+
+
+def test_held_out_rows_may_be_named_or_lie_in_the_folder() -> None:
+    assert parse(train={"early_stop_patience": 2})
+    held = {"name_or_path": "rows.jsonl", "validation": "held.jsonl"}
+    assert parse(train={"early_stop_patience": 2}, data=held)
