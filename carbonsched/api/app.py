@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carbonsched.api.logs import read_chunk
-from carbonsched.api.service import ReportFormat, Service
+from carbonsched.api.service import Service
 from carbonsched.errors import (
     CarbonschedError,
     DeniedError,
@@ -157,12 +157,12 @@ def _box_routes(app: FastAPI, service: Service) -> None:
         job: str | None = None,
         start: str | None = None,
         end: str | None = None,
-        form: Annotated[ReportFormat, Query(alias="format")] = "json",
+        form: Annotated[str, Query(alias="format")] = "json",
     ) -> Response:
         if job is None and (start is None or end is None):
             raise InputError("report", "says neither which job nor when", "give job, or start and end")
         pieces, media_type = service.render_report(job, _time("start", start), _time("end", end), form)
-        # the first is made before the answer begins: what goes wrong there is still told as a ErrorBody
+        # the first is made before the answer begins: what goes wrong there is still told as an ErrorBody
         first = next(pieces, "")
         return StreamingResponse(itertools.chain([first], pieces), media_type=media_type)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, Owner
@@ -19,8 +19,6 @@ from carbonsched.model.views import (
     Submitted,
     Version,
 )
-
-ReportFormat = Literal["json", "csv", "html", "codecarbon", "model-card"]
 
 
 class Service(Protocol):
@@ -55,9 +53,12 @@ class Service(Protocol):
         """Where the job's log is, or will be once it has written something."""
 
     def render_report(
-        self, job_id: str | None, start: datetime | None, end: datetime | None, form: ReportFormat
+        self, job_id: str | None, start: datetime | None, end: datetime | None, form: str
     ) -> tuple[Iterator[str], str]:
-        """(pieces of text, media type) of one job's report, or of everything in [start, end)."""
+        """(pieces of text, media type) of one job's report, or of everything in [start, end).
+
+        form: a name that `carbonsched.report.find` knows, else it raises InputError.
+        """
 
     def audit(self) -> AuditResult: ...
     def version(self) -> Version: ...

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -20,8 +20,13 @@ def report(
     ] = None,
     end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Up to here, not included.")] = None,
     form: Annotated[
-        Literal["json", "csv", "html", "codecarbon", "model-card"] | None,
-        typer.Option("--format", help="Default: json.", show_default=False),
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="json (default), csv, html, codecarbon, model-card, or the name of an installed plugin's.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to stdout.")
@@ -32,10 +37,10 @@ def report(
 ) -> None:
     """Report energy and emissions of one job, or of the whole box over a stretch of time.
 
-    csv has a row an interval of the ledger; codecarbon is its emissions.csv; html is for people;
+    csv has a row per interval of the ledger; codecarbon is its emissions.csv; html is for people;
     model-card goes with the model of one job.
     """
-    from carbonsched.errors import InputError
+    from carbonsched.errors import InputError, UnreachableError
 
     if (job is None) == (start is None and end is None):
         raise InputError(
@@ -46,7 +51,13 @@ def report(
         raise InputError(missing, "is missing", "give both --from and --to")
     if json and form not in (None, "json"):
         raise InputError("--format", f"{form} and --json exclude each other", "leave one away")
-    text = connect(ctx).report(job, start, end, form or "json")
+    try:
+        text = connect(ctx).report(job, start, end, form or "json")
+    except UnreachableError:
+        from carbonsched.report import find
+
+        find(form or "json")  # a wrong name is the user's to correct, whether or not a daemon runs
+        raise
     if not text.endswith("\n"):
         text += "\n"
     if out is None:

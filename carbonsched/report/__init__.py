@@ -4,7 +4,9 @@ document    `Report` and `build`
 timeline    the one walk over the rows, with the matching segments
 parts       what a report is made of
 savings     the FLOPs effect and the timing effect
-render      `render(report, ledger, format)`, and `pieces` of what is long
+format      what a report format is
+render      finds a format by its name, plugins included, and renders a report in it
+json        the document
 csv         the rows behind a report
 codecarbon  codecarbon's emissions.csv
 html        a page for people
@@ -12,6 +14,7 @@ model_card  the model card of a job
 """
 
 from carbonsched.report.document import Report, build
-from carbonsched.report.render import MEDIA, Format, pieces, render
+from carbonsched.report.format import ReportFormat
+from carbonsched.report.render import find, names, pieces, render
 
-__all__ = ["MEDIA", "Format", "Report", "build", "pieces", "render"]
+__all__ = ["Report", "ReportFormat", "build", "find", "names", "pieces", "render"]

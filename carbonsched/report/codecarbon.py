@@ -1,7 +1,6 @@
-"""The columns of codecarbon's emissions.csv, one line a job, so that its dashboards and scripts read our runs.
+"""codecarbon's emissions.csv, one line per job, so that its dashboards and scripts read our runs.
 
-As there: energies are kWh and powers W with PUE in them, emissions are kilograms, the rate is kg/s, times are local to
-nobody (we write UTC). What we do not know (CPU and RAM apart, water, cloud, coordinates) is left empty, not 0.
+As there: energies are kWh and powers W with PUE in them, emissions are kilograms, the rate is kg/s. Times are UTC. What we do not know (CPU and RAM apart, water, cloud, coordinates) is left empty, not 0.
 """
 
 import csv
@@ -12,6 +11,7 @@ from typing import Any, Final
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.totals import total
 from carbonsched.report.document import Report
+from carbonsched.report.format import ReportFormat
 from carbonsched.report.parts import Sums
 
 COLUMNS: Final = (
@@ -102,3 +102,6 @@ def _line(report: Report, ledger: Ledger, job_id: str) -> dict[str, Any]:
         "tracking_mode": "machine",
         "pue": pue if pue is not None else "",
     }
+
+
+CODECARBON: Final = ReportFormat("text/csv; charset=utf-8", emissions_csv)

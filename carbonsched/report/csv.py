@@ -1,4 +1,4 @@
-"""The rows behind a report as CSV: one line an interval, times in RFC 3339, unknown left empty, hashes included."""
+"""The rows behind a report as CSV: one line per interval, times in RFC 3339, unknown left empty, hashes included."""
 
 import csv
 import io
@@ -9,6 +9,7 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.rows import plain
 from carbonsched.ledger.tables import INTERVALS
 from carbonsched.report.document import Report
+from carbonsched.report.format import ReportFormat
 
 COLUMNS: Final = tuple(column.name.removesuffix("_us") for column in INTERVALS.columns)
 _LINES: Final = 1000
@@ -27,3 +28,6 @@ def rows_csv(report: Report, ledger: Ledger) -> Iterator[str]:
             out.seek(0)
             out.truncate()
     yield out.getvalue()
+
+
+CSV: Final = ReportFormat("text/csv; charset=utf-8", rows_csv)

@@ -12,12 +12,14 @@ from markupsafe import Markup
 
 from carbonsched import text
 from carbonsched.charts import Band, Chart, Rule, Series, count_ticks, svg, time_ticks
+from carbonsched.ledger.ledger import Ledger
 from carbonsched.report.document import Report
+from carbonsched.report.format import ReportFormat
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
-def page(report: Report) -> str:
+def page(report: Report, _ledger: Ledger) -> str:
     """One self-contained document; no script, no external resource."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -161,3 +163,6 @@ def _held(parts: list[tuple[datetime, datetime, float | None]]) -> list[tuple[fl
         points.append((start.timestamp(), value))
         points.append((end.timestamp(), value))
     return points
+
+
+HTML: Final = ReportFormat("text/html; charset=utf-8", page)

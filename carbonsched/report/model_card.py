@@ -1,12 +1,16 @@
 """The model card of one job, with the grams of the ledger."""
 
+from typing import Final
+
 from carbonsched.errors import InputError
+from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.model_card import Card, Known
 from carbonsched.report.document import Report
+from carbonsched.report.format import ReportFormat
 from carbonsched.report.parts import Effect
 
 
-def model_card(report: Report) -> str:
+def model_card(report: Report, _ledger: Ledger) -> str:
     """The card's text. Raises InputError for the report of a period: a card is of one model."""
     job = report.job
     if job is None:
@@ -76,3 +80,6 @@ def _effect(effect: Effect) -> str:
         else f" ({effect.low_g:.4g} to {effect.high_g:.4g})"
     )
     return f"{effect.saved_g:.4g} gCO2e{band}, against {effect.against}"
+
+
+MODEL_CARD: Final = ReportFormat("text/markdown; charset=utf-8", model_card)

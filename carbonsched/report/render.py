@@ -1,44 +1,62 @@
-"""One report, five formats."""
+"""Finds a report format by its name and renders a report in it.
+
+One table holds the formats that come with carbonsched; plugins add to it (`carbonsched.plugins`). A plugin is imported
+only where its name is asked for.
+"""
 
 from collections.abc import Iterator, Mapping
-from typing import Final, Literal
+from typing import Final
 
+from carbonsched import plugins
 from carbonsched.errors import InputError
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.report.codecarbon import emissions_csv
-from carbonsched.report.csv import rows_csv
+from carbonsched.report.codecarbon import CODECARBON
+from carbonsched.report.csv import CSV
 from carbonsched.report.document import Report
-from carbonsched.report.html import page
-from carbonsched.report.model_card import model_card
+from carbonsched.report.format import ReportFormat
+from carbonsched.report.html import HTML
+from carbonsched.report.json import JSON
+from carbonsched.report.model_card import MODEL_CARD
 
-Format = Literal["json", "csv", "html", "codecarbon", "model-card"]
-
-MEDIA: Final[Mapping[str, str]] = {
-    "json": "application/json",
-    "csv": "text/csv; charset=utf-8",
-    "html": "text/html; charset=utf-8",
-    "codecarbon": "text/csv; charset=utf-8",
-    "model-card": "text/markdown; charset=utf-8",
+FORMATS: Final[Mapping[str, ReportFormat]] = {
+    "json": JSON,
+    "csv": CSV,
+    "html": HTML,
+    "codecarbon": CODECARBON,
+    "model-card": MODEL_CARD,
 }
-"""Format → media type."""
+"""The formats that come with carbonsched, by name."""
 
 
-def render(report: Report, ledger: Ledger, form: Format) -> str:
-    """The report as text. Raises InputError for a format that is not one of `MEDIA`."""
-    return "".join(pieces(report, ledger, form))
+def names() -> tuple[str, ...]:
+    """Every name that `find` knows: the built-in formats, then those of installed plugins."""
+    return (*FORMATS, *plugins.names(plugins.REPORT_FORMATS, FORMATS))
 
 
-def pieces(report: Report, ledger: Ledger, form: Format) -> Iterator[str]:
-    """The same a piece at a time: csv, which reads its rows from the ledger, may be longer than memory is large."""
-    match form:
-        case "json":
-            return iter([report.model_dump_json(indent=2) + "\n"])
-        case "csv":
-            return rows_csv(report, ledger)
-        case "html":
-            return iter([page(report)])
-        case "codecarbon":
-            return iter([emissions_csv(report, ledger)])
-        case "model-card":
-            return iter([model_card(report)])
-    raise InputError("--format", f"there is no format {form!r}", f"choose one of {', '.join(MEDIA)}")
+def find(name: str) -> ReportFormat:
+    """The format of that name.
+
+    Raises InputError in one line: there is none, with the names there are; or its plugin is broken, with the
+    distribution it came with.
+    """
+    if name in FORMATS:
+        return FORMATS[name]
+    if name not in (known := names()):
+        raise InputError("--format", f"there is no format {name!r}", f"choose one of {', '.join(known)}")
+    return plugins.load(plugins.REPORT_FORMATS, name, _checked, FORMATS)
+
+
+def pieces(report: Report, ledger: Ledger, name: str) -> Iterator[str]:
+    """The report in the format of that name, a piece at a time. Raises InputError; see `find`."""
+    return find(name).pieces(report, ledger)
+
+
+def render(report: Report, ledger: Ledger, name: str) -> str:
+    """The same as one text."""
+    return "".join(pieces(report, ledger, name))
+
+
+def _checked(found: object) -> ReportFormat:
+    if not isinstance(found, ReportFormat):
+        raise TypeError(f"is a {type(found).__name__}; it must be a carbonsched.report.ReportFormat")
+    return found

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from carbonsched import __version__
 from carbonsched.errors import DeniedError, InputError, StateError
@@ -33,9 +32,6 @@ from carbonsched.supervisor.explain import explain
 from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, of_ledger, of_run
 from carbonsched.supervisor.recovery import CHECKED
 from carbonsched.supervisor.supervisor import Supervisor
-
-if TYPE_CHECKING:
-    from carbonsched.report import Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,16 +167,17 @@ class SupervisorService:
         return self.supervisor.job_dir(job_id) / "log.txt"
 
     def render_report(
-        self, job_id: str | None, start: datetime | None, end: datetime | None, form: "Format"
+        self, job_id: str | None, start: datetime | None, end: datetime | None, form: str
     ) -> tuple[Iterator[str], str]:
         # templates and plots are held only by a daemon that was asked for a report
-        from carbonsched.report import MEDIA, build, pieces
+        from carbonsched.report import build, find
 
+        found = find(form)
         supervisor = self.supervisor
         with supervisor.lock:
             supervisor.flush()  # a report counts what was used up to now
         report = build(supervisor.ledger, job_id=job_id, start=start, end=end, now=supervisor.clock.now())
-        return pieces(report, supervisor.ledger, form), MEDIA[form]
+        return found.pieces(report, supervisor.ledger), found.media_type
 
     def audit(self) -> AuditResult:
         return self.supervisor.ledger.verify()

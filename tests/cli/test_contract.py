@@ -58,7 +58,10 @@ def test_help_is_quick_and_does_not_load_the_heavy_half() -> None:
         (["show"], "Missing argument 'ID'"),
         (["grid", "--forecast", "soon"], "'--forecast'"),
         (["grid", "--forecast", "-1"], "'--forecast'"),
-        (["report", "--format", "docx", "--job", "x"], "'--format'"),
+        (
+            ["report", "--format", "docx", "--job", "x"],
+            "--format: there is no format 'docx'; choose one of json, csv",
+        ),
         (["daemon"], "Missing option '--config'"),
         (["report"], "give --job ID, or --from TIME and --to TIME"),
         (["report", "--from", "2026-11-01T00:00:00Z"], "--to: is missing"),

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from datetime import timedelta
@@ -14,12 +15,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from codecarbon.output_methods.emissions_data import EmissionsData
+from support.plugins import install
 from support.story import T0, interval, submitted, tell
 
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger
 from carbonsched.model.job import JobSpec
-from carbonsched.report import MEDIA, Report, build, pieces, render
+from carbonsched.report import Report, build, find, names, pieces, render
 
 Story = tuple[Ledger, Report]
 
@@ -197,15 +199,61 @@ def test_unknown_is_said_and_never_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["json", "csv", "html", "codecarbon"])
 def test_every_format_renders_an_empty_period(tmp_path: Path, form: str) -> None:
     with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
-        text = render(build(ledger, now=T0), ledger, form)  # type: ignore[arg-type]
+        text = render(build(ledger, now=T0), ledger, form)
     assert text.endswith("\n") or form == "html"
-    assert form in MEDIA
+    assert form in names()
+    assert find(form).media_type.partition("/")[0] in ("application", "text")
 
 
 def test_another_format_is_refused(story: Story) -> None:
     ledger, report = story
     with pytest.raises(InputError, match=r"--format.*choose one of json, csv, html, codecarbon, model-card"):
-        render(report, ledger, "docx")  # type: ignore[arg-type]
+        render(report, ledger, "docx")
+
+
+SHORT = """
+from carbonsched.report import ReportFormat
+
+def write(report, ledger):
+    return f"{report.job_id} {report.totals.spent_g:.1f} g over {ledger.totals(report.job_id).rows} rows\\n"
+
+SHORT = ReportFormat("text/plain", write)
+"""
+
+
+def test_a_site_adds_a_format_by_an_entry_point(
+    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    group = {"carbonsched.report_formats": {"short": "short_report:SHORT"}}
+    install(tmp_path, "acme-reports", group, short_report=SHORT)
+    ledger, report = story
+    assert names() == ("json", "csv", "html", "codecarbon", "model-card", "short")
+    assert find("short").media_type == "text/plain"
+    rows = ledger.totals("scitldr-1").rows
+    assert render(report, ledger, "short") == f"scitldr-1 {report.totals.spent_g:.1f} g over {rows} rows\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import no_such_module", "cannot be imported"),
+        ("SHORT = print", "is a builtin_function_or_method; it must be a carbonsched.report.ReportFormat"),
+    ],
+)
+def test_a_broken_format_is_one_line_and_takes_no_other_down(
+    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, says: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    group = {"carbonsched.report_formats": {"short": "broken_report:SHORT"}}
+    install(tmp_path, "acme-broken", group, broken_report=source)
+    monkeypatch.delitem(sys.modules, "broken_report", raising=False)
+    ledger, report = story
+    with pytest.raises(InputError, match=f"acme-broken.*{says}") as caught:
+        render(report, ledger, "short")
+    assert "\n" not in str(caught.value)
+    assert render(report, ledger, "csv").startswith("id,board,")
+    assert "short" in names(), "it is listed without an import"
 
 
 def test_rendering_twice_gives_the_same_bytes(story: Story) -> None:

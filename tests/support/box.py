@@ -16,7 +16,6 @@ from typing import Any
 
 from carbonsched.api.app import create_app
 from carbonsched.api.server import serve
-from carbonsched.api.service import ReportFormat
 from carbonsched.cli import main
 from carbonsched.errors import NotFoundError, StateError
 from carbonsched.model.base import rfc3339
@@ -40,6 +39,7 @@ from carbonsched.model.views import (
     Submitted,
     Version,
 )
+from carbonsched.report import find
 
 START = datetime(2026, 11, 22, 10, tzinfo=UTC)
 SPEC: dict[str, Any] = {
@@ -268,8 +268,9 @@ class Box:
         return self.folder / f"{job_id}.log"
 
     def render_report(
-        self, job_id: str | None, start: datetime | None, end: datetime | None, form: ReportFormat
+        self, job_id: str | None, start: datetime | None, end: datetime | None, form: str
     ) -> tuple[Iterator[str], str]:
+        find(form)
         if job_id is not None:
             self._find(job_id)
         if self.report is not None:
