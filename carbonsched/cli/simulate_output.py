@@ -68,7 +68,7 @@ def charts(result: SimResult, request: SimRequest) -> list[Chart]:
         raise InputError("--plot", f"nothing ran: {result.reason}", "raise the budget")
     trace, start, end = request.trace, request.start, result.segments[-1].end
     allowed = stretches(request.allowed_hours, request.timezone, start, end)
-    rows = range(trace.row(start.timestamp()), trace.row(end.timestamp()) + 1)
+    rows = range(trace.row_at(start.timestamp()), trace.row_at(end.timestamp()) + 1)
     intensity = [(float(trace.at[i]), float(trace.g[i])) for i in rows]
     spans: list[tuple[float, float | None]] = []
     for s in result.segments:

@@ -107,8 +107,10 @@ def divide(
     for i, (arrays, min_grams) in enumerate(zip(all_arrays, lowest, strict=True)):
         if parts[i] < floors[i]:
             continue
-        rate = arrays.g_per_j_per_intensity * arrays.intensity.between(min_grams.start_s, min_grams.end_s)
-        segment, width, gain = arrays.pieces(arrays.lo, arrays.hi)
+        rate = arrays.g_per_j_per_intensity * arrays.intensity.mean_between(
+            min_grams.start_s, min_grams.end_s
+        )
+        segment, width, gain = arrays.hull_pieces(arrays.lo, arrays.hi)
         cost = arrays.marginal_j[segment] * width * rate[segment]
         left_of_it = 1.0 - problems[i].done
         pieces.append((shares[i] * left_of_it * gain, cost, np.full(len(segment), float(i))))

@@ -62,13 +62,15 @@ class WaitOrTrain:
         """Of each segment, its kind."""
         node_integral = arrays.intensity.integral(self.at)
         self.idle: Floats = problem.idle_w * self.unit * node_integral
-        self.switch: Floats = problem.switch_j * self.unit * arrays.intensity.between(self.at, self.at + 1.0)
+        self.switch: Floats = (
+            problem.switch_j * self.unit * arrays.intensity.mean_between(self.at, self.at + 1.0)
+        )
         for k in range(arrays.n):
-            key = arrays.kind(k)
+            key = arrays.cost_key(k)
             self.keys.append(key)
             if key in self._tables:
                 continue
-            joules, lasts = arrays.times(k, self.rho[k])
+            joules, lasts = arrays.cost(k, self.rho[k])
             lasts = np.maximum(lasts, 1e-6)
             power = joules * self.unit / lasts
             ends = arrays.intensity.integral(self.at[None, :] + lasts[:, None])
@@ -116,7 +118,9 @@ class WaitOrTrain:
         waits = np.full((arrays.n, m + 1), _NEVER)
         energy = arrays.problem.energy
         tail_end = self.at + energy.tail_s
-        values[arrays.n] = -price * energy.tail_j * self.unit * arrays.intensity.between(self.at, tail_end)
+        values[arrays.n] = (
+            -price * energy.tail_j * self.unit * arrays.intensity.mean_between(self.at, tail_end)
+        )
         # by kind of segment, (rhos, nodes): λ·grams
         priced = {key: price * table[0] for key, table in self._tables.items()}
         for k in range(arrays.n - 1, -1, -1):
@@ -168,7 +172,7 @@ class WaitOrTrain:
         now = 0.0
         for k in range(arrays.n):
             _, lasts, _, _ = self._tables[self.keys[k]]
-            joules, _ = arrays.times(k, self.rho[k])
+            joules, _ = arrays.cost(k, self.rho[k])
             power = joules * self.unit / lasts
             pick, value, grams = self._best(
                 k, now, lasts, power, counted, price, values[k + 1], latest[k + 1]
@@ -185,7 +189,7 @@ class WaitOrTrain:
                         trains[k, first:] >= waits[k, first:] - 1e-12 - 1e-9 * abs(waits[k, first])
                     )
                     begin = (
-                        self._aligned((first + int(ready[0])) * self.step_s, latest[k]) if len(ready) else 0.0
+                        self._align((first + int(ready[0])) * self.step_s, latest[k]) if len(ready) else 0.0
                     )
                     if begin > now + 1e-9:
                         now = begin
@@ -198,7 +202,7 @@ class WaitOrTrain:
         bound = float(waits[0, 0]) if self.pauses and arrays.problem.waiting else float(values[0, 0])
         return Solution(rho, release, arrays.schedule(rho, release if self.pauses else None), bound)
 
-    def _aligned(self, at_s: float, latest_s: float) -> float:
+    def _align(self, at_s: float, latest_s: float) -> float:
         """A wait's end moved to the border of a slot if one is near: the grid's step is ours, the slots are the world's."""
         edges = self.arrays.intensity.edges
         near = float(edges[np.abs(edges - at_s).argmin()])

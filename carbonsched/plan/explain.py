@@ -106,10 +106,10 @@ def _bands(problem: Problem, plan: Plan) -> tuple[tuple[SegmentEstimate, ...], t
     start = np.array([p.start_s for p in plan.segments])
     end = np.array([p.end_s for p in plan.segments])
     grams = np.array([p.grams for p in plan.segments])
-    mean = np.maximum(horizon.between(start, end), 1e-9)
+    mean = np.maximum(horizon.mean_between(start, end), 1e-9)
     sigma = problem.energy.sigma
-    down = np.hypot(grams * (1 - horizon.between(start, end, "low") / mean), grams * sigma)
-    up = np.hypot(grams * (horizon.between(start, end, "high") / mean - 1), grams * sigma)
+    down = np.hypot(grams * (1 - horizon.mean_between(start, end, "low") / mean), grams * sigma)
+    up = np.hypot(grams * (horizon.mean_between(start, end, "high") / mean - 1), grams * sigma)
     rows = zip(plan.segments, (grams - down).tolist(), (grams + up).tolist(), strict=True)
     segments = tuple(
         SegmentEstimate(

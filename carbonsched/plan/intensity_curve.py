@@ -62,7 +62,7 @@ class IntensityCurve:
         total: Floats = np.interp(at_s, self.edges, known) + rate * np.maximum(at_s - self.edges[-1], 0.0)
         return total
 
-    def between(self, start_s: Floats, end_s: Floats, level: Level = "mean") -> Floats:
+    def mean_between(self, start_s: Floats, end_s: Floats, level: Level = "mean") -> Floats:
         """Mean g/kWh over [start_s, end_s); an empty stretch takes a second of it."""
         end = np.maximum(end_s, start_s + 1e-3)
         return (self.integral(end, level) - self.integral(start_s, level)) / (end - start_s)

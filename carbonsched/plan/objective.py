@@ -154,9 +154,9 @@ def _affordable(problem: Problem, budget_g: float, reach_s: float) -> int:
     """Segments that the grams and the time of the horizon pay for, at the ρ that gains most per gram."""
     arrays = SegmentArrays(replace(problem, segments=problem.segments[:1], gaps=(), allowed=None))
     rho = np.linspace(arrays.lo[0], arrays.hi[0], _RHOS)
-    joules, seconds = arrays.times(0, rho)
+    joules, seconds = arrays.cost(0, rho)
     best = int(np.argmax(arrays.curves[0].at(rho) / np.maximum(joules, 1e-9)))
-    mean = float(arrays.intensity.between(np.array([0.0]), np.array([reach_s]))[0])
+    mean = float(arrays.intensity.mean_between(np.array([0.0]), np.array([reach_s]))[0])
     rate = arrays.g_per_j_per_intensity * mean
     many = min(budget_g / max(float(joules[best]) * rate, 1e-12), float(len(problem.segments)))
     # rounded up, so that what is left over is not spent on the next segment each time one looks
@@ -167,7 +167,7 @@ def _affordable(problem: Problem, budget_g: float, reach_s: float) -> int:
 
 def _needed_g(arrays: SegmentArrays, rho: float) -> float:
     """Grams to have before the next segment begins at ρ: its own at upper values, and the reserve."""
-    joules, seconds = (float(column[0]) for column in arrays.times(0, np.array([rho])))
-    high = arrays.intensity.between(np.array([0.0]), np.array([seconds]), "high")
+    joules, seconds = (float(column[0]) for column in arrays.cost(0, np.array([rho])))
+    high = arrays.intensity.mean_between(np.array([0.0]), np.array([seconds]), "high")
     upper = joules * (1 + guard.ENERGY_Z * arrays.problem.energy.sigma)
     return upper * arrays.g_per_j_per_intensity * float(high[0]) + arrays.problem.reserve_g

@@ -134,7 +134,7 @@ def _wait(arrays: SegmentArrays, found: PricedPlan, floor_g: float, left_g: floa
         price=found.price,
         reason=reasons.wait(
             wait_s=start,
-            then_g_per_kwh=float(arrays.intensity.between(schedule.start_s[:1], schedule.end_s[:1])[0]),
+            then_g_per_kwh=float(arrays.intensity.mean_between(schedule.start_s[:1], schedule.end_s[:1])[0]),
             now_g_per_kwh=arrays.intensity.now,
             left_g=left_g,
             floor_g=floor_g,

@@ -179,8 +179,10 @@ class _Pieces:
 
 
 def _order_pieces(arrays: SegmentArrays, base: Solution, top: Floats) -> _Pieces:
-    segment, width, gain = arrays.pieces(base.rho, top)
-    rate = arrays.g_per_j_per_intensity * arrays.intensity.between(base.schedule.start_s, base.schedule.end_s)
+    segment, width, gain = arrays.hull_pieces(base.rho, top)
+    rate = arrays.g_per_j_per_intensity * arrays.intensity.mean_between(
+        base.schedule.start_s, base.schedule.end_s
+    )
     cost = arrays.marginal_j[segment] * width * rate[segment]
     with np.errstate(divide="ignore", invalid="ignore"):
         per_gram = np.where(cost > 0, gain / cost, np.inf)
@@ -238,7 +240,7 @@ def _marginal_part(
 def _dual_bound(arrays: SegmentArrays, price: float, budget: float) -> float:
     """max over ρ of Σ [gain − λ·grams] + λ·budget for fixed times: no plan gains more (weak duality)."""
     lowest = arrays.schedule(arrays.lo)
-    rate = arrays.g_per_j_per_intensity * arrays.intensity.between(lowest.start_s, lowest.end_s)
-    segment, width, gain = arrays.pieces(arrays.lo, arrays.hi)
+    rate = arrays.g_per_j_per_intensity * arrays.intensity.mean_between(lowest.start_s, lowest.end_s)
+    segment, width, gain = arrays.hull_pieces(arrays.lo, arrays.hi)
     extra = np.maximum(gain - price * arrays.marginal_j[segment] * width * rate[segment], 0.0)
     return float(arrays.gains(arrays.lo).sum() - price * lowest.spend_g + extra.sum() + price * budget)

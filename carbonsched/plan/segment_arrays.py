@@ -132,11 +132,11 @@ class SegmentArrays:
         """Joules a unit of ρ, each segment."""
         return self._j1
 
-    def times(self, k: int, rho: Floats) -> tuple[Floats, Floats]:
+    def cost(self, k: int, rho: Floats) -> tuple[Floats, Floats]:
         """(joules, seconds) of segment k at several ρ."""
         return self._j0[k] + self._j1[k] * rho, self._s0[k] + self._s1[k] * rho
 
-    def kind(self, k: int) -> tuple[float, ...]:
+    def cost_key(self, k: int) -> tuple[float, ...]:
         """What segments have in common that take the same joules and seconds at the same ρ."""
         columns = (self.lo, self.hi, self._j0, self._j1, self._s0)
         return tuple(float(column[k]) for column in columns)
@@ -154,22 +154,22 @@ class SegmentArrays:
     def gains(self, rho: Floats) -> Floats:
         """Gain of each segment at its ρ."""
         out = np.empty(self.n)
-        for one, where in self._same:
+        for one, where in self._by_curve:
             out[where] = one.at(rho[where])
         return out * self.share
 
     @cached_property
-    def _same(self) -> list[tuple[GainCurve, NDArray[np.intp]]]:
+    def _by_curve(self) -> list[tuple[GainCurve, NDArray[np.intp]]]:
         """Segments by curve: most share one, and one interpolation does for all of them."""
         rows: dict[int, list[int]] = {}
         for k, one in enumerate(self.curves):
             rows.setdefault(id(one), []).append(k)
         return [(self.curves[ks[0]], np.array(ks)) for ks in rows.values()]
 
-    def pieces(self, base: Floats, top: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:
+    def hull_pieces(self, base: Floats, top: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:
         """(segment, Δρ, Δgain) of every hull piece between `base` and `top`, in no order."""
         parts = []
-        for one, where in self._same:
+        for one, where in self._by_curve:
             steps = np.diff(one.hull_rho)
             if not len(steps):
                 continue
@@ -197,10 +197,10 @@ class SegmentArrays:
         else:
             start = before[:-1] + np.maximum.accumulate(np.maximum(release_s - before[:-1], 0.0))
             end = start + lasts
-        grams = self.joules(rho) * unit * horizon.between(start, end, level)
+        grams = self.joules(rho) * unit * horizon.mean_between(start, end, level)
         energy = problem.energy
         if energy.tail_j > 0:
-            tail = horizon.between(end[-1:], end[-1:] + energy.tail_s, level)
+            tail = horizon.mean_between(end[-1:], end[-1:] + energy.tail_s, level)
             grams[-1] += energy.tail_j * unit * float(tail[0])
         if release_s is not None and (problem.idle_w > 0 or problem.switch_j > 0):
             left = np.append(0.0, end[:-1])
@@ -208,7 +208,7 @@ class SegmentArrays:
             paused = waits > 1e-6
             switches = paused.copy()
             switches[0] &= not problem.waiting
-            mean = horizon.between(left, start, level)
+            mean = horizon.mean_between(left, start, level)
             grams += np.where(paused, unit * mean * problem.idle_w * waits, 0.0)
             grams += np.where(switches, unit * mean * problem.switch_j, 0.0)
         if problem.gaps:

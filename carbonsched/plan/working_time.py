@@ -51,22 +51,22 @@ class WorkingTime:
         return cls.of([((a - now).total_seconds(), (b - now).total_seconds()) for a, b in found])
 
     @property
-    def pace(self) -> float:
+    def share(self) -> float:
         """Working seconds a wall second."""
         return float(self.before[-1] / self.end[-1])
 
-    def work(self, wall: Floats | float) -> Floats:
+    def working_s(self, wall: Floats | float) -> Floats:
         """Working seconds from now to a wall time; any shape. None are counted past the last stretch."""
         i = np.clip(np.searchsorted(self.start, wall, side="right") - 1, 0, len(self.start) - 1)
         inside = np.clip(wall - self.start[i], 0.0, self.end[i] - self.start[i])
         out: Floats = self.before[i] + inside
         return out
 
-    def begin(self, work: float) -> float:
+    def wall_start(self, work: float) -> float:
         """The wall time at which the next second after `work` can be worked."""
         return self._wall(work, "right")
 
-    def finish(self, work: float) -> float:
+    def wall_end(self, work: float) -> float:
         """The wall time at which `work` seconds are done."""
         return self._wall(work, "left") if work > 0 else 0.0
 
@@ -74,7 +74,7 @@ class WorkingTime:
         shift = _TOUCH if side == "right" else -_TOUCH
         i = int(np.searchsorted(self.before[1:], work + shift, side="right"))
         if i >= len(self.start):
-            return float(self.end[-1] + (work - self.before[-1]) / self.pace)
+            return float(self.end[-1] + (work - self.before[-1]) / self.share)
         return float(self.start[i] + max(work - self.before[i], 0.0))
 
     def cut(self, problem: Problem) -> Problem:
@@ -85,7 +85,7 @@ class WorkingTime:
         gap_s = self.start - wait_from
         crossed = gap_s > _TOUCH
         joules = problem.idle_w * gap_s + problem.switch_j
-        rates = horizon.between(wait_from, self.start)
+        rates = horizon.mean_between(wait_from, self.start)
         first = crossed[0] and problem.waiting
         gaps = tuple(
             (float(at), grams(float(j - first * (i == 0) * problem.switch_j), float(rate), problem.pue))
@@ -95,14 +95,18 @@ class WorkingTime:
         return replace(
             problem,
             allowed=None,
-            slots=self.slots(problem.slots, horizon),
-            deadline_s=None if deadline is None else float(self.work(deadline)) if deadline > 0 else deadline,
+            slots=self.cut_slots(problem.slots, horizon),
+            deadline_s=None
+            if deadline is None
+            else float(self.working_s(deadline))
+            if deadline > 0
+            else deadline,
             gaps=gaps,
         )
 
-    def slots(self, slots: tuple[Slot, ...], horizon: IntensityCurve) -> tuple[Slot, ...]:
+    def cut_slots(self, slots: tuple[Slot, ...], horizon: IntensityCurve) -> tuple[Slot, ...]:
         edges = np.array([max(s.start_s, 0.0) for s in slots] + [slots[-1].end_s])
-        worked = self.work(edges)
+        worked = self.working_s(edges)
         kept = tuple(
             replace(slot, start_s=a, end_s=b)
             for slot, a, b in zip(slots, worked[:-1].tolist(), worked[1:].tolist(), strict=True)
@@ -112,17 +116,18 @@ class WorkingTime:
             return kept
         # the forecast ends before the first allowed hour: all that is known of it is the mean
         whole = np.zeros(1), np.array([horizon.end_s])
-        mean, high, low = (float(horizon.between(*whole, level)[0]) for level in ("mean", "high", "low"))
+        mean, high, low = (float(horizon.mean_between(*whole, level)[0]) for level in ("mean", "high", "low"))
         return (Slot(0.0, max(float(self.before[1]), 1.0), mean, high, low),)
 
     def restore(self, plan: Plan) -> Plan:
         """A plan in working time put back into wall time; one that would train outside the hours waits."""
         segments = tuple(
-            replace(p, start_s=self.begin(p.start_s), end_s=self.finish(p.end_s)) for p in plan.segments
+            replace(p, start_s=self.wall_start(p.start_s), end_s=self.wall_end(p.end_s))
+            for p in plan.segments
         )
         if plan.action == "wait" and plan.wait_s is not None:
-            return replace(plan, segments=segments, wait_s=self.begin(plan.wait_s))
-        opens = self.begin(0.0)
+            return replace(plan, segments=segments, wait_s=self.wall_start(plan.wait_s))
+        opens = self.wall_start(0.0)
         if plan.action == "train" and opens > _TOUCH:
             reason = reasons.outside_allowed_hours(opens, plan.reason)
             return replace(plan, action="wait", rho=None, wait_s=opens, segments=segments, reason=reason)

@@ -42,11 +42,11 @@ def test_working_time_and_wall_time_are_each_others_inverse(rows, work, wall):
     hours = WorkingTime.of(rows)
     work = min(work, float(hours.before[-1]) - 1.0)
     wall = min(wall, float(hours.end[-1]) - 1.0)
-    assert float(hours.work(hours.begin(work))) == pytest.approx(work, abs=1e-2)
-    assert float(hours.work(hours.finish(work))) == pytest.approx(work, abs=1e-2)
-    assert hours.finish(work) <= hours.begin(work) + 1e-2
-    assert hours.begin(float(hours.work(wall))) >= wall - 1e-2
-    assert 0 <= float(hours.work(wall)) <= wall + 1e-6
+    assert float(hours.working_s(hours.wall_start(work))) == pytest.approx(work, abs=1e-2)
+    assert float(hours.working_s(hours.wall_end(work))) == pytest.approx(work, abs=1e-2)
+    assert hours.wall_end(work) <= hours.wall_start(work) + 1e-2
+    assert hours.wall_start(float(hours.working_s(wall))) >= wall - 1e-2
+    assert 0 <= float(hours.working_s(wall)) <= wall + 1e-6
 
 
 def test_hours_that_lie_behind_or_overlap_are_refused():
@@ -78,7 +78,7 @@ def test_no_segment_begins_or_ends_outside_the_allowed_hours(values, share, paus
     for p in plan.segments:
         assert any(a * HOUR - 1e-2 <= p.start_s < b * HOUR for a, b in allowed)
         assert any(a * HOUR < p.end_s <= b * HOUR + 1e-2 for a, b in allowed)
-        assert float(worked.work(p.end_s) - worked.work(p.start_s)) == pytest.approx(HOUR, abs=0.1)
+        assert float(worked.working_s(p.end_s) - worked.working_s(p.start_s)) == pytest.approx(HOUR, abs=0.1)
     assert all(b.start_s >= a.end_s - 1e-2 for a, b in zip(plan.segments, plan.segments[1:], strict=False))
     assert plan.spend_g <= budget * (1 + 1e-9) or plan.floor_g > budget
 
@@ -147,7 +147,7 @@ def test_a_simulated_job_runs_at_night_only(policy, pause):
     if policy == "full":
         # by hand: ten segments of 90 minutes at ρ = 1 are the fifteen hours from 22 to 5 and, the next night, to 6
         night = [
-            trace.g[trace.row((t0 + timedelta(days=30, hours=h)).timestamp())]
+            trace.g[trace.row_at((t0 + timedelta(days=30, hours=h)).timestamp())]
             for h in (*range(22, 30), *range(46, 53))
         ]
         assert result.spent_g == pytest.approx(sum(night) / 1.5, rel=1e-3)

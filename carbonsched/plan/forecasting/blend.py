@@ -76,7 +76,7 @@ class ForecastErrors:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class ReadingHistory:
     """Readings up to now: ascending start times and values; each holds until the next, but not across long gaps."""
 
     at: Floats
@@ -130,7 +130,9 @@ class Blend:
         )
 
     @classmethod
-    def learn(cls, past: Past, provider: ProviderForecast | ForecastHistory = NO_FORECAST) -> "Blend":
+    def learn(
+        cls, past: ReadingHistory, provider: ProviderForecast | ForecastHistory = NO_FORECAST
+    ) -> "Blend":
         """From forecasts that could have been made up to the last reading; `said`: what a provider had said for then."""
         blend = cls.plain(past.day_s)
         day = past.day_s
@@ -191,7 +193,7 @@ class Blend:
         )
 
     def expect(
-        self, now: float, ahead: Floats, past: Past, provider: ProviderForecast
+        self, now: float, ahead: Floats, past: ReadingHistory, provider: ProviderForecast
     ) -> tuple[Floats, NDArray[np.bool_]]:
         """(g/kWh expected at now + ahead, whether the provider's forecast is in it); nan where nothing is known."""
         x, mean, has_provider = _features(past, provider, np.full(len(ahead), now), now + ahead)
@@ -208,7 +210,7 @@ def _bin(days: Floats) -> NDArray[np.intp]:
 
 
 def _features(
-    past: Past, provider: ProviderForecast | ForecastHistory, origin: Floats, target: Floats
+    past: ReadingHistory, provider: ProviderForecast | ForecastHistory, origin: Floats, target: Floats
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """((n, 8) predictors about the mean, (n,) ln mean of the week before the origin, (n,) whether a provider spoke)."""
     mean = _week_mean(past, origin)
@@ -234,7 +236,7 @@ def _features(
     return x, mean, has_provider
 
 
-def _same_time(past: Past, origin: Floats, target: Floats) -> tuple[Floats, Floats]:
+def _same_time(past: ReadingHistory, origin: Floats, target: Floats) -> tuple[Floats, Floats]:
     """ln of (the last same time of day before the origin, the mean of the two before that)."""
     first = np.floor((target - origin) / past.day_s) + 1
     moments = target[:, None] - (first[:, None] + np.arange(3)[None, :]) * past.day_s
@@ -242,7 +244,7 @@ def _same_time(past: Past, origin: Floats, target: Floats) -> tuple[Floats, Floa
     return logs[:, 0], _mean(logs[:, 1:], logs[:, 0])
 
 
-def _same_week_time(past: Past, origin: Floats, target: Floats) -> Floats:
+def _same_week_time(past: ReadingHistory, origin: Floats, target: Floats) -> Floats:
     """ln, mean over up to four weeks before the origin; the same time of the last days where there is no week."""
     week = _WEEK * past.day_s
     first = np.floor((target - origin) / week) + 1
@@ -259,7 +261,7 @@ def _mean(columns: Floats, instead: Floats) -> Floats:
     return out
 
 
-def _week_mean(past: Past, origin: Floats) -> Floats:
+def _week_mean(past: ReadingHistory, origin: Floats) -> Floats:
     """Mean ln of the readings in the week up to each origin; nan where there is none."""
     if not len(past.at):
         return np.full(np.shape(origin), np.nan)

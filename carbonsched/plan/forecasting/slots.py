@@ -13,7 +13,7 @@ import numpy as np
 
 from carbonsched.model.grid import Forecast, Reading
 from carbonsched.plan.forecasting.archive import ForecastArchive
-from carbonsched.plan.forecasting.blend import Blend, Past
+from carbonsched.plan.forecasting.blend import Blend, ReadingHistory
 from carbonsched.plan.forecasting.provider_forecast import (
     NO_FORECAST,
     Floats,
@@ -58,7 +58,7 @@ def slots(
             here = current.g_per_kwh
             rows[min((current.start - now).total_seconds(), 0.0)] = here
     starts = sorted(s for s in rows if s <= 0)
-    past = Past(np.array(starts), np.array([rows[s] for s in starts]), day_s)
+    past = ReadingHistory(np.array(starts), np.array([rows[s] for s in starts]), day_s)
     provider = ProviderForecast.of(now, forecast, worst)
     edges = raster(horizon_s, ends, step, provider, day_s)
     blend = Blend.learn(past, ForecastHistory.of(archive, now, worst) if archive is not None else NO_FORECAST)
@@ -78,7 +78,7 @@ def build(
     edges: Floats,
     now: float,
     here: float | None,
-    past: Past,
+    past: ReadingHistory,
     provider: ProviderForecast,
     blend: Blend,
     quantile: float,

@@ -63,11 +63,13 @@ def decide(
         return PolicyDecision(plan.action, plan.rho or 0.0, plan.wait_s or 0.0, plan.price, plan.reason)
     if problem.allowed is not None:
         hours = WorkingTime.of(problem.allowed)
-        if (opens := hours.begin(0.0)) > 1e-6:
+        if (opens := hours.wall_start(0.0)) > 1e-6:
             return PolicyDecision("wait", wait_s=opens, reason=f"{policy}: outside the allowed hours")
         decision = decide(policy, hours.cut(problem), memory, recent)
         return (
-            replace(decision, wait_s=hours.begin(decision.wait_s)) if decision.action == "wait" else decision
+            replace(decision, wait_s=hours.wall_start(decision.wait_s))
+            if decision.action == "wait"
+            else decision
         )
     arrays = SegmentArrays(problem)
     budget = problem.budget_g - problem.reserve_g
@@ -134,7 +136,7 @@ def _dual(
     elif memory.spent_g > 0:
         memory.price *= math.exp(_RATE / math.sqrt(arrays.n + 1) * (memory.spent_g / share - 1))
     one = arrays.curves[0]
-    joules, lasts = arrays.times(0, one.hull_rho)
-    grams = joules * arrays.g_per_j_per_intensity * arrays.intensity.between(np.zeros(len(lasts)), lasts)
+    joules, lasts = arrays.cost(0, one.hull_rho)
+    grams = joules * arrays.g_per_j_per_intensity * arrays.intensity.mean_between(np.zeros(len(lasts)), lasts)
     value = arrays.share[0] * one.hull_gain - memory.price * grams
     return float(one.hull_rho[int(value.argmax())])

@@ -43,7 +43,7 @@ class TraceArrays:
         self.integral: Floats = np.append(0.0, np.cumsum(np.diff(self.edges) * self.g))
         """∫ g to each edge, g/kWh·s."""
 
-    def row(self, at: float) -> int:
+    def row_at(self, at: float) -> int:
         """Index of the row that holds at a time (epoch seconds)."""
         return bisect_right(self.at, at) - 1
 

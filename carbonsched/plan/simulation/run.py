@@ -11,7 +11,7 @@ import numpy as np
 from carbonsched.errors import InputError
 from carbonsched.plan import guard
 from carbonsched.plan.forecasting import slots as forecasting
-from carbonsched.plan.forecasting.blend import Blend, Past
+from carbonsched.plan.forecasting.blend import Blend, ReadingHistory
 from carbonsched.plan.forecasting.provider_forecast import NO_FORECAST, ProviderForecast
 from carbonsched.plan.gain_decay import decay
 from carbonsched.plan.intensity_curve import Floats, IntensityCurve
@@ -46,12 +46,12 @@ class RealGrid:
     def of(cls, request: SimRequest, hours: WorkingTime | None, last: float) -> Self:
         """last: when the job ends at the latest; a week more of the trace is kept."""
         trace, t0 = request.trace, request.start.timestamp()
-        first = trace.row(t0)
-        stop = min(len(trace.at), trace.row(last) + 2 + math.ceil(_RECENT_S / trace.step_s))
+        first = trace.row_at(t0)
+        stop = min(len(trace.at), trace.row_at(last) + 2 + math.ceil(_RECENT_S / trace.step_s))
         curve = IntensityCurve(exact_slots(trace.edges[first : stop + 1] - t0, trace.g[first:stop]))
         worked = None
         if hours is not None:
-            worked = IntensityCurve(hours.slots(exact_slots(curve.edges, curve.mean), curve))
+            worked = IntensityCurve(hours.cut_slots(exact_slots(curve.edges, curve.mean), curve))
         return cls(t0, request.pue, curve, hours, worked)
 
     def slots(self) -> tuple[Slot, ...]:
@@ -62,20 +62,20 @@ class RealGrid:
     def grams_between(self, joules: float, start: float, end: float) -> float:
         """Grams of joules spread evenly over [start, end)."""
         a, b = np.array([start - self.t0]), np.array([end - self.t0])
-        return grams(joules, float(self.curve.between(a, b)[0]), self.pue)
+        return grams(joules, float(self.curve.mean_between(a, b)[0]), self.pue)
 
     def grams_working(self, joules: float, start: float, lasts: float) -> float:
         """Grams of joules spread over the next `lasts` seconds in which the job may run."""
         if self.hours is None or self.worked is None:
             return self.grams_between(joules, start, start + lasts)
-        begin = self.hours.work(np.array([start - self.t0]))
-        return grams(joules, float(self.worked.between(begin, begin + lasts)[0]), self.pue)
+        begin = self.hours.working_s(np.array([start - self.t0]))
+        return grams(joules, float(self.worked.mean_between(begin, begin + lasts)[0]), self.pue)
 
     def after(self, start: float, lasts: float) -> float:
         """The time at which `lasts` seconds have been worked."""
         if self.hours is None:
             return start + lasts
-        return self.t0 + self.hours.finish(float(self.hours.work(start - self.t0)) + lasts)
+        return self.t0 + self.hours.wall_end(float(self.hours.working_s(start - self.t0)) + lasts)
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ class SimRun:
         start = request.start.timestamp()
         lasts = request.segments * request.segment_hours * 3600.0
         hours = _working_time(request, lasts)
-        last = start + (lasts if hours is None else hours.finish(lasts))
+        last = start + (lasts if hours is None else hours.wall_end(lasts))
         deadline = None
         if request.deadline_hours is not None:
             deadline = start + request.deadline_hours * 3600.0
@@ -138,7 +138,7 @@ class SimRun:
         """The slots from now on, from what may be known at `self.t`; `whole`: to the very end, not only the horizon."""
         request, trace, now = self.request, self.request.trace, self.t
         horizon = max(self._left_s() if whole else min(self._left_s(), request.horizon_s), 2 * trace.step_s)
-        row = trace.row(now)
+        row = trace.row_at(now)
         here = float(trace.g[row])
         if kind == "perfect":
             stop = min(bisect_right(trace.at, now + horizon), len(trace.at))
@@ -148,7 +148,7 @@ class SimRun:
                 for a, b, v in zip(edges[:-1], edges[1:], trace.g[row:stop], strict=True)
             )
         first = bisect_right(trace.at, now - _HISTORY_S)
-        past = Past(trace.at[first : row + 1], trace.g[first : row + 1])
+        past = ReadingHistory(trace.at[first : row + 1], trace.g[first : row + 1])
         with_provider = kind == "column"
         provider = (
             _column(trace, row, bisect_right(trace.at, now + horizon)) if with_provider else NO_FORECAST
@@ -170,7 +170,7 @@ class SimRun:
 
     def recent_slots(self) -> tuple[Slot, ...]:
         """The last week as if it lay ahead."""
-        trace, row = self.request.trace, self.request.trace.row(self.t)
+        trace, row = self.request.trace, self.request.trace.row_at(self.t)
         values = trace.g[max(0, row + 1 - int(_RECENT_S / trace.step_s)) : row + 1]
         return tuple(
             Slot(i * trace.step_s, (i + 1) * trace.step_s, float(v), float(v)) for i, v in enumerate(values)
@@ -233,7 +233,7 @@ class SimRun:
 
     def _beyond(self, slots: tuple[Slot, ...]) -> tuple[float, ...]:
         """What is expected after the horizon, from what is known of the last year."""
-        trace, row = self.request.trace, self.request.trace.row(self.t)
+        trace, row = self.request.trace, self.request.trace.row_at(self.t)
         first = bisect_right(trace.at, self.t - _YEAR_S)
         days = float(trace.edges[row + 1] - trace.edges[first]) / DAY_S
         # a few hundred rows tell the spread as well as all of them
@@ -275,7 +275,7 @@ def _working_time(request: SimRequest, lasts: float) -> WorkingTime | None:
         return None
     daily = request.allowed_hours, request.timezone, request.start
     week = WorkingTime.daily(*daily, _RECENT_S)
-    far = 2 * lasts / week.pace + (request.deadline_hours or 0.0) * 3600.0
+    far = 2 * lasts / week.share + (request.deadline_hours or 0.0) * 3600.0
     return WorkingTime.daily(*daily, far + request.horizon_s)
 
 

@@ -99,7 +99,7 @@ def _result(
     )
     joules = sum(s.done * run.energy.joules(s.rho, 1) for s in segments)
     until = max(end.timestamp(), run.deadline or 0.0)
-    mean = float(run.grid.curve.between(np.array([0.0]), np.array([max(until - run.grid.t0, 1.0)]))[0])
+    mean = float(run.grid.curve.mean_between(np.array([0.0]), np.array([max(until - run.grid.t0, 1.0)]))[0])
     late = max(0.0, end.timestamp() - run.deadline) if run.deadline is not None and segments else 0.0
     return SimResult(
         policy=request.policy,

@@ -80,7 +80,7 @@ def draw(request: SimRequest, count: int, seed: int = 0) -> tuple[datetime, ...]
     lasts = request.segments * request.segment_hours * 3600.0
     if request.allowed_hours:
         week = WorkingTime.daily(request.allowed_hours, request.timezone, request.start, 7 * DAY_S)
-        lasts = lasts / week.pace + DAY_S
+        lasts = lasts / week.share + DAY_S
     lasts = max(lasts, (request.deadline_hours or 0.0) * 3600.0)
     spare = trace.end - float(trace.at[0]) - lasts
     first = int(np.searchsorted(trace.at, float(trace.at[0]) + min(_HISTORY_S, max(spare, 0.0) / 2)))

@@ -3,21 +3,21 @@
 import numpy as np
 import pytest
 
-from carbonsched.plan.forecasting.blend import BINS, Blend, ForecastErrors, Past, ProviderForecast
+from carbonsched.plan.forecasting.blend import BINS, Blend, ForecastErrors, ProviderForecast, ReadingHistory
 
 DAY = 86_400.0
 HOURS = np.arange(29 * 24) * 3600.0
 
 
-def daily(noise: float = 0.0, day_s: float = DAY) -> Past:
+def daily(noise: float = 0.0, day_s: float = DAY) -> ReadingHistory:
     rng = np.random.default_rng(1)
     wave = 300 + 100 * np.sin(2 * np.pi * HOURS / DAY)
-    return Past(HOURS * day_s / DAY, wave * np.exp(rng.normal(0, noise, len(wave))), day_s)
+    return ReadingHistory(HOURS * day_s / DAY, wave * np.exp(rng.normal(0, noise, len(wave))), day_s)
 
 
-def until(past: Past, row: int) -> Past:
+def until(past: ReadingHistory, row: int) -> ReadingHistory:
     """What was known when that row began."""
-    return Past(past.at[: row + 1], past.value[: row + 1], past.day_s)
+    return ReadingHistory(past.at[: row + 1], past.value[: row + 1], past.day_s)
 
 
 def test_a_grid_that_repeats_itself_is_foretold_exactly():
@@ -53,7 +53,7 @@ def test_a_present_miss_is_carried_forward_and_fades():
     past = daily()
     value = past.value.copy()
     value[-1] *= 1.4
-    shifted = Past(past.at, value, DAY)
+    shifted = ReadingHistory(past.at, value, DAY)
     ahead = np.array([0.5, 6.0, 24.0]) * 3600.0
     plain = Blend.plain()
     usual, _ = plain.expect(float(past.at[-1]), ahead, past, ProviderForecast(*[np.empty(0)] * 4))
@@ -70,7 +70,7 @@ def test_the_learned_band_holds_nine_of_ten_unseen_hours():
         shock = np.zeros(len(HOURS))
         for i in range(1, len(shock)):
             shock[i] = 0.97 * shock[i - 1] + rng.normal(0, 0.05)
-        past = Past(HOURS, 300 * np.exp(0.3 * np.sin(2 * np.pi * HOURS / DAY) + shock), DAY)
+        past = ReadingHistory(HOURS, 300 * np.exp(0.3 * np.sin(2 * np.pi * HOURS / DAY) + shock), DAY)
         cut = len(HOURS) - 49
         known = until(past, cut)
         blend = Blend.learn(known)
@@ -85,7 +85,7 @@ def test_gaps_of_days_leave_a_forecast_that_is_still_a_number():
     past = daily(0.05)
     keep = np.ones(len(HOURS), dtype=bool)
     keep[-200:-112] = False
-    holed = Past(past.at[keep], past.value[keep], DAY)
+    holed = ReadingHistory(past.at[keep], past.value[keep], DAY)
     expected, _ = Blend.learn(holed).expect(
         float(holed.at[-1]), np.arange(1, 168) * 3600.0, holed, ProviderForecast(*[np.empty(0)] * 4)
     )
@@ -94,7 +94,7 @@ def test_gaps_of_days_leave_a_forecast_that_is_still_a_number():
 
 
 def test_without_any_past_nothing_is_claimed():
-    empty = Past(np.empty(0), np.empty(0), DAY)
+    empty = ReadingHistory(np.empty(0), np.empty(0), DAY)
     expected, _ = Blend.learn(empty).expect(
         0.0, np.array([3600.0]), empty, ProviderForecast(*[np.empty(0)] * 4)
     )

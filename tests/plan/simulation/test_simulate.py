@@ -32,7 +32,7 @@ START = T0 + timedelta(days=30)
 
 
 def request(n: int = 24, share: float = 0.5, trace: TraceArrays = TRACE, **more) -> SimRequest:
-    row = trace.row(START.timestamp())
+    row = trace.row_at(START.timestamp())
     full = float(trace.g[row : row + n].sum())
     base = SimRequest(trace, START, n, 1.0, 1.0, 0.2, full * (0.52 + 0.48 * share), may_pause=False)
     return replace(base, **more)
@@ -95,7 +95,7 @@ def test_the_report_adds_up():
 def test_the_planner_never_looks_ahead():
     """What comes after a moment does not change what was decided before it."""
     spoilt = make_trace()
-    row = spoilt.row(START.timestamp())
+    row = spoilt.row_at(START.timestamp())
     spoilt.g[row + 12 :] *= 3
     asked = request(oracle=False)
     honest, other = simulate(asked), simulate(replace(asked, trace=spoilt))
@@ -114,7 +114,7 @@ def test_the_planner_never_looks_ahead():
 )
 def test_the_budget_holds_whatever_comes(seed, share, policy, pause, spike, outlier, tick):
     trace = make_trace(24 * 40, 0.2, seed)
-    row = trace.row(START.timestamp())
+    row = trace.row_at(START.timestamp())
     rng = np.random.default_rng(seed)
     # what comes is nothing like what was: a shift, and hours of three times the intensity
     trace.g[row + 1 :] *= spike
