@@ -44,7 +44,7 @@ def above_floor(result) -> float:
 
 def test_the_oracle_on_fixed_slots_is_the_exact_optimum():
     result = simulate(request(policy="oracle"))
-    row = TRACE.row(START.timestamp())
+    row = TRACE.row_at(START.timestamp())
     g = TRACE.g[row : row + 24]
     left, gain = result.budget_g - g.sum() * 0.52 - 1e-3, 24 * 0.4
     for v in np.sort(g):
@@ -87,7 +87,7 @@ def test_the_report_adds_up():
     }
     assert contract <= set(dumped)
     assert {"k", "start", "end", "rho", "spent_g"} <= set(dumped["segments"][0])
-    row = TRACE.row(START.timestamp())
+    row = TRACE.row_at(START.timestamp())
     first = result.segments[0]
     assert first.spent_g == pytest.approx(grams(3.6e6 * (0.2 + 0.8 * first.rho), float(TRACE.g[row])))
 
