@@ -102,7 +102,9 @@ def read(options: SimulateOptions) -> SimulateTask:
     trace = TraceArrays(rows.times, rows.g_per_kwh, rows.forecast)
     given = [_time(text) for text in options.start or ()]
     job = _read_job(options.job, options.python) if options.job is not None else JobFacts()
-    base = replace(request_from(options, job, trace, given[0] if given else rows.times[0]), policy=policies[0])
+    base = replace(
+        request_from(options, job, trace, given[0] if given else rows.times[0]), policy=policies[0]
+    )
     starts = given if options.starts is None else list(draw(base, options.starts, options.seed))
     budgets = budgets_from(options, job, base, starts)
     single = options.starts is None and len(starts) == len(policies) == len(budgets) == 1
