@@ -1,4 +1,4 @@
-"""Time, injected: wall time for records, monotonic time for durations."""
+"""The clock protocol, so that tests can set the time: wall time for records, monotonic time for durations."""
 
 import time
 from dataclasses import dataclass, field
@@ -28,14 +28,14 @@ class StepWatch:
 
     clock: Clock
     least_s: float
-    """Between two looks they may part by less than this: NTP slews."""
+    """Between two calls they may part by less than this: NTP slews."""
     _offset: float = field(init=False)
 
     def __post_init__(self) -> None:
         self._offset = self._wall_minus_monotonic()
 
     def step_s(self) -> float:
-        """Seconds by which the wall clock was set forward (above 0) or back since the last look; 0.0: it was not."""
+        """Seconds by which the wall clock was set forward (above 0) or back since the last call; 0.0: it was not."""
         before, self._offset = self._offset, self._wall_minus_monotonic()
         step = self._offset - before
         return step if abs(step) >= self.least_s else 0.0

@@ -1,4 +1,4 @@
-"""Every error carbonsched raises on purpose, as one tree.
+"""The tree of errors that carbonsched raises on purpose.
 
     CarbonschedError
     ├── InputError          bad usage, config, job, trace or data: exit code 2, names the field, with a hint
@@ -16,7 +16,7 @@ Vendor errors are wrapped at the edge with `from e`. A message is one line that 
 
 
 class CarbonschedError(Exception):
-    """Base of the tree; `exit_code` is what a command ends with (DESIGN 5)."""
+    """Base of the tree; `exit_code` is what a command ends with (docs/cli.md)."""
 
     exit_code = 1
 

@@ -1,4 +1,4 @@
-"""sd_notify: telling systemd that the daemon is ready, alive, reloading or stopping (sd_notify(3), sd_watchdog_enabled(3)).
+"""Tells systemd that the daemon is ready, alive, reloading or stopping (sd_notify(3), sd_watchdog_enabled(3)).
 
 One datagram of `KEY=value` lines to the Unix socket that $NOTIFY_SOCKET names. Outside systemd everything here is a
 no-op, and a systemd that does not listen never stops the daemon.
@@ -42,7 +42,7 @@ class Notifier:
         self._send("STOPPING=1")
 
     def watchdog(self) -> None:
-        """Alive and getting on; sent only where systemd set a watchdog."""
+        """The daemon is alive and makes progress; sent only where systemd set a watchdog."""
         if self.watchdog_s is not None:
             self._send("WATCHDOG=1")
 

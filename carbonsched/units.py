@@ -1,4 +1,4 @@
-"""Units and their conversions: the only place where 3.6e6 or a duration's spelling stands.
+"""Converts units and reads durations: the only place where 3.6e6 or a duration's spelling stands.
 
 Names carry their unit everywhere else (`_g`, `_j`, `_mj`, `_s`, `_w`, `_kwh`, `_g_per_kwh`).
 """

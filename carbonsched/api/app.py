@@ -1,4 +1,4 @@
-"""The routes under /v1: thin, each one call of the `Service`, and every error one JSON `ErrorBody`.
+"""The routes under /v1. Each is one call of the `Service`, and every error is answered as one JSON `ErrorBody`.
 
 Handlers are plain `def`: they wait for locks and disks, so they run in a small pool of threads beside the event loop.
 """

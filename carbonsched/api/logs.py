@@ -1,4 +1,4 @@
-"""A bounded piece of a job's log, read without trusting the job directory, which its owner can write to."""
+"""Reads a bounded piece of a job's log, without trust in the job directory, which the job's owner can write to."""
 
 import os
 import stat

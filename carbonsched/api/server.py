@@ -1,4 +1,4 @@
-"""The API's server: a Unix socket at 0660, the caller's credentials with every request, one background thread.
+"""Serves the API on a Unix socket of mode 0660, with the caller's credentials in every request, from one thread.
 
 uvicorn's own `uds=` makes the socket world-writable, so it is bound here: under a hidden name, given its mode, and only
 then renamed into place, which also replaces a stale one without a gap.

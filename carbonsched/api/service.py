@@ -1,4 +1,4 @@
-"""What the API needs of whoever runs the jobs; `carbonsched.supervisor.service.SupervisorService` is it."""
+"""The service protocol: what the API needs of the daemon. `carbonsched.supervisor.service.SupervisorService` has it."""
 
 from collections.abc import Iterator
 from datetime import datetime

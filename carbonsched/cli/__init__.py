@@ -37,7 +37,7 @@ INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns its exit code (DESIGN 5). Errors are one line on stderr, never a traceback."""
+    """Run one command; returns its exit code (docs/cli.md). Errors are one line on stderr, never a traceback."""
     import typer
 
     from carbonsched.cli.app import app

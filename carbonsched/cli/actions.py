@@ -1,4 +1,4 @@
-"""`carbonsched cancel | pause | resume`: what a job's owner (or root, or the daemon's user) may ask for."""
+"""`carbonsched cancel | pause | resume`: end a job, pause it, or queue it again."""
 
 from typing import Literal
 

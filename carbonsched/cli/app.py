@@ -1,4 +1,4 @@
-"""All commands under one name, with what each shows in `--help`."""
+"""Puts all commands under one name, with the examples that `--help` shows."""
 
 from typing import Annotated
 

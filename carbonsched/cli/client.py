@@ -1,4 +1,4 @@
-"""The daemon's API from the other side: HTTP over its Unix socket, answers as documents, errors as ours.
+"""Asks the daemon over HTTP on its Unix socket; answers are documents, and errors carry the daemon's exit code.
 
 The standard library's client: it loads in a few milliseconds, knows no proxies, and says why a connection failed.
 """
@@ -75,7 +75,7 @@ class _Answer:
 
 
 class Client:
-    """Asks one daemon, a connection a request. Every method raises UnreachableError or RemoteError."""
+    """Asks one daemon, over one connection per request. Every method raises UnreachableError or RemoteError."""
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
@@ -121,8 +121,8 @@ class Client:
     def version(self) -> Version:
         return self._doc(Version, "GET", "/v1/version")
 
-    def _doc(self, model: type[D], method: str, path: str, **how: Any) -> D:
-        answer = self._send(method, path, **how)
+    def _doc(self, model: type[D], method: str, path: str, **options: Any) -> D:
+        answer = self._send(method, path, **options)
         try:
             # a job whose method is a plugin of the daemon's environment alone can be shown here, too
             return model.model_validate_json(answer.body, context=ACCEPTED)

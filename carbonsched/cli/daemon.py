@@ -1,4 +1,4 @@
-"""`carbonsched daemon`: serve this box."""
+"""`carbonsched daemon`: serve this box until told to stop."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`carbonsched grid`: how dirty the grid is, will be, and who says so."""
+"""`carbonsched grid`: show the intensity now and to come, and the state of the feeds."""
 
 import itertools
 from typing import TYPE_CHECKING, Annotated
@@ -52,7 +52,7 @@ def _print(view: "GridView") -> None:
     if now.time_compression != 1.0:
         facts.add_row(
             "Replay",
-            f"{now.time_compression:g} grid seconds a second, the trace is at {text.moment(now.grid_start)}",
+            f"{now.time_compression:g} grid seconds per second, the trace is at {text.moment(now.grid_start)}",
         )
     out.print(facts)
     if view.forecast:

@@ -1,4 +1,4 @@
-"""`carbonsched logs ID`: what the job's process wrote."""
+"""`carbonsched logs ID`: print what the job's process wrote."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""The flags that every command takes, and where they meet."""
+"""The flags that every command takes, and the client they make."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""`carbonsched pools`: what each shared budget has left, what one more gram of it would buy, and who holds which part."""
+"""`carbonsched pools`: show what each shared budget has left, what one more gram would buy, and which job holds which part."""
 
 from typing import TYPE_CHECKING
 

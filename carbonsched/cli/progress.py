@@ -1,4 +1,4 @@
-"""What a waiting person sees of a running job: one live panel on a terminal, else a line a change."""
+"""Shows a running job to a person who waits: one live panel on a terminal, else one line per change."""
 
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self

@@ -1,4 +1,4 @@
-"""`carbonsched ps`: a job in one line, those that are not over and those that ended last."""
+"""`carbonsched ps`: list the jobs that are not over and those that ended last, one line per job."""
 
 from typing import TYPE_CHECKING, Annotated
 

@@ -1,4 +1,4 @@
-"""`carbonsched report`: what was spent, in a form others can check and use."""
+"""`carbonsched report`: write what a job or the box spent, in one of several formats."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""JSON Schemas of every document, made from the models that make the documents.
+"""Makes the JSON Schema of every document from the model that makes the document.
 
     python -m carbonsched.cli.schemas docs/schemas
 

@@ -1,4 +1,4 @@
-"""`carbonsched show ID`: one job, its segments, and why it is where it is."""
+"""`carbonsched show ID`: show one job, its segments, its history and the reason of its state."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ def _print(job: "JobDetail") -> None:
         out.print(o.LEGEND, style="dim")
 
 
-_TOLD = ("at", "kind", "actor", "state", "sha256", "name")
+_SHOWN_ELSEWHERE = ("at", "kind", "actor", "state", "sha256", "name")
 """Keys of a history entry that `show` has elsewhere."""
 
 
@@ -67,23 +67,25 @@ def _plain(value: object) -> str:
 def _change(change: dict[str, Any]) -> tuple[str, str, str]:
     """What happened, who did it, and why or how much."""
     what = str(change.get("state") or change.get("kind") or "")
-    said = change.get("reason") or change.get("text")
+    reason = change.get("reason") or change.get("text")
     if what == "budget":
-        said = f"{text.grams(change['budget_g'])}: {said}"
-    if said is None:
+        reason = f"{text.grams(change['budget_g'])}: {reason}"
+    if reason is None:
         known = {
-            key: value for key, value in change.items() if key not in _TOLD and value not in (None, (), [])
+            key: value
+            for key, value in change.items()
+            if key not in _SHOWN_ELSEWHERE and value not in (None, (), [])
         }
-        said = ", ".join(f"{key} {_plain(value)}" for key, value in known.items())
-    return what, str(change.get("actor") or ""), str(said)
+        reason = ", ".join(f"{key} {_plain(value)}" for key, value in known.items())
+    return what, str(change.get("actor") or ""), str(reason)
 
 
 def _facts(job: "JobDetail") -> "Table":
     from carbonsched.cli import output as o
 
     carbon = job.spec.carbon
-    lean = carbon.objective == "min-carbon"
-    unset = "none, as little as the wanted ρ takes" if lean else "not resolved yet"
+    min_carbon = carbon.objective == "min-carbon"
+    unset = "none, as little as the wanted ρ takes" if min_carbon else "not resolved yet"
     budget = text.grams(job.budget_g) if job.budget_g is not None else unset
     if carbon.budget_share is not None:
         budget += f" (share {carbon.budget_share:g} of full fine-tuning)"
@@ -118,7 +120,7 @@ def _facts(job: "JobDetail") -> "Table":
         ("Submitted", text.moment(job.submitted_at)),
         ("Started", text.moment(job.started_at)),
         ("Ended", text.moment(job.ended_at)) if job.ended_at else ("Left", text.duration(job.eta_s)),
-        ("Wanted", f"mean ρ {carbon.rho_mean:g} for the fewest grams" if lean else "the most gain for the budget"),
+        ("Wanted", f"mean ρ {carbon.rho_mean:g} for the fewest grams" if min_carbon else "the most gain for the budget"),
         ("Hours", ", ".join(carbon.allowed_hours) + f" {carbon.timezone}" if carbon.allowed_hours else "any"),
         ("Deadline", text.duration(carbon.deadline) + " after submission" if carbon.deadline else "none"),
         ("SHA-256", job.sha256),

@@ -47,8 +47,8 @@ def submit(
     if explain:
         from carbonsched.cli.explain import show
 
-        told = client.explain(spec, checked)
-        emit(told) if json else show(told, checked)
+        answer = client.explain(spec, checked)
+        emit(answer) if json else show(answer, checked)
         return
     submitted = client.submit(spec, checked)
     if not json:

@@ -1,4 +1,4 @@
-"""The trainer's own look at a job before it is accepted: model, data, batch shapes, the floor of ρ.
+"""Lets the trainer check a job before it is submitted: model, data, batch shapes, the floor of ρ.
 
 Runs as the submitting user, so that a job cannot reach what its owner cannot, and in the trainer's environment.
 """

@@ -1,4 +1,4 @@
-"""`carbonsched version`: of this command and of the daemon it talks to."""
+"""`carbonsched version`: show the versions of this command and of the daemon it talks to."""
 
 import platform
 

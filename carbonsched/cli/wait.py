@@ -1,4 +1,4 @@
-"""`carbonsched wait ID`: until a job has ended, whatever the daemon does meanwhile."""
+"""`carbonsched wait ID`: wait until a job has ended, through restarts of the daemon."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Starting, stopping and finding jobs again: the only part that touches other processes.
+"""Starts, stops and finds the processes of jobs: the only part that touches other processes.
 
 base    what every launcher offers
 local   jobs as processes of this machine

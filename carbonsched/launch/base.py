@@ -1,4 +1,4 @@
-"""What every launcher offers: start a job so that it outlives the daemon, and find it again."""
+"""The launcher protocol: start a job so that it outlives the daemon, and find its process again after a restart."""
 
 from dataclasses import dataclass
 from pathlib import Path

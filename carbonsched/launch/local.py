@@ -1,6 +1,6 @@
-"""Jobs as processes of this machine, each held by a shim that outlives the daemon (see `shim`).
+"""Starts jobs as processes of this machine, each held by a shim that outlives the daemon (see `shim`).
 
-A job is known again by run.json: pid, start time and boot id together, held fast by a pidfd while it is signalled, so a
+run.json identifies a job: pid, start time and boot id together, held fast by a pidfd while it is signalled, so a
 reused pid is never taken for the job. The job directory stays the daemon's; an owner gets only what the trainer writes
 (`events.jsonl`, `checkpoints/`, `output/`), so no owner can plant a link where the daemon, as root, writes next.
 """

@@ -1,4 +1,4 @@
-"""The shim: one small process a job, which starts the trainer, outlives the daemon and writes down how it ended.
+"""The shim: one small process per job. It starts the trainer, outlives the daemon and writes down how the trainer ended.
 
     python -m carbonsched.launch.shim JOB_DIR [--uid N --gid N --groups N,N] -- CMD…
 

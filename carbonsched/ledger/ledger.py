@@ -1,4 +1,4 @@
-"""`Ledger`: what was spent, what was decided, and how far each job's events were read.
+"""The ledger: it records what was spent, what was decided, and how far each job's events were read.
 
 Writes made inside one `transaction()` are kept together or not at all: the offset up to which a job's events were
 consumed moves with the rows that came from them, so a daemon killed at any instant neither loses nor repeats one.

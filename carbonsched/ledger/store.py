@@ -1,7 +1,7 @@
-"""The database under the ledger: one writer, many readers, migrated on opening, every vendor error made ours.
+"""Opens the database under the ledger: one writer, many readers, migrated on opening, its errors raised as LedgerError.
 
 SQLite runs in WAL mode with synchronous=FULL: a committed row survives a power cut, and readers never wait for the
-writer. A lock file beside the database keeps a second daemon out. PostgreSQL takes an advisory lock a transaction.
+writer. A lock file beside the database keeps a second daemon out. PostgreSQL takes an advisory lock per transaction.
 """
 
 import fcntl

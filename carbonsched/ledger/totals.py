@@ -1,4 +1,4 @@
-"""Sums over interval rows, made by the database from one covering index: a job's length hardly matters.
+"""Sums interval rows in the database, from one covering index, so that a job's length hardly matters.
 
 Seconds are of the board that was charged longest, so a GPU and its host side by side are not counted twice.
 """

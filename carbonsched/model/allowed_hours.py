@@ -1,4 +1,4 @@
-"""Hours of the day in which a job may train: `22:00-06:00` in a time zone, as stretches of UTC.
+"""Turns hours of the day in which a job may train, `22:00-06:00` in a time zone, into stretches of UTC.
 
 Clock changes are the zone's: a stretch that spans one is an hour shorter or longer, a border that does not exist on
 that day (the hour skipped in spring) falls where the clocks jump to.

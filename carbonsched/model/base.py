@@ -1,4 +1,4 @@
-"""What all documents share: frozen, no unknown keys, finite numbers, RFC 3339 UTC times, one-line errors."""
+"""The base of all documents: frozen, no unknown keys, finite numbers, RFC 3339 UTC times, errors of one line."""
 
 import difflib
 import math

@@ -1,4 +1,4 @@
-"""Energy of one stretch of time on one device, and what it is charged to."""
+"""The energy of one device over one stretch of time, and the account it is charged to."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""Documents as files of a job directory: written so that a reader, or a power cut, finds the old or the new one, whole."""
+"""Writes and reads documents durably: a reader, or a power cut, finds the old file or the new one, never a part."""
 
 import logging
 import os
@@ -43,7 +43,7 @@ def sync(path: Path) -> None:
 
 
 def load(path: Path, kind: type[_D]) -> _D | None:
-    """The document; None where there is none, and, with a warning, where it is damaged: it is not known then."""
+    """The document; None where there is no file, and, with a warning in the log, where it is damaged."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -52,5 +52,5 @@ def load(path: Path, kind: type[_D]) -> _D | None:
         problem = e.errors()[0]["msg"]
     except OSError as e:
         problem = str(e.strerror)
-    log.warning("%s cannot be read and goes for not known: %s", path, problem)
+    log.warning("%s cannot be read and counts as not there: %s", path, problem)
     return None

@@ -1,4 +1,4 @@
-"""Grid carbon intensity: one reading, one forecast, with where each came from."""
+"""Carbon intensity of the grid: readings and forecasts in gCO2e per kWh, each with where it came from."""
 
 from enum import StrEnum
 
@@ -35,7 +35,7 @@ class Source(Doc):
     body_sha256: str | None = None
     """Of the raw body the value was read from; None where there was no body."""
     time_compression: float = 1.0
-    """Grid seconds a wall second: above 1 only for replays."""
+    """Grid seconds per wall second: above 1 only for replays."""
     note: str = ""
     """Shown to people, e.g. `synthetic`."""
 

@@ -1,4 +1,4 @@
-"""A model card: Markdown with YAML in front, as the Hugging Face hub reads it (`co2_eq_emissions` among it).
+"""Writes a model card: Markdown with YAML in front, as the Hugging Face hub reads it (`co2_eq_emissions` among it).
 
 One text for two writers: the trainer writes it beside the model and does not know the grams, the daemon writes it from the ledger
 and does. What is not known is left out, with a comment that says why, and is never 0.
@@ -185,7 +185,7 @@ class Card:
         lines = [
             *_table(["when", "step", "rows", "loss", *names], rows),
             "",
-            "Loss is in nats a target token; ROUGE F1, exact match and F1 are in percent, the best of several references.",
+            "Loss is in nats per target token; ROUGE F1, exact match and F1 are in percent, the best of several references.",
         ]
         if self.generation:
             said = ", ".join(f"{name} {value}" for name, value in self.generation.items())

@@ -1,4 +1,4 @@
-"""What daemon and trainer say to each other through the job directory (DESIGN 2).
+"""The messages between daemon and trainer, which lie as files in the job directory (docs/protocol.md).
 
 `control.json` is written by the daemon: the directive for one segment. `events.jsonl` is appended by the trainer. The
 shim that holds the trainer writes `run.json` and `exit.json`. Readers tell a torn last line of `events.jsonl` by its
@@ -75,11 +75,11 @@ class Started(_Event):
     first_step: Count = 0
     """Steps already done, by the checkpoint that was loaded."""
     test_rows: Count = 0
-    """Looked at once, after training."""
+    """Evaluated once, after training."""
     params: Count
     device: str
     gpu_uuid: str | None = None
-    """NVML's name for the board, where the job is on one."""
+    """NVML's name for the device, where the job is on one."""
     versions: dict[str, str] = {}
 
 
@@ -89,7 +89,7 @@ class Evaluated(_Event):
     """`segment`: at the end of one; `test`: after training, on the test rows."""
     step: Count
     loss: float
-    """Mean negative log-likelihood a target token, natural log."""
+    """Mean negative log-likelihood per target token, natural log."""
     samples: Count
     tokens: Count
     seconds: Amount

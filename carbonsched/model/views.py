@@ -1,4 +1,4 @@
-"""What the API and `--json` answer. Every number that is an estimate says so beside it."""
+"""The answers of the API and of `--json`. Every number that is an estimate says so beside it."""
 
 from typing import Any, Literal
 
@@ -171,7 +171,7 @@ class Explained(Doc):
     loading_g: float
     """Of that: loading the model."""
     evaluation_g: float
-    """Of that: looking at validation and test rows, before, between and after training; 0 where nothing is trained."""
+    """Of that: evaluation on validation and test rows, before, between and after training; 0 where nothing is trained."""
     floor_g: float
     """What is due even at the lowest ρ."""
     budget_g: float | None

@@ -1,4 +1,4 @@
-"""The report as one JSON document, built from the ledger alone; every format is rendered from it.
+"""Builds a report from the ledger alone, as one JSON document; every format is rendered from it.
 
 A job's report covers what the job was charged; a period's report, everything the box was. Each says in `notes`, in plain
 words, what a reader must not overlook: estimates, unknown stretches, time-compressed replays, constants in place of feeds.
@@ -237,9 +237,9 @@ def _notes(totals: Totals, timeline: Timeline, record: JobRecord | None) -> tupl
 
 
 def _job(record: JobRecord, totals: Totals, ledger: Ledger) -> JobPart:
-    told = ledger.history(record.id, kinds=("budget",))
+    changes = ledger.history(record.id, kinds=("budget",))
     if record.spec.carbon.budget_rate_g_per_h is not None:
-        told = told[-1:]
+        changes = changes[-1:]
     return JobPart(
         id=record.id,
         name=record.spec.name,
@@ -259,7 +259,7 @@ def _job(record: JobRecord, totals: Totals, ledger: Ledger) -> JobPart:
                 budget_g=entry["budget_g"],
                 reason=entry["reason"],
             )
-            for entry in told
+            for entry in changes
         ),
         spec_sha256=record.sha256,
         spec=record.spec,

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: style, charts and tables are inside, and it prints.
+"""Writes a report as one HTML page that loads nothing: style, charts and tables are inside, and it prints.
 
 Every text of the report goes through Jinja's escaping; a chart never stands without a table of its numbers.
 """
@@ -138,8 +138,8 @@ def _loss(report: Report) -> Chart:
     ends = f", held out from {validated[0][1]:.3f} to {validated[-1][1]:.3f}" if validated else ""
     return Chart(
         title="Loss",
-        description=f"Negative log-likelihood a token by optimizer step{ends}.",
-        y_label="loss, nats a token",
+        description=f"Negative log-likelihood per token by optimizer step{ends}.",
+        y_label="loss, nats per token",
         series=[each for each in series if each.points],
         x_range=(low - pad, high + pad),
         x_ticks=count_ticks(low, high),

@@ -1,4 +1,4 @@
-"""The parts a report is made of. Estimates are marked beside the number; unknown is null."""
+"""The parts of a report's document. Every estimate is marked beside its number; what is unknown is null."""
 
 from typing import Any, Literal
 
@@ -119,7 +119,7 @@ class Effect(Doc):
 
 
 class Savings(Doc):
-    """Never one number: what fewer FLOPs saved, and what better hours saved (DESIGN 4)."""
+    """Never one number: what fewer FLOPs saved, and what better hours saved (docs/reports.md)."""
 
     flops: Effect
     timing: Effect

@@ -1,4 +1,4 @@
-"""Honest savings: two counterfactuals, each with its formula, its inputs and what had to be assumed.
+"""Computes what a job saved against two counterfactuals, each with its formula, its inputs and its assumptions.
 
 FLOPs effect, estimated. Against full fine-tuning run at the same hours. A finished segment k, whose training (importance
 and steps, see `training`) took e_k joules and g_k grams, would have taken e_k ÷ (c0 + (1 − c0)·ρ_k); so g_k grows by
@@ -58,7 +58,7 @@ def savings(segments: Sequence[SegmentRecord], spent: Mapping[int, Spent], charg
 
 
 def timing_effect(charged: Charged) -> Effect:
-    """See the module."""
+    """Grams that the hours chosen saved; the formula is in the module's docstring."""
     mean = charged.mean_g_per_kwh
     if mean is None or charged.facility_mj <= 0:
         reason = "no row has both energy and intensity"
@@ -79,7 +79,7 @@ def timing_effect(charged: Charged) -> Effect:
 
 
 def flops_effect(segments: Sequence[SegmentRecord], spent: Mapping[int, Spent], grams: float) -> Effect:
-    """See the module. `grams`: all that the job emitted, the part outside segments unchanged in the counterfactual."""
+    """Grams that fewer FLOPs saved; the formula is in the module's docstring. `grams`: all that the job emitted, the part outside segments unchanged in the counterfactual."""
     known = [record for record in segments if record.k in spent and spent[record.k].energy_j > 0]
     if not known:
         reason = "no finished segment has known energy yet"

@@ -1,6 +1,6 @@
-"""One walk over the rows of a report's span, in bounded memory: what sums by the database cannot tell.
+"""Walks once over the rows of a report's span, in bounded memory, for what the database's sums cannot tell.
 
-The walk takes every row of the box in the span, since the intensity while a job waited stands in the rows of idle
+That is the curve over time, the gaps, the feeds used and the energy of lost work. The walk takes every row of the box in the span, since the intensity while a job waited stands in the rows of idle
 boards; only the rows asked for are charged.
 """
 

@@ -13,6 +13,18 @@ APPEND_ONLY = ("intervals", "journal")
 
 
 def upgrade() -> None:
+    _intervals()
+    _jobs_and_journal()
+    _segments_and_offsets()
+    for table in APPEND_ONLY:
+        _refuse_changes(table)
+
+
+def downgrade() -> None:
+    raise NotImplementedError("a ledger only grows; restore the backup made before the upgrade")
+
+
+def _intervals() -> None:
     op.create_table(
         "intervals",
         sa.Column("id", ID, primary_key=True, autoincrement=False),
@@ -58,6 +70,9 @@ def upgrade() -> None:
     counters = ["counter_epoch", "counter_start_mj", "counter_end_mj"]
     op.create_index("intervals_by_counter", "intervals", ["board", *counters, "energy_mj"])
     op.create_index("intervals_by_start", "intervals", ["start_us"])
+
+
+def _jobs_and_journal() -> None:
     op.create_table(
         "jobs",
         sa.Column("id", sa.String(64), primary_key=True),
@@ -83,6 +98,9 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(64), nullable=False),
     )
     op.create_index("journal_by_job", "journal", ["job_id", "id"])
+
+
+def _segments_and_offsets() -> None:
     op.create_table(
         "segments",
         sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), primary_key=True),
@@ -98,12 +116,6 @@ def upgrade() -> None:
         sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), primary_key=True),
         sa.Column("bytes", sa.BigInteger, nullable=False),
     )
-    for table in APPEND_ONLY:
-        _refuse_changes(table)
-
-
-def downgrade() -> None:
-    raise NotImplementedError("a ledger only grows; restore the backup made before the upgrade")
 
 
 def _refuse_changes(table: str) -> None:
