@@ -1,4 +1,4 @@
-"""The states of a selection: which operator groups the backward pass runs, and which tensors that opens.
+"""Enumerates the backward passes a selection can need: which operator groups run, and which tensors that opens.
 
 A state is a set of groups that some selection runs exactly: the closure under union of the tensors' own sets. Along a
 chain there is one for each depth, and where branches part (q, k, v) a few for each block.
@@ -23,7 +23,12 @@ FOLD_KINDS = 4
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Tensors that open together, some of them for the price of groups that nothing else needs yet."""
+    """Tensors that open together, some of them for the price of groups that nothing else needs yet.
+
+    Example:
+        >>> Branch(tensors=(3, 4), groups=0b100)
+        Branch(tensors=(3, 4), groups=4)
+    """
 
     tensors: tuple[int, ...]
     groups: int
@@ -32,6 +37,15 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class State:
+    """One set of operator groups that some selection runs exactly.
+
+    Example::
+
+        selector = Selector(profile)
+        cheapest = min(selector.states, key=lambda state: state.cost)
+        names = [selector.model.names[i] for i in cheapest.opened]
+    """
+
     groups: int
     """Operator groups that run, as bits."""
     cost: int
@@ -44,7 +58,7 @@ class State:
     """Branches that open here, and not yet in the parent."""
 
 
-def states(model: CostModel, candidates: list[int]) -> list[State]:
+def enumerate_states(model: CostModel, candidates: list[int]) -> list[State]:
     """Every state, those with fewer groups first, over the tensors that may be chosen.
 
     Sets that all later ones contain add nothing by union, so only those of about one block are ever alive and the work
@@ -69,7 +83,7 @@ def states(model: CostModel, candidates: list[int]) -> list[State]:
         made.append(
             State(
                 groups=groups,
-                cost=model.forward + model.weight(groups),
+                cost=model.forward + model.group_cost(groups),
                 parent=parent,
                 opened=tuple(sorted(i for i in tensors if in_branch.get(i) not in shut)),
                 branches=tuple(found[b] for b in sorted(shut)),

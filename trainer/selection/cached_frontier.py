@@ -1,10 +1,10 @@
-"""What a filled activation cache takes off the segment ahead, and the best selection that counts on it.
+"""Finds the best selection that counts on a filled activation cache, which makes some selections cheaper.
 
 A selection that trains nothing beneath the cache spends the forward FLOPs of the kept blocks less, whatever else is in it;
 one that reaches deeper pays the whole forward pass. So the best selection is the better of two: of one among the tensors
 above, its forward pass cheaper by a constant, and of one among all tensors at the plain cost. (Groups of operators alone
 do not tell the two apart: a block's norm and the last matrix beneath it run the same ones.) Both are exact, hence so is
-the better of them. NumPy only, no torch.
+the better of them.
 """
 
 import math
@@ -21,6 +21,14 @@ _ROUNDED = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class CacheSaving:
+    """What the activation cache takes off the cost of a selection.
+
+    Example:
+        >>> saving = CacheSaving(beneath=frozenset({"h.0"}), ratio=0.1)
+        >>> saving.ratio_of(["h.1"]), saving.ratio_of(["h.0", "h.1"])
+        (0.1, 0.0)
+    """
+
     beneath: frozenset[str]
     """Tensors that have to stay frozen for it."""
     ratio: float
@@ -37,7 +45,13 @@ class CacheSaving:
 
 
 class Curve(Protocol):
-    """trainer.selection.frontier.Frontier, or what is asked like it."""
+    """trainer.selection.frontier.Frontier, or what is asked like it.
+
+    Example::
+
+        def cheapest(curve: Curve) -> Selection:
+            return curve.select(curve.rho_floor)
+    """
 
     @property
     def rho_floor(self) -> float: ...
@@ -48,7 +62,13 @@ class Curve(Protocol):
 
 
 class BestOf:
-    """The better of two curves at every ρ; of two as good the cheaper selection."""
+    """The better of two curves at every ρ; of two as good the cheaper selection.
+
+    Example::
+
+        cheaper = Selector(saving.apply_to(profile), above).frontier(importance)
+        curve = BestOf(cheaper, Selector(profile).frontier(importance))
+    """
 
     def __init__(self, one: Curve, other: Curve) -> None:
         self._curves = sorted((one, other), key=lambda curve: curve.rho_floor)

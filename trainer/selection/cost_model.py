@@ -1,4 +1,4 @@
-"""The cost of a selection from a profile alone: exact, by groups of operators; pure arithmetic, no torch.
+"""Prices any selection of tensors from a profile alone: exactly, by groups of operators.
 
 A profile's tensors are listed shallowest first. cost(S) = forward + Σ_{i∈S} dw_i + Σ flops of each group that S meets.
 A group is the set of tensors beneath some operators of the backward pass: those from position `from` on, and the ones
@@ -22,9 +22,19 @@ from carbonsched.model.profile import Profile
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """The exact cost of any selection. Sets of tensors and of groups are Python integers, one bit a member.
+    """The exact cost of any selection. Sets of tensors and of groups are Python integers, one bit per member.
 
     All costs are in integer units of 1/scale FLOP.
+
+    Example:
+        >>> from carbonsched.model.profile import Profile, TensorCost
+        >>> deep = TensorCost(name="deep", numel=4, depth_flops=30, dw_flops=20)
+        >>> head = TensorCost(name="head", numel=4, depth_flops=0, dw_flops=50)
+        >>> profile = Profile(
+        ...     model="m", params=8, forward_flops=100, full_flops=200, tensors=(head, deep), batch=1, seq=8
+        ... )
+        >>> CostModel.of(profile).flops(["head"]), CostModel.of(profile).flops(["head", "deep"])
+        (150.0, 200.0)
     """
 
     names: tuple[str, ...]
@@ -76,7 +86,7 @@ class CostModel:
             above=tuple(above),
         )
 
-    def weight(self, groups: int) -> int:
+    def group_cost(self, groups: int) -> int:
         """The cost of a set of groups."""
         return sum(self.group_flops[g] for g in bits(groups))
 
@@ -86,7 +96,7 @@ class CostModel:
         for i in set(selected):
             ran |= self.above[i]
             total += self.dw[i]
-        return total + self.weight(ran)
+        return total + self.group_cost(ran)
 
     def flops(self, names: Iterable[str], where: str = "selected") -> float:
         """Forward + backward FLOPs of one batch with `names` trained. Raises InputError: unknown name, empty selection."""
@@ -136,6 +146,7 @@ def _scaled(value: float | Fraction, scale: int) -> int:
 
 
 def bits(mask: int) -> list[int]:
+    """The members of a set kept as bits, ascending."""
     found = []
     while mask:
         low = mask & -mask

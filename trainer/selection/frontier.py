@@ -1,4 +1,4 @@
-"""The best selection of tensors for a FLOPs ratio ρ: the exact optimum, and the frontier for every ρ at once.
+"""Finds the best selection of tensors for a FLOPs ratio ρ: the exact optimum, and the frontier for every ρ at once.
 
 max Σ I_i over non-empty S with cost(S) ≤ ρ·T_full, the cost of trainer/selection/cost_model.py. What the activation gradient has to
 pass is fixed first: a state (trainer/selection/backward_states.py) is a set of operator groups that some selection runs, and within it the
@@ -9,7 +9,6 @@ tensor, for all budgets at once (trainer/selection/knapsack.py). Nothing is roun
 (The published dynamic program, arXiv 2309.13192 section 3.3, is O(N²T), rounds costs down and prunes states.)
 
 Ties go to the cheaper selection; a tensor that adds no importance is left out, unless the selection would be empty.
-NumPy only, no torch.
 """
 
 import math
@@ -23,16 +22,29 @@ import numpy as np
 from carbonsched.errors import InputError
 from carbonsched.model.profile import Profile, Selection
 from carbonsched.model.protocol import FrontierPoint
-from trainer.selection.backward_states import Branch, closure, states
+from trainer.selection.backward_states import Branch, closure, enumerate_states
 from trainer.selection.cost_model import CostModel, bits
 from trainer.selection.knapsack import Floats, Ints, SideList, Table, TableTooLargeError, pareto, plan_tables
 
 MAX_STEPS = 50_000_000
+"""Table cells (16 bytes each) that every step of a curve may be sorted out of; where there are more, it is sampled."""
 SAMPLE = 4096
+"""Budgets at which a curve with more cells is sampled."""
 
 
 class Selector:
-    """What selection needs of a profile, worked out once; a frontier for each importance vector comes fast from it."""
+    """What selection needs of a profile, worked out once; a frontier for each importance vector comes fast from it.
+
+    Example:
+        >>> from carbonsched.model.profile import Profile, TensorCost
+        >>> deep = TensorCost(name="deep", numel=4, depth_flops=30, dw_flops=20)
+        >>> head = TensorCost(name="head", numel=4, depth_flops=0, dw_flops=50)
+        >>> profile = Profile(
+        ...     model="m", params=8, forward_flops=100, full_flops=200, tensors=(head, deep), batch=1, seq=8
+        ... )
+        >>> Selector(profile).frontier({"head": 1.0, "deep": 3.0}).select(rho=0.8).selected
+        ('deep',)
+    """
 
     def __init__(self, profile: Profile, among: Collection[str] | None = None) -> None:
         """`among` restricts the choice to some tensors (the others stay frozen and need no importance)."""
@@ -44,7 +56,7 @@ class Selector:
         self.candidates = [i for i, n in enumerate(names) if among is None or n in among]
         if not self.candidates:
             raise InputError("among", "is empty", "leave at least one tensor to choose")
-        self.states = states(self.model, self.candidates)
+        self.states = enumerate_states(self.model, self.candidates)
         self.single_costs = {i: self.model.units([i]) for i in self.candidates}
 
     @property
@@ -73,7 +85,7 @@ class Selector:
 
 
 @dataclass(frozen=True, slots=True)
-class _Packed:
+class _StateTable:
     """One state's candidates: a knapsack table and a side of what does not fit it, and tensors that come free."""
 
     state: int
@@ -90,24 +102,31 @@ class _Packed:
             base = self.cost + cost
             if base > budget:
                 break
-            value += self.free + self.table.at(budget - base)
+            value += self.free + self.table.value_at(budget - base)
             if value >= best[0]:
-                best = max(best, (value, -base - self.table.least(budget - base), k))
+                best = max(best, (value, -base - self.table.least_cost(budget - base), k))
         return best
 
 
 class Frontier:
-    """Best reachable total importance for every ρ, and the selection that reaches it."""
+    """Best reachable total importance for every ρ, and the selection that reaches it.
+
+    Example::
+
+        frontier = Selector(profile).frontier(importance)
+        selection = frontier.select(rho=0.6)
+        curve = [(point.rho, point.importance) for point in frontier.points(limit=200)]
+    """
 
     def __init__(self, selector: Selector, importance: dict[int, float]) -> None:
         self._model, self._states, self._importance = selector.model, selector.states, importance
-        self._worth = _exactly_addable({i: v for i, v in importance.items() if v > 0})
+        self._values = _exactly_addable({i: v for i, v in importance.items() if v > 0})
         self._singles = self._best_singles(selector.single_costs)
-        costs = [self._model.dw[i] for i in self._worth if self._model.dw[i]]
+        costs = [self._model.dw[i] for i in self._values if self._model.dw[i]]
         for plan in plan_tables(costs, len(self._states)):
             self._plan = plan
             try:
-                self._packed, self._useful = self._pack()
+                self._tables, self._useful = self._pack()
                 break
             except TableTooLargeError:
                 continue
@@ -134,7 +153,7 @@ class Frontier:
                 "rho", f"{rho:g} is below the floor {floor:.6f}", "no tensor can be trained for less"
             )
         picked, best = [self._singles[at][2]], (0.0, 0)
-        chosen: tuple[_Packed, int] | None = None
+        chosen: tuple[_StateTable, int] | None = None
         for one in self._useful:
             if one.cost > budget:
                 break
@@ -180,59 +199,59 @@ class Frontier:
                 found.append((costs[i], self._importance[i], i))
         return found
 
-    def _pack(self) -> tuple[list[_Packed], list[_Packed]]:
+    def _pack(self) -> tuple[list[_StateTable], list[_StateTable]]:
         """Each state with its candidates; and by cost those that hold something their parent does not: others only cost more."""
-        dw, worth = self._model.dw, self._worth
-        packed: list[_Packed] = []
-        useful: list[_Packed] = []
+        dw, values = self._model.dw, self._values
+        packed: list[_StateTable] = []
+        useful: list[_StateTable] = []
         for s, state in enumerate(self._states):
             if state.parent < 0:
                 table, side, free = self._plan.empty, SideList(), 0.0
             else:
                 parent = packed[state.parent]
                 table, side, free = parent.table, parent.side, parent.free
-            gained = [i for i in state.opened if i in worth]
+            gained = [i for i in state.opened if i in values]
             for i in gained:
                 if dw[i] in self._plan.apart:
-                    side = side.add(i, dw[i], worth[i])
+                    side = side.add(i, dw[i], values[i])
                 elif dw[i]:
-                    table = table.add(dw[i], worth[i])
+                    table = table.add(dw[i], values[i])
                 else:
-                    free += worth[i]
+                    free += values[i]
             for branch in state.branches:
                 side = side.branch(self._ways(branch, state.groups))
-            packed.append(_Packed(s, state.cost, free, table, side))
+            packed.append(_StateTable(s, state.cost, free, table, side))
             if gained or state.branches or state.parent < 0:
                 useful.append(packed[-1])
         return packed, sorted(useful, key=lambda one: one.cost)
 
     def _ways(self, branch: Branch, groups: int) -> list[tuple[int, list[tuple[int, int, float]]]]:
         needs = {
-            i: self._model.above[i] & branch.groups & ~groups for i in branch.tensors if i in self._worth
+            i: self._model.above[i] & branch.groups & ~groups for i in branch.tensors if i in self._values
         }
         return [
             (
-                self._model.weight(paid),
-                [(i, self._model.dw[i], self._worth[i]) for i, need in needs.items() if not need & ~paid],
+                self._model.group_cost(paid),
+                [(i, self._model.dw[i], self._values[i]) for i, need in needs.items() if not need & ~paid],
             )
             for paid in closure(sorted(set(needs.values()), key=int.bit_count))
         ]
 
-    def _trace(self, one: _Packed, entry: int, budget: int) -> list[int]:
-        dw, worth, empty = self._model.dw, self._worth, self._plan.empty
+    def _trace(self, one: _StateTable, entry: int, budget: int) -> list[int]:
+        dw, values, empty = self._model.dw, self._values, self._plan.empty
         picked = bits(one.side.bought[entry])
-        left = one.table.least(budget - one.cost - one.side.costs[entry])
+        left = one.table.least_cost(budget - one.cost - one.side.costs[entry])
         at = one.state
         while at >= 0:
             state = self._states[at]
-            gained = [i for i in state.opened if i in worth and dw[i] not in self._plan.apart]
+            gained = [i for i in state.opened if i in values and dw[i] not in self._plan.apart]
             picked += [i for i in gained if not dw[i]]
             bought = [i for i in gained if dw[i]]
-            before = [empty if state.parent < 0 else self._packed[state.parent].table]
+            before = [empty if state.parent < 0 else self._tables[state.parent].table]
             for i in bought[:-1]:
-                before.append(before[-1].add(dw[i], worth[i]))
+                before.append(before[-1].add(dw[i], values[i]))
             for i, table in zip(reversed(bought), reversed(before[: len(bought)]), strict=True):
-                if left >= dw[i] and table.at(left - dw[i]) + worth[i] > table.at(left):
+                if left >= dw[i] and table.value_at(left - dw[i]) + values[i] > table.value_at(left):
                     picked.append(i)
                     left -= dw[i]
             at = state.parent
@@ -257,11 +276,11 @@ class Frontier:
                 first = int(np.searchsorted(budgets, base))
                 if first == len(budgets):
                     break
-                found = one.free + value + one.table.at_all(budgets[first:] - base)
+                found = one.free + value + one.table.values_at(budgets[first:] - base)
                 some = np.flatnonzero((found >= values[first:]) & (found > 0))
                 if not len(some):
                     continue
-                least = base + one.table.least_all(budgets[first:][some] - base)
+                least = base + one.table.least_costs(budgets[first:][some] - base)
                 better = (found[some] > values[first:][some]) | (least < costs[first:][some])
                 values[first:][some[better]] = found[some[better]]
                 costs[first:][some[better]] = least[better]

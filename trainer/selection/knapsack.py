@@ -1,4 +1,4 @@
-"""0/1 knapsack tables that answer every budget at once: the best value for a cost of at most b. Exact, never rounded.
+"""Solves the 0/1 knapsack for every budget at once: the best value for a cost of at most b. Exact, never rounded.
 
 `DenseTable` counts in units of the greatest common divisor of all costs: few distinct dw occur in a transformer, so this is
 small and fast. `SparseTable` keeps the Pareto list of (cost, value) pairs, for costs without a useful divisor. `SideList` is a
@@ -29,6 +29,16 @@ MAX_SIDE = 128
 
 
 class Table(Protocol):
+    """The best value for every budget, over the items added so far.
+
+    Example:
+        >>> table: Table = DenseTable(unit=1, values=np.zeros(1)).add(2, 5.0).add(3, 6.0)
+        >>> [table.value_at(budget) for budget in (1, 2, 3, 5)]
+        [0.0, 5.0, 6.0, 11.0]
+        >>> table.least_cost(4)
+        3
+    """
+
     def __len__(self) -> int: ...
 
     @property
@@ -40,17 +50,17 @@ class Table(Protocol):
         """With one more item to take or leave; cost and value above 0."""
         ...
 
-    def at(self, budget: int) -> float:
+    def value_at(self, budget: int) -> float:
         """The best value for a cost of at most `budget` ≥ 0."""
         ...
 
-    def at_all(self, budgets: Ints) -> Floats: ...
+    def values_at(self, budgets: Ints) -> Floats: ...
 
-    def least(self, budget: int) -> int:
-        """The least cost that has the value `at(budget)`."""
+    def least_cost(self, budget: int) -> int:
+        """The least cost that has the value `value_at(budget)`."""
         ...
 
-    def least_all(self, budgets: Ints) -> Ints: ...
+    def least_costs(self, budgets: Ints) -> Ints: ...
 
     def steps(self) -> tuple[Ints, Floats]:
         """Costs at which the value rises, and the values; the first is (0, 0)."""
@@ -59,6 +69,13 @@ class Table(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseTable:
+    """A table with one cell per `unit` of cost.
+
+    Example:
+        >>> DenseTable(unit=10, values=np.zeros(1)).add(20, 5.0).values.tolist()
+        [0.0, 0.0, 5.0]
+    """
+
     unit: int
     values: Floats
     """Best value for a cost of at most k units, k = 0, 1, …"""
@@ -78,17 +95,17 @@ class DenseTable:
         np.maximum(grown[shift:], self.values + value, out=grown[shift:])
         return DenseTable(self.unit, grown)
 
-    def at(self, budget: int) -> float:
+    def value_at(self, budget: int) -> float:
         return float(self.values[min(budget // self.unit, len(self.values) - 1)])
 
-    def at_all(self, budgets: Ints) -> Floats:
+    def values_at(self, budgets: Ints) -> Floats:
         return self.values[np.minimum(budgets // self.unit, len(self.values) - 1)]
 
-    def least(self, budget: int) -> int:
-        return int(np.searchsorted(self.values, self.at(budget))) * self.unit
+    def least_cost(self, budget: int) -> int:
+        return int(np.searchsorted(self.values, self.value_at(budget))) * self.unit
 
-    def least_all(self, budgets: Ints) -> Ints:
-        return np.searchsorted(self.values, self.at_all(budgets)) * self.unit
+    def least_costs(self, budgets: Ints) -> Ints:
+        return np.searchsorted(self.values, self.values_at(budgets)) * self.unit
 
     def steps(self) -> tuple[Ints, Floats]:
         rises = np.flatnonzero(np.diff(self.values, prepend=-1.0))
@@ -97,6 +114,14 @@ class DenseTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseTable:
+    """A table that keeps only the costs at which the value rises. Raises TableTooLargeError beyond `limit` of them.
+
+    Example:
+        >>> empty = SparseTable(np.zeros(1, dtype=np.int64), np.zeros(1), limit=100)
+        >>> empty.add(20, 5.0).add(7, 1.0).costs.tolist()
+        [0, 7, 20, 27]
+    """
+
     costs: Ints
     values: Floats
     """Both ascend strictly; the first pair is (0, 0)."""
@@ -117,16 +142,16 @@ class SparseTable:
             raise TableTooLargeError
         return SparseTable(costs[kept], values[kept], self.limit)
 
-    def at(self, budget: int) -> float:
+    def value_at(self, budget: int) -> float:
         return float(self.values[np.searchsorted(self.costs, budget, side="right") - 1])
 
-    def at_all(self, budgets: Ints) -> Floats:
+    def values_at(self, budgets: Ints) -> Floats:
         return self.values[np.searchsorted(self.costs, budgets, side="right") - 1]
 
-    def least(self, budget: int) -> int:
+    def least_cost(self, budget: int) -> int:
         return int(self.costs[np.searchsorted(self.costs, budget, side="right") - 1])
 
-    def least_all(self, budgets: Ints) -> Ints:
+    def least_costs(self, budgets: Ints) -> Ints:
         return self.costs[np.searchsorted(self.costs, budgets, side="right") - 1]
 
     def steps(self) -> tuple[Ints, Floats]:
@@ -135,7 +160,12 @@ class SparseTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SideList:
-    """Pareto list of (cost, value), with the items bought for each as bits."""
+    """Pareto list of (cost, value), with the items bought for each as bits.
+
+    Example:
+        >>> SideList().add(item=2, cost=7, value=3.0)
+        SideList(costs=(0, 7), values=(0.0, 3.0), bought=(0, 4))
+    """
 
     costs: tuple[int, ...] = (0,)
     values: tuple[float, ...] = (0.0,)
@@ -179,11 +209,26 @@ class SideList:
 
 
 class TableTooLargeError(Exception):
-    """Stays inside the trainer: the caller goes on to the next plan."""
+    """Raised by a table that outgrows its limit; the caller goes on to the next plan.
+
+    Example:
+        >>> try:
+        ...     SparseTable(np.zeros(1, dtype=np.int64), np.zeros(1), limit=1).add(1, 1.0)
+        ... except TableTooLargeError:
+        ...     print("try the next plan")
+        try the next plan
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class TablePlan:
+    """One kind of table to try for a set of items.
+
+    Example:
+        >>> [(type(plan.empty).__name__, plan.exact) for plan in plan_tables([4] * 10, tables=1)]
+        [('DenseTable', True), ('SparseTable', True), ('DenseTable', False)]
+    """
+
     empty: Table
     apart: frozenset[int]
     """Costs whose items go to the side."""

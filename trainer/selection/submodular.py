@@ -1,10 +1,10 @@
-"""Diminishing returns: the best selection where importances of one block add up as under a root.
+"""Finds good selections where importances of one block add up as under a root: diminishing returns inside a block.
 
 F(S) = Σ over blocks b of (Σ_{i ∈ S ∩ b} I_i⁺)^p, 0 < p < 1, S within a FLOPs ratio. Tensors of one block can stand in for each
 other, so the second one adds less than the first, and the less the smaller p is; nothing is lost between blocks. F is submodular, the exact selector takes sums:
 so at a selection S the sum that bounds F from below everywhere and meets it at S (its marginal gains along an order that
 begins with S) is maximised exactly, which can only raise F; again from there until nothing is gained (minorise, maximise;
-Iyer, Jegelka, Bilmes, ICML 2013). Starts are the best selections by I and by I^p, those that follow from one tensor a block
+Iyer, Jegelka, Bilmes, ICML 2013). Starts are the best selections by I and by I^p, those that follow from one tensor per block
 (the best, or the best by its cost, which reaches deepest), and the last one found at a lower ρ.
 
 A local optimum, therefore; never worse than any of its starts, never over the budget, and non-decreasing in ρ. Values are given
@@ -23,10 +23,17 @@ from trainer.selection.frontier import Selector
 GRID = 13
 """Ratios between the floor and 1 that the curve is worked out at."""
 ROUNDS = 4
+"""Times that a selection is improved at most."""
 
 
 class SubmodularFrontier:
-    """As trainer.selection.frontier.Frontier, of F. What it answers depends on its arguments alone, not on what was asked before."""
+    """As trainer.selection.frontier.Frontier, of F. What it answers depends on its arguments alone, not on what was asked before.
+
+    Example::
+
+        curve = SubmodularFrontier(Selector(profile), importance, blocks={"h.0.wq": "h.0"}, power=0.25)
+        selection = curve.select(rho=0.6)
+    """
 
     def __init__(
         self,
@@ -65,13 +72,13 @@ class SubmodularFrontier:
 
     def select(self, rho: float) -> Selection:
         """The best selection found with cost ≤ ρ·T_full. Raises InputError below the floor."""
-        found = [self._valued(start.select(rho)) for start in self._starts]
+        found = [self._with_value(start.select(rho)) for start in self._starts]
         found += [kept for kept in self._kept if kept.rho_planned <= rho]
-        best = max(found, key=_better)
+        best = max(found, key=_rank)
         for _ in range(ROUNDS):
             bound = self._selector.frontier(self._bound(set(best.selected)))
-            better = self._valued(bound.select(rho))
-            if _better(better) <= _better(best):
+            better = self._with_value(bound.select(rho))
+            if _rank(better) <= _rank(best):
                 break
             best = better
         return best
@@ -84,7 +91,7 @@ class SubmodularFrontier:
                 points.append(FrontierPoint(rho=kept.rho_planned, importance=kept.importance))
         return tuple(points)
 
-    def _valued(self, selection: Selection) -> Selection:
+    def _with_value(self, selection: Selection) -> Selection:
         return selection.model_copy(update={"importance": self.value(selection.selected)})
 
     def _one_each(self, score: Mapping[str, float]) -> set[str]:
@@ -108,5 +115,5 @@ class SubmodularFrontier:
         return gains
 
 
-def _better(selection: Selection) -> tuple[float, float]:
+def _rank(selection: Selection) -> tuple[float, float]:
     return selection.importance, -selection.rho_planned

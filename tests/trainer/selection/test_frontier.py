@@ -17,7 +17,7 @@ from support.shapes import ARCHITECTURES, on_meta, smollm2_135m, t5_small
 from carbonsched.errors import InputError
 from carbonsched.model.profile import Profile, TensorCost
 from trainer.profiling.profiler import profile
-from trainer.selection import backward_states as states
+from trainer.selection import backward_states
 from trainer.selection.cost_model import CostModel
 from trainer.selection.frontier import Frontier, Selector
 
@@ -111,9 +111,9 @@ def instances(draw: st.DrawFn) -> tuple[Profile, list[Group], list[float]]:
     )
 
 
-@pytest.mark.parametrize("gap", [0, states.FOLD_GAP])
+@pytest.mark.parametrize("gap", [0, backward_states.FOLD_GAP])
 def test_equals_brute_force(gap: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(states, "FOLD_GAP", gap)
+    monkeypatch.setattr(backward_states, "FOLD_GAP", gap)
 
     @settings(max_examples=120, deadline=None, derandomize=True)
     @given(instances())
@@ -181,14 +181,14 @@ def test_branches_that_lead_far_away_are_bought_apart(monkeypatch: pytest.Monkey
     groups += [(1, frozenset({k + 1, *range(far, n)})) for k in (0, 3, 6)]
     rng = random.Random(5)
     p = make([rng.choice([0, 4, 6]) for _ in range(n)], groups)
-    monkeypatch.setattr(states, "FOLD_GAP", 2)
+    monkeypatch.setattr(backward_states, "FOLD_GAP", 2)
     selector = Selector(p)
     assert sum(len(s.branches) for s in selector.states)
     folded = len(selector.states)
-    monkeypatch.setattr(states, "FOLD_GAP", 99)
+    monkeypatch.setattr(backward_states, "FOLD_GAP", 99)
     assert folded < len(Selector(p).states)
     for gap in (2, 99):
-        monkeypatch.setattr(states, "FOLD_GAP", gap)
+        monkeypatch.setattr(backward_states, "FOLD_GAP", gap)
         agrees(p, groups, [rng.gauss(0.5, 1) for _ in range(n)])
 
 
