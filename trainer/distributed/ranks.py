@@ -47,7 +47,13 @@ def check_world(train: TrainPart) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """The processes of one training. All of them call the same methods in the same order."""
+    """The processes of one training. All of them call the same methods in the same order.
+
+    Example:
+        >>> alone = Ranks()
+        >>> alone.main, alone.sum([1.0, 2.0]), alone.broadcast(lambda: "decided once")
+        (True, [1.0, 2.0], 'decided once')
+    """
 
     index: int = 0
     size: int = 1
@@ -68,7 +74,7 @@ class Ranks:
         return found
 
     def offset_seed(self, seed: int) -> int:
-        """Another seed on each rank, `seed` itself on the first."""
+        """A seed for this rank: another one on each, `seed` itself on the first."""
         return seed + 1_000_003 * self.index
 
     def any(self, flag: bool) -> bool:
@@ -76,7 +82,7 @@ class Ranks:
         return self.sum([float(flag)])[0] > 0
 
     def gather(self, mine: T) -> list[T]:
-        """Everyone's, by rank. Plain data."""
+        """`mine` of every rank, by rank: plain data."""
         if self.size == 1:
             return [mine]
         found: list[Any] = [None] * self.size
@@ -84,24 +90,24 @@ class Ranks:
         return found
 
     def broadcast(self, make: Callable[[], T]) -> T:
-        """What `make` gives on rank 0, on every rank. Raises everywhere what it raises there."""
+        """Call `make` on rank 0 and give every rank its result. Raises on every rank what it raises there."""
         if self.size == 1:
             return make()
         failed: Exception | None = None
-        told: list[Any] = [None, None]
+        sent: list[Any] = [None, None]
         if self.main:
             try:
-                told[0] = make()
+                sent[0] = make()
             except Exception as e:
                 # not the exception itself: of those with a constructor of their own not every one can be sent
-                failed, told[1] = e, (isinstance(e, Stopped), str(e))
-        dist.broadcast_object_list(told, src=0, group=self.group)
+                failed, sent[1] = e, (isinstance(e, Stopped), str(e))
+        dist.broadcast_object_list(sent, src=0, group=self.group)
         if failed is not None:
             raise failed
-        if told[1] is not None:
-            stopped, message = told[1]
+        if sent[1] is not None:
+            stopped, message = sent[1]
             raise Stopped(message) if stopped else CarbonschedError(f"rank 0: {message}")
-        result: T = told[0]
+        result: T = sent[0]
         return result
 
 
@@ -113,7 +119,7 @@ def ranks() -> Ranks:
 
 
 def leave() -> None:
-    """End of a training that went well, or was stopped, on every rank: threads of open groups would abort the process."""
+    """Close the process groups when training went well or was stopped: their threads would abort the process at its end."""
     if dist.is_available() and dist.is_initialized():
         ranks().gather(None)
         _ranks.cache_clear()

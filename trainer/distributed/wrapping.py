@@ -46,12 +46,20 @@ def train_only(model: nn.Module, names: tuple[str, ...], among: Collection[str])
 
 
 class Wrapping:
-    """What stands around a model that is trained, and depends on which tensors are."""
+    """What stands around a model that is trained, and depends on which tensors are.
+
+    Example::
+
+        wrapping = Wrapping(model, optimizer, ranks(), args, twin)
+        wrapping.reshard()
+        train_only(model, selected, among=trainable)
+        wrapping.rebuild()
+    """
 
     def __init__(
         self, model: nn.Module, optimizer: Any, ranks: Ranks, args: TrainingArguments, twin: nn.Module | None
     ) -> None:
-        """To be made when training begins, everything trainable. twin: what `unsharded` gave.
+        """To be made when training begins, everything trainable. twin: what `twin_before_sharding` gave.
 
         Raises InputError where the model is wrapped in what cannot be steered.
         """
@@ -84,12 +92,12 @@ class Wrapping:
             warnings.filterwarnings("ignore", message=".*global hooks on modules", category=UserWarning)
 
     def reshard(self) -> None:
-        """Make the parameters that the optimizer holds the model's own again: an evaluation leaves some gathered."""
+        """Reshard: an evaluation may have left parameters gathered, and the optimizer holds the sharded ones."""
         for module in self._sharded:
             module.reshard()
 
     def rebuild(self) -> None:
-        """After `requires_grad` has changed: make anew what goes by it. Every rank at the same point."""
+        """Make anew what depends on `requires_grad`, after it has changed. Every rank at the same point."""
         trained = frozenset(i for i, p in enumerate(self._model.parameters()) if p.requires_grad)
         if trained == self._trained:
             return
@@ -100,13 +108,13 @@ class Wrapping:
             torch._dynamo.reset()
 
     def reset_compiled(self) -> None:
-        """After a step that was counted, operator by operator: torch.compile has let its frames run as they are, for good."""
+        """Start compiling anew, after a step that was counted: torch.compile has given up the frames that ran under the counter."""
         if self._compiled:
             torch._dynamo.reset()
 
 
 def twin_before_sharding(model: nn.Module, args: TrainingArguments) -> Any:
-    """What a profile is taken of where FSDP is to shard `model`, which cannot be copied then; None where it is not."""
+    """A copy on the meta device to profile, made before FSDP shards `model`, which cannot be copied then; None without FSDP."""
     return meta_twin(model) if args.fsdp else None
 
 
@@ -116,7 +124,7 @@ def local_shard(tensor: Any) -> Any:
 
 
 def replica_count(parameter: Any, ranks: Ranks) -> int:
-    """On how many ranks the same piece of it lies."""
+    """The number of ranks on which the same piece of `parameter` lies."""
     if not hasattr(parameter, "placements"):
         return ranks.size
     mesh, found = parameter.device_mesh, 1

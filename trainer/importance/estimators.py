@@ -1,4 +1,4 @@
-"""What one pass measures of a tensor, from its weight w, its gradient g and its coming update u = −Δw at rate 1.
+"""Defines what one pass measures of a tensor, from its weight w, its gradient g and its coming update u = −Δw at rate 1.
 
 update       Σ g·u: the loss that the update takes off. With several batches g is from one and u from the one before, so
              that noise common to both does not count as gain
@@ -21,6 +21,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
+    """What is summed over a tensor's chunks.
+
+    Example:
+        >>> w, g, u = torch.tensor([1.0, 2.0]), torch.tensor([0.5, -1.0]), torch.tensor([0.1, 0.1])
+        >>> [round(float(x), 6) for x in ESTIMATORS["update"].fold(w, g, u)]
+        [-0.05]
+    """
+
     fold: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
     """(w, g, u), flat float32 chunks, to what is summed: the value and, of `curvature`, the second number."""
     updates: bool = True

@@ -25,7 +25,14 @@ from trainer.profiling.flop_counter import StepCounter
 
 
 class GradientPass:
-    """The parameters that an optimizer holds, and what an estimator observed of each over some batches."""
+    """The parameters that an optimizer holds, and what an estimator observed of each over some batches.
+
+    Example::
+
+        gradients = GradientPass(model, optimizer, ESTIMATORS["update"], common_steps=None, ranks=Ranks())
+        gradients.run([(0, first), (1, second)], seed=0, stop=lambda: False)
+        sums = gradients.observations["lm_head.weight"]
+    """
 
     def __init__(
         self, model: nn.Module, optimizer: Any, estimator: Estimator, common_steps: int | None, ranks: Ranks

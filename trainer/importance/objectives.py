@@ -1,4 +1,4 @@
-"""What selection maximises: from what a pass measured to the value of each tensor. `train.importance` is the switch.
+"""Turns what a pass measured into the value of each tensor, which selection maximises. `train.importance` is the switch.
 
 The first six are a pass's numbers as they are (trainer/importance/estimators.py), `random` and `spread` need none. The others are attempts at
 what additive importance misses, each on top of the same exact selection:
@@ -26,7 +26,15 @@ from trainer.importance.measure import Importance
 
 @dataclass(slots=True)
 class TrainingHistory:
-    """What each tensor has been through so far, by segments that ended; kept in checkpoints."""
+    """Which tensors were trained so far, and for how long, by segments that ended; kept in checkpoints.
+
+    Example:
+        >>> history = TrainingHistory()
+        >>> history.add([(("a", "b"), 3)])
+        >>> history.add([(("a",), 2)])
+        >>> history.common_steps(["a"]), history.common_steps(["a", "b"]), history.segments_since("b")
+        (5, 0, 1)
+    """
 
     steps: int = 0
     segments: int = 0
@@ -36,7 +44,7 @@ class TrainingHistory:
     """Segments there were when it was last trained, that one included."""
 
     def add(self, spans: Iterable[tuple[Collection[str], int]]) -> None:
-        """One more segment: (tensors, optimizer steps they were trained for), one or more."""
+        """Add a segment as its spans: (tensors, optimizer steps that they were trained for)."""
         self.segments += 1
         for names, steps in spans:
             self.steps += steps
@@ -49,12 +57,19 @@ class TrainingHistory:
         return self.steps if all(self.trained.get(name, 0) == self.steps for name in names) else 0
 
     def segments_since(self, name: str) -> int:
-        """Segments that ended since it was last trained, or since the beginning."""
+        """Segments that ended since tensor `name` was last trained, or since the beginning."""
         return self.segments - self.last.get(name, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
+    """One value of `train.importance`.
+
+    Example:
+        >>> objective_of("reach").estimator, objective_of("reach").power
+        ('update', 0.25)
+    """
+
     estimator: str | None
     """What a pass measures for it; None: no pass."""
     value: Callable[[Importance, TrainingHistory], dict[str, float]]
@@ -75,22 +90,22 @@ def draw_importance(sizes: dict[str, int], seed: int, k: int) -> dict[str, float
     return {name: size**0.5 * x for (name, size), x in zip(sizes.items(), draws, strict=True)}
 
 
-def _plain(found: Importance, past: TrainingHistory) -> dict[str, float]:
+def _keep_values(found: Importance, history: TrainingHistory) -> dict[str, float]:
     return found.values
 
 
-def _shrunk(found: Importance, past: TrainingHistory) -> dict[str, float]:
+def _shrink_by_variance(found: Importance, history: TrainingHistory) -> dict[str, float]:
     variance = found.variance or {}
     return {name: value * _share(value**2, variance.get(name, 0.0)) for name, value in found.values.items()}
 
 
-def _best_step(found: Importance, past: TrainingHistory) -> dict[str, float]:
+def _value_best_step(found: Importance, history: TrainingHistory) -> dict[str, float]:
     bend = found.curvature or {}
     return {n: math.copysign(v * v / (2 * bend[n]) if bend[n] else 0.0, v) for n, v in found.values.items()}
 
 
-def _aged(found: Importance, past: TrainingHistory) -> dict[str, float]:
-    return {n: v * (1 + past.segments_since(n)) ** 0.5 if v > 0 else v for n, v in found.values.items()}
+def _raise_by_age(found: Importance, history: TrainingHistory) -> dict[str, float]:
+    return {n: v * (1 + history.segments_since(n)) ** 0.5 if v > 0 else v for n, v in found.values.items()}
 
 
 def _share(part: float, rest: float) -> float:
@@ -98,16 +113,16 @@ def _share(part: float, rest: float) -> float:
 
 
 OBJECTIVES = {
-    "update": Objective("update", _plain),
-    "magnitude": Objective("magnitude", _plain),
-    "grad-norm": Objective("grad-norm", _plain),
-    "fisher": Objective("fisher", _plain),
-    "snip": Objective("snip", _plain),
-    "random": Objective(None, _plain),
-    "concave": Objective("update", _plain, power=0.5),
-    "reach": Objective("update", _plain, power=0.25),
-    "spread": Objective(None, _plain, power=0.25),
-    "noise": Objective("rows", _shrunk),
-    "curvature": Objective("curvature", _best_step),
-    "coverage": Objective("update", _aged, power=0.25),
+    "update": Objective("update", _keep_values),
+    "magnitude": Objective("magnitude", _keep_values),
+    "grad-norm": Objective("grad-norm", _keep_values),
+    "fisher": Objective("fisher", _keep_values),
+    "snip": Objective("snip", _keep_values),
+    "random": Objective(None, _keep_values),
+    "concave": Objective("update", _keep_values, power=0.5),
+    "reach": Objective("update", _keep_values, power=0.25),
+    "spread": Objective(None, _keep_values, power=0.25),
+    "noise": Objective("rows", _shrink_by_variance),
+    "curvature": Objective("curvature", _value_best_step),
+    "coverage": Objective("update", _raise_by_age, power=0.25),
 }

@@ -1,4 +1,4 @@
-"""What each optimizer's next step would be: −Δw of one tensor at learning rate 1, formed without stepping.
+"""Predicts each optimizer's next step: −Δw of one tensor at learning rate 1, formed without stepping.
 
 A `UpdateRule` restates an optimizer's own update in flat chunks, float32, from its parameter group, its state and a gradient.
 Nothing is stepped, written or kept, and temporaries stay as small as a chunk. "At rate 1" means (w − w′) ÷ lr in the
@@ -31,7 +31,16 @@ State = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class UpdateRule:
-    """One kind of optimizer."""
+    """One kind of optimizer.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+        >>> optimizer = torch.optim.SGD([weight], lr=0.1)
+        >>> rule = find_rule(optimizer)
+        >>> gradient = torch.tensor([0.5, 0.25])
+        >>> [chunk.tolist() for chunk in rule.update(optimizer.param_groups[0], {}, weight, gradient, 0)]
+        [[0.5, 0.25]]
+    """
 
     name: str
     moment: tuple[str, ...]

@@ -40,7 +40,7 @@ from carbonsched.model.protocol import FrontierPoint
 from trainer.methods.method import Method, SelectionCurve
 from trainer.profiling.flop_counter import Shape, without_graph
 from trainer.profiling.meta_model import meta_twin, traceable
-from trainer.profiling.profiler import counter, token_batch
+from trainer.profiling.profiler import make_counter, token_batch
 from trainer.selection.cached_frontier import CacheSaving
 
 _NUMBERED = re.compile(r"\.\d+$")
@@ -252,7 +252,7 @@ def _kind(name: str, modules: list[nn.Module]) -> tuple[Any, ...]:
 
 
 def _step_flops(twin: Any, shape: Shape) -> int:
-    with counter() as count:
+    with make_counter() as count:
         with traceable(twin.config._attn_implementation or "eager"):
             loss = twin(**token_batch(*shape), use_cache=False).loss
         loss.backward()

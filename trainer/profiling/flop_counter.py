@@ -1,4 +1,4 @@
-"""FLOPs of real work, counted by torch's FlopCounterMode; and those of full fine-tuning at any batch shape.
+"""Counts the FLOPs of real work by torch's FlopCounterMode, and works out those of full fine-tuning at any batch shape.
 
 The counter runs over a real step with the real `requires_grad` flags. Forward work that happens inside the backward
 pass is recomputation by gradient checkpointing: counted apart, for model FLOPs leave it out.
@@ -12,24 +12,37 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
-from trainer.profiling.profiler import counter
+from trainer.profiling.profiler import make_counter
 
 
 class Shape(NamedTuple):
-    """Of one batch."""
+    """Of one batch: rows, and tokens per row.
+
+    Example:
+        >>> Shape(batch=4, seq=128)
+        Shape(batch=4, seq=128, target_seq=None)
+    """
 
     batch: int
     seq: int
     target_seq: int | None = None
-    """For encoder-decoders."""
+    """Tokens that an encoder-decoder writes; None for decoders."""
 
 
 class StepCounter:
-    """A context, or `start` and `stop` where a step begins in one callback and ends in another."""
+    """A context, or `start` and `stop` where a step begins in one callback and ends in another.
+
+    Example:
+        >>> weight = torch.ones(3, 4, requires_grad=True)
+        >>> with StepCounter() as counter:
+        ...     (torch.ones(2, 3) @ weight).sum().backward()
+        >>> counter.flops  # 2·2·3·4 forward, as many for the weight's gradient
+        96.0
+    """
 
     def __init__(self) -> None:
         self.recomputed = 0.0
-        self._mode = counter()
+        self._mode = make_counter()
         self._total = 0.0
         self._running = False
         count = self._mode._count_flops
@@ -97,6 +110,12 @@ def _recomputing(into_buffer: bool) -> bool:
 class FullStepFlops:
     """T_full of any batch shape from a few traces.
 
+    Example:
+        >>> full = FullStepFlops(lambda shape: 1000.0 * shape.batch * shape.seq)
+        >>> full.learn(Shape(1, 10), 10_000.0)
+        >>> full.flops(Shape(4, 10))
+        40000.0
+
     FLOPs are linear in the batch and a polynomial of degree two in the lengths (attention), so once the traced shapes
     span a shape's terms the value follows exactly; until then the shape itself is traced.
     """
@@ -114,14 +133,14 @@ class FullStepFlops:
         """Forward + backward with every tensor trained."""
         key = (shape.seq, shape.target_seq)
         if key not in self._known:
-            value = self._follows(key)
+            value = self._extrapolate(key)
             if value is None:
                 value = self._trace(shape) / shape.batch
                 self._known[key] = value
             return value * shape.batch
         return self._known[key] * shape.batch
 
-    def _follows(self, key: tuple[int, int | None]) -> float | None:
+    def _extrapolate(self, key: tuple[int, int | None]) -> float | None:
         if len(self._known) < 2:
             return None
         rows = np.array([_terms(k) for k in self._known])

@@ -1,4 +1,4 @@
-"""Models on torch's meta device: every shape and every autograd node of the real thing, no weights, no memory.
+"""Builds models on torch's meta device: every shape and every autograd node of the real thing, no weights, no memory.
 
 A FLOPs profile needs only what a model computes, not what it knows. `meta_model` builds one from config.json alone;
 `meta_twin` mirrors a model that is already loaded (ties and adapters included) without copying a weight.

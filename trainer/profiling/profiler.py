@@ -1,4 +1,4 @@
-"""The FLOPs profile of a model: what every tensor costs to train, measured, for every selection exactly.
+"""Measures the FLOPs profile of a model: what every tensor costs to train, exact for every selection.
 
 One real forward and backward pass on meta tensors, everything trained, runs under torch's FlopCounterMode. Autograd's
 graph says which operator of the backward pass serves which tensors: an operator inside a node belongs to the gradient
@@ -93,11 +93,11 @@ def token_batch(batch: int, seq: int, target_seq: int | None) -> dict[str, torch
     }
 
 
-def counter() -> FlopCounterMode:
+def make_counter() -> FlopCounterMode:
     """A FlopCounterMode that also knows what torch 2.13 leaves out: attention on the CPU, grouped experts, products in
     place (`addmm_`) and products of a wider dtype than their factors (`addmm` and `mm` with `out_dtype`: it fails there).
 
-    For counting real steps by the same rules as the profile (pytorch#195460). FLOPs: 2 a multiply-accumulate.
+    For counting real steps by the same rules as the profile (pytorch#195460). FLOPs: 2 per multiply-accumulate.
     """
     aten = torch.ops.aten
     missing = {
@@ -134,7 +134,7 @@ def _grouped_mm(a: Any, b: Any, *args: Any, out_shape: Any = None, **kwargs: Any
 
 
 class _Trace:
-    """What one pass told: forward and backward FLOPs, tensors in order of arrival, and the groups of operators.
+    """What one pass showed: forward and backward FLOPs, tensors in order of arrival, and the groups of operators.
 
     `groups` maps a set of tensors (bit i: the i-th of `named_parameters()`) to the backward FLOPs that run when any of
     them is trained.
@@ -147,7 +147,7 @@ class _Trace:
 def _trace(model: Any, batch: int, seq: int, target_seq: int | None, attn: str) -> _Trace:
     inputs = token_batch(batch, seq, target_seq)
     index = {id(p): i for i, p in enumerate(model.parameters())}
-    with counter() as count:
+    with make_counter() as count:
         with traceable(attn):
             loss = model(**inputs, use_cache=False).loss
         forward = count.get_total_flops()

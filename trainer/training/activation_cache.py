@@ -32,7 +32,7 @@ from carbonsched.errors import InputError
 from trainer.data.upcoming_batches import Batches
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 from trainer.profiling.meta_model import meta_twin, traceable
-from trainer.profiling.profiler import counter, token_batch
+from trainer.profiling.profiler import make_counter, token_batch
 from trainer.selection.cached_frontier import CacheSaving
 from trainer.training.activation_store import DiskStore, MemoryStore, RowStore
 from trainer.training.cache_trial import try_cache
@@ -212,7 +212,7 @@ def check_cache(config: Any) -> None:
 def flops_beneath(twin: Any, shape: Shape) -> list[float]:
     """Forward FLOPs of the lowest 0, 1, 2, … blocks of a model on the meta device."""
     blocks, at = find_blocks(twin), [0.0]
-    with counter() as count, traceable(twin.config._attn_implementation or "eager"):
+    with make_counter() as count, traceable(twin.config._attn_implementation or "eager"):
         hooks = [
             blocks[0].register_forward_pre_hook(lambda *_: at.__setitem__(0, count.get_total_flops())),
             *(block.register_forward_hook(lambda *_: at.append(count.get_total_flops())) for block in blocks),

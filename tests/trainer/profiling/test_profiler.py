@@ -11,7 +11,7 @@ from support.shapes import ARCHITECTURES, on_meta, opt_2_7b, smollm2_135m, t5_sm
 from carbonsched.errors import InputError
 from carbonsched.model.profile import Profile
 from trainer.profiling.meta_model import meta_model, meta_twin, traceable
-from trainer.profiling.profiler import counter, profile
+from trainer.profiling.profiler import make_counter, profile
 from trainer.selection.cost_model import CostModel
 
 torch.set_num_threads(1)
@@ -29,7 +29,7 @@ def counted(model: Any, selected: list[str], attn: str) -> int:
         parameter.grad = None
     ids = torch.zeros(BATCH, SEQ, dtype=torch.long, device="meta")
     labels = ids[:, :TARGET].contiguous() if model.config.is_encoder_decoder else ids
-    with counter() as count:
+    with make_counter() as count:
         with traceable(attn):
             loss = model(input_ids=ids, attention_mask=ids + 1, labels=labels, use_cache=False).loss
         loss.backward()
@@ -150,7 +150,7 @@ def test_a_real_step_counts_what_the_profile_says(attn: str) -> None:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in selected)
             parameter.grad = None
-        with counter() as count:
+        with make_counter() as count:
             model(input_ids=ids, attention_mask=mask, labels=ids).loss.backward()
         assert count.get_total_flops() == CostModel.of(p).flops(selected)
 
