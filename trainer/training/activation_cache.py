@@ -1,4 +1,4 @@
-"""Activations under the deepest trained block, kept: the way to ρ below 1/3, where the forward pass alone would end it.
+"""Keeps the activations under the deepest trained block: the way to ρ below 1/3, where the forward pass alone would end it.
 
 What enters the deepest trained block depends on a row's tokens and on frozen weights alone, so it is the same in every
 epoch. It is kept for each row without its padding, `[tokens, width]`, under a digest of those tokens. A training step's
@@ -9,7 +9,7 @@ When it is right, and what watches over it:
 - no dropout or other draws; right padding, and states that do not depend on it; no block that looks past its input at what
   a skipped one left behind. All of that is tried out on the model itself before a row is kept
   (trainer/training/cache_trial.py), not read off a list of architectures; a model that fails is refused.
-- a frozen prefix: before each batch the version counters of every tensor beneath are looked at, which torch raises at any
+- a frozen prefix: before each batch the version counters of every tensor beneath are read, which torch raises at any
   change in place. A change, or a selection that begins deeper, empties the cache.
 - the same tokens: an augmented row has another digest. Batches with other inputs than tokens, mask and labels, or with
   padding on the left, are computed as without a cache.
@@ -48,7 +48,16 @@ _REPORTS = ("output_hidden_states", "output_attentions", "output_router_logits")
 
 
 class ActivationCache:
-    """The kept states of one model, of one process, at one depth."""
+    """The kept states of one model, of one process, at one depth.
+
+    Example::
+
+        cache = ActivationCache("memory", gigabytes=4)
+        cache.attach(model)
+        cache.update_depth(epochs=3)  # after tensors were frozen
+        cache.serve(inputs, Shape(4, 128))
+        loss = model(**inputs).loss
+    """
 
     def __init__(self, place: Place = "off", gigabytes: float = 4.0) -> None:
         self._store: RowStore | None = None

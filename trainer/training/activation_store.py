@@ -1,4 +1,4 @@
-"""Tensors under keys within a budget of bytes: in memory, or in a file without a name that no crash leaves behind."""
+"""Keeps tensors under keys within a budget of bytes: in memory, or in an unnamed file that no crash leaves behind."""
 
 import tempfile
 import weakref
@@ -10,6 +10,15 @@ from torch import Tensor
 
 
 class RowStore(ABC):
+    """Tensors under keys, as many as the limit holds.
+
+    Example::
+
+        store: RowStore = DiskStore(limit_bytes=4e9)
+        if b"key" not in store and not store.put(b"key", states):
+            log.warning("the store is full with %d rows", len(store))
+    """
+
     def __init__(self, limit_bytes: float) -> None:
         self.limit, self.bytes = limit_bytes, 0
         self._rows: dict[bytes, Any] = {}
@@ -26,7 +35,7 @@ class RowStore(ABC):
         return self._read(self._rows[key])
 
     def clear(self) -> None:
-        """What the file holds on disk is written over, and given back when the store goes."""
+        """Forget every row; the space of a file is used again, and given back when the store goes."""
         self._rows.clear()
         self.bytes = 0
 
@@ -44,6 +53,16 @@ class RowStore(ABC):
 
 
 class MemoryStore(RowStore):
+    """In this process's memory.
+
+    Example:
+        >>> store = MemoryStore(limit_bytes=8)
+        >>> store.put(b"a", torch.tensor([1.0, 2.0])), store.put(b"b", torch.tensor([3.0]))
+        (True, False)
+        >>> store.get(b"a")
+        tensor([1., 2.])
+    """
+
     def _write(self, row: Tensor) -> Any:
         return row
 
@@ -53,7 +72,15 @@ class MemoryStore(RowStore):
 
 
 class DiskStore(RowStore):
-    """In the folder for temporary files ($TMPDIR)."""
+    """In the folder for temporary files ($TMPDIR).
+
+    Example:
+        >>> store = DiskStore(limit_bytes=8)
+        >>> store.put(b"a", torch.tensor([1.0, 2.0]))
+        True
+        >>> store.get(b"a")
+        tensor([1., 2.])
+    """
 
     def __init__(self, limit_bytes: float) -> None:
         super().__init__(limit_bytes)

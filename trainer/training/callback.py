@@ -1,12 +1,9 @@
-"""GreenTrainerCallback: steers any `transformers.Trainer` by a FLOPs ratio, segment by segment.
+"""Connects the hooks of any `transformers.Trainer` with a SegmentDriver, so that it trains at a FLOPs ratio.
 
 A segment begins in `on_step_begin` (the optimizer exists, the checkpoint's RNG is restored, and a resumed epoch cannot
 begin it twice as `on_epoch_begin` would) and ends in `on_log` after its last step; what it is made of is in
-trainer/training/segment_driver.py. Between its steps control.json is looked at. With a job directory every stage is reported in events.jsonl
+trainer/training/segment_driver.py. Between its steps control.json is read. With a job directory every stage is reported in events.jsonl
 and the callback asks for checkpoints; without one it trains at a constant ρ and leaves saving to its Trainer.
-
-    trainer = Trainer(model, args, train_dataset=rows, callbacks=[GreenTrainerCallback(rho=0.5)])
-
 Gradient clipping sees the selected tensors only.
 """
 
@@ -35,19 +32,30 @@ from trainer.training.segment_driver import SegmentDriver, Training
 log = logging.getLogger("trainer")
 
 STEP_EVENT_S = 1.0
-"""`step` events are throttled to one in so many seconds."""
+"""Seconds between two `step` events at least."""
 
 
 class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
-    """`history` holds the `SegmentDone` of every segment that ended in this process. Its arguments are those of `Options`."""
+    """Steers a Trainer, segment by segment. Its arguments are those of `Options`.
+
+    `history` holds the `SegmentDone` of every segment that ended in this process.
+
+    Example::
+
+        callback = GreenTrainerCallback(rho=0.5)
+        Trainer(model, args, train_dataset=rows, callbacks=[callback]).train()
+        ratios = [done.rho_realised for done in callback.history]
+    """
 
     __signature__ = inspect.signature(Options)
 
     def __init__(self, rho: float = 0.6, **options: Any) -> None:
         """Raises InputError for a method or an importance that is not known."""
-        self.options = asked = Options(rho, **options)
-        self.job = find_job_dir(asked.job_dir)
-        self.directives = DirectiveSource(asked.rho, self.job, asked.stopping, asked.alone, asked.silence_s)
+        self.options = Options(rho, **options)
+        self.job = find_job_dir(self.options.job_dir)
+        self.directives = DirectiveSource(
+            rho, self.job, self.options.stopping, self.options.alone, self.options.silence_s
+        )
         self.history: list[SegmentDone] = []
         self.stopped: str | None = None
         """Why training ended before its last step; None where it did not."""
@@ -160,7 +168,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             self._poll_directive(control)
 
     def _poll_directive(self, control: TrainerControl) -> None:
-        """Between two steps of a segment: has anything been said?"""
+        """Between two steps of a segment: obey a directive that has come."""
         directive, wait = self.driver.poll_directive()
         if directive is not None and directive.action == "stop":
             self._stop(directive.reason, control)

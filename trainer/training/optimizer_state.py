@@ -1,4 +1,4 @@
-"""What becomes of a tensor's optimizer state while it is not trained: Adam's moments of it go stale, and fill memory.
+"""Keeps, drops or offloads the optimizer state of tensors that are not trained: it goes stale, and fills memory.
 
 keep      they stay where they are, and are used again as they were left
 drop      they are given up: the tensor begins from fresh moments, and from step 1 of the bias correction, when it is next
@@ -21,6 +21,19 @@ HOST = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class StaleState:
+    """The state of frozen tensors, by one policy.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> optimizer = torch.optim.AdamW([weight])
+        >>> weight.grad = torch.ones(2)
+        >>> optimizer.step()
+        >>> _ = weight.requires_grad_(False)
+        >>> StaleState("drop", optimizer).apply()
+        >>> weight in optimizer.state
+        False
+    """
+
     policy: Policy
     optimizer: Any
     """torch's, or accelerate's wrapper of it."""

@@ -1,4 +1,4 @@
-"""How a training is steered: the arguments of `GreenTrainerCallback`, once and for all."""
+"""Collects the arguments of `GreenTrainerCallback`, from a caller or from a job's spec."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, fields
@@ -19,7 +19,13 @@ def never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Raises InputError for a method or an importance that is not known."""
+    """How a training is steered. Raises InputError for a method or an importance that is not known.
+
+    Example:
+        >>> options = Options(0.5, segment=100)
+        >>> options.method, options.silence_s
+        ('greentrainer', 30.0)
+    """
 
     rho: float = 0.6
     """Constant without a job directory; with one, for the first segment of a trainer run by hand that gets no answer."""
@@ -53,12 +59,12 @@ class Options:
 
     @property
     def silence_s(self) -> float:
-        """How long an answer is waited for before the lease of the one before is looked at."""
+        """Seconds without an answer after which the lease of the last directive decides."""
         return PATIENCE_S if self.patience_s is None else self.patience_s
 
     @classmethod
     def of(cls, spec: JobSpec, **more: Any) -> "Options":
-        """What a job's spec says under the same names; `more`: what it does not."""
+        """Those that a job's spec holds under the same names; `more`: the others."""
         train = spec.train
-        said = {f.name: getattr(train, f.name) for f in fields(cls) if f.name in type(train).model_fields}
-        return cls(spec.carbon.rho_start, **said, **more)
+        given = {f.name: getattr(train, f.name) for f in fields(cls) if f.name in type(train).model_fields}
+        return cls(spec.carbon.rho_start, **given, **more)

@@ -1,6 +1,6 @@
-"""A training from segment to segment: importance, frontier, directive, selection, and the account of each.
+"""Takes a training from segment to segment: importance, frontier, directive, selection, and the record of each.
 
-What a Trainer's hooks have to do with it is in trainer/training/callback.py. Several processes (DDP, FSDP2) take every decision as
+The Trainer's hooks that call it are in trainer/training/callback.py. Several processes (DDP, FSDP2) take every decision as
 one: trainer/distributed/ranks.py.
 """
 
@@ -35,13 +35,19 @@ from trainer.training.trainable_model import TrainableModel, find_trainable
 log = logging.getLogger("trainer")
 
 PASS_STEPS = 1.3
-"""Full steps that an importance pass takes, measured 1.1 to 1.5: what a step takes before one was seen."""
+"""Time of an importance pass ÷ that of a full step, measured 1.1 to 1.5: by it a step is timed before one has run."""
 _EPSILON = 1e-9
+"""A ρ may lie so far below the floor by rounding alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a transformers.Trainer has made ready when its training begins."""
+    """What a transformers.Trainer has made ready when its training begins.
+
+    Example::
+
+        training = Training(args, model, trainer.optimizer, trainer.get_train_dataloader(), twin=None)
+    """
 
     args: TrainingArguments
     model: Any
@@ -52,7 +58,14 @@ class Training:
 
 
 class SegmentDriver:
-    """Begins and ends the segments of one training."""
+    """Begins and ends the segments of one training.
+
+    Example::
+
+        driver = SegmentDriver.build(options, directives, training, max_steps=100)
+        driver.begin_step(0)  # measures, asks, selects
+        names = driver.segment.current.selected
+    """
 
     def __init__(
         self,
@@ -122,7 +135,7 @@ class SegmentDriver:
     # ---- around a step
 
     def begin_step(self, step: int) -> None:
-        """Before a step: begin a segment, take up one that was interrupted, or wait where that is due. Raises Stopped."""
+        """Before a step: begin a segment, resume one that was interrupted, or wait where that is due. Raises Stopped."""
         if self._interrupted:
             self._interrupted = False
             self._offer(self.segment)
@@ -137,7 +150,7 @@ class SegmentDriver:
         return self.model.draw_cost_ratio(self.segment.current.cost_ratio, step)
 
     def poll_directive(self) -> tuple[Directive | None, bool]:
-        """Between two steps of a segment: what was said, obeyed unless it is a stop; whether to checkpoint and wait."""
+        """Between two steps of a segment: a directive that came, obeyed unless it is a stop; whether to checkpoint and wait."""
         segment, directives = self.segment, self.directives
         directive, over = self.ranks.broadcast(
             lambda: (directives.poll(segment.k), directives.lapse_reason())
@@ -153,7 +166,7 @@ class SegmentDriver:
         return directive, self._wait_reason is not None
 
     def end_segment(self) -> SegmentDone:
-        """Its last step is done, and what that lost is known."""
+        """Close the segment, whose last step is done and its loss known; returns the event, which was sent."""
         segment = self.segment
         if segment.current.cost_ratio > 0.95:
             self._seconds_full = segment.step_seconds / segment.steps_done
@@ -216,12 +229,12 @@ class SegmentDriver:
         )
 
     def _check_stop(self) -> bool:
-        """Between two batches of importance: no lease is passed, and a signal is heard. Raises Stopped."""
+        """Between two batches of importance: wait where the lease is over; whether a signal came. Raises Stopped."""
         self.ranks.broadcast(self.directives.check_lease)
         return self.options.stopping()
 
     def _offer(self, segment: SegmentRecord) -> None:
-        """Offer the frontier, take the answer. Also for what is left of a segment that was interrupted."""
+        """Offer the frontier of the segment, or of what is left of it, and train at the ρ that is granted."""
         self._choose(segment)
         floor, points = self._curve.floor, self._curve.points
         self.send(segment.ready_event(now(), self.schedule, floor, points, self._seconds_full))
@@ -234,12 +247,14 @@ class SegmentDriver:
         self._curve: SelectionCurve = self.method.curve(segment.importance, saving)
         segment.selection_seconds += time.monotonic() - began
 
-    def _apply(self, answer: GrantedRho) -> None:
-        """Train at the answer's ρ from the next step on; the same ρ means the same selection, but where it counted on a
-        cache that is gone."""
+    def _apply(self, granted: GrantedRho) -> None:
+        """Train at the granted ρ from the next step on.
+
+        Reuse the current selection if ρ is unchanged, unless it relied on a cache that was emptied.
+        """
         segment = self.segment
-        segment.directive_seq = answer.seq
-        same = bool(segment.spans) and answer.rho == segment.rho_directed
+        segment.directive_seq = granted.seq
+        same = bool(segment.spans) and granted.rho == segment.rho_directed
         if same and self.model.cache.on:
             same = not self.ranks.any(segment.current.saving > 0 and not self.model.cache.filled)
         if same:
@@ -248,15 +263,15 @@ class SegmentDriver:
         if self.model.cache.on and self._chosen_at != segment.step:
             self._choose(segment)
         began = time.monotonic()
-        left = answer.rho - segment.importance_share
+        left = granted.rho - segment.importance_share
         if left < self._curve.floor - _EPSILON:
             floor = self._curve.floor + segment.importance_share
             self._warn(
-                f"segment {segment.k}: rho {answer.rho:.4g} is below the floor {floor:.4f} of {self.method.name}; "
+                f"segment {segment.k}: rho {granted.rho:.4g} is below the floor {floor:.4f} of {self.method.name}; "
                 "training at the floor"
             )
         selection = self.ranks.broadcast(lambda: self._curve.select(left))
-        segment.rho_directed = answer.rho
+        segment.rho_directed = granted.rho
         saved = self._curve.cache_saving(selection.selected)
         whole = selection.rho_planned + saved
         # a cache that begins anew saves nothing in its first epoch: ρ has to pay for that

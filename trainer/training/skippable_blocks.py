@@ -22,7 +22,18 @@ SAMPLE_LENGTHS = (13, 9)
 
 
 class SkippableBlocks:
-    """The stack of blocks of one model, from `attach` until `detach`."""
+    """The stack of blocks of one model, until `detach`.
+
+    Example::
+
+        blocks, kept = SkippableBlocks(model), []
+        blocks.depth = 4
+        blocks.record(kept.append)
+        logits = model(**inputs).logits
+        blocks.serve(kept[0])
+        same = model(**inputs).logits  # the lowest four blocks did not run
+        blocks.detach()
+    """
 
     def __init__(self, model: Any) -> None:
         """Raises InputError where the model has no stack of blocks."""

@@ -17,7 +17,14 @@ from trainer.training.options import Options
 
 @dataclass(frozen=True, slots=True)
 class TrainableModel:
-    """A model from the beginning of its training to its end."""
+    """A model from the beginning of its training to its end.
+
+    Example::
+
+        model = TrainableModel.build(module, optimizer, wrapping, options, step_hook=None)
+        model.train_only(["lm_head.weight"], epochs_left=2.5)
+        model.release()
+    """
 
     module: Any
     optimizer: Any

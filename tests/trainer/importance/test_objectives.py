@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carbonsched.errors import InputError
-from carbonsched.model import job
+from carbonsched.model.methods import selection
 from carbonsched.model.profile import Profile, TensorCost
 from trainer.importance.estimators import ESTIMATORS
 from trainer.importance.measure import Importance
@@ -30,7 +30,7 @@ def value(name: str, importance: Importance, past: TrainingHistory | None = None
 
 
 def test_the_spec_offers_what_there_is() -> None:
-    assert set(get_args(job.Importance)) == OBJECTIVES.keys()
+    assert set(get_args(selection.Importance)) == OBJECTIVES.keys()
     assert {o.estimator for o in OBJECTIVES.values()} - {None} == ESTIMATORS.keys()
     with pytest.raises(InputError, match=r"train\.importance: 'luck' is not known; use one of update, mag"):
         objective_of("luck")
