@@ -3,6 +3,7 @@
 supervisor   the tick, and moving jobs between states
 service      what the API asks between two ticks
 explain      `submit --explain`
+grid_watch   what the provider forecast, remembered while nothing runs
 metering     whose energy it was, as ledger rows
 recovery     journals each trainer process, and rebuilds a job after a daemon restart
 job_views    what `ps` and `show` answer

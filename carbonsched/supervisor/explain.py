@@ -1,14 +1,13 @@
-"""What the daemon would do with a job, told before anything is spent: `submit --explain`.
+"""Explains what the daemon would do with a job before anything is spent: `submit --explain`.
 
-The job is planned as its first directive would be, with priors in place of what nobody has metered yet. The lock is
-held to look at the box, not to plan: an explanation may take seconds and must not hold up a tick.
+The job is planned as its first directive would be, from the same inputs, with priors in place of what nobody has metered yet.
+The lock is held to gather them, not to plan: an explanation may take seconds and must not hold up a tick.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from carbonsched.errors import InputError
 from carbonsched.ledger.ledger import spec_sha256
@@ -16,221 +15,216 @@ from carbonsched.model.job import JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.views import ExpectedSegment, Explained
-from carbonsched.plan.problem import EnergyModel, Plan, Problem
+from carbonsched.plan.explain import PlanExplanation
+from carbonsched.plan.explain import explain as explain_plan
+from carbonsched.plan.objective import NO_LIMIT_G, BudgetRate, Objective, solve_for
+from carbonsched.plan.problem import Plan, Problem
 from carbonsched.supervisor.budgets.accrual import FIRST_H, SAVED_H
-from carbonsched.supervisor.estimates.evaluation_cost import EvaluationCost, evaluation
+from carbonsched.supervisor.budgets.division import preview_part
+from carbonsched.supervisor.estimates.evaluation_cost import EvaluationCost
+from carbonsched.supervisor.estimates.inputs import NO_FUNDS, RESIDENT_WAIT_S, PlanningInputs
 from carbonsched.supervisor.estimates.job_cost import LOAD_S
-from carbonsched.supervisor.estimates.remaining_work import RemainingWork, remaining_work
-from carbonsched.supervisor.estimates.throughput import estimate_throughput
 from carbonsched.supervisor.job_views import eta_s
 from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.supervisor.supervisor import Supervisor
 from carbonsched.units import grams
 
-if TYPE_CHECKING:
-    from carbonsched.plan.objective import Objective
-    from carbonsched.supervisor.supervisor import Supervisor
-
 _HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    g: float | None
+    text: str
+    """How it is set, for people."""
+    g_per_h: float | None = None
+    """By which it grows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """What stands before the job."""
+
+    wait_s: float = 0.0
+    jobs: int = 0
+    assumptions: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """From the start of the process to its first segment: loading, and the first evaluation."""
+
+    evaluation: EvaluationCost
+    watts: float
+    g_per_kwh: float
+    pue: float
+
+    @property
+    def seconds(self) -> float:
+        return LOAD_S + self.evaluation.before_s
+
+    @property
+    def joules(self) -> float:
+        return self.seconds * self.watts
+
+    @property
+    def g(self) -> float:
+        return grams(self.joules, self.g_per_kwh, self.pue)
+
+    @property
+    def loading_g(self) -> float:
+        """Of these grams, those of loading."""
+        return self.g * LOAD_S / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
     """What was found out with the lock held."""
 
-    problem: Problem
-    aim: "Objective"
-    now: datetime
+    inputs: PlanningInputs
+    """As of the first segment."""
+    start: datetime
     """When the job's process would start."""
-    looks: EvaluationCost
-    first_s: float
-    """From there to the first segment: loading, and the first look at held-out rows."""
-    watts: float
-    loading_g: float
-    """Of these seconds but for the look."""
-    first_g: float
-    """Of all of them."""
-    budget_g: float | None
-    budget: str
-    before: int
+    beginning: _Beginning
+    budget: _Budget
+    queue: _Queue
     assumptions: tuple[str, ...]
 
+    @property
+    def first_segment_at(self) -> datetime:
+        return self.start + timedelta(seconds=self.beginning.seconds)
 
-def explain(supervisor: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
+
+def explain(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
     """Raises InputError for a pool that is not there."""
-    from carbonsched.plan.explain import explain as tell
-    from carbonsched.plan.objective import solve_for
-
     with supervisor.lock:
-        case = _case(supervisor, spec, owner, checked)
-    asked, plan = solve_for(case.problem, case.aim)
-    told = tell(asked, plan)
-    first = case.now + timedelta(seconds=case.first_s)
-
-    def at(seconds: float | None) -> datetime | None:
-        return None if seconds is None else first + timedelta(seconds=seconds)
-
-    lean = case.aim.rho_mean is not None
-    limited = case.budget_g is not None
-    runs = plan.action != "stop"
-    first_g = case.first_g if runs else 0.0
-    planned_j, looked_j = _joules(asked, plan), _looked_j(case, asked, plan)
+        case = _gather(supervisor, spec, owner, checked)
+        now = supervisor.clock.now()
+    problem, plan = solve_for(case.inputs.problem, case.inputs.objective)
+    answer = explain_plan(problem, plan)
     deadline = spec.carbon.deadline
+    trains = plan.action != "stop"
+    min_carbon = case.inputs.objective.rho_mean is not None
     return Explained(
         name=spec.name,
         action=plan.action,
-        reason=plan.reason if runs else _stopped(case, plan),
-        start=at(told.start_s),
-        end=at(told.end_s) if len(told.segments) >= checked.segments else None,
-        deadline=None if deadline is None else supervisor.clock.now() + timedelta(seconds=deadline),
-        rho=told.rho,
-        gain=told.gain,
-        g=told.g + first_g,
-        low_g=told.low_g + first_g,
-        high_g=told.high_g + first_g,
-        loading_g=case.loading_g if runs else 0.0,
-        evaluation_g=first_g - case.loading_g + told.g * looked_j / planned_j if planned_j > 0 else 0.0,
-        floor_g=told.floor_g + case.first_g,
-        budget_g=case.budget_g,
-        budget=case.budget,
-        energy_j=planned_j + case.first_s * case.watts if runs else 0.0,
-        binds=told.binding,
-        gain_per_more_g=told.gain_per_more_g if limited and not lean else None,
-        gain_per_more_hour=None if lean else told.gain_per_more_hour,
-        g_per_more_hour=_saved(case, plan) if lean and runs else None,
-        jobs_before=case.before,
-        segments=tuple(
-            ExpectedSegment(
-                k=s.k,
-                start=first + timedelta(seconds=s.start_s),
-                end=first + timedelta(seconds=s.end_s),
-                rho=s.rho,
-                g=s.g,
-                low_g=s.low_g,
-                high_g=s.high_g,
-            )
-            for s in told.segments
-        ),
+        reason=plan.reason if trains else _explain_stop(case, plan),
+        start=_at(case, answer.start_s),
+        end=_at(case, answer.end_s) if len(answer.segments) >= checked.segments else None,
+        deadline=None if deadline is None else now + timedelta(seconds=deadline),
+        rho=answer.rho,
+        gain=answer.gain,
+        **_sums(case, problem, plan, answer),
+        budget_g=case.budget.g,
+        budget=case.budget.text,
+        binds=answer.binding,
+        gain_per_more_g=None if min_carbon or case.budget.g is None else answer.gain_per_more_g,
+        gain_per_more_hour=None if min_carbon else answer.gain_per_more_hour,
+        g_per_more_hour=_saved_per_hour(case, plan) if min_carbon and trains else None,
+        jobs_before=case.queue.jobs,
+        segments=_segments(case, answer),
         segments_in_all=checked.segments,
         estimated=True,
         assumptions=case.assumptions,
     )
 
 
-def _case(supervisor: "Supervisor", spec: JobSpec, owner: Owner, checked: CheckResult) -> _Case:
-    supervisor.allowances.pools.check(spec)
-    now = supervisor.clock.now()
+# ---- with the lock held
+
+
+def _gather(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckResult) -> _Case:
+    supervisor.pools.check(spec)
+    now, config = supervisor.clock.now(), supervisor.config
     job = SubmittedJob(id="", spec=spec, owner=owner, submitted_at=now, sha256=spec_sha256(spec))
     run = JobRun(
         job, Path(), EventFollower(Path()), JobState.QUEUED, "", spec.carbon.budget_g, checked=checked
     )
-    throughput = estimate_throughput(supervisor.ledger, supervisor.meter.devices, spec)
-    rest = remaining_work(run)
-    if rest is None or not rest.segments:
+    run.place(tuple(device.id for device in supervisor.meter.devices))
+    estimates = supervisor.control.estimates.fresh()
+    inputs, evaluation = estimates.gather(run, NO_FUNDS), estimates.costs.evaluation(run)
+    if inputs is None or evaluation is None or not inputs.remaining.segments:
         raise InputError("checked", "foresees no step to train", "check the data and train.max_steps")
-    looks = run.looks = evaluation(supervisor.ledger, supervisor.meter.devices, spec, checked, throughput)
-    energy = supervisor.steering.energy(run, supervisor.steering.foreseen(run, throughput))
-    wait_s, before, waits = _queue(supervisor)
-    start = now + timedelta(seconds=wait_s)
-    first_s = LOAD_S + looks.before_s
-    reading = supervisor.chain.reading_at(now)
-    g_per_kwh = reading.g_per_kwh if reading else supervisor.config.zone.worst_g_per_kwh
-    first_g = grams(first_s * throughput.watts, g_per_kwh, supervisor.config.pue)
-    budget_g, words, growth_rate = _budget(supervisor, run, rest, energy, first_g)
-    left_g = None if budget_g is None else max(budget_g - first_g, 0.0)
-    idle = supervisor.outlook.idle_w.values()
-    problem = supervisor.steering.problem(run, rest, energy, 0.0, sum(idle))
-    problem = _after(problem, wait_s + first_s)
+    queue, throughput = _find_queue(supervisor), estimates.costs.throughput(run)
+    reading = supervisor.watch.chain.reading_at(now)
+    g_per_kwh = reading.g_per_kwh if reading else config.zone.worst_g_per_kwh
+    beginning = _Beginning(evaluation, throughput.watts, g_per_kwh, config.pue)
+    start_g = max(beginning.g, estimates.loading_g(run, inputs.energy))
+    problem = replace(inputs.problem, reserve_g=inputs.problem.reserve_g + start_g)
+    full_g = estimates.full_g(run) if spec.carbon.budget_share is not None else None
+    budget = _find_budget(supervisor, run, problem, full_g)
+    gain = "as measured" if inputs.remaining.known else "is linear in ρ until importance is measured"
     return _Case(
-        problem=replace(problem, budget_g=_no_limit() if left_g is None else left_g),
-        aim=_aim(rest, growth_rate, left_g, first_g),
-        now=start,
-        looks=looks,
-        first_s=first_s,
-        watts=throughput.watts,
-        loading_g=first_g * LOAD_S / first_s,
-        first_g=first_g,
-        budget_g=budget_g,
-        budget=words,
-        before=before,
+        inputs=_as_of_first_segment(inputs, queue.wait_s, beginning, budget),
+        start=now + timedelta(seconds=queue.wait_s),
+        beginning=beginning,
+        budget=budget,
+        queue=queue,
         assumptions=(
             throughput.source,
             f"loading takes {LOAD_S:.0f} s",
-            looks.words,
-            "gain is linear in ρ until importance is measured" if not rest.known else "gain as measured",
-            *waits,
+            evaluation.description,
+            f"gain {gain}",
+            *queue.assumptions,
         ),
     )
 
 
-def _budget(
-    supervisor: "Supervisor", run: JobRun, rest: RemainingWork, energy: EnergyModel, loading_g: float
-) -> tuple[float | None, str, float | None]:
-    """(grams, how they are set, grams an hour by which they grow)."""
-    carbon, pools = run.spec.carbon, supervisor.allowances.pools
-    runs = list(supervisor.runs.values())
+def _find_budget(supervisor: Supervisor, run: JobRun, problem: Problem, full_g: float | None) -> _Budget:
+    """problem: what the job asks of a pool; full_g: the grams of full fine-tuning."""
+    carbon, pools, runs = run.spec.carbon, supervisor.pools, list(supervisor.runs.values())
     pool = pools.of(run.spec)
     if pool is not None:
-
-        def ask(other: JobRun) -> Problem | None:
-            if other is not run:
-                return supervisor.outlook.question(other)
-            asked = supervisor.steering.problem(run, rest, energy, 0.0, 0.0)
-            start_g = max(loading_g, supervisor.outlook.loading_g(run, energy))
-            return replace(asked, reserve_g=asked.reserve_g + start_g)
-
-        part, _ = pools.preview(pool, run, runs, ask)
-        words = f"its part of pool {pool.name}, which has {pool.left_g(runs):.4g} g left"
-        return part, words, pools.growth(run, [*runs, run])
+        part = preview_part(
+            pool,
+            run,
+            runs,
+            lambda other: problem if other is run else supervisor.control.estimates.problem_for(other),
+        )
+        text = f"its part of pool {pool.name}, which has {pool.left_g(runs):.4g} g left"
+        return _Budget(part, text, pools.rate(run, [*runs, run]))
     if carbon.budget_rate_g_per_h is not None:
         rate = carbon.budget_rate_g_per_h
-        return rate * FIRST_H, f"grows by {rate:g} g/h, up to {rate * SAVED_H:g} g are saved up", rate
-    if carbon.budget_share is not None:
-        full_g = supervisor.steering.full_grams(rest, energy)
-        words = f"{carbon.budget_share:g} of {full_g:.4g} g, full fine-tuning at the mean intensity"
-        return carbon.budget_share * full_g, words, None
+        return _Budget(
+            rate * FIRST_H, f"grows by {rate:g} g/h, up to {rate * SAVED_H:g} g are saved up", rate
+        )
+    if carbon.budget_share is not None and full_g is not None:
+        text = f"{carbon.budget_share:g} of {full_g:.4g} g, full fine-tuning at the mean intensity"
+        return _Budget(carbon.budget_share * full_g, text)
     if carbon.budget_g is not None:
-        return carbon.budget_g, "as given", None
-    return None, "none: as few grams as the wanted ρ takes", None
+        return _Budget(carbon.budget_g, "as given")
+    return _Budget(None, "none: as few grams as the wanted ρ takes")
 
 
-def _aim(rest: RemainingWork, rate: float | None, left_g: float | None, loading_g: float) -> "Objective":
-    from carbonsched.plan.objective import BudgetRate, Objective
-    from carbonsched.supervisor.control.leases import RESIDENT_WAIT_S
-
-    if rate is None:
-        return Objective(rho_mean=rest.rho_due)
-    return Objective(budget_rate=BudgetRate(rate, left_g or 0.0, rate * SAVED_H, loading_g, RESIDENT_WAIT_S))
-
-
-def _no_limit() -> float:
-    from carbonsched.plan.objective import NO_LIMIT_G
-
-    return NO_LIMIT_G
-
-
-def _queue(supervisor: "Supervisor") -> tuple[float, int, Sequence[str]]:
-    """(seconds until the box has room, jobs before this one, what is assumed of them)."""
+def _find_queue(supervisor: Supervisor) -> _Queue:
     queued = [run for run in supervisor.runs.values() if run.state is JobState.QUEUED]
-    live = [run for run in supervisor.runs.values() if run.alive_from is not None]
+    live = [run for run in supervisor.runs.values() if run.alive]
     if not queued and supervisor.free_devices() is not None:
-        return 0.0, 0, ()
+        return _Queue()
     etas = [eta for eta in (eta_s(run, supervisor.clock) for run in live) if eta is not None]
     before = len(live) + len(queued)
     if not etas or queued:
-        return (
-            0.0,
-            before,
-            (f"{before} jobs are before it and when they end is not known: planned as if now",),
-        )
-    return (
-        min(etas),
-        before,
-        (f"the box has room in {min(etas) / 60:.0f} min, by the plan of the job before",),
-    )
+        text = f"{before} jobs are before it and when they end is not known: planned as if now"
+        return _Queue(jobs=before, assumptions=(text,))
+    text = f"the box has room in {min(etas) / 60:.0f} min, by the plan of the job before"
+    return _Queue(min(etas), before, (text,))
 
 
-def _after(problem: Problem, seconds: float) -> Problem:
+def _as_of_first_segment(
+    inputs: PlanningInputs, wait_s: float, beginning: _Beginning, budget: _Budget
+) -> PlanningInputs:
+    """The same inputs when the first segment is ready, with what loading leaves of the budget."""
+    left_g = NO_LIMIT_G if budget.g is None else max(budget.g - beginning.g, 0.0)
+    problem = _delay(inputs.problem, wait_s + beginning.seconds)
+    objective = inputs.objective
+    if budget.g_per_h is not None:
+        level_g = 0.0 if budget.g is None else left_g
+        rate = BudgetRate(budget.g_per_h, level_g, budget.g_per_h * SAVED_H, beginning.g, RESIDENT_WAIT_S)
+        objective = Objective(budget_rate=rate)
+    return replace(inputs, problem=replace(problem, budget_g=left_g), objective=objective)
+
+
+def _delay(problem: Problem, seconds: float) -> Problem:
     """The same problem asked `seconds` later, by the forecast of now."""
     if seconds <= 0:
         return problem
@@ -247,35 +241,66 @@ def _after(problem: Problem, seconds: float) -> Problem:
     return replace(problem, slots=slots, deadline_s=deadline, allowed=allowed)
 
 
-def _joules(problem: Problem, plan: Plan) -> float:
+# ---- the answer
+
+
+def _at(case: _Case, seconds: float | None) -> datetime | None:
+    return None if seconds is None else case.first_segment_at + timedelta(seconds=seconds)
+
+
+def _sums(case: _Case, problem: Problem, plan: Plan, answer: PlanExplanation) -> dict[str, float]:
+    """Grams and joules of the whole job: the plan knows only what comes after loading and the first evaluation."""
+    beginning = case.beginning
+    trains = plan.action != "stop"
+    first_g = beginning.g if trains else 0.0
     steps = {segment.k: segment.steps for segment in problem.segments}
-    return sum(problem.energy.joules(p.rho, steps[p.k]) for p in plan.segments) + (
-        problem.energy.tail_j if plan.segments else 0.0
+    tail_j = problem.energy.tail_j if plan.segments else 0.0
+    planned_j = sum(problem.energy.joules(p.rho, steps[p.k]) for p in plan.segments) + tail_j
+    after_j = min(beginning.evaluation.after_s * beginning.watts, tail_j)
+    evaluation_j = len(plan.segments) * beginning.evaluation.segment_s * beginning.watts + after_j
+    evaluation_g = answer.g * evaluation_j / planned_j if planned_j > 0 else 0.0
+    return {
+        "g": answer.g + first_g,
+        "low_g": answer.low_g + first_g,
+        "high_g": answer.high_g + first_g,
+        "loading_g": beginning.loading_g if trains else 0.0,
+        "evaluation_g": first_g - beginning.loading_g + evaluation_g if planned_j > 0 else 0.0,
+        "floor_g": answer.floor_g + beginning.g,
+        "energy_j": planned_j + beginning.joules if trains else 0.0,
+    }
+
+
+def _segments(case: _Case, answer: PlanExplanation) -> tuple[ExpectedSegment, ...]:
+    first = case.first_segment_at
+    return tuple(
+        ExpectedSegment(
+            k=s.k,
+            start=first + timedelta(seconds=s.start_s),
+            end=first + timedelta(seconds=s.end_s),
+            rho=s.rho,
+            g=s.g,
+            low_g=s.low_g,
+            high_g=s.high_g,
+        )
+        for s in answer.segments
     )
 
 
-def _looked_j(case: _Case, problem: Problem, plan: Plan) -> float:
-    """Of these, what is spent on held-out rows."""
-    after_j = min(case.looks.after_s * case.watts, problem.energy.tail_j) if plan.segments else 0.0
-    return len(plan.segments) * case.looks.segment_s * case.watts + after_j
-
-
-def _stopped(case: _Case, plan: Plan) -> str:
-    """Why it cannot be afforded, in grams of the whole job: the plan knows only what comes after the first look."""
-    if case.budget_g is None or case.aim.budget_rate is not None:
+def _explain_stop(case: _Case, plan: Plan) -> str:
+    """Why it cannot be afforded, in grams of the whole job: the plan knows only what comes after the first evaluation."""
+    if case.budget.g is None or case.inputs.rate is not None:
         return plan.reason
-    needs_g = plan.floor_g + case.first_g + case.problem.reserve_g
+    needs_g = plan.floor_g + case.beginning.g + case.inputs.problem.reserve_g
     return (
         f"stop: budget below floor, needs {needs_g:.3g} g with loading, evaluation and what is kept for a stop, "
-        f"has {case.budget_g:.3g} g"
+        f"has {case.budget.g:.3g} g"
     )
 
 
-def _saved(case: _Case, plan: Plan) -> float | None:
+def _saved_per_hour(case: _Case, plan: Plan) -> float | None:
     """Grams that one more hour before the deadline would save."""
-    from carbonsched.plan.objective import solve_for
-
-    if case.problem.deadline_s is None:
+    problem = case.inputs.problem
+    if problem.deadline_s is None:
         return None
-    _, longer = solve_for(replace(case.problem, deadline_s=case.problem.deadline_s + _HOUR_S), case.aim)
+    _, longer = solve_for(replace(problem, deadline_s=problem.deadline_s + _HOUR_S), case.inputs.objective)
     return max(plan.spend_g - longer.spend_g, 0.0)

@@ -1,4 +1,4 @@
-"""What people and scripts are shown of a job, from the ledger and, while it lives, from its run."""
+"""Builds what people and scripts are shown of a job: from the ledger and, while it is not over, from its run."""
 
 from typing import Any
 
@@ -79,26 +79,25 @@ def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
     return _of_row(row) | {
         "state": run.state,
         "reason": run.reason,
-        "segment": run.segment if live else None,
-        "segments": run.segments,
-        "step": run.step,
-        "steps": run.started.steps if run.started else None,
+        "segment": run.process.segment if live else None,
+        "segments": run.progress.segments,
+        "step": run.progress.step,
+        "steps": run.progress.started.steps if run.progress.started else None,
         "rho": run.directive.rho if run.directive and live else None,
-        "spent_g": run.spent_g,
-        "unknown_s": run.unknown_s,
+        "spent_g": run.account.spent_g,
+        "unknown_s": run.account.unknown_s,
         "budget_g": run.budget_g,
-        "energy_j": run.spent_mj / MJ_PER_J,
-        "estimated": run.estimated,
-        "power_w": run.power_w if live else None,
-        "loss": run.loss,
-        "boards": run.devices,
+        "energy_j": run.account.spent_mj / MJ_PER_J,
+        "estimated": run.account.estimated,
+        "power_w": run.process.power_w if live else None,
+        "loss": run.progress.loss,
+        "boards": run.process.devices,
         "eta_s": eta_s(run, clock),
     }
 
 
 def eta_s(run: JobRun, clock: Clock) -> float | None:
     """Seconds to the end by the last plan; None without one."""
-    if not run.state.live or run.plan is None or not run.plan.segments:
+    if not run.state.live or run.plan is None or run.plan.end_s is None:
         return None
-    tail = run.fit.model().tail_s if run.fit else 0.0
-    return max(run.plan.segments[-1].end_s + tail - (clock.monotonic() - run.planned_at), 0.0)
+    return max(run.plan.end_s - (clock.monotonic() - run.plan.made_s), 0.0)

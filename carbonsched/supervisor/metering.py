@@ -1,18 +1,18 @@
-"""From the meter's deltas to ledger rows: whose energy it was, at which intensity, split without losing a millijoule.
+"""Turns the meter's deltas into ledger rows: whose energy it was, at which intensity, split without losing a millijoule.
 
 A delta is cut where a job starts or ends, a segment changes, or the grid's intensity changes. Pieces that agree in all
 of these run together into one open row per device until it is `row_s` old; a kill -9 loses open rows but no energy,
 since the counter is read on from the last row that was written.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
 from carbonsched.config import Config
 from carbonsched.feeds.chain import Chain
-from carbonsched.model.energy import Account, EnergyDelta, EnergyMethod, Interval
+from carbonsched.model.energy import Account, EnergyDelta, Interval
 from carbonsched.model.grid import Reading
 from carbonsched.power.attribution import Cut, share, split
 from carbonsched.supervisor.jobs.job_run import JobRun
@@ -21,12 +21,23 @@ from carbonsched.units import MJ_PER_J, grams
 
 @dataclass(slots=True)
 class Metering:
-    config: Config
+    """Charges metered energy to jobs, or to nobody.
+
+    Example::
+
+        pieces, rows = metering.charge(meter.read(), live_runs)
+        ledger.append(rows)
+    """
+
+    config: Callable[[], Config]
+    """As it is now: SIGHUP may change it."""
     chain: Chain
     open: dict[tuple[str, str | None], Interval] = field(default_factory=dict)
     """The growing row of each (device, job)."""
     watts: dict[str, float | None] = field(default_factory=dict)
     """Last known power of each device."""
+    idle_w: dict[str, float] = field(default_factory=dict)
+    """Power of each device that no job uses, a slow mean."""
 
     def charge(
         self, deltas: Sequence[EnergyDelta], runs: Sequence[JobRun]
@@ -36,13 +47,28 @@ class Metering:
         complete: list[Interval] = []
         for delta in deltas:
             self.watts[delta.device] = delta.power_w
-            for piece in self._charge(delta, [run for run in runs if delta.device in run.devices]):
+            for piece in self._charge(delta, [run for run in runs if delta.device in run.process.devices]):
                 pieces.append(piece)
                 complete += self._add(piece)
             complete += self._close(delta)
         return pieces, sorted(complete, key=lambda row: (row.delta.device, row.delta.start))
 
+    def note_power(self, runs: Sequence[JobRun]) -> None:
+        """What each live job draws now, and what devices draw that no job uses. A shared device counts in equal parts."""
+        users: dict[str, int] = {}
+        for run in runs:
+            for device in run.process.devices:
+                users[device] = users.get(device, 0) + 1
+        for run in runs:
+            known = [(self.watts.get(device), users[device]) for device in run.process.devices]
+            watts = [power / n for power, n in known if power is not None]
+            run.process.note_power(sum(watts) if known and len(watts) == len(known) else None)
+        for device, power in self.watts.items():
+            if device not in users and power is not None:
+                self.idle_w[device] = 0.9 * self.idle_w.get(device, power) + 0.1 * power
+
     def flush(self) -> list[Interval]:
+        """The open rows, as far as they have grown."""
         rows = sorted(self.open.values(), key=lambda row: row.delta.start)
         self.open.clear()
         return rows
@@ -50,14 +76,14 @@ class Metering:
     def _charge(self, delta: EnergyDelta, runs: Sequence[JobRun]) -> Iterable[Interval]:
         edges = {delta.start, delta.end}
         for run in runs:
-            edges |= {t for t in (run.alive_from, run.alive_to) if t is not None}
-            edges |= {stretch.start for stretch in run.stretches}
+            edges |= {t for t in (run.process.alive_from, run.process.alive_to) if t is not None}
+            edges |= {span.start for span in run.process.spans}
         edges |= self._changes(delta.start, delta.end)
         times = sorted(t for t in edges if delta.start <= t <= delta.end)
         owners: dict[tuple[datetime, datetime], list[Cut]] = {}
         cuts: list[Cut] = []
         for start, end in pairwise(times):
-            here = [_cut(run, start, end) for run in runs if _alive(run, start)]
+            here = [_cut(run, start, end) for run in runs if run.process.lived_at(start)]
             owners[start, end] = here
             cuts.append(here[0] if here else Cut(start, end, Account.IDLE, None, None, None))
         for cut, piece in split(delta, cuts):
@@ -80,31 +106,31 @@ class Metering:
         return found
 
     def _interval(self, cut: Cut, delta: EnergyDelta) -> Interval:
-        reading = self.chain.reading_at(delta.start)
+        reading, config = self.chain.reading_at(delta.start), self.config()
         return Interval(
             account=cut.account,
             job_id=cut.job_id,
             segment=cut.segment,
             delta=delta,
             intensity=reading,
-            pue=self.config.pue,
-            pue_source=self.config.pue_source,
+            pue=config.pue,
+            pue_source=config.pue_source,
             rho=cut.rho,
-            grams=_grams(delta, reading, self.config.pue),
+            grams=_grams(delta, reading, config.pue),
         )
 
     def _add(self, piece: Interval) -> list[Interval]:
-        key = (piece.delta.device, piece.job_id)
+        key, config = (piece.delta.device, piece.job_id), self.config()
         growing = self.open.get(key)
         closed: list[Interval] = []
         if growing is not None:
-            joined = _join(growing, piece, self.config.pue)
+            joined = _join(growing, piece, config.pue)
             if joined is not None:
                 piece = joined
             else:
                 closed.append(growing)
         span = (piece.delta.end - piece.delta.start).total_seconds()
-        if span >= self.config.ledger.row_s or piece.delta.bridged:
+        if span >= config.ledger.row_s or piece.delta.bridged:
             closed.append(piece)
             self.open.pop(key, None)
         else:
@@ -118,41 +144,16 @@ class Metering:
         stale = [key for key in here if self.open[key].delta.end != delta.end]
         if len(here) - len(stale) > 1 and any(
             (self.open[key].delta.end - self.open[key].delta.start).total_seconds()
-            >= self.config.ledger.row_s / 2
+            >= self.config().ledger.row_s / 2
             for key in here
         ):
             stale = here
         return [self.open.pop(key) for key in stale]
 
 
-def spend(run: JobRun, row: Interval, worst_g_per_kwh: float, watts_high: float) -> None:
-    """Add a piece of a row to the job's running account."""
-    delta = row.delta
-    span = (delta.end - delta.start).total_seconds()
-    if delta.energy_mj is not None:
-        run.spent_mj += delta.energy_mj
-        run.segment_mj[row.segment] = run.segment_mj.get(row.segment, 0) + delta.energy_mj
-        if row.segment is not None and row.rho is not None:
-            energy_mj, seconds = run.busy.get(row.segment, (0, 0.0))
-            # devices are metered side by side: the seconds are those of one of them
-            seconds += span if delta.device == run.devices[0] else 0.0
-            run.busy[row.segment] = (energy_mj + delta.energy_mj, seconds)
-    if row.grams is not None:
-        run.spent_g += row.grams
-    else:
-        joules = watts_high * span if delta.energy_mj is None else delta.energy_mj / MJ_PER_J
-        run.unknown_s += span
-        run.reserved_g += grams(joules, worst_g_per_kwh, row.pue)
-    run.estimated = run.estimated or delta.method is not EnergyMethod.COUNTER
-
-
-def _alive(run: JobRun, at: datetime) -> bool:
-    return run.alive_from is not None and run.alive_from <= at and (run.alive_to is None or at < run.alive_to)
-
-
 def _cut(run: JobRun, start: datetime, end: datetime) -> Cut:
-    here = [stretch for stretch in run.stretches if stretch.start <= start]
-    segment, rho = (here[-1].segment, here[-1].rho) if here else (None, None)
+    span = run.process.span_at(start)
+    segment, rho = (span.segment, span.rho) if span else (None, None)
     return Cut(start, end, Account.JOB, run.id, segment, rho)
 
 

@@ -1,16 +1,18 @@
-"""The lives of a job, one for each of its processes: noted as they begin and end, and lived again after a restart.
+"""Journals each trainer process of a job, and rebuilds a JobRun after a daemon restart.
 
-The journal holds where each began (`started`: its devices, and how far events.jsonl reached before it could say
+The journal holds where each process began (`started`: its devices, and how far events.jsonl reached before it could say
 anything), that it was told to end and what is to come then (`ending`), and that its end was seen (`ended`). A process
-whose end nobody saw is the job's still: its energy is charged, and its end met, at the next tick.
+whose end nobody saw is the job's still: its energy is charged, and its end dealt with, at the next tick.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from carbonsched.clock import Clock
+from carbonsched.config import Config
 from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
@@ -20,11 +22,12 @@ from carbonsched.model.files import load
 from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Directive
-from carbonsched.supervisor.budgets.allocator import BudgetAllocator
-from carbonsched.supervisor.budgets.pools import DAEMON
-from carbonsched.supervisor.estimates.job_cost import JobCostEstimator
+from carbonsched.power.base import Meter
+from carbonsched.supervisor.jobs.account import UNKNOWN_W, JobAccount
+from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.supervisor.jobs.process_state import Ending
 
 CHECKED = "check.json"
 """In the job's directory: what the trainer's check foresaw."""
@@ -32,24 +35,46 @@ CHECKED = "check.json"
 
 @dataclass(frozen=True, slots=True)
 class ProcessJournal:
+    """The processes of all jobs in the ledger's journal.
+
+    Example::
+
+        journal.note_start(run, ("GPU-0",))  # before the launch
+        run = journal.rebuild(ledger.job(job_id))  # in the next daemon
+    """
+
     ledger: Ledger
     clock: Clock
     launcher: Launcher
-    outlook: JobCostEstimator
-    allowances: BudgetAllocator
+    meter: Meter
+    config: Callable[[], Config]
     jobs: Path
     """The folder of the job directories."""
 
-    def begins(self, run: JobRun, devices: tuple[str, ...]) -> None:
+    def note_start(self, run: JobRun, devices: tuple[str, ...]) -> None:
         """Note it before the start: whatever happens next, a successor knows on which devices a process may be."""
         self._note(run, "started", {"boards": list(devices), "events": run.follower.offset})
 
-    def ending(self, run: JobRun) -> None:
-        wake_at = None if run.wake_at is None else rfc3339(run.wake_at)
-        self._note(run, "ending", {"state": run.target, "reason": run.target_reason, "wake_at": wake_at})
+    def note_ending(self, run: JobRun) -> None:
+        """It was told to end, and where the job goes then."""
+        process = run.process
+        wake_at = None if process.wake_at is None else rfc3339(process.wake_at)
+        self._note(
+            run, "ending", {"state": process.target, "reason": process.target_reason, "wake_at": wake_at}
+        )
 
-    def ended(self, run: JobRun) -> None:
+    def note_end(self, run: JobRun) -> None:
+        """Its end was seen."""
         self._note(run, "ended", {})
+
+    def account(self, job_id: str) -> JobAccount:
+        """What the ledger has of a job: known grams, and the unknown at its worst."""
+        config = self.config()
+        limits = [device.watts_limit for device in self.meter.devices if device.kind == "gpu"]
+        watts = limits[0] if limits and limits[0] else UNKNOWN_W
+        return JobAccount.of_ledger(
+            self.ledger.totals(job_id), watts, config.zone.worst_g_per_kwh, config.pue
+        )
 
     def rebuild(self, row: JobRecord) -> JobRun:
         """The run as a daemon that had never left would have it, as far as its events are recorded."""
@@ -61,41 +86,37 @@ class ProcessJournal:
             state=row.state,
             reason=row.reason,
             budget_g=row.budget_g,
+            checked=load(path / CHECKED, CheckResult),
+            account=self.account(row.id),
         )
-        totals = self.ledger.totals(row.id)
-        run.spent_mj, run.spent_g, run.unknown_s = totals.energy_mj, totals.grams, totals.unknown_s
-        run.estimated = totals.estimated
-        run.reserved_g = self.outlook.charged_g(row.id) - totals.grams
-        run.checked = load(path / CHECKED, CheckResult)
-        self.allowances.restore(run)
-        self._live_again(run)
+        if run.spec.carbon.pool is not None:
+            run.grant(run.charged_g)  # until its pool is divided
+        self._replay(run)
         return run
 
-    def _live_again(self, run: JobRun) -> None:
-        run.recorded, alive = self.ledger.offset(run.id), False
+    def _replay(self, run: JobRun) -> None:
+        """Let the run go through its processes again, by the journal and its events."""
+        run.note_recorded(self.ledger.offset(run.id))
+        alive = False
         for entry in self.ledger.history(run.id, kinds=("started", "ending", "ended")):
             alive = entry["kind"] != "ended"
             match entry["kind"]:
                 case "started":
-                    self._hear(run, entry.get("events", 0))
+                    run.replay(entry.get("events", 0), self.clock)
                     at = datetime.fromisoformat(entry["at"])
                     run.begin(min(at, self.clock.now()), tuple(entry["boards"]))
                 case "ending":
-                    run.target, run.target_reason = JobState(entry["state"]), entry["reason"]
-                    run.wake_at = datetime.fromisoformat(entry["wake_at"]) if entry["wake_at"] else None
-        self._hear(run, run.recorded)
+                    wake_at = datetime.fromisoformat(entry["wake_at"]) if entry["wake_at"] else None
+                    run.process.end(Ending(JobState(entry["state"]), entry["reason"], wake_at))
+        run.replay(run.recorded, self.clock)
         # a start that was noted may not have come to pass
         if not alive or not (run.state.live or self.launcher.poll(run.dir).state == "running"):
-            run.leave(run.wake_at if run.state is JobState.WAITING else None)
+            run.leave(run.process.wake_at if run.state is JobState.WAITING else None)
             return
-        charged = self.ledger.groups(run.id, start=run.alive_from)
-        run.segment_mj = {k: sums.energy_mj for k, sums in total_by(charged, lambda g: g.segment).items()}
-        run.begun_g = run.charged_g - total(charged).grams
-        run.directive, run.planned_at = load(run.dir / "control.json", Directive), self.clock.monotonic()
-
-    def _hear(self, run: JobRun, until: int) -> None:
-        for event in run.follower.replay(min(until, run.recorded)):
-            run.apply(event, self.clock)
+        charged = self.ledger.groups(run.id, start=run.process.alive_from)
+        segment_mj = {k: sums.energy_mj for k, sums in total_by(charged, lambda g: g.segment).items()}
+        run.account.resume(segment_mj, total(charged).grams)
+        run.adopt(load(run.dir / "control.json", Directive), self.clock.monotonic())
 
     def _note(self, run: JobRun, kind: str, detail: dict[str, Any]) -> None:
         self.ledger.note(run.id, kind, detail, DAEMON, self.clock.now())

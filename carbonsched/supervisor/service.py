@@ -28,8 +28,8 @@ from carbonsched.model.views import (
     Submitted,
     Version,
 )
-from carbonsched.supervisor.explain import explain
 from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, of_ledger, of_run
+from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.recovery import CHECKED
 from carbonsched.supervisor.supervisor import Supervisor
 
@@ -40,7 +40,7 @@ class SupervisorService:
 
     def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:
         supervisor = self.supervisor
-        supervisor.allowances.pools.check(spec)
+        supervisor.pools.check(spec)
         job = SubmittedJob(
             id=f"{spec.name[:40]}-{secrets.token_hex(3)}",
             spec=spec,
@@ -59,6 +59,9 @@ class SupervisorService:
         return Submitted(id=job.id, state=JobState.QUEUED)
 
     def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
+        # a daemon at rest has no planner: it comes with the first job, or with the first that is only looked at
+        from carbonsched.supervisor.explain import explain
+
         return explain(self.supervisor, spec, owner, checked)
 
     def jobs(self, every: bool = False) -> JobList:
@@ -75,7 +78,10 @@ class SupervisorService:
         row, run = supervisor.find(job_id)
         with supervisor.lock:
             fields = of_run(row, run, supervisor.clock)
-            fields |= {"directive": run.directive, "validation": tuple(e.dump() for e in run.evaluated)}
+            fields |= {
+                "directive": run.directive,
+                "validation": tuple(e.dump() for e in run.progress.evaluated),
+            }
         return job_detail(row, fields, supervisor.ledger)
 
     def cancel(self, job_id: str, actor: Owner) -> Acted:
@@ -89,11 +95,12 @@ class SupervisorService:
         with supervisor.lock:
             row, run = supervisor.find(job_id)
             _may(actor, row.owner)
-            if run.target is not None:
+            target = run.process.target
+            if target is not None:
                 raise StateError(
-                    f"job {job_id} is still ending; try again when carbonsched ps shows it {run.target}"
+                    f"job {job_id} is still ending; try again when carbonsched ps shows it {target}"
                 )
-            if run.alive_from is not None:
+            if run.alive:
                 raise StateError(f"job {job_id} is {run.state} already; nothing to resume")
             supervisor.requeue(run, f"resumed by {actor.user}", actor.user)
             return Acted(id=job_id, state=run.state, reason=run.reason)
@@ -124,7 +131,8 @@ class SupervisorService:
                 )
             old, now = run.budget_g, supervisor.clock.now()
             supervisor.ledger.set_budget(job_id, grams, f"set by {actor.user}", actor.user, now, actor.uid)
-            run.budget_g, run.replan = grams, True
+            run.grant(grams)
+            run.request_plan()
             if run.state is JobState.STOPPED and (old is None or grams > old):
                 supervisor.requeue(run, f"budget raised to {grams:g} g by {actor.user}", actor.user)
             return Budgeted(
@@ -133,7 +141,7 @@ class SupervisorService:
                 reason=run.reason,
                 from_g=old,
                 budget_g=grams,
-                spent_g=run.spent_g,
+                spent_g=run.account.spent_g,
             )
 
     def _leave(self, job_id: str, actor: Owner, target: JobState) -> Acted:
@@ -143,7 +151,7 @@ class SupervisorService:
         with supervisor.lock:
             row, run = supervisor.find(job_id)
             _may(actor, row.owner)
-            if run.alive_from is None:
+            if not run.alive:
                 supervisor.move(run, target, reason, actor.user)
                 if target.ended:
                     supervisor.drop(run)
@@ -151,16 +159,16 @@ class SupervisorService:
                 supervisor.ledger.note(
                     job_id, "note", {"text": f"to be {reason}"}, actor.user, supervisor.clock.now()
                 )
-                supervisor.director.end(run, target, reason)
+                supervisor.control.director.end(run, Ending(target, reason))
             return Acted(id=job_id, state=run.state, reason=run.reason)
 
     def pools(self) -> PoolList:
         supervisor = self.supervisor
         with supervisor.lock:
-            return supervisor.allowances.pools.view(list(supervisor.runs.values()))
+            return supervisor.pools.view(list(supervisor.runs.values()))
 
     def grid(self, hours: float) -> GridView:
-        return self.supervisor.chain.view(hours)
+        return self.supervisor.watch.chain.view(hours)
 
     def log_path(self, job_id: str) -> Path:
         self.supervisor.ledger.job(job_id)

@@ -1,4 +1,6 @@
-"""The tick: look at the jobs, meter, charge, direct, record. What the API asks between two ticks is in `service`.
+"""Runs the tick: checks the jobs' processes, meters, charges, directs and records, and moves jobs between states.
+
+What the API asks between two ticks is in `carbonsched.supervisor.service`.
 
 One lock guards all of it. A tick never waits for the network (feeds are polled on their own schedule) nor for a job.
 Its first half meters every device and writes the rows. The second looks after one job at a time: what its events say goes
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock, StepWatch
 from carbonsched.config import Config
@@ -23,28 +26,28 @@ from carbonsched.ledger.records import JobRecord
 from carbonsched.model.energy import Interval
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import Evaluated, SegmentDone, Warned
-from carbonsched.plan.problem import Problem
 from carbonsched.power.base import Meter
 from carbonsched.power.counter import STEP_S
-from carbonsched.supervisor.budgets.allocator import BudgetAllocator
-from carbonsched.supervisor.budgets.pools import DAEMON, Pools
-from carbonsched.supervisor.control.director import Director
-from carbonsched.supervisor.control.leases import Steering, observe
-from carbonsched.supervisor.estimates.job_cost import JobCostEstimator
+from carbonsched.supervisor.budgets.pools import Pools
+from carbonsched.supervisor.grid_watch import GridWatch
+from carbonsched.supervisor.jobs.actors import DAEMON, TRAINER
 from carbonsched.supervisor.jobs.job_run import JobRun
-from carbonsched.supervisor.metering import Metering, spend
+from carbonsched.supervisor.jobs.process_state import Ending
+from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.recovery import ProcessJournal
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:  # NumPy stays out of a daemon at rest: Supervisor.control is the one door
+    from carbonsched.plan.problem import Problem
+    from carbonsched.supervisor.control.loop import ControlLoop
 
-TRAINER = "trainer"
-"""Actor in the journal beside the daemon and people."""
+log = logging.getLogger(__name__)
 
 
 def _death(run: JobRun, signal: int | None, code: int | None) -> str:
     again = f"carbonsched resume {run.id} goes on from the last checkpoint"
-    if run.failed is not None:
-        return f"{run.failed.error}; see carbonsched logs {run.id}"
+    failed = run.progress.failed
+    if failed is not None:
+        return f"{failed.error}; see carbonsched logs {run.id}"
     if signal is not None:
         return f"killed by signal {signal}; {again}"
     if code is not None:
@@ -53,40 +56,61 @@ def _death(run: JobRun, signal: int | None, code: int | None) -> str:
 
 
 class Supervisor:
+    """The jobs of a box, and everything that is done with them.
+
+    Example::
+
+        supervisor = Supervisor(config, ledger, chain, meter, LocalLauncher(), SystemClock())
+        supervisor.start()
+        supervisor.tick()  # every second
+    """
+
     def __init__(
         self, config: Config, ledger: Ledger, chain: Chain, meter: Meter, launcher: Launcher, clock: Clock
     ) -> None:
-        self.ledger, self.chain, self.meter = ledger, chain, meter
-        self.launcher, self.clock = launcher, clock
-        self.metering = Metering(config, chain)
-        self.steering = Steering(config, chain, clock)
-        self.outlook = JobCostEstimator(ledger, meter, self.steering)
+        self.config = config
+        self.ledger, self.meter, self.launcher, self.clock = ledger, meter, launcher, clock
         self.runs: dict[str, JobRun] = {}
         """Jobs that are not over, by id."""
-        pools = Pools(config.pools, ledger, clock, self.outlook.charged_g)
-        self.allowances = BudgetAllocator(ledger, clock, self.steering, pools)
-        self.lives = ProcessJournal(
-            ledger, clock, launcher, self.outlook, self.allowances, config.state / "jobs"
-        )
-        self.director = Director(
-            ledger,
-            clock,
-            launcher,
-            self.steering,
-            self.outlook,
-            self.allowances,
-            self.lives,
-            self.runs,
-            self._question,
-        )
+        self.watch = GridWatch(chain, clock)
+        self.metering = Metering(self._config, chain)
+        self.journal = ProcessJournal(ledger, clock, launcher, meter, self._config, config.state / "jobs")
+        self.pools = Pools(config.pools, ledger, clock, lambda job_id: self.journal.account(job_id).charged_g)
+        self._control: ControlLoop | None = None
         self.ticks = 0
         self._wall = StepWatch(clock, STEP_S)
         self._unsaved: list[Interval] = []
         self.lock = threading.RLock()
 
+    def _config(self) -> Config:
+        """As it is now, for the parts: SIGHUP may change it."""
+        return self.config
+
     @property
-    def config(self) -> Config:
-        return self.steering.config
+    def control(self) -> "ControlLoop":
+        """What plans and directs jobs. It comes with the first one, and NumPy with it: 13 MB that a daemon at rest lacks."""
+        if self._control is None:
+            self._control = self._open_control()
+        return self._control
+
+    def _open_control(self) -> "ControlLoop":
+        from carbonsched.supervisor.budgets.allocator import BudgetAllocator
+        from carbonsched.supervisor.control.director import Director
+        from carbonsched.supervisor.control.loop import ControlLoop
+        from carbonsched.supervisor.estimates.grid_outlook import GridOutlook
+        from carbonsched.supervisor.estimates.inputs import Estimates
+        from carbonsched.supervisor.estimates.job_cost import JobCostEstimator
+
+        grid, costs = GridOutlook(self.watch, self._config), JobCostEstimator(self.ledger, self.meter)
+        return ControlLoop(
+            clock=self.clock,
+            config=self._config,
+            estimates=Estimates(self.clock, self._config, grid, costs, self.metering.idle_w),
+            allocator=BudgetAllocator(self.ledger, self.clock, self.pools),
+            director=Director(self.ledger, self.clock, self.launcher, self.journal, self._config),
+            runs=self.runs,
+            problem_of=self._problem_of,
+        )
 
     # ---- beginning and end
 
@@ -96,10 +120,11 @@ class Supervisor:
             self.meter.resume(self.ledger.marks())
             for row in self.ledger.jobs():
                 if not row.state.ended:
-                    run = self.runs[row.id] = self.lives.rebuild(row)
-                    if run.alive_from is not None:
+                    run = self.runs[row.id] = self.journal.rebuild(row)
+                    self.control.allocator.enlist(run)
+                    if run.alive:
                         self._adopt(run)
-            self.allowances.pools.hold(list(self.runs.values()))
+            self.pools.share_by_weight(list(self.runs.values()))
 
     def stop(self) -> None:
         """Meter once more and write every open row; jobs go on without us."""
@@ -121,26 +146,30 @@ class Supervisor:
                 "pools": config.pools,
                 "launch": config.launch,
             }
-            self.metering.config = self.steering.config = self.config.model_copy(update=changes)
-            self.allowances.pools.configure(config.pools)
+            self.config = self.config.model_copy(update=changes)
+            self.pools.configure(config.pools)
 
     # ---- the tick
 
     def tick(self) -> None:
         with self.lock:
-            self._meter([run for run in self.runs.values() if run.alive_from is not None])
+            self._meter([run for run in self.runs.values() if run.alive])
             for run in list(self.runs.values()):
                 with self._alone(run):
                     self._advance(run)
-            self.steering.heed()
-            with self._alone(None):
-                self.allowances.share(list(self.runs.values()), self._question)
-            for run in list(self.runs.values()):
-                if run.alive_from is not None:
-                    with self._alone(run):
-                        self.director.steer(run)
-            self._start_queued()
+            self.watch.poll_archive()
+            if self.runs:
+                self._direct()
+                self._start_queued()
             self.ticks += 1
+
+    def _direct(self) -> None:
+        with self._alone(None):
+            self.control.divide_stale_pools()
+        for run in list(self.runs.values()):
+            if run.alive:
+                with self._alone(run):
+                    self.control.step(run)
 
     def _meter(self, live: list[JobRun]) -> None:
         """Whose energy it was, in the ledger before anything else may fail."""
@@ -155,24 +184,27 @@ class Supervisor:
             if piece.job_id is not None:
                 run = self.runs[piece.job_id]
                 with self._alone(run):
-                    spend(run, piece, self.config.zone.worst_g_per_kwh, self.outlook.watts_high(run))
-        self.allowances.grow(list(self.runs.values()))
-        self.outlook.note_power(live, self.metering.watts)
+                    watts_high = self.control.estimates.costs.watts_high(run)
+                    run.charge(piece, self.config.zone.worst_g_per_kwh, watts_high)
+        runs = list(self.runs.values())
+        if runs:
+            self.control.allocator.grow(runs)
+        self.pools.grow(runs)
+        self.metering.note_power(live)
         self._save(rows)
 
     def _look(self, run: JobRun) -> None:
         """Whether the job's process has ended, and its energy with it; and what it has said."""
-        process = self.launcher.poll(run.dir)
-        for event in run.follower.read():
-            run.unsaved.append(run.apply(event, self.clock))
-        if process.state != "running":
+        polled = self.launcher.poll(run.dir)
+        run.hear(self.clock)
+        if polled.state != "running":
             # without an exit record the last word of the job is the latest time it is known to have lived
-            ended = process.exit.at if process.exit else run.last_word
-            run.alive_to = min(ended or self.clock.now(), self.clock.now())
-        elif run.kill_at is not None and self.clock.monotonic() >= run.kill_at:
+            ended = polled.exit.at if polled.exit else run.progress.last_event_at
+            run.process.close(min(ended or self.clock.now(), self.clock.now()))
+        elif run.process.kill_at is not None and self.clock.monotonic() >= run.process.kill_at:
             log.warning("job %s did not end in %g s, killing it", run.id, self.config.launch.stop_s)
             self.launcher.kill(run.dir)
-            run.kill_at = None
+            run.process.forget_kill()
 
     def flush(self) -> None:
         """Write the open rows now."""
@@ -206,36 +238,36 @@ class Supervisor:
             log.warning("%s: %s; tried again at the next tick", name, e)
 
     def _fail(self, run: JobRun, reason: str) -> None:
-        run.unsaved.clear()
-        run.learnt = 0
-        if run.alive_from is None:
+        run.discard()
+        if not run.alive:
             self.move(run, JobState.FAILED, reason)
             self.drop(run)
-        elif run.target is None:
-            self.director.end(run, JobState.FAILED, reason)
+        elif run.process.target is None:
+            self.control.director.end(run, Ending(JobState.FAILED, reason))
             self.ledger.note(run.id, "note", {"text": reason}, DAEMON, self.clock.now())
 
     # ---- one job
 
     def _advance(self, run: JobRun) -> None:
         """Take in what a job has said, and where its process has brought it."""
-        if run.alive_from is None:
-            if run.state is JobState.WAITING and (run.wake_at is None or self.clock.now() >= run.wake_at):
+        if not run.alive:
+            wake_at = run.process.wake_at
+            if run.state is JobState.WAITING and (wake_at is None or self.clock.now() >= wake_at):
                 self.move(run, JobState.QUEUED, "the wait is over")
             return
         # the energy model learns of a segment once its energy is charged
-        for event in run.unsaved[run.learnt :]:
+        for event in run.learn():
             if isinstance(event, SegmentDone):
-                observe(run, event)
-        run.learnt = len(run.unsaved)
+                self.control.estimates.costs.observe(run, event)
         self._record(run)
-        if run.alive_to is not None and not run.follower.behind:
-            self._ended(run)
+        if run.process.alive_to is not None and not run.follower.behind:
+            self._finish(run)
             return
-        new = JobState.RUNNING if run.waiting is None else JobState.WAITING
+        waiting = run.progress.waiting
+        new = JobState.RUNNING if waiting is None else JobState.WAITING
         if new is not run.state:
             told = run.directive.reason if run.directive else "goes on"
-            self.move(run, new, told if run.waiting is None else run.waiting.reason)
+            self.move(run, new, told if waiting is None else waiting.reason)
 
     def _record(self, run: JobRun) -> None:
         """What the events say, for good, and how far they were read."""
@@ -245,47 +277,47 @@ class Supervisor:
             for event in run.unsaved:
                 match event:
                     case SegmentDone():
-                        self.ledger.save_segment(run.id, event, run.since(event), event.at, run.directive)
+                        start = run.process.segment_start(event.k, event.at)
+                        self.ledger.save_segment(run.id, event, start, event.at, run.directive)
                     case Evaluated():
                         self.ledger.note(run.id, "evaluated", event.dump(), TRAINER, event.at)
                     case Warned():
                         log.warning("job %s: %s", run.id, event.message)
                         self.ledger.note(run.id, "note", {"text": event.message}, TRAINER, event.at)
             self.ledger.set_offset(run.id, run.follower.offset)
-        run.unsaved.clear()
-        run.learnt, run.recorded = 0, run.follower.offset
+        run.mark_recorded()
 
-    def _ended(self, run: JobRun) -> None:
+    def _finish(self, run: JobRun) -> None:
         """The process is gone: where does the job go from here?"""
-        process = self.launcher.poll(run.dir)
-        code = process.exit.code if process.exit else None
-        if run.finished is not None and run.finished.reason == "done" and code == 0:
-            new, reason = JobState.FINISHED, run.finished.early or "done"
-        elif run.target is not None:
-            new, reason = run.target, run.target_reason
-        elif run.finished is not None and code == 0:
+        polled, finished = self.launcher.poll(run.dir), run.progress.finished
+        code = polled.exit.code if polled.exit else None
+        if finished is not None and finished.reason == "done" and code == 0:
+            new, reason = JobState.FINISHED, finished.early or "done"
+        elif run.process.target is not None:
+            new, reason = run.process.target, run.process.target_reason
+        elif finished is not None and code == 0:
             new = JobState.PAUSED
             reason = f"stopped by a signal from outside; carbonsched resume {run.id} goes on"
         else:
-            new, reason = JobState.FAILED, _death(run, process.exit.signal if process.exit else None, code)
+            new, reason = JobState.FAILED, _death(run, polled.exit.signal if polled.exit else None, code)
         with self.ledger.transaction():
-            self.lives.ended(run)
+            self.journal.note_end(run)
             self.move(run, new, reason)
-        run.leave(run.wake_at if new is JobState.WAITING else None)
+        run.leave(run.process.wake_at if new is JobState.WAITING else None)
         if new.ended:
             self.drop(run)
 
-    def _question(self, run: JobRun) -> Problem | None:
-        """A run's problem, its budget apart; None also where it cannot be made: that is this job's trouble alone."""
+    def _problem_of(self, run: JobRun) -> "Problem | None":
+        """A job's problem, its budget apart; None also where it cannot be made: that is this job's trouble alone."""
         problem = None
         with self._alone(run):
-            problem = self.outlook.question(run)
+            problem = self.control.estimates.problem_for(run)
         return problem  # noqa: RET504  (what fails above ends here, too)
 
     # ---- starting
 
     def _start_queued(self) -> None:
-        queued = [r for r in self.runs.values() if r.state is JobState.QUEUED and r.alive_from is None]
+        queued = [r for r in self.runs.values() if r.state is JobState.QUEUED and not r.alive]
         for run in sorted(queued, key=lambda r: r.job.submitted_at):
             with self._alone(run):
                 devices = None if self._held_back(run) else self.free_devices()
@@ -294,27 +326,25 @@ class Supervisor:
 
     def _held_back(self, run: JobRun) -> bool:
         """Whether a queued job may not start yet: outside its hours, or its pool cannot pay for its floor."""
-        opens = self.steering.opens(run)
+        opens = run.opens_at(self.clock.now())
         reason = ""
         if opens is not None:
             reason = f"waits for its allowed hours, from {opens:%Y-%m-%d %H:%M} UTC"
-        elif run.spec.carbon.pool is not None:
-            part = (run.budget_g or run.charged_g) - run.charged_g
-            if part <= 0 or part < run.needs_g * (1 - 1e-9):
-                reason = f"waits for pool {run.spec.carbon.pool}: needs {run.needs_g:.3g} g, {part:.3g} g are its part"
+        elif run.spec.carbon.pool is not None and (run.part_g <= 0 or run.part_g < run.needs_g * (1 - 1e-9)):
+            reason = f"waits for pool {run.spec.carbon.pool}: needs {run.needs_g:.3g} g, {run.part_g:.3g} g are its part"
         if reason and run.reason.split(":")[0] != reason.split(":")[0]:
             self.move(run, run.state, reason)
         return bool(reason)
 
     def free_devices(self) -> tuple[str, ...] | None:
         """The devices of one free slot: a GPU of its own, and the host's share; None where all slots are taken."""
-        live = [run for run in self.runs.values() if run.alive_from is not None]
+        live = [run for run in self.runs.values() if run.alive]
         gpus = [device for device in self.meter.devices if device.kind == "gpu"]
         hosts = tuple(device.id for device in self.meter.devices if device.kind == "host")
         slots = self.config.launch.slots or max(len(gpus), 1)
         if len(live) >= slots:
             return None
-        taken = {device for run in live for device in run.devices}
+        taken = {device for run in live for device in run.process.devices}
         free = [device.id for device in gpus if device.id not in taken]
         if gpus and not free:
             return None
@@ -327,21 +357,21 @@ class Supervisor:
         # a process that nobody recorded, of a ledger that was put back to an older state, is the job's all the same
         found = self.launcher.poll(run.dir).state == "running"
         if not found:
-            run.devices, run.directive, run.plan = devices, None, None
-            self.director.open(run)
-        self.lives.begins(run, devices)
+            run.place(devices)
+            self.control.open(run)
+        self.journal.note_start(run, devices)
         if not found:
             try:
                 self.launcher.start(run.dir, argv, env, run.job.owner)
             except LaunchError as e:
                 with self.ledger.transaction():
-                    self.lives.ended(run)
+                    self.journal.note_end(run)
                     self.move(run, JobState.FAILED, str(e))
                 self.drop(run)
                 return
         run.begin(self.clock.now(), devices)
-        self.allowances.begin(run)
-        self.allowances.pools.changed(run)
+        self.control.allocator.begin(run)
+        self.pools.mark_stale(run)
         self.move(run, JobState.RUNNING, "started, loading the model")
 
     def _adopt(self, run: JobRun) -> None:
@@ -349,28 +379,34 @@ class Supervisor:
         text = {"text": "adopted after a restart of the daemon"}
         self.ledger.note(run.id, "note", text, DAEMON, self.clock.now())
         log.info("job %s: adopted", run.id)
-        self.allowances.begin(run)
-        if run.target is not None:
+        self.control.allocator.begin(run)
+        if run.process.target is not None:
             with self._alone(run):
-                self.director.end(run, run.target, run.target_reason)
+                self.control.director.end(run, Ending(run.process.target, run.process.target_reason))
 
     # ---- moving jobs, also on request of the API (with the lock held)
 
     def enlist(self, job_id: str) -> None:
         """Take a newly submitted job into the queue."""
         with self.lock:
-            run = self.runs[job_id] = self.lives.rebuild(self.ledger.job(job_id))
-            self.allowances.pools.changed(run)
+            run = self.journal.rebuild(self.ledger.job(job_id))
+            self._enlist(run)
 
     def requeue(self, run: JobRun, reason: str, actor: str) -> None:
         """A job that is not running goes on from its last checkpoint. Raises StateError for one that is over."""
         self.move(run, JobState.QUEUED, reason, actor)
+        self._enlist(run)
+
+    def _enlist(self, run: JobRun) -> None:
         self.runs[run.id] = run
-        self.allowances.pools.changed(run)
+        self.control.allocator.enlist(run)
+        self.pools.mark_stale(run)
 
     def drop(self, run: JobRun) -> None:
         """The job is over."""
-        self.allowances.pools.over(run)
+        self.pools.close(run)
+        self.control.allocator.forget(run)
+        self.control.estimates.costs.forget(run)
         self.runs.pop(run.id, None)
 
     def move(self, run: JobRun, new: JobState, reason: str, actor: str = DAEMON) -> None:
@@ -378,7 +414,7 @@ class Supervisor:
             move(run.id, run.state, new)
             log.info("job %s: %s -> %s: %s", run.id, run.state, new, reason)
         self.ledger.set_state(run.id, new, reason, actor, self.clock.now())
-        run.state, run.reason = new, reason
+        run.move(new, reason)
 
     def find(self, job_id: str) -> tuple[JobRecord, JobRun]:
         """The job's row and run; a run is rebuilt for jobs that are over. Raises NotFoundError.
@@ -387,7 +423,7 @@ class Supervisor:
         """
         run = self.runs.get(job_id)
         row = self.ledger.job(job_id)
-        return row, run or self.lives.rebuild(row)
+        return row, run or self.journal.rebuild(row)
 
     def job_dir(self, job_id: str) -> Path:
-        return self.lives.jobs / job_id
+        return self.journal.jobs / job_id

@@ -144,5 +144,5 @@ def test_names_of_tensors_are_not_kept_in_memory(tmp_path: Path) -> None:
     job = rig.running()
     for _ in job.play(0):
         pass
-    assert [d.selected for d in rig.supervisor.runs[job.id].done] == [()]
+    assert [d.selected for d in rig.supervisor.runs[job.id].progress.done] == [()]
     assert rig.ledger.segments(job.id)[0].done.selected == ("a",)

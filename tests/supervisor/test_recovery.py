@@ -55,7 +55,7 @@ def test_a_restart_between_the_call_to_end_and_the_end_forgets_neither(rig: Rig)
     reboot(rig, away_s=2)
     job.finish("stopped")
     assert job.show().state is JobState.WAITING, job.show().reason
-    assert rig.supervisor.runs[job.id].wake_at is not None
+    assert rig.supervisor.runs[job.id].process.wake_at is not None
 
 
 def test_a_cancelled_job_is_cancelled_though_the_daemon_was_restarted_before_it_ended(rig: Rig) -> None:
@@ -125,13 +125,19 @@ def test_each_life_of_a_job_is_told_from_the_one_before(rig: Rig) -> None:
     rig.service.resume(job.id, ME)
     rig.run(3)
     before = rig.supervisor.runs[job.id]
-    seen = (before.load_s, before.loading, before.segment, before.finished, before.begun_g)
+    seen = (
+        before.progress.load_s,
+        before.loading,
+        before.process.segment,
+        before.progress.finished,
+        before.account.begun_g,
+    )
     reboot(rig)
     rig.run(2)
     after = rig.supervisor.runs[job.id]
-    assert (after.load_s, after.loading, after.segment, after.finished) == seen[:4]
-    assert after.load_s == pytest.approx(20, abs=2)
-    assert after.begun_g == pytest.approx(seen[4], rel=0.01)
+    assert (after.progress.load_s, after.loading, after.process.segment, after.progress.finished) == seen[:4]
+    assert after.progress.load_s == pytest.approx(20, abs=2)
+    assert after.account.begun_g == pytest.approx(seen[4], rel=0.01)
     # it ends while loading: not by the word of its first life
     rig.launcher.end(job.dir, code=1)
     rig.run(2)
@@ -153,7 +159,7 @@ def test_a_segment_done_again_teaches_by_its_second_attempt_alone(rig: Rig) -> N
     job.started(first_step=10)
     rig.run(1)
     list(job.play(1))
-    fit = rig.supervisor.runs[job.id].fit
+    fit = rig.supervisor.control.estimates.costs.fits.get(job.id)
     assert fit is not None
     model = fit.model()
     assert model.overhead_s > 0
@@ -191,4 +197,4 @@ def test_a_clock_set_back_while_the_daemon_was_away_does_not_disown_a_job(rig: R
     rig.clock.at -= timedelta(hours=1)
     rig.boot()
     rig.run(100)
-    assert rig.supervisor.runs[job.id].spent_mj == pytest.approx(110 * 100_000, rel=0.05)
+    assert rig.supervisor.runs[job.id].account.spent_mj == pytest.approx(110 * 100_000, rel=0.05)

@@ -77,8 +77,7 @@ def test_the_test_rows_to_come_are_kept_back(rig: Rig) -> None:
         job.ready(0)
         rig.run(1)
         run = rig.supervisor.runs[job.id]
-        assert run.fit is not None
-        tails.append(rig.supervisor.steering.energy(run, run.fit).tail_s)
+        tails.append(rig.supervisor.control.estimates.costs.estimate(run).tail_s)
         job.finish()
         rig.run(1)
     assert tails[1] - tails[0] == pytest.approx(3.0 / 4 * 40)
@@ -352,13 +351,15 @@ def test_a_fall_of_the_frontiers_is_learned_for_the_plan(rig: Rig) -> None:
     job.ready(3)
     rig.run(1)
     run = rig.supervisor.runs[job.id]
-    assert sorted(run.gains) == [0, 1, 2, 3]
+    assert sorted(run.progress.gains) == [0, 1, 2, 3]
     # the tests' frontier is the same every time: nothing is discounted
-    rest, energy = rig.supervisor.outlook.of(run)
-    assert rest is not None
-    assert rig.supervisor.steering.problem(run, rest, energy, 10.0, 0.0).decay == pytest.approx(1.0)
-    run.gains = {0: 8.0, 1: 4.0, 2: 2.0, 3: 1.0}
-    assert rig.supervisor.steering.problem(run, rest, energy, 10.0, 0.0).decay < 0.9
+    even = rig.supervisor.control.estimates.problem_for(run)
+    assert even is not None
+    assert even.decay == pytest.approx(1.0)
+    run.progress.gains.update({0: 8.0, 1: 4.0, 2: 2.0, 3: 1.0})
+    falling = rig.supervisor.control.estimates.problem_for(run)
+    assert falling is not None
+    assert falling.decay < 0.9
 
 
 BAD_EVENTS = {"empty frontier": READY | {"frontier": []}, "endless k": DONE | {"k": 10**30}}
@@ -384,7 +385,7 @@ def test_a_bad_event_of_one_job_leaves_the_others_steered(tmp_path: Path, bad: d
 STEPS = {
     "reading": ("carbonsched.supervisor.jobs.job_run.JobRun.apply", ValueError),
     "recording": ("carbonsched.ledger.ledger.Ledger.save_segment", OverflowError),
-    "planning": ("carbonsched.supervisor.control.leases.Steering.decide", ZeroDivisionError),
+    "planning": ("carbonsched.supervisor.estimates.inputs.Estimates.gather", ZeroDivisionError),
 }
 
 

@@ -1,6 +1,7 @@
 """Decides what each job may spend.
 
+allocator  what one job may spend now, and where that comes from
 accrual    a budget that grows with time
 pools      budgets that several jobs share
-allocator  what one job may spend now, and where that comes from
+division   a pool divided among its jobs by one price
 """

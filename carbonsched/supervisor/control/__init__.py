@@ -1,5 +1,8 @@
-"""Decides what each live job does next, and tells it.
+"""Decides what each job is told, and tells it. A daemon imports it with its first job.
 
-leases    the directive and its lease
-director  writes control.json and the journal, and sends signals
+loop      at every tick of a live job: what is due, gather, decide, apply
+decide    pure: from the inputs gathered to a decision
+leases    pure: how long a directive holds, and how it changes while it runs
+decision  what was decided
+director  applies it: control.json, journal, signals
 """

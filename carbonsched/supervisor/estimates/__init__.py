@@ -1,7 +1,9 @@
-"""Estimates what a job will still take: steps, seconds, joules and grams.
+"""Estimates what a job will still take: steps, seconds, joules and grams. A daemon imports it with its first job.
 
+inputs           all that one decision needs, gathered once
 remaining_work   the segments that a job still has to run
-throughput       how fast and at what power this box trains
+job_cost         what a job takes: as metered, or from priors
 evaluation_cost  what evaluating on held-out rows will take
-job_cost         what a job will take: as metered, or from priors
+throughput       how fast and at what power this box trains
+grid_outlook     what the grid will be, as far as it is known
 """

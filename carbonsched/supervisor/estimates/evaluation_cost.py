@@ -25,18 +25,18 @@ _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 @dataclass(frozen=True, slots=True)
 class EvaluationCost:
-    """Seconds of a job's looks at held-out rows, estimated."""
+    """Seconds of a job's evaluations on held-out rows, estimated."""
 
     before_s: float
     segment_s: float
     """At the end of each segment, where that is asked for."""
     after_s: float
     """After training: the validation rows again, and the test rows."""
-    words: str
+    description: str
     """What is counted, for people."""
 
 
-def evaluation(
+def evaluation_cost(
     ledger: Ledger, devices: Sequence[Device], spec: JobSpec, checked: CheckResult, throughput: Throughput
 ) -> EvaluationCost:
     """Test rows that the check does not tell of are left out, and that is said."""
@@ -62,14 +62,18 @@ def evaluation(
         said.append(f"{validation} validation rows before{', in' if each else ''} and after training")
     if test:
         said.append(f"{test} test rows after")
-    words = f"evaluation: {' and '.join(said) or 'no held-out rows'}"
+    description = f"evaluation: {' and '.join(said) or 'no held-out rows'}"
     if said:
-        words += f", {first_s + after_s + checked.segments * segment_s:.3g} s in all"
+        description += f", {first_s + after_s + checked.segments * segment_s:.3g} s in all"
     if said and generates:
-        words += f"; every text runs to its {length} tokens at {token_s:.2g} s a token and batch, {source}"
+        description += (
+            f"; every text runs to its {length} tokens at {token_s:.2g} s a token and batch, {source}"
+        )
     if asked.test is not None and checked.test_rows is None:
-        words += "; the test rows are not counted, this trainer's check does not tell how many there are"
-    return EvaluationCost(first_s, segment_s, after_s, words)
+        description += (
+            "; the test rows are not counted, this trainer's check does not tell how many there are"
+        )
+    return EvaluationCost(first_s, segment_s, after_s, description)
 
 
 def _token(

@@ -1,111 +1,210 @@
-"""What a job will take: from what it was metered at, or foreseen from its check before it has begun."""
+"""Estimates what a job takes: joules and seconds per step, evaluation, checkpoints and loading.
 
+Once a job runs these are what it was metered at; before that they are priors, from its check and from what this box did for
+other jobs. What was found out is kept here by job, for `carbonsched.supervisor.estimates.inputs` to gather.
+"""
+
+import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
-from carbonsched.config import Config
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.model.job_state import JobState
-from carbonsched.model.protocol import SegmentReady
-from carbonsched.plan.problem import EnergyModel, Problem
+from carbonsched.model.protocol import SegmentDone, SegmentReady
+from carbonsched.plan.energy_fit import EnergyFit
+from carbonsched.plan.problem import EnergyModel
 from carbonsched.power.base import Meter
-from carbonsched.supervisor.control.leases import Steering
-from carbonsched.supervisor.estimates.evaluation_cost import evaluation
-from carbonsched.supervisor.estimates.remaining_work import RemainingWork, remaining_work
-from carbonsched.supervisor.estimates.throughput import estimate_throughput
+from carbonsched.supervisor.estimates.evaluation_cost import EvaluationCost, evaluation_cost
+from carbonsched.supervisor.estimates.throughput import Throughput, estimate_throughput
+from carbonsched.supervisor.jobs.account import UNKNOWN_W
 from carbonsched.supervisor.jobs.job_run import JobRun
-from carbonsched.units import MJ_PER_J, grams
-
-if TYPE_CHECKING:
-    from carbonsched.plan.energy_fit import EnergyFit
-
-_WATTS_UNKNOWN = 300.0
-"""Power taken for leases while a device was never read: deliberately high."""
-
+from carbonsched.units import MJ_PER_J
 
 LOAD_S = 20.0
 """Python, the libraries and a model's weights, before the job was loaded once."""
+_MARGIN = 1.25
+"""Power that no tick should pass, over what is seen, before segments have told."""
+_PRIOR_C0 = 0.0
+"""Share of a step that does not depend on ρ. Measured on a CPU: seconds(ρ) / seconds(1) is ρ − 0.05 … ρ."""
+_BUSY_S = 2.0
+"""Seconds of steps below which their power was hardly seen."""
+_BYTES_PER_PARAM = 12
+"""Of a checkpoint: weights and two AdamW moments in fp32."""
+_DISK_BYTES_PER_S = 3e8
+"""At which a checkpoint is written, before one was measured."""
+_CHECKPOINT_S = 10.0
+"""A checkpoint of a model of which nothing is known."""
+_WEIGHTS_SHARE = 1 / 3
+"""Of a checkpoint's seconds that saving the weights alone takes."""
 
 
 @dataclass(slots=True)
 class JobCostEstimator:
+    """What the jobs of this box take, as far as it is known.
+
+    Example::
+
+        energy = costs.estimate(run)
+        energy.joules(rho=0.6, steps=500)  # of one segment
+    """
+
     ledger: Ledger
     meter: Meter
-    steering: Steering
-    idle_w: dict[str, float] = field(default_factory=dict)
-    """Of each device, a slow mean."""
+    fits: dict[str, EnergyFit] = field(default_factory=dict)
+    """Job → its energy model with every segment seen."""
+    evaluations: dict[str, EvaluationCost] = field(default_factory=dict)
+    """Job → what evaluating should take, estimated before the first evaluation was seen."""
 
-    @property
-    def config(self) -> Config:
-        return self.steering.config
+    def fresh(self) -> "JobCostEstimator":
+        """One that knows of no job: for a job that is only looked at."""
+        return JobCostEstimator(self.ledger, self.meter)
 
-    def of(self, run: JobRun) -> tuple[RemainingWork | None, EnergyModel]:
-        """What remains of a job, and what it takes: as metered, or as foreseen before it has begun."""
-        rest = remaining_work(run)
-        if run.looks is None and run.checked is not None and not run.evaluated:
-            throughput = estimate_throughput(self.ledger, self.meter.devices, run.spec)
-            run.looks = evaluation(self.ledger, self.meter.devices, run.spec, run.checked, throughput)
-        if run.ready is not None:
-            fit = self.fit(run, run.ready)
-        else:
-            fit = run.fit or self.steering.foreseen(
-                run, estimate_throughput(self.ledger, self.meter.devices, run.spec)
+    def forget(self, run: JobRun) -> None:
+        """The job is over."""
+        self.fits.pop(run.id, None)
+        self.evaluations.pop(run.id, None)
+
+    def estimate(self, run: JobRun) -> EnergyModel:
+        """The energy model of a job, evaluation, checkpoints and what comes after the last segment included."""
+        evaluation, ready = self.evaluation(run), run.progress.ready
+        fit = self.fits.get(run.id)
+        if fit is None:
+            fit = self._first_fit(run, ready) if ready is not None else self._prior(run)
+        return _with_overheads(run, fit.model(), evaluation)
+
+    def evaluation(self, run: JobRun) -> EvaluationCost | None:
+        """What evaluating should take; None where nothing foresaw it before it was seen."""
+        if run.id not in self.evaluations and run.checked is not None and not run.progress.evaluated:
+            throughput = self.throughput(run)
+            self.evaluations[run.id] = evaluation_cost(
+                self.ledger, self.meter.devices, run.spec, run.checked, throughput
             )
-        return rest, self.steering.energy(run, fit)
+        return self.evaluations.get(run.id)
 
-    def question(self, run: JobRun) -> Problem | None:
-        """A run's problem, its budget apart; a paused job asks for its floor alone."""
-        rest, energy = self.of(run)
-        if rest is None:
-            return None
-        asked = self.steering.problem(run, rest, energy, 0.0, self.idle(run))
-        if run.alive_from is None:
-            asked = replace(asked, reserve_g=asked.reserve_g + self.loading_g(run, energy))
-        return replace(asked, rho_max=asked.rho_min) if run.state is JobState.PAUSED else asked
-
-    def loading_g(self, run: JobRun, energy: EnergyModel) -> float:
-        """What the next start of a job will take before its first segment, at the worst intensity."""
-        looks_s = run.looks.before_s if run.looks is not None else 0.0
-        seconds = LOAD_S + looks_s if run.load_s is None else run.load_s
-        joules = seconds * energy.joules_full / max(energy.seconds_full, 1e-9)
-        return grams(joules, self.config.zone.worst_g_per_kwh, self.config.pue)
-
-    def idle(self, run: JobRun) -> float:
-        return sum(self.idle_w.get(device, 0.0) for device in run.devices)
-
-    def fit(self, run: JobRun, ready: SegmentReady) -> "EnergyFit":
-        if run.fit is None:
-            limits = [device.watts_limit or 0.0 for device in self.meter.devices if device.id in run.devices]
-            watts = run.power_w or self.watts_high(run)
-            run.fit = self.steering.fit(run, ready, watts, sum(limits) or None)
-        return run.fit
-
-    def charged_g(self, job_id: str) -> float:
-        """What the ledger has of a job: known grams, and the unknown at its worst."""
-        totals = self.ledger.totals(job_id)
-        limits = [device.watts_limit for device in self.meter.devices if device.kind == "gpu"]
-        watts = limits[0] if limits and limits[0] else _WATTS_UNKNOWN
-        joules = totals.unknown_mj / MJ_PER_J + totals.unmetered_s * watts
-        return totals.grams + grams(joules, self.config.zone.worst_g_per_kwh, self.config.pue)
-
-    def note_power(self, live: list[JobRun], known_w: dict[str, float | None]) -> None:
-        busy: dict[str, int] = {}
-        for run in live:
-            for device in run.devices:
-                busy[device] = busy.get(device, 0) + 1
-        for run in live:
-            known = [(known_w.get(device), busy[device]) for device in run.devices]
-            watts = [power / n for power, n in known if power is not None]
-            run.power_w = sum(watts) if known and len(watts) == len(known) else None
-        for device, power in known_w.items():
-            if device not in busy and power is not None:
-                self.idle_w[device] = 0.9 * self.idle_w.get(device, power) + 0.1 * power
+    def throughput(self, run: JobRun) -> Throughput:
+        """How fast this box should train the job, before it was measured."""
+        return estimate_throughput(self.ledger, self.meter.devices, run.spec)
 
     def watts_high(self, run: JobRun) -> float:
         """Power no tick of this job should pass: the model's, else a margin over what is seen or the devices' rating."""
-        if run.fit is not None:
-            return run.fit.model().watts_high
-        if run.power_w is not None:
-            return 1.25 * run.power_w
-        limits = [device.watts_limit for device in self.meter.devices if device.id in run.devices]
-        return sum(limit or _WATTS_UNKNOWN for limit in limits) or _WATTS_UNKNOWN
+        fit, seen_w = self.fits.get(run.id), run.process.power_w
+        if fit is not None:
+            return fit.model().watts_high
+        if seen_w is not None:
+            return _MARGIN * seen_w
+        return sum(limit or UNKNOWN_W for limit in self._limits(run)) or UNKNOWN_W
+
+    def observe(self, run: JobRun, done: SegmentDone) -> None:
+        """Teach the job's energy model with a segment that has ended: its metered joules, overheads apart."""
+        fit = self.fits.get(run.id)
+        if fit is not None:
+            self.fits[run.id] = _observe(fit, run, done)
+
+    def _first_fit(self, run: JobRun, ready: SegmentReady) -> EnergyFit:
+        """A prior from the job's own throughput and the devices' power, taught by the segments it has done."""
+        fit = EnergyFit.prior(
+            seconds_full=ready.seconds_per_step or 1.0,
+            watts=run.process.power_w or self.watts_high(run),
+            c0=_PRIOR_C0,
+            rated_watts=sum(limit or 0.0 for limit in self._limits(run)) or None,
+        )
+        for done in run.progress.done:
+            fit = _observe(fit, run, done)
+        self.fits[run.id] = fit
+        return fit
+
+    def _prior(self, run: JobRun) -> EnergyFit:
+        """The prior of a job that has not begun, from its check and the throughput of the box."""
+        throughput = self.throughput(run)
+        step_s = throughput.step_s(run.checked) if run.checked else 1.0
+        return EnergyFit.prior(seconds_full=max(step_s, 1e-6), watts=throughput.watts, c0=_PRIOR_C0)
+
+    def _limits(self, run: JobRun) -> list[float | None]:
+        return [device.watts_limit for device in self.meter.devices if device.id in run.process.devices]
+
+
+def stop_j(run: JobRun, energy: EnergyModel) -> float:
+    """Joules that a stop may still take: the step it falls into, at ρ = 1, or a batch of importance or of held-out rows,
+    and a checkpoint, unless all is in one."""
+    progress = run.progress
+    saved = (
+        progress.ready is None
+        and progress.checkpoint is not None
+        and progress.checkpoint.step == progress.step
+    )
+    amid_s = max(energy.seconds_full, _batch_s(run))
+    return energy.watts_high * (amid_s + (0.0 if saved else checkpoint_s(run)))
+
+
+def loading_j(run: JobRun, energy: EnergyModel, evaluation: EvaluationCost | None) -> float:
+    """Joules that the next start of a job will take before its first segment."""
+    before_s = evaluation.before_s if evaluation is not None else 0.0
+    seconds = LOAD_S + before_s if run.progress.load_s is None else run.progress.load_s
+    return seconds * energy.joules_full / max(energy.seconds_full, 1e-9)
+
+
+def mean_watts(energy: EnergyModel) -> float:
+    """Power of a full step by the model, W."""
+    return energy.joules_full / energy.seconds_full if energy.seconds_full > 0 else energy.watts_high
+
+
+def checkpoint_s(run: JobRun) -> float:
+    if run.progress.checkpoint is not None:
+        return run.progress.checkpoint.seconds
+    known = run.progress.started or run.checked
+    return known.params * _BYTES_PER_PARAM / _DISK_BYTES_PER_S if known else _CHECKPOINT_S
+
+
+def _batch_s(run: JobRun) -> float:
+    """Seconds of a batch of importance or of held-out rows, as far as seen.
+
+    Between two of them the trainer checks its lease; while it writes text, at every token.
+    """
+    ready = run.progress.ready
+    found = [ready.importance_seconds / max(ready.importance_batches, 1)] if ready else []
+    batch = run.spec.evaluate.batch_size or run.spec.train.batch_size
+    losses = [event for event in run.progress.evaluated if "generated_rows" not in event.metrics]
+    found += [event.seconds / max(math.ceil(event.samples / batch), 1) for event in losses]
+    return max(found, default=0.0)
+
+
+def _evaluation_s(run: JobRun, evaluation: EvaluationCost | None) -> float:
+    """Seconds that held-out rows will take after training, by the first evaluation; text, where it is written, takes most."""
+    if not run.progress.evaluated:
+        return evaluation.after_s if evaluation is not None else 0.0
+    first, started = run.progress.evaluated[0], run.progress.started
+    rows = first.metrics.get("generated_rows") or first.samples
+    return first.seconds * (1 + (started.test_rows if started else 0) / max(rows, 1))
+
+
+def _with_overheads(run: JobRun, energy: EnergyModel, evaluation: EvaluationCost | None) -> EnergyModel:
+    """With what comes after the last segment, another evaluation and the saving of weights, and what comes after each."""
+    tail_s = _evaluation_s(run, evaluation) + checkpoint_s(run) * _WEIGHTS_SHARE + 1.0
+    watts = mean_watts(energy)
+    segment_s = evaluation.segment_s if evaluation is not None else 0.0
+    overhead_s = energy.overhead_s or checkpoint_s(run) + segment_s
+    return replace(
+        energy,
+        tail_s=tail_s,
+        tail_j=tail_s * watts,
+        overhead_s=overhead_s,
+        overhead_j=energy.overhead_j or overhead_s * watts,
+    )
+
+
+def _observe(fit: EnergyFit, run: JobRun, done: SegmentDone) -> EnergyFit:
+    k = done.k
+    total_j = run.account.segment_mj.get(k, 0) / MJ_PER_J
+    wall_s = (done.at - run.process.segment_start(k, done.at)).total_seconds()
+    if done.steps == 0 or total_j <= 0 or wall_s <= 0:
+        return fit
+    share_j = total_j * min(done.seconds / wall_s, 1.0)
+    busy_mj, busy_s = run.account.busy.get(k, (0, 0.0))
+    # the power while steps ran: a segment that also waited must not look cheap
+    joules = min(busy_mj / MJ_PER_J / busy_s * done.seconds, total_j) if busy_s >= _BUSY_S else share_j
+    return fit.observe(
+        rho=done.rho_realised,
+        steps=done.steps,
+        joules=joules,
+        seconds=done.seconds,
+        overhead_j=total_j - joules,
+        overhead_s=max(wall_s - done.seconds, 0.0),
+    )

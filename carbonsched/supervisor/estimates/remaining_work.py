@@ -22,9 +22,9 @@ class RemainingWork:
 
 def remaining_work(run: JobRun) -> RemainingWork | None:
     """None for a job that has said nothing yet and came without a check."""
-    ready, checked = run.ready, run.checked
+    ready, checked, progress = run.progress.ready, run.checked, run.progress
     if ready is not None:
-        under_way = min(max((run.step or 0) - ready.first_step, 0), ready.steps - 1)
+        under_way = min(max((progress.step or 0) - ready.first_step, 0), ready.steps - 1)
         steps = [
             ready.steps - under_way,
             *spread(ready.steps_left - ready.steps, ready.segments - ready.k - 1),
@@ -34,8 +34,8 @@ def remaining_work(run: JobRun) -> RemainingWork | None:
         return _of_steps(run, steps, ready.k, curve, ready.rho_floor, total, under_way, known=True)
     if checked is None:
         return None
-    done = sum(d.steps for d in run.done)
-    k, n = len(run.done), max(checked.segments, len(run.done) + 1)
+    done = sum(d.steps for d in progress.done)
+    k, n = len(progress.done), max(checked.segments, len(progress.done) + 1)
     steps = spread(max(checked.steps - done, 1), n - k)
     floor = checked.rho_floor
     return _of_steps(run, steps, k, ((floor, floor), (1.0, 1.0)), floor, checked.steps, 0, known=False)
@@ -56,7 +56,7 @@ def _of_steps(
     due = None
     if wanted is not None:
         rho = run.directive.rho if run.directive and run.directive.rho else wanted
-        trained = sum(d.steps * d.rho_realised for d in run.done) + under_way * rho
+        trained = sum(d.steps * d.rho_realised for d in run.progress.done) + under_way * rho
         due = min(max((wanted * total - trained) / left, floor), 1.0)
     return RemainingWork(
         segments=tuple(JobSegment(k + i, n, curve) for i, n in enumerate(steps) if n > 0),

@@ -1,48 +1,59 @@
-"""What the daemon knows of one job while it is not over: a fold over its events, rebuilt alike after a restart."""
+"""Holds what the daemon knows of one job that is not over: its account, its process, its progress and its orders.
 
-from dataclasses import dataclass, field, replace
+Each of the three parts is changed in its own file alone. Other packages call the verbs here and assign to nothing, which
+a test holds. All of it is rebuilt alike after a restart: `carbonsched.supervisor.recovery`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock
+from carbonsched.model.allowed_hours import stretches
+from carbonsched.model.energy import Interval
 from carbonsched.model.job import JobSpec, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.protocol import (
-    Checkpoint,
-    Directive,
-    Evaluated,
-    Event,
-    Failed,
-    Finished,
-    Resumed,
-    SegmentDone,
-    SegmentReady,
-    Started,
-    Step,
-    Waiting,
-)
-from carbonsched.plan.problem import Plan
-from carbonsched.supervisor.budgets.accrual import Accrual
+from carbonsched.model.protocol import Directive, Evaluated, Event, SegmentDone, SegmentReady, Step
+from carbonsched.supervisor.jobs.account import JobAccount
 from carbonsched.supervisor.jobs.event_follower import EventFollower
+from carbonsched.supervisor.jobs.process_state import Ending, ProcessState
+from carbonsched.supervisor.jobs.progress import Progress
 
-if TYPE_CHECKING:
-    from carbonsched.plan.energy_fit import EnergyFit
-    from carbonsched.supervisor.estimates.evaluation_cost import EvaluationCost
+_HOURS_AHEAD = timedelta(days=8)
+"""How far allowed hours are looked for: one comes within a week."""
 
 
 @dataclass(frozen=True, slots=True)
-class EnergySpan:
-    """From `start` on, the job's energy belongs to this segment."""
+class PlanNote:
+    """What is kept of the last plan of a job.
 
-    start: datetime
-    segment: int | None
-    rho: float | None
+    Example:
+        >>> PlanNote(made_s=5.0, price=0.02, end_s=3600.0).price
+        0.02
+    """
+
+    made_s: float = 0.0
+    """Monotonic time of the decision."""
+    price: float | None = None
+    """λ in gain per gram: the next search starts there."""
+    end_s: float | None = None
+    """Seconds from then to the end of the last segment; None where nothing was planned."""
 
 
 @dataclass(slots=True)
 class JobRun:
+    """One job that is not over.
+
+    Example::
+
+        run.begin(clock.now(), ("GPU-0",))
+        for event in run.follower.read():
+            run.apply(event, clock)
+        assert run.account.charged_g <= run.budget_g
+    """
+
     job: SubmittedJob
     dir: Path
     follower: EventFollower
@@ -52,76 +63,26 @@ class JobRun:
     """Grams the job may emit in all, as of now: what every guard holds against. None: not resolved yet, or none."""
     checked: CheckResult | None = None
     """What the trainer's check foresaw, where the job came with it."""
-    looks: "EvaluationCost | None" = None
-    """What looking at its held-out rows should take, until the first look was seen."""
-    accrual: Accrual | None = None
-    """Of a budget that grows with time."""
+    account: JobAccount = field(default_factory=JobAccount)
+    process: ProcessState = field(default_factory=ProcessState)
+    progress: Progress = field(default_factory=Progress)
+
     needs_g: float = 0.0
     """Of a pool's job: the floor it needs to be let in."""
+    directive: Directive | None = None
+    plan: PlanNote | None = None
+    """Of the process that runs; None before its first decision."""
     replan: bool = False
     """Its budget was changed: plan anew, also in mid-segment."""
-    devices: tuple[str, ...] = ()
-    alive_from: datetime | None = None
-    """The process's start; None while there is none."""
-    alive_to: datetime | None = None
-    """When the process ended, until all that it said is read and it is decided where the job goes."""
-    stretches: list[EnergySpan] = field(default_factory=list)
+    eased_s: float = 0.0
+    """Monotonic time at which ρ was last checked in mid-segment."""
 
-    started: Started | None = None
-    ready: SegmentReady | None = None
-    """Of the segment that waits for a directive or runs under one; None between segments."""
-    ready_seen_s: float = 0.0
-    """Monotonic time `ready` was read."""
-    gains: dict[int, float] = field(default_factory=dict)
-    """Segment → importance at the right end of its frontier."""
-    done: list[SegmentDone] = field(default_factory=list)
-    evaluated: list[Evaluated] = field(default_factory=list)
-    checkpoint: Checkpoint | None = None
-    finished: Finished | None = None
-    failed: Failed | None = None
-    waiting: Waiting | None = None
-    step: int | None = None
-    loss: float | None = None
-
-    directive: Directive | None = None
-    plan: Plan | None = None
-    planned_at: float = 0.0
-    eased_at: float = 0.0
-    """Monotonic time of the last look at whether ρ must fall in mid-segment."""
-    fit: "EnergyFit | None" = None
-    target: JobState | None = None
-    """Where the job goes once its process has ended: cancel, pause, stop on budget, long wait."""
-    target_reason: str = ""
-    kill_at: float | None = None
-    """Monotonic time after which a process that was asked to end is killed."""
-    wake_at: datetime | None = None
-    """End of a wait that is too long to stay resident."""
-
-    last_word: datetime | None = None
-    """Time of the last event."""
     unsaved: list[Event] = field(default_factory=list)
     """Events whose consequences are not in the ledger yet."""
     learnt: int = 0
     """How many of them the energy model has seen."""
     recorded: int = 0
     """Bytes of events.jsonl whose consequences are in the ledger."""
-    spent_mj: int = 0
-    spent_g: float = 0.0
-    unknown_s: float = 0.0
-    reserved_g: float = 0.0
-    """What the unknown stretches could have cost at the worst: the budget is held against this too."""
-    estimated: bool = False
-    power_w: float | None = None
-    begun_g: float = 0.0
-    """What was charged when the process was started."""
-    loaded: bool = False
-    """Whether this process has come to a segment."""
-    load_s: float | None = None
-    """From the process's start to its first segment: what another start will take."""
-    segment_mj: dict[int | None, int] = field(default_factory=dict)
-    """Of this process, as is `busy`: a segment that is done again is another one to the energy model."""
-    busy: dict[int, tuple[int, float]] = field(default_factory=dict)
-    """Segment → millijoules and seconds in which steps ran; waiting and importance apart."""
 
     @property
     def id(self) -> str:
@@ -132,64 +93,111 @@ class JobRun:
         return self.job.spec
 
     @property
+    def alive(self) -> bool:
+        return self.process.alive
+
+    @property
+    def charged_g(self) -> float:
+        """What the budget is held against: known grams and the worst case of the unknown."""
+        return self.account.charged_g
+
+    @property
+    def part_g(self) -> float:
+        """What it may still spend; 0 where its budget is not known."""
+        return (self.budget_g or self.charged_g) - self.charged_g
+
+    @property
     def loading(self) -> bool:
         """Alive, and has not said yet what lies ahead of it."""
-        return self.alive_from is not None and not self.loaded
-
-    @property
-    def segment(self) -> int | None:
-        return self.stretches[-1].segment if self.stretches else None
-
-    @property
-    def segments(self) -> int | None:
-        if self.ready is not None:
-            return self.ready.segments
-        return self.started.segments if self.started else None
+        return self.alive and not self.progress.loaded
 
     @property
     def deadline(self) -> datetime | None:
         after = self.spec.carbon.deadline
         return None if after is None else self.job.submitted_at + timedelta(seconds=after)
 
-    @property
-    def charged_g(self) -> float:
-        """What the budget is held against: known grams and the worst case of the unknown."""
-        return self.spent_g + self.reserved_g
+    def opens_at(self, now: datetime) -> datetime | None:
+        """When the job may train next, where it may not now; None: now."""
+        if not self.spec.carbon.allowed_hours:
+            return None
+        start, _ = self.allowed_from(now)[0]
+        return start if start > now else None
 
-    def since(self, done: SegmentDone) -> datetime:
-        """When the energy of a segment that ended began to be its own."""
-        starts = [s.start for s in self.stretches if s.segment == done.k and s.start < done.at]
-        return starts[0] if starts else done.at
+    def allowed_from(self, now: datetime, until_s: float = 0.0) -> list[tuple[datetime, datetime]]:
+        """(start, end) of the hours in which the job may train, ascending, at least to the next ones.
+
+        Only for a job that has `allowed_hours`. until_s: seconds from now to which they are wanted.
+        """
+        carbon = self.spec.carbon
+        end = now + max(timedelta(seconds=until_s), _HOURS_AHEAD)
+        return list(stretches(carbon.allowed_hours, carbon.timezone, now, end))
+
+    # ---- its state and its budget
+
+    def move(self, state: JobState, reason: str) -> None:
+        self.state, self.reason = state, reason
+
+    def grant(self, budget_g: float) -> None:
+        """This is its budget now."""
+        self.budget_g = budget_g
+
+    def require(self, floor_g: float) -> None:
+        """Its pool must pay this much before it may start."""
+        self.needs_g = floor_g
+
+    def request_plan(self) -> None:
+        """Plan anew at the next tick, also in mid-segment."""
+        self.replan = True
+
+    # ---- its process
+
+    def place(self, devices: tuple[str, ...]) -> None:
+        """Before a start on these devices: what the process before was told is over."""
+        self.process.place(devices)
+        self.directive, self.plan = None, None
 
     def begin(self, at: datetime, devices: tuple[str, ...]) -> None:
         """A process was started: forget what belonged to the one before."""
-        self.leave()
-        self.alive_from, self.devices = at, devices
-        self.stretches = [EnergySpan(at, None, None)]
-        self.started = self.ready = self.finished = self.failed = self.waiting = None
-        self.last_word, self.segment_mj, self.busy = None, {}, {}
-        self.begun_g, self.loaded = self.charged_g, False
+        self.process.begin(at, devices)
+        self.progress.begin()
+        self.account.begin()
 
     def leave(self, wake_at: datetime | None = None) -> None:
-        """The process is gone."""
-        self.alive_from, self.alive_to, self.devices, self.power_w = None, None, (), None
-        self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, wake_at
+        """The process is gone; `wake_at`: when the job is to have another."""
+        self.process.leave(wake_at)
+
+    def end(self, ending: Ending, kill_at: float | None = None) -> None:
+        """The process is to end, and where the job goes then."""
+        self.process.end(ending, kill_at)
+        self.reason = ending.reason
 
     def shift(self, step: timedelta) -> None:
         """The wall clock was set: what happened before happened by the new one."""
-        if self.alive_from is not None:
-            self.alive_from += step
-        if self.last_word is not None:
-            self.last_word += step
-        self.stretches = [replace(stretch, start=stretch.start + step) for stretch in self.stretches]
+        self.process.shift(step)
+        self.progress.shift(step)
 
-    def enter(self, segment: int | None, at: datetime, rho: float | None = None) -> None:
-        last = self.stretches[-1] if self.stretches else None
-        if last and (last.segment, last.rho) == (segment, rho):
-            return
-        # an event's time may lie a hair before the stretch it follows: stretches must ascend
-        start = max(at, last.start) if last else at
-        self.stretches.append(EnergySpan(start, segment, rho))
+    def charge(self, piece: Interval, worst_g_per_kwh: float, watts_high: float) -> None:
+        """Add a metered piece to its account; see `JobAccount.charge`."""
+        timed = bool(self.process.devices) and piece.delta.device == self.process.devices[0]
+        self.account.charge(piece, worst_g_per_kwh, watts_high, timed=timed)
+
+    # ---- its orders
+
+    def direct(self, directive: Directive) -> None:
+        """It was told this."""
+        self.directive, self.reason = directive, directive.reason
+
+    def adopt(self, directive: Directive | None, now_s: float) -> None:
+        """An earlier daemon told it this: no plan is known, but there is no need for another one either."""
+        self.directive, self.plan = directive, PlanNote(made_s=now_s)
+
+    def note_plan(self, plan: PlanNote) -> None:
+        self.plan, self.replan = plan, False
+
+    def note_easing(self, now_s: float) -> None:
+        self.eased_s = now_s
+
+    # ---- its events
 
     def apply(self, event: Event, clock: Clock) -> Event:
         """Fold one event in. Energy of a segment runs from the end of the one before to its own `segment_done`.
@@ -198,44 +206,50 @@ class JobRun:
         """
         if event.at > (now := clock.now()):
             event = event.model_copy(update={"at": now})
-        self.last_word = event.at
-        match event:
-            case Started():
-                self.started, self.step = event, event.first_step
-                # a resumed job repeats the segments behind its checkpoint: what they had said no longer holds
-                self.done = [d for d in self.done if d.first_step + d.steps <= event.first_step]
-            case Evaluated():
-                self.evaluated.append(event)
-                if event.when == "before" and self.segment is None:
-                    self.enter(0, event.at)
-            case SegmentReady():
-                self.loaded = True
-                if self.load_s is None and self.alive_from is not None:
-                    self.load_s = max((event.at - self.alive_from).total_seconds(), 0.0)
-                self.ready, self.ready_seen_s, self.waiting = event, clock.monotonic(), None
-                if event.frontier:
-                    self.gains[event.k] = event.frontier[-1].importance
-                self.enter(event.k, event.at)
-            case Step():
-                self.step, self.waiting = event.step, None
-                self.loss = event.loss if event.loss is not None else self.loss
-                self.enter(event.k, event.at, event.rho)
-            case SegmentDone():
-                # the names go to the ledger; kept here they would be most of the daemon's memory
-                self.done.append(event.model_copy(update={"selected": ()}))
-                self.step = event.first_step + event.steps
-                self.loss = event.loss if event.loss is not None else self.loss
-                last = self.segments is not None and event.k + 1 >= self.segments
-                self.ready = None
-                self.enter(None if last else event.k + 1, event.at)
-            case Checkpoint():
-                self.checkpoint = event
-            case Waiting():
-                self.waiting = event
-            case Resumed():
-                self.waiting = None
-            case Finished():
-                self.finished = event
-            case Failed():
-                self.failed = event
+        self._attribute(event)
+        self.progress.fold(event, clock.monotonic(), self.process.alive_from)
         return event
+
+    def _attribute(self, event: Event) -> None:
+        """Which segment the energy belongs to from this event on."""
+        match event:
+            case Evaluated(when="before"):
+                if self.process.segment is None:
+                    self.process.enter(0, event.at)
+            case SegmentReady():
+                self.process.enter(event.k, event.at)
+            case Step():
+                self.process.enter(event.k, event.at, event.rho)
+            case SegmentDone():
+                following = None if self.progress.is_last(event) else event.k + 1
+                self.process.enter(following, event.at)
+
+    def hear(self, clock: Clock) -> None:
+        """Read what its trainer has said since, and fold it in."""
+        for event in self.follower.read():
+            self.unsaved.append(self.apply(event, clock))
+
+    def replay(self, until: int, clock: Clock) -> None:
+        """Fold in again what is recorded, up to byte `until` of events.jsonl."""
+        for event in self.follower.replay(min(until, self.recorded)):
+            self.apply(event, clock)
+
+    def learn(self) -> Iterator[Event]:
+        """Events that were not learnt from yet, each once."""
+        new = self.unsaved[self.learnt :]
+        yield from new
+        self.learnt = len(self.unsaved)
+
+    def mark_recorded(self) -> None:
+        """The consequences of all events that were read are in the ledger."""
+        self.discard()
+        self.recorded = self.follower.offset
+
+    def discard(self) -> None:
+        """Forget the events whose consequences cannot be recorded."""
+        self.unsaved.clear()
+        self.learnt = 0
+
+    def note_recorded(self, recorded: int) -> None:
+        """An earlier daemon recorded the events up to this byte."""
+        self.recorded = recorded

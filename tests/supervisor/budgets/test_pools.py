@@ -113,7 +113,7 @@ def test_a_daemon_killed_in_between_holds_the_pool(tmp_path: Path) -> None:
     play(rig, jobs, budget_g)
     assert {auto.job.show().state for auto in jobs} == {JobState.FINISHED}
     rig.supervisor.flush()
-    over = rig.supervisor.allowances.pools.pools["lab"].left_g([])
+    over = rig.supervisor.pools.pools["lab"].left_g([])
     assert over == pytest.approx(budget_g - spent_g(rig), abs=1e-6), (
         "what jobs that are over spent stays counted"
     )
@@ -231,7 +231,7 @@ def test_a_pool_whose_only_job_is_paused(tmp_path: Path) -> None:
     rig.run(12)
     rig.service.pause(job.job.id, ME)
     rig.run(10)
-    rig.supervisor.allowances.pools.changed(rig.supervisor.runs[job.job.id])
+    rig.supervisor.pools.mark_stale(rig.supervisor.runs[job.job.id])
     rig.run(2)
     assert job.job.show().state is JobState.PAUSED
     assert rig.service.pools().pools[0].left_g > 0

@@ -154,7 +154,7 @@ def test_a_batch_that_takes_longer_than_a_step_is_kept_back(tmp_path: Path) -> N
     run = rig.supervisor.runs[job.id]
 
     def reserve_g() -> float:
-        found = rig.supervisor.outlook.question(run)
+        found = rig.supervisor.control.estimates.problem_for(run)
         assert found is not None
         return found.reserve_g
 

@@ -1,0 +1,79 @@
+"""Looks after one live job at every tick: finds what is due, gathers its inputs once, decides, and has it applied."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from carbonsched.clock import Clock
+from carbonsched.config import Config
+from carbonsched.supervisor.budgets.allocator import BudgetAllocator
+from carbonsched.supervisor.budgets.division import ProblemOf
+from carbonsched.supervisor.control.decide import Due, decide, find_due
+from carbonsched.supervisor.control.decision import Decision
+from carbonsched.supervisor.control.director import Director
+from carbonsched.supervisor.control.leases import ease, exhaust, opening, renew
+from carbonsched.supervisor.estimates.inputs import NO_FUNDS, Estimates
+from carbonsched.supervisor.jobs.job_run import JobRun
+
+
+@dataclass(frozen=True, slots=True)
+class ControlLoop:
+    """What a supervisor with jobs has, and one at rest does without.
+
+    Example::
+
+        for run in live_runs:
+            loop.step(run)
+    """
+
+    clock: Clock
+    config: Callable[[], Config]
+    estimates: Estimates
+    allocator: BudgetAllocator
+    director: Director
+    runs: Mapping[str, JobRun]
+    """Jobs that are not over: some share a budget."""
+    problem_of: ProblemOf
+
+    def divide_stale_pools(self) -> None:
+        self.allocator.divide_stale_pools(list(self.runs.values()), self.problem_of)
+
+    def open(self, run: JobRun) -> None:
+        """Leave a lease for a process that is about to start. Raises OSError."""
+        carbon = run.spec.carbon
+        unknown = run.budget_g is None and (carbon.budget_share or carbon.budget_rate_g_per_h) is not None
+        funds = NO_FUNDS if unknown else self.allocator.funds(run, list(self.runs.values()))
+        lease = self.estimates.gather_lease(run, funds, self.estimates.costs.watts_high(run))
+        self.director.open(run, opening(lease, carbon.rho_start))
+
+    def step(self, run: JobRun) -> None:
+        """One tick of a job whose process lives. Raises OSError where it cannot be told."""
+        if run.process.alive_to is not None:
+            return
+        now, runs = self.clock.now(), list(self.runs.values())
+        funds = self.allocator.funds(run, runs)
+        spent = exhaust(funds, self.estimates.tick_g(run), self.config().power.tick_s, now)
+        if spent is not None:
+            self.director.kill(run, spent)
+        elif run.process.target is None:
+            due = find_due(run, now, self.clock.monotonic())
+            decision = self._plan(run) if due is Due.PLAN else self._keep(run, due)
+            if decision is not None:
+                self.director.apply(run, decision)
+
+    def _plan(self, run: JobRun) -> Decision | None:
+        runs = list(self.runs.values())
+        self.allocator.resolve(run, runs, self.problem_of, self.estimates.full_g)
+        inputs = self.estimates.gather(run, self.allocator.funds(run, runs))
+        return None if inputs is None else decide(inputs)
+
+    def _keep(self, run: JobRun, due: Due) -> Decision | None:
+        """Whether the directive that runs lasts."""
+        if due is Due.NOTHING:
+            return None
+        funds = self.allocator.funds(run, list(self.runs.values()))
+        decision = renew(self.estimates.gather_lease(run, funds), run.directive)
+        if decision is not None or due is not Due.EASE:
+            return decision
+        run.note_easing(self.clock.monotonic())
+        inputs = self.estimates.gather(run, funds)
+        return None if inputs is None else ease(inputs, run.directive)

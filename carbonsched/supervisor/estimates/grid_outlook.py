@@ -1,0 +1,90 @@
+"""Tells what the grid will be from now on, as far as it is known: the planner's time slots, and what lies beyond them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from carbonsched.config import Config
+from carbonsched.model.grid import Reading
+from carbonsched.plan.forecasting import slots as forecasting
+from carbonsched.plan.problem import Slot
+from carbonsched.supervisor.grid_watch import GridWatch
+
+_DAY_S = 86_400.0
+_HISTORY_DAYS = 29
+"""Four weeks teach the blend of persistence and hour-of-week mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class GridForecast:
+    """The grid from one moment on.
+
+    Example:
+        >>> slots = (Slot(0.0, 1800.0, 100.0, 120.0), Slot(1800.0, 3600.0, 300.0, 330.0))
+        >>> forecast = GridForecast(slots, 86_400.0, True, (), 100.0)
+        >>> forecast.mean_g_per_kwh
+        200.0
+    """
+
+    slots: tuple[Slot, ...]
+    day_s: float
+    """Wall seconds of a grid day: fewer in a time-compressed replay."""
+    has_forecast: bool
+    """False: the slots only repeat what holds now."""
+    beyond_g_per_kwh: tuple[float, ...]
+    """Past the last slot, as equally likely values; none: the slots' mean."""
+    now_g_per_kwh: float
+    """The reading that holds now; the stated worst case where there is none."""
+
+    @property
+    def mean_g_per_kwh(self) -> float:
+        """Mean intensity of the slots."""
+        span_s = sum(slot.end_s - slot.start_s for slot in self.slots)
+        return sum(slot.g_per_kwh * (slot.end_s - slot.start_s) for slot in self.slots) / span_s
+
+
+@dataclass(frozen=True, slots=True)
+class GridOutlook:
+    """Makes forecasts from the readings, the provider's forecast and how right it was before.
+
+    Example::
+
+        outlook = GridOutlook(GridWatch(chain, clock), lambda: config)
+        outlook.forecast().slots[0].g_per_kwh  # now
+    """
+
+    watch: GridWatch
+    config: Callable[[], Config]
+
+    def forecast(self) -> GridForecast:
+        """The grid from now on, as known now."""
+        chain, now, config, day_s = (
+            self.watch.chain,
+            self.watch.clock.now(),
+            self.config(),
+            self.watch.day_s(),
+        )
+        reading, provider = chain.reading_at(now), chain.forecast()
+        history = self._history(now, day_s)
+        self.watch.poll_archive()
+        slots = forecasting.slots(
+            now,
+            config.plan.horizon * day_s / _DAY_S,
+            reading,
+            provider,
+            history,
+            day_s=day_s,
+            quantile=config.plan.quantile,
+            worst=config.zone.worst_g_per_kwh,
+            archive=self.watch.archive,
+        )
+        return GridForecast(
+            slots=slots,
+            day_s=day_s,
+            has_forecast=forecasting.has_forecast(now, provider, history, day_s),
+            beyond_g_per_kwh=forecasting.beyond_history(slots, history, day_s),
+            now_g_per_kwh=reading.g_per_kwh if reading else config.zone.worst_g_per_kwh,
+        )
+
+    def _history(self, now: datetime, day_s: float) -> Sequence[Reading]:
+        return self.watch.chain.history(now - timedelta(seconds=_HISTORY_DAYS * day_s))

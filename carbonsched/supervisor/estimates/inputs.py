@@ -1,0 +1,284 @@
+"""Gathers all that one decision about a job needs, once: what remains, what it takes, what the grid will be, what is left.
+
+`control.decide`, `submit --explain`, the division of pools and the easing of ρ in mid-segment all start from what is gathered
+here, so they see the same job. A lease is renewed far more often than a job is planned; what it needs is gathered by itself,
+for a forecast of the grid takes milliseconds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from carbonsched.clock import Clock
+from carbonsched.config import Config
+from carbonsched.model.job_state import JobState
+from carbonsched.plan.gain_decay import decay
+from carbonsched.plan.objective import NO_LIMIT_G, BudgetRate, Objective
+from carbonsched.plan.problem import EnergyModel, Problem
+from carbonsched.supervisor.estimates.grid_outlook import GridForecast, GridOutlook
+from carbonsched.supervisor.estimates.job_cost import (
+    JobCostEstimator,
+    checkpoint_s,
+    loading_j,
+    mean_watts,
+    stop_j,
+)
+from carbonsched.supervisor.estimates.remaining_work import RemainingWork, remaining_work
+from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.units import grams
+
+RESIDENT_WAIT_S = 600.0
+"""Waits up to here keep the process; for longer ones it checkpoints and exits."""
+_DRAIN = 0.5
+"""Share of a growing budget's rate. Where a process that waits may use more by its idle power, it exits instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Funds:
+    """What a job may spend, as its budget stands now.
+
+    Example:
+        >>> Funds(budget_g=10.0, charged_g=4.0).left_g
+        6.0
+    """
+
+    budget_g: float | None
+    """None: there is no limit."""
+    charged_g: float
+    begun_g: float = 0.0
+    """What was charged when the process was started."""
+    g_per_h: float | None = None
+    """By which the budget grows; None: it does not."""
+    most_g: float = 0.0
+    """Of a budget that grows: what may be saved up."""
+
+    @property
+    def left_g(self) -> float:
+        """What may be spent now; `NO_LIMIT_G` where there is no limit."""
+        return NO_LIMIT_G if self.budget_g is None else self.budget_g - self.charged_g
+
+
+NO_FUNDS = Funds(budget_g=0.0, charged_g=0.0)
+"""For a problem whose budget is set by whoever asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseInputs:
+    """What a lease is cut from: the grams that are left, and the power that can take them.
+
+    Example::
+
+        lease = estimates.gather_lease(run, allocator.funds(run, runs))
+        lease.reserve_g <= lease.left_g  # else the job must stop
+    """
+
+    now: datetime
+    energy: EnergyModel
+    funds: Funds
+    stop_j: float
+    """What a stop may still take: the step it falls into, and a checkpoint."""
+    worst_g_per_kwh: float
+    pue: float
+    tick_s: float
+    lease_s: float
+    """The longest lease by the config."""
+    longest_s: float
+    """The longest lease now: none reaches past the allowed hours, for where the daemon is away the trainer waits by itself."""
+
+    @property
+    def left_g(self) -> float:
+        return self.funds.left_g
+
+    @property
+    def reserve_g(self) -> float:
+        """What no plan spends: a stop and one tick at the worst intensity, so that the last lease covers a step."""
+        joules = self.stop_j + self.energy.watts_high * self.tick_s
+        return grams(joules, self.worst_g_per_kwh, self.pue)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningInputs:
+    """All that one decision needs.
+
+    Example::
+
+        inputs = estimates.gather(run, allocator.funds(run, runs))
+        decision = decide(inputs)
+    """
+
+    remaining: RemainingWork
+    problem: Problem
+    objective: Objective
+    lease: LeaseInputs
+    last_seq: int
+    """Of the directive before; 0 where there is none."""
+
+    @property
+    def now(self) -> datetime:
+        return self.lease.now
+
+    @property
+    def k(self) -> int:
+        """The segment that the decision is about."""
+        return self.remaining.segments[0].k
+
+    @property
+    def energy(self) -> EnergyModel:
+        return self.problem.energy
+
+    @property
+    def left_g(self) -> float:
+        return self.problem.budget_g
+
+    @property
+    def rate(self) -> BudgetRate | None:
+        """Of a budget that grows."""
+        return self.objective.budget_rate
+
+    @property
+    def resident_s(self) -> float:
+        """Waits up to here keep the process."""
+        return self.rate.resident_s if self.rate is not None else RESIDENT_WAIT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """Gathers the inputs of decisions from what is known of jobs and the grid.
+
+    Example::
+
+        estimates = Estimates(clock, lambda: config, grid, costs, metering.idle_w)
+        problem = estimates.problem_for(run)  # without a budget: for the division of a pool
+    """
+
+    clock: Clock
+    config: Callable[[], Config]
+    grid: GridOutlook
+    costs: JobCostEstimator
+    idle_w: dict[str, float]
+    """Device → what it draws where no job uses it, a slow mean."""
+
+    def fresh(self) -> "Estimates":
+        """The same for a job that is only looked at: nothing of it is kept."""
+        return replace(self, costs=self.costs.fresh())
+
+    def gather(self, run: JobRun, funds: Funds) -> PlanningInputs | None:
+        """None for a job that has said nothing yet and came without a check."""
+        remaining = remaining_work(run)
+        if remaining is None:
+            return None
+        lease, grid = self.gather_lease(run, funds), self.grid.forecast()
+        idle_w = sum(self.idle_w.get(device, 0.0) for device in run.process.devices)
+        return PlanningInputs(
+            remaining=remaining,
+            problem=self._problem(run, remaining, lease, grid, idle_w),
+            objective=self._objective(run, remaining, lease, grid, idle_w),
+            lease=lease,
+            last_seq=run.directive.seq if run.directive else 0,
+        )
+
+    def gather_lease(self, run: JobRun, funds: Funds, watts_high: float = 0.0) -> LeaseInputs:
+        """The part of `gather` that a lease needs. watts_high: power in W that must be reckoned with, whatever the model says."""
+        config, now, energy = self.config(), self.clock.now(), self.costs.estimate(run)
+        energy = replace(energy, watts_high=max(energy.watts_high, watts_high))
+        longest_s = config.plan.lease_s
+        if run.spec.carbon.allowed_hours:
+            _, closes = run.allowed_from(now)[0]
+            longest_s = min(longest_s, (closes - now).total_seconds())
+        return LeaseInputs(
+            now=now,
+            energy=energy,
+            funds=funds,
+            stop_j=stop_j(run, energy),
+            worst_g_per_kwh=config.zone.worst_g_per_kwh,
+            pue=config.pue,
+            tick_s=config.power.tick_s,
+            lease_s=config.plan.lease_s,
+            longest_s=longest_s,
+        )
+
+    def problem_for(self, run: JobRun) -> Problem | None:
+        """A job's problem, its budget apart; of a paused job its floor alone. None where nothing is known of it yet."""
+        inputs = self.gather(run, NO_FUNDS)
+        if inputs is None:
+            return None
+        problem = inputs.problem
+        if not run.alive:
+            problem = replace(problem, reserve_g=problem.reserve_g + self.loading_g(run, inputs.energy))
+        return replace(problem, rho_max=problem.rho_min) if run.state is JobState.PAUSED else problem
+
+    def loading_g(self, run: JobRun, energy: EnergyModel) -> float:
+        """What the next start of a job will take before its first segment, at the worst intensity."""
+        config = self.config()
+        joules = loading_j(run, energy, self.costs.evaluation(run))
+        return grams(joules, config.zone.worst_g_per_kwh, config.pue)
+
+    def tick_g(self, run: JobRun) -> float:
+        """The most that one more tick of the job can take, in grams."""
+        config = self.config()
+        joules = self.costs.watts_high(run) * config.power.tick_s
+        return grams(joules, config.zone.worst_g_per_kwh, config.pue)
+
+    def full_g(self, run: JobRun) -> float | None:
+        """Grams of what remains at ρ = 1 and the mean intensity of the horizon: the base of `budget_share`."""
+        remaining, energy = remaining_work(run), self.costs.estimate(run)
+        if remaining is None:
+            return None
+        joules = sum(energy.joules(1.0, segment.steps) for segment in remaining.segments) + energy.tail_j
+        return grams(joules, self.grid.forecast().mean_g_per_kwh, self.config().pue)
+
+    def _problem(
+        self, run: JobRun, remaining: RemainingWork, lease: LeaseInputs, grid: GridForecast, idle_w: float
+    ) -> Problem:
+        carbon, now, energy, deadline = run.spec.carbon, lease.now, lease.energy, run.deadline
+        deadline_s = None if deadline is None else (deadline - now).total_seconds()
+        segments = run.progress.segments or len(remaining.segments)
+        return Problem(
+            segments=remaining.segments,
+            slots=grid.slots,
+            energy=energy,
+            budget_g=lease.left_g,
+            rho_min=max(carbon.rho_min or 0.0, remaining.rho_floor),
+            rho_max=max(carbon.rho_max, remaining.rho_floor),
+            pue=lease.pue,
+            deadline_s=deadline_s,
+            may_pause=carbon.may_pause,
+            idle_w=idle_w,
+            switch_j=checkpoint_s(run) * 2 * energy.watts_high,
+            worst_g_per_kwh=lease.worst_g_per_kwh,
+            waiting=run.progress.waiting is not None,
+            reserve_g=lease.reserve_g,
+            price_hint=run.plan.price if run.plan else None,
+            day_s=grid.day_s,
+            done=remaining.done,
+            allowed=_allowed(run, now, max(grid.slots[-1].end_s, deadline_s or 0.0)),
+            decay=decay(list(run.progress.gains.items()), segments),
+            has_forecast=grid.has_forecast,
+            beyond_g_per_kwh=grid.beyond_g_per_kwh,
+        )
+
+    def _objective(
+        self, run: JobRun, remaining: RemainingWork, lease: LeaseInputs, grid: GridForecast, idle_w: float
+    ) -> Objective:
+        funds = lease.funds
+        if funds.g_per_h is None:
+            return Objective(rho_mean=remaining.rho_due)
+        again_j = (run.progress.load_s or 0.0) * mean_watts(lease.energy)
+        idle_g_per_h = grams(idle_w * 3600.0, grid.now_g_per_kwh, lease.pue)
+        drained = idle_w <= 0 or idle_g_per_h > _DRAIN * funds.g_per_h
+        rate = BudgetRate(
+            g_per_h=funds.g_per_h,
+            level_g=funds.left_g,
+            most_g=funds.most_g,
+            again_g=grams(again_j, grid.now_g_per_kwh, lease.pue),
+            resident_s=0.0 if drained else RESIDENT_WAIT_S,
+        )
+        return Objective(budget_rate=rate)
+
+
+def _allowed(run: JobRun, now: datetime, until_s: float) -> tuple[tuple[float, float], ...] | None:
+    """(start_s, end_s) from now of the hours in which the job may train; None: always."""
+    if not run.spec.carbon.allowed_hours:
+        return None
+    found = run.allowed_from(now, until_s)
+    return tuple(((start - now).total_seconds(), (end - now).total_seconds()) for start, end in found)

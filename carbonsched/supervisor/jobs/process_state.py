@@ -1,0 +1,141 @@
+"""Keeps the state of a job's process: since when it lives, on which devices, and to what end it was asked to stop."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from carbonsched.model.job_state import JobState
+
+
+@dataclass(frozen=True, slots=True)
+class EnergySpan:
+    """From `start` on, the job's energy belongs to this segment.
+
+    Example:
+        >>> EnergySpan(datetime(2026, 11, 1), segment=0, rho=None).segment
+        0
+    """
+
+    start: datetime
+    segment: int | None
+    rho: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """To what end a process is told to stop.
+
+    Example:
+        >>> Ending(JobState.PAUSED, "paused by ada").wake_at is None
+        True
+    """
+
+    target: JobState
+    """Where the job goes once its process has ended."""
+    reason: str
+    wake_at: datetime | None = None
+    """When the job is to have another process, where it waits for that."""
+
+
+@dataclass(slots=True)
+class ProcessState:
+    """The process that a job has, if it has one.
+
+    Example:
+        >>> process = ProcessState()
+        >>> process.begin(datetime(2026, 11, 1), ("GPU-0",))
+        >>> process.alive, process.devices
+        (True, ('GPU-0',))
+        >>> process.end(Ending(JobState.PAUSED, "paused by ada"), kill_at=60.0)
+        >>> process.target.value
+        'paused'
+    """
+
+    devices: tuple[str, ...] = ()
+    alive_from: datetime | None = None
+    """The process's start; None while there is none."""
+    alive_to: datetime | None = None
+    """When the process ended, until all that it said is read and it is decided where the job goes."""
+    spans: list[EnergySpan] = field(default_factory=list)
+    """Ascending: which segment the energy belongs to."""
+    power_w: float | None = None
+    target: JobState | None = None
+    """Where the job goes once its process has ended: cancel, pause, stop on budget, long wait."""
+    target_reason: str = ""
+    kill_at: float | None = None
+    """Monotonic time after which a process that was asked to end is killed."""
+    wake_at: datetime | None = None
+    """End of a wait for which the process ends."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process, or one whose end is not dealt with yet."""
+        return self.alive_from is not None
+
+    @property
+    def segment(self) -> int | None:
+        """The segment that energy is charged to now."""
+        return self.spans[-1].segment if self.spans else None
+
+    def lived_at(self, at: datetime) -> bool:
+        return (
+            self.alive_from is not None
+            and self.alive_from <= at
+            and (self.alive_to is None or at < self.alive_to)
+        )
+
+    def place(self, devices: tuple[str, ...]) -> None:
+        """These devices are the process's that is about to start."""
+        self.devices = devices
+
+    def begin(self, at: datetime, devices: tuple[str, ...]) -> None:
+        """A process was started: forget what belonged to the one before."""
+        self.leave()
+        self.alive_from, self.devices = at, devices
+        self.spans = [EnergySpan(at, None, None)]
+
+    def leave(self, wake_at: datetime | None = None) -> None:
+        """The process is gone; `wake_at`: when the job is to have another."""
+        self.alive_from, self.alive_to, self.devices, self.power_w = None, None, (), None
+        self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, wake_at
+
+    def close(self, at: datetime) -> None:
+        """The process ended at this time; what it said last may still have to be read."""
+        self.alive_to = at
+
+    def end(self, ending: Ending, kill_at: float | None = None) -> None:
+        """The process is to end; a second call does not put off when it is killed."""
+        self.target, self.target_reason = ending.target, ending.reason
+        self.wake_at = ending.wake_at or self.wake_at
+        if self.kill_at is None:
+            self.kill_at = kill_at
+
+    def forget_kill(self) -> None:
+        """It was killed: once is enough."""
+        self.kill_at = None
+
+    def note_power(self, watts: float | None) -> None:
+        self.power_w = watts
+
+    def shift(self, step: timedelta) -> None:
+        """The wall clock was set: what happened before happened by the new one."""
+        if self.alive_from is not None:
+            self.alive_from += step
+        self.spans = [replace(span, start=span.start + step) for span in self.spans]
+
+    def enter(self, segment: int | None, at: datetime, rho: float | None = None) -> None:
+        """From `at` on energy belongs to this segment."""
+        last = self.spans[-1] if self.spans else None
+        if last and (last.segment, last.rho) == (segment, rho):
+            return
+        # an event's time may lie a hair before the span it follows: spans must ascend
+        start = max(at, last.start) if last else at
+        self.spans.append(EnergySpan(start, segment, rho))
+
+    def span_at(self, at: datetime) -> EnergySpan | None:
+        """The span that energy used at this time belongs to."""
+        return next((span for span in reversed(self.spans) if span.start <= at), None)
+
+    def segment_start(self, segment: int, end: datetime) -> datetime:
+        """When the energy of a segment that ended at `end` began to be its own."""
+        starts = [span.start for span in self.spans if span.segment == segment and span.start < end]
+        return starts[0] if starts else end

@@ -1,0 +1,110 @@
+"""Keeps how far a job has come: a fold over the events of its trainer."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from carbonsched.model.protocol import (
+    Checkpoint,
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Resumed,
+    SegmentDone,
+    SegmentReady,
+    Started,
+    Step,
+    Waiting,
+)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the trainer has said so far; rebuilt alike after a restart of the daemon.
+
+    Example:
+        >>> from carbonsched.model.protocol import EVENTS
+        >>> progress = Progress()
+        >>> line = '{"at": "2026-11-01T12:00:00Z", "event": "waiting", "k": 0, "step": 0, "until": null, "reason": "dirty"}'
+        >>> progress.fold(EVENTS.validate_json(line), now_s=1.0, alive_from=None)
+        >>> progress.waiting.reason
+        'dirty'
+    """
+
+    started: Started | None = None
+    ready: SegmentReady | None = None
+    """Of the segment that waits for a directive or runs under one; None between segments."""
+    ready_seen_s: float = 0.0
+    """Monotonic time `ready` was read."""
+    gains: dict[int, float] = field(default_factory=dict)
+    """Segment → importance at the right end of its frontier."""
+    done: list[SegmentDone] = field(default_factory=list)
+    evaluated: list[Evaluated] = field(default_factory=list)
+    checkpoint: Checkpoint | None = None
+    finished: Finished | None = None
+    failed: Failed | None = None
+    waiting: Waiting | None = None
+    step: int | None = None
+    loss: float | None = None
+    loaded: bool = False
+    """Whether this process has come to a segment."""
+    load_s: float | None = None
+    """From a process's start to its first segment: what another start will take."""
+    last_event_at: datetime | None = None
+
+    @property
+    def segments(self) -> int | None:
+        """How many segments the job has in all; None before it has said so."""
+        if self.ready is not None:
+            return self.ready.segments
+        return self.started.segments if self.started else None
+
+    def begin(self) -> None:
+        """A process was started: what the one before said of itself no longer holds."""
+        self.started = self.ready = self.finished = self.failed = self.waiting = None
+        self.last_event_at, self.loaded = None, False
+
+    def shift(self, step: timedelta) -> None:
+        """The wall clock was set: what was said before was said by the new one."""
+        if self.last_event_at is not None:
+            self.last_event_at += step
+
+    def is_last(self, done: SegmentDone) -> bool:
+        return self.segments is not None and done.k + 1 >= self.segments
+
+    def fold(self, event: Event, now_s: float, alive_from: datetime | None) -> None:
+        """Take one event in. now_s: monotonic time; alive_from: the start of the process that said it."""
+        self.last_event_at = event.at
+        match event:
+            case Started():
+                self.started, self.step = event, event.first_step
+                # a resumed job repeats the segments behind its checkpoint: what they had said no longer holds
+                self.done = [d for d in self.done if d.first_step + d.steps <= event.first_step]
+            case Evaluated():
+                self.evaluated.append(event)
+            case SegmentReady():
+                self.loaded = True
+                if self.load_s is None and alive_from is not None:
+                    self.load_s = max((event.at - alive_from).total_seconds(), 0.0)
+                self.ready, self.ready_seen_s, self.waiting = event, now_s, None
+                if event.frontier:
+                    self.gains[event.k] = event.frontier[-1].importance
+            case Step():
+                self.step, self.waiting = event.step, None
+                self.loss = event.loss if event.loss is not None else self.loss
+            case SegmentDone():
+                # the names go to the ledger; kept here they would be most of the daemon's memory
+                self.done.append(event.model_copy(update={"selected": ()}))
+                self.step = event.first_step + event.steps
+                self.loss = event.loss if event.loss is not None else self.loss
+                self.ready = None
+            case Checkpoint():
+                self.checkpoint = event
+            case Waiting():
+                self.waiting = event
+            case Resumed():
+                self.waiting = None
+            case Finished():
+                self.finished = event
+            case Failed():
+                self.failed = event
