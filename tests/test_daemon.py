@@ -13,6 +13,13 @@ from support.daemon import CONFIG, DaemonProcess
 from support.http_server import Reply, serve
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "peft")
+PLANNER = (
+    "numpy",
+    "carbonsched.supervisor.estimates",
+    "carbonsched.supervisor.control",
+    "carbonsched.plan.planner",
+)
+"""What comes with the first job: `Supervisor.control` is the door."""
 
 RUN = """
 import os, signal, sys, threading
@@ -24,9 +31,9 @@ print(code, [name for name in sys.argv[2:] if name in sys.modules])
 """
 
 
-def test_importing_and_running_the_daemon_leaves_the_trainers_libraries_out(tmp_path: Path) -> None:
+def test_a_daemon_at_rest_leaves_the_trainers_libraries_and_the_planner_out(tmp_path: Path) -> None:
     box = DaemonProcess(tmp_path)
-    argv = [sys.executable, "-c", RUN, str(box.root / "config.toml"), *HEAVY]
+    argv = [sys.executable, "-c", RUN, str(box.root / "config.toml"), *HEAVY, *PLANNER]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip() == "0 []", done.stderr
 

@@ -178,7 +178,7 @@ class Supervisor:
             if step:
                 run.shift(step)
             with self._alone(run):
-                self._look(run)
+                self._poll(run)
         pieces, rows = self.metering.charge(self.meter.read(), live)
         for piece in pieces:
             if piece.job_id is not None:
@@ -193,7 +193,7 @@ class Supervisor:
         self.metering.note_power(live)
         self._save(rows)
 
-    def _look(self, run: JobRun) -> None:
+    def _poll(self, run: JobRun) -> None:
         """Whether the job's process has ended, and its energy with it; and what it has said."""
         polled = self.launcher.poll(run.dir)
         run.hear(self.clock)
