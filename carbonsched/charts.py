@@ -46,7 +46,12 @@ Point = tuple[float, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One row of the legend. A None in y breaks the line."""
+    """One row of the legend. A None in y breaks the line.
+
+    Example:
+        >>> Series("held out", "dots", [(1.0, 3.2), (2.0, None)], "s2").points[0]
+        (1.0, 3.2)
+    """
 
     name: str
     kind: Literal["line", "step", "area", "dots", "rings", "ticks"]
@@ -60,7 +65,12 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A shaded stretch of x."""
+    """A shaded stretch of x.
+
+    Example:
+        >>> Band(0.0, 600.0, "segment 0").label
+        'segment 0'
+    """
 
     start: float
     end: float
@@ -69,7 +79,12 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A horizontal line at y."""
+    """A horizontal line at y.
+
+    Example:
+        >>> Rule(120.0, "budget 120 g").style
+        'rule'
+    """
 
     y: float
     label: str
@@ -78,6 +93,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
+    """What `svg` draws: the series over one x axis, with what a reader needs to understand them.
+
+    Example:
+        >>> loss = Series("training", "line", [(0, 3.4), (10, 3.1)])
+        >>> chart = Chart("Loss", "by step", "nats per token", [loss], (0, 10), count_ticks(0, 10))
+        >>> str(svg(chart, "loss"))[:18]
+        '<svg class="chart"'
+    """
+
     title: str
     description: str
     y_label: str

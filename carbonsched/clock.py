@@ -7,6 +7,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
+    """What tells the time; a test gives one that it moves itself.
+
+    Example::
+
+        def age_s(clock: Clock, since: datetime) -> float:
+            return (clock.now() - since).total_seconds()
+    """
+
     def now(self) -> datetime:
         """Wall time, timezone-aware UTC."""
 
@@ -15,6 +23,13 @@ class Clock(Protocol):
 
 
 class SystemClock:
+    """The clock of the box.
+
+    Example:
+        >>> SystemClock().now().tzinfo
+        datetime.timezone.utc
+    """
+
     def now(self) -> datetime:
         return datetime.now(UTC)
 
@@ -24,7 +39,13 @@ class SystemClock:
 
 @dataclass(slots=True)
 class StepWatch:
-    """Tells when the wall clock was set: but for that, wall and monotonic time pass alike."""
+    """Tells when the wall clock was set: but for that, wall and monotonic time pass alike.
+
+    Example:
+        >>> watch = StepWatch(SystemClock(), least_s=1.0)
+        >>> watch.step_s()  # nobody set the clock meanwhile
+        0.0
+    """
 
     clock: Clock
     least_s: float

@@ -16,13 +16,23 @@ Vendor errors are wrapped at the edge with `from e`. A message is one line that 
 
 
 class CarbonschedError(Exception):
-    """Base of the tree; `exit_code` is what a command ends with (docs/cli.md)."""
+    """Base of the tree; `exit_code` is what a command ends with (docs/cli.md).
+
+    Example:
+        >>> issubclass(InputError, CarbonschedError), CarbonschedError.exit_code
+        (True, 1)
+    """
 
     exit_code = 1
 
 
 class InputError(CarbonschedError):
-    """One line: the field, the problem and a hint what to do, e.g. `carbon.budget_g: must be above 0, is -3; …`."""
+    """One line: the field, the problem and a hint what to do, e.g. `carbon.budget_g: must be above 0, is -3; …`.
+
+    Example:
+        >>> str(InputError("carbon.budget_g", "must be above 0, is -3", "give the grams in all"))
+        'carbon.budget_g: must be above 0, is -3; give the grams in all'
+    """
 
     exit_code = 2
 
@@ -33,32 +43,76 @@ class InputError(CarbonschedError):
 
 
 class FeedError(CarbonschedError):
-    pass
+    """A grid feed gave no usable answer.
+
+    Example:
+        >>> str(FeedError("neso answered 503"))
+        'neso answered 503'
+    """
 
 
 class PowerError(CarbonschedError):
-    pass
+    """A power meter could not be read.
+
+    Example:
+        >>> str(PowerError("NVML: driver not loaded"))
+        'NVML: driver not loaded'
+    """
 
 
 class LedgerError(CarbonschedError):
-    pass
+    """The ledger refused a row, or does not verify.
+
+    Example:
+        >>> LedgerError("row 7 was changed after it was written").exit_code
+        1
+    """
 
 
 class LaunchError(CarbonschedError):
-    pass
+    """A job's process could not be started, stopped or found.
+
+    Example:
+        >>> LaunchError("scitldr-7f3a1c runs already").exit_code
+        1
+    """
 
 
 class NotFoundError(CarbonschedError):
+    """There is no such job.
+
+    Example:
+        >>> NotFoundError("there is no job x").exit_code
+        2
+    """
+
     exit_code = 2
 
 
 class StateError(CarbonschedError):
-    pass
+    """The job is in a state that does not allow this.
+
+    Example:
+        >>> StateError("a finished job cannot be paused").exit_code
+        1
+    """
 
 
 class DeniedError(CarbonschedError):
-    pass
+    """Not for this user.
+
+    Example:
+        >>> DeniedError("only alice and root may cancel it").exit_code
+        1
+    """
 
 
 class UnreachableError(CarbonschedError):
+    """The daemon does not answer.
+
+    Example:
+        >>> UnreachableError("no daemon there").exit_code
+        3
+    """
+
     exit_code = 3

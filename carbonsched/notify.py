@@ -13,6 +13,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Notifier:
+    """Sends what systemd wants to hear; a no-op where nobody listens.
+
+    Example:
+        >>> systemd = Notifier.from_env({})
+        >>> systemd.ready("metering 2 devices")  # outside systemd nothing happens
+        >>> systemd.watchdog_s is None
+        True
+    """
+
     address: str | None = None
     """Of the notification socket: a path, or `@name` for an abstract one; None: nobody listens."""
     watchdog_s: float | None = None

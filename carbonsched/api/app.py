@@ -65,7 +65,13 @@ _STATUS: tuple[tuple[type[CarbonschedError], int], ...] = (
 
 
 class SubmitBody(Doc):
-    """Body of POST /v1/jobs and POST /v1/explain."""
+    """Body of POST /v1/jobs and POST /v1/explain.
+
+    Example:
+        >>> SubmitBody.parse({"spec": {}})
+        Traceback (most recent call last):
+        carbonsched.errors.InputError: spec.name: is missing; add it
+    """
 
     spec: JobSpec
     checked: CheckResult | None = None
@@ -73,7 +79,12 @@ class SubmitBody(Doc):
 
 
 class BudgetBody(Doc):
-    """Body of POST /v1/jobs/{job_id}/budget."""
+    """Body of POST /v1/jobs/{job_id}/budget.
+
+    Example:
+        >>> BudgetBody.parse({"grams": 150}).grams
+        150.0
+    """
 
     grams: Annotated[float, Field(gt=0)]
     """CO2e the job may emit in all, what it has spent included."""

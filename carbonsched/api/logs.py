@@ -13,6 +13,13 @@ CHUNK_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
+    """A piece of a log, and where to ask for the next.
+
+    Example:
+        >>> read_chunk(Path("no-such-log"), offset=0)
+        Chunk(data=b'', offset=0, next_offset=0, size=0)
+    """
+
     data: bytes
     offset: int
     """Where `data` begins in the file."""

@@ -30,7 +30,12 @@ _UCRED = struct.Struct("iII")
 
 
 class PeerProtocol(H11Protocol):
-    """HTTP/1.1 that tells the application who called: `request.state.peer = (pid, uid, gid)`, by the kernel."""
+    """HTTP/1.1 that tells the application who called: `request.state.peer = (pid, uid, gid)`, by the kernel.
+
+    Example::
+
+        pid, uid, gid = request.state.peer
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -41,7 +46,14 @@ class PeerProtocol(H11Protocol):
 
 
 class Server:
-    """Serves an application on a socket until stopped. One start, one stop."""
+    """Serves an application on a socket until stopped. One start, one stop.
+
+    Example::
+
+        server = Server(create_app(service), Path("/run/carbonsched/api.sock"))
+        server.start()
+        server.stop()
+    """
 
     def __init__(self, app: ASGIApp, path: Path) -> None:
         self.path = path

@@ -25,6 +25,10 @@ class Service(Protocol):
     """Every method may raise a CarbonschedError; `actor` is who asked, by the socket's peer credentials.
 
     cancel, pause, resume and budget are for the job's owner, root and the daemon's own user. Called from several threads.
+
+    Example::
+
+        app = create_app(SupervisorService(supervisor))  # any Service will do, as tests show
     """
 
     def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:

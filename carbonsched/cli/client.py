@@ -39,7 +39,12 @@ D = TypeVar("D", bound=Doc)
 
 
 class RemoteError(CarbonschedError):
-    """What the daemon answered instead of doing it, with the exit code it gave."""
+    """What the daemon answered instead of doing it, with the exit code it gave.
+
+    Example:
+        >>> RemoteError(ErrorBody(error="there is no job x", exit_code=2)).exit_code
+        2
+    """
 
     def __init__(self, problem: ErrorBody) -> None:
         super().__init__(problem.error)
@@ -48,6 +53,13 @@ class RemoteError(CarbonschedError):
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
+    """A piece of a job's log, and where to ask for the next.
+
+    Example:
+        >>> LogChunk(b"step 1", offset=0, next_offset=6, size=6).data
+        b'step 1'
+    """
+
     data: bytes
     offset: int
     next_offset: int
@@ -75,7 +87,13 @@ class _Answer:
 
 
 class Client:
-    """Asks one daemon, over one connection per request. Every method raises UnreachableError or RemoteError."""
+    """Asks one daemon, over one connection per request. Every method raises UnreachableError or RemoteError.
+
+    Example:
+        >>> Client(Path("no-such.sock")).version()
+        Traceback (most recent call last):
+        carbonsched.errors.UnreachableError: the daemon is not reachable at no-such.sock: no daemon there; start it: ...
+    """
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket

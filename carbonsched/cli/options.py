@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Settings:
-    """What the shared flags said, before the command's name or behind it."""
+    """What the shared flags said, before the command's name or behind it.
+
+    Example:
+        >>> Settings(socket="/run/carbonsched/api.sock").debug
+        False
+    """
 
     socket: str | None = None
     debug: bool = False

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
+    """What `wait` calls as the job goes on.
+
+    Example::
+
+        with progress(json=False, terminal=sys.stdout.isatty()) as shown:
+            shown.update(client.show(job_id), client.grid(0).now)
+    """
+
     def __enter__(self) -> Self: ...
     def __exit__(
         self,
@@ -27,7 +35,12 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Nothing, for `--json`."""
+    """Nothing, for `--json`.
+
+    Example:
+        >>> with Silent() as shown:
+        ...     shown.trouble("the daemon does not answer")
+    """
 
     def __enter__(self) -> Self:
         return self
@@ -43,7 +56,13 @@ class Silent:
 
 
 class Lines(Silent):
-    """A line on stdout whenever state, segment or reason change; for logs and CI."""
+    """A line on stdout whenever state, segment or reason change; for logs and CI.
+
+    Example:
+        >>> with Lines() as shown:
+        ...     shown.trouble("the daemon does not answer")
+        the daemon does not answer
+    """
 
     def __init__(self) -> None:
         self._last: tuple[object, ...] = ()
@@ -61,7 +80,13 @@ class Lines(Silent):
 
 
 class Panel(Silent):
-    """A table that is drawn over itself, and left as it was at the end."""
+    """A table that is drawn over itself, and left as it was at the end.
+
+    Example::
+
+        with Panel() as shown:
+            shown.update(job, grid)
+    """
 
     def __init__(self) -> None:
         self._live: Live | None = None

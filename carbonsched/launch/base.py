@@ -10,7 +10,12 @@ from carbonsched.model.protocol import ExitRecord, RunRecord
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """What became of a job's process."""
+    """What became of a job's process.
+
+    Example:
+        >>> ProcessStatus("absent").exit is None
+        True
+    """
 
     state: Literal["absent", "running", "exited", "lost"]
     """`absent`: never started; `lost`: gone without an exit record (power cut, kill -9 of the shim)."""
@@ -19,6 +24,15 @@ class ProcessStatus:
 
 
 class Launcher(Protocol):
+    """Starts the processes of jobs and finds them again. Tests give one that starts nothing.
+
+    Example::
+
+        run = launcher.start(job_dir, [python, "-m", "trainer", "run", str(job_dir)], {}, owner)
+        if launcher.poll(job_dir).state == "lost":
+            launcher.kill(job_dir)
+    """
+
     def start(self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner) -> RunRecord:
         """Start `argv` under the shim, output to log.txt. Raises LaunchError."""
 

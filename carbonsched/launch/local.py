@@ -44,6 +44,10 @@ class LocalLauncher:
     """A `Launcher` for jobs on this box.
 
     Where the daemon is root, a job runs as its owner: uid, gid, groups, HOME. Else it runs as the daemon's user.
+
+    Example:
+        >>> LocalLauncher().poll(Path("no-such-job")).state
+        'absent'
     """
 
     def __init__(self, python: str = sys.executable, start_timeout_s: float = 30.0) -> None:

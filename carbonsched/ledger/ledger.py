@@ -42,7 +42,13 @@ _OVER: Final = tuple(str(state) for state in JobState if state.ended)
 
 
 class Ledger(Store):
-    """See `Store.open`, `Store.transaction` and `Store.close` for its life; any thread may call any method."""
+    """See `Store.open`, `Store.transaction` and `Store.close` for its life; any thread may call any method.
+
+    Example:
+        >>> with Ledger.open("sqlite://") as ledger:
+        ...     (ledger.totals().rows, ledger.verify().ok)
+        (0, True)
+    """
 
     def __init__(self, writer: Engine, reader: Engine | None, where: str, lock_fd: int | None) -> None:
         super().__init__(writer, reader, where, lock_fd)

@@ -13,7 +13,13 @@ from carbonsched.model.protocol import Directive, SegmentDone
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job as the ledger has it."""
+    """A job as the ledger has it.
+
+    Example::
+
+        record = ledger.job("scitldr-7f3a1c")
+        print(record.state, record.reason, record.budget_g)
+    """
 
     submitted: SubmittedJob
     state: JobState
@@ -46,7 +52,13 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
-    """One attempt at a segment: what the trainer reported, and the directive it ran under."""
+    """One attempt at a segment: what the trainer reported, and the directive it ran under.
+
+    Example::
+
+        for segment in ledger.segments("scitldr-7f3a1c"):
+            print(segment.k, segment.done.rho_realised, segment.reason)
+    """
 
     job_id: str
     k: int

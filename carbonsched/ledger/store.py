@@ -37,7 +37,13 @@ _ADVISORY = 0x6361_7262
 
 
 class Store:
-    """Connections and transactions; `Ledger` adds what is written in them. Threads may share one."""
+    """Connections and transactions; `Ledger` adds what is written in them. Threads may share one.
+
+    Example:
+        >>> with Store.open("sqlite://") as store:
+        ...     store.schema_version
+        '0001'
+    """
 
     def __init__(self, writer: Engine, reader: Engine | None, where: str, lock_fd: int | None) -> None:
         self._writer = writer

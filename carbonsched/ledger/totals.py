@@ -20,7 +20,13 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The smallest sum: one segment's rows on one board by one method, bridged or not."""
+    """The smallest sum: one segment's rows on one board by one method, bridged or not.
+
+    Example::
+
+        groups = ledger.groups("scitldr-7f3a1c")
+        gpu = total(group for group in groups if group.board != "host")
+    """
 
     account: Account
     job_id: str | None
@@ -43,7 +49,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What is known, and for how long it is not. Nothing charged: zeros, and None for times and means."""
+    """What is known, and for how long it is not. Nothing charged: zeros, and None for times and means.
+
+    Example:
+        >>> total(()).energy_j, total(()).g_per_kwh is None
+        (0.0, True)
+    """
 
     rows: int
     energy_mj: int

@@ -63,7 +63,15 @@ LocalPath = Annotated[str, AfterValidator(_from_folder)]
 
 
 class Doc(BaseModel):
-    """A document that crosses a boundary: strict at the edge, trusted inside."""
+    """A document that crosses a boundary: strict at the edge, trusted inside.
+
+    Example:
+        >>> class Grams(Doc):
+        ...     spent_g: float
+        >>> Grams.parse({"spend_g": 1}, where="job.toml")
+        Traceback (most recent call last):
+        carbonsched.errors.InputError: job.toml: spend_g: unknown key; did you mean 'spent_g'?
+    """
 
     model_config = ConfigDict(
         frozen=True,

@@ -7,7 +7,12 @@ from carbonsched.model.grid import Reading
 
 
 class EnergyMethod(StrEnum):
-    """How the joules of an interval came about."""
+    """How the joules of an interval came about.
+
+    Example:
+        >>> EnergyMethod("counter") is EnergyMethod.COUNTER
+        True
+    """
 
     COUNTER = "counter"
     """Difference of a hardware energy counter."""
@@ -20,12 +25,26 @@ class EnergyMethod(StrEnum):
 
 
 class Account(StrEnum):
+    """Who a row is charged to.
+
+    Example:
+        >>> Account("idle") is Account.IDLE
+        True
+    """
+
     JOB = "job"
     IDLE = "idle"
 
 
 class EnergyDelta(Doc):
-    """What one device used over one stretch, before it is charged to anyone. Conservation is tested on these."""
+    """What one device used over one stretch, before it is charged to anyone. Conservation is tested on these.
+
+    Example:
+        >>> delta = EnergyDelta(device="GPU-1", start="2026-11-22T10:00:00Z", end="2026-11-22T10:00:01Z", energy_mj=300_000,
+        ...     power_w=300, method="counter", counter_epoch="boot:0")
+        >>> delta.energy_mj / 1000 / delta.power_w  # seconds
+        1.0
+    """
 
     device: str
     """GPU UUID, `host`, or a replay's name."""
@@ -49,7 +68,14 @@ class EnergyDelta(Doc):
 
 
 class Interval(Doc):
-    """One ledger row: a delta, or its share, charged to an account at an intensity."""
+    """One ledger row: a delta, or its share, charged to an account at an intensity.
+
+    Example:
+        >>> delta = EnergyDelta(device="GPU-1", start="2026-11-22T10:00:00Z", end="2026-11-22T10:00:01Z", energy_mj=300_000,
+        ...     power_w=300, method="counter", counter_epoch="boot:0")
+        >>> Interval(account="job", job_id="a-1", delta=delta, intensity=None, pue=1.2, pue_source="config", grams=None).rho is None
+        True
+    """
 
     account: Account
     job_id: str | None = None

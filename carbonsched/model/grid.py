@@ -6,7 +6,12 @@ from carbonsched.model.base import Doc, UtcTime
 
 
 class Basis(StrEnum):
-    """What an intensity means; two of them never meet in one budget."""
+    """What an intensity means; two of them never meet in one budget.
+
+    Example:
+        >>> Basis("average-lifecycle") is Basis.AVERAGE_LIFECYCLE
+        True
+    """
 
     AVERAGE_LIFECYCLE = "average-lifecycle"
     AVERAGE_DIRECT = "average-direct"
@@ -15,6 +20,13 @@ class Basis(StrEnum):
 
 
 class Kind(StrEnum):
+    """How an intensity came about.
+
+    Example:
+        >>> Kind("fallback").value
+        'fallback'
+    """
+
     ACTUAL = "actual"
     ESTIMATED = "estimated"
     FORECAST = "forecast"
@@ -23,7 +35,13 @@ class Kind(StrEnum):
 
 
 class Source(Doc):
-    """Provenance of an intensity, carried into every ledger row."""
+    """Provenance of an intensity, carried into every ledger row.
+
+    Example:
+        >>> Source(provider="neso", zone="GB", basis="average-direct", kind="actual",
+        ...     fetched_at="2026-11-22T10:00:00Z").kind
+        <Kind.ACTUAL: 'actual'>
+    """
 
     provider: str
     zone: str
@@ -41,7 +59,14 @@ class Source(Doc):
 
 
 class Reading(Doc):
-    """Intensity over [start, end) of wall time."""
+    """Intensity over [start, end) of wall time.
+
+    Example:
+        >>> neso = Source(provider="neso", zone="GB", basis="average-direct", kind="actual",
+        ...     fetched_at="2026-11-22T10:05:00Z")
+        >>> Reading(start="2026-11-22T10:00:00Z", end="2026-11-22T10:30:00Z", g_per_kwh=124, source=neso).g_per_kwh
+        124.0
+    """
 
     start: UtcTime
     end: UtcTime
@@ -52,6 +77,13 @@ class Reading(Doc):
 
 
 class ForecastPoint(Doc):
+    """The intensity expected over [start, end), with the provider's band where it gives one.
+
+    Example:
+        >>> ForecastPoint(start="2026-11-22T10:00:00Z", end="2026-11-22T10:30:00Z", g_per_kwh=124).low is None
+        True
+    """
+
     start: UtcTime
     end: UtcTime
     g_per_kwh: float
@@ -60,12 +92,28 @@ class ForecastPoint(Doc):
 
 
 class Forecast(Doc):
+    """What a provider expected at one moment, ascending in time.
+
+    Example:
+        >>> neso = Source(provider="neso", zone="GB", basis="average-direct", kind="forecast",
+        ...     fetched_at="2026-11-22T10:05:00Z")
+        >>> Forecast(issued_at="2026-11-22T10:00:00Z", source=neso, points=()).points
+        ()
+    """
+
     issued_at: UtcTime
     source: Source
     points: tuple[ForecastPoint, ...]
 
 
 class FeedStatus(Doc):
+    """How one feed of the chain is.
+
+    Example:
+        >>> FeedStatus(name="neso", state="ok", last_success="2026-11-22T10:00:00Z", error=None).state
+        'ok'
+    """
+
     name: str
     state: str
     """`ok`, `stale`, `failing`, `untried` or `standby`."""
@@ -74,6 +122,14 @@ class FeedStatus(Doc):
 
 
 class GridNow(Doc):
+    """The intensity at this moment, or why it is not known.
+
+    Example:
+        >>> GridNow(g_per_kwh=None, kind=None, provider=None, zone="GB", basis="average-direct", start=None, end=None,
+        ...     fetched_at=None, reason="no feed has answered yet").reason
+        'no feed has answered yet'
+    """
+
     g_per_kwh: float | None
     kind: Kind | None
     provider: str | None
@@ -90,7 +146,14 @@ class GridNow(Doc):
 
 
 class GridView(Doc):
-    """`carbonsched grid --json`."""
+    """`carbonsched grid --json`.
+
+    Example:
+        >>> now = GridNow(g_per_kwh=124, kind="actual", provider="neso", zone="GB", basis="average-direct",
+        ...     start="2026-11-22T10:00:00Z", end="2026-11-22T10:30:00Z", fetched_at="2026-11-22T10:05:00Z")
+        >>> GridView(now=now, forecast=[], feeds=[]).dump()["now"]["end"]
+        '2026-11-22T10:30:00.000Z'
+    """
 
     now: GridNow
     forecast: tuple[ForecastPoint, ...]

@@ -18,14 +18,25 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A value, or why there is none."""
+    """A value, or why there is none.
+
+    Example:
+        >>> Known(None, "no device was metered").why_not
+        'no device was metered'
+    """
 
     value: str | float | None
     why_not: str = ""
 
 
 class TrainedSegment(Protocol):
-    """What a card says of a segment; `SegmentDone` and `SegmentFigures` have it."""
+    """What a card says of a segment; `SegmentDone` and `SegmentFigures` have it.
+
+    Example::
+
+        def mean_rho(segments: Sequence[TrainedSegment]) -> float:
+            return sum(s.flops for s in segments) / sum(s.flops_full for s in segments)
+    """
 
     @property
     def k(self) -> int: ...
@@ -46,7 +57,13 @@ class TrainedSegment(Protocol):
 
 
 class Evaluation(Protocol):
-    """What a card says of one evaluation on held-out rows; an `Evaluated` event has it."""
+    """What a card says of one evaluation on held-out rows; an `Evaluated` event has it.
+
+    Example::
+
+        def last_loss(evaluations: Sequence[Evaluation]) -> float | None:
+            return evaluations[-1].loss if evaluations else None
+    """
 
     @property
     def when(self) -> str: ...
@@ -62,6 +79,17 @@ class Evaluation(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Card:
+    """What a card says; `text` writes it.
+
+    Example:
+        >>> from carbonsched.model.job import JobSpec
+        >>> spec = JobSpec.parse({"name": "demo", "model": {"name_or_path": "acme/lm"}, "data": {"name_or_path": "acme/rows"},
+        ...     "carbon": {"budget_g": 1}})
+        >>> unknown = Known(None, "nothing was metered")
+        >>> Card(spec, unknown, unknown, unknown, "carbonsched", (), ()).text().splitlines()[2]
+        'base_model: "acme/lm"'
+    """
+
     spec: JobSpec
     emissions_g: Known
     location: Known

@@ -22,6 +22,13 @@ Amount = Annotated[float, Field(ge=0)]
 
 
 class FrontierPoint(Doc):
+    """The best total importance that a ratio ρ can reach.
+
+    Example:
+        >>> FrontierPoint(rho=0.6, importance=1.2).rho
+        0.6
+    """
+
     rho: float
     importance: float
 
@@ -33,7 +40,12 @@ def _ascending(points: tuple[FrontierPoint, ...]) -> tuple[FrontierPoint, ...]:
 
 
 class Lease(Doc):
-    """How long a directive holds; when it lapses unanswered the trainer checkpoints and waits."""
+    """How long a directive holds; when it lapses unanswered the trainer checkpoints and waits.
+
+    Example:
+        >>> Lease(valid_until="2026-11-22T10:05:00Z", max_steps=40).max_steps
+        40
+    """
 
     valid_until: UtcTime
     max_steps: Annotated[int, Field(ge=0)]
@@ -45,7 +57,14 @@ OPENING = -1
 
 
 class Directive(Doc):
-    """`control.json`."""
+    """`control.json`.
+
+    Example:
+        >>> lease = Lease(valid_until="2026-11-22T10:05:00Z", max_steps=40)
+        >>> go = Directive(seq=1, k=0, action="train", rho=0.6, lease=lease, reason="rho 0.600 at 200 g/kWh")
+        >>> Directive.parse(go.dump()) == go
+        True
+    """
 
     seq: int
     """Rises by one with every rewrite; the trainer acts on a number once."""
@@ -67,6 +86,13 @@ class _Event(Doc):
 
 
 class Started(_Event):
+    """A trainer process has loaded the model.
+
+    Example:
+        >>> Started(at="2026-11-22T10:00:00Z", pid=7, segments=5, steps=120, params=135_000_000, device="cuda:0").first_step
+        0
+    """
+
     event: Literal["started"] = "started"
     pid: Count
     segments: Segments
@@ -84,6 +110,13 @@ class Started(_Event):
 
 
 class Evaluated(_Event):
+    """The loss and metrics of held-out rows.
+
+    Example:
+        >>> Evaluated(at="2026-11-22T10:00:00Z", when="after", step=120, loss=2.41, samples=64, tokens=900, seconds=1.5).event
+        'evaluated'
+    """
+
     event: Literal["evaluated"] = "evaluated"
     when: Literal["before", "segment", "after", "test"]
     """`segment`: at the end of one; `test`: after training, on the test rows."""
@@ -97,6 +130,15 @@ class Evaluated(_Event):
 
 
 class SegmentReady(_Event):
+    """A segment waits for its directive: what it can gain at which ρ, and what it takes.
+
+    Example:
+        >>> ready = SegmentReady(at="2026-11-22T10:00:00Z", k=0, segments=1, first_step=0, steps=10, steps_left=10,
+        ...     importance_batches=1, frontier=[FrontierPoint(rho=1.0, importance=2.0)], flops_full=1e15, rho_floor=0.4)
+        >>> ready.frontier[-1].importance
+        2.0
+    """
+
     event: Literal["segment_ready"] = "segment_ready"
     k: Count
     segments: Segments
@@ -119,6 +161,13 @@ class SegmentReady(_Event):
 
 
 class Step(_Event):
+    """An optimizer step was taken; written at most once per second.
+
+    Example:
+        >>> Step(at="2026-11-22T10:00:00Z", k=0, step=3, steps=120, loss=2.9, lr=2e-5, seconds=0.8, rho=0.6).loss
+        2.9
+    """
+
     event: Literal["step"] = "step"
     k: Count
     step: Count
@@ -132,6 +181,16 @@ class Step(_Event):
 
 
 class SegmentDone(_Event):
+    """A segment was trained: ρ as directed, planned and realised, and what it took.
+
+    Example:
+        >>> done = SegmentDone(at="2026-11-22T10:00:00Z", k=0, first_step=0, steps=10, rho_directed=0.6, rho_planned=0.597,
+        ...     rho_realised=0.595, flops=5.95e14, flops_full=1e15, loss=2.9, seconds=8.0, importance_seconds=0.5,
+        ...     selection_seconds=0.1, selected=["lm_head.weight"], directive_seq=1)
+        >>> done.flops / done.flops_full
+        0.595
+    """
+
     event: Literal["segment_done"] = "segment_done"
     k: Count
     first_step: Count
@@ -155,6 +214,13 @@ class SegmentDone(_Event):
 
 
 class Checkpoint(_Event):
+    """Everything that a later process needs to go on lies on the disk.
+
+    Example:
+        >>> Checkpoint(at="2026-11-22T10:00:00Z", k=0, step=10, path="checkpoints/10", seconds=0.4, bytes=2**20).path
+        'checkpoints/10'
+    """
+
     event: Literal["checkpoint"] = "checkpoint"
     k: Count
     step: Count
@@ -165,6 +231,13 @@ class Checkpoint(_Event):
 
 
 class Waiting(_Event):
+    """The trainer waits, with the model in memory or before it exits.
+
+    Example:
+        >>> Waiting(at="2026-11-22T10:00:00Z", k=1, step=10, until=None, reason="its lease lapsed").until is None
+        True
+    """
+
     event: Literal["waiting"] = "waiting"
     k: Count
     step: Count
@@ -173,17 +246,38 @@ class Waiting(_Event):
 
 
 class Resumed(_Event):
+    """The trainer goes on after a wait.
+
+    Example:
+        >>> Resumed(at="2026-11-22T10:00:00Z", k=1, step=10).event
+        'resumed'
+    """
+
     event: Literal["resumed"] = "resumed"
     k: Count
     step: Count
 
 
 class Warned(_Event):
+    """Something a person should know; training goes on.
+
+    Example:
+        >>> Warned(at="2026-11-22T10:00:00Z", message="no test rows").event
+        'warning'
+    """
+
     event: Literal["warning"] = "warning"
     message: str
 
 
 class Finished(_Event):
+    """The trainer ended by itself: the job is done, or it was stopped with a checkpoint.
+
+    Example:
+        >>> Finished(at="2026-11-22T10:00:00Z", step=120, output="output").reason
+        'done'
+    """
+
     event: Literal["finished"] = "finished"
     step: Count
     reason: Literal["done", "stopped"] = "done"
@@ -195,6 +289,13 @@ class Finished(_Event):
 
 
 class Failed(_Event):
+    """The trainer ended by an error.
+
+    Example:
+        >>> Failed(at="2026-11-22T10:00:00Z", error="CUDA out of memory").event
+        'failed'
+    """
+
     event: Literal["failed"] = "failed"
     error: str
 
@@ -217,7 +318,12 @@ EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 class RunRecord(Doc):
-    """`run.json`: which process runs the job; a pid alone can be reused, its start time and boot cannot."""
+    """`run.json`: which process runs the job; a pid alone can be reused, its start time and boot cannot.
+
+    Example:
+        >>> RunRecord(pid=7, start_time=912, boot_id="b", started_at="2026-11-22T10:00:00Z", argv=["python"]).pid
+        7
+    """
 
     pid: int
     """Of the shim; the trainer is its child, in the same session."""
@@ -229,7 +335,12 @@ class RunRecord(Doc):
 
 
 class ExitRecord(Doc):
-    """`exit.json`: how the job's process ended, fsynced by the shim."""
+    """`exit.json`: how the job's process ended, fsynced by the shim.
+
+    Example:
+        >>> ExitRecord(code=None, signal=9, at="2026-11-22T10:00:00Z").signal
+        9
+    """
 
     code: int | None
     signal: int | None

@@ -12,7 +12,13 @@ from carbonsched.model.protocol import SegmentDone
 
 
 class FinishedSegment(Protocol):
-    """One attempt at a segment, as the ledger keeps it (`carbonsched.ledger.SegmentRecord`)."""
+    """One attempt at a segment, as the ledger keeps it (`carbonsched.ledger.SegmentRecord`).
+
+    Example::
+
+        def seconds(segment: FinishedSegment) -> float:
+            return (segment.end - segment.start).total_seconds()
+    """
 
     @property
     def start(self) -> datetime: ...
@@ -27,7 +33,13 @@ class FinishedSegment(Protocol):
 
 
 class Charged(Protocol):
-    """What was charged to it (`carbonsched.ledger.Totals`): known joules and grams, gCO2e per kWh, watts."""
+    """What was charged to it (`carbonsched.ledger.Totals`): known joules and grams, gCO2e per kWh, watts.
+
+    Example::
+
+        def kwh(charged: Charged) -> float:
+            return charged.energy_j / J_PER_KWH
+    """
 
     @property
     def energy_j(self) -> float: ...
@@ -40,7 +52,13 @@ class Charged(Protocol):
 
 
 class SegmentFigures(Doc):
-    """A finished segment: how it was directed, planned and realised, and what it took."""
+    """A finished segment: how it was directed, planned and realised, and what it took.
+
+    Example::
+
+        sums = ledger.segment_totals(job_id)
+        figures = [SegmentFigures.of(segment, sums[segment.k]) for segment in ledger.segments(job_id)]
+    """
 
     k: int
     start: UtcTime

@@ -12,7 +12,14 @@ from carbonsched.model.segment_figures import SegmentFigures
 
 
 class JobView(Doc):
-    """A row of `ps`."""
+    """A row of `ps`.
+
+    Example:
+        >>> job = JobView(id="a-1", name="a", owner="alice", state="running", reason="rho 0.600", segment=0, segments=5, rho=0.6,
+        ...     spent_g=3.5, budget_g=120, energy_j=9e4, estimated=False, power_w=300, submitted_at="2026-11-22T10:00:00Z")
+        >>> job.state.live
+        True
+    """
 
     id: str
     name: str
@@ -48,11 +55,23 @@ class JobView(Doc):
 
 
 class SegmentView(SegmentFigures):
-    """A finished segment in `show`."""
+    """A finished segment in `show`.
+
+    Example::
+
+        detail = client.show("scitldr-7f3a1c")
+        spent_g = sum(segment.spent_g for segment in detail.segments_done)
+    """
 
 
 class JobDetail(JobView):
-    """`show ID`."""
+    """`show ID`.
+
+    Example::
+
+        detail = client.show("scitldr-7f3a1c")
+        print(detail.state, detail.reason, len(detail.segments_done))
+    """
 
     spec: JobSpec
     sha256: str
@@ -65,6 +84,13 @@ class JobDetail(JobView):
 
 
 class JobList(Doc):
+    """`ps`.
+
+    Example:
+        >>> JobList(jobs=[]).left_out
+        0
+    """
+
     jobs: tuple[JobView, ...]
     """Oldest first."""
     left_out: int = 0
@@ -72,12 +98,24 @@ class JobList(Doc):
 
 
 class Submitted(Doc):
+    """`submit`.
+
+    Example:
+        >>> Submitted(id="scitldr-7f3a1c", state="queued").dump()
+        {'id': 'scitldr-7f3a1c', 'state': 'queued'}
+    """
+
     id: str
     state: JobState
 
 
 class Acted(Doc):
-    """Answer of cancel, pause, resume, wait; `budget` adds to it."""
+    """Answer of cancel, pause, resume, wait; `budget` adds to it.
+
+    Example:
+        >>> Acted(id="a-1", state="paused", reason="by alice").state.ended
+        False
+    """
 
     id: str
     state: JobState
@@ -85,7 +123,12 @@ class Acted(Doc):
 
 
 class Budgeted(Acted):
-    """Answer of `budget`."""
+    """Answer of `budget`.
+
+    Example:
+        >>> Budgeted(id="a-1", state="queued", reason="raised", from_g=120, budget_g=150, spent_g=119).budget_g
+        150.0
+    """
 
     from_g: float | None
     """The budget before; None where there was none yet."""
@@ -94,7 +137,13 @@ class Budgeted(Acted):
 
 
 class PoolJob(Doc):
-    """A job that draws on a pool and is not over."""
+    """A job that draws on a pool and is not over.
+
+    Example:
+        >>> PoolJob(id="a-1", name="a", owner="alice", state="queued", weight=1, spent_g=0, part_g=80, floor_g=75,
+        ...     reason="waits").part_g
+        80.0
+    """
 
     id: str
     name: str
@@ -111,6 +160,15 @@ class PoolJob(Doc):
 
 
 class PoolView(Doc):
+    """One shared budget and the jobs that draw on it.
+
+    Example:
+        >>> lab = PoolView(name="lab", granted_g=500, g_per_h=None, spent_g=320, left_g=180, held_g=100, gain_per_more_g=0.004,
+        ...     price="one more gram buys 0.4% of a job's gain", jobs=[], jobs_over=2)
+        >>> lab.left_g - lab.held_g
+        80.0
+    """
+
     name: str
     granted_g: float
     """In all up to now, to all its jobs ever."""
@@ -134,10 +192,25 @@ class PoolView(Doc):
 
 
 class PoolList(Doc):
+    """`pools`.
+
+    Example:
+        >>> PoolList(pools=[]).dump()
+        {'pools': []}
+    """
+
     pools: tuple[PoolView, ...]
 
 
 class ExpectedSegment(Doc):
+    """A segment as it is expected to run.
+
+    Example::
+
+        answer = client.explain(spec, checked)
+        dirtiest = max(answer.segments, key=lambda segment: segment.g)
+    """
+
     k: int
     start: UtcTime
     end: UtcTime
@@ -149,7 +222,13 @@ class ExpectedSegment(Doc):
 
 
 class Explained(Doc):
-    """`submit --explain`: what the daemon would do with the job, were it submitted now. Nothing is queued."""
+    """`submit --explain`: what the daemon would do with the job, were it submitted now. Nothing is queued.
+
+    Example::
+
+        answer = client.explain(spec, checked)
+        print(f"{answer.g:.3g} g, likely {answer.low_g:.3g} to {answer.high_g:.3g}: {answer.reason}")
+    """
 
     name: str
     action: Literal["train", "wait", "stop"]
@@ -199,7 +278,12 @@ class Explained(Doc):
 
 
 class JobLog(Doc):
-    """`logs ID --json`."""
+    """`logs ID --json`.
+
+    Example:
+        >>> JobLog(id="a-1", text="step 1\\n").dump()
+        {'id': 'a-1', 'text': 'step 1\\n'}
+    """
 
     id: str
     text: str
@@ -207,19 +291,36 @@ class JobLog(Doc):
 
 
 class LogLine(Doc):
-    """A line of `logs -f ID --json`."""
+    """A line of `logs -f ID --json`.
+
+    Example:
+        >>> LogLine(id="a-1", line="step 1").line
+        'step 1'
+    """
 
     id: str
     line: str
 
 
 class Ended(Doc):
-    """`daemon --json`, when it has stopped."""
+    """`daemon --json`, when it has stopped.
+
+    Example:
+        >>> Ended(exit_code=0).dump()
+        {'exit_code': 0}
+    """
 
     exit_code: int
 
 
 class Version(Doc):
+    """Of the command, or of the daemon with where its parts are.
+
+    Example:
+        >>> Version(version="0.1.0", python="3.11.7").pid is None
+        True
+    """
+
     version: str
     python: str
     trainer_python: str | None = None
@@ -229,7 +330,12 @@ class Version(Doc):
 
 
 class Balance(Doc):
-    """Conservation over one life of one board's counter: what was charged against what was counted, in millijoules."""
+    """Conservation over one life of one board's counter: what was charged against what was counted, in millijoules.
+
+    Example:
+        >>> Balance(board="GPU-1", counter_epoch="boot:0", charged_mj=900, counted_mj=900, holes_mj=0, ok=True).ok
+        True
+    """
 
     board: str
     counter_epoch: str
@@ -244,7 +350,12 @@ class Balance(Doc):
 
 
 class ChainHeads(Doc):
-    """The last hash of each chain. Noted elsewhere, it proves later that the chain up to it was not rewritten."""
+    """The last hash of each chain. Noted elsewhere, it proves later that the chain up to it was not rewritten.
+
+    Example:
+        >>> ChainHeads().intervals[:8]
+        '00000000'
+    """
 
     intervals: str = "0" * 64
     """64 zeros: there is no row yet."""
@@ -252,7 +363,12 @@ class ChainHeads(Doc):
 
 
 class AuditResult(Doc):
-    """`audit verify`."""
+    """`audit verify`.
+
+    Example:
+        >>> AuditResult(ok=True, rows=18_342, first_bad=None).problem is None
+        True
+    """
 
     ok: bool
     rows: int
@@ -264,7 +380,12 @@ class AuditResult(Doc):
 
 
 class ErrorBody(Doc):
-    """Every error the API answers."""
+    """Every error the API answers.
+
+    Example:
+        >>> ErrorBody(error="there is no job x; `carbonsched ps` lists them", exit_code=2).exit_code
+        2
+    """
 
     error: str
     exit_code: int = Field(ge=1, le=3)

@@ -34,7 +34,13 @@ from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 
 class Report(Doc):
-    """Version 1. Energy at the plug of the box, grams with PUE; operational emissions only."""
+    """Version 1. Energy at the plug of the box, grams with PUE; operational emissions only.
+
+    Example::
+
+        report = build(ledger, "scitldr-7f3a1c", now=datetime.now(UTC))
+        print(report.totals.spent_g, *report.notes)
+    """
 
     schema_version: str = "1"
     carbonsched_version: str = __version__

@@ -16,9 +16,9 @@ class ReportFormat:
     """How `carbonsched report --format NAME` writes a report.
 
     Example:
-    >>> short = ReportFormat("text/plain; charset=utf-8", lambda report, ledger: f"{report.totals.spent_g:.1f} g\\n")
-    >>> short.media_type
-    'text/plain; charset=utf-8'
+        >>> short = ReportFormat("text/plain; charset=utf-8", lambda report, ledger: f"{report.totals.spent_g:.1f} g\\n")
+        >>> short.media_type
+        'text/plain; charset=utf-8'
     """
 
     media_type: str

@@ -13,7 +13,13 @@ from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 
 class Sums(Doc):
-    """Energy and emissions of some rows: what is known, how much of it is estimated, for how long nothing is known."""
+    """Energy and emissions of some rows: what is known, how much of it is estimated, for how long nothing is known.
+
+    Example::
+
+        sums = Sums.of(ledger.totals(job_id))
+        print(sums.spent_g, "estimated" if sums.estimated else "metered")
+    """
 
     energy_j: float
     energy_kwh: float
@@ -56,12 +62,26 @@ class Sums(Doc):
 
 
 class NamedSums(Doc):
+    """The sums of the rows that share a name.
+
+    Example::
+
+        by_device = {part.name: part.sums.energy_kwh for part in report.boards}
+    """
+
     name: str
     """Of a board, a method, an account or a job."""
     sums: Sums
 
 
 class BudgetChange(Doc):
+    """Somebody, or what accrues, set the budget anew.
+
+    Example:
+        >>> BudgetChange(at="2026-11-22T10:00:00Z", actor="alice", from_g=120, budget_g=150, reason="one more epoch").budget_g
+        150.0
+    """
+
     at: UtcTime
     actor: str
     from_g: float | None
@@ -71,6 +91,14 @@ class BudgetChange(Doc):
 
 
 class JobPart(Doc):
+    """The job that a report is of.
+
+    Example::
+
+        job = report.job
+        passed = job is not None and job.left_g is not None and job.left_g < 0
+    """
+
     id: str
     name: str
     owner: str
@@ -89,7 +117,12 @@ class JobPart(Doc):
 
 
 class SegmentLine(SegmentFigures):
-    """A finished segment in a report."""
+    """A finished segment in a report.
+
+    Example::
+
+        again = [line.k for line in report.segments if line.attempts > 1]
+    """
 
     attempts: int
     """Above 1 where the segment was finished more than once, the earlier ones in vain."""
@@ -100,7 +133,14 @@ class SegmentLine(SegmentFigures):
 
 
 class Effect(Doc):
-    """Grams saved against one counterfactual, positive if fewer were emitted than there."""
+    """Grams saved against one counterfactual, positive if fewer were emitted than there.
+
+    Example:
+        >>> effect = Effect(saved_g=20, share=0.2, baseline_g=100, low_g=15, high_g=25, estimated=True,
+        ...     against="full fine-tuning", formula="Σ …")
+        >>> effect.saved_g / effect.baseline_g == effect.share
+        True
+    """
 
     saved_g: float | None
     share: float | None
@@ -119,14 +159,25 @@ class Effect(Doc):
 
 
 class Savings(Doc):
-    """Never one number: what fewer FLOPs saved, and what better hours saved (docs/reports.md)."""
+    """Never one number: what fewer FLOPs saved, and what better hours saved (docs/reports.md).
+
+    Example::
+
+        savings = report.savings
+        print(savings.flops.saved_g, "by fewer FLOPs;", savings.timing.saved_g, "by better hours")
+    """
 
     flops: Effect
     timing: Effect
 
 
 class Lost(Doc):
-    """Energy of segments that were cut off before they ended, or finished and then repeated. It stays on the job's account."""
+    """Energy of segments that were cut off before they ended, or finished and then repeated. It stays on the job's account.
+
+    Example:
+        >>> Lost(energy_j=3600, spent_g=0.2, segments=[4]).segments
+        (4,)
+    """
 
     energy_j: float
     spent_g: float
@@ -135,6 +186,14 @@ class Lost(Doc):
 
 
 class Gap(Doc):
+    """A stretch that was bridged or is unknown.
+
+    Example:
+        >>> Gap(board="GPU-1", start="2026-11-22T10:00:00Z", end="2026-11-22T10:09:00Z", kind="unknown", energy_j=None,
+        ...     spent_g=None, method="unavailable", reason="the driver was reloaded").energy_j is None
+        True
+    """
+
     board: str
     start: UtcTime
     end: UtcTime
@@ -147,7 +206,12 @@ class Gap(Doc):
 
 
 class FeedUse(Doc):
-    """What one provider's intensities were charged to."""
+    """What one provider's intensities were charged to.
+
+    Example::
+
+        fallback_j = sum(feed.energy_j for feed in report.feeds if feed.kind is Kind.FALLBACK)
+    """
 
     provider: str
     zone: str
@@ -163,13 +227,25 @@ class FeedUse(Doc):
 
 
 class PueUse(Doc):
+    """The energy that was charged with one PUE.
+
+    Example:
+        >>> PueUse(pue=1.2, source="config", energy_j=3.6e6).pue
+        1.2
+    """
+
     pue: float
     source: str
     energy_j: float
 
 
 class Point(Doc):
-    """One stretch of the report's time, for plots."""
+    """One stretch of the report's time, for plots.
+
+    Example::
+
+        curve = [(point.end, point.spent_g) for point in report.timeline]
+    """
 
     start: UtcTime
     end: UtcTime
@@ -182,6 +258,13 @@ class Point(Doc):
 
 
 class Validation(Doc):
+    """One evaluation on held-out rows.
+
+    Example:
+        >>> Validation(at="2026-11-22T10:00:00Z", when="after", step=120, loss=2.41, samples=64, tokens=900).metrics
+        {}
+    """
+
     at: UtcTime
     when: str
     step: int

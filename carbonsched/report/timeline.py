@@ -49,7 +49,14 @@ class _Bin:
 
 @dataclass(slots=True)
 class Timeline:
-    """Feed it rows with `walk`, then read its results."""
+    """Feed it rows with `walk`, then read its results.
+
+    Example::
+
+        timeline = Timeline(start, end, job_id=None, counted={})
+        timeline.walk(ledger.rows(None, start, end))
+        print(timeline.mean_g_per_kwh, timeline.gaps)
+    """
 
     start: datetime
     end: datetime
