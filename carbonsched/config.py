@@ -147,11 +147,25 @@ def _stray(key: str, chosen: list[type[MeterSettings]]) -> PydanticCustomError:
 
 
 class ApiConfig(Doc):
+    """`[api]`: where the daemon listens.
+
+    Example:
+        >>> ApiConfig(socket="/run/box.sock").socket
+        '/run/box.sock'
+    """
+
     socket: LocalPath | None = None
     """None: $CARBONSCHED_SOCKET, $XDG_RUNTIME_DIR/carbonsched/api.sock or /run/carbonsched/api.sock."""
 
 
 class LedgerConfig(Doc):
+    """`[ledger]`: the database, and how long its rows grow.
+
+    Example:
+        >>> LedgerConfig(url="postgresql:///carbon").row_s
+        10.0
+    """
+
     url: str | None = None
     """SQLAlchemy URL; None: sqlite at <state_dir>/ledger.db."""
     row_s: Annotated[float, Field(gt=0)] = 10.0
@@ -159,15 +173,29 @@ class LedgerConfig(Doc):
 
 
 class LaunchConfig(Doc):
+    """`[launch]`: how the daemon starts and stops trainers.
+
+    Example:
+        >>> LaunchConfig(python="/opt/train/bin/python").stop_s
+        120.0
+    """
+
     python: str = sys.executable
     """Interpreter that has the trainer; it may be another environment than the daemon's."""
     slots: Annotated[int, Field(ge=1)] | None = None
-    """Jobs at a time; None: one a GPU, one on a box without."""
+    """Jobs at a time; None: one per GPU, one on a box without."""
     stop_s: Seconds = 120.0
     """How long a job may take to checkpoint and stop before it is killed."""
 
 
 class PlanConfig(Doc):
+    """`[plan]`: how far and how carefully the planner looks ahead.
+
+    Example:
+        >>> PlanConfig.parse({"horizon": "36h"}).horizon
+        129600.0
+    """
+
     lease_s: Annotated[float, Field(gt=0)] = 300.0
     """Longest lease of a directive; shorter when the budget that is left cannot cover it at the worst intensity."""
     quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -176,12 +204,17 @@ class PlanConfig(Doc):
 
 
 class PoolConfig(Doc):
-    """A budget that several jobs share."""
+    """One of `[[pools]]`: a budget that several jobs share.
+
+    Example:
+        >>> PoolConfig(name="lab", budget_g=500.0).budget_g
+        500.0
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     budget_g: Annotated[float, Field(gt=0)] | None = None
     budget_rate_g_per_h: Annotated[float, Field(gt=0)] | None = None
-    """Grams an hour by which it grows; a day's worth is saved at most."""
+    """Grams per hour by which it grows; a day's worth is saved at most."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -191,6 +224,14 @@ class PoolConfig(Doc):
 
 
 class Config(Doc):
+    """The whole file.
+
+    Example:
+        >>> config = Config.parse({"zone": {"name": "DE"}, "feeds": [{"provider": "static", "country": "DEU"}]})
+        >>> config.feeds[0].shown_name
+        'static'
+    """
+
     state_dir: LocalPath = "/var/lib/carbonsched"
     pue: Annotated[float, Field(ge=1)] = 1.0
     pue_source: str = "not stated: 1.0 counts the box alone"

@@ -17,7 +17,14 @@ from carbonsched.model.base import Doc, refusal
 
 
 class ProviderSettings(Doc):
-    """The settings of one component. A subclass narrows `provider` to a Literal of its names and adds its keys."""
+    """The settings of one component. A subclass narrows `provider` to a Literal of its names and adds its keys.
+
+    Example::
+
+        class SunSettings(ProviderSettings):
+            provider: Literal["sun"]
+            panels: int = 1
+    """
 
     provider: str
 
@@ -52,7 +59,13 @@ _S = TypeVar("_S", bound=ProviderSettings)
 
 
 class Providers(Generic[_S]):
-    """The components that one key of the config chooses from: a union of built-in settings, and those of plugins."""
+    """The components that one key of the config chooses from: a union of built-in settings, and those of plugins.
+
+    Example::
+
+        FEEDS = Providers(FeedSettings, NesoSettings | StaticSettings, "carbonsched.feeds")
+        settings = FEEDS.model("neso").model_validate({"provider": "neso"})
+    """
 
     def __init__(self, base: type[_S], built_in: Any, group: str, words: tuple[str, ...] = ()) -> None:
         """base: what every settings model of this kind is. built_in: the union of the models that ship with carbonsched.

@@ -1,4 +1,4 @@
-"""How dirty the grid is: where it is asked, what is believed, and what stands in when nobody answers.
+"""Finds out how dirty the grid is: asks providers, decides whom to believe, and falls back when nobody answers.
 
 base       Feed, Answer, the keys that all feeds take, and the box a feed is built for
 zone       the grid zone of the box: the config's [zone]

@@ -1,4 +1,4 @@
-"""What every grid feed offers: settings that build it, and one poll that answers readings and, maybe, a forecast."""
+"""Defines what every grid feed offers: settings that build it, and a poll that answers readings and, maybe, a forecast."""
 
 from dataclasses import dataclass
 from functools import cached_property

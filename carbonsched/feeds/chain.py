@@ -1,4 +1,4 @@
-"""The feeds in order of trust, as one: whose turn it is, what is believed, and what holds when nobody answers.
+"""Makes one source of intensities of several feeds: polls them in order of trust and decides which value holds at a time.
 
 The first feed that is healthy is used; the next ones are asked only while those before them fail or are stale. For a
 given time the answer is, in order: a reading that covers it; the last one before it, held for at most its feed's
@@ -97,7 +97,14 @@ class _Slot:
 
 
 class Chain:
-    """Thread-safe: `poll_due` in one thread does the network, everything else answers from memory."""
+    """The feeds of a box. Thread-safe: `poll_due` in one thread does the network, everything else answers from memory.
+
+    Example::
+
+        chain = Chain([neso, fallback], Zone(name="GB", basis=Basis.AVERAGE_DIRECT), SystemClock())
+        chain.poll_due()
+        reading = chain.reading_at(datetime.now(UTC))
+    """
 
     def __init__(self, feeds: Sequence[Feed], zone: Zone, clock: Clock) -> None:
         """Raises InputError where a feed speaks another basis than the zone."""

@@ -62,7 +62,12 @@ class _Session(requests.Session):
 
 
 class HttpTransport:
-    """A requests session: two retries with jitter on connection failures, 429 and 5xx; redirects are not followed."""
+    """A requests session: two retries with jitter on connection failures, 429 and 5xx; redirects are not followed.
+
+    Example::
+
+        body = HttpTransport().get("https://api.carbonintensity.org.uk/intensity", timeout_s=10.0)
+    """
 
     def __init__(self, max_bytes: int = MAX_BYTES, backoff_s: float = 0.5) -> None:
         self._max_bytes = max_bytes

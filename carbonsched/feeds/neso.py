@@ -1,4 +1,4 @@
-"""Great Britain by the National Energy System Operator's Carbon Intensity API: no key, CC BY 4.0.
+"""Polls the Carbon Intensity API of Great Britain's National Energy System Operator: no key, CC BY 4.0.
 
 Half-hour average intensity with direct (combustion) factors, nationally or for one of 17 regions, and a 48 h forecast.
 `actual` is an estimate from metered generation; it is null until settled and regions never have it: such a reading is

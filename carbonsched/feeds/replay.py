@@ -1,4 +1,4 @@
-"""A trace played back on wall time, as fast as wanted: for demonstrations, tests and what-ifs. No network.
+"""Plays a recorded trace back on wall time, as fast as wanted: for demonstrations and tests. It uses no network.
 
 Grid time = trace start + phase + (wall − anchor) × compression, over and over: the last row is followed by the first as
 any row by its next. Readings are in wall time and carry the trace's own time and the compression, so that nobody takes

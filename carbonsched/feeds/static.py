@@ -1,4 +1,4 @@
-"""A constant intensity: what stands in when no feed answers. It is always labelled `fallback`.
+"""Answers a constant intensity, which stands in when no other feed answers. It is always labelled `fallback`.
 
 Either a country's mean mix of a year, from the data file that codecarbon ships (average, lifecycle; Our World in Data /
 Ember), or a figure the user states with its basis and source.

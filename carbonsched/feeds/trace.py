@@ -1,4 +1,7 @@
-"""Trace CSV: `datetime,g_per_kwh[,forecast_g_per_kwh]`, UTC, ascending; a row holds until the next (DESIGN 5)."""
+"""Reads a recorded intensity from CSV, for the replay feed, `carbonsched simulate` and the planner's benchmarks.
+
+The header is `datetime,g_per_kwh[,forecast_g_per_kwh]`; times are UTC and ascending; a row holds until the next one.
+"""
 
 import csv
 import hashlib
@@ -15,7 +18,13 @@ COLUMNS: Final = ("datetime", "g_per_kwh", "forecast_g_per_kwh")
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """All columns have one entry a row."""
+    """A trace as columns; all have one entry per row.
+
+    Example::
+
+        trace = read_trace("examples/grid-week.csv")
+        mean = sum(trace.g_per_kwh) / len(trace.g_per_kwh)
+    """
 
     times: tuple[datetime, ...]
     g_per_kwh: tuple[float, ...]

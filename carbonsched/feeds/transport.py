@@ -1,4 +1,4 @@
-"""What a feed needs of the network: one GET that answers parsed JSON, or an error that says when to come back.
+"""Defines what a feed needs of the network: one GET that answers parsed JSON, or an error that says when to come back.
 
 Apart from `http`, which implements it, so that reading a config does not load requests.
 """

@@ -1,4 +1,4 @@
-"""The grid zone of the box, as the config's `[zone]` states it: its name, its one basis, its stated worst case."""
+"""States the grid zone of the box, the config's `[zone]`: its name, its one basis, and its worst case for budgets."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Joules of every device: what was used since the last look, by whom it was measured, and what is not known.
+"""Meters the energy of every device: joules since the last reading, how they were measured, and what is not known.
 
 base         Device, Mark, the Meter protocol and what all settings of meters are
 counter      PURE: samples of one device made into deltas: epochs, resets, bridges over restarts, clock steps

@@ -1,4 +1,4 @@
-"""Whose energy a delta was: split in time, or shared by jobs that ran side by side. Pure, in integer millijoules.
+"""Charges the energy of a delta: splits it in time, or shares it among jobs that ran together. Pure, in whole millijoules.
 
 No measurement says how the joules of one delta lay inside it, so a split assumes constant power over the stretch and is
 labelled `estimated`. Nothing is lost: the largest-remainder method gives out every millijoule, and the counter marks of
@@ -18,7 +18,16 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A stretch [start, end) that belongs to one account."""
+    """A stretch [start, end) that belongs to one account.
+
+    Example::
+
+        cuts = [
+            Cut(start, done, Account.JOB, "tiny-1", 0, 0.6),
+            Cut(done, end, Account.IDLE, None, None, None),
+        ]
+        pieces = split(delta, cuts)
+    """
 
     start: datetime
     end: datetime

@@ -1,4 +1,4 @@
-"""What every power meter offers: settings that build it, and the energy of each device since it was last asked."""
+"""Defines what every power meter offers: settings that build it, and the energy of each device since it was last asked."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""This boot's name: what the life of a counter, or of a load baseline, is bound to."""
+"""Names the running boot of the machine: an energy counter, or a baseline of its load, is valid within one boot only."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Several meters as one: the GPUs' and the host's."""
+"""Reads several meters as one: the GPUs' and the host's."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,14 @@ from carbonsched.power.base import Mark, Meter
 
 
 class CombinedMeter:
+    """All devices of its meters.
+
+    Example::
+
+        meter = CombinedMeter([NvmlMeter(clock), HostMeter(clock)])
+        ids = [device.id for device in meter.devices]
+    """
+
     def __init__(self, meters: Sequence[Meter]) -> None:
         self._meters = tuple(meters)
         self.devices = tuple(device for meter in self._meters for device in meter.devices)

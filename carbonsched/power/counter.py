@@ -1,4 +1,4 @@
-"""One device's samples made into deltas. Pure: everything that can go wrong between two looks is decided here.
+"""Makes samples of one device into deltas of energy. Pure: all that can go wrong between two samples is decided here.
 
 Between two samples the energy is, in order of trust: the difference of the device's own counter; else power times
 monotonic seconds; else unknown, which is null with the reason. A counter belongs to an epoch, one life of it, named
@@ -26,7 +26,12 @@ IMPLAUSIBLE: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at a device. `error`: it could not be read, and why."""
+    """One reading of a device. `error`: it could not be read, and why.
+
+    Example::
+
+        sample = Sample(clock.now(), clock.monotonic(), counter_mj=5_000, power_w=250.0)
+    """
 
     at: datetime
     monotonic_s: float
@@ -47,7 +52,13 @@ class _Last:
 
 
 class DeviceCounter:
-    """The state of one device between samples."""
+    """The state of one device between samples.
+
+    Example::
+
+        counter = DeviceCounter("GPU-1", "nvml", boot_id(), watts_limit=300.0)
+        delta = counter.add(sample)  # None for the first sample
+    """
 
     def __init__(
         self,

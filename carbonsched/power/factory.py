@@ -1,4 +1,4 @@
-"""Builds the meters that the config asks for, as one."""
+"""Builds the meters that the config asks for, and joins them into one."""
 
 from collections.abc import Iterable
 

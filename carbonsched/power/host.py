@@ -1,4 +1,4 @@
-"""Settings of the host's meter. Apart from the meter, so that reading a config does not load codecarbon."""
+"""Declares the settings of the host's meter. Apart from the meter, so that reading a config does not load codecarbon."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""CPU and RAM of the box by codecarbon's hardware classes: no tracker, no lock file, no pandas in memory.
+"""Meters CPU and RAM of the box by codecarbon's hardware classes, without its tracker, lock file and pandas.
 
 Where RAPL can be read the CPU is measured (package counters, wrap-aware), else it is codecarbon's model: rated power
 (TDP) × (0.1 + 0.9·load³), load of the whole box since the last look. RAM is codecarbon's model of the installed
@@ -34,7 +34,13 @@ logging.getLogger("codecarbon").setLevel(logging.ERROR)
 
 
 class HostMeter:
-    """One device, `host`. A read takes no measurable time and never sleeps."""
+    """One device, `host`. A read takes no measurable time and never sleeps.
+
+    Example::
+
+        meter = HostMeter(SystemClock())
+        how = meter.devices[0].name
+    """
 
     def __init__(self, clock: Clock, rapl_dir: str = RAPL_DIR, life: str | None = None) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""Settings of the NVML meter. Apart from the meter, so that reading a config does not load pynvml."""
+"""Declares the settings of the NVML meter. Apart from the meter, so that reading a config does not load pynvml."""
 
 import logging
 from typing import Literal

@@ -1,4 +1,4 @@
-"""NVIDIA devices through NVML: the total-energy counter where the device has one, else its power.
+"""Meters NVIDIA devices through NVML: by their total-energy counter where they have one, else by their power.
 
 `nvmlDeviceGetTotalEnergyConsumption` counts millijoules since the driver was loaded (Volta and later); only
 differences mean anything. The counter and the power are the device's, all its MIG instances and processes together.
@@ -51,7 +51,13 @@ def power_error(error: pynvml.NVMLError) -> PowerError:
 
 
 class NvmlMeter:
-    """All devices that NVML shows, by UUID. Raises PowerError where there are none."""
+    """All devices that NVML shows, by UUID. Raises PowerError where there are none.
+
+    Example::
+
+        meter = NvmlMeter(SystemClock())
+        watts = {delta.device: delta.power_w for delta in meter.read()}
+    """
 
     def __init__(self, clock: Clock, life: str | None = None) -> None:
         """`life`: names the boot in counter epochs; None: this boot."""

@@ -1,4 +1,4 @@
-"""A recorded power curve in place of a GPU: for demonstrations and for tests that kill the daemon.
+"""Meters a recorded power curve in place of a GPU: for demonstrations and for tests that kill the daemon.
 
 The counter is a pure function of wall time since 2026-01-01T00:00Z, in integer arithmetic, so it runs on while the
 daemon is dead, exactly as a device's own counter does.
@@ -50,7 +50,12 @@ class ReplaySettings(MeterSettings):
 
 
 class PowerCurve:
-    """Rows (µs, mW): each holds until the next, the last one for as long as the one before; then all over again."""
+    """Rows (µs, mW): each holds until the next, the last one for as long as the one before; then all over again.
+
+    Example:
+        >>> PowerCurve([(0, 100_000), (1_000_000, 300_000)]).watts(EPOCH + timedelta(seconds=1.5))
+        300.0
+    """
 
     def __init__(self, rows: list[tuple[int, int]]) -> None:
         starts = [at for at, _ in rows]
@@ -110,7 +115,12 @@ def read_curve(path: Path) -> PowerCurve:
 
 
 class ReplayMeter:
-    """One device, `replay-0` or another of that row."""
+    """One device, `replay-0` or another of that row.
+
+    Example::
+
+        joules = sum(delta.energy_mj or 0 for delta in ReplayMeter(Path("watts.csv"), clock).read()) / 1000
+    """
 
     def __init__(self, path: Path, clock: Clock, index: int = 0) -> None:
         self._id = f"replay-{index}"
