@@ -1,13 +1,15 @@
 """What a job would be, without loading a weight: rows, steps, batch shape and ρ floor."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
-from trainer.data.models import check_folder, load_tokenizer
-from trainer.data.reading import encode, load_rows, nominal_shape
+from trainer.data.encoding import Encoded, TextEncoder
+from trainer.data.models import check_folder
+from trainer.data.reading import load_rows
 from trainer.distributed.ranks import check_world, world_size
 from trainer.evaluation.early_stopping import check_early_stop
 from trainer.job.segment import rows_in
@@ -22,75 +24,121 @@ from trainer.training.skippable_blocks import find_blocks
 
 
 def check_job(spec: JobSpec) -> CheckResult:
-    """Raises InputError that names the field and a hint."""
-    train, carbon = spec.train, spec.carbon
+    """Raises InputError that names the field and the mend."""
+    train = spec.train
     traits = check_method(spec).traits
     check_world(train)
     check_folder(spec.model)
-    rows = load_rows(spec.data, spec.evaluate)
-    check_early_stop(train, rows.validation)
-    tokenizer = load_tokenizer(spec.model)
+    rows = _encode_rows(spec)
     model = add_adapters(meta_model(spec.model.name_or_path, spec.model.attn, spec.model.dtype), train)
-    two_sided = bool(model.config.is_encoder_decoder)
-    encoded = encode(rows.train, tokenizer, spec.data, encoder_decoder=two_sided)[: spec.data.train_limit]
-    validation = encode(rows.validation, tokenizer, spec.data, encoder_decoder=two_sided)
-    test = encode(rows.test, tokenizer, spec.data, encoder_decoder=two_sided)
-    batch = min(train.batch_size, len(encoded))
-    seq, target_seq = nominal_shape(encoded, batch, spec.data, encoder_decoder=two_sided)
+    price = _price(spec, model, rows)
+    if not traits.constant_rho:
+        _check_rhos(spec, price)
+    schedule = schedule_of(train, len(rows.train))
+    profile = price.method.profile
+    return CheckResult(
+        ok=True,
+        model=spec.model.name_or_path,
+        params=profile.params,
+        rows=rows.read,
+        validation_rows=len(rows.validation),
+        test_rows=len(rows.test),
+        steps=schedule.steps,
+        segments=schedule.segments,
+        rho_floor=price.floor,
+        step_flops_full=profile.full_flops * train.gradient_accumulation * world_size(),
+        batch=price.shape.batch,
+        seq=price.shape.seq,
+        target_seq=price.shape.target_seq,
+        notes=_notes(spec, price, rows, constant=traits.constant_rho),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _EncodedRows:
+    read: int
+    """Training rows before packing and limits."""
+    train: list[Encoded]
+    validation: list[Encoded]
+    test: list[Encoded]
+    nominal: tuple[int, int | None]
+    """(seq, target_seq) of the mean batch."""
+
+
+def _encode_rows(spec: JobSpec) -> _EncodedRows:
+    rows = load_rows(spec.data, spec.evaluate)
+    check_early_stop(spec.train, rows.validation)
+    encoder = TextEncoder.of(spec.model, spec.data)
+    train = encoder.encode(rows.train)[: spec.data.train_limit]
+    return _EncodedRows(
+        len(rows.train),
+        train,
+        encoder.encode(rows.validation)[: spec.data.validation_limit],
+        encoder.encode(rows.test)[: spec.evaluate.limit],
+        encoder.nominal_shape(train, min(spec.train.batch_size, len(train))),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    """What a step costs, as ratios to full fine-tuning."""
+
+    method: Method
+    shape: Shape
+    importance_share: float
+    """Of the importance batches of a segment."""
+    cached_floor: float | None
+    """The floor once the activation cache is filled; None: there is none."""
+
+    @property
+    def floor(self) -> float:
+        return self.method.floor + self.importance_share
+
+
+def _price(spec: JobSpec, model: Any, rows: _EncodedRows) -> _Price:
+    train = spec.train
+    batch = min(train.batch_size, len(rows.train))
+    shape = Shape(batch, *rows.nominal)
     if train.cache != "off":
         check_cache(model.config)
-    prepared = prepare(
+    method = prepare(
         model,
         train.method,
-        Shape(batch, seq, target_seq),
+        shape,
         train.seed,
         skip_earliest=train.skip_earliest,
         attn=spec.model.attn,
         model_name=spec.model.name_or_path,
-    )
-    method, measured = prepared.method, prepared.method.profile
-    schedule = schedule_of(train, len(encoded))
-    shortest = _fewest_rows(schedule.steps, schedule.length, len(encoded), spec)
-    share = (
-        train.importance_batches * batch * world_size() / shortest * method.ceiling
-        if method.measures()
-        else 0.0
-    )
-    floor = method.floor + share
-    notes = list(measured.notes)
-    if train.cache != "off":
-        least = _cached_floor(model, method, Shape(batch, seq)) + share
-        if least < floor:
-            notes.append(
-                f"once the cache is filled, ρ may go down to {least:.3f}; no plan counts on it before"
-            )
+    ).method
+    schedule = schedule_of(train, len(rows.train))
+    shortest = _fewest_rows(schedule.steps, schedule.length, len(rows.train), spec)
+    measured = train.importance_batches * batch * world_size() if method.measures() else 0
+    share = measured / shortest * method.ceiling
+    cached = None if train.cache == "off" else _cached_floor(model, method, Shape(batch, shape.seq)) + share
+    return _Price(method, shape, share, cached)
+
+
+def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) -> tuple[str, ...]:
+    notes = list(price.method.profile.notes)
+    if price.cached_floor is not None and price.cached_floor < price.floor:
+        notes.append(
+            f"once the cache is filled, ρ may go down to {price.cached_floor:.3f}; no plan counts on it before"
+        )
     if not rows.validation:
         notes.append("no validation rows: the loss before and after will not be known")
-    if traits.constant_rho:
+    if constant:
         notes.append(
-            f"method {train.method!r} trains at ρ {floor:.3f} whatever the budget: it can only wait or stop"
+            f"method {spec.train.method!r} trains at ρ {price.floor:.3f} whatever the budget: it can only wait or stop"
         )
-    else:
-        if train.cache == "off":  # else later segments may go below it
-            _check_rho("rho_min", carbon.rho_min, floor, method.floor, share)
-        _check_rho("rho_max", carbon.rho_max, floor, method.floor, share)
-        _check_rho("rho_mean", carbon.rho_mean, floor, method.floor, share)
-    return CheckResult(
-        ok=True,
-        model=spec.model.name_or_path,
-        params=measured.params,
-        rows=len(rows.train),
-        validation_rows=len(validation[: spec.data.validation_limit]),
-        test_rows=len(test[: spec.evaluate.limit]),
-        steps=schedule.steps,
-        segments=schedule.segments,
-        rho_floor=floor,
-        step_flops_full=measured.full_flops * train.gradient_accumulation * world_size(),
-        batch=batch,
-        seq=seq,
-        target_seq=target_seq,
-        notes=tuple(notes),
-    )
+    return tuple(notes)
+
+
+def _check_rhos(spec: JobSpec, price: _Price) -> None:
+    carbon, floor, cheapest, share = spec.carbon, price.floor, price.method.floor, price.importance_share
+    if spec.train.cache == "off":  # else later segments may go below it
+        _check_rho("rho_min", carbon.rho_min, floor, cheapest, share)
+    _check_rho("rho_max", carbon.rho_max, floor, cheapest, share)
+    _check_rho("rho_mean", carbon.rho_mean, floor, cheapest, share)
 
 
 def _cached_floor(model: Any, method: Method, shape: Shape) -> float:

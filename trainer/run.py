@@ -18,10 +18,11 @@ from transformers import Trainer, TrainingArguments, set_seed
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec, TrainPart
 from carbonsched.model.protocol import Evaluated, Finished, SegmentDone, Started
-from trainer.data.models import is_encoder_decoder, load_model, load_tokenizer
-from trainer.data.reading import Encoded, TokenDataset, collator, encode, load_rows, nominal_shape
+from trainer.data.encoding import Encoded, TextEncoder, TokenDataset
+from trainer.data.models import load_model
+from trainer.data.reading import load_rows
 from trainer.distributed.ranks import check_world, leave, ranks, world_size
-from trainer.evaluation.early_stopping import Enough, SegmentWatch, check_early_stop
+from trainer.evaluation.early_stopping import AlreadyStopped, EarlyStopping, check_early_stop
 from trainer.evaluation.held_out import HeldOut
 from trainer.evaluation.model_card import model_card
 from trainer.job import checkpoint
@@ -78,27 +79,22 @@ class _Run:
         spec, train = self.spec, self.spec.train
         rows = load_rows(spec.data, spec.evaluate)
         check_early_stop(train, rows.validation)
-        self.tokenizer = load_tokenizer(spec.model)
-        two_sided = is_encoder_decoder(spec.model)
-        data = encode(rows.train, self.tokenizer, spec.data, encoder_decoder=two_sided)
-        data = data[: spec.data.train_limit]
-        self.collate = collator(self.tokenizer.pad_token_id, spec.data, encoder_decoder=two_sided)
-        self.held_out = HeldOut.of(
-            rows, self.job, spec, self.tokenizer, self.collate, self._stopped, encoder_decoder=two_sided
-        )
+        self.encoder = TextEncoder.of(spec.model, spec.data)
+        data = self.encoder.encode(rows.train)[: spec.data.train_limit]
+        self.held_out = HeldOut.of(rows, self.job, spec, self.encoder, self._stopped)
         set_seed(train.seed)
         begun = _step_of(last)
         schedule = schedule_of(train, len(data))
-        watch = SegmentWatch(self.job, train, self.held_out, schedule, begun)
+        early = EarlyStopping(self.job, train, self.held_out, schedule, begun)
         # with all steps done only evaluating and saving are left; a Trainer resumed there would train one step more
-        over = begun >= schedule.steps or watch.exhausted
+        over = begun >= schedule.steps or early.exhausted
         ready = last if over else None
         self.model = self._load(ready)
         self.model.config.use_cache = False
         options = Options.of(
             spec,
             job_dir=self.job.path,
-            shape=nominal_shape(data, train.batch_size, spec.data, encoder_decoder=two_sided),
+            shape=self.encoder.nominal_shape(data, train.batch_size),
             stopping=self.stopping,
             patience_s=self.patience_s,
             alone=self.alone,
@@ -106,27 +102,27 @@ class _Run:
         callback = GreenTrainerCallback.of(options)
         self.directives = callback.directives
         trainer = self._trainer(data, callback)
-        trainer.add_callback(watch)
+        trainer.add_callback(early)
         self._started(trainer, schedule, last)
         if last is None:
-            self.held_out.look(self.model, "before", 0)
+            self.held_out.evaluate(self.model, "before", 0)
         if self._stopped():
             raise Stopped("signal")
         if not over:
             # evaluation draws nothing, but nothing that comes before training should decide its dropout
             set_seed(train.seed)
-            with contextlib.suppress(Enough):
+            with contextlib.suppress(AlreadyStopped):
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
             if callback.stopped is not None:
                 raise Stopped(callback.stopped)
-        steps = max(watch.losses) if watch.exhausted else schedule.steps
+        steps = max(early.losses) if early.exhausted else schedule.steps
         ranks().gather(None)  # what the first one wrote is there
-        best = watch.restore_best(self.model)
-        self.held_out.look(self.model, "after", steps if best is None else best)
-        self.held_out.look(self.model, "test", steps if best is None else best)
+        best = early.restore_best(self.model)
+        self.held_out.evaluate(self.model, "after", steps if best is None else best)
+        self.held_out.evaluate(self.model, "test", steps if best is None else best)
         state = trainer.accelerator.get_state_dict(self.model) if train.parallel == "fsdp2" else None
-        ranks().broadcast(lambda: self._save(steps, best, watch.reason, state))
-        watch.forget()
+        ranks().broadcast(lambda: self._save(steps, best, early.reason, state))
+        early.delete_best()
         return "done"
 
     def _stopped(self) -> bool:
@@ -180,8 +176,8 @@ class _Run:
             model=self.model,
             args=args,
             train_dataset=TokenDataset(data),
-            data_collator=self.collate,
-            processing_class=self.tokenizer,
+            data_collator=self.encoder.collate,
+            processing_class=self.encoder.tokenizer,
             callbacks=[callback],
         )
         trainer.remove_callback(transformers.PrinterCallback)
@@ -231,7 +227,7 @@ class _Run:
         shutil.rmtree(part, ignore_errors=True)
         self.model.config.use_cache = True
         kind = adapters.save(self.model, part, state)
-        self.tokenizer.save_pretrained(part)
+        self.encoder.tokenizer.save_pretrained(part)
         ended = {"best_step": best, "early_stop": early, "output": kind}
         write_json(part / "metrics.json", self._metrics(step) | ended)
         if self.spec.evaluate.predictions:

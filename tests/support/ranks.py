@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, Trainin
 
 from carbonsched.model.job import DataPart, ModelPart
 from trainer import GreenTrainerCallback
-from trainer.data.models import load_tokenizer
-from trainer.data.reading import Row, TokenDataset, collator, encode
+from trainer.data.encoding import TextEncoder, TokenDataset
+from trainer.data.field_layouts import Row
 from trainer.distributed.ranks import leave
 
 ROWS = 32
@@ -79,13 +79,11 @@ def train(folder: Path, out: Path, world: int, **options: Any) -> dict[str, Any]
     """
     args = {"gradient_accumulation_steps": 1, **options.pop("args", {})}
     part = DataPart(name_or_path="x", max_length=32)
-    tokenizer = load_tokenizer(ModelPart(name_or_path=str(folder)))
+    encoder = TextEncoder.of(ModelPart(name_or_path=str(folder)), part)
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float64)
     callback = GreenTrainerCallback(**options)
     looks = Looks(callback)
-    rows = TokenDataset(
-        encode([Row(**row) for row in word_rows(ROWS)], tokenizer, part, encoder_decoder=False)
-    )
+    rows = TokenDataset(encoder.encode([Row(**row) for row in word_rows(ROWS)]))
     arguments = TrainingArguments(
         output_dir=str(out),
         per_device_train_batch_size=BATCH // world // args["gradient_accumulation_steps"],
@@ -106,7 +104,7 @@ def train(folder: Path, out: Path, world: int, **options: Any) -> dict[str, Any]
         arguments,
         train_dataset=rows,
         eval_dataset=rows,
-        data_collator=collator(0, part, encoder_decoder=False),
+        data_collator=encoder.collate,
         callbacks=[callback, looks],
     )
     trainer.train()

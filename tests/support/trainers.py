@@ -14,15 +14,15 @@ def plain_trainer(
     from transformers import Trainer, TrainingArguments
 
     from carbonsched.model.job import DataPart, ModelPart
-    from trainer.data.models import load_tokenizer
-    from trainer.data.reading import Row, TokenDataset, collator, encode
+    from trainer.data.encoding import TextEncoder, TokenDataset
+    from trainer.data.field_layouts import Row
 
     part = DataPart(name_or_path="x", max_length=32, target_length=8)
-    tokenizer = load_tokenizer(ModelPart(name_or_path=str(folder)))
+    encoder = TextEncoder.of(ModelPart(name_or_path=str(folder)), part)
     texts = [Row(**row) for row in word_rows(rows, length=6)] + [
         Row(**row) for row in word_rows(rows, seed=7)
     ]
-    encoded = encode(texts[::2], tokenizer, part, encoder_decoder=False)
+    encoded = encoder.encode(texts[::2])
     arguments = TrainingArguments(
         output_dir=str(out),
         per_device_train_batch_size=4,
@@ -37,7 +37,7 @@ def plain_trainer(
         model,
         arguments,
         train_dataset=TokenDataset(encoded),
-        data_collator=collator(0, part, encoder_decoder=False),
+        data_collator=encoder.collate,
         callbacks=list(callbacks),
     )
 

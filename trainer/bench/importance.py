@@ -23,9 +23,10 @@ from transformers.optimization import Adafactor
 from carbonsched.errors import InputError
 from carbonsched.model.base import Doc
 from carbonsched.model.job import JobSpec, TrainPart
-from trainer.data.models import load_model, load_tokenizer
-from trainer.data.reading import Encoded, collator, encode, load_rows
-from trainer.evaluation.metrics import evaluate
+from trainer.data.encoding import TextEncoder
+from trainer.data.models import load_model
+from trainer.data.reading import load_rows
+from trainer.evaluation.metrics import measure_loss
 from trainer.importance.measure import Importance, measure
 from trainer.importance.objectives import TrainingHistory, draw_importance, objective_of
 from trainer.job.random_state import own_random
@@ -149,17 +150,15 @@ def bench_importance(
 class _Bench:
     def __init__(self, spec: JobSpec, held_out: int) -> None:
         rows = load_rows(spec.data)
-        tokenizer = load_tokenizer(spec.model)
+        self.encoder = TextEncoder.of(spec.model, spec.data)
         self.model = load_model(spec.model).to("cuda" if torch.cuda.is_available() else "cpu")
         self.model.config.use_cache = False
-        two_sided = bool(self.model.config.is_encoder_decoder)
-        self.rows = encode(rows.train, tokenizer, spec.data, encoder_decoder=two_sided)
-        self.held_out = encode(rows.validation[:held_out], tokenizer, spec.data, encoder_decoder=two_sided)
+        self.rows = self.encoder.encode(rows.train)
+        self.held_out = self.encoder.encode(rows.validation[:held_out])
         if not self.held_out:
             raise InputError(
                 "data.validation", "there are no held-out rows", "name a file or split that has some"
             )
-        self.collate = collator(tokenizer.pad_token_id, spec.data, encoder_decoder=two_sided)
         self.part, self.tokens = spec.train, 0
         self.order = np.random.default_rng(spec.train.seed)
         self.optimizer = make_optimizer(self.model, spec.train)
@@ -172,12 +171,11 @@ class _Bench:
 
     def batch(self) -> dict[str, Tensor]:
         chosen = self.order.choice(len(self.rows), min(self.part.batch_size, len(self.rows)), replace=False)
-        rows: Sequence[Encoded] = [self.rows[i] for i in chosen.tolist()]
-        made = self.collate([{"input_ids": r.input_ids, "labels": r.labels} for r in rows])
+        made = self.encoder.collate([self.rows[i].dump() for i in chosen.tolist()])
         return {name: t.to(self.model.device) for name, t in made.items()}
 
     def loss(self) -> float:
-        found = evaluate(self.model, self.held_out, self.collate, self.part.batch_size)
+        found = measure_loss(self.model, self.held_out, self.encoder, self.part.batch_size)
         self.tokens = found.tokens
         return found.nll
 

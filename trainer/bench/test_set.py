@@ -7,10 +7,11 @@ import torch
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from trainer.bench.result import HeldOutResult
-from trainer.data.models import load_model, load_tokenizer
-from trainer.data.reading import collator, encode, load_rows
+from trainer.data.encoding import TextEncoder
+from trainer.data.models import load_model
+from trainer.data.reading import load_rows
 from trainer.evaluation.generate import Generation, generate
-from trainer.evaluation.metrics import evaluate, score
+from trainer.evaluation.metrics import measure_loss, score
 from trainer.methods import adapters
 
 
@@ -26,23 +27,20 @@ def held_out(spec: JobSpec, output: Path) -> HeldOutResult | None:
         raise InputError("evaluate.test", f"{spec.evaluate.test} holds no rows", "name another")
     if spec.train.threads is not None:
         torch.set_num_threads(spec.train.threads)
-    tokenizer = load_tokenizer(spec.model)
+    encoder = TextEncoder.of(spec.model, spec.data)
     if (output / "adapter_config.json").exists():
         model = adapters.restore(load_model(spec.model), output)
     else:
         model = load_model(spec.model.model_copy(update={"name_or_path": str(output)}))
     model.config.use_cache = True
-    two_sided = bool(model.config.is_encoder_decoder)
     batch = spec.evaluate.batch_size or spec.train.batch_size
-    encoded = encode(rows, tokenizer, spec.data, encoder_decoder=two_sided)
-    collate = collator(tokenizer.pad_token_id, spec.data, encoder_decoder=two_sided)
     autocast = spec.train.autocast is not None
     with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
-        loss = evaluate(model, encoded, collate, batch)
+        loss = measure_loss(model, encoder.encode(rows), encoder, batch)
     metrics: dict[str, float] = {}
     if spec.evaluate.generates:
-        how = Generation.of(spec.evaluate, spec.data, batch)
-        texts = generate(model, tokenizer, rows, spec.data, how)
+        options = Generation.of(spec.evaluate, spec.data, batch)
+        texts = generate(model, encoder, rows, options)
         metrics = score(texts, [row.references for row in rows], spec.evaluate.metrics)
     return HeldOutResult(
         nll=loss.nll,

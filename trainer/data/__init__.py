@@ -1,6 +1,9 @@
 """Loads models and data, and turns rows into batches.
 
-reading           reads files, folders and hub data sets
+reading           reads the rows of a job: a file, a folder or a hub data set
+files             reads one file: JSON lines, JSON, CSV, Parquet, plain text
+hub               downloads a data set of the hub
+encoding          turns rows into tokens, prompts, batches and batch shapes
 field_layouts     recognises the fields of common data sets
 sampling          the order of the rows
 upcoming_batches  looks ahead at the batches to come

@@ -2,7 +2,7 @@
 
 A segment's loss is measured behind its checkpoint, so a signal that falls into it costs no training. What was measured is read
 back from events.jsonl, so a resumed job decides as one that was never interrupted; the loss of a segment whose measuring was cut off is
-measured before the next one begins. Each look is an `evaluated` event: its energy is on the job's account.
+measured before the next one begins. Each evaluation is an `evaluated` event: its energy is on the job's account.
 """
 
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger("trainer")
 BEST = "best.safetensors"
 
 
-class Enough(Exception):  # noqa: N818  (not an error: training is over before it begins again)
+class AlreadyStopped(Exception):  # noqa: N818  (not an error: training is over before it begins again)
     """Raised out of `Trainer.train()` where a resumed job turns out to have had its last segment."""
 
 
@@ -39,7 +39,7 @@ def check_early_stop(train: TrainPart, held_out: object) -> None:
         )
 
 
-class SegmentWatch(TrainerCallback):  # type: ignore[misc]
+class EarlyStopping(TrainerCallback):  # type: ignore[misc]
     """To stand behind GreenTrainerCallback, which writes the checkpoint."""
 
     def __init__(
@@ -87,15 +87,15 @@ class SegmentWatch(TrainerCallback):  # type: ignore[misc]
         self._names = frozenset(n for n, p in kwargs["model"].named_parameters() if id(p) in held)
         step = state.global_step
         if self.on and self._ends(step) and step not in self.losses:
-            self._look(kwargs["model"], step)
+            self._evaluate(kwargs["model"], step)
         if self.exhausted:
-            raise Enough
+            raise AlreadyStopped
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.on and self._ends(state.global_step) and state.global_step not in self.losses:
-            self._look(kwargs["model"], state.global_step)
+            self._evaluate(kwargs["model"], state.global_step)
         if self.exhausted:
             control.should_training_stop = True
 
@@ -114,13 +114,13 @@ class SegmentWatch(TrainerCallback):  # type: ignore[misc]
         log.info("the weights of step %d are the best of %d segments: they are kept", best, len(self.losses))
         return best
 
-    def forget(self) -> None:
+    def delete_best(self) -> None:
         self.file.unlink(missing_ok=True)
 
     def _ends(self, step: int) -> bool:
         return step > 0 and self.schedule.bounds(step - 1)[2] == step
 
-    def _look(self, model: Any, step: int) -> None:
+    def _evaluate(self, model: Any, step: int) -> None:
         before = min(self.losses.values(), default=float("inf"))
 
         def keep(loss: float) -> None:
@@ -128,7 +128,7 @@ class SegmentWatch(TrainerCallback):  # type: ignore[misc]
             if self.patience is not None:
                 ranks().broadcast(lambda: self._keep(model, step) if loss < before else None)
 
-        event = self.held_out.look(model, "segment", step, keep)
+        event = self.held_out.evaluate(model, "segment", step, keep)
         if event is not None:
             self.losses[step] = ranks().broadcast(lambda: event.loss)
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from carbonsched.model.job import DataPart, EvaluatePart
+from trainer.data.encoding import TextEncoder
 from trainer.data.field_layouts import Row
-from trainer.data.reading import prompts
 from trainer.job.directives import Stopped
 
 
@@ -41,27 +41,26 @@ class Generation:
 
 def generate(
     model: Any,
-    tokenizer: Any,
+    encoder: TextEncoder,
     rows: Sequence[Row],
-    data: DataPart,
-    how: Generation,
+    options: Generation,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[str]:
     """The text the model writes for each row's source; leaves mode and RNG as they were.
 
     Raises Stopped between two tokens once `stop()` holds.
     """
-    two_sided = bool(model.config.is_encoder_decoder)
-    ids = prompts(rows, tokenizer, data, encoder_decoder=two_sided, new_tokens=how.max_new_tokens)
+    tokenizer, two_sided = encoder.tokenizer, encoder.encoder_decoder
+    ids = encoder.prompts(rows, options.max_new_tokens)
     order = sorted(range(len(rows)), key=lambda i: -len(ids[i]))
     texts = [""] * len(rows)
     device = next(model.parameters()).device
-    settings = _config(model, tokenizer, how)
+    settings = _config(model, tokenizer, options)
     training = model.training
     model.eval()
     try:
-        for at in range(0, len(order), how.batch_size):
-            chosen = order[at : at + how.batch_size]
+        for at in range(0, len(order), options.batch_size):
+            chosen = order[at : at + options.batch_size]
             batch, mask = _padded([ids[i] for i in chosen], tokenizer.pad_token_id, left=not two_sided)
             with torch.no_grad(), _alone(model, settings):
                 written = model.generate(
@@ -74,7 +73,7 @@ def generate(
             for i, text in zip(
                 chosen, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True
             ):
-                texts[i] = _clean(text, rows[i].task or data.task)
+                texts[i] = _clean(text, rows[i].task or encoder.data.task)
     finally:
         model.train(training)
     return texts
@@ -97,16 +96,16 @@ def _alone(model: Any, settings: Any) -> Iterator[None]:
         inner.generation_config = own
 
 
-def _config(model: Any, tokenizer: Any, how: Generation) -> Any:
+def _config(model: Any, tokenizer: Any, options: Generation) -> Any:
     from transformers import GenerationConfig
 
     own = model.generation_config
     ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
     ends = sorted({token for token in (*ends, tokenizer.eos_token_id) if token is not None})
     return GenerationConfig(
-        max_new_tokens=how.max_new_tokens,
-        num_beams=how.num_beams,
-        do_sample=how.do_sample,
+        max_new_tokens=options.max_new_tokens,
+        num_beams=options.num_beams,
+        do_sample=options.do_sample,
         use_cache=True,
         eos_token_id=ends or None,
         pad_token_id=tokenizer.pad_token_id,

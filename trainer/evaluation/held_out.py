@@ -17,10 +17,11 @@ import torch
 
 from carbonsched.model.job import JobSpec
 from carbonsched.model.protocol import Evaluated
+from trainer.data.encoding import Encoded, TextEncoder
 from trainer.data.field_layouts import Row
-from trainer.data.reading import Encoded, Rows, encode
+from trainer.data.reading import Rows
 from trainer.evaluation.generate import Generation, generate
-from trainer.evaluation.metrics import Loss, evaluate, score
+from trainer.evaluation.metrics import Loss, measure_loss, score
 from trainer.job.job_dir import JobDir, now
 
 log = logging.getLogger("trainer")
@@ -29,7 +30,7 @@ When = Literal["before", "segment", "after", "test"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class HeldOutRows:
     rows: list[Row]
     encoded: list[Encoded]
 
@@ -40,11 +41,10 @@ class HeldOut:
 
     job: JobDir
     spec: JobSpec
-    tokenizer: Any
-    collate: Callable[[list[Any]], dict[str, torch.Tensor]]
+    encoder: TextEncoder
     stop: Callable[[], bool]
-    validation: Part
-    test: Part
+    validation: HeldOutRows
+    test: HeldOutRows
     losses: dict[str, Loss] = field(default_factory=dict)
     """By `when`."""
     texts: dict[str, list[str]] = field(default_factory=dict)
@@ -55,23 +55,22 @@ class HeldOut:
         rows: Rows,
         job: JobDir,
         spec: JobSpec,
-        tokenizer: Any,
-        collate: Callable[[list[Any]], dict[str, torch.Tensor]],
+        encoder: TextEncoder,
         stop: Callable[[], bool],
-        *,
-        encoder_decoder: bool,
     ) -> "HeldOut":
-        def part(found: list[Row], most: int | None) -> Part:
-            return Part(found, encode(found, tokenizer, spec.data, encoder_decoder=encoder_decoder)[:most])
+        """stop: polled between batches and between tokens of generated text; once it holds, Stopped is raised."""
+
+        def part(found: list[Row], most: int | None) -> HeldOutRows:
+            return HeldOutRows(found, encoder.encode(found)[:most])
 
         validation = part(rows.validation, spec.data.validation_limit)
-        return cls(job, spec, tokenizer, collate, stop, validation, part(rows.test, spec.evaluate.limit))
+        return cls(job, spec, encoder, stop, validation, part(rows.test, spec.evaluate.limit))
 
     @property
     def generation(self) -> Generation:
         return Generation.of(self.spec.evaluate, self.spec.data, self.spec.train.batch_size)
 
-    def look(
+    def evaluate(
         self, model: Any, when: When, step: int, then: Callable[[float], None] = lambda loss: None
     ) -> Evaluated | None:
         """Measure, and say so in events.jsonl; None where there are no rows. Raises Stopped.
@@ -83,7 +82,7 @@ class HeldOut:
             return None
         began = time.monotonic()
         with autocast(self.spec, model):
-            loss = evaluate(model, part.encoded, self.collate, self._batch_size, self.stop)
+            loss = measure_loss(model, part.encoded, self.encoder, self._batch_size, self.stop)
             found = self._text(model, when, part.rows) if when != "segment" else {}
         self.losses[when] = loss
         then(loss.nll)
@@ -108,7 +107,7 @@ class HeldOut:
         if not asked.generates or self.spec.data.pack:
             return {}
         rows = rows[: asked.limit]
-        texts = generate(model, self.tokenizer, rows, self.spec.data, self.generation, self.stop)
+        texts = generate(model, self.encoder, rows, self.generation, self.stop)
         self.texts[when] = texts
         found = score(texts, [row.references for row in rows], asked.metrics, stemmer=asked.stemmer)
         return {**found, "generated_rows": float(len(texts))}

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from trainer.data.reading import IGNORED, Encoded
+from trainer.data.encoding import IGNORED, Encoded, TextEncoder
 from trainer.job.directives import Stopped
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -39,10 +39,10 @@ class Loss:
         return math.exp(min(self.nll, 700.0))
 
 
-def evaluate(
+def measure_loss(
     model: Any,
     rows: Sequence[Encoded],
-    collate: Callable[[list[Any]], dict[str, torch.Tensor]],
+    encoder: TextEncoder,
     batch_size: int,
     stop: Callable[[], bool] = lambda: False,
 ) -> Loss:
@@ -61,7 +61,7 @@ def evaluate(
             if stop():
                 raise Stopped("signal")
             chosen = order[at : at + batch_size]
-            batch = collate([{"input_ids": rows[i].input_ids, "labels": rows[i].labels} for i in chosen])
+            batch = encoder.collate([rows[i].dump() for i in chosen])
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             for i, row in zip(chosen, _row_losses(model, batch), strict=True):
                 found[i] = row

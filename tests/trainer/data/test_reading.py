@@ -1,4 +1,4 @@
-"""Reading rows of every kind, with errors that name file and line; tokens, batches, shapes."""
+"""Reading rows of every kind, with errors that name file and line."""
 
 import json
 import warnings
@@ -6,20 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from support.models import tiny_tokenizer, word_data, write_jsonl
+from support.models import word_data, write_jsonl
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import DataPart, EvaluatePart
 from trainer.data.field_layouts import Row
-from trainer.data.reading import IGNORED, collator, encode, load_rows, nominal_shape, padded, prompts
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+from trainer.data.reading import load_rows
 
 
 def part(path: Path | str, **fields: Any) -> DataPart:
@@ -140,117 +132,11 @@ def test_a_hub_data_set_is_split_and_read(tmp_path: Path, monkeypatch: pytest.Mo
     assert (len(rows.train), len(rows.validation)) == (2, 1)
 
 
-# ---- tokens
-
-
-def test_a_decoder_learns_the_target_alone(tokenizer: Any) -> None:
-    (row,) = encode([Row("w1 w2 w3", "w4 w5")], tokenizer, part("x"), encoder_decoder=False)
-    text = tokenizer.decode(row.input_ids)
-    assert text.split() == ["w1", "w2", "w3", "Summary", ":", "w4", "w5", "</s>"]
-    learnt = [token for token, label in zip(row.input_ids, row.labels, strict=True) if label != IGNORED]
-    assert tokenizer.decode(learnt).split() == ["w4", "w5", "</s>"]
-
-
-def test_an_encoder_decoder_reads_and_writes(tokenizer: Any) -> None:
-    (row,) = encode([Row("w1 w2", "w4")], tokenizer, part("x"), encoder_decoder=True)
-    assert tokenizer.decode(row.input_ids).split() == ["summarize", ":", "w1", "w2", "</s>"]
-    assert tokenizer.decode(row.labels).split() == ["w4", "</s>"]
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    source=st.integers(1, 60),
-    target=st.integers(1, 60),
-    max_length=st.integers(8, 40),
-    target_length=st.integers(2, 40),
-    two_sided=st.booleans(),
-)
-def test_truncation_keeps_the_target(
-    tokenizer: Any, source: int, target: int, max_length: int, target_length: int, two_sided: bool
-) -> None:
-    spec = part("x", max_length=max_length, target_length=target_length)
-    row = Row(" ".join(["w1"] * source), " ".join(["w2"] * target))
-    (found,) = encode([row], tokenizer, spec, encoder_decoder=two_sided)
-    learnt = [label for label in found.labels if label != IGNORED]
-    assert len(found.input_ids) <= max_length
-    assert learnt[-1] == tokenizer.eos_token_id
-    if two_sided:
-        assert len(learnt) == min(target + 1, target_length)
-    else:
-        assert len(found.labels) == len(found.input_ids)
-        assert len(learnt) == min(target + 1, target_length, max_length - 2), "the prompt's own words stay"
-
-
-def test_plain_text_is_learnt_whole(tokenizer: Any) -> None:
-    (row,) = encode([Row("", "w1 w2 w3")], tokenizer, part("x", task="causal"), encoder_decoder=False)
-    assert row.labels == row.input_ids
-
-
-@pytest.mark.parametrize(("pad", "width"), [("longest", 8), ("max_length", 32)])
-def test_batches_are_padded_on_the_right(tokenizer: Any, pad: str, width: int) -> None:
-    spec = part("x", pad=pad, max_length=32)
-    rows = [{"input_ids": [5, 6, 7], "labels": [IGNORED, 6, 7]}, {"input_ids": [5], "labels": [5]}]
-    batch = collator(0, spec, encoder_decoder=False)(rows)
-    assert batch["input_ids"].shape == batch["labels"].shape == (2, width)
-    assert batch["attention_mask"].sum(1).tolist() == [3, 1]
-    assert torch.equal(batch["labels"][0, :4], torch.tensor([IGNORED, 6, 7, IGNORED]))
-
-
-def test_the_profiled_shape_is_that_of_a_mean_batch(tokenizer: Any) -> None:
-    spec = part("x", pad="longest", max_length=64)
-    rows = encode(
-        [Row(" ".join(["w1"] * n), "w2") for n in range(1, 50)], tokenizer, spec, encoder_decoder=False
-    )
-    seq, target = nominal_shape(rows, 4, spec, encoder_decoder=False)
-    assert target is None
-    assert 32 < seq < 56
-    assert nominal_shape(rows, 4, part("x", pad="max_length", max_length=64), encoder_decoder=False) == (
-        64,
-        None,
-    )
-    assert padded([3, 9], [2, 3], spec, True) == (16, 8)
-
-
-# ---- generating, packing
-
-
-def test_a_prompt_is_what_stood_before_the_target(tokenizer: Any) -> None:
-    rows = [Row("w1 w2 w3", "w4 w5"), Row("w6", "w7", task="qa")]
-    for two_sided in (False, True):
-        learnt = encode(rows, tokenizer, part("x"), encoder_decoder=two_sided)
-        asked = prompts(rows, tokenizer, part("x"), encoder_decoder=two_sided, new_tokens=8)
-        for row, ids in zip(learnt, asked, strict=True):
-            before = sum(label == IGNORED for label in row.labels) if not two_sided else len(row.input_ids)
-            assert ids == row.input_ids[:before]
-
-
-@given(
-    counts=st.lists(st.integers(1, 30), min_size=1, max_size=6),
-    max_length=st.integers(8, 40),
-)
-@settings(max_examples=40, deadline=None)
-def test_packing_loses_no_token(tokenizer: Any, counts: list[int], max_length: int) -> None:
-    rows = [Row("", " ".join(f"w{i}" for i in range(n))) for n in counts]
-    spec = part("x", task="causal", pack=True, max_length=max_length)
-    blocks = encode(rows, tokenizer, spec, encoder_decoder=False)
-    stream = [token for block in blocks for token in block.input_ids]
-    whole = [token for row in rows for token in [*tokenizer(row.target)["input_ids"], tokenizer.eos_token_id]]
-    assert stream == whole[: len(stream)]
-    assert len(whole) - len(stream) <= 1, "a last block of one token has nothing to predict"
-    assert all(block.labels == block.input_ids for block in blocks)
-    assert all(len(block.input_ids) == max_length for block in blocks[:-1])
-
-
-def test_packed_text_is_read_whole_and_prompts_refuse_it(tokenizer: Any, tmp_path: Path) -> None:
+def test_packed_text_is_read_whole(tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
     file.write_text("w1 w2\n\nw3\n")
     rows = load_rows(part(file, task="causal", pack=True)).train
     assert rows == [Row("", "w1 w2\n\nw3")]
-    spec = part("x", pack=True)
-    with pytest.raises(InputError, match=r"data\.pack: the rows have prompts"):
-        encode([Row("a", "b")], tokenizer, spec, encoder_decoder=False)
-    with pytest.raises(InputError, match=r"data\.pack: an encoder-decoder"):
-        encode(rows, tokenizer, spec, encoder_decoder=True)
 
 
 # ---- test rows

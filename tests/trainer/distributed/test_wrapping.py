@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import DataPart, ModelPart, TrainPart
-from trainer.data.models import load_tokenizer
-from trainer.data.reading import Row, collator, encode
+from trainer.data.encoding import TextEncoder
+from trainer.data.field_layouts import Row
 from trainer.data.sampling import coming_batches, drawn_rows
 from trainer.distributed.ranks import Ranks, check_world
 from trainer.importance.measure import measure
@@ -106,18 +106,17 @@ def test_several_ranks_train_as_one_process_would(
 def test_replicas_share_their_importances(outcomes: dict[str, list[dict[str, Any]]], llama: Path) -> None:
     """Under DDP each rank measures rows of its own, and all select by the mean."""
     part = DataPart(name_or_path="x", max_length=32)
-    tokenizer = load_tokenizer(ModelPart(name_or_path=str(llama)))
-    encoded = encode([Row(**row) for row in word_rows(ROWS)], tokenizer, part, encoder_decoder=False)
+    encoder = TextEncoder.of(ModelPart(name_or_path=str(llama)), part)
+    encoded = encoder.encode([Row(**row) for row in word_rows(ROWS)])
     model = AutoModelForCausalLM.from_pretrained(llama, attn_implementation="eager", dtype=torch.float64)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
     chosen = [drawn_rows(ROWS, 4, 1, seed=0, rank=rank)[0] for rank in (0, 1)]
     assert not set(chosen[0]) & set(chosen[1])
-    collate = collator(0, part, encoder_decoder=False)
     each = [
         measure(
             model,
             optimizer,
-            [collate([{"input_ids": encoded[i].input_ids, "labels": encoded[i].labels} for i in rows])],
+            [encoder.collate([encoded[i].dump() for i in rows])],
         )
         for rows in chosen
     ]

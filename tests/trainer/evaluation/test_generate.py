@@ -9,9 +9,9 @@ import torch
 from support.models import tiny_llama, tiny_t5, word_rows
 
 from carbonsched.model.job import DataPart, EvaluatePart, ModelPart
+from trainer.data.encoding import TextEncoder
 from trainer.data.field_layouts import Row
-from trainer.data.models import load_model, load_tokenizer
-from trainer.data.reading import prompts
+from trainer.data.models import load_model
 from trainer.evaluation.generate import Generation, generate
 from trainer.job.directives import Stopped
 
@@ -21,52 +21,52 @@ HOW = Generation(max_new_tokens=6, batch_size=3)
 ROWS = [Row(" ".join(r["source"].split()[: 3 + 2 * i]), r["target"]) for i, r in enumerate(word_rows(5))]
 
 
-def load(folder: Path) -> tuple[Any, Any]:
+def load(folder: Path) -> tuple[Any, TextEncoder]:
     spec = ModelPart(name_or_path=str(folder))
-    return load_model(spec), load_tokenizer(spec)
+    return load_model(spec), TextEncoder.of(spec, DATA)
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
 @pytest.mark.parametrize("beams", [1, 3])
 def test_neighbours_and_padding_do_not_change_a_text(make: Any, beams: int, tmp_path: Path) -> None:
-    model, tokenizer = load(make(tmp_path))
+    model, encoder = load(make(tmp_path))
     torch.manual_seed(1)
     for parameter in model.parameters():  # as made, a T5 repeats its start token for ever
         parameter.data.normal_(std=0.4)
     how = replace(HOW, num_beams=beams)
-    together = generate(model, tokenizer, ROWS, DATA, how)
-    alone = [generate(model, tokenizer, [row], DATA, how)[0] for row in ROWS]
+    together = generate(model, encoder, ROWS, how)
+    alone = [generate(model, encoder, [row], how)[0] for row in ROWS]
     assert together == alone
     assert len(set(together)) > 1, "a text that never varies would prove nothing"
 
 
 def test_it_is_what_the_model_finds_likeliest_token_by_token(tmp_path: Path) -> None:
-    model, tokenizer = load(tiny_llama(tmp_path))
-    texts = generate(model, tokenizer, ROWS, DATA, HOW)
+    model, encoder = load(tiny_llama(tmp_path))
+    texts = generate(model, encoder, ROWS, HOW)
     assert model.training
     model.eval()
     for row, text in zip(ROWS, texts, strict=True):
-        (ids,) = prompts([row], tokenizer, DATA, encoder_decoder=False, new_tokens=HOW.max_new_tokens)
-        assert tokenizer.decode(ids).split()[-2:] == ["Summary", ":"]
+        (ids,) = encoder.prompts([row], HOW.max_new_tokens)
+        assert encoder.tokenizer.decode(ids).split()[-2:] == ["Summary", ":"]
         written: list[int] = []
         for _ in range(HOW.max_new_tokens):
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([ids + written])).logits
             written.append(int(logits[0, -1].argmax()))
-            if written[-1] == tokenizer.eos_token_id:
+            if written[-1] == encoder.tokenizer.eos_token_id:
                 break
-        assert text == tokenizer.decode(written, skip_special_tokens=True).strip()
+        assert text == encoder.tokenizer.decode(written, skip_special_tokens=True).strip()
 
 
 def test_random_state_and_a_models_own_sampling_do_not_matter(tmp_path: Path) -> None:
-    model, tokenizer = load(tiny_llama(tmp_path))
-    plain = generate(model, tokenizer, ROWS, DATA, HOW)
+    model, encoder = load(tiny_llama(tmp_path))
+    plain = generate(model, encoder, ROWS, HOW)
     model.generation_config.do_sample = True
     model.generation_config.temperature = 5.0
     model.generation_config.repetition_penalty = 3.0
     model.generation_config.min_length = 30
     before = torch.random.get_rng_state()
-    assert generate(model, tokenizer, ROWS, DATA, HOW) == plain
+    assert generate(model, encoder, ROWS, HOW) == plain
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -78,25 +78,25 @@ def test_a_model_with_adapters_writes_what_its_forward_pass_says(
     from carbonsched.model.job import TrainPart
     from trainer.methods.registry import add_adapters
 
-    model, tokenizer = load(make(tmp_path))
+    model, encoder = load(make(tmp_path))
     torch.manual_seed(1)
     for parameter in model.parameters():
         parameter.data.normal_(std=0.4)
-    plain = generate(model, tokenizer, ROWS, DATA, HOW)
+    plain = generate(model, encoder, ROWS, HOW)
     model = add_adapters(model, TrainPart.model_validate({"method": method}))
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data.normal_(std=2.0)
-    together = generate(model, tokenizer, ROWS, DATA, HOW)
+    together = generate(model, encoder, ROWS, HOW)
     assert together != plain, "adapters that change nothing would prove nothing"
-    assert together == [generate(model, tokenizer, [row], DATA, HOW)[0] for row in ROWS]
-    assert together == [token_by_token(model, tokenizer, row) for row in ROWS]
+    assert together == [generate(model, encoder, [row], HOW)[0] for row in ROWS]
+    assert together == [token_by_token(model, encoder, row) for row in ROWS]
 
 
-def token_by_token(model: Any, tokenizer: Any, row: Row) -> str:
+def token_by_token(model: Any, encoder: TextEncoder, row: Row) -> str:
     """The most likely text, by one whole forward pass a token: the pass that is trained, without a cache of what was read."""
     two_sided = model.config.is_encoder_decoder
-    ids = prompts([row], tokenizer, DATA, encoder_decoder=two_sided, new_tokens=HOW.max_new_tokens)[0]
+    ids = encoder.prompts([row], HOW.max_new_tokens)[0]
     written = [model.config.decoder_start_token_id] if two_sided else list(ids)
     start = len(written)
     model.eval()
@@ -106,13 +106,13 @@ def token_by_token(model: Any, tokenizer: Any, row: Row) -> str:
         with torch.no_grad():
             logits = model(input_ids=source, attention_mask=torch.ones_like(source), **target).logits
         written.append(int(logits[0, -1].argmax()))
-        if written[-1] == tokenizer.eos_token_id:
+        if written[-1] == encoder.tokenizer.eos_token_id:
             break
-    return str(tokenizer.decode(written[start:], skip_special_tokens=True)).strip()
+    return str(encoder.tokenizer.decode(written[start:], skip_special_tokens=True)).strip()
 
 
 def test_a_signal_ends_it_between_tokens(tmp_path: Path) -> None:
-    model, tokenizer = load(tiny_llama(tmp_path))
+    model, encoder = load(tiny_llama(tmp_path))
     asked: list[bool] = []
 
     def stop() -> bool:
@@ -120,16 +120,16 @@ def test_a_signal_ends_it_between_tokens(tmp_path: Path) -> None:
         return len(asked) > 3
 
     with pytest.raises(Stopped):
-        generate(model, tokenizer, ROWS, DATA, HOW, stop)
+        generate(model, encoder, ROWS, HOW, stop)
     assert len(asked) == 4
     assert model.training
 
 
 def test_a_long_source_gives_way_and_an_answer_is_one_line(tmp_path: Path) -> None:
-    tokenizer = load(tiny_llama(tmp_path))[1]
-    (ids,) = prompts([Row("w1 " * 90, "w2")], tokenizer, DATA, encoder_decoder=False, new_tokens=6)
+    encoder = load(tiny_llama(tmp_path))[1]
+    (ids,) = encoder.prompts([Row("w1 " * 90, "w2")], 6)
     assert len(ids) == 32 - 6
-    assert tokenizer.decode(ids).split()[-2:] == ["Summary", ":"]
+    assert encoder.tokenizer.decode(ids).split()[-2:] == ["Summary", ":"]
     from trainer.evaluation.generate import _clean
 
     assert _clean(" one\ntwo ", "qa") == "one"

@@ -11,33 +11,32 @@ from hypothesis import strategies as st
 from support.models import tiny_llama, tiny_t5, word_rows
 
 from carbonsched.model.job import DataPart, ModelPart
-from trainer.data.models import load_model, load_tokenizer
-from trainer.data.reading import IGNORED, Encoded, Row, collator, encode
-from trainer.evaluation.metrics import ROUGE, evaluate, exact_match, normalised, rouge, score, token_f1
+from trainer.data.encoding import IGNORED, Encoded, TextEncoder
+from trainer.data.field_layouts import Row
+from trainer.data.models import load_model
+from trainer.evaluation.metrics import ROUGE, exact_match, measure_loss, normalised, rouge, score, token_f1
 from trainer.job.directives import Stopped
 
 torch.set_num_threads(1)
 DATA = DataPart(name_or_path="x", max_length=32, target_length=8)
 
 
-def setup(folder: Path) -> tuple[Any, list[Encoded], Any]:
+def setup(folder: Path) -> tuple[Any, list[Encoded], TextEncoder]:
     spec = ModelPart(name_or_path=str(folder))
-    model, tokenizer = load_model(spec), load_tokenizer(spec)
-    two_sided = model.config.is_encoder_decoder
-    rows = encode([Row(**r) for r in word_rows(7)], tokenizer, DATA, encoder_decoder=two_sided)
-    return model, rows, collator(0, DATA, encoder_decoder=two_sided)
+    encoder = TextEncoder.of(spec, DATA)
+    return load_model(spec), encoder.encode([Row(**r) for r in word_rows(7)]), encoder
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
 def test_it_is_the_mean_over_target_tokens(make: Any, tmp_path: Path) -> None:
-    model, rows, collate = setup(make(tmp_path))
+    model, rows, encoder = setup(make(tmp_path))
     rows[0] = Encoded(rows[0].input_ids[:6], rows[0].labels[:6])  # of another length than the rest
-    found = evaluate(model, rows, collate, batch_size=3)
+    found = measure_loss(model, rows, encoder, batch_size=3)
     model.eval()
     total = tokens = 0.0
     each = []
     for row in rows:  # the model's own mean loss, row by row, weighted by its tokens
-        batch = collate([{"input_ids": row.input_ids, "labels": row.labels}])
+        batch = encoder.collate([row.dump()])
         count = sum(label != IGNORED for label in row.labels)
         each.append(float(model(**batch).loss.detach()) * count if count else 0.0)
         total += each[-1]
@@ -50,19 +49,19 @@ def test_it_is_the_mean_over_target_tokens(make: Any, tmp_path: Path) -> None:
 
 
 def test_mode_and_random_state_stay(tmp_path: Path) -> None:
-    model, rows, collate = setup(tiny_t5(tmp_path))
+    model, rows, encoder = setup(tiny_t5(tmp_path))
     before = torch.random.get_rng_state()
-    first = evaluate(model, rows, collate, 4).nll
+    first = measure_loss(model, rows, encoder, 4).nll
     assert model.training
     assert torch.equal(before, torch.random.get_rng_state())
-    assert evaluate(model, rows, collate, 4).nll == first, "no dropout"
+    assert measure_loss(model, rows, encoder, 4).nll == first, "no dropout"
 
 
 def test_a_signal_ends_it_between_batches(tmp_path: Path) -> None:
-    model, rows, collate = setup(tiny_llama(tmp_path))
+    model, rows, encoder = setup(tiny_llama(tmp_path))
     asked = iter([False, False, True])
     with pytest.raises(Stopped):
-        evaluate(model, rows, collate, 2, stop=lambda: next(asked))
+        measure_loss(model, rows, encoder, 2, stop=lambda: next(asked))
     assert model.training
 
 

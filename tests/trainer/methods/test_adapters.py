@@ -161,19 +161,20 @@ def test_lora_output_is_a_plain_model_and_the_adapters_beside_it(
 def test_prefix_output_is_loaded_by_peft_on_top_of_the_base(llama: Path, data: Path, tmp_path: Path) -> None:
     from peft import AutoPeftModelForCausalLM
 
-    from trainer.data.models import load_tokenizer
-    from trainer.data.reading import collator, encode, load_rows
-    from trainer.evaluation.metrics import evaluate
+    from trainer.data.encoding import TextEncoder
+    from trainer.data.reading import load_rows
+    from trainer.evaluation.metrics import measure_loss
 
     spec = JobSpec.parse(tiny_spec(llama, data, train={"method": "prefix", "epochs": 2, "lr": 0.05}))
     job = job_folder(tmp_path / "job", json.loads(spec.model_dump_json(exclude_none=True)))
     train(job)
     assert json.loads((job / "output" / "metrics.json").read_text())["output"] == "adapter"
     model = AutoPeftModelForCausalLM.from_pretrained(str(job / "output"))
-    tokenizer = load_tokenizer(spec.model)
-    rows = encode(load_rows(spec.data).validation, tokenizer, spec.data, encoder_decoder=False)
-    collate = collator(tokenizer.pad_token_id, spec.data, encoder_decoder=False)
-    assert evaluate(model, rows, collate, 4).nll == pytest.approx(of(job, "evaluated")[-1]["loss"], rel=1e-5)
+    encoder = TextEncoder.of(spec.model, spec.data)
+    rows = encoder.encode(load_rows(spec.data).validation)
+    assert measure_loss(model, rows, encoder, 4).nll == pytest.approx(
+        of(job, "evaluated")[-1]["loss"], rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Trainer, T
 from carbonsched.errors import InputError
 from carbonsched.model.job import DataPart
 from trainer import GreenTrainerCallback
-from trainer.data.models import load_tokenizer
-from trainer.data.reading import Row, TokenDataset, collator, encode
+from trainer.data.encoding import TextEncoder, TokenDataset
+from trainer.data.field_layouts import Row
 from trainer.job.job_dir import JobDir
 from trainer.run import run_job
 
@@ -41,11 +41,10 @@ def own_trainer(folder: Path, out: Path, callbacks: list[Any], *, rows: int = 16
     part = DataPart(name_or_path="x", max_length=32, target_length=8)
     from carbonsched.model.job import ModelPart
 
-    tokenizer = load_tokenizer(ModelPart(name_or_path=str(folder)))
+    encoder = TextEncoder.of(ModelPart(name_or_path=str(folder)), part)
     factory = AutoModelForSeq2SeqLM if "t5" in folder.name else AutoModelForCausalLM
-    two_sided = factory is AutoModelForSeq2SeqLM
     model = factory.from_pretrained(folder, attn_implementation="eager")
-    encoded = encode([Row(**row) for row in word_rows(rows)], tokenizer, part, encoder_decoder=two_sided)
+    encoded = encoder.encode([Row(**row) for row in word_rows(rows)])
     arguments = TrainingArguments(
         output_dir=str(out),
         per_device_train_batch_size=4,
@@ -60,7 +59,7 @@ def own_trainer(folder: Path, out: Path, callbacks: list[Any], *, rows: int = 16
         model,
         arguments,
         train_dataset=TokenDataset(encoded),
-        data_collator=collator(0, part, encoder_decoder=two_sided),
+        data_collator=encoder.collate,
         callbacks=callbacks,
     )
 

@@ -1,0 +1,226 @@
+"""TextEncoder turns rows into token ids, prompts, batches and batch shapes.
+
+It is set up once per job from the tokenizer, the `[data]` settings and the kind of model, so that training, evaluation, text
+generation and the check all see the same tokens. Decoders see `prompt + target` and learn from the target's tokens alone
+(labels −100 elsewhere); encoder-decoders read the prompt and write the target. Where a row is too long the source gives
+way, never the target.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import DataPart, ModelPart
+from trainer.data.field_layouts import Row, Task
+from trainer.data.models import is_encoder_decoder, load_tokenizer
+
+IGNORED = -100
+"""Label of a token that is not learnt from (torch's cross-entropy default)."""
+PAD_MULTIPLE = 8
+"""The longest row of a batch is padded to a multiple of so many tokens: matrix products of such shapes are faster."""
+_SHAPE_DRAWS = 256
+"""Batches that are drawn to find the mean shape."""
+
+_PROMPTS = {"summarization": ("", "\n\nSummary:"), "qa": ("Question: ", "\nAnswer:"), "causal": ("", "")}
+_PREFIXES = {"summarization": "summarize: ", "qa": "question: ", "causal": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of one row; for decoders `input_ids` holds prompt and target and `labels` is as long.
+
+    Example:
+        >>> Encoded([5, 6, 7], [IGNORED, 6, 7]).dump()
+        {'input_ids': [5, 6, 7], 'labels': [-100, 6, 7]}
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+
+    def dump(self) -> dict[str, list[int]]:
+        """As `TextEncoder.collate` and a Trainer take it."""
+        return {"input_ids": self.input_ids, "labels": self.labels}
+
+
+class TokenDataset(torch.utils.data.Dataset[dict[str, list[int]]]):
+    """Encoded rows as torch's loaders take them.
+
+    Example:
+        >>> len(TokenDataset([Encoded([5], [5])]))
+        1
+    """
+
+    def __init__(self, rows: Sequence[Encoded]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        return self.rows[index].dump()
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoder:
+    """Rows to tokens for one model and one job.
+
+    Example::
+
+        encoder = TextEncoder.of(spec.model, spec.data)
+        encoded = encoder.encode(rows.train)
+        batch = encoder.collate([row.dump() for row in encoded[:4]])
+    """
+
+    tokenizer: Any
+    data: DataPart
+    encoder_decoder: bool
+
+    @classmethod
+    def of(cls, model: ModelPart, data: DataPart) -> "TextEncoder":
+        """By the model's own tokenizer and config.json. Raises InputError."""
+        return cls(load_tokenizer(model), data, is_encoder_decoder(model))
+
+    def encode(self, rows: Sequence[Row]) -> list[Encoded]:
+        """Token ids of every row, at most `max_length` long, the target kept whole up to `target_length`.
+
+        With `data.pack`: of blocks of `max_length` tokens, which every token of the rows is in. Raises InputError: pack
+        with prompts or an encoder-decoder.
+        """
+        if not rows:
+            return []
+        if self.data.pack:
+            return self._pack(rows)
+        most_tokens = self.data.max_length
+        lead = ["" if self.encoder_decoder or not row.source else " " for row in rows]
+        targets = self._ids([before + row.target for before, row in zip(lead, rows, strict=True)])
+        end, encoded = self._end, []
+        for prompt, full_target in zip(self._split_prompts(rows), targets, strict=True):
+            if self.encoder_decoder:
+                target = full_target[: self.data.target_length - len(end)] + end
+                encoded.append(Encoded(prompt.cut(most_tokens - len(end)) + end, target))
+                continue
+            most = most_tokens - prompt.least
+            # plain text has no prompt to give way
+            target = full_target[: (min(self.data.target_length, most) if prompt.source else most) - len(end)]
+            ids = prompt.cut(most_tokens - len(target) - len(end))
+            encoded.append(Encoded(ids + target + end, [IGNORED] * len(ids) + target + end))
+        return encoded
+
+    def prompts(self, rows: Sequence[Row], new_tokens: int) -> list[list[int]]:
+        """Token ids to generate from: what `encode` puts before the target.
+
+        Where a source is too long for `max_length` it gives way to `new_tokens`, but to no more than the longest target
+        or half of the room.
+        """
+        end = self._end if self.encoder_decoder else []
+        found = []
+        for prompt in self._split_prompts(rows):
+            most = self.data.max_length - prompt.least
+            kept = 0 if self.encoder_decoder else min(new_tokens, self.data.target_length, most // 2)
+            found.append(prompt.cut(self.data.max_length - len(end) - kept) + end)
+        return found
+
+    def collate(self, rows: Sequence[Any]) -> dict[str, torch.Tensor]:
+        """A batch of rows (`Encoded.dump()`), padded on the right: ids, mask and labels, each [rows, tokens].
+
+        To `max_length`, or to the longest row rounded up to a multiple of 8.
+        """
+        lengths = [len(row["input_ids"]) for row in rows]
+        seq, target_seq = self.batch_shape(lengths, [len(row["labels"]) for row in rows])
+        ids = torch.full((len(rows), seq), self.tokenizer.pad_token_id)
+        mask = torch.zeros((len(rows), seq), dtype=torch.long)
+        labels = torch.full((len(rows), target_seq or seq), IGNORED)
+        for i, row in enumerate(rows):
+            ids[i, : lengths[i]] = torch.tensor(row["input_ids"])
+            mask[i, : lengths[i]] = 1
+            labels[i, : len(row["labels"])] = torch.tensor(row["labels"])
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+    def batch_shape(self, lengths: Sequence[int], target_lengths: Sequence[int]) -> tuple[int, int | None]:
+        """(seq, target_seq) of a batch of rows of these lengths; target_seq is None for decoders."""
+
+        def longest(values: Sequence[int], most: int) -> int:
+            if self.data.pad == "max_length":
+                return most
+            return min(-(-max(values) // PAD_MULTIPLE) * PAD_MULTIPLE, max(most, max(values)))
+
+        seq = longest(lengths, self.data.max_length)
+        return seq, longest(target_lengths, self.data.target_length) if self.encoder_decoder else None
+
+    def nominal_shape(self, encoded: Sequence[Encoded], batch: int) -> tuple[int, int | None]:
+        """(seq, target_seq) of the mean batch of the job, for which it is profiled; drawn with a fixed seed."""
+        rng = np.random.default_rng(0)
+        batch = min(batch, len(encoded))
+        draws = 1 if self.data.pad == "max_length" else _SHAPE_DRAWS
+        shapes = []
+        for _ in range(draws):
+            rows = [encoded[i] for i in rng.choice(len(encoded), batch, replace=False)]
+            shapes.append(self.batch_shape([len(r.input_ids) for r in rows], [len(r.labels) for r in rows]))
+        seq = round(sum(s for s, _ in shapes) / len(shapes))
+        if not self.encoder_decoder:
+            return seq, None
+        return seq, round(sum(t or 0 for _, t in shapes) / len(shapes))
+
+    def _split_prompts(self, rows: Sequence[Row]) -> list["_Prompt"]:
+        start, two_sided = self._start, self.encoder_decoder
+        tasks: list[Task] = [row.task or self.data.task or "summarization" for row in rows]
+        words = {task: (_PREFIXES[task], "") if two_sided else _PROMPTS[task] for task in set(tasks)}
+        tails = {task: self._ids([after])[0] if after else [] for task, (_, after) in words.items()}
+        # plain text alone has no words around it
+        befores = [words[t][0] if r.source or two_sided else "" for r, t in zip(rows, tasks, strict=True)]
+        sources = self._ids([before + row.source for before, row in zip(befores, rows, strict=True)])
+        return [
+            _Prompt(start, ids, tails[task] if row.source else [])
+            for ids, row, task in zip(sources, rows, tasks, strict=True)
+        ]
+
+    def _pack(self, rows: Sequence[Row]) -> list[Encoded]:
+        if self.encoder_decoder:
+            raise InputError(
+                "data.pack", "an encoder-decoder has no running text", "leave it out, or take a decoder"
+            )
+        if any(row.source for row in rows):
+            raise InputError(
+                "data.pack", "the rows have prompts", 'leave it out, or set data.task = "causal"'
+            )
+        start, end, length = self._start, self._end, self.data.max_length
+        texts = self._ids([row.target for row in rows])
+        stream = [token for ids in texts for token in (*start, *ids, *end)]
+        blocks = [stream[i : i + length] for i in range(0, len(stream), length)]
+        # a block of one token has nothing to predict
+        return [Encoded(block, list(block)) for block in blocks if len(block) > 1]
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return ids
+
+    @property
+    def _start(self) -> list[int]:
+        """The token this tokenizer itself puts in front of a text, if any."""
+        ids = self.tokenizer("a")["input_ids"]
+        bos = self.tokenizer.bos_token_id
+        return [bos] if bos is not None and ids[:1] == [bos] else []
+
+    @property
+    def _end(self) -> list[int]:
+        end = self.tokenizer.eos_token_id
+        return [] if end is None else [end]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    start: list[int]
+    source: list[int]
+    tail: list[int]
+
+    @property
+    def least(self) -> int:
+        return len(self.start) + len(self.tail)
+
+    def cut(self, most: int) -> list[int]:
+        """All of it in `most` tokens: the source gives way."""
+        return self.start + self.source[: max(most - self.least, 0)] + self.tail

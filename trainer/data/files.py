@@ -1,0 +1,90 @@
+"""read_file reads the rows of one file: JSON lines, JSON, CSV, Parquet or plain text."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import DATA_SUFFIXES, DataPart
+from trainer.data.field_layouts import Row, read_row
+
+_LABELS = "-labels.lst"
+"""PIQA keeps the labels of `train.jsonl` in `train-labels.lst`, one a line."""
+
+
+def read_file(file: Path, part: DataPart, key: str = "data.validation") -> list[Row]:
+    """Every row of one file. Raises InputError that names the file and the line; `key` is the setting that named it."""
+    if not file.is_file():
+        raise InputError(key, f"there is no {file}", "give the path of a file, or leave it out")
+    if file.suffix not in DATA_SUFFIXES:
+        raise InputError(
+            "data.name_or_path", f"{file.name} is of no known kind", f"use one of {', '.join(DATA_SUFFIXES)}"
+        )
+    rows = [read_row(record, part, f"{file}: {where}") for where, record in _labelled(file, part.pack)]
+    if not rows:
+        raise InputError("data.name_or_path", f"{file} holds no rows", "give a file with at least one row")
+    return rows
+
+
+def _labelled(file: Path, whole: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records, with the labels of the file beside where there is one. Raises InputError: not one label a row."""
+    beside = file.with_name(file.stem + _LABELS)
+    if not beside.is_file():
+        yield from _records(file, whole)
+        return
+    labels = beside.read_text(encoding="utf-8").split()
+    records = list(_records(file, whole))
+    if len(labels) != len(records):
+        raise InputError(
+            "data.name_or_path",
+            f"{beside} holds {len(labels)} labels for the {len(records)} rows of {file.name}",
+            "give one label a line",
+        )
+    for (where, record), label in zip(records, labels, strict=True):
+        yield where, {**record, "label": label} if isinstance(record, dict) else record
+
+
+def _records(file: Path, whole: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, record) of every row; `where` names the line, or the row where the format has no lines.
+
+    whole: plain text is one row.
+    """
+    if file.suffix == ".parquet":
+        from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+
+        try:
+            table = parquet.read_table(file)
+        except (OSError, ArrowException) as e:
+            raise InputError("data.name_or_path", f"{file} is not Parquet: {e}", "write it again") from e
+        yield from ((f"row {i}", record) for i, record in enumerate(table.to_pylist(), 1))
+        return
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError("data.name_or_path", f"{file} cannot be read: {e}", "save it as UTF-8") from e
+    if file.suffix == ".csv":
+        reader = csv.DictReader(text.splitlines(keepends=True))
+        for record in reader:
+            yield f"line {reader.line_num}", record
+    elif file.suffix == ".txt" and whole:
+        if text.strip():
+            yield "the text", {"text": text}
+    elif file.suffix == ".txt":
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                yield f"line {number}", {"text": line}
+    elif file.suffix == ".json" and text.lstrip()[:1] == "[":
+        yield from ((f"item {i}", item) for i, item in enumerate(_json(text, str(file)), 1))
+    else:
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                yield f"line {number}", _json(line, f"{file}: line {number}")
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as e:
+        raise InputError("data.name_or_path", f"{where} is not JSON ({e})", "mend that line") from e

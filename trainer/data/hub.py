@@ -1,0 +1,60 @@
+"""read_hub downloads a data set of the Hugging Face hub and reads the rows of its splits."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import DataPart
+from trainer.data.field_layouts import Row, read_row
+
+_HUB_SUBSETS = {"scitldr": "Abstract"}
+"""The configuration meant where a data set on the hub has several and the job names none."""
+
+
+def read_hub(
+    part: DataPart, named_test: str | None, train_names: Sequence[str], held_out_names: Sequence[str]
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """Rows of the splits for training, validation and test: the first of the given names that the data set has.
+
+    named_test: the split that `evaluate.test` names. Raises InputError.
+    """
+    found = _download(part)
+
+    def split(names: Sequence[str]) -> list[Row]:
+        name = next((n for n in names if n in found), None)
+        if name is None:
+            return []
+        return [read_row(record, part, f"{name} row {i}") for i, record in enumerate(found[name], 1)]
+
+    train = split(train_names)
+    if not train:
+        raise InputError("data.name_or_path", f"{part.name_or_path} has no rows in a split named train")
+    for key, name in (("data.validation", part.validation), ("evaluate.test", named_test)):
+        if name and name not in found:
+            raise InputError(
+                key, f"{part.name_or_path} has no split {name!r}", f"choose one of {', '.join(found)}"
+            )
+    held_out = split((part.validation,) if part.validation else held_out_names)
+    return train, held_out, split((named_test,)) if named_test else []
+
+
+def _download(part: DataPart) -> Any:
+    """Its splits, by name. Data sets that are scripts, which datasets no longer runs, have a copy as Parquet on the hub."""
+    import datasets
+
+    subset = part.subset or _HUB_SUBSETS.get(part.name_or_path.rpartition("/")[2])
+    given = (part.name_or_path, subset) if subset else (part.name_or_path,)
+    try:
+        try:
+            return datasets.load_dataset(*given)
+        except RuntimeError as e:
+            if "script" not in str(e):
+                raise
+            return datasets.load_dataset(*given, revision="refs/convert/parquet")
+    except Exception as e:  # the library raises a different class for every way a name can be wrong
+        first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise InputError(
+            "data.name_or_path",
+            f"{part.name_or_path} is no file here and the hub gave: {first}",
+            "give a file, a folder, or the id of a data set that this box can reach (and data.subset where it has several)",
+        ) from e
