@@ -7,6 +7,7 @@ the version: a change that a reader of the old schema would trip over makes a ne
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -76,6 +77,7 @@ def schema(name: str, kind: Any, mode: JsonSchemaMode) -> dict[str, Any]:
     made = TypeAdapter(kind).json_schema(mode=mode)
     # what is written is always written out; and no schema may depend on the interpreter that made it
     _drop_defaults(made, everything=mode == "serialization")
+    _drop_examples(made)
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
         "$id": f"urn:carbonsched:v{VERSION}:{name}",
@@ -97,6 +99,19 @@ def _drop_defaults(node: Any, *, everything: bool) -> None:
                 if everything or isinstance(default, dict) or default == sys.executable:
                     field.pop("default", None)
         _drop_defaults(value, everything=everything)
+
+
+def _drop_examples(node: Any) -> None:
+    """Cut the example in Python from every description: it is for who reads the code."""
+    if isinstance(node, list):
+        for item in node:
+            _drop_examples(item)
+    if not isinstance(node, dict):
+        return
+    if isinstance(said := node.get("description"), str):
+        node["description"] = re.split(r"\n+Examples?::?[ \t]*\n", said)[0]
+    for value in node.values():
+        _drop_examples(value)
 
 
 def render() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import difflib
 import math
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -47,12 +46,6 @@ Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float
 """A duration in seconds; `36h`, `90s`, `1h30m` are read too."""
 
 
-def _without_example(schema: dict[str, Any]) -> None:
-    """An example in Python is for who reads the code, not for who reads docs/schemas."""
-    if "description" in schema:
-        schema["description"] = re.split(r"\n\s*Example::?\s*\n", schema["description"])[0].rstrip()
-
-
 def _from_folder(name: str, info: ValidationInfo) -> str:
     folder = (info.context or {}).get("folder")
     return name if folder is None else str(folder / Path(name).expanduser())
@@ -78,7 +71,6 @@ class Doc(BaseModel):
         extra="forbid",
         allow_inf_nan=False,
         use_attribute_docstrings=True,
-        json_schema_extra=_without_example,
     )
 
     @classmethod

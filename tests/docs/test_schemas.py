@@ -38,6 +38,7 @@ def test_committed_schemas_are_of_today() -> None:
 @pytest.mark.parametrize("name", documents())
 def test_schema_is_valid_and_versioned(name: str) -> None:
     schema = json.loads(rendered()[f"{name}.json"])
+    assert ">>>" not in rendered()[f"{name}.json"], "an example in Python is for who reads the code"
     Draft202012Validator.check_schema(schema)
     assert schema["$id"] == f"urn:carbonsched:v1:{name}"
 
