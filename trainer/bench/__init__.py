@@ -1,10 +1,10 @@
 """Benchmarks of the trainer: `python -m trainer bench`. No other package imports this one.
 
 runner      runs methods × rho × seeds, each in a process of its own, and resumes
-cell        one run of a benchmark
+cell        names one run, and reads --method
 result      what one run came to, and where runs are kept
 table       results as one document and as a Markdown table
-plot        plots of results
+plot        plots of results as SVG
 statistics  paired bootstrap: are two variants different?
 test_set    evaluates a finished run on the test rows
 importance  compares the predicted with the actual drop of the held-out loss

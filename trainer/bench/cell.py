@@ -1,4 +1,4 @@
-"""One run of a benchmark: which method, at which ρ, learning rate and seed, with which other settings of `[train]`.
+"""Names one run of a benchmark: its method, ρ, learning rate, seed and other settings of `[train]`; and reads `--method`.
 
 Written `METHOD[@RHO][,key=value…]`, as in `greentrainer@0.5,importance=fisher,max_steps=200`; the keys are those of a job's
 `[train]` table.
@@ -15,7 +15,12 @@ from trainer.methods.registry import method_row
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is compared: everything but learning rate and seed."""
+    """What is compared: everything but learning rate and seed.
+
+    Example:
+        >>> Variant("greentrainer", 0.5, (("importance", "fisher"),)).name
+        'greentrainer@0.5,importance=fisher'
+    """
 
     method: str
     rho: float | None
@@ -30,6 +35,13 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
+    """A variant at one learning rate and seed: one run.
+
+    Example:
+        >>> Cell(Variant("full", None), lr=1e-4, seed=0).id
+        'full,lr=0.0001,seed=0'
+    """
+
     variant: Variant
     lr: float
     seed: int

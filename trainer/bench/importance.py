@@ -1,4 +1,4 @@
-"""Does an importance foretell? Predicted against actual drop of the held-out loss, tensor by tensor.
+"""Compares the predicted with the actual drop of the held-out loss, tensor by tensor: does an importance foretell?
 
 Actual: one step of the real optimizer on one tensor alone, at a small rate, with the gradient of a training batch that no
 prediction has seen; the loss is measured on held-out rows before and after, and the tensor put back. Predicted: what each
@@ -56,6 +56,13 @@ Z95 = 1.96
 
 
 class Predictor(Doc):
+    """How well one importance foretells at one stage.
+
+    Example::
+
+        best = max(stage.predictors, key=lambda predictor: predictor.spearman)
+    """
+
     importance: str
     batches: int
     spearman: float
@@ -74,15 +81,30 @@ class Predictor(Doc):
 
 
 class Probe(Doc):
+    """One tensor that was stepped alone.
+
+    Example:
+        >>> probe = Probe(name="lm_head.weight", numel=8, drop=2e-4, values={"update@1": 2.0})
+        >>> probe.drop / (1e-4 * probe.values["update@1"])  # at learning rate 1e-4: all that was predicted
+        1.0
+    """
+
     name: str
     numel: int
     drop: float
-    """Of the held-out loss, nats a token."""
+    """Of the held-out loss, nats per token."""
     values: dict[str, float]
     """By importance@batches."""
 
 
 class Stage(Doc):
+    """All that was measured at one point of training.
+
+    Example::
+
+        before, middle = bench_importance(spec, tensors=40, steps=20, lr=1e-4, held_out=16).stages
+    """
+
     when: Literal["before", "mid"]
     steps: int
     """Of full fine-tuning behind it."""
@@ -92,6 +114,14 @@ class Stage(Doc):
 
 
 class BenchImportance(Doc):
+    """What `python -m trainer bench importance` prints.
+
+    Example::
+
+        found = bench_importance(spec, tensors=40, steps=20, lr=1e-4, held_out=16)
+        text = table(found)
+    """
+
     model: str
     data: str
     optimizer: str
@@ -207,7 +237,7 @@ class _Bench:
         drops = []
         gradients = self.gradients(chosen)
         for i, name in enumerate(chosen):
-            drops.append(before - self.alone(name, gradients[name], lr))
+            drops.append(before - self.loss_after_step(name, gradients[name], lr))
             say(f"{when}: tensor {i + 1}/{len(chosen)} {name}: {drops[-1]:+.2e}")
         sizes = [float(self.weights[n].numel()) for n in chosen]
         predictors = []
@@ -250,7 +280,7 @@ class _Bench:
         self.model.zero_grad()
         return {n: found[n] if n in found else torch.zeros_like(self.weights[n]) for n in names}
 
-    def alone(self, name: str, gradient: Tensor, lr: float) -> float:
+    def loss_after_step(self, name: str, gradient: Tensor, lr: float) -> float:
         """The held-out loss after one step on this tensor; it and its optimizer state are put back."""
         weight, states = self.weights[name], self.optimizer.state
         kept, state = weight.detach().clone(), copy.deepcopy(states.get(weight))
@@ -329,7 +359,7 @@ def partial_spearman(x: Sequence[float], y: Sequence[float], given: Sequence[flo
 
 
 def table(bench: BenchImportance) -> str:
-    """For people: one line an importance, best first, for each stage."""
+    """For people: one line per importance, best first, for each stage."""
     head = (
         f"{bench.model} on {bench.data}: {bench.optimizer}, {bench.batch}×{bench.seq}, "
         f"{len(bench.stages[0].probes)} tensors stepped alone at {bench.lr:g}, "

@@ -1,4 +1,4 @@
-"""What one run of a benchmark came to, and where a benchmark keeps its runs."""
+"""Sums up one run of a benchmark from its events, and keeps the results of all runs in a folder."""
 
 import json
 import shutil
@@ -12,7 +12,13 @@ from trainer.job.job_dir import JobDir, write_json
 
 
 class HeldOutResult(Doc):
-    """On the test rows, after training."""
+    """What a trained model reaches on the test rows.
+
+    Example:
+        >>> held_out = HeldOutResult(nll=2.0, row_nll=(6.0, 4.0), row_tokens=(3, 2))
+        >>> sum(held_out.row_nll) / sum(held_out.row_tokens) == held_out.nll
+        True
+    """
 
     nll: float
     """Mean over target tokens, natural log."""
@@ -24,7 +30,13 @@ class HeldOutResult(Doc):
 
 
 class Result(Doc):
-    """Training alone: loading, evaluation and checkpoints are in none of the figures."""
+    """One run. Training alone: loading, evaluation and checkpoints are in none of the figures.
+
+    Example::
+
+        result = ResultStore(Path("bench")).read(cell)
+        saved_flops = result.flops_full - result.flops
+    """
 
     variant: str
     method: str
@@ -55,7 +67,13 @@ class Result(Doc):
 
 @dataclass(frozen=True, slots=True)
 class ResultStore:
-    """OUT/cells/ID: job/ while it runs, result.json when it has."""
+    """Results in OUT/cells/ID: job/ while a run goes on, result.json when it has ended.
+
+    Example:
+        >>> from trainer.bench.cell import Variant
+        >>> ResultStore(Path("bench")).folder(Cell(Variant("full", None), lr=1e-4, seed=0)).as_posix()
+        'bench/cells/full,lr=0.0001,seed=0'
+    """
 
     out: Path
 
@@ -80,7 +98,7 @@ class ResultStore:
 
 
 def summarise(cell: Cell, job: JobDir, joules: float | None, joules_method: str) -> Result:
-    """From the events of a finished job; a segment that was run twice counts once, as its last."""
+    """The result of a finished job, from its events; a segment that was run twice counts once, as its last."""
     segments: dict[int, SegmentDone] = {}
     losses: dict[str, float] = {}
     started: Started | None = None

@@ -1,4 +1,4 @@
-"""Methods × ρ × seeds on one model and data set: each run a job of its own in a process of its own, all resumable.
+"""Runs methods × ρ × seeds on one model and data set: each run a job of its own in a process of its own, all resumable.
 
 A run is `python -m trainer run JOB_DIR --alone`, so what is measured is what users run, and one that is cut short goes on from
 its checkpoint. Several runners may work on one folder: a run is taken by a lock on its directory.
@@ -36,7 +36,14 @@ _STEPS = range(-12, 13)
 
 @dataclass(frozen=True, slots=True)
 class BenchPlan:
-    """What a benchmark compares."""
+    """What a benchmark compares.
+
+    Example::
+
+        variants = tuple(parse_variants("greentrainer", rhos=[0.5, 0.6]))
+        plan = BenchPlan(spec, variants, seeds=(0, 1), lrs={v.name: 1e-4 for v in variants}, tune=True)
+        run_all(plan, ResultStore(Path("bench")), print)
+    """
 
     base: JobSpec
     variants: tuple[Variant, ...]
@@ -47,7 +54,7 @@ class BenchPlan:
 
 
 def next_cells(plan: BenchPlan, store: ResultStore) -> list[Cell]:
-    """The runs that are due now: what tuning wants, then seed by seed, so that all variants share the machine's moods."""
+    """The runs that are due now: what tuning wants, then seed by seed, so that all variants share the machine's good and bad hours."""
     due: list[Cell] = []
     later: list[Cell] = []
     for variant in plan.variants:
@@ -141,22 +148,22 @@ def run_all(plan: BenchPlan, store: ResultStore, say: Callable[[str], None]) -> 
 
 
 def _test(base: JobSpec, cell: Cell, store: ResultStore, done: Result, say: Callable[[str], None]) -> None:
-    from trainer.bench.test_set import held_out
+    from trainer.bench.test_set import evaluate_test_rows
 
     output = store.folder(cell) / "job" / "output"
     if not output.exists():  # thrown away as a loser of an earlier plan's tuning
         store.drop(cell)
         return
     spec = cell.spec(base).model_copy(update={"evaluate": base.evaluate})
-    found = held_out(spec, output)
+    found = evaluate_test_rows(spec, output)
     store.write(cell, done.model_copy(update={"test": found}))
     shutil.rmtree(output)
-    told = "" if found is None else f"test nll {found.nll:.4f} {found.metrics}"
-    say(f"{cell.id}: {told}")
+    text = "" if found is None else f"test nll {found.nll:.4f} {found.metrics}"
+    say(f"{cell.id}: {text}")
 
 
 def _remove_losers(plan: BenchPlan, store: ResultStore) -> None:
-    """Models of runs that tuning has passed over: nobody asks for them any more."""
+    """Remove the models of runs that tuning has passed over: nobody asks for them any more."""
     for variant in plan.variants:
         best, wanted = walk(plan, variant, store)
         if not plan.tune or wanted or best is None:
@@ -181,8 +188,8 @@ def run_cell(base: JobSpec, cell: Cell, store: ResultStore) -> Result:
         if code:
             lines = (job.path / "log.txt").read_text(errors="replace").strip().splitlines()
             raise CarbonschedError(f"{cell.id} ended with {code}: {lines[-1] if lines else 'no message'}")
-        joules, how = meter.joules(list(_training_spans(job)))
-    result = summarise(cell, job, joules, how)
+        joules, method = meter.joules(list(_training_spans(job)))
+    result = summarise(cell, job, joules, method)
     shutil.rmtree(job.checkpoints, ignore_errors=True)
     store.write(cell, result)
     return result

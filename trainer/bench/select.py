@@ -1,4 +1,4 @@
-"""How fast and how good the selection is, beside the published dynamic program, on one profile.
+"""Measures how fast and how good the selection is, beside the published dynamic program, on one profile.
 
 The published one (arXiv 2309.13192, section 3.3) is restated here from the paper's description: FLOPs are cut down to
 `T_q` units, rounding down, and best[k][t], the most importance with tensor k as the deepest selected one, is built from
@@ -24,8 +24,14 @@ RESOLUTION = 1000
 REPEATS = 5
 
 
-class At(Doc):
-    """One budget: what each selects, priced by the exact cost model."""
+class BudgetComparison(Doc):
+    """What both select at one ρ, priced by the exact cost model.
+
+    Example::
+
+        row = bench_select(profile, None, rhos=[0.5]).at[0]
+        gained = row.ours_importance - row.published_importance
+    """
 
     rho: float
     ours_rho: float
@@ -43,19 +49,27 @@ class At(Doc):
 
 
 class BenchSelect(Doc):
+    """What `python -m trainer bench select` prints.
+
+    Example::
+
+        found = bench_select(profile, None, rhos=[0.5, 0.7])
+        slowest = max(row.ours_ms for row in found.at)
+    """
+
     model: str
     full_flops: float
     tensors: int
     states: int
     exact: bool
     prepare_ms: float
-    """Once a profile."""
+    """Once per profile."""
     frontier_ms: float
-    """Once an importance vector: the tables that answer every ρ."""
+    """Once per importance vector: the tables that answer every ρ."""
     points_ms: float
     """All steps of the curve as a list."""
     points: int
-    at: tuple[At, ...]
+    at: tuple[BudgetComparison, ...]
 
 
 def bench_select(profile: Profile, importance: dict[str, float] | None, rhos: list[float]) -> BenchSelect:
@@ -75,7 +89,7 @@ def bench_select(profile: Profile, importance: dict[str, float] | None, rhos: li
         published_ms = (time.perf_counter() - started) * 1e3
         taken = model.flops(theirs) / profile.full_flops if theirs else None
         rows.append(
-            At(
+            BudgetComparison(
                 rho=rho,
                 ours_rho=ours.rho_planned,
                 filled=ours.rho_planned / rho,

@@ -1,4 +1,4 @@
-"""Configurations of well-known models, for profiles and selections that need no weights and no hub."""
+"""Gives configurations of well-known models, for profiles and selections that need no weights and no hub."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

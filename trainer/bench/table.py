@@ -1,4 +1,4 @@
-"""Results of a benchmark as one document and as a Markdown table: one line a variant, at the learning rate tuning chose."""
+"""Puts the results of a benchmark into one document and a Markdown table: one line per variant, at its chosen learning rate."""
 
 from collections.abc import Sequence
 from statistics import fmean, median, stdev
@@ -9,7 +9,12 @@ from trainer.bench.statistics import difference
 
 
 class ResultGap(Doc):
-    """A variant's test NLL less another's, paired over rows and seeds (trainer/bench/statistics.py)."""
+    """A variant's test NLL less another's, paired over rows and seeds (trainer/bench/statistics.py).
+
+    Example:
+        >>> ResultGap(against="full", mean=0.02, low=0.01, high=0.03, detectable=0.015).low > 0
+        True
+    """
 
     against: str
     mean: float
@@ -19,7 +24,13 @@ class ResultGap(Doc):
 
 
 class ResultLine(Doc):
-    """One variant. Means over its seeds."""
+    """One variant. Means over its seeds.
+
+    Example::
+
+        best = min(bench.lines, key=lambda line: line.dev_nll)
+        kilojoules = None if best.joules is None else best.joules / 1e3
+    """
 
     variant: str
     lr: float
@@ -43,7 +54,13 @@ class ResultLine(Doc):
 
 
 class Bench(Doc):
-    """results.json."""
+    """results.json.
+
+    Example::
+
+        bench = Bench.parse(json.loads(Path("bench/results.json").read_text()), where="results.json")
+        text = markdown(bench)
+    """
 
     model: str
     data: str

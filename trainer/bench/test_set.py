@@ -1,4 +1,4 @@
-"""A finished run on the test rows: NLL of every row, and ROUGE or whatever the job's `[evaluate]` asks for."""
+"""Evaluates a finished run on the test rows: NLL of every row, and ROUGE or whatever the job's `[evaluate]` asks for."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from trainer.evaluation.metrics import measure_loss, score
 from trainer.methods import adapters
 
 
-def held_out(spec: JobSpec, output: Path) -> HeldOutResult | None:
+def evaluate_test_rows(spec: JobSpec, output: Path) -> HeldOutResult | None:
     """What `output`, the model that the job `spec` made, reaches on `evaluate.test`; None where the job names no test rows.
 
     Raises InputError where the named rows cannot be read.
