@@ -1,4 +1,4 @@
-"""The heavy half: fine-tuning steered through a job directory, and the FLOPs model behind it (DESIGN 2, 3).
+"""Fine-tunes language models at a FLOPs ratio that a daemon sets through a job directory (docs/protocol.md).
 
 `trainer.GreenTrainerCallback` steers any `transformers.Trainer`; it is imported when first asked for, so that the
 commands that need no torch start fast.

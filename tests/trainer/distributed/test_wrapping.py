@@ -1,7 +1,6 @@
 """Several ranks, as real processes over gloo: they stay one model, the one that a single process would have trained."""
 
 import copy
-import math
 import warnings
 from itertools import pairwise
 from pathlib import Path
@@ -19,20 +18,17 @@ from torch._dynamo.backends.registry import lookup_backend
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from transformers import AutoModelForCausalLM
 
-from carbonsched.errors import InputError
-from carbonsched.model.job import DataPart, ModelPart, TrainPart
+from carbonsched.model.job import DataPart, ModelPart
 from trainer.data.encoding import TextEncoder
 from trainer.data.field_layouts import Row
 from trainer.data.sampling import coming_batches, drawn_rows
-from trainer.distributed.ranks import Ranks, check_world
 from trainer.importance.measure import measure
-from trainer.job.directives import Stopped
 from trainer.job.job_dir import JobDir
 from trainer.job.segment import Schedule
 from trainer.run import run_job
 
 torch.set_num_threads(1)
-WORKER = Path(__file__).parents[1] / "support" / "ranks.py"
+WORKER = Path(__file__).parents[2] / "support" / "ranks.py"
 ROUNDING = 1e-11
 """Of float64 weights near 0.1; norms are taken in float32 on both sides."""
 
@@ -222,36 +218,6 @@ def test_compiled_anew_at_each_selection(
 
 
 # ---- without processes
-
-
-def test_one_process_agrees_with_itself() -> None:
-    alone = Ranks()
-    assert alone.main
-    assert alone.sum([1.5, math.pi]) == [1.5, math.pi]
-    assert alone.gather("mine") == ["mine"]
-    assert (alone.any(False), alone.any(True)) == (False, True)
-    assert alone.offset_seed(7) == 7
-    with pytest.raises(Stopped, match="by signal"):
-        alone.broadcast(lambda: (_ for _ in ()).throw(Stopped("by signal")))
-
-
-@pytest.mark.parametrize(
-    ("world", "train", "message"),
-    [
-        ("2", {}, "train.parallel: is 'none', but 2 processes were started; set it to 'ddp' or 'fsdp2'"),
-        (
-            "1",
-            {"parallel": "ddp"},
-            "train.parallel: 'ddp' takes several processes.*torchrun --nproc-per-node N",
-        ),
-    ],
-)
-def test_processes_that_the_spec_does_not_ask_for(
-    monkeypatch: pytest.MonkeyPatch, world: str, train: dict[str, Any], message: str
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", world)
-    with pytest.raises(InputError, match=message):
-        check_world(TrainPart(**train))
 
 
 def test_only_the_first_rank_writes_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

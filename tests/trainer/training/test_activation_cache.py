@@ -264,40 +264,11 @@ def test_dropout_in_the_config_is_refused() -> None:
         check_cache(GPT2Config())
 
 
-def test_draws_that_no_config_tells_of_are_found_by_trial(folder: Path) -> None:
-    model = load(folder)
-    model.model.layers[0].mlp.act_fn = torch.nn.Sequential(
-        model.model.layers[0].mlp.act_fn, torch.nn.Dropout(0.2)
-    )
-    with pytest.raises(InputError, match="not the same twice"):
-        ActivationCache("memory").attach(model)
-
-
-@pytest.mark.parametrize("forgotten", [False, True])
-def test_a_block_that_looks_at_what_a_skipped_one_left_is_found_by_trial(
-    folder: Path, forgotten: bool
-) -> None:
-    model = load(folder)
-    left: dict[str, torch.Tensor] = {}
-    layers = model.model.layers
-    layers[0].mlp.register_forward_hook(lambda module, args, out: left.update(x=out))
-    if forgotten:
-        model.register_forward_pre_hook(lambda *_: left.clear())
-    layers[5].register_forward_hook(lambda module, args, out: out + left["x"])
-    with pytest.raises(InputError, match="need more of those beneath"):
-        ActivationCache("memory").attach(model)
-
-
 def test_encoder_decoders_are_refused() -> None:
     from transformers import T5Config
 
     with pytest.raises(InputError, match="decoder-only"):
         check_cache(T5Config(dropout_rate=0.0))
-
-
-def test_a_model_without_blocks_is_refused() -> None:
-    with pytest.raises(InputError, match="no stack of blocks"):
-        find_blocks(torch.nn.Linear(2, 2))
 
 
 def test_off_it_does_nothing(folder: Path) -> None:
