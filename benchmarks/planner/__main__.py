@@ -99,7 +99,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--traces", type=Path, required=True, help="folder of trace CSV files")
     parser.add_argument("--table", action="append", choices=list(TABLES), help="only these; may repeat")
     parser.add_argument(
-        "--starts", type=int, default=200, help="random starts a case (pauses: a fifth, polled: a tenth)"
+        "--starts", type=int, default=200, help="random starts per case (pauses: a fifth, polled: a tenth)"
     )
     parser.add_argument("--adversarial", type=int, default=10_000, help="adversarial runs")
     parser.add_argument(
@@ -129,7 +129,7 @@ def _traces(
 
 
 def markdown(report: Report) -> str:
-    """Each table's rows as Markdown, one column a figure."""
+    """Each table's rows as Markdown, one column per figure."""
     parts = []
     for table, rows in report.items():
         columns = list(dict.fromkeys(name for row in rows for name in row if name != "case"))

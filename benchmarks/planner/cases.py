@@ -34,6 +34,14 @@ _YEAR_H = 8760
 
 @dataclass(frozen=True, slots=True)
 class Case:
+    """One row of a table, not run yet.
+
+    Example::
+
+        case = next(fixed_slots(inputs))
+        print(case.name, case.run())
+    """
+
     about: Row
     """What it is a case of: trace, segments, policy…"""
     run: Callable[[], Row]
@@ -45,7 +53,12 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkInputs:
-    """What all tables are made from."""
+    """What all tables are made from.
+
+    Example::
+
+        inputs = BenchmarkInputs({"de.csv": read(Path("de.csv"))}, {}, starts=10)
+    """
 
     traces: dict[str, TraceArrays]
     polls: dict[str, tuple[TraceArrays, TraceArrays]]

@@ -25,7 +25,12 @@ RHO_MIN = 0.4
 
 @dataclass(frozen=True, slots=True)
 class SimulateOptions:
-    """The options as they were given; None: not given. `carbonsched simulate --help` says what each means."""
+    """The options as they were given; None: not given. `carbonsched simulate --help` says what each means.
+
+    Example::
+
+        task = read(SimulateOptions(**options))
+    """
 
     trace: Path
     start: list[str] | None
@@ -56,7 +61,13 @@ class SimulateOptions:
 
 @dataclass(frozen=True, slots=True)
 class SimulateTask:
-    """What to simulate: every policy with every budget from every start."""
+    """What to simulate: every policy with every budget from every start.
+
+    Example::
+
+        task = read(options)
+        result = simulate(task.request()) if task.single else sweep(task.base, task.starts, task.policies, task.budgets)
+    """
 
     base: SimRequest
     """Of all runs, but for the start, the policy and the budget."""
@@ -74,7 +85,12 @@ class SimulateTask:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """What a job file gives a simulation; by default nothing, where there is no file."""
+    """What a job file gives a simulation; by default nothing, where there is no file.
+
+    Example::
+
+        request = request_from(options, JobFacts(segments=5, rho_min=0.45), trace, start)
+    """
 
     segments: int | None = None
     segment_flops: float | None = None

@@ -1,4 +1,4 @@
-"""Documents of `python -m trainer profile | cost | select | check` (DESIGN 5)."""
+"""Defines the documents that `python -m trainer profile`, `cost`, `select` and `check` print, and reads FRONTIER.json."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,13 @@ from carbonsched.model.protocol import Amount, Count, FrontierPoint, Segments, S
 
 
 class TensorCost(Doc):
+    """What training one tensor costs.
+
+    Example:
+        >>> TensorCost(name="lm_head.weight", numel=64, depth_flops=0.0, dw_flops=1e6).dw_flops
+        1000000.0
+    """
+
     name: str
     """As `named_parameters()` gives it, a tie once."""
     numel: int
@@ -22,7 +29,13 @@ class TensorCost(Doc):
 
 
 class Profile(Doc):
-    """What one batch of one shape costs, for every tensor. FLOPs: 2 a multiply-accumulate."""
+    """What one batch of one shape costs, for every tensor. FLOPs: 2 per multiply-accumulate.
+
+    Example::
+
+        profile = Profile.parse(json.loads(Path("profile.json").read_text()))
+        forward_share = profile.forward_flops / profile.full_flops
+    """
 
     model: str
     params: int
@@ -42,17 +55,36 @@ class Profile(Doc):
 
 
 class Costs(Doc):
+    """What `trainer cost` prints: FLOPs of a step with each selection.
+
+    Example:
+        >>> Costs(flops=(1e12, 2e12)).flops[0]
+        1000000000000.0
+    """
+
     flops: tuple[float, ...]
 
 
 class Selection(Doc):
+    """What `trainer select` prints: the tensors to train at a ρ.
+
+    Example:
+        >>> Selection(rho_planned=0.5, importance=1.2, selected=("lm_head.weight",)).selected
+        ('lm_head.weight',)
+    """
+
     rho_planned: float
     importance: float
     selected: tuple[str, ...]
 
 
 class FrontierDoc(Doc):
-    """FRONTIER.json: best total importance for every ρ, a non-decreasing curve."""
+    """FRONTIER.json: best total importance for every ρ, a non-decreasing curve.
+
+    Example:
+        >>> FrontierDoc.parse({"frontier": [{"rho": 0.4, "importance": 1.2}]}).frontier[0].rho
+        0.4
+    """
 
     frontier: tuple[FrontierPoint, ...]
 
@@ -74,16 +106,22 @@ def read_frontier(path: Path, option: str) -> tuple[tuple[float, float], ...]:
 
 
 class CheckResult(Doc):
-    """`python -m trainer check SPEC --json`: what submit learns before it accepts a job."""
+    """`python -m trainer check SPEC --json`: what submit learns before it accepts a job.
+
+    Example::
+
+        checked = CheckResult.model_validate_json(output)
+        print(checked.segments, checked.rho_floor)
+    """
 
     ok: bool
     model: str
     params: Count
     rows: Count
     validation_rows: Count
-    """Rows, of packed text blocks, that are looked at before and after training."""
+    """Rows, of packed text blocks, that are evaluated before and after training."""
     test_rows: Count | None = None
-    """The same of the test set, looked at once; None: a trainer that does not tell."""
+    """The same of the test set, evaluated once; None: a trainer that does not tell."""
     steps: Steps
     segments: Segments
     rho_floor: Amount

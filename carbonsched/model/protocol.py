@@ -1,4 +1,4 @@
-"""The messages between daemon and trainer, which lie as files in the job directory (docs/protocol.md).
+"""Defines the documents that daemon and trainer exchange through the job directory (docs/protocol.md).
 
 `control.json` is written by the daemon: the directive for one segment. `events.jsonl` is appended by the trainer. The
 shim that holds the trainer writes `run.json` and `exit.json`. Readers tell a torn last line of `events.jsonl` by its
@@ -49,7 +49,7 @@ class Lease(Doc):
 
     valid_until: UtcTime
     max_steps: Annotated[int, Field(ge=0)]
-    """Optimizer steps that may be started under this directive, counted from its first sight."""
+    """Optimizer steps that may be started under this directive, counted from when it is first read."""
 
 
 OPENING = -1
@@ -283,7 +283,7 @@ class Finished(_Event):
     reason: Literal["done", "stopped"] = "done"
     """`stopped`: on a directive or a signal, with a checkpoint."""
     early: str | None = None
-    """Why a job that is done took fewer steps than it said; None: it took them all."""
+    """Why a job that is done took fewer steps than it announced; None: it took them all."""
     output: str | None = None
     peak_memory_bytes: Count | None = None
 

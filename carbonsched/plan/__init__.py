@@ -1,10 +1,12 @@
-"""The planner, pure: no files, no clock; the daemon and the simulator run the very same code.
+"""Plans the segments of a job: from grams, hours and a forecast to ρ. Pure: no files, no clock.
+
+The daemon and the simulator run the very same code. docs/planner.md tells the method and what it achieves.
 
 problem           what is asked and answered
 planner           says what the next segment does: train at ρ, wait or stop
 price_search      the price at which the plan spends the budget
 reasons           the sentences that say why
-objective         what a job wants of its grams: most gain, fewest grams, or what a rate allows
+objective         the objectives of a job: most gain, fewest grams, or what a rate allows
 dynamic_program   for one price, the best wait-or-train plan over (segment, time)
 segment_arrays    the arrays that the solver works on: time, grams and gain of the segments ahead
 intensity_curve   intensity over time and its integral
@@ -13,7 +15,7 @@ gain_decay        what a later segment is worth against the next
 working_time      plans in allowed hours alone
 guard             keeps a job inside its budget whatever the forecast does
 allocation        a wanted quality as a budget; one pool divided among several jobs
-explain           a plan told before anything is spent
+explain           explains a plan before anything is spent
 forecasting/      readings and forecasts made into time slots
 simulation/       policies run over a recorded trace
 """

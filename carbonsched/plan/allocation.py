@@ -1,6 +1,6 @@
-"""Grams for people who do not think in grams: a wanted quality turned into a budget, and one pool for several jobs.
+"""Turns a wanted mean ρ into a budget, and divides one pool of grams among several jobs.
 
-Both rest on the same curve as the planner: the gain a job can still buy, piece by piece, in order of gain a gram.
+Both rest on the same curve as the planner: the gain a job can still buy, piece by piece, in order of gain per gram.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,13 @@ from carbonsched.plan.problem import Plan, Problem
 from carbonsched.plan.segment_arrays import SegmentArrays
 
 _CLOSE = 1e-3
+"""Share of the budget: a bracket this narrow ends the search for it."""
 _TRIES = 24
+"""Budgets tried at most."""
 _EDGE = 0.1
+"""Share of the bracket that a secant keeps away from its ends."""
 _ALIKE = 0.01
-"""Pieces that gain as much a gram as the marginal one, within this share, are served alike."""
+"""Pieces that gain as much per gram as the marginal one, within this share, are served alike."""
 
 
 def mean_rho(problem: Problem, plan: Plan) -> float:
@@ -65,7 +68,12 @@ def least_budget(problem: Problem, rho: float) -> tuple[float, Plan]:
 
 @dataclass(frozen=True, slots=True)
 class Allotment:
-    """One job's part of a pool."""
+    """One job's part of a pool.
+
+    Example:
+        >>> Allotment(budget_g=40.0, floor_g=31.2).budget_g
+        40.0
+    """
 
     budget_g: float
     """Its floor, what the common price buys it, and its share of what is over; below its floor where the pool cannot pay for it."""
@@ -78,7 +86,7 @@ def divide(
     weights: Sequence[float] | None = None,
     begun: Sequence[bool] | None = None,
 ) -> tuple[tuple[Allotment, ...], float | None]:
-    """Split a pool among jobs by one price: (a part for each, the price in weighted gain a gram).
+    """Split a pool among jobs by one price: (a part for each, the price in weighted gain per gram).
 
     The price is what one more gram would buy: 0 where all that were let in have what full speed takes, None where none
     was let in. problems: in order of submission, their `budget_g` not looked at; the gain of a whole job is its weight

@@ -1,11 +1,11 @@
-"""For one price λ, the best plan: a dynamic program over (segment, time) that chooses wait or train at ρ.
+"""Finds the best plan for one price λ by a dynamic program over (segment, time) that chooses wait or train at ρ.
 
 Time is a uniform grid from now to the end of the plan; a segment that ends between two nodes takes the value between
 them (semi-Lagrangian), so segments may straddle slots and last any time. The grams of a segment are exact: the
-integral of the intensity over the time it really covers. The plan is then rolled out in continuous time with the
-values as look-ahead, so that only the values, never the grams of the plan, are approximate.
+integral of the intensity over the time it really covers. The plan then follows the values in continuous time, with
+them as look-ahead, so that only the values, never the grams of the plan, are approximate.
 
-Meeting the deadline is a hard bound: `Track.latest_s[k]` is the last start of segment k that still meets it. Beyond
+Meeting the deadline is a hard bound: `SegmentArrays.latest_s[k]` is the last start of segment k that still meets it. Beyond
 it only the fastest ρ remains (a plan is late, never absent).
 """
 
@@ -18,15 +18,24 @@ from carbonsched.plan.intensity_curve import Floats
 from carbonsched.plan.segment_arrays import Schedule, SegmentArrays
 
 _NODES = 672
+"""Nodes of the time grid: a quarter of an hour each over a week."""
 _RHOS = 25
+"""Values of ρ that each segment may choose from, evenly spaced."""
 _NEVER = -1e18
+"""Value of what is not allowed."""
 _SAVES = 0.01
 """Hysteresis: a wait must save at least this share of what the segment's grams cost now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """A plan in continuous time."""
+    """A plan in continuous time. All arrays are (n,).
+
+    Example::
+
+        solution = WaitOrTrain(arrays).solve(price=0.002)
+        print(solution.rho[0], solution.schedule.start_s[0])
+    """
 
     rho: Floats
     release_s: Floats
@@ -37,7 +46,14 @@ class Solution:
 
 
 class WaitOrTrain:
-    """Tables that do not depend on λ, built once a re-plan and used for every price."""
+    """The dynamic program of one re-plan: its tables do not depend on λ, so they are built once and used for every price.
+
+    Example::
+
+        program = WaitOrTrain(SegmentArrays(problem))
+        cheap, dear = program.solve(0.001), program.solve(0.01)
+        assert dear.schedule.spend_g <= cheap.schedule.spend_g
+    """
 
     def __init__(self, arrays: SegmentArrays, *, rhos: int = _RHOS, nodes: int = _NODES) -> None:
         problem = arrays.problem
@@ -109,7 +125,7 @@ class WaitOrTrain:
         return max(arrays.intensity.end_s, 2 * slowest)
 
     def solve(self, price: float) -> Solution:
-        """The plan for λ = `price`, gain a gram; `inf` asks for the fewest grams and looks at no gain."""
+        """The plan for λ = `price`, gain per gram; `inf` asks for the fewest grams and looks at no gain."""
         counted, price = (0.0, 1.0) if np.isinf(price) else (1.0, price)
         arrays, m = self.arrays, self.m
         latest = arrays.latest_s
@@ -160,9 +176,11 @@ class WaitOrTrain:
             values[k, :a] = value[0]
             values[k, a : b + 1] = value
             values[k, b + 1 :] = value[-1]
-        return self._roll(counted, price, values, trains, waits)
+        return self._follow(counted, price, values, trains, waits)
 
-    def _roll(self, counted: float, price: float, values: Floats, trains: Floats, waits: Floats) -> Solution:
+    def _follow(
+        self, counted: float, price: float, values: Floats, trains: Floats, waits: Floats
+    ) -> Solution:
         """Follow the values in continuous time, one segment after another.
 
         counted: 1, or 0 where no gain is looked at. values: (n + 1, nodes + 1); trains, waits: (n, nodes + 1).

@@ -43,7 +43,12 @@ _RHO_MEAN = (0.4, 0.7, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One metered segment; joules and seconds without the overhead, None where it was not known."""
+    """One metered segment; joules and seconds without the overhead, None where it was not known.
+
+    Example:
+        >>> Observation(rho=0.6, steps=50, joules=4200.0, seconds=39.0).joules
+        4200.0
+    """
 
     rho: float
     steps: int
@@ -55,7 +60,13 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class FittedLine:
-    """y(ρ) = full·(c0 + (1−c0)·ρ) with its uncertainty."""
+    """y(ρ) = full·(c0 + (1−c0)·ρ) with its uncertainty.
+
+    Example:
+        >>> line = EnergyFit.prior(seconds_full=1.0, watts=100.0, c0=0.5).energy_line()
+        >>> line.at(1.0), line.at(0.5)
+        (100.0, 75.0)
+    """
 
     full: float
     c0: float
@@ -66,6 +77,7 @@ class FittedLine:
     """Of (α, β): var α, cov, var β."""
 
     def at(self, rho: float) -> float:
+        """Joules, or seconds, per step at ρ."""
         return self.full * (self.c0 + (1 - self.c0) * rho)
 
     def sigma_at(self, rho: float) -> float:
@@ -81,7 +93,14 @@ class FittedLine:
 
 @dataclass(frozen=True, slots=True)
 class EnergyFit:
-    """The prior and every segment seen; `model()` is what the planner takes."""
+    """The prior and every metered segment; `model()` is what the planner takes.
+
+    Example:
+        >>> fit = EnergyFit.prior(seconds_full=1.0, watts=100.0)
+        >>> fit = fit.observe(0.5, steps=50, joules=6000.0, seconds=40.0)
+        >>> round(fit.model().joules(0.5, steps=50))
+        6000
+    """
 
     seconds_full: float
     """Prior seconds of a step at ρ = 1."""

@@ -21,7 +21,12 @@ _MORE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class SegmentEstimate:
-    """What one segment is expected to emit."""
+    """What one segment is expected to emit.
+
+    Example:
+        >>> SegmentEstimate(k=0, start_s=0.0, end_s=600.0, rho=0.64, g=12.5, low_g=10.0, high_g=16.0).g
+        12.5
+    """
 
     k: int
     start_s: float
@@ -36,7 +41,13 @@ class SegmentEstimate:
 
 @dataclass(frozen=True, slots=True)
 class PlanExplanation:
-    """A plan with its bands and with what one more gram or hour would buy."""
+    """A plan with its bands and with what one more gram or hour would buy.
+
+    Example::
+
+        explanation = explain(problem)
+        print(explanation.g, explanation.low_g, explanation.high_g, explanation.gain_per_more_g)
+    """
 
     action: Literal["train", "wait", "stop"]
     reason: str
@@ -62,7 +73,10 @@ class PlanExplanation:
 
 
 def explain(problem: Problem, plan: Plan | None = None) -> PlanExplanation:
-    """`plan`: the answer to this very problem where it is at hand, else it is solved here."""
+    """Explain the plan of a problem.
+
+    plan: the answer to this very problem where it is at hand, else it is solved here.
+    """
     plan = plan or solve(problem)
     nothing = plan.action == "stop" or not plan.segments
     expected, band = ((), (0.0, 0.0)) if nothing else _bands(problem, plan)

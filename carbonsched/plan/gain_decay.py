@@ -1,4 +1,4 @@
-"""What a later segment is worth against the next one, from the frontiers seen so far.
+"""Estimates what a later segment is worth against the next one, from the frontiers seen so far.
 
 A frontier's right end is the loss that one full update was predicted to save. Over a fine-tuning it falls, about
 geometrically, so that grams spent early buy more. The model: ln(gain of segment k) = a + b·k/n + noise, n segments in all.

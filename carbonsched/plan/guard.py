@@ -1,10 +1,10 @@
-"""What keeps a job inside its budget, whatever the forecast does. All grams here are at stated upper values.
+"""Keeps a job inside its budget, whatever the forecast does. All grams here are at stated upper values.
 
 Three nets, each for itself enough in its own case:
 
 cap_rho    before a segment: the largest ρ whose grams, with the floor of all later segments, still fit when intensity
            runs at the high quantile of the forecast. It protects the *end* of the job, not the budget.
-lease      what a directive may use while the daemon is away: seconds × watts_high × worst intensity, and steps, paid
+allowance  what a directive may use while the daemon is away: seconds × watts_high × worst intensity, and steps, paid
            for by the budget left after the reserve. When it lapses the trainer checkpoints and stops by itself.
 must_stop  on every tick while the daemon is there: stop once the next tick and the stop itself could pass the budget.
 
@@ -41,13 +41,22 @@ _OWN = 1.0
 """The next segment is reckoned with the forecast's high, and with this many times high − mean on top. At the high alone, a
 last segment that may take all that is left would fail whenever the grid passes that quantile, one time in ten."""
 _BLOCKS = 256
+"""Most parts whose correlations are reckoned with: more segments are added up in blocks."""
 _MOST = 192
+"""Segments told apart in mid-segment, as in the planner."""
 _NOTCH = 0.05
 """Fall of ρ in mid-segment that is worth a new selection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
+    """What a directive may use while the daemon is away; the protocol's lease is made from it.
+
+    Example:
+        >>> Allowance(seconds=300.0, steps=40).steps
+        40
+    """
+
     seconds: float
     """How long the directive may hold without the daemon; 0: not at all."""
     steps: int
@@ -56,6 +65,13 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class RhoCap:
+    """What the guard grants the next segment.
+
+    Example:
+        >>> RhoCap(rho=0.55, fits=True, needs_g=71.0).fits
+        True
+    """
+
     rho: float
     """Largest ρ of the next segment; its lower bound where even that does not fit."""
     fits: bool
@@ -93,7 +109,7 @@ def allowance(
     """Seconds and steps that may run unattended on `left_g` (budget − spent), reserve and one tick kept back.
 
     Seconds bound by power: (left − reserve)/(watts_high·worst). Steps bound by energy: the same grams at the model's
-    joules a step with 3 σ. Whichever ends first ends the lease, so an error in one is caught by the other. Where
+    joules per step with 3 σ. Whichever ends first ends the lease, so an error in one is caught by the other. Where
     watts_high is unknown (0) the model's own mean power with 3 σ stands in.
     """
     watts = energy.watts_high or watts_of(energy, rho) * (1 + 3 * energy.sigma)

@@ -1,4 +1,4 @@
-"""The grid's intensity over time as its integral, so that segments may straddle slots at no extra cost."""
+"""Holds the grid's intensity over time as its integral, so that segments may straddle slots at no extra cost."""
 
 from typing import Literal
 
@@ -16,11 +16,18 @@ _GOLDEN = 0.6180339887498949
 
 
 class IntensityCurve:
-    """Intensity over time as its integral, so that segments may straddle slots at no extra cost.
+    """Intensity over time. All times are seconds from now, arrays of any shape.
 
     Past the last slot come the values of `beyond`, each for an equal part of the time up to `until_s`, and after it, or
     without them, the mean of all slots; the quantiles in proportion. A year has clean hours and dirty ones whatever its
     mean: were it taken as flat, every hour dirtier than the mean would look worth saving for it.
+
+    Raises ValueError for slots that are not ascending and without holes.
+
+    Example:
+        >>> curve = IntensityCurve((Slot(0.0, 3600.0, 100.0, 120.0), Slot(3600.0, 7200.0, 300.0, 400.0)))
+        >>> float(curve.mean_between(np.array(1800.0), np.array(5400.0)))
+        200.0
     """
 
     def __init__(self, slots: tuple[Slot, ...], beyond: tuple[float, ...] = (), until_s: float = 0.0) -> None:
@@ -69,7 +76,7 @@ class IntensityCurve:
 
 
 def _scattered(table: Floats, beyond: tuple[float, ...], until_s: float) -> Floats:
-    """Rows of slots behind those of `table`, one a value, clean and dirty ones by turns."""
+    """Rows of slots behind those of `table`, one per value, clean and dirty ones by turns."""
     order = np.argsort(np.arange(len(beyond)) * _GOLDEN % 1.0)
     value = np.array(beyond)[order]
     edges = np.linspace(table[-1, 1], until_s, len(beyond) + 1)

@@ -29,7 +29,12 @@ _MISS = 2e-3
 
 @dataclass(frozen=True, slots=True)
 class BudgetRate:
-    """A budget that grows with time."""
+    """A budget that grows with time.
+
+    Example:
+        >>> BudgetRate(g_per_h=100.0, level_g=50.0, most_g=2400.0).resident_s
+        600.0
+    """
 
     g_per_h: float
     level_g: float
@@ -44,6 +49,13 @@ class BudgetRate:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
+    """What a job wants of its grams; by default the most gain for its budget.
+
+    Example::
+
+        problem, plan = solve_for(problem, Objective(rho_mean=0.7))  # the fewest grams for a mean ρ of 0.7
+    """
+
     rho_mean: float | None = None
     """Mean ρ that the remaining steps should reach for the fewest grams; None: the most gain instead."""
     budget_rate: BudgetRate | None = None

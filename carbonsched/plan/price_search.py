@@ -32,7 +32,13 @@ TIE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class PricedPlan:
-    """A plan within the budget, the price at its margin, and how good any plan could be."""
+    """A plan within the budget, the price at its margin, and how good any plan could be.
+
+    Example::
+
+        found = search(arrays, min_grams_plan(arrays), budget_g=98.2, separable=False)
+        print(found.price, found.solution.rho)
+    """
 
     solution: Solution
     price: float

@@ -1,7 +1,7 @@
-"""What the planner is asked and what it answers. Seconds count from now; nothing here knows a clock.
+"""Defines what the planner is asked, a `Problem`, and what it answers, a `Plan`.
 
 One `Problem` holds one job: the segments it still has, what they cost, what the grid will be, and the grams that are
-left. `carbonsched.plan.planner.solve` turns it into a `Plan`.
+left. `carbonsched.plan.planner.solve` turns it into a `Plan`. Seconds count from now; nothing here knows a clock.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,12 @@ from carbonsched.units import grams
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A stretch [start_s, end_s) of the forecast; slots are ascending, without holes, the first contains 0."""
+    """A stretch [start_s, end_s) of the forecast; slots are ascending, without holes, the first contains 0.
+
+    Example:
+        >>> Slot(0.0, 3600.0, g_per_kwh=212.0, high=240.0)
+        Slot(start_s=0.0, end_s=3600.0, g_per_kwh=212.0, high=240.0, low=None)
+    """
 
     start_s: float
     end_s: float
@@ -25,14 +30,20 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class EnergyModel:
-    """E(ρ) = joules_full·(c0 + (1−c0)·ρ) an optimizer step, seconds likewise (DESIGN 4)."""
+    """What a segment takes at ρ: E(ρ) = joules_full·(c0 + (1−c0)·ρ) per optimizer step, seconds likewise.
+
+    Example:
+        >>> model = EnergyModel(joules_full=100.0, joules_c0=0.5, seconds_full=1.0, seconds_c0=0.5)
+        >>> model.joules(0.5, steps=10), model.seconds(0.5, steps=10)
+        (750.0, 7.5)
+    """
 
     joules_full: float
     joules_c0: float
     seconds_full: float
     seconds_c0: float
     overhead_j: float = 0.0
-    """A segment, whatever ρ: checkpoint, evaluation, waiting for the directive."""
+    """Per segment, whatever ρ: checkpoint, evaluation, waiting for the directive."""
     overhead_s: float = 0.0
     tail_j: float = 0.0
     """Once, after the last segment: final evaluation, saving."""
@@ -45,16 +56,26 @@ class EnergyModel:
     """False while ρ has not varied enough to tell c0 from data: c0 is then the prior's."""
 
     def joules(self, rho: float, steps: int) -> float:
+        """Joules of a segment of `steps` optimizer steps at ρ, its overhead included."""
         return steps * self.joules_full * (self.joules_c0 + (1 - self.joules_c0) * rho) + self.overhead_j
 
     def seconds(self, rho: float, steps: int) -> float:
+        """Seconds of the same."""
         return steps * self.seconds_full * (self.seconds_c0 + (1 - self.seconds_c0) * rho) + self.overhead_s
 
 
 @dataclass(frozen=True, slots=True)
 class JobSegment:
+    """A segment that a job still has to run.
+
+    Example:
+        >>> JobSegment(k=3, steps=50, frontier=((0.4, 0.1), (1.0, 0.7))).steps
+        50
+    """
+
     k: int
     steps: int
+    """Optimizer steps."""
     frontier: tuple[tuple[float, float], ...]
     """(ρ, gain), ascending and non-decreasing, normalised by the caller or not: `solve` scales g_k(full) to the
     segment's share of the steps, later ones discounted by `Problem.decay`."""
@@ -62,6 +83,16 @@ class JobSegment:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
+    """One job as the planner sees it now.
+
+    Example:
+        >>> segment = JobSegment(0, 50, ((0.4, 0.0), (1.0, 1.0)))
+        >>> energy = EnergyModel(3.6e4, 0.2, 10.0, 1.0)
+        >>> problem = Problem((segment,), (Slot(0.0, 3600.0, 300.0, 330.0),), energy, 120.0, rho_min=0.4, rho_max=1.0)
+        >>> problem.grams(3.6e6, g_per_kwh=300.0)
+        300.0
+    """
+
     segments: tuple[JobSegment, ...]
     slots: tuple[Slot, ...]
     energy: EnergyModel
@@ -84,28 +115,34 @@ class Problem:
     reserve_g: float = 0.0
     """Kept back for a checkpoint and stop (`guard.reserve_g`); no plan spends it."""
     has_forecast: bool = True
-    """False: the slots only repeat what holds now, nothing is known of the hours ahead (`forecast.foreseen`)."""
+    """False: the slots only repeat what holds now, nothing is known of the hours ahead (`slots.has_forecast`)."""
     beyond_g_per_kwh: tuple[float, ...] = ()
     """Past the last slot, to the end of the job: equally likely values, e.g. quantiles of a year; none: the slots' mean."""
     day_s: float = 86_400.0
     """Wall seconds of a grid day: less in a time-compressed replay. Says which forecast errors miss together."""
     decay: float = 1.0
-    """From one segment's worth to the next one's (`discount.decay`)."""
+    """From one segment's worth to the next one's (`gain_decay.decay`)."""
     allowed: tuple[tuple[float, float], ...] | None = None
     """Stretches (start_s, end_s) in which training may run, ascending and disjoint, as far as the deadline and the slots reach;
     None: always."""
     gaps: tuple[tuple[float, float], ...] = ()
-    """(at_s, grams) that whoever trains past `at_s` has to pay: set by `hours.Hours.cut` where allowed hours end."""
+    """(at_s, grams) that whoever trains past `at_s` has to pay: set by `WorkingTime.cut` where allowed hours end."""
     price_hint: float | None = None
     """λ of the plan before: the search starts there."""
 
     def grams(self, energy_j: float, g_per_kwh: float) -> float:
+        """gCO2e of joules at that intensity, with the job's PUE."""
         return grams(energy_j, g_per_kwh, self.pue)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedSegment:
-    """One segment as the plan has it."""
+    """One segment as the plan has it. Seconds count from now.
+
+    Example:
+        >>> PlannedSegment(k=3, start_s=0.0, end_s=600.0, rho=0.64, grams=12.5, gain=0.11).rho
+        0.64
+    """
 
     k: int
     start_s: float
@@ -117,21 +154,29 @@ class PlannedSegment:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """What the planner answers: the directive for the first remaining segment, and the plan behind it.
+
+    Example:
+        >>> plan = Plan("train", 0.64, None, 0.002, "rho 0.640 …", (), spend_g=98.1, floor_g=60.1, binding=("budget",))
+        >>> plan.action, plan.rho
+        ('train', 0.64)
+    """
+
     action: Literal["train", "wait", "stop"]
     rho: float | None
     """For the first of the remaining segments; None unless `train`."""
     wait_s: float | None
     """Until the first segment should begin; None unless `wait`."""
     price: float | None
-    """λ, gain a gram."""
+    """λ, gain per gram."""
     reason: str
-    """One line for people: what binds, in grams."""
+    """One line for people, in grams (`carbonsched.plan.reasons`)."""
     segments: tuple[PlannedSegment, ...]
     spend_g: float
     """Expected, of all remaining segments and the tail."""
     floor_g: float
     """The spend floor: what remains due at ρ_min."""
     binding: tuple[str, ...]
-    """Of `budget`, `deadline`, `rho_min`, `rho_max`, `guard`."""
+    """What keeps ρ from being higher, or lower: of `budget`, `deadline`, `rho_min`, `rho_max`, `guard`, `rho_mean`."""
     gap: float = 0.0
     """Duality gap, as a share of the bound."""

@@ -1,7 +1,7 @@
-"""The segments ahead as arrays: when each runs, what it emits and what it gains, for any vector of ρ.
+"""Holds the segments ahead as arrays: when each runs, what it emits and what it gains, for any vector of ρ.
 
 A frontier is read as a piecewise linear curve between its points and scaled so that its right end is the segment's
-share of the steps (DESIGN 4). Its concave hull orders the pieces by gain a gram: taking them in that order is the
+share of the steps. Its concave hull orders the pieces by gain per gram: taking them in that order is the
 optimum wherever the times of the segments do not depend on ρ and the frontier is concave.
 """
 
@@ -18,6 +18,7 @@ from carbonsched.plan.problem import EnergyModel, JobSegment, Problem
 from carbonsched.units import J_PER_KWH
 
 _EPS = 1e-9
+"""Differences of ρ that rounding makes."""
 _GAP = 1e-3
 """Seconds by which a segment must pass the end of the allowed hours to be interrupted by it."""
 _BEYOND = 32
@@ -26,7 +27,13 @@ _BEYOND = 32
 
 @dataclass(frozen=True, slots=True)
 class GainCurve:
-    """Gain of one segment over [lo, hi], piecewise linear, and its concave hull."""
+    """Gain of one segment over [lo, hi], piecewise linear, and its concave hull.
+
+    Example:
+        >>> curve = GainCurve.of(((0.4, 0.0), (0.6, 9.0), (1.0, 10.0)), rho_min=0.5, rho_max=1.0)
+        >>> float(curve.at(0.6)), float(curve.at(0.5))
+        (0.9, 0.45)
+    """
 
     rho: Floats
     gain: Floats
@@ -35,7 +42,10 @@ class GainCurve:
 
     @classmethod
     def of(cls, frontier: tuple[tuple[float, float], ...], rho_min: float, rho_max: float) -> Self:
-        """A frontier clipped to the bounds, its right end scaled to 1 before clipping; flat zero counts as linear."""
+        """A frontier clipped to the bounds, its right end scaled to 1 before clipping; flat zero counts as linear.
+
+        Raises ValueError for an empty frontier.
+        """
         points = np.asarray(frontier, dtype=float)
         if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
             raise ValueError("a frontier is a non-empty list of (rho, gain)")
@@ -51,6 +61,7 @@ class GainCurve:
         return cls(rho, gain, rho[keep], gain[keep])
 
     def at(self, rho: Floats | float) -> Floats:
+        """Gain at ρ, any shape: 1 at the frontier's right end."""
         return np.asarray(np.interp(rho, self.rho, self.gain))
 
 
@@ -69,7 +80,12 @@ def _hull(x: Floats, y: Floats) -> list[int]:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A vector of ρ laid out in time."""
+    """When the segments run, and what they emit, for one vector of ρ. All arrays are (n,), times in seconds from now.
+
+    Example:
+        >>> Schedule(np.array([0.0, 60.0]), np.array([60.0, 120.0]), np.array([1.5, 2.0])).spend_g
+        3.5
+    """
 
     start_s: Floats
     end_s: Floats
@@ -78,15 +94,26 @@ class Schedule:
 
     @property
     def spend_g(self) -> float:
+        """Grams of all of them."""
         return float(self.grams.sum())
 
     @property
     def finish_s(self) -> float:
+        """End of the last one."""
         return float(self.end_s[-1])
 
 
 class SegmentArrays:
-    """What one job still has to run: n segments (or groups of them), their bounds, energy, time and gain."""
+    """What one job still has to run: n segments (or groups of them), their bounds, energy, time and gain.
+
+    Raises ValueError where the problem has no segment or no slot.
+
+    Example::
+
+        arrays = SegmentArrays(problem)
+        schedule = arrays.schedule(arrays.lo)  # the lowest ρ for every segment, back to back
+        print(schedule.spend_g, arrays.gains(arrays.lo).sum())
+    """
 
     def __init__(self, problem: Problem, most: int | None = None) -> None:
         """`most`: groups at most, the first segment stays alone; None: all that lie within the forecast."""
@@ -122,14 +149,16 @@ class SegmentArrays:
         self.intensity = IntensityCurve(problem.slots, problem.beyond_g_per_kwh, lasts)
 
     def seconds(self, rho: Floats) -> Floats:
+        """(n,) seconds of the segments at ρ, (n,)."""
         return self._s0 + self._s1 * rho
 
     def joules(self, rho: Floats) -> Floats:
+        """(n,) joules of the same."""
         return self._j0 + self._j1 * rho
 
     @property
     def marginal_j(self) -> Floats:
-        """Joules a unit of ρ, each segment."""
+        """(n,) joules per unit of ρ."""
         return self._j1
 
     def cost(self, k: int, rho: Floats) -> tuple[Floats, Floats]:
@@ -188,7 +217,7 @@ class SegmentArrays:
         return segment[keep], width[keep], gain[keep]
 
     def schedule(self, rho: Floats, release_s: Floats | None = None, level: Level = "mean") -> Schedule:
-        """Lay ρ out in time; `release_s` are the earliest starts (waits), none: back to back."""
+        """Place segments of ρ, (n,), in time; `release_s`, (n,), are the earliest starts (waits), none: back to back."""
         problem, unit, horizon = self.problem, self.g_per_j_per_intensity, self.intensity
         lasts = self.seconds(rho)
         before = np.append(0.0, np.cumsum(lasts))

@@ -1,4 +1,4 @@
-"""Allowed hours: a job that may run only in some hours is planned in *working* time, which has all others cut out.
+"""Plans a job that may run only in allowed hours in *working* time, which has all other hours cut out.
 
 In working time the grid's slots, the deadline and the segments lie without holes, so neither the dynamic program nor the
 guard knows of allowed hours: a segment that is still under way when they end goes on when they begin again, after a
@@ -19,6 +19,7 @@ from carbonsched.plan.problem import Plan, Problem, Slot
 from carbonsched.units import grams
 
 _TOUCH = 1e-4
+"""Seconds within which two times count as the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,12 @@ class WorkingTime:
     """Ascending, disjoint stretches (start, end), (n,) wall seconds from now, the first perhaps begun before it.
 
     They should reach as far as the deadline and the forecast do. What does not fit into them is placed behind the last
-    one, at the mean pace of them all.
+    one, at the mean share of them all.
+
+    Example:
+        >>> hours = WorkingTime.of([(3600.0, 7200.0), (10_800.0, 14_400.0)])
+        >>> hours.wall_start(0.0), hours.wall_end(5400.0), float(hours.working_s(9000.0))
+        (3600.0, 12600.0, 3600.0)
     """
 
     start: Floats
@@ -46,13 +52,13 @@ class WorkingTime:
 
     @classmethod
     def daily(cls, spans: Sequence[str], timezone: str, now: datetime, until_s: float) -> Self:
-        """The allowed hours of each day (`model.hours`) from `now` on, as far as `until_s`."""
+        """The allowed hours of each day (`model.allowed_hours`) from `now` on, as far as `until_s`."""
         found = stretches(spans, timezone, now, now + timedelta(seconds=until_s))
         return cls.of([((a - now).total_seconds(), (b - now).total_seconds()) for a, b in found])
 
     @property
     def share(self) -> float:
-        """Working seconds a wall second."""
+        """Working seconds per wall second."""
         return float(self.before[-1] / self.end[-1])
 
     def working_s(self, wall: Floats | float) -> Floats:

@@ -1,6 +1,6 @@
-"""The forecasts of a provider as they were issued: what a daemon has to remember to know how far it may trust them.
+"""Keeps the forecasts of a provider as they were issued: what a daemon has to remember to know how far it may trust them.
 
-No NumPy here: a daemon at rest keeps this and does not plan. `said.heard` lays it out for the planner.
+No NumPy here: a daemon at rest keeps this and does not plan. `ForecastHistory.of` turns it into arrays for the planner.
 """
 
 from bisect import bisect_right
@@ -12,16 +12,22 @@ from carbonsched.model.grid import Forecast
 
 @dataclass(slots=True)
 class ForecastArchive:
-    """Those of the last four weeks, one an hour of grid time at most."""
+    """Forecasts of the last four weeks, at most one per hour of grid time.
+
+    Example::
+
+        archive = ForecastArchive()
+        archive.add(clock.now(), chain.forecast())  # at every poll
+    """
 
     day_s: float = 86_400.0
     """Wall seconds of a grid day: fewer in a time-compressed replay."""
     days: float = 29.0
     rows: list[tuple[datetime, Forecast]] = field(default_factory=list)
-    """(when it was heard, the forecast), ascending."""
+    """(when it was received, the forecast), ascending."""
 
     def add(self, now: datetime, forecast: Forecast | None) -> None:
-        """Remember what is said at `now`; cheap to call at every poll. What says nothing new is not kept twice."""
+        """Add the forecast that holds at `now`; cheap to call at every poll. The same forecast is not added twice."""
         if forecast is None or not forecast.points:
             return
         if self.rows:

@@ -43,12 +43,17 @@ _WEEK = 7
 
 @dataclass(frozen=True, slots=True)
 class ForecastErrors:
-    """Relative errors actual/forecast − 1 by horizon."""
+    """Relative errors actual/forecast − 1 by horizon.
+
+    Example:
+        >>> float(ForecastErrors().highs(np.array([3600.0]), quantile=0.95)[0])
+        0.15
+    """
 
     day_s: float = 86_400.0
     by_bin: tuple[tuple[float, ...], ...] = ((),) * len(BINS)
     _levels: dict[float, Floats] = field(default_factory=dict, compare=False, repr=False)
-    """Quantiles by bin that were asked for before: a job asks for the same two at every re-plan."""
+    """Quantiles by bin, kept: a job needs the same two at every re-plan."""
 
     def highs(self, horizon_s: Floats, quantile: float) -> Floats:
         """Relative error not passed with probability `quantile`, at least 0; horizon_s: (n,) seconds.
@@ -77,7 +82,13 @@ class ForecastErrors:
 
 @dataclass(frozen=True, slots=True)
 class ReadingHistory:
-    """Readings up to now: ascending start times and values; each holds until the next, but not across long gaps."""
+    """Readings up to now: ascending start times and values; each holds until the next, but not across long gaps.
+
+    Example:
+        >>> past = ReadingHistory(at=np.array([0.0, 3600.0]), value=np.array([100.0, 200.0]))
+        >>> float(np.exp(past.logs(np.array(5000.0))).round(1))
+        200.0
+    """
 
     at: Floats
     value: Floats
@@ -100,7 +111,13 @@ class ReadingHistory:
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """Weights (bins, features) without and with a provider's forecast, and the errors they would have made."""
+    """Weights (bins, features) without and with a provider's forecast, and the errors they would have made.
+
+    Example::
+
+        blend = Blend.learn(past)
+        g_per_kwh, has_provider = blend.expect(now, ahead, past, NO_FORECAST)
+    """
 
     day_s: float
     without_provider: Floats
@@ -133,7 +150,7 @@ class Blend:
     def learn(
         cls, past: ReadingHistory, provider: ProviderForecast | ForecastHistory = NO_FORECAST
     ) -> "Blend":
-        """From forecasts that could have been made up to the last reading; `said`: what a provider had said for then."""
+        """From forecasts that could have been made up to the last reading; `provider`: what a provider had forecast for then."""
         blend = cls.plain(past.day_s)
         day = past.day_s
         if len(past.at) < 2 * _ENOUGH or past.at[-1] - past.at[0] < 2 * day:

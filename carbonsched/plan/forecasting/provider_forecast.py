@@ -24,7 +24,14 @@ _ABSURD = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ProviderForecast:
-    """One forecast: points [start, end), ascending, (n,) seconds on the time scale of the past's readings."""
+    """One forecast: points [start, end), ascending, (n,) seconds on the time scale of the past's readings.
+
+    Example:
+        >>> hour = np.array([0.0])
+        >>> forecast = ProviderForecast(hour, hour + 3600.0, np.array([250.0]), np.array([np.nan]))
+        >>> float(forecast.at(np.array(1800.0))[0])
+        250.0
+    """
 
     start: Floats
     end: Floats
@@ -65,7 +72,13 @@ NO_FORECAST = ProviderForecast(np.empty(0), np.empty(0), np.empty(0), np.empty(0
 
 @dataclass(frozen=True, slots=True)
 class ForecastHistory:
-    """All archived forecasts, ascending by the time they were received: at any origin the last one received holds."""
+    """All archived forecasts, ascending by the time they were received: at any origin the last one received holds.
+
+    Example::
+
+        history = ForecastHistory.of(archive, clock.now())
+        value, high = history.at(when, origin)  # (n,) g/kWh for `when[i]`, as forecast at `origin[i]`
+    """
 
     times: Floats
     """(n,) when each was received."""

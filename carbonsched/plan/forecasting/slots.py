@@ -1,6 +1,6 @@
-"""From what the grid feeds know to the slots the planner takes: expected intensity, a high and a low quantile.
+"""Makes the planner's slots from readings and forecasts: expected intensity, a high and a low quantile.
 
-`slots` reads documents and is what the daemon calls; `build` is the same on arrays and is what the simulator calls.
+`slots` reads documents, for the daemon; `build` does the same with arrays, for the simulator.
 Both take the expectation from `blend`, which learns its weights and errors from the history it is given. Values that
 cannot be (negative, not finite, above ten times the worst case) are refused, as is a forecast that ended before now.
 """
@@ -23,9 +23,12 @@ from carbonsched.plan.forecasting.provider_forecast import (
 )
 from carbonsched.plan.problem import Slot
 
-_STEPS_A_DAY = 96
+_STEPS_PER_DAY = 96
+"""Slots of a quarter of an hour, where nothing suggests another length."""
 _MOST_SLOTS = 4096
+"""Regular slots at most: six weeks of quarters of an hour."""
 _LEVELS = 16
+"""Equally likely values that stand for the hours beyond the horizon."""
 _SEASON_DAYS = 60.0
 """Days of the past that count as much as the forecast for what lies beyond it."""
 
@@ -46,7 +49,7 @@ def slots(
     current: the reading that holds now; None: the forecast's or the past's value, with a high. history: readings in
     any order, four weeks are used where there are as many. day_s: wall seconds of a grid day, less than 86,400 in a
     time-compressed replay. worst, g/kWh: what is taken where
-    nothing at all is known; no high passes it unless the expected value does. issues: what the provider said before;
+    nothing at all is known; no high passes it unless the expected value does. archive: what the provider forecast before;
     None: its weights stay plain, its errors ±15%.
     """
     rows = {(r.start - now).total_seconds(): r.g_per_kwh for r in history if is_plausible(r.g_per_kwh, worst)}
@@ -86,7 +89,7 @@ def build(
 ) -> tuple[Slot, ...]:
     """The slots between `edges` (seconds from now, ascending, the first 0).
 
-    now: on the time scale of `past` and `said`. here: what is measured now, g/kWh.
+    now: on the time scale of `past` and `provider`. here: what is measured now, g/kWh.
     """
     middle = 0.5 * (edges[:-1] + edges[1:])
     value, has_provider = blend.expect(now, middle, past, provider)
@@ -134,13 +137,13 @@ def raster(
     horizon_s: float, current_end: float | None, step: float | None, provider: ProviderForecast, day_s: float
 ) -> Floats:
     """Slot borders from 0 to the horizon: the reading's and the forecast points' own, then a regular raster."""
-    pace = day_s / _STEPS_A_DAY
+    step_s = day_s / _STEPS_PER_DAY
     if step is not None:
-        pace = min(max(step, pace), day_s / 24)
+        step_s = min(max(step, step_s), day_s / 24)
     reach = max([0.0, current_end or 0.0, *provider.end.tolist()])
-    more = min(max(0, math.ceil((horizon_s - reach) / pace)), _MOST_SLOTS)
+    more = min(max(0, math.ceil((horizon_s - reach) / step_s)), _MOST_SLOTS)
     border = np.concatenate(
-        ([0.0, current_end or 0.0], provider.start, provider.end, reach + pace * np.arange(more))
+        ([0.0, current_end or 0.0], provider.start, provider.end, reach + step_s * np.arange(more))
     )
     border = np.unique(border[(border >= 0) & (border < horizon_s - 1e-6)])
     kept = border[np.append(True, np.diff(border) > 1e-6)]

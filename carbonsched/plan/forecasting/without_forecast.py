@@ -1,7 +1,7 @@
-"""Planning without a usable forecast: the dual price stands in for it.
+"""Stands in for a missing forecast with the price of the plans before.
 
 A feed that has just been set up knows what the grid is now and nothing of the hours to come. A plan on that alone would
-spend an even share in every hour, clean or not. But the price λ of the plans before, gain a gram, says at which intensity
+spend an even share in every hour, clean or not. But the price λ of the plans before, gain per gram, says at which intensity
 a gram was last worth spending: that reference is taken for the hours ahead. So ρ goes up in hours cleaner than it and down
 in dirtier ones, the budget that is left holds it in check, and the reference follows slowly what is seen (dual mirror
 descent, arXiv 2011.10124).

@@ -1,4 +1,4 @@
-"""The policies the simulator compares; `mpc` is what the daemon runs, the others are what people do otherwise.
+"""Decides as the daemon does, `mpc`, or as people do otherwise: the policies that the simulator compares.
 
 full        ρ at its upper bound until the budget ends (no GreenTrainer)
 constant    the one ρ that would just spend the budget on the forecast, solved anew before each segment
@@ -30,13 +30,20 @@ POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
 _PERCENTILE = 40.0
 """`threshold` trains when now is among this share of the cleanest hours of the day ahead."""
 _DAY_S = 86_400.0
+_HALVINGS = 24
+"""Steps of the search for ρ: to 2⁻²⁴ of its range."""
 _RATE = 0.5
 """Step of the dual price, over the square root of the number of segments."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyDecision:
-    """What a policy says before one segment."""
+    """What a policy decides before one segment.
+
+    Example:
+        >>> PolicyDecision("wait", wait_s=3600.0, reason="threshold").action
+        'wait'
+    """
 
     action: Literal["train", "wait", "stop"]
     rho: float = 0.0
@@ -47,7 +54,12 @@ class PolicyDecision:
 
 @dataclass(slots=True)
 class PolicyMemory:
-    """What a policy remembers between segments."""
+    """What a policy remembers between segments.
+
+    Example:
+        >>> PolicyMemory().price is None
+        True
+    """
 
     price: float | None = None
     spent_g: float = 0.0
@@ -56,7 +68,7 @@ class PolicyMemory:
 def decide(
     policy: Policy, problem: Problem, memory: PolicyMemory, recent: tuple[Slot, ...]
 ) -> PolicyDecision:
-    """`lately`: the readings of the last days laid out as slots from now, all that `dual` may look at."""
+    """Decide before a segment. recent: the readings of the last days laid out as slots from now, all that `dual` may look at."""
     if policy == "mpc" or policy == "oracle":
         plan = solve(replace(problem, price_hint=memory.price or None), detail=False)
         memory.price = plan.price if plan.price else memory.price
@@ -104,7 +116,7 @@ def _constant(arrays: SegmentArrays, budget: float) -> float:
     lo, hi = float(arrays.lo.min()), float(arrays.hi.max())
     if fits(hi):
         return float(at(hi)[0])
-    for _ in range(24):
+    for _ in range(_HALVINGS):
         middle = 0.5 * (lo + hi)
         lo, hi = (middle, hi) if fits(middle) else (lo, middle)
     return float(at(lo)[0])

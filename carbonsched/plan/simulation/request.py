@@ -1,4 +1,4 @@
-"""What a simulation is asked: a trace of the grid as arrays, a job, a policy, and what it may know."""
+"""Defines what a simulation is asked: a trace of the grid as arrays, a job, a policy, and what it may know."""
 
 import math
 from bisect import bisect_right
@@ -20,7 +20,16 @@ DAY_S = 86_400.0
 
 
 class TraceArrays:
-    """A trace as arrays of seconds; made once and used for many runs."""
+    """A trace as arrays of epoch seconds and g/kWh; made once and used for many runs.
+
+    Raises InputError for fewer than two rows.
+
+    Example:
+        >>> hours = [datetime.fromisoformat(f"2022-03-01T0{h}:00Z") for h in (0, 1)]
+        >>> trace = TraceArrays(hours, [300.0, 100.0])
+        >>> trace.step_s, trace.row_at(trace.at[0] + 1800.0)
+        (3600.0, 0)
+    """
 
     def __init__(
         self,
@@ -50,7 +59,13 @@ class TraceArrays:
 
 @dataclass(frozen=True, slots=True)
 class SimRequest:
-    """One run. kWh and hours of a segment are those at ρ = 1 (DESIGN 5)."""
+    """One run. kWh and hours of a segment are those at ρ = 1.
+
+    Example::
+
+        start = datetime(2022, 3, 1, tzinfo=UTC)
+        request = SimRequest(trace, start, 24, 1.2, 1.0, fixed_share=0.2, budget_g=6000.0, policy="mpc")
+    """
 
     trace: TraceArrays
     start: datetime

@@ -1,4 +1,4 @@
-"""The documents that one simulation answers with."""
+"""Defines the documents that one simulation answers with."""
 
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.plan.simulation.policies import Policy
@@ -6,7 +6,12 @@ from carbonsched.plan.simulation.request import ForecastKind
 
 
 class SimSegment(Doc):
-    """One segment as it ran."""
+    """One segment as it ran.
+
+    Example::
+
+        [segment.rho for segment in simulate(request).segments]
+    """
 
     k: int
     start: UtcTime
@@ -18,7 +23,13 @@ class SimSegment(Doc):
 
 
 class SimResult(Doc):
-    """What `carbonsched simulate --json` prints."""
+    """What `carbonsched simulate --json` prints.
+
+    Example::
+
+        result = simulate(request)
+        print(result.spent_g, result.gain, result.oracle_gain)
+    """
 
     policy: Policy
     forecast: ForecastKind

@@ -1,4 +1,4 @@
-"""One simulation under way: what the policy may know at its time, and what the trace makes of what it decides."""
+"""Holds one simulation under way: what its policy may know by now, and what the trace makes of its decisions."""
 
 import math
 from bisect import bisect_right
@@ -31,7 +31,13 @@ _SPREAD_ROWS = 997
 
 @dataclass(frozen=True, slots=True)
 class RealGrid:
-    """The trace from the start of a job on, and the hours in which the job may run. Times are epoch seconds."""
+    """The trace from the start of a job on, and the hours in which the job may run. Times are epoch seconds.
+
+    Example::
+
+        grid = RealGrid.of(request, None, last=request.trace.end)
+        grams = grid.grams_between(3.6e6, grid.t0, grid.t0 + 3600.0)
+    """
 
     t0: float
     pue: float
@@ -80,7 +86,14 @@ class RealGrid:
 
 @dataclass(slots=True)
 class SimRun:
-    """A job in the simulator. Times are epoch seconds; `t` moves on with `pause` and `train`."""
+    """A job in the simulator. Times are epoch seconds; `t` moves on with `pause` and `train`.
+
+    Example::
+
+        run = SimRun.begin(request)
+        segment = run.train(0, rho=0.6)
+        print(run.spent_g, segment.end)
+    """
 
     request: SimRequest
     energy: EnergyModel

@@ -1,4 +1,4 @@
-"""Many simulations in one call: every policy with every budget from every start, and what they come to in the mean."""
+"""Runs many simulations, every policy with every budget from every start, and sums them up by policy and budget."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,12 @@ _HISTORY_S = 30 * DAY_S
 
 
 class SweepRun(Doc):
-    """One simulation without its segments; the fields are those of `SimResult`."""
+    """One simulation without its segments; the fields are those of `SimResult`.
+
+    Example::
+
+        runs = list(sweep(request, starts, ["mpc", "constant"], [5000.0]))
+    """
 
     start: UtcTime
     policy: Policy
@@ -40,7 +45,13 @@ class SweepRun(Doc):
 
 
 class SweepCase(Doc):
-    """One policy with one budget, over all starts."""
+    """One policy with one budget, over all starts.
+
+    Example::
+
+        for case in collect(runs, "persistence").cases:
+            print(case.policy, case.gain, case.over_budget)
+    """
 
     policy: Policy
     budget_g: float
@@ -64,7 +75,12 @@ class SweepCase(Doc):
 
 
 class Sweep(Doc):
-    """What `carbonsched simulate --json` prints for more than one run."""
+    """What `carbonsched simulate --json` prints for more than one run.
+
+    Example::
+
+        result = collect(list(sweep(request, starts, policies, budgets)), request.forecast)
+    """
 
     forecast: ForecastKind
     cases: tuple[SweepCase, ...]
@@ -104,8 +120,8 @@ def sweep(
             oracle: SimResult | None = None
             for policy in policies:
                 # the oracle's plan is the same for every policy: solved with the first
-                asked = replace(base, start=start, policy=policy, budget_g=budget, oracle=oracle is None)
-                result = simulate(asked)
+                request = replace(base, start=start, policy=policy, budget_g=budget, oracle=oracle is None)
+                result = simulate(request)
                 oracle = oracle or result
                 yield SweepRun(
                     start=start,
