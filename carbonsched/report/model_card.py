@@ -21,7 +21,7 @@ def model_card(report: Report, _ledger: Ledger) -> str:
         location=Known(
             ", ".join(sorted({feed.zone for feed in report.feeds})) or None, "no intensity was known"
         ),
-        hardware=Known(", ".join(board.name for board in report.boards) or None, "no board was metered"),
+        hardware=Known(", ".join(board.name for board in report.boards) or None, "no device was metered"),
         source=_source(report),
         segments=report.segments,
         evaluations=report.validation,

@@ -28,6 +28,7 @@ from carbonsched.supervisor.job_views import eta_s
 from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.supervisor import Supervisor
+from carbonsched.text import grams as show_grams
 from carbonsched.units import grams
 
 _HOUR_S = 3600.0
@@ -181,7 +182,7 @@ def _find_budget(supervisor: Supervisor, run: JobRun, problem: Problem, full_g: 
             runs,
             lambda other: problem if other is run else supervisor.control.estimates.problem_for(other),
         )
-        text = f"its part of pool {pool.name}, which has {pool.left_g(runs):.4g} g left"
+        text = f"its part of pool {pool.name}, which has {show_grams(pool.left_g(runs))} left"
         return _Budget(part, text, pools.rate(run, [*runs, run]))
     if carbon.budget_rate_g_per_h is not None:
         rate = carbon.budget_rate_g_per_h
@@ -189,7 +190,7 @@ def _find_budget(supervisor: Supervisor, run: JobRun, problem: Problem, full_g: 
             rate * FIRST_H, f"grows by {rate:g} g/h, up to {rate * SAVED_H:g} g are saved up", rate
         )
     if carbon.budget_share is not None and full_g is not None:
-        text = f"{carbon.budget_share:g} of {full_g:.4g} g, full fine-tuning at the mean intensity"
+        text = f"{carbon.budget_share:g} of {show_grams(full_g)}, full fine-tuning at the mean intensity"
         return _Budget(carbon.budget_share * full_g, text)
     if carbon.budget_g is not None:
         return _Budget(carbon.budget_g, "as given")
@@ -292,8 +293,8 @@ def _explain_stop(case: _Case, plan: Plan) -> str:
         return plan.reason
     needs_g = plan.floor_g + case.beginning.g + case.inputs.problem.reserve_g
     return (
-        f"stop: budget below floor, needs {needs_g:.3g} g with loading, evaluation and what is kept for a stop, "
-        f"has {case.budget.g:.3g} g"
+        f"stop: budget below floor, needs {show_grams(needs_g)} with loading, evaluation and what is kept for a stop, "
+        f"has {show_grams(case.budget.g)}"
     )
 
 

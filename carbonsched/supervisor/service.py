@@ -32,6 +32,7 @@ from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, of_ledger, 
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.recovery import CHECKED
 from carbonsched.supervisor.supervisor import Supervisor
+from carbonsched.text import grams as show_grams
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class SupervisorService:
             if grams <= run.charged_g:
                 raise InputError(
                     "--grams",
-                    f"{grams:g} g are not above the {run.charged_g:.4g} g already spent",
+                    f"{grams:g} g are not above the {show_grams(run.charged_g)} already spent",
                     "give more",
                 )
             old, now = run.budget_g, supervisor.clock.now()

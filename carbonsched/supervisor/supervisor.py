@@ -35,6 +35,7 @@ from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.recovery import ProcessJournal
+from carbonsched.text import grams as show_grams
 
 if TYPE_CHECKING:  # NumPy stays out of a daemon at rest: Supervisor.control is the one door
     from carbonsched.plan.problem import Problem
@@ -331,7 +332,7 @@ class Supervisor:
         if opens is not None:
             reason = f"waits for its allowed hours, from {opens:%Y-%m-%d %H:%M} UTC"
         elif run.spec.carbon.pool is not None and (run.part_g <= 0 or run.part_g < run.needs_g * (1 - 1e-9)):
-            reason = f"waits for pool {run.spec.carbon.pool}: needs {run.needs_g:.3g} g, {run.part_g:.3g} g are its part"
+            reason = f"waits for pool {run.spec.carbon.pool}: needs {show_grams(run.needs_g)}, {show_grams(run.part_g)} are its part"
         if reason and run.reason.split(":")[0] != reason.split(":")[0]:
             self.move(run, run.state, reason)
         return bool(reason)

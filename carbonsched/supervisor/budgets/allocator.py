@@ -17,6 +17,7 @@ from carbonsched.supervisor.estimates.inputs import Funds
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
+from carbonsched.text import grams as show_grams
 
 _AGAIN = 2.0
 """A job that spent all it had tries again with this many times what its last try took."""
@@ -92,7 +93,7 @@ class BudgetAllocator:
         elif share is not None and run.budget_g is None and (remaining_g := full_g(run)) is not None:
             whole_g = remaining_g + run.charged_g
             run.grant(share * whole_g)
-            reason = f"budget_share {share:g} of {whole_g:.4g} g, full fine-tuning at the mean intensity (estimated)"
+            reason = f"budget_share {share:g} of {show_grams(whole_g)}, full fine-tuning at the mean intensity (estimated)"
             self.ledger.set_budget(run.id, share * whole_g, reason, DAEMON, self.clock.now())
 
     def funds(self, run: JobRun, runs: Sequence[JobRun]) -> Funds:
@@ -136,7 +137,7 @@ def when_exhausted(funds: Funds, tick_s: float, now: datetime, reason: str) -> E
         return Ending(JobState.STOPPED, reason)
     wanted = _AGAIN * (funds.charged_g - funds.begun_g)
     if wanted > most * _AGAIN * _SAVABLE:
-        return Ending(JobState.STOPPED, f"{reason}; {most:.4g} g are all that {rate:.4g} g/h save up")
+        return Ending(JobState.STOPPED, f"{reason}; {show_grams(most)} are all that {rate:.4g} g/h save up")
     wait_h = max((min(wanted, most * _SAVABLE) - funds.left_g) / rate, tick_s / 3600)
     text = f"{reason.removeprefix('stop: ')}; more accrues at {rate:.4g} g/h"
     return Ending(JobState.WAITING, text, now + timedelta(hours=wait_h))

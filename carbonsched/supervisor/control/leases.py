@@ -13,6 +13,7 @@ from carbonsched.supervisor.budgets.allocator import when_exhausted
 from carbonsched.supervisor.control.decision import Decision, Outcome
 from carbonsched.supervisor.estimates.inputs import Funds, LeaseInputs, PlanningInputs
 from carbonsched.supervisor.jobs.process_state import Ending
+from carbonsched.text import grams as show_grams
 
 _RENEW_SHARE = 0.5
 """A lease of which this share of the longest is left is renewed."""
@@ -104,13 +105,13 @@ def exhaust(funds: Funds, tick_g: float, tick_s: float, now: datetime) -> Ending
     """
     if funds.budget_g is None or funds.charged_g + tick_g <= funds.budget_g:
         return None
-    reason = f"stop: the budget is spent, {funds.charged_g:.4g} g of {funds.budget_g:.4g} g"
+    reason = f"stop: the budget is spent, {show_grams(funds.charged_g)} of {show_grams(funds.budget_g)}"
     return when_exhausted(funds, tick_s, now, reason)
 
 
 def explain_shortage(inputs: LeaseInputs) -> str:
     """Why no lease can be granted."""
     return (
-        f"stop: {inputs.left_g:.3g} g of the budget are left, a step, a checkpoint and the stop may take "
-        f"{inputs.reserve_g:.3g} g at {inputs.worst_g_per_kwh:g} g/kWh"
+        f"stop: {show_grams(inputs.left_g)} of the budget are left, a step, a checkpoint and the stop may take "
+        f"{show_grams(inputs.reserve_g)} at {inputs.worst_g_per_kwh:g} g/kWh"
     )
