@@ -1,16 +1,20 @@
 """The example plugin, really installed in a folder of its own, and each of its parts used through the real programs."""
 
+import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemon import COMMAND, DaemonProcess
+from support.daemon import COMMAND, OFFLINE, DaemonProcess
+from support.models import job_folder, tiny_llama, tiny_spec, word_data
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "examples" / "carbonsched-example-plugin"
@@ -22,7 +26,7 @@ name = "XX"
 provider = "example-file"
 file = "intensity.json"
 basis = "average-lifecycle"
-every = 1
+every = 30
 [power]
 gpu = "none"
 host = "example-hwmon"
@@ -79,6 +83,35 @@ def box(tmp_path: Path, env: dict[str, str]) -> Iterator[DaemonProcess]:
         box.stop()
 
 
+def test_a_job_is_checked_and_trained_with_its_method(tmp_path: Path, env: dict[str, str]) -> None:
+    data = tiny_spec(
+        tiny_llama(tmp_path / "model"),
+        word_data(tmp_path / "data"),
+        train={"method": "example-norms", "epochs": 1},
+    )
+    job = job_folder(tmp_path / "job", data)
+
+    def trainer(*argv: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "trainer", *argv],
+            capture_output=True,
+            text=True,
+            env=os.environ | OFFLINE | env,
+            cwd=tmp_path,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert json.loads(trainer("check", str(job / "spec.json"), "--json"))["rho_floor"] < 1
+    trainer("run", str(job))
+    events = [json.loads(line) for line in (job / "events.jsonl").read_text().splitlines()]
+    [done] = [event for event in events if event["event"] == "segment_done"]
+    assert done["selected"]
+    assert all("norm" in name for name in done["selected"])
+
+
 def refused(box: DaemonProcess, env: dict[str, str]) -> str:
     """The one line with which the daemon refuses to start."""
     argv = [*COMMAND, "daemon", "--config", str(box.root / "config.toml")]
@@ -103,6 +136,12 @@ def test_the_daemon_runs_on_its_feed_and_its_meter(box: DaemonProcess) -> None:
     report = json.loads(box.cli("report", *SPAN, "--format", "json").stdout)
     [host] = [device for device in report["boards"] if device["name"] == "host"]
     assert host["sums"]["energy_j"] == pytest.approx(150 * host["sums"]["seconds"], rel=0.05)
+    line = box.cli("report", *SPAN, "--format", "example-line").stdout
+    assert re.fullmatch(
+        r"all jobs and idle time: \d\.\d{4} gCO2e, \d\.\d{6} kWh \(estimated\)(, \d+ s unknown)?\n|"
+        r"all jobs and idle time: \d\.\d{4} gCO2e, \d\.\d{6} kWh\n",
+        line,
+    ), line
     log = (box.root / "daemon.log").read_text()
     assert "feeds of plugins: example-file" in log
     assert "meters of plugins: example-hwmon" in log
@@ -114,7 +153,7 @@ def test_what_its_settings_refuse_is_one_line_that_names_the_key(
     file = box.root / "config.toml"
     file.write_text(CONFIG.replace('basis = "average-lifecycle"\n', ""))
     assert "config.toml: feeds.0.basis: is missing" in refused(box, env)
-    file.write_text(CONFIG.replace("every = 1", "evry = 1"))
+    file.write_text(CONFIG.replace("every = 30", "evry = 30"))
     assert "config.toml: feeds[0].evry: unknown key; did you mean 'every'?" in refused(box, env)
     file.write_text(CONFIG.replace("sensor =", "senso ="))
     assert "config.toml: power.senso: unknown key; did you mean 'sensor'?" in refused(box, env)
@@ -127,3 +166,14 @@ def test_what_its_settings_refuse_is_one_line_that_names_the_key(
 def test_without_it_the_config_is_refused_with_what_there_is(box: DaemonProcess) -> None:
     line = refused(box, {"PYTHONPATH": str(ROOT)})
     assert "feeds[0].provider: input should be 'neso', 'replay' or 'static', is 'example-file'" in line
+
+
+def test_the_docs_name_what_there_is() -> None:
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    groups = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]["entry-points"]
+    assert set(re.findall(r"^\| `(carbonsched\.\w+)` \|", text, flags=re.M)) == set(groups)
+    for name in set(re.findall(r"`((?:carbonsched|trainer)(?:\.\w+)+)`", text)) - set(groups):
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+    for path in re.findall(r"`((?:carbonsched|trainer)/[\w/]+\.py)`", text):
+        assert (ROOT / path).is_file(), path

@@ -37,7 +37,7 @@ class _Content(Doc):
 
 
 class FileFeed:
-    """Answers one reading: from when the file was written until the next poll."""
+    """Answers one reading: from when the file was written until the poll after next."""
 
     local = True  # costs nothing: it is read even while a feed before it is healthy
 
@@ -68,6 +68,6 @@ class FileFeed:
             body_sha256=hashlib.sha256(raw).hexdigest(),
             note=f"from {self._path.name}",
         )
-        # the value is taken to hold until it is read again; after that the chain calls it held, thus estimated
-        end = now + timedelta(seconds=self.every_s)
+        # it holds until it is read again, and over one poll that is late; after that the chain calls it estimated
+        end = now + timedelta(seconds=2 * self.every_s)
         return Answer((Reading(start=written, end=end, g_per_kwh=content.g_per_kwh, source=source),))
