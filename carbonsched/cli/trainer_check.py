@@ -3,6 +3,7 @@
 Runs as the submitting user, so that a job cannot reach what its owner cannot, and in the trainer's environment.
 """
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,17 @@ from pathlib import Path
 from carbonsched.errors import CarbonschedError, InputError, LaunchError
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
+
+_WHERE = """
+import importlib.util, json, pathlib
+spec = importlib.util.find_spec("trainer")
+file = spec and (spec.origin or ", ".join(spec.submodule_search_locations or ()))
+mark = pathlib.Path(file or "").with_name("methods") / "registry.py"
+print(json.dumps({"trainer": file, "ours": bool(file) and mark.is_file()}))
+"""
+"""Asks an interpreter which `trainer` it would import, without importing it; ours is told by a file it alone has."""
+_PROBE_S = 30.0
+"""Seconds that the interpreter may take to answer."""
 
 
 def check(spec: JobSpec, python: str | None) -> CheckResult:
@@ -32,6 +44,8 @@ def check(spec: JobSpec, python: str | None) -> CheckResult:
             raise LaunchError(
                 f"launch.python: {python} cannot be run: {e.strerror}; name the interpreter that has the trainer"
             ) from e
+        if not _is_ours(done):
+            _refuse_another_trainer(python, folder)
     said = _last_line(done.stderr)
     if done.returncode == InputError.exit_code:
         raise InputError("", said or "the trainer refused the job without a word")
@@ -54,6 +68,29 @@ def _run(argv: list[str], folder: str) -> subprocess.CompletedProcess[str]:
 
     with console(stderr=True).status("checking model, data and the floor of ρ"):
         return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def _is_ours(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether the answer can only be that of carbonsched's own trainer."""
+    if done.returncode == InputError.exit_code:
+        return any(line.startswith("trainer: ") for line in done.stderr.splitlines())
+    return done.returncode == 0 and "rho_floor" in done.stdout
+
+
+def _refuse_another_trainer(python: str, folder: str) -> None:
+    """Raises LaunchError where the interpreter finds a `trainer` that is not carbonsched's. Imports neither."""
+    try:
+        done = subprocess.run(
+            [python, "-c", _WHERE], cwd=folder, capture_output=True, text=True, check=False, timeout=_PROBE_S
+        )
+        found = json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return
+    if isinstance(found, dict) and found.get("trainer") and not found.get("ours"):
+        raise LaunchError(
+            f"{python} finds another trainer, {found['trainer']}, which hides carbonsched's; rename that file, take its "
+            "folder out of PYTHONPATH, or uninstall the distribution that brought it"
+        )
 
 
 def _last_line(text: str) -> str:

@@ -221,3 +221,29 @@ def test_settings_at_odds_are_refused_without_the_trainer(
     assert says in ran.err
     assert ran.err.count("\n") == 1
     assert not content.exists(), "the trainer was not started"
+
+
+@pytest.mark.parametrize(
+    "body", ["print('hello')", "raise SystemExit(2)", "raise RuntimeError('not ours')", "import argparse"]
+)
+def test_another_trainer_is_named_with_the_mend(
+    box: Box, socket: Path, job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    theirs = tmp_path / "theirs" / "trainer.py"
+    theirs.parent.mkdir()
+    theirs.write_text(body + "\n")
+    monkeypatch.setenv("PYTHONPATH", str(theirs.parent))
+    box.trainer_python = sys.executable
+    ran = cli("submit", job, socket=socket)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.count("\n") == 1
+    assert f"finds another trainer, {theirs}, which hides carbonsched's; rename that file" in ran.err
+    assert box.entries == {}
+
+
+def test_a_trainer_where_the_user_stands_is_not_seen(
+    box: Box, socket: Path, job: Path, content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "trainer.py").write_text("raise SystemExit(2)\n")
+    monkeypatch.chdir(tmp_path)
+    assert cli("submit", job, socket=socket).code == 0
