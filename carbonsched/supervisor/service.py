@@ -1,4 +1,7 @@
-"""What the API asks between two ticks: submit, explain, show, cancel, pause, resume, budget, report. See `carbonsched.api.service`."""
+"""Answers the API between two ticks: submit, explain, show, cancel, pause, resume, budget, report.
+
+It is what `carbonsched.api.service` asks for; the API knows nothing else of the supervisor.
+"""
 
 import os
 import platform
@@ -37,6 +40,15 @@ from carbonsched.text import grams as show_grams
 
 @dataclass(frozen=True, slots=True)
 class SupervisorService:
+    """What people ask of a supervisor.
+
+    Example::
+
+        service = SupervisorService(supervisor)
+        job_id = service.submit(spec, owner, checked).id
+        service.show(job_id).state
+    """
+
     supervisor: Supervisor
 
     def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:

@@ -3,9 +3,9 @@
 What the API asks between two ticks is in `carbonsched.supervisor.service`.
 
 One lock guards all of it. A tick never waits for the network (feeds are polled on their own schedule) nor for a job.
-Its first half meters every device and writes the rows. The second looks after one job at a time: what its events say goes
+Its first half meters every device and writes the rows. The second takes one job at a time: what its events say goes
 to the ledger in one transaction together with how far they were read, so that a daemon killed at any instant goes on
-without losing or repeating anything, and what is wrong with one job is met by that job alone.
+without losing or repeating anything, and what is wrong with one job fails that job alone.
 """
 
 import logging
@@ -267,8 +267,8 @@ class Supervisor:
         waiting = run.progress.waiting
         new = JobState.RUNNING if waiting is None else JobState.WAITING
         if new is not run.state:
-            told = run.directive.reason if run.directive else "goes on"
-            self.move(run, new, told if waiting is None else waiting.reason)
+            reason = run.directive.reason if run.directive else "goes on"
+            self.move(run, new, reason if waiting is None else waiting.reason)
 
     def _record(self, run: JobRun) -> None:
         """What the events say, for good, and how far they were read."""
@@ -420,7 +420,7 @@ class Supervisor:
     def find(self, job_id: str) -> tuple[JobRecord, JobRun]:
         """The job's row and run; a run is rebuilt for jobs that are over. Raises NotFoundError.
 
-        Hold the lock to act on it. Only to look take it later: a tick must not wait for a long past to be read.
+        Hold the lock to act on it. Only to read take it later: a tick must not wait for a long past to be read.
         """
         run = self.runs.get(job_id)
         row = self.ledger.job(job_id)

@@ -1,4 +1,4 @@
-"""A budget that grows with time: grams an hour, saved up to a day's worth."""
+"""Grows a budget with time: grams per hour, saved up to a day's worth."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,15 @@ FIRST_H = 1.0
 
 @dataclass(slots=True)
 class Accrual:
-    """Granted in all never passes rate × (hours since the start + the first), nor what was spent + a day's worth."""
+    """Granted in all never passes rate × (hours since the start + the first), nor what was spent + a day's worth.
+
+    Example:
+        >>> from datetime import UTC, timedelta
+        >>> start = datetime(2026, 11, 1, tzinfo=UTC)
+        >>> accrual = Accrual.begin(2.0, start)
+        >>> accrual.grow(start + timedelta(hours=3), spent_g=0.0)
+        8.0
+    """
 
     g_per_h: float
     granted_g: float

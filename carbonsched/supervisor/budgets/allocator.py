@@ -85,8 +85,8 @@ class BudgetAllocator:
 
         full_g: the grams of full fine-tuning of what remains.
         """
-        pool, share = self.pools.of(run.spec), run.spec.carbon.budget_share
-        if pool is not None:
+        share = run.spec.carbon.budget_share
+        if run.spec.carbon.pool is not None and (pool := self.pools.of(run.spec)) is not None:
             self._divide(pool, runs, problem_of)
         if run.id in self.accruals:
             self._record(run, self.accruals[run.id])
@@ -99,7 +99,9 @@ class BudgetAllocator:
     def funds(self, run: JobRun, runs: Sequence[JobRun]) -> Funds:
         """What the job may spend now. runs: all jobs that are not over, for some share a budget."""
         accrual = self.accruals.get(run.id)
-        rate = accrual.g_per_h if accrual is not None else self.pools.rate(run, runs)
+        rate = accrual.g_per_h if accrual is not None else None
+        if run.spec.carbon.pool is not None:
+            rate = self.pools.rate(run, runs)
         return Funds(
             budget_g=run.budget_g,
             charged_g=run.charged_g,

@@ -138,7 +138,7 @@ class Pools:
         return PoolList(pools=tuple(_view(pool, members_of(pool, runs)) for pool in self.pools.values()))
 
     def rate(self, run: JobRun, runs: Sequence[JobRun]) -> float | None:
-        """Grams an hour by which the job's own part grows; None where its pool does not grow."""
+        """Grams per hour by which the job's own part grows; None where its pool does not grow."""
         pool = self.of(run.spec)
         if pool is None or pool.accrual is None:
             return None

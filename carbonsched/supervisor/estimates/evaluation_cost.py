@@ -1,6 +1,6 @@
-"""What looking at held-out rows will take, before the first look was seen: it is outside ρ and inside the grams.
+"""Estimates what evaluating on held-out rows takes, before the first evaluation was seen: outside ρ and inside the grams.
 
-The loss of a row is a forward pass. Text takes a pass a token, and how many a model will write is not known before it
+The loss of a row is a forward pass. Text takes a pass per token, and how many a model will write is not known before it
 has: every text is taken to run to its full length, so this errs on the high side.
 """
 
@@ -19,13 +19,18 @@ _FORWARD = 1 / 3
 _GPU_TOKEN_S = 0.03
 """One token of a batch on a data-centre device: the launches of some thirty layers, whatever their size."""
 _CPU_BYTES_PER_S = 5e9
-"""At which the weights pass a CPU once a token, measured: SmolLM2-135M at 4 rows writes one in 0.14 s on one core."""
+"""At which the weights pass a CPU once per token, measured: SmolLM2-135M at 4 rows writes one in 0.14 s on one core."""
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationCost:
-    """Seconds of a job's evaluations on held-out rows, estimated."""
+    """Seconds of a job's evaluations on held-out rows, estimated.
+
+    Example:
+        >>> EvaluationCost(before_s=10.0, segment_s=0.0, after_s=110.0, description="evaluation: 60 rows").after_s
+        110.0
+    """
 
     before_s: float
     segment_s: float
@@ -39,37 +44,37 @@ class EvaluationCost:
 def evaluation_cost(
     ledger: Ledger, devices: Sequence[Device], spec: JobSpec, checked: CheckResult, throughput: Throughput
 ) -> EvaluationCost:
-    """Test rows that the check does not tell of are left out, and that is said."""
-    asked, train = spec.evaluate, spec.train
+    """Test rows that the check does not tell of are left out, and the description says so."""
+    options, train = spec.evaluate, spec.train
     row_s = throughput.step_s(checked) * _FORWARD / (train.gradient_accumulation * max(checked.batch, 1))
     validation = min(checked.validation_rows, spec.data.validation_limit)
     test = checked.test_rows or 0
-    generates = asked.generates and not spec.data.pack
+    generates = options.generates and not spec.data.pack
     token_s, source = _token(ledger, devices, spec, checked) if generates else (0.0, "")
-    length = asked.max_new_tokens or spec.data.target_length
-    texts = min(validation, asked.limit or validation)
+    length = options.max_new_tokens or spec.data.target_length
+    texts = min(validation, options.limit or validation)
 
     def text_s(rows: int) -> float:
-        batches = math.ceil(rows / (asked.batch_size or train.batch_size))
+        batches = math.ceil(rows / (options.batch_size or train.batch_size))
         return rows * row_s + batches * length * token_s if generates else 0.0
 
     first_s = validation * row_s + text_s(texts)
     after_s = first_s + test * row_s + text_s(test)
     each = train.evaluate_each_segment or train.early_stop_patience is not None
     segment_s = validation * row_s if each else 0.0
-    said = []
+    counted = []
     if validation:
-        said.append(f"{validation} validation rows before{', in' if each else ''} and after training")
+        counted.append(f"{validation} validation rows before{', in' if each else ''} and after training")
     if test:
-        said.append(f"{test} test rows after")
-    description = f"evaluation: {' and '.join(said) or 'no held-out rows'}"
-    if said:
+        counted.append(f"{test} test rows after")
+    description = f"evaluation: {' and '.join(counted) or 'no held-out rows'}"
+    if counted:
         description += f", {first_s + after_s + checked.segments * segment_s:.3g} s in all"
-    if said and generates:
+    if counted and generates:
         description += (
             f"; every text runs to its {length} tokens at {token_s:.2g} s a token and batch, {source}"
         )
-    if asked.test is not None and checked.test_rows is None:
+    if options.test is not None and checked.test_rows is None:
         description += (
             "; the test rows are not counted, this trainer's check does not tell how many there are"
         )
@@ -85,9 +90,9 @@ def _token(
             rows = event["metrics"].get("generated_rows")
             if not rows or event["seconds"] <= 0:
                 continue
-            asked, train, data = job.spec.evaluate, job.spec.train, job.spec.data
-            batches = math.ceil(rows / (asked.batch_size or train.batch_size))
-            tokens = batches * (asked.max_new_tokens or data.target_length)
+            options, train, data = job.spec.evaluate, job.spec.train, job.spec.data
+            batches = math.ceil(rows / (options.batch_size or train.batch_size))
+            tokens = batches * (options.max_new_tokens or data.target_length)
             return event["seconds"] / tokens, "measured on this box with this model"
     if any(device.kind == "gpu" for device in devices):
         return _GPU_TOKEN_S, "assumed"

@@ -1,11 +1,9 @@
 """Tells what the grid will be from now on, as far as it is known: the planner's time slots, and what lies beyond them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from carbonsched.config import Config
-from carbonsched.model.grid import Reading
 from carbonsched.plan.forecasting import slots as forecasting
 from carbonsched.plan.problem import Slot
 from carbonsched.supervisor.grid_watch import GridWatch
@@ -58,15 +56,11 @@ class GridOutlook:
 
     def forecast(self) -> GridForecast:
         """The grid from now on, as known now."""
-        chain, now, config, day_s = (
-            self.watch.chain,
-            self.watch.clock.now(),
-            self.config(),
-            self.watch.day_s(),
-        )
-        reading, provider = chain.reading_at(now), chain.forecast()
-        history = self._history(now, day_s)
         self.watch.poll_archive()
+        chain, archive, config = self.watch.chain, self.watch.archive, self.config()
+        now, day_s = self.watch.clock.now(), archive.day_s
+        reading, provider = chain.reading_at(now), chain.forecast()
+        history = chain.history(now - timedelta(seconds=_HISTORY_DAYS * day_s))
         slots = forecasting.slots(
             now,
             config.plan.horizon * day_s / _DAY_S,
@@ -76,7 +70,7 @@ class GridOutlook:
             day_s=day_s,
             quantile=config.plan.quantile,
             worst=config.zone.worst_g_per_kwh,
-            archive=self.watch.archive,
+            archive=archive,
         )
         return GridForecast(
             slots=slots,
@@ -85,6 +79,3 @@ class GridOutlook:
             beyond_g_per_kwh=forecasting.beyond_history(slots, history, day_s),
             now_g_per_kwh=reading.g_per_kwh if reading else config.zone.worst_g_per_kwh,
         )
-
-    def _history(self, now: datetime, day_s: float) -> Sequence[Reading]:
-        return self.watch.chain.history(now - timedelta(seconds=_HISTORY_DAYS * day_s))

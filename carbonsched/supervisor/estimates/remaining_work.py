@@ -8,14 +8,20 @@ from carbonsched.supervisor.jobs.job_run import JobRun
 
 @dataclass(frozen=True, slots=True)
 class RemainingWork:
-    """The segments still to run, the one under way with the steps it has left."""
+    """The segments still to run, the one under way with the steps it has left.
+
+    Example::
+
+        remaining = remaining_work(run)
+        sum(segment.steps for segment in remaining.segments)
+    """
 
     segments: tuple[JobSegment, ...]
     rho_floor: float
     done: float
     """Share of the job's steps that are done."""
     rho_due: float | None
-    """Mean ρ these steps must reach for the `rho_mean` of the whole job; None where none is wanted."""
+    """Mean ρ that these steps must reach for the `rho_mean` of the whole job; None where none is wanted."""
     known: bool
     """Whether the job itself said so; False: the check foresaw it, and the gain is taken as linear in ρ."""
 

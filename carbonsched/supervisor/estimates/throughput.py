@@ -17,7 +17,7 @@ from carbonsched.power.base import Device
 from carbonsched.units import MJ_PER_J
 
 CPU_FLOPS_PER_CORE = 5e10
-"""Sustained in fp32 training, measured: SmolLM2-135M at 4×80 takes 2.5 s a step on two cores."""
+"""Sustained in fp32 training, measured: SmolLM2-135M at 4×80 takes 2.5 s per step on two cores."""
 GPU_FLOPS = {"fp32": 2e13, "bf16": 1e14, "fp16": 1e14}
 """Sustained by a data-centre device of these years, about 40% of its rating."""
 GPU_WATTS, CPU_WATTS_PER_CORE = 300.0, 10.0
@@ -31,7 +31,12 @@ RECENT_JOBS = 30
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """How fast and at what power this box trains, before the job itself was seen."""
+    """How fast and at what power this box trains, before the job itself was seen.
+
+    Example:
+        >>> Throughput(flops_per_s=2e13, watts=75.0, source="assumed").watts
+        75.0
+    """
 
     flops_per_s: float
     watts: float

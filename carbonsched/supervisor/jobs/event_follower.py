@@ -1,4 +1,4 @@
-"""Reading a job's `events.jsonl` from where it was left, whole lines at a time and a bounded piece of it at once."""
+"""Reads a job's `events.jsonl` from where it was left: whole lines at a time, and a bounded piece of it at once."""
 
 import logging
 from collections.abc import Iterator
@@ -17,6 +17,13 @@ PIECE_BYTES = 1024 * 1024
 
 @dataclass(slots=True)
 class EventFollower:
+    """Follows one file that the trainer appends to.
+
+    Example:
+        >>> EventFollower(Path("events.jsonl")).read()  # not written yet
+        []
+    """
+
     path: Path
     offset: int = 0
     """Bytes read; always at the start of a line, or inside one that is passed over."""
