@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from carbonsched.config import Config
 from carbonsched.plan.forecasting import slots as forecasting
