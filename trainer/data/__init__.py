@@ -2,6 +2,7 @@
 
 reading           reads the rows of a job: a file, a folder or a hub data set
 files             reads one file: JSON lines, JSON, CSV, Parquet, plain text
+csv_rows          reads the rows of a CSV file
 hub               downloads a data set of the hub
 encoding          turns rows into tokens, prompts, batches and batch shapes
 field_layouts     recognises the fields of common data sets

@@ -1,6 +1,5 @@
 """read_file reads the rows of one file: JSON lines, JSON, CSV, Parquet or plain text."""
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import DATA_SUFFIXES, DataPart
+from trainer.data.csv_rows import csv_rows
 from trainer.data.field_layouts import Row, read_row
 
 _LABELS = "-labels.lst"
@@ -34,7 +34,7 @@ def _labelled(file: Path, whole: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     if not beside.is_file():
         yield from _records(file, whole)
         return
-    labels = beside.read_text(encoding="utf-8").split()
+    labels = _read_text(beside).split()
     records = list(_records(file, whole))
     if len(labels) != len(records):
         raise InputError(
@@ -60,15 +60,11 @@ def _records(file: Path, whole: bool = False) -> Iterator[tuple[str, dict[str, A
             raise InputError("data.name_or_path", f"{file} is not Parquet: {e}", "write it again") from e
         yield from ((f"row {i}", record) for i, record in enumerate(table.to_pylist(), 1))
         return
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError("data.name_or_path", f"{file} cannot be read: {e}", "save it as UTF-8") from e
     if file.suffix == ".csv":
-        reader = csv.DictReader(text.splitlines(keepends=True))
-        for record in reader:
-            yield f"line {reader.line_num}", record
-    elif file.suffix == ".txt" and whole:
+        yield from csv_rows(_read_text(file, newline=""), str(file))
+        return
+    text = _read_text(file)
+    if file.suffix == ".txt" and whole:
         if text.strip():
             yield "the text", {"text": text}
     elif file.suffix == ".txt":
@@ -81,6 +77,19 @@ def _records(file: Path, whole: bool = False) -> Iterator[tuple[str, dict[str, A
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 yield f"line {number}", _json(line, f"{file}: line {number}")
+
+
+def _read_text(file: Path, newline: str | None = None) -> str:
+    """newline: "" leaves line ends as they are, None makes each one a newline. Raises InputError."""
+    try:
+        with file.open(encoding="utf-8-sig", newline=newline) as stream:
+            return stream.read()
+    except OSError as e:
+        raise InputError(
+            "data.name_or_path", f"{file} cannot be read: {e.strerror or e}", "mend its rights"
+        ) from e
+    except UnicodeDecodeError as e:
+        raise InputError("data.name_or_path", f"{file} cannot be read: {e}", "save it as UTF-8") from e
 
 
 def _json(text: str, where: str) -> Any:
