@@ -88,7 +88,7 @@ def _text(record: Mapping[str, Any], name: str, where: str, key: str) -> str:
 def _texts(record: Mapping[str, Any], name: str, where: str, key: str) -> list[str]:
     """A field as texts, empty ones left out."""
     if name not in record:
-        known = ", ".join(str(k) for k in record) or "none"
+        known = _printable(", ".join(str(k) for k in record)) or "none"
         raise InputError(key, f"{where} has no field {name!r}", f"set {key} to one of its fields: {known}")
     value = record[name]
     items = [value] if isinstance(value, str) else value
@@ -97,7 +97,19 @@ def _texts(record: Mapping[str, Any], name: str, where: str, key: str) -> list[s
     texts = [item.strip() for item in items if item.strip()]
     if not texts:
         raise InputError(key, f"{where}: field {name!r} holds no text", "mend or drop that row")
+    for text in texts:
+        if _printable(text) != text:
+            raise InputError(
+                key,
+                f"{where}: field {name!r} holds half of a character (a lone surrogate), which no tokenizer reads",
+                "mend or drop that row",
+            )
     return texts
+
+
+def _printable(text: str) -> str:
+    r"""As UTF-8 can hold it: JSON can write half of a surrogate pair, which becomes \\ud83d."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 # ---- known data sets

@@ -52,13 +52,7 @@ def _records(file: Path, whole: bool = False) -> Iterator[tuple[str, dict[str, A
     whole: plain text is one row.
     """
     if file.suffix == ".parquet":
-        from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
-
-        try:
-            table = parquet.read_table(file)
-        except (OSError, ArrowException) as e:
-            raise InputError("data.name_or_path", f"{file} is not Parquet: {e}", "write it again") from e
-        yield from ((f"row {i}", record) for i, record in enumerate(table.to_pylist(), 1))
+        yield from _parquet(file)
         return
     if file.suffix == ".csv":
         yield from csv_rows(_read_text(file, newline=""), str(file))
@@ -94,6 +88,51 @@ def _read_text(file: Path, newline: str | None = None) -> str:
 
 def _json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except ValueError as e:
         raise InputError("data.name_or_path", f"{where} is not JSON ({e})", "mend that line") from e
+    except RecursionError as e:
+        raise InputError(
+            "data.name_or_path", f"{where} is nested too deep to be read", "drop that row, or flatten it"
+        ) from e
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError: a field that stands twice, of which json would keep the last in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice!r} stands {names.count(twice)} times")
+    return found
+
+
+def _parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+
+    try:
+        with parquet.ParquetFile(file) as opened:
+            names = opened.schema_arrow.names
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise InputError(
+                    "data.name_or_path",
+                    f"{file} has the column {twice!r} {names.count(twice)} times",
+                    "give every column a name of its own",
+                )
+            table = opened.read()
+    except (OSError, ArrowException, UnicodeDecodeError) as e:
+        raise InputError("data.name_or_path", f"{file} is not Parquet: {_first(e)}", "write it again") from e
+    try:
+        records = table.to_pylist()
+    except (ArrowException, ValueError, OverflowError, ImportError) as e:
+        # text that is not UTF-8, fields of a struct that share a name, times that Python has no date for
+        raise InputError(
+            "data.name_or_path", f"{file} has values that cannot be read: {_first(e)}", "write it again"
+        ) from e
+    yield from ((f"row {i}", record) for i, record in enumerate(records, 1))
+
+
+def _first(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

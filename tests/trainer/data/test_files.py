@@ -1,0 +1,168 @@
+"""JSON lines and Parquet as other people have them: read, or refused with one line that names file, line and cause.
+
+`CARBONSCHED_FUZZ=N` makes N inputs of each kind instead of the few that the suite tries.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import DataPart
+from trainer.data.field_layouts import Row
+from trainer.data.reading import load_rows
+
+GOOD = '{"source": "a b", "target": "c"}\n'
+FUZZ = settings(
+    max_examples=int(os.environ.get("CARBONSCHED_FUZZ", "100")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def load(file: Path, **fields: Any) -> list[Row]:
+    return load_rows(DataPart(name_or_path=str(file), **fields)).train
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (r'{"source": "a \ud83d b", "target": "c"}', r"line 2: field 'source' holds half of a character"),
+        (r'{"source": "a", "target": ["c", "\udc00"]}', r"line 2: field 'target' holds half of a character"),
+        (r'{"\ud83d": "a", "target": "c"}', r"line 2 has no field 'source'.*\\ud83d"),
+        ('{"source": "a", "source": "b", "target": "c"}', r"line 2 .*the field 'source' stands 2 times"),
+        ('{"source": ' + "[" * 10_000 + "]" * 10_000 + ', "target": "c"}', "line 2 is nested too deep"),
+        ('{"source": ' + '{"a":' * 100_000 + "1" + "}" * 100_001, "line 2 is nested too deep"),
+        ('{"source": "a", "target": ' + "9" * 5000 + "}", "line 2 is not JSON"),
+        ('{"source": "a\x00b", "target": "c"}', "line 2 is not JSON"),
+    ],
+    ids=lambda value: value[:24],
+)
+def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text(GOOD + line + "\n")
+    with pytest.raises(InputError, match=message) as caught:
+        load(file)
+    assert "\n" not in str(caught.value)
+    str(caught.value).encode()
+
+
+def test_half_a_character_in_a_field_that_is_not_read_does_no_harm(tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text(GOOD + r'{"source": "a \ud83d\ude00", "target": "c", "note": "\ud83d"}')
+    assert load(file) == [Row("a b", "c"), Row("a \U0001f600", "c")]
+
+
+def test_a_json_list_is_refused_as_its_lines_are(tmp_path: Path) -> None:
+    file = tmp_path / "train.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"train\.json is nested too deep"):
+        load(file)
+
+
+def test_labels_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text(GOOD)
+    (tmp_path / "train-labels.lst").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"train-labels\.lst cannot be read"):
+        load(tmp_path / "train.jsonl")
+
+
+def write_table(file: Path, arrays: list[Any], names: list[str]) -> Path:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_arrays(arrays, names), file)
+    return file
+
+
+def test_parquet_with_a_column_twice_names_it(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    texts = pa.array(["a"])
+    file = write_table(tmp_path / "train.parquet", [texts, texts, texts], ["source", "target", "target"])
+    with pytest.raises(InputError, match="has the column 'target' 2 times; give every column a name"):
+        load(file)
+
+
+def test_parquet_values_that_python_cannot_hold_are_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    texts = pa.array(["a"])
+    bad = pa.array([b"\xff\xfe"]).view(pa.string())
+    far = pa.array([2**62], pa.timestamp("us"))
+    twice = pa.StructArray.from_arrays([texts, texts], names=["x", "x"])
+    for column in (bad, far, twice):
+        file = write_table(tmp_path / "train.parquet", [texts, texts, column], ["source", "target", "more"])
+        with pytest.raises(InputError, match="has values that cannot be read"):
+            load(file)
+
+
+def test_the_folders_of_a_parquet_file_are_no_columns(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    folder = tmp_path / "target=x"
+    folder.mkdir()
+    file = write_table(folder / "train.parquet", [pa.array(["a"]), pa.array(["b"])], ["source", "target"])
+    assert load(file) == [Row("a", "b")]
+
+
+# ---- fuzz
+
+TEXT = st.text(st.sampled_from('ab\\ud83"\n\r \x0b\x85\u2028{}[]:,é\U0001f600'), max_size=12)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+LINES = (
+    st.fixed_dictionaries({"source": TEXT, "target": TEXT | st.lists(TEXT, max_size=2)}).map(json.dumps)
+    | st.fixed_dictionaries({"source": VALUES, "target": VALUES}).map(json.dumps)
+    | st.text(max_size=30).filter(lambda text: "\n" not in text and "\r" not in text)
+)
+
+
+def rows_or_none(file: Path) -> list[Row] | None:
+    """None: refused, in one line that can be printed. No other exception may come."""
+    try:
+        return load(file)
+    except InputError as e:
+        str(e).encode()
+        return None
+
+
+@FUZZ
+@given(lines=st.lists(LINES, max_size=4))
+def test_any_lines_are_rows_or_refused(tmp_path: Path, lines: list[str]) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
+    found = rows_or_none(file)
+    # a byte order mark at the start of the file is no text
+    texts = [line for line in "\n".join(lines).removeprefix("\ufeff").split("\n") if line.strip()]
+    assert found is None or len(found) == len(texts)
+
+
+@FUZZ
+@given(data=st.binary(max_size=60), kind=st.sampled_from(["jsonl", "json", "csv", "txt", "parquet"]))
+def test_any_bytes_are_rows_or_refused(tmp_path: Path, data: bytes, kind: str) -> None:
+    file = tmp_path / f"train.{kind}"
+    file.write_bytes(data)
+    rows_or_none(file)
+
+
+@FUZZ
+@given(at=st.integers(0, 10_000), byte=st.integers(0, 255), cut=st.integers(0, 400))
+def test_a_damaged_parquet_is_refused_or_keeps_its_rows(tmp_path: Path, at: int, byte: int, cut: int) -> None:
+    import pyarrow as pa
+
+    texts = pa.array(["a b", "c", "d e"])
+    file = write_table(tmp_path / "train.parquet", [texts, texts], ["source", "target"])
+    data = bytearray(file.read_bytes())
+    data[at % len(data)] = byte
+    file.write_bytes(bytes(data[: len(data) - cut] if cut < 20 else data))
+    found = rows_or_none(file)
+    assert found is None or len(found) == 3
