@@ -56,7 +56,9 @@ def test_the_examples_run(path: Path) -> None:
     assert not failed
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if "Example::" in (ROOT / path).read_text()], ids=str)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if "Example::" in (ROOT / path).read_text()], ids=str
+)
 def test_the_examples_that_need_more_than_a_process_are_code(path: Path) -> None:
     """Blocks after `Example::` compile, and every name they import from us exists."""
     for node in ast.walk(tree(path)):
