@@ -104,9 +104,9 @@ def moment(at: datetime | None) -> str:
 
 def number(value: float | None, digits: int = 4) -> str:
     """In a report: significant digits with thousands set apart, `1,234,567`."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return UNKNOWN
-    if value == 0 or not math.isfinite(value):
+    if value == 0:
         return "0"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{min(decimals, 9)}f}"

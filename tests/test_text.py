@@ -1,5 +1,6 @@
 """How figures read, each in a terminal, in a sentence and in a report."""
 
+import math
 from datetime import UTC, datetime
 
 import pytest
@@ -95,7 +96,14 @@ def test_a_report_has_four_digits_in_the_unit_that_suits_the_size() -> None:
         "1.000 Wh",
         "2.500 kWh",
     ]
-    assert [text.number(x) for x in (None, 0.0, 1234567.0, -2.5)] == ["unknown", "0", "1,234,567", "-2.500"]
+    assert [text.number(x) for x in (None, math.inf, math.nan, 0.0, 1234567.0, -2.5)] == [
+        "unknown",
+        "unknown",
+        "unknown",
+        "0",
+        "1,234,567",
+        "-2.500",
+    ]
     seconds = (None, 0.25, 59, 60, 250, 3600, 4800, 86_400, 97_200, 2e6)
     assert [text.long_duration(s) for s in seconds] == [
         "unknown",
