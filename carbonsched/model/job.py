@@ -52,6 +52,13 @@ Method = Annotated[
 
 
 class ModelPart(Doc):
+    """`[model]`: which model, and how it is loaded.
+
+    Example:
+        >>> ModelPart(name_or_path="tiny").dtype
+        'fp32'
+    """
+
     name_or_path: str
     """Hub id or local folder; a relative path is read from the folder of JOB.toml."""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -61,6 +68,13 @@ class ModelPart(Doc):
 
 
 class DataPart(Doc):
+    """`[data]`: which rows, and which of their fields are read and learnt.
+
+    Example:
+        >>> DataPart(name_or_path="pairs.jsonl").source
+        'source'
+    """
+
     name_or_path: str
     """Hub id, folder or file (.jsonl, .json, .csv, .parquet, .txt)."""
     subset: str | None = None
@@ -83,7 +97,12 @@ class DataPart(Doc):
 
 
 class TrainPart(SelectionSettings, LoraSettings, PrefixSettings):
-    """How the model is trained. A method's own keys stand with it, in carbonsched/model/methods."""
+    """How the model is trained. A method's own keys stand with it, in carbonsched/model/methods.
+
+    Example:
+        >>> TrainPart(method="lora", lr=2e-4).epochs
+        1
+    """
 
     method: Method = "greentrainer"
     epochs: Annotated[int, Field(ge=1)] = 1
@@ -150,7 +169,12 @@ Metric = Literal["nll", "rouge", "exact_match", "f1"]
 
 
 class EvaluatePart(Doc):
-    """What is measured on held-out rows beside the loss; all but `nll` generate text, which takes time and energy."""
+    """What is measured on held-out rows beside the loss; all but `nll` generate text, which takes time and energy.
+
+    Example:
+        >>> EvaluatePart(metrics=("nll", "rouge")).metrics
+        ('nll', 'rouge')
+    """
 
     metrics: tuple[Metric, ...] = ("nll",)
     """`nll` is always there, with its perplexity; exact_match and f1 are SQuAD's. All but `nll` are in percent."""
@@ -175,6 +199,13 @@ class EvaluatePart(Doc):
 
 
 class CarbonPart(Doc):
+    """`[carbon]`: what the job may emit, by when, and within which bounds of ρ.
+
+    Example:
+        >>> CarbonPart(budget_g=120.0, deadline="36h").deadline
+        129600.0
+    """
+
     budget_g: Annotated[float, Field(gt=0)] | None = None
     """Grams CO2e the job may emit."""
     budget_share: Share | None = None
@@ -255,7 +286,13 @@ class CarbonPart(Doc):
 
 
 class JobSpec(Doc):
-    """JOB.toml, as its owner wrote it."""
+    """JOB.toml, as its owner wrote it.
+
+    Example:
+        >>> spec = {"name": "a", "model": {"name_or_path": "m"}, "data": {"name_or_path": "d.jsonl"}, "carbon": {"budget_g": 9.0}}
+        >>> JobSpec.model_validate(spec).train.method
+        'greentrainer'
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     model: ModelPart
@@ -324,6 +361,13 @@ def _is_data_file(name: str) -> bool:
 
 
 class Owner(Doc):
+    """Who submitted a job, as the kernel says of the socket's peer.
+
+    Example:
+        >>> Owner(uid=1000, gid=1000, user="ada").user
+        'ada'
+    """
+
     uid: int
     gid: int
     pid: int | None = None
@@ -331,7 +375,16 @@ class Owner(Doc):
 
 
 class SubmittedJob(Doc):
-    """`spec.json`: the job as accepted, immutable from then on."""
+    """`spec.json`: the job as accepted, immutable from then on.
+
+    Example::
+
+        from pathlib import Path
+
+        from carbonsched.model.files import load
+
+        job = load(Path("spec.json"), SubmittedJob)
+    """
 
     id: str
     spec: JobSpec

@@ -9,6 +9,13 @@ from carbonsched.errors import StateError
 
 
 class JobState(StrEnum):
+    """What a job is doing, or how it ended.
+
+    Example:
+        >>> JobState("stopped").ended
+        True
+    """
+
     QUEUED = "queued"
     RUNNING = "running"
     WAITING = "waiting"

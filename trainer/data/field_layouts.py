@@ -26,6 +26,13 @@ Task = Literal["summarization", "qa", "causal"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    """One example: the text that is given and the text that is learnt.
+
+    Example:
+        >>> Row("a question", "its answer").references
+        ('its answer',)
+    """
+
     source: str
     target: str
     """What is learnt."""
@@ -40,6 +47,14 @@ class Row:
 
 
 class Layout(NamedTuple):
+    """The fields of a well-known kind of data set: how to recognise it, and how to read a record.
+
+    Example::
+
+        layout = recognised(record, part)
+        source, texts = layout.read(record, "row 3")
+    """
+
     task: Task
     fits: Callable[[Mapping[str, Any]], bool]
     read: Callable[[Mapping[str, Any], str], tuple[str, list[str]]]

@@ -18,6 +18,14 @@ LOOKED_AT = 256
 
 @dataclass(frozen=True, slots=True)
 class Batches:
+    """Foresees the batches of a Trainer's loader, and draws others for importance.
+
+    Example::
+
+        batches = Batches(loader, schedule, accumulation=1, batch=4, encoder_decoder=False, ranks=ranks())
+        shape = batches.shape_of(next(iter(loader)))
+    """
+
     loader: Any
     schedule: Schedule
     accumulation: int

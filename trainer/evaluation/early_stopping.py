@@ -28,7 +28,13 @@ BEST = "best.safetensors"
 
 
 class AlreadyStopped(Exception):  # noqa: N818  (not an error: training is over before it begins again)
-    """Raised out of `Trainer.train()` where a resumed job turns out to have had its last segment."""
+    """Raised out of `Trainer.train()` where a resumed job turns out to have had its last segment.
+
+    Example::
+
+        with contextlib.suppress(AlreadyStopped):
+            trainer.train(resume_from_checkpoint=str(last))
+    """
 
 
 def check_early_stop(train: TrainPart, held_out: object) -> None:
@@ -40,7 +46,13 @@ def check_early_stop(train: TrainPart, held_out: object) -> None:
 
 
 class EarlyStopping(TrainerCallback):  # type: ignore[misc]
-    """To stand behind GreenTrainerCallback, which writes the checkpoint."""
+    """To stand behind GreenTrainerCallback, which writes the checkpoint.
+
+    Example::
+
+        early_stopping = EarlyStopping(job, spec.train, held_out, schedule, begun=0)
+        trainer.add_callback(early_stopping)
+    """
 
     def __init__(
         self, job: JobDir, train: TrainPart, held_out: HeldOut, schedule: Schedule, begun: int

@@ -20,7 +20,12 @@ from trainer.job.directives import Stopped
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """How text is generated; it stands beside every figure made from it."""
+    """How text is generated; it stands beside every figure made from it.
+
+    Example:
+        >>> Generation(max_new_tokens=64).dump()["num_beams"]
+        1
+    """
 
     max_new_tokens: int
     num_beams: int = 1

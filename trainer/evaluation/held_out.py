@@ -31,13 +31,26 @@ When = Literal["before", "segment", "after", "test"]
 
 @dataclass(frozen=True, slots=True)
 class HeldOutRows:
+    """Held-out rows as text and as tokens.
+
+    Example::
+
+        held = HeldOutRows(rows.test, encoder.encode(rows.test))
+    """
+
     rows: list[Row]
     encoded: list[Encoded]
 
 
 @dataclass(slots=True)
 class HeldOut:
-    """The validation and test rows of a job, and what was found on them in this process."""
+    """The validation and test rows of a job, and what was found on them in this process.
+
+    Example::
+
+        held_out = HeldOut.of(rows, job, spec, encoder, stop=lambda: False)
+        held_out.evaluate(model, "before", 0)
+    """
 
     job: JobDir
     spec: JobSpec

@@ -53,7 +53,13 @@ _LINEAR_POINTS = 21
 
 @dataclass(frozen=True)
 class Branches:
-    """The branches that may be dropped and what each saves, at one batch shape. Ratios are to full fine-tuning."""
+    """The branches that may be dropped and what each saves, at one batch shape. Ratios are to full fine-tuning.
+
+    Example:
+        >>> branches = Branches(names=("0.mlp", "1.mlp"), saves=(0.2, 0.2), whole=1.0)
+        >>> round(branches.ratio([0]), 3), round(branches.rate(0.8), 3)
+        (0.8, 0.5)
+    """
 
     names: tuple[str, ...]
     saves: tuple[float, ...]
@@ -132,7 +138,15 @@ class DropBP(Method):
 
 
 class Dropper:
-    """Shuts the branches of a model that a step drops. `remove` leaves the model as it was."""
+    """Shuts the branches of a model that a step drops. `remove` leaves the model as it was.
+
+    Example::
+
+        dropper = Dropper(model, branches, seed=0)
+        rho = dropper.draw(0.6, step=12)
+        model(**batch).loss.backward()
+        dropper.remove()
+    """
 
     def __init__(self, model: nn.Module, branches: Branches, seed: int = 0) -> None:
         self.branches, self.seed = branches, seed

@@ -18,6 +18,14 @@ from trainer.profiling.profiler import profile, token_batch
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
+    """A method set up for its model, and what full fine-tuning of that model costs.
+
+    Example::
+
+        prepared = prepare(model, "greentrainer", shape)
+        frontier = prepared.method.curve(values)
+    """
+
     method: Method
     full: FullStepFlops
     """T_full: of the model without adapters."""
