@@ -85,7 +85,7 @@ class DataPart(Doc):
     target: str = "target"
     """A list in this field holds several references: the first is learnt, all count as right."""
     validation: str | None = None
-    """File or split held out for the loss before and after; None: the folder's dev/validation file or split."""
+    """File or split held out for the loss before and after; None: the folder's dev/validation files or split, never test."""
     validation_limit: Annotated[int, Field(ge=1)] = 64
     train_limit: Annotated[int, Field(ge=1)] | None = None
     max_length: Annotated[int, Field(ge=8)] = 512
@@ -357,7 +357,7 @@ def method_conflict(spec: JobSpec, traits: MethodTraits) -> Conflict | None:
 
 def _is_data_file(name: str) -> bool:
     """Whether `data.name_or_path` names one file, which holds training rows alone."""
-    return PurePath(name).suffix in DATA_SUFFIXES
+    return PurePath(name).suffix.lower() in DATA_SUFFIXES
 
 
 class Owner(Doc):

@@ -3,6 +3,7 @@
 reading           reads the rows of a job: a file, a folder or a hub data set
 files             reads one file: JSON lines, JSON, CSV, Parquet, plain text
 csv_rows          reads the rows of a CSV file
+splits            finds the files of a split in a folder, shards included
 hub               downloads a data set of the hub
 encoding          turns rows into tokens, prompts, batches and batch shapes
 field_layouts     recognises the fields of common data sets

@@ -14,11 +14,11 @@ _LABELS = "-labels.lst"
 """PIQA keeps the labels of `train.jsonl` in `train-labels.lst`, one a line."""
 
 
-def read_file(file: Path, part: DataPart, key: str = "data.validation") -> list[Row]:
+def read_file(file: Path, part: DataPart, key: str = "data.name_or_path") -> list[Row]:
     """Every row of one file. Raises InputError that names the file and the line; `key` is the setting that named it."""
     if not file.is_file():
         raise InputError(key, f"there is no {file}", "give the path of a file, or leave it out")
-    if file.suffix not in DATA_SUFFIXES:
+    if file.suffix.lower() not in DATA_SUFFIXES:
         raise InputError(
             "data.name_or_path", f"{file.name} is of no known kind", f"use one of {', '.join(DATA_SUFFIXES)}"
         )
@@ -51,21 +51,21 @@ def _records(file: Path, whole: bool = False) -> Iterator[tuple[str, dict[str, A
 
     whole: plain text is one row.
     """
-    if file.suffix == ".parquet":
+    if file.suffix.lower() == ".parquet":
         yield from _parquet(file)
         return
-    if file.suffix == ".csv":
+    if file.suffix.lower() == ".csv":
         yield from csv_rows(_read_text(file, newline=""), str(file))
         return
     text = _read_text(file)
-    if file.suffix == ".txt" and whole:
+    if file.suffix.lower() == ".txt" and whole:
         if text.strip():
             yield "the text", {"text": text}
-    elif file.suffix == ".txt":
+    elif file.suffix.lower() == ".txt":
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 yield f"line {number}", {"text": line}
-    elif file.suffix == ".json" and text.lstrip()[:1] == "[":
+    elif file.suffix.lower() == ".json" and text.lstrip()[:1] == "[":
         yield from ((f"item {i}", item) for i, item in enumerate(_json(text, str(file)), 1))
     else:
         for number, line in enumerate(text.split("\n"), 1):

@@ -4,7 +4,6 @@ What a row's fields mean is in field_layouts.py; each kind of file is read in fi
 InputError that names file and line.
 """
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,9 +12,7 @@ from carbonsched.model.job import DATA_SUFFIXES, DataPart, EvaluatePart
 from trainer.data.field_layouts import Row
 from trainer.data.files import read_file
 from trainer.data.hub import read_hub
-
-TRAIN_NAMES = ("train",)
-HELD_OUT_NAMES = ("validation", "dev", "valid", "val", "test")
+from trainer.data.splits import HELD_OUT_NAMES, TRAIN_NAMES, split_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +40,23 @@ def load_rows(part: DataPart, evaluate: EvaluatePart | None = None) -> Rows:
     path = Path(part.name_or_path).expanduser()
     if path.is_file():
         train = read_file(path, part)
-        held_out = read_file(_beside(path.parent, part.validation), part) if part.validation else []
-        test = read_file(_beside(path.parent, named_test), part, "evaluate.test") if named_test else []
+        held_out = _named(path.parent, part.validation, part, "data.validation")
+        test = _named(path.parent, named_test, part, "evaluate.test")
     elif path.is_dir():
-        found = _find(path, TRAIN_NAMES)
-        if found is None:
+        found = split_files(path, TRAIN_NAMES, "data.name_or_path")
+        if not found:
             names = ", ".join(sorted(f.name for f in path.iterdir())) or "none"
             raise InputError(
                 "data.name_or_path",
                 f"{path} holds no file named train{{{','.join(DATA_SUFFIXES)}}} (its files: {names})",
                 "name the training file itself",
             )
-        train = read_file(found, part)
-        file = _beside(path, part.validation) if part.validation else _find(path, HELD_OUT_NAMES)
-        held_out = read_file(file, part) if file else []
-        test = read_file(_beside(path, named_test), part, "evaluate.test") if named_test else []
+        train = _read(found, part, "data.name_or_path")
+        if part.validation:
+            held_out = _named(path, part.validation, part, "data.validation")
+        else:
+            held_out = _read(split_files(path, HELD_OUT_NAMES, "data.validation"), part, "data.validation")
+        test = _named(path, named_test, part, "evaluate.test")
     elif _looks_local(part.name_or_path):
         raise InputError(
             "data.name_or_path",
@@ -73,24 +72,21 @@ def load_rows(part: DataPart, evaluate: EvaluatePart | None = None) -> Rows:
 
 
 def _looks_local(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).suffix in DATA_SUFFIXES
+    return (
+        name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in DATA_SUFFIXES
+    )
 
 
-def _find(folder: Path, stems: tuple[str, ...]) -> Path | None:
-    files = sorted(f for f in folder.iterdir() if f.suffix in DATA_SUFFIXES)
-    for stem in stems:
-        exact = [f for f in files if f.stem == stem]
-        # data sets in the wild: train-00000-of-00001.parquet, dialogsum.train.jsonl
-        found = exact or [f for f in files if stem in re.split(r"[._-]", f.stem)]
-        if found:
-            return found[0]
-    return None
+def _read(files: list[Path], part: DataPart, key: str) -> list[Row]:
+    return [row for file in files for row in read_file(file, part, key)]
 
 
-def _beside(folder: Path, name: str) -> Path:
-    """The file called `name`, here or in the data's folder; there also by its split's name, as `test`."""
+def _named(folder: Path, name: str | None, part: DataPart, key: str) -> list[Row]:
+    """The rows of the file called `name`, here or in the data's folder; there also by its split's name, as `test`."""
+    if not name:
+        return []
     named = Path(name).expanduser()
     if named.is_absolute() or named.is_file():
-        return named
-    found = None if (folder / named).is_file() or named.suffix else _find(folder, (name,))
-    return found or folder / named
+        return read_file(named, part, key)
+    found = [] if (folder / named).is_file() or named.suffix else split_files(folder, (name,), key)
+    return _read(found or [folder / named], part, key)
