@@ -88,7 +88,7 @@ class TextEncoder:
         """Token ids of every row, at most `max_length` long, the target kept whole up to `target_length`.
 
         With `data.pack`: of blocks of `max_length` tokens, which every token of the rows is in. Raises InputError: pack
-        with prompts or an encoder-decoder.
+        with prompts or an encoder-decoder; no room for the prompt's own words and a token of the target.
         """
         if not rows:
             return []
@@ -173,10 +173,27 @@ class TextEncoder:
         # plain text alone has no words around it
         befores = [words[t][0] if r.source or two_sided else "" for r, t in zip(rows, tasks, strict=True)]
         sources = self._ids([before + row.source for before, row in zip(befores, rows, strict=True)])
-        return [
+        prompts = [
             _Prompt(start, ids, tails[task] if row.source else [])
             for ids, row, task in zip(sources, rows, tasks, strict=True)
         ]
+        self._check_room(max((prompt.least for prompt in prompts), default=0))
+        return prompts
+
+    def _check_room(self, least_prompt: int) -> None:
+        """Raises InputError: even with no token of the source and one of the target a row is too long."""
+        least_target = 1 + len(self._end)
+        # an encoder-decoder's prompt has a token of the source, or of the words before it, and an end of its own
+        for key, given, least in (
+            ("max_length", self.data.max_length, least_prompt + least_target),
+            ("target_length", self.data.target_length, least_target),
+        ):
+            if given < least:
+                raise InputError(
+                    f"data.{key}",
+                    f"{given} is too short for a token of text with what this tokenizer and task put around it",
+                    f"set it to {least} or more; rows need room for their text, too",
+                )
 
     def _pack(self, rows: Sequence[Row]) -> list[Encoded]:
         if self.encoder_decoder:

@@ -1,5 +1,6 @@
 """Tokens of rows, prompts, batches and batch shapes, for decoders and encoder-decoders."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from support.models import tiny_tokenizer
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import DataPart
-from trainer.data.encoding import IGNORED, TextEncoder
+from trainer.data.encoding import _PROMPTS, IGNORED, TextEncoder
 from trainer.data.field_layouts import Row
 
 
@@ -128,3 +129,38 @@ def test_prompts_and_encoder_decoders_refuse_packing(tokenizer: Any) -> None:
         encoder(tokenizer, spec).encode([Row("a", "b")])
     with pytest.raises(InputError, match=r"data\.pack: an encoder-decoder"):
         encoder(tokenizer, spec, True).encode(rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    max_length=st.integers(8, 60),
+    target_length=st.integers(1, 4),
+    words=st.integers(0, 60),
+    source=st.integers(0, 30),
+    two_sided=st.booleans(),
+)
+def test_rows_are_never_longer_than_max_length(
+    tokenizer: Any, max_length: int, target_length: int, words: int, source: int, two_sided: bool
+) -> None:
+    """Whatever the prompt's own words take: where they leave no room the least length is named, and it does."""
+    rows = [Row(" ".join(["w1"] * source), "w2 w3 w4")]
+
+    def read(most: int, target: int) -> tuple[list[int], list[int], list[int]]:
+        made = encoder(tokenizer, part("x", max_length=most, target_length=target), two_sided)
+        (row,), (prompt,) = made.encode(rows), made.prompts(rows, 4)
+        return row.input_ids, [label for label in row.labels if label != IGNORED], prompt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(_PROMPTS, "summarization", ("", " w5" * words))
+        try:
+            ids, learnt, prompt = read(max_length, target_length)
+        except InputError as e:
+            found = re.search(r"data\.(max|target)_length: .*set it to (\d+) or more", str(e))
+            assert found
+            least = int(found[2])
+            wide = (least, 9) if found[1] == "max" else (80, least)
+            assert least > (max_length if found[1] == "max" else target_length)
+            ids, learnt, prompt = read(*wide)
+            max_length = wide[0]
+    assert max(len(ids), len(prompt)) <= max_length
+    assert len(learnt) > 1, "a word and the end"
