@@ -9,7 +9,7 @@ from carbonsched.settings import build_error
 
 
 def build_chain(settings: Sequence[FeedSettings], site: Site) -> Chain:
-    """The chain of these feeds. Raises InputError, e.g. `feeds[0].country: 'DE' is not an ISO 3166 …`."""
+    """The chain of these feeds. Raises InputError, e.g. `feeds[0].country: 'DEE' is not a country's …`."""
     feeds: list[Feed] = []
     for i, each in enumerate(settings):
         if each.shown_name in [feed.name for feed in feeds]:

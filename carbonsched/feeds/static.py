@@ -4,7 +4,6 @@ Either a country's mean mix of a year, from the data file that codecarbon ships 
 Ember), or a figure the user states with its basis and source.
 """
 
-import difflib
 import functools
 import hashlib
 import json
@@ -32,19 +31,58 @@ def _country_mix() -> tuple[dict[str, dict[str, Any]], str]:
 
 
 def country_mix(country: str, field: str) -> tuple[float, str, str]:
-    """(g/kWh, what it is, SHA-256 of the file) for an ISO 3166 alpha-3 code. Raises InputError with the nearest code."""
+    """(g/kWh, what it is, SHA-256 of the file) for a country: its ISO 3166 code of two or three letters, or its name.
+
+    Raises InputError; its hint never names another country, whose mix would then be booked.
+    """
     mix, sha256 = _country_mix()
-    entry = mix.get(country.upper())
+    code = _alpha_3(country, mix)
+    entry = mix.get(code) if code else None
     if entry is None:
-        names = {str(row["country_name"]).lower(): code for code, row in mix.items()}
-        by_name = difflib.get_close_matches(country.lower(), list(names), n=1)
-        close = [names[by_name[0]]] if by_name else difflib.get_close_matches(country.upper(), list(mix), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "write it like DEU, GBR or USA"
-        raise InputError(
-            field, f"{country!r} is not an ISO 3166 alpha-3 code that codecarbon has data for", hint
+        known = f"is {code}, for which codecarbon has no data" if code else "is not a country's code or name"
+        hint = (
+            "give g_per_kwh, basis and source in its place"
+            if code
+            else "write it like DEU, DE or Germany (ISO 3166)"
         )
+        raise InputError(field, f"{country!r} {known}", hint)
     what = f"codecarbon, mean mix of {entry['country_name']} in {entry['year']}"
     return float(entry["carbon_intensity"]), what, sha256
+
+
+_ALSO_CALLED: Final = {
+    "uk": "GBR",
+    "great britain": "GBR",
+    "el": "GRC",
+    "holland": "NLD",
+    "united states of america": "USA",
+    "ivory coast": "CIV",
+    "dr congo": "COD",
+    "burma": "MMR",
+    "swaziland": "SWZ",
+    "macedonia": "MKD",
+    "czech republic": "CZE",
+    "timor leste": "TLS",
+}
+"""What people and the EU write (UK, EL) and neither ISO 3166 nor codecarbon's file lists, in small letters."""
+
+
+def _alpha_3(country: str, mix: dict[str, dict[str, Any]]) -> str | None:
+    """The code of three letters for a code or name that is one country's and no other's; None: there is none."""
+    said = " ".join(country.split()).casefold()
+    if not said:
+        return None
+    by_name = {str(row["country_name"]).casefold(): code for code, row in mix.items()}
+    found = _ALSO_CALLED.get(said) or by_name.get(said)
+    if found:
+        return found
+    from pycountry import countries  # comes with codecarbon; 0.2 s, which only a static feed has to pay
+
+    ways = ("alpha_2", "alpha_3", "name", "common_name", "official_name")
+    for each in countries:
+        if said in (str(getattr(each, way, "")).casefold() for way in ways):
+            return str(each.alpha_3)
+    return None
 
 
 class StaticSettings(FeedSettings):
@@ -57,7 +95,7 @@ class StaticSettings(FeedSettings):
 
     provider: Literal["static"]
     country: str | None = None
-    """ISO 3166 alpha-3, for codecarbon's country mix."""
+    """A country's ISO 3166 code (DEU, DE) or name, for codecarbon's country mix."""
     g_per_kwh: Annotated[float, Field(ge=0)] | None = None
     """A fixed intensity; needs `basis` and `source`."""
     source: str | None = None

@@ -87,7 +87,7 @@ FIXED = {"provider": "static", "g_per_kwh": 300, "basis": "average-lifecycle", "
         ([{"provider": "neso", "hour_s": 3}], "feeds[0].hour_s: is not a key of provider 'neso'"),
         ([{"provider": "neso"}], "neso speaks average-direct but zone.basis is average-lifecycle"),
         ([FIXED, FIXED], "feeds[1].name: 'static' is taken"),
-        ([{"provider": "static", "country": "DE"}], "feeds[0].country: 'DE' is not an ISO 3166 alpha-3"),
+        ([{"provider": "static", "country": "DEE"}], "feeds[0].country: 'DEE' is not a country's"),
     ],
 )
 def test_keys_that_do_not_fit_the_provider_are_refused(

@@ -5,6 +5,7 @@ import sys
 from datetime import UTC, datetime
 from importlib.resources import files
 
+import pycountry
 import pytest
 from support.manual_clock import ManualClock
 
@@ -22,14 +23,44 @@ def test_a_countrys_value_is_the_one_in_codecarbons_file() -> None:
     assert sha256 == hashlib.sha256(raw).hexdigest()
 
 
+MIX = json.loads(files("codecarbon").joinpath("data/private_infra/global_energy_mix.json").read_bytes())
+
+
 @pytest.mark.parametrize(
-    ("country", "hint"),
-    [("DEE", "did you mean 'D"), ("Germany", "did you mean 'DEU'?"), ("1", "write it like DEU")],
+    ("country", "code"),
+    [
+        *(("UK", "GBR"), ("EL", "GRC"), ("AT", "AUT"), ("FR", "FRA"), ("gb", "GBR"), ("us", "USA")),
+        *(("Germany", "DEU"), ("united kingdom", "GBR"), ("Great  Britain", "GBR"), ("Czechia", "CZE")),
+        *(("South Korea", "KOR"), ("Russia", "RUS"), ("Turkey", "TUR"), ("Türkiye", "TUR"), ("fra", "FRA")),
+        *(("Federal Republic of Germany", "DEU"), ("Niger", "NER"), ("Nigeria", "NGA"), ("Congo", "COG")),
+    ],
 )
-def test_an_unknown_country_is_not_quietly_the_world(country: str, hint: str) -> None:
+def test_a_country_is_known_by_its_codes_and_names(country: str, code: str) -> None:
+    value, note, _ = country_mix(country, "x")
+    assert f"of {MIX[code]['country_name']} in" in note
+    assert value == MIX[code]["carbon_intensity"]
+
+
+def test_every_code_and_name_of_iso_3166_is_its_own_country_or_refused() -> None:
+    """Two letters were once answered with the nearest three, which are another country's."""
+    for each in pycountry.countries:
+        for said in (each.alpha_2, each.alpha_3, each.name, each.alpha_2.lower()):
+            if each.alpha_3 in MIX:
+                assert f" of {MIX[each.alpha_3]['country_name']} in " in country_mix(said, "x")[1]
+            else:
+                with pytest.raises(InputError, match=f"is {each.alpha_3}, for which codecarbon has no data"):
+                    country_mix(said, "x")
+    for row in MIX.values():
+        assert f" of {row['country_name']} in " in country_mix(row["country_name"], "x")[1]
+
+
+@pytest.mark.parametrize("country", ["DEE", "Germny", "Austrlia", "GER", "XX", "1", "", "EU", "Korea"])
+def test_an_unknown_country_is_not_quietly_another_or_the_world(country: str) -> None:
     with pytest.raises(InputError, match=r"feeds\[2\]\.country") as caught:
         country_mix(country, "feeds[2].country")
-    assert hint in str(caught.value)
+    assert str(caught.value).endswith(
+        "is not a country's code or name; write it like DEU, DE or Germany (ISO 3166)"
+    )
 
 
 def test_a_constant_holds_the_year_round_and_is_never_more_than_a_fallback() -> None:
