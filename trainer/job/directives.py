@@ -86,6 +86,11 @@ class DirectiveSource:
             self._latest = found
             self._follow(found)
 
+    @property
+    def constant(self) -> float | None:
+        """The ρ of every segment where nobody is asked; None where a daemon answers."""
+        return self.rho if self.job is None or self.alone else None
+
     def ask(self, k: int, step: int) -> GrantedRho:
         """Wait for the directive of segment k, whose `segment_ready` was sent. step: steps done. Raises Stopped."""
         if self.job is None or self.alone:

@@ -93,6 +93,14 @@ def token_batch(batch: int, seq: int, target_seq: int | None) -> dict[str, torch
     }
 
 
+WHOLE = tuple(
+    getattr(torch.ops.aten, name).default
+    for name in ("silu_backward", "mish_backward", "native_channel_shuffle")
+)
+"""Operators with a kernel of their own that a FlopCounterMode would take apart: a counted step would round otherwise than
+any other step. (Overloads, which its registry never counts by.)"""
+
+
 def make_counter() -> FlopCounterMode:
     """A FlopCounterMode that also knows what torch 2.13 leaves out: attention on the CPU, grouped experts, products in
     place (`addmm_`) and products of a wider dtype than their factors (`addmm` and `mm` with `out_dtype`: it fails there).
@@ -106,8 +114,13 @@ def make_counter() -> FlopCounterMode:
         aten._grouped_mm: _grouped_mm,
         **dict.fromkeys((aten.mm, aten.bmm), _product),
         **dict.fromkeys((aten.addmm, aten.addmm_, aten.baddbmm, aten.baddbmm_), _added_product),
+        **dict.fromkeys(WHOLE, _nothing),
     }
     return FlopCounterMode(display=False, custom_mapping=missing)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> int:
+    return 0
 
 
 def _product(a: Any, b: Any, *args: Any, **kwargs: Any) -> int:

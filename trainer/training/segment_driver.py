@@ -37,7 +37,7 @@ log = logging.getLogger("trainer")
 PASS_STEPS = 1.3
 """Time of an importance pass ÷ that of a full step, measured 1.1 to 1.5: by it a step is timed before one has run."""
 _EPSILON = 1e-9
-"""A ρ may lie so far below the floor by rounding alone."""
+"""A ρ may lie so far below the floor, or below what everything costs, by rounding alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +185,16 @@ class SegmentDriver:
         profile = self.method.profile
         nominal = Shape(profile.batch, profile.seq, profile.target_seq)
         segment = SegmentRecord(k, step, end, self.batches.full_ahead(self.full, nominal, step, end))
-        found = self._measure(segment) if self.method.measures() else None
+        found = self._measure(segment) if self._measures() else None
         values = None if found is None else self.method.objective.value(found, self.method.history)
         segment.importance = self.method.importance(k, values)
         self._segment = segment
         self._offer(segment)
+
+    def _measures(self) -> bool:
+        """Whether importance is measured: not where ρ is known to suffice for everything, so that nothing is chosen."""
+        rho = self.directives.constant
+        return self.method.measures() and (rho is None or rho < self.method.ceiling - _EPSILON)
 
     def _measure(self, segment: SegmentRecord) -> Importance:
         # a process that ended while it waited has measured these very weights: that pass is paid
@@ -264,6 +269,8 @@ class SegmentDriver:
             self._choose(segment)
         began = time.monotonic()
         left = granted.rho - segment.importance_share
+        if left >= self.method.ceiling - _EPSILON:
+            left = max(left, self.method.ceiling)  # everything, whatever the last bit of a sum says
         if left < self._curve.floor - _EPSILON:
             floor = self._curve.floor + segment.importance_share
             self._warn(

@@ -1,5 +1,6 @@
 """Counting real work, and T_full at any shape from a few traces."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,27 @@ def test_logits_formed_again_by_a_fused_loss_are_recomputation() -> None:
         Fused.apply(hidden, torch.ones(4, 5)).backward()  # type: ignore[no-untyped-call]
     assert counter.recomputed == 2 * 3 * 4 * 5
     assert counter.flops == 2 * counter.recomputed
+
+
+def test_counting_a_step_does_not_change_a_bit_of_it() -> None:
+    """Torch's counter takes apart what has a composite kernel, though the device has a faster one that rounds otherwise."""
+    from trainer.profiling.profiler import WHOLE
+
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    apart = {
+        name
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("aten::")
+        and has(name, "CompositeImplicitAutograd")
+        and (has(name, "CPU") or has(name, "CUDA"))
+    }
+    assert apart <= {op.name() for op in WHOLE}
+
+    def gradient(counted: bool) -> torch.Tensor:
+        x = torch.linspace(-9, 9, 1001, requires_grad=True)
+        with StepCounter() if counted else contextlib.nullcontext():
+            (torch.nn.functional.silu(x) * torch.nn.functional.mish(x)).sum().backward()
+        assert x.grad is not None
+        return x.grad
+
+    assert torch.equal(gradient(counted=True), gradient(counted=False))

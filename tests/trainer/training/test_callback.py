@@ -68,17 +68,62 @@ def weights(trainer: Trainer) -> list[torch.Tensor]:
     return [p.detach().clone() for p in trainer.model.parameters()]
 
 
-def test_at_full_rho_it_changes_nothing(t5: Path, tmp_path: Path) -> None:
-    """Importance passes run, dropout is on, and yet every weight is what plain training gives."""
+def test_importance_passes_change_nothing(t5: Path, tmp_path: Path) -> None:
+    """Passes run (a daemon's answer is not known before), dropout is on, and yet every weight is what plain training gives."""
     plain = own_trainer(t5, tmp_path / "a", [])
     plain.train()
-    callback = GreenTrainerCallback(rho=2.0, importance_batches=2, segment=3)
+    (job := tmp_path / "job").mkdir()
+    callback = GreenTrainerCallback(job_dir=job, importance_batches=2, segment=3)
     steered = own_trainer(t5, tmp_path / "b", [callback])
-    steered.train()
+    with FakeDaemon(job, lambda e: directive(e["k"], 2.0) if e["event"] == "segment_ready" else None):
+        steered.train()
     assert [done.steps for done in callback.history] == [3, 3, 2]
+    assert of(job, "segment_ready")[0]["importance_batches"] == 2
     assert all(len(done.selected) == len(weights(plain)) for done in callback.history)
     for one, other in zip(weights(plain), weights(steered), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("options", [{"rho": 1}, {"rho": 1.0, "segment": 3}, {"rho": 1.2, "method": "fixed"}])
+@pytest.mark.parametrize("kind", ["t5", "llama"])
+def test_full_rho_is_full_fine_tuning(
+    kind: str,
+    options: dict[str, Any],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is measured, everything trains, and every bit is that of a Trainer without us."""
+    folder = request.getfixturevalue(kind)
+    plain = own_trainer(folder, tmp_path / "a", [])
+    plain.train()
+    monkeypatch.delattr("trainer.training.segment_driver.measure")
+    callback = GreenTrainerCallback(**options)
+    steered = own_trainer(folder, tmp_path / "b", [callback])
+    steered.train()
+    for done in callback.history:
+        assert len(done.selected) == len(weights(plain))
+        assert done.rho_planned == pytest.approx(1)
+        assert done.rho_realised == pytest.approx(1)
+        assert done.importance_seconds == 0
+    assert all(torch.equal(a, b) for a, b in zip(weights(plain), weights(steered), strict=True))
+    ours = [entry["loss"] for entry in steered.state.log_history if "loss" in entry]
+    assert ours == [entry["loss"] for entry in plain.state.log_history if "loss" in entry]
+
+
+def test_where_rho_suffices_for_all_that_may_train_nothing_is_measured(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen weights: everything left costs less than ρ, so there is nothing to choose."""
+    monkeypatch.delattr("trainer.training.segment_driver.measure")
+    callback = GreenTrainerCallback(rho=0.95)
+    trainer = own_trainer(llama, tmp_path, [callback], num_train_epochs=1)
+    for name, parameter in trainer.model.named_parameters():
+        parameter.requires_grad_("layers.3" in name)
+    trainer.train()
+    assert len(callback.history[0].selected) == sum(
+        "layers.3" in n for n, _ in trainer.model.named_parameters()
+    )
 
 
 def test_frozen_tensors_stand_still(llama: Path, tmp_path: Path) -> None:
