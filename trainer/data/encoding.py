@@ -25,8 +25,13 @@ PAD_MULTIPLE = 8
 _SHAPE_DRAWS = 256
 """Batches that are drawn to find the mean shape."""
 
-_PROMPTS = {"summarization": ("", "\n\nSummary:"), "qa": ("Question: ", "\nAnswer:"), "causal": ("", "")}
-_PREFIXES = {"summarization": "summarize: ", "qa": "question: ", "causal": ""}
+_PROMPTS = {
+    "summarization": ("", "\n\nSummary:"),
+    "qa": ("Question: ", "\nAnswer:"),
+    "causal": ("", ""),
+    "instruction": ("### Instruction:\n", "\n\n### Response:"),
+}
+_PREFIXES = {"summarization": "summarize: ", "qa": "question: ", "causal": "", "instruction": ""}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ below, by the fields it has; a name that the user wrote is always taken at its w
 | goal, sol1, sol2, label | PIQA | the goal and both solutions | the text of the right solution |
 | question, answers | WebQuestions, the hub's | the question | the first answer; all of them are references |
 | qText, answers | WebQuestions, the JSON list | the same | the same |
+| prompt, completion | as TRL reads them | the prompt, with no words around it | the completion |
+| instruction, output (and input) | Alpaca | the instruction, then the input where there is one | the output |
 
 SciTLDR has `source` (sentences, joined) and `target` (references, the first is learnt), so the defaults read it.
 """
@@ -21,7 +23,8 @@ from typing import Any, Literal, NamedTuple, NoReturn
 from carbonsched.errors import InputError
 from carbonsched.model.job import DataPart
 
-Task = Literal["summarization", "qa", "causal"]
+Task = Literal["summarization", "qa", "causal", "instruction"]
+"""As `data.task`; `instruction` is that of Alpaca's layout alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,17 @@ def _answers(question: str) -> Callable[[Mapping[str, Any], str], tuple[str, lis
     return read
 
 
+def _completion(record: Mapping[str, Any], where: str) -> tuple[str, list[str]]:
+    return _text(record, "prompt", where, "data.source"), _texts(record, "completion", where, "data.target")
+
+
+def _instruction(record: Mapping[str, Any], where: str) -> tuple[str, list[str]]:
+    source = _text(record, "instruction", where, "data.source")
+    if record.get("input"):
+        source += f"\n\n### Input:\n{_text(record, 'input', where, 'data.source')}"
+    return source, _texts(record, "output", where, "data.target")
+
+
 def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
     return lambda record: all(name in record for name in names)
 
@@ -178,4 +192,6 @@ LAYOUTS = (
     Layout("qa", _has("goal", "sol1", "sol2"), _choice),
     Layout("qa", _has("question", "answers"), _answers("question")),
     Layout("qa", _has("qText", "answers"), _answers("qText")),
+    Layout("causal", _has("prompt", "completion"), _completion),
+    Layout("instruction", _has("instruction", "output"), _instruction),
 )

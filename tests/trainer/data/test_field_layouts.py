@@ -186,3 +186,32 @@ def test_dialogsum_whole() -> None:
     assert (len(rows.train), len(rows.validation), len(rows.test)) == (12_460, 500, 500)
     assert {len(row.references) for row in rows.test} == {3}
     assert rows.train[0].source.startswith("#Person1#: Hi, Mr. Smith.")
+
+
+# ---- formats of instruction tuning
+
+
+def test_prompt_and_completion_have_no_words_around(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "train.jsonl", [{"prompt": "The sky is", "completion": " blue."}])
+    assert load_rows(DataPart(name_or_path=str(file))).train == [Row("The sky is", "blue.", task="causal")]
+    named = DataPart(name_or_path=str(file), source="prompt", target="completion")
+    assert load_rows(named).train == [Row("The sky is", "blue.")], "what the user names goes before"
+    chat = [
+        {"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}
+    ]
+    write_jsonl(file, chat)
+    with pytest.raises(InputError, match="line 1: field 'prompt' holds no text"):
+        load_rows(DataPart(name_or_path=str(file)))
+
+
+def test_alpaca_with_and_without_input(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Add.", "input": "1 2", "output": "3", "text": "whole"},
+        {"instruction": "Greet.", "input": "", "output": "Hi"},
+    ]
+    file = write_jsonl(tmp_path / "train.jsonl", rows)
+    assert load_rows(DataPart(name_or_path=str(file))).train == [
+        Row("Add.\n\n### Input:\n1 2", "3", task="instruction"),
+        Row("Greet.", "Hi", task="instruction"),
+    ]
+    assert load_rows(DataPart(name_or_path=str(file), task="qa")).train[1] == Row("Greet.", "Hi", task="qa")
