@@ -110,10 +110,8 @@ def _price(spec: JobSpec, model: Any, rows: _EncodedRows) -> _Price:
         attn=spec.model.attn,
         model_name=spec.model.name_or_path,
     ).method
-    schedule = schedule_of(train, len(rows.train))
-    shortest = _fewest_rows(schedule.steps, schedule.length, len(rows.train), spec)
     measured = train.importance_batches * batch * world_size() if method.measures() else 0
-    share = measured / shortest * method.ceiling
+    share = measured / _segment_rows(len(rows.train), spec) * method.ceiling
     cached = None if train.cache == "off" else _cached_floor(model, method, Shape(batch, shape.seq)) + share
     return _Price(method, shape, share, cached)
 
@@ -159,13 +157,12 @@ def _cached_floor(model: Any, method: Method, shape: Shape) -> float:
     )
 
 
-def _fewest_rows(steps: int, length: int, rows: int, spec: JobSpec) -> int:
-    """Rows of the segment that its importance batches weigh most in: the last may be short."""
+def _segment_rows(rows: int, spec: JobSpec) -> int:
+    """Rows of a segment; no shorter one measures importance."""
     schedule = schedule_of(spec.train, rows)
     batch = min(spec.train.batch_size, rows) * world_size()
-    accumulation = spec.train.gradient_accumulation
-    bounds = [(0, min(length, steps)), ((schedule.segments - 1) * length, steps)]
-    return min(rows_in(schedule, first, end, rows, batch, accumulation) for first, end in bounds)
+    _, first, end = schedule.bounds(0)
+    return rows_in(schedule, first, end, rows, batch, spec.train.gradient_accumulation)
 
 
 def _check_rho(name: str, value: float | None, floor: float, cheapest: float, share: float) -> None:

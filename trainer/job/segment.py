@@ -261,12 +261,15 @@ class Schedule:
         >>> schedule = Schedule(steps=25, steps_per_epoch=25, length=10)
         >>> schedule.segments, schedule.bounds(step=24)
         (3, (2, 20, 25))
+        >>> Schedule(steps=21, steps_per_epoch=21, length=10).bounds(step=20)
+        (1, 10, 21)
     """
 
     steps: int
     steps_per_epoch: int
     length: int
-    """Steps of a segment; the last may be shorter."""
+    """Steps of a segment. What remains behind the last whole one is the last if it is half as long, else part of it: a
+    directive, and a selection, for a step or two cost more than they bring."""
 
     def __post_init__(self) -> None:
         if self.segments > MOST_SEGMENTS:
@@ -294,12 +297,18 @@ class Schedule:
 
     @property
     def segments(self) -> int:
-        return -(-self.steps // self.length)
+        whole, rest = divmod(self.steps, self.length)
+        return max(whole + (2 * rest >= self.length), min(self.steps, 1))
 
     def bounds(self, step: int) -> tuple[int, int, int]:
         """(k, first, end) of the segment that optimizer step `step` (from 0) belongs to."""
-        k = step // self.length
-        return k, k * self.length, min((k + 1) * self.length, self.steps)
+        k = min(step // self.length, self.segments - 1)
+        last = k == self.segments - 1
+        return k, k * self.length, self.steps if last else (k + 1) * self.length
+
+    def is_remainder(self, k: int) -> bool:
+        """Whether segment k is a last one that is shorter than those before."""
+        return k > 0 and self.steps - k * self.length < self.length
 
 
 def rows_in(schedule: Schedule, first: int, end: int, rows: int, batch: int, accumulation: int) -> int:

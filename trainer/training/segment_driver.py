@@ -81,6 +81,8 @@ class SegmentDriver:
         self.method, self.full = prepared.method, prepared.full
         self._segment: SegmentRecord | None = None
         self._interrupted = False
+        self._last_importance: dict[str, float] = {}
+        """What the segment before measured: a short remainder is selected by it."""
         self._wait_reason: str | None = None
         """Why the next step has to wait; None: it need not."""
         self._seconds_full: float | None = None
@@ -172,6 +174,8 @@ class SegmentDriver:
             self._seconds_full = segment.step_seconds / segment.steps_done
         elif not self.method.measures():
             self._seconds_full = segment.step_seconds / segment.steps_done / segment.current.cost_ratio
+        if segment.importance_batches:
+            self._last_importance = segment.importance
         done = segment.done_event(now())
         self.method.history.add((s.selected, s.steps) for s in segment.spans)
         self.send(done)
@@ -185,9 +189,13 @@ class SegmentDriver:
         profile = self.method.profile
         nominal = Shape(profile.batch, profile.seq, profile.target_seq)
         segment = SegmentRecord(k, step, end, self.batches.full_ahead(self.full, nominal, step, end))
-        found = self._measure(segment) if self._measures() else None
-        values = None if found is None else self.method.objective.value(found, self.method.history)
-        segment.importance = self.method.importance(k, values)
+        if self.schedule.is_remainder(k) and self._last_importance:
+            # a pass would weigh more in it than in any other segment, and raise the floor of the whole job
+            segment.importance = self._last_importance
+        else:
+            found = self._measure(segment) if self._measures() else None
+            values = None if found is None else self.method.objective.value(found, self.method.history)
+            segment.importance = self.method.importance(k, values)
         self._segment = segment
         self._offer(segment)
 
@@ -302,6 +310,7 @@ class SegmentDriver:
             "step": step,
             "segment": None if step >= segment.end else segment.dump(),
             "first_importance": self.method.first,
+            "last_importance": self._last_importance,
             "past": asdict(self.method.history),
             "seconds_full": self._seconds_full,
         }
@@ -321,6 +330,7 @@ class SegmentDriver:
             self._warn(f"{folder.name} holds no segment of ours: the selection begins anew")
             return
         self.method.first = saved["first_importance"]
+        self._last_importance = saved.get("last_importance", {})
         self.method.history = TrainingHistory(**saved.get("past", {}))
         self._seconds_full = saved["seconds_full"]
         if saved["segment"] is not None:

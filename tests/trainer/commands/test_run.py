@@ -79,6 +79,24 @@ def test_a_wanted_mean_below_the_floor_is_refused_too(home: Path) -> None:
     assert check(job_toml(home, carbon=lean + "0.8")).ok
 
 
+@pytest.mark.parametrize(
+    ("rows", "segment"), [(42, "10"), (41, "10"), (52, "10"), (21, "2"), (41, '"epoch"')]
+)
+def test_the_floor_is_that_of_an_ordinary_step(home: Path, tmp_path: Path, rows: int, segment: str) -> None:
+    """Whatever remains behind the last whole segment, or in the last batch of an epoch."""
+    train = f"batch_size = 2\nsegment = {segment}\nepochs = 1"
+    folder = word_data(tmp_path / "data", train=rows, validation=2)
+    file = home / "JOB.toml"
+    file.write_text(
+        JOB.format(train=train, carbon="").replace('"data"', f'"{folder}"').replace("epochs = 3\n", "")
+    )
+    found = check(file)
+    steps = 21 if segment == '"epoch"' else int(segment)
+    cheapest = found.rho_floor - 1 / steps
+    assert 1 / 3 < cheapest < 0.5
+    assert found.segments == max(round(-(-rows // 2) / steps), 1)
+
+
 def test_segments_too_short_for_their_importance_batches(home: Path) -> None:
     with pytest.raises(InputError, match="make segments longer"):
         check(job_toml(home, train="segment = 1", carbon="rho_min = 0.5"))

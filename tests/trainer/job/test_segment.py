@@ -35,6 +35,19 @@ def test_segments_cover_every_step_and_every_row(
     )
 
 
+@given(steps=st.integers(1, 300), length=small)
+def test_no_segment_is_shorter_than_half_the_others(steps: int, length: int) -> None:
+    """A step or two behind the last whole segment are part of it: they would pay for a selection of their own."""
+    schedule = Schedule(steps, length, length)
+    bounds = sorted({schedule.bounds(step) for step in range(steps)})
+    assert [k for k, _, _ in bounds] == list(range(schedule.segments))
+    sizes = [end - first for _, first, end in bounds]
+    assert sum(sizes) == steps
+    assert set(sizes[:-1]) <= {length}
+    assert sizes[-1] == steps or length <= 2 * sizes[-1] < 3 * length
+    assert schedule.is_remainder(schedule.segments - 1) == (len(sizes) > 1 and sizes[-1] < length)
+
+
 def test_max_steps_and_epoch_segments() -> None:
     schedule = Schedule.of(32, 4, 2, 3, 6, "epoch")
     assert (schedule.steps, schedule.length, schedule.segments) == (6, 4, 2)

@@ -163,6 +163,28 @@ def test_resume_in_ones_own_trainer(t5: Path, tmp_path: Path) -> None:
     assert [d.flops for d in callback.history] == [d.flops for d in straight.history]
 
 
+def test_a_step_or_two_behind_the_last_segment_are_part_of_it(llama: Path, tmp_path: Path) -> None:
+    callback = GreenTrainerCallback(rho=0.8, segment=7)
+    own_trainer(llama, tmp_path, [callback]).train()
+    assert [d.steps for d in callback.history] == [8]
+    assert all(abs(d.rho_realised - d.rho_planned) <= 0.01 for d in callback.history)
+
+
+def test_a_longer_remainder_is_selected_by_what_was_measured_before(llama: Path, tmp_path: Path) -> None:
+    """Also where another process trains it."""
+    options = {"save_strategy": "steps", "save_steps": 5}
+    straight, resumed = (GreenTrainerCallback(rho=0.8, segment=5) for _ in range(2))
+    own_trainer(llama, tmp_path, [straight], **options).train()
+    own_trainer(llama, tmp_path, [resumed], **options).train(
+        resume_from_checkpoint=str(tmp_path / "checkpoint-5")
+    )
+    first, rest = straight.history
+    assert (first.steps, rest.steps) == (5, 3)
+    assert first.importance_seconds > 0 == rest.importance_seconds
+    assert 0.7 < rest.rho_realised <= 0.801
+    assert [d.selected for d in resumed.history] == [rest.selected]
+
+
 def test_a_strangers_checkpoint_gets_a_new_selection(llama: Path, tmp_path: Path) -> None:
     options = {"save_strategy": "steps", "save_steps": 2, "num_train_epochs": 1}
     own_trainer(llama, tmp_path, [], **options).train()
