@@ -1,4 +1,4 @@
-"""`python -m trainer`: measure, price, choose, check and train. The commands are in trainer/commands_*.py.
+"""The command `python -m trainer`: profiles, prices, selects, checks, trains and benchmarks. What each does is in trainer/commands/.
 
 Each prints one JSON document on stdout and nothing else. Exit codes: 0 done, 1 failed, 2 bad usage or bad input (one
 line on stderr that names the field and says what to do).
@@ -222,7 +222,7 @@ def bench_importance(
         Literal["adamw", "sgd", "adafactor"] | None, typer.Option(help="In place of the job's.")
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Rows a batch, in place of the job's.")] = None,
-    seq: Annotated[int | None, typer.Option(min=8, help="Tokens a row at most, likewise.")] = None,
+    seq: Annotated[int | None, typer.Option(min=8, help="Tokens per row at most, likewise.")] = None,
     held_out: Annotated[int, typer.Option(min=1, help="Rows that the loss is measured on.")] = 16,
     seed: Annotated[int | None, typer.Option(help="Of the draws, in place of the job's.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no table on stderr.")] = False,

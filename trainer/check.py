@@ -1,4 +1,4 @@
-"""What a job would be, without loading a weight: rows, steps, batch shape and ρ floor."""
+"""Checks a job without loading a weight, and answers its rows, steps, batch shape and ρ floor, for `submit` and `--explain`."""
 
 import math
 from dataclasses import dataclass

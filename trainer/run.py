@@ -1,4 +1,6 @@
-"""Job directory in, fine-tuned model and events out: one job on one board (or, under torchrun, on several), resumable at any instant (DESIGN 2)."""
+"""Runs one job from its job directory (docs/protocol.md): a fine-tuned model and events come out, and a killed run can be resumed.
+
+One process trains on one device; under torchrun several processes train together."""
 
 import contextlib
 import dataclasses
@@ -295,7 +297,7 @@ def _optimizer(train: TrainPart) -> dict[str, Any]:
 
 
 def _one_board(train: TrainPart) -> None:
-    # transformers would wrap the model in DataParallel over every board it sees; a job, or a rank, has one
+    # transformers would wrap the model in DataParallel over every device it sees; a job, or a rank, has one
     if world_size() == 1:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     if train.threads is not None:

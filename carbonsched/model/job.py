@@ -89,7 +89,7 @@ class DataPart(Doc):
     validation_limit: Annotated[int, Field(ge=1)] = 64
     train_limit: Annotated[int, Field(ge=1)] | None = None
     max_length: Annotated[int, Field(ge=8)] = 512
-    """Tokens a row at most: source + target for decoders, source alone for encoder-decoders."""
+    """Tokens per row at most: source + target for decoders, source alone for encoder-decoders."""
     target_length: Annotated[int, Field(ge=1)] = 128
     pad: Literal["longest", "max_length"] = "longest"
     pack: bool = False
@@ -211,7 +211,7 @@ class CarbonPart(Doc):
     budget_share: Share | None = None
     """The budget as a share of what full fine-tuning would emit at the mean intensity, fixed at the first segment."""
     budget_rate_g_per_h: Annotated[float, Field(gt=0)] | None = None
-    """Grams an hour by which the budget grows from the job's start on, for endless jobs; a day's worth is saved at most."""
+    """Grams per hour by which the budget grows from the job's start on, for endless jobs; a day's worth is saved at most."""
     pool: Annotated[str, Field(min_length=1)] | None = None
     """A pool of the daemon's config that the job draws on together with others, instead of a budget of its own."""
     weight: Annotated[float, Field(gt=0)] = 1.0

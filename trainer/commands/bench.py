@@ -1,4 +1,4 @@
-"""`python -m trainer bench`: options to a plan, the plan to runs, the runs to results.json, a table and plots."""
+"""Does `python -m trainer bench`: makes a plan from the options, runs it, and writes results.json, a table and plots."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""`python -m trainer profile | cost | select | bench`: JSON documents in, one JSON document out (DESIGN 5)."""
+"""Does `python -m trainer profile`, `cost`, `select` and `bench select`: reads JSON documents and answers one."""
 
 import json
 import logging

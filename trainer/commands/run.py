@@ -1,4 +1,4 @@
-"""`python -m trainer run JOB_DIR` and `python -m trainer check SPEC`, as plain functions."""
+"""Does `python -m trainer run JOB_DIR` and `python -m trainer check SPEC`, as plain functions."""
 
 import logging
 import signal

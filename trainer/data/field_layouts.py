@@ -1,4 +1,4 @@
-"""What the fields of a row mean: named ones, or those of a data set that is known by its fields.
+"""Reads source and target of a row from the fields that the job names, or from those of a data set that is known by its fields.
 
 Only where `data.source` and `data.target` are left at their defaults and a row has neither is it matched against the layouts
 below, by the fields it has; a name that the user wrote is always taken at its word.
@@ -67,7 +67,7 @@ class Layout(NamedTuple):
 def read_row(record: Any, part: DataPart, where: str) -> Row:
     """One record as a row; `where` names it in errors. Raises InputError: no such field, no text in it."""
     if not isinstance(record, dict):
-        raise InputError("data.name_or_path", f"{where} is not an object", "write one {…} a row")
+        raise InputError("data.name_or_path", f"{where} is not an object", "write one {…} per row")
     source_field, target_field = part.source, part.target
     if part.task == "causal":
         # plain text has one field; a source, where there is one, is a prompt that is not learnt from
@@ -145,7 +145,9 @@ def _dialogue(record: Mapping[str, Any], where: str) -> tuple[str, list[str]]:
 def _choice(record: Mapping[str, Any], where: str) -> tuple[str, list[str]]:
     label = record.get("label")
     if label in (None, ""):
-        _no_label(where, "has no label", "put the labels beside the file, as NAME-labels.lst with one a line")
+        _no_label(
+            where, "has no label", "put the labels beside the file, as NAME-labels.lst with one per line"
+        )
     if str(label).strip() not in ("0", "1"):
         _no_label(
             where,

@@ -11,7 +11,7 @@ from trainer.data.csv_rows import csv_rows
 from trainer.data.field_layouts import Row, read_row
 
 _LABELS = "-labels.lst"
-"""PIQA keeps the labels of `train.jsonl` in `train-labels.lst`, one a line."""
+"""PIQA keeps the labels of `train.jsonl` in `train-labels.lst`, one per line."""
 
 
 def read_file(file: Path, part: DataPart, key: str = "data.name_or_path") -> list[Row]:
@@ -29,7 +29,7 @@ def read_file(file: Path, part: DataPart, key: str = "data.name_or_path") -> lis
 
 
 def _labelled(file: Path, whole: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records, with the labels of the file beside where there is one. Raises InputError: not one label a row."""
+    """The records, with the labels of the file beside where there is one. Raises InputError: not one label per row."""
     beside = file.with_name(file.stem + _LABELS)
     if not beside.is_file():
         yield from _records(file, whole)
@@ -40,7 +40,7 @@ def _labelled(file: Path, whole: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         raise InputError(
             "data.name_or_path",
             f"{beside} holds {len(labels)} labels for the {len(records)} rows of {file.name}",
-            "give one label a line",
+            "give one label per line",
         )
     for (where, record), label in zip(records, labels, strict=True):
         yield where, {**record, "label": label} if isinstance(record, dict) else record

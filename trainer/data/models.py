@@ -1,4 +1,4 @@
-"""Model and tokenizer from a folder or the hub: dtype and attention always explicit, never a folder without weights."""
+"""Loads model and tokenizer from a folder or the hub, with dtype and attention always explicit, and refuses a folder without weights."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which rows the coming steps will read: transformers' training order, foreseen without drawing from it.
+"""Predicts which rows the coming steps will read: transformers' training order, worked out without drawing from it.
 
 A segment's FLOPs at full fine-tuning depend on the lengths of its batches; to plan with them, not with a mean, the order
 is worked out again from the sampler's own seed (accelerate's `SeedableRandomSampler`, the default).

@@ -1,4 +1,4 @@
-"""What a loader is going to feed: shapes and rows of batches to come, looked at without drawing from it."""
+"""Predicts shapes and rows of the batches that a loader will give, without drawing from it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The held-out loss at the end of each segment, the best model so far, and the end of training when it no longer gets better.
+"""Evaluates the held-out loss at the end of each segment, keeps the best model, and ends training when the loss no longer falls.
 
 A segment's loss is measured behind its checkpoint, so a signal that falls into it costs no training. What was measured is read
 back from events.jsonl, so a resumed job decides as one that was never interrupted; the loss of a segment whose measuring was cut off is

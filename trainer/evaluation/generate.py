@@ -1,4 +1,4 @@
-"""Text from a model: greedy or beam search from the very prompts that it was trained on.
+"""Generates text by greedy or beam search, from the same prompts that the model was trained on.
 
 Nothing is drawn, so the same weights write the same text. Decoders are padded on the left, since what is written stands at the
 right end; a row's text does not depend on the rows beside it. A text ends at an end token, or after `max_new_tokens`; for

@@ -1,6 +1,6 @@
-"""Looking at held-out rows: their loss, the text the model writes for them, and what is kept of both.
+"""Evaluates a model on held-out rows: their loss, the text that the model writes for them, and the files that keep both.
 
-Each look becomes an `evaluated` event, so it stands in the job's account beside training. The validation rows are looked at before and
+Each evaluation becomes an `evaluated` event, so its energy is on the job's account. The validation rows are evaluated before and
 after training (and at the end of segments where that is asked for, by loss alone); the test rows once, after it.
 """
 

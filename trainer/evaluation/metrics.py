@@ -1,6 +1,6 @@
-"""What is measured on held-out rows: the loss, and how near generated text comes to its references.
+"""Measures the loss on held-out rows, and how near generated text comes to its references.
 
-Loss: negative log-likelihood a target token, natural log. ROUGE-1, -2, -L and -Lsum are rouge-score's F1 (Lin 2004; for Lsum
+Loss: negative log-likelihood per target token, natural log. ROUGE-1, -2, -L and -Lsum are rouge-score's F1 (Lin 2004; for Lsum
 a sentence a line, split behind . ! ?). Exact match and token F1 are SQuAD's (Rajpurkar et al. 2016): lower case, no
 punctuation, no articles. Of several references the best counts, for each row and each metric by itself. Text metrics are means
 over rows in percent.

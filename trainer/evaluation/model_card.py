@@ -1,4 +1,4 @@
-"""The model card that lies beside a fine-tuned model: everything but the grams, which the daemon knows.
+"""Writes the model card beside a fine-tuned model, without the grams, which only the daemon knows.
 
 `carbonsched report --job ID --format model-card` writes the same card with them.
 """

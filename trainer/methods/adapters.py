@@ -1,4 +1,4 @@
-"""Adapters (peft) as methods of training: LoRA and prefix tuning, what ρ means for them, and how they are kept.
+"""Trains adapters of peft, LoRA and prefixes: attaches, saves and loads them, and says what ρ means for them.
 
 The base weights stay frozen and out of the optimizer. ρ is set against full fine-tuning of the *plain* model: T_full is
 that of the modules beneath the adapters, while the forward pass that is paid is the one with the adapters in it.

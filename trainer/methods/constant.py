@@ -1,4 +1,4 @@
-"""Methods that train the same tensors at one ρ, whatever is asked: full fine-tuning, the last blocks, all adapters."""
+"""Implements the methods that train the same tensors at one ρ, whatever ρ is directed: full fine-tuning, the last blocks, all adapters."""
 
 from carbonsched.errors import InputError
 from carbonsched.model.profile import Profile

@@ -1,4 +1,4 @@
-"""DropBP: each step the backward pass of some residual branches is dropped at random (arXiv 2402.17812).
+"""Implements DropBP: in each step the backward passes of some residual branches are dropped at random (arXiv 2402.17812).
 
 A residual branch (the attention or the MLP of a block) adds to the stream that passes it by. A dropped branch still
 runs forward, unchanged, but without a graph: no gradient goes through it, its weights are not updated in that step, and

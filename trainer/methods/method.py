@@ -1,4 +1,4 @@
-"""A Method says which tensors may be trained, what each selection costs, and what is gained at each ρ: a SelectionCurve.
+"""Defines Method: which tensors may be trained, what each selection costs, and what is gained at each ρ (a SelectionCurve).
 
 Method itself selects tensors by importance (greentrainer, greentrainer+lora, fixed, random); what differs between these is
 in their traits. Other kinds are subclasses in files of their own: constant.py, dropbp.py. A plugin's may be, too.

@@ -1,4 +1,4 @@
-"""What a run and a check need of a model before its first step: its method over its profile, and T_full of any shape."""
+"""Sets a model up before its first step, for a run and for a check: its method over its profile, and T_full of any batch shape."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

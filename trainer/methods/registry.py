@@ -1,4 +1,4 @@
-"""Every method that this installation can train with, one row each: its traits, its class, its adapters.
+"""Lists every method that this installation can train with, one row each: its traits, its class, its adapters.
 
 Built-in rows stand here, what they can and cannot in carbonsched/model/methods/traits.py, which the daemon reads, too.
 A site adds a method without a fork: a MethodRow under the entry point group `carbonsched.methods`, in a package that is
