@@ -4,6 +4,7 @@ callback          GreenTrainerCallback: the Trainer's hooks
 options           what the callback is given
 segment_driver    begins and ends segments: importance, offer, directive, selection
 trainable_model   brings the model in line with each selection
+gradient_checkpointing  makes checkpointing go with a selection
 optimizer_state   keeps, drops or offloads the optimizer state of frozen tensors
 activation_cache  keeps the activations of a frozen prefix and serves them
 activation_store  holds those activations in memory or on disk

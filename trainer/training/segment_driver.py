@@ -29,6 +29,7 @@ from trainer.job.segment import Schedule, SegmentRecord
 from trainer.methods.method import SelectionCurve
 from trainer.methods.prepare import Prepared, prepare
 from trainer.profiling.flop_counter import Shape
+from trainer.training.gradient_checkpointing import fit_checkpointing
 from trainer.training.options import Options
 from trainer.training.trainable_model import TrainableModel, find_trainable
 
@@ -102,10 +103,7 @@ class SegmentDriver:
         wrapping = Wrapping(model, optimizer, mine, training.args, training.twin)
         batches = _coming_batches(training, options, max_steps, mine)
         shape = _nominal_shape(batches, options)
-        if hasattr(model, "disable_input_require_grads"):
-            # with checkpointing transformers makes the embeddings' output require a gradient, which only the reentrant
-            # kind needs: the activation gradient would go down to the bottom whatever is frozen (ρ .93 for .80)
-            model.disable_input_require_grads()
+        switched = fit_checkpointing(model)
         prepared = prepare(
             training.twin or model,
             options.method,
@@ -117,7 +115,12 @@ class SegmentDriver:
         )
         hook = prepared.method.step_hook(model, options.seed)
         trainable = TrainableModel.build(model, optimizer, wrapping, options, hook)
-        return cls(options, directives, trainable, batches, prepared)
+        driver = cls(options, directives, trainable, batches, prepared)
+        if switched:
+            driver._warn(
+                "use_reentrant=True would give the tensors of most blocks no gradient: checkpointing with use_reentrant=False"
+            )
+        return driver
 
     @property
     def segment(self) -> SegmentRecord:

@@ -1,0 +1,75 @@
+"""Every kind of gradient checkpointing keeps planned ρ, in a Trainer of the user's own."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.models import tiny_llama
+from support.trainers import plain_trainer
+from transformers import AutoModelForCausalLM
+
+from trainer import GreenTrainerCallback
+from trainer.run import _CHECKPOINTING
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+def load(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # peft asks by the old name
+@pytest.mark.parametrize(
+    ("kind", "user_calls", "reentrant"),
+    [
+        ("full", 0, True),
+        ("lora", 0, True),
+        ("full", 2, None),
+        ("lora", 2, None),
+        ("full", 0, False),
+        ("lora", 1, True),
+    ],
+)
+def test_every_kind_trains_at_its_planned_ratio(
+    llama: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    user_calls: int,
+    reentrant: bool | None,
+) -> None:
+    """Alone and with peft; input hooks by the user once more than one call takes away."""
+    model = load(llama)
+    if kind == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
+    for _ in range(user_calls):
+        model.enable_input_require_grads()
+    kwargs = None if reentrant is None else {"use_reentrant": reentrant}
+    callback = GreenTrainerCallback(rho=0.75 if kind == "full" else 0.65)
+    trainer = plain_trainer(
+        model,
+        llama,
+        tmp_path,
+        [callback],
+        num_train_epochs=1,
+        **{_CHECKPOINTING: True, f"{_CHECKPOINTING}_kwargs": kwargs},
+    )
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    with caplog.at_level(logging.WARNING, "trainer"):
+        trainer.train()
+    (done,) = callback.history
+    assert done.rho_realised == pytest.approx(done.rho_planned, abs=0.01)
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved <= set(done.selected)
+    if kind == "full":
+        assert moved == set(done.selected)
+    assert len([r for r in caplog.records if "use_reentrant" in r.getMessage()]) == (reentrant is True)
