@@ -110,7 +110,7 @@ test-latest:
 
 test-lowest: $(UV)
 	$(PYTHON) -m venv --clear $(LOWEST)
-	$(UV) --config-file .ci/uv.toml pip compile --quiet pyproject.toml --extra dev -c constraints.txt \
+	$(UV) --config-file .ci/uv.toml pip compile --quiet pyproject.toml --extra dev -c constraints.txt -c .ci/lowest.txt \
 	  --python $(LOWEST)/bin/python --resolution lowest-direct --no-emit-package torch --output-file $(LOWEST)/requirements.txt
 	$(LOWEST)/bin/python $(PIP_INSTALL) --no-deps -r $(LOWEST)/requirements.txt
 	$(LOWEST)/bin/python $(PIP_INSTALL) -r constraints.txt
