@@ -111,7 +111,7 @@ class DaemonProcess:
         with httpx.Client(transport=transport, base_url="http://box", timeout=30) as client:
             return client.request(method, path, **more).raise_for_status().json()  # type: ignore[no-any-return]
 
-    def until(self, job_id: str, test: Any, timeout: float = 120) -> dict[str, Any]:
+    def until(self, job_id: str, test: Any, timeout: float = 400) -> dict[str, Any]:
         """Poll `show` until `test(job)` holds."""
         deadline = time.monotonic() + timeout
         while True:
