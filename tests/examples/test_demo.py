@@ -1,6 +1,8 @@
 """The demo's own parts; the whole of it runs by `make demo`."""
 
+import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,3 +113,12 @@ def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path, number: sign
     finally:
         process.kill()
         process.wait()
+
+
+def test_the_converter_that_the_demo_names_is_there() -> None:
+    """The demo imports it in a process of its own, where no linter sees the name."""
+    source = (EXAMPLES / "demo.py").read_text(encoding="utf-8")
+    found = re.findall(r"from (trainer[\w.]*) import (\w+);", source)
+    assert found
+    for module, name in found:
+        assert hasattr(importlib.import_module(module), name)

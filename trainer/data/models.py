@@ -28,7 +28,7 @@ def check_folder(part: ModelPart) -> None:
         raise InputError(
             "model.name_or_path",
             f"{folder} holds no weights ({' or '.join(_WEIGHTS)})",
-            "give a folder made by save_pretrained; a GGUF file is turned into one by trainer.models.convert_gguf",
+            "give a folder made by save_pretrained; a GGUF file is turned into one by trainer.data.models.convert_gguf",
         )
 
 
