@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from support.rig import ME, Played, Rig, checked, spec
 
-from carbonsched.errors import LedgerError
 from carbonsched.model.job_state import JobState
 
 
@@ -94,13 +93,7 @@ def test_a_start_that_could_not_be_recorded_is_not_disowned(
 ) -> None:
     rig.run(2)
     job = rig.submit()
-
-    def full(*_: object, **__: object) -> None:
-        raise LedgerError("disk full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rig.ledger, "set_state", full)
-        rig.run(1)
+    rig.run_on_a_full_disk(1, monkeypatch)
     started = rig.launcher.poll(job.dir).run
     assert started is not None
     rig.supervisor.flush()

@@ -7,7 +7,7 @@ import pytest
 from support.rig import ME, Rig, checked, spec
 from support.said import DONE, READY
 
-from carbonsched.errors import DeniedError, LedgerError, StateError
+from carbonsched.errors import DeniedError, StateError
 from carbonsched.model.job import Owner
 from carbonsched.model.job_state import JobState
 
@@ -474,13 +474,7 @@ def test_a_start_whose_record_was_refused_is_recorded_later(
 ) -> None:
     rig.run(1)
     job = rig.submit()
-
-    def full(*_: object, **__: object) -> None:
-        raise LedgerError("disk full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rig.ledger, "set_state", full)
-        rig.run(3)
+    rig.run_on_a_full_disk(3, monkeypatch)
     started = rig.launcher.poll(job.dir).run
     assert started is not None
     rig.run(1)

@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.manual_clock import ManualClock
 from support.replay_launcher import ReplayLauncher
 
 from carbonsched.config import Config
+from carbonsched.errors import LedgerError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.factory import build_chain
 from carbonsched.ledger.ledger import Ledger
@@ -115,6 +117,16 @@ class Rig:
     def die(self) -> None:
         """As by kill -9: nothing is flushed."""
         self.ledger.close()
+
+    def run_on_a_full_disk(self, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Run while the ledger refuses to record any change of a job's state."""
+
+        def refuse(*_: object, **__: object) -> None:
+            raise LedgerError("disk full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(self.ledger, "set_state", refuse)
+            self.run(seconds)
 
     def run(self, seconds: float) -> None:
         """Tick once a second."""

@@ -11,10 +11,8 @@ def plain_trainer(
     model: Any, folder: Path, out: Path, callbacks: Sequence[Any], *, rows: int = 16, **args: Any
 ) -> Any:
     """Of a causal `model`, with the tokenizer in `folder`: 4 rows a batch, 2 epochs, AdamW at 1e-2, every loss logged."""
-    from transformers import Trainer, TrainingArguments
-
     from carbonsched.model.job import DataPart, ModelPart
-    from trainer.data.encoding import TextEncoder, TokenDataset
+    from trainer.data.encoding import TextEncoder
     from trainer.data.field_layouts import Row
 
     part = DataPart(name_or_path="x", max_length=32, target_length=8)
@@ -22,7 +20,17 @@ def plain_trainer(
     texts = [Row(**row) for row in word_rows(rows, length=6)] + [
         Row(**row) for row in word_rows(rows, seed=7)
     ]
-    encoded = encoder.encode(texts[::2])
+    return trainer_over(model, encoder, encoder.encode(texts[::2]), out, callbacks, **args)
+
+
+def trainer_over(
+    model: Any, encoder: Any, encoded: Any, out: Path, callbacks: Sequence[Any], **args: Any
+) -> Any:
+    """Of any model and encoded rows: 4 rows per batch, 2 epochs, AdamW at 1e-2, every loss logged; `args` come first."""
+    from transformers import Trainer, TrainingArguments
+
+    from trainer.data.encoding import TokenDataset
+
     arguments = TrainingArguments(
         output_dir=str(out),
         per_device_train_batch_size=4,

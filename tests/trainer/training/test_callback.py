@@ -8,12 +8,13 @@ import pytest
 import torch
 from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_data, word_rows
 from support.steer import FakeDaemon, directive, of, read_events
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Trainer, TrainingArguments
+from support.trainers import trainer_over
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Trainer
 
 from carbonsched.errors import InputError
-from carbonsched.model.job import DataPart
+from carbonsched.model.job import DataPart, ModelPart
 from trainer import GreenTrainerCallback
-from trainer.data.encoding import TextEncoder, TokenDataset
+from trainer.data.encoding import TextEncoder
 from trainer.data.field_layouts import Row
 from trainer.job.job_dir import JobDir
 from trainer.run import run_job
@@ -39,29 +40,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_trainer(folder: Path, out: Path, callbacks: list[Any], *, rows: int = 16, **args: Any) -> Trainer:
     """A plain Trainer as a user would write it."""
     part = DataPart(name_or_path="x", max_length=32, target_length=8)
-    from carbonsched.model.job import ModelPart
-
     encoder = TextEncoder.of(ModelPart(name_or_path=str(folder)), part)
     factory = AutoModelForSeq2SeqLM if "t5" in folder.name else AutoModelForCausalLM
     model = factory.from_pretrained(folder, attn_implementation="eager")
     encoded = encoder.encode([Row(**row) for row in word_rows(rows)])
-    arguments = TrainingArguments(
-        output_dir=str(out),
-        per_device_train_batch_size=4,
-        learning_rate=1e-2,
-        disable_tqdm=True,
-        report_to="none",
-        use_cpu=True,
-        dataloader_pin_memory=False,
-        **{"num_train_epochs": 2, "save_strategy": "no", "logging_steps": 1, "seed": 3, **args},
-    )
-    return Trainer(
-        model,
-        arguments,
-        train_dataset=TokenDataset(encoded),
-        data_collator=encoder.collate,
-        callbacks=callbacks,
-    )
+    return trainer_over(model, encoder, encoded, out, callbacks, **args)
 
 
 def weights(trainer: Trainer) -> list[torch.Tensor]:
