@@ -24,9 +24,20 @@ def plain_trainer(
 
 
 def trainer_over(
-    model: Any, encoder: Any, encoded: Any, out: Path, callbacks: Sequence[Any], **args: Any
+    model: Any,
+    encoder: Any,
+    encoded: Any,
+    out: Path,
+    callbacks: Sequence[Any],
+    *,
+    kind: type | None = None,
+    more: dict[str, Any] | None = None,
+    **args: Any,
 ) -> Any:
-    """Of any model and encoded rows: 4 rows per batch, 2 epochs, AdamW at 1e-2, every loss logged; `args` come first."""
+    """Of any model and encoded rows: 4 rows per batch, 2 epochs, AdamW at 1e-2, every loss logged; `args` come first.
+
+    kind: of Trainer; more: its arguments.
+    """
     from transformers import Trainer, TrainingArguments
 
     from trainer.data.encoding import TokenDataset
@@ -41,13 +52,8 @@ def trainer_over(
         dataloader_pin_memory=False,
         **{"num_train_epochs": 2, "save_strategy": "no", "logging_steps": 1, "seed": 3, **args},
     )
-    return Trainer(
-        model,
-        arguments,
-        train_dataset=TokenDataset(encoded),
-        data_collator=encoder.collate,
-        callbacks=list(callbacks),
-    )
+    given = {"train_dataset": TokenDataset(encoded), "data_collator": encoder.collate, **(more or {})}
+    return (kind or Trainer)(model, arguments, callbacks=list(callbacks), **given)
 
 
 def losses(trainer: Any) -> list[float]:

@@ -23,6 +23,15 @@ from trainer.job.directives import Stopped
 from trainer.job.random_state import own_random
 from trainer.profiling.flop_counter import StepCounter
 
+Loss = Callable[[nn.Module, dict[str, Any]], Tensor]
+"""Of a model and a batch, to be minimised."""
+
+
+def model_loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
+    """The loss that the model itself gives of a batch with labels."""
+    loss: Tensor = model(**batch).loss
+    return loss
+
 
 class GradientPass:
     """The parameters that an optimizer holds, and what an estimator observed of each over some batches.
@@ -35,10 +44,17 @@ class GradientPass:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: Any, estimator: Estimator, common_steps: int | None, ranks: Ranks
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        estimator: Estimator,
+        common_steps: int | None,
+        ranks: Ranks,
+        loss: Loss = model_loss,
     ) -> None:
-        """common_steps: as for `measure`. Raises InputError for an optimizer whose update is not known."""
+        """common_steps, loss: as for `measure`. Raises InputError for an optimizer whose update is not known."""
         self.model, self.optimizer, self.estimator, self.ranks = model, optimizer, estimator, ranks
+        self.loss = loss
         self.groups = {
             p: group for group in optimizer.param_groups for p in group["params"] if p.is_floating_point()
         }
@@ -57,6 +73,8 @@ class GradientPass:
         """Optimizer steps behind the moments that updates go by; 0: fresh ones."""
         self.observations: dict[str, list[Tensor]] = {name: [] for name in self.names.values()}
         """The estimator's two sums, float64, per tensor: one for each batch, or pair of batches."""
+        self.recomputed = 0.0
+        """FLOPs of gradient checkpointing, counted apart."""
         self.kept_bytes = 0
         """The most that updates took between two batches."""
         self._crosses = self._last = False
@@ -78,8 +96,9 @@ class GradientPass:
                 self._last = i == len(parts) - 1
                 counter = StepCounter()
                 with counter:
-                    self.model(**part).loss.backward()
+                    self.loss(self.model, part).backward()  # type: ignore[no-untyped-call]
                 flops[batch] += counter.flops
+                self.recomputed += counter.recomputed
                 held = sum(u.numel() * u.element_size() for us in self._updates.values() for u in us)
                 self.kept_bytes = max(self.kept_bytes, held)
         return flops

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from carbonsched.errors import CarbonschedError, InputError
 from trainer.distributed.ranks import Ranks
 from trainer.importance.estimators import ESTIMATORS, Estimator
-from trainer.importance.gradient_pass import GradientPass
+from trainer.importance.gradient_pass import GradientPass, Loss, model_loss
 
 MIN_PARTS = 3
 """Batches or rows that an estimator by rows wants: of fewer the pairs have no spread."""
@@ -61,6 +61,8 @@ class Importance:
     no spread, so it is unknown."""
     curvature: dict[str, float] | None = None
     """Σ (g·u)², means likewise; None where the estimator does not measure it."""
+    recomputed: float = 0.0
+    """FLOPs of gradient checkpointing, all batches and ranks."""
 
     @property
     def relative_error(self) -> float | None:
@@ -80,6 +82,7 @@ def measure(
     seed: int = 0,
     stop: Callable[[], bool] = lambda: False,
     ranks: Ranks = Ranks(),
+    loss: Loss = model_loss,
 ) -> Importance:
     """Importance of every parameter that `optimizer` holds, over `batches`, dropout drawn from `seed`.
 
@@ -88,12 +91,13 @@ def measure(
     not known, CarbonschedError where an importance is not finite (training has diverged), Stopped between two batches
     once `stop()` holds.
 
+    loss: what is minimised; that of the model itself unless its user trains by another.
     ranks: each measures batches of its own, and all get the same result. Replicas' observations stand side by side;
     where parameters are sharded (FSDP2) gradients are those of the batch of all, and an observation is summed over shards.
     """
     started = time.monotonic()
     kind = ESTIMATORS[estimator]
-    gradient_pass = GradientPass(model, optimizer, kind, common_steps, ranks)
+    gradient_pass = GradientPass(model, optimizer, kind, common_steps, ranks, loss)
     parts = _split(batches, kind)
     flops = gradient_pass.run(parts, seed, stop)
     means, variance = _reduce(gradient_pass, len(parts), ranks)
@@ -105,6 +109,7 @@ def measure(
         gradient_pass.kept_bytes,
         variance,
         {name: mean[1] for name, mean in means.items()} if estimator == "curvature" else None,
+        ranks.sum([gradient_pass.recomputed])[0],
     )
 
 
@@ -114,8 +119,8 @@ def _split(batches: Sequence[dict[str, Tensor]], estimator: Estimator) -> list[t
         return list(enumerate(batches))
     parts = []
     for i, batch in enumerate(batches):
-        rows = next(iter(batch.values())).shape[0]
-        parts += [(i, {name: t[row : row + 1] for name, t in batch.items()}) for row in range(rows)]
+        rows = next(t.shape[0] for t in batch.values() if isinstance(t, Tensor))
+        parts += [(i, {name: _row(t, row, rows) for name, t in batch.items()}) for row in range(rows)]
     if len(parts) < MIN_PARTS:
         raise InputError(
             "train.importance",
@@ -123,6 +128,11 @@ def _split(batches: Sequence[dict[str, Tensor]], estimator: Estimator) -> list[t
             f"set importance_batches = {MIN_PARTS}",
         )
     return parts
+
+
+def _row(value: Any, row: int, rows: int) -> Any:
+    by_row = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == rows
+    return value[row : row + 1] if by_row else value
 
 
 def _reduce(

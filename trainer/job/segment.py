@@ -72,6 +72,7 @@ class SegmentRecord:
     importance: dict[str, float] = field(default_factory=dict)
     importance_batches: int = 0
     importance_flops: float = 0.0
+    importance_recomputed: float = 0.0
     importance_seconds: float = 0.0
     importance_error: float | None = None
     importance_share: float = 0.0
@@ -115,7 +116,7 @@ class SegmentRecord:
 
     @property
     def flops_recomputed(self) -> float:
-        return sum(s.recomputed_ratio * s.flops_full for s in self.spans)
+        return self.importance_recomputed + sum(s.recomputed_ratio * s.flops_full for s in self.spans)
 
     @property
     def rho_realised(self) -> float:
@@ -135,10 +136,16 @@ class SegmentRecord:
             self.spans.pop()
         self.spans.append(SelectionSpan(names, cost_ratio, saving))
 
-    def set_importance(self, flops: tuple[float, ...], seconds: float, error: float | None) -> None:
-        """Set what measuring importance took: counted FLOPs of each batch, wall seconds, and the relative error."""
+    def set_importance(
+        self, flops: tuple[float, ...], seconds: float, error: float | None, recomputed: float = 0.0
+    ) -> None:
+        """Set what measuring importance took: counted FLOPs of each batch, wall seconds, and the relative error.
+
+        recomputed: FLOPs of gradient checkpointing, apart from these.
+        """
         self.importance_batches, self.importance_flops = len(flops), sum(flops)
         self.importance_seconds, self.importance_error = seconds, error
+        self.importance_recomputed = recomputed
         self.importance_share = self.importance_flops / self.expected_full
 
     def add_loss(self, loss: float, steps: int) -> None:

@@ -1,6 +1,7 @@
 """The loop around `transformers.Trainer`.
 
 callback          GreenTrainerCallback: the Trainer's hooks
+host_trainer      reaches the Trainer itself: its loss
 options           what the callback is given
 segment_driver    begins and ends segments: importance, offer, directive, selection
 trainable_model   brings the model in line with each selection

@@ -22,10 +22,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from carbonsched.errors import CarbonschedError
 from carbonsched.model.protocol import SegmentDone
 from trainer.distributed.wrapping import twin_before_sharding
+from trainer.importance.gradient_pass import model_loss
 from trainer.job.directives import DirectiveSource, Stopped
 from trainer.job.job_dir import find_job_dir, now
 from trainer.job.segment import SegmentRecord
 from trainer.profiling.flop_counter import Shape, StepCounter
+from trainer.training.host_trainer import HostTrainer
 from trainer.training.options import Options
 from trainer.training.segment_driver import SegmentDriver, Training
 
@@ -98,7 +100,9 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model = kwargs["model"]
-        training = Training(args, model, kwargs["optimizer"], kwargs["train_dataloader"], self._twin)
+        host = HostTrainer.calling(self)
+        loss = model_loss if host is None else host.loss
+        training = Training(args, model, kwargs["optimizer"], kwargs["train_dataloader"], self._twin, loss)
         self._driver = SegmentDriver.build(self.options, self.directives, training, state.max_steps)
         # after the driver's profile: a copy of the model would copy what the hook holds
         self._hook = model.register_forward_pre_hook(self._note_shape, with_kwargs=True)

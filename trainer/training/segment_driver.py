@@ -20,6 +20,7 @@ from carbonsched.model.protocol import Checkpoint, Directive, Event, SegmentDone
 from trainer.data.upcoming_batches import Batches
 from trainer.distributed.ranks import Ranks, ranks
 from trainer.distributed.wrapping import Wrapping
+from trainer.importance.gradient_pass import Loss, model_loss
 from trainer.importance.measure import Importance, measure
 from trainer.importance.objectives import TrainingHistory
 from trainer.job import checkpoint
@@ -56,6 +57,8 @@ class Training:
     loader: Any
     twin: Any
     """What `twin_before_sharding` gave: the model before FSDP shards it; None without FSDP."""
+    loss: Loss = model_loss
+    """What training minimises."""
 
 
 class SegmentDriver:
@@ -75,11 +78,12 @@ class SegmentDriver:
         model: TrainableModel,
         batches: Batches,
         prepared: Prepared,
+        loss: Loss = model_loss,
     ) -> None:
         self.options, self.directives, self.job = options, directives, directives.job
         self.model, self.batches = model, batches
         self.schedule, self.ranks = batches.schedule, batches.ranks
-        self.method, self.full = prepared.method, prepared.full
+        self.method, self.full, self._loss = prepared.method, prepared.full, loss
         self._segment: SegmentRecord | None = None
         self._interrupted = False
         self._last_importance: dict[str, float] = {}
@@ -115,7 +119,7 @@ class SegmentDriver:
         )
         hook = prepared.method.step_hook(model, options.seed)
         trainable = TrainableModel.build(model, optimizer, wrapping, options, hook)
-        driver = cls(options, directives, trainable, batches, prepared)
+        driver = cls(options, directives, trainable, batches, prepared, training.loss)
         if switched:
             driver._warn(
                 "use_reentrant=True would give the tensors of most blocks no gradient: checkpointing with use_reentrant=False"
@@ -215,7 +219,7 @@ class SegmentDriver:
         found = Importance(**kept) if kept is not None else self._run_pass(segment)
         if kept is None and folder is not None and self.ranks.main:
             checkpoint.save_importance(folder, segment.first, asdict(found))
-        segment.set_importance(found.flops, found.seconds, found.relative_error)
+        segment.set_importance(found.flops, found.seconds, found.relative_error, found.recomputed)
         self._seconds_full = found.seconds / len(found.flops) / PASS_STEPS * self.batches.accumulation
         log.info(
             "segment %d: importance of %d tensors %s (%d batches, %.1f s, moments of age %d)",
@@ -242,6 +246,7 @@ class SegmentDriver:
             seed=self.ranks.offset_seed(options.seed + segment.k),
             stop=self._check_stop,
             ranks=self.ranks,
+            loss=self._loss,
         )
 
     def _check_stop(self) -> bool:
