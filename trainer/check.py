@@ -10,6 +10,7 @@ from carbonsched.model.profile import CheckResult
 from trainer.data.encoding import Encoded, TextEncoder
 from trainer.data.models import check_folder
 from trainer.data.reading import load_rows
+from trainer.device import note_problem
 from trainer.distributed.ranks import check_world, world_size
 from trainer.evaluation.early_stopping import check_early_stop
 from trainer.job.segment import rows_in
@@ -124,6 +125,8 @@ def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) 
         )
     if not rows.validation:
         notes.append("no validation rows: the loss before and after will not be known")
+    if (blind := note_problem()) is not None:
+        notes.append(blind)
     if constant:
         notes.append(
             f"method {spec.train.method!r} trains at ρ {price.floor:.3f} whatever the budget: it can only wait or stop"

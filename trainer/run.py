@@ -23,6 +23,7 @@ from carbonsched.model.protocol import Evaluated, Finished, SegmentDone, Started
 from trainer.data.encoding import Encoded, TextEncoder, TokenDataset
 from trainer.data.models import load_model
 from trainer.data.reading import load_rows
+from trainer.device import board_uuid, check_board
 from trainer.distributed.ranks import check_world, leave, ranks, world_size
 from trainer.evaluation.early_stopping import AlreadyStopped, EarlyStopping, check_early_stop
 from trainer.evaluation.held_out import HeldOut
@@ -56,6 +57,7 @@ def run_job(
     check_method(spec)
     check_world(spec.train)
     _one_board(spec.train)
+    check_board()
     job.checkpoints.mkdir(exist_ok=True)
     last = checkpoint.find_newest(job.checkpoints)
     try:
@@ -200,7 +202,7 @@ class _Run:
                 test_rows=len(self.held_out.test.encoded),
                 params=sum(p.numel() for p in self.model.parameters()),
                 device=torch.cuda.get_device_name(device) if cuda else "cpu",
-                gpu_uuid=f"GPU-{torch.cuda.get_device_properties(device).uuid}" if cuda else None,
+                gpu_uuid=board_uuid(device) if cuda else None,
                 versions={
                     "python": platform.python_version(),
                     "torch": torch.__version__,
@@ -306,5 +308,5 @@ def _one_board(train: TrainPart) -> None:
 
 def _peak_memory() -> int:
     if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+        return int(torch.cuda.max_memory_reserved())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

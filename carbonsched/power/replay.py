@@ -115,15 +115,15 @@ def read_curve(path: Path) -> PowerCurve:
 
 
 class ReplayMeter:
-    """One device, `replay-0` or another of that row.
+    """One device, `replay-0` or another of that row, or the board of the given UUID.
 
     Example::
 
         joules = sum(delta.energy_mj or 0 for delta in ReplayMeter(Path("watts.csv"), clock).read()) / 1000
     """
 
-    def __init__(self, path: Path, clock: Clock, index: int = 0) -> None:
-        self._id = f"replay-{index}"
+    def __init__(self, path: Path, clock: Clock, index: int = 0, board: str | None = None) -> None:
+        self._id = board or f"replay-{index}"
         self._curve, self._clock = read_curve(path), clock
         limit = self._curve.watts_limit
         self.devices: tuple[Device, ...] = (

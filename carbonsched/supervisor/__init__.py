@@ -5,6 +5,7 @@ service      what the API asks between two ticks
 explain      `submit --explain`
 grid_watch   what the provider forecast, remembered while nothing runs
 metering     whose energy it was, as ledger rows
+placement    which devices a job gets, and whether it trains there
 recovery     journals each trainer process, and rebuilds a job after a daemon restart
 job_views    what `ps` and `show` answer
 jobs/        what is known of one job

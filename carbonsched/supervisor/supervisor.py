@@ -25,7 +25,7 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
 from carbonsched.model.energy import Interval
 from carbonsched.model.job_state import JobState, move
-from carbonsched.model.protocol import Evaluated, SegmentDone, Warned
+from carbonsched.model.protocol import Evaluated, SegmentDone, Started, Warned
 from carbonsched.power.base import Meter
 from carbonsched.power.counter import STEP_S
 from carbonsched.supervisor.budgets.pools import Pools
@@ -34,6 +34,7 @@ from carbonsched.supervisor.jobs.actors import DAEMON, TRAINER
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.metering import Metering
+from carbonsched.supervisor.placement import Placement
 from carbonsched.supervisor.recovery import ProcessJournal
 from carbonsched.text import grams as show_grams
 
@@ -75,6 +76,7 @@ class Supervisor:
         """Jobs that are not over, by id."""
         self.watch = GridWatch(chain, clock)
         self.metering = Metering(self._config, chain)
+        self.placement = Placement(meter, self._config)
         self.journal = ProcessJournal(ledger, clock, launcher, meter, self._config, config.state / "jobs")
         self.pools = Pools(config.pools, ledger, clock, lambda job_id: self.journal.account(job_id).charged_g)
         self._control: ControlLoop | None = None
@@ -82,6 +84,9 @@ class Supervisor:
         self._wall = StepWatch(clock, STEP_S)
         self._unsaved: list[Interval] = []
         self.lock = threading.RLock()
+
+    def _live(self) -> list[JobRun]:
+        return [run for run in self.runs.values() if run.alive]
 
     def _config(self) -> Config:
         """As it is now, for the parts: SIGHUP may change it."""
@@ -154,7 +159,7 @@ class Supervisor:
 
     def tick(self) -> None:
         with self.lock:
-            self._meter([run for run in self.runs.values() if run.alive])
+            self._meter(self._live())
             for run in list(self.runs.values()):
                 with self._alone(run):
                     self._advance(run)
@@ -243,7 +248,11 @@ class Supervisor:
         if not run.alive:
             self.move(run, JobState.FAILED, reason)
             self.drop(run)
-        elif run.process.target is None:
+        else:
+            self._end_as_failed(run, reason)
+
+    def _end_as_failed(self, run: JobRun, reason: str) -> None:
+        if run.process.target is None:
             self.control.director.end(run, Ending(JobState.FAILED, reason))
             self.ledger.note(run.id, "note", {"text": reason}, DAEMON, self.clock.now())
 
@@ -260,6 +269,8 @@ class Supervisor:
         for event in run.learn():
             if isinstance(event, SegmentDone):
                 self.control.estimates.costs.observe(run, event)
+            elif isinstance(event, Started) and (why := self.placement.contradiction(run, event)):
+                self._end_as_failed(run, f"{why}; see carbonsched logs {run.id}")
         self._record(run)
         if run.process.alive_to is not None and not run.follower.behind:
             self._finish(run)
@@ -321,7 +332,7 @@ class Supervisor:
         queued = [r for r in self.runs.values() if r.state is JobState.QUEUED and not r.alive]
         for run in sorted(queued, key=lambda r: r.job.submitted_at):
             with self._alone(run):
-                devices = None if self._held_back(run) else self.free_devices()
+                devices = None if self._held_back(run) else self.placement.free(self._live())
                 if devices is not None:
                     self._start(run, devices)
 
@@ -337,24 +348,8 @@ class Supervisor:
             self.move(run, run.state, reason)
         return bool(reason)
 
-    def free_devices(self) -> tuple[str, ...] | None:
-        """The devices of one free slot: a GPU of its own, and the host's share; None where all slots are taken."""
-        live = [run for run in self.runs.values() if run.alive]
-        gpus = [device for device in self.meter.devices if device.kind == "gpu"]
-        hosts = tuple(device.id for device in self.meter.devices if device.kind == "host")
-        slots = self.config.launch.slots or max(len(gpus), 1)
-        if len(live) >= slots:
-            return None
-        taken = {device for run in live for device in run.process.devices}
-        free = [device.id for device in gpus if device.id not in taken]
-        if gpus and not free:
-            return None
-        return (*free[:1], *hosts)
-
     def _start(self, run: JobRun, devices: tuple[str, ...]) -> None:
         argv = [self.config.launch.python, "-m", "trainer", "run", str(run.dir)]
-        gpu = next((b for b in self.meter.devices if b.id in devices and b.kind == "gpu"), None)
-        env = {"CUDA_VISIBLE_DEVICES": gpu.id} if gpu is not None and gpu.id.startswith("GPU-") else {}
         # a process that nobody recorded, of a ledger that was put back to an older state, is the job's all the same
         found = self.launcher.poll(run.dir).state == "running"
         if not found:
@@ -363,7 +358,7 @@ class Supervisor:
         self.journal.note_start(run, devices)
         if not found:
             try:
-                self.launcher.start(run.dir, argv, env, run.job.owner)
+                self.launcher.start(run.dir, argv, self.placement.env(devices), run.job.owner)
             except LaunchError as e:
                 with self.ledger.transaction():
                     self.journal.note_end(run)

@@ -14,12 +14,14 @@ class ReplayLauncher:
     clock: Clock
     statuses: dict[Path, ProcessStatus] = field(default_factory=dict)
     argv: dict[Path, list[str]] = field(default_factory=dict)
+    env: dict[Path, dict[str, str]] = field(default_factory=dict)
     asked: list[tuple[str, Path]] = field(default_factory=list)
     """`terminate` and `kill` calls, oldest first."""
 
     def start(self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner) -> RunRecord:
         run = RunRecord(pid=1, start_time=1, boot_id="replay", started_at=self.clock.now(), argv=tuple(argv))
         self.statuses[job_dir], self.argv[job_dir] = ProcessStatus("running", run=run), argv
+        self.env[job_dir] = env
         return run
 
     def poll(self, job_dir: Path) -> ProcessStatus:

@@ -74,6 +74,8 @@ class Rig:
     extra: dict[str, Any] = field(default_factory=dict)
     devices: int = 1
     """Each with the same power curve."""
+    boards: tuple[str, ...] = ()
+    """UUIDs of the boards that devices stand in for; none: what they are called by themselves."""
     autos: list[Any] = field(default_factory=list)
     """Trainers that play themselves (`support.auto`): asked once a second, before the daemon."""
 
@@ -104,9 +106,10 @@ class Rig:
         self.ledger = Ledger.open(self.config.ledger_url)
         self.chain = build_chain(self.config.feeds, Site(self.config.zone, self.clock, self.config.state))
         self.meter = build_meter(self.config.power.meters, self.clock)
-        if self.devices > 1:
-            curve = self.root / "watts.csv"
-            self.meter = CombinedMeter([ReplayMeter(curve, self.clock, i) for i in range(self.devices)])
+        if self.devices > 1 or self.boards:
+            curve, names = self.root / "watts.csv", self.boards or (None,) * self.devices
+            meters = [ReplayMeter(curve, self.clock, i, name) for i, name in enumerate(names)]
+            self.meter = CombinedMeter(meters)
         self.chain.poll_due()
         self.supervisor = Supervisor(
             self.config, self.ledger, self.chain, self.meter, self.launcher, self.clock
@@ -186,10 +189,16 @@ class Played:
     def control(self) -> dict[str, Any]:
         return json.loads((self.dir / "control.json").read_text())  # type: ignore[no-any-return]
 
-    def started(self, first_step: int = 0) -> None:
-        n = -(-self.steps // self.segment)
+    def started(self, first_step: int = 0, device: str = "cpu", gpu_uuid: str | None = None) -> None:
         self.say(
-            "started", pid=1, segments=n, steps=self.steps, first_step=first_step, params=1000, device="cpu"
+            "started",
+            pid=1,
+            segments=-(-self.steps // self.segment),
+            steps=self.steps,
+            first_step=first_step,
+            params=1000,
+            device=device,
+            gpu_uuid=gpu_uuid,
         )
 
     def ready(self, k: int) -> None:

@@ -1,0 +1,110 @@
+"""Why torch sees no board, said by name; and time that waits for the device. A stand-in for torch.cuda: there is no board here."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from carbonsched.errors import InputError
+from trainer import device
+
+GIVEN = "GPU-0000000a-0000-0000-0000-000000000000"
+
+
+@pytest.fixture
+def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """/dev of a box with a board and a torch for CUDA 13.0 that sees none."""
+    monkeypatch.setattr(device, "DEV", tmp_path)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv(device.VISIBLE, raising=False)
+    (tmp_path / "nvidiactl").touch()
+    (tmp_path / "nvidia-uvm").touch()
+    return tmp_path
+
+
+def no_cuda_build(dev: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch.version, "cuda", None)
+
+
+def no_libcuda(dev: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(device, "driver_cuda", lambda: None)
+
+
+def old_driver(dev: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(device, "driver_cuda", lambda: 12040)
+
+
+def no_uvm(dev: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(device, "driver_cuda", lambda: 13000)
+    (dev / "nvidia-uvm").unlink()
+
+
+def closed_uvm(dev: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(device, "driver_cuda", lambda: 13000)
+    patch.setattr(device.os, "access", lambda *_: False)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (no_cuda_build, "is a build without CUDA"),
+        (no_libcuda, "NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
+        (old_driver, "the driver speaks 12.4; install driver 580 or newer"),
+        (no_uvm, "modprobe nvidia-uvm"),
+        (closed_uvm, "DeviceAllow=char-nvidia*"),
+    ],
+)
+def test_each_cause_is_said_by_run_and_by_check(
+    dev: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    break_it: Callable[[Path, pytest.MonkeyPatch], None],
+    words: str,
+) -> None:
+    break_it(dev, monkeypatch)
+    assert words in str(device.note_problem())
+    monkeypatch.setenv(device.VISIBLE, GIVEN)
+    with pytest.raises(InputError) as caught:
+        device.check_board()
+    assert words in str(caught.value)
+    assert GIVEN in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("visible", ["", "0", None])
+def test_who_was_given_no_board_trains_where_there_is_none(
+    dev: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None
+) -> None:
+    if visible is not None:
+        monkeypatch.setenv(device.VISIBLE, visible)
+    device.check_board()
+
+
+def test_check_says_nothing_where_boards_are_hidden_or_there_are_none(
+    dev: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(device.VISIBLE, "")
+    assert device.note_problem() is None
+    monkeypatch.delenv(device.VISIBLE)
+    (dev / "nvidiactl").unlink()
+    assert device.note_problem() is None
+
+
+def test_a_board_is_called_as_nvml_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Properties:
+        uuid = GIVEN.removeprefix("GPU-")
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Properties())
+    assert device.board_uuid(0) == GIVEN
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: object())
+    assert device.board_uuid(0) is None
+
+
+def test_time_is_read_when_the_device_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = device.seconds()
+    assert device.seconds() - began < 0.05
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: time.sleep(0.1))
+    assert device.seconds() - began >= 0.1

@@ -1,0 +1,104 @@
+"""Knows the board that this process trains on: why torch does not see it, when its work is done, and what it is called.
+
+A job that was given a board and sees none would train on the CPU for days, with an idle board's energy on its account; it is
+ended before it loads anything, with the cause. Time is read when the device has done what it was told: CUDA runs behind Python.
+"""
+
+import ctypes
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from carbonsched.errors import InputError
+
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+DEV: Final = Path("/dev")
+_DRIVERS: Final = {11: 450, 12: 525, 13: 580}
+"""CUDA's major version → the least driver that runs it (CUDA's release notes, minor version compatibility)."""
+
+
+def seconds() -> float:
+    """Monotonic time at which all work that was given to the device is done."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.monotonic()
+
+
+def board_uuid(device: Any) -> str | None:
+    """NVML's name for a CUDA device, `GPU-` and the digits; None where this torch does not tell."""
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+    return None if uuid is None else f"GPU-{str(uuid).removeprefix('GPU-')}"
+
+
+def check_board() -> None:
+    """Raises InputError where this process was given a board by its UUID, as the daemon does, and torch sees none."""
+    given = os.environ.get(VISIBLE, "")
+    if not given.startswith(("GPU-", "MIG-")) or torch.cuda.is_available():
+        return
+    problem, hint = cuda_problem() or ("torch.cuda.is_available() is false", "see nvidia-smi and dmesg")
+    raise InputError(
+        "device", f"board {given} was given to this job and torch sees no CUDA device: {problem}", hint
+    )
+
+
+def note_problem() -> str | None:
+    """What `check` says on a box with an NVIDIA board that torch does not see; None elsewhere, and where boards are hidden."""
+    if os.environ.get(VISIBLE) == "" or not (DEV / "nvidiactl").exists() or torch.cuda.is_available():
+        return None
+    found = cuda_problem()
+    return None if found is None else f"torch sees no CUDA device on this box: {found[0]}; {found[1]}"
+
+
+def cuda_problem(driver: Callable[[], int | None] | None = None) -> tuple[str, str] | None:
+    """(why torch has no CUDA device, what mends it); None where no cause is found. driver: see `driver_cuda`."""
+    built = torch.version.cuda
+    if built is None:
+        return (
+            f"torch {torch.__version__} is a build without CUDA",
+            "install a CUDA wheel of torch for launch.python",
+        )
+    speaks = (driver or driver_cuda)()
+    if speaks is None:
+        return (
+            "the driver's libcuda.so.1 cannot be loaded",
+            "in a container set NVIDIA_DRIVER_CAPABILITIES=compute,utility; elsewhere install the driver's CUDA part",
+        )
+    if speaks // 1000 < int(built.split(".")[0]):
+        least = _DRIVERS.get(int(built.split(".")[0]))
+        newer = "a newer driver" if least is None else f"driver {least} or newer"
+        return (
+            f"torch {torch.__version__} is built for CUDA {built}, the driver speaks {speaks // 1000}.{speaks % 1000 // 10}",
+            f"install {newer}, or a torch wheel for CUDA {speaks // 1000}",
+        )
+    return _closed_device()
+
+
+def driver_cuda() -> int | None:
+    """The newest CUDA that the driver speaks, as 13000 for 13.0; None where libcuda is not here."""
+    version = ctypes.c_int()
+    try:
+        code = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return version.value if code == 0 and version.value > 0 else None
+
+
+def _closed_device() -> tuple[str, str] | None:
+    """A device file that CUDA opens, and NVML does not."""
+    uvm = DEV / "nvidia-uvm"
+    if not uvm.exists():
+        return (
+            f"there is no {uvm}: the module nvidia-uvm was not loaded",
+            "modprobe nvidia-uvm; under systemd Wants= and After=modprobe@nvidia_uvm.service",
+        )
+    if not os.access(uvm, os.R_OK | os.W_OK):
+        return f"{uvm} may not be opened by {_user()}", "DeviceAllow=char-nvidia* rw, and the files' group"
+    return None
+
+
+def _user() -> str:
+    return f"uid {os.getuid()}"
