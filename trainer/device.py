@@ -21,9 +21,9 @@ _DRIVERS: Final = {11: 450, 12: 525, 13: 580}
 """CUDA's major version → the least driver that runs it (CUDA's release notes, minor version compatibility)."""
 
 
-def seconds() -> float:
+def device_seconds() -> float:
     """Monotonic time at which all work that was given to the device is done."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
     return time.monotonic()
 

@@ -1,5 +1,6 @@
 """Why torch sees no board, said by name; and time that waits for the device. A stand-in for torch.cuda: there is no board here."""
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -103,8 +104,23 @@ def test_a_board_is_called_as_nvml_calls_it(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_time_is_read_when_the_device_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    began = device.seconds()
-    assert device.seconds() - began < 0.05
+    began = device.device_seconds()
+    assert device.device_seconds() - began < 0.05
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: time.sleep(0.1))
-    assert device.seconds() - began >= 0.1
+    assert device.device_seconds() - began >= 0.1
+
+
+def test_no_file_of_the_trainer_takes_time_another_way() -> None:
+    """Whatever measures work must wait for the device; those named here wait, or time the CPU."""
+    root = Path(device.__file__).parent
+    own = {"device.py", "job/directives.py", "training/callback.py", "bench/select.py", "bench/runner.py"}
+    clocks = re.compile(r"time\.(monotonic|perf_counter|time|process_time)\(")
+    found = {str(path.relative_to(root)) for path in root.rglob("*.py") if clocks.search(_code(path))}
+    assert found <= own
+    assert len(clocks.findall((root / "training/callback.py").read_text())) == 2, "between two events alone"
+
+
+def _code(path: Path) -> str:
+    """Without what is shown in docstrings."""
+    return re.sub(r'""".*?"""', "", path.read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -11,7 +11,6 @@ concave, reach and coverage order single tensors as `update` does: what they cha
 
 import copy
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -26,6 +25,7 @@ from carbonsched.model.job import JobSpec, TrainPart
 from trainer.data.encoding import TextEncoder
 from trainer.data.models import load_model
 from trainer.data.reading import load_rows
+from trainer.device import device_seconds
 from trainer.evaluation.metrics import measure_loss
 from trainer.importance.measure import Importance, measure
 from trainer.importance.objectives import TrainingHistory, draw_importance, objective_of
@@ -152,7 +152,7 @@ def bench_importance(
     tensors: how many are drawn to be stepped alone. steps: of full fine-tuning before the second stage; 0: no second.
     lr: of a step alone. held_out: rows. Raises InputError for a model or data that cannot be had.
     """
-    started, train = time.monotonic(), spec.train
+    started, train = device_seconds(), spec.train
     if tensors < MIN_TENSORS:
         raise InputError("--tensors", f"is {tensors}", f"a correlation wants {MIN_TENSORS} or more")
     bench = _Bench(spec, held_out)
@@ -172,7 +172,7 @@ def bench_importance(
         lr=lr,
         train_lr=train.lr,
         seed=train.seed,
-        seconds=time.monotonic() - started,
+        seconds=device_seconds() - started,
         stages=tuple(stages),
     )
 

@@ -6,7 +6,6 @@ after training (and at the end of segments where that is asked for, by loss alon
 
 import json
 import logging
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from carbonsched.model.protocol import Evaluated
 from trainer.data.encoding import Encoded, TextEncoder
 from trainer.data.field_layouts import Row
 from trainer.data.reading import Rows
+from trainer.device import device_seconds
 from trainer.evaluation.generate import Generation, generate
 from trainer.evaluation.metrics import Loss, measure_loss, score
 from trainer.job.job_dir import JobDir, now
@@ -93,7 +93,7 @@ class HeldOut:
         part = self.test if when == "test" else self.validation
         if not part.encoded:
             return None
-        began = time.monotonic()
+        began = device_seconds()
         with autocast(self.spec, model):
             loss = measure_loss(model, part.encoded, self.encoder, self._batch_size, self.stop)
             found = self._text(model, when, part.rows) if when != "segment" else {}
@@ -106,7 +106,7 @@ class HeldOut:
             loss=loss.nll,
             samples=loss.samples,
             tokens=loss.tokens,
-            seconds=time.monotonic() - began,
+            seconds=device_seconds() - began,
             metrics={"perplexity": loss.perplexity, **found},
         )
         log.info(

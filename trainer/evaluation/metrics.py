@@ -9,7 +9,6 @@ over rows in percent.
 import math
 import re
 import string
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 from torch.nn import functional
 
 from trainer.data.encoding import IGNORED, Encoded, TextEncoder
+from trainer.device import device_seconds
 from trainer.job.directives import Stopped
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -57,7 +57,7 @@ def measure_loss(
 
     Raises Stopped between two batches once `stop()` holds.
     """
-    started = time.monotonic()
+    started = device_seconds()
     device = next(model.parameters()).device
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
     found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
@@ -76,7 +76,7 @@ def measure_loss(
         model.train(training)
     tokens = sum(count for _, count in found)
     total = math.fsum(nll for nll, _ in found)
-    return Loss(total / max(tokens, 1), len(rows), tokens, time.monotonic() - started, tuple(found))
+    return Loss(total / max(tokens, 1), len(rows), tokens, device_seconds() - started, tuple(found))
 
 
 def _row_losses(model: Any, batch: dict[str, torch.Tensor]) -> list[tuple[float, int]]:

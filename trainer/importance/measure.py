@@ -19,7 +19,6 @@ beside a momentum buffer of clipped ones.
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -29,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from carbonsched.errors import CarbonschedError, InputError
+from trainer.device import device_seconds
 from trainer.distributed.ranks import Ranks
 from trainer.importance.estimators import ESTIMATORS, Estimator
 from trainer.importance.gradient_pass import GradientPass, Loss, model_loss
@@ -95,7 +95,7 @@ def measure(
     ranks: each measures batches of its own, and all get the same result. Replicas' observations stand side by side;
     where parameters are sharded (FSDP2) gradients are those of the batch of all, and an observation is summed over shards.
     """
-    started = time.monotonic()
+    started = device_seconds()
     kind = ESTIMATORS[estimator]
     gradient_pass = GradientPass(model, optimizer, kind, common_steps, ranks, loss)
     parts = _split(batches, kind)
@@ -104,7 +104,7 @@ def measure(
     return Importance(
         {name: mean[0] for name, mean in means.items()},
         tuple(ranks.sum(flops)),
-        time.monotonic() - started,
+        device_seconds() - started,
         gradient_pass.age,
         gradient_pass.kept_bytes,
         variance,

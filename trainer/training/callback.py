@@ -21,6 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from carbonsched.errors import CarbonschedError
 from carbonsched.model.protocol import SegmentDone
+from trainer.device import device_seconds
 from trainer.distributed.wrapping import twin_before_sharding
 from trainer.importance.gradient_pass import model_loss
 from trainer.job.directives import DirectiveSource, Stopped
@@ -132,7 +133,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         if self.segment.current.counted_ratio is None:
             self._counter = StepCounter()
             self._counter.start()
-        self._step_began = time.monotonic()
+        self._step_began = device_seconds()
 
     def _note_shape(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._in_step and torch.is_grad_enabled():
@@ -150,7 +151,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         driver, segment, counter = self.driver, self.segment, self._counter
-        self._step_seconds = time.monotonic() - self._step_began
+        self._step_seconds = device_seconds() - self._step_began
         mine = sum(driver.full.flops(shape) for shape in self._shapes)
         flops = (0.0, 0.0) if counter is None else (counter.flops, counter.recomputed)
         full, counted, again, stop, saved = driver.ranks.sum(
@@ -161,7 +162,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         if counter is not None:
             driver.model.wrapping.reset_compiled()
         self._counter, self._in_step = None, False
-        self._save_began = time.monotonic()
+        self._save_began = device_seconds()
         ended = state.global_step >= segment.end
         if ended:
             control.should_log = True
@@ -222,7 +223,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             self.driver.send(segment.step_event(now(), schedule, loss, lr, self._step_seconds))
         if ended:
             self.history.append(self.driver.end_segment())
-        self._save_began = time.monotonic()
+        self._save_began = device_seconds()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

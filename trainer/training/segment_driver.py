@@ -6,7 +6,6 @@ one: trainer/distributed/ranks.py.
 
 import logging
 import os
-import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from transformers import TrainingArguments
 from carbonsched.errors import InputError
 from carbonsched.model.protocol import Checkpoint, Directive, Event, SegmentDone, Warned
 from trainer.data.upcoming_batches import Batches
+from trainer.device import device_seconds
 from trainer.distributed.ranks import Ranks, ranks
 from trainer.distributed.wrapping import Wrapping
 from trainer.importance.gradient_pass import Loss, model_loss
@@ -262,11 +262,11 @@ class SegmentDriver:
         self._apply(self.ranks.broadcast(partial(self.directives.ask, segment.k, segment.step)))
 
     def _choose(self, segment: SegmentRecord) -> None:
-        began = time.monotonic()
+        began = device_seconds()
         self._chosen_at = segment.step
         saving = self.model.cache.forecast_saving(self.batches, self.full, segment.step, segment.end)
         self._curve: SelectionCurve = self.method.curve(segment.importance, saving)
-        segment.selection_seconds += time.monotonic() - began
+        segment.selection_seconds += device_seconds() - began
 
     def _apply(self, granted: GrantedRho) -> None:
         """Train at the granted ρ from the next step on.
@@ -283,7 +283,7 @@ class SegmentDriver:
             return
         if self.model.cache.on and self._chosen_at != segment.step:
             self._choose(segment)
-        began = time.monotonic()
+        began = device_seconds()
         left = granted.rho - segment.importance_share
         if left >= self.method.ceiling - _EPSILON:
             left = max(left, self.method.ceiling)  # everything, whatever the last bit of a sum says
@@ -303,7 +303,7 @@ class SegmentDriver:
             segment.select(selection.selected, selection.rho_planned, saved)
         else:
             segment.select(selection.selected, whole)
-        segment.selection_seconds += time.monotonic() - began
+        segment.selection_seconds += device_seconds() - began
 
     def _train(self, names: tuple[str, ...], *, stay: bool) -> None:
         left = self.schedule.steps - self.segment.step
@@ -328,7 +328,7 @@ class SegmentDriver:
             return
         if folder.parent.resolve() == self.job.checkpoints.resolve():  # never in a folder of the user's own
             checkpoint.prune(folder.parent, self.options.keep_checkpoints)
-        path, seconds = os.path.relpath(folder, self.job.path), time.monotonic() - began
+        path, seconds = os.path.relpath(folder, self.job.path), device_seconds() - began
         self.send(Checkpoint(at=now(), k=segment.k, step=step, path=path, seconds=seconds, bytes=size))
 
     def restore(self, folder: Path) -> None:

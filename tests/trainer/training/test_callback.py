@@ -1,7 +1,9 @@
 """GreenTrainerCallback in anyone's own Trainer, and its obedience to control.json between steps."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,6 +122,27 @@ def test_frozen_tensors_stand_still(llama: Path, tmp_path: Path) -> None:
     for name, parameter in trainer.model.named_parameters():
         assert torch.equal(before[name], parameter) == (name not in done.selected), name
         assert parameter.requires_grad, "all is trainable again afterwards"
+
+
+def test_seconds_hold_what_the_device_still_works_on(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that runs behind Python: each forward pass leaves it 20 ms of work, and only `synchronize` waits for it."""
+    behind: list[float] = []
+
+    def synchronize() -> None:
+        time.sleep(sum(behind))
+        behind.clear()
+
+    cuda = SimpleNamespace(is_initialized=lambda: True, synchronize=synchronize)
+    monkeypatch.setattr("trainer.device.torch", SimpleNamespace(cuda=cuda))
+    callback = GreenTrainerCallback(rho=0.75, segment="epoch")
+    trainer = own_trainer(llama, tmp_path, [callback], num_train_epochs=1)
+    trainer.model.register_forward_hook(lambda *_: behind.append(0.02))
+    trainer.train()
+    (done,) = callback.history
+    assert done.seconds - done.importance_seconds - done.selection_seconds >= 0.02 * done.steps
+    assert done.importance_seconds >= 0.02
 
 
 def test_one_callback_steers_one_training_after_the_other(llama: Path, tmp_path: Path) -> None:
