@@ -156,6 +156,8 @@ class ApiConfig(Doc):
 
     socket: LocalPath | None = None
     """None: $CARBONSCHED_SOCKET, $XDG_RUNTIME_DIR/carbonsched/api.sock or /run/carbonsched/api.sock."""
+    admins: tuple[Annotated[str, Field(pattern=r"^@?[A-Za-z_][A-Za-z0-9_.-]*\$?$")], ...] = ()
+    """Users, and groups as `@name`, who may do with every job what its owner may."""
 
 
 class LedgerConfig(Doc):

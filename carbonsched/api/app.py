@@ -120,12 +120,12 @@ def _job_routes(app: FastAPI, service: Service) -> None:
         return service.explain(asked.spec, owner, asked.checked)
 
     @app.get("/v1/jobs")
-    def jobs(every: Annotated[bool, Query(alias="all")] = False) -> JobList:
-        return service.jobs(every)
+    def jobs(actor: Actor, every: Annotated[bool, Query(alias="all")] = False) -> JobList:
+        return service.jobs(actor, every)
 
     @app.get("/v1/jobs/{job_id}")
-    def show(job_id: str) -> JobDetail:
-        return service.show(job_id)
+    def show(job_id: str, actor: Actor) -> JobDetail:
+        return service.show(job_id, actor)
 
     @app.post("/v1/jobs/{job_id}/cancel")
     def cancel(job_id: str, actor: Actor) -> Acted:
@@ -144,8 +144,8 @@ def _job_routes(app: FastAPI, service: Service) -> None:
         return service.budget(job_id, BudgetBody.parse(body).grams, actor)
 
     @app.get("/v1/jobs/{job_id}/log", response_class=Response)
-    def job_log(job_id: str, offset: int = 0) -> Response:
-        chunk = read_chunk(service.log_path(job_id), offset)
+    def job_log(job_id: str, actor: Actor, offset: int = 0) -> Response:
+        chunk = read_chunk(service.log_path(job_id, actor), offset)
         headers = {
             "X-Offset": str(chunk.offset),
             "X-Next-Offset": str(chunk.next_offset),
@@ -160,11 +160,12 @@ def _box_routes(app: FastAPI, service: Service) -> None:
         return service.grid(forecast_h)
 
     @app.get("/v1/pools")
-    def pools() -> PoolList:
-        return service.pools()
+    def pools(actor: Actor) -> PoolList:
+        return service.pools(actor)
 
     @app.get("/v1/report", response_class=Response)
     def report(
+        actor: Actor,
         job: str | None = None,
         start: str | None = None,
         end: str | None = None,
@@ -172,7 +173,7 @@ def _box_routes(app: FastAPI, service: Service) -> None:
     ) -> Response:
         if job is None and (start is None or end is None):
             raise InputError("report", "says neither which job nor when", "give job, or start and end")
-        pieces, media_type = service.render_report(job, _time("start", start), _time("end", end), form)
+        pieces, media_type = service.render_report(job, _time("start", start), _time("end", end), form, actor)
         # the first is made before the answer begins: what goes wrong there is still told as an ErrorBody
         first = next(pieces, "")
         return StreamingResponse(itertools.chain([first], pieces), media_type=media_type)

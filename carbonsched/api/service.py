@@ -24,7 +24,8 @@ from carbonsched.model.views import (
 class Service(Protocol):
     """Every method may raise a CarbonschedError; `actor` is who asked, by the socket's peer credentials.
 
-    cancel, pause, resume and budget are for the job's owner, root and the daemon's own user. Called from several threads.
+    Show, log, report, cancel, pause, resume and budget of a job are for its owner, the admins, root and the daemon's own user:
+    DeniedError for others. Called from several threads.
 
     Example::
 
@@ -37,10 +38,10 @@ class Service(Protocol):
     def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
         """What the job would do and cost, were it submitted now. Nothing is queued."""
 
-    def jobs(self, every: bool = False) -> JobList:
-        """Those that are not over and those that ended last; every: all."""
+    def jobs(self, actor: Owner, every: bool = False) -> JobList:
+        """Those that are not over and those that ended last; every: all. Of other people's only what everybody may see."""
 
-    def show(self, job_id: str) -> JobDetail: ...
+    def show(self, job_id: str, actor: Owner) -> JobDetail: ...
     def cancel(self, job_id: str, actor: Owner) -> Acted: ...
     def pause(self, job_id: str, actor: Owner) -> Acted: ...
     def resume(self, job_id: str, actor: Owner) -> Acted: ...
@@ -48,16 +49,16 @@ class Service(Protocol):
     def budget(self, job_id: str, grams: float, actor: Owner) -> Budgeted:
         """Set a job's budget, in grams in all; a job that was stopped on its budget is queued again if it was raised."""
 
-    def pools(self) -> PoolList: ...
+    def pools(self, actor: Owner) -> PoolList: ...
 
     def grid(self, hours: float) -> GridView:
         """Now, and the forecast for `hours` to come; 0 asks for none."""
 
-    def log_path(self, job_id: str) -> Path:
+    def log_path(self, job_id: str, actor: Owner) -> Path:
         """Where the job's log is, or will be once it has written something."""
 
     def render_report(
-        self, job_id: str | None, start: datetime | None, end: datetime | None, form: str
+        self, job_id: str | None, start: datetime | None, end: datetime | None, form: str, actor: Owner
     ) -> tuple[Iterator[str], str]:
         """(pieces of text, media type) of one job's report, or of everything in [start, end).
 

@@ -8,6 +8,7 @@ metering     whose energy it was, as ledger rows
 placement    which devices a job gets, and whether it trains there
 recovery     journals each trainer process, and rebuilds a job after a daemon restart
 job_views    what `ps` and `show` answer
+access       who may see and change a job
 jobs/        what is known of one job
 estimates/   what a job will still take
 budgets/     what a job may spend

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from carbonsched import __version__
-from carbonsched.errors import DeniedError, InputError, StateError
+from carbonsched.errors import InputError, StateError
 from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.model.files import save
 from carbonsched.model.grid import GridView
@@ -31,6 +31,7 @@ from carbonsched.model.views import (
     Submitted,
     Version,
 )
+from carbonsched.supervisor import access
 from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, of_ledger, of_run
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.recovery import CHECKED
@@ -46,7 +47,7 @@ class SupervisorService:
 
         service = SupervisorService(supervisor)
         job_id = service.submit(spec, owner, checked).id
-        service.show(job_id).state
+        service.show(job_id, owner).state
     """
 
     supervisor: Supervisor
@@ -77,17 +78,22 @@ class SupervisorService:
 
         return explain(self.supervisor, spec, owner, checked)
 
-    def jobs(self, every: bool = False) -> JobList:
-        supervisor = self.supervisor
+    def jobs(self, actor: Owner, every: bool = False) -> JobList:
+        supervisor, every_job = self.supervisor, access.reads_all(actor, self._admins)
         rows, left_out = supervisor.ledger.listed(None if every else OVER_SHOWN)
         with supervisor.lock:
             runs = ((row, supervisor.runs.get(row.id)) for row in rows)
             seen = {row.id: of_run(row, run, supervisor.clock) for row, run in runs if run is not None}
-        views = (seen.get(row.id) or of_ledger(row, supervisor.ledger) for row in rows)
-        return JobList(jobs=tuple(JobView(**fields) for fields in views), left_out=left_out)
+        views = []
+        for row in rows:
+            fields = seen.get(row.id) or of_ledger(row, supervisor.ledger)
+            readable = every_job or row.owner.uid == actor.uid
+            views.append(JobView(**(fields if readable else access.public_view(fields))))
+        return JobList(jobs=tuple(views), left_out=left_out)
 
-    def show(self, job_id: str) -> JobDetail:
+    def show(self, job_id: str, actor: Owner) -> JobDetail:
         supervisor = self.supervisor
+        self._may_read(actor, job_id)
         row, run = supervisor.find(job_id)
         with supervisor.lock:
             fields = of_run(row, run, supervisor.clock)
@@ -107,7 +113,7 @@ class SupervisorService:
         supervisor = self.supervisor
         with supervisor.lock:
             row, run = supervisor.find(job_id)
-            _may(actor, row.owner)
+            self._may(actor, row.owner)
             target = run.process.target
             if target is not None:
                 raise StateError(
@@ -123,7 +129,7 @@ class SupervisorService:
         supervisor = self.supervisor
         with supervisor.lock:
             row, run = supervisor.find(job_id)
-            _may(actor, row.owner)
+            self._may(actor, row.owner)
             carbon = row.spec.carbon
             if run.state in (JobState.FINISHED, JobState.CANCELLED):
                 raise StateError(f"job {job_id} is {run.state}: its budget is closed; submit it again")
@@ -163,7 +169,7 @@ class SupervisorService:
         reason = f"{target} by {actor.user}"
         with supervisor.lock:
             row, run = supervisor.find(job_id)
-            _may(actor, row.owner)
+            self._may(actor, row.owner)
             if not run.alive:
                 supervisor.move(run, target, reason, actor.user)
                 if target.ended:
@@ -175,25 +181,39 @@ class SupervisorService:
                 supervisor.control.director.end(run, Ending(target, reason))
             return Acted(id=job_id, state=run.state, reason=run.reason)
 
-    def pools(self) -> PoolList:
-        supervisor = self.supervisor
+    def pools(self, actor: Owner) -> PoolList:
+        supervisor, every_job = self.supervisor, access.reads_all(actor, self._admins)
         with supervisor.lock:
-            return supervisor.pools.view(list(supervisor.runs.values()))
+            runs = list(supervisor.runs.values())
+            found = supervisor.pools.view(runs)
+        readable = {run.id for run in runs if every_job or run.job.owner.uid == actor.uid}
+        return PoolList(
+            pools=tuple(
+                pool.model_copy(
+                    update={
+                        "jobs": tuple(j if j.id in readable else access.public_pool_job(j) for j in pool.jobs)
+                    }
+                )
+                for pool in found.pools
+            )
+        )
 
     def grid(self, hours: float) -> GridView:
         return self.supervisor.watch.chain.view(hours)
 
-    def log_path(self, job_id: str) -> Path:
-        self.supervisor.ledger.job(job_id)
+    def log_path(self, job_id: str, actor: Owner) -> Path:
+        self._may_read(actor, job_id)
         return self.supervisor.job_dir(job_id) / "log.txt"
 
     def render_report(
-        self, job_id: str | None, start: datetime | None, end: datetime | None, form: str
+        self, job_id: str | None, start: datetime | None, end: datetime | None, form: str, actor: Owner
     ) -> tuple[Iterator[str], str]:
         # templates and plots are held only by a daemon that was asked for a report
         from carbonsched.report import build, find
 
         found = find(form)
+        if job_id is not None:
+            self._may_read(actor, job_id)
         supervisor = self.supervisor
         with supervisor.lock:
             supervisor.flush()  # a report counts what was used up to now
@@ -214,8 +234,13 @@ class SupervisorService:
             pid=os.getpid(),
         )
 
+    @property
+    def _admins(self) -> tuple[str, ...]:
+        return self.supervisor.config.api.admins
 
-def _may(actor: Owner, owner: Owner) -> None:
-    """Cancel, pause, resume and budget are for the job's owner, root and the daemon's own user."""
-    if actor.uid not in (0, owner.uid, os.getuid()):
-        raise DeniedError(f"only {owner.user}, root or the daemon's user may do this, you are {actor.user}")
+    def _may(self, actor: Owner, owner: Owner) -> None:
+        access.check(actor, owner, self._admins)
+
+    def _may_read(self, actor: Owner, job_id: str) -> None:
+        owner = self.supervisor.ledger.job(job_id).owner
+        access.check(actor, owner, self._admins, f"read job {job_id} (carbonsched ps shows everybody's)")

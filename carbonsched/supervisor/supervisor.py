@@ -28,6 +28,7 @@ from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import Evaluated, SegmentDone, Started, Warned
 from carbonsched.power.base import Meter
 from carbonsched.power.counter import STEP_S
+from carbonsched.supervisor.access import warn_of_unknown
 from carbonsched.supervisor.budgets.pools import Pools
 from carbonsched.supervisor.grid_watch import GridWatch
 from carbonsched.supervisor.jobs.actors import DAEMON, TRAINER
@@ -131,6 +132,7 @@ class Supervisor:
                     if run.alive:
                         self._adopt(run)
             self.pools.share_by_weight(list(self.runs.values()))
+            warn_of_unknown(self.config.api.admins)
 
     def stop(self) -> None:
         """Meter once more and write every open row; jobs go on without us."""
@@ -140,7 +142,7 @@ class Supervisor:
             self.meter.close()
 
     def reconfigure(self, config: Config) -> None:
-        """Take over what may change while jobs run: PUE, the stated worst case, and the plan and launch settings."""
+        """Take over what may change while jobs run: PUE, the stated worst case, the admins, and the plan and launch settings."""
         with self.lock:
             self.flush()
             worst = {"worst_g_per_kwh": config.zone.worst_g_per_kwh}
@@ -151,8 +153,10 @@ class Supervisor:
                 "plan": config.plan,
                 "pools": config.pools,
                 "launch": config.launch,
+                "api": self.config.api.model_copy(update={"admins": config.api.admins}),
             }
             self.config = self.config.model_copy(update=changes)
+            warn_of_unknown(config.api.admins)
             self.pools.configure(config.pools)
 
     # ---- the tick

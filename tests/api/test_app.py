@@ -137,7 +137,7 @@ def test_log_in_pieces(http: httpx.Client, box: Box, tmp_path: Path) -> None:
     nothing = http.get(url)
     assert (nothing.content, nothing.headers["X-Next-Offset"]) == (b"", "0")
     whole = bytes(range(256)) * (CHUNK_BYTES // 256) + b"the end\n"
-    box.log_path(entry.id).write_bytes(whole)
+    box.log_file(entry).write_bytes(whole)
     first = http.get(url)
     assert len(first.content) == CHUNK_BYTES
     rest = http.get(url, params={"offset": first.headers["X-Next-Offset"]})
@@ -152,7 +152,7 @@ def test_link_in_the_logs_place_is_not_followed(http: httpx.Client, box: Box, tm
     secret = tmp_path / "secret"
     secret.write_text("of the daemon")
     entry = box.add()
-    box.log_path(entry.id).symlink_to(secret)
+    box.log_file(entry).symlink_to(secret)
     answer = http.get(f"/v1/jobs/{entry.id}/log")
     assert answer.status_code == 409
     assert "of the daemon" not in answer.text
@@ -160,7 +160,7 @@ def test_link_in_the_logs_place_is_not_followed(http: httpx.Client, box: Box, tm
 
 def test_pipe_in_the_logs_place_does_not_hang(http: httpx.Client, box: Box) -> None:
     entry = box.add()
-    os.mkfifo(box.log_path(entry.id))
+    os.mkfifo(box.log_file(entry))
     assert http.get(f"/v1/jobs/{entry.id}/log").status_code == 409
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from support.box import Box, Entry, cli, serving
+from support.rig import ME
 
 from carbonsched.cli.progress import Panel, line, panel
 from carbonsched.model.job_state import JobState
@@ -71,7 +72,7 @@ def test_a_line_for_every_change(box: Box, socket: Path) -> None:
 def test_live_panel_has_all_of_it(box: Box) -> None:
     entry = running(box)
     box.segment(entry)
-    job, grid = box.show(entry.id), box.grid(0).now
+    job, grid = box.show(entry.id, ME), box.grid(0).now
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(panel(job, grid))
     console.file.close()
@@ -97,7 +98,7 @@ def test_live_panel_has_all_of_it(box: Box) -> None:
 def test_intensity_that_nobody_knows_is_said(box: Box) -> None:
     box.g_per_kwh = None
     entry = running(box)
-    assert "intensity not known: every feed failed" in line(box.show(entry.id), box.grid(0).now)
+    assert "intensity not known: every feed failed" in line(box.show(entry.id, ME), box.grid(0).now)
 
 
 def test_daemon_restarted_meanwhile_is_waited_for(box: Box, tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_daemon_that_stays_away_is_3_in_the_end(
 def test_logs_whole_and_as_json(box: Box, socket: Path) -> None:
     entry = box.add()
     assert cli("logs", entry.id, socket=socket).out == ""
-    box.log_path(entry.id).write_bytes("loss 2.5 ü\nloss 2.4".encode())
+    box.log_file(entry).write_bytes("loss 2.5 ü\nloss 2.4".encode())
     assert cli("logs", entry.id, socket=socket).out == "loss 2.5 ü\nloss 2.4"
     assert cli("logs", entry.id, "--json", socket=socket).doc == {
         "id": entry.id,
@@ -145,7 +146,7 @@ def test_logs_whole_and_as_json(box: Box, socket: Path) -> None:
 def test_logs_longer_than_one_piece(box: Box, socket: Path) -> None:
     entry = box.add()
     text = "".join(f"step {n}\n" for n in range(80_000))
-    box.log_path(entry.id).write_text(text)
+    box.log_file(entry).write_text(text)
     assert cli("logs", entry.id, socket=socket).out == text
 
 
@@ -153,7 +154,7 @@ def test_logs_followed_to_the_jobs_end(box: Box, socket: Path) -> None:
     entry = running(box)
 
     def act() -> None:
-        with box.log_path(entry.id).open("w") as file:
+        with box.log_file(entry).open("w") as file:
             for n in range(5):
                 file.write(f"half {n} ")
                 file.flush()

@@ -77,7 +77,7 @@ def test_outputs_of_commands(run: tuple[Box, Path]) -> None:
     check("acted", cli("pause", entry.id, "--json", socket=socket).doc)
     check("acted", cli("cancel", entry.id, "--json", socket=socket).doc)
     check("acted", cli("wait", entry.id, "--json", socket=socket).doc)
-    box.log_path(entry.id).write_text("one\n")
+    box.log_file(entry).write_text("one\n")
     check("log-line", cli("logs", "-f", entry.id, "--json", socket=socket).doc)
     check("grid-view", cli("grid", "--json", socket=socket).doc)
     box.g_per_kwh = None

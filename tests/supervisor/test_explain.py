@@ -63,7 +63,7 @@ def test_a_tight_budget_binds_and_a_gram_more_buys_gain(rig: Rig) -> None:
 
 def test_nothing_is_queued_nor_recorded(rig: Rig) -> None:
     explain(rig)
-    assert rig.service.jobs().jobs == ()
+    assert rig.service.jobs(ME).jobs == ()
     assert rig.ledger.jobs() == ()
     assert list((rig.root / "state" / "jobs").iterdir()) == []
 

@@ -69,7 +69,7 @@ def test_ps_shows_what_lives_and_what_ended_last_and_says_what_it_leaves_out(
         for name in ("last_segment", "segments", "segment_totals"):
             real = getattr(Ledger, name)
             patch.setattr(Ledger, name, lambda *a, _n=name, _r=real, **k: read.append(_n) or _r(*a, **k))
-        listed = rig.service.jobs()
+        listed = rig.service.jobs(ME)
     assert set(read) == {"last_segment"}, "no job's whole past is read"
     assert len(read) <= OVER_SHOWN + 1, "of those that are listed only"
     ids = [view.id for view in listed.jobs]
@@ -77,7 +77,7 @@ def test_ps_shows_what_lives_and_what_ended_last_and_says_what_it_leaves_out(
     assert listed.left_out == OVER - OVER_SHOWN
     last = listed.jobs[-2]
     assert (last.state, last.step, last.loss) == ("cancelled", 100, pytest.approx(2.1))
-    every = rig.service.jobs(every=True)
+    every = rig.service.jobs(ME, every=True)
     assert (len(every.jobs), every.left_out) == (OVER + 1, 0)
     assert set(listed.jobs) <= set(every.jobs)
     rig.service.cancel(job.id, ME)
@@ -88,7 +88,7 @@ def test_a_job_that_ended_just_now_is_shown_however_old_it_is(tmp_path: Path) ->
     old = rig.submit(spec("first"))
     fill(rig, OVER_SHOWN + 1)
     rig.service.cancel(old.id, ME)
-    assert rig.service.jobs().jobs[0].id == old.id
+    assert rig.service.jobs(ME).jobs[0].id == old.id
 
 
 def test_neither_holds_the_lock_while_the_past_is_read(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,8 +117,8 @@ def test_neither_holds_the_lock_while_the_past_is_read(rig: Rig, monkeypatch: py
     for name in ("listed", "totals", "last_segment", "segments", "segment_totals", "history", "offset"):
         watched(Ledger, name)
     watched(EventFollower, "replay")
-    rig.service.jobs()
-    rig.service.show("old-007")
+    rig.service.jobs(ME)
+    rig.service.show("old-007", ME)
     assert set(seen) >= {"listed", "totals", "last_segment", "segments", "history", "replay"}
 
 
@@ -135,7 +135,7 @@ def test_show_of_a_job_that_is_over_tells_all_of_it(tmp_path: Path) -> None:
     assert (shown.segments, shown.step, shown.steps, shown.loss) == (4, 40, 40, before.loss)
     assert [s.selected for s in shown.segments_done] == [("a",)] * 4
     assert shown.spent_g == pytest.approx(sum(s.spent_g for s in shown.segments_done), rel=0.5)
-    (listed,) = rig.service.jobs().jobs
+    (listed,) = rig.service.jobs(ME).jobs
     assert (listed.step, listed.loss, listed.spent_g) == (40, shown.loss, shown.spent_g)
 
 

@@ -426,7 +426,7 @@ def test_a_job_the_daemon_cannot_go_on_with_fails_alone_and_is_paid_for(
     assert (second.control()["k"], second.control()["action"]) == (1, "train")
     rig.launcher.end(first.dir)
     rig.run(2)
-    view = first.show() if target.endswith("save_segment") else rig.service.jobs().jobs[0]
+    view = first.show() if target.endswith("save_segment") else rig.service.jobs(ME).jobs[0]
     assert view.state is JobState.FAILED
     assert "not as foreseen" in view.reason
     assert second.show().state is JobState.RUNNING

@@ -40,6 +40,7 @@ from carbonsched.model.views import (
     Version,
 )
 from carbonsched.report import find
+from carbonsched.supervisor import access
 
 START = datetime(2026, 11, 22, 10, tzinfo=UTC)
 SPEC: dict[str, Any] = {
@@ -181,7 +182,7 @@ class Box:
                 id=job_id, state=entry.state, reason=entry.reason, from_g=old, budget_g=grams, spent_g=spent
             )
 
-    def jobs(self, every: bool = False) -> JobList:
+    def jobs(self, actor: Owner, every: bool = False) -> JobList:
         if self.broken is not None:
             raise self.broken
         with self.lock:
@@ -190,9 +191,9 @@ class Box:
             gone = [] if every else over[: max(len(over) - self.over_shown, 0)]
             return JobList(jobs=tuple(view for view in views if view not in gone), left_out=len(gone))
 
-    def show(self, job_id: str) -> JobDetail:
+    def show(self, job_id: str, actor: Owner) -> JobDetail:
         with self.lock:
-            entry = self._find(job_id)
+            entry = self._readable(job_id, actor)
             directive = Directive(
                 seq=1,
                 k=len(entry.segments_done),
@@ -233,7 +234,7 @@ class Box:
     def resume(self, job_id: str, actor: Owner) -> Acted:
         return self._act(job_id, actor, JobState.QUEUED)
 
-    def pools(self) -> PoolList:
+    def pools(self, actor: Owner) -> PoolList:
         return PoolList(pools=self.pool_views)
 
     def grid(self, hours: float) -> GridView:
@@ -263,16 +264,18 @@ class Box:
             feeds=(FeedStatus(name="replay", state="ok", last_success=START, error=None),),
         )
 
-    def log_path(self, job_id: str) -> Path:
-        self._find(job_id)
-        return self.folder / f"{job_id}.log"
+    def log_path(self, job_id: str, actor: Owner) -> Path:
+        return self.log_file(self._readable(job_id, actor))
+
+    def log_file(self, entry: Entry) -> Path:
+        return self.folder / f"{entry.id}.log"
 
     def render_report(
-        self, job_id: str | None, start: datetime | None, end: datetime | None, form: str
+        self, job_id: str | None, start: datetime | None, end: datetime | None, form: str, actor: Owner
     ) -> tuple[Iterator[str], str]:
         find(form)
         if job_id is not None:
-            self._find(job_id)
+            self._readable(job_id, actor)
         if self.report is not None:
             return self.report(), "text/csv"
         asked = {
@@ -300,6 +303,11 @@ class Box:
             entry.reason = f"{state} by {actor.user}"
             self._note(entry, actor.user)
             return Acted(id=job_id, state=entry.state, reason=entry.reason)
+
+    def _readable(self, job_id: str, actor: Owner) -> Entry:
+        entry = self._find(job_id)
+        access.check(actor, entry.owner, (), f"read job {job_id}")
+        return entry
 
     def _find(self, job_id: str) -> Entry:
         try:

@@ -179,7 +179,7 @@ class Played:
         return self.rig.supervisor.job_dir(self.id)
 
     def show(self) -> JobDetail:
-        return self.rig.service.show(self.id)
+        return self.rig.service.show(self.id, ME)
 
     def say(self, event: str, **fields: Any) -> None:
         line = json.dumps({"at": rfc3339(self.rig.clock.now()), "event": event, **fields})

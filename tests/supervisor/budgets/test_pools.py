@@ -27,7 +27,7 @@ def join(rig: Rig, name: str, **carbon: Any) -> Auto:
 
 
 def spent_g(rig: Rig) -> float:
-    return sum(job.spent_g for job in rig.service.jobs().jobs)
+    return sum(job.spent_g for job in rig.service.jobs(ME).jobs)
 
 
 def play(rig: Rig, jobs: list[Auto], budget_g: float, seconds: int = 400) -> None:
@@ -160,13 +160,13 @@ def test_a_pool_raised_in_the_config_is_recorded_and_used(tmp_path: Path) -> Non
 def test_what_a_pool_granted_spent_and_holds_is_shown_with_its_price(tmp_path: Path) -> None:
     budget_g = 2 * (0.75 * FULL_G + OVERHEAD_G)
     rig = lab(tmp_path, budget_g=budget_g)
-    (empty,) = rig.service.pools().pools
+    (empty,) = rig.service.pools(ME).pools
     assert (empty.left_g, empty.held_g, empty.jobs) == (budget_g, 0.0, ())
     assert empty.gain_per_more_g is None
     assert empty.price == "no price: no job draws on it"
     jobs = [join(rig, "one"), join(rig, "two")]
     rig.run(12)
-    (pool,) = rig.service.pools().pools
+    (pool,) = rig.service.pools(ME).pools
     assert (pool.name, pool.granted_g, pool.g_per_h) == ("lab", budget_g, None)
     assert pool.spent_g == pytest.approx(spent_g(rig))
     assert pool.left_g == pytest.approx(budget_g - pool.spent_g)
@@ -181,7 +181,7 @@ def test_what_a_pool_granted_spent_and_holds_is_shown_with_its_price(tmp_path: P
     assert pool.price.endswith("% of a whole job's gain")
     play(rig, jobs, budget_g)
     rig.supervisor.flush()
-    (after,) = rig.service.pools().pools
+    (after,) = rig.service.pools(ME).pools
     assert (after.jobs, after.jobs_over) == ((), 2)
     assert after.spent_g == pytest.approx(spent_g(rig), abs=1e-6)
 
@@ -190,7 +190,7 @@ def test_a_pool_says_in_words_why_a_gram_has_no_price(tmp_path: Path) -> None:
     rig = lab(tmp_path, budget_g=0.2)
     join(rig, "poor", weight=2.0)
     rig.run(3)
-    (poor,) = rig.service.pools().pools
+    (poor,) = rig.service.pools(ME).pools
     assert poor.gain_per_more_g is None
     assert poor.price.startswith("no price: what is left does not pay for the floor")
     assert (poor.jobs[0].weight, poor.jobs[0].part_g, poor.held_g) == (2.0, 0.0, 0.0)
@@ -198,13 +198,13 @@ def test_a_pool_says_in_words_why_a_gram_has_no_price(tmp_path: Path) -> None:
     more = rig.config.pools[0].model_copy(update={"budget_g": 50.0})
     rig.supervisor.reconfigure(rig.config.model_copy(update={"pools": (more,)}))
     rig.run(12)
-    (rich,) = rig.service.pools().pools
+    (rich,) = rig.service.pools(ME).pools
     assert rich.gain_per_more_g == 0.0
     assert rich.price.startswith("one more gram buys nothing")
     grown = Rig(tmp_path / "b", extra={"pools": [{"name": "lab", "budget_rate_g_per_h": 3.0}]})
     join(grown, "one")
     grown.run(3)
-    (pool,) = grown.service.pools().pools
+    (pool,) = grown.service.pools(ME).pools
     assert (pool.g_per_h, pool.price) == (3.0, "no price: what accrues is shared by weight")
     assert pool.granted_g == pytest.approx(3.0, rel=0.01)
 
@@ -214,7 +214,7 @@ def test_the_price_is_of_a_job_of_weight_1_where_weights_differ(tmp_path: Path) 
     join(rig, "light")
     join(rig, "heavy", weight=5.0)
     rig.run(12)
-    (pool,) = rig.service.pools().pools
+    (pool,) = rig.service.pools(ME).pools
     assert pool.price.endswith("% of the gain of a whole job of weight 1")
 
 
@@ -234,7 +234,7 @@ def test_a_pool_whose_only_job_is_paused(tmp_path: Path) -> None:
     rig.supervisor.pools.mark_stale(rig.supervisor.runs[job.job.id])
     rig.run(2)
     assert job.job.show().state is JobState.PAUSED
-    assert rig.service.pools().pools[0].left_g > 0
+    assert rig.service.pools(ME).pools[0].left_g > 0
 
 
 def test_a_pool_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
