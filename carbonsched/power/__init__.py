@@ -5,6 +5,9 @@ counter      PURE: samples of one device made into deltas: epochs, resets, bridg
 boot         the name of this boot
 nvml         settings of the NVML meter
 nvml_meter   NVIDIA devices by their energy counter
+nvml_boards  what NVML tells of a board: its name, limits, MIG instances, and who else uses it
+boards       PURE: which of a box's boards are ours
+peak_flops   PURE: a board's rated FLOP/s
 host         settings of the host's meter
 host_meter   CPU and RAM by codecarbon's hardware classes
 replay       a recorded power curve whose counter runs on wall time, and its settings

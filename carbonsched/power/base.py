@@ -1,12 +1,28 @@
 """Defines what every power meter offers: settings that build it, and the energy of each device since it was last asked."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from carbonsched.clock import Clock
 from carbonsched.model.energy import EnergyDelta
+from carbonsched.power.peak_flops import PeakFlops
 from carbonsched.settings import ProviderSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A part of a board that a process can have to itself: MIG.
+
+    Example:
+        >>> Instance("MIG-1f2e", slices=2).slices
+        2
+    """
+
+    id: str
+    slices: int
+    """Of the board's compute slices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +41,11 @@ class Device:
     watts_limit: float | None = None
     """Rated upper power, for priors and leases."""
     memory_bytes: int | None = None
+    split: bool = False
+    """In MIG mode: only an instance can be trained on, and the energy is that of all together."""
+    instances: tuple[Instance, ...] = ()
+    peak_flops: PeakFlops | None = None
+    """Rated; for priors. None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +72,9 @@ class Meter(Protocol):
         joules = sum(delta.energy_mj or 0 for delta in meter.read()) / 1000
     """
 
-    devices: tuple[Device, ...]
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """As of now: a board that answers late is added."""
 
     def resume(self, marks: dict[str, Mark]) -> None:
         """Go on from the ledger's last rows, so that the first `read` bridges the time nobody was watching."""
@@ -64,6 +87,19 @@ class Meter(Protocol):
 
     def close(self) -> None:
         """Let go of the driver; the meter is not read again."""
+
+
+@runtime_checkable
+class KnowsOccupants(Protocol):
+    """A meter that can also tell who else uses a board.
+
+    Example::
+
+        why = meter.occupant("GPU-1", mine=lambda pid: pid in ours) if isinstance(meter, KnowsOccupants) else None
+    """
+
+    def occupant(self, board: str, mine: Callable[[int], bool]) -> str | None:
+        """A process that is not `mine`, or memory that is in use, in words; None: nobody that is known of."""
 
 
 class MeterSettings(ProviderSettings):

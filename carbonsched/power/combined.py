@@ -1,9 +1,9 @@
 """Reads several meters as one: the GPUs' and the host's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from carbonsched.model.energy import EnergyDelta
-from carbonsched.power.base import Mark, Meter
+from carbonsched.power.base import Device, KnowsOccupants, Mark, Meter
 
 
 class CombinedMeter:
@@ -17,7 +17,18 @@ class CombinedMeter:
 
     def __init__(self, meters: Sequence[Meter]) -> None:
         self._meters = tuple(meters)
-        self.devices = tuple(device for meter in self._meters for device in meter.devices)
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """Of now: a board may answer late."""
+        return tuple(device for meter in self._meters for device in meter.devices)
+
+    def occupant(self, board: str, mine: Callable[[int], bool]) -> str | None:
+        """See `KnowsOccupants`; of a meter that cannot tell: None."""
+        for meter in self._meters:
+            if isinstance(meter, KnowsOccupants) and (found := meter.occupant(board, mine)) is not None:
+                return found
+        return None
 
     def resume(self, marks: dict[str, Mark]) -> None:
         for meter in self._meters:

@@ -22,7 +22,7 @@ def build_meter(settings: Iterable[MeterSettings], clock: Clock) -> Meter:
             raise build_error(e, each, "power") from e
         if meter is not None:
             meters.append(meter)
-    if not meters:
+    if not any(meter.devices for meter in meters):
         raise InputError(
             "power.host", "nothing is metered: no GPU is and the host is not", 'set it to "auto"'
         )

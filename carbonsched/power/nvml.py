@@ -1,33 +1,29 @@
 """Declares the settings of the NVML meter. Apart from the meter, so that reading a config does not load pynvml."""
 
-import logging
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictInt, StrictStr
 
 from carbonsched.clock import Clock
-from carbonsched.errors import PowerError
 from carbonsched.power.base import Meter, MeterSettings
 
-log = logging.getLogger(__name__)
+BoardName = Annotated[StrictInt, Field(ge=0)] | Annotated[StrictStr, Field(min_length=1)]
 
 
 class NvmlSettings(MeterSettings):
-    """`[power]` with gpu = "nvml", which must find a device, or "auto", which takes what is there.
+    """`[power]` with gpu = "nvml", which must find a device, or "auto", which takes what is there and waits for the rest.
 
     Example:
-        >>> NvmlSettings(provider="auto").provider
-        'auto'
+        >>> NvmlSettings(provider="auto", boards=[0, "GPU-1f2e", "NVIDIA A100-SXM4-80GB"]).boards[0]
+        0
     """
 
     provider: Literal["auto", "nvml"]
+    boards: tuple[BoardName, ...] = ()
+    """Which boards are ours: indices as in nvidia-smi, UUIDs or their beginnings, names of products. None named: all."""
 
-    def build(self, clock: Clock) -> Meter | None:
-        """Raises PowerError where "nvml" finds no device; "auto" answers None there."""
+    def build(self, clock: Clock) -> Meter:
+        """Raises PowerError where "nvml" finds no device, InputError where `boards` names none of those that are here."""
         from carbonsched.power.nvml_meter import NvmlMeter
 
-        try:
-            return NvmlMeter(clock)
-        except PowerError as e:
-            if self.provider == "nvml":
-                raise
-            log.info("no GPU is metered: %s", e)
-            return None
+        return NvmlMeter(clock, boards=self.boards, must_answer=self.provider == "nvml")

@@ -2,56 +2,45 @@
 
 `nvmlDeviceGetTotalEnergyConsumption` counts millijoules since the driver was loaded (Volta and later); only
 differences mean anything. The counter and the power are the device's, all its MIG instances and processes together.
+What does not answer is asked again: a driver, or a board, that comes late is metered from then on.
 """
 
 import contextlib
 import logging
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import pynvml
 
 from carbonsched.clock import Clock
-from carbonsched.errors import PowerError
+from carbonsched.errors import InputError, PowerError
 from carbonsched.model.energy import EnergyDelta
 from carbonsched.power.base import Device, Mark
+from carbonsched.power.boards import Board, choose
 from carbonsched.power.boot import boot_id
 from carbonsched.power.counter import DeviceCounter, Sample
+from carbonsched.power.nvml_boards import (
+    describe,
+    has_nvidia_board,
+    identify,
+    mig_instances,
+    occupant,
+    power_error,
+)
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
-REASONS: Final[dict[int, str]] = {
-    1: "NVML is not initialized: the driver went away; it is tried again",
-    2: "NVML refused an argument: the device is not one of this driver's",
-    3: "this device does not support it",
-    4: "no permission: give the daemon's user access to /dev/nvidia*",
-    6: "the device is no longer there: it fell off the bus or was taken away",
-    9: "the NVIDIA driver is not loaded: load it (modprobe nvidia)",
-    10: "the driver did not answer in time",
-    12: "libnvidia-ml.so.1 is not installed: install the NVIDIA driver's user part",
-    13: "this driver is too old to know the call: update it",
-    15: "the GPU is lost: it fell off the bus; the box must be restarted",
-    16: "the GPU must be reset before it can be read",
-    17: "the operating system blocked access: open /dev/nvidia* to the daemon (DeviceAllow=char-nvidia* rw)",
-    18: "the driver and its library differ in version: restart the box or load the new driver",
-    999: "NVML failed for a reason it does not know",
-}
-_NOT_SUPPORTED: Final = 3
+_REFUSED: Final = frozenset({pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND})
+_NO_LIBRARY: Final = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
 _RETRY_S: Final = 30.0
-"""Pause between attempts to reach a driver that went away."""
+"""Pause between attempts to reach a driver that went away, or a counter that was refused."""
 _DRIVER_GONE: Final = frozenset({1, 2, 6, 9, 12, 15, 18, 999})
 """After these the handles may be void: NVML is opened anew."""
 
 
-def power_error(error: pynvml.NVMLError) -> PowerError:
-    """NVML's code as the project's error, one line with a hint."""
-    code = int(getattr(error, "value", 999))
-    return PowerError(f"NVML: {REASONS.get(code, str(error))} (code {code})")
-
-
 class NvmlMeter:
-    """All devices that NVML shows, by UUID. Raises PowerError where there are none.
+    """The devices that NVML shows and that are ours, by UUID.
 
     Example::
 
@@ -59,52 +48,137 @@ class NvmlMeter:
         watts = {delta.device: delta.power_w for delta in meter.read()}
     """
 
-    def __init__(self, clock: Clock, life: str | None = None) -> None:
-        """`life`: names the boot in counter epochs; None: this boot."""
-        self._clock = clock
+    def __init__(
+        self,
+        clock: Clock,
+        life: str | None = None,
+        *,
+        boards: Sequence[str | int] = (),
+        must_answer: bool = True,
+    ) -> None:
+        """`life`: names the boot in counter epochs; None: this boot. `boards`: as `power.boards`, see `boards.choose`.
+
+        Raises PowerError where there is no device; without `must_answer` it is said and tried again. Raises InputError where
+        `boards` names none of those that are here.
+        """
+        self._clock, self._wanted, self._life = clock, tuple(boards), life or boot_id()
         self._handles: dict[str, Any] = {}
-        self._countless: set[str] = set()
-        self._retry_at = 0.0
-        devices = self._open()
-        if not devices:
-            raise PowerError('NVML shows no device: add one, or set power.gpu = "none"')
-        self.devices = tuple(devices)
-        life = life or boot_id()
-        self._counters = {
-            device.id: DeviceCounter(device.id, "nvml", life, watts_limit=device.watts_limit)
-            for device in self.devices
-        }
+        self._devices: dict[str, Device] = {}
+        self._counters: dict[str, DeviceCounter] = {}
+        self._marks: dict[str, Mark] = {}
+        self._refused_from: dict[str, float] = {}
+        """Device → since when it says that it has no counter."""
+        self._ask_at: dict[str, float] = {}
+        """Device without a counter → when it is asked for one again."""
+        self._counts: set[str] = set()
+        """Devices whose counter has answered."""
+        self._retry_at: float | None = None
+        self._said: set[str] = set()
+        try:
+            self._open()
+        except PowerError as e:
+            if must_answer:
+                raise
+            self._tell_absence(e)
+            self._retry_later()
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """Those that have answered so far."""
+        return tuple(self._devices.values())
 
     def resume(self, marks: dict[str, Mark]) -> None:
+        self._marks = dict(marks)
         for device, counter in self._counters.items():
             if device in marks:
                 counter.resume(marks[device])
 
     def read(self) -> tuple[EnergyDelta, ...]:
-        deltas = (counter.add(self._sample(device)) for device, counter in self._counters.items())
+        self._reopen_if_due()
+        deltas = [counter.add(self._sample(device)) for device, counter in self._counters.items()]
         return tuple(delta for delta in deltas if delta is not None)
+
+    def occupant(self, board: str, mine: Callable[[int], bool]) -> str | None:
+        """Who else uses a board, or one of its MIG instances, now; None: nobody that NVML knows. mine: whether a pid is ours."""
+        handle = self._handles.get(board)
+        return None if handle is None else occupant(handle, mine)
 
     def close(self) -> None:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
 
-    def _open(self) -> list[Device]:
+    # ---- opening
+
+    def _open(self) -> None:
+        """Find the boards that are ours, and take up those that are new. Raises PowerError, or InputError by `boards`."""
         try:
             pynvml.nvmlInit()
             count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as e:
             raise power_error(e) from e
-        devices = []
+        found: list[tuple[Board, Any]] = []
         for index in range(count):
             try:
                 handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-                uuid = str(pynvml.nvmlDeviceGetUUID(handle))
+                found.append((identify(index, handle), handle))
             except pynvml.NVMLError as e:
-                log.warning("GPU %d is not metered: %s", index, power_error(e))
-                continue
-            self._handles[uuid] = handle
-            devices.append(_device(uuid, index, handle))
-        return devices
+                self._warn(f"GPU {index} is not metered: {power_error(e)}; it is tried again")
+                self._retry_later()
+        if not found:
+            raise PowerError('NVML shows no device: add one, or set power.gpu = "none"')
+        chosen = choose([board for board, _ in found], self._wanted, os.environ)
+        for warning in chosen.warnings:
+            self._warn(warning)
+        if not chosen.boards:
+            raise PowerError(f"no board is left to this daemon: {'; '.join(chosen.warnings)}")
+        for board, handle in found:
+            if board in chosen.boards:
+                self._take(board, handle)
+
+    def _take(self, board: Board, handle: Any) -> None:
+        self._handles[board.uuid] = handle
+        self._handles |= {instance.id: each for instance, each in mig_instances(handle)}
+        if board.uuid in self._counters:
+            return
+        device = self._devices[board.uuid] = describe(board, handle)
+        counter = DeviceCounter(board.uuid, "nvml", self._life, watts_limit=device.watts_limit)
+        if board.uuid in self._marks:
+            counter.resume(self._marks[board.uuid])
+        self._counters[board.uuid] = counter
+
+    def _retry_later(self) -> None:
+        if self._retry_at is None:
+            self._retry_at = self._clock.monotonic() + _RETRY_S
+
+    def _reopen_if_due(self) -> None:
+        if self._retry_at is None or self._clock.monotonic() < self._retry_at:
+            return
+        self._retry_at = None
+        before = len(self._devices)
+        self.close()
+        try:
+            self._open()
+        except (PowerError, InputError) as e:
+            self._warn(str(e))
+            self._retry_later()
+        for device in self.devices[before:]:
+            log.warning("%s (%s) answers now and is metered", device.id, device.name)
+
+    def _tell_absence(self, error: PowerError) -> None:
+        """A box that never had a board of NVIDIA's is none that lost one."""
+        cause = error.__cause__
+        missing = isinstance(cause, pynvml.NVMLError) and cause.value == _NO_LIBRARY
+        level = logging.INFO if missing and not has_nvidia_board() else logging.WARNING
+        log.log(level, "no GPU is metered, jobs get none: %s; tried again every %.0f s", error, _RETRY_S)
+        self._said.add(str(error))
+
+    def _warn(self, message: str) -> None:
+        """Once: what stays as it is need not be said every half minute."""
+        if message not in self._said:
+            self._said.add(message)
+            log.warning("%s", message)
+
+    # ---- reading
 
     def _sample(self, uuid: str) -> Sample:
         # the counter is read first and the time right after it: that is the instant the energy belongs to
@@ -122,53 +196,31 @@ class NvmlMeter:
         return Sample(now, monotonic, counter, watts)
 
     def _counter(self, uuid: str) -> tuple[int | None, pynvml.NVMLError | None]:
-        """(millijoules, None), (None, None) for a device that has no counter, or (None, what went wrong)."""
-        self._reopen_if_due()
-        if uuid in self._countless:
+        """(millijoules, None), (None, None) for a device that has no counter now, or (None, what went wrong)."""
+        now = self._clock.monotonic()
+        if now < self._ask_at.get(uuid, 0.0):
             return None, None
         try:
-            return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handles[uuid])), None
+            counter = int(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handles[uuid]))
         except pynvml.NVMLError as e:
-            if e.value in (_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND):
-                log.warning("%s has no energy counter; its power is integrated instead", uuid)
-                self._countless.add(uuid)
-                return None, None
+            if e.value in _REFUSED:
+                return None, self._refused(uuid, e, now)
             self._lost(e)
             return None, e
+        self._counts.add(uuid)
+        self._refused_from.pop(uuid, None)
+        self._ask_at.pop(uuid, None)
+        return counter, None
+
+    def _refused(self, uuid: str, error: pynvml.NVMLError, now: float) -> pynvml.NVMLError | None:
+        """The error while a counter that has worked may come back by itself; None: without one, until it is asked again."""
+        since = self._refused_from.setdefault(uuid, now)
+        if uuid in self._counts and now - since < _RETRY_S:
+            return error
+        self._warn(f"{uuid} has no energy counter; its power is integrated instead")
+        self._ask_at[uuid] = now + _RETRY_S
+        return None
 
     def _lost(self, error: pynvml.NVMLError) -> None:
-        if error.value in _DRIVER_GONE and self._retry_at == 0.0:
-            self._retry_at = self._clock.monotonic() + _RETRY_S
-
-    def _reopen_if_due(self) -> None:
-        if self._retry_at == 0.0 or self._clock.monotonic() < self._retry_at:
-            return
-        self._retry_at = 0.0
-        self.close()
-        try:
-            self._open()
-        except PowerError as e:
-            log.warning("%s", e)
-            self._retry_at = self._clock.monotonic() + _RETRY_S
-
-
-def _device(uuid: str, index: int, handle: Any) -> Device:
-    name = _ask(lambda: str(pynvml.nvmlDeviceGetName(handle))) or "NVIDIA GPU"
-    mig = _ask(lambda: pynvml.nvmlDeviceGetMigMode(handle)[0]) == 1
-    limit = _ask(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle))
-    return Device(
-        id=uuid,
-        kind="gpu",
-        name=f"{name} (MIG, metered whole)" if mig else name,
-        index=index,
-        watts_limit=None if limit is None else limit / 1000,
-        memory_bytes=_ask(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)),
-    )
-
-
-def _ask(call: Callable[[], T]) -> T | None:
-    """What is nice to know but not needed: None where the device does not say."""
-    try:
-        return call()
-    except pynvml.NVMLError:
-        return None
+        if error.value in _DRIVER_GONE:
+            self._retry_later()

@@ -10,7 +10,7 @@ import pynvml
 import pytest
 from support.nvml.fake import build_fake_nvml, run_with_fake_nvml
 
-from carbonsched.power.nvml_meter import REASONS, power_error
+from carbonsched.power.nvml_boards import REASONS, power_error
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc to build the stand-in")
 
@@ -223,6 +223,136 @@ def test_auto_takes_the_gpu_and_the_host_together(library: Path, tmp_path: Path)
         "mig=1\n",
     )
     assert names["devices"] == ["gpu", "host"]
+
+
+def test_auto_waits_for_a_driver_that_answers_late(library: Path, tmp_path: Path) -> None:
+    """And for one board of two: what NVML did not show at the start is metered from when it does, on from the ledger's mark."""
+    [names, deltas, said] = run(
+        library,
+        tmp_path,
+        """
+        import logging
+        said = []
+        class Keep(logging.Handler):
+            def emit(self, record): said.append([record.levelname, record.getMessage()])
+        logging.getLogger().addHandler(Keep())
+        from carbonsched.config import PowerConfig
+        from carbonsched.power import build_meter
+        meter = build_meter(PowerConfig().meters, clock)
+        names = [[b.id for b in meter.devices]]
+        meter.resume({"GPU-00000000-fake-0000-0000-000000000000": Mark(clock.now() - timedelta(seconds=60), 0, "x:0", 90.0)})
+        for settings in ("init_code=9\\n", "handle_code.1=15\\n", ""):
+            SETTINGS.write_text(settings)
+            Clock.ahead += 31
+            bridge = meter.read()
+            names.append([b.id[-1] for b in meter.devices if b.kind == "gpu"])
+            if settings.startswith("handle"): first = bridge
+        print(json.dumps(names))
+        show(*first)
+        print(json.dumps(said))
+        """,
+        "init_code=9\n",
+        FAKE_NVML_DEVICES="2",
+    )
+    assert names == [["host"], [], ["0"], ["0", "1"]]
+    assert [d["bridged"] for d in deltas if d["device"] != "host"] == [True]
+    levels, texts = zip(*said, strict=True)
+    assert set(levels) == {"WARNING"}
+    absent = [text for text in texts if "driver is not loaded" in text]
+    assert len(absent) == 1, "what stays as it is is said once"
+    assert "no GPU is metered, jobs get none" in absent[0]
+    assert any("GPU 1 is not metered: NVML: the GPU is lost" in text for text in texts)
+    assert sum("answers now and is metered" in text for text in texts) == 2
+
+
+def test_boards_are_chosen_by_the_config_and_by_the_daemons_own_environment(
+    library: Path, tmp_path: Path
+) -> None:
+    [found] = run(
+        library,
+        tmp_path,
+        """
+        from carbonsched.errors import CarbonschedError
+        from carbonsched.power.nvml import NvmlSettings
+        def chosen(boards=(), **env):
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None); os.environ.update(env)
+            try: return [d.index for d in NvmlSettings(provider="nvml", boards=boards).build(clock).devices]
+            except CarbonschedError as e: return str(e)
+        seen = [
+            chosen(), chosen([1]), chosen(["GPU-00000000-fake-0000-0000-000000000002"]), chosen(["nvidia l4"]), chosen([2, 0]),
+            chosen([7]), chosen(CUDA_VISIBLE_DEVICES=""), chosen(CUDA_VISIBLE_DEVICES="1"),
+            chosen(CUDA_VISIBLE_DEVICES="GPU-00000000-fake-0000-0000-000000000000"),
+            chosen(CUDA_VISIBLE_DEVICES="1", CUDA_DEVICE_ORDER="PCI_BUS_ID"),
+        ]
+        print(json.dumps(seen))
+        """,
+        "name.0=NVIDIA L4\nname.1=NVIDIA A100\nname.2=NVIDIA L40S\ndisplay.2=1\n",
+        FAKE_NVML_DEVICES="3",
+    )
+    assert found[:5] == [[0, 1], [1], [2], [0], [0, 2]]
+    assert "power.boards: names no board of this box: 0 GPU-0000" in str(found[5])
+    assert "no board is left to this daemon" in str(found[6])
+    assert "name UUIDs, or set CUDA_DEVICE_ORDER=PCI_BUS_ID" in str(found[7])
+    assert found[8:] == [[0], [1]]
+
+
+def test_who_else_uses_a_board_is_told(library: Path, tmp_path: Path) -> None:
+    [found] = run(
+        library,
+        tmp_path,
+        """
+        meter, me = NvmlMeter(clock), os.getpid()
+        ask = lambda mine=(): [meter.occupant(d.id, lambda pid: pid in mine) for d in meter.devices]
+        seen = ask()
+        SETTINGS.write_text(f"other_pid.1={me}\\n"); seen += ask() + ask((me,))
+        SETTINGS.write_text("used_gib.0=30\\n"); seen += ask()
+        print(json.dumps(seen))
+        """,
+        FAKE_NVML_DEVICES="2",
+    )
+    assert found[:3] == [None, None, None]
+    assert str(found[3]).startswith("process ")
+    assert "(python" in str(found[3])
+    assert "with 2.0 GiB" in str(found[3])
+    assert found[4:6] == [None, None]
+    assert "30.0 GiB of its memory are in use" in str(found[6])
+    assert found[7] is None
+
+
+def test_a_counter_that_is_refused_once_is_asked_again(library: Path, tmp_path: Path) -> None:
+    """One that has worked is waited for; one that never did, or stays away, is integrated and asked again later."""
+    deltas = run(
+        library,
+        tmp_path,
+        """
+        meter = NvmlMeter(clock)
+        def look(settings, ahead=0.05):
+            SETTINGS.write_text(settings); time.sleep(0.05); Clock.ahead += ahead
+            show(*meter.read())
+        meter.read()
+        look(""); look("energy_code=3\\n"); look("")
+        look("energy_code=3\\n"); look("energy_code=3\\n", 31); look("", 31); look("")
+        """,
+    )
+    methods = [delta[0]["method"] for delta in deltas]
+    assert methods[:4] == ["counter", "unavailable", "estimated", "unavailable"]
+    assert methods[4] == "integrated"
+    assert methods[6] == "counter"
+
+
+def test_mig_instances_and_rated_speed_are_known(library: Path, tmp_path: Path) -> None:
+    [found] = run(
+        library,
+        tmp_path,
+        """
+        [a, b] = NvmlMeter(clock).devices
+        print(json.dumps([a.split, [[i.id, i.slices] for i in a.instances], b.split, list(b.instances), b.peak_flops.of("bf16")]))
+        """,
+        "mig.0=1\nslices.101=4\n",
+        FAKE_NVML_DEVICES="2",
+    )
+    mig = "MIG-00000000-fake-0000-0000-00000000000"
+    assert found == [True, [[mig + "0", 3], [mig + "1", 4]], False, [], 311_900_000_000_000.0]  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.parametrize("code", sorted(REASONS))

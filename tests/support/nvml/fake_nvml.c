@@ -7,7 +7,12 @@
  *   watts        power of every device, default 250         (env FAKE_NVML_WATTS)
  *   base         Unix time at which the counter was 0, default 2026-01-01T00:00Z   (FAKE_NVML_BASE)
  *   devices       default 1                                 (FAKE_NVML_DEVICES)
- *   mig          1: MIG mode is on
+ *   mig          1: MIG mode is on; instances: how many there are, default 2; slices: of each, default 3
+ *   display      1: it drives a screen
+ *   other_pid    a process that computes on it, with 2 GiB; used_gib: memory in use, default 1
+ *   cores, mhz, capability   default 6912, 1410, 8.0: an A100
+ *   name         a word, default "Fake GPU"                 (FAKE_NVML_NAME)
+ *   any key with .N behind it holds for device N alone
  *   init_code, handle_code, energy_code, power_code        NVML return codes, default 0; init_code: no driver
  */
 #include <stdio.h>
@@ -20,6 +25,8 @@ typedef struct device { int index; } *nvmlDevice_t;
 typedef struct { unsigned long long total, free, used; } nvmlMemory_t;
 
 static struct device devices[16];
+/* an instance of MIG: index of its board * 100 + 100 + its own */
+static struct device instances[1800];
 
 static double setting(const char *key, const char *env, double fallback)
 {
@@ -36,16 +43,23 @@ static double setting(const char *key, const char *env, double fallback)
     return value;
 }
 
+static double of(int index, const char *key, const char *env, double fallback)
+{
+    char own[64];
+    snprintf(own, sizeof own, "%s.%d", key, index);
+    return setting(own, NULL, setting(key, env, fallback));
+}
+
 static double watts(void) { return setting("watts", "FAKE_NVML_WATTS", 250.0); }
 
 /* A driver that goes away (init_code is not 0) takes every open handle with it: code 1 until NVML is opened anew. */
 static int is_open;
 
-static nvmlReturn_t reach(const char *code_key)
+static nvmlReturn_t reach(const char *code_key, int index)
 {
     if (setting("init_code", NULL, 0) != 0)
         is_open = 0;
-    return is_open ? (int)setting(code_key, NULL, 0) : 1;
+    return is_open ? (int)of(index, code_key, NULL, 0) : 1;
 }
 
 nvmlReturn_t nvmlInitWithFlags(unsigned int flags)
@@ -69,35 +83,114 @@ nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *dev
 {
     devices[index].index = (int)index;
     *device = &devices[index];
-    return reach("handle_code");
+    return reach("handle_code", (int)index);
 }
 
 nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned int length)
 {
-    snprintf(uuid, length, "GPU-00000000-fake-0000-0000-%012d", device->index);
+    if (device->index >= 100)
+        snprintf(uuid, length, "MIG-00000000-fake-0000-0000-%012d", device->index - 100);
+    else
+        snprintf(uuid, length, "GPU-00000000-fake-0000-0000-%012d", device->index);
     return 0;
 }
 
 nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *name, unsigned int length)
 {
-    (void)device;
-    snprintf(name, length, "Fake GPU");
+    const char *path = getenv("FAKE_NVML_FILE");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    char line[256], key[32];
+    snprintf(name, length, "%s", getenv("FAKE_NVML_NAME") ? getenv("FAKE_NVML_NAME") : "Fake GPU");
+    snprintf(key, sizeof key, "name.%d=", device->index);
+    while (file && fgets(line, sizeof line, file))
+        if (!strncmp(line, key, strlen(key)))
+            snprintf(name, length, "%.*s", (int)strcspn(line + strlen(key), "\n"), line + strlen(key));
+    if (file)
+        fclose(file);
     return 0;
 }
 
 nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
 {
-    (void)device;
     memory->total = 80ULL << 30;
-    memory->used = 1ULL << 30;
+    memory->used = (unsigned long long)(of(device->index, "used_gib", NULL, 1) * (1ULL << 30));
     memory->free = memory->total - memory->used;
     return 0;
 }
 
 nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current, unsigned int *pending)
 {
+    *current = *pending = (unsigned int)of(device->index, "mig", NULL, 0);
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t device, unsigned int *count)
+{
     (void)device;
-    *current = *pending = (unsigned int)setting("mig", NULL, 0);
+    *count = 7;
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned int index, nvmlDevice_t *instance)
+{
+    int own = device->index * 100 + 100 + (int)index;
+    if (index >= (unsigned int)setting("instances", NULL, 2))
+        return 6;
+    instances[own].index = own;
+    *instance = &instances[own];
+    return 0;
+}
+
+typedef struct {
+    unsigned int multiprocessors, copy, decoder, encoder, jpeg, ofa, gpu_slices, compute_slices;
+    unsigned long long memory_mb;
+} attributes_t;
+
+nvmlReturn_t nvmlDeviceGetAttributes_v2(nvmlDevice_t device, attributes_t *attributes)
+{
+    memset(attributes, 0, sizeof *attributes);
+    attributes->gpu_slices = attributes->compute_slices = (unsigned int)of(device->index, "slices", NULL, 3);
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetDisplayActive(nvmlDevice_t device, unsigned int *active)
+{
+    *active = (unsigned int)of(device->index, "display", NULL, 0);
+    return 0;
+}
+
+typedef struct { unsigned int pid; unsigned long long used; unsigned int gpu_instance, compute_instance; } process_t;
+
+nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count, process_t *found)
+{
+    unsigned int pid = (unsigned int)of(device->index, "other_pid", NULL, 0), room = *count;
+    *count = pid ? 1 : 0;
+    if (!pid)
+        return 0;
+    if (room < 1 || !found)
+        return 7;
+    found[0] = (process_t){.pid = pid, .used = 2ULL << 30};
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetNumGpuCores(nvmlDevice_t device, unsigned int *cores)
+{
+    *cores = (unsigned int)of(device->index, "cores", NULL, 6912);
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetMaxClockInfo(nvmlDevice_t device, unsigned int kind, unsigned int *mhz)
+{
+    (void)kind;
+    *mhz = (unsigned int)of(device->index, "mhz", NULL, 1410);
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int *major, int *minor)
+{
+    double capability = of(device->index, "capability", NULL, 8.0);
+    *major = (int)capability;
+    *minor = (int)(capability * 10 + 0.5) % 10;
     return 0;
 }
 
@@ -110,17 +203,15 @@ nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned int *
 
 nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *milliwatts)
 {
-    (void)device;
     *milliwatts = (unsigned int)(watts() * 1000);
-    return reach("power_code");
+    return reach("power_code", device->index);
 }
 
 nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned long long *millijoules)
 {
     struct timespec now;
-    (void)device;
     clock_gettime(CLOCK_REALTIME, &now);
     double since = (double)now.tv_sec - setting("base", "FAKE_NVML_BASE", 1767225600.0) + (double)now.tv_nsec * 1e-9;
     *millijoules = (unsigned long long)(since * watts() * 1000);
-    return reach("energy_code");
+    return reach("energy_code", device->index);
 }
