@@ -185,7 +185,9 @@ class LaunchConfig(Doc):
     python: str = sys.executable
     """Interpreter that has the trainer; it may be another environment than the daemon's."""
     slots: Annotated[int, Field(ge=1)] | None = None
-    """Jobs at a time; None: one per GPU, one on a box without."""
+    """Jobs at a time, as far as boards have room; None: as many as they have, one on a box without."""
+    jobs_per_board: Annotated[int, Field(ge=1, le=64)] = 1
+    """More than one: they share a board, and its energy in equal parts, which is then estimated. MIG: one an instance."""
     stop_s: Seconds = 120.0
     """How long a job may take to checkpoint and stop before it is killed."""
 

@@ -59,6 +59,23 @@ def split(delta: EnergyDelta, cuts: Sequence[Cut]) -> list[tuple[Cut, EnergyDelt
     ]
 
 
+def share_by(delta: EnergyDelta, shares: Sequence[float], how: str) -> list[EnergyDelta]:
+    """Share `delta` in proportion to `shares`, which are declared and measured by nobody: `estimated`. how: in words."""
+    whole = sum(shares)
+    return [
+        piece.model_copy(update={"power_w": None if delta.power_w is None else delta.power_w * part / whole})
+        for part, piece in zip(shares, _parts(delta, list(shares), how), strict=True)
+    ]
+
+
+def estimate(delta: EnergyDelta, why: str) -> EnergyDelta:
+    """The same energy, no longer taken for this account's alone."""
+    reason = why if delta.reason is None else f"{delta.reason}; {why}"
+    if delta.energy_mj is None:
+        return delta.model_copy(update={"reason": reason})
+    return delta.model_copy(update={"reason": reason, "method": EnergyMethod.ESTIMATED})
+
+
 def share(delta: EnergyDelta, n: int) -> list[EnergyDelta]:
     """Share `delta` equally among `n` jobs that ran on the device together; over the same time each.
 
@@ -68,9 +85,7 @@ def share(delta: EnergyDelta, n: int) -> list[EnergyDelta]:
         raise ValueError(f"cannot share energy among {n} jobs")
     if n == 1:
         return [delta]
-    pieces = _parts(delta, [1.0] * n, f"shared equally by {n} jobs")
-    watts = None if delta.power_w is None else delta.power_w / n
-    return [piece.model_copy(update={"power_w": watts}) for piece in pieces]
+    return share_by(delta, [1.0] * n, f"shared equally by {n} jobs")
 
 
 def _parts(delta: EnergyDelta, shares: list[float], how: str) -> list[EnergyDelta]:

@@ -23,6 +23,8 @@ class Instance:
     id: str
     slices: int
     """Of the board's compute slices."""
+    ours: bool = True
+    """Jobs may be put there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,8 @@ class KnowsOccupants(Protocol):
         why = meter.occupant("GPU-1", mine=lambda pid: pid in ours) if isinstance(meter, KnowsOccupants) else None
     """
 
-    def occupant(self, board: str, mine: Callable[[int], bool]) -> str | None:
-        """A process that is not `mine`, or memory that is in use, in words; None: nobody that is known of."""
+    def occupant(self, board: str, mine: Callable[[int], bool], *, memory: bool = True) -> str | None:
+        """A process that is not `mine`, a question by pid; with `memory` also what nobody's process explains. None: nobody."""
 
 
 class MeterSettings(ProviderSettings):

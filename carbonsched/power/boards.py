@@ -90,6 +90,27 @@ def find(boards: Sequence[Board], word: str | int) -> list[Board]:
     return [board for board in boards if text and _within(text, board.name.casefold())]
 
 
+def our_instances(board: Board, wanted: Sequence[str | int], env: Mapping[str, str]) -> frozenset[str]:
+    """The MIG instances of a board that jobs may be put on: those that are named, all where only the board is."""
+    ours = set(board.instances)
+    for words in (wanted, env.get(VISIBLE, "").split(",")):
+        texts = [str(word).strip().casefold() for word in words]
+        named = {
+            uuid
+            for uuid in board.instances
+            for text in texts
+            if _is_instance(text) and uuid.casefold().startswith(text)
+        }
+        whole = any(text and not _is_instance(text) and board in find([board], text) for text in texts)
+        if named and not whole:
+            ours &= named
+    return frozenset(ours)
+
+
+def _is_instance(text: str) -> bool:
+    return text.startswith("mig-")
+
+
 def visible(boards: Sequence[Board], env: Mapping[str, str]) -> list[Board] | None:
     """The boards that CUDA would show, in CUDA's order; None: all, the variable is not set. Raises InputError where an
     index could mean several.

@@ -23,10 +23,13 @@ class CombinedMeter:
         """Of now: a board may answer late."""
         return tuple(device for meter in self._meters for device in meter.devices)
 
-    def occupant(self, board: str, mine: Callable[[int], bool]) -> str | None:
+    def occupant(self, board: str, mine: Callable[[int], bool], *, memory: bool = True) -> str | None:
         """See `KnowsOccupants`; of a meter that cannot tell: None."""
         for meter in self._meters:
-            if isinstance(meter, KnowsOccupants) and (found := meter.occupant(board, mine)) is not None:
+            if (
+                isinstance(meter, KnowsOccupants)
+                and (found := meter.occupant(board, mine, memory=memory)) is not None
+            ):
                 return found
         return None
 

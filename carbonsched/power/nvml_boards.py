@@ -3,7 +3,8 @@
 What only serves estimates is None where the driver does not say. NVML's errors become one line with a hint here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -68,7 +69,8 @@ def identify(index: int, handle: Any) -> Board:
     )
 
 
-def describe(board: Board, handle: Any) -> Device:
+def describe(board: Board, handle: Any, ours: Collection[str]) -> Device:
+    """ours: the instances that jobs may be put on."""
     limit = ask(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle))
     mig = _is_split(handle)
     cores = ask(lambda: int(pynvml.nvmlDeviceGetNumGpuCores(handle)))
@@ -82,7 +84,7 @@ def describe(board: Board, handle: Any) -> Device:
         watts_limit=None if limit is None else limit / 1000,
         memory_bytes=ask(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)),
         split=mig,
-        instances=tuple(instance for instance, _ in mig_instances(handle)),
+        instances=tuple(replace(each, ours=each.id in ours) for each, _ in mig_instances(handle)),
         peak_flops=peak_flops(board.name, cores, mhz, capability),
     )
 
@@ -100,19 +102,19 @@ def mig_instances(handle: Any) -> Iterator[tuple[Instance, Any]]:
         yield Instance(uuid, slices or 1), found
 
 
-def occupant(handle: Any, mine: Callable[[int], bool]) -> str | None:
-    """Who else uses a board, or an instance: a process that is not `mine`, or memory that no process here explains."""
+def occupant(handle: Any, mine: Callable[[int], bool], *, memory: bool) -> str | None:
+    """Who else uses a board, or an instance: a process that is not `mine`; with `memory` also what no process here explains."""
     found = ask(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
     others = [process for process in found if not mine(process.pid)]
     if others:
         most = max(others, key=lambda process: process.usedGpuMemory or 0)
-        held = "" if most.usedGpuMemory is None else f" with {most.usedGpuMemory / 2**30:.1f} GiB"
+        taken = "" if most.usedGpuMemory is None else f" with {most.usedGpuMemory / 2**30:.1f} GiB"
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        return f"process {most.pid} ({_command(most.pid)}) computes on it{held}{more}"
-    memory = ask(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))
-    if found or memory is None or memory.used <= min(_FREE_BYTES, memory.total / 4):
+        return f"process {most.pid} ({_command(most.pid)}) computes on it{taken}{more}"
+    held = ask(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle)) if memory else None
+    if found or held is None or held.used <= min(_FREE_BYTES, held.total / 4):
         return None
-    return f"{memory.used / 2**30:.1f} GiB of its memory are in use, by nobody that can be seen from here"
+    return f"{held.used / 2**30:.1f} GiB of its memory are in use, by nobody that can be seen from here"
 
 
 def ask(call: Callable[[], T]) -> T | None:

@@ -17,7 +17,7 @@ from carbonsched.clock import Clock
 from carbonsched.errors import InputError, PowerError
 from carbonsched.model.energy import EnergyDelta
 from carbonsched.power.base import Device, Mark
-from carbonsched.power.boards import Board, choose
+from carbonsched.power.boards import Board, choose, our_instances
 from carbonsched.power.boot import boot_id
 from carbonsched.power.counter import DeviceCounter, Sample
 from carbonsched.power.nvml_boards import (
@@ -98,10 +98,10 @@ class NvmlMeter:
         deltas = [counter.add(self._sample(device)) for device, counter in self._counters.items()]
         return tuple(delta for delta in deltas if delta is not None)
 
-    def occupant(self, board: str, mine: Callable[[int], bool]) -> str | None:
-        """Who else uses a board, or one of its MIG instances, now; None: nobody that NVML knows. mine: whether a pid is ours."""
+    def occupant(self, board: str, mine: Callable[[int], bool], *, memory: bool = True) -> str | None:
+        """See `KnowsOccupants`; also of a MIG instance."""
         handle = self._handles.get(board)
-        return None if handle is None else occupant(handle, mine)
+        return None if handle is None else occupant(handle, mine, memory=memory)
 
     def close(self) -> None:
         with contextlib.suppress(pynvml.NVMLError):
@@ -140,7 +140,8 @@ class NvmlMeter:
         self._handles |= {instance.id: each for instance, each in mig_instances(handle)}
         if board.uuid in self._counters:
             return
-        device = self._devices[board.uuid] = describe(board, handle)
+        ours = our_instances(board, self._wanted, os.environ)
+        device = self._devices[board.uuid] = describe(board, handle, ours)
         counter = DeviceCounter(board.uuid, "nvml", self._life, watts_limit=device.watts_limit)
         if board.uuid in self._marks:
             counter.resume(self._marks[board.uuid])

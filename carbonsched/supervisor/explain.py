@@ -200,7 +200,7 @@ def _find_budget(supervisor: Supervisor, run: JobRun, problem: Problem, full_g: 
 def _find_queue(supervisor: Supervisor) -> _Queue:
     queued = [run for run in supervisor.runs.values() if run.state is JobState.QUEUED]
     live = [run for run in supervisor.runs.values() if run.alive]
-    if not queued and supervisor.placement.free(live) is not None:
+    if not queued and supervisor.placement.find_seat(live)[0] is not None:
         return _Queue()
     etas = [eta for eta in (eta_s(run, supervisor.clock) for run in live) if eta is not None]
     before = len(live) + len(queued)

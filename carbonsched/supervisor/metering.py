@@ -5,7 +5,7 @@ of these run together into one open row per device until it is `row_s` old; a ki
 since the counter is read on from the last row that was written.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -14,9 +14,14 @@ from carbonsched.config import Config
 from carbonsched.feeds.chain import Chain
 from carbonsched.model.energy import Account, EnergyDelta, Interval
 from carbonsched.model.grid import Reading
-from carbonsched.power.attribution import Cut, share, split
+from carbonsched.power.attribution import Cut, estimate, share, share_by, split
 from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.supervisor.jobs.process_state import BoardPart
 from carbonsched.units import MJ_PER_J, grams
+
+NOBODY: Mapping[str, str] = {}
+_WHOLE = 1e-9
+"""Shares this near to all leave nothing over."""
 
 
 @dataclass(slots=True)
@@ -40,14 +45,18 @@ class Metering:
     """Power of each device that no job uses, a slow mean."""
 
     def charge(
-        self, deltas: Sequence[EnergyDelta], runs: Sequence[JobRun]
+        self, deltas: Sequence[EnergyDelta], runs: Sequence[JobRun], strangers: Mapping[str, str] = NOBODY
     ) -> tuple[list[Interval], list[Interval]]:
-        """Charge new deltas. Returns the new pieces, and the rows that are now complete, in order of time."""
+        """Charge new deltas. Returns the new pieces, and the rows that are now complete, in order of time.
+
+        strangers: device → who else uses it, in words.
+        """
         pieces: list[Interval] = []
         complete: list[Interval] = []
         for delta in deltas:
             self.watts[delta.device] = delta.power_w
-            for piece in self._charge(delta, [run for run in runs if delta.device in run.process.devices]):
+            here = [run for run in runs if delta.device in run.process.devices]
+            for piece in self._charge(delta, here, strangers.get(delta.device)):
                 pieces.append(piece)
                 complete += self._add(piece)
             complete += self._close(delta)
@@ -60,8 +69,15 @@ class Metering:
             for device in run.process.devices:
                 users[device] = users.get(device, 0) + 1
         for run in runs:
-            known = [(self.watts.get(device), users[device]) for device in run.process.devices]
-            watts = [power / n for power, n in known if power is not None]
+            part = run.process.part
+            known = [
+                (
+                    self.watts.get(device),
+                    part.share if part.id and device == run.process.devices[0] else 1 / users[device],
+                )
+                for device in run.process.devices
+            ]
+            watts = [power * share for power, share in known if power is not None]
             run.process.note_power(sum(watts) if known and len(watts) == len(known) else None)
         for device, power in self.watts.items():
             if device not in users and power is not None:
@@ -73,26 +89,29 @@ class Metering:
         self.open.clear()
         return rows
 
-    def _charge(self, delta: EnergyDelta, runs: Sequence[JobRun]) -> Iterable[Interval]:
+    def _charge(self, delta: EnergyDelta, runs: Sequence[JobRun], stranger: str | None) -> Iterable[Interval]:
         edges = {delta.start, delta.end}
         for run in runs:
             edges |= {t for t in (run.process.alive_from, run.process.alive_to) if t is not None}
             edges |= {span.start for span in run.process.spans}
         edges |= self._changes(delta.start, delta.end)
         times = sorted(t for t in edges if delta.start <= t <= delta.end)
-        owners: dict[tuple[datetime, datetime], list[Cut]] = {}
+        owners: dict[tuple[datetime, datetime], list[tuple[Cut, BoardPart]]] = {}
         cuts: list[Cut] = []
         for start, end in pairwise(times):
-            here = [_cut(run, start, end) for run in runs if run.process.lived_at(start)]
+            here = [
+                (_cut(run, start, end), _part_of(run, delta.device))
+                for run in runs
+                if run.process.lived_at(start)
+            ]
             owners[start, end] = here
-            cuts.append(here[0] if here else Cut(start, end, Account.IDLE, None, None, None))
+            cuts.append(here[0][0] if here else Cut(start, end, Account.IDLE, None, None, None))
         for cut, piece in split(delta, cuts):
             sharers = owners.get((cut.start, cut.end), [])
-            if len(sharers) > 1:
-                for sharer, part in zip(sharers, share(piece, len(sharers)), strict=True):
-                    yield self._interval(sharer, part)
-            else:
-                yield self._interval(cut, piece)
+            if sharers and stranger is not None:
+                piece = estimate(piece, stranger)
+            for sharer, part in _shares(cut, sharers, piece):
+                yield self._interval(sharer, part)
 
     def _changes(self, start: datetime, end: datetime) -> set[datetime]:
         """Times inside (start, end) at which the known intensity changes."""
@@ -149,6 +168,28 @@ class Metering:
         ):
             stale = here
         return [self.open.pop(key) for key in stale]
+
+
+def _part_of(run: JobRun, device: str) -> BoardPart:
+    """What a job has of a device: its board comes first, the host is nobody's part."""
+    return run.process.part if device == run.process.devices[0] else BoardPart()
+
+
+def _shares(
+    cut: Cut, sharers: Sequence[tuple[Cut, BoardPart]], piece: EnergyDelta
+) -> Iterable[tuple[Cut, EnergyDelta]]:
+    """Whose the energy is of a stretch: one job's, several jobs', or nobody's; what MIG instances leave over is idle."""
+    if any(part.id for _, part in sharers):
+        parts = [part.share for _, part in sharers]
+        left = max(1.0 - sum(parts), 0.0)
+        owners = [owner for owner, _ in sharers]
+        if left > _WHOLE:
+            parts.append(left)
+            owners.append(Cut(cut.start, cut.end, Account.IDLE, None, None, None))
+        return zip(owners, share_by(piece, parts, "split by the slices of MIG instances"), strict=True)
+    if len(sharers) > 1:
+        return zip((owner for owner, _ in sharers), share(piece, len(sharers)), strict=True)
+    return [(cut, piece)]
 
 
 def _cut(run: JobRun, start: datetime, end: datetime) -> Cut:

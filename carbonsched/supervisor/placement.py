@@ -2,55 +2,90 @@
 
 A job sees the board whose energy it is charged and no other: it could train on one that nobody meters, or beside another job.
 What its trainer then reports must be that board. A fall-back to the CPU, or to another board, would leave an idle board's
-energy on its account, labelled as counted.
+energy on its account, labelled as counted. A board that somebody else computes on is given to nobody; who comes later makes its
+energy an estimate, for the counter does not tell its users apart.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from carbonsched.config import Config
+from carbonsched.launch.base import Launcher
 from carbonsched.model.protocol import Started
-from carbonsched.power.base import Device, Meter
+from carbonsched.power.base import Device, KnowsOccupants, Meter
+from carbonsched.power.boards import VISIBLE
 from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.supervisor.jobs.process_state import BoardPart, Seat
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
+log = logging.getLogger(__name__)
+
+_LOOK_S = 10.0
+"""Pause between two looks at who computes on the boards of our jobs."""
 _CAUSES = (
     "likely a torch without CUDA or for a newer driver, nvidia-uvm not loaded, or a container without `compute`: "
     "docs/install.md, Devices"
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Placement:
     """Which devices a job gets.
 
     Example::
 
-        devices = placement.free(live_runs)
-        launcher.start(job_dir, argv, placement.env(devices), owner)
+        seat, why_not = placement.find_seat(live_runs)
+        if seat is not None:
+            launcher.start(job_dir, argv, placement.env(seat), owner)
     """
 
     meter: Meter
+    launcher: Launcher
     config: Callable[[], Config]
     """As it is now: SIGHUP may change it."""
+    strangers: dict[str, str] = field(default_factory=dict)
+    """Board with a job of ours → who else computes on it, as it was last looked at."""
+    _looked_s: float = -_LOOK_S
+    _said: str = ""
 
-    def free(self, live: Collection[JobRun]) -> tuple[str, ...] | None:
-        """The devices of one free slot: a GPU of its own, and the host's share; None where all slots are taken."""
+    def find_seat(self, live: Collection[JobRun]) -> tuple[Seat | None, str]:
+        """A free slot: a board, or its part, that nobody uses, and the host's share. (None, why) where there is none; the
+        reason is empty where our own jobs take all there is."""
         gpus = self._gpus()
         hosts = tuple(device.id for device in self.meter.devices if device.kind == "host")
-        slots = self.config().launch.slots or max(len(gpus), 1)
-        if len(live) >= slots:
-            return None
-        taken = {device for run in live for device in run.process.devices}
-        free = [device.id for device in gpus if device.id not in taken]
-        if gpus and not free:
-            return None
-        return (*free[:1], *hosts)
+        if len(live) >= self.slots():
+            return None, ""
+        if not gpus:
+            return Seat(hosts), ""
+        why = ""
+        for device, part in self._free_parts(gpus, live):
+            occupant = self._occupant(part.id if part.id else device.id, live)
+            if occupant is None:
+                return Seat((device.id, *hosts), part), ""
+            why = why or f"waits for a board that nobody else uses: {device.id}: {occupant}"
+        return None, why
 
-    def env(self, devices: Collection[str]) -> dict[str, str]:
+    def slots(self) -> int:
+        """How many jobs may run at a time; a number in the config that boards have no room for is told."""
+        gpus = self._gpus()
+        most = sum(self._room(device) for device in gpus)
+        wanted = self.config().launch.slots
+        if not gpus:
+            return wanted or 1
+        if wanted is not None and wanted > most:
+            self._warn(
+                f"launch.slots = {wanted}, but the boards here take {most} jobs, {self.config().launch.jobs_per_board} a board; "
+                "launch.jobs_per_board lets several share one"
+            )
+        return min(wanted or most, most)
+
+    def env(self, seat: Seat) -> dict[str, str]:
         """What shows a job its board and hides all others; nothing for a meter that does not know boards by NVML's UUIDs."""
-        board = next((device.id for device in self._gpus() if device.id in devices), "")
-        return {} if board and not _is_uuid(board) else {VISIBLE: board}
+        board = next((device.id for device in self._gpus() if device.id in seat.devices), "")
+        if board and not _is_uuid(board):
+            return {}
+        return {VISIBLE: seat.part.id or board}
 
     def contradiction(self, run: JobRun, started: Started) -> str | None:
         """Why what a trainer reports is not what it was given; None where it is, or where it says too little to tell."""
@@ -64,19 +99,73 @@ class Placement:
             return (
                 f"it trains on board {reported}, which no meter reads: it was given none ({VISIBLE} is empty)"
             )
+        given = run.process.part.id or mine[0]
         if reported is None:
             # a script of somebody's own may name its device and not its UUID
             if started.device != "cpu":
                 return None
-            return f"it trains on the CPU, board {mine[0]} was given to it; {_CAUSES}"
-        if _digits(reported) == _digits(mine[0]):
+            return f"it trains on the CPU, board {given} was given to it; {_CAUSES}"
+        if _digits(reported) in {_digits(given), _digits(mine[0])}:
             return None
         return (
-            f"it trains on board {reported}, {mine[0]} was given to it: leave {VISIBLE} as the daemon sets it"
+            f"it trains on board {reported}, {given} was given to it: leave {VISIBLE} as the daemon sets it"
         )
+
+    def look_for_strangers(self, live: Collection[JobRun], now_s: float) -> None:
+        """See who else computes on the boards of our jobs, now and then. now_s: monotonic time."""
+        if now_s - self._looked_s < _LOOK_S:
+            return
+        self._looked_s, found = now_s, {}
+        for board in {device for run in live for device in run.process.devices}:
+            part = next(run.process.part.id for run in live if board in run.process.devices)
+            occupant = None if part else self._occupant(board, live, seen_alone=True)
+            if occupant is not None:
+                found[board] = f"not a job's alone: {occupant}"
+                if board not in self.strangers:
+                    log.warning(
+                        "board %s: %s; its energy is charged to our job and estimated", board, occupant
+                    )
+        self.strangers = found
+
+    # ---- boards
 
     def _gpus(self) -> list[Device]:
         return [device for device in self.meter.devices if device.kind == "gpu"]
+
+    def _room(self, device: Device) -> int:
+        """How many jobs a board takes."""
+        return len(device.instances) if device.split else self.config().launch.jobs_per_board
+
+    def _free_parts(self, gpus: list[Device], live: Collection[JobRun]) -> Iterator[tuple[Device, BoardPart]]:
+        """Free boards and parts, the emptiest boards first."""
+        users = {gpu.id: [run for run in live if gpu.id in run.process.devices] for gpu in gpus}
+        for device in sorted(gpus, key=lambda gpu: len(users[gpu.id])):
+            if not device.split and len(users[device.id]) < self._room(device):
+                yield device, BoardPart()
+            taken = {run.process.part.id for run in users[device.id]}
+            slices = sum(instance.slices for instance in device.instances)
+            for instance in device.instances:
+                if instance.ours and instance.id not in taken:
+                    yield device, BoardPart(instance.id, instance.slices / slices)
+
+    def _occupant(self, board: str, live: Collection[JobRun], *, seen_alone: bool = False) -> str | None:
+        """seen_alone: only a process that is seen here. Beside our own, memory says nothing."""
+        if not isinstance(self.meter, KnowsOccupants):
+            return None
+        shims = {status.run.pid for run in live if (status := self.launcher.poll(run.dir)).run is not None}
+        shared = any(board in run.process.devices for run in live)
+
+        def mine(pid: int) -> bool:
+            if seen_alone and _of_another_namespace(pid):
+                return True
+            return shared and bool(shims & set(_ancestors(pid)))
+
+        return self.meter.occupant(board, mine, memory=not shared)
+
+    def _warn(self, message: str) -> None:
+        if message != self._said:
+            self._said = message
+            log.warning("%s", message)
 
 
 def _is_uuid(device: str) -> bool:
@@ -86,3 +175,21 @@ def _is_uuid(device: str) -> bool:
 def _digits(uuid: str) -> str:
     """torch says `GPU-` of an instance of MIG, too."""
     return uuid.lower().removeprefix("gpu-").removeprefix("mig-")
+
+
+def _of_another_namespace(pid: int) -> bool:
+    """A number that names nothing here, as NVML may give it inside a container; not one that is only hidden from us."""
+    return Path("/proc/1/stat").exists() and not Path(f"/proc/{pid}").exists()
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    """The process and those above it."""
+    for _ in range(100):
+        yield pid
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+            pid = int(stat.rpartition(")")[2].split()[1])
+        except (OSError, IndexError, ValueError):
+            return
+        if pid <= 1:
+            return

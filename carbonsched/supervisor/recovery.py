@@ -27,7 +27,7 @@ from carbonsched.supervisor.jobs.account import UNKNOWN_W, JobAccount
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.job_run import JobRun
-from carbonsched.supervisor.jobs.process_state import Ending
+from carbonsched.supervisor.jobs.process_state import BoardPart, Ending, Seat
 
 CHECKED = "check.json"
 """In the job's directory: what the trainer's check foresaw."""
@@ -39,7 +39,7 @@ class ProcessJournal:
 
     Example::
 
-        journal.note_start(run, ("GPU-0",))  # before the launch
+        journal.note_start(run, Seat(("GPU-0",)))  # before the launch
         run = journal.rebuild(ledger.job(job_id))  # in the next daemon
     """
 
@@ -51,9 +51,12 @@ class ProcessJournal:
     jobs: Path
     """The folder of the job directories."""
 
-    def note_start(self, run: JobRun, devices: tuple[str, ...]) -> None:
+    def note_start(self, run: JobRun, seat: Seat) -> None:
         """Note it before the start: whatever happens next, a successor knows on which devices a process may be."""
-        self._note(run, "started", {"boards": list(devices), "events": run.follower.offset})
+        detail = {"boards": list(seat.devices), "events": run.follower.offset}
+        if seat.part.id:
+            detail |= {"part": seat.part.id, "share": seat.part.share}
+        self._note(run, "started", detail)
 
     def note_ending(self, run: JobRun) -> None:
         """It was told to end, and where the job goes then."""
@@ -104,7 +107,8 @@ class ProcessJournal:
                 case "started":
                     run.replay(entry.get("events", 0), self.clock)
                     at = datetime.fromisoformat(entry["at"])
-                    run.begin(min(at, self.clock.now()), tuple(entry["boards"]))
+                    part = BoardPart(entry.get("part", ""), entry.get("share", 1.0))
+                    run.begin(min(at, self.clock.now()), tuple(entry["boards"]), part)
                 case "ending":
                     wake_at = datetime.fromisoformat(entry["wake_at"]) if entry["wake_at"] else None
                     run.process.end(Ending(JobState(entry["state"]), entry["reason"], wake_at))

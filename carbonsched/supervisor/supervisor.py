@@ -33,7 +33,7 @@ from carbonsched.supervisor.budgets.pools import Pools
 from carbonsched.supervisor.grid_watch import GridWatch
 from carbonsched.supervisor.jobs.actors import DAEMON, TRAINER
 from carbonsched.supervisor.jobs.job_run import JobRun
-from carbonsched.supervisor.jobs.process_state import Ending
+from carbonsched.supervisor.jobs.process_state import Ending, Seat
 from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.placement import Placement
 from carbonsched.supervisor.recovery import ProcessJournal
@@ -77,7 +77,7 @@ class Supervisor:
         """Jobs that are not over, by id."""
         self.watch = GridWatch(chain, clock)
         self.metering = Metering(self._config, chain)
-        self.placement = Placement(meter, self._config)
+        self.placement = Placement(meter, launcher, self._config)
         self.journal = ProcessJournal(ledger, clock, launcher, meter, self._config, config.state / "jobs")
         self.pools = Pools(config.pools, ledger, clock, lambda job_id: self.journal.account(job_id).charged_g)
         self._control: ControlLoop | None = None
@@ -133,6 +133,7 @@ class Supervisor:
                         self._adopt(run)
             self.pools.share_by_weight(list(self.runs.values()))
             warn_of_unknown(self.config.api.admins)
+            self.placement.slots()
 
     def stop(self) -> None:
         """Meter once more and write every open row; jobs go on without us."""
@@ -158,6 +159,7 @@ class Supervisor:
             self.config = self.config.model_copy(update=changes)
             warn_of_unknown(config.api.admins)
             self.pools.configure(config.pools)
+            self.placement.slots()
 
     # ---- the tick
 
@@ -189,7 +191,10 @@ class Supervisor:
                 run.shift(step)
             with self._alone(run):
                 self._poll(run)
-        pieces, rows = self.metering.charge(self.meter.read(), live)
+        deltas = self.meter.read()
+        with self._alone(None):
+            self.placement.look_for_strangers(live, self.clock.monotonic())
+        pieces, rows = self.metering.charge(deltas, live, self.placement.strangers)
         for piece in pieces:
             if piece.job_id is not None:
                 run = self.runs[piece.job_id]
@@ -333,12 +338,22 @@ class Supervisor:
     # ---- starting
 
     def _start_queued(self) -> None:
+        seat, full = (
+            None,
+            None,
+        )  # one that was found is for the first that may start; why there is none holds for all
         queued = [r for r in self.runs.values() if r.state is JobState.QUEUED and not r.alive]
         for run in sorted(queued, key=lambda r: r.job.submitted_at):
             with self._alone(run):
-                devices = None if self._held_back(run) else self.placement.free(self._live())
-                if devices is not None:
-                    self._start(run, devices)
+                if self._held_back(run):
+                    continue
+                if seat is None and full is None:
+                    seat, full = self.placement.find_seat(self._live())
+                if seat is not None:
+                    self._start(run, seat)
+                    seat = full = None
+                elif full:
+                    self._note_wait(run, full)
 
     def _held_back(self, run: JobRun) -> bool:
         """Whether a queued job may not start yet: outside its hours, or its pool cannot pay for its floor."""
@@ -348,28 +363,33 @@ class Supervisor:
             reason = f"waits for its allowed hours, from {opens:%Y-%m-%d %H:%M} UTC"
         elif run.spec.carbon.pool is not None and (run.part_g <= 0 or run.part_g < run.needs_g * (1 - 1e-9)):
             reason = f"waits for pool {run.spec.carbon.pool}: needs {show_grams(run.needs_g)}, {show_grams(run.part_g)} are its part"
-        if reason and run.reason.split(":")[0] != reason.split(":")[0]:
-            self.move(run, run.state, reason)
+        if reason:
+            self._note_wait(run, reason)
         return bool(reason)
 
-    def _start(self, run: JobRun, devices: tuple[str, ...]) -> None:
+    def _note_wait(self, run: JobRun, reason: str) -> None:
+        """Once: figures behind the colon may change at every tick."""
+        if run.reason.split(":")[0] != reason.split(":")[0]:
+            self.move(run, run.state, reason)
+
+    def _start(self, run: JobRun, seat: Seat) -> None:
         argv = [self.config.launch.python, "-m", "trainer", "run", str(run.dir)]
         # a process that nobody recorded, of a ledger that was put back to an older state, is the job's all the same
         found = self.launcher.poll(run.dir).state == "running"
         if not found:
-            run.place(devices)
+            run.place(seat.devices)
             self.control.open(run)
-        self.journal.note_start(run, devices)
+        self.journal.note_start(run, seat)
         if not found:
             try:
-                self.launcher.start(run.dir, argv, self.placement.env(devices), run.job.owner)
+                self.launcher.start(run.dir, argv, self.placement.env(seat), run.job.owner)
             except LaunchError as e:
                 with self.ledger.transaction():
                     self.journal.note_end(run)
                     self.move(run, JobState.FAILED, str(e))
                 self.drop(run)
                 return
-        run.begin(self.clock.now(), devices)
+        run.begin(self.clock.now(), seat.devices, seat.part)
         self.control.allocator.begin(run)
         self.pools.mark_stale(run)
         self.move(run, JobState.RUNNING, "started, loading the model")

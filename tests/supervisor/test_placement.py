@@ -1,11 +1,18 @@
 """Which board a job gets, what it is shown of the others, and what becomes of one that trains elsewhere."""
 
+import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from support.rig import Rig
 
 from carbonsched.model.job_state import JobState
+from carbonsched.power.base import Instance
+from carbonsched.power.replay import ReplayMeter
+from carbonsched.supervisor.placement import _ancestors
 
 A, B = "GPU-0000000a-0000-0000-0000-000000000000", "GPU-0000000b-0000-0000-0000-000000000000"
 HOST_ALONE = {"power": {"gpu": "none", "host": "auto"}}
@@ -69,3 +76,127 @@ def test_a_device_that_stands_in_for_a_board_hides_and_checks_nothing(tmp_path: 
     job = rig.running()
     assert rig.launcher.env[job.dir] == {}
     assert job.show().state is JobState.RUNNING
+
+
+class BoardMeter(ReplayMeter):
+    """A replayed device that knows who else computes on it, and may be in MIG mode."""
+
+    occupants: ClassVar[dict[str, int]] = {}
+    """Board or instance → pid."""
+    instances: ClassVar[tuple[Instance, ...]] = ()
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        split = bool(self.instances)
+        self.devices = tuple(replace(d, split=split, instances=self.instances) for d in self.devices)
+
+    def occupant(self, board: str, mine: Callable[[int], bool], *, memory: bool = True) -> str | None:
+        pid = self.occupants.get(board)
+        return None if pid is None or mine(pid) else f"process {pid} (python) computes on it"
+
+
+@pytest.fixture
+def meter(monkeypatch: pytest.MonkeyPatch) -> type[BoardMeter]:
+    monkeypatch.setattr("support.rig.ReplayMeter", BoardMeter)
+    monkeypatch.setattr(BoardMeter, "occupants", {})
+    monkeypatch.setattr(BoardMeter, "instances", ())
+    return BoardMeter
+
+
+def test_a_board_that_somebody_else_computes_on_is_given_to_nobody(
+    tmp_path: Path, meter: type[BoardMeter]
+) -> None:
+    meter.occupants[A] = meter.occupants[B] = 1
+    rig = Rig(tmp_path, boards=(A, B))
+    job, later = rig.submit(), rig.submit()
+    rig.run(3)
+    for each in (job, later):
+        view = each.show()
+        assert view.state is JobState.QUEUED
+        assert view.reason.startswith(f"waits for a board that nobody else uses: {A}: process 1 (python)")
+    notes = [entry for entry in job.show().history if "waits for a board" in str(entry)]
+    assert len(notes) == 1, "said once, not at every tick"
+    del meter.occupants[B]
+    rig.run(1)
+    assert job.show().state is JobState.RUNNING
+    assert rig.launcher.env[job.dir] == {"CUDA_VISIBLE_DEVICES": B}
+    assert later.show().state is JobState.QUEUED
+
+
+def test_who_comes_later_makes_the_energy_of_a_board_an_estimate(
+    tmp_path: Path, meter: type[BoardMeter]
+) -> None:
+    rig = Rig(tmp_path, boards=(A,))
+    rig.running()
+    meter.occupants[A] = os.getpid()  # a process that is there, and none of the job's
+    rig.run(25)
+    rig.supervisor.flush()
+    rows = [row for row in rig.ledger.rows() if row["account"] == "job"]
+    assert rows[0]["method"] == "counter"
+    assert rows[-1]["method"] == "estimated"
+    assert "not a job's alone: process" in rows[-1]["reason"]
+    assert sum(rig.energy().values()) == rig.metered_mj()
+
+
+def test_several_jobs_a_board_share_its_energy_as_an_estimate(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, boards=(A, B), extra={"launch": {"jobs_per_board": 2}})
+    jobs = [rig.submit() for _ in range(5)]
+    rig.run(2)
+    shown = [rig.launcher.env.get(job.dir, {}).get("CUDA_VISIBLE_DEVICES") for job in jobs]
+    assert shown == [A, B, A, B, None], "the emptiest board first"
+    rig.run(10)
+    rig.supervisor.flush()
+    assert {row["method"] for row in rig.ledger.rows() if row["board"] == A} == {"estimated"}
+    used = [rig.ledger.totals(job.id).energy_j for job in jobs[:4]]
+    assert used == [pytest.approx(used[0], rel=0.01)] * 4
+    assert rig.ledger.verify().ok
+
+
+def test_a_job_in_mig_mode_gets_an_instance_and_its_slices_of_the_energy(
+    tmp_path: Path, meter: type[BoardMeter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = "MIG-0000000a-0000", "MIG-0000000b-0000"
+    others = Instance("MIG-0000000c-0000", 1, ours=False)
+    monkeypatch.setattr(meter, "instances", (Instance(small, 2), Instance(large, 4), others))
+    rig = Rig(tmp_path, boards=(A,))
+    job = rig.submit()
+    rig.run(1)
+    assert rig.launcher.env[job.dir] == {"CUDA_VISIBLE_DEVICES": small}
+    job.started(device="NVIDIA A100 MIG 2g.20gb", gpu_uuid=small.replace("MIG", "GPU"))
+    rig.run(21)
+    rig.supervisor.flush()
+    energy = rig.energy()
+    assert energy["job"] == pytest.approx(sum(energy.values()) * 2 / 7, rel=0.1)
+    assert {row["method"] for row in rig.ledger.rows() if row["account"] == "job"} == {"estimated"}
+    assert job.show().power_w == pytest.approx(100 * 2 / 7)
+    rig.die()
+    rig.boot()
+    other, third = rig.submit(), rig.submit()
+    rig.run(20)
+    assert job.show().state is JobState.RUNNING
+    assert rig.launcher.env[other.dir] == {"CUDA_VISIBLE_DEVICES": large}
+    assert third.show().state is JobState.QUEUED, "what is left is not ours"
+    rig.supervisor.flush()
+    assert rig.ledger.totals(other.id).energy_j == pytest.approx(20 * 100 * 4 / 7, rel=0.1)
+    assert sum(rig.energy().values()) == rig.metered_mj()
+    assert rig.ledger.verify().ok
+
+
+def test_more_slots_than_boards_have_room_for_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig(tmp_path, boards=(A, B), extra={"launch": {"slots": 3}})
+    assert "launch.slots = 3, but the boards here take 2 jobs" in caplog.text
+    jobs = [rig.submit() for _ in range(3)]
+    rig.run(3)
+    assert [job.show().state for job in jobs].count(JobState.RUNNING) == 2
+    assert caplog.text.count("launch.slots") == 1
+    rig.supervisor.reconfigure(
+        rig.config.model_copy(update={"launch": rig.config.launch.model_copy(update={"slots": 1})})
+    )
+    assert rig.supervisor.placement.slots() == 1
+
+
+def test_a_process_is_known_by_those_above_it() -> None:
+    assert os.getppid() in list(_ancestors(os.getpid()))
+    assert list(_ancestors(2**22 + 1)) == [2**22 + 1], "there is no such process"

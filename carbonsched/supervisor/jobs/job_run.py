@@ -18,7 +18,7 @@ from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Directive, Evaluated, Event, SegmentDone, SegmentReady, Step
 from carbonsched.supervisor.jobs.account import JobAccount
 from carbonsched.supervisor.jobs.event_follower import EventFollower
-from carbonsched.supervisor.jobs.process_state import Ending, ProcessState
+from carbonsched.supervisor.jobs.process_state import BoardPart, Ending, ProcessState
 from carbonsched.supervisor.jobs.progress import Progress
 
 _HOURS_AHEAD = timedelta(days=8)
@@ -156,9 +156,9 @@ class JobRun:
         self.process.place(devices)
         self.directive, self.plan = None, None
 
-    def begin(self, at: datetime, devices: tuple[str, ...]) -> None:
+    def begin(self, at: datetime, devices: tuple[str, ...], part: BoardPart = BoardPart()) -> None:
         """A process was started: forget what belonged to the one before."""
-        self.process.begin(at, devices)
+        self.process.begin(at, devices, part)
         self.progress.begin()
         self.account.begin()
 

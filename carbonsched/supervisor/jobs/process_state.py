@@ -21,6 +21,34 @@ class EnergySpan:
 
 
 @dataclass(frozen=True, slots=True)
+class BoardPart:
+    """What a process has of its board: all of it, or an instance of MIG.
+
+    Example:
+        >>> BoardPart("MIG-1f2e", share=2 / 7).id
+        'MIG-1f2e'
+    """
+
+    id: str = ""
+    """Empty: the whole board, alone or in equal parts with the other jobs on it."""
+    share: float = 1.0
+    """Of the board's energy: the instance's slices over those of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where a process is to run.
+
+    Example:
+        >>> Seat(("GPU-1f2e", "host")).part.share
+        1.0
+    """
+
+    devices: tuple[str, ...]
+    part: BoardPart = BoardPart()
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """To what end a process is told to stop.
 
@@ -51,6 +79,7 @@ class ProcessState:
     """
 
     devices: tuple[str, ...] = ()
+    part: BoardPart = BoardPart()
     alive_from: datetime | None = None
     """The process's start; None while there is none."""
     alive_to: datetime | None = None
@@ -87,15 +116,16 @@ class ProcessState:
         """These devices are the process's that is about to start."""
         self.devices = devices
 
-    def begin(self, at: datetime, devices: tuple[str, ...]) -> None:
+    def begin(self, at: datetime, devices: tuple[str, ...], part: BoardPart = BoardPart()) -> None:
         """A process was started: forget what belonged to the one before."""
         self.leave()
-        self.alive_from, self.devices = at, devices
+        self.alive_from, self.devices, self.part = at, devices, part
         self.spans = [EnergySpan(at, None, None)]
 
     def leave(self, wake_at: datetime | None = None) -> None:
         """The process is gone; `wake_at`: when the job is to have another."""
         self.alive_from, self.alive_to, self.devices, self.power_w = None, None, (), None
+        self.part = BoardPart()
         self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, wake_at
 
     def close(self, at: datetime) -> None:
