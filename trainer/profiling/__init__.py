@@ -2,6 +2,7 @@
 
 meta_model    builds a model on meta tensors, without weights
 profiler      traces one backward pass and profiles every tensor
+attention_flops  fused attention by formulas of our own
 flop_counter  counts a real step
 prefix_cache  hands peft's prefixes to transformers under the name that it knows
 """

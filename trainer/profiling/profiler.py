@@ -23,14 +23,11 @@ from torch import nn
 from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import (
-    FlopCounterMode,
-    sdpa_backward_flop_count,
-    sdpa_flop_count,
-)
+from torch.utils.flop_counter import FlopCounterMode
 
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.model.profile import Profile, TensorCost
+from trainer.profiling import attention_flops
 from trainer.profiling.meta_model import meta_twin, traceable
 from trainer.selection.cost_model import bits
 
@@ -109,8 +106,7 @@ def make_counter() -> FlopCounterMode:
     """
     aten = torch.ops.aten
     missing = {
-        aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+        **attention_flops.formulas(),
         aten._grouped_mm: _grouped_mm,
         **dict.fromkeys((aten.mm, aten.bmm), _product),
         **dict.fromkeys((aten.addmm, aten.addmm_, aten.baddbmm, aten.baddbmm_), _added_product),
@@ -129,14 +125,6 @@ def _product(a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
 
 def _added_product(to: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
     return _product(a, b)
-
-
-def _cpu_attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
-
-
-def _cpu_attention_backward(grad: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return int(sdpa_backward_flop_count(grad, query, key, value))  # type: ignore[no-untyped-call]
 
 
 def _grouped_mm(a: Any, b: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
