@@ -17,7 +17,7 @@ from carbonsched.clock import Clock
 from carbonsched.errors import InputError, PowerError
 from carbonsched.model.energy import EnergyDelta
 from carbonsched.power.base import Device, Mark
-from carbonsched.power.boards import Board, choose, our_instances
+from carbonsched.power.boards import Board, Choice, choose, our_instances
 from carbonsched.power.boot import boot_id
 from carbonsched.power.counter import DeviceCounter, Sample
 from carbonsched.power.nvml_boards import (
@@ -53,15 +53,15 @@ class NvmlMeter:
         clock: Clock,
         life: str | None = None,
         *,
-        boards: Sequence[str | int] = (),
+        boards: Sequence[str | int] | None = None,
         must_answer: bool = True,
     ) -> None:
-        """`life`: names the boot in counter epochs; None: this boot. `boards`: as `power.boards`, see `boards.choose`.
+        """`life`: names the boot in counter epochs; None: this boot. `boards`: as `power.boards`, see `boards.choose`; None: every one that NVML shows.
 
         Raises PowerError where there is no device; without `must_answer` it is said and tried again. Raises InputError where
         `boards` names none of those that are here.
         """
-        self._clock, self._wanted, self._life = clock, tuple(boards), life or boot_id()
+        self._clock, self._wanted, self._life = clock, boards, life or boot_id()
         self._handles: dict[str, Any] = {}
         self._devices: dict[str, Device] = {}
         self._counters: dict[str, DeviceCounter] = {}
@@ -126,7 +126,8 @@ class NvmlMeter:
                 self._retry_later()
         if not found:
             raise PowerError('NVML shows no device: add one, or set power.gpu = "none"')
-        chosen = choose([board for board, _ in found], self._wanted, os.environ)
+        every = [board for board, _ in found]
+        chosen = Choice(tuple(every), ()) if self._wanted is None else choose(every, self._wanted, os.environ)
         for warning in chosen.warnings:
             self._warn(warning)
         if not chosen.boards:
@@ -140,7 +141,7 @@ class NvmlMeter:
         self._handles |= {instance.id: each for instance, each in mig_instances(handle)}
         if board.uuid in self._counters:
             return
-        ours = our_instances(board, self._wanted, os.environ)
+        ours = our_instances(board, self._wanted or (), os.environ)
         device = self._devices[board.uuid] = describe(board, handle, ours)
         counter = DeviceCounter(board.uuid, "nvml", self._life, watts_limit=device.watts_limit)
         if board.uuid in self._marks:

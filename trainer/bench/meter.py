@@ -1,7 +1,8 @@
-"""Measures the joules of training: by the daemon's NVML reader where there is a GPU, else by an estimate that says so.
+"""Measures the joules of training: by the daemon's NVML reader where it ran on a GPU, else by an estimate that says so.
 
-Without a GPU: rated power of a hardware thread (codecarbon's table, its default of 4 W where the processor is unknown) × the
-threads used × seconds. That is time in other units, good for a comparison on one machine and no measurement.
+Which board it was the run itself has reported, by its UUID: an index means one thing to CUDA and another to NVML, and a run may
+have fallen back to the CPU. On a CPU: rated power of a hardware thread (codecarbon's table, its default of 4 W where the processor
+is unknown) × the threads used × seconds. That is time in other units, good for a comparison on one machine and no measurement.
 """
 
 import os
@@ -14,6 +15,7 @@ from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
 from carbonsched.clock import SystemClock
 from carbonsched.errors import PowerError
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
+from carbonsched.model.protocol import Started
 from carbonsched.power.nvml_meter import NvmlMeter
 
 _SAMPLE_S = 0.2
@@ -23,21 +25,21 @@ Span = tuple[float, float]
 
 
 class BenchMeter:
-    """Samples the GPU that `CUDA_VISIBLE_DEVICES` names first (else GPU 0) while the block runs.
+    """Samples every GPU while the block runs.
 
     Example::
 
         with BenchMeter(threads=2) as meter:
             start = time.time()
-            train()
-            joules, method = meter.joules([(start, time.time())])
+            started = train()
+            joules, method = meter.joules([(start, time.time())], started)
     """
 
     def __init__(self, threads: int | None) -> None:
         """threads: those that train, for the estimate; None: all that this process may use."""
         self._threads = threads or len(os.sched_getaffinity(0))
         self._nvml: NvmlMeter | None = None
-        self._device = ""
+        self._why_not = ""
         self._deltas: list[EnergyDelta] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -45,16 +47,11 @@ class BenchMeter:
 
     def __enter__(self) -> Self:
         try:
-            meter = NvmlMeter(SystemClock(), life="bench")
-        except PowerError:  # no driver or no GPU: the labelled estimate
+            self._nvml = NvmlMeter(SystemClock(), life="bench")
+        except PowerError as e:  # no driver or no GPU: it matters where a run reports a board
+            self._why_not = str(e)
             return self
-        named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
-        device = next((d for d in meter.devices if named in (d.id, str(d.index))), None)
-        if device is None:
-            meter.close()
-            return self
-        self._nvml, self._device = meter, device.id
-        self._sample(meter)
+        self._sample(self._nvml)
         self._thread.start()
         return self
 
@@ -66,22 +63,52 @@ class BenchMeter:
             self._thread.join()
             self._nvml.close()
 
-    def joules(self, spans: list[Span]) -> tuple[float | None, str]:
-        """Joules over `spans`, which have ended, and the method; None where the device could not be read meanwhile."""
-        if self._nvml is None:
+    def joules(self, spans: list[Span], started: Started | None) -> tuple[float | None, str]:
+        """Joules over `spans`, which have ended, and the method; None, and why, where they are not known.
+
+        started: what the run reported of itself; None: nothing, a run on the CPU.
+        """
+        if started is None or (started.gpu_uuid is None and started.device == "cpu"):
             watts = DEFAULT_POWER_PER_CORE * self._threads
             seconds = sum(end - start for start, end in spans)
             return watts * seconds, f"estimated: {DEFAULT_POWER_PER_CORE:g} W per thread × {self._threads}"
+        if self._nvml is None:
+            return None, f"unknown: it ran on {started.gpu_uuid or started.device}, {self._why_not}"
+        found = self._find(self._nvml, started.gpu_uuid)
+        if found is None:
+            return None, f"unknown: NVML shows no board {started.gpu_uuid or started.device}"
+        device, share = found
         self._sample(self._nvml)
+        return self._sum(device, share, spans)
+
+    def _find(self, meter: NvmlMeter, reported: str | None) -> tuple[str, float] | None:
+        """(the board by NVML's name, the run's part of it): an instance of MIG has the slices that it has."""
+        boards = meter.devices
+        if reported is None:  # a torch that does not tell; with one board there is no doubt
+            return (boards[0].id, 1.0) if len(boards) == 1 and not boards[0].split else None
+        for board in boards:
+            if _digits(board.id) == _digits(reported):
+                return board.id, 1.0
+            slices = sum(instance.slices for instance in board.instances)
+            for instance in board.instances:
+                if _digits(instance.id) == _digits(reported):
+                    return board.id, instance.slices / slices
+        return None
+
+    def _sum(self, device: str, share: float, spans: list[Span]) -> tuple[float | None, str]:
         millijoules, methods = 0.0, set()
         for delta in self._deltas:
-            share = sum(_overlap(delta, span) for span in spans)
-            if share == 0:
+            part = sum(_overlap(delta, span) for span in spans) if delta.device == device else 0.0
+            if part == 0:
                 continue
             if delta.energy_mj is None:
                 return None, f"unknown: {delta.reason}"
             methods.add(delta.method)
-            millijoules += delta.energy_mj * share
+            millijoules += delta.energy_mj * part
+        if not methods:
+            return None, f"unknown: {device} was not read meanwhile"
+        if share < 1:
+            return millijoules * share / 1e3, f"estimated: {share:.2f} of the board by MIG slices"
         counted = methods <= {EnergyMethod.COUNTER}
         return millijoules / 1e3, "counter" if counted else "estimated: power × time"
 
@@ -91,7 +118,11 @@ class BenchMeter:
 
     def _sample(self, meter: NvmlMeter) -> None:
         with self._lock:
-            self._deltas += [delta for delta in meter.read() if delta.device == self._device]
+            self._deltas += meter.read()
+
+
+def _digits(uuid: str) -> str:
+    return uuid.lower().removeprefix("gpu-").removeprefix("mig-")
 
 
 def _overlap(delta: EnergyDelta, span: Span) -> float:

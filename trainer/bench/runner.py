@@ -23,7 +23,7 @@ from pathlib import Path
 from carbonsched.errors import CarbonschedError
 from carbonsched.model.base import Doc
 from carbonsched.model.job import JobSpec, Owner, SubmittedJob
-from carbonsched.model.protocol import SegmentDone
+from carbonsched.model.protocol import SegmentDone, Started
 from trainer.bench.cell import Cell, Variant
 from trainer.bench.meter import BenchMeter
 from trainer.bench.result import Result, ResultStore, summarise
@@ -188,7 +188,7 @@ def run_cell(base: JobSpec, cell: Cell, store: ResultStore) -> Result:
         if code:
             lines = (job.path / "log.txt").read_text(errors="replace").strip().splitlines()
             raise CarbonschedError(f"{cell.id} ended with {code}: {lines[-1] if lines else 'no message'}")
-        joules, method = meter.joules(list(_training_spans(job)))
+        joules, method = meter.joules(list(_training_spans(job)), _last_start(job))
     result = summarise(cell, job, joules, method)
     shutil.rmtree(job.checkpoints, ignore_errors=True)
     store.write(cell, result)
@@ -200,6 +200,11 @@ def _training_spans(job: JobDir) -> Iterator[tuple[float, float]]:
         if isinstance(event, SegmentDone):
             end = event.at.timestamp()
             yield end - event.seconds, end
+
+
+def _last_start(job: JobDir) -> Started | None:
+    """What the run has reported of the device that it trained on."""
+    return next((event for event in reversed(list(job.events())) if isinstance(event, Started)), None)
 
 
 def _submit(folder: Path, spec: JobSpec) -> None:
