@@ -28,6 +28,22 @@ def device_seconds() -> float:
     return time.monotonic()
 
 
+def to_host(states: torch.Tensor) -> torch.Tensor:
+    """A tensor in the host's memory, whole when this returns; from a board through page-locked memory, which it can write to
+    by itself."""
+    if states.device.type != "cuda":
+        return states.detach().cpu()
+    host = torch.empty(states.shape, dtype=states.dtype, pin_memory=True)
+    host.copy_(states.detach(), non_blocking=True)
+    torch.cuda.current_stream(states.device).synchronize()
+    return host
+
+
+def peak_memory() -> int | None:
+    """Bytes of the board that this process has held at most, free blocks that its allocator keeps included; None: no board."""
+    return int(torch.cuda.max_memory_reserved()) if torch.cuda.is_available() else None
+
+
 def board_uuid(device: Any) -> str | None:
     """NVML's name for a CUDA device, `GPU-` and the digits; None where this torch does not tell."""
     uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)

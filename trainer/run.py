@@ -23,7 +23,7 @@ from carbonsched.model.protocol import Evaluated, Finished, SegmentDone, Started
 from trainer.data.encoding import Encoded, TextEncoder, TokenDataset
 from trainer.data.models import load_model
 from trainer.data.reading import load_rows
-from trainer.device import board_uuid, check_board
+from trainer.device import board_uuid, check_board, peak_memory
 from trainer.distributed.ranks import check_world, leave, ranks, world_size
 from trainer.evaluation.early_stopping import AlreadyStopped, EarlyStopping, check_early_stop
 from trainer.evaluation.held_out import HeldOut
@@ -307,6 +307,7 @@ def _one_board(train: TrainPart) -> None:
 
 
 def _peak_memory() -> int:
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_reserved())
+    reserved = peak_memory()
+    if reserved is not None:
+        return reserved
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -32,10 +32,34 @@ _PRIVATE = (
 )
 """Of the daemon's environment, what speaks of the daemon alone."""
 _PUBLIC = (
-    *("PATH", "LANG", "LC_", "TZ", "LD_LIBRARY_PATH", "CUDA_", "NVIDIA_", "OMP_", "MKL_"),
+    *("PATH", "LANG", "LC_", "TZ", "LD_LIBRARY_PATH"),
+    *("CUDA_", "NVIDIA_", "CUBLAS_", "CUDNN_", "PYTORCH_", "TORCH_", "TORCHINDUCTOR_", "TRITON_"),
+    *(
+        "NCCL_",
+        "GLOO_",
+        "UCX_",
+        "OMP_",
+        "MKL_",
+        "KMP_",
+        "GOMP_",
+        "OPENBLAS_",
+        "MALLOC_",
+        "TOKENIZERS_PARALLELISM",
+    ),
     *("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"),
 )
-"""All that another user's job gets to see of it: the rest may hold tokens, or caches it cannot write to."""
+"""All that another user's job gets to see of it, and it tunes a run: the rest may hold tokens."""
+_WRITTEN = (
+    "CACHE",
+    "TORCH_HOME",
+    "TRITON_HOME",
+    "EXTENSIONS_DIR",
+    "DUMP",
+    "TRACE",
+    "DEBUG_FILE",
+    "DEBUG_DIR",
+)
+"""Of that, what names places that are written to: the daemon's are not the owner's."""
 _HELD = "CARBONSCHED_SHIM_OF"
 """In the environment of the shim itself, too, unlike `shim.MARK`."""
 
@@ -221,6 +245,10 @@ def _as_owner(job_dir: Path, owner: Owner) -> tuple[list[str], dict[str, str]]:
         folder.mkdir(exist_ok=True)
     for path in written:
         os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
-    public = {k: v for k, v in os.environ.items() if k.startswith(_PUBLIC)}
+    public = {
+        k: v
+        for k, v in os.environ.items()
+        if k.startswith(_PUBLIC) and not any(word in k for word in _WRITTEN)
+    }
     ids = ["--uid", str(owner.uid), "--gid", str(owner.gid), "--groups", ",".join(map(str, groups))]
     return ids, public | {"HOME": home, "USER": user, "LOGNAME": user, "SHELL": shell}

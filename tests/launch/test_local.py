@@ -291,6 +291,19 @@ class TestAsAnotherUser:
         self, launcher: LocalLauncher, job_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("SECRET_TOKEN", "s3cret")
+        tuned = {
+            "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+            "NCCL_P2P_DISABLE": "1",
+            "TRITON_PTXAS_PATH": "/p",
+        }
+        written = {
+            "TRITON_CACHE_DIR": "/root/t",
+            "TORCHINDUCTOR_CACHE_DIR": "/root/i",
+            "CUDA_CACHE_PATH": "/root/c",
+            "TORCH_HOME": "/r",
+        }
+        for name, value in (tuned | written).items():
+            monkeypatch.setenv(name, value)
         script = (
             "id -u; id -g; id -G; echo $HOME; env; echo hi >>events.jsonl; mkdir checkpoints/1 output/x;"
             "ln -s /etc/passwd control.json.tmp; rm -f run.json; mv log.txt x; exit 0"
@@ -300,6 +313,8 @@ class TestAsAnotherUser:
         log = (job_dir / "log.txt").read_text()
         assert log.splitlines()[1:4] == ["65534", "65534", "65534"]
         assert "s3cret" not in log
+        assert {f"{name}={value}" for name, value in tuned.items()} <= set(log.splitlines())
+        assert not [name for name in written if f"{name}=" in log], "places that the owner cannot write to"
         assert "ADDED=1" in log
         assert not (job_dir / "control.json.tmp").is_symlink()
         assert launcher.poll(job_dir).state == "exited"

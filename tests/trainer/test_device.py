@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -109,6 +110,41 @@ def test_time_is_read_when_the_device_is_done(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: time.sleep(0.1))
     assert device.device_seconds() - began >= 0.1
+
+
+def test_peak_memory_is_what_others_could_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = SimpleNamespace(
+        is_available=lambda: True, max_memory_reserved=lambda: 5 << 30, max_memory_allocated=lambda: 3 << 30
+    )
+    monkeypatch.setattr("trainer.device.torch", SimpleNamespace(cuda=cuda))
+    assert device.peak_memory() == 5 << 30
+    cuda.is_available = lambda: False
+    assert device.peak_memory() is None
+
+
+def test_states_come_to_the_host_in_one_copy_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for a tensor of a board: what is read before its stream was waited for would be garbage."""
+    log: list[str] = []
+
+    class OnBoard:
+        device, shape, dtype = SimpleNamespace(type="cuda"), (2, 3), torch.float32
+
+        def detach(self) -> "OnBoard":
+            return self
+
+    class Host:
+        def copy_(self, source: object, *, non_blocking: bool) -> None:
+            log.append(f"copy non_blocking={non_blocking}")
+
+    def empty(shape: object, *, dtype: object, pin_memory: bool) -> Host:
+        log.append(f"pinned={pin_memory}")
+        return Host()
+
+    stream = SimpleNamespace(synchronize=lambda: log.append("waited"))
+    stand_in = SimpleNamespace(empty=empty, cuda=SimpleNamespace(current_stream=lambda _: stream))
+    monkeypatch.setattr("trainer.device.torch", stand_in)
+    device.to_host(OnBoard())  # type: ignore[arg-type]
+    assert log == ["pinned=True", "copy non_blocking=True", "waited"]
 
 
 def test_no_file_of_the_trainer_takes_time_another_way() -> None:

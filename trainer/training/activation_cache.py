@@ -30,6 +30,7 @@ from torch import Tensor
 
 from carbonsched.errors import InputError
 from trainer.data.upcoming_batches import Batches
+from trainer.device import to_host
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 from trainer.profiling.meta_model import meta_twin, traceable
 from trainer.profiling.profiler import make_counter, token_batch
@@ -158,7 +159,8 @@ class ActivationCache:
                 "batches with other inputs than tokens, right-padded mask and labels are not cached"
             )
         elif all(key in self._store for key, _ in rows):
-            self._blocks.serve(_pad([self._store.get(key) for key, _ in rows], shape.seq))
+            kept = [self._store.get(key) for key, _ in rows]
+            self._blocks.serve(_pad(kept, shape.seq, pinned=self._blocks.device.type == "cuda"))
             self._skipped.append(Shape(shape.batch, shape.seq))
         else:
             self._blocks.record(functools.partial(self._keep, self._store, rows))
@@ -175,8 +177,11 @@ class ActivationCache:
 
     def _keep(self, store: RowStore, rows: Rows, states: Tensor) -> None:
         """Put the rows of a batch into the store. states: [rows, tokens, width]."""
-        for (key, length), row in zip(rows, states, strict=True):
-            if key not in store and not store.put(key, row[:length].to("cpu", copy=True)):
+        if all(key in store for key, _ in rows):
+            return
+        # one copy of the batch through page-locked memory; its rows are cut out of it here
+        for (key, length), row in zip(rows, to_host(states), strict=True):
+            if key not in store and not store.put(key, row[:length].clone()):
                 self._warn_once(
                     f"train.cache_gb = {store.limit / 1e9:g} is full with {len(store)} rows: "
                     "batches with a row outside are computed whole"
@@ -232,9 +237,9 @@ def flops_beneath(twin: Any, shape: Shape) -> list[float]:
     return [flops - at[0] for flops in at]
 
 
-def _pad(kept: list[Tensor], seq: int) -> Tensor:
-    """[rows, seq, width] of states without their padding."""
-    states = torch.zeros(len(kept), seq, kept[0].shape[1], dtype=kept[0].dtype)
+def _pad(kept: list[Tensor], seq: int, *, pinned: bool) -> Tensor:
+    """[rows, seq, width] of states without their padding; pinned: in page-locked memory, from which a board copies."""
+    states = torch.zeros(len(kept), seq, kept[0].shape[1], dtype=kept[0].dtype, pin_memory=pinned)
     for row, state in zip(states, kept, strict=True):
         row[: len(state)] = state
     return states

@@ -65,7 +65,7 @@ class SkippableBlocks:
 
     def serve(self, states: Tensor) -> None:
         """In the next pass skip the blocks below `depth`: `states`, [rows, tokens, width], left them earlier."""
-        self._served = states.to(self.device)
+        self._served = states.to(self.device, non_blocking=states.is_pinned())
 
     def record(self, keep: Callable[[Tensor], None]) -> None:
         """At the end of the next pass give `keep` the states, [rows, tokens, width], that left the block below `depth`."""

@@ -100,6 +100,27 @@ def test_what_is_saved_is_what_the_counter_misses(folder: Path) -> None:
         assert torch.equal(one, other)
 
 
+def test_a_batch_comes_from_its_board_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not row by row, and not at all where every row is kept."""
+    copied: list[torch.Size] = []
+
+    def counting(states: torch.Tensor) -> torch.Tensor:
+        copied.append(states.shape)
+        return states.detach().clone()
+
+    monkeypatch.setattr("trainer.training.activation_cache.to_host", counting)
+    model = load(folder)
+    cache = attached(model, 3)
+    step(model, cache, batch([9, 14, 5, 12], 16))
+    step(model, cache, batch([9, 14, 5, 12], 16))
+    assert copied == [torch.Size([4, 16, 32])]
+    kept = cache._store
+    assert kept is not None
+    assert all(kept.get(key).untyped_storage().nbytes() == kept.get(key).nbytes for key in kept._rows), (
+        "no row holds its batch"
+    )
+
+
 def test_rows_are_served_in_any_company_and_padding(folder: Path) -> None:
     model = load(folder)
     cache = attached(model, 3)
