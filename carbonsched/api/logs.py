@@ -1,11 +1,11 @@
 """Reads a bounded piece of a job's log, without trust in the job directory, which the job's owner can write to."""
 
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from carbonsched.errors import InputError, StateError
+from carbonsched.model.files import open_plain
 
 CHUNK_BYTES = 256 * 1024
 """Most that one request is given; the reader asks again from `next_offset`."""
@@ -35,18 +35,15 @@ def read_chunk(path: Path, offset: int, limit: int = CHUNK_BYTES) -> Chunk:
     offset behind the end (the log was cut: begin again), StateError for something that is no plain file.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        opened = open_plain(path)
     except FileNotFoundError:
         return Chunk(b"", 0, 0, 0)
     except OSError as e:
         raise StateError(
             f"the log {path.name} cannot be read: {e.strerror}; look into the job directory"
         ) from e
-    with os.fdopen(fd, "rb") as file:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            raise StateError(f"the log {path.name} is not a plain file; look into the job directory")
-        size = info.st_size
+    with opened as file:
+        size = os.fstat(file.fileno()).st_size
         start = max(0, size + offset) if offset < 0 else offset
         if start > size:
             raise InputError("offset", f"{start} lies behind the log's end at {size}", "begin again from 0")

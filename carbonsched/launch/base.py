@@ -21,6 +21,8 @@ class ProcessStatus:
     """`absent`: never started; `lost`: gone without an exit record (power cut, kill -9 of the shim)."""
     run: RunRecord | None = None
     exit: ExitRecord | None = None
+    problem: str = ""
+    """Why a record cannot be read, where one cannot."""
 
 
 class Launcher(Protocol):

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, RowMapping, and_, func, insert, selec
 
 from carbonsched.errors import InputError, LedgerError, NotFoundError, StateError
 from carbonsched.ledger import audit, totals
-from carbonsched.ledger.records import JobRecord, SegmentRecord, job_record, segment_record
+from carbonsched.ledger.records import JobRecord, SegmentRecord, job_record, segment_record, state_of
 from carbonsched.ledger.rows import (
     GENESIS,
     canonical,
@@ -165,7 +165,7 @@ class Ledger(Store):
         """Move a job by the table of transitions; the same state again records a new reason. Raises StateError."""
         with self.transaction() as connection:
             row = self._job_row(connection, job_id)
-            old = JobState(row["state"])
+            old = state_of(row["state"])
             if state is not old:
                 move(job_id, old, state)
             values: dict[str, Any] = {"state": str(state), "reason": reason}
@@ -174,7 +174,7 @@ class Ledger(Store):
             if state.ended != old.ended:
                 values["ended_us"] = micros(at) if state.ended else None
             connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(**values))
-            detail = {"from": str(old), "state": str(state), "reason": reason}
+            detail = {"from": row["state"], "state": str(state), "reason": reason}
             self._write(connection, job_id, "state", detail, actor, at)
 
     def set_budget(

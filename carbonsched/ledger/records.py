@@ -1,14 +1,21 @@
 """A job and a finished segment as the ledger keeps them, read from their rows."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+
+from pydantic import ValidationError
 
 from carbonsched.ledger.rows import maybe_moment, moment
+from carbonsched.model.base import input_error
 from carbonsched.model.job import ACCEPTED, JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Directive, SegmentDone
+
+_MOST_BAD_KEYS: Final = 20
+"""Left out one by one, before a spec counts as unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,8 @@ class JobRecord:
     """None until `budget_share` is resolved."""
     started_at: datetime | None
     ended_at: datetime | None
+    damage: str = ""
+    """What of its row cannot be read, and stands here as a default; empty: all can."""
 
     @property
     def id(self) -> str:
@@ -79,14 +88,77 @@ class SegmentRecord:
 
 
 def job_record(row: Mapping[Any, Any]) -> JobRecord:
-    """From a row of the jobs table."""
+    """From a row of the jobs table. Never fails: one row that cannot be read must not hide the others."""
+    submitted, damage = _submitted(row)
+    state = state_of(row["state"])
+    if state != row["state"]:
+        damage = f"its state in the ledger is {row['state']!r}, which this version does not know"
     return JobRecord(
-        submitted=SubmittedJob.model_validate_json(row["submitted"], context=ACCEPTED),
-        state=JobState(row["state"]),
-        reason=row["reason"],
+        submitted=submitted,
+        state=state,
+        reason=f"set aside: {damage}" if damage else row["reason"],
         budget_g=row["budget_g"],
         started_at=maybe_moment(row["started_us"]),
         ended_at=maybe_moment(row["ended_us"]),
+        damage=damage,
+    )
+
+
+def state_of(text: str) -> JobState:
+    """A state as the ledger has it; one that this version does not know counts as failed, which can be resumed."""
+    return JobState(text) if text in set(JobState) else JobState.FAILED
+
+
+def _submitted(row: Mapping[Any, Any]) -> tuple[SubmittedJob, str]:
+    """The job, and what of it could not be read: a key that is refused stands at its default then."""
+    text = row["submitted"]
+    try:
+        submitted = SubmittedJob.model_validate_json(text, context=ACCEPTED)
+        if submitted.id == row["id"]:
+            return submitted, ""
+        return _unreadable(row), f"the ledger's copy of its spec is that of {submitted.id!r}"
+    except ValidationError as e:
+        error = e
+    damage = f"the ledger's copy of its spec cannot be read: {input_error(error, SubmittedJob)}"
+    for _ in range(_MOST_BAD_KEYS):
+        data = _without(text, error)
+        if data is None:
+            break
+        text = json.dumps(data)
+        try:
+            submitted = SubmittedJob.model_validate_json(text, context=ACCEPTED)
+            return (submitted if submitted.id == row["id"] else _unreadable(row)), damage
+        except ValidationError as e:
+            error = e
+    return _unreadable(row), damage
+
+
+def _without(text: str, error: ValidationError) -> dict[str, Any] | None:
+    """The document less the key that is refused; None where there is none to leave out."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    path = [part for part in first["loc"] if isinstance(part, str)]
+    if first["type"] in ("missing", "json_invalid") or not path:
+        return None
+    here = document = json.loads(text)
+    for part in path[:-1]:
+        here = here.get(part, {}) if isinstance(here, dict) else {}
+    if not isinstance(here, dict) or path[-1] not in here:
+        return None
+    del here[path[-1]]
+    return document  # type: ignore[no-any-return]
+
+
+def _unreadable(row: Mapping[Any, Any]) -> SubmittedJob:
+    """In the place of a job of which nothing but its row's own columns is known: nobody's but root's."""
+    budget = {"budget_g": row["budget_g"] or 1.0}
+    unknown = {"name_or_path": "unknown"}
+    spec = JobSpec.model_validate({"name": "unreadable", "model": unknown, "data": unknown, "carbon": budget})
+    return SubmittedJob(
+        id=row["id"],
+        spec=spec,
+        owner=Owner(uid=0, gid=0, user="unknown"),
+        submitted_at=moment(row["submitted_us"]),
+        sha256="",
     )
 
 

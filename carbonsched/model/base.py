@@ -22,10 +22,16 @@ from pydantic_core import PydanticCustomError
 from carbonsched.errors import InputError
 from carbonsched.units import seconds
 
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
+"""Times that are taken: a century may be added to any, or taken away, and it is a time still."""
+
 
 def _utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("has no time zone; write it in UTC with a trailing Z")
+    # compared before it is converted: at the ends of what datetime holds that overflows
+    if not _FIRST <= value < _LAST:
+        raise ValueError("lies outside the years 1970 to 2999")
     return value.astimezone(UTC)
 
 
@@ -40,7 +46,7 @@ UtcTime = Annotated[
     PlainSerializer(rfc3339, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-"""A timezone-aware time, kept in UTC; naive times are refused."""
+"""A timezone-aware time of the years 1970 to 2999, kept in UTC; naive times are refused."""
 
 Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float | str)]
 """A duration in seconds; `36h`, `90s`, `1h30m` are read too."""

@@ -1,9 +1,11 @@
 """Writes and reads documents durably: a reader, or a power cut, finds the old file or the new one, never a part."""
 
+import errno
 import logging
 import os
+import stat
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from pydantic import ValidationError
 
@@ -12,6 +14,9 @@ from carbonsched.model.base import Doc
 log = logging.getLogger(__name__)
 
 _D = TypeVar("_D", bound=Doc)
+
+MOST_BYTES = 16 * 1024 * 1024
+"""Longest document that is read; ours take kilobytes."""
 
 
 def save(path: Path, doc: Doc, indent: int | None = None) -> None:
@@ -42,10 +47,32 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def open_plain(path: Path) -> BinaryIO:
+    """Open a plain file to read, of a folder that a job's owner can write to.
+
+    Neither waits (for a pipe's other end) nor follows a link in its place: the daemon may read what the owner may not.
+    Raises OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "is not a plain file", str(path))
+    return os.fdopen(fd, "rb")
+
+
+def read(path: Path, kind: type[_D]) -> _D:
+    """The document. Raises OSError, and ValidationError where it is damaged."""
+    with open_plain(path) as file:
+        text = file.read(MOST_BYTES + 1)
+    if len(text) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"is longer than {MOST_BYTES} bytes", str(path))
+    return kind.model_validate_json(text)
+
+
 def load(path: Path, kind: type[_D]) -> _D | None:
     """The document; None where there is no file, and, with a warning in the log, where it is damaged."""
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return read(path, kind)
     except FileNotFoundError:
         return None
     except ValidationError as e:

@@ -3,6 +3,8 @@
 supervisor   the tick, and moving jobs between states
 service      what the API asks between two ticks
 explain      `submit --explain`
+isolation    keeps what is wrong with one job from the others
+outcome      where a job goes whose process has ended
 grid_watch   what the provider forecast, remembered while nothing runs
 metering     whose energy it was, as ledger rows
 placement    which devices a job gets, and whether it trains there

@@ -14,7 +14,7 @@ from typing import Any
 
 from carbonsched.errors import DeniedError
 from carbonsched.model.job import Owner
-from carbonsched.model.views import PoolJob
+from carbonsched.model.views import JobView, PoolJob
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,9 @@ def check(actor: Owner, owner: Owner, admins: Iterable[str], what: str = "do thi
         )
 
 
-def public_view(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a `JobView` that everybody may see; the name is what the id shows of it."""
-    return fields | _PRIVATE | {"name": _public_name(fields["id"])}
+def public_view(view: JobView) -> JobView:
+    """What of it everybody may see; the name is what the id shows of it."""
+    return view.model_copy(update=_PRIVATE | {"name": _public_name(view.id)})
 
 
 def public_pool_job(job: PoolJob) -> PoolJob:

@@ -1,12 +1,13 @@
 """Builds what people and scripts are shown of a job: from the ledger and, while it is not over, from its run."""
 
+from collections.abc import Callable
 from typing import Any
 
 from carbonsched.clock import Clock
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
 from carbonsched.ledger.totals import total
-from carbonsched.model.views import JobDetail, SegmentView
+from carbonsched.model.views import JobDetail, JobView, SegmentView
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import MJ_PER_J
 
@@ -78,7 +79,7 @@ def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
     live = run.state.live
     return _of_row(row) | {
         "state": run.state,
-        "reason": run.reason,
+        "reason": reason_of(run),
         "segment": run.process.segment if live else None,
         "segments": run.progress.segments,
         "step": run.progress.step,
@@ -94,6 +95,25 @@ def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
         "boards": run.process.devices,
         "eta_s": eta_s(run, clock),
     }
+
+
+def reason_of(run: JobRun) -> str:
+    """Why it is in its state, and before that what is wrong with it."""
+    if run.aside:
+        return f"set aside: {run.aside}; tried again every minute"
+    wrong = run.trouble or run.unheard
+    return f"{wrong} ({run.reason})" if wrong else run.reason
+
+
+def job_view(row: JobRecord, fields: Callable[[], dict[str, Any]]) -> JobView:
+    """A row of `ps`. A job whose figures cannot be shown says why in their place, so that the others are shown."""
+    try:
+        return JobView(**fields())
+    except (ValueError, ArithmeticError, TypeError) as e:
+        reason = f"cannot be shown: {type(e).__name__}: {str(e).splitlines()[0]}"
+        unknown = dict.fromkeys(("segment", "segments", "rho", "budget_g", "power_w"))
+        figures = {"spent_g": 0.0, "energy_j": 0.0, "estimated": True}
+        return JobView(**_of_row(row) | unknown | figures | {"reason": reason})
 
 
 def eta_s(run: JobRun, clock: Clock) -> float | None:

@@ -5,6 +5,7 @@ anything), that it was told to end and what is to come then (`ending`), and that
 whose end nobody saw is the job's still: its energy is charged, and its end dealt with, at the next tick.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Any
 
 from carbonsched.clock import Clock
 from carbonsched.config import Config
+from carbonsched.errors import LedgerError
 from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
@@ -28,6 +30,8 @@ from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import BoardPart, Ending, Seat
+
+log = logging.getLogger(__name__)
 
 CHECKED = "check.json"
 """In the job's directory: what the trainer's check foresaw."""
@@ -80,12 +84,33 @@ class ProcessJournal:
         )
 
     def rebuild(self, row: JobRecord) -> JobRun:
-        """The run as a daemon that had never left would have it, as far as its events are recorded."""
+        """The run as a daemon that had never left would have it, as far as its events are recorded.
+
+        Where its row, its folder or its journal is in the way, the job is set aside with the reason: then its processes
+        alone are known, by the journal, so that what they use is charged to it and their devices stay theirs.
+        """
+        if row.damage:
+            return self._without_events(row, row.damage)
+        try:
+            run = self._fresh(row)
+            self._replay(run)
+        except LedgerError:
+            raise
+        except Exception as e:
+            log.warning("job %s is set aside: %s: %s", row.id, type(e).__name__, e)
+            problem = (
+                f"{e.filename or ''}: {e.strerror}" if isinstance(e, OSError) else f"{type(e).__name__}: {e}"
+            )
+            return self._without_events(row, problem)
+        return run
+
+    def _fresh(self, row: JobRecord, heard: int = 0) -> JobRun:
+        """The run before any process; heard: from which byte of its events on they are read."""
         path = self.jobs / row.id
         run = JobRun(
             job=row.submitted,
             dir=path,
-            follower=EventFollower(path / "events.jsonl"),
+            follower=EventFollower(path / "events.jsonl", heard),
             state=row.state,
             reason=row.reason,
             budget_g=row.budget_g,
@@ -94,12 +119,22 @@ class ProcessJournal:
         )
         if run.spec.carbon.pool is not None:
             run.grant(run.charged_g)  # until its pool is divided
-        self._replay(run)
+        run.note_recorded(self.ledger.offset(run.id))
+        return run
+
+    def _without_events(self, row: JobRecord, problem: str) -> JobRun:
+        run = self._fresh(row, self.ledger.offset(row.id))
+        run.set_aside(problem, self.clock.monotonic())
+        last: dict[str, Any] = {}
+        for entry in self.ledger.history(run.id, kinds=("started", "ended")):
+            last = entry
+        if last.get("kind") == "started":
+            at = datetime.fromisoformat(last["at"])
+            run.begin(min(at, self.clock.now()), tuple(map(str, last.get("boards", ()))))
         return run
 
     def _replay(self, run: JobRun) -> None:
         """Let the run go through its processes again, by the journal and its events."""
-        run.note_recorded(self.ledger.offset(run.id))
         alive = False
         for entry in self.ledger.history(run.id, kinds=("started", "ending", "ended")):
             alive = entry["kind"] != "ended"

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from carbonsched import __version__
@@ -32,7 +33,7 @@ from carbonsched.model.views import (
     Version,
 )
 from carbonsched.supervisor import access
-from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, of_ledger, of_run
+from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, job_view, of_ledger, of_run
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.recovery import CHECKED
 from carbonsched.supervisor.supervisor import Supervisor
@@ -81,15 +82,17 @@ class SupervisorService:
     def jobs(self, actor: Owner, every: bool = False) -> JobList:
         supervisor, every_job = self.supervisor, access.reads_all(actor, self._admins)
         rows, left_out = supervisor.ledger.listed(None if every else OVER_SHOWN)
+        views: dict[str, JobView] = {}
         with supervisor.lock:
-            runs = ((row, supervisor.runs.get(row.id)) for row in rows)
-            seen = {row.id: of_run(row, run, supervisor.clock) for row, run in runs if run is not None}
-        views = []
+            for row in rows:
+                run = supervisor.runs.get(row.id)
+                if run is not None:
+                    views[row.id] = job_view(row, partial(of_run, row, run, supervisor.clock))
         for row in rows:
-            fields = seen.get(row.id) or of_ledger(row, supervisor.ledger)
+            view = views.get(row.id) or job_view(row, partial(of_ledger, row, supervisor.ledger))
             readable = every_job or row.owner.uid == actor.uid
-            views.append(JobView(**(fields if readable else access.public_view(fields))))
-        return JobList(jobs=tuple(views), left_out=left_out)
+            views[row.id] = view if readable else access.public_view(view)
+        return JobList(jobs=tuple(views[row.id] for row in rows), left_out=left_out)
 
     def show(self, job_id: str, actor: Owner) -> JobDetail:
         supervisor = self.supervisor

@@ -10,15 +10,13 @@ without losing or repeating anything, and what is wrong with one job fails that 
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock, StepWatch
 from carbonsched.config import Config
-from carbonsched.errors import LaunchError, LedgerError
+from carbonsched.errors import LaunchError
 from carbonsched.feeds.chain import Chain
 from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import Ledger
@@ -31,10 +29,12 @@ from carbonsched.power.counter import STEP_S
 from carbonsched.supervisor.access import warn_of_unknown
 from carbonsched.supervisor.budgets.pools import Pools
 from carbonsched.supervisor.grid_watch import GridWatch
+from carbonsched.supervisor.isolation import Due, Isolation
 from carbonsched.supervisor.jobs.actors import DAEMON, TRAINER
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending, Seat
 from carbonsched.supervisor.metering import Metering
+from carbonsched.supervisor.outcome import outcome
 from carbonsched.supervisor.placement import Placement
 from carbonsched.supervisor.recovery import ProcessJournal
 from carbonsched.text import grams as show_grams
@@ -45,17 +45,8 @@ if TYPE_CHECKING:  # NumPy stays out of a daemon at rest: Supervisor.control is 
 
 log = logging.getLogger(__name__)
 
-
-def _death(run: JobRun, signal: int | None, code: int | None) -> str:
-    again = f"carbonsched resume {run.id} goes on from the last checkpoint"
-    failed = run.progress.failed
-    if failed is not None:
-        return f"{failed.error}; see carbonsched logs {run.id}"
-    if signal is not None:
-        return f"killed by signal {signal}; {again}"
-    if code is not None:
-        return f"ended with exit code {code}; see carbonsched logs {run.id}"
-    return f"its process vanished without a word (power cut?); {again}"
+LISTEN_S = 10.0
+"""How long the last words of a job that has ended are tried for, where they cannot be read."""
 
 
 class Supervisor:
@@ -84,6 +75,7 @@ class Supervisor:
         self.ticks = 0
         self._wall = StepWatch(clock, STEP_S)
         self._unsaved: list[Interval] = []
+        self.isolation = Isolation(clock, self._fail)
         self.lock = threading.RLock()
 
     def _live(self) -> list[JobRun]:
@@ -126,8 +118,13 @@ class Supervisor:
         with self.lock:
             self.meter.resume(self.ledger.marks())
             for row in self.ledger.jobs():
-                if not row.state.ended:
-                    run = self.runs[row.id] = self.journal.rebuild(row)
+                if row.state.ended and not row.damage:
+                    continue
+                run = self.journal.rebuild(row)
+                if run.state.ended and not run.alive:
+                    continue
+                self.runs[row.id] = run
+                with self.isolation.alone(run):
                     self.control.allocator.enlist(run)
                     if run.alive:
                         self._adopt(run)
@@ -165,9 +162,11 @@ class Supervisor:
 
     def tick(self) -> None:
         with self.lock:
+            for run in self.runs.values():
+                run.forget_trouble()
             self._meter(self._live())
             for run in list(self.runs.values()):
-                with self._alone(run):
+                with self.isolation.alone(run):
                     self._advance(run)
             self.watch.poll_archive()
             if self.runs:
@@ -176,11 +175,11 @@ class Supervisor:
             self.ticks += 1
 
     def _direct(self) -> None:
-        with self._alone(None):
+        with self.isolation.alone(None):
             self.control.divide_stale_pools()
         for run in list(self.runs.values()):
-            if run.alive:
-                with self._alone(run):
+            if run.alive and not run.aside:
+                with self.isolation.alone(run):
                     self.control.step(run)
 
     def _meter(self, live: list[JobRun]) -> None:
@@ -189,16 +188,16 @@ class Supervisor:
         for run in live:
             if step:
                 run.shift(step)
-            with self._alone(run):
+            with self.isolation.alone(run):
                 self._poll(run)
         deltas = self.meter.read()
-        with self._alone(None):
+        with self.isolation.alone(None):
             self.placement.look_for_strangers(live, self.clock.monotonic())
         pieces, rows = self.metering.charge(deltas, live, self.placement.strangers)
         for piece in pieces:
             if piece.job_id is not None:
                 run = self.runs[piece.job_id]
-                with self._alone(run):
+                with self.isolation.alone(run):
                     watts_high = self.control.estimates.costs.watts_high(run)
                     run.charge(piece, self.config.zone.worst_g_per_kwh, watts_high)
         runs = list(self.runs.values())
@@ -211,7 +210,8 @@ class Supervisor:
     def _poll(self, run: JobRun) -> None:
         """Whether the job's process has ended, and its energy with it; and what it has said."""
         polled = self.launcher.poll(run.dir)
-        run.hear(self.clock)
+        if not run.aside:
+            run.hear(self.clock)
         if polled.state != "running":
             # without an exit record the last word of the job is the latest time it is known to have lived
             ended = polled.exit.at if polled.exit else run.progress.last_event_at
@@ -232,26 +232,6 @@ class Supervisor:
         self.ledger.append(self._unsaved)
         self._unsaved.clear()
 
-    @contextmanager
-    def _alone(self, run: JobRun | None) -> Iterator[None]:
-        """What is wrong with one job does not stop the others.
-
-        A full disk or a process that cannot be reached is tried again at the next tick; what cannot come right by
-        itself fails the job. None: of all jobs together, which nobody can be failed for.
-        """
-        name = "the jobs" if run is None else f"job {run.id}"
-        try:
-            try:
-                yield
-            except (OSError, LedgerError, LaunchError):
-                raise
-            except Exception as e:
-                log.exception("%s: the daemon cannot go on", name)
-                if run is not None:
-                    self._fail(run, f"the daemon cannot go on with it: {type(e).__name__}: {e}")
-        except (OSError, LedgerError, LaunchError) as e:
-            log.warning("%s: %s; tried again at the next tick", name, e)
-
     def _fail(self, run: JobRun, reason: str) -> None:
         run.discard()
         if not run.alive:
@@ -269,6 +249,10 @@ class Supervisor:
 
     def _advance(self, run: JobRun) -> None:
         """Take in what a job has said, and where its process has brought it."""
+        if run.aside or run.unheard:
+            run = self._bear_with(run)
+        if run.aside and not run.alive:
+            return
         if not run.alive:
             wake_at = run.process.wake_at
             if run.state is JobState.WAITING and (wake_at is None or self.clock.now() >= wake_at):
@@ -282,13 +266,32 @@ class Supervisor:
                 self._end_as_failed(run, f"{why}; see carbonsched logs {run.id}")
         self._record(run)
         if run.process.alive_to is not None and not run.follower.behind:
-            self._finish(run)
+            if not run.unheard or self.clock.monotonic() - run.unheard_s >= LISTEN_S:
+                self._finish(run)
+            return
+        if run.aside:
             return
         waiting = run.progress.waiting
         new = JobState.RUNNING if waiting is None else JobState.WAITING
         if new is not run.state:
             reason = run.directive.reason if run.directive else "goes on"
             self.move(run, new, reason if waiting is None else waiting.reason)
+
+    def _bear_with(self, run: JobRun) -> JobRun:
+        """A job that cannot be followed is rebuilt now and then, and in the end its process is ended: others wait for the
+        devices. Returns the job's run, which may be another one."""
+        due = self.isolation.due(run)
+        if due is Due.END:
+            self._fail(run, f"the daemon cannot follow it: {run.aside or run.unheard}")
+        elif due is Due.REBUILD:
+            self.flush()  # an account is rebuilt from the rows
+            again = self.journal.rebuild(self.ledger.job(run.id))
+            if not again.aside:
+                log.info("job %s: goes on, what was wrong with it is mended", run.id)
+                self._enlist(again)
+                self._end_again(again)
+                return again
+        return run
 
     def _record(self, run: JobRun) -> None:
         """What the events say, for good, and how far they were read."""
@@ -310,17 +313,7 @@ class Supervisor:
 
     def _finish(self, run: JobRun) -> None:
         """The process is gone: where does the job go from here?"""
-        polled, finished = self.launcher.poll(run.dir), run.progress.finished
-        code = polled.exit.code if polled.exit else None
-        if finished is not None and finished.reason == "done" and code == 0:
-            new, reason = JobState.FINISHED, finished.early or "done"
-        elif run.process.target is not None:
-            new, reason = run.process.target, run.process.target_reason
-        elif finished is not None and code == 0:
-            new = JobState.PAUSED
-            reason = f"stopped by a signal from outside; carbonsched resume {run.id} goes on"
-        else:
-            new, reason = JobState.FAILED, _death(run, polled.exit.signal if polled.exit else None, code)
+        new, reason = outcome(run, self.launcher.poll(run.dir))
         with self.ledger.transaction():
             self.journal.note_end(run)
             self.move(run, new, reason)
@@ -331,20 +324,18 @@ class Supervisor:
     def _problem_of(self, run: JobRun) -> "Problem | None":
         """A job's problem, its budget apart; None also where it cannot be made: that is this job's trouble alone."""
         problem = None
-        with self._alone(run):
+        with self.isolation.alone(run):
             problem = self.control.estimates.problem_for(run)
         return problem  # noqa: RET504  (what fails above ends here, too)
 
     # ---- starting
 
     def _start_queued(self) -> None:
-        seat, full = (
-            None,
-            None,
-        )  # one that was found is for the first that may start; why there is none holds for all
-        queued = [r for r in self.runs.values() if r.state is JobState.QUEUED and not r.alive]
+        # one that was found is for the first that may start; why there is none holds for all
+        seat, full = None, None
+        queued = [r for r in self.runs.values() if r.state is JobState.QUEUED and not r.alive and not r.aside]
         for run in sorted(queued, key=lambda r: r.job.submitted_at):
-            with self._alone(run):
+            with self.isolation.alone(run):
                 if self._held_back(run):
                     continue
                 if seat is None and full is None:
@@ -400,8 +391,12 @@ class Supervisor:
         self.ledger.note(run.id, "note", text, DAEMON, self.clock.now())
         log.info("job %s: adopted", run.id)
         self.control.allocator.begin(run)
+        self._end_again(run)
+
+    def _end_again(self, run: JobRun) -> None:
+        """A process that was told to end before this run was made of it."""
         if run.process.target is not None:
-            with self._alone(run):
+            with self.isolation.alone(run):
                 self.control.director.end(run, Ending(run.process.target, run.process.target_reason))
 
     # ---- moving jobs, also on request of the API (with the lock held)

@@ -184,6 +184,8 @@ def test_report_says_what_is_missing(http: httpx.Client, box: Box) -> None:
         {"start": span["start"]},
         span | {"end": "soon"},
         span | {"end": "2026-11-02T00:00:00"},
+        span | {"start": "0001-01-01T00:00:00+14:00"},
+        span | {"end": "9999-12-31T23:59:59-12:00"},
     ):
         assert problem(http.get("/v1/report", params=wrong)).exit_code == 2
     assert http.get("/v1/report", params={"job": entry.id, "format": "docx"}).status_code == 400

@@ -1,13 +1,21 @@
 """What a new daemon makes of the jobs that the one before left, in whatever moment that one was killed."""
 
+import errno
+import json
 import logging
+import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import update
 from support.rig import ME, Played, Rig, checked, spec
 
+from carbonsched.ledger.tables import JOBS
 from carbonsched.model.job_state import JobState
+from carbonsched.supervisor.isolation import PATIENCE_S
 
 
 @pytest.fixture
@@ -191,3 +199,136 @@ def test_a_clock_set_back_while_the_daemon_was_away_does_not_disown_a_job(rig: R
     rig.boot()
     rig.run(100)
     assert rig.supervisor.runs[job.id].account.spent_mj == pytest.approx(110 * 100_000, rel=0.05)
+
+
+def a_line(at: str) -> Callable[[Rig, Played], None]:
+    def write(_rig: Rig, job: Played) -> None:
+        with (job.dir / "events.jsonl").open("a") as file:
+            file.write(
+                json.dumps({"at": at, "event": "waiting", "k": 0, "step": 0, "until": at, "reason": ""})
+                + "\n"
+            )
+
+    return write
+
+
+def something_else(name: str, make: Callable[[Path], None]) -> Callable[[Rig, Played], None]:
+    def put(_rig: Rig, job: Played) -> None:
+        (job.dir / name).unlink(missing_ok=True)
+        make(job.dir / name)
+
+    return put
+
+
+def a_row(**columns: str) -> Callable[[Rig, Played], None]:
+    def write(rig: Rig, job: Played) -> None:
+        with rig.ledger.transaction() as connection:
+            connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(**columns))
+
+    return write
+
+
+def a_spec(edit: Callable[[dict[str, Any]], object]) -> Callable[[Rig, Played], None]:
+    def write(rig: Rig, job: Played) -> None:
+        submitted = json.loads((job.dir / "spec.json").read_text())
+        edit(submitted)
+        a_row(submitted=json.dumps(submitted))(rig, job)
+
+    return write
+
+
+BAD = {
+    "the first time there is": a_line("0001-01-01T00:00:00+14:00"),
+    "the last time there is": a_line("9999-12-31T23:59:59-12:00"),
+    "events.jsonl is a folder": something_else("events.jsonl", Path.mkdir),
+    "events.jsonl is a pipe": something_else("events.jsonl", os.mkfifo),
+    "events.jsonl is a link": something_else("events.jsonl", lambda path: path.symlink_to("/dev/zero")),
+    "control.json is a folder": something_else("control.json", Path.mkdir),
+    "control.json is a pipe": something_else("control.json", os.mkfifo),
+    "check.json is a folder": something_else("check.json", Path.mkdir),
+    "a state nobody knows": a_row(state="suspended"),
+    "a spec with a key of tomorrow": a_spec(lambda job: job["spec"]["carbon"].update(colour="green")),
+    "a spec with a value that is refused by now": a_spec(lambda job: job["spec"]["train"].update(lr=-1.0)),
+    "a spec without a part": a_spec(lambda job: job["spec"].pop("carbon")),
+    "a spec of another job": a_spec(lambda job: job.update(id="another")),
+    "a spec that is no JSON": a_row(submitted="{"),
+}
+
+
+QUEUED = (
+    "events.jsonl is a folder",
+    "control.json is a folder",
+    "a state nobody knows",
+    "a spec that is no JSON",
+)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "started"),
+    [*((spoil, True) for spoil in BAD.values()), *((BAD[name], False) for name in QUEUED)],
+    ids=[*BAD, *(f"{name} of a queued job" for name in QUEUED)],
+)
+def test_whatever_is_wrong_with_one_job_the_daemon_starts_and_the_others_go_on(
+    tmp_path: Path, spoil: Callable[[Rig, Played], None], started: bool
+) -> None:
+    rig = Rig(tmp_path, extra={"launch": {"slots": 2}}, devices=2)
+    bad = rig.submit(spec("bad"))
+    if started:
+        rig.run(1)
+        bad.started()
+        rig.run(1)
+    spoil(rig, bad)
+    good = rig.submit(spec("good"))
+    reboot(rig, away_s=5)
+    rig.run(3)
+    good.started()
+    good.ready(0)
+    rig.run(3)
+    assert good.control()["action"] == "train"
+    shown = {view.id: view for view in rig.service.jobs(ME).jobs}
+    assert set(shown) == {bad.id, good.id}
+    rig.clock.advance(PATIENCE_S)
+    rig.run(3)
+    shown = {view.id: view for view in rig.service.jobs(ME).jobs}
+    assert shown[good.id].state is JobState.RUNNING
+    assert (
+        shown[bad.id].state is not JobState.QUEUED
+        or "aside" in shown[bad.id].reason
+        or "control" in shown[bad.id].reason
+    )
+    if ("terminate", bad.dir) in rig.launcher.asked:
+        rig.launcher.end(bad.dir, code=0)
+        rig.run(15)
+        assert bad.id not in rig.supervisor.runs, "its device is free again"
+    rig.supervisor.flush()
+    balances = rig.ledger.verify().conservation
+    assert balances
+    assert all(balance.ok for balance in balances)
+
+
+def test_a_folder_that_cannot_be_read_for_a_while_is_gone_on_with(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig.running()
+    list(job.play(0))
+    spent = job.show().energy_j
+    real = os.open
+
+    def failing(path: object, *args: object, **named: object) -> int:
+        if str(path).endswith("events.jsonl"):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path, *args, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing)
+        rig.supervisor.flush()
+        reboot(rig, away_s=5)
+        rig.run(20)
+        view = rig.service.jobs(ME).jobs[0]
+        assert "Input/output error" in view.reason
+        assert view.energy_j > spent, "it is charged all the while"
+        assert job.show().reason == view.reason
+    rig.run(70)
+    assert "Input/output error" not in job.show().reason
+    list(job.play(1))
+    assert [segment.k for segment in job.show().segments_done] == [0, 1]

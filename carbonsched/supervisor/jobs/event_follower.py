@@ -1,12 +1,14 @@
 """Reads a job's `events.jsonl` from where it was left: whole lines at a time, and a bounded piece of it at once."""
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from carbonsched.model.files import open_plain
 from carbonsched.model.protocol import EVENTS, Event
 
 log = logging.getLogger(__name__)
@@ -31,20 +33,25 @@ class EventFollower:
     """Whether whole lines were left for the next call."""
     _passing: bool = False
     """Whether `offset` is inside a line that is too long."""
+    _vanished: bool = False
+    """Whether there was no file at the last look."""
 
     def read(self, until: int | None = None) -> list[Event]:
         """New events of one piece, up to byte `until`. A torn last line stays for the next call.
 
         A line that is not an event of ours (another program speaks the protocol loosely) or is longer than a piece is
         logged and passed over: one bad line must not stop the metering of a job, nor fill the daemon's memory.
+        Raises OSError where the file cannot be read.
         """
+        self.behind = False  # also where it cannot be read: nobody is to wait for more then
         most = PIECE_BYTES if until is None else min(max(until - self.offset, 0), PIECE_BYTES)
         try:
-            with self.path.open("rb") as file:
+            with open_plain(self.path) as file:
+                self._notice_cut(os.fstat(file.fileno()).st_size)
                 file.seek(self.offset)
                 data = file.read(most)
         except FileNotFoundError:
-            data = b""
+            self._vanished, data = True, b""
         whole = data[: data.rfind(b"\n") + 1]
         self.behind = len(data) == PIECE_BYTES
         if not whole and self.behind:
@@ -74,6 +81,13 @@ class EventFollower:
             yield from self.read(until)
             if self.offset == before:
                 return
+
+    def _notice_cut(self, size: int) -> None:
+        """A file that became shorter is followed from its new end on, one that was made anew from its beginning."""
+        if size < self.offset:
+            log.warning("%s: was cut from %d bytes or more to %d", self.path, self.offset, size)
+            self.offset, self._passing = 0 if self._vanished else size, False
+        self._vanished = False
 
     def _event(self, line: bytes) -> list[Event]:
         try:

@@ -77,6 +77,17 @@ class JobRun:
     eased_s: float = 0.0
     """Monotonic time at which ρ was last checked in mid-segment."""
 
+    trouble: str = ""
+    """What went wrong with it in the last tick and is tried again; empty: nothing."""
+    aside: str = ""
+    """Why the daemon cannot go on with it for now: it is charged and shown, but neither started nor directed."""
+    aside_s: float = 0.0
+    """Monotonic time since when."""
+    unheard: str = ""
+    """Why what its trainer says cannot be read; empty: it can."""
+    unheard_s: float = 0.0
+    """Monotonic time since when."""
+
     unsaved: list[Event] = field(default_factory=list)
     """Events whose consequences are not in the ledger yet."""
     learnt: int = 0
@@ -148,6 +159,20 @@ class JobRun:
     def request_plan(self) -> None:
         """Plan anew at the next tick, also in mid-segment."""
         self.replan = True
+
+    # ---- what is wrong with it
+
+    def note_trouble(self, text: str) -> None:
+        """It could not be looked after in this tick."""
+        self.trouble = text
+
+    def forget_trouble(self) -> None:
+        """A new tick begins."""
+        self.trouble = ""
+
+    def set_aside(self, reason: str, now_s: float) -> None:
+        """The daemon cannot go on with it for now."""
+        self.aside, self.aside_s = reason, now_s
 
     # ---- its process
 
@@ -225,8 +250,16 @@ class JobRun:
                 self.process.enter(following, event.at)
 
     def hear(self, clock: Clock) -> None:
-        """Read what its trainer has said since, and fold it in."""
-        for event in self.follower.read():
+        """Read what its trainer has said since, and fold it in; where that cannot be read, `unheard` says why."""
+        try:
+            events = self.follower.read()
+        except OSError as e:
+            if not self.unheard:
+                self.unheard_s = clock.monotonic()
+            self.unheard = f"{self.follower.path.name} cannot be read: {e.strerror}"
+            return
+        self.unheard = ""
+        for event in events:
             self.unsaved.append(self.apply(event, clock))
 
     def replay(self, until: int, clock: Clock) -> None:

@@ -1,0 +1,107 @@
+"""Isolation keeps what is wrong with one job from the others: it is tried again, or that job fails alone."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from carbonsched.clock import Clock
+from carbonsched.errors import LaunchError, LedgerError
+from carbonsched.supervisor.jobs.job_run import JobRun
+
+log = logging.getLogger(__name__)
+
+SAID_AGAIN_S = 60.0
+"""The same trouble is logged no more often."""
+REBUILD_S = 60.0
+"""Between two tries to go on with a job that was set aside."""
+PATIENCE_S = 300.0
+"""How long a job may hold a device that the daemon cannot follow; its lease lapses meanwhile."""
+
+
+class Due(Enum):
+    """What is to be done now with a job that cannot be followed.
+
+    Example:
+        >>> Due.REBUILD.name
+        'REBUILD'
+    """
+
+    NOTHING = auto()
+    REBUILD = auto()
+    END = auto()
+
+
+@dataclass(slots=True)
+class Isolation:
+    """What stands around every piece of work for one job.
+
+    Example::
+
+        with isolation.alone(run):
+            advance(run)  # whatever it raises, the next job is come to
+    """
+
+    clock: Clock
+    fail: Callable[[JobRun, str], None]
+    """Fails a job that cannot be gone on with."""
+    _said: dict[str, float] = field(default_factory=dict)
+    """What was logged → monotonic time of it."""
+    _rebuild_at: dict[str, float] = field(default_factory=dict)
+    """Job that is set aside → monotonic time of the next try."""
+
+    @contextmanager
+    def alone(self, run: JobRun | None) -> Iterator[None]:
+        """A full disk or a process that cannot be reached is tried again at the next tick, and shown with the job; what
+        cannot come right by itself fails the job. None: of all jobs together, which nobody can be failed for.
+        """
+        try:
+            yield
+        except (OSError, LedgerError, LaunchError) as e:
+            self._pass_over(run, e)
+        except Exception as e:
+            self.say(_name(run), "the daemon cannot go on", error=e)
+            if run is not None:
+                self._fail(run, f"the daemon cannot go on with it: {type(e).__name__}: {e}")
+
+    def due(self, run: JobRun) -> Due:
+        """Of a job that is set aside or not heard; it is logged, too."""
+        now = self.clock.monotonic()
+        since = run.aside_s if run.aside else run.unheard_s
+        self.say(_name(run), f"set aside: {run.aside}" if run.aside else run.unheard)
+        if run.alive and run.process.target is None and now - since >= PATIENCE_S:
+            return Due.END
+        if run.aside and now >= self._rebuild_at.get(run.id, since + REBUILD_S):
+            self._rebuild_at[run.id] = now + REBUILD_S
+            return Due.REBUILD
+        return Due.NOTHING
+
+    def say(self, name: str, text: str, error: Exception | None = None) -> None:
+        """Log it, with where an unforeseen error arose; the same again only after a minute."""
+        now, key = self.clock.monotonic(), f"{name}: {text}: {type(error).__name__}"
+        if now - self._said.get(key, -SAID_AGAIN_S) < SAID_AGAIN_S:
+            return
+        if len(self._said) > 1000:
+            self._said.clear()
+        self._said[key] = now
+        log.log(logging.ERROR if error else logging.WARNING, "%s: %s", name, text, exc_info=error)
+
+    def _pass_over(self, run: JobRun | None, error: Exception) -> None:
+        text = f"{error}; tried again at the next tick"
+        self.say(_name(run), text)
+        if run is not None:
+            run.note_trouble(text)
+
+    def _fail(self, run: JobRun, reason: str) -> None:
+        try:
+            self.fail(run, reason)
+        except (OSError, LedgerError, LaunchError) as e:
+            self._pass_over(run, e)
+        except Exception as e:
+            self.say(_name(run), "cannot even be failed", error=e)
+            run.note_trouble(reason)
+
+
+def _name(run: JobRun | None) -> str:
+    return "the jobs" if run is None else f"job {run.id}"

@@ -1,0 +1,33 @@
+"""Decides where a job goes whose process has ended, from its exit, its last words and what it was told. Pure."""
+
+from carbonsched.launch.base import ProcessStatus
+from carbonsched.model.job_state import JobState
+from carbonsched.supervisor.jobs.job_run import JobRun
+
+
+def outcome(run: JobRun, polled: ProcessStatus) -> tuple[JobState, str]:
+    """The state that the job goes to, and why."""
+    finished = run.progress.finished
+    code = polled.exit.code if polled.exit else None
+    if finished is not None and finished.reason == "done" and code == 0:
+        return JobState.FINISHED, finished.early or "done"
+    if run.process.target is not None:
+        return run.process.target, run.process.target_reason
+    if finished is not None and code == 0:
+        return JobState.PAUSED, f"stopped by a signal from outside; carbonsched resume {run.id} goes on"
+    return JobState.FAILED, _death(run, polled)
+
+
+def _death(run: JobRun, polled: ProcessStatus) -> str:
+    again = f"carbonsched resume {run.id} goes on from the last checkpoint"
+    if run.progress.failed is not None:
+        return f"{run.progress.failed.error}; see carbonsched logs {run.id}"
+    unknown = run.aside or run.unheard
+    if polled.exit is None:
+        why = f"how is not known: {polled.problem}" if polled.problem else "power cut?"
+        return f"its process vanished without a word ({why}); {again}"
+    if polled.exit.signal is not None:
+        return f"killed by signal {polled.exit.signal}; {again}"
+    if unknown:
+        return f"ended with exit code {polled.exit.code}, what it said is not known: {unknown}; {again}"
+    return f"ended with exit code {polled.exit.code}; see carbonsched logs {run.id}"
