@@ -266,7 +266,8 @@ def test_other_architectures(kind: str, checkpointing: bool) -> None:
         sizes = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
         model = OPTForCausalLM(OPTConfig(vocab_size=50, dropout=0.0, word_embed_proj_dim=32, **sizes))
     if checkpointing:
-        getattr(model, "activation_checkpointing_enable", model.__class__.gradient_checkpointing_enable)()
+        new = hasattr(model, "activation_checkpointing_enable")  # transformers 5.23 renamed it
+        (model.activation_checkpointing_enable if new else model.gradient_checkpointing_enable)()
         model.disable_input_require_grads()  # as the callback does
     cache = attached(model, 3)
     inputs = batch([9, 14], 16)
