@@ -293,7 +293,7 @@ def reward(folder: Path) -> list[str]:
     import transformers
 
     arguments = dpo(folder)
-    config = transformers.AutoConfig.from_pretrained(folder / "model", num_labels=1)
+    config = transformers.AutoConfig.from_pretrained(folder / "model", num_labels=1, trust_remote_code=False)
     transformers.LlamaForSequenceClassification(config).save_pretrained(folder / "model")
     return arguments
 

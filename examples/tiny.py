@@ -39,7 +39,9 @@ def pairs(args: argparse.Namespace) -> list[dict[str, str]]:
 def causal(args: argparse.Namespace) -> tuple[Any, Any]:
     """(model, tokenizer)"""
     if args.model:
-        return AutoModelForCausalLM.from_pretrained(args.model), _tokenizer(args.model)
+        return AutoModelForCausalLM.from_pretrained(args.model, trust_remote_code=False), _tokenizer(
+            args.model
+        )
     tokenizer = ByT5Tokenizer()
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
     return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **_tokens(tokenizer), **sizes)), tokenizer
@@ -48,7 +50,9 @@ def causal(args: argparse.Namespace) -> tuple[Any, Any]:
 def seq2seq(args: argparse.Namespace) -> tuple[Any, Any]:
     """(model, tokenizer)"""
     if args.model:
-        return AutoModelForSeq2SeqLM.from_pretrained(args.model), _tokenizer(args.model)
+        return AutoModelForSeq2SeqLM.from_pretrained(args.model, trust_remote_code=False), _tokenizer(
+            args.model
+        )
     tokenizer = ByT5Tokenizer()
     sizes = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 3, "num_heads": 4}
     config = T5Config(
@@ -76,6 +80,6 @@ def _tokens(tokenizer: Any) -> dict[str, int]:
 
 
 def _tokenizer(model: str) -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer

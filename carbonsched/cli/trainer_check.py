@@ -63,11 +63,15 @@ def check(spec: JobSpec, python: str | None) -> CheckResult:
 
 def _run(argv: list[str], folder: str) -> subprocess.CompletedProcess[str]:
     if not sys.stderr.isatty():
-        return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            argv, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
     from carbonsched.cli.output import console
 
     with console(stderr=True).status("checking model, data and the floor of ρ"):
-        return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            argv, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
 
 
 def _is_ours(done: subprocess.CompletedProcess[str]) -> bool:

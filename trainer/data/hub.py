@@ -46,11 +46,11 @@ def _download(part: DataPart) -> Any:
     given = (part.name_or_path, subset) if subset else (part.name_or_path,)
     try:
         try:
-            return datasets.load_dataset(*given)
+            return datasets.load_dataset(*given, trust_remote_code=False)
         except RuntimeError as e:
             if "script" not in str(e):
                 raise
-            return datasets.load_dataset(*given, revision="refs/convert/parquet")
+            return datasets.load_dataset(*given, revision="refs/convert/parquet", trust_remote_code=False)
     except Exception as e:  # the library raises a different class for every way a name can be wrong
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise InputError(

@@ -45,9 +45,11 @@ def load_model(part: ModelPart) -> Any:
         else part.name_or_path
     )
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         factory = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model = factory.from_pretrained(name, dtype=DTYPES[part.dtype], attn_implementation=part.attn)
+        model = factory.from_pretrained(
+            name, dtype=DTYPES[part.dtype], attn_implementation=part.attn, trust_remote_code=False
+        )
     except Exception as e:  # each library beneath has its own class for a broken file
         raise InputError(
             "model.name_or_path",
@@ -64,7 +66,7 @@ def load_tokenizer(part: ModelPart) -> Any:
     check_folder(part)
     quiet()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(part.name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(part.name_or_path, trust_remote_code=False)
     except Exception as e:  # each library beneath has its own class for a broken file
         raise InputError(
             "model.name_or_path",
@@ -86,7 +88,8 @@ def is_encoder_decoder(part: ModelPart) -> bool:
 
     check_folder(part)
     try:
-        return bool(AutoConfig.from_pretrained(part.name_or_path).is_encoder_decoder)
+        config = AutoConfig.from_pretrained(part.name_or_path, trust_remote_code=False)
+        return bool(config.is_encoder_decoder)
     except (OSError, ValueError, KeyError) as e:
         raise InputError(
             "model.name_or_path",
@@ -111,9 +114,11 @@ def convert_gguf(file: Path, out_dir: Path) -> Path:
     quiet()
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(file.parent), gguf_file=file.name, dtype=torch.float32
+            str(file.parent), gguf_file=file.name, dtype=torch.float32, trust_remote_code=False
         )
-        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(file.parent), gguf_file=file.name, trust_remote_code=False
+        )
     except Exception as e:  # each library beneath has its own class for a broken file
         raise InputError(
             "GGUF", f"{file} cannot be loaded ({_first_line(e)})", "pip install gguf, or take another"

@@ -39,7 +39,9 @@ def meta_model(name_or_path: str | Path, attn: str = "eager", dtype: str = "fp32
     if not folder.exists() and (str(name_or_path)[:1] in "/.~" or str(name_or_path).count("/") > 1):
         raise InputError("model", f"there is no folder {folder}", "give a saved model or a hub id")
     try:
-        config = AutoConfig.from_pretrained(str(folder if folder.exists() else name_or_path))
+        config = AutoConfig.from_pretrained(
+            str(folder if folder.exists() else name_or_path), trust_remote_code=False
+        )
         return meta_from_config(config, attn, dtype)
     except (OSError, ValueError, KeyError, ImportError) as e:
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
@@ -56,7 +58,9 @@ def meta_from_config(config: Any, attn: str = "eager", dtype: str = "fp32") -> A
 
     factory = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
-        model = factory.from_config(config, dtype=DTYPES[dtype], attn_implementation=attn)
+        model = factory.from_config(
+            config, dtype=DTYPES[dtype], attn_implementation=attn, trust_remote_code=False
+        )
     return _for_tracing(model)
 
 

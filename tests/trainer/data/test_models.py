@@ -1,7 +1,12 @@
 """Loading models: explicit dtype and attention, clear refusals, GGUF."""
 
+import ast
 import importlib.util
+import io
+import json
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +17,7 @@ from support.models import tiny_llama, tiny_t5
 from carbonsched.errors import InputError
 from carbonsched.model.job import ModelPart
 from trainer.data.models import convert_gguf, is_encoder_decoder, load_model, load_tokenizer
+from trainer.profiling.meta_model import meta_model
 
 
 def part(folder: Path | str, **fields: str) -> ModelPart:
@@ -103,3 +109,57 @@ def test_smollm2_from_its_package(tmp_path: Path) -> None:
     stamp = (folder / "config.json").stat().st_mtime_ns
     assert convert_gguf(file, folder) == folder
     assert (folder / "config.json").stat().st_mtime_ns == stamp, "made once"
+
+
+CODE = """
+from pathlib import Path
+Path(__file__).with_name("ran").touch()
+raise RuntimeError("code of a model's repository was run")
+"""
+
+
+@pytest.mark.parametrize(
+    "load", [load_model, load_tokenizer, is_encoder_decoder, lambda p: meta_model(p.name_or_path)]
+)
+def test_a_models_own_code_is_neither_run_nor_asked_about(
+    load: Callable[[ModelPart], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked on a standard input that nobody sees, a job would hang, or take the next byte for a yes."""
+    folder = tiny_llama(tmp_path)
+    names = {
+        "AutoConfig": "own.Config",
+        "AutoModelForCausalLM": "own.Model",
+        "AutoTokenizer": ["own.Tokens", None],
+    }
+    for name in ("config.json", "tokenizer_config.json"):
+        told = json.loads((folder / name).read_text())
+        told.pop("tokenizer_class", None)
+        (folder / name).write_text(json.dumps(told | {"model_type": "own", "auto_map": names}))
+    (folder / "own.py").write_text(CODE)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
+    with pytest.raises(InputError, match="custom code"):
+        load(part(folder))
+    assert sys.stdin.read() == "y\n" * 9, "nobody was asked"
+    assert not (folder / "ran").exists()
+
+
+def test_whatever_may_load_code_from_the_hub_is_told_not_to() -> None:
+    root = Path(__file__).parents[3]
+    loaders = {"from_pretrained", "from_config", "load_dataset", "load_dataset_builder", "pipeline"}
+    found = []
+    for folder in ("carbonsched", "trainer", "examples", "benchmarks"):
+        for file in (root / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if not isinstance(node, ast.Call) or _name(node.func) not in loaders:
+                    continue
+                options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+                found.append(options.get("trust_remote_code"))
+                # adapters are weights of a model that is loaded already
+                assert found[-1] == "False" or "PeftModel" in ast.unparse(node.func), (
+                    f"{file.relative_to(root)}:{node.lineno} leaves trust_remote_code to a question on standard input"
+                )
+    assert len(found) > 10
+
+
+def _name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
