@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, FeedSettings, Site
-from carbonsched.feeds.transport import Body
+from carbonsched.feeds.transport import Body, RetryLaterError
 from carbonsched.model.base import Seconds
 from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
 
@@ -21,7 +21,7 @@ URL: Final = "https://api.carbonintensity.org.uk"
 _PAST: Final = timedelta(hours=24)
 _PAST_EVERY_S: Final = 3600.0
 _AHEAD: Final = timedelta(hours=1)
-"""So much of the forecast stands in as readings: it holds over a poll that fails."""
+"""The forecast of the half hour that runs and of so much after it stands in as readings: it holds over a poll that fails."""
 
 log = logging.getLogger(__name__)
 
@@ -91,15 +91,29 @@ class NesoFeed:
         self._past_due_s = 0.0
 
     def poll(self) -> Answer:
-        """One to three requests: now (it must succeed), the forecast, and once an hour the day that has passed."""
+        """One to three requests: now, the forecast, and once an hour the day that has passed.
+
+        What the forecast says of the half hour that runs stands in where the first does not tell it: it may answer the last
+        complete one, or nothing.
+        """
         now = self._clock.now()
-        readings = self._readings(self._get("now", now), now)
-        if not readings:
-            raise FeedError(f"{self._url}: the answer holds no value for the current half hour")
-        past = self._past(now)
-        forecast, ahead = self._forecast(now)
-        by_start = {reading.start: reading for reading in (*past, *ahead, *readings)}
+        present, failure = self._present(now)
+        forecast, near = self._forecast(now)
+        if not present and not any(reading.start <= now for reading in near):
+            raise failure or FeedError(f"{self._url}: the answer holds no value for the current half hour")
+        if failure is not None:
+            log.warning("feed %s: the forecast stands in for the current half hour: %s", self.name, failure)
+        by_start = {reading.start: reading for reading in (*self._past(now), *near, *present)}
         return Answer(tuple(by_start[start] for start in sorted(by_start)), forecast)
+
+    def _present(self, now: datetime) -> tuple[list[Reading], FeedError | None]:
+        """What the provider says of now, and why it cannot be read, where it cannot. Raises RetryLaterError."""
+        try:
+            return self._readings(self._get("now", now), now), None
+        except RetryLaterError:
+            raise
+        except FeedError as e:
+            return [], e
 
     def _past(self, now: datetime) -> list[Reading]:
         if self._clock.monotonic() < self._past_due_s:
@@ -113,6 +127,7 @@ class NesoFeed:
         return [reading for reading in found if reading.end <= now]
 
     def _forecast(self, now: datetime) -> tuple[Forecast | None, list[Reading]]:
+        """The forecast, and what of it stands in as readings."""
         try:
             body = self._get("fw48h", now)
             rows = self._rows(body)
@@ -124,13 +139,13 @@ class NesoFeed:
             for row in rows
             if row.intensity.forecast is not None and row.end > now
         )
-        ahead = [
+        near = [
             self._reading(point.start, point.end, point.g_per_kwh, Kind.FORECAST, now, body.sha256)
             for point in points
-            if now < point.start <= now + _AHEAD
+            if point.start <= now + _AHEAD
         ]
         source = self._source(Kind.FORECAST, now, body.sha256)
-        return (Forecast(issued_at=now, source=source, points=points) if points else None), ahead
+        return (Forecast(issued_at=now, source=source, points=points) if points else None), near
 
     def _get(self, what: str, now: datetime) -> Body:
         since = f"{(now - _PAST):%Y-%m-%dT%H:%MZ}"

@@ -14,6 +14,7 @@ from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.http import HttpTransport
 from carbonsched.feeds.neso import NesoFeed, NesoSettings
+from carbonsched.feeds.transport import RetryLaterError
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 
@@ -75,8 +76,8 @@ def test_now_the_past_day_and_the_forecast(server: Server) -> None:
     answer = feed(server).poll()
     assert server.paths == [
         "/intensity",
-        "/intensity/2018-01-19T12:10Z/2018-01-20T12:10Z",
         "/intensity/2018-01-20T12:10Z/fw48h",
+        "/intensity/2018-01-19T12:10Z/2018-01-20T12:10Z",
     ]
     current = next(r for r in answer.readings if r.start == SLOT)
     assert (current.g_per_kwh, current.end) == (266.0, SLOT + HALF_HOUR)
@@ -127,8 +128,8 @@ def test_a_region_has_forecasts_only(server: Server) -> None:
     answer = feed(server, region=3).poll()
     assert server.paths == [
         "/regional/regionid/3",
-        "/regional/intensity/2018-01-19T12:10Z/2018-01-20T12:10Z/regionid/3",
         "/regional/intensity/2018-01-20T12:10Z/fw48h/regionid/3",
+        "/regional/intensity/2018-01-19T12:10Z/2018-01-20T12:10Z/regionid/3",
     ]
     assert {r.source.kind for r in answer.readings} == {Kind.FORECAST}
     assert next(r.g_per_kwh for r in answer.readings if r.start == SLOT) == 120.0
@@ -171,6 +172,50 @@ BAD = {
     "html": (b"<html>", 200),
     "a failing server": (b"", 500),
 }
+
+
+def data(*rows: dict[str, Any]) -> Reply:
+    return Reply(json.dumps({"data": list(rows)}).encode())
+
+
+LAST = row(SLOT - HALF_HOUR, forecast=300, actual=290)
+LATE = {
+    "the last complete half hour": data(LAST),
+    "the last complete one and the running one without a value": data(LAST, row(SLOT, forecast=None)),
+    "the half hour to come": data(row(SLOT + HALF_HOUR, forecast=310)),
+    "no rows": data(),
+    "both null": data(row(SLOT, forecast=None, actual=None)),
+    "not what it documents": Reply(*BAD["a word"]),
+    "a failing server": Reply(b"", 500),
+}
+
+
+@pytest.mark.parametrize("case", LATE)
+@pytest.mark.parametrize("minute", [0, 10, 29])
+def test_the_running_half_hour_is_forecast_where_the_present_is_not_told(
+    server: Server, case: str, minute: int
+) -> None:
+    server.answer = lambda path: LATE[case] if path == "/intensity" else national(path)
+    answer = feed(server, ManualClock(SLOT + timedelta(minutes=minute))).poll()
+    starts = [r.start for r in answer.readings]
+    assert starts == sorted(set(starts))
+    current = next(r for r in answer.readings if r.start == SLOT)
+    assert (current.g_per_kwh, current.end, current.source.kind) == (200.0, SLOT + HALF_HOUR, Kind.FORECAST)
+    assert answer.forecast is not None
+
+
+def test_a_region_that_tells_no_present_has_its_forecast(server: Server) -> None:
+    empty = Reply(json.dumps({"data": [region([])]}).encode())
+    server.answer = lambda path: empty if path == "/regional/regionid/3" else regional(path)
+    current = next(r for r in feed(server, region=3).poll().readings if r.start == SLOT)
+    assert (current.g_per_kwh, current.source.kind) == (100.0, Kind.FORECAST)
+
+
+def test_a_provider_that_asks_to_be_left_alone_is(server: Server) -> None:
+    server.answer = lambda path: Reply(b"", 429, {"Retry-After": "60"})
+    with pytest.raises(RetryLaterError):
+        feed(server).poll()
+    assert server.paths == ["/intensity"]
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -126,7 +126,7 @@ def test_piqa_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load_dataset(*names: str, **options: Any) -> Any:
         asked.append((*names, *options.values()))
-        if not options:
+        if "revision" not in options:
             raise RuntimeError("Dataset scripts are no longer supported, but found piqa.py")
         return made(splits)
 
@@ -134,8 +134,8 @@ def test_piqa_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = load_rows(DataPart(name_or_path="ybisk/piqa"))
     assert [row.target for row in rows.train] == ["Turn the jar upside down.", "Use a towel."]
     assert [row.target for row in rows.validation] == ["Wet them."]
-    assert asked == [("ybisk/piqa",), ("ybisk/piqa", "refs/convert/parquet")], (
-        "the hub's copy of what scripts make"
+    assert asked == [("ybisk/piqa", False), ("ybisk/piqa", "refs/convert/parquet", False)], (
+        "the hub's copy of what scripts make, and no script"
     )
     with pytest.raises(InputError, match=r"label -1; .*hidden"):
         load_rows(DataPart(name_or_path="ybisk/piqa"), EvaluatePart(test="test"))
