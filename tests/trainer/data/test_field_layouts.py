@@ -151,7 +151,7 @@ def test_webquestions_and_scitldr_of_the_hub(monkeypatch: pytest.MonkeyPatch) ->
         ("allenai/scitldr", "Abstract"): made({"train": [{"source": ["A.", "B."], "target": ["t", "u"]}]}),
         ("allenai/scitldr", "AIC"): made({"train": [{"source": ["C."], "target": ["v"]}]}),
     }
-    monkeypatch.setattr(datasets, "load_dataset", lambda *names: sets[names])
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names, trust_remote_code: sets[names])
     rows = load_rows(DataPart(name_or_path="stanfordnlp/web_questions"))
     assert rows.train[0].references == ("Paris", "City of Paris")
     assert rows.validation == [], "it has no validation split, and its test split is not looked at unasked"
