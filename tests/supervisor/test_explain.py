@@ -11,7 +11,7 @@ from carbonsched.model.protocol import SegmentDone
 from carbonsched.model.views import Explained
 from carbonsched.supervisor.estimates.throughput import estimate_throughput
 
-STEP_G = 4e13 / 2e13 * 75 / 3.6e6 * 400
+STEP_G = 2.0 * 75 / 3.6e6 * 400
 """Of a full step by the priors: 2e13 FLOP/s in fp32, 75 W, 400 g/kWh."""
 
 
@@ -40,7 +40,7 @@ def test_a_budget_that_is_plenty_is_full_speed_and_nothing_binds(rig: Rig) -> No
     assert (told.start - START).total_seconds() == pytest.approx(20)
     assert (told.end - told.start).total_seconds() >= 80
     assert told.estimated
-    assert any("assumed, nothing was trained here yet" in text for text in told.assumptions)
+    assert any("assumed, nothing was trained in fp32" in text for text in told.assumptions)
 
 
 def test_a_tight_budget_binds_and_a_gram_more_buys_gain(rig: Rig) -> None:
@@ -81,11 +81,11 @@ def test_what_the_box_was_measured_at_takes_the_place_of_the_priors(rig: Rig) ->
     job.finish()
     told = explain(rig, budget_g=1000.0)
     assert any("measured on this box with this model" in text for text in told.assumptions)
-    # 1e12 FLOPs a segment took 20 s: the job that was checked has 40 times 4e13
+    # 1e12 FLOPs a segment took 20 s: the job that was checked has 40 times 6e12
     assert told.end is not None
     assert told.start is not None
-    assert (told.end - told.start).total_seconds() == pytest.approx(40 * 4e13 / 5e10, rel=0.05)
-    assert told.energy_j == pytest.approx(100 * 40 * 4e13 / 5e10, rel=0.1)
+    assert (told.end - told.start).total_seconds() == pytest.approx(40 * 6e12 / 5e10, rel=0.05)
+    assert told.energy_j == pytest.approx(100 * 40 * 6e12 / 5e10, rel=0.1)
 
 
 def test_shares_rates_and_min_carbon_are_explained_in_their_own_words(rig: Rig) -> None:
@@ -127,7 +127,7 @@ def test_jobs_of_which_no_energy_is_known_say_nothing_of_power(rig: Rig) -> None
     )  # fmt: skip
     rig.ledger.save_segment(job.id, done, START, START, None)
     assert (
-        "assumed, nothing was trained here yet"
+        "assumed, nothing was trained in fp32"
         in estimate_throughput(rig.ledger, rig.meter.devices, spec()).source
     )
     assert explain(rig).g > 0

@@ -55,7 +55,7 @@ def checked(steps: int = 40, segments: int = 4, **fields: Any) -> CheckResult:
         "steps": steps,
         "segments": segments,
         "rho_floor": 0.4,
-        "step_flops_full": 4e13,
+        "step_flops_full": 6e12,
         "batch": 4,
         "seq": 128,
     }

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from carbonsched.errors import InputError
+from trainer.device import device_seconds
 from trainer.distributed.ranks import Ranks
 from trainer.distributed.wrapping import local_shard, replica_count
 from trainer.importance.estimators import Estimator
@@ -75,6 +76,8 @@ class GradientPass:
         """The estimator's two sums, float64, per tensor: one for each batch, or pair of batches."""
         self.recomputed = 0.0
         """FLOPs of gradient checkpointing, counted apart."""
+        self.seconds: list[float] = []
+        """Of each part: the first of a process loads kernels and fills the allocator, too."""
         self.kept_bytes = 0
         """The most that updates took between two batches."""
         self._crosses = self._last = False
@@ -94,11 +97,13 @@ class GradientPass:
                 if self.ranks.any(stop()):
                     raise Stopped("signal")
                 self._last = i == len(parts) - 1
+                began = device_seconds()
                 counter = StepCounter()
                 with counter:
                     self.loss(self.model, part).backward()  # type: ignore[no-untyped-call]
                 flops[batch] += counter.flops
                 self.recomputed += counter.recomputed
+                self.seconds.append(device_seconds() - began)
                 held = sum(u.numel() * u.element_size() for us in self._updates.values() for u in us)
                 self.kept_bytes = max(self.kept_bytes, held)
         return flops

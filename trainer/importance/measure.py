@@ -63,6 +63,8 @@ class Importance:
     """Σ (g·u)², means likewise; None where the estimator does not measure it."""
     recomputed: float = 0.0
     """FLOPs of gradient checkpointing, all batches and ranks."""
+    batch_seconds: float | None = None
+    """Of one batch once the device is warm; None: not known, the only pass was its first."""
 
     @property
     def relative_error(self) -> float | None:
@@ -83,6 +85,7 @@ def measure(
     stop: Callable[[], bool] = lambda: False,
     ranks: Ranks = Ranks(),
     loss: Loss = model_loss,
+    warm: bool = True,
 ) -> Importance:
     """Importance of every parameter that `optimizer` holds, over `batches`, dropout drawn from `seed`.
 
@@ -91,6 +94,7 @@ def measure(
     not known, CarbonschedError where an importance is not finite (training has diverged), Stopped between two batches
     once `stop()` holds.
 
+    warm: whether this device has run such a pass before; a first one on a board tells no speed.
     loss: what is minimised; that of the model itself unless its user trains by another.
     ranks: each measures batches of its own, and all get the same result. Replicas' observations stand side by side;
     where parameters are sharded (FSDP2) gradients are those of the batch of all, and an observation is summed over shards.
@@ -110,7 +114,14 @@ def measure(
         variance,
         {name: mean[1] for name, mean in means.items()} if estimator == "curvature" else None,
         ranks.sum([gradient_pass.recomputed])[0],
+        _batch_seconds(gradient_pass.seconds, len(batches), warm=warm),
     )
+
+
+def _batch_seconds(parts: Sequence[float], batches: int, *, warm: bool) -> float | None:
+    """Seconds of a batch, by the parts behind the first; by a single one only where the device was warm."""
+    steady = parts[1:] if len(parts) > 1 else parts if warm else []
+    return len(parts) / batches * sum(steady) / len(steady) if steady else None
 
 
 def _split(batches: Sequence[dict[str, Tensor]], estimator: Estimator) -> list[tuple[int, dict[str, Tensor]]]:

@@ -90,6 +90,8 @@ class SegmentDriver:
         """What the segment before measured: a short remainder is selected by it."""
         self._wait_reason: str | None = None
         """Why the next step has to wait; None: it need not."""
+        self._warm = False
+        """Whether this process has run forward and backward passes on its device."""
         self._seconds_full: float | None = None
         """Of a step of full fine-tuning."""
         if prepared.left:
@@ -176,7 +178,7 @@ class SegmentDriver:
 
     def end_segment(self) -> SegmentDone:
         """Close the segment, whose last step is done and its loss known; returns the event, which was sent."""
-        segment = self.segment
+        segment, self._warm = self.segment, True
         if segment.current.cost_ratio > 0.95:
             self._seconds_full = segment.step_seconds / segment.steps_done
         elif not self.method.measures():
@@ -220,7 +222,8 @@ class SegmentDriver:
         if kept is None and folder is not None and self.ranks.main:
             checkpoint.save_importance(folder, segment.first, asdict(found))
         segment.set_importance(found.flops, found.seconds, found.relative_error, found.recomputed)
-        self._seconds_full = found.seconds / len(found.flops) / PASS_STEPS * self.batches.accumulation
+        if found.batch_seconds is not None:
+            self._seconds_full = found.batch_seconds / PASS_STEPS * self.batches.accumulation
         log.info(
             "segment %d: importance of %d tensors %s (%d batches, %.1f s, moments of age %d)",
             segment.k + 1,
@@ -237,6 +240,7 @@ class SegmentDriver:
         device = next(model.module.parameters()).device
         drawn = self.batches.drawn(segment.k, options.importance_batches, options.seed)
         model.wrapping.reshard()
+        warm, self._warm = self._warm or device.type == "cpu", True
         return measure(
             model.module,
             model.optimizer,
@@ -246,6 +250,7 @@ class SegmentDriver:
             seed=self.ranks.offset_seed(options.seed + segment.k),
             stop=self._check_stop,
             ranks=self.ranks,
+            warm=warm,
             loss=self._loss,
         )
 

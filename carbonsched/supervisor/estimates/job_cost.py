@@ -81,7 +81,8 @@ class JobCostEstimator:
 
     def throughput(self, run: JobRun) -> Throughput:
         """How fast this box should train the job, before it was measured."""
-        return estimate_throughput(self.ledger, self.meter.devices, run.spec)
+        mine = tuple(device for device in self.meter.devices if device.id in run.process.devices)
+        return estimate_throughput(self.ledger, mine or self.meter.devices, run.spec)
 
     def watts_high(self, run: JobRun) -> float:
         """Power no tick of this job should pass: the model's, else a margin over what is seen or the devices' rating."""
@@ -101,7 +102,7 @@ class JobCostEstimator:
     def _first_fit(self, run: JobRun, ready: SegmentReady) -> EnergyFit:
         """A prior from the job's own throughput and the devices' power, taught by the segments it has done."""
         fit = EnergyFit.prior(
-            seconds_full=ready.seconds_per_step or 1.0,
+            seconds_full=ready.seconds_per_step or self._prior_step_s(run),
             watts=run.process.power_w or self.watts_high(run),
             c0=_PRIOR_C0,
             rated_watts=sum(limit or 0.0 for limit in self._limits(run)) or None,
@@ -113,9 +114,13 @@ class JobCostEstimator:
 
     def _prior(self, run: JobRun) -> EnergyFit:
         """The prior of a job that has not begun, from its check and the throughput of the box."""
-        throughput = self.throughput(run)
-        step_s = throughput.step_s(run.checked) if run.checked else 1.0
-        return EnergyFit.prior(seconds_full=max(step_s, 1e-6), watts=throughput.watts, c0=_PRIOR_C0)
+        return EnergyFit.prior(
+            seconds_full=self._prior_step_s(run), watts=self.throughput(run).watts, c0=_PRIOR_C0
+        )
+
+    def _prior_step_s(self, run: JobRun) -> float:
+        """Seconds of a full step before any was measured: also where the first pass only warmed a board up."""
+        return max(self.throughput(run).step_s(run.checked), 1e-6) if run.checked else 1.0
 
     def _limits(self, run: JobRun) -> list[float | None]:
         return [device.watts_limit for device in self.meter.devices if device.id in run.process.devices]

@@ -18,11 +18,17 @@ from carbonsched.units import MJ_PER_J
 
 CPU_FLOPS_PER_CORE = 5e10
 """Sustained in fp32 training, measured: SmolLM2-135M at 4×80 takes 2.5 s per step on two cores."""
-GPU_FLOPS = {"fp32": 2e13, "bf16": 1e14, "fp16": 1e14}
-"""Sustained by a data-centre device of these years, about 40% of its rating."""
+SUSTAINED = {"fp32": 0.6, "bf16": 0.4, "fp16": 0.4}
+"""Share of a board's rated FLOP/s that training sustains: matrix products on CUDA cores come nearer to it than tensor cores fed
+from memory."""
+FLOPS_PER_J = {"fp32": 3e10, "bf16": 2e11, "fp16": 2e11}
+"""Sustained per watt of the limit where a board's rating is not known: of an A100 fp32 2.9e10 and bf16 3.1e11, of an RTX 4090 1.1e11
+and 1.5e11."""
 GPU_WATTS, CPU_WATTS_PER_CORE = 300.0, 10.0
 _RATED_SHARE = 0.75
 """Of a device's power limit that training draws."""
+_HOST_SHARE = 0.3
+"""Of the host's rated power that it draws while a board trains: one busy thread, memory, and what it draws anyway."""
 _MEASURED_JOBS = 3
 """Jobs of this box, newest first, whose segments tell its speed."""
 RECENT_JOBS = 30
@@ -48,29 +54,72 @@ class Throughput:
 
 
 def estimate_throughput(ledger: Ledger, devices: tuple[Device, ...], spec: JobSpec) -> Throughput:
-    """Of the newest jobs on this box, those of the same model and dtype first; else rated figures."""
-    seen = ledger.newest(RECENT_JOBS)
+    """Of the newest jobs on a board of this name in this precision, those of the same model first; else rated figures.
+
+    devices: those that the job has or may get, the first GPU counts.
+    """
+    gpus = [device for device in devices if device.kind == "gpu"]
+    target = gpus[0].name if gpus else ""
+    seen = [job for job in ledger.newest(RECENT_JOBS) if precision(job.spec) == precision(spec)]
     for jobs, what in ((same_model(seen, spec), "this model"), (seen, "other models")):
-        found = islice((one for one in (_measured(ledger, job.id) for job in jobs) if one), _MEASURED_JOBS)
+        here = (job for job in jobs if _board_of(ledger, job.id, gpus) == target)
+        found = islice((one for one in (_measured(ledger, job.id) for job in here) if one), _MEASURED_JOBS)
         sums = [sum(column) for column in zip(*found, strict=True)]
         if sums:
             flops, seconds, joules, wall = sums
             source = f"measured on this box with {what}: {flops / seconds:.3g} FLOP/s, {joules / wall:.3g} W"
             return Throughput(flops / seconds, joules / wall, source)
-    gpu = next((device for device in devices if device.kind == "gpu"), None)
-    if gpu is not None:
-        watts = gpu.watts_limit * _RATED_SHARE if gpu.watts_limit else GPU_WATTS
-        flops = GPU_FLOPS[spec.model.dtype]
-        return Throughput(
-            flops, watts, f"assumed, nothing was trained here yet: {flops:.3g} FLOP/s and {watts:.0f} W"
-        )
+    host_w = next((device.watts_limit for device in devices if device.kind == "host"), None)
+    if gpus:
+        return _of_board(gpus[0], precision(spec), host_w)
     cores = spec.train.threads or os.cpu_count() or 1
-    flops, watts = cores * CPU_FLOPS_PER_CORE, cores * CPU_WATTS_PER_CORE
+    flops, watts = cores * CPU_FLOPS_PER_CORE, _cpu_watts(cores, host_w)
     return Throughput(
         flops,
         watts,
-        f"assumed for {cores} CPU cores, nothing was trained here yet: {flops:.3g} FLOP/s and {watts:.0f} W",
+        f"assumed for {cores} CPU cores, nothing of the kind was trained here yet: {flops:.3g} FLOP/s and {watts:.0f} W",
     )
+
+
+def precision(spec: JobSpec) -> str:
+    """What matrix products run in: autocast's, else the model's dtype."""
+    return spec.train.autocast or spec.model.dtype
+
+
+def _of_board(board: Device, dtype: str, host_w: float | None) -> Throughput:
+    limit = board.watts_limit or GPU_WATTS / _RATED_SHARE
+    if board.peak_flops is not None:
+        flops, how = board.peak_flops.of(dtype) * SUSTAINED[dtype], f"{SUSTAINED[dtype]:.0%} of its rating"
+    else:
+        flops, how = limit * FLOPS_PER_J[dtype], f"by its limit of {limit:.0f} W"
+    part = 1.0
+    if board.instances:  # which instance a job gets is not known before
+        part = 1 / len(board.instances)
+    watts = limit * _RATED_SHARE * part + (host_w or 0.0) * _HOST_SHARE
+    return Throughput(
+        flops * part,
+        watts,
+        f"assumed, nothing was trained in {dtype} on {board.name} here yet: {flops * part:.3g} FLOP/s ({how}) and "
+        f"{watts:.0f} W",
+    )
+
+
+def _cpu_watts(cores: int, host_w: float | None) -> float:
+    """By codecarbon's model of the load, where the host is metered by it or RAPL: rated power × (0.1 + 0.9·load³)."""
+    if host_w is None:
+        return cores * CPU_WATTS_PER_CORE
+    load = min(cores / (os.cpu_count() or cores), 1.0)
+    return host_w * (0.1 + 0.9 * load**3)
+
+
+def _board_of(ledger: Ledger, job_id: str, gpus: Sequence[Device]) -> str | None:
+    """The name of the board that a job ran on last; empty: it had none. None: never started, or on one that is not here."""
+    started = list(ledger.history(job_id, kinds=("started",)))
+    if not started:
+        return None
+    names = {gpu.id: gpu.name for gpu in gpus}
+    boards = [board for board in started[-1]["boards"] if board != "host"]
+    return names.get(boards[0]) if boards else ""
 
 
 def same_model(jobs: Sequence[JobRecord], spec: JobSpec) -> list[JobRecord]:
@@ -78,8 +127,8 @@ def same_model(jobs: Sequence[JobRecord], spec: JobSpec) -> list[JobRecord]:
     return [job for job in jobs if _kind(job.spec) == _kind(spec)]
 
 
-def _kind(spec: JobSpec) -> tuple[str, str]:
-    return spec.model.name_or_path, spec.model.dtype
+def _kind(spec: JobSpec) -> tuple[str, str, str | None]:
+    return spec.model.name_or_path, spec.model.dtype, spec.train.autocast
 
 
 def _measured(ledger: Ledger, job_id: str) -> tuple[float, float, float, float] | None:

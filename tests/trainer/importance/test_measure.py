@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.optimization import Adafactor
 
 from carbonsched.errors import CarbonschedError, InputError
-from trainer.importance.measure import measure
+from trainer.importance.measure import _batch_seconds, measure
 from trainer.job.directives import Stopped
 
 torch.set_num_threads(1)
@@ -337,3 +337,11 @@ def test_errors_name_the_mend(llama: Any) -> None:
         llama.model.norm.weight.fill_(float("nan"))
     with pytest.raises(CarbonschedError, match=r"importance of \S+ is nan.*lower train.lr"):
         measure(llama, optimizer, [batch(1)])
+
+
+def test_the_speed_of_a_step_is_not_told_by_what_warms_a_board_up() -> None:
+    """Kernels load and memory is allocated in the first pass of a process; on a warm device one batch is enough."""
+    assert _batch_seconds([9.0], 1, warm=False) is None
+    assert _batch_seconds([2.0], 1, warm=True) == 2.0
+    assert _batch_seconds([9.0, 1.0, 2.0], 3, warm=False) == 1.5
+    assert _batch_seconds([9.0, 1.0, 1.0, 1.0], 1, warm=False) == 4.0, "rows of one batch"
