@@ -86,6 +86,11 @@ nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *dev
     return reach("handle_code", (int)index);
 }
 
+nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device)
+{
+    return nvmlDeviceGetHandleByIndex_v2((unsigned int)atoi(uuid + strlen(uuid) - 3), device);
+}
+
 nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned int length)
 {
     if (device->index >= 100)
