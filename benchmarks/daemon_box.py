@@ -12,6 +12,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
+OVER = ("finished", "failed", "stopped", "cancelled")
+
 CONFIG = """
 state_dir = "state"
 [[feeds]]
@@ -94,7 +96,7 @@ class Box:
             view: dict[str, Any] = self.ask("show", job)
             if view["state"] in states and (view["step"] or 0) >= step:
                 return view
-            if view["state"] in ("failed", "stopped", "cancelled"):
+            if view["state"] in OVER and view["state"] not in states:
                 raise RuntimeError(f"the job is {view['state']}: {view['reason']}")
             time.sleep(0.3)
 

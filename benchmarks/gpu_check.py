@@ -299,13 +299,15 @@ def train_at(rho: float, size: Size, steps: int | None = None) -> dict[str, Any]
     }
 
 
-def check_daemon(report: Report, power: str = 'gpu = "nvml"', steps: int = 60) -> None:
+def check_daemon(report: Report, power: str = 'gpu = "nvml"') -> None:
+    """The job is longer than any check: it is ended when all was seen."""
     from benchmarks.daemon_box import Box, write_box
     from trainer.device import board_uuid
 
+    size = report.size
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as name:
         box = Box(Path(name), board_uuid(0) if device() == "cuda" else None)
-        write_box(box.folder, layers=report.size.layers, hidden=report.size.hidden, power=power, steps=steps)
+        write_box(box.folder, layers=min(size.layers, 4), hidden=size.hidden, power=power, steps=30_000)
         try:
             box.start()
             job: str = box.ask("submit", "job.toml")["id"]
@@ -313,22 +315,26 @@ def check_daemon(report: Report, power: str = 'gpu = "nvml"', steps: int = 60) -
             box.ask("pause", job)  # SIGTERM to the trainer: it checkpoints and ends
             paused = box.until(job, "paused")
             box.ask("resume", job)
-            box.until(job, "running")
             box.stop()
             box.start()  # it adopts the job
-            over = box.until(job, "finished")
+            on = box.until(job, "running", step=paused["step"] + 5)
+            box.ask("cancel", job)
+            over = box.until(job, "cancelled")
             audit = box.ask("audit", "verify")
         finally:
             box.close()
-        started = [json.loads(line) for line in (box.folder / "state/jobs" / job / "events.jsonl").open()]
-        uuids = sorted({e["gpu_uuid"] or "cpu" for e in started if e["event"] == "started"})
+        with (box.folder / "state" / "jobs" / job / "events.jsonl").open(encoding="utf-8") as lines:
+            events = [json.loads(line) for line in lines]
+    starts = [e for e in events if e["event"] == "started"]
+    boards = sorted({e["gpu_uuid"] or e["device"] for e in starts})
+    resumed = len(starts) == 2 and starts[1]["first_step"] == paused["step"]
     report.add(
         "daemon",
-        bool(audit["ok"]) and over["energy_j"] > paused["energy_j"] > 0,
-        f"paused at step {paused['step']}, resumed and adopted, {over['state']} at step {over['step']} on {', '.join(uuids)}: "
-        f"{over['energy_j']:.0f} J, audit {'ok' if audit['ok'] else 'BROKEN'} over {audit['rows']} rows",
+        bool(audit["ok"]) and resumed and over["energy_j"] > paused["energy_j"] > 0,
+        f"paused at step {paused['step']}, went on from {starts[-1]['first_step']} and under a new daemon to {on['step']} on "
+        f"{', '.join(boards)}: {over['energy_j']:.0f} J, audit {'ok' if audit['ok'] else 'BROKEN'} over {audit['rows']} rows",
         energy_j=over["energy_j"],
-        boards=uuids,
+        boards=boards,
     )
 
 
