@@ -17,8 +17,9 @@ class ProcessStatus:
         True
     """
 
-    state: Literal["absent", "running", "exited", "lost"]
-    """`absent`: never started; `lost`: gone without an exit record (power cut, kill -9 of the shim)."""
+    state: Literal["absent", "running", "exited", "lost", "unknown"]
+    """`absent`: never started; `lost`: gone without an exit record (power cut, kill -9 of the shim); `unknown`: that cannot
+    be told now (EIO, no file handles), which is not dead: ask again."""
     run: RunRecord | None = None
     exit: ExitRecord | None = None
     problem: str = ""
@@ -46,3 +47,9 @@ class Launcher(Protocol):
 
     def kill(self, job_dir: Path) -> None:
         """SIGKILL to everything of the job. No error where nothing runs."""
+
+    def sweep(self, job_dir: Path) -> int:
+        """SIGKILL to whatever a job whose process is gone has left; how many processes of it are still there.
+
+        Its devices are free once that is 0. Raises LaunchError where that cannot be told.
+        """

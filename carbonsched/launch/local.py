@@ -6,19 +6,23 @@ reused pid is never taken for the job. The job directory stays the daemon's; an 
 """
 
 import contextlib
+import errno
 import os
 import pwd
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from carbonsched.errors import LaunchError
-from carbonsched.launch import shim
+from carbonsched.launch import process_group, shim
 from carbonsched.launch.base import ProcessStatus
-from carbonsched.model.files import load
+from carbonsched.model.base import Doc
+from carbonsched.model.files import load, read
 from carbonsched.model.job import Owner
 from carbonsched.model.protocol import ExitRecord, RunRecord
 
@@ -60,8 +64,7 @@ _WRITTEN = (
     "DEBUG_DIR",
 )
 """Of that, what names places that are written to: the daemon's are not the owner's."""
-_HELD = "CARBONSCHED_SHIM_OF"
-"""In the environment of the shim itself, too, unlike `shim.MARK`."""
+_D = TypeVar("_D", bound=Doc)
 
 
 class LocalLauncher:
@@ -78,6 +81,7 @@ class LocalLauncher:
         """`python` runs the shim, which needs the standard library alone; the job's own is in its argv."""
         self._python = python
         self._start_timeout_s = start_timeout_s
+        self._cgroup = process_group.delegated_cgroup()
 
     def start(self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner) -> RunRecord:
         """Start `argv`; `env` is laid over the daemon's environment. Records of an earlier attempt stay as
@@ -87,25 +91,32 @@ class LocalLauncher:
         took too long; nothing comes of a start that failed.
         """
         job_dir = job_dir.resolve()
-        if self.poll(job_dir).state == "running":
+        before = self.poll(job_dir)
+        if before.state == "running":
             raise LaunchError(f"{job_dir.name} runs already; stop it before it is started again")
-        _kill_marked(shim.MARK, job_dir)
+        if before.state == "unknown":
+            raise LaunchError(f"whether {job_dir.name} runs already cannot be told: {before.problem}")
+        if left := self.sweep(job_dir):
+            raise LaunchError(f"{left} processes of {job_dir.name} run on and cannot be ended")
         try:
             return self._start(job_dir, argv, env, owner)
         except LaunchError:
-            _kill_marked(_HELD, job_dir)
+            with contextlib.suppress(OSError):
+                process_group.end(lambda: process_group.marked(job_dir, process_group.HELD))
             raise
 
     def _start(self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner) -> RunRecord:
-        ids: list[str] = []
+        options: list[str] = []
         base = {k: v for k, v in os.environ.items() if not k.startswith(_PRIVATE)}
         try:
             _rotate(job_dir)
             if os.geteuid() == 0 and owner.uid != 0:
-                ids, base = _as_owner(job_dir, owner)
+                options, base = _as_owner(job_dir, owner)
+            if (group := process_group.make_cgroup(self._cgroup, job_dir)) is not None:
+                options += ["--cgroup", str(group)]
             done = subprocess.run(
-                [self._python, "-I", "-S", shim.__file__, str(job_dir), *ids, "--", *argv],
-                env=base | env | {_HELD: str(job_dir)},
+                [self._python, "-I", "-S", shim.__file__, str(job_dir), *options, "--", *argv],
+                env=base | env | {process_group.HELD: str(job_dir)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -123,97 +134,93 @@ class LocalLauncher:
         return run
 
     def poll(self, job_dir: Path) -> ProcessStatus:
-        """See `Launcher.poll`. A record that cannot be read counts as none."""
-        run = load(job_dir / "run.json", RunRecord)
-        if run is not None and not (job_dir / "exit.json").exists() and _alive(run):
-            return ProcessStatus("running", run)
-        if end := load(job_dir / "exit.json", ExitRecord):  # read last: the shim ends after it has written it
-            return ProcessStatus("exited", run, end)
-        return ProcessStatus("lost" if (job_dir / "run.json").exists() else "absent", run)
+        """See `Launcher.poll`. Where run.json cannot be read, the job's processes are looked for by their mark."""
+        run, unread = _record(job_dir / "run.json", RunRecord)
+        try:
+            lives = _alive(run) if run is not None else bool(_holders(job_dir.resolve()))
+        except OSError as e:
+            return ProcessStatus("unknown", run, problem=f"its process cannot be looked for: {e.strerror}")
+        end, unended = _record(
+            job_dir / "exit.json", ExitRecord
+        )  # read last: the shim ends after it has written it
+        problem = "; ".join(text for text in (unread and str(unread), unended and str(unended)) if text)
+        if end is not None and (run is not None or not lives):
+            return ProcessStatus("exited", run, end, problem)
+        if lives:
+            return ProcessStatus("running", run, problem=problem or ("" if run else "run.json is gone"))
+        if any(text is not None and text.passing for text in (unread, unended)):
+            return ProcessStatus("unknown", run, problem=problem)
+        return ProcessStatus("absent" if run is None and unread is None else "lost", run, problem=problem)
 
     def terminate(self, job_dir: Path) -> None:
         """SIGTERM to the trainer alone, passed on by the shim; not to its workers, or it could not checkpoint."""
-        run = load(job_dir / "run.json", RunRecord)
-        if run is not None:
-            _terminate(run)
+        run, _ = _record(job_dir / "run.json", RunRecord)
+        try:
+            for process in process_group.shims(job_dir.resolve()) if run is None else _shim(run):
+                process_group.send(process, signal.SIGTERM)
+        except OSError as e:
+            raise LaunchError(f"{job_dir.name} cannot be told to stop: {e.strerror}") from e
 
     def kill(self, job_dir: Path) -> None:
         """SIGKILL to everything of the job but the shim, which then writes exit.json; also to what a killed shim left."""
-        run = load(job_dir / "run.json", RunRecord)
-        if run is not None and _alive(run):
-            for pid in _children(run.pid):
-                with contextlib.suppress(OSError):
-                    os.kill(
-                        pid, signal.SIGKILL
-                    )  # a child of the shim stays a zombie until the shim has seen it
-        _kill_marked(shim.MARK, job_dir.resolve())
+        self.sweep(job_dir)
+
+    def sweep(self, job_dir: Path) -> int:
+        """See `Launcher.sweep`. The shim of a job that lives is left to write exit.json. Raises LaunchError."""
+        job_dir = job_dir.resolve()
+        run, _ = _record(job_dir / "run.json", RunRecord)
+        group = None if self._cgroup is None else process_group.cgroup_of(self._cgroup, job_dir)
+        try:
+            left = process_group.end(lambda: process_group.members(job_dir, run, group))
+        except OSError as e:
+            raise LaunchError(f"processes of {job_dir.name} cannot be ended: {e.strerror}") from e
+        if left == 0:
+            process_group.remove_cgroup(group)
+        return left
+
+
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """Why a record cannot be read."""
+
+    name: str
+    why: str
+    passing: bool
+    """Whether it may be read at the next try: the file was not opened, so what it says is not known to be damaged."""
+
+    def __str__(self) -> str:
+        return f"{self.name} cannot be read: {self.why}"
+
+
+def _record(path: Path, kind: type[_D]) -> tuple[_D | None, _Unread | None]:
+    """The record and None, or None and why; (None, None) where there is none."""
+    try:
+        return read(path, kind), None
+    except FileNotFoundError:
+        return None, None
+    except ValidationError as e:
+        return None, _Unread(path.name, e.errors()[0]["msg"], passing=False)
+    except OSError as e:
+        return None, _Unread(
+            path.name, str(e.strerror), passing=e.errno not in (errno.EINVAL, errno.ELOOP, errno.EFBIG)
+        )
 
 
 def _alive(run: RunRecord) -> bool:
-    """Whether the very process of `run` still runs; a zombie does not."""
-    try:
-        return (
-            shim.boot_id() == run.boot_id
-            and shim.start_time(run.pid) == run.start_time
-            and shim.stat_fields(run.pid)[0] not in "ZX"
-        )
-    except (OSError, IndexError):
-        return False
+    """Whether the very process of `run` still runs; a zombie does not. Raises OSError where that cannot be told."""
+    return bool(_shim(run))
 
 
-def _terminate(run: RunRecord) -> None:
-    try:
-        handle = os.pidfd_open(run.pid)
-    except OSError:
-        return
-    try:
-        if _alive(run):  # asked after the handle was taken: the number cannot change hands any more
-            signal.pidfd_send_signal(handle, signal.SIGTERM)
-    except ProcessLookupError:
-        pass
-    except OSError as e:
-        raise LaunchError(f"process {run.pid} cannot be told to stop: {e.strerror}") from e
-    finally:
-        os.close(handle)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
+def _shim(run: RunRecord) -> list[process_group.Process]:
+    """The process of `run`, none where it is gone. Raises OSError where that cannot be told."""
+    if shim.boot_id() != run.boot_id:
         return []
+    found = process_group.look_up(run.pid)
+    return [found] if found is not None and found.start_time == run.start_time else []
 
 
-def _marked(name: str, job_dir: Path) -> Iterator[int]:
-    """pidfds of the processes in whose environment `name` is `job_dir`; the caller closes them."""
-    mark = f"{name}={job_dir}".encode()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            handle = os.pidfd_open(int(entry.name))
-        except OSError:
-            continue
-        try:
-            ours = mark in (entry / "environ").read_bytes().split(b"\0")
-        except OSError:
-            ours = False
-        if ours:
-            yield handle
-        else:
-            os.close(handle)
-
-
-def _kill_marked(name: str, job_dir: Path) -> None:
-    for _ in range(50):  # one may fork while another is being killed
-        handles = list(_marked(name, job_dir))
-        if not handles:
-            return
-        for handle in handles:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
-            os.close(handle)
-        time.sleep(0.02)
+def _holders(job_dir: Path) -> list[process_group.Process]:
+    return process_group.marked(job_dir, shim.MARK, process_group.HELD)
 
 
 def _rotate(job_dir: Path) -> None:

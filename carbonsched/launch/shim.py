@@ -1,6 +1,6 @@
 """The shim: one small process per job. It starts the trainer, outlives the daemon and writes down how the trainer ended.
 
-    python -m carbonsched.launch.shim JOB_DIR [--uid N --gid N --groups N,N] -- CMD…
+    python -m carbonsched.launch.shim JOB_DIR [--uid N --gid N --groups N,N] [--cgroup FOLDER] -- CMD…
 
 The caller's process ends as soon as CMD runs (0) or could not be run (1, the reason on stderr); the shim itself
 goes on in a session of its own, child of init, so the daemon may die, be upgraded and come back. It writes
@@ -91,8 +91,11 @@ def _become(uid: int, gid: int, groups: tuple[int, ...]) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def _exec(argv: list[str], ids: Ids | None, env: dict[str, str], shim: int) -> NoReturn:
+def _exec(argv: list[str], ids: Ids | None, cgroup: str, env: dict[str, str], shim: int) -> NoReturn:
     os.setpgid(0, 0)
+    if cgroup:
+        with contextlib.suppress(OSError), open(f"{cgroup}/cgroup.procs", "w") as f:  # noqa: PTH123
+            f.write("0")  # ourselves, and with us all that we start; the shim stays outside, to see the end
     if ids is not None:
         _become(*ids)
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which would clear it
@@ -104,14 +107,14 @@ def _exec(argv: list[str], ids: Ids | None, env: dict[str, str], shim: int) -> N
     os.execvpe(argv[0], argv, env)  # noqa: S606 - a list, no shell
 
 
-def _spawn(argv: list[str], ids: Ids | None, env: dict[str, str]) -> tuple[int, str | None]:
+def _spawn(argv: list[str], ids: Ids | None, cgroup: str, env: dict[str, str]) -> tuple[int, str | None]:
     """Fork and exec. Returns the child's pid and why exec failed, None where it went well."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     shim = os.getpid()
     child = os.fork()
     if child == 0:
         try:
-            _exec(argv, ids, env, shim)
+            _exec(argv, ids, cgroup, env, shim)
         except OSError as e:
             os.write(writer, f"cannot run {argv[0]!r}: {e.strerror}".encode())
         except BaseException as e:
@@ -174,7 +177,7 @@ def _record_exit(job_dir: str, record: dict[str, Any]) -> None:
     raise problem
 
 
-def _serve(job_dir: str, argv: list[str], ids: Ids | None, ready: int) -> None:
+def _serve(job_dir: str, argv: list[str], ids: Ids | None, cgroup: str, ready: int) -> None:
     """The shim proper. `ready` is closed when CMD runs; before that it is told why CMD does not."""
     os.setsid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
@@ -189,7 +192,7 @@ def _serve(job_dir: str, argv: list[str], ids: Ids | None, ready: int) -> None:
     run = {"pid": os.getpid(), "start_time": start_time(os.getpid()), "boot_id": boot_id()}
     write_record(job_dir, "run.json", run | {"started_at": now(), "argv": argv})
     os.write(log, f"carbonsched: {now()} starting {argv[0]}, see run.json\n".encode())
-    child, problem = _spawn(argv, ids, os.environ | {MARK: job_dir})
+    child, problem = _spawn(argv, ids, cgroup, os.environ | {MARK: job_dir})
     if problem is not None:
         os.write(log, f"carbonsched: {problem}\n".encode())
         os.waitpid(child, 0)
@@ -209,27 +212,30 @@ def _serve(job_dir: str, argv: list[str], ids: Ids | None, ready: int) -> None:
     _record_exit(job_dir, record)
 
 
-def _ids(options: list[str]) -> Ids | None:
-    if not options:
-        return None
-    values = dict(zip(options[::2], options[1::2], strict=True))
+def _options(words: list[str]) -> tuple[Ids | None, str]:
+    """(who CMD runs as, its cgroup): None and empty where nothing is said."""
+    values = dict(zip(words[::2], words[1::2], strict=True))
+    cgroup = values.pop("--cgroup", "")
+    if not values:
+        return None, cgroup
     groups = tuple(int(group) for group in values["--groups"].split(",") if group)
-    return int(values["--uid"]), int(values["--gid"]), groups
+    return (int(values["--uid"]), int(values["--gid"]), groups), cgroup
 
 
 def main(arguments: list[str]) -> int:
     try:
         split = arguments.index("--")
-        job_dir, ids, argv = os.path.realpath(arguments[0]), _ids(arguments[1:split]), arguments[split + 1 :]
+        job_dir, argv = os.path.realpath(arguments[0]), arguments[split + 1 :]
+        ids, cgroup = _options(arguments[1:split])
         argv[0]
     except (ValueError, IndexError, KeyError):
-        sys.stderr.write("usage: shim JOB_DIR [--uid N --gid N --groups N,N] -- CMD…\n")
+        sys.stderr.write("usage: shim JOB_DIR [--uid N --gid N --groups N,N] [--cgroup FOLDER] -- CMD…\n")
         return 2
     reader, writer = os.pipe2(os.O_CLOEXEC)
     if os.fork() == 0:
         os.close(reader)
         try:
-            _serve(job_dir, argv, ids, writer)
+            _serve(job_dir, argv, ids, cgroup, writer)
         except BaseException as e:
             sys.stderr.write(f"carbonsched: the job's shim ends: {e}\n")
             with contextlib.suppress(OSError):  # closed already where CMD did run

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
-from carbonsched.model.base import Doc, UtcTime
+from carbonsched.model.base import Doc, UtcTime, rfc3339
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 """As far as every JSON reader and every database counts exactly."""
@@ -332,6 +332,11 @@ class RunRecord(Doc):
     boot_id: str
     started_at: UtcTime
     argv: tuple[str, ...]
+
+    @property
+    def identity(self) -> str:
+        """Names this very process of all there ever were."""
+        return f"{self.boot_id} {self.pid} {self.start_time} {rfc3339(self.started_at)}"
 
 
 class ExitRecord(Doc):

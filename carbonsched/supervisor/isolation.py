@@ -8,6 +8,7 @@ from enum import Enum, auto
 
 from carbonsched.clock import Clock
 from carbonsched.errors import LaunchError, LedgerError
+from carbonsched.launch.base import ProcessStatus
 from carbonsched.supervisor.jobs.job_run import JobRun
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,9 @@ REBUILD_S = 60.0
 """Between two tries to go on with a job that was set aside."""
 PATIENCE_S = 300.0
 """How long a job may hold a device that the daemon cannot follow; its lease lapses meanwhile."""
+
+UNSURE_S = 60.0
+"""How long a process that cannot be told to live or to be dead counts as alive."""
 
 
 class Due(Enum):
@@ -48,6 +52,8 @@ class Isolation:
     """Fails a job that cannot be gone on with."""
     _said: dict[str, float] = field(default_factory=dict)
     """What was logged → monotonic time of it."""
+    _unsure_since: dict[str, float] = field(default_factory=dict)
+    """Job whose process cannot be told to live or to be dead → monotonic time since when."""
     _rebuild_at: dict[str, float] = field(default_factory=dict)
     """Job that is set aside → monotonic time of the next try."""
 
@@ -76,6 +82,17 @@ class Isolation:
             self._rebuild_at[run.id] = now + REBUILD_S
             return Due.REBUILD
         return Due.NOTHING
+
+    def unsure(self, run: JobRun, polled: ProcessStatus) -> bool:
+        """Whether its process counts as alive for now, because what became of it cannot be told; said, too."""
+        if polled.problem:
+            self.say(_name(run), polled.problem)
+            run.note_trouble(polled.problem)
+        if polled.state != "unknown":
+            self._unsure_since.pop(run.id, None)
+            return False
+        now = self.clock.monotonic()
+        return now - self._unsure_since.setdefault(run.id, now) < UNSURE_S
 
     def say(self, name: str, text: str, error: Exception | None = None) -> None:
         """Log it, with where an unforeseen error arose; the same again only after a minute."""

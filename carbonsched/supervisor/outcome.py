@@ -1,7 +1,7 @@
 """Decides where a job goes whose process has ended, from its exit, its last words and what it was told. Pure."""
 
 from carbonsched.launch.base import ProcessStatus
-from carbonsched.model.job_state import JobState
+from carbonsched.model.job_state import TRANSITIONS, JobState
 from carbonsched.supervisor.jobs.job_run import JobRun
 
 
@@ -16,6 +16,14 @@ def outcome(run: JobRun, polled: ProcessStatus) -> tuple[JobState, str]:
     if finished is not None and code == 0:
         return JobState.PAUSED, f"stopped by a signal from outside; carbonsched resume {run.id} goes on"
     return JobState.FAILED, _death(run, polled)
+
+
+def way(old: JobState, new: JobState) -> tuple[JobState, ...]:
+    """The states between, for a job whose process ran although it is not in a state to have one."""
+    if new is old or new in TRANSITIONS[old]:
+        return ()
+    before = (JobState.QUEUED,) if JobState.QUEUED in TRANSITIONS[old] else ()
+    return (*before, JobState.RUNNING)
 
 
 def _death(run: JobRun, polled: ProcessStatus) -> str:

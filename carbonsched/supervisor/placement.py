@@ -66,6 +66,13 @@ class Placement:
             why = why or f"waits for a board that nobody else uses: {device.id}: {occupant}"
         return None, why
 
+    def seat_of_found(self, live: Collection[JobRun]) -> Seat:
+        """Where a process most likely is that ran without anybody having noted where: the first board that is not taken."""
+        taken = {device for run in live for device in run.process.devices}
+        boards = [device.id for device in self._gpus() if device.id not in taken]
+        hosts = [device.id for device in self.meter.devices if device.kind == "host"]
+        return Seat((*boards[:1], *hosts))
+
     def slots(self) -> int:
         """How many jobs may run at a time; a number in the config that boards have no room for is told."""
         gpus = self._gpus()

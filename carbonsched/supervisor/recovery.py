@@ -6,16 +6,16 @@ whose end nobody saw is the job's still: its energy is charged, and its end deal
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from carbonsched.clock import Clock
 from carbonsched.config import Config
 from carbonsched.errors import LedgerError
-from carbonsched.launch.base import Launcher
+from carbonsched.launch.base import Launcher, ProcessStatus
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
 from carbonsched.ledger.totals import total, total_by
@@ -23,7 +23,7 @@ from carbonsched.model.base import rfc3339
 from carbonsched.model.files import load
 from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.protocol import Directive
+from carbonsched.model.protocol import Directive, RunRecord
 from carbonsched.power.base import Meter
 from carbonsched.supervisor.jobs.account import UNKNOWN_W, JobAccount
 from carbonsched.supervisor.jobs.actors import DAEMON
@@ -33,6 +33,8 @@ from carbonsched.supervisor.jobs.process_state import BoardPart, Ending, Seat
 
 log = logging.getLogger(__name__)
 
+_EARLIER = timedelta(seconds=2)
+"""A process may seem to have begun so much before its start was noted: two clocks are read, to the millisecond."""
 CHECKED = "check.json"
 """In the job's directory: what the trainer's check foresaw."""
 
@@ -55,11 +57,19 @@ class ProcessJournal:
     jobs: Path
     """The folder of the job directories."""
 
-    def note_start(self, run: JobRun, seat: Seat) -> None:
-        """Note it before the start: whatever happens next, a successor knows on which devices a process may be."""
-        detail = {"boards": list(seat.devices), "events": run.follower.offset}
+    def note_start(self, run: JobRun, seat: Seat, found: RunRecord | None = None) -> None:
+        """Note it before the start: whatever happens next, a successor knows on which devices a process may be.
+
+        found: a process that ran, or runs, though nobody noted it.
+        """
+        detail: dict[str, Any] = {"boards": list(seat.devices), "events": run.follower.offset}
         if seat.part.id:
             detail |= {"part": seat.part.id, "share": seat.part.share}
+        if found is not None:
+            detail |= {"run": found.identity, "began": rfc3339(found.started_at)}
+        elif (before := self.launcher.poll(run.dir).run) is not None:
+            # what run.json says as long as this start has not come to pass
+            detail["before"] = before.identity
         self._note(run, "started", detail)
 
     def note_ending(self, run: JobRun) -> None:
@@ -72,7 +82,8 @@ class ProcessJournal:
 
     def note_end(self, run: JobRun) -> None:
         """Its end was seen."""
-        self._note(run, "ended", {})
+        ended = self.launcher.poll(run.dir).run
+        self._note(run, "ended", {} if ended is None else {"run": ended.identity})
 
     def account(self, job_id: str) -> JobAccount:
         """What the ledger has of a job: known grams, and the unknown at its worst."""
@@ -135,21 +146,29 @@ class ProcessJournal:
 
     def _replay(self, run: JobRun) -> None:
         """Let the run go through its processes again, by the journal and its events."""
-        alive = False
+        last: dict[str, Any] = {}
+        started: dict[str, Any] = {}
         for entry in self.ledger.history(run.id, kinds=("started", "ending", "ended")):
-            alive = entry["kind"] != "ended"
+            last = entry
             match entry["kind"]:
                 case "started":
+                    started = entry
                     run.replay(entry.get("events", 0), self.clock)
-                    at = datetime.fromisoformat(entry["at"])
+                    at = datetime.fromisoformat(entry.get("began", entry["at"]))
                     part = BoardPart(entry.get("part", ""), entry.get("share", 1.0))
                     run.begin(min(at, self.clock.now()), tuple(entry["boards"]), part)
                 case "ending":
                     wake_at = datetime.fromisoformat(entry["wake_at"]) if entry["wake_at"] else None
                     run.process.end(Ending(JobState(entry["state"]), entry["reason"], wake_at))
         run.replay(run.recorded, self.clock)
+        polled = self.launcher.poll(run.dir)
+        alive = bool(last) and last["kind"] != "ended"
+        if not alive and not run.state.ended and polled.run is not None and _unaccounted(polled.run, last):
+            # of a ledger that was put back to an older state, or that refused the note: its energy is the job's all the same
+            run.take_up(polled.run, self.clock.now())
+            return
         # a start that was noted may not have come to pass
-        if not alive or not (run.state.live or self.launcher.poll(run.dir).state == "running"):
+        if not alive or not (run.state.live or _came_to_pass(polled, started)):
             run.leave(run.process.wake_at if run.state is JobState.WAITING else None)
             return
         charged = self.ledger.groups(run.id, start=run.process.alive_from)
@@ -159,3 +178,23 @@ class ProcessJournal:
 
     def _note(self, run: JobRun, kind: str, detail: dict[str, Any]) -> None:
         self.ledger.note(run.id, kind, detail, DAEMON, self.clock.now())
+
+
+def _came_to_pass(polled: ProcessStatus, started: Mapping[str, Any]) -> bool:
+    """Whether there was a process of the start that was noted last, by what run.json and exit.json say."""
+    if polled.state in ("running", "unknown"):
+        return True
+    if polled.run is None:
+        return False
+    if "run" in started:
+        return bool(polled.run.identity == started["run"])
+    if "before" in started or polled.run.started_at >= datetime.fromisoformat(started["at"]) - _EARLIER:
+        return bool(polled.run.identity != started.get("before"))
+    return False
+
+
+def _unaccounted(found: RunRecord, last: Mapping[str, Any]) -> bool:
+    """Whether the journal knows nothing of this process. last: its last word of one, empty where it has none."""
+    if "run" in last:
+        return bool(found.identity != last["run"])
+    return not last or found.started_at > datetime.fromisoformat(last["at"])

@@ -34,10 +34,9 @@ from carbonsched.supervisor.jobs.actors import DAEMON, TRAINER
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending, Seat
 from carbonsched.supervisor.metering import Metering
-from carbonsched.supervisor.outcome import outcome
+from carbonsched.supervisor.outcome import outcome, way
 from carbonsched.supervisor.placement import Placement
 from carbonsched.supervisor.recovery import ProcessJournal
-from carbonsched.text import grams as show_grams
 
 if TYPE_CHECKING:  # NumPy stays out of a daemon at rest: Supervisor.control is the one door
     from carbonsched.plan.problem import Problem
@@ -123,9 +122,13 @@ class Supervisor:
                 run = self.journal.rebuild(row)
                 if run.state.ended and not run.alive:
                     continue
+                seat = self.placement.seat_of_found(self._live())
                 self.runs[row.id] = run
                 with self.isolation.alone(run):
                     self.control.allocator.enlist(run)
+                    if run.found is not None and run.process.alive_from is not None:
+                        run.begin(run.process.alive_from, seat.devices, seat.part)
+                        self.journal.note_start(run, seat, run.found)
                     if run.alive:
                         self._adopt(run)
             self.pools.share_by_weight(list(self.runs.values()))
@@ -212,7 +215,11 @@ class Supervisor:
         polled = self.launcher.poll(run.dir)
         if not run.aside:
             run.hear(self.clock)
-        if polled.state != "running":
+        sure = not self.isolation.unsure(run, polled)
+        if polled.state != "running" and sure:
+            # what its workers use is still its own, and the board is not free
+            if run.process.alive_to is None and (left := self.launcher.sweep(run.dir)):
+                raise LaunchError(f"{left} of its processes run on and cannot be ended")
             # without an exit record the last word of the job is the latest time it is known to have lived
             ended = polled.exit.at if polled.exit else run.progress.last_event_at
             run.process.close(min(ended or self.clock.now(), self.clock.now()))
@@ -314,6 +321,8 @@ class Supervisor:
     def _finish(self, run: JobRun) -> None:
         """The process is gone: where does the job go from here?"""
         new, reason = outcome(run, self.launcher.poll(run.dir))
+        for step in way(run.state, new):
+            self.move(run, step, "it ran, though its start was not recorded")
         with self.ledger.transaction():
             self.journal.note_end(run)
             self.move(run, new, reason)
@@ -336,7 +345,8 @@ class Supervisor:
         queued = [r for r in self.runs.values() if r.state is JobState.QUEUED and not r.alive and not r.aside]
         for run in sorted(queued, key=lambda r: r.job.submitted_at):
             with self.isolation.alone(run):
-                if self._held_back(run):
+                if reason := run.held_back(self.clock.now()):
+                    self._note_wait(run, reason)
                     continue
                 if seat is None and full is None:
                     seat, full = self.placement.find_seat(self._live())
@@ -346,18 +356,6 @@ class Supervisor:
                 elif full:
                     self._note_wait(run, full)
 
-    def _held_back(self, run: JobRun) -> bool:
-        """Whether a queued job may not start yet: outside its hours, or its pool cannot pay for its floor."""
-        opens = run.opens_at(self.clock.now())
-        reason = ""
-        if opens is not None:
-            reason = f"waits for its allowed hours, from {opens:%Y-%m-%d %H:%M} UTC"
-        elif run.spec.carbon.pool is not None and (run.part_g <= 0 or run.part_g < run.needs_g * (1 - 1e-9)):
-            reason = f"waits for pool {run.spec.carbon.pool}: needs {show_grams(run.needs_g)}, {show_grams(run.part_g)} are its part"
-        if reason:
-            self._note_wait(run, reason)
-        return bool(reason)
-
     def _note_wait(self, run: JobRun, reason: str) -> None:
         """Once: figures behind the colon may change at every tick."""
         if run.reason.split(":")[0] != reason.split(":")[0]:
@@ -366,11 +364,14 @@ class Supervisor:
     def _start(self, run: JobRun, seat: Seat) -> None:
         argv = [self.config.launch.python, "-m", "trainer", "run", str(run.dir)]
         # a process that nobody recorded, of a ledger that was put back to an older state, is the job's all the same
-        found = self.launcher.poll(run.dir).state == "running"
+        polled = self.launcher.poll(run.dir)
+        if polled.state == "unknown":
+            raise LaunchError(f"whether it runs already cannot be told: {polled.problem}")
+        found = polled.state == "running"
         if not found:
             run.place(seat.devices)
             self.control.open(run)
-        self.journal.note_start(run, seat)
+        self.journal.note_start(run, seat, polled.run if found else None)
         if not found:
             try:
                 self.launcher.start(run.dir, argv, self.placement.env(seat), run.job.owner)

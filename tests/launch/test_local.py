@@ -1,7 +1,9 @@
 """Real processes: what a job's owner and a restarted daemon see of the launcher."""
 
+import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from carbonsched.errors import LaunchError
-from carbonsched.launch import shim
+from carbonsched.launch import process_group, shim
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.model.job import Owner
 from carbonsched.model.protocol import RunRecord
@@ -189,18 +191,94 @@ def test_kill_ends_everything_and_is_recorded(launcher: LocalLauncher, job_dir: 
     assert gone(child)
 
 
-def test_a_killed_shim_takes_the_trainer_with_it_and_the_job_is_lost(
-    launcher: LocalLauncher, job_dir: Path
+WORKERS = {
+    "as a loader starts them": "os.execv('/bin/sleep', ['sleep', '64'])",
+    "in a session of its own": "os.setsid(); os.execv('/bin/sleep', ['sleep', '64'])",
+    "with another environment": "os.execve('/bin/sleep', ['sleep', '64'], {})",
+    "of a launcher, with both": """
+if os.fork():
+    os.wait()
+os.setsid()
+os.execve('/bin/sleep', ['sleep', '64'], {})""",
+}
+
+
+@pytest.mark.parametrize("code", WORKERS.values(), ids=WORKERS)
+def test_a_killed_shim_takes_the_trainer_with_it_and_what_is_left_can_be_ended(
+    launcher: LocalLauncher, job_dir: Path, code: str
 ) -> None:
-    run = launcher.start(job_dir, ["sh", "-c", "trap '' TERM; sleep 64 & echo $$ $!; wait; wait"], {}, ME)
-    until(lambda: len((job_dir / "log.txt").read_text().splitlines()) > 1)
-    trainer, worker = map(int, (job_dir / "log.txt").read_text().split()[-2:])
-    os.kill(run.pid, signal.SIGKILL)
-    until(lambda: gone(trainer))
-    process = launcher.poll(job_dir)
-    assert (process.state, process.run, process.exit) == ("lost", run, None)
-    launcher.kill(job_dir)
-    until(lambda: gone(worker))
+    trainer = f"""
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+{textwrap.indent(code.strip(), "    ")}
+time.sleep(0.05)
+print("ready", flush=True)
+time.sleep(60)
+"""
+    bystander = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        run = launcher.start(job_dir, python(trainer), {}, ME)
+        until(lambda: "ready" in (job_dir / "log.txt").read_text())
+        ours = process_group.members(job_dir, run, None)
+        assert len(ours) >= 2
+        os.kill(run.pid, signal.SIGKILL)
+        until(lambda: ended(launcher, job_dir))
+        process = launcher.poll(job_dir)
+        assert (process.state, process.run, process.exit) == ("lost", run, None)
+        assert launcher.sweep(job_dir) == 0
+        assert all(gone(process.pid) for process in ours)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def unified() -> Path | None:
+    """A cgroup of ours that can be divided, as systemd would delegate one."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, mount, kind, *_ = line.split()
+        if kind == "cgroup2" and os.access(f"{mount}/cgroup.procs", os.W_OK):
+            return Path(mount)
+    return None
+
+
+@pytest.mark.skipif(unified() is None, reason="no cgroup that can be divided")
+def test_in_a_delegated_cgroup_a_process_that_left_everything_behind_is_ended(
+    job_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+        import os, time
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.execve("/bin/sleep", ["sleep", "66"], {})
+            os._exit(0)
+        os.wait()
+        print("ready", flush=True)
+        time.sleep(60)
+    """
+    mount = unified()
+    assert mount is not None
+    delegated = mount / f"carbonsched-test-{os.getpid()}"
+    delegated.mkdir()
+    try:
+        monkeypatch.setattr(process_group, "delegated_cgroup", lambda: delegated)
+        launcher = LocalLauncher()
+        run = launcher.start(job_dir, python(code), {}, ME)
+        until(lambda: "ready" in (job_dir / "log.txt").read_text())
+        inside = [int(pid) for pid in (delegated / "job-job-1" / "cgroup.procs").read_text().split()]
+        assert len(inside) == 2
+        assert run.pid not in inside
+        os.kill(run.pid, signal.SIGKILL)
+        until(lambda: ended(launcher, job_dir))
+        assert launcher.sweep(job_dir) == 0
+        assert all(map(gone, inside))
+        until(lambda: launcher.sweep(job_dir) == 0 and not (delegated / "job-job-1").exists())
+    finally:
+        until(lambda: not (delegated / "job-job-1").exists() or (delegated / "job-job-1").rmdir() is None)
+        delegated.rmdir()
 
 
 def test_a_reused_pid_is_not_taken_for_the_job(launcher: LocalLauncher, job_dir: Path) -> None:
@@ -229,9 +307,98 @@ def test_a_reused_pid_is_not_taken_for_the_job(launcher: LocalLauncher, job_dir:
         stranger.wait()
 
 
-def test_a_torn_record_counts_as_none(launcher: LocalLauncher, job_dir: Path) -> None:
-    (job_dir / "run.json").write_text('{"pid": 1, "sta')
-    assert launcher.poll(job_dir).state == "lost"
+def replaced(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def put(path: Path) -> None:
+        path.unlink(missing_ok=True)
+        make(path)
+
+    return put
+
+
+SPOILT: dict[str, Callable[[Path], None]] = {
+    "torn": replaced(lambda path: path.write_text('{"pid": 1, "sta')),
+    "zeros": replaced(lambda path: path.write_bytes(bytes(200))),
+    "gone": replaced(lambda path: None),
+    "a folder": replaced(Path.mkdir),
+    "a pipe": replaced(os.mkfifo),
+    "a link": replaced(lambda path: path.symlink_to("/etc/passwd")),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_process_whose_record_cannot_be_read_is_found_by_its_mark(
+    launcher: LocalLauncher, job_dir: Path, spoil: Callable[[Path], None]
+) -> None:
+    launcher.start(
+        job_dir, ["sh", "-c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.02; done"], {}, ME
+    )
+    until(lambda: "ready" in (job_dir / "log.txt").read_text())
+    spoil(job_dir / "run.json")
+    polled = launcher.poll(job_dir)
+    assert polled.state == "running"
+    assert "run.json" in polled.problem
+    with pytest.raises(LaunchError, match="runs already"):
+        launcher.start(job_dir, ["true"], {}, ME)
+    launcher.terminate(job_dir)
+    until(lambda: ended(launcher, job_dir))
+    polled = launcher.poll(job_dir)
+    assert polled.exit is not None
+    assert polled.exit.code == 3, "it was told to end, not killed"
+
+
+def test_a_living_process_is_not_dead_by_a_damaged_exit_record(
+    launcher: LocalLauncher, job_dir: Path
+) -> None:
+    launcher.start(job_dir, ["sleep", "60"], {}, ME)
+    for spoil in SPOILT.values():
+        spoil(job_dir / "exit.json")
+        assert launcher.poll(job_dir).state == "running"
+        if (job_dir / "exit.json").is_dir():
+            (job_dir / "exit.json").rmdir()
+    (job_dir / "exit.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_what_cannot_be_told_now_is_not_dead(
+    launcher: LocalLauncher, job_dir: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    (job_dir / "run.json").write_text("{}")
+    real = os.open
+
+    def failing(path: object, *args: object, **named: object) -> int:
+        if str(path).startswith(str(job_dir)):
+            raise OSError(error, os.strerror(error), str(path))
+        return real(path, *args, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", failing)
+    polled = launcher.poll(job_dir)
+    assert polled.state == "unknown"
+    assert os.strerror(error) in polled.problem
+    with pytest.raises(LaunchError, match="cannot be told"):
+        launcher.start(job_dir, ["true"], {}, ME)
+
+
+def test_without_a_free_file_handle_a_living_process_is_not_dead(
+    launcher: LocalLauncher, job_dir: Path
+) -> None:
+    launcher.start(job_dir, ["sleep", "60"], {}, ME)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        polled = launcher.poll(job_dir)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert polled.state == "unknown"
+    assert launcher.poll(job_dir).state == "running"
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_process_that_is_gone_with_its_record_is_lost(
+    launcher: LocalLauncher, job_dir: Path, spoil: Callable[[Path], None]
+) -> None:
+    (job_dir / "run.json").write_text("{}")
+    spoil(job_dir / "run.json")
+    assert launcher.poll(job_dir).state in ("lost", "absent")
     launcher.terminate(job_dir)
     launcher.kill(job_dir)
 

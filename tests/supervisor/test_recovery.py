@@ -13,9 +13,11 @@ import pytest
 from sqlalchemy import update
 from support.rig import ME, Played, Rig, checked, spec
 
+from carbonsched.launch.base import ProcessStatus
 from carbonsched.ledger.tables import JOBS
 from carbonsched.model.job_state import JobState
 from carbonsched.supervisor.isolation import PATIENCE_S
+from carbonsched.supervisor.jobs.process_state import Seat
 
 
 @pytest.fixture
@@ -332,3 +334,113 @@ def test_a_folder_that_cannot_be_read_for_a_while_is_gone_on_with(
     assert "Input/output error" not in job.show().reason
     list(job.play(1))
     assert [segment.k for segment in job.show().segments_done] == [0, 1]
+
+
+def test_a_job_that_ended_before_its_start_was_recorded_is_not_run_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger refuses the move to running, the job ends, the daemon is killed: run.json and exit.json say what was."""
+    rig.run(2)
+    job = rig.submit()
+    rig.run_on_a_full_disk(1, monkeypatch)
+    rig.supervisor.flush()
+    rig.die()
+    rig.clock.advance(50)
+    job.started()
+    job.say("finished", step=40, reason="done")
+    rig.launcher.end(job.dir, code=0)
+    rig.clock.advance(50)
+    rig.launcher.argv.clear()
+    rig.boot()
+    rig.run(3)
+    assert (job.show().state, job.show().reason) == (JobState.FINISHED, "done")
+    assert not rig.launcher.argv, "not started again"
+    assert job.show().energy_j == pytest.approx(51 * 100, rel=0.05), "from its start to its end"
+
+
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize("ran_before", [False, True], ids=["first life", "second life"])
+def test_a_job_of_which_a_ledger_that_was_put_back_knows_nothing_is_taken_up(
+    rig: Rig, code: int, ran_before: bool
+) -> None:
+    rig.run(3)
+    job = rig.submit()
+    if ran_before:
+        rig.run(2)
+        job.started()
+        rig.service.pause(job.id, ME)
+        job.finish("stopped")
+        rig.service.resume(job.id, ME)
+    rig.supervisor.flush()
+    before = job.show().energy_j
+    rig.die()
+    rig.launcher.start(job.dir, ["x"], {}, ME)  # by the daemon of the newer ledger
+    rig.clock.advance(60)
+    job.started()
+    if code == 0:
+        job.say("finished", step=40, reason="done")
+    rig.launcher.end(job.dir, code=code)
+    rig.clock.advance(60)
+    rig.launcher.argv.clear()
+    rig.boot()
+    rig.run(3)
+    assert job.show().state is (JobState.FINISHED if code == 0 else JobState.FAILED)
+    assert not rig.launcher.argv, "not started again"
+    assert job.show().energy_j - before == pytest.approx(60 * 100, rel=0.05)
+    reboot(rig)
+    rig.run(1)
+    assert job.show().state.ended
+
+
+def test_a_start_that_did_not_come_to_pass_is_made(rig: Rig) -> None:
+    """The daemon is killed between the note and the launch, of a job that had ended before."""
+    job = rig.running()
+    rig.service.pause(job.id, ME)
+    job.finish("stopped")
+    rig.service.resume(job.id, ME)
+    rig.supervisor.journal.note_start(rig.supervisor.runs[job.id], Seat(("replay",)))
+    rig.launcher.argv.clear()
+    reboot(rig, away_s=5)
+    rig.run(2)
+    assert job.show().state is JobState.RUNNING
+    assert job.dir in rig.launcher.argv
+
+
+def test_a_device_is_not_given_on_while_processes_of_the_job_before_are_on_it(rig: Rig) -> None:
+    first = rig.running()
+    second = rig.submit(spec("second"))
+    rig.launcher.left[first.dir] = 2
+    rig.launcher.end(first.dir, signal=9)
+    rig.run(5)
+    assert second.show().state is JobState.QUEUED
+    assert "2 of its processes run on" in first.show().reason
+    spent = first.show().energy_j
+    rig.run(5)
+    assert first.show().energy_j == pytest.approx(spent + 500, rel=0.01), "what they use is its own"
+    rig.launcher.left.clear()
+    rig.run(2)
+    assert (first.show().state, second.show().state) == (JobState.FAILED, JobState.RUNNING)
+
+
+def test_a_process_that_cannot_be_told_to_live_or_not_is_not_dead(rig: Rig) -> None:
+    job = rig.running()
+    alive = rig.launcher.poll(job.dir)
+    rig.launcher.statuses[job.dir] = ProcessStatus(
+        "unknown", problem="run.json cannot be read: Input/output error"
+    )
+    rig.run(30)
+    view = job.show()
+    assert view.state is JobState.RUNNING
+    assert "Input/output error" in view.reason
+    reboot(rig)
+    rig.run(3)
+    assert job.show().state is JobState.RUNNING
+    rig.launcher.statuses[job.dir] = alive
+    rig.run(1)
+    assert "Input/output error" not in job.show().reason
+    rig.launcher.statuses[job.dir] = ProcessStatus(
+        "unknown", problem="run.json cannot be read: Input/output error"
+    )
+    rig.run(70)
+    assert job.show().state is JobState.FAILED
+    assert "Input/output error" in job.show().reason

@@ -15,6 +15,8 @@ class ReplayLauncher:
     statuses: dict[Path, ProcessStatus] = field(default_factory=dict)
     argv: dict[Path, list[str]] = field(default_factory=dict)
     env: dict[Path, dict[str, str]] = field(default_factory=dict)
+    left: dict[Path, int] = field(default_factory=dict)
+    """Processes of a job that is gone, which cannot be ended."""
     asked: list[tuple[str, Path]] = field(default_factory=list)
     """`terminate` and `kill` calls, oldest first."""
 
@@ -39,3 +41,6 @@ class ReplayLauncher:
         code = None if signal is not None else code
         record = ExitRecord(code=code, signal=signal, at=self.clock.now())
         self.statuses[job_dir] = ProcessStatus("exited", run=self.statuses[job_dir].run, exit=record)
+
+    def sweep(self, job_dir: Path) -> int:
+        return self.left.get(job_dir, 0)

@@ -15,11 +15,12 @@ from carbonsched.model.energy import Interval
 from carbonsched.model.job import JobSpec, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.protocol import Directive, Evaluated, Event, SegmentDone, SegmentReady, Step
+from carbonsched.model.protocol import Directive, Evaluated, Event, RunRecord, SegmentDone, SegmentReady, Step
 from carbonsched.supervisor.jobs.account import JobAccount
 from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.process_state import BoardPart, Ending, ProcessState
 from carbonsched.supervisor.jobs.progress import Progress
+from carbonsched.text import grams as show_grams
 
 _HOURS_AHEAD = timedelta(days=8)
 """How far allowed hours are looked for: one comes within a week."""
@@ -77,6 +78,8 @@ class JobRun:
     eased_s: float = 0.0
     """Monotonic time at which ρ was last checked in mid-segment."""
 
+    found: RunRecord | None = None
+    """Its process, where the journal does not know of it yet."""
     trouble: str = ""
     """What went wrong with it in the last tick and is tried again; empty: nothing."""
     aside: str = ""
@@ -143,6 +146,15 @@ class JobRun:
         end = now + max(timedelta(seconds=until_s), _HOURS_AHEAD)
         return list(stretches(carbon.allowed_hours, carbon.timezone, now, end))
 
+    def held_back(self, now: datetime) -> str:
+        """Why a queued job may not start yet: outside its hours, or its pool cannot pay for its floor; empty: it may."""
+        opens, pool = self.opens_at(now), self.spec.carbon.pool
+        if opens is not None:
+            return f"waits for its allowed hours, from {opens:%Y-%m-%d %H:%M} UTC"
+        if pool is not None and (self.part_g <= 0 or self.part_g < self.needs_g * (1 - 1e-9)):
+            return f"waits for pool {pool}: needs {show_grams(self.needs_g)}, {show_grams(self.part_g)} are its part"
+        return ""
+
     # ---- its state and its budget
 
     def move(self, state: JobState, reason: str) -> None:
@@ -186,6 +198,11 @@ class JobRun:
         self.process.begin(at, devices, part)
         self.progress.begin()
         self.account.begin()
+
+    def take_up(self, found: RunRecord, now: datetime) -> None:
+        """A process that ran, or runs, though nobody noted its start; its devices are still to be told (`begin`)."""
+        self.begin(min(found.started_at, now), ())
+        self.found = found
 
     def leave(self, wake_at: datetime | None = None) -> None:
         """The process is gone; `wake_at`: when the job is to have another."""
