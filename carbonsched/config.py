@@ -31,7 +31,7 @@ from carbonsched.feeds.neso import NesoSettings
 from carbonsched.feeds.replay import ReplaySettings as ReplayFeedSettings
 from carbonsched.feeds.static import StaticSettings
 from carbonsched.feeds.zone import Zone
-from carbonsched.model.base import Doc, LocalPath, Seconds, refusal
+from carbonsched.model.base import Doc, Grams, LocalPath, Seconds, refusal
 from carbonsched.power.base import MeterSettings
 from carbonsched.power.host import HostSettings
 from carbonsched.power.nvml import NvmlSettings
@@ -216,8 +216,8 @@ class PoolConfig(Doc):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    budget_g: Annotated[float, Field(gt=0)] | None = None
-    budget_rate_g_per_h: Annotated[float, Field(gt=0)] | None = None
+    budget_g: Grams | None = None
+    budget_rate_g_per_h: Grams | None = None
     """Grams per hour by which it grows; a day's worth is saved at most."""
 
     @model_validator(mode="after")

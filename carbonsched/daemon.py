@@ -14,6 +14,7 @@ import threading
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -34,6 +35,7 @@ from carbonsched.notify import Notifier
 from carbonsched.power.factory import build_meter
 from carbonsched.supervisor import Supervisor
 from carbonsched.supervisor.service import SupervisorService
+from carbonsched.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +97,27 @@ def run(config_path: Path, socket: str | None = None) -> int:
     return 0
 
 
+class LineFormatter(logging.Formatter):
+    """One line a record, whatever other people's text is in it: nothing of theirs can pass for a line of ours.
+
+    Example:
+        >>> record = logging.LogRecord("job", logging.INFO, "", 0, "it says %s", ("a\\nERROR b",), None)
+        >>> LineFormatter("%(levelname)s %(name)s: %(message)s").format(record)
+        'INFO job: it says a ERROR b'
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(f"  | {one_line(line)}" for line in super().formatException(ei).split("\n"))
+
+
 def _set_up_logging() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for chatty in ("apscheduler", "alembic", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

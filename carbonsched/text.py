@@ -6,6 +6,7 @@ reason gets `grams` and `long_duration`, and a report gets four digits in the un
 """
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -15,6 +16,10 @@ NOT_KNOWN: Final = "-"
 UNKNOWN: Final = "unknown"
 """In a report, where a dash could be read as a minus."""
 
+_CONTROL: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What moves a terminal's cursor, colours or direction, or ends a line there; newline and tab apart."""
 _GRAMS: Final = ((1e6, "t"), (1e3, "kg"), (1.0, "g"), (1e-3, "mg"))
 _WH: Final = ((1e6, "MWh"), (1e3, "kWh"), (1.0, "Wh"), (1e-3, "mWh"))
 _FLOPS: Final = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1.0, "FLOP"))
@@ -42,7 +47,7 @@ def grams(value: float | None, estimated: bool = False) -> str:
     Three digits, four from 100 g on, and no whole gram is ever rounded away, so that what a job needs and what it has
     can be told apart.
     """
-    if value is None:
+    if value is None or not math.isfinite(value):
         return NOT_KNOWN
     digits = 3 if abs(value) < 100 else max(4, math.floor(math.log10(abs(value))) + 1)
     return ("~" if estimated else "") + figure(value, "g", digits)
@@ -138,3 +143,23 @@ def _scaled(value: float | None, scales: Sequence[tuple[float, str]]) -> str:
         return UNKNOWN
     factor, unit = next(((f, u) for f, u in scales if abs(value) >= f), scales[-1])
     return f"{number(value / factor)} {unit}"
+
+
+def visible(text: str) -> str:
+    """Other people's text, of any number of lines, with control characters written out: it can forge nothing.
+
+    Example:
+        >>> visible("a\\x1b[2J\\nb")
+        'a\\\\x1b[2J\\nb'
+    """
+    return _CONTROL.sub(_written, text)
+
+
+def one_line(text: str) -> str:
+    """The same as one line: line ends and tabs become blanks."""
+    return visible(" ".join(re.split(r"[\r\n\t]+", text)))
+
+
+def _written(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

@@ -24,7 +24,10 @@ def seconds(text: object) -> float:
     Raises ValueError with the accepted spellings.
     """
     if isinstance(text, int | float):
-        return float(text)
+        try:
+            return float(text)
+        except OverflowError as e:
+            raise ValueError("is too large a number; write a duration like 36h") from e
     if not isinstance(text, str):  # TOML has dates; pydantic wants a ValueError
         raise ValueError(  # noqa: TRY004
             f"{text} is not a duration; write it like 90s, 20m, 36h, 1h30m or 7d"

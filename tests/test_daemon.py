@@ -1,6 +1,7 @@
 """The daemon as one process: what it leaves out, and how it comes and goes."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from support.daemon import CONFIG, DaemonProcess
 from support.http_server import Reply, serve
+
+from carbonsched.daemon import LineFormatter
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "peft")
 PLANNER = (
@@ -135,3 +138,16 @@ def test_sighup_takes_over_a_changed_pue_and_keeps_the_old_config_when_the_new_o
     box.process.send_signal(signal.SIGHUP)
     assert says("configuration reloaded")
     assert box.stop() == 0
+
+
+def test_nobody_forges_a_line_of_the_log() -> None:
+    formatter = LineFormatter("%(levelname)s %(name)s: %(message)s")
+    try:
+        int("x\nWARNING carbonsched: forged\x1b[2J")
+    except ValueError as e:
+        e.add_note("WARNING carbonsched: forged\x1b[2J")
+        record = logging.LogRecord("job", logging.ERROR, "", 0, "a\nERROR b\x1b[2J", (), sys.exc_info())
+    lines = formatter.format(record).splitlines()
+    assert lines[0] == "ERROR job: a ERROR b\\x1b[2J"
+    assert all(line.startswith("  | ") for line in lines[1:])
+    assert "\x1b" not in formatter.format(record)

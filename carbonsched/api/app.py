@@ -14,7 +14,7 @@ import anyio.to_thread
 from fastapi import Body, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,7 +29,7 @@ from carbonsched.errors import (
     StateError,
     UnreachableError,
 )
-from carbonsched.model.base import Doc, UtcTime
+from carbonsched.model.base import Doc, Grams, UtcTime
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.profile import CheckResult
@@ -86,7 +86,7 @@ class BudgetBody(Doc):
         150.0
     """
 
-    grams: Annotated[float, Field(gt=0)]
+    grams: Grams
     """CO2e the job may emit in all, what it has spent included."""
 
 

@@ -32,6 +32,7 @@ version           version
 import sys
 
 from carbonsched.errors import CarbonschedError
+from carbonsched.text import visible
 
 INTERRUPTED = 130
 
@@ -66,5 +67,5 @@ def _complain(text: object, code: int, debug: bool, cause: BaseException | None 
 
         error = cause or (text if isinstance(text, BaseException) else None)
         traceback.print_exception(error, file=sys.stderr)
-    print("carbonsched:", " ".join(str(text).split()), file=sys.stderr)
+    print("carbonsched:", visible(" ".join(str(text).split())), file=sys.stderr)
     return code

@@ -5,6 +5,7 @@ from typing import Literal
 import typer
 
 from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
+from carbonsched.text import one_line
 
 
 def cancel(
@@ -44,4 +45,4 @@ def _act(ctx: typer.Context, job: str, verb: Literal["cancel", "pause", "resume"
     if json:
         emit(acted)
     else:
-        print(f"{acted.id} {acted.state}: {acted.reason}")
+        print(one_line(f"{acted.id} {acted.state}: {acted.reason}"))

@@ -1,5 +1,6 @@
 """`carbonsched logs ID`: print what the job's process wrote."""
 
+import codecs
 import sys
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
+from carbonsched.text import visible
 
 if TYPE_CHECKING:
     from carbonsched.cli.client import Client
@@ -33,15 +35,26 @@ def logs(
     client = connect(ctx)
     chunks = _follow(client, job) if follow else _all(client, job, 0)
     if not json:
-        for chunk in chunks:
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+        _write(chunks)
     elif follow:
         for text in _lines(chunks):
             print(LogLine(id=job, line=text).model_dump_json(), flush=True)
     else:
         text = b"".join(chunks).decode("utf-8", "replace")
         emit(JobLog(id=job, text=text))
+
+
+def _write(chunks: Iterator[bytes]) -> None:
+    """Byte for byte into a pipe or a file; on a terminal what would steer it is written out, a progress bar's \\r apart."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    terminal = sys.stdout.isatty()
+    for chunk in chunks:
+        if terminal:
+            sys.stdout.write("\r".join(map(visible, decoder.decode(chunk).split("\r"))))
+            sys.stdout.flush()
+        else:
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
 
 
 def _all(client: "Client", job: str, offset: int) -> Iterator[bytes]:

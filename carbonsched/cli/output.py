@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from carbonsched.model.base import Doc
 
@@ -23,10 +23,19 @@ def emit(doc: Doc) -> None:
 
 def console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
+    from rich.text import Text
+
+    from carbonsched.text import visible
+
+    class Visible(Console):
+        """What jobs, feeds and other users wrote reaches the terminal as text."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(visible(text), **options)
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
-    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    return Visible(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def table(*columns: str, right: tuple[str, ...] = (), wrap: tuple[str, ...] = ()) -> "Table":

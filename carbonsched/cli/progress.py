@@ -71,7 +71,7 @@ class Lines(Silent):
         now = (job.state, job.segment, len(job.segments_done), job.reason)
         if now != self._last:
             self._last = now
-            print(line(job, grid), flush=True)
+            print(text.one_line(line(job, grid)), flush=True)
 
     def trouble(self, text: str) -> None:
         if self._last != (text,):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from carbonsched.cli.options import Debug, Json, Socket, connect
+from carbonsched.text import one_line
 
 
 def submit(
@@ -58,7 +59,7 @@ def submit(
                 f"{checked.segments} segments, ρ from {checked.rho_floor:.3f}"
             )
         for note in checked.notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(one_line(f"note: {note}"), file=sys.stderr)
         print(f"{submitted.id} {submitted.state}", flush=True)
     if wait:
         raise typer.Exit(follow(client, submitted.id, json))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
+from carbonsched.text import one_line
 
 if TYPE_CHECKING:
     from carbonsched.cli.client import Client
@@ -46,7 +47,7 @@ def follow(client: "Client", job_id: str, json: bool) -> int:
     if json:
         emit(Acted(id=job.id, state=job.state, reason=job.reason))
     elif terminal:
-        print(f"{job.id} {job.state}: {job.reason.removeprefix('stop: ')}")
+        print(one_line(f"{job.id} {job.state}: {job.reason.removeprefix('stop: ')}"))
     return EXIT_CODES[job.state]
 
 

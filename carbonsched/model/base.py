@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
     ValidationError,
     ValidationInfo,
@@ -20,6 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from carbonsched.errors import InputError
+from carbonsched.text import one_line
 from carbonsched.units import seconds
 
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
@@ -47,6 +49,32 @@ UtcTime = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """A timezone-aware time of the years 1970 to 2999, kept in UTC; naive times are refused."""
+
+LONGEST_LINE = 4000
+
+
+def _shortened(text: str) -> str:
+    line = one_line(text)
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1] + "…"
+
+
+Line = Annotated[str, AfterValidator(_shortened)]
+"""Another program's text as one line without control characters: it is logged and shown to people."""
+
+MOST = 1e40
+"""Above all FLOPs, joules and grams there are, and far enough below where floats end that products of several still are
+numbers."""
+Real = Annotated[float, Field(ge=-MOST, le=MOST)]
+
+
+def _weighable(grams: float) -> float:
+    if grams < 1e-9:
+        raise ValueError("must be a nanogram or more")
+    return grams
+
+
+Grams = Annotated[float, Field(gt=0, le=1e12), AfterValidator(_weighable)]
+"""Of a budget: from a nanogram to a million tonnes."""
 
 Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float | str)]
 """A duration in seconds; `36h`, `90s`, `1h30m` are read too."""
@@ -85,6 +113,7 @@ class Doc(BaseModel):
 
         folder: what relative paths (`LocalPath`) are read from; None: they stay as they are.
         """
+        _refuse_unwritable(data, where)
         try:
             return cls.model_validate(data, context={"folder": folder})
         except ValidationError as e:
@@ -93,6 +122,23 @@ class Doc(BaseModel):
     def dump(self) -> dict[str, Any]:
         """The JSON-ready form."""
         return self.model_dump(mode="json")
+
+
+def _refuse_unwritable(data: object, where: str, field: str = "") -> None:
+    """No file name and no database takes a half of a surrogate pair or NUL; JSON can name both."""
+    if isinstance(data, str):
+        bad = next((c for c in data if c == "\0" or "\ud800" <= c <= "\udfff"), None)
+        if bad is not None:
+            what = "NUL" if bad == "\0" else f"a lone surrogate, U+{ord(bad):04X}"
+            prefix = f"{where}: " if where else ""
+            raise InputError(prefix + (field or "text"), f"holds {what}", "leave that character out")
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            _refuse_unwritable(key, where, f"{field}.{one_line(str(key))}".lstrip("."))
+            _refuse_unwritable(value, where, f"{field}.{one_line(str(key))}".lstrip("."))
+    elif isinstance(data, list | tuple):
+        for n, value in enumerate(data):
+            _refuse_unwritable(value, where, f"{field}[{n}]")
 
 
 def refusal(field: str, problem: str, hint: str = "") -> PydanticCustomError:

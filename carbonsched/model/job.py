@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from carbonsched.model import allowed_hours as hours
-from carbonsched.model.base import Doc, Seconds, UtcTime, refusal
+from carbonsched.model.base import MOST, Doc, Grams, Seconds, UtcTime, refusal
 from carbonsched.model.methods.lora import LoraSettings
 from carbonsched.model.methods.prefix import PrefixSettings
 from carbonsched.model.methods.selection import SelectionSettings
@@ -26,6 +26,9 @@ from carbonsched.model.methods.traits import METHODS, MethodTraits, method_names
 
 DATA_SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet", ".txt")
 """Endings of the files that rows are read from."""
+MOST_INT: Final = 2**53
+"""As far as every JSON reader and every database counts exactly."""
+_MOST_DEADLINE_S = 3653 * 86_400.0
 Share = Annotated[float, Field(gt=0, le=1)]
 
 ACCEPTED: Final = {"accepted": True}
@@ -86,11 +89,11 @@ class DataPart(Doc):
     """A list in this field holds several references: the first is learnt, all count as right."""
     validation: str | None = None
     """File or split held out for the loss before and after; None: the folder's dev/validation files or split, never test."""
-    validation_limit: Annotated[int, Field(ge=1)] = 64
-    train_limit: Annotated[int, Field(ge=1)] | None = None
-    max_length: Annotated[int, Field(ge=8)] = 512
+    validation_limit: Annotated[int, Field(ge=1, le=MOST_INT)] = 64
+    train_limit: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
+    max_length: Annotated[int, Field(ge=8, le=MOST_INT)] = 512
     """Tokens per row at most: source + target for decoders, source alone for encoder-decoders."""
-    target_length: Annotated[int, Field(ge=1)] = 128
+    target_length: Annotated[int, Field(ge=1, le=MOST_INT)] = 128
     pad: Literal["longest", "max_length"] = "longest"
     pack: bool = False
     """Causal text for decoders: join all rows, a .txt file whole, and cut them into blocks of max_length tokens."""
@@ -105,38 +108,38 @@ class TrainPart(SelectionSettings, LoraSettings, PrefixSettings):
     """
 
     method: Method = "greentrainer"
-    epochs: Annotated[int, Field(ge=1)] = 1
-    max_steps: Annotated[int, Field(ge=1)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 4
-    gradient_accumulation: Annotated[int, Field(ge=1)] = 1
+    epochs: Annotated[int, Field(ge=1, le=MOST_INT)] = 1
+    max_steps: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=MOST_INT)] = 4
+    gradient_accumulation: Annotated[int, Field(ge=1, le=MOST_INT)] = 1
     gradient_checkpointing: bool = False
-    lr: Annotated[float, Field(gt=0)] = 2e-5
+    lr: Annotated[float, Field(gt=0, le=MOST)] = 2e-5
     scheduler: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_steps: Annotated[int, Field(ge=0, le=MOST_INT)] = 0
+    weight_decay: Annotated[float, Field(ge=0, le=MOST)] = 0.01
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
     """adafactor: transformers', at `lr` (no relative steps, no scaling by the weights' size)."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Of sgd; the others have none to set."""
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    max_grad_norm: Annotated[float, Field(ge=0, le=MOST)] = 1.0
     """0 switches clipping off."""
-    segment: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
+    segment: Literal["epoch"] | Annotated[int, Field(ge=1, le=MOST_INT)] = "epoch"
     """What lies between two selections: an epoch, or this many optimizer steps."""
     autocast: Literal["bf16"] | None = None
     """Mixed precision: matrix products in bf16 over weights and optimizer state of `model.dtype` (torch.autocast)."""
     evaluate_each_segment: bool = False
     """Measure the held-out loss at the end of each segment, too."""
-    early_stop_patience: Annotated[int, Field(ge=1)] | None = None
+    early_stop_patience: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
     """End when so many segments in a row brought no lower held-out loss, and keep the best model; None: off."""
     stale_state: Literal["keep", "drop", "offload"] = "keep"
     """What becomes of a tensor's optimizer state while it is not trained; offload: it waits in host memory."""
     cache: Literal["off", "memory", "disk"] = "off"
     """Keep each row's activations under the deepest trained block, so that later epochs do not compute them again."""
-    cache_gb: Annotated[float, Field(gt=0)] = 4.0
+    cache_gb: Annotated[float, Field(gt=0, le=1e9)] = 4.0
     """Most gigabytes (10⁹ bytes) that the cache may take."""
     seed: int = 0
-    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
-    threads: Annotated[int, Field(ge=1)] | None = None
+    keep_checkpoints: Annotated[int, Field(ge=1, le=MOST_INT)] = 2
+    threads: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
     """CPU threads for torch; None: as many as the machine has cores."""
     parallel: Literal["none", "ddp", "fsdp2"] = "none"
     """How the processes that torchrun starts share the work: whole copies of the model, or a piece of it each."""
@@ -180,13 +183,13 @@ class EvaluatePart(Doc):
     """`nll` is always there, with its perplexity; exact_match and f1 are SQuAD's. All but `nll` are in percent."""
     test: str | None = None
     """File or split that is looked at once, after training, and reported apart from the validation rows."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
     """Rows at most of the test set, and of the validation rows that text is generated for; None: all."""
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
     """Of a generated text; None: data.target_length."""
-    num_beams: Annotated[int, Field(ge=1)] = 1
+    num_beams: Annotated[int, Field(ge=1, le=MOST_INT)] = 1
     """1: greedy."""
-    batch_size: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
     """None: train.batch_size."""
     stemmer: bool = False
     """ROUGE over Porter stems; the GreenTrainer paper's code counts whole words."""
@@ -206,15 +209,15 @@ class CarbonPart(Doc):
         129600.0
     """
 
-    budget_g: Annotated[float, Field(gt=0)] | None = None
+    budget_g: Grams | None = None
     """Grams CO2e the job may emit."""
     budget_share: Share | None = None
     """The budget as a share of what full fine-tuning would emit at the mean intensity, fixed at the first segment."""
-    budget_rate_g_per_h: Annotated[float, Field(gt=0)] | None = None
+    budget_rate_g_per_h: Grams | None = None
     """Grams per hour by which the budget grows from the job's start on, for endless jobs; a day's worth is saved at most."""
     pool: Annotated[str, Field(min_length=1)] | None = None
     """A pool of the daemon's config that the job draws on together with others, instead of a budget of its own."""
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     """What the whole job's gain counts against that of the pool's other jobs."""
     objective: Literal["max-gain", "min-carbon"] = "max-gain"
     """max-gain: the most gain for the budget. min-carbon: the fewest grams for `rho_mean` by the deadline."""
@@ -238,6 +241,8 @@ class CarbonPart(Doc):
     def _future(cls, value: float | None) -> float | None:
         if value is not None and value <= 0:
             raise ValueError("must lie after submission; write a duration such as 36h")
+        if value is not None and value > _MOST_DEADLINE_S:
+            raise ValueError("must lie within ten years; write a duration such as 36h")
         return value
 
     @field_validator("allowed_hours")

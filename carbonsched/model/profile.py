@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from carbonsched.errors import InputError
-from carbonsched.model.base import Doc
-from carbonsched.model.protocol import Amount, Count, FrontierPoint, Segments, Steps
+from carbonsched.model.base import MOST, Doc, Line
+from carbonsched.model.protocol import Count, FrontierPoint, Ratio, Segments, Steps
 
 
 class TensorCost(Doc):
@@ -115,7 +115,7 @@ class CheckResult(Doc):
     """
 
     ok: bool
-    model: str
+    model: Line
     params: Count
     rows: Count
     validation_rows: Count
@@ -124,9 +124,9 @@ class CheckResult(Doc):
     """The same of the test set, evaluated once; None: a trainer that does not tell."""
     steps: Steps
     segments: Segments
-    rho_floor: Amount
-    step_flops_full: Annotated[float, Field(gt=0)]
+    rho_floor: Ratio
+    step_flops_full: Annotated[float, Field(gt=0, le=MOST)]
     batch: Steps
     seq: Steps
     target_seq: Count | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Line, ...] = ()

@@ -10,15 +10,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
-from carbonsched.model.base import Doc, UtcTime, rfc3339
+from carbonsched.model.base import MOST, Doc, Line, Real, UtcTime, rfc3339
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 """As far as every JSON reader and every database counts exactly."""
-Steps = Annotated[int, Field(ge=1, le=2**53)]
+Steps = Annotated[int, Field(ge=1, le=10**12)]
+"""More would take centuries."""
 MOST_SEGMENTS = 100_000
 """More cannot be planned one by one."""
 Segments = Annotated[int, Field(ge=1, le=MOST_SEGMENTS)]
-Amount = Annotated[float, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, le=MOST)]
+Ratio = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class FrontierPoint(Doc):
@@ -29,8 +31,8 @@ class FrontierPoint(Doc):
         0.6
     """
 
-    rho: float
-    importance: float
+    rho: Ratio
+    importance: Real
 
 
 def _ascending(points: tuple[FrontierPoint, ...]) -> tuple[FrontierPoint, ...]:
@@ -103,10 +105,10 @@ class Started(_Event):
     test_rows: Count = 0
     """Evaluated once, after training."""
     params: Count
-    device: str
-    gpu_uuid: str | None = None
+    device: Line
+    gpu_uuid: Line | None = None
     """NVML's name for the device, where the job is on one."""
-    versions: dict[str, str] = {}
+    versions: dict[Line, Line] = {}
 
 
 class Evaluated(_Event):
@@ -121,12 +123,12 @@ class Evaluated(_Event):
     when: Literal["before", "segment", "after", "test"]
     """`segment`: at the end of one; `test`: after training, on the test rows."""
     step: Count
-    loss: float
+    loss: Real
     """Mean negative log-likelihood per target token, natural log."""
     samples: Count
     tokens: Count
     seconds: Amount
-    metrics: dict[str, float] = {}
+    metrics: dict[Line, Real] = {}
 
 
 class SegmentReady(_Event):
@@ -152,11 +154,11 @@ class SegmentReady(_Event):
     """ρ here is planned ρ: what the importance batches cost is in it."""
     flops_full: Amount
     """FLOPs of this segment at full fine-tuning."""
-    rho_floor: Amount
+    rho_floor: Ratio
     seconds_per_step: Amount | None = None
     """Of a step at ρ = 1: measured or, before any, taken from the importance pass; None if unknown."""
     importance_seconds: Amount = 0.0
-    importance_error: float | None = None
+    importance_error: Real | None = None
     """Median over tensors of an importance's standard error ÷ its size; None: one batch, or none, has no spread."""
 
 
@@ -173,11 +175,11 @@ class Step(_Event):
     step: Count
     """Optimizer steps done since the job's start."""
     steps: Count
-    loss: float | None
-    lr: float
+    loss: Real | None
+    lr: Real
     seconds: Amount
     """Wall seconds of the last step."""
-    rho: Amount
+    rho: Ratio
 
 
 class SegmentDone(_Event):
@@ -195,20 +197,20 @@ class SegmentDone(_Event):
     k: Count
     first_step: Count
     steps: Steps
-    rho_directed: Amount
-    rho_planned: Amount
-    rho_realised: Amount
+    rho_directed: Ratio
+    rho_planned: Ratio
+    rho_realised: Ratio
     flops: Amount
     """Counted: importance batches + steps, on true batch shapes. Model FLOPs; evaluation and recomputation are outside."""
     flops_full: Amount
     flops_recomputed: Amount = 0.0
-    loss: float | None
+    loss: Real | None
     """Mean training loss over the segment's steps."""
     seconds: Amount
     """Importance, selection and steps; checkpoint and evaluation apart."""
     importance_seconds: Amount
     selection_seconds: Amount
-    selected: tuple[str, ...]
+    selected: tuple[Line, ...]
     directive_seq: Count | None
     """None: no directive came, `rho_start` was used."""
 
@@ -224,7 +226,7 @@ class Checkpoint(_Event):
     event: Literal["checkpoint"] = "checkpoint"
     k: Count
     step: Count
-    path: str
+    path: Line
     """Relative to the job directory."""
     seconds: Amount
     bytes: Count
@@ -242,7 +244,7 @@ class Waiting(_Event):
     k: Count
     step: Count
     until: UtcTime | None
-    reason: str
+    reason: Line
 
 
 class Resumed(_Event):
@@ -267,7 +269,7 @@ class Warned(_Event):
     """
 
     event: Literal["warning"] = "warning"
-    message: str
+    message: Line
 
 
 class Finished(_Event):
@@ -282,9 +284,9 @@ class Finished(_Event):
     step: Count
     reason: Literal["done", "stopped"] = "done"
     """`stopped`: on a directive or a signal, with a checkpoint."""
-    early: str | None = None
+    early: Line | None = None
     """Why a job that is done took fewer steps than it announced; None: it took them all."""
-    output: str | None = None
+    output: Line | None = None
     peak_memory_bytes: Count | None = None
 
 
@@ -297,7 +299,7 @@ class Failed(_Event):
     """
 
     event: Literal["failed"] = "failed"
-    error: str
+    error: Line
 
 
 Event = Annotated[

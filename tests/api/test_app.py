@@ -220,3 +220,11 @@ def test_report_that_fails_at_once_says_why(http: httpx.Client, box: Box) -> Non
     box.report = broken
     answer = http.get("/v1/report", params={"job": box.add().id, "format": "csv"})
     assert (answer.status_code, problem(answer).error) == (500, "ledger.db: disk I/O error")
+
+
+def test_half_a_character_in_a_path_is_named(http: httpx.Client) -> None:
+    body = '{"spec": {"name": "a", "model": {"name_or_path": "m\\ud83d"}, "data": {"name_or_path": "d"}, "carbon": {}}}'
+    for url in ("/v1/jobs", "/v1/explain"):
+        answer = http.post(url, content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 400
+        assert "spec.model.name_or_path: holds a lone surrogate" in problem(answer).error

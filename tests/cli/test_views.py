@@ -171,3 +171,14 @@ def test_long_forecast_is_thinned_from_its_first_point() -> None:
     thin = every_nth(points, 24)  # type: ignore[arg-type]
     assert thin[0] == 0
     assert len(thin) <= 24
+
+
+def test_what_others_wrote_steers_no_terminal(box: Box, socket: Path) -> None:
+    entry = box.add()
+    box.go(entry, JobState.RUNNING, "\x1b[2J\x1b]0;title\x07 gone\r\x9b1m\u202eback")
+    for command in (("show", entry.id), ("ps",), ("pause", entry.id), ("wait", "--json", entry.id)):
+        if command[0] == "wait":
+            box.go(entry, JobState.CANCELLED, "\x1b[2J")
+        out = cli(*command, socket=socket).out
+        assert not set(out) & {"\x1b", "\x07", "\r", "\x9b", "\u202e"}, command
+    assert "\\x1b[2J" in cli("show", entry.id, socket=socket).out

@@ -56,3 +56,33 @@ def test_held_out_rows_may_be_named_or_lie_in_the_folder() -> None:
     assert parse(train={"early_stop_patience": 2})
     held = {"name_or_path": "rows.jsonl", "validation": "held.jsonl"}
     assert parse(train={"early_stop_patience": 2}, data=held)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("carbon", "budget_g", 1e308),
+        ("carbon", "budget_g", 5e-324),
+        ("carbon", "budget_rate_g_per_h", 1e308),
+        ("carbon", "weight", 1e308),
+        ("carbon", "weight", 5e-324),
+        ("carbon", "deadline", 1e308),
+        ("carbon", "deadline", 10**400),
+        ("carbon", "deadline", "99999999999999999999h"),
+        ("train", "epochs", 10**400),
+        ("train", "max_steps", 2**63),
+        ("train", "lr", 1e308),
+        ("data", "max_length", 2**63),
+        ("model", "name_or_path", "a\ud83d"),
+        ("data", "name_or_path", "a\0b"),
+        ("data", "source", "\udcff"),
+    ],
+)
+def test_what_breaks_a_sum_or_a_file_name_later_is_refused_by_name(
+    part: str, key: str, value: object
+) -> None:
+    given = {"weight": {"budget_g": None, "pool": "lab"}, "budget_rate_g_per_h": {"budget_g": None}}.get(
+        key, {}
+    )
+    with pytest.raises(InputError, match=rf"{part}\.{key}"):
+        parse(**{part: given | {key: value}})

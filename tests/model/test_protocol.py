@@ -34,8 +34,40 @@ def test_what_a_trainer_says_is_understood(event: dict[str, Any]) -> None:
         (DONE, "first_step", -5),
         (DONE, "seconds", -0.1),
         (DONE, "directive_seq", 10**30),
+        (READY, "flops_full", 1e308),
+        (READY, "rho_floor", 1e308),
+        (READY, "frontier", [{"rho": 1.0, "importance": -1e308}]),
+        (READY, "steps_left", 2**53),
+        (DONE, "loss", -1e308),
+        (DONE, "seconds", 1e308),
+        (DONE, "rho_realised", 1e308),
+        (DONE, "at", "0001-01-01T00:00:00+14:00"),
+        (DONE, "at", "9999-12-31T23:59:59-12:00"),
     ],
 )
 def test_a_figure_that_cannot_be_is_refused(event: dict[str, Any], field: str, value: object) -> None:
     with pytest.raises(ValidationError, match=field):
         EVENTS.validate_python(event | {field: value})
+
+
+HOSTILE = "a\x1b[2J\r\nWARNING carbonsched: forged\x9b1m\u202e\x00"
+CLEAN = "a\\x1b[2J WARNING carbonsched: forged\\x9b1m\\u202e\\x00"
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        ({"event": "warning"}, "message"),
+        ({"event": "failed"}, "error"),
+        ({"event": "waiting", "k": 0, "step": 0, "until": None}, "reason"),
+        ({"event": "finished", "step": 1}, "early"),
+        ({"event": "finished", "step": 1}, "output"),
+        ({"event": "checkpoint", "k": 0, "step": 0, "seconds": 1, "bytes": 1}, "path"),
+        ({"event": "started", "pid": 1, "segments": 1, "steps": 1, "params": 1}, "device"),
+        ({"event": "started", "pid": 1, "segments": 1, "steps": 1, "params": 1, "device": "cpu"}, "gpu_uuid"),
+    ],
+)
+def test_what_a_trainer_says_is_one_line_that_steers_no_terminal(event: dict[str, Any], field: str) -> None:
+    said = {"at": "2026-11-01T12:00:00Z"} | event
+    assert getattr(EVENTS.validate_python(said | {field: HOSTILE}), field) == CLEAN
+    assert len(getattr(EVENTS.validate_python(said | {field: "x" * 10**6}), field)) == 4000
