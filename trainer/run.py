@@ -117,7 +117,7 @@ class _Run:
             set_seed(train.seed)
             with contextlib.suppress(AlreadyStopped):
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
-            if callback.stopped is not None:
+            if callback.stopped is not None and not (callback.stopped_elsewhere and early.exhausted):
                 raise Stopped(callback.stopped)
         steps = max(early.losses) if early.exhausted else schedule.steps
         ranks().gather(None)  # what the first one wrote is there

@@ -34,6 +34,9 @@ def _print(job: "JobDetail") -> None:
     if job.segments_done:
         out.print()
         out.print(_segments(job))
+        for done in job.segments_done:
+            if done.departure:
+                out.print(f"  segment {done.k + 1}: {done.departure}", style="yellow", markup=False)
     if job.validation:
         out.print()
         out.print("VALIDATION", style="bold")

@@ -213,6 +213,8 @@ class SegmentDone(_Event):
     selected: tuple[Line, ...]
     directive_seq: Count | None
     """None: no directive came, `rho_start` was used."""
+    departure: str | None = None
+    """What did not go as planned, with its likely cause: realised ρ more than 0.02 off, gradients that are not the selection's."""
 
 
 class Checkpoint(_Event):

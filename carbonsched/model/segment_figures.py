@@ -81,6 +81,8 @@ class SegmentFigures(Doc):
     reason: str
     """The planner's, in words."""
     selected: tuple[str, ...]
+    departure: str | None = None
+    """What did not go as planned, in words."""
 
     @classmethod
     def of(cls, segment: FinishedSegment, charged: Charged, **more: Any) -> Self:
@@ -104,5 +106,6 @@ class SegmentFigures(Doc):
             price=segment.price,
             reason=segment.reason,
             selected=done.selected,
+            departure=done.departure,
             **more,
         )

@@ -122,7 +122,7 @@ def build(
         more_gaps=timeline.more_gaps,
         feeds=timeline.feeds,
         time_compression=timeline.time_compression,
-        notes=_notes(totals, timeline, record),
+        notes=(*_notes(totals, timeline, record), *_departures(counted)),
         timeline=timeline.points if totals.rows else (),
     )
 
@@ -199,6 +199,12 @@ def _validation(ledger: Ledger, record: JobRecord) -> tuple[Validation, ...]:
         Validation.model_validate({name: entry[name] for name in fields if name in entry})
         for entry in ledger.history(record.id, kinds=("evaluated",))
     )
+
+
+def _departures(counted: dict[int, SegmentRecord]) -> list[str]:
+    """What the trainer found amiss with its segments, a sentence each."""
+    done = (counted[k].done for k in sorted(counted))
+    return [f"Segment {d.k} did not go as planned: {d.departure}." for d in done if d.departure]
 
 
 def _notes(totals: Totals, timeline: Timeline, record: JobRecord | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.intervals import intervals
-from support.story import GPU, PUE, T0, directive, done, interval, submitted, tell
+from support.story import DEPARTURE, GPU, PUE, T0, directive, done, interval, submitted, tell
 
 from carbonsched.errors import InputError, NotFoundError
 from carbonsched.ledger import Ledger
@@ -129,7 +129,13 @@ def test_validation_before_and_after(story: Story) -> None:
 def test_notes_say_what_must_not_be_overlooked(story: Story) -> None:
     _, report, _ = story
     text = "\n".join(report.notes)
-    for part in ("Estimated: ", "away for 540 s", "For 240 s", "segment 5 was interrupted"):
+    for part in (
+        "Estimated: ",
+        "away for 540 s",
+        "For 240 s",
+        "segment 5 was interrupted",
+        f"Segment 3 did not go as planned: {DEPARTURE}.",
+    ):
         assert part in text
     assert "replay" not in text
 

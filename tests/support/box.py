@@ -123,6 +123,7 @@ class Box:
                     price=0.01,
                     reason="the budget binds",
                     selected=("model.norm.weight", "model.layers.29.mlp.down_proj.weight"),
+                    departure="every gradient is 0: nothing is trained",
                 )
             )
 

@@ -103,6 +103,9 @@ def interval(
     )
 
 
+DEPARTURE = "realised rho 0.700 is not the planned 0.600: its batches took 20% less than was foreseen"
+
+
 def done(
     k: int, at: datetime, rho: float, *, seconds: float = 4500.0, steps: int = 498, loss: float = 3.0
 ) -> SegmentDone:
@@ -123,6 +126,7 @@ def done(
         selection_seconds=0.4,
         selected=tuple(f"model.layers.{n}.mlp.up_proj.weight" for n in range(29 - round(rho * 12), 30)),
         directive_seq=k + 1,
+        departure=DEPARTURE if k == 3 else None,
     )
 
 

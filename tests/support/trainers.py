@@ -44,13 +44,19 @@ def trainer_over(
 
     arguments = TrainingArguments(
         output_dir=str(out),
-        per_device_train_batch_size=4,
         learning_rate=1e-2,
         disable_tqdm=True,
-        report_to="none",
         use_cpu=True,
         dataloader_pin_memory=False,
-        **{"num_train_epochs": 2, "save_strategy": "no", "logging_steps": 1, "seed": 3, **args},
+        **{
+            "per_device_train_batch_size": 4,
+            "report_to": "none",
+            "num_train_epochs": 2,
+            "save_strategy": "no",
+            "logging_steps": 1,
+            "seed": 3,
+            **args,
+        },
     )
     given = {"train_dataset": TokenDataset(encoded), "data_collator": encoder.collate, **(more or {})}
     return (kind or Trainer)(model, arguments, callbacks=list(callbacks), **given)

@@ -8,6 +8,7 @@ hub               downloads a data set of the hub
 encoding          turns rows into tokens, prompts, batches and batch shapes
 field_layouts     recognises the fields of common data sets
 sampling          the order of the rows
+streams           stands in for the batches of a stream
 upcoming_batches  looks ahead at the batches to come
 models            loads models and tokenizers
 """

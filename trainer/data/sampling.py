@@ -4,12 +4,14 @@ A segment's FLOPs at full fine-tuning depend on the lengths of its batches; to p
 is worked out again from the sampler's own seed (accelerate's `SeedableRandomSampler`, the default).
 """
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch.utils.data import BatchSampler
 
+from trainer.job.random_state import own_random
 from trainer.job.segment import Schedule
 
 
@@ -32,23 +34,65 @@ def coming_batches(
     sampler, size = getattr(whole, "sampler", None), getattr(whole, "batch_size", None)
     drop_last = bool(getattr(whole, "drop_last", False))
     found: list[list[int]] = []
-    per_epoch = schedule.steps_per_epoch
-    for epoch in range(first // per_epoch, -(-end // per_epoch)):
+    for epoch, begin, stop in _by_epoch(schedule, first, end):
         order = _order(sampler, len(loader.dataset), epoch)
         if order is None or size is None:
             return None
         batches = list(_share(BatchSampler(order, size, drop_last), shard))
-        begin, stop = max(first - epoch * per_epoch, 0), min(end - epoch * per_epoch, per_epoch)
         found += batches[begin * accumulation : stop * accumulation]
     return found
 
 
-def _share(batches: BatchSampler, shard: Any) -> Iterable[list[int]]:
+def _by_epoch(schedule: Schedule, first: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Of steps [first, end): each epoch, and which of its steps."""
+    per_epoch = schedule.steps_per_epoch
+    for epoch in range(first // per_epoch, -(-end // per_epoch)):
+        yield epoch, max(first - epoch * per_epoch, 0), min(end - epoch * per_epoch, per_epoch)
+
+
+def typical_batches(
+    loader: Any, schedule: Schedule, first: int, end: int, accumulation: int
+) -> list[list[int]] | None:
+    """Row numbers of micro-batches such as steps [first, end) may have, by another draw of the same sampler.
+
+    For an order that cannot be foreseen (rows grouped by length, a sampler of the user's own). None where it cannot be drawn.
+    """
+    shard = getattr(loader, "batch_sampler", None)
+    whole = getattr(shard, "batch_sampler", shard)
+    try:
+        twin = _own_twin(whole)
+        if getattr(twin, "sampler", None) is not None:
+            twin.sampler = _own_twin(twin.sampler)
+        with own_random(0):
+            epoch = [list(map(int, rows)) for rows in _share(twin, shard)]
+    except Exception:  # of anybody's making: what it needs beside is not known
+        return None
+    spans = _by_epoch(schedule, first, end)
+    return [rows for _, begin, stop in spans for rows in epoch[begin * accumulation : stop * accumulation]]
+
+
+def order_of(loader: Any) -> str:
+    """The name of what decides the order of the rows."""
+    shard = getattr(loader, "batch_sampler", None)
+    whole = getattr(shard, "batch_sampler", shard)
+    return type(getattr(whole, "sampler", None) or whole).__name__
+
+
+def _own_twin(sampler: Any) -> Any:
+    """A copy that leaves the sampler's own draws alone."""
+    twin = copy.copy(sampler)
+    if isinstance(getattr(twin, "generator", None), torch.Generator):
+        twin.generator = twin.generator.clone_state()
+    return twin
+
+
+def _share(batches: Any, shard: Any) -> Iterable[list[int]]:
     """What `shard`, accelerate's share of one rank, takes of `batches`; all where it is none."""
     from accelerate.data_loader import BatchSamplerShard
 
     if not isinstance(shard, BatchSamplerShard):
-        return batches
+        whole: Iterable[list[int]] = batches
+        return whole
     ours: Iterable[list[int]] = BatchSamplerShard(
         batches, shard.num_processes, shard.process_index, shard.split_batches, shard.even_batches
     )

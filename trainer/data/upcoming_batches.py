@@ -6,14 +6,30 @@ from typing import Any
 
 import torch
 
-from trainer.data.sampling import coming_batches, drawn_rows
+from carbonsched.errors import InputError
+from trainer.data.sampling import coming_batches, drawn_rows, order_of, typical_batches
 from trainer.distributed.ranks import Ranks
 from trainer.job.random_state import own_random
 from trainer.job.segment import Schedule, rows_in
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 
+_OTHER_SEED = 7_368_787
 LOOKED_AT = 256
 """Batches of a coming segment whose shapes are looked at; of more an even sample."""
+
+
+IGNORED = -100
+"""The label of what no loss is taken of."""
+DRAWS = 64
+"""Batches that are drawn at most to find one with a label."""
+
+
+def unlabelled(batch: Any) -> bool:
+    """Whether every label of a batch is -100, so that nothing is learned from it."""
+    labels = batch.get("labels") if isinstance(batch, Mapping) else None
+    if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or not labels.numel():
+        return False
+    return bool((labels == IGNORED).all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +62,29 @@ class Batches:
         with own_random(self.ranks.offset_seed(seed + k)):
             return [self._collate(numbers) for numbers in chosen]
 
+    def drawn_labelled(self, k: int, count: int, seed: int) -> list[dict[str, torch.Tensor]]:
+        """As `drawn`, drawn again where no label of any is anything but -100; at last as they are."""
+        drawn = self.drawn(k, count, seed)
+        for again in range(1, DRAWS):
+            if not all(map(unlabelled, drawn)):
+                break
+            drawn = self.drawn(k, count, seed + again * _OTHER_SEED)
+        return drawn
+
+    def check_labels(self, seed: int) -> None:
+        """Raises InputError where no row that is looked at has a label to learn from."""
+        if not self.ranks.any(not all(map(unlabelled, self.drawn_labelled(0, 1, seed)))):
+            raise InputError(
+                "data",
+                f"all labels of {DRAWS} batches that were drawn are -100: there is nothing to learn",
+                "label what is to be learned; a maximum length may leave the prompt alone",
+            )
+
     def full_ahead(self, full: FullStepFlops, nominal: Shape, first: int, end: int) -> float:
-        """T_full of steps [first, end), all ranks: of the batches to come, or of as many rows at the shape `nominal`."""
-        batches = coming_batches(self.loader, self.schedule, first, end, self.accumulation)
+        """T_full of steps [first, end), all ranks: of the batches to come, else of such as may come, else of as many rows at
+        the shape `nominal`."""
+        span = (self.loader, self.schedule, first, end, self.accumulation)
+        batches = coming_batches(*span) or typical_batches(*span)
         if not batches:
             step = self.batch * self.ranks.size
             rows = rows_in(self.schedule, first, end, len(self.loader.dataset), step, self.accumulation)
@@ -58,6 +94,11 @@ class Batches:
             shapes = [self.shape_of(self._collate(numbers)) for numbers in looked_at]
         mine = sum(full.flops(shape) for shape in shapes) * len(batches) / len(shapes)
         return self.ranks.sum([mine])[0]
+
+    def unforeseen_order(self, first: int, end: int) -> str | None:
+        """What decides the order of steps [first, end), where it cannot be foreseen; None where it can."""
+        foreseen = coming_batches(self.loader, self.schedule, first, end, self.accumulation)
+        return order_of(self.loader) if foreseen is None else None
 
     def share_ahead(
         self,

@@ -36,6 +36,8 @@ class SelectionSpan:
     """Counted over the first real step ÷ T_full of that step's shapes; None until it ran."""
     recomputed_ratio: float = 0.0
     """Recomputation by gradient checkpointing, likewise."""
+    aside_ratio: float = 0.0
+    """Forward passes without gradient, likewise; they are in `counted_ratio`."""
     steps: int = 0
     flops_full: float = 0.0
     """T_full of the true shapes of these steps."""
@@ -84,6 +86,10 @@ class SegmentRecord:
     spans: list[SelectionSpan] = field(default_factory=list)
     loss_sum: float = 0.0
     loss_steps: int = 0
+    fault: str | None = None
+    """What was amiss with the gradients of its first step, in words."""
+    cut_from: int | None = None
+    """Steps that were planned, where training ended before the last of them."""
 
     @property
     def steps(self) -> int:
@@ -121,6 +127,12 @@ class SegmentRecord:
     @property
     def rho_realised(self) -> float:
         return self.flops / self.flops_full
+
+    @property
+    def rho_so_far(self) -> float:
+        """Realised ρ of the steps done, with their share of the importance batches; planned ρ before the first."""
+        steps = sum(s.flops for s in self.spans)
+        return self.importance_share + steps / self.flops_full if self.flops_full else self.rho_planned
 
     @property
     def loss(self) -> float | None:
@@ -161,10 +173,12 @@ class SegmentRecord:
         recomputed: float,
         cost_ratio: float | None = None,
         saved: float = 0.0,
+        aside: float = 0.0,
     ) -> None:
         """Add an optimizer step: T_full of its shapes, wall seconds, and the FLOPs that were counted, if they were.
 
-        cost_ratio: by the cost model, where it is not the span's; saved: FLOPs that the cache spared the step.
+        cost_ratio: by the cost model, where it is not the span's; saved: FLOPs that the cache spared the step; aside: of
+        those counted, in forward passes without gradient.
         """
         here = self.current
         if cost_ratio is None:
@@ -178,6 +192,7 @@ class SegmentRecord:
             here.counted_cost_ratio = cost_ratio
             here.counted_ratio = counted / flops_full
             here.recomputed_ratio = recomputed / flops_full
+            here.aside_ratio = aside / flops_full
 
     @property
     def step(self) -> int:
@@ -213,7 +228,9 @@ class SegmentRecord:
             importance_error=self.importance_error,
         )
 
-    def step_event(self, at: datetime, schedule: "Schedule", loss: float, lr: float, seconds: float) -> Step:
+    def step_event(
+        self, at: datetime, schedule: "Schedule", loss: float | None, lr: float, seconds: float
+    ) -> Step:
         """The event of the segment's last step. seconds: wall time of that step."""
         return Step(
             at=at,
@@ -226,8 +243,12 @@ class SegmentRecord:
             rho=self.rho_directed,
         )
 
-    def done_event(self, at: datetime) -> SegmentDone:
-        """The event that reports the finished segment."""
+    def cut(self) -> None:
+        """Training ended in its midst: it ends with the last step that was done."""
+        self.cut_from, self.end = self.steps, self.step
+
+    def done_event(self, at: datetime, departure: str | None = None) -> SegmentDone:
+        """The event that reports the finished segment. departure: what did not go as planned."""
         return SegmentDone(
             at=at,
             k=self.k,
@@ -245,6 +266,7 @@ class SegmentRecord:
             selection_seconds=self.selection_seconds,
             selected=self.current.selected,
             directive_seq=self.directive_seq,
+            departure=departure,
         )
 
     def dump(self) -> dict[str, Any]:

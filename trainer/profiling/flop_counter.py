@@ -42,6 +42,8 @@ class StepCounter:
 
     def __init__(self) -> None:
         self.recomputed = 0.0
+        self.aside = 0.0
+        """Of `flops`, in forward passes without gradient: of a reference model, say."""
         self._mode = make_counter()
         self._total = 0.0
         self._running = False
@@ -49,10 +51,13 @@ class StepCounter:
 
         def tally(packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
             again = _recomputing(packet is torch.ops.aten.mm and kwargs.get("out") is not None)
-            before = self._mode.get_total_flops() if again else None
+            aside = not again and _without_gradient()
+            before = self._mode.get_total_flops() if again or aside else None
             result = count(packet, out, args, kwargs)  # type: ignore[no-untyped-call]
             if before is not None:
-                self.recomputed += self._mode.get_total_flops() - before
+                more = self._mode.get_total_flops() - before
+                self.recomputed += more if again else 0
+                self.aside += more if aside else 0
             return result
 
         self._mode._count_flops = tally  # type: ignore[method-assign]
@@ -105,6 +110,10 @@ def _recomputing(into_buffer: bool) -> bool:
     if torch._C._current_graph_task_id() == -1:
         return False
     return bool(torch.is_grad_enabled() or _graphless or into_buffer)
+
+
+def _without_gradient() -> bool:
+    return torch._C._current_graph_task_id() == -1 and not torch.is_grad_enabled() and not _graphless
 
 
 class FullStepFlops:

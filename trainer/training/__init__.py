@@ -1,8 +1,11 @@
 """The loop around `transformers.Trainer`.
 
 callback          GreenTrainerCallback: the Trainer's hooks
-host_trainer      reaches the Trainer itself: its loss
+host_trainer      reaches the Trainer itself: its loss, its logs
+step_checks       looks at losses and gradients before the optimizer takes a step
+departure         says where realised ρ left the planned one, and why
 options           what the callback is given
+setup             what a Trainer has made ready, and the batches to come
 segment_driver    begins and ends segments: importance, offer, directive, selection
 trainable_model   brings the model in line with each selection
 gradient_checkpointing  makes checkpointing go with a selection

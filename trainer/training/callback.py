@@ -4,7 +4,8 @@ A segment begins in `on_step_begin` (the optimizer exists, the checkpoint's RNG 
 begin it twice as `on_epoch_begin` would) and ends in `on_log` after its last step; what it is made of is in
 trainer/training/segment_driver.py. Between its steps control.json is read. With a job directory every stage is reported in events.jsonl
 and the callback asks for checkpoints; without one it trains at a constant ρ and leaves saving to its Trainer.
-Gradient clipping sees the selected tensors only.
+Gradient clipping sees the selected tensors only. What hooks do not see, a step's own loss for one, comes from
+trainer/training/host_trainer.py.
 """
 
 import inspect
@@ -19,8 +20,9 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from carbonsched.errors import CarbonschedError
+from carbonsched.errors import InputError
 from carbonsched.model.protocol import SegmentDone
+from trainer.data.streams import StreamWindow, is_stream
 from trainer.device import device_seconds
 from trainer.distributed.wrapping import twin_before_sharding
 from trainer.importance.gradient_pass import model_loss
@@ -29,8 +31,10 @@ from trainer.job.job_dir import find_job_dir, now
 from trainer.job.segment import SegmentRecord
 from trainer.profiling.flop_counter import Shape, StepCounter
 from trainer.training.host_trainer import HostTrainer
-from trainer.training.options import Options
-from trainer.training.segment_driver import SegmentDriver, Training
+from trainer.training.options import Options, check_names
+from trainer.training.segment_driver import SegmentDriver
+from trainer.training.setup import Training
+from trainer.training.step_checks import StepLosses, diverged
 
 log = logging.getLogger("trainer")
 
@@ -53,24 +57,33 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     __signature__ = inspect.signature(Options)
 
     def __init__(self, rho: float = 0.6, **options: Any) -> None:
-        """Raises InputError for a method or an importance that is not known."""
+        """Raises InputError for an option that is not known, and for a value that cannot be meant."""
+        check_names(options)
         self.options = Options(rho, **options)
         self.job = find_job_dir(self.options.job_dir)
+        if self.job is not None and not self.job.path.is_dir():
+            raise InputError("job_dir", f"there is no folder {self.job.path}", "make it first")
         self.directives = DirectiveSource(
-            rho, self.job, self.options.stopping, self.options.alone, self.options.silence_s
+            self.options.rho, self.job, self.options.stopping, self.options.alone, self.options.silence_s
         )
         self.history: list[SegmentDone] = []
         self.stopped: str | None = None
         """Why training ended before its last step; None where it did not."""
+        self.stopped_elsewhere = False
+        """Whether that was neither a directive nor `stopping`, but another callback or the data."""
         self._driver: SegmentDriver | None = None
+        self._host: HostTrainer | None = None
+        self._training: Training | None = None
         self._twin: Any = None
         self._counter: StepCounter | None = None
         self._in_step = False
         self._shapes: list[Shape] = []
         """Of the running step's micro-batches."""
+        self._losses = StepLosses()
+        """Likewise; of a Trainer's alone."""
         self._cost_ratio: float | None = None
         """Of the running step, where it is drawn."""
-        self._logged = 0
+        self._logged = self._epoch_began = 0
         self._last_step_event = 0.0
         self._step_began = self._step_seconds = self._save_began = 0.0
 
@@ -100,28 +113,66 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        model = kwargs["model"]
-        host = HostTrainer.calling(self)
+        if self._host is not None:
+            self._host.release()  # of a training that an error ended
+        self._driver, self.stopped, self.stopped_elsewhere = None, None, False
+        model, loader = kwargs["model"], kwargs["train_dataloader"]
+        self._host = host = HostTrainer.calling(self)
+        window = StreamWindow(self.options.importance_batches) if host and is_stream(loader) else None
         loss = model_loss if host is None else host.loss
-        training = Training(args, model, kwargs["optimizer"], kwargs["train_dataloader"], self._twin, loss)
+        labelled = host is not None and host.ignores_by_label
+        self._training = Training(
+            args, model, kwargs["optimizer"], loader, self._twin, loss, window, labelled
+        )
+        self._logged = state.global_step
+        if host is not None:
+            host.watch(self._note_loss, self._add_figures, None if window is None else window.note)
+        if window is None:
+            self._begin(args, state, self._training)
+
+    def _begin(self, args: TrainingArguments, state: TrainerState, training: Training) -> None:
         self._driver = SegmentDriver.build(self.options, self.directives, training, state.max_steps)
         # after the driver's profile: a copy of the model would copy what the hook holds
-        self._hook = model.register_forward_pre_hook(self._note_shape, with_kwargs=True)
-        self._logged = state.global_step
+        self._hook = training.model.register_forward_pre_hook(self._note_shape, with_kwargs=True)
         if state.global_step:
             self._driver.restore(_checkpoint(args, state))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self._host is not None:
+            self._host.release()
+        if self.stopped is None and state.global_step < state.max_steps:
+            who = (
+                "another callback"
+                if control.should_training_stop and self._epoch_began < state.global_step
+                else "the data"
+            )
+            self.stopped = f"{who} ended it after step {state.global_step} of {state.max_steps}"
+            self.stopped_elsewhere = True
+            log.warning("training stopped early: %s", self.stopped)
+        if self._driver is None:
+            return
         self._hook.remove()
+        # where we stopped under a daemon a checkpoint goes on with the segment
+        if self.driver.is_open and (self.stopped_elsewhere or self.job is None):
+            self._end_segment()
         self.driver.close()
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._epoch_began = state.global_step
 
     # ---- a step
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self._driver is None and self._training is not None:
+            self._begin(args, state, self._training)
+        if self.driver.is_open and state.global_step >= self.segment.end:
+            self._end_segment()  # another callback kept the Trainer from logging
         try:
             self.driver.begin_step(state.global_step)
         except Stopped as e:
@@ -129,7 +180,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             raise
         self.directives.count_step()
         self._cost_ratio = self.driver.draw_cost_ratio(state.global_step)
-        self._shapes, self._in_step = [], True
+        self._shapes, self._losses, self._in_step = [], StepLosses(), True
         if self.segment.current.counted_ratio is None:
             self._counter = StepCounter()
             self._counter.start()
@@ -141,11 +192,18 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             self._shapes.append(shape)
             self.driver.model.cache.serve(kwargs, shape)
 
+    def _note_loss(self, loss: Any, batch: Any) -> None:
+        if self._in_step:
+            self._losses.add(loss, batch)
+
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self._counter is not None:
             self._counter.stop()
+            self.driver.check_gradients()
+        scaled = self._host is not None and self._host.scales_gradients
+        self.driver.check_losses(self._losses, state.global_step + 1, args.learning_rate, scaled=scaled)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -153,18 +211,29 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         driver, segment, counter = self.driver, self.segment, self._counter
         self._step_seconds = device_seconds() - self._step_began
         mine = sum(driver.full.flops(shape) for shape in self._shapes)
-        flops = (0.0, 0.0) if counter is None else (counter.flops, counter.recomputed)
-        full, counted, again, stop, saved = driver.ranks.sum(
-            [mine, *flops, float(self.options.stopping()), driver.model.cache.take_saved_flops()]
+        flops = (0.0, 0.0, 0.0) if counter is None else (counter.flops, counter.recomputed, counter.aside)
+        loss = self._losses.total
+        full, counted, again, aside, stop, saved, losses, lost = driver.ranks.sum(
+            [
+                mine,
+                *flops,
+                float(self.options.stopping()),
+                driver.model.cache.take_saved_flops(),
+                loss or 0.0,
+                float(loss is not None),
+            ]
         )
         counted_flops = None if counter is None else counted
-        segment.add_step(full, self._step_seconds, counted_flops, again, self._cost_ratio, saved)
+        segment.add_step(full, self._step_seconds, counted_flops, again, self._cost_ratio, saved, aside)
+        if lost:
+            segment.add_loss(losses / lost, 1)
         if counter is not None:
             driver.model.wrapping.reset_compiled()
         self._counter, self._in_step = None, False
         self._save_began = device_seconds()
         ended = state.global_step >= segment.end
         if ended:
+            driver.check_weights(state.global_step, args.learning_rate)
             control.should_log = True
             control.should_save = control.should_save or self.job is not None
         if stop:
@@ -187,6 +256,11 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
     # ---- after it
 
+    def _add_figures(self, logs: dict[str, Any]) -> None:
+        """Put ρ and FLOPs beside a loss that the Trainer is about to log, so that they reach whatever it reports to."""
+        if self._driver is not None and self._driver.has_segment and ("loss" in logs or "train_loss" in logs):
+            logs.update(self._driver.figures(whole="loss" not in logs))
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -199,13 +273,11 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             return
         segment, schedule = self.segment, self.driver.schedule
         loss, steps = logs["loss"], state.global_step - self._logged
-        if not math.isfinite(loss):
-            raise CarbonschedError(
-                f"the loss became {loss} at step {state.global_step}: lower train.lr (now {args.learning_rate:g}) "
-                "or train in fp32"
-            )
         self._logged = state.global_step
-        segment.add_loss(loss, steps)
+        if self._host is None and steps:
+            if not math.isfinite(loss):
+                raise diverged(f"the loss became {loss}", state.global_step, args.learning_rate)
+            segment.add_loss(loss, steps)
         ended = state.global_step >= segment.end
         if ended or time.monotonic() - self._last_step_event >= STEP_EVENT_S:
             self._last_step_event = time.monotonic()
@@ -220,14 +292,22 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 self._step_seconds,
             )
             lr = logs.get("learning_rate", args.learning_rate)
-            self.driver.send(segment.step_event(now(), schedule, loss, lr, self._step_seconds))
-        if ended:
-            self.history.append(self.driver.end_segment())
+            finite = loss if math.isfinite(loss) else None
+            self.driver.send(segment.step_event(now(), schedule, finite, lr, self._step_seconds))
+        if ended and self.driver.is_open:
+            self._end_segment()
         self._save_began = device_seconds()
+
+    def _end_segment(self) -> None:
+        done = self.driver.end_segment()
+        if done is not None:
+            self.history.append(done)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self.driver.is_open and state.global_step >= self.segment.end:
+            self._end_segment()
         self.driver.save(_checkpoint(args, state), state.global_step, self._save_began)
 
 

@@ -1,15 +1,18 @@
-"""Reaches what the hooks of `TrainerCallback` leave out: the Trainer that calls them, its own loss.
+"""Reaches what the hooks of `TrainerCallback` leave out: the Trainer that calls them, its own loss, what it logs.
 
 A callback gets the model and the optimizer, not the Trainer. What its user wants of a loss (label smoothing, `compute_loss_func`, an
-overridden `compute_loss`) only the Trainer knows, so it is looked up among the callers of the hook that runs.
+overridden `compute_loss`) only the Trainer knows, so it is looked up among the callers of the hook that runs. While it trains, three of
+its methods are wrapped: no hook sees the loss of a step, for the Trainer filters what it logs, and what is added to a log by `on_log` comes
+after the log has been kept and after TensorBoard has seen it.
 """
 
 import copy
+import functools
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -21,7 +24,10 @@ _MANY = 10_000
 """A container of more is no count of steps."""
 
 
-@dataclass(frozen=True, slots=True)
+_ABSENT = object()
+
+
+@dataclass(slots=True)
 class HostTrainer:
     """The Trainer that a callback belongs to.
 
@@ -32,6 +38,8 @@ class HostTrainer:
     """
 
     trainer: Any
+    _wrapped: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    """By name: the method as it was, and what the Trainer's own attribute was, if it had one."""
 
     @classmethod
     def calling(cls, callback: TrainerCallback) -> "HostTrainer | None":
@@ -48,11 +56,66 @@ class HostTrainer:
         """The loss of `batch` as the Trainer takes it in a step of this batch alone; what it counts of its steps stays as it was."""
         trainer = self.trainer
         with _keep_counts(trainer):
-            _, items = trainer.get_batch_samples(iter([batch]), 1, trainer.args.device)
+            get_batches, _ = self._wrapped.get("get_batch_samples", (trainer.get_batch_samples, None))
+            _, items = get_batches(iter([batch]), 1, trainer.args.device)
             inputs = trainer._prepare_inputs(dict(batch))
             with trainer.compute_loss_context_manager():
                 loss: Tensor = trainer.compute_loss(model, inputs, num_items_in_batch=items)
         return loss
+
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether a GradScaler (fp16) leaves out steps whose gradients are not finite."""
+        return getattr(self.trainer.accelerator, "scaler", None) is not None
+
+    @property
+    def ignores_by_label(self) -> bool:
+        """Whether no loss is taken of labels that are -100: known of the losses of transformers and TRL."""
+        own = type(self.trainer).compute_loss.__module__.partition(".")[0] not in ("transformers", "trl")
+        return not own and self.trainer.compute_loss_func is None
+
+    def watch(
+        self,
+        note_loss: Callable[[Tensor, Any], None],
+        add_figures: Callable[[dict[str, Any]], None],
+        note_batches: Callable[[list[Any]], None] | None = None,
+    ) -> None:
+        """Until `release`: call `note_loss` with the loss of each micro-batch, and the batch; `add_figures` with what is about to be
+        logged; `note_batches` with the batches of a step that is about to begin."""
+
+        def training_step(step: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = step(model, inputs, *args, **kwargs)
+            note_loss(loss, inputs)
+            return loss
+
+        def log(write: Any, logs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            add_figures(logs)
+            return write(logs, *args, **kwargs)
+
+        def get_batch_samples(get: Any, *args: Any, **kwargs: Any) -> Any:
+            found = get(*args, **kwargs)
+            if note_batches is not None:
+                note_batches(found[0])
+            return found
+
+        self._wrap("training_step", training_step)
+        self._wrap("log", log)
+        if note_batches is not None:
+            self._wrap("get_batch_samples", get_batch_samples)
+
+    def release(self) -> None:
+        """Give the Trainer its own methods back."""
+        for name, (_, before) in self._wrapped.items():
+            if before is _ABSENT:
+                delattr(self.trainer, name)
+            else:
+                setattr(self.trainer, name, before)
+        self._wrapped.clear()
+
+    def _wrap(self, name: str, around: Callable[..., Any]) -> None:
+        method = getattr(self.trainer, name)
+        self._wrapped[name] = (method, vars(self.trainer).get(name, _ABSENT))
+        setattr(self.trainer, name, functools.wraps(method)(functools.partial(around, method)))
 
 
 @contextmanager

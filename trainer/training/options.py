@@ -1,16 +1,24 @@
 """Collects the arguments of `GreenTrainerCallback`, from a caller or from a job's spec."""
 
-from collections.abc import Callable
+import difflib
+import math
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, fields
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from trainer.importance.objectives import objective_of
 from trainer.job.directives import PATIENCE_S
 from trainer.methods.registry import method_row
 from trainer.training.activation_cache import Place
 from trainer.training.optimizer_state import Policy
+
+MOST_RHO = 2.0
+"""Above 1 lie the importance batches of a segment of few steps; what is larger is meant as a percentage."""
 
 
 def never() -> bool:
@@ -19,7 +27,7 @@ def never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a training is steered. Raises InputError for a method or an importance that is not known.
+    """How a training is steered. Raises InputError for a value that cannot be meant.
 
     Example:
         >>> options = Options(0.5, segment=100)
@@ -54,6 +62,10 @@ class Options:
     """These four as `train.*` in docs/configuration.md."""
 
     def __post_init__(self) -> None:
+        for name, (fits, wanted) in _WANTED.items():
+            value = getattr(self, name)
+            if not fits(value):
+                raise InputError(name, f"must be {wanted}, is {value!r}", _hint(name, value))
         method_row(self.method)
         objective_of(self.importance)
 
@@ -68,3 +80,64 @@ class Options:
         train = spec.train
         given = {f.name: getattr(train, f.name) for f in fields(cls) if f.name in type(train).model_fields}
         return cls(spec.carbon.rho_start, **given, **more)
+
+
+def check_names(given: Iterable[str]) -> None:
+    """Raises InputError for a name that is no option."""
+    known = [f.name for f in fields(Options)]
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            raise InputError(name, "is no option of GreenTrainerCallback", hint)
+
+
+def _number(value: Any) -> bool:
+    return type(value) is not bool and isinstance(value, Real) and math.isfinite(value)
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is not bool and isinstance(value, Integral)
+
+
+def _count(value: Any) -> bool:
+    return _whole(value) and value >= 1
+
+
+def _shape(value: Any) -> bool:
+    if value is None:
+        return True
+    pair = isinstance(value, (tuple, list)) and len(value) == 2
+    return pair and _count(value[0]) and (value[1] is None or _count(value[1]))
+
+
+_WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "rho": (lambda v: _number(v) and 0 < v <= MOST_RHO, f"a number above 0 and at most {MOST_RHO:g}"),
+    "job_dir": (lambda v: v is None or (isinstance(v, (str, os.PathLike)) and str(v) != ""), "a folder"),
+    "method": (lambda v: isinstance(v, str), "a method's name"),
+    "segment": (lambda v: v == "epoch" or _count(v), "'epoch' or a number of steps from 1"),
+    "importance": (lambda v: isinstance(v, str), "an importance's name"),
+    "importance_batches": (_count, "a whole number from 1"),
+    "seed": (_whole, "a whole number"),
+    "shape": (_shape, "(seq, target_seq) in tokens, or None"),
+    "keep_checkpoints": (_count, "a whole number from 1"),
+    "stopping": (callable, "something to call"),
+    "patience_s": (lambda v: v is None or (_number(v) and v >= 0), "seconds from 0, or None"),
+    "alone": (lambda v: isinstance(v, bool), "True or False"),
+    "skip_earliest": (lambda v: _number(v) and 0 <= v < 1, "a share from 0, below 1"),
+    "stale_state": (lambda v: v in get_args(Policy), f"one of {', '.join(get_args(Policy))}"),
+    "cache": (lambda v: v in get_args(Place), f"one of {', '.join(get_args(Place))}"),
+    "cache_gb": (lambda v: _number(v) and v > 0, "gigabytes above 0"),
+}
+
+
+def _hint(name: str, value: Any) -> str:
+    """What is likely meant."""
+    if isinstance(value, str):
+        try:
+            return f"leave out the quotes: {float(value):g}"
+        except ValueError:
+            return ""
+    if name in ("rho", "skip_earliest") and _number(value) and MOST_RHO <= value <= 100:
+        return f"a ratio is meant, {value:g}% is {value / 100:g}"
+    return ""

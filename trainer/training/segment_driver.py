@@ -6,19 +6,16 @@ one: trainer/distributed/ranks.py.
 
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from accelerate.utils import send_to_device
-from transformers import TrainingArguments
 
-from carbonsched.errors import InputError
 from carbonsched.model.protocol import Checkpoint, Directive, Event, SegmentDone, Warned
 from trainer.data.upcoming_batches import Batches
 from trainer.device import device_seconds
-from trainer.distributed.ranks import Ranks, ranks
+from trainer.distributed.ranks import ranks
 from trainer.distributed.wrapping import Wrapping
 from trainer.importance.gradient_pass import Loss, model_loss
 from trainer.importance.measure import Importance, measure
@@ -26,39 +23,25 @@ from trainer.importance.objectives import TrainingHistory
 from trainer.job import checkpoint
 from trainer.job.directives import DirectiveSource, GrantedRho
 from trainer.job.job_dir import now
-from trainer.job.segment import Schedule, SegmentRecord
+from trainer.job.segment import SegmentRecord
 from trainer.methods.method import SelectionCurve
 from trainer.methods.prepare import Prepared, prepare
 from trainer.profiling.flop_counter import Shape
+from trainer.training.departure import departure
 from trainer.training.gradient_checkpointing import fit_checkpointing
 from trainer.training.options import Options
+from trainer.training.setup import Training, coming_batches, nominal_shape
+from trainer.training.step_checks import StepLosses, diverged, finite, gradient_faults
 from trainer.training.trainable_model import TrainableModel, find_trainable
 
 log = logging.getLogger("trainer")
 
 PASS_STEPS = 1.3
 """Time of an importance pass ÷ that of a full step, measured 1.1 to 1.5: by it a step is timed before one has run."""
+SCALED_PATIENCE = 10
+"""Steps in a row that a GradScaler may leave out: it halves its factor at each."""
 _EPSILON = 1e-9
 """A ρ may lie so far below the floor, or below what everything costs, by rounding alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What a transformers.Trainer has made ready when its training begins.
-
-    Example::
-
-        training = Training(args, model, trainer.optimizer, trainer.get_train_dataloader(), twin=None)
-    """
-
-    args: TrainingArguments
-    model: Any
-    optimizer: Any
-    loader: Any
-    twin: Any
-    """What `twin_before_sharding` gave: the model before FSDP shards it; None without FSDP."""
-    loss: Loss = model_loss
-    """What training minimises."""
 
 
 class SegmentDriver:
@@ -85,6 +68,13 @@ class SegmentDriver:
         self.schedule, self.ranks = batches.schedule, batches.ranks
         self.method, self.full, self._loss = prepared.method, prepared.full, loss
         self._segment: SegmentRecord | None = None
+        self.is_open = False
+        """Whether a segment has begun and not ended."""
+        self._flops, self._flops_full = 0.0, 0.0
+        """Of the segments that ended, those of earlier processes too."""
+        self._alarmed: set[str] = set()
+        self._bad_steps = 0
+        """Steps in a row with a loss that was not finite."""
         self._interrupted = False
         self._last_importance: dict[str, float] = {}
         """What the segment before measured: a short remainder is selected by it."""
@@ -107,8 +97,10 @@ class SegmentDriver:
         """
         model, optimizer, mine = training.model, training.optimizer, ranks()
         wrapping = Wrapping(model, optimizer, mine, training.args, training.twin)
-        batches = _coming_batches(training, options, max_steps, mine)
-        shape = _nominal_shape(batches, options)
+        batches = coming_batches(training, options, max_steps, mine)
+        if training.labelled:
+            batches.check_labels(options.seed)
+        shape = nominal_shape(batches, options)
         switched = fit_checkpointing(model)
         prepared = prepare(
             training.twin or model,
@@ -176,16 +168,69 @@ class SegmentDriver:
         self._wait_reason = self._wait_reason or over
         return directive, self._wait_reason is not None
 
-    def end_segment(self) -> SegmentDone:
-        """Close the segment, whose last step is done and its loss known; returns the event, which was sent."""
-        segment, self._warm = self.segment, True
+    def check_losses(self, losses: StepLosses, step: int, lr: float, *, scaled: bool) -> None:
+        """Before optimizer step `step`. scaled: a GradScaler leaves bad steps out. Raises CarbonschedError: it would spoil the weights."""
+        if not self.ranks.any(losses.bad):
+            self._bad_steps = 0
+            return
+        self._bad_steps += 1
+        gradients = [p.grad for n, p in self.model.module.named_parameters() if n in self.model.names]
+        harmless = not losses.bad or (losses.unlabelled and finite(gradients))
+        if not self.ranks.any(not harmless):
+            self._alarm("labels", f"step {step}: every label of a batch is -100, nothing is learned from it")
+        elif not scaled or self._bad_steps >= SCALED_PATIENCE:
+            raise diverged(f"the loss became {losses.worst}", step, lr)
+
+    def check_gradients(self) -> None:
+        """After the backward pass of a step that is counted: are the gradients those of the selection?"""
+        segment, model = self.segment, self.model
+        if segment.fault is None and model.step_hook is None:  # what a step drops has none
+            segment.fault = gradient_faults(model.module, model.names, segment.current.selected)
+        if segment.fault is not None:
+            self._alarm("gradients", f"segment {segment.k}: {segment.fault}")
+
+    def check_weights(self, step: int, lr: float) -> None:
+        """At the end of a segment. Raises CarbonschedError where a weight that was trained is not finite."""
+        chosen = set(self.segment.current.selected)
+        weights = [p for n, p in self.model.module.named_parameters() if n in chosen]
+        if self.ranks.any(not finite(weights)):
+            raise diverged("weights are not finite any more", step, lr)
+
+    def figures(self, *, whole: bool) -> dict[str, float]:
+        """What belongs beside a logged loss. whole: at the end of training."""
+        segment = self.segment
+        flops, full = self._flops, self._flops_full
+        if self.is_open:
+            flops, full = flops + segment.flops, full + segment.flops_full
+        if whole:
+            return {"rho_realised": flops / full if full else segment.rho_planned, "flops": flops}
+        sizes = {t.name: t.numel for t in self.method.profile.tensors if t.name in self.model.names}
+        chosen = sum(sizes.get(name, 0) for name in segment.current.selected)
+        return {
+            "rho_planned": segment.rho_planned,
+            "rho_realised": segment.rho_so_far,
+            "flops": flops,
+            "selected_share": chosen / sum(sizes.values()),
+        }
+
+    def end_segment(self) -> SegmentDone | None:
+        """Close the segment, with the last step that was done; returns the event, which was sent, None where no step was."""
+        segment, self.is_open, self._warm = self.segment, False, True
+        if not segment.steps_done:
+            return None
+        if segment.step < segment.end:
+            segment.cut()
         if segment.current.cost_ratio > 0.95:
             self._seconds_full = segment.step_seconds / segment.steps_done
         elif not self.method.measures():
             self._seconds_full = segment.step_seconds / segment.steps_done / segment.current.cost_ratio
         if segment.importance_batches:
             self._last_importance = segment.importance
-        done = segment.done_event(now())
+        missed = departure(segment, self.batches.unforeseen_order(segment.first, segment.end))
+        if missed is not None and missed != segment.fault:
+            self._alarm("ratio", f"segment {segment.k}: {missed}")
+        done = segment.done_event(now(), missed)
+        self._flops, self._flops_full = self._flops + done.flops, self._flops_full + done.flops_full
         self.method.history.add((s.selected, s.steps) for s in segment.spans)
         self.send(done)
         return done
@@ -205,7 +250,7 @@ class SegmentDriver:
             found = self._measure(segment) if self._measures() else None
             values = None if found is None else self.method.objective.value(found, self.method.history)
             segment.importance = self.method.importance(k, values)
-        self._segment = segment
+        self._segment, self.is_open = segment, True
         self._offer(segment)
 
     def _measures(self) -> bool:
@@ -238,7 +283,7 @@ class SegmentDriver:
     def _run_pass(self, segment: SegmentRecord) -> Importance:
         model, options = self.model, self.options
         device = next(model.module.parameters()).device
-        drawn = self.batches.drawn(segment.k, options.importance_batches, options.seed)
+        drawn = self.batches.drawn_labelled(segment.k, options.importance_batches, options.seed)
         model.wrapping.reshard()
         warm, self._warm = self._warm or device.type == "cpu", True
         return measure(
@@ -326,6 +371,7 @@ class SegmentDriver:
             "last_importance": self._last_importance,
             "past": asdict(self.method.history),
             "seconds_full": self._seconds_full,
+            "flops": (self._flops, self._flops_full),
         }
         self.ranks.gather(None)  # every rank has written its part
         size = checkpoint.seal(folder, saved) if self.ranks.main else 0
@@ -346,35 +392,20 @@ class SegmentDriver:
         self._last_importance = saved.get("last_importance", {})
         self.method.history = TrainingHistory(**saved.get("past", {}))
         self._seconds_full = saved["seconds_full"]
+        self._flops, self._flops_full = saved.get("flops", (0.0, 0.0))
         if saved["segment"] is not None:
-            self._segment, self._interrupted = SegmentRecord.load(saved["segment"]), True
+            self._segment, self._interrupted, self.is_open = SegmentRecord.load(saved["segment"]), True, True
 
     def send(self, event: Event) -> None:
         if self.job is not None:
             self.job.send(event)
 
+    def _alarm(self, kind: str, message: str) -> None:
+        """Say it, once per kind: the account of each segment has it anyway."""
+        if kind not in self._alarmed:
+            self._alarmed.add(kind)
+            self._warn(message)
+
     def _warn(self, message: str) -> None:
         log.warning(message)
         self.send(Warned(at=now(), message=message))
-
-
-def _coming_batches(training: Training, options: Options, max_steps: int, mine: Ranks) -> Batches:
-    loader, args = training.loader, training.args
-    if not hasattr(loader.dataset, "__len__"):
-        raise InputError("trainer", "its data set has no length", "use one that can be drawn from by index")
-    accumulation: int = args.gradient_accumulation_steps
-    batch: int = min(args.train_batch_size, len(loader.dataset))
-    per_epoch = max(-(-len(loader) // accumulation), 1)
-    length = per_epoch if isinstance(options.segment, str) else options.segment
-    schedule = Schedule(max_steps, per_epoch, length)
-    two_sided = bool(getattr(training.model.config, "is_encoder_decoder", False))
-    return Batches(loader, schedule, accumulation, batch, two_sided, mine)
-
-
-def _nominal_shape(batches: Batches, options: Options) -> Shape:
-    """The shape to profile at: the option's, else that of a drawn batch, on every rank the first one's."""
-    shape = options.shape
-    if shape is None:
-        drawn = batches.ranks.broadcast(lambda: batches.shape_of(batches.drawn(0, 1, options.seed)[0]))
-        shape = (drawn.seq, drawn.target_seq)
-    return Shape(batches.batch, *shape)

@@ -11,7 +11,7 @@ import torch
 from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_data, word_rows
 from support.steer import FakeDaemon, directive, of, read_events
 from support.trainers import trainer_over
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Trainer
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Trainer, TrainerCallback
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import DataPart, ModelPart
@@ -154,6 +154,65 @@ def test_one_callback_steers_one_training_after_the_other(llama: Path, tmp_path:
     assert all(done.rho_planned <= 0.75 for done in callback.history)
 
 
+class EndsAt(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_log = False
+        control.should_training_stop = state.global_step == self.step
+
+
+def test_another_callback_that_ends_training_closes_the_segment(llama: Path, tmp_path: Path) -> None:
+    """Also where it keeps the Trainer from logging, so that no segment ends by its log."""
+    callback = GreenTrainerCallback(rho=0.75, segment=4)
+    trainer = own_trainer(llama, tmp_path, [callback, EndsAt(6)])
+    trainer.train()
+    assert [(d.k, d.steps) for d in callback.history] == [(0, 4), (1, 2)]
+    assert all(d.loss is not None for d in callback.history)
+    assert callback.stopped == "another callback ended it after step 6 of 8"
+    assert all(p.requires_grad for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("under_a_daemon", [True, False])
+def test_what_we_stop_ourselves_goes_on_from_its_checkpoint(
+    llama: Path, tmp_path: Path, under_a_daemon: bool
+) -> None:
+    (job := tmp_path / "job").mkdir()
+    steps: list[int] = []
+
+    class Counts(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            steps.append(state.global_step)
+
+    options: dict[str, Any] = {"job_dir": job, "alone": True} if under_a_daemon else {}
+    callback = GreenTrainerCallback(rho=0.75, stopping=lambda: len(steps) > 1, **options)
+    own_trainer(llama, tmp_path, [Counts(), callback]).train()
+    assert callback.stopped == "signal"
+    assert len(callback.history) == (0 if under_a_daemon else 1), "what goes on later is not closed"
+
+
+class Stream(torch.utils.data.IterableDataset[Any]):
+    """Can be read once: a second reader finds what the first one left."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = iter([rows[i] for i in range(len(rows))])
+
+    def __iter__(self) -> Any:
+        return self.rows
+
+
+def test_a_stream_is_trained_on_for_the_steps_given(llama: Path, tmp_path: Path) -> None:
+    """No row is taken from it but for a step."""
+    callback = GreenTrainerCallback(rho=0.75, segment=3, importance_batches=2)
+    trainer = own_trainer(llama, tmp_path, [callback], rows=64, max_steps=6)
+    trainer.train_dataset = Stream(trainer.train_dataset)
+    trainer.train()
+    assert [d.steps for d in callback.history] == [3, 3]
+    assert all(abs(d.rho_realised - d.rho_planned) <= 0.02 or d.departure for d in callback.history)
+    assert len(list(trainer.train_dataset)) >= 64 - 4 * 6 - 4, "a batch more is fetched ahead"
+
+
 def test_resume_in_ones_own_trainer(t5: Path, tmp_path: Path) -> None:
     """save_steps inside a segment: the segment's selection and account come back with the checkpoint."""
     options = {"save_strategy": "steps", "save_steps": 3, "num_train_epochs": 2}
@@ -234,9 +293,40 @@ def test_true_shapes_count(llama: Path, tmp_path: Path) -> None:
     assert done.rho_realised == pytest.approx(done.rho_planned, abs=0.01)
 
 
-def test_unknown_methods_are_refused_at_once() -> None:
-    with pytest.raises(InputError, match=r"train\.method"):
-        GreenTrainerCallback(method="dropout")
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"method": "dropout"}, r"train\.method: 'dropout' is not known"),
+        ({"importance": "rech"}, r"train\.importance: 'rech' is not known"),
+        ({"rho": -1}, "rho: must be a number above 0 and at most 2, is -1"),
+        ({"rho": 0}, "rho: .* is 0"),
+        ({"rho": 60}, r"rho: .* is 60; a ratio is meant, 60% is 0\.6"),
+        ({"rho": "0.6"}, r"rho: .* is '0\.6'; leave out the quotes: 0\.6"),
+        ({"rho": float("nan")}, "rho: .* is nan"),
+        ({"rho": True}, "rho: .* is True"),
+        ({"rho": None}, "rho: .* is None"),
+        ({"roh": 0.6}, "roh: is no option of GreenTrainerCallback; did you mean 'rho'"),
+        ({"segments": 4}, "did you mean 'segment'"),
+        ({"segment": 0}, "segment: must be 'epoch' or a number of steps from 1, is 0"),
+        ({"segment": "epochs"}, "segment: .* is 'epochs'"),
+        ({"segment": 2.5}, r"segment: .* is 2\.5"),
+        ({"importance_batches": 0}, "importance_batches: .* is 0"),
+        ({"importance": None}, "importance: .* is None"),
+        ({"seed": "1"}, "seed: .* leave out the quotes: 1"),
+        ({"shape": 128}, "shape: .* is 128"),
+        ({"stopping": True}, "stopping: .* is True"),
+        ({"skip_earliest": 30}, r"skip_earliest: .* 30% is 0\.3"),
+        ({"stale_state": "forget"}, "stale_state: must be one of keep, drop, offload"),
+        ({"cache": True}, "cache: must be one of off, memory, disk"),
+        ({"cache_gb": 0}, "cache_gb: .* is 0"),
+        ({"patience_s": -1}, "patience_s: .* is -1"),
+        ({"job_dir": "/nowhere/at/all"}, "job_dir: there is no folder /nowhere/at/all; make it first"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_construction(options: dict[str, Any], line: str) -> None:
+    with pytest.raises(InputError, match=line) as refused:
+        GreenTrainerCallback(**options)
+    assert "\n" not in str(refused.value)
 
 
 def test_ones_own_trainer_under_a_daemon(llama: Path, tmp_path: Path) -> None:

@@ -61,6 +61,33 @@ def test_a_loss_of_the_users_own_is_what_importance_is_measured_on(llama: Path, 
     assert (trainer.seen, len(trainer.by_mode["train"]["tokens"])) == (1, 1), "the pass counts as no step"
 
 
+class Report(TrainerCallback):  # type: ignore[misc]
+    """As TensorBoard's and its kin: asked before any callback that its user adds."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, float]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        self.seen.append(dict(logs))
+
+
+def test_what_it_logs_has_rho_flops_and_share(llama: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(llama, attn_implementation="eager")
+    report, callback = Report(), GreenTrainerCallback(0.75, segment=2)
+    trainer = plain_trainer(model, llama, tmp_path, [report, callback], num_train_epochs=1)
+    result = trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [{k: v for k, v in entry.items() if k != "step"} for entry in logged] == report.seen[:-1]
+    assert logged[-1]["rho_realised"] == pytest.approx(callback.history[-1].rho_realised)
+    assert logged[-1]["rho_planned"] == pytest.approx(callback.history[-1].rho_planned)
+    assert 0 < logged[-1]["selected_share"] < 1
+    assert [e["flops"] for e in logged] == sorted(e["flops"] for e in logged)
+    flops, full = (sum(getattr(d, name) for d in callback.history) for name in ("flops", "flops_full"))
+    assert logged[-1]["flops"] == pytest.approx(flops)
+    assert result.metrics["rho_realised"] == pytest.approx(flops / full)
+    assert not vars(trainer).keys() & {"training_step", "log"}, "its methods are its own again"
+
+
 def test_outside_a_trainer_there_is_none() -> None:
     class Other:
         def call(self, callback: TrainerCallback) -> Any:

@@ -1,0 +1,97 @@
+"""Stands in for the batches of a stream, of which nothing is known but what has come out of it.
+
+A stream cannot be drawn from twice: it may be a socket, or a generator that is used up. So importance is measured on the batches
+that are about to be trained, which the Trainer has fetched already, and what is to come is taken to be like what came.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset
+
+from trainer.data.upcoming_batches import Batches
+from trainer.profiling.flop_counter import FullStepFlops, Shape
+
+SHAPES = 1024
+"""Newest micro-batches whose shapes stand for those to come."""
+
+
+def is_stream(loader: Any) -> bool:
+    """Whether rows come out of a loader's data set in one order alone, not by number."""
+    data = getattr(loader, "dataset", None)
+    return isinstance(data, IterableDataset) or not (
+        hasattr(data, "__len__") and hasattr(data, "__getitem__")
+    )
+
+
+@dataclass(slots=True)
+class StreamWindow:
+    """The newest micro-batches that a Trainer fetched.
+
+    Example:
+        >>> window = StreamWindow(most=1)
+        >>> window.note(["first", "second"])
+        >>> window.note(["third"])
+        >>> list(window.batches)
+        ['second', 'third']
+    """
+
+    most: int
+    """Batches kept beside those of the coming step."""
+    batches: deque[Any] = field(default_factory=deque)
+    shapes: deque[Shape] = field(default_factory=lambda: deque(maxlen=SHAPES))
+    shape_of: Callable[[Mapping[str, Any]], Shape] | None = None
+
+    def note(self, coming: list[Any]) -> None:
+        """The Trainer has fetched the micro-batches of a step."""
+        self.batches.extend(coming)
+        while len(self.batches) > self.most + len(coming):
+            self.batches.popleft()
+        if self.shape_of is not None:
+            self.shapes.extend(map(self.shape_of, coming))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBatches(Batches):
+    """The batches of a stream.
+
+    Example::
+
+        window = StreamWindow(most=1)
+        batches = StreamBatches(loader, schedule, 1, 4, False, ranks(), window)
+        newest = batches.drawn(k=0, count=1, seed=0)
+    """
+
+    window: StreamWindow
+
+    def __post_init__(self) -> None:
+        self.window.shape_of = self.shape_of
+        self.window.shapes.extend(map(self.shape_of, self.window.batches))
+
+    def drawn(self, k: int, count: int, seed: int) -> list[dict[str, torch.Tensor]]:
+        """The newest `count` batches, or as many as there are: those of the coming step among them."""
+        return list(self.window.batches)[-count:]
+
+    def check_labels(self, seed: int) -> None:
+        """Nothing: what has no label yet may have one later."""
+
+    def full_ahead(self, full: FullStepFlops, nominal: Shape, first: int, end: int) -> float:
+        seen = [full.flops(shape) for shape in self.window.shapes]
+        mine = sum(seen) / len(seen) * (end - first) * self.accumulation
+        return self.ranks.sum([mine])[0]
+
+    def unforeseen_order(self, first: int, end: int) -> str | None:
+        return "a stream"
+
+    def share_ahead(
+        self,
+        flops: Callable[[Mapping[str, Any], Shape], float] | None,
+        full: FullStepFlops,
+        first: int,
+        end: int,
+    ) -> float:
+        """0: no row is known to come again."""
+        return 0.0

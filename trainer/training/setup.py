@@ -1,0 +1,68 @@
+"""Takes what a Trainer has made ready, and works out from it which batches are to come and at which shape to profile."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import has_length
+
+from carbonsched.errors import InputError
+from trainer.data.streams import StreamBatches, StreamWindow, is_stream
+from trainer.data.upcoming_batches import Batches
+from trainer.distributed.ranks import Ranks
+from trainer.importance.gradient_pass import Loss, model_loss
+from trainer.job.segment import Schedule
+from trainer.profiling.flop_counter import Shape
+from trainer.training.options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a transformers.Trainer has made ready when its training begins.
+
+    Example::
+
+        training = Training(args, model, trainer.optimizer, trainer.get_train_dataloader(), twin=None)
+    """
+
+    args: TrainingArguments
+    model: Any
+    optimizer: Any
+    loader: Any
+    twin: Any
+    """What `twin_before_sharding` gave: the model before FSDP shards it; None without FSDP."""
+    loss: Loss = model_loss
+    """What training minimises."""
+    window: StreamWindow | None = None
+    """What comes out of a stream; None: rows can be drawn by number."""
+    labelled: bool = False
+    """Whether labels of -100 are left out of that loss."""
+
+
+def coming_batches(training: Training, options: Options, max_steps: int, mine: Ranks) -> Batches:
+    """What is known of the batches of a training of `max_steps`. Raises InputError where nothing is."""
+    loader, args = training.loader, training.args
+    stream = is_stream(loader)
+    if stream and training.window is None:
+        raise InputError("trainer", "its data set has no length", "use one that can be drawn from by index")
+    accumulation: int = args.gradient_accumulation_steps
+    batch: int = args.train_batch_size if stream else min(args.train_batch_size, len(loader.dataset))
+    batches = (
+        len(loader) if has_length(loader) else max_steps * accumulation
+    )  # transformers' rule for streams
+    per_epoch = max(-(-batches // accumulation), 1)
+    length = per_epoch if isinstance(options.segment, str) else options.segment
+    schedule = Schedule(max_steps, per_epoch, length)
+    two_sided = bool(getattr(training.model.config, "is_encoder_decoder", False))
+    if training.window is not None:
+        return StreamBatches(loader, schedule, accumulation, batch, two_sided, mine, training.window)
+    return Batches(loader, schedule, accumulation, batch, two_sided, mine)
+
+
+def nominal_shape(batches: Batches, options: Options) -> Shape:
+    """The shape to profile at: the option's, else that of a drawn batch, on every rank the first one's."""
+    shape = options.shape
+    if shape is None:
+        drawn = batches.ranks.broadcast(lambda: batches.shape_of(batches.drawn(0, 1, options.seed)[0]))
+        shape = (drawn.seq, drawn.target_seq)
+    return Shape(batches.batch, *shape)
