@@ -114,16 +114,21 @@ def check(
 @app.command(epilog="Example: python -m trainer run /var/lib/carbonsched/jobs/7")
 def run(
     job_dir: Annotated[
-        Path, typer.Argument(help="The job directory that holds spec.json.", metavar="JOB_DIR")
+        Path,
+        typer.Argument(help="The job directory that holds spec.json, or a JOB.toml.", metavar="JOB_DIR"),
     ],
     alone: Annotated[
         bool, typer.Option("--alone", help="Ask no daemon: train at the spec's rho_start throughout.")
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Of a JOB.toml: the folder to train in (default: its name, here).", metavar="DIR"),
+    ] = None,
 ) -> None:
-    """Train a job: its directives come in control.json, its events go to events.jsonl."""
+    """Train a job: its directives come in control.json, its events go to events.jsonl. A JOB.toml needs no daemon."""
     from trainer.commands import run as commands_run
 
-    code = commands_run.run(job_dir, alone=alone)
+    code = commands_run.run(job_dir, alone=alone, out=out)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # all is written and closed; threads that gloo may still hold would abort the process while it unloads
         sys.stdout.flush()

@@ -5,6 +5,8 @@ submit, before the trainer starts.
 """
 
 import difflib
+import hashlib
+import json
 from pathlib import PurePath
 from typing import Annotated, Final, Literal, NamedTuple, Self
 
@@ -305,6 +307,14 @@ class JobSpec(Doc):
     train: TrainPart = TrainPart()
     evaluate: EvaluatePart = EvaluatePart()
     carbon: CarbonPart
+
+    @property
+    def sha256(self) -> str:
+        """Of its canonical JSON, in hex."""
+        text = json.dumps(
+            self.dump(), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

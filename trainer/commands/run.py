@@ -1,8 +1,11 @@
-"""Does `python -m trainer run JOB_DIR` and `python -m trainer check SPEC`, as plain functions."""
+"""Does `python -m trainer run` (of a job directory, or of a JOB.toml) and `python -m trainer check SPEC`, as plain functions."""
 
+import getpass
 import logging
+import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +14,28 @@ from pathlib import Path
 from types import FrameType
 
 from carbonsched.errors import CarbonschedError, InputError
+from carbonsched.model.job import Owner, SubmittedJob
 from carbonsched.model.job_file import read_job
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Failed
-from trainer.job.job_dir import JobDir, now
+from trainer.job.job_dir import JobDir, now, write_json
 
 log = logging.getLogger("trainer")
 
+RANK_0_S = 30.0
+"""Under torchrun: how long the other ranks wait for the job directory that the first one makes."""
 
-def run(job_dir: Path, *, alone: bool = False) -> int:
-    """Run a job directory; returns the exit code: 0 finished or stopped, 2 bad input, 1 failed. Logs to stderr."""
+
+def run(job_dir: Path, *, alone: bool = False, out: Path | None = None) -> int:
+    """Run a job directory; returns the exit code: 0 finished or stopped, 2 bad input, 1 failed. Logs to stderr.
+
+    job_dir: or a JOB.toml, which is trained without a daemon in `out` (the folder of its name here, unless given); run again
+    it goes on there. Raises InputError for a job file that cannot be read, and where `out` holds something else.
+    """
+    if job_dir.is_file():
+        job_dir, alone = make_job_dir(job_dir, out), True
+    elif out is not None:
+        raise InputError("--out", f"goes with a JOB.toml, {job_dir} is none", "leave it out")
     logging.basicConfig(
         level=logging.WARNING if JobDir(job_dir).quiet else logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
@@ -32,7 +47,9 @@ def run(job_dir: Path, *, alone: bool = False) -> int:
     job = JobDir(job_dir)
     with _stop_on_signals() as stop:
         try:
-            job.spec()  # before the heavy imports: a wrong folder is known at once
+            name = job.spec().spec.name  # before the heavy imports: a wrong folder is known at once
+            if alone:
+                log.info("%s in %s: no daemon is asked, no budget is kept", name, job.path)
             from trainer.run import run_job
 
             run_job(job, stop.asked, alone=alone)
@@ -41,6 +58,36 @@ def run(job_dir: Path, *, alone: bool = False) -> int:
         finally:
             job.close()
     return 0
+
+
+def make_job_dir(file: Path, out: Path | None = None) -> Path:
+    """The job directory of a job file: a new one, or the one that it was given before."""
+    spec = read_job(file)
+    folder, digest = out or Path(spec.name), spec.sha256
+    if (folder / "spec.json").is_file():
+        if JobDir(folder).spec().sha256 != digest:
+            raise InputError(
+                "--out",
+                f"{folder} holds another job, or this one with other settings",
+                "give another folder, or remove it",
+            )
+        return folder
+    if int(os.environ.get("RANK", "0")):
+        return _made_by_rank_0(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError("--out", f"{folder} is no empty folder", "give another one")
+    owner = Owner(uid=os.getuid(), gid=os.getgid(), user=getpass.getuser())
+    job = SubmittedJob(id=spec.name, spec=spec, owner=owner, submitted_at=now(), sha256=digest)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "spec.json", job.dump())
+    return folder
+
+
+def _made_by_rank_0(folder: Path) -> Path:
+    deadline = time.monotonic() + RANK_0_S
+    while not (folder / "spec.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return folder
 
 
 def check(spec: Path) -> CheckResult:

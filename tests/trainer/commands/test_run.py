@@ -8,7 +8,7 @@ from support.models import job_folder, tiny_llama, tiny_spec, word_data
 
 from carbonsched.errors import InputError
 from carbonsched.model.job_file import read_job
-from trainer.commands.run import check, run
+from trainer.commands.run import check, make_job_dir, run
 
 JOB = """
 name = "tiny"
@@ -48,6 +48,33 @@ def test_check_tells_what_the_job_would_be(home: Path) -> None:
     assert found.ok
     assert 1 / 3 + 1 / 8 < found.rho_floor < 0.6, "an importance batch of eight steps is in it"
     assert found.step_flops_full > 0
+
+
+def test_a_job_file_is_trained_without_a_daemon(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder of its name; the same again goes on from there, another job is refused, an error leaves no folder."""
+    from support.steer import of
+
+    monkeypatch.chdir(tmp_path)
+    file = job_toml(home, train="max_steps = 2", carbon="rho_start = 0.9")
+    assert run(file) == 0
+    (done,) = of(tmp_path / "tiny", "segment_done")
+    assert (done["steps"], done["rho_directed"]) == (2, 0.9)
+    assert (tmp_path / "tiny" / "output" / "model.safetensors").is_file()
+    assert make_job_dir(file) == Path("tiny"), "it goes on there"
+    with pytest.raises(InputError, match="tiny holds another job, or this one with other settings"):
+        make_job_dir(job_toml(home, train="max_steps = 3"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    for out, line in (("full", "no empty folder"), ("full/thesis.tex", "no empty folder")):
+        with pytest.raises(InputError, match=line):
+            make_job_dir(file, tmp_path / out)
+    with pytest.raises(InputError, match="did you mean 'max_steps'"):
+        run(job_toml(home, train="max_step = 3"), out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(InputError, match=r"goes with a JOB\.toml"):
+        run(tmp_path / "tiny", out=tmp_path / "new")
 
 
 def test_check_and_run_agree_on_the_floor(home: Path, tmp_path: Path) -> None:
