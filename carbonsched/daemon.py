@@ -1,9 +1,9 @@
-"""Builds the daemon from its config, starts its two periodic jobs and its API, and watches over them until it is told to stop.
+"""Builds the daemon from its config, starts its tick, the polling of its feeds and its API, and watches over them until it is
+told to stop.
 
-This is the composition root: the only file that knows all parts. The tick and the polling of feeds run on APScheduler
-with a memory job store (the ledger is the truth). The main thread answers signals, pings systemd's watchdog while
-scheduler, meters and ledger all advance, and adds the two jobs anew when wall and boot clock part, since a clock jump
-stalls APScheduler 3.x.
+This is the composition root: the only file that knows all parts. The tick and the polling have a thread each, so that a
+network that is down holds up neither the first tick nor the end. The main thread answers signals and pings systemd's
+watchdog as long as ticks are completed.
 """
 
 import logging
@@ -11,27 +11,23 @@ import os
 import signal
 import sys
 import threading
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
-
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from carbonsched import __version__
 from carbonsched.address import socket_path
 from carbonsched.api.app import create_app
 from carbonsched.api.server import serve
-from carbonsched.clock import StepWatch, SystemClock
+from carbonsched.clock import SystemClock
 from carbonsched.config import FEEDS, METERS, Config, load
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.feeds.base import Site
-from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.factory import build_chain
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.notify import Notifier
+from carbonsched.periodic import Periodic
 from carbonsched.power.factory import build_meter
 from carbonsched.supervisor import Supervisor
 from carbonsched.supervisor.service import SupervisorService
@@ -39,10 +35,12 @@ from carbonsched.text import one_line
 
 log = logging.getLogger(__name__)
 
-CLOCK_JUMP_S = 2.0
-"""Wall and boot clock may drift apart this far (NTP slews) before the schedule is made anew."""
 _POLL_CHECK_S = 1.0
 """Pause between two looks at which feeds are due."""
+_FIRST_POLL_S = 0.5
+"""The first tick waits so long for the feeds: where they answer, the first row knows its intensity."""
+_TICK_END_S = 30.0
+"""The end waits so long for a tick that is under way; for a provider that does not answer it does not wait at all."""
 
 
 def run(config_path: Path, socket: str | None = None) -> int:
@@ -65,31 +63,28 @@ def run(config_path: Path, socket: str | None = None) -> int:
     supervisor.start()
     try:
         server.start()
-        chain.poll_due()
-        scheduler = _scheduler()
-        scheduler.start()
-        start_jobs = partial(_add_jobs, scheduler, supervisor, chain, config.power.tick_s)
-        start_jobs()
+        polling = Periodic("poll", chain.poll_due, _POLL_CHECK_S)
+        ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
+        polling.start()
+        polling.first.wait(_FIRST_POLL_S)
+        ticking.start()
         notifier.ready(f"carbonsched {__version__}, {len(meter.devices)} devices, {len(config.feeds)} feeds")
         _log_plugins()
         log.info("serving on %s, state in %s", address, config.state_dir)
-        wall = StepWatch(clock, CLOCK_JUMP_S)
         ticks = -1
         while not stop.wait(min(1.0, (notifier.watchdog_s or 4.0) / 4)):
-            if step_s := wall.step_s():
-                log.warning("the wall clock jumped by %.1f s", step_s)
-                start_jobs()
             if reload.is_set():
                 reload.clear()
                 notifier.reloading()
                 _reload(supervisor, config_path)
                 notifier.ready()
-            # a whole tick: the scheduler ran, the devices were read, the ledger took the rows
+            # a whole tick: the devices were read, the jobs looked after
             if supervisor.ticks != ticks:
                 ticks = supervisor.ticks
                 notifier.watchdog()
         notifier.stopping()
-        scheduler.shutdown(wait=True)
+        polling.stop(wait_s=0.0)
+        ticking.stop(_TICK_END_S)
         supervisor.stop()
     finally:
         server.stop()
@@ -118,7 +113,7 @@ def _set_up_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for chatty in ("apscheduler", "alembic", "uvicorn"):
+    for chatty in ("alembic", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
@@ -139,22 +134,6 @@ def _catch_signals() -> tuple[threading.Event, threading.Event]:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
     return stop, reload
-
-
-def _scheduler() -> BackgroundScheduler:
-    return BackgroundScheduler(
-        executors={"default": ThreadPoolExecutor(2)},
-        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-        timezone="UTC",
-    )
-
-
-def _add_jobs(scheduler: BackgroundScheduler, supervisor: Supervisor, chain: Chain, tick_s: float) -> None:
-    """Add the tick and the polling of feeds that are due; again after a jump of the wall clock, for the next run times
-    were computed on the old one."""
-    # APScheduler logs a run that raises and goes on; the watchdog sees that no tick was completed
-    for name, work, seconds in (("tick", supervisor.tick, tick_s), ("poll", chain.poll_due, _POLL_CHECK_S)):
-        scheduler.add_job(work, "interval", seconds=seconds, id=name, replace_existing=True)
 
 
 def _reload(supervisor: Supervisor, config_path: Path) -> None:

@@ -9,21 +9,39 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from carbonsched.ledger.ledger import Ledger
+
 CONFIG = """
 state_dir = "state"
 pue = {pue}
-zone = {{ name = "XX", basis = "average-lifecycle" }}
-feeds = [{{ provider = "static", g_per_kwh = 100, basis = "average-lifecycle", source = "a test" }}]
+zone = {{ name = "XX", basis = "average-direct" }}
+feeds = [{feeds}{{ provider = "static", g_per_kwh = 100, basis = "average-direct", source = "a test" }}]
 power = {{ gpu = "replay", replay_file = "watts.csv", host = "none", tick_s = 0.2 }}
 api = {{ socket = "{socket}" }}
 ledger = {{ row_s = 0.2 }}
 """
 WATCHDOG_S = 3.0
+SHIFTED = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from carbonsched import daemon
+from carbonsched.clock import SystemClock
+
+class ShiftedClock(SystemClock):
+    def now(self):
+        return super().now() + timedelta(days=float(Path(sys.argv[2]).read_text() or 0))
+
+daemon.SystemClock = ShiftedClock
+sys.exit(daemon.run(Path(sys.argv[1])))
+"""
+"""The daemon on a wall clock that a file sets."""
 
 
 @dataclass
@@ -51,8 +69,14 @@ class Watched:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Watched]:
+    with watched(tmp_path) as found:
+        yield found
+
+
+@contextmanager
+def watched(tmp_path: Path, feeds: str = "", code: str = "", *more: str) -> Iterator[Watched]:
     config = tmp_path / "config.toml"
-    config.write_text(CONFIG.format(socket=tmp_path / "api.sock", pue=1.0))
+    config.write_text(CONFIG.format(socket=tmp_path / "api.sock", pue=1.0, feeds=feeds))
     (tmp_path / "watts.csv").write_text("seconds,watts\n0,100\n60,100\n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
@@ -60,8 +84,10 @@ def daemon(tmp_path: Path) -> Iterator[Watched]:
             "NOTIFY_SOCKET": str(tmp_path / "notify"),
             "WATCHDOG_USEC": str(int(WATCHDOG_S * 1e6)),
         }
-        code = "import sys; from carbonsched.cli import main; sys.exit(main())"
-        argv = [sys.executable, "-c", code, "daemon", "--config", str(config)]
+        cli = "import sys; from carbonsched.cli import main; sys.exit(main())"
+        argv = [sys.executable, "-c", cli, "daemon", "--config", str(config)]
+        if code:
+            argv = [sys.executable, "-c", code, str(config), *more]
         with (tmp_path / "log").open("w") as log:
             process = subprocess.Popen(argv, env=env, stderr=log, text=True)
         try:
@@ -83,7 +109,9 @@ def test_a_daemons_life_as_systemd_sees_it(daemon: Watched) -> None:
     gaps = [later - earlier for earlier, later in itertools.pairwise(pings)]
     assert max(gaps) <= WATCHDOG_S / 2, "sd_watchdog_enabled(3) asks for a ping at half the time"
 
-    (daemon.folder / "config.toml").write_text(CONFIG.format(socket=daemon.folder / "api.sock", pue=1.5))
+    (daemon.folder / "config.toml").write_text(
+        CONFIG.format(socket=daemon.folder / "api.sock", pue=1.5, feeds="")
+    )
     daemon.process.send_signal(signal.SIGHUP)
     assert "MONOTONIC_USEC=" in daemon.until("RELOADING=1")
     daemon.until("READY=1")
@@ -92,6 +120,49 @@ def test_a_daemons_life_as_systemd_sees_it(daemon: Watched) -> None:
     daemon.process.send_signal(signal.SIGTERM)
     daemon.until("STOPPING=1")
     assert daemon.process.wait(20) == 0
+
+
+def test_a_network_that_is_down_holds_up_neither_the_first_tick_nor_the_end(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=8) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        feed = f'{{ provider = "neso", url = "{url}", timeout = "60s" }}, '
+        with watched(tmp_path, feed) as daemon:
+            daemon.until("READY=1")
+            ready = time.monotonic()
+            daemon.until(
+                "WATCHDOG=1", 2.0
+            )  # a tick was completed; the main thread looks at that every 0.75 s
+            assert time.monotonic() - ready < 2.0
+            silent.settimeout(5.0)
+            silent.accept()[0].close()  # it was asked, and nobody has answered yet
+            daemon.process.send_signal(signal.SIGTERM)
+            daemon.until("STOPPING=1", 2.0)
+            assert daemon.process.wait(5) == 0
+
+
+def test_a_clock_that_is_set_by_years_is_ticked_on_under(tmp_path: Path) -> None:
+    """Forward, back, and into the past: as many ticks as before, no memory, and the end is heard."""
+    (tmp_path / "days").write_text("0")
+    with watched(tmp_path, "", SHIFTED, str(tmp_path / "days")) as daemon:
+        daemon.until("WATCHDOG=1")
+        before = rss_mb(daemon.process.pid)
+        for days in (30, 3650, 0, -300, 0):
+            (tmp_path / "days.new").write_text(str(days))
+            (tmp_path / "days.new").replace(tmp_path / "days")
+            for _ in range(2):
+                daemon.until("WATCHDOG=1", WATCHDOG_S)
+        assert rss_mb(daemon.process.pid) - before < 20
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(5) == 0
+        assert "the wall clock was set by +" in (tmp_path / "log").read_text()
+        assert "Traceback" not in (tmp_path / "log").read_text()
+        with Ledger.open(f"sqlite:///{tmp_path}/state/ledger.db", read_only=True) as ledger:
+            assert ledger.verify().ok, ledger.verify().problem
+
+
+def rss_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from carbonsched.clock import Clock
-from carbonsched.errors import CarbonschedError, InputError
+from carbonsched.clock import Clock, StepWatch
+from carbonsched.errors import CarbonschedError, FeedError, InputError
 from carbonsched.feeds.base import Answer, Feed
 from carbonsched.feeds.transport import RetryLaterError
 from carbonsched.feeds.zone import Zone
@@ -27,6 +27,8 @@ ABSURD_G_PER_KWH: Final = 2500.0
 _KEEP: Final = 4096
 _FIRST_BACKOFF_S: Final = 5.0
 _LONGEST_BACKOFF_S: Final = 900.0
+_STEP_S: Final = 60.0
+"""The wall clock was set, not slewed, where it parts from the monotonic one by this much."""
 
 log = logging.getLogger(__name__)
 
@@ -116,23 +118,45 @@ class Chain:
                     "one budget never mixes two: set zone.basis or drop the feed",
                 )
         self._zone, self._clock = zone, clock
+        self._wall = StepWatch(clock, _STEP_S)
         self._slots = [_Slot(feed) for feed in feeds]
         self._lock = threading.Lock()
         self._polling = threading.Lock()
 
     def poll_due(self) -> None:
-        """Ask the feeds whose turn it is. Never raises; returns at once where another thread is at it."""
+        """Ask the feeds whose turn it is. Never raises; returns at once where another thread is at it.
+
+        Those that answer from this box come first: the network may keep the others for a minute.
+        """
         if not self._polling.acquire(blocking=False):
             return
         try:
+            self._forget_the_future()
+            for slot in self._slots:
+                if slot.feed.local and self._due(slot):
+                    self._poll(slot)
             needed = True
             for slot in self._slots:
-                if (needed or slot.feed.local) and self._due(slot):
+                if needed and not slot.feed.local and self._due(slot):
                     self._poll(slot)
                 with self._lock:
                     needed = needed and not slot.healthy(self._clock.now())
         finally:
             self._polling.release()
+
+    def _forget_the_future(self) -> None:
+        """After the wall clock was set every feed is asked at once; what was known for times that it says are still to come
+        was for another now, and would stand in the way of what holds."""
+        step_s = self._wall.step_s()
+        if not step_s:
+            return
+        now = self._clock.now()
+        with self._lock:
+            for slot in self._slots:
+                slot.due_s, slot.ends = self._clock.monotonic(), None
+                slot.readings = [reading for reading in slot.readings if reading.start <= now]
+                if slot.forecast is not None and slot.forecast.issued_at > now:
+                    slot.forecast = None
 
     def reading_at(self, t: datetime) -> Reading | None:
         """The intensity that was or is valid at `t`; None where no feed knows. Times to come answer None or what holds
@@ -262,15 +286,14 @@ class Chain:
     def _poll(self, slot: _Slot) -> None:
         feed = slot.feed
         try:
-            answer = feed.poll()
+            self._take(slot, _checked(feed.poll()))
         except CarbonschedError as e:
             self._failed(slot, str(e), e.after_s if isinstance(e, RetryLaterError) else None)
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             # a feed's mistake must not end the daemon; it is shown where every other failure is
-            log.exception("feed %s", feed.name)
+            if slot.failures == 0:
+                log.exception("feed %s", feed.name)
             self._failed(slot, f"{type(e).__name__} in the feed's program", None)
-        else:
-            self._take(slot, answer)
 
     def _failed(self, slot: _Slot, error: str, after_s: float | None) -> None:
         with self._lock:
@@ -320,6 +343,21 @@ class Chain:
         if reading.source.basis is not self._zone.basis:
             return f"refused a reading of basis {reading.source.basis}: this box counts {self._zone.basis}"
         return None
+
+
+def _checked(answer: object) -> Answer:
+    """What a feed answered, which may be another's program. Raises FeedError where it is no answer."""
+    if not isinstance(answer, Answer):
+        raise FeedError(f"the feed's program answers {type(answer).__name__}, not an Answer")
+    try:
+        readings = tuple(Reading.model_validate(reading.model_dump()) for reading in answer.readings)
+        forecast = answer.forecast
+        if forecast is not None:
+            forecast = Forecast.model_validate(forecast.model_dump())
+    except (AttributeError, TypeError, ValueError, OverflowError) as e:
+        said = " ".join(str(e).split())[:160]
+        raise FeedError(f"the feed's program answers what is no Reading or Forecast: {said}") from e
+    return Answer(readings, forecast)
 
 
 def _sane(g_per_kwh: float) -> bool:

@@ -187,10 +187,9 @@ class Supervisor:
 
     def _meter(self, live: list[JobRun]) -> None:
         """Whose energy it was, in the ledger before anything else may fail."""
-        step = timedelta(seconds=self._wall.step_s())
+        if step_s := self._wall.step_s():
+            self._shift(timedelta(seconds=step_s))
         for run in live:
-            if step:
-                run.shift(step)
             with self.isolation.alone(run):
                 self._poll(run)
         deltas = self.meter.read()
@@ -209,6 +208,15 @@ class Supervisor:
         self.pools.grow(runs)
         self.metering.note_power(live)
         self._save(rows)
+
+    def _shift(self, step: timedelta) -> None:
+        """The wall clock was set: what was counted and planned by the old one goes on by the new one."""
+        log.warning("the wall clock was set by %+.0f s", step.total_seconds())
+        for run in self.runs.values():
+            run.shift(step)
+        self.pools.shift(step)
+        if self._control is not None:
+            self._control.allocator.shift(step)
 
     def _poll(self, run: JobRun) -> None:
         """Whether the job's process has ended, and its energy with it; and what it has said."""

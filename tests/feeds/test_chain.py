@@ -65,7 +65,7 @@ class Provider:
     def gives(self, *readings: Reading, forecast: Forecast | None = None) -> None:
         self.answer = lambda: Answer(readings, forecast)
 
-    def fails(self, error: Exception) -> None:
+    def fails(self, error: BaseException) -> None:
         def answer() -> Answer:
             raise error
 
@@ -355,6 +355,100 @@ def test_memory_is_bounded() -> None:
     chain.poll_due()
     assert len(chain.history(T0 - timedelta(days=300))) == 4096
     assert at(chain, 0) == 0
+
+
+def dump(**fields: object) -> Reading:
+    """What a feed's program may make by going round the checks."""
+    good = reading(0, 100)
+    return Reading.model_construct(**(dict(good) | fields))
+
+
+NO_ANSWERS = {
+    "nothing": None,
+    "a number": 212.0,
+    "readings alone": (reading(0, 100),),
+    "no tuple of readings": Answer(None),  # type: ignore[arg-type]
+    "a row as a dict": Answer(({"start": T0, "g_per_kwh": 212.0},)),  # type: ignore[arg-type]
+    "one of two is no reading": Answer((reading(0, 100), None)),  # type: ignore[arg-type]
+    "a value that is text": Answer((dump(g_per_kwh="dirty"),)),
+    "a time without a zone": Answer((dump(start=T0.replace(tzinfo=None)),)),
+    "no source": Answer((dump(source=None),)),
+    "a forecast that is none": Answer((reading(0, 100),), forecast=[212.0]),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("case", NO_ANSWERS)
+def test_what_is_no_answer_is_a_failure_like_any_other(case: str) -> None:
+    a, b = Provider("a"), Provider("b", reading(0, 300))
+    a.answer = lambda: NO_ANSWERS[case]  # type: ignore[assignment, return-value]
+    clock = ManualClock(T0)
+    chain = Chain([a, b], ZONE, clock)
+    chain.poll_due()
+    assert states(chain) == ["failing", "ok"]
+    assert "the feed's program" in str(chain.status()[0].error)
+    assert at(chain, 0) == 300
+    a.gives(reading(0, 100))
+    clock.advance(10)
+    chain.poll_due()
+    assert states(chain) == ["ok", "standby"]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), RecursionError("deep"), MemoryError()])
+def test_a_feed_that_would_end_the_thread_is_a_failure_like_any_other(error: BaseException) -> None:
+    a, b = Provider("a"), Provider("b", reading(0, 300))
+    a.fails(error)
+    chain = Chain([a, b], ZONE, ManualClock(T0))
+    chain.poll_due()
+    assert states(chain) == ["failing", "ok"]
+
+
+def test_feeds_of_this_box_are_asked_before_the_network() -> None:
+    here, seen = Provider("here", reading(0, 500), local=True), []
+    far = Provider("far")
+    chain = Chain([far, here], ZONE, ManualClock(T0))
+
+    def hang() -> Answer:
+        seen.append(at(chain, 0))
+        raise FeedError("no answer within 10 s")
+
+    far.answer = hang
+    chain.poll_due()
+    assert seen == [500], "known while the network still keeps us"
+
+
+@pytest.mark.parametrize("days", [30, 3650])
+def test_a_clock_that_is_set_forward_and_back_finds_the_feeds_as_they_were(
+    days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carbonsched.feeds.chain._KEEP", 64)
+    clock = ManualClock(T0)
+    a = Provider("a", every_s=3600.0)
+
+    def answer() -> Answer:
+        start = clock.now()
+        rows = [
+            Reading(start=start + minutes(i), end=start + minutes(i + 1), g_per_kwh=100, source=source())
+            for i in range(64)
+        ]
+        forecast = Forecast(
+            issued_at=start,
+            source=source(),
+            points=(ForecastPoint(start=start, end=start + minutes(9), g_per_kwh=1),),
+        )
+        return Answer(tuple(rows) if start > T0 + timedelta(days=9) else tuple(rows[:1]), forecast)
+
+    a.answer = answer
+    chain = Chain([a], ZONE, clock)
+    chain.poll_due()
+    for step in (timedelta(days=days), -timedelta(days=days)):
+        clock.at += step
+        clock.advance(1)
+        chain.poll_due()
+        assert chain.reading_at(clock.now()) is not None
+        known = chain.forecast()
+        assert known is not None
+        assert known.issued_at == clock.now()
+    assert a.polls == 3, "it is asked at once when the clock was set, and else in its turn"
 
 
 def test_two_threads_do_not_poll_at_once_and_readers_do_not_wait() -> None:

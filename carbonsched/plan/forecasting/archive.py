@@ -27,7 +27,11 @@ class ForecastArchive:
     """(when it was received, the forecast), ascending."""
 
     def add(self, now: datetime, forecast: Forecast | None) -> None:
-        """Add the forecast that holds at `now`; cheap to call at every poll. The same forecast is not added twice."""
+        """Add the forecast that holds at `now`; cheap to call at every poll. The same forecast is not added twice.
+
+        Rows that lie ahead are of a clock that was set back since: nothing would be added until it has caught up.
+        """
+        del self.rows[bisect_right(self.rows, now, key=lambda row: row[0]) :]
         if forecast is None or not forecast.points:
             return
         if self.rows:

@@ -57,6 +57,11 @@ class BudgetAllocator:
             self._set(run, Accrual.begin(rate, self.clock.now()))
             self._record(run, self.accruals[run.id])
 
+    def shift(self, step: timedelta) -> None:
+        """The wall clock was set."""
+        for accrual in self.accruals.values():
+            accrual.shift(step)
+
     def forget(self, run: JobRun) -> None:
         """The job is over."""
         self.accruals.pop(run.id, None)

@@ -6,6 +6,7 @@ job keeps within its part by the guards it would have with a budget of its own; 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from carbonsched.clock import Clock
 from carbonsched.config import PoolConfig
@@ -132,6 +133,12 @@ class Pools:
             free = max(pool.left_g(members) - held, 0.0)
             for run in members:
                 run.grant((run.budget_g or run.charged_g) + free * weight_share(run, members))
+
+    def shift(self, step: timedelta) -> None:
+        """The wall clock was set."""
+        for pool in self.pools.values():
+            if pool.accrual is not None:
+                pool.accrual.shift(step)
 
     def view(self, runs: Sequence[JobRun]) -> PoolList:
         """Each pool as it is now; runs: all jobs that are not over."""

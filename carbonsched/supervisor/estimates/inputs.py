@@ -231,7 +231,10 @@ class Estimates:
         self, run: JobRun, remaining: RemainingWork, lease: LeaseInputs, grid: GridForecast, idle_w: float
     ) -> Problem:
         carbon, now, energy, deadline = run.spec.carbon, lease.now, lease.energy, run.deadline
+        # a clock that was set back leaves no job more time than it was given
         deadline_s = None if deadline is None else (deadline - now).total_seconds()
+        if deadline_s is not None and carbon.deadline is not None:
+            deadline_s = min(deadline_s, carbon.deadline)
         segments = run.progress.segments or len(remaining.segments)
         return Problem(
             segments=remaining.segments,

@@ -95,6 +95,8 @@ class JobRun:
     """Events whose consequences are not in the ledger yet."""
     learnt: int = 0
     """How many of them the energy model has seen."""
+    stepped: timedelta = timedelta()
+    """By how much the wall clock was set since this daemon has known the job."""
     recorded: int = 0
     """Bytes of events.jsonl whose consequences are in the ledger."""
 
@@ -128,7 +130,7 @@ class JobRun:
     @property
     def deadline(self) -> datetime | None:
         after = self.spec.carbon.deadline
-        return None if after is None else self.job.submitted_at + timedelta(seconds=after)
+        return None if after is None else self.job.submitted_at + self.stepped + timedelta(seconds=after)
 
     def opens_at(self, now: datetime) -> datetime | None:
         """When the job may train next, where it may not now; None: now."""
@@ -214,9 +216,12 @@ class JobRun:
         self.reason = ending.reason
 
     def shift(self, step: timedelta) -> None:
-        """The wall clock was set: what happened before happened by the new one."""
+        """The wall clock was set: what happened before happened by the new one, and what was planned by the old one is
+        planned anew."""
         self.process.shift(step)
         self.progress.shift(step)
+        self.stepped += step
+        self.request_plan()
 
     def charge(self, piece: Interval, worst_g_per_kwh: float, watts_high: float) -> None:
         """Add a metered piece to its account; see `JobAccount.charge`."""

@@ -150,6 +150,10 @@ class ProcessState:
         """The wall clock was set: what happened before happened by the new one."""
         if self.alive_from is not None:
             self.alive_from += step
+        if self.alive_to is not None:
+            self.alive_to += step
+        if self.wake_at is not None:
+            self.wake_at += step
         self.spans = [replace(span, start=span.start + step) for span in self.spans]
 
     def enter(self, segment: int | None, at: datetime, rho: float | None = None) -> None:
