@@ -104,3 +104,63 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "t5-v1.1": _other("T5", **_T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
     "bart": _other("Bart", **_BART),
 }
+
+_SSM = {
+    "mamba_d_state": 8,
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_n_groups": 2,
+    "mamba_chunk_size": 8,
+}
+_DELTA = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
+
+HYBRIDS: dict[str, Callable[[], Any]] = {
+    "mamba": _other("Mamba", hidden_size=64, state_size=8, num_hidden_layers=2),
+    "mamba2": _other(
+        "Mamba2",
+        hidden_size=64,
+        state_size=8,
+        num_hidden_layers=2,
+        num_heads=8,
+        head_dim=16,
+        n_groups=2,
+        chunk_size=8,
+    ),
+    "jamba": _decoder(
+        "Jamba",
+        num_hidden_layers=2,
+        num_key_value_heads=2,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        expert_layer_period=2,
+        expert_layer_offset=1,
+        num_experts=4,
+        mamba_d_state=8,
+        mamba_dt_rank=8,
+        use_mamba_kernels=False,
+    ),
+    "bamba": _decoder("Bamba", num_hidden_layers=2, num_key_value_heads=2, attn_layer_indices=[1], **_SSM),
+    "falcon-h1": _decoder(
+        "FalconH1", num_hidden_layers=2, num_key_value_heads=2, head_dim=16, mamba_d_ssm=128, **_SSM
+    ),
+    "recurrent-gemma": _decoder(
+        "RecurrentGemma", num_key_value_heads=1, lru_width=64, attention_window_size=16
+    ),
+    "lfm2": _decoder("Lfm2", num_key_value_heads=2, layer_types=["conv", "full_attention", "conv"]),
+    "qwen3-next": _decoder(
+        "Qwen3Next",
+        num_hidden_layers=2,
+        layer_types=["linear_attention", "full_attention"],
+        num_key_value_heads=2,
+        head_dim=16,
+        shared_expert_intermediate_size=32,
+        **_DELTA,
+        **_MOE,
+    ),
+}
+"""State-space and convolutional ones, a mixer of each kind they have."""

@@ -23,7 +23,7 @@ from torch import nn
 from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.model.profile import Profile, TensorCost
@@ -97,10 +97,13 @@ WHOLE = tuple(
 """Operators with a kernel of their own that a FlopCounterMode would take apart: a counted step would round otherwise than
 any other step. (Overloads, which its registry never counts by.)"""
 
+CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
+
 
 def make_counter() -> FlopCounterMode:
     """A FlopCounterMode that also knows what torch 2.13 leaves out: attention on the CPU, grouped experts, products in
     place (`addmm_`) and products of a wider dtype than their factors (`addmm` and `mm` with `out_dtype`: it fails there).
+    And one that heeds `groups` in a convolution's backward pass, where torch counts that many times too much.
 
     For counting real steps by the same rules as the profile (pytorch#195460). FLOPs: 2 per multiply-accumulate.
     """
@@ -110,6 +113,7 @@ def make_counter() -> FlopCounterMode:
         aten._grouped_mm: _grouped_mm,
         **dict.fromkeys((aten.mm, aten.bmm), _product),
         **dict.fromkeys((aten.addmm, aten.addmm_, aten.baddbmm, aten.baddbmm_), _added_product),
+        aten.convolution_backward: _convolution_backward,
         **dict.fromkeys(WHOLE, _nothing),
     }
     return FlopCounterMode(display=False, custom_mapping=missing)
@@ -132,6 +136,23 @@ def _grouped_mm(a: Any, b: Any, *args: Any, out_shape: Any = None, **kwargs: Any
     if len(a) == 2:
         return int(2 * a[0] * a[1] * b[-1])
     return int(2 * a[-3] * a[-2] * a[-1] * b[-1]) if len(b) == 3 else int(2 * a[-2] * a[-1] * b[-1])
+
+
+def _convolution_backward(
+    grad: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    *args: Any,
+    **kwargs: Any,
+) -> int:
+    # each gradient meets every weight at every place once, as the output does; args: output padding, groups, output mask
+    one = conv_flop_count(x, weight, grad, transposed)  # type: ignore[no-untyped-call]
+    return int(one * sum(args[2][:2]))
 
 
 class _Trace:
@@ -251,15 +272,25 @@ class _Attribution(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for x in tree_iter((args, kwargs)):
             if isinstance(x, torch.Tensor):
                 sources |= self._sources.get(id(x), 0)
-        if flops:
-            sources |= 1 << len(self._flops)
-            self._flops.append(flops)
-        if sources:
-            for x in tree_iter(out):
-                if isinstance(x, torch.Tensor):
-                    self._sources[id(x)] = self._sources.get(id(x), 0) | sources
-                    self._alive.append(x)  # so that no other tensor gets its id
+        # this one operator does only what is asked for: each gradient is a product of the same size, the bias's is none
+        asked = [x for x in out[:2] if x is not None] if func is CONVOLUTION_BACKWARD else []
+        for x in asked:
+            self._note(x, sources | self._counted(flops // len(asked)))
+        if flops and not asked:
+            sources |= self._counted(flops)
+        for x in tree_iter(out) if sources else ():
+            if isinstance(x, torch.Tensor) and not any(x is known for known in asked):
+                self._note(x, sources)
         return out
+
+    def _counted(self, flops: int) -> int:
+        """A new operator's FLOPs; returns its bit."""
+        self._flops.append(flops)
+        return 1 << len(self._flops) - 1
+
+    def _note(self, x: torch.Tensor, sources: int) -> None:
+        self._sources[id(x)] = self._sources.get(id(x), 0) | sources
+        self._alive.append(x)  # so that no other tensor gets its id
 
 
 def _tensor_costs(

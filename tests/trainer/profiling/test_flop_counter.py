@@ -72,6 +72,24 @@ def test_products_in_place_and_of_a_wider_dtype_are_counted() -> None:
     assert counter.flops == 2 * 3 * 4 * 5 * (1 + 2 + 1)
 
 
+@pytest.mark.parametrize("asked", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_each_gradient_of_a_convolution_costs_what_its_output_does(
+    groups: int, transposed: bool, asked: tuple[bool, bool]
+) -> None:
+    """Torch forgets `groups` in the weight's: 16 times too much where each of 16 channels has a filter of its own."""
+    kind = torch.nn.ConvTranspose1d if transposed else torch.nn.Conv1d
+    layer = kind(8, 16, 3, stride=2, groups=groups)
+    layer.weight.requires_grad_(asked[1])
+    x = torch.ones(2, 8, 11, requires_grad=asked[0])
+    with StepCounter() as counter:
+        layer(x).sum().backward()
+    places = 11 if transposed else 5
+    output = 2 * 2 * places * 3 * 8 * 16 / groups
+    assert counter.flops == output * (1 + sum(asked))
+
+
 def test_logits_formed_again_by_a_fused_loss_are_recomputation() -> None:
     """As TRL's fused head does: the backward pass writes the product into a buffer once more."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.shapes import ARCHITECTURES, on_meta, opt_2_7b, smollm2_135m, t5_small
+from support.shapes import ARCHITECTURES, HYBRIDS, on_meta, opt_2_7b, smollm2_135m, t5_small
 
 from carbonsched.errors import InputError
 from carbonsched.model.profile import Profile
@@ -62,9 +62,18 @@ def test_cost_is_the_measured_count_of_any_selection(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES | HYBRIDS))
 def test_cost_is_exact_on_every_architecture(name: str) -> None:
-    exact(on_meta(ARCHITECTURES[name]()), "eager", 60)
+    exact(on_meta((ARCHITECTURES | HYBRIDS)[name]()), "eager", 60)
+
+
+@pytest.mark.parametrize("name", sorted(HYBRIDS))
+def test_cost_is_exact_where_grouped_convolutions_stand_between_products(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a convolution's two gradients each belongs to what asks for it."""
+    monkeypatch.setattr(f"{__name__}.SEQ", 5)  # state spaces walk from token to token
+    exact(on_meta(HYBRIDS[name]()), "eager", 4)
 
 
 @pytest.mark.parametrize("name", ["llama", "t5"])
