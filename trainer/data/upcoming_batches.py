@@ -11,6 +11,7 @@ from trainer.data.sampling import coming_batches, drawn_rows, order_of, typical_
 from trainer.distributed.ranks import Ranks
 from trainer.job.random_state import own_random
 from trainer.job.segment import Schedule, rows_in
+from trainer.profiling.batch_form import sizes_of
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 
 _OTHER_SEED = 7_368_787
@@ -51,9 +52,8 @@ class Batches:
     ranks: Ranks
 
     def shape_of(self, batch: Mapping[str, Any]) -> Shape:
-        inputs = batch["input_ids"] if batch.get("input_ids") is not None else batch["inputs_embeds"]
-        target = batch["labels"].shape[1] if self.encoder_decoder else None
-        return Shape(inputs.shape[0], inputs.shape[1], target)
+        """Raises InputError for what is no batch of tensors."""
+        return Shape(*sizes_of(batch, self.encoder_decoder))
 
     def drawn(self, k: int, count: int, seed: int) -> list[dict[str, torch.Tensor]]:
         """`count` batches for segment k, by a generator of their own: the training order is not touched."""

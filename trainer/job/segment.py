@@ -36,8 +36,6 @@ class SelectionSpan:
     """Counted over the first real step ÷ T_full of that step's shapes; None until it ran."""
     recomputed_ratio: float = 0.0
     """Recomputation by gradient checkpointing, likewise."""
-    aside_ratio: float = 0.0
-    """Forward passes without gradient, likewise; they are in `counted_ratio`."""
     steps: int = 0
     flops_full: float = 0.0
     """T_full of the true shapes of these steps."""
@@ -173,12 +171,10 @@ class SegmentRecord:
         recomputed: float,
         cost_ratio: float | None = None,
         saved: float = 0.0,
-        aside: float = 0.0,
     ) -> None:
         """Add an optimizer step: T_full of its shapes, wall seconds, and the FLOPs that were counted, if they were.
 
-        cost_ratio: by the cost model, where it is not the span's; saved: FLOPs that the cache spared the step; aside: of
-        those counted, in forward passes without gradient.
+        cost_ratio: by the cost model, where it is not the span's; saved: FLOPs that the cache spared the step.
         """
         here = self.current
         if cost_ratio is None:
@@ -192,7 +188,6 @@ class SegmentRecord:
             here.counted_cost_ratio = cost_ratio
             here.counted_ratio = counted / flops_full
             here.recomputed_ratio = recomputed / flops_full
-            here.aside_ratio = aside / flops_full
 
     @property
     def step(self) -> int:

@@ -11,9 +11,10 @@ from carbonsched.model.profile import Profile
 from trainer.methods.adapters import is_adapted, plain_twin
 from trainer.methods.method import Method
 from trainer.methods.registry import build_method, method_row
+from trainer.profiling.batch_form import BatchForm
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 from trainer.profiling.meta_model import has_attention_dropout
-from trainer.profiling.profiler import profile, token_batch
+from trainer.profiling.profiler import profile, run_forward, token_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,12 @@ def prepare(
     skip_earliest: float = 0.0,
     attn: str | None = None,
     model_name: str | None = None,
+    form: BatchForm | None = None,
 ) -> Prepared:
     """The method `name` for `model` (loaded anywhere, or from `meta_model`) at batches of `shape`.
 
     held: names of the tensors that the optimizer holds; None: of all that require a gradient. skip_earliest: share of the
-    depth, from the bottom, that is left out. attn and model_name as for
+    depth, from the bottom, that is left out. attn, model_name and form as for
     `profile`. Raises InputError for a method that does not fit the model, or a shape that the model cannot take.
     """
     traits, adapted = method_row(name).traits, is_adapted(model)
@@ -56,14 +58,14 @@ def prepare(
         raise InputError("model", f"has no adapters for method {name!r}", "wrap it by peft.get_peft_model")
     if traits.skips_gradients and adapted:
         raise InputError("train.method", f"{name!r} trains the model itself", "take the adapters off")
-    attn = _attention(model, attn)
+    attn = _attention(model, attn, shape, form)
     plain = plain_twin(model)
-    measured = profile(plain, *shape, attn=attn, name=model_name)
-    full = FullStepFlops(lambda other: profile(plain, *other, attn=attn).full_flops)
+    measured = profile(plain, *shape, attn=attn, name=model_name, form=form)
+    full = FullStepFlops(lambda other: profile(plain, *other, attn=attn, form=form).full_flops)
     full.learn(shape, measured.full_flops)
     if adapted:
         whole = measured.full_flops
-        measured = profile(model, *shape, attn=attn, name=model_name)
+        measured = profile(model, *shape, attn=attn, name=model_name, form=form)
         measured = measured.model_copy(update={"full_flops": whole})
     if held is None:
         held = [n for n, p in model.named_parameters() if p.requires_grad]
@@ -78,16 +80,17 @@ def prepare(
     return Prepared(method, full, left)
 
 
-def _attention(model: Any, attn: str | None) -> str | None:
+def _attention(model: Any, attn: str | None, shape: Shape, form: BatchForm | None) -> str | None:
     """By which attention a step is counted: `sdpa` with dropout torch takes apart on a CPU, into what `eager` does.
 
     (So it does, without dropout, where the mask needs a gradient, T5's while its position bias is trained. That depends
     on the selection, and is planned as fused: ρ comes out below the plan.)
     """
-    attn = attn or getattr(model.config, "_attn_implementation", None)
+    attn = attn or getattr(getattr(model, "config", None), "_attn_implementation", None)
     device = next(model.parameters()).device.type
     on_cpu = device == "cpu" or (device == "meta" and not torch.cuda.is_available())
-    apart = attn == "sdpa" and on_cpu and has_attention_dropout(model, token_batch(1, 8, None))
+    inputs = token_batch(1, 8, None) if form is None else form.build(1, shape.seq, shape.target_seq)
+    apart = attn == "sdpa" and on_cpu and has_attention_dropout(model, inputs, run_forward)
     return "eager" if apart else attn
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from trainer.profiling.profiler import make_counter
 
@@ -42,32 +43,38 @@ class StepCounter:
 
     def __init__(self) -> None:
         self.recomputed = 0.0
-        self.aside = 0.0
-        """Of `flops`, in forward passes without gradient: of a reference model, say."""
+        self.beside = 0.0
+        """Of passes that no gradient goes through, before the backward pass: a reference model's (DPO), generation."""
         self._mode = make_counter()
         self._total = 0.0
         self._running = False
+        self._depth, self._with_graph = 0, True
+        """Of modules, how many are being called; of the outermost, whether it was called with gradients on."""
         count = self._mode._count_flops
 
         def tally(packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
             again = _recomputing(packet is torch.ops.aten.mm and kwargs.get("out") is not None)
-            aside = not again and _without_gradient()
-            before = self._mode.get_total_flops() if again or aside else None
+            beside = not again and self._beside()
+            before = self._mode.get_total_flops() if again or beside else None
             result = count(packet, out, args, kwargs)  # type: ignore[no-untyped-call]
             if before is not None:
                 more = self._mode.get_total_flops() - before
-                self.recomputed += more if again else 0
-                self.aside += more if aside else 0
+                self.recomputed += more * again
+                self.beside += more * beside
             return result
 
         self._mode._count_flops = tally  # type: ignore[method-assign]
 
     @property
     def flops(self) -> float:
-        """Forward + backward, recomputation apart."""
-        return self._total - self.recomputed
+        """Forward + backward, without recomputation and what no gradient goes through."""
+        return self._total - self.recomputed - self.beside
 
     def start(self) -> None:
+        self._hooks = (
+            register_module_forward_pre_hook(self._enter_module),
+            register_module_forward_hook(self._leave_module, always_call=True),
+        )
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         self._running = True
 
@@ -77,6 +84,23 @@ class StepCounter:
             self._running = False
             self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._total += self._mode.get_total_flops()
+            for hook in self._hooks:
+                hook.remove()
+
+    # A frozen part of the trained model may run without a graph, too: what counts is whether the outermost call is to have one.
+
+    def _enter_module(self, module: Any, args: Any) -> None:
+        if not self._depth:
+            self._with_graph = torch.is_grad_enabled()
+        self._depth += 1
+
+    def _leave_module(self, module: Any, args: Any, result: Any) -> None:
+        self._depth -= 1
+
+    def _beside(self) -> bool:
+        if torch.is_grad_enabled() or _graphless or torch._C._current_graph_task_id() != -1:
+            return False
+        return not (self._depth and self._with_graph)
 
     def __enter__(self) -> Self:
         self.start()
@@ -110,10 +134,6 @@ def _recomputing(into_buffer: bool) -> bool:
     if torch._C._current_graph_task_id() == -1:
         return False
     return bool(torch.is_grad_enabled() or _graphless or into_buffer)
-
-
-def _without_gradient() -> bool:
-    return torch._C._current_graph_task_id() == -1 and not torch.is_grad_enabled() and not _graphless
 
 
 class FullStepFlops:

@@ -5,7 +5,7 @@ A FLOPs profile needs only what a model computes, not what it knows. `meta_model
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def meta_twin(model: nn.Module, attn: str | None = None) -> Any:
         module._forward_pre_hooks.clear()
         module.__dict__.pop("forward", None)
     pass_as_cache(twin)  # its hook is the one that belongs to the model
-    if attn is not None:
+    if attn is not None and hasattr(twin, "set_attn_implementation"):
         check_choice("attn", attn, ATTENTION)
         twin.set_attn_implementation(attn)
     return _for_tracing(twin)
@@ -96,7 +96,7 @@ def _for_tracing(model: Any) -> Any:
     # experts that are chosen token by token: only this form has shapes that do not depend on the data
     if getattr(model, "_can_set_experts_implementation", lambda: False)():
         model.set_experts_implementation("batched_mm")
-    if model.config.is_encoder_decoder:
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         # which tokens these are does not matter here, that there are any does
         for token in ("decoder_start_token_id", "pad_token_id"):
             if getattr(model.config, token, None) is None:
@@ -128,11 +128,16 @@ class _Answers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def has_attention_dropout(model: nn.Module, inputs: dict[str, torch.Tensor]) -> bool:
-    """Whether attention of `model` under `sdpa` asks for dropout while it is trained; inputs: a batch on the meta device."""
+def has_attention_dropout(
+    model: nn.Module, inputs: dict[str, torch.Tensor], run: Callable[[Any, dict[str, torch.Tensor]], Any]
+) -> bool:
+    """Whether attention of `model` under `sdpa` asks for dropout while it is trained.
+
+    inputs: a batch on the meta device; run: its forward pass.
+    """
     twin, asked = meta_twin(model, "sdpa").train(), _FusedAttention()
     with own_random(0), torch.no_grad(), _Answers(), asked:  # type: ignore[no-untyped-call]
-        twin(**inputs, use_cache=False)
+        run(twin, inputs)
     return asked.dropout > 0
 
 

@@ -15,6 +15,7 @@ Nothing is written per architecture. Traced costs are seconds even for 80 blocks
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.model.profile import Profile, TensorCost
 from trainer.profiling import attention_flops
+from trainer.profiling.batch_form import BatchForm, forward_names, loss_of
 from trainer.profiling.meta_model import meta_twin, traceable
 from trainer.selection.cost_model import bits
 
@@ -39,19 +41,24 @@ def profile(
     target_seq: int | None = None,
     attn: str | None = None,
     name: str | None = None,
+    form: BatchForm | None = None,
 ) -> Profile:
     """Profile `model` (loaded anywhere, or from `meta_model`) at `batch` sequences of `seq` tokens.
 
     Encoder-decoders read `seq` tokens and write `target_seq` (default `seq`); decoders hold prompt and answer in `seq`.
-    `attn` defaults to what the model is set to. Tensors come shallowest first, in the order in which the backward pass
-    reaches them, ties once, named as in `named_parameters()`. Raises InputError for a shape the model cannot take.
+    `attn` defaults to what the model is set to. `form`: what the model reads, where that is other than tokens with a label
+    each (`seq` is then the length that `sizes_of` gives). Tensors come shallowest first, in the order in which the backward pass
+    reaches them, ties once, named as in `named_parameters()`. Raises InputError for a shape that the model cannot take, and for a
+    model that cannot be traced.
     """
-    config = model.config
-    target_seq = _check_shape(config, batch, seq, target_seq)
+    config = getattr(model, "config", None)
+    if form is None:
+        target_seq = _check_shape(config, batch, seq, target_seq)
+    inputs = token_batch(batch, seq, target_seq) if form is None else form.build(batch, seq, target_seq)
     attn = attn or getattr(config, "_attn_implementation", None) or "eager"
     twin = meta_twin(model, attn)
     names = [n for n, _ in twin.named_parameters()]
-    trace = _trace(twin, batch, seq, target_seq, attn)
+    trace = _trace(twin, inputs, attn)
     missing = [names[i] for i in range(len(names)) if i not in trace.order]
     notes = []
     if missing:
@@ -62,7 +69,9 @@ def profile(
         [(names[i], p.numel()) for i, p in enumerate(twin.parameters())], trace.order, trace.groups
     )
     return Profile(
-        model=name or config.name_or_path or config.model_type,
+        model=name
+        or getattr(config, "name_or_path", None)
+        or getattr(config, "model_type", type(model).__name__),
         params=sum(p.numel() for p in twin.parameters()),
         forward_flops=trace.forward,
         full_flops=trace.forward + trace.backward,
@@ -88,6 +97,23 @@ def token_batch(batch: int, seq: int, target_seq: int | None) -> dict[str, torch
         "attention_mask": tokens(seq) + 1,
         "labels": tokens(target_seq or seq),
     }
+
+
+def run_forward(model: Any, inputs: dict[str, Any]) -> Any:
+    """The forward pass of a model on the meta device. Raises InputError where it needs data."""
+    if "use_cache" in (forward_names(model) or ()):
+        inputs = inputs | {"use_cache": False}
+    try:
+        return model(**inputs)
+    except InputError:
+        raise
+    except Exception as e:
+        first = re.split(r"[\n.,;]", str(e).strip(), maxsplit=1)[0][:120] or "no message"
+        raise InputError(
+            "model",
+            f"{type(model).__name__} cannot be profiled: its forward pass fails without data ({type(e).__name__}: {first})",
+            "its cost depends on values, not on shapes alone: train it without carbonsched, or use another architecture",
+        ) from e
 
 
 WHOLE = tuple(
@@ -151,7 +177,7 @@ def _convolution_backward(
     **kwargs: Any,
 ) -> int:
     # each gradient meets every weight at every place once, as the output does; args: output padding, groups, output mask
-    one = conv_flop_count(x, weight, grad, transposed)  # type: ignore[no-untyped-call]
+    one = conv_flop_count(x, weight, grad, transposed)
     return int(one * sum(args[2][:2]))
 
 
@@ -166,12 +192,11 @@ class _Trace:
         self.forward, self.backward, self.order, self.groups = forward, backward, order, groups
 
 
-def _trace(model: Any, batch: int, seq: int, target_seq: int | None, attn: str) -> _Trace:
-    inputs = token_batch(batch, seq, target_seq)
+def _trace(model: Any, inputs: dict[str, torch.Tensor], attn: str) -> _Trace:
     index = {id(p): i for i, p in enumerate(model.parameters())}
     with make_counter() as count:
         with traceable(attn):
-            loss = model(**inputs, use_cache=False).loss
+            loss: Any = loss_of(run_forward(model, inputs))
         forward = count.get_total_flops()
         nodes = _topological(loss.grad_fn)
         beneath = _beneath(nodes, index)
@@ -328,10 +353,11 @@ def _check_shape(config: Any, batch: int, seq: int, target_seq: int | None) -> i
     for field, value in (("batch", batch), ("seq", seq), ("target_seq", target_seq)):
         if value is not None and value < 1:
             raise InputError(field, f"must be at least 1, is {value}")
-    if not config.is_encoder_decoder and target_seq is not None:
+    two_sided = getattr(config, "is_encoder_decoder", False)
+    if not two_sided and target_seq is not None:
         raise InputError(
             "target_seq",
-            f"{config.model_type} is decoder-only",
+            f"{getattr(config, 'model_type', 'the model')} is decoder-only",
             "leave it out; seq is prompt and answer together",
         )
     # T5 bounds nothing by n_positions; learned positions do
@@ -339,7 +365,7 @@ def _check_shape(config: Any, batch: int, seq: int, target_seq: int | None) -> i
     for field, value in (("seq", seq), ("target_seq", target_seq)):
         if longest is not None and value is not None and value > longest:
             raise InputError(field, f"is {value}, the model takes at most {longest} tokens", "shorten it")
-    return target_seq or (seq if config.is_encoder_decoder else None)
+    return target_seq or (seq if two_sided else None)
 
 
 def _dtype_name(model: nn.Module) -> str:

@@ -29,6 +29,7 @@ from trainer.importance.gradient_pass import model_loss
 from trainer.job.directives import DirectiveSource, Stopped
 from trainer.job.job_dir import find_job_dir, now
 from trainer.job.segment import SegmentRecord
+from trainer.profiling.batch_form import forward_names
 from trainer.profiling.flop_counter import Shape, StepCounter
 from trainer.training.host_trainer import HostTrainer
 from trainer.training.options import Options, check_names
@@ -188,7 +189,8 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
     def _note_shape(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._in_step and torch.is_grad_enabled():
-            shape = self.driver.batches.shape_of(kwargs)
+            names = forward_names(model) if args else None
+            shape = self.driver.batches.shape_of(dict(zip(names or (), args, strict=False)) | kwargs)
             self._shapes.append(shape)
             self.driver.model.cache.serve(kwargs, shape)
 
@@ -211,9 +213,9 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         driver, segment, counter = self.driver, self.segment, self._counter
         self._step_seconds = device_seconds() - self._step_began
         mine = sum(driver.full.flops(shape) for shape in self._shapes)
-        flops = (0.0, 0.0, 0.0) if counter is None else (counter.flops, counter.recomputed, counter.aside)
+        flops = (0.0, 0.0) if counter is None else (counter.flops, counter.recomputed)
         loss = self._losses.total
-        full, counted, again, aside, stop, saved, losses, lost = driver.ranks.sum(
+        full, counted, again, stop, saved, losses, lost = driver.ranks.sum(
             [
                 mine,
                 *flops,
@@ -224,7 +226,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             ]
         )
         counted_flops = None if counter is None else counted
-        segment.add_step(full, self._step_seconds, counted_flops, again, self._cost_ratio, saved, aside)
+        segment.add_step(full, self._step_seconds, counted_flops, again, self._cost_ratio, saved)
         if lost:
             segment.add_loss(losses / lost, 1)
         if counter is not None:

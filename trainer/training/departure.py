@@ -14,9 +14,9 @@ def departure(segment: SegmentRecord, order: str | None = None) -> str | None:
     Example:
         >>> segment = SegmentRecord(k=0, first=0, end=1, expected_full=100.0)
         >>> segment.select(("lm_head.weight",), cost_ratio=0.6)
-        >>> segment.add_step(100.0, seconds=1.0, counted=95.0, recomputed=0.0, aside=35.0)
+        >>> segment.add_step(100.0, seconds=1.0, counted=95.0, recomputed=0.0)
         >>> departure(segment)
-        'realised rho 0.950 is not the planned 0.600: forward passes without gradient took 0.350 of full fine-tuning, those of a reference model perhaps'
+        'realised rho 0.950 is not the planned 0.600: the counted step did other work than was profiled, in the loss or in what the model does with these batches'
     """
     planned, realised = segment.rho_planned, segment.rho_realised
     if abs(realised - planned) <= MOST:
@@ -27,13 +27,11 @@ def departure(segment: SegmentRecord, order: str | None = None) -> str | None:
 
 def _likely_cause(segment: SegmentRecord, off: float, order: str | None) -> str:
     full = segment.flops_full
-    aside = sum(s.aside_ratio * s.flops_full for s in segment.spans) / full
     spread = segment.importance_flops / full - segment.importance_share
     causes = {
-        f"forward passes without gradient took {aside:.3f} of full fine-tuning, those of a reference model perhaps": aside,
         _other_batches(segment, order): spread,
         "the counted step did other work than was profiled, in the loss or in what the model does with these batches": (
-            off - aside - spread
+            off - spread
         ),
     }
     return max(causes, key=lambda cause: abs(causes[cause]))

@@ -10,6 +10,8 @@ from typing import Any
 
 _INPUT_HOOK = "make_inputs_require_grad"
 """How transformers, peft and TRL name the hook that makes the embeddings' output require a gradient."""
+_INPUT_FLAG = "_requires_grad"
+"""By which the feature encoders for sound (Wav2Vec2, HuBERT, …) do the same to their input while they are trained."""
 
 
 def fit_checkpointing(model: Any) -> bool:
@@ -22,6 +24,8 @@ def fit_checkpointing(model: Any) -> bool:
     """
     switched = False
     for module in model.modules():
+        if getattr(module, _INPUT_FLAG, None) is True:
+            setattr(module, _INPUT_FLAG, False)
         function = getattr(module, "_gradient_checkpointing_func", None)
         if isinstance(function, partial) and function.keywords.get("use_reentrant"):
             fitting = partial(function.func, *function.args, **{**function.keywords, "use_reentrant": False})

@@ -30,7 +30,7 @@ from trainer.profiling.flop_counter import Shape
 from trainer.training.departure import departure
 from trainer.training.gradient_checkpointing import fit_checkpointing
 from trainer.training.options import Options
-from trainer.training.setup import Training, coming_batches, nominal_shape
+from trainer.training.setup import Training, coming_batches, nominal_batch
 from trainer.training.step_checks import StepLosses, diverged, finite, gradient_faults
 from trainer.training.trainable_model import TrainableModel, find_trainable
 
@@ -100,7 +100,7 @@ class SegmentDriver:
         batches = coming_batches(training, options, max_steps, mine)
         if training.labelled:
             batches.check_labels(options.seed)
-        shape = nominal_shape(batches, options)
+        shape, form = nominal_batch(batches, options, training.twin or model)
         switched = fit_checkpointing(model)
         prepared = prepare(
             training.twin or model,
@@ -110,6 +110,7 @@ class SegmentDriver:
             held=find_trainable(model, optimizer),
             importance=options.importance,
             skip_earliest=options.skip_earliest,
+            form=form,
         )
         hook = prepared.method.step_hook(model, options.seed)
         trainable = TrainableModel.build(model, optimizer, wrapping, options, hook)

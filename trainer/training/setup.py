@@ -12,6 +12,7 @@ from trainer.data.upcoming_batches import Batches
 from trainer.distributed.ranks import Ranks
 from trainer.importance.gradient_pass import Loss, model_loss
 from trainer.job.segment import Schedule
+from trainer.profiling.batch_form import BatchForm
 from trainer.profiling.flop_counter import Shape
 from trainer.training.options import Options
 
@@ -53,16 +54,18 @@ def coming_batches(training: Training, options: Options, max_steps: int, mine: R
     per_epoch = max(-(-batches // accumulation), 1)
     length = per_epoch if isinstance(options.segment, str) else options.segment
     schedule = Schedule(max_steps, per_epoch, length)
-    two_sided = bool(getattr(training.model.config, "is_encoder_decoder", False))
+    two_sided = bool(getattr(getattr(training.model, "config", None), "is_encoder_decoder", False))
     if training.window is not None:
         return StreamBatches(loader, schedule, accumulation, batch, two_sided, mine, training.window)
     return Batches(loader, schedule, accumulation, batch, two_sided, mine)
 
 
-def nominal_shape(batches: Batches, options: Options) -> Shape:
-    """The shape to profile at: the option's, else that of a drawn batch, on every rank the first one's."""
-    shape = options.shape
-    if shape is None:
-        drawn = batches.ranks.broadcast(lambda: batches.shape_of(batches.drawn(0, 1, options.seed)[0]))
-        shape = (drawn.seq, drawn.target_seq)
-    return Shape(batches.batch, *shape)
+def nominal_batch(batches: Batches, options: Options, model: Any) -> tuple[Shape, BatchForm | None]:
+    """Shape and form to profile at: those of a drawn batch, on every rank the first one's; the lengths are the option's if given."""
+
+    def look() -> tuple[Shape, BatchForm | None]:
+        drawn = batches.drawn(0, 1, options.seed)[0]
+        return batches.shape_of(drawn), BatchForm.of(model, drawn, batches.encoder_decoder)
+
+    shape, form = batches.ranks.broadcast(look)
+    return (shape if options.shape is None else Shape(shape.batch, *options.shape)), form
