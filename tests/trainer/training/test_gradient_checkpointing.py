@@ -73,3 +73,9 @@ def test_every_kind_trains_at_its_planned_ratio(
     if kind == "full":
         assert moved == set(done.selected)
     assert len([r for r in caplog.records if "use_reentrant" in r.getMessage()]) == (reentrant is True)
+    # blocks are run again in the importance pass as in every step
+    assert done.flops_recomputed > 0
+    record = callback.segment
+    steps = sum(span.recomputed_ratio * span.flops_full for span in record.spans)
+    assert record.importance_recomputed == pytest.approx(done.flops_recomputed - steps)
+    assert record.importance_recomputed > 0.2 * record.importance_flops, "a forward pass of the blocks"
