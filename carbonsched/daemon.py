@@ -6,6 +6,7 @@ network that is down holds up neither the first tick nor the end. The main threa
 watchdog as long as ticks are completed.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.factory import build_chain
 from carbonsched.launch.local import LocalLauncher
+from carbonsched.launch.rights import name_of
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.notify import Notifier
 from carbonsched.periodic import Periodic
@@ -35,6 +37,8 @@ from carbonsched.text import one_line
 
 log = logging.getLogger(__name__)
 
+PEOPLE_FROM = 1000
+"""Uids below are the system's: a daemon of one of them serves several people."""
 _POLL_CHECK_S = 1.0
 """Pause between two looks at which feeds are due."""
 _FIRST_POLL_S = 0.5
@@ -70,6 +74,7 @@ def run(config_path: Path, socket: str | None = None) -> int:
         ticking.start()
         notifier.ready(f"carbonsched {__version__}, {len(meter.devices)} devices, {len(config.feeds)} feeds")
         _log_plugins()
+        _log_whose_jobs()
         log.info("serving on %s, state in %s", address, config.state_dir)
         ticks = -1
         while not stop.wait(min(1.0, (notifier.watchdog_s or 4.0) / 4)):
@@ -117,6 +122,21 @@ def _set_up_logging() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+def _log_whose_jobs() -> None:
+    """What keeps the jobs of several people apart, and what does not."""
+    uid = os.geteuid()
+    if uid == 0:
+        log.info("each job runs as the user who submitted it")
+        return
+    log.log(
+        logging.WARNING if uid < PEOPLE_FROM else logging.INFO,
+        "jobs run as %s, not as their submitters: each is handed the files that its submitter and %s may read; other jobs' "
+        "folders, the hub's cache and tokens are readable to that user. On a box that people share install as-owner.conf: "
+        "docs/install.md, Whose processes jobs are",
+        *(name_of(uid), name_of(uid)),
+    )
+
+
 def _log_plugins() -> None:
     """Say which feeds and meters other distributions add; those that are refused are told, too."""
     for what, providers in (("feeds", FEEDS), ("meters", METERS["gpu"])):
@@ -152,6 +172,7 @@ def _migrate(url: str) -> None:
     """
     child = os.fork()
     if child == 0:
+        os.umask(0o077)  # a new one holds what every job was about
         try:
             Ledger.open(url).close()
         except CarbonschedError:
@@ -162,7 +183,10 @@ def _migrate(url: str) -> None:
 
 def _make_state_dir(config: Config) -> None:
     try:
-        (config.state / "jobs").mkdir(parents=True, exist_ok=True)
+        jobs = config.state / "jobs"
+        jobs.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(PermissionError):
+            jobs.chmod(0o711)  # everybody passes through to a job of their own, nobody lists the others'
     except OSError as e:
         raise InputError(
             "state_dir", f"{config.state_dir} cannot be made: {e.strerror}", "give a writable one"

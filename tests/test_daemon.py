@@ -10,9 +10,11 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from support.daemon import CONFIG, DaemonProcess
 from support.http_server import Reply, serve
 
+from carbonsched import daemon
 from carbonsched.daemon import LineFormatter
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "peft")
@@ -49,6 +51,32 @@ def test_sigterm_ends_it_cleanly_and_the_ledger_verifies(tmp_path: Path) -> None
     box.start()
     assert box.get("/v1/audit")["ok"]
     assert box.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("uid", "level", "words"),
+    [
+        (0, "INFO", "each job runs as the user who submitted it"),
+        (999, "WARNING", "jobs run as 999, not as their submitters: each is handed the files that its submitter and 999 may read"),
+        (1000, "INFO", "other jobs' folders, the hub's cache and tokens are readable"),
+    ],
+)  # fmt: skip
+def test_a_daemon_says_whose_processes_jobs_are_and_what_they_can_read(
+    uid: int, level: str, words: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setattr(daemon, "name_of", str)
+    daemon._log_whose_jobs()
+    (record,) = caplog.records
+    assert (record.levelname, words in record.getMessage()) == (level, True)
+
+
+def test_a_ledger_is_the_daemons_alone_and_jobs_are_not_listed(tmp_path: Path) -> None:
+    box = DaemonProcess(tmp_path).start()
+    assert box.stop() == 0
+    modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("state/ledger.db", "state/jobs")}
+    assert modes == {"state/ledger.db": 0o600, "state/jobs": 0o711}
 
 
 def test_a_second_daemon_on_the_same_state_is_refused(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ from trainer.evaluation.held_out import HeldOut
 from trainer.evaluation.model_card import model_card
 from trainer.job import checkpoint
 from trainer.job.directives import PATIENCE_S, DirectiveSource, Stopped
-from trainer.job.job_dir import JobDir, now, write_json
+from trainer.job.inputs import handed_over
+from trainer.job.job_dir import JobDir, give_modes, now, write_json
 from trainer.job.segment import Schedule
 from trainer.methods import adapters
 from trainer.methods.registry import add_adapters, check_method
@@ -76,14 +77,16 @@ class _Run:
         self, job: JobDir, spec: JobSpec, stopping: Callable[[], bool], patience_s: float, alone: bool
     ) -> None:
         self.job, self.spec, self.stopping, self.patience_s = job, spec, stopping, patience_s
+        self.read = handed_over(job, spec)
+        """`spec` by what its files are read from."""
         self.alone = alone
         self.directives: DirectiveSource | None = None
 
     def go(self, last: Path | None) -> str:
         spec, train = self.spec, self.spec.train
-        rows = load_rows(spec.data, spec.evaluate)
+        rows = load_rows(self.read.data, self.read.evaluate)
         check_early_stop(train, rows.validation)
-        self.encoder = TextEncoder.of(spec.model, spec.data)
+        self.encoder = TextEncoder.of(self.read.model, self.read.data)
         data = self.encoder.encode(rows.train)[: spec.data.train_limit]
         self.held_out = HeldOut.of(rows, self.job, spec, self.encoder, self._stopped)
         set_seed(train.seed)
@@ -137,12 +140,18 @@ class _Run:
 
     def _load(self, trained: Path | None) -> Any:
         """The model to train; with `trained`, a checkpoint, the model as it is there."""
-        part, train = self.spec.model, self.spec.train
+        train = self.spec.train
         if trained is None:
-            return add_adapters(load_model(part), train)
+            return add_adapters(self._named(load_model(self.read.model)), train)
         if check_method(self.spec).traits.trains_adapters:  # a checkpoint of theirs holds the adapters alone
-            return adapters.restore(load_model(part), trained)
-        return load_model(part.model_copy(update={"name_or_path": str(trained)}))
+            return adapters.restore(self._named(load_model(self.read.model)), trained)
+        return load_model(self.read.model.model_copy(update={"name_or_path": str(trained)}))
+
+    def _named(self, model: Any) -> Any:
+        """Saved models and adapters tell where they come from: that is no file of this job's directory."""
+        if self.read is not self.spec:
+            model.name_or_path = model.config.name_or_path = self.spec.model.name_or_path
+        return model
 
     def _trainer(self, data: list[Encoded], callback: GreenTrainerCallback) -> Trainer:
         train = self.spec.train
@@ -239,6 +248,7 @@ class _Run:
         events, how = self.job.events(), self.held_out.settings()
         card = model_card(self.job.spec().id, self.spec, events, kind, how).text()
         (part / "README.md").write_text(card, encoding="utf-8")
+        give_modes(part)
         _move_up(part)
         peak = _peak_memory()
         self.job.send(Finished(at=now(), step=step, early=early, output="output", peak_memory_bytes=peak))

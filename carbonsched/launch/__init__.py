@@ -4,4 +4,8 @@ base            what every launcher offers
 local           jobs as processes of this machine
 process_group   every process of a job, found and ended
 shim            the small process that holds one job, outlives the daemon and writes how it ended
+handover        checks, opens and hands over what a job reads, with its submitter's rights
+inputs          which files that is
+rights          opens one file with another user's rights
+job_folder      makes a job's folder its submitter's to read
 """

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from carbonsched.model.job import Owner
+from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.protocol import ExitRecord, RunRecord
 
 
@@ -36,8 +36,21 @@ class Launcher(Protocol):
             launcher.kill(job_dir)
     """
 
-    def start(self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner) -> RunRecord:
-        """Start `argv` under the shim, output to log.txt. Raises LaunchError."""
+    def check(self, spec: JobSpec, owner: Owner) -> None:
+        """Before a job is accepted: raises InputError where it names files that its owner, or its process, may not read."""
+
+    def prepare(self, job_dir: Path, owner: Owner) -> None:
+        """Make a new job's folder its owner's to read and nobody else's. Raises OSError."""
+
+    def start(
+        self,
+        job_dir: Path,
+        argv: list[str],
+        env: dict[str, str],
+        owner: Owner,
+        spec: JobSpec | None = None,
+    ) -> RunRecord:
+        """Start `argv` under the shim, output to log.txt. spec: whose files are opened for it. Raises LaunchError."""
 
     def poll(self, job_dir: Path) -> ProcessStatus:
         """Identity is checked (pid, start time, boot id), so a reused pid is never taken for the job."""

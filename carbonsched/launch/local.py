@@ -18,12 +18,14 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from carbonsched.errors import LaunchError
+from carbonsched.errors import InputError, LaunchError
 from carbonsched.launch import process_group, shim
 from carbonsched.launch.base import ProcessStatus
+from carbonsched.launch.handover import check_readable, handed_over, runs_as_owner
+from carbonsched.launch.job_folder import make_written, open_to_owner, readable_umask
 from carbonsched.model.base import Doc
 from carbonsched.model.files import load, read
-from carbonsched.model.job import Owner
+from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.protocol import ExitRecord, RunRecord
 
 _PRIVATE = (
@@ -83,7 +85,22 @@ class LocalLauncher:
         self._start_timeout_s = start_timeout_s
         self._cgroup = process_group.delegated_cgroup()
 
-    def start(self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner) -> RunRecord:
+    def check(self, spec: JobSpec, owner: Owner) -> None:
+        """See `Launcher.check`."""
+        check_readable(spec, owner, self._python)
+
+    def prepare(self, job_dir: Path, owner: Owner) -> None:
+        """See `Launcher.prepare`."""
+        open_to_owner(job_dir, owner)
+
+    def start(
+        self,
+        job_dir: Path,
+        argv: list[str],
+        env: dict[str, str],
+        owner: Owner,
+        spec: JobSpec | None = None,
+    ) -> RunRecord:
         """Start `argv`; `env` is laid over the daemon's environment. Records of an earlier attempt stay as
         run.N.json and exit.N.json.
 
@@ -99,30 +116,43 @@ class LocalLauncher:
         if left := self.sweep(job_dir):
             raise LaunchError(f"{left} processes of {job_dir.name} run on and cannot be ended")
         try:
-            return self._start(job_dir, argv, env, owner)
+            return self._start(job_dir, argv, env, owner, spec)
         except LaunchError:
             with contextlib.suppress(OSError):
                 process_group.end(lambda: process_group.marked(job_dir, process_group.HELD))
             raise
 
-    def _start(self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner) -> RunRecord:
+    def _start(
+        self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner, spec: JobSpec | None
+    ) -> RunRecord:
         options: list[str] = []
         base = {k: v for k, v in os.environ.items() if not k.startswith(_PRIVATE)}
         try:
             _rotate(job_dir)
-            if os.geteuid() == 0 and owner.uid != 0:
+            open_to_owner(job_dir, owner)
+            if runs_as_owner(owner):
                 options, base = _as_owner(job_dir, owner)
+            elif owner.uid != os.geteuid():
+                make_written(job_dir)  # the ACL of the job's folder goes on to them
             if (group := process_group.make_cgroup(self._cgroup, job_dir)) is not None:
                 options += ["--cgroup", str(group)]
-            done = subprocess.run(
-                [self._python, "-I", "-S", shim.__file__, str(job_dir), *options, "--", *argv],
-                env=base | env | {process_group.HELD: str(job_dir)},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                timeout=self._start_timeout_s,
-                check=False,
-            )
+            with handed_over(job_dir, spec, owner) as handed:
+                done = subprocess.run(
+                    [
+                        *(self._python, "-I", "-S", shim.__file__),
+                        *(str(job_dir), *options, *handed.options, "--", *argv),
+                    ],
+                    env=base | env | {process_group.HELD: str(job_dir)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    timeout=self._start_timeout_s,
+                    check=False,
+                    pass_fds=handed.fds,
+                    umask=-1 if owner.uid == os.geteuid() else readable_umask(),
+                )
+        except InputError as e:
+            raise LaunchError(f"{job_dir.name} cannot be started: {e}") from e
         except OSError as e:
             raise LaunchError(f"{job_dir.name} cannot be started: {e}") from e
         except subprocess.TimeoutExpired as e:
@@ -234,7 +264,7 @@ def _rotate(job_dir: Path) -> None:
 def _as_owner(job_dir: Path, owner: Owner) -> tuple[list[str], dict[str, str]]:
     """The shim's options that make CMD run as `owner`, and the environment it gets to see.
 
-    The owner's group may look into the job directory; what the trainer writes there is made and handed over.
+    What the trainer writes in the job directory is made and handed over.
     """
     try:
         entry = pwd.getpwuid(owner.uid)
@@ -242,15 +272,9 @@ def _as_owner(job_dir: Path, owner: Owner) -> tuple[list[str], dict[str, str]]:
         groups = os.getgrouplist(user, owner.gid)
     except KeyError:  # a uid without an account, as in a container
         user, home, shell, groups = owner.user, "/", "/bin/sh", [owner.gid]
-    os.chown(job_dir, -1, owner.gid)
-    job_dir.chmod(0o750)
     with contextlib.suppress(FileNotFoundError):
         (job_dir / "spec.json").chmod(0o644)  # the trainer reads it, whatever the daemon's umask was
-    written = [job_dir / name for name in ("events.jsonl", "checkpoints", "output")]
-    written[0].touch(mode=0o644)
-    for folder in written[1:]:
-        folder.mkdir(exist_ok=True)
-    for path in written:
+    for path in make_written(job_dir):
         os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
     public = {
         k: v

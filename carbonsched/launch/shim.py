@@ -1,6 +1,6 @@
 """The shim: one small process per job. It starts the trainer, outlives the daemon and writes down how the trainer ended.
 
-    python -m carbonsched.launch.shim JOB_DIR [--uid N --gid N --groups N,N] [--cgroup FOLDER] -- CMD…
+    python -m carbonsched.launch.shim JOB_DIR [--uid N --gid N --groups N,N] [--cgroup FOLDER] [--inputs FILE] -- CMD…
 
 The caller's process ends as soon as CMD runs (0) or could not be run (1, the reason on stderr); the shim itself
 goes on in a session of its own, child of init, so the daemon may die, be upgraded and come back. It writes
@@ -8,6 +8,9 @@ goes on in a session of its own, child of init, so the daemon may die, be upgrad
     run.json    before CMD starts: its own pid, start time and boot id, by which a successor knows it again
     log.txt     CMD's stdout and stderr, appended
     exit.json   when CMD has ended: exit code or signal; file and directory fsynced
+
+`--inputs` is a JSON object of names and descriptors that it was given: it holds them as long as it lives, and links the names, in
+FILE's folder, to them, so that CMD and all that it starts open these very files.
 
 It stays the daemon's user (root, mostly) while CMD becomes the job's owner, so an owner cannot forge these records.
 Nothing of a job runs on unmetered:
@@ -177,12 +180,24 @@ def _record_exit(job_dir: str, record: dict[str, Any]) -> None:
     raise problem
 
 
-def _serve(job_dir: str, argv: list[str], ids: Ids | None, cgroup: str, ready: int) -> None:
+def _link(listing: str) -> None:
+    with open(listing) as f:  # noqa: PTH123
+        handed = json.load(f)
+    folder = listing.rpartition("/")[0]
+    for name, fd in handed.items():
+        os.set_inheritable(fd, False)  # CMD opens it anew, at an offset of its own
+        os.symlink(f"/proc/{os.getpid()}/fd/{fd}", f"{folder}/{name}")  # noqa: PTH211
+
+
+def _serve(job_dir: str, argv: list[str], options: dict[str, str], ready: int) -> None:
     """The shim proper. `ready` is closed when CMD runs; before that it is told why CMD does not."""
     os.setsid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.chdir(job_dir)
+    ids, cgroup = _ids(options), options.get("--cgroup", "")
+    if "--inputs" in options:
+        _link(options["--inputs"])
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     log = os.open(f"{job_dir}/log.txt", flags, 0o640)
     if ids is not None:
@@ -212,30 +227,30 @@ def _serve(job_dir: str, argv: list[str], ids: Ids | None, cgroup: str, ready: i
     _record_exit(job_dir, record)
 
 
-def _options(words: list[str]) -> tuple[Ids | None, str]:
-    """(who CMD runs as, its cgroup): None and empty where nothing is said."""
-    values = dict(zip(words[::2], words[1::2], strict=True))
-    cgroup = values.pop("--cgroup", "")
-    if not values:
-        return None, cgroup
+def _ids(values: dict[str, str]) -> Ids | None:
+    if "--uid" not in values:
+        return None
     groups = tuple(int(group) for group in values["--groups"].split(",") if group)
-    return (int(values["--uid"]), int(values["--gid"]), groups), cgroup
+    return int(values["--uid"]), int(values["--gid"]), groups
 
 
 def main(arguments: list[str]) -> int:
     try:
         split = arguments.index("--")
         job_dir, argv = os.path.realpath(arguments[0]), arguments[split + 1 :]
-        ids, cgroup = _options(arguments[1:split])
+        options = dict(zip(arguments[1:split:2], arguments[2:split:2], strict=True))
+        _ids(options)
         argv[0]
     except (ValueError, IndexError, KeyError):
-        sys.stderr.write("usage: shim JOB_DIR [--uid N --gid N --groups N,N] [--cgroup FOLDER] -- CMD…\n")
+        sys.stderr.write(
+            "usage: shim JOB_DIR [--uid N --gid N --groups N,N] [--cgroup FOLDER] [--inputs FILE] -- CMD…\n"
+        )
         return 2
     reader, writer = os.pipe2(os.O_CLOEXEC)
     if os.fork() == 0:
         os.close(reader)
         try:
-            _serve(job_dir, argv, ids, cgroup, writer)
+            _serve(job_dir, argv, options, writer)
         except BaseException as e:
             sys.stderr.write(f"carbonsched: the job's shim ends: {e}\n")
             with contextlib.suppress(OSError):  # closed already where CMD did run

@@ -56,6 +56,7 @@ class SupervisorService:
     def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:
         supervisor = self.supervisor
         supervisor.pools.check(spec)
+        supervisor.launcher.check(spec, owner)
         job = SubmittedJob(
             id=f"{spec.name[:40]}-{secrets.token_hex(3)}",
             spec=spec,
@@ -65,7 +66,8 @@ class SupervisorService:
         )
         with supervisor.lock:
             path = supervisor.job_dir(job.id)
-            path.mkdir(parents=True, mode=0o750)
+            path.mkdir(parents=True, mode=0o700)
+            supervisor.launcher.prepare(path, owner)
             if checked is not None:
                 save(path / CHECKED, checked)
             save(path / "spec.json", job, indent=2)

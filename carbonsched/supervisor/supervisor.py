@@ -382,7 +382,7 @@ class Supervisor:
         self.journal.note_start(run, seat, polled.run if found else None)
         if not found:
             try:
-                self.launcher.start(run.dir, argv, self.placement.env(seat), run.job.owner)
+                self.launcher.start(run.dir, argv, self.placement.env(seat), run.job.owner, run.spec)
             except LaunchError as e:
                 with self.ledger.transaction():
                     self.journal.note_end(run)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from carbonsched.clock import Clock
 from carbonsched.launch.base import ProcessStatus
-from carbonsched.model.job import Owner
+from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.protocol import ExitRecord, RunRecord
 
 
@@ -20,7 +20,17 @@ class ReplayLauncher:
     asked: list[tuple[str, Path]] = field(default_factory=list)
     """`terminate` and `kill` calls, oldest first."""
 
-    def start(self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner) -> RunRecord:
+    def check(self, spec: JobSpec, owner: Owner) -> None: ...
+    def prepare(self, job_dir: Path, owner: Owner) -> None: ...
+
+    def start(
+        self,
+        job_dir: Path,
+        argv: list[str],
+        env: dict[str, str],
+        owner: Owner,
+        spec: JobSpec | None = None,
+    ) -> RunRecord:
         run = RunRecord(pid=1, start_time=1, boot_id="replay", started_at=self.clock.now(), argv=tuple(argv))
         self.statuses[job_dir], self.argv[job_dir] = ProcessStatus("running", run=run), argv
         self.env[job_dir] = env

@@ -18,6 +18,7 @@ from carbonsched.model.job import Owner, SubmittedJob
 from carbonsched.model.job_file import read_job
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Failed
+from trainer.job.inputs import own_names
 from trainer.job.job_dir import JobDir, now, write_json
 
 log = logging.getLogger("trainer")
@@ -108,10 +109,18 @@ def _failed(job: JobDir, error: Exception) -> int:
         code, line = 1, _describe(error)
     if code != InputError.exit_code:
         log.error("".join(traceback.format_exception(error)).rstrip())
+    line = _own_names(job, line)
     log.error(line)
     if job.path.is_dir():
         job.send(Failed(at=now(), error=line))
     return code
+
+
+def _own_names(job: JobDir, line: str) -> str:
+    try:
+        return own_names(job, job.spec().spec, line)
+    except InputError:  # it is what the line is about
+        return line
 
 
 def _describe(error: Exception) -> str:

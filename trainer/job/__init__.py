@@ -1,5 +1,6 @@
 """The trainer's side of a job directory. Imports no torch but in random_state.
 
+inputs        reads what the daemon has opened for the job
 job_dir       reads spec.json and control.json, writes events.jsonl
 directives    asks for a directive at each segment and obeys it
 segment       records one segment: steps, losses, seconds and FLOPs

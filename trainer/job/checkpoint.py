@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from carbonsched.model.files import sync
-from trainer.job.job_dir import write_json
+from trainer.job.job_dir import give_modes, write_json
 
 SEAL = "segment.json"
 IMPORTANCE = "importance.json"
@@ -19,6 +19,7 @@ IMPORTANCE = "importance.json"
 def seal(folder: Path, state: dict[str, Any]) -> int:
     """Flush every file of `folder` to disk, then write the seal; returns the folder's bytes."""
     size = 0
+    give_modes(folder)
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             size += file.stat().st_size

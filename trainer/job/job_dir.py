@@ -151,6 +151,21 @@ def find_job_dir(folder: str | Path | None) -> JobDir | None:
     return JobDir(Path(named)) if named else None
 
 
+def give_modes(folder: Path) -> None:
+    """Give all that lies in `folder` the mode that the umask says. safetensors makes its files for their user alone, and then
+    nobody else may copy a model, not even the one who ordered it."""
+    mask = _umask()
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def write_json(file: Path, document: dict[str, Any]) -> None:
     """Replace `file` in one step, durably. Raises OSError."""
     replace(file, json.dumps(document))
