@@ -281,6 +281,8 @@ def load(path: Path) -> Config:
         raise InputError("--config", f"there is no file {path}", "give the path of a TOML file") from e
     except (OSError, UnicodeDecodeError) as e:
         raise InputError("--config", f"{path} cannot be read: {e}", "give the path of a TOML file") from e
-    except tomllib.TOMLDecodeError as e:
+    except RecursionError as e:
+        raise InputError("--config", f"{path} is nested too deep to be read", "flatten it") from e
+    except ValueError as e:  # TOMLDecodeError, or a number of more than 4,300 digits
         raise InputError("--config", f"{path} is not TOML: {e}", "mend that line") from e
     return Config.parse(data, where=path.name, folder=path.resolve().parent)

@@ -37,9 +37,16 @@ class InputError(CarbonschedError):
     exit_code = 2
 
     def __init__(self, field: str, problem: str, hint: str = "") -> None:
-        self.field, self.problem, self.hint = field, problem, hint
-        text = f"{field}: {problem}" if field else problem
-        super().__init__(f"{text}; {hint}" if hint else text)
+        self.field, self.problem, self.hint = (_one_line(part) for part in (field, problem, hint))
+        text = f"{self.field}: {self.problem}" if self.field else self.problem
+        super().__init__(f"{text}; {self.hint}" if self.hint else text)
+
+
+def _one_line(text: str) -> str:
+    """What a user's file says is quoted in errors: it must not break the line, move the cursor or fail to be printed."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class FeedError(CarbonschedError):

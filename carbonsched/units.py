@@ -23,7 +23,7 @@ def seconds(text: object) -> float:
 
     Raises ValueError with the accepted spellings.
     """
-    if isinstance(text, int | float):
+    if isinstance(text, int | float) and not isinstance(text, bool):
         try:
             return float(text)
         except OverflowError as e:

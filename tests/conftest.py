@@ -6,6 +6,8 @@ end instead, since a new release may bring them any day; what our own files caus
 
 import os
 import signal
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -31,3 +33,32 @@ def pytest_configure(config: pytest.Config) -> None:
             config.addinivalue_line("filterwarnings", f"default::{category}")
         # the last line that matches holds
         config.addinivalue_line("filterwarnings", r"error:::(carbonsched|trainer|tests)\b")
+
+
+@pytest.fixture
+def tried(record_property: Callable[[str, object], None]) -> Iterator[Callable[[], None]]:
+    """Counts the inputs of a test marked `fuzz`."""
+    count = 0
+
+    def one_more() -> None:
+        nonlocal count
+        count += 1
+
+    yield one_more
+    record_property("fuzz inputs", count)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if "CARBONSCHED_FUZZ" not in os.environ:
+        return
+    counts = {
+        report.nodeid: value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "teardown" or hasattr(report, "user_properties")
+        for name, value in getattr(report, "user_properties", ())
+        if name == "fuzz inputs"
+    }
+    for test, count in sorted(counts.items()):
+        terminalreporter.write_line(f"{count:>9,} inputs  {test}")
+    terminalreporter.write_line(f"{sum(counts.values()):>9,} inputs in all")

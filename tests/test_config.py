@@ -2,10 +2,15 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
+from hypothesis import given
+from support.fuzz import CHANGES, EDITS, FUZZ, changed, damaged, read_or_refuse
 from support.plugins import install
 
 from carbonsched.config import FEEDS, METERS, Config, PowerConfig, load
@@ -182,3 +187,57 @@ def test_a_plugin_without_a_build_is_refused(site: Path) -> None:
 
 def test_without_a_word_the_usual_meters_are_meant() -> None:
     assert [type(meter).__name__ for meter in PowerConfig().meters] == ["NvmlSettings", "HostSettings"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("pue = " + "[" * 5000, "is nested too deep"), ("pue = " + "9" * 5000, "is not TOML: "), ("pue = '", "is not TOML: ")],
+)  # fmt: skip
+def test_a_file_that_cannot_be_parsed_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "box.toml").write_text(text)
+    with pytest.raises(InputError, match=f"--config: .*box.toml {words}"):
+        load(tmp_path / "box.toml")
+
+
+# ---- fuzz
+
+CONFIG: dict[str, Any] = {
+    "state_dir": "/var/lib/carbonsched",
+    "pue": 1.2,
+    "zone": {"name": "GB", "basis": "average-direct", "worst_g_per_kwh": 900.0},
+    "feeds": [
+        {"provider": "neso", "region": 13, "max_age": "2h", "every": 300},
+        {"provider": "replay", "file": "trace.csv", "hour_s": 4.0, "anchor": "2026-01-01T00:00:00Z"},
+        {"provider": "static", "country": "GBR", "basis": "average-direct"},
+    ],
+    "power": {"gpu": "replay", "replay_file": "watts.csv", "host": "auto", "tick_s": 1.0},
+    "api": {"socket": "run/api.sock"},
+    "ledger": {"url": "sqlite:///ledger.db", "row_s": 10.0},
+    "launch": {"python": "/usr/bin/python3", "slots": 2, "stop_s": "2m"},
+    "plan": {"lease_s": 300.0, "quantile": 0.95, "horizon": "48h"},
+    "pools": [{"name": "lab", "budget_g": 500.0}],
+}
+
+
+@pytest.mark.fuzz
+@FUZZ
+@given(edits=EDITS)
+def test_any_bytes_in_a_config_are_read_or_refused(
+    tmp_path: Path, tried: Callable[[], None], edits: list[tuple[int, int, bytes]]
+) -> None:
+    file = tmp_path / "box.toml"
+    for data in damaged(tomli_w.dumps(CONFIG).encode(), edits):
+        file.write_bytes(data)
+        read_or_refuse(lambda: load(file))
+        tried()
+
+
+@pytest.mark.fuzz
+@FUZZ
+@given(changes=CHANGES)
+def test_any_values_in_a_config_are_read_or_refused(
+    tried: Callable[[], None], changes: list[tuple[int, Any, str]]
+) -> None:
+    for document in changed(CONFIG, changes):
+        read_or_refuse(partial(Config.parse, document, "box.toml", Path("/")))
+        tried()

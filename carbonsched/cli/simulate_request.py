@@ -13,6 +13,7 @@ from carbonsched.cli.trainer_check import check as check_by_trainer
 from carbonsched.errors import InputError
 from carbonsched.feeds.trace import read_trace
 from carbonsched.model import allowed_hours as hours
+from carbonsched.model.base import utc
 from carbonsched.model.job_file import read_job
 from carbonsched.model.profile import read_frontier
 from carbonsched.plan.simulation.policies import POLICIES, Policy
@@ -275,9 +276,10 @@ def _time(text: str) -> datetime:
         at = datetime.fromisoformat(text)
     except ValueError as e:
         raise InputError("--start", f"{text!r} is not a time", hint) from e
-    if at.tzinfo is None:
-        raise InputError("--start", f"{text!r} has no time zone", hint)
-    return at.astimezone(UTC)
+    try:
+        return utc(at)
+    except ValueError as e:
+        raise InputError("--start", f"{text!r} {str(e).partition(';')[0]}", hint) from e
 
 
 def _mean_intensity(trace: TraceArrays, start: datetime, lasts_h: float) -> float:

@@ -6,7 +6,7 @@ of kind `forecast`. Times come without seconds. https://carbonintensity.org.uk
 """
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, FeedSettings, Site
 from carbonsched.feeds.transport import Body, RetryLaterError
-from carbonsched.model.base import Seconds
+from carbonsched.model.base import Seconds, utc
 from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
 
 URL: Final = "https://api.carbonintensity.org.uk"
@@ -26,13 +26,7 @@ _AHEAD: Final = timedelta(hours=1)
 log = logging.getLogger(__name__)
 
 
-def _aware(at: datetime) -> datetime:
-    if at.tzinfo is None:
-        raise ValueError("has no time zone")
-    return at.astimezone(UTC)
-
-
-_Time = Annotated[datetime, AfterValidator(_aware)]
+_Time = Annotated[datetime, AfterValidator(utc)]
 
 
 class _Intensity(BaseModel):

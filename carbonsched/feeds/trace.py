@@ -3,16 +3,19 @@
 The header is `datetime,g_per_kwh[,forecast_g_per_kwh]`; times are UTC and ascending; a row holds until the next one.
 """
 
-import csv
 import hashlib
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
+from carbonsched.csv_text import CsvRow, csv_rows
 from carbonsched.errors import InputError
+from carbonsched.model.base import utc
 
+MOST_G_PER_KWH: Final = 100_000.0
+"""No fuel comes near; beyond it sums over a trace lose their meaning, and at 1e308 they overflow."""
 COLUMNS: Final = ("datetime", "g_per_kwh", "forecast_g_per_kwh")
 
 
@@ -48,16 +51,15 @@ def read_trace(path: str | Path) -> Trace:
     """Read and check a trace. Raises InputError with the file, the line and a hint."""
     path = Path(path)
     try:
-        raw = path.read_bytes()
-        text = raw.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, ValueError) as e:
         raise InputError(
             str(path), f"cannot be read: {e}", f"give a CSV with the header {','.join(COLUMNS[:2])}"
         ) from e
-    lines = text.splitlines()
-    header = tuple(name.strip() for name in next(csv.reader(lines[:1]), ()))
+    rows = csv_rows(text, lambda line, problem, hint: _refuse(f"{path}, line {line}", problem, hint))
+    header = tuple(name.strip() for name in next(rows, CsvRow(1, [], "")).cells)
     if header not in (COLUMNS[:2], COLUMNS):
-        raise InputError(
+        _refuse(
             f"{path}, line 1",
             f"the header is {','.join(header)!r}",
             f"write {','.join(COLUMNS[:2])}, and {COLUMNS[2]} behind it if you have forecasts",
@@ -66,18 +68,17 @@ def read_trace(path: str | Path) -> Trace:
     values: list[float] = []
     forecasts: list[float | None] = []
     hashes: list[str] = []
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
+    for number, cells, raw in rows:
+        if not raw.strip():
             continue
         where = f"{path}, line {number}"
-        cells = next(csv.reader([line]))
         if len(cells) != len(header):
-            raise InputError(
+            _refuse(
                 where, f"has {len(cells)} columns, the header {len(header)}", "give every row all columns"
             )
         at = _time(cells[0], where)
         if times and at <= times[-1]:
-            raise InputError(
+            _refuse(
                 where,
                 f"{cells[0].strip()} does not come after the row before",
                 "sort rows by time, each once",
@@ -86,12 +87,16 @@ def read_trace(path: str | Path) -> Trace:
         values.append(_intensity(cells[1], where, COLUMNS[1]))
         if len(header) == 3:
             forecasts.append(_intensity(cells[2], where, COLUMNS[2]) if cells[2].strip() else None)
-        hashes.append(hashlib.sha256(line.encode()).hexdigest())
+        hashes.append(hashlib.sha256(raw.rstrip("\r\n").encode()).hexdigest())
     if len(times) < 2:
-        raise InputError(
+        _refuse(
             str(path), f"holds {len(times)} rows", "a trace needs two or more, to know how long a row holds"
         )
     return Trace(tuple(times), tuple(values), tuple(forecasts) if len(header) == 3 else None, tuple(hashes))
+
+
+def _refuse(where: str, problem: str, hint: str) -> NoReturn:
+    raise InputError(where, problem, hint)
 
 
 def _time(cell: str, where: str) -> datetime:
@@ -101,7 +106,10 @@ def _time(cell: str, where: str) -> datetime:
         raise InputError(where, f"{cell!r} is not a time", "write it like 2022-01-01T00:00:00Z") from e
     if at.tzinfo is None:
         raise InputError(where, f"{cell!r} has no time zone", "write it in UTC with a trailing Z")
-    return at.astimezone(UTC)
+    try:
+        return utc(at)
+    except ValueError as e:
+        raise InputError(where, f"{cell!r} {e}") from e
 
 
 def _intensity(cell: str, where: str, column: str) -> float:
@@ -114,5 +122,9 @@ def _intensity(cell: str, where: str, column: str) -> float:
     if not math.isfinite(value) or value < 0:
         raise InputError(
             where, f"{column} must be 0 or more, is {cell.strip()}", "write gCO2e per kWh, or drop the row"
+        )
+    if value > MOST_G_PER_KWH:
+        raise InputError(
+            where, f"{column} is {value:g}, above anything that burns", "write gCO2e per kWh, like 312.5"
         )
     return value

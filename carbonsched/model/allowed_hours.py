@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _SPAN = re.compile(r"([01]\d|2[0-3]):([0-5]\d)\s*-\s*(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))")
 _DAY = 24 * 60
+_LONGEST_ZONE = 100
+"""Characters of the name of a time zone; those of the world have 32 at most."""
 
 Stretch = tuple[datetime, datetime]
 """[start, end) in UTC."""
@@ -31,9 +33,14 @@ def span(text: str) -> tuple[int, int]:
 def zone(name: str) -> ZoneInfo:
     """Raises ValueError for a name that the box's time zone data do not know."""
     try:
+        # each part of a name is looked up as a package: of a long one that recurses without end
+        if len(name) > _LONGEST_ZONE:
+            raise ValueError(name)  # noqa: TRY301
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as e:
-        raise ValueError(f"{name!r} is no time zone; write it like Europe/Berlin or UTC") from e
+        raise ValueError(
+            f"{name[:_LONGEST_ZONE]!r} is no time zone; write it like Europe/Berlin or UTC"
+        ) from e
 
 
 def stretches(spans: Sequence[str], timezone: str, start: datetime, end: datetime) -> tuple[Stretch, ...]:

@@ -28,7 +28,8 @@ _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UT
 """Times that are taken: a century may be added to any, or taken away, and it is a time still."""
 
 
-def _utc(value: datetime) -> datetime:
+def utc(value: datetime) -> datetime:
+    """`value` in UTC. Raises ValueError, a hint in its text: no time zone, or not of the years 1970 to 2999."""
     if value.tzinfo is None:
         raise ValueError("has no time zone; write it in UTC with a trailing Z")
     # compared before it is converted: at the ends of what datetime holds that overflows
@@ -44,7 +45,7 @@ def rfc3339(at: datetime) -> str:
 
 UtcTime = Annotated[
     datetime,
-    AfterValidator(_utc),
+    AfterValidator(utc),
     PlainSerializer(rfc3339, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
@@ -82,7 +83,17 @@ Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float
 
 def _from_folder(name: str, info: ValidationInfo) -> str:
     folder = (info.context or {}).get("folder")
-    return name if folder is None else str(folder / Path(name).expanduser())
+    return name if folder is None else str(folder / expanded(name))
+
+
+def expanded(name: str) -> Path:
+    """The path that `name` means, with ~ as home. Raises a refusal: no path, no such home."""
+    if "\0" in name:
+        raise refusal("", f"{name!r} has a NUL in it, which no path has", "mend it")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as e:
+        raise refusal("", f"{name!r} names a home that is not there", "write the whole path") from e
 
 
 LocalPath = Annotated[str, AfterValidator(_from_folder)]
@@ -113,11 +124,13 @@ class Doc(BaseModel):
 
         folder: what relative paths (`LocalPath`) are read from; None: they stay as they are.
         """
-        _refuse_unwritable(data, where)
         try:
+            _refuse_unwritable(data, where)
             return cls.model_validate(data, context={"folder": folder})
         except ValidationError as e:
             raise input_error(e, cls, where) from e
+        except RecursionError as e:
+            raise InputError(where, "is nested too deep to be read", "flatten it") from e
 
     def dump(self) -> dict[str, Any]:
         """The JSON-ready form."""
@@ -146,7 +159,8 @@ def refusal(field: str, problem: str, hint: str = "") -> PydanticCustomError:
 
     field: empty where the validator is the key's own.
     """
-    context = {"field": field, "problem": problem, "hint": hint}
+    # pydantic fails on half of a surrogate pair, which a user's JSON can hold
+    context = {"field": one_line(field), "problem": one_line(problem), "hint": one_line(hint)}
     template = "{field}: {problem}; {hint}" if field else "{problem}; {hint}"
     return PydanticCustomError("refusal", template, context)
 
@@ -156,15 +170,21 @@ def input_error(error: ValidationError, model: type[BaseModel], where: str = "")
     errors = error.errors(include_url=False)
     # a misspelt key also makes the right one missing: the misspelling is what the user must see
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    path = [part for part in first["loc"] if not _is_tag(part, model)]
+    unknown = (
+        first["type"] == "extra_forbidden"
+    )  # then the last part is the user's own word, whatever it looks like
+    steps = first["loc"]
+    path = [
+        part for i, part in enumerate(steps) if (unknown and i == len(steps) - 1) or not _is_tag(part, model)
+    ]
     field = ".".join(str(part) for part in path)
     prefix = f"{where}: " if where else ""
     if first["type"] == "refusal":
         said = first["ctx"]
         parts = (*path, said["field"]) if said["field"] else path
-        steps = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts]
-        return InputError(prefix + "".join(steps).removeprefix("."), said["problem"], said["hint"])
-    if first["type"] == "extra_forbidden":
+        keys = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts]
+        return InputError(prefix + "".join(keys).removeprefix("."), said["problem"], said["hint"])
+    if unknown:
         known = _known_keys(model, path[:-1])
         close = difflib.get_close_matches(str(path[-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(sorted(known))}"

@@ -9,7 +9,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import PydanticCustomError
+
 from carbonsched.errors import InputError
+from carbonsched.model.base import expanded
 from carbonsched.model.job import JobSpec, SubmittedJob
 
 _HINT = "give the path of a JOB.toml or spec.json"
@@ -36,8 +39,8 @@ def resolve_paths(spec: JobSpec, folder: Path, where: str = "") -> JobSpec:
     """
     model = _resolve(spec.model.name_or_path, folder, f"{where}model.name_or_path")
     data = _resolve(spec.data.name_or_path, folder, f"{where}data.name_or_path")
-    validation = _resolve_file(spec.data.validation, folder)
-    test = _resolve_file(spec.evaluate.test, folder)
+    validation = _resolve_file(spec.data.validation, folder, f"{where}data.validation")
+    test = _resolve_file(spec.evaluate.test, folder, f"{where}evaluate.test")
     return spec.model_copy(
         update={
             "model": spec.model.model_copy(update={"name_or_path": model}),
@@ -57,12 +60,14 @@ def _parsed(file: Path) -> Any:
     except (OSError, UnicodeDecodeError) as e:
         problem = e.strerror if isinstance(e, OSError) else "it is not UTF-8 text"
         raise InputError(file.name, f"{file} cannot be read: {problem}", _HINT) from e
+    except RecursionError as e:
+        raise InputError(file.name, "is nested too deep to be read", "flatten it") from e
     except ValueError as e:
         raise InputError(file.name, f"is not {'JSON' if is_json else 'TOML'}: {e}", "mend that line") from e
 
 
 def _resolve(name: str, folder: Path, field: str) -> str:
-    local = folder / Path(name).expanduser()
+    local = _local(name, folder, field)
     if local.exists():
         return str(local.resolve())
     if name.startswith((".", "/", "~")):
@@ -70,8 +75,29 @@ def _resolve(name: str, folder: Path, field: str) -> str:
     return name
 
 
-def _resolve_file(name: str | None, folder: Path) -> str | None:
+def _resolve_file(name: str | None, folder: Path, field: str) -> str | None:
+    if name is None:
+        return None
+    local = _local(name, folder, field)
     # only a file: the name of a split, such as `validation`, may also be that of a folder
-    if name is None or not (folder / Path(name).expanduser()).is_file():
-        return name
-    return str(folder / Path(name).expanduser())
+    return str(local) if local.is_file() else name
+
+
+def _local(name: str, folder: Path, field: str) -> Path:
+    """`name` as a path under `folder`, which may be looked at. Raises InputError: no path, too long, a loop, no rights."""
+    hint = "give an existing folder or file, or a hub id"
+    try:
+        local = folder / expanded(name)
+        local.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return local
+    except PydanticCustomError as e:
+        raise InputError(field, *(str((e.context or {})[part]) for part in ("problem", "hint"))) from e
+    except (OSError, UnicodeError) as e:
+        why = e.strerror if isinstance(e, OSError) else "no file system holds such a name"
+        raise InputError(field, f"{_short(name)} cannot be looked at: {why}", hint) from e
+    return local
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 80 else f"{name[:80]}…")

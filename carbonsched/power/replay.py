@@ -5,15 +5,15 @@ daemon is dead, exactly as a device's own counter does.
 """
 
 import bisect
-import csv
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 from pydantic import model_validator
 
 from carbonsched.clock import Clock
+from carbonsched.csv_text import CsvRow, csv_rows
 from carbonsched.errors import InputError
 from carbonsched.model.base import LocalPath, refusal
 from carbonsched.model.energy import EnergyDelta
@@ -22,6 +22,8 @@ from carbonsched.power.counter import DeviceCounter, Sample
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _HEADER: Final = ["seconds", "watts"]
+_MOST: Final = 1e10
+"""Seconds, three centuries, or watts, more than any power station: counters stay whole numbers of a size."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -86,28 +88,31 @@ class PowerCurve:
 def read_curve(path: Path) -> PowerCurve:
     """Read a `seconds,watts` CSV. Raises InputError with the file, the line and a hint."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError) as e:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, ValueError) as e:
         raise InputError(
             "power.replay_file", f"{path} cannot be read: {e}", "give a CSV of seconds,watts"
         ) from e
-    if not lines or [name.strip() for name in lines[0]] != _HEADER:
-        raise InputError(f"{path}, line 1", "is not the header `seconds,watts`", "write it as the first line")
+
+    def refuse(line: int, problem: str, hint: str) -> NoReturn:
+        raise InputError(f"{path}, line {line}", problem, hint)
+
+    lines = csv_rows(text, refuse)
+    if [name.strip() for name in next(lines, CsvRow(1, [], "")).cells] != _HEADER:
+        refuse(1, "is not the header `seconds,watts`", "write it as the first line")
     rows: list[tuple[int, int]] = []
-    for number, line in enumerate(lines[1:], start=2):
-        if not line:
-            continue
-        where = f"{path}, line {number}"
+    for number, cells, _ in lines:
         try:
-            seconds, watts = (float(cell) for cell in line)
+            seconds, watts = (float(cell) for cell in cells)
             at, mw = round(seconds * 1e6), round(watts * 1e3)
-        except (ValueError, OverflowError) as e:
-            raise InputError(where, f"{','.join(line)!r} is not two numbers", "write it like 10,250.5") from e
+        except (ValueError, OverflowError):
+            refuse(number, f"{','.join(cells)!r} is not two numbers", "write it like 10,250.5")
         if mw < 0:
-            raise InputError(where, f"watts must not be negative, is {watts:g}", "write the device's power")
+            refuse(number, f"watts must not be negative, is {watts:g}", "write the device's power")
+        if abs(seconds) > _MOST or watts > _MOST:
+            refuse(number, f"{seconds:g},{watts:g} is beyond any device", "write seconds and watts")
         if rows and at <= rows[-1][0]:
-            raise InputError(where, f"seconds must ascend, {seconds:g} does not", "sort the rows by seconds")
+            refuse(number, f"seconds must ascend, {seconds:g} does not", "sort the rows by seconds")
         rows.append((at, mw))
     if not rows:
         raise InputError(str(path), "holds no rows", "add at least one, like 0,250")

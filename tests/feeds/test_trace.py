@@ -1,8 +1,12 @@
 import hashlib
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from support.fuzz import EDITS, FUZZ, damaged, read_or_refuse
 
 from carbonsched.errors import InputError
 from carbonsched.feeds.trace import read_trace
@@ -49,6 +53,17 @@ def test_a_forecast_may_be_missing_in_some_rows(tmp_path: Path) -> None:
         ),
         (HEAD + "2022-01-01T00:00:00,1\n", "line 2", "has no time zone; write it in UTC with a trailing Z"),
         (HEAD + "yesterday,1\n", "line 2", "'yesterday' is not a time"),
+        (HEAD + "0001-01-01T00:00:00+14:00,1\n", "line 2", "lies outside the years 1970 to 2999"),
+        (HEAD + "9999-12-31T23:59:59-14:00,1\n", "line 2", "lies outside the years 1970 to 2999"),
+        (HEAD + "2022-01-01T00:00Z\u2028,1\n2022-01-01T01:00Z,2\x0b,\n", "line 3", "has 3 columns"),
+        (
+            HEAD + '2022-01-01T00:00Z,"1\n2022-01-01T01:00Z,2\n',
+            "line 2",
+            "opens a quote that is never closed",
+        ),
+        (HEAD + "2022-01-01T00:00Z,1" + "0" * 200_000 + "\n", "line 2", "must be 0 or more"),
+        (HEAD + "2022-01-01T00:00Z,\x00\n", "line 2", "g_per_kwh is not a number: '\\x00'"),
+        (HEAD + "2022-01-01T00:00Z,1e308\n", "line 2", "is 1e+308, above anything that burns"),
         (
             HEAD + "2022-01-01T01:00:00Z,1\n2022-01-01T00:00:00Z,1\n",
             "line 3",
@@ -95,3 +110,25 @@ def test_real_traces_are_read_whole(name: str, rows: int) -> None:
     found = read_trace(REAL / name)
     assert len(found.times) == rows
     assert (found.forecast is not None) == ("forecast" in name)
+
+
+# ---- fuzz
+
+
+@pytest.mark.fuzz
+@FUZZ
+@given(edits=EDITS)
+def test_any_bytes_in_a_trace_are_read_or_refused(
+    tmp_path: Path, tried: Callable[[], None], edits: list[tuple[int, int, bytes]]
+) -> None:
+    whole = "datetime,g_per_kwh,forecast_g_per_kwh\n" + "".join(
+        f"2022-01-01T{hour:02}:00:00Z,{100 + hour},{90 + hour}\n" for hour in range(4)
+    )
+    file = tmp_path / "trace.csv"
+    for data in damaged(whole.encode(), edits):
+        file.write_bytes(data)
+        tried()
+        found = read_or_refuse(lambda: read_trace(file))
+        if found is not None:
+            lines = re.split("\r\n|\r|\n", data.decode("utf-8-sig"))
+            assert len(found.times) == len(found.sha256) == sum(bool(line.strip()) for line in lines) - 1

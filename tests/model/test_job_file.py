@@ -2,10 +2,16 @@
 
 import json
 import re
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomli_w
+from hypothesis import given
 from support.box import JOB_TOML
+from support.fuzz import CHANGES, EDITS, FUZZ, changed, damaged, read_or_refuse
 from support.models import job_folder, tiny_spec
 
 from carbonsched.errors import InputError
@@ -71,6 +77,21 @@ def test_same_job_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             JOB_TOML.replace("HuggingFaceTB/SmolLM2-135M", "/no/such"),
             "model.name_or_path: there is no /no/such",
         ),
+        (JOB_TOML + "deadline = " + "9" * 400 + "\n", "carbon.deadline: .*is too large a number"),
+        (JOB_TOML + "deadline = true\n", "carbon.deadline: true is not a duration"),
+        (JOB_TOML + "deadline = " + "9" * 5000 + "\n", "job.toml: is not TOML: .*mend that line"),
+        (JOB_TOML + "deadline = " + "[" * 5000 + "\n", "job.toml: is nested too deep"),
+        (JOB_TOML + '"a\\nb[" = 1\n', r"carbon.a\\nb\[: unknown key"),
+        (JOB_TOML + f'timezone = "Europe/{"x/" * 3000}"\n', "carbon.timezone: .*is no time zone"),
+        (
+            JOB_TOML.replace("allenai/scitldr", "~no-such-user/x"),
+            "data.name_or_path: '~no-such-user/x' names a home that",
+        ),
+        (JOB_TOML.replace("allenai/scitldr", "a\\u0000b"), "data.name_or_path: .*NUL"),
+        (
+            JOB_TOML.replace("allenai/scitldr", "x" * 300),
+            "data.name_or_path: .*cannot be looked at: File name",
+        ),
         (JOB_TOML.replace("[model]", "[modell]"), "modell: unknown key; did you mean 'model'?"),
     ],
 )
@@ -110,3 +131,38 @@ def test_paths_may_be_resolved_from_another_folder(tmp_path: Path) -> None:
     assert resolve_paths(spec, tmp_path).data.name_or_path == str(tmp_path / "data")
     with pytest.raises(InputError, match=r"^data\.name_or_path: there is no "):
         resolve_paths(JobSpec.parse(tiny_spec(tmp_path, Path("../gone"))), tmp_path / "elsewhere")
+
+
+# ---- fuzz
+
+
+FULL_JOB = tomllib.loads(
+    JOB_TOML + 'deadline = "36h"\nallowed_hours = ["22:00-06:00"]\ntimezone = "Europe/Berlin"\n'
+    '[train]\nmethod = "greentrainer"\nepochs = 2\nsegment = "epoch"\n[evaluate]\ntest = "test"\nmetrics = ["nll"]\n'
+)
+
+
+@pytest.mark.fuzz
+@FUZZ
+@given(edits=EDITS)
+def test_any_bytes_in_a_job_file_are_read_or_refused(
+    tmp_path: Path, tried: Callable[[], None], edits: list[tuple[int, int, bytes]]
+) -> None:
+    file = tmp_path / "job.toml"
+    for data in damaged(tomli_w.dumps(FULL_JOB).encode(), edits):
+        file.write_bytes(data)
+        read_or_refuse(lambda: read_job(file))
+        tried()
+
+
+@pytest.mark.fuzz
+@FUZZ
+@given(changes=CHANGES)
+def test_any_values_in_a_spec_are_read_or_refused(
+    tmp_path: Path, tried: Callable[[], None], changes: list[tuple[int, Any, str]]
+) -> None:
+    file = tmp_path / "spec.json"
+    for document in changed(FULL_JOB, changes):
+        file.write_text(json.dumps(document))
+        read_or_refuse(lambda: read_job(file))
+        tried()

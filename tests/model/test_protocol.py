@@ -19,6 +19,8 @@ def test_what_a_trainer_says_is_understood(event: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("event", "field", "value"),
     [
+        (READY, "at", "0001-01-01T00:00:00+14:00"),
+        (READY, "at", "9999-12-31T23:59:59-14:00"),
         (READY, "frontier", []),
         (READY, "frontier", FALLING),
         (READY, "steps", 0),

@@ -1,9 +1,12 @@
+import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.fuzz import EDITS, FUZZ, damaged, read_or_refuse
 from support.manual_clock import ManualClock
 
 from carbonsched.errors import InputError
@@ -84,6 +87,10 @@ def test_the_counter_never_falls_and_is_a_function_of_time_alone(
         ("seconds,watts\n0,-1\n", "line 2: watts must not be negative"),
         ("seconds,watts\n5,1\n5,2\n", "line 3: seconds must ascend"),
         ("seconds,watts\n", "holds no rows"),
+        ('seconds,watts\n0,1\n5,"2\n', "line 3: opens a quote that is never closed"),
+        ("seconds,watts\n0,\x00\n", "line 2: '0,\\x00' is not two numbers"),
+        (f"seconds,watts\n0,{'9' * 200_000}\n", "is not two numbers"),
+        ("seconds,watts\n0,1e300\n", "line 2: 0,1e+300 is beyond any device"),
     ],
 )
 def test_a_bad_file_is_refused_by_line(tmp_path: Path, text: str, words: str) -> None:
@@ -96,3 +103,21 @@ def test_a_bad_file_is_refused_by_line(tmp_path: Path, text: str, words: str) ->
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"power\.replay_file: .*cannot be read"):
         read_curve(tmp_path / "none.csv")
+
+
+# ---- fuzz
+
+
+@pytest.mark.fuzz
+@FUZZ
+@given(edits=EDITS)
+def test_any_bytes_in_a_power_curve_are_read_or_refused(
+    tmp_path: Path, tried: Callable[[], None], edits: list[tuple[int, int, bytes]]
+) -> None:
+    file = tmp_path / "watts.csv"
+    for data in damaged(b'seconds,watts\n0,200\n60,250.5\n120,"90"\n', edits):
+        file.write_bytes(data)
+        tried()
+        found = read_or_refuse(lambda: read_curve(file))
+        if found is not None:
+            assert math.isfinite(found.watts(T0) + found.counter_mj(T0))

@@ -103,5 +103,5 @@ def _json(file: Path, field: str) -> Any:
         raise InputError(
             field, f"{file} cannot be read ({e.strerror})", "give the path of a JSON file"
         ) from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise InputError(field, f"{file} is not JSON ({e})", "give a JSON file") from e

@@ -29,12 +29,8 @@ def seal(folder: Path, state: dict[str, Any]) -> int:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The state under the seal; None for a checkpoint without one."""
-    try:
-        state: dict[str, Any] = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return state
+    """The state under the seal; None for a checkpoint without one that can be read."""
+    return _read_object(folder / SEAL)
 
 
 def find_newest(checkpoints: Path) -> Path | None:
@@ -61,13 +57,18 @@ def save_importance(checkpoints: Path, step: int, found: dict[str, Any]) -> None
 
 def read_importance(checkpoints: Path, step: int) -> dict[str, Any] | None:
     """The saved importance, if it was measured before this very step."""
+    kept = _read_object(checkpoints / IMPORTANCE)
+    return kept.get("found") if kept is not None and kept.get("step") == step else None
+
+
+def _read_object(file: Path) -> dict[str, Any] | None:
     try:
-        kept: dict[str, Any] = json.loads((checkpoints / IMPORTANCE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return kept["found"] if kept["step"] == step else None
+    return found if isinstance(found, dict) else None
 
 
 def _sealed(checkpoints: Path) -> list[Path]:
-    found = [f for f in checkpoints.glob("checkpoint-*") if (f / SEAL).is_file()]
-    return sorted(found, key=lambda f: int(f.name.rpartition("-")[2]))
+    found = [f for f in checkpoints.glob("checkpoint-*") if f.name.rpartition("-")[2].isdecimal()]
+    return sorted((f for f in found if read(f) is not None), key=lambda f: int(f.name.rpartition("-")[2]))

@@ -75,7 +75,7 @@ class JobDir:
             raise InputError(
                 "JOB_DIR", f"there is no {file}", "give a job directory that holds spec.json"
             ) from e
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, RecursionError) as e:
             raise InputError("JOB_DIR", f"{file} cannot be read: {e}", "submit the job again") from e
         return SubmittedJob.parse(data, where="spec.json")
 
@@ -115,11 +115,14 @@ class JobDir:
             text = file.read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as e:
+            self._warn_once(str(e.strerror))
+            return None
         if text == self._control:
             return None
         try:
             directive = Directive.parse(json.loads(text), where="control.json")
-        except (ValueError, InputError) as e:
+        except (ValueError, RecursionError, InputError) as e:
             # a writer other than the daemon may not replace the file in one go: it may be whole at the next call
             self._warn_once(str(e))
             return None

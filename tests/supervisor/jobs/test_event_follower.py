@@ -3,12 +3,16 @@
 import json
 import logging
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fuzz import CHANGES, EDITS, FUZZ, changed, damaged
 from support.rig import Rig
+from support.said import DONE, READY
 
 from carbonsched.supervisor.jobs.event_follower import PIECE_BYTES, EventFollower
 
@@ -111,3 +115,36 @@ def test_a_job_that_wrote_much_and_ended_is_heard_to_its_last_word(tmp_path: Pat
     rig.run(4)
     assert job.show().state == "finished"
     assert job.id not in rig.supervisor.runs
+
+
+# ---- fuzz
+
+
+@pytest.mark.fuzz
+@FUZZ
+@given(edits=EDITS, event=st.sampled_from([READY, DONE]))
+def test_any_bytes_in_a_line_cost_no_other_line(
+    tmp_path: Path, tried: Callable[[], None], edits: list[tuple[int, int, bytes]], event: dict[str, Any]
+) -> None:
+    path = tmp_path / "events.jsonl"
+    for data in damaged(json.dumps(event).encode(), edits):
+        path.write_bytes(warning("before") + data + b"\n" + warning("after"))
+        found = EventFollower(path).read()
+        assert [found[0].event, found[-1].event] == ["warning", "warning"]
+        assert 2 <= len(found) <= 3 + data.count(b"\n")
+        tried()
+
+
+@pytest.mark.fuzz
+@FUZZ
+@given(changes=CHANGES, event=st.sampled_from([READY, DONE]))
+def test_any_values_in_a_line_cost_no_other_line(
+    tmp_path: Path, tried: Callable[[], None], changes: list[tuple[int, Any, str]], event: dict[str, Any]
+) -> None:
+    path = tmp_path / "events.jsonl"
+    lines = [json.dumps(document).encode() + b"\n" for document in changed(event, changes)]
+    path.write_bytes(warning("before") + warning("between").join(lines) + warning("after"))
+    found = EventFollower(path).read()
+    assert sum(event.event == "warning" for event in found) >= len(lines) + 1
+    for _ in lines:
+        tried()

@@ -28,7 +28,7 @@ def read(text: str) -> list[tuple[str, dict[str, str]]]:
         ("source,target,target\na,b,c\n", "line 1 names the column 'target' 2 times"),
         ("id,source,id,target,id\n", "line 1 names the column 'id' 3 times"),
         ("source,target,,\na,b,,\nc,d,,e\n", "line 3 has text in a column that has no name"),
-        ('source,target\na,b\nc,"d\ne,f\n', "a quote that opens in the row of line 3 is never closed"),
+        ('source,target\na,b\nc,"d\ne,f\n', "line 3 opens a quote that is never closed"),
     ],
 )
 def test_rows_that_would_be_silently_wrong(text: str, message: str) -> None:

@@ -1,16 +1,17 @@
-"""JSON lines and Parquet as other people have them: read, or refused with one line that names file, line and cause.
+"""JSON lines and Parquet as other people have them: read, or refused with one line that names file, line and cause."""
 
-`CARBONSCHED_FUZZ=N` makes N inputs of each kind instead of the few that the suite tries.
-"""
-
+import csv
+import io
 import json
-import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.fuzz import EDITS, FUZZ, damaged, read_or_refuse
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import DataPart
@@ -18,11 +19,6 @@ from trainer.data.field_layouts import Row
 from trainer.data.reading import load_rows
 
 GOOD = '{"source": "a b", "target": "c"}\n'
-FUZZ = settings(
-    max_examples=int(os.environ.get("CARBONSCHED_FUZZ", "100")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 
 def load(file: Path, **fields: Any) -> list[Row]:
@@ -126,43 +122,83 @@ LINES = (
 )
 
 
-def rows_or_none(file: Path) -> list[Row] | None:
-    """None: refused, in one line that can be printed. No other exception may come."""
-    try:
-        return load(file)
-    except InputError as e:
-        str(e).encode()
-        return None
-
-
+@pytest.mark.fuzz
 @FUZZ
 @given(lines=st.lists(LINES, max_size=4))
-def test_any_lines_are_rows_or_refused(tmp_path: Path, lines: list[str]) -> None:
+def test_any_lines_are_rows_or_refused(tmp_path: Path, tried: Callable[[], None], lines: list[str]) -> None:
     file = tmp_path / "train.jsonl"
     file.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
-    found = rows_or_none(file)
+    found = read_or_refuse(lambda: load(file))
+    tried()
     # a byte order mark at the start of the file is no text
     texts = [line for line in "\n".join(lines).removeprefix("\ufeff").split("\n") if line.strip()]
     assert found is None or len(found) == len(texts)
 
 
+@pytest.mark.fuzz
+@FUZZ
+@given(edits=EDITS)
+def test_damaged_lines_are_rows_or_refused(
+    tmp_path: Path, tried: Callable[[], None], edits: list[tuple[int, int, bytes]]
+) -> None:
+    file = tmp_path / "train.jsonl"
+    for data in damaged((GOOD * 3).encode(), edits):
+        file.write_bytes(data)
+        found = read_or_refuse(lambda: load(file))
+        tried()
+        if found is not None:
+            texts = re.split("\r\n|\r|\n", data.decode("utf-8-sig"))
+            assert len(found) == sum(bool(text.strip()) for text in texts)
+
+
+@pytest.mark.fuzz
+@FUZZ
+@given(edits=EDITS)
+def test_a_damaged_csv_has_the_rows_that_csv_reads_or_is_refused(
+    tmp_path: Path, tried: Callable[[], None], edits: list[tuple[int, int, bytes]]
+) -> None:
+    file = tmp_path / "train.csv"
+    for data in damaged(b'source,target\na b,c\n"d, e","f\ng"\n"h ""i""",j\n', edits):
+        file.write_bytes(data)
+        found = read_or_refuse(lambda: load(file))
+        tried()
+        if found is not None:
+            plain = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+            assert len(found) == len([cells for cells in plain if cells]) - 1
+
+
+@pytest.mark.fuzz
 @FUZZ
 @given(data=st.binary(max_size=60), kind=st.sampled_from(["jsonl", "json", "csv", "txt", "parquet"]))
-def test_any_bytes_are_rows_or_refused(tmp_path: Path, data: bytes, kind: str) -> None:
+def test_any_bytes_are_rows_or_refused(
+    tmp_path: Path, tried: Callable[[], None], data: bytes, kind: str
+) -> None:
     file = tmp_path / f"train.{kind}"
     file.write_bytes(data)
-    rows_or_none(file)
+    read_or_refuse(lambda: load(file))
+    tried()
 
 
+@pytest.mark.fuzz
 @FUZZ
-@given(at=st.integers(0, 10_000), byte=st.integers(0, 255), cut=st.integers(0, 400))
-def test_a_damaged_parquet_is_refused_or_keeps_its_rows(tmp_path: Path, at: int, byte: int, cut: int) -> None:
+@given(
+    flips=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=10, max_size=10),
+    cut=st.integers(0, 400),
+)
+def test_a_damaged_parquet_is_refused_or_keeps_its_rows(
+    tmp_path: Path, tried: Callable[[], None], flips: list[tuple[int, int]], cut: int
+) -> None:
     import pyarrow as pa
 
-    texts = pa.array(["a b", "c", "d e"])
-    file = write_table(tmp_path / "train.parquet", [texts, texts], ["source", "target"])
-    data = bytearray(file.read_bytes())
-    data[at % len(data)] = byte
-    file.write_bytes(bytes(data[: len(data) - cut] if cut < 20 else data))
-    found = rows_or_none(file)
-    assert found is None or len(found) == 3
+    file = tmp_path / "whole.parquet"
+    if not file.exists():
+        texts = pa.array(["a b", "c", "d e"])
+        write_table(file, [texts, texts], ["source", "target"])
+    whole = file.read_bytes()
+    for at, byte in flips:
+        data = bytearray(whole)
+        data[at % len(data)] = byte
+        (tmp_path / "train.parquet").write_bytes(bytes(data[: len(data) - cut] if cut < 20 else data))
+        found = read_or_refuse(lambda: load(tmp_path / "train.parquet"))
+        tried()
+        assert found is None or len(found) == 3

@@ -30,3 +30,13 @@ def test_pruning_keeps_the_newest_and_drops_ruins(tmp_path: Path) -> None:
     make(tmp_path, 5, sealed=False)
     checkpoint.prune(tmp_path, 2)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-6"]
+
+
+def test_a_damaged_seal_is_none(tmp_path: Path) -> None:
+    whole = make(tmp_path, 4)
+    for step, seal in ((6, "[" * 100_000), (7, "\x00"), (8, "[1]")):
+        (make(tmp_path, step) / checkpoint.SEAL).write_text(seal)
+    make(tmp_path, 9).rename(tmp_path / "checkpoint-best")
+    assert checkpoint.find_newest(tmp_path) == whole
+    (tmp_path / checkpoint.IMPORTANCE).write_text("[]")
+    assert checkpoint.read_importance(tmp_path, 4) is None

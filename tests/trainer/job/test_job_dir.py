@@ -2,9 +2,13 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from support.fuzz import CHANGES, EDITS, FUZZ, changed, damaged
 from support.models import job_folder, tiny_spec
 from support.steer import directive, of, write_control
 
@@ -58,6 +62,16 @@ def test_a_broken_control_file_is_passed_over_and_said_once(tmp_path: Path) -> N
     assert job.read_directive() is None
     assert job.read_directive() is None
     assert len(of(tmp_path, "warning")) == 1
+    (tmp_path / "control.json").write_text("[" * 100_000)
+    assert job.read_directive() is None
+    (tmp_path / "control.json").unlink()
+    (tmp_path / "control.json").mkdir()
+    assert job.read_directive() is None
+    assert [event["message"] for event in of(tmp_path, "warning")[1:]] == [
+        "control.json passed over: maximum recursion depth exceeded while decoding a JSON array from a unicode string",
+        "control.json passed over: Is a directory",
+    ]
+    (tmp_path / "control.json").rmdir()
     write_control(tmp_path, {"seq": 1, **directive(0, 0.5)})
     assert job.read_directive() is not None
     job.close()
@@ -82,3 +96,35 @@ def test_json_is_replaced_in_one_step(tmp_path: Path) -> None:
     write_json(file, {"a": 2})
     assert json.loads(file.read_text()) == {"a": 2}
     assert [f.name for f in tmp_path.iterdir()] == ["x.json"]
+
+
+# ---- fuzz
+
+
+@pytest.mark.fuzz
+@FUZZ
+@given(edits=EDITS)
+def test_any_bytes_in_control_json_are_a_directive_or_passed_over(
+    tmp_path: Path, tried: Callable[[], None], edits: list[tuple[int, int, bytes]]
+) -> None:
+    whole = json.dumps({"seq": 1, **directive(0, 0.5, until="2026-11-22T10:00:00Z")}).encode()
+    job = JobDir(tmp_path)
+    for data in damaged(whole, edits):
+        (tmp_path / "control.json").write_bytes(data)
+        job.read_directive()
+        tried()
+    job.close()
+
+
+@pytest.mark.fuzz
+@FUZZ
+@given(changes=CHANGES)
+def test_any_values_in_control_json_are_a_directive_or_passed_over(
+    tmp_path: Path, tried: Callable[[], None], changes: list[tuple[int, Any, str]]
+) -> None:
+    job = JobDir(tmp_path)
+    for document in changed({"seq": 1, **directive(0, 0.5, until="2026-11-22T10:00:00Z")}, changes):
+        (tmp_path / "control.json").write_text(json.dumps(document))
+        job.read_directive()
+        tried()
+    job.close()
