@@ -1,6 +1,7 @@
 """Checks a job without loading a weight, and answers its rows, steps, batch shape and ρ floor, for `submit` and `--explain`."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,7 @@ def check_job(spec: JobSpec) -> CheckResult:
         rows=rows.read,
         validation_rows=len(rows.validation),
         test_rows=len(rows.test),
+        formats=rows.formats,
         steps=schedule.steps,
         segments=schedule.segments,
         rho_floor=price.floor,
@@ -62,6 +64,8 @@ class _EncodedRows:
     train: list[Encoded]
     validation: list[Encoded]
     test: list[Encoded]
+    formats: tuple[str, ...]
+    """Of the training rows, the commonest first."""
     nominal: tuple[int, int | None]
     """(seq, target_seq) of the mean batch."""
 
@@ -76,6 +80,7 @@ def _encode_rows(spec: JobSpec) -> _EncodedRows:
         train,
         encoder.encode(rows.validation)[: spec.data.validation_limit],
         encoder.encode(rows.test)[: spec.evaluate.limit],
+        tuple(name for name, _ in Counter(row.format for row in rows.train).most_common()),
         encoder.nominal_shape(train, min(spec.train.batch_size, len(train))),
     )
 
@@ -118,7 +123,7 @@ def _price(spec: JobSpec, model: Any, rows: _EncodedRows) -> _Price:
 
 
 def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) -> tuple[str, ...]:
-    notes = list(price.method.profile.notes)
+    notes = [*_format_note(rows.formats), *price.method.profile.notes]
     if price.cached_floor is not None and price.cached_floor < price.floor:
         notes.append(
             f"once the cache is filled, ρ may go down to {price.cached_floor:.3f}; no plan counts on it before"
@@ -132,6 +137,20 @@ def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) 
             f"method {spec.train.method!r} trains at ρ {price.floor:.3f} whatever the budget: it can only wait or stop"
         )
     return tuple(notes)
+
+
+def _format_note(formats: tuple[str, ...]) -> list[str]:
+    """Nothing where the rows have the fields that the job names."""
+    if formats == ("fields",):
+        return []
+    if len(formats) > 1:
+        return [f"rows of several formats: {', '.join(formats)}; data.format reads all as one"]
+    how = (
+        "the assistant's turns alone are learnt"
+        if formats == ("chat",)
+        else "data.format reads them otherwise"
+    )
+    return [f"rows are read as {formats[0]!r}: {how}"]
 
 
 def _check_rhos(spec: JobSpec, price: _Price) -> None:

@@ -72,6 +72,10 @@ class ModelPart(Doc):
     """Attention implementation; sdpa's backward costs 2.5× its forward, eager's 2×."""
 
 
+DataFormat = Literal["fields", "chat", "prompt-completion", "instruction", "dialogue", "choice", "questions"]
+"""How a row's fields are read: docs/configuration.md has the table."""
+
+
 class DataPart(Doc):
     """`[data]`: which rows, and which of their fields are read and learnt.
 
@@ -86,6 +90,8 @@ class DataPart(Doc):
     """Configuration of a data set on the hub that has several."""
     task: Literal["summarization", "qa", "causal"] | None = None
     """What stands around the source; None: qa for a known question answering data set, else summarization."""
+    format: DataFormat | None = None
+    """How fields are read; None: recognised by their names. fields: by data.source and data.target; chat: turns of role and content."""
     source: str = "source"
     target: str = "target"
     """A list in this field holds several references: the first is learnt, all count as right."""

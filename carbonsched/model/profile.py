@@ -122,6 +122,8 @@ class CheckResult(Doc):
     """Rows, of packed text blocks, that are evaluated before and after training."""
     test_rows: Count | None = None
     """The same of the test set, evaluated once; None: a trainer that does not tell."""
+    formats: tuple[str, ...] = ()
+    """What the training rows were recognised as, the commonest first; see data.format."""
     steps: Steps
     segments: Segments
     rho_floor: Ratio

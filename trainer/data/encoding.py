@@ -15,6 +15,7 @@ import torch
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import DataPart, ModelPart
+from trainer.data.chat_template import ChatTemplate
 from trainer.data.field_layouts import Row, Task
 from trainer.data.models import is_encoder_decoder, load_tokenizer
 
@@ -99,6 +100,8 @@ class TextEncoder:
             return []
         if self.data.pack:
             return self._pack(rows)
+        if any(row.messages for row in rows):
+            return self._mixed(rows)
         most_tokens = self.data.max_length
         lead = ["" if self.encoder_decoder or not row.source else " " for row in rows]
         targets = self._ids([before + row.target for before, row in zip(lead, rows, strict=True)])
@@ -121,6 +124,10 @@ class TextEncoder:
         Where a source is too long for `max_length` it gives way to `new_tokens`, but to no more than the longest target
         or half of the room.
         """
+        if not rows:
+            return []
+        if any(row.messages for row in rows):
+            return self._mixed_prompts(rows, new_tokens)
         end = self._end if self.encoder_decoder else []
         found = []
         for prompt in self._split_prompts(rows):
@@ -169,6 +176,32 @@ class TextEncoder:
         if not self.encoder_decoder:
             return seq, None
         return seq, round(sum(t or 0 for _, t in shapes) / len(shapes))
+
+    def _mixed(self, rows: Sequence[Row]) -> list[Encoded]:
+        """Rows of which some or all are conversations, in their order."""
+        chat = self._chat()
+        others = iter(self.encode([row for row in rows if not row.messages]))
+        return [self._conversation(chat, row) if row.messages else next(others) for row in rows]
+
+    def _mixed_prompts(self, rows: Sequence[Row], new_tokens: int) -> list[list[int]]:
+        chat = self._chat()
+        others = iter(self.prompts([row for row in rows if not row.messages], new_tokens))
+        most = self.data.max_length - min(new_tokens, self.data.target_length, self.data.max_length // 2)
+        return [chat.prompt(row.messages, most, row.where) if row.messages else next(others) for row in rows]
+
+    def _conversation(self, chat: ChatTemplate, row: Row) -> Encoded:
+        found = chat.tokens(row.messages, self.data.max_length, row.where)
+        labels = [i if learnt else IGNORED for i, learnt in zip(found.ids, found.learnt, strict=True)]
+        return Encoded(found.ids, labels)
+
+    def _chat(self) -> ChatTemplate:
+        if self.encoder_decoder:
+            raise InputError(
+                "data.format",
+                "an encoder-decoder reads no conversation",
+                "take a decoder, or write the rows as source and target",
+            )
+        return ChatTemplate.of(self.tokenizer)
 
     def _split_prompts(self, rows: Sequence[Row]) -> list["_Prompt"]:
         start, two_sided = self._start, self.encoder_decoder

@@ -1,10 +1,12 @@
 """Reads source and target of a row from the fields that the job names, or from those of a data set that is known by its fields.
 
-Only where `data.source` and `data.target` are left at their defaults and a row has neither is it matched against the layouts
-below, by the fields it has; a name that the user wrote is always taken at its word.
+Only where `data.source` and `data.target` are left at their defaults and a row lacks one of them is it matched against the
+layouts below, by the fields it has; a name that the user wrote is always taken at its word, and `data.format` names a layout.
 
 | fields | data set | source | target |
 |---|---|---|---|
+| messages (or conversations) | chat, as TRL and ShareGPT have it | the turns | all turns of the assistant |
+| prompt, completion, both lists of turns | chat, as TRL reads it | the turns | the assistant's turns of the completion |
 | dialogue, summary (or summary1, summary2, …) | DialogSum | the dialogue | the summary; all of them are references |
 | goal, sol1, sol2, label | PIQA | the goal and both solutions | the text of the right solution |
 | question, answers | WebQuestions, the hub's | the question | the first answer; all of them are references |
@@ -17,11 +19,12 @@ SciTLDR has `source` (sentences, joined) and `target` (references, the first is 
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, NoReturn
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 from carbonsched.errors import InputError
-from carbonsched.model.job import DataPart
+from carbonsched.model.job import DataFormat, DataPart
+from trainer.data.conversations import Message, as_text, check_learnt, is_conversation, read_messages
 
 Task = Literal["summarization", "qa", "causal", "instruction"]
 """As `data.task`; `instruction` is that of Alpaca's layout alone."""
@@ -43,6 +46,12 @@ class Row:
     """All that count as right when text is scored, the learnt one first; () means that one alone."""
     task: Task | None = None
     """Which words stand around the source; None: as the job says."""
+    messages: tuple[Message, ...] = ()
+    """Of a conversation: its turns, which the tokenizer's chat template renders; source and target are for people then."""
+    format: DataFormat = field(default="fields", compare=False)
+    """What the record was read as."""
+    where: str = field(default="", compare=False)
+    """File and line, of conversations alone: what a template refuses is found only later."""
 
     def __post_init__(self) -> None:
         if not self.references:
@@ -58,6 +67,7 @@ class Layout(NamedTuple):
         source, texts = layout.read(record, "row 3")
     """
 
+    name: DataFormat
     task: Task
     fits: Callable[[Mapping[str, Any]], bool]
     read: Callable[[Mapping[str, Any], str], tuple[str, list[str]]]
@@ -69,7 +79,10 @@ def read_row(record: Any, part: DataPart, where: str) -> Row:
     if not isinstance(record, dict):
         raise InputError("data.name_or_path", f"{where} is not an object", "write one {…} per row")
     source_field, target_field = part.source, part.target
-    if part.task == "causal":
+    turns = _conversation(record, part)
+    if turns is not None:
+        return _chat_row(record, *turns, where)
+    if part.task == "causal" and part.format in (None, "fields"):
         # plain text has one field; a source, where there is one, is a prompt that is not learnt from
         if target_field not in record and "text" in record:
             target_field = "text"
@@ -78,7 +91,7 @@ def read_row(record: Any, part: DataPart, where: str) -> Row:
     layout = recognised(record, part)
     if layout is not None:
         source, texts = layout.read(record, where)
-        return Row(source, *_learnt(texts), part.task or layout.task)
+        return Row(source, *_learnt(texts), part.task or layout.task, format=layout.name)
     source = _text(record, source_field, where, "data.source")
     texts = _texts(record, target_field, where, "data.target")
     return Row(source, *_learnt(texts))
@@ -86,12 +99,64 @@ def read_row(record: Any, part: DataPart, where: str) -> Row:
 
 def recognised(record: Mapping[str, Any], part: DataPart) -> Layout | None:
     """The layout that `record` has, where the job names no fields and the default ones are absent."""
-    defaults = DataPart.model_fields
-    if (part.source, part.target) != (defaults["source"].default, defaults["target"].default):
-        return None
-    if part.source in record or part.target in record:
+    if part.format is not None:
+        named = [layout for layout in LAYOUTS if layout.name == part.format]
+        return next((layout for layout in named if layout.fits(record)), named[0] if named else None)
+    if not _names_no_field(part) or (part.source in record and part.target in record):
         return None
     return next((layout for layout in LAYOUTS if layout.fits(record)), None)
+
+
+def _names_no_field(part: DataPart) -> bool:
+    defaults = DataPart.model_fields
+    return (part.source, part.target) == (defaults["source"].default, defaults["target"].default)
+
+
+_TURNS: Final = ("messages", "conversations")
+
+
+def _conversation(record: Mapping[str, Any], part: DataPart) -> tuple[str, str | None] | None:
+    """(field of the turns, field of more turns that alone are learnt) where the record is, or the job says it is, a conversation."""
+    if part.format == "chat" and not _names_no_field(part):
+        given = [name for name in (part.source, part.target) if name in record]
+        return (given[0], given[1] if len(given) > 1 else None) if given else (part.source, None)
+    if part.format not in (None, "chat"):
+        return None
+    if part.format is None and (
+        not _names_no_field(part) or (part.source in record and part.target in record)
+    ):
+        return None
+    name = next((name for name in _TURNS if is_conversation(record.get(name))), None)
+    if name is not None:
+        return name, None
+    if is_conversation(record.get("prompt")) and is_conversation(record.get("completion")):
+        return "prompt", "completion"
+    if part.format == "chat":
+        return next((name for name in _TURNS if name in record), _TURNS[0]), None
+    return None
+
+
+def _chat_row(record: Mapping[str, Any], first: str, second: str | None, where: str) -> Row:
+    for name in (first, second):
+        if name is not None and name not in record:
+            known = _printable(", ".join(str(k) for k in record)) or "none"
+            raise InputError(
+                "data.source",
+                f"{where} has no field {name!r}",
+                f"set data.source to one of its fields: {known}",
+            )
+    messages = read_messages(record[first], first, where, learnt=second is None)
+    if second is not None:
+        messages += read_messages(record[second], second, where)
+    check_learnt(messages, where)
+    last = max(i for i, message in enumerate(messages) if message.learnt)
+    return Row(
+        as_text(messages[:last]),
+        messages[last].content.strip(),
+        messages=messages,
+        format="chat",
+        where=where,
+    )
 
 
 def _learnt(texts: list[str]) -> tuple[str, tuple[str, ...]]:
@@ -187,13 +252,14 @@ def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
 
 LAYOUTS = (
     Layout(
+        "dialogue",
         "summarization",
         lambda r: "dialogue" in r and any(n == "summary" or _NUMBERED.fullmatch(n) for n in r),
         _dialogue,
     ),
-    Layout("qa", _has("goal", "sol1", "sol2"), _choice),
-    Layout("qa", _has("question", "answers"), _answers("question")),
-    Layout("qa", _has("qText", "answers"), _answers("qText")),
-    Layout("causal", _has("prompt", "completion"), _completion),
-    Layout("instruction", _has("instruction", "output"), _instruction),
+    Layout("choice", "qa", _has("goal", "sol1", "sol2"), _choice),
+    Layout("questions", "qa", _has("question", "answers"), _answers("question")),
+    Layout("questions", "qa", _has("qText", "answers"), _answers("qText")),
+    Layout("prompt-completion", "causal", _has("prompt", "completion"), _completion),
+    Layout("instruction", "instruction", _has("instruction", "output"), _instruction),
 )

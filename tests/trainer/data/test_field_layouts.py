@@ -196,12 +196,6 @@ def test_prompt_and_completion_have_no_words_around(tmp_path: Path) -> None:
     assert load_rows(DataPart(name_or_path=str(file))).train == [Row("The sky is", "blue.", task="causal")]
     named = DataPart(name_or_path=str(file), source="prompt", target="completion")
     assert load_rows(named).train == [Row("The sky is", "blue.")], "what the user names goes before"
-    chat = [
-        {"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}
-    ]
-    write_jsonl(file, chat)
-    with pytest.raises(InputError, match="line 1: field 'prompt' holds no text"):
-        load_rows(DataPart(name_or_path=str(file)))
 
 
 def test_alpaca_with_and_without_input(tmp_path: Path) -> None:
