@@ -203,6 +203,9 @@ class SegmentDone(_Event):
     flops: Amount
     """Counted: importance batches + steps, on true batch shapes. Model FLOPs; evaluation and recomputation are outside."""
     flops_full: Amount
+    flops_own: Amount | None = None
+    """Of the same steps with everything trained that their user left trainable, so as they would have run without us: less
+    than `flops_full` where weights are frozen or adapters trained. By the profile; None: not told."""
     flops_recomputed: Amount = 0.0
     loss: Real | None
     """Mean training loss over the segment's steps."""
@@ -215,6 +218,11 @@ class SegmentDone(_Event):
     """None: no directive came, `rho_start` was used."""
     departure: str | None = None
     """What did not go as planned, with its likely cause: realised ρ more than 0.02 off, gradients that are not the selection's."""
+
+    @property
+    def rho_own(self) -> float | None:
+        """FLOPs ÷ those of its user's own run; None: not known."""
+        return self.flops / self.flops_own if self.flops_own else None
 
 
 class Checkpoint(_Event):

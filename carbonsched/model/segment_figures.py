@@ -68,6 +68,10 @@ class SegmentFigures(Doc):
     rho_realised: float
     flops: float
     flops_full: float
+    flops_own: float | None = None
+    """Of the same steps as their user would have run them, frozen weights frozen; None: not known."""
+    rho_own: float | None = None
+    """`flops` ÷ `flops_own`."""
     steps: int
     loss: float | None
     energy_j: float
@@ -97,6 +101,8 @@ class SegmentFigures(Doc):
             rho_realised=done.rho_realised,
             flops=done.flops,
             flops_full=done.flops_full,
+            flops_own=done.flops_own,
+            rho_own=done.rho_own,
             steps=done.steps,
             loss=done.loss,
             energy_j=charged.energy_j,

@@ -1,8 +1,9 @@
 """Computes what a job saved against two counterfactuals, each with its formula, its inputs and its assumptions.
 
-FLOPs effect, estimated. Against full fine-tuning run at the same hours. A finished segment k, whose training (importance
-and steps, see `training`) took e_k joules and g_k grams, would have taken e_k ÷ (c0 + (1 − c0)·ρ_k); so g_k grows by
-g_k × (1 ÷ (c0 + (1 − c0)·ρ_k) − 1), and waiting, loading, evaluation and checkpoints stay as they were. c0, the share of
+FLOPs effect, estimated. Against what the user would have run at the same hours: full fine-tuning, or with frozen weights or
+adapters the training of all the rest, at ratio ρ'_k = FLOPs of that ÷ T_full (1 where the trainer did not tell). A finished
+segment k, whose training (importance and steps, see `training`) took e_k joules and g_k grams, would have taken
+e_k × (c0 + (1 − c0)·ρ'_k) ÷ (c0 + (1 − c0)·ρ_k); so g_k grows by g_k × that factor − g_k, and waiting, loading, evaluation and checkpoints stay as they were. c0, the share of
 a step's energy that ρ does not move, is fitted from this job's own metered segments by the planner's robust line; the
 range is c0 ± 2 standard deviations. Where ρ hardly varied c0 is the prior's (the forward pass, 1/3) and the range wide.
 
@@ -23,9 +24,18 @@ from carbonsched.units import J_PER_KWH, MJ_PER_J
 if TYPE_CHECKING:
     from carbonsched.plan.energy_fit import EnergyFit
 
+_FULL = 1 - 1e-6
+"""From here on a ratio is that of full fine-tuning: tensors that cost nothing may be frozen."""
 _FLOPS_AGAINST = "full fine-tuning (ρ = 1) of the same segments at the same hours"
 _FLOPS_FORMULA = (
     "Σ training grams_k · (1 / (c0 + (1 − c0)·ρ_k) − 1), ρ_k realised, c0 from the metered segments"
+)
+_OWN_AGAINST = (
+    "the user's own run (all that was left trainable trained) of the same segments at the same hours"
+)
+_OWN_FORMULA = (
+    "Σ training grams_k · ((c0 + (1 − c0)·ρ'_k) / (c0 + (1 − c0)·ρ_k) − 1), ρ_k realised, ρ'_k of the user's own run, "
+    "c0 from the metered segments"
 )
 _TIMING_AGAINST = "the same joules at the mean intensity of the job's span"
 _TIMING_FORMULA = "Σ energy · PUE · (mean intensity − intensity) over the rows where both are known"
@@ -99,6 +109,8 @@ def flops_effect(segments: Sequence[SegmentRecord], spent: Mapping[int, Spent], 
     spread = 2 * math.sqrt(max(line.covariance[2], 0.0)) / line.full
     shares = [line.c0, min(line.c0 + spread, 1.0), max(line.c0 - spread, 0.0)]
     saved, low, high = (_saved(known, spent, c0) for c0 in shares)
+    own = min(map(_own_ratio, known))
+    own_run = own < _FULL
     return Effect(
         saved_g=saved,
         share=saved / (grams + saved) if grams + saved > 0 else None,
@@ -106,9 +118,10 @@ def flops_effect(segments: Sequence[SegmentRecord], spent: Mapping[int, Spent], 
         low_g=low,
         high_g=high,
         estimated=True,
-        against=_FLOPS_AGAINST,
-        formula=_FLOPS_FORMULA,
+        against=_OWN_AGAINST if own_run else _FLOPS_AGAINST,
+        formula=_OWN_FORMULA if own_run else _FLOPS_FORMULA,
         inputs={
+            **({"rho_own_run": own} if own_run else {}),
             "c0": line.c0,
             "c0_low": shares[2],
             "c0_high": shares[1],
@@ -152,8 +165,15 @@ def _saved(known: Sequence[SegmentRecord], spent: Mapping[int, Spent], c0: float
     for record in known:
         ratio = c0 + (1 - c0) * record.done.rho_realised
         if ratio > 0:
-            saved += spent[record.k].grams * (1 / ratio - 1)
+            own = c0 + (1 - c0) * _own_ratio(record)
+            saved += spent[record.k].grams * (own / ratio - 1)
     return saved
+
+
+def _own_ratio(record: SegmentRecord) -> float:
+    done = record.done
+    ratio = 1.0 if done.flops_own is None or not done.flops_full else done.flops_own / done.flops_full
+    return ratio if ratio < _FULL else 1.0
 
 
 def _unknown(against: str, formula: str, reason: str, *, estimated: bool) -> Effect:

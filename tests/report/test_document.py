@@ -1,6 +1,7 @@
 """The report's figures, checked against sums made by hand from the ledger's own rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,10 @@ from carbonsched.errors import InputError, NotFoundError
 from carbonsched.ledger import Ledger
 from carbonsched.model.energy import Interval
 from carbonsched.model.job_state import JobState
+from carbonsched.model.protocol import SegmentDone
 from carbonsched.report import Report, build
+from carbonsched.report.parts import Effect
+from carbonsched.report.savings import Spent, flops_effect
 from carbonsched.report.timeline import BINS, Timeline
 
 Story = tuple[Ledger, Report, datetime]
@@ -84,6 +88,31 @@ def test_fewer_flops_are_an_estimate_with_a_range_and_its_inputs(story: Story) -
     # the story's steps take 0.28 + 0.72 ρ of a full step's time at nearly the same power
     assert effect.inputs["c0"] == pytest.approx(0.28, abs=0.05)
     assert effect.baseline_g == pytest.approx(report.totals.spent_g + effect.saved_g)
+
+
+def test_savings_count_against_what_the_user_would_have_run(story: Story) -> None:
+    """Frozen weights or adapters: their run is cheaper than full fine-tuning, and so much less is saved."""
+    ledger, _, _ = story
+    segments = ledger.segments("scitldr-1")
+    spent = {s.k: Spent(energy_j=1000.0 * s.done.rho_realised, grams=1.0) for s in segments}
+
+    def against(own: Callable[[SegmentDone], float | None]) -> Effect:
+        told = [replace(s, done=s.done.model_copy(update={"flops_own": own(s.done)})) for s in segments]
+        return flops_effect(told, spent, grams=9.0)
+
+    full, frozen, same = (
+        against(lambda d: d.flops_full),
+        against(lambda d: 0.7 * d.flops_full),
+        against(lambda d: d.flops),
+    )
+    assert full == against(lambda d: None)
+    assert "full fine-tuning" in full.against
+    assert same.saved_g == pytest.approx(0)
+    assert full.saved_g is not None
+    assert frozen.saved_g is not None
+    assert frozen.saved_g < full.saved_g
+    assert "own run" in frozen.against
+    assert frozen.inputs["rho_own_run"] == pytest.approx(0.7)
 
 
 def test_segments_list_what_was_charged_and_decided(story: Story) -> None:

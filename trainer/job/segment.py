@@ -69,6 +69,8 @@ class SegmentRecord:
     """Optimizer steps [first, end)."""
     expected_full: float
     """T_full of the batches to come, as foreseen when the segment began."""
+    own_ratio: float | None = None
+    """Of everything that the user left trainable: its cost ÷ T_full."""
     importance: dict[str, float] = field(default_factory=dict)
     importance_batches: int = 0
     importance_flops: float = 0.0
@@ -254,6 +256,7 @@ class SegmentRecord:
             rho_realised=self.rho_realised,
             flops=self.flops,
             flops_full=self.flops_full,
+            flops_own=None if self.own_ratio is None else self.own_ratio * self.flops_full,
             flops_recomputed=self.flops_recomputed,
             loss=self.loss,
             seconds=self.seconds,

@@ -15,6 +15,7 @@ from trainer.profiling.batch_form import BatchForm
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 from trainer.profiling.meta_model import has_attention_dropout
 from trainer.profiling.profiler import profile, run_forward, token_batch
+from trainer.selection.cost_model import CostModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Prepared:
     """T_full: of the model without adapters."""
     left: int
     """Tensors of a model without adapters that stay frozen, because the optimizer does not hold them."""
+    own_ratio: float
+    """Cost ÷ T_full of a step that trains all the optimizer holds, as it would without us."""
 
 
 def prepare(
@@ -71,13 +74,14 @@ def prepare(
         held = [n for n, p in model.named_parameters() if p.requires_grad]
     among = frozenset(held) & {t.name for t in measured.tensors}
     left = 0 if adapted else len(measured.tensors) - len(among)
+    own = CostModel.of(measured).flops(among) / measured.full_flops if among else 0.0
     if skip_earliest:
         if not traits.selects:
             raise InputError("train.skip_earliest", f"method {name!r} chooses no tensors", "leave it out")
         among = _upper(measured, among, skip_earliest)
     method = build_method(name, measured, seed, among, importance)
     method.inspect(model, shape, attn)
-    return Prepared(method, full, left)
+    return Prepared(method, full, left, own)
 
 
 def _attention(model: Any, attn: str | None, shape: Shape, form: BatchForm | None) -> str | None:

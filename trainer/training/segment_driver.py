@@ -67,6 +67,7 @@ class SegmentDriver:
         self.model, self.batches = model, batches
         self.schedule, self.ranks = batches.schedule, batches.ranks
         self.method, self.full, self._loss = prepared.method, prepared.full, loss
+        self._own_ratio = prepared.own_ratio
         self._segment: SegmentRecord | None = None
         self.is_open = False
         """Whether a segment has begun and not ended."""
@@ -243,7 +244,8 @@ class SegmentDriver:
         # a checkpoint of someone else's making has no segment of ours: what is left of the segment becomes one
         profile = self.method.profile
         nominal = Shape(profile.batch, profile.seq, profile.target_seq)
-        segment = SegmentRecord(k, step, end, self.batches.full_ahead(self.full, nominal, step, end))
+        full = self.batches.full_ahead(self.full, nominal, step, end)
+        segment = SegmentRecord(k, step, end, full, self._own_ratio)
         if self.schedule.is_remainder(k) and self._last_importance:
             # a pass would weigh more in it than in any other segment, and raise the floor of the whole job
             segment.importance = self._last_importance

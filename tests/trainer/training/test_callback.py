@@ -266,7 +266,14 @@ def test_parameters_left_out_of_the_optimizer_stay_frozen(llama: Path, tmp_path:
     for name, parameter in trainer.model.named_parameters():
         parameter.requires_grad_("mlp" in name)
     trainer.train()
-    assert all("mlp" in name for name in callback.history[0].selected)
+    (done,) = callback.history
+    assert all("mlp" in name for name in done.selected)
+    costs = callback.driver.method.costs
+    own = costs.flops([n for n, p in trainer.model.named_parameters() if "mlp" in n]) / costs.flops(
+        costs.names
+    )
+    assert done.flops_own == pytest.approx(own * done.flops_full)
+    assert done.rho_own == pytest.approx(done.rho_realised / own)
     assert not trainer.model.model.embed_tokens.weight.requires_grad
 
 
