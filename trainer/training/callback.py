@@ -75,6 +75,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self._driver: SegmentDriver | None = None
         self._host: HostTrainer | None = None
         self._training: Training | None = None
+        self._hook: Any = None
         self._twin: Any = None
         self._counter: StepCounter | None = None
         self._in_step = False
@@ -114,8 +115,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._host is not None:
-            self._host.release()  # of a training that an error ended
+        self._leave()  # a training that an error ended
         self._driver, self.stopped, self.stopped_elsewhere = None, None, False
         model, loader = kwargs["model"], kwargs["train_dataloader"]
         self._host = host = HostTrainer.calling(self)
@@ -141,8 +141,6 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._host is not None:
-            self._host.release()
         if self.stopped is None and state.global_step < state.max_steps:
             who = (
                 "another callback"
@@ -152,13 +150,22 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             self.stopped = f"{who} ended it after step {state.global_step} of {state.max_steps}"
             self.stopped_elsewhere = True
             log.warning("training stopped early: %s", self.stopped)
-        if self._driver is None:
-            return
-        self._hook.remove()
         # where we stopped under a daemon a checkpoint goes on with the segment
-        if self.driver.is_open and (self.stopped_elsewhere or self.job is None):
+        if self._driver is not None and self._driver.is_open and (self.stopped_elsewhere or self.job is None):
             self._end_segment()
-        self.driver.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Take everything of ours off the Trainer and its model; no error where nothing is there."""
+        if self._host is not None:
+            self._host.release()
+        if self._counter is not None:
+            self._counter.stop()
+        if self._hook is not None:
+            self._hook.remove()
+            self.driver.close()
+        self._host = self._counter = self._hook = None
+        self._in_step = False
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

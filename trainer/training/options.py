@@ -66,6 +66,7 @@ class Options:
             value = getattr(self, name)
             if not fits(value):
                 raise InputError(name, f"must be {wanted}, is {value!r}", _hint(name, value))
+        object.__setattr__(self, "rho", float(self.rho))  # of NumPy, say
         method_row(self.method)
         objective_of(self.importance)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_data, word_rows
@@ -211,6 +212,25 @@ def test_a_stream_is_trained_on_for_the_steps_given(llama: Path, tmp_path: Path)
     assert [d.steps for d in callback.history] == [3, 3]
     assert all(abs(d.rho_realised - d.rho_planned) <= 0.02 or d.departure for d in callback.history)
     assert len(list(trainer.train_dataset)) >= 64 - 4 * 6 - 4, "a batch more is fetched ahead"
+
+
+def test_an_interrupted_training_leaves_nothing_to_the_next(llama: Path, tmp_path: Path) -> None:
+    """Ctrl-C in a notebook: no hook says that training ended."""
+
+    class Interrupts(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+    callback, others = GreenTrainerCallback(rho=np.float32(0.9)), Interrupts()
+    trainer = own_trainer(llama, tmp_path, [callback, others], num_train_epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.remove_callback(others)
+    trainer.train()
+    (done,) = callback.history
+    assert done.departure is None
+    assert done.rho_realised == pytest.approx(done.rho_planned, abs=0.01)
+    assert all(p.requires_grad for p in trainer.model.parameters())
 
 
 def test_resume_in_ones_own_trainer(t5: Path, tmp_path: Path) -> None:
