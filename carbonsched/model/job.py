@@ -26,8 +26,9 @@ from carbonsched.model.methods.prefix import PrefixSettings
 from carbonsched.model.methods.selection import SelectionSettings
 from carbonsched.model.methods.traits import METHODS, MethodTraits, method_names
 
-DATA_SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet", ".txt")
-"""Endings of the files that rows are read from."""
+DATA_SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt")
+"""Endings of the files that rows are read from; .gz or .zst may follow those of text."""
+COMPRESSED: Final = (".gz", ".zst")
 MOST_INT: Final = 2**53
 """As far as every JSON reader and every database counts exactly."""
 _MOST_DEADLINE_S = 3653 * 86_400.0
@@ -85,7 +86,7 @@ class DataPart(Doc):
     """
 
     name_or_path: str
-    """Hub id, folder or file (.jsonl, .json, .csv, .parquet, .txt)."""
+    """Hub id, folder or file (.jsonl, .json, .csv, .parquet, .arrow, .txt; text as .gz or .zst, too)."""
     subset: str | None = None
     """Configuration of a data set on the hub that has several."""
     task: Literal["summarization", "qa", "causal"] | None = None
@@ -327,7 +328,7 @@ class JobSpec(Doc):
         traits = METHODS.get(self.train.method)
         if traits is not None and (rule := method_conflict(self, traits)) is not None:
             raise refusal(*rule)
-        held_out = self.data.validation is not None or not _is_data_file(self.data.name_or_path)
+        held_out = self.data.validation is not None or data_suffix(self.data.name_or_path) is None
         if self.train.early_stop_patience is not None and not held_out:
             raise refusal(
                 "train.early_stop_patience",
@@ -376,9 +377,17 @@ def method_conflict(spec: JobSpec, traits: MethodTraits) -> Conflict | None:
     return None
 
 
-def _is_data_file(name: str) -> bool:
-    """Whether `data.name_or_path` names one file, which holds training rows alone."""
-    return PurePath(name).suffix.lower() in DATA_SUFFIXES
+def data_suffix(name: str) -> str | None:
+    """What kind of data file bears this name, as one of DATA_SUFFIXES, whether compressed or not; None: none.
+
+    Example:
+        >>> data_suffix("Train.JSONL.gz"), data_suffix("train.parquet.gz")
+        ('.jsonl', None)
+    """
+    path = PurePath(name.lower())
+    packed = path.suffix in COMPRESSED
+    suffix = path.with_suffix("").suffix if packed and path.stem else path.suffix
+    return suffix if suffix in DATA_SUFFIXES and not (packed and suffix in (".parquet", ".arrow")) else None
 
 
 class Owner(Doc):

@@ -1,12 +1,19 @@
-"""read_file reads the rows of one file: JSON lines, JSON, CSV, Parquet or plain text."""
+"""read_file reads the rows of one file: JSON lines, JSON, CSV, Parquet, Arrow or plain text, text also as .gz or .zst.
 
+It is a reader of our own because errors must name file and line, and a row must never be mended in silence: the data sets library
+skips, casts and fills what does not fit. What that library itself saved, and the hub's, it reads: see hub.py.
+"""
+
+import gzip
+import io
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from carbonsched.errors import InputError
-from carbonsched.model.job import DATA_SUFFIXES, DataPart
+from carbonsched.model.job import DATA_SUFFIXES, DataPart, data_suffix
 from trainer.data.csv_rows import csv_rows
 from trainer.data.field_layouts import Row, read_row
 
@@ -18,9 +25,11 @@ def read_file(file: Path, part: DataPart, key: str = "data.name_or_path") -> lis
     """Every row of one file. Raises InputError that names the file and the line; `key` is the setting that named it."""
     if not file.is_file():
         raise InputError(key, f"there is no {file}", "give the path of a file, or leave it out")
-    if file.suffix.lower() not in DATA_SUFFIXES:
+    if data_suffix(file.name) is None:
         raise InputError(
-            "data.name_or_path", f"{file.name} is of no known kind", f"use one of {', '.join(DATA_SUFFIXES)}"
+            "data.name_or_path",
+            f"{file.name} is of no known kind",
+            f"use one of {', '.join(DATA_SUFFIXES)}; text may be .gz or .zst",
         )
     rows = [read_row(record, part, f"{file}: {where}") for where, record in _labelled(file, part.pack)]
     if not rows:
@@ -30,7 +39,7 @@ def read_file(file: Path, part: DataPart, key: str = "data.name_or_path") -> lis
 
 def _labelled(file: Path, whole: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """The records, with the labels of the file beside where there is one. Raises InputError: not one label per row."""
-    beside = file.with_name(file.stem + _LABELS)
+    beside = file.with_name(file.name.partition(data_suffix(file.name) or ".")[0] + _LABELS)
     if not beside.is_file():
         yield from _records(file, whole)
         return
@@ -51,21 +60,22 @@ def _records(file: Path, whole: bool = False) -> Iterator[tuple[str, dict[str, A
 
     whole: plain text is one row.
     """
-    if file.suffix.lower() == ".parquet":
-        yield from _parquet(file)
+    kind = data_suffix(file.name)
+    if kind in (".parquet", ".arrow"):
+        yield from _table(file, "Parquet" if kind == ".parquet" else "Arrow")
         return
-    if file.suffix.lower() == ".csv":
+    if kind == ".csv":
         yield from csv_rows(_read_text(file, newline=""), str(file))
         return
     text = _read_text(file)
-    if file.suffix.lower() == ".txt" and whole:
+    if kind == ".txt" and whole:
         if text.strip():
             yield "the text", {"text": text}
-    elif file.suffix.lower() == ".txt":
+    elif kind == ".txt":
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 yield f"line {number}", {"text": line}
-    elif file.suffix.lower() == ".json" and text.lstrip()[:1] == "[":
+    elif kind == ".json" and text.lstrip()[:1] == "[":
         yield from ((f"item {i}", item) for i, item in enumerate(_json(text, str(file)), 1))
     else:
         for number, line in enumerate(text.split("\n"), 1):
@@ -76,7 +86,7 @@ def _records(file: Path, whole: bool = False) -> Iterator[tuple[str, dict[str, A
 def _read_text(file: Path, newline: str | None = None) -> str:
     """newline: "" leaves line ends as they are, None makes each one a newline. Raises InputError."""
     try:
-        with file.open(encoding="utf-8-sig", newline=newline) as stream:
+        with io.TextIOWrapper(io.BytesIO(_read_bytes(file)), "utf-8-sig", newline=newline) as stream:
             return stream.read()
     except OSError as e:
         raise InputError(
@@ -84,6 +94,37 @@ def _read_text(file: Path, newline: str | None = None) -> str:
         ) from e
     except UnicodeDecodeError as e:
         raise InputError("data.name_or_path", f"{file} cannot be read: {e}", "save it as UTF-8") from e
+
+
+def _read_bytes(file: Path) -> bytes:
+    """Unpacked where the name says that it is packed. Raises OSError, InputError."""
+    packed = file.suffix.lower()
+    if packed not in _UNPACK:
+        return file.read_bytes()
+    with file.open("rb"):  # the rights, apart from what is wrong inside
+        pass
+    try:
+        return _UNPACK[packed](file)
+    except (OSError, EOFError, zlib.error) as e:
+        raise InputError(
+            "data.name_or_path", f"{file} cannot be unpacked: {_first(e)}", "pack it again"
+        ) from e
+
+
+def _gunzip(file: Path) -> bytes:
+    with gzip.open(file) as stream:
+        return stream.read()
+
+
+def _unzstd(file: Path) -> bytes:
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    with pa.input_stream(str(file), compression="zstd") as stream:
+        data: bytes = stream.read()
+        return data
+
+
+_UNPACK = {".gz": _gunzip, ".zst": _unzstd}
 
 
 def _json(text: str, where: str) -> Any:
@@ -107,22 +148,21 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+def _table(file: Path, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    from pyarrow import ArrowException
 
     try:
-        with parquet.ParquetFile(file) as opened:
-            names = opened.schema_arrow.names
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
-                raise InputError(
-                    "data.name_or_path",
-                    f"{file} has the column {twice!r} {names.count(twice)} times",
-                    "give every column a name of its own",
-                )
-            table = opened.read()
+        names, read = _parquet(file) if kind == "Parquet" else _arrow(file)
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(
+                "data.name_or_path",
+                f"{file} has the column {twice!r} {names.count(twice)} times",
+                "give every column a name of its own",
+            )
+        table = read()
     except (OSError, ArrowException, UnicodeDecodeError) as e:
-        raise InputError("data.name_or_path", f"{file} is not Parquet: {_first(e)}", "write it again") from e
+        raise InputError("data.name_or_path", f"{file} is not {kind}: {_first(e)}", "write it again") from e
     try:
         records = table.to_pylist()
     except (ArrowException, ValueError, OverflowError, ImportError) as e:
@@ -131,6 +171,30 @@ def _parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             "data.name_or_path", f"{file} has values that cannot be read: {_first(e)}", "write it again"
         ) from e
     yield from ((f"row {i}", record) for i, record in enumerate(records, 1))
+
+
+def _parquet(file: Path) -> tuple[list[str], Callable[[], Any]]:
+    """Names of the columns, and what reads the table."""
+    from pyarrow import parquet
+
+    opened = parquet.ParquetFile(io.BytesIO(file.read_bytes()))
+    return opened.schema_arrow.names, opened.read
+
+
+def _arrow(file: Path) -> tuple[list[str], Callable[[], Any]]:
+    """Either of the two forms of Arrow's IPC: a file, or a stream, as the data sets library keeps."""
+    import pyarrow as pa
+
+    data = pa.py_buffer(file.read_bytes())
+    whole = data.to_pybytes()[:6] == b"ARROW1"
+    opened = pa.ipc.open_file(data) if whole else pa.ipc.open_stream(data)
+
+    def read() -> Any:
+        table = opened.read_all()
+        table.validate(full=True)  # offsets of a damaged file may point anywhere
+        return table
+
+    return opened.schema.names, read
 
 
 def _first(error: Exception) -> str:

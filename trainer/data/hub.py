@@ -1,6 +1,7 @@
-"""read_hub downloads a data set of the Hugging Face hub and reads the rows of its splits."""
+"""read_hub downloads a data set of the Hugging Face hub, read_saved opens one that was saved; both read the rows of its splits."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from carbonsched.errors import InputError
@@ -18,22 +19,66 @@ def read_hub(
 
     named_test: the split that `evaluate.test` names. Raises InputError.
     """
-    found = _download(part)
+    return _splits(_download(part), part, named_test, train_names, held_out_names)
 
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder was written by `save_to_disk` of the data sets library: one split, or several."""
+    return (folder / "dataset_dict.json").is_file() or (
+        (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
+    )
+
+
+def read_saved(
+    folder: Path,
+    part: DataPart,
+    named_test: str | None,
+    train_names: Sequence[str],
+    held_out_names: Sequence[str],
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """The same of a folder that `save_to_disk` wrote; where it has no splits, all rows are for training. Raises InputError."""
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(folder))
+        found = saved if isinstance(saved, datasets.DatasetDict) else {train_names[0]: saved}
+        return _splits(found, part, named_test, train_names, held_out_names)
+    except InputError:
+        raise
+    except Exception as e:  # the library and those beneath raise what they like
+        raise InputError(
+            "data.name_or_path", f"{folder} cannot be read as a saved data set: {_first(e)}", "save it again"
+        ) from e
+
+
+def _splits(
+    found: Any,
+    part: DataPart,
+    named_test: str | None,
+    train_names: Sequence[str],
+    held_out_names: Sequence[str],
+) -> tuple[list[Row], list[Row], list[Row]]:
     def split(names: Sequence[str]) -> list[Row]:
         name = next((n for n in names if n in found), None)
         if name is None:
             return []
-        return [read_row(record, part, f"{name} row {i}") for i, record in enumerate(found[name], 1)]
+        return [
+            read_row(record, part, f"{part.name_or_path}: {name} row {i}")
+            for i, record in enumerate(found[name], 1)
+        ]
 
-    train = split(train_names)
-    if not train:
-        raise InputError("data.name_or_path", f"{part.name_or_path} has no rows in a split named train")
     for key, name in (("data.validation", part.validation), ("evaluate.test", named_test)):
         if name and name not in found:
             raise InputError(
                 key, f"{part.name_or_path} has no split {name!r}", f"choose one of {', '.join(found)}"
             )
+    train = split(train_names)
+    if not train:
+        raise InputError(
+            "data.name_or_path",
+            f"{part.name_or_path} has no rows in a split named train",
+            f"its splits: {', '.join(map(str, found)) or 'none'}",
+        )
     held_out = split((part.validation,) if part.validation else held_out_names)
     return train, held_out, split((named_test,)) if named_test else []
 
@@ -52,9 +97,13 @@ def _download(part: DataPart) -> Any:
                 raise
             return datasets.load_dataset(*given, revision="refs/convert/parquet", trust_remote_code=False)
     except Exception as e:  # the library raises a different class for every way a name can be wrong
-        first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise InputError(
             "data.name_or_path",
-            f"{part.name_or_path} is no file here and the hub gave: {first}",
+            f"{part.name_or_path} is no file here and the hub gave: {_first(e)}",
             "give a file, a folder, or the id of a data set that this box can reach (and data.subset where it has several)",
         ) from e
+
+
+def _first(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from carbonsched.errors import InputError
-from carbonsched.model.job import DATA_SUFFIXES, DataPart, EvaluatePart
+from carbonsched.model.job import DATA_SUFFIXES, DataPart, EvaluatePart, data_suffix
 from trainer.data.field_layouts import Row
 from trainer.data.files import read_file
-from trainer.data.hub import read_hub
+from trainer.data.hub import is_saved, read_hub, read_saved
 from trainer.data.splits import HELD_OUT_NAMES, TRAIN_NAMES, split_files
 
 
@@ -42,6 +42,8 @@ def load_rows(part: DataPart, evaluate: EvaluatePart | None = None) -> Rows:
         train = read_file(path, part)
         held_out = _named(path.parent, part.validation, part, "data.validation")
         test = _named(path.parent, named_test, part, "evaluate.test")
+    elif is_saved(path):
+        train, held_out, test = read_saved(path, part, named_test, TRAIN_NAMES, HELD_OUT_NAMES)
     elif path.is_dir():
         found = split_files(path, TRAIN_NAMES, "data.name_or_path")
         if not found:
@@ -72,9 +74,7 @@ def load_rows(part: DataPart, evaluate: EvaluatePart | None = None) -> Rows:
 
 
 def _looks_local(name: str) -> bool:
-    return (
-        name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in DATA_SUFFIXES
-    )
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or data_suffix(name) is not None
 
 
 def _read(files: list[Path], part: DataPart, key: str) -> list[Row]:

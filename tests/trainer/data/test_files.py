@@ -107,6 +107,81 @@ def test_the_folders_of_a_parquet_file_are_no_columns(tmp_path: Path) -> None:
     assert load(file) == [Row("a", "b")]
 
 
+# ---- packed, and Arrow
+
+
+def packed(data: bytes, suffix: str) -> bytes:
+    import gzip
+
+    import pyarrow as pa
+
+    if suffix == ".gz":
+        return gzip.compress(data)
+    return bytes(pa.Codec("zstd").compress(data, asbytes=True))
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_packed_text_is_read_with_its_lines(tmp_path: Path, suffix: str) -> None:
+    lines = tmp_path / f"train.jsonl{suffix}"
+    lines.write_bytes(packed((GOOD * 3).encode(), suffix))
+    assert len(load(tmp_path)) == 3, "found in a folder, too"
+    lines.write_bytes(packed((GOOD + "{").encode(), suffix))
+    with pytest.raises(InputError, match=r"train\.jsonl\S*: line 2 is not JSON"):
+        load(lines)
+    lines.unlink()
+    table = tmp_path / f"train.CSV{suffix}"
+    table.write_bytes(packed('source,target\r\n"a\u2028b",c\r\n'.encode(), suffix))
+    assert load(table) == [Row("a\u2028b", "c")]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_what_cannot_be_unpacked_whole_is_refused(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"train.jsonl{suffix}"
+    whole = packed(
+        "".join(f'{{"source": "a{i * i}", "target": "b{i}"}}\n' for i in range(400)).encode(), suffix
+    )
+    for data in (b"plain", whole[: len(whole) // 2], whole[:30] + b"\x00\xff\x00" + whole[33:], whole[:-4]):
+        file.write_bytes(data)
+        with pytest.raises(InputError, match=r"cannot be unpacked|cannot be read"):
+            load(file)
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_both_forms_of_arrow_are_read_or_refused(tmp_path: Path, form: str) -> None:
+    import pyarrow as pa
+
+    def write(names: list[str]) -> None:
+        table = pa.Table.from_arrays([pa.array(["a b", "c"]), pa.array(["d", "e"])], names)
+        opened = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+        with pa.OSFile(str(file), "wb") as sink, opened(sink, table.schema) as writer:
+            writer.write_table(table)
+
+    file = tmp_path / "train.arrow"
+    write(["source", "target"])
+    assert load(file) == [Row("a b", "d"), Row("c", "e")]
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(InputError, match="is not Arrow"):
+        load(file)
+    write(["source", "source"])
+    with pytest.raises(InputError, match="has the column 'source' 2 times"):
+        load(file)
+
+
+def test_what_the_data_sets_library_saved_is_read(tmp_path: Path) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_list([{"source": "a", "target": "b"}] * 3)
+    rows.save_to_disk(tmp_path / "one")
+    assert len(load(tmp_path / "one")) == 3
+    both = datasets.DatasetDict({"train": rows, "validation": rows.select([1]), "test": rows.select([0, 2])})
+    both.save_to_disk(tmp_path / "several")
+    found = load_rows(DataPart(name_or_path=str(tmp_path / "several")))
+    assert (len(found.train), len(found.validation), len(found.test)) == (3, 1, 0)
+    next((tmp_path / "one").glob("*.arrow")).write_bytes(b"x")
+    with pytest.raises(InputError, match="cannot be read as a saved data set"):
+        load(tmp_path / "one")
+
+
 # ---- fuzz
 
 TEXT = st.text(st.sampled_from('ab\\ud83"\n\r \x0b\x85\u2028{}[]:,é\U0001f600'), max_size=12)

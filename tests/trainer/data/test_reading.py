@@ -127,7 +127,7 @@ def test_a_hub_data_set_is_split_and_read(tmp_path: Path, monkeypatch: pytest.Mo
     made = datasets.DatasetDict(
         {"train": datasets.Dataset.from_list(ROWS), "validation": datasets.Dataset.from_list(ROWS[:1])}
     )
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: made)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, **_: made)
     rows = load_rows(part("someone/some-set"))
     assert (len(rows.train), len(rows.validation)) == (2, 1)
 

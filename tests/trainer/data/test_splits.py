@@ -148,3 +148,44 @@ def test_a_split_is_one_file_or_a_set_that_shares_its_kind(
         assert len({file.suffix for file in found}) <= 1
         assert all(any(name in file.name for name in names) for file in found)
         assert not any(file.stem.endswith(("pre-train", "pre_train")) for file in found)
+
+
+# ---- folders of the hub
+
+
+def put(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}\n")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl"],
+        ["train/0.jsonl", "train/1.jsonl"],
+        ["Train/a.jsonl", "Train/b.jsonl"],
+        ["data/train/part-0.jsonl.gz", "data/train/part-1.jsonl.gz"],
+    ],
+)
+def test_splits_in_subfolders_are_found_whole(tmp_path: Path, names: list[str]) -> None:
+    put(tmp_path, *names, "test/0.jsonl", "other/train.jsonl")
+    assert split_files(tmp_path, TRAIN_NAMES, "k") == [tmp_path / name for name in names]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train.jsonl", "data/train.jsonl"], "data/train.jsonl, train.jsonl"),
+        (["train/a.jsonl", "train/b.csv"], "a.jsonl, b.csv"),
+        (["train/a.jsonl", "data/train/a.jsonl"], "data/train/a.jsonl, train/a.jsonl"),
+        (["train/a.jsonl", "train/test.jsonl"], "test.jsonl"),
+        (["train/x-0-of-3.jsonl", "train/x-1-of-3.jsonl"], "holds 2 of 3 shards"),
+    ],
+)
+def test_subfolders_that_could_mean_two_things_are_refused(
+    tmp_path: Path, names: list[str], message: str
+) -> None:
+    put(tmp_path, *names)
+    with pytest.raises(InputError, match=message):
+        split_files(tmp_path, TRAIN_NAMES, "k")
