@@ -5,11 +5,12 @@ writer. A lock file beside the database keeps a second daemon out. PostgreSQL ta
 """
 
 import fcntl
+import logging
 import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,8 +31,12 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from carbonsched.errors import InputError, LedgerError
 from carbonsched.ledger.tables import SCHEMA
 
+log = logging.getLogger(__name__)
+
 _FIELD = "ledger.url"
 _READERS = 4
+_RESERVE_BYTES = 1024 * 1024
+"""SQLite's log and its index take some 40 kB to begin with; the rest is for the rows of a day or so."""
 # any constant: it names carbonsched's ledger among a server's advisory locks
 _ADVISORY = 0x6361_7262
 
@@ -79,7 +84,16 @@ class Store:
             _unlock(lock_fd)
             raise InputError(_FIELD, f"no driver for {where}: {e}", "install it or use sqlite:///FILE") from e
         try:
-            store._migrate(read_only=read_only)
+            try:
+                store._migrate(read_only=read_only)
+            except LedgerError:
+                # on a full disk SQLite cannot even open its log: the room that was kept for this is given to it
+                if read_only or path is None or not _release(path):
+                    raise
+                store._migrate(read_only=read_only)
+            else:
+                if path is not None and not read_only:
+                    _reserve(path)
         except BaseException:
             store.close()
             raise
@@ -248,9 +262,31 @@ def _locked(path: Path) -> int:
         raise LedgerError(
             f"{path} is in use by process {holder}; one daemon writes a ledger, stop that one first"
         ) from e
-    os.ftruncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
+    with suppress(OSError):  # a full disk: the lock holds without the number, which is for people
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
     return fd
+
+
+def _reserve(path: Path) -> None:
+    """Keep room beside the ledger for a start on a disk that is full by then."""
+    reserve = path.with_name(f"{path.name}.reserve")
+    try:
+        with reserve.open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+    except OSError:
+        _release(path)
+
+
+def _release(path: Path) -> bool:
+    """Give up the room that was kept; whether there was some."""
+    reserve = path.with_name(f"{path.name}.reserve")
+    try:
+        reserve.unlink()
+    except OSError:
+        return False
+    log.warning("%s: opened in the room that was kept for a full disk: free space there", path)
+    return True
 
 
 def _unlock(fd: int | None) -> None:

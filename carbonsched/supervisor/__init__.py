@@ -7,6 +7,7 @@ isolation    keeps what is wrong with one job from the others
 outcome      where a job goes whose process has ended
 grid_watch   what the provider forecast, remembered while nothing runs
 metering     whose energy it was, as ledger rows
+pending_rows  keeps what the ledger refuses until it takes it
 placement    which devices a job gets, and whether it trains there
 recovery     journals each trainer process, and rebuilds a job after a daemon restart
 job_views    what `ps` and `show` answer

@@ -143,7 +143,7 @@ class Metering:
         growing = self.open.get(key)
         closed: list[Interval] = []
         if growing is not None:
-            joined = _join(growing, piece, config.pue)
+            joined = join(growing, piece, config.pue)
             if joined is not None:
                 piece = joined
             else:
@@ -204,7 +204,7 @@ def _grams(delta: EnergyDelta, reading: Reading | None, pue: float) -> float | N
     return grams(delta.energy_mj / MJ_PER_J, reading.g_per_kwh, pue)
 
 
-def _join(a: Interval, b: Interval, pue: float) -> Interval | None:
+def join(a: Interval, b: Interval, pue: float) -> Interval | None:
     """One row of two that follow each other and agree in everything but time and energy; None where they do not."""
     da, db = a.delta, b.delta
     same = (

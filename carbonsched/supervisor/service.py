@@ -6,6 +6,7 @@ It is what `carbonsched.api.service` asks for; the API knows nothing else of the
 import os
 import platform
 import secrets
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from carbonsched import __version__
-from carbonsched.errors import InputError, StateError
+from carbonsched.errors import InputError, LaunchError, LedgerError, StateError
 from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.model.files import save
 from carbonsched.model.grid import GridView
@@ -66,12 +67,21 @@ class SupervisorService:
         )
         with supervisor.lock:
             path = supervisor.job_dir(job.id)
-            path.mkdir(parents=True, mode=0o700)
-            supervisor.launcher.prepare(path, owner)
-            if checked is not None:
-                save(path / CHECKED, checked)
-            save(path / "spec.json", job, indent=2)
-            supervisor.ledger.add_job(job)
+            try:
+                path.mkdir(parents=True, mode=0o700)
+                supervisor.launcher.prepare(path, owner)
+                if checked is not None:
+                    save(path / CHECKED, checked)
+                save(path / "spec.json", job, indent=2)
+                supervisor.ledger.add_job(job)
+            except (OSError, LaunchError, LedgerError) as e:
+                # what is not in the ledger is no job: nobody would ever look after its folder
+                shutil.rmtree(path, ignore_errors=True)
+                if not isinstance(e, OSError):
+                    raise
+                raise StateError(
+                    f"the job cannot be kept in {path.parent}: {e.strerror}; free space there, then submit it again"
+                ) from e
             supervisor.enlist(job.id)
         return Submitted(id=job.id, state=JobState.QUEUED)
 
@@ -180,10 +190,8 @@ class SupervisorService:
                 if target.ended:
                     supervisor.drop(run)
             else:
-                supervisor.ledger.note(
-                    job_id, "note", {"text": f"to be {reason}"}, actor.user, supervisor.clock.now()
-                )
                 supervisor.control.director.end(run, Ending(target, reason))
+                supervisor.pending.note(job_id, "note", {"text": f"to be {reason}"}, actor.user)
             return Acted(id=job_id, state=run.state, reason=run.reason)
 
     def pools(self, actor: Owner) -> PoolList:

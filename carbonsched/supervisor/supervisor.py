@@ -21,7 +21,7 @@ from carbonsched.feeds.chain import Chain
 from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
-from carbonsched.model.energy import Interval
+from carbonsched.model.energy import EnergyDelta
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import Evaluated, SegmentDone, Started, Warned
 from carbonsched.power.base import Meter
@@ -35,6 +35,7 @@ from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending, Seat
 from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.outcome import outcome, way
+from carbonsched.supervisor.pending_rows import PendingRows
 from carbonsched.supervisor.placement import Placement
 from carbonsched.supervisor.recovery import ProcessJournal
 
@@ -73,7 +74,7 @@ class Supervisor:
         self._control: ControlLoop | None = None
         self.ticks = 0
         self._wall = StepWatch(clock, STEP_S)
-        self._unsaved: list[Interval] = []
+        self.pending = PendingRows(ledger, clock)
         self.isolation = Isolation(clock, self._fail)
         self.lock = threading.RLock()
 
@@ -105,7 +106,7 @@ class Supervisor:
             config=self._config,
             estimates=Estimates(self.clock, self._config, grid, costs, self.metering.idle_w),
             allocator=BudgetAllocator(self.ledger, self.clock, self.pools),
-            director=Director(self.ledger, self.clock, self.launcher, self.journal, self._config),
+            director=Director(self.pending.note, self.clock, self.launcher, self.journal, self._config),
             runs=self.runs,
             problem_of=self._problem_of,
         )
@@ -192,8 +193,9 @@ class Supervisor:
         for run in live:
             with self.isolation.alone(run):
                 self._poll(run)
-        deltas = self.meter.read()
+        deltas: tuple[EnergyDelta, ...] = ()
         with self.isolation.alone(None):
+            deltas = tuple(self.meter.read())
             self.placement.look_for_strangers(live, self.clock.monotonic())
         pieces, rows = self.metering.charge(deltas, live, self.placement.strangers)
         for piece in pieces:
@@ -203,14 +205,14 @@ class Supervisor:
                     watts_high = self.control.estimates.costs.watts_high(run)
                     run.charge(piece, self.config.zone.worst_g_per_kwh, watts_high)
         runs = list(self.runs.values())
-        if runs:
-            self.control.allocator.grow(runs)
-        self.pools.grow(runs)
+        with self.isolation.alone(None):
+            if runs:
+                self.control.allocator.grow(runs)
+            self.pools.grow(runs)
         self.metering.note_power(live)
-        self._save(rows)
+        self.pending.save(rows)
 
     def _shift(self, step: timedelta) -> None:
-        """The wall clock was set: what was counted and planned by the old one goes on by the new one."""
         log.warning("the wall clock was set by %+.0f s", step.total_seconds())
         for run in self.runs.values():
             run.shift(step)
@@ -239,13 +241,7 @@ class Supervisor:
     def flush(self) -> None:
         """Write the open rows now."""
         with self.lock:
-            self._save(self.metering.flush())
-
-    def _save(self, rows: list[Interval]) -> None:
-        """Where the ledger refuses (disk full), rows are kept for the next tick."""
-        self._unsaved += rows
-        self.ledger.append(self._unsaved)
-        self._unsaved.clear()
+            self.pending.save(self.metering.flush())
 
     def _fail(self, run: JobRun, reason: str) -> None:
         run.discard()
@@ -258,7 +254,7 @@ class Supervisor:
     def _end_as_failed(self, run: JobRun, reason: str) -> None:
         if run.process.target is None:
             self.control.director.end(run, Ending(JobState.FAILED, reason))
-            self.ledger.note(run.id, "note", {"text": reason}, DAEMON, self.clock.now())
+            self.pending.note(run.id, "note", {"text": reason})
 
     # ---- one job
 
@@ -300,6 +296,8 @@ class Supervisor:
             self._fail(run, f"the daemon cannot follow it: {run.aside or run.unheard}")
         elif due is Due.REBUILD:
             self.flush()  # an account is rebuilt from the rows
+            if self.pending.rows:
+                return run
             again = self.journal.rebuild(self.ledger.job(run.id))
             if not again.aside:
                 log.info("job %s: goes on, what was wrong with it is mended", run.id)
@@ -396,8 +394,7 @@ class Supervisor:
 
     def _adopt(self, run: JobRun) -> None:
         """Its process lives, or its end was not seen yet."""
-        text = {"text": "adopted after a restart of the daemon"}
-        self.ledger.note(run.id, "note", text, DAEMON, self.clock.now())
+        self.pending.note(run.id, "note", {"text": "adopted after a restart of the daemon"})
         log.info("job %s: adopted", run.id)
         self.control.allocator.begin(run)
         self._end_again(run)

@@ -6,7 +6,8 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,33 @@ def test_opening_an_up_to_date_ledger_needs_no_migration_machinery(tmp_path: Pat
         [sys.executable, "-c", script, url(tmp_path)], capture_output=True, check=True, text=True
     )
     assert answer.stdout == "False\n"
+
+
+def test_a_disk_that_is_full_at_the_start_is_started_on(tmp_path: Path) -> None:
+    """On a file system that is really full SQLite cannot make its log; room is kept for that."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a file system of two megabytes cannot be mounted here")
+    try:
+        Ledger.open(url(disk)).close()
+        fd = os.open(disk / "fill", os.O_CREAT | os.O_WRONLY)
+        with suppress(OSError):
+            while True:
+                os.write(fd, b"x" * 4096)
+        os.close(fd)
+        with Ledger.open(url(disk)) as ledger:
+            assert ledger.verify().ok
+            with suppress(LedgerError):
+                for _ in range(1000):
+                    ledger.note(None, "note", {"text": "x" * 4000}, "test", datetime.now(UTC))
+            (disk / "fill").unlink()
+            ledger.note(None, "note", {"text": "healed"}, "test", datetime.now(UTC))
+        with Ledger.open(url(disk)) as ledger:
+            assert ledger.history(None)[-1]["text"] == "healed"
+        assert (disk / "ledger.db.reserve").stat().st_blocks > 0, "kept anew"
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -294,9 +294,7 @@ def test_a_full_disk_loses_no_energy(rig: Rig) -> None:
         raise OSError("disk full")
 
     rig.ledger.append = refuse  # type: ignore[method-assign, assignment]
-    for _ in range(25):
-        with pytest.raises(OSError, match="disk full"):
-            rig.run(1)
+    rig.run(25)
     assert calls
     rig.ledger.append = append  # type: ignore[method-assign]
     rig.run(12)

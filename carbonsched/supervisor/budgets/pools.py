@@ -4,19 +4,22 @@ How a pool is divided stands in `carbonsched.supervisor.budgets.division`, which
 job keeps within its part by the guards it would have with a budget of its own; so the pool is never passed by their sum.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from carbonsched.clock import Clock
 from carbonsched.config import PoolConfig
-from carbonsched.errors import InputError
+from carbonsched.errors import InputError, LedgerError
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job import JobSpec
 from carbonsched.model.views import PoolJob, PoolList, PoolView
 from carbonsched.supervisor.budgets.accrual import Accrual
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
+
+log = logging.getLogger(__name__)
 
 _SHIFT, _LEAST = 0.05, 0.01
 """A part whose spare over the floor changed by more than the first share, and itself by more than the second, has its job
@@ -171,7 +174,10 @@ class Pools:
     def record(self, pool: Pool, reason: str) -> None:
         """Write into the journal what the pool has granted."""
         detail = {"name": pool.name, "budget_g": pool.granted_g, "reason": reason}
-        self.ledger.note(None, "pool", detail, DAEMON, self.clock.now())
+        try:
+            self.ledger.note(None, "pool", detail, DAEMON, self.clock.now())
+        except LedgerError as e:  # it is recorded anew with the next division, or at the next start
+            log.warning("pool %s: %s", pool.name, e)
 
 
 def _view(pool: Pool, members: Sequence[JobRun]) -> PoolView:

@@ -1,18 +1,18 @@
 """Applies decisions: the only place that writes control.json, notes directives and endings, and signals processes."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from carbonsched.clock import Clock
 from carbonsched.config import Config
+from carbonsched.errors import LedgerError
 from carbonsched.launch.base import Launcher
-from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.files import save
 from carbonsched.model.protocol import Directive
 from carbonsched.supervisor.control.decision import Decision, Outcome
-from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun, PlanNote
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.recovery import ProcessJournal
@@ -30,7 +30,8 @@ class Director:
         director.end(run, Ending(JobState.PAUSED, "paused by ada"))
     """
 
-    ledger: Ledger
+    note: Callable[[str | None, str, Mapping[str, Any]], None]
+    """Writes into the ledger's journal, later where it refuses now."""
     clock: Clock
     launcher: Launcher
     journal: ProcessJournal
@@ -58,7 +59,7 @@ class Director:
         """Ask the process to checkpoint and end, by a signal; it is killed after `launch.stop_s`."""
         self._end(run, ending)
         self.launcher.terminate(run.dir)
-        self.journal.note_ending(run)
+        self._note_ending(run)
 
     def kill(self, run: JobRun, ending: Ending) -> None:
         """End the process at once; what it was told to end for before still holds."""
@@ -66,7 +67,7 @@ class Director:
         if run.process.target is None:
             self._end(run, ending)
             log.warning("job %s: %s", run.id, ending.reason)
-            self.journal.note_ending(run)
+            self._note_ending(run)
 
     def _stop(self, run: JobRun, directive: Directive, ending: Ending) -> None:
         self._end(run, ending)
@@ -75,7 +76,14 @@ class Director:
         except OSError as e:
             log.warning("job %s: stopped by a signal, control.json cannot be written: %s", run.id, e)
             self.launcher.terminate(run.dir)
-        self.journal.note_ending(run)
+        self._note_ending(run)
+
+    def _note_ending(self, run: JobRun) -> None:
+        """A ledger that refuses it stops no stop: the process has been told."""
+        try:
+            self.journal.note_ending(run)
+        except LedgerError as e:
+            log.warning("job %s: it is told to end, which cannot be recorded: %s", run.id, e)
 
     def _end(self, run: JobRun, ending: Ending) -> None:
         run.end(ending, self.clock.monotonic() + self.config().launch.stop_s)
@@ -85,7 +93,7 @@ class Director:
         run.direct(directive)
         if journal:
             detail = directive.dump() | {"spent_g": run.account.spent_g, "budget_g": run.budget_g}
-            self.ledger.note(run.id, "directive", detail, DAEMON, self.clock.now())
+            self.note(run.id, "directive", detail)
             log.info("job %s segment %d: %s", run.id, directive.k, directive.reason)
 
 

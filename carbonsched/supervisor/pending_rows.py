@@ -1,0 +1,113 @@
+"""Keeps what the ledger refuses to take, a full disk mostly, until it does: jobs are steered, and metered, meanwhile.
+
+The rows are in memory alone: a daemon that is killed then loses them, and reads the energy on from the counter as one stretch.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from carbonsched.clock import Clock
+from carbonsched.errors import LedgerError
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.ledger.rows import flatten
+from carbonsched.model.energy import EnergyMethod, Interval
+from carbonsched.supervisor.jobs.actors import DAEMON
+from carbonsched.supervisor.metering import join
+
+log = logging.getLogger(__name__)
+
+MOST_ROWS = 20_000
+"""Kept at most, about 40 MB; neighbours that agree are made one before, so it takes weeks to come there."""
+MOST_NOTES = 1000
+SAID_AGAIN_S = 60.0
+
+
+@dataclass(slots=True)
+class PendingRows:
+    """Rows and notes on their way to the ledger.
+
+    Example::
+
+        pending.save(rows)
+        assert not pending.rows  # else the ledger refused them, and they are tried again with the next
+    """
+
+    ledger: Ledger
+    clock: Clock
+    rows: list[Interval] = field(default_factory=list)
+    notes: list[tuple[str | None, str, Mapping[str, Any], str, datetime]] = field(default_factory=list)
+    """(job, kind, detail, who, when)."""
+    lost: int = 0
+    """Rows and notes that there was no room for."""
+    _since: str = ""
+    """Since when the ledger refuses; empty: it does not."""
+    _said_s: float = -SAID_AGAIN_S
+
+    def save(self, rows: Sequence[Interval]) -> None:
+        """Write these, and what waits. Never raises for a ledger that cannot be written."""
+        self.rows += [_possible(row) for row in rows]
+        try:
+            self.ledger.append(self.rows)
+            self.rows.clear()
+            while self.notes:
+                self.ledger.note(*self.notes[0])
+                del self.notes[0]
+        except (LedgerError, OSError) as e:
+            self._keep(e)
+        else:
+            if self._since:
+                log.info("the ledger takes rows again")
+            self._since = ""
+
+    def note(self, job_id: str | None, kind: str, detail: Mapping[str, Any], actor: str = DAEMON) -> None:
+        """Write down what was done already: it is not undone for want of a note."""
+        now = self.clock.now()
+        try:
+            self.ledger.note(job_id, kind, detail, actor, now)
+        except (LedgerError, OSError) as e:
+            self.notes.append((job_id, kind, detail, actor, now))
+            self._keep(e)
+
+    def _keep(self, error: Exception) -> None:
+        self._join()
+        over = max(len(self.rows) - MOST_ROWS, 0), max(len(self.notes) - MOST_NOTES, 0)
+        del self.rows[: over[0]], self.notes[: over[1]]
+        self.lost += sum(over)
+        now, now_s = self.clock.now(), self.clock.monotonic()
+        self._since = self._since or f"{now:%Y-%m-%d %H:%M:%S} UTC"
+        if now_s - self._said_s >= SAID_AGAIN_S:
+            self._said_s = now_s
+            kept = f"{len(self.rows)} rows and {len(self.notes)} notes since {self._since} are kept in memory"
+            lost = f", {self.lost} are lost" if self.lost else ""
+            log.warning("%s; %s%s", error, kept, lost)
+
+    def _join(self) -> None:
+        """Rows that follow each other and agree become one."""
+        found: list[Interval] = []
+        last: dict[tuple[str, str | None], int] = {}
+        for row in self.rows:
+            key = row.delta.device, row.job_id
+            before = last.get(key)
+            joined = None if before is None else join(found[before], row, row.pue)
+            if joined is not None and before is not None:
+                found[before] = joined
+            else:
+                last[key] = len(found)
+                found.append(row)
+        self.rows = found
+
+
+def _possible(row: Interval) -> Interval:
+    """The row; as one of unknown energy where it contradicts itself: the ledger would refuse it, and all after it, for ever."""
+    try:
+        flatten(row)
+    except LedgerError as e:
+        log.warning("%s: it counts as unknown", e)
+        update = {"method": EnergyMethod.UNAVAILABLE, "reason": str(e), "coverage": 0.0}
+        unknown = dict.fromkeys(("energy_mj", "power_w", "counter_start_mj", "counter_end_mj"))
+        delta = row.delta.model_copy(update=update | unknown)
+        return row.model_copy(update={"delta": delta, "grams": None})
+    return row
