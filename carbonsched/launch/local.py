@@ -167,7 +167,13 @@ class LocalLauncher:
         """See `Launcher.poll`. Where run.json cannot be read, the job's processes are looked for by their mark."""
         run, unread = _record(job_dir / "run.json", RunRecord)
         try:
-            lives = _alive(run) if run is not None else bool(_holders(job_dir.resolve()))
+            lives = run is not None and _alive(run)
+            if not lives and not (job_dir / "exit.json").is_file():
+                # a digit of run.json may be wrong, or all of it; without its shim a job is lost, whatever workers are left
+                lives = bool(process_group.shims(job_dir.resolve()))
+                unread = unread or (
+                    _Unread("run.json", "names a process that is gone", passing=False) if lives else None
+                )
         except OSError as e:
             return ProcessStatus("unknown", run, problem=f"its process cannot be looked for: {e.strerror}")
         end, unended = _record(
@@ -186,7 +192,7 @@ class LocalLauncher:
         """SIGTERM to the trainer alone, passed on by the shim; not to its workers, or it could not checkpoint."""
         run, _ = _record(job_dir / "run.json", RunRecord)
         try:
-            for process in process_group.shims(job_dir.resolve()) if run is None else _shim(run):
+            for process in (_shim(run) if run is not None else []) or process_group.shims(job_dir.resolve()):
                 process_group.send(process, signal.SIGTERM)
         except OSError as e:
             raise LaunchError(f"{job_dir.name} cannot be told to stop: {e.strerror}") from e
@@ -247,10 +253,6 @@ def _shim(run: RunRecord) -> list[process_group.Process]:
         return []
     found = process_group.look_up(run.pid)
     return [found] if found is not None and found.start_time == run.start_time else []
-
-
-def _holders(job_dir: Path) -> list[process_group.Process]:
-    return process_group.marked(job_dir, shim.MARK, process_group.HELD)
 
 
 def _rotate(job_dir: Path) -> None:

@@ -315,9 +315,13 @@ def replaced(make: Callable[[Path], object]) -> Callable[[Path], None]:
     return put
 
 
+OTHER = json.dumps(
+    {"pid": 1, "start_time": 1, "boot_id": "x", "started_at": "2026-11-01T12:00:00Z", "argv": []}
+)
 SPOILT: dict[str, Callable[[Path], None]] = {
     "torn": replaced(lambda path: path.write_text('{"pid": 1, "sta')),
     "zeros": replaced(lambda path: path.write_bytes(bytes(200))),
+    "of another process": replaced(lambda path: path.write_text(OTHER)),
     "gone": replaced(lambda path: None),
     "a folder": replaced(Path.mkdir),
     "a pipe": replaced(os.mkfifo),

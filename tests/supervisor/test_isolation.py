@@ -21,7 +21,7 @@ from carbonsched.launch import process_group, shim
 from carbonsched.launch.base import ProcessStatus
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.model.base import rfc3339
-from carbonsched.model.job import Owner
+from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import RunRecord
 from carbonsched.supervisor.isolation import PATIENCE_S
@@ -39,8 +39,15 @@ class Sleepers:
         self.clock, self.real = clock, LocalLauncher()
         self.processes: dict[Path, subprocess.Popen[bytes]] = {}
 
-    def start(self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner) -> RunRecord:
-        marks = {shim.MARK: str(job_dir), process_group.HELD: str(job_dir)}
+    def start(
+        self,
+        job_dir: Path,
+        argv: list[str],
+        env: dict[str, str],
+        owner: Owner,
+        spec: JobSpec | None = None,
+    ) -> RunRecord:
+        marks = {process_group.HELD: str(job_dir)}
         process = subprocess.Popen(["/bin/sleep", "1000"], env=marks, start_new_session=True)
         self.processes[job_dir] = process
         record = {
@@ -53,6 +60,9 @@ class Sleepers:
         (job_dir / "exit.json").unlink(missing_ok=True)
         shim.write_record(str(job_dir), "run.json", record)
         return RunRecord.model_validate(record)
+
+    def check(self, spec: JobSpec, owner: Owner) -> None: ...
+    def prepare(self, job_dir: Path, owner: Owner) -> None: ...
 
     def poll(self, job_dir: Path) -> ProcessStatus:
         return self.real.poll(job_dir)
