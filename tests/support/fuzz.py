@@ -143,8 +143,8 @@ def changed(document: dict[str, Any], changes: Sequence[tuple[int, Any, str]]) -
     """`document` with one or two values replaced, added or dropped, as many variants as there are changes."""
     for last in range(len(changes)):
         found = copy.deepcopy(document)
-        # copied: a list or dict that was put in twice would hold itself
-        for which, value, how in copy.deepcopy(changes[max(last - 1, 0) : last + 1]):
+        for which, drawn, how in changes[max(last - 1, 0) : last + 1]:
+            value = copy.deepcopy(drawn)  # a list or dict put in twice would hold itself
             places = list(_places(found))
             if not places:
                 continue
