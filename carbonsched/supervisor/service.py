@@ -89,6 +89,7 @@ class SupervisorService:
         # a daemon at rest has no planner: it comes with the first job, or with the first that is only looked at
         from carbonsched.supervisor.explain import explain
 
+        self.supervisor.launcher.check(spec, owner)
         return explain(self.supervisor, spec, owner, checked)
 
     def jobs(self, actor: Owner, every: bool = False) -> JobList:
