@@ -1,8 +1,7 @@
-"""Builds the daemon from its config, starts its tick, the polling of its feeds and its API, and watches over them until it is
-told to stop.
+"""Builds the daemon from its config and watches over it until it is told to stop.
 
-This is the composition root: the only file that knows all parts. The tick and the polling have a thread each, so that a
-network that is down holds up neither the first tick nor the end. The main thread answers signals and pings systemd's
+This is the composition root: the only file that knows all parts. The tick runs by the monotonic clock and the polling by
+APScheduler, so that a network that is down holds up neither the first tick nor the end. The main thread answers signals and pings systemd's
 watchdog as long as ticks are completed.
 """
 
@@ -20,7 +19,7 @@ from carbonsched import __version__
 from carbonsched.address import socket_path
 from carbonsched.api.app import create_app
 from carbonsched.api.server import serve
-from carbonsched.clock import SystemClock
+from carbonsched.clock import StepWatch, SystemClock
 from carbonsched.config import FEEDS, METERS, Config, load
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.feeds.base import Site
@@ -30,6 +29,7 @@ from carbonsched.launch.rights import name_of
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.notify import Notifier
 from carbonsched.periodic import Periodic
+from carbonsched.polling import Polling
 from carbonsched.power.factory import build_meter
 from carbonsched.supervisor import Supervisor
 from carbonsched.supervisor.service import SupervisorService
@@ -41,6 +41,8 @@ PEOPLE_FROM = 1000
 """Uids below are the system's: a daemon of one of them serves several people."""
 _POLL_CHECK_S = 1.0
 """Pause between two looks at which feeds are due."""
+_CLOCK_STEP_S = 2.0
+"""Wall and boot clock may drift apart this far (NTP slews) before the polls are scheduled anew."""
 _FIRST_POLL_S = 0.5
 """The first tick waits so long for the feeds: where they answer, the first row knows its intensity."""
 _TICK_END_S = 30.0
@@ -67,7 +69,7 @@ def run(config_path: Path, socket: str | None = None) -> int:
     supervisor.start()
     try:
         server.start()
-        polling = Periodic("poll", chain.poll_due, _POLL_CHECK_S)
+        polling = Polling(chain.poll_due, _POLL_CHECK_S)
         ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
         polling.start()
         polling.first.wait(_FIRST_POLL_S)
@@ -76,8 +78,11 @@ def run(config_path: Path, socket: str | None = None) -> int:
         _log_plugins()
         _log_whose_jobs()
         log.info("serving on %s, state in %s", address, config.state_dir)
-        ticks = -1
+        wall, ticks = StepWatch(clock, _CLOCK_STEP_S), -1
         while not stop.wait(min(1.0, (notifier.watchdog_s or 4.0) / 4)):
+            if step_s := wall.step_s():
+                log.warning("the wall clock was set by %.1f s", step_s)
+                polling.restart()
             if reload.is_set():
                 reload.clear()
                 notifier.reloading()
@@ -88,7 +93,7 @@ def run(config_path: Path, socket: str | None = None) -> int:
                 ticks = supervisor.ticks
                 notifier.watchdog()
         notifier.stopping()
-        polling.stop(wait_s=0.0)
+        polling.stop()
         ticking.stop(_TICK_END_S)
         supervisor.stop()
     finally:
