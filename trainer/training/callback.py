@@ -31,6 +31,7 @@ from trainer.job.job_dir import find_job_dir, now
 from trainer.job.segment import SegmentRecord
 from trainer.profiling.batch_form import forward_names
 from trainer.profiling.flop_counter import Shape, StepCounter
+from trainer.training.gradient_checkpointing import fit_checkpointing
 from trainer.training.host_trainer import HostTrainer
 from trainer.training.options import Options, check_names
 from trainer.training.segment_driver import SegmentDriver
@@ -195,7 +196,11 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self._step_began = device_seconds()
 
     def _note_shape(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._in_step and torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            return
+        # again before each pass: around a reference's a Trainer may switch checkpointing off and on anew (TRL's DPO)
+        fit_checkpointing(model)
+        if self._in_step:
             names = forward_names(model) if args else None
             shape = self.driver.batches.shape_of(dict(zip(names or (), args, strict=False)) | kwargs)
             self._shapes.append(shape)

@@ -79,3 +79,29 @@ def test_every_kind_trains_at_its_planned_ratio(
     steps = sum(span.recomputed_ratio * span.flops_full for span in record.spans)
     assert record.importance_recomputed == pytest.approx(done.flops_recomputed - steps)
     assert record.importance_recomputed > 0.2 * record.importance_flops, "a forward pass of the blocks"
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("reentrant", [None, True])
+def test_a_trainer_may_switch_it_off_and_on_around_a_pass_without_gradients(
+    llama: Path, tmp_path: Path, reentrant: bool | None
+) -> None:
+    """As TRL's DPOTrainer does around its reference model, in the importance pass, too."""
+    from transformers import Trainer
+    from trl.models.utils import disable_gradient_checkpointing
+
+    kwargs = None if reentrant is None else {"use_reentrant": reentrant}
+
+    class Switching(Trainer):
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Any:
+            with torch.no_grad(), disable_gradient_checkpointing(model, kwargs):
+                model(**inputs)
+            return super().compute_loss(model, inputs, *args, **more)
+
+    callback = GreenTrainerCallback(rho=0.75)
+    options = {_CHECKPOINTING: True, f"{_CHECKPOINTING}_kwargs": kwargs}
+    plain_trainer(
+        load(llama), llama, tmp_path, [callback], kind=Switching, num_train_epochs=1, **options
+    ).train()
+    (done,) = callback.history
+    assert done.rho_realised == pytest.approx(done.rho_planned, abs=0.01)
