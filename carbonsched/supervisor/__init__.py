@@ -9,6 +9,7 @@ grid_watch   what the provider forecast, remembered while nothing runs
 metering     whose energy it was, as ledger rows
 pending_rows  keeps what the ledger refuses until it takes it
 placement    which devices a job gets, and whether it trains there
+recording    writes what a job's events say into the ledger
 recovery     journals each trainer process, and rebuilds a job after a daemon restart
 job_views    what `ps` and `show` answer
 access       who may see and change a job

@@ -148,7 +148,11 @@ class ProcessJournal:
         """Let the run go through its processes again, by the journal and its events."""
         last: dict[str, Any] = {}
         started: dict[str, Any] = {}
-        for entry in self.ledger.history(run.id, kinds=("started", "ending", "ended")):
+        for entry in self.ledger.history(run.id, kinds=("started", "ending", "ended", "note")):
+            if entry["kind"] == "note":
+                if "more" in entry:
+                    run.warned.note_said(int(entry["more"]), datetime.fromisoformat(entry["at"]))
+                continue
             last = entry
             match entry["kind"]:
                 case "started":

@@ -23,20 +23,21 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
 from carbonsched.model.energy import EnergyDelta
 from carbonsched.model.job_state import JobState, move
-from carbonsched.model.protocol import Evaluated, SegmentDone, Started, Warned
+from carbonsched.model.protocol import SegmentDone, Started
 from carbonsched.power.base import Meter
 from carbonsched.power.counter import STEP_S
 from carbonsched.supervisor.access import warn_of_unknown
 from carbonsched.supervisor.budgets.pools import Pools
 from carbonsched.supervisor.grid_watch import GridWatch
 from carbonsched.supervisor.isolation import Due, Isolation
-from carbonsched.supervisor.jobs.actors import DAEMON, TRAINER
+from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending, Seat
 from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.outcome import outcome, way
 from carbonsched.supervisor.pending_rows import PendingRows
 from carbonsched.supervisor.placement import Placement
+from carbonsched.supervisor.recording import record, record_more
 from carbonsched.supervisor.recovery import ProcessJournal
 
 if TYPE_CHECKING:  # NumPy stays out of a daemon at rest: Supervisor.control is the one door
@@ -275,7 +276,7 @@ class Supervisor:
                 self.control.estimates.costs.observe(run, event)
             elif isinstance(event, Started) and (why := self.placement.contradiction(run, event)):
                 self._end_as_failed(run, f"{why}; see carbonsched logs {run.id}")
-        self._record(run)
+        record(run, self.ledger, self.clock.now())
         if run.process.alive_to is not None and not run.follower.behind:
             if not run.unheard or self.clock.monotonic() - run.unheard_s >= LISTEN_S:
                 self._finish(run)
@@ -306,30 +307,13 @@ class Supervisor:
                 return again
         return run
 
-    def _record(self, run: JobRun) -> None:
-        """What the events say, for good, and how far they were read."""
-        if run.follower.offset == run.recorded:
-            return
-        with self.ledger.transaction():
-            for event in run.unsaved:
-                match event:
-                    case SegmentDone():
-                        start = run.process.segment_start(event.k, event.at)
-                        self.ledger.save_segment(run.id, event, start, event.at, run.directive)
-                    case Evaluated():
-                        self.ledger.note(run.id, "evaluated", event.dump(), TRAINER, event.at)
-                    case Warned():
-                        log.warning("job %s: %s", run.id, event.message)
-                        self.ledger.note(run.id, "note", {"text": event.message}, TRAINER, event.at)
-            self.ledger.set_offset(run.id, run.follower.offset)
-        run.mark_recorded()
-
     def _finish(self, run: JobRun) -> None:
         """The process is gone: where does the job go from here?"""
         new, reason = outcome(run, self.launcher.poll(run.dir))
         for step in way(run.state, new):
             self.move(run, step, "it ran, though its start was not recorded")
         with self.ledger.transaction():
+            record_more(run, self.ledger, self.clock.now(), run.warned.unsaid)
             self.journal.note_end(run)
             self.move(run, new, reason)
         run.leave(run.process.wake_at if new is JobState.WAITING else None)

@@ -20,6 +20,7 @@ from carbonsched.supervisor.jobs.account import JobAccount
 from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.process_state import BoardPart, Ending, ProcessState
 from carbonsched.supervisor.jobs.progress import Progress
+from carbonsched.supervisor.jobs.warning_limit import WarningLimit
 from carbonsched.text import grams as show_grams
 
 _HOURS_AHEAD = timedelta(days=8)
@@ -67,6 +68,7 @@ class JobRun:
     account: JobAccount = field(default_factory=JobAccount)
     process: ProcessState = field(default_factory=ProcessState)
     progress: Progress = field(default_factory=Progress)
+    warned: WarningLimit = field(default_factory=WarningLimit)
 
     needs_g: float = 0.0
     """Of a pool's job: the floor it needs to be let in."""
@@ -199,6 +201,7 @@ class JobRun:
         """A process was started: forget what belonged to the one before."""
         self.process.begin(at, devices, part)
         self.progress.begin()
+        self.warned = WarningLimit(at)
         self.account.begin()
 
     def take_up(self, found: RunRecord, now: datetime) -> None:
@@ -220,6 +223,7 @@ class JobRun:
         planned anew."""
         self.process.shift(step)
         self.progress.shift(step)
+        self.warned.shift(step)
         self.stepped += step
         self.request_plan()
 
@@ -282,12 +286,14 @@ class JobRun:
             return
         self.unheard = ""
         for event in events:
-            self.unsaved.append(self.apply(event, clock))
+            event = self.apply(event, clock)
+            if self.warned.admits(event):
+                self.unsaved.append(event)
 
     def replay(self, until: int, clock: Clock) -> None:
         """Fold in again what is recorded, up to byte `until` of events.jsonl."""
         for event in self.follower.replay(min(until, self.recorded)):
-            self.apply(event, clock)
+            self.warned.admits(self.apply(event, clock))
 
     def learn(self) -> Iterator[Event]:
         """Events that were not learnt from yet, each once."""

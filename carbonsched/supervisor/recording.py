@@ -1,0 +1,42 @@
+"""Writes what a job's events say into the ledger, in one transaction together with how far they were read."""
+
+import logging
+from datetime import datetime
+
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.model.protocol import Evaluated, SegmentDone, Warned
+from carbonsched.supervisor.jobs.actors import TRAINER
+from carbonsched.supervisor.jobs.job_run import JobRun
+
+log = logging.getLogger(__name__)
+
+
+def record(run: JobRun, ledger: Ledger, now: datetime) -> None:
+    """What the events say, for good. Raises LedgerError; they are recorded with the next then."""
+    more = run.warned.due(now)
+    if run.follower.offset == run.recorded and not more:
+        return
+    with ledger.transaction():
+        for event in run.unsaved:
+            match event:
+                case SegmentDone():
+                    start = run.process.segment_start(event.k, event.at)
+                    ledger.save_segment(run.id, event, start, event.at, run.directive)
+                case Evaluated():
+                    ledger.note(run.id, "evaluated", event.dump(), TRAINER, event.at)
+                case Warned():
+                    log.warning("job %s: %s", run.id, event.message)
+                    ledger.note(run.id, "note", {"text": event.message}, TRAINER, event.at)
+        record_more(run, ledger, now, more)
+        ledger.set_offset(run.id, run.follower.offset)
+    run.mark_recorded()
+    if more:
+        run.warned.note_said(more, now)
+
+
+def record_more(run: JobRun, ledger: Ledger, now: datetime, more: int) -> None:
+    """That there were `more` warnings which are not recorded one by one; 0: nothing."""
+    if more:
+        text = f"{more} more warnings; events.jsonl in the job directory has them all"
+        log.warning("job %s: %s", run.id, text)
+        ledger.note(run.id, "note", {"text": text, "more": more}, TRAINER, now)
