@@ -29,7 +29,7 @@ def test_the_callback_takes_what_options_take() -> None:
     assert list(given) == list(inspect.signature(Options).parameters)
     assert given["rho"].default == GreenTrainerCallback().options.rho
     assert GreenTrainerCallback(0.4, cache_gb=1.0).options == Options(0.4, cache_gb=1.0)
-    with pytest.raises(InputError, match="metod.*method"):
+    with pytest.raises(InputError, match=r"metod.*method"):
         GreenTrainerCallback(metod="full")
     with pytest.raises(InputError, match=r"train\.importance"):
         GreenTrainerCallback(importance="guess")
