@@ -100,7 +100,7 @@ class StepCounter:
     def _beside(self) -> bool:
         if torch.is_grad_enabled() or _graphless or torch._C._current_graph_task_id() != -1:
             return False
-        return not (self._depth and self._with_graph)
+        return self._depth > 0 and not self._with_graph
 
     def __enter__(self) -> Self:
         self.start()
