@@ -38,6 +38,13 @@ WORDS = [
     "stone",
     "fire",
 ]
+SIZE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 128,
+}
 SPECIAL = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -141,11 +148,7 @@ def bert(folder: Path, head: str, **config: Any) -> Path:
     size = save_tokenizer(folder)
     built = transformers.BertConfig(
         vocab_size=size,
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=128,
+        **SIZE,
         **config,
     )
     getattr(transformers, head)(built).save_pretrained(folder)
@@ -158,12 +161,8 @@ def llama(folder: Path) -> Path:
     size = save_tokenizer(folder, pairs="none")
     config = transformers.LlamaConfig(
         vocab_size=size,
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=4,
+        **SIZE,
         num_key_value_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=128,
         pad_token_id=0,
         eos_token_id=3,
     )
@@ -261,32 +260,22 @@ def summarization(folder: Path) -> list[str]:
     ]
 
 
-def sft(folder: Path) -> list[str]:
+def on_texts(folder: Path, fields: tuple[str, ...], most: int) -> list[str]:
+    """What TRL's scripts take: a folder as the hub's, rows of these fields, and a tiny Llama."""
     rng = random.Random(0)
-    rows = [{"text": text(rng)} for _ in range(64)]
     (folder / "data").mkdir()
+    rows = [{name: text(rng) for name in fields} for _ in range(64)]
     write_lines(folder / "data" / "train.jsonl", rows)
-    return [
-        "--dataset_name",
-        str(folder / "data"),
-        "--max_length",
-        "32",
-        *common(folder, llama(folder / "model")),
-    ]
+    data = ("--dataset_name", str(folder / "data"), "--max_length", str(most))
+    return [*data, *common(folder, llama(folder / "model"))]
+
+
+def sft(folder: Path) -> list[str]:
+    return on_texts(folder, ("text",), 32)
 
 
 def dpo(folder: Path) -> list[str]:
-    rng = random.Random(0)
-    rows = [{"prompt": text(rng), "chosen": text(rng), "rejected": text(rng)} for _ in range(64)]
-    (folder / "data").mkdir()
-    write_lines(folder / "data" / "train.jsonl", rows)
-    return [
-        "--dataset_name",
-        str(folder / "data"),
-        "--max_length",
-        "48",
-        *common(folder, llama(folder / "model")),
-    ]
+    return on_texts(folder, ("prompt", "chosen", "rejected"), 48)
 
 
 def reward(folder: Path) -> list[str]:

@@ -1,84 +1,19 @@
 import itertools
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.manual_clock import ManualClock
+from support.provider import T0, ZONE, Provider, at, minutes, reading, source, states
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.transport import RetryLaterError
 from carbonsched.feeds.zone import Zone
-from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
-
-T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
-ZONE = Zone(name="XX", basis=Basis.AVERAGE_DIRECT)
-
-
-def minutes(n: float) -> timedelta:
-    return timedelta(minutes=n)
-
-
-def source(
-    provider: str = "a", kind: Kind = Kind.ACTUAL, basis: Basis = Basis.AVERAGE_DIRECT, fetched: datetime = T0
-) -> Source:
-    return Source(provider=provider, zone="XX", basis=basis, kind=kind, fetched_at=fetched)
-
-
-def reading(
-    start: float, value: float, length: float = 30, provider: str = "a", kind: Kind = Kind.ACTUAL
-) -> Reading:
-    """Minutes from T0."""
-    return Reading(
-        start=T0 + minutes(start),
-        end=T0 + minutes(start + length),
-        g_per_kwh=value,
-        source=source(provider, kind),
-    )
-
-
-class Provider:
-    """A feed whose answers a test sets."""
-
-    basis, zone = Basis.AVERAGE_DIRECT, "XX"
-
-    def __init__(
-        self,
-        name: str,
-        *readings: Reading,
-        every_s: float = 300.0,
-        max_age_s: float = 3600.0,
-        local: bool = False,
-    ) -> None:
-        self.name, self.every_s, self.max_age_s, self.local = name, every_s, max_age_s, local
-        self.answer: Callable[[], Answer] = lambda: Answer(readings)
-        self.polls = 0
-
-    def poll(self) -> Answer:
-        self.polls += 1
-        return self.answer()
-
-    def gives(self, *readings: Reading, forecast: Forecast | None = None) -> None:
-        self.answer = lambda: Answer(readings, forecast)
-
-    def fails(self, error: BaseException) -> None:
-        def answer() -> Answer:
-            raise error
-
-        self.answer = answer
-
-
-def at(chain: Chain, minute: float) -> float | None:
-    found = chain.reading_at(T0 + minutes(minute))
-    return None if found is None else found.g_per_kwh
-
-
-def states(chain: Chain) -> list[str]:
-    return [status.state for status in chain.status()]
+from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading
 
 
 def test_the_first_healthy_feed_is_used_and_the_next_is_left_alone() -> None:
@@ -355,51 +290,6 @@ def test_memory_is_bounded() -> None:
     chain.poll_due()
     assert len(chain.history(T0 - timedelta(days=300))) == 4096
     assert at(chain, 0) == 0
-
-
-def dump(**fields: object) -> Reading:
-    """What a feed's program may make by going round the checks."""
-    good = reading(0, 100)
-    return Reading.model_construct(**(dict(good) | fields))
-
-
-NO_ANSWERS = {
-    "nothing": None,
-    "a number": 212.0,
-    "readings alone": (reading(0, 100),),
-    "no tuple of readings": Answer(None),  # type: ignore[arg-type]
-    "a row as a dict": Answer(({"start": T0, "g_per_kwh": 212.0},)),  # type: ignore[arg-type]
-    "one of two is no reading": Answer((reading(0, 100), None)),  # type: ignore[arg-type]
-    "a value that is text": Answer((dump(g_per_kwh="dirty"),)),
-    "a time without a zone": Answer((dump(start=T0.replace(tzinfo=None)),)),
-    "no source": Answer((dump(source=None),)),
-    "a forecast that is none": Answer((reading(0, 100),), forecast=[212.0]),  # type: ignore[arg-type]
-}
-
-
-@pytest.mark.parametrize("case", NO_ANSWERS)
-def test_what_is_no_answer_is_a_failure_like_any_other(case: str) -> None:
-    a, b = Provider("a"), Provider("b", reading(0, 300))
-    a.answer = lambda: NO_ANSWERS[case]  # type: ignore[assignment, return-value]
-    clock = ManualClock(T0)
-    chain = Chain([a, b], ZONE, clock)
-    chain.poll_due()
-    assert states(chain) == ["failing", "ok"]
-    assert "the feed's program" in str(chain.status()[0].error)
-    assert at(chain, 0) == 300
-    a.gives(reading(0, 100))
-    clock.advance(10)
-    chain.poll_due()
-    assert states(chain) == ["ok", "standby"]
-
-
-@pytest.mark.parametrize("error", [SystemExit(3), RecursionError("deep"), MemoryError()])
-def test_a_feed_that_would_end_the_thread_is_a_failure_like_any_other(error: BaseException) -> None:
-    a, b = Provider("a"), Provider("b", reading(0, 300))
-    a.fails(error)
-    chain = Chain([a, b], ZONE, ManualClock(T0))
-    chain.poll_due()
-    assert states(chain) == ["failing", "ok"]
 
 
 def test_feeds_of_this_box_are_asked_before_the_network() -> None:
