@@ -146,9 +146,9 @@ class TrainPart(SelectionSettings, LoraSettings, PrefixSettings):
     """Keep each row's activations under the deepest trained block, so that later epochs do not compute them again."""
     cache_gb: Annotated[float, Field(gt=0, le=1e9)] = 4.0
     """Most gigabytes (10⁹ bytes) that the cache may take."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     keep_checkpoints: Annotated[int, Field(ge=1, le=MOST_INT)] = 2
-    threads: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """CPU threads for torch; None: as many as the machine has cores."""
     parallel: Literal["none", "ddp", "fsdp2"] = "none"
     """How the processes that torchrun starts share the work: whole copies of the model, or a piece of it each."""

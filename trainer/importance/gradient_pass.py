@@ -21,7 +21,7 @@ from trainer.distributed.wrapping import local_shard, replica_count
 from trainer.importance.estimators import Estimator
 from trainer.importance.optimizer_updates import CHUNK, UpdateRule, find_rule
 from trainer.job.directives import Stopped
-from trainer.job.random_state import own_random
+from trainer.job.random_state import keep_buffers, own_random
 from trainer.profiling.flop_counter import StepCounter
 
 Loss = Callable[[nn.Module, dict[str, Any]], Tensor]
@@ -167,7 +167,7 @@ def _common_age(rule: UpdateRule, optimizer: Any, names: dict[Tensor, str], comm
 
 @contextmanager
 def _restore_after(model: nn.Module, names: dict[Tensor, str], seed: int) -> Iterator[None]:
-    """Everything a pass disturbs, as it was: gradients (set aside, not copied), flags, mode, random generators."""
+    """Everything a pass disturbs, as it was: gradients (set aside, not copied), flags, mode, buffers, random generators."""
     gradients = {p: p.grad for p in names}
     trained = {p: p.requires_grad for p in names}
     training = model.training
@@ -179,7 +179,7 @@ def _restore_after(model: nn.Module, names: dict[Tensor, str], seed: int) -> Ite
             parameter.grad = None
             parameter.requires_grad_(True)
         model.train()
-        with own_random(seed, devices):
+        with own_random(seed, devices), keep_buffers(model):
             yield
     finally:
         model.train(training)

@@ -128,7 +128,8 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         )
         self._logged = state.global_step
         if host is not None:
-            host.watch(self._note_loss, self._add_figures, None if window is None else window.note)
+            note_batches = None if window is None else window.note
+            host.watch(self._note_loss, self._add_figures, note_batches, self._abandon)
         if window is None:
             self._begin(args, state, self._training)
 
@@ -167,6 +168,11 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             self.driver.close()
         self._host = self._counter = self._hook = None
         self._in_step = False
+
+    def _abandon(self) -> None:
+        """An error ends the training and no hook will say so: the model is its user's again, all of it trainable."""
+        if self._driver is None or self._driver.ranks.size == 1:  # the others wait for no collective now
+            self._leave()
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

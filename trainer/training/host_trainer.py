@@ -79,9 +79,11 @@ class HostTrainer:
         note_loss: Callable[[Tensor, Any], None],
         add_figures: Callable[[dict[str, Any]], None],
         note_batches: Callable[[list[Any]], None] | None = None,
+        on_error: Callable[[], None] | None = None,
     ) -> None:
         """Until `release`: call `note_loss` with the loss of each micro-batch, and the batch; `add_figures` with what is about to be
-        logged; `note_batches` with the batches of a step that is about to begin."""
+        logged; `note_batches` with the batches of a step that is about to begin; `on_error` before what a step raises ends the training: no hook
+        is called then."""
 
         def training_step(step: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             loss = step(model, inputs, *args, **kwargs)
@@ -98,10 +100,8 @@ class HostTrainer:
                 note_batches(found[0])
             return found
 
-        self._wrap("training_step", training_step)
-        self._wrap("log", log)
-        if note_batches is not None:
-            self._wrap("get_batch_samples", get_batch_samples)
+        for around in (training_step, log, get_batch_samples):
+            self._wrap(around.__name__, around, on_error)
 
     def release(self) -> None:
         """Give the Trainer its own methods back."""
@@ -112,10 +112,20 @@ class HostTrainer:
                 setattr(self.trainer, name, before)
         self._wrapped.clear()
 
-    def _wrap(self, name: str, around: Callable[..., Any]) -> None:
+    def _wrap(self, name: str, around: Callable[..., Any], on_error: Callable[[], None] | None) -> None:
         method = getattr(self.trainer, name)
+
+        @functools.wraps(method)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return around(method, *args, **kwargs)
+            except BaseException:  # Ctrl-C, too
+                if on_error is not None:
+                    on_error()
+                raise
+
         self._wrapped[name] = (method, vars(self.trainer).get(name, _ABSENT))
-        setattr(self.trainer, name, functools.wraps(method)(functools.partial(around, method)))
+        setattr(self.trainer, name, wrapped)
 
 
 @contextmanager

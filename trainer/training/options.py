@@ -119,7 +119,7 @@ _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "segment": (lambda v: v == "epoch" or _count(v), "'epoch' or a number of steps from 1"),
     "importance": (lambda v: isinstance(v, str), "an importance's name"),
     "importance_batches": (_count, "a whole number from 1"),
-    "seed": (_whole, "a whole number"),
+    "seed": (lambda v: _whole(v) and 0 <= v < 2**32, "a whole number from 0, below 2**32"),
     "shape": (_shape, "(seq, target_seq) in tokens, or None"),
     "keep_checkpoints": (_count, "a whole number from 1"),
     "stopping": (callable, "something to call"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from carbonsched.errors import InputError
-from trainer.job.random_state import own_random
+from trainer.job.random_state import keep_buffers, own_random
 
 SWITCH_OFF = 'set cache = "off"'
 """What a user can always do about a model that does not suit."""
@@ -88,11 +88,12 @@ class SkippableBlocks:
 
     @contextmanager
     def run_aside(self, *, train: bool, seed: int = 0) -> Iterator[None]:
-        """Within it the model runs without gradients; its mode and every random generator are as before afterwards."""
+        """Within it the model runs without gradients; its mode, buffers and every random generator are as before afterwards."""
         training, index = self.model.training, self.device.index
         try:
             self.model.train(train)
-            with own_random(seed, [] if index is None else [index]), torch.no_grad():
+            devices = [] if index is None else [index]
+            with own_random(seed, devices), keep_buffers(self.model), torch.no_grad():
                 yield
         finally:
             self.model.train(training)

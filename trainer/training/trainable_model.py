@@ -35,6 +35,8 @@ class TrainableModel:
     cache: ActivationCache
     step_hook: StepHook | None
     """What the method changes from step to step, if anything."""
+    outside: tuple[Any, ...] = ()
+    """Parameters with a gradient that the optimizer does not hold: nothing would come of it but its cost, so they are frozen."""
 
     @classmethod
     def build(
@@ -43,8 +45,11 @@ class TrainableModel:
         """step_hook: that of the method. Raises InputError where activations cannot be cached."""
         cache = ActivationCache(options.cache, options.cache_gb)
         cache.attach(module)
-        state = StaleState(options.stale_state, optimizer)
-        return cls(module, optimizer, find_trainable(module, optimizer), wrapping, state, cache, step_hook)
+        state, names = StaleState(options.stale_state, optimizer), find_trainable(module, optimizer)
+        outside = tuple(p for n, p in module.named_parameters() if n not in names and p.requires_grad)
+        for parameter in outside:
+            parameter.requires_grad_(False)
+        return cls(module, optimizer, names, wrapping, state, cache, step_hook, outside)
 
     def train_only(self, names: Iterable[str], epochs_left: float | None, *, stay: bool = False) -> None:
         """Train `names` from the next step on.
@@ -68,6 +73,8 @@ class TrainableModel:
         if self.step_hook is not None:
             self.step_hook.remove()
         self.train_only(self.names, None)
+        for parameter in self.outside:
+            parameter.requires_grad_(True)
 
 
 def find_trainable(module: Any, optimizer: Any) -> frozenset[str]:

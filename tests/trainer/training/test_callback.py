@@ -233,6 +233,58 @@ def test_an_interrupted_training_leaves_nothing_to_the_next(llama: Path, tmp_pat
     assert all(p.requires_grad for p in trainer.model.parameters())
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError("no room")])
+def test_a_step_that_ends_in_an_error_leaves_the_model_as_it_was(
+    llama: Path, tmp_path: Path, error: BaseException
+) -> None:
+    """Whoever trains it on with another Trainer trains all of it."""
+    callback = GreenTrainerCallback(rho=0.6)
+    trainer = own_trainer(llama, tmp_path, [callback], num_train_epochs=1)
+    hooks = len(trainer.model._forward_pre_hooks)
+
+    def fail(module: Any, args: Any) -> None:
+        if callback._in_step and callback.segment.steps_done == 1:
+            raise error
+
+    handle = trainer.model.register_forward_pre_hook(fail)
+    with pytest.raises(type(error)):
+        trainer.train()
+    handle.remove()
+    assert all(p.requires_grad for p in trainer.model.parameters())
+    assert len(trainer.model._forward_pre_hooks) == hooks
+    assert "training_step" not in vars(trainer)
+
+
+def test_what_a_pass_counts_in_buffers_is_not_kept(llama: Path, tmp_path: Path) -> None:
+    callback = GreenTrainerCallback(rho=0.8, segment=2)
+    trainer = own_trainer(llama, tmp_path, [callback], num_train_epochs=1)
+    norm = torch.nn.BatchNorm1d(1)
+    trainer.model.register_buffer("passes", torch.zeros(()))
+    trainer.model.add_module("norm", norm)
+
+    def count(module: Any, args: Any) -> None:
+        module.passes += 1
+        norm(torch.ones(2, 1))
+
+    trainer.model.register_forward_pre_hook(count)
+    norm.requires_grad_(False)
+    trainer.train()
+    assert len(callback.history) == 2
+    assert (float(trainer.model.passes), int(norm.num_batches_tracked)) == (4, 4)
+
+
+def test_what_the_optimizer_does_not_hold_costs_no_gradient(llama: Path, tmp_path: Path) -> None:
+    """Its user froze nothing: the bottom of the model is left out of the optimizer alone."""
+    callback = GreenTrainerCallback(rho=0.7)
+    trainer = own_trainer(llama, tmp_path, [callback], num_train_epochs=1)
+    held = [p for n, p in trainer.model.named_parameters() if "embed" not in n and "layers.0" not in n]
+    trainer.optimizer = torch.optim.AdamW(held, lr=1e-3)
+    trainer.train()
+    (done,) = callback.history
+    assert done.rho_realised == pytest.approx(done.rho_planned, abs=0.01)
+    assert all(p.requires_grad for p in trainer.model.parameters())
+
+
 def test_resume_in_ones_own_trainer(t5: Path, tmp_path: Path) -> None:
     """save_steps inside a segment: the segment's selection and account come back with the checkpoint."""
     options = {"save_strategy": "steps", "save_steps": 3, "num_train_epochs": 2}
@@ -339,6 +391,7 @@ def test_true_shapes_count(llama: Path, tmp_path: Path) -> None:
         ({"segment": 2.5}, r"segment: .* is 2\.5"),
         ({"importance_batches": 0}, "importance_batches: .* is 0"),
         ({"importance": None}, "importance: .* is None"),
+        ({"seed": -1}, "seed: .* is -1"),
         ({"seed": "1"}, "seed: .* leave out the quotes: 1"),
         ({"shape": 128}, "shape: .* is 128"),
         ({"stopping": True}, "stopping: .* is True"),
