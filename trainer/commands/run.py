@@ -33,7 +33,7 @@ def run(job_dir: Path, *, alone: bool = False, out: Path | None = None) -> int:
     job_dir: or a JOB.toml, which is trained without a daemon in `out` (the folder of its name here, unless given); run again
     it goes on there. Raises InputError for a job file that cannot be read, and where `out` holds something else.
     """
-    if job_dir.is_file():
+    if job_dir.is_file() or job_dir.suffix == ".toml":  # one that is missing is said as that
         job_dir, alone = make_job_dir(job_dir, out), True
     elif out is not None:
         raise InputError("--out", f"goes with a JOB.toml, {job_dir} is none", "leave it out")
@@ -79,8 +79,13 @@ def make_job_dir(file: Path, out: Path | None = None) -> Path:
         raise InputError("--out", f"{folder} is no empty folder", "give another one")
     owner = Owner(uid=os.getuid(), gid=os.getgid(), user=getpass.getuser())
     job = SubmittedJob(id=spec.name, spec=spec, owner=owner, submitted_at=now(), sha256=digest)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "spec.json", job.dump())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "spec.json", job.dump())
+    except OSError as e:
+        raise InputError(
+            "--out", f"{folder} cannot be made: {e.strerror or e}", "give a folder you can write"
+        ) from e
     return folder
 
 

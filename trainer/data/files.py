@@ -78,9 +78,24 @@ def _records(file: Path, whole: bool = False) -> Iterator[tuple[str, dict[str, A
     elif kind == ".json" and text.lstrip()[:1] == "[":
         yield from ((f"item {i}", item) for i, item in enumerate(_json(text, str(file)), 1))
     else:
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield f"line {number}", _json(line, f"{file}: line {number}")
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        for number, line in lines:
+            row = _json(line, f"{file}: line {number}")
+            if kind == ".json" and len(lines) == 1:
+                _refuse_columns(row, file)
+            yield f"line {number}", row
+
+
+def _refuse_columns(row: Any, file: Path) -> None:
+    """A table by columns would be one row of joined texts."""
+    values = list(row.values()) if isinstance(row, dict) else []
+    many = {len(value) if isinstance(value, list) else 0 for value in values}
+    if len(values) > 1 and len(many) == 1 and many.pop() > 1:
+        raise InputError(
+            "data.name_or_path",
+            f"{file} holds one object of columns, {len(values[0])} values each, not rows",
+            "write one object per row: a line each, or a list of them",
+        )
 
 
 def _read_text(file: Path, newline: str | None = None) -> str:

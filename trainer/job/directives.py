@@ -6,12 +6,15 @@ where it goes away before the first answer, training begins at that directive's 
 directory the answer is a constant ρ.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from carbonsched.model.protocol import Directive, Resumed, Waiting, Warned
 from trainer.job.job_dir import JobDir, now
+
+log = logging.getLogger("trainer")
 
 POLL_S = 0.05
 PATIENCE_S = 30.0
@@ -158,6 +161,7 @@ class DirectiveSource:
                 reported = mark
                 until = directive.until if directive else None
                 job.send(Waiting(at=now(), k=k, step=step, until=until, reason=reason))
+                log.info("%s (%s)", reason, job.path / "control.json")
 
         while True:
             if self.stopping():

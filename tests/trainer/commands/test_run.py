@@ -182,6 +182,15 @@ def test_no_such_spec(tmp_path: Path) -> None:
         check(tmp_path / "JOB.toml")
 
 
+def test_a_job_file_that_is_missing_or_a_folder_that_cannot_be_made_is_one_line(
+    home: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="there is no file"):
+        make_job_dir(tmp_path / "nope.toml")
+    with pytest.raises(InputError, match=r"--out: /proc/x cannot be made"):
+        make_job_dir(job_toml(home), Path("/proc/x"))
+
+
 def test_a_crash_is_one_line_in_events_and_a_traceback_in_the_log(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

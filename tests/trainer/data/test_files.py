@@ -54,6 +54,13 @@ def test_half_a_character_in_a_field_that_is_not_read_does_no_harm(tmp_path: Pat
     assert load(file) == [Row("a b", "c"), Row("a \U0001f600", "c")]
 
 
+def test_a_table_by_columns_is_not_taken_for_one_row(tmp_path: Path) -> None:
+    file = tmp_path / "train.json"
+    file.write_text('{"source": ["a", "b", "c"], "target": ["x", "y", "z"]}')
+    with pytest.raises(InputError, match="one object of columns, 3 values each"):
+        load(file)
+
+
 def test_a_json_list_is_refused_as_its_lines_are(tmp_path: Path) -> None:
     file = tmp_path / "train.json"
     file.write_text("[" * 100_000)
