@@ -69,13 +69,17 @@ class Polling:
     def __init__(self, work: Callable[[], object], every_s: float) -> None:
         self._work = work
         self._every_s = every_s
+        self._lock = threading.Lock()
+        self._running = False
+        self._again = False
         self.first = threading.Event()
         """Set once the work was done for the first time, or has failed."""
         # it would warn each time that a run is skipped because the one before still waits for its provider
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(
             executors={"default": DaemonThreadExecutor()},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+            # more than one, since it counts a run that is over until its thread has told so: `_run` sees that one works at a time
+            job_defaults={"coalesce": True, "max_instances": 3, "misfire_grace_time": None},
             timezone="UTC",
         )
 
@@ -85,7 +89,9 @@ class Polling:
         self._scheduler.start()
 
     def restart(self) -> None:
-        """After the wall clock was set: the next run was computed by the old one."""
+        """After the wall clock was set: the next run was computed by the old one. What is being done is then done once more."""
+        with self._lock:
+            self._again = True
         self._scheduler.reschedule_job(_NAME, trigger=FromNow(self._every_s))
 
     def stop(self) -> None:
@@ -93,7 +99,15 @@ class Polling:
         self._scheduler.shutdown(wait=False)
 
     def _run(self) -> None:
+        with self._lock:
+            if self._running:
+                return
+            self._running, self._again = True, False
         try:
             self._work()
         finally:
             self.first.set()
+            with self._lock:
+                self._running, again = False, self._again
+            if again and self._scheduler.running:
+                self._scheduler.reschedule_job(_NAME, trigger=FromNow(self._every_s))

@@ -59,3 +59,23 @@ def test_after_the_clock_was_set_it_is_done_at_once() -> None:
     polling.restart()
     assert done.wait(5.0)
     polling.stop()
+
+
+def test_a_clock_set_while_it_is_being_done_has_it_done_once_more() -> None:
+    begun, free, runs = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        runs.append(1)
+        begun.set()
+        free.wait(5.0)
+
+    polling = Polling(work, every_s=3600.0)
+    polling.start()
+    assert begun.wait(5.0)
+    begun.clear()
+    polling.restart()
+    assert not begun.wait(0.1)
+    free.set()
+    assert begun.wait(5.0)
+    polling.stop()
+    assert len(runs) == 2
