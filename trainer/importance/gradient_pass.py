@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from carbonsched.errors import InputError
 from trainer.device import device_seconds
@@ -113,6 +114,11 @@ class GradientPass:
         gradient, parameter.grad = parameter.grad, None
         if gradient is None:
             return
+        with _disable_current_modes():  # type: ignore[no-untyped-call]
+            # the counter would look at each of these thousands of operations in Python, and count none
+            self._observe(parameter, gradient)
+
+    def _observe(self, parameter: Tensor, gradient: Tensor) -> None:
         gradient, weight, name = local_shard(gradient), local_shard(parameter), self.names[parameter]
         update = self._predict_update(parameter, weight, gradient)
         if not self._crosses:
