@@ -4,6 +4,10 @@ base       Feed, Answer, the keys that all feeds take, and the box a feed is bui
 zone       the grid zone of the box: the config's [zone]
 transport  what a feed needs of the network
 http       asks over the network with requests, carefully
+limits     keeps the request limits that providers state
+secrets    reads tokens and passwords from where they are kept
+raw_bodies  keeps what providers answered, by hash
+provider   what the feeds over HTTP share
 trace      a recorded intensity, as CSV
 replay     a trace played back on wall time, and its settings
 neso       Great Britain, National Energy System Operator, and its settings

@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from carbonsched.clock import Clock
-from carbonsched.feeds.transport import Transport
+from carbonsched.feeds.transport import Limit, Transport
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.base import Seconds
 from carbonsched.model.grid import Basis, Forecast, Reading
 from carbonsched.settings import ProviderSettings
+
+if TYPE_CHECKING:
+    from carbonsched.feeds.limits import RequestCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,19 @@ class Site:
         if self.network is not None:
             return self.network
         from carbonsched.feeds.http import HttpTransport
+        from carbonsched.feeds.raw_bodies import RawBodies
 
-        return HttpTransport()
+        return HttpTransport(keep=RawBodies(self.state_dir / "bodies").keep)
+
+    @cached_property
+    def _counts(self) -> "dict[str, RequestCount]":
+        return {}
+
+    def count(self, account: str, limits: tuple[Limit, ...]) -> "RequestCount":
+        """The one count of an account's requests, whichever feeds of this box make them."""
+        from carbonsched.feeds.limits import RequestCount
+
+        return self._counts.setdefault(account, RequestCount(limits, self.clock))
 
 
 class FeedSettings(ProviderSettings):

@@ -1,10 +1,15 @@
-"""Asks a provider over HTTP with requests: timeouts, a size cap, polite retries, and no secret in any message."""
+"""Asks a provider over HTTP with requests: timeouts, a size cap, polite retries, and no secret in any message.
+
+A body that the provider calls unchanged (ETag, Last-Modified) is not sent again.
+"""
 
 import hashlib
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
 
@@ -23,7 +28,7 @@ from urllib3.util.retry import Retry
 
 from carbonsched import __version__
 from carbonsched.errors import FeedError
-from carbonsched.feeds.transport import Body, RetryLaterError
+from carbonsched.feeds.transport import TRIES, AnswerError, Body, RetryLaterError
 
 MAX_BYTES: Final = 8_000_000
 _RETRY_AFTER_S: Final = 5.0
@@ -31,6 +36,11 @@ _RETRY_AFTER_S: Final = 5.0
 _TOTAL: Final = 3.0
 """A body may take this many timeouts: a server that drips bytes never meets the read timeout."""
 _CHUNK: Final = 65_536
+_REMEMBERED: Final = 32
+"""Answers whose validators are remembered."""
+_SECRET_PARAMS: Final = frozenset({"api_key", "securityToken", "token", "key"})
+_LEAST_SECRET: Final = 4
+"""Characters below which a text is no secret: it would be blotted out everywhere."""
 
 
 class _Retry(Retry):
@@ -69,10 +79,16 @@ class HttpTransport:
         body = HttpTransport().get("https://api.carbonintensity.org.uk/intensity", timeout_s=10.0)
     """
 
-    def __init__(self, max_bytes: int = MAX_BYTES, backoff_s: float = 0.5) -> None:
-        self._max_bytes = max_bytes
+    def __init__(
+        self,
+        max_bytes: int = MAX_BYTES,
+        backoff_s: float = 0.5,
+        keep: Callable[[Body], None] = lambda body: None,
+    ) -> None:
+        """keep: is given every answer, so that its hash can be checked later."""
+        self._max_bytes, self._keep = max_bytes, keep
         retry = _Retry(
-            total=2,
+            total=TRIES - 1,
             connect=1,
             backoff_factor=backoff_s,
             backoff_jitter=backoff_s,
@@ -85,30 +101,81 @@ class HttpTransport:
         self._session.headers["Accept"] = "application/json"
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=2))
+        self._unchanged: OrderedDict[str, tuple[dict[str, str], Body]] = OrderedDict()
+        """URL → the headers that ask whether this answer has changed, and the answer; newest last."""
 
-    def get(self, url: str, *, timeout_s: float, headers: Mapping[str, str] | None = None) -> Body:
-        shown = redact(url)
-        try:
-            with self._session.get(
-                url,
-                timeout=(timeout_s, timeout_s),
-                headers=dict(headers or {}),
-                stream=True,
-                allow_redirects=False,
-            ) as response:
-                if response.status_code != 200:
-                    raise _refusal(response, shown)
-                raw = self._read(response, shown, timeout_s)
-        except (requests.RequestException, HTTPError) as e:
-            raise FeedError(f"{shown}: {_plain(e, timeout_s)}") from e
-        try:
-            return Body(json.loads(raw, parse_constant=_not_json), hashlib.sha256(raw).hexdigest())
-        except (ValueError, RecursionError) as e:
-            start = raw[:40].decode("utf-8", "replace")
-            raise FeedError(f"{shown}: the answer is not JSON, it begins with {start!r}") from e
+    def get(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        json: bool = True,
+    ) -> Body:
+        asked = requests.Request("GET", url, dict(headers or {}), params=dict(params or {}), auth=_no_netrc)
+        key = str(requests.Request("GET", url, params=asked.params).prepare().url)
+        before = self._unchanged.get(key)
+        if before is not None:
+            asked.headers.update(before[0])
+        with self._answer(asked, timeout_s) as response:
+            if response.status_code == 304 and before is not None:
+                self._unchanged.move_to_end(key)
+                return before[1]
+            body = self._body(response, redact(url), timeout_s, parse=json)
+            self._remember(key, response, body)
+        self._keep(body)
+        return body
+
+    def post(
+        self, url: str, *, timeout_s: float, send: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> Body:
+        asked = requests.Request("POST", url, dict(headers or {}), json=dict(send), auth=_no_netrc)
+        with self._answer(asked, timeout_s, tuple(send.values())) as response:
+            return self._body(response, redact(url), timeout_s, parse=True)
 
     def close(self) -> None:
         self._session.close()
+
+    @contextmanager
+    def _answer(
+        self, asked: requests.Request, timeout_s: float, secrets: tuple[str, ...] = ()
+    ) -> Iterator[requests.Response]:
+        """A 200 or 304 answer, its body still to be read. Raises FeedError for all else that can happen on the way."""
+        shown = redact(asked.url)
+        params = asked.params if isinstance(asked.params, dict) else {}
+        hidden = (*secrets, *_words(asked.headers), *(params[n] for n in params if n in _SECRET_PARAMS))
+        try:
+            prepared = self._session.prepare_request(asked)
+            site = self._session.merge_environment_settings(prepared.url or "", {}, True, None, None)
+            with self._session.send(
+                prepared, timeout=(timeout_s, timeout_s), allow_redirects=False, **site
+            ) as response:
+                if response.status_code not in (200, 304):
+                    raise _refusal(response, shown, hidden)
+                yield response
+        except (requests.RequestException, HTTPError) as e:
+            raise FeedError(f"{shown}: {_hide(_plain(e, timeout_s), hidden)}") from e
+
+    def _body(self, response: requests.Response, shown: str, timeout_s: float, *, parse: bool) -> Body:
+        raw = self._read(response, shown, timeout_s)
+        parsed = None
+        if parse:
+            try:
+                parsed = json.loads(raw, parse_constant=_not_json)
+            except (ValueError, RecursionError) as e:
+                start = raw[:40].decode("utf-8", "replace")
+                raise FeedError(f"{shown}: the answer is not JSON, it begins with {start!r}") from e
+        return Body(parsed, hashlib.sha256(raw).hexdigest(), raw)
+
+    def _remember(self, key: str, response: requests.Response, body: Body) -> None:
+        names = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
+        asks = {ask: response.headers[name] for name, ask in names.items() if name in response.headers}
+        self._unchanged.pop(key, None)
+        if asks:
+            self._unchanged[key] = asks, body
+            while len(self._unchanged) > _REMEMBERED:
+                self._unchanged.popitem(last=False)
 
     def _read(self, response: requests.Response, shown: str, timeout_s: float) -> bytes:
         raw = bytearray()
@@ -123,6 +190,11 @@ class HttpTransport:
         return bytes(raw)
 
 
+def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    # the logins of ~/.netrc are nobody's who runs a feed; proxies and certificates of the environment stay
+    return request
+
+
 def redact(text: str) -> str:
     """`text` without URL queries and user names: that is where keys and passwords stand."""
     text = re.sub(r"(https?://)[^/@\s]*@", r"\1", text)
@@ -133,17 +205,27 @@ def _not_json(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-def _refusal(response: requests.Response, shown: str) -> FeedError:
-    said = redact(" ".join(response.raw.read1(400, decode_content=True).decode("utf-8", "replace").split()))[
-        :160
-    ]
+def _words(headers: Mapping[str, str | bytes]) -> tuple[str, ...]:
+    """What headers hold, word by word: `Bearer abc` has its token in the second."""
+    return tuple(word for value in headers.values() for word in str(value).split())
+
+
+def _hide(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in sorted((s for s in secrets if len(s) >= _LEAST_SECRET), key=len, reverse=True):
+        text = text.replace(secret, "…")
+    return text
+
+
+def _refusal(response: requests.Response, shown: str, secrets: tuple[str, ...]) -> FeedError:
+    start = response.raw.read1(400, decode_content=True).decode("utf-8", "replace")
+    said = _hide(redact(" ".join(start.split())), secrets)[:160]
     if "html" in response.headers.get("Content-Type", "") or said.startswith("<"):
         said = "a page of HTML"
     message = f"{shown}: HTTP {response.status_code}" + (f", {said}" if said else "")
     after = response.headers.get("Retry-After")
-    return (
-        FeedError(message) if after is None else RetryLaterError(message, _Retry().parse_retry_after(after))
-    )
+    if after is None:
+        return AnswerError(message, response.status_code)
+    return RetryLaterError(message, _Retry().parse_retry_after(after))
 
 
 def _plain(error: requests.RequestException | HTTPError, timeout_s: float) -> str:

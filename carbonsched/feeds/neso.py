@@ -7,45 +7,39 @@ of kind `forecast`. Times come without seconds. https://carbonintensity.org.uk
 
 import logging
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, StringConstraints, model_validator
 
 from carbonsched.errors import FeedError
-from carbonsched.feeds.base import Answer, FeedSettings, Site
+from carbonsched.feeds.base import Answer, Site
+from carbonsched.feeds.provider import SETTLES, Answered, HttpFeed, HttpSettings, Time, Value
 from carbonsched.feeds.transport import Body, RetryLaterError
-from carbonsched.model.base import Seconds, utc
-from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
+from carbonsched.model.base import refusal
+from carbonsched.model.grid import Basis, Forecast, Kind, Reading
 
-URL: Final = "https://api.carbonintensity.org.uk"
-_PAST: Final = timedelta(hours=24)
-_PAST_EVERY_S: Final = 3600.0
 _AHEAD: Final = timedelta(hours=1)
 """The forecast of the half hour that runs and of so much after it stands in as readings: it holds over a poll that fails."""
 
 log = logging.getLogger(__name__)
 
 
-_Time = Annotated[datetime, AfterValidator(utc)]
+class _Intensity(Answered):
+    forecast: Value | None = None
+    actual: Value | None = None
 
 
-class _Intensity(BaseModel):
-    model_config = ConfigDict(allow_inf_nan=False)
-    forecast: float | None = None
-    actual: float | None = None
-
-
-class _Row(BaseModel):
-    start: _Time = Field(alias="from")
-    end: _Time = Field(alias="to")
+class _Row(Answered):
+    start: Time = Field(alias="from")
+    end: Time = Field(alias="to")
     intensity: _Intensity
 
 
-class _Rows(BaseModel):
+class _Rows(Answered):
     data: list[_Row]
 
 
-class NesoSettings(FeedSettings):
+class NesoSettings(HttpSettings):
     """Keys of `[[feeds]]` with provider = "neso".
 
     Example:
@@ -54,18 +48,22 @@ class NesoSettings(FeedSettings):
     """
 
     provider: Literal["neso"]
-    url: str | None = None
-    """Base URL, for a mirror or a test server; None: the provider's own."""
-    timeout: Seconds = 10.0
-    """How long one request may take."""
     region: Annotated[int, Field(ge=1, le=17)] | None = None
     """NESO region id; None: Great Britain."""
+    postcode: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,2}[0-9][0-9A-Za-z]?$")] | None = None
+    """Outward postcode in place of a region, e.g. `EH8`: the region that it lies in."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.region is not None and self.postcode is not None:
+            raise refusal("postcode", "is set, and so is region", "keep one of the two")
+        return self
 
     def build(self, site: Site) -> "NesoFeed":
         return NesoFeed(self, site)
 
 
-class NesoFeed:
+class NesoFeed(HttpFeed):
     """Polls the Carbon Intensity API.
 
     Example::
@@ -73,19 +71,18 @@ class NesoFeed:
         answer = NesoFeed(NesoSettings(provider="neso"), site).poll()
     """
 
-    basis = Basis.AVERAGE_DIRECT
-    local = False
+    URL, SHOWN = "https://api.carbonintensity.org.uk", "NESO"
 
     def __init__(self, settings: NesoSettings, site: Site) -> None:
-        self.name, self.every_s, self.max_age_s = settings.shown_name, settings.every, settings.max_age
-        self._region = settings.region
-        self.zone = site.zone.name if self._region is None else f"{site.zone.name}/{self._region}"
-        self._transport, self._clock, self._timeout_s = site.transport, site.clock, settings.timeout
-        self._url = (settings.url or URL).rstrip("/")
-        self._past_due_s = 0.0
+        part = settings.postcode.upper() if settings.postcode else settings.region
+        zone = site.zone.name if part is None else f"{site.zone.name}/{part}"
+        super().__init__(settings, site, zone, Basis.AVERAGE_DIRECT)
+        self._place = ""
+        if part is not None:
+            self._place = f"/{'postcode' if settings.postcode else 'regionid'}/{part}"
 
     def poll(self) -> Answer:
-        """One to three requests: now, the forecast, and once an hour the day that has passed.
+        """One to three requests: now, the forecast, and once an hour the two days that have passed.
 
         What the forecast says of the half hour that runs stands in where the first does not tell it: it may answer the last
         complete one, or nothing.
@@ -103,97 +100,54 @@ class NesoFeed:
     def _present(self, now: datetime) -> tuple[list[Reading], FeedError | None]:
         """What the provider says of now, and why it cannot be read, where it cannot. Raises RetryLaterError."""
         try:
-            return self._readings(self._get("now", now), now), None
+            return self._readings(self._get("now", now)), None
         except RetryLaterError:
             raise
         except FeedError as e:
             return [], e
 
     def _past(self, now: datetime) -> list[Reading]:
-        if self._clock.monotonic() < self._past_due_s:
+        if not self.is_due("past"):
             return []
-        try:
-            found = self._readings(self._get("past", now), now)
-        except FeedError as e:
-            log.warning("feed %s: the past day is not known: %s", self.name, e)
-            return []
-        self._past_due_s = self._clock.monotonic() + _PAST_EVERY_S
-        return [reading for reading in found if reading.end <= now]
+        found = self.unless_missing("past two days", lambda: self._readings(self._get("past", now)))
+        if found is None:
+            self.ask_soon("past")
+        return [reading for reading in found or () if reading.end <= now]
 
     def _forecast(self, now: datetime) -> tuple[Forecast | None, list[Reading]]:
         """The forecast, and what of it stands in as readings."""
-        try:
-            body = self._get("fw48h", now)
-            rows = self._rows(body)
-        except FeedError as e:
-            log.warning("feed %s: no forecast: %s", self.name, e)
+        body = self.unless_missing("forecast", lambda: self._rows(self._get("fw48h", now)))
+        if body is None:
             return None, []
-        points = tuple(
-            ForecastPoint(start=row.start, end=row.end, g_per_kwh=row.intensity.forecast)
+        rows, source = body[0], self.source(Kind.FORECAST, body[1])
+        ahead = [
+            (row.start, row.end, row.intensity.forecast)
             for row in rows
             if row.intensity.forecast is not None and row.end > now
-        )
-        near = [
-            self._reading(point.start, point.end, point.g_per_kwh, Kind.FORECAST, now, body.sha256)
-            for point in points
-            if point.start <= now + _AHEAD
         ]
-        source = self._source(Kind.FORECAST, now, body.sha256)
-        return (Forecast(issued_at=now, source=source, points=points) if points else None), near
+        near = [one for one in ahead if one[0] <= now + _AHEAD]
+        return self.forecast(ahead, source), list(self.readings(near, source))
 
     def _get(self, what: str, now: datetime) -> Body:
-        since = f"{(now - _PAST):%Y-%m-%dT%H:%MZ}"
-        at = f"{now:%Y-%m-%dT%H:%MZ}"
-        if self._region is None:
-            path = {
-                "now": "/intensity",
-                "fw48h": f"/intensity/{at}/fw48h",
-                "past": f"/intensity/{since}/{at}",
-            }[what]
-        else:
-            suffix = f"/regionid/{self._region}"
-            path = {
-                "now": f"/regional{suffix}",
-                "fw48h": f"/regional/intensity/{at}/fw48h{suffix}",
-                "past": f"/regional/intensity/{since}/{at}{suffix}",
-            }[what]
-        return self._transport.get(self._url + path, timeout_s=self._timeout_s)
+        since, at = f"{(now - SETTLES):%Y-%m-%dT%H:%MZ}", f"{now:%Y-%m-%dT%H:%MZ}"
+        path = {"now": "", "fw48h": f"/{at}/fw48h", "past": f"/{since}/{at}"}[what]
+        if not self._place:
+            return self.ask(f"/intensity{path}")
+        return self.ask(f"/regional{'/intensity' if path else ''}{path}{self._place}")
 
-    def _rows(self, body: Body) -> list[_Row]:
+    def _rows(self, body: Body) -> tuple[list[_Row], Body]:
         data: Any = body.json.get("data") if isinstance(body.json, dict) else None
-        if self._region is not None:
+        if self._place:
             # one region's rows lie a level deeper: in the only entry of a list for now, in an object for a range
             region = data[0] if isinstance(data, list) and data else data
             data = region.get("data") if isinstance(region, dict) else None
-        try:
-            return _Rows.model_validate({"data": data}).data
-        except ValidationError as e:
-            first = e.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise FeedError(
-                f"{self._url}: the answer is not what NESO documents: {where}: {first['msg']}"
-            ) from e
+        return self.parse(_Rows, {"data": data}).data, body
 
-    def _readings(self, body: Body, now: datetime) -> list[Reading]:
-        found = []
-        for row in self._rows(body):
+    def _readings(self, body: Body) -> list[Reading]:
+        found: list[Reading] = []
+        for row in self._rows(body)[0]:
             actual, forecast = row.intensity.actual, row.intensity.forecast
             value, kind = (actual, Kind.ACTUAL) if actual is not None else (forecast, Kind.FORECAST)
             if value is not None and row.end > row.start:
-                found.append(self._reading(row.start, row.end, value, kind, now, body.sha256))
+                found += self.readings([(row.start, row.end, value)], self.source(kind, body))
         return found
-
-    def _reading(
-        self, start: datetime, end: datetime, value: float, kind: Kind, now: datetime, sha256: str
-    ) -> Reading:
-        return Reading(start=start, end=end, g_per_kwh=value, source=self._source(kind, now, sha256))
-
-    def _source(self, kind: Kind, now: datetime, sha256: str) -> Source:
-        return Source(
-            provider=self.name,
-            zone=self.zone,
-            basis=self.basis,
-            kind=kind,
-            fetched_at=now,
-            body_sha256=sha256,
-        )

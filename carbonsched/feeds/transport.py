@@ -1,17 +1,46 @@
-"""Defines what a feed needs of the network: one GET that answers parsed JSON, or an error that says when to come back.
+"""Defines what a feed needs of the network: a request that answers a body, or an error that says when to come back.
 
 Apart from `http`, which implements it, so that reading a config does not load requests.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from carbonsched.errors import FeedError
 
+TRIES: Final = 3
+"""Requests that one `get` may make."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a provider allows: so many requests in any stretch of so many seconds.
+
+    Example:
+        >>> Limit(3000, per_s=300.0).requests
+        3000
+    """
+
+    requests: int
+    per_s: float
+
+
+class AnswerError(FeedError):
+    """The provider answered with another status than 200.
+
+    Example:
+        >>> AnswerError("HTTP 403, a page of HTML", status=403).status
+        403
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        self.status = status
+        super().__init__(message)
+
 
 class RetryLaterError(FeedError):
-    """The provider said when to come back.
+    """The provider, or its stated limit, said when to come back.
 
     Example:
         >>> RetryLaterError("HTTP 429", after_s=60.0).after_s
@@ -33,8 +62,10 @@ class Body:
     """
 
     json: Any
+    """Parsed; None where the request asked for something else."""
     sha256: str
     """Of the raw bytes, decompressed."""
+    raw: bytes = b""
 
 
 class Transport(Protocol):
@@ -42,8 +73,24 @@ class Transport(Protocol):
 
     Example::
 
-        body = transport.get("https://api.example.org/now", timeout_s=10.0)
+        body = transport.get("https://api.example.org/now", timeout_s=10.0, params={"zone": "DE"})
     """
 
-    def get(self, url: str, *, timeout_s: float, headers: Mapping[str, str] | None = None) -> Body:
-        """The parsed JSON of a 200 answer. Raises FeedError in one line without the query or other secrets."""
+    def get(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        json: bool = True,
+    ) -> Body:
+        """The body of a 200 answer. Raises FeedError in one line without the query or other secrets.
+
+        json: whether the answer must be JSON, and is parsed.
+        """
+
+    def post(
+        self, url: str, *, timeout_s: float, send: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> Body:
+        """The JSON that answers `send`, sent as JSON: for logins. It is neither tried again nor kept. Raises FeedError."""

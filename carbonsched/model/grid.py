@@ -17,6 +17,8 @@ class Basis(StrEnum):
     AVERAGE_DIRECT = "average-direct"
     MARGINAL_DIRECT = "marginal-direct"
     MARGINAL_LIFECYCLE = "marginal-lifecycle"
+    AVERAGE_UNSTATED = "average-unstated"
+    """The provider does not say whether its factors are direct or lifecycle: it stands beside no other basis."""
 
 
 class Kind(StrEnum):

@@ -99,12 +99,24 @@ def test_every_key_with_its_default_and_no_other(part: str, heading: str) -> Non
 
 @pytest.mark.parametrize("key", [key for key in rows("daemon", "`[[feeds]]`") if key != "provider"])
 def test_the_docs_say_which_provider_takes_a_key(key: str) -> None:
-    takers = {name for name, model in FEEDS.built_in.items() if key in model.model_fields}
+    takers = takers_of(key)
     [line] = [line for line in section("`[[feeds]]`").splitlines() if line.startswith(f"| `{key}` |")]
     said = re.findall(r"\(([^)]*)\) \|$", line)[-1]
-    assert (
-        set(re.findall(r"\b(?:neso|replay|static)\b", said.replace("all", "neso, replay, static"))) == takers
-    )
+    groups = {
+        "all": "name",
+        "over HTTP": "url",
+        "with a token": "token_env",
+        "with a password": "password_env",
+    }
+    found = {name for group, its_key in groups.items() if group in said for name in takers_of(its_key)}
+    for group in groups:
+        said = said.replace(group, "")
+    names = "|".join(sorted(map(re.escape, FEEDS.built_in), key=len, reverse=True))
+    assert found | set(re.findall(rf"(?<![\w-])(?:{names})(?![\w-])", said)) == takers
+
+
+def takers_of(key: str) -> set[str]:
+    return {name for name, model in FEEDS.built_in.items() if key in model.model_fields}
 
 
 @pytest.mark.parametrize("table", ["`[[feeds]]`", "`[power]`"])

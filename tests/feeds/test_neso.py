@@ -77,7 +77,7 @@ def test_now_the_past_day_and_the_forecast(server: Server) -> None:
     assert server.paths == [
         "/intensity",
         "/intensity/2018-01-20T12:10Z/fw48h",
-        "/intensity/2018-01-19T12:10Z/2018-01-20T12:10Z",
+        "/intensity/2018-01-18T12:10Z/2018-01-20T12:10Z",
     ]
     current = next(r for r in answer.readings if r.start == SLOT)
     assert (current.g_per_kwh, current.end) == (266.0, SLOT + HALF_HOUR)
@@ -129,7 +129,7 @@ def test_a_region_has_forecasts_only(server: Server) -> None:
     assert server.paths == [
         "/regional/regionid/3",
         "/regional/intensity/2018-01-20T12:10Z/fw48h/regionid/3",
-        "/regional/intensity/2018-01-19T12:10Z/2018-01-20T12:10Z/regionid/3",
+        "/regional/intensity/2018-01-18T12:10Z/2018-01-20T12:10Z/regionid/3",
     ]
     assert {r.source.kind for r in answer.readings} == {Kind.FORECAST}
     assert next(r.g_per_kwh for r in answer.readings if r.start == SLOT) == 120.0
@@ -145,7 +145,7 @@ def test_without_a_forecast_or_a_past_the_present_is_still_told(
     assert [r.start for r in answer.readings] == [SLOT]
     assert answer.forecast is None
     assert "no forecast: " in caplog.text
-    assert "the past day is not known" in caplog.text
+    assert "no past two days: " in caplog.text
 
 
 BAD = {

@@ -29,11 +29,17 @@ class Server:
     paths: list[str] = field(default_factory=list)
     """What was asked for, in order."""
     headers: list[dict[str, str]] = field(default_factory=list)
+    sent: list[bytes] = field(default_factory=list)
+    """Bodies of the POST requests, in order."""
 
 
 @contextmanager
 def serve(answer: Callable[[str], Reply]) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            server.sent.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            self.do_GET()
+
         def do_GET(self) -> None:
             server.paths.append(self.path)
             server.headers.append(dict(self.headers.items()))

@@ -114,7 +114,7 @@ class GradientPass:
         gradient, parameter.grad = parameter.grad, None
         if gradient is None:
             return
-        with _disable_current_modes():  # type: ignore[no-untyped-call]
+        with _disable_current_modes():
             # the counter would look at each of these thousands of operations in Python, and count none
             self._observe(parameter, gradient)
 

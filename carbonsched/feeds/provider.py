@@ -1,0 +1,257 @@
+"""What the feeds that speak HTTP share: address, secrets, limits, one request, and readings with where they came from.
+
+A provider's file subclasses both classes here. It states its address, the limits that it publishes, what its values mean
+and on whose word, and reads its answers; the rest (retries, size, hashes, no secret in a message) is done here.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
+from typing import Annotated, Any, ClassVar, Final, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from carbonsched.errors import FeedError
+from carbonsched.feeds.base import FeedSettings, Site
+from carbonsched.feeds.secrets import Secret
+from carbonsched.feeds.transport import TRIES, Body, Limit
+from carbonsched.model.base import LocalPath, Seconds, utc
+from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
+
+SETTLES: Final = timedelta(hours=48)
+"""Values so old are asked for again: providers revise them."""
+SETTLE_EVERY_S: Final = 3600.0
+
+log = logging.getLogger(__name__)
+_M = TypeVar("_M", bound=BaseModel)
+_T = TypeVar("_T")
+
+
+def _as_utc(value: datetime) -> datetime:
+    return utc(value.replace(tzinfo=UTC) if value.tzinfo is None else value)
+
+
+Time = Annotated[datetime, AfterValidator(utc)]
+"""A provider's time; one without an offset is refused."""
+UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
+"""A provider's time where it documents that those without an offset are UTC."""
+Value = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+"""A number, and no text that looks like one."""
+Interval = tuple[datetime, datetime, float]
+"""(start, end, g/kWh)."""
+
+
+class Answered(BaseModel):
+    """What a provider answers: its other keys are let be.
+
+    Example:
+        >>> class Row(Answered):
+        ...     value: Value
+        >>> Row.model_validate({"value": 3, "colour": "red"}).value
+        3.0
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class HttpSettings(FeedSettings):
+    """Keys that every feed over HTTP takes.
+
+    Example::
+
+        class SunSettings(HttpSettings):
+            provider: Literal["sun"]
+    """
+
+    url: str | None = None
+    """Base URL, for a mirror or a test server; None: the provider's own."""
+    timeout: Seconds = 10.0
+    """How long one request may take."""
+
+
+class TokenSettings(HttpSettings):
+    """Keys of a feed that wants a token, kept in one of three places, never in the config.
+
+    Example::
+
+        class SunSettings(TokenSettings):
+            provider: Literal["sun"]
+    """
+
+    token_env: str | None = None
+    """Environment variable that holds the token."""
+    token_file: LocalPath | None = None
+    """File that holds the token, readable for the daemon's user alone (0600)."""
+    token_credential: str | None = None
+    """systemd credential that holds the token (`LoadCredential=`)."""
+
+    def token(self) -> Secret:
+        """Where the token is. Raises InputError where no place is given, or two."""
+        return Secret.of("token", env=self.token_env, file=self.token_file, credential=self.token_credential)
+
+
+class LoginSettings(HttpSettings):
+    """Keys of a feed that wants a password, kept in one of three places, never in the config.
+
+    Example::
+
+        class SunSettings(LoginSettings):
+            provider: Literal["sun"]
+            username: str
+    """
+
+    password_env: str | None = None
+    """Environment variable that holds the password."""
+    password_file: LocalPath | None = None
+    """File that holds the password, readable for the daemon's user alone (0600)."""
+    password_credential: str | None = None
+    """systemd credential that holds the password (`LoadCredential=`)."""
+
+    def password(self) -> Secret:
+        """Where the password is. Raises InputError where no place is given, or two."""
+        return Secret.of(
+            "password", env=self.password_env, file=self.password_file, credential=self.password_credential
+        )
+
+
+class HttpFeed:
+    """A provider that is asked over HTTP.
+
+    Example::
+
+        class SunFeed(HttpFeed):
+            URL, SHOWN = "https://sun.example.org", "the Sun"
+
+            def poll(self) -> Answer:
+                body = self.ask("/now")
+                ...
+    """
+
+    URL: ClassVar[str] = ""
+    SHOWN: ClassVar[str] = ""
+    """Whose documents an answer is read by."""
+    LIMITS: ClassVar[tuple[Limit, ...]] = ()
+    """What the provider states; its source stands in the provider's file."""
+    UNVERIFIED: ClassVar[str] = ""
+    """Why nobody has seen it work yet, for `grid --probe` and the docs; empty: real answers were seen."""
+    local = False
+
+    def __init__(self, settings: HttpSettings, site: Site, zone: str, basis: Basis) -> None:
+        self.name, self.every_s, self.max_age_s = settings.shown_name, settings.every, settings.max_age
+        self.zone, self.basis = zone, settings.basis or basis
+        self._url, self._timeout_s = (settings.url or self.URL).rstrip("/"), settings.timeout
+        self._transport, self._clock = site.transport, site.clock
+        self._count = site.count(settings.provider, self.LIMITS)
+        self._due_s: dict[str, float] = {}
+        self._missing: dict[str, str] = {}
+
+    # ---- asking
+
+    def ask(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        json: bool = True,
+    ) -> Body:
+        """GET `path` of the provider. Raises FeedError, RetryLaterError where its stated limit is used up."""
+        self._count.take(TRIES)
+        return self._transport.get(
+            self._url + path, timeout_s=self._timeout_s, params=params, headers=headers, json=json
+        )
+
+    def parse(self, model: type[_M], data: Any) -> _M:
+        """`data` as the provider documents it. Raises FeedError that names the first field that is not."""
+        try:
+            return model.model_validate(data)
+        except ValidationError as e:
+            first = e.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise FeedError(
+                f"{self._url}: the answer is not what {self.SHOWN} documents: {where}: {first['msg']}"
+            ) from e
+
+    def unless_missing(self, what: str, find: Callable[[], _T]) -> _T | None:
+        """What `find` answers; None where the provider fails at it, logged once: the rest of the answer is good."""
+        try:
+            found = find()
+        except FeedError as e:
+            if self._missing.get(what) is None:
+                log.warning("feed %s: no %s: %s", self.name, what, e)
+            self._missing[what] = str(e)
+            return None
+        if self._missing.pop(what, None) is not None:
+            log.info("feed %s: %s again", self.name, what)
+        return found
+
+    def is_due(self, what: str, every_s: float = SETTLE_EVERY_S) -> bool:
+        """Whether `what` was not asked for within `every_s`; from now on it was."""
+        now_s = self._clock.monotonic()
+        if now_s < self._due_s.get(what, 0.0):
+            return False
+        self._due_s[what] = now_s + every_s
+        return True
+
+    def ask_soon(self, what: str) -> None:
+        """It was asked for in vain: it is due again."""
+        self._due_s.pop(what, None)
+
+    # ---- answering
+
+    def source(self, kind: Kind, body: Body, issued_at: datetime | None = None, note: str = "") -> Source:
+        """Where a value of `body` came from."""
+        return Source(
+            provider=self.name,
+            zone=self.zone,
+            basis=self.basis,
+            kind=kind,
+            fetched_at=self._clock.now(),
+            issued_at=issued_at,
+            body_sha256=body.sha256,
+            note=note,
+        )
+
+    def readings(self, intervals: Iterable[Interval], source: Source) -> tuple[Reading, ...]:
+        """Each as a reading of `source`, ascending."""
+        return tuple(
+            Reading(start=start, end=end, g_per_kwh=value, source=source)
+            for start, end, value in sorted(intervals)
+        )
+
+    def forecast(self, intervals: Iterable[Interval], source: Source) -> Forecast | None:
+        """Those that end after now; None where there are none. Issued when the provider says, else now."""
+        now = self._clock.now()
+        points = tuple(
+            ForecastPoint(start=start, end=end, g_per_kwh=value)
+            for start, end, value in sorted(intervals)
+            if end > now
+        )
+        issued_at = min(source.issued_at or now, now)
+        return Forecast(issued_at=issued_at, source=source, points=points) if points else None
+
+
+def intervals(
+    points: Iterable[tuple[datetime, float]], step: timedelta, longest: timedelta
+) -> list[Interval]:
+    """Values that are known by when they begin, with their ends: each lasts until the next, whatever the resolution.
+
+    step: how long a lone one lasts. longest: two that lie further apart have a hole between them. A time that comes
+    twice has the last value.
+
+    Example:
+        >>> at = datetime(2026, 1, 1, tzinfo=UTC)
+        >>> quarter = timedelta(minutes=15)
+        >>> found = intervals([(at, 100.0), (at + quarter, 90.0)], step=quarter, longest=4 * quarter)
+        >>> [(end - start, value) for start, end, value in found] == [(quarter, 100.0), (quarter, 90.0)]
+        True
+    """
+    by_start = dict(points)
+    starts: Sequence[datetime] = sorted(by_start)
+    found: list[Interval] = []
+    for start, following in zip_longest(starts, starts[1:]):
+        if following is not None and following - start <= longest:
+            step = following - start
+        found.append((start, start + step, by_start[start]))
+    return found

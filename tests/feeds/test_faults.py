@@ -1,0 +1,193 @@
+"""Every HTTP provider under every fault: the right value, the right fallback or a clear state; no escape, no hang, no wrong number.
+
+`pytest -s tests/feeds/test_faults.py` prints the matrix.
+"""
+
+import gzip
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from support.http_server import Reply, serve
+from support.manual_clock import ManualClock
+from support.providers import CASES
+from support.providers.case import SECRET, ProviderCase, Slot, World, world
+
+from carbonsched.config import FEEDS
+from carbonsched.errors import CarbonschedError
+from carbonsched.feeds.base import Site
+from carbonsched.feeds.chain import Chain
+from carbonsched.feeds.http import HttpTransport
+from carbonsched.feeds.static import StaticSettings
+from carbonsched.feeds.zone import Zone
+from carbonsched.model.grid import Basis, Kind
+
+FALLBACK = 777.0
+NOW = datetime(2026, 3, 12, 10, 20, tzinfo=UTC)
+SPRING = datetime(2026, 3, 29, 1, 20, tzinfo=UTC)
+"""Clocks in Europe have just gone from 02:00 to 03:00 local time."""
+AUTUMN = datetime(2026, 10, 25, 1, 20, tzinfo=UTC)
+"""02:20 local time in central Europe for the second time."""
+
+matrix: dict[str, dict[str, str]] = {}
+
+
+@dataclass(frozen=True)
+class Fault:
+    name: str
+    value: bool
+    """Whether the provider's own value holds in spite of it; else the fallback does, and why is said."""
+    change: Callable[[World], World] = lambda world: world
+    spoil: Callable[[Reply], Reply] = lambda reply: reply
+    now: datetime = NOW
+    either: bool = False
+    """Whether a provider may also refuse it: then the fallback holds, with a reason."""
+
+
+def nothing_known_yet(world: World) -> World:
+    """The newest hour, and all of the future, is null."""
+    since = world.now - timedelta(hours=1)
+    return replace(
+        world,
+        slots=tuple(slot if slot.end <= since else replace(slot, g_per_kwh=None) for slot in world.slots),
+    )
+
+
+def doubled(world: World) -> World:
+    return replace(world, slots=tuple(slot for one in world.slots for slot in (one, one)))
+
+
+def finer(world: World) -> World:
+    """Hours until an hour ago, quarters since."""
+    since = world.now.replace(minute=0) - timedelta(hours=1)
+    hours = [s for s in world.slots if s.end <= since and s.start.minute == 0]
+    before = [Slot(s.start, s.start + timedelta(hours=1), s.g_per_kwh) for s in hours]
+    quarter = timedelta(minutes=15)
+    after = [
+        Slot(slot.start + i * quarter, slot.start + (i + 1) * quarter, slot.g_per_kwh)
+        for slot in world.slots
+        if slot.start >= since
+        for i in range(max(round((slot.end - slot.start) / quarter), 1))
+    ]
+    return replace(world, slots=tuple(s for s in (*before, *after) if s.start < s.end))
+
+
+FAULTS = (
+    Fault("none", value=True),
+    Fault("plan refused (401)", value=False, spoil=lambda r: Reply(b'{"error":"Request unauthorized"}', 401)),
+    Fault(
+        "token expired (401)",
+        value=False,
+        spoil=lambda r: Reply(b'{"message":"token SECRET"}', 401),
+    ),
+    Fault("HTML 403", value=False, spoil=lambda r: Reply(b"<html>forbidden</html>", 403, type="text/html")),
+    Fault("429", value=False, spoil=lambda r: Reply(b"{}", 429, {"Retry-After": "120"})),
+    Fault("500", value=False, spoil=lambda r: Reply(b"{}", 500)),
+    Fault("HTML for JSON", value=False, spoil=lambda r: Reply(b"<html>welcome</html>", type="text/html")),
+    Fault("truncated", value=False, spoil=lambda r: replace(r, body=r.body[: len(r.body) * 2 // 3])),
+    Fault("slow", value=False, spoil=lambda r: replace(r, delay_s=0.35)),
+    Fault("huge", value=False, spoil=lambda r: replace(r, body=b" " * 3_000_000 + r.body)),
+    Fault(
+        "gzip bomb",
+        value=False,
+        spoil=lambda r: Reply(gzip.compress(b" " * 9_000_000), headers={"Content-Encoding": "gzip"}),
+    ),
+    Fault(
+        "redirect away",
+        value=False,
+        spoil=lambda r: Reply(b"", 302, {"Location": "http://127.0.0.1:9/elsewhere"}),
+    ),
+    Fault("wrong zone", value=False, change=lambda w: replace(w, wrong_zone=True)),
+    Fault("null tail", value=True, change=nothing_known_yet, either=True),
+    Fault("naive times", value=True, change=lambda w: replace(w, naive=True), either=True),
+    Fault("spring DST", value=True, now=SPRING),
+    Fault("autumn DST", value=True, now=AUTUMN),
+    Fault("doubled slots", value=True, change=doubled),
+    Fault("cut at 1,000 rows", value=True, change=lambda w: replace(w, most_rows=1000), either=True),
+    Fault("60 to 15 minutes", value=True, change=finer),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _printed() -> Iterator[None]:
+    yield
+    for name, cells in matrix.items():
+        sys.stdout.write(f"\n{name}\n" + "".join(f"  {fault:20} {cell}\n" for fault, cell in cells.items()))
+
+
+@pytest.fixture(scope="module")
+def transport() -> Iterator[HttpTransport]:
+    made = HttpTransport(max_bytes=2_000_000, backoff_s=0.001)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_matrix(
+    case: ProviderCase,
+    fault: Fault,
+    transport: HttpTransport,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cells = matrix.setdefault(case.name, {})
+    if fault.name in case.cannot:
+        cells[fault.name] = f"cannot be: {case.cannot[fault.name]}"
+        return
+    for name, value in case.env.items():
+        monkeypatch.setenv(name, value)
+    true = fault.change(world(fault.now, case.step))
+    clock = ManualClock(fault.now)
+    site = Site(Zone(name=case.zone, basis=Basis(case.basis)), clock, tmp_path, transport)
+    echoed = SECRET.encode() if case.env else b"none"
+
+    def answer(path: str) -> Reply:
+        reply = fault.spoil(case.answer(true, path))
+        return replace(reply, body=reply.body.replace(b"SECRET", echoed))
+
+    with serve(answer) as server:
+        keys = case.keys | {"provider": case.name, "url": server.url, "timeout": 0.2}
+        feed = FEEDS.model(case.name).model_validate(keys).build(site)
+        static = StaticSettings(
+            provider="static", g_per_kwh=FALLBACK, basis=Basis(case.basis), source="of this test"
+        ).build(site)
+        chain = Chain([feed, static], site.zone, clock)
+        began = time.monotonic()
+        chain.poll_due()
+        took_s = time.monotonic() - began
+    reading, status = chain.reading_at(fault.now), chain.status()[0]
+    assert reading is not None
+    assert took_s < 5.0
+    assert "Traceback" not in caplog.text
+    assert SECRET not in caplog.text + (status.error or "")
+    if reading.source.kind is Kind.FALLBACK:
+        assert fault.either or not fault.value, status.error
+        assert reading.g_per_kwh == FALLBACK
+        assert status.error, "no reason is given"
+        cells[fault.name] = f"fallback: {status.error}".replace(server.url, "URL")
+        return
+    assert fault.value or fault.either, f"{reading.g_per_kwh} g/kWh in spite of it"
+    known = [s.g_per_kwh for s in true.slots if s.start <= fault.now and s.g_per_kwh is not None]
+    assert reading.g_per_kwh == pytest.approx(known[-1], rel=1e-3)
+    assert reading.start <= fault.now < reading.end
+    cells[fault.name] = f"{reading.g_per_kwh:g} g/kWh, {reading.source.kind}"
+
+
+def test_every_provider_over_http_is_in_the_matrix() -> None:
+    over_http = {name for name, model in FEEDS.built_in.items() if "timeout" in model.model_fields}
+    assert over_http == {case.name for case in CASES}
+
+
+def test_a_build_of_a_provider_asks_nobody() -> None:
+    for case in CASES:
+        keys = {"provider": case.name, "url": "http://127.0.0.1:9"}
+        try:
+            FEEDS.model(case.name).model_validate(case.keys | keys)
+        except CarbonschedError as e:  # pragma: no cover
+            pytest.fail(str(e))

@@ -1,0 +1,61 @@
+"""Kept answers: found by hash, checked when read, capped, and never in the way."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from support.http_server import Reply, serve
+
+from carbonsched.errors import InputError
+from carbonsched.feeds.http import HttpTransport
+from carbonsched.feeds.raw_bodies import RawBodies
+from carbonsched.feeds.transport import Body
+
+
+def body(text: str) -> Body:
+    return Body(None, hashlib.sha256(text.encode()).hexdigest(), text.encode())
+
+
+def test_what_a_provider_answered_can_be_checked_by_its_hash(tmp_path: Path) -> None:
+    bodies, transport = RawBodies(tmp_path / "bodies"), None
+    with serve(lambda path: Reply(b' {"value": 1}\n')) as server:
+        transport = HttpTransport(keep=bodies.keep)
+        answer = transport.get(server.url, timeout_s=2)
+        transport.close()
+    assert bodies.read(answer.sha256) == b' {"value": 1}\n'
+
+
+def test_a_changed_or_dropped_body_is_told(tmp_path: Path) -> None:
+    bodies, one, other = RawBodies(tmp_path), body("one"), body("other")
+    bodies.keep(one)
+    bodies.keep(other)
+    (tmp_path / f"{one.sha256}.gz").write_bytes((tmp_path / f"{other.sha256}.gz").read_bytes())
+    with pytest.raises(InputError, match="is not the body of that hash"):
+        bodies.read(one.sha256)
+    with pytest.raises(InputError, match="dropped, or never kept"):
+        bodies.read("0" * 64)
+
+
+def test_the_oldest_are_dropped_beyond_the_cap(tmp_path: Path) -> None:
+    made = [body(str(i) * 50) for i in range(6)]
+    for i, one in enumerate(made):
+        RawBodies(tmp_path).keep(one)
+        os.utime(tmp_path / f"{one.sha256}.gz", (i, i))
+    size = (tmp_path / f"{made[0].sha256}.gz").stat().st_size
+    last = body("last")
+    RawBodies(tmp_path, cap_bytes=4 * size).keep(last)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert f"{last.sha256}.gz" in left
+    assert f"{made[5].sha256}.gz" in left
+    assert f"{made[0].sha256}.gz" not in left
+
+
+def test_a_folder_that_cannot_be_written_costs_the_evidence_and_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    bodies = RawBodies(tmp_path / "file" / "bodies")
+    bodies.keep(body("one"))
+    bodies.keep(body("two"))
+    assert caplog.text.count("are not kept") == 1

@@ -1,0 +1,6 @@
+"""The HTTP providers as the fault matrix sees them: each answers of the same grid in its own shape. One file a provider."""
+
+from support.providers.case import ProviderCase
+from support.providers.neso import NESO
+
+CASES: tuple[ProviderCase, ...] = (NESO,)
