@@ -93,7 +93,7 @@ class Metering:
         edges = {delta.start, delta.end}
         for run in runs:
             edges |= {t for t in (run.process.alive_from, run.process.alive_to) if t is not None}
-            edges |= {span.start for span in run.process.spans}
+            edges.update(run.process.cuts(delta.start, delta.end))
         edges |= self._changes(delta.start, delta.end)
         times = sorted(t for t in edges if delta.start <= t <= delta.end)
         owners: dict[tuple[datetime, datetime], list[tuple[Cut, BoardPart]]] = {}

@@ -1,11 +1,13 @@
 """Writes what a job's events say into the ledger, in one transaction together with how far they were read."""
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime
 
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.protocol import Evaluated, SegmentDone, Warned
 from carbonsched.supervisor.jobs.actors import TRAINER
+from carbonsched.supervisor.jobs.event_limit import KINDS
 from carbonsched.supervisor.jobs.job_run import JobRun
 
 log = logging.getLogger(__name__)
@@ -13,7 +15,7 @@ log = logging.getLogger(__name__)
 
 def record(run: JobRun, ledger: Ledger, now: datetime) -> None:
     """What the events say, for good. Raises LedgerError; they are recorded with the next then."""
-    more = run.warned.due(now)
+    more = run.limit.due(now)
     if run.follower.offset == run.recorded and not more:
         return
     with ledger.transaction():
@@ -31,12 +33,12 @@ def record(run: JobRun, ledger: Ledger, now: datetime) -> None:
         ledger.set_offset(run.id, run.follower.offset)
     run.mark_recorded()
     if more:
-        run.warned.note_said(more, now)
+        run.limit.note_said(more, now)
 
 
-def record_more(run: JobRun, ledger: Ledger, now: datetime, more: int) -> None:
-    """That there were `more` warnings which are not recorded one by one; 0: nothing."""
-    if more:
-        text = f"{more} more warnings; events.jsonl in the job directory has them all"
+def record_more(run: JobRun, ledger: Ledger, now: datetime, more: Mapping[str, int]) -> None:
+    """That there were so many `more` events of each kind which are not recorded one by one."""
+    for kind, number in more.items():
+        text = f"{number} more {KINDS[kind]}; events.jsonl in the job directory has them all"
         log.warning("job %s: %s", run.id, text)
-        ledger.note(run.id, "note", {"text": text, "more": more}, TRAINER, now)
+        ledger.note(run.id, "note", {"text": text, "more": number, "of": kind}, TRAINER, now)

@@ -151,7 +151,9 @@ class ProcessJournal:
         for entry in self.ledger.history(run.id, kinds=("started", "ending", "ended", "note")):
             if entry["kind"] == "note":
                 if "more" in entry:
-                    run.warned.note_said(int(entry["more"]), datetime.fromisoformat(entry["at"]))
+                    run.limit.note_said(
+                        {entry.get("of", "warning"): int(entry["more"])}, datetime.fromisoformat(entry["at"])
+                    )
                 continue
             last = entry
             match entry["kind"]:

@@ -313,7 +313,7 @@ class Supervisor:
         for step in way(run.state, new):
             self.move(run, step, "it ran, though its start was not recorded")
         with self.ledger.transaction():
-            record_more(run, self.ledger, self.clock.now(), run.warned.unsaid)
+            record_more(run, self.ledger, self.clock.now(), run.limit.unsaid())
             self.journal.note_end(run)
             self.move(run, new, reason)
         run.leave(run.process.wake_at if new is JobState.WAITING else None)

@@ -15,7 +15,6 @@ from support.rig import ME, Played, Rig, checked, spec
 
 from carbonsched.launch.base import ProcessStatus
 from carbonsched.ledger.tables import JOBS
-from carbonsched.model.base import rfc3339
 from carbonsched.model.job_state import JobState
 from carbonsched.supervisor.isolation import PATIENCE_S
 from carbonsched.supervisor.jobs.process_state import Seat
@@ -445,37 +444,3 @@ def test_a_process_that_cannot_be_told_to_live_or_not_is_not_dead(rig: Rig) -> N
     rig.run(70)
     assert job.show().state is JobState.FAILED
     assert "Input/output error" in job.show().reason
-
-
-@pytest.mark.parametrize("restarts", [False, True], ids=["one-daemon", "restarted"])
-def test_of_a_flood_of_warnings_the_journal_has_the_first_and_the_number_of_the_others(
-    rig: Rig, restarts: bool
-) -> None:
-    job = rig.running()
-    with (job.dir / "events.jsonl").open("a") as file:
-        for n in range(20_000):
-            file.write(
-                json.dumps({"event": "warning", "at": rfc3339(rig.clock.now()), "message": f"w{n}"}) + "\n"
-            )
-    rig.run(4)
-    said = warnings_of(rig, job)
-    assert [note["text"] for note in said[:20]] == [f"w{n}" for n in range(20)]
-    assert len(said) == 21
-    assert 0 < said[20]["more"] < 19_980, "at once, though the file has not been read to its end"
-    if restarts:
-        reboot(rig)
-    rig.run(3)
-    assert len(warnings_of(rig, job)) == 21
-    job.say("warning", message="the last")
-    job.finish()
-    rig.run(2)
-    said = warnings_of(rig, job)
-    assert len(said) == 22
-    assert sum(note.get("more", 1) for note in said) == 20_001, (
-        "none is left out of the number, none counted twice"
-    )
-    assert rig.ledger.verify().ok
-
-
-def warnings_of(rig: Rig, job: Played) -> list[dict[str, Any]]:
-    return [n for n in rig.ledger.history(job.id, kinds=("note",)) if n["actor"] == "trainer"]

@@ -5,6 +5,6 @@ account         energy and grams that were charged to it
 process_state   its process: since when, on which devices, to what end it was asked to stop
 progress        how far it has come: a fold over its events
 actors          who acts in the journal, beside people
-warning_limit   how many of a process's warnings the journal takes
+event_limit     how many of a process's events become rows
 event_follower  reads events.jsonl as the trainer appends to it
 """

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import ValidationError
 
@@ -15,6 +16,10 @@ log = logging.getLogger(__name__)
 
 PIECE_BYTES = 1024 * 1024
 """Read at once, and the longest line that is an event: `segment_done` names every selected tensor, some 60 bytes each."""
+_STEP = (b'"event":"step"', b'"event": "step"')
+"""Within quotes they would be escaped."""
+_PIECES_PASSED = 64
+"""Of a line that is longer, looked through at once for its end."""
 
 
 @dataclass(slots=True)
@@ -37,7 +42,12 @@ class EventFollower:
     """Whether there was no file at the last look."""
 
     def read(self, until: int | None = None) -> list[Event]:
-        """New events of one piece, up to byte `until`. A torn last line stays for the next call.
+        """New events of one piece, up to byte `until`, see `events`."""
+        return list(self.events(until))
+
+    def events(self, until: int | None = None, *, brief: bool = False) -> Iterator[Event]:
+        """New events of one piece, up to byte `until`. A torn last line stays for the next call, and so does what a caller
+        that has enough does not take. brief: of steps that follow each other the first and the last.
 
         A line that is not an event of ours (another program speaks the protocol loosely) or is longer than a piece is
         logged and passed over: one bad line must not stop the metering of a job, nor fill the daemon's memory.
@@ -50,36 +60,44 @@ class EventFollower:
                 self._notice_cut(os.fstat(file.fileno()).st_size)
                 file.seek(self.offset)
                 data = file.read(most)
+                if len(data) == PIECE_BYTES and b"\n" not in data:
+                    self._pass_over(file, until)
+                    return
         except FileNotFoundError:
             self._vanished, data = True, b""
         whole = data[: data.rfind(b"\n") + 1]
-        self.behind = len(data) == PIECE_BYTES
-        if not whole and self.behind:
-            if not self._passing:
-                log.warning(
-                    "%s: passed over a line of more than %d bytes from byte %d",
-                    self.path,
-                    PIECE_BYTES,
-                    self.offset,
-                )
-            self._passing, self.offset = True, self.offset + len(data)
-            return []
-        found: list[Event] = []
+        behind, self.behind = len(data) == PIECE_BYTES, True
         # by newlines alone: splitlines() would also cut at a lone carriage return, which a progress bar may write
-        for line in whole.split(b"\n")[:-1]:
+        *lines, _ = whole.split(b"\n")
+        steps = [brief and any(mark in line for mark in _STEP) for line in (b"", *lines, b"")]
+        for line, *near in zip(lines, steps, steps[1:], steps[2:], strict=False):
             self.offset += len(line) + 1
             if self._passing:
                 self._passing = False
-            elif line.strip():
-                found += self._event(line)
-        return found
+            elif line.strip() and not all(near):
+                yield from self._event(line)
+        self.behind = behind
 
     def replay(self, until: int) -> Iterator[Event]:
-        """All events up to byte `until`, a piece in memory at a time."""
+        """All events up to byte `until`, a piece in memory at a time; of steps, which are nearly all lines, as many as matter."""
         while self.offset < until:
             before = self.offset
-            yield from self.read(until)
+            yield from self.events(until, brief=True)
             if self.offset == before:
+                return
+
+    def _pass_over(self, file: BinaryIO, until: int | None) -> None:
+        """Go on inside a line of which one piece was read and is not kept, to its end if that is near."""
+        if not self._passing:
+            text = "%s: passed over a line of more than %d bytes from byte %d"
+            log.warning(text, self.path, PIECE_BYTES, self.offset)
+        self._passing, self.behind = True, True
+        self.offset += PIECE_BYTES
+        for _ in range(_PIECES_PASSED):
+            data = file.read(PIECE_BYTES if until is None else min(PIECE_BYTES, until - self.offset))
+            end = data.find(b"\n")
+            self.offset += len(data) if end < 0 else end
+            if end >= 0 or len(data) < PIECE_BYTES:
                 return
 
     def _notice_cut(self, size: int) -> None:

@@ -15,16 +15,32 @@ from carbonsched.model.energy import Interval
 from carbonsched.model.job import JobSpec, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.protocol import Directive, Evaluated, Event, RunRecord, SegmentDone, SegmentReady, Step
+from carbonsched.model.protocol import (
+    Directive,
+    Evaluated,
+    Event,
+    RunRecord,
+    SegmentDone,
+    SegmentReady,
+    Started,
+    Step,
+    Warned,
+)
 from carbonsched.supervisor.jobs.account import JobAccount
 from carbonsched.supervisor.jobs.event_follower import EventFollower
+from carbonsched.supervisor.jobs.event_limit import EventLimit
 from carbonsched.supervisor.jobs.process_state import BoardPart, Ending, ProcessState
 from carbonsched.supervisor.jobs.progress import Progress
-from carbonsched.supervisor.jobs.warning_limit import WarningLimit
 from carbonsched.text import grams as show_grams
 
 _HOURS_AHEAD = timedelta(days=8)
 """How far allowed hours are looked for: one comes within a week."""
+_KEPT = (Started, SegmentDone, Evaluated, Warned)
+"""Events that become rows, or that others learn from."""
+MOST_ROWS = 200
+"""That one tick makes of a job's events; the next go on with the next tick."""
+MOST_UNSAVED = 1000
+"""Events that wait for a ledger which refuses them: no more are read then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +84,7 @@ class JobRun:
     account: JobAccount = field(default_factory=JobAccount)
     process: ProcessState = field(default_factory=ProcessState)
     progress: Progress = field(default_factory=Progress)
-    warned: WarningLimit = field(default_factory=WarningLimit)
+    limit: EventLimit = field(default_factory=EventLimit)
 
     needs_g: float = 0.0
     """Of a pool's job: the floor it needs to be let in."""
@@ -201,7 +217,7 @@ class JobRun:
         """A process was started: forget what belonged to the one before."""
         self.process.begin(at, devices, part)
         self.progress.begin()
-        self.warned = WarningLimit(at)
+        self.limit = EventLimit.of_process(at)
         self.account.begin()
 
     def take_up(self, found: RunRecord, now: datetime) -> None:
@@ -223,7 +239,7 @@ class JobRun:
         planned anew."""
         self.process.shift(step)
         self.progress.shift(step)
-        self.warned.shift(step)
+        self.limit.shift(step)
         self.stepped += step
         self.request_plan()
 
@@ -255,8 +271,7 @@ class JobRun:
 
         Returns it as it counts: a time that lies ahead of the clock, which was set back or is not the trainer's, is now.
         """
-        if event.at > (now := clock.now()):
-            event = event.model_copy(update={"at": now})
+        event = _timed(event, clock)
         self._attribute(event)
         self.progress.fold(event, clock.monotonic(), self.process.alive_from)
         return event
@@ -277,23 +292,36 @@ class JobRun:
 
     def hear(self, clock: Clock) -> None:
         """Read what its trainer has said since, and fold it in; where that cannot be read, `unheard` says why."""
+        if len(self.unsaved) >= MOST_UNSAVED:
+            self.note_trouble(f"{len(self.unsaved)} of its events wait for the ledger, the next are not read")
+            return
+        rows = 0
         try:
-            events = self.follower.read()
+            for event in self.follower.events():
+                taken = self.take(event, clock)
+                if isinstance(taken, _KEPT):
+                    self.unsaved.append(taken)
+                    rows += not isinstance(taken, Started)
+                if rows >= MOST_ROWS:
+                    break
         except OSError as e:
             if not self.unheard:
                 self.unheard_s = clock.monotonic()
             self.unheard = f"{self.follower.path.name} cannot be read: {e.strerror}"
             return
         self.unheard = ""
-        for event in events:
-            event = self.apply(event, clock)
-            if self.warned.admits(event):
-                self.unsaved.append(event)
+
+    def take(self, event: Event, clock: Clock) -> Event | None:
+        """Fold in what the limit admits. Returns it as it counts; None: it was kept back."""
+        event = _timed(event, clock)
+        if not self.limit.admits(event, self.progress.segments):
+            return None
+        return self.apply(event, clock)
 
     def replay(self, until: int, clock: Clock) -> None:
         """Fold in again what is recorded, up to byte `until` of events.jsonl."""
         for event in self.follower.replay(min(until, self.recorded)):
-            self.warned.admits(self.apply(event, clock))
+            self.take(event, clock)
 
     def learn(self) -> Iterator[Event]:
         """Events that were not learnt from yet, each once."""
@@ -314,3 +342,8 @@ class JobRun:
     def note_recorded(self, recorded: int) -> None:
         """An earlier daemon recorded the events up to this byte."""
         self.recorded = recorded
+
+
+def _timed(event: Event, clock: Clock) -> Event:
+    """A time that lies ahead of the clock, which was set back or is not the trainer's, is now."""
+    return event.model_copy(update={"at": now}) if event.at > (now := clock.now()) else event

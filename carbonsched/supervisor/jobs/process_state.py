@@ -1,9 +1,15 @@
 """Keeps the state of a job's process: since when it lives, on which devices, and to what end it was asked to stop."""
 
+import math
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from carbonsched.model.job_state import JobState
+
+MOST_SPANS = 10_000
+"""Kept of a process; older ones are metered and written."""
+_CUTS, _CUTS_A_SECOND = 60, 20
+"""Pieces that energy is cut into for a job's sake: a job that changes its ρ a thousand times a second makes no thousand rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +170,21 @@ class ProcessState:
         # an event's time may lie a hair before the span it follows: spans must ascend
         start = max(at, last.start) if last else at
         self.spans.append(EnergySpan(start, segment, rho))
+        if len(self.spans) > MOST_SPANS:
+            first = next(span for span in self.spans if span.segment == segment)
+            newest = self.spans[-MOST_SPANS // 2 :]
+            self.spans = newest if first in newest else [first, *newest]
+
+    def cuts(self, start: datetime, end: datetime) -> list[datetime]:
+        """Where energy used from `start` to `end` changes its segment or ρ; of very many only every so manieth."""
+        found: list[datetime] = []
+        for span in reversed(self.spans):
+            if span.start <= start:
+                break
+            if span.start < end and (not found or span.start < found[-1]):
+                found.append(span.start)
+        most = _CUTS + _CUTS_A_SECOND * (end - start).total_seconds()
+        return found if len(found) <= most else found[:: math.ceil(len(found) / most)]
 
     def span_at(self, at: datetime) -> EnergySpan | None:
         """The span that energy used at this time belongs to."""

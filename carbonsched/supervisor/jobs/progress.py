@@ -87,7 +87,7 @@ class Progress:
                 if self.load_s is None and alive_from is not None:
                     self.load_s = max((event.at - alive_from).total_seconds(), 0.0)
                 self.ready, self.ready_seen_s, self.waiting = event, now_s, None
-                if event.frontier:
+                if event.frontier and event.k < event.segments:
                     self.gains[event.k] = event.frontier[-1].importance
             case Step():
                 self.step, self.waiting = event.step, None

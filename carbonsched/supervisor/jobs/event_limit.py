@@ -1,0 +1,127 @@
+"""Limits how many of a process's events become rows: the journal is append-only, and a library may warn at every step.
+
+An event that the protocol foresees is always taken: each segment's end once, one evaluation a segment and three around them.
+Warnings, and what comes on top of that, draw on an allowance of their kind.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from carbonsched.model.protocol import MOST_SEGMENTS, Evaluated, Event, SegmentDone, Warned
+
+BURST = 20
+"""Events of a kind that are taken beyond those foreseen, however fast they come."""
+EVERY = timedelta(minutes=1)
+"""One more is taken for each of these that passes, and as often the number of those that were not is recorded."""
+_EVALUATIONS: Final = 3
+"""Beside one after each segment: before, after and test."""
+KINDS: Final = {"warning": "warnings", "evaluated": "evaluations", "segment_done": "ends of segments"}
+"""The events that become rows → what they are called where many were not taken."""
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How many events of one kind are taken, and how many were not.
+
+    It counts by the times of the events alone, so that the same events, read again after a restart, count alike.
+
+    Example:
+        >>> allowance = Allowance()
+        >>> taken = [allowance.take(datetime(2026, 11, 22, 10)) for _ in range(22)]
+        >>> taken.count(True), allowance.unsaid
+        (20, 2)
+    """
+
+    since: datetime | None = None
+    """Up to when the allowance has grown; an event from before the process began adds nothing."""
+    left: int = BURST
+    kept_back: int = 0
+    """Events that were not taken."""
+    said: int = 0
+    """How many of them are in the journal as a number."""
+    said_at: datetime | None = None
+
+    @property
+    def unsaid(self) -> int:
+        return max(self.kept_back - self.said, 0)
+
+    def take(self, at: datetime) -> bool:
+        since = self.since or at
+        if (grown := (at - since) // EVERY) > 0:
+            self.left, since = min(self.left + grown, BURST), since + grown * EVERY
+        self.since = since
+        if self.left == 0:
+            self.kept_back += 1
+            return False
+        self.left -= 1
+        return True
+
+    def due(self, now: datetime) -> int:
+        """How many more there were, where it is time to say so; else 0."""
+        soon = self.said_at is not None and abs(now - self.said_at) < EVERY
+        return 0 if soon else self.unsaid
+
+    def note_said(self, number: int, at: datetime) -> None:
+        """The journal has it that there were so many more."""
+        self.said, self.said_at = self.said + number, at
+
+    def shift(self, step: timedelta) -> None:
+        """The wall clock was set."""
+        self.since = None if self.since is None else self.since + step
+        self.said_at = None if self.said_at is None else self.said_at + step
+
+
+@dataclass(slots=True)
+class EventLimit:
+    """Which events of one process are taken.
+
+    Example:
+        >>> limit = EventLimit()
+        >>> warning = Warned(at="2026-11-22T10:00:00Z", message="slow")
+        >>> [limit.admits(warning, segments=4) for _ in range(22)].count(True), limit.due(warning.at)
+        (20, {'warning': 2})
+    """
+
+    allowances: dict[str, Allowance] = field(default_factory=lambda: {kind: Allowance() for kind in KINDS})
+    ended: set[int] = field(default_factory=set)
+    """Segments whose end was taken as foreseen."""
+    evaluations: int = _EVALUATIONS
+    """Foreseen, and not come yet."""
+
+    @classmethod
+    def of_process(cls, since: datetime) -> "EventLimit":
+        return cls({kind: Allowance(since) for kind in KINDS})
+
+    def admits(self, event: Event, segments: int | None) -> bool:
+        """Whether the event is taken. segments: of the job, as its trainer has announced; None: it has not."""
+        match event:
+            case SegmentDone() if event.k not in self.ended and event.k < (segments or MOST_SEGMENTS):
+                self.ended.add(event.k)
+                self.evaluations += 1
+                return True
+            case Evaluated() if self.evaluations > 0:
+                self.evaluations -= 1
+                return True
+            case Warned() | Evaluated() | SegmentDone():
+                return self.allowances[event.event].take(event.at)
+        return True
+
+    def due(self, now: datetime) -> dict[str, int]:
+        """Kind → how many more there were, where it is time to say so."""
+        return {kind: more for kind, each in self.allowances.items() if (more := each.due(now))}
+
+    def unsaid(self) -> dict[str, int]:
+        """Kind → how many more there were that nobody has said."""
+        return {kind: each.unsaid for kind, each in self.allowances.items() if each.unsaid}
+
+    def note_said(self, more: dict[str, int], at: datetime) -> None:
+        """The journal has it that there were so many more."""
+        for kind, number in more.items():
+            if kind in self.allowances:
+                self.allowances[kind].note_said(number, at)
+
+    def shift(self, step: timedelta) -> None:
+        """The wall clock was set."""
+        for each in self.allowances.values():
+            each.shift(step)
