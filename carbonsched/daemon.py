@@ -32,6 +32,7 @@ from carbonsched.periodic import Periodic
 from carbonsched.polling import Polling
 from carbonsched.power.factory import build_meter
 from carbonsched.supervisor import Supervisor
+from carbonsched.supervisor.continuity import check_file, check_jobs
 from carbonsched.supervisor.service import SupervisorService
 from carbonsched.text import one_line
 
@@ -45,21 +46,26 @@ _CLOCK_STEP_S = 2.0
 """Wall and boot clock may drift apart this far (NTP slews) before the polls are scheduled anew."""
 _FIRST_POLL_S = 0.5
 """The first tick waits so long for the feeds: where they answer, the first row knows its intensity."""
+QUICK_CHECK_S = 20.0
+"""The start checks the ledger's file so long at most; systemd waits 90 s."""
 _TICK_END_S = 30.0
 """The end waits so long for a tick that is under way; for a provider that does not answer it does not wait at all."""
 
 
-def run(config_path: Path, socket: str | None = None) -> int:
-    """Serve until SIGTERM or SIGINT. Raises CarbonschedError before it serves: bad config, feed file, socket taken."""
+def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = False) -> int:
+    """Serve until SIGTERM or SIGINT. Raises CarbonschedError before it serves: bad config, feed file, ledger, socket taken.
+
+    new_ledger: go on also where the job folders show more than the ledger.
+    """
     config = load(config_path)
     _set_up_logging()
     clock = SystemClock()
     _make_state_dir(config)
     chain = build_chain(config.feeds, Site(config.zone, clock, config.state))
-    _migrate(config.ledger_url)
-    ledger = Ledger.open(config.ledger_url)
+    launcher = LocalLauncher()
+    ledger = _open_ledger(config, launcher, clock, new_ledger)
     meter = build_meter(config.power.meters, clock)
-    supervisor = Supervisor(config, ledger, chain, meter, LocalLauncher(), clock)
+    supervisor = Supervisor(config, ledger, chain, meter, launcher, clock)
     notifier = Notifier.from_env()
     # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
     stop, reload = _catch_signals()
@@ -168,6 +174,21 @@ def _reload(supervisor: Supervisor, config_path: Path) -> None:
         log.info("configuration reloaded")
     except CarbonschedError as e:
         log.warning("configuration kept as it was: %s", e)
+
+
+def _open_ledger(config: Config, launcher: LocalLauncher, clock: SystemClock, accept: bool) -> Ledger:
+    """Raises CarbonschedError for one that is damaged, or that knows less than the job folders and nobody said so."""
+    jobs = config.state / "jobs"
+    check_file(config.ledger_url, jobs, accept=accept)
+    _migrate(config.ledger_url)
+    ledger = Ledger.open(config.ledger_url)
+    try:
+        ledger.quick_check(QUICK_CHECK_S)
+        check_jobs(ledger, jobs, launcher, clock, accept=accept)
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
 
 
 def _migrate(url: str) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from support.daemon import CONFIG, DaemonProcess
 from support.http_server import Reply, serve
+from support.story import harm
 
 from carbonsched import daemon
 from carbonsched.daemon import LineFormatter
+from carbonsched.errors import LedgerError
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "peft")
 PLANNER = (
@@ -44,13 +46,27 @@ def test_a_daemon_at_rest_leaves_the_trainers_libraries_and_the_planner_out(tmp_
 
 
 def test_sigterm_ends_it_cleanly_and_the_ledger_verifies(tmp_path: Path) -> None:
-    box = DaemonProcess(tmp_path).start()
+    """On a state folder whose ledger vanished, as well: once somebody has said so."""
+    box, ledger = DaemonProcess(tmp_path), tmp_path / "state" / "ledger.db"
+    lost = tmp_path / "state" / "jobs" / "lost-0a0a0a"
+    lost.mkdir(parents=True)
+    (lost / "run.json").write_text("{}")
+    refused = box.cli("daemon", "--config", str(box.root / "config.toml"), check=False)
+    (said,) = refused.stderr.splitlines()
+    assert refused.returncode == 2
+    assert f"ledger.url: {ledger} is not there, but folders of job lost-0a0a0a are in {lost.parent}" in said
+    assert "start once with --new-ledger" in said
+    assert not ledger.exists()
+    box.start("--new-ledger")
     assert box.get("/v1/grid")["now"]["g_per_kwh"] in (300, 500)
     assert box.stop() == 0
     assert not box.socket.exists()
     box.start()
     assert box.get("/v1/audit")["ok"]
     assert box.stop() == 0
+    harm(ledger, "segments")
+    with pytest.raises(LedgerError, match="the database file is damaged"):
+        daemon.run(box.root / "config.toml")
 
 
 @pytest.mark.parametrize(

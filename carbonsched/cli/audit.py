@@ -53,7 +53,8 @@ def verify(
     elif result.ok:
         print(f"ok: {result.rows} rows verify{_conserved(result)}")
     else:
-        print(f"not ok: {result.problem} ({result.rows} rows)")
+        rows = "rows cannot be counted" if result.rows is None else f"{result.rows} rows"
+        print(f"not ok: {result.problem} ({rows})")
     raise typer.Exit(0 if result.ok else 1)
 
 

@@ -11,6 +11,13 @@ from carbonsched.cli.options import Debug, Json, Settings, Socket
 def daemon(
     ctx: typer.Context,
     config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration, TOML.")],
+    new_ledger: Annotated[
+        bool,
+        typer.Option(
+            "--new-ledger",
+            help="Go on though the ledger knows less than the job folders (it vanished, or is an older copy); noted in it.",
+        ),
+    ] = False,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
@@ -24,7 +31,7 @@ def daemon(
     from carbonsched.daemon import run
     from carbonsched.model.views import Ended
 
-    code = run(config, ctx.ensure_object(Settings).socket)
+    code = run(config, ctx.ensure_object(Settings).socket, new_ledger=new_ledger)
     if json:
         emit(Ended(exit_code=code))
     raise typer.Exit(code)

@@ -7,6 +7,7 @@ time so that no gap opens between polls (the chain shows none before it begins).
 """
 
 import bisect
+import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,8 @@ from carbonsched.feeds.trace import Trace, read_trace
 from carbonsched.model import files
 from carbonsched.model.base import Doc, LocalPath, UtcTime, refusal
 from carbonsched.model.grid import Forecast, ForecastPoint, Kind, Reading, Source
+
+log = logging.getLogger(__name__)
 
 _BACK_GRID_S: Final = 168 * 3600.0
 _BACK_WALL_S: Final = 3600.0
@@ -167,7 +170,12 @@ def _kept_anchor(state_dir: Path, clock: Clock) -> datetime:
         pass
     except (OSError, ValidationError) as e:
         raise InputError(str(path), "cannot be read", "remove it: the replay then begins anew") from e
-    state_dir.mkdir(parents=True, exist_ok=True)
-    files.save(path, _Anchor(anchor=clock.now()))
-    # read back: a document keeps milliseconds, and a restarted daemon must not be a fraction of one apart
-    return _Anchor.model_validate_json(path.read_bytes()).anchor
+    anchor = _Anchor(anchor=clock.now())
+    log.info("the replay begins now, as there is no %s", path)
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        files.save(path, anchor)
+    except OSError as e:  # a full disk
+        log.warning("%s cannot be written, the replay begins anew at the next start: %s", path, e.strerror)
+    # as it is read: a document keeps milliseconds, and a restarted daemon must not be a fraction of one apart
+    return _Anchor.model_validate_json(anchor.model_dump_json()).anchor

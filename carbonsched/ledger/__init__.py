@@ -1,6 +1,7 @@
 """The record of what was spent: append-only, hash-chained, re-computable by anyone who holds the rows (docs/ledger.md).
 
 store         one writer, many readers, migrations, vendor errors made ours
+database_file  SQLite's files: lock, log, room on a full disk
 tables        the schema
 rows          an interval flattened to a row, its canonical JSON and its hash
 records       a job and a finished segment, read from their rows

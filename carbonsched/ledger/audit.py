@@ -1,20 +1,23 @@
 """Verifies a ledger: do the rows still say what was written, and was every counted joule charged once?
 
-`verify` walks both hash chains, recomputes every gram, compares jobs and segments with the journal, and asks
-`carbonsched.ledger.conservation` to balance every energy counter. `export` writes both chains for an auditor who wants to
+`verify` lets SQLite check its file, walks both hash chains, recomputes every gram, compares jobs and segments with the
+journal, and asks `carbonsched.ledger.conservation` to balance every energy counter. `export` writes both chains for an auditor who wants to
 verify them without carbonsched.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Table, and_, func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from carbonsched.ledger.conservation import conservation, imbalance
 from carbonsched.ledger.rows import GENESIS, canonical, chained, grams_problem
+from carbonsched.ledger.store import file_problem
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, SEGMENTS
 from carbonsched.model.views import AuditResult, ChainHeads
 
@@ -23,6 +26,8 @@ _PAGE = 1000
 
 def verify(connection: Connection) -> AuditResult:
     """Walk both chains in order, a page in memory at a time, then balance every counter; names the first thing wrong."""
+    if damage := file_problem(connection):
+        return _of_damaged(connection, damage)
     first_bad, problem = _intervals_problem(connection)
     problem = (
         problem or _journal_problem(connection) or _jobs_problem(connection) or _segments_problem(connection)
@@ -39,6 +44,15 @@ def verify(connection: Connection) -> AuditResult:
             intervals=_last_hash(connection, INTERVALS), journal=_last_hash(connection, JOURNAL)
         ),
     )
+
+
+def _of_damaged(connection: Connection, damage: str) -> AuditResult:
+    """The answer where no row can be trusted to be read."""
+    rows: int | None = None
+    with suppress(SQLAlchemyError):
+        rows = connection.execute(select(func.count()).select_from(INTERVALS)).scalar_one()
+    heads = ChainHeads(intervals=None, journal=None)
+    return AuditResult(ok=False, rows=rows, first_bad=None, problem=damage, heads=heads)
 
 
 def _links(connection: Connection, table: Table, noun: str) -> Iterator[tuple[RowMapping, str | None]]:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, RowMapping, and_, func, insert, selec
 
 from carbonsched.errors import InputError, LedgerError, NotFoundError, StateError
 from carbonsched.ledger import audit, totals
+from carbonsched.ledger.database_file import DatabaseFile
 from carbonsched.ledger.records import JobRecord, SegmentRecord, job_record, segment_record, state_of
 from carbonsched.ledger.rows import (
     GENESIS,
@@ -49,8 +50,10 @@ class Ledger(Store):
         (0, True)
     """
 
-    def __init__(self, writer: Engine, reader: Engine | None, where: str, lock_fd: int | None) -> None:
-        super().__init__(writer, reader, where, lock_fd)
+    def __init__(
+        self, writer: Engine, reader: Engine | None, where: str, file: DatabaseFile | None = None
+    ) -> None:
+        super().__init__(writer, reader, where, file)
         self._known: dict[str | None, tuple[int, tuple[Group, ...]]] = {}
         """Job → (last row summed, its groups)."""
 
@@ -192,6 +195,19 @@ class Ledger(Store):
         """Raises NotFoundError."""
         with self._reading() as connection:
             return job_record(self._job_row(connection, job_id))
+
+    def job_ids(self) -> set[str]:
+        """Of every job, read or not."""
+        with self._reading() as connection:
+            return set(connection.execute(select(JOBS.c.id)).scalars())
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was ever written into it."""
+        with self._reading() as connection:
+            return any(
+                connection.execute(select(table.c.id).limit(1)).first() for table in (JOURNAL, INTERVALS)
+            )
 
     def jobs(self) -> tuple[JobRecord, ...]:
         """Every job, oldest first."""

@@ -4,13 +4,10 @@ SQLite runs in WAL mode with synchronous=FULL: a committed row survives a power 
 writer. A lock file beside the database keeps a second daemon out. PostgreSQL takes an advisory lock per transaction.
 """
 
-import fcntl
 import logging
-import os
-import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,20 +20,17 @@ from sqlalchemy import (
     create_engine,
     event,
     inspect,
-    make_url,
     text,
 )
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
 from carbonsched.errors import InputError, LedgerError
-from carbonsched.ledger.tables import SCHEMA
+from carbonsched.ledger.database_file import FIELD, DatabaseFile, parsed_url
+from carbonsched.ledger.tables import JOURNAL, SCHEMA
 
 log = logging.getLogger(__name__)
 
-_FIELD = "ledger.url"
 _READERS = 4
-_RESERVE_BYTES = 1024 * 1024
-"""SQLite's log and its index take some 40 kB to begin with; the rest is for the rows of a day or so."""
 # any constant: it names carbonsched's ledger among a server's advisory locks
 _ADVISORY = 0x6361_7262
 
@@ -50,11 +44,13 @@ class Store:
         '0001'
     """
 
-    def __init__(self, writer: Engine, reader: Engine | None, where: str, lock_fd: int | None) -> None:
+    def __init__(
+        self, writer: Engine, reader: Engine | None, where: str, file: DatabaseFile | None = None
+    ) -> None:
         self._writer = writer
         self._reader = reader
         self._where = where
-        self._lock_fd = lock_fd
+        self._file = file
         self._lock = threading.RLock()
         self._current: Connection | None = None
         self._holder: int | None = None
@@ -67,46 +63,56 @@ class Store:
         `read_only` opens beside a running daemon: no lock, no migration, no write. Raises InputError where the URL is
         wrong or its place not writable, LedgerError where another process holds it or the schema is newer.
         """
-        parsed = _parsed(url)
+        parsed = parsed_url(url)
         # a query may hold a password, too
         where = parsed.set(query={}).render_as_string(hide_password=True)
-        path = _file(parsed)
-        lock_fd: int | None = None
-        if path is not None:
-            _reachable(path, create=not read_only)
-            lock_fd = None if read_only else _locked(path)
+        file = DatabaseFile.of(parsed)
+        if file is not None:
+            file.check(create=not read_only)
+            if not read_only:
+                file.lock()
         try:
             writer = _engine(parsed, pool="one", query_only=read_only)
-            memory = parsed.get_backend_name() == "sqlite" and path is None
+            memory = parsed.get_backend_name() == "sqlite" and file is None
             reader = None if memory else _engine(parsed, pool="many", query_only=True)
-            store = cls(writer, reader, where, lock_fd)
+            store = cls(writer, reader, where, file)
         except (NoSuchModuleError, ImportError) as e:
-            _unlock(lock_fd)
-            raise InputError(_FIELD, f"no driver for {where}: {e}", "install it or use sqlite:///FILE") from e
+            if file is not None:
+                file.unlock()
+            raise InputError(FIELD, f"no driver for {where}: {e}", "install it or use sqlite:///FILE") from e
         try:
-            try:
-                store._migrate(read_only=read_only)
-            except LedgerError:
-                # on a full disk SQLite cannot even open its log: the room that was kept for this is given to it
-                if read_only or path is None or not _release(path):
-                    raise
-                store._migrate(read_only=read_only)
-            else:
-                if path is not None and not read_only:
-                    _reserve(path)
+            store._settle(read_only=read_only)
         except BaseException:
             store.close()
             raise
         return store
 
+    def _settle(self, *, read_only: bool) -> None:
+        file = self._file
+        try:
+            self._migrate(read_only=read_only)
+        except LedgerError:
+            # on a full disk SQLite cannot even open its log: the room that was kept for this is given to it
+            if read_only or file is None or not file.give_room():
+                raise
+            self._migrate(read_only=read_only)
+        else:
+            if file is not None and not read_only:
+                file.keep_room()
+        if file is not None and not read_only:
+            file.note_opened()
+
     def close(self) -> None:
+        self._disconnect()
+        if self._file is not None:
+            self._file.unlock()
+
+    def _disconnect(self) -> None:
         # readers first: the last connection to leave a WAL database folds the log back, and that is the writer's work
         if self._reader is not None:
             self._reader.dispose()
         with self._lock:
             self._writer.dispose()
-        _unlock(self._lock_fd)
-        self._lock_fd = None
 
     def __enter__(self) -> Self:
         return self
@@ -115,9 +121,47 @@ class Store:
         self.close()
 
     @property
+    def lasting(self) -> bool:
+        """Whether it is there again for the next daemon; False: in memory alone."""
+        return self._reader is not None
+
+    @property
     def schema_version(self) -> str:
         with self._reading() as connection:
             return _schema(connection) or "none"
+
+    def quick_check(self, limit_s: float) -> None:
+        """Let SQLite check its file, some seconds a gigabyte; one that takes longer than `limit_s` is left off and told.
+
+        Raises LedgerError for a damaged file.
+        """
+        with self._reading() as connection:
+            if connection.dialect.name != "sqlite":
+                return
+            raw: Any = connection.connection.dbapi_connection
+            late = threading.Event()
+
+            def interrupt() -> None:
+                late.set()
+                raw.interrupt()
+
+            timer = threading.Timer(limit_s, interrupt)
+            timer.start()
+            try:
+                problem = file_problem(connection)
+            except SQLAlchemyError:
+                if not late.is_set():
+                    raise
+                problem = None
+            finally:
+                timer.cancel()
+                timer.join()
+        if problem:
+            raise LedgerError(f"{self._where}: {problem}")
+        if late.is_set():
+            log.warning(
+                "%s: not checked to its end in %g s: audit verify does it whole", self._where, limit_s
+            )
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -133,6 +177,7 @@ class Store:
                     self._doomed = True
                     raise self._refused(e) from e
                 return
+            self._check_file()
             try:
                 with self._writer.begin() as connection:
                     self._current, self._holder = connection, threading.get_ident()
@@ -143,6 +188,16 @@ class Store:
                 raise self._refused(e) from e
             finally:
                 self._current, self._holder, self._doomed = None, None, False
+
+    def _check_file(self) -> None:
+        """Raises LedgerError where what is written would be lost."""
+        if self._file is None or self._file.is_log_same():
+            return
+        log.warning(
+            "%s: its log was removed while it is in use; it is folded back, and begun anew", self._where
+        )
+        self._disconnect()
+        self._file.note_opened()
 
     @property
     def _mine(self) -> bool:
@@ -181,6 +236,12 @@ class Store:
     def _migrate(self, *, read_only: bool) -> None:
         with self._reading() as connection:
             have = _schema(connection)
+            if others := _others(connection, have):
+                raise InputError(
+                    FIELD,
+                    f"{self._where} is another database, with tables {', '.join(others[:3])}",
+                    "give the ledger a file of its own, or put it back from its newest backup",
+                )
         if have == SCHEMA:
             return
         if have is not None and have > SCHEMA:
@@ -207,6 +268,14 @@ def upgrade(connection: Connection, to: str = "head") -> None:
     command.upgrade(config, to)
 
 
+def _others(connection: Connection, schema: str | None) -> list[str]:
+    """Tables of a database that is none of ours; on a server a ledger may begin among others' tables."""
+    if schema is None and connection.dialect.name != "sqlite":
+        return []
+    names = inspect(connection).get_table_names()
+    return [] if JOURNAL.name in names else sorted(names)
+
+
 def _schema(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
@@ -214,84 +283,14 @@ def _schema(connection: Connection) -> str | None:
     return None if version is None else str(version)
 
 
-def _parsed(url: str) -> URL:
-    try:
-        return make_url(url)
-    except (ArgumentError, ValueError) as e:
-        # what is no URL cannot be told apart into password and rest
-        shown = repr(url) if re.fullmatch(r"[\w./ -]*", url) else "this (not shown, it may hold a password)"
-        raise InputError(_FIELD, f"{shown} is not a database URL", "write sqlite:////path/ledger.db") from e
-
-
-def _file(url: URL) -> Path | None:
-    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+def file_problem(connection: Connection) -> str | None:
+    """What SQLite itself finds wrong with the file; the chain is the ledger's own affair. Raises SQLAlchemyError."""
+    if connection.dialect.name != "sqlite":
         return None
-    return Path(str(url.database))
-
-
-def _reachable(path: Path, *, create: bool) -> None:
-    try:
-        if create:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        elif not path.exists():
-            raise InputError(_FIELD, f"there is no ledger at {path}", "start the daemon once to make it")
-    except OSError as e:
-        raise InputError(
-            _FIELD, f"{path.parent} cannot be made: {e.strerror}", "give a writable place"
-        ) from e
-    if path.is_dir():
-        raise InputError(_FIELD, f"{path} is a folder", "give a file, e.g. sqlite:////path/ledger.db")
-    target = path if path.exists() else path.parent
-    if create and not os.access(target, os.W_OK):
-        raise InputError(_FIELD, f"{target} is not writable", "make it writable for the daemon's user")
-
-
-def _locked(path: Path) -> int:
-    lock = path.with_name(path.name + ".lock")
-    try:
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as e:
-        raise InputError(
-            _FIELD, f"{lock} cannot be opened: {e.strerror}", "make its folder writable for the daemon's user"
-        ) from e
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        raise LedgerError(
-            f"{path} is in use by process {holder}; one daemon writes a ledger, stop that one first"
-        ) from e
-    with suppress(OSError):  # a full disk: the lock holds without the number, which is for people
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
-    return fd
-
-
-def _reserve(path: Path) -> None:
-    """Keep room beside the ledger for a start on a disk that is full by then."""
-    reserve = path.with_name(f"{path.name}.reserve")
-    try:
-        with reserve.open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
-    except OSError:
-        _release(path)
-
-
-def _release(path: Path) -> bool:
-    """Give up the room that was kept; whether there was some."""
-    reserve = path.with_name(f"{path.name}.reserve")
-    try:
-        reserve.unlink()
-    except OSError:
-        return False
-    log.warning("%s: opened in the room that was kept for a full disk: free space there", path)
-    return True
-
-
-def _unlock(fd: int | None) -> None:
-    if fd is not None:
-        os.close(fd)
+    said = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if said == "ok":
+        return None
+    return f"the database file is damaged: {' '.join(str(said).split())}; restore it from a backup"
 
 
 def _engine(url: URL, *, pool: str, query_only: bool) -> Engine:

@@ -353,13 +353,13 @@ class ChainHeads(Doc):
     """The last hash of each chain. Noted elsewhere, it proves later that the chain up to it was not rewritten.
 
     Example:
-        >>> ChainHeads().intervals[:8]
-        '00000000'
+        >>> ChainHeads(intervals="6f" * 32).journal == "0" * 64
+        True
     """
 
-    intervals: str = "0" * 64
-    """64 zeros: there is no row yet."""
-    journal: str = "0" * 64
+    intervals: str | None = "0" * 64
+    """64 zeros: there is no row yet. None: the database file is damaged."""
+    journal: str | None = "0" * 64
 
 
 class AuditResult(Doc):
@@ -371,7 +371,8 @@ class AuditResult(Doc):
     """
 
     ok: bool
-    rows: int
+    rows: int | None
+    """None: the database file is too damaged to count them."""
     first_bad: int | None
     problem: str | None = None
     conservation: tuple[Balance, ...] = ()

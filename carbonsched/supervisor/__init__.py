@@ -10,6 +10,7 @@ metering     whose energy it was, as ledger rows
 pending_rows  keeps what the ledger refuses until it takes it
 placement    which devices a job gets, and whether it trains there
 recording    writes what a job's events say into the ledger
+continuity   refuses a ledger that knows less than the job folders
 recovery     journals each trainer process, and rebuilds a job after a daemon restart
 job_views    what `ps` and `show` answer
 access       who may see and change a job

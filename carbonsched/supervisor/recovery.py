@@ -21,7 +21,7 @@ from carbonsched.ledger.records import JobRecord
 from carbonsched.ledger.totals import total, total_by
 from carbonsched.model.base import rfc3339
 from carbonsched.model.files import load
-from carbonsched.model.job_state import JobState
+from carbonsched.model.job_state import TRANSITIONS, JobState
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Directive, RunRecord
 from carbonsched.power.base import Meter
@@ -93,6 +93,16 @@ class ProcessJournal:
         return JobAccount.of_ledger(
             self.ledger.totals(job_id), watts, config.zone.worst_g_per_kwh, config.pue
         )
+
+    def ran_on(self, row: JobRecord) -> bool:
+        """Whether a job that is over by the ledger had another process since, by its folder: the ledger is an older copy."""
+        if row.ended_at is None or JobState.QUEUED not in TRANSITIONS[row.state]:
+            return False
+        found = load(self.jobs / row.id / "run.json", RunRecord)
+        if found is None or found.started_at <= row.ended_at:
+            return False
+        last = self.ledger.history(row.id, kinds=("started", "ending", "ended"))
+        return _unaccounted(found, last[-1] if last else {})
 
     def rebuild(self, row: JobRecord) -> JobRun:
         """The run as a daemon that had never left would have it, as far as its events are recorded.
@@ -171,6 +181,7 @@ class ProcessJournal:
         alive = bool(last) and last["kind"] != "ended"
         if not alive and not run.state.ended and polled.run is not None and _unaccounted(polled.run, last):
             # of a ledger that was put back to an older state, or that refused the note: its energy is the job's all the same
+            log.warning("job %s: the ledger does not know its last process, it is taken up", run.id)
             run.take_up(polled.run, self.clock.now())
             return
         # a start that was noted may not have come to pass

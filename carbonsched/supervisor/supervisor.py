@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock, StepWatch
 from carbonsched.config import Config
-from carbonsched.errors import LaunchError
+from carbonsched.errors import LaunchError, LedgerError
 from carbonsched.feeds.chain import Chain
 from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import Ledger
@@ -118,7 +118,7 @@ class Supervisor:
         """Adopt what an earlier daemon left, and go on metering from the ledger's last rows."""
         with self.lock:
             self.meter.resume(self.ledger.marks())
-            for row in self.ledger.jobs():
+            for row in map(self._as_it_ran, self.ledger.jobs()):
                 if row.state.ended and not row.damage:
                     continue
                 run = self.journal.rebuild(row)
@@ -136,6 +136,17 @@ class Supervisor:
             self.pools.share_by_weight(list(self.runs.values()))
             warn_of_unknown(self.config.api.admins)
             self.placement.slots()
+
+    def _as_it_ran(self, row: JobRecord) -> JobRecord:
+        if row.damage or not self.journal.ran_on(row):
+            return row
+        try:
+            self.ledger.set_state(
+                row.id, JobState.QUEUED, "it ran on after what the ledger knows", DAEMON, self.clock.now()
+            )
+        except LedgerError as e:
+            log.warning("job %s ran on after what the ledger knows: %s", row.id, e)
+        return self.ledger.job(row.id)
 
     def stop(self) -> None:
         """Meter once more and write every open row; jobs go on without us."""

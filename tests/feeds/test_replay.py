@@ -24,12 +24,12 @@ WEEK = Trace(
 )
 
 
-def feed(clock: ManualClock, trace: Trace = WEEK, **options: object) -> ReplayFeed:
+def feed(
+    clock: ManualClock, trace: Trace = WEEK, state: Path = Path("/nowhere"), **options: object
+) -> ReplayFeed:
     keys = {"file": "-", "hour_s": 60.0, "anchor": T0, "label": "synthetic", **options}
     settings = ReplaySettings.parse({"provider": "replay", **keys})
-    return ReplayFeed(
-        trace, settings, Site(Zone(name="XX", basis=Basis.AVERAGE_DIRECT), clock, Path("/nowhere"))
-    )
+    return ReplayFeed(trace, settings, Site(Zone(name="XX", basis=Basis.AVERAGE_DIRECT), clock, state))
 
 
 def current(replay: ReplayFeed, clock: ManualClock) -> Reading:
@@ -139,6 +139,22 @@ def test_the_current_reading_holds_now_and_carries_its_rows_value(
 def test_a_restarted_daemon_with_the_same_anchor_is_in_the_same_phase() -> None:
     clock = ManualClock(T0 + timedelta(seconds=777))
     assert current(feed(clock), clock) == current(feed(clock), clock)
+
+
+def test_a_replay_that_begins_anew_says_so_and_a_full_disk_stops_it_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    clock = ManualClock(T0 + timedelta(seconds=0.0004))
+    first = feed(clock, state=tmp_path / "state", anchor=None)
+    assert "the replay begins now, as there is no" in caplog.text
+    clock.advance(500)
+    caplog.clear()
+    assert current(feed(clock, state=tmp_path / "state", anchor=None), clock) == current(first, clock)
+    assert not caplog.records
+    (tmp_path / ".replay-anchor.json.tmp").mkdir()  # it cannot be written
+    assert current(feed(clock, state=tmp_path, anchor=None), clock).g_per_kwh == 100.0
+    assert "begins anew at the next start: Is a directory" in caplog.text
 
 
 @pytest.mark.parametrize("seconds", [0.0, 59.999, 60.0, 10_079.9])

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support.story import T0, directive, done, interval, submitted
+from support.story import T0, directive, done, harm, interval, submitted
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.rows import GENESIS, canonical
@@ -146,3 +146,17 @@ def test_the_heads_are_the_last_hashes_of_both_chains(tmp_path: Path) -> None:
     assert (heads.intervals, heads.journal) == (last, journal)
     with Ledger.open("sqlite://") as empty:
         assert empty.verify().heads.intervals == GENESIS
+
+
+@pytest.mark.parametrize("table", ["intervals", "journal", "jobs", "segments", "offsets"])
+def test_a_damaged_page_is_named(tmp_path: Path, table: str) -> None:
+    path = written(tmp_path)
+    page = harm(path, table)
+    with Ledger.open(f"sqlite:///{path}", read_only=True) as ledger:
+        result = ledger.verify()
+    assert (result.ok, result.first_bad) == (False, None)
+    assert re.search(
+        rf"database file is damaged: .*age {page}\b.*; restore it from a backup", result.problem or ""
+    )
+    assert (result.heads.intervals, result.heads.journal) == (None, None), "unknown, not the first"
+    assert result.rows in (None, 12)

@@ -1,6 +1,7 @@
 """Opening, migrating, locking, dying and running out of disk."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,11 +15,11 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from support.story import T0, interval, submitted
+from support.story import T0, harm, interval, submitted
 
 import carbonsched.ledger
 from carbonsched.errors import InputError, LedgerError
-from carbonsched.ledger import Ledger
+from carbonsched.ledger import Ledger, store
 from carbonsched.ledger.tables import METADATA, SCHEMA
 
 
@@ -228,3 +229,109 @@ def test_a_disk_that_is_full_at_the_start_is_started_on(tmp_path: Path) -> None:
         assert (disk / "ledger.db.reserve").stat().st_blocks > 0, "kept anew"
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_an_empty_database_beside_its_log_is_refused_as_the_log_would_be_thrown_away(tmp_path: Path) -> None:
+    file, wal = tmp_path / "ledger.db", tmp_path / "ledger.db-wal"
+    with Ledger.open(url(tmp_path)) as ledger:
+        ledger.append([interval(T0, 10, 500)])
+        kept = wal.read_bytes()
+        assert kept
+    (tmp_path / "real").mkdir()
+    for name, make in {
+        "gone": lambda: None,
+        "empty": file.touch,
+        "a link": lambda: file.symlink_to("real/db"),
+    }.items():
+        file.unlink(missing_ok=True)
+        make()
+        wal = tmp_path / "real" / "db-wal" if name == "a link" else wal
+        wal.write_bytes(kept)
+        for read_only in (False, True):
+            with pytest.raises(
+                InputError, match=r"ledger\.url: .*-wal is there; put the ledger back|there is no ledger"
+            ):
+                Ledger.open(url(tmp_path), read_only=read_only)
+        assert wal.read_bytes() == kept, name
+
+
+def test_a_damaged_page_is_told_by_the_quick_check_and_one_that_takes_too_long_is_left_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Ledger.open(url(tmp_path)) as ledger:
+        ledger.add_job(submitted())
+        ledger.quick_check(10)
+    Ledger.open("sqlite://").quick_check(10)
+    harm(tmp_path / "ledger.db", "journal")
+    with Ledger.open(url(tmp_path)) as ledger:
+        with pytest.raises(
+            LedgerError,
+            match=r"ledger\.db: the database file is damaged: .*Page \d+: .*restore it from a backup",
+        ):
+            ledger.quick_check(10)
+        # a check that goes on for ever: what is asked in its place counts without end
+        endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+        monkeypatch.setattr(store, "file_problem", lambda c: c.exec_driver_sql(endless).scalar())
+        ledger.quick_check(0.1)
+    assert "not checked to its end in 0.1 s: audit verify does it whole" in caplog.text
+
+
+@pytest.mark.parametrize("size", [2, 100, 512, 4096, 40_960])
+def test_a_file_of_zeros_is_no_ledger(tmp_path: Path, size: int) -> None:
+    (tmp_path / "ledger.db").write_bytes(bytes(size))
+    with pytest.raises(LedgerError, match=r"not a database; restore it from a backup"):
+        Ledger.open(url(tmp_path))
+    assert (tmp_path / "ledger.db").read_bytes() == bytes(size)
+
+
+@pytest.mark.parametrize("table", ["notes", "alembic_version"])
+def test_another_database_is_not_made_a_ledger(tmp_path: Path, table: str) -> None:
+    raw = sqlite3.connect(tmp_path / "ledger.db")
+    raw.execute(f"CREATE TABLE {table} (version_num TEXT)")
+    raw.execute(f"INSERT INTO {table} VALUES ('0000')")  # noqa: S608
+    raw.commit()
+    raw.close()
+    with pytest.raises(
+        InputError, match=rf"another database, with tables {table}; give the ledger a file of its own"
+    ):
+        Ledger.open(url(tmp_path))
+
+
+def test_a_link_is_followed_so_that_one_ledger_has_one_lock(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "ledger.db").symlink_to(tmp_path / "disk" / "ledger.db")
+    with Ledger.open(url(tmp_path)), pytest.raises(LedgerError, match="in use by process"):
+        Ledger.open(url(tmp_path / "disk"))
+    with Ledger.open(f"sqlite:///file:{tmp_path}/disk/ledger.db?uri=true") as ledger:
+        ledger.append([interval(T0, 10, 500)])
+    with Ledger.open(url(tmp_path)) as ledger:
+        assert ledger.totals().rows == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "ledger.db"}
+
+
+def test_a_log_that_is_removed_under_it_loses_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Ledger.open(url(tmp_path)) as ledger:
+        ledger.append([interval(T0, 10, 500)])
+        (tmp_path / "ledger.db-wal").unlink()
+        ledger.append([interval(T0 + timedelta(seconds=10), 10, 7)])
+        assert "its log was removed while it is in use" in caplog.text
+        for name in ("ledger.db", "ledger.db-wal"):  # as kill -9 leaves it
+            shutil.copy(tmp_path / name, (tmp_path / "copy").mkdir(exist_ok=True) or tmp_path / "copy" / name)
+        assert ledger.totals().energy_mj == 507
+    with Ledger.open(url(tmp_path / "copy")) as copy:
+        assert (copy.totals().energy_mj, copy.verify().ok) == (507, True)
+
+
+def test_a_database_that_is_moved_away_under_it_takes_nothing_until_it_is_back(tmp_path: Path) -> None:
+    file, away = tmp_path / "ledger.db", tmp_path / "away.db"
+    with Ledger.open(url(tmp_path)) as ledger:
+        ledger.append([interval(T0, 10, 500)])
+        file.rename(away)
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="was moved or replaced while it is in use"):
+                ledger.append([interval(T0 + timedelta(seconds=10), 10, 7)])
+        away.replace(file)
+        ledger.append([interval(T0 + timedelta(seconds=10), 10, 7)])
+        assert ledger.verify().rows == 2

@@ -15,9 +15,10 @@ from support.rig import ME, Played, Rig, checked, spec
 
 from carbonsched.launch.base import ProcessStatus
 from carbonsched.ledger.tables import JOBS
+from carbonsched.model.files import save
 from carbonsched.model.job_state import JobState
 from carbonsched.supervisor.isolation import PATIENCE_S
-from carbonsched.supervisor.jobs.process_state import Seat
+from carbonsched.supervisor.jobs.process_state import Ending, Seat
 
 
 @pytest.fixture
@@ -359,22 +360,36 @@ def test_a_job_that_ended_before_its_start_was_recorded_is_not_run_again(
 
 
 @pytest.mark.parametrize("code", [0, 1])
-@pytest.mark.parametrize("ran_before", [False, True], ids=["first life", "second life"])
+@pytest.mark.parametrize("ran_before", ["", "paused", "stopped"])
 def test_a_job_of_which_a_ledger_that_was_put_back_knows_nothing_is_taken_up(
-    rig: Rig, code: int, ran_before: bool
+    rig: Rig, code: int, ran_before: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """It knows the job as queued, or as over: what run.json and exit.json tell counts."""
     rig.run(3)
     job = rig.submit()
     if ran_before:
         rig.run(2)
         job.started()
-        rig.service.pause(job.id, ME)
+        rig.run(1)
+        if ran_before == "paused":
+            rig.service.pause(job.id, ME)
+        else:
+            rig.supervisor.control.director.end(
+                rig.supervisor.runs[job.id], Ending(JobState.STOPPED, "budget")
+            )
         job.finish("stopped")
-        rig.service.resume(job.id, ME)
+        assert job.show().state == ran_before
+        if ran_before == "paused":
+            rig.service.resume(job.id, ME)
+        else:
+            reboot(rig)
+            assert job.id not in rig.supervisor.runs, "its last process is known"
     rig.supervisor.flush()
     before = job.show().energy_j
     rig.die()
-    rig.launcher.start(job.dir, ["x"], {}, ME)  # by the daemon of the newer ledger
+    rig.clock.advance(1)
+    # by the daemon of the newer ledger
+    save(job.dir / "run.json", rig.launcher.start(job.dir, ["x"], {}, ME))
     rig.clock.advance(60)
     job.started()
     if code == 0:
@@ -387,6 +402,7 @@ def test_a_job_of_which_a_ledger_that_was_put_back_knows_nothing_is_taken_up(
     assert job.show().state is (JobState.FINISHED if code == 0 else JobState.FAILED)
     assert not rig.launcher.argv, "not started again"
     assert job.show().energy_j - before == pytest.approx(60 * 100, rel=0.05)
+    assert f"job {job.id}: the ledger does not know its last process, it is taken up" in caplog.text
     reboot(rig)
     rig.run(1)
     assert job.show().state.ended

@@ -61,10 +61,10 @@ class DaemonProcess:
     def socket(self) -> Path:
         return self.root / "api.sock"
 
-    def start(self) -> "DaemonProcess":
+    def start(self, *options: str) -> "DaemonProcess":
         with (self.root / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, "daemon", "--config", str(self.root / "config.toml")],
+                [*COMMAND, "daemon", "--config", str(self.root / "config.toml"), *options],
                 stderr=log,
                 env=os.environ | OFFLINE | self.env,
             )

@@ -5,7 +5,9 @@ without intensity, and one segment that was killed and begun again.
 """
 
 import math
+import sqlite3
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.ledger import spec_sha256
@@ -19,6 +21,18 @@ from carbonsched.units import grams
 T0 = datetime(2026, 11, 20, 16, 0, tzinfo=UTC)
 GPU = "GPU-6f1c2a7e"
 PUE = 1.2
+
+
+def harm(ledger: Path, table: str) -> int:
+    """Overwrite the first page of a table by what no page begins with. Returns its number."""
+    raw = sqlite3.connect(ledger)
+    (root,) = raw.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    (size,) = raw.execute("PRAGMA page_size").fetchone()
+    raw.close()
+    with ledger.open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(b"\xee" * size)
+    return int(root)
 
 
 def submitted(

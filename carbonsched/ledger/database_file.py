@@ -1,0 +1,194 @@
+"""Looks after the files of a SQLite ledger: where they may lie, who holds them, room on a full disk, and what becomes of them.
+
+ledger.db           the database
+ledger.db-wal       its log: what was committed and is not folded back yet
+ledger.db.lock      held by the one daemon that writes, its number inside
+ledger.db.reserve   room for a start on a disk that is full by then
+"""
+
+import fcntl
+import logging
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from carbonsched.errors import InputError, LedgerError
+
+log = logging.getLogger(__name__)
+
+FIELD = "ledger.url"
+_RESERVE_BYTES = 1024 * 1024
+"""SQLite's log and its index take some 40 kB to begin with; the rest is for the rows of a day or so."""
+
+_Identity = tuple[int, int]
+"""Device and inode."""
+
+
+@dataclass(slots=True)
+class DatabaseFile:
+    """The files of one ledger.
+
+    Example::
+
+        file = DatabaseFile.of(url)  # None: in memory, or on a server
+        file.check(create=True)
+        file.lock()
+    """
+
+    path: Path
+    """With all links followed: SQLite keeps its log where they lead to."""
+    roomless: bool = False
+    """There is no room kept: it was given up, or could not be made."""
+    _lock_fd: int | None = None
+    _opened: _Identity | None = None
+    _log: _Identity | None = None
+
+    @classmethod
+    def of(cls, url: URL) -> "DatabaseFile | None":
+        """None where the ledger is in memory, or on a server."""
+        name = url.database or ""
+        if url.query.get("uri") and name.startswith("file:"):
+            name = "" if url.query.get("mode") == "memory" else unquote(urlsplit(name).path)
+        if url.get_backend_name() != "sqlite" or name in ("", ":memory:"):
+            return None
+        return cls(Path(os.path.realpath(name)))
+
+    def check(self, *, create: bool) -> None:
+        """Raises InputError where the ledger cannot be opened, or with `create` made, there."""
+        path = self.path
+        try:
+            if create:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            elif not path.exists():
+                raise InputError(FIELD, f"there is no ledger at {path}", "start the daemon once to make it")
+        except OSError as e:
+            raise InputError(
+                FIELD, f"{path.parent} cannot be made: {e.strerror}", "give a writable place"
+            ) from e
+        if not self.size() and DatabaseFile(self._beside("-wal")).size():
+            # SQLite would throw the log away
+            raise InputError(
+                FIELD,
+                f"{path} is missing or empty, but its log {path.name}-wal is there",
+                "put the ledger back from its newest backup, and move the log away",
+            )
+        if path.is_dir():
+            raise InputError(FIELD, f"{path} is a folder", "give a file, e.g. sqlite:////path/ledger.db")
+        target = path if path.exists() else path.parent
+        if create and not os.access(target, os.W_OK):
+            raise InputError(FIELD, f"{target} is not writable", "make it writable for the daemon's user")
+
+    def size(self) -> int:
+        """Bytes of the database; 0: it is not there, or empty. Raises InputError."""
+        try:
+            size = self.path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+        except OSError as e:
+            raise InputError(
+                FIELD, f"{self.path} cannot be looked at: {e.strerror}", "give the daemon's user access"
+            ) from e
+        return size if size > 1 else 0  # a single byte counts as nothing to SQLite
+
+    # who holds it
+
+    def lock(self) -> None:
+        """Raises LedgerError where another process holds it, InputError where nobody can."""
+        lock = self._beside(".lock")
+        try:
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as e:
+            raise InputError(
+                FIELD,
+                f"{lock} cannot be opened: {e.strerror}",
+                "make its folder writable for the daemon's user",
+            ) from e
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
+            raise LedgerError(
+                f"{self.path} is in use by process {holder}; one daemon writes a ledger, stop that one first"
+            ) from e
+        with suppress(OSError):  # a full disk: the lock holds without the number, which is for people
+            os.ftruncate(fd, 0)
+            os.write(fd, f"{os.getpid()}\n".encode())
+        self._lock_fd = fd
+
+    def unlock(self) -> None:
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+        self._lock_fd = None
+
+    # room on a full disk
+
+    def keep_room(self) -> None:
+        """Keep room beside the ledger for a start on a disk that is full by then; where there is none, it is tried again."""
+        reserve = self._beside(".reserve")
+        try:
+            with reserve.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+        except OSError:
+            reserve.unlink(missing_ok=True)
+            self.roomless = True
+        else:
+            self.roomless = False
+
+    def give_room(self) -> bool:
+        """Give up the room that was kept; whether there was some."""
+        try:
+            self._beside(".reserve").unlink()
+        except OSError:
+            return False
+        self.roomless = True
+        log.warning("%s: opened in the room that was kept for a full disk: free space there", self.path)
+        return True
+
+    # what becomes of them
+
+    def note_opened(self) -> None:
+        """From now on these very files are looked for."""
+        self._opened, self._log = _identity(self.path), None
+
+    def is_log_same(self) -> bool:
+        """Whether the log is the one that is written to: where it was removed, SQLite goes on with one that has no name.
+
+        Raises LedgerError where the database itself was moved, removed or replaced: what is written now would be lost.
+        """
+        if self._opened is None:
+            return True
+        if _identity(self.path) != self._opened:
+            raise LedgerError(
+                f"{self.path} was moved or replaced while it is in use: move it back, or stop the daemon and put it back"
+            )
+        found = _identity(self._beside("-wal"))
+        self._log = self._log or found
+        return found == self._log
+
+    def _beside(self, ending: str) -> Path:
+        return self.path.with_name(self.path.name + ending)
+
+
+def parsed_url(url: str) -> URL:
+    """Raises InputError for what is no URL of a database, without the password that may be in it."""
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError) as e:
+        # what is no URL cannot be told apart into password and rest
+        shown = repr(url) if re.fullmatch(r"[\w./ -]*", url) else "this (not shown, it may hold a password)"
+        raise InputError(FIELD, f"{shown} is not a database URL", "write sqlite:////path/ledger.db") from e
+
+
+def _identity(path: Path) -> _Identity | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,158 @@
+"""Compares the ledger with the job folders before anything is done: a ledger that knows less than they do is refused.
+
+A ledger that vanished, lost its log or was put back would be a silent new beginning: what its jobs have spent would be
+forgotten, and a process of theirs that still runs charged to nobody. What a folder shows is the daemon's own word: neither a
+job's folder nor these records in it are its owner's to write. A folder of a submit that was cut short shows no process, and a
+ledger that has begun never stops for it.
+"""
+
+import logging
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from carbonsched.clock import Clock
+from carbonsched.errors import InputError, LaunchError, LedgerError
+from carbonsched.launch.base import Launcher
+from carbonsched.ledger.database_file import FIELD, DatabaseFile, parsed_url
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.model.files import read
+from carbonsched.model.job import SubmittedJob
+from carbonsched.supervisor.jobs.actors import DAEMON
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 3
+FLAG = "--new-ledger"
+LEFT_BEHIND = "left_behind"
+"""In the detail of `began`, with which a ledger begins, and goes on where somebody said so: the jobs that were left behind."""
+_OF_A_START = re.compile(r"(run|exit)(\.\d+)?\.json|events\.jsonl")
+"""What a job's folder holds from its first start on."""
+_JOB_ID = re.compile(r".+-[0-9a-f]{6}")
+
+
+@dataclass(slots=True)
+class _Folders:
+    """Names of what lies in the folder of the job directories."""
+
+    ran: set[str] = field(default_factory=set)
+    """A process was started in it."""
+    waiting: set[str] = field(default_factory=set)
+    """Submitted and no more; or nobody can look into it."""
+    problem: str = ""
+    """Why it cannot be listed."""
+
+    @property
+    def every(self) -> set[str]:
+        return self.ran | self.waiting
+
+
+def check_file(url: str, jobs: Path, *, accept: bool) -> None:
+    """Before the ledger is opened, which would make one. Raises InputError where it is gone and job folders are there."""
+    file = DatabaseFile.of(parsed_url(url))
+    if accept or file is None or file.size():
+        return
+    found, gone = _look(jobs), f"{file.path} is {'empty' if file.path.exists() else 'not there'}"
+    if found.problem:
+        raise InputError(
+            FIELD, f"{gone}, and {found.problem}", f"make it readable, or start once with {FLAG}"
+        )
+    if found.every:
+        raise InputError(FIELD, f"{gone}, but folders of {_named(found.every)} are in {jobs}", _way_out(jobs))
+
+
+def check_jobs(ledger: Ledger, jobs: Path, launcher: Launcher, clock: Clock, *, accept: bool) -> None:
+    """Raises InputError where the folders are of jobs that the ledger does not know; with `accept` that is noted in it, and
+    what still runs of them is told to end: nobody would meter it.
+
+    A ledger that holds nothing at all never served, so it never had a submit that was cut short: any folder counts.
+    """
+    found, begun = _look(jobs), ledger.begun
+    if found.problem:
+        log.warning("%s: whether the ledger knows all jobs cannot be told", found.problem)
+    known = _known(ledger) if found.every else set()
+    ran = {name for name in found.ran - known if _id(jobs / name) not in known}
+    waiting = found.waiting - known
+    lost = ran if begun else ran | waiting
+    if lost and not ledger.lasting:
+        log.warning("the ledger is in memory alone: what %s spent is forgotten", _named(lost))
+    elif lost and not accept:
+        less = "knows nothing of" if begun else "is new, and knows nothing of"
+        raise InputError(
+            FIELD, f"the ledger {less} {_named(lost)}, whose folders are in {jobs}", _way_out(jobs)
+        )
+    elif waiting - lost:
+        log.warning("%s: submitted, but the ledger never took it; submit again", _named(waiting - lost))
+    for name in sorted(lost):
+        _leave(jobs / name, launcher)
+    if (lost or not begun) and ledger.lasting:
+        _note(ledger, lost, clock)
+
+
+def _known(ledger: Ledger) -> set[str]:
+    """Jobs that are in it, or were left behind knowingly."""
+    left = (entry.get(LEFT_BEHIND, ()) for entry in ledger.history(None, kinds=("began",)))
+    return ledger.job_ids() | {str(name) for names in left for name in names}
+
+
+def _note(ledger: Ledger, lost: set[str], clock: Clock) -> None:
+    text = f"goes on without {_named(lost)}" if lost else "begins"
+    if lost:
+        log.warning("the ledger goes on without %s: what they spent is not in it", _named(lost))
+    try:
+        ledger.note(None, "began", {"text": text, LEFT_BEHIND: sorted(lost)}, DAEMON, clock.now())
+    except LedgerError as e:  # a full disk: said again, and asked again, at the next start
+        log.warning("%s", e)
+
+
+def _leave(folder: Path, launcher: Launcher) -> None:
+    try:
+        if launcher.poll(folder).state == "running":
+            log.warning("job %s still runs, and nobody meters it: it is told to end", folder.name)
+            launcher.terminate(folder)
+    except LaunchError as e:
+        log.warning("%s", e)
+
+
+def _look(jobs: Path) -> _Folders:
+    found = _Folders()
+    try:
+        folders = [entry for entry in jobs.iterdir() if entry.is_dir()]
+    except FileNotFoundError:
+        return found
+    except OSError as e:
+        found.problem = f"{jobs} cannot be looked into: {e.strerror}"
+        return found
+    for folder in folders:
+        try:
+            names = {entry.name for entry in folder.iterdir()}
+        except OSError:
+            names = {"spec.json"} if _JOB_ID.fullmatch(folder.name) else set()
+        if any(_OF_A_START.fullmatch(name) for name in names):
+            found.ran.add(folder.name)
+        elif "spec.json" in names:
+            found.waiting.add(folder.name)
+    return found
+
+
+def _id(folder: Path) -> str:
+    """The job of a folder: somebody may have made a copy of one."""
+    with suppress(OSError, ValidationError):
+        return read(folder / "spec.json", SubmittedJob).id
+    return folder.name
+
+
+def _named(ids: set[str]) -> str:
+    names = sorted(ids)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"job{'s' * (len(names) > 1)} {', '.join(names[:_SHOWN])}{more}"
+
+
+def _way_out(jobs: Path) -> str:
+    return (
+        f"put the ledger back from its newest backup, or move these folders out of {jobs}, "
+        f"or start once with {FLAG}: what they spent is then left out"
+    )
