@@ -12,6 +12,7 @@ trace      a recorded intensity, as CSV
 replay     a trace played back on wall time, and its settings
 neso       Great Britain, National Energy System Operator, and its settings
 static     a constant: a country's yearly mix, or a figure of the user's; and its settings
+plausibility  which readings are believed
 chain      the feeds in order of trust: polling, staleness, refusal of the absurd
 factory    builds the feeds that the config asks for
 """

@@ -7,9 +7,8 @@ value once given stays the same object until the provider revises it, so that th
 """
 
 import logging
-import math
 import threading
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,12 +17,11 @@ from typing import Final
 from carbonsched.clock import Clock, StepWatch
 from carbonsched.errors import CarbonschedError, FeedError, InputError
 from carbonsched.feeds.base import Answer, Feed
+from carbonsched.feeds.plausibility import quarantine, sane, sift
 from carbonsched.feeds.transport import RetryLaterError
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import FeedStatus, Forecast, GridNow, GridView, Kind, Reading
 
-ABSURD_G_PER_KWH: Final = 2500.0
-"""No grid burns this much: lignite in old plants stays under 1,300."""
 _KEEP: Final = 4096
 _FIRST_BACKOFF_S: Final = 5.0
 _LONGEST_BACKOFF_S: Final = 900.0
@@ -48,6 +46,13 @@ class _Slot:
     failures: int = 0
     last_success: datetime | None = None
     error: str | None = None
+    waiting: Reading | None = None
+    """In quarantine."""
+
+    def before(self, start: datetime) -> Reading | None:
+        """The last reading that begins before `start`."""
+        i = bisect_left(self.readings, start, key=lambda r: r.start)
+        return self.readings[i - 1] if i else None
 
     def put(self, reading: Reading) -> None:
         """Take a reading in; a revision replaces what it overlaps, an equal value changes nothing."""
@@ -308,9 +313,11 @@ class Chain:
 
     def _take(self, slot: _Slot, answer: Answer) -> None:
         now = self._clock.now()
-        good = [reading for reading in answer.readings if self._refusal(reading) is None]
-        refused = [why for reading in answer.readings if (why := self._refusal(reading)) is not None]
-        if not good:
+        sifted = sift(answer.readings, now, self._zone.basis)
+        if not slot.feed.local and sifted.believed:  # a recorded or stated intensity is its user's own
+            sifted = quarantine(sifted, slot.before(sifted.believed[0].start), slot.waiting)
+        good, refused, slot.waiting = sifted.believed, list(sifted.refused), sifted.waiting
+        if not good and slot.waiting is None:
             self._failed(slot, refused[0] if refused else "the answer holds no reading", None)
             return
         with self._lock:
@@ -319,7 +326,7 @@ class Chain:
             for reading in good:
                 slot.put(reading)
             if answer.forecast is not None:
-                points = tuple(p for p in answer.forecast.points if _sane(p.g_per_kwh) and p.end > p.start)
+                points = tuple(p for p in answer.forecast.points if sane(p.g_per_kwh) and p.end > p.start)
                 if len(points) < len(answer.forecast.points):
                     refused.append(
                         f"{len(answer.forecast.points) - len(points)} absurd forecast values left out"
@@ -330,19 +337,6 @@ class Chain:
             slot.failures, slot.last_success = 0, now
             slot.error = refused[0] if refused else None
             slot.due_s = self._clock.monotonic() + slot.feed.every_s
-
-    def _refusal(self, reading: Reading) -> str | None:
-        """Why a reading is not believed; None where it is."""
-        if not _sane(reading.g_per_kwh):
-            return (
-                f"refused {reading.g_per_kwh:g} g/kWh for {reading.start:%Y-%m-%dT%H:%MZ}: "
-                f"an intensity lies between 0 and {ABSURD_G_PER_KWH:g}"
-            )
-        if reading.end <= reading.start:
-            return f"refused a reading that ends before it begins, at {reading.start:%Y-%m-%dT%H:%MZ}"
-        if reading.source.basis is not self._zone.basis:
-            return f"refused a reading of basis {reading.source.basis}: this box counts {self._zone.basis}"
-        return None
 
 
 def _checked(answer: object) -> Answer:
@@ -358,10 +352,6 @@ def _checked(answer: object) -> Answer:
         said = " ".join(str(e).split())[:160]
         raise FeedError(f"the feed's program answers what is no Reading or Forecast: {said}") from e
     return Answer(readings, forecast)
-
-
-def _sane(g_per_kwh: float) -> bool:
-    return math.isfinite(g_per_kwh) and 0 <= g_per_kwh <= ABSURD_G_PER_KWH
 
 
 def _same(a: Reading, b: Reading) -> bool:
