@@ -8,6 +8,7 @@ limits     keeps the request limits that providers state
 secrets    reads tokens and passwords from where they are kept
 raw_bodies  keeps what providers answered, by hash
 provider   what the feeds over HTTP share
+login      what those share whose provider lends a token for a password
 trace      a recorded intensity, as CSV
 replay     a trace played back on wall time, and its settings
 neso       Great Britain, National Energy System Operator, and its settings

@@ -3,6 +3,7 @@
 A body that the provider calls unchanged (ETag, Last-Modified) is not sent again.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -112,6 +113,7 @@ class HttpTransport:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
         json: bool = True,
+        keep: bool = True,
     ) -> Body:
         asked = requests.Request("GET", url, dict(headers or {}), params=dict(params or {}), auth=_no_netrc)
         key = str(requests.Request("GET", url, params=asked.params).prepare().url)
@@ -122,9 +124,11 @@ class HttpTransport:
             if response.status_code == 304 and before is not None:
                 self._unchanged.move_to_end(key)
                 return before[1]
-            body = self._body(response, redact(url), timeout_s, parse=json)
-            self._remember(key, response, body)
-        self._keep(body)
+            body = self._body(response, redact(url), timeout_s, parse=json, quote=keep)
+            if keep:
+                self._remember(key, response, body)
+        if keep:
+            self._keep(body)
         return body
 
     def post(
@@ -132,7 +136,7 @@ class HttpTransport:
     ) -> Body:
         asked = requests.Request("POST", url, dict(headers or {}), json=dict(send), auth=_no_netrc)
         with self._answer(asked, timeout_s, tuple(send.values())) as response:
-            return self._body(response, redact(url), timeout_s, parse=True)
+            return self._body(response, redact(url), timeout_s, parse=True, quote=False)
 
     def close(self) -> None:
         self._session.close()
@@ -157,15 +161,17 @@ class HttpTransport:
         except (requests.RequestException, HTTPError) as e:
             raise FeedError(f"{shown}: {_hide(_plain(e, timeout_s), hidden)}") from e
 
-    def _body(self, response: requests.Response, shown: str, timeout_s: float, *, parse: bool) -> Body:
+    def _body(
+        self, response: requests.Response, shown: str, timeout_s: float, *, parse: bool, quote: bool
+    ) -> Body:
         raw = self._read(response, shown, timeout_s)
         parsed = None
         if parse:
             try:
                 parsed = json.loads(raw, parse_constant=_not_json)
             except (ValueError, RecursionError) as e:
-                start = raw[:40].decode("utf-8", "replace")
-                raise FeedError(f"{shown}: the answer is not JSON, it begins with {start!r}") from e
+                begins = f", it begins with {raw[:40].decode('utf-8', 'replace')!r}" if quote else ""
+                raise FeedError(f"{shown}: the answer is not JSON{begins}") from e
         return Body(parsed, hashlib.sha256(raw).hexdigest(), raw)
 
     def _remember(self, key: str, response: requests.Response, body: Body) -> None:
@@ -206,8 +212,14 @@ def _not_json(name: str) -> float:
 
 
 def _words(headers: Mapping[str, str | bytes]) -> tuple[str, ...]:
-    """What headers hold, word by word: `Bearer abc` has its token in the second."""
-    return tuple(word for value in headers.values() for word in str(value).split())
+    """What headers hold, word by word: `Bearer abc` has its token in the second, `Basic abc` a name and a password."""
+    found: list[str] = []
+    for value in headers.values():
+        first, *others = str(value).split() or [""]
+        found += [first, *others]
+        if first == "Basic":
+            found += base64.b64decode(" ".join(others)).decode("utf-8", "replace").split(":", 1)
+    return tuple(found)
 
 
 def _hide(text: str, secrets: tuple[str, ...]) -> str:
@@ -219,12 +231,13 @@ def _hide(text: str, secrets: tuple[str, ...]) -> str:
 def _refusal(response: requests.Response, shown: str, secrets: tuple[str, ...]) -> FeedError:
     start = response.raw.read1(400, decode_content=True).decode("utf-8", "replace")
     said = _hide(redact(" ".join(start.split())), secrets)[:160]
-    if "html" in response.headers.get("Content-Type", "") or said.startswith("<"):
+    page = "html" in response.headers.get("Content-Type", "") or said.startswith("<")
+    if page:
         said = "a page of HTML"
     message = f"{shown}: HTTP {response.status_code}" + (f", {said}" if said else "")
     after = response.headers.get("Retry-After")
     if after is None:
-        return AnswerError(message, response.status_code)
+        return AnswerError(message, response.status_code, page=page)
     return RetryLaterError(message, _Retry().parse_retry_after(after))
 
 

@@ -6,20 +6,17 @@ of kind `forecast`. Times come without seconds. https://carbonintensity.org.uk
 """
 
 import logging
-from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, Literal, Self
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
-from carbonsched.feeds.provider import SETTLES, Answered, HttpFeed, HttpSettings, Time, Value
+from carbonsched.feeds.provider import SETTLE_EVERY_S, SETTLES, Answered, HttpFeed, HttpSettings, Time, Value
 from carbonsched.feeds.transport import Body, RetryLaterError
 from carbonsched.model.base import refusal
-from carbonsched.model.grid import Basis, Forecast, Kind, Reading
-
-_AHEAD: Final = timedelta(hours=1)
-"""The forecast of the half hour that runs and of so much after it stands in as readings: it holds over a poll that fails."""
+from carbonsched.model.grid import Basis, Kind, Reading
 
 log = logging.getLogger(__name__)
 
@@ -89,13 +86,22 @@ class NesoFeed(HttpFeed):
         """
         now = self._clock.now()
         present, failure = self._present(now)
-        forecast, near = self._forecast(now)
-        if not present and not any(reading.start <= now for reading in near):
-            raise failure or FeedError(f"{self._url}: the answer holds no value for the current half hour")
+        forecast = self.unless_missing("forecast", lambda: self._rows(self._get("fw48h", now)))
+        rows, body = forecast or ([], None)
+        ahead = [
+            (row.start, row.end, row.intensity.forecast)
+            for row in rows
+            if row.intensity.forecast is not None and row.end > row.start
+        ]
         if failure is not None:
+            if not ahead:
+                raise failure
             log.warning("feed %s: the forecast stands in for the current half hour: %s", self.name, failure)
-        by_start = {reading.start: reading for reading in (*self._past(now), *near, *present)}
-        return Answer(tuple(by_start[start] for start in sorted(by_start)), forecast)
+        past = self.once_in(SETTLE_EVERY_S, "past two days", lambda: self._readings(self._get("past", now)))
+        settled = [reading for reading in past or () if reading.end <= now]
+        return self.answer(
+            [*settled, *present], ahead, None if body is None else self.source(Kind.FORECAST, body)
+        )
 
     def _present(self, now: datetime) -> tuple[list[Reading], FeedError | None]:
         """What the provider says of now, and why it cannot be read, where it cannot. Raises RetryLaterError."""
@@ -105,28 +111,6 @@ class NesoFeed(HttpFeed):
             raise
         except FeedError as e:
             return [], e
-
-    def _past(self, now: datetime) -> list[Reading]:
-        if not self.is_due("past"):
-            return []
-        found = self.unless_missing("past two days", lambda: self._readings(self._get("past", now)))
-        if found is None:
-            self.ask_soon("past")
-        return [reading for reading in found or () if reading.end <= now]
-
-    def _forecast(self, now: datetime) -> tuple[Forecast | None, list[Reading]]:
-        """The forecast, and what of it stands in as readings."""
-        body = self.unless_missing("forecast", lambda: self._rows(self._get("fw48h", now)))
-        if body is None:
-            return None, []
-        rows, source = body[0], self.source(Kind.FORECAST, body[1])
-        ahead = [
-            (row.start, row.end, row.intensity.forecast)
-            for row in rows
-            if row.intensity.forecast is not None and row.end > now
-        ]
-        near = [one for one in ahead if one[0] <= now + _AHEAD]
-        return self.forecast(ahead, source), list(self.readings(near, source))
 
     def _get(self, what: str, now: datetime) -> Body:
         since, at = f"{(now - SETTLES):%Y-%m-%dT%H:%MZ}", f"{now:%Y-%m-%dT%H:%MZ}"

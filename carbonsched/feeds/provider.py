@@ -12,16 +12,18 @@ from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from carbonsched.errors import FeedError
-from carbonsched.feeds.base import FeedSettings, Site
+from carbonsched.errors import FeedError, InputError
+from carbonsched.feeds.base import Answer, FeedSettings, Site
 from carbonsched.feeds.secrets import Secret
-from carbonsched.feeds.transport import TRIES, Body, Limit
+from carbonsched.feeds.transport import TRIES, AnswerError, Body, Limit
 from carbonsched.model.base import LocalPath, Seconds, utc
 from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
 
 SETTLES: Final = timedelta(hours=48)
 """Values so old are asked for again: providers revise them."""
 SETTLE_EVERY_S: Final = 3600.0
+_AHEAD: Final = timedelta(hours=1)
+"""So much of a forecast stands in as readings."""
 
 log = logging.getLogger(__name__)
 _M = TypeVar("_M", bound=BaseModel)
@@ -135,6 +137,8 @@ class HttpFeed:
     """What the provider states; its source stands in the provider's file."""
     UNVERIFIED: ClassVar[str] = ""
     """Why nobody has seen it work yet, for `grid --probe` and the docs; empty: real answers were seen."""
+    HINTS: ClassVar[Mapping[int, str]] = {}
+    """Status of a refusal → what the user can do about it."""
     local = False
 
     def __init__(self, settings: HttpSettings, site: Site, zone: str, basis: Basis) -> None:
@@ -158,9 +162,14 @@ class HttpFeed:
     ) -> Body:
         """GET `path` of the provider. Raises FeedError, RetryLaterError where its stated limit is used up."""
         self._count.take(TRIES)
-        return self._transport.get(
-            self._url + path, timeout_s=self._timeout_s, params=params, headers=headers, json=json
-        )
+        try:
+            return self._transport.get(
+                self._url + path, timeout_s=self._timeout_s, params=params, headers=headers, json=json
+            )
+        except AnswerError as e:
+            if (hint := self.HINTS.get(e.status)) is None:
+                raise
+            raise AnswerError(f"{e}; {hint}", e.status, page=e.page) from e
 
     def parse(self, model: type[_M], data: Any) -> _M:
         """`data` as the provider documents it. Raises FeedError that names the first field that is not."""
@@ -198,6 +207,28 @@ class HttpFeed:
         """It was asked for in vain: it is due again."""
         self._due_s.pop(what, None)
 
+    def once_in(self, every_s: float, what: str, find: Callable[[], _T]) -> _T | None:
+        """What `find` answers, asked at most once in `every_s` but again soon where it fails, which is logged once.
+
+        None: not due, or failed. A refusal (HTTP 4xx) is no failure that passes: it waits for its time.
+        """
+        if not self.is_due(what, every_s):
+            return None
+        refused = False
+
+        def told() -> _T:
+            nonlocal refused
+            try:
+                return find()
+            except AnswerError as e:
+                refused = 400 <= e.status < 500
+                raise
+
+        found = self.unless_missing(what, told)
+        if found is None and not refused:
+            self.ask_soon(what)
+        return found
+
     # ---- answering
 
     def source(self, kind: Kind, body: Body, issued_at: datetime | None = None, note: str = "") -> Source:
@@ -220,6 +251,30 @@ class HttpFeed:
             for start, end, value in sorted(intervals)
         )
 
+    def answer(
+        self, known: Iterable[Reading], ahead: Sequence[Interval] = (), said: Source | None = None
+    ) -> Answer:
+        """Readings and forecast of one poll. Raises FeedError where nothing is known of now or before.
+
+        known: what has begun, with what is told of now last: of two that begin together the last one is taken.
+        ahead, said: the forecast, and where it came from. What it says of now, where nothing else does, and of the next
+        hour stands in as readings, so that they hold over a poll that fails.
+        """
+        now = self._clock.now()
+        by_start = {reading.start: reading for reading in known}
+        covered = max((reading.end for reading in by_start.values() if reading.start <= now), default=None)
+        near = [
+            (start if covered is None else max(start, covered), end, value)
+            for start, end, value in ahead
+            if end > now and start <= now + _AHEAD and (covered is None or end > covered)
+        ]
+        if said is not None:
+            by_start = {reading.start: reading for reading in self.readings(near, said)} | by_start
+        if not any(start <= now for start in by_start):
+            raise FeedError(f"{self._url}: the answer holds no value for now")
+        forecast = self.forecast(ahead, said) if said is not None else None
+        return Answer(tuple(by_start[start] for start in sorted(by_start)), forecast)
+
     def forecast(self, intervals: Iterable[Interval], source: Source) -> Forecast | None:
         """Those that end after now; None where there are none. Issued when the provider says, else now."""
         now = self._clock.now()
@@ -230,6 +285,36 @@ class HttpFeed:
         )
         issued_at = min(source.issued_at or now, now)
         return Forecast(issued_at=issued_at, source=source, points=points) if points else None
+
+
+def place(given: str | None, site: Site, key: str) -> str:
+    """Where the box stands in the provider's words: what its key says, else `zone.name`. Raises InputError where neither does.
+
+    Example:
+        >>> from carbonsched.clock import SystemClock
+        >>> from pathlib import Path
+        >>> from carbonsched.feeds.zone import Zone
+        >>> place(None, Site(Zone(name="DE"), SystemClock(), Path("/nowhere")), "zone")
+        'DE'
+    """
+    name = given or site.zone.name
+    if name == type(site.zone)().name:
+        raise InputError(key, "is missing", "set it, or zone.name, as the provider names the place")
+    return name
+
+
+def offered(settings: FeedSettings, site: Site, choices: Mapping[Basis, _T]) -> tuple[Basis, _T]:
+    """The basis that the user asks for, of those that the provider has, and what it stands for there.
+
+    Raises InputError where the provider does not have it.
+    """
+    basis = settings.basis or site.zone.basis
+    if basis not in choices:
+        has = " and ".join(choices)
+        raise InputError(
+            "basis", f"{settings.provider} has no {basis}", f"it has {has}: set zone.basis to one"
+        )
+    return basis, choices[basis]
 
 
 def intervals(

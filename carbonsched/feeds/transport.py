@@ -34,8 +34,9 @@ class AnswerError(FeedError):
         403
     """
 
-    def __init__(self, message: str, status: int) -> None:
-        self.status = status
+    def __init__(self, message: str, status: int, *, page: bool = False) -> None:
+        """page: whether it was a page of HTML, as a gateway before the provider answers."""
+        self.status, self.page = status, page
         super().__init__(message)
 
 
@@ -84,10 +85,11 @@ class Transport(Protocol):
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
         json: bool = True,
+        keep: bool = True,
     ) -> Body:
         """The body of a 200 answer. Raises FeedError in one line without the query or other secrets.
 
-        json: whether the answer must be JSON, and is parsed.
+        json: whether the answer must be JSON, and is parsed. keep: whether it may be kept and quoted; a token may not.
         """
 
     def post(

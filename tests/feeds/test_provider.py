@@ -1,5 +1,6 @@
 """What the feeds over HTTP share."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -11,13 +12,13 @@ from hypothesis import strategies as st
 from support.http_server import Reply, serve
 from support.manual_clock import ManualClock
 
-from carbonsched.errors import FeedError
+from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.http import HttpTransport
-from carbonsched.feeds.provider import Answered, HttpFeed, HttpSettings, Value, intervals
-from carbonsched.feeds.transport import Limit, RetryLaterError
+from carbonsched.feeds.provider import Answered, HttpFeed, HttpSettings, Value, intervals, offered, place
+from carbonsched.feeds.transport import AnswerError, Body, Limit, RetryLaterError
 from carbonsched.feeds.zone import Zone
-from carbonsched.model.grid import Basis, Kind
+from carbonsched.model.grid import Basis, Kind, Source
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -104,3 +105,70 @@ def test_intervals_ascend_without_overlap_and_fill_no_hole(
         assert start < end <= following
         assert end - start <= longest
         assert end == following or following - start > longest
+
+
+def source(feed: HttpFeed, kind: Kind) -> Source:
+    return feed.source(kind, Body(None, sha256="0" * 64))
+
+
+def test_what_is_known_stands_before_the_forecast_and_nothing_overlaps(tmp_path: Path) -> None:
+    feed = SunSettings().build(site(tmp_path))
+    known = feed.readings([(NOW - HOUR, NOW, 1.0), (NOW, NOW + HOUR / 4, 2.0)], source(feed, Kind.ACTUAL))
+    ahead = [(NOW + i * HOUR, NOW + (i + 1) * HOUR, 10.0 + i) for i in range(-2, 4)]
+    answer = feed.answer(known, ahead, source(feed, Kind.FORECAST))
+    assert [(r.start - NOW, r.end - NOW, r.g_per_kwh) for r in answer.readings] == [
+        (-HOUR, 0 * HOUR, 1.0),
+        (0 * HOUR, HOUR / 4, 2.0),
+        (HOUR / 4, HOUR, 10.0),
+        (HOUR, 2 * HOUR, 11.0),
+    ]
+    assert answer.forecast is not None
+    assert [point.start for point in answer.forecast.points] == [NOW + i * HOUR for i in range(4)]
+
+
+def test_an_answer_about_times_to_come_alone_is_none(tmp_path: Path) -> None:
+    feed = SunSettings().build(site(tmp_path))
+    later = [(NOW + HOUR, NOW + 2 * HOUR, 10.0)]
+    with pytest.raises(FeedError, match="no value for now"):
+        feed.answer((), later, source(feed, Kind.FORECAST))
+
+
+@pytest.mark.parametrize(("status", "asked"), [(500, 2), (None, 2), (403, 1)])
+def test_what_fails_is_asked_for_again_soon_and_what_is_refused_is_not(
+    tmp_path: Path, status: int | None, asked: int
+) -> None:
+    feed, tries = SunSettings().build(site(tmp_path)), []
+
+    def fail() -> None:
+        tries.append(1)
+        raise FeedError("down") if status is None else AnswerError("no", status)
+
+    for _ in range(2):
+        feed.once_in(3600.0, "past", fail)
+    assert len(tries) == asked
+
+
+def test_a_refusal_says_what_to_do(tmp_path: Path) -> None:
+    class Hinting(SunFeed):
+        HINTS = {404: "set zone"}
+
+    with serve(lambda path: Reply(b"{}", 404)) as server:
+        feed = Hinting(SunSettings(url=server.url), site(tmp_path), "XX", Basis.AVERAGE_DIRECT)
+        with pytest.raises(AnswerError, match=r"HTTP 404, \{\}; set zone"):
+            feed.poll()
+
+
+def test_a_place_is_the_keys_or_the_zones(tmp_path: Path) -> None:
+    here = site(tmp_path)
+    assert (place("YY", here, "zone"), place(None, here, "zone")) == ("YY", "XX")
+    with pytest.raises(InputError, match="zone: is missing"):
+        place(None, replace(here, zone=Zone()), "zone")
+
+
+def test_a_basis_is_chosen_of_those_that_the_provider_has(tmp_path: Path) -> None:
+    choices = {Basis.AVERAGE_DIRECT: "direct", Basis.AVERAGE_LIFECYCLE: "life-cycle"}
+    assert offered(SunSettings(), site(tmp_path), choices) == (Basis.AVERAGE_LIFECYCLE, "life-cycle")
+    direct = SunSettings(basis=Basis.AVERAGE_DIRECT)
+    assert offered(direct, site(tmp_path), choices) == (Basis.AVERAGE_DIRECT, "direct")
+    with pytest.raises(InputError, match="basis: sun has no marginal-direct; it has average-direct and"):
+        offered(SunSettings(basis=Basis.MARGINAL_DIRECT), site(tmp_path), choices)
