@@ -185,6 +185,8 @@ class Supervisor:
                 with self.isolation.alone(run):
                     self._advance(run)
             self.watch.poll_archive()
+            for status in self.watch.changes():
+                self.pending.note(None, "feed", status.dump())
             if self.runs:
                 self._direct()
                 self._start_queued()
