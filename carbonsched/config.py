@@ -27,6 +27,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from carbonsched import plugins
 from carbonsched.errors import InputError
 from carbonsched.feeds.base import FeedSettings
+from carbonsched.feeds.electricity_maps import ElectricityMapsSettings
 from carbonsched.feeds.neso import NesoSettings
 from carbonsched.feeds.replay import ReplaySettings as ReplayFeedSettings
 from carbonsched.feeds.static import StaticSettings
@@ -38,7 +39,7 @@ from carbonsched.power.nvml import NvmlSettings
 from carbonsched.power.replay import ReplaySettings as ReplayMeterSettings
 from carbonsched.settings import Providers
 
-BuiltInFeed = NesoSettings | ReplayFeedSettings | StaticSettings
+BuiltInFeed = ElectricityMapsSettings | NesoSettings | ReplayFeedSettings | StaticSettings
 """What `[[feeds]]` may be. A new feed is its own file and one name here."""
 BuiltInGpuMeter = NvmlSettings | ReplayMeterSettings
 """What `power.gpu` may name. A new meter is its own file and one name here, or in the next line."""

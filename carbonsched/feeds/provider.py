@@ -245,11 +245,14 @@ class HttpFeed:
         )
 
     def readings(self, intervals: Iterable[Interval], source: Source) -> tuple[Reading, ...]:
-        """Each as a reading of `source`, ascending."""
-        return tuple(
-            Reading(start=start, end=end, g_per_kwh=value, source=source)
-            for start, end, value in sorted(intervals)
-        )
+        """Each as a reading of `source`, ascending. Raises FeedError where a time lies beyond what is taken."""
+        try:
+            return tuple(
+                Reading(start=start, end=end, g_per_kwh=value, source=source)
+                for start, end, value in sorted(intervals)
+            )
+        except ValidationError as e:
+            raise FeedError(f"{self._url}: the answer holds a time outside the years 1970 to 2999") from e
 
     def answer(
         self, known: Iterable[Reading], ahead: Sequence[Interval] = (), said: Source | None = None
@@ -279,9 +282,8 @@ class HttpFeed:
         """Those that end after now; None where there are none. Issued when the provider says, else now."""
         now = self._clock.now()
         points = tuple(
-            ForecastPoint(start=start, end=end, g_per_kwh=value)
-            for start, end, value in sorted(intervals)
-            if end > now
+            ForecastPoint(start=reading.start, end=reading.end, g_per_kwh=reading.g_per_kwh)
+            for reading in self.readings((one for one in intervals if one[1] > now), source)
         )
         issued_at = min(source.issued_at or now, now)
         return Forecast(issued_at=issued_at, source=source, points=points) if points else None

@@ -1,6 +1,7 @@
 """The HTTP providers as the fault matrix sees them: each answers of the same grid in its own shape. One file a provider."""
 
 from support.providers.case import ProviderCase
+from support.providers.electricity_maps import ELECTRICITY_MAPS
 from support.providers.neso import NESO
 
-CASES: tuple[ProviderCase, ...] = (NESO,)
+CASES: tuple[ProviderCase, ...] = (ELECTRICITY_MAPS, NESO)
