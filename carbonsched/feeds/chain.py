@@ -313,8 +313,9 @@ class Chain:
 
     def _take(self, slot: _Slot, answer: Answer) -> None:
         now = self._clock.now()
-        sifted = sift(answer.readings, now, self._zone.basis)
-        if not slot.feed.local and sifted.believed:  # a recorded or stated intensity is its user's own
+        local = slot.feed.local  # then it is its user's own: recorded, or stated
+        sifted = sift(answer.readings, None if local else now, self._zone.basis)
+        if not local and sifted.believed:
             sifted = quarantine(sifted, slot.before(sifted.believed[0].start), slot.waiting)
         good, refused, slot.waiting = sifted.believed, list(sifted.refused), sifted.waiting
         if not good and slot.waiting is None:

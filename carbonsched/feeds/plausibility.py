@@ -46,8 +46,11 @@ def sane(g_per_kwh: float) -> bool:
     return math.isfinite(g_per_kwh) and 0 <= g_per_kwh <= ABSURD_G_PER_KWH
 
 
-def sift(answered: Sequence[Reading], now: datetime, basis: Basis) -> Sifted:
-    """What is believed of `answered`, each by itself. basis: of the box."""
+def sift(answered: Sequence[Reading], now: datetime | None, basis: Basis) -> Sifted:
+    """What is believed of `answered`, each by itself.
+
+    now: None for a recorded or stated intensity, which may be of any time. basis: of the box.
+    """
     good, refused = [], []
     for reading in sorted(answered, key=lambda r: r.start):
         why = _refusal(reading, now, basis)
@@ -81,7 +84,7 @@ def quarantine(sifted: Sifted, before: Reading | None, waiting: Reading | None) 
     return Sifted(tuple(believed), tuple(refused), waiting)
 
 
-def _refusal(reading: Reading, now: datetime, basis: Basis) -> str | None:
+def _refusal(reading: Reading, now: datetime | None, basis: Basis) -> str | None:
     """Why a reading is not believed, whatever came before; None where it is."""
     at = f"{reading.start:%Y-%m-%dT%H:%MZ}"
     if not sane(reading.g_per_kwh):
@@ -89,7 +92,7 @@ def _refusal(reading: Reading, now: datetime, basis: Basis) -> str | None:
         return f"refused {reading.g_per_kwh:g} g/kWh for {at}: {between}"
     if reading.end <= reading.start:
         return f"refused a reading that ends before it begins, at {at}"
-    if not now - OLDEST < reading.end or not reading.start < now + FARTHEST:
+    if now is not None and (reading.end <= now - OLDEST or reading.start >= now + FARTHEST):
         return f"refused a reading for {at}: that is another time than {now:%Y-%m-%dT%H:%MZ}"
     if reading.source.basis is not basis:
         return f"refused a reading of basis {reading.source.basis}: this box counts {basis}"
