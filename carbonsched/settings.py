@@ -7,13 +7,16 @@ checked?" has one answer: in the file of the component that reads it.
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Final, Generic, TypeVar, get_args
 
 from pydantic import model_validator
 
 from carbonsched import plugins
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.model.base import Doc, refusal
+
+_MISSPELT: Final = 0.75
+"""Alikeness from which a key is one of this provider's, misspelt: `region`, of another, is no `version`."""
 
 
 class ProviderSettings(Doc):
@@ -35,7 +38,7 @@ class ProviderSettings(Doc):
             if key in cls.model_fields:
                 continue
             known = sorted(set(cls.model_fields) - {"provider"})
-            if close := difflib.get_close_matches(str(key), known, n=1):
+            if close := difflib.get_close_matches(str(key), known, n=1, cutoff=_MISSPELT):
                 raise refusal(str(key), "unknown key", f"did you mean {close[0]!r}?")
             problem = f"is not a key of provider {data.get('provider')!r}"
             raise refusal(str(key), problem, f"drop it; it takes {', '.join(known) or 'none'}")

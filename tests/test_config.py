@@ -12,16 +12,17 @@ import tomli_w
 from hypothesis import given
 from support.fuzz import CHANGES, EDITS, FUZZ, changed, damaged, read_or_refuse
 from support.plugins import install
+from support.providers import CASES
 
 from carbonsched.config import FEEDS, METERS, Config, PowerConfig, load
 from carbonsched.errors import InputError
 from carbonsched.feeds.replay import ReplaySettings
 
 VALID: dict[str, dict[str, Any]] = {
-    "neso": {"provider": "neso"},
     "replay": {"provider": "replay", "file": "trace.csv"},
     "static": {"provider": "static", "country": "DEU"},
-}
+} | {case.name: {"provider": case.name} | case.keys for case in CASES}
+CHOICES = " or ".join([", ".join(map(repr, list(FEEDS.built_in)[:-1])), repr(list(FEEDS.built_in)[-1])])
 PLUGIN = """
 from typing import Literal
 from carbonsched.feeds.base import FeedSettings
@@ -79,9 +80,9 @@ def test_a_key_of_another_provider_is_refused_with_what_this_one_takes(
         ({}, "box.toml: feeds[0].provider: is missing; add it"),
         (
             {"provider": "nesso"},
-            "feeds[0].provider: input should be 'neso', 'replay' or 'static', is 'nesso'; did you mean 'neso'?",
+            f"feeds[0].provider: input should be {CHOICES}, is 'nesso'; did you mean 'neso'?",
         ),
-        ({"provider": ["neso"]}, "feeds[0].provider: input should be 'neso', 'replay' or 'static'"),
+        ({"provider": ["neso"]}, f"feeds[0].provider: input should be {CHOICES}"),
         ({"provider": "neso", "timeot": 3}, "feeds[0].timeot: unknown key; did you mean 'timeout'?"),
         (
             {"provider": "neso", "region": 99},
