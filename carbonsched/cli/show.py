@@ -54,6 +54,10 @@ def _print(job: "JobDetail") -> None:
         for change in job.history:
             rows.add_row(f"  {change.get('at', '')}", *_change(change))
         out.print(rows)
+    if job.left_out:
+        more = ", ".join(f"{number:,} of {kind}" for kind, number in job.left_out.items())
+        out.print()
+        out.print(f"older ones are left out: {more}", style="dim")
     if job.estimated:
         out.print()
         out.print(o.LEGEND, style="dim")

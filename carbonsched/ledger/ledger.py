@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, RowMapping, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, insert, select, update
 
 from carbonsched.errors import InputError, LedgerError, NotFoundError, StateError
 from carbonsched.ledger import audit, totals
@@ -35,6 +35,7 @@ from carbonsched.model.protocol import Directive, SegmentDone
 from carbonsched.model.views import AuditResult
 from carbonsched.power.base import Mark
 
+ALL: Final[Mapping[str, str]] = {}
 _PAGE: Final = 1000
 _KNOWN: Final = 256
 """Jobs whose sums are remembered."""
@@ -242,13 +243,26 @@ class Ledger(Store):
         with self.transaction() as connection:
             self._write(connection, job_id, kind, detail, actor, at)
 
-    def history(self, job_id: str | None, kinds: Sequence[str] = ()) -> tuple[dict[str, Any], ...]:
-        """A job's journal, oldest first: `at`, `kind`, `actor` and what `kind` adds; None: the daemon's own."""
-        query = select(JOURNAL).where(JOURNAL.c.job_id.is_not_distinct_from(job_id))
-        if kinds:
-            query = query.where(JOURNAL.c.kind.in_(kinds))
+    def history(
+        self,
+        job_id: str | None,
+        kinds: Sequence[str] = (),
+        *,
+        newest: int | None = None,
+        having: Mapping[str, str] = ALL,
+    ) -> tuple[dict[str, Any], ...]:
+        """A job's journal, oldest first: `at`, `kind`, `actor` and what `kind` adds; None: the daemon's own.
+
+        newest: of each kind the last so many; having: kind → a key, without which an entry of it is passed over.
+        """
+        t, found = JOURNAL.c, []
         with self._reading() as connection:
-            found = connection.execute(query.order_by(JOURNAL.c.id)).mappings().all()
+            for kind in kinds or (None,):
+                query = select(JOURNAL).where(_of_kind(job_id, kind))
+                if kind in having:
+                    query = query.where(t.detail.contains(f'"{having[kind]}":', autoescape=True))
+                found += connection.execute(query.order_by(t.id.desc()).limit(newest)).mappings()
+        found.sort(key=lambda row: row["id"])
         return tuple(
             {
                 **json.loads(row["detail"]),
@@ -258,6 +272,12 @@ class Ledger(Store):
             }
             for row in found
         )
+
+    def count(self, job_id: str | None, kind: str) -> int:
+        """How many entries of a kind a job's journal has."""
+        with self._reading() as connection:
+            query = select(func.count()).select_from(JOURNAL).where(_of_kind(job_id, kind))
+            return int(connection.execute(query).scalar_one())
 
     # segments
 
@@ -283,13 +303,29 @@ class Ledger(Store):
             detail = {"k": done.k, "attempt": row["attempt"], "sha256": audit.sha256(row)}
             self._write(connection, job_id, "segment", detail, "trainer", end)
 
-    def segments(self, job_id: str, *, lost: bool = False) -> tuple[SegmentRecord, ...]:
-        """The attempt that counts of every finished segment, by k; with `lost` all attempts."""
+    def segments(
+        self, job_id: str, *, lost: bool = False, newest: int | None = None
+    ) -> tuple[SegmentRecord, ...]:
+        """The attempt that counts of every finished segment, by k; with `lost` all attempts; the `newest` by k alone."""
         t = SEGMENTS.c
+        query = select(SEGMENTS).where(t.job_id == job_id)
+        if not lost:
+            mine = (
+                select(t.k, func.max(t.attempt).label("attempt"))
+                .where(t.job_id == job_id)
+                .group_by(t.k)
+                .subquery()
+            )
+            query = query.join(mine, and_(t.k == mine.c.k, t.attempt == mine.c.attempt))
         with self._reading() as connection:
-            query = select(SEGMENTS).where(t.job_id == job_id).order_by(t.k, t.attempt)
-            found = [segment_record(row) for row in connection.execute(query).mappings()]
-        return tuple(found) if lost else tuple({record.k: record for record in found}.values())
+            found = connection.execute(query.order_by(t.k.desc(), t.attempt.desc()).limit(newest)).mappings()
+            return tuple(segment_record(row) for row in reversed(found.all()))
+
+    def count_segments(self, job_id: str) -> int:
+        """How many segments of the job have finished, each counted once."""
+        query = select(func.count(SEGMENTS.c.k.distinct())).where(SEGMENTS.c.job_id == job_id)
+        with self._reading() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def last_segment(self, job_id: str) -> SegmentRecord | None:
         """The furthest that was finished, alone; None before any."""
@@ -377,6 +413,11 @@ def spec_sha256(spec: JobSpec) -> str:
 
 def _text(data: Mapping[str, Any]) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _of_kind(job_id: str | None, kind: str | None) -> ColumnElement[bool]:
+    mine = JOURNAL.c.job_id.is_(None) if job_id is None else JOURNAL.c.job_id == job_id
+    return mine if kind is None else and_(mine, JOURNAL.c.kind == kind)
 
 
 def _head(connection: Connection) -> tuple[int, str]:

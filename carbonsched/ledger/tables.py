@@ -19,7 +19,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA: Final = "0001"
+SCHEMA: Final = "0002"
 """The newest migration; a ledger with another one is migrated up or refused."""
 
 METADATA: Final = MetaData()
@@ -116,7 +116,7 @@ JOURNAL: Final = Table(
     Column("interval_hash", String(64), nullable=False),
     Column("prev_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
-    Index("journal_by_job", "job_id", "id"),
+    Index("journal_by_kind", "job_id", "kind", "id"),
 )
 
 SEGMENTS: Final = Table(

@@ -81,6 +81,8 @@ class JobDetail(JobView):
     """The `evaluated` events, oldest first."""
     history: tuple[dict[str, Any], ...] = ()
     """State changes: at, state, actor, reason."""
+    left_out: dict[str, int] = {}
+    """Kind → how many older entries, segments (`segment`) or evaluations (`evaluated`) than those listed there are."""
 
 
 class JobList(Doc):

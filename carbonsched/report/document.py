@@ -33,6 +33,10 @@ from carbonsched.report.timeline import Timeline
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 
+MOST_LISTED = 10_000
+"""Evaluations and changes of the budget in a report, the last ones."""
+
+
 class Report(Doc):
     """Version 1. Energy at the plug of the box, grams with PUE; operational emissions only.
 
@@ -95,7 +99,7 @@ def build(
     record = None if job_id is None else ledger.job(job_id)
     groups = ledger.groups(job_id, start, end)
     totals = total(groups)
-    records = ledger.segments(record.id, lost=True) if record else ()
+    records = ledger.segments(record.id) if record else ()
     counted = {segment.k: segment for segment in records}
     timeline = _walked(ledger, record, counted, totals, start, end)
     by_segment = total_by(groups, lambda group: group.segment)
@@ -197,7 +201,7 @@ def _validation(ledger: Ledger, record: JobRecord) -> tuple[Validation, ...]:
     fields = Validation.model_fields
     return tuple(
         Validation.model_validate({name: entry[name] for name in fields if name in entry})
-        for entry in ledger.history(record.id, kinds=("evaluated",))
+        for entry in ledger.history(record.id, kinds=("evaluated",), newest=MOST_LISTED)
     )
 
 
@@ -249,9 +253,8 @@ def _notes(totals: Totals, timeline: Timeline, record: JobRecord | None) -> tupl
 
 
 def _job(record: JobRecord, totals: Totals, ledger: Ledger) -> JobPart:
-    changes = ledger.history(record.id, kinds=("budget",))
-    if record.spec.carbon.budget_rate_g_per_h is not None:
-        changes = changes[-1:]
+    grown = record.spec.carbon.budget_rate_g_per_h is not None
+    changes = ledger.history(record.id, kinds=("budget",), newest=1 if grown else MOST_LISTED)
     return JobPart(
         id=record.id,
         name=record.spec.name,

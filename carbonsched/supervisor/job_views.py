@@ -1,5 +1,6 @@
 """Builds what people and scripts are shown of a job: from the ledger and, while it is not over, from its run."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -7,28 +8,45 @@ from carbonsched.clock import Clock
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
 from carbonsched.ledger.totals import total
+from carbonsched.model.protocol import Started
 from carbonsched.model.views import JobDetail, JobView, SegmentView
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import MJ_PER_J
 
+SHOWN = 500
+"""Entries of each kind in a job's history, the last ones."""
+MOST_SHOWN = 5000
+"""Segments and evaluations of a job, the last ones."""
 OVER_SHOWN = 20
 """Jobs that are over in a list that was not asked for all, those that ended last."""
 
 
 def job_detail(row: JobRecord, seen: dict[str, Any], ledger: Ledger) -> JobDetail:
-    """`show`: the row of `ps`, the directive and the evaluations in `seen`, and everything the job went through."""
+    """`show`: the row of `ps`, the directive and the evaluations in `seen`, and what the job went through.
+
+    A job that was never silent is shown by what it did last; `left_out` says how much more there is.
+    """
+    history, validation = _history(row, ledger), tuple(seen.get("validation", ()))
+    segments = segment_views(row.id, ledger)
+    counts = Counter(str(entry["kind"]) for entry in history)
+    more = {kind: ledger.count(row.id, kind) - number for kind, number in counts.items() if number >= SHOWN}
+    if len(segments) >= MOST_SHOWN:
+        more["segment"] = ledger.count_segments(row.id) - len(segments)
+    if len(validation) > MOST_SHOWN:
+        more["evaluated"] = ledger.count(row.id, "evaluated") - MOST_SHOWN
     return JobDetail(
-        **seen,
+        **seen | {"validation": validation[-MOST_SHOWN:]},
         spec=row.spec,
         sha256=row.sha256,
-        segments_done=segment_views(row.id, ledger),
-        history=_history(row, ledger),
+        segments_done=segments,
+        history=history,
+        left_out={kind: number for kind, number in more.items() if number},
     )
 
 
 def _history(row: JobRecord, ledger: Ledger) -> tuple[dict[str, Any], ...]:
     """What happened to the job; of what accrued only the last."""
-    found = ledger.history(row.id, kinds=("submitted", "state", "budget", "started", "note"))
+    found = ledger.history(row.id, kinds=("submitted", "state", "budget", "started", "note"), newest=SHOWN)
     if row.spec.carbon.budget_rate_g_per_h is None:
         return found
     grown = [entry for entry in found if entry["kind"] == "budget"]
@@ -37,7 +55,8 @@ def _history(row: JobRecord, ledger: Ledger) -> tuple[dict[str, Any], ...]:
 
 def segment_views(job_id: str, ledger: Ledger) -> tuple[SegmentView, ...]:
     sums, nothing = ledger.segment_totals(job_id), total(())
-    return tuple(SegmentView.of(row, sums.get(row.k, nothing)) for row in ledger.segments(job_id))
+    found = ledger.segments(job_id, newest=MOST_SHOWN)
+    return tuple(SegmentView.of(row, sums.get(row.k, nothing)) for row in found)
 
 
 def _of_row(row: JobRecord) -> dict[str, Any]:
@@ -71,6 +90,17 @@ def of_ledger(row: JobRecord, ledger: Ledger) -> dict[str, Any]:
         "energy_j": totals.energy_mj / MJ_PER_J,
         "estimated": totals.estimated,
         "power_w": None,
+    }
+
+
+def of_past(row: JobRecord, ledger: Ledger, started: Started | None) -> dict[str, Any]:
+    """Fields of a `JobDetail` for a job that is over, whose events are not read again; started: what it announced."""
+    told = ledger.history(row.id, kinds=("evaluated",), newest=MOST_SHOWN + 1)
+    return of_ledger(row, ledger) | {
+        "segments": started.segments if started else None,
+        "steps": started.steps if started else None,
+        "directive": None,
+        "validation": tuple({k: v for k, v in e.items() if k not in ("kind", "actor")} for e in told),
     }
 
 

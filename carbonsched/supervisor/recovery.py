@@ -23,7 +23,7 @@ from carbonsched.model.base import rfc3339
 from carbonsched.model.files import load
 from carbonsched.model.job_state import TRANSITIONS, JobState
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.protocol import Directive, RunRecord
+from carbonsched.model.protocol import Directive, RunRecord, Started
 from carbonsched.power.base import Meter
 from carbonsched.supervisor.jobs.account import UNKNOWN_W, JobAccount
 from carbonsched.supervisor.jobs.actors import DAEMON
@@ -101,8 +101,19 @@ class ProcessJournal:
         found = load(self.jobs / row.id / "run.json", RunRecord)
         if found is None or found.started_at <= row.ended_at:
             return False
-        last = self.ledger.history(row.id, kinds=("started", "ending", "ended"))
+        last = self.ledger.history(row.id, kinds=("started", "ending", "ended"), newest=1)
         return _unaccounted(found, last[-1] if last else {})
+
+    def announced(self, job_id: str) -> Started | None:
+        """What the job's last process said it would do, near the beginning of its events; None: it did not, or they are gone."""
+        began = self.ledger.history(job_id, kinds=("started",), newest=1)
+        follower = EventFollower(
+            self.jobs / job_id / "events.jsonl", began[0].get("events", 0) if began else 0
+        )
+        try:
+            return next((event for event in follower.events() if isinstance(event, Started)), None)
+        except OSError:
+            return None
 
     def rebuild(self, row: JobRecord) -> JobRun:
         """The run as a daemon that had never left would have it, as far as its events are recorded.
@@ -147,7 +158,7 @@ class ProcessJournal:
         run = self._fresh(row, self.ledger.offset(row.id))
         run.set_aside(problem, self.clock.monotonic())
         last: dict[str, Any] = {}
-        for entry in self.ledger.history(run.id, kinds=("started", "ended")):
+        for entry in self.ledger.history(run.id, kinds=("started", "ended"), newest=1):
             last = entry
         if last.get("kind") == "started":
             at = datetime.fromisoformat(last["at"])
@@ -158,12 +169,11 @@ class ProcessJournal:
         """Let the run go through its processes again, by the journal and its events."""
         last: dict[str, Any] = {}
         started: dict[str, Any] = {}
-        for entry in self.ledger.history(run.id, kinds=("started", "ending", "ended", "note")):
+        kinds = ("started", "ending", "ended", "note")
+        for entry in self.ledger.history(run.id, kinds, having={"note": "more"}):
             if entry["kind"] == "note":
-                if "more" in entry:
-                    run.limit.note_said(
-                        {entry.get("of", "warning"): int(entry["more"])}, datetime.fromisoformat(entry["at"])
-                    )
+                said = {entry.get("of", "warning"): int(entry["more"])}
+                run.limit.note_said(said, datetime.fromisoformat(entry["at"]))
                 continue
             last = entry
             match entry["kind"]:

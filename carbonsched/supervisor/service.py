@@ -34,7 +34,7 @@ from carbonsched.model.views import (
     Version,
 )
 from carbonsched.supervisor import access
-from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, job_view, of_ledger, of_run
+from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, job_view, of_ledger, of_past, of_run
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.recovery import CHECKED
 from carbonsched.supervisor.supervisor import Supervisor
@@ -110,7 +110,10 @@ class SupervisorService:
     def show(self, job_id: str, actor: Owner) -> JobDetail:
         supervisor = self.supervisor
         self._may_read(actor, job_id)
-        row, run = supervisor.find(job_id)
+        row, run = supervisor.ledger.job(job_id), supervisor.runs.get(job_id)
+        if run is None:
+            fields = of_past(row, supervisor.ledger, supervisor.journal.announced(job_id))
+            return job_detail(row, fields, supervisor.ledger)
         with supervisor.lock:
             fields = of_run(row, run, supervisor.clock)
             fields |= {

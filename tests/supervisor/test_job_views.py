@@ -14,6 +14,7 @@ from carbonsched.ledger.tables import SEGMENTS as SEGMENTS_TABLE
 from carbonsched.model.job import SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import SegmentDone
+from carbonsched.supervisor import job_views
 from carbonsched.supervisor.job_views import OVER_SHOWN
 from carbonsched.supervisor.jobs.event_follower import EventFollower
 
@@ -119,7 +120,8 @@ def test_neither_holds_the_lock_while_the_past_is_read(rig: Rig, monkeypatch: py
     watched(EventFollower, "replay")
     rig.service.jobs(ME)
     rig.service.show("old-007", ME)
-    assert set(seen) >= {"listed", "totals", "last_segment", "segments", "history", "replay"}
+    assert set(seen) >= {"listed", "totals", "last_segment", "segments", "history"}
+    assert "replay" not in seen, "what a job that is over has said is not read again"
 
 
 def test_show_of_a_job_that_is_over_tells_all_of_it(tmp_path: Path) -> None:
@@ -137,6 +139,37 @@ def test_show_of_a_job_that_is_over_tells_all_of_it(tmp_path: Path) -> None:
     assert shown.spent_g == pytest.approx(sum(s.spent_g for s in shown.segments_done), rel=0.5)
     (listed,) = rig.service.jobs(ME).jobs
     assert (listed.step, listed.loss, listed.spent_g) == (40, shown.loss, shown.spent_g)
+
+
+def test_show_of_a_ledger_that_was_flooded_tells_the_last_of_each_kind_and_how_much_more_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_views, "SHOWN", 5)
+    monkeypatch.setattr(job_views, "MOST_SHOWN", 7)
+    rig = Rig(tmp_path)
+    job = rig.running()
+    for n in range(20):
+        rig.ledger.note(job.id, "note", {"text": f"w{n}"}, "trainer", rig.clock.now())
+        evaluated = {
+            "event": "evaluated",
+            "when": "segment",
+            "step": n,
+            "loss": 2.0,
+            "metrics": {},
+            "samples": 1,
+        }
+        rig.ledger.note(job.id, "evaluated", evaluated, "trainer", rig.clock.now())
+        rig.ledger.save_segment(job.id, done(n), START, START, None)
+        rig.ledger.save_segment(job.id, done(n), START, START, None)
+    job.finish()
+    shown = job.show()
+    assert [e["text"] for e in shown.history if e["kind"] == "note"] == [f"w{n}" for n in range(15, 20)]
+    assert {"submitted", "started", "state"} <= {e["kind"] for e in shown.history}, (
+        "not pushed out by the notes"
+    )
+    assert [s.k for s in shown.segments_done] == list(range(13, 20))
+    assert [e["step"] for e in shown.validation][-6:] == list(range(14, 20))
+    assert shown.left_out == {"note": 15, "segment": 13, "evaluated": 13}
 
 
 def test_names_of_tensors_are_not_kept_in_memory(tmp_path: Path) -> None:

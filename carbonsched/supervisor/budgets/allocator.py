@@ -46,7 +46,7 @@ class BudgetAllocator:
         rate = run.spec.carbon.budget_rate_g_per_h
         if rate is None or run.id in self.accruals:
             return
-        entries = self.ledger.history(run.id, kinds=("budget",))
+        entries = self.ledger.history(run.id, kinds=("budget",), newest=1)
         if entries:
             self._set(run, Accrual.resume(rate, entries[-1], self.clock.now()))
 

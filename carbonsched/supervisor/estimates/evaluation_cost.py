@@ -22,6 +22,9 @@ _CPU_BYTES_PER_S = 5e9
 """At which the weights pass a CPU once per token, measured: SmolLM2-135M at 4 rows writes one in 0.14 s on one core."""
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
+_EVALUATIONS = 100
+"""Of an earlier job, looked through for one that wrote text."""
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluationCost:
@@ -86,7 +89,7 @@ def _token(
 ) -> tuple[float, str]:
     """(seconds for one token of a batch of texts, how that is known)."""
     for job in same_model(ledger.newest(RECENT_JOBS), spec):
-        for event in ledger.history(job.id, kinds=("evaluated",)):
+        for event in ledger.history(job.id, kinds=("evaluated",), newest=_EVALUATIONS):
             rows = event["metrics"].get("generated_rows")
             if not rows or event["seconds"] <= 0:
                 continue

@@ -114,7 +114,7 @@ def _cpu_watts(cores: int, host_w: float | None) -> float:
 
 def _board_of(ledger: Ledger, job_id: str, gpus: Sequence[Device]) -> str | None:
     """The name of the board that a job ran on last; empty: it had none. None: never started, or on one that is not here."""
-    started = list(ledger.history(job_id, kinds=("started",)))
+    started = ledger.history(job_id, kinds=("started",), newest=1)
     if not started:
         return None
     names = {gpu.id: gpu.name for gpu in gpus}
