@@ -32,7 +32,6 @@ from carbonsched.report.savings import Charged, Spent, savings, training
 from carbonsched.report.timeline import Timeline
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
-
 MOST_LISTED = 10_000
 """Evaluations and changes of the budget in a report, the last ones."""
 
