@@ -255,12 +255,13 @@ class Ledger(Store):
 
         newest: of each kind the last so many; having: kind → a key, without which an entry of it is passed over.
         """
-        t, found = JOURNAL.c, []
+        t = JOURNAL.c
+        found: list[RowMapping] = []
         with self._reading() as connection:
             for kind in kinds or (None,):
                 query = select(JOURNAL).where(_of_kind(job_id, kind))
-                if kind in having:
-                    query = query.where(t.detail.contains(f'"{having[kind]}":', autoescape=True))
+                if key := having.get(kind or ""):
+                    query = query.where(t.detail.contains(f'"{key}":', autoescape=True))
                 found += connection.execute(query.order_by(t.id.desc()).limit(newest)).mappings()
         found.sort(key=lambda row: row["id"])
         return tuple(
