@@ -43,8 +43,6 @@ class DatabaseFile:
 
     path: Path
     """With all links followed: SQLite keeps its log where they lead to."""
-    roomless: bool = False
-    """There is no room kept: it was given up, or could not be made."""
     _lock_fd: int | None = None
     _opened: _Identity | None = None
     _log: _Identity | None = None
@@ -136,10 +134,8 @@ class DatabaseFile:
             with reserve.open("ab") as file:
                 os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
         except OSError:
-            reserve.unlink(missing_ok=True)
-            self.roomless = True
-        else:
-            self.roomless = False
+            with suppress(OSError):
+                reserve.unlink()
 
     def give_room(self) -> bool:
         """Give up the room that was kept; whether there was some."""
@@ -147,7 +143,6 @@ class DatabaseFile:
             self._beside(".reserve").unlink()
         except OSError:
             return False
-        self.roomless = True
         log.warning("%s: opened in the room that was kept for a full disk: free space there", self.path)
         return True
 

@@ -125,6 +125,11 @@ class Store:
         """Whether it is there again for the next daemon; False: in memory alone."""
         return self._reader is not None
 
+    def keep_room(self) -> None:
+        """Keep room for a start on a disk that is full by then, where it was given up, removed, or could not be kept."""
+        if self._file is not None:
+            self._file.keep_room()
+
     @property
     def schema_version(self) -> str:
         with self._reading() as connection:

@@ -4,9 +4,9 @@ The rows are in memory alone: a daemon that is killed then loses them, and reads
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from functools import partial
 from typing import Any
 
 from carbonsched.clock import Clock
@@ -38,13 +38,14 @@ class PendingRows:
     ledger: Ledger
     clock: Clock
     rows: list[Interval] = field(default_factory=list)
-    notes: list[tuple[str | None, str, Mapping[str, Any], str, datetime]] = field(default_factory=list)
-    """(job, kind, detail, who, when)."""
+    notes: list[Callable[[], None]] = field(default_factory=list)
+    """Each writes one, or a budget."""
     lost: int = 0
     """Rows and notes that there was no room for."""
     _since: str = ""
     """Since when the ledger refuses; empty: it does not."""
     _said_s: float = -SAID_AGAIN_S
+    _room_s: float = -SAID_AGAIN_S
 
     def save(self, rows: Sequence[Interval]) -> None:
         """Write these, and what waits. Never raises for a ledger that cannot be written."""
@@ -53,22 +54,35 @@ class PendingRows:
             self.ledger.append(self.rows)
             self.rows.clear()
             while self.notes:
-                self.ledger.note(*self.notes[0])
+                self.notes[0]()
                 del self.notes[0]
         except (LedgerError, OSError) as e:
             self._keep(e)
         else:
             if self._since:
                 log.info("the ledger takes rows again")
+            now_s = self.clock.monotonic()
+            if self._since or now_s - self._room_s >= SAID_AGAIN_S:
+                self._room_s = now_s
+                self.ledger.keep_room()
             self._since = ""
 
     def note(self, job_id: str | None, kind: str, detail: Mapping[str, Any], actor: str = DAEMON) -> None:
         """Write down what was done already: it is not undone for want of a note."""
-        now = self.clock.now()
+        self._write(partial(self.ledger.note, job_id, kind, detail, actor, self.clock.now()))
+
+    def budget(self, job_id: str, grams: float, reason: str) -> None:
+        """Write down what the job may spend from now on."""
+        self._write(partial(self.ledger.set_budget, job_id, grams, reason, DAEMON, self.clock.now()))
+
+    def _write(self, note: Callable[[], None]) -> None:
+        if self.notes:  # in their order
+            self.notes.append(note)
+            return
         try:
-            self.ledger.note(job_id, kind, detail, actor, now)
+            note()
         except (LedgerError, OSError) as e:
-            self.notes.append((job_id, kind, detail, actor, now))
+            self.notes.append(note)
             self._keep(e)
 
     def _keep(self, error: Exception) -> None:

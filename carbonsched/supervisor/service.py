@@ -168,6 +168,9 @@ class SupervisorService:
                     "give more",
                 )
             old, now = run.budget_g, supervisor.clock.now()
+            supervisor.pending.save(
+                ()
+            )  # an older budget that waits for the ledger must not come after this one
             supervisor.ledger.set_budget(job_id, grams, f"set by {actor.user}", actor.user, now, actor.uid)
             run.grant(grams)
             run.request_plan()

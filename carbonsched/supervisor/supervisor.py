@@ -106,7 +106,7 @@ class Supervisor:
             clock=self.clock,
             config=self._config,
             estimates=Estimates(self.clock, self._config, grid, costs, self.metering.idle_w),
-            allocator=BudgetAllocator(self.ledger, self.clock, self.pools),
+            allocator=BudgetAllocator(self.ledger, self.clock, self.pools, self.pending.budget),
             director=Director(self.pending.note, self.clock, self.launcher, self.journal, self._config),
             runs=self.runs,
             problem_of=self._problem_of,
@@ -130,9 +130,10 @@ class Supervisor:
                     self.control.allocator.enlist(run)
                     if run.found is not None and run.process.alive_from is not None:
                         run.begin(run.process.alive_from, seat.devices, seat.part)
-                        self.journal.note_start(run, seat, run.found)
                     if run.alive:
                         self._adopt(run)
+                    if run.found is not None:  # last: a ledger that refuses it holds up nothing
+                        self.journal.note_start(run, seat, run.found)
             self.pools.share_by_weight(list(self.runs.values()))
             warn_of_unknown(self.config.api.admins)
             self.placement.slots()

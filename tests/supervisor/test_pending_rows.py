@@ -74,6 +74,31 @@ def test_a_full_disk_neither_stops_a_tick_nor_loses_a_row(
     assert said, "what it was told meanwhile is in the journal"
 
 
+@pytest.mark.parametrize("carbon", [{"budget_share": 0.7}, {"budget_rate_g_per_h": 50.0}], ids=str)
+def test_a_budget_that_is_worked_out_on_a_full_disk_holds_and_is_recorded_later(
+    tmp_path: Path, carbon: dict[str, float]
+) -> None:
+    rig = Rig(tmp_path)
+    job = rig.running(spec(budget_g=None, **carbon))
+    reserve = tmp_path / "state" / "ledger.db.reserve"
+    reserve.unlink()
+    fill(rig)
+    assert list(job.play(0)), "it is directed in the next tick, and by that budget"
+    budget_g = rig.supervisor.runs[job.id].budget_g
+    assert budget_g is not None
+    old = rig.ledger.job(job.id).budget_g
+    assert old != budget_g
+    free(rig)
+    if "budget_share" in carbon:
+        rig.service.budget(job.id, 77.0, ME)  # a person's word comes after
+    rig.run(1)
+    said = [entry["budget_g"] for entry in rig.ledger.history(job.id, kinds=("budget",))]
+    assert said[-2:] == [pytest.approx(budget_g), 77.0] if "budget_share" in carbon else said[-1] != old
+    assert rig.ledger.job(job.id).budget_g == said[-1]
+    assert rig.ledger.verify().ok
+    assert reserve.stat().st_blocks * 512 >= 1024 * 1024, "room is kept anew"
+
+
 def test_what_is_kept_is_bounded_and_what_is_lost_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

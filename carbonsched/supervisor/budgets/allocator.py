@@ -14,7 +14,6 @@ from carbonsched.supervisor.budgets.accrual import SAVED_H, Accrual
 from carbonsched.supervisor.budgets.division import ProblemOf, divide_pool
 from carbonsched.supervisor.budgets.pools import Pool, Pools
 from carbonsched.supervisor.estimates.inputs import Funds
-from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.text import grams as show_grams
@@ -38,6 +37,8 @@ class BudgetAllocator:
     ledger: Ledger
     clock: Clock
     pools: Pools
+    record: Callable[[str, float, str], None]
+    """Writes a job's new budget and why into the ledger, later where it refuses now."""
     accruals: dict[str, Accrual] = field(default_factory=dict)
     """Job → its budget that grows with time, from its first start on."""
 
@@ -99,7 +100,7 @@ class BudgetAllocator:
             whole_g = remaining_g + run.charged_g
             run.grant(share * whole_g)
             reason = f"budget_share {share:g} of {show_grams(whole_g)}, full fine-tuning at the mean intensity (estimated)"
-            self.ledger.set_budget(run.id, share * whole_g, reason, DAEMON, self.clock.now())
+            self.record(run.id, share * whole_g, reason)
 
     def funds(self, run: JobRun, runs: Sequence[JobRun]) -> Funds:
         """What the job may spend now. runs: all jobs that are not over, for some share a budget."""
@@ -130,8 +131,7 @@ class BudgetAllocator:
 
     def _record(self, run: JobRun, accrual: Accrual) -> None:
         accrual.grow(self.clock.now(), run.charged_g)
-        reason = f"accrued at {accrual.g_per_h:g} g/h"
-        self.ledger.set_budget(run.id, accrual.granted_g, reason, DAEMON, self.clock.now())
+        self.record(run.id, accrual.granted_g, f"accrued at {accrual.g_per_h:g} g/h")
 
 
 def when_exhausted(funds: Funds, tick_s: float, now: datetime, reason: str) -> Ending:
