@@ -1,5 +1,6 @@
 """The daemon as one process: what it leaves out, and how it comes and goes."""
 
+import contextlib
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.daemon import CONFIG, DaemonProcess
 from support.http_server import Reply, serve
+from support.small_disk import SmallDisk, small_disk
 from support.story import harm
 
 from carbonsched import daemon
@@ -114,7 +116,10 @@ def say(event, **fields):
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     with (Path(sys.argv[4]) / "events.jsonl").open("a") as file:
         file.write(json.dumps(dict(at=at, event=event, **fields)) + "\\n")
-say("started", pid=os.getpid(), segments=1, steps=9, params=1, device="cpu")
+say("started", pid=os.getpid(), segments=1, steps=900, params=1, device="cpu")
+say("segment_ready", k=0, segments=1, first_step=0, steps=900, steps_left=900, importance_batches=1,
+    frontier=[dict(rho=0.4, importance=0.1), dict(rho=1.0, importance=1.0)], flops_full=1e12, rho_floor=0.4,
+    seconds_per_step=1.0, importance_seconds=0.1)
 for _ in range(2000):
     if not stopped:
         time.sleep(0.05)
@@ -123,18 +128,41 @@ say("finished", step=0, reason="stopped")
 
 
 def test_a_job_is_adopted_before_anybody_can_ask_for_its_end(tmp_path: Path) -> None:
-    """A daemon comes back to a job while the grid's feed hangs: a cancel in that while ends the process for real."""
+    """A daemon comes back to a job while the grid's feed hangs: a cancel in that while ends the process for real.
+
+    Where a small file system may be mounted, the disk is full when it comes, and stays so for a while.
+    """
+    with small_disk(tmp_path / "box" / "state", 3) as disk:
+        _come_back(tmp_path, disk)
+
+
+def _steered(box: DaemonProcess, job_id: str, after: int) -> int:
+    """The number of the first directive after that one."""
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError, ValueError):  # not there yet, or just being written
+            said = json.loads((box.root / "state" / "jobs" / job_id / "control.json").read_text())
+            if said["k"] == 0 and said["seq"] > after:
+                return int(said["seq"])
+        assert time.monotonic() < deadline, (box.root / "daemon.log").read_text()
+        time.sleep(0.1)
+
+
+def _come_back(tmp_path: Path, disk: SmallDisk | None) -> None:
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER.format(python=sys.executable))
     script.chmod(0o755)
     base = CONFIG.replace('name = "XX"', 'name = "XX"\nbasis = "average-direct"')
-    launch = f'[launch]\npython = "{script}"\n'
+    launch = f'[launch]\npython = "{script}"\n[plan]\nlease_s = 1\n'
     box = DaemonProcess(tmp_path / "box", config=base + launch).start()
     job = {"name": "tiny", "model": {"name_or_path": "m"}, "data": {"name_or_path": "d"}}
     job_id = box.post("/v1/jobs", {"spec": job | {"carbon": {"budget_g": 50.0}}})["id"]
     box.until(job_id, lambda job: job["state"] == "running")
     pid = json.loads((box.root / "state" / "jobs" / job_id / "run.json").read_text())["pid"]
+    said = _steered(box, job_id, after=0)
     box.kill()
+    if disk is not None:
+        disk.fill()
     answers = threading.Event()
 
     def hang(_: str) -> Reply:
@@ -147,18 +175,31 @@ def test_a_job_is_adopted_before_anybody_can_ask_for_its_end(tmp_path: Path) -> 
         try:
             box.start()
             assert provider.paths, "it waits for the feed"
+            said = _steered(box, job_id, after=said)
+            if disk is not None:
+                disk.fill()  # what the start had set free, too
+                _steered(box, job_id, after=_steered(box, job_id, after=said))
+                disk.free()
             box.post(f"/v1/jobs/{job_id}/cancel", {})
-            os.kill(pid, 0)
-            assert box.get(f"/v1/jobs/{job_id}")["state"] == "running", "not over before its process is"
+            state = box.get(f"/v1/jobs/{job_id}")["state"]
+            exited = (box.root / "state" / "jobs" / job_id / "exit.json").exists()
+            assert state == "running" or exited, "not over before its process is"
             answers.set()
             box.until(job_id, lambda job: job["state"] == "cancelled")
             deadline = time.monotonic() + 20  # ended, it stays a zombie until its shim has looked
             while Path(f"/proc/{pid}").exists():
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
+            assert box.get("/v1/audit")["ok"]
+            assert (box.root / "state" / "ledger.db.reserve").stat().st_blocks
         finally:
             answers.set()
             assert box.stop() == 0
+    logged = (box.root / "daemon.log").read_text()
+    assert "Traceback" not in logged
+    if disk is not None:
+        assert logged.count("are kept in memory") in (1, 2), "one line a minute"
+        assert "the ledger takes rows again" in logged
 
 
 def test_sighup_takes_over_a_changed_pue_and_keeps_the_old_config_when_the_new_one_is_bad(

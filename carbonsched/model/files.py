@@ -38,6 +38,24 @@ def replace(path: Path, text: str, mode: int | None = None) -> None:
     sync(path.parent)
 
 
+def overwrite(path: Path, doc: Doc) -> None:
+    """Write a document over the one that is there, in its place on the disk: on a full one there is no other.
+
+    A reader may find a part of it, and reads again. Raises OSError, also where it is longer than that place; the old one
+    stays then.
+    """
+    text = doc.model_dump_json().encode()
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if len(text) > max(found.st_size, found.st_blocks * 512):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.pwrite(fd, text.ljust(found.st_size), 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def sync(path: Path) -> None:
     """Flush a file, or the names in a folder, to the disk. Raises OSError."""
     fd = os.open(path, os.O_RDONLY)

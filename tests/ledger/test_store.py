@@ -15,6 +15,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from support.small_disk import small_disk
 from support.story import T0, harm, interval, submitted
 
 import carbonsched.ledger
@@ -203,32 +204,21 @@ def test_opening_an_up_to_date_ledger_needs_no_migration_machinery(tmp_path: Pat
 
 def test_a_disk_that_is_full_at_the_start_is_started_on(tmp_path: Path) -> None:
     """On a file system that is really full SQLite cannot make its log; room is kept for that."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("a file system of two megabytes cannot be mounted here")
-    try:
-        Ledger.open(url(disk)).close()
-        fd = os.open(disk / "fill", os.O_CREAT | os.O_WRONLY)
-        with suppress(OSError):
-            while True:
-                os.write(fd, b"x" * 4096)
-        os.close(fd)
-        with Ledger.open(url(disk)) as ledger:
+    with small_disk(tmp_path / "disk", 2) as disk:
+        if disk is None:
+            pytest.skip("a file system of two megabytes cannot be mounted here")
+        Ledger.open(url(disk.path)).close()
+        disk.fill()
+        with Ledger.open(url(disk.path)) as ledger:
             assert ledger.verify().ok
             with suppress(LedgerError):
                 for _ in range(1000):
                     ledger.note(None, "note", {"text": "x" * 4000}, "test", datetime.now(UTC))
-            (disk / "fill").unlink()
+            disk.free()
             ledger.note(None, "note", {"text": "healed"}, "test", datetime.now(UTC))
-        with Ledger.open(url(disk)) as ledger:
+        with Ledger.open(url(disk.path)) as ledger:
             assert ledger.history(None)[-1]["text"] == "healed"
-        assert (disk / "ledger.db.reserve").stat().st_blocks > 0, "kept anew"
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        assert (disk.path / "ledger.db.reserve").stat().st_blocks > 0, "kept anew"
 
 
 def test_an_empty_database_beside_its_log_is_refused_as_the_log_would_be_thrown_away(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.rig import ME, Rig, spec
+from support.small_disk import small_disk
 
 from carbonsched.errors import LedgerError, StateError
 from carbonsched.model.job_state import JobState
@@ -72,6 +73,29 @@ def test_a_full_disk_neither_stops_a_tick_nor_loses_a_row(
     assert rig.ledger.verify().ok, rig.ledger.verify().problem
     said = [entry for entry in rig.ledger.history(job.id, kinds=("directive",)) if entry["k"] == 1]
     assert said, "what it was told meanwhile is in the journal"
+
+
+def test_a_job_whose_folder_is_on_a_disk_that_is_really_full_is_steered_on(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 3) as disk:
+        if disk is None:
+            pytest.skip("a file system of three megabytes cannot be mounted here")
+        rig = Rig(tmp_path, extra={"plan": {"lease_s": 60}})
+        job = rig.running()
+        job.ready(0)
+        rig.run(1)
+        disk.fill()
+        first = job.control()
+        rig.run(50)
+        second = job.control()
+        assert second["seq"] > first["seq"]
+        assert second["lease"]["valid_until"] > first["lease"]["valid_until"], "its lease is renewed"
+        disk.free()
+        rig.run(50)
+        assert job.control()["seq"] > second["seq"]
+        rig.supervisor.flush()
+        assert not rig.supervisor.pending.rows
+        assert rig.ledger.verify().ok
+        rig.die()
 
 
 @pytest.mark.parametrize("carbon", [{"budget_share": 0.7}, {"budget_rate_g_per_h": 50.0}], ids=str)

@@ -1,5 +1,6 @@
 """Applies decisions: the only place that writes control.json, notes directives and endings, and signals processes."""
 
+import errno
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from carbonsched.clock import Clock
 from carbonsched.config import Config
 from carbonsched.errors import LedgerError
 from carbonsched.launch.base import Launcher
-from carbonsched.model.files import save
+from carbonsched.model.files import overwrite, save
 from carbonsched.model.protocol import Directive
 from carbonsched.supervisor.control.decision import Decision, Outcome
 from carbonsched.supervisor.jobs.job_run import JobRun, PlanNote
@@ -98,5 +99,11 @@ class Director:
 
 
 def write_control(job_dir: Path, directive: Directive) -> None:
-    """Say it to the trainer. Raises OSError; then it was not said."""
-    save(job_dir / "control.json", directive)
+    """Say it to the trainer, on a full disk in the place of what was said before. Raises OSError; then it was not said."""
+    path = job_dir / "control.json"
+    try:
+        save(path, directive)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.is_file():
+            raise
+        overwrite(path, directive)
