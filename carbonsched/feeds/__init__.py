@@ -12,6 +12,8 @@ login      what those share whose provider lends a token for a password
 trace      a recorded intensity, as CSV
 replay     a trace played back on wall time, and its settings
 electricity_maps  most of the world, Electricity Maps, and its settings
+generation_mix  an intensity made of what generates, and its factors
+eia        United States, form EIA-930, and its settings
 neso       Great Britain, National Energy System Operator, and its settings
 static     a constant: a country's yearly mix, or a figure of the user's; and its settings
 plausibility  which readings are believed

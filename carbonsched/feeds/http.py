@@ -6,6 +6,7 @@ A body that the provider calls unchanged (ETag, Last-Modified) is not sent again
 import base64
 import hashlib
 import json
+import logging
 import re
 import time
 from collections import OrderedDict
@@ -40,8 +41,19 @@ _CHUNK: Final = 65_536
 _REMEMBERED: Final = 32
 """Answers whose validators are remembered."""
 _SECRET_PARAMS: Final = frozenset({"api_key", "securityToken", "token", "key"})
+_LEAST_IN_BODY: Final = 7
+_SECRET_HEADERS: Final = frozenset({"authorization", "auth-token", "x-api-key"})
 _LEAST_SECRET: Final = 4
 """Characters below which a text is no secret: it would be blotted out everywhere."""
+
+
+def _without_queries(record: logging.LogRecord) -> bool:
+    # urllib3 warns of each retry with the whole target, keys of its query and all
+    record.msg, record.args = redact(record.getMessage()), None
+    return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_without_queries)
 
 
 class _Retry(Retry):
@@ -124,7 +136,9 @@ class HttpTransport:
             if response.status_code == 304 and before is not None:
                 self._unchanged.move_to_end(key)
                 return before[1]
-            body = self._body(response, redact(url), timeout_s, parse=json, quote=keep)
+            body = self._body(
+                response, redact(url), timeout_s, parse=json, quote=keep, secrets=_secrets(asked)
+            )
             if keep:
                 self._remember(key, response, body)
         if keep:
@@ -147,8 +161,7 @@ class HttpTransport:
     ) -> Iterator[requests.Response]:
         """A 200 or 304 answer, its body still to be read. Raises FeedError for all else that can happen on the way."""
         shown = redact(asked.url)
-        params = asked.params if isinstance(asked.params, dict) else {}
-        hidden = (*secrets, *_words(asked.headers), *(params[n] for n in params if n in _SECRET_PARAMS))
+        hidden = (*secrets, *_words(asked.headers), *_secrets(asked))
         try:
             prepared = self._session.prepare_request(asked)
             site = self._session.merge_environment_settings(prepared.url or "", {}, True, None, None)
@@ -162,9 +175,20 @@ class HttpTransport:
             raise FeedError(f"{shown}: {_hide(_plain(e, timeout_s), hidden)}") from e
 
     def _body(
-        self, response: requests.Response, shown: str, timeout_s: float, *, parse: bool, quote: bool
+        self,
+        response: requests.Response,
+        shown: str,
+        timeout_s: float,
+        *,
+        parse: bool,
+        quote: bool,
+        secrets: tuple[str, ...] = (),
     ) -> Body:
         raw = self._read(response, shown, timeout_s)
+        for secret in secrets:
+            # EIA repeats the request, key and all, in its answer, and answers are kept; a short word is `Bearer`
+            if len(secret) > _LEAST_IN_BODY:
+                raw = raw.replace(secret.encode(), "…".encode())
         parsed = None
         if parse:
             try:
@@ -209,6 +233,13 @@ def redact(text: str) -> str:
 
 def _not_json(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
+
+
+def _secrets(asked: requests.Request) -> tuple[str, ...]:
+    """What a request holds that nobody else may read."""
+    params = asked.params if isinstance(asked.params, dict) else {}
+    headers = {name: asked.headers[name] for name in asked.headers if name.lower() in _SECRET_HEADERS}
+    return (*(params[name] for name in params if name in _SECRET_PARAMS), *_words(headers))
 
 
 def _words(headers: Mapping[str, str | bytes]) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ class Body:
     json: Any
     """Parsed; None where the request asked for something else."""
     sha256: str
-    """Of the raw bytes, decompressed."""
+    """Of the raw bytes, decompressed; where they repeat a secret that they were asked with, it is blotted out before."""
     raw: bytes = b""
 
 

@@ -165,7 +165,8 @@ def test_what_its_settings_refuse_is_one_line_that_names_the_key(
 
 def test_without_it_the_config_is_refused_with_what_there_is(box: DaemonProcess) -> None:
     line = refused(box, {"PYTHONPATH": str(ROOT)})
-    assert "feeds[0].provider: input should be 'neso', 'replay' or 'static', is 'example-file'" in line
+    assert "feeds[0].provider: input should be 'eia', " in line
+    assert " or 'static', is 'example-file'" in line
 
 
 def test_the_docs_name_what_there_is() -> None:

@@ -26,6 +26,18 @@ def test_what_a_provider_answered_can_be_checked_by_its_hash(tmp_path: Path) -> 
     assert bodies.read(answer.sha256) == b' {"value": 1}\n'
 
 
+@pytest.mark.parametrize("where", ["params", "headers"])
+def test_a_secret_that_an_answer_repeats_is_not_kept(tmp_path: Path, where: str) -> None:
+    asked = {"params": {"api_key": "s3cr3t-key"}, "headers": {"Authorization": "Bearer s3cr3t-key"}}[where]
+    bodies = RawBodies(tmp_path / "bodies")
+    with serve(lambda path: Reply(b'{"request": {"api_key": "s3cr3t-key"}, "type": "Bearer"}')) as server:
+        transport = HttpTransport(keep=bodies.keep)
+        answer = transport.get(server.url, timeout_s=2, **{where: asked})  # type: ignore[arg-type]
+        transport.close()
+    assert bodies.read(answer.sha256).decode() == '{"request": {"api_key": "…"}, "type": "Bearer"}'
+    assert answer.json["request"] == {"api_key": "…"}
+
+
 def test_a_changed_or_dropped_body_is_told(tmp_path: Path) -> None:
     bodies, one, other = RawBodies(tmp_path), body("one"), body("other")
     bodies.keep(one)

@@ -86,6 +86,8 @@ class ProviderCase:
     """Variables of the environment that hold its secrets."""
     local: ZoneInfo | None = None
     """The local time zone that some of its times are in."""
+    late: timedelta = timedelta(0)
+    """How long ago the newest slot that it tells of begins, at least: until the next one that is held."""
     cannot: dict[str, str] = field(default_factory=dict)
     """Fault → why this provider cannot have it; shown in the matrix."""
 
