@@ -18,6 +18,10 @@ actions           cancel, pause and resume
 budget            budget
 pools             pools
 grid              grid
+grid_setup        grid --setup
+grid_zones        grid --zones
+grid_probe        grid --probe
+grid_places       the tables of docs/grid.md
 report            report
 audit             audit
 simulate          simulate

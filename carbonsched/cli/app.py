@@ -80,7 +80,14 @@ app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched resume scitldr-7
 app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched budget scitldr-7f3a1c --grams 150"))(budget)
 app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched cancel scitldr-7f3a1c"))(cancel)
 app.command(
-    rich_help_panel=BOX, epilog=_examples("carbonsched grid", "carbonsched grid --forecast 48 --json")
+    rich_help_panel=BOX,
+    epilog=_examples(
+        "carbonsched grid",
+        "carbonsched grid --forecast 48 --json",
+        "carbonsched grid --setup --place Berlin -o config.toml",
+        "carbonsched grid --zones Denmark",
+        "carbonsched grid --probe --config config.toml",
+    ),
 )(grid)
 app.command(rich_help_panel=BOX, epilog=_examples("carbonsched pools", "carbonsched pools --json"))(pools)
 app.command(

@@ -1,18 +1,24 @@
-"""`carbonsched grid`: show the intensity now and to come, and the state of the feeds."""
+"""`carbonsched grid`: show the intensity now and to come, and the state of the feeds; or set the feeds up."""
 
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from carbonsched import text
 from carbonsched.cli.options import Debug, Json, Socket, connect
+from carbonsched.errors import InputError
 
 if TYPE_CHECKING:
+    from carbonsched.cli.grid_setup import SetupRequest
     from carbonsched.model.grid import ForecastPoint, GridView
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 ROWS = 24
+
+
+SETUP = "Setting up"
 
 
 def grid(
@@ -21,14 +27,158 @@ def grid(
         float,
         typer.Option("--forecast", metavar="H", min=0, max=336, help="Hours to look ahead; 0 for none."),
     ] = 24.0,
+    setup: Annotated[
+        bool,
+        typer.Option(
+            "--setup",
+            help="Propose the feeds for a place, write their lines of the config, and probe them.",
+            rich_help_panel=SETUP,
+        ),
+    ] = False,
+    place: Annotated[
+        str | None,
+        typer.Option(
+            "--place",
+            metavar="X",
+            help="With --setup: a country, a city, coordinates (52.5,13.4) or a cloud's region. Asked for without it.",
+            rich_help_panel=SETUP,
+        ),
+    ] = None,
+    basis: Annotated[
+        str | None,
+        typer.Option(
+            "--basis",
+            metavar="B",
+            help="With --setup: what the intensities mean, e.g. average-direct.",
+            rich_help_panel=SETUP,
+        ),
+    ] = None,
+    no_account: Annotated[
+        bool,
+        typer.Option(
+            "--no-account", help="With --setup: leave out what needs an account.", rich_help_panel=SETUP
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="With --setup: write nothing and ask no network.", rich_help_panel=SETUP
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="With --setup: write the lines to a new file instead of to stdout.",
+            rich_help_panel=SETUP,
+        ),
+    ] = None,
+    zones: Annotated[
+        str | None,
+        typer.Option(
+            "--zones",
+            metavar="WORD",
+            help="Find grid zones, offline: by country (name or code), city, cloud's region or coordinates.",
+            rich_help_panel=SETUP,
+        ),
+    ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Ask every configured feed once.", rich_help_panel=SETUP),
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="With --probe: whose feeds. Default: /etc/carbonsched/config.toml.",
+            rich_help_panel=SETUP,
+        ),
+    ] = None,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Show the grid's carbon intensity now and to come, and how the feeds are."""
+    """Show the grid's carbon intensity now and to come, and how the feeds are.
+
+    --setup, --zones and --probe need no daemon. --probe ends with 1 where a feed fails.
+    """
+    _refuse_mixed(ctx)
+    if zones is not None:
+        _zones(zones, json)
+    elif probe:
+        _probe(config, json)
+    elif setup:
+        from carbonsched.cli.grid_setup import SetupRequest
+
+        _setup(SetupRequest(place, basis, not no_account, dry_run, out, json))
+    else:
+        _view(ctx, forecast, json)
+
+
+_BELONGS = {
+    "place": "setup",
+    "basis": "setup",
+    "no_account": "setup",
+    "dry_run": "setup",
+    "out": "setup",
+    "config": "probe",
+}
+"""Flag → what it is read with."""
+
+
+def _refuse_mixed(ctx: typer.Context) -> None:
+    """A flag that would be ignored is an error."""
+    given = {name for name, value in ctx.params.items() if value not in (None, False)}
+    modes = [name for name in ("setup", "zones", "probe") if name in given]
+    if len(modes) > 1:
+        raise InputError(f"--{modes[1]}", f"excludes --{modes[0]}", "leave one away")
+    for name, mode in _BELONGS.items():
+        if name in given and mode not in given:
+            flag = "--output" if name == "out" else f"--{name.replace('_', '-')}"
+            raise InputError(flag, f"is read with --{mode} alone", f"add --{mode} or leave it away")
+
+
+def _setup(request: "SetupRequest") -> None:
+    from carbonsched.cli import grid_setup
     from carbonsched.cli.output import emit
 
-    view = connect(ctx).grid(forecast)
+    proposed = grid_setup.setup(request)
+    if request.json:
+        emit(proposed)
+    else:
+        grid_setup.show(proposed)
+
+
+def _zones(word: str, json: bool) -> None:
+    from carbonsched.cli import grid_zones
+    from carbonsched.cli.output import emit
+
+    found = grid_zones.zones(word)
+    if json:
+        emit(found)
+    else:
+        grid_zones.show(found)
+
+
+def _probe(config: Path | None, json: bool) -> None:
+    from carbonsched.cli import grid_probe
+    from carbonsched.cli.output import console, emit
+
+    probed = grid_probe.probe_file(config)
+    if json:
+        emit(probed)
+    else:
+        console().print(grid_probe.table(probed.feeds))
+    raise typer.Exit(0 if probed.ok else 1)
+
+
+def _view(ctx: typer.Context, forecast_h: float, json: bool) -> None:
+    from carbonsched.cli.output import emit
+
+    view = connect(ctx).grid(forecast_h)
     if json:
         emit(view)
     else:

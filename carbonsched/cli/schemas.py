@@ -22,7 +22,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
     """File stem → (type, how it is described)."""
     from carbonsched.api.app import BudgetBody, SubmitBody
     from carbonsched.config import Config
-    from carbonsched.model import grid, job, profile, protocol
+    from carbonsched.model import grid, grid_setup, job, profile, protocol
     from carbonsched.model import views as view
     from carbonsched.plan.simulation.result import SimResult
     from carbonsched.plan.simulation.sweep import Sweep
@@ -54,6 +54,9 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "audit-result": view.AuditResult,
         "problem": view.ErrorBody,
         "grid-view": grid.GridView,
+        "grid-setup": grid_setup.GridSetup,
+        "grid-zones": grid_setup.ZoneList,
+        "grid-probe": grid_setup.ProbeList,
         "report": Report,
         "simulation": SimResult,
         "sweep": Sweep,

@@ -18,6 +18,10 @@ neso       Great Britain, National Energy System Operator, and its settings
 static     a constant: a country's yearly mix, or a figure of the user's; and its settings
 plausibility  which readings are believed
 chain      the feeds in order of trust: polling, staleness, refusal of the absurd
+countries  countries by their codes and names
+places     the grid zone of a place, offline
+coverage   which provider covers a zone, and what it costs and lacks
+proposal   the chain of feeds for a place
 factory    builds the feeds that the config asks for
 """
 

@@ -8,7 +8,8 @@ import functools
 import hashlib
 import json
 from datetime import UTC, datetime
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -16,18 +17,27 @@ from pydantic import Field, model_validator
 from carbonsched.clock import Clock
 from carbonsched.errors import InputError
 from carbonsched.feeds.base import Answer, FeedSettings, Site
+from carbonsched.feeds.countries import country_called
 from carbonsched.model.base import refusal
 from carbonsched.model.grid import Basis, Kind, Reading, Source
 
-_MIX: Final = "data/private_infra/global_energy_mix.json"
+_MIX: Final = "private_infra/global_energy_mix.json"
 _MIX_BASIS: Final = Basis.AVERAGE_LIFECYCLE
 
 
 @functools.cache
 def _country_mix() -> tuple[dict[str, dict[str, Any]], str]:
     # codecarbon's own DataSource loads this file and three CSVs with pandas, which alone would double the daemon
-    raw = files("codecarbon").joinpath(_MIX).read_bytes()
+    spec = find_spec("codecarbon")  # finds the package and does not import it
+    assert spec is not None  # noqa: S101  it is a dependency
+    assert spec.origin is not None  # noqa: S101
+    raw = Path(spec.origin).with_name("data").joinpath(_MIX).read_bytes()
     return json.loads(raw), hashlib.sha256(raw).hexdigest()
+
+
+def has_country_mix(alpha_3: str) -> bool:
+    """Whether codecarbon has data for a country, by its code of three letters."""
+    return alpha_3 in _country_mix()[0]
 
 
 def country_mix(country: str, field: str) -> tuple[float, str, str]:
@@ -50,39 +60,14 @@ def country_mix(country: str, field: str) -> tuple[float, str, str]:
     return float(entry["carbon_intensity"]), what, sha256
 
 
-_ALSO_CALLED: Final = {
-    "uk": "GBR",
-    "great britain": "GBR",
-    "el": "GRC",
-    "holland": "NLD",
-    "united states of america": "USA",
-    "ivory coast": "CIV",
-    "dr congo": "COD",
-    "burma": "MMR",
-    "swaziland": "SWZ",
-    "macedonia": "MKD",
-    "czech republic": "CZE",
-    "timor leste": "TLS",
-}
-"""What people and the EU write (UK, EL) and neither ISO 3166 nor codecarbon's file lists, in small letters."""
-
-
 def _alpha_3(country: str, mix: dict[str, dict[str, Any]]) -> str | None:
     """The code of three letters for a code or name that is one country's and no other's; None: there is none."""
     said = " ".join(country.split()).casefold()
-    if not said:
-        return None
     by_name = {str(row["country_name"]).casefold(): code for code, row in mix.items()}
-    found = _ALSO_CALLED.get(said) or by_name.get(said)
-    if found:
-        return found
-    from pycountry import countries  # comes with codecarbon; 0.2 s, which only a static feed has to pay
-
-    ways = ("alpha_2", "alpha_3", "name", "common_name", "official_name")
-    for each in countries:
-        if said in (str(getattr(each, way, "")).casefold() for way in ways):
-            return str(each.alpha_3)
-    return None
+    if said in by_name:
+        return by_name[said]
+    found = country_called(said)
+    return None if found is None else found.alpha_3
 
 
 class StaticSettings(FeedSettings):

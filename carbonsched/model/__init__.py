@@ -9,6 +9,7 @@ job_state  the states of a job and the moves between them
 allowed_hours  hours of the day in which a job may train
 protocol  control.json, events.jsonl, run.json, exit.json, FRONTIER.json
 grid      intensity readings and forecasts with provenance
+grid_setup  what grid --setup, --zones and --probe print
 energy    energy deltas and ledger intervals
 model_card  a model card, as the hub reads it
 profile   what the trainer's own commands print

@@ -82,6 +82,12 @@ def test_outputs_of_commands(run: tuple[Box, Path]) -> None:
     check("grid-view", cli("grid", "--json", socket=socket).doc)
     box.g_per_kwh = None
     check("grid-view", cli("grid", "--json", socket=socket).doc)
+    check("grid-setup", cli("grid", "--setup", "--dry-run", "--place", "52.5,13.4", "--json").doc)
+    check(
+        "grid-setup",
+        cli("grid", "--setup", "--place", "DE", "--no-account", "--basis", "average-lifecycle", "--json").doc,
+    )
+    check("grid-zones", cli("grid", "--zones", "52.5,13.4", "--json").doc)
     check("pool-list", cli("pools", "--json", socket=socket).doc)
     check("audit-result", cli("audit", "verify", "--json", socket=socket).doc)
     check("version", cli("version", "--json", socket=socket).doc)

@@ -1,0 +1,111 @@
+"""`carbonsched grid --probe`: ask each configured feed once, as the daemon would, and tell how it answered."""
+
+import logging
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carbonsched import text
+from carbonsched.clock import SystemClock
+from carbonsched.config import Config, load
+from carbonsched.errors import CarbonschedError
+from carbonsched.feeds.base import Feed, FeedSettings, Site
+from carbonsched.feeds.chain import Chain
+from carbonsched.model.grid_setup import FeedProbe, ProbeList
+from carbonsched.settings import build_error
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DEFAULT_CONFIG = Path("/etc/carbonsched/config.toml")
+
+
+def probe_file(path: Path | None) -> ProbeList:
+    """Probe the feeds of a config file. Raises InputError where it cannot be read."""
+    return probe(load(path or DEFAULT_CONFIG))
+
+
+def probe(config: Config) -> ProbeList:
+    """Ask each feed once, those behind a healthy one, too. Nothing is kept, neither a body nor where a replay stands."""
+    logging.getLogger("carbonsched").addHandler(logging.NullHandler())  # what fails is in the table
+    with tempfile.TemporaryDirectory(prefix="carbonsched-probe-") as folder:
+        site = Site(config.zone, SystemClock(), Path(folder))
+        return ProbeList(feeds=tuple(_probed(i, settings, site) for i, settings in enumerate(config.feeds)))
+
+
+def _probed(i: int, settings: FeedSettings, site: Site) -> FeedProbe:
+    try:
+        feed = settings.build(site)
+        chain = Chain([feed], site.zone, site.clock)
+    except (Exception, SystemExit) as e:
+        error = build_error(e, settings, f"feeds[{i}]") if isinstance(e, Exception) else e
+        if not isinstance(error, CarbonschedError):
+            raise error from e
+        return _failed(settings, str(error))
+    return _asked(settings, feed, chain, site)
+
+
+def _failed(settings: FeedSettings, error: str) -> FeedProbe:
+    return FeedProbe(
+        name=settings.shown_name,
+        provider=settings.provider,
+        ok=False,
+        value=None,
+        kind=None,
+        start=None,
+        end=None,
+        horizon_h=None,
+        latency_s=None,
+        basis=settings.basis,
+        error=error,
+        unverified=None,
+    )
+
+
+def _asked(settings: FeedSettings, feed: Feed, chain: Chain, site: Site) -> FeedProbe:
+    began = site.clock.monotonic()
+    chain.poll_due()
+    latency_s = site.clock.monotonic() - began
+    now = site.clock.now()
+    reading, forecast, [status] = chain.reading_at(now), chain.forecast(), chain.status()
+    error = status.error
+    if error is None and reading is None:
+        error = f"its newest value is older than max_age ({text.duration(settings.max_age)})"
+    return FeedProbe(
+        name=feed.name,
+        provider=settings.provider,
+        ok=status.state == "ok" and reading is not None,
+        value=reading.g_per_kwh if reading is not None else None,
+        kind=reading.source.kind if reading is not None else None,
+        start=reading.start if reading is not None else None,
+        end=reading.end if reading is not None else None,
+        horizon_h=round((forecast.points[-1].end - now).total_seconds() / 3600, 2) if forecast else None,
+        latency_s=round(latency_s, 3),
+        basis=feed.basis,
+        error=error,
+        unverified=getattr(feed, "UNVERIFIED", "") or None,
+    )
+
+
+def table(feeds: Iterable[FeedProbe]) -> "Table":
+    """For people: a row a feed."""
+    from carbonsched.cli import output as o
+
+    columns = ("FEED", "", "g/kWh", "UNTIL", "AHEAD", "TOOK", "SAYS")
+    rows = o.table(*columns, right=("g/kWh", "AHEAD", "TOOK"), wrap=("SAYS",))
+    for feed in feeds:
+        ahead = "-" if feed.horizon_h is None else f"{feed.horizon_h:.1f} h"
+        took = "-" if feed.latency_s is None else f"{feed.latency_s:.2f} s"
+        said = [feed.error or (f"{feed.basis}, {feed.kind}" if feed.kind else "")]
+        said += [f"unverified: {feed.unverified}"] if feed.unverified else []
+        rows.add_row(
+            feed.name,
+            "ok" if feed.ok else "FAILS",
+            text.figure(feed.value),
+            text.moment(feed.end),
+            ahead,
+            took,
+            "; ".join(said),
+        )
+    return rows

@@ -1,0 +1,82 @@
+"""`grid --probe`: each feed once over real HTTP, as the daemon would ask it; a failure is a row, and exit code 1."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from support.box import cli
+from support.http_server import Reply, serve
+
+STATIC = '[[feeds]]\nprovider = "static"\ng_per_kwh = 150\nbasis = "average-direct"\nsource = "a bill"\n'
+ZONE = '[zone]\nname = "GB"\nbasis = "average-direct"\n'
+
+
+def halves(first: int, last: int) -> bytes:
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    rows = [
+        {
+            "from": f"{start + timedelta(minutes=30 * i):%Y-%m-%dT%H:%MZ}",
+            "to": f"{start + timedelta(minutes=30 * i + 30):%Y-%m-%dT%H:%MZ}",
+            "intensity": {"forecast": 200 + i, "actual": None},
+        }
+        for i in range(first, last)
+    ]
+    return json.dumps({"data": rows}).encode()
+
+
+def write(folder: Path, feeds: str) -> Path:
+    path = folder / "config.toml"
+    path.write_text(f'state_dir = "{folder}/state"\n{ZONE}{feeds}')
+    return path
+
+
+def test_every_feed_is_asked_even_behind_a_healthy_one(tmp_path: Path) -> None:
+    with serve(lambda path: Reply(halves(0, 2) if path == "/intensity" else halves(0, 96))) as server:
+        path = write(tmp_path, f'[[feeds]]\nprovider = "neso"\nurl = "{server.url}"\n{STATIC}')
+        ran = cli("grid", "--probe", "--config", path, "--json")
+    assert ran.code == 0
+    neso, static = ran.doc["feeds"]
+    assert (neso["name"], neso["ok"], neso["error"], neso["basis"]) == ("neso", True, None, "average-direct")
+    assert 200 <= neso["value"] <= 201
+    assert 46 < neso["horizon_h"] <= 48
+    assert 0 < neso["latency_s"] < 5
+    assert (static["ok"], static["value"], static["horizon_h"]) == (True, 150, None)
+    assert not (tmp_path / "state").exists(), "a probe keeps nothing"
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (Reply(status=403, body=b"<html>", type="text/html"), "403"),
+        (Reply(b'{"data": []}'), "the answer holds no value"),
+        (Reply(b"{"), "JSON"),
+    ],
+)
+def test_a_failure_is_a_row_and_1(tmp_path: Path, reply: Reply, says: str) -> None:
+    with serve(lambda _: reply) as server:
+        path = write(tmp_path, f'[[feeds]]\nprovider = "neso"\nurl = "{server.url}"\n{STATIC}')
+        ran = cli("grid", "--probe", "--config", path, "--json")
+        shown = cli("grid", "--probe", "--config", path)
+    assert (ran.code, shown.code) == (1, 1)
+    assert (ran.err, shown.err) == ("", "")
+    neso, static = ran.doc["feeds"]
+    assert (neso["ok"], neso["value"], static["ok"]) == (False, None, True)
+    assert says in neso["error"]
+    assert "FAILS" in shown.out
+
+
+def test_a_feed_that_cannot_be_built_is_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[zone]\nname = "GD"\n[[feeds]]\nprovider = "static"\ncountry = "Atlantis"\n')
+    ran = cli("grid", "--probe", "--config", path, "--json")
+    assert ran.code == 1
+    [row] = ran.doc["feeds"]
+    assert (row["ok"], row["latency_s"]) == (False, None)
+    assert "feeds[0].country: 'Atlantis' is not a country's code or name" in row["error"]
+
+
+def test_a_config_that_is_not_there_is_one_line_and_2() -> None:
+    ran = cli("grid", "--probe", "--config", "/nowhere.toml")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--config: there is no file /nowhere.toml" in ran.err
