@@ -29,6 +29,7 @@ from carbonsched.errors import InputError
 from carbonsched.feeds.base import FeedSettings
 from carbonsched.feeds.eia import EiaSettings
 from carbonsched.feeds.electricity_maps import ElectricityMapsSettings
+from carbonsched.feeds.energy_charts import EnergyChartsSettings
 from carbonsched.feeds.neso import NesoSettings
 from carbonsched.feeds.replay import ReplaySettings as ReplayFeedSettings
 from carbonsched.feeds.static import StaticSettings
@@ -40,7 +41,14 @@ from carbonsched.power.nvml import NvmlSettings
 from carbonsched.power.replay import ReplaySettings as ReplayMeterSettings
 from carbonsched.settings import Providers
 
-BuiltInFeed = EiaSettings | ElectricityMapsSettings | NesoSettings | ReplayFeedSettings | StaticSettings
+BuiltInFeed = (
+    EiaSettings
+    | ElectricityMapsSettings
+    | EnergyChartsSettings
+    | NesoSettings
+    | ReplayFeedSettings
+    | StaticSettings
+)
 """What `[[feeds]]` may be. A new feed is its own file and one name here."""
 BuiltInGpuMeter = NvmlSettings | ReplayMeterSettings
 """What `power.gpu` may name. A new meter is its own file and one name here, or in the next line."""

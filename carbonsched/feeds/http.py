@@ -100,20 +100,9 @@ class HttpTransport:
     ) -> None:
         """keep: is given every answer, so that its hash can be checked later."""
         self._max_bytes, self._keep = max_bytes, keep
-        retry = _Retry(
-            total=TRIES - 1,
-            connect=1,
-            backoff_factor=backoff_s,
-            backoff_jitter=backoff_s,
-            status_forcelist=(429, 500, 502, 503, 504),
-            allowed_methods=("GET",),
-            raise_on_status=False,
-        )
-        self._session = _Session()
-        self._session.headers["User-Agent"] = f"carbonsched/{__version__}"
-        self._session.headers["Accept"] = "application/json"
-        for scheme in ("https://", "http://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=2))
+        self._backoff_s = backoff_s
+        self._sessions: dict[int, _Session] = {}
+        """Tries of a request → what makes them."""
         self._unchanged: OrderedDict[str, tuple[dict[str, str], Body]] = OrderedDict()
         """URL → the headers that ask whether this answer has changed, and the answer; newest last."""
 
@@ -126,13 +115,14 @@ class HttpTransport:
         params: Mapping[str, str] | None = None,
         json: bool = True,
         keep: bool = True,
+        tries: int = TRIES,
     ) -> Body:
         asked = requests.Request("GET", url, dict(headers or {}), params=dict(params or {}), auth=_no_netrc)
         key = str(requests.Request("GET", url, params=asked.params).prepare().url)
         before = self._unchanged.get(key)
         if before is not None:
             asked.headers.update(before[0])
-        with self._answer(asked, timeout_s) as response:
+        with self._answer(asked, timeout_s, tries=tries) as response:
             if response.status_code == 304 and before is not None:
                 self._unchanged.move_to_end(key)
                 return before[1]
@@ -153,19 +143,44 @@ class HttpTransport:
             return self._body(response, redact(url), timeout_s, parse=True, quote=False)
 
     def close(self) -> None:
-        self._session.close()
+        for session in self._sessions.values():
+            session.close()
+
+    def _session(self, tries: int) -> _Session:
+        if (known := self._sessions.get(tries)) is not None:
+            return known
+        retry = _Retry(
+            total=tries - 1,
+            connect=min(tries - 1, 1),
+            backoff_factor=self._backoff_s,
+            backoff_jitter=self._backoff_s,
+            status_forcelist=(429, 500, 502, 503, 504),
+            allowed_methods=("GET",),
+            raise_on_status=False,
+        )
+        session = _Session()
+        session.headers["User-Agent"] = f"carbonsched/{__version__}"
+        session.headers["Accept"] = "application/json"
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=2))
+        return self._sessions.setdefault(tries, session)
 
     @contextmanager
     def _answer(
-        self, asked: requests.Request, timeout_s: float, secrets: tuple[str, ...] = ()
+        self,
+        asked: requests.Request,
+        timeout_s: float,
+        secrets: tuple[str, ...] = (),
+        tries: int = TRIES,
     ) -> Iterator[requests.Response]:
         """A 200 or 304 answer, its body still to be read. Raises FeedError for all else that can happen on the way."""
         shown = redact(asked.url)
         hidden = (*secrets, *_words(asked.headers), *_secrets(asked))
         try:
-            prepared = self._session.prepare_request(asked)
-            site = self._session.merge_environment_settings(prepared.url or "", {}, True, None, None)
-            with self._session.send(
+            session = self._session(tries)
+            prepared = session.prepare_request(asked)
+            site = session.merge_environment_settings(prepared.url or "", {}, True, None, None)
+            with session.send(
                 prepared, timeout=(timeout_s, timeout_s), allow_redirects=False, **site
             ) as response:
                 if response.status_code not in (200, 304):

@@ -135,6 +135,10 @@ class HttpFeed:
     """Whose documents an answer is read by."""
     LIMITS: ClassVar[tuple[Limit, ...]] = ()
     """What the provider states; its source stands in the provider's file."""
+    LIMITS_EACH_PATH: ClassVar[bool] = False
+    """Whether LIMITS hold for each path by itself; else for all together."""
+    TRIES: ClassVar[int] = TRIES
+    """Requests that asking once may make; 1 where the limit has no room for a second."""
     UNVERIFIED: ClassVar[str] = ""
     """Why nobody has seen it work yet, for `grid --probe` and the docs; empty: real answers were seen."""
     HINTS: ClassVar[Mapping[int, str]] = {}
@@ -146,7 +150,8 @@ class HttpFeed:
         self.zone, self.basis = zone, settings.basis or basis
         self._url, self._timeout_s = (settings.url or self.URL).rstrip("/"), settings.timeout
         self._transport, self._clock = site.transport, site.clock
-        self._count = site.count(settings.provider, self.LIMITS)
+        self._site, self._account = site, settings.provider
+        self._count = site.count(self._account, self.LIMITS)
         self._due_s: dict[str, float] = {}
         self._missing: dict[str, str] = {}
 
@@ -161,10 +166,18 @@ class HttpFeed:
         json: bool = True,
     ) -> Body:
         """GET `path` of the provider. Raises FeedError, RetryLaterError where its stated limit is used up."""
-        self._count.take(TRIES)
+        count = self._count
+        if self.LIMITS_EACH_PATH:
+            count = self._site.count(f"{self._account}{path}", self.LIMITS)
+        count.take(self.TRIES)
         try:
             return self._transport.get(
-                self._url + path, timeout_s=self._timeout_s, params=params, headers=headers, json=json
+                self._url + path,
+                timeout_s=self._timeout_s,
+                params=params,
+                headers=headers,
+                json=json,
+                tries=self.TRIES,
             )
         except AnswerError as e:
             if (hint := self.HINTS.get(e.status)) is None:

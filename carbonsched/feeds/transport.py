@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from carbonsched.errors import FeedError
 
 TRIES: Final = 3
-"""Requests that one `get` may make."""
+"""Requests that one `get` may make where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,12 @@ class Transport(Protocol):
         params: Mapping[str, str] | None = None,
         json: bool = True,
         keep: bool = True,
+        tries: int = TRIES,
     ) -> Body:
         """The body of a 200 answer. Raises FeedError in one line without the query or other secrets.
 
         json: whether the answer must be JSON, and is parsed. keep: whether it may be kept and quoted; a token may not.
+        tries: requests that it may make.
         """
 
     def post(

@@ -4,25 +4,33 @@
 """
 
 import gzip
+import hashlib
+import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.fuzz import CHANGES, EDITS, FUZZ, VALUE, changed, damaged
 from support.http_server import Reply, serve
 from support.manual_clock import ManualClock
 from support.providers import CASES
 from support.providers.case import SECRET, ProviderCase, Slot, World, world
 
 from carbonsched.config import FEEDS
-from carbonsched.errors import CarbonschedError
+from carbonsched.errors import CarbonschedError, FeedError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.http import HttpTransport
 from carbonsched.feeds.static import StaticSettings
+from carbonsched.feeds.transport import TRIES, Body
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 
@@ -178,6 +186,88 @@ def test_the_matrix(
     assert reading.g_per_kwh == pytest.approx(known[-1], rel=1e-3)
     assert reading.start <= fault.now < reading.end
     cells[fault.name] = f"{reading.g_per_kwh:g} g/kWh, {reading.source.kind}"
+
+
+@dataclass
+class Spoilt:
+    """The answers of a provider's server, each changed in the same way, without a network between."""
+
+    answer: Callable[[str], Reply]
+    spoil: Callable[[Any], Any]
+    """Of the JSON of an answer, or of its bytes where it is none."""
+
+    def get(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        json: bool = True,
+        keep: bool = True,
+        tries: int = TRIES,
+    ) -> Body:
+        path = url.removeprefix("http://here")
+        return self._body(path + (("&" if "?" in path else "?") + urlencode(params) if params else ""))
+
+    def post(
+        self, url: str, *, timeout_s: float, send: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> Body:
+        return self._body(url.removeprefix("http://here"))
+
+    def _body(self, path: str) -> Body:
+        raw = self.answer(path).body
+        try:
+            document = json.loads(raw)
+        except ValueError:
+            raw = self.spoil(raw)
+            return Body(None, hashlib.sha256(raw).hexdigest(), raw)
+        spoilt = self.spoil(document)
+        return Body(spoilt, "0" * 64, json.dumps(spoilt).encode())
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@given(changes=CHANGES, wholes=st.lists(VALUE, min_size=2, max_size=2), edits=EDITS)
+@FUZZ
+def test_any_answer_gives_readings_or_a_reason(
+    case: ProviderCase,
+    tried: Callable[[], None],
+    changes: Sequence[Any],
+    wholes: Sequence[Any],
+    edits: Sequence[Any],
+) -> None:
+    at = world(NOW, case.step, days=0.1)
+    ways: list[Callable[[Any], Any]] = [lambda _, whole=whole: whole for whole in wholes]
+    for i in range(len(changes)):
+        ways.append(
+            lambda found, i=i: (
+                list(damaged(found, edits[: i + 1]))[-1]
+                if isinstance(found, bytes)
+                else list(changed(found, changes[max(i - 1, 0) : i + 1]))[-1]
+            )
+        )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in case.env.items():
+            patch.setenv(name, value)
+        for way in ways:
+            tried()
+            transport = Spoilt(lambda path: case.answer(at, path), way)
+            site = Site(
+                Zone(name=case.zone, basis=Basis(case.basis)), ManualClock(NOW), Path("/nowhere"), transport
+            )
+            keys = case.keys | {"provider": case.name, "url": "http://here"}
+            feed = FEEDS.model(case.name).model_validate(keys).build(site)
+            readings, reason = (), ""
+            try:
+                readings = feed.poll().readings
+            except FeedError as e:
+                reason = str(e)
+            assert bool(readings) is not bool(reason)
+            assert reason.isprintable()
+            assert len(reason) < 500
+            assert all(reading.start < reading.end for reading in readings)
+            assert [r.start for r in readings] == sorted(r.start for r in readings)
 
 
 def test_every_provider_over_http_is_in_the_matrix() -> None:

@@ -61,6 +61,13 @@ def test_a_server_that_fails_is_asked_three_times(server: Server, transport: Htt
     assert len(server.paths) == 3
 
 
+def test_a_server_is_asked_no_more_often_than_is_said(server: Server, transport: HttpTransport) -> None:
+    server.answer = lambda path: Reply(b"{}", 500)
+    with pytest.raises(FeedError, match="HTTP 500"):
+        transport.get(f"{server.url}/a", timeout_s=2, tries=1)
+    assert len(server.paths) == 1
+
+
 def test_one_failure_is_got_over(server: Server, transport: HttpTransport) -> None:
     server.answer = lambda path: Reply(b"", 503) if len(server.paths) == 1 else Reply(b"[7]")
     assert transport.get(f"{server.url}/a", timeout_s=2).json == [7]

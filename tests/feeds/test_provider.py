@@ -91,6 +91,28 @@ def test_what_is_missing_beside_the_rest_is_said_once(
     assert feed.unless_missing("forecast", lambda: 7) == 7
 
 
+class SkySettings(HttpSettings):
+    provider: Literal["sky"] = "sky"
+
+    def build(self, site: Site) -> "SkyFeed":
+        return SkyFeed(self, site, "XX", Basis.AVERAGE_DIRECT)
+
+
+class SkyFeed(SunFeed):
+    LIMITS, LIMITS_EACH_PATH, TRIES = (Limit(1, per_s=60.0),), True, 1
+
+
+def test_a_limit_of_one_request_a_path_is_kept_even_where_the_provider_fails(tmp_path: Path) -> None:
+    with serve(lambda path: Reply(b"{}", 503)) as server:
+        feed = SkySettings(url=server.url).build(site(tmp_path))
+        for path in ("/now", "/then"):
+            with pytest.raises(FeedError, match="HTTP 503"):
+                feed.ask(path)
+        with pytest.raises(RetryLaterError, match="limit of 1 requests in 60 s"):
+            feed.ask("/now")
+    assert server.paths == ["/now", "/then"]
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 400), st.floats(0, 1000)), max_size=40),
     st.sampled_from([5, 15, 60]),

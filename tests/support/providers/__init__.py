@@ -3,6 +3,12 @@
 from support.providers.case import ProviderCase
 from support.providers.eia import EIA
 from support.providers.electricity_maps import ELECTRICITY_MAPS
+from support.providers.energy_charts import ENERGY_CHARTS
 from support.providers.neso import NESO
 
-CASES: tuple[ProviderCase, ...] = (EIA, ELECTRICITY_MAPS, NESO)
+CASES: tuple[ProviderCase, ...] = (
+    EIA,
+    ELECTRICITY_MAPS,
+    ENERGY_CHARTS,
+    NESO,
+)
