@@ -14,6 +14,9 @@
 Vendor errors are wrapped at the edge with `from e`. A message is one line that says what to do.
 """
 
+_LONGEST = 400
+"""Characters of a message that quotes a provider."""
+
 
 class CarbonschedError(Exception):
     """Base of the tree; `exit_code` is what a command ends with (docs/cli.md).
@@ -56,6 +59,11 @@ class FeedError(CarbonschedError):
         >>> str(FeedError("neso answered 503"))
         'neso answered 503'
     """
+
+    def __init__(self, message: str) -> None:
+        """message: may quote the provider; what is long is cut."""
+        line = _one_line(message)
+        super().__init__(line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…")
 
 
 class PowerError(CarbonschedError):
