@@ -190,10 +190,17 @@ def _table(file: Path, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parquet(file: Path) -> tuple[list[str], Callable[[], Any]]:
     """Names of the columns, and what reads the table."""
-    from pyarrow import parquet
+    from pyarrow import ArrowInvalid, parquet
 
     opened = parquet.ParquetFile(io.BytesIO(file.read_bytes()))
-    return opened.schema_arrow.names, opened.read
+
+    def read() -> Any:
+        table, said = opened.read(), opened.metadata.num_rows
+        if table.num_rows != said:  # a reader believes its row groups, which damage may have changed
+            raise ArrowInvalid(f"it says that it has {said} rows, and holds {table.num_rows}")
+        return table
+
+    return opened.schema_arrow.names, read
 
 
 def _arrow(file: Path) -> tuple[list[str], Callable[[], Any]]:

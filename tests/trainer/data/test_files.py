@@ -261,6 +261,24 @@ def test_any_bytes_are_rows_or_refused(
     tried()
 
 
+def test_parquet_whose_row_group_lost_a_row_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    texts = pa.array(["a b", "c", "d e"])
+    file = write_table(tmp_path / "train.parquet", [texts, texts], ["source", "target"])
+    whole = file.read_bytes()
+    counts = [i for i, byte in enumerate(whole) if byte == 6]  # three, as Thrift writes it
+    said = set()
+    for at in counts:
+        file.write_bytes(whole[:at] + bytes([4]) + whole[at + 1 :])
+        try:
+            assert len(load(file)) == 3
+        except InputError as e:
+            said.add(re.sub(r".*: ", "", e.problem))
+    assert "it says that it has 3 rows, and holds 2" in said
+    assert "it says that it has 2 rows, and holds 3" in said
+
+
 @pytest.mark.fuzz
 @FUZZ
 @given(
