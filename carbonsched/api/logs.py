@@ -1,14 +1,22 @@
-"""Reads a bounded piece of a job's log, without trust in the job directory, which the job's owner can write to."""
+"""Reads a bounded piece of a job's log, without trust in the job directory, which the job's owner can write to.
+
+The log is counted from the job's first byte on, over both files: `log.txt`, and `log.1.txt`, which was that before.
+"""
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from carbonsched.errors import InputError, StateError
+from carbonsched.launch.shim import bytes_before
 from carbonsched.model.files import open_plain
 
 CHUNK_BYTES = 256 * 1024
 """Most that one request is given; the reader asks again from `next_offset`."""
+_TRIES = 3
+"""A log that is begun anew between two looks is looked at once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +30,7 @@ class Chunk:
 
     data: bytes
     offset: int
-    """Where `data` begins in the file."""
+    """Where `data` begins in the log; behind what was asked for where that is gone."""
     next_offset: int
     size: int
     """Of the whole log at this moment."""
@@ -32,21 +40,51 @@ def read_chunk(path: Path, offset: int, limit: int = CHUNK_BYTES) -> Chunk:
     """Up to `limit` bytes from `offset`; a negative offset counts from the end. No log yet: an empty chunk.
 
     A link in the log's place is refused: the daemon may read what the job's owner may not. Raises InputError for an
-    offset behind the end (the log was cut: begin again), StateError for something that is no plain file.
+    offset behind the end (the log was cut: begin again), StateError for something that is no plain file, and for a log that
+    was deleted.
     """
+    old = path.with_name(f"{path.stem}.1{path.suffix}")
+    for _ in range(_TRIES):
+        with ExitStack() as stack:
+            now, before = _opened(path, stack), _opened(old, stack)
+            if now is None and before is None:
+                if (path.parent / "run.json").exists():
+                    raise StateError(
+                        f"the log is gone: {path.name} was deleted from the job directory; what the job writes next makes a new one"
+                    )
+                return Chunk(b"", 0, 0, 0)
+            if now is None or before is None or not os.path.sameopenfile(now.fileno(), before.fileno()):
+                return _piece(now, before, offset, limit)
+    raise StateError(f"the log {path.name} is begun anew again and again; ask again")
+
+
+def _opened(path: Path, stack: ExitStack) -> BinaryIO | None:
     try:
-        opened = open_plain(path)
+        return stack.enter_context(open_plain(path))
     except FileNotFoundError:
-        return Chunk(b"", 0, 0, 0)
+        return None
     except OSError as e:
         raise StateError(
             f"the log {path.name} cannot be read: {e.strerror}; look into the job directory"
         ) from e
-    with opened as file:
-        size = os.fstat(file.fileno()).st_size
-        start = max(0, size + offset) if offset < 0 else offset
-        if start > size:
-            raise InputError("offset", f"{start} lies behind the log's end at {size}", "begin again from 0")
-        file.seek(start)
-        data = file.read(min(limit, size - start))
+
+
+def _size(file: BinaryIO | None) -> int:
+    return 0 if file is None else os.fstat(file.fileno()).st_size
+
+
+def _piece(now: BinaryIO | None, before: BinaryIO | None, offset: int, limit: int) -> Chunk:
+    border = _size(before) if now is None else bytes_before(now.read(200))
+    first, size = max(border - _size(before), 0), border + _size(now)
+    start = max(size + offset if offset < 0 else offset, first)
+    if start > size:
+        raise InputError("offset", f"{start} lies behind the log's end at {size}", "begin again from 0")
+    file, begins, ends = (
+        (before, first, border) if before is not None and start < border else (now, border, size)
+    )
+    start = max(start, begins)
+    data = b""
+    if file is not None:
+        file.seek(start - begins)
+        data = file.read(min(limit, ends - start))
     return Chunk(data, start, start + len(data), size)

@@ -4,6 +4,7 @@ import codecs
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,7 +34,8 @@ def logs(
     from carbonsched.model.views import JobLog, LogLine
 
     client = connect(ctx)
-    chunks = _follow(client, job) if follow else _all(client, job, 0)
+    reader = _Reader(client, job)
+    chunks = reader.follow() if follow else reader.all()
     if not json:
         _write(chunks)
     elif follow:
@@ -57,28 +59,34 @@ def _write(chunks: Iterator[bytes]) -> None:
             sys.stdout.buffer.flush()
 
 
-def _all(client: "Client", job: str, offset: int) -> Iterator[bytes]:
-    """From `offset` to the end as it is when reached."""
-    while True:
-        chunk = client.log(job, offset)
-        offset = chunk.next_offset
-        if chunk.data:
-            yield chunk.data
-        if offset >= chunk.size:
-            return
+@dataclass(slots=True)
+class _Reader:
+    client: "Client"
+    job: str
+    offset: int = 0
+    """Up to where the log was read."""
 
+    def all(self) -> Iterator[bytes]:
+        """To the end as it is when reached."""
+        while True:
+            chunk = self.client.log(self.job, self.offset)
+            if chunk.offset > self.offset:
+                gone = f"{chunk.offset - self.offset:,} bytes of the log are gone: a job's is kept up to launch.log_bytes, twice"
+                typer.echo(f"carbonsched: {gone}", err=True)
+            self.offset = chunk.next_offset
+            if chunk.data:
+                yield chunk.data
+            if self.offset >= chunk.size:
+                return
 
-def _follow(client: "Client", job: str) -> Iterator[bytes]:
-    offset = 0
-    while True:
-        # asked first: what is written up to the end is then surely in the log
-        ended = client.show(job).state.ended
-        for data in _all(client, job, offset):
-            offset += len(data)
-            yield data
-        if ended:
-            return
-        time.sleep(POLL_S)
+    def follow(self) -> Iterator[bytes]:
+        while True:
+            # asked first: what is written up to the end is then surely in the log
+            ended = self.client.show(self.job).state.ended
+            yield from self.all()
+            if ended:
+                return
+            time.sleep(POLL_S)
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from carbonsched.launch.shim import LOG_BYTES
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.protocol import ExitRecord, RunRecord
 
@@ -49,8 +50,12 @@ class Launcher(Protocol):
         env: dict[str, str],
         owner: Owner,
         spec: JobSpec | None = None,
+        log_bytes: int = LOG_BYTES,
     ) -> RunRecord:
-        """Start `argv` under the shim, output to log.txt. spec: whose files are opened for it. Raises LaunchError."""
+        """Start `argv` under the shim, output to log.txt, of which one of so many bytes is kept beside the one that grows.
+
+        spec: whose files are opened for it. Raises LaunchError.
+        """
 
     def poll(self, job_dir: Path) -> ProcessStatus:
         """Identity is checked (pid, start time, boot id), so a reused pid is never taken for the job."""

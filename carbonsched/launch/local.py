@@ -100,6 +100,7 @@ class LocalLauncher:
         env: dict[str, str],
         owner: Owner,
         spec: JobSpec | None = None,
+        log_bytes: int = shim.LOG_BYTES,
     ) -> RunRecord:
         """Start `argv`; `env` is laid over the daemon's environment. Records of an earlier attempt stay as
         run.N.json and exit.N.json.
@@ -116,15 +117,16 @@ class LocalLauncher:
         if left := self.sweep(job_dir):
             raise LaunchError(f"{left} processes of {job_dir.name} run on and cannot be ended")
         try:
-            return self._start(job_dir, argv, env, owner, spec)
+            return self._start(job_dir, ["--log-bytes", str(log_bytes), "--", *argv], env, owner, spec)
         except LaunchError:
             with contextlib.suppress(OSError):
                 process_group.end(lambda: process_group.marked(job_dir, process_group.HELD))
             raise
 
     def _start(
-        self, job_dir: Path, argv: list[str], env: dict[str, str], owner: Owner, spec: JobSpec | None
+        self, job_dir: Path, rest: list[str], env: dict[str, str], owner: Owner, spec: JobSpec | None
     ) -> RunRecord:
+        """rest: of the shim's command line, from the size of the log on."""
         options: list[str] = []
         base = {k: v for k, v in os.environ.items() if not k.startswith(_PRIVATE)}
         try:
@@ -140,7 +142,7 @@ class LocalLauncher:
                 done = subprocess.run(
                     [
                         *(self._python, "-I", "-S", shim.__file__),
-                        *(str(job_dir), *options, *handed.options, "--", *argv),
+                        *(str(job_dir), *options, *handed.options, *rest),
                     ],
                     env=base | env | {process_group.HELD: str(job_dir)},
                     stdin=subprocess.DEVNULL,

@@ -1,12 +1,13 @@
 """The shim: one small process per job. It starts the trainer, outlives the daemon and writes down how the trainer ended.
 
-    python -m carbonsched.launch.shim JOB_DIR [--uid N --gid N --groups N,N] [--cgroup FOLDER] [--inputs FILE] -- CMD…
+    python -m carbonsched.launch.shim JOB_DIR [--uid N --gid N --groups N,N] [--cgroup FOLDER] [--inputs FILE]
+        [--log-bytes N] -- CMD…
 
 The caller's process ends as soon as CMD runs (0) or could not be run (1, the reason on stderr); the shim itself
 goes on in a session of its own, child of init, so the daemon may die, be upgraded and come back. It writes
 
     run.json    before CMD starts: its own pid, start time and boot id, by which a successor knows it again
-    log.txt     CMD's stdout and stderr, appended
+    log.txt     CMD's stdout and stderr, appended; from `--log-bytes` on a new one, and one old one is kept as log.1.txt
     exit.json   when CMD has ended: exit code or signal; file and directory fsynced
 
 `--inputs` is a JSON object of names and descriptors that it was given: it holds them as long as it lives, and links the names, in
@@ -23,10 +24,12 @@ Nothing of a job runs on unmetered:
 Standard library only, run with `-I -S`: about 12 MB and no import of carbonsched.
 """
 
+import _thread
 import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -37,6 +40,12 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 NOT_RUN = 127
 """Exit code of a CMD that could not be executed, as in a shell."""
 MARK = "CARBONSCHED_JOB_DIR"
+
+LOG_BYTES = 64 * 1024 * 1024
+_GOES_ON = re.compile(rb"carbonsched: \S+ the log goes on here, its first (\d+) bytes")
+"""The first line of a log that is not the job's first."""
+_LAST_WORDS_S = 5.0
+"""How long output of a job that has ended is waited for."""
 
 Ids = tuple[int, int, tuple[int, ...]]
 """uid, gid and supplementary groups that CMD runs as."""
@@ -94,6 +103,78 @@ def _become(uid: int, gid: int, groups: tuple[int, ...]) -> None:
     os.setresuid(uid, uid, uid)
 
 
+def bytes_before(first: bytes) -> int:
+    """How much of a job's log was written before a log.txt that begins like this."""
+    found = _GOES_ON.match(first)
+    return int(found[1]) if found else 0
+
+
+class Log:
+    """What a job writes: log.txt up to a size, and the one before it as log.1.txt.
+
+    CMD writes into a pipe, so that the file can be changed under it. One that was deleted is made anew.
+
+    Example::
+
+        log = Log("/var/lib/carbonsched/jobs/tiny-7f3a1c", LOG_BYTES, None)
+        log.write(b"loading\n")
+    """
+
+    def __init__(self, job_dir: str, most: int, ids: Ids | None) -> None:
+        self._path, self._old, self._most, self._ids = f"{job_dir}/log.txt", f"{job_dir}/log.1.txt", most, ids
+        self._fd = self._open()
+        self._size, self._before = os.fstat(self._fd).st_size, 0
+        """Bytes in the file, and bytes of the job's log before it."""
+        with contextlib.suppress(OSError):
+            first = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                self._before = bytes_before(os.read(first, 200))
+            finally:
+                os.close(first)
+
+    def write(self, data: bytes) -> None:
+        """Append it; what a full disk has no room for is left out, the job goes on."""
+        with contextlib.suppress(OSError):
+            if not self._there():
+                self._begin_anew()
+            while data:
+                if self._size >= self._most:
+                    os.rename(self._path, self._old)  # noqa: PTH104
+                    self._begin_anew()
+                written = os.write(self._fd, data[: max(self._most - self._size, 1)])
+                self._size, data = self._size + written, data[written:]
+
+    def copy(self, reader: int, done: Any) -> None:
+        """All that comes through a pipe, to its end; `done` is released then."""
+        try:
+            while data := os.read(reader, 65536):
+                self.write(data)
+        finally:
+            done.release()
+
+    def _there(self) -> bool:
+        try:
+            return os.stat(self._path, follow_symlinks=False).st_ino == os.fstat(self._fd).st_ino  # noqa: PTH116
+        except FileNotFoundError:
+            return False
+
+    def _begin_anew(self) -> None:
+        fd = self._open()
+        os.close(self._fd)
+        self._fd, self._before, self._size = fd, self._before + self._size, 0
+        text = f"carbonsched: {now()} the log goes on here, its first {self._before} bytes are in log.1.txt or gone\n"
+        self._size = os.write(fd, text.encode())
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self._path, flags, 0o640)
+        if self._ids is not None:
+            os.fchown(fd, self._ids[0], self._ids[1])
+        os.dup2(fd, 1, inheritable=False)
+        os.dup2(fd, 2, inheritable=False)
+        return fd
+
+
 def _exec(argv: list[str], ids: Ids | None, cgroup: str, env: dict[str, str], shim: int) -> NoReturn:
     os.setpgid(0, 0)
     if cgroup:
@@ -110,13 +191,17 @@ def _exec(argv: list[str], ids: Ids | None, cgroup: str, env: dict[str, str], sh
     os.execvpe(argv[0], argv, env)  # noqa: S606 - a list, no shell
 
 
-def _spawn(argv: list[str], ids: Ids | None, cgroup: str, env: dict[str, str]) -> tuple[int, str | None]:
-    """Fork and exec. Returns the child's pid and why exec failed, None where it went well."""
+def _spawn(
+    argv: list[str], ids: Ids | None, cgroup: str, env: dict[str, str], output: int
+) -> tuple[int, str | None]:
+    """Fork and exec, stdout and stderr to `output`. Returns the child's pid and why exec failed, None where it went well."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     shim = os.getpid()
     child = os.fork()
     if child == 0:
         try:
+            os.dup2(output, 1)
+            os.dup2(output, 2)
             _exec(argv, ids, cgroup, env, shim)
         except OSError as e:
             os.write(writer, f"cannot run {argv[0]!r}: {e.strerror}".encode())
@@ -198,25 +283,28 @@ def _serve(job_dir: str, argv: list[str], options: dict[str, str], ready: int) -
     ids, cgroup = _ids(options), options.get("--cgroup", "")
     if "--inputs" in options:
         _link(options["--inputs"])
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    log = os.open(f"{job_dir}/log.txt", flags, 0o640)
+    log = Log(job_dir, int(options.get("--log-bytes", LOG_BYTES)), ids)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
     if ids is not None:
-        os.fchown(log, ids[0], ids[1])
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+        os.fchown(writer, ids[0], ids[1])  # a program may open /dev/stderr anew
     run = {"pid": os.getpid(), "start_time": start_time(os.getpid()), "boot_id": boot_id()}
     write_record(job_dir, "run.json", run | {"started_at": now(), "argv": argv})
-    os.write(log, f"carbonsched: {now()} starting {argv[0]}, see run.json\n".encode())
-    child, problem = _spawn(argv, ids, cgroup, os.environ | {MARK: job_dir})
+    log.write(f"carbonsched: {now()} starting {argv[0]}, see run.json\n".encode())
+    child, problem = _spawn(argv, ids, cgroup, os.environ | {MARK: job_dir}, writer)
+    os.close(writer)
     if problem is not None:
-        os.write(log, f"carbonsched: {problem}\n".encode())
+        log.write(f"carbonsched: {problem}\n".encode())
         os.waitpid(child, 0)
         _record_exit(job_dir, {"code": NOT_RUN, "signal": None, "at": now(), "detail": {"reason": problem}})
         raise OSError(problem)
     os.close(ready)
+    all_read = _thread.allocate_lock()
+    all_read.acquire()
+    _thread.start_new_thread(log.copy, (reader, all_read))
     status, usage = _wait(child)
     at = now()
     _sweep(child)
+    all_read.acquire(timeout=_LAST_WORDS_S)
     killed = os.WIFSIGNALED(status)
     record = {
         "code": None if killed else os.WEXITSTATUS(status),
@@ -240,10 +328,11 @@ def main(arguments: list[str]) -> int:
         job_dir, argv = os.path.realpath(arguments[0]), arguments[split + 1 :]
         options = dict(zip(arguments[1:split:2], arguments[2:split:2], strict=True))
         _ids(options)
+        int(options.get("--log-bytes", LOG_BYTES))
         argv[0]
     except (ValueError, IndexError, KeyError):
         sys.stderr.write(
-            "usage: shim JOB_DIR [--uid N --gid N --groups N,N] [--cgroup FOLDER] [--inputs FILE] -- CMD…\n"
+            "usage: shim JOB_DIR [--uid N --gid N --groups N,N] [--cgroup FOLDER] [--inputs FILE] [--log-bytes N] -- CMD…\n"
         )
         return 2
     reader, writer = os.pipe2(os.O_CLOEXEC)

@@ -378,7 +378,8 @@ class Supervisor:
         self.journal.note_start(run, seat, polled.run if found else None)
         if not found:
             try:
-                self.launcher.start(run.dir, argv, self.placement.env(seat), run.job.owner, run.spec)
+                env, most = self.placement.env(seat), self.config.launch.log_bytes
+                self.launcher.start(run.dir, argv, env, run.job.owner, run.spec, most)
             except LaunchError as e:
                 with self.ledger.transaction():
                     self.journal.note_end(run)

@@ -143,6 +143,27 @@ def test_logs_whole_and_as_json(box: Box, socket: Path) -> None:
     }
 
 
+def test_logs_over_a_log_that_was_begun_anew(box: Box, socket: Path) -> None:
+    entry = box.add()
+    log = box.log_file(entry)
+    old, begun = (
+        log.with_name(f"{log.stem}.1{log.suffix}"),
+        "carbonsched: 2026-11-01T12:00:00Z the log goes on here",
+    )
+    old.write_text("before\n")
+    log.write_text(f"{begun}, its first 107 bytes are in log.1.txt or gone\nafter\n")
+    ran = cli("logs", entry.id, socket=socket)
+    assert ran.out == old.read_text() + log.read_text()
+    assert "100 bytes of the log are gone" in ran.err
+    log.unlink()
+    assert cli("logs", entry.id, socket=socket).out == "before\n"
+    (log.parent / "run.json").touch()
+    old.unlink()
+    ran = cli("logs", entry.id, socket=socket)
+    assert (ran.code, ran.out) == (1, "")
+    assert "was deleted from the job directory" in ran.err
+
+
 def test_logs_longer_than_one_piece(box: Box, socket: Path) -> None:
     entry = box.add()
     text = "".join(f"step {n}\n" for n in range(80_000))

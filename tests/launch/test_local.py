@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from support.processes import ended, gone, python, record, until
 
-from carbonsched.errors import LaunchError
+from carbonsched.api.logs import read_chunk
+from carbonsched.errors import LaunchError, StateError
 from carbonsched.launch import process_group, shim
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.model.job import Owner
@@ -35,6 +36,43 @@ def test_a_job_runs_and_its_exit_and_output_are_on_record(launcher: LocalLaunche
     assert process.exit.detail["max_rss_bytes"] > 0
     assert (job_dir / "log.txt").read_text().splitlines()[1:] == ["out x", "err"]
     assert not list(job_dir.glob("*.tmp"))
+
+
+def test_a_log_is_kept_up_to_its_size_twice_and_read_over_both_files(
+    launcher: LocalLauncher, job_dir: Path
+) -> None:
+    script = "for n in range(3000): print(f'line {n:05d}', flush=n % 50 == 0)"
+    launcher.start(job_dir, [sys.executable, "-c", script], {}, ME, log_bytes=10_000)
+    until(lambda: ended(launcher, job_dir))
+    assert {file.name: file.stat().st_size <= 10_000 for file in job_dir.glob("log*")} == {
+        "log.txt": True,
+        "log.1.txt": True,
+    }
+    first = read_chunk(job_dir / "log.txt", 0)
+    second = read_chunk(job_dir / "log.txt", first.next_offset)
+    assert first.offset == first.next_offset - 10_000 >= 20_000, "what is gone is not counted anew"
+    assert second.next_offset == first.size
+    lines = [line for line in (first.data + second.data).decode().split("\n") if "goes on here" not in line]
+    assert "".join(lines[1:]).endswith("line 02999")
+    launcher.start(job_dir, ["echo", "again"], {}, ME, log_bytes=10_000)
+    until(lambda: ended(launcher, job_dir))
+    assert read_chunk(job_dir / "log.txt", first.size).data.endswith(b"again\n"), "and after another start"
+
+
+def test_a_log_that_was_deleted_is_begun_anew_where_it_was_left(
+    launcher: LocalLauncher, job_dir: Path
+) -> None:
+    script = "echo one; until [ -e go ]; do sleep 0.02; done; echo two"
+    launcher.start(job_dir, ["sh", "-c", script], {}, ME)
+    until(lambda: "one" in (job_dir / "log.txt").read_text())
+    size = (job_dir / "log.txt").stat().st_size
+    (job_dir / "log.txt").unlink()
+    with pytest.raises(StateError, match="was deleted from the job directory"):
+        read_chunk(job_dir / "log.txt", 0)
+    (job_dir / "go").touch()
+    until(lambda: ended(launcher, job_dir))
+    chunk = read_chunk(job_dir / "log.txt", size)
+    assert (chunk.offset, chunk.data.splitlines()[-1]) == (size, b"two")
 
 
 def test_the_shim_is_small_and_stands_in_a_session_of_its_own(launcher: LocalLauncher, job_dir: Path) -> None:
@@ -67,7 +105,9 @@ def test_killing_the_starter_leaves_the_job_to_be_adopted(job_dir: Path) -> None
     code = f"""
         import os, signal
         from pathlib import Path
-        from carbonsched.launch.local import LocalLauncher
+        from carbonsched.api.logs import read_chunk
+from carbonsched.errors import StateError
+from carbonsched.launch.local import LocalLauncher
         from carbonsched.model.job import Owner
         argv = ["sh", "-c", "sleep 1; echo late; exit 3"]
         LocalLauncher().start(Path({str(job_dir)!r}), argv, {{}}, Owner(uid={ME.uid}, gid={ME.gid}, user="me"))

@@ -46,6 +46,7 @@ class Sleepers:
         env: dict[str, str],
         owner: Owner,
         spec: JobSpec | None = None,
+        log_bytes: int = 0,
     ) -> RunRecord:
         marks = {process_group.HELD: str(job_dir)}
         process = subprocess.Popen(["/bin/sleep", "1000"], env=marks, start_new_session=True)

@@ -30,6 +30,7 @@ class ReplayLauncher:
         env: dict[str, str],
         owner: Owner,
         spec: JobSpec | None = None,
+        log_bytes: int = 0,
     ) -> RunRecord:
         run = RunRecord(pid=1, start_time=1, boot_id="replay", started_at=self.clock.now(), argv=tuple(argv))
         self.statuses[job_dir], self.argv[job_dir] = ProcessStatus("running", run=run), argv
