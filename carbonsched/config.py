@@ -29,9 +29,11 @@ from carbonsched.errors import InputError
 from carbonsched.feeds.base import FeedSettings
 from carbonsched.feeds.eia import EiaSettings
 from carbonsched.feeds.electricity_maps import ElectricityMapsSettings
+from carbonsched.feeds.energi_data_service import EnergiDataServiceSettings
 from carbonsched.feeds.energy_charts import EnergyChartsSettings
 from carbonsched.feeds.neso import NesoSettings
 from carbonsched.feeds.replay import ReplaySettings as ReplayFeedSettings
+from carbonsched.feeds.rte import RteSettings
 from carbonsched.feeds.static import StaticSettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.base import Doc, Grams, LocalPath, Seconds, refusal
@@ -44,8 +46,10 @@ from carbonsched.settings import Providers
 BuiltInFeed = (
     EiaSettings
     | ElectricityMapsSettings
+    | EnergiDataServiceSettings
     | EnergyChartsSettings
     | NesoSettings
+    | RteSettings
     | ReplayFeedSettings
     | StaticSettings
 )

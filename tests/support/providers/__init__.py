@@ -3,12 +3,16 @@
 from support.providers.case import ProviderCase
 from support.providers.eia import EIA
 from support.providers.electricity_maps import ELECTRICITY_MAPS
+from support.providers.energi_data_service import ENERGI_DATA_SERVICE
 from support.providers.energy_charts import ENERGY_CHARTS
 from support.providers.neso import NESO
+from support.providers.rte import RTE
 
 CASES: tuple[ProviderCase, ...] = (
     EIA,
     ELECTRICITY_MAPS,
+    ENERGI_DATA_SERVICE,
     ENERGY_CHARTS,
     NESO,
+    RTE,
 )
