@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from carbonsched import text
 from carbonsched.clock import SystemClock
 from carbonsched.config import Config, load
-from carbonsched.errors import CarbonschedError
+from carbonsched.errors import CarbonschedError, FeedError
 from carbonsched.feeds.base import Feed, FeedSettings, Site
 from carbonsched.feeds.chain import Chain
+from carbonsched.feeds.provider import HttpFeed
 from carbonsched.model.grid_setup import FeedProbe, ProbeList
 from carbonsched.settings import build_error
 
@@ -85,7 +86,17 @@ def _asked(settings: FeedSettings, feed: Feed, chain: Chain, site: Site) -> Feed
         basis=feed.basis,
         error=error,
         unverified=getattr(feed, "UNVERIFIED", "") or None,
+        may_read=_may_read(feed),
     )
+
+
+def _may_read(feed: Feed) -> str | None:
+    if not isinstance(feed, HttpFeed):
+        return None
+    try:
+        return feed.may_read()
+    except FeedError as e:
+        return f"not told: {e}"
 
 
 def table(feeds: Iterable[FeedProbe]) -> "Table":
@@ -98,6 +109,7 @@ def table(feeds: Iterable[FeedProbe]) -> "Table":
         ahead = "-" if feed.horizon_h is None else f"{feed.horizon_h:.1f} h"
         took = "-" if feed.latency_s is None else f"{feed.latency_s:.2f} s"
         said = [feed.error or (f"{feed.basis}, {feed.kind}" if feed.kind else "")]
+        said += [f"may read {feed.may_read}"] if feed.may_read else []
         said += [f"unverified: {feed.unverified}"] if feed.unverified else []
         rows.add_row(
             feed.name,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import ClassVar, Final, Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, RootModel
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
@@ -58,6 +58,14 @@ class _Rows(Answered):
     rows: list[_Row] = Field(validation_alias=AliasChoices("data", "history", "forecast"))
     updated: Time | None = Field(None, alias="updatedAt")
     granularity: _Granularity = Field("hourly", alias="temporalGranularity")
+
+
+class _Access(Answered):
+    access: list[str] = []
+
+
+class _Zones(RootModel[dict[str, _Access]]):
+    """Zone → what the token may read of it."""
 
 
 class ElectricityMapsSettings(TokenSettings):
@@ -117,6 +125,18 @@ class ElectricityMapsFeed(HttpFeed):
         ahead, said = forecast or ([], None)
         settled = [reading for reading in past or () if reading.end <= now]
         return self.answer([*settled, *present], ahead, said)
+
+    def may_read(self) -> str:
+        """One request: all zones, each with what the token may read of it, e.g. `carbon-intensity/latest`."""
+        body = self.ask(f"{self.PATH.rpartition('/')[0]}/zones", headers={"auth-token": self._token.read()})
+        zones = self.parse(_Zones, body.json).root
+        open_to_it = [name for name, zone in zones.items() if zone.access]
+        here = [
+            one.removeprefix("carbon-intensity/")
+            for one in zones.get(self.zone, _Access()).access
+            if one == "*" or one.startswith("carbon-intensity/")
+        ]
+        return f"{self.zone}: {', '.join(here) or 'nothing'}; zones in all: {len(open_to_it)}"
 
     def _present(self) -> list[Reading]:
         body = self._get("/latest")

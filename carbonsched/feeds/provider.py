@@ -242,6 +242,10 @@ class HttpFeed:
             self.ask_soon(what)
         return found
 
+    def may_read(self) -> str | None:
+        """What the account may read, in one line for `grid --probe`; None: the provider does not tell. Raises FeedError."""
+        return None
+
     # ---- answering
 
     def source(self, kind: Kind, body: Body, issued_at: datetime | None = None, note: str = "") -> Source:

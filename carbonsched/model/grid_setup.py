@@ -65,6 +65,8 @@ class FeedProbe(Doc):
     basis: Basis | None
     error: str | None
     unverified: str | None
+    may_read: str | None = None
+    """What its account may read, where the provider tells."""
 
 
 class ProbeList(Doc):

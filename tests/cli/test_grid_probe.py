@@ -45,6 +45,24 @@ def test_every_feed_is_asked_even_behind_a_healthy_one(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists(), "a probe keeps nothing"
 
 
+def test_what_the_token_may_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EM_TOKEN", "canary-7f")
+    zones = {
+        "DK-DK2": {"access": ["carbon-intensity/latest", "power/latest"]},
+        "SE": {"access": []},
+        "FR": {},
+    }
+    with serve(lambda path: Reply(json.dumps(zones if path == "/v4/zones" else {}).encode())) as server:
+        path = tmp_path / "config.toml"
+        keys = f'zone = "DK-DK2"\ntoken_env = "EM_TOKEN"\nurl = "{server.url}"\n'
+        path.write_text(f'[zone]\nname = "DK-DK2"\n[[feeds]]\nprovider = "electricity-maps"\n{keys}')
+        ran = cli("grid", "--probe", "--config", path, "--json")
+    [row] = ran.doc["feeds"]
+    assert row["may_read"] == "DK-DK2: latest; zones in all: 1"
+    assert server.headers[server.paths.index("/v4/zones")]["auth-token"] == "canary-7f"
+    assert "canary" not in ran.out
+
+
 @pytest.mark.parametrize(
     ("reply", "says"),
     [
