@@ -26,6 +26,7 @@ class Canned:
         params: Mapping[str, str] | None = None,
         json: bool = True,
         keep: bool = True,
+        tries: int = 1,
     ) -> Body:
         self.choose(url)
         return self._body(self.document if json else None)
