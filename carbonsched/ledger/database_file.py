@@ -12,6 +12,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -151,6 +152,21 @@ class DatabaseFile:
     def note_opened(self) -> None:
         """From now on these very files are looked for."""
         self._opened, self._log = _identity(self.path), None
+
+    def set_log_aside(self) -> None:
+        """Keep a log whose database is gone under another name: SQLite would throw it away. Raises LedgerError, InputError."""
+        log_file = self._beside("-wal")
+        if not DatabaseFile(log_file).size():
+            return
+        self.lock()
+        try:
+            aside = next(p for n in count(1) if not (p := self._beside(f"-wal.{n}")).exists())
+            log_file.rename(aside)
+        except OSError as e:
+            raise InputError(FIELD, f"{log_file} cannot be moved away: {e.strerror}", "move it away") from e
+        finally:
+            self.unlock()
+        log.warning("%s is the log of a ledger that is gone: it is kept as %s", log_file, aside.name)
 
     def is_log_same(self) -> bool:
         """Whether the log is the one that is written to: where it was removed, SQLite goes on with one that has no name.

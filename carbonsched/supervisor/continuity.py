@@ -8,6 +8,7 @@ ledger that has begun never stops for it.
 
 import logging
 import re
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,9 +52,14 @@ class _Folders:
 
 
 def check_file(url: str, jobs: Path, *, accept: bool) -> None:
-    """Before the ledger is opened, which would make one. Raises InputError where it is gone and job folders are there."""
+    """Before the ledger is opened, which would make one. Raises InputError where it is gone and job folders are there; with
+    `accept` a log of it that is left is kept aside.
+    """
     file = DatabaseFile.of(parsed_url(url))
-    if accept or file is None or file.size():
+    if file is None or file.size():
+        return
+    if accept:
+        file.set_log_aside()
         return
     found, gone = _look(jobs), f"{file.path} is {'empty' if file.path.exists() else 'not there'}"
     if found.problem:
@@ -70,12 +76,12 @@ def check_jobs(ledger: Ledger, jobs: Path, launcher: Launcher, clock: Clock, *, 
 
     A ledger that holds nothing at all never served, so it never had a submit that was cut short: any folder counts.
     """
-    found, begun = _look(jobs), ledger.begun
+    known, begun = _known(ledger), ledger.begun
+    found = _look(jobs, known)
     if found.problem:
         log.warning("%s: whether the ledger knows all jobs cannot be told", found.problem)
-    known = _known(ledger) if found.every else set()
-    ran = {name for name in found.ran - known if _id(jobs / name) not in known}
-    waiting = found.waiting - known
+    ran = {name for name in found.ran if _id(jobs / name) not in known}
+    waiting = found.waiting
     lost = ran if begun else ran | waiting
     if lost and not ledger.lasting:
         log.warning("the ledger is in memory alone: what %s spent is forgotten", _named(lost))
@@ -117,10 +123,11 @@ def _leave(folder: Path, launcher: Launcher) -> None:
         log.warning("%s", e)
 
 
-def _look(jobs: Path) -> _Folders:
+def _look(jobs: Path, known: Set[str] = frozenset()) -> _Folders:
+    """Into the folders that are not of jobs that are known."""
     found = _Folders()
     try:
-        folders = [entry for entry in jobs.iterdir() if entry.is_dir()]
+        folders = [entry for entry in jobs.iterdir() if entry.name not in known and entry.is_dir()]
     except FileNotFoundError:
         return found
     except OSError as e:

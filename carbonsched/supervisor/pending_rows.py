@@ -85,6 +85,13 @@ class PendingRows:
             self.notes.append(note)
             self._keep(e)
 
+    def close(self) -> None:
+        """The daemon ends: what the ledger has not taken is lost."""
+        if self.rows or self.notes:
+            log.error(
+                "%d rows and %d notes are lost: the ledger did not take them", len(self.rows), len(self.notes)
+            )
+
     def _keep(self, error: Exception) -> None:
         self._join()
         over = max(len(self.rows) - MOST_ROWS, 0), max(len(self.notes) - MOST_NOTES, 0)

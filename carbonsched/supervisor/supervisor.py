@@ -154,6 +154,7 @@ class Supervisor:
         with self.lock:
             self.tick()
             self.flush()
+            self.pending.close()
             self.meter.close()
 
     def reconfigure(self, config: Config) -> None:

@@ -138,6 +138,21 @@ def test_a_ledger_that_lost_a_job_that_ran_is_refused_until_somebody_says_so(
         box.open()
 
 
+def test_a_log_without_its_database_is_kept_aside_by_whoever_goes_on(
+    box: Box, caplog: pytest.LogCaptureFixture
+) -> None:
+    box.folder("lost-0a0a0a", "run.json")
+    wal = box.file.with_name("ledger.db-wal")
+    for n in (1, 2):
+        wal.write_text("rows")
+        with pytest.raises(InputError):
+            box.open()
+        box.open(accept=True).close()
+        assert box.file.with_name(f"ledger.db-wal.{n}").read_text() == "rows"
+        box.file.unlink()
+    assert "ledger.db-wal is the log of a ledger that is gone: it is kept as ledger.db-wal.1" in caplog.text
+
+
 @pytest.mark.parametrize("loss", ["gone", "empty", "new"])
 def test_a_ledger_that_lost_a_job_that_waited_is_refused_too(box: Box, loss: str) -> None:
     box.job("lost-0a0a0a")
