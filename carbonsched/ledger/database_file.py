@@ -79,6 +79,8 @@ class DatabaseFile:
             )
         if path.is_dir():
             raise InputError(FIELD, f"{path} is a folder", "give a file, e.g. sqlite:////path/ledger.db")
+        if path.exists() and not path.is_file():  # a pipe, or /dev/null, which takes all and keeps none
+            raise InputError(FIELD, f"{path} is no plain file", "give a file, e.g. sqlite:////path/ledger.db")
         target = path if path.exists() else path.parent
         if create and not os.access(target, os.W_OK):
             raise InputError(FIELD, f"{target} is not writable", "make it writable for the daemon's user")

@@ -86,12 +86,14 @@ def check_jobs(ledger: Ledger, jobs: Path, launcher: Launcher, clock: Clock, *, 
     if lost and not ledger.lasting:
         log.warning("the ledger is in memory alone: what %s spent is forgotten", _named(lost))
     elif lost and not accept:
-        less = "knows nothing of" if begun else "is new, and knows nothing of"
+        less = "knows nothing of" if begun else "is empty, and knows nothing of"
         raise InputError(
             FIELD, f"the ledger {less} {_named(lost)}, whose folders are in {jobs}", _way_out(jobs)
         )
     elif waiting - lost:
         log.warning("%s: submitted, but the ledger never took it; submit again", _named(waiting - lost))
+    if accept and not lost:
+        log.warning("%s was not needed: without it a ledger that vanishes later is refused", FLAG)
     for name in sorted(lost):
         _leave(jobs / name, launcher)
     if (lost or not begun) and ledger.lasting:

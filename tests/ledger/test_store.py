@@ -56,6 +56,7 @@ def test_what_was_written_is_there_again_with_full_durability(tmp_path: Path) ->
         ("nonsense", "is not a database URL"),
         ("sqlite:///{tmp}", "is a folder"),
         ("sqlite:////proc/nowhere/ledger.db", "cannot be made"),
+        ("sqlite:////dev/null", "is no plain file"),
         ("oracle+nodriver://x/y", "no driver"),
     ],
 )

@@ -133,6 +133,8 @@ def test_a_ledger_that_lost_a_job_that_ran_is_refused_until_somebody_says_so(
     caplog.clear()
     box.open().close()
     assert not caplog.records, "not needed again"
+    box.open(accept=True).close()
+    assert "--new-ledger was not needed" in caplog.text
     box.folder("lost-0b0b0b", "run.json")
     with pytest.raises(InputError, match="knows nothing of job lost-0b0b0b,"):
         box.open()
