@@ -27,11 +27,13 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from carbonsched import plugins
 from carbonsched.errors import InputError
 from carbonsched.feeds.base import FeedSettings
+from carbonsched.feeds.carbon_aware_sdk import CarbonAwareSettings
 from carbonsched.feeds.eia import EiaSettings
 from carbonsched.feeds.electricity_maps import ElectricityMapsSettings
 from carbonsched.feeds.energi_data_service import EnergiDataServiceSettings
 from carbonsched.feeds.energy_charts import EnergyChartsSettings
 from carbonsched.feeds.neso import NesoSettings
+from carbonsched.feeds.open_electricity import OpenElectricitySettings
 from carbonsched.feeds.replay import ReplaySettings as ReplayFeedSettings
 from carbonsched.feeds.rte import RteSettings
 from carbonsched.feeds.static import StaticSettings
@@ -44,11 +46,13 @@ from carbonsched.power.replay import ReplaySettings as ReplayMeterSettings
 from carbonsched.settings import Providers
 
 BuiltInFeed = (
-    EiaSettings
+    CarbonAwareSettings
+    | EiaSettings
     | ElectricityMapsSettings
     | EnergiDataServiceSettings
     | EnergyChartsSettings
     | NesoSettings
+    | OpenElectricitySettings
     | RteSettings
     | ReplayFeedSettings
     | StaticSettings
