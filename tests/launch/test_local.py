@@ -105,9 +105,7 @@ def test_killing_the_starter_leaves_the_job_to_be_adopted(job_dir: Path) -> None
     code = f"""
         import os, signal
         from pathlib import Path
-        from carbonsched.api.logs import read_chunk
-from carbonsched.errors import StateError
-from carbonsched.launch.local import LocalLauncher
+        from carbonsched.launch.local import LocalLauncher
         from carbonsched.model.job import Owner
         argv = ["sh", "-c", "sleep 1; echo late; exit 3"]
         LocalLauncher().start(Path({str(job_dir)!r}), argv, {{}}, Owner(uid={ME.uid}, gid={ME.gid}, user="me"))
