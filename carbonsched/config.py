@@ -32,6 +32,7 @@ from carbonsched.feeds.eia import EiaSettings
 from carbonsched.feeds.electricity_maps import ElectricityMapsSettings
 from carbonsched.feeds.energi_data_service import EnergiDataServiceSettings
 from carbonsched.feeds.energy_charts import EnergyChartsSettings
+from carbonsched.feeds.entso_e import EntsoeSettings
 from carbonsched.feeds.neso import NesoSettings
 from carbonsched.feeds.open_electricity import OpenElectricitySettings
 from carbonsched.feeds.replay import ReplaySettings as ReplayFeedSettings
@@ -51,6 +52,7 @@ BuiltInFeed = (
     | ElectricityMapsSettings
     | EnergiDataServiceSettings
     | EnergyChartsSettings
+    | EntsoeSettings
     | NesoSettings
     | OpenElectricitySettings
     | RteSettings

@@ -14,6 +14,7 @@ replay     a trace played back on wall time, and its settings
 electricity_maps  most of the world, Electricity Maps, and its settings
 generation_mix  an intensity made of what generates, and its factors
 eia        United States, form EIA-930, and its settings
+entso_e    Europe, ENTSO-E's transparency platform, and its settings
 neso       Great Britain, National Energy System Operator, and its settings
 energy_charts  Europe's countries, Fraunhofer ISE, and its settings
 energi_data_service  Denmark, Energinet, and its settings

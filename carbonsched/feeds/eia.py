@@ -2,25 +2,26 @@
 
 Hourly net generation by energy source, one to two hours late, of one of some 60 balancing authorities or a region; revised
 for days. The intensity is made of it here (see `generation_mix`): production-based, average, lifecycle or direct as `basis`
-says, an estimate. There is no forecast of it. A free key: https://www.eia.gov/opendata/register.php; public domain; fewer than
-9,000 requests an hour and 5 a second, else the key is suspended. A period is UTC and names the end of its hour, as in the
+or the zone's says, an estimate. There is no forecast of it. A free key: https://www.eia.gov/opendata/register.php; public
+domain; fewer than 9,000 requests an hour and 5 a second, else the key is suspended. A period is UTC and names the end of its hour, as in the
 six-month files of the same form. Storage (BAT, PS and the like) is left out. An answer repeats the key that it was asked with.
 https://www.eia.gov/opendata/documentation.php, https://www.eia.gov/electricity/gridmonitor/about
 """
 
 import re
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
-from carbonsched.feeds.generation_mix import Output, Plant, factors_of, intensities
-from carbonsched.feeds.provider import SETTLES, Answered, HttpFeed, TokenSettings, Value
+from carbonsched.feeds.generation_mix import FACTORS, Output, Plant, intensities
+from carbonsched.feeds.provider import SETTLES, Answered, HttpFeed, TokenSettings, Value, offered
 from carbonsched.feeds.transport import Limit
 from carbonsched.model.base import Seconds, utc
-from carbonsched.model.grid import Basis, Kind
+from carbonsched.model.grid import Kind
 
 _HOUR: Final = timedelta(hours=1)
 _RECENT: Final = timedelta(hours=12)
@@ -102,6 +103,7 @@ class EiaFeed(HttpFeed):
     """
 
     URL, SHOWN = "https://api.eia.gov", "EIA"
+    HINTS = MappingProxyType({403: "a free key: https://www.eia.gov/opendata/register.php"})
     LIMITS = (Limit(9000, per_s=3600.0), Limit(5, per_s=1.0))
 
     def __init__(self, settings: EiaSettings, site: Site) -> None:
@@ -109,8 +111,9 @@ class EiaFeed(HttpFeed):
         if not re.match(_CODE, respondent):
             problem = f"is missing, and zone.name is {site.zone.name!r}"
             raise InputError("respondent", problem, "give EIA's code of a balancing authority, like CISO")
-        super().__init__(settings, site, respondent, Basis.AVERAGE_LIFECYCLE)
-        self._factors, self._token = factors_of(self.basis), settings.token()
+        basis, self._factors = offered(settings, site, FACTORS)
+        super().__init__(settings, site, respondent, basis)
+        self._token = settings.token()
 
     def poll(self) -> Answer:
         """One request: the past twelve hours, once an hour the two days that have passed."""

@@ -24,7 +24,6 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from carbonsched.errors import InputError
 from carbonsched.model.grid import Basis
 
 _COAL_KG_PER_GJ: Final = 94.6
@@ -120,7 +119,7 @@ class FactorSet:
     """What each kind of plant emits, in gCO2e per kWh, on one basis.
 
     Example:
-        >>> factors_of(Basis.AVERAGE_DIRECT).g_per_kwh[Plant.GAS]
+        >>> FactorSet(DIRECT, "direct").g_per_kwh[Plant.GAS]
         370.0
     """
 
@@ -129,18 +128,13 @@ class FactorSet:
     """Names the set, for the readings that are made with it."""
 
 
-_SETS: Final = {
-    Basis.AVERAGE_LIFECYCLE: FactorSet(LIFECYCLE, "production mix × lifecycle factors, IPCC AR5 A.III.2"),
-    Basis.AVERAGE_DIRECT: FactorSet(DIRECT, "production mix × direct factors, IPCC AR5 A.III.2"),
-}
-
-
-def factors_of(basis: Basis) -> FactorSet:
-    """The factors of a basis. Raises InputError where a mix cannot be read on it."""
-    if basis not in _SETS:
-        problem = f"a generation mix has no {basis} intensity"
-        raise InputError("basis", problem, f"set it to {' or '.join(_SETS)}")
-    return _SETS[basis]
+FACTORS: Final[Mapping[Basis, FactorSet]] = MappingProxyType(
+    {
+        Basis.AVERAGE_LIFECYCLE: FactorSet(LIFECYCLE, "production mix × lifecycle factors, IPCC AR5 A.III.2"),
+        Basis.AVERAGE_DIRECT: FactorSet(DIRECT, "production mix × direct factors, IPCC AR5 A.III.2"),
+    }
+)
+"""On which bases a mix can be read."""
 
 
 @dataclass(frozen=True, slots=True)

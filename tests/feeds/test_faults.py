@@ -220,7 +220,8 @@ class Spoilt:
         try:
             document = json.loads(raw)
         except ValueError:
-            raw = self.spoil(raw)
+            spoilt = self.spoil(raw)
+            raw = spoilt if isinstance(spoilt, bytes) else json.dumps(spoilt).encode()
             return Body(None, hashlib.sha256(raw).hexdigest(), raw)
         spoilt = self.spoil(document)
         return Body(spoilt, "0" * 64, json.dumps(spoilt).encode())

@@ -6,6 +6,7 @@ from support.providers.eia import EIA
 from support.providers.electricity_maps import ELECTRICITY_MAPS
 from support.providers.energi_data_service import ENERGI_DATA_SERVICE
 from support.providers.energy_charts import ENERGY_CHARTS
+from support.providers.entso_e import ENTSO_E
 from support.providers.neso import NESO
 from support.providers.open_electricity import OPEN_ELECTRICITY
 from support.providers.rte import RTE
@@ -16,6 +17,7 @@ CASES: tuple[ProviderCase, ...] = (
     ELECTRICITY_MAPS,
     ENERGI_DATA_SERVICE,
     ENERGY_CHARTS,
+    ENTSO_E,
     NESO,
     OPEN_ELECTRICITY,
     RTE,
