@@ -20,7 +20,7 @@ from carbonsched.feeds.base import Answer, Feed
 from carbonsched.feeds.plausibility import quarantine, sane, sift
 from carbonsched.feeds.transport import RetryLaterError
 from carbonsched.feeds.zone import Zone
-from carbonsched.model.grid import FeedStatus, Forecast, GridNow, GridView, Kind, Reading
+from carbonsched.model.grid import Basis, FeedStatus, Forecast, GridNow, GridView, Kind, Reading
 
 _KEEP: Final = 4096
 _FIRST_BACKOFF_S: Final = 5.0
@@ -117,11 +117,11 @@ class Chain:
         """Raises InputError where a feed speaks another basis than the zone."""
         for i, feed in enumerate(feeds):
             if feed.basis is not zone.basis:
-                raise InputError(
-                    f"feeds[{i}]",
-                    f"{feed.name} speaks {feed.basis} but zone.basis is {zone.basis}",
-                    "one budget never mixes two: set zone.basis or drop the feed",
-                )
+                hint = "one budget never mixes two: set zone.basis or drop the feed"
+                if feed.basis is Basis.AVERAGE_UNSTATED:
+                    hint += ", or say its basis, if you know what its provider counts"
+                problem = f"{feed.name} speaks {feed.basis} but zone.basis is {zone.basis}"
+                raise InputError(f"feeds[{i}]", problem, hint)
         self._zone, self._clock = zone, clock
         self._wall = StepWatch(clock, _STEP_S)
         self._slots = [_Slot(feed) for feed in feeds]

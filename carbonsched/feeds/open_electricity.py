@@ -1,7 +1,7 @@
 """Polls Open Electricity (before: OpenNEM) for a region of Australia: a free key, no commercial use.
 
-Grams a kWh are what the region's plants emit in five minutes over what they generate, roofs included: average, of the generation, so
-imports are not counted. The factors are each unit's for what generation releases, renewables at zero
+Grams a kWh are what the region's plants emit in five minutes over what they generate, roofs included and what charges storage left
+out, as the server itself counts a region's intensity: average, of the generation, so imports are not counted. The factors are each unit's for what generation releases, renewables at zero
 (https://docs.openelectricity.org.au/guides/emissions), so they are direct. The last interval is held back until it has settled; roofs
 are told each half hour and corrected later. Western Australia (WEM) is about a day late. There is no forecast.
 500 requests a day and 2 a second with a free key. The shape is that of version 4 of the server's source
@@ -33,6 +33,8 @@ _LONGEST: Final = timedelta(hours=1)
 _LATELY: Final = timedelta(hours=3)
 _G_PER_T: Final = 1e6
 _KWH_PER_MWH: Final = 1e3
+_STORING: Final = ("battery_charging", "pumps")
+"""Fuel technologies whose energy is taken, not given."""
 Region = Literal["NSW1", "QLD1", "SA1", "TAS1", "VIC1", "WEM"]
 _REGIONS: Final[dict[str, Region]] = {
     "AU-NSW": "NSW1",
@@ -123,6 +125,7 @@ class OpenElectricityFeed(HttpFeed):
             "date_start": f"{since:%Y-%m-%dT%H:%M:00}",
             "network_region": self.zone,
             "primary_grouping": "network_region",
+            "secondary_grouping": "fueltech",
         }
         try:
             body = self.ask(
@@ -134,17 +137,25 @@ class OpenElectricityFeed(HttpFeed):
             self.ask_soon("past")
             raise
         told = self.parse(_Answer, body.json)
-        energy, emissions = self._values(told, "energy", "MWh"), self._values(told, "emissions", "t")
-        points = {
-            at: emissions[at] * _G_PER_T / (mwh * _KWH_PER_MWH)
-            for at, mwh in energy.items()
-            if mwh > 0 and at in emissions
-        }
-        found = intervals(points.items(), _STEP, _LONGEST)
+        found = intervals(self._intensities(told).items(), _STEP, _LONGEST)
         return self.answer(self.readings(found, self.source(Kind.ACTUAL, body)))
 
-    def _values(self, told: _Answer, metric: str, unit: str) -> dict[datetime, float]:
-        found: dict[datetime, float] = {}
+    def _intensities(self, told: _Answer) -> dict[datetime, float]:
+        """By time; none where the emissions of something that generates are not told."""
+        emissions = self._values(told, "emissions", "t")
+        mwh: dict[datetime, float] = {}
+        tonnes: dict[datetime, float | None] = {}
+        for (at, fuel), energy in self._values(told, "energy", "MWh").items():
+            if fuel in _STORING or energy <= 0:
+                continue
+            so_far, more = tonnes.get(at, 0.0), emissions.get((at, fuel))
+            mwh[at] = mwh.get(at, 0.0) + energy
+            tonnes[at] = None if so_far is None or more is None else so_far + more
+        return {at: t * _G_PER_T / (mwh[at] * _KWH_PER_MWH) for at, t in tonnes.items() if t is not None}
+
+    def _values(self, told: _Answer, metric: str, unit: str) -> dict[tuple[datetime, str], float]:
+        """(time, fuel technology) → value."""
+        found: dict[tuple[datetime, str], float] = {}
         for series in told.data:
             if series.metric != metric:
                 continue
@@ -155,5 +166,6 @@ class OpenElectricityFeed(HttpFeed):
                 region = result.columns.get("region", result.columns.get("network_region"))
                 if region != self.zone:
                     raise FeedError(f"{self._url}: the answer is of {str(region)[:20]!r}, not of {self.zone}")
-                found |= {at: value for at, value in result.data if value is not None}
+                fuel = str(result.columns.get("fueltech"))
+                found |= {(at, fuel): value for at, value in result.data if value is not None}
         return found

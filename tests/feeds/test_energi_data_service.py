@@ -80,9 +80,9 @@ def test_two_days_are_asked_for_in_danish_time_then_three_hours(server: Server) 
         danish.poll()
         clock.advance(300)
     asked = [query(path) for path in server.paths if "/CO2Emis?" in path]
-    assert [one["start"] for one in asked] == ["2026-01-18T16:42", "2026-01-20T13:47"]
+    assert [one["start"] for one in asked] == ["2026-01-18T17:42", "2026-01-20T14:47"]
     assert asked[0] == {
-        "start": "2026-01-18T16:42",
+        "start": "2026-01-18T17:42",
         "end": "2026-01-22T17:42",
         "filter": '{"PriceArea":["DK1"]}',
         "sort": "Minutes5UTC ASC",

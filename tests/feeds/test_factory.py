@@ -86,6 +86,7 @@ FIXED = {"provider": "static", "g_per_kwh": 300, "basis": "average-lifecycle", "
         ([{"provider": "static", "country": "DEU", "source": "x"}], "feeds[0].source: is codecarbon's"),
         ([{"provider": "neso", "hour_s": 3}], "feeds[0].hour_s: is not a key of provider 'neso'"),
         ([{"provider": "neso"}], "neso speaks average-direct but zone.basis is average-lifecycle"),
+        ([{"provider": "energy-charts", "country": "de"}], "or say its basis, if you know what its provider"),
         ([FIXED, FIXED], "feeds[1].name: 'static' is taken"),
         ([{"provider": "static", "country": "DEE"}], "feeds[0].country: 'DEE' is not a country's"),
     ],

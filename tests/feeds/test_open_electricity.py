@@ -27,22 +27,28 @@ KEY = "oe_k3y-of-a-test"
 Points = list[float | None]
 
 
-def series(
-    metric: str, unit: str, values: Points, region: str = "NSW1", network: str = "NEM"
-) -> dict[str, Any]:
-    start = LAST - (len(values) - 1) * FIVE
-    data = [[(start + i * FIVE).isoformat(), value] for i, value in enumerate(values)]
-    return {
-        "network_code": network,
-        "metric": metric,
-        "unit": unit,
-        "interval": "5m",
-        "results": [{"name": f"{metric}_{region}", "columns": {"region": region}, "data": data}],
-    }
+def series(metric: str, unit: str, fuels: dict[str, Points], region: str, network: str) -> dict[str, Any]:
+    results = []
+    for fuel, values in fuels.items():
+        start = LAST - (len(values) - 1) * FIVE
+        data = [[(start + i * FIVE).isoformat(), value] for i, value in enumerate(values)]
+        columns = {"region": region, "fueltech": fuel}
+        results.append({"name": f"{metric}_{region}|{fuel}", "columns": columns, "data": data})
+    return {"network_code": network, "metric": metric, "unit": unit, "interval": "5m", "results": results}
 
 
-def told(energy: Points, emissions: Points, **where: str) -> Reply:
-    data = [series("energy", "MWh", energy, **where), series("emissions", "t", emissions, **where)]
+def told(
+    energy: Points | dict[str, Points],
+    emissions: Points | dict[str, Points],
+    region: str = "NSW1",
+    network: str = "NEM",
+    unit: str = "MWh",
+) -> Reply:
+    """Of coal, where nothing else is said."""
+    data = [
+        series(metric, its, values if isinstance(values, dict) else {"coal_black": values}, region, network)
+        for metric, its, values in (("energy", unit, energy), ("emissions", "t", emissions))
+    ]
     return Reply(json.dumps({"version": "4.5.0", "success": True, "data": data}).encode())
 
 
@@ -74,6 +80,7 @@ def test_emissions_over_energy_are_grams_a_kilowatt_hour(server: Server) -> None
         "date_start": ["2026-08-12T13:12:00"],
         "network_region": ["NSW1"],
         "primary_grouping": ["network_region"],
+        "secondary_grouping": ["fueltech"],
     }
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
     assert [(r.start, r.g_per_kwh) for r in answer.readings] == [
@@ -84,6 +91,20 @@ def test_emissions_over_energy_are_grams_a_kilowatt_hour(server: Server) -> None
         (Kind.ACTUAL, Basis.AVERAGE_DIRECT, "NSW1")
     }
     assert answer.forecast is None
+
+
+def test_what_is_stored_is_not_generated_and_what_is_not_told_is_not_nothing(server: Server) -> None:
+    energy: dict[str, Points] = {
+        "coal_black": [300.0, 300.0, 0.0],
+        "wind": [300.0, 300.0, 300.0],
+        "distillate": [None, None, None],
+        "battery_charging": [-150.0, -150.0, -150.0],
+        "pumps": [50.0, 50.0, 50.0],
+    }
+    emissions: dict[str, Points] = {"coal_black": [270.0, None, 0.0], "wind": [0.0, 0.0, 0.0]}
+    server.answer = lambda path: told(energy, emissions)
+    readings = feed(server).poll().readings
+    assert [(r.start, r.g_per_kwh) for r in readings] == [(LAST - 2 * FIVE, 450.0), (LAST, 0.0)]
 
 
 def test_two_days_are_asked_for_once_an_hour(server: Server) -> None:
@@ -138,8 +159,8 @@ def test_a_refused_key_is_told_with_what_to_do_and_without_the_key(server: Serve
         told([600.0], [300.0], network="WEM"),
         told([0.0], [0.0]),
         told([600.0], [None]),
-        Reply(json.dumps({"data": [series("energy", "GWh", [1.0])]}).encode()),
-        Reply(json.dumps({"data": [series("energy", "MWh", [1.0])]}).encode()),
+        told([600.0], [300.0], unit="GWh"),
+        told([600.0], {}),
         Reply(b'{"data": []}'),
         Reply(b"[]"),
     ],
