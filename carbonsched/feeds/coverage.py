@@ -116,7 +116,7 @@ TERMS: Final[Mapping[str, Terms]] = MappingProxyType(
             0.0,
             "get a key at https://platform.openelectricity.org.au",
             "free for non-commercial use",
-            "a forecast",
+            "a forecast; imports",
         ),
         "rte": Terms("RTE éCO2mix", 15, 0.0, "", "free", "a forecast; imports"),
         "entso-e": Terms(
@@ -237,9 +237,9 @@ def _electricity_maps(found: Found) -> dict[str, str] | None:
 
 def _open_electricity(found: Found) -> dict[str, str] | None:
     country, _, state = found.zone.key.partition("-")
-    if country != "AU" or state not in ("NSW", "QLD", "SA", "TAS", "VIC", "WA"):
-        return None
-    return {"region": "WEM" if state == "WA" else f"{state}1"}
+    if country != "AU" or state not in ("NSW", "QLD", "SA", "TAS", "VIC"):
+        return None  # Western Australia's is a day late: nothing to steer by
+    return {"region": f"{state}1"}
 
 
 def _entso_e(found: Found) -> dict[str, str] | None:

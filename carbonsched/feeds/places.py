@@ -30,12 +30,18 @@ from carbonsched.feeds.countries import Country, country_called, every_country
 
 CLOUDS: Final = {"aws": "AWS", "azure": "Azure", "gcp": "Google Cloud"}
 """Kinds of places that are a cloud's regions → whose."""
+_CLOUD_WORDS: Final = ("google cloud", "google", "gcp", "aws", "amazon", "microsoft", "azure")
+"""What may stand before a region's name."""
 _EARTH_KM: Final = 6371.0
 _FAR_KM: Final = 1000.0
 """Further than this from every place of the table no zone is named."""
 _NEAR_KM: Final = 150.0
 """Another zone's place so near, or nearer than half as far again as the nearest, is told beside it."""
-_COORDINATES: Final = re.compile(r"^\s*([-+]?\d+(?:\.\d+)?)\s*[,;\s]\s*([-+]?\d+(?:\.\d+)?)\s*$")
+_DEGREES: Final = r"([-+]?\d{1,9}(?:\.\d+)?)\s*°?\s*"
+_COORDINATES: Final = re.compile(
+    rf"^\(?{_DEGREES}([NS]?)\s*[,;\s]\s*{_DEGREES}([EW]?)\)?$", re.IGNORECASE | re.ASCII
+)
+"""Latitude and longitude: `52.5,13.4`, `52.5 N 13.4 E`."""
 _PART_OF_A_REGION: Final = re.compile(r"^([a-z]+-[a-z]+(?:-[a-z]+)?-?\d+)-?[a-f]$")
 """An availability zone: `us-east-1a`, `europe-west4-b`."""
 _ALIASES: Final = {
@@ -134,7 +140,11 @@ def find(said: str, field: str = "--place") -> Found:
     """The zone of a place. Raises InputError in one line: not known (with what is close), ambiguous, too far from all."""
     text = " ".join(said.split())
     if (at := _COORDINATES.match(text)) is not None:
-        return _nearest(text, float(at[1]), float(at[2]), field)
+        latitude, longitude = (
+            float(number) * (-1 if side.upper() in ("S", "W") else 1)
+            for number, side in (at.group(1, 2), at.group(3, 4))
+        )
+        return _nearest(text, latitude, longitude, field)
     if (zone := _zone_by_key(text)) is not None:
         country = _country(zone)
         return Found(text, zone, country, f"{zone.key} is a grid zone", parts=_parts(zone.key))
@@ -246,7 +256,7 @@ def _by_name() -> dict[str, Place]:
 
 def _place_called(text: str) -> Place | None:
     plain = _plain(text)
-    for cloud in (*CLOUDS, *map(str.casefold, CLOUDS.values())):
+    for cloud in _CLOUD_WORDS:
         plain = plain.removeprefix(f"{cloud} ").removeprefix(f"{cloud}:")
     if (part := _PART_OF_A_REGION.match(plain)) is not None:
         plain = part[1]
