@@ -3,8 +3,9 @@
 `co2eq` is g CO2 equivalent per kWh of a country's generation, average, at 15 or 60 minutes by the country; it is told about three
 hours late, nulls until then. `co2eq_forecast` reaches to the end of today, in the evening to the end of tomorrow.
 Its specification (version 1.5, https://api.energy-charts.info/openapi.json) has no word on whether the factors count
-combustion alone or the life cycle, and what others made of its values differs: a fit to Germany's generation gives direct factors
-(https://grid.iamkate.com), Switzerland's 10 to 17 g without a fossil plant are none. So the basis is unstated.
+combustion alone or the life cycle, and its values tell two tales: a fit to Germany's generation gives direct factors
+(https://github.com/vadimusk/netz-live, Emissions.php); the 10 to 17 g of Switzerland, which burns next to nothing, are none
+(https://github.com/bluehands/Carbon-Aware-Computing, tests). So the basis is unstated.
 It speaks of rate limits "for the public API" and gives no number: one request an interval is made, and one an hour for the past.
 """
 

@@ -117,7 +117,7 @@ class Log:
     Example::
 
         log = Log("/var/lib/carbonsched/jobs/tiny-7f3a1c", LOG_BYTES, None)
-        log.write(b"loading\n")
+        log.write(b"loading")
     """
 
     def __init__(self, job_dir: str, most: int, ids: Ids | None) -> None:
