@@ -34,6 +34,8 @@ def _print(job: "JobDetail") -> None:
     if job.segments_done:
         out.print()
         out.print(_segments(job))
+        if own := _own_run(job):
+            out.print(f"  {own}")
         for done in job.segments_done:
             if done.departure:
                 out.print(f"  segment {done.k + 1}: {done.departure}", style="yellow", markup=False)
@@ -62,6 +64,18 @@ def _print(job: "JobDetail") -> None:
         out.print()
         out.print(o.LEGEND, style="dim")
 
+
+def _own_run(job: "JobDetail") -> str | None:
+    """ρ against what the user would have run, where weights are frozen or adapters train: that is less than full fine-tuning."""
+    told = [(done.k + 1, done.rho_realised, done.rho_own) for done in job.segments_done]
+    if not any(own is not None and text.rho(own) != text.rho(rho) for _, rho, own in told):
+        return None
+    shown = ", ".join(f"{text.rho(own)} (segment {k})" for k, _, own in told[-_LAST:])
+    return f"ρ against what this script trains without selection: {shown}"
+
+
+_LAST = 6
+"""Segments whose ρ of the own run is shown."""
 
 _SHOWN_ELSEWHERE = ("at", "kind", "actor", "state", "sha256", "name")
 """Keys of a history entry that `show` has elsewhere."""

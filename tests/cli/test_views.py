@@ -104,6 +104,16 @@ def test_show_wraps_reason_and_lists_segments(box: Box, socket: Path) -> None:
     assert " ".join(text.split()).count("the budget binds: 100 g left for 5 segments") >= 4
 
 
+def test_show_tells_rho_of_the_users_own_run_where_it_is_another(box: Box, socket: Path) -> None:
+    entry = box.add()
+    box.segment(entry, rho_own=0.595)  # everything was to be trained
+    assert "without selection" not in cli("show", entry.id, socket=socket).out
+    box.segment(entry, rho_own=0.873)
+    text = cli("show", entry.id, socket=socket).out
+    assert "trains without selection: 0.595 (segment 1), 0.873 (segment 2)" in " ".join(text.split())
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
 def test_show_of_a_share_that_is_not_resolved(box: Box, socket: Path) -> None:
     entry = box.add(carbon={"budget_share": 0.6})
     assert "not resolved yet (share 0.6 of full fine-tuning)" in cli("show", entry.id, socket=socket).out

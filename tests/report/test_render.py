@@ -136,6 +136,16 @@ def test_html_stands_alone(story: Story) -> None:
         assert note in tags.text
 
 
+def test_html_tells_rho_of_the_users_own_run_where_it_is_known(story: Story) -> None:
+    ledger, report = story
+    assert "of own run" not in read(render(report, ledger, "html")).text
+    first, *others = report.segments
+    own = report.model_copy(update={"segments": (first.model_copy(update={"rho_own": 0.8731}), *others)})
+    page = read(render(own, ledger, "html")).text
+    assert "of own run" in page
+    assert "0.873" in page
+
+
 def test_every_chart_is_well_formed_and_described(story: Story) -> None:
     ledger, report = story
     page = render(report, ledger, "html")

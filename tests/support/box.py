@@ -100,8 +100,8 @@ class Box:
             entry.reason = reason
             self._note(entry, "the daemon")
 
-    def segment(self, entry: Entry) -> None:
-        """One more segment is done."""
+    def segment(self, entry: Entry, rho_own: float | None = None) -> None:
+        """One more segment is done. rho_own: against what the user would have run."""
         with self.lock:
             k = len(entry.segments_done)
             entry.segments_done.append(
@@ -112,6 +112,7 @@ class Box:
                     rho_directed=0.6,
                     rho_planned=0.597,
                     rho_realised=0.595,
+                    rho_own=rho_own,
                     flops=6e15,
                     flops_full=1e16,
                     steps=100,
