@@ -2,14 +2,16 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
 from trainer.data.encoding import Encoded, TextEncoder
-from trainer.data.models import check_folder
+from trainer.data.models import check_folder, check_vocabulary
 from trainer.data.reading import load_rows
 from trainer.device import note_problem
 from trainer.distributed.ranks import check_world, world_size
@@ -32,7 +34,9 @@ def check_job(spec: JobSpec) -> CheckResult:
     check_world(train)
     check_folder(spec.model)
     rows = _encode_rows(spec)
-    model = add_adapters(meta_model(spec.model.name_or_path, spec.model.attn, spec.model.dtype), train)
+    model = meta_model(spec.model.name_or_path, spec.model.attn, spec.model.dtype)
+    check_vocabulary(model, rows.tokens(), spec.model)
+    model = add_adapters(model, train)
     price = _price(spec, model, rows)
     if not traits.constant_rho:
         _check_rhos(spec, price)
@@ -68,6 +72,13 @@ class _EncodedRows:
     """Of the training rows, the commonest first."""
     nominal: tuple[int, int | None]
     """(seq, target_seq) of the mean batch."""
+    pad: int
+
+    def tokens(self) -> Iterator[int]:
+        """The largest of every row."""
+        yield self.pad
+        for row in chain(self.train, self.validation, self.test):
+            yield max(chain(row.input_ids, row.labels), default=0)
 
 
 def _encode_rows(spec: JobSpec) -> _EncodedRows:
@@ -82,6 +93,7 @@ def _encode_rows(spec: JobSpec) -> _EncodedRows:
         encoder.encode(rows.test)[: spec.evaluate.limit],
         tuple(name for name, _ in Counter(row.format for row in rows.train).most_common()),
         encoder.nominal_shape(train, min(spec.train.batch_size, len(train))),
+        encoder.tokenizer.pad_token_id,
     )
 
 

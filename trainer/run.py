@@ -10,6 +10,7 @@ import platform
 import resource
 import shutil
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec, TrainPart
 from carbonsched.model.protocol import Evaluated, Finished, SegmentDone, Started
 from trainer.data.encoding import Encoded, TextEncoder, TokenDataset
-from trainer.data.models import load_model
+from trainer.data.models import check_vocabulary, load_model
 from trainer.data.reading import load_rows
 from trainer.device import board_uuid, check_board, peak_memory
 from trainer.distributed.ranks import check_world, leave, ranks, world_size
@@ -97,6 +98,7 @@ class _Run:
         over = begun >= schedule.steps or early.exhausted
         ready = last if over else None
         self.model = self._load(ready)
+        check_vocabulary(self.model, chain.from_iterable(row.input_ids for row in data), self.read.model)
         self.model.config.use_cache = False
         options = Options.of(
             spec,

@@ -86,15 +86,38 @@ def read_row(record: Any, part: DataPart, where: str) -> Row:
         # plain text has one field; a source, where there is one, is a prompt that is not learnt from
         if target_field not in record and "text" in record:
             target_field = "text"
-        source = _text(record, source_field, where, "data.source") if record.get(source_field) else ""
+        prompt = source_field != target_field and record.get(source_field)
+        source = _text(record, source_field, where, "data.source") if prompt else ""
         return Row(source, *_learnt(_texts(record, target_field, where, "data.target")))
     layout = recognised(record, part)
     if layout is not None:
         source, texts = layout.read(record, where)
         return Row(source, *_learnt(texts), part.task or layout.task, format=layout.name)
+    _check_pair(record, part, where)
     source = _text(record, source_field, where, "data.source")
     texts = _texts(record, target_field, where, "data.target")
     return Row(source, *_learnt(texts))
+
+
+def _check_pair(record: Mapping[str, Any], part: DataPart, where: str) -> None:
+    """Raises InputError where a text would be learnt from itself, or no two fields could be a pair."""
+    if part.source == part.target:
+        raise InputError(
+            "data.target",
+            f"is {part.target!r}, as data.source is: a model would learn to repeat what it reads",
+            _AS_PLAIN.format(part.target),
+        )
+    written = [str(name) for name, value in record.items() if isinstance(value, str) and value.strip()]
+    if len(written) == 1 and not {part.source, part.target} & record.keys():
+        name = _printable(written[0])
+        raise InputError(
+            "data.task",
+            f"{where} has one field of text, {name!r}, and no pair to learn",
+            _AS_PLAIN.format(name),
+        )
+
+
+_AS_PLAIN: Final = 'to learn that text itself set data.task = "causal" and data.target = "{}"'
 
 
 def recognised(record: Mapping[str, Any], part: DataPart) -> Layout | None:

@@ -1,6 +1,7 @@
 """Loads model and tokenizer from a folder or the hub, with dtype and attention always explicit, and refuses a folder without weights."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,49 @@ def load_tokenizer(part: ModelPart) -> Any:
             )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_vocabulary(model: Any, tokens: Iterable[int], part: ModelPart) -> None:
+    """Raises InputError where the largest of `tokens` has no row in the embeddings of `model`: a step would fail by its index.
+
+    Likewise where the weights that `part` names have other rows than its config.json says.
+    """
+    try:
+        embeddings = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return
+    weight = getattr(embeddings, "weight", None)
+    if weight is None or weight.dim() != 2:
+        return
+    rows, largest = int(weight.shape[0]), max(tokens, default=0)
+    name = next((n for n, p in model.named_parameters() if p is weight), "")
+    saved = _saved_rows(Path(part.name_or_path).expanduser(), name)
+    if saved is not None and saved != rows:
+        raise InputError(
+            "model.name_or_path",
+            f"its config.json says vocab_size {rows}, its weights have {saved} rows ({name}); the largest token is {largest}",
+            "save the model again with model.save_pretrained, or mend vocab_size",
+        )
+    if largest >= rows:
+        raise InputError(
+            "model.name_or_path",
+            f"its tokenizer gives token {largest}, and its embeddings have {rows} rows (vocab_size in config.json)",
+            "take the tokenizer that belongs to it, or model.resize_token_embeddings(len(tokenizer)) and save both",
+        )
+
+
+def _saved_rows(folder: Path, name: str) -> int | None:
+    """Of the tensor `name` in the weights of a folder; None where it is not found, or no folder."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
+        try:
+            with safe_open(file, framework="np") as weights:
+                if name in weights.keys():  # noqa: SIM118  # no mapping
+                    return int(weights.get_slice(name).get_shape()[0])
+        except (OSError, SafetensorError):
+            continue  # what is amiss with it is said by what loads it
+    return None
 
 
 def is_encoder_decoder(part: ModelPart) -> bool:

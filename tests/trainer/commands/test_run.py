@@ -1,10 +1,13 @@
 """`check` and `run` as commands."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.models import job_folder, tiny_llama, tiny_spec, word_data
+from transformers import AutoModelForCausalLM
 
 from carbonsched.errors import InputError
 from carbonsched.model.job_file import read_job
@@ -48,6 +51,28 @@ def test_check_tells_what_the_job_would_be(home: Path) -> None:
     assert found.ok
     assert 1 / 3 + 1 / 8 < found.rho_floor < 0.6, "an importance batch of eight steps is in it"
     assert found.step_flops_full > 0
+
+
+@pytest.mark.parametrize("which", ["weights", "config"])
+def test_a_tokenizer_that_is_larger_than_the_embeddings_is_refused(
+    home: Path, tmp_path: Path, which: str
+) -> None:
+    shutil.copytree(home / "model", tmp_path / "model")
+    if which == "weights":
+        model = AutoModelForCausalLM.from_pretrained(home / "model")
+        model.resize_token_embeddings(7)
+        model.save_pretrained(tmp_path / "model")
+        said = (
+            r"model\.name_or_path: its tokenizer gives token \d+, and its embeddings have 7 rows \(vocab_size"
+        )
+    else:
+        file = tmp_path / "model" / "config.json"
+        config = json.loads(file.read_text())
+        file.write_text(json.dumps(config | {"vocab_size": 9000}))
+        said = r"model\.name_or_path: its config.json says vocab_size 9000, its weights have \d+ rows"
+    shutil.copytree(home / "data", tmp_path / "data")
+    with pytest.raises(InputError, match=said):
+        check(job_toml(tmp_path))
 
 
 def test_a_job_file_is_trained_without_a_daemon(

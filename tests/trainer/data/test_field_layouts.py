@@ -114,6 +114,26 @@ def made(splits: dict[str, list[dict[str, Any]]]) -> Any:
     return datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in splits.items()})
 
 
+def test_a_text_without_a_pair_is_not_led_to_learn_itself(tmp_path: Path) -> None:
+    """What the hint says works, for the field that everybody calls `text` and for any other."""
+    for name in ("text", "body"):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text(json.dumps({name: "to be learnt", "id": 7}) + "\n")
+        with pytest.raises(
+            InputError, match=f"data.task: .*one field of text, '{name}'.*data.target = \"{name}\""
+        ):
+            load_rows(DataPart(name_or_path=str(file)))
+        twice = DataPart(name_or_path=str(file), source=name, target=name)
+        with pytest.raises(InputError, match=r'data\.target: .*repeat what it reads.*task = "causal"'):
+            load_rows(twice)
+        for part in (
+            twice.model_copy(update={"task": "causal"}),
+            DataPart(name_or_path=str(file), task="causal", target=name),
+        ):
+            (row,) = load_rows(part).train
+            assert (row.source, row.target) == ("", "to be learnt")
+
+
 def test_piqa_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
