@@ -38,6 +38,7 @@ from carbonsched.feeds.open_electricity import OpenElectricitySettings
 from carbonsched.feeds.replay import ReplaySettings as ReplayFeedSettings
 from carbonsched.feeds.rte import RteSettings
 from carbonsched.feeds.static import StaticSettings
+from carbonsched.feeds.watttime import WattTimeSettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.base import Doc, Grams, LocalPath, Seconds, refusal
 from carbonsched.power.base import MeterSettings
@@ -58,6 +59,7 @@ BuiltInFeed = (
     | RteSettings
     | ReplayFeedSettings
     | StaticSettings
+    | WattTimeSettings
 )
 """What `[[feeds]]` may be. A new feed is its own file and one name here."""
 BuiltInGpuMeter = NvmlSettings | ReplayMeterSettings

@@ -158,7 +158,7 @@ def test_a_plugins_feed_and_meter_stand_beside_the_built_in_ones(site: Path) -> 
     assert "box.toml: power.tide_w: is missing; add it" in refused(VALID["neso"], power={"host": "tide"})
     both = {"gpu": "tide", "host": "tide", "tide_w": 7}
     assert "power.host: 'tide' is power.gpu's meter too; name it once" in refused(VALID["neso"], power=both)
-    assert "'static', 'none-such' or 'sun'" in refused({"provider": "snu"})
+    assert f"{list(FEEDS.built_in)[-1]!r}, 'none-such' or 'sun'" in refused({"provider": "snu"})
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ The factors are chosen by `emissionFactorType`, and the answer says which it has
 with the caller's own: this is always turned off. https://app.electricitymaps.com/docs and, for v3, https://docs.electricitymaps.com
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import ClassVar, Final, Literal
 
@@ -28,7 +28,7 @@ from carbonsched.feeds.provider import (
     offered,
     place,
 )
-from carbonsched.feeds.transport import AnswerError, Body
+from carbonsched.feeds.transport import Body
 from carbonsched.model.grid import Basis, Kind, Reading, Source
 
 _Granularity = Literal["5_minutes", "15_minutes", "hourly"]
@@ -39,8 +39,6 @@ _STEPS: Final[Mapping[str, timedelta]] = {
 }
 _FACTORS: Final = {Basis.AVERAGE_LIFECYCLE: "lifecycle", Basis.AVERAGE_DIRECT: "direct"}
 _FORECAST_EVERY_S: Final = 1800.0
-_PLAN_EVERY_S: Final = 86_400.0
-"""What the plan refused is tried again after so long."""
 
 
 class _Row(Answered):
@@ -114,7 +112,6 @@ class ElectricityMapsFeed(HttpFeed):
         self._params = {"zone": self.zone, "emissionFactorType": self._factors, **self.STAY}
         if settings.granularity is not None:
             self._params["temporalGranularity"] = settings.granularity
-        self._granted: dict[str, int] = {}
 
     def poll(self) -> Answer:
         """One request; once an hour one or two more for the two days that have passed, twice an hour for the forecast."""
@@ -145,12 +142,12 @@ class ElectricityMapsFeed(HttpFeed):
 
     def _past(self, now: datetime) -> list[Reading]:
         since = {"start": f"{now - SETTLES:%Y-%m-%dT%H:00:00Z}", "end": f"{now:%Y-%m-%dT%H:00:00Z}"}
-        body = self._of_plan([("/past-range", since), ("/history", {})])
+        body = self._as_planned(("/past-range", since), ("/history", {}))
         found = self.parse(_Rows, body.json)
         return self._as_readings(found.rows, found.zone, found.granularity, body)
 
     def _ahead(self) -> tuple[list[Interval], Source]:
-        body = self._of_plan([("/forecast", {"horizonHours": "72"}), ("/forecast", {})])
+        body = self._as_planned(("/forecast", {"horizonHours": "72"}), ("/forecast", {}))
         found = self.parse(_Rows, body.json)
         return self._as_intervals(found.rows, found.zone, found.granularity), self.source(
             Kind.FORECAST, body, found.updated
@@ -161,18 +158,8 @@ class ElectricityMapsFeed(HttpFeed):
             self.PATH + path, {**self._params, **(params or {})}, {"auth-token": self._token.read()}
         )
 
-    def _of_plan(self, ways: Sequence[tuple[str, Mapping[str, str]]]) -> Body:
-        """The answer of the first of these requests that the plan has; what it refused is left alone for a day."""
-        key = ways[-1][0]
-        if self.is_due(f"plan of {key}", _PLAN_EVERY_S):
-            self._granted[key] = 0
-        while True:
-            try:
-                return self._get(*ways[self._granted[key]])
-            except AnswerError as e:
-                if e.status not in (400, 401, 403) or self._granted[key] + 1 == len(ways):
-                    raise
-                self._granted[key] += 1
+    def _as_planned(self, *ways: tuple[str, Mapping[str, str]]) -> Body:
+        return self.ask_as_planned(ways[-1][0], ways, lambda way: self._get(*way), (400, 401, 403))
 
     def _as_intervals(self, rows: list[_Row], zone: str | None, granularity: str) -> list[Interval]:
         for name in (zone, *(row.zone for row in rows)):

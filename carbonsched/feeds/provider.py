@@ -22,6 +22,7 @@ from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading
 SETTLES: Final = timedelta(hours=48)
 """Values so old are asked for again: providers revise them."""
 SETTLE_EVERY_S: Final = 3600.0
+_PLAN_EVERY_S: Final = 86_400.0
 _AHEAD: Final = timedelta(hours=1)
 """So much of a forecast stands in as readings."""
 
@@ -154,6 +155,7 @@ class HttpFeed:
         self._count = site.count(self._account, self.LIMITS)
         self._due_s: dict[str, float] = {}
         self._missing: dict[str, str] = {}
+        self._way: dict[str, int] = {}
 
     # ---- asking
 
@@ -241,6 +243,23 @@ class HttpFeed:
         if found is None and not refused:
             self.ask_soon(what)
         return found
+
+    def ask_as_planned(
+        self, what: str, ways: Sequence[_T], ask: Callable[[_T], Body], refusals: tuple[int, ...]
+    ) -> Body:
+        """The answer to the first of `ways` that the account's plan has; what it refuses is left alone for a day.
+
+        refusals: statuses by which the provider says so. Raises FeedError, the last one's where all are refused.
+        """
+        if self.is_due(f"plan of {what}", _PLAN_EVERY_S):
+            self._way[what] = 0
+        while True:
+            try:
+                return ask(ways[self._way[what]])
+            except AnswerError as e:
+                if e.status not in refusals or e.page or self._way[what] + 1 == len(ways):
+                    raise
+                self._way[what] += 1
 
     def may_read(self) -> str | None:
         """What the account may read, in one line for `grid --probe`; None: the provider does not tell. Raises FeedError."""

@@ -22,7 +22,7 @@ from support.fuzz import CHANGES, EDITS, FUZZ, VALUE, changed, damaged
 from support.http_server import Reply, serve
 from support.manual_clock import ManualClock
 from support.providers import CASES
-from support.providers.case import SECRET, ProviderCase, Slot, World, world
+from support.providers.case import LENT, SECRET, ProviderCase, Slot, World, world
 
 from carbonsched.config import FEEDS
 from carbonsched.errors import CarbonschedError, FeedError
@@ -134,28 +134,44 @@ def transport() -> Iterator[HttpTransport]:
     made.close()
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+CELLS = [(case, fault, False) for case in CASES for fault in FAULTS] + [
+    (case, fault, True) for case in CASES if case.login for fault in FAULTS if not fault.value
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "fault", "at_login"),
+    CELLS,
+    ids=[f"{case.name}{'-login' * at_login}-{fault.name}" for case, fault, at_login in CELLS],
+)
 def test_the_matrix(
     case: ProviderCase,
     fault: Fault,
+    at_login: bool,
     transport: HttpTransport,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    cells = matrix.setdefault(case.name, {})
-    if fault.name in case.cannot:
-        cells[fault.name] = f"cannot be: {case.cannot[fault.name]}"
+    cells = matrix.setdefault(f"{case.name}, at login" if at_login else case.name, {})
+    cannot = (
+        "a login names no zone" if at_login and fault.name == "wrong zone" else case.cannot.get(fault.name)
+    )
+    if cannot is not None:
+        cells[fault.name] = f"cannot be: {cannot}"
         return
     for name, value in case.env.items():
         monkeypatch.setenv(name, value)
     true = fault.change(world(fault.now, case.step))
     clock = ManualClock(fault.now)
     site = Site(Zone(name=case.zone, basis=Basis(case.basis)), clock, tmp_path, transport)
-    echoed = SECRET.encode() if case.env else b"none"
+    echoed = b"none"
+    if case.env:
+        echoed = (LENT if case.login and not at_login else SECRET).encode()
 
     def answer(path: str) -> Reply:
+        if case.login and path.startswith(case.login) is not at_login:
+            return case.answer(true, path)
         reply = fault.spoil(case.answer(true, path))
         return replace(reply, body=reply.body.replace(b"SECRET", echoed))
 
@@ -173,7 +189,8 @@ def test_the_matrix(
     assert reading is not None
     assert took_s < 5.0
     assert "Traceback" not in caplog.text
-    assert SECRET not in caplog.text + (status.error or "")
+    for secret in (SECRET, LENT):
+        assert secret not in caplog.text + (status.error or "")
     if reading.source.kind is Kind.FALLBACK:
         assert fault.either or not fault.value, status.error
         assert reading.g_per_kwh == FALLBACK

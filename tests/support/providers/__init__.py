@@ -10,6 +10,7 @@ from support.providers.entso_e import ENTSO_E
 from support.providers.neso import NESO
 from support.providers.open_electricity import OPEN_ELECTRICITY
 from support.providers.rte import RTE
+from support.providers.watttime import WATTTIME
 
 CASES: tuple[ProviderCase, ...] = (
     CARBON_AWARE_SDK,
@@ -21,4 +22,5 @@ CASES: tuple[ProviderCase, ...] = (
     NESO,
     OPEN_ELECTRICITY,
     RTE,
+    WATTTIME,
 )

@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfo
 from support.http_server import Reply
 
 SECRET = "s3cr3t-token-of-a-test"  # noqa: S105
+LENT = "l3nt-token-of-a-test"
+"""What a login answers."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class ProviderCase:
     zone: str = "XX"
     env: dict[str, str] = field(default_factory=dict)
     """Variables of the environment that hold its secrets."""
+    login: str = ""
+    """Path of its login, which lends `LENT`: the faults befall what is asked with it and, in a row of their own, the login."""
     local: ZoneInfo | None = None
     """The local time zone that some of its times are in."""
     late: timedelta = timedelta(0)
