@@ -41,8 +41,17 @@ _WATTNET_ITALY: Final = {
 }
 _ENERGY_CHARTS: Final = _EUROPE_BY_COUNTRY | _codes("AL AM AZ BY DK IT MT NO RU SE UA")
 _ENTSO_E: Final = _codes(
-    "AT BA BE BG CH CY CZ DE EE ES FI FR GR HR HU IE LT LU LV MD ME MK NL PL PT RO RS SI SK XK"
+    "AL AT BA BE BG CH CY CZ DE EE ES FI FR GE GR HR HU IE LT LU LV MD ME MK NL PL PT RO RS SI SK XK"
 )
+_ENTSO_E_ITALY: Final = {
+    "IT": "IT",
+    "IT-NO": "IT-NORD",
+    "IT-CNO": "IT-CNOR",
+    "IT-CSO": "IT-CSUD",
+    "IT-SO": "IT-SUD",
+    "IT-SAR": "IT-SARD",
+    "IT-SIC": "IT-SICI",
+}
 _WATTTIME_ALPHA_2: Final = _codes(
     "AT BA BE BG CH CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LV ME NL NO PL PT RO RS SE SI SK"
 )
@@ -90,9 +99,14 @@ class Terms:
 
 TERMS: Final[Mapping[str, Terms]] = MappingProxyType(
     {
-        "neso": Terms("NESO", 30, 48.0, "", "free, CC BY 4.0", "the carbon of imports' and fuels' making"),
+        "neso": Terms("NESO", 30, 48.0, "", "free, CC BY 4.0", "what is emitted in the making of plants and fuels"),
         "energi-data-service": Terms(
-            "Energi Data Service", 5, 24.0, "", "free", "a forecast beyond about a day"
+            "Energi Data Service",
+            5,
+            24.0,
+            "",
+            "free",
+            "a forecast beyond about a day, at times beyond 9 hours",
         ),
         "wattnet": Terms(
             "wattnet",
@@ -141,7 +155,7 @@ TERMS: Final[Mapping[str, Terms]] = MappingProxyType(
             24.0,
             "",
             "free, CC BY 4.0",
-            "a word on whether its factors are direct or lifecycle, so that nothing may stand beside it",
+            "a word on whether its factors are direct or lifecycle, so that nothing may stand beside it; about three hours late",
         ),
         "watttime": Terms(
             "WattTime",
@@ -244,6 +258,8 @@ def _open_electricity(found: Found) -> dict[str, str] | None:
 
 def _entso_e(found: Found) -> dict[str, str] | None:
     key = found.zone.key
+    if key in _ENTSO_E_ITALY:
+        return {"zone": _ENTSO_E_ITALY[key]}
     if key in _ENTSO_E or key.startswith(("DK-DK", "NO-NO", "SE-SE")):
         return {"zone": key}
     return None
