@@ -99,7 +99,9 @@ class Terms:
 
 TERMS: Final[Mapping[str, Terms]] = MappingProxyType(
     {
-        "neso": Terms("NESO", 30, 48.0, "", "free, CC BY 4.0", "what is emitted in the making of plants and fuels"),
+        "neso": Terms(
+            "NESO", 30, 48.0, "", "free, CC BY 4.0", "what is emitted in the making of plants and fuels"
+        ),
         "energi-data-service": Terms(
             "Energi Data Service",
             5,

@@ -68,6 +68,24 @@ class _Series(Answered):
     about: _About = Field(alias="meta")
 
 
+class _Endpoint(Answered):
+    endpoint: str
+
+
+class _Region(Answered):
+    region: str
+    endpoints: list[_Endpoint] = []
+
+
+class _Signal(Answered):
+    signal_type: str
+    regions: list[_Region] = []
+
+
+class _Access(Answered):
+    signal_types: list[_Signal]
+
+
 class WattTimeSettings(LoginSettings):
     """Keys of `[[feeds]]` with provider = "watttime".
 
@@ -133,6 +151,17 @@ class WattTimeFeed(LoginFeed):
     def expired(self, error: AnswerError) -> bool:
         # a gateway answers an old token with a page; the API itself says 403 of what the plan does not have
         return error.status == 401 or (error.status == 403 and error.page)
+
+    def may_read(self) -> str:
+        """One request: the regions that the account has the signal of."""
+        known = self.parse(_Access, self.ask_logged_in("/v3/my-access", {}).json)
+        regions = [
+            one for each in known.signal_types if each.signal_type == self._signal for one in each.regions
+        ]
+        here = [end.endpoint for one in regions if one.region == self.zone for end in one.endpoints]
+        return (
+            f"{self._signal} of {self.zone}: {', '.join(here) or 'nothing'}; regions in all: {len(regions)}"
+        )
 
     def poll(self) -> Answer:
         """One request, once an hour two, and a login as often as the token runs out."""

@@ -88,6 +88,21 @@ def paths(server: Server) -> list[str]:
     return [path.split("?")[0] for path in server.paths]
 
 
+def test_what_the_account_may_read_is_told(server: Server) -> None:
+    regions = [
+        {"region": "CAISO_NORTH", "endpoints": [{"endpoint": "forecast", "models": []}]},
+        {"region": "FR"},
+    ]
+    access = {
+        "signal_types": [{"signal_type": "co2_moer", "regions": regions}, {"signal_type": "health_damage"}]
+    }
+    server.answer = lambda path: (
+        Reply(json.dumps(access).encode()) if path == "/v3/my-access" else subscriber(path)
+    )
+    assert feed(server).may_read() == "co2_moer of CAISO_NORTH: forecast; regions in all: 2"
+    assert feed(server, region="PJM_NJ").may_read() == "co2_moer of PJM_NJ: nothing; regions in all: 2"
+
+
 def test_now_and_the_forecast_are_one_request_and_the_past_two_days_another(server: Server) -> None:
     answer = feed(server).poll()
     assert server.paths == [
