@@ -35,6 +35,7 @@ from carbonsched.feeds.energy_charts import EnergyChartsSettings
 from carbonsched.feeds.entso_e import EntsoeSettings
 from carbonsched.feeds.neso import NesoSettings
 from carbonsched.feeds.open_electricity import OpenElectricitySettings
+from carbonsched.feeds.prometheus import PrometheusSettings
 from carbonsched.feeds.replay import ReplaySettings as ReplayFeedSettings
 from carbonsched.feeds.rte import RteSettings
 from carbonsched.feeds.static import StaticSettings
@@ -57,6 +58,7 @@ BuiltInFeed = (
     | NesoSettings
     | OpenElectricitySettings
     | RteSettings
+    | PrometheusSettings
     | ReplayFeedSettings
     | StaticSettings
     | WattTimeSettings

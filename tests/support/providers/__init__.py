@@ -9,6 +9,7 @@ from support.providers.energy_charts import ENERGY_CHARTS
 from support.providers.entso_e import ENTSO_E
 from support.providers.neso import NESO
 from support.providers.open_electricity import OPEN_ELECTRICITY
+from support.providers.prometheus import PROMETHEUS
 from support.providers.rte import RTE
 from support.providers.watttime import WATTTIME
 
@@ -23,4 +24,5 @@ CASES: tuple[ProviderCase, ...] = (
     OPEN_ELECTRICITY,
     RTE,
     WATTTIME,
+    PROMETHEUS,
 )
