@@ -25,7 +25,10 @@ log = logging.getLogger(__name__)
 
 FIELD = "ledger.url"
 _RESERVE_BYTES = 1024 * 1024
-"""SQLite's log and its index take some 40 kB to begin with; the rest is for the rows of a day or so."""
+"""SQLite's log and its index take some 60 kB to begin with; the rest is for the rows of a day or so."""
+
+_LEFT_BYTES = 64 * 1024
+"""Free beside it where it is kept."""
 
 _Identity = tuple[int, int]
 """Device and inode."""
@@ -131,11 +134,17 @@ class DatabaseFile:
     # room on a full disk
 
     def keep_room(self) -> None:
-        """Keep room beside the ledger for a start on a disk that is full by then; where there is none, it is tried again."""
+        """Keep room beside the ledger for a start on a disk that is full by then; where there is none, it is tried again.
+
+        Not even for a moment is the disk filled by it: a job may be writing.
+        """
         reserve = self._beside(".reserve")
         try:
-            with reserve.open("ab") as file:
-                os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+            kept = reserve.stat().st_blocks * 512 if reserve.exists() else 0
+            disk = os.statvfs(self.path.parent)
+            if kept < _RESERVE_BYTES <= disk.f_bavail * disk.f_frsize + kept - _LEFT_BYTES:
+                with reserve.open("ab") as file:
+                    os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
         except OSError:
             with suppress(OSError):
                 reserve.unlink()
