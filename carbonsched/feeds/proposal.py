@@ -84,10 +84,19 @@ def _names(feeds: Iterable[ProposedFeed]) -> tuple[str, ...]:
 
 
 def _best(groups: dict[Basis, list[ProposedFeed]]) -> Basis:
-    """The basis of the most trusted live feed; one that is not stated, or only marginal, is the last resort before a constant."""
-    live = [basis for basis, feeds in groups.items() if any(feed.provider != _STATIC for feed in feeds)]
-    averages = [basis for basis in live if basis in (Basis.AVERAGE_LIFECYCLE, Basis.AVERAGE_DIRECT)]
-    return next(iter((*averages, *live, *groups)), Basis.AVERAGE_LIFECYCLE)
+    """The basis of the most trusted live feed: a stated average before one that is not stated, and that before a constant.
+
+    What is marginal answers another question, and is taken only where there is nothing else.
+    """
+
+    def rank(basis: Basis) -> int:
+        if basis in (Basis.MARGINAL_DIRECT, Basis.MARGINAL_LIFECYCLE):
+            return 3
+        if all(feed.provider == _STATIC for feed in groups[basis]):
+            return 2
+        return 1 if basis is Basis.AVERAGE_UNSTATED else 0
+
+    return min(groups, key=rank, default=Basis.AVERAGE_LIFECYCLE)
 
 
 def _why(found: Found, basis: Basis, feeds: tuple[ProposedFeed, ...], others: tuple[OtherChain, ...]) -> str:

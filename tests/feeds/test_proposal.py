@@ -66,6 +66,14 @@ def test_a_version_without_a_provider_does_not_propose_it() -> None:
     assert "nothing follows the grid" in made.why
 
 
+def test_what_is_marginal_is_proposed_only_when_it_is_asked_for() -> None:
+    made = propose(find("Grenada"), build)
+    assert [feed.provider for feed in made.feeds] == ["static"]
+    assert [other.providers for other in made.others] == [("watttime",)]
+    marginal = propose(find("Grenada"), build, basis=Basis.MARGINAL_DIRECT)
+    assert [feed.provider for feed in marginal.feeds] == ["watttime"]
+
+
 def test_where_nobody_covers_a_place_it_says_what_to_do() -> None:
     made = propose(find("Grenada"), lambda _: None)
     assert made.feeds == ()
