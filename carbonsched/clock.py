@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
+LEAST_SLEEP_S = 1.0
+
 
 class Clock(Protocol):
     """What tells the time; a test gives one that it moves itself.
@@ -21,6 +23,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds on a clock that never steps back, counting through suspend (CLOCK_BOOTTIME)."""
 
+    def awake(self) -> float:
+        """Seconds on a clock that never steps back and stands still in suspend (CLOCK_MONOTONIC)."""
+
 
 class SystemClock:
     """The clock of the box.
@@ -35,6 +40,9 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def awake(self) -> float:
+        return time.monotonic()
 
 
 @dataclass(slots=True)
@@ -63,3 +71,26 @@ class StepWatch:
 
     def _wall_minus_monotonic(self) -> float:
         return self.clock.now().timestamp() - self.clock.monotonic()
+
+
+@dataclass(slots=True)
+class SleepWatch:
+    """Tells when the box was suspended: but for that, its two clocks pass alike.
+
+    Example:
+        >>> watch = SleepWatch(SystemClock())
+        >>> watch.slept_s()  # it is awake
+        0.0
+    """
+
+    clock: Clock
+    _offset: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._offset = self.clock.monotonic() - self.clock.awake()
+
+    def slept_s(self) -> float:
+        """Seconds of suspend since the last call; less than one is not told from the time between two looks at a clock."""
+        before, self._offset = self._offset, self.clock.monotonic() - self.clock.awake()
+        slept = self._offset - before
+        return slept if slept >= LEAST_SLEEP_S else 0.0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from carbonsched.clock import LEAST_SLEEP_S
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
 from carbonsched.power.base import Mark
 
@@ -38,6 +39,8 @@ class Sample:
     counter_mj: int | None = None
     power_w: float | None = None
     error: str | None = None
+    awake_s: float | None = None
+    """On a clock that stands still in suspend; None: not told, as if there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class _Last:
     """None: another daemon's sample, read back from the ledger."""
     counter_mj: int | None
     power_w: float | None
+    awake_s: float | None = None
     blind_from: datetime | None = None
     """Since when the counter could not be read; its next value covers that time too."""
 
@@ -100,7 +104,7 @@ class DeviceCounter:
         last = self._last
         if last is None:
             if sample.error is None:
-                self._last = _Last(sample.at, sample.monotonic_s, sample.counter_mj, sample.power_w)
+                self._last = _last(sample)
             return None
         start, elapsed, stepped = _stretch(last, sample)
         if start >= sample.at or elapsed <= 0:
@@ -108,13 +112,13 @@ class DeviceCounter:
         if sample.error is not None:
             delta = self._unavailable(start, sample.at, sample.error)
             blind = last.blind_from or last.at
-            self._last = _Last(sample.at, sample.monotonic_s, last.counter_mj, None, blind)
+            self._last = _Last(sample.at, sample.monotonic_s, last.counter_mj, None, sample.awake_s, blind)
         elif last.monotonic_s is None:
             delta = self._bridge(last, sample, start, elapsed)
-            self._last = _Last(sample.at, sample.monotonic_s, sample.counter_mj, sample.power_w)
+            self._last = _last(sample)
         else:
             delta = self._live(last, sample, start, elapsed)
-            self._last = _Last(sample.at, sample.monotonic_s, sample.counter_mj, sample.power_w)
+            self._last = _last(sample)
         if stepped:
             delta = delta.model_copy(update={"reason": "; ".join(r for r in (delta.reason, stepped) if r)})
         return delta
@@ -172,6 +176,10 @@ class DeviceCounter:
                 f"the counter fell from {last.counter_mj} to {sample.counter_mj} mJ: the driver was reloaded"
             )
         span = elapsed if last.blind_from is None else (sample.at - last.blind_from).total_seconds()
+        if last.monotonic_s is not None:
+            span = max(
+                span, sample.monotonic_s - last.monotonic_s
+            )  # suspend included, in which a counter may go on
         mean_w = used / 1000 / span if span > 0 else 0.0
         if self.watts_limit and span >= HOLD_S and mean_w > IMPLAUSIBLE * self.watts_limit:
             return f"the counter rose by {mean_w:.0f} W on a device limited to {self.watts_limit:.0f} W"
@@ -251,8 +259,12 @@ class DeviceCounter:
         )
 
 
+def _last(sample: Sample) -> _Last:
+    return _Last(sample.at, sample.monotonic_s, sample.counter_mj, sample.power_w, sample.awake_s)
+
+
 def _stretch(last: _Last, sample: Sample) -> tuple[datetime, float, str | None]:
-    """(start on the wall, seconds, what to say if the wall clock was stepped meanwhile)."""
+    """(start on the wall, seconds, what to say if the wall clock was stepped or the box suspended meanwhile)."""
     wall = (sample.at - last.at).total_seconds()
     if last.monotonic_s is None:
         if wall > 0:
@@ -263,14 +275,18 @@ def _stretch(last: _Last, sample: Sample) -> tuple[datetime, float, str | None]:
             0.001,
             f"the wall clock was set back by at least {-wall:.0f} s",
         )
-    elapsed = sample.monotonic_s - last.monotonic_s
-    if abs(wall - elapsed) <= STEP_S:
+    elapsed, said = sample.monotonic_s - last.monotonic_s, []
+    if abs(wall - elapsed) > STEP_S:
+        said.append(f"the wall clock was stepped by {wall - elapsed:+.0f} s")
+    if last.awake_s is not None and sample.awake_s is not None:
+        slept = elapsed - (sample.awake_s - last.awake_s)
+        if slept >= LEAST_SLEEP_S:
+            # nothing ran meanwhile: neither power nor the unknown counts for that time, what a counter says does
+            said.append(f"the box was suspended for {slept:.0f} s")
+            elapsed -= slept
+    if not said:
         return last.at, elapsed, None
-    return (
-        sample.at - timedelta(seconds=elapsed),
-        elapsed,
-        f"the wall clock was stepped by {wall - elapsed:+.0f} s",
-    )
+    return sample.at - timedelta(seconds=elapsed), elapsed, "; ".join(said)
 
 
 def _mj(watts: float, seconds: float) -> int:

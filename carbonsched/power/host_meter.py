@@ -51,7 +51,7 @@ class HostMeter:
         self._cpu.start()
         self._rapl = rapl
         self._ram_w = float(RAM().total_power().W)
-        self._looked_s = clock.monotonic()
+        self._looked_s = clock.awake()
         how = "rapl" if rapl else f"cpu_load,tdp={tdp:g}W{'' if known else ' assumed'}"
         self.devices: tuple[Device, ...] = (
             Device(
@@ -76,15 +76,16 @@ class HostMeter:
             self._counter.resume(mark)
 
     def read(self) -> tuple[EnergyDelta, ...]:
-        now, monotonic = self._clock.now(), self._clock.monotonic()
-        elapsed = monotonic - self._looked_s
+        now, monotonic, awake_s = self._clock.now(), self._clock.monotonic(), self._clock.awake()
+        elapsed = awake_s - self._looked_s
         if elapsed < _SETTLE_S:
             return ()
-        self._looked_s = monotonic
+        self._looked_s = awake_s
         try:
-            sample = Sample(now, monotonic, power_w=self._cpu_watts(elapsed) + self._ram_w)
+            watts = self._cpu_watts(elapsed) + self._ram_w
+            sample = Sample(now, monotonic, power_w=watts, awake_s=awake_s)
         except Exception as e:  # codecarbon raises what the kernel's files make them raise
-            sample = Sample(now, monotonic, error=f"the host's load could not be read: {e}")
+            sample = Sample(now, monotonic, error=f"the host's load could not be read: {e}", awake_s=awake_s)
         delta = self._counter.add(sample)
         return () if delta is None else (delta,)
 

@@ -185,17 +185,17 @@ class NvmlMeter:
     def _sample(self, uuid: str) -> Sample:
         # the counter is read first and the time right after it: that is the instant the energy belongs to
         counter, problem = self._counter(uuid)
-        now, monotonic = self._clock.now(), self._clock.monotonic()
+        now, monotonic, awake_s = self._clock.now(), self._clock.monotonic(), self._clock.awake()
         if problem is not None:
-            return Sample(now, monotonic, error=str(power_error(problem)))
+            return Sample(now, monotonic, error=str(power_error(problem)), awake_s=awake_s)
         try:
             watts: float | None = pynvml.nvmlDeviceGetPowerUsage(self._handles[uuid]) / 1000
         except pynvml.NVMLError as e:
             if counter is None:
                 self._lost(e)
-                return Sample(now, monotonic, error=str(power_error(e)))
+                return Sample(now, monotonic, error=str(power_error(e)), awake_s=awake_s)
             watts = None
-        return Sample(now, monotonic, counter, watts)
+        return Sample(now, monotonic, counter, watts, awake_s=awake_s)
 
     def _counter(self, uuid: str) -> tuple[int | None, pynvml.NVMLError | None]:
         """(millijoules, None), (None, None) for a device that has no counter now, or (None, what went wrong)."""

@@ -143,7 +143,13 @@ class ReplayMeter:
     def read(self) -> tuple[EnergyDelta, ...]:
         now = self._clock.now()
         delta = self._counter.add(
-            Sample(now, self._clock.monotonic(), self._curve.counter_mj(now), self._curve.watts(now))
+            Sample(
+                now,
+                self._clock.monotonic(),
+                self._curve.counter_mj(now),
+                self._curve.watts(now),
+                awake_s=self._clock.awake(),
+            )
         )
         return () if delta is None else (delta,)
 

@@ -53,7 +53,7 @@ class Isolation:
     _said: dict[str, float] = field(default_factory=dict)
     """What was logged → monotonic time of it."""
     _unsure_since: dict[str, float] = field(default_factory=dict)
-    """Job whose process cannot be told to live or to be dead → monotonic time since when."""
+    """Job whose process cannot be told to live or to be dead → time awake since when."""
     _rebuild_at: dict[str, float] = field(default_factory=dict)
     """Job that is set aside → monotonic time of the next try."""
 
@@ -91,7 +91,7 @@ class Isolation:
         if polled.state != "unknown":
             self._unsure_since.pop(run.id, None)
             return False
-        now = self.clock.monotonic()
+        now = self.clock.awake()
         return now - self._unsure_since.setdefault(run.id, now) < UNSURE_S
 
     def say(self, name: str, text: str, error: Exception | None = None) -> None:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carbonsched.clock import Clock, StepWatch
+from carbonsched.clock import Clock, SleepWatch, StepWatch
 from carbonsched.config import Config
 from carbonsched.errors import LaunchError, LedgerError
 from carbonsched.feeds.chain import Chain
@@ -74,7 +74,7 @@ class Supervisor:
         self.pools = Pools(config.pools, ledger, clock, lambda job_id: self.journal.account(job_id).charged_g)
         self._control: ControlLoop | None = None
         self.ticks = 0
-        self._wall = StepWatch(clock, STEP_S)
+        self._wall, self._sleep = StepWatch(clock, STEP_S), SleepWatch(clock)
         self.pending = PendingRows(ledger, clock)
         self.isolation = Isolation(clock, self._fail)
         self.lock = threading.RLock()
@@ -206,6 +206,10 @@ class Supervisor:
         """Whose energy it was, in the ledger before anything else may fail."""
         if step_s := self._wall.step_s():
             self._shift(timedelta(seconds=step_s))
+        if slept_s := self._sleep.slept_s():
+            log.warning("the box was suspended for %.0f s", slept_s)
+            for run in self.runs.values():
+                run.sleep(slept_s)
         for run in live:
             with self.isolation.alone(run):
                 self._poll(run)

@@ -1,5 +1,6 @@
 import itertools
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -141,6 +142,33 @@ def test_a_stepped_wall_clock_changes_no_joules() -> None:
         assert before is not None
         assert (before.energy_mj, (before.end - before.start).total_seconds()) == (100_000, 1.0)
         assert "stepped" in (before.reason or "")
+
+
+def slept(
+    seconds: float, asleep: float, counter: int | None, watts: float | None, error: str | None = None
+) -> Sample:
+    times = T0 + timedelta(seconds=seconds + asleep), 1000 + seconds + asleep
+    return Sample(*times, counter, watts, error, awake_s=1000 + seconds)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "method", "energy_mj"),
+    [
+        ((None, 100.0), (None, 100.0), "integrated", 200_000),
+        ((50_000, 100.0), (260_000, 100.0), "counter", 210_000),
+        ((50_000, 100.0), (10_000, 100.0), "integrated", 200_000),
+        ((50_000, None), (10_000, None), "unavailable", None),
+        ((None, 100.0), (None, None, "gone"), "unavailable", None),
+    ],
+    ids=["power", "counter", "counter began anew", "neither", "not read"],
+)
+def test_a_suspended_box_is_charged_what_the_counter_says_and_nothing_else(
+    before: tuple[Any, ...], after: tuple[Any, ...], method: str, energy_mj: int | None
+) -> None:
+    (delta,) = run(gpu(watts_limit=300.0), slept(0, 0, *before), slept(2, 7200, *after))
+    assert (delta.method, delta.energy_mj) == (method, energy_mj)
+    assert (delta.end - delta.start).total_seconds() == 2, "for the time asleep nothing is held back either"
+    assert "suspended for 7200 s" in (delta.reason or "")
 
 
 def test_no_time_between_two_looks_loses_nothing() -> None:

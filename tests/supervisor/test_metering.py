@@ -1,12 +1,13 @@
 """Whose energy it was when the clock on the wall is not to be trusted."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.rig import START, Rig
+from support.rig import ME, START, Rig, spec
 
 from carbonsched.model.base import rfc3339
+from carbonsched.model.job_state import JobState
 
 
 @pytest.mark.parametrize("hours", [-1.0, 1.0])
@@ -43,3 +44,51 @@ def test_a_word_from_the_future_counts_from_now(tmp_path: Path) -> None:
     assert rig.supervisor.runs[job.id].account.segment_mj[0] == pytest.approx(10 * 100_000, rel=0.15)
     starts = [span.start for span in rig.supervisor.runs[job.id].process.spans]
     assert max(starts) <= rig.clock.now(), rfc3339(max(starts))
+
+
+@pytest.mark.parametrize("hours", [2, 24 * 30])
+def test_a_suspended_box_costs_its_jobs_no_time(tmp_path: Path, hours: int) -> None:
+    rig = Rig(tmp_path)
+    job = rig.running(spec(budget_g=1e6))
+    job.ready(0)
+    rig.run(10)
+    rig.clock.suspend(hours * 3600)
+    rig.run(10)
+    job.done(0, job.control()["rho"], 20.0)
+    rig.run(1)
+    assert job.show().state is JobState.RUNNING
+    fit = rig.supervisor.control.estimates.costs.fits[job.id].model()
+    assert fit.overhead_s < 30, "a segment is not taken for one that takes hours"
+    rows = [row for row in rig.ledger.rows(job.id) if "suspended" in (row["reason"] or "")]
+    assert all(row["end_us"] - row["start_us"] < 2e6 for row in rows)
+    rig.supervisor.flush()
+    assert sum(rig.energy().values()) == rig.metered_mj(), "what the counter says is charged"
+    assert rig.ledger.verify().ok
+
+
+def test_a_job_that_was_told_to_end_has_its_time_after_a_suspend_too(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    job = rig.running(spec(budget_g=1e6))
+    rig.service.pause(job.id, ME)
+    rig.run(2)
+    rig.clock.suspend(8 * 3600)
+    rig.run(100)
+    assert ("kill", job.dir) not in rig.launcher.asked
+    rig.run(30)
+    assert ("kill", job.dir) in rig.launcher.asked
+
+
+def test_the_feeds_are_asked_at_once_after_a_suspend_and_a_lease_is_renewed(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    job = rig.running(spec(budget_g=1e6))
+    job.ready(0)
+    rig.run(5)
+    asked, seq = rig.chain.view(1).feeds[0].last_success, job.control()["seq"]
+    rig.clock.suspend(6 * 3600)
+    rig.run(1)
+    assert asked is not None
+    again = rig.chain.view(1).feeds[0].last_success
+    assert again is not None
+    assert (again - asked).total_seconds() > 6 * 3600
+    assert job.control()["seq"] > seq
+    assert datetime.fromisoformat(job.control()["lease"]["valid_until"]) > rig.clock.now()

@@ -198,7 +198,9 @@ def _with_overheads(run: JobRun, energy: EnergyModel, evaluation: EvaluationCost
 def _observe(fit: EnergyFit, run: JobRun, done: SegmentDone) -> EnergyFit:
     k = done.k
     total_j = run.account.segment_mj.get(k, 0) / MJ_PER_J
-    wall_s = (done.at - run.process.segment_start(k, done.at)).total_seconds()
+    wall_s = (done.at - run.process.segment_start(k, done.at)).total_seconds() - run.process.asleep.get(
+        k, 0.0
+    )
     if done.steps == 0 or total_j <= 0 or wall_s <= 0:
         return fit
     share_j = total_j * min(done.seconds / wall_s, 1.0)

@@ -243,6 +243,12 @@ class JobRun:
         self.stepped += step
         self.request_plan()
 
+    def sleep(self, seconds: float) -> None:
+        """The box was suspended: what a process has so long for, it has still, and what is planned is planned anew."""
+        self.process.sleep(seconds)
+        self.aside_s, self.unheard_s = self.aside_s + seconds, self.unheard_s + seconds
+        self.request_plan()
+
     def charge(self, piece: Interval, worst_g_per_kwh: float, watts_high: float) -> None:
         """Add a metered piece to its account; see `JobAccount.charge`."""
         timed = bool(self.process.devices) and piece.delta.device == self.process.devices[0]

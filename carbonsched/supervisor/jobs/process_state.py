@@ -92,6 +92,8 @@ class ProcessState:
     """When the process ended, until all that it said is read and it is decided where the job goes."""
     spans: list[EnergySpan] = field(default_factory=list)
     """Ascending: which segment the energy belongs to."""
+    asleep: dict[int | None, float] = field(default_factory=dict)
+    """Segment → seconds in it that the box was suspended for."""
     power_w: float | None = None
     target: JobState | None = None
     """Where the job goes once its process has ended: cancel, pause, stop on budget, long wait."""
@@ -131,7 +133,7 @@ class ProcessState:
     def leave(self, wake_at: datetime | None = None) -> None:
         """The process is gone; `wake_at`: when the job is to have another."""
         self.alive_from, self.alive_to, self.devices, self.power_w = None, None, (), None
-        self.part = BoardPart()
+        self.part, self.asleep = BoardPart(), {}
         self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, wake_at
 
     def close(self, at: datetime) -> None:
@@ -161,6 +163,13 @@ class ProcessState:
         if self.wake_at is not None:
             self.wake_at += step
         self.spans = [replace(span, start=span.start + step) for span in self.spans]
+
+    def sleep(self, seconds: float) -> None:
+        """The box was suspended: the process, which did nothing, is killed so much later."""
+        if self.kill_at is not None:
+            self.kill_at += seconds
+        if self.alive:
+            self.asleep[self.segment] = self.asleep.get(self.segment, 0.0) + seconds
 
     def enter(self, segment: int | None, at: datetime, rho: float | None = None) -> None:
         """From `at` on energy belongs to this segment."""
