@@ -302,7 +302,7 @@ def load(path: Path) -> Config:
     Raises InputError: not found, not TOML, unknown key (with the nearest known one), bad value.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as e:
         raise InputError("--config", f"there is no file {path}", "give the path of a TOML file") from e
     except (OSError, UnicodeDecodeError) as e:

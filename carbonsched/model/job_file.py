@@ -5,6 +5,7 @@ files beside the same JOB.toml, from whatever folder they are started in.
 """
 
 import json
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def resolve_paths(spec: JobSpec, folder: Path, where: str = "") -> JobSpec:
 def _parsed(file: Path) -> Any:
     is_json = file.suffix == ".json"
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         return json.loads(text) if is_json else tomllib.loads(text)
     except FileNotFoundError as e:
         raise InputError(file.name, f"there is no file {file}", _HINT) from e
@@ -88,7 +89,7 @@ def _local(name: str, folder: Path, field: str) -> Path:
     hint = "give an existing folder or file, or a hub id"
     try:
         local = folder / expanded(name)
-        local.stat()
+        mode = local.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return local
     except PydanticCustomError as e:
@@ -96,6 +97,11 @@ def _local(name: str, folder: Path, field: str) -> Path:
     except (OSError, UnicodeError) as e:
         why = e.strerror if isinstance(e, OSError) else "no file system holds such a name"
         raise InputError(field, f"{_short(name)} cannot be looked at: {why}", hint) from e
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        # a pipe would be waited for without end, and can be read once
+        raise InputError(
+            field, f"{_short(name)} is neither a file nor a folder but a pipe, socket or device", hint
+        )
     return local
 
 

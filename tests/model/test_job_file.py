@@ -1,6 +1,7 @@
 """JOB.toml and spec.json mean the same job from any folder; what is wrong in them is named with a hint."""
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Callable
@@ -115,6 +116,28 @@ def test_json_that_is_none_names_its_line(tmp_path: Path) -> None:
     (tmp_path / "spec.json").write_text("{\n,}")
     with pytest.raises(InputError, match=r"spec\.json: is not JSON: .*line 2"):
         read_job(tmp_path / "spec.json")
+
+
+def test_a_byte_order_mark_is_no_part_of_it(tmp_path: Path) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(JOB_TOML, encoding="utf-8-sig")
+    assert read_job(job).name == read_job(write(tmp_path, JOB_TOML)).name
+
+
+@pytest.mark.parametrize("place", ["model", "data", "validation", "test"])
+@pytest.mark.parametrize("what", ["/dev/zero", "pipe"])
+def test_a_pipe_or_device_is_refused_by_name_and_not_waited_for(
+    tmp_path: Path, place: str, what: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    spec = tiny_spec(tmp_path, Path("data"))
+    (tmp_path / "data").mkdir()
+    part, key = {"validation": ("data", place), "test": ("evaluate", place)}.get(
+        place, (place, "name_or_path")
+    )
+    spec.setdefault(part, {})[key] = what
+    with pytest.raises(InputError, match=f"^{part}.{key}: '{what}' is neither a file nor a folder"):
+        resolve_paths(JobSpec.parse(spec), tmp_path)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
