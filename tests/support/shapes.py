@@ -162,5 +162,12 @@ HYBRIDS: dict[str, Callable[[], Any]] = {
         **_DELTA,
         **_MOE,
     ),
+    "olmo-hybrid": _decoder(
+        "OlmoHybrid",
+        num_hidden_layers=2,
+        layer_types=["linear_attention", "full_attention"],
+        num_key_value_heads=2,
+        **_DELTA,
+    ),
 }
 """State-space and convolutional ones, a mixer of each kind they have."""

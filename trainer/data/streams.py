@@ -78,10 +78,9 @@ class StreamBatches(Batches):
     def check_labels(self, seed: int) -> None:
         """Nothing: what has no label yet may have one later."""
 
-    def full_ahead(self, full: FullStepFlops, nominal: Shape, first: int, end: int) -> float:
-        seen = [full.flops(shape) for shape in self.window.shapes]
-        mine = sum(seen) / len(seen) * (end - first) * self.accumulation
-        return self.ranks.sum([mine])[0]
+    def shapes_ahead(self, nominal: Shape, first: int, end: int) -> tuple[list[Shape], float]:
+        seen = list(self.window.shapes) or [nominal]
+        return seen, (end - first) * self.accumulation / len(seen)
 
     def unforeseen_order(self, first: int, end: int) -> str | None:
         return "a stream"

@@ -81,19 +81,25 @@ class Batches:
             )
 
     def full_ahead(self, full: FullStepFlops, nominal: Shape, first: int, end: int) -> float:
-        """T_full of steps [first, end), all ranks: of the batches to come, else of such as may come, else of as many rows at
-        the shape `nominal`."""
+        """T_full of steps [first, end), all ranks."""
+        shapes, each = self.shapes_ahead(nominal, first, end)
+        return self.ranks.sum([full.total(shapes) * each])[0]
+
+    def shapes_ahead(self, nominal: Shape, first: int, end: int) -> tuple[list[Shape], float]:
+        """Of steps [first, end) on this rank, and how many batches each of them stands for.
+
+        Of the batches to come, else of such as may come, else of as many rows at the shape `nominal`.
+        """
         span = (self.loader, self.schedule, first, end, self.accumulation)
         batches = coming_batches(*span) or typical_batches(*span)
         if not batches:
             step = self.batch * self.ranks.size
             rows = rows_in(self.schedule, first, end, len(self.loader.dataset), step, self.accumulation)
-            return full.flops(nominal) * rows / self.batch
+            return [nominal], rows / self.batch / self.ranks.size
         looked_at = batches[:: -(-len(batches) // LOOKED_AT)]
         with own_random(0):  # a collator may draw
             shapes = [self.shape_of(self._collate(numbers)) for numbers in looked_at]
-        mine = sum(full.flops(shape) for shape in shapes) * len(batches) / len(shapes)
-        return self.ranks.sum([mine])[0]
+        return shapes, len(batches) / len(shapes)
 
     def unforeseen_order(self, first: int, end: int) -> str | None:
         """What decides the order of steps [first, end), where it cannot be foreseen; None where it can."""

@@ -88,6 +88,10 @@ class SegmentRecord:
     loss_steps: int = 0
     fault: str | None = None
     """What was amiss with the gradients of its first step, in words."""
+    passes: float = 1.0
+    """Forward passes with a gradient per batch, in the step that had most: 1 is foreseen."""
+    spared: float = 0.0
+    """FLOPs that the activation cache saved beyond what was counted on."""
     cut_from: int | None = None
     """Steps that were planned, where training ended before the last of them."""
 
@@ -181,6 +185,7 @@ class SegmentRecord:
         here = self.current
         if cost_ratio is None:
             cost_ratio = here.cost_ratio + here.saving
+        self.spared += saved - here.saving * flops_full
         cost_ratio -= saved / flops_full
         here.steps += 1
         here.flops_full += flops_full

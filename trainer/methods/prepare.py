@@ -15,6 +15,8 @@ from trainer.profiling.batch_form import BatchForm
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 from trainer.profiling.meta_model import has_attention_dropout
 from trainer.profiling.profiler import profile, run_forward, token_batch
+from trainer.profiling.shaped_costs import ShapedCosts
+from trainer.profiling.uncounted import check_recurrent
 from trainer.selection.cost_model import CostModel
 
 
@@ -35,6 +37,8 @@ class Prepared:
     """Tensors of a model without adapters that stay frozen, because the optimizer does not hold them."""
     own_ratio: float
     """Cost ÷ T_full of a step that trains all the optimizer holds, as it would without us."""
+    costs: ShapedCosts
+    """Of selections at other shapes than that of the profile."""
 
 
 def prepare(
@@ -61,15 +65,21 @@ def prepare(
         raise InputError("model", f"has no adapters for method {name!r}", "wrap it by peft.get_peft_model")
     if traits.skips_gradients and adapted:
         raise InputError("train.method", f"{name!r} trains the model itself", "take the adapters off")
+    check_recurrent(model)
     attn = _attention(model, attn, shape, form)
-    plain = plain_twin(model)
-    measured = profile(plain, *shape, attn=attn, name=model_name, form=form)
-    full = FullStepFlops(lambda other: profile(plain, *other, attn=attn, form=form).full_flops)
+    plain, costs = plain_twin(model), ShapedCosts()
+
+    def trace(at: Shape) -> Profile:
+        measured = profile(plain, *at, attn=attn, name=model_name, form=form)
+        if adapted:
+            whole = measured.full_flops
+            measured = profile(model, *at, attn=attn, name=model_name, form=form)
+            measured = measured.model_copy(update={"full_flops": whole})
+        return costs.note(at, measured)
+
+    measured = trace(shape)
+    full = FullStepFlops(lambda other: trace(other).full_flops)
     full.learn(shape, measured.full_flops)
-    if adapted:
-        whole = measured.full_flops
-        measured = profile(model, *shape, attn=attn, name=model_name, form=form)
-        measured = measured.model_copy(update={"full_flops": whole})
     if held is None:
         held = [n for n, p in model.named_parameters() if p.requires_grad]
     among = frozenset(held) & {t.name for t in measured.tensors}
@@ -81,7 +91,7 @@ def prepare(
         among = _upper(measured, among, skip_earliest)
     method = build_method(name, measured, seed, among, importance)
     method.inspect(model, shape, attn)
-    return Prepared(method, full, left, own)
+    return Prepared(method, full, left, own, costs)
 
 
 def _attention(model: Any, attn: str | None, shape: Shape, form: BatchForm | None) -> str | None:

@@ -4,6 +4,10 @@ meta_model    builds a model on meta tensors, without weights
 batch_form    builds batches in the form of a Trainer's own
 profiler      traces one backward pass and profiles every tensor
 attention_flops  fused attention by formulas of our own
+recurrent_flops  LSTM layers as the one operator that they are on a CPU
 flop_counter  counts a real step
+uncounted     names work whose FLOPs nothing here counts
+length_fit    foretells FLOPs at lengths that were not traced
+shaped_costs  prices a selection at the shapes that really come
 prefix_cache  hands peft's prefixes to transformers under the name that it knows
 """

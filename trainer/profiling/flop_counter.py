@@ -4,16 +4,21 @@ The counter runs over a real step with the real `requires_grad` flags. Forward w
 pass is recomputation by gradient checkpointing: counted apart, for model FLOPs leave it out.
 """
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from carbonsched.errors import CarbonschedError
+from trainer.profiling.length_fit import MOST, LengthFit, Weights
 from trainer.profiling.profiler import make_counter
+from trainer.profiling.uncounted import uncounted_name
+
+log = logging.getLogger("trainer")
 
 
 class Shape(NamedTuple):
@@ -45,6 +50,8 @@ class StepCounter:
         self.recomputed = 0.0
         self.beside = 0.0
         """Of passes that no gradient goes through, before the backward pass: a reference model's (DPO), generation."""
+        self.uncounted: set[str] = set()
+        """Operators that multiply, or may, and have no formula."""
         self._mode = make_counter()
         self._total = 0.0
         self._running = False
@@ -53,6 +60,11 @@ class StepCounter:
         count = self._mode._count_flops
 
         def tally(packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
+            if packet not in self._mode.flop_registry:
+                name = uncounted_name(packet, args)
+                if name is not None:
+                    self.uncounted.add(name)
+                return out
             again = _recomputing(packet is torch.ops.aten.mm and kwargs.get("out") is not None)
             beside = not again and self._beside()
             before = self._mode.get_total_flops() if again or beside else None
@@ -145,44 +157,55 @@ class FullStepFlops:
         >>> full.flops(Shape(4, 10))
         40000.0
 
-    FLOPs are linear in the batch and a polynomial of degree two in the lengths (attention), so once the traced shapes
-    span a shape's terms the value follows exactly; until then the shape itself is traced.
+    FLOPs are linear in the batch and follow the lengths by a formula that the traces show (trainer/profiling/length_fit.py);
+    until they do, the shape itself is traced.
     """
 
     def __init__(self, trace: Callable[[Shape], float]) -> None:
         self._trace = trace
-        self._known: dict[tuple[int, int | None], float] = {}
-        """FLOPs of one row by (seq, target_seq)."""
+        self._fit = LengthFit()
+        self._said = False
 
     def learn(self, shape: Shape, flops: float) -> None:
         """A shape whose FLOPs are known already."""
-        self._known[shape.seq, shape.target_seq] = flops / shape.batch
+        self._fit.add((shape.seq, shape.target_seq), flops / shape.batch)
 
     def flops(self, shape: Shape) -> float:
         """Forward + backward with every tensor trained."""
-        key = (shape.seq, shape.target_seq)
-        if key not in self._known:
-            value = self._extrapolate(key)
-            if value is None:
-                value = self._trace(shape) / shape.batch
-                self._known[key] = value
-            return value * shape.batch
-        return self._known[key] * shape.batch
+        known = self._fit.known
+        return shape.batch * sum(w * known[key] for key, w in self.weights(shape).items())
 
-    def _extrapolate(self, key: tuple[int, int | None]) -> float | None:
-        if len(self._known) < 2:
-            return None
-        rows = np.array([_terms(k) for k in self._known])
-        weights, _, _, _ = np.linalg.lstsq(rows.T, _terms(key), rcond=None)
-        if not np.allclose(rows.T @ weights, _terms(key), rtol=1e-9, atol=1e-9):
-            return None
-        return float(weights @ np.array(list(self._known.values())))
+    def weights(self, shape: Shape) -> Weights:
+        """FLOPs of one row of `shape` as a sum of those at lengths that were traced. Traces what it takes."""
+        key, fit = (shape.seq, shape.target_seq), self._fit
+        while (weights := fit.weights(key)) is None:
+            if fit.exhausted:
+                self._say()
+                return fit.nearest(key)
+            wanted = fit.next_trace(key)
+            try:
+                fit.add(wanted, self._trace(Shape(shape.batch, *wanted)) / shape.batch)
+            except CarbonschedError:  # too long for the model, or no length that its inputs can have
+                if wanted == key:
+                    raise
+                fit.unreachable.add(wanted)
+        return weights
+
+    def total(self, shapes: Sequence[Shape]) -> float:
+        """Of all these. The longest and the shortest come first: what lies between follows from them."""
+        ends = [extreme(shapes, key=size) for size in _SIZES for extreme in (min, max) if shapes]
+        for shape in ends:
+            self.weights(shape)
+        return sum(map(self.flops, shapes))
+
+    def _say(self) -> None:
+        if not self._said:
+            self._said = True
+            log.warning(
+                "this model's FLOPs follow no formula in the length that is known here: %d lengths are traced, "
+                "those of others are read off the nearest",
+                MOST,
+            )
 
 
-def _terms(key: tuple[int, int | None]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    # scaled to thousands of tokens, so that squares and ones are of like size
-    s, t = key[0] / 1000, key[1]
-    if t is None:
-        return np.array([1.0, s, s * s])
-    u = t / 1000
-    return np.array([1.0, s, s * s, u, u * u, s * u])
+_SIZES: tuple[Callable[[Shape], int], ...] = (lambda s: s.seq, lambda s: s.target_seq or 0)

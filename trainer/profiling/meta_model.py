@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from carbonsched.errors import InputError
 from trainer.job.random_state import own_random
 from trainer.profiling.prefix_cache import pass_as_cache
+from trainer.profiling.recurrent_flops import FusedRecurrence
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTENTION = ("eager", "sdpa")
@@ -114,6 +115,7 @@ def traceable(attn: str) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(_Answers())  # type: ignore[no-untyped-call]
+        stack.enter_context(FusedRecurrence())
         if attn == "sdpa":
             stack.enter_context(_FusedAttention())
         yield

@@ -112,6 +112,9 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._twin = twin_before_sharding(kwargs["model"], args)
+        host = HostTrainer.calling(self)
+        if host is not None:
+            host.guard(self._abandon)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -157,22 +160,21 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             self._end_segment()
         self._leave()
 
-    def _leave(self) -> None:
-        """Take everything of ours off the Trainer and its model; no error where nothing is there."""
+    def _leave(self, *, alone: bool = False) -> None:
+        """Take everything of ours off the Trainer and its model; no error where nothing is there. alone: other ranks do not."""
         if self._host is not None:
             self._host.release()
         if self._counter is not None:
             self._counter.stop()
         if self._hook is not None:
             self._hook.remove()
-            self.driver.close()
+            self.driver.close(alone=alone)
         self._host = self._counter = self._hook = None
         self._in_step = False
 
     def _abandon(self) -> None:
         """An error ends the training and no hook will say so: the model is its user's again, all of it trainable."""
-        if self._driver is None or self._driver.ranks.size == 1:  # the others wait for no collective now
-            self._leave()
+        self._leave(alone=True)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -233,9 +235,10 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         mine = sum(driver.full.flops(shape) for shape in self._shapes)
         flops = (0.0, 0.0) if counter is None else (counter.flops, counter.recomputed)
         loss = self._losses.total
-        full, counted, again, stop, saved, losses, lost = driver.ranks.sum(
+        full, cost, counted, again, stop, saved, losses, lost = driver.ranks.sum(
             [
                 mine,
+                driver.foresight.flops(segment.current.selected, self._shapes),
                 *flops,
                 float(self.options.stopping()),
                 driver.model.cache.take_saved_flops(),
@@ -244,10 +247,14 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             ]
         )
         counted_flops = None if counter is None else counted
-        segment.add_step(full, self._step_seconds, counted_flops, again, self._cost_ratio, saved)
+        if self._losses.found:
+            segment.passes = max(segment.passes, len(self._shapes) / len(self._losses.found))
+        ratio = cost / full if cost else self._cost_ratio
+        segment.add_step(full, self._step_seconds, counted_flops, again, ratio, saved)
         if lost:
             segment.add_loss(losses / lost, 1)
         if counter is not None:
+            driver.note_uncounted(counter.uncounted)
             driver.model.wrapping.reset_compiled()
         self._counter, self._in_step = None, False
         self._save_began = device_seconds()

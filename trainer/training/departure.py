@@ -1,15 +1,18 @@
 """Says where a segment's realised ρ left its planned one, and what the likely cause is."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from trainer.job.segment import SegmentRecord
 
 MOST = 0.02
 """Realised ρ may be so far off the planned one before it is said."""
 
 
-def departure(segment: SegmentRecord, order: str | None = None) -> str | None:
+def departure(segment: SegmentRecord, order: str | None = None, skips: str | None = None) -> str | None:
     """What is amiss with a segment that has ended, in words; None: it went as planned.
 
-    order: what decides the order of its rows, where that cannot be foreseen.
+    order: what decides the order of its rows, where that cannot be foreseen; skips: as `skipped_layers` gives it.
 
     Example:
         >>> segment = SegmentRecord(k=0, first=0, end=1, expected_full=100.0)
@@ -21,23 +24,50 @@ def departure(segment: SegmentRecord, order: str | None = None) -> str | None:
     planned, realised = segment.rho_planned, segment.rho_realised
     if abs(realised - planned) <= MOST:
         return segment.fault
-    why = segment.fault or _likely_cause(segment, realised - planned, order)
+    why = segment.fault or _likely_cause(segment, realised - planned, order, skips)
     return f"realised rho {realised:.3f} is not the planned {planned:.3f}: {why}"
 
 
-def _likely_cause(segment: SegmentRecord, off: float, order: str | None) -> str:
+def skipped_layers(config: Any) -> str | None:
+    """By which setting a model leaves out layers at random while it trains; None: by none.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> skipped_layers(SimpleNamespace(to_dict=lambda: {"dropout": 0.1, "encoder_layerdrop": 0.05}))
+        'encoder_layerdrop = 0.05'
+    """
+    if not hasattr(config, "to_dict"):
+        return None
+    left: list[Mapping[str, Any]] = [config.to_dict()]
+    while left:
+        for name, value in left.pop().items():
+            if isinstance(value, Mapping):
+                left.append(value)
+            elif "layerdrop" in str(name) and isinstance(value, float) and value > 0:
+                return f"{name} = {value:g}"
+    return None
+
+
+def _likely_cause(segment: SegmentRecord, off: float, order: str | None, skips: str | None) -> str:
     full = segment.flops_full
     spread = segment.importance_flops / full - segment.importance_share
+    kept = -segment.spared / full
+    counted = "the counted step did other work than was profiled, in the loss or in what the model does with these batches"
+    if skips is not None:
+        counted = (
+            f"the model leaves out layers at random ({skips}), and the step that was counted is one draw"
+        )
     causes = {
         _other_batches(segment, order): spread,
-        "the counted step did other work than was profiled, in the loss or in what the model does with these batches": (
-            off - spread
-        ),
+        "the activation cache filled while it ran, and its steps cost less than those that were planned": kept,
+        counted: off - spread - kept,
     }
     return max(causes, key=lambda cause: abs(causes[cause]))
 
 
 def _other_batches(segment: SegmentRecord, order: str | None) -> str:
+    if segment.passes > 1:
+        return f"the loss runs the model {segment.passes:g} times per batch, one was foreseen"
     if segment.cut_from is not None:
         return f"it ended after {segment.steps} of {segment.cut_from} steps, and importance was measured for all of them"
     ratio = segment.flops_full / segment.expected_full - 1

@@ -103,6 +103,21 @@ class HostTrainer:
         for around in (training_step, log, get_batch_samples):
             self._wrap(around.__name__, around, on_error)
 
+    def guard(self, on_error: Callable[[], None]) -> None:
+        """Call `on_error` before whatever ends the next `train` in an error, in a step or between two. Before training begins."""
+        trainer = self.trainer
+        train = trainer.train
+
+        @functools.wraps(train)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return train(*args, **kwargs)
+            except BaseException:  # Ctrl-C, too
+                on_error()
+                raise
+
+        trainer.train = guarded
+
     def release(self) -> None:
         """Give the Trainer its own methods back."""
         for name, (_, before) in self._wrapped.items():

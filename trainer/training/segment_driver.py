@@ -6,6 +6,7 @@ one: trainer/distributed/ranks.py.
 
 import logging
 import os
+from collections.abc import Collection
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,8 @@ from trainer.job.job_dir import now
 from trainer.job.segment import SegmentRecord
 from trainer.methods.method import SelectionCurve
 from trainer.methods.prepare import Prepared, prepare
-from trainer.profiling.flop_counter import Shape
-from trainer.training.departure import departure
+from trainer.training.departure import departure, skipped_layers
+from trainer.training.foresight import Foresight
 from trainer.training.gradient_checkpointing import fit_checkpointing
 from trainer.training.options import Options
 from trainer.training.setup import Training, coming_batches, nominal_batch
@@ -68,6 +69,7 @@ class SegmentDriver:
         self.schedule, self.ranks = batches.schedule, batches.ranks
         self.method, self.full, self._loss = prepared.method, prepared.full, loss
         self._own_ratio = prepared.own_ratio
+        self.foresight = Foresight(batches, prepared, drawn=model.step_hook is not None)
         self._segment: SegmentRecord | None = None
         self.is_open = False
         """Whether a segment has begun and not ended."""
@@ -133,9 +135,9 @@ class SegmentDriver:
     def has_segment(self) -> bool:
         return self._segment is not None
 
-    def close(self) -> None:
-        """Training is over: the model as it was, all of it trainable."""
-        self.model.release()
+    def close(self, *, alone: bool = False) -> None:
+        """Training is over: the model as it was, all of it trainable. alone: as for `TrainableModel.release`."""
+        self.model.release(alone=alone and self.ranks.size > 1)
 
     # ---- around a step
 
@@ -143,6 +145,7 @@ class SegmentDriver:
         """Before a step: begin a segment, resume one that was interrupted, or wait where that is due. Raises Stopped."""
         if self._interrupted:
             self._interrupted = False
+            self.foresight.look_ahead(self.segment.first, self.segment.end)
             self._offer(self.segment)
         elif self._segment is None or step >= self._segment.end:
             self._begin_segment(step)
@@ -191,6 +194,13 @@ class SegmentDriver:
         if segment.fault is not None:
             self._alarm("gradients", f"segment {segment.k}: {segment.fault}")
 
+    def note_uncounted(self, names: Collection[str]) -> None:
+        """After a step that was counted: say once what no formula is known for."""
+        if names:
+            self._alarm(
+                "uncounted", f"{', '.join(sorted(names))}: FLOPs are not counted, rho leaves this work out"
+            )
+
     def check_weights(self, step: int, lr: float) -> None:
         """At the end of a segment. Raises CarbonschedError where a weight that was trained is not finite."""
         chosen = set(self.segment.current.selected)
@@ -228,7 +238,8 @@ class SegmentDriver:
             self._seconds_full = segment.step_seconds / segment.steps_done / segment.current.cost_ratio
         if segment.importance_batches:
             self._last_importance = segment.importance
-        missed = departure(segment, self.batches.unforeseen_order(segment.first, segment.end))
+        order = self.batches.unforeseen_order(segment.first, segment.end)
+        missed = departure(segment, order, skipped_layers(getattr(self.model.module, "config", None)))
         if missed is not None and missed != segment.fault:
             self._alarm("ratio", f"segment {segment.k}: {missed}")
         done = segment.done_event(now(), missed)
@@ -242,9 +253,7 @@ class SegmentDriver:
     def _begin_segment(self, step: int) -> None:
         k, _, end = self.schedule.bounds(step)
         # a checkpoint of someone else's making has no segment of ours: what is left of the segment becomes one
-        profile = self.method.profile
-        nominal = Shape(profile.batch, profile.seq, profile.target_seq)
-        full = self.batches.full_ahead(self.full, nominal, step, end)
+        full = self.foresight.look_ahead(step, end)
         segment = SegmentRecord(k, step, end, full, self._own_ratio)
         if self.schedule.is_remainder(k) and self._last_importance:
             # a pass would weigh more in it than in any other segment, and raise the floor of the whole job
@@ -346,14 +355,15 @@ class SegmentDriver:
                 f"segment {segment.k}: rho {granted.rho:.4g} is below the floor {floor:.4f} of {self.method.name}; "
                 "training at the floor"
             )
-        selection = self.ranks.broadcast(lambda: self._curve.select(left))
+        selection, off = self.ranks.broadcast(lambda: self.foresight.select(self._curve, left))
         segment.rho_directed = granted.rho
         saved = self._curve.cache_saving(selection.selected)
-        whole = selection.rho_planned + saved
+        planned = selection.rho_planned + off
+        whole = planned + saved
         # a cache that begins anew saves nothing in its first epoch: ρ has to pay for that
         self._train(selection.selected, stay=saved > 0 and whole > left)
         if saved and self.model.cache.filled:
-            segment.select(selection.selected, selection.rho_planned, saved)
+            segment.select(selection.selected, planned, saved)
         else:
             segment.select(selection.selected, whole)
         segment.selection_seconds += device_seconds() - began

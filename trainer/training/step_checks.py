@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from carbonsched.errors import CarbonschedError
 from trainer.data.upcoming_batches import unlabelled
 from trainer.distributed.wrapping import local_shard
+from trainer.training.departure import skipped_layers
 
 _NAMED = 3
 """Tensors that a message names."""
@@ -84,11 +85,13 @@ def gradient_faults(model: nn.Module, held: Collection[str], selected: Collectio
     extra = [n for n, got in has.items() if got and n not in selected]
     if missing:
         routed = all("expert" in n for n in missing)
-        why = (
-            "no token was routed to these experts"
-            if routed
-            else "a block checkpointed with use_reentrant=True, a loss that does not reach them, or requires_grad set by another callback"
-        )
+        skips = skipped_layers(getattr(model, "config", None))
+        if routed:
+            why = "no token was routed to these experts"
+        elif skips is not None:
+            why = f"the model leaves out layers at random ({skips})"
+        else:
+            why = "a block checkpointed with use_reentrant=True, a loss that does not reach them, or requires_grad set by another callback"
         return f"{len(missing)} of {len(selected)} selected tensors got no gradient ({_some(missing)}): {why}"
     if extra:
         s, are = ("", "is") if len(extra) == 1 else ("s", "are")

@@ -67,12 +67,18 @@ class TrainableModel:
         """Draw what optimizer step `step` drops; returns the step's cost ÷ T_full, None where nothing is drawn."""
         return None if self.step_hook is None else self.step_hook.draw(expected, step)
 
-    def release(self) -> None:
-        """Training is over: the model as it was, all of it trainable."""
+    def release(self, *, alone: bool = False) -> None:
+        """Training is over: the model as it was, all of it trainable.
+
+        alone: an error ended it on this rank, and the others wait for no collective now: what DDP or FSDP2 wrapped stays so.
+        """
         self.cache.detach()
         if self.step_hook is not None:
             self.step_hook.remove()
-        self.train_only(self.names, None)
+        if alone:
+            train_only(self.module, tuple(self.names), self.names)
+        else:
+            self.train_only(self.names, None)
         for parameter in self.outside:
             parameter.requires_grad_(True)
 

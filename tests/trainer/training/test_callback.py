@@ -255,6 +255,26 @@ def test_a_step_that_ends_in_an_error_leaves_the_model_as_it_was(
     assert "training_step" not in vars(trainer)
 
 
+@pytest.mark.parametrize("hook", ["on_step_end", "on_log", "on_epoch_end"])
+def test_an_error_between_two_steps_leaves_the_model_as_it_was(
+    llama: Path, tmp_path: Path, hook: str
+) -> None:
+    """Ctrl-C, or what another callback raises."""
+
+    def fail(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    callback = GreenTrainerCallback(rho=0.6, importance="spread")
+    others = type("Fails", (TrainerCallback,), {hook: fail})()
+    trainer = own_trainer(llama, tmp_path, [callback, others], num_train_epochs=1)
+    hooks = len(trainer.model._forward_pre_hooks)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert all(p.requires_grad for p in trainer.model.parameters())
+    assert len(trainer.model._forward_pre_hooks) == hooks
+    assert not vars(trainer).keys() & {"training_step", "log", "get_batch_samples"}
+
+
 def test_what_a_pass_counts_in_buffers_is_not_kept(llama: Path, tmp_path: Path) -> None:
     callback = GreenTrainerCallback(rho=0.8, segment=2)
     trainer = own_trainer(llama, tmp_path, [callback], num_train_epochs=1)

@@ -105,3 +105,30 @@ def test_a_trainer_may_switch_it_off_and_on_around_a_pass_without_gradients(
     ).train()
     (done,) = callback.history
     assert done.rho_realised == pytest.approx(done.rho_planned, abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_sft_with_adapters_and_its_default_checkpointing_keeps_the_plan(llama: Path, tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl", reason="TRL is not installed")
+    from datasets import Dataset
+    from peft import LoraConfig
+
+    rows = Dataset.from_list([{"prompt": "red green", "completion": " blue " * n} for n in (2, 3, 4, 3)])
+    args = trl.SFTConfig(
+        str(tmp_path),
+        per_device_train_batch_size=2,
+        max_steps=2,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    assert args.gradient_checkpointing, "its default"
+    callback = GreenTrainerCallback(rho=0.7, importance="spread")
+    adapters = LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
+    trl.SFTTrainer(str(llama), args, train_dataset=rows, peft_config=adapters, callbacks=[callback]).train()
+    (done,) = callback.history
+    assert done.flops_recomputed > 0
+    assert done.rho_realised == pytest.approx(done.rho_planned, abs=0.01)

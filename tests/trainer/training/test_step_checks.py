@@ -3,6 +3,7 @@
 import inspect
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, Trainin
 
 from carbonsched.errors import CarbonschedError, InputError
 from trainer import GreenTrainerCallback
+from trainer.job.segment import SegmentRecord
+from trainer.training.departure import departure
+from trainer.training.step_checks import gradient_faults
 
 torch.set_num_threads(1)
 
@@ -139,12 +143,21 @@ class Ends(TrainerCallback):  # type: ignore[misc]
         control.should_training_stop = state.global_step == 1
 
 
+class TwoPasses(Trainer):  # type: ignore[misc]
+    """As R-Drop does: the same batch twice."""
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        again = super().compute_loss(model, dict(inputs), *args, **kwargs)
+        return super().compute_loss(model, inputs, *args, **kwargs) + again
+
+
 DEPARTURES: list[tuple[str, type, list[Any], dict[str, Any]]] = [
     ("every gradient is 0", OwnLoss, [], {}),
     ("did other work than was profiled", TwiceAsMuch, [], {}),
     ("not selected got a gradient", Trainer, [Unfreezes()], {}),
     ("selected tensors got no gradient", Trainer, [Freezes()], {}),
     ("it ended after 1 of 2 steps", Trainer, [Ends()], {"importance": "reach"}),
+    ("the loss runs the model 2 times per batch", TwoPasses, [], {"importance": "reach"}),
 ]
 
 
@@ -166,6 +179,27 @@ def test_a_departure_from_the_plan_is_said_once_with_its_cause(
     lines = [r.getMessage() for r in caplog.records if cause in r.getMessage()]
     said = [line for line in lines if "realised rho" not in line] or lines
     assert len(said) == 1, lines
+
+
+def test_a_cache_that_fills_and_layers_that_are_left_out_are_named() -> None:
+    def segment(counted: float, saved: float) -> SegmentRecord:
+        record = SegmentRecord(k=0, first=0, end=2, expected_full=200.0)
+        record.select(("lm_head.weight",), cost_ratio=0.6)
+        record.add_step(100.0, 1.0, counted, recomputed=0.0)
+        record.add_step(100.0, 1.0, None, recomputed=0.0, saved=saved)
+        return record
+
+    assert "the activation cache filled while it ran" in (departure(segment(60.0, 30.0)) or "")
+    layers = "the model leaves out layers at random (layerdrop = 0.1)"
+    assert layers in (departure(segment(45.0, 0.0), skips="layerdrop = 0.1") or "")
+
+
+def test_tensors_of_a_layer_that_was_left_out_are_said_to_be() -> None:
+    model = torch.nn.Linear(2, 2)
+    model.config = SimpleNamespace(to_dict=lambda: {"text": {"decoder_layerdrop": 0.1}})  # type: ignore[assignment]
+    fault = gradient_faults(model, {"weight", "bias"}, {"weight"})
+    assert fault is not None
+    assert "leaves out layers at random (decoder_layerdrop = 0.1)" in fault
 
 
 def test_as_planned_nothing_is_said(llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

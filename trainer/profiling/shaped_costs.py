@@ -1,0 +1,56 @@
+"""Prices a selection at the shapes of the batches that really come: its share of T_full is not the same at every shape.
+
+A longer target weighs on a decoder and not on its encoder, a longer row on attention and not on a head that is met once. The profiles
+that T_full was traced by (trainer/profiling/flop_counter.py) hold the costs of every tensor at their lengths, and these follow the
+length by the same formula.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from carbonsched.model.profile import Profile
+from trainer.profiling.flop_counter import FullStepFlops, Shape
+from trainer.profiling.length_fit import Key
+from trainer.selection.cost_model import CostModel
+
+_REMEMBERED = 64
+"""Selections whose costs are kept."""
+
+
+class ShapedCosts:
+    """Costs of selections at any batch shape.
+
+    Example::
+
+        costs = ShapedCosts()
+        full = FullStepFlops(lambda shape: costs.note(shape, profile(model, *shape)).full_flops)
+        share = costs.ratio(("lm_head.weight",), [Shape(4, 128)], full)
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[Key, int] = {}
+        self._models: dict[Key, CostModel] = {}
+        self._found: dict[tuple[str, ...], dict[Key, float]] = {}
+
+    def note(self, shape: Shape, profile: Profile) -> Profile:
+        """Keep a profile at `shape`; returns it."""
+        key = (shape.seq, shape.target_seq)
+        self._rows[key], self._models[key] = shape.batch, CostModel.of(profile)
+        return profile
+
+    def flops(self, names: Sequence[str], shape: Shape, full: FullStepFlops) -> float:
+        """Of a step that trains `names`, on a batch of `shape`."""
+        weights = full.weights(shape)
+        return shape.batch * sum(w * self._per_row(tuple(names), key) for key, w in weights.items())
+
+    def ratio(self, names: Sequence[str], shapes: Iterable[Shape], full: FullStepFlops) -> float:
+        """Of batches of all these shapes, ÷ their T_full."""
+        shapes = list(shapes)
+        return sum(self.flops(names, shape, full) for shape in shapes) / full.total(shapes)
+
+    def _per_row(self, names: tuple[str, ...], key: Key) -> float:
+        if names not in self._found and len(self._found) >= _REMEMBERED:
+            self._found.clear()
+        found = self._found.setdefault(names, {})
+        if key not in found:
+            found[key] = self._models[key].flops(names) / self._rows[key]
+        return found[key]
