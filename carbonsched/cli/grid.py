@@ -139,6 +139,11 @@ def _refuse_mixed(ctx: typer.Context) -> None:
         if name in given and mode not in given:
             flag = "--output" if name == "out" else f"--{name.replace('_', '-')}"
             raise InputError(flag, f"is read with --{mode} alone", f"add --{mode} or leave it away")
+    if {"dry_run", "out"} <= given:
+        raise InputError("--output", "is a file to write, and --dry-run writes none", "leave one away")
+    source = ctx.get_parameter_source("forecast")
+    if modes and source is not None and source.name == "COMMANDLINE":
+        raise InputError("--forecast", f"excludes --{modes[0]}", "leave one away")
 
 
 def _setup(request: "SetupRequest") -> None:

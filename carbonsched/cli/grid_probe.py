@@ -86,17 +86,18 @@ def _asked(settings: FeedSettings, feed: Feed, chain: Chain, site: Site) -> Feed
         basis=feed.basis,
         error=error,
         unverified=getattr(feed, "UNVERIFIED", "") or None,
-        may_read=_may_read(feed),
+        may_read=_may_read(feed, failed=error is not None),
     )
 
 
-def _may_read(feed: Feed) -> str | None:
+def _may_read(feed: Feed, *, failed: bool) -> str | None:
+    """Asked of a feed that failed, too: what a plan refused, this may explain."""
     if not isinstance(feed, HttpFeed):
         return None
     try:
         return feed.may_read()
     except FeedError as e:
-        return f"not told: {e}"
+        return None if failed else f"not told: {e}"
 
 
 def table(feeds: Iterable[FeedProbe]) -> "Table":

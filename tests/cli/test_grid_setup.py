@@ -62,6 +62,10 @@ def test_the_lines_are_written_and_probed(tmp_path: Path) -> None:
         (["--zones", "DE", "--dry-run"], "--dry-run: is read with --setup alone"),
         (["--config", "x"], "--config: is read with --probe alone"),
         (["--setup", "--probe"], "--probe: excludes --setup"),
+        (["--probe", "--forecast", "3"], "--forecast: excludes --probe"),
+        (["--setup", "--place", "DE", "--dry-run", "-o", "x"], "--output: is a file to write, and --dry-run"),
+        (["--zones", ""], "--zones: '' is no country"),
+        (["--zones", "52.5,"], "--zones: '52.5,' is no country"),
         (["--setup", "--place", "DE", "--no-account", "-o", "/nowhere/x.toml"], "--output: /nowhere/x.toml"),
     ],
 )
