@@ -39,6 +39,7 @@ from carbonsched.feeds.prometheus import PrometheusSettings
 from carbonsched.feeds.replay import ReplaySettings as ReplayFeedSettings
 from carbonsched.feeds.rte import RteSettings
 from carbonsched.feeds.static import StaticSettings
+from carbonsched.feeds.wattnet import WattnetSettings
 from carbonsched.feeds.watttime import WattTimeSettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.base import Doc, Grams, LocalPath, Seconds, refusal
@@ -61,6 +62,7 @@ BuiltInFeed = (
     | PrometheusSettings
     | ReplayFeedSettings
     | StaticSettings
+    | WattnetSettings
     | WattTimeSettings
 )
 """What `[[feeds]]` may be. A new feed is its own file and one name here."""

@@ -21,6 +21,7 @@ energi_data_service  Denmark, Energinet, and its settings
 rte  France, éCO2mix of RTE, and its settings
 carbon_aware_sdk  a Web API of the Carbon Aware SDK, and its settings
 open_electricity  regions of Australia, Open Electricity, and its settings
+wattnet    zones of Europe, wattnet.eu, and its settings
 watttime   WattTime, marginal or average, and its settings
 prometheus  a site's own figures, asked of its Prometheus; and its settings
 static     a constant: a country's yearly mix, or a figure of the user's; and its settings

@@ -11,6 +11,7 @@ from support.providers.neso import NESO
 from support.providers.open_electricity import OPEN_ELECTRICITY
 from support.providers.prometheus import PROMETHEUS
 from support.providers.rte import RTE
+from support.providers.wattnet import WATTNET
 from support.providers.watttime import WATTTIME
 
 CASES: tuple[ProviderCase, ...] = (
@@ -23,6 +24,7 @@ CASES: tuple[ProviderCase, ...] = (
     NESO,
     OPEN_ELECTRICITY,
     RTE,
+    WATTNET,
     WATTTIME,
     PROMETHEUS,
 )
