@@ -84,6 +84,13 @@ class _EncodedRows:
 def _encode_rows(spec: JobSpec) -> _EncodedRows:
     rows = load_rows(spec.data, spec.evaluate)
     check_early_stop(spec.train, rows.validation)
+    if spec.evaluate.generates and not rows.validation and not rows.test:
+        metrics = ", ".join(metric for metric in spec.evaluate.metrics if metric != "nll")
+        raise InputError(
+            "evaluate.metrics",
+            f"asks for {metrics}, and there are no rows to write text for",
+            "name them in data.validation or evaluate.test",
+        )
     encoder = TextEncoder.of(spec.model, spec.data)
     train = encoder.encode(rows.train)[: spec.data.train_limit]
     return _EncodedRows(

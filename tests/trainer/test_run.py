@@ -303,12 +303,15 @@ def test_a_method_that_does_not_go_with_a_setting_is_refused(llama: Path, data: 
         run_job(JobDir(job), lambda: False)
 
 
-def test_diverging_training_fails_instead_of_burning_grams(llama: Path, data: Path, tmp_path: Path) -> None:
+def test_diverging_training_fails_in_one_line_instead_of_burning_grams(
+    llama: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spec = tiny_spec(llama, data, train={"lr": 1e30, "max_grad_norm": 0})
     job = job_folder(tmp_path / "job", spec)
     with FakeDaemon(job, always(0.8)):
         assert run(job) == 1
     assert "train.lr" in of(job, "failed")[0]["error"]
+    assert "Traceback" not in capsys.readouterr().err
 
 
 # ---- real processes

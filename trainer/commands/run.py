@@ -112,7 +112,7 @@ def _failed(job: JobDir, error: Exception) -> int:
         code, line = error.exit_code, str(error)
     else:
         code, line = 1, _describe(error)
-    if code != InputError.exit_code:
+    if not isinstance(error, CarbonschedError):  # what was foreseen is one line
         log.error("".join(traceback.format_exception(error)).rstrip())
     line = _own_names(job, line)
     log.error(line)

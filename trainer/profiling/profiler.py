@@ -375,6 +375,9 @@ def _tensor_costs(
     return tensors, {"groups": sorted(rows, key=lambda row: (row["from"], row["also"]))}
 
 
+_BOUND = {"seq": "max_length", "target_seq": "target_length"}
+
+
 def _check_shape(config: Any, batch: int, seq: int, target_seq: int | None) -> int | None:
     for field, value in (("batch", batch), ("seq", seq), ("target_seq", target_seq)):
         if value is not None and value < 1:
@@ -390,7 +393,8 @@ def _check_shape(config: Any, batch: int, seq: int, target_seq: int | None) -> i
     longest = getattr(config, "max_position_embeddings", None)
     for field, value in (("seq", seq), ("target_seq", target_seq)):
         if longest is not None and value is not None and value > longest:
-            raise InputError(field, f"is {value}, the model takes at most {longest} tokens", "shorten it")
+            hint = f"shorten it; of a job it is the longest row, which data.{_BOUND[field]} bounds"
+            raise InputError(field, f"is {value}, the model takes at most {longest} tokens", hint)
     return target_seq or (seq if two_sided else None)
 
 

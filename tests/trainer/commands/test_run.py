@@ -53,6 +53,19 @@ def test_check_tells_what_the_job_would_be(home: Path) -> None:
     assert found.step_flops_full > 0
 
 
+def test_text_metrics_without_rows_to_write_for_are_refused(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text((home / "data" / "train.jsonl").read_text())
+    spec = tiny_spec(home / "model", tmp_path / "train.jsonl") | {"evaluate": {"metrics": ["nll", "rouge"]}}
+    file = tmp_path / "spec.json"
+    file.write_text(json.dumps(spec))
+    with pytest.raises(
+        InputError, match=r"evaluate\.metrics: asks for rouge, and there are no rows.*data\.validation"
+    ):
+        check(file)
+    file.write_text(json.dumps(spec | {"evaluate": {"metrics": ["nll"]}}))
+    assert check(file).validation_rows == 0
+
+
 @pytest.mark.parametrize("which", ["weights", "config"])
 def test_a_tokenizer_that_is_larger_than_the_embeddings_is_refused(
     home: Path, tmp_path: Path, which: str
