@@ -10,6 +10,7 @@ raw_bodies  keeps what providers answered, by hash
 provider   what the feeds over HTTP share
 login      what those share whose provider lends a token for a password
 trace      a recorded intensity, as CSV
+exports    CSV files that providers export, known by their headers
 replay     a trace played back on wall time, and its settings
 electricity_maps  most of the world, Electricity Maps, and its settings
 generation_mix  an intensity made of what generates, and its factors

@@ -42,7 +42,9 @@ class ReplaySettings(FeedSettings):
 
     provider: Literal["replay"]
     file: LocalPath
-    """Trace CSV: datetime,g_per_kwh[,forecast_g_per_kwh]; relative to the config file."""
+    """Trace CSV: datetime,g_per_kwh[,forecast_g_per_kwh], or an export; relative to the config file."""
+    zone: str | None = None
+    """Whose values of an export that tells of several areas; None: the config's zone."""
     hour_s: Annotated[float, Field(gt=0)] = 3600.0
     """Wall seconds one grid hour of the trace takes; 3600 is real time."""
     phase_h: float = 0.0
@@ -61,7 +63,8 @@ class ReplaySettings(FeedSettings):
 
     def build(self, site: Site) -> "ReplayFeed":
         """Reads the trace. Raises InputError with the file, the line and a hint."""
-        return ReplayFeed(read_trace(self.file), self, site)
+        zone, basis = self.zone or site.zone.name, self.basis or site.zone.basis
+        return ReplayFeed(read_trace(self.file, zone, basis), self, site)
 
 
 class ReplayFeed:
@@ -82,7 +85,9 @@ class ReplayFeed:
         self.every_s = min(settings.every, settings.hour_s / 4)
         self._trace, self._clock = trace, site.clock
         self._anchor = settings.anchor or _kept_anchor(site.state_dir, site.clock)
-        self._label, self._phase_s = settings.label, settings.phase_h * 3600
+        self._label = "; ".join(part for part in (settings.label, trace.note) if part)
+        self._kind = Kind.ESTIMATED if trace.note else Kind.ACTUAL
+        self._phase_s = settings.phase_h * 3600
         self._compression = 3600 / settings.hour_s
         start = trace.times[0]
         self._starts = [(at - start).total_seconds() for at in trace.times]
@@ -136,7 +141,7 @@ class ReplayFeed:
             start=self._wall(index),
             end=self._wall(index + 1),
             g_per_kwh=self._trace.g_per_kwh[row],
-            source=self._source(Kind.ACTUAL, now, None, self._trace.sha256[row]),
+            source=self._source(self._kind, now, None, self._trace.sha256[row]),
             grid_start=self._trace.times[row],
         )
 

@@ -1,6 +1,7 @@
 """Reads a recorded intensity from CSV, for the replay feed, `carbonsched simulate` and the planner's benchmarks.
 
-The header is `datetime,g_per_kwh[,forecast_g_per_kwh]`; times are UTC and ascending; a row holds until the next one.
+The header is `datetime,g_per_kwh[,forecast_g_per_kwh]`; times are UTC and ascending; a row holds until the next one. What
+providers export is read, too (see `exports`).
 """
 
 import hashlib
@@ -12,7 +13,9 @@ from typing import Final, NoReturn
 
 from carbonsched.csv_text import CsvRow, csv_rows
 from carbonsched.errors import InputError
+from carbonsched.feeds.exports import KNOWN, Export, read_export
 from carbonsched.model.base import utc
+from carbonsched.model.grid import Basis
 
 MOST_G_PER_KWH: Final = 100_000.0
 """No fuel comes near; beyond it sums over a trace lose their meaning, and at 1e308 they overflow."""
@@ -34,7 +37,9 @@ class Trace:
     forecast: tuple[float | None, ...] | None
     """What was forecast for the row's time; None: the file has no such column. An entry is None where its cell is empty."""
     sha256: tuple[str, ...]
-    """Of each raw row, without its line end."""
+    """Of each raw row, without its line end; where one is made of several, of the whole file."""
+    note: str = ""
+    """Where the values were made of a generation mix: with which factors."""
 
     @property
     def step_s(self) -> float:
@@ -47,8 +52,11 @@ class Trace:
         return (self.times[-1] - self.times[0]).total_seconds() + self.step_s
 
 
-def read_trace(path: str | Path) -> Trace:
-    """Read and check a trace. Raises InputError with the file, the line and a hint."""
+def read_trace(path: str | Path, zone: str = "", basis: Basis = Basis.AVERAGE_LIFECYCLE) -> Trace:
+    """Read and check a trace, or an export of a provider. Raises InputError with the file, the line and a hint.
+
+    zone, basis: which one is meant, where an export tells of several.
+    """
     path = Path(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -59,10 +67,13 @@ def read_trace(path: str | Path) -> Trace:
     rows = csv_rows(text, lambda line, problem, hint: _refuse(f"{path}, line {line}", problem, hint))
     header = tuple(name.strip() for name in next(rows, CsvRow(1, [], "")).cells)
     if header not in (COLUMNS[:2], COLUMNS):
+        found = read_export(str(path), header, list(rows), zone, basis)
+        if found is not None:
+            return _of_export(str(path), found, text)
         _refuse(
             f"{path}, line 1",
             f"the header is {','.join(header)!r}",
-            f"write {','.join(COLUMNS[:2])}, and {COLUMNS[2]} behind it if you have forecasts",
+            f"write {','.join(COLUMNS[:2])}, and {COLUMNS[2]} behind it if you have forecasts, or give {KNOWN}",
         )
     times: list[datetime] = []
     values: list[float] = []
@@ -93,6 +104,27 @@ def read_trace(path: str | Path) -> Trace:
             str(path), f"holds {len(times)} rows", "a trace needs two or more, to know how long a row holds"
         )
     return Trace(tuple(times), tuple(values), tuple(forecasts) if len(header) == 3 else None, tuple(hashes))
+
+
+def _of_export(where: str, export: Export, text: str) -> Trace:
+    points, whole = export.points, hashlib.sha256(text.encode()).hexdigest()
+    if len(points) < 2:
+        _refuse(
+            where,
+            f"holds {len(points)} values",
+            "a trace needs two or more, to know how long a row holds",
+        )
+    for point in points:
+        for value in (point.g_per_kwh, point.forecast):
+            if value is not None:
+                _intensity(str(value), f"{where}, {point.at:%Y-%m-%dT%H:%MZ}", COLUMNS[1])
+    return Trace(
+        tuple(point.at for point in points),
+        tuple(point.g_per_kwh for point in points),
+        tuple(p.forecast for p in points) if any(p.forecast is not None for p in points) else None,
+        tuple(hashlib.sha256(p.raw.rstrip("\r\n").encode()).hexdigest() if p.raw else whole for p in points),
+        export.note,
+    )
 
 
 def _refuse(where: str, problem: str, hint: str) -> NoReturn:
