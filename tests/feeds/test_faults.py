@@ -176,7 +176,11 @@ def test_the_matrix(
         return replace(reply, body=reply.body.replace(b"SECRET", echoed))
 
     with serve(answer) as server:
-        keys = case.keys | {"provider": case.name, "url": server.url, "timeout": 0.2}
+        keys = case.keys | {
+            "provider": case.name,
+            "url": server.url,
+            "timeout": 0.2 if fault.name == "slow" else 2.0,
+        }
         feed = FEEDS.model(case.name).model_validate(keys).build(site)
         static = StaticSettings(
             provider="static", g_per_kwh=FALLBACK, basis=Basis(case.basis), source="of this test"
