@@ -16,6 +16,8 @@ import pytest
 from support.daemon import COMMAND, OFFLINE, DaemonProcess
 from support.models import job_folder, tiny_llama, tiny_spec, word_data
 
+from carbonsched.config import FEEDS
+
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "examples" / "carbonsched-example-plugin"
 CONFIG = """
@@ -165,8 +167,11 @@ def test_what_its_settings_refuse_is_one_line_that_names_the_key(
 
 def test_without_it_the_config_is_refused_with_what_there_is(box: DaemonProcess) -> None:
     line = refused(box, {"PYTHONPATH": str(ROOT)})
-    assert "feeds[0].provider: input should be 'eia', " in line
-    assert " or 'static', is 'example-file'" in line
+    names = [repr(name) for name in FEEDS.built_in]
+    assert (
+        f"feeds[0].provider: input should be {', '.join(names[:-1])} or {names[-1]}, is 'example-file'"
+        in line
+    )
 
 
 def test_the_docs_name_what_there_is() -> None:

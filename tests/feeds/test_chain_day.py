@@ -22,7 +22,7 @@ from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.neso import NesoSettings
 from carbonsched.feeds.provider import Answered, HttpFeed, HttpSettings, Time, Value
-from carbonsched.feeds.transport import AnswerError, Body, Limit, RetryLaterError
+from carbonsched.feeds.transport import TRIES, AnswerError, Body, Limit, RetryLaterError
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 
@@ -74,6 +74,8 @@ class Network:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
         json: bool = True,
+        keep: bool = True,
+        tries: int = TRIES,
     ) -> Body:
         host = url.split("/")[2]
         self.asked.setdefault(host, []).append(self.clock.monotonic())
@@ -152,6 +154,7 @@ def look(chain: Chain, clock: ManualClock, feeds: list[Any]) -> None:
     if reading is None:
         assert shown.g_per_kwh is None
         assert "no feed knows the intensity now" in (shown.reason or "")
+        assert "in the feed's program" not in (shown.reason or "")
         return
     assert shown.g_per_kwh == reading.g_per_kwh
     assert reading.start <= now < reading.end
