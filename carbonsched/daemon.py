@@ -131,6 +131,8 @@ def _set_up_logging() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for chatty in ("alembic", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # it warns of every retry; the chain tells once that a feed fails, and why
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 def _log_whose_jobs() -> None:

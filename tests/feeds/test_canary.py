@@ -101,4 +101,5 @@ def test_there_was_something_to_look_through(said: dict[str, bytes]) -> None:
     assert any(where.endswith(".gz") for where in said)
     assert b"HTTP 403" in said["box/daemon.log"]
     assert b"HTTP 403" in said["probe"]
+    assert b"Retrying" not in said["box/daemon.log"]
     assert os.environ.get(next(iter(HIDDEN[0].env))) is None
