@@ -16,87 +16,94 @@ if TYPE_CHECKING:
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 ROWS = 24
-
-
 SETUP = "Setting up"
+
+Hours = Annotated[
+    float,
+    typer.Option("--forecast", metavar="H", min=0, max=336, help="Hours to look ahead; 0 for none."),
+]
+SetUp = Annotated[
+    bool,
+    typer.Option(
+        "--setup",
+        help="Propose the feeds for a place, write their lines of the config, and probe them.",
+        rich_help_panel=SETUP,
+    ),
+]
+Place = Annotated[
+    str | None,
+    typer.Option(
+        "--place",
+        metavar="X",
+        help="With --setup: a country, a city, coordinates (52.5,13.4) or a cloud's region. Asked for without it.",
+        rich_help_panel=SETUP,
+    ),
+]
+Meaning = Annotated[
+    str | None,
+    typer.Option(
+        "--basis",
+        metavar="B",
+        help="With --setup: what the intensities mean, e.g. average-direct.",
+        rich_help_panel=SETUP,
+    ),
+]
+NoAccount = Annotated[
+    bool,
+    typer.Option(
+        "--no-account", help="With --setup: leave out what needs an account.", rich_help_panel=SETUP
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="With --setup: write nothing and ask no network.", rich_help_panel=SETUP),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="With --setup: write the lines to a new file instead of to stdout.",
+        rich_help_panel=SETUP,
+    ),
+]
+Word = Annotated[
+    str | None,
+    typer.Option(
+        "--zones",
+        metavar="WORD",
+        help="Find grid zones, offline: by country (name or code), city, cloud's region or coordinates.",
+        rich_help_panel=SETUP,
+    ),
+]
+Probe = Annotated[
+    bool,
+    typer.Option("--probe", help="Ask every configured feed once.", rich_help_panel=SETUP),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="With --probe: whose feeds. Default: /etc/carbonsched/config.toml.",
+        rich_help_panel=SETUP,
+    ),
+]
 
 
 def grid(
     ctx: typer.Context,
-    forecast: Annotated[
-        float,
-        typer.Option("--forecast", metavar="H", min=0, max=336, help="Hours to look ahead; 0 for none."),
-    ] = 24.0,
-    setup: Annotated[
-        bool,
-        typer.Option(
-            "--setup",
-            help="Propose the feeds for a place, write their lines of the config, and probe them.",
-            rich_help_panel=SETUP,
-        ),
-    ] = False,
-    place: Annotated[
-        str | None,
-        typer.Option(
-            "--place",
-            metavar="X",
-            help="With --setup: a country, a city, coordinates (52.5,13.4) or a cloud's region. Asked for without it.",
-            rich_help_panel=SETUP,
-        ),
-    ] = None,
-    basis: Annotated[
-        str | None,
-        typer.Option(
-            "--basis",
-            metavar="B",
-            help="With --setup: what the intensities mean, e.g. average-direct.",
-            rich_help_panel=SETUP,
-        ),
-    ] = None,
-    no_account: Annotated[
-        bool,
-        typer.Option(
-            "--no-account", help="With --setup: leave out what needs an account.", rich_help_panel=SETUP
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="With --setup: write nothing and ask no network.", rich_help_panel=SETUP
-        ),
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="With --setup: write the lines to a new file instead of to stdout.",
-            rich_help_panel=SETUP,
-        ),
-    ] = None,
-    zones: Annotated[
-        str | None,
-        typer.Option(
-            "--zones",
-            metavar="WORD",
-            help="Find grid zones, offline: by country (name or code), city, cloud's region or coordinates.",
-            rich_help_panel=SETUP,
-        ),
-    ] = None,
-    probe: Annotated[
-        bool,
-        typer.Option("--probe", help="Ask every configured feed once.", rich_help_panel=SETUP),
-    ] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            metavar="FILE",
-            help="With --probe: whose feeds. Default: /etc/carbonsched/config.toml.",
-            rich_help_panel=SETUP,
-        ),
-    ] = None,
+    forecast: Hours = 24.0,
+    setup: SetUp = False,
+    place: Place = None,
+    basis: Meaning = None,
+    no_account: NoAccount = False,
+    dry_run: DryRun = False,
+    out: Output = None,
+    zones: Word = None,
+    probe: Probe = False,
+    config: ConfigFile = None,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,

@@ -6,7 +6,6 @@
 import hashlib
 import json
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -22,7 +21,7 @@ from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.neso import NesoSettings
 from carbonsched.feeds.provider import Answered, HttpFeed, HttpSettings, Time, Value
-from carbonsched.feeds.transport import TRIES, AnswerError, Body, Limit, RetryLaterError
+from carbonsched.feeds.transport import AnswerError, Body, Limit, RetryLaterError
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 
@@ -66,17 +65,7 @@ class Network:
     asked: dict[str, list[float]] = field(default_factory=dict)
     """Host → when."""
 
-    def get(
-        self,
-        url: str,
-        *,
-        timeout_s: float,
-        headers: Mapping[str, str] | None = None,
-        params: Mapping[str, str] | None = None,
-        json: bool = True,
-        keep: bool = True,
-        tries: int = TRIES,
-    ) -> Body:
+    def get(self, url: str, **_: Any) -> Body:
         host = url.split("/")[2]
         self.asked.setdefault(host, []).append(self.clock.monotonic())
         match self.fault.get(host):

@@ -30,7 +30,7 @@ from carbonsched.feeds.base import Site
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.http import HttpTransport
 from carbonsched.feeds.static import StaticSettings
-from carbonsched.feeds.transport import TRIES, Body
+from carbonsched.feeds.transport import Body
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 
@@ -217,23 +217,11 @@ class Spoilt:
     spoil: Callable[[Any], Any]
     """Of the JSON of an answer, or of its bytes where it is none."""
 
-    def get(
-        self,
-        url: str,
-        *,
-        timeout_s: float,
-        headers: Mapping[str, str] | None = None,
-        params: Mapping[str, str] | None = None,
-        json: bool = True,
-        keep: bool = True,
-        tries: int = TRIES,
-    ) -> Body:
+    def get(self, url: str, *, params: Mapping[str, str] | None = None, **_: Any) -> Body:
         path = url.removeprefix("http://here")
         return self._body(path + (("&" if "?" in path else "?") + urlencode(params) if params else ""))
 
-    def post(
-        self, url: str, *, timeout_s: float, send: Mapping[str, str], headers: Mapping[str, str] | None = None
-    ) -> Body:
+    def post(self, url: str, **_: Any) -> Body:
         return self._body(url.removeprefix("http://here"))
 
     def _body(self, path: str) -> Body:

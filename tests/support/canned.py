@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from carbonsched.errors import FeedError
@@ -17,23 +16,11 @@ class Canned:
         self.document: Any = None
         self.raw = b""
 
-    def get(
-        self,
-        url: str,
-        *,
-        timeout_s: float,
-        headers: Mapping[str, str] | None = None,
-        params: Mapping[str, str] | None = None,
-        json: bool = True,
-        keep: bool = True,
-        tries: int = 1,
-    ) -> Body:
+    def get(self, url: str, *, json: bool = True, **_: Any) -> Body:
         self.choose(url)
         return self._body(self.document if json else None)
 
-    def post(
-        self, url: str, *, timeout_s: float, send: Mapping[str, str], headers: Mapping[str, str] | None = None
-    ) -> Body:
+    def post(self, url: str, **_: Any) -> Body:
         self.choose(url)
         return self._body(self.document)
 
