@@ -27,20 +27,20 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from carbonsched import plugins
 from carbonsched.errors import InputError
 from carbonsched.feeds.base import FeedSettings
-from carbonsched.feeds.carbon_aware_sdk import CarbonAwareSettings
-from carbonsched.feeds.eia import EiaSettings
-from carbonsched.feeds.electricity_maps import ElectricityMapsSettings
-from carbonsched.feeds.energi_data_service import EnergiDataServiceSettings
-from carbonsched.feeds.energy_charts import EnergyChartsSettings
-from carbonsched.feeds.entso_e import EntsoeSettings
-from carbonsched.feeds.neso import NesoSettings
-from carbonsched.feeds.open_electricity import OpenElectricitySettings
-from carbonsched.feeds.prometheus import PrometheusSettings
+from carbonsched.feeds.providers.carbon_aware_sdk import CarbonAwareSettings
+from carbonsched.feeds.providers.eia import EiaSettings
+from carbonsched.feeds.providers.electricity_maps import ElectricityMapsSettings
+from carbonsched.feeds.providers.energi_data_service import EnergiDataServiceSettings
+from carbonsched.feeds.providers.energy_charts import EnergyChartsSettings
+from carbonsched.feeds.providers.entso_e import EntsoeSettings
+from carbonsched.feeds.providers.neso import NesoSettings
+from carbonsched.feeds.providers.open_electricity import OpenElectricitySettings
+from carbonsched.feeds.providers.prometheus import PrometheusSettings
+from carbonsched.feeds.providers.rte import RteSettings
+from carbonsched.feeds.providers.wattnet import WattnetSettings
+from carbonsched.feeds.providers.watttime import WattTimeSettings
 from carbonsched.feeds.replay import ReplaySettings as ReplayFeedSettings
-from carbonsched.feeds.rte import RteSettings
 from carbonsched.feeds.static import StaticSettings
-from carbonsched.feeds.wattnet import WattnetSettings
-from carbonsched.feeds.watttime import WattTimeSettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.base import Doc, Grams, LocalPath, Seconds, refusal
 from carbonsched.power.base import MeterSettings

@@ -11,8 +11,8 @@ from typing import Final
 
 from carbonsched.cli.grid_setup import SetupRequest, setup
 from carbonsched.config import FEEDS
-from carbonsched.feeds.coverage import TERMS
-from carbonsched.feeds.places import find
+from carbonsched.feeds.setup.coverage import TERMS
+from carbonsched.feeds.setup.places import find
 from carbonsched.model.grid_setup import GridSetup
 
 CAPITALS: Final = (

@@ -11,9 +11,9 @@ from carbonsched.clock import SystemClock
 from carbonsched.config import FEEDS, Config
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
-from carbonsched.feeds.coverage import Offer
-from carbonsched.feeds.places import Found, find
-from carbonsched.feeds.proposal import Built, propose
+from carbonsched.feeds.setup.coverage import Offer
+from carbonsched.feeds.setup.places import Found, find
+from carbonsched.feeds.setup.proposal import Built, propose
 from carbonsched.feeds.transport import Body
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis

@@ -1,6 +1,6 @@
 """`carbonsched grid --zones WORD`: find grid zones offline, by country, city, region of a cloud or coordinates."""
 
-from carbonsched.feeds.places import Found, GridZone, search
+from carbonsched.feeds.setup.places import Found, GridZone, search
 from carbonsched.model.grid_setup import ZoneList, ZoneRow
 
 

@@ -14,9 +14,9 @@ from zoneinfo import ZoneInfo
 
 from carbonsched.csv_text import CsvRow
 from carbonsched.errors import InputError
-from carbonsched.feeds.eia import PLANTS as EIA_PLANTS
-from carbonsched.feeds.entso_e import PLANTS as ENTSO_E_PLANTS
 from carbonsched.feeds.generation_mix import FACTORS, Output, Plant, intensities
+from carbonsched.feeds.providers.eia import PLANTS as EIA_PLANTS
+from carbonsched.feeds.providers.entso_e import PLANTS as ENTSO_E_PLANTS
 from carbonsched.model.base import utc
 from carbonsched.model.grid import Basis
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from carbonsched.errors import InputError
 from carbonsched.feeds.countries import country_called, every_country
-from carbonsched.feeds.places import Found, find, places, search
+from carbonsched.feeds.setup.places import Found, find, places, search
 
 
 def test_every_row_is_found_by_its_name_and_lies_in_a_country() -> None:

@@ -14,7 +14,7 @@ from support.manual_clock import ManualClock
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.http import HttpTransport
-from carbonsched.feeds.open_electricity import OpenElectricityFeed, OpenElectricitySettings
+from carbonsched.feeds.providers.open_electricity import OpenElectricityFeed, OpenElectricitySettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 

@@ -15,8 +15,8 @@ from support.manual_clock import ManualClock
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
-from carbonsched.feeds.electricity_maps import ElectricityMapsFeed, ElectricityMapsSettings
 from carbonsched.feeds.http import HttpTransport
+from carbonsched.feeds.providers.electricity_maps import ElectricityMapsFeed, ElectricityMapsSettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 

@@ -13,7 +13,7 @@ from support.manual_clock import ManualClock
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.http import HttpTransport
-from carbonsched.feeds.neso import NesoFeed, NesoSettings
+from carbonsched.feeds.providers.neso import NesoFeed, NesoSettings
 from carbonsched.feeds.transport import RetryLaterError
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind

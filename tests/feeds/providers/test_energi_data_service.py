@@ -13,8 +13,8 @@ from support.manual_clock import ManualClock
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
-from carbonsched.feeds.energi_data_service import EnergiDataServiceFeed, EnergiDataServiceSettings
 from carbonsched.feeds.http import HttpTransport
+from carbonsched.feeds.providers.energi_data_service import EnergiDataServiceFeed, EnergiDataServiceSettings
 from carbonsched.feeds.transport import RetryLaterError
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind

@@ -5,8 +5,8 @@ import pytest
 from carbonsched.cli.grid_setup import built
 from carbonsched.config import FEEDS
 from carbonsched.feeds.countries import every_country
-from carbonsched.feeds.coverage import TERMS, Offer, offers
-from carbonsched.feeds.places import Found, find, places
+from carbonsched.feeds.setup.coverage import TERMS, Offer, offers
+from carbonsched.feeds.setup.places import Found, find, places
 
 COVERED = sorted(set(TERMS) & set(FEEDS.built_in))
 

@@ -5,9 +5,9 @@ import tomllib
 import pytest
 
 from carbonsched.errors import InputError
-from carbonsched.feeds.coverage import TERMS, Offer
-from carbonsched.feeds.places import find
-from carbonsched.feeds.proposal import Built, propose
+from carbonsched.feeds.setup.coverage import TERMS, Offer
+from carbonsched.feeds.setup.places import find
+from carbonsched.feeds.setup.proposal import Built, propose
 from carbonsched.model.grid import Basis
 
 PLACES = ["London", "Berlin", "dk1", "Denmark", "us-east-1", "52.5,13.4", "Sydney", "Grenada", "Paris", "MIT"]

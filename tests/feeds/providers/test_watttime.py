@@ -17,7 +17,7 @@ from carbonsched.config import Config
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.http import HttpTransport
-from carbonsched.feeds.watttime import WattTimeFeed, WattTimeSettings
+from carbonsched.feeds.providers.watttime import WattTimeFeed, WattTimeSettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 

@@ -18,7 +18,7 @@ from carbonsched.config import Config
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.http import HttpTransport
-from carbonsched.feeds.prometheus import PrometheusFeed, PrometheusSettings
+from carbonsched.feeds.providers.prometheus import PrometheusFeed, PrometheusSettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from carbonsched.feeds.countries import Country
-from carbonsched.feeds.places import Found
+from carbonsched.feeds.setup.places import Found
 from carbonsched.feeds.static import has_country_mix
 
 LIFECYCLE: Final = "average-lifecycle"
@@ -185,7 +185,7 @@ class Offer:
     """A provider that covers a zone, and the table of `[[feeds]]` that asks it.
 
     Example:
-        >>> from carbonsched.feeds.places import find
+        >>> from carbonsched.feeds.setup.places import find
         >>> next(offers(find("London"))).keys
         {'provider': 'neso'}
     """

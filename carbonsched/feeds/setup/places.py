@@ -208,7 +208,7 @@ def _names() -> dict[str, str]:
 
 
 def _table(name: str) -> Iterable[dict[str, str]]:
-    text = files("carbonsched.feeds").joinpath(name).read_text(encoding="utf-8")
+    text = files("carbonsched.feeds.setup").joinpath(name).read_text(encoding="utf-8")
     return csv.DictReader(text.splitlines())
 
 

@@ -14,7 +14,7 @@ from support.manual_clock import ManualClock
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.http import HttpTransport
-from carbonsched.feeds.rte import RteFeed, RteSettings
+from carbonsched.feeds.providers.rte import RteFeed, RteSettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 

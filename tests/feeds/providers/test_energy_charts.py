@@ -12,8 +12,8 @@ from support.manual_clock import ManualClock
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
-from carbonsched.feeds.energy_charts import EnergyChartsFeed, EnergyChartsSettings
 from carbonsched.feeds.http import HttpTransport
+from carbonsched.feeds.providers.energy_charts import EnergyChartsFeed, EnergyChartsSettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 

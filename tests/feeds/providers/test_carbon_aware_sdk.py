@@ -12,8 +12,8 @@ from support.manual_clock import ManualClock
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
-from carbonsched.feeds.carbon_aware_sdk import CarbonAwareFeed, CarbonAwareSettings
 from carbonsched.feeds.http import HttpTransport
+from carbonsched.feeds.providers.carbon_aware_sdk import CarbonAwareFeed, CarbonAwareSettings
 from carbonsched.feeds.transport import RetryLaterError
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind

@@ -14,8 +14,8 @@ from support.providers.eia import document, row
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
-from carbonsched.feeds.eia import EiaFeed, EiaSettings
 from carbonsched.feeds.http import HttpTransport
+from carbonsched.feeds.providers.eia import EiaFeed, EiaSettings
 from carbonsched.feeds.transport import RetryLaterError, Transport
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind

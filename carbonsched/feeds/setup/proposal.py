@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from carbonsched.errors import InputError
-from carbonsched.feeds.coverage import Offer, offers
-from carbonsched.feeds.places import Found
+from carbonsched.feeds.setup.coverage import Offer, offers
+from carbonsched.feeds.setup.places import Found
 from carbonsched.model.grid import Basis
 from carbonsched.model.grid_setup import GridSetup, OtherChain, ProposedFeed
 

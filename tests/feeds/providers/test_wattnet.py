@@ -16,7 +16,7 @@ from support.manual_clock import ManualClock
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.http import HttpTransport
-from carbonsched.feeds.wattnet import WattnetFeed, WattnetSettings
+from carbonsched.feeds.providers.wattnet import WattnetFeed, WattnetSettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 
