@@ -216,7 +216,7 @@ class LaunchConfig(Doc):
     """More than one: they share a board, and its energy in equal parts, which is then estimated. MIG: one an instance."""
     stop_s: Seconds = 120.0
     """How long a job may take to checkpoint and stop before it is killed."""
-    log_bytes: Annotated[int, Field(ge=4096)] = 64 * 2**20
+    log_bytes: Annotated[int, Field(ge=4096, le=2**40)] = 64 * 2**20
     """Of a job's log.txt: beyond it a new one is begun, and the old one is kept as log.1.txt."""
 
 

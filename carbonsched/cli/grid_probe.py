@@ -12,6 +12,7 @@ from carbonsched.config import Config, load
 from carbonsched.errors import CarbonschedError, FeedError
 from carbonsched.feeds.base import Feed, FeedSettings, Site
 from carbonsched.feeds.chain import Chain
+from carbonsched.feeds.factory import check_names
 from carbonsched.feeds.provider import HttpFeed
 from carbonsched.model.grid_setup import FeedProbe, ProbeList
 from carbonsched.settings import build_error
@@ -28,7 +29,11 @@ def probe_file(path: Path | None) -> ProbeList:
 
 
 def probe(config: Config) -> ProbeList:
-    """Ask each feed once, those behind a healthy one, too. Nothing is kept, neither a body nor where a replay stands."""
+    """Ask each feed once, those behind a healthy one, too. Nothing is kept, neither a body nor where a replay stands.
+
+    Raises InputError where two feeds share a name.
+    """
+    check_names(config.feeds)
     logging.getLogger("carbonsched").addHandler(logging.NullHandler())  # what fails is in the table
     with tempfile.TemporaryDirectory(prefix="carbonsched-probe-") as folder:
         site = Site(config.zone, SystemClock(), Path(folder))

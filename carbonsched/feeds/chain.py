@@ -17,7 +17,7 @@ from typing import Final
 from carbonsched.clock import Clock, StepWatch
 from carbonsched.errors import CarbonschedError, FeedError, InputError
 from carbonsched.feeds.base import Answer, Feed
-from carbonsched.feeds.plausibility import quarantine, sane, sift
+from carbonsched.feeds.plausibility import plausible, quarantine, sift
 from carbonsched.feeds.transport import RetryLaterError
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, FeedStatus, Forecast, GridNow, GridView, Kind, Reading
@@ -327,7 +327,7 @@ class Chain:
             for reading in good:
                 slot.put(reading)
             if answer.forecast is not None:
-                points = tuple(p for p in answer.forecast.points if sane(p.g_per_kwh) and p.end > p.start)
+                points = tuple(p for p in answer.forecast.points if plausible(p))
                 if len(points) < len(answer.forecast.points):
                     refused.append(
                         f"{len(answer.forecast.points) - len(points)} absurd forecast values left out"

@@ -10,16 +10,20 @@ from carbonsched.settings import build_error
 
 def build_chain(settings: Sequence[FeedSettings], site: Site) -> Chain:
     """The chain of these feeds. Raises InputError, e.g. `feeds[0].country: 'DEE' is not a country's …`."""
+    check_names(settings)
     feeds: list[Feed] = []
     for i, each in enumerate(settings):
-        if each.shown_name in [feed.name for feed in feeds]:
-            raise InputError(
-                f"feeds[{i}].name",
-                f"{each.shown_name!r} is taken by a feed before",
-                "give each feed its own name",
-            )
         try:
             feeds.append(each.build(site))
         except Exception as e:
             raise build_error(e, each, f"feeds[{i}]") from e
     return Chain(feeds, site.zone, site.clock)
+
+
+def check_names(settings: Sequence[FeedSettings]) -> None:
+    """Raises InputError where two feeds share a name: the ledger could not tell them apart."""
+    names = [each.shown_name for each in settings]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            problem = f"{name!r} is taken by a feed before"
+            raise InputError(f"feeds[{i}].name", problem, "give each feed its own name")

@@ -8,16 +8,20 @@ import hashlib
 import json
 import logging
 import re
+import socket
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connectionpool import ConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import ConnectionPool, HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     HTTPError,
     InvalidHeader,
@@ -25,7 +29,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
     ResponseError,
 )
-from urllib3.response import BaseHTTPResponse
+from urllib3.response import BaseHTTPResponse, HTTPResponse
 from urllib3.util.retry import Retry
 
 from carbonsched import __version__
@@ -72,11 +76,64 @@ class _Retry(Retry):
         _pool: ConnectionPool | None = None,
         _stacktrace: TracebackType | None = None,
     ) -> Self:
+        if isinstance(error, ReadTimeoutError):
+            raise error  # who hangs once hangs again, and the other feeds wait meanwhile
         after = self.get_retry_after(response) if response is not None else None
         if after is not None and after > _RETRY_AFTER_S:
             # urlopen takes this for "out of tries" and hands the answer back, with its Retry-After
             raise MaxRetryError(_pool, url, ResponseError("asked to come back later"))  # type: ignore[arg-type]
         return super().increment(method, url, response, error, _pool, _stacktrace)
+
+
+class _HeaderDeadline:
+    """Ends a connection whose headers are not whole within the read timeout, which by itself is one byte's."""
+
+    def getresponse(self) -> HTTPResponse:
+        late = threading.Event()
+        sock, limit_s = self.sock, self.timeout  # type: ignore[attr-defined]
+
+        def cut() -> None:
+            late.set()
+            with suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+        timer = threading.Timer(limit_s, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            response: HTTPResponse = super().getresponse()  # type: ignore[misc]
+        except (OSError, HTTPException) as e:
+            if late.is_set():
+                raise TimeoutError("the headers were not whole in time") from e
+            raise
+        finally:
+            timer.cancel()
+        if late.is_set():  # a connection that ended is taken for the end of its headers
+            response.close()
+            raise TimeoutError("the headers were not whole in time")
+        return response
+
+
+class _HttpConnection(_HeaderDeadline, HTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class _HttpsConnection(_HeaderDeadline, HTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 
 class _Session(requests.Session):
@@ -162,7 +219,7 @@ class HttpTransport:
         session.headers["User-Agent"] = f"carbonsched/{__version__}"
         session.headers["Accept"] = "application/json"
         for scheme in ("https://", "http://"):
-            session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=2))
+            session.mount(scheme, _Adapter(max_retries=retry, pool_maxsize=2))
         return self._sessions.setdefault(tries, session)
 
     @contextmanager
@@ -207,7 +264,7 @@ class HttpTransport:
         parsed = None
         if parse:
             try:
-                parsed = json.loads(raw, parse_constant=_not_json)
+                parsed = json.loads(raw, parse_constant=_not_json, object_pairs_hook=_once)
             except (ValueError, RecursionError) as e:
                 begins = f", it begins with {raw[:40].decode('utf-8', 'replace')!r}" if quote else ""
                 raise FeedError(f"{shown}: the answer is not JSON{begins}") from e
@@ -244,6 +301,13 @@ def redact(text: str) -> str:
     """`text` without URL queries and user names: that is where keys and passwords stand."""
     text = re.sub(r"(https?://)[^/@\s]*@", r"\1", text)
     return re.sub(r"\?[^\s'\")]*", "", text)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a field stands twice, of which one would be lost")
+    return found
 
 
 def _not_json(name: str) -> float:
@@ -297,19 +361,29 @@ def _plain(error: requests.RequestException | HTTPError, timeout_s: float) -> st
         return f"no answer within {timeout_s:g} s"
     if isinstance(error, HTTPError):
         return "the connection broke off in the middle of the answer"
+    if isinstance(error, requests.ConnectionError) and _no_http(error):
+        return "what answers there speaks no HTTP, or more of it than is read"
     if isinstance(error, requests.ConnectionError):
         return "no connection" + ("" if (why := _cause(error)) is None else f": {why}")
     return redact(f"{type(error).__name__}: {error}")[:200]
 
 
 def _cause(error: BaseException) -> str | None:
-    """The operating system's word for it, deep inside the vendors' wrappers."""
+    """The operating system's word for it."""
+    return next((e.strerror for e in _inside(error) if isinstance(e, OSError) and e.strerror), None)
+
+
+def _no_http(error: BaseException) -> bool:
+    """Whether somebody answered, and not as the protocol has it."""
+    return any(isinstance(e, HTTPException) and not isinstance(e, OSError) for e in _inside(error))
+
+
+def _inside(error: BaseException) -> Iterator[BaseException]:
+    """The error and those that the vendors have wrapped in it."""
     seen: BaseException | None = error
     for _ in range(8):
         if seen is None:
-            return None
-        if isinstance(seen, OSError) and seen.strerror:
-            return seen.strerror
+            return
+        yield seen
         inner = [arg for arg in (getattr(seen, "reason", None), *seen.args) if isinstance(arg, BaseException)]
         seen = inner[0] if inner else (seen.__cause__ or seen.__context__)
-    return None

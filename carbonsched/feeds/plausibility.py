@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from carbonsched.model.grid import Basis, Reading
+from carbonsched.model.grid import Basis, ForecastPoint, Reading
 
 ABSURD_G_PER_KWH: Final = 2000.0
 """No grid burns this much: lignite in old plants stays under 1,300."""
@@ -21,6 +21,8 @@ NEIGHBOURS: Final = timedelta(hours=1)
 """Intervals further apart are no neighbours: what lies between is not known."""
 OLDEST: Final = timedelta(days=60)
 FARTHEST: Final = timedelta(days=8)
+LONGEST: Final = timedelta(days=1)
+"""Of an interval: no provider tells of the grid in coarser steps, and what is told for longer would never be asked again."""
 _MARGINAL: Final = (Basis.MARGINAL_DIRECT, Basis.MARGINAL_LIFECYCLE)
 
 
@@ -44,6 +46,11 @@ class Sifted:
 def sane(g_per_kwh: float) -> bool:
     """Whether a grid can have it."""
     return math.isfinite(g_per_kwh) and 0 <= g_per_kwh <= ABSURD_G_PER_KWH
+
+
+def plausible(point: ForecastPoint) -> bool:
+    """Whether a grid can have it, and the interval is one."""
+    return sane(point.g_per_kwh) and point.end > point.start
 
 
 def sift(answered: Sequence[Reading], now: datetime | None, basis: Basis) -> Sifted:
@@ -92,6 +99,8 @@ def _refusal(reading: Reading, now: datetime | None, basis: Basis) -> str | None
         return f"refused {reading.g_per_kwh:g} g/kWh for {at}: {between}"
     if reading.end <= reading.start:
         return f"refused a reading that ends before it begins, at {at}"
+    if now is not None and reading.end - reading.start > LONGEST:
+        return f"refused a reading that lasts until {reading.end:%Y-%m-%dT%H:%MZ}, at {at}"
     if now is not None and (reading.end <= now - OLDEST or reading.start >= now + FARTHEST):
         return f"refused a reading for {at}: that is another time than {now:%Y-%m-%dT%H:%MZ}"
     if reading.source.basis is not basis:

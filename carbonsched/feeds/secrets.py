@@ -12,7 +12,8 @@ from carbonsched.errors import FeedError, InputError
 
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """Where systemd puts the credentials of a unit (systemd.exec(5))."""
-_LONGEST = 65_536
+_LONGEST = 8192
+"""Characters that a server takes in a header, mostly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,10 @@ class Secret:
     def read(self) -> str:
         """The secret. Raises FeedError in one line that holds nothing of it: not there, empty, open to others."""
         text = self._environment() if self.path is None else self._file(self.path)
+        if len(text) > _LONGEST:
+            raise FeedError(
+                f"{self.field}: {self._where} is longer than {_LONGEST} characters: is it the right one?"
+            )
         secret = text.strip()
         if not secret:
             raise FeedError(f"{self.field}: {self._where} is empty")
@@ -86,6 +91,6 @@ class Secret:
                 if status.st_mode & closed:
                     mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
                     raise FeedError(f"{self.field}: {path} is open to others ({mode}): chmod 600 {path}")
-                return file.read(_LONGEST).decode("utf-8", "replace")
+                return file.read(_LONGEST + 1).decode("utf-8", "replace")
         except OSError as e:
             raise FeedError(f"{self.field}: {path} cannot be read: {e.strerror}") from e

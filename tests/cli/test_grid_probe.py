@@ -98,3 +98,10 @@ def test_a_config_that_is_not_there_is_one_line_and_2() -> None:
     ran = cli("grid", "--probe", "--config", "/nowhere.toml")
     assert (ran.code, ran.out) == (2, "")
     assert "--config: there is no file /nowhere.toml" in ran.err
+
+
+def test_two_feeds_of_one_name_are_refused_as_by_the_daemon(tmp_path: Path) -> None:
+    feed = '[[feeds]]\nprovider = "static"\ng_per_kwh = 1\nbasis = "average-direct"\nsource = "x"\n'
+    ran = cli("grid", "--probe", "--config", str(write(tmp_path, 2 * feed)))
+    assert (ran.code, ran.out) == (2, "")
+    assert "feeds[1].name: 'static' is taken by a feed before" in ran.err

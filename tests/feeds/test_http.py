@@ -1,8 +1,10 @@
 import gzip
 import hashlib
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 from support.http_server import Reply, Server, serve
@@ -48,7 +50,16 @@ def test_answers_parsed_json_and_the_hash_of_the_raw_body(server: Server, transp
 
 
 @pytest.mark.parametrize(
-    "raw", [b'{"data": [', b'{"data": NaN}', b"<html>maintenance</html>", b"", b"\xff\xfe", b"[" * 20_000]
+    "raw",
+    [
+        b'{"data": [',
+        b'{"data": NaN}',
+        b"<html>maintenance</html>",
+        b"",
+        b"\xff\xfe",
+        b"[" * 20_000,
+        b'{"a": 1, "a": 2}',
+    ],
 )
 def test_what_is_not_json_is_refused(server: Server, transport: HttpTransport, raw: bytes) -> None:
     server.answer = lambda path: Reply(raw)
@@ -155,3 +166,60 @@ def test_nobody_listening_is_told_in_the_systems_words(transport: HttpTransport)
 def test_redaction_drops_queries_and_passwords() -> None:
     text = f"GET https://me:{SECRET}@host/a?api_key={SECRET}&b=1 failed (url '/b?token={SECRET}')"
     assert redact(text) == "GET https://host/a failed (url '/b')"
+
+
+@contextmanager
+def listening(answer: Callable[[socket.socket], None]) -> Iterator[tuple[str, list[int]]]:
+    """A server below HTTP: its address, and an entry for each connection."""
+    taken: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve_all() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    taken.append(1)
+                    with connection, suppress(OSError):
+                        connection.recv(65_536)
+                        answer(connection)
+
+        thread = threading.Thread(target=serve_all)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/x", taken
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_headers_that_drip_are_given_up_in_time(transport: HttpTransport) -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        for i in range(100):
+            connection.sendall(b"X-%d: 1\r\n" % i)
+            time.sleep(0.05)
+
+    with listening(drip) as (url, taken):
+        before = time.monotonic()
+        with pytest.raises(FeedError, match=r"no answer within 0\.3 s"):
+            transport.get(url, timeout_s=0.3)
+        assert time.monotonic() - before < 1.5
+        assert len(taken) == 1
+
+
+def test_who_hangs_is_asked_once(transport: HttpTransport) -> None:
+    with listening(lambda connection: time.sleep(0.5)) as (url, taken):
+        with pytest.raises(FeedError, match=r"no answer within 0\.1 s"):
+            transport.get(url, timeout_s=0.1)
+        assert len(taken) == 1
+
+
+@pytest.mark.parametrize(
+    "said", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 300 + b"\r\n"]
+)
+def test_what_is_no_http_is_not_called_no_connection(transport: HttpTransport, said: bytes) -> None:
+    with (
+        listening(lambda connection: connection.sendall(said)) as (url, _),
+        pytest.raises(FeedError, match="speaks no HTTP, or more of it"),
+    ):
+        transport.get(url, timeout_s=1.0)

@@ -65,6 +65,12 @@ def test_a_reading_of_another_time_is_refused(days: int) -> None:
     assert "that is another time than" in found.refused[0]
 
 
+def test_a_reading_that_would_hold_for_a_week_is_refused() -> None:
+    found = sift([reading(0, 100, length=7 * 1440)], T0, ZONE.basis)
+    assert found.believed == ()
+    assert "refused a reading that lasts until 2026-03-08T12:00Z" in found.refused[0]
+
+
 @given(st.lists(st.floats(0, 2000), max_size=30))
 def test_no_two_neighbours_that_are_believed_leap_but_to_a_level_that_stays(values: list[float]) -> None:
     answered = [reading(30 * i, value) for i, value in enumerate(values)]

@@ -64,7 +64,13 @@ def test_root_may_share_a_file_with_the_daemons_group(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "is empty"), (" \n", "is empty"), (f"{SECRET}\nx", "more than one line"), ("é", "ASCII")],
+    [
+        ("", "is empty"),
+        (" \n", "is empty"),
+        (f"{SECRET}\nx", "more than one line"),
+        ("é", "ASCII"),
+        ("x" * 9000, "longer than 8192 characters"),
+    ],
 )
 def test_what_is_no_secret_is_refused_and_not_shown(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(FeedError, match=said) as caught:
