@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from carbonsched.config import Config, load
 from carbonsched.errors import CarbonschedError, FeedError
 from carbonsched.feeds.base import Feed, FeedSettings, Site
 from carbonsched.feeds.chain import Chain
-from carbonsched.feeds.factory import check_names
+from carbonsched.feeds.factory import build_feed, check_names
 from carbonsched.feeds.provider import HttpFeed
 from carbonsched.model.grid_setup import FeedProbe, ProbeList
 from carbonsched.settings import build_error
@@ -37,12 +37,13 @@ def probe(config: Config) -> ProbeList:
     logging.getLogger("carbonsched").addHandler(logging.NullHandler())  # what fails is in the table
     with tempfile.TemporaryDirectory(prefix="carbonsched-probe-") as folder:
         site = Site(config.zone, SystemClock(), Path(folder))
-        return ProbeList(feeds=tuple(_probed(i, settings, site) for i, settings in enumerate(config.feeds)))
+        return ProbeList(feeds=tuple(_probed(i, config.feeds, site) for i in range(len(config.feeds))))
 
 
-def _probed(i: int, settings: FeedSettings, site: Site) -> FeedProbe:
+def _probed(i: int, feeds: Sequence[FeedSettings], site: Site) -> FeedProbe:
+    settings = feeds[i]
     try:
-        feed = settings.build(site)
+        feed = build_feed(settings, feeds[:i], site)
         chain = Chain([feed], site.zone, site.clock)
     except (Exception, SystemExit) as e:
         error = build_error(e, settings, f"feeds[{i}]") if isinstance(e, Exception) else e
@@ -114,7 +115,7 @@ def table(feeds: Iterable[FeedProbe]) -> "Table":
     for feed in feeds:
         ahead = "-" if feed.horizon_h is None else f"{feed.horizon_h:.1f} h"
         took = "-" if feed.latency_s is None else f"{feed.latency_s:.2f} s"
-        said = [feed.error or (f"{feed.basis}, {feed.kind}" if feed.kind else "")]
+        said = [feed.error or (f"{feed.basis}, {feed.kind.shown}" if feed.kind else "")]
         said += [f"may read {feed.may_read}"] if feed.may_read else []
         said += [f"unverified: {feed.unverified}"] if feed.unverified else []
         rows.add_row(

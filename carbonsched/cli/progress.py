@@ -176,7 +176,8 @@ def _segment(job: JobDetail) -> str:
 def _intensity(grid: GridNow) -> str:
     if grid.g_per_kwh is None:
         return f"intensity not known: {grid.reason or 'no feed has answered yet'}"
-    said = ", ".join(part for part in (grid.provider, grid.kind, grid.note) if part)
+    kind = grid.kind.shown if grid.kind else ""
+    said = ", ".join(part for part in (grid.provider, kind, grid.note) if part)
     return f"{text.figure(grid.g_per_kwh)} g/kWh ({said})"
 
 

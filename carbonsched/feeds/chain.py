@@ -85,7 +85,7 @@ class _Slot:
         end = last.end + timedelta(seconds=self.feed.max_age_s)
         if i < len(self.readings):
             end = min(end, self.readings[i].start)
-        if at >= end or last.source.kind is Kind.FALLBACK:
+        if at >= end or last.source.kind.constant:
             return None
         note = "; ".join(part for part in (last.source.note, "held: no newer value") if part)
         source = last.source.model_copy(update={"kind": Kind.ESTIMATED, "note": note})

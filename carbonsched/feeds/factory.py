@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from carbonsched.errors import InputError
 from carbonsched.feeds.base import Feed, FeedSettings, Site
 from carbonsched.feeds.chain import Chain
+from carbonsched.feeds.static import StaticFeed, StaticSettings
 from carbonsched.settings import build_error
 
 
@@ -14,10 +15,18 @@ def build_chain(settings: Sequence[FeedSettings], site: Site) -> Chain:
     feeds: list[Feed] = []
     for i, each in enumerate(settings):
         try:
-            feeds.append(each.build(site))
+            feeds.append(build_feed(each, settings[:i], site))
         except Exception as e:
             raise build_error(e, each, f"feeds[{i}]") from e
     return Chain(feeds, site.zone, site.clock)
+
+
+def build_feed(settings: FeedSettings, before: Sequence[FeedSettings], site: Site) -> Feed:
+    """One feed of a chain. `before`: those that are trusted more; a constant behind constants alone is the stated source."""
+    feed = settings.build(site)
+    if isinstance(feed, StaticFeed) and all(isinstance(one, StaticSettings) for one in before):
+        feed.as_source()
+    return feed
 
 
 def check_names(settings: Sequence[FeedSettings]) -> None:

@@ -1,4 +1,4 @@
-"""Answers a constant intensity, which stands in when no other feed answers. It is always labelled `fallback`.
+"""Answers a constant intensity: labelled `static` where it is the source that the config states, else `fallback`.
 
 Either a country's mean mix of a year, from the data file that codecarbon ships (average, lifecycle; Our World in Data /
 Ember), or a figure the user states with its basis and source.
@@ -160,6 +160,10 @@ class StaticFeed:
             body_sha256=body_sha256,
             note=note,
         )
+
+    def as_source(self) -> None:
+        """From now on it is what the config states as the source, and stands in for nobody."""
+        self._source = self._source.model_copy(update={"kind": Kind.STATIC})
 
     def poll(self) -> Answer:
         year = self._clock.now().year

@@ -32,8 +32,20 @@ class Kind(StrEnum):
     ACTUAL = "actual"
     ESTIMATED = "estimated"
     FORECAST = "forecast"
+    STATIC = "static"
+    """A constant that the configuration states as the source: no other feed stands before it."""
     FALLBACK = "fallback"
-    """A constant that stands in because no feed answered."""
+    """A constant that stands in because the feeds before it did not answer."""
+
+    @property
+    def constant(self) -> bool:
+        """One number for all hours, which is an estimate of each."""
+        return self in (Kind.STATIC, Kind.FALLBACK)
+
+    @property
+    def shown(self) -> str:
+        """For people, who need not know that a constant is an estimate."""
+        return f"{self}, a constant: estimated" if self.constant else str(self)
 
 
 class Source(Doc):

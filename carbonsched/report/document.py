@@ -6,6 +6,7 @@ words, what a reader must not overlook: estimates, unknown stretches, time-compr
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Final
 
 from carbonsched import __version__
 from carbonsched.errors import InputError
@@ -34,6 +35,10 @@ from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 MOST_LISTED = 10_000
 """Evaluations and changes of the budget in a report, the last ones."""
+_CONSTANTS: Final = {
+    Kind.FALLBACK: "Estimated: a constant stood in for the grid's intensity over {kwh} kWh: no feed answered.",
+    Kind.STATIC: "Estimated: over {kwh} kWh the intensity is a constant that the configuration states; it follows no hour.",
+}
 
 
 class Report(Doc):
@@ -224,11 +229,10 @@ def _notes(totals: Totals, timeline: Timeline, record: JobRecord | None) -> tupl
         )
     for label in sorted({feed.note for feed in timeline.feeds if feed.note}):
         notes.append(f"A feed is labelled: {label}.")
-    fallback = sum(feed.energy_j for feed in timeline.feeds if feed.kind is Kind.FALLBACK)
-    if fallback > 0:
-        notes.append(
-            f"A constant stood in for the grid's intensity over {fallback / J_PER_KWH:.4g} kWh: no feed answered."
-        )
+    for kind, sentence in _CONSTANTS.items():
+        constant = sum(feed.energy_j for feed in timeline.feeds if feed.kind is kind)
+        if constant > 0:
+            notes.append(sentence.format(kwh=f"{constant / J_PER_KWH:.4g}"))
     bases = sorted({feed.basis for feed in timeline.feeds})
     if len(bases) > 1:
         notes.append(

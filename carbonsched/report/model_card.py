@@ -7,7 +7,7 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.model_card import Card, Known
 from carbonsched.report.document import Report
 from carbonsched.report.format import ReportFormat
-from carbonsched.report.parts import Effect
+from carbonsched.report.parts import Effect, FeedUse
 
 
 def model_card(report: Report, _ledger: Ledger) -> str:
@@ -51,9 +51,14 @@ def _emissions(report: Report) -> Known:
 
 
 def _source(report: Report) -> str:
-    feeds = ", ".join(sorted({f"{feed.provider} ({feed.basis})" for feed in report.feeds})) or "none"
+    feeds = ", ".join(sorted({_feed(feed) for feed in report.feeds})) or "none"
     estimated = ", partly estimated" if report.totals.estimated else ""
     return f"carbonsched {report.carbonsched_version}: metered energy{estimated}, times PUE and intensity by {feeds}"
+
+
+def _feed(feed: FeedUse) -> str:
+    constant = f"; {feed.kind.shown}" if feed.kind.constant else ""
+    return f"{feed.provider} ({feed.basis}{constant})"
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:

@@ -210,7 +210,7 @@ class FeedUse(Doc):
 
     Example::
 
-        fallback_j = sum(feed.energy_j for feed in report.feeds if feed.kind is Kind.FALLBACK)
+        constant_j = sum(feed.energy_j for feed in report.feeds if feed.kind.constant)
     """
 
     provider: str

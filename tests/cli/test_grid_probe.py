@@ -42,6 +42,7 @@ def test_every_feed_is_asked_even_behind_a_healthy_one(tmp_path: Path) -> None:
     assert 46 < neso["horizon_h"] <= 48
     assert 0 < neso["latency_s"] < 5
     assert (static["ok"], static["value"], static["horizon_h"]) == (True, 150, None)
+    assert static["kind"] == "fallback", "as the chain has it: neso stands before it"
     assert not (tmp_path / "state").exists(), "a probe keeps nothing"
 
 

@@ -141,6 +141,36 @@ def test_a_provider_over_the_network_with_a_fallback(tmp_path: Path) -> None:
     assert "HTTP 404" in (chain.status()[0].error or "")
 
 
+CONSTANT = {"provider": "static", "g_per_kwh": 181.0, "basis": "average-direct", "source": "a bill"}
+
+
+@pytest.mark.parametrize(
+    ("feeds", "kind", "name"),
+    [
+        ([CONSTANT], Kind.STATIC, "static"),
+        ([CONSTANT, CONSTANT | {"name": "second", "g_per_kwh": 5}], Kind.STATIC, "static"),
+        ([CONSTANT, {"provider": "neso", "url": "http://127.0.0.1:9"}], Kind.STATIC, "static"),
+        ([{"provider": "neso", "url": "http://127.0.0.1:9"}, CONSTANT], Kind.FALLBACK, "static"),
+        (
+            [CONSTANT | {"name": "stated"}, {"provider": "neso", "url": "http://127.0.0.1:9"}, CONSTANT],
+            Kind.STATIC,
+            "stated",
+        ),
+    ],
+    ids=["alone", "two constants", "before another", "behind another", "both"],
+)
+def test_a_constant_is_the_source_that_is_stated_or_stands_in(
+    feeds: list[dict[str, Any]], kind: Kind, name: str, tmp_path: Path
+) -> None:
+    clock = ManualClock(T0)
+    chain = build(config(*feeds, basis="average-direct"), clock, tmp_path)
+    chain.poll_due()
+    now = chain.view(1).now
+    assert (now.g_per_kwh, now.kind, now.provider) == (181.0, kind, name)
+    clock.advance(400 * 86_400)
+    assert chain.reading_at(clock.now()) is None, "one that has ended is not held on"
+
+
 class Broken(FeedSettings):
     provider: Literal["broken"] = "broken"
     key: str = ""

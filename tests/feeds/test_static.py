@@ -63,18 +63,21 @@ def test_an_unknown_country_is_not_quietly_another_or_the_world(country: str) ->
     )
 
 
-def test_a_constant_holds_the_year_round_and_is_never_more_than_a_fallback() -> None:
+@pytest.mark.parametrize("stated", [False, True], ids=["stands in", "is the source"])
+def test_a_constant_holds_the_year_round_and_is_called_one(stated: bool) -> None:
     clock = ManualClock(datetime(2026, 12, 31, 23, tzinfo=UTC))
     feed = StaticFeed(
         clock, name="s", zone="DE", basis=Basis.AVERAGE_LIFECYCLE, g_per_kwh=380.0, note="mix of 2023"
     )
+    if stated:
+        feed.as_source()
     before = feed.poll().readings
     clock.advance(7200)
     after = feed.poll().readings
     assert before[-1] == after[0]
     assert after[0].end == after[1].start == datetime(2027, 1, 1, tzinfo=UTC)
     assert {(r.g_per_kwh, r.source.kind, r.source.note) for r in (*before, *after)} == {
-        (380.0, Kind.FALLBACK, "mix of 2023")
+        (380.0, Kind.STATIC if stated else Kind.FALLBACK, "mix of 2023")
     }
 
 

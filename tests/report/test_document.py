@@ -15,10 +15,12 @@ from support.story import DEPARTURE, GPU, PUE, T0, directive, done, interval, su
 from carbonsched.errors import InputError, NotFoundError
 from carbonsched.ledger import Ledger
 from carbonsched.model.energy import Interval
+from carbonsched.model.grid import Kind
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import SegmentDone
 from carbonsched.report import Report, build
 from carbonsched.report.parts import Effect
+from carbonsched.report.render import render
 from carbonsched.report.savings import Spent, flops_effect
 from carbonsched.report.timeline import BINS, Timeline
 
@@ -178,6 +180,26 @@ def test_a_time_compressed_replay_says_so(tmp_path: Path) -> None:
     assert any(note.startswith("Time-compressed replay") and "60 times" in note for note in report.notes)
     assert "A feed is labelled: synthetic." in report.notes
     assert "The job is queued: these figures are not final." in report.notes
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(Kind.FALLBACK, "stood in for the grid's intensity"), (Kind.STATIC, "that the configuration states")],
+)
+def test_a_constant_is_an_estimate_wherever_it_is_shown(kind: Kind, words: str, tmp_path: Path) -> None:
+    row = interval(T0, 10, 9000, job_id="scitldr-1")
+    assert row.intensity is not None
+    source = row.intensity.source.model_copy(update={"kind": kind})
+    reading = row.intensity.model_copy(update={"source": source})
+    with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
+        ledger.add_job(submitted())
+        ledger.append([row.model_copy(update={"intensity": reading})])
+        report = build(ledger, "scitldr-1", now=T0)
+        assert report.feeds[0].kind is kind
+        [note] = [note for note in report.notes if words in note]
+        assert note.startswith("Estimated: ")
+        for form in ("html", "model-card"):
+            assert f"{kind}, a constant: estimated" in render(report, ledger, form)
 
 
 def test_a_period_report_covers_jobs_and_idle_time(story: Story) -> None:
