@@ -1,9 +1,10 @@
 """Defines what every grid feed offers: settings that build it, and a poll that answers readings and, maybe, a forecast."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from carbonsched.clock import Clock
 from carbonsched.feeds.transport import Limit, Transport
@@ -14,6 +15,9 @@ from carbonsched.settings import ProviderSettings
 
 if TYPE_CHECKING:
     from carbonsched.feeds.limits import RequestCount
+
+SETTLES: Final = timedelta(hours=48)
+"""Values so old are revised no more, where a feed does not say better (`settles`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Feed(Protocol):
     max_age_s: float
     local: bool
     """Answers from this box: asked even while feeds before it are healthy, so that it also knows times they do not."""
+    # settles: timedelta, optional: how long after a time its value is still revised; SETTLES where a feed does not say
 
     def poll(self) -> Answer:
         """Ask the provider. Raises FeedError in one line, secrets redacted."""

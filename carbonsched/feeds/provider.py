@@ -13,14 +13,12 @@ from typing import Annotated, Any, ClassVar, Final, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from carbonsched.errors import FeedError, InputError
-from carbonsched.feeds.base import Answer, FeedSettings, Site
+from carbonsched.feeds.base import SETTLES, Answer, FeedSettings, Site
 from carbonsched.feeds.secrets import Secret
 from carbonsched.feeds.transport import TRIES, AnswerError, Body, Limit
 from carbonsched.model.base import LocalPath, Seconds, utc
 from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
 
-SETTLES: Final = timedelta(hours=48)
-"""Values so old are asked for again: providers revise them."""
 SETTLE_EVERY_S: Final = 3600.0
 _PLAN_EVERY_S: Final = 86_400.0
 _AHEAD: Final = timedelta(hours=1)
@@ -145,6 +143,9 @@ class HttpFeed:
     HINTS: ClassVar[Mapping[int, str]] = {}
     """Status of a refusal → what the user can do about it."""
     local = False
+    settles = SETTLES
+    """How old a value may be and still be revised: so far back is asked for again, and the ledger settled. The provider's own
+    time where it states one."""
 
     def __init__(self, settings: HttpSettings, site: Site, zone: str, basis: Basis) -> None:
         self.name, self.every_s, self.max_age_s = settings.shown_name, settings.every, settings.max_age

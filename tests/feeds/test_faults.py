@@ -209,6 +209,32 @@ def test_the_matrix(
     cells[fault.name] = f"{reading.g_per_kwh:g} g/kWh, {reading.source.kind}"
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_value_of_the_past_two_days_that_was_revised_is_known_within_the_hour(
+    case: ProviderCase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in case.env.items():
+        monkeypatch.setenv(name, value)
+    true, clock = world(NOW, case.step), ManualClock(NOW)
+    ages = [timedelta(hours=age) for age in (3, 9, 23, 46)]  # the last is near two days old by then
+    server = Spoilt(lambda path: case.answer(true, path), lambda answer: answer)
+    site = Site(Zone(name=case.zone, basis=Basis(case.basis)), clock, tmp_path, server)
+    keys = case.keys | {"provider": case.name, "url": "http://here"}
+    chain = Chain([FEEDS.model(case.name).model_validate(keys).build(site)], site.zone, clock)
+    chain.poll_due()
+    before = [chain.reading_at(NOW - age) for age in ages]
+    revised = tuple(replace(s, g_per_kwh=(s.g_per_kwh or 0) + 17) for s in true.slots if s.end <= NOW)
+    clock.advance(3700)
+    later = true.slots[len(revised) :]
+    true = replace(true, now=clock.now(), slots=(*revised, *later))
+    chain.poll_due()
+    for age, old in zip(ages, before, strict=True):
+        new = chain.reading_at(NOW - age)
+        assert old is not None, f"{age} ago was not known"
+        assert new is not None
+        assert new.g_per_kwh - old.g_per_kwh == pytest.approx(17, rel=0.01), f"{age} ago"
+
+
 @dataclass
 class Spoilt:
     """The answers of a provider's server, each changed in the same way, without a network between."""

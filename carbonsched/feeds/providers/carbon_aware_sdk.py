@@ -19,7 +19,6 @@ from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.provider import (
     SETTLE_EVERY_S,
-    SETTLES,
     Answered,
     HttpFeed,
     HttpSettings,
@@ -120,7 +119,7 @@ class CarbonAwareFeed(HttpFeed):
             if not any(start <= self._clock.now() for start, _, _ in ahead):
                 raise failure
             log.info("feed %s: the forecast stands in: %s", self.name, failure)
-        past = self.once_in(SETTLE_EVERY_S, "past two days", lambda: self._observed(SETTLES)) or ()
+        past = self.once_in(SETTLE_EVERY_S, "past two days", lambda: self._observed(self.settles)) or ()
         return self.answer((*past, *lately), ahead, said)
 
     def _observed(self, back: timedelta) -> tuple[Reading, ...]:

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.generation_mix import FACTORS, Output, Plant, intensities
-from carbonsched.feeds.provider import SETTLES, Answered, HttpFeed, TokenSettings, Value, offered
+from carbonsched.feeds.provider import Answered, HttpFeed, TokenSettings, Value, offered
 from carbonsched.feeds.transport import Limit
 from carbonsched.model.base import Seconds, utc
 from carbonsched.model.grid import Kind
@@ -119,7 +119,7 @@ class EiaFeed(HttpFeed):
         """One request: the past twelve hours, once an hour the two days that have passed."""
         now, whole = self._clock.now(), self.is_due("past")
         try:
-            body = self.ask(_PATH, self._asked(now - (SETTLES if whole else _RECENT), now))
+            body = self.ask(_PATH, self._asked(now - (self.settles if whole else _RECENT), now))
             rows = self.parse(_Document, body.json).response.data
             outputs = [self._output(row) for row in rows if row.value is not None]
             found = intensities(outputs, self._factors.g_per_kwh)

@@ -17,7 +17,6 @@ from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.provider import (
     SETTLE_EVERY_S,
-    SETTLES,
     Answered,
     HttpFeed,
     Interval,
@@ -141,7 +140,7 @@ class ElectricityMapsFeed(HttpFeed):
         return self._as_readings([row], row.zone, row.granularity, body)
 
     def _past(self, now: datetime) -> list[Reading]:
-        since = {"start": f"{now - SETTLES:%Y-%m-%dT%H:00:00Z}", "end": f"{now:%Y-%m-%dT%H:00:00Z}"}
+        since = {"start": f"{now - self.settles:%Y-%m-%dT%H:00:00Z}", "end": f"{now:%Y-%m-%dT%H:00:00Z}"}
         body = self._as_planned(("/past-range", since), ("/history", {}))
         found = self.parse(_Rows, body.json)
         return self._as_readings(found.rows, found.zone, found.granularity, body)

@@ -18,7 +18,6 @@ from pydantic import Field
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.provider import (
-    SETTLES,
     Answered,
     HttpFeed,
     HttpSettings,
@@ -93,7 +92,7 @@ class EnergiDataServiceFeed(HttpFeed):
     def poll(self) -> Answer:
         """One request for each dataset; once an hour the first reaches two days back."""
         now = self._clock.now()
-        back = SETTLES if self._before("CO2Emis") is None and self.is_due("past") else _LATELY
+        back = self.settles if self._before("CO2Emis") is None and self.is_due("past") else _LATELY
         try:
             body = self._dataset("CO2Emis", now - back)
         except FeedError:

@@ -19,7 +19,6 @@ from carbonsched.errors import InputError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.provider import (
     SETTLE_EVERY_S,
-    SETTLES,
     Answered,
     HttpFeed,
     HttpSettings,
@@ -170,7 +169,7 @@ class EnergyChartsFeed(HttpFeed):
 
     def _past(self) -> tuple[Reading, ...]:
         now = self._clock.now()
-        span = {"start": f"{now - SETTLES:%Y-%m-%dT%H:%MZ}", "end": f"{now:%Y-%m-%dT%H:%MZ}"}
+        span = {"start": f"{now - self.settles:%Y-%m-%dT%H:%MZ}", "end": f"{now:%Y-%m-%dT%H:%MZ}"}
         body = self.ask("/co2eq", {"country": self._country, **span})
         measured = self.parse(_Series, body.json).column("co2eq")
         return self.readings(self._intervals(measured), self.source(Kind.ACTUAL, body))

@@ -22,7 +22,7 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.generation_mix import FACTORS, Output, Plant, intensities
-from carbonsched.feeds.provider import SETTLE_EVERY_S, SETTLES, HttpFeed, Time, TokenSettings, offered, place
+from carbonsched.feeds.provider import SETTLE_EVERY_S, HttpFeed, Time, TokenSettings, offered, place
 from carbonsched.feeds.transport import Body, Limit
 from carbonsched.model.base import Seconds
 from carbonsched.model.grid import Kind, Reading
@@ -199,7 +199,7 @@ class EntsoeFeed(HttpFeed):
 
     def _past(self, end: datetime) -> list[Reading]:
         """The two days before the past eight hours, oldest first."""
-        steps = SETTLES // _AT_A_TIME
+        steps = self.settles // _AT_A_TIME
         return [
             reading
             for i in range(steps, 1, -1)

@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
-from carbonsched.feeds.provider import SETTLE_EVERY_S, SETTLES, Answered, HttpFeed, HttpSettings, Time, Value
+from carbonsched.feeds.provider import SETTLE_EVERY_S, Answered, HttpFeed, HttpSettings, Time, Value
 from carbonsched.feeds.transport import Body, RetryLaterError
 from carbonsched.model.base import refusal
 from carbonsched.model.grid import Basis, Kind, Reading
@@ -113,7 +113,7 @@ class NesoFeed(HttpFeed):
             return [], e
 
     def _get(self, what: str, now: datetime) -> Body:
-        since, at = f"{(now - SETTLES):%Y-%m-%dT%H:%MZ}", f"{now:%Y-%m-%dT%H:%MZ}"
+        since, at = f"{(now - self.settles):%Y-%m-%dT%H:%MZ}", f"{now:%Y-%m-%dT%H:%MZ}"
         path = {"now": "", "fw48h": f"/{at}/fw48h", "past": f"/{since}/{at}"}[what]
         if not self._place:
             return self.ask(f"/intensity{path}")

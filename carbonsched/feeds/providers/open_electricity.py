@@ -16,7 +16,6 @@ from typing import ClassVar, Final, Literal
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.provider import (
-    SETTLES,
     Answered,
     HttpFeed,
     Time,
@@ -118,7 +117,7 @@ class OpenElectricityFeed(HttpFeed):
 
     def poll(self) -> Answer:
         """One request; once an hour, and where the market is a day late, it reaches two days back."""
-        back = SETTLES if self.is_due("past") or self._network == "WEM" else _LATELY
+        back = self.settles if self.is_due("past") or self._network == "WEM" else _LATELY
         since = (self._clock.now() - back).astimezone(self._clocks)
         query = {
             "interval": "5m",

@@ -18,7 +18,6 @@ from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.provider import (
     SETTLE_EVERY_S,
-    SETTLES,
     Answered,
     HttpFeed,
     Interval,
@@ -125,7 +124,7 @@ class PrometheusFeed(HttpFeed):
 
     def _past(self, at: datetime) -> list[Reading]:
         span = {
-            "start": f"{(at - SETTLES // self._step * self._step).timestamp():.3f}",
+            "start": f"{(at - self.settles // self._step * self._step).timestamp():.3f}",
             "end": f"{(at - self._step).timestamp():.3f}",
             "step": f"{self._step.total_seconds():.3f}",
         }

@@ -15,7 +15,6 @@ from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.provider import (
     SETTLE_EVERY_S,
-    SETTLES,
     Answered,
     HttpFeed,
     HttpSettings,
@@ -83,7 +82,7 @@ class RteFeed(HttpFeed):
         return self.answer((*past, *newest))
 
     def _past(self) -> tuple[Reading, ...]:
-        since = self._clock.now() - SETTLES
+        since = self._clock.now() - self.settles
         pages = (self._page(_PAGE, offset) for offset in (_PAGE, 0))
         return tuple(reading for page in pages for reading in page if reading.end > since)
 

@@ -18,7 +18,6 @@ from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.login import LoginFeed
 from carbonsched.feeds.provider import (
-    SETTLES,
     Answered,
     LoginSettings,
     Time,
@@ -122,7 +121,7 @@ class WattnetFeed(LoginFeed):
         now = self._clock.now()
         settling = self.is_due("past two days")
         try:
-            body = self._ask(now, SETTLES if settling else timedelta(0))
+            body = self._ask(now, self.settles if settling else timedelta(0))
         except FeedError:
             self.ask_soon("past two days")
             raise

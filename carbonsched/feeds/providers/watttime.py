@@ -20,7 +20,6 @@ from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.login import LoginFeed
 from carbonsched.feeds.provider import (
     SETTLE_EVERY_S,
-    SETTLES,
     Answered,
     Interval,
     LoginSettings,
@@ -143,6 +142,8 @@ class WattTimeFeed(LoginFeed):
         region = place(settings.region, site, "region")
         super().__init__(settings, site, region, _BASES[settings.signal])
         self._username, self._signal = settings.username, settings.signal
+        if self._signal == "co2_aoer":
+            self.settles = _AVERAGE_LATE + timedelta(days=1)
 
     def log_in(self, password: str) -> tuple[str, float]:
         body = self.ask_login("/login", self._username, password)
@@ -167,7 +168,7 @@ class WattTimeFeed(LoginFeed):
         """One request, once an hour two, and a login as often as the token runs out."""
         now = self._clock.now()
         if self._signal == "co2_aoer":
-            return self.answer(self._past(now, _AVERAGE_LATE + timedelta(days=1)))
+            return self.answer(self._past(now, self.settles))
         body = self.ask_as_planned("forecast", ("72", "24"), self._forecast, (400, 403))
         series = self._series(body)
         ahead, said = self._as_intervals(series), self.source(Kind.FORECAST, body, series.about.issued)
@@ -175,7 +176,7 @@ class WattTimeFeed(LoginFeed):
             [one for one in ahead if one[0] <= now < one[1]],
             self.source(Kind.ESTIMATED, body, series.about.issued),
         )
-        past = self.once_in(SETTLE_EVERY_S, "past two days", lambda: self._past(now, SETTLES))
+        past = self.once_in(SETTLE_EVERY_S, "past two days", lambda: self._past(now, self.settles))
         settled = [reading for reading in past or () if reading.end <= now]
         return self.answer([*settled, *present], ahead, said)
 
