@@ -1,6 +1,6 @@
 """Finds out how dirty the grid is: asks providers, decides whom to believe, and falls back when nobody answers.
 
-base       Feed, Answer, the keys that all feeds take, and the box a feed is built for
+base       ValueFeed, Feed, Answer, the keys that all feeds take, and the box a feed is built for
 zone       the grid zone of the box: the config's [zone]
 transport  what a feed needs of the network
 http       asks over the network with requests, carefully
@@ -15,7 +15,8 @@ replay     a trace played back on wall time, and its settings
 generation_mix  an intensity made of what generates, and its factors
 static     a constant: a country's yearly mix, or a figure of the user's; and its settings
 plausibility  which readings are believed
-chain      the feeds in order of trust: polling, staleness, refusal of the absurd
+value_chain  the feeds in order of trust: polling, staleness, refusal of the absurd
+chain      the same of intensities: one basis, and forecasts
 countries  countries by their codes and names
 providers/  those who are asked over HTTP, one file each
 setup/     which feeds suit a place, offline

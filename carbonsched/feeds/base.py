@@ -4,37 +4,72 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from carbonsched.clock import Clock
 from carbonsched.feeds.transport import Limit, Transport
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.base import Seconds
-from carbonsched.model.grid import Basis, Forecast, Reading
+from carbonsched.model.grid import Basis, Forecast, Reading, TimedValue
 from carbonsched.settings import ProviderSettings
 
 if TYPE_CHECKING:
     from carbonsched.feeds.limits import RequestCount
 
+
 SETTLES: Final = timedelta(hours=48)
 """Values so old are revised no more, where a feed does not say better (`settles`)."""
 
+V = TypeVar("V", bound=TimedValue)
+V_co = TypeVar("V_co", bound=TimedValue, covariant=True)
+
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One poll. Readings are ascending; the last one may reach into the future.
+class Values(Generic[V_co]):
+    """One poll. Readings are ascending; the last one may reach into the future, or lie there.
+
+    Example::
+
+        Values((Price(start=now, end=now + timedelta(hours=1), eur_per_kwh=0.08, source=source),))
+    """
+
+    readings: tuple[V_co, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Values[Reading]):
+    """One poll of intensities, with the forecast where the provider makes one.
 
     Example::
 
         Answer((Reading(start=now, end=now + timedelta(minutes=30), g_per_kwh=212.0, source=source),))
     """
 
-    readings: tuple[Reading, ...]
     forecast: Forecast | None = None
 
 
-class Feed(Protocol):
-    """One source of intensities, as the chain asks it.
+class ValueFeed(Protocol[V_co]):
+    """One source of values of one kind, as a chain asks it.
+
+    Example::
+
+        newest = feed.poll().readings[-1].value
+    """
+
+    name: str
+    zone: str
+    every_s: float
+    max_age_s: float
+    local: bool
+    """Answers from this box: asked even while feeds before it are healthy, so that it also knows times they do not."""
+    # settles: timedelta, optional: how long after a time its value is still revised; SETTLES where a feed does not say
+
+    def poll(self) -> Values[V_co]:
+        """Ask the provider. Raises FeedError in one line, secrets redacted."""
+
+
+class Feed(ValueFeed[Reading], Protocol):
+    """One source of intensities.
 
     Example::
 
@@ -42,14 +77,7 @@ class Feed(Protocol):
         newest = answer.readings[-1].g_per_kwh
     """
 
-    name: str
-    zone: str
     basis: Basis
-    every_s: float
-    max_age_s: float
-    local: bool
-    """Answers from this box: asked even while feeds before it are healthy, so that it also knows times they do not."""
-    # settles: timedelta, optional: how long after a time its value is still revised; SETTLES where a feed does not say
 
     def poll(self) -> Answer:
         """Ask the provider. Raises FeedError in one line, secrets redacted."""

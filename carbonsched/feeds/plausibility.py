@@ -6,11 +6,12 @@ spike never is.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Generic
 
+from carbonsched.feeds.base import V
 from carbonsched.model.grid import Basis, ForecastPoint, Reading
 
 ABSURD_G_PER_KWH: Final = 2000.0
@@ -27,7 +28,22 @@ _MARGINAL: Final = (Basis.MARGINAL_DIRECT, Basis.MARGINAL_LIFECYCLE)
 
 
 @dataclass(frozen=True, slots=True)
-class Sifted:
+class Gates(Generic[V]):
+    """What values of one kind have to pass, beside what holds for any.
+
+    Example:
+        >>> intensity_gates(Basis.AVERAGE_DIRECT).refusal is not None
+        True
+    """
+
+    refusal: Callable[[V], str | None]
+    """Why a value is not believed, whatever came before; None where it is."""
+    leap: Callable[[V, V], str | None]
+    """Why the second of two neighbours has to wait for the next value; None where it has not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sifted(Generic[V]):
     """What came of one answer.
 
     Example:
@@ -35,11 +51,11 @@ class Sifted:
         ()
     """
 
-    believed: tuple[Reading, ...]
+    believed: tuple[V, ...]
     """Ascending."""
     refused: tuple[str, ...]
     """Why others are not, for people."""
-    waiting: Reading | None = None
+    waiting: V | None = None
     """A leap that the next interval may bear out."""
 
 
@@ -53,14 +69,28 @@ def plausible(point: ForecastPoint) -> bool:
     return sane(point.g_per_kwh) and point.end > point.start
 
 
-def sift(answered: Sequence[Reading], now: datetime | None, basis: Basis) -> Sifted:
+def intensity_gates(basis: Basis) -> Gates[Reading]:
+    """Of intensities, on a box that counts `basis`."""
+
+    def refusal(reading: Reading) -> str | None:
+        if not sane(reading.g_per_kwh):
+            between = f"an intensity lies between 0 and {ABSURD_G_PER_KWH:g}"
+            return f"refused {reading.g_per_kwh:g} g/kWh for {_at(reading.start)}: {between}"
+        if reading.source.basis is not basis:
+            return f"refused a reading of basis {reading.source.basis}: this box counts {basis}"
+        return None
+
+    return Gates(refusal, _leap)
+
+
+def sift(answered: Sequence[V], now: datetime | None, gates: Gates[V]) -> Sifted[V]:
     """What is believed of `answered`, each by itself.
 
-    now: None for a recorded or stated intensity, which may be of any time. basis: of the box.
+    now: None for a recorded or stated value, which may be of any time.
     """
     good, refused = [], []
     for reading in sorted(answered, key=lambda r: r.start):
-        why = _refusal(reading, now, basis)
+        why = _refusal(reading, now) or gates.refusal(reading)
         if why is None:
             good.append(reading)
         else:
@@ -68,58 +98,54 @@ def sift(answered: Sequence[Reading], now: datetime | None, basis: Basis) -> Sif
     return Sifted(tuple(good), tuple(refused))
 
 
-def quarantine(sifted: Sifted, before: Reading | None, waiting: Reading | None) -> Sifted:
+def quarantine(sifted: Sifted[V], before: V | None, waiting: V | None, gates: Gates[V]) -> Sifted[V]:
     """What is believed of `sifted` beside its neighbours.
 
     before: the believed reading before the first. waiting: a leap of the last answer that nothing has borne out yet.
     """
     refused = list(sifted.refused)
-    believed: list[Reading] = []
+    believed: list[V] = []
     for reading in sifted.believed:
         last = believed[-1] if believed else before
         if waiting is not None and waiting.start >= reading.start:
             waiting = None  # it is told anew
-        if last is None or not _leaps(last, reading):
+        leap = None if last is None or not _touch(last, reading) else gates.leap(last, reading)
+        if leap is None:
             believed.append(reading)
             waiting = None
-        elif waiting is not None and _touch(waiting, reading) and not _leaps(waiting, reading):
+        elif waiting is not None and _touch(waiting, reading) and gates.leap(waiting, reading) is None:
             believed += [waiting, reading]
             waiting = None
         else:
-            refused.append(_leap(last, reading))
+            refused.append(leap)
             waiting = reading
     return Sifted(tuple(believed), tuple(refused), waiting)
 
 
-def _refusal(reading: Reading, now: datetime | None, basis: Basis) -> str | None:
-    """Why a reading is not believed, whatever came before; None where it is."""
-    at = f"{reading.start:%Y-%m-%dT%H:%MZ}"
-    if not sane(reading.g_per_kwh):
-        between = f"an intensity lies between 0 and {ABSURD_G_PER_KWH:g}"
-        return f"refused {reading.g_per_kwh:g} g/kWh for {at}: {between}"
+def _refusal(reading: V, now: datetime | None) -> str | None:
+    """Why a reading is not believed for its time, whatever it says; None where it is."""
+    at = _at(reading.start)
     if reading.end <= reading.start:
         return f"refused a reading that ends before it begins, at {at}"
     if now is not None and reading.end - reading.start > LONGEST:
-        return f"refused a reading that lasts until {reading.end:%Y-%m-%dT%H:%MZ}, at {at}"
+        return f"refused a reading that lasts until {_at(reading.end)}, at {at}"
     if now is not None and (reading.end <= now - OLDEST or reading.start >= now + FARTHEST):
-        return f"refused a reading for {at}: that is another time than {now:%Y-%m-%dT%H:%MZ}"
-    if reading.source.basis is not basis:
-        return f"refused a reading of basis {reading.source.basis}: this box counts {basis}"
+        return f"refused a reading for {at}: that is another time than {_at(now)}"
     return None
 
 
-def _touch(before: Reading, reading: Reading) -> bool:
+def _at(time: datetime) -> str:
+    return f"{time:%Y-%m-%dT%H:%MZ}"
+
+
+def _touch(before: V, reading: V) -> bool:
     return reading.start - before.end <= NEIGHBOURS
 
 
-def _leaps(before: Reading, reading: Reading) -> bool:
-    if reading.source.basis in _MARGINAL:
-        return False
-    return _touch(before, reading) and abs(reading.g_per_kwh - before.g_per_kwh) > LEAP_G_PER_KWH
-
-
-def _leap(before: Reading, reading: Reading) -> str:
+def _leap(before: Reading, reading: Reading) -> str | None:
+    if reading.source.basis in _MARGINAL or abs(reading.g_per_kwh - before.g_per_kwh) <= LEAP_G_PER_KWH:
+        return None
     return (
-        f"{reading.g_per_kwh:g} g/kWh for {reading.start:%Y-%m-%dT%H:%MZ} waits for the next value: no grid leaps from "
+        f"{reading.g_per_kwh:g} g/kWh for {_at(reading.start)} waits for the next value: no grid leaps from "
         f"{before.g_per_kwh:g}"
     )

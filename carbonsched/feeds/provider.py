@@ -8,12 +8,12 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
-from typing import Annotated, Any, ClassVar, Final, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from carbonsched.errors import FeedError, InputError
-from carbonsched.feeds.base import SETTLES, Answer, FeedSettings, Site
+from carbonsched.feeds.base import SETTLES, Answer, FeedSettings, Site, V
 from carbonsched.feeds.secrets import Secret
 from carbonsched.feeds.transport import TRIES, AnswerError, Body, Limit
 from carbonsched.model.base import LocalPath, Seconds, utc
@@ -40,7 +40,7 @@ UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
 Value = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 """A number, and no text that looks like one."""
 Interval = tuple[datetime, datetime, float]
-"""(start, end, g/kWh)."""
+"""(start, end, value)."""
 
 
 class Answered(BaseModel):
@@ -116,19 +116,21 @@ class LoginSettings(HttpSettings):
         )
 
 
-class HttpFeed:
-    """A provider that is asked over HTTP.
+class HttpSource(Generic[V]):
+    """A provider of values of one kind that is asked over HTTP.
 
     Example::
 
-        class SunFeed(HttpFeed):
-            URL, SHOWN = "https://sun.example.org", "the Sun"
+        class SunPrices(HttpSource[Price]):
+            URL, SHOWN, VALUES = "https://sun.example.org", "the Sun", Price
 
-            def poll(self) -> Answer:
-                body = self.ask("/now")
+            def poll(self) -> Values[Price]:
+                body = self.ask("/prices")
                 ...
     """
 
+    VALUES: type[V]
+    """What its readings are."""
     URL: ClassVar[str] = ""
     SHOWN: ClassVar[str] = ""
     """Whose documents an answer is read by."""
@@ -147,9 +149,10 @@ class HttpFeed:
     """How old a value may be and still be revised: so far back is asked for again, and the ledger settled. The provider's own
     time where it states one."""
 
-    def __init__(self, settings: HttpSettings, site: Site, zone: str, basis: Basis) -> None:
+    def __init__(self, settings: HttpSettings, site: Site, zone: str, states: Basis | None = None) -> None:
+        """states: the basis of an intensity."""
         self.name, self.every_s, self.max_age_s = settings.shown_name, settings.every, settings.max_age
-        self.zone, self.basis = zone, settings.basis or basis
+        self.zone, self._states = zone, states
         self._url, self._timeout_s = (settings.url or self.URL).rstrip("/"), settings.timeout
         self._transport, self._clock = site.transport, site.clock
         self._site, self._account = site, settings.provider
@@ -273,7 +276,7 @@ class HttpFeed:
         return Source(
             provider=self.name,
             zone=self.zone,
-            basis=self.basis,
+            basis=self._states,
             kind=kind,
             fetched_at=self._clock.now(),
             issued_at=issued_at,
@@ -281,15 +284,32 @@ class HttpFeed:
             note=note,
         )
 
-    def readings(self, intervals: Iterable[Interval], source: Source) -> tuple[Reading, ...]:
+    def readings(self, intervals: Iterable[Interval], source: Source) -> tuple[V, ...]:
         """Each as a reading of `source`, ascending. Raises FeedError where a time lies beyond what is taken."""
         try:
-            return tuple(
-                Reading(start=start, end=end, g_per_kwh=value, source=source)
-                for start, end, value in sorted(intervals)
-            )
+            return tuple(self.VALUES.of(start, end, value, source) for start, end, value in sorted(intervals))
         except ValidationError as e:
             raise FeedError(f"{self._url}: the answer holds a time outside the years 1970 to 2999") from e
+
+
+class HttpFeed(HttpSource[Reading]):
+    """A provider of intensities that is asked over HTTP.
+
+    Example::
+
+        class SunFeed(HttpFeed):
+            URL, SHOWN = "https://sun.example.org", "the Sun"
+
+            def poll(self) -> Answer:
+                body = self.ask("/now")
+                ...
+    """
+
+    VALUES = Reading
+
+    def __init__(self, settings: HttpSettings, site: Site, zone: str, basis: Basis) -> None:
+        self.basis = settings.basis or basis
+        super().__init__(settings, site, zone, self.basis)
 
     def answer(
         self, known: Iterable[Reading], ahead: Sequence[Interval] = (), said: Source | None = None

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, RowMapping, Table, and_, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from carbonsched.ledger.conservation import conservation, imbalance
-from carbonsched.ledger.rows import GENESIS, canonical, chained, grams_problem
+from carbonsched.ledger.rows import GENESIS, canonical, chained, figures_problem
 from carbonsched.ledger.store import file_problem
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, SEGMENTS
 from carbonsched.model.views import AuditResult, ChainHeads
@@ -83,7 +83,7 @@ def _intervals_problem(connection: Connection) -> tuple[int | None, str | None]:
     """(number of the first interval that is wrong, what is wrong)."""
     anchors, rows = _Anchors(connection), 0
     for row, problem in _links(connection, INTERVALS, "row"):
-        if not problem and (said := grams_problem(row)):
+        if not problem and (said := figures_problem(row)):
             problem = f"row {row['id']}: {said}"
         if not problem and not anchors.agree(row["id"], row["hash"]):
             problem = (

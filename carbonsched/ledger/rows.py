@@ -1,6 +1,6 @@
 """Flattens an interval to a row, writes the row's canonical JSON, and computes the hash that chains rows.
 
-Canonical JSON: every field of the row but `prev_hash` and `hash`, keys sorted, no spaces, UTF-8; times as RFC 3339 UTC
+Canonical JSON: every field of the row but `prev_hash` and `hash`, and but those since schema 0003 that are null, keys sorted, no spaces, UTF-8; times as RFC 3339 UTC
 with six decimals; floats in the shortest form that reads back the same. hash = SHA-256(prev_hash + canonical JSON),
 in hex; the row before the first has the hash of 64 zeros.
 """
@@ -8,14 +8,15 @@ in hex; the row before the first has the hash of 64 zeros.
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from carbonsched.errors import LedgerError
 from carbonsched.ledger.tables import INTERVALS
 from carbonsched.model.energy import Account, Interval
-from carbonsched.units import MJ_PER_J, grams
+from carbonsched.model.grid import Source
+from carbonsched.units import J_PER_KWH, MJ_PER_J, grams
 
 GENESIS: Final = "0" * 64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -23,6 +24,11 @@ _TICK: Final = timedelta(microseconds=1)
 _MAX_INT: Final = 2**63 - 1
 _FLOATS: Final = frozenset(c.name for c in INTERVALS.columns if c.type.python_type is float)
 _CHAIN: Final = frozenset({"prev_hash", "hash"})
+_SINCE_0003: Final = (
+    *("supply_share", "supply_g_per_kwh", "supply_source", "on_site_grams"),
+    *("eur_per_kwh", "price_source", "eur"),
+)
+"""Rows that were written before them must hash as they did then: null counts as not there."""
 
 
 def micros(at: datetime) -> int:
@@ -49,7 +55,7 @@ def _stamp(us: int | None) -> str | None:
 
 def flatten(interval: Interval) -> dict[str, Any]:
     """The columns of one interval, without id and hashes. Raises LedgerError for a row that contradicts itself."""
-    delta, intensity = interval.delta, interval.intensity
+    delta, intensity, supply, price = interval.delta, interval.intensity, interval.supply, interval.price
     source = None if intensity is None else intensity.source
     _check(interval)
     row: dict[str, Any] = {
@@ -75,7 +81,7 @@ def flatten(interval: Interval) -> dict[str, Any]:
         "intensity_end_us": None if intensity is None else micros(intensity.end),
         "provider": None if source is None else source.provider,
         "zone": None if source is None else source.zone,
-        "basis": None if source is None else str(source.basis),
+        "basis": None if source is None or source.basis is None else str(source.basis),
         "kind": None if source is None else str(source.kind),
         "issued_us": None if source is None else maybe_micros(source.issued_at),
         "fetched_us": None if source is None else micros(source.fetched_at),
@@ -86,6 +92,13 @@ def flatten(interval: Interval) -> dict[str, Any]:
         "pue": interval.pue,
         "pue_source": interval.pue_source,
         "grams": interval.grams,
+        "supply_share": None if supply is None else supply.share,
+        "supply_g_per_kwh": None if supply is None else supply.g_per_kwh,
+        "supply_source": None if supply is None else _source(supply.source),
+        "on_site_grams": interval.on_site_grams,
+        "eur_per_kwh": None if price is None else price.eur_per_kwh,
+        "price_source": None if price is None else _source(price.source),
+        "eur": interval.eur,
     }
     for name in _FLOATS:
         value = row[name]
@@ -114,9 +127,20 @@ def plain(row: Mapping[Any, Any]) -> dict[str, Any]:
     return fields
 
 
+def _source(source: Source) -> str:
+    """Where a value came from, as a row keeps it: JSON without what is null or not said."""
+    return json.dumps(
+        source.model_dump(mode="json", exclude_defaults=True), sort_keys=True, ensure_ascii=False
+    )
+
+
 def canonical(row: Mapping[Any, Any]) -> str:
     """The text a row is hashed as."""
-    return json.dumps(plain(row), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    fields = plain(row)
+    for name in _SINCE_0003:
+        if fields.get(name) is None:
+            fields.pop(name, None)
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def chained(prev_hash: str, text: str) -> str:
@@ -131,16 +155,38 @@ def expected_grams(row: Mapping[Any, Any]) -> float | None:
     return grams(row["energy_mj"] / MJ_PER_J, row["g_per_kwh"], row["pue"])
 
 
-def grams_problem(row: Mapping[Any, Any]) -> str | None:
-    """What is wrong with a row's grams, in words; None if they follow from its energy, PUE and intensity."""
-    want, have = expected_grams(row), row["grams"]
-    if want is None or have is None:
-        if want is have:
-            return None
-        return f"grams are {have} where energy × PUE × intensity gives {want}"
-    if math.isclose(want, have, rel_tol=1e-9, abs_tol=1e-15):
-        return None
-    return f"grams are {have!r} where energy × PUE × intensity gives {want!r}"
+def _derived(row: Mapping[Any, Any]) -> Iterator[tuple[str, float | None, str]]:
+    """(column, what it must be, of what it is made) of every figure that a row's other columns give."""
+    known = row["energy_mj"] is not None and row["g_per_kwh"] is not None
+    yield "grams", expected_grams(row), "energy × PUE × intensity"
+    share, own = row.get("supply_share"), row.get("supply_g_per_kwh")
+    mixed = (
+        None if share is None or own is None or not known else (1 - share) * row["g_per_kwh"] + share * own
+    )
+    yield (
+        "on_site_grams",
+        None if mixed is None else grams(row["energy_mj"] / MJ_PER_J, mixed, row["pue"]),
+        "energy × PUE × the mix of intensity and supply",
+    )
+    price = row.get("eur_per_kwh")
+    cost = (
+        None
+        if price is None or row["energy_mj"] is None
+        else row["energy_mj"] / MJ_PER_J / J_PER_KWH * row["pue"] * price
+    )
+    yield "eur", cost, "energy × PUE × price"
+
+
+def figures_problem(row: Mapping[Any, Any]) -> str | None:
+    """What is wrong with a row's grams or euros, in words; None if they follow from its other columns."""
+    for name, want, made_of in _derived(row):
+        have = row.get(name)
+        if want is None or have is None:
+            if want is not have:
+                return f"{name} are {have} where {made_of} gives {want}"
+        elif not math.isclose(want, have, rel_tol=1e-9, abs_tol=1e-15):
+            return f"{name} are {have!r} where {made_of} gives {want!r}"
+    return None
 
 
 def _check(interval: Interval) -> None:
@@ -163,6 +209,6 @@ def _check(interval: Interval) -> None:
         "pue": interval.pue,
         "grams": interval.grams,
     }
-    problem = grams_problem(facts)
+    problem = figures_problem(facts)
     if problem:
         raise LedgerError(f"{where}: {problem}")

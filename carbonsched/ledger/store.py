@@ -41,7 +41,7 @@ class Store:
     Example:
         >>> with Store.open("sqlite://") as store:
         ...     store.schema_version
-        '0002'
+        '0003'
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA: Final = "0002"
+SCHEMA: Final = "0003"
 """The newest migration; a ledger with another one is migrated up or refused."""
 
 METADATA: Final = MetaData()
@@ -65,6 +65,14 @@ INTERVALS: Final = Table(
     Column("pue", Float(53), nullable=False),
     Column("pue_source", Text, nullable=False),
     Column("grams", Float(53)),
+    # since 0003, after all that were there before: null where the box has no supply of its own, or no price is known
+    Column("supply_share", Float(53)),
+    Column("supply_g_per_kwh", Float(53)),
+    Column("supply_source", Text),
+    Column("on_site_grams", Float(53)),
+    Column("eur_per_kwh", Float(53)),
+    Column("price_source", Text),
+    Column("eur", Float(53)),
     Column("prev_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
     # covers every column the sums need, so that a job's totals never touch its rows

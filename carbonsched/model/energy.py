@@ -3,7 +3,8 @@
 from enum import StrEnum
 
 from carbonsched.model.base import Doc, UtcTime
-from carbonsched.model.grid import Reading
+from carbonsched.model.grid import Price, Reading, Supply
+from carbonsched.units import J_PER_KWH, MJ_PER_J, grams
 
 
 class EnergyMethod(StrEnum):
@@ -88,4 +89,24 @@ class Interval(Doc):
     pue_source: str
     rho: float | None = None
     grams: float | None
-    """As decided: with the intensity known then."""
+    """As decided: with the intensity known then. Location-based: all energy at the grid's intensity."""
+    supply: Supply | None = None
+    """None where the site has no supply of its own, or it was not known."""
+    price: Price | None = None
+
+    @property
+    def on_site_grams(self) -> float | None:
+        """The same energy with the site's own supply counted; None where that or the grams are not known."""
+        if self.supply is None or self.intensity is None or self.delta.energy_mj is None:
+            return None
+        grid_g_per_kwh = self.intensity.g_per_kwh
+        share = self.supply.share
+        mixed = (1 - share) * grid_g_per_kwh + share * self.supply.g_per_kwh
+        return grams(self.delta.energy_mj / MJ_PER_J, mixed, self.pue)
+
+    @property
+    def eur(self) -> float | None:
+        """What the energy cost, PUE included; None where it or the price is not known."""
+        if self.price is None or self.delta.energy_mj is None:
+            return None
+        return self.delta.energy_mj / MJ_PER_J / J_PER_KWH * self.pue * self.price.eur_per_kwh

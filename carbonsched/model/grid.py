@@ -1,6 +1,10 @@
 """Carbon intensity of the grid: readings and forecasts in gCO2e per kWh, each with where it came from."""
 
+from datetime import datetime
 from enum import StrEnum
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field
 
 from carbonsched.model.base import Doc, UtcTime
 
@@ -59,7 +63,8 @@ class Source(Doc):
 
     provider: str
     zone: str
-    basis: Basis
+    basis: Basis | None = None
+    """Of an intensity; what is none, like a price, has none."""
     kind: Kind
     fetched_at: UtcTime
     issued_at: UtcTime | None = None
@@ -72,7 +77,46 @@ class Source(Doc):
     """Shown to people, e.g. `synthetic`."""
 
 
-class Reading(Doc):
+class TimedValue(Doc):
+    """What a feed says of [start, end) of wall time. A subclass names its one value, with the unit in the name.
+
+    Example:
+        >>> class Temperature(TimedValue):
+        ...     FIELD: ClassVar[str] = "celsius"
+        ...     celsius: float
+        >>> source = Source(provider="roof", zone="GB", kind="actual", fetched_at="2026-11-22T10:05:00Z")
+        >>> Temperature.of("2026-11-22T10:00:00Z", "2026-11-22T10:30:00Z", 4.5, source).value
+        4.5
+    """
+
+    FIELD: ClassVar[str]
+    """Name of the value's field."""
+
+    start: UtcTime
+    end: UtcTime
+    source: Source
+    grid_start: UtcTime | None = None
+    """For replays: the trace's own time of `start`."""
+
+    @property
+    def value(self) -> float:
+        return float(getattr(self, self.FIELD))
+
+    @classmethod
+    def of(
+        cls,
+        start: datetime | str,
+        end: datetime | str,
+        value: float,
+        source: Source,
+        grid_start: datetime | None = None,
+    ) -> Self:
+        """One of its kind. Raises ValidationError for what is no time, or beyond the years that are taken."""
+        fields = {"start": start, "end": end, "source": source, "grid_start": grid_start, cls.FIELD: value}
+        return cls.model_validate(fields)
+
+
+class Reading(TimedValue):
     """Intensity over [start, end) of wall time.
 
     Example:
@@ -82,12 +126,40 @@ class Reading(Doc):
         124.0
     """
 
-    start: UtcTime
-    end: UtcTime
+    FIELD: ClassVar[str] = "g_per_kwh"
+
     g_per_kwh: float
+
+
+class Price(TimedValue):
+    """What a kWh costs over [start, end) of wall time.
+
+    Example:
+        >>> source = Source(provider="energy-charts", zone="DE-LU", kind="actual", fetched_at="2026-11-22T10:05:00Z")
+        >>> Price(start="2026-11-22T10:00:00Z", end="2026-11-22T11:00:00Z", eur_per_kwh=0.08, source=source).value
+        0.08
+    """
+
+    FIELD: ClassVar[str] = "eur_per_kwh"
+
+    eur_per_kwh: float
+    """Below 0 where whoever takes energy is paid for it."""
+
+
+class Supply(Doc):
+    """What part of the box's energy came from its site's own supply over one stretch, and what that emits.
+
+    Example:
+        >>> solar = Source(provider="roof", zone="GB", kind="actual", fetched_at="2026-11-22T10:05:00Z")
+        >>> Supply(share=0.4, g_per_kwh=0.0, source=solar).share
+        0.4
+    """
+
+    share: Annotated[float, Field(ge=0, le=1)]
+    """Of the box's energy: mean of the row, weighted by energy."""
+    g_per_kwh: Annotated[float, Field(ge=0)]
+    """Of a kWh of the supply, on the basis of the row's intensity."""
     source: Source
-    grid_start: UtcTime | None = None
-    """For replays: the trace's own time of `start`."""
 
 
 class ForecastPoint(Doc):

@@ -310,7 +310,7 @@ def test_feeds_of_this_box_are_asked_before_the_network() -> None:
 def test_a_clock_that_is_set_forward_and_back_finds_the_feeds_as_they_were(
     days: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("carbonsched.feeds.chain._KEEP", 64)
+    monkeypatch.setattr("carbonsched.feeds.value_chain._KEEP", 64)
     clock = ManualClock(T0)
     a = Provider("a", every_s=3600.0)
 

@@ -9,15 +9,24 @@ from support.manual_clock import ManualClock
 from support.provider import T0, ZONE, Provider, at, reading, states
 
 from carbonsched.feeds.chain import Chain
-from carbonsched.feeds.plausibility import LEAP_G_PER_KWH, NEIGHBOURS, Sifted, quarantine, sift
+from carbonsched.feeds.plausibility import (
+    LEAP_G_PER_KWH,
+    NEIGHBOURS,
+    Sifted,
+    intensity_gates,
+    quarantine,
+    sift,
+)
 from carbonsched.model.grid import Basis, Reading
+
+GATES = intensity_gates(ZONE.basis)
 
 
 def believed(*values: float, before: float | None = None) -> list[float]:
     """Of half hours of these values, after one of `before`."""
     answered = [reading(30 * i, value) for i, value in enumerate(values)]
     last = None if before is None else reading(-30, before)
-    found = quarantine(sift(answered, T0, ZONE.basis), last, None)
+    found = quarantine(sift(answered, T0, GATES), last, None, GATES)
     return [r.g_per_kwh for r in found.believed]
 
 
@@ -46,7 +55,7 @@ def test_what_was_known_before_is_a_neighbour_too() -> None:
 
 def test_a_leap_over_a_hole_is_none() -> None:
     answered = [reading(0, 100), reading(95, 900)]
-    assert len(quarantine(sift(answered, T0, ZONE.basis), None, None).believed) == 2
+    assert len(quarantine(sift(answered, T0, GATES), None, None, GATES).believed) == 2
 
 
 def test_marginal_values_may_leap() -> None:
@@ -55,18 +64,23 @@ def test_marginal_values_may_leap() -> None:
         r.model_copy(update={"source": r.source.model_copy(update={"basis": Basis.MARGINAL_DIRECT})})
         for r in base
     ]
-    assert len(quarantine(sift(answered, T0, Basis.MARGINAL_DIRECT), None, None).believed) == 2
+    assert (
+        len(
+            quarantine(sift(answered, T0, intensity_gates(Basis.MARGINAL_DIRECT)), None, None, GATES).believed
+        )
+        == 2
+    )
 
 
 @pytest.mark.parametrize("days", [-61, 9])
 def test_a_reading_of_another_time_is_refused(days: int) -> None:
-    found = sift([reading(days * 1440, 100)], T0, ZONE.basis)
+    found = sift([reading(days * 1440, 100)], T0, GATES)
     assert found.believed == ()
     assert "that is another time than" in found.refused[0]
 
 
 def test_a_reading_that_would_hold_for_a_week_is_refused() -> None:
-    found = sift([reading(0, 100, length=7 * 1440)], T0, ZONE.basis)
+    found = sift([reading(0, 100, length=7 * 1440)], T0, GATES)
     assert found.believed == ()
     assert "refused a reading that lasts until 2026-03-08T12:00Z" in found.refused[0]
 
@@ -74,7 +88,7 @@ def test_a_reading_that_would_hold_for_a_week_is_refused() -> None:
 @given(st.lists(st.floats(0, 2000), max_size=30))
 def test_no_two_neighbours_that_are_believed_leap_but_to_a_level_that_stays(values: list[float]) -> None:
     answered = [reading(30 * i, value) for i, value in enumerate(values)]
-    found = quarantine(sift(answered, T0, ZONE.basis), None, None)
+    found = quarantine(sift(answered, T0, GATES), None, None, GATES)
     kept = found.believed
     assert [r.start for r in kept] == sorted(r.start for r in kept)
     for i, (a, b) in enumerate(itertools.pairwise(kept)):
@@ -87,12 +101,12 @@ def test_no_two_neighbours_that_are_believed_leap_but_to_a_level_that_stays(valu
 @given(st.lists(st.floats(0, 2000), min_size=1, max_size=20), st.integers(1, 20))
 def test_it_is_the_same_whether_values_come_at_once_or_one_by_one(values: list[float], first: int) -> None:
     answered = [reading(30 * i, value) for i, value in enumerate(values)]
-    at_once = quarantine(sift(answered, T0, ZONE.basis), None, None).believed
+    at_once = quarantine(sift(answered, T0, GATES), None, None, GATES).believed
     kept: list[Reading] = []
     state = Sifted((), ())
     for part in (answered[:first], *([one] for one in answered[first:])):
         before = kept[-1] if kept else None
-        state = quarantine(sift(part, T0, ZONE.basis), before, state.waiting)
+        state = quarantine(sift(part, T0, GATES), before, state.waiting, GATES)
         kept += state.believed
     assert tuple(kept) == at_once
 
