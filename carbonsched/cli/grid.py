@@ -198,6 +198,7 @@ def _view(ctx: typer.Context, forecast_h: float, json: bool) -> None:
 
 
 def _print(view: "GridView") -> None:
+    from carbonsched.cli import grid_scores
     from carbonsched.cli import output as o
 
     out = o.console()
@@ -220,12 +221,19 @@ def _print(view: "GridView") -> None:
             f"{now.time_compression:g} grid seconds per second, the trace is at {text.moment(now.grid_start)}",
         )
     out.print(facts)
+    if view.forecast_reason is not None:
+        out.print()
+        out.print(f"FORECAST  {view.forecast_reason}", markup=False, soft_wrap=True)
     if view.forecast:
         values = [point.g_per_kwh for point in view.forecast]
         out.print()
         out.print(
             f"FORECAST  {sparkline(values)}  {text.figure(min(values))} to {text.figure(max(values))} g/kWh"
         )
+        if (source := view.forecast_source) is not None:
+            note = f"; {source.note}" if source.note else ""
+            issued = f", issued {text.moment(source.issued_at)}" if source.issued_at else ""
+            out.print(f"by {source.provider}{issued}{note}", markup=False, soft_wrap=True)
         rows = o.table("FROM", "TO", "g/kWh", "LOW", "HIGH", right=("g/kWh", "LOW", "HIGH"))
         for point in every_nth(view.forecast, ROWS):
             rows.add_row(
@@ -234,6 +242,7 @@ def _print(view: "GridView") -> None:
                 *map(text.figure, (point.g_per_kwh, point.low, point.high)),
             )
         out.print(rows)
+    grid_scores.show(view)
     out.print()
     feeds = o.table("FEED", "STATE", "LAST SUCCESS", "ERROR", wrap=("ERROR",))
     for feed in view.feeds:

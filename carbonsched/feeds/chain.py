@@ -41,14 +41,23 @@ class Chain(ValueChain[Reading]):
 
     def forecast(self) -> Forecast | None:
         """The most trusted forecast that still reaches into the future, its past points dropped."""
-        now = self._clock.now()
+        return next(iter(self.forecasts()), None)
+
+    def forecasts(self) -> tuple[Forecast, ...]:
+        """Each feed's forecast that still reaches into the future, in order of trust, past points dropped."""
+        now, found = self._clock.now(), []
         with self._lock:
             for slot in self._slots:
                 forecast = self._forecasts.get(slot.feed.name)
                 points = tuple(point for point in forecast.points if point.end > now) if forecast else ()
                 if forecast is not None and points:
-                    return forecast.model_copy(update={"points": points})
-        return None
+                    found.append(forecast.model_copy(update={"points": points}))
+        return tuple(found)
+
+    def told(self, since: datetime) -> tuple[tuple[Reading, ...], ...]:
+        """What each feed told of the time from `since` on, whether or not it is what held."""
+        with self._lock:
+            return tuple(tuple(r for r in slot.readings if r.end > since) for slot in self._slots)
 
     def view(self, hours: float) -> GridView:
         """What `carbonsched grid` shows: now, the provider's forecast for `hours`, and the feeds."""

@@ -207,6 +207,54 @@ class FeedStatus(Doc):
     error: str | None
 
 
+class HorizonScore(Doc):
+    """How right a provider's forecasts were, so far ahead; persistence (the same time of the last known day) on the same times.
+
+    Example:
+        >>> HorizonScore(from_h=0, to_h=1, n=0).mae_percent is None
+        True
+    """
+
+    from_h: float
+    """Hours of grid time, as it was forecast: a replay's hours are the trace's."""
+    to_h: float
+    n: int
+    """Points that were scored; 0: the figures are null."""
+    mean_g_per_kwh: float | None = None
+    """What came, in the mean: what the percentages are of."""
+    mae_g_per_kwh: float | None = None
+    """Mean absolute error."""
+    bias_g_per_kwh: float | None = None
+    """Mean of forecast minus what came: above 0 it says too much."""
+    mae_percent: float | None = None
+    bias_percent: float | None = None
+    persistence_mae_g_per_kwh: float | None = None
+    persistence_bias_g_per_kwh: float | None = None
+    persistence_mae_percent: float | None = None
+    persistence_bias_percent: float | None = None
+
+
+class ForecastScore(Doc):
+    """How right one provider's forecasts were, held against what the same provider then told of those times.
+
+    Example:
+        >>> ForecastScore(provider="neso", zone="GB", basis="average-direct", forecasts=3, kept_h=2,
+        ...     reason="not scored yet: 2 h of forecasts kept", horizons=()).forecasts
+        3
+    """
+
+    provider: str
+    zone: str
+    basis: Basis | None
+    forecasts: int
+    """Kept, at most one an hour of four weeks."""
+    kept_h: float
+    """Grid hours from the first of them to the last."""
+    reason: str | None
+    """Why nothing is scored yet; None: something is."""
+    horizons: tuple[HorizonScore, ...]
+
+
 class GridNow(Doc):
     """The intensity at this moment, or why it is not known.
 
@@ -244,3 +292,9 @@ class GridView(Doc):
     now: GridNow
     forecast: tuple[ForecastPoint, ...]
     feeds: tuple[FeedStatus, ...]
+    forecast_source: Source | None = None
+    """Whose forecast it is; of a blended one both names, and in `note` their shares."""
+    forecast_reason: str | None = None
+    """Why there is none, where one was asked for."""
+    scores: tuple[ForecastScore, ...] = ()
+    """Of each provider that has forecast anything here."""

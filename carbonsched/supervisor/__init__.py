@@ -5,7 +5,8 @@ service      what the API asks between two ticks
 explain      `submit --explain`
 isolation    keeps what is wrong with one job from the others
 outcome      where a job goes whose process has ended
-grid_watch   what the provider forecast, remembered while nothing runs
+grid_watch   what providers forecast, remembered and scored while nothing runs
+forecast_file  keeps that over a restart
 metering     whose energy it was, as ledger rows
 pending_rows  keeps what the ledger refuses until it takes it
 placement    which devices a job gets, and whether it trains there

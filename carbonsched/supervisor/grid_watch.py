@@ -1,37 +1,64 @@
-"""Remembers what the grid's provider forecast, hour by hour, also while no job runs, and sees feeds fail and come back.
+"""Remembers what the grid's providers forecast, hour by hour, also while no job runs, and sees feeds fail and come back.
 
-How right a provider was tells how far it may be trusted, which takes four weeks to learn. A daemon at rest keeps this without
-NumPy; `carbonsched.supervisor.estimates.grid_outlook` plans with it.
+How right a provider was tells how far it may be trusted, which takes four weeks to learn: it is kept over a restart. A daemon at
+rest keeps and scores this without NumPy; `carbonsched.supervisor.estimates.grid_outlook` plans with it.
 """
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from carbonsched.clock import Clock
 from carbonsched.feeds.chain import Chain
-from carbonsched.model.grid import FeedStatus
-from carbonsched.plan.forecasting.archive import ForecastArchive
+from carbonsched.model.grid import FeedStatus, Forecast, ForecastScore, GridView, Reading, Source
+from carbonsched.plan.forecasting.archive import CAME, ProviderRecord, Series, ms
+from carbonsched.plan.forecasting.scores import score
+from carbonsched.supervisor.forecast_file import (
+    ForecastFile,
+    Records,
+    forecast_line,
+    forget_unheard,
+    readings_line,
+)
 
 _DAY_S = 86_400.0
 _TOLD_AGAIN_S = 60.0
 """A feed that fails and comes back all the time is told of so often at most."""
+_LOOKS_PER_DAY = 24 * 60
+"""At what is forecast; one an hour is kept."""
+_SETTLES_DAYS = 2.0
+"""Of grid time: readings younger than that may still be revised."""
+_MEMORY_DAYS = 30.0
+NO_FORECAST = "no feed forecasts: the planner makes its own from the past days; carbonsched submit JOB.toml --explain plans with it"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GridWatch:
-    """The feeds and what they forecast before.
+    """The feeds, what they forecast before, and what came of it. Thread-safe.
 
     Example::
 
-        watch = GridWatch(chain, clock)
+        watch = GridWatch(chain, clock, ForecastFile(state_dir / "forecasts.jsonl"))
         watch.poll_archive()  # at every tick
+        watch.view(24.0).scores
     """
 
     chain: Chain
     clock: Clock
-    archive: ForecastArchive = field(default_factory=ForecastArchive)
+    file: ForecastFile | None = None
+    """None: what is remembered ends with the daemon."""
     told: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Feed → the state that `changes` told last, and when (monotonic)."""
+    records: Records = field(default_factory=dict)
+    _opened: bool = False
+    _look_s: float = 0.0
+    """Monotonic time of the next look at the forecasts."""
+    _settle_s: float = 0.0
+    """And at the readings."""
+    _scores: dict[Series, tuple[int, ForecastScore]] = field(default_factory=dict)
+    """As of which version of the record."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def day_s(self) -> float:
         """Wall seconds of a grid day: fewer in a time-compressed replay."""
@@ -39,9 +66,88 @@ class GridWatch:
         return _DAY_S / (reading.source.time_compression if reading else 1.0)
 
     def poll_archive(self) -> None:
-        """Add the forecast that holds now, where it is a new one."""
-        self.archive.day_s = self.day_s()
-        self.archive.add(self.clock.now(), self.chain.forecast())
+        """Remember the forecasts that hold now, where they are new, and what has come. Never raises; cheap at every tick."""
+        now_s = self.clock.monotonic()
+        if now_s < self._look_s:
+            return
+        now, day_s = self.clock.now(), self.day_s()
+        self._look_s = now_s + day_s / _LOOKS_PER_DAY
+        with self._lock:
+            lines, memory_days = [], _SETTLES_DAYS
+            if not self._opened:
+                self._opened, self._settle_s, memory_days = True, now_s, _MEMORY_DAYS
+                self.records = self.file.load(ms(now)) if self.file is not None else {}
+            for forecast in self.chain.forecasts():
+                record = self._record(Series.of(forecast.source))
+                if (kept := record.add_forecast(now, forecast)) is not None:
+                    lines.append(forecast_line(record.series, kept))
+            if now_s >= self._settle_s:
+                lines += self._take_readings(now - timedelta(seconds=memory_days * day_s))
+                self._settle_s = now_s + day_s / 24
+            if self.file is not None:
+                self.file.keep(lines, self.records)
+
+    def _take_readings(self, since: datetime) -> Iterator[str]:
+        now = self.clock.now()
+        for readings in self.chain.told(since):
+            by_series: dict[Series, list[Reading]] = {}
+            for reading in readings:
+                if reading.source.kind in CAME:
+                    by_series.setdefault(Series.of(reading.source), []).append(reading)
+            for series, told in by_series.items():
+                if came := self._record(series).add_readings(now, told):
+                    yield readings_line(series, came)
+
+    def _record(self, series: Series) -> ProviderRecord:
+        if series not in self.records:
+            self.records[series] = ProviderRecord.of(series)
+            forget_unheard(self.records)
+        return self.records.setdefault(series, ProviderRecord.of(series))
+
+    def record_of(self, source: Source) -> ProviderRecord | None:
+        """What is remembered of the series of `source`, as it is now."""
+        with self._lock:
+            record = self.records.get(Series.of(source))
+            return None if record is None else record.snapshot()
+
+    def forecast(self) -> Forecast | None:
+        """The forecast that the planner takes."""
+        return self.chain.forecast()
+
+    def scores(self) -> tuple[ForecastScore, ...]:
+        """How right the feeds' forecasts were, in order of trust."""
+        names = [status.name for status in self.chain.status()]
+        with self._lock:
+            records = [
+                record.snapshot()
+                for series, record in self.records.items()
+                if series.provider in names and record.forecasts.rows
+            ]
+        records.sort(key=lambda record: names.index(record.series.provider))
+        return tuple(map(self._score, records))
+
+    def _score(self, record: ProviderRecord) -> ForecastScore:
+        """A tenth of a second for a provider of four weeks, then nothing until more is known."""
+        known = self._scores.get(record.series)
+        if known is None or known[0] != record.version:
+            known = self._scores[record.series] = record.version, score(record)
+        return known[1]
+
+    def view(self, hours: float) -> GridView:
+        """What `carbonsched grid` shows: now, the forecast for `hours`, how right forecasts were, and the feeds."""
+        view, forecast = self.chain.view(hours), self.forecast()
+        if not hours:
+            return view
+        until = self.clock.now() + timedelta(hours=hours)
+        points = tuple(p for p in forecast.points if p.start < until) if forecast else ()
+        return view.model_copy(
+            update={
+                "forecast": points,
+                "forecast_source": forecast.source if forecast else None,
+                "forecast_reason": None if points else NO_FORECAST,
+                "scores": self.scores(),
+            }
+        )
 
     def changes(self) -> Iterator[FeedStatus]:
         """Feeds whose state is another than was told last, each told once."""

@@ -219,7 +219,7 @@ class SupervisorService:
         )
 
     def grid(self, hours: float) -> GridView:
-        return self.supervisor.watch.chain.view(hours)
+        return self.supervisor.watch.view(hours)
 
     def log_path(self, job_id: str, actor: Owner) -> Path:
         self._may_read(actor, job_id)

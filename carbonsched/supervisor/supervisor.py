@@ -28,6 +28,7 @@ from carbonsched.power.base import Meter
 from carbonsched.power.counter import STEP_S
 from carbonsched.supervisor.access import warn_of_unknown
 from carbonsched.supervisor.budgets.pools import Pools
+from carbonsched.supervisor.forecast_file import ForecastFile
 from carbonsched.supervisor.grid_watch import GridWatch
 from carbonsched.supervisor.isolation import Due, Isolation
 from carbonsched.supervisor.jobs.actors import DAEMON
@@ -67,7 +68,7 @@ class Supervisor:
         self.ledger, self.meter, self.launcher, self.clock = ledger, meter, launcher, clock
         self.runs: dict[str, JobRun] = {}
         """Jobs that are not over, by id."""
-        self.watch = GridWatch(chain, clock)
+        self.watch = GridWatch(chain, clock, ForecastFile(config.state / "forecasts.jsonl"))
         self.metering = Metering(self._config, chain)
         self.placement = Placement(meter, launcher, self._config)
         self.journal = ProcessJournal(ledger, clock, launcher, meter, self._config, config.state / "jobs")

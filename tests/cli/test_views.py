@@ -145,6 +145,14 @@ def test_grid_now_ahead_and_feeds(box: Box, socket: Path) -> None:
     ):
         assert shown in text
     assert len(GridView.parse(cli("grid", "--forecast", "3", "--json", socket=socket).doc).forecast) == 3
+    for shown in (
+        "by replay",
+        "FORECASTS OF replay, DE: 400 in 17 d, held against what it then told; g/kWh, % of the mean",
+        "6-12 h 40 12.5 (6.2%) -3.0 (-1.5%) 20.0 (10.0%) +1.0 (+0.5%)",
+        "FORECASTS OF other, DE: not scored yet: 5 h of forecasts kept",
+    ):
+        assert shown in " ".join(text.split())
+    assert "3-6 h" not in text
     box.g_per_kwh = None
     assert "not known: every feed failed" in cli("grid", "--forecast", "0", socket=socket).out
 

@@ -1,13 +1,18 @@
-"""Feeds that fail and come back, as the journal tells of them."""
+"""Feeds that fail and come back, as the journal tells of them; forecasts that are remembered and scored."""
 
 from pathlib import Path
 
+import pytest
 from support.manual_clock import ManualClock
-from support.provider import T0, ZONE, Provider, reading
+from support.provider import T0, ZONE, Provider, minutes, reading, source
 from support.rig import Rig
 
 from carbonsched.errors import FeedError
+from carbonsched.feeds.base import Site
 from carbonsched.feeds.chain import Chain
+from carbonsched.feeds.replay import ReplaySettings
+from carbonsched.model.grid import Forecast, ForecastPoint, Kind
+from carbonsched.supervisor.forecast_file import ForecastFile
 from carbonsched.supervisor.grid_watch import GridWatch
 
 
@@ -41,3 +46,119 @@ def test_the_journal_has_it(tmp_path: Path) -> None:
     rig.supervisor.tick()
     noted = list(rig.ledger.history(None, kinds=("feed",)))
     assert [(row["name"], row["state"], row["error"]) for row in noted] == [("static", "ok", None)]
+
+
+def wave(hour: float) -> float:
+    return 300.0 + 10 * (hour % 24)
+
+
+def tell(feed: Provider, hour: int, bias: float, kind: Kind = Kind.ACTUAL) -> None:
+    """It tells the hour that has passed and the one that runs, and forecasts a day with a bias."""
+    points = tuple(
+        ForecastPoint(start=T0 + minutes(60 * h), end=T0 + minutes(60 * (h + 1)), g_per_kwh=wave(h) + bias)
+        for h in range(hour, hour + 25)
+    )
+    said = Forecast(issued_at=T0 + minutes(60 * hour), source=source(feed.name, Kind.FORECAST), points=points)
+    rows = (reading(60 * h, wave(h), 60, feed.name, kind) for h in (hour - 1, hour))
+    feed.gives(*rows, forecast=said)
+
+
+def watched(path: Path, clock: ManualClock, feeds: list[tuple[Provider, float]], hours: range) -> GridWatch:
+    """A daemon of so many hours on that file."""
+    chain = Chain([feed for feed, _ in feeds], ZONE, clock)
+    watch = GridWatch(chain, clock, ForecastFile(path))
+    for hour in hours:
+        for feed, bias in feeds:
+            tell(feed, hour, bias)
+        chain.poll_due()
+        watch.poll_archive()
+        clock.advance(3600)
+    return watch
+
+
+def test_forecasts_are_scored_as_they_come_true_also_over_a_restart(tmp_path: Path) -> None:
+    clock, feed = ManualClock(T0), (Provider("a"), 25.0)
+    first = watched(tmp_path / "f", clock, [feed], range(30))
+    [score] = first.view(24).scores
+    assert (score.provider, score.forecasts, score.kept_h, score.reason) == ("a", 30, 29.0, None)
+    assert score.horizons[0].bias_g_per_kwh == pytest.approx(25.0)
+    assert score.horizons[0].persistence_mae_g_per_kwh == pytest.approx(0.0)
+    n = score.horizons[0].n
+    second = watched(tmp_path / "f", clock, [feed], range(30, 31))
+    [again] = second.view(24).scores
+    assert (again.forecasts, again.kept_h) == (31, 30.0)
+    assert again.horizons[0].n == n + 1
+    assert [one.n for one in again.horizons[5:]] == [0, 0]
+    assert second.view(0).scores == ()
+
+
+def test_two_providers_are_kept_and_scored_apart_and_the_forecasts_own_is_taken(tmp_path: Path) -> None:
+    clock = ManualClock(T0)
+    feeds = [(Provider("a"), 25.0), (Provider("b"), -40.0)]
+    watch = watched(tmp_path / "f", clock, feeds, range(30))
+    feeds[0][0].fails(FeedError("a: HTTP 500"))
+    for hour in range(30, 60):
+        tell(feeds[1][0], hour, -40.0)
+        watch.chain.poll_due()
+        watch.poll_archive()
+        clock.advance(3600)
+    a, b = watch.scores()
+    assert [(one.provider, one.horizons[2].bias_g_per_kwh) for one in (a, b)] == [
+        ("a", pytest.approx(25.0)),
+        ("b", pytest.approx(-40.0)),
+    ]
+    tell(feeds[1][0], 60, -40.0)
+    watch.chain.poll_due()
+    forecast = watch.forecast()
+    assert forecast is not None
+    assert forecast.source.provider == "b"
+    record = watch.record_of(forecast.source)
+    assert record is not None
+    assert record.series.provider == "b"
+    assert len(record.forecasts.rows) == b.forecasts < 60
+
+
+def test_a_provider_whose_values_are_forecasts_themselves_is_not_scored(tmp_path: Path) -> None:
+    clock, (feed, _) = ManualClock(T0), (Provider("a"), 25.0)
+    chain = Chain([feed], ZONE, clock)
+    watch = GridWatch(chain, clock)
+    for hour in range(30):
+        tell(feed, hour, 25.0, Kind.FORECAST)
+        chain.poll_due()
+        watch.poll_archive()
+        clock.advance(3600)
+    [score] = watch.scores()
+    assert score.reason is not None
+    assert score.reason.startswith(
+        "not scored yet: 29 h of forecasts kept, and the provider has told no value"
+    )
+
+
+def test_a_replays_horizons_are_grid_hours(tmp_path: Path) -> None:
+    rows = "".join(
+        f"2024-01-{1 + h // 24:02}T{h % 24:02}:00:00Z,{wave(h)},{wave(h) + 7}\n" for h in range(24 * 5)
+    )
+    (tmp_path / "week.csv").write_text("datetime,g_per_kwh,forecast_g_per_kwh\n" + rows)
+    clock = ManualClock(T0)
+    feed = ReplaySettings(
+        provider="replay", file=str(tmp_path / "week.csv"), hour_s=4.0, anchor=T0 - minutes(1 / 60)
+    )
+    chain = Chain([feed.build(Site(ZONE, clock, tmp_path))], ZONE, clock)
+    watch = GridWatch(chain, clock, ForecastFile(tmp_path / "f"))
+    for _ in range(120):
+        chain.poll_due()
+        watch.poll_archive()
+        clock.advance(1)
+    [score] = watch.scores()
+    assert score.kept_h == pytest.approx(29, abs=1)
+    assert [one.n > 0 for one in score.horizons] == [True] * 6 + [False]
+    assert score.horizons[4].bias_g_per_kwh == pytest.approx(7.0)
+
+
+def test_without_any_forecast_the_view_says_where_the_planners_own_shows() -> None:
+    clock = ManualClock(T0)
+    chain = Chain([Provider("a", reading(0, 100))], ZONE, clock)
+    chain.poll_due()
+    view = GridWatch(chain, clock).view(24)
+    assert view.forecast == ()
+    assert "submit JOB.toml --explain" in (view.forecast_reason or "")

@@ -19,7 +19,17 @@ from carbonsched.api.server import serve
 from carbonsched.cli import main
 from carbonsched.errors import NotFoundError, StateError
 from carbonsched.model.base import rfc3339
-from carbonsched.model.grid import Basis, FeedStatus, ForecastPoint, GridNow, GridView, Kind
+from carbonsched.model.grid import (
+    Basis,
+    FeedStatus,
+    ForecastPoint,
+    ForecastScore,
+    GridNow,
+    GridView,
+    HorizonScore,
+    Kind,
+    Source,
+)
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.profile import CheckResult
@@ -58,6 +68,44 @@ name_or_path = "allenai/scitldr"
 [carbon]
 budget_g = 120.0
 """
+
+
+SCORES = (
+    ForecastScore(
+        provider="replay",
+        zone="DE",
+        basis=Basis.AVERAGE_LIFECYCLE,
+        forecasts=400,
+        kept_h=400.0,
+        reason=None,
+        horizons=(
+            HorizonScore(from_h=3, to_h=6, n=0),
+            HorizonScore(
+                from_h=6,
+                to_h=12,
+                n=40,
+                mean_g_per_kwh=200.0,
+                mae_g_per_kwh=12.5,
+                bias_g_per_kwh=-3.0,
+                mae_percent=6.25,
+                bias_percent=-1.5,
+                persistence_mae_g_per_kwh=20.0,
+                persistence_bias_g_per_kwh=1.0,
+                persistence_mae_percent=10.0,
+                persistence_bias_percent=0.5,
+            ),
+        ),
+    ),
+    ForecastScore(
+        provider="other",
+        zone="DE",
+        basis=Basis.AVERAGE_LIFECYCLE,
+        forecasts=6,
+        kept_h=5.0,
+        reason="not scored yet: 5 h of forecasts kept",
+        horizons=(),
+    ),
+)
 
 
 @dataclass
@@ -264,6 +312,15 @@ class Box:
                 for h in range(int(hours))
             ),
             feeds=(FeedStatus(name="replay", state="ok", last_success=START, error=None),),
+            forecast_source=Source(
+                provider="replay",
+                zone="DE",
+                basis=Basis.AVERAGE_LIFECYCLE,
+                kind=Kind.FORECAST,
+                fetched_at=START,
+                note="synthetic",
+            ),
+            scores=SCORES,
         )
 
     def log_path(self, job_id: str, actor: Owner) -> Path:

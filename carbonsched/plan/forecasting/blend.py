@@ -93,20 +93,32 @@ class ReadingHistory:
     at: Floats
     value: Floats
     day_s: float = 86_400.0
+    of_provider: NDArray[np.bool_] | None = None
+    """Which of them the provider whose forecasts are learned from told itself, as measured or estimated; None: all."""
 
     def logs(self, when: Floats) -> Floats:
         """ln of the value that holds at `when` (any shape); nan where no reading is near."""
         if not len(self.at):
             return np.full(np.shape(when), np.nan)
+        which, near = self._which(when)
+        out: Floats = np.where(near, np.log(np.maximum(self.value[which], _LEAST)), np.nan)
+        return out
+
+    def tells(self, when: Floats) -> NDArray[np.bool_]:
+        """Whether what holds at `when` may be held against the provider's forecast: it is its own, and no forecast itself."""
+        if self.of_provider is None or not len(self.at):
+            return np.ones(np.shape(when), dtype=bool)
+        return self.of_provider[self._which(when)[0]]
+
+    def _which(self, when: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """(the reading that holds at `when`, whether it is near)."""
         last = len(self.at) - 1
         i = np.searchsorted(self.at, when, side="right") - 1
         before, after = np.clip(i, 0, last), np.clip(i + 1, 0, last)
         hold = self.day_s / 12
         old = np.where(i >= 0, when - self.at[before], np.inf)
         new = np.where(i < last, self.at[after] - when, np.inf)
-        value = np.where(old <= hold, self.value[before], self.value[after])
-        out: Floats = np.where(np.minimum(old, new) <= hold, np.log(np.maximum(value, _LEAST)), np.nan)
-        return out
+        return np.where(old <= hold, before, after), np.minimum(old, new) <= hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +184,7 @@ class Blend:
         usable = ~np.isnan(past.logs(origin))
         y = real - mean
         where = _bin((target - origin) / day)
-        return blend._fitted(x, y, where, usable, has_provider & usable)
+        return blend._fitted(x, y, where, usable, has_provider & usable & past.tells(target))
 
     def _fitted(
         self,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carbonsched.model.grid import Forecast
-from carbonsched.plan.forecasting.archive import ForecastArchive
+from carbonsched.plan.forecasting.archive import ForecastArchive, KeptForecast, ms
 
 Floats = NDArray[np.float64]
 
@@ -54,6 +54,20 @@ class ProviderForecast:
             np.array([math.nan if p.high is None else p.high for p in points]),
         )
 
+    @classmethod
+    def kept(cls, now: datetime, forecast: KeptForecast, worst: float = 1000.0) -> Self:
+        """As `of`, of one that was kept."""
+        runs = np.array(forecast.runs, dtype=np.int64).reshape(-1, 3)
+        start = np.concatenate([first + step * np.arange(count) for first, step, count in runs.tolist()])
+        length = np.repeat(runs[:, 1], runs[:, 2])
+        value = np.array(forecast.values, dtype=float)
+        high = (
+            np.full(len(value), np.nan) if forecast.highs is None else np.array(forecast.highs, dtype=float)
+        )
+        keep = (value >= 0) & (value <= _ABSURD * worst)
+        columns = ((start - ms(now)) / 1000, (start + length - ms(now)) / 1000, value, high)
+        return cls(*(column[keep] for column in columns))
+
     def at(self, when: Floats, origin: Floats | None = None) -> tuple[Floats, Floats]:
         """(expected, the provider's own high) in g/kWh at `when`, any shape; nan where the forecast does not reach.
 
@@ -88,8 +102,8 @@ class ForecastHistory:
     def of(cls, archive: ForecastArchive, now: datetime, worst: float = 1000.0) -> Self:
         """The archive in seconds from `now`; worst: g/kWh, as in `ProviderForecast.of`."""
         return cls(
-            np.array([(at - now).total_seconds() for at, _ in archive.rows]),
-            tuple(ProviderForecast.of(now, forecast, worst) for _, forecast in archive.rows),
+            np.array([row.at - ms(now) for row in archive.rows]) / 1000,
+            tuple(ProviderForecast.kept(now, row, worst) for row in archive.rows),
         )
 
     def at(self, when: Floats, origin: Floats) -> tuple[Floats, Floats]:

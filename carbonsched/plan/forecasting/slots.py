@@ -12,7 +12,7 @@ from datetime import datetime
 import numpy as np
 
 from carbonsched.model.grid import Forecast, Reading
-from carbonsched.plan.forecasting.archive import ForecastArchive
+from carbonsched.plan.forecasting.archive import CAME, ForecastArchive, Series
 from carbonsched.plan.forecasting.blend import Blend, ReadingHistory
 from carbonsched.plan.forecasting.provider_forecast import (
     NO_FORECAST,
@@ -43,6 +43,7 @@ def slots(
     quantile: float = 0.95,
     worst: float = 1000.0,
     archive: ForecastArchive | None = None,
+    told_by: Series | None = None,
 ) -> tuple[Slot, ...]:
     """Slots from `now` to `now + horizon_s`, without holes; the first one is what holds now.
 
@@ -50,18 +51,28 @@ def slots(
     any order, four weeks are used where there are as many. day_s: wall seconds of a grid day, less than 86,400 in a
     time-compressed replay. worst, g/kWh: what is taken where
     nothing at all is known; no high passes it unless the expected value does. archive: what the provider forecast before;
-    None: its weights stay plain, its errors ±15%.
+    None: its weights stay plain, its errors ±15%. told_by: whose readings alone these are held against; None: all.
     """
-    rows = {(r.start - now).total_seconds(): r.g_per_kwh for r in history if is_plausible(r.g_per_kwh, worst)}
+
+    def may_tell(reading: Reading) -> bool:
+        source = reading.source
+        return told_by is None or (source.kind in CAME and Series.of(source) == told_by)
+
+    rows = {
+        (r.start - now).total_seconds(): (r.g_per_kwh, may_tell(r))
+        for r in history
+        if is_plausible(r.g_per_kwh, worst)
+    }
     here = ends = step = None
     if current is not None:
         ends = (current.end - now).total_seconds()
         step = (current.end - current.start).total_seconds()
         if is_plausible(current.g_per_kwh, worst):
             here = current.g_per_kwh
-            rows[min((current.start - now).total_seconds(), 0.0)] = here
+            rows[min((current.start - now).total_seconds(), 0.0)] = here, may_tell(current)
     starts = sorted(s for s in rows if s <= 0)
-    past = ReadingHistory(np.array(starts), np.array([rows[s] for s in starts]), day_s)
+    values, tells = np.array([rows[s][0] for s in starts]), np.array([rows[s][1] for s in starts], dtype=bool)
+    past = ReadingHistory(np.array(starts), values, day_s, tells)
     provider = ProviderForecast.of(now, forecast, worst)
     edges = raster(horizon_s, ends, step, provider, day_s)
     blend = Blend.learn(past, ForecastHistory.of(archive, now, worst) if archive is not None else NO_FORECAST)

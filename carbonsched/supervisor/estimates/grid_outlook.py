@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from carbonsched.config import Config
+from carbonsched.model.grid import Kind, Reading
 from carbonsched.plan.forecasting import slots as forecasting
+from carbonsched.plan.forecasting.archive import ms
 from carbonsched.plan.problem import Slot
 from carbonsched.supervisor.grid_watch import GridWatch
 
@@ -58,10 +60,11 @@ class GridOutlook:
     def forecast(self) -> GridForecast:
         """The grid from now on, as known now."""
         self.watch.poll_archive()
-        chain, archive, config = self.watch.chain, self.watch.archive, self.config()
-        now, day_s = self.watch.clock.now(), archive.day_s
-        reading, provider = chain.reading_at(now), chain.forecast()
-        history = chain.history(now - timedelta(seconds=_HISTORY_DAYS * day_s))
+        chain, config = self.watch.chain, self.config()
+        now, day_s = self.watch.clock.now(), self.watch.day_s()
+        reading, provider = chain.reading_at(now), self.watch.forecast()
+        record = self.watch.record_of(provider.source) if provider is not None else None
+        history = self._history(now - timedelta(seconds=_HISTORY_DAYS * day_s), reading)
         slots = forecasting.slots(
             now,
             config.plan.horizon * day_s / _DAY_S,
@@ -71,7 +74,8 @@ class GridOutlook:
             day_s=day_s,
             quantile=config.plan.quantile,
             worst=config.zone.worst_g_per_kwh,
-            archive=archive,
+            archive=record.forecasts if record is not None else None,
+            told_by=record.series if record is not None else None,
         )
         return GridForecast(
             slots=slots,
@@ -80,3 +84,22 @@ class GridOutlook:
             beyond_g_per_kwh=forecasting.beyond_history(slots, history, day_s),
             now_g_per_kwh=reading.g_per_kwh if reading else config.zone.worst_g_per_kwh,
         )
+
+    def _history(self, since: datetime, reading: Reading | None) -> tuple[Reading, ...]:
+        """What held from `since` on; before the chain's memory begins, with this daemon, what the present provider told then."""
+        history = self.watch.chain.history(since)
+        record = self.watch.record_of(reading.source) if reading is not None else None
+        if reading is None or record is None:
+            return history
+        source = reading.source.model_copy(update={"kind": Kind.ACTUAL, "note": ""})
+        first, told = ms(history[0].start if history else reading.start), record.readings
+        before = (
+            Reading.model_construct(start=_time(start), end=_time(end), g_per_kwh=value, source=source)
+            for start, end, value in zip(told.starts, told.ends, told.values, strict=True)
+            if ms(since) < end <= first
+        )
+        return (*before, *history)
+
+
+def _time(at: int) -> datetime:
+    return datetime.fromtimestamp(at / 1000, UTC)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
-from carbonsched.plan.forecasting.archive import ForecastArchive
+from carbonsched.plan.forecasting.archive import ForecastArchive, Series
 from carbonsched.plan.forecasting.provider_forecast import ForecastHistory, ProviderForecast
 from carbonsched.plan.forecasting.slots import slots
 
@@ -122,3 +122,22 @@ def test_absurd_values_are_not_believed():
     archive.add(T0, forecast)
     value, _ = ForecastHistory.of(archive, T0).at(np.array([1.0, 3601.0, 7201.0, 10_801.0]), np.zeros(4))
     assert np.array_equal(value, [100.0, np.nan, np.nan, 120.0], equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", [Kind.FORECAST, Kind.FALLBACK, Kind.ACTUAL])
+def test_only_the_providers_own_measured_values_tell_how_right_it_is(kind: Kind):
+    """A value that is the forecast itself, or another provider's, earns no narrow band."""
+    now = DAYS * 24 - 1
+    other = "x" if kind is not Kind.ACTUAL else "y"
+    foreign = SOURCE.model_copy(update={"kind": kind, "provider": other})
+    history = [r.model_copy(update={"source": foreign}) for r in readings(now + 1)]
+    forecast = issued(now, 0.05)
+    told_by = Series.of(SOURCE)
+    built = slots(
+        *(T0 + now * HOUR, 47 * 3600.0, history[-1], forecast, history), archive=kept(0.05), told_by=told_by
+    )
+    assert width(built, 3) == pytest.approx(0.3, abs=0.02)
+    own = slots(
+        *(T0 + now * HOUR, 47 * 3600.0, None, forecast, readings(now)), archive=kept(0.05), told_by=told_by
+    )
+    assert width(own, 3) < 0.1
