@@ -1,6 +1,7 @@
 # make test   everything CI checks: format, lint, types, import arrows, all tests
 # make fast   the tests without the slow ones
 # make fuzz   a million random inputs for the readers of data, jobs, config, events and control files, about an hour
+# make fuzz-feeds   a million for the parsers of feeds, exports, config and places, with Atheris where it installs, about an hour
 # make lint   the checks without the tests
 # make demo   carbonsched on this machine in about five minutes
 # make prove  every published figure that two cores can rerun, hours; it goes on where it was cut short
@@ -8,7 +9,7 @@
 # make test-latest   the tests on the newest releases that pyproject.toml allows; deprecations are listed, not failures
 # make test-lowest   the faster tests on the oldest releases that pyproject.toml allows
 #
-# The first six share an environment in .venv, which is made first, and again only when pyproject.toml, requirements.lock or
+# The first seven share an environment in .venv, which is made first, and again only when pyproject.toml, requirements.lock or
 # constraints.txt changed. The others make theirs anew each time: what they try changes with every release.
 
 PYTHON ?= python3
@@ -21,10 +22,11 @@ INSTALL := $(BIN)/python $(PIP_INSTALL)
 LOCKED := $(INSTALL) --require-hashes --no-deps --no-build-isolation
 SOURCES := carbonsched trainer benchmarks tests examples
 # two test processes share the cores: torch must not start a thread per core in each
+ATHERIS := "atheris>=3,<4"
 PYTEST := -m pytest -n 2 $(PYTEST_ARGS)
 RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
-.PHONY: test fast fuzz lint demo prove lock test-latest test-lowest clean
+.PHONY: test fast fuzz fuzz-feeds lint demo prove lock test-latest test-lowest clean
 .DELETE_ON_ERROR:
 
 test: lint
@@ -35,6 +37,10 @@ fast: $(VENV)/.installed
 
 fuzz: $(VENV)/.installed
 	CARBONSCHED_FUZZ=80000 $(RUN_TESTS) -m fuzz --timeout 7200
+
+fuzz-feeds: $(VENV)/.installed
+	-$(INSTALL) $(ATHERIS)  # without it Hypothesis makes the inputs
+	PYTHONPATH=.:tests $(BIN)/python -m support.fuzz_feeds --inputs 1000000
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)

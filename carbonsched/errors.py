@@ -16,6 +16,9 @@ Vendor errors are wrapped at the edge with `from e`. A message is one line that 
 
 _LONGEST = 400
 """Characters of a message that quotes a provider."""
+_LONGEST_PART = 1000
+"""Of each part of a message about input, whose end is kept: there stands what is wrong with what is quoted."""
+_END = 200
 
 
 class CarbonschedError(Exception):
@@ -40,7 +43,7 @@ class InputError(CarbonschedError):
     exit_code = 2
 
     def __init__(self, field: str, problem: str, hint: str = "") -> None:
-        self.field, self.problem, self.hint = (_one_line(part) for part in (field, problem, hint))
+        self.field, self.problem, self.hint = (_shortened(_one_line(part)) for part in (field, problem, hint))
         text = f"{self.field}: {self.problem}" if self.field else self.problem
         super().__init__(f"{text}; {self.hint}" if self.hint else text)
 
@@ -50,6 +53,10 @@ def _one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LONGEST_PART else f"{line[: _LONGEST_PART - _END]}…{line[-_END:]}"
 
 
 class FeedError(CarbonschedError):

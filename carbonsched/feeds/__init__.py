@@ -9,9 +9,12 @@ secrets    reads tokens and passwords from where they are kept
 raw_bodies  keeps what providers answered, by hash
 provider   what the feeds over HTTP share
 login      what those share whose provider lends a token for a password
+columns    recorded values of any kind, as CSV
+playback   recorded values of any kind played back on wall time
+constant   one value of any kind, whatever the hour
 trace      a recorded intensity, as CSV
 exports    CSV files that providers export, known by their headers
-replay     a trace played back on wall time, and its settings
+replay     a trace of intensities played back, and its settings
 generation_mix  an intensity made of what generates, and its factors
 static     a constant: a country's yearly mix, or a figure of the user's; and its settings
 plausibility  which readings are believed

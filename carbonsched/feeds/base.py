@@ -1,7 +1,7 @@
 """Defines what every grid feed offers: settings that build it, and a poll that answers readings and, maybe, a forecast."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
@@ -10,7 +10,7 @@ from carbonsched.clock import Clock
 from carbonsched.feeds.transport import Limit, Transport
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.base import Seconds
-from carbonsched.model.grid import Basis, Forecast, Reading, TimedValue
+from carbonsched.model.grid import Basis, Forecast, Reading, Source, TimedValue
 from carbonsched.settings import ProviderSettings
 
 if TYPE_CHECKING:
@@ -46,6 +46,27 @@ class Answer(Values[Reading]):
     """
 
     forecast: Forecast | None = None
+
+
+class Make(Protocol[V_co]):
+    """Makes a reading of a number: `Price.of`, or what a kind adds to each of its own.
+
+    Example::
+
+        make: Make[Price] = Price.of
+        price = make(now, now + timedelta(hours=1), 0.08, source)
+    """
+
+    def __call__(
+        self,
+        start: datetime,
+        end: datetime,
+        value: float,
+        source: Source,
+        grid_start: datetime | None = None,
+        /,
+    ) -> V_co:
+        """Raises ValidationError for what is no time, or no such value."""
 
 
 class ValueFeed(Protocol[V_co]):
@@ -120,7 +141,29 @@ class Site:
         return self._counts.setdefault(account, RequestCount(limits, self.clock))
 
 
-class FeedSettings(ProviderSettings):
+class SourceSettings(ProviderSettings):
+    """Keys that every source of values takes, whatever they are of.
+
+    Example::
+
+        class SunPriceSettings(SourceSettings):
+            provider: Literal["sun"]
+    """
+
+    name: str | None = None
+    """Shown in `grid` and reports; None: the provider's name."""
+    max_age: Seconds = 7200.0
+    """A reading older than this is stale and the next feed is asked."""
+    every: Seconds = 300.0
+    """Pause between polls."""
+
+    @property
+    def shown_name(self) -> str:
+        """What `grid`, reports and the ledger call the feed."""
+        return self.name or self.provider
+
+
+class FeedSettings(SourceSettings):
     """Keys of `[[feeds]]` that every provider takes; a feed's own file adds its keys, their checks and `build`.
 
     Example::
@@ -132,19 +175,8 @@ class FeedSettings(ProviderSettings):
                 return SunFeed(self, site)
     """
 
-    name: str | None = None
-    """Shown in `grid` and reports; None: the provider's name."""
-    max_age: Seconds = 7200.0
-    """A reading older than this is stale and the next feed is asked."""
-    every: Seconds = 300.0
-    """Pause between polls."""
     basis: Basis | None = None
     """What the values mean; None: what the provider's mean, else the zone's."""
-
-    @property
-    def shown_name(self) -> str:
-        """What `grid`, reports and the ledger call the feed."""
-        return self.name or self.provider
 
     def build(self, site: Site) -> Feed:
         """The feed. Raises InputError whose field is one of these keys, or a file."""

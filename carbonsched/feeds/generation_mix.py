@@ -8,11 +8,14 @@ IPCC (2014), AR5, working group III, annex III, table A.III.2, medians: coal (pu
 (dedicated), geothermal, hydropower, nuclear, solar (mean of rooftop and utility PV), wind (onshore, offshore), ocean; lifecycle
 and direct. The table has no direct emissions of biomass: what grew counts as 0, as national inventories count it.
 https://www.ipcc.ch/site/assets/uploads/2018/02/ipcc_wg3_ar5_annex-iii.pdf
-IPCC (2006), Guidelines for National Greenhouse Gas Inventories, volume 2, table 2.2, kg CO2 per GJ of fuel: other bituminous
-coal 94.6, lignite 101, peat 106, oil shale 107, residual fuel oil 77.4. What table A.III.2 leaves out is its coal times the
-ratio of these: as if burnt at the same efficiency. Old lignite plants are worse.
-Electricity Maps, electricitymaps-contrib, config/defaults.yaml: what a provider calls "other" or "unknown", and waste, is taken
-for a mean of thermal plants, 700 lifecycle and 575 direct.
+IPCC (2006), Guidelines for National Greenhouse Gas Inventories, volume 2, table 2.2 (the same figures are table 1.4), t CO2 per TJ of
+fuel: other bituminous coal 94.6, lignite 101, peat 106, oil shale 107, residual fuel oil 77.4. What table A.III.2 leaves out is its
+coal times the ratio of these: as if burnt at the same efficiency. Old lignite plants are worse.
+https://www.ipcc-nggip.iges.or.jp/public/2006gl/vol2.html
+Electricity Maps, electricitymaps-contrib, config/defaults.yaml (commit 41204e2): what a provider calls "other" or "unknown", and
+waste, is taken for a mean of thermal plants, 700 lifecycle and 575 direct.
+All were compared on 2026-11-28: the IPCC's with transcriptions of its tables (Electricity Maps' file again, wikicarbon.org, "Index:
+Energy Sources"; ocean's 17 with three others'), since the tables themselves could not be had.
 """
 
 import math

@@ -261,14 +261,14 @@ class HttpTransport:
             # EIA repeats the request, key and all, in its answer, and answers are kept; a short word is `Bearer`
             if len(secret) > _LEAST_IN_BODY:
                 raw = raw.replace(secret.encode(), "…".encode())
-        parsed = None
+        document = None
         if parse:
             try:
-                parsed = json.loads(raw, parse_constant=_not_json, object_pairs_hook=_once)
+                document = parsed(raw)
             except (ValueError, RecursionError) as e:
                 begins = f", it begins with {raw[:40].decode('utf-8', 'replace')!r}" if quote else ""
                 raise FeedError(f"{shown}: the answer is not JSON{begins}") from e
-        return Body(parsed, hashlib.sha256(raw).hexdigest(), raw)
+        return Body(document, hashlib.sha256(raw).hexdigest(), raw)
 
     def _remember(self, key: str, response: requests.Response, body: Body) -> None:
         names = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
@@ -290,6 +290,11 @@ class HttpTransport:
             if time.monotonic() > deadline:
                 raise FeedError(f"{shown}: the answer was not complete after {_TOTAL * timeout_s:g} s")
         return bytes(raw)
+
+
+def parsed(raw: bytes) -> Any:
+    """The JSON that `raw` is. Raises ValueError, RecursionError where it is none, or says a thing twice."""
+    return json.loads(raw, parse_constant=_not_json, object_pairs_hook=_once)
 
 
 def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from carbonsched.errors import FeedError, InputError
-from carbonsched.feeds.base import SETTLES, Answer, FeedSettings, Site, V
+from carbonsched.feeds.base import SETTLES, Answer, FeedSettings, Site, SourceSettings, V
 from carbonsched.feeds.secrets import Secret
 from carbonsched.feeds.transport import TRIES, AnswerError, Body, Limit
 from carbonsched.model.base import LocalPath, Seconds, utc
@@ -56,12 +56,12 @@ class Answered(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
-class HttpSettings(FeedSettings):
-    """Keys that every feed over HTTP takes.
+class HttpKeys(SourceSettings):
+    """Keys that every source over HTTP takes, whatever its values are of.
 
     Example::
 
-        class SunSettings(HttpSettings):
+        class SunPriceSettings(HttpKeys):
             provider: Literal["sun"]
     """
 
@@ -71,12 +71,12 @@ class HttpSettings(FeedSettings):
     """How long one request may take."""
 
 
-class TokenSettings(HttpSettings):
-    """Keys of a feed that wants a token, kept in one of three places, never in the config.
+class TokenKeys(HttpKeys):
+    """Keys of a source that wants a token, kept in one of three places, never in the config.
 
     Example::
 
-        class SunSettings(TokenSettings):
+        class SunPriceSettings(TokenKeys):
             provider: Literal["sun"]
     """
 
@@ -92,12 +92,12 @@ class TokenSettings(HttpSettings):
         return Secret.of("token", env=self.token_env, file=self.token_file, credential=self.token_credential)
 
 
-class LoginSettings(HttpSettings):
-    """Keys of a feed that wants a password, kept in one of three places, never in the config.
+class LoginKeys(HttpKeys):
+    """Keys of a source that wants a password, kept in one of three places, never in the config.
 
     Example::
 
-        class SunSettings(LoginSettings):
+        class SunPriceSettings(LoginKeys):
             provider: Literal["sun"]
             username: str
     """
@@ -114,6 +114,37 @@ class LoginSettings(HttpSettings):
         return Secret.of(
             "password", env=self.password_env, file=self.password_file, credential=self.password_credential
         )
+
+
+class HttpSettings(HttpKeys, FeedSettings):
+    """Keys that every feed of intensities over HTTP takes.
+
+    Example::
+
+        class SunSettings(HttpSettings):
+            provider: Literal["sun"]
+    """
+
+
+class TokenSettings(TokenKeys, HttpSettings):
+    """Keys of a feed of intensities that wants a token.
+
+    Example::
+
+        class SunSettings(TokenSettings):
+            provider: Literal["sun"]
+    """
+
+
+class LoginSettings(LoginKeys, HttpSettings):
+    """Keys of a feed of intensities that wants a password.
+
+    Example::
+
+        class SunSettings(LoginSettings):
+            provider: Literal["sun"]
+            username: str
+    """
 
 
 class HttpSource(Generic[V]):
@@ -149,7 +180,7 @@ class HttpSource(Generic[V]):
     """How old a value may be and still be revised: so far back is asked for again, and the ledger settled. The provider's own
     time where it states one."""
 
-    def __init__(self, settings: HttpSettings, site: Site, zone: str, states: Basis | None = None) -> None:
+    def __init__(self, settings: HttpKeys, site: Site, zone: str, states: Basis | None = None) -> None:
         """states: the basis of an intensity."""
         self.name, self.every_s, self.max_age_s = settings.shown_name, settings.every, settings.max_age
         self.zone, self._states = zone, states
@@ -284,10 +315,14 @@ class HttpSource(Generic[V]):
             note=note,
         )
 
+    def reading(self, start: datetime, end: datetime, value: float, source: Source) -> V:
+        """One of its kind."""
+        return self.VALUES.of(start, end, value, source)
+
     def readings(self, intervals: Iterable[Interval], source: Source) -> tuple[V, ...]:
         """Each as a reading of `source`, ascending. Raises FeedError where a time lies beyond what is taken."""
         try:
-            return tuple(self.VALUES.of(start, end, value, source) for start, end, value in sorted(intervals))
+            return tuple(self.reading(start, end, value, source) for start, end, value in sorted(intervals))
         except ValidationError as e:
             raise FeedError(f"{self._url}: the answer holds a time outside the years 1970 to 2999") from e
 

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import logging
 import os
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -62,7 +63,7 @@ class RawBodies:
         path = self._path(sha256)
         try:
             raw = gzip.decompress(path.read_bytes())
-        except (OSError, EOFError, ValueError) as e:
+        except (OSError, EOFError, ValueError, zlib.error) as e:
             raise InputError("sha256", f"{path} cannot be read: {e}", "it was dropped, or never kept") from e
         if hashlib.sha256(raw).hexdigest() != sha256:
             raise InputError("sha256", f"{path} is not the body of that hash", "it was changed")

@@ -7,7 +7,6 @@ Ember), or a figure the user states with its basis and source.
 import functools
 import hashlib
 import json
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -17,6 +16,7 @@ from pydantic import Field, model_validator
 from carbonsched.clock import Clock
 from carbonsched.errors import InputError
 from carbonsched.feeds.base import Answer, FeedSettings, Site
+from carbonsched.feeds.constant import Constant
 from carbonsched.feeds.countries import country_called
 from carbonsched.model.base import refusal
 from carbonsched.model.grid import Basis, Kind, Reading, Source
@@ -123,8 +123,8 @@ class StaticSettings(FeedSettings):
         )
 
 
-class StaticFeed:
-    """Answers one value for this year and the last, whatever the hour.
+class StaticFeed(Constant[Reading]):
+    """Answers one intensity for this year and the last, whatever the hour.
 
     Example::
 
@@ -133,9 +133,6 @@ class StaticFeed:
         )
         feed.poll().readings[-1].g_per_kwh
     """
-
-    every_s = 3600.0
-    local = True
 
     def __init__(
         self,
@@ -149,9 +146,8 @@ class StaticFeed:
         body_sha256: str | None = None,
         max_age_s: float = 7200.0,
     ) -> None:
-        self.name, self.zone, self.basis, self.max_age_s = name, zone, basis, max_age_s
-        self._clock, self._g_per_kwh = clock, g_per_kwh
-        self._source = Source(
+        self.basis = basis
+        source = Source(
             provider=name,
             zone=zone,
             basis=basis,
@@ -160,15 +156,11 @@ class StaticFeed:
             body_sha256=body_sha256,
             note=note,
         )
+        super().__init__(clock, Reading.of, g_per_kwh, source, max_age_s)
 
     def as_source(self) -> None:
         """From now on it is what the config states as the source, and stands in for nobody."""
         self._source = self._source.model_copy(update={"kind": Kind.STATIC})
 
     def poll(self) -> Answer:
-        year = self._clock.now().year
-        return Answer(tuple(self._reading(y) for y in (year - 1, year)))
-
-    def _reading(self, year: int) -> Reading:
-        start, end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
-        return Reading(start=start, end=end, g_per_kwh=self._g_per_kwh, source=self._source)
+        return Answer(self.years())

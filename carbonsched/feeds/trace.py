@@ -9,12 +9,11 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
-from carbonsched.csv_text import CsvRow, csv_rows
 from carbonsched.errors import InputError
+from carbonsched.feeds.columns import read_text, refuse, split, timed
 from carbonsched.feeds.exports import KNOWN, Export, read_export
-from carbonsched.model.base import utc
 from carbonsched.model.grid import Basis
 
 MOST_G_PER_KWH: Final = 100_000.0
@@ -58,58 +57,31 @@ def read_trace(path: str | Path, zone: str = "", basis: Basis = Basis.AVERAGE_LI
     zone, basis: which one is meant, where an export tells of several.
     """
     path = Path(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, ValueError) as e:
-        raise InputError(
-            str(path), f"cannot be read: {e}", f"give a CSV with the header {','.join(COLUMNS[:2])}"
-        ) from e
-    rows = csv_rows(text, lambda line, problem, hint: _refuse(f"{path}, line {line}", problem, hint))
-    header = tuple(name.strip() for name in next(rows, CsvRow(1, [], "")).cells)
+    text = read_text(path, f"give a CSV with the header {','.join(COLUMNS[:2])}")
+    header, rows = split(path, text)
     if header not in (COLUMNS[:2], COLUMNS):
         found = read_export(str(path), header, list(rows), zone, basis)
         if found is not None:
             return _of_export(str(path), found, text)
-        _refuse(
+        refuse(
             f"{path}, line 1",
             f"the header is {','.join(header)!r}",
             f"write {','.join(COLUMNS[:2])}, and {COLUMNS[2]} behind it if you have forecasts, or give {KNOWN}",
         )
-    times: list[datetime] = []
-    values: list[float] = []
-    forecasts: list[float | None] = []
-    hashes: list[str] = []
-    for number, cells, raw in rows:
-        if not raw.strip():
-            continue
-        where = f"{path}, line {number}"
-        if len(cells) != len(header):
-            _refuse(
-                where, f"has {len(cells)} columns, the header {len(header)}", "give every row all columns"
-            )
-        at = _time(cells[0], where)
-        if times and at <= times[-1]:
-            _refuse(
-                where,
-                f"{cells[0].strip()} does not come after the row before",
-                "sort rows by time, each once",
-            )
-        times.append(at)
-        values.append(_intensity(cells[1], where, COLUMNS[1]))
-        if len(header) == 3:
-            forecasts.append(_intensity(cells[2], where, COLUMNS[2]) if cells[2].strip() else None)
-        hashes.append(hashlib.sha256(raw.rstrip("\r\n").encode()).hexdigest())
-    if len(times) < 2:
-        _refuse(
-            str(path), f"holds {len(times)} rows", "a trace needs two or more, to know how long a row holds"
-        )
-    return Trace(tuple(times), tuple(values), tuple(forecasts) if len(header) == 3 else None, tuple(hashes))
+    read = timed(path, header, rows, _cell)
+    forecast = tuple(row[1] for row in read.rows) if len(header) == 3 else None
+    return Trace(read.times, read.column(0), forecast, read.sha256)
+
+
+def _cell(cell: str, where: str, column: str) -> float | None:
+    """Of the forecast one may be empty."""
+    return None if column == COLUMNS[2] and not cell.strip() else _intensity(cell, where, column)
 
 
 def _of_export(where: str, export: Export, text: str) -> Trace:
     points, whole = export.points, hashlib.sha256(text.encode()).hexdigest()
     if len(points) < 2:
-        _refuse(
+        refuse(
             where,
             f"holds {len(points)} values",
             "a trace needs two or more, to know how long a row holds",
@@ -125,23 +97,6 @@ def _of_export(where: str, export: Export, text: str) -> Trace:
         tuple(hashlib.sha256(p.raw.rstrip("\r\n").encode()).hexdigest() if p.raw else whole for p in points),
         export.note,
     )
-
-
-def _refuse(where: str, problem: str, hint: str) -> NoReturn:
-    raise InputError(where, problem, hint)
-
-
-def _time(cell: str, where: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(cell.strip())
-    except ValueError as e:
-        raise InputError(where, f"{cell!r} is not a time", "write it like 2022-01-01T00:00:00Z") from e
-    if at.tzinfo is None:
-        raise InputError(where, f"{cell!r} has no time zone", "write it in UTC with a trailing Z")
-    try:
-        return utc(at)
-    except ValueError as e:
-        raise InputError(where, f"{cell!r} {e}") from e
 
 
 def _intensity(cell: str, where: str, column: str) -> float:

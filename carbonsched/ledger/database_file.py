@@ -201,7 +201,9 @@ class DatabaseFile:
 def parsed_url(url: str) -> URL:
     """Raises InputError for what is no URL of a database, without the password that may be in it."""
     try:
-        return make_url(url)
+        parsed = make_url(url)
+        # SQLAlchemy means psycopg2 by this name; psycopg is what the extra `postgres` installs
+        return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
     except (ArgumentError, ValueError) as e:
         # what is no URL cannot be told apart into password and rest
         shown = repr(url) if re.fullmatch(r"[\w./ -]*", url) else "this (not shown, it may hold a password)"

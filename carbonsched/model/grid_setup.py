@@ -1,6 +1,6 @@
 """What `carbonsched grid --setup`, `--zones` and `--probe` print: a chain for a place, zones, and how feeds answered."""
 
-from carbonsched.model.base import Doc, UtcTime
+from carbonsched.model.base import Doc, Line, UtcTime
 from carbonsched.model.grid import Basis, Kind
 
 
@@ -65,7 +65,7 @@ class FeedProbe(Doc):
     basis: Basis | None
     error: str | None
     unverified: str | None
-    may_read: str | None = None
+    may_read: Line | None = None
     """What its account may read, where the provider tells."""
 
 

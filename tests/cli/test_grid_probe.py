@@ -49,7 +49,7 @@ def test_every_feed_is_asked_even_behind_a_healthy_one(tmp_path: Path) -> None:
 def test_what_the_token_may_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EM_TOKEN", "canary-7f")
     zones = {
-        "DK-DK2": {"access": ["carbon-intensity/latest", "power/latest"]},
+        "DK-DK2": {"access": ["carbon-intensity/latest", "carbon-intensity/\x1b[2J\n", "power/latest"]},
         "SE": {"access": []},
         "FR": {},
     }
@@ -59,7 +59,9 @@ def test_what_the_token_may_read_is_told(tmp_path: Path, monkeypatch: pytest.Mon
         path.write_text(f'[zone]\nname = "DK-DK2"\n[[feeds]]\nprovider = "electricity-maps"\n{keys}')
         ran = cli("grid", "--probe", "--config", path, "--json")
     [row] = ran.doc["feeds"]
-    assert row["may_read"] == "DK-DK2: latest; zones in all: 1"
+    assert row["may_read"] == "DK-DK2: latest, \\x1b[2J ; zones in all: 1", (
+        "what a provider says moves no cursor"
+    )
     assert server.headers[server.paths.index("/v4/zones")]["auth-token"] == "canary-7f"
     assert "canary" not in ran.out
 

@@ -4,33 +4,29 @@
 """
 
 import gzip
-import hashlib
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fuzz import CHANGES, EDITS, FUZZ, VALUE, changed, damaged
+from support.fuzz import EACH, FUZZ, mutated
 from support.http_server import Reply, serve
 from support.manual_clock import ManualClock
+from support.parsers import NAMES, URL, FromMemory, environment, parser
 from support.providers import CASES
 from support.providers.case import LENT, SECRET, ProviderCase, Slot, World, world
 
 from carbonsched.config import FEEDS
-from carbonsched.errors import CarbonschedError, FeedError
+from carbonsched.errors import CarbonschedError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.http import HttpTransport
 from carbonsched.feeds.static import StaticSettings
-from carbonsched.feeds.transport import Body
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 
@@ -217,9 +213,9 @@ def test_a_value_of_the_past_two_days_that_was_revised_is_known_within_the_hour(
         monkeypatch.setenv(name, value)
     true, clock = world(NOW, case.step), ManualClock(NOW)
     ages = [timedelta(hours=age) for age in (3, 9, 23, 46)]  # the last is near two days old by then
-    server = Spoilt(lambda path: case.answer(true, path), lambda answer: answer)
+    server = FromMemory(lambda path: case.answer(true, path))
     site = Site(Zone(name=case.zone, basis=Basis(case.basis)), clock, tmp_path, server)
-    keys = case.keys | {"provider": case.name, "url": "http://here"}
+    keys = case.keys | {"provider": case.name, "url": URL}
     chain = Chain([FEEDS.model(case.name).model_validate(keys).build(site)], site.zone, clock)
     chain.poll_due()
     before = [chain.reading_at(NOW - age) for age in ages]
@@ -235,75 +231,22 @@ def test_a_value_of_the_past_two_days_that_was_revised_is_known_within_the_hour(
         assert new.g_per_kwh - old.g_per_kwh == pytest.approx(17, rel=0.01), f"{age} ago"
 
 
-@dataclass
-class Spoilt:
-    """The answers of a provider's server, each changed in the same way, without a network between."""
-
-    answer: Callable[[str], Reply]
-    spoil: Callable[[Any], Any]
-    """Of the JSON of an answer, or of its bytes where it is none."""
-
-    def get(self, url: str, *, params: Mapping[str, str] | None = None, **_: Any) -> Body:
-        path = url.removeprefix("http://here")
-        return self._body(path + (("&" if "?" in path else "?") + urlencode(params) if params else ""))
-
-    def post(self, url: str, **_: Any) -> Body:
-        return self._body(url.removeprefix("http://here"))
-
-    def _body(self, path: str) -> Body:
-        raw = self.answer(path).body
-        try:
-            document = json.loads(raw)
-        except ValueError:
-            spoilt = self.spoil(raw)
-            raw = spoilt if isinstance(spoilt, bytes) else json.dumps(spoilt).encode()
-            return Body(None, hashlib.sha256(raw).hexdigest(), raw)
-        spoilt = self.spoil(document)
-        return Body(spoilt, "0" * 64, json.dumps(spoilt).encode())
-
-
 @pytest.mark.fuzz
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@given(changes=CHANGES, wholes=st.lists(VALUE, min_size=2, max_size=2), edits=EDITS)
+@pytest.mark.parametrize("name", NAMES)
+@given(which=st.integers(0, 100), seeds=st.lists(st.integers(0, 2**32), min_size=EACH, max_size=EACH))
 @FUZZ
-def test_any_answer_gives_readings_or_a_reason(
-    case: ProviderCase,
-    tried: Callable[[], None],
-    changes: Sequence[Any],
-    wholes: Sequence[Any],
-    edits: Sequence[Any],
+def test_whatever_comes_from_outside_is_read_or_refused(
+    name: str, tried: Callable[[], None], which: int, seeds: list[int]
 ) -> None:
-    at = world(NOW, case.step, days=0.1)
-    ways: list[Callable[[Any], Any]] = [lambda _, whole=whole: whole for whole in wholes]
-    for i in range(len(changes)):
-        ways.append(
-            lambda found, i=i: (
-                list(damaged(found, edits[: i + 1]))[-1]
-                if isinstance(found, bytes)
-                else list(changed(found, changes[max(i - 1, 0) : i + 1]))[-1]
-            )
-        )
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in case.env.items():
-            patch.setenv(name, value)
-        for way in ways:
+        for variable, value in environment().items():
+            patch.setenv(variable, value)
+        found = parser(name)
+        document = found.seeds[which % len(found.seeds)]
+        for seed in seeds:
+            document = mutated(document, seed)
             tried()
-            transport = Spoilt(lambda path: case.answer(at, path), way)
-            site = Site(
-                Zone(name=case.zone, basis=Basis(case.basis)), ManualClock(NOW), Path("/nowhere"), transport
-            )
-            keys = case.keys | {"provider": case.name, "url": "http://here"}
-            feed = FEEDS.model(case.name).model_validate(keys).build(site)
-            readings, reason = (), ""
-            try:
-                readings = feed.poll().readings
-            except FeedError as e:
-                reason = str(e)
-            assert bool(readings) is not bool(reason)
-            assert reason.isprintable()
-            assert len(reason) < 500
-            assert all(reading.start < reading.end for reading in readings)
-            assert [r.start for r in readings] == sorted(r.start for r in readings)
+            found.read(document)
 
 
 def test_every_provider_over_http_is_in_the_matrix() -> None:

@@ -47,6 +47,11 @@ def test_a_changed_or_dropped_body_is_told(tmp_path: Path) -> None:
         bodies.read(one.sha256)
     with pytest.raises(InputError, match="dropped, or never kept"):
         bodies.read("0" * 64)
+    whole = (tmp_path / f"{other.sha256}.gz").read_bytes()
+    for damaged in (whole[:12] + b"\xff" * 8, whole[:-9], whole[:3], b"", b"plain"):
+        (tmp_path / f"{one.sha256}.gz").write_bytes(damaged)
+        with pytest.raises(InputError, match=r"cannot be read|is not the body"):
+            bodies.read(one.sha256)
 
 
 def test_the_oldest_are_dropped_beyond_the_cap(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_a_forecast_may_be_missing_in_some_rows(tmp_path: Path) -> None:
         ("", "line 1", "write datetime,g_per_kwh"),
         ("time,g\n", "line 1", "the header is 'time,g'"),
         ("datetime,forecast_g_per_kwh\n", "line 1", "the header is"),
+        ("x" * 200_000 + "\n", "line 1", "write datetime,g_per_kwh"),
         (
             HEAD + "2022-01-01T00:00:00Z,1\n2022-01-01T01:00:00Z,low\n",
             "line 3",
@@ -91,6 +92,7 @@ def test_a_bad_trace_is_refused_by_file_line_and_mend(
     assert f"trace.csv, {where}" in message if where else "trace.csv:" in message
     assert words in message
     assert "\n" not in message
+    assert len(message) < 3100
 
 
 def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None:

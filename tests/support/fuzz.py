@@ -5,8 +5,11 @@ is said at the end of such a run.
 """
 
 import copy
+import json
 import math
 import os
+import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -174,3 +177,77 @@ def read_or_refuse(read: Callable[[], _T]) -> _T | None:
         message = str(e)
     assert message.isprintable()
     return None
+
+
+_VALUES = (*NASTY_TEXTS, None, True, 0, -1, 0.5, 5e-324, 1.7e308, 10**30, 10**400, 2**63, [], {}, [[]])
+_TIMES = (
+    "0001-01-01T00:00:00",
+    "1969-12-31T23:59:59Z",
+    "2026-03-29T02:30:00",
+    "2026-03-12T10:20:00+24:00",
+    "9999-12-31T23:59:59.9Z",
+)
+_LARGE = 1e9
+
+
+def mutated(data: bytes, seed: int) -> bytes:
+    """`data`, of which two bytes are how it is served, with a value or a piece of its text put in another's place."""
+    rng = random.Random(seed)
+    head, body = data[:2], data[2:]
+    if rng.random() < 0.1:
+        head = rng.randbytes(2)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError):
+            body = _text_changed(body, rng)
+        else:
+            body = _json_changed(document, rng)
+    return head + body
+
+
+def _json_changed(document: Any, rng: random.Random) -> bytes:
+    places: list[tuple[Any, Any]] = []
+    below = [document]
+    while below:
+        one = below.pop()
+        if isinstance(one, dict | list):
+            keys = list(one) if isinstance(one, dict) else range(len(one))
+            places += [(one, key) for key in keys]
+            below += [one[key] for key in keys]
+    if not places:
+        return json.dumps(rng.choice(_VALUES)).encode()
+    holder, key = rng.choice(places)
+    other, name = rng.choice(places)
+    how = rng.random()
+    if how < 0.15:
+        del holder[key]
+    elif how < 0.4:
+        holder[key] = json.loads(json.dumps(other[name]))
+    elif how < 0.5 and isinstance(holder, list):
+        holder.insert(rng.randrange(len(holder) + 1), json.loads(json.dumps(other[name])))
+    elif how < 0.7 and isinstance(holder[key], int | float) and abs(holder[key]) < _LARGE:
+        holder[key] = holder[key] * rng.choice((-1, 0, 10, 1e6, 1e300))
+    else:
+        holder[key] = rng.choice(_TIMES if rng.random() < 0.3 else _VALUES)
+    return json.dumps(document).encode()
+
+
+def _text_changed(body: bytes, rng: random.Random) -> bytes:
+    lines = body.splitlines(keepends=True) or [b""]
+    words = re.split(rb"([^\w.+-]+)", body)
+    how = rng.random()
+    if how < 0.2:
+        i, j = rng.randrange(len(lines)), rng.randrange(len(lines))
+        lines[i] = rng.choice((b"", lines[j], lines[i] + lines[j]))
+        return b"".join(lines)
+    digits = [at for at, byte in enumerate(body) if 48 <= byte <= 57]
+    if how < 0.5 and digits:
+        at = rng.choice(digits)
+        return body[:at] + bytes([rng.randrange(48, 58)]) + body[at + rng.choice((0, 1, 1)) :]
+    if how < 0.8:
+        i, put = rng.randrange(len(words)), rng.choice((*NASTY_TEXTS, *_TIMES, "1e308", "-1", "0"))
+        words[i] = rng.choice((words[rng.randrange(len(words))], put.encode("utf-8", "surrogatepass")))
+        return b"".join(words)
+    at = rng.randrange(len(body) + 1)
+    return body[:at] + rng.choice(NASTY_BYTES) + body[at + rng.choice((0, 1, 8)) :]

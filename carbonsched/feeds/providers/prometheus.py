@@ -1,6 +1,6 @@
-"""Asks a Prometheus for the intensity that a site meters or works out itself: any query that gives one series of g/kWh.
+"""Asks a Prometheus for what a site meters or works out itself: any query that gives one series, of g/kWh or of another kind.
 
-What the values mean only the operator knows: `basis` says it, else it is unstated and stands beside no other. The query is
+What intensities mean only the operator knows: `basis` says it, else it is unstated and stands beside no other. The query is
 evaluated at whole steps of `step`, each value holding until the next, so that a value asked for again is the same one; the
 two days that have passed are asked for once an hour, for recording rules may be filled in late. There is no forecast. No limit
 but the server's own; 11,000 points a series. Anything that speaks its HTTP API will do (Thanos, Mimir, VictoriaMetrics).
@@ -15,19 +15,20 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from carbonsched.errors import FeedError
-from carbonsched.feeds.base import Answer, Site
+from carbonsched.feeds.base import Answer, FeedSettings, Make, Site, V, Values
 from carbonsched.feeds.provider import (
     SETTLE_EVERY_S,
     Answered,
     HttpFeed,
+    HttpSource,
     Interval,
-    LoginSettings,
-    TokenSettings,
+    LoginKeys,
+    TokenKeys,
     Value,
 )
 from carbonsched.feeds.transport import Body
 from carbonsched.model.base import Seconds, refusal
-from carbonsched.model.grid import Basis, Kind, Reading
+from carbonsched.model.grid import Basis, Kind, Reading, Source
 
 _HINT: Final = "try the query on the server's own page"
 
@@ -55,17 +56,17 @@ class _Document(Answered):
     data: _Data
 
 
-class PrometheusSettings(TokenSettings, LoginSettings):
-    """Keys of `[[feeds]]` with provider = "prometheus".
+class PrometheusKeys(TokenKeys, LoginKeys):
+    """Keys of whatever asks a Prometheus.
 
-    Example:
-        >>> PrometheusSettings(provider="prometheus", url="http://10.0.0.2:9090", query="site_g_per_kwh").step
-        300.0
+    Example::
+
+        class PrometheusPriceSettings(PrometheusKeys):
+            provider: Literal["prometheus"]
     """
 
-    provider: Literal["prometheus"]
     query: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
-    """PromQL that gives one series, in gCO2e per kWh."""
+    """PromQL that gives one series: of intensities in gCO2e per kWh."""
     step: Annotated[Seconds, Field(ge=60, le=86_400)] = 300.0
     """How long one value holds; the query is evaluated at whole steps since 1970."""
     username: str | None = None
@@ -89,51 +90,70 @@ class PrometheusSettings(TokenSettings, LoginSettings):
             raise refusal("username", "is set, and so is a token", "keep one of the two")
         return self
 
+
+class PrometheusSettings(PrometheusKeys, FeedSettings):
+    """Keys of `[[feeds]]` with provider = "prometheus".
+
+    Example:
+        >>> PrometheusSettings(provider="prometheus", url="http://10.0.0.2:9090", query="site_g_per_kwh").step
+        300.0
+    """
+
+    provider: Literal["prometheus"]
+
     def build(self, site: Site) -> "PrometheusFeed":
         return PrometheusFeed(self, site)
 
 
-class PrometheusFeed(HttpFeed):
-    """Asks a Prometheus.
+class PrometheusSource(HttpSource[V]):
+    """Asks a Prometheus for values of any kind.
 
     Example::
 
-        settings = PrometheusSettings(provider="prometheus", url="http://10.0.0.2:9090", query="site_g_per_kwh")
-        answer = PrometheusFeed(settings, site).poll()
+        prices = PrometheusSource(settings, site, Price.of)
+        readings = prices.poll().readings
     """
 
     SHOWN = "Prometheus"
     HINTS = MappingProxyType({400: _HINT, 422: _HINT})
 
-    def __init__(self, settings: PrometheusSettings, site: Site) -> None:
-        super().__init__(settings, site, site.zone.name, Basis.AVERAGE_UNSTATED)
-        self._query, self._step = settings.query, timedelta(seconds=settings.step)
+    def __init__(
+        self, settings: PrometheusKeys, site: Site, make: Make[V], states: Basis | None = None
+    ) -> None:
+        HttpSource.__init__(self, settings, site, site.zone.name, states)
+        self._query, self._step, self._make = settings.query, timedelta(seconds=settings.step), make
         self._username = settings.username
         self._token = settings.token() if settings.has_token else None
         self._password = settings.password() if settings.username is not None else None
 
-    def poll(self) -> Answer:
-        """One request: now; once an hour a second one, for the two days that have passed."""
+    def poll(self) -> Values[V]:
+        return Values(self.known())
+
+    def known(self) -> tuple[V, ...]:
+        """What holds now, last: one request; once an hour a second one, for the two days that have passed."""
         first = datetime(1970, 1, 1, tzinfo=UTC)
         at = first + (self._clock.now() - first) // self._step * self._step
-        present = self._readings("/api/v1/query", {"time": f"{at.timestamp():.3f}"}, "vector")
+        present = self._asked("/api/v1/query", {"time": f"{at.timestamp():.3f}"}, "vector")
         if [reading.start for reading in present] != [at]:
             raise FeedError(f"{self._url}: the answer is not of the time that was asked for")
         past = self.once_in(SETTLE_EVERY_S, "past two days", lambda: self._past(at))
-        return self.answer([*(past or ()), *present])
+        return (*(past or ()), *present)
 
-    def _past(self, at: datetime) -> list[Reading]:
+    def reading(self, start: datetime, end: datetime, value: float, source: Source) -> V:
+        return self._make(start, end, value, source)
+
+    def _past(self, at: datetime) -> list[V]:
         span = {
             "start": f"{(at - self.settles // self._step * self._step).timestamp():.3f}",
             "end": f"{(at - self._step).timestamp():.3f}",
             "step": f"{self._step.total_seconds():.3f}",
         }
-        found = self._readings("/api/v1/query_range", span, "matrix")
+        found = self._asked("/api/v1/query_range", span, "matrix")
         return [reading for reading in found if reading.start < at]
 
-    def _readings(self, path: str, asked: dict[str, str], kind: str) -> list[Reading]:
+    def _asked(self, path: str, asked: dict[str, str], kind: str) -> tuple[V, ...]:
         body = self.ask(path, {"query": self._query} | asked, self._headers())
-        return list(self.readings(self._intervals(body, kind), self.source(Kind.ACTUAL, body)))
+        return self.readings(self._intervals(body, kind), self.source(Kind.ACTUAL, body))
 
     def _intervals(self, body: Body, kind: str) -> list[Interval]:
         data = self.parse(_Document, body.json).data
@@ -159,3 +179,20 @@ class PrometheusFeed(HttpFeed):
             pair = f"{self._username}:{self._password.read()}"
             return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
         return {}
+
+
+class PrometheusFeed(PrometheusSource[Reading], HttpFeed):
+    """Asks a Prometheus for intensities.
+
+    Example::
+
+        settings = PrometheusSettings(provider="prometheus", url="http://10.0.0.2:9090", query="site_g_per_kwh")
+        answer = PrometheusFeed(settings, site).poll()
+    """
+
+    def __init__(self, settings: PrometheusSettings, site: Site) -> None:
+        self.basis = settings.basis or Basis.AVERAGE_UNSTATED
+        PrometheusSource.__init__(self, settings, site, Reading.of, self.basis)
+
+    def poll(self) -> Answer:
+        return self.answer(self.known())

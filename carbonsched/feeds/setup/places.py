@@ -297,10 +297,16 @@ def _zones_named(said: str) -> tuple[GridZone, ...]:
     plain = _plain(said)
     if len(plain) < 3:
         return ()
-    keys = [key for key, name in _names().items() if plain in _plain(name) or plain in _plain(key)]
-    keys += [place.zone for place in places() if plain in _plain(place.shown)]
-    keys += [each.alpha_2 for each in every_country() if plain in _plain(each.name)]
-    return tuple(zone_of(key) for key in dict.fromkeys(keys))
+    return tuple(zone_of(key) for key in dict.fromkeys(key for name, key in _said() if plain in name))
+
+
+@cache
+def _said() -> tuple[tuple[str, str], ...]:
+    """(a name in small letters without accents, the zone's key) of zones, places and countries."""
+    zones = [(said, key) for key, name in _names().items() for said in (name, key)]
+    called = [(place.shown, place.zone) for place in places()]
+    countries = [(each.name, each.alpha_2) for each in every_country()]
+    return tuple((_plain(said), key) for said, key in (*zones, *called, *countries))
 
 
 @cache

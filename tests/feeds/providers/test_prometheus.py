@@ -4,7 +4,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -18,13 +18,22 @@ from carbonsched.config import Config
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.http import HttpTransport
-from carbonsched.feeds.providers.prometheus import PrometheusFeed, PrometheusSettings
+from carbonsched.feeds.providers.prometheus import (
+    PrometheusFeed,
+    PrometheusKeys,
+    PrometheusSettings,
+    PrometheusSource,
+)
 from carbonsched.feeds.zone import Zone
-from carbonsched.model.grid import Basis, Kind
+from carbonsched.model.grid import Basis, Kind, Price
 
 NOW = datetime(2026, 3, 12, 10, 22, tzinfo=UTC)
 AT = datetime(2026, 3, 12, 10, 20, tzinfo=UTC)
 STEP = timedelta(minutes=5)
+
+
+class PriceKeys(PrometheusKeys):
+    provider: Literal["prometheus"]
 
 
 def one(*value: Any) -> dict[str, Any]:
@@ -77,6 +86,17 @@ def test_now_at_a_whole_step_and_the_past_once_an_hour(server: Server) -> None:
 
 def test_the_operator_says_what_it_means(server: Server) -> None:
     assert feed(server, basis="marginal-direct").poll().readings[-1].source.basis is Basis.MARGINAL_DIRECT
+
+
+def test_it_is_asked_for_any_kind_of_value_as_for_intensities(server: Server) -> None:
+    settings = PriceKeys.model_validate(
+        {"provider": "prometheus", "url": server.url, "query": "eur", "timeout": 2}
+    )
+    site = Site(Zone(name="XX"), ManualClock(NOW), Path("/nowhere"), HttpTransport(backoff_s=0.01))
+    prices = PrometheusSource(settings, site, Price.of).poll().readings
+    assert [(price.start, price.eur_per_kwh) for price in prices[-2:]] == [(AT - STEP, 101.0), (AT, 99.5)]
+    assert prices[-1].source.basis is None
+    assert prices[-1].source.body_sha256
 
 
 def test_a_server_that_keeps_no_past_still_tells_now(
