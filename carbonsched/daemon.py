@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +24,7 @@ from carbonsched.clock import StepWatch, SystemClock
 from carbonsched.config import FEEDS, METERS, Config, load
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.feeds.base import Site
+from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.factory import build_chain
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.launch.rights import name_of
@@ -75,7 +77,7 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
     supervisor.start()
     try:
         server.start()
-        polling = Polling(chain.poll_due, _POLL_CHECK_S)
+        polling = Polling(partial(_poll, chain, supervisor), _POLL_CHECK_S)
         ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
         polling.start()
         polling.first.wait(_FIRST_POLL_S)
@@ -106,6 +108,12 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
         server.stop()
         ledger.close()
     return 0
+
+
+def _poll(chain: Chain, supervisor: Supervisor) -> None:
+    """What the last polls revised is settled first: the first tick waits for the first poll alone."""
+    supervisor.settling.poll()
+    chain.poll_due()
 
 
 class LineFormatter(logging.Formatter):

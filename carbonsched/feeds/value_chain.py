@@ -16,11 +16,13 @@ from typing import Final, Generic
 
 from carbonsched.clock import Clock, StepWatch
 from carbonsched.errors import CarbonschedError, FeedError
-from carbonsched.feeds.base import V, ValueFeed, Values
+from carbonsched.feeds.base import SETTLES, V, ValueFeed, Values
 from carbonsched.feeds.plausibility import Gates, quarantine, sift
 from carbonsched.feeds.transport import RetryLaterError
 from carbonsched.model.grid import FeedStatus, Kind
 
+HELD: Final = "held: no newer value"
+"""Ends the note of a reading that is kept on after its end."""
 _KEEP: Final = 4096
 _FIRST_BACKOFF_S: Final = 5.0
 _LONGEST_BACKOFF_S: Final = 900.0
@@ -91,7 +93,7 @@ class Slot(Generic[V]):
             end = min(end, self.readings[i].start)
         if at >= end or last.source.kind.constant:
             return None
-        note = "; ".join(part for part in (last.source.note, "held: no newer value") if part)
+        note = "; ".join(part for part in (last.source.note, HELD) if part)
         source = last.source.model_copy(update={"kind": Kind.ESTIMATED, "note": note})
         return last.model_copy(update={"start": last.end, "end": end, "source": source, "grid_start": None})
 
@@ -208,6 +210,11 @@ class ValueChain(Generic[V]):
                 )
                 needed = needed and not slot.healthy(now)
             return tuple(found)
+
+    @property
+    def settles(self) -> dict[str, timedelta]:
+        """Feed, the most trusted first → how old its values may be and still be revised."""
+        return {slot.feed.name: getattr(slot.feed, "settles", SETTLES) for slot in self._slots}
 
     def ahead(self, until: datetime) -> tuple[V, ...]:
         """What the most trusted feed that says anything of it says of the time from now until `until`: published prices."""

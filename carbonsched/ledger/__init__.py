@@ -6,6 +6,7 @@ tables        the schema
 rows          an interval flattened to a row, its canonical JSON and its hash
 records       a job and a finished segment, read from their rows
 totals        sums by job, segment, board and method
+settlements   what was revised later: which intensity rows count with as settled
 audit         every hash and every gram once more
 conservation  was every counted joule charged once?
 ledger        `Ledger`, what the rest of carbonsched calls

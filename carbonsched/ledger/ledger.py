@@ -24,6 +24,7 @@ from carbonsched.ledger.rows import (
     micros,
     moment,
 )
+from carbonsched.ledger.settlements import SETTLED, Settlement, Stretch, stretches
 from carbonsched.ledger.store import Store
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENTS
 from carbonsched.ledger.totals import Group, Totals
@@ -279,6 +280,20 @@ class Ledger(Store):
         with self._reading() as connection:
             query = select(func.count()).select_from(JOURNAL).where(_of_kind(job_id, kind))
             return int(connection.execute(query).scalar_one())
+
+    def settlements(self, since: datetime | None = None) -> tuple[Settlement, ...]:
+        """What was settled, oldest entry first; since: those that were written then or later."""
+        t = JOURNAL.c
+        query = select(t.detail).where(_of_kind(None, SETTLED)).order_by(t.id)
+        if since is not None:
+            query = query.where(t.at_us >= micros(since))
+        with self._reading() as connection:
+            return tuple(Settlement.of(json.loads(row)) for row in connection.execute(query).scalars())
+
+    def stretches(self, since: datetime, until: datetime) -> tuple[Stretch, ...]:
+        """See `carbonsched.ledger.settlements.stretches`."""
+        with self._reading() as connection:
+            return stretches(connection, since, until)
 
     # segments
 

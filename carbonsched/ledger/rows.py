@@ -49,8 +49,13 @@ def maybe_moment(us: int | None) -> datetime | None:
     return None if us is None else moment(us)
 
 
-def _stamp(us: int | None) -> str | None:
-    return None if us is None else moment(us).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def stamp(us: int) -> str:
+    """As exports write it: RFC 3339 UTC with six decimals."""
+    return moment(us).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _maybe_stamp(us: int | None) -> str | None:
+    return None if us is None else stamp(us)
 
 
 def flatten(interval: Interval) -> dict[str, Any]:
@@ -117,7 +122,7 @@ def plain(row: Mapping[Any, Any]) -> dict[str, Any]:
         if name in _CHAIN:
             continue
         if name.endswith("_us"):
-            fields[name.removesuffix("_us")] = _stamp(value)
+            fields[name.removesuffix("_us")] = _maybe_stamp(value)
         elif name == "bridged":
             fields[name] = bool(value)
         elif name in _FLOATS and value is not None:

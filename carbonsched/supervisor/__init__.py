@@ -8,6 +8,8 @@ outcome      where a job goes whose process has ended
 grid_watch   what providers forecast, remembered and scored while nothing runs
 forecast_file  keeps that over a restart
 metering     whose energy it was, as ledger rows
+settling     writes what became known later of the past into the journal
+revisions    which settlements there are to write, pure
 pending_rows  keeps what the ledger refuses until it takes it
 placement    which devices a job gets, and whether it trains there
 recording    writes what a job's events say into the ledger

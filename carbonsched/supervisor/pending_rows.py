@@ -71,6 +71,17 @@ class PendingRows:
         """Write down what was done already: it is not undone for want of a note."""
         self._write(partial(self.ledger.note, job_id, kind, detail, actor, self.clock.now()))
 
+    def note_all(self, job_id: str | None, kind: str, details: Sequence[Mapping[str, Any]]) -> None:
+        """Write down several entries, all or none."""
+        at = self.clock.now()
+
+        def write() -> None:
+            with self.ledger.transaction():
+                for detail in details:
+                    self.ledger.note(job_id, kind, detail, DAEMON, at)
+
+        self._write(write)
+
     def budget(self, job_id: str, grams: float, reason: str) -> None:
         """Write down what the job may spend from now on."""
         self._write(partial(self.ledger.set_budget, job_id, grams, reason, DAEMON, self.clock.now()))

@@ -40,6 +40,7 @@ from carbonsched.supervisor.pending_rows import PendingRows
 from carbonsched.supervisor.placement import Placement
 from carbonsched.supervisor.recording import record, record_more
 from carbonsched.supervisor.recovery import ProcessJournal
+from carbonsched.supervisor.settling import Settling
 
 if TYPE_CHECKING:  # NumPy stays out of a daemon at rest: Supervisor.control is the one door
     from carbonsched.plan.problem import Problem
@@ -79,6 +80,7 @@ class Supervisor:
         self.pending = PendingRows(ledger, clock)
         self.isolation = Isolation(clock, self._fail)
         self.lock = threading.RLock()
+        self.settling = Settling(ledger, self.watch, self.pending, self.lock, clock)
 
     def _live(self) -> list[JobRun]:
         return [run for run in self.runs.values() if run.alive]
@@ -155,6 +157,7 @@ class Supervisor:
         with self.lock:
             self.tick()
             self.flush()
+            self.settling.close()
             self.pending.close()
             self.meter.close()
 

@@ -29,7 +29,9 @@ def test_every_kind_of_journal_entry_is_documented() -> None:
     """docs/ledger.md lists what is written, and nothing else."""
     root = Path(__file__).parents[2]
     source = "\n".join(path.read_text(encoding="utf-8") for path in (root / "carbonsched").rglob("*.py"))
-    calls = re.findall(r"(?:\.note|\b_note|_write)\(\s*(?:connection,\s*)?[\w.]+,\s*\"([a-z]+)\"", source)
+    calls = re.findall(
+        r"(?:\.note|\.note_all|\b_note|_write)\(\s*(?:connection,\s*)?[\w.]+,\s*\"([a-z]+)\"", source
+    )
     row = re.search(
         r"^\| `journal` \|([^;]*);", (root / "docs" / "ledger.md").read_text(encoding="utf-8"), flags=re.M
     )

@@ -1,0 +1,164 @@
+"""Finds what rows of the past should count with now: pure, from how they were charged and what the chain knows of their time.
+
+A row is settled by a revision of its own provider, by the value of a more trusted feed where it was charged with a held one, a
+constant or a less trusted feed's, and by any value where none was known. Never by one of another zone or basis, never by a less
+trusted one: what a daemon forgot in a restart must not undo what it knew.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final
+
+from carbonsched.feeds.value_chain import HELD
+from carbonsched.ledger.rows import maybe_micros, micros, stamp
+from carbonsched.ledger.settlements import Charged, Settled, Settlement, Stretch
+from carbonsched.model.grid import Kind, Reading
+
+_CONSTANT, _HELD, _TOLD = 1, 2, 3
+_CERTAINTY: Final = {Kind.FORECAST: 0, Kind.ESTIMATED: 1, Kind.ACTUAL: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the chain answers now for a stretch of the past.
+
+    Example::
+
+        Known(micros(reading.start), micros(reading.end), reading)
+    """
+
+    start_us: int
+    end_us: int
+    reading: Reading
+
+
+def revised(
+    rows: Iterable[Stretch], known: Sequence[Known], settled: Settled, ranks: Mapping[str, int]
+) -> list[Settlement]:
+    """New settlements, ascending: one for each stretch that differs.
+
+    known: ascending, none overlapping, as far back as may still be settled. ranks: feed → 0 for the most trusted.
+    """
+    found: list[Settlement] = []
+    for start, end, here, reading in _pieces(list(rows), known, settled.edges()):
+        new = _verdict(start, end, here, settled.at(start), reading, ranks)
+        if new is None:
+            continue
+        last = found[-1] if found else None
+        if (
+            last is not None
+            and last.end_us == start
+            and replace(new, start_us=last.start_us) == replace(last, end_us=end)
+        ):
+            found[-1] = replace(last, end_us=end)
+        else:
+            found.append(new)
+    return found
+
+
+def _pieces(
+    rows: list[Stretch], known: Sequence[Known], more_edges: Iterable[int]
+) -> Iterator[tuple[int, int, Counter[Charged], Reading]]:
+    """(start, end, how rows were charged there, what is known now) of the smallest stretches that have both."""
+    steps: dict[int, list[tuple[int, Charged]]] = {}
+    for row in rows:
+        if row.start_us < row.end_us:
+            steps.setdefault(row.start_us, []).append((1, row.charged))
+            steps.setdefault(row.end_us, []).append((-1, row.charged))
+    edges = sorted({*steps, *more_edges, *(us for one in known for us in (one.start_us, one.end_us))})
+    here: Counter[Charged] = Counter()
+    i = 0
+    for start, end in pairwise(edges):
+        for change, charged in steps.get(start, ()):
+            here[charged] += change
+        while i < len(known) and known[i].end_us <= start:
+            i += 1
+        present = +here
+        if present and i < len(known) and known[i].start_us <= start:
+            yield start, end, present, known[i].reading
+
+
+def _verdict(
+    start: int,
+    end: int,
+    here: Counter[Charged],
+    before: Settlement | None,
+    reading: Reading,
+    ranks: Mapping[str, int],
+) -> Settlement | None:
+    """What settles a stretch in which all is of one piece; None: all is well, or what is known now is no better."""
+    new = _charged(reading)
+    if any(one.g_per_kwh is not None and (one.zone, one.basis) != (new.zone, new.basis) for one in here):
+        return None
+    held = [before.charged] if before is not None and _same_place(before, new) else list(here)
+    if not all(_may_replace(one, new, ranks) for one in held):
+        return None
+    differing = [one for one in held if not _agree(one, new)]
+    if not differing:
+        return None
+    was = min(differing, key=lambda one: (one.provider or "", one.g_per_kwh or 0.0))
+    source = reading.source
+    if source.basis is None:
+        return None
+    issued_us = maybe_micros(source.issued_at)
+    return Settlement(
+        start_us=start,
+        end_us=end,
+        g_per_kwh=reading.g_per_kwh,
+        provider=source.provider,
+        zone=source.zone,
+        basis=source.basis,
+        kind=source.kind,
+        note=source.note,
+        issued_at=None if issued_us is None else stamp(issued_us),
+        fetched_at=stamp(micros(source.fetched_at)),
+        body_sha256=source.body_sha256,
+        was=(was.g_per_kwh, was.provider, was.kind),
+        replayed=new.replayed,
+    )
+
+
+def _charged(reading: Reading) -> Charged:
+    source, grid_start = reading.source, maybe_micros(reading.grid_start)
+    replayed = None if grid_start is None else (micros(reading.start), grid_start)
+    return Charged(
+        reading.g_per_kwh, source.provider, source.zone, source.basis, source.kind, source.note, replayed
+    )
+
+
+def _same_place(before: Settlement, new: Charged) -> bool:
+    return (before.zone, before.basis) == (new.zone, new.basis)
+
+
+def _agree(old: Charged, new: Charged) -> bool:
+    if old.g_per_kwh is None or new.g_per_kwh is None:
+        return old.g_per_kwh is new.g_per_kwh
+    return math.isclose(old.g_per_kwh, new.g_per_kwh, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def _may_replace(old: Charged, new: Charged, ranks: Mapping[str, int]) -> bool:
+    """Whether the new value is the better one, or at least the same provider's later word."""
+    if old.g_per_kwh is None:
+        return True
+    if old.replayed is not None and new.replayed is not None and old.replayed != new.replayed:
+        return False  # a replay that was begun anew tells of another hour
+    worth = _worth(old), _worth(new)
+    if worth[0] != worth[1]:
+        return worth[1] > worth[0]
+    if old.provider == new.provider:
+        return _certainty(new) >= _certainty(old)
+    last = len(ranks)
+    return ranks.get(new.provider or "", last) < ranks.get(old.provider or "", -1)
+
+
+def _worth(one: Charged) -> int:
+    if one.kind is not None and one.kind.constant:
+        return _CONSTANT
+    return _HELD if one.note.endswith(HELD) else _TOLD
+
+
+def _certainty(one: Charged) -> int:
+    return _CERTAINTY.get(one.kind, 0) if one.kind is not None else 0
