@@ -1,6 +1,6 @@
 """Reads and checks the daemon's config: one TOML file, strict, every key documented in docs/configuration.md.
 
-Where a key is checked: one of `[[feeds]]` in its provider's file under `carbonsched/feeds`, one of `[power]` in its meter's
+Where a key is checked: one of `[[feeds]]` or `[[prices]]` in its provider's file under `carbonsched/feeds`, one of `[power]` in its meter's
 file under `carbonsched/power`, `[zone]` in `carbonsched/feeds/zone.py`, all others here. This file imports neither
 requests, codecarbon nor pynvml: a feed or meter loads what it needs when it is built.
 """
@@ -27,6 +27,12 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from carbonsched import plugins
 from carbonsched.errors import InputError
 from carbonsched.feeds.base import FeedSettings
+from carbonsched.feeds.prices.base import PriceSettings
+from carbonsched.feeds.prices.energi_data_service import EnergiDataServicePriceSettings
+from carbonsched.feeds.prices.energy_charts import EnergyChartsPriceSettings
+from carbonsched.feeds.prices.entso_e import EntsoePriceSettings
+from carbonsched.feeds.prices.replay import ReplayPriceSettings
+from carbonsched.feeds.prices.static import StaticPriceSettings
 from carbonsched.feeds.providers.carbon_aware_sdk import CarbonAwareSettings
 from carbonsched.feeds.providers.eia import EiaSettings
 from carbonsched.feeds.providers.electricity_maps import ElectricityMapsSettings
@@ -66,6 +72,14 @@ BuiltInFeed = (
     | WattTimeSettings
 )
 """What `[[feeds]]` may be. A new feed is its own file and one name here."""
+BuiltInPrice = (
+    EnergiDataServicePriceSettings
+    | EnergyChartsPriceSettings
+    | EntsoePriceSettings
+    | ReplayPriceSettings
+    | StaticPriceSettings
+)
+"""What `[[prices]]` may be. A new source is its own file and one name here."""
 BuiltInGpuMeter = NvmlSettings | ReplayMeterSettings
 """What `power.gpu` may name. A new meter is its own file and one name here, or in the next line."""
 BuiltInHostMeter = HostSettings
@@ -73,6 +87,7 @@ BuiltInHostMeter = HostSettings
 
 _NONE: Final = "none"
 FEEDS: Final = Providers(FeedSettings, BuiltInFeed, plugins.FEEDS)
+PRICES: Final = Providers(PriceSettings, BuiltInPrice, plugins.PRICES)
 METERS: Final = {
     "gpu": Providers(MeterSettings, BuiltInGpuMeter, plugins.POWER, words=(_NONE,)),
     "host": Providers(MeterSettings, BuiltInHostMeter, plugins.POWER, words=(_NONE,)),
@@ -93,6 +108,21 @@ AnyFeed = Annotated[
     ),
 ]
 """Settings of a built-in feed or of a plugin's, told apart by `provider`."""
+
+
+def _choose_price(value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    if not isinstance(value, Mapping):
+        return check(value)
+    return PRICES.model(value.get("provider")).model_validate(value, context=info.context)
+
+
+AnyPrice = Annotated[
+    PriceSettings,
+    WrapValidator(
+        _choose_price, json_schema_input_type=Annotated[BuiltInPrice, Field(discriminator="provider")]
+    ),
+]
+"""Settings of a built-in source of prices or of a plugin's, told apart by `provider`."""
 
 
 class PowerConfig(Doc):
@@ -269,6 +299,8 @@ class Config(Doc):
     pue_source: str = "not stated: 1.0 counts the box alone"
     zone: Zone = Zone()
     feeds: Annotated[tuple[AnyFeed, ...], Field(min_length=1)]
+    prices: tuple[AnyPrice, ...] = ()
+    """None: nothing is known of money, and nothing weighs it."""
     power: PowerConfig = PowerConfig()
     api: ApiConfig = ApiConfig()
     ledger: LedgerConfig = LedgerConfig()

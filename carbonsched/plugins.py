@@ -15,6 +15,8 @@ from carbonsched.errors import InputError
 
 FEEDS: Final = "carbonsched.feeds"
 """Entry points whose object is a settings model of a grid feed."""
+PRICES: Final = "carbonsched.prices"
+"""Entry points whose object is a settings model of a source of prices."""
 POWER: Final = "carbonsched.power"
 """Entry points whose object is a settings model of a power meter."""
 METHODS: Final = "carbonsched.methods"

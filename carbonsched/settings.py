@@ -6,7 +6,7 @@ checked?" has one answer: in the file of the component that reads it.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar, get_args
 
 from pydantic import model_validator
@@ -56,6 +56,14 @@ def build_error(error: Exception, settings: ProviderSettings, where: str) -> Exc
         return error
     problem = " ".join(f"{type(error).__name__}: {error}".split())
     return InputError(where, f"the plugin of {settings.provider!r} failed: {problem}", "mend or uninstall it")
+
+
+def check_names(table: str, names: Sequence[str]) -> None:
+    """Raises InputError where two share a name: the ledger could not tell them apart. table: the config's, e.g. `feeds`."""
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            problem = f"{name!r} is taken by a feed before"
+            raise InputError(f"{table}[{i}].name", problem, "give each feed its own name")
 
 
 _S = TypeVar("_S", bound=ProviderSettings)

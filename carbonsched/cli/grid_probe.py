@@ -12,10 +12,10 @@ from carbonsched.config import Config, load
 from carbonsched.errors import CarbonschedError, FeedError
 from carbonsched.feeds.base import Feed, FeedSettings, Site
 from carbonsched.feeds.chain import Chain
-from carbonsched.feeds.factory import build_feed, check_names
+from carbonsched.feeds.factory import build_feed
 from carbonsched.feeds.provider import HttpFeed
 from carbonsched.model.grid_setup import FeedProbe, ProbeList
-from carbonsched.settings import build_error
+from carbonsched.settings import build_error, check_names
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +33,7 @@ def probe(config: Config) -> ProbeList:
 
     Raises InputError where two feeds share a name.
     """
-    check_names(config.feeds)
+    check_names("feeds", [one.shown_name for one in config.feeds])
     logging.getLogger("carbonsched").addHandler(logging.NullHandler())  # what fails is in the table
     with tempfile.TemporaryDirectory(prefix="carbonsched-probe-") as folder:
         site = Site(config.zone, SystemClock(), Path(folder))

@@ -8,6 +8,7 @@ limits     keeps the request limits that providers state
 secrets    reads tokens and passwords from where they are kept
 raw_bodies  keeps what providers answered, by hash
 provider   what the feeds over HTTP share
+entso_e_documents  documents of ENTSO-E's platform, whatever they tell of
 login      what those share whose provider lends a token for a password
 columns    recorded values of any kind, as CSV
 playback   recorded values of any kind played back on wall time
@@ -22,6 +23,7 @@ value_chain  the feeds in order of trust: polling, staleness, refusal of the abs
 chain      the same of intensities: one basis, and forecasts
 countries  countries by their codes and names
 providers/  those who are asked over HTTP, one file each
+prices/      what a kWh costs: sources of prices, one file each
 setup/     which feeds suit a place, offline
 factory    builds the feeds that the config asks for
 """

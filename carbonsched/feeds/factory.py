@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 
-from carbonsched.errors import InputError
 from carbonsched.feeds.base import Feed, FeedSettings, Site
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.static import StaticFeed, StaticSettings
-from carbonsched.settings import build_error
+from carbonsched.settings import build_error, check_names
 
 
 def build_chain(settings: Sequence[FeedSettings], site: Site) -> Chain:
     """The chain of these feeds. Raises InputError, e.g. `feeds[0].country: 'DEE' is not a country's …`."""
-    check_names(settings)
+    check_names("feeds", [one.shown_name for one in settings])
     feeds: list[Feed] = []
     for i, each in enumerate(settings):
         try:
@@ -27,12 +26,3 @@ def build_feed(settings: FeedSettings, before: Sequence[FeedSettings], site: Sit
     if isinstance(feed, StaticFeed) and all(isinstance(one, StaticSettings) for one in before):
         feed.as_source()
     return feed
-
-
-def check_names(settings: Sequence[FeedSettings]) -> None:
-    """Raises InputError where two feeds share a name: the ledger could not tell them apart."""
-    names = [each.shown_name for each in settings]
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            problem = f"{name!r} is taken by a feed before"
-            raise InputError(f"feeds[{i}].name", problem, "give each feed its own name")

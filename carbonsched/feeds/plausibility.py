@@ -12,12 +12,16 @@ from datetime import datetime, timedelta
 from typing import Final, Generic
 
 from carbonsched.feeds.base import V
-from carbonsched.model.grid import Basis, ForecastPoint, Reading
+from carbonsched.model.grid import Basis, ForecastPoint, Price, Reading
 
 ABSURD_G_PER_KWH: Final = 2000.0
 """No grid burns this much: lignite in old plants stays under 1,300."""
 LEAP_G_PER_KWH: Final = 500.0
 """Between neighbouring averages: in recorded years (Spain, Germany, California) they part by 216 at most. Marginal ones leap."""
+LEAST_EUR_PER_KWH: Final = -1.0
+MOST_EUR_PER_KWH: Final = 10.0
+"""The coupled European day-ahead auction clears between −500 and 4,000 EUR/MWh, its harmonised limits, which a rule moves by 100 and
+1,000 (https://exaa.at, news of 2022-09; SEMOpx, message of 2023-11-24); a tariff has fees and taxes on top."""
 NEIGHBOURS: Final = timedelta(hours=1)
 """Intervals further apart are no neighbours: what lies between is not known."""
 OLDEST: Final = timedelta(days=60)
@@ -81,6 +85,18 @@ def intensity_gates(basis: Basis) -> Gates[Reading]:
         return None
 
     return Gates(refusal, _leap)
+
+
+def price_gates() -> Gates[Price]:
+    """Of prices: one may leap as it likes, and may lie below 0."""
+
+    def refusal(price: Price) -> str | None:
+        if LEAST_EUR_PER_KWH <= price.eur_per_kwh <= MOST_EUR_PER_KWH:  # no nan does
+            return None
+        between = f"a price lies between {LEAST_EUR_PER_KWH:g} and {MOST_EUR_PER_KWH:g}"
+        return f"refused {price.eur_per_kwh:g} EUR/kWh for {_at(price.start)}: {between}"
+
+    return Gates(refusal, lambda _before, _price: None)
 
 
 def sift(answered: Sequence[V], now: datetime | None, gates: Gates[V]) -> Sifted[V]:

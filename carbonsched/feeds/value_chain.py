@@ -119,7 +119,11 @@ class ValueChain(Generic[V]):
         price = prices.reading_at(datetime.now(UTC))
     """
 
-    def __init__(self, feeds: Sequence[ValueFeed[V]], clock: Clock, gates: Gates[V]) -> None:
+    def __init__(
+        self, feeds: Sequence[ValueFeed[V]], clock: Clock, gates: Gates[V], called: str = "feed"
+    ) -> None:
+        """called: what the log calls one of them; feeds of two kinds may share a name."""
+        self._called = called
         self._clock, self._gates = clock, gates
         self._wall = StepWatch(clock, _STEP_S)
         self._slots = [Slot(feed) for feed in feeds]
@@ -262,7 +266,7 @@ class ValueChain(Generic[V]):
         except (Exception, SystemExit) as e:
             # a feed's mistake must not end the daemon; it is shown where every other failure is
             if slot.failures == 0:
-                log.exception("feed %s", feed.name)
+                log.exception("%s %s", self._called, feed.name)
             self._failed(slot, f"{type(e).__name__} in the feed's program", None)
 
     def _failed(self, slot: Slot[V], error: str, after_s: float | None) -> None:
@@ -274,7 +278,7 @@ class ValueChain(Generic[V]):
             pause = min(first * 2.0 ** min(slot.failures - 1, 20), longest)
             slot.due_s = self._clock.monotonic() + max(pause, after_s or 0.0)
             if slot.failures == 1:
-                log.warning("feed %s: %s", slot.feed.name, error)
+                log.warning("%s %s: %s", self._called, slot.feed.name, error)
 
     def _take(self, slot: Slot[V], answer: Values[V]) -> None:
         now = self._clock.now()
@@ -288,7 +292,7 @@ class ValueChain(Generic[V]):
             return
         with self._lock:
             if slot.failures:
-                log.info("feed %s: answers again", slot.feed.name)
+                log.info("%s %s: answers again", self._called, slot.feed.name)
             for reading in good:
                 slot.put(reading)
             refused += self._keep_forecast(slot, answer)

@@ -20,12 +20,14 @@ from support.manual_clock import ManualClock
 from support.parsers import NAMES, URL, FromMemory, environment, parser
 from support.providers import CASES
 from support.providers.case import LENT, SECRET, ProviderCase, Slot, World, world
+from support.providers.prices import PRICE_CASES, eur_per_mwh
 
-from carbonsched.config import FEEDS
+from carbonsched.config import FEEDS, PRICES
 from carbonsched.errors import CarbonschedError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.http import HttpTransport
+from carbonsched.feeds.prices.factory import build_prices
 from carbonsched.feeds.static import StaticSettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
@@ -261,3 +263,70 @@ def test_a_build_of_a_provider_asks_nobody() -> None:
             FEEDS.model(case.name).model_validate(case.keys | keys)
         except CarbonschedError as e:  # pragma: no cover
             pytest.fail(str(e))
+
+
+# ---- prices
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("case", PRICE_CASES, ids=lambda case: case.name)
+def test_the_matrix_of_prices(
+    case: ProviderCase,
+    fault: Fault,
+    transport: HttpTransport,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cells = matrix.setdefault(f"prices of {case.name}", {})
+    if (cannot := case.cannot.get(fault.name)) is not None:
+        cells[fault.name] = f"cannot be: {cannot}"
+        return
+    for name, value in case.env.items():
+        monkeypatch.setenv(name, value)
+    true, clock = fault.change(world(fault.now, case.step)), ManualClock(fault.now)
+    site = Site(Zone(name=case.zone), clock, tmp_path, transport)
+    echoed = SECRET.encode() if case.env else b"none"
+
+    def answer(path: str) -> Reply:
+        reply = fault.spoil(case.answer(true, path))
+        return replace(reply, body=reply.body.replace(b"SECRET", echoed))
+
+    with serve(answer) as server:
+        timeout = 0.2 if fault.name == "slow" else 2.0
+        keys = case.keys | {"provider": case.name, "url": server.url, "timeout": timeout}
+        tariff = {"provider": "static", "eur_per_kwh": 0.777, "source": "of this test"}
+        chain = build_prices(
+            [PRICES.model(str(one["provider"])).model_validate(one) for one in (keys, tariff)], site
+        )
+        assert chain is not None
+        began = time.monotonic()
+        chain.poll_due()
+        assert time.monotonic() - began < 5.0
+    price, status = chain.reading_at(fault.now), chain.status()[0]
+    assert price is not None
+    assert "Traceback" not in caplog.text
+    assert SECRET not in caplog.text + (status.error or "")
+    if price.source.kind is Kind.FALLBACK:
+        assert fault.either or not fault.value, status.error
+        assert price.eur_per_kwh == 0.777
+        assert status.error, "no reason is given"
+        cells[fault.name] = f"fallback: {status.error}".replace(server.url, "URL")
+        return
+    assert fault.value or fault.either, f"{price.eur_per_kwh} EUR/kWh in spite of it"
+    [now] = {s for s in true.slots if s.start <= fault.now < s.end}
+    assert price.eur_per_kwh == pytest.approx((eur_per_mwh(now) or 0.0) / 1000)
+    assert (price.start, price.end) == (now.start, now.end)
+    ahead = chain.ahead(fault.now + timedelta(hours=12))
+    assert [p.eur_per_kwh for p in ahead] == pytest.approx(
+        [
+            (eur_per_mwh(s) or 0.0) / 1000
+            for s in dict.fromkeys(true.between(fault.now, fault.now + timedelta(hours=12)))
+        ]
+    )
+    cells[fault.name] = f"{price.eur_per_kwh:g} EUR/kWh, {price.source.kind}"
+
+
+def test_every_provider_of_prices_over_http_is_in_the_matrix() -> None:
+    over_http = {name for name, model in PRICES.built_in.items() if "timeout" in model.model_fields}
+    assert over_http == {case.name for case in PRICE_CASES}

@@ -28,15 +28,16 @@ from support.http_server import Reply
 from support.manual_clock import ManualClock
 from support.providers import CASES
 from support.providers.case import LENT, SECRET, ProviderCase, world
+from support.providers.prices import PRICE_CASES
 from urllib3.response import HTTPResponse
 
-from carbonsched.config import FEEDS, load
+from carbonsched.config import FEEDS, PRICES, load
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.countries import country_called
+from carbonsched.feeds.entso_e_documents import eic
 from carbonsched.feeds.http import HttpTransport, parsed
-from carbonsched.feeds.plausibility import intensity_gates, sift
-from carbonsched.feeds.providers.entso_e import eic
+from carbonsched.feeds.plausibility import intensity_gates, price_gates, sift
 from carbonsched.feeds.raw_bodies import RawBodies
 from carbonsched.feeds.replay import ReplaySettings
 from carbonsched.feeds.setup.places import search
@@ -124,9 +125,11 @@ class FromMemory:
 class _Provider:
     """A poll whose answers are replaced, some or all: byte 0 says which (bit i: the i-th), byte 1 how, the rest is the body."""
 
+    PROVIDERS: Providers[Any] = FEEDS
+
     def __init__(self, case: ProviderCase, *, login: bool) -> None:
         self._case, self._login = case, login
-        self._settings = FEEDS.model(case.name).model_validate(
+        self._settings = self.PROVIDERS.model(case.name).model_validate(
             case.keys | {"provider": case.name, "url": URL}
         )
         self._world = world(NOW, case.step, days=min(0.1, _SLOTS * case.step.total_seconds() / 86_400))
@@ -186,10 +189,27 @@ class _Provider:
                 feed.may_read()
             answer = feed.poll()
             assert answer.readings
-            _check(answer, basis)
+            self._check(answer, basis)
         except FeedError as e:
             return _one_line(e)
         return True
+
+    def _check(self, answer: Any, basis: Basis) -> None:
+        _check(answer, basis)
+
+
+class _Prices(_Provider):
+    """The same of prices."""
+
+    PROVIDERS = PRICES
+
+    def _check(self, answer: Any, basis: Basis) -> None:
+        assert [p.start for p in answer.readings] == sorted({p.start for p in answer.readings})
+        for price in answer.readings:
+            assert price.start < price.end
+            assert math.isfinite(price.eur_per_kwh)
+        for price in sift(answer.readings, NOW, price_gates()).believed:
+            assert -1 <= price.eur_per_kwh <= 10
 
 
 class _Answers(HTTPAdapter):
@@ -378,6 +398,7 @@ def _configs() -> tuple[bytes, ...]:
 _PROVIDERS = {
     f"{case.name}{' login' * login}": (case, login) for case in CASES for login in (False, bool(case.login))
 }
+_PRICES = {f"prices of {case.name}": case for case in PRICE_CASES}
 _FILES = {
     "http": (_http, HTTP),
     "exports and traces": (_export, tuple(bytes([i % 2]) + text for i, text in enumerate(EXPORTS))),
@@ -388,13 +409,13 @@ _FILES = {
 }
 SLOW = ("places",)
 """Of NAMES: looks through a thousand names for what is alike, so that it is given fewer inputs."""
-NAMES = (*_PROVIDERS, *_FILES)
+NAMES = (*_PROVIDERS, *_PRICES, *_FILES)
 """Each provider's answers and logins, exports and traces, the config, places, and what the daemon itself keeps."""
 
 
 def environment() -> dict[str, str]:
     """The secrets that the providers look for, which must stand in the environment while they are asked."""
-    return {name: value for case in CASES for name, value in case.env.items()}
+    return {name: value for case in (*CASES, *PRICE_CASES) for name, value in case.env.items()}
 
 
 @cache
@@ -402,6 +423,9 @@ def parser(name: str) -> Parser:
     """One of NAMES."""
     if name in _FILES:
         return Parser(name, *_FILES[name])
-    case, login = _PROVIDERS[name]
-    made = _Provider(case, login=login)
+    if name in _PRICES:
+        made: _Provider = _Prices(_PRICES[name], login=False)
+    else:
+        case, login = _PROVIDERS[name]
+        made = _Provider(case, login=login)
     return Parser(name, made.read, made.seeds)

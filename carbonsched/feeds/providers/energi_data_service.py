@@ -55,11 +55,29 @@ class EnergiDataServiceSettings(HttpSettings):
 
     def build(self, site: Site) -> "EnergiDataServiceFeed":
         """Raises InputError where neither an area is given nor the zone is called like one."""
-        area = self.price_area or _AREAS.get(site.zone.name)
-        if area is None:
-            problem = f"is missing, and the zone {site.zone.name!r} is none"
-            raise InputError("price_area", problem, "give DK1 (west of the Great Belt) or DK2 (east of it)")
-        return EnergiDataServiceFeed(self, site, area)
+        return EnergiDataServiceFeed(self, site, price_area(self.price_area, site))
+
+
+def price_area(given: str | None, site: Site) -> str:
+    """The area that is given, or the zone's. Raises InputError where there is neither."""
+    area = given or _AREAS.get(site.zone.name)
+    if area is None:
+        problem = f"is missing, and the zone {site.zone.name!r} is none"
+        raise InputError("price_area", problem, "give DK1 (west of the Great Belt) or DK2 (east of it)")
+    return area
+
+
+def query(since: datetime, now: datetime, area: str, column: str) -> dict[str, str]:
+    """What a data set is asked for: the records of an area from `since` on, ascending by the column of their time."""
+    # Danish clocks are one or two hours ahead of UTC: by one, no record is missed, and an hour more is no harm
+    start, end = since + _CLOCKS_AHEAD, now + _CLOCKS_AHEAD + _AHEAD
+    return {
+        "start": f"{start:%Y-%m-%dT%H:%M}",
+        "end": f"{end:%Y-%m-%dT%H:%M}",
+        "filter": json.dumps({"PriceArea": [area]}, separators=(",", ":")),
+        "sort": f"{column} ASC",
+        "limit": "0",
+    }
 
 
 class _Record(Answered):
@@ -122,7 +140,7 @@ class EnergiDataServiceFeed(HttpFeed):
             return before
         found: Body | FeedError
         try:
-            found = self.ask(f"/dataset/{name}", self._query(since))
+            found = self.ask(f"/dataset/{name}", query(since, self._clock.now(), self._area, "Minutes5UTC"))
         except FeedError as e:
             found = e
         self._asked[name] = self._clock.monotonic(), found
@@ -137,14 +155,3 @@ class EnergiDataServiceFeed(HttpFeed):
         if found is None or left_s <= 0:
             return None
         return RetryLaterError(str(found), left_s) if isinstance(found, FeedError) else found
-
-    def _query(self, since: datetime) -> dict[str, str]:
-        # Danish clocks are one or two hours ahead of UTC: by one, no record is missed, and an hour more is no harm
-        start, end = since + _CLOCKS_AHEAD, self._clock.now() + _CLOCKS_AHEAD + _AHEAD
-        return {
-            "start": f"{start:%Y-%m-%dT%H:%M}",
-            "end": f"{end:%Y-%m-%dT%H:%M}",
-            "filter": json.dumps({"PriceArea": [self._area]}, separators=(",", ":")),
-            "sort": "Minutes5UTC ASC",
-            "limit": "0",
-        }

@@ -14,8 +14,9 @@ from support.providers.entso_e import QUARTER, acknowledgement, document, period
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
+from carbonsched.feeds.entso_e_documents import ZONES, eic
 from carbonsched.feeds.http import HttpTransport
-from carbonsched.feeds.providers.entso_e import ZONES, EntsoeFeed, EntsoeSettings, eic
+from carbonsched.feeds.providers.entso_e import EntsoeFeed, EntsoeSettings
 from carbonsched.feeds.transport import Transport
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
