@@ -125,7 +125,7 @@ class FromMemory:
 class _Provider:
     """A poll whose answers are replaced, some or all: byte 0 says which (bit i: the i-th), byte 1 how, the rest is the body."""
 
-    PROVIDERS: Providers[Any] = FEEDS
+    PROVIDERS: Any = FEEDS
 
     def __init__(self, case: ProviderCase, *, login: bool) -> None:
         self._case, self._login = case, login
