@@ -46,6 +46,12 @@ def profile(
     target_seq: Annotated[
         int | None, typer.Option(min=1, help="Tokens an encoder-decoder writes (default: as many as --seq).")
     ] = None,
+    labelled: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tokens of a sequence that alone meet the output embeddings (default: all)."
+        ),
+    ] = None,
     attn: Annotated[
         Literal["eager", "sdpa"],
         typer.Option(help="Attention: sdpa's fused backward counts 2.5 times its forward."),
@@ -56,7 +62,7 @@ def profile(
     """Measure the training FLOPs of every tensor of a model at one batch shape."""
     from trainer.commands import profile as commands_profile
 
-    _print(commands_profile.profile(model, batch, seq, target_seq, attn, dtype))
+    _print(commands_profile.profile(model, batch, seq, target_seq, attn, dtype, labelled))
 
 
 @app.command(epilog="Example: python -m trainer cost --profile P.json --selections S.json")

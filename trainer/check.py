@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from carbonsched.errors import InputError
-from carbonsched.model.job import JobSpec
+from carbonsched.model.job import JobSpec, TrainPart
 from carbonsched.model.profile import CheckResult
 from trainer.data.encoding import Encoded, TextEncoder
 from trainer.data.models import check_folder, check_vocabulary
@@ -21,6 +21,7 @@ from trainer.methods.method import Method
 from trainer.methods.prepare import prepare
 from trainer.methods.registry import add_adapters, check_method
 from trainer.profiling.flop_counter import Shape
+from trainer.profiling.labelled_head import HeadError, LabelledHead
 from trainer.profiling.meta_model import meta_model
 from trainer.run import schedule_of
 from trainer.training.activation_cache import check_cache, flops_beneath
@@ -70,8 +71,8 @@ class _EncodedRows:
     test: list[Encoded]
     formats: tuple[str, ...]
     """Of the training rows, the commonest first."""
-    nominal: tuple[int, int | None]
-    """(seq, target_seq) of the mean batch."""
+    nominal: tuple[int, int | None, int]
+    """(seq, target_seq, labelled tokens of a row) of the mean batch."""
     pad: int
 
     def tokens(self) -> Iterator[int]:
@@ -114,6 +115,8 @@ class _Price:
     """Of the importance batches of a segment."""
     cached_floor: float | None
     """The floor once the activation cache is filled; None: there is none."""
+    without_head: str | None
+    """Why the output embeddings run on every token; None: on labelled ones alone, or that was not asked for."""
 
     @property
     def floor(self) -> float:
@@ -123,7 +126,10 @@ class _Price:
 def _price(spec: JobSpec, model: Any, rows: _EncodedRows) -> _Price:
     train = spec.train
     batch = min(train.batch_size, len(rows.train))
-    shape = Shape(batch, *rows.nominal)
+    seq, target_seq, labelled = rows.nominal
+    without_head = _without_head(model, train) if train.labelled_head else None
+    head = train.labelled_head and without_head is None
+    shape = Shape(batch, seq, target_seq, labelled * batch if head else None)
     if train.cache != "off":
         check_cache(model.config)
     method = prepare(
@@ -138,11 +144,26 @@ def _price(spec: JobSpec, model: Any, rows: _EncodedRows) -> _Price:
     measured = train.importance_batches * batch * world_size() if method.measures() else 0
     share = measured / _segment_rows(len(rows.train), spec) * method.ceiling
     cached = None if train.cache == "off" else _cached_floor(model, method, Shape(batch, shape.seq)) + share
-    return _Price(method, shape, share, cached)
+    return _Price(method, shape, share, cached, without_head)
+
+
+def _without_head(model: Any, train: TrainPart) -> str | None:
+    """Why the output embeddings will run on every token, as far as a config tells."""
+    if train.compile:
+        return "train.compile would compile anew for each number of labelled ones"
+    try:
+        LabelledHead(model)
+    except HeadError as e:
+        return str(e)
+    return None
 
 
 def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) -> tuple[str, ...]:
     notes = [*_format_note(rows.formats), *price.method.profile.notes]
+    if price.without_head is not None:
+        notes.append(
+            f"the output embeddings run on every token, not on the labelled alone: {price.without_head}"
+        )
     if price.cached_floor is not None and price.cached_floor < price.floor:
         notes.append(
             f"once the cache is filled, ρ may go down to {price.cached_floor:.3f}; no plan counts on it before"

@@ -146,6 +146,8 @@ class TrainPart(SelectionSettings, LoraSettings, PrefixSettings):
     """Keep each row's activations under the deepest trained block, so that later epochs do not compute them again."""
     cache_gb: Annotated[float, Field(gt=0, le=1e9)] = 4.0
     """Most gigabytes (10⁹ bytes) that the cache may take."""
+    labelled_head: bool = True
+    """Run the output embeddings on labelled tokens alone: the same loss and gradients for fewer FLOPs."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     keep_checkpoints: Annotated[int, Field(ge=1, le=MOST_INT)] = 2
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None

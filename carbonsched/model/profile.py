@@ -46,6 +46,8 @@ class Profile(Doc):
     batch: int
     seq: int
     target_seq: int | None = None
+    labelled: int | None = None
+    """Tokens of a row that alone run through the output embeddings; None: every token does."""
     attn: str = "eager"
     dtype: str = "fp32"
     patterns: dict[str, Any] = {}

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from trainer.selection.frontier import Frontier
 
 
-def profile(model: str, batch: int, seq: int, target_seq: int | None, attn: str, dtype: str) -> Profile:
+def profile(
+    model: str,
+    batch: int,
+    seq: int,
+    target_seq: int | None,
+    attn: str,
+    dtype: str,
+    labelled: int | None = None,
+) -> Profile:
     """Measure `model`, a folder or a hub id, from its config alone. Raises InputError."""
     # torch and transformers take seconds to import: only for this command
     from trainer.data.models import quiet
@@ -25,7 +33,13 @@ def profile(model: str, batch: int, seq: int, target_seq: int | None, attn: str,
     quiet()
     # its retries would stand on stderr beside the one line that says what is wrong
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    return flops.profile(meta_model(model, attn, dtype), batch, seq, target_seq, name=model)
+    if labelled is not None and labelled > (target_seq or seq):
+        raise InputError(
+            "labelled", f"{labelled} of {target_seq or seq} tokens", "give those of a row that have a label"
+        )
+    return flops.profile(
+        meta_model(model, attn, dtype), batch, seq, target_seq, name=model, labelled=labelled
+    )
 
 
 def cost(profile_file: Path, selections_file: Path) -> Costs:

@@ -18,9 +18,8 @@ from carbonsched.model.job import DataPart, ModelPart
 from trainer.data.chat_template import ChatTemplate
 from trainer.data.field_layouts import Row, Task
 from trainer.data.models import is_encoder_decoder, load_tokenizer
+from trainer.profiling.labelled_head import IGNORED
 
-IGNORED = -100
-"""Label of a token that is not learnt from (torch's cross-entropy default)."""
 PAD_MULTIPLE = 8
 """The longest row of a batch is padded to a multiple of so many tokens: matrix products of such shapes are faster."""
 _SHAPE_DRAWS = 256
@@ -163,8 +162,8 @@ class TextEncoder:
         seq = longest(lengths, self.data.max_length)
         return seq, longest(target_lengths, self.data.target_length) if self.encoder_decoder else None
 
-    def nominal_shape(self, encoded: Sequence[Encoded], batch: int) -> tuple[int, int | None]:
-        """(seq, target_seq) of the mean batch of the job, for which it is profiled; drawn with a fixed seed."""
+    def nominal_shape(self, encoded: Sequence[Encoded], batch: int) -> tuple[int, int | None, int]:
+        """(seq, target_seq, labelled tokens of a row) of the mean batch of the job, for which it is profiled; drawn with a fixed seed."""
         rng = np.random.default_rng(0)
         batch = min(batch, len(encoded))
         draws = 1 if self.data.pad == "max_length" else _SHAPE_DRAWS
@@ -173,9 +172,15 @@ class TextEncoder:
             rows = [encoded[i] for i in rng.choice(len(encoded), batch, replace=False)]
             shapes.append(self.batch_shape([len(r.input_ids) for r in rows], [len(r.labels) for r in rows]))
         seq = round(sum(s for s, _ in shapes) / len(shapes))
+        labelled = max(round(sum(map(self._labelled, encoded)) / len(encoded)), 1)
         if not self.encoder_decoder:
-            return seq, None
-        return seq, round(sum(t or 0 for _, t in shapes) / len(shapes))
+            return seq, None, labelled
+        return seq, round(sum(t or 0 for _, t in shapes) / len(shapes)), labelled
+
+    def _labelled(self, row: Encoded) -> int:
+        """Tokens whose logits are in the loss: nothing predicts the first one of a decoder's row."""
+        labels = row.labels if self.encoder_decoder else row.labels[1:]
+        return sum(label != IGNORED for label in labels)
 
     def _mixed(self, rows: Sequence[Row]) -> list[Encoded]:
         """Rows of which some or all are conversations, in their order."""

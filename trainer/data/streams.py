@@ -69,6 +69,7 @@ class StreamBatches(Batches):
 
     def __post_init__(self) -> None:
         self.window.shape_of = self.shape_of
+        self.window.shapes.clear()
         self.window.shapes.extend(map(self.shape_of, self.window.batches))
 
     def drawn(self, k: int, count: int, seed: int) -> list[dict[str, torch.Tensor]]:

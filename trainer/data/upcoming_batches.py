@@ -1,7 +1,7 @@
 """Predicts shapes and rows of the batches that a loader will give, without drawing from it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,14 +13,12 @@ from trainer.job.random_state import own_random
 from trainer.job.segment import Schedule, rows_in
 from trainer.profiling.batch_form import sizes_of
 from trainer.profiling.flop_counter import FullStepFlops, Shape
+from trainer.profiling.labelled_head import IGNORED, count_labelled, counts_labels
 
 _OTHER_SEED = 7_368_787
 LOOKED_AT = 256
 """Batches of a coming segment whose shapes are looked at; of more an even sample."""
 
-
-IGNORED = -100
-"""The label of what no loss is taken of."""
 DRAWS = 64
 """Batches that are drawn at most to find one with a label."""
 
@@ -50,10 +48,16 @@ class Batches:
     """Rows of a micro-batch of one rank."""
     encoder_decoder: bool
     ranks: Ranks
+    labelled_head: bool = field(default=False, kw_only=True)
+    """Whether the output embeddings run on labelled tokens alone, so that a shape counts them."""
 
     def shape_of(self, batch: Mapping[str, Any]) -> Shape:
         """Raises InputError for what is no batch of tensors."""
-        return Shape(*sizes_of(batch, self.encoder_decoder))
+        shape = Shape(*sizes_of(batch, self.encoder_decoder))
+        labels = batch.get("labels") if self.labelled_head else None
+        if not counts_labels(labels):
+            return shape
+        return shape._replace(labelled=count_labelled(labels, shifted=not self.encoder_decoder))
 
     def drawn(self, k: int, count: int, seed: int) -> list[dict[str, torch.Tensor]]:
         """`count` batches for segment k, by a generator of their own: the training order is not touched."""

@@ -95,7 +95,10 @@ class HeldOut:
             return None
         began = device_seconds()
         with autocast(self.spec, model):
-            loss = measure_loss(model, part.encoded, self.encoder, self._batch_size, self.stop)
+            head = self.spec.train.labelled_head and not self.spec.train.compile
+            loss = measure_loss(
+                model, part.encoded, self.encoder, self._batch_size, self.stop, labelled_head=head
+            )
             found = self._text(model, when, part.rows) if when != "segment" else {}
         self.losses[when] = loss
         then(loss.nll)

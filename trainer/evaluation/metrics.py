@@ -11,15 +11,17 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from trainer.data.encoding import IGNORED, Encoded, TextEncoder
+from trainer.data.encoding import Encoded, TextEncoder
 from trainer.device import device_seconds
 from trainer.job.directives import Stopped
+from trainer.profiling.labelled_head import IGNORED, HeadError, LabelledHead, targets_of
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -52,16 +54,18 @@ def measure_loss(
     encoder: TextEncoder,
     batch_size: int,
     stop: Callable[[], bool] = lambda: False,
+    *,
+    labelled_head: bool = True,
 ) -> Loss:
     """Loss on `rows`, longest first so that batches hold little padding; leaves mode and RNG as they were.
 
-    Raises Stopped between two batches once `stop()` holds.
+    labelled_head: run the output embeddings on the target's tokens alone, where the model is built so. Raises Stopped between two batches once `stop()` holds.
     """
     started = device_seconds()
     device = next(model.parameters()).device
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
     found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
-    training = model.training
+    training, head = model.training, None
     model.eval()
     try:
         for at in range(0, len(order), batch_size):
@@ -70,7 +74,9 @@ def measure_loss(
             chosen = order[at : at + batch_size]
             batch = encoder.collate([rows[i].dump() for i in chosen])
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            for i, row in zip(chosen, _row_losses(model, batch), strict=True):
+            if labelled_head and not at:
+                head = _find_head(model, batch)
+            for i, row in zip(chosen, _row_losses(model, batch, head), strict=True):
                 found[i] = row
     finally:
         model.train(training)
@@ -79,15 +85,32 @@ def measure_loss(
     return Loss(total / max(tokens, 1), len(rows), tokens, device_seconds() - started, tuple(found))
 
 
-def _row_losses(model: Any, batch: dict[str, torch.Tensor]) -> list[tuple[float, int]]:
-    with torch.no_grad():
+_SAME = 0.02
+"""Relative difference of a row's loss that less precise arithmetic may make."""
+
+
+def _find_head(model: Any, batch: dict[str, torch.Tensor]) -> LabelledHead | None:
+    """The output embeddings, where they may run on the labelled tokens alone: tried out on the first row of `batch`."""
+    first = {name: tensor[:1] for name, tensor in batch.items()}
+    try:
+        head = LabelledHead(model)
+        (own, _), (ours, _) = *_row_losses(model, first, None), *_row_losses(model, first, head)
+    except (HeadError, IndexError, RuntimeError, ValueError, TypeError):  # whatever stands behind the head
+        return None
+    return head if abs(own - ours) <= _SAME * abs(own) else None
+
+
+def _row_losses(
+    model: Any, batch: dict[str, torch.Tensor], head: LabelledHead | None
+) -> list[tuple[float, int]]:
+    with torch.no_grad(), nullcontext() if head is None else head.attached(without_gradient=True):
         logits = model(**batch).logits
-    labels = batch["labels"]
-    if not model.config.is_encoder_decoder:
-        logits, labels = logits[:, :-1], labels[:, 1:]
+        packed = head is not None and head.targets is not None
+    labels = targets_of(batch["labels"], shifted=not model.config.is_encoder_decoder)
     keep = labels != IGNORED
     losses = torch.zeros(labels.shape, dtype=torch.float64, device=labels.device)
-    losses[keep] = functional.cross_entropy(logits[keep].float(), labels[keep], reduction="none").double()
+    learnt = logits[0] if packed else logits[keep]
+    losses[keep] = functional.cross_entropy(learnt.float(), labels[keep], reduction="none").double()
     return list(zip(losses.sum(1).tolist(), keep.sum(1).tolist(), strict=True))
 
 

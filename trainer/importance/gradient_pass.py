@@ -93,7 +93,7 @@ class GradientPass:
         """
         self._crosses = self.estimator.crosses and len(parts) > 1
         flops = [0.0] * (1 + max(batch for batch, _ in parts))
-        with _restore_after(self.model, self.names, seed), self._hooks():
+        with restore_after(self.model, self.names, seed), self._hooks():
             for i, (batch, part) in enumerate(parts):
                 if self.ranks.any(stop()):
                     raise Stopped("signal")
@@ -172,7 +172,7 @@ def _common_age(rule: UpdateRule, optimizer: Any, names: dict[Tensor, str], comm
 
 
 @contextmanager
-def _restore_after(model: nn.Module, names: dict[Tensor, str], seed: int) -> Iterator[None]:
+def restore_after(model: nn.Module, names: dict[Tensor, str], seed: int) -> Iterator[None]:
     """Everything a pass disturbs, as it was: gradients (set aside, not copied), flags, mode, buffers, random generators."""
     gradients = {p: p.grad for p in names}
     trained = {p: p.requires_grad for p in names}

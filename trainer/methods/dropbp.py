@@ -39,6 +39,7 @@ from carbonsched.model.profile import Selection
 from carbonsched.model.protocol import FrontierPoint
 from trainer.methods.method import Method, SelectionCurve
 from trainer.profiling.flop_counter import Shape, without_graph
+from trainer.profiling.labelled_head import traced_head
 from trainer.profiling.meta_model import meta_twin, traceable
 from trainer.profiling.profiler import make_counter, token_batch
 from trainer.selection.cached_frontier import CacheSaving
@@ -267,8 +268,8 @@ def _kind(name: str, modules: list[nn.Module]) -> tuple[Any, ...]:
 
 def _step_flops(twin: Any, shape: Shape) -> int:
     with make_counter() as count:
-        with traceable(twin.config._attn_implementation or "eager"):
-            loss = twin(**token_batch(*shape), use_cache=False).loss
+        with traceable(twin.config._attn_implementation or "eager"), traced_head(twin, shape.labelled):
+            loss = twin(**token_batch(*shape[:3]), use_cache=False).loss
         loss.backward()
     for parameter in twin.parameters():
         parameter.grad = None

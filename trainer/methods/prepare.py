@@ -54,7 +54,8 @@ def prepare(
     model_name: str | None = None,
     form: BatchForm | None = None,
 ) -> Prepared:
-    """The method `name` for `model` (loaded anywhere, or from `meta_model`) at batches of `shape`.
+    """The method `name` for `model` (loaded anywhere, or from `meta_model`) at batches of `shape`; with `shape.labelled` its output
+    embeddings run on labelled tokens alone.
 
     held: names of the tensors that the optimizer holds; None: of all that require a gradient. skip_earliest: share of the
     depth, from the bottom, that is left out. attn, model_name and form as for
@@ -70,16 +71,22 @@ def prepare(
     plain, costs = plain_twin(model), ShapedCosts()
 
     def trace(at: Shape) -> Profile:
-        measured = profile(plain, *at, attn=attn, name=model_name, form=form)
+        labelled = None if at.labelled is None else at.labelled // at.batch
+        how: dict[str, Any] = {"attn": attn, "name": model_name, "form": form, "labelled": labelled}
+        measured = profile(plain, *at[:3], **how)
         if adapted:
             whole = measured.full_flops
-            measured = profile(model, *at, attn=attn, name=model_name, form=form)
-            measured = measured.model_copy(update={"full_flops": whole})
-        return costs.note(at, measured)
+            measured = profile(model, *at[:3], **how).model_copy(update={"full_flops": whole})
+        return measured
 
     measured = trace(shape)
-    full = FullStepFlops(lambda other: trace(other).full_flops)
-    full.learn(shape, measured.full_flops)
+    without, per_label = measured, None
+    if shape.labelled:
+        without = trace(shape._replace(labelled=0))
+        per_label = (measured.full_flops - without.full_flops) / shape.labelled
+        costs.note_labelled(shape.labelled, measured, without)
+    full = FullStepFlops(lambda other: costs.note(other, trace(other)).full_flops, per_label)
+    full.learn(shape, costs.note(shape, without).full_flops)
     if held is None:
         held = [n for n, p in model.named_parameters() if p.requires_grad]
     among = frozenset(held) & {t.name for t in measured.tensors}

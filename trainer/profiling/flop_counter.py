@@ -33,6 +33,8 @@ class Shape(NamedTuple):
     seq: int
     target_seq: int | None = None
     """Tokens that an encoder-decoder writes; None for decoders."""
+    labelled: int | None = None
+    """Of all its tokens, those that alone run through the output embeddings; None: all do."""
 
 
 class StepCounter:
@@ -158,22 +160,26 @@ class FullStepFlops:
         40000.0
 
     FLOPs are linear in the batch and follow the lengths by a formula that the traces show (trainer/profiling/length_fit.py);
-    until they do, the shape itself is traced.
+    until they do, the shape itself is traced. Where the output embeddings run on labelled tokens alone, what is traced has none, and each
+    labelled token costs the same.
     """
 
-    def __init__(self, trace: Callable[[Shape], float]) -> None:
+    def __init__(self, trace: Callable[[Shape], float], per_label: float | None = None) -> None:
+        """per_label: FLOPs of one labelled token in the output embeddings; None: they run on every token, which is traced."""
         self._trace = trace
+        self.per_label = per_label
         self._fit = LengthFit()
         self._said = False
 
     def learn(self, shape: Shape, flops: float) -> None:
-        """A shape whose FLOPs are known already."""
+        """A shape whose FLOPs are known already, those of its labelled tokens left out."""
         self._fit.add((shape.seq, shape.target_seq), flops / shape.batch)
 
     def flops(self, shape: Shape) -> float:
         """Forward + backward with every tensor trained."""
         known = self._fit.known
-        return shape.batch * sum(w * known[key] for key, w in self.weights(shape).items())
+        head = 0.0 if self.per_label is None else self.per_label * labelled_tokens(shape)
+        return shape.batch * sum(w * known[key] for key, w in self.weights(shape).items()) + head
 
     def weights(self, shape: Shape) -> Weights:
         """FLOPs of one row of `shape` as a sum of those at lengths that were traced. Traces what it takes."""
@@ -184,7 +190,8 @@ class FullStepFlops:
                 return fit.nearest(key)
             wanted = fit.next_trace(key)
             try:
-                fit.add(wanted, self._trace(Shape(shape.batch, *wanted)) / shape.batch)
+                without = None if self.per_label is None else 0
+                fit.add(wanted, self._trace(Shape(shape.batch, *wanted, without)) / shape.batch)
             except CarbonschedError:  # too long for the model, or no length that its inputs can have
                 if wanted == key:
                     raise
@@ -206,6 +213,12 @@ class FullStepFlops:
                 "those of others are read off the nearest",
                 MOST,
             )
+
+
+def labelled_tokens(shape: Shape) -> int:
+    """Tokens of a batch that run through the output embeddings."""
+    everything = shape.batch * (shape.target_seq or shape.seq)
+    return everything if shape.labelled is None else shape.labelled
 
 
 _SIZES: tuple[Callable[[Shape], int], ...] = (lambda s: s.seq, lambda s: s.target_seq or 0)

@@ -30,6 +30,7 @@ from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.model.profile import Profile, TensorCost
 from trainer.profiling import attention_flops, recurrent_flops
 from trainer.profiling.batch_form import BatchForm, forward_names, loss_of
+from trainer.profiling.labelled_head import traced_head
 from trainer.profiling.meta_model import meta_twin, traceable
 from trainer.selection.cost_model import bits
 
@@ -42,12 +43,14 @@ def profile(
     attn: str | None = None,
     name: str | None = None,
     form: BatchForm | None = None,
+    labelled: int | None = None,
 ) -> Profile:
     """Profile `model` (loaded anywhere, or from `meta_model`) at `batch` sequences of `seq` tokens.
 
     Encoder-decoders read `seq` tokens and write `target_seq` (default `seq`); decoders hold prompt and answer in `seq`.
     `attn` defaults to what the model is set to. `form`: what the model reads, where that is other than tokens with a label
-    each (`seq` is then the length that `sizes_of` gives). Tensors come shallowest first, in the order in which the backward pass
+    each (`seq` is then the length that `sizes_of` gives). `labelled`: tokens of a row that alone run through the output embeddings
+    (trainer/profiling/labelled_head.py); all do without it. Tensors come shallowest first, in the order in which the backward pass
     reaches them, ties once, named as in `named_parameters()`. Raises InputError for a shape that the model cannot take, and for a
     model that cannot be traced.
     """
@@ -58,7 +61,8 @@ def profile(
     attn = attn or getattr(config, "_attn_implementation", None) or "eager"
     twin = meta_twin(model, attn)
     names = [n for n, _ in twin.named_parameters()]
-    trace = _trace(twin, inputs, attn)
+    with traced_head(twin, None if labelled is None else labelled * batch):
+        trace = _trace(twin, inputs, attn)
     missing = [names[i] for i in range(len(names)) if i not in trace.order]
     notes = []
     if missing:
@@ -79,6 +83,7 @@ def profile(
         batch=batch,
         seq=seq,
         target_seq=target_seq,
+        labelled=labelled,
         attn=attn,
         dtype=_dtype_name(twin),
         patterns=patterns,

@@ -2,13 +2,13 @@
 
 A longer target weighs on a decoder and not on its encoder, a longer row on attention and not on a head that is met once. The profiles
 that T_full was traced by (trainer/profiling/flop_counter.py) hold the costs of every tensor at their lengths, and these follow the
-length by the same formula.
+length by the same formula. What the output embeddings cost follows the labelled tokens where they run on those alone.
 """
 
 from collections.abc import Iterable, Sequence
 
 from carbonsched.model.profile import Profile
-from trainer.profiling.flop_counter import FullStepFlops, Shape
+from trainer.profiling.flop_counter import FullStepFlops, Shape, labelled_tokens
 from trainer.profiling.length_fit import Key
 from trainer.selection.cost_model import CostModel
 
@@ -22,7 +22,7 @@ class ShapedCosts:
     Example::
 
         costs = ShapedCosts()
-        full = FullStepFlops(lambda shape: costs.note(shape, profile(model, *shape)).full_flops)
+        full = FullStepFlops(lambda shape: costs.note(shape, profile(model, *shape[:3])).full_flops)
         share = costs.ratio(("lm_head.weight",), [Shape(4, 128)], full)
     """
 
@@ -30,6 +30,13 @@ class ShapedCosts:
         self._rows: dict[Key, int] = {}
         self._models: dict[Key, CostModel] = {}
         self._found: dict[tuple[str, ...], dict[Key, float]] = {}
+        self._heads: dict[tuple[str, ...], float] = {}
+        self._labelled: tuple[int, CostModel, CostModel] | None = None
+        """Labelled tokens of a batch, costs of a step with them, and of one with none."""
+
+    def note_labelled(self, labelled: int, profile: Profile, without: Profile) -> None:
+        """Learn what a labelled token costs by two profiles of one shape, with so many in the batch and with none."""
+        self._labelled = labelled, CostModel.of(profile), CostModel.of(without)
 
     def note(self, shape: Shape, profile: Profile) -> Profile:
         """Keep a profile at `shape`; returns it."""
@@ -40,7 +47,19 @@ class ShapedCosts:
     def flops(self, names: Sequence[str], shape: Shape, full: FullStepFlops) -> float:
         """Of a step that trains `names`, on a batch of `shape`."""
         weights = full.weights(shape)
-        return shape.batch * sum(w * self._per_row(tuple(names), key) for key, w in weights.items())
+        body = shape.batch * sum(w * self._per_row(tuple(names), key) for key, w in weights.items())
+        return (
+            body if self._labelled is None else body + labelled_tokens(shape) * self.per_label(tuple(names))
+        )
+
+    def per_label(self, names: tuple[str, ...]) -> float:
+        """Of one labelled token in the output embeddings, where `names` are trained."""
+        if self._labelled is None:
+            return 0.0
+        if names not in self._heads:
+            labelled, whole, without = self._labelled
+            self._heads[names] = (whole.flops(names) - without.flops(names)) / labelled
+        return self._heads[names]
 
     def ratio(self, names: Sequence[str], shapes: Iterable[Shape], full: FullStepFlops) -> float:
         """Of batches of all these shapes, ÷ their T_full."""
@@ -50,6 +69,7 @@ class ShapedCosts:
     def _per_row(self, names: tuple[str, ...], key: Key) -> float:
         if names not in self._found and len(self._found) >= _REMEMBERED:
             self._found.clear()
+            self._heads.clear()
         found = self._found.setdefault(names, {})
         if key not in found:
             found[key] = self._models[key].flops(names) / self._rows[key]

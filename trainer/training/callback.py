@@ -127,7 +127,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         loss = model_loss if host is None else host.loss
         labelled = host is not None and host.ignores_by_label
         self._training = Training(
-            args, model, kwargs["optimizer"], loader, self._twin, loss, window, labelled
+            args, model, kwargs["optimizer"], loader, self._twin, loss, window, labelled, host
         )
         self._logged = state.global_step
         if host is not None:
@@ -139,7 +139,10 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def _begin(self, args: TrainingArguments, state: TrainerState, training: Training) -> None:
         self._driver = SegmentDriver.build(self.options, self.directives, training, state.max_steps)
         # after the driver's profile: a copy of the model would copy what the hook holds
-        self._hook = training.model.register_forward_pre_hook(self._note_shape, with_kwargs=True)
+        # and before the head's: that one gives an encoder-decoder other labels
+        self._hook = training.model.register_forward_pre_hook(
+            self._note_shape, with_kwargs=True, prepend=True
+        )
         if state.global_step:
             self._driver.restore(_checkpoint(args, state))
 
@@ -210,7 +213,11 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         fit_checkpointing(model)
         if self._in_step:
             names = forward_names(model) if args else None
-            shape = self.driver.batches.shape_of(dict(zip(names or (), args, strict=False)) | kwargs)
+            given = dict(zip(names or (), args, strict=False)) | kwargs
+            head = self.driver.model.head
+            if head is not None and given.get("labels") is None:
+                given["labels"] = head.expected
+            shape = self.driver.batches.shape_of(given)
             self._shapes.append(shape)
             self.driver.model.cache.serve(kwargs, shape)
 

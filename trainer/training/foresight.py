@@ -34,7 +34,8 @@ class Foresight:
     def look_ahead(self, first: int, end: int) -> float:
         """T_full of steps [first, end), all ranks; from now on selections are for these."""
         profile = self._method.profile
-        nominal = Shape(profile.batch, profile.seq, profile.target_seq)
+        labelled = None if profile.labelled is None else profile.labelled * profile.batch
+        nominal = Shape(profile.batch, profile.seq, profile.target_seq, labelled)
         self._shapes, each = self.batches.shapes_ahead(nominal, first, end)
         return self.batches.ranks.sum([self._full.total(self._shapes) * each])[0]
 

@@ -19,6 +19,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
+from trainer.profiling.labelled_head import LabelledHead
+
 _PLAIN = (int, float, str, bool, type(None))
 _MANY = 10_000
 """A container of more is no count of steps."""
@@ -73,6 +75,37 @@ class HostTrainer:
         """Whether no loss is taken of labels that are -100: known of the losses of transformers and TRL."""
         own = type(self.trainer).compute_loss.__module__.partition(".")[0] not in ("transformers", "trl")
         return not own and self.trainer.compute_loss_func is None
+
+    @property
+    def leaves_logits_alone(self) -> bool:
+        """Whether nobody but the model's own loss, or label smoothing, reads the logits of a training step."""
+        return self._transformers_loss and self.trainer.compute_loss_func is None
+
+    @property
+    def _transformers_loss(self) -> bool:
+        return bool(type(self.trainer).compute_loss.__module__.partition(".")[0] == "transformers")
+
+    def mind_head(self, head: LabelledHead) -> None:
+        """Until `release`: let label smoothing, which the model is not told the labels for, take the logits that `head` leaves."""
+        trainer, smoother = self.trainer, self.trainer.label_smoother
+        if smoother is None:
+            return
+
+        def compute_loss(compute: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            head.expected = inputs.get("labels")
+            try:
+                return compute(model, inputs, *args, **kwargs)
+            finally:
+                head.expected = None
+
+        def smooth(output: Any, labels: Any, shift_labels: bool = False, **kwargs: Any) -> Any:
+            if head.targets is not None:
+                labels, shift_labels = head.targets, False
+            return smoother(output, labels, shift_labels=shift_labels, **kwargs)
+
+        self._wrap("compute_loss", compute_loss, None)
+        self._wrapped["label_smoother"] = (smoother, smoother)
+        trainer.label_smoother = smooth
 
     def watch(
         self,

@@ -46,8 +46,8 @@ class Options:
     importance: str = "reach"
     importance_batches: int = 1
     seed: int = 0
-    shape: tuple[int, int | None] | None = None
-    """(seq, target_seq) to profile at; None: of a drawn batch."""
+    shape: tuple[int, int | None] | tuple[int, int | None, int] | None = None
+    """(seq, target_seq) to profile at, and labelled tokens of a row; None: of a drawn batch."""
     keep_checkpoints: int = 2
     stopping: Callable[[], bool] = never
     """Polled between steps, importance batches and while waiting; once it holds, training ends behind a checkpoint."""
@@ -59,7 +59,8 @@ class Options:
     stale_state: Policy = "keep"
     cache: Place = "off"
     cache_gb: float = 4.0
-    """These four as `train.*` in docs/configuration.md."""
+    labelled_head: bool = False
+    """These five as `train.*` in docs/configuration.md."""
 
     def __post_init__(self) -> None:
         for name, (fits, wanted) in _WANTED.items():
@@ -108,8 +109,8 @@ def _count(value: Any) -> bool:
 def _shape(value: Any) -> bool:
     if value is None:
         return True
-    pair = isinstance(value, (tuple, list)) and len(value) == 2
-    return pair and _count(value[0]) and (value[1] is None or _count(value[1]))
+    sizes = isinstance(value, (tuple, list)) and len(value) in (2, 3)
+    return sizes and all(_count(n) or (at == 1 and n is None) for at, n in enumerate(value))
 
 
 _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -128,6 +129,7 @@ _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "skip_earliest": (lambda v: _number(v) and 0 <= v < 1, "a share from 0, below 1"),
     "stale_state": (lambda v: v in get_args(Policy), f"one of {', '.join(get_args(Policy))}"),
     "cache": (lambda v: v in get_args(Place), f"one of {', '.join(get_args(Place))}"),
+    "labelled_head": (lambda v: isinstance(v, bool), "True or False"),
     "cache_gb": (lambda v: _number(v) and v > 0, "gigabytes above 0"),
 }
 

@@ -7,7 +7,7 @@ one: trainer/distributed/ranks.py.
 import logging
 import os
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,11 +27,12 @@ from trainer.job.job_dir import now
 from trainer.job.segment import SegmentRecord
 from trainer.methods.method import SelectionCurve
 from trainer.methods.prepare import Prepared, prepare
+from trainer.profiling.labelled_head import HeadError
 from trainer.training.departure import departure, skipped_layers
 from trainer.training.foresight import Foresight
 from trainer.training.gradient_checkpointing import fit_checkpointing
 from trainer.training.options import Options
-from trainer.training.setup import Training, coming_batches, nominal_batch
+from trainer.training.setup import Training, coming_batches, find_head, nominal_batch
 from trainer.training.step_checks import StepLosses, diverged, finite, gradient_faults
 from trainer.training.trainable_model import TrainableModel, find_trainable
 
@@ -103,6 +104,12 @@ class SegmentDriver:
         batches = coming_batches(training, options, max_steps, mine)
         if training.labelled:
             batches.check_labels(options.seed)
+        head, without_head = None, ""
+        try:
+            head = find_head(options, training, batches)
+        except HeadError as e:
+            without_head = f"the output embeddings run on every token, not on the labelled alone: {e}"
+        batches = replace(batches, labelled_head=head is not None)
         shape, form = nominal_batch(batches, options, training.twin or model)
         switched = fit_checkpointing(model)
         prepared = prepare(
@@ -116,8 +123,10 @@ class SegmentDriver:
             form=form,
         )
         hook = prepared.method.step_hook(model, options.seed)
-        trainable = TrainableModel.build(model, optimizer, wrapping, options, hook)
+        trainable = TrainableModel.build(model, optimizer, wrapping, options, hook, head)
         driver = cls(options, directives, trainable, batches, prepared, training.loss)
+        if without_head:
+            driver._warn(without_head)
         if switched:
             driver._warn(
                 "use_reentrant=True would give the tensors of most blocks no gradient: checkpointing with use_reentrant=False"

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from accelerate.utils import send_to_device
 from transformers import TrainingArguments
 from transformers.trainer_utils import has_length
 
@@ -14,6 +16,9 @@ from trainer.importance.gradient_pass import Loss, model_loss
 from trainer.job.segment import Schedule
 from trainer.profiling.batch_form import BatchForm
 from trainer.profiling.flop_counter import Shape
+from trainer.profiling.labelled_head import HeadError, LabelledHead
+from trainer.training.head_trial import try_head
+from trainer.training.host_trainer import HostTrainer
 from trainer.training.options import Options
 
 
@@ -38,6 +43,8 @@ class Training:
     """What comes out of a stream; None: rows can be drawn by number."""
     labelled: bool = False
     """Whether labels of -100 are left out of that loss."""
+    host: HostTrainer | None = None
+    """The Trainer itself; None: another loop calls the callback."""
 
 
 def coming_batches(training: Training, options: Options, max_steps: int, mine: Ranks) -> Batches:
@@ -68,4 +75,31 @@ def nominal_batch(batches: Batches, options: Options, model: Any) -> tuple[Shape
         return batches.shape_of(drawn), BatchForm.of(model, drawn, batches.encoder_decoder)
 
     shape, form = batches.ranks.broadcast(look)
-    return (shape if options.shape is None else Shape(shape.batch, *options.shape)), form
+    labelled = shape.labelled
+    if options.shape is not None:
+        labelled = options.shape[2] * shape.batch if len(options.shape) > 2 else labelled
+        shape = Shape(shape.batch, *options.shape[:2])
+    if batches.labelled_head:
+        # a profile counts them by the row
+        shape = shape._replace(labelled=max(round((labelled or 0) / shape.batch), 1) * shape.batch)
+    return shape, form
+
+
+def find_head(options: Options, training: Training, batches: Batches) -> LabelledHead | None:
+    """The output embeddings that may run on labelled tokens alone, not attached; None: not asked for. Raises HeadError."""
+    model, args, host = training.model, training.args, training.host
+    if not options.labelled_head:
+        return None
+    if args.torch_compile or model._compiled_call_impl is not None:
+        raise HeadError("torch.compile would compile anew for each number of them")
+    if host is not None and not host.leaves_logits_alone:
+        raise HeadError("the Trainer's own loss reads the logits of every token")
+    held = {p for group in training.optimizer.param_groups for p in group["params"] if p.is_floating_point()}
+    names = {p: n for n, p in model.named_parameters() if p in held}
+    device = next(model.parameters()).device
+    batch = send_to_device(batches.drawn_labelled(0, 1, options.seed)[0], device)
+    coarse = args.bf16 or args.fp16 or any(p.dtype != torch.float32 for p in names)
+    coarse = coarse or (device.type == "cuda" and torch.get_float32_matmul_precision() != "highest")
+    return try_head(
+        model, names, training.loss, batch, coarse=coarse, watch=None if host is None else host.mind_head
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 from trainer.distributed.wrapping import Wrapping, train_only
 from trainer.methods.method import StepHook
+from trainer.profiling.labelled_head import LabelledHead
 from trainer.training.activation_cache import ActivationCache
 from trainer.training.optimizer_state import StaleState
 from trainer.training.options import Options
@@ -35,21 +36,31 @@ class TrainableModel:
     cache: ActivationCache
     step_hook: StepHook | None
     """What the method changes from step to step, if anything."""
+    head: LabelledHead | None = None
+    """Its output embeddings, where they run on labelled tokens alone."""
     outside: tuple[Any, ...] = ()
     """Parameters with a gradient that the optimizer does not hold: nothing would come of it but its cost, so they are frozen."""
 
     @classmethod
     def build(
-        cls, module: Any, optimizer: Any, wrapping: Wrapping, options: Options, step_hook: StepHook | None
+        cls,
+        module: Any,
+        optimizer: Any,
+        wrapping: Wrapping,
+        options: Options,
+        step_hook: StepHook | None,
+        head: LabelledHead | None = None,
     ) -> "TrainableModel":
-        """step_hook: that of the method. Raises InputError where activations cannot be cached."""
+        """step_hook: that of the method; head: not attached. Raises InputError where activations cannot be cached."""
         cache = ActivationCache(options.cache, options.cache_gb)
         cache.attach(module)
         state, names = StaleState(options.stale_state, optimizer), find_trainable(module, optimizer)
         outside = tuple(p for n, p in module.named_parameters() if n not in names and p.requires_grad)
         for parameter in outside:
             parameter.requires_grad_(False)
-        return cls(module, optimizer, names, wrapping, state, cache, step_hook, outside)
+        if head is not None:
+            head.attach()
+        return cls(module, optimizer, names, wrapping, state, cache, step_hook, head, outside)
 
     def train_only(self, names: Iterable[str], epochs_left: float | None, *, stay: bool = False) -> None:
         """Train `names` from the next step on.
@@ -73,6 +84,8 @@ class TrainableModel:
         alone: an error ended it on this rank, and the others wait for no collective now: what DDP or FSDP2 wrapped stays so.
         """
         self.cache.detach()
+        if self.head is not None:
+            self.head.detach()
         if self.step_hook is not None:
             self.step_hook.remove()
         if alone:

@@ -85,10 +85,14 @@ def test_batches_are_padded_on_the_right(tokenizer: Any, pad: str, width: int) -
 def test_the_profiled_shape_is_that_of_a_mean_batch(tokenizer: Any) -> None:
     spec = part("x", pad="longest", max_length=64)
     rows = encoder(tokenizer, spec).encode([Row(" ".join(["w1"] * n), "w2") for n in range(1, 50)])
-    seq, target = encoder(tokenizer, spec).nominal_shape(rows, 4)
-    assert target is None
+    seq, target, labelled = encoder(tokenizer, spec).nominal_shape(rows, 4)
+    assert (target, labelled) == (None, 2)  # the word and the end
     assert 32 < seq < 56
-    assert encoder(tokenizer, part("x", pad="max_length", max_length=64)).nominal_shape(rows, 4) == (64, None)
+    assert encoder(tokenizer, part("x", pad="max_length", max_length=64)).nominal_shape(rows, 4) == (
+        64,
+        None,
+        labelled,
+    )
     assert encoder(tokenizer, spec, True).batch_shape([3, 9], [2, 3]) == (16, 8)
 
 

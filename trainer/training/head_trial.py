@@ -1,0 +1,92 @@
+"""Tries out, before the first step, whether a model's output embeddings may run on labelled tokens alone.
+
+Two labelled rows of a first batch pass forward and backward twice, as the model does it and with the head cut down, dropout drawn alike.
+Only where loss and gradient norm agree is the head used. Nothing of the model is changed by it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.distributed.wrapping import local_shard
+from trainer.importance.gradient_pass import Loss, restore_after
+from trainer.profiling.labelled_head import IGNORED, HeadError, LabelledHead, counts_labels, targets_of
+
+_ROWS = 2
+EXACT = 1e-4
+"""Relative difference of loss and gradient norm that rounding may make in fp32."""
+COARSE = 0.02
+"""Likewise in bf16, fp16 and TF32: products of other shapes are added up in another order."""
+
+
+def try_head(
+    model: Any,
+    names: Mapping[Tensor, str],
+    loss: Loss,
+    batch: Any,
+    *,
+    coarse: bool,
+    watch: Callable[[LabelledHead], None] | None = None,
+) -> LabelledHead:
+    """The head of `model`, not attached. Raises HeadError where it would not do the same.
+
+    names: the parameters that the optimizer holds; batch: a labelled one, on the model's device; coarse: whether the precision is less than
+    fp32's; watch: has whoever takes the loss mind the head.
+    """
+    head = LabelledHead(model)
+    part = _few_rows(batch, shifted=head.shifted)
+    if watch is not None:
+        watch(head)
+    own = _loss_and_norm(model, names, loss, part)
+    try:
+        with head.attached():
+            ours = _loss_and_norm(model, names, loss, part)
+            cut = head.targets is not None
+    except HeadError:
+        raise
+    except Exception as e:  # of anybody's making: whatever reads the logits behind the head
+        first = (str(e).strip().splitlines() or ["no message"])[0][:120]
+        raise HeadError(f"a pass with labelled tokens alone fails ({type(e).__name__}: {first})") from e
+    if not cut:
+        raise HeadError("what enters them is not one state for each token")
+    for what, a, b in zip(("loss", "gradient norm"), own, ours, strict=True):
+        if not abs(a - b) <= (COARSE if coarse else EXACT) * abs(a):
+            raise HeadError(f"the {what} would be {b:.6g} instead of {a:.6g}")
+    return head
+
+
+def _few_rows(batch: Any, *, shifted: bool) -> dict[str, Any]:
+    labels = batch.get("labels") if isinstance(batch, Mapping) else None
+    if not counts_labels(labels):
+        raise HeadError("its batches have no label for each token")
+    learnt = (targets_of(labels, shifted=shifted) != IGNORED).any(1).nonzero().squeeze(1)[:_ROWS]
+    if not len(learnt):
+        raise HeadError("a first batch has no label")
+    return {
+        name: x[learnt.to(x.device)] if isinstance(x, Tensor) and x.ndim and x.shape[0] == len(labels) else x
+        for name, x in batch.items()
+    }
+
+
+def _loss_and_norm(
+    model: nn.Module, names: Mapping[Tensor, str], loss: Loss, batch: dict[str, Any]
+) -> tuple[float, float]:
+    squares: list[Tensor] = []
+
+    def take(parameter: Tensor) -> None:
+        gradient, parameter.grad = parameter.grad, None
+        if gradient is not None:
+            squares.append(local_shard(gradient).float().pow(2).sum().double())
+
+    with restore_after(model, dict(names), seed=0):
+        hooks = [p.register_post_accumulate_grad_hook(take) for p in names]  # type: ignore[no-untyped-call]
+        try:
+            value = loss(model, batch)
+            value.backward()  # type: ignore[no-untyped-call]
+        finally:
+            for hook in hooks:
+                hook.remove()
+    norm = torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
+    return float(value.detach()), float(norm)
