@@ -100,7 +100,9 @@ def _encode_rows(spec: JobSpec) -> _EncodedRows:
         encoder.encode(rows.validation)[: spec.data.validation_limit],
         encoder.encode(rows.test)[: spec.evaluate.limit],
         tuple(name for name, _ in Counter(row.format for row in rows.train).most_common()),
-        encoder.nominal_shape(train, min(spec.train.batch_size, len(train))),
+        encoder.nominal_shape(
+            train, min(spec.train.batch_size, len(train)), encoder.sampler(train, spec.train, world_size())
+        ),
         encoder.tokenizer.pad_token_id,
     )
 

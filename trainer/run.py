@@ -24,6 +24,7 @@ from carbonsched.model.protocol import Evaluated, Finished, SegmentDone, Started
 from trainer.data.encoding import Encoded, TextEncoder, TokenDataset
 from trainer.data.models import check_vocabulary, load_model
 from trainer.data.reading import load_rows
+from trainer.data.sampling import GroupedSampler
 from trainer.device import board_uuid, check_board, peak_memory
 from trainer.distributed.ranks import check_world, leave, ranks, world_size
 from trainer.evaluation.early_stopping import AlreadyStopped, EarlyStopping, check_early_stop
@@ -100,17 +101,18 @@ class _Run:
         self.model = self._load(ready)
         check_vocabulary(self.model, chain.from_iterable(row.input_ids for row in data), self.read.model)
         self.model.config.use_cache = False
+        sampler = self.encoder.sampler(data, train, world_size(), begun // schedule.steps_per_epoch)
         options = Options.of(
             spec,
             job_dir=self.job.path,
-            shape=self.encoder.nominal_shape(data, train.batch_size),
+            shape=self.encoder.nominal_shape(data, train.batch_size, sampler),
             stopping=self.stopping,
             patience_s=self.patience_s,
             alone=self.alone,
         )
         callback = GreenTrainerCallback.of(options)
         self.directives = callback.directives
-        trainer = self._trainer(data, callback)
+        trainer = self._trainer(data, callback, sampler)
         trainer.add_callback(early)
         self._started(trainer, schedule, last)
         if last is None:
@@ -155,7 +157,9 @@ class _Run:
             model.name_or_path = model.config.name_or_path = self.spec.model.name_or_path
         return model
 
-    def _trainer(self, data: list[Encoded], callback: GreenTrainerCallback) -> Trainer:
+    def _trainer(
+        self, data: list[Encoded], callback: GreenTrainerCallback, sampler: GroupedSampler | None
+    ) -> Trainer:
         train = self.spec.train
         cuda = torch.cuda.is_available()
         args = TrainingArguments(
@@ -187,7 +191,8 @@ class _Run:
             # what a step drops gets no gradient; else transformers decides
             ddp_find_unused_parameters=check_method(self.spec).traits.skips_gradients or None,
         )
-        trainer = Trainer(
+        trainer = _Trainer(
+            sampler,
             model=self.model,
             args=args,
             train_dataset=TokenDataset(data),
@@ -280,6 +285,17 @@ class _Run:
             "rho_realised": flops / full if full else None,
             "segments": [d.dump() | {"selected": len(d.selected)} for d in done],
         }
+
+
+class _Trainer(Trainer):  # type: ignore[misc]
+    """Trains in the order of `sampler`; None: transformers' own."""
+
+    def __init__(self, sampler: GroupedSampler | None, **given: Any) -> None:
+        self._sampler = sampler
+        super().__init__(**given)
+
+    def _get_train_sampler(self, *args: Any) -> Any:
+        return super()._get_train_sampler(*args) if self._sampler is None else self._sampler
 
 
 def _move_up(part: Path) -> None:

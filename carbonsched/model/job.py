@@ -146,6 +146,8 @@ class TrainPart(SelectionSettings, LoraSettings, PrefixSettings):
     """Keep each row's activations under the deepest trained block, so that later epochs do not compute them again."""
     cache_gb: Annotated[float, Field(gt=0, le=1e9)] = 4.0
     """Most gigabytes (10⁹ bytes) that the cache may take."""
+    group_by_length: bool = True
+    """Put rows of like length into one batch, in an order drawn anew each epoch, so that little is padded."""
     labelled_head: bool = True
     """Run the output embeddings on labelled tokens alone: the same loss and gradients for fewer FLOPs."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

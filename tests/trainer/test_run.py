@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_data
+from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_data, word_rows, write_jsonl
 from support.steer import FakeDaemon, always, directive, of, read_events
 
 from carbonsched.errors import InputError
@@ -169,9 +169,14 @@ def test_no_daemon_at_all_starts_at_rho_start(llama: Path, data: Path, tmp_path:
     assert done["directive_seq"] is None
 
 
-def test_stopped_in_mid_segment_and_resumed_is_exact(llama: Path, data: Path, tmp_path: Path) -> None:
-    """Stopped after step 11 of 24 and resumed, the job ends with the very weights it would have had."""
-    spec = tiny_spec(llama, data, train={"importance_batches": 2})
+def test_stopped_in_mid_segment_and_resumed_is_exact(llama: Path, tmp_path: Path) -> None:
+    """Stopped after step 11 of 24 and resumed, the job ends with the very weights it would have had; rows grouped by length."""
+    lengths = [6, 20, 9, 14] * 8
+    rows = [word_rows(1, seed=k, length=length)[0] for k, length in enumerate(lengths)]
+    data = tmp_path / "data"
+    write_jsonl(data / "train.jsonl", rows)
+    write_jsonl(data / "validation.jsonl", word_rows(8, seed=99))
+    spec = tiny_spec(llama, data, data={"pad": "longest"}, train={"importance_batches": 2})
     straight = job_folder(tmp_path / "straight", spec)
     train(straight)
 
@@ -200,6 +205,9 @@ def test_stopped_in_mid_segment_and_resumed_is_exact(llama: Path, data: Path, tm
     for field in ("selected", "flops", "flops_full", "rho_planned", "steps"):
         assert [d[field] for d in ours] == [d[field] for d in theirs]
     assert [d["loss"] for d in ours] == pytest.approx([d["loss"] for d in theirs])
+    # rows of 6, 9, 14 and 20 words, 8 a length: every batch is of one, so an epoch has 8 × 32 tokens padded to multiples of 8
+    assert {d["departure"] for d in ours} == {None}
+    assert max(d["flops_full"] for d in ours) == pytest.approx(min(d["flops_full"] for d in ours))
 
 
 def test_resume_at_a_segments_end_is_exact(llama: Path, data: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ generation and the check all see the same tokens. Decoders see `prompt + target`
 way, never the target.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from carbonsched.errors import InputError
-from carbonsched.model.job import DataPart, ModelPart
+from carbonsched.model.job import DataPart, ModelPart, TrainPart
 from trainer.data.chat_template import ChatTemplate
 from trainer.data.field_layouts import Row, Task
 from trainer.data.models import is_encoder_decoder, load_tokenizer
+from trainer.data.sampling import GroupedSampler
 from trainer.profiling.labelled_head import IGNORED
 
 PAD_MULTIPLE = 8
@@ -162,14 +163,29 @@ class TextEncoder:
         seq = longest(lengths, self.data.max_length)
         return seq, longest(target_lengths, self.data.target_length) if self.encoder_decoder else None
 
-    def nominal_shape(self, encoded: Sequence[Encoded], batch: int) -> tuple[int, int | None, int]:
-        """(seq, target_seq, labelled tokens of a row) of the mean batch of the job, for which it is profiled; drawn with a fixed seed."""
-        rng = np.random.default_rng(0)
+    def sampler(
+        self, encoded: Sequence[Encoded], train: TrainPart, ranks: int, epoch: int = 0
+    ) -> GroupedSampler | None:
+        """What groups rows by length in a training of so many ranks; None: any rows may meet. epoch: the first one."""
+        if not train.group_by_length or self.data.pad == "max_length" or self.data.pack:
+            return None
+        lengths = [(len(row.input_ids), len(row.labels)) for row in encoded]
+        return GroupedSampler(lengths, train.batch_size * ranks, train.seed, epoch)
+
+    def nominal_shape(
+        self, encoded: Sequence[Encoded], batch: int, sampler: GroupedSampler | None = None
+    ) -> tuple[int, int | None, int]:
+        """(seq, target_seq, labelled tokens of a row) of the mean batch of the job, for which it is profiled; drawn with a fixed seed.
+
+        sampler: what groups the rows; None: any may meet.
+        """
         batch = min(batch, len(encoded))
         draws = 1 if self.data.pad == "max_length" else _SHAPE_DRAWS
         shapes = []
-        for _ in range(draws):
-            rows = [encoded[i] for i in rng.choice(len(encoded), batch, replace=False)]
+        for chosen in (
+            _drawn(len(encoded), batch, draws) if sampler is None else _grouped(sampler, batch, draws)
+        ):
+            rows = [encoded[i] for i in chosen]
             shapes.append(self.batch_shape([len(r.input_ids) for r in rows], [len(r.labels) for r in rows]))
         seq = round(sum(s for s, _ in shapes) / len(shapes))
         labelled = max(round(sum(map(self._labelled, encoded)) / len(encoded)), 1)
@@ -269,6 +285,21 @@ class TextEncoder:
     def _end(self) -> list[int]:
         end = self.tokenizer.eos_token_id
         return [] if end is None else [end]
+
+
+def _drawn(rows: int, batch: int, draws: int) -> Iterator[list[int]]:
+    rng = np.random.default_rng(0)
+    for _ in range(draws):
+        yield rng.choice(rows, batch, replace=False).tolist()
+
+
+def _grouped(sampler: GroupedSampler, batch: int, draws: int) -> Iterator[list[int]]:
+    """Whole epochs, so that the mean is that of all rows."""
+    epochs = max(draws * batch // max(len(sampler), 1), 1)
+    for epoch in range(epochs):
+        order = sampler.order(epoch)
+        batches = [order[i : i + batch] for i in range(0, len(order), batch)]
+        yield from batches[:: max(len(batches) // draws, 1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,59 @@
-"""Predicts which rows the coming steps will read: transformers' training order, worked out without drawing from it.
+"""Puts rows of like length into one batch, and predicts which rows the coming steps will read, without drawing from their sampler.
 
 A segment's FLOPs at full fine-tuning depend on the lengths of its batches; to plan with them, not with a mean, the order
-is worked out again from the sampler's own seed (accelerate's `SeedableRandomSampler`, the default).
+is worked out again from the sampler's own seed (accelerate's `SeedableRandomSampler`, the default of a Trainer; `GroupedSampler`, of a job).
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, Sampler
 
 from trainer.job.random_state import own_random
 from trainer.job.segment import Schedule
+
+POOL = 50
+"""Batches whose rows are sorted together."""
+
+
+class GroupedSampler(Sampler[int]):
+    """Rows in batches of like length, so that little is padded; which rows meet, and in which order the batches come, is drawn anew each epoch.
+
+    The rows are shuffled, cut into pools of 50 batches, sorted by length in each, and all batches of the epoch shuffled. What fills no batch is
+    the last one, of any length. Seed and epoch decide it all.
+
+    Example:
+        >>> sampler = GroupedSampler([9, 1, 8, 2, 9], batch=2, seed=0)
+        >>> sorted(sampler), list(sampler) == sampler.order(0)
+        ([0, 1, 2, 3, 4], True)
+    """
+
+    def __init__(self, lengths: Sequence[Any], batch: int, seed: int, epoch: int = 0) -> None:
+        """lengths: what rows are sorted by; batch: rows of a batch of all ranks; epoch: the first one."""
+        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order(self.epoch))
+
+    def order(self, epoch: int) -> list[int]:
+        """Row numbers of one epoch."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        rows = torch.randperm(len(self.lengths), generator=generator).tolist()
+        whole = len(rows) // self.batch * self.batch
+        batches = []
+        for begin in range(0, whole, POOL * self.batch):
+            pool = sorted(rows[begin : min(begin + POOL * self.batch, whole)], key=self.lengths.__getitem__)
+            batches += [pool[i : i + self.batch] for i in range(0, len(pool), self.batch)]
+        shuffled = torch.randperm(len(batches), generator=generator).tolist()
+        return [row for i in shuffled for row in batches[i]] + rows[whole:]
 
 
 def drawn_rows(rows: int, size: int, batches: int, seed: int, rank: int = 0) -> list[list[int]]:
@@ -102,6 +143,8 @@ def _share(batches: Any, shard: Any) -> Iterable[list[int]]:
 def _order(sampler: Any, rows: int, epoch: int) -> list[int] | None:
     from accelerate.data_loader import SeedableRandomSampler
 
+    if isinstance(sampler, GroupedSampler):
+        return sampler.order(epoch)
     if isinstance(sampler, torch.utils.data.SequentialSampler):
         return list(range(rows))
     if isinstance(sampler, SeedableRandomSampler):

@@ -10,7 +10,7 @@ import torch
 from support.models import tiny_llama
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from trainer.data.sampling import coming_batches
+from trainer.data.sampling import GroupedSampler, coming_batches
 from trainer.job.random_state import own_random
 from trainer.job.segment import Schedule
 
@@ -37,7 +37,8 @@ class Foresee(TrainerCallback):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"dataloader_drop_last": True}, {"train_sampling_strategy": "sequential"}]
+    "options",
+    [{}, {"dataloader_drop_last": True}, {"train_sampling_strategy": "sequential"}, {"grouped": True}],
 )
 def test_the_coming_batches_are_those_that_come(tmp_path: Path, options: dict[str, Any]) -> None:
     read: list[list[int]] = []
@@ -47,7 +48,12 @@ def test_the_coming_batches_are_those_that_come(tmp_path: Path, options: dict[st
         ids = torch.full((len(rows), 4), 5)
         return {"input_ids": ids, "labels": ids}
 
-    foresee = Foresee()
+    class Grouping(Trainer):  # type: ignore[misc]
+        def _get_train_sampler(self, *args: Any) -> Any:
+            return GroupedSampler([i % 4 for i in range(11)], 2, seed=5)
+
+    foresee, kind = Foresee(), Grouping if options.get("grouped") else Trainer
+    options = {name: value for name, value in options.items() if name != "grouped"}
     args = TrainingArguments(
         output_dir=str(tmp_path / "out"),
         per_device_train_batch_size=2,
@@ -63,8 +69,42 @@ def test_the_coming_batches_are_those_that_come(tmp_path: Path, options: dict[st
         **options,
     )
     model = AutoModelForCausalLM.from_pretrained(tiny_llama(tmp_path / "llama", layers=1))
-    Trainer(model, args, train_dataset=Numbered(), data_collator=collate, callbacks=[foresee]).train()
+    kind(model, args, train_dataset=Numbered(), data_collator=collate, callbacks=[foresee]).train()
     assert foresee.found == read[2:], "from the second step on"
+
+
+def padded(order: list[int], lengths: list[int], batch: int) -> int:
+    return sum(max(lengths[i] for i in rows) * len(rows) for rows in batches_of(order, batch))
+
+
+def batches_of(order: list[int], batch: int) -> list[list[int]]:
+    return [order[i : i + batch] for i in range(0, len(order), batch)]
+
+
+def test_grouped_rows_are_each_read_once_with_little_padding_in_an_order_of_their_own() -> None:
+    rng = random.Random(0)
+    lengths = [int(rng.lognormvariate(5, 0.5)) for _ in range(603)]
+    sampler = GroupedSampler(lengths, 4, seed=1)
+    orders = [sampler.order(epoch) for epoch in range(3)]
+    for order in orders:
+        assert sorted(order) == list(range(603))
+        assert padded(order, lengths, 4) < 1.06 * sum(lengths)
+        # long and short batches come mixed, not in the order of their lengths
+        means = [sum(lengths[i] for i in rows) / 4 for rows in batches_of(order, 4)[:150]]
+        assert abs(np.corrcoef(range(150), means)[0, 1]) < 0.25
+    shuffled = torch.randperm(603, generator=torch.Generator().manual_seed(0)).tolist()
+    assert padded(shuffled, lengths, 4) > 1.3 * sum(lengths)
+    # a row meets others in each epoch, and the seed decides it all
+    together = [{frozenset(rows) for rows in batches_of(order, 4)} for order in orders]
+    assert len(together[0] & together[1]) < 10
+    assert list(GroupedSampler(lengths, 4, seed=1, epoch=2)) == orders[2]
+    assert GroupedSampler(lengths, 4, seed=2).order(0) != orders[0]
+    # what fills no batch is any row's lot
+    assert len({order[-1] for order in orders}) > 1
+
+
+def test_fewer_rows_than_a_batch_are_one() -> None:
+    assert sorted(GroupedSampler([3, 1, 2], 4, seed=0)) == [0, 1, 2]
 
 
 def test_an_unknown_order_is_not_guessed() -> None:
