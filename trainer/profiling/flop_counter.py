@@ -26,7 +26,7 @@ class Shape(NamedTuple):
 
     Example:
         >>> Shape(batch=4, seq=128)
-        Shape(batch=4, seq=128, target_seq=None)
+        Shape(batch=4, seq=128, target_seq=None, labelled=None)
     """
 
     batch: int
