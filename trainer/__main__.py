@@ -246,6 +246,30 @@ def bench_importance(
     _print(commands_bench.importance(job, model, data, settings, seq, tensors, steps, lr, held_out, quiet))
 
 
+@bench.command(
+    "waste", epilog="Example: python -m trainer bench waste --model ./smollm2 --data ./scitldr --rows 64"
+)
+def bench_waste(
+    model: Annotated[str, typer.Option(help="A folder or hub id.", show_default=False)],
+    data: Annotated[str, typer.Option(help="A file, folder or hub id.", show_default=False)],
+    batch: Annotated[int | None, typer.Option(min=1, help="Rows a batch (default: 4).")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=8, help="Tokens per row at most (default: 512).")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="So many rows, drawn (default: all).")] = None,
+    count_only: Annotated[bool, typer.Option("--count-only", help="FLOPs alone: nothing is run.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the order of the rows (default: 0).")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores).")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no table on stderr.")] = False,
+    json: Json = False,
+) -> None:
+    """FLOPs of a stock Trainer over all rows once against ours, loss and gradient beside them."""
+    from trainer.commands import bench as commands_bench
+
+    settings = {"batch_size": batch, "seed": seed, "threads": threads}
+    _print(commands_bench.waste(model, data, settings, max_length, rows, count_only, quiet))
+
+
 def _print(document: Doc) -> None:
     sys.stdout.write(document.model_dump_json() + "\n")
 

@@ -9,6 +9,7 @@ statistics  paired bootstrap: are two variants different?
 test_set    evaluates a finished run on the test rows
 importance  compares the predicted with the actual drop of the held-out loss
 select      measures how fast and how good the selection is
+waste       counts what a stock Trainer wastes, and shows that nothing changes without
 shapes      configurations of well-known models, without weights
 meter       measures the joules of one run
 """

@@ -10,6 +10,7 @@ from trainer.bench.result import HeldOutResult
 from trainer.data.encoding import TextEncoder
 from trainer.data.models import load_model
 from trainer.data.reading import load_rows
+from trainer.device import runs_in_bf16
 from trainer.evaluation.generate import Generation, generate
 from trainer.evaluation.metrics import measure_loss, score
 from trainer.methods import adapters
@@ -34,7 +35,7 @@ def evaluate_test_rows(spec: JobSpec, output: Path) -> HeldOutResult | None:
         model = load_model(spec.model.model_copy(update={"name_or_path": str(output)}))
     model.config.use_cache = True
     batch = spec.evaluate.batch_size or spec.train.batch_size
-    autocast = spec.train.autocast is not None
+    autocast = runs_in_bf16(spec.train.autocast, spec.model.dtype)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
         loss = measure_loss(model, encoder.encode(rows), encoder, batch)
     metrics: dict[str, float] = {}

@@ -13,6 +13,7 @@ from carbonsched.model.job_file import read_job, resolve_paths
 if TYPE_CHECKING:
     from trainer.bench.importance import BenchImportance
     from trainer.bench.table import Bench
+    from trainer.bench.waste import BenchWaste
 
 
 def bench(
@@ -95,6 +96,28 @@ def importance(
     say: Callable[[str], None] = (lambda line: None) if quiet else _say
     found = bench_importance(spec, tensors=tensors, steps=steps, lr=lr, held_out=held_out, say=say)
     found = found.model_copy(update={"model": _last(found.model), "data": _last(found.data)})
+    say(table(found))
+    return found
+
+
+def waste(
+    model: str,
+    data: str,
+    settings: dict[str, Any],
+    seq: int | None,
+    rows: int | None,
+    count_only: bool,
+    quiet: bool,
+) -> "BenchWaste":
+    """`settings` of [train] that are not None replace the defaults."""
+    from trainer.bench.waste import bench_waste, table
+
+    base = _base(None, model, data)
+    given = {name: value for name, value in settings.items() if value is not None}
+    part = base.data if seq is None else base.data.model_copy(update={"max_length": seq})
+    spec = base.model_copy(update={"train": base.train.model_copy(update=given), "data": part})
+    say: Callable[[str], None] = (lambda line: None) if quiet else _say
+    found = bench_waste(spec, rows, run=not count_only, say=say)
     say(table(found))
     return found
 

@@ -1,0 +1,216 @@
+"""Counts what a stock `transformers.Trainer` wastes on a job's rows, and shows that leaving it out changes neither loss nor gradient.
+
+Stock: batches of rows in random order, each padded to its longest row, and logits for every token. Ours: the same rows grouped by length, as jobs
+train them, and the output embeddings on labelled tokens alone. FLOPs are those of full fine-tuning over all rows once; losses and
+gradients are taken at the initial weights, without dropout, and weighted by labelled tokens, so that they do not depend on which rows meet.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from carbonsched.errors import InputError
+from carbonsched.model.base import Doc
+from carbonsched.model.job import JobSpec
+from trainer.data.encoding import Encoded, TextEncoder
+from trainer.data.models import check_vocabulary, load_model
+from trainer.data.reading import load_rows
+from trainer.data.sampling import GroupedSampler
+from trainer.device import device_seconds
+from trainer.evaluation.held_out import autocast
+from trainer.methods.prepare import prepare
+from trainer.profiling.flop_counter import FullStepFlops, Shape
+from trainer.profiling.labelled_head import HeadError, LabelledHead, count_labelled
+
+_SAY_EVERY_S = 2.0
+
+Rows = list[list[int]]
+"""Row numbers of each batch."""
+
+
+class BenchWaste(Doc):
+    """Of all rows once. stock_flops = flops + padding_flops + head_flops.
+
+    Example:
+        >>> found = BenchWaste(
+        ...     rows=4, batches=1, tokens=90, labelled=9, stock_flops=100.0, flops=60.0, padding_flops=25.0, head_flops=15.0
+        ... )
+        >>> found.flops / found.stock_flops
+        0.6
+    """
+
+    rows: int
+    batches: int
+    tokens: int
+    """Of the rows themselves, without padding."""
+    labelled: int
+    """Tokens whose logits are in the loss."""
+    stock_tokens: int = 0
+    """With the padding of random batches."""
+    own_tokens: int = 0
+    """With that of grouped ones."""
+    stock_flops: float
+    flops: float
+    padding_flops: float
+    """What grouping takes off, with logits for every token."""
+    head_flops: float
+    """What the head on labelled tokens takes off beyond that."""
+    loss_stock: float | None = None
+    """Nats a labelled token; None: nothing was run."""
+    loss: float | None = None
+    grad_norm_stock: float | None = None
+    grad_norm: float | None = None
+    seconds_stock: float | None = None
+    """Forward and backward, wall time."""
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def bench_waste(spec: JobSpec, rows: int | None, *, run: bool, say: Callable[[str], None]) -> BenchWaste:
+    """On the job's model and training rows. rows: so many of them, drawn by its seed; None: all. run: whether losses are taken, too.
+
+    Raises InputError for a model or data that cannot be had.
+    """
+    bench = _Bench(spec, rows)
+    found = bench.count()
+    if run:
+        stock = bench.measure("stock", bench.stock, None, say)
+        ours = bench.measure("ours", bench.grouped, bench.head, say)
+        names = ("loss", "grad_norm", "seconds")
+        taken = {f"{n}_stock": x for n, x in zip(names, stock, strict=True)}
+        found = found.model_copy(update=taken | dict(zip(names, ours, strict=True)))
+    return found
+
+
+class _Bench:
+    def __init__(self, spec: JobSpec, rows: int | None) -> None:
+        self.spec, train = spec, spec.train
+        if train.threads is not None:
+            torch.set_num_threads(train.threads)
+        self.encoder = TextEncoder.of(spec.model, spec.data)
+        encoded = self.encoder.encode(load_rows(spec.data).train)[: spec.data.train_limit]
+        order = torch.randperm(len(encoded), generator=torch.Generator().manual_seed(train.seed)).tolist()
+        self.rows = [encoded[i] for i in order[:rows]]
+        self.model = load_model(spec.model).to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        check_vocabulary(self.model, (max(row.input_ids) for row in self.rows), spec.model)
+        self.model.config.use_cache = False
+        self.shifted = not self.encoder.encoder_decoder
+        self.labelled = [
+            count_labelled(torch.tensor([row.labels]), shifted=self.shifted) for row in self.rows
+        ]
+        if not sum(self.labelled):
+            raise InputError("data", "no row has a label", "give rows with targets")
+        lengths = [(len(row.input_ids), len(row.labels)) for row in self.rows]
+        # the rows are in random order already
+        self.stock = _batches(range(len(self.rows)), train.batch_size)
+        grouped = GroupedSampler(lengths, train.batch_size, train.seed)
+        self.grouped = _batches(grouped.order(0), train.batch_size)
+        self.notes: list[str] = []
+        self.head: LabelledHead | None = None
+        try:
+            self.head = LabelledHead(self.model)
+        except HeadError as e:
+            self.notes.append(f"the output embeddings run on every token: {e}")
+
+    def count(self) -> BenchWaste:
+        """FLOPs of an epoch, and the tokens that it computes."""
+        stock = [self._stock_shape(rows) for rows in self.stock]
+        ours = [self._own_shape(rows) for rows in self.grouped]
+        everything = self._full(stock[0])
+        at_stock, grouped = everything.total(stock), everything.total(ours)
+        flops = grouped
+        if self.head is not None:
+            packed = [
+                shape._replace(labelled=sum(self.labelled[i] for i in rows))
+                for shape, rows in zip(ours, self.grouped, strict=True)
+            ]
+            flops = self._full(ours[0]._replace(labelled=ours[0].batch)).total(packed)
+        return BenchWaste(
+            rows=len(self.rows),
+            batches=len(self.stock),
+            tokens=sum(len(row.input_ids) + (0 if self.shifted else len(row.labels)) for row in self.rows),
+            labelled=sum(self.labelled),
+            stock_tokens=_tokens(stock),
+            own_tokens=_tokens(ours),
+            stock_flops=at_stock,
+            flops=flops,
+            padding_flops=at_stock - grouped,
+            head_flops=grouped - flops,
+            notes=tuple(self.notes),
+        )
+
+    def measure(
+        self, what: str, batches: Rows, head: LabelledHead | None, say: Callable[[str], None]
+    ) -> tuple[float, float, float]:
+        """Loss a labelled token, norm of its gradient, seconds."""
+        model, total = self.model, sum(self.labelled)
+        model.zero_grad(set_to_none=True)
+        loss, began, said = 0.0, device_seconds(), device_seconds()
+        with nullcontext() if head is None else head.attached():
+            for k, rows in enumerate(batches):
+                share = sum(self.labelled[i] for i in rows) / total
+                if not share:
+                    continue
+                inputs = self._collate([self.rows[i] for i in rows], stock=what == "stock")
+                with autocast(self.spec, model):
+                    part = model(**inputs).loss * share
+                part.backward()
+                loss += float(part.detach())
+                if device_seconds() - said >= _SAY_EVERY_S or k + 1 == len(batches):
+                    said = device_seconds()
+                    left = (device_seconds() - began) / (k + 1) * (len(batches) - k - 1)
+                    say(f"{what}: batch {k + 1}/{len(batches)}, {left:.0f} s left")
+        squares = [p.grad.double().pow(2).sum() for p in model.parameters() if p.grad is not None]
+        seconds = device_seconds() - began
+        norm = float(torch.stack(squares).sum().sqrt())
+        model.zero_grad(set_to_none=True)
+        return loss, norm, seconds
+
+    def _full(self, shape: Shape) -> FullStepFlops:
+        return prepare(self.model, "full", shape, attn=self.spec.model.attn).full
+
+    def _stock_shape(self, rows: list[int]) -> Shape:
+        chosen = [self.rows[i] for i in rows]
+        target = None if self.shifted else max(len(row.labels) for row in chosen)
+        return Shape(len(rows), max(len(row.input_ids) for row in chosen), target)
+
+    def _own_shape(self, rows: list[int]) -> Shape:
+        chosen = [self.rows[i] for i in rows]
+        lengths = [len(row.input_ids) for row in chosen], [len(row.labels) for row in chosen]
+        return Shape(len(rows), *self.encoder.batch_shape(*lengths))
+
+    def _collate(self, rows: Sequence[Encoded], *, stock: bool) -> dict[str, Tensor]:
+        batch = self.encoder.collate([row.dump() for row in rows])
+        if stock:  # a stock collator pads to no multiple
+            seq = max(len(row.input_ids) for row in rows)
+            target = seq if self.shifted else max(len(row.labels) for row in rows)
+            cut = {"labels": target}
+            batch = {name: t[:, : cut.get(name, seq)].contiguous() for name, t in batch.items()}
+        return {name: t.to(self.model.device) for name, t in batch.items()}
+
+
+def _batches(order: Sequence[int], size: int) -> Rows:
+    return [list(order[i : i + size]) for i in range(0, len(order), size)]
+
+
+def _tokens(shapes: Sequence[Shape]) -> int:
+    return sum(shape.batch * (shape.seq + (shape.target_seq or 0)) for shape in shapes)
+
+
+def table(found: BenchWaste) -> str:
+    """For people."""
+    stock = found.stock_flops
+    lines = [
+        f"{found.rows} rows, {found.tokens} tokens of which {found.labelled} are labelled ({found.labelled / found.tokens:.3f})",
+        f"stock   {stock:.4g} FLOPs, {found.stock_tokens / found.tokens:.2f} tokens computed for each real one",
+        f"padding {-found.padding_flops / stock:+.3f}, {found.own_tokens / found.tokens:.2f} tokens computed for each real one",
+        f"head    {-found.head_flops / stock:+.3f}",
+        f"ours    {found.flops:.4g} FLOPs, {found.flops / stock:.3f} of stock",
+    ]
+    if found.loss is not None and found.loss_stock is not None:
+        lines.append(f"loss    {found.loss_stock:.8f} stock, {found.loss:.8f} ours")
+        lines.append(f"norm    {found.grad_norm_stock:.8f} stock, {found.grad_norm:.8f} ours")
+        lines.append(f"seconds {found.seconds_stock:.1f} stock, {found.seconds:.1f} ours")
+    return "\n".join([*lines, *found.notes])
