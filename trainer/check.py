@@ -13,7 +13,7 @@ from carbonsched.model.profile import CheckResult
 from trainer.data.encoding import Encoded, TextEncoder
 from trainer.data.models import check_folder, check_vocabulary
 from trainer.data.reading import load_rows
-from trainer.device import note_problem
+from trainer.device import note_problem, runs_in_bf16
 from trainer.distributed.ranks import check_world, world_size
 from trainer.evaluation.early_stopping import check_early_stop
 from trainer.job.segment import rows_in
@@ -170,6 +170,8 @@ def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) 
         notes.append(
             f"once the cache is filled, ρ may go down to {price.cached_floor:.3f}; no plan counts on it before"
         )
+    if spec.train.autocast == "auto" and runs_in_bf16("auto", spec.model.dtype):
+        notes.append('train.autocast = "auto": matrix products run in bf16 on this board')
     if not rows.validation:
         notes.append("no validation rows: the loss before and after will not be known")
     if (blind := note_problem()) is not None:

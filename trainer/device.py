@@ -28,6 +28,18 @@ def device_seconds() -> float:
     return time.monotonic()
 
 
+def runs_in_bf16(autocast: str | None, dtype: str) -> bool:
+    """Whether matrix products run in bf16 over weights of `dtype`, by a job's `train.autocast`."""
+    if autocast == "auto":
+        return dtype == "fp32" and has_bf16()
+    return autocast == "bf16"
+
+
+def has_bf16() -> bool:
+    """Whether torch sees a board that multiplies in bf16 itself."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def to_host(states: torch.Tensor) -> torch.Tensor:
     """A tensor in the host's memory, whole when this returns; from a board through page-locked memory, which it can write to
     by itself."""

@@ -134,8 +134,9 @@ class TrainPart(SelectionSettings, LoraSettings, PrefixSettings):
     """0 switches clipping off."""
     segment: Literal["epoch"] | Annotated[int, Field(ge=1, le=MOST_INT)] = "epoch"
     """What lies between two selections: an epoch, or this many optimizer steps."""
-    autocast: Literal["bf16"] | None = None
-    """Mixed precision: matrix products in bf16 over weights and optimizer state of `model.dtype` (torch.autocast)."""
+    autocast: Literal["auto", "bf16", "off"] | None = "auto"
+    """Mixed precision: matrix products in bf16 over weights and optimizer state of `model.dtype` (torch.autocast). auto: of fp32 weights on
+    boards that have bf16; never on a CPU."""
     evaluate_each_segment: bool = False
     """Measure the held-out loss at the end of each segment, too."""
     early_stop_patience: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None

@@ -27,6 +27,29 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("autocast", "dtype", "able", "wanted"),
+    [
+        ("auto", "fp32", True, True),
+        ("auto", "fp32", False, False),
+        ("auto", "bf16", True, False),
+        ("bf16", "fp32", False, True),
+        ("off", "fp32", True, False),
+        (None, "fp32", True, False),
+    ],
+)
+def test_bf16_is_taken_of_itself_on_a_board_that_has_it(
+    monkeypatch: pytest.MonkeyPatch, autocast: str | None, dtype: str, able: bool, wanted: bool
+) -> None:
+    monkeypatch.setattr(device, "has_bf16", lambda: able)
+    assert device.runs_in_bf16(autocast, dtype) is wanted
+
+
+def test_no_board_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not device.has_bf16()
+
+
 def no_cuda_build(dev: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(torch.version, "cuda", None)
 

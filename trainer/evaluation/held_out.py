@@ -19,7 +19,7 @@ from carbonsched.model.protocol import Evaluated
 from trainer.data.encoding import Encoded, TextEncoder
 from trainer.data.field_layouts import Row
 from trainer.data.reading import Rows
-from trainer.device import device_seconds
+from trainer.device import device_seconds, runs_in_bf16
 from trainer.evaluation.generate import Generation, generate
 from trainer.evaluation.metrics import Loss, measure_loss, score
 from trainer.job.job_dir import JobDir, now
@@ -172,7 +172,7 @@ class HeldOut:
 
 def autocast(spec: JobSpec, model: Any) -> AbstractContextManager[Any]:
     """The precision that training has."""
-    if spec.train.autocast is None:
+    if not runs_in_bf16(spec.train.autocast, spec.model.dtype):
         return nullcontext()
     return torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
 

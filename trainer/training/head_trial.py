@@ -18,7 +18,7 @@ _ROWS = 2
 EXACT = 1e-4
 """Relative difference of loss and gradient norm that rounding may make in fp32."""
 COARSE = 0.02
-"""Likewise in bf16, fp16 and TF32: products of other shapes are added up in another order."""
+"""Likewise on a board, and in bf16 or fp16: products of other shapes are added up in another order."""
 
 
 def try_head(

@@ -98,8 +98,8 @@ def find_head(options: Options, training: Training, batches: Batches) -> Labelle
     names = {p: n for n, p in model.named_parameters() if p in held}
     device = next(model.parameters()).device
     batch = send_to_device(batches.drawn_labelled(0, 1, options.seed)[0], device)
-    coarse = args.bf16 or args.fp16 or any(p.dtype != torch.float32 for p in names)
-    coarse = coarse or (device.type == "cuda" and torch.get_float32_matmul_precision() != "highest")
+    # a board may multiply in TF32, and adds up products of other shapes in another order
+    coarse = args.bf16 or args.fp16 or device.type != "cpu" or any(p.dtype != torch.float32 for p in names)
     return try_head(
         model, names, training.loss, batch, coarse=coarse, watch=None if host is None else host.mind_head
     )

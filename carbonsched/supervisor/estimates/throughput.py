@@ -60,7 +60,9 @@ def estimate_throughput(ledger: Ledger, devices: tuple[Device, ...], spec: JobSp
     """
     gpus = [device for device in devices if device.kind == "gpu"]
     target = gpus[0].name if gpus else ""
-    seen = [job for job in ledger.newest(RECENT_JOBS) if precision(job.spec) == precision(spec)]
+    board = gpus[0] if gpus else None
+    wanted = precision(spec, board)
+    seen = [job for job in ledger.newest(RECENT_JOBS) if precision(job.spec, board) == wanted]
     for jobs, what in ((same_model(seen, spec), "this model"), (seen, "other models")):
         here = (job for job in jobs if _board_of(ledger, job.id, gpus) == target)
         found = islice((one for one in (_measured(ledger, job.id) for job in here) if one), _MEASURED_JOBS)
@@ -71,7 +73,7 @@ def estimate_throughput(ledger: Ledger, devices: tuple[Device, ...], spec: JobSp
             return Throughput(flops / seconds, joules / wall, source)
     host_w = next((device.watts_limit for device in devices if device.kind == "host"), None)
     if gpus:
-        return _of_board(gpus[0], precision(spec), host_w)
+        return _of_board(gpus[0], wanted, host_w)
     cores = spec.train.threads or os.cpu_count() or 1
     flops, watts = cores * CPU_FLOPS_PER_CORE, _cpu_watts(cores, host_w)
     return Throughput(
@@ -81,9 +83,12 @@ def estimate_throughput(ledger: Ledger, devices: tuple[Device, ...], spec: JobSp
     )
 
 
-def precision(spec: JobSpec) -> str:
-    """What matrix products run in: autocast's, else the model's dtype."""
-    return spec.train.autocast or spec.model.dtype
+def precision(spec: JobSpec, board: Device | None) -> str:
+    """What matrix products run in on `board` (None: a CPU): autocast's, else the model's dtype."""
+    peak = None if board is None else board.peak_flops
+    able = board is not None and (peak is None or peak.of("bf16") > peak.of("fp32"))
+    auto = spec.train.autocast == "auto" and spec.model.dtype == "fp32" and able
+    return "bf16" if auto or spec.train.autocast == "bf16" else spec.model.dtype
 
 
 def _of_board(board: Device, dtype: str, host_w: float | None) -> Throughput:
