@@ -20,6 +20,7 @@ from pydantic import (
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    field_validator,
     model_validator,
 )
 from pydantic_core import CoreSchema, PydanticCustomError
@@ -212,8 +213,19 @@ class ApiConfig(Doc):
 
     socket: LocalPath | None = None
     """None: $CARBONSCHED_SOCKET, $XDG_RUNTIME_DIR/carbonsched/api.sock or /run/carbonsched/api.sock."""
+    tcp: str = ""
+    """No address but none: the API listens on its socket alone."""
     admins: tuple[Annotated[str, Field(pattern=r"^@?[A-Za-z_][A-Za-z0-9_.-]*\$?$")], ...] = ()
     """Users, and groups as `@name`, who may do with every job what its owner may."""
+
+    @field_validator("tcp")
+    @classmethod
+    def _no_tcp(cls, address: str) -> str:
+        if address:
+            raise refusal(
+                "", "is not served: the API tells users apart by its socket alone", 'leave it "", or drop it'
+            )
+        return address
 
 
 class LedgerConfig(Doc):

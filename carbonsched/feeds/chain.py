@@ -31,7 +31,9 @@ class Chain(ValueChain[Reading]):
             if feed.basis is not zone.basis:
                 hint = "one budget never mixes two: set zone.basis or drop the feed"
                 if feed.basis is Basis.AVERAGE_UNSTATED:
-                    hint += ", or say its basis, if you know what its provider counts"
+                    hint += (
+                        f', or add basis = "{zone.basis}" to the feed, if you know that its values are that'
+                    )
                 problem = f"{feed.name} speaks {feed.basis} but zone.basis is {zone.basis}"
                 raise InputError(f"feeds[{i}]", problem, hint)
         super().__init__(feeds, clock, intensity_gates(zone.basis))

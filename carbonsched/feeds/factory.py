@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from carbonsched.errors import InputError
 from carbonsched.feeds.base import Feed, FeedSettings, Site
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.static import StaticFeed, StaticSettings
@@ -17,6 +18,7 @@ def build_chain(settings: Sequence[FeedSettings], site: Site) -> Chain:
             feeds.append(build_feed(each, settings[:i], site))
         except Exception as e:
             raise build_error(e, each, f"feeds[{i}]") from e
+    _check_stated(feeds)
     return Chain(feeds, site.zone, site.clock)
 
 
@@ -26,3 +28,17 @@ def build_feed(settings: FeedSettings, before: Sequence[FeedSettings], site: Sit
     if isinstance(feed, StaticFeed) and all(isinstance(one, StaticSettings) for one in before):
         feed.as_source()
     return feed
+
+
+def _check_stated(feeds: Sequence[Feed]) -> None:
+    """Raises InputError where a feed whose basis only `zone.basis` states is one of several that follow the grid.
+
+    Behind it a constant may stand. Which of several the zone's word is of would be a guess.
+    """
+    follow = [feed for feed in feeds if not isinstance(feed, StaticFeed)]
+    for i, feed in enumerate(feeds):
+        if getattr(feed, "by_zone", False) and len(follow) > 1:
+            other = next(one for one in follow if one is not feed)
+            problem = f"its provider does not state it, and {feed.name} stands beside {other.name}"
+            hint = f'add basis = "{feed.basis}" to this feed if you know that its values are that, or drop it'
+            raise InputError(f"feeds[{i}].basis", problem, hint)

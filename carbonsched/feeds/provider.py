@@ -21,6 +21,7 @@ from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading
 
 SETTLE_EVERY_S: Final = 3600.0
 _PLAN_EVERY_S: Final = 86_400.0
+_AVERAGES: Final = (Basis.AVERAGE_LIFECYCLE, Basis.AVERAGE_DIRECT)
 _AHEAD: Final = timedelta(hours=1)
 """So much of a forecast stands in as readings."""
 
@@ -191,6 +192,7 @@ class HttpSource(Generic[V]):
         self._due_s: dict[str, float] = {}
         self._missing: dict[str, str] = {}
         self._way: dict[str, int] = {}
+        self._said_of_basis = ""
 
     # ---- asking
 
@@ -312,7 +314,7 @@ class HttpSource(Generic[V]):
             fetched_at=self._clock.now(),
             issued_at=issued_at,
             body_sha256=body.sha256,
-            note=note,
+            note="; ".join(part for part in (note, self._said_of_basis) if part),
         )
 
     def reading(self, start: datetime, end: datetime, value: float, source: Source) -> V:
@@ -341,10 +343,25 @@ class HttpFeed(HttpSource[Reading]):
     """
 
     VALUES = Reading
+    by_zone: bool
+    """Whether its basis is what `zone.basis` says, as the provider states none."""
 
     def __init__(self, settings: HttpSettings, site: Site, zone: str, basis: Basis) -> None:
-        self.basis = settings.basis or basis
+        """basis: what the provider states. Raises InputError where the config says another: it cannot make it so."""
+        stated = settings.basis
+        if basis is not Basis.AVERAGE_UNSTATED and stated not in (None, basis):
+            problem = f"is {stated}, and what {settings.provider} answers is {basis}"
+            raise InputError("basis", problem, "drop it, and set zone.basis, or drop the feed")
+        self.by_zone = (
+            stated is None
+            and basis is Basis.AVERAGE_UNSTATED
+            and site.zone.basis in _AVERAGES
+            and "basis" in site.zone.model_fields_set
+        )
+        self.basis = site.zone.basis if self.by_zone else stated or basis
         super().__init__(settings, site, zone, self.basis)
+        if basis is not self.basis:
+            self._said_of_basis = "basis as the config states it, the provider does not"
 
     def answer(
         self, known: Iterable[Reading], ahead: Sequence[Interval] = (), said: Source | None = None

@@ -7,6 +7,7 @@ Ember), or a figure the user states with its basis and source.
 import functools
 import hashlib
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -22,6 +23,9 @@ from carbonsched.model.base import refusal
 from carbonsched.model.grid import Basis, Kind, Reading, Source
 
 _MIX: Final = "private_infra/global_energy_mix.json"
+_EITHER: Final = "give either country, like DEU, or g_per_kwh, basis and source"
+_OF_SEVERAL: Final = frozenset({"DE-LU", "DE_LU", "DE-AT-LU", "DE_AT_LU"})
+"""Zones that are several countries'."""
 _MIX_BASIS: Final = Basis.AVERAGE_LIFECYCLE
 
 
@@ -70,6 +74,15 @@ def _alpha_3(country: str, mix: dict[str, dict[str, Any]]) -> str | None:
     return None if found is None else found.alpha_3
 
 
+def _country_of(zone: str) -> str:
+    """The country that a zone's name begins with, or is: `DE`, `DK-DK1`, `NO2`. Raises InputError where it tells of none, or of two."""
+    named = re.fullmatch(r"([A-Z]{2})(?:[0-9]+|[-_].+)?", zone)
+    code = named[1] if named and zone not in _OF_SEVERAL and country_called(named[1]) else ""
+    if not code:
+        raise InputError("country", f"is missing, and the zone {zone!r} is not one country's", _EITHER)
+    return code
+
+
 class StaticSettings(FeedSettings):
     """Keys of `[[feeds]]` with provider = "static": either `country`, or `g_per_kwh`, `basis` and `source`.
 
@@ -80,7 +93,7 @@ class StaticSettings(FeedSettings):
 
     provider: Literal["static"]
     country: str | None = None
-    """A country's ISO 3166 code (DEU, DE) or name, for codecarbon's country mix."""
+    """A country's ISO 3166 code (DEU, DE) or name, for codecarbon's country mix; None: the zone's, where its name tells it."""
     g_per_kwh: Annotated[float, Field(ge=0)] | None = None
     """A fixed intensity; needs `basis` and `source`."""
     source: str | None = None
@@ -90,27 +103,26 @@ class StaticSettings(FeedSettings):
 
     @model_validator(mode="after")
     def _check_keys(self) -> Self:
-        if (self.country is None) == (self.g_per_kwh is None):
-            problem = "is missing" if self.country is None else "stands beside g_per_kwh"
-            raise refusal("country", problem, "give either country, like DEU, or g_per_kwh, basis and source")
-        if self.country is None:
+        if self.g_per_kwh is not None:
+            if self.country is not None:
+                raise refusal("country", "stands beside g_per_kwh", _EITHER)
             for key in ("basis", "source"):
                 if getattr(self, key) is None:
                     raise refusal(key, "is missing", "say what g_per_kwh means and where it comes from")
+        elif self.source is not None:
+            raise refusal("source", "is codecarbon's data for a country", f"drop it, or {_EITHER}")
         elif self.basis not in (None, _MIX_BASIS):
             raise refusal("basis", f"codecarbon's country mix is {_MIX_BASIS}, not {self.basis}", "drop it")
-        elif self.source is not None:
-            raise refusal("source", "is codecarbon's data for a country", "drop it")
         return self
 
     def build(self, site: Site) -> "StaticFeed":
-        """Raises InputError where codecarbon has no data for the country."""
-        if self.country is not None:
-            g_per_kwh, note, sha256 = country_mix(self.country, "country")
-            basis: Basis = _MIX_BASIS
-        else:
-            assert self.g_per_kwh is not None and self.basis is not None  # noqa: S101, PT018
+        """Raises InputError where there is no country, or codecarbon has no data for it."""
+        if self.g_per_kwh is not None:
+            assert self.basis is not None  # noqa: S101  its keys were checked
             g_per_kwh, note, sha256, basis = self.g_per_kwh, self.source or "", None, self.basis
+        else:
+            g_per_kwh, note, sha256 = country_mix(self.country or _country_of(site.zone.name), "country")
+            basis = _MIX_BASIS
         return StaticFeed(
             site.clock,
             name=self.shown_name,

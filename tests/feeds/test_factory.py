@@ -68,7 +68,6 @@ FIXED = {"provider": "static", "g_per_kwh": 300, "basis": "average-lifecycle", "
     ("feeds", "words"),
     [
         ([{"provider": "replay"}], "feeds[0].file: is missing; give a CSV"),
-        ([REPLAY, {"provider": "static"}], "feeds[1].country: is missing"),
         ([{**REPLAY, "country": "DEU"}], "feeds[0].country: is not a key of provider 'replay'"),
         (
             [{"provider": "static", "country": "DEU", "file": "x"}],
@@ -86,7 +85,14 @@ FIXED = {"provider": "static", "g_per_kwh": 300, "basis": "average-lifecycle", "
         ([{"provider": "static", "country": "DEU", "source": "x"}], "feeds[0].source: is codecarbon's"),
         ([{"provider": "neso", "hour_s": 3}], "feeds[0].hour_s: is not a key of provider 'neso'"),
         ([{"provider": "neso"}], "neso speaks average-direct but zone.basis is average-lifecycle"),
-        ([{"provider": "energy-charts", "country": "de"}], "or say its basis, if you know what its provider"),
+        (
+            [{"provider": "neso", "basis": "average-lifecycle"}],
+            "feeds[0].basis: is average-lifecycle, and what neso",
+        ),
+        (
+            [REPLAY, {"provider": "energy-charts"}],
+            'feeds[1].basis: its provider does not state it, and energy-charts stands beside replay; add basis = "average-',
+        ),
         ([FIXED, FIXED], "feeds[1].name: 'static' is taken"),
         ([{"provider": "static", "country": "DEE"}], "feeds[0].country: 'DEE' is not a country's"),
     ],
@@ -100,6 +106,36 @@ def test_keys_that_do_not_fit_the_provider_are_refused(
         build(config(*with_file), ManualClock(T0), tmp_path)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+UNSTATED = {"provider": "energy-charts", "country": "de"}
+
+
+@pytest.mark.parametrize(
+    ("zone", "feeds", "words"),
+    [
+        ({}, [UNSTATED], 'or add basis = "average-lifecycle" to the feed, if you know'),
+        (
+            {"basis": "marginal-direct"},
+            [UNSTATED],
+            "energy-charts speaks average-unstated but zone.basis is marginal",
+        ),
+        ({"basis": "average-direct"}, [UNSTATED], ""),
+        ({"basis": "average-unstated"}, [UNSTATED], ""),
+        ({}, [UNSTATED | {"basis": "average-lifecycle"}, FIXED], ""),
+        ({"basis": "average-lifecycle"}, [UNSTATED, FIXED], ""),
+    ],
+)
+def test_a_basis_that_no_provider_states_is_the_operators_word_or_refused(
+    tmp_path: Path, zone: dict[str, str], feeds: list[dict[str, Any]], words: str
+) -> None:
+    wanted = Config.parse({"zone": {"name": "DE"} | zone, "feeds": feeds})
+    if not words:
+        build(wanted, ManualClock(T0), tmp_path)
+        return
+    with pytest.raises(InputError) as caught:
+        build(wanted, ManualClock(T0), tmp_path)
+    assert words in str(caught.value)
 
 
 def test_country_basis_is_lifecycle_alone(tmp_path: Path) -> None:

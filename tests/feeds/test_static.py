@@ -4,13 +4,16 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.resources import files
+from pathlib import Path
 
 import pycountry
 import pytest
 from support.manual_clock import ManualClock
 
 from carbonsched.errors import InputError
-from carbonsched.feeds.static import StaticFeed, country_mix
+from carbonsched.feeds.base import Site
+from carbonsched.feeds.static import StaticFeed, StaticSettings, country_mix
+from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind
 
 
@@ -87,3 +90,26 @@ def test_it_loads_no_pandas() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("zone", "country"),
+    [
+        ("DE", "Germany"),
+        ("GB", "United Kingdom"),
+        ("DK-DK1", "Denmark"),
+        ("NO2", "Norway"),
+        ("SE_3", "Sweden"),
+    ],
+)
+def test_the_zone_tells_the_country_where_none_is_given(tmp_path: Path, zone: str, country: str) -> None:
+    site = Site(Zone(name=zone), ManualClock(datetime(2026, 3, 1, tzinfo=UTC)), tmp_path)
+    reading = StaticSettings(provider="static").build(site).poll().readings[-1]
+    assert f"mean mix of {country} in" in reading.source.note
+
+
+@pytest.mark.parametrize("zone", ["unknown", "home", "XX", "DE-LU", "CAISO", "DEU", "no", "10YFR-RTE------C"])
+def test_a_zone_of_no_country_or_of_two_is_refused(tmp_path: Path, zone: str) -> None:
+    site = Site(Zone(name=zone), ManualClock(datetime(2026, 3, 1, tzinfo=UTC)), tmp_path)
+    with pytest.raises(InputError, match=r"^country: is missing, and the zone .*; give either country"):
+        StaticSettings(provider="static").build(site)

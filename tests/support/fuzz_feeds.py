@@ -1,7 +1,7 @@
 """Feeds the parsers of `support.parsers` a number of inputs with Atheris, which looks where they lead; with Hypothesis where it is absent.
 
-`python -m support.fuzz_feeds --inputs 1000000`, with the root and tests/ on PYTHONPATH (`make fuzz-feeds`), one parser after the
-other, each in a process of its own; a line for each says how many inputs it was given and how many of them it read. What a
+`python -m support.fuzz_feeds --inputs 1000000`, with the root and tests/ on PYTHONPATH (`make fuzz-feeds`), each parser in a
+process of its own; a line for each says how many inputs it was given and how many of them it read. What a
 parser lets through ends the run with exit code 1, and its input lies in --keep.
 """
 
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -144,7 +145,12 @@ def main() -> int:
     names = args.only or list(NAMES)
     shares = {name: 0.2 if name in SLOW else 1.0 for name in names}
     each = args.inputs / sum(shares.values())
-    ran = [_in_a_process(name, math.ceil(each * shares[name]), engine, args.keep) for name in names]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        ran = list(
+            pool.map(
+                lambda name: _in_a_process(name, math.ceil(each * shares[name]), engine, args.keep), names
+            )
+        )
     failed = [name for name, (_, good) in zip(names, ran, strict=True) if not good]
     total = sum(count for count, _ in ran)
     print(f"{total:>9,} inputs in all, by {engine}; findings: {', '.join(failed) or 'none'}")

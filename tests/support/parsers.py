@@ -51,7 +51,7 @@ _STATUS = (200, 200, 200, 200, 400, 401, 403, 404, 422, 429, 500, 503)
 _BASES = tuple(Basis)
 URL = "http://provider"
 _ALL = b"\xff"
-_SLOTS = 20
+_SLOTS = 6
 """Of the grid that is told of, at most so many before now and after."""
 _ACCESS = {
     "/zones": {"XX": {"zoneName": "Somewhere", "access": ["carbon-intensity/latest", "*"]}},
