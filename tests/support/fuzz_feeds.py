@@ -130,6 +130,7 @@ def main() -> int:
     asked.add_argument("--inputs", type=int, default=1_000_000, help="for all parsers together")
     asked.add_argument("--only", metavar="PARSER", action="append", help="one parser, or several; else all")
     asked.add_argument("--engine", choices=ENGINES, help="else atheris where it is installed")
+    asked.add_argument("--jobs", type=int, default=2, help="processes at a time")
     asked.add_argument(
         "--keep", type=Path, default=Path(".fuzz"), help="folder of what was found interesting"
     )
