@@ -26,6 +26,7 @@ from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.factory import build_chain
+from carbonsched.feeds.prices.factory import build_prices
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.launch.rights import name_of
 from carbonsched.ledger.ledger import Ledger
@@ -63,11 +64,12 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
     _set_up_logging()
     clock = SystemClock()
     _make_state_dir(config)
-    chain = build_chain(config.feeds, Site(config.zone, clock, config.state))
+    site = Site(config.zone, clock, config.state)
+    chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
     launcher = LocalLauncher()
     ledger = _open_ledger(config, launcher, clock, new_ledger)
     meter = build_meter(config.power.meters, clock)
-    supervisor = Supervisor(config, ledger, chain, meter, launcher, clock)
+    supervisor = Supervisor(config, ledger, chain, meter, launcher, clock, prices)
     notifier = Notifier.from_env()
     # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
     stop, reload = _catch_signals()
@@ -114,6 +116,7 @@ def _poll(chain: Chain, supervisor: Supervisor) -> None:
     """What the last polls revised is settled first: the first tick waits for the first poll alone."""
     supervisor.settling.poll()
     chain.poll_due()
+    supervisor.prices.poll()
 
 
 class LineFormatter(logging.Formatter):

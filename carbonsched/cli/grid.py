@@ -2,7 +2,7 @@
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -12,8 +12,9 @@ from carbonsched.errors import InputError
 
 if TYPE_CHECKING:
     from carbonsched.cli.grid_setup import SetupRequest
-    from carbonsched.model.grid import ForecastPoint, GridView
+    from carbonsched.model.grid import GridView
 
+_T = TypeVar("_T")
 BLOCKS = "▁▂▃▄▅▆▇█"
 ROWS = 24
 SETUP = "Setting up"
@@ -176,7 +177,7 @@ def _zones(word: str, json: bool) -> None:
 
 
 def _probe(config: Path | None, json: bool) -> None:
-    from carbonsched.cli import grid_probe
+    from carbonsched.cli import grid_prices, grid_probe
     from carbonsched.cli.output import console, emit
 
     probed = grid_probe.probe_file(config)
@@ -184,6 +185,8 @@ def _probe(config: Path | None, json: bool) -> None:
         emit(probed)
     else:
         console().print(grid_probe.table(probed.feeds))
+        if probed.prices:
+            console().print(grid_prices.table(probed.prices))
     raise typer.Exit(0 if probed.ok else 1)
 
 
@@ -198,7 +201,7 @@ def _view(ctx: typer.Context, forecast_h: float, json: bool) -> None:
 
 
 def _print(view: "GridView") -> None:
-    from carbonsched.cli import grid_scores
+    from carbonsched.cli import grid_prices, grid_scores
     from carbonsched.cli import output as o
 
     out = o.console()
@@ -248,9 +251,11 @@ def _print(view: "GridView") -> None:
     for feed in view.feeds:
         feeds.add_row(feed.name, feed.state, text.moment(feed.last_success), feed.error or "")
     out.print(feeds)
+    if view.prices is not None:
+        grid_prices.show(view.prices)
 
 
-def every_nth(points: "tuple[ForecastPoint, ...]", rows: int) -> "tuple[ForecastPoint, ...]":
+def every_nth(points: tuple[_T, ...], rows: int) -> tuple[_T, ...]:
     """At most `rows` of the points, evenly spaced from the first."""
     return points[:: -(-len(points) // rows)]
 

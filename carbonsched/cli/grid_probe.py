@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbonsched import text
+from carbonsched.cli import grid_prices
 from carbonsched.clock import SystemClock
 from carbonsched.config import Config, load
 from carbonsched.errors import CarbonschedError, FeedError
@@ -34,10 +35,12 @@ def probe(config: Config) -> ProbeList:
     Raises InputError where two feeds share a name.
     """
     check_names("feeds", [one.shown_name for one in config.feeds])
+    check_names("prices", [one.shown_name for one in config.prices])
     logging.getLogger("carbonsched").addHandler(logging.NullHandler())  # what fails is in the table
     with tempfile.TemporaryDirectory(prefix="carbonsched-probe-") as folder:
         site = Site(config.zone, SystemClock(), Path(folder))
-        return ProbeList(feeds=tuple(_probed(i, config.feeds, site) for i in range(len(config.feeds))))
+        feeds = tuple(_probed(i, config.feeds, site) for i in range(len(config.feeds)))
+        return ProbeList(feeds=feeds, prices=grid_prices.probe(config.prices, site))
 
 
 def _probed(i: int, feeds: Sequence[FeedSettings], site: Site) -> FeedProbe:

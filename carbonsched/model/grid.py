@@ -279,6 +279,35 @@ class GridNow(Doc):
     """Why g_per_kwh is null."""
 
 
+class PricePoint(Doc):
+    """What a kWh will cost over [start, end), as it is published.
+
+    Example:
+        >>> PricePoint(start="2026-11-22T10:00:00Z", end="2026-11-22T10:15:00Z", eur_per_kwh=-0.002).eur_per_kwh
+        -0.002
+    """
+
+    start: UtcTime
+    end: UtcTime
+    eur_per_kwh: float
+
+
+class PriceView(Doc):
+    """What a kWh costs, in `carbonsched grid --json`.
+
+    Example:
+        >>> PriceView(now=None, reason="no source knows the price now", ahead=(), feeds=()).now is None
+        True
+    """
+
+    now: Price | None
+    reason: str | None
+    """Why `now` is null."""
+    ahead: tuple[PricePoint, ...]
+    """From now on, as far as it is published."""
+    feeds: tuple[FeedStatus, ...]
+
+
 class GridView(Doc):
     """`carbonsched grid --json`.
 
@@ -298,3 +327,5 @@ class GridView(Doc):
     """Why there is none, where one was asked for."""
     scores: tuple[ForecastScore, ...] = ()
     """Of each provider that has forecast anything here."""
+    prices: PriceView | None = None
+    """None: the config has no `[[prices]]`."""

@@ -78,11 +78,13 @@ class ProbeList(Doc):
     """
 
     feeds: tuple[FeedProbe, ...]
+    prices: tuple[FeedProbe, ...] = ()
+    """Of `[[prices]]`; their values are EUR/kWh."""
 
     @property
     def ok(self) -> bool:
         """Whether every feed answered."""
-        return all(feed.ok for feed in self.feeds)
+        return all(feed.ok for feed in (*self.feeds, *self.prices))
 
 
 class GridSetup(Doc):

@@ -7,6 +7,7 @@ isolation    keeps what is wrong with one job from the others
 outcome      where a job goes whose process has ended
 grid_watch   what providers forecast, remembered and scored while nothing runs
 forecast_file  keeps that over a restart
+price_watch  what a kWh costs, now and ahead
 metering     whose energy it was, as ledger rows
 settling     writes what became known later of the past into the journal
 revisions    which settlements there are to write, pure

@@ -5,7 +5,7 @@ rest keeps and scores this without NumPy; `carbonsched.supervisor.estimates.grid
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -151,9 +151,15 @@ class GridWatch:
 
     def changes(self) -> Iterator[FeedStatus]:
         """Feeds whose state is another than was told last, each told once."""
-        now_s = self.clock.monotonic()
-        for status in self.chain.status():
-            state, at_s = self.told.get(status.name, ("untried", now_s - _TOLD_AGAIN_S))
-            if status.state != state and now_s - at_s >= _TOLD_AGAIN_S:
-                self.told[status.name] = status.state, now_s
-                yield status
+        return changes(self.chain.status(), self.told, self.clock.monotonic())
+
+
+def changes(
+    found: Iterable[FeedStatus], told: dict[str, tuple[str, float]], now_s: float
+) -> Iterator[FeedStatus]:
+    """Those of `found` whose state is another than was told last; `told` is brought up to date."""
+    for status in found:
+        state, at_s = told.get(status.name, ("untried", now_s - _TOLD_AGAIN_S))
+        if status.state != state and now_s - at_s >= _TOLD_AGAIN_S:
+            told[status.name] = status.state, now_s
+            yield status

@@ -1,6 +1,6 @@
 """Turns the meter's deltas into ledger rows: whose energy it was, at which intensity, split without losing a millijoule.
 
-A delta is cut where a job starts or ends, a segment changes, or the grid's intensity changes. Pieces that agree in all
+A delta is cut where a job starts or ends, a segment changes, or the grid's intensity or the price changes. Pieces that agree in all
 of these run together into one open row per device until it is `row_s` old; a kill -9 loses open rows but no energy,
 since the counter is read on from the last row that was written.
 """
@@ -11,9 +11,11 @@ from datetime import datetime
 from itertools import pairwise
 
 from carbonsched.config import Config
+from carbonsched.feeds.base import V
 from carbonsched.feeds.chain import Chain
+from carbonsched.feeds.value_chain import ValueChain
 from carbonsched.model.energy import Account, EnergyDelta, Interval
-from carbonsched.model.grid import Reading
+from carbonsched.model.grid import Price, Reading
 from carbonsched.power.attribution import Cut, estimate, share, share_by, split
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import BoardPart
@@ -43,6 +45,7 @@ class Metering:
     """Last known power of each device."""
     idle_w: dict[str, float] = field(default_factory=dict)
     """Power of each device that no job uses, a slow mean."""
+    prices: ValueChain[Price] | None = None
 
     def charge(
         self, deltas: Sequence[EnergyDelta], runs: Sequence[JobRun], strangers: Mapping[str, str] = NOBODY
@@ -114,15 +117,9 @@ class Metering:
                 yield self._interval(sharer, part)
 
     def _changes(self, start: datetime, end: datetime) -> set[datetime]:
-        """Times inside (start, end) at which the known intensity changes."""
-        found: set[datetime] = set()
-        at: datetime | None = start
-        while at is not None and len(found) < 10_000:
-            at = self.chain.next_change(at)
-            if at is None or at >= end:
-                break
-            found.add(at)
-        return found
+        """Times inside (start, end) at which the known intensity or price changes."""
+        found = _changes(self.chain, start, end)
+        return found if self.prices is None else found | _changes(self.prices, start, end)
 
     def _interval(self, cut: Cut, delta: EnergyDelta) -> Interval:
         reading, config = self.chain.reading_at(delta.start), self.config()
@@ -136,6 +133,7 @@ class Metering:
             pue_source=config.pue_source,
             rho=cut.rho,
             grams=_grams(delta, reading, config.pue),
+            price=None if self.prices is None else self.prices.reading_at(delta.start),
         )
 
     def _add(self, piece: Interval) -> list[Interval]:
@@ -168,6 +166,17 @@ class Metering:
         ):
             stale = here
         return [self.open.pop(key) for key in stale]
+
+
+def _changes(chain: ValueChain[V], start: datetime, end: datetime) -> set[datetime]:
+    found: set[datetime] = set()
+    at: datetime | None = start
+    while at is not None and len(found) < 10_000:
+        at = chain.next_change(at)
+        if at is None or at >= end:
+            break
+        found.add(at)
+    return found
 
 
 def _part_of(run: JobRun, device: str) -> BoardPart:
@@ -208,7 +217,8 @@ def join(a: Interval, b: Interval, pue: float) -> Interval | None:
     """One row of two that follow each other and agree in everything but time and energy; None where they do not."""
     da, db = a.delta, b.delta
     same = (
-        (a.account, a.segment, a.rho, a.intensity, a.pue) == (b.account, b.segment, b.rho, b.intensity, b.pue)
+        (a.account, a.segment, a.rho, a.intensity, a.pue, a.price)
+        == (b.account, b.segment, b.rho, b.intensity, b.pue, b.price)
         and (da.method, da.counter_epoch, da.reason, da.meter)
         == (db.method, db.counter_epoch, db.reason, db.meter)
         and not da.bridged

@@ -219,7 +219,8 @@ class SupervisorService:
         )
 
     def grid(self, hours: float) -> GridView:
-        return self.supervisor.watch.view(hours)
+        view = self.supervisor.watch.view(hours)
+        return view.model_copy(update={"prices": self.supervisor.prices.view(hours)})
 
     def log_path(self, job_id: str, actor: Owner) -> Path:
         self._may_read(actor, job_id)

@@ -18,10 +18,12 @@ from carbonsched.clock import Clock, SleepWatch, StepWatch
 from carbonsched.config import Config
 from carbonsched.errors import LaunchError, LedgerError
 from carbonsched.feeds.chain import Chain
+from carbonsched.feeds.value_chain import ValueChain
 from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
 from carbonsched.model.energy import EnergyDelta
+from carbonsched.model.grid import Price
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import SegmentDone, Started
 from carbonsched.power.base import Meter
@@ -38,6 +40,7 @@ from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.outcome import outcome, way
 from carbonsched.supervisor.pending_rows import PendingRows
 from carbonsched.supervisor.placement import Placement
+from carbonsched.supervisor.price_watch import PriceWatch
 from carbonsched.supervisor.recording import record, record_more
 from carbonsched.supervisor.recovery import ProcessJournal
 from carbonsched.supervisor.settling import Settling
@@ -63,14 +66,22 @@ class Supervisor:
     """
 
     def __init__(
-        self, config: Config, ledger: Ledger, chain: Chain, meter: Meter, launcher: Launcher, clock: Clock
+        self,
+        config: Config,
+        ledger: Ledger,
+        chain: Chain,
+        meter: Meter,
+        launcher: Launcher,
+        clock: Clock,
+        prices: ValueChain[Price] | None = None,
     ) -> None:
         self.config = config
         self.ledger, self.meter, self.launcher, self.clock = ledger, meter, launcher, clock
         self.runs: dict[str, JobRun] = {}
         """Jobs that are not over, by id."""
         self.watch = GridWatch(chain, clock, ForecastFile(config.state / "forecasts.jsonl"))
-        self.metering = Metering(self._config, chain)
+        self.prices = PriceWatch(prices, clock)
+        self.metering = Metering(self._config, chain, prices=prices)
         self.placement = Placement(meter, launcher, self._config)
         self.journal = ProcessJournal(ledger, clock, launcher, meter, self._config, config.state / "jobs")
         self.pools = Pools(config.pools, ledger, clock, lambda job_id: self.journal.account(job_id).charged_g)
@@ -191,8 +202,8 @@ class Supervisor:
                 with self.isolation.alone(run):
                     self._advance(run)
             self.watch.poll_archive()
-            for status in self.watch.changes():
-                self.pending.note(None, "feed", status.dump())
+            for status in (*(s.dump() for s in self.watch.changes()), *self.prices.changes()):
+                self.pending.note(None, "feed", status)
             if self.runs:
                 self._direct()
                 self._start_queued()

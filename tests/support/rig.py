@@ -15,6 +15,7 @@ from carbonsched.config import Config
 from carbonsched.errors import LedgerError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.factory import build_chain
+from carbonsched.feeds.prices.factory import build_prices
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.base import rfc3339
 from carbonsched.model.job import JobSpec, Owner
@@ -104,7 +105,8 @@ class Rig:
     def boot(self) -> None:
         """A new daemon process on the same state."""
         self.ledger = Ledger.open(self.config.ledger_url)
-        self.chain = build_chain(self.config.feeds, Site(self.config.zone, self.clock, self.config.state))
+        site = Site(self.config.zone, self.clock, self.config.state)
+        self.chain, self.prices = build_chain(self.config.feeds, site), build_prices(self.config.prices, site)
         self.meter = build_meter(self.config.power.meters, self.clock)
         if self.devices > 1 or self.boards:
             curve, names = self.root / "watts.csv", self.boards or (None,) * self.devices
@@ -112,8 +114,9 @@ class Rig:
             self.meter = CombinedMeter(meters)
         self.chain.poll_due()
         self.supervisor = Supervisor(
-            self.config, self.ledger, self.chain, self.meter, self.launcher, self.clock
+            self.config, self.ledger, self.chain, self.meter, self.launcher, self.clock, self.prices
         )
+        self.supervisor.prices.poll()
         self.service = SupervisorService(self.supervisor)
         self.supervisor.start()
 
@@ -138,6 +141,7 @@ class Rig:
             for auto in self.autos:
                 auto.second()
             self.chain.poll_due()
+            self.supervisor.prices.poll()
             self.supervisor.tick()
 
     def submit(self, job: JobSpec | None = None, foreseen: CheckResult | None = None) -> "Played":

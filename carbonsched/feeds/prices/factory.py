@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from carbonsched.clock import Clock
 from carbonsched.feeds.base import Site, ValueFeed
 from carbonsched.feeds.plausibility import price_gates
 from carbonsched.feeds.prices.base import PriceSettings
@@ -22,7 +23,12 @@ def build_prices(settings: Sequence[PriceSettings], site: Site) -> ValueChain[Pr
             sources.append(build_price(each, settings[:i], site))
         except Exception as e:
             raise build_error(e, each, f"prices[{i}]") from e
-    return ValueChain(sources, site.clock, price_gates(), "price feed")
+    return price_chain(sources, site.clock)
+
+
+def price_chain(sources: Sequence[ValueFeed[Price]], clock: Clock) -> ValueChain[Price]:
+    """The chain of sources that are built."""
+    return ValueChain(sources, clock, price_gates(), "price feed")
 
 
 def build_price(settings: PriceSettings, before: Sequence[PriceSettings], site: Site) -> ValueFeed[Price]:
