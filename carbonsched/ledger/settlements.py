@@ -161,6 +161,9 @@ class Settled:
             made.add(one)
         return made
 
+    def __bool__(self) -> bool:
+        return bool(self._spans)
+
     def add(self, new: Settlement) -> None:
         """A newer one: it holds for all of its time."""
         if new.end_us <= new.start_us:
@@ -212,13 +215,13 @@ class Settled:
             here = self.at(start)
             parts = [(1, here)] if here is not None and here.holds_for(row) else []
         if energy is None or not parts:
-            return AsSettled(row["grams"], own, covered=False)
+            return AsSettled(row["grams"], own)
         span, known = max(end - start, 1), sum(us for us, _ in parts)
         weighted = sum(us * one.g_per_kwh for us, one in parts)
         if own is not None:
             known, weighted = span, weighted + (span - known) * own
         spent = grams(energy / MJ_PER_J * known / span, weighted / known, row["pue"])
-        return AsSettled(spent, weighted / known, covered=True)
+        return AsSettled(spent, weighted / known, tuple(one for _, one in parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,16 +229,20 @@ class AsSettled:
     """A row's grams as settled.
 
     Example:
-        >>> AsSettled(1.5, 300.0, covered=False).grams
-        1.5
+        >>> AsSettled(1.5, 300.0).covered
+        False
     """
 
     grams: float | None
     """None: energy or intensity is still not known. Of a row that is known in part: of that part."""
     g_per_kwh: float | None
     """Mean over the part of the row whose intensity is known."""
-    covered: bool
-    """Whether an entry covers any of it; else all is as it was decided."""
+    entries: tuple[Settlement, ...] = ()
+    """That hold for it or a part of it; none: all is as it was decided."""
+
+    @property
+    def covered(self) -> bool:
+        return bool(self.entries)
 
 
 def stretches(connection: Connection, since: datetime, until: datetime) -> tuple[Stretch, ...]:

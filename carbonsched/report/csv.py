@@ -7,11 +7,16 @@ from typing import Final
 
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.rows import plain
+from carbonsched.ledger.settlements import Settled
 from carbonsched.ledger.tables import INTERVALS
 from carbonsched.report.document import Report
 from carbonsched.report.format import ReportFormat
 
-COLUMNS: Final = tuple(column.name.removesuffix("_us") for column in INTERVALS.columns)
+COLUMNS: Final = (
+    *(column.name.removesuffix("_us") for column in INTERVALS.columns),
+    *("settled_g_per_kwh", "settled_grams"),
+)
+"""Those of the ledger, and what a row counts as with what became known later."""
 _LINES: Final = 1000
 """In a piece; a ledger has millions."""
 
@@ -21,8 +26,11 @@ def rows_csv(report: Report, ledger: Ledger) -> Iterator[str]:
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
+    settled = Settled.of(ledger.settlements())
     for n, row in enumerate(ledger.rows(report.job_id, report.start, report.end), start=1):
-        writer.writerow(plain(row) | {"prev_hash": row["prev_hash"], "hash": row["hash"]})
+        found = settled.charge(row)
+        more = {"settled_g_per_kwh": found.g_per_kwh, "settled_grams": found.grams}
+        writer.writerow(plain(row) | {"prev_hash": row["prev_hash"], "hash": row["hash"]} | more)
         if n % _LINES == 0:
             yield out.getvalue()
             out.seek(0)

@@ -12,6 +12,8 @@ from carbonsched import __version__
 from carbonsched.errors import InputError
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord, SegmentRecord
+from carbonsched.ledger.rows import micros
+from carbonsched.ledger.settlements import Settled
 from carbonsched.ledger.totals import Group, Totals, total, total_by
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.grid import Kind
@@ -30,6 +32,7 @@ from carbonsched.report.parts import (
     Validation,
 )
 from carbonsched.report.savings import Charged, Spent, savings, training
+from carbonsched.report.settled import Differences, SettledAccount
 from carbonsched.report.timeline import Timeline
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
@@ -65,6 +68,8 @@ class Report(Doc):
     jobs: tuple[NamedSums, ...] = ()
     """In a period's report: by job id."""
     totals: Sums
+    settled: SettledAccount
+    """What became known of the intensities since they were charged."""
     facility_kwh: float
     """Energy × PUE."""
     accounts: tuple[NamedSums, ...] = ()
@@ -107,6 +112,7 @@ def build(
     counted = {segment.k: segment for segment in records}
     timeline = _walked(ledger, record, counted, totals, start, end)
     by_segment = total_by(groups, lambda group: group.segment)
+    moved = timeline.differences
     return Report(
         created_at=now,
         job_id=job_id,
@@ -115,15 +121,19 @@ def build(
         first=totals.start,
         last=totals.end,
         job=_job(record, totals, ledger) if record else None,
-        jobs=() if record else _named((g.job_id, g) for g in groups if g.job_id is not None),
-        totals=Sums.of(totals),
+        jobs=() if record else _named(((g.job_id, g) for g in groups if g.job_id is not None), moved),
+        totals=Sums.of(totals, moved.total_g),
+        settled=moved.account(totals.grams),
         facility_kwh=timeline.facility_mj / MJ_PER_J / J_PER_KWH,
-        accounts=() if record else _named((str(g.account), g) for g in groups),
-        boards=_named((g.board, g) for g in groups),
-        methods=_named((str(g.method), g) for g in groups),
+        accounts=() if record else _named(((str(g.account), g) for g in groups), moved),
+        boards=_named(((g.board, g) for g in groups), moved),
+        methods=_named(((str(g.method), g) for g in groups), moved),
         pues=timeline.pues,
         savings=_savings(counted, by_segment, timeline, totals) if record else None,
-        segments=tuple(_line(segment, by_segment.get(k)) for k, segment in sorted(counted.items())),
+        segments=tuple(
+            _line(segment, by_segment.get(k), moved.of(g for g in groups if g.segment == k))
+            for k, segment in sorted(counted.items())
+        ),
         lost=_lost(timeline) if record else None,
         validation=_validation(ledger, record) if record else (),
         gaps=timeline.gaps,
@@ -149,7 +159,9 @@ def _walked(
     if record is not None and record.started_at is not None and start is None:
         first = min(first, record.started_at)
     starts = {k: segment.start for k, segment in counted.items()}
-    timeline = Timeline(first, last, record.id if record else None, starts)
+    covering = (s for s in ledger.settlements() if s.end_us > micros(first) and s.start_us <= micros(last))
+    differences = Differences(Settled.of(covering))
+    timeline = Timeline(first, last, record.id if record else None, starts, differences)
     timeline.walk(ledger.rows(None, first, end or last))
     return timeline
 
@@ -181,14 +193,17 @@ def _lost(timeline: Timeline) -> Lost:
     )
 
 
-def _named(pairs: Iterable[tuple[str, Group]]) -> tuple[NamedSums, ...]:
+def _named(pairs: Iterable[tuple[str, Group]], moved: Differences) -> tuple[NamedSums, ...]:
     bins: dict[str, list[Group]] = {}
     for name, group in pairs:
         bins.setdefault(name, []).append(group)
-    return tuple(NamedSums(name=name, sums=Sums.of(total(found))) for name, found in sorted(bins.items()))
+    return tuple(
+        NamedSums(name=name, sums=Sums.of(total(found), moved.of(found)))
+        for name, found in sorted(bins.items())
+    )
 
 
-def _line(segment: SegmentRecord, sums: Totals | None) -> SegmentLine:
+def _line(segment: SegmentRecord, sums: Totals | None, moved_g: float) -> SegmentLine:
     return SegmentLine.of(
         segment,
         sums or total(()),
@@ -197,6 +212,7 @@ def _line(segment: SegmentRecord, sums: Totals | None) -> SegmentLine:
         seconds=segment.done.seconds,
         estimated=sums.estimated if sums else False,
         unknown_s=sums.unknown_s if sums else (segment.end - segment.start).total_seconds(),
+        settled_g=(sums.grams if sums else 0.0) + moved_g,
     )
 
 
@@ -246,6 +262,12 @@ def _notes(totals: Totals, timeline: Timeline, record: JobRecord | None) -> tupl
     if totals.unknown_s > 0:
         notes.append(
             f"For {totals.unknown_s:.0f} s energy or intensity is not known; what is not known stands in no sum."
+        )
+    settled = timeline.differences.account(totals.grams)
+    if settled.entries:
+        notes.append(
+            f"Intensities were told or revised since: as settled {settled.spent_g:.6g} g, {settled.difference_g:+.4g} g "
+            "against what was decided, which budgets, savings and charts go by."
         )
     if timeline.lost:
         numbers = ", ".join(str(k) for k in sorted(timeline.lost))

@@ -25,7 +25,9 @@ class Sums(Doc):
     energy_kwh: float
     """At the plug of the box: PUE is in the grams, not in here."""
     spent_g: float
-    """gCO2e = Σ energy × PUE × intensity."""
+    """gCO2e = Σ energy × PUE × intensity, as decided: with what was known when it was used."""
+    settled_g: float
+    """The same as settled: with what became known later."""
     seconds: float
     unknown_s: float
     """Of these the energy or the intensity is not known; they are in no sum."""
@@ -42,12 +44,14 @@ class Sums(Doc):
     power_w: float | None
 
     @classmethod
-    def of(cls, totals: Totals) -> "Sums":
+    def of(cls, totals: Totals, moved_g: float = 0.0) -> "Sums":
+        """moved_g: by how much they were settled since."""
         kwh = MJ_PER_J * J_PER_KWH
         return cls(
             energy_j=totals.energy_j,
             energy_kwh=totals.energy_mj / kwh,
             spent_g=totals.grams,
+            settled_g=totals.grams + moved_g,
             seconds=totals.seconds,
             unknown_s=totals.unknown_s,
             estimated=totals.estimated,
@@ -130,6 +134,8 @@ class SegmentLine(SegmentFigures):
     seconds: float
     estimated: bool
     unknown_s: float
+    settled_g: float
+    """As settled; `spent_g` is as decided."""
 
 
 class Effect(Doc):
@@ -220,6 +226,10 @@ class FeedUse(Doc):
     rows: int
     energy_j: float
     g_per_kwh: float | None
+    spent_g: float
+    """As decided."""
+    settled_g: float
+    """The same rows as settled, by this feed's later values or another's."""
     first: UtcTime
     last: UtcTime
     time_compression: float

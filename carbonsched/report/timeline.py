@@ -11,10 +11,12 @@ from itertools import pairwise
 from typing import Any, Final
 
 from carbonsched.ledger.rows import micros, moment
+from carbonsched.ledger.settlements import Settled
 from carbonsched.model.energy import EnergyMethod
 from carbonsched.model.grid import Basis, Kind
 from carbonsched.report.parts import FeedUse, Gap, Point, PueUse
 from carbonsched.report.savings import Spent
+from carbonsched.report.settled import Differences
 from carbonsched.units import MJ_PER_J
 
 BINS: Final = 240
@@ -26,6 +28,7 @@ class _Feed:
     rows: int = 0
     energy_mj: int = 0
     weighted: float = 0.0
+    grams: float = 0.0
     first: int = 0
     last: int = 0
 
@@ -63,6 +66,8 @@ class Timeline:
     job_id: str | None
     counted: Mapping[int, datetime]
     """Segment → start of the attempt that counts; rows of it before are lost work."""
+    differences: Differences = field(default_factory=lambda: Differences(Settled()))
+    """What was settled since."""
     facility_mj: float = 0.0
     facility_known_mj: float = 0.0
     known_grams: float = 0.0
@@ -111,12 +116,15 @@ class Timeline:
                 rows=feed.rows,
                 energy_j=feed.energy_mj / MJ_PER_J,
                 g_per_kwh=feed.weighted / feed.energy_mj if feed.energy_mj else None,
+                spent_g=feed.grams,
+                settled_g=feed.grams + self.differences.of_feed(key),
                 first=moment(feed.first),
                 last=moment(feed.last),
                 time_compression=compression,
                 note=note,
             )
-            for (provider, zone, basis, kind, compression, note), feed in sorted(self._feeds.items())
+            for key, feed in sorted(self._feeds.items())
+            for provider, zone, basis, kind, compression, note in [key]
         )
 
     @property
@@ -184,6 +192,7 @@ class Timeline:
                 each.energy_mj += energy * part
                 each.seconds[row["board"]] = each.seconds.get(row["board"], 0.0) + seconds
         self._gap(row)
+        self.differences.add(row, None if row["g_per_kwh"] is None else _feed_of(row))
         if row["g_per_kwh"] is not None:
             self._feed(row)
         if energy is None:
@@ -202,16 +211,9 @@ class Timeline:
             into[row["segment"]] = Spent(before.energy_j + energy / MJ_PER_J, before.grams + (grams or 0.0))
 
     def _feed(self, row: Mapping[Any, Any]) -> None:
-        key = (
-            row["provider"],
-            row["zone"],
-            row["basis"],
-            row["kind"],
-            row["time_compression"],
-            row["note"],
-        )
-        feed = self._feeds.setdefault(key, _Feed(first=row["start_us"]))
+        feed = self._feeds.setdefault(_feed_of(row), _Feed(first=row["start_us"]))
         feed.rows += 1
+        feed.grams += row["grams"] or 0.0
         feed.last = max(feed.last, row["end_us"])
         self.time_compression = max(self.time_compression, row["time_compression"])
         if row["energy_mj"] is not None:
@@ -251,6 +253,11 @@ class Timeline:
             self._gaps.append(gap)
         else:
             self.more_gaps += 1
+
+
+def _feed_of(row: Mapping[Any, Any]) -> tuple[str, str, str, str, float, str]:
+    """What the report tells feeds apart by."""
+    return row["provider"], row["zone"], row["basis"], row["kind"], row["time_compression"], row["note"]
 
 
 def _join(a: Gap, b: Gap) -> Gap | None:

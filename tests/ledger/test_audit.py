@@ -120,7 +120,7 @@ def test_decisions_cannot_be_rewritten_either(tmp_path: Path, statement: str, sa
 
 def test_an_outsider_verifies_the_export_with_the_script_of_the_manual(tmp_path: Path) -> None:
     manual = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
-    (script,) = re.findall(r"```python\n(.*?)```", manual, flags=re.S)
+    (script, _) = re.findall(r"```python\n(.*?)```", manual, flags=re.S)
     with Ledger.open(f"sqlite:///{written(tmp_path)}") as ledger:
         assert ledger.export(tmp_path / "out") == 12 + 3
         last = list(ledger.rows())[-1]["hash"]
