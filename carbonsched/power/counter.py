@@ -2,12 +2,14 @@
 
 Between two samples the energy is, in order of trust: the difference of the device's own counter; else power times
 monotonic seconds; else unknown, which is null with the reason. A counter belongs to an epoch, one life of it, named
-`<life>:<n>`: `life` is the boot (or whatever ends with the counter), `n` rises when the counter falls, which is what a
-reloaded driver looks like. After a restart of the daemon the counter goes on from the ledger's mark: in the same epoch
+`<life>:<n>`: `life` is the boot (or whatever ends with the counter), `n` rises when the counter has begun anew, which is what a
+reloaded driver looks like. One odd value proves nothing: a fall, or a rise that no board can make, is booked when the next value
+bears it out, and forgotten when that goes on from the value before. A counter that stands still while the board draws power is
+not believed either; what it adds later replaces what was integrated meanwhile. After a restart of the daemon the counter goes on from the ledger's mark: in the same epoch
 the counter bridges the time nobody watched exactly; without a counter a short absence is estimated, a long one unknown.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -22,7 +24,17 @@ BRIDGE_S: Final = 900.0
 STEP_S: Final = 1.0
 """Wall and monotonic time may part by this much in one stretch before it is a step of the clock."""
 IMPLAUSIBLE: Final = 2.0
-"""Mean power above this multiple of the device's limit over a stretch of HOLD_S or more: not the same counter."""
+"""Mean power above this multiple of the device's limit: not the same counter, or a wild value."""
+ANY_LIMIT_W: Final = 2500.0
+"""Of a device that states none: no board draws so much."""
+SENSOR_S: Final = 0.5
+"""By so much a counter may lag behind its time: drivers renew it every 20 to 100 ms, some boards slower."""
+STANDS_S: Final = 2.0
+"""A counter that does not move for so long while the board draws power is not waited for."""
+JITTER_MJ: Final = 5_000
+"""A counter may fall by this much and be the same one: its last digits are the sensor's noise."""
+SHORT: Final = 0.25
+"""A board that was metered by nobody drew at least this part of what it drew before and after; else the counter may be new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,10 @@ class _Last:
     awake_s: float | None = None
     blind_from: datetime | None = None
     """Since when the counter could not be read; its next value covers that time too."""
+    stood_s: float = 0.0
+    """How long the counter has not moved though the board drew power."""
+    stood_mj: int = 0
+    """What was charged for that time, by power: a counter that catches up holds it too."""
 
 
 class DeviceCounter:
@@ -85,6 +101,8 @@ class DeviceCounter:
         self._n = 0
         self._same_life = True
         self._last: _Last | None = None
+        self._odd: tuple[Sample, str] | None = None
+        """A value that the next one has to bear out, and what is odd about it."""
 
     @property
     def epoch(self) -> str:
@@ -100,7 +118,8 @@ class DeviceCounter:
         self._last = _Last(mark.at, None, counter, mark.power_w)
 
     def add(self, sample: Sample) -> EnergyDelta | None:
-        """The delta since the sample before; None on the first one, and where no time has passed."""
+        """The delta since the last one; None on the first sample, where no time has passed, and where the next value has to
+        tell what this one is worth: its delta then covers both."""
         last = self._last
         if last is None:
             if sample.error is None:
@@ -112,37 +131,89 @@ class DeviceCounter:
         if sample.error is not None:
             delta = self._unavailable(start, sample.at, sample.error)
             blind = last.blind_from or last.at
+            self._odd = None
             self._last = _Last(sample.at, sample.monotonic_s, last.counter_mj, None, sample.awake_s, blind)
-        elif last.monotonic_s is None:
-            delta = self._bridge(last, sample, start, elapsed)
-            self._last = _last(sample)
         else:
-            delta = self._live(last, sample, start, elapsed)
-            self._last = _last(sample)
+            sample = self._without_wild_power(_without_jitter(last, sample))
+            broken = self._broken(last, sample, elapsed)
+            odd = self._odd
+            if self._must_wait(last, sample, elapsed, broken):
+                return None
+            if broken is not None and odd is not None:
+                broken = odd[1]
+            away = last.monotonic_s is None
+            self._odd, self._last = None, _last(sample)
+            delta = (self._bridge if away else self._live)(last, sample, start, elapsed, broken)
         if stepped:
             delta = delta.model_copy(update={"reason": "; ".join(r for r in (delta.reason, stepped) if r)})
         return delta
 
-    def _live(self, last: _Last, sample: Sample, start: datetime, elapsed: float) -> EnergyDelta:
+    def _must_wait(self, last: _Last, sample: Sample, elapsed: float, broken: str | None) -> bool:
+        """Whether the next value has to tell what this one is worth."""
+        if broken is not None:
+            odd, self._odd = self._odd, (sample, broken)
+            if odd is None:
+                return True
+            span = sample.monotonic_s - odd[0].monotonic_s
+            # neither goes on from the value before nor from the odd one: after HOLD_S no further one is waited for
+            return self._goes_on(odd[0].counter_mj, sample.counter_mj, span) is not None and (
+                last.monotonic_s is not None and elapsed <= HOLD_S
+            )
+        return self._stands(last, sample, elapsed) and last.stood_s == 0 and elapsed < STANDS_S
+
+    def _stands(self, last: _Last, sample: Sample, elapsed: float) -> bool:
+        """Whether the counter has not moved while the board drew what moves it."""
+        if last.counter_mj is None or last.counter_mj != sample.counter_mj or last.monotonic_s is None:
+            return False
+        return _mj(_mean(last.power_w, sample.power_w) or 0.0, elapsed) > JITTER_MJ
+
+    def _live(
+        self, last: _Last, sample: Sample, start: datetime, elapsed: float, broken: str | None
+    ) -> EnergyDelta:
         if last.counter_mj is None or sample.counter_mj is None:
             return self._from_power(last, sample, start, elapsed, None)
-        broken = self._broken(last, sample, elapsed)
-        if broken is None:
-            return self._from_counter(last, sample, start, elapsed, bridged=False)
-        self._n += 1
-        if elapsed <= HOLD_S and sample.power_w is not None:
-            return self._from_power(last, sample, start, elapsed, f"{broken}; power times time instead")
-        return self._unavailable(start, sample.at, broken)
+        if broken is not None:
+            self._n += 1
+            if elapsed <= HOLD_S and sample.power_w is not None:
+                return self._from_power(last, sample, start, elapsed, f"{broken}; power times time instead")
+            return self._unavailable(start, sample.at, broken)
+        if self._stands(last, sample, elapsed):
+            return self._standing(last, sample, start, elapsed)
+        if last.stood_mj:
+            last = self._caught_up(last, sample, elapsed)
+        return self._from_counter(last, sample, start, elapsed, bridged=False)
 
-    def _bridge(self, last: _Last, sample: Sample, start: datetime, elapsed: float) -> EnergyDelta:
+    def _standing(self, last: _Last, sample: Sample, start: datetime, elapsed: float) -> EnergyDelta:
+        """By power; in an epoch of its own, for the rows before are what the counter said, and these are not."""
+        if not last.stood_s:
+            self._n += 1
+        since = sample.at - timedelta(seconds=last.stood_s + elapsed)
+        reason = f"the counter has stood still since {since:%H:%M:%S}; power times time instead"
+        delta = self._from_power(last, sample, start, elapsed, reason)
+        stood_mj = last.stood_mj + (delta.energy_mj or 0)
+        self._last = replace(_last(sample), stood_s=last.stood_s + elapsed, stood_mj=stood_mj)
+        return delta
+
+    def _caught_up(self, last: _Last, sample: Sample, elapsed: float) -> _Last:
+        """The last sample with the counter as far as it is charged: what it adds at once for the time it stood is charged already."""
+        assert last.counter_mj is not None and sample.counter_mj is not None  # noqa: S101, PT018
+        recent = _mj(_mean(last.power_w, sample.power_w) or 0.0, elapsed)
+        if sample.counter_mj - last.counter_mj <= recent + last.stood_mj / 2:
+            return last  # it goes on as if there had been nothing
+        return replace(last, counter_mj=min(last.counter_mj + last.stood_mj, sample.counter_mj))
+
+    def _bridge(
+        self, last: _Last, sample: Sample, start: datetime, elapsed: float, broken: str | None
+    ) -> EnergyDelta:
         away = f"the daemon was away for {elapsed:.0f} s"
         if not self._same_life:
             reason = f"{away} and the box or its driver was started anew"
             return self._unavailable(start, sample.at, reason, bridged=True)
         if last.counter_mj is not None and sample.counter_mj is not None:
-            broken = self._broken(last, sample, elapsed)
             if broken is None:
-                return self._from_counter(last, sample, start, elapsed, bridged=True)
+                return self._perhaps_short(
+                    last, sample, self._from_counter(last, sample, start, elapsed, bridged=True)
+                )
             self._n += 1
             return self._unavailable(start, sample.at, f"{away}; {broken}", bridged=True)
         if elapsed > BRIDGE_S:
@@ -167,23 +238,48 @@ class DeviceCounter:
             reason=reason,
         )
 
+    def _without_wild_power(self, sample: Sample) -> Sample:
+        """What no board can draw is no reading: drivers answer all ones where they know nothing."""
+        limit = IMPLAUSIBLE * (self.watts_limit or ANY_LIMIT_W)
+        if sample.power_w is None or self._power_is_mean or 0 <= sample.power_w <= limit:
+            return sample
+        return replace(sample, power_w=None)
+
     def _broken(self, last: _Last, sample: Sample, elapsed: float) -> str | None:
-        """Why the two counter values are not of one life; None where they are."""
-        assert last.counter_mj is not None and sample.counter_mj is not None  # noqa: S101, PT018
-        used = sample.counter_mj - last.counter_mj
-        if used < 0:
-            return (
-                f"the counter fell from {last.counter_mj} to {sample.counter_mj} mJ: the driver was reloaded"
-            )
+        """Why the two counter values are not of one life; None where they are, or there are none."""
+        if last.monotonic_s is None and not self._same_life:
+            return None
         span = elapsed if last.blind_from is None else (sample.at - last.blind_from).total_seconds()
         if last.monotonic_s is not None:
-            span = max(
-                span, sample.monotonic_s - last.monotonic_s
-            )  # suspend included, in which a counter may go on
-        mean_w = used / 1000 / span if span > 0 else 0.0
-        if self.watts_limit and span >= HOLD_S and mean_w > IMPLAUSIBLE * self.watts_limit:
-            return f"the counter rose by {mean_w:.0f} W on a device limited to {self.watts_limit:.0f} W"
+            # suspend included, in which a counter may go on
+            span = max(span, sample.monotonic_s - last.monotonic_s)
+        return self._goes_on(last.counter_mj, sample.counter_mj, span + last.stood_s)
+
+    def _goes_on(self, before_mj: int | None, after_mj: int | None, span: float) -> str | None:
+        """Why a counter cannot have gone from one value to the other in `span` seconds; None where it can, or there is none."""
+        if before_mj is None or after_mj is None:
+            return None
+        used = after_mj - before_mj
+        if used < 0:
+            return f"the counter fell from {before_mj} to {after_mj} mJ: the driver was reloaded"
+        limit = self.watts_limit or ANY_LIMIT_W
+        if used / 1000 > IMPLAUSIBLE * limit * (span + SENSOR_S):
+            return f"the counter rose by {used / 1000 / span:.0f} W on a device limited to {limit:.0f} W"
         return None
+
+    def _perhaps_short(self, last: _Last, sample: Sample, delta: EnergyDelta) -> EnergyDelta:
+        """A driver that was reloaded while nobody looked, and whose counter has passed the old value since, cannot be told from
+        one that went on but by how little it counted."""
+        if last.power_w is None or sample.power_w is None or delta.power_w is None:
+            return delta
+        least = min(last.power_w, sample.power_w)
+        if delta.power_w >= SHORT * least:
+            return delta
+        reason = (
+            f"the counter rose by {delta.power_w:.0f} W only, and the board draws {least:.0f} W or more: it may have begun anew"
+            " meanwhile, and the energy be higher"
+        )
+        return delta.model_copy(update={"method": EnergyMethod.ESTIMATED, "coverage": 0.0, "reason": reason})
 
     def _from_counter(
         self, last: _Last, sample: Sample, start: datetime, elapsed: float, *, bridged: bool
@@ -215,8 +311,8 @@ class DeviceCounter:
             return self._unavailable(
                 start, sample.at, reason or "neither a counter nor the power could be read"
             )
-        known = last.power_w is not None and not self._power_is_mean
-        watts = (last.power_w + sample.power_w) / 2 if known and last.power_w is not None else sample.power_w
+        before = None if self._power_is_mean else last.power_w
+        watts = _mean(before, sample.power_w) or 0.0
         coverage = 1.0 if self._power_is_mean else min(1.0, HOLD_S / elapsed)
         return self._delta(
             start, sample.at, self._power_method, _mj(watts, elapsed), watts, coverage=coverage, reason=reason
@@ -261,6 +357,21 @@ class DeviceCounter:
 
 def _last(sample: Sample) -> _Last:
     return _Last(sample.at, sample.monotonic_s, sample.counter_mj, sample.power_w, sample.awake_s)
+
+
+def _without_jitter(last: _Last, sample: Sample) -> Sample:
+    """A counter that fell by the sensor's noise alone stands where it stood."""
+    if last.counter_mj is None or sample.counter_mj is None:
+        return sample
+    fell = last.counter_mj - sample.counter_mj
+    if 0 < fell <= JITTER_MJ and sample.counter_mj > last.counter_mj / 2:
+        return replace(sample, counter_mj=last.counter_mj)
+    return sample
+
+
+def _mean(before: float | None, after: float | None) -> float | None:
+    known = [watts for watts in (before, after) if watts is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _stretch(last: _Last, sample: Sample) -> tuple[datetime, float, str | None]:

@@ -51,20 +51,27 @@ def test_a_long_gap_between_power_readings_is_not_called_fully_sampled() -> None
 
 def test_a_counter_that_falls_begins_a_new_epoch_and_the_stretch_is_integrated() -> None:
     device = gpu()
-    first, reset, after = run(device, at(0, 900, 100), at(1, 1000, 100), at(2, 30, 100), at(3, 100_030, 100))
-    assert (first.counter_epoch, first.energy_mj) == ("boot:0", 100)
+    samples = [
+        at(0, 800_900, 100),
+        at(1, 900_900, 100),
+        at(2, 30, 100),
+        at(3, 100_030, 100),
+        at(4, 200_030, 100),
+    ]
+    first, reset, after = run(device, *samples)
+    assert (first.counter_epoch, first.energy_mj) == ("boot:0", 100_000)
     assert (reset.counter_epoch, reset.energy_mj, reset.method) == (
         "boot:1",
-        100_000,
+        200_000,
         EnergyMethod.INTEGRATED,
     )
     assert (reset.counter_start_mj, reset.counter_end_mj) == (None, None)
-    assert "fell from 1000 to 30" in (reset.reason or "")
+    assert "fell from 900900 to 30 mJ" in (reset.reason or "")
     assert (after.energy_mj, after.method, after.counter_epoch) == (100_000, EnergyMethod.COUNTER, "boot:1")
 
 
 def test_a_counter_that_fell_in_a_long_gap_leaves_it_unknown() -> None:
-    [delta] = run(gpu(), at(0, 1000, 100), at(60, 30, 100))
+    [delta] = run(gpu(), at(0, 900_000, 100), at(60, 30, 100), at(61, 130, 100))
     assert (delta.energy_mj, delta.method) == (None, EnergyMethod.UNAVAILABLE)
 
 
@@ -105,7 +112,7 @@ def test_what_a_reloaded_driver_or_a_reboot_burnt_is_unknown(
 ) -> None:
     device = gpu()
     device.resume(Mark(T0 - timedelta(seconds=60), 1_000, epoch, 90.0))
-    delta = device.add(at(0, counter, 100))
+    delta = device.add(at(0, counter, 100)) or device.add(at(1, counter, 100))
     assert delta is not None
     assert (delta.energy_mj, delta.bridged, delta.counter_epoch) == (None, True, expected_epoch)
     assert words in (delta.reason or "")
@@ -114,10 +121,105 @@ def test_what_a_reloaded_driver_or_a_reboot_burnt_is_unknown(
 def test_a_counter_that_outran_the_devices_limit_is_not_believed() -> None:
     device = gpu(watts_limit=300.0)
     device.resume(Mark(T0 - timedelta(seconds=60), 1_000, "boot:0", 90.0))
-    delta = device.add(at(0, 60_000_000, 100))
+    assert device.add(at(0, 60_001_000, 100)) is None
+    delta = device.add(at(1, 60_002_000, 100))
     assert delta is not None
     assert delta.energy_mj is None
     assert "1000 W on a device limited to 300 W" in (delta.reason or "")
+
+
+YEAR_MJ = 250 * 365 * 86_400 * 1000
+
+
+@pytest.mark.parametrize("wild", [0, 7, YEAR_MJ, 20_000_000 + 5_000_000])
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice, each another"])
+def test_a_wild_value_is_forgotten_when_the_counter_goes_on_from_before(wild: int, again: bool) -> None:
+    base = 20_000_000
+    samples = [at(0, base, 250), at(1, base + 250_000, 250), at(2, wild, 250)]
+    samples += [at(3, wild // 3 + YEAR_MJ, 250)] if again else []
+    samples += [at(4, base + 1_000_000, 250), at(5, base + 1_250_000, 250)]
+    rows = run(gpu(watts_limit=700.0), *samples)
+    assert [row.energy_mj for row in rows] == [250_000, 750_000, 250_000]
+    assert {(row.method, row.counter_epoch) for row in rows} == {(EnergyMethod.COUNTER, "boot:0")}
+
+
+def test_a_wild_value_at_the_restart_is_forgotten_too() -> None:
+    device = gpu(watts_limit=700.0)
+    device.resume(Mark(T0 - timedelta(seconds=60), 20_000_000, "boot:0", 250.0))
+    (row,) = run(device, at(0, 3, 250), at(1, 20_000_000 + 61 * 250_000, 250))
+    assert (row.energy_mj, row.method, row.bridged) == (61 * 250_000, EnergyMethod.COUNTER, True)
+
+
+def test_a_counter_that_leapt_and_goes_on_from_there_is_another_one() -> None:
+    samples = [
+        at(0, 1_000, 250),
+        at(1, YEAR_MJ, 250),
+        at(2, YEAR_MJ + 250_000, 250),
+        at(3, YEAR_MJ + 500_000, 250),
+    ]
+    leap, after = run(gpu(watts_limit=700.0), *samples)
+    assert (leap.energy_mj, leap.method, leap.counter_epoch) == (500_000, EnergyMethod.INTEGRATED, "boot:1")
+    assert (after.energy_mj, after.counter_epoch) == (250_000, "boot:1")
+
+
+def test_no_two_values_of_a_counter_gone_mad_are_waited_for_long() -> None:
+    mad = [at(n, (n % 2) * YEAR_MJ + n * YEAR_MJ // 7, 250) for n in range(40)]
+    rows = run(gpu(watts_limit=700.0), *mad)
+    assert all((row.end - row.start).total_seconds() <= 12 for row in rows)
+    assert all(row.energy_mj is None or row.energy_mj <= 12 * 250_000 for row in rows)
+
+
+@pytest.mark.parametrize("watts", [4_294_967.295, -1.0, float("nan")])
+def test_a_wild_power_is_no_reading(watts: float) -> None:
+    rows = run(gpu(watts_limit=300.0), at(0, None, 100), at(1, None, watts), at(2, None, 100))
+    assert [(row.energy_mj, row.power_w) for row in rows] == [(None, None), (100_000, 100.0)]
+    (counted,) = run(gpu(watts_limit=300.0), at(0, 1_000_000, 100), at(1, 1_100_000, watts))
+    assert (counted.energy_mj, counted.power_w) == (100_000, 100.0)
+
+
+def test_the_sensors_noise_is_no_fall() -> None:
+    counter, samples = 5_000_000, []
+    for n in range(60):
+        counter += 100_000 if n % 10 else -300
+        samples.append(at(n, counter, 100))
+    rows = run(gpu(watts_limit=300.0), *samples)
+    assert {row.counter_epoch for row in rows} == {"boot:0"}
+    assert {row.method for row in rows} == {EnergyMethod.COUNTER}
+    assert sum(row.energy_mj or 0 for row in rows) == counter - samples[0].counter_mj  # type: ignore[operator]
+
+
+def stands(catches_up: bool) -> list[EnergyDelta]:
+    """Of a counter that stands still for ten seconds under 250 W, and then goes on."""
+    seconds = 10 if catches_up else 0
+    moving = [at(11 + n, 1_000_000 + (seconds + n + 1) * 250_000, 250) for n in range(3)]
+    return run(gpu(watts_limit=700.0), *(at(n, 1_000_000, 250) for n in range(11)), *moving)
+
+
+@pytest.mark.parametrize("catches_up", [False, True])
+def test_a_counter_that_stands_still_under_load_is_integrated_and_what_it_catches_up_replaces_that(
+    catches_up: bool,
+) -> None:
+    rows = stands(catches_up)
+    assert sum(row.energy_mj or 0 for row in rows) == 13 * 250_000
+    integrated = [row for row in rows if row.method is EnergyMethod.INTEGRATED]
+    assert sum(row.energy_mj or 0 for row in integrated) == 10 * 250_000
+    assert all("stood still since 12:00:00" in (row.reason or "") for row in integrated)
+    assert {row.counter_epoch for row in rows} == {"boot:1"}
+    counted = [row for row in rows if row.counter_end_mj is not None]
+    assert all(row.energy_mj == row.counter_end_mj - row.counter_start_mj for row in counted)  # type: ignore[operator]
+
+
+def test_a_counter_that_stands_while_nothing_is_drawn_is_believed() -> None:
+    rows = run(gpu(), at(0, 1_000, 0), at(1, 1_000, 0), at(10, 1_000, 0))
+    assert [(row.energy_mj, row.method) for row in rows] == [(0, EnergyMethod.COUNTER)] * 2
+
+
+def test_a_driver_that_may_have_been_reloaded_while_the_daemon_was_away_is_said() -> None:
+    device = gpu(watts_limit=700.0)
+    device.resume(Mark(T0 - timedelta(hours=1), 1_000_000, "boot:0", 300.0))
+    (row,) = run(device, at(0, 3_000_000, 300))
+    assert (row.energy_mj, row.method, row.coverage) == (2_000_000, EnergyMethod.ESTIMATED, 0.0)
+    assert "may have begun anew meanwhile, and the energy be higher" in (row.reason or "")
 
 
 def test_without_a_counter_a_short_absence_is_estimated_and_a_long_one_unknown() -> None:
@@ -165,7 +267,11 @@ def slept(
 def test_a_suspended_box_is_charged_what_the_counter_says_and_nothing_else(
     before: tuple[Any, ...], after: tuple[Any, ...], method: str, energy_mj: int | None
 ) -> None:
-    (delta,) = run(gpu(watts_limit=300.0), slept(0, 0, *before), slept(2, 7200, *after))
+    samples = [slept(0, 0, *before), slept(2, 7200, *after)]
+    began_anew = before[0] is not None and after[0] < before[0]
+    if began_anew:  # the next value bears it out
+        samples = [slept(0, 0, *before), slept(1, 7200, *after), slept(2, 7200, after[0] + 1, *after[1:])]
+    (delta,) = run(gpu(watts_limit=300.0), *samples)
     assert (delta.method, delta.energy_mj) == (method, energy_mj)
     assert (delta.end - delta.start).total_seconds() == 2, "for the time asleep nothing is held back either"
     assert "suspended for 7200 s" in (delta.reason or "")

@@ -11,7 +11,7 @@ from carbonsched.errors import InputError, PowerError
 from carbonsched.power import build_meter
 from carbonsched.power.base import Mark, Meter, MeterSettings
 from carbonsched.power.nvml_meter import NvmlMeter
-from carbonsched.power.replay import ReplayMeter
+from carbonsched.power.replay import ReplayMeter, read_curve
 
 CLOCK = ManualClock(datetime(2026, 3, 1, tzinfo=UTC))
 
@@ -29,7 +29,8 @@ def test_replay_and_host_are_read_as_one(tmp_path: Path) -> None:
     clock = ManualClock(datetime(2026, 3, 1, tzinfo=UTC))
     meter = build_meter(PowerConfig(gpu="replay", replay_file=str(tmp_path / "w.csv")).meters, clock)
     assert [device.id for device in meter.devices] == ["replay-0", "host"]
-    meter.resume({"replay-0": Mark(clock.at, 0, "replay:0", 200.0)})
+    charged = read_curve(tmp_path / "w.csv").counter_mj(clock.at)
+    meter.resume({"replay-0": Mark(clock.at, charged, "replay:0", 200.0)})
     clock.advance(1)
     assert [delta.device for delta in meter.read()] == ["replay-0"]
     clock.advance(1)
