@@ -1,6 +1,6 @@
 """Makes an intensity of a generation mix: what each kind of plant generates, weighted by what it emits per kWh.
 
-It is production-based: the mean of what the zone generates, without what flows in and out. Storage is left out of it: it
+It is production-based: the mean of what the zone generates, without what flows in and out (`imports` adds that). Storage is left out of it: it
 moves energy in time, and what filled it is not known. A number so made is an estimate, whatever the mix is. Sources of the
 factors, in gCO2e per kWh that leaves the plant:
 
@@ -159,14 +159,28 @@ class Output:
     power: float
 
 
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What all plants together generated over [start, end), and what a kWh of it emitted.
+
+    Example:
+        >>> from datetime import UTC, timedelta
+        >>> at = datetime(2026, 1, 1, tzinfo=UTC)
+        >>> Mix(at, at + timedelta(hours=1), 154.7, 10.0).power
+        10.0
+    """
+
+    start: datetime
+    end: datetime
+    g_per_kwh: float
+    power: float
+    """In the unit of its outputs."""
+
+
 def intensities(
     outputs: Iterable[Output], factors: Mapping[Plant, float]
 ) -> list[tuple[datetime, datetime, float]]:
-    """(start, end, g/kWh) of every interval for which all that generates is known, ascending.
-
-    outputs: of two of the same code and interval the last holds. Where some are hours and others quarters, all are cut into
-    quarters. An interval that lacks a code which ever gives more than a hundredth of the power is left out: its mean would
-    be that of the others.
+    """(start, end, g/kWh) of what `mixes` finds.
 
     Example:
         >>> from datetime import UTC, timedelta
@@ -176,6 +190,16 @@ def intensities(
         >>> [round(g, 1) for _, _, g in intensities(mix, LIFECYCLE)]
         [154.7]
     """
+    return [(mix.start, mix.end, mix.g_per_kwh) for mix in mixes(outputs, factors)]
+
+
+def mixes(outputs: Iterable[Output], factors: Mapping[Plant, float]) -> list[Mix]:
+    """The mix of every interval for which all that generates is known, ascending.
+
+    outputs: of two of the same code and interval the last holds. Where some are hours and others quarters, all are cut into
+    quarters. An interval that lacks a code which ever gives more than a hundredth of the power is left out: its mean would
+    be that of the others.
+    """
     known = [o for o in outputs if o.plant is not Plant.STORAGE and o.end > o.start]
     if not known:
         return []
@@ -183,18 +207,19 @@ def intensities(
     parts = [(o, (o.end - o.start) // step) for o in known]
     if sum(count for _, count in parts) > _MOST_PARTS:
         return []
-    mixes: dict[datetime, dict[str, tuple[float, float]]] = defaultdict(dict)
+    by_code: dict[datetime, dict[str, tuple[float, float]]] = defaultdict(dict)
     for output, count in parts:
         # a plant that stands still takes a little from the grid
         power = max(output.power, 0.0)
         for i in range(count):
-            mixes[output.start + i * step][output.code] = power, power * factors[output.plant]
-    needed = _needed(mixes)
+            by_code[output.start + i * step][output.code] = power, power * factors[output.plant]
+    needed = _needed(by_code)
     found = []
-    for at in sorted(mixes):
-        total = sum(power for power, _ in mixes[at].values())
-        if 0 < total < math.inf and needed <= mixes[at].keys():
-            found.append((at, at + step, sum(grams for _, grams in mixes[at].values()) / total))
+    for at in sorted(by_code):
+        total = sum(power for power, _ in by_code[at].values())
+        grams = sum(grams for _, grams in by_code[at].values())
+        if 0 < total < math.inf and grams < math.inf and needed <= by_code[at].keys():
+            found.append(Mix(at, at + step, grams / total, total))
     return found
 
 

@@ -4,24 +4,31 @@ Hourly net generation by energy source, one to two hours late, of one of some 60
 for days. The intensity is made of it here (see `generation_mix`): production-based, average, lifecycle or direct as `basis`
 or the zone's says, an estimate. There is no forecast of it. A free key: https://www.eia.gov/opendata/register.php; public
 domain; fewer than 9,000 requests an hour and 5 a second, else the key is suspended. A period is UTC and names the end of its hour, as in the
-six-month files of the same form. Storage (BAT, PS and the like) is left out. An answer repeats the key that it was asked with.
+six-month files of the same form. Storage (BAT, PS and the like) is left out.
+With mix = "consumption" what neighbours send in is counted, too (see `imports`): hourly interchange by neighbour, positive where it leaves
+`fromba` (as Electricity Maps reads it, parsers/EIA.py), and the neighbours' own generation; Canada's and Mexico's is not told. That is
+three requests a poll, five once an hour, so none is tried twice. An answer repeats the key that it was asked with.
 https://www.eia.gov/opendata/documentation.php, https://www.eia.gov/electricity/gridmonitor/about
 """
 
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlencode
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
-from carbonsched.feeds.generation_mix import FACTORS, Output, Plant, intensities
+from carbonsched.feeds.generation_mix import FACTORS, Mix, Output, Plant, mixes
+from carbonsched.feeds.imports import Consumed, Inflow, consumption
 from carbonsched.feeds.provider import Answered, HttpFeed, TokenSettings, Value, offered
-from carbonsched.feeds.transport import Limit
+from carbonsched.feeds.transport import Body, Limit
 from carbonsched.model.base import Seconds, utc
-from carbonsched.model.grid import Kind
+from carbonsched.model.grid import Kind, Reading
 
 _HOUR: Final = timedelta(hours=1)
 _RECENT: Final = timedelta(hours=12)
@@ -29,6 +36,9 @@ _RECENT: Final = timedelta(hours=12)
 _MOST_ROWS: Final = 5000
 _CODE: Final = r"^[A-Z0-9]{2,5}$"
 _PATH: Final = "/v2/electricity/rto/fuel-type-data/data/"
+_FLOWS_PATH: Final = "/v2/electricity/rto/interchange-data/data/"
+_MOST_NEIGHBOURS: Final = 16
+"""Whose mix is asked for, those who send most first: none has many more."""
 
 PLANTS: Final = {
     "BIO": Plant.BIOMASS,
@@ -49,6 +59,8 @@ PLANTS: Final = {
     "UES": Plant.STORAGE,
 }
 """EIA's code of an energy source → what burns or does not; any other is `other`."""
+_SOURCES: Final = len(PLANTS) + 1
+"""Rows of an hour of one respondent, at most."""
 
 
 def _hour(value: Any) -> Any:
@@ -77,6 +89,21 @@ class _Document(Answered):
     response: _Response
 
 
+class _Flow(Answered):
+    period: Annotated[datetime, BeforeValidator(_hour), AfterValidator(utc)]
+    fromba: str
+    toba: Annotated[str, StringConstraints(pattern=_CODE)]
+    value: Annotated[Value | None, BeforeValidator(_number)] = None
+
+
+class _Flows(Answered):
+    data: list[_Flow]
+
+
+class _FlowDocument(Answered):
+    response: _Flows
+
+
 class EiaSettings(TokenSettings):
     """Keys of `[[feeds]]` with provider = "eia".
 
@@ -90,8 +117,11 @@ class EiaSettings(TokenSettings):
     respondent: Annotated[str, StringConstraints(pattern=_CODE)] | None = None
     """Balancing authority or region by EIA's code, e.g. `CISO`, `ERCO`, `US48`; None: the zone, or its last part."""
 
+    mix: Literal["production", "consumption"] = "production"
+    """Whether what neighbours send in is counted."""
+
     def build(self, site: Site) -> "EiaFeed":
-        return EiaFeed(self, site)
+        return (EiaFeed if self.mix == "production" else _OfConsumption)(self, site)
 
 
 class EiaFeed(HttpFeed):
@@ -118,27 +148,47 @@ class EiaFeed(HttpFeed):
     def poll(self) -> Answer:
         """One request: the past twelve hours, once an hour the two days that have passed."""
         now, whole = self._clock.now(), self.is_due("past")
+        since = now - (self.settles if whole else _RECENT)
         try:
-            body = self.ask(_PATH, self._asked(now - (self.settles if whole else _RECENT), now))
-            rows = self.parse(_Document, body.json).response.data
-            outputs = [self._output(row) for row in rows if row.value is not None]
-            found = intensities(outputs, self._factors.g_per_kwh)
+            body, outputs = self._outputs([self.zone], since, now)
+            own = mixes(outputs[self.zone], self._factors.g_per_kwh)
+            readings = self._of(own, body, since, now)
         except FeedError:
             self.ask_soon("past")
             raise
-        if not found:
+        if not readings:
             self.ask_soon("past")
-            said = "no hour of which every energy source is known" if rows else "no rows"
+            said = "no hour of which every energy source is known" if outputs[self.zone] else "no rows"
+            if own:
+                said = "no hour of which what flows in is known"
             raise FeedError(f"{self._url}: {said} for respondent {self.zone}: is that EIA's code of it?")
-        source = self.source(Kind.ESTIMATED, body, note=self._factors.note)
-        return Answer(self.readings(found, source))
+        return Answer(readings)
 
-    def _asked(self, since: datetime, until: datetime) -> dict[str, str]:
-        return {
+    def _of(self, own: Sequence[Mix], body: Body, since: datetime, until: datetime) -> tuple[Reading, ...]:
+        source = self.source(Kind.ESTIMATED, body, note=self._factors.note)
+        return self.readings(((mix.start, mix.end, mix.g_per_kwh) for mix in own), source)
+
+    def _outputs(
+        self, respondents: Sequence[str], since: datetime, until: datetime
+    ) -> tuple[Body, dict[str, list[Output]]]:
+        """By respondent: what its plants generated."""
+        body = self._rows(_PATH, "respondent", respondents, since, until)
+        found: dict[str, list[Output]] = {name: [] for name in respondents}
+        for row in self.parse(_Document, body.json).response.data:
+            if row.respondent not in found:
+                asked = ", ".join(respondents)
+                raise FeedError(f"{self._url}: the answer is of {row.respondent[:20]!r}, asked was {asked}")
+            if row.value is not None:
+                plant = PLANTS.get(row.fueltype, Plant.OTHER)
+                start = row.period - _HOUR
+                found[row.respondent].append(Output(start, row.period, row.fueltype, plant, row.value))
+        return body, found
+
+    def _rows(self, path: str, facet: str, values: Sequence[str], since: datetime, until: datetime) -> Body:
+        query = {
             "api_key": self._token.read(),
             "frequency": "hourly",
             "data[0]": "value",
-            "facets[respondent][]": self.zone,
             "start": f"{since:%Y-%m-%dT%H}",
             "end": f"{until + _HOUR:%Y-%m-%dT%H}",
             "sort[0][column]": "period",
@@ -146,9 +196,55 @@ class EiaFeed(HttpFeed):
             "sort[0][direction]": "desc",
             "length": str(_MOST_ROWS),
         }
+        facets = urlencode([(f"facets[{facet}][]", value) for value in values])
+        return self.ask(f"{path}?{facets}", query)
 
-    def _output(self, row: _Row) -> Output:
-        if row.respondent != self.zone:
-            raise FeedError(f"{self._url}: the answer is of {row.respondent[:20]!r}, asked was {self.zone}")
-        plant = PLANTS.get(row.fueltype, Plant.OTHER)
-        return Output(row.period - _HOUR, row.period, row.fueltype, plant, row.value or 0.0)
+
+class _OfConsumption(EiaFeed):
+    TRIES = 1
+
+    def _of(self, own: Sequence[Mix], body: Body, since: datetime, until: datetime) -> tuple[Reading, ...]:
+        if not own:
+            return ()
+        flows_body, inflows = self._inflows(since, until)
+        most = sorted(inflows, key=lambda name: -sum(max(flow.power, 0.0) for flow in inflows[name]))
+        asked = [name for name in most if any(flow.power > 0 for flow in inflows[name])][:_MOST_NEIGHBOURS]
+        outputs: dict[str, list[Output]] = {name: [] for name in asked}
+        bodies = [flows_body]
+        end = until + _HOUR
+        step = timedelta(hours=_MOST_ROWS // (len(asked) * _SOURCES) - 1) if asked else end - since
+        while asked and since < end:
+            last = min(since + step, end)
+            one, found = self._outputs(asked, since, last - _HOUR)
+            bodies.append(one)
+            outputs = {name: outputs[name] + found[name] for name in asked}
+            since = last
+        theirs = {name: mixes(found, self._factors.g_per_kwh) for name, found in outputs.items()}
+        hashes = ", ".join(one.sha256[:12] for one in bodies)
+        return tuple(
+            reading
+            for used in consumption(own, inflows, theirs)
+            for reading in self.readings(
+                [(used.start, used.end, used.g_per_kwh)],
+                self.source(Kind.ESTIMATED, body, note=f"{self._said_of(used)}; also read from {hashes}"),
+            )
+        )
+
+    def _said_of(self, used: Consumed) -> str:
+        note = self._factors.note.replace("production mix", "consumption mix, one hop,")
+        counted = f"; imports of {', '.join(used.counted)}" if used.counted else "; no imports"
+        return note + counted + (f"; without a value: {', '.join(used.without)}" if used.without else "")
+
+    def _inflows(self, since: datetime, until: datetime) -> tuple[Body, dict[str, list[Inflow]]]:
+        """By neighbour, ascending. Of two of one hour the first holds."""
+        body = self._rows(_FLOWS_PATH, "fromba", [self.zone], since, until)
+        found: dict[str, dict[datetime, Inflow]] = defaultdict(dict)
+        for row in self.parse(_FlowDocument, body.json).response.data:
+            if row.fromba != self.zone:
+                raise FeedError(f"{self._url}: the answer is of {row.fromba[:20]!r}, asked was {self.zone}")
+            if row.value is not None:
+                flow = Inflow(row.period - _HOUR, row.period, -row.value)
+                found[row.toba].setdefault(row.period, flow)
+        if not found:
+            raise FeedError(f"{self._url}: no interchange is told of {self.zone}: leave mix at production")
+        return body, {name: [by_hour[at] for at in sorted(by_hour)] for name, by_hour in found.items()}

@@ -10,7 +10,7 @@ import pytest
 from support.http_server import Server, serve
 from support.manual_clock import ManualClock
 from support.providers.case import as_json
-from support.providers.eia import document, row
+from support.providers.eia import document, flow, row
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
@@ -157,3 +157,70 @@ def test_more_requests_than_eia_allows_wait(server: Server) -> None:
     with pytest.raises(RetryLaterError, match="limit of 5 requests in 1 s"):
         eia.poll()
     assert len(server.paths) == 1
+
+
+AZPS = {"NG": 1000.0, "COL": 3000.0}
+FLOWS = {"AZPS": -2500.0, "BPAT": 700.0, "CFE": -50.0}
+
+
+def neighbours(path: str) -> Any:
+    asked = parse_qs(urlsplit(path).query)
+    if "interchange" in path:
+        assert asked["facets[fromba][]"] == ["CISO"]
+        ends = [END - i * HOUR for i in range(2)]
+        return as_json(document([flow(end, to, mw) for end in ends for to, mw in FLOWS.items()]))
+    mixes = {"CISO": MIX, "AZPS": AZPS, "CFE": {}}
+    names = asked["facets[respondent][]"]
+    ends = [END, END - HOUR]
+    return as_json(
+        document(
+            [row(end, code, mw, name) for end in ends for name in names for code, mw in mixes[name].items()]
+        )
+    )
+
+
+def test_what_neighbours_send_in_is_counted_at_what_they_generate(server: Server) -> None:
+    server.answer = neighbours
+    readings = feed(server.url, mix="consumption").poll().readings
+    azps = (1000 * 490 + 3000 * 820) / 4000
+    assert [r.g_per_kwh for r in readings] == [pytest.approx((10_000 * LIFECYCLE + 2500 * azps) / 12_500)] * 2
+    note = readings[-1].source.note
+    assert "consumption mix, one hop, × lifecycle factors" in note
+    assert "imports of AZPS; without a value: CFE; also read from " in note
+    own, _, *mixes = [parse_qs(urlsplit(path).query) for path in server.paths]
+    assert own["facets[respondent][]"] == ["CISO"]
+    assert all(one["facets[respondent][]"] == ["AZPS", "CFE"] for one in mixes), "who takes is not asked"
+    assert len(server.paths) <= 5, "that is what EIA allows in a second"
+    assert (mixes[0]["start"], mixes[-1]["end"]) == (own["start"], own["end"])
+
+
+def test_five_requests_are_the_most_however_many_neighbours_send(server: Server) -> None:
+    names = [f"N{i:02}" for i in range(40)]
+    ends = [END - i * HOUR for i in range(40)]
+
+    def many(path: str) -> Any:
+        if "interchange" in path:
+            return as_json(document([flow(end, to, -10.0 - i) for end in ends for i, to in enumerate(names)]))
+        asked = parse_qs(urlsplit(path).query)["facets[respondent][]"]
+        return as_json(document([row(end, "NG", 900.0, name) for end in ends for name in asked]))
+
+    server.answer = many
+    readings = feed(server.url, mix="consumption").poll().readings
+    assert len(server.paths) == 5
+    assert len(parse_qs(urlsplit(server.paths[-1]).query)["facets[respondent][]"]) == 16
+    assert "N39, N" not in readings[-1].source.note.split("without a value")[1]
+
+
+@pytest.mark.parametrize(
+    ("flows", "says"),
+    [
+        ([], "no interchange is told of CISO: leave mix at production"),
+        ([flow(END, "AZPS", 1.0, "PJM")], "the answer is of 'PJM', asked was CISO"),
+        ([flow(END, "azps", 1.0)], "not what EIA documents"),
+        ([flow(END - 20 * HOUR, "AZPS", -900.0)], "no hour of which what flows in is known"),
+    ],
+)
+def test_flows_that_do_not_fit_are_told(server: Server, flows: list[dict[str, Any]], says: str) -> None:
+    server.answer = lambda path: as_json(document(flows)) if "interchange" in path else neighbours(path)
+    with pytest.raises(FeedError, match=says):
+        feed(server.url, mix="consumption").poll()

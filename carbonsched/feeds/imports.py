@@ -1,0 +1,109 @@
+"""Makes an intensity of consumption: what a zone generates and what flows in, each weighted by its power.
+
+One hop: what flows in counts at what its neighbour generates, not at what the neighbour in turn takes in; that would want the
+mix of a whole continent at once. What flows out leaves at the mean of all that is in the zone, so it changes nothing.
+A neighbour whose mix is not known counts with no weight, as if its kWh were like the rest; beyond a quarter of what
+is used in an interval the interval is not known.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol, TypeVar
+
+from carbonsched.feeds.generation_mix import Mix
+
+_SMALL: Final = 0.01
+"""Of what the zone generates: a border that never brings in more may be missing from an interval."""
+_MOST_UNKNOWN: Final = 0.25
+
+
+class _Timed(Protocol):
+    @property
+    def start(self) -> datetime: ...
+    @property
+    def end(self) -> datetime: ...
+
+
+_S = TypeVar("_S", bound=_Timed)
+
+
+@dataclass(frozen=True, slots=True)
+class Inflow:
+    """What flowed in over one border in [start, end), less what flowed out; below 0 where more flowed out.
+
+    Example:
+        >>> from datetime import UTC, timedelta
+        >>> at = datetime(2026, 1, 1, tzinfo=UTC)
+        >>> Inflow(at, at + timedelta(hours=1), -300.0).power
+        -300.0
+    """
+
+    start: datetime
+    end: datetime
+    power: float
+    """In the unit of the mixes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """What a kWh emitted that was used in the zone over [start, end).
+
+    Example:
+        >>> from datetime import UTC, timedelta
+        >>> at = datetime(2026, 1, 1, tzinfo=UTC)
+        >>> Consumed(at, at + timedelta(hours=1), 210.0, ("AZPS",), ("CFE",)).without
+        ('CFE',)
+    """
+
+    start: datetime
+    end: datetime
+    g_per_kwh: float
+    counted: tuple[str, ...]
+    """Neighbours from whom something flowed in."""
+    without: tuple[str, ...]
+    """Those of whose mix nothing is known."""
+
+
+def consumption(
+    own: Sequence[Mix], inflows: Mapping[str, Sequence[Inflow]], neighbours: Mapping[str, Sequence[Mix]]
+) -> list[Consumed]:
+    """Of every interval of `own` whose inflows are known, ascending.
+
+    inflows, neighbours: by the neighbour's name, each ascending; their intervals may be longer than those of `own`.
+
+    Example:
+        >>> from datetime import UTC, timedelta
+        >>> at = datetime(2026, 1, 1, tzinfo=UTC)
+        >>> hour = at + timedelta(hours=1)
+        >>> found = consumption([Mix(at, hour, 100.0, 3.0)], {"PJM": [Inflow(at, hour, 1.0)]}, {"PJM": [Mix(at, hour, 500.0, 9.0)]})
+        >>> found[0].g_per_kwh, found[0].counted
+        (200.0, ('PJM',))
+    """
+    least = _SMALL * max((mix.power for mix in own), default=0.0)
+    needed = {name for name, flows in inflows.items() if any(flow.power > least for flow in flows)}
+    found = []
+    for mix in own:
+        flows = {name: _during(mix, each) for name, each in inflows.items()}
+        if any(flows[name] is None for name in needed):
+            continue
+        power = {name: flow.power for name, flow in flows.items() if flow is not None and flow.power > 0}
+        theirs = {name: _during(mix, neighbours.get(name, ())) for name in power}
+        known = [(mix.power, mix.g_per_kwh)]
+        known += [(power[name], each.g_per_kwh) for name, each in theirs.items() if each is not None]
+        without = tuple(sorted(name for name, each in theirs.items() if each is None))
+        total = sum(weight for weight, _ in known)
+        if sum(power[name] for name in without) > _MOST_UNKNOWN * (total + sum(power[n] for n in without)):
+            continue
+        counted = tuple(sorted(power.keys() - set(without)))
+        # as shares, so that no product of two large numbers is one too many
+        mean = sum(weight / total * g_per_kwh for weight, g_per_kwh in known)
+        found.append(Consumed(mix.start, mix.end, mean, counted, without))
+    return found
+
+
+def _during(wanted: Mix, ascending: Sequence[_S]) -> _S | None:
+    """The one that holds over all of `wanted`."""
+    at = bisect_right(ascending, wanted.start, key=lambda one: one.start) - 1
+    return ascending[at] if at >= 0 and ascending[at].end >= wanted.end else None
