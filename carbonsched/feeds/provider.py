@@ -388,11 +388,23 @@ class HttpFeed(HttpSource[Reading]):
         return Answer(tuple(by_start[start] for start in sorted(by_start)), forecast)
 
     def forecast(self, intervals: Iterable[Interval], source: Source) -> Forecast | None:
-        """Those that end after now; None where there are none. Issued when the provider says, else now."""
+        """Those that end after now, each until the next at most; None where there are none. Issued when the provider says, else now.
+
+        Of two that begin together one is taken.
+        """
         now = self._clock.now()
-        points = tuple(
-            ForecastPoint(start=reading.start, end=reading.end, g_per_kwh=reading.g_per_kwh)
+        by_start = {
+            reading.start: reading
             for reading in self.readings((one for one in intervals if one[1] > now), source)
+        }
+        told = list(by_start.values())
+        points = tuple(
+            ForecastPoint(
+                start=reading.start,
+                end=reading.end if following is None else min(reading.end, following.start),
+                g_per_kwh=reading.g_per_kwh,
+            )
+            for reading, following in zip_longest(told, told[1:])
         )
         issued_at = min(source.issued_at or now, now)
         return Forecast(issued_at=issued_at, source=source, points=points) if points else None

@@ -148,6 +148,22 @@ def test_what_is_known_stands_before_the_forecast_and_nothing_overlaps(tmp_path:
     assert [point.start for point in answer.forecast.points] == [NOW + i * HOUR for i in range(4)]
 
 
+def test_a_forecast_says_a_time_once_whatever_is_told_twice_or_overlaps(tmp_path: Path) -> None:
+    feed = SunSettings().build(site(tmp_path))
+    told = [
+        (NOW, NOW + HOUR, 1.0),
+        (NOW, NOW + HOUR, 1.0),
+        (NOW + HOUR / 2, NOW + 2 * HOUR, 3.0),
+        (NOW, NOW + HOUR, 2.0),
+    ]
+    found = feed.forecast(told, source(feed, Kind.FORECAST))
+    assert found is not None
+    assert [(p.start - NOW, p.end - NOW, p.g_per_kwh) for p in found.points] == [
+        (0 * HOUR, HOUR / 2, 2.0),
+        (HOUR / 2, 2 * HOUR, 3.0),
+    ]
+
+
 def test_an_answer_about_times_to_come_alone_is_none(tmp_path: Path) -> None:
     feed = SunSettings().build(site(tmp_path))
     later = [(NOW + HOUR, NOW + 2 * HOUR, 10.0)]

@@ -82,7 +82,7 @@ def _check(answer: Answer, basis: Basis) -> None:
     for one in (*answer.readings, *points):
         assert one.start < one.end
         assert math.isfinite(one.g_per_kwh)
-    assert all(before.start < after.start for before, after in itertools.pairwise(points))
+    assert all(before.end <= after.start for before, after in itertools.pairwise(points))
     for reading in sift(answer.readings, NOW, intensity_gates(basis)).believed:
         assert 0 <= reading.g_per_kwh <= 2000
 
