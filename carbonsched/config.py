@@ -1,6 +1,6 @@
 """Reads and checks the daemon's config: one TOML file, strict, every key documented in docs/configuration.md.
 
-Where a key is checked: one of `[[feeds]]` or `[[prices]]` in its provider's file under `carbonsched/feeds`, one of `[power]` in its meter's
+Where a key is checked: one of `[[feeds]]`, `[[prices]]` or `[[supply]]` in its provider's file under `carbonsched/feeds`, one of `[power]` in its meter's
 file under `carbonsched/power`, `[zone]` in `carbonsched/feeds/zone.py`, all others here. This file imports neither
 requests, codecarbon nor pynvml: a feed or meter loads what it needs when it is built.
 """
@@ -48,6 +48,10 @@ from carbonsched.feeds.providers.wattnet import WattnetSettings
 from carbonsched.feeds.providers.watttime import WattTimeSettings
 from carbonsched.feeds.replay import ReplaySettings as ReplayFeedSettings
 from carbonsched.feeds.static import StaticSettings
+from carbonsched.feeds.supply.base import SupplySettings
+from carbonsched.feeds.supply.prometheus import PrometheusSupplySettings
+from carbonsched.feeds.supply.replay import ReplaySupplySettings
+from carbonsched.feeds.supply.static import StaticSupplySettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.base import Doc, Grams, LocalPath, Seconds, refusal
 from carbonsched.power.base import MeterSettings
@@ -81,6 +85,8 @@ BuiltInPrice = (
     | StaticPriceSettings
 )
 """What `[[prices]]` may be. A new source is its own file and one name here."""
+BuiltInSupply = PrometheusSupplySettings | ReplaySupplySettings | StaticSupplySettings
+"""What `[[supply]]` may be. A new feed is its own file and one name here."""
 BuiltInGpuMeter = NvmlSettings | ReplayMeterSettings
 """What `power.gpu` may name. A new meter is its own file and one name here, or in the next line."""
 BuiltInHostMeter = HostSettings
@@ -89,6 +95,7 @@ BuiltInHostMeter = HostSettings
 _NONE: Final = "none"
 FEEDS: Final = Providers(FeedSettings, BuiltInFeed, plugins.FEEDS)
 PRICES: Final = Providers(PriceSettings, BuiltInPrice, plugins.PRICES)
+SUPPLIES: Final = Providers(SupplySettings, BuiltInSupply, plugins.SUPPLY)
 METERS: Final = {
     "gpu": Providers(MeterSettings, BuiltInGpuMeter, plugins.POWER, words=(_NONE,)),
     "host": Providers(MeterSettings, BuiltInHostMeter, plugins.POWER, words=(_NONE,)),
@@ -96,34 +103,20 @@ METERS: Final = {
 """Key of `[power]` → the meters that it may name."""
 
 
-def _choose_feed(value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-    if not isinstance(value, Mapping):
-        return check(value)
-    return FEEDS.model(value.get("provider")).model_validate(value, context=info.context)
+def _chosen(providers: Providers[Any], built_in: Any) -> WrapValidator:
+    """Checks a table by the settings of whom its `provider` names, built in or a plugin's."""
+
+    def choose(value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        if not isinstance(value, Mapping):
+            return check(value)
+        return providers.model(value.get("provider")).model_validate(value, context=info.context)
+
+    return WrapValidator(choose, json_schema_input_type=Annotated[built_in, Field(discriminator="provider")])
 
 
-AnyFeed = Annotated[
-    FeedSettings,
-    WrapValidator(
-        _choose_feed, json_schema_input_type=Annotated[BuiltInFeed, Field(discriminator="provider")]
-    ),
-]
-"""Settings of a built-in feed or of a plugin's, told apart by `provider`."""
-
-
-def _choose_price(value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-    if not isinstance(value, Mapping):
-        return check(value)
-    return PRICES.model(value.get("provider")).model_validate(value, context=info.context)
-
-
-AnyPrice = Annotated[
-    PriceSettings,
-    WrapValidator(
-        _choose_price, json_schema_input_type=Annotated[BuiltInPrice, Field(discriminator="provider")]
-    ),
-]
-"""Settings of a built-in source of prices or of a plugin's, told apart by `provider`."""
+AnyFeed = Annotated[FeedSettings, _chosen(FEEDS, BuiltInFeed)]
+AnyPrice = Annotated[PriceSettings, _chosen(PRICES, BuiltInPrice)]
+AnySupply = Annotated[SupplySettings, _chosen(SUPPLIES, BuiltInSupply)]
 
 
 class PowerConfig(Doc):
@@ -313,6 +306,8 @@ class Config(Doc):
     feeds: Annotated[tuple[AnyFeed, ...], Field(min_length=1)]
     prices: tuple[AnyPrice, ...] = ()
     """None: nothing is known of money, and nothing weighs it."""
+    supply: tuple[AnySupply, ...] = ()
+    """None: the box has no supply of its own."""
     power: PowerConfig = PowerConfig()
     api: ApiConfig = ApiConfig()
     ledger: LedgerConfig = LedgerConfig()

@@ -21,12 +21,13 @@ from carbonsched.address import socket_path
 from carbonsched.api.app import create_app
 from carbonsched.api.server import serve
 from carbonsched.clock import StepWatch, SystemClock
-from carbonsched.config import FEEDS, METERS, Config, load
+from carbonsched.config import FEEDS, METERS, SUPPLIES, Config, load
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.factory import build_chain
 from carbonsched.feeds.prices.factory import build_prices
+from carbonsched.feeds.supply.factory import build_supply
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.launch.rights import name_of
 from carbonsched.ledger.ledger import Ledger
@@ -66,10 +67,11 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
     _make_state_dir(config)
     site = Site(config.zone, clock, config.state)
     chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
+    supply = build_supply(config.supply, site)
     launcher = LocalLauncher()
     ledger = _open_ledger(config, launcher, clock, new_ledger)
     meter = build_meter(config.power.meters, clock)
-    supervisor = Supervisor(config, ledger, chain, meter, launcher, clock, prices)
+    supervisor = Supervisor(config, ledger, chain, meter, launcher, clock, prices, supply)
     notifier = Notifier.from_env()
     # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
     stop, reload = _catch_signals()
@@ -117,6 +119,7 @@ def _poll(chain: Chain, supervisor: Supervisor) -> None:
     supervisor.settling.poll()
     chain.poll_due()
     supervisor.prices.poll()
+    supervisor.supply.poll()
 
 
 class LineFormatter(logging.Formatter):
@@ -163,7 +166,7 @@ def _log_whose_jobs() -> None:
 
 def _log_plugins() -> None:
     """Say which feeds and meters other distributions add; those that are refused are told, too."""
-    for what, providers in (("feeds", FEEDS), ("meters", METERS["gpu"])):
+    for what, providers in (("feeds", FEEDS), ("supplies", SUPPLIES), ("meters", METERS["gpu"])):
         if found := providers.plugins():
             log.info("%s of plugins: %s", what, ", ".join(found))
 

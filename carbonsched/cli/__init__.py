@@ -22,6 +22,7 @@ grid_setup        grid --setup
 grid_zones        grid --zones
 grid_probe        grid --probe
 grid_prices       what a kWh costs, for grid and grid --probe
+grid_supply       the site's own supply, for grid and grid --probe
 grid_scores       how right forecasts were, for grid
 grid_places       the tables of docs/grid.md
 report            report

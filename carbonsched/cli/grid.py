@@ -177,7 +177,7 @@ def _zones(word: str, json: bool) -> None:
 
 
 def _probe(config: Path | None, json: bool) -> None:
-    from carbonsched.cli import grid_prices, grid_probe
+    from carbonsched.cli import grid_prices, grid_probe, grid_supply
     from carbonsched.cli.output import console, emit
 
     probed = grid_probe.probe_file(config)
@@ -187,6 +187,8 @@ def _probe(config: Path | None, json: bool) -> None:
         console().print(grid_probe.table(probed.feeds))
         if probed.prices:
             console().print(grid_prices.table(probed.prices))
+        if probed.supply:
+            console().print(grid_supply.table(probed.supply))
     raise typer.Exit(0 if probed.ok else 1)
 
 
@@ -201,7 +203,7 @@ def _view(ctx: typer.Context, forecast_h: float, json: bool) -> None:
 
 
 def _print(view: "GridView") -> None:
-    from carbonsched.cli import grid_prices, grid_scores
+    from carbonsched.cli import grid_prices, grid_scores, grid_supply
     from carbonsched.cli import output as o
 
     out = o.console()
@@ -223,6 +225,8 @@ def _print(view: "GridView") -> None:
             "Replay",
             f"{now.time_compression:g} grid seconds per second, the trace is at {text.moment(now.grid_start)}",
         )
+    if view.supply is not None:
+        facts.add_row("Supply", grid_supply.supplied(view.supply))
     out.print(facts)
     if view.forecast_reason is not None:
         out.print()
@@ -250,6 +254,8 @@ def _print(view: "GridView") -> None:
     feeds = o.table("FEED", "STATE", "LAST SUCCESS", "ERROR", wrap=("ERROR",))
     for feed in view.feeds:
         feeds.add_row(feed.name, feed.state, text.moment(feed.last_success), feed.error or "")
+    for feed in view.supply.feeds if view.supply is not None else ():
+        feeds.add_row(f"supply: {feed.name}", feed.state, text.moment(feed.last_success), feed.error or "")
     out.print(feeds)
     if view.prices is not None:
         grid_prices.show(view.prices)

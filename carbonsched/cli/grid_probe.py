@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbonsched import text
-from carbonsched.cli import grid_prices
+from carbonsched.cli import grid_prices, grid_supply
 from carbonsched.clock import SystemClock
 from carbonsched.config import Config, load
 from carbonsched.errors import CarbonschedError, FeedError
@@ -40,7 +40,11 @@ def probe(config: Config) -> ProbeList:
     with tempfile.TemporaryDirectory(prefix="carbonsched-probe-") as folder:
         site = Site(config.zone, SystemClock(), Path(folder))
         feeds = tuple(_probed(i, config.feeds, site) for i in range(len(config.feeds)))
-        return ProbeList(feeds=feeds, prices=grid_prices.probe(config.prices, site))
+        return ProbeList(
+            feeds=feeds,
+            prices=grid_prices.probe(config.prices, site),
+            supply=grid_supply.probe(config.supply, site),
+        )
 
 
 def _probed(i: int, feeds: Sequence[FeedSettings], site: Site) -> FeedProbe:

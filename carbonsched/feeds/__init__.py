@@ -24,6 +24,7 @@ value_chain  the feeds in order of trust: polling, staleness, refusal of the abs
 chain      the same of intensities: one basis, and forecasts
 countries  countries by their codes and names
 providers/  those who are asked over HTTP, one file each
+supply/    what the site's own supply gives
 prices/      what a kWh costs: sources of prices, one file each
 setup/     which feeds suit a place, offline
 factory    builds the feeds that the config asks for

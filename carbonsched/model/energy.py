@@ -37,6 +37,20 @@ class Account(StrEnum):
     IDLE = "idle"
 
 
+class BudgetAccount(StrEnum):
+    """Which grams of a row a budget is charged.
+
+    Example:
+        >>> BudgetAccount("on-site") is BudgetAccount.ON_SITE
+        True
+    """
+
+    LOCATION = "location"
+    """All energy at the grid's intensity."""
+    ON_SITE = "on-site"
+    """The site's own supply counted; at the grid's intensity where it is not known."""
+
+
 class EnergyDelta(Doc):
     """What one device used over one stretch, before it is charged to anyone. Conservation is tested on these.
 
@@ -103,6 +117,12 @@ class Interval(Doc):
         share = self.supply.share
         mixed = (1 - share) * grid_g_per_kwh + share * self.supply.g_per_kwh
         return grams(self.delta.energy_mj / MJ_PER_J, mixed, self.pue)
+
+    def charged_g(self, account: BudgetAccount) -> float | None:
+        """The grams that a budget is charged; None where they are not known."""
+        if account is BudgetAccount.ON_SITE and self.on_site_grams is not None:
+            return self.on_site_grams
+        return self.grams
 
     @property
     def eur(self) -> float | None:

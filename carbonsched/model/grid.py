@@ -146,6 +146,38 @@ class Price(TimedValue):
     """Below 0 where whoever takes energy is paid for it."""
 
 
+class SupplyUnit(StrEnum):
+    """What a site's own supply is told in.
+
+    Example:
+        >>> SupplyUnit("kw") is SupplyUnit.KW
+        True
+    """
+
+    SHARE = "share"
+    """Of the box's energy, 0…1."""
+    KW = "kw"
+    """Power that the box may take from it, against the box's own."""
+
+
+class SupplyReading(TimedValue):
+    """What the site's own supply gives the box over [start, end) of wall time.
+
+    Example:
+        >>> roof = Source(provider="roof", zone="GB", kind="actual", fetched_at="2026-11-22T10:00:00Z")
+        >>> SupplyReading(start="2026-11-22T10:00:00Z", end="2026-11-22T10:05:00Z", amount=1.2, unit="kw", g_per_kwh=0,
+        ...     source=roof).value
+        1.2
+    """
+
+    FIELD: ClassVar[str] = "amount"
+
+    amount: float
+    unit: SupplyUnit
+    g_per_kwh: float
+    """Of a kWh of the supply, on the zone's basis."""
+
+
 class Supply(Doc):
     """What part of the box's energy came from its site's own supply over one stretch, and what that emits.
 
@@ -308,6 +340,32 @@ class PriceView(Doc):
     feeds: tuple[FeedStatus, ...]
 
 
+class SupplyView(Doc):
+    """The site's own supply now, and the feeds that tell of it.
+
+    Example:
+        >>> SupplyView(share=None, kw=None, g_per_kwh=None, provider=None, kind=None, start=None, end=None, fetched_at=None,
+        ...     reason="no feed has answered yet", feeds=[]).share is None
+        True
+    """
+
+    share: float | None
+    """Of the box's energy: as it is told or, where power is told, at what the box draws now. None: not known."""
+    kw: float | None
+    """None: the supply is told as a share, or not known."""
+    g_per_kwh: float | None
+    provider: str | None
+    kind: Kind | None
+    start: UtcTime | None
+    end: UtcTime | None
+    fetched_at: UtcTime | None
+    time_compression: float = 1.0
+    note: str = ""
+    reason: str | None = None
+    """Why it is null."""
+    feeds: tuple[FeedStatus, ...]
+
+
 class GridView(Doc):
     """`carbonsched grid --json`.
 
@@ -329,3 +387,5 @@ class GridView(Doc):
     """Of each provider that has forecast anything here."""
     prices: PriceView | None = None
     """None: the config has no `[[prices]]`."""
+    supply: SupplyView | None = None
+    """None: the box has no supply of its own, by its config."""

@@ -1,7 +1,7 @@
 """What `carbonsched grid --setup`, `--zones` and `--probe` print: a chain for a place, zones, and how feeds answered."""
 
 from carbonsched.model.base import Doc, Line, UtcTime
-from carbonsched.model.grid import Basis, Kind
+from carbonsched.model.grid import Basis, Kind, SupplyUnit
 
 
 class ProposedFeed(Doc):
@@ -69,6 +69,31 @@ class FeedProbe(Doc):
     """What its account may read, where the provider tells."""
 
 
+class SupplyProbe(Doc):
+    """How one feed of the site's own supply answered when it was asked once.
+
+    Example:
+        >>> SupplyProbe(name="roof", provider="prometheus", ok=True, amount=1.2, unit="kw", g_per_kwh=44.5, kind="actual",
+        ...     start="2026-11-22T10:00:00Z", end="2026-11-22T10:05:00Z", latency_s=0.1, error=None).amount
+        1.2
+    """
+
+    name: str
+    provider: str
+    ok: bool
+    amount: float | None
+    """In `unit`, that holds now."""
+    unit: SupplyUnit
+    g_per_kwh: float | None
+    kind: Kind | None
+    note: str = ""
+    start: UtcTime | None
+    end: UtcTime | None
+    latency_s: float | None
+    """What the whole poll took; None: it could not be built."""
+    error: str | None
+
+
 class ProbeList(Doc):
     """`carbonsched grid --probe --json`.
 
@@ -80,11 +105,13 @@ class ProbeList(Doc):
     feeds: tuple[FeedProbe, ...]
     prices: tuple[FeedProbe, ...] = ()
     """Of `[[prices]]`; their values are EUR/kWh."""
+    supply: tuple[SupplyProbe, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether every feed answered."""
-        return all(feed.ok for feed in (*self.feeds, *self.prices))
+        answered = (feed.ok for feed in (*self.feeds, *self.prices))
+        return all(answered) and all(feed.ok for feed in self.supply)
 
 
 class GridSetup(Doc):

@@ -15,6 +15,8 @@ pending_rows  keeps what the ledger refuses until it takes it
 placement    which devices a job gets, and whether it trains there
 recording    writes what a job's events say into the ledger
 continuity   refuses a ledger that knows less than the job folders
+supply_watch  the site's own supply now, and its feeds that fail
+on_site      what part of each piece of energy the site's own supply gave
 recovery     journals each trainer process, and rebuilds a job after a daemon restart
 job_views    what `ps` and `show` answer
 access       who may see and change a job

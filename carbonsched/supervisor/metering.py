@@ -11,14 +11,14 @@ from datetime import datetime
 from itertools import pairwise
 
 from carbonsched.config import Config
-from carbonsched.feeds.base import V
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.value_chain import ValueChain
 from carbonsched.model.energy import Account, EnergyDelta, Interval
-from carbonsched.model.grid import Price, Reading
+from carbonsched.model.grid import Price, Reading, Supply
 from carbonsched.power.attribution import Cut, estimate, share, share_by, split
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import BoardPart
+from carbonsched.supervisor.on_site import OnSite, changes
 from carbonsched.units import MJ_PER_J, grams
 
 NOBODY: Mapping[str, str] = {}
@@ -39,10 +39,13 @@ class Metering:
     config: Callable[[], Config]
     """As it is now: SIGHUP may change it."""
     chain: Chain
+    on_site: OnSite = field(default_factory=OnSite)
     open: dict[tuple[str, str | None], Interval] = field(default_factory=dict)
     """The growing row of each (device, job)."""
     watts: dict[str, float | None] = field(default_factory=dict)
     """Last known power of each device."""
+    peak_w: dict[str, float] = field(default_factory=dict)
+    """The most that each device drew since the daemon began."""
     idle_w: dict[str, float] = field(default_factory=dict)
     """Power of each device that no job uses, a slow mean."""
     prices: ValueChain[Price] | None = None
@@ -56,10 +59,20 @@ class Metering:
         """
         pieces: list[Interval] = []
         complete: list[Interval] = []
+        self.on_site.begin(deltas)
+        cut: list[tuple[EnergyDelta, list[tuple[Cut, EnergyDelta]]]] = []
         for delta in deltas:
             self.watts[delta.device] = delta.power_w
+            self.peak_w[delta.device] = max(self.peak_w.get(delta.device, 0.0), delta.power_w or 0.0)
             here = [run for run in runs if delta.device in run.process.devices]
-            for piece in self._charge(delta, here, strangers.get(delta.device)):
+            cut.append((delta, list(self._cut_up(delta, here, strangers.get(delta.device)))))
+        # all devices share one supply: what it gave is known when all have told what they used
+        supplies = iter(
+            self.on_site.given([part for _, parts in cut for _, part in parts], self.config().pue)
+        )
+        for delta, parts in cut:
+            for owner, part in parts:
+                piece = self._interval(owner, part, next(supplies))
                 pieces.append(piece)
                 complete += self._add(piece)
             complete += self._close(delta)
@@ -92,12 +105,21 @@ class Metering:
         self.open.clear()
         return rows
 
-    def _charge(self, delta: EnergyDelta, runs: Sequence[JobRun], stranger: str | None) -> Iterable[Interval]:
+    def box_kw(self, *, most: bool = False) -> float | None:
+        """What the box draws now, PUE included; None where nobody tells. most: the most that its devices drew so far."""
+        known = self.peak_w if most else {d: w for d, w in self.watts.items() if w is not None}
+        return sum(known.values()) / 1000 * self.config().pue if known else None
+
+    def _cut_up(
+        self, delta: EnergyDelta, runs: Sequence[JobRun], stranger: str | None
+    ) -> Iterable[tuple[Cut, EnergyDelta]]:
         edges = {delta.start, delta.end}
         for run in runs:
             edges |= {t for t in (run.process.alive_from, run.process.alive_to) if t is not None}
             edges.update(run.process.cuts(delta.start, delta.end))
-        edges |= self._changes(delta.start, delta.end)
+        edges |= changes(self.chain, delta.start, delta.end) | self.on_site.edges(delta.start, delta.end)
+        if self.prices is not None:
+            edges |= changes(self.prices, delta.start, delta.end)
         times = sorted(t for t in edges if delta.start <= t <= delta.end)
         owners: dict[tuple[datetime, datetime], list[tuple[Cut, BoardPart]]] = {}
         cuts: list[Cut] = []
@@ -113,15 +135,9 @@ class Metering:
             sharers = owners.get((cut.start, cut.end), [])
             if sharers and stranger is not None:
                 piece = estimate(piece, stranger)
-            for sharer, part in _shares(cut, sharers, piece):
-                yield self._interval(sharer, part)
+            yield from _shares(cut, sharers, piece)
 
-    def _changes(self, start: datetime, end: datetime) -> set[datetime]:
-        """Times inside (start, end) at which the known intensity or price changes."""
-        found = _changes(self.chain, start, end)
-        return found if self.prices is None else found | _changes(self.prices, start, end)
-
-    def _interval(self, cut: Cut, delta: EnergyDelta) -> Interval:
+    def _interval(self, cut: Cut, delta: EnergyDelta, supply: Supply | None) -> Interval:
         reading, config = self.chain.reading_at(delta.start), self.config()
         return Interval(
             account=cut.account,
@@ -134,6 +150,7 @@ class Metering:
             rho=cut.rho,
             grams=_grams(delta, reading, config.pue),
             price=None if self.prices is None else self.prices.reading_at(delta.start),
+            supply=supply,
         )
 
     def _add(self, piece: Interval) -> list[Interval]:
@@ -166,17 +183,6 @@ class Metering:
         ):
             stale = here
         return [self.open.pop(key) for key in stale]
-
-
-def _changes(chain: ValueChain[V], start: datetime, end: datetime) -> set[datetime]:
-    found: set[datetime] = set()
-    at: datetime | None = start
-    while at is not None and len(found) < 10_000:
-        at = chain.next_change(at)
-        if at is None or at >= end:
-            break
-        found.add(at)
-    return found
 
 
 def _part_of(run: JobRun, device: str) -> BoardPart:
@@ -226,6 +232,7 @@ def join(a: Interval, b: Interval, pue: float) -> Interval | None:
         and da.end == db.start
         and da.counter_end_mj == db.counter_start_mj
         and (da.energy_mj is None) == (db.energy_mj is None)
+        and _like(a.supply, b.supply)
     )
     if not same:
         return None
@@ -245,4 +252,20 @@ def join(a: Interval, b: Interval, pue: float) -> Interval | None:
             "coverage": coverage,
         }
     )
-    return a.model_copy(update={"delta": delta, "grams": _grams(delta, a.intensity, pue)})
+    supply = _both(a.supply, b.supply, da.energy_mj or 0, db.energy_mj or 0)
+    return a.model_copy(update={"delta": delta, "grams": _grams(delta, a.intensity, pue), "supply": supply})
+
+
+def _like(a: Supply | None, b: Supply | None) -> bool:
+    """Whether one row can tell of both: the share may differ, for that of power changes at every tick."""
+    if a is None or b is None:
+        return a is b
+    return (a.g_per_kwh, a.source) == (b.g_per_kwh, b.source)
+
+
+def _both(a: Supply | None, b: Supply | None, energy_a: int, energy_b: int) -> Supply | None:
+    """Of two stretches that are alike: the share is the mean by energy."""
+    if a is None or b is None or a.share == b.share or energy_b == 0:
+        return a
+    share = (a.share * energy_a + b.share * energy_b) / (energy_a + energy_b)
+    return a.model_copy(update={"share": min(share, 1.0)})

@@ -219,8 +219,12 @@ class SupervisorService:
         )
 
     def grid(self, hours: float) -> GridView:
-        view = self.supervisor.watch.view(hours)
-        return view.model_copy(update={"prices": self.supervisor.prices.view(hours)})
+        view, prices, supply = (
+            self.supervisor.watch.view(hours),
+            self.supervisor.prices,
+            self.supervisor.supply,
+        )
+        return view.model_copy(update={"prices": prices.view(hours), "supply": supply.view()})
 
     def log_path(self, job_id: str, actor: Owner) -> Path:
         self._may_read(actor, job_id)

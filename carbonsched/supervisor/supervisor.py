@@ -18,6 +18,7 @@ from carbonsched.clock import Clock, SleepWatch, StepWatch
 from carbonsched.config import Config
 from carbonsched.errors import LaunchError, LedgerError
 from carbonsched.feeds.chain import Chain
+from carbonsched.feeds.supply.chain import SupplyChain
 from carbonsched.feeds.value_chain import ValueChain
 from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import Ledger
@@ -37,6 +38,7 @@ from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending, Seat
 from carbonsched.supervisor.metering import Metering
+from carbonsched.supervisor.on_site import OnSite
 from carbonsched.supervisor.outcome import outcome, way
 from carbonsched.supervisor.pending_rows import PendingRows
 from carbonsched.supervisor.placement import Placement
@@ -44,6 +46,7 @@ from carbonsched.supervisor.price_watch import PriceWatch
 from carbonsched.supervisor.recording import record, record_more
 from carbonsched.supervisor.recovery import ProcessJournal
 from carbonsched.supervisor.settling import Settling
+from carbonsched.supervisor.supply_watch import SupplyWatch
 
 if TYPE_CHECKING:  # NumPy stays out of a daemon at rest: Supervisor.control is the one door
     from carbonsched.plan.problem import Problem
@@ -74,14 +77,17 @@ class Supervisor:
         launcher: Launcher,
         clock: Clock,
         prices: ValueChain[Price] | None = None,
+        supply: SupplyChain | None = None,
     ) -> None:
+        """prices, supply: None where the config has none."""
         self.config = config
         self.ledger, self.meter, self.launcher, self.clock = ledger, meter, launcher, clock
         self.runs: dict[str, JobRun] = {}
         """Jobs that are not over, by id."""
         self.watch = GridWatch(chain, clock, ForecastFile(config.state / "forecasts.jsonl"))
         self.prices = PriceWatch(prices, clock)
-        self.metering = Metering(self._config, chain, prices=prices)
+        self.metering = Metering(self._config, chain, OnSite(supply), prices=prices)
+        self.supply = SupplyWatch(supply, self.metering, clock)
         self.placement = Placement(meter, launcher, self._config)
         self.journal = ProcessJournal(ledger, clock, launcher, meter, self._config, config.state / "jobs")
         self.pools = Pools(config.pools, ledger, clock, lambda job_id: self.journal.account(job_id).charged_g)
@@ -202,8 +208,9 @@ class Supervisor:
                 with self.isolation.alone(run):
                     self._advance(run)
             self.watch.poll_archive()
-            for status in (*(s.dump() for s in self.watch.changes()), *self.prices.changes()):
-                self.pending.note(None, "feed", status)
+            feeds = (status.dump() for status in self.watch.changes())
+            for change in (*feeds, *self.prices.changes(), *self.supply.changes()):
+                self.pending.note(None, "feed", change)
             if self.runs:
                 self._direct()
                 self._start_queued()

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from carbonsched.config import FEEDS, METERS, PRICES, Config, PowerConfig
+from carbonsched.config import FEEDS, METERS, PRICES, SUPPLIES, Config, PowerConfig
 from carbonsched.model.job import JobSpec
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -77,6 +77,8 @@ def keys(model: type[BaseModel]) -> dict[str, FieldInfo]:
         chosen = list(FEEDS.built_in.values())
     if model is table_of(Config.model_fields["prices"].annotation):
         chosen = list(PRICES.built_in.values())
+    if model is table_of(Config.model_fields["supply"].annotation):
+        chosen = list(SUPPLIES.built_in.values())
     if model is PowerConfig:
         chosen = [meter for meters in METERS.values() for meter in meters.built_in.values()]
     own = {name: info for name, info in model.model_fields.items() if not table_of(info.annotation)}
