@@ -3,15 +3,17 @@
 A value holds for an hour, or 15 or 5 minutes where the plan has them; values are estimated first and revised later, and each
 says which it is. A token is needed. The free plan is personal, for one zone: the present and 24 h that have passed; forecasts
 (up to 72 h) and longer pasts want a paid one, and commercial use a contract. No limit of requests is published; 429 is kept.
-The factors are chosen by `emissionFactorType`, and the answer says which it has. A zone that it does not know would be answered
+The zone is named, or found by it from coordinates (`lat`, `lon`) or a data centre (`dataCenterProvider`, `dataCenterRegion`); the first
+answer names it, and another one is refused from then on. The factors are chosen by `emissionFactorType`, and the answer says which it has. A zone that it does not know would be answered
 with the caller's own: this is always turned off. https://app.electricitymaps.com/docs and, for v3, https://docs.electricitymaps.com
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import AliasChoices, Field, RootModel
+from pydantic import AliasChoices, Field, RootModel, StringConstraints, model_validator
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
@@ -28,6 +30,7 @@ from carbonsched.feeds.provider import (
     place,
 )
 from carbonsched.feeds.transport import Body
+from carbonsched.model.base import refusal
 from carbonsched.model.grid import Basis, Kind, Reading, Source
 
 _Granularity = Literal["5_minutes", "15_minutes", "hourly"]
@@ -38,6 +41,7 @@ _STEPS: Final[Mapping[str, timedelta]] = {
 }
 _FACTORS: Final = {Basis.AVERAGE_LIFECYCLE: "lifecycle", Basis.AVERAGE_DIRECT: "direct"}
 _FORECAST_EVERY_S: Final = 1800.0
+_CODE: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$"
 
 
 class _Row(Answered):
@@ -75,11 +79,44 @@ class ElectricityMapsSettings(TokenSettings):
 
     provider: Literal["electricity-maps"]
     zone: str | None = None
-    """Its name of the zone; None: `zone.name`."""
+    """Its name of the zone; None: that of the coordinates or the data centre, else `zone.name`."""
+    latitude: Annotated[float, Field(ge=-90, le=90)] | None = None
+    """In degrees, with `longitude`: it finds the zone."""
+    longitude: Annotated[float, Field(ge=-180, le=180)] | None = None
+    data_center_provider: Annotated[str, StringConstraints(pattern=_CODE)] | None = None
+    """Whose the data centre is, e.g. `gcp`, with `data_center_region`: it finds the zone."""
+    data_center_region: Annotated[str, StringConstraints(pattern=_CODE)] | None = None
+    """Like `europe-west1`."""
     version: Literal[3, 4] = 4
     """Of its API."""
     granularity: _Granularity | None = None
     """How long a value holds; None: what it answers unasked, an hour."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        said = [self.zone is not None]
+        for pair in (("latitude", "longitude"), ("data_center_provider", "data_center_region")):
+            given = [key for key in pair if getattr(self, key) is not None]
+            if len(given) == 1:
+                missing = pair[1 - pair.index(given[0])]
+                raise refusal(missing, f"is missing beside {given[0]}", "give both, or zone")
+            said.append(bool(given))
+        if sum(said) > 1:
+            raise refusal(
+                "zone", "is said twice", "give zone, or coordinates, or a data centre, and drop the others"
+            )
+        return self
+
+    def location(self) -> dict[str, str] | None:
+        """What finds the zone, as the API calls it; None: its name is given."""
+        if self.latitude is not None and self.longitude is not None:
+            return {"lat": f"{self.latitude:.5f}", "lon": f"{self.longitude:.5f}"}
+        if self.data_center_provider is not None and self.data_center_region is not None:
+            return {
+                "dataCenterProvider": self.data_center_provider,
+                "dataCenterRegion": self.data_center_region,
+            }
+        return None
 
     def build(self, site: Site) -> "ElectricityMapsFeed":
         return (ElectricityMapsFeed if self.version == 4 else _VersionThree)(self, site)
@@ -106,9 +143,12 @@ class ElectricityMapsFeed(HttpFeed):
 
     def __init__(self, settings: ElectricityMapsSettings, site: Site) -> None:
         basis, self._factors = offered(settings, site, _FACTORS)
-        super().__init__(settings, site, place(settings.zone, site, "zone"), basis)
-        self._token = settings.token()
-        self._params = {"zone": self.zone, "emissionFactorType": self._factors, **self.STAY}
+        location = settings.location()
+        zone = place(settings.zone, site, "zone") if location is None else "/".join(location.values())
+        super().__init__(settings, site, zone, basis)
+        self._token, self._found = settings.token(), location is None
+        where = location or {"zone": self.zone}
+        self._params = {**where, "emissionFactorType": self._factors, **self.STAY}
         if settings.granularity is not None:
             self._params["temporalGranularity"] = settings.granularity
 
@@ -127,6 +167,8 @@ class ElectricityMapsFeed(HttpFeed):
         body = self.ask(f"{self.PATH.rpartition('/')[0]}/zones", headers={"auth-token": self._token.read()})
         zones = self.parse(_Zones, body.json).root
         open_to_it = [name for name, zone in zones.items() if zone.access]
+        if not self._found:
+            return f"zones in all: {len(open_to_it)}"
         here = [
             one.removeprefix("carbon-intensity/")
             for one in zones.get(self.zone, _Access()).access
@@ -162,7 +204,12 @@ class ElectricityMapsFeed(HttpFeed):
 
     def _as_intervals(self, rows: list[_Row], zone: str | None, granularity: str) -> list[Interval]:
         for name in (zone, *(row.zone for row in rows)):
-            if name is not None and name != self.zone:
+            if name is None:
+                continue
+            if not self._found and re.fullmatch(_CODE, name):
+                # from now on it is this one: a place does not move
+                self.zone, self._found = name, True
+            if name != self.zone:
                 raise FeedError(f"{self._url}: the answer is for zone {name!r}, not {self.zone!r}")
         for row in rows:
             if row.factors is not None and row.factors != self._factors:

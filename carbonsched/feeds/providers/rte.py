@@ -3,7 +3,8 @@
 `taux_co2` is g CO2 per kWh of France's generation, average, at 15 minutes, an estimate that RTE makes continuously: what burning the
 fuel emits, by energy source, and nothing else
 (https://www.rte-france.com/eco2mix/les-emissions-de-co2-par-kwh-produit-en-france), so the factors are direct. `nature` says which
-values have been consolidated since. Corsica is not in it, imports neither. There is no forecast.
+values have been consolidated since. Corsica is not in it, imports neither. There is no forecast, and no intensity of a region: the data
+set of regions (`eco2mix-regional-tr`) has no `taux_co2`.
 A page of the portal's API holds at most 100 records (https://help.opendatasoft.com/apis/ods-explore-v2/); its limit of requests a day
 stands in the headers of its answers, not in words.
 """

@@ -149,7 +149,7 @@ TERMS: Final[Mapping[str, Terms]] = MappingProxyType(
             0.0,
             "get a key at https://www.eia.gov/opendata/register.php, by email at once",
             "free, public domain",
-            "a forecast; imports; it is one to two hours late",
+            "a forecast; imports, unless `mix` says consumption; it is one to two hours late",
         ),
         "energy-charts": Terms(
             "Energy-Charts",

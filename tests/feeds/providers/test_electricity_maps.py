@@ -1,6 +1,7 @@
 """Against a real HTTP server on loopback with bodies of the shapes that Electricity Maps sends (live answers of 2026-08-22)."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from support.fuzz import CHANGES, FUZZ, changed
 from support.http_server import Reply, Server, serve
 from support.manual_clock import ManualClock
 
+from carbonsched.config import Config
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.http import HttpTransport
@@ -228,3 +230,51 @@ def test_any_other_json_is_readings_or_a_feed_error(changes: list[Any]) -> None:
     for canned.documents in changed(few, changes):
         site = Site(Zone(name="DK-DK2"), ManualClock(NOW), Path("/nowhere"), canned)
         answers_or_fails(settings.build(site))
+
+
+@pytest.mark.parametrize(
+    ("keys", "query"),
+    [
+        ({"latitude": 55.68, "longitude": 12.57}, "lat=55.68000&lon=12.57000"),
+        (
+            {"data_center_provider": "gcp", "data_center_region": "europe-west1"},
+            "dataCenterProvider=gcp&dataCenterRegion=europe-west1",
+        ),
+    ],
+)
+def test_a_place_finds_the_zone_which_then_stays(server: Server, keys: dict[str, Any], query: str) -> None:
+    clock = ManualClock(NOW)
+    polled = feed(server, clock, **keys)
+    answer = polled.poll()
+    assert all(
+        f"?{query}&emissionFactorType=lifecycle&disableCallerLookup=true" in path for path in server.paths
+    )
+    assert "zone=" not in "".join(server.paths)
+    assert {r.source.zone for r in answer.readings} == {polled.zone} == {"DK-DK2"}
+    server.answer = lambda path: Reply(json.dumps(LATEST | {"zone": "DE"}).encode())
+    with pytest.raises(FeedError, match="the answer is for zone 'DE', not 'DK-DK2'"):
+        polled.poll()
+
+
+def test_a_place_that_finds_no_name_of_a_zone_is_refused(server: Server) -> None:
+    server.answer = lambda path: Reply(json.dumps(LATEST | {"zone": "\x1b[2J"}).encode())
+    with pytest.raises(FeedError, match=r"not '55\.68000/12\.57000'") as caught:
+        feed(server, latitude=55.68, longitude=12.57).poll()
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"latitude": 55.0}, "longitude: is missing beside latitude"),
+        ({"data_center_region": "eastus"}, "data_center_provider: is missing beside data_center_region"),
+        ({"zone": "DE", "latitude": 55.0, "longitude": 12.0}, "zone: is said twice"),
+        ({"latitude": 91.0, "longitude": 12.0}, "latitude: "),
+        ({"data_center_provider": "gcp", "data_center_region": "a&zone=DE"}, "data_center_region: "),
+    ],
+)
+def test_a_place_is_said_once_and_whole(keys: dict[str, Any], says: str) -> None:
+    table = {"provider": "electricity-maps", "token_env": "EM_TOKEN"} | keys
+    with pytest.raises(InputError) as caught:
+        Config.parse({"feeds": [table]}, "box.toml")
+    assert re.search(rf"box.toml: feeds.0.+{says}", str(caught.value))
