@@ -4,6 +4,7 @@ How right a provider was tells how far it may be trusted, which takes four weeks
 rest keeps and scores this without NumPy; `carbonsched.supervisor.estimates.grid_outlook` plans with it.
 """
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from datetime import datetime, timedelta
 
 from carbonsched.clock import Clock
 from carbonsched.feeds.chain import Chain
-from carbonsched.model.grid import FeedStatus, Forecast, ForecastScore, GridView, Reading, Source
+from carbonsched.feeds.value_chain import HELD
+from carbonsched.model.grid import FeedStatus, Forecast, ForecastScore, GridView, Kind, Reading, Source
 from carbonsched.plan.forecasting.archive import CAME, ProviderRecord, Series, ms
 from carbonsched.plan.forecasting.scores import score
 from carbonsched.supervisor.forecast_file import (
@@ -31,6 +33,8 @@ _SETTLES_DAYS = 2.0
 """Of grid time: readings younger than that may still be revised."""
 _MEMORY_DAYS = 30.0
 NO_FORECAST = "no feed forecasts: the planner makes its own from the past days; carbonsched submit JOB.toml --explain plans with it"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -58,6 +62,8 @@ class GridWatch:
     """And at the readings."""
     _scores: dict[Series, tuple[int, ForecastScore]] = field(default_factory=dict)
     """As of which version of the record."""
+    _source: tuple[str, str, float] = "", "", 0.0
+    """What `log_source` said last; what holds, and since when (monotonic)."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def day_s(self) -> float:
@@ -152,6 +158,31 @@ class GridWatch:
     def changes(self) -> Iterator[FeedStatus]:
         """Feeds whose state is another than was told last, each told once."""
         return changes(self.chain.status(), self.told, self.clock.monotonic())
+
+    def log_source(self) -> None:
+        """Say in the log where the intensity comes from, where that is another place than was said last, and for a minute: a feed,
+        a value that is held, a constant, or none."""
+        reading, now_s = self.chain.reading_at(self.clock.now()), self.clock.monotonic()
+        source, (said, last, since_s) = _source_of(reading), self._source
+        if source != last:
+            last, since_s = source, now_s
+        if last != said and (now_s - since_s >= _TOLD_AGAIN_S if said else reading is not None):
+            said = last
+            well = reading is not None and reading.source.kind is not Kind.FALLBACK
+            log.log(logging.INFO if well else logging.WARNING, "the intensity is %s", said)
+        self._source = said, last, since_s
+
+
+def _source_of(reading: Reading | None) -> str:
+    if reading is None:
+        return "not known: no feed has a value that is young enough"
+    name, kind = reading.source.provider, reading.source.kind
+    if kind is Kind.FALLBACK:
+        return f"a constant of {name}: no feed before it has a value that is young enough"
+    if kind is Kind.STATIC:
+        return f"a constant of {name}, as the configuration states"
+    held = reading.source.note.endswith(HELD)
+    return f"the last value of {name}, held: there is no newer one" if held else f"what {name} says"
 
 
 def changes(

@@ -208,6 +208,7 @@ class Supervisor:
                 with self.isolation.alone(run):
                     self._advance(run)
             self.watch.poll_archive()
+            self.watch.log_source()
             feeds = (status.dump() for status in self.watch.changes())
             for change in (*feeds, *self.prices.changes(), *self.supply.changes()):
                 self.pending.note(None, "feed", change)

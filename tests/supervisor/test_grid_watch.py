@@ -40,6 +40,50 @@ def test_each_change_of_a_feeds_state_is_told_once_with_its_reason() -> None:
     assert told(watch) == [("first", "ok", None), ("second", "standby", None)]
 
 
+def test_each_place_that_the_intensity_comes_from_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A feed, its last value up to its age, the next feed, a constant, none: also where a feed answers and has nothing new."""
+    caplog.set_level("INFO", "carbonsched.supervisor.grid_watch")
+    clock = ManualClock(T0)
+    first = Provider("first", reading(0, 100, length=10, provider="first"), every_s=60, max_age_s=600)
+    second = Provider("second", every_s=60, max_age_s=300)
+    constant = Provider(
+        "bill", reading(-60, 7, length=180, provider="bill", kind=Kind.FALLBACK), every_s=60, local=True
+    )
+    second.fails(FeedError("second: HTTP 500"))
+    chain = Chain([first, second, constant], ZONE, clock)
+    watch = GridWatch(chain, clock)
+    watch.log_source()
+    assert caplog.messages == [], "nobody was asked yet"
+    seen: list[tuple[int, str]] = []
+    for minute in range(130):
+        if minute == 40:
+            second.gives(reading(40, 300, length=10, provider="second"))
+        if minute == 60:
+            first.gives(reading(60, 120, length=10, provider="first"))
+        for _ in range(6):
+            chain.poll_due()
+            watch.log_source()
+            clock.advance(10)
+        told = [record.getMessage() for record in caplog.records if record.name.endswith("grid_watch")]
+        seen += [(minute, message.removeprefix("the intensity is ")) for message in told]
+        caplog.clear()
+        if minute == 25:
+            assert (first.polls, chain.status()[0].state) == (26, "stale"), "it answers, and has nothing new"
+    too_old = "no feed before it has a value that is young enough"
+    assert seen == [
+        (0, "what first says"),
+        (11, "the last value of first, held: there is no newer one"),
+        (21, f"a constant of bill: {too_old}"),
+        (42, "what second says"),  # it is asked again after a pause
+        (51, "the last value of second, held: there is no newer one"),
+        (56, f"a constant of bill: {too_old}"),
+        (61, "what first says"),
+        (71, "the last value of first, held: there is no newer one"),
+        (81, f"a constant of bill: {too_old}"),
+        (121, "not known: no feed has a value that is young enough"),
+    ]
+
+
 def test_the_journal_has_it(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rig.supervisor.tick()
