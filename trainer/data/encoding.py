@@ -8,6 +8,7 @@ way, never the target.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from trainer.data.sampling import GroupedSampler
 from trainer.profiling.labelled_head import IGNORED
 
 PAD_MULTIPLE = 8
-"""The longest row of a batch is padded to a multiple of so many tokens: matrix products of such shapes are faster."""
+"""On a board the longest row of a batch is padded to a multiple of so many tokens: products of such shapes are faster there."""
 _SHAPE_DRAWS = 256
 """Batches that are drawn to find the mean shape."""
 
@@ -139,7 +140,7 @@ class TextEncoder:
     def collate(self, rows: Sequence[Any]) -> dict[str, torch.Tensor]:
         """A batch of rows (`Encoded.dump()`), padded on the right: ids, mask and labels, each [rows, tokens].
 
-        To `max_length`, or to the longest row rounded up to a multiple of 8.
+        To `max_length`, or to the longest row, which a board wants rounded up to a multiple of 8.
         """
         lengths = [len(row["input_ids"]) for row in rows]
         seq, target_seq = self.batch_shape(lengths, [len(row["labels"]) for row in rows])
@@ -158,7 +159,8 @@ class TextEncoder:
         def longest(values: Sequence[int], most: int) -> int:
             if self.data.pad == "max_length":
                 return most
-            return min(-(-max(values) // PAD_MULTIPLE) * PAD_MULTIPLE, max(most, max(values)))
+            multiple = PAD_MULTIPLE if _on_board() else 1
+            return min(-(-max(values) // multiple) * multiple, max(most, max(values)))
 
         seq = longest(lengths, self.data.max_length)
         return seq, longest(target_lengths, self.data.target_length) if self.encoder_decoder else None
@@ -285,6 +287,11 @@ class TextEncoder:
     def _end(self) -> list[int]:
         end = self.tokenizer.eos_token_id
         return [] if end is None else [end]
+
+
+@cache
+def _on_board() -> bool:
+    return torch.cuda.is_available()
 
 
 def _drawn(rows: int, batch: int, draws: int) -> Iterator[list[int]]:

@@ -14,14 +14,14 @@ from torch.utils.data import BatchSampler, Sampler
 from trainer.job.random_state import own_random
 from trainer.job.segment import Schedule
 
-POOL = 50
+POOL = 100
 """Batches whose rows are sorted together."""
 
 
 class GroupedSampler(Sampler[int]):
     """Rows in batches of like length, so that little is padded; which rows meet, and in which order the batches come, is drawn anew each epoch.
 
-    The rows are shuffled, cut into pools of 50 batches, sorted by length in each, and all batches of the epoch shuffled. What fills no batch is
+    The rows are shuffled, cut into pools of 100 batches, sorted by length in each, and all batches of the epoch shuffled. What fills no batch is
     the last one, of any length. Seed and epoch decide it all.
 
     Example:
