@@ -30,7 +30,7 @@ _CHECKPOINTING = {"activation_checkpointing": True, "gradient_accumulation_steps
 
 SCENARIOS: dict[str, dict[str, Any]] = {
     "ddp": _RANDOM,
-    "ddp-checkpointing": {**_RANDOM, "args": _CHECKPOINTING},
+    "ddp-checkpointing": {**_RANDOM, "labelled_head": True, "args": _CHECKPOINTING},
     "ddp-importance": _MEASURED,
     "ddp-dropbp": {"method": "dropbp", "rho": 0.7, "segment": 4},
     "fsdp2": {**_RANDOM, "args": {"fsdp": True}},
@@ -38,6 +38,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     # the embedding is frozen, trained, frozen: FSDP2 leaves it gathered after an evaluation
     "fsdp2-evaluating": {
         **_RANDOM,
+        "labelled_head": True,
         "rho": 0.9,
         "seed": 1,
         "args": {"fsdp": True, "eval_strategy": "steps", "eval_steps": 1},

@@ -42,6 +42,7 @@ PASS_STEPS = 1.3
 """Time of an importance pass ÷ that of a full step, measured 1.1 to 1.5: by it a step is timed before one has run."""
 SCALED_PATIENCE = 10
 """Steps in a row that a GradScaler may leave out: it halves its factor at each."""
+WITHOUT_HEAD = "the output embeddings run on every token, not on the labelled alone: "
 _EPSILON = 1e-9
 """A ρ may lie so far below the floor, or below what everything costs, by rounding alone."""
 
@@ -108,7 +109,9 @@ class SegmentDriver:
         try:
             head = find_head(options, training, batches)
         except HeadError as e:
-            without_head = f"the output embeddings run on every token, not on the labelled alone: {e}"
+            without_head = WITHOUT_HEAD + str(e)
+        if options.labelled_head and mine.any(head is None):  # every rank counts alike
+            head, without_head = None, without_head or WITHOUT_HEAD + "it differs on another rank"
         batches = replace(batches, labelled_head=head is not None)
         shape, form = nominal_batch(batches, options, training.twin or model)
         switched = fit_checkpointing(model)

@@ -10,7 +10,7 @@ from transformers.trainer_utils import has_length
 
 from carbonsched.errors import InputError
 from trainer.data.streams import StreamBatches, StreamWindow, is_stream
-from trainer.data.upcoming_batches import Batches
+from trainer.data.upcoming_batches import Batches, unlabelled
 from trainer.distributed.ranks import Ranks
 from trainer.importance.gradient_pass import Loss, model_loss
 from trainer.job.segment import Schedule
@@ -99,6 +99,8 @@ def find_head(options: Options, training: Training, batches: Batches) -> Labelle
     device = next(model.parameters()).device
     batch = send_to_device(batches.drawn_labelled(0, 1, options.seed)[0], device)
     # a board may multiply in TF32, and adds up products of other shapes in another order
+    if batches.ranks.any(unlabelled(batch)):
+        raise HeadError("a first batch has no label")
     coarse = args.bf16 or args.fp16 or device.type != "cpu" or any(p.dtype != torch.float32 for p in names)
     return try_head(
         model, names, training.loss, batch, coarse=coarse, watch=None if host is None else host.mind_head
