@@ -7,13 +7,14 @@ gradients are taken at the initial weights, without dropout, and weighted by lab
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from carbonsched.errors import InputError
 from carbonsched.model.base import Doc
-from carbonsched.model.job import JobSpec
+from carbonsched.model.job import JobSpec, ModelPart
 from trainer.data.encoding import Encoded, TextEncoder
 from trainer.data.models import check_vocabulary, load_model
 from trainer.data.reading import load_rows
@@ -23,6 +24,7 @@ from trainer.evaluation.held_out import autocast
 from trainer.methods.prepare import prepare
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 from trainer.profiling.labelled_head import HeadError, LabelledHead, count_labelled
+from trainer.profiling.meta_model import meta_model
 
 _SAY_EVERY_S = 2.0
 
@@ -73,7 +75,7 @@ def bench_waste(spec: JobSpec, rows: int | None, *, run: bool, say: Callable[[st
 
     Raises InputError for a model or data that cannot be had.
     """
-    bench = _Bench(spec, rows)
+    bench = _Bench(spec, rows, run=run)
     found = bench.count()
     if run:
         stock = bench.measure("stock", bench.stock, None, say)
@@ -85,7 +87,7 @@ def bench_waste(spec: JobSpec, rows: int | None, *, run: bool, say: Callable[[st
 
 
 class _Bench:
-    def __init__(self, spec: JobSpec, rows: int | None) -> None:
+    def __init__(self, spec: JobSpec, rows: int | None, *, run: bool = True) -> None:
         self.spec, train = spec, spec.train
         if train.threads is not None:
             torch.set_num_threads(train.threads)
@@ -93,7 +95,11 @@ class _Bench:
         encoded = self.encoder.encode(load_rows(spec.data).train)[: spec.data.train_limit]
         order = torch.randperm(len(encoded), generator=torch.Generator().manual_seed(train.seed)).tolist()
         self.rows = [encoded[i] for i in order[:rows]]
-        self.model = load_model(spec.model).to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        self.model = (
+            _load(spec.model)
+            if run
+            else meta_model(spec.model.name_or_path, spec.model.attn, spec.model.dtype)
+        )
         check_vocabulary(self.model, (max(row.input_ids) for row in self.rows), spec.model)
         self.model.config.use_cache = False
         self.shifted = not self.encoder.encoder_decoder
@@ -189,6 +195,10 @@ class _Bench:
             cut = {"labels": target}
             batch = {name: t[:, : cut.get(name, seq)].contiguous() for name, t in batch.items()}
         return {name: t.to(self.model.device) for name, t in batch.items()}
+
+
+def _load(part: ModelPart) -> Any:
+    return load_model(part).to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def _batches(order: Sequence[int], size: int) -> Rows:
