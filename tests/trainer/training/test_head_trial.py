@@ -64,7 +64,8 @@ def test_it_trains_as_without_for_fewer_flops(
         assert done.departure is None
         assert done.rho_planned <= 0.7
     for a, b in zip(green.history, whole.history, strict=True):
-        assert a.flops_full < b.flops_full
+        # these targets are all of one length: nothing an encoder-decoder writes is padding
+        assert a.flops_full < b.flops_full if kind == "llama" else a.flops_full == b.flops_full
     assert green.driver.model.head is not None
 
 
