@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from sqlalchemy import Connection, and_, func, select
 
+from carbonsched.errors import LedgerError
 from carbonsched.ledger.rows import micros, stamp
 from carbonsched.ledger.tables import INTERVALS
 from carbonsched.model.grid import Basis, Kind
@@ -120,7 +121,16 @@ class Settlement:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Self:
-        """From the journal's entry."""
+        """From the journal's entry. Raises LedgerError where it is none."""
+        try:
+            return cls._of(entry)
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
+            raise LedgerError(
+                f"an entry {SETTLED!r} of the journal cannot be read: {type(e).__name__} {e}"
+            ) from e
+
+    @classmethod
+    def _of(cls, entry: Mapping[str, Any]) -> Self:
         was, replayed = entry["was"], entry.get("replayed")
         return cls(
             start_us=_us(entry["start"]),

@@ -55,7 +55,7 @@ class Settling:
     _closed: bool = field(default=False)
 
     def poll(self) -> None:
-        """Settle what can be, where it is due. Never raises for a ledger that cannot be read or written."""
+        """Settle what can be, where it is due. Never raises: what cannot be done now is tried again."""
         answered = sum(status.last_success is not None for status in self.watch.chain.status())
         now_s = self.clock.monotonic()
         if not answered or (now_s < self._due_s and answered <= self._answered):
@@ -67,6 +67,9 @@ class Settling:
         except CarbonschedError as e:
             log.warning("the account is not settled now: %s", e)
             more = True
+        except Exception:  # a mistake in here must not hold up the polls that come after it
+            log.exception("the account is not settled now")
+            more = False
         if more:
             self._due_s = min(self._due_s, now_s + _AGAIN_S)
 

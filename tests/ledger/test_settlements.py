@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carbonsched.errors import LedgerError
 from carbonsched.ledger.settlements import Settled, Settlement
 from carbonsched.model.grid import Basis, Kind
 from carbonsched.units import MJ_PER_J, grams
@@ -105,6 +106,15 @@ def test_an_old_time_can_be_forgotten(entries: list[Settlement], before: int) ->
         assert later.at(second * S) == whole.at(second * S)
     spans = later.edges()
     assert spans == sorted(spans)
+
+
+@pytest.mark.parametrize(
+    "broken", [{}, {"was": None}, {"start": "soon"}, {"basis": "fair"}, {"g_per_kwh": None}, {"start": 7}]
+)
+def test_an_entry_that_is_none_is_refused_in_one_line(broken: dict[str, Any]) -> None:
+    entry = ONE.detail() | broken if broken else {}
+    with pytest.raises(LedgerError, match="an entry 'settled' of the journal cannot be read"):
+        Settlement.of(entry)
 
 
 def test_an_entry_reads_back_as_it_was_written() -> None:

@@ -233,6 +233,15 @@ def test_a_ledger_that_refuses_is_asked_again(box: Box, monkeypatch: pytest.Monk
     assert [found[2] for found in box.entries()] == [250]
 
 
+def test_an_entry_that_cannot_be_read_holds_up_no_poll(box: Box, caplog: pytest.LogCaptureFixture) -> None:
+    box.feeds[0].gives(reading(0, 200))
+    box.ledger.note(None, "settled", {"start": "soon"}, "daemon", T0)
+    box.look()
+    box.clock.advance(61)
+    box.look()
+    assert "the account is not settled now: an entry 'settled' of the journal cannot be read" in caplog.text
+
+
 def test_a_daemon_that_has_ended_writes_nothing(box: Box) -> None:
     a = box.feeds[0]
     a.gives(reading(0, 200))
