@@ -12,7 +12,7 @@ from carbonsched.clock import SystemClock
 from carbonsched.config import Config, load
 from carbonsched.errors import CarbonschedError, FeedError
 from carbonsched.feeds.base import Feed, FeedSettings, Site
-from carbonsched.feeds.chain import Chain
+from carbonsched.feeds.chain import Chain, check_basis
 from carbonsched.feeds.factory import build_feed
 from carbonsched.feeds.provider import HttpFeed
 from carbonsched.model.grid_setup import FeedProbe, ProbeList
@@ -50,7 +50,8 @@ def probe(config: Config) -> ProbeList:
 def _probed(i: int, feeds: Sequence[FeedSettings], site: Site) -> FeedProbe:
     settings = feeds[i]
     try:
-        feed = build_feed(settings, feeds[:i], site)
+        feed = build_feed(feeds, i, site)
+        check_basis(feed, site.zone, f"feeds[{i}]")
         chain = Chain([feed], site.zone, site.clock)
     except (Exception, SystemExit) as e:
         error = build_error(e, settings, f"feeds[{i}]") if isinstance(e, Exception) else e

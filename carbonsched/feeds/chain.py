@@ -15,6 +15,16 @@ from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Forecast, GridNow, GridView, Reading
 
 
+def check_basis(feed: Feed, zone: Zone, where: str) -> None:
+    """Raises InputError where a feed speaks another basis than the zone. where: the path of its table in the config."""
+    if feed.basis is zone.basis:
+        return
+    hint = "one budget never mixes two: set zone.basis or drop the feed"
+    if feed.basis is Basis.AVERAGE_UNSTATED:
+        hint += f', or add basis = "{zone.basis}" to the feed, if you know that its values are that'
+    raise InputError(where, f"{feed.name} speaks {feed.basis} but zone.basis is {zone.basis}", hint)
+
+
 class Chain(ValueChain[Reading]):
     """The intensity feeds of a box. Thread-safe, as every ValueChain.
 
@@ -28,14 +38,7 @@ class Chain(ValueChain[Reading]):
     def __init__(self, feeds: Sequence[Feed], zone: Zone, clock: Clock) -> None:
         """Raises InputError where a feed speaks another basis than the zone."""
         for i, feed in enumerate(feeds):
-            if feed.basis is not zone.basis:
-                hint = "one budget never mixes two: set zone.basis or drop the feed"
-                if feed.basis is Basis.AVERAGE_UNSTATED:
-                    hint += (
-                        f', or add basis = "{zone.basis}" to the feed, if you know that its values are that'
-                    )
-                problem = f"{feed.name} speaks {feed.basis} but zone.basis is {zone.basis}"
-                raise InputError(f"feeds[{i}]", problem, hint)
+            check_basis(feed, zone, f"feeds[{i}]")
         super().__init__(feeds, clock, intensity_gates(zone.basis))
         self._zone = zone
         self._forecasts: dict[str, Forecast] = {}

@@ -15,30 +15,24 @@ def build_chain(settings: Sequence[FeedSettings], site: Site) -> Chain:
     feeds: list[Feed] = []
     for i, each in enumerate(settings):
         try:
-            feeds.append(build_feed(each, settings[:i], site))
+            feeds.append(build_feed(settings, i, site))
         except Exception as e:
             raise build_error(e, each, f"feeds[{i}]") from e
-    _check_stated(feeds)
     return Chain(feeds, site.zone, site.clock)
 
 
-def build_feed(settings: FeedSettings, before: Sequence[FeedSettings], site: Site) -> Feed:
-    """One feed of a chain. `before`: those that are trusted more; a constant behind constants alone is the stated source."""
-    feed = settings.build(site)
-    if isinstance(feed, StaticFeed) and all(isinstance(one, StaticSettings) for one in before):
-        feed.as_source()
-    return feed
+def build_feed(settings: Sequence[FeedSettings], i: int, site: Site) -> Feed:
+    """One feed of a chain, of which those before it are trusted more; a constant behind constants alone is the stated source.
 
-
-def _check_stated(feeds: Sequence[Feed]) -> None:
-    """Raises InputError where a feed whose basis only `zone.basis` states is one of several that follow the grid.
-
-    Behind it a constant may stand. Which of several the zone's word is of would be a guess.
+    Raises InputError where `zone.basis` alone states its basis and another feed follows the grid, too: which of them that
+    word is of would be a guess. A constant may stand beside it.
     """
-    follow = [feed for feed in feeds if not isinstance(feed, StaticFeed)]
-    for i, feed in enumerate(feeds):
-        if getattr(feed, "by_zone", False) and len(follow) > 1:
-            other = next(one for one in follow if one is not feed)
-            problem = f"its provider does not state it, and {feed.name} stands beside {other.name}"
-            hint = f'add basis = "{feed.basis}" to this feed if you know that its values are that, or drop it'
-            raise InputError(f"feeds[{i}].basis", problem, hint)
+    feed = settings[i].build(site)
+    if isinstance(feed, StaticFeed) and all(isinstance(one, StaticSettings) for one in settings[:i]):
+        feed.as_source()
+    beside = [one for one in settings if one is not settings[i] and not isinstance(one, StaticSettings)]
+    if getattr(feed, "by_zone", False) and beside:
+        problem = f"its provider does not state it, and {feed.name} stands beside {beside[0].shown_name}"
+        hint = f'add basis = "{feed.basis}" to this feed if you know that its values are that, or drop it'
+        raise InputError("basis", problem, hint)
+    return feed

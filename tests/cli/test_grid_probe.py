@@ -97,6 +97,15 @@ def test_a_feed_that_cannot_be_built_is_a_row(tmp_path: Path) -> None:
     assert "feeds[0].country: 'Atlantis' is not a country's code or name" in row["error"]
 
 
+def test_a_basis_that_does_not_fit_is_told_of_the_feed_that_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    feeds = "".join(f'[[feeds]]\nprovider = "{name}"\n' for name in ("energy-charts", "rte"))
+    path.write_text('[zone]\nname = "FR"\nbasis = "average-lifecycle"\n' + feeds)
+    unstated, direct = cli("grid", "--probe", "--config", path, "--json").doc["feeds"]
+    assert "feeds[0].basis: its provider does not state it" in unstated["error"]
+    assert "feeds[1]: rte speaks average-direct but zone.basis is" in direct["error"]
+
+
 def test_a_config_that_is_not_there_is_one_line_and_2() -> None:
     ran = cli("grid", "--probe", "--config", "/nowhere.toml")
     assert (ran.code, ran.out) == (2, "")
