@@ -128,4 +128,4 @@ test-lowest: $(UV)
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python $(PYTEST) --list-deprecations -m "not slow"
 
 clean:
-	rm -rf $(VENV) .venv-uv $(LATEST) $(LOWEST) .demo $(PROVE) build dist
+	rm -rf $(VENV) .venv-uv $(LATEST) $(LOWEST) .demo $(PROVE) .fuzz build dist
