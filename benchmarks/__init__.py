@@ -1,5 +1,6 @@
 """Measures the figures that the documentation states. Not part of the installed package.
 
+forecasts        what blending two providers' forecasts brings, by horizon
 planner          how well the planner spends a budget on real traces
 daemon_at_rest   start-up time, memory and CPU time of a daemon without jobs
 gpu_check        shows on a real board what the tests show on stand-ins

@@ -268,6 +268,13 @@ class PlanConfig(Doc):
     quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Forecast quantile at which the guard keeps back the floor of the rest."""
     horizon: Seconds = 172_800.0
+    blend_forecasts: bool = False
+    """Blend the forecasts of two feeds: the second one is then asked, too, at most once an hour."""
+
+    @property
+    def forecasts_wanted(self) -> int:
+        """Of how many feeds a forecast is asked for."""
+        return 2 if self.blend_forecasts else 1
 
 
 class PoolConfig(Doc):

@@ -5,6 +5,7 @@ How feeds are polled and which value holds is `value_chain`'s; here is what only
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 from carbonsched.clock import Clock
 from carbonsched.errors import FeedError, InputError
@@ -13,6 +14,11 @@ from carbonsched.feeds.plausibility import intensity_gates, plausible
 from carbonsched.feeds.value_chain import Slot, ValueChain, checked_readings, no_reading
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Forecast, GridNow, GridView, Reading
+
+_BESIDE_S: Final = 3600.0
+"""Pause between two polls of a feed for its forecast alone."""
+_SILENT_S: Final = 86_400.0
+"""And of one that answered without a forecast."""
 
 
 def check_basis(feed: Feed, zone: Zone, where: str) -> None:
@@ -41,6 +47,10 @@ class Chain(ValueChain[Reading]):
             check_basis(feed, zone, f"feeds[{i}]")
         super().__init__(feeds, clock, intensity_gates(zone.basis))
         self._zone = zone
+        self.forecasts_wanted = 1
+        """Of so many feeds a forecast is asked for, where those before them have none or it is blended: once an hour each."""
+        self._beside_s: dict[str, float] = {}
+        """Feed → monotonic time from which on it may be asked beside a healthy one again."""
         self._forecasts: dict[str, Forecast] = {}
         """By the feed's name. Guarded by the lock."""
 
@@ -58,6 +68,23 @@ class Chain(ValueChain[Reading]):
                 if forecast is not None and points:
                     found.append(forecast.model_copy(update={"points": points}))
         return tuple(found)
+
+    def _wanted_beside(self, slot: Slot[Reading]) -> bool:
+        if self.forecasts_wanted < 2:
+            return False
+        name, now_s = slot.feed.name, self._clock.monotonic()
+        if now_s < self._beside_s.get(name, now_s):
+            return False
+        before = self._slots[: self._slots.index(slot)]
+        if sum(map(self._looks_ahead, before)) >= self.forecasts_wanted:
+            return False
+        silent = slot.last_success is not None and name not in self._forecasts
+        self._beside_s[name] = now_s + (_SILENT_S if silent else _BESIDE_S)
+        return True
+
+    def _looks_ahead(self, slot: Slot[Reading]) -> bool:
+        forecast = self._forecasts.get(slot.feed.name)
+        return forecast is not None and any(point.end > self._clock.now() for point in forecast.points[-1:])
 
     def told(self, since: datetime) -> tuple[tuple[Reading, ...], ...]:
         """What each feed told of the time from `since` on, whether or not it is what held."""

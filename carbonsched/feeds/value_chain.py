@@ -144,12 +144,16 @@ class ValueChain(Generic[V]):
                     self._poll(slot)
             needed = True
             for slot in self._slots:
-                if needed and not slot.feed.local and self._due(slot):
+                if not slot.feed.local and self._due(slot) and (needed or self._wanted_beside(slot)):
                     self._poll(slot)
                 with self._lock:
                     needed = needed and not slot.healthy(self._clock.now())
         finally:
             self._polling.release()
+
+    def _wanted_beside(self, slot: Slot[V]) -> bool:
+        """Whether a feed is asked although one before it is healthy. If so it is counted as asked."""
+        return False
 
     def _forget_the_future(self) -> None:
         """After the wall clock was set every feed is asked at once; what was known for times that it says are still to come

@@ -166,9 +166,18 @@ def _gather(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
             f"loading takes {LOAD_S:.0f} s",
             evaluation.description,
             f"gain {gain}",
+            _describe_forecast(supervisor),
             *queue.assumptions,
         ),
     )
+
+
+def _describe_forecast(supervisor: Supervisor) -> str:
+    forecast = supervisor.watch.forecast()
+    if forecast is None:
+        return "no feed forecasts the grid: by its past days, as far as they are known"
+    source = forecast.source
+    return f"the grid by the forecast of {source.provider}{f' ({source.note})' if source.note else ''}"
 
 
 def _find_budget(supervisor: Supervisor, run: JobRun, problem: Problem, full_g: float | None) -> _Budget:

@@ -15,6 +15,7 @@ from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.value_chain import HELD
 from carbonsched.model.grid import FeedStatus, Forecast, ForecastScore, GridView, Kind, Reading, Source
 from carbonsched.plan.forecasting.archive import CAME, ProviderRecord, Series, ms
+from carbonsched.plan.forecasting.combination import ByHorizon, combine, weights
 from carbonsched.plan.forecasting.scores import score
 from carbonsched.supervisor.forecast_file import (
     ForecastFile,
@@ -32,9 +33,26 @@ _LOOKS_PER_DAY = 24 * 60
 _SETTLES_DAYS = 2.0
 """Of grid time: readings younger than that may still be revised."""
 _MEMORY_DAYS = 30.0
+_LEARNED_PER_DAY = 4
 NO_FORECAST = "no feed forecasts: the planner makes its own from the past days; carbonsched submit JOB.toml --explain plans with it"
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UsedForecast:
+    """The forecast that the planner takes, and the records that tell how right it was.
+
+    Example:
+        >>> UsedForecast(None).second is None
+        True
+    """
+
+    forecast: Forecast | None
+    record: ProviderRecord | None = None
+    second: ProviderRecord | None = None
+    """Of the provider that it is blended with."""
+    weights: ByHorizon = ()
 
 
 @dataclass(slots=True)
@@ -64,6 +82,8 @@ class GridWatch:
     """As of which version of the record."""
     _source: tuple[str, str, float] = "", "", 0.0
     """What `log_source` said last; what holds, and since when (monotonic)."""
+    _weights: dict[tuple[Series, Series], tuple[float, ByHorizon]] = field(default_factory=dict)
+    """Of two that are blended, and until when (monotonic)."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def day_s(self) -> float:
@@ -118,7 +138,37 @@ class GridWatch:
 
     def forecast(self) -> Forecast | None:
         """The forecast that the planner takes."""
-        return self.chain.forecast()
+        return self.used().forecast
+
+    def used(self) -> UsedForecast:
+        """The most trusted forecast, or two blended where that is wanted; with what is known of how right it was."""
+        forecasts = self.chain.forecasts()
+        if not forecasts:
+            return UsedForecast(None)
+        first = forecasts[0]
+        record = self.record_of(first.source)
+        if self.chain.forecasts_wanted < 2 or len(forecasts) < 2 or record is None:
+            return UsedForecast(first, record)
+        second = forecasts[1]
+        other = self.record_of(second.source)
+        why = _why_not(first, second)
+        if why is None and other is not None:
+            by_horizon = self._weights_of(record, other)
+            if any(one.second for one in by_horizon):
+                blended = combine(self.clock.now(), first, second, by_horizon)
+                return UsedForecast(blended, record, other, by_horizon)
+            learned = any(one.learned for one in by_horizon)
+            why = "it adds nothing" if learned else "too few forecasts of both have come true"
+        return UsedForecast(_noted(first, second, why or "it is not known yet"), record)
+
+    def _weights_of(self, first: ProviderRecord, second: ProviderRecord) -> ByHorizon:
+        """Learned anew a few times a grid day: a tenth of a second."""
+        now_s, key = self.clock.monotonic(), (first.series, second.series)
+        until_s, found = self._weights.get(key, (now_s, ()))
+        if now_s >= until_s:
+            found = weights(first, second)
+            self._weights[key] = now_s + first.forecasts.day_s / _LEARNED_PER_DAY, found
+        return found
 
     def scores(self) -> tuple[ForecastScore, ...]:
         """How right the feeds' forecasts were, in order of trust."""
@@ -194,3 +244,21 @@ def changes(
         if status.state != state and now_s - at_s >= _TOLD_AGAIN_S:
             told[status.name] = status.state, now_s
             yield status
+
+
+def _why_not(first: Forecast, second: Forecast) -> str | None:
+    """Why two forecasts are not of the same: the zone as far as they say it, the basis, or time itself."""
+    a, b = first.source, second.source
+    if a.basis is not b.basis:
+        return f"it is {b.basis}"
+    if a.time_compression != b.time_compression:
+        return "it is replayed at another speed"
+    one, two = ("".join(filter(str.isalnum, source.zone)).upper() for source in (a, b))
+    # some put the country before: DK-DK1 and DK1
+    return None if one.endswith(two) or two.endswith(one) else f"it is of {b.zone}"
+
+
+def _noted(first: Forecast, second: Forecast, why: str) -> Forecast:
+    note = f"not blended with {second.source.provider}: {why}"
+    text = "; ".join(part for part in (first.source.note, note) if part)
+    return first.model_copy(update={"source": first.source.model_copy(update={"note": text})})

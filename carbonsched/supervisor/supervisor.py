@@ -85,6 +85,7 @@ class Supervisor:
         self.runs: dict[str, JobRun] = {}
         """Jobs that are not over, by id."""
         self.watch = GridWatch(chain, clock, ForecastFile(config.state / "forecasts.jsonl"))
+        chain.forecasts_wanted = config.plan.forecasts_wanted
         self.prices = PriceWatch(prices, clock)
         self.metering = Metering(self._config, chain, OnSite(supply), prices=prices)
         self.supply = SupplyWatch(supply, self.metering, clock)
@@ -193,6 +194,7 @@ class Supervisor:
                 "api": self.config.api.model_copy(update={"admins": config.api.admins}),
             }
             self.config = self.config.model_copy(update=changes)
+            self.watch.chain.forecasts_wanted = config.plan.forecasts_wanted
             warn_of_unknown(config.api.admins)
             self.pools.configure(config.pools)
             self.placement.slots()

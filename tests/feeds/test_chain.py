@@ -398,3 +398,57 @@ def test_a_walk_along_changes_meets_every_value_and_ends(
         assert steps < 200
     seen = chain.history(T0 - minutes(1000))
     assert all(a.end <= b.start for a, b in itertools.pairwise(seen))
+
+
+def looking(name: str, clock: ManualClock, hours: float = 48.0) -> Provider:
+    """A feed that tells the hour that runs, with a forecast; none with hours = 0."""
+    feed = Provider(name, every_s=60.0)
+    points = tuple(
+        ForecastPoint(start=T0 + minutes(60 * h), end=T0 + minutes(60 * (h + 1)), g_per_kwh=100.0)
+        for h in range(int(hours))
+    )
+    said = Forecast(issued_at=T0, source=source(name, Kind.FORECAST), points=points)
+    feed.answer = lambda: Answer(
+        (reading((clock.now() - T0) // minutes(60) * 60, 100, 60),), said if hours else None
+    )
+    return feed
+
+
+@pytest.mark.parametrize(
+    ("feeds", "polls"),
+    [
+        ({"a": 48, "b": 48, "c": 48}, {"a": 1440, "b": 24, "c": 0}),  # two look ahead
+        ({"a": 0, "b": 48, "c": 48}, {"a": 1440, "b": 24, "c": 24}),  # the first does not
+        (
+            {"a": 48, "b": 0, "c": 48},
+            {"a": 1440, "b": 2, "c": 24},
+        ),  # the second has none: it is left alone for a day
+        ({"a": 48, "b": 48, "c": 0}, {"a": 1440, "b": 24, "c": 0}),
+    ],
+)
+def test_a_second_forecast_is_asked_for_once_an_hour_where_it_is_wanted(
+    feeds: dict[str, int], polls: dict[str, int]
+) -> None:
+    for wanted in (1, 2):
+        clock = ManualClock(T0)
+        providers = [looking(name, clock, hours) for name, hours in feeds.items()]
+        chain = Chain(providers, ZONE, clock)
+        chain.forecasts_wanted = wanted
+        for _ in range(1440):
+            chain.poll_due()
+            clock.advance(60)
+        found = {feed.name: feed.polls for feed in providers}
+        assert found == (polls if wanted == 2 else {"a": 1440, "b": 0, "c": 0})
+        assert states(chain) == ["ok", "standby", "standby"]
+
+
+def test_a_second_feed_that_fails_is_asked_no_oftener() -> None:
+    clock = ManualClock(T0)
+    first, second = looking("a", clock), looking("b", clock)
+    second.fails(FeedError("b: HTTP 500"))
+    chain = Chain([first, second], ZONE, clock)
+    chain.forecasts_wanted = 2
+    for _ in range(600):
+        chain.poll_due()
+        clock.advance(60)
+    assert second.polls == 10

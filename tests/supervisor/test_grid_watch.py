@@ -96,14 +96,17 @@ def wave(hour: float) -> float:
     return 300.0 + 10 * (hour % 24)
 
 
-def tell(feed: Provider, hour: int, bias: float, kind: Kind = Kind.ACTUAL) -> None:
+def tell(feed: Provider, hour: int, bias: float, kind: Kind = Kind.ACTUAL, zone: str = "XX") -> None:
     """It tells the hour that has passed and the one that runs, and forecasts a day with a bias."""
     points = tuple(
         ForecastPoint(start=T0 + minutes(60 * h), end=T0 + minutes(60 * (h + 1)), g_per_kwh=wave(h) + bias)
         for h in range(hour, hour + 25)
     )
-    said = Forecast(issued_at=T0 + minutes(60 * hour), source=source(feed.name, Kind.FORECAST), points=points)
-    rows = (reading(60 * h, wave(h), 60, feed.name, kind) for h in (hour - 1, hour))
+    said = Forecast(
+        issued_at=T0 + minutes(60 * hour), source=source(feed.name, Kind.FORECAST, zone=zone), points=points
+    )
+    told = source(feed.name, kind, zone=zone)
+    rows = (reading(60 * h, wave(h), 60).model_copy(update={"source": told}) for h in (hour - 1, hour))
     feed.gives(*rows, forecast=said)
 
 
@@ -206,3 +209,61 @@ def test_without_any_forecast_the_view_says_where_the_planners_own_shows() -> No
     view = GridWatch(chain, clock).view(24)
     assert view.forecast == ()
     assert "submit JOB.toml --explain" in (view.forecast_reason or "")
+
+
+def blending(path: Path, zone: str, hours: int, first: float = 40.0, second: float = -40.0) -> GridWatch:
+    """Two feeds of which one says too much in turn with the other, so that their mean is right."""
+    clock = ManualClock(T0)
+    feeds = [Provider("neso"), Provider("wattnet", local=True)]
+    chain = Chain(feeds, ZONE, clock)
+    chain.forecasts_wanted = 2
+    watch = GridWatch(chain, clock, ForecastFile(path))
+    for hour in range(hours):
+        sign = 1 if hour * 7 % 5 < 3 else -1
+        for feed, bias in zip(feeds, (first, second), strict=True):
+            tell(feed, hour, sign * bias, zone=zone if feed.name == "wattnet" else "XX")
+        chain.poll_due()
+        watch.poll_archive()
+        clock.advance(3600)
+    for feed, bias in zip(feeds, (first, second), strict=True):
+        tell(feed, hours, bias, zone=zone if feed.name == "wattnet" else "XX")
+    chain.poll_due()
+    return watch
+
+
+def test_two_forecasts_are_blended_once_both_are_known_and_it_is_said_what_of(tmp_path: Path) -> None:
+    watch = blending(tmp_path / "f", "A-XX", 130)
+    used = watch.used()
+    assert used.forecast is not None
+    assert used.forecast.source.provider == "neso + wattnet"
+    assert used.forecast.source.note == "blended, 50% neso and the rest wattnet, by horizon"
+    assert [p.g_per_kwh for p in used.forecast.points[:20]] == pytest.approx(
+        [wave(h) for h in range(130, 150)]
+    )
+    view = watch.view(24)
+    assert view.forecast_source == used.forecast.source
+    assert [score.provider for score in view.scores] == ["neso", "wattnet"]
+    assert used.record is not None
+    assert used.second is not None
+    assert (used.record.series.provider, used.second.series.provider) == ("neso", "wattnet")
+    watch.chain.forecasts_wanted = 1
+    assert (watch.view(24).forecast_source or used.forecast.source).provider == "neso"
+
+
+@pytest.mark.parametrize(
+    ("zone", "hours", "biases", "why"),
+    [
+        ("YY", 3, (40.0, -40.0), "it is of YY"),
+        ("XX/13", 3, (40.0, -40.0), "it is of XX/13"),
+        ("XX", 60, (40.0, -40.0), "too few forecasts of both have come true"),
+        ("XX", 110, (5.0, 80.0), "it adds nothing"),
+    ],
+)
+def test_what_is_not_blended_says_why(
+    tmp_path: Path, zone: str, hours: int, biases: tuple[float, float], why: str
+) -> None:
+    used = blending(tmp_path / "f", zone, hours, *biases).used()
+    assert used.forecast is not None
+    assert used.second is None
+    assert used.forecast.source.provider == "neso"
+    assert used.forecast.source.note == f"not blended with wattnet: {why}"

@@ -17,9 +17,13 @@ def minutes(n: float) -> timedelta:
 
 
 def source(
-    provider: str = "a", kind: Kind = Kind.ACTUAL, basis: Basis = Basis.AVERAGE_DIRECT, fetched: datetime = T0
+    provider: str = "a",
+    kind: Kind = Kind.ACTUAL,
+    basis: Basis = Basis.AVERAGE_DIRECT,
+    fetched: datetime = T0,
+    zone: str = "XX",
 ) -> Source:
-    return Source(provider=provider, zone="XX", basis=basis, kind=kind, fetched_at=fetched)
+    return Source(provider=provider, zone=zone, basis=basis, kind=kind, fetched_at=fetched)
 
 
 def reading(

@@ -6,7 +6,7 @@ ahead, and not from the last forecast for each hour.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from carbonsched.model.grid import Forecast
 from carbonsched.plan.forecasting.archive import ForecastArchive, KeptForecast, ms
+from carbonsched.plan.forecasting.combination import OLDEST_DAYS, ByHorizon
+from carbonsched.plan.forecasting.scores import EDGES_H
 
 Floats = NDArray[np.float64]
 
@@ -105,6 +107,24 @@ class ForecastHistory:
             np.array([row.at - ms(now) for row in archive.rows]) / 1000,
             tuple(ProviderForecast.kept(now, row, worst) for row in archive.rows),
         )
+
+    def combined(self, other: Self, by_horizon: ByHorizon, day_s: float) -> Self:
+        """As if each had been blended with the other provider's that was current when it was received."""
+        first, second = np.array([(one.first, one.second) for one in by_horizon]).T
+        found = []
+        for at, forecast in zip(self.times.tolist(), self.forecasts, strict=True):
+            i = int(np.searchsorted(other.times, at, side="right")) - 1
+            if i < 0 or at - other.times[i] > OLDEST_DAYS * day_s:
+                found.append(forecast)
+                continue
+            told, _ = other.forecasts[i].at((forecast.start + forecast.end) / 2)
+            b = np.searchsorted(np.array(EDGES_H), (forecast.start - at) * 24 / day_s, side="right") - 1
+            b = np.clip(b, 0, len(by_horizon) - 1)
+            blended = ~np.isnan(told) & (second[b] > 0)
+            value = np.where(blended, first[b] * forecast.value + second[b] * told, forecast.value)
+            high = np.where(blended, np.nan, forecast.high)
+            found.append(replace(forecast, value=value, high=high))
+        return replace(self, forecasts=tuple(found))
 
     def at(self, when: Floats, origin: Floats) -> tuple[Floats, Floats]:
         """As `ProviderForecast.at`, (n,) each: for `when[i]`, by the forecast that was current at `origin[i]`."""

@@ -14,6 +14,7 @@ import numpy as np
 from carbonsched.model.grid import Forecast, Reading
 from carbonsched.plan.forecasting.archive import CAME, ForecastArchive, Series
 from carbonsched.plan.forecasting.blend import Blend, ReadingHistory
+from carbonsched.plan.forecasting.combination import ByHorizon
 from carbonsched.plan.forecasting.provider_forecast import (
     NO_FORECAST,
     Floats,
@@ -44,6 +45,7 @@ def slots(
     worst: float = 1000.0,
     archive: ForecastArchive | None = None,
     told_by: Series | None = None,
+    beside: tuple[ForecastArchive, ByHorizon] | None = None,
 ) -> tuple[Slot, ...]:
     """Slots from `now` to `now + horizon_s`, without holes; the first one is what holds now.
 
@@ -52,6 +54,7 @@ def slots(
     time-compressed replay. worst, g/kWh: what is taken where
     nothing at all is known; no high passes it unless the expected value does. archive: what the provider forecast before;
     None: its weights stay plain, its errors ±15%. told_by: whose readings alone these are held against; None: all.
+    beside: the forecasts of the provider that it is blended with, and with which weights.
     """
 
     def may_tell(reading: Reading) -> bool:
@@ -75,7 +78,12 @@ def slots(
     past = ReadingHistory(np.array(starts), values, day_s, tells)
     provider = ProviderForecast.of(now, forecast, worst)
     edges = raster(horizon_s, ends, step, provider, day_s)
-    blend = Blend.learn(past, ForecastHistory.of(archive, now, worst) if archive is not None else NO_FORECAST)
+    known: ForecastHistory | ProviderForecast = NO_FORECAST
+    if archive is not None:
+        known = ForecastHistory.of(archive, now, worst)
+        if beside is not None:
+            known = known.combined(ForecastHistory.of(beside[0], now, worst), beside[1], day_s)
+    blend = Blend.learn(past, known)
     return build(edges, 0.0, here, past, provider, blend, quantile, worst)
 
 

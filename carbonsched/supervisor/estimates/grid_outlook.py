@@ -62,8 +62,8 @@ class GridOutlook:
         self.watch.poll_archive()
         chain, config = self.watch.chain, self.config()
         now, day_s = self.watch.clock.now(), self.watch.day_s()
-        reading, provider = chain.reading_at(now), self.watch.forecast()
-        record = self.watch.record_of(provider.source) if provider is not None else None
+        reading, used = chain.reading_at(now), self.watch.used()
+        provider, record = used.forecast, used.record
         history = self._history(now - timedelta(seconds=_HISTORY_DAYS * day_s), reading)
         slots = forecasting.slots(
             now,
@@ -76,6 +76,7 @@ class GridOutlook:
             worst=config.zone.worst_g_per_kwh,
             archive=record.forecasts if record is not None else None,
             told_by=record.series if record is not None else None,
+            beside=None if used.second is None else (used.second.forecasts, used.weights),
         )
         return GridForecast(
             slots=slots,

@@ -78,3 +78,25 @@ def test_what_was_learned_outlives_a_restart_and_no_provider_pays_for_anothers_e
     ratio, width = ahead(GridOutlook(watch, lambda: CONFIG))
     assert ratio == pytest.approx(1, abs=0.03)
     assert width == pytest.approx(0.3, abs=0.02)
+
+
+def test_of_two_that_are_blended_the_past_teaches_as_one(tmp_path: Path) -> None:
+    """Each is off by 15%, one up where the other is down: their mean is right, and earns the band of one that is."""
+    clock = ManualClock(T0)
+    feeds = [Provider("a", every_s=60.0), Provider("b", every_s=60.0, local=True)]
+    chain = Chain(feeds, ZONE, clock)
+    chain.forecasts_wanted = 2
+    watch = GridWatch(chain, clock, ForecastFile(tmp_path / "f"))
+    for hour in range(24 * 7):
+        clock.advance((T0 + hour * HOUR - clock.now()).total_seconds())
+        sign = 1 if hour * 7 % 5 < 3 else -1
+        for feed, off in zip(feeds, (0.15, -0.15), strict=True):
+            tell(feed, hour, 1 + sign * off)
+        chain.poll_due()
+        watch.poll_archive()
+    outlook = GridOutlook(watch, lambda: CONFIG)
+    ratio, width = ahead(outlook)
+    chain.forecasts_wanted = 1
+    _, alone = ahead(outlook)
+    assert ratio == pytest.approx(1, abs=0.02)
+    assert width < 0.7 * alone
