@@ -47,6 +47,8 @@ class Chain(ValueChain[Reading]):
             check_basis(feed, zone, f"feeds[{i}]")
         super().__init__(feeds, clock, intensity_gates(zone.basis))
         self._zone = zone
+        self.place = frozenset({zone.name, *(feed.zone for feed in feeds)})
+        """What the config and its feeds call the one place that the box stands in: `GB` and the region `13`."""
         self.forecasts_wanted = 1
         """Of so many feeds a forecast is asked for, where those before them have none or it is blended: once an hour each."""
         self._beside_s: dict[str, float] = {}

@@ -1,7 +1,7 @@
 """Reads what was settled: the intensity that became known later of a time whose rows were charged with another.
 
-Rows never change. A settlement is an entry `settled` in the journal that holds for every row at its time, by the row's own zone and
-basis or with no known intensity; of two that cover a time the newer one holds.
+Rows never change. A settlement is an entry `settled` in the journal that holds for every row at its time whose basis is the same and whose
+zone is one of the names that the feeds have for the place, and for those with no known intensity; of two that cover a time the newer one holds.
 """
 
 from bisect import bisect_left, bisect_right
@@ -63,7 +63,7 @@ class Settlement:
 
     Example:
         >>> entry = {"start": "2026-11-22T10:00:00.000000Z", "end": "2026-11-22T10:30:00.000000Z", "g_per_kwh": 240.0,
-        ...     "provider": "neso", "zone": "GB", "basis": "average-direct", "kind": "actual", "note": "", "issued_at": None,
+        ...     "provider": "neso", "zone": "GB", "zones": ["GB"], "basis": "average-direct", "kind": "actual", "note": "", "issued_at": None,
         ...     "fetched_at": "2026-11-22T11:00:00.000000Z", "body_sha256": None,
         ...     "was": {"g_per_kwh": 200.0, "provider": "neso", "kind": "forecast"}}
         >>> Settlement.of(entry).detail() == entry
@@ -75,6 +75,8 @@ class Settlement:
     g_per_kwh: float
     provider: str
     zone: str
+    zones: tuple[str, ...]
+    """What the feeds of the box call the place, this name too, ascending."""
     basis: Basis
     kind: Kind
     note: str
@@ -93,8 +95,8 @@ class Settlement:
         )
 
     def holds_for(self, row: Mapping[Any, Any]) -> bool:
-        """Whether a row at its time counts with it: never one of another zone or basis."""
-        return row["g_per_kwh"] is None or (row["zone"], row["basis"]) == (self.zone, self.basis)
+        """Whether a row at its time counts with it: never one of another place or basis."""
+        return row["g_per_kwh"] is None or (row["zone"] in self.zones and row["basis"] == self.basis)
 
     def detail(self) -> dict[str, Any]:
         """As the journal has it."""
@@ -106,6 +108,7 @@ class Settlement:
             "g_per_kwh": self.g_per_kwh,
             "provider": self.provider,
             "zone": self.zone,
+            "zones": list(self.zones),
             "basis": str(self.basis),
             "kind": str(self.kind),
             "note": self.note,
@@ -138,6 +141,7 @@ class Settlement:
             g_per_kwh=float(entry["g_per_kwh"]),
             provider=entry["provider"],
             zone=entry["zone"],
+            zones=tuple(entry["zones"]),
             basis=Basis(entry["basis"]),
             kind=Kind(entry["kind"]),
             note=entry["note"],

@@ -1,13 +1,13 @@
 """Finds what rows of the past should count with now: pure, from how they were charged and what the chain knows of their time.
 
 A row is settled by a revision of its own provider, by the value of a more trusted feed where it was charged with a held one, a
-constant or a less trusted feed's, and by any value where none was known. Never by one of another zone or basis, never by a less
+constant or a less trusted feed's, and by any value where none was known. Never by one of another place or basis, never by a less
 trusted one: what a daemon forgot in a restart must not undo what it knew.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
@@ -36,15 +36,20 @@ class Known:
 
 
 def revised(
-    rows: Iterable[Stretch], known: Sequence[Known], settled: Settled, ranks: Mapping[str, int]
+    rows: Iterable[Stretch],
+    known: Sequence[Known],
+    settled: Settled,
+    ranks: Mapping[str, int],
+    place: Collection[str] = (),
 ) -> list[Settlement]:
     """New settlements, ascending: one for each stretch that differs.
 
-    known: ascending, none overlapping, as far back as may still be settled. ranks: feed → 0 for the most trusted.
+    known: ascending, none overlapping, as far back as may still be settled. ranks: feed → 0 for the most trusted. place: what
+    the feeds call the one zone that the box stands in; beside a value's own name for it.
     """
     found: list[Settlement] = []
     for start, end, here, reading in _pieces(list(rows), known, settled.edges()):
-        new = _verdict(start, end, here, settled.at(start), reading, ranks)
+        new = _verdict(start, end, here, settled.at(start), reading, ranks, place)
         if new is None:
             continue
         last = found[-1] if found else None
@@ -88,12 +93,15 @@ def _verdict(
     before: Settlement | None,
     reading: Reading,
     ranks: Mapping[str, int],
+    place: Collection[str],
 ) -> Settlement | None:
     """What settles a stretch in which all is of one piece; None: all is well, or what is known now is no better."""
     new = _charged(reading)
-    if any(one.g_per_kwh is not None and (one.zone, one.basis) != (new.zone, new.basis) for one in here):
+    zones = frozenset({*place, reading.source.zone})
+    if any(one.g_per_kwh is not None and (one.zone not in zones or one.basis != new.basis) for one in here):
         return None
-    held = [before.charged] if before is not None and _same_place(before, new) else list(here)
+    replaces = before is not None and before.zone in zones and before.basis == new.basis
+    held = [before.charged] if before is not None and replaces else list(here)
     if not all(_may_replace(one, new, ranks) for one in held):
         return None
     differing = [one for one in held if not _agree(one, new)]
@@ -110,6 +118,7 @@ def _verdict(
         g_per_kwh=reading.g_per_kwh,
         provider=source.provider,
         zone=source.zone,
+        zones=tuple(sorted(zones)),
         basis=source.basis,
         kind=source.kind,
         note=source.note,
@@ -127,10 +136,6 @@ def _charged(reading: Reading) -> Charged:
     return Charged(
         reading.g_per_kwh, source.provider, source.zone, source.basis, source.kind, source.note, replayed
     )
-
-
-def _same_place(before: Settlement, new: Charged) -> bool:
-    return (before.zone, before.basis) == (new.zone, new.basis)
 
 
 def _agree(old: Charged, new: Charged) -> bool:

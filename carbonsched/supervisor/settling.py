@@ -91,7 +91,7 @@ class Settling:
             return False
         since = max(since, moment(min(row.start_us for row in rows)))
         ranks = {name: i for i, name in enumerate(lasts)}
-        found = revised(rows, known(chain, since, now, lasts), settled, ranks)
+        found = revised(rows, known(chain, since, now, lasts), settled, ranks, chain.place)
         if not found:
             return False
         new = found[:MOST]

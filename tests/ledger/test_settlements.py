@@ -20,6 +20,7 @@ ONE = Settlement(
     g_per_kwh=100.0,
     provider="a",
     zone="XX",
+    zones=("XX",),
     basis=Basis.AVERAGE_DIRECT,
     kind=Kind.ACTUAL,
     note="",
@@ -31,7 +32,9 @@ ONE = Settlement(
 
 
 def settlement(start: int, seconds: int, g_per_kwh: float, zone: str) -> Settlement:
-    return replace(ONE, start_us=start * S, end_us=(start + seconds) * S, g_per_kwh=g_per_kwh, zone=zone)
+    return replace(
+        ONE, start_us=start * S, end_us=(start + seconds) * S, g_per_kwh=g_per_kwh, zone=zone, zones=(zone,)
+    )
 
 
 SETTLEMENTS = st.lists(

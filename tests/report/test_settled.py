@@ -33,6 +33,7 @@ def entry(start: datetime, end: datetime, g_per_kwh: float, zone: str = "GB") ->
         g_per_kwh=g_per_kwh,
         provider="neso",
         zone=zone,
+        zones=(zone,),
         basis=Basis.AVERAGE_DIRECT,
         kind=Kind.ACTUAL,
         note="",

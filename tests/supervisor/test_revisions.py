@@ -77,6 +77,19 @@ def knowns(draw: st.DrawFn) -> list[Known]:
     return [Known(us(a), us(b), reading(draw(VALUES))) for a, b in pairwise(edges) if draw(st.booleans())]
 
 
+def test_another_name_of_the_same_place_settles_and_another_place_does_not() -> None:
+    rows = [Stretch(us(0), us(10), charged(300, "constant", Kind.FALLBACK))]
+    known = [Known(us(0), us(10), reading(charged(200, zone="X-1")))]
+    (one,) = revised(rows, known, Settled.of(()), RANKS, place=["XX", "X-1"])
+    assert (one.zone, one.zones) == ("X-1", ("X-1", "XX"))
+    assert [one.holds_for({"g_per_kwh": 300.0, "zone": zone, "basis": DIRECT}) for zone in ("XX", "YY")] == [
+        True,
+        False,
+    ]
+    assert revised(rows, known, Settled.of([one]), RANKS, place=["XX", "X-1"]) == []
+    assert revised(rows, known, Settled.of(()), RANKS, place=["YY", "X-1"]) == []
+
+
 def better(old: Charged, new: Charged) -> bool:
     """The rule once more, in other words."""
     if old.g_per_kwh is None:
