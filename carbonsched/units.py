@@ -8,6 +8,7 @@ from typing import Final
 
 J_PER_KWH: Final = 3_600_000.0
 MJ_PER_J: Final = 1_000
+G_PER_KG: Final = 1_000.0
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|s|m|h|d|w)")

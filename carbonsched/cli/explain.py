@@ -19,6 +19,7 @@ _BINDS = {
     "rho_min": "the lowest ρ",
     "rho_max": "the highest ρ",
     "rho_mean": "the wanted ρ",
+    "price": "the price: cheaper hours are waited for",
     "guard": "the guard (what the rest needs if the grid turns out dirty)",
 }
 
@@ -51,6 +52,8 @@ def _facts(answer: "Explained", checked: "CheckResult") -> "Table":
         ("ρ", f"{text.rho(answer.rho)} in the mean, for {text.figure(None if answer.gain is None else 100 * answer.gain)}% of full fine-tuning's gain"),
         ("Spends", f"~{text.grams(answer.g)}, likely {spread}; {text.grams(answer.loading_g)} of it for loading, {text.grams(answer.evaluation_g)} for evaluation; floor {text.grams(answer.floor_g)}"),
         ("Energy", text.energy(answer.energy_j, True)),
+        *([("Costs", f"~{text.figure(answer.eur, 'EUR')}")] if answer.eur is not None else []),
+        *([("Money", answer.money)] if answer.money is not None else []),
         ("Binds", ", ".join(_BINDS.get(name, name) for name in answer.binds) or "nothing: ρ is at its top all along"),
         ("One more", _more(answer)),
     ]  # fmt: skip
@@ -81,12 +84,14 @@ def _gain(share: float) -> str:
 
 
 def _segments(answer: "Explained") -> "Table":
-    made = o.table("SEG", "START", "END", "ρ", "~g", "LOW", "HIGH", right=("SEG", "ρ", "~g", "LOW", "HIGH"))
+    priced = any(s.eur is not None for s in answer.segments)
+    columns = ("SEG", "START", "END", "ρ", "~g", "LOW", "HIGH", *(("~EUR",) if priced else ()))
+    made = o.table(*columns, right=("SEG", "ρ", "~g", "LOW", "HIGH", "~EUR"))
     for s in answer.segments[: ROWS if len(answer.segments) > ROWS + 1 else None]:
         made.add_row(
-            str(s.k + 1), text.moment(s.start), text.moment(s.end), text.rho(s.rho), *map(text.figure, (s.g, s.low_g, s.high_g))
+            str(s.k + 1), text.moment(s.start), text.moment(s.end), text.rho(s.rho), *map(text.figure, (s.g, s.low_g, s.high_g, *((s.eur,) if priced else ())))
         )  # fmt: skip
     rest = len(answer.segments) - ROWS
     if rest > 1:
-        made.add_row("…", f"and {rest} more: --json", "", "", "", "", "")
+        made.add_row("…", f"and {rest} more: --json", *[""] * (len(columns) - 2))
     return made

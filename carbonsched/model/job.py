@@ -249,6 +249,8 @@ class CarbonPart(Doc):
     rho_start: Share = 0.6
     """ρ of the first segment where the daemon does not answer within 30 s."""
     may_pause: bool = True
+    eur_per_kg: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    """What a kg of CO2e is worth, EUR/kg: hours are chosen by grams and money; 0: by money. None: by grams alone."""
 
     @field_validator("deadline")
     @classmethod
@@ -292,6 +294,10 @@ class CarbonPart(Doc):
                 "objective",
                 "min-carbon goes with budget_g, budget_share or no budget",
                 "drop pool or budget_rate_g_per_h",
+            )
+        if min_carbon and self.eur_per_kg is not None:
+            raise refusal(
+                "eur_per_kg", "weighs money, min-carbon looks for the fewest grams alone", "drop one of them"
             )
         if self.rho_mean is not None and not min_carbon:
             raise refusal("rho_mean", "is for min-carbon", 'add objective = "min-carbon" or drop it')

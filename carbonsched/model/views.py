@@ -221,6 +221,8 @@ class ExpectedSegment(Doc):
     low_g: float
     high_g: float
     """Band of the grid's quantiles and of the energy model's spread, each segment for itself."""
+    eur: float | None = None
+    """None where no price is known, or the config has no `[[prices]]`."""
 
 
 class Explained(Doc):
@@ -253,6 +255,10 @@ class Explained(Doc):
     """Of that: loading the model."""
     evaluation_g: float
     """Of that: evaluation on validation and test rows, before, between and after training; 0 where nothing is trained."""
+    eur: float | None = None
+    """What the whole is expected to cost, PUE included, by published prices and what the same hours cost before; None: not known."""
+    money: str | None = None
+    """What weighing money changes, in words; None where the job does not weigh it."""
     floor_g: float
     """What is due even at the lowest ρ."""
     budget_g: float | None

@@ -5,6 +5,8 @@ them (semi-Lagrangian), so segments may straddle slots and last any time. The gr
 integral of the intensity over the time it really covers. The plan then follows the values in continuous time, with
 them as look-ahead, so that only the values, never the grams of the plan, are approximate.
 
+Where a job weighs money, grams are those of the weighed intensity, in which a EUR counts as the grams it is worth.
+
 Meeting the deadline is a hard bound: `SegmentArrays.latest_s[k]` is the last start of segment k that still meets it. Beyond
 it only the fastest ρ remains (a plan is late, never absent).
 """
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from carbonsched.plan.intensity_curve import Floats
+from carbonsched.plan.intensity_curve import Floats, IntensityCurve
 from carbonsched.plan.segment_arrays import Schedule, SegmentArrays
 
 _NODES = 672
@@ -55,14 +57,26 @@ class WaitOrTrain:
         assert dear.schedule.spend_g <= cheap.schedule.spend_g
     """
 
-    def __init__(self, arrays: SegmentArrays, *, rhos: int = _RHOS, nodes: int = _NODES) -> None:
+    def __init__(
+        self,
+        arrays: SegmentArrays,
+        *,
+        rhos: int = _RHOS,
+        nodes: int = _NODES,
+        curve: IntensityCurve | None = None,
+        top: bool = False,
+    ) -> None:
+        """curve: what hours are chosen by (`SegmentArrays.weighed`); None: the intensity. top: every segment at its highest ρ."""
         problem = arrays.problem
         self.arrays = arrays
+        self.curve = curve or arrays.intensity
         self.end_s = self._plan_end(arrays)
         self.step_s = max(self.end_s / nodes, 1e-6)
         self.m = nodes
         self.at: Floats = np.arange(nodes + 1, dtype=np.float64) * self.step_s
         span = np.linspace(0.0, 1.0, rhos) if np.any(arrays.hi > arrays.lo + 1e-9) else np.zeros(1)
+        if top:
+            span = np.ones(1)
         self.rho: Floats = arrays.lo[:, None] + (arrays.hi - arrays.lo)[:, None] * span[None, :]
         """(n, rhos): what each segment may be trained at."""
         self.gain: Floats = np.stack(
@@ -76,11 +90,9 @@ class WaitOrTrain:
         part of one that is over (rhos, 1)."""
         self.keys: list[tuple[float, ...]] = []
         """Of each segment, its kind."""
-        node_integral = arrays.intensity.integral(self.at)
+        node_integral = self.curve.integral(self.at)
         self.idle: Floats = problem.idle_w * self.unit * node_integral
-        self.switch: Floats = (
-            problem.switch_j * self.unit * arrays.intensity.mean_between(self.at, self.at + 1.0)
-        )
+        self.switch: Floats = problem.switch_j * self.unit * self.curve.mean_between(self.at, self.at + 1.0)
         for k in range(arrays.n):
             key = arrays.cost_key(k)
             self.keys.append(key)
@@ -89,7 +101,7 @@ class WaitOrTrain:
             joules, lasts = arrays.cost(k, self.rho[k])
             lasts = np.maximum(lasts, 1e-6)
             power = joules * self.unit / lasts
-            ends = arrays.intensity.integral(self.at[None, :] + lasts[:, None])
+            ends = self.curve.integral(self.at[None, :] + lasts[:, None])
             whole = np.floor(lasts / self.step_s)
             self._tables[key] = (
                 power[:, None] * (ends - node_integral[None, :]),
@@ -134,9 +146,7 @@ class WaitOrTrain:
         waits = np.full((arrays.n, m + 1), _NEVER)
         energy = arrays.problem.energy
         tail_end = self.at + energy.tail_s
-        values[arrays.n] = (
-            -price * energy.tail_j * self.unit * arrays.intensity.mean_between(self.at, tail_end)
-        )
+        values[arrays.n] = -price * energy.tail_j * self.unit * self.curve.mean_between(self.at, tail_end)
         # by kind of segment, (rhos, nodes): λ·grams
         priced = {key: price * table[0] for key, table in self._tables.items()}
         for k in range(arrays.n - 1, -1, -1):
@@ -185,7 +195,7 @@ class WaitOrTrain:
 
         counted: 1, or 0 where no gain is looked at. values: (n + 1, nodes + 1); trains, waits: (n, nodes + 1).
         """
-        arrays, horizon, latest = self.arrays, self.arrays.intensity, self.arrays.latest_s
+        arrays, horizon, latest = self.arrays, self.curve, self.arrays.latest_s
         rho, release = np.empty(arrays.n), np.zeros(arrays.n)
         now = 0.0
         for k in range(arrays.n):
@@ -202,7 +212,7 @@ class WaitOrTrain:
                     horizon.integral(np.array(now))
                 )
                 later = waits[k, first] - price * held - price * self.switch[first] * running
-                if later > value + _SAVES * price * grams and later > _NEVER / 2:
+                if later > value + _SAVES * price * abs(grams) and later > _NEVER / 2:
                     ready = np.flatnonzero(
                         trains[k, first:] >= waits[k, first:] - 1e-12 - 1e-9 * abs(waits[k, first])
                     )
@@ -238,7 +248,7 @@ class WaitOrTrain:
         latest: float,
     ) -> tuple[int, float, float]:
         """(index of ρ, value, its grams) of training segment k at `now`."""
-        horizon = self.arrays.intensity
+        horizon = self.curve
         ends = now + lasts
         grams = power * (horizon.integral(ends) - horizon.integral(np.array(now)))
         value = counted * self.gain[k] - price * grams + np.interp(ends, self.at, ahead)

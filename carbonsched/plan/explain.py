@@ -13,8 +13,12 @@ from carbonsched.plan.guard import combine_deviations
 from carbonsched.plan.planner import solve
 from carbonsched.plan.problem import Plan, Problem
 from carbonsched.plan.segment_arrays import SegmentArrays
+from carbonsched.text import figure, grams, long_duration
 
 _HOUR_S = 3600.0
+_MOVED_S = 60.0
+"""A segment that begins so much earlier or later was moved."""
+_MOVES_TOLD = 3
 _MORE = 0.01
 """Share of the budget by which it is raised to see what more of it would buy."""
 
@@ -37,6 +41,8 @@ class SegmentEstimate:
     low_g: float
     high_g: float
     """Band of the grid's quantiles and of the energy model's sigma, each segment for itself."""
+    eur: float | None = None
+    """None where no price is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,10 @@ class PlanExplanation:
     gain_per_more_hour: float | None
     """Gain that one more hour before the deadline would buy; None without a deadline."""
     segments: tuple[SegmentEstimate, ...]
+    eur: float | None = None
+    """Of the whole; None where no price is known."""
+    money: str | None = None
+    """What weighing money changes against grams alone, in words; None where the job does not weigh it."""
 
 
 def explain(problem: Problem, plan: Plan | None = None) -> PlanExplanation:
@@ -107,7 +117,46 @@ def explain(problem: Problem, plan: Plan | None = None) -> PlanExplanation:
         gain_per_more_g=more_g,
         gain_per_more_hour=more_hour,
         segments=expected,
+        eur=_eur(plan),
+        money=None if nothing or problem.eur_per_kg is None else _money(problem, plan),
     )
+
+
+def _eur(plan: Plan) -> float | None:
+    """Of all its segments; None where it is not known of each."""
+    paid = [p.eur for p in plan.segments if p.eur is not None]
+    return sum(paid) if paid and len(paid) == len(plan.segments) else None
+
+
+def _money(problem: Problem, plan: Plan) -> str:
+    """Why money moves segments, against the plan by grams alone."""
+    price = SegmentArrays(problem).price
+    if price is None:
+        return "no price is known: hours are chosen by grams alone"
+    alone = solve(replace(problem, eur_per_kg=None))
+    plain = {p.k: p for p in alone.segments}
+    moved = [p for p in plan.segments if p.k in plain and abs(p.start_s - plain[p.k].start_s) > _MOVED_S]
+    eur, before = _eur(plan), _eur(alone)
+    total = ""
+    if eur is not None and before is not None:
+        total = (
+            f"; in all {figure(eur, 'EUR')} and {grams(plan.spend_g)}, "
+            f"by grams alone {figure(before, 'EUR')} and {grams(alone.spend_g)}"
+        )
+    if not moved:
+        return f"money moves no segment{total}"
+    told = []
+    for p in moved[:_MOVES_TOLD]:
+        was, span = plain[p.k], np.array([p.start_s, p.end_s])
+        now_paid = float(price.mean_between(span[:1], span[1:])[0])
+        was_paid = float(price.mean_between(np.array([was.start_s]), np.array([was.end_s]))[0])
+        later = "" if p.start_s >= was.start_s else " back"
+        told.append(
+            f"segment {p.k + 1} by {long_duration(abs(p.start_s - was.start_s))}{later} to "
+            f"{figure(now_paid, 'EUR/kWh')}, from {figure(was_paid)}"
+        )
+    more = f" and {len(moved) - len(told)} more" if len(moved) > len(told) else ""
+    return f"money moves {'; '.join(told)}{more}{total}"
 
 
 def _gain(plan: Plan) -> float:
@@ -119,19 +168,26 @@ def _bands(problem: Problem, plan: Plan) -> tuple[tuple[SegmentEstimate, ...], t
     horizon = SegmentArrays(problem).intensity
     start = np.array([p.start_s for p in plan.segments])
     end = np.array([p.end_s for p in plan.segments])
-    grams = np.array([p.grams for p in plan.segments])
+    spent = np.array([p.grams for p in plan.segments])
     mean = np.maximum(horizon.mean_between(start, end), 1e-9)
     sigma = problem.energy.sigma
-    down = np.hypot(grams * (1 - horizon.mean_between(start, end, "low") / mean), grams * sigma)
-    up = np.hypot(grams * (horizon.mean_between(start, end, "high") / mean - 1), grams * sigma)
-    rows = zip(plan.segments, (grams - down).tolist(), (grams + up).tolist(), strict=True)
+    down = np.hypot(spent * (1 - horizon.mean_between(start, end, "low") / mean), spent * sigma)
+    up = np.hypot(spent * (horizon.mean_between(start, end, "high") / mean - 1), spent * sigma)
+    rows = zip(plan.segments, (spent - down).tolist(), (spent + up).tolist(), strict=True)
     segments = tuple(
         SegmentEstimate(
-            k=p.k, start_s=p.start_s, end_s=p.end_s, rho=p.rho, g=p.grams, low_g=max(a, 0.0), high_g=b
+            k=p.k,
+            start_s=p.start_s,
+            end_s=p.end_s,
+            rho=p.rho,
+            g=p.grams,
+            low_g=max(a, 0.0),
+            high_g=b,
+            eur=p.eur,
         )
         for p, a, b in rows
     )
-    middle, total = 0.5 * (start + end), float(grams.sum())
+    middle, total = 0.5 * (start + end), float(spent.sum())
     whole = (
         total - combine_deviations(down, middle, problem.day_s),
         total + combine_deviations(up, middle, problem.day_s),

@@ -139,11 +139,13 @@ def _wait(arrays: SegmentArrays, found: PricedPlan, floor_g: float, left_g: floa
             left_g=left_g,
             floor_g=floor_g,
             spend_g=schedule.spend_g,
+            then_eur_per_kwh=_price(arrays, schedule),
+            now_eur_per_kwh=_price(arrays),
         ),
         segments=_planned_segments(arrays, solution.rho, schedule) if detail else (),
         spend_g=schedule.spend_g,
         floor_g=floor_g,
-        binding=("budget",),
+        binding=("price",) if arrays.weighs_money and found.price == 0 else ("budget",),
         gap=_gap(found.bound, float(arrays.gains(solution.rho).sum())),
     )
 
@@ -178,6 +180,7 @@ def _train(
             rest_g=cap.needs_g,
             rest_fits=cap.fits,
             late_s=arrays.schedule(arrays.lo).finish_s - float(arrays.latest_s[-1]),
+            now_eur_per_kwh=_price(arrays),
         ),
         segments=_planned_segments(arrays, rho, schedule) if detail else (),
         spend_g=schedule.spend_g,
@@ -185,6 +188,15 @@ def _train(
         binding=binding,
         gap=_gap(found.bound, float(arrays.gains(rho).sum())),
     )
+
+
+def _price(arrays: SegmentArrays, schedule: Schedule | None = None) -> float | None:
+    """EUR/kWh now, or of a schedule's first segment, where the job weighs money; else None."""
+    if not arrays.weighs_money or arrays.price is None:
+        return None
+    if schedule is None:
+        return arrays.price.now
+    return float(arrays.price.mean_between(schedule.start_s[:1], schedule.end_s[:1])[0])
 
 
 def _gap(bound: float, gain: float) -> float:
@@ -232,23 +244,26 @@ def _binding_limits(
 
 def _planned_segments(arrays: SegmentArrays, rho: Floats, schedule: Schedule) -> tuple[PlannedSegment, ...]:
     """One entry per segment; those of a group share its time, grams and gain by their steps."""
-    gains = arrays.gains(rho)
+    gains, eur = arrays.gains(rho), arrays.eur(rho, schedule)
     out: list[PlannedSegment] = []
     rows = zip(
         arrays.groups,
         *(column.tolist() for column in (schedule.start_s, schedule.end_s, rho, schedule.grams, gains)),
+        [None] * arrays.n if eur is None else eur.tolist(),
         strict=True,
     )
-    for group, start, end, r, g, gain in rows:
+    for group, start, end, r, g, gain, cost in rows:
         if len(group) == 1:
-            out.append(PlannedSegment(group[0].k, start, end, r, g, gain))
+            out.append(PlannedSegment(group[0].k, start, end, r, g, gain, cost))
             continue
         steps, before = sum(s.steps for s in group), 0
         for s in group:
             a, b = before / steps, (before + s.steps) / steps
             span = end - start
+            part = b - a
+            paid = None if cost is None else cost * part
             out.append(
-                PlannedSegment(s.k, start + a * span, start + b * span, r, g * (b - a), gain * (b - a))
+                PlannedSegment(s.k, start + a * span, start + b * span, r, g * part, gain * part, paid)
             )
             before += s.steps
     return tuple(out)

@@ -7,13 +7,13 @@ goes to the marginal segments in order of gain per gram, with their times comput
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carbonsched.plan.dynamic_program import Solution, WaitOrTrain
-from carbonsched.plan.intensity_curve import Floats
+from carbonsched.plan.intensity_curve import Floats, IntensityCurve
 from carbonsched.plan.segment_arrays import SegmentArrays
 
 _PRICES = 9
@@ -47,11 +47,18 @@ class PricedPlan:
     """Upper bound on the gain where one is known, else inf."""
 
 
+_SHARES = (1.0, 0.5, 0.25, 0.125)
+"""Of the price's weight, tried in this order: where the cheapest hours are so dirty that even the lowest ρ passes the budget in
+them, money counts less, and at last nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Limits:
     budget_g: float
     deadline_s: float
     """Latest end of the last segment."""
+    curve: IntensityCurve
+    """What a gram of the pieces is measured by: the intensity, or money weighed in."""
 
     def allow(self, spend_g: float, finish_s: float) -> bool:
         return spend_g <= self.budget_g and finish_s <= self.deadline_s + 1e-6
@@ -72,15 +79,17 @@ def search(arrays: SegmentArrays, min_grams: Solution, budget_g: float, *, separ
 
     min_grams: the plan with the fewest grams, which fits. separable: no segment's time depends on ρ and nothing may pause.
     """
-    limits = _Limits(budget_g, float(arrays.latest_s[-1]))
+    limits = _Limits(budget_g, float(arrays.latest_s[-1]), arrays.cost_curve)
     full = arrays.schedule(arrays.hi)
     if limits.allow(full.spend_g, full.finish_s):
         most = float(arrays.gains(arrays.hi).sum())
-        return PricedPlan(Solution(arrays.hi.copy(), np.zeros(arrays.n), full, most), 0.0, most)
+        at_once = Solution(arrays.hi.copy(), np.zeros(arrays.n), full, most)
+        return PricedPlan(_cheapest(arrays, limits) or at_once, 0.0, most)
     if separable:
         solution, price = _fill(arrays, min_grams, arrays.hi, limits)
         return PricedPlan(solution, price, _dual_bound(arrays, price, budget_g))
-    program = WaitOrTrain(arrays)
+    program = _program(arrays, budget_g)
+    limits = replace(limits, curve=program.curve)
     if full.spend_g <= budget_g:
         # only the deadline stands against full speed: grams cost nothing
         free = program.solve(0.0)
@@ -90,8 +99,33 @@ def search(arrays: SegmentArrays, min_grams: Solution, budget_g: float, *, separ
     # what the budget would buy at the margin if times stood still is a good first price
     hint = arrays.problem.price_hint
     guess = hint or _fill(arrays, min_grams, arrays.hi, limits)[1] or 1.0
+    if not math.isfinite(guess) and arrays.weighs_money:  # where whoever takes energy is paid for it
+        guess = 1.0 / max(abs(arrays.cost_g(min_grams.rho, min_grams.schedule, limits.curve)), 1e-12)
     bracket = _bracket(program, guess, budget_g, _LEAP if hint is None else _STRIDE)
     return _pick(arrays, min_grams, bracket, limits)
+
+
+def _cheapest(arrays: SegmentArrays, limits: _Limits) -> Solution | None:
+    """Full speed in the hours that cost least, where money is weighed and the budget allows it; None: at once.
+
+    Grams to spare have no price, so without money nothing would be worth a wait.
+    """
+    if not arrays.weighs_money or not arrays.problem.may_pause:
+        return None
+    for share in _SHARES:
+        found = WaitOrTrain(arrays, curve=arrays.weighed(share), top=True).solve(math.inf)
+        if limits.allow(found.schedule.spend_g, found.schedule.finish_s):
+            return found
+    return None
+
+
+def _program(arrays: SegmentArrays, budget_g: float) -> WaitOrTrain:
+    """The dynamic program by as much of the price as leaves a plan within the budget."""
+    for share in _SHARES if arrays.weighs_money else ():
+        program = WaitOrTrain(arrays, curve=arrays.weighed(share))
+        if program.solve(math.inf).schedule.spend_g <= budget_g:
+            return program
+    return WaitOrTrain(arrays)
 
 
 @dataclass(slots=True)
@@ -153,11 +187,25 @@ def _pick(arrays: SegmentArrays, min_grams: Solution, bracket: _Bracket, limits:
         # the spend may leap between two prices, as when a whole night is shifted: come down from the far side too
         start = Solution(arrays.lo, over.release_s, over.schedule, over.bound)
         trimmed, _ = _fill(arrays, start, over.rho, limits)
-        better = arrays.gains(trimmed.rho).sum() > arrays.gains(filled.rho).sum()
+        better = _worth(arrays, trimmed, bracket.price, limits) > _worth(
+            arrays, filled, bracket.price, limits
+        )
         if trimmed.schedule.spend_g <= limits.budget_g and better:
             filled, edge = _fill(arrays, trimmed, arrays.hi, limits)
-    bound = math.inf if within is None else within.bound + bracket.price * limits.budget_g
-    return PricedPlan(filled, bracket.price if base is within else edge, bound)
+    known = within is not None and not arrays.weighs_money  # what money is given up for is no gap
+    bound = math.inf if within is None or not known else within.bound + bracket.price * limits.budget_g
+    priced = base is within or (arrays.weighs_money and not math.isfinite(edge))
+    return PricedPlan(filled, bracket.price if priced else edge, bound)
+
+
+def _worth(arrays: SegmentArrays, solution: Solution, price: float, limits: _Limits) -> float:
+    """The gain of a plan within the budget, less what its money is worth at λ = `price`."""
+    gain = float(arrays.gains(solution.rho).sum())
+    if not arrays.weighs_money:
+        return gain
+    schedule, rho = solution.schedule, solution.rho
+    cost, grams = (arrays.cost_g(rho, schedule, curve) for curve in (limits.curve, arrays.intensity))
+    return gain - price * (cost - grams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +232,9 @@ class _Pieces:
         return np.minimum(rho, self.top)
 
 
-def _order_pieces(arrays: SegmentArrays, base: Solution, top: Floats) -> _Pieces:
+def _order_pieces(arrays: SegmentArrays, base: Solution, top: Floats, curve: IntensityCurve) -> _Pieces:
     segment, width, gain = arrays.hull_pieces(base.rho, top)
-    rate = arrays.g_per_j_per_intensity * arrays.intensity.mean_between(
-        base.schedule.start_s, base.schedule.end_s
-    )
+    rate = arrays.g_per_j_per_intensity * curve.mean_between(base.schedule.start_s, base.schedule.end_s)
     cost = arrays.marginal_j[segment] * width * rate[segment]
     with np.errstate(divide="ignore", invalid="ignore"):
         per_gram = np.where(cost > 0, gain / cost, np.inf)
@@ -203,7 +249,7 @@ def _fill(arrays: SegmentArrays, base: Solution, top: Floats, limits: _Limits) -
     times are computed anew, so later segments that a higher ρ pushes into other hours, and the deadline, are counted.
     """
     release = base.release_s if arrays.problem.may_pause else None
-    pieces = _order_pieces(arrays, base, top)
+    pieces = _order_pieces(arrays, base, top, limits.curve)
     many = len(pieces.segment)
     if not many:
         return base, 0.0
@@ -244,7 +290,9 @@ def _marginal_part(
 
 
 def _dual_bound(arrays: SegmentArrays, price: float, budget: float) -> float:
-    """max over ρ of Σ [gain − λ·grams] + λ·budget for fixed times: no plan gains more (weak duality)."""
+    """max over ρ of Σ [gain − λ·grams] + λ·budget for fixed times: no plan gains more (weak duality); inf where money is weighed."""
+    if arrays.weighs_money:
+        return math.inf
     lowest = arrays.schedule(arrays.lo)
     rate = arrays.g_per_j_per_intensity * arrays.intensity.mean_between(lowest.start_s, lowest.end_s)
     segment, width, gain = arrays.hull_pieces(arrays.lo, arrays.hi)

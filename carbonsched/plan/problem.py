@@ -4,6 +4,7 @@ One `Problem` holds one job: the segments it still has, what they cost, what the
 left. `carbonsched.plan.planner.solve` turns it into a `Plan`. Seconds count from now; nothing here knows a clock.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +17,7 @@ class Slot:
 
     Example:
         >>> Slot(0.0, 3600.0, g_per_kwh=212.0, high=240.0)
-        Slot(start_s=0.0, end_s=3600.0, g_per_kwh=212.0, high=240.0, low=None)
+        Slot(start_s=0.0, end_s=3600.0, g_per_kwh=212.0, high=240.0, low=None, eur_per_kwh=None)
     """
 
     start_s: float
@@ -26,6 +27,20 @@ class Slot:
     """Upper quantile the guard reckons with, ≥ g_per_kwh."""
     low: float | None = None
     """Lower quantile: a job is stopped only where even this cannot pay for the rest; None: g_per_kwh."""
+    eur_per_kwh: float | None = None
+    """What a kWh costs, published or expected; None: not known."""
+
+
+def mean_price(slots: Sequence[Slot]) -> float | None:
+    """Mean EUR/kWh of the slots whose price is known, by their length; None where none is.
+
+    Example:
+        >>> mean_price((Slot(0.0, 1.0, 300.0, 330.0, eur_per_kwh=0.1), Slot(1.0, 4.0, 300.0, 330.0, eur_per_kwh=0.3)))
+        0.25
+    """
+    known = [(slot.eur_per_kwh, slot.end_s - slot.start_s) for slot in slots if slot.eur_per_kwh is not None]
+    span_s = sum(seconds for _, seconds in known)
+    return round(sum(eur * seconds for eur, seconds in known) / span_s, 12) if span_s > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +144,8 @@ class Problem:
     """(at_s, grams) that whoever trains past `at_s` has to pay: set by `WorkingTime.cut` where allowed hours end."""
     price_hint: float | None = None
     """λ of the plan before: the search starts there."""
+    eur_per_kg: float | None = None
+    """What a kg of CO2e is worth in money: hours are chosen by grams + EUR ÷ this; 0: by money, None: by grams alone."""
 
     def grams(self, energy_j: float, g_per_kwh: float) -> float:
         """gCO2e of joules at that intensity, with the job's PUE."""
@@ -150,6 +167,8 @@ class PlannedSegment:
     rho: float
     grams: float
     gain: float
+    eur: float | None = None
+    """None where no price is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +196,7 @@ class Plan:
     floor_g: float
     """The spend floor: what remains due at ρ_min."""
     binding: tuple[str, ...]
-    """What keeps ρ from being higher, or lower: of `budget`, `deadline`, `rho_min`, `rho_max`, `guard`, `rho_mean`."""
+    """What keeps ρ from being higher, or lower: of `budget`, `deadline`, `rho_min`, `rho_max`, `guard`, `rho_mean`; what makes a job
+    with grams to spare wait: `price`."""
     gap: float = 0.0
     """Duality gap, as a share of the bound."""

@@ -20,13 +20,16 @@ def train(
     rest_g: float,
     rest_fits: bool,
     late_s: float,
+    now_eur_per_kwh: float | None = None,
 ) -> str:
     """Why the next segment trains at ρ.
 
     left_g: the budget without the reserve. floor_g: the spend floor. spend_g: what the plan spends. rest_g: the floor at
     the forecast's high, and `rest_fits` whether that is left. late_s: how far even the fastest ρ misses the deadline.
+    now_eur_per_kwh: the price, where the job weighs money.
     """
-    text = f"rho {rho:.3f} at {now_g_per_kwh:.0f} g/kWh: {_account(left_g, floor_g, spend_g)}"
+    price = "" if now_eur_per_kwh is None else f" and {figure(now_eur_per_kwh, 'EUR/kWh')}"
+    text = f"rho {rho:.3f} at {now_g_per_kwh:.0f} g/kWh{price}: {_account(left_g, floor_g, spend_g)}"
     if "guard" in binding:
         text += f"; guard keeps {grams(rest_g)} for the rest at the forecast's high"
         if not rest_fits:
@@ -48,10 +51,15 @@ def wait(
     left_g: float,
     floor_g: float,
     spend_g: float,
+    then_eur_per_kwh: float | None = None,
+    now_eur_per_kwh: float | None = None,
 ) -> str:
-    """Why the job waits for a cleaner hour."""
+    """Why the job waits for a cleaner hour, or a cheaper one where it weighs money."""
+    price = ""
+    if then_eur_per_kwh is not None and now_eur_per_kwh is not None:
+        price = f" and {figure(then_eur_per_kwh, 'EUR/kWh')}, now {figure(now_eur_per_kwh)}"
     return (
-        f"wait {long_duration(wait_s)} for {then_g_per_kwh:.0f} g/kWh, now {now_g_per_kwh:.0f}; "
+        f"wait {long_duration(wait_s)} for {then_g_per_kwh:.0f} g/kWh, now {now_g_per_kwh:.0f}{price}; "
         f"{_account(left_g, floor_g, spend_g)}"
     )
 

@@ -6,7 +6,7 @@ optimum wherever the times of the segments do not depend on ρ and the frontier 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carbonsched.plan.intensity_curve import Floats, IntensityCurve, Level
-from carbonsched.plan.problem import EnergyModel, JobSegment, Problem
-from carbonsched.units import J_PER_KWH
+from carbonsched.plan.problem import EnergyModel, JobSegment, Problem, mean_price
+from carbonsched.units import G_PER_KG, J_PER_KWH
 
 _EPS = 1e-9
 """Differences of ρ that rounding makes."""
@@ -23,6 +23,8 @@ _GAP = 1e-3
 """Seconds by which a segment must pass the end of the allowed hours to be interrupted by it."""
 _BEYOND = 32
 """Groups made of the segments past the last slot."""
+_LEAST_EUR_PER_KG = 1e-6
+"""A kg that is worth less, or nothing, breaks ties alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,43 @@ class SegmentArrays:
         self._s1 = steps * energy.seconds_full * (1 - energy.seconds_c0)
         self.g_per_j_per_intensity = problem.pue / J_PER_KWH
         lasts = float(np.maximum(self.seconds(self.lo), self.seconds(self.hi)).sum())
+        self._lasts_s = lasts
         self.intensity = IntensityCurve(problem.slots, problem.beyond_g_per_kwh, lasts)
+        self._mean_price = mean_price(problem.slots)
+        self.weighs_money = problem.eur_per_kg is not None and self._mean_price is not None
+        self.cost_curve = self.weighed(1.0)
+        """What hours are chosen by, in g/kWh: the intensity, and money as grams. Budgets are held by the intensity alone."""
+
+    def weighed(self, share: float) -> IntensityCurve:
+        """Intensity and `share` of the price, which counts as the grams that are worth as much."""
+        problem, mean = self.problem, self._mean_price
+        if not self.weighs_money or problem.eur_per_kg is None or mean is None or share <= 0:
+            return self.intensity
+        g_per_eur = share * G_PER_KG / max(problem.eur_per_kg, _LEAST_EUR_PER_KG)
+
+        def cost(g_per_kwh: float, eur_per_kwh: float | None) -> float:
+            return g_per_kwh + g_per_eur * (mean if eur_per_kwh is None else eur_per_kwh)
+
+        costs = [cost(slot.g_per_kwh, slot.eur_per_kwh) for slot in problem.slots]
+        slots = tuple(
+            replace(slot, g_per_kwh=c, high=c, low=c) for slot, c in zip(problem.slots, costs, strict=True)
+        )
+        beyond = tuple(cost(g, None) for g in problem.beyond_g_per_kwh)
+        return IntensityCurve(slots, beyond, self._lasts_s)
+
+    @cached_property
+    def price(self) -> IntensityCurve | None:
+        """EUR/kWh over time, the mean where it is not known; None where it never is."""
+        mean = self._mean_price
+        if mean is None:
+            return None
+        prices = [mean if slot.eur_per_kwh is None else slot.eur_per_kwh for slot in self.problem.slots]
+        return IntensityCurve(
+            tuple(
+                replace(slot, g_per_kwh=p, high=p, low=p)
+                for slot, p in zip(self.problem.slots, prices, strict=True)
+            )
+        )
 
     def seconds(self, rho: Floats) -> Floats:
         """(n,) seconds of the segments at ρ, (n,)."""
@@ -218,7 +256,6 @@ class SegmentArrays:
 
     def schedule(self, rho: Floats, release_s: Floats | None = None, level: Level = "mean") -> Schedule:
         """Place segments of ρ, (n,), in time; `release_s`, (n,), are the earliest starts (waits), none: back to back."""
-        problem, unit, horizon = self.problem, self.g_per_j_per_intensity, self.intensity
         lasts = self.seconds(rho)
         before = np.append(0.0, np.cumsum(lasts))
         if release_s is None:
@@ -226,12 +263,42 @@ class SegmentArrays:
         else:
             start = before[:-1] + np.maximum.accumulate(np.maximum(release_s - before[:-1], 0.0))
             end = start + lasts
+        grams = self._charged(self.intensity, rho, start, end, pauses=release_s is not None, level=level)
+        if self.problem.gaps:
+            at, cost = np.array(self.problem.gaps).T
+            crossed = np.searchsorted(at, end - _GAP)
+            grams += np.diff(np.append(0.0, np.cumsum(cost))[np.append(0, crossed)])
+        return Schedule(start, end, grams)
+
+    def cost_g(self, rho: Floats, schedule: Schedule, curve: IntensityCurve) -> float:
+        """Grams of a schedule that may pause, at the intensity, or the weighed one, of `curve`."""
+        return float(self._charged(curve, rho, schedule.start_s, schedule.end_s, pauses=True).sum())
+
+    def eur(self, rho: Floats, schedule: Schedule) -> Floats | None:
+        """(n,) EUR of the segments as scheduled, waits included; None where no price is known."""
+        if self.price is None:
+            return None
+        pauses = self.problem.may_pause
+        return self._charged(self.price, rho, schedule.start_s, schedule.end_s, pauses=pauses)
+
+    def _charged(
+        self,
+        horizon: IntensityCurve,
+        rho: Floats,
+        start: Floats,
+        end: Floats,
+        *,
+        pauses: bool,
+        level: Level = "mean",
+    ) -> Floats:
+        """(n,) what the segments' joules come to, and those of the waits before them, and of the tail."""
+        problem, unit = self.problem, self.g_per_j_per_intensity
         grams = self.joules(rho) * unit * horizon.mean_between(start, end, level)
         energy = problem.energy
         if energy.tail_j > 0:
             tail = horizon.mean_between(end[-1:], end[-1:] + energy.tail_s, level)
             grams[-1] += energy.tail_j * unit * float(tail[0])
-        if release_s is not None and (problem.idle_w > 0 or problem.switch_j > 0):
+        if pauses and (problem.idle_w > 0 or problem.switch_j > 0):
             left = np.append(0.0, end[:-1])
             waits = start - left
             paused = waits > 1e-6
@@ -240,11 +307,7 @@ class SegmentArrays:
             mean = horizon.mean_between(left, start, level)
             grams += np.where(paused, unit * mean * problem.idle_w * waits, 0.0)
             grams += np.where(switches, unit * mean * problem.switch_j, 0.0)
-        if problem.gaps:
-            at, cost = np.array(problem.gaps).T
-            crossed = np.searchsorted(at, end - _GAP)
-            grams += np.diff(np.append(0.0, np.cumsum(cost))[np.append(0, crossed)])
-        return Schedule(start, end, grams)
+        return grams
 
 
 def _grouped(problem: Problem, most: int | None) -> list[tuple[JobSegment, ...]]:

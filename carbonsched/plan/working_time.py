@@ -15,7 +15,7 @@ import numpy as np
 from carbonsched.model.allowed_hours import stretches
 from carbonsched.plan import reasons
 from carbonsched.plan.intensity_curve import Floats, IntensityCurve
-from carbonsched.plan.problem import Plan, Problem, Slot
+from carbonsched.plan.problem import Plan, Problem, Slot, mean_price
 from carbonsched.units import grams
 
 _TOUCH = 1e-4
@@ -123,7 +123,7 @@ class WorkingTime:
         # the forecast ends before the first allowed hour: all that is known of it is the mean
         whole = np.zeros(1), np.array([horizon.end_s])
         mean, high, low = (float(horizon.mean_between(*whole, level)[0]) for level in ("mean", "high", "low"))
-        return (Slot(0.0, max(float(self.before[1]), 1.0), mean, high, low),)
+        return (Slot(0.0, max(float(self.before[1]), 1.0), mean, high, low, mean_price(slots)),)
 
     def restore(self, plan: Plan) -> Plan:
         """A plan in working time put back into wall time; one that would train outside the hours waits."""

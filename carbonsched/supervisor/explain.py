@@ -29,7 +29,7 @@ from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.supervisor import Supervisor
 from carbonsched.text import grams as show_grams
-from carbonsched.units import grams
+from carbonsched.units import J_PER_KWH, grams
 
 _HOUR_S = 3600.0
 
@@ -117,6 +117,8 @@ def explain(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
         rho=answer.rho,
         gain=answer.gain,
         **_sums(case, problem, plan, answer),
+        eur=_eur(case, answer) if trains else None,
+        money=answer.money,
         budget_g=case.budget.g,
         budget=case.budget.text,
         binds=answer.binding,
@@ -280,6 +282,14 @@ def _sums(case: _Case, problem: Problem, plan: Plan, answer: PlanExplanation) ->
     }
 
 
+def _eur(case: _Case, answer: PlanExplanation) -> float | None:
+    """Loading and the first evaluation included, at the price that holds when they begin."""
+    price = case.inputs.problem.slots[0].eur_per_kwh
+    if answer.eur is None or price is None:
+        return None
+    return answer.eur + case.beginning.joules / J_PER_KWH * case.beginning.pue * price
+
+
 def _segments(case: _Case, answer: PlanExplanation) -> tuple[ExpectedSegment, ...]:
     first = case.first_segment_at
     return tuple(
@@ -291,6 +301,7 @@ def _segments(case: _Case, answer: PlanExplanation) -> tuple[ExpectedSegment, ..
             g=s.g,
             low_g=s.low_g,
             high_g=s.high_g,
+            eur=s.eur,
         )
         for s in answer.segments
     )

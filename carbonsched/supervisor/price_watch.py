@@ -1,14 +1,19 @@
 """Watches what a kWh costs: the price now and ahead, and sources of prices that fail and come back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from carbonsched.clock import Clock
+from carbonsched.errors import InputError
 from carbonsched.feeds.value_chain import ValueChain
 from carbonsched.model.grid import Price, PricePoint, PriceView
+from carbonsched.model.job import JobSpec
 from carbonsched.supervisor.grid_watch import changes
+
+Stretch = tuple[float, float, float]
+"""(start_s, end_s, EUR/kWh), seconds from now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,28 @@ class PriceWatch:
         """Ask the sources whose turn it is. Never raises."""
         if self.chain is not None:
             self.chain.poll_due()
+
+    def stretches(self, until_s: float, since_s: float) -> tuple[tuple[Stretch, ...], tuple[Stretch, ...]]:
+        """(what is published from now on, what was paid before), seconds from now."""
+        if self.chain is None:
+            return (), ()
+        now = self.clock.now()
+        published = self.chain.ahead(now + timedelta(seconds=until_s))
+        past = self.chain.history(now - timedelta(seconds=since_s))
+
+        def told(prices: Iterable[Price]) -> tuple[Stretch, ...]:
+            return tuple(
+                ((p.start - now).total_seconds(), (p.end - now).total_seconds(), p.eur_per_kwh)
+                for p in prices
+            )
+
+        return told(published), told(past)
+
+    def check(self, spec: JobSpec) -> None:
+        """Raises InputError for a job that weighs money where none is known of."""
+        if spec.carbon.eur_per_kg is not None and self.chain is None:
+            hint = "add [[prices]] to it and start the daemon anew, or drop the key"
+            raise InputError("carbon.eur_per_kg", "weighs prices, and the daemon's config has none", hint)
 
     def changes(self) -> Iterator[dict[str, Any]]:
         """Sources whose state is another than was told last, each told once, as the journal has it beside those of feeds."""

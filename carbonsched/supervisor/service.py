@@ -57,6 +57,7 @@ class SupervisorService:
     def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:
         supervisor = self.supervisor
         supervisor.pools.check(spec)
+        supervisor.prices.check(spec)
         supervisor.launcher.check(spec, owner)
         job = SubmittedJob(
             id=f"{spec.name[:40]}-{secrets.token_hex(3)}",
@@ -90,6 +91,7 @@ class SupervisorService:
         from carbonsched.supervisor.explain import explain
 
         self.supervisor.launcher.check(spec, owner)
+        self.supervisor.prices.check(spec)
         return explain(self.supervisor, spec, owner, checked)
 
     def jobs(self, actor: Owner, every: bool = False) -> JobList:

@@ -126,7 +126,7 @@ class Supervisor:
         return ControlLoop(
             clock=self.clock,
             config=self._config,
-            estimates=Estimates(self.clock, self._config, grid, costs, self.metering.idle_w),
+            estimates=Estimates(self.clock, self._config, grid, costs, self.metering.idle_w, self.prices),
             allocator=BudgetAllocator(self.ledger, self.clock, self.pools, self.pending.budget),
             director=Director(self.pending.note, self.clock, self.launcher, self.journal, self._config),
             runs=self.runs,

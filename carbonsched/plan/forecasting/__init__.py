@@ -6,5 +6,6 @@ provider_forecast  a provider's forecasts as arrays, each known from the time it
 combination        two providers' forecasts made into one, weighed by how right both were
 scores             how right a provider's forecasts were: error by horizon, bias, persistence
 archive            each provider's forecasts as they were issued, and what came
+prices             what a kWh will cost, put into the slots
 without_forecast   plans with a reference intensity where there is no usable forecast
 """

@@ -37,6 +37,7 @@ def with_reference_intensity(problem: Problem, flat_price: float | None) -> Prob
             s.g_per_kwh * scale,
             s.high * max(scale, 1.0),
             s.g_per_kwh * min(scale, 1.0) / _UNKNOWN,
+            s.eur_per_kwh,
         )
         for s in problem.slots[1:]
     )

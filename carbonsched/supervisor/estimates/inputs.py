@@ -12,9 +12,10 @@ from datetime import datetime
 from carbonsched.clock import Clock
 from carbonsched.config import Config
 from carbonsched.model.job_state import JobState
+from carbonsched.plan.forecasting.prices import DAYS, with_prices
 from carbonsched.plan.gain_decay import decay
 from carbonsched.plan.objective import NO_LIMIT_G, BudgetRate, Objective
-from carbonsched.plan.problem import EnergyModel, Problem
+from carbonsched.plan.problem import EnergyModel, Problem, Slot
 from carbonsched.supervisor.estimates.grid_outlook import GridForecast, GridOutlook
 from carbonsched.supervisor.estimates.job_cost import (
     JobCostEstimator,
@@ -25,6 +26,7 @@ from carbonsched.supervisor.estimates.job_cost import (
 )
 from carbonsched.supervisor.estimates.remaining_work import RemainingWork, remaining_work
 from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.supervisor.price_watch import PriceWatch
 from carbonsched.units import grams
 
 RESIDENT_WAIT_S = 600.0
@@ -157,6 +159,7 @@ class Estimates:
     costs: JobCostEstimator
     idle_w: dict[str, float]
     """Device → what it draws where no job uses it, a slow mean."""
+    prices: PriceWatch | None = None
 
     def fresh(self) -> "Estimates":
         """The same for a job that is only looked at: nothing of it is kept."""
@@ -205,6 +208,7 @@ class Estimates:
         problem = inputs.problem
         if not run.alive:
             problem = replace(problem, reserve_g=problem.reserve_g + self.loading_g(run, inputs.energy))
+        problem = replace(problem, eur_per_kg=None)  # a pool is one of grams
         return replace(problem, rho_max=problem.rho_min) if run.state is JobState.PAUSED else problem
 
     def loading_g(self, run: JobRun, energy: EnergyModel) -> float:
@@ -238,7 +242,7 @@ class Estimates:
         segments = run.progress.segments or len(remaining.segments)
         return Problem(
             segments=remaining.segments,
-            slots=grid.slots,
+            slots=self._priced(grid, cut=carbon.eur_per_kg is not None),
             energy=energy,
             budget_g=lease.left_g,
             rho_min=max(carbon.rho_min or 0.0, remaining.rho_floor),
@@ -258,7 +262,15 @@ class Estimates:
             decay=decay(list(run.progress.gains.items()), segments),
             has_forecast=grid.has_forecast,
             beyond_g_per_kwh=grid.beyond_g_per_kwh,
+            eur_per_kg=carbon.eur_per_kg,
         )
+
+    def _priced(self, grid: GridForecast, *, cut: bool) -> tuple[Slot, ...]:
+        """The grid's slots with what a kWh costs, where that is known; cut where it changes, for a job that weighs it."""
+        if self.prices is None or self.prices.chain is None:
+            return grid.slots
+        published, past = self.prices.stretches(grid.slots[-1].end_s, (DAYS + 1) * grid.day_s)
+        return with_prices(grid.slots, published, past, grid.day_s, cut=cut)
 
     def _objective(
         self, run: JobRun, remaining: RemainingWork, lease: LeaseInputs, grid: GridForecast, idle_w: float
