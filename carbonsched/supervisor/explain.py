@@ -60,6 +60,8 @@ class _Beginning:
     watts: float
     g_per_kwh: float
     pue: float
+    eur_per_kwh: float | None = None
+    """What holds when it begins; None: not known."""
 
     @property
     def seconds(self) -> float:
@@ -151,7 +153,7 @@ def _gather(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
     queue, throughput = _find_queue(supervisor), estimates.costs.throughput(run)
     reading = supervisor.watch.chain.reading_at(now)
     g_per_kwh = reading.g_per_kwh if reading else config.zone.worst_g_per_kwh
-    beginning = _Beginning(evaluation, throughput.watts, g_per_kwh, config.pue)
+    beginning = _Beginning(evaluation, throughput.watts, g_per_kwh, config.pue, supervisor.prices.now())
     start_g = max(beginning.g, estimates.loading_g(run, inputs.energy))
     problem = replace(inputs.problem, reserve_g=inputs.problem.reserve_g + start_g)
     full_g = estimates.full_g(run) if spec.carbon.budget_share is not None else None
@@ -284,7 +286,7 @@ def _sums(case: _Case, problem: Problem, plan: Plan, answer: PlanExplanation) ->
 
 def _eur(case: _Case, answer: PlanExplanation) -> float | None:
     """Loading and the first evaluation included, at the price that holds when they begin."""
-    price = case.inputs.problem.slots[0].eur_per_kwh
+    price = case.beginning.eur_per_kwh
     if answer.eur is None or price is None:
         return None
     return answer.eur + case.beginning.joules / J_PER_KWH * case.beginning.pue * price

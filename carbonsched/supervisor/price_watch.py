@@ -36,6 +36,11 @@ class PriceWatch:
         if self.chain is not None:
             self.chain.poll_due()
 
+    def now(self) -> float | None:
+        """EUR/kWh that holds now; None where it is not known."""
+        price = self.chain.reading_at(self.clock.now()) if self.chain is not None else None
+        return None if price is None else price.eur_per_kwh
+
     def stretches(self, until_s: float, since_s: float) -> tuple[tuple[Stretch, ...], tuple[Stretch, ...]]:
         """(what is published from now on, what was paid before), seconds from now."""
         if self.chain is None:

@@ -1,11 +1,13 @@
 """What a kWh costs, as it is metered, watched and shown."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.rig import START, Rig
+from support.rig import ME, START, Rig, checked, spec
 
+from carbonsched.errors import InputError
 from carbonsched.model.base import rfc3339
 
 
@@ -78,3 +80,68 @@ def test_an_unknown_price_is_null_with_a_reason(tmp_path: Path) -> None:
     assert (view.now, view.ahead) == (None, ())
     assert "no source knows the price now (energy-charts: " in (view.reason or "")
     assert all((row["eur_per_kwh"], row["eur"]) == (None, None) for row in rig.ledger.rows())
+
+
+def weighing(folder: Path) -> Rig:
+    """One intensity; a dear hour and then a cheap one, a day of 24 minutes, known ahead."""
+    hours = "".join(f"2026-01-01T{h:02}:00:00Z,{0.40 if h < 6 else 0.04}\n" for h in range(24))
+    return Rig(folder, extra=with_prices(folder, hours, hour_s=20.0) | {"plan": {"horizon": "24h"}})
+
+
+def test_a_job_that_weighs_money_waits_for_the_cheap_hours_and_what_it_cost_is_known(
+    tmp_path: Path,
+) -> None:
+    rig = weighing(tmp_path)
+    carbon = {"may_pause": True, "deadline": 400.0, "budget_g": 1000.0}
+    told = rig.service.explain(spec(**carbon, eur_per_kg=0.5), ME, checked())
+    assert told.action == "wait"
+    assert told.eur is not None
+    assert 0 < told.eur < 0.001
+    assert told.money is not None
+    assert "EUR/kWh, from 0.4" in told.money
+    plain = rig.service.explain(spec(**carbon), ME, checked())
+    assert (plain.action, plain.money) == ("train", None)
+    assert plain.eur is not None
+    assert plain.eur > told.eur
+
+    job = rig.running(spec(**carbon, eur_per_kg=0.5))
+    job.ready(0)
+    rig.run(2)
+    directive = job.control()
+    assert directive["action"] == "wait", directive["reason"]
+    assert "and 0.04 EUR/kWh, now 0.4" in directive["reason"]
+    while job.control()["action"] == "wait" and rig.clock.now() < START + timedelta(seconds=200):
+        rig.run(1)
+    begun = (rig.clock.now() - START).total_seconds()
+    assert 118 <= begun <= 130, "the cheap hours begin after two minutes"
+    for k in range(4):
+        for _ in job.play(k) if k else ():
+            pass
+        if not k:
+            rig.run(20)
+            job.done(0, job.control()["rho"], 20.0)
+            rig.run(1)
+    job.finish()
+    rig.supervisor.flush()
+    trained = [row for row in rig.ledger.rows(job.id) if row["segment"] in (1, 2, 3)]
+    assert trained
+    assert {row["eur_per_kwh"] for row in trained} == {0.04}
+    assert rig.ledger.verify().ok
+
+
+def test_a_worth_of_a_kg_needs_prices(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    for ask in (
+        lambda: rig.service.submit(spec(eur_per_kg=1.0), ME),
+        lambda: rig.service.explain(spec(eur_per_kg=1.0), ME, checked()),
+    ):
+        with pytest.raises(InputError) as refused:
+            ask()
+        assert str(refused.value) == (
+            "carbon.eur_per_kg: weighs prices, and the daemon's config has none; "
+            "add [[prices]] to it and start the daemon anew, or drop the key"
+        )
+    with pytest.raises(InputError, match="eur_per_kg"):
+        spec(objective="min-carbon", rho_mean=0.7, deadline="36h", budget_g=None, eur_per_kg=1.0)
+    with pytest.raises(InputError, match="eur_per_kg"):
+        spec(eur_per_kg=-1.0)
