@@ -23,6 +23,7 @@ from carbonsched.report.parts import (
     Gap,
     JobPart,
     Lost,
+    Money,
     NamedSums,
     Point,
     PueUse,
@@ -85,6 +86,8 @@ class Report(Doc):
     more_gaps: int = 0
     """Gaps beyond the longest list a report holds; every row is in the csv."""
     feeds: tuple[FeedUse, ...] = ()
+    money: Money | None = None
+    """None: no price was known of any of the energy."""
     time_compression: float = 1.0
     """Above 1: grid hours were replayed this much faster than they passed."""
     notes: tuple[str, ...] = ()
@@ -139,6 +142,7 @@ def build(
         gaps=timeline.gaps,
         more_gaps=timeline.more_gaps,
         feeds=timeline.feeds,
+        money=timeline.spending.money(job_id),
         time_compression=timeline.time_compression,
         notes=(*_notes(totals, timeline, record), *_departures(counted)),
         timeline=timeline.points if totals.rows else (),
@@ -249,6 +253,13 @@ def _notes(totals: Totals, timeline: Timeline, record: JobRecord | None) -> tupl
         constant = sum(feed.energy_j for feed in timeline.feeds if feed.kind is kind)
         if constant > 0:
             notes.append(sentence.format(kwh=f"{constant / J_PER_KWH:.4g}"))
+    money = timeline.spending.money(None)
+    if money is not None and money.unknown_kwh > 0:
+        notes.append(
+            f"The price of {money.unknown_share:.1%} of the energy is not known; its cost stands in no sum of EUR."
+        )
+    if money is not None and money.estimated:
+        notes.append("The cost is estimated: so is some of the energy, or a price was held or stood in for.")
     bases = sorted({feed.basis for feed in timeline.feeds})
     if len(bases) > 1:
         notes.append(

@@ -236,6 +236,48 @@ class FeedUse(Doc):
     note: str
 
 
+class PriceUse(Doc):
+    """What one source's prices were charged to.
+
+    Example:
+        >>> PriceUse(provider="energy-charts", zone="DE-LU", kind="actual", note="CC BY 4.0", energy_j=3.6e6, eur=0.08).eur
+        0.08
+    """
+
+    provider: str
+    zone: str
+    kind: Kind
+    note: str
+    energy_j: float
+    eur: float
+
+
+class Money(Doc):
+    """What the energy cost, PUE included.
+
+    Example:
+        >>> Money(eur=0.08, eur_per_kwh=0.08, unknown_kwh=0, unknown_share=0, estimated=False, jobs={"a-1": 0.08}, segments={},
+        ...     prices=()).eur
+        0.08
+    """
+
+    eur: float
+    """Of the energy whose price is known."""
+    eur_per_kwh: float | None
+    """Mean of what was paid, by energy with PUE."""
+    unknown_kwh: float
+    """Energy whose price was not known: it stands in no sum."""
+    unknown_share: float
+    """Of all energy."""
+    estimated: bool
+    """Whether any of it rests on an estimate: of the energy, or of the price (held, or a constant that stood in)."""
+    jobs: dict[str, float]
+    """EUR by job; idle energy is nobody's."""
+    segments: dict[int, float]
+    """In a job's report: EUR by segment, interrupted attempts included."""
+    prices: tuple[PriceUse, ...]
+
+
 class PueUse(Doc):
     """The energy that was charged with one PUE.
 

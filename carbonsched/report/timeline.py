@@ -17,6 +17,7 @@ from carbonsched.model.grid import Basis, Kind
 from carbonsched.report.parts import FeedUse, Gap, Point, PueUse
 from carbonsched.report.savings import Spent
 from carbonsched.report.settled import Differences
+from carbonsched.report.spending import Spending
 from carbonsched.units import MJ_PER_J
 
 BINS: Final = 240
@@ -77,6 +78,7 @@ class Timeline:
     """By segment: what the steps of the attempt that counts were charged."""
     more_gaps: int = 0
     time_compression: float = 1.0
+    spending: Spending = field(default_factory=Spending)
     _bins: list[_Bin] = field(default_factory=list)
     _feeds: dict[tuple[str, str, str, str, float, str], _Feed] = field(default_factory=dict)
     _pues: dict[tuple[float, str], int] = field(default_factory=dict)
@@ -201,6 +203,7 @@ class Timeline:
         if grams is not None:
             self.facility_known_mj += energy * row["pue"]
             self.known_grams += grams
+        self.spending.add(row)
         key = (row["pue"], row["pue_source"])
         self._pues[key] = self._pues.get(key, 0) + energy
         counted = self.counted.get(row["segment"])

@@ -9,6 +9,8 @@ from support.rig import ME, START, Rig, checked, spec
 
 from carbonsched.errors import InputError
 from carbonsched.model.base import rfc3339
+from carbonsched.report import build
+from carbonsched.report.html import page
 
 
 def with_prices(folder: Path, rows: str, **keys: Any) -> dict[str, Any]:
@@ -127,6 +129,18 @@ def test_a_job_that_weighs_money_waits_for_the_cheap_hours_and_what_it_cost_is_k
     assert trained
     assert {row["eur_per_kwh"] for row in trained} == {0.04}
     assert rig.ledger.verify().ok
+    report = build(rig.ledger, job.id, now=rig.clock.now())
+    assert report.money is not None
+    rows = list(rig.ledger.rows(job.id))
+    assert report.money.eur == pytest.approx(sum(row["eur"] for row in rows))
+    assert report.money.segments[2] == pytest.approx(sum(row["eur"] for row in rows if row["segment"] == 2))
+    assert report.money.jobs == {job.id: report.money.eur}
+    assert (report.money.unknown_kwh, report.money.estimated) == (0.0, False)
+    [source] = report.money.prices
+    assert (source.provider, source.kind, source.eur) == ("replay", "actual", report.money.eur)
+    html = page(report, rig.ledger)
+    assert "Where the prices came from" in html
+    assert "Cost, EUR" in html
 
 
 def test_a_worth_of_a_kg_needs_prices(tmp_path: Path) -> None:

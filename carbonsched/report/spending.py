@@ -1,0 +1,84 @@
+"""Sums what the energy of rows cost, by job, segment and source of the price."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from carbonsched.model.energy import EnergyMethod
+from carbonsched.model.grid import Kind
+from carbonsched.report.parts import Money, PriceUse
+from carbonsched.units import J_PER_KWH, MJ_PER_J
+
+_GUESSED: Final = (Kind.ESTIMATED, Kind.FALLBACK)
+_MJ_PER_KWH: Final = J_PER_KWH * MJ_PER_J
+
+
+@dataclass(slots=True)
+class Spending:
+    """Feed it rows whose energy is known.
+
+    Example::
+
+        spending = Spending()
+        for row in ledger.rows(job_id):
+            spending.add(row)
+        print(spending.money)
+    """
+
+    eur: float = 0.0
+    energy_mj: int = 0
+    priced_mj: int = 0
+    facility_mj: float = 0.0
+    """Energy with PUE whose price is known."""
+    estimated: bool = False
+    jobs: dict[str, float] = field(default_factory=dict)
+    segments: dict[int, float] = field(default_factory=dict)
+    sources: dict[tuple[str, str, str, str], tuple[int, float]] = field(default_factory=dict)
+    _read: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)
+    """Provenance as it stands in a row → (provider, zone, kind, note)."""
+
+    def add(self, row: Mapping[Any, Any]) -> None:
+        energy, eur = row["energy_mj"], row["eur"]
+        self.energy_mj += energy
+        if eur is None:
+            return
+        source = self._source(row["price_source"])
+        self.eur += eur
+        self.priced_mj += energy
+        self.facility_mj += energy * row["pue"]
+        self.estimated |= source[2] in _GUESSED or row["method"] != EnergyMethod.COUNTER
+        if row["job_id"] is not None:
+            self.jobs[row["job_id"]] = self.jobs.get(row["job_id"], 0.0) + eur
+            if row["segment"] is not None:
+                self.segments[row["segment"]] = self.segments.get(row["segment"], 0.0) + eur
+        before = self.sources.get(source, (0, 0.0))
+        self.sources[source] = before[0] + energy, before[1] + eur
+
+    def _source(self, text: str) -> tuple[str, str, str, str]:
+        found = self._read.get(text)
+        if found is None:
+            said = json.loads(text)
+            found = self._read[text] = (said["provider"], said["zone"], said["kind"], said.get("note", ""))
+        return found
+
+    def money(self, job_id: str | None) -> Money | None:
+        """None where no price was ever known. job_id: of a job's report, which alone tells of segments."""
+        if not self.sources:
+            return None
+        unknown_mj = self.energy_mj - self.priced_mj
+        return Money(
+            eur=self.eur,
+            eur_per_kwh=self.eur / self.facility_mj * _MJ_PER_KWH if self.facility_mj else None,
+            unknown_kwh=unknown_mj / _MJ_PER_KWH,
+            unknown_share=unknown_mj / self.energy_mj if self.energy_mj else 0.0,
+            estimated=self.estimated,
+            jobs=dict(sorted(self.jobs.items())),
+            segments=dict(sorted(self.segments.items())) if job_id is not None else {},
+            prices=tuple(
+                PriceUse(
+                    provider=provider, zone=zone, kind=Kind(kind), note=note, energy_j=mj / MJ_PER_J, eur=eur
+                )
+                for (provider, zone, kind, note), (mj, eur) in sorted(self.sources.items())
+            ),
+        )
