@@ -133,6 +133,7 @@ def _facts(job: "JobDetail") -> "Table":
         ("ρ", f"{directed}between {floor} and {carbon.rho_max:g}"),
         ("Spent", spent),
         ("Energy", f"{text.energy(job.energy_j, job.estimated)}{now}"),
+        *([("Costs", text.about(job.eur, job.estimated, "EUR"))] if job.eur is not None else []),
         ("Loss", text.figure(job.loss, digits=5)),
         ("Boards", ", ".join(job.boards) or text.NOT_KNOWN),
         ("Model", f"{job.spec.model.name_or_path} ({job.spec.model.dtype})"),

@@ -116,6 +116,11 @@ class Ledger(Store):
         with self._reading() as connection:
             return totals.groups(connection, totals.where(job_id, start, end))
 
+    def cost(self, job_id: str) -> float | None:
+        """EUR of a job's rows whose price is known; None where none is."""
+        with self._reading() as connection:
+            return totals.cost(connection, totals.where(job_id))
+
     def _groups_so_far(self, job_id: str | None) -> tuple[Group, ...]:
         """Rows never change, so what was summed once is only added to."""
         last_id, known = self._known.get(job_id, (0, ()))

@@ -134,6 +134,12 @@ def groups(connection: Connection, chosen: ColumnElement[bool], *, newest: bool 
     return tuple(_group(row) for row in connection.execute(query))
 
 
+def cost(connection: Connection, chosen: ColumnElement[bool]) -> float | None:
+    """EUR of the rows chosen whose price is known; None where none is."""
+    eur = connection.execute(select(func.sum(INTERVALS.c.eur)).where(chosen)).scalar()
+    return None if eur is None else float(eur)
+
+
 def merged(old: Iterable[Group], new: Iterable[Group]) -> tuple[Group, ...]:
     """The groups of two sets of rows together."""
     found: dict[Hashable, Group] = {}

@@ -77,6 +77,8 @@ class JobDetail(JobView):
     sha256: str
     directive: Directive | None
     segments_done: tuple[SegmentView, ...]
+    eur: float | None = None
+    """What it cost so far, as far as rows are written and their price is known; None: no price is known, or no `[[prices]]`."""
     validation: tuple[dict[str, Any], ...] = ()
     """The `evaluated` events, oldest first."""
     history: tuple[dict[str, Any], ...] = ()

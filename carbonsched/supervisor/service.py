@@ -115,14 +115,20 @@ class SupervisorService:
         row, run = supervisor.ledger.job(job_id), supervisor.runs.get(job_id)
         if run is None:
             fields = of_past(row, supervisor.ledger, supervisor.journal.announced(job_id))
-            return job_detail(row, fields, supervisor.ledger)
+            return self._priced(job_detail(row, fields, supervisor.ledger))
         with supervisor.lock:
             fields = of_run(row, run, supervisor.clock)
             fields |= {
                 "directive": run.directive,
                 "validation": tuple(e.dump() for e in run.progress.evaluated),
             }
-        return job_detail(row, fields, supervisor.ledger)
+        return self._priced(job_detail(row, fields, supervisor.ledger))
+
+    def _priced(self, detail: JobDetail) -> JobDetail:
+        supervisor = self.supervisor
+        if supervisor.prices.chain is None:
+            return detail
+        return detail.model_copy(update={"eur": supervisor.ledger.cost(detail.id)})
 
     def cancel(self, job_id: str, actor: Owner) -> Acted:
         return self._leave(job_id, actor, JobState.CANCELLED)

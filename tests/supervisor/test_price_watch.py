@@ -133,6 +133,7 @@ def test_a_job_that_weighs_money_waits_for_the_cheap_hours_and_what_it_cost_is_k
     assert report.money is not None
     rows = list(rig.ledger.rows(job.id))
     assert report.money.eur == pytest.approx(sum(row["eur"] for row in rows))
+    assert job.show().eur == pytest.approx(report.money.eur)
     assert report.money.segments[2] == pytest.approx(sum(row["eur"] for row in rows if row["segment"] == 2))
     assert report.money.jobs == {job.id: report.money.eur}
     assert (report.money.unknown_kwh, report.money.estimated) == (0.0, False)
