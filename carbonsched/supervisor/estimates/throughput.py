@@ -86,7 +86,7 @@ def estimate_throughput(ledger: Ledger, devices: tuple[Device, ...], spec: JobSp
 def precision(spec: JobSpec, board: Device | None) -> str:
     """What matrix products run in on `board` (None: a CPU): autocast's, else the model's dtype."""
     peak = None if board is None else board.peak_flops
-    able = board is not None and (peak is None or peak.of("bf16") > peak.of("fp32"))
+    able = peak is not None and peak.of("bf16") > peak.of("fp32")
     auto = spec.train.autocast == "auto" and spec.model.dtype == "fp32" and able
     return "bf16" if auto or spec.train.autocast == "bf16" else spec.model.dtype
 

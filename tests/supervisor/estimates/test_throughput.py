@@ -93,7 +93,9 @@ def test_what_was_measured_counts_on_such_a_board_and_in_that_precision_alone(tm
     played.finish()
     mine = rig.meter.devices
     assert "measured on this box with this model" in estimate_throughput(rig.ledger, mine, job()).source
-    other = estimate_throughput(rig.ledger, mine, job(autocast="off"))
-    assert other.source.startswith("assumed"), "the jobs that ran took bf16, by themselves"
+    other = estimate_throughput(rig.ledger, mine, job(autocast="bf16"))
+    assert other.source.startswith("assumed"), (
+        "a board whose speeds are not known takes bf16 where it is told to"
+    )
     assert estimate_throughput(rig.ledger, (A100,), job()).source.startswith("assumed")
     assert estimate_throughput(rig.ledger, (HOST,), job()).source.startswith("assumed for")
