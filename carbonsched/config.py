@@ -54,6 +54,7 @@ from carbonsched.feeds.supply.replay import ReplaySupplySettings
 from carbonsched.feeds.supply.static import StaticSupplySettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.base import Doc, Grams, LocalPath, Seconds, refusal
+from carbonsched.model.energy import BudgetAccount
 from carbonsched.power.base import MeterSettings
 from carbonsched.power.host import HostSettings
 from carbonsched.power.nvml import NvmlSettings
@@ -315,12 +316,28 @@ class Config(Doc):
     """None: nothing is known of money, and nothing weighs it."""
     supply: tuple[AnySupply, ...] = ()
     """None: the box has no supply of its own."""
+    budget_account: BudgetAccount = BudgetAccount.LOCATION
+    """location: budgets are charged all energy at the grid's intensity. on-site: with the site's own supply counted."""
     power: PowerConfig = PowerConfig()
     api: ApiConfig = ApiConfig()
     ledger: LedgerConfig = LedgerConfig()
     launch: LaunchConfig = LaunchConfig()
     plan: PlanConfig = PlanConfig()
     pools: tuple[PoolConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_a_supply_to_count(self) -> Self:
+        if self.budget_account is BudgetAccount.ON_SITE and not self.supply:
+            problem = "is on-site, but the site has no supply of its own"
+            raise refusal("budget_account", problem, "add [[supply]], or set it to location")
+        worst = self.zone.worst_g_per_kwh
+        for each in self.supply if self.budget_account is BudgetAccount.ON_SITE else ():
+            if each.g_per_kwh is not None and each.g_per_kwh > worst:
+                problem = (
+                    f"is on-site, but a supply emits {each.g_per_kwh:g} g/kWh, above zone.worst_g_per_kwh"
+                )
+                raise refusal("budget_account", problem, "raise that: budgets hold up to it alone")
+        return self
 
     @model_validator(mode="after")
     def _no_mixed_basis(self) -> Self:

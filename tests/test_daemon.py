@@ -202,6 +202,39 @@ def _come_back(tmp_path: Path, disk: SmallDisk | None) -> None:
         assert "the ledger takes rows again" in logged
 
 
+def test_a_budget_is_charged_with_the_sites_own_supply_counted(tmp_path: Path) -> None:
+    """Feed, supply and board are replayed: both accounts are told, the smaller one is charged, and every gram follows."""
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER.format(python=sys.executable))
+    script.chmod(0o755)
+    supply = '[[supply]]\nprovider = "replay"\nfile = "roof.csv"\nunit = "kw"\nkind = "solar"\nhour_s = 4\nlabel = "made up"\n'
+    launch = f'[launch]\npython = "{script}"\n'
+    box = DaemonProcess(tmp_path / "box", config='budget_account = "on-site"\n' + CONFIG + supply + launch)
+    # at 100 W and a PUE of 1.2 a third of the box's energy
+    (box.root / "roof.csv").write_text("datetime,kw\n2026-01-01T00:00Z,0.04\n2026-01-01T01:00Z,0.04\n")
+    box.start()
+    job = {"name": "tiny", "model": {"name_or_path": "m"}, "data": {"name_or_path": "d"}}
+    job_id = box.post("/v1/jobs", {"spec": job | {"carbon": {"budget_g": 50.0}}})["id"]
+    box.until(job_id, lambda job: job["state"] == "running" and job["energy_j"] > 100)
+    box.post(f"/v1/jobs/{job_id}/cancel", {})
+    told = box.until(job_id, lambda job: job["state"] == "cancelled")
+    assert told["spent_g"] == told["on_site_g"]
+    assert told["on_site_g"] == pytest.approx(
+        told["location_g"] * 2 / 3 + told["energy_j"] / 3.6e6 * 1.2 * 44.5 / 3, rel=0.02
+    )
+    shown = box.get("/v1/grid")["supply"]
+    assert (shown["kw"], shown["provider"], shown["feeds"][0]["state"]) == (0.04, "replay", "ok")
+    report = box.get(f"/v1/report?job={job_id}&format=json")
+    sums = report["totals"]
+    assert (sums["spent_g"], sums["location_g"], sums["on_site_g"]) == tuple(
+        pytest.approx(told[name]) for name in ("spent_g", "location_g", "on_site_g")
+    )
+    assert report["budget_accounts"] == ["on-site"]
+    assert any("Two accounts" in note for note in report["notes"])
+    assert box.stop() == 0
+    assert box.json("audit", "verify", "--ledger", f"sqlite:///{box.root}/state/ledger.db")["ok"]
+
+
 def test_sighup_takes_over_a_changed_pue_and_keeps_the_old_config_when_the_new_one_is_bad(
     tmp_path: Path,
 ) -> None:

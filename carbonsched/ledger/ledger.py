@@ -27,9 +27,9 @@ from carbonsched.ledger.rows import (
 from carbonsched.ledger.settlements import SETTLED, Settlement, Stretch, stretches
 from carbonsched.ledger.store import Store
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENTS
-from carbonsched.ledger.totals import Group, Totals
+from carbonsched.ledger.totals import Era, Group, Totals
 from carbonsched.model.base import rfc3339
-from carbonsched.model.energy import Interval
+from carbonsched.model.energy import BudgetAccount, Interval
 from carbonsched.model.job import JobSpec, SubmittedJob
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import Directive, SegmentDone
@@ -114,7 +114,7 @@ class Ledger(Store):
         if start is None and end is None and not self._mine:
             return self._groups_so_far(job_id)
         with self._reading() as connection:
-            return totals.groups(connection, totals.where(job_id, start, end))
+            return totals.groups(connection, totals.where(job_id, start, end), _eras(connection))
 
     def cost(self, job_id: str) -> float | None:
         """EUR of a job's rows whose price is known; None where none is."""
@@ -129,12 +129,17 @@ class Ledger(Store):
             head, _ = _head(connection)
             if head > last_id:
                 chosen = and_(t.id > last_id, t.id <= head, totals.where(job_id))
-                fresh = totals.groups(connection, chosen, newest=last_id > 0)
+                fresh = totals.groups(connection, chosen, _eras(connection), newest=last_id > 0)
                 known = totals.merged(known, fresh)
         if len(self._known) >= _KNOWN:
             self._known.clear()
         self._known[job_id] = (head, known)
         return known
+
+    def eras(self) -> tuple[Era, ...]:
+        """By which account rows are charged, oldest first; before the first one by location."""
+        with self._reading() as connection:
+            return _eras(connection)
 
     def totals(self, job_id: str | None = None) -> Totals:
         """Of one job, or of everything metered."""
@@ -439,6 +444,15 @@ def _text(data: Mapping[str, Any]) -> str:
 def _of_kind(job_id: str | None, kind: str | None) -> ColumnElement[bool]:
     mine = JOURNAL.c.job_id.is_(None) if job_id is None else JOURNAL.c.job_id == job_id
     return mine if kind is None else and_(mine, JOURNAL.c.kind == kind)
+
+
+def _eras(connection: Connection) -> tuple[Era, ...]:
+    query = select(JOURNAL.c.interval_id, JOURNAL.c.detail).where(_of_kind(None, "account"))
+    found = []
+    for after, text in connection.execute(query.order_by(JOURNAL.c.id)):
+        detail = json.loads(text)
+        found.append(Era(after, BudgetAccount(detail["budget_account"]), bool(detail["supply"])))
+    return tuple(found)
 
 
 def _head(connection: Connection) -> tuple[int, str]:

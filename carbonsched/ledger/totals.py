@@ -3,19 +3,35 @@
 Seconds are of the board that was charged longest, so a GPU and its host side by side are not counted twice.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, and_, case, func, literal, select
 
 from carbonsched.ledger.rows import micros, moment
 from carbonsched.ledger.tables import INTERVALS
-from carbonsched.model.energy import Account, EnergyMethod
+from carbonsched.model.energy import Account, BudgetAccount, EnergyMethod
 from carbonsched.units import MJ_PER_J
 
 Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Era:
+    """Rows that are charged by one account: those after `after`, up to the next era.
+
+    Example:
+        >>> Era(120, BudgetAccount.ON_SITE, supplied=True).after
+        120
+    """
+
+    after: int
+    """Id of the last row before it."""
+    account: BudgetAccount
+    supplied: bool
+    """Whether the box had a supply of its own, by its config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +53,7 @@ class Group:
     rows: int
     energy_mj: int
     grams: float
+    """What budgets are charged: by the account of each row's era."""
     seconds: float
     unknown_s: float
     """Where the grams are null: energy or intensity was not known."""
@@ -45,6 +62,14 @@ class Group:
     weighted_mj: int
     start: datetime
     end: datetime
+    location_g: float
+    """All energy at the grid's intensity."""
+    on_site_g: float
+    """With the site's own supply counted, as far as it is known."""
+    supplied: int
+    """Rows of times at which the box had a supply of its own."""
+    supply_unknown_s: float
+    """Of these: where it was not known what it gave, and the grid's intensity counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +84,12 @@ class Totals:
     rows: int
     energy_mj: int
     grams: float
+    """What budgets are charged."""
+    location_g: float
+    """All energy at the grid's intensity."""
+    on_site_g: float | None
+    """With the site's own supply counted, as far as it is known; None where the box has none."""
+    supply_unknown_s: float
     seconds: float
     unknown_s: float
     estimated_mj: int
@@ -105,24 +136,66 @@ def where(
     return and_(*tests)
 
 
-def groups(connection: Connection, chosen: ColumnElement[bool], *, newest: bool = False) -> tuple[Group, ...]:
+def charged_g(row: Mapping[Any, Any], eras: Sequence[Era]) -> float | None:
+    """The grams of one row that a budget is charged; None where they are not known."""
+    on_site: float | None = row["on_site_grams"]
+    grams: float | None = row["grams"]
+    return on_site if account_of(row, eras) is BudgetAccount.ON_SITE and on_site is not None else grams
+
+
+def account_of(row: Mapping[Any, Any], eras: Sequence[Era]) -> BudgetAccount:
+    """By which a row is charged."""
+    return next((era.account for era in reversed(eras) if row["id"] > era.after), BudgetAccount.LOCATION)
+
+
+def _accounts(eras: Sequence[Era]) -> tuple[ColumnElement[Any], ...]:
+    """(Σ charged, Σ by location, Σ on-site, rows that are supplied, microseconds whose supply is not known).
+
+    Without a supply the index has all that is summed, and no row is touched.
+    """
+    t, nothing = INTERVALS.c, literal(0)
+    location = func.coalesce(func.sum(t.grams), 0.0)
+    if not any(era.supplied for era in eras):
+        return location, location, location, nothing, nothing
+    on_site = func.coalesce(t.on_site_grams, t.grams)
+    charged: ColumnElement[Any] = t.grams
+    supplied: ColumnElement[Any] = nothing
+    for era in eras:  # the last one that a row lies in holds
+        of_era = on_site if era.account is BudgetAccount.ON_SITE else t.grams
+        charged = case((t.id > era.after, of_era), else_=charged)
+        supplied = case((t.id > era.after, int(era.supplied)), else_=supplied)
+    unknown = and_(supplied == 1, t.grams.is_not(None), t.supply_share.is_(None))
+    return (
+        func.coalesce(func.sum(charged), 0.0),
+        location,
+        func.coalesce(func.sum(on_site), 0.0),
+        func.sum(supplied),
+        func.sum(case((unknown, t.end_us - t.start_us), else_=0)),
+    )
+
+
+def groups(
+    connection: Connection, chosen: ColumnElement[bool], eras: Sequence[Era] = (), *, newest: bool = False
+) -> tuple[Group, ...]:
     """Every group among the rows chosen; `newest`: they are few and at the end of the ledger."""
     t = INTERVALS.c
     span = t.end_us - t.start_us
     keys = (t.account, t.job_id, t.segment, t.board, t.method, t.bridged)
     known = and_(t.energy_mj.is_not(None), t.g_per_kwh.is_not(None))
+    charged, *beside = _accounts(eras)
     query = (
         select(
             *keys,
             func.count(),
             func.coalesce(func.sum(t.energy_mj), 0),
-            func.coalesce(func.sum(t.grams), 0.0),
+            charged,
             func.sum(span),
             func.sum(case((t.grams.is_(None), span), else_=0)),
             func.coalesce(func.sum(case((known, t.energy_mj * t.g_per_kwh), else_=0.0)), 0.0),
             func.coalesce(func.sum(case((known, t.energy_mj), else_=0)), 0),
             func.min(t.start_us),
             func.max(t.end_us),
+            *beside,
         )
         .where(chosen)
         .group_by(*keys)
@@ -161,12 +234,17 @@ def _sum(a: Group, b: Group) -> Group:
         weighted_mj=a.weighted_mj + b.weighted_mj,
         start=min(a.start, b.start),
         end=max(a.end, b.end),
+        location_g=a.location_g + b.location_g,
+        on_site_g=a.on_site_g + b.on_site_g,
+        supplied=a.supplied + b.supplied,
+        supply_unknown_s=a.supply_unknown_s + b.supply_unknown_s,
     )
 
 
 def _group(row: Any) -> Group:
     account, job_id, segment, board, method, bridged = row[:6]
-    rows, mj, g, span, unknown, weighted, weighted_mj, start, end = row[6:]
+    rows, mj, g, span, unknown, weighted, weighted_mj, start, end = row[6:15]
+    location, on_site, supplied, supply_unknown = row[15:]
     return Group(
         account=Account(account),
         job_id=job_id,
@@ -183,6 +261,10 @@ def _group(row: Any) -> Group:
         weighted_mj=int(weighted_mj),
         start=moment(start),
         end=moment(end),
+        location_g=float(location),
+        on_site_g=float(on_site),
+        supplied=int(supplied or 0),
+        supply_unknown_s=int(supply_unknown or 0) / 1e6,
     )
 
 
@@ -205,6 +287,9 @@ def total(parts: Iterable[Group]) -> Totals:
         rows=sum(g.rows for g in found),
         energy_mj=energy_mj,
         grams=sum(g.grams for g in found),
+        location_g=sum(g.location_g for g in found),
+        on_site_g=sum(g.on_site_g for g in found) if any(g.supplied for g in found) else None,
+        supply_unknown_s=_longest(found, lambda g: g.supply_unknown_s),
         seconds=seconds,
         unknown_s=_longest(found, lambda g: g.unknown_s),
         estimated_mj=sum(g.energy_mj for g in modelled),

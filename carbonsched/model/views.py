@@ -35,8 +35,12 @@ class JobView(Doc):
     rho: float | None
     """Directed for the running segment."""
     spent_g: float
-    """Known grams; `unknown_s` tells for how long the energy or the intensity was not known."""
+    """Known grams, by the account that budgets are charged by; `unknown_s` tells for how long the energy or the intensity was not known."""
     unknown_s: float = 0.0
+    location_g: float | None = None
+    """All energy at the grid's intensity."""
+    on_site_g: float | None = None
+    """With the site's own supply counted, as far as it is known; None where the box has none."""
     budget_g: float | None
     """None until `budget_share` is resolved at the first segment, and for min-carbon without a budget. Of a rate what
     was granted so far; of a pool's job what it spent and its present part of what is left."""

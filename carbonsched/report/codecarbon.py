@@ -86,8 +86,8 @@ def _line(report: Report, ledger: Ledger, job_id: str) -> dict[str, Any]:
         "run_id": job.id,
         "experiment_id": job.sha256,
         "duration": sums.seconds,
-        "emissions": sums.spent_g / 1000,
-        "emissions_rate": sums.spent_g / 1000 / sums.seconds if sums.seconds else "",
+        "emissions": sums.location_g / 1000,
+        "emissions_rate": sums.location_g / 1000 / sums.seconds if sums.seconds else "",
         # host is CPU and RAM in one; where it was not metered both stay empty
         "cpu_power": host.power_w * factor if host.power_w is not None else "",
         "gpu_power": gpu.power_w * factor if gpu.power_w is not None else "",

@@ -16,6 +16,7 @@ from carbonsched.ledger.rows import micros
 from carbonsched.ledger.settlements import Settled
 from carbonsched.ledger.totals import Group, Totals, total, total_by
 from carbonsched.model.base import Doc, UtcTime
+from carbonsched.model.energy import BudgetAccount
 from carbonsched.model.grid import Kind
 from carbonsched.report.parts import (
     BudgetChange,
@@ -45,6 +46,12 @@ _CONSTANTS: Final = {
 }
 
 
+_ACCOUNTS: Final = {
+    BudgetAccount.LOCATION: "by the first (location)",
+    BudgetAccount.ON_SITE: "by the second (on-site)",
+}
+
+
 class Report(Doc):
     """Version 1. Energy at the plug of the box, grams with PUE; operational emissions only.
 
@@ -71,6 +78,8 @@ class Report(Doc):
     totals: Sums
     settled: SettledAccount
     """What became known of the intensities since they were charged."""
+    budget_accounts: tuple[BudgetAccount, ...] = ()
+    """By which the rows were charged to budgets, in order of time."""
     facility_kwh: float
     """Energy × PUE."""
     accounts: tuple[NamedSums, ...] = ()
@@ -126,7 +135,8 @@ def build(
         job=_job(record, totals, ledger) if record else None,
         jobs=() if record else _named(((g.job_id, g) for g in groups if g.job_id is not None), moved),
         totals=Sums.of(totals, moved.total_g),
-        settled=moved.account(totals.grams),
+        settled=moved.account(totals.location_g),
+        budget_accounts=tuple(timeline.accounts),
         facility_kwh=timeline.facility_mj / MJ_PER_J / J_PER_KWH,
         accounts=() if record else _named(((str(g.account), g) for g in groups), moved),
         boards=_named(((g.board, g) for g in groups), moved),
@@ -165,7 +175,8 @@ def _walked(
     starts = {k: segment.start for k, segment in counted.items()}
     covering = (s for s in ledger.settlements() if s.end_us > micros(first) and s.start_us <= micros(last))
     differences = Differences(Settled.of(covering))
-    timeline = Timeline(first, last, record.id if record else None, starts, differences)
+    job_id = record.id if record else None
+    timeline = Timeline(first, last, job_id, starts, differences, ledger.eras())
     timeline.walk(ledger.rows(None, first, end or last))
     return timeline
 
@@ -181,7 +192,7 @@ def _savings(
     for k, segment in counted.items():
         if k in by_segment:
             lost = timeline.lost.get(k, nothing)
-            here = Spent(by_segment[k].energy_j - lost.energy_j, by_segment[k].grams - lost.grams)
+            here = Spent(by_segment[k].energy_j - lost.energy_j, by_segment[k].location_g - lost.grams)
             spent[k] = training(segment, here, timeline.trained.get(k))
     charged = Charged(
         timeline.facility_known_mj, timeline.known_grams, timeline.mean_g_per_kwh, totals.estimated
@@ -216,7 +227,8 @@ def _line(segment: SegmentRecord, sums: Totals | None, moved_g: float) -> Segmen
         seconds=segment.done.seconds,
         estimated=sums.estimated if sums else False,
         unknown_s=sums.unknown_s if sums else (segment.end - segment.start).total_seconds(),
-        settled_g=(sums.grams if sums else 0.0) + moved_g,
+        location_g=sums.location_g if sums else 0.0,
+        settled_g=(sums.location_g if sums else 0.0) + moved_g,
     )
 
 
@@ -265,6 +277,17 @@ def _notes(totals: Totals, timeline: Timeline, record: JobRecord | None) -> tupl
         notes.append(
             f"Intensities of several bases meet here ({', '.join(bases)}); their grams do not add up."
         )
+    if totals.on_site_g is not None:
+        by = " and, after a change, ".join(_ACCOUNTS[account] for account in timeline.accounts)
+        notes.append(
+            f"Two accounts: {totals.location_g:.6g} g with all energy at the grid's intensity, {totals.on_site_g:.6g} g with the "
+            f"site's own supply counted. Budgets were charged {by or 'nothing'}; effects, lost work, gaps and what was settled "
+            "are told at the grid's intensity."
+        )
+    if totals.supply_unknown_s > 0:
+        notes.append(
+            f"For {totals.supply_unknown_s:.0f} s it was not known what the site's own supply gave: the grid's intensity counts."
+        )
     if totals.estimated_mj:
         share = totals.estimated_mj / totals.energy_mj
         notes.append(f"Estimated: {share:.1%} of the energy is not a hardware counter's own difference.")
@@ -274,7 +297,7 @@ def _notes(totals: Totals, timeline: Timeline, record: JobRecord | None) -> tupl
         notes.append(
             f"For {totals.unknown_s:.0f} s energy or intensity is not known; what is not known stands in no sum."
         )
-    settled = timeline.differences.account(totals.grams)
+    settled = timeline.differences.account(totals.location_g)
     if settled.entries:
         notes.append(
             f"Intensities were told or revised since: as settled {settled.spent_g:.6g} g, {settled.difference_g:+.4g} g "

@@ -25,7 +25,7 @@ def model_card(report: Report, _ledger: Ledger) -> str:
         source=_source(report),
         segments=report.segments,
         evaluations=report.validation,
-        grams={s.k: s.spent_g for s in report.segments if s.unknown_s == 0},
+        grams={s.k: s.location_g for s in report.segments if s.unknown_s == 0},
         facts=_facts(report),
         versions={"carbonsched": report.carbonsched_version},
         notes=report.notes,
@@ -44,10 +44,10 @@ def _emissions(report: Report) -> Known:
     if sums.unknown_s > 0:
         return Known(
             None,
-            f"at least {sums.spent_g:.4g}, but for {sums.unknown_s:.0f} of {sums.seconds:.0f} s energy or intensity "
+            f"at least {sums.location_g:.4g}, but for {sums.unknown_s:.0f} of {sums.seconds:.0f} s energy or intensity "
             "is not known",
         )
-    return Known(sums.spent_g)
+    return Known(sums.location_g)
 
 
 def _source(report: Report) -> str:

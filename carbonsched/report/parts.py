@@ -25,9 +25,16 @@ class Sums(Doc):
     energy_kwh: float
     """At the plug of the box: PUE is in the grams, not in here."""
     spent_g: float
-    """gCO2e = Σ energy × PUE × intensity, as decided: with what was known when it was used."""
+    """gCO2e = Σ energy × PUE × intensity, as decided: with what was known when it was used, and by the account that budgets
+    were charged by."""
     settled_g: float
-    """The same as settled: with what became known later."""
+    """As settled: with what became known later, all energy at the grid's intensity."""
+    location_g: float
+    """All energy at the grid's intensity."""
+    on_site_g: float | None
+    """With the site's own supply counted, as far as it is known; None where the box has none."""
+    supply_unknown_s: float
+    """Of the seconds: where it was not known what the supply gave, and the grid's intensity counts."""
     seconds: float
     unknown_s: float
     """Of these the energy or the intensity is not known; they are in no sum."""
@@ -51,7 +58,10 @@ class Sums(Doc):
             energy_j=totals.energy_j,
             energy_kwh=totals.energy_mj / kwh,
             spent_g=totals.grams,
-            settled_g=totals.grams + moved_g,
+            location_g=totals.location_g,
+            on_site_g=totals.on_site_g,
+            supply_unknown_s=totals.supply_unknown_s,
+            settled_g=totals.location_g + moved_g,
             seconds=totals.seconds,
             unknown_s=totals.unknown_s,
             estimated=totals.estimated,
@@ -128,6 +138,8 @@ class SegmentLine(SegmentFigures):
         again = [line.k for line in report.segments if line.attempts > 1]
     """
 
+    location_g: float
+    """All energy at the grid's intensity; `spent_g` is what budgets were charged."""
     attempts: int
     """Above 1 where the segment was finished more than once, the earlier ones in vain."""
     first_step: int

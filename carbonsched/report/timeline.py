@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from carbonsched.ledger.rows import micros, moment
 from carbonsched.ledger.settlements import Settled
-from carbonsched.model.energy import EnergyMethod
+from carbonsched.ledger.totals import Era, account_of, charged_g
+from carbonsched.model.energy import BudgetAccount, EnergyMethod
 from carbonsched.model.grid import Basis, Kind
 from carbonsched.report.parts import FeedUse, Gap, Point, PueUse
 from carbonsched.report.savings import Spent
@@ -69,6 +70,10 @@ class Timeline:
     """Segment → start of the attempt that counts; rows of it before are lost work."""
     differences: Differences = field(default_factory=lambda: Differences(Settled()))
     """What was settled since."""
+    eras: tuple[Era, ...] = ()
+    """By which account rows are charged to budgets."""
+    accounts: list[BudgetAccount] = field(default_factory=list)
+    """Those that the rows were charged by, in order of time."""
     facility_mj: float = 0.0
     facility_known_mj: float = 0.0
     known_grams: float = 0.0
@@ -185,9 +190,11 @@ class Timeline:
             each.covered += span * part
 
     def _charge(self, row: Mapping[Any, Any]) -> None:
-        energy, grams = row["energy_mj"], row["grams"]
+        energy, grams, charged = row["energy_mj"], row["grams"], charged_g(row, self.eras)
+        if (account := account_of(row, self.eras)) not in self.accounts[-1:]:
+            self.accounts.append(account)
         for each, part in self._shares(row):
-            each.grams += (grams or 0.0) * part
+            each.grams += (charged or 0.0) * part
             each.segment = row["segment"]
             if energy is not None:
                 seconds = (row["end_us"] - row["start_us"]) / 1e6 * part

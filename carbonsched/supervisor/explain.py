@@ -151,8 +151,7 @@ def _gather(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
     if inputs is None or evaluation is None or not inputs.remaining.segments:
         raise InputError("checked", "foresees no step to train", "check the data and train.max_steps")
     queue, throughput = _find_queue(supervisor), estimates.costs.throughput(run)
-    reading = supervisor.watch.chain.reading_at(now)
-    g_per_kwh = reading.g_per_kwh if reading else config.zone.worst_g_per_kwh
+    g_per_kwh = estimates.grid.forecast().now_g_per_kwh
     beginning = _Beginning(evaluation, throughput.watts, g_per_kwh, config.pue, supervisor.prices.now())
     start_g = max(beginning.g, estimates.loading_g(run, inputs.energy))
     problem = replace(inputs.problem, reserve_g=inputs.problem.reserve_g + start_g)

@@ -23,7 +23,7 @@ from carbonsched.feeds.value_chain import ValueChain
 from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
-from carbonsched.model.energy import EnergyDelta
+from carbonsched.model.energy import BudgetAccount, EnergyDelta
 from carbonsched.model.grid import Price
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import SegmentDone, Started
@@ -122,7 +122,10 @@ class Supervisor:
         from carbonsched.supervisor.estimates.inputs import Estimates
         from carbonsched.supervisor.estimates.job_cost import JobCostEstimator
 
-        grid, costs = GridOutlook(self.watch, self._config), JobCostEstimator(self.ledger, self.meter)
+        grid, costs = (
+            GridOutlook(self.watch, self._config, self.supply),
+            JobCostEstimator(self.ledger, self.meter),
+        )
         return ControlLoop(
             clock=self.clock,
             config=self._config,
@@ -139,6 +142,7 @@ class Supervisor:
         """Adopt what an earlier daemon left, and go on metering from the ledger's last rows."""
         with self.lock:
             self.meter.resume(self.ledger.marks())
+            self._note_account()
             for row in map(self._as_it_ran, self.ledger.jobs()):
                 if row.state.ended and not row.damage:
                     continue
@@ -180,7 +184,8 @@ class Supervisor:
             self.meter.close()
 
     def reconfigure(self, config: Config) -> None:
-        """Take over what may change while jobs run: PUE, the stated worst case, the admins, and the plan and launch settings."""
+        """Take over what may change while jobs run: PUE, the stated worst case, by which account new rows charge budgets,
+        the admins, and the plan and launch settings."""
         with self.lock:
             self.flush()
             worst = {"worst_g_per_kwh": config.zone.worst_g_per_kwh}
@@ -188,6 +193,7 @@ class Supervisor:
                 "pue": config.pue,
                 "pue_source": config.pue_source,
                 "zone": self.config.zone.model_copy(update=worst),
+                "budget_account": config.budget_account,
                 "plan": config.plan,
                 "pools": config.pools,
                 "launch": config.launch,
@@ -195,9 +201,18 @@ class Supervisor:
             }
             self.config = self.config.model_copy(update=changes)
             self.watch.chain.forecasts_wanted = config.plan.forecasts_wanted
+            self._note_account()
             warn_of_unknown(config.api.admins)
             self.pools.configure(config.pools)
             self.placement.slots()
+
+    def _note_account(self) -> None:
+        """By which account budgets are charged from the next row on, where it is another one than before."""
+        account, feeds = self.config.budget_account, [each.shown_name for each in self.config.supply]
+        eras = self.ledger.eras()
+        before = (eras[-1].account, eras[-1].supplied) if eras else (BudgetAccount.LOCATION, False)
+        if before != (account, bool(feeds)):
+            self.pending.note(None, "account", {"budget_account": account, "supply": feeds})
 
     # ---- the tick
 
@@ -248,7 +263,8 @@ class Supervisor:
                 run = self.runs[piece.job_id]
                 with self.isolation.alone(run):
                     watts_high = self.control.estimates.costs.watts_high(run)
-                    run.charge(piece, self.config.zone.worst_g_per_kwh, watts_high)
+                    config = self.config
+                    run.charge(piece, config.zone.worst_g_per_kwh, watts_high, config.budget_account)
         runs = list(self.runs.values())
         with self.isolation.alone(None):
             if runs:

@@ -2,13 +2,33 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from carbonsched.clock import Clock
-from carbonsched.feeds.supply.chain import SupplyChain
+from carbonsched.feeds.supply.chain import SupplyChain, share_of
 from carbonsched.model.grid import SupplyView
 from carbonsched.supervisor.grid_watch import changes
 from carbonsched.supervisor.metering import Metering
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a supply may be reckoned to give, for so long.
+
+    Example:
+        >>> Expected(0.5, 40.0, datetime(2026, 3, 1)).mixed(400.0)
+        220.0
+    """
+
+    share: float
+    g_per_kwh: float
+    until: datetime
+
+    def mixed(self, grid_g_per_kwh: float, part: float = 1.0) -> float:
+        """The grid's intensity with the supply counted, over a stretch that it holds for `part` of."""
+        share = self.share * part
+        return (1 - share) * grid_g_per_kwh + share * self.g_per_kwh
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +58,18 @@ class SupplyWatch:
         if self.chain is not None:
             for status in changes(self.chain.status(), self.told, self.clock.monotonic()):
                 yield status.dump() | {"of": "supply"}
+
+    def expected(self) -> "Expected | None":
+        """What it may be reckoned to give from now on; None where that is not known.
+
+        Of power at the most that the box drew so far: a job that is about to start will draw it, too.
+        """
+        if self.chain is None or (reading := self.chain.reading_at(self.clock.now())) is None:
+            return None
+        share = share_of(reading, self.metering.box_kw(most=True))
+        if share is None:
+            return None
+        return Expected(share, reading.g_per_kwh, self.chain.holds_until(reading))
 
     def view(self) -> SupplyView | None:
         """What `carbonsched grid` shows; None without `[[supply]]`."""

@@ -117,3 +117,26 @@ def test_two_feeds_of_one_name_are_refused_as_by_the_daemon(tmp_path: Path) -> N
     ran = cli("grid", "--probe", "--config", str(write(tmp_path, 2 * feed)))
     assert (ran.code, ran.out) == (2, "")
     assert "feeds[1].name: 'static' is taken by a feed before" in ran.err
+
+
+def test_the_sites_own_supply_is_asked_too(tmp_path: Path) -> None:
+    (tmp_path / "roof.csv").write_text("datetime,kw\n2026-01-01T00:00Z,1.5\n2026-01-01T01:00Z,1.5\n")
+    roof = '[[supply]]\nprovider = "replay"\nfile = "roof.csv"\nunit = "kw"\nkind = "solar"\n'
+    dead = '[[supply]]\nprovider = "prometheus"\nurl = "http://127.0.0.1:9"\nquery = "pv"\nkind = "solar"\n'
+    path = write(tmp_path, STATIC + roof)
+    ran = cli("grid", "--probe", "--config", path, "--json")
+    [found] = ran.doc["supply"]
+    assert (ran.code, found["ok"], found["amount"], found["unit"], found["g_per_kwh"]) == (
+        0,
+        True,
+        1.5,
+        "kw",
+        0.0,
+    )
+    assert "direct, IPCC AR5" in found["note"]
+    assert "1.5 kW" in cli("grid", "--probe", "--config", path).out
+    path = write(tmp_path, STATIC + dead + roof.replace("roof.csv", "none.csv"))
+    ran = cli("grid", "--probe", "--config", path, "--json")
+    assert (ran.code, [each["ok"] for each in ran.doc["supply"]]) == (1, [False, False])
+    assert "none.csv" in ran.doc["supply"][1]["error"]
+    assert not (tmp_path / "state").exists(), "a probe keeps nothing"

@@ -16,6 +16,7 @@ from carbonsched.errors import LedgerError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.factory import build_chain
 from carbonsched.feeds.prices.factory import build_prices
+from carbonsched.feeds.supply.factory import build_supply
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.base import rfc3339
 from carbonsched.model.job import JobSpec, Owner
@@ -114,9 +115,17 @@ class Rig:
             self.meter = CombinedMeter(meters)
         self.chain.poll_due()
         self.supervisor = Supervisor(
-            self.config, self.ledger, self.chain, self.meter, self.launcher, self.clock, self.prices
+            self.config,
+            self.ledger,
+            self.chain,
+            self.meter,
+            self.launcher,
+            self.clock,
+            self.prices,
+            build_supply(self.config.supply, site),
         )
         self.supervisor.prices.poll()
+        self.supervisor.supply.poll()
         self.service = SupervisorService(self.supervisor)
         self.supervisor.start()
 

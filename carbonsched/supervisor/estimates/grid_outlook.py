@@ -1,15 +1,17 @@
 """Tells what the grid will be from now on, as far as it is known: the planner's time slots, and what lies beyond them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from carbonsched.config import Config
+from carbonsched.model.energy import BudgetAccount
 from carbonsched.model.grid import Kind, Reading
 from carbonsched.plan.forecasting import slots as forecasting
 from carbonsched.plan.forecasting.archive import ms
 from carbonsched.plan.problem import Slot
 from carbonsched.supervisor.grid_watch import GridWatch
+from carbonsched.supervisor.supply_watch import Expected, SupplyWatch
 
 _DAY_S = 86_400.0
 _HISTORY_DAYS = 29
@@ -56,9 +58,26 @@ class GridOutlook:
 
     watch: GridWatch
     config: Callable[[], Config]
+    supply: SupplyWatch | None = None
 
     def forecast(self) -> GridForecast:
-        """The grid from now on, as known now."""
+        """The grid from now on, as known now; where budgets are charged with the site's own supply counted, mixed with it as
+        far as what it gives now holds. The guard's high quantile is the grid's alone."""
+        found, supply = self._grid(), self._supply()
+        if supply is None:
+            return found
+        holds_s = (supply.until - self.watch.clock.now()).total_seconds()
+        return replace(
+            found,
+            slots=tuple(_mixed(slot, supply, holds_s) for slot in found.slots),
+            now_g_per_kwh=supply.mixed(found.now_g_per_kwh),
+        )
+
+    def _supply(self) -> Expected | None:
+        on_site = self.config().budget_account is BudgetAccount.ON_SITE
+        return self.supply.expected() if on_site and self.supply is not None else None
+
+    def _grid(self) -> GridForecast:
         self.watch.poll_archive()
         chain, config = self.watch.chain, self.config()
         now, day_s = self.watch.clock.now(), self.watch.day_s()
@@ -100,6 +119,15 @@ class GridOutlook:
             if ms(since) < end <= first
         )
         return (*before, *history)
+
+
+def _mixed(slot: Slot, supply: Expected, holds_s: float) -> Slot:
+    part = min(max(holds_s - slot.start_s, 0.0) / (slot.end_s - slot.start_s), 1.0)
+    if part == 0:
+        return slot
+    g_per_kwh = supply.mixed(slot.g_per_kwh, part)
+    low = None if slot.low is None else min(supply.mixed(slot.low, part), g_per_kwh)
+    return replace(slot, g_per_kwh=g_per_kwh, high=max(slot.high, g_per_kwh), low=low)
 
 
 def _time(at: int) -> datetime:

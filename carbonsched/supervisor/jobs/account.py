@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from carbonsched.ledger.totals import Totals
-from carbonsched.model.energy import EnergyMethod, Interval
+from carbonsched.model.energy import BudgetAccount, EnergyMethod, Interval
 from carbonsched.units import MJ_PER_J, grams
 
 UNKNOWN_W = 300.0
@@ -27,7 +27,13 @@ class JobAccount:
 
     spent_mj: int = 0
     spent_g: float = 0.0
-    """Known grams."""
+    """Known grams, by the account that budgets are charged by."""
+    location_g: float = 0.0
+    """All energy at the grid's intensity."""
+    on_site_g: float = 0.0
+    """With the site's own supply counted, as far as it is known."""
+    supplied: bool = False
+    """Whether the box had a supply of its own meanwhile."""
     unknown_s: float = 0.0
     """Seconds of which the energy or the intensity is not known."""
     reserved_g: float = 0.0
@@ -48,6 +54,9 @@ class JobAccount:
         return cls(
             spent_mj=totals.energy_mj,
             spent_g=totals.grams,
+            location_g=totals.location_g,
+            on_site_g=totals.location_g if totals.on_site_g is None else totals.on_site_g,
+            supplied=totals.on_site_g is not None,
             unknown_s=totals.unknown_s,
             reserved_g=grams(unknown_j, worst_g_per_kwh, pue),
             estimated=totals.estimated,
@@ -66,10 +75,18 @@ class JobAccount:
         """Go on with a process that an earlier daemon started, by what the ledger has of it since then."""
         self.segment_mj, self.begun_g = dict(segment_mj), self.charged_g - since_start_g
 
-    def charge(self, piece: Interval, worst_g_per_kwh: float, watts_high: float, *, timed: bool) -> None:
+    def charge(
+        self,
+        piece: Interval,
+        worst_g_per_kwh: float,
+        watts_high: float,
+        *,
+        timed: bool,
+        account: BudgetAccount = BudgetAccount.LOCATION,
+    ) -> None:
         """Add a metered piece: an unknown one counts at `watts_high` W and `worst_g_per_kwh`.
 
-        timed: whether its seconds count as those of the segment's steps. Devices are metered side by side, so those of one
+        account: which of its grams the budget is charged. timed: whether its seconds count as those of the segment's steps. Devices are metered side by side, so those of one
         of them do.
         """
         delta = piece.delta
@@ -80,8 +97,11 @@ class JobAccount:
             if piece.segment is not None and piece.rho is not None:
                 energy_mj, seconds = self.busy.get(piece.segment, (0, 0.0))
                 self.busy[piece.segment] = (energy_mj + delta.energy_mj, seconds + span_s * timed)
+        self.supplied = self.supplied or piece.supply is not None
         if piece.grams is not None:
-            self.spent_g += piece.grams
+            self.spent_g += piece.charged_g(account) or 0.0
+            self.location_g += piece.grams
+            self.on_site_g += piece.charged_g(BudgetAccount.ON_SITE) or 0.0
         else:
             joules = watts_high * span_s if delta.energy_mj is None else delta.energy_mj / MJ_PER_J
             self.unknown_s += span_s

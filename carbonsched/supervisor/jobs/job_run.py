@@ -11,7 +11,7 @@ from pathlib import Path
 
 from carbonsched.clock import Clock
 from carbonsched.model.allowed_hours import stretches
-from carbonsched.model.energy import Interval
+from carbonsched.model.energy import BudgetAccount, Interval
 from carbonsched.model.job import JobSpec, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
@@ -249,10 +249,16 @@ class JobRun:
         self.aside_s, self.unheard_s = self.aside_s + seconds, self.unheard_s + seconds
         self.request_plan()
 
-    def charge(self, piece: Interval, worst_g_per_kwh: float, watts_high: float) -> None:
+    def charge(
+        self,
+        piece: Interval,
+        worst_g_per_kwh: float,
+        watts_high: float,
+        account: BudgetAccount = BudgetAccount.LOCATION,
+    ) -> None:
         """Add a metered piece to its account; see `JobAccount.charge`."""
         timed = bool(self.process.devices) and piece.delta.device == self.process.devices[0]
-        self.account.charge(piece, worst_g_per_kwh, watts_high, timed=timed)
+        self.account.charge(piece, worst_g_per_kwh, watts_high, timed=timed, account=account)
 
     # ---- its orders
 

@@ -1,0 +1,222 @@
+"""Which grams a budget is charged: all energy at the grid's intensity, or with the site's own supply counted."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.rig import ME, Rig, spec
+
+from carbonsched.cli.grid_supply import supplied
+from carbonsched.config import Config
+from carbonsched.errors import InputError
+from carbonsched.model.energy import BudgetAccount
+from carbonsched.report import build
+from carbonsched.report.document import Report
+from carbonsched.report.render import render
+
+HALF = {"provider": "static", "share": 0.5, "g_per_kwh": 40, "source": "contract 17"}
+FEED = {"provider": "static", "g_per_kwh": 400, "basis": "average-lifecycle", "source": "test"}
+J_PER_G_LOCATION = 3.6e6 / 400
+J_PER_G_ON_SITE = 3.6e6 / 220
+
+
+def on_site(root: Path, account: str = "on-site", supply: dict[str, Any] | None = None) -> Rig:
+    return Rig(root, extra={"budget_account": account, "supply": [supply or HALF]})
+
+
+def trained(rig: Rig, seconds: float = 50) -> str:
+    job = rig.running(spec(budget_g=100.0))
+    job.ready(0)
+    rig.run(seconds)
+    rig.supervisor.flush()
+    return str(job.id)
+
+
+def accounts(rig: Rig) -> list[tuple[Any, Any]]:
+    found = rig.ledger.history(None, kinds=("account",))
+    return [(entry["budget_account"], entry["supply"]) for entry in found]
+
+
+def reported(rig: Rig, job_id: str | None = None) -> Report:
+    return build(rig.ledger, job_id, now=rig.clock.now())
+
+
+@pytest.mark.parametrize(("account", "per_g"), [("location", J_PER_G_LOCATION), ("on-site", J_PER_G_ON_SITE)])
+def test_both_accounts_are_told_and_one_is_charged(tmp_path: Path, account: str, per_g: float) -> None:
+    rig = on_site(tmp_path, account)
+    job_id = trained(rig)
+    shown = rig.service.show(job_id, ME)
+    assert shown.spent_g == pytest.approx(shown.energy_j / per_g)
+    assert shown.location_g == pytest.approx(shown.energy_j / J_PER_G_LOCATION)
+    assert shown.on_site_g == pytest.approx(shown.energy_j / J_PER_G_ON_SITE)
+    assert rig.supervisor.runs[job_id].account.charged_g == pytest.approx(shown.spent_g)
+    report = reported(rig, job_id)
+    sums = report.totals
+    assert (sums.spent_g, sums.location_g, sums.on_site_g, sums.supply_unknown_s) == (
+        pytest.approx(shown.spent_g),
+        pytest.approx(shown.location_g),
+        pytest.approx(shown.on_site_g),
+        0.0,
+    )
+    assert report.budget_accounts == (account,)
+    assert report.timeline[-1].spent_g == pytest.approx(sums.spent_g)
+    assert report.job is not None
+    assert report.job.left_g == pytest.approx(100.0 - sums.spent_g)
+    assert any(f"({account})" in note for note in report.notes if note.startswith("Two accounts"))
+    assert "with the site's own supply counted" in render(report, rig.ledger, "html").replace("&#39;", "'")
+    assert "on_site_grams" in render(report, rig.ledger, "csv")
+    assert accounts(rig) == [(account, ["static"])]
+    assert rig.ledger.verify().ok
+
+
+def test_a_restarted_daemon_has_the_same_account_and_notes_nothing_anew(tmp_path: Path) -> None:
+    rig = on_site(tmp_path)
+    job_id = trained(rig)
+    before = rig.supervisor.runs[job_id].account
+    rig.die()
+    rig.boot()
+    after = rig.supervisor.runs[job_id].account
+    assert (after.spent_g, after.location_g, after.on_site_g, after.supplied) == (
+        pytest.approx(before.spent_g),
+        pytest.approx(before.location_g),
+        pytest.approx(before.on_site_g),
+        True,
+    )
+    assert len(accounts(rig)) == 1
+
+
+def test_a_change_of_the_account_holds_from_the_next_row_on(tmp_path: Path) -> None:
+    rig = on_site(tmp_path)
+    job_id = trained(rig)
+    first = rig.service.show(job_id, ME)
+    rig.supervisor.reconfigure(rig.config.model_copy(update={"budget_account": BudgetAccount.LOCATION}))
+    rig.run(50)
+    rig.supervisor.flush()
+    second = rig.service.show(job_id, ME)
+    more_j = second.energy_j - first.energy_j
+    assert second.spent_g == pytest.approx(first.spent_g + more_j / J_PER_G_LOCATION)
+    assert second.on_site_g == pytest.approx(second.energy_j / J_PER_G_ON_SITE)
+    report = reported(rig, job_id)
+    assert report.totals.spent_g == pytest.approx(second.spent_g)
+    assert report.timeline[-1].spent_g == pytest.approx(second.spent_g)
+    assert report.budget_accounts == ("on-site", "location")
+    assert [account for account, _ in accounts(rig)] == ["on-site", "location"]
+    rig.die()
+    rig.boot()
+    assert rig.supervisor.runs[job_id].account.spent_g == pytest.approx(second.spent_g)
+    # its config on disk says on-site still: from the next row on it is that again
+    assert [account for account, _ in accounts(rig)] == ["on-site", "location", "on-site"]
+
+
+def test_effects_are_of_the_grids_intensity_whatever_is_charged(tmp_path: Path) -> None:
+    """Else the roof's part would pass for the effect of timing."""
+    rig = on_site(tmp_path)
+    job = rig.running(spec(budget_g=100.0))
+    list(job.play(0))
+    rig.run(5)
+    rig.supervisor.flush()
+    report = reported(rig, job.id)
+    assert report.savings is not None
+    assert report.savings.timing.saved_g == pytest.approx(0.0, abs=1e-9)
+
+
+def test_for_how_long_the_supply_was_not_known_is_told(tmp_path: Path) -> None:
+    (tmp_path / "roof.csv").write_text("datetime,share\n2026-01-01T00:00Z,0.5\n2026-01-01T01:00Z,0.5\n")
+    supply = {
+        "provider": "replay",
+        "file": str(tmp_path / "roof.csv"),
+        "g_per_kwh": 40,
+        "source": "x",
+        "max_age": 1,
+    }
+    rig = on_site(tmp_path, supply=supply | {"hour_s": 5.0})
+    job = rig.running(spec(budget_g=100.0))
+    job.ready(0)
+    rig.run(60)  # it is polled once, at the start, and knows a minute of the future at most
+    rig.supervisor.flush()
+    report, shown = reported(rig, job.id), rig.service.show(job.id, ME)
+    unknown_s = report.totals.supply_unknown_s
+    assert 0 < unknown_s < report.totals.seconds
+    assert any(f"For {unknown_s:.0f} s it was not known" in note for note in report.notes)
+    assert (shown.on_site_g or 0) < (shown.location_g or 0)
+    assert shown.spent_g == shown.on_site_g
+    assert rig.supervisor.control.estimates.grid.forecast().now_g_per_kwh == 400.0
+
+
+@pytest.mark.parametrize(
+    ("supply", "words"),
+    [
+        (
+            HALF,
+            "50.0% of the box's energy now (static, static, a constant: estimated, 40 g/kWh: contract 17)",
+        ),
+        (
+            {"provider": "static", "kw": 0.02, "kind": "solar", "source": "roof"},
+            "0.02 kW, 20.0% of the box's energy now (static, static, a constant: estimated, roof; solar; 44.5 g/kWh",
+        ),
+    ],
+)
+def test_grid_shows_the_supply_and_the_journal_its_feeds(
+    tmp_path: Path, supply: dict[str, Any], words: str
+) -> None:
+    rig = on_site(tmp_path, supply=supply)
+    rig.run(3)
+    view = rig.service.grid(0).supply
+    assert view is not None
+    assert supplied(view).startswith(words)
+    told = [entry for entry in rig.ledger.history(None, kinds=("feed",)) if entry.get("of") == "supply"]
+    assert [(entry["name"], entry["state"]) for entry in told] == [("static", "ok")]
+
+
+def test_without_a_supply_nothing_is_noted_and_nothing_told(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    job_id = trained(rig, 20)
+    shown, report = rig.service.show(job_id, ME), reported(rig, job_id)
+    assert (shown.on_site_g, report.totals.on_site_g) == (None, None)
+    assert shown.location_g == shown.spent_g
+    assert accounts(rig) == []
+    assert not any("account" in note for note in report.notes)
+    assert rig.service.grid(0).supply is None
+
+
+def test_the_planner_reckons_with_the_supply_as_far_as_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "roof.csv").write_text("datetime,share\n2026-01-01T00:00Z,0.5\n2026-01-01T01:00Z,0.5\n")
+    keys = {"provider": "replay", "file": str(tmp_path / "roof.csv"), "g_per_kwh": 40, "source": "x"}
+    for account in ("on-site", "location"):
+        rig = on_site(tmp_path / account, account, keys | {"max_age": "2h", "anchor": "2026-11-01T12:00:00Z"})
+        rig.supervisor.supply.poll()
+        grid = rig.supervisor.control.estimates.grid.forecast()
+        assert grid.now_g_per_kwh == (220.0 if account == "on-site" else 400.0)
+        for slot in grid.slots:
+            assert slot.high == 400.0, "the guard's worst is the grid's"
+            if slot.end_s <= 3 * 3600 and account == "on-site":
+                assert slot.g_per_kwh == pytest.approx(220.0)
+            elif slot.start_s >= 4 * 3600 or account == "location":
+                assert slot.g_per_kwh == pytest.approx(400.0)
+
+
+def test_a_power_is_reckoned_at_the_most_that_the_box_drew(tmp_path: Path) -> None:
+    supply = {"provider": "static", "kw": 0.05, "kind": "solar", "source": "the roof"}
+    rig = on_site(tmp_path, supply=supply)
+    assert rig.supervisor.supply.expected() is None, "nobody has told what the box draws"
+    rig.run(5)
+    expected = rig.supervisor.supply.expected()
+    assert expected is not None
+    assert (expected.share, expected.g_per_kwh) == (pytest.approx(0.5), 44.5)
+    assert expected.until > rig.clock.now() + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"supply": []}, "has no supply of its own"),
+        ({"supply": [HALF | {"g_per_kwh": 1500}]}, "above zone.worst_g_per_kwh"),
+        ({"budget_account": "market"}, "location"),
+    ],
+)
+def test_an_account_that_cannot_be_is_refused(change: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError) as told:
+        Config.parse({"feeds": [FEED], "supply": [HALF], "budget_account": "on-site"} | change)
+    assert told.value.field == "budget_account"
+    assert problem in told.value.problem
