@@ -17,6 +17,7 @@ from support.daemon import COMMAND, OFFLINE, DaemonProcess
 from support.models import job_folder, tiny_llama, tiny_spec, word_data
 
 from carbonsched.config import FEEDS
+from carbonsched.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "examples" / "carbonsched-example-plugin"
@@ -29,6 +30,13 @@ provider = "example-file"
 file = "intensity.json"
 basis = "average-lifecycle"
 every = 30
+[[prices]]
+provider = "example-tariff"
+file = "price.json"
+[[supply]]
+provider = "example-inverter"
+file = "solar.json"
+kind = "solar"
 [power]
 gpu = "none"
 host = "example-hwmon"
@@ -79,6 +87,8 @@ def env(site: Path) -> dict[str, str]:
 def box(tmp_path: Path, env: dict[str, str]) -> Iterator[DaemonProcess]:
     box = DaemonProcess(tmp_path, config=CONFIG, env=env)
     (tmp_path / "intensity.json").write_text('{"g_per_kwh": 212.5}')
+    (tmp_path / "price.json").write_text('{"eur_per_kwh": 0.31}')
+    (tmp_path / "solar.json").write_text('{"share": 0.4}')
     (tmp_path / "power1_input").write_text("150000000\n")
     yield box
     if box.process is not None:
@@ -133,11 +143,15 @@ def test_the_daemon_runs_on_its_feed_and_its_meter(box: DaemonProcess) -> None:
         "from intensity.json",
     )
     assert [(feed["name"], feed["state"]) for feed in grid["feeds"]] == [("example-file", "ok")]
-    assert "example-file" in box.cli("grid").stdout
+    shown = box.cli("grid").stdout
+    assert all(name in shown for name in ("example-file", "example-tariff", "example-inverter"))
     time.sleep(3)
     report = json.loads(box.cli("report", *SPAN, "--format", "json").stdout)
     [host] = [device for device in report["boards"] if device["name"] == "host"]
     assert host["sums"]["energy_j"] == pytest.approx(150 * host["sums"]["seconds"], rel=0.05)
+    with Ledger.open(f"sqlite:///{box.root / 'state' / 'ledger.db'}", read_only=True) as ledger:
+        row = next(row for row in ledger.rows() if row["eur"] and row["supply_share"])
+    assert (row["eur_per_kwh"], row["supply_share"], row["supply_g_per_kwh"]) == (0.31, 0.4, 44.5)
     line = box.cli("report", *SPAN, "--format", "example-line").stdout
     assert re.fullmatch(
         r"all jobs and idle time: \d\.\d{4} gCO2e, \d\.\d{6} kWh \(estimated\)(, \d+ s unknown)?\n|"
