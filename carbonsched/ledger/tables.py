@@ -89,6 +89,10 @@ INTERVALS: Final = Table(
         "grams",
         "g_per_kwh",
         "account",
+        "on_site_grams",
+        "supply_share",
+        "eur",
+        "eur_per_kwh",
     ),
     Index("intervals_by_board", "board", "id"),
     Index(

@@ -151,7 +151,7 @@ def account_of(row: Mapping[Any, Any], eras: Sequence[Era]) -> BudgetAccount:
 def _accounts(eras: Sequence[Era]) -> tuple[ColumnElement[Any], ...]:
     """(Σ charged, Σ by location, Σ on-site, rows that are supplied, microseconds whose supply is not known).
 
-    Without a supply the index has all that is summed, and no row is touched.
+    The index has all that is summed, and no row is touched.
     """
     t, nothing = INTERVALS.c, literal(0)
     location = func.coalesce(func.sum(t.grams), 0.0)
