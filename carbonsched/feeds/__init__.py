@@ -9,6 +9,7 @@ secrets    reads tokens and passwords from where they are kept
 raw_bodies  keeps what providers answered, by hash
 provider   what the feeds over HTTP share
 entso_e_documents  documents of ENTSO-E's platform, whatever they tell of
+entso_e_borders    which bidding zones power flows between
 login      what those share whose provider lends a token for a password
 columns    recorded values of any kind, as CSV
 playback   recorded values of any kind played back on wall time

@@ -94,6 +94,15 @@ _position: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, le=10_000)]
 _value: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(allow_inf_nan=False)])
 
 
+class NothingToldError(FeedError):
+    """ENTSO-E has no data of what was asked, which is no failure to answer.
+
+    Example:
+        >>> isinstance(NothingToldError("No matching data found"), FeedError)
+        True
+    """
+
+
 def eic(zone: str) -> str | None:
     """The EIC code of a zone by its name, however it is written: `DK1`, `DK_1`, `DK-DK1`; or a code itself. None: unknown.
 
@@ -121,7 +130,10 @@ def code_of(zone: str) -> str:
 
 
 def document(body: Body, kind: str, url: str, zone: str) -> ElementTree.Element:
-    """The document of an answer. Raises FeedError for anything else, and for one that was cut off."""
+    """The document of an answer. Raises FeedError for anything else, and for one that was cut off.
+
+    NothingToldError where ENTSO-E has no data of what was asked.
+    """
     try:
         text = body.raw.decode("utf-8")
         if "<!" in re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL):
@@ -134,7 +146,8 @@ def document(body: Body, kind: str, url: str, zone: str) -> ElementTree.Element:
     found = root.tag.rpartition("}")[2]
     if found == "Acknowledgement_MarketDocument":
         said = " ".join((root.findtext("{*}Reason/{*}text") or "without a reason").split())[:160]
-        raise FeedError(f"{url}: ENTSO-E answers nothing for {zone}: {said!r}")
+        error = NothingToldError if "no matching data" in said.lower() else FeedError
+        raise error(f"{url}: ENTSO-E answers nothing for {zone}: {said!r}")
     if found != kind:
         raise FeedError(f"{url}: the answer is a {found[:40]!r}, ENTSO-E's is a {kind}")
     if sum(1 for _ in root.iterfind(".//{*}Point")) == _CUT_AT:

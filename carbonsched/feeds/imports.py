@@ -6,6 +6,7 @@ A neighbour whose mix is not known counts with no weight, as if its kWh were lik
 is used in an interval the interval is not known.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,17 @@ class Consumed:
     """Neighbours from whom something flowed in."""
     without: tuple[str, ...]
     """Those of whose mix nothing is known."""
+    untold: tuple[str, ...] = ()
+    """Those with whom no flow is told: at no other time did they send in what matters."""
+
+    def note(self, factors: str) -> str:
+        """What a reading of it is called, `factors` being the note of the set that the mixes were weighed with."""
+        note = factors.replace("production mix", "consumption mix, one hop,")
+        counted = f"; imports of {', '.join(self.counted)}" if self.counted else "; no imports"
+        without = f"; without a value: {', '.join(self.without)}" if self.without else ""
+        return (
+            note + counted + without + (f"; flow not told: {', '.join(self.untold)}" if self.untold else "")
+        )
 
 
 def consumption(
@@ -94,12 +106,14 @@ def consumption(
         known += [(power[name], each.g_per_kwh) for name, each in theirs.items() if each is not None]
         without = tuple(sorted(name for name, each in theirs.items() if each is None))
         total = sum(weight for weight, _ in known)
-        if sum(power[name] for name in without) > _MOST_UNKNOWN * (total + sum(power[n] for n in without)):
+        unknown = sum(power[name] for name in without)
+        if unknown > _MOST_UNKNOWN * (total + unknown) or total + unknown == math.inf:
             continue
         counted = tuple(sorted(power.keys() - set(without)))
+        untold = tuple(sorted(name for name, flow in flows.items() if flow is None))
         # as shares, so that no product of two large numbers is one too many
         mean = sum(weight / total * g_per_kwh for weight, g_per_kwh in known)
-        found.append(Consumed(mix.start, mix.end, mean, counted, without))
+        found.append(Consumed(mix.start, mix.end, mean, counted, without, untold))
     return found
 
 

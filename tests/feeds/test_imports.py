@@ -46,7 +46,15 @@ def test_an_hour_without_a_border_that_matters_is_not_known() -> None:
     own = [mix(100.0, 60.0, hour) for hour in range(2)]
     theirs = {"A": [mix(400.0, 1.0, hour) for hour in range(2)]}
     assert len(consumption(own, {"A": [inflow(30.0)]}, theirs)) == 1
-    assert len(consumption(own, {"A": [inflow(0.5)]}, theirs)) == 2, "less than a hundredth"
+    told, untold = consumption(own, {"A": [inflow(0.5)]}, theirs)  # less than a hundredth
+    assert (told.untold, untold.untold) == ((), ("A",))
+    assert untold.note("production mix") == "consumption mix, one hop,; no imports; flow not told: A"
+
+
+def test_flows_too_large_to_be_summed_are_not_known() -> None:
+    theirs = {"A": [mix(400.0, 1.0)]}
+    assert not consumption([mix(100.0, 1e308)], {"A": [inflow(1e308)]}, theirs)
+    assert not consumption([mix(100.0, 60.0)], {"X": [inflow(float("inf"))]}, {})
 
 
 POWER = st.floats(0, 1e300)

@@ -29,6 +29,7 @@ from support.manual_clock import ManualClock
 from support.providers import CASES
 from support.providers.case import LENT, SECRET, ProviderCase, world
 from support.providers.eia import EIA_OF_CONSUMPTION
+from support.providers.entso_e import ENTSO_E_OF_CONSUMPTION
 from support.providers.prices import PRICE_CASES
 from urllib3.response import HTTPResponse
 
@@ -398,7 +399,10 @@ def _configs() -> tuple[bytes, ...]:
 
 _PROVIDERS = {
     f"{case.name}{' login' * login}": (case, login) for case in CASES for login in (False, bool(case.login))
-} | {"eia, of consumption": (EIA_OF_CONSUMPTION, False)}
+} | {
+    "eia, of consumption": (EIA_OF_CONSUMPTION, False),
+    "entso-e, of consumption": (ENTSO_E_OF_CONSUMPTION, False),
+}
 _PRICES = {f"prices of {case.name}": case for case in PRICE_CASES}
 _FILES = {
     "http": (_http, HTTP),

@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.generation_mix import FACTORS, Mix, Output, Plant, mixes
-from carbonsched.feeds.imports import Consumed, Inflow, consumption
+from carbonsched.feeds.imports import Inflow, consumption
 from carbonsched.feeds.provider import Answered, HttpFeed, TokenSettings, Value, offered
 from carbonsched.feeds.transport import Body, Limit
 from carbonsched.model.base import Seconds, utc
@@ -226,14 +226,11 @@ class _OfConsumption(EiaFeed):
             for used in consumption(own, inflows, theirs)
             for reading in self.readings(
                 [(used.start, used.end, used.g_per_kwh)],
-                self.source(Kind.ESTIMATED, body, note=f"{self._said_of(used)}; also read from {hashes}"),
+                self.source(
+                    Kind.ESTIMATED, body, note=f"{used.note(self._factors.note)}; also read from {hashes}"
+                ),
             )
         )
-
-    def _said_of(self, used: Consumed) -> str:
-        note = self._factors.note.replace("production mix", "consumption mix, one hop,")
-        counted = f"; imports of {', '.join(used.counted)}" if used.counted else "; no imports"
-        return note + counted + (f"; without a value: {', '.join(used.without)}" if used.without else "")
 
     def _inflows(self, since: datetime, until: datetime) -> tuple[Body, dict[str, list[Inflow]]]:
         """By neighbour, ascending. Of two of one hour the first holds."""

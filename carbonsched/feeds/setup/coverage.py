@@ -141,7 +141,7 @@ TERMS: Final[Mapping[str, Terms]] = MappingProxyType(
             0.0,
             "register at https://transparency.entsoe.eu and ask transparency@entsoe.eu for an API token",
             "free",
-            "imports; its API is reported out since 2026-08-30",
+            "a forecast; imports, unless `mix` says consumption; its API is reported out since 2026-08-30",
         ),
         "eia": Terms(
             "EIA-930",
