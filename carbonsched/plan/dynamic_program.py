@@ -5,7 +5,7 @@ them (semi-Lagrangian), so segments may straddle slots and last any time. The gr
 integral of the intensity over the time it really covers. The plan then follows the values in continuous time, with
 them as look-ahead, so that only the values, never the grams of the plan, are approximate.
 
-Where a job weighs money, grams are those of the weighed intensity, in which a EUR counts as the grams it is worth.
+Where a job weighs money, grams are those of the weighed intensity, in which a EUR counts as the grams it is worth; no wait earns a EUR.
 
 Meeting the deadline is a hard bound: `SegmentArrays.latest_s[k]` is the last start of segment k that still meets it. Beyond
 it only the fastest ρ remains (a plan is late, never absent).
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from carbonsched.plan.intensity_curve import Floats, IntensityCurve
-from carbonsched.plan.segment_arrays import Schedule, SegmentArrays
+from carbonsched.plan.intensity_curve import Floats
+from carbonsched.plan.segment_arrays import CostCurves, Schedule, SegmentArrays
 
 _NODES = 672
 """Nodes of the time grid: a quarter of an hour each over a week."""
@@ -63,13 +63,14 @@ class WaitOrTrain:
         *,
         rhos: int = _RHOS,
         nodes: int = _NODES,
-        curve: IntensityCurve | None = None,
+        costs: CostCurves | None = None,
         top: bool = False,
     ) -> None:
-        """curve: what hours are chosen by (`SegmentArrays.weighed`); None: the intensity. top: every segment at its highest ρ."""
+        """costs: what hours are chosen by (`SegmentArrays.weighed`); None: the intensity. top: every segment at its highest ρ."""
         problem = arrays.problem
         self.arrays = arrays
-        self.curve = curve or arrays.intensity
+        self.costs = costs or CostCurves(arrays.intensity, arrays.intensity)
+        self.curve = self.costs.training
         self.end_s = self._plan_end(arrays)
         self.step_s = max(self.end_s / nodes, 1e-6)
         self.m = nodes
@@ -91,8 +92,9 @@ class WaitOrTrain:
         self.keys: list[tuple[float, ...]] = []
         """Of each segment, its kind."""
         node_integral = self.curve.integral(self.at)
-        self.idle: Floats = problem.idle_w * self.unit * node_integral
-        self.switch: Floats = problem.switch_j * self.unit * self.curve.mean_between(self.at, self.at + 1.0)
+        idling = self.costs.idling
+        self.idle: Floats = problem.idle_w * self.unit * idling.integral(self.at)
+        self.switch: Floats = problem.switch_j * self.unit * idling.mean_between(self.at, self.at + 1.0)
         for k in range(arrays.n):
             key = arrays.cost_key(k)
             self.keys.append(key)
@@ -195,7 +197,7 @@ class WaitOrTrain:
 
         counted: 1, or 0 where no gain is looked at. values: (n + 1, nodes + 1); trains, waits: (n, nodes + 1).
         """
-        arrays, horizon, latest = self.arrays, self.curve, self.arrays.latest_s
+        arrays, idling, latest = self.arrays, self.costs.idling, self.arrays.latest_s
         rho, release = np.empty(arrays.n), np.zeros(arrays.n)
         now = 0.0
         for k in range(arrays.n):
@@ -209,7 +211,7 @@ class WaitOrTrain:
                 first = min(int(np.ceil(now / self.step_s - 1e-9)), self.m)
                 running = not (k == 0 and arrays.problem.waiting)
                 held = self.idle[first] - self.unit * arrays.problem.idle_w * float(
-                    horizon.integral(np.array(now))
+                    idling.integral(np.array(now))
                 )
                 later = waits[k, first] - price * held - price * self.switch[first] * running
                 if later > value + _SAVES * price * abs(grams) and later > _NEVER / 2:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from carbonsched.plan.dynamic_program import Solution, WaitOrTrain
 from carbonsched.plan.intensity_curve import Floats, IntensityCurve
-from carbonsched.plan.segment_arrays import SegmentArrays
+from carbonsched.plan.segment_arrays import CostCurves, SegmentArrays
 
 _PRICES = 9
 """Most prices tried per re-plan; the residual closes what the bracket leaves."""
@@ -57,7 +57,7 @@ class _Limits:
     budget_g: float
     deadline_s: float
     """Latest end of the last segment."""
-    curve: IntensityCurve
+    costs: CostCurves
     """What a gram of the pieces is measured by: the intensity, or money weighed in."""
 
     def allow(self, spend_g: float, finish_s: float) -> bool:
@@ -79,7 +79,7 @@ def search(arrays: SegmentArrays, min_grams: Solution, budget_g: float, *, separ
 
     min_grams: the plan with the fewest grams, which fits. separable: no segment's time depends on ρ and nothing may pause.
     """
-    limits = _Limits(budget_g, float(arrays.latest_s[-1]), arrays.cost_curve)
+    limits = _Limits(budget_g, float(arrays.latest_s[-1]), arrays.weighed(1.0))
     full = arrays.schedule(arrays.hi)
     if limits.allow(full.spend_g, full.finish_s):
         most = float(arrays.gains(arrays.hi).sum())
@@ -89,7 +89,7 @@ def search(arrays: SegmentArrays, min_grams: Solution, budget_g: float, *, separ
         solution, price = _fill(arrays, min_grams, arrays.hi, limits)
         return PricedPlan(solution, price, _dual_bound(arrays, price, budget_g))
     program = _program(arrays, budget_g)
-    limits = replace(limits, curve=program.curve)
+    limits = replace(limits, costs=program.costs)
     if full.spend_g <= budget_g:
         # only the deadline stands against full speed: grams cost nothing
         free = program.solve(0.0)
@@ -100,7 +100,7 @@ def search(arrays: SegmentArrays, min_grams: Solution, budget_g: float, *, separ
     hint = arrays.problem.price_hint
     guess = hint or _fill(arrays, min_grams, arrays.hi, limits)[1] or 1.0
     if not math.isfinite(guess) and arrays.weighs_money:  # where whoever takes energy is paid for it
-        guess = 1.0 / max(abs(arrays.cost_g(min_grams.rho, min_grams.schedule, limits.curve)), 1e-12)
+        guess = 1.0 / max(abs(arrays.cost_g(min_grams.rho, min_grams.schedule, limits.costs)), 1e-12)
     bracket = _bracket(program, guess, budget_g, _LEAP if hint is None else _STRIDE)
     return _pick(arrays, min_grams, bracket, limits)
 
@@ -113,7 +113,7 @@ def _cheapest(arrays: SegmentArrays, limits: _Limits) -> Solution | None:
     if not arrays.weighs_money or not arrays.problem.may_pause:
         return None
     for share in _SHARES:
-        found = WaitOrTrain(arrays, curve=arrays.weighed(share), top=True).solve(math.inf)
+        found = WaitOrTrain(arrays, costs=arrays.weighed(share), top=True).solve(math.inf)
         if limits.allow(found.schedule.spend_g, found.schedule.finish_s):
             return found
     return None
@@ -122,7 +122,7 @@ def _cheapest(arrays: SegmentArrays, limits: _Limits) -> Solution | None:
 def _program(arrays: SegmentArrays, budget_g: float) -> WaitOrTrain:
     """The dynamic program by as much of the price as leaves a plan within the budget."""
     for share in _SHARES if arrays.weighs_money else ():
-        program = WaitOrTrain(arrays, curve=arrays.weighed(share))
+        program = WaitOrTrain(arrays, costs=arrays.weighed(share))
         if program.solve(math.inf).schedule.spend_g <= budget_g:
             return program
     return WaitOrTrain(arrays)
@@ -204,7 +204,7 @@ def _worth(arrays: SegmentArrays, solution: Solution, price: float, limits: _Lim
     if not arrays.weighs_money:
         return gain
     schedule, rho = solution.schedule, solution.rho
-    cost, grams = (arrays.cost_g(rho, schedule, curve) for curve in (limits.curve, arrays.intensity))
+    cost, grams = (arrays.cost_g(rho, schedule, costs) for costs in (limits.costs, arrays.weighed(0.0)))
     return gain - price * (cost - grams)
 
 
@@ -249,7 +249,7 @@ def _fill(arrays: SegmentArrays, base: Solution, top: Floats, limits: _Limits) -
     times are computed anew, so later segments that a higher ρ pushes into other hours, and the deadline, are counted.
     """
     release = base.release_s if arrays.problem.may_pause else None
-    pieces = _order_pieces(arrays, base, top, limits.curve)
+    pieces = _order_pieces(arrays, base, top, limits.costs.training)
     many = len(pieces.segment)
     if not many:
         return base, 0.0

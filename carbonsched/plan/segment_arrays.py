@@ -105,6 +105,21 @@ class Schedule:
         return float(self.end_s[-1])
 
 
+@dataclass(frozen=True, slots=True)
+class CostCurves:
+    """What hours are chosen by, in g/kWh over time: the intensity, and money as grams. Budgets are held by the intensity alone.
+
+    Example::
+
+        costs = arrays.weighed(1.0)
+        costs.idling.now >= arrays.intensity.now  # whatever is paid, waiting earns nothing
+    """
+
+    training: IntensityCurve
+    idling: IntensityCurve
+    """Of what waits draw: a negative price counts as none, else a job that idles would earn by it."""
+
+
 class SegmentArrays:
     """What one job still has to run: n segments (or groups of them), their bounds, energy, time and gain.
 
@@ -152,25 +167,29 @@ class SegmentArrays:
         self.intensity = IntensityCurve(problem.slots, problem.beyond_g_per_kwh, lasts)
         self._mean_price = mean_price(problem.slots)
         self.weighs_money = problem.eur_per_kg is not None and self._mean_price is not None
-        self.cost_curve = self.weighed(1.0)
-        """What hours are chosen by, in g/kWh: the intensity, and money as grams. Budgets are held by the intensity alone."""
 
-    def weighed(self, share: float) -> IntensityCurve:
+    def weighed(self, share: float) -> CostCurves:
         """Intensity and `share` of the price, which counts as the grams that are worth as much."""
         problem, mean = self.problem, self._mean_price
         if not self.weighs_money or problem.eur_per_kg is None or mean is None or share <= 0:
-            return self.intensity
+            return CostCurves(self.intensity, self.intensity)
         g_per_eur = share * G_PER_KG / max(problem.eur_per_kg, _LEAST_EUR_PER_KG)
 
-        def cost(g_per_kwh: float, eur_per_kwh: float | None) -> float:
-            return g_per_kwh + g_per_eur * (mean if eur_per_kwh is None else eur_per_kwh)
+        def curve(least_eur_per_kwh: float) -> IntensityCurve:
+            def cost(g_per_kwh: float, eur_per_kwh: float | None) -> float:
+                return g_per_kwh + g_per_eur * max(
+                    mean if eur_per_kwh is None else eur_per_kwh, least_eur_per_kwh
+                )
 
-        costs = [cost(slot.g_per_kwh, slot.eur_per_kwh) for slot in problem.slots]
-        slots = tuple(
-            replace(slot, g_per_kwh=c, high=c, low=c) for slot, c in zip(problem.slots, costs, strict=True)
-        )
-        beyond = tuple(cost(g, None) for g in problem.beyond_g_per_kwh)
-        return IntensityCurve(slots, beyond, self._lasts_s)
+            costs = [cost(slot.g_per_kwh, slot.eur_per_kwh) for slot in problem.slots]
+            slots = tuple(
+                replace(slot, g_per_kwh=c, high=c, low=c)
+                for slot, c in zip(problem.slots, costs, strict=True)
+            )
+            beyond = tuple(cost(g, None) for g in problem.beyond_g_per_kwh)
+            return IntensityCurve(slots, beyond, self._lasts_s)
+
+        return CostCurves(curve(-math.inf), curve(0.0))
 
     @cached_property
     def price(self) -> IntensityCurve | None:
@@ -270,9 +289,10 @@ class SegmentArrays:
             grams += np.diff(np.append(0.0, np.cumsum(cost))[np.append(0, crossed)])
         return Schedule(start, end, grams)
 
-    def cost_g(self, rho: Floats, schedule: Schedule, curve: IntensityCurve) -> float:
-        """Grams of a schedule that may pause, at the intensity, or the weighed one, of `curve`."""
-        return float(self._charged(curve, rho, schedule.start_s, schedule.end_s, pauses=True).sum())
+    def cost_g(self, rho: Floats, schedule: Schedule, costs: CostCurves) -> float:
+        """Grams of a schedule that may pause, money weighed in as `costs` has it."""
+        start, end = schedule.start_s, schedule.end_s
+        return float(self._charged(costs.training, rho, start, end, pauses=True, idle=costs.idling).sum())
 
     def eur(self, rho: Floats, schedule: Schedule) -> Floats | None:
         """(n,) EUR of the segments as scheduled, waits included; None where no price is known."""
@@ -290,8 +310,9 @@ class SegmentArrays:
         *,
         pauses: bool,
         level: Level = "mean",
+        idle: IntensityCurve | None = None,
     ) -> Floats:
-        """(n,) what the segments' joules come to, and those of the waits before them, and of the tail."""
+        """(n,) what the segments' joules come to, and those of the waits before them, by `idle` where given, and of the tail."""
         problem, unit = self.problem, self.g_per_j_per_intensity
         grams = self.joules(rho) * unit * horizon.mean_between(start, end, level)
         energy = problem.energy
@@ -304,7 +325,7 @@ class SegmentArrays:
             paused = waits > 1e-6
             switches = paused.copy()
             switches[0] &= not problem.waiting
-            mean = horizon.mean_between(left, start, level)
+            mean = (idle or horizon).mean_between(left, start, level)
             grams += np.where(paused, unit * mean * problem.idle_w * waits, 0.0)
             grams += np.where(switches, unit * mean * problem.switch_j, 0.0)
         return grams

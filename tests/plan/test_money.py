@@ -112,6 +112,21 @@ def test_what_a_kg_is_worth_decides_between_a_clean_hour_and_a_cheap_one():
         assert solve(asked).segments[0].start_s == pytest.approx(hour * HOUR), eur_per_kg
 
 
+@pytest.mark.parametrize(
+    "waits",
+    [{"idle_w": 90.0}, {"switch_j": 30 * J_PER_KWH}, {"idle_w": 90.0, "waiting": True}],
+    ids=["idle", "switch", "waiting"],
+)
+@pytest.mark.parametrize("budget_g", [5000.0, 550.0], ids=["to spare", "tight"])
+@pytest.mark.parametrize("eur", [[-0.3] * 12, [-0.3] * 6 + [0.05] * 6], ids=["negative", "negative at first"])
+def test_waiting_earns_nothing_though_whoever_takes_energy_is_paid_for_it(waits, budget_g, eur):
+    plan = solve(job([300.0] * 12, eur, budget_g, 3, eur_per_kg=0.1, **waits))
+    assert plan.action == "train"
+    assert [p.start_s for p in plan.segments] == pytest.approx([0.0, HOUR, 2 * HOUR])
+    # what is expected to be paid is told as it is
+    assert sum(p.eur for p in plan.segments) < 0
+
+
 @FEW
 @given(
     hours=st.lists(st.tuples(st.floats(60.0, 600.0), st.floats(0.0, 0.6)), min_size=6, max_size=6),
@@ -129,7 +144,7 @@ def test_a_plan_is_near_brute_force_on_a_tiny_problem(hours, share, eur_per_kg):
     assert plan.spend_g <= budget * (1 + 1e-9)
     starts = np.array([p.start_s for p in plan.segments])
     rho = np.array([p.rho for p in plan.segments])
-    mine = float((arrays.cost_curve.mean_between(starts, starts + HOUR) * (0.2 + 0.8 * rho)).sum())
+    mine = float((arrays.weighed(1.0).training.mean_between(starts, starts + HOUR) * (0.2 + 0.8 * rho)).sum())
     gain, rhos = float(rho.sum()) / 2, np.linspace(0.4, 1.0, 7)
     for a, b in itertools.combinations(range(6), 2):
         for r, q in itertools.product(rhos, rhos):
