@@ -244,17 +244,18 @@ def _binding_limits(
 
 def _planned_segments(arrays: SegmentArrays, rho: Floats, schedule: Schedule) -> tuple[PlannedSegment, ...]:
     """One entry per segment; those of a group share its time, grams and gain by their steps."""
-    gains, eur = arrays.gains(rho), arrays.eur(rho, schedule)
+    gains, eur, joules = arrays.gains(rho), arrays.eur(rho, schedule), arrays.drawn_j(rho, schedule)
     out: list[PlannedSegment] = []
     rows = zip(
         arrays.groups,
         *(column.tolist() for column in (schedule.start_s, schedule.end_s, rho, schedule.grams, gains)),
         [None] * arrays.n if eur is None else eur.tolist(),
+        joules.tolist(),
         strict=True,
     )
-    for group, start, end, r, g, gain, cost in rows:
+    for group, start, end, r, g, gain, cost, energy_j in rows:
         if len(group) == 1:
-            out.append(PlannedSegment(group[0].k, start, end, r, g, gain, cost))
+            out.append(PlannedSegment(group[0].k, start, end, r, g, gain, cost, energy_j))
             continue
         steps, before = sum(s.steps for s in group), 0
         for s in group:
@@ -262,8 +263,9 @@ def _planned_segments(arrays: SegmentArrays, rho: Floats, schedule: Schedule) ->
             span = end - start
             part = b - a
             paid = None if cost is None else cost * part
+            begins, ends = start + a * span, start + b * span
             out.append(
-                PlannedSegment(s.k, start + a * span, start + b * span, r, g * part, gain * part, paid)
+                PlannedSegment(s.k, begins, ends, r, g * part, gain * part, paid, energy_j * part)
             )
             before += s.steps
     return tuple(out)

@@ -97,6 +97,22 @@ class JobSegment:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A pause that the end of the allowed hours forces on whoever trains past `at_s`, and what it takes.
+
+    Example:
+        >>> Gap(at_s=3600.0, joules=7.2e5, grams=80.0).eur
+        0.0
+    """
+
+    at_s: float
+    joules: float
+    grams: float
+    eur: float = 0.0
+    """0 where no price is known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """One job as the planner sees it now.
 
@@ -140,12 +156,14 @@ class Problem:
     allowed: tuple[tuple[float, float], ...] | None = None
     """Stretches (start_s, end_s) in which training may run, ascending and disjoint, as far as the deadline and the slots reach;
     None: always."""
-    gaps: tuple[tuple[float, float], ...] = ()
-    """(at_s, grams) that whoever trains past `at_s` has to pay: set by `WorkingTime.cut` where allowed hours end."""
+    gaps: tuple[Gap, ...] = ()
+    """Ascending: set by `WorkingTime.cut` where allowed hours end."""
     price_hint: float | None = None
     """λ of the plan before: the search starts there."""
     eur_per_kg: float | None = None
     """What a kg of CO2e is worth in money: hours are chosen by grams + EUR ÷ this; 0: by money, None: by grams alone."""
+    paid: tuple[Slot, ...] = ()
+    """The same stretch of time with its prices, cut where they change: what a plan costs is told by these; none: by `slots`."""
 
     def grams(self, energy_j: float, g_per_kwh: float) -> float:
         """gCO2e of joules at that intensity, with the job's PUE."""
@@ -169,6 +187,8 @@ class PlannedSegment:
     gain: float
     eur: float | None = None
     """None where no price is known."""
+    joules: float = 0.0
+    """Those of `grams` and `eur`: the wait before it included, of the last one also the tail."""
 
 
 @dataclass(frozen=True, slots=True)

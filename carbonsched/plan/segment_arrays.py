@@ -6,6 +6,7 @@ optimum wherever the times of the segments do not depend on ρ and the frontier 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carbonsched.plan.intensity_curve import Floats, IntensityCurve, Level
-from carbonsched.plan.problem import EnergyModel, JobSegment, Problem, mean_price
+from carbonsched.plan.problem import EnergyModel, Gap, JobSegment, Problem, Slot, mean_price
 from carbonsched.units import G_PER_KG, J_PER_KWH
 
 _EPS = 1e-9
@@ -194,16 +195,7 @@ class SegmentArrays:
     @cached_property
     def price(self) -> IntensityCurve | None:
         """EUR/kWh over time, the mean where it is not known; None where it never is."""
-        mean = self._mean_price
-        if mean is None:
-            return None
-        prices = [mean if slot.eur_per_kwh is None else slot.eur_per_kwh for slot in self.problem.slots]
-        return IntensityCurve(
-            tuple(
-                replace(slot, g_per_kwh=p, high=p, low=p)
-                for slot, p in zip(self.problem.slots, prices, strict=True)
-            )
-        )
+        return price_curve(self.problem)
 
     def seconds(self, rho: Floats) -> Floats:
         """(n,) seconds of the segments at ρ, (n,)."""
@@ -283,11 +275,17 @@ class SegmentArrays:
             start = before[:-1] + np.maximum.accumulate(np.maximum(release_s - before[:-1], 0.0))
             end = start + lasts
         grams = self._charged(self.intensity, rho, start, end, pauses=release_s is not None, level=level)
-        if self.problem.gaps:
-            at, cost = np.array(self.problem.gaps).T
-            crossed = np.searchsorted(at, end - _GAP)
-            grams += np.diff(np.append(0.0, np.cumsum(cost))[np.append(0, crossed)])
-        return Schedule(start, end, grams)
+        return Schedule(start, end, grams + self._of_gaps(end, lambda gap: gap.grams))
+
+    def _of_gaps(self, end: Floats, amount: Callable[[Gap], float]) -> Floats | float:
+        """(n,) what the pauses come to that the allowed hours force on segments that end so."""
+        gaps = self.problem.gaps
+        if not gaps:
+            return 0.0
+        crossed = np.searchsorted(np.array([gap.at_s for gap in gaps]), end - _GAP)
+        sums = np.append(0.0, np.cumsum([amount(gap) for gap in gaps]))
+        found: Floats = np.diff(sums[np.append(0, crossed)])
+        return found
 
     def cost_g(self, rho: Floats, schedule: Schedule, costs: CostCurves) -> float:
         """Grams of a schedule that may pause, money weighed in as `costs` has it."""
@@ -298,8 +296,20 @@ class SegmentArrays:
         """(n,) EUR of the segments as scheduled, waits included; None where no price is known."""
         if self.price is None:
             return None
-        pauses = self.problem.may_pause
-        return self._charged(self.price, rho, schedule.start_s, schedule.end_s, pauses=pauses)
+        return self._in_all(self.price, rho, schedule, lambda gap: gap.eur)
+
+    def drawn_j(self, rho: Floats, schedule: Schedule) -> Floats:
+        """(n,) joules of the segments as scheduled, waits included: those that their grams and EUR are of."""
+        one_each = 1.0 / self.g_per_j_per_intensity
+        flat = IntensityCurve((Slot(0.0, 1.0, one_each, one_each),))
+        return self._in_all(flat, rho, schedule, lambda gap: gap.joules)
+
+    def _in_all(
+        self, curve: IntensityCurve, rho: Floats, schedule: Schedule, of_gap: Callable[[Gap], float]
+    ) -> Floats:
+        start, end = schedule.start_s, schedule.end_s
+        charged = self._charged(curve, rho, start, end, pauses=self.problem.may_pause)
+        return charged + self._of_gaps(end, of_gap)
 
     def _charged(
         self,
@@ -329,6 +339,18 @@ class SegmentArrays:
             grams += np.where(paused, unit * mean * problem.idle_w * waits, 0.0)
             grams += np.where(switches, unit * mean * problem.switch_j, 0.0)
         return grams
+
+
+def price_curve(problem: Problem) -> IntensityCurve | None:
+    """EUR/kWh over time, the mean where it is not known; None where it never is."""
+    slots = problem.paid or problem.slots
+    mean = mean_price(slots)
+    if mean is None:
+        return None
+    prices = [mean if slot.eur_per_kwh is None else slot.eur_per_kwh for slot in slots]
+    return IntensityCurve(
+        tuple(replace(slot, g_per_kwh=p, high=p, low=p) for slot, p in zip(slots, prices, strict=True))
+    )
 
 
 def _grouped(problem: Problem, most: int | None) -> list[tuple[JobSegment, ...]]:

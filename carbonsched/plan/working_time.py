@@ -15,8 +15,9 @@ import numpy as np
 from carbonsched.model.allowed_hours import stretches
 from carbonsched.plan import reasons
 from carbonsched.plan.intensity_curve import Floats, IntensityCurve
-from carbonsched.plan.problem import Plan, Problem, Slot, mean_price
-from carbonsched.units import grams
+from carbonsched.plan.problem import Gap, Plan, Problem, Slot, mean_price
+from carbonsched.plan.segment_arrays import price_curve
+from carbonsched.units import J_PER_KWH, grams
 
 _TOUCH = 1e-4
 """Seconds within which two times count as the same."""
@@ -93,15 +94,19 @@ class WorkingTime:
         joules = problem.idle_w * gap_s + problem.switch_j
         rates = horizon.mean_between(wait_from, self.start)
         first = crossed[0] and problem.waiting
+        joules -= first * (np.arange(len(joules)) == 0) * problem.switch_j
+        price = price_curve(problem)
+        eur = np.zeros(len(joules)) if price is None else price.mean_between(wait_from, self.start)
+        columns = (self.before[:-1], joules, rates, eur / J_PER_KWH * problem.pue * joules)
         gaps = tuple(
-            (float(at), grams(float(j - first * (i == 0) * problem.switch_j), float(rate), problem.pue))
-            for i, (at, j, rate) in enumerate(zip(self.before[:-1], joules, rates, strict=True))
-            if crossed[i]
+            Gap(at, j, grams(j, rate, problem.pue), paid)
+            for at, j, rate, paid in zip(*(column[crossed].tolist() for column in columns), strict=True)
         )
         return replace(
             problem,
             allowed=None,
             slots=self.cut_slots(problem.slots, horizon),
+            paid=self.cut_slots(problem.paid, IntensityCurve(problem.paid)) if problem.paid else (),
             deadline_s=None
             if deadline is None
             else float(self.working_s(deadline))

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+
 from carbonsched.errors import InputError
 from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.model.job import JobSpec, Owner, SubmittedJob
@@ -18,7 +20,8 @@ from carbonsched.model.views import ExpectedSegment, Explained
 from carbonsched.plan.explain import PlanExplanation
 from carbonsched.plan.explain import explain as explain_plan
 from carbonsched.plan.objective import NO_LIMIT_G, BudgetRate, Objective, solve_for
-from carbonsched.plan.problem import Plan, Problem
+from carbonsched.plan.problem import Plan, Problem, Slot
+from carbonsched.plan.segment_arrays import price_curve
 from carbonsched.supervisor.budgets.accrual import FIRST_H, SAVED_H
 from carbonsched.supervisor.budgets.division import preview_part
 from carbonsched.supervisor.estimates.evaluation_cost import EvaluationCost
@@ -61,7 +64,7 @@ class _Beginning:
     g_per_kwh: float
     pue: float
     eur_per_kwh: float | None = None
-    """What holds when it begins; None: not known."""
+    """The mean while it lasts; None: not known."""
 
     @property
     def seconds(self) -> float:
@@ -152,7 +155,8 @@ def _gather(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
         raise InputError("checked", "foresees no step to train", "check the data and train.max_steps")
     queue, throughput = _find_queue(supervisor), estimates.costs.throughput(run)
     g_per_kwh = estimates.grid.forecast().now_g_per_kwh
-    beginning = _Beginning(evaluation, throughput.watts, g_per_kwh, config.pue, supervisor.prices.now())
+    beginning = _Beginning(evaluation, throughput.watts, g_per_kwh, config.pue)
+    beginning = replace(beginning, eur_per_kwh=_price(inputs.problem, queue.wait_s, beginning.seconds))
     start_g = max(beginning.g, estimates.loading_g(run, inputs.energy))
     problem = replace(inputs.problem, reserve_g=inputs.problem.reserve_g + start_g)
     full_g = estimates.full_g(run) if spec.carbon.budget_share is not None else None
@@ -241,17 +245,29 @@ def _delay(problem: Problem, seconds: float) -> Problem:
     """The same problem asked `seconds` later, by the forecast of now."""
     if seconds <= 0:
         return problem
-    last = problem.slots[-1]
-    slots = tuple(
-        replace(slot, start_s=slot.start_s - seconds, end_s=slot.end_s - seconds)
-        for slot in problem.slots
-        if slot.end_s > seconds
-    ) or (replace(last, start_s=0.0, end_s=last.end_s - last.start_s),)
+    slots, paid = _delay_slots(problem.slots, seconds), _delay_slots(problem.paid, seconds)
     allowed = problem.allowed
     if allowed is not None:
         allowed = tuple((a - seconds, b - seconds) for a, b in allowed if b > seconds)
     deadline = None if problem.deadline_s is None else problem.deadline_s - seconds
-    return replace(problem, slots=slots, deadline_s=deadline, allowed=allowed)
+    return replace(problem, slots=slots, paid=paid, deadline_s=deadline, allowed=allowed)
+
+
+def _delay_slots(slots: tuple[Slot, ...], seconds: float) -> tuple[Slot, ...]:
+    later = tuple(
+        replace(slot, start_s=slot.start_s - seconds, end_s=slot.end_s - seconds)
+        for slot in slots
+        if slot.end_s > seconds
+    )
+    return later or tuple(replace(last, start_s=0.0, end_s=last.end_s - last.start_s) for last in slots[-1:])
+
+
+def _price(problem: Problem, wait_s: float, lasts_s: float) -> float | None:
+    """Mean EUR/kWh of so many seconds after a wait; None where it is not known."""
+    price = price_curve(problem)
+    if price is None:
+        return None
+    return float(price.mean_between(np.array(wait_s), np.array(wait_s + lasts_s)))
 
 
 # ---- the answer
@@ -266,9 +282,9 @@ def _sums(case: _Case, problem: Problem, plan: Plan, answer: PlanExplanation) ->
     beginning = case.beginning
     trains = plan.action != "stop"
     first_g = beginning.g if trains else 0.0
-    steps = {segment.k: segment.steps for segment in problem.segments}
-    tail_j = problem.energy.tail_j if plan.segments else 0.0
-    planned_j = sum(problem.energy.joules(p.rho, steps[p.k]) for p in plan.segments) + tail_j
+    whole = plan.segments and len(plan.segments) == len(problem.segments)
+    tail_j = problem.energy.tail_j if whole else 0.0
+    planned_j = sum(p.joules for p in plan.segments)
     after_j = min(beginning.evaluation.after_s * beginning.watts, tail_j)
     evaluation_j = len(plan.segments) * beginning.evaluation.segment_s * beginning.watts + after_j
     evaluation_g = answer.g * evaluation_j / planned_j if planned_j > 0 else 0.0
@@ -284,7 +300,7 @@ def _sums(case: _Case, problem: Problem, plan: Plan, answer: PlanExplanation) ->
 
 
 def _eur(case: _Case, answer: PlanExplanation) -> float | None:
-    """Loading and the first evaluation included, at the price that holds when they begin."""
+    """Loading and the first evaluation included, at the price that holds meanwhile."""
     price = case.beginning.eur_per_kwh
     if answer.eur is None or price is None:
         return None

@@ -168,19 +168,24 @@ def test_published_prices_cut_slots_and_the_past_days_stand_in_beyond_them():
     slots = tuple(Slot(i * HOUR, (i + 1) * HOUR, 300.0, 330.0) for i in range(26))
     published = [(-HOUR / 2, HOUR / 4, 0.5), (HOUR / 4, 2 * HOUR, 0.1)]
     past = [(h * HOUR, (h + 1) * HOUR, 0.2 + (h % 24) / 100) for h in range(-48, 0)]
-    cut = with_prices(slots, published, past, 24 * HOUR, cut=True)
+    cut = with_prices(slots, published, past, 24 * HOUR)
     assert [(s.start_s, s.end_s, s.eur_per_kwh) for s in cut[:3]] == [
         (0.0, HOUR / 4, 0.5),
         (HOUR / 4, HOUR, 0.1),
         (HOUR, 2 * HOUR, 0.1),
     ]
     assert [s.eur_per_kwh for s in cut[3:]] == pytest.approx([0.2 + (h % 24) / 100 for h in range(2, 26)])
-    whole = with_prices(slots, published, past, 24 * HOUR, cut=False)
-    assert [(s.start_s, s.end_s) for s in whole] == [(s.start_s, s.end_s) for s in slots]
-    assert whole[0].eur_per_kwh == pytest.approx(0.25 * 0.5 + 0.75 * 0.1)
-    assert with_prices(slots, [], [], 24 * HOUR, cut=True) == slots
+    # a block of a day or two, as of a constant intensity, is cut by the hour where the past days stand in
+    block = (Slot(-HOUR, 26 * HOUR, 300.0, 330.0),)
+    whole = with_prices(block, published, past, 24 * HOUR)
+    assert [(max(s.start_s, 0.0), s.eur_per_kwh) for s in whole[1:]] == [
+        (s.start_s, s.eur_per_kwh) for s in cut[1:] if s.start_s != HOUR
+    ]
+    quarters = [(a + q * HOUR / 4, a + (q + 1) * HOUR / 4, e + q) for a, _, e in past for q in range(4)]
+    assert with_prices(block, published, quarters, 24 * HOUR)[2].eur_per_kwh == pytest.approx(0.22 + 1.5)
+    assert with_prices(slots, [], [], 24 * HOUR) == slots
     # a market's day of which nothing else is known: what lies beyond is unknown, and then counts as the mean
-    assert with_prices(slots, published, [], 24 * HOUR, cut=True)[3].eur_per_kwh is None
+    assert with_prices(slots, published, [], 24 * HOUR)[3].eur_per_kwh is None
 
 
 def test_explained_with_what_it_costs():
@@ -189,3 +194,43 @@ def test_explained_with_what_it_costs():
     assert told.money is not None
     assert told.money.startswith("money moves segment 1 by 2 h to 0.05 EUR/kWh, from 0.4")
     assert explain(job([300.0] * 4, [None] * 4, 480.0, 2)).eur is None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"may_pause": False},
+        {"waiting": True},
+        {"allowed": ((0.0, 1.5 * HOUR), (3 * HOUR, 4 * HOUR), (6 * HOUR, 12 * HOUR))},
+        {"allowed": ((HOUR, 2 * HOUR), (6 * HOUR, 12 * HOUR))},
+    ],
+    ids=["pauses", "at once", "waiting", "allowed hours", "closed now"],
+)
+@pytest.mark.parametrize("eur_per_kg", [None, 1e-3])
+@pytest.mark.parametrize("eur", [0.2, -0.2])
+def test_energy_grams_and_money_are_of_the_same_joules(more, eur_per_kg, eur):
+    asked = job([300.0] * 12, [eur] * 12, 5000.0, 3, idle_w=70.0, switch_j=4e5, pue=1.5, eur_per_kg=eur_per_kg)
+    asked = replace(asked, energy=replace(KWH, tail_j=1e6, tail_s=600.0, overhead_j=1e4), **more)
+    dear_first = tuple(replace(slot, eur_per_kwh=0.9) if slot.end_s <= 2 * HOUR else slot for slot in asked.slots)
+    told = []
+    for problem in (asked, replace(asked, slots=dear_first)):
+        plan = solve(problem)
+        told += [p.start_s for p in plan.segments]
+        for p in plan.segments:
+            assert p.joules / J_PER_KWH * 1.5 * 300.0 == pytest.approx(p.grams)
+    for p in solve(asked).segments:
+        assert p.eur == pytest.approx(p.joules / J_PER_KWH * 1.5 * eur)
+    if eur_per_kg and more.get("may_pause", True):
+        assert max(told) > 3 * HOUR, "no wait was tried"
+
+
+def test_money_is_told_by_the_prices_of_the_time_though_the_plan_knows_one_long_slot():
+    slot = (Slot(0.0, 48 * HOUR, 300.0, 330.0),)
+    asked = replace(job([300.0], [None], 5000.0, 2, eur_per_kg=None), slots=slot, deadline_s=None)
+    prices = with_prices(slot, [(0.0, HOUR / 2, 0.4), (HOUR / 2, 48 * HOUR, -0.1)], [], 24 * HOUR)
+    plan = solve(replace(asked, paid=prices))
+    assert [p.eur for p in plan.segments] == pytest.approx([0.15, -0.1])
+    assert replace(plan, segments=tuple(replace(p, eur=None) for p in plan.segments)) == solve(asked)
+    shut = solve(replace(asked, paid=prices, allowed=((2 * HOUR, 48 * HOUR),)))
+    assert [p.eur for p in shut.segments] == pytest.approx([-0.1, -0.1])

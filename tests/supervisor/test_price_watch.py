@@ -90,6 +90,28 @@ def weighing(folder: Path) -> Rig:
     return Rig(folder, extra=with_prices(folder, hours, hour_s=20.0) | {"plan": {"horizon": "24h"}})
 
 
+def test_energy_grams_and_money_expected_are_of_the_same_joules_by_the_prices_of_their_time(
+    tmp_path: Path,
+) -> None:
+    """A constant intensity is one slot of two days, of which no single price holds; a box that idles draws while it waits."""
+    below = "".join(f"2026-01-01T{h:02}:00:00Z,-0.20\n" for h in range(24))
+    carbon = {"may_pause": True, "deadline": 4000.0, "budget_g": 1000.0}
+    for rows, weighed in ((below, None), (below, 0.5), (below.replace("-0.20", "0.20", 2), 0.0)):
+        root = tmp_path / f"{weighed}-{len(rows)}"
+        prices = with_prices(root, rows, hour_s=60.0)
+        rig = Rig(root, extra=prices | {"pue": 1.5, "plan": {"horizon": "24h"}})
+        rig.run(3)
+        told = rig.service.explain(spec(**carbon, eur_per_kg=weighed), ME, checked())
+        assert told.g == pytest.approx(told.energy_j / 3.6e6 * 1.5 * 400.0)
+        assert told.eur is not None
+        if rows == below:
+            assert told.action == "train"
+            assert told.eur == pytest.approx(told.energy_j / 3.6e6 * 1.5 * -0.20, rel=1e-3)
+        else:
+            assert told.action == "wait"
+            assert told.segments[0].eur is not None
+
+
 def test_a_job_that_weighs_money_waits_for_the_cheap_hours_and_what_it_cost_is_known(
     tmp_path: Path,
 ) -> None:

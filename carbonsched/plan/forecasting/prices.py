@@ -1,6 +1,7 @@
 """Puts prices into the planner's slots: as they are published, and beyond that as the same hours cost in the past days."""
 
-from bisect import bisect_right
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -18,23 +19,28 @@ Stretch = tuple[float, float, float]
 
 
 def with_prices(
-    slots: Sequence[Slot], published: Sequence[Stretch], past: Sequence[Stretch], day_s: float, *, cut: bool
+    slots: Sequence[Slot], published: Sequence[Stretch], past: Sequence[Stretch], day_s: float
 ) -> tuple[Slot, ...]:
-    """The slots with what a kWh costs in each; None where nothing tells.
+    """The slots with what a kWh costs in each, None where nothing tells: cut where a published price changes, beyond them by the hour.
 
-    published: from now on, ascending; past: ascending, up to now. cut: at each change of a published price, for a job that
-    chooses its hours by it; else a slot has the mean of its prices.
+    published: from now on, ascending; past: ascending, up to now.
     """
-    edges = sorted({edge for start, end, _ in published for edge in (start, end)}) if cut else []
+    edges = {edge for start, end, _ in published for edge in (start, end)}
+    if past and slots:
+        known_s, hour_s = (published or past)[-1][1], day_s / 24
+        ahead = max(math.ceil((slots[-1].end_s - known_s) / hour_s), 0)
+        edges.update(known_s + i * hour_s for i in range(ahead))
+    cuts = sorted(edges)
     return tuple(
         replace(piece, eur_per_kwh=_price(piece, published, past, day_s))
         for slot in slots
-        for piece in _pieces(slot, edges)
+        for piece in _pieces(slot, cuts)
     )
 
 
 def _pieces(slot: Slot, edges: Sequence[float]) -> Iterator[Slot]:
-    inside = [edge for edge in edges if slot.start_s + _TOUCH_S < edge < slot.end_s - _TOUCH_S]
+    first = bisect_right(edges, max(slot.start_s, 0.0) + _TOUCH_S)
+    inside = edges[first : bisect_left(edges, slot.end_s - _TOUCH_S)]
     if not inside:
         yield slot
         return
@@ -44,24 +50,27 @@ def _pieces(slot: Slot, edges: Sequence[float]) -> Iterator[Slot]:
 
 def _price(slot: Slot, published: Sequence[Stretch], past: Sequence[Stretch], day_s: float) -> float | None:
     start, end = max(slot.start_s, 0.0), slot.end_s
+    known, mean = _mean(published, start, end)
+    if known >= _COVERED * (end - start) > 0:
+        return mean
+    middle = 0.5 * (start + end)
+    first_day = int(middle // day_s) + 1
+    ago = [(first_day + day) * day_s for day in range(DAYS)]
+    then = [_mean(past, start - s, end - s) for s in ago]
+    found = [eur for covered, eur in then if covered > 0]
+    if found:
+        return sum(found) / len(found)
+    return mean if known > 0 else None
+
+
+def _mean(stretches: Sequence[Stretch], start: float, end: float) -> tuple[float, float]:
+    """(seconds of [start, end) that are known, their mean by time)."""
     known = paid = 0.0
-    first = max(bisect_right(published, start, key=lambda one: one[0]) - 1, 0)
-    for begins, ends, eur in published[first:]:
+    first = max(bisect_right(stretches, start, key=lambda one: one[0]) - 1, 0)
+    for i in range(first, len(stretches)):
+        begins, ends, eur = stretches[i]
         if begins >= end:
             break
         covered = max(min(ends, end) - max(begins, start), 0.0)
         known, paid = known + covered, paid + covered * eur
-    if known >= _COVERED * (end - start) > 0:
-        return paid / known
-    middle = 0.5 * (start + end)
-    first_day = int(middle // day_s) + 1
-    then = [_at(past, middle - (first_day + day) * day_s) for day in range(DAYS)]
-    found = [eur for eur in then if eur is not None]
-    if found:
-        return sum(found) / len(found)
-    return paid / known if known > 0 else None
-
-
-def _at(past: Sequence[Stretch], at_s: float) -> float | None:
-    i = bisect_right(past, at_s, key=lambda one: one[0]) - 1
-    return past[i][2] if i >= 0 and at_s < past[i][1] else None
+    return known, paid / known if known > 0 else 0.0

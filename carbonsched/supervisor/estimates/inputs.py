@@ -240,9 +240,10 @@ class Estimates:
         if deadline_s is not None and carbon.deadline is not None:
             deadline_s = min(deadline_s, carbon.deadline)
         segments = run.progress.segments or len(remaining.segments)
+        priced = self._priced(grid)
         return Problem(
             segments=remaining.segments,
-            slots=self._priced(grid, cut=carbon.eur_per_kg is not None),
+            slots=priced if carbon.eur_per_kg is not None else grid.slots,
             energy=energy,
             budget_g=lease.left_g,
             rho_min=max(carbon.rho_min or 0.0, remaining.rho_floor),
@@ -263,14 +264,15 @@ class Estimates:
             has_forecast=grid.has_forecast,
             beyond_g_per_kwh=grid.beyond_g_per_kwh,
             eur_per_kg=carbon.eur_per_kg,
+            paid=() if carbon.eur_per_kg is not None else priced,
         )
 
-    def _priced(self, grid: GridForecast, *, cut: bool) -> tuple[Slot, ...]:
-        """The grid's slots with what a kWh costs, where that is known; cut where it changes, for a job that weighs it."""
+    def _priced(self, grid: GridForecast) -> tuple[Slot, ...]:
+        """The grid's slots with what a kWh costs, where that is known, cut where it changes."""
         if self.prices is None or self.prices.chain is None:
             return grid.slots
         published, past = self.prices.stretches(grid.slots[-1].end_s, (DAYS + 1) * grid.day_s)
-        return with_prices(grid.slots, published, past, grid.day_s, cut=cut)
+        return with_prices(grid.slots, published, past, grid.day_s)
 
     def _objective(
         self, run: JobRun, remaining: RemainingWork, lease: LeaseInputs, grid: GridForecast, idle_w: float
