@@ -25,10 +25,9 @@ class Expected:
     g_per_kwh: float
     until: datetime
 
-    def mixed(self, grid_g_per_kwh: float, part: float = 1.0) -> float:
-        """The grid's intensity with the supply counted, over a stretch that it holds for `part` of."""
-        share = self.share * part
-        return (1 - share) * grid_g_per_kwh + share * self.g_per_kwh
+    def mixed(self, grid_g_per_kwh: float) -> float:
+        """The grid's intensity with the supply counted."""
+        return (1 - self.share) * grid_g_per_kwh + self.share * self.g_per_kwh
 
 
 @dataclass(frozen=True, slots=True)

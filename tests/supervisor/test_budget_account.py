@@ -188,12 +188,14 @@ def test_the_planner_reckons_with_the_supply_as_far_as_it_holds(tmp_path: Path) 
         rig.supervisor.supply.poll()
         grid = rig.supervisor.control.estimates.grid.forecast()
         assert grid.now_g_per_kwh == (220.0 if account == "on-site" else 400.0)
+        holds_s = 3 * 3600.0  # the hour it is of, and two more
         for slot in grid.slots:
             assert slot.high == 400.0, "the guard's worst is the grid's"
-            if slot.end_s <= 3 * 3600 and account == "on-site":
-                assert slot.g_per_kwh == pytest.approx(220.0)
-            elif slot.start_s >= 4 * 3600 or account == "location":
-                assert slot.g_per_kwh == pytest.approx(400.0)
+            mixed = slot.start_s < holds_s and account == "on-site"
+            assert slot.g_per_kwh == pytest.approx(220.0 if mixed else 400.0)
+        edges = [slot.end_s for slot in grid.slots]
+        assert (pytest.approx(holds_s) in edges) is (account == "on-site"), "of a constant one slot, cut there"
+        assert [slot.start_s for slot in grid.slots[1:]] == edges[:-1]
 
 
 def test_a_power_is_reckoned_at_the_most_that_the_box_drew(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Tells what the grid will be from now on, as far as it is known: the planner's time slots, and what lies beyond them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +14,7 @@ from carbonsched.supervisor.grid_watch import GridWatch
 from carbonsched.supervisor.supply_watch import Expected, SupplyWatch
 
 _DAY_S = 86_400.0
+_TOUCH_S = 1e-3
 _HISTORY_DAYS = 29
 """Four weeks teach the blend of persistence and hour-of-week mean."""
 
@@ -69,7 +70,7 @@ class GridOutlook:
         holds_s = (supply.until - self.watch.clock.now()).total_seconds()
         return replace(
             found,
-            slots=tuple(_mixed(slot, supply, holds_s) for slot in found.slots),
+            slots=tuple(piece for slot in found.slots for piece in _mixed(slot, supply, holds_s)),
             now_g_per_kwh=supply.mixed(found.now_g_per_kwh),
         )
 
@@ -121,13 +122,19 @@ class GridOutlook:
         return (*before, *history)
 
 
-def _mixed(slot: Slot, supply: Expected, holds_s: float) -> Slot:
-    part = min(max(holds_s - slot.start_s, 0.0) / (slot.end_s - slot.start_s), 1.0)
-    if part == 0:
-        return slot
-    g_per_kwh = supply.mixed(slot.g_per_kwh, part)
-    low = None if slot.low is None else min(supply.mixed(slot.low, part), g_per_kwh)
-    return replace(slot, g_per_kwh=g_per_kwh, high=max(slot.high, g_per_kwh), low=low)
+def _mixed(slot: Slot, supply: Expected, holds_s: float) -> Iterator[Slot]:
+    """The slot with the supply counted, cut where that ceases to hold."""
+    if holds_s <= max(slot.start_s, 0.0) + _TOUCH_S:
+        yield slot
+        return
+    g_per_kwh = supply.mixed(slot.g_per_kwh)
+    low = None if slot.low is None else min(supply.mixed(slot.low), g_per_kwh)
+    held = replace(slot, g_per_kwh=g_per_kwh, high=max(slot.high, g_per_kwh), low=low)
+    if holds_s >= slot.end_s - _TOUCH_S:
+        yield held
+        return
+    yield replace(held, end_s=holds_s)
+    yield replace(slot, start_s=holds_s)
 
 
 def _time(at: int) -> datetime:
