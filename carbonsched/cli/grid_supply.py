@@ -24,7 +24,8 @@ def supplied(supply: SupplyView) -> str:
     share = "a share that is not known" if supply.share is None else f"{supply.share:.1%}"
     note = f", {supply.note}" if supply.note else ""
     kind = supply.kind.shown if supply.kind else "of no kind"
-    return f"{power}{share} of the box's energy now ({supply.provider}, {kind}{note})"
+    doubt = "" if supply.doubt is None else f"; {supply.doubt}"
+    return f"{power}{share} of the box's energy now ({supply.provider}, {kind}{note}){doubt}"
 
 
 def probe(settings: Sequence[SupplySettings], site: Site) -> tuple[SupplyProbe, ...]:

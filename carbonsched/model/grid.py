@@ -363,6 +363,8 @@ class SupplyView(Doc):
     note: str = ""
     reason: str | None = None
     """Why it is null."""
+    doubt: str | None = None
+    """Why it is hardly meant: it gives many times what the box can draw."""
     feeds: tuple[FeedStatus, ...]
 
 

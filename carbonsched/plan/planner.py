@@ -264,8 +264,6 @@ def _planned_segments(arrays: SegmentArrays, rho: Floats, schedule: Schedule) ->
             part = b - a
             paid = None if cost is None else cost * part
             begins, ends = start + a * span, start + b * span
-            out.append(
-                PlannedSegment(s.k, begins, ends, r, g * part, gain * part, paid, energy_j * part)
-            )
+            out.append(PlannedSegment(s.k, begins, ends, r, g * part, gain * part, paid, energy_j * part))
             before += s.steps
     return tuple(out)

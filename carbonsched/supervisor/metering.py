@@ -105,9 +105,12 @@ class Metering:
         self.open.clear()
         return rows
 
-    def box_kw(self, *, most: bool = False) -> float | None:
-        """What the box draws now, PUE included; None where nobody tells. most: the most that its devices drew so far."""
+    def box_kw(self, *, most: bool = False, rated_w: Mapping[str, float] | None = None) -> float | None:
+        """What the box draws now, PUE included; None where nobody tells. most: the most that its devices drew so far, or what
+        they are rated at, where given and more."""
         known = self.peak_w if most else {d: w for d, w in self.watts.items() if w is not None}
+        for device, watts in (rated_w or {}).items():
+            known = {**known, device: max(watts, known.get(device, 0.0))}
         return sum(known.values()) / 1000 * self.config().pue if known else None
 
     def _cut_up(

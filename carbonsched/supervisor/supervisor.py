@@ -88,7 +88,7 @@ class Supervisor:
         chain.forecasts_wanted = config.plan.forecasts_wanted
         self.prices = PriceWatch(prices, clock)
         self.metering = Metering(self._config, chain, OnSite(supply), prices=prices)
-        self.supply = SupplyWatch(supply, self.metering, clock)
+        self.supply = SupplyWatch(supply, self.metering, clock, meter.devices)
         self.placement = Placement(meter, launcher, self._config)
         self.journal = ProcessJournal(ledger, clock, launcher, meter, self._config, config.state / "jobs")
         self.pools = Pools(config.pools, ledger, clock, lambda job_id: self.journal.account(job_id).charged_g)
@@ -226,6 +226,7 @@ class Supervisor:
                     self._advance(run)
             self.watch.poll_archive()
             self.watch.log_source()
+            self.supply.log_doubt()
             feeds = (status.dump() for status in self.watch.changes())
             for change in (*feeds, *self.prices.changes(), *self.supply.changes()):
                 self.pending.note(None, "feed", change)

@@ -1,15 +1,23 @@
 """Watches the site's own supply: what it gives now, for how long that may be reckoned with, and feeds that fail and come back."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from carbonsched.clock import Clock
 from carbonsched.feeds.supply.chain import SupplyChain, share_of
-from carbonsched.model.grid import SupplyView
+from carbonsched.model.grid import SupplyReading, SupplyUnit, SupplyView
+from carbonsched.power.base import Device
 from carbonsched.supervisor.grid_watch import changes
 from carbonsched.supervisor.metering import Metering
+from carbonsched.text import figure
+
+_DOUBTFUL = 20.0
+"""Times what the box can draw, from which on a power is hardly meant in kW."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +52,12 @@ class SupplyWatch:
     metering: Metering
     """Power is held against what the box draws."""
     clock: Clock
+    devices: Sequence[Device] = ()
+    """Of the box; what they are rated at is what it can draw before it drew it."""
     told: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Feed → the state that `changes` told last, and when (monotonic)."""
+    doubted: set[str] = field(default_factory=set)
+    """Feeds whose power was doubted in the log."""
 
     def poll(self) -> None:
         """Ask the feeds whose turn it is. Never raises."""
@@ -72,4 +84,25 @@ class SupplyWatch:
 
     def view(self) -> SupplyView | None:
         """What `carbonsched grid` shows; None without `[[supply]]`."""
-        return None if self.chain is None else self.chain.view(self.metering.box_kw())
+        if self.chain is None:
+            return None
+        view = self.chain.view(self.metering.box_kw())
+        return view.model_copy(update={"doubt": self._doubt(self.chain.reading_at(self.clock.now()))})
+
+    def log_doubt(self) -> None:
+        """Say in the log, once a feed, that its power is hardly meant."""
+        reading = None if self.chain is None else self.chain.reading_at(self.clock.now())
+        doubt = self._doubt(reading)
+        if reading is not None and doubt is not None and reading.source.provider not in self.doubted:
+            self.doubted.add(reading.source.provider)
+            log.warning("the supply of %s: %s", reading.source.provider, doubt)
+
+    def _doubt(self, reading: SupplyReading | None) -> str | None:
+        if reading is None or reading.unit is not SupplyUnit.KW:
+            return None
+        rated = {device.id: device.watts_limit or 0.0 for device in self.devices}
+        most_kw = self.metering.box_kw(most=True, rated_w=rated)
+        if not most_kw or reading.amount <= _DOUBTFUL * most_kw:
+            return None
+        times, most = figure(reading.amount / most_kw), figure(most_kw, "kW")
+        return f"{figure(reading.amount, 'kW')} is {times} times the {most} that the box draws at most: is it in W?"

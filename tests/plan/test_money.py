@@ -210,9 +210,13 @@ def test_explained_with_what_it_costs():
 @pytest.mark.parametrize("eur_per_kg", [None, 1e-3])
 @pytest.mark.parametrize("eur", [0.2, -0.2])
 def test_energy_grams_and_money_are_of_the_same_joules(more, eur_per_kg, eur):
-    asked = job([300.0] * 12, [eur] * 12, 5000.0, 3, idle_w=70.0, switch_j=4e5, pue=1.5, eur_per_kg=eur_per_kg)
+    asked = job(
+        [300.0] * 12, [eur] * 12, 5000.0, 3, idle_w=70.0, switch_j=4e5, pue=1.5, eur_per_kg=eur_per_kg
+    )
     asked = replace(asked, energy=replace(KWH, tail_j=1e6, tail_s=600.0, overhead_j=1e4), **more)
-    dear_first = tuple(replace(slot, eur_per_kwh=0.9) if slot.end_s <= 2 * HOUR else slot for slot in asked.slots)
+    dear_first = tuple(
+        replace(slot, eur_per_kwh=0.9) if slot.end_s <= 2 * HOUR else slot for slot in asked.slots
+    )
     told = []
     for problem in (asked, replace(asked, slots=dear_first)):
         plan = solve(problem)

@@ -1,5 +1,6 @@
 """Which grams a budget is charged: all energy at the grid's intensity, or with the site's own supply counted."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from carbonsched.cli.grid_supply import supplied
 from carbonsched.config import Config
 from carbonsched.errors import InputError
 from carbonsched.model.energy import BudgetAccount
+from carbonsched.power.base import Device
 from carbonsched.report import build
 from carbonsched.report.document import Report
 from carbonsched.report.render import render
@@ -194,7 +196,9 @@ def test_the_planner_reckons_with_the_supply_as_far_as_it_holds(tmp_path: Path) 
             mixed = slot.start_s < holds_s and account == "on-site"
             assert slot.g_per_kwh == pytest.approx(220.0 if mixed else 400.0)
         edges = [slot.end_s for slot in grid.slots]
-        assert (pytest.approx(holds_s) in edges) is (account == "on-site"), "of a constant one slot, cut there"
+        assert (pytest.approx(holds_s) in edges) is (account == "on-site"), (
+            "of a constant one slot, cut there"
+        )
         assert [slot.start_s for slot in grid.slots[1:]] == edges[:-1]
 
 
@@ -207,6 +211,33 @@ def test_a_power_is_reckoned_at_the_most_that_the_box_drew(tmp_path: Path) -> No
     assert expected is not None
     assert (expected.share, expected.g_per_kwh) == (pytest.approx(0.5), 44.5)
     assert expected.until > rig.clock.now() + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("supply", "doubt"),
+    [
+        ({"kw": 150}, "150 kW is 1500 times the 0.1 kW that the box draws at most: is it in W?"),
+        ({"kw": 2.1}, "2.1 kW is 21 times the 0.1 kW that the box draws at most: is it in W?"),
+        ({"kw": 1.9}, None),
+        ({"share": 1.0}, None),
+    ],
+)
+def test_a_power_far_beyond_the_box_is_doubted_where_it_is_shown_and_once_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, supply: dict[str, Any], doubt: str | None
+) -> None:
+    rig = on_site(tmp_path, supply={"provider": "static", "kind": "solar", "source": "roof"} | supply)
+    rig.run(5)
+    view = rig.service.grid(0).supply
+    assert view is not None
+    assert view.doubt == doubt
+    assert ("is it in W?" in supplied(view)) is (doubt is not None)
+    said = [record.getMessage() for record in caplog.records if "is it in W?" in record.getMessage()]
+    assert said == ([] if doubt is None else [f"the supply of static: {doubt}"])
+    # what the box is rated at counts before it draws it
+    rated = replace(rig.supervisor.supply, devices=[Device("a100", "gpu", "A100", watts_limit=400_000.0)])
+    shown = rated.view()
+    assert shown is not None
+    assert shown.doubt is None
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from carbonsched.feeds.plausibility import ABSURD_G_PER_KWH, Gates
 from carbonsched.model.base import refusal
 from carbonsched.model.grid import Basis, Source, SupplyReading, SupplyUnit
 
+MOST_KW: Final = 1e6
+"""A gigawatt: no site has more to give to a box."""
 _GIVE: Final = "give what a kWh of it emits, like 41.0, and its source"
 
 
@@ -108,14 +110,14 @@ class SupplySettings(SourceSettings):
 
 
 def supply_gates() -> Gates[SupplyReading]:
-    """A share lies between 0 and 1, a power is 0 or more; both may leap: a cloud takes no time."""
+    """A share lies between 0 and 1, a power between 0 and a gigawatt; both may leap: a cloud takes no time."""
 
     def refusal_of(reading: SupplyReading) -> str | None:
         share = reading.unit is SupplyUnit.SHARE
-        most = 1.0 if share else math.inf
+        most = 1.0 if share else MOST_KW
         at = f"{reading.start:%Y-%m-%dT%H:%MZ}"
         if not math.isfinite(reading.amount) or not 0 <= reading.amount <= most:
-            wanted = "a share lies between 0 and 1" if share else "a power is 0 kW or more"
+            wanted = "a share lies between 0 and 1" if share else f"a power lies between 0 and {MOST_KW:g} kW"
             return f"refused a supply of {reading.amount:g} {reading.unit} for {at}: {wanted}"
         if not math.isfinite(reading.g_per_kwh) or not 0 <= reading.g_per_kwh <= ABSURD_G_PER_KWH:
             wanted = f"an intensity lies between 0 and {ABSURD_G_PER_KWH:g}"

@@ -7,12 +7,12 @@ from carbonsched.errors import InputError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.columns import number, read_columns
 from carbonsched.feeds.playback import PlaybackKeys, Replay
-from carbonsched.feeds.supply.base import SupplySettings
+from carbonsched.feeds.supply.base import MOST_KW, SupplySettings
 from carbonsched.model.grid import SupplyReading, SupplyUnit
 
 _CHECKS = {
     SupplyUnit.SHARE: number("a share of the box's energy, like 0.4", most=1.0),
-    SupplyUnit.KW: number("kW, like 1.5"),
+    SupplyUnit.KW: number("kW, like 1.5", most=MOST_KW),
 }
 
 

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.constant import Constant
-from carbonsched.feeds.supply.base import SupplySettings
+from carbonsched.feeds.supply.base import MOST_KW, SupplySettings
 from carbonsched.model.base import refusal
 from carbonsched.model.grid import Kind, Source, SupplyReading, SupplyUnit
 
@@ -23,7 +23,7 @@ class StaticSupplySettings(SupplySettings):
     provider: Literal["static"]
     share: Annotated[float, Field(ge=0, le=1)] | None = None
     """Of the box's energy."""
-    kw: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    kw: Annotated[float, Field(ge=0, le=MOST_KW, allow_inf_nan=False)] | None = None
     """Power that the box may take from it."""
 
     @model_validator(mode="before")

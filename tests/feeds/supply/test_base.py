@@ -83,6 +83,7 @@ def test_what_a_kwh_emits_and_on_whose_word(
         ({"share": None}, "supply.0.share", "is missing"),
         ({"share": None, "kw": -1}, "supply.0.kw", "greater than or equal to 0"),
         ({"share": None, "kw": float("inf")}, "supply.0.kw", "finite"),
+        ({"share": None, "kw": 1e300}, "supply.0.kw", "less than or equal to 1000000"),
         ({"kw": 2.0}, "supply.0.share", "stands beside kw"),
         ({"unit": "kw"}, "supply.0.unit", "is kw, but share is given"),
         ({"g_per_kwh": 3000}, "supply.0.g_per_kwh", "less than or equal to 2000"),
@@ -136,6 +137,7 @@ def test_a_recording_is_played_back_in_its_unit(tmp_path: Path) -> None:
     ("text", "field", "problem"),
     [
         ("datetime,kw\n2026-01-01T00:00Z,1\n2026-01-01T01:00Z,2\n", "unit", "tells kw"),
+        ("datetime,kw\n2026-01-01T00:00Z,1\n2026-01-01T01:00Z,2e6\n", "roof.csv", "above 1e+06"),
         ("datetime,share\n2026-01-01T00:00Z,0.1\n2026-01-01T01:00Z,1.2\n", "line 3", "above 1"),
         ("datetime,share\n2026-01-01T00:00Z,-0.1\n2026-01-01T01:00Z,1\n", "line 2", "0 or more"),
         ("datetime,share\n2026-01-01T00:00Z,nan\n2026-01-01T01:00Z,1\n", "line 2", "0 or more"),
@@ -158,7 +160,8 @@ def test_a_recording_that_is_none_is_refused(tmp_path: Path, text: str, field: s
     [
         ("share", "1.2", "a share lies between 0 and 1"),
         ("share", "-0.2", "a share lies between 0 and 1"),
-        ("kw", "-3", "a power is 0 kW or more"),
+        ("kw", "-3", "a power lies between 0 and 1e+06 kW"),
+        ("kw", "1e300", "a power lies between 0 and 1e+06 kW"),
         ("kw", "NaN", "finite"),
     ],
 )
