@@ -94,22 +94,29 @@ def test_energy_grams_and_money_expected_are_of_the_same_joules_by_the_prices_of
     tmp_path: Path,
 ) -> None:
     """A constant intensity is one slot of two days, of which no single price holds; a box that idles draws while it waits."""
-    below = "".join(f"2026-01-01T{h:02}:00:00Z,-0.20\n" for h in range(24))
-    carbon = {"may_pause": True, "deadline": 4000.0, "budget_g": 1000.0}
-    for rows, weighed in ((below, None), (below, 0.5), (below.replace("-0.20", "0.20", 2), 0.0)):
-        root = tmp_path / f"{weighed}-{len(rows)}"
-        prices = with_prices(root, rows, hour_s=60.0)
-        rig = Rig(root, extra=prices | {"pue": 1.5, "plan": {"horizon": "24h"}})
-        rig.run(3)
+    hours = [f"2026-01-0{1 + h // 24}T{h % 24:02}:00:00Z,{0.20 if h < 24 else -0.20}\n" for h in range(60)]
+    anchor = rfc3339(START - timedelta(hours=24))
+    carbon = {"may_pause": True, "deadline": 40000.0, "budget_g": 1000.0}
+    rig = Rig(
+        tmp_path, extra=with_prices(tmp_path, "".join(hours), hour_s=3600.0, anchor=anchor) | {"pue": 1.5}
+    )
+    rig.run(3)
+    for weighed in (None, 0.5):
         told = rig.service.explain(spec(**carbon, eur_per_kg=weighed), ME, checked())
+        assert told.action == "train"
         assert told.g == pytest.approx(told.energy_j / 3.6e6 * 1.5 * 400.0)
-        assert told.eur is not None
-        if rows == below:
-            assert told.action == "train"
-            assert told.eur == pytest.approx(told.energy_j / 3.6e6 * 1.5 * -0.20, rel=1e-3)
-        else:
-            assert told.action == "wait"
-            assert told.segments[0].eur is not None
+        assert told.eur == pytest.approx(told.energy_j / 3.6e6 * 1.5 * -0.20)
+
+
+def test_the_energy_expected_has_that_of_waits_as_its_grams_have(tmp_path: Path) -> None:
+    rows = "".join(f"2026-01-01T{h:02}:00:00Z,{0.40 if h < 6 else 0.04}\n" for h in range(24))
+    rig = Rig(tmp_path, extra=with_prices(tmp_path, rows, hour_s=20.0) | {"plan": {"horizon": "24h"}})
+    rig.run(3)
+    rig.supervisor.metering.idle_w.update(dict.fromkeys(rig.supervisor.metering.idle_w, 5.0))
+    carbon = {"may_pause": True, "deadline": 400.0, "budget_g": 1000.0}
+    told = rig.service.explain(spec(**carbon, eur_per_kg=0.5), ME, checked())
+    assert told.action == "wait"
+    assert told.g == pytest.approx(told.energy_j / 3.6e6 * 400.0)
 
 
 def test_a_job_that_weighs_money_waits_for_the_cheap_hours_and_what_it_cost_is_known(
