@@ -53,7 +53,7 @@ from carbonsched.feeds.supply.prometheus import PrometheusSupplySettings
 from carbonsched.feeds.supply.replay import ReplaySupplySettings
 from carbonsched.feeds.supply.static import StaticSupplySettings
 from carbonsched.feeds.zone import Zone
-from carbonsched.model.base import Doc, Grams, LocalPath, Seconds, refusal
+from carbonsched.model.base import Doc, Duration, Grams, LocalPath, refusal
 from carbonsched.model.energy import BudgetAccount
 from carbonsched.power.base import MeterSettings
 from carbonsched.power.host import HostSettings
@@ -250,7 +250,7 @@ class LaunchConfig(Doc):
     """Jobs at a time, as far as boards have room; None: as many as they have, one on a box without."""
     jobs_per_board: Annotated[int, Field(ge=1, le=64)] = 1
     """More than one: they share a board, and its energy in equal parts, which is then estimated. MIG: one an instance."""
-    stop_s: Seconds = 120.0
+    stop_s: Duration = 120.0
     """How long a job may take to checkpoint and stop before it is killed."""
     log_bytes: Annotated[int, Field(ge=4096, le=2**40)] = 64 * 2**20
     """Of a job's log.txt: beyond it a new one is begun, and the old one is kept as log.1.txt."""
@@ -268,7 +268,7 @@ class PlanConfig(Doc):
     """Longest lease of a directive; shorter when the budget that is left cannot cover it at the worst intensity."""
     quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Forecast quantile at which the guard keeps back the floor of the rest."""
-    horizon: Seconds = 172_800.0
+    horizon: Duration = 172_800.0
     blend_forecasts: bool = False
     """Blend the forecasts of two feeds: the second one is then asked, too, at most once an hour."""
 

@@ -58,12 +58,17 @@ def build_error(error: Exception, settings: ProviderSettings, where: str) -> Exc
     return InputError(where, f"the plugin of {settings.provider!r} failed: {problem}", "mend or uninstall it")
 
 
+_CALLED: Final = {"prices": "source of prices", "supply": "source of supply"}
+
+
 def check_names(table: str, names: Sequence[str]) -> None:
     """Raises InputError where two share a name: the ledger could not tell them apart. table: the config's, e.g. `feeds`."""
     for i, name in enumerate(names):
         if name in names[:i]:
-            problem = f"{name!r} is taken by a feed before"
-            raise InputError(f"{table}[{i}].name", problem, "give each feed its own name")
+            one = _CALLED.get(table, "feed")
+            raise InputError(
+                f"{table}[{i}].name", f"{name!r} is taken by a {one} before", f"give each {one} its own name"
+            )
 
 
 _S = TypeVar("_S", bound=ProviderSettings)

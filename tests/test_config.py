@@ -14,7 +14,7 @@ from support.fuzz import CHANGES, EDITS, FUZZ, changed, damaged, read_or_refuse
 from support.plugins import install
 from support.providers import CASES
 
-from carbonsched.config import FEEDS, METERS, Config, PowerConfig, load
+from carbonsched.config import FEEDS, METERS, PRICES, SUPPLIES, Config, PowerConfig, load
 from carbonsched.errors import InputError
 from carbonsched.feeds.replay import ReplaySettings
 
@@ -22,6 +22,13 @@ VALID: dict[str, dict[str, Any]] = {
     "replay": {"provider": "replay", "file": "trace.csv"},
     "static": {"provider": "static", "country": "DEU"},
 } | {case.name: {"provider": case.name} | case.keys for case in CASES}
+_SUPPLY = {"g_per_kwh": 0.0, "source": "mine"}
+EXTRA: dict[tuple[str, str], dict[str, Any]] = {
+    ("prices", "static"): {"eur_per_kwh": 0.1, "source": "mine"},
+    ("supply", "static"): _SUPPLY | {"share": 0.5},
+    ("supply", "replay"): _SUPPLY | {"file": "trace.csv"},
+    ("supply", "prometheus"): _SUPPLY | VALID["prometheus"],
+}
 CHOICES = " or ".join([", ".join(map(repr, list(FEEDS.built_in)[:-1])), repr(list(FEEDS.built_in)[-1])])
 PLUGIN = """
 from typing import Literal
@@ -90,10 +97,92 @@ def test_a_key_of_another_provider_is_refused_with_what_this_one_takes(
         ),
         ({"provider": "neso", "max_age": "soon"}, "box.toml: feeds.0.max_age: "),
         (3, "box.toml: feeds.0: input should be a valid dictionary"),
+        (
+            {"provider": "static", "g_per_kwh": 1.0, "source": "x", "basis": "marginal-direct"},
+            "box.toml: feeds[0] speaks marginal-direct but",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_feed_is_said_in_one_line(feed: object, words: str) -> None:
     assert words in refused(feed)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://u:p@SECRET@127.0.0.1:1/x",
+        "HTTP://u:SECRET@127.0.0.1:1",
+        "https://SECRET@host",
+        "http://u:1/SECRET@host",
+        "http://host/#SECRET",
+        "http://host?token=SECRET",
+        "file:///etc/SECRET",
+        "SECRET",
+        "",
+        "http://",
+        "http://:80/SECRET",
+        "http://[SECRET",
+        "http://host:SECRET",
+        "http://host:99999",
+        "http://host/SE CRET",
+        "http://host/SECRET\n",
+        "http://host\\SECRET",
+    ],
+)
+def test_an_address_that_holds_a_secret_or_is_none_is_refused_and_not_repeated(url: str) -> None:
+    for table, feeds in (("feeds", FEEDS), ("prices", PRICES), ("supply", SUPPLIES)):
+        for name, model in feeds.built_in.items():
+            if "url" not in model.model_fields:
+                continue
+            known = {
+                "feeds": [VALID["static"]],
+                table: [EXTRA.get((table, name), VALID.get(name, {})) | {"provider": name, "url": url}],
+            }
+            with pytest.raises(InputError) as caught:
+                Config.parse(known, "box.toml")
+            line = str(caught.value)
+            assert line.startswith(f"box.toml: {table}[0].url: ")
+            assert "write it like http://10.0.0.2:9090" in line
+            assert "SECRET" not in line
+            assert ("token_file" in line) == ("token_file" in model.model_fields)
+            assert ("password_file" in line) == ("password_file" in model.model_fields)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9090", "HTTPS://host/api/v1/", "http://[::1]:80", "http://münchen.example"]
+)
+def test_a_bare_address_is_taken(url: str) -> None:
+    assert Config.parse({"feeds": [VALID["neso"] | {"url": url}]}).feeds[0].url == url
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1, "0s", 1e300, "4000d"])
+def test_a_duration_that_cannot_be_is_refused_by_its_key(value: object) -> None:
+    tried = 0
+    for table, feeds in (("feeds", FEEDS), ("prices", PRICES), ("supply", SUPPLIES)):
+        for name, model in feeds.built_in.items():
+            known = EXTRA.get((table, name), VALID.get(name, {})) | {"provider": name}
+            for key in ("every", "max_age", "timeout", "hour_s", "step"):
+                if key not in model.model_fields:
+                    continue
+                tried += 1
+                with pytest.raises(InputError, match=rf"^box.toml: {table}.0.{key}: "):
+                    Config.parse({"feeds": [VALID["static"]], table: [known | {key: value}]}, "box.toml")
+    assert tried > 60
+    for table, key in (
+        ("plan", "horizon"),
+        ("plan", "lease_s"),
+        ("launch", "stop_s"),
+        ("ledger", "row_s"),
+        ("power", "tick_s"),
+    ):
+        with pytest.raises(InputError, match=rf"^box.toml: {table}.{key}: "):
+            Config.parse({"feeds": [VALID["static"]], table: {key: value}}, "box.toml")
+
+
+def test_a_request_may_take_a_minute_at_most() -> None:
+    assert "feeds.0.timeout: input should be less than or equal to 60, is '61s'" in refused(
+        VALID["neso"] | {"timeout": "61s"}
+    )
 
 
 @pytest.mark.parametrize(

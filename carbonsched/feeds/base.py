@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 from carbonsched.clock import Clock
 from carbonsched.feeds.transport import Limit, Transport
 from carbonsched.feeds.zone import Zone
-from carbonsched.model.base import Seconds
+from carbonsched.model.base import Duration
 from carbonsched.model.grid import Basis, Forecast, Reading, Source, TimedValue
 from carbonsched.settings import ProviderSettings
 
@@ -152,9 +152,9 @@ class SourceSettings(ProviderSettings):
 
     name: str | None = None
     """Shown in `grid` and reports; None: the provider's name."""
-    max_age: Seconds = 7200.0
+    max_age: Duration = 7200.0
     """A reading older than this is stale and the next feed is asked."""
-    every: Seconds = 300.0
+    every: Duration = 300.0
     """Pause between polls."""
 
     @property

@@ -94,11 +94,11 @@ class Chain(ValueChain[Reading]):
             return tuple(tuple(r for r in slot.readings if r.end > since) for slot in self._slots)
 
     def view(self, hours: float) -> GridView:
-        """What `carbonsched grid` shows: now, the provider's forecast for `hours`, and the feeds."""
+        """What `carbonsched grid` shows: now, the provider's forecast for `hours` (0: none), and the feeds."""
         now = self._clock.now()
         reading, forecast = self.reading_at(now), self.forecast()
         until = now + timedelta(hours=hours)
-        points = tuple(p for p in forecast.points if p.start < until) if forecast else ()
+        points = tuple(p for p in forecast.points if p.start < until) if forecast and hours else ()
         return GridView(now=self._now(reading), forecast=points, feeds=self.status())
 
     def _now(self, reading: Reading | None) -> GridNow:

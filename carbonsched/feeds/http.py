@@ -5,6 +5,7 @@ A body that the provider calls unchanged (ETag, Last-Modified) is not sent again
 
 import base64
 import hashlib
+import html
 import json
 import logging
 import re
@@ -17,6 +18,8 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import quote as percent_encoded
+from urllib.parse import quote_plus
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -47,6 +50,7 @@ _REMEMBERED: Final = 32
 _SECRET_PARAMS: Final = frozenset({"api_key", "securityToken", "token", "key"})
 _LEAST_IN_BODY: Final = 7
 _SECRET_HEADERS: Final = frozenset({"authorization", "auth-token", "x-api-key"})
+_ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s'\")>]*)", re.IGNORECASE)
 _LEAST_SECRET: Final = 4
 """Characters below which a text is no secret: it would be blotted out everywhere."""
 
@@ -260,7 +264,7 @@ class HttpTransport:
         for secret in secrets:
             # EIA repeats the request, key and all, in its answer, and answers are kept; a short word is `Bearer`
             if len(secret) > _LEAST_IN_BODY:
-                raw = raw.replace(secret.encode(), "…".encode())
+                raw = _without(raw, secret)
         document = None
         if parse:
             try:
@@ -303,9 +307,16 @@ def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def redact(text: str) -> str:
-    """`text` without URL queries and user names: that is where keys and passwords stand."""
-    text = re.sub(r"(https?://)[^/@\s]*@", r"\1", text)
+    """`text` without the queries, fragments and user names of addresses: that is where keys and passwords stand."""
+    text = _ADDRESS.sub(_bare, text)
     return re.sub(r"\?[^\s'\")]*", "", text)
+
+
+def _bare(found: re.Match[str]) -> str:
+    scheme, rest = found.groups()
+    # a password may hold a slash, a question mark or another @: all before the last one goes
+    rest = rest.rpartition("@")[2]
+    return str(scheme) + re.split(r"[?#]", rest, maxsplit=1)[0]
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -338,9 +349,25 @@ def _words(headers: Mapping[str, str | bytes]) -> tuple[str, ...]:
 
 
 def _hide(text: str, secrets: tuple[str, ...]) -> str:
-    for secret in sorted((s for s in secrets if len(s) >= _LEAST_SECRET), key=len, reverse=True):
-        text = text.replace(secret, "…")
+    forms = {form for secret in secrets if len(secret) >= _LEAST_SECRET for form in _forms(secret)}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, "…")
     return text
+
+
+def _forms(secret: str) -> frozenset[str]:
+    """How a server may repeat it: as it is, or as JSON, a URL or HTML escapes it."""
+    in_json = json.dumps(secret)[1:-1]
+    urls = {percent_encoded(secret), percent_encoded(secret, safe=""), quote_plus(secret)}
+    # the hexadecimal digits of an escape may be small, and PHP escapes the slash
+    small = {re.sub(r"%[0-9A-F]{2}", lambda m: m[0].lower(), url) for url in urls}
+    return frozenset({secret, in_json, in_json.replace("/", "\\/"), html.escape(secret), *urls, *small})
+
+
+def _without(raw: bytes, secret: str) -> bytes:
+    for form in sorted(_forms(secret), key=len, reverse=True):
+        raw = raw.replace(form.encode(), "…".encode())
+    return raw
 
 
 def _refusal(response: requests.Response, shown: str, secrets: tuple[str, ...]) -> FeedError:

@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import SETTLES, Answer, FeedSettings, Site, SourceSettings, V
 from carbonsched.feeds.secrets import Secret
-from carbonsched.feeds.transport import TRIES, AnswerError, Body, Limit
-from carbonsched.model.base import LocalPath, Seconds, utc
+from carbonsched.feeds.transport import TRIES, AnswerError, Body, Limit, address_problem
+from carbonsched.model.base import Duration, LocalPath, refusal, utc
 from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
 
 SETTLE_EVERY_S: Final = 3600.0
@@ -40,6 +40,8 @@ UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
 """A provider's time where it documents that those without an offset are UTC."""
 Value = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 """A number, and no text that looks like one."""
+Timeout = Annotated[Duration, Field(le=60)]
+"""A provider that takes longer keeps the feeds behind it waiting."""
 Interval = tuple[datetime, datetime, float]
 """(start, end, value)."""
 
@@ -68,8 +70,22 @@ class HttpKeys(SourceSettings):
 
     url: str | None = None
     """Base URL, for a mirror or a test server; None: the provider's own."""
-    timeout: Seconds = 10.0
+    timeout: Timeout = 10.0
     """How long one request may take."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_bare_address(cls, url: str | None) -> str | None:
+        if url is not None and (problem := address_problem(url)):
+            # what is wrong with it may hold a secret, so it is not repeated
+            keys = [
+                f"{kind}_env or {kind}_file"
+                for kind in ("token", "password")
+                if f"{kind}_env" in cls.model_fields
+            ]
+            secret = f"; a secret goes into {', or '.join(keys)}" if keys else ""
+            raise refusal("", problem, f"write it like http://10.0.0.2:9090{secret}")
+        return url
 
 
 class TokenKeys(HttpKeys):

@@ -36,6 +36,7 @@ class RawBodies:
         self._folder, self._cap_bytes = folder, cap_bytes
         self._since_pruned = _PRUNE_EVERY
         self._failing = False
+        self._closed = False
 
     def keep(self, body: Body) -> None:
         """Write the body, if it is not there. Never raises: a full disk costs evidence, not the signal; said once."""
@@ -43,10 +44,12 @@ class RawBodies:
         if path.exists():
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
             half = path.with_suffix(".part")
+            half.unlink(missing_ok=True)
             # one fixed time in the gzip header: the same body is the same file
-            half.write_bytes(gzip.compress(body.raw, mtime=0))
+            with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(gzip.compress(body.raw, mtime=0))
             half.replace(path)
             self._since_pruned += 1
             if self._since_pruned >= _PRUNE_EVERY:
@@ -68,6 +71,13 @@ class RawBodies:
         if hashlib.sha256(raw).hexdigest() != sha256:
             raise InputError("sha256", f"{path} is not the body of that hash", "it was changed")
         return raw
+
+    def _make_folder(self) -> None:
+        """It is the daemon's user's alone, like the ledger; what an earlier version left open is closed."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._closed:
+            self._folder.chmod(0o700)
+            self._closed = True
 
     def _path(self, sha256: str) -> Path:
         return self._folder / f"{sha256}.gz"

@@ -6,11 +6,36 @@ Apart from `http`, which implements it, so that reading a config does not load r
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from carbonsched.errors import FeedError
 
 TRIES: Final = 3
 """Requests that one `get` may make where nothing else is said."""
+
+
+def address_problem(url: str) -> str | None:
+    """Why `url` is no base address over HTTP, nothing of it repeated; None: it is one.
+
+    Example:
+        >>> address_problem("https://host:8080/api") is None, address_problem("file:///etc/passwd")
+        (True, 'is no address that begins with http:// or https://')
+    """
+    if not url.isprintable() or any(c.isspace() or c in "\\<>\"'`" for c in url):
+        return "holds a space, a quote, a backslash or a control character"
+    if not url.lower().startswith(("http://", "https://")):
+        return "is no address that begins with http:// or https://"
+    if "@" in url:
+        return "holds a user or password, which would stand in logs"
+    if "?" in url or "#" in url:
+        return "holds a query or fragment, which would stand in logs"
+    try:
+        parts = urlsplit(url)
+        if parts.hostname and parts.port != 0:
+            return None
+    except ValueError:
+        pass
+    return "names no host, or no port from 1 to 65535 behind it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,15 @@ _FIRST_BACKOFF_S: Final = 5.0
 _LONGEST_BACKOFF_S: Final = 900.0
 _STEP_S: Final = 60.0
 """The wall clock was set, not slewed, where it parts from the monotonic one by this much."""
+_LEAST_PAUSE_S: Final = 5.0
+"""Of a feed over the network."""
 
 log = logging.getLogger(__name__)
+
+
+def _pause_s(feed: ValueFeed[V]) -> float:
+    """Between two polls; a provider is spared an `every` of next to nothing."""
+    return feed.every_s if feed.local else max(feed.every_s, _LEAST_PAUSE_S)
 
 
 @dataclass(slots=True)
@@ -277,8 +284,9 @@ class ValueChain(Generic[V]):
         with self._lock:
             slot.failures += 1
             slot.error = error
-            longest = max(slot.feed.every_s, _LONGEST_BACKOFF_S)
-            first = min(slot.feed.every_s, _FIRST_BACKOFF_S)
+            every_s = _pause_s(slot.feed)
+            longest = max(every_s, _LONGEST_BACKOFF_S)
+            first = min(every_s, _FIRST_BACKOFF_S)
             pause = min(first * 2.0 ** min(slot.failures - 1, 20), longest)
             slot.due_s = self._clock.monotonic() + max(pause, after_s or 0.0)
             if slot.failures == 1:
@@ -304,7 +312,7 @@ class ValueChain(Generic[V]):
             slot.ends = current.end if current is not None else None
             slot.failures, slot.last_success = 0, now
             slot.error = refused[0] if refused else None
-            slot.due_s = self._clock.monotonic() + slot.feed.every_s
+            slot.due_s = self._clock.monotonic() + _pause_s(slot.feed)
 
     def _keep_forecast(self, slot: Slot[V], answer: Values[V]) -> list[str]:
         """Take in what else was answered; returns what of it is refused. The lock is held."""

@@ -79,6 +79,8 @@ Grams = Annotated[float, Field(gt=0, le=1e12), AfterValidator(_weighable)]
 
 Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float | str)]
 """A duration in seconds; `36h`, `90s`, `1h30m` are read too."""
+Duration = Annotated[Seconds, Field(gt=0, le=315_360_000)]
+"""One that takes time: above 0, and ten years at most."""
 
 
 def _from_folder(name: str, info: ValidationInfo) -> str:
@@ -178,12 +180,16 @@ def input_error(error: ValidationError, model: type[BaseModel], where: str = "")
         part for i, part in enumerate(steps) if (unknown and i == len(steps) - 1) or not _is_tag(part, model)
     ]
     field = ".".join(str(part) for part in path)
-    prefix = f"{where}: " if where else ""
+    # of the whole document there is no key to name
+    prefix = f"{where}: " if where and field else where
     if first["type"] == "refusal":
         said = first["ctx"]
         parts = (*path, said["field"]) if said["field"] else path
         keys = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts]
-        return InputError(prefix + "".join(keys).removeprefix("."), said["problem"], said["hint"])
+        named = "".join(keys).removeprefix(".")
+        return InputError(
+            f"{where}: {named}" if where and named else where or named, said["problem"], said["hint"]
+        )
     if unknown:
         known = _known_keys(model, path[:-1])
         close = difflib.get_close_matches(str(path[-1]), known, n=1)

@@ -116,7 +116,23 @@ def test_two_feeds_of_one_name_are_refused_as_by_the_daemon(tmp_path: Path) -> N
     feed = '[[feeds]]\nprovider = "static"\ng_per_kwh = 1\nbasis = "average-direct"\nsource = "x"\n'
     ran = cli("grid", "--probe", "--config", str(write(tmp_path, 2 * feed)))
     assert (ran.code, ran.out) == (2, "")
-    assert "feeds[1].name: 'static' is taken by a feed before" in ran.err
+    assert "feeds[1].name: 'static' is taken by a feed before; give each feed its own name" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ('[[prices]]\nprovider = "static"\neur_per_kwh = 1\nsource = "x"\n',
+         "prices[1].name: 'static' is taken by a source of prices before; give each source of prices its own name"),
+        ('[[supply]]\nprovider = "static"\nshare = 0.5\ng_per_kwh = 1\nsource = "x"\n',
+         "supply[1].name: 'static' is taken by a source of supply before; give each source of supply its own name"),
+    ],
+)  # fmt: skip
+def test_two_sources_of_one_name_are_told_by_what_they_are(tmp_path: Path, source: str, words: str) -> None:
+    feed = '[[feeds]]\nprovider = "static"\ng_per_kwh = 1\nbasis = "average-direct"\nsource = "x"\n'
+    ran = cli("grid", "--probe", "--config", str(write(tmp_path, feed + 2 * source)))
+    assert (ran.code, ran.out) == (2, "")
+    assert words in ran.err
 
 
 def test_the_sites_own_supply_is_asked_too(tmp_path: Path) -> None:

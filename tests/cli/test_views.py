@@ -153,6 +153,7 @@ def test_grid_now_ahead_and_feeds(box: Box, socket: Path) -> None:
     ):
         assert shown in " ".join(text.split())
     assert "3-6 h" not in text
+    assert "FORECAST " not in cli("grid", "--forecast", "0", socket=socket).out
     box.g_per_kwh = None
     assert "not known: every feed failed" in cli("grid", "--forecast", "0", socket=socket).out
 

@@ -163,9 +163,19 @@ def test_nobody_listening_is_told_in_the_systems_words(transport: HttpTransport)
         transport.get(f"http://user:{SECRET}@127.0.0.1:{port}/x?token={SECRET}", timeout_s=1)
 
 
-def test_redaction_drops_queries_and_passwords() -> None:
-    text = f"GET https://me:{SECRET}@host/a?api_key={SECRET}&b=1 failed (url '/b?token={SECRET}')"
-    assert redact(text) == "GET https://host/a failed (url '/b')"
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"GET https://me:{SECRET}@host/a?api_key={SECRET}&b=1 failed (url '/b?token={SECRET}')",
+         "GET https://host/a failed (url '/b')"),
+        (f"http://u:p@{SECRET}@127.0.0.1:1/x: HTTP 404", "http://127.0.0.1:1/x: HTTP 404"),
+        (f"HTTP://u:{SECRET}@host/x: no", "HTTP://host/x: no"),
+        (f"'ftp://u:1/{SECRET}?x@host/x', 'https://host/x#{SECRET}'", "'ftp://host/x', 'https://host/x'"),
+        ("http://[::1]:80/x: HTTP 404", "http://[::1]:80/x: HTTP 404"),
+    ],
+)  # fmt: skip
+def test_redaction_drops_queries_fragments_and_passwords(text: str, shown: str) -> None:
+    assert redact(text) == shown
 
 
 @contextmanager

@@ -1,16 +1,22 @@
 """Kept answers: found by hash, checked when read, capped, and never in the way."""
 
 import hashlib
+import html
+import json
 import os
+import stat
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
 from support.http_server import Reply, serve
 
-from carbonsched.errors import InputError
+from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.http import HttpTransport
 from carbonsched.feeds.raw_bodies import RawBodies
 from carbonsched.feeds.transport import Body
+
+KEY = 'é"s3cr3t/<key> +&\\x'
 
 
 def body(text: str) -> Body:
@@ -36,6 +42,31 @@ def test_a_secret_that_an_answer_repeats_is_not_kept(tmp_path: Path, where: str)
         transport.close()
     assert bodies.read(answer.sha256).decode() == '{"request": {"api_key": "…"}, "type": "Bearer"}'
     assert answer.json["request"] == {"api_key": "…"}
+
+
+@pytest.mark.parametrize(
+    "echoed",
+    [json.dumps(KEY)[1:-1], json.dumps(KEY)[1:-1].replace("/", "\\/"), quote(KEY), quote(KEY, safe=""), quote_plus(KEY),
+     quote_plus(KEY).lower(), html.escape(KEY), KEY],
+)  # fmt: skip
+def test_a_secret_is_known_however_an_answer_escapes_it(tmp_path: Path, echoed: str) -> None:
+    bodies = RawBodies(tmp_path / "bodies")
+    with serve(lambda path: Reply(f"key: {echoed}.".encode(), 403 if "refuse" in path else 200)) as server:
+        transport = HttpTransport(keep=bodies.keep)
+        answer = transport.get(server.url, timeout_s=2, params={"api_key": KEY}, json=False)
+        with pytest.raises(FeedError) as caught:
+            transport.get(server.url + "/refuse", timeout_s=2, params={"api_key": KEY}, json=False)
+        transport.close()
+    assert bodies.read(answer.sha256).decode() == "key: …."
+    assert echoed not in str(caught.value)
+
+
+def test_bodies_are_the_daemons_user_alone(tmp_path: Path) -> None:
+    folder, one = tmp_path / "bodies", body("one")
+    folder.mkdir(mode=0o755)
+    RawBodies(folder).keep(one)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / f"{one.sha256}.gz").stat().st_mode) == 0o600
 
 
 def test_a_changed_or_dropped_body_is_told(tmp_path: Path) -> None:

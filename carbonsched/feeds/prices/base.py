@@ -13,7 +13,7 @@ from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Site, SourceSettings, ValueFeed, Values
 from carbonsched.feeds.provider import HttpKeys, HttpSource, Interval
 from carbonsched.feeds.transport import Body
-from carbonsched.model.base import Seconds
+from carbonsched.model.base import Duration
 from carbonsched.model.grid import Kind, Price
 
 MWH_PER_KWH: Final = 1e-3
@@ -39,7 +39,7 @@ class PriceSettings(SourceSettings):
                 return SunPrices(self, site)
     """
 
-    every: Seconds = 3600.0
+    every: Duration = 3600.0
     """Pause between polls."""
 
     def build(self, site: Site) -> ValueFeed[Price]:
@@ -56,7 +56,7 @@ class HttpPriceSettings(HttpKeys, PriceSettings):
             provider: Literal["sun"]
     """
 
-    every: Seconds = 3600.0
+    every: Duration = 3600.0
     """Pause between polls."""
 
 

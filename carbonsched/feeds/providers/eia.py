@@ -27,7 +27,7 @@ from carbonsched.feeds.generation_mix import FACTORS, Mix, Output, Plant, mixes
 from carbonsched.feeds.imports import Inflow, consumption
 from carbonsched.feeds.provider import Answered, HttpFeed, TokenSettings, Value, offered
 from carbonsched.feeds.transport import Body, Limit
-from carbonsched.model.base import Seconds, utc
+from carbonsched.model.base import Duration, utc
 from carbonsched.model.grid import Kind, Reading
 
 _HOUR: Final = timedelta(hours=1)
@@ -113,7 +113,7 @@ class EiaSettings(TokenSettings):
     """
 
     provider: Literal["eia"]
-    max_age: Seconds = 14_400.0
+    max_age: Duration = 14_400.0
     respondent: Annotated[str, StringConstraints(pattern=_CODE)] | None = None
     """Balancing authority or region by EIA's code, e.g. `CISO`, `ERCO`, `US48`; None: the zone, or its last part."""
 

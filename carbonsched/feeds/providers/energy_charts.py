@@ -27,7 +27,7 @@ from carbonsched.feeds.provider import (
     Value,
     intervals,
 )
-from carbonsched.model.base import Seconds
+from carbonsched.model.base import Duration
 from carbonsched.model.grid import Basis, Kind, Reading
 
 _STEP: Final = timedelta(minutes=15)
@@ -105,7 +105,7 @@ class EnergyChartsSettings(HttpSettings):
     provider: Literal["energy-charts"]
     country: Annotated[str, AfterValidator(_country), Field(pattern=r"^\s*[A-Za-z]{2,3}\s*$")] | None = None
     """Country's code; None: the zone's name, where it is one."""
-    every: Seconds = 900.0
+    every: Duration = 900.0
     """Pause between polls."""
 
     def build(self, site: Site) -> "EnergyChartsFeed":

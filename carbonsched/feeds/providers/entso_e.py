@@ -35,7 +35,7 @@ from carbonsched.feeds.generation_mix import FACTORS, Mix, Output, Plant, mixes
 from carbonsched.feeds.imports import Consumed, Inflow, consumption
 from carbonsched.feeds.provider import SETTLE_EVERY_S, HttpFeed, Interval, TokenSettings, offered, place
 from carbonsched.feeds.transport import Body, RetryLaterError
-from carbonsched.model.base import Seconds
+from carbonsched.model.base import Duration
 from carbonsched.model.grid import Kind, Reading
 
 _AT_A_TIME: Final = timedelta(hours=8)
@@ -83,8 +83,8 @@ class EntsoeSettings(TokenSettings):
     """
 
     provider: Literal["entso-e"]
-    every: Seconds = 900.0
-    max_age: Seconds = 14_400.0
+    every: Duration = 900.0
+    max_age: Duration = 14_400.0
     zone: Annotated[str, StringConstraints(min_length=1)] | None = None
     """Bidding zone, by name or EIC code; None: the config's."""
 

@@ -24,7 +24,7 @@ from carbonsched.feeds.provider import (
     intervals,
 )
 from carbonsched.feeds.transport import Limit
-from carbonsched.model.base import Seconds
+from carbonsched.model.base import Duration
 from carbonsched.model.grid import Basis, Kind
 
 _STEP: Final = timedelta(minutes=5)
@@ -63,7 +63,7 @@ class OpenElectricitySettings(TokenSettings):
     provider: Literal["open-electricity"]
     region: Region | None = None
     """Region of the market; None: the zone's name says it, e.g. `AU-NSW`."""
-    every: Seconds = 600.0
+    every: Duration = 600.0
     """Pause between polls."""
 
     def build(self, site: Site) -> "OpenElectricityFeed":

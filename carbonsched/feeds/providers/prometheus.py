@@ -27,7 +27,7 @@ from carbonsched.feeds.provider import (
     Value,
 )
 from carbonsched.feeds.transport import Body
-from carbonsched.model.base import Seconds, refusal
+from carbonsched.model.base import Duration, refusal
 from carbonsched.model.grid import Basis, Kind, Reading, Source
 
 _HINT: Final = "try the query on the server's own page"
@@ -67,7 +67,7 @@ class PrometheusKeys(TokenKeys, LoginKeys):
 
     query: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
     """PromQL that gives one series: of intensities in gCO2e per kWh."""
-    step: Annotated[Seconds, Field(ge=60, le=86_400)] = 300.0
+    step: Annotated[Duration, Field(ge=60, le=86_400)] = 300.0
     """How long one value holds; the query is evaluated at whole steps since 1970."""
     username: str | None = None
     """Where the server wants a login; its password is in one of `password_env`, `password_file`, `password_credential`."""

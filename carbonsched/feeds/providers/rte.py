@@ -23,7 +23,7 @@ from carbonsched.feeds.provider import (
     Value,
     intervals,
 )
-from carbonsched.model.base import Seconds
+from carbonsched.model.base import Duration
 from carbonsched.model.grid import Basis, Kind, Reading
 
 _STEP: Final = timedelta(minutes=15)
@@ -45,7 +45,7 @@ class RteSettings(HttpSettings):
     """
 
     provider: Literal["rte"]
-    every: Seconds = 900.0
+    every: Duration = 900.0
     """Pause between polls."""
 
     def build(self, site: Site) -> "RteFeed":
