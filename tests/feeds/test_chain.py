@@ -280,6 +280,7 @@ def test_a_forecast_loses_its_past_its_absurd_points_and_survives_a_failing_feed
     assert found is not None
     assert [p.g_per_kwh for p in found.points] == [2, 4]
     assert [p.g_per_kwh for p in chain.view(1).forecast] == [2]
+    assert chain.view(0).forecast == (), "none was asked for"
     clock.advance(4 * 3600)
     assert chain.forecast() is None
 

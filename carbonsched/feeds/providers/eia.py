@@ -11,6 +11,7 @@ three requests a poll, five once an hour, so none is tried twice. An answer repe
 https://www.eia.gov/opendata/documentation.php, https://www.eia.gov/electricity/gridmonitor/about
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -63,6 +64,9 @@ _SOURCES: Final = len(PLANTS) + 1
 """Rows of an hour of one respondent, at most."""
 
 
+_NO_NUMBER: Final = frozenset({"", "-", "--", "na", "n/a", "null", "none"})
+
+
 def _hour(value: Any) -> Any:
     """`2026-03-12T10`, which is UTC."""
     # another value is refused as what it is: no datetime of a known zone
@@ -70,8 +74,11 @@ def _hour(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """Numbers come as numbers or as text, by the API's version."""
-    return float(value) if isinstance(value, str) else value
+    """Numbers come as numbers or as text, by the API's version; a text that says there is none is as good as null."""
+    if not isinstance(value, str):
+        return value
+    number = None if value.strip().lower() in _NO_NUMBER else float(value)
+    return number if number is None or math.isfinite(number) else None
 
 
 class _Row(Answered):

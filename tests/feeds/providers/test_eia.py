@@ -1,5 +1,6 @@
 """Against a real HTTP server on loopback with rows of the shape that EIA's API sends (real ones were seen, of 2022 to 2026)."""
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -100,6 +101,25 @@ def test_the_two_days_that_have_passed_are_asked_once_an_hour(server: Server) ->
         starts += parse_qs(urlsplit(server.paths[-1]).query)["start"]
         clock.advance(1800)
     assert starts == ["2026-03-10T10", "2026-03-11T22", "2026-03-10T11"]
+
+
+@pytest.mark.parametrize("said", ["NaN", "nan", "inf", "", " ", "NA", "n/a", "null", None])
+def test_a_text_that_is_no_number_is_a_value_left_out(server: Server, said: str | None) -> None:
+    broken = flow(END, "PJM", 1.0) | {"value": said}
+
+    def answer(path: str) -> Any:
+        found = json.loads(neighbours(path).body)
+        rows = found["response"]["data"]
+        if "interchange" in path:
+            rows.append(broken)
+        else:
+            rows += [row(END, "OTH", 1.0, one) | {"value": said} for one in {r["respondent"] for r in rows}]
+        return as_json(found)
+
+    server.answer = neighbours
+    whole = [one.g_per_kwh for one in feed(server.url, mix="consumption").poll().readings]
+    server.answer = answer
+    assert [one.g_per_kwh for one in feed(server.url, mix="consumption").poll().readings] == whole
 
 
 LATE = {
