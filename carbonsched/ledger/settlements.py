@@ -15,6 +15,7 @@ from sqlalchemy import Connection, and_, func, select
 from carbonsched.errors import LedgerError
 from carbonsched.ledger.rows import micros, stamp
 from carbonsched.ledger.tables import INTERVALS
+from carbonsched.model.energy import BudgetAccount
 from carbonsched.model.grid import Basis, Kind
 from carbonsched.units import MJ_PER_J, grams
 
@@ -219,9 +220,16 @@ class Settled:
             for (start, end), one in zip(self._spans[first:last], self._held[first:last], strict=True)
         ]
 
-    def charge(self, row: Mapping[Any, Any]) -> "AsSettled":
-        """What a row counts as: its energy is spread over its time evenly where an entry covers a part of it."""
+    def charge(self, row: Mapping[Any, Any], account: BudgetAccount = BudgetAccount.LOCATION) -> "AsSettled":
+        """What a row counts as: its energy is spread over its time evenly where an entry covers a part of it.
+
+        account: on-site counts what the site's own supply gave, where that is known, at what it emits: only the rest was
+        the grid's, of which later values tell.
+        """
         energy, own = row["energy_mj"], row["g_per_kwh"]
+        share = row.get("supply_share") if account is BudgetAccount.ON_SITE else None
+        supply = 0.0 if share is None else share * row["supply_g_per_kwh"]
+        grid = 1.0 if share is None else 1.0 - share
         start, end = row["start_us"], row["end_us"]
         if end > start:
             parts = [(b - a, one) for a, b, one in self.between(start, end) if one.holds_for(row)]
@@ -229,13 +237,15 @@ class Settled:
             here = self.at(start)
             parts = [(1, here)] if here is not None and here.holds_for(row) else []
         if energy is None or not parts:
-            return AsSettled(row["grams"], own)
+            decided = row["grams"] if share is None else row["on_site_grams"]
+            return AsSettled(decided, own if own is None or share is None else grid * own + supply)
         span, known = max(end - start, 1), sum(us for us, _ in parts)
         weighted = sum(us * one.g_per_kwh for us, one in parts)
         if own is not None:
             known, weighted = span, weighted + (span - known) * own
-        spent = grams(energy / MJ_PER_J * known / span, weighted / known, row["pue"])
-        return AsSettled(spent, weighted / known, tuple(one for _, one in parts))
+        mean = weighted / known if share is None else grid * (weighted / known) + supply
+        spent = grams(energy / MJ_PER_J * known / span, mean, row["pue"])
+        return AsSettled(spent, mean, tuple(one for _, one in parts))
 
 
 @dataclass(frozen=True, slots=True)

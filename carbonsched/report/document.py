@@ -135,7 +135,7 @@ def build(
         job=_job(record, totals, ledger) if record else None,
         jobs=() if record else _named(((g.job_id, g) for g in groups if g.job_id is not None), moved),
         totals=Sums.of(totals, moved.total_g),
-        settled=moved.account(totals.location_g),
+        settled=moved.account(totals.grams),
         budget_accounts=tuple(timeline.accounts),
         facility_kwh=timeline.facility_mj / MJ_PER_J / J_PER_KWH,
         accounts=() if record else _named(((str(g.account), g) for g in groups), moved),
@@ -174,9 +174,10 @@ def _walked(
         first = min(first, record.started_at)
     starts = {k: segment.start for k, segment in counted.items()}
     covering = (s for s in ledger.settlements() if s.end_us > micros(first) and s.start_us <= micros(last))
-    differences = Differences(Settled.of(covering))
+    eras = ledger.eras()
+    differences = Differences(Settled.of(covering), eras)
     job_id = record.id if record else None
-    timeline = Timeline(first, last, job_id, starts, differences, ledger.eras())
+    timeline = Timeline(first, last, job_id, starts, differences, eras)
     timeline.walk(ledger.rows(None, first, end or last))
     return timeline
 
@@ -228,7 +229,7 @@ def _line(segment: SegmentRecord, sums: Totals | None, moved_g: float) -> Segmen
         estimated=sums.estimated if sums else False,
         unknown_s=sums.unknown_s if sums else (segment.end - segment.start).total_seconds(),
         location_g=sums.location_g if sums else 0.0,
-        settled_g=(sums.location_g if sums else 0.0) + moved_g,
+        settled_g=(sums.grams if sums else 0.0) + moved_g,
     )
 
 
@@ -281,8 +282,8 @@ def _notes(totals: Totals, timeline: Timeline, record: JobRecord | None) -> tupl
         by = " and, after a change, ".join(_ACCOUNTS[account] for account in timeline.accounts)
         notes.append(
             f"Two accounts: {totals.location_g:.6g} g with all energy at the grid's intensity, {totals.on_site_g:.6g} g with the "
-            f"site's own supply counted. Budgets were charged {by or 'nothing'}; effects, lost work, gaps and what was settled "
-            "are told at the grid's intensity."
+            f"site's own supply counted. Budgets were charged {by or 'nothing'}, and what was settled is told by the "
+            "same; effects, lost work, feeds and gaps are told at the grid's intensity."
         )
     if totals.supply_unknown_s > 0:
         notes.append(
@@ -297,7 +298,7 @@ def _notes(totals: Totals, timeline: Timeline, record: JobRecord | None) -> tupl
         notes.append(
             f"For {totals.unknown_s:.0f} s energy or intensity is not known; what is not known stands in no sum."
         )
-    settled = timeline.differences.account(totals.location_g)
+    settled = timeline.differences.account(totals.grams)
     if settled.entries:
         notes.append(
             f"Intensities were told or revised since: as settled {settled.spent_g:.6g} g, {settled.difference_g:+.4g} g "

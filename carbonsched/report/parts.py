@@ -28,7 +28,7 @@ class Sums(Doc):
     """gCO2e = Σ energy × PUE × intensity, as decided: with what was known when it was used, and by the account that budgets
     were charged by."""
     settled_g: float
-    """As settled: with what became known later, all energy at the grid's intensity."""
+    """As settled: with what became known later, by the account that budgets were charged by."""
     location_g: float
     """All energy at the grid's intensity."""
     on_site_g: float | None
@@ -61,7 +61,7 @@ class Sums(Doc):
             location_g=totals.location_g,
             on_site_g=totals.on_site_g,
             supply_unknown_s=totals.supply_unknown_s,
-            settled_g=totals.location_g + moved_g,
+            settled_g=totals.grams + moved_g,
             seconds=totals.seconds,
             unknown_s=totals.unknown_s,
             estimated=totals.estimated,
@@ -241,7 +241,7 @@ class FeedUse(Doc):
     spent_g: float
     """As decided."""
     settled_g: float
-    """The same rows as settled, by this feed's later values or another's."""
+    """The same rows as settled, by this feed's later values or another's; like `spent_g` at the grid's intensity."""
     first: UtcTime
     last: UtcTime
     time_compression: float

@@ -1,6 +1,7 @@
 """Adds up how far the account as settled departs from the one as decided: by whose energy it was, and by which feed was charged.
 
-Rows that no settlement covers are left as they were decided, to the last bit.
+Rows that no settlement covers are left as they were decided, to the last bit. Each row is settled by the account that budgets
+were charged by at its time; a feed's rows are told at the grid's intensity, as the feed's other figures are.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from carbonsched.ledger.rows import moment
 from carbonsched.ledger.settlements import Settled
-from carbonsched.ledger.totals import Group
+from carbonsched.ledger.totals import Era, Group, account_of, charged_g
 from carbonsched.model.base import Doc
 from carbonsched.model.grid import Kind
 from carbonsched.units import MJ_PER_J
@@ -75,6 +76,8 @@ class Differences:
     """
 
     settled: Settled
+    eras: tuple[Era, ...] = ()
+    """By which account rows are charged to budgets."""
     _groups: dict[Hashable, float] = field(default_factory=dict)
     _uses: dict[tuple[str, str, str], _Moved] = field(default_factory=dict)
     _feeds: dict[Hashable, float] = field(default_factory=dict)
@@ -84,13 +87,14 @@ class Differences:
         """One row that is charged in the report; `feed`: how the report tells feeds apart."""
         if not self.settled:
             return
-        found = self.settled.charge(row)
-        if not found.covered or found.grams is None:
+        found = self.settled.charge(row, account_of(row, self.eras))
+        at_grid = self.settled.charge(row)
+        if not found.covered or found.grams is None or at_grid.grams is None:
             return
-        decided = row["grams"] or 0.0
+        decided = charged_g(row, self.eras) or 0.0
         key = _key(row["account"], row["job_id"], row["segment"], row["board"], row["method"], row["bridged"])
         self._groups[key] = self._groups.get(key, 0.0) + found.grams - decided
-        self._feeds[feed] = self._feeds.get(feed, 0.0) + found.grams - decided
+        self._feeds[feed] = self._feeds.get(feed, 0.0) + at_grid.grams - (row["grams"] or 0.0)
         month = f"{moment(row['start_us']):%Y-%m}"
         use = self._uses.setdefault((row["provider"] or "", row["kind"] or "", month), _Moved())
         use.energy_mj += row["energy_mj"]
@@ -113,7 +117,7 @@ class Differences:
         return sum(self._groups.values())
 
     def account(self, decided_g: float) -> SettledAccount:
-        """The whole, beside what was decided."""
+        """The whole, beside what was decided: what budgets were charged."""
         uses = tuple(
             SettledUse(
                 provider=provider or None,

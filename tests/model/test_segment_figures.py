@@ -35,7 +35,15 @@ class Charged:
 def test_show_and_report_have_the_same_figures() -> None:
     view = SegmentView.of(Segment(), Charged())
     line = SegmentLine.of(
-        Segment(), Charged(), attempts=1, first_step=20, seconds=30.0, estimated=False, unknown_s=0.0
+        Segment(),
+        Charged(),
+        attempts=1,
+        first_step=20,
+        seconds=30.0,
+        estimated=False,
+        unknown_s=0.0,
+        location_g=0.12,
+        settled_g=0.12,
     )
     assert view.dump() == {name: line.dump()[name] for name in SegmentFigures.model_fields}
     assert (view.k, view.rho_realised, view.loss, view.spent_g, view.price) == (2, 0.58, None, 0.12, 0.25)

@@ -11,7 +11,9 @@ from support.rig import ME, Rig, spec
 from carbonsched.cli.grid_supply import supplied
 from carbonsched.config import Config
 from carbonsched.errors import InputError
+from carbonsched.ledger.settlements import Settlement
 from carbonsched.model.energy import BudgetAccount
+from carbonsched.model.grid import Basis, Kind
 from carbonsched.power.base import Device
 from carbonsched.report import build
 from carbonsched.report.document import Report
@@ -70,6 +72,58 @@ def test_both_accounts_are_told_and_one_is_charged(tmp_path: Path, account: str,
     assert "on_site_grams" in render(report, rig.ledger, "csv")
     assert accounts(rig) == [(account, ["static"])]
     assert rig.ledger.verify().ok
+
+
+def parts(report: Report) -> list[tuple[float, float]]:
+    """(as decided, as settled) of whatever has both by the charged account."""
+    sums = [
+        report.totals,
+        *(part.sums for part in (*report.boards, *report.methods, *report.accounts, *report.jobs)),
+    ]
+    return [(each.spent_g, each.settled_g) for each in (*sums, *report.segments)]
+
+
+@pytest.mark.parametrize(("account", "settled"), [("location", 500.0), ("on-site", 0.5 * 500 + 0.5 * 40)])
+def test_what_was_settled_is_of_the_account_that_was_charged(
+    tmp_path: Path, account: str, settled: float
+) -> None:
+    rig = on_site(tmp_path, account)
+    job_id = trained(rig)
+    before = reported(rig, job_id)
+    for report in (before, reported(rig)):
+        assert all(spent == as_settled for spent, as_settled in parts(report)), "to the last bit"
+        assert (report.settled.spent_g, report.settled.difference_g) == (report.totals.spent_g, 0.0)
+        assert all(feed.settled_g == feed.spent_g for feed in report.feeds)
+    rows = list(rig.ledger.rows(job_id))
+    whole = Settlement(
+        start_us=min(row["start_us"] for row in rows) - 1,
+        end_us=max(row["end_us"] for row in rows) + 1,
+        g_per_kwh=500.0,
+        provider="neso",
+        zone=rows[0]["zone"],
+        zones=(rows[0]["zone"],),
+        basis=Basis(rows[0]["basis"]),
+        kind=Kind.ACTUAL,
+        note="",
+        issued_at=None,
+        fetched_at="2026-11-21T10:00:00.000000Z",
+        body_sha256=None,
+        was=(400.0, "static", Kind.STATIC),
+    )
+    rig.ledger.note(None, "settled", whole.detail(), "daemon", rig.clock.now())
+    after = reported(rig, job_id)
+    assert after.totals.spent_g == before.totals.spent_g
+    assert after.settled.spent_g == pytest.approx(after.totals.energy_j / 3.6e6 * settled)
+    assert after.settled.spent_g == pytest.approx(after.totals.settled_g)
+    decided = 400.0 if account == "location" else 220.0
+    assert all(s == pytest.approx(d * settled / decided) for d, s in parts(after))
+    [use] = after.settled.uses
+    assert (use.spent_g, use.settled_g) == (
+        pytest.approx(after.totals.spent_g),
+        pytest.approx(after.settled.spent_g),
+    )
+    [feed] = after.feeds
+    assert feed.settled_g == pytest.approx(feed.spent_g * 500 / 400), "a feed is told at the grid's intensity"
 
 
 def test_a_restarted_daemon_has_the_same_account_and_notes_nothing_anew(tmp_path: Path) -> None:
