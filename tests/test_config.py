@@ -152,7 +152,8 @@ def test_an_address_that_holds_a_secret_or_is_none_is_refused_and_not_repeated(u
     "url", ["http://127.0.0.1:9090", "HTTPS://host/api/v1/", "http://[::1]:80", "http://münchen.example"]
 )
 def test_a_bare_address_is_taken(url: str) -> None:
-    assert Config.parse({"feeds": [VALID["neso"] | {"url": url}]}).feeds[0].url == url
+    [feed] = Config.parse({"feeds": [VALID["neso"] | {"url": url}]}).feeds
+    assert feed.model_dump()["url"] == url
 
 
 @pytest.mark.parametrize("value", [0, 0.0, -1, "0s", 1e300, "4000d"])

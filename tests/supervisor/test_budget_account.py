@@ -80,7 +80,8 @@ def parts(report: Report) -> list[tuple[float, float]]:
         report.totals,
         *(part.sums for part in (*report.boards, *report.methods, *report.accounts, *report.jobs)),
     ]
-    return [(each.spent_g, each.settled_g) for each in (*sums, *report.segments)]
+    found = [(each.spent_g, each.settled_g) for each in sums]
+    return found + [(line.spent_g, line.settled_g) for line in report.segments]
 
 
 @pytest.mark.parametrize(("account", "settled"), [("location", 500.0), ("on-site", 0.5 * 500 + 0.5 * 40)])
