@@ -1,6 +1,7 @@
 """Reports: one JSON document built from the ledger, and the formats rendered from it (docs/reports.md).
 
 document    `Report` and `build`
+notes       what a reader must not overlook
 timeline    the one walk over the rows, with the matching segments
 parts       what a report is made of
 settled     the account as settled beside the one as decided

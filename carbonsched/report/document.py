@@ -6,7 +6,6 @@ words, what a reader must not overlook: estimates, unknown stretches, time-compr
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Final
 
 from carbonsched import __version__
 from carbonsched.errors import InputError
@@ -17,7 +16,7 @@ from carbonsched.ledger.settlements import Settled
 from carbonsched.ledger.totals import Group, Totals, total, total_by
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.energy import BudgetAccount
-from carbonsched.model.grid import Kind
+from carbonsched.report.notes import notes
 from carbonsched.report.parts import (
     BudgetChange,
     FeedUse,
@@ -40,16 +39,6 @@ from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 MOST_LISTED = 10_000
 """Evaluations and changes of the budget in a report, the last ones."""
-_CONSTANTS: Final = {
-    Kind.FALLBACK: "Estimated: a constant stood in for the grid's intensity over {kwh} kWh: no feed answered.",
-    Kind.STATIC: "Estimated: over {kwh} kWh the intensity is a constant that the configuration states; it follows no hour.",
-}
-
-
-_ACCOUNTS: Final = {
-    BudgetAccount.LOCATION: "by the first (location)",
-    BudgetAccount.ON_SITE: "by the second (on-site)",
-}
 
 
 class Report(Doc):
@@ -154,7 +143,7 @@ def build(
         feeds=timeline.feeds,
         money=timeline.spending.money(job_id),
         time_compression=timeline.time_compression,
-        notes=(*_notes(totals, timeline, record), *_departures(counted)),
+        notes=notes(totals, timeline, record, counted),
         timeline=timeline.points if totals.rows else (),
     )
 
@@ -240,76 +229,6 @@ def _validation(ledger: Ledger, record: JobRecord) -> tuple[Validation, ...]:
         Validation.model_validate({name: entry[name] for name in fields if name in entry})
         for entry in ledger.history(record.id, kinds=("evaluated",), newest=MOST_LISTED)
     )
-
-
-def _departures(counted: dict[int, SegmentRecord]) -> list[str]:
-    """What the trainer found amiss with its segments, a sentence each."""
-    done = (counted[k].done for k in sorted(counted))
-    return [f"Segment {d.k} did not go as planned: {d.departure}." for d in done if d.departure]
-
-
-def _notes(totals: Totals, timeline: Timeline, record: JobRecord | None) -> tuple[str, ...]:
-    """What a reader must not overlook, a sentence each."""
-    notes: list[str] = []
-    if totals.rows == 0:
-        notes.append("Nothing was charged: there is no row for this report.")
-    if record is not None and not record.state.ended:
-        notes.append(f"The job is {record.state}: these figures are not final.")
-    if timeline.time_compression > 1:
-        notes.append(
-            f"Time-compressed replay: the grid's hours were replayed up to {timeline.time_compression:g} times faster than "
-            "they passed. The energy is real, the intensities belong to other hours."
-        )
-    for label in sorted({feed.note for feed in timeline.feeds if feed.note}):
-        notes.append(f"A feed is labelled: {label}.")
-    for kind, sentence in _CONSTANTS.items():
-        constant = sum(feed.energy_j for feed in timeline.feeds if feed.kind is kind)
-        if constant > 0:
-            notes.append(sentence.format(kwh=f"{constant / J_PER_KWH:.4g}"))
-    money = timeline.spending.money(None)
-    if money is not None and money.unknown_kwh > 0:
-        notes.append(
-            f"The price of {money.unknown_share:.1%} of the energy is not known; its cost stands in no sum of EUR."
-        )
-    if money is not None and money.estimated:
-        notes.append("The cost is estimated: so is some of the energy, or a price was held or stood in for.")
-    bases = sorted({feed.basis for feed in timeline.feeds})
-    if len(bases) > 1:
-        notes.append(
-            f"Intensities of several bases meet here ({', '.join(bases)}); their grams do not add up."
-        )
-    if totals.on_site_g is not None:
-        by = " and, after a change, ".join(_ACCOUNTS[account] for account in timeline.accounts)
-        notes.append(
-            f"Two accounts: {totals.location_g:.6g} g with all energy at the grid's intensity, {totals.on_site_g:.6g} g with the "
-            f"site's own supply counted. Budgets were charged {by or 'nothing'}, and what was settled is told by the "
-            "same; effects, lost work, feeds and gaps are told at the grid's intensity."
-        )
-    if totals.supply_unknown_s > 0:
-        notes.append(
-            f"For {totals.supply_unknown_s:.0f} s it was not known what the site's own supply gave: the grid's intensity counts."
-        )
-    if totals.estimated_mj:
-        share = totals.estimated_mj / totals.energy_mj
-        notes.append(f"Estimated: {share:.1%} of the energy is not a hardware counter's own difference.")
-    if totals.bridged_s > 0:
-        notes.append(f"The daemon was away for {totals.bridged_s:.0f} s; that energy was bridged as listed.")
-    if totals.unknown_s > 0:
-        notes.append(
-            f"For {totals.unknown_s:.0f} s energy or intensity is not known; what is not known stands in no sum."
-        )
-    settled = timeline.differences.account(totals.grams)
-    if settled.entries:
-        notes.append(
-            f"Intensities were told or revised since: as settled {settled.spent_g:.6g} g, {settled.difference_g:+.4g} g "
-            "against what was decided, which budgets, savings and charts go by."
-        )
-    if timeline.lost:
-        numbers = ", ".join(str(k) for k in sorted(timeline.lost))
-        notes.append(
-            f"Work of segment {numbers} was interrupted and done again; its energy stays on the account."
-        )
-    return tuple(notes)
 
 
 def _job(record: JobRecord, totals: Totals, ledger: Ledger) -> JobPart:

@@ -1,0 +1,106 @@
+"""Says in plain words what a reader of a report must not overlook, a sentence each."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from carbonsched.ledger.records import JobRecord, SegmentRecord
+from carbonsched.ledger.totals import Totals
+from carbonsched.model.energy import BudgetAccount
+from carbonsched.model.grid import Kind
+from carbonsched.report.timeline import Timeline
+from carbonsched.units import J_PER_KWH
+
+_CONSTANTS: Final = {
+    Kind.FALLBACK: "Estimated: a constant stood in for the grid's intensity over {kwh} kWh: no feed answered.",
+    Kind.STATIC: "Estimated: over {kwh} kWh the intensity is a constant that the configuration states; it follows no hour.",
+}
+_ACCOUNTS: Final = {
+    BudgetAccount.LOCATION: "by the first (location)",
+    BudgetAccount.ON_SITE: "by the second (on-site)",
+}
+
+
+def notes(
+    totals: Totals, timeline: Timeline, record: JobRecord | None, counted: Mapping[int, SegmentRecord]
+) -> tuple[str, ...]:
+    """All of a report's. counted: the segments that count, by number."""
+    return (
+        *_standing(totals, timeline, record),
+        *_feeds(timeline),
+        *_money(timeline),
+        *_accounts(totals, timeline),
+        *_energy(totals),
+        *_afterwards(totals, timeline),
+        *_departures(counted),
+    )
+
+
+def _standing(totals: Totals, timeline: Timeline, record: JobRecord | None) -> Iterator[str]:
+    if totals.rows == 0:
+        yield "Nothing was charged: there is no row for this report."
+    if record is not None and not record.state.ended:
+        yield f"The job is {record.state}: these figures are not final."
+    if timeline.time_compression > 1:
+        yield (
+            f"Time-compressed replay: the grid's hours were replayed up to {timeline.time_compression:g} times faster than "
+            "they passed. The energy is real, the intensities belong to other hours."
+        )
+
+
+def _feeds(timeline: Timeline) -> Iterator[str]:
+    for label in sorted({feed.note for feed in timeline.feeds if feed.note}):
+        yield f"A feed is labelled: {label}."
+    for kind, sentence in _CONSTANTS.items():
+        constant = sum(feed.energy_j for feed in timeline.feeds if feed.kind is kind)
+        if constant > 0:
+            yield sentence.format(kwh=f"{constant / J_PER_KWH:.4g}")
+    bases = sorted({feed.basis for feed in timeline.feeds})
+    if len(bases) > 1:
+        yield f"Intensities of several bases meet here ({', '.join(bases)}); their grams do not add up."
+
+
+def _money(timeline: Timeline) -> Iterator[str]:
+    money = timeline.spending.money(None)
+    if money is not None and money.unknown_kwh > 0:
+        yield f"The price of {money.unknown_share:.1%} of the energy is not known; its cost stands in no sum of EUR."
+    if money is not None and money.estimated:
+        yield "The cost is estimated: so is some of the energy, or a price was held or stood in for."
+
+
+def _accounts(totals: Totals, timeline: Timeline) -> Iterator[str]:
+    if totals.on_site_g is not None:
+        by = " and, after a change, ".join(_ACCOUNTS[account] for account in timeline.accounts)
+        yield (
+            f"Two accounts: {totals.location_g:.6g} g with all energy at the grid's intensity, {totals.on_site_g:.6g} g with the "
+            f"site's own supply counted. Budgets were charged {by or 'nothing'}, and what was settled is told by the "
+            "same; effects, lost work, feeds and gaps are told at the grid's intensity."
+        )
+    if totals.supply_unknown_s > 0:
+        yield f"For {totals.supply_unknown_s:.0f} s it was not known what the site's own supply gave: the grid's intensity counts."
+
+
+def _energy(totals: Totals) -> Iterator[str]:
+    if totals.estimated_mj:
+        share = totals.estimated_mj / totals.energy_mj
+        yield f"Estimated: {share:.1%} of the energy is not a hardware counter's own difference."
+    if totals.bridged_s > 0:
+        yield f"The daemon was away for {totals.bridged_s:.0f} s; that energy was bridged as listed."
+    if totals.unknown_s > 0:
+        yield f"For {totals.unknown_s:.0f} s energy or intensity is not known; what is not known stands in no sum."
+
+
+def _afterwards(totals: Totals, timeline: Timeline) -> Iterator[str]:
+    settled = timeline.differences.account(totals.grams)
+    if settled.entries:
+        yield (
+            f"Intensities were told or revised since: as settled {settled.spent_g:.6g} g, {settled.difference_g:+.4g} g "
+            "against what was decided, which budgets, savings and charts go by."
+        )
+    if timeline.lost:
+        numbers = ", ".join(str(k) for k in sorted(timeline.lost))
+        yield f"Work of segment {numbers} was interrupted and done again; its energy stays on the account."
+
+
+def _departures(counted: Mapping[int, SegmentRecord]) -> Iterator[str]:
+    done = (counted[k].done for k in sorted(counted))
+    yield from (f"Segment {d.k} did not go as planned: {d.departure}." for d in done if d.departure)
