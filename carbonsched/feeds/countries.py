@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
+from carbonsched.errors import InputError
+
 
 @dataclass(frozen=True, slots=True)
 class Country:
@@ -66,6 +68,22 @@ def country_called(said: str) -> Country | None:
     """The country whose code or name this is, and no other's; None: there is none."""
     wanted = " ".join(said.split()).casefold()
     return _by_name().get(_ALSO_CALLED.get(wanted, wanted).casefold())
+
+
+def check_country(zone: str, alpha_2: str, provider: str) -> None:
+    """Raises InputError where a zone is another country's than the only one that a provider tells of.
+
+    A zone that names no country, like a grid's region, is taken for a part of it.
+    """
+    first = zone.partition("-")[0]
+    if first.upper() == alpha_2:
+        return
+    country = country_called(zone) or (country_called(first) if len(first) == len(alpha_2) else None)
+    if country is not None and country.alpha_2 != alpha_2:
+        problem = f"{provider} tells of {alpha_2} alone, and zone.name is {zone!r}"
+        raise InputError(
+            "provider", problem, f"take a feed of it: carbonsched grid --setup --place {country.alpha_2}"
+        )
 
 
 @cache

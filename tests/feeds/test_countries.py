@@ -2,7 +2,8 @@
 
 import pytest
 
-from carbonsched.feeds.countries import country_called, every_country
+from carbonsched.errors import InputError
+from carbonsched.feeds.countries import check_country, country_called, every_country
 
 
 def test_a_code_is_one_countrys() -> None:
@@ -36,3 +37,30 @@ def test_what_is_no_country(said: str) -> None:
 def test_names_are_told_apart() -> None:
     names = [country.name for country in every_country()]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("zone", "provider", "refused"),
+    [
+        ("DE", "neso", True),
+        ("fr", "neso", True),
+        ("US-CAL-CISO", "neso", True),
+        ("Germany", "rte", True),
+        ("GB", "neso", False),
+        ("gb-nir", "neso", False),
+        ("UK", "neso", False),
+        ("13", "neso", False),
+        ("Mars", "neso", False),
+        ("FR", "rte", False),
+        ("GB", "rte", True),
+    ],
+)
+def test_a_provider_of_one_country_is_refused_in_another(zone: str, provider: str, refused: bool) -> None:
+    alpha_2 = {"neso": "GB", "rte": "FR"}[provider]
+    if not refused:
+        check_country(zone, alpha_2, provider)
+        return
+    with pytest.raises(
+        InputError, match=f"provider: {provider} tells of {alpha_2} alone, and zone.name is '{zone}'"
+    ):
+        check_country(zone, alpha_2, provider)

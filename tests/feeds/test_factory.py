@@ -26,7 +26,7 @@ def trace(tmp_path: Path) -> str:
 
 
 def config(*feeds: dict[str, Any], basis: str = "average-lifecycle") -> Config:
-    return Config.parse({"zone": {"name": "DE", "basis": basis}, "feeds": list(feeds)})
+    return Config.parse({"zone": {"name": "GB", "basis": basis}, "feeds": list(feeds)})
 
 
 def build(wanted: Config, clock: ManualClock, state: Path) -> Chain:

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
+from carbonsched.feeds.countries import check_country
 from carbonsched.feeds.provider import SETTLE_EVERY_S, Answered, HttpFeed, HttpSettings, Time, Value
 from carbonsched.feeds.transport import Body, RetryLaterError
 from carbonsched.model.base import refusal
@@ -57,6 +58,8 @@ class NesoSettings(HttpSettings):
         return self
 
     def build(self, site: Site) -> "NesoFeed":
+        """Raises InputError where the box stands in another country."""
+        check_country(site.zone.name, "GB", self.provider)
         return NesoFeed(self, site)
 
 

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
+from carbonsched.feeds.countries import check_country
 from carbonsched.feeds.provider import (
     SETTLE_EVERY_S,
     Answered,
@@ -49,6 +50,8 @@ class RteSettings(HttpSettings):
     """Pause between polls."""
 
     def build(self, site: Site) -> "RteFeed":
+        """Raises InputError where the box stands in another country."""
+        check_country(site.zone.name, "FR", self.provider)
         return RteFeed(self, site)
 
 
