@@ -20,7 +20,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec, TrainPart
-from carbonsched.model.protocol import Evaluated, Finished, SegmentDone, Started
+from carbonsched.model.protocol import VERSION, Evaluated, Finished, SegmentDone, Started
 from trainer.data.encoding import Encoded, TextEncoder, TokenDataset
 from trainer.data.models import check_vocabulary, load_model
 from trainer.data.reading import load_rows
@@ -226,6 +226,7 @@ class _Run:
                     "torch": torch.__version__,
                     "transformers": transformers.__version__,
                 },
+                protocol=VERSION,
             )
         )
         where = f"resuming from {last.name}" if last else "from the beginning"

@@ -7,6 +7,7 @@ job_file  reads JOB.toml or spec.json
 methods/   what each training method can and cannot, and its own keys of [train]
 job_state  the states of a job and the moves between them
 allowed_hours  hours of the day in which a job may train
+setting   how a segment trains: method and τ, and what each setting offers
 protocol  control.json, events.jsonl, run.json, exit.json, FRONTIER.json
 grid      intensity readings and forecasts with provenance
 grid_setup  what grid --setup, --zones and --probe print

@@ -11,6 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from carbonsched.model.base import MOST, Doc, Line, Real, UtcTime, rfc3339
+from carbonsched.model.setting import Setting, SettingPoint
+
+VERSION = 2
+"""Of the protocol: 1 knows no `setting`, `clocks`, `phase` and `points`. A side that names none speaks 1."""
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 """As far as every JSON reader and every database counts exactly."""
@@ -21,6 +25,8 @@ MOST_SEGMENTS = 100_000
 Segments = Annotated[int, Field(ge=1, le=MOST_SEGMENTS)]
 Amount = Annotated[float, Field(ge=0, le=MOST)]
 Ratio = Annotated[float, Field(ge=0, le=1e6)]
+Clocks = Annotated[int, Field(ge=1, le=10**5)]
+"""MHz of a board's graphics clock."""
 
 
 class FrontierPoint(Doc):
@@ -81,6 +87,16 @@ class Directive(Doc):
     reason: str
     checkpoint: bool = False
     """In mid-segment: write a checkpoint at the next step boundary."""
+    protocol: Count = 1
+    """What the daemon speaks."""
+    setting: Setting | None = None
+    """How the segment trains at `rho`; None: as the job's own method does."""
+    clocks: Clocks | None = None
+    """What the daemon has locked the board's clock at; None: not locked."""
+    phase: Literal["stable", "cooldown"] | None = None
+    """Where `train.scheduler` is `budget`: hold the learning rate, or lower it to 0 over `cooldown_steps`; None: another scheduler."""
+    cooldown_steps: Steps | None = None
+    """Optimizer steps from the first of the cooldown to the job's last; set where `phase` is `cooldown`."""
 
 
 class _Event(Doc):
@@ -109,6 +125,8 @@ class Started(_Event):
     gpu_uuid: Line | None = None
     """NVML's name for the device, where the job is on one."""
     versions: dict[Line, Line] = {}
+    protocol: Count = 1
+    """What the trainer speaks."""
 
 
 class Evaluated(_Event):
@@ -160,6 +178,8 @@ class SegmentReady(_Event):
     importance_seconds: Amount = 0.0
     importance_error: Real | None = None
     """Median over tensors of an importance's standard error ÷ its size; None: one batch, or none, has no spread."""
+    points: tuple[SettingPoint, ...] = ()
+    """Settings that the trainer can change to for this segment; none: its own method at the ρ of `frontier` alone."""
 
 
 class Step(_Event):

@@ -10,8 +10,10 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from carbonsched.model.protocol import Directive, Resumed, Waiting, Warned
+from carbonsched.model.setting import Setting
 from trainer.job.job_dir import JobDir, now
 
 log = logging.getLogger("trainer")
@@ -38,17 +40,33 @@ class Stopped(Exception):  # noqa: N818  (not an error: a directive or a signal 
 
 
 @dataclass(frozen=True, slots=True)
-class GrantedRho:
-    """The answer to a segment: train at this ρ.
+class Granted:
+    """The answer to a segment: train at this ρ, in this setting and phase.
 
     Example:
         >>> DirectiveSource(rho=0.6).ask(k=0, step=0)
-        GrantedRho(rho=0.6, seq=None)
+        Granted(rho=0.6, seq=None, setting=None, phase=None, cooldown_steps=None)
     """
 
     rho: float
     seq: int | None
     """Number of the directive that granted it; None: no directive came."""
+    setting: Setting | None = None
+    """None: as the job's own method trains at ρ."""
+    phase: Literal["stable", "cooldown"] | None = None
+    cooldown_steps: int | None = None
+    """These two as in the directive: where the learning rate stands, for `train.scheduler = "budget"`."""
+
+    @classmethod
+    def by(cls, directive: Directive, rho: float) -> "Granted":
+        """What a directive grants; `rho` where it names none."""
+        return cls(
+            rho if directive.rho is None else directive.rho,
+            directive.seq,
+            directive.setting,
+            directive.phase,
+            directive.cooldown_steps,
+        )
 
 
 @dataclass(slots=True)
@@ -94,16 +112,16 @@ class DirectiveSource:
         """The ρ of every segment where nobody is asked; None where a daemon answers."""
         return self.rho if self.job is None or self.alone else None
 
-    def ask(self, k: int, step: int) -> GrantedRho:
+    def ask(self, k: int, step: int) -> Granted:
         """Wait for the directive of segment k, whose `segment_ready` was sent. step: steps done. Raises Stopped."""
         if self.job is None or self.alone:
-            return GrantedRho(self.rho, None)
+            return Granted(self.rho, None)
         return self._await(self.job, k, step, why=None)
 
-    def wait(self, k: int, step: int, why: str) -> GrantedRho:
+    def wait(self, k: int, step: int, why: str) -> Granted:
         """Wait until training may go on; in mid-segment, when a checkpoint is written. Raises Stopped."""
         if self.job is None or self.alone:
-            return GrantedRho(self.rho, None)
+            return Granted(self.rho, None)
         return self._await(self.job, k, step, why=why)
 
     def check_lease(self) -> None:
@@ -149,7 +167,7 @@ class DirectiveSource:
             return None
         return f"the lease of directive {lease.seq} ended at {lease.lease.valid_until:%H:%M:%S} UTC"
 
-    def _await(self, job: JobDir, k: int, step: int, why: str | None) -> GrantedRho:
+    def _await(self, job: JobDir, k: int, step: int, why: str | None) -> Granted:
         self._k, self._step, began = k, step, time.monotonic()
         told_to_wait = False  # then a daemon is there: no falling back to its lease
         reported: tuple[str, int | None] | None = None
@@ -177,7 +195,7 @@ class DirectiveSource:
                     self._follow(directive)
                     if reported is not None:
                         job.send(Resumed(at=now(), k=k, step=step))
-                    return GrantedRho(self.rho if directive.rho is None else directive.rho, directive.seq)
+                    return Granted.by(directive, self.rho)
             if why is not None and reported is None:
                 report_waiting(why)  # where no directive says it better
             if why is None and not told_to_wait:
@@ -189,9 +207,9 @@ class DirectiveSource:
                     report_waiting(f"no directive for segment {k}: waiting for the daemon")
             time.sleep(POLL_S)
 
-    def _fall_back(self, job: JobDir, k: int, step: int) -> GrantedRho | None:
+    def _fall_back(self, job: JobDir, k: int, step: int) -> Granted | None:
         if self._lease is None and step == 0 and not job.launched:
-            return GrantedRho(self.rho, None)  # run by hand: there is nobody to grant a lease
+            return Granted(self.rho, None)  # run by hand: there is nobody to grant a lease
         if self._lease is None or self.lapse_reason() is not None:
             return None
         rho = self.rho if self._lease.rho is None else self._lease.rho
@@ -202,7 +220,7 @@ class DirectiveSource:
                 f"under the lease of directive {self._lease.seq}",
             )
         )
-        return GrantedRho(rho, self._lease.seq)
+        return Granted.by(self._lease, rho)
 
     def _lease_holds(self) -> bool:
         return self._lease is not None and self.lapse_reason() is None

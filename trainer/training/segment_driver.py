@@ -22,7 +22,7 @@ from trainer.importance.gradient_pass import Loss, model_loss
 from trainer.importance.measure import Importance, measure
 from trainer.importance.objectives import TrainingHistory
 from trainer.job import checkpoint
-from trainer.job.directives import DirectiveSource, GrantedRho
+from trainer.job.directives import DirectiveSource, Granted
 from trainer.job.job_dir import now
 from trainer.job.segment import SegmentRecord
 from trainer.methods.method import SelectionCurve
@@ -181,7 +181,7 @@ class SegmentDriver:
             self._wait_reason = directive.reason
         elif directive is not None:
             rho = segment.rho_directed if directive.rho is None else directive.rho
-            self._apply(GrantedRho(rho, directive.seq))
+            self._apply(Granted.by(directive, rho))
         self._wait_reason = self._wait_reason or over
         return directive, self._wait_reason is not None
 
@@ -342,7 +342,7 @@ class SegmentDriver:
         self._curve: SelectionCurve = self.method.curve(segment.importance, saving)
         segment.selection_seconds += device_seconds() - began
 
-    def _apply(self, granted: GrantedRho) -> None:
+    def _apply(self, granted: Granted) -> None:
         """Train at the granted ρ from the next step on.
 
         Reuse the current selection if ρ is unchanged, unless it relied on a cache that was emptied.

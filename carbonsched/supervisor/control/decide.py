@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from carbonsched.model.job_state import JobState
-from carbonsched.model.protocol import Directive
+from carbonsched.model.protocol import VERSION, Directive
 from carbonsched.plan.objective import solve_for
 from carbonsched.supervisor.budgets.allocator import when_exhausted
 from carbonsched.supervisor.control.decision import Decision, Outcome
@@ -81,5 +81,6 @@ def decide(inputs: PlanningInputs) -> Decision:
         lease=grant(inputs.lease, allowed),
         price=plan.price,
         reason=reason,
+        protocol=VERSION,
     )
     return Decision(directive, outcome, plan=plan, ending=ending)

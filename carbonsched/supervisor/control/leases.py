@@ -7,7 +7,7 @@ the promise behind it stand in `carbonsched.plan.guard`.
 
 from datetime import datetime, timedelta
 
-from carbonsched.model.protocol import OPENING, Directive, Lease
+from carbonsched.model.protocol import OPENING, VERSION, Directive, Lease
 from carbonsched.plan import guard
 from carbonsched.supervisor.budgets.allocator import when_exhausted
 from carbonsched.supervisor.control.decision import Decision, Outcome
@@ -48,6 +48,7 @@ def opening(inputs: LeaseInputs, rho_start: float) -> Directive:
         action="train",
         rho=rho_start,
         lease=grant(inputs, allow(inputs, rho_start)),
+        protocol=VERSION,
         reason=f"rho {rho_start:g} where nobody answers the first segment",
     )
 

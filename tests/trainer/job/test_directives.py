@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.steer import directive, of, write_control
 
-from trainer.job.directives import DirectiveSource, GrantedRho, Stopped
+from trainer.job.directives import DirectiveSource, Granted, Stopped
 from trainer.job.job_dir import JobDir
 
 
@@ -33,7 +33,7 @@ def later(seconds: float, job: JobDir, document: dict[str, Any]) -> threading.Ti
 
 def test_without_a_job_the_answer_is_constant() -> None:
     alone = DirectiveSource(0.5)
-    assert alone.ask(3, 24) == GrantedRho(0.5, None)
+    assert alone.ask(3, 24) == Granted(0.5, None)
     assert alone.poll(3) is None
     assert alone.lapse_reason() is None
 
@@ -42,7 +42,7 @@ def test_the_matching_directive_is_the_answer(job: JobDir) -> None:
     write_control(job.path, {"seq": 4, **directive(1, 0.3)})
     s = steering(job, patience_s=10.0)
     timer = later(0.2, job, {"seq": 5, **directive(0, 0.55)})
-    assert s.ask(0, 0) == GrantedRho(0.55, 5)
+    assert s.ask(0, 0) == Granted(0.55, 5)
     timer.join()
 
 
@@ -53,7 +53,7 @@ START = {"seq": 0, **directive(-1, 0.65, max_steps=4)}
 def test_nobody_answers_the_first_segment(job: JobDir) -> None:
     """Neither started by a daemon nor heard from one: a trainer run by hand."""
     s = steering(job)
-    assert s.ask(0, 0) == GrantedRho(0.7, None)
+    assert s.ask(0, 0) == Granted(0.7, None)
     assert s.lapse_reason() is None, "there is no lease to lapse"
     assert of(job.path, "waiting") == []
 
@@ -61,7 +61,7 @@ def test_nobody_answers_the_first_segment(job: JobDir) -> None:
 def test_the_lease_of_the_start_holds_where_the_daemon_went_away(job: JobDir) -> None:
     write_control(job.path, START)
     s = steering(job)
-    assert s.ask(0, 0) == GrantedRho(0.65, 0)
+    assert s.ask(0, 0) == Granted(0.65, 0)
     assert "under the lease of directive 0" in of(job.path, "warning")[0]["message"]
     for _ in range(4):
         assert s.lapse_reason() is None
@@ -73,7 +73,7 @@ def test_the_lease_of_the_start_is_no_answer(job: JobDir) -> None:
     write_control(job.path, START)
     s = steering(job, patience_s=10.0)
     timer = later(0.2, job, {"seq": 1, **directive(0, 0.5)})
-    assert s.ask(0, 0) == GrantedRho(0.5, 1)
+    assert s.ask(0, 0) == Granted(0.5, 1)
     timer.join()
 
 
@@ -81,7 +81,7 @@ def test_without_a_lease_what_a_daemon_started_waits(job: JobDir, monkeypatch: p
     monkeypatch.setenv("CARBONSCHED_JOB_DIR", str(job.path))
     s = steering(job)
     timer = later(0.6, job, {"seq": 1, **directive(0, 0.5)})
-    assert s.ask(0, 0) == GrantedRho(0.5, 1)
+    assert s.ask(0, 0) == Granted(0.5, 1)
     timer.join()
     assert "waiting for the daemon" in of(job.path, "waiting")[0]["reason"]
     assert len(of(job.path, "resumed")) == 1
@@ -91,7 +91,7 @@ def test_a_lease_that_pays_for_nothing_waits(job: JobDir) -> None:
     write_control(job.path, {"seq": 0, **directive(-1, 0.65, lease_s=0, max_steps=0)})
     s = steering(job)
     timer = later(0.6, job, {"seq": 1, **directive(0, 0.5)})
-    assert s.ask(0, 0) == GrantedRho(0.5, 1)
+    assert s.ask(0, 0) == Granted(0.5, 1)
     timer.join()
 
 
@@ -101,7 +101,7 @@ def test_a_daemon_that_says_wait_is_waited_for(job: JobDir) -> None:
         job.path, {"seq": 1, **directive(0, action="wait", until="2099-01-01T00:00:00Z", reason="dirty")}
     )
     timer = later(0.5, job, {"seq": 2, **directive(0, 0.9)})
-    assert s.ask(0, 0) == GrantedRho(0.9, 2)
+    assert s.ask(0, 0) == Granted(0.9, 2)
     timer.join()
     (waiting,) = of(job.path, "waiting")
     assert waiting["until"] == "2099-01-01T00:00:00.000Z"
@@ -113,7 +113,7 @@ def test_a_later_segment_goes_on_while_the_old_lease_holds(job: JobDir) -> None:
     write_control(job.path, {"seq": 1, **directive(0, 0.6)})
     s = steering(job)
     s.ask(0, 0)
-    assert s.ask(1, 8) == GrantedRho(0.6, 1)
+    assert s.ask(1, 8) == Granted(0.6, 1)
     assert "under the lease of directive 1" in of(job.path, "warning")[0]["message"]
 
 
@@ -124,7 +124,7 @@ def test_a_later_segment_waits_where_no_lease_holds(job: JobDir) -> None:
     for _ in range(8):
         s.count_step()
     timer = later(0.6, job, {"seq": 2, **directive(1, 0.5)})
-    assert s.ask(1, 8) == GrantedRho(0.5, 2)
+    assert s.ask(1, 8) == Granted(0.5, 2)
     timer.join()
     assert "waiting for the daemon" in of(job.path, "waiting")[0]["reason"]
 
@@ -147,7 +147,7 @@ def test_a_lapsed_directive_is_no_answer(job: JobDir) -> None:
     write_control(job.path, {"seq": 1, **directive(0, 0.6, lease_s=-1)})
     s = steering(job)
     timer = later(0.4, job, {"seq": 2, **directive(0, 0.8)})
-    assert s.ask(0, 0) == GrantedRho(0.8, 2)
+    assert s.ask(0, 0) == Granted(0.8, 2)
     timer.join()
 
 
@@ -164,7 +164,7 @@ def test_stop_and_signal_end_the_waiting(job: JobDir) -> None:
 def test_what_was_said_to_the_process_before_is_not_obeyed(job: JobDir) -> None:
     write_control(job.path, {"seq": 9, **directive(0, action="stop", reason="old")})
     os.utime(job.path / "control.json", (time.time() + 60, time.time() + 60))
-    assert steering(job).ask(0, 0) == GrantedRho(0.7, None)
+    assert steering(job).ask(0, 0) == Granted(0.7, None)
 
 
 def test_a_stop_is_heard_though_the_clock_was_set_back(job: JobDir) -> None:
@@ -226,7 +226,7 @@ def test_a_renewal_between_two_segments_is_followed_and_no_answer(job: JobDir) -
     s = trained(job, lease_s=0.2)
     write_control(job.path, {"seq": 2, **directive(0, 0.6)})
     time.sleep(0.25)
-    assert s.ask(1, 4) == GrantedRho(0.6, 2), "nobody answered, but the lease holds"
+    assert s.ask(1, 4) == Granted(0.6, 2), "nobody answered, but the lease holds"
     assert "under the lease of directive 2" in of(job.path, "warning")[0]["message"]
 
 
@@ -247,7 +247,7 @@ def test_a_count_that_begins_anew_is_still_heard(job: JobDir) -> None:
     write_control(job.path, {"seq": 1, **directive(0, 0.6)})
     s = steering(job, patience_s=30.0)
     timer = later(0.2, job, {"seq": 1, **directive(1, 0.5)})
-    assert s.ask(1, 8) == GrantedRho(0.5, 1)
+    assert s.ask(1, 8) == Granted(0.5, 1)
     timer.join()
 
 
