@@ -89,9 +89,9 @@ def test_a_job_runs_under_its_budget_and_is_reported(
 def test_kill_9_of_the_daemon_loses_no_energy_and_no_job(
     box: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
 ) -> None:
-    job_file = write_job(tmp_path, material, train={"segment": 800, "max_steps": 4000, "epochs": 300})
+    job_file = write_job(tmp_path, material, train={"segment": 300, "max_steps": 1500, "epochs": 120})
     job_id = box.json("submit", str(job_file))["id"]
-    box.until(job_id, lambda job: job["segment"] == 2 and (job["step"] or 0) > 1610)
+    box.until(job_id, lambda job: job["segment"] == 2 and (job["step"] or 0) > 610)
     pid = json.loads((box.root / "state" / "jobs" / job_id / "run.json").read_text())["pid"]
     box.kill()
     os.kill(pid, 0)  # the job lives on
@@ -110,9 +110,9 @@ def test_kill_9_of_the_daemon_loses_no_energy_and_no_job(
 def test_kill_9_of_the_job_and_resume_keeps_what_was_wasted_on_its_account(
     box: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
 ) -> None:
-    job_file = write_job(tmp_path, material, train={"segment": 800, "max_steps": 2400, "epochs": 300})
+    job_file = write_job(tmp_path, material, train={"segment": 300, "max_steps": 900, "epochs": 120})
     job_id = box.json("submit", str(job_file))["id"]
-    box.until(job_id, lambda job: job["segment"] == 1 and (job["step"] or 0) > 810)
+    box.until(job_id, lambda job: job["segment"] == 1 and (job["step"] or 0) > 310)
     shim = json.loads((box.root / "state" / "jobs" / job_id / "run.json").read_text())["pid"]
     [trainer] = Path(f"/proc/{shim}/task/{shim}/children").read_text().split()
     os.kill(int(trainer), signal.SIGKILL)
@@ -123,7 +123,7 @@ def test_kill_9_of_the_job_and_resume_keeps_what_was_wasted_on_its_account(
     assert [segment["k"] for segment in job["segments_done"]] == [0, 1, 2]
     events = (box.root / "state" / "jobs" / job_id / "events.jsonl").read_text().splitlines()
     starts = [e["first_step"] for e in map(json.loads, events) if e["event"] == "started"]
-    assert starts == [0, 800], "it went on from the checkpoint of segment 0"
+    assert starts == [0, 300], "it went on from the checkpoint of segment 0"
     assert job["energy_j"] > killed["energy_j"]
     rows = conserved(box)
     mine = sum(row["energy_mj"] for row in rows if row["job_id"] == job_id)

@@ -29,6 +29,8 @@ _FLOOR = C0 + (1 - C0) * RHO_MIN
 _HISTORY_H = 30 * 24
 _TICK_S = 1.0
 _CHUNK = 500
+_WHOLE_YEARS = 10
+"""Starts per case from which the table of costs runs whole years."""
 _YEAR_H = 8760
 
 
@@ -316,11 +318,13 @@ def cost(inputs: BenchmarkInputs) -> Iterator[Case]:
     name, trace = max(inputs.traces.items(), key=lambda item: len(item[1].at))
     spare_h = (trace.end - float(trace.at[0])) / 3600.0 - _HISTORY_H - 48
     if inputs.starts > 1:
-        for part in (0.25, 1.0):
+        # a year each way is minutes: a few starts ask for a look alone
+        parts = (0.25, 1.0) if inputs.starts >= _WHOLE_YEARS else (0.03, 0.12)
+        for part in parts:
             n = int(part * min(_YEAR_H, spare_h))
             about = {"trace": name, "hourly_segments": n, "pauses": False}
             yield Case(about, partial(_long, trace, n, {}))
-        for part in (0.25, 1.0):
+        for part in parts:
             n = int(part * min(_YEAR_H, spare_h / 1.5))
             more = {"may_pause": True, "deadline_hours": 1.5 * n, "time_follows_rho": False}
             about = {"trace": name, "hourly_segments": n, "pauses": True}

@@ -188,7 +188,7 @@ def test_compiled_anew_at_each_selection(
     """Ten selections, more than the eight after which torch would go on uncompiled; the same losses as without."""
     graphs: list[int] = []
     runs: list[int] = []
-    eager = lookup_backend("aot_eager")
+    eager = lookup_backend("eager")
 
     def backend(graph: Any, inputs: Any) -> Any:
         compiled = eager(graph, inputs)
