@@ -4,6 +4,7 @@ forecasts        what blending two providers' forecasts brings, by horizon
 planner          how well the planner spends a budget on real traces
 daemon_at_rest   start-up time, memory and CPU time of a daemon without jobs
 gpu_check        shows on a real board what the tests show on stand-ins
+loss_curve       how well the loss of recorded runs is foretold
 daemon_box       a daemon of its own in a folder, for gpu_check
 example_scripts  whether the examples of transformers and TRL run at the ρ that the callback plans
 """

@@ -12,6 +12,7 @@ segment_arrays    the arrays that the solver works on: time, grams and gain of t
 intensity_curve   intensity over time and its integral
 energy_fit        joules and seconds as a function of rho, fitted online
 gain_decay        what a later segment is worth against the next
+loss_curve        the held-out loss to be expected after more steps, from the job's own losses
 working_time      plans in allowed hours alone
 guard             keeps a job inside its budget whatever the forecast does
 allocation        a wanted quality as a budget; one pool divided among several jobs

@@ -1,0 +1,84 @@
+"""Efficiency is what one step of a setting brings against a step of full fine-tuning, before a job has shown it itself.
+
+A step of efficiency .5 lowers the held-out loss as far as half a full step does. The medians are read off docs/results.md and the
+runs behind it (SmolLM2-135M on SciTLDR, rates tuned): which number of full steps ends at the loss that the setting ended at. One
+model and few data sets, hence the wide bands; `carbonsched.plan.loss_curve` sets them right by what a job's own losses say.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+LEAST = 0.01
+"""No setting that trains at all is taken to bring less."""
+
+
+class Efficiency(NamedTuple):
+    """Full steps that one step is worth, with its uncertainty.
+
+    Example:
+        >>> prior_efficiency("full", rho=1.0).median
+        1.0
+        >>> 0.55 < prior_efficiency("tokens", rho=0.5, share=0.25).median < 0.65
+        True
+    """
+
+    median: float
+    sd: float
+    """Of its natural logarithm: 0.3 is ±35%."""
+
+
+_TENSORS = ((0.0, 0.05), (1 / 6, 0.2), (1 / 3, 0.5), (1.0, 1.0))
+"""(share of the way from the floor of ρ to 1, efficiency): `reach` on SmolLM2-135M, floor .4, at ρ .5 and .6."""
+_TOKENS = ((0.0, 0.45), (1.0, 1.0))
+"""(τ, efficiency): about .6 at τ = .25 and .5 at .13."""
+_DROPBP = ((1 / 3, 0.02), (0.5, 0.06), (1.0, 1.0))
+_FLOOR = 0.4
+"""Of ρ, where a model's own is not told."""
+_MEASURED, _GUESSED = 0.25, 0.5
+"""Sd of what few runs of one model have shown, and of what none has."""
+
+
+def prior_efficiency(
+    method: str, rho: float, *, floor: float = _FLOOR, share: float | None = None
+) -> Efficiency:
+    """What a step of `method` at ρ is worth. floor: the model's `rho_floor`; share: τ, None: every token.
+
+    What is not finite counts as ρ = 1, a method that is not known as worth its FLOPs.
+    """
+    rho = min(max(rho, 0.0), 1.0) if math.isfinite(rho) else 1.0
+    tokens = 1.0 if share is None else _at(_TOKENS, share)
+    match method:
+        case "full":
+            return Efficiency(1.0, 0.0)
+        case "tokens":
+            return Efficiency(tokens, 0.2 if share is not None and share < 1 else 0.0)
+        case "greentrainer" | "random" | "fixed":
+            tensors = _at(_TENSORS, _depth(rho, floor))
+            if rho >= 1.0 and share is None:
+                return Efficiency(1.0, 0.0)
+            return Efficiency(max(tensors * tokens, LEAST), _MEASURED)
+        case "lora":
+            return Efficiency(0.5 * tokens, _MEASURED)
+        case "dropbp":
+            return Efficiency(_at(_DROPBP, rho), _GUESSED)
+        case _:
+            return Efficiency(max(rho * tokens, LEAST), _GUESSED)
+
+
+def _depth(rho: float, floor: float) -> float:
+    floor = min(max(floor, 0.0), 0.99) if math.isfinite(floor) else _FLOOR
+    return (rho - floor) / (1 - floor)
+
+
+def _at(points: Sequence[tuple[float, float]], x: float) -> float:
+    """The line through the points, its ends held."""
+    xs = [point[0] for point in points]
+    if not x > xs[0]:
+        return points[0][1]
+    if x >= xs[-1]:
+        return points[-1][1]
+    (a, u), (b, v) = list(pairwise(points))[bisect_right(xs, x) - 1]
+    return u + (v - u) * (x - a) / (b - a)
