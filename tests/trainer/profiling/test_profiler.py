@@ -56,15 +56,18 @@ def exact(model: Any, attn: str, count: int) -> Profile:
     return p
 
 
-@pytest.mark.parametrize("name", ["llama", "t5", "opt", "qwen3", "gpt-neox", "mixtral", "bart"])
+FAST = ("llama", "t5", "opt", "qwen3", "gpt-neox", "mixtral", "bart")
+
+
+@pytest.mark.parametrize("name", FAST)
 def test_cost_is_the_measured_count_of_any_selection(name: str) -> None:
     exact(on_meta(ARCHITECTURES[name]()), "eager", 20)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES | HYBRIDS))
+@pytest.mark.parametrize("name", sorted((ARCHITECTURES | HYBRIDS).keys() - set(FAST)))
 def test_cost_is_exact_on_every_architecture(name: str) -> None:
-    exact(on_meta((ARCHITECTURES | HYBRIDS)[name]()), "eager", 60)
+    exact(on_meta((ARCHITECTURES | HYBRIDS)[name]()), "eager", 20)
 
 
 @pytest.mark.parametrize("name", sorted(HYBRIDS))
