@@ -7,5 +7,5 @@ traits     one row per method: what it can and cannot, and which names a job may
 lora       keys of `lora` and `greentrainer+lora`
 prefix     keys of `prefix`
 selection  keys of the methods that select tensors
-efficiency what a step of each brings against a full one, before a job has shown it
+efficiency  what a step of each brings against a full one, before a job has shown it
 """
