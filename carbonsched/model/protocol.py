@@ -5,6 +5,8 @@ shim that holds the trainer writes `run.json` and `exit.json`. Readers tell a to
 missing newline and leave it for later.
 """
 
+import math
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -202,6 +204,54 @@ class Step(_Event):
     rho: Ratio
 
 
+class Waste(Doc):
+    """What a stock Trainer would have computed beyond `flops_full` on a segment's rows (DESIGN: waste effect).
+
+    Stock: batches in random order, each padded to its longest row, logits for every token, everything trained, in the same
+    precision. `stock_flops` − `padding_flops` − `head_flops` is the segment's `flops_full`.
+
+    Example:
+        >>> waste = Waste(stock_flops=100.0, padding_flops=25.0, head_flops=15.0)
+        >>> waste.flops, waste.estimated
+        (60.0, False)
+    """
+
+    stock_flops: Amount
+    padding_flops: Real
+    """What the batches that ran are padded less; below 0: more."""
+    head_flops: Amount
+    """What the output embeddings on labelled tokens alone take off."""
+    orders: Count = 0
+    """Random orders of the same rows that `stock_flops` is the mean of; 0: its batches are those that ran, so nothing is drawn."""
+    spread_flops: Amount = 0.0
+    """Standard deviation of `stock_flops` from one such order to another."""
+
+    @property
+    def flops(self) -> float:
+        """What is left: `flops_full` of the same segment."""
+        return self.stock_flops - self.padding_flops - self.head_flops
+
+    @property
+    def estimated(self) -> bool:
+        """Whether it rests on orders that were drawn."""
+        return self.orders > 0
+
+    @classmethod
+    def total(cls, parts: Iterable["Waste | None"]) -> "Waste | None":
+        """Of several segments; None where there is none, or one of them is not known."""
+        found = list(parts)
+        known = [waste for waste in found if waste is not None]
+        if not known or len(known) < len(found):
+            return None
+        return cls(
+            stock_flops=sum(w.stock_flops for w in known),
+            padding_flops=sum(w.padding_flops for w in known),
+            head_flops=sum(w.head_flops for w in known),
+            orders=max(w.orders for w in known),
+            spread_flops=math.hypot(*(w.spread_flops for w in known)),
+        )
+
+
 class SegmentDone(_Event):
     """A segment was trained: ρ as directed, planned and realised, and what it took.
 
@@ -227,6 +277,9 @@ class SegmentDone(_Event):
     """Of the same steps with everything trained that their user left trainable, so as they would have run without us: less
     than `flops_full` where weights are frozen or adapters trained. By the profile; None: not told."""
     flops_recomputed: Amount = 0.0
+    waste: Waste | None = None
+    """None: not known, `waste_unknown` says why."""
+    waste_unknown: Line | None = None
     loss: Real | None
     """Mean training loss over the segment's steps."""
     seconds: Amount

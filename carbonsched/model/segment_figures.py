@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol, Self
 
 from carbonsched.model.base import Doc, UtcTime
-from carbonsched.model.protocol import SegmentDone
+from carbonsched.model.protocol import SegmentDone, Waste
 
 
 class FinishedSegment(Protocol):
@@ -72,6 +72,10 @@ class SegmentFigures(Doc):
     """Of the same steps as their user would have run them, frozen weights frozen; None: not known."""
     rho_own: float | None = None
     """`flops` ÷ `flops_own`."""
+    waste: Waste | None = None
+    """What a stock Trainer would have computed beyond `flops_full`; None: not known."""
+    waste_unknown: str | None = None
+    """Why not."""
     steps: int
     loss: float | None
     energy_j: float
@@ -103,6 +107,8 @@ class SegmentFigures(Doc):
             flops_full=done.flops_full,
             flops_own=done.flops_own,
             rho_own=done.rho_own,
+            waste=done.waste,
+            waste_unknown=done.waste_unknown,
             steps=done.steps,
             loss=done.loss,
             energy_j=charged.energy_j,

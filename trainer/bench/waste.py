@@ -22,9 +22,10 @@ from trainer.data.sampling import GroupedSampler
 from trainer.device import device_seconds
 from trainer.evaluation.held_out import autocast
 from trainer.methods.prepare import prepare
-from trainer.profiling.flop_counter import FullStepFlops, Shape
+from trainer.profiling.flop_counter import Shape
 from trainer.profiling.labelled_head import HeadError, LabelledHead, count_labelled
 from trainer.profiling.meta_model import meta_model
+from trainer.profiling.stock import Lengths, all_logits, padded, split
 
 _SAY_EVERY_S = 2.0
 
@@ -122,17 +123,15 @@ class _Bench:
 
     def count(self) -> BenchWaste:
         """FLOPs of an epoch, and the tokens that it computes."""
-        stock = [self._stock_shape(rows) for rows in self.stock]
+        stock = [padded([self._lengths(i) for i in rows]) for rows in self.stock]
         ours = [self._own_shape(rows) for rows in self.grouped]
-        everything = self._full(stock[0])
-        at_stock, grouped = everything.total(stock), everything.total(ours)
-        flops = grouped
         if self.head is not None:
-            packed = [
+            ours = [
                 shape._replace(labelled=sum(self.labelled[i] for i in rows))
                 for shape, rows in zip(ours, self.grouped, strict=True)
             ]
-            flops = self._full(ours[0]._replace(labelled=ours[0].batch)).total(packed)
+        nominal = stock[0] if self.head is None else all_logits(ours[0])._replace(labelled=ours[0].batch)
+        waste = split(prepare(self.model, "full", nominal, attn=self.spec.model.attn).full, stock, ours)
         return BenchWaste(
             rows=len(self.rows),
             batches=len(self.stock),
@@ -140,10 +139,10 @@ class _Bench:
             labelled=sum(self.labelled),
             stock_tokens=_tokens(stock),
             own_tokens=_tokens(ours),
-            stock_flops=at_stock,
-            flops=flops,
-            padding_flops=at_stock - grouped,
-            head_flops=grouped - flops,
+            stock_flops=waste.stock_flops,
+            flops=waste.flops,
+            padding_flops=waste.padding_flops,
+            head_flops=waste.head_flops,
             notes=tuple(self.notes),
         )
 
@@ -174,13 +173,9 @@ class _Bench:
         model.zero_grad(set_to_none=True)
         return loss, norm, seconds
 
-    def _full(self, shape: Shape) -> FullStepFlops:
-        return prepare(self.model, "full", shape, attn=self.spec.model.attn).full
-
-    def _stock_shape(self, rows: list[int]) -> Shape:
-        chosen = [self.rows[i] for i in rows]
-        target = None if self.shifted else max(len(row.labels) for row in chosen)
-        return Shape(len(rows), max(len(row.input_ids) for row in chosen), target)
+    def _lengths(self, row: int) -> Lengths:
+        found = self.rows[row]
+        return len(found.input_ids), None if self.shifted else len(found.labels)
 
     def _own_shape(self, rows: list[int]) -> Shape:
         chosen = [self.rows[i] for i in rows]

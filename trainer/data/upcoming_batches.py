@@ -50,6 +50,8 @@ class Batches:
     ranks: Ranks
     labelled_head: bool = field(default=False, kw_only=True)
     """Whether the output embeddings run on labelled tokens alone, so that a shape counts them."""
+    own_rows: bool = field(default=False, kw_only=True)
+    """Whether the rows are a job's own, which is why we decide how they are padded and which of them meet."""
 
     def shape_of(self, batch: Mapping[str, Any]) -> Shape:
         """Raises InputError for what is no batch of tensors."""

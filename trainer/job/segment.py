@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from carbonsched.errors import InputError
-from carbonsched.model.protocol import MOST_SEGMENTS, FrontierPoint, SegmentDone, SegmentReady, Step
+from carbonsched.model.protocol import MOST_SEGMENTS, FrontierPoint, SegmentDone, SegmentReady, Step, Waste
 
 # names that stand in checkpoints for fields that are called otherwise here
 _IN_CHECKPOINT = {"spans": "stretches", "rho_directed": "directed"}
@@ -94,6 +94,14 @@ class SegmentRecord:
     """FLOPs that the activation cache saved beyond what was counted on."""
     cut_from: int | None = None
     """Steps that were planned, where training ended before the last of them."""
+    counted_steps: int = 0
+    """Steps that the next three cover: those of a process that did not count them are missing (trainer/training/waste.py)."""
+    flops_all_logits: float = 0.0
+    """T_full of the true shapes with logits for every token."""
+    flops_stock: float = 0.0
+    """Likewise of the same batches, each padded to its longest row alone."""
+    row_lengths: dict[str, int] = field(default_factory=dict)
+    """Where rows are grouped by length: how many there were of each, by "tokens,target tokens"."""
 
     @property
     def steps(self) -> int:
@@ -249,8 +257,10 @@ class SegmentRecord:
         """Training ended in its midst: it ends with the last step that was done."""
         self.cut_from, self.end = self.steps, self.step
 
-    def done_event(self, at: datetime, departure: str | None = None) -> SegmentDone:
-        """The event that reports the finished segment. departure: what did not go as planned."""
+    def done_event(
+        self, at: datetime, departure: str | None = None, waste: Waste | str = "not counted"
+    ) -> SegmentDone:
+        """The event that reports the finished segment. departure: what did not go as planned; waste: or why it is not known."""
         return SegmentDone(
             at=at,
             k=self.k,
@@ -263,6 +273,8 @@ class SegmentRecord:
             flops_full=self.flops_full,
             flops_own=None if self.own_ratio is None else self.own_ratio * self.flops_full,
             flops_recomputed=self.flops_recomputed,
+            waste=None if isinstance(waste, str) else waste,
+            waste_unknown=waste if isinstance(waste, str) else None,
             loss=self.loss,
             seconds=self.seconds,
             importance_seconds=self.importance_seconds,

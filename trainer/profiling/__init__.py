@@ -7,6 +7,7 @@ attention_flops  fused attention by formulas of our own
 recurrent_flops  LSTM layers as the one operator that they are on a CPU
 flop_counter  counts a real step
 labelled_head  runs the output embeddings on labelled tokens alone
+stock         what a stock Trainer computes on the same rows
 uncounted     names work whose FLOPs nothing here counts
 length_fit    foretells FLOPs at lengths that were not traced
 shaped_costs  prices a selection at the shapes that really come

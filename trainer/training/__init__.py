@@ -3,6 +3,7 @@
 callback          GreenTrainerCallback: the Trainer's hooks
 host_trainer      reaches the Trainer itself: its loss, its logs
 step_checks       looks at losses and gradients before the optimizer takes a step
+waste             what a stock Trainer would have computed
 departure         says where realised ρ left the planned one, and why
 options           what the callback is given
 setup             what a Trainer has made ready, and the batches to come

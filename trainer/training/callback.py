@@ -219,6 +219,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 given["labels"] = head.expected
             shape = self.driver.batches.shape_of(given)
             self._shapes.append(shape)
+            self.driver.waste.note(given, shape)
             self.driver.model.cache.serve(kwargs, shape)
 
     def _note_loss(self, loss: Any, batch: Any) -> None:
@@ -242,7 +243,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         mine = sum(driver.full.flops(shape) for shape in self._shapes)
         flops = (0.0, 0.0) if counter is None else (counter.flops, counter.recomputed)
         loss = self._losses.total
-        full, cost, counted, again, stop, saved, losses, lost = driver.ranks.sum(
+        full, cost, counted, again, stop, saved, losses, lost, *stock = driver.ranks.sum(
             [
                 mine,
                 driver.foresight.flops(segment.current.selected, self._shapes),
@@ -251,6 +252,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 driver.model.cache.take_saved_flops(),
                 loss or 0.0,
                 float(loss is not None),
+                *driver.waste.take_step(),
             ]
         )
         counted_flops = None if counter is None else counted
@@ -258,6 +260,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             segment.passes = max(segment.passes, len(self._shapes) / len(self._losses.found))
         ratio = cost / full if cost else self._cost_ratio
         segment.add_step(full, self._step_seconds, counted_flops, again, ratio, saved)
+        driver.waste.add(segment, *stock)
         if lost:
             segment.add_loss(losses / lost, 1)
         if counter is not None:

@@ -35,6 +35,7 @@ from trainer.training.options import Options
 from trainer.training.setup import Training, coming_batches, find_head, nominal_batch
 from trainer.training.step_checks import StepLosses, diverged, finite, gradient_faults
 from trainer.training.trainable_model import TrainableModel, find_trainable
+from trainer.training.waste import WasteAccount
 
 log = logging.getLogger("trainer")
 
@@ -72,6 +73,7 @@ class SegmentDriver:
         self.method, self.full, self._loss = prepared.method, prepared.full, loss
         self._own_ratio = prepared.own_ratio
         self.foresight = Foresight(batches, prepared, drawn=model.step_hook is not None)
+        self.waste = WasteAccount(batches, prepared.full)
         self._segment: SegmentRecord | None = None
         self.is_open = False
         """Whether a segment has begun and not ended."""
@@ -254,7 +256,7 @@ class SegmentDriver:
         missed = departure(segment, order, skipped_layers(getattr(self.model.module, "config", None)))
         if missed is not None and missed != segment.fault:
             self._alarm("ratio", f"segment {segment.k}: {missed}")
-        done = segment.done_event(now(), missed)
+        done = segment.done_event(now(), missed, self.waste.of(segment))
         self._flops, self._flops_full = self._flops + done.flops, self._flops_full + done.flops_full
         self.method.history.add((s.selected, s.steps) for s in segment.spans)
         self.send(done)

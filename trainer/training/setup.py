@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import has_length
 
 from carbonsched.errors import InputError
+from trainer.data.encoding import TextEncoder
 from trainer.data.streams import StreamBatches, StreamWindow, is_stream
 from trainer.data.upcoming_batches import Batches, unlabelled
 from trainer.distributed.ranks import Ranks
@@ -64,7 +65,8 @@ def coming_batches(training: Training, options: Options, max_steps: int, mine: R
     two_sided = bool(getattr(getattr(training.model, "config", None), "is_encoder_decoder", False))
     if training.window is not None:
         return StreamBatches(loader, schedule, accumulation, batch, two_sided, mine, training.window)
-    return Batches(loader, schedule, accumulation, batch, two_sided, mine)
+    own = isinstance(getattr(loader.collate_fn, "__self__", None), TextEncoder)
+    return Batches(loader, schedule, accumulation, batch, two_sided, mine, own_rows=own)
 
 
 def nominal_batch(batches: Batches, options: Options, model: Any) -> tuple[Shape, BatchForm | None]:

@@ -66,6 +66,12 @@ def test_it_trains_as_without_for_fewer_flops(
     for a, b in zip(green.history, whole.history, strict=True):
         # these targets are all of one length: nothing an encoder-decoder writes is padding
         assert a.flops_full < b.flops_full if kind == "llama" else a.flops_full == b.flops_full
+        # the batches are the user's own: stock is what they would have run, and only the head is ours
+        assert a.waste is not None
+        assert (a.waste.stock_flops, a.waste.padding_flops) == (pytest.approx(b.flops_full), 0.0)
+        assert a.waste.flops == pytest.approx(a.flops_full, rel=1e-12)
+        assert b.waste is not None
+        assert (b.waste.padding_flops, b.waste.head_flops) == (0.0, 0.0)
     assert green.driver.model.head is not None
 
 
