@@ -89,3 +89,13 @@ def test_what_breaks_a_sum_or_a_file_name_later_is_refused_by_name(
     )
     with pytest.raises(InputError, match=rf"{part}\.{key}"):
         parse(**{part: given | {key: value}})
+
+
+def test_a_job_accepted_earlier_keeps_the_adapters_that_it_had() -> None:
+    """Every key is in spec.json: there `null` meant the query and value projections, which is no default any more."""
+    recorded = JobSpec.parse(tiny_spec(Path("m"), Path("d"), train={"method": "lora", "lora_targets": None}))
+    assert JobSpec.parse(recorded.dump()).train.lora_targets is None
+    assert (
+        JobSpec.parse(tiny_spec(Path("m"), Path("d"), train={"method": "lora"})).train.lora_targets
+        == "all-linear"
+    )

@@ -17,6 +17,26 @@ def on_meta(config: Any, attn: str = "eager") -> Any:
         return factory.from_config(config, attn_implementation=attn, dtype=torch.float32)
 
 
+def counted(model: Any, selected: list[str], attn: str, shape: tuple[int, int, int | None]) -> int:
+    """FLOPs that a FlopCounterMode sees of a step of (batch, seq, target_seq) in which only `selected` require gradients."""
+    import torch
+
+    from trainer.profiling.meta_model import traceable
+    from trainer.profiling.profiler import make_counter
+
+    batch, seq, target = shape
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in selected)
+        parameter.grad = None
+    ids = torch.zeros(batch, seq, dtype=torch.long, device="meta")
+    labels = ids[:, :target].contiguous() if model.config.is_encoder_decoder else ids
+    with make_counter() as count:
+        with traceable(attn):
+            loss = model(input_ids=ids, attention_mask=ids + 1, labels=labels, use_cache=False).loss
+        loss.backward()
+    return int(count.get_total_flops())
+
+
 def smollm2_135m() -> Any:
     return shape("smollm2-135m")
 

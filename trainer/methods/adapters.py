@@ -26,7 +26,11 @@ _TARGETS = (
     ("Wqkv",),
     ("in_proj",),
 )
-"""Names of the projections that LoRA adapts, by family: queries and values, or all three where they are one matrix."""
+"""Names of the query and value projections by family, or of the one matrix that holds both."""
+
+_NOT_IN_MAMBA = ("out_proj",)
+_MAMBAS = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+"""Models whose fused kernels take these matrices past their modules: peft refuses to adapt them there."""
 
 
 def add_lora(model: Any, settings: LoraSettings) -> Any:
@@ -101,8 +105,8 @@ def save(
 
 
 def targets(model: Any) -> tuple[str, ...]:
-    """What LoRA adapts by default: the query and value projections. Raises InputError where none is known."""
-    ends = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_matrix(module)}
+    """The query and value projections. Raises InputError where none is known."""
+    ends = {_end(name) for name in _matrices(model)}
     for found in _TARGETS:
         if ends.issuperset(found):
             return found
@@ -113,15 +117,36 @@ def targets(model: Any) -> tuple[str, ...]:
     )
 
 
+def all_linear(model: Any) -> tuple[str, ...]:
+    """Every linear layer but the output embeddings: ends of names, whole names where an end means one that is left out, too.
+
+    Experts that transformers holds as one tensor are no linear layers, and get no adapters. Raises InputError where none is left.
+    """
+    head, left_out = model.get_output_embeddings(), set()
+    if model.config.model_type in _MAMBAS:
+        left_out = {name for name in _matrices(model) if _end(name) in _NOT_IN_MAMBA}
+    left_out |= {name for name, module in model.named_modules() if module is head}
+    chosen = [name for name in _matrices(model) if name not in left_out]
+    if not chosen:
+        raise InputError(
+            "train.lora_targets", f"{model.config.model_type} has no linear layers", "use greentrainer"
+        )
+    shared = {_end(name) for name in left_out}
+    return tuple(sorted({name if _end(name) in shared else _end(name) for name in chosen}))
+
+
 def _lora(model: Any, settings: LoraSettings) -> Any:
     from peft import LoraConfig
     from transformers.pytorch_utils import Conv1D
 
-    chosen = targets(model) if settings.lora_targets is None else settings.lora_targets
-    matrices = {name: module for name, module in model.named_modules() if _is_matrix(module)}
+    asked = settings.lora_targets
+    if asked is None:
+        asked = targets(model)
+    chosen = all_linear(model) if isinstance(asked, str) else asked
+    matrices = _matrices(model)
     for target in chosen:
         if not any(f".{name}".endswith(f".{target}") for name in matrices):
-            ends = sorted({name.rpartition(".")[2] for name in matrices})
+            ends = sorted({_end(name) for name in matrices})
             raise InputError(
                 "train.lora_targets", f"the model has no {target!r}", f"name some of {', '.join(ends)}"
             )
@@ -146,7 +171,11 @@ def _task(model: Any) -> str:
     return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
 
 
-def _is_matrix(module: nn.Module) -> bool:
+def _matrices(model: Any) -> dict[str, nn.Module]:
     from transformers.pytorch_utils import Conv1D
 
-    return isinstance(module, nn.Linear | Conv1D)
+    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+
+
+def _end(name: str) -> str:
+    return name.rpartition(".")[2]

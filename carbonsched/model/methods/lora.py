@@ -1,10 +1,12 @@
 """LoraSettings are the keys of `[train]` that `lora` and `greentrainer+lora` read."""
 
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from carbonsched.model.base import Doc
+from carbonsched.model.base import Doc, refusal
+
+ALL_LINEAR: Final = "all-linear"
 
 
 class LoraSettings(Doc):
@@ -19,5 +21,17 @@ class LoraSettings(Doc):
     lora_alpha: Annotated[float, Field(gt=0)] = 32.0
     """The adapters' part is scaled by lora_alpha ÷ lora_rank."""
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    lora_targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Ends of the names of the matrices that get adapters; None: the query and value projections."""
+    lora_targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] | None = ALL_LINEAR
+    """Ends of the names of the matrices that get adapters. all-linear: every linear layer but the output embeddings, as peft has it.
+    None: the query and value projections alone, as jobs have them that were accepted before there was a choice."""
+
+    @field_validator("lora_targets", mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        if isinstance(value, str) and value != ALL_LINEAR:
+            raise refusal("", f"{value!r} is no list of names", f"write [{value!r}], or {ALL_LINEAR!r}")
+        if isinstance(value, list | tuple) and ALL_LINEAR in value:
+            raise refusal(
+                "", f"{ALL_LINEAR!r} is no name of a matrix", f"write {ALL_LINEAR!r} without the list"
+            )
+        return value

@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 import torch
 from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_data
-from support.shapes import ARCHITECTURES, on_meta
+from support.shapes import ARCHITECTURES, HYBRIDS, counted, on_meta
 from support.steer import FakeDaemon, always, of, stopped_in
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec, TrainPart
 from trainer.check import check_job
 from trainer.job.job_dir import JobDir
-from trainer.methods.adapters import plain_twin, targets
+from trainer.methods.adapters import all_linear, plain_twin, targets
 from trainer.methods.prepare import prepare
 from trainer.methods.registry import add_adapters
 from trainer.profiling.flop_counter import Shape
+from trainer.profiling.meta_model import meta_twin
 from trainer.profiling.profiler import profile
 from trainer.run import run_job
 
@@ -54,21 +55,45 @@ def train(job: Path, answer: Any = None, **options: Any) -> str:
         return run_job(JobDir(job), options.pop("stopping", lambda: False), **options)
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_lora_finds_its_matrices_and_is_set_against_the_plain_model(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [pytest.param(*p.values, "all-linear", marks=p.marks) for p in EVERY]
+    + [pytest.param(p.values[0], None, marks=pytest.mark.slow) for p in EVERY if p.values[0] != "llama"]
+    + [("llama", None)],
+)
+def test_lora_finds_its_matrices_and_is_set_against_the_plain_model(name: str, where: Any) -> None:
     config = ARCHITECTURES[name]()
     model = on_meta(config)
     assert len(targets(model)) == (1 if name in FUSED else 2)
     shape = Shape(2, 16, 8 if config.is_encoder_decoder else None)
     plain = profile(model, *shape)
-    adapted = add_adapters(model, TrainPart(method="lora"))
-    assert profile(plain_twin(adapted), *shape).full_flops == plain.full_flops
+    linear = [m for m in model.modules() if _is_linear(m) and m is not model.get_output_embeddings()]
+    adapted = add_adapters(model, TrainPart(method="lora", lora_targets=where))
+    if where is not None:
+        wrapped = [m for m in adapted.modules() if hasattr(m, "base_layer")]
+        assert {id(m.base_layer) for m in wrapped} == {id(m) for m in linear}
+    assert not any(hasattr(m, "base_layer") for m in plain_twin(adapted).modules())
     prepared = prepare(adapted, "lora", shape)
     assert prepared.full.flops(Shape(4, *shape[1:])) == 2 * plain.full_flops
     assert prepared.method.names
     assert all(".lora_" in n for n in prepared.method.names)
     # forward and the activation gradient, no base weight's own gradient; in tiny models adapters are not small
-    assert 0.6 < prepared.method.floor < 0.95
+    assert 0.6 < prepared.method.floor < (0.95 if where is None else 1.3)
+    step = counted(meta_twin(adapted), list(prepared.method.names), "eager", shape[:3])
+    assert step == pytest.approx(prepared.method.floor * plain.full_flops, rel=1e-3)
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, torch.nn.Linear | Conv1D)
+
+
+@pytest.mark.parametrize("name", ["mamba", pytest.param("falcon-h1", marks=pytest.mark.slow)])
+def test_what_peft_cannot_adapt_is_left_out_of_all_linear(name: str) -> None:
+    found = all_linear(on_meta(HYBRIDS[name]()))
+    assert "out_proj" not in found
+    assert "in_proj" in found
 
 
 def test_lora_of_a_real_size_costs_two_thirds() -> None:
@@ -76,9 +101,10 @@ def test_lora_of_a_real_size_costs_two_thirds() -> None:
 
     model = add_adapters(on_meta(opt_2_7b()), TrainPart(method="lora"))
     method = prepare(model, "lora", Shape(4, 512)).method
-    assert method.floor == pytest.approx(0.67, abs=0.01)
+    assert method.floor == pytest.approx(0.675, abs=0.01)
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert parameters == 32 * 2 * 2 * 8 * 2560
+    # four square matrices of attention, and two with a side four times as long
+    assert parameters == 32 * (4 * 2 + 2 * 5) * 8 * 2560
 
 
 @pytest.mark.parametrize("model", ["llama", "t5"])
@@ -245,6 +271,14 @@ def test_settings_reach_peft() -> None:
         (
             {"method": "lora", "lora_targets": ["q_proj", "nope"]},
             r"train\.lora_targets: the model has no 'nope'; name some of",
+        ),
+        (
+            {"method": "lora", "lora_targets": "q_proj"},
+            r"train\.lora_targets: 'q_proj' is no list of names; write \['q_proj'\], or 'all-linear'",
+        ),
+        (
+            {"method": "lora", "lora_targets": ["all-linear"]},
+            r"train\.lora_targets: 'all-linear' is no name of a matrix; write 'all-linear' without the list",
         ),
         (
             {"method": "prefix", "gradient_checkpointing": True},

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from support.shapes import ARCHITECTURES, HYBRIDS, on_meta, opt_2_7b, smollm2_135m, t5_small
+from support.shapes import ARCHITECTURES, HYBRIDS, counted, on_meta, opt_2_7b, smollm2_135m, t5_small
 
 from carbonsched.errors import InputError
 from carbonsched.model.profile import Profile
-from trainer.profiling.meta_model import meta_model, meta_twin, traceable
+from trainer.profiling.meta_model import meta_model, meta_twin
 from trainer.profiling.profiler import make_counter, profile
 from trainer.selection.cost_model import CostModel
 
@@ -20,20 +20,6 @@ BATCH, SEQ, TARGET = 3, 24, 10
 
 def ratio(p: Profile, keep: Any) -> float:
     return CostModel.of(p).flops([t.name for t in p.tensors if keep(t.name)]) / p.full_flops
-
-
-def counted(model: Any, selected: list[str], attn: str) -> int:
-    """FLOPs of a step in which only `selected` require gradients."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in selected)
-        parameter.grad = None
-    ids = torch.zeros(BATCH, SEQ, dtype=torch.long, device="meta")
-    labels = ids[:, :TARGET].contiguous() if model.config.is_encoder_decoder else ids
-    with make_counter() as count:
-        with traceable(attn):
-            loss = model(input_ids=ids, attention_mask=ids + 1, labels=labels, use_cache=False).loss
-        loss.backward()
-    return int(count.get_total_flops())
 
 
 def some_selections(names: list[str], count: int) -> list[list[str]]:
@@ -52,7 +38,7 @@ def exact(model: Any, attn: str, count: int) -> Profile:
     costs = CostModel.of(p)
     twin = meta_twin(model, attn)
     for selected in some_selections([t.name for t in p.tensors], count):
-        assert costs.flops(selected) == counted(twin, selected, attn), selected
+        assert costs.flops(selected) == counted(twin, selected, attn, (BATCH, SEQ, TARGET)), selected
     return p
 
 
