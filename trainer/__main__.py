@@ -57,12 +57,19 @@ def profile(
         typer.Option(help="Attention: sdpa's fused backward counts 2.5 times its forward."),
     ] = "eager",
     dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the weights.")] = "fp32",
+    gradient_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of a sequence, from its end, that gradient flows through; the rest runs beforehand.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure the training FLOPs of every tensor of a model at one batch shape."""
     from trainer.commands import profile as commands_profile
 
-    _print(commands_profile.profile(model, batch, seq, target_seq, attn, dtype, labelled))
+    _print(commands_profile.profile(model, batch, seq, target_seq, attn, dtype, labelled, gradient_share))
 
 
 @app.command(epilog="Example: python -m trainer cost --profile P.json --selections S.json")

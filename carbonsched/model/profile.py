@@ -48,6 +48,8 @@ class Profile(Doc):
     target_seq: int | None = None
     labelled: int | None = None
     """Tokens of a row that alone run through the output embeddings; None: every token does."""
+    gradient: int | None = None
+    """Last tokens of a row that gradient flows through, the others run beforehand; None: through every token."""
     attn: str = "eager"
     dtype: str = "fp32"
     patterns: dict[str, Any] = {}

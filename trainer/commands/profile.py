@@ -23,8 +23,9 @@ def profile(
     attn: str,
     dtype: str,
     labelled: int | None = None,
+    gradient_share: float | None = None,
 ) -> Profile:
-    """Measure `model`, a folder or a hub id, from its config alone. Raises InputError."""
+    """Measure `model`, a folder or a hub id, from its config alone; gradient_share: τ, of which labelled tokens are part. Raises InputError."""
     # torch and transformers take seconds to import: only for this command
     from trainer.data.models import quiet
     from trainer.profiling import profiler as flops
@@ -37,8 +38,19 @@ def profile(
         raise InputError(
             "labelled", f"{labelled} of {target_seq or seq} tokens", "give those of a row that have a label"
         )
+    gradient = None
+    if gradient_share is not None:
+        if not 0 < gradient_share <= 1:
+            raise InputError("gradient-share", f"is {gradient_share:g}", "give a share above 0 and at most 1")
+        gradient = max(int(gradient_share * seq + 1e-9), labelled or 1)
     return flops.profile(
-        meta_model(model, attn, dtype), batch, seq, target_seq, name=model, labelled=labelled
+        meta_model(model, attn, dtype),
+        batch,
+        seq,
+        target_seq,
+        name=model,
+        labelled=labelled,
+        gradient=gradient,
     )
 
 

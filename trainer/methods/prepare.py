@@ -73,6 +73,8 @@ def prepare(
     def trace(at: Shape) -> Profile:
         labelled = None if at.labelled is None else at.labelled // at.batch
         how: dict[str, Any] = {"attn": attn, "name": model_name, "form": form, "labelled": labelled}
+        if at.gradient is not None:  # T_full is of whole rows
+            return profile(model, *at[:3], **how, gradient=at.gradient)
         measured = profile(plain, *at[:3], **how)
         if adapted:
             whole = measured.full_flops

@@ -8,6 +8,9 @@ recurrent_flops  LSTM layers as the one operator that they are on a CPU
 flop_counter  counts a real step
 labelled_head  runs the output embeddings on labelled tokens alone
 stock         what a stock Trainer computes on the same rows
+row_ends      pushes the rows of a batch together at their ends
+prompt_cache  keys and values of the first part of rows
+prompt_split  runs rows in two parts, the first without gradients
 uncounted     names work whose FLOPs nothing here counts
 length_fit    foretells FLOPs at lengths that were not traced
 shaped_costs  prices a selection at the shapes that really come

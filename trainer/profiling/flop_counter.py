@@ -26,7 +26,7 @@ class Shape(NamedTuple):
 
     Example:
         >>> Shape(batch=4, seq=128)
-        Shape(batch=4, seq=128, target_seq=None, labelled=None)
+        Shape(batch=4, seq=128, target_seq=None, labelled=None, gradient=None)
     """
 
     batch: int
@@ -35,6 +35,8 @@ class Shape(NamedTuple):
     """Tokens that an encoder-decoder writes; None for decoders."""
     labelled: int | None = None
     """Of all its tokens, those that alone run through the output embeddings; None: all do."""
+    gradient: int | None = None
+    """Last tokens of a row that gradient flows through; None: through all."""
 
 
 class StepCounter:

@@ -32,6 +32,7 @@ from trainer.profiling import attention_flops, recurrent_flops
 from trainer.profiling.batch_form import BatchForm, forward_names, loss_of
 from trainer.profiling.labelled_head import traced_head
 from trainer.profiling.meta_model import meta_twin, traceable
+from trainer.profiling.prompt_split import traced_split
 from trainer.selection.cost_model import bits
 
 
@@ -44,24 +45,27 @@ def profile(
     name: str | None = None,
     form: BatchForm | None = None,
     labelled: int | None = None,
+    gradient: int | None = None,
 ) -> Profile:
     """Profile `model` (loaded anywhere, or from `meta_model`) at `batch` sequences of `seq` tokens.
 
     Encoder-decoders read `seq` tokens and write `target_seq` (default `seq`); decoders hold prompt and answer in `seq`.
     `attn` defaults to what the model is set to. `form`: what the model reads, where that is other than tokens with a label
     each (`seq` is then the length that `sizes_of` gives). `labelled`: tokens of a row that alone run through the output embeddings
-    (trainer/profiling/labelled_head.py); all do without it. Tensors come shallowest first, in the order in which the backward pass
+    (trainer/profiling/labelled_head.py); all do without it. `gradient`: last tokens of a row that gradient flows through, the others run
+    beforehand (trainer/profiling/prompt_split.py). Tensors come shallowest first, in the order in which the backward pass
     reaches them, ties once, named as in `named_parameters()`. Raises InputError for a shape that the model cannot take, and for a
     model that cannot be traced.
     """
     config = getattr(model, "config", None)
     if form is None:
         target_seq = _check_shape(config, batch, seq, target_seq)
+    gradient = None if gradient is None or gradient >= seq else gradient
     inputs = token_batch(batch, seq, target_seq) if form is None else form.build(batch, seq, target_seq)
     attn = attn or getattr(config, "_attn_implementation", None) or "eager"
     twin = meta_twin(model, attn)
     names = [n for n, _ in twin.named_parameters()]
-    with traced_head(twin, None if labelled is None else labelled * batch):
+    with traced_split(twin, gradient), traced_head(twin, None if labelled is None else labelled * batch):
         trace = _trace(twin, inputs, attn)
     missing = [names[i] for i in range(len(names)) if i not in trace.order]
     notes = []
@@ -84,6 +88,7 @@ def profile(
         seq=seq,
         target_seq=target_seq,
         labelled=labelled,
+        gradient=gradient,
         attn=attn,
         dtype=_dtype_name(twin),
         patterns=patterns,

@@ -3,10 +3,15 @@
 A longer target weighs on a decoder and not on its encoder, a longer row on attention and not on a head that is met once. The profiles
 that T_full was traced by (trainer/profiling/flop_counter.py) hold the costs of every tensor at their lengths, and these follow the
 length by the same formula. What the output embeddings cost follows the labelled tokens where they run on those alone.
+
+A step whose rows run in two parts (trainer/profiling/prompt_split.py) costs what follows from both lengths: the scores of the first part among
+themselves, those of the second with both. A sliding window keeps no more of the first part than its width, so on either side of that width there is a
+formula of its own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from carbonsched.errors import CarbonschedError
 from carbonsched.model.profile import Profile
 from trainer.profiling.flop_counter import FullStepFlops, Shape, labelled_tokens
 from trainer.profiling.length_fit import Key
@@ -33,10 +38,15 @@ class ShapedCosts:
         self._heads: dict[tuple[str, ...], float] = {}
         self._labelled: tuple[int, CostModel, CostModel] | None = None
         """Labelled tokens of a batch, costs of a step with them, and of one with none."""
+        self._split: _SplitCosts | None = None
 
     def note_labelled(self, labelled: int, profile: Profile, without: Profile) -> None:
         """Learn what a labelled token costs by two profiles of one shape, with so many in the batch and with none."""
         self._labelled = labelled, CostModel.of(profile), CostModel.of(without)
+
+    def note_split(self, trace: Callable[[Shape], Profile], windows: Sequence[int]) -> None:
+        """Price steps whose rows run in two parts, too, by profiles of such; windows: widths of the model's sliding windows."""
+        self._split = _SplitCosts(self, trace, windows)
 
     def note(self, shape: Shape, profile: Profile) -> Profile:
         """Keep a profile at `shape`; returns it."""
@@ -46,6 +56,10 @@ class ShapedCosts:
 
     def flops(self, names: Sequence[str], shape: Shape, full: FullStepFlops) -> float:
         """Of a step that trains `names`, on a batch of `shape`."""
+        if shape.gradient is not None and shape.gradient < shape.seq:
+            if self._split is None:
+                raise CarbonschedError("no step in two parts was profiled")
+            return self._split.flops(names, shape, shape.gradient)
         weights = full.weights(shape)
         body = shape.batch * sum(w * self._per_row(tuple(names), key) for key, w in weights.items())
         return (
@@ -74,3 +88,36 @@ class ShapedCosts:
         if key not in found:
             found[key] = self._models[key].flops(names) / self._rows[key]
         return found[key]
+
+
+class _SplitCosts:
+    """Of steps whose rows run in two parts. In here a shape's two lengths are those of the parts."""
+
+    def __init__(self, whole: ShapedCosts, trace: Callable[[Shape], Profile], windows: Sequence[int]) -> None:
+        self._whole, self._trace, self._windows = whole, trace, windows
+        self._found: dict[tuple[bool, ...], tuple[ShapedCosts, FullStepFlops]] = {}
+
+    def flops(self, names: Sequence[str], shape: Shape, gradient: int) -> float:
+        parts = Shape(shape.batch, shape.seq - gradient, gradient, shape.labelled)
+        side = self._side(parts.seq)
+        if side not in self._found:
+            self._found[side] = self._formula(side)
+        costs, full = self._found[side]
+        return costs.flops(names, parts, full)
+
+    def _side(self, first: int) -> tuple[bool, ...]:
+        """Of each window, whether the first part fills it."""
+        return tuple(first >= width - 1 for width in self._windows)
+
+    def _formula(self, side: tuple[bool, ...]) -> tuple[ShapedCosts, FullStepFlops]:
+        costs = ShapedCosts()
+        costs._labelled = self._whole._labelled
+
+        def trace(parts: Shape) -> float:
+            rest = parts.target_seq or 0
+            if self._side(parts.seq) != side:
+                raise CarbonschedError("another formula holds there")
+            at = Shape(parts.batch, parts.seq + rest, None, parts.labelled, rest)
+            return costs.note(parts, self._trace(at)).full_flops
+
+        return costs, FullStepFlops(trace, None if costs._labelled is None else 0.0)

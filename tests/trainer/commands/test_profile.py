@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.models import tiny_t5
+from support.models import tiny_llama, tiny_t5
 
 from carbonsched.model.profile import Costs, FrontierDoc, Profile, Selection
 from trainer.__main__ import main
@@ -156,3 +156,19 @@ def test_help_and_selection_do_without_torch(chain: Path, tmp_path: Path) -> Non
     for argv in (["--help"], select):
         code = f"import sys; from trainer.__main__ import main; assert main({argv!r}) == 0; assert 'torch' not in sys.modules"
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ})
+
+
+def test_a_step_in_two_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny_llama(tmp_path / "llama")
+    common = ("profile", "--model", folder, "--batch", 2, "--seq", 12, "--labelled", 3)
+    whole, half, least = (
+        called(capsys, *common, *more) for more in ((), ("--gradient-share", 0.5), ("--gradient-share", 0.1))
+    )
+    assert [p["gradient"] for p in (whole, half, least)] == [None, 6, 3]
+    assert whole["full_flops"] > half["full_flops"] > least["full_flops"] > whole["forward_flops"] * 0.9
+    assert "gradient-share: is 1.5" in refused(capsys, *common, "--gradient-share", 1.5)
+    t5 = tiny_t5(tmp_path / "t5")
+    common = ("profile", "--model", t5, "--batch", 2, "--seq", 12, "--target-seq", 5)
+    assert "cannot run in two parts: it is an encoder-decoder" in refused(
+        capsys, *common, "--gradient-share", 0.5
+    )
