@@ -27,7 +27,7 @@ def padded(rows: Sequence[Lengths]) -> Shape:
 
     Example:
         >>> padded([(7, None), (12, None)])
-        Shape(batch=2, seq=12, target_seq=None, labelled=None)
+        Shape(batch=2, seq=12, target_seq=None, labelled=None, gradient=None)
     """
     targets = [target for _, target in rows if target is not None]
     return Shape(len(rows), max(seq for seq, _ in rows), max(targets, default=None))
