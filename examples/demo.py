@@ -296,10 +296,11 @@ def summary(report: dict[str, Any], hour_s: float) -> str:
     """What the job spent and what was saved, each figure with what it is compared with."""
     job, totals, segments = report["job"], report["totals"], report["segments"]
     about = "about " if totals["estimated"] else ""
-    flops, timing = report["savings"]["flops"], report["savings"]["timing"]
+    waste, flops, timing = (report["savings"][name] for name in ("waste", "flops", "timing"))
     lines = [
         f"{job['name']} {job['state']}: {about}{totals['spent_g']:.3g} g of {job['budget_g']:.3g} g CO2e, "
         f"{about}{totals['energy_j'] / 1000:.3g} kJ",
+        f"  waste effect   {saved(waste)} against a stock Trainer on the same rows (estimated)",
         f"  FLOPs effect   {saved(flops)} against full fine-tuning at the same hours (estimated)",
         f"  timing effect  {saved(timing)} against the same joules at the mean intensity",
     ]

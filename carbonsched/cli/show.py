@@ -36,6 +36,8 @@ def _print(job: "JobDetail") -> None:
         out.print(_segments(job))
         if own := _own_run(job):
             out.print(f"  {own}")
+        if waste := _waste(job):
+            out.print(f"  {waste}")
         for done in job.segments_done:
             if done.departure:
                 out.print(f"  segment {done.k + 1}: {done.departure}", style="yellow", markup=False)
@@ -72,6 +74,20 @@ def _own_run(job: "JobDetail") -> str | None:
         return None
     shown = ", ".join(f"{text.rho(own)} (segment {k})" for k, _, own in told[-_LAST:])
     return f"ρ against what this script trains without selection: {shown}"
+
+
+def _waste(job: "JobDetail") -> str | None:
+    """What was left out of a stock Trainer's work on the same rows, a figure beside ρ."""
+    found = job.waste
+    if found is None or not found.stock_flops:
+        return None
+    shares = (found.flops, found.padding_flops, found.head_flops)
+    ours, padding, head = (f"{100 * flops / found.stock_flops:.1f}%" for flops in shares)
+    drawn = "; estimated, a stock run's order is a random draw" if found.estimated else ""
+    return (
+        f"waste left out: full fine-tuning here takes {ours} of a stock Trainer's FLOPs "
+        f"(padding {padding}, logits without a label {head}{drawn})"
+    )
 
 
 _LAST = 6

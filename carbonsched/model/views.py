@@ -7,7 +7,7 @@ from pydantic import Field
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.job import JobSpec
 from carbonsched.model.job_state import JobState
-from carbonsched.model.protocol import Directive
+from carbonsched.model.protocol import Directive, Waste
 from carbonsched.model.segment_figures import SegmentFigures
 
 
@@ -56,6 +56,9 @@ class JobView(Doc):
     started_at: UtcTime | None = None
     ended_at: UtcTime | None = None
     eta_s: float | None = None
+    waste: Waste | None = None
+    """What a stock Trainer would have computed beyond `flops_full` in the segments that are done; None: not known, or the job is over
+    and `show` has it."""
 
 
 class SegmentView(SegmentFigures):

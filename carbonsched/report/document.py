@@ -114,6 +114,7 @@ def build(
     timeline = _walked(ledger, record, counted, totals, start, end)
     by_segment = total_by(groups, lambda group: group.segment)
     moved = timeline.differences
+    validation = _validation(ledger, record) if record else ()
     return Report(
         created_at=now,
         job_id=job_id,
@@ -131,13 +132,13 @@ def build(
         boards=_named(((g.board, g) for g in groups), moved),
         methods=_named(((str(g.method), g) for g in groups), moved),
         pues=timeline.pues,
-        savings=_savings(counted, by_segment, timeline, totals) if record else None,
+        savings=_savings(record, counted, by_segment, timeline, totals, validation) if record else None,
         segments=tuple(
             _line(segment, by_segment.get(k), moved.of(g for g in groups if g.segment == k))
             for k, segment in sorted(counted.items())
         ),
         lost=_lost(timeline) if record else None,
-        validation=_validation(ledger, record) if record else (),
+        validation=validation,
         gaps=timeline.gaps,
         more_gaps=timeline.more_gaps,
         feeds=timeline.feeds,
@@ -172,10 +173,12 @@ def _walked(
 
 
 def _savings(
+    record: JobRecord,
     counted: dict[int, SegmentRecord],
     by_segment: dict[int | None, Totals],
     timeline: Timeline,
     totals: Totals,
+    validation: tuple[Validation, ...],
 ) -> Savings:
     nothing = Spent(0.0, 0.0)
     spent: dict[int, Spent] = {}
@@ -187,7 +190,8 @@ def _savings(
     charged = Charged(
         timeline.facility_known_mj, timeline.known_grams, timeline.mean_g_per_kwh, totals.estimated
     )
-    return savings([counted[k] for k in sorted(counted)], spent, charged)
+    method = record.spec.train.method
+    return savings([counted[k] for k in sorted(counted)], spent, charged, method, validation)
 
 
 def _lost(timeline: Timeline) -> Lost:

@@ -68,10 +68,15 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("PUE", ", ".join(f"{use.pue:g} ({use.source})" for use in report.pues) or "not known"),
         ("Mean intensity", "not known" if sums.g_per_kwh is None else f"{sums.g_per_kwh:.4g} gCO2e/kWh"),
     ]
-    if report.savings is not None:
+    if (saved := report.savings) is not None:
         facts += [
-            ("Saved by fewer FLOPs", _effect(report.savings.flops)),
-            ("Saved by better hours", _effect(report.savings.timing)),
+            ("Saved by leaving out waste", _effect(saved.waste)),
+            (
+                "Saved by fewer FLOPs",
+                f"{_effect(saved.flops)}; {saved.quality.held_out}; {saved.quality.alternative}",
+            ),
+            ("Saved by better hours", _effect(saved.timing)),
+            ("The savings", "answer different questions and are not added up"),
         ]
     return facts
 
@@ -84,7 +89,8 @@ def _effect(effect: Effect) -> str:
         if effect.low_g is None or effect.low_g == effect.high_g
         else f" ({effect.low_g:.4g} to {effect.high_g:.4g})"
     )
-    return f"{effect.saved_g:.4g} gCO2e{band}, against {effect.against}"
+    how = " (estimated)" if effect.estimated else ""
+    return f"{effect.saved_g:.4g} gCO2e{how}{band}, against {effect.against}"
 
 
 MODEL_CARD: Final = ReportFormat("text/markdown; charset=utf-8", model_card)

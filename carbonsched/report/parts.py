@@ -176,8 +176,45 @@ class Effect(Doc):
     """Why saved_g is null."""
 
 
+class Quality(Doc):
+    """What a FLOPs effect is worth nothing without: the loss that was reached, and the run that needed no selection.
+
+    Example:
+        >>> Quality(loss_before=5.0, loss_after=2.9, steps=100, same_flops_steps=60.4).alternative.partition(":")[0]
+        'against the alternative of full fine-tuning for 60 of the 100 steps, which takes the same FLOPs'
+    """
+
+    loss_before: float | None
+    """Held out, nats a target token; None: not evaluated."""
+    loss_after: float | None
+    steps: int
+    """Of the segments that were finished."""
+    same_flops_steps: float | None
+    """Steps of full fine-tuning that take as many FLOPs as these; None: no FLOPs are known."""
+
+    @property
+    def held_out(self) -> str:
+        """For people."""
+        if self.loss_before is None and self.loss_after is None:
+            return "held-out loss not evaluated"
+        before, after = (
+            "not evaluated" if x is None else f"{x:.4f}" for x in (self.loss_before, self.loss_after)
+        )
+        return f"held-out loss {before} before, {after} after"
+
+    @property
+    def alternative(self) -> str:
+        """For people."""
+        if self.same_flops_steps is None:
+            return "the alternative of fewer full steps is not known"
+        return (
+            f"against the alternative of full fine-tuning for {self.same_flops_steps:.0f} of the {self.steps} steps, which takes the "
+            "same FLOPs: what its loss would be was not measured here, and where it is as low nothing was saved"
+        )
+
+
 class Savings(Doc):
-    """Never one number: what fewer FLOPs saved, and what better hours saved (docs/reports.md).
+    """Never one number: what leaving out waste, fewer FLOPs and better hours saved, each apart (docs/reports.md).
 
     Example::
 
@@ -185,7 +222,11 @@ class Savings(Doc):
         print(savings.flops.saved_g, "by fewer FLOPs;", savings.timing.saved_g, "by better hours")
     """
 
+    waste: Effect
+    """Of leaving out padding and logits that no loss is taken of."""
     flops: Effect
+    quality: Quality
+    """To be read with `flops`."""
     timing: Effect
 
 

@@ -1,4 +1,4 @@
-"""Computes what a job saved against two counterfactuals, each with its formula, its inputs and its assumptions.
+"""Computes what a job saved against three counterfactuals, each with its formula, its inputs and its assumptions.
 
 FLOPs effect, estimated. Against what the user would have run at the same hours: full fine-tuning, or with frozen weights or
 adapters the training of all the rest, at ratio ρ'_k = FLOPs of that ÷ T_full (1 where the trainer did not tell). A finished
@@ -7,6 +7,11 @@ e_k × (c0 + (1 − c0)·ρ'_k) ÷ (c0 + (1 − c0)·ρ_k); so g_k grows by g_k 
 a step's energy that ρ does not move, is fitted from this job's own metered segments by the planner's robust line; the
 range is c0 ± 2 standard deviations. Where ρ hardly varied c0 is the prior's (the forward pass, 1/3) and the range wide.
 
+Waste effect, estimated. Against a stock Trainer on the same rows at the same hours, everything trained as in the FLOPs effect's
+counterfactual, so that one ends where the other begins: a stock step would have had w_k = stock ÷ T_full times the FLOPs. Energy follows FLOPs by the same line,
+so what does not follow them (c0) is not counted as saved: training grams_k × (1 − c0)·ρ'_k·(w_k − 1) ÷ (c0 + (1 − c0)·ρ_k). The range is that of c0, and ± 2
+standard deviations of the random orders that stock's FLOPs are the mean of.
+
 Timing effect, from the rows alone. Against the same joules, so the same ρ, at the mean intensity of the job's span:
 Σ E·PUE·(mean − intensity) over rows where both are known; mean is time-weighted from the job's start to its last row,
 hours in which it waited included.
@@ -14,11 +19,12 @@ hours in which it waited included.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from carbonsched.ledger.records import SegmentRecord
-from carbonsched.report.parts import Effect, Savings
+from carbonsched.model.methods.traits import METHODS, MethodTraits
+from carbonsched.report.parts import Effect, Quality, Savings, Validation
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 if TYPE_CHECKING:
@@ -36,6 +42,14 @@ _OWN_AGAINST = (
 _OWN_FORMULA = (
     "Σ training grams_k · ((c0 + (1 − c0)·ρ'_k) / (c0 + (1 − c0)·ρ_k) − 1), ρ_k realised, ρ'_k of the user's own run, "
     "c0 from the metered segments"
+)
+_WASTE_AGAINST = (
+    "a stock Trainer on the same rows at the same hours: batches in random order, each padded to its longest row, logits for "
+    "every token, the same precision, everything trained"
+)
+_WASTE_FORMULA = (
+    "Σ training grams_k · (1 − c0)·ρ'_k·(stock_k / T_full_k − 1) / (c0 + (1 − c0)·ρ_k), ρ'_k of the user's own run (1: full "
+    "fine-tuning), stock_k counted"
 )
 _TIMING_AGAINST = "the same joules at the mean intensity of the job's span"
 _TIMING_FORMULA = "Σ energy · PUE · (mean intensity − intensity) over the rows where both are known"
@@ -72,9 +86,52 @@ class Spent:
     grams: float
 
 
-def savings(segments: Sequence[SegmentRecord], spent: Mapping[int, Spent], charged: Charged) -> Savings:
-    """`segments`: the attempts that count; `spent`: what their training took, by k."""
-    return Savings(flops=flops_effect(segments, spent, charged.grams), timing=timing_effect(charged))
+def savings(
+    segments: Sequence[SegmentRecord],
+    spent: Mapping[int, Spent],
+    charged: Charged,
+    method: str,
+    validation: Sequence[Validation],
+) -> Savings:
+    """`segments`: the attempts that count; `spent`: what their training took, by k; `method`: the job's."""
+    told = as_own_run(segments, METHODS.get(method))
+    flops = flops_effect(told, spent, charged.grams)
+    return Savings(
+        waste=waste_effect(told, spent, charged.grams + (flops.saved_g or 0.0)),
+        flops=flops,
+        quality=quality(segments, validation),
+        timing=timing_effect(charged),
+    )
+
+
+def as_own_run(
+    segments: Sequence[SegmentRecord], traits: MethodTraits | None
+) -> tuple[SegmentRecord, ...] | str:
+    """The segments, each telling what its user's own run takes; or why that is not known.
+
+    Adapters are the user's choice, not the selector's: where nothing is chosen among them the run is their own.
+    """
+    if traits is None or not traits.trains_adapters:
+        return tuple(segments)
+    if not traits.selects:
+        return tuple(replace(s, done=s.done.model_copy(update={"flops_own": s.done.flops})) for s in segments)
+    if any(s.done.flops_own is None for s in segments):
+        return "the trainer did not tell what training all the adapters takes"
+    return tuple(segments)
+
+
+def quality(segments: Sequence[SegmentRecord], validation: Sequence[Validation]) -> Quality:
+    """Beside the FLOPs effect: held-out loss, and how many full steps take the same FLOPs."""
+    losses = {found.when: found.loss for found in validation}
+    first = next((found.loss for found in validation if found.when == "before"), None)
+    steps, full = sum(s.done.steps for s in segments), sum(s.done.flops_full for s in segments)
+    flops = sum(s.done.flops for s in segments)
+    return Quality(
+        loss_before=first,
+        loss_after=losses.get("after"),
+        steps=steps,
+        same_flops_steps=flops / full * steps if full else None,
+    )
 
 
 def timing_effect(charged: Charged) -> Effect:
@@ -98,17 +155,16 @@ def timing_effect(charged: Charged) -> Effect:
     )
 
 
-def flops_effect(segments: Sequence[SegmentRecord], spent: Mapping[int, Spent], grams: float) -> Effect:
-    """Grams that fewer FLOPs saved; the formula is in the module's docstring. `grams`: all that the job emitted, the part outside segments unchanged in the counterfactual."""
+def flops_effect(segments: Sequence[SegmentRecord] | str, spent: Mapping[int, Spent], grams: float) -> Effect:
+    """Grams that fewer FLOPs saved; the formula is in the module's docstring. segments: or why nothing can be said; grams: all that the job emitted, the part outside segments unchanged in the counterfactual."""
+    if isinstance(segments, str):
+        return _unknown(_OWN_AGAINST, _OWN_FORMULA, segments, estimated=True)
     known = [record for record in segments if record.k in spent and spent[record.k].energy_j > 0]
     if not known:
         reason = "no finished segment has known energy yet"
         return _unknown(_FLOPS_AGAINST, _FLOPS_FORMULA, reason, estimated=True)
-    fit = _fitted(known, spent)
-    line, model = fit.energy_line(), fit.model()
-    spread = 2 * math.sqrt(max(line.covariance[2], 0.0)) / line.full
-    shares = [line.c0, min(line.c0 + spread, 1.0), max(line.c0 - spread, 0.0)]
-    saved, low, high = (_saved(known, spent, c0) for c0 in shares)
+    shares = _fixed_shares(known, spent)
+    saved, low, high = (_saved(known, spent, c0) for c0 in (shares.c0, shares.high, shares.low))
     own = min(map(_own_ratio, known))
     own_run = own < _FULL
     return Effect(
@@ -120,14 +176,73 @@ def flops_effect(segments: Sequence[SegmentRecord], spent: Mapping[int, Spent], 
         estimated=True,
         against=_OWN_AGAINST if own_run else _FLOPS_AGAINST,
         formula=_OWN_FORMULA if own_run else _FLOPS_FORMULA,
+        inputs={**({"rho_own_run": own} if own_run else {}), **shares.inputs()},
+    )
+
+
+def waste_effect(
+    segments: Sequence[SegmentRecord] | str, spent: Mapping[int, Spent], without_g: float
+) -> Effect:
+    """Grams that leaving out waste saved; the formula is in the module's docstring. without_g: what the run that the FLOPs effect is against would have emitted."""
+    reason = _waste_unknown(segments, spent)
+    if isinstance(segments, str) or reason:
+        return _unknown(_WASTE_AGAINST, _WASTE_FORMULA, reason, estimated=True)
+    known = [record for record in segments if record.k in spent and spent[record.k].energy_j > 0]
+    shares = _fixed_shares(known, spent)
+    parts = ("stock_flops", "padding_flops", "head_flops")
+    sums = {name: sum(getattr(r.done.waste, name) for r in known) for name in parts}
+
+    def grams(c0: float, name: str) -> list[float]:
+        """By segment: what so many FLOPs of full fine-tuning would have emitted beside those of its own run."""
+        return [
+            spent[r.k].grams
+            * (1 - c0)
+            * _own_ratio(r)
+            * getattr(r.done.waste, name)
+            / r.done.flops_full
+            / (c0 + (1 - c0) * r.done.rho_realised)
+            for r in known
+            if r.done.flops_full and c0 + (1 - c0) * r.done.rho_realised > 0
+        ]
+
+    def saved(c0: float, name: str) -> float:
+        return sum(grams(c0, name))
+
+    def both(c0: float) -> float:
+        return saved(c0, "padding_flops") + saved(c0, "head_flops")
+
+    noise = 2 * math.hypot(*grams(shares.c0, "spread_flops"))
+    ends = both(shares.high), both(shares.low)
+    found, stock = both(shares.c0), without_g + both(shares.c0)
+    return Effect(
+        saved_g=found,
+        share=found / stock if stock > 0 else None,
+        baseline_g=stock,
+        low_g=min(ends) - noise,
+        high_g=max(ends) + noise,
+        estimated=True,
+        against=_WASTE_AGAINST,
+        formula=_WASTE_FORMULA,
         inputs={
-            **({"rho_own_run": own} if own_run else {}),
-            "c0": line.c0,
-            "c0_low": shares[2],
-            "c0_high": shares[1],
-            "c0_from_prior": float(not model.slope_known),
+            **sums,
+            "flops_full": sum(r.done.flops_full for r in known),
+            "padding_g": saved(shares.c0, "padding_flops"),
+            "head_g": saved(shares.c0, "head_flops"),
+            "orders_drawn": float(max(r.done.waste.orders for r in known if r.done.waste)),
+            **shares.inputs(),
         },
     )
+
+
+def _waste_unknown(segments: Sequence[SegmentRecord] | str, spent: Mapping[int, Spent]) -> str:
+    """Why the waste effect is not known; empty: it is."""
+    if isinstance(segments, str):
+        return segments
+    known = [record for record in segments if record.k in spent and spent[record.k].energy_j > 0]
+    for record in known:
+        if record.done.waste is None:
+            return f"segment {record.k}: {record.done.waste_unknown or 'its trainer did not tell its waste'}"
+    return "" if known else "no finished segment has known energy yet"
 
 
 def training(segment: SegmentRecord, total: Spent, stepped: Spent | None) -> Spent:
@@ -144,6 +259,32 @@ def training(segment: SegmentRecord, total: Spent, stepped: Spent | None) -> Spe
     wall = (segment.end - segment.start).total_seconds()
     busy = min(done.seconds / wall, 1.0) if wall > 0 else 1.0
     return Spent(total.energy_j * busy, total.grams * busy)
+
+
+@dataclass(frozen=True, slots=True)
+class _FixedShares:
+    """c0, the share of a step's energy that ρ does not move, and ± 2 standard deviations of it."""
+
+    c0: float
+    low: float
+    high: float
+    from_prior: bool
+
+    def inputs(self) -> dict[str, float]:
+        return {
+            "c0": self.c0,
+            "c0_low": self.low,
+            "c0_high": self.high,
+            "c0_from_prior": float(self.from_prior),
+        }
+
+
+def _fixed_shares(known: Sequence[SegmentRecord], spent: Mapping[int, Spent]) -> _FixedShares:
+    fit = _fitted(known, spent)
+    line = fit.energy_line()
+    spread = 2 * math.sqrt(max(line.covariance[2], 0.0)) / line.full
+    low, high = max(line.c0 - spread, 0.0), min(line.c0 + spread, 1.0)
+    return _FixedShares(line.c0, low, high, not fit.model().slope_known)
 
 
 def _fitted(known: Sequence[SegmentRecord], spent: Mapping[int, Spent]) -> "EnergyFit":

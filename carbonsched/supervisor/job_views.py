@@ -8,7 +8,7 @@ from carbonsched.clock import Clock
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
 from carbonsched.ledger.totals import total
-from carbonsched.model.protocol import Started
+from carbonsched.model.protocol import Started, Waste
 from carbonsched.model.views import JobDetail, JobView, SegmentView
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import MJ_PER_J
@@ -35,7 +35,7 @@ def job_detail(row: JobRecord, seen: dict[str, Any], ledger: Ledger) -> JobDetai
     if len(validation) > MOST_SHOWN:
         more["evaluated"] = ledger.count(row.id, "evaluated") - MOST_SHOWN
     return JobDetail(
-        **seen | {"validation": validation[-MOST_SHOWN:]},
+        **seen | {"validation": validation[-MOST_SHOWN:], "waste": Waste.total(s.waste for s in segments)},
         spec=row.spec,
         sha256=row.sha256,
         segments_done=segments,
@@ -128,6 +128,7 @@ def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
         "loss": run.progress.loss,
         "boards": run.process.devices,
         "eta_s": eta_s(run, clock),
+        "waste": Waste.total(done.waste for done in run.progress.done),
     }
 
 

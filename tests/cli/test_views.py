@@ -114,6 +114,14 @@ def test_show_tells_rho_of_the_users_own_run_where_it_is_another(box: Box, socke
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
+def test_show_tells_what_waste_was_left_out(box: Box, socket: Path) -> None:
+    text = " ".join(cli("show", busy(box), socket=socket).out.split())
+    assert (
+        "takes 50.0% of a stock Trainer's FLOPs (padding 20.0%, logits without a label 30.0%; estimated"
+        in text
+    )
+
+
 def test_show_of_a_share_that_is_not_resolved(box: Box, socket: Path) -> None:
     entry = box.add(carbon={"budget_share": 0.6})
     assert "not resolved yet (share 0.6 of full fine-tuning)" in cli("show", entry.id, socket=socket).out

@@ -73,13 +73,18 @@ def test_the_summary_names_what_each_saving_is_measured_against(demo: ModuleType
     report = {
         "job": {"name": "job", "state": "finished", "budget_g": 1.0},
         "totals": {"estimated": True, "spent_g": 0.6, "energy_j": 6000.0},
-        "savings": {"flops": effect, "timing": {"saved_g": None, "share": None, "reason": "no row"}},
+        "savings": {
+            "waste": effect,
+            "flops": effect,
+            "timing": {"saved_g": None, "share": None, "reason": "no row"},
+        },
         "validation": [{"when": "before", "loss": 4.5}, {"when": "after", "loss": 2.7}],
         "segments": segments,
     }
     text = demo.summary(report, 8.0)
     assert "about 0.6 g of 1 g CO2e" in text
     assert "+0.2 g (+25.0%) against full fine-tuning" in text
+    assert "+0.2 g (+25.0%) against a stock Trainer" in text
     assert "not known (no row)" in text
     assert "4.500 before, 2.700 after" in text
     assert "ρ 0.850 in the cleanest third of segments, 150 g/kWh" in text

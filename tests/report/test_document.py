@@ -17,11 +17,12 @@ from carbonsched.ledger import Ledger
 from carbonsched.model.energy import Interval
 from carbonsched.model.grid import Kind
 from carbonsched.model.job_state import JobState
+from carbonsched.model.methods.traits import METHODS
 from carbonsched.model.protocol import SegmentDone
 from carbonsched.report import Report, build
 from carbonsched.report.parts import Effect
 from carbonsched.report.render import render
-from carbonsched.report.savings import Spent, flops_effect
+from carbonsched.report.savings import Spent, as_own_run, flops_effect, quality, waste_effect
 from carbonsched.report.timeline import BINS, Timeline
 
 Story = tuple[Ledger, Report, datetime]
@@ -115,6 +116,82 @@ def test_savings_count_against_what_the_user_would_have_run(story: Story) -> Non
     assert frozen.saved_g < full.saved_g
     assert "own run" in frozen.against
     assert frozen.inputs["rho_own_run"] == pytest.approx(0.7)
+
+
+def test_waste_stands_apart_with_its_counterfactual(story: Story) -> None:
+    ledger, report, _ = story
+    assert report.savings is not None
+    waste, flops = report.savings.waste, report.savings.flops
+    inputs = waste.inputs
+    left = inputs["stock_flops"] - inputs["padding_flops"] - inputs["head_flops"]
+    assert left == pytest.approx(inputs["flops_full"], rel=1e-12)
+    assert waste.saved_g == pytest.approx(inputs["padding_g"] + inputs["head_g"])
+    assert inputs["padding_g"] / inputs["head_g"] == pytest.approx(0.3 / 0.4)
+    assert waste.estimated
+    assert waste.low_g is not None
+    assert waste.saved_g is not None
+    assert waste.high_g is not None
+    assert 0 < waste.low_g < waste.saved_g < waste.high_g
+    # it ends where the FLOPs effect begins: at the run that this one is against
+    assert flops.baseline_g is not None
+    assert waste.baseline_g == pytest.approx(flops.baseline_g + waste.saved_g)
+    # by hand, for a job whose energy follows FLOPs alone: stock takes 1.7 times the grams of full fine-tuning
+    segments = ledger.segments("scitldr-1")
+    spent = {s.k: Spent(energy_j=1000.0 * s.done.rho_realised, grams=s.done.rho_realised) for s in segments}
+    grams = sum(part.grams for part in spent.values())
+    full = flops_effect(segments, spent, grams)
+    assert full.baseline_g is not None
+    found = waste_effect(segments, spent, full.baseline_g)
+    assert found.saved_g is not None
+    c0 = found.inputs["c0"]
+    by_hand = sum((1 - c0) * 0.7 * p.grams / (c0 + (1 - c0) * p.grams) for p in spent.values())
+    assert found.saved_g == pytest.approx(by_hand, rel=1e-9)
+
+
+def test_what_the_trainer_did_not_count_is_not_known_with_the_reason(story: Story) -> None:
+    ledger, _, _ = story
+    segments = list(ledger.segments("scitldr-1"))
+    spent = {s.k: Spent(energy_j=1000.0, grams=1.0) for s in segments}
+    for told, reason in ((None, "its trainer did not tell its waste"), ("no mask", "segment 2: no mask")):
+        gone = segments[2].done.model_copy(update={"waste": None, "waste_unknown": told})
+        found = waste_effect([*segments[:2], replace(segments[2], done=gone), *segments[3:]], spent, 9.0)
+        assert found.saved_g is None
+        assert found.reason is not None
+        assert reason in found.reason
+
+
+def test_adapters_are_not_credited_with_a_selection(story: Story) -> None:
+    ledger, _, _ = story
+    segments = ledger.segments("scitldr-1")
+    spent = {s.k: Spent(energy_j=1000.0, grams=1.0) for s in segments}
+    for method in ("lora", "prefix"):
+        assert flops_effect(as_own_run(segments, METHODS[method]), spent, 8.0).saved_g == pytest.approx(0)
+    untold = flops_effect(as_own_run(segments, METHODS["greentrainer+lora"]), spent, 8.0)
+    assert untold.saved_g is None
+    assert "all the adapters" in str(untold.reason)
+    for method in ("greentrainer", "full", "dropbp"):
+        assert as_own_run(segments, METHODS[method]) == segments
+
+
+def test_the_flops_effect_is_read_beside_the_loss_and_the_shorter_full_run(story: Story) -> None:
+    ledger, report, _ = story
+    assert report.savings is not None
+    found = report.savings.quality
+    assert (found.loss_before, found.loss_after) == (report.validation[0].loss, report.validation[-1].loss)
+    ratio = sum(s.flops for s in report.segments) / sum(s.flops_full for s in report.segments)
+    assert found.same_flops_steps == pytest.approx(ratio * sum(s.steps for s in report.segments))
+    for name in ("html", "model-card"):
+        text = render(report, ledger, name).replace("&#39;", "'")
+        for words in (
+            found.held_out,
+            found.alternative,
+            "stock Trainer",
+            "estimated",
+            "Saved by leaving out waste",
+        ):
+            assert words in text, (name, words)
+    assert quality((), ()).held_out == "held-out loss not evaluated"
+    assert "not known" in quality((), ()).alternative
 
 
 def test_segments_list_what_was_charged_and_decided(story: Story) -> None:

@@ -131,8 +131,13 @@ def test_show_of_a_job_that_is_over_tells_all_of_it(tmp_path: Path) -> None:
         for _ in job.play(k):
             pass
     before = job.show()
+    (live,) = rig.service.jobs(ME).jobs
+    assert live.waste == before.waste
     job.finish()
     shown = job.show()
+    assert shown.waste is not None
+    assert shown.waste == before.waste
+    assert (shown.waste.stock_flops, shown.waste.flops) == pytest.approx((4 * 1.6e12, 4e12))
     assert shown.state == "finished"
     assert (shown.segments, shown.step, shown.steps, shown.loss) == (4, 40, 40, before.loss)
     assert [s.selected for s in shown.segments_done] == [("a",)] * 4

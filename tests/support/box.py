@@ -33,7 +33,7 @@ from carbonsched.model.grid import (
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.protocol import Directive, Lease
+from carbonsched.model.protocol import Directive, Lease, Waste
 from carbonsched.model.views import (
     Acted,
     AuditResult,
@@ -163,6 +163,7 @@ class Box:
                     rho_own=rho_own,
                     flops=6e15,
                     flops_full=1e16,
+                    waste=Waste(stock_flops=2e16, padding_flops=4e15, head_flops=6e15, orders=16),
                     steps=100,
                     loss=2.5 - 0.1 * k,
                     energy_j=1e5,
@@ -273,6 +274,7 @@ class Box:
                     },
                 ),
                 history=tuple(entry.history),
+                waste=Waste.total(s.waste for s in entry.segments_done),
             )
 
     def cancel(self, job_id: str, actor: Owner) -> Acted:

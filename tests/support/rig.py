@@ -241,6 +241,7 @@ class Played:
             rho_realised=rho,
             flops=rho * 1e12,
             flops_full=1e12,
+            waste={"stock_flops": 1.6e12, "padding_flops": 0.2e12, "head_flops": 0.4e12, "orders": 16},
             loss=2.0 - 0.1 * k,
             seconds=seconds,
             importance_seconds=1.0,

@@ -15,7 +15,7 @@ from carbonsched.model.energy import Account, EnergyDelta, EnergyMethod, Interva
 from carbonsched.model.grid import Basis, Kind, Reading, Source
 from carbonsched.model.job import CarbonPart, DataPart, JobSpec, ModelPart, Owner, SubmittedJob, TrainPart
 from carbonsched.model.job_state import JobState
-from carbonsched.model.protocol import Directive, Evaluated, Lease, SegmentDone
+from carbonsched.model.protocol import Directive, Evaluated, Lease, SegmentDone, Waste
 from carbonsched.units import grams
 
 T0 = datetime(2026, 11, 20, 16, 0, tzinfo=UTC)
@@ -134,6 +134,13 @@ def done(
         rho_realised=rho - 0.006,
         flops=(rho - 0.006) * full,
         flops_full=full,
+        waste=Waste(
+            stock_flops=1.7 * full,
+            padding_flops=0.3 * full,
+            head_flops=0.4 * full,
+            orders=16,
+            spread_flops=0.01 * full,
+        ),
         loss=loss,
         seconds=seconds,
         importance_seconds=9.0,
