@@ -68,11 +68,11 @@ def rho(value: float | None) -> str:
     return NOT_KNOWN if value is None else f"{value:.3f}"
 
 
-def nth(k: int | None, n: int | None) -> str:
-    """Segment k of n, counted from 1 for people: `3/5`."""
-    if k is None:
+def nth(k: int | None, n: int | None, over: int | None = None) -> str:
+    """Segment k of n, counted from 1 for people, `3/5`; where none runs how many are `over`."""
+    if k is None and over is None:
         return NOT_KNOWN if n is None else f"0/{n}"
-    return f"{k + 1}/{n if n is not None else '?'}"
+    return f"{k + 1 if k is not None else over}/{n if n is not None else '?'}"
 
 
 def duration(seconds: float | None) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import pwd
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -123,29 +124,34 @@ def _job_routes(app: FastAPI, service: Service) -> None:
     def jobs(actor: Actor, every: Annotated[bool, Query(alias="all")] = False) -> JobList:
         return service.jobs(actor, every)
 
+    def resolved(job_id: str, actor: Actor) -> str:
+        return service.resolve(job_id, actor)
+
+    JobId = Annotated[str, Depends(resolved)]
+
     @app.get("/v1/jobs/{job_id}")
-    def show(job_id: str, actor: Actor) -> JobDetail:
-        return service.show(job_id, actor)
+    def show(job: JobId, actor: Actor) -> JobDetail:
+        return service.show(job, actor)
 
     @app.post("/v1/jobs/{job_id}/cancel")
-    def cancel(job_id: str, actor: Actor) -> Acted:
-        return service.cancel(job_id, actor)
+    def cancel(job: JobId, actor: Actor) -> Acted:
+        return service.cancel(job, actor)
 
     @app.post("/v1/jobs/{job_id}/pause")
-    def pause(job_id: str, actor: Actor) -> Acted:
-        return service.pause(job_id, actor)
+    def pause(job: JobId, actor: Actor) -> Acted:
+        return service.pause(job, actor)
 
     @app.post("/v1/jobs/{job_id}/resume")
-    def resume(job_id: str, actor: Actor) -> Acted:
-        return service.resume(job_id, actor)
+    def resume(job: JobId, actor: Actor) -> Acted:
+        return service.resume(job, actor)
 
     @app.post("/v1/jobs/{job_id}/budget")
-    def budget(job_id: str, body: Annotated[Any, Body()], actor: Actor) -> Budgeted:
-        return service.budget(job_id, BudgetBody.parse(body).grams, actor)
+    def budget(job: JobId, body: Annotated[Any, Body()], actor: Actor) -> Budgeted:
+        return service.budget(job, BudgetBody.parse(body).grams, actor)
 
     @app.get("/v1/jobs/{job_id}/log", response_class=Response)
-    def job_log(job_id: str, actor: Actor, offset: int = 0) -> Response:
-        chunk = read_chunk(service.log_path(job_id, actor), offset)
+    def job_log(job: JobId, actor: Actor, offset: int = 0) -> Response:
+        chunk = read_chunk(service.log_path(job, actor), offset)
         headers = {
             "X-Offset": str(chunk.offset),
             "X-Next-Offset": str(chunk.next_offset),
@@ -171,8 +177,10 @@ def _box_routes(app: FastAPI, service: Service) -> None:
         end: str | None = None,
         form: Annotated[str, Query(alias="format")] = "json",
     ) -> Response:
-        if job is None and (start is None or end is None):
-            raise InputError("report", "says neither which job nor when", "give job, or start and end")
+        if job is None and start is None:
+            raise InputError("report", "says neither which job nor when", "give job, or start")
+        if job is not None:
+            job = service.resolve(job, actor)
         pieces, media_type = service.render_report(job, _time("start", start), _time("end", end), form, actor)
         # the first is made before the answer begins: what goes wrong there is still told as an ErrorBody
         first = next(pieces, "")
@@ -202,6 +210,7 @@ def _actor(request: Request) -> Owner:
 
 Actor = Annotated[Owner, Depends(_actor)]
 
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _TIMES: TypeAdapter[UtcTime] = TypeAdapter(UtcTime)
 
 
@@ -209,9 +218,12 @@ def _time(field: str, text: str | None) -> UtcTime | None:
     if text is None:
         return None
     try:
-        return _TIMES.validate_python(text)
+        # a day alone is its first moment
+        return _TIMES.validate_python(f"{text}T00:00:00Z" if _DAY.fullmatch(text) else text)
     except ValidationError as e:
-        raise InputError(field, f"{text!r} is not a time", "write it like 2026-11-22T10:00:00Z") from e
+        raise InputError(
+            field, f"{text!r} is not a time", "write it like 2026-11-22 or 2026-11-22T10:00:00Z"
+        ) from e
 
 
 @contextlib.asynccontextmanager

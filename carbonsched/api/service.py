@@ -38,6 +38,9 @@ class Service(Protocol):
     def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
         """What the job would do and cost, were it submitted now. Nothing is queued."""
 
+    def resolve(self, reference: str, actor: Owner) -> str:
+        """The id of the job meant by an id, its first letters, a name or `latest`. Raises NotFoundError, InputError for several."""
+
     def jobs(self, actor: Owner, every: bool = False) -> JobList:
         """Those that are not over and those that ended last; every: all. Of other people's only what everybody may see."""
 

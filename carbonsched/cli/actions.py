@@ -1,48 +1,64 @@
-"""`carbonsched cancel | pause | resume`: end a job, pause it, or queue it again."""
+"""`carbonsched cancel | pause | resume`: end jobs, pause them, or queue them again."""
 
 from typing import Literal
 
 import typer
 
-from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
+from carbonsched.cli.options import Debug, JobIds, Json, Socket, connect
 from carbonsched.text import one_line
 
 
 def cancel(
-    ctx: typer.Context, job: JobId, json: Json = False, socket: Socket = None, debug: Debug = False
+    ctx: typer.Context, jobs: JobIds, json: Json = False, socket: Socket = None, debug: Debug = False
 ) -> None:
-    """End a job for good. What it has trained so far stays in its directory.
+    """End jobs for good. What they have trained so far stays in their directories.
 
-    Only for the job's owner, root, and the user the daemon runs as.
+    Only for a job's owner, root, and the user the daemon runs as.
     """
-    _act(ctx, job, "cancel", json)
+    _act(ctx, jobs, "cancel", json)
 
 
 def pause(
-    ctx: typer.Context, job: JobId, json: Json = False, socket: Socket = None, debug: Debug = False
+    ctx: typer.Context, jobs: JobIds, json: Json = False, socket: Socket = None, debug: Debug = False
 ) -> None:
-    """Let a job checkpoint and wait until you resume it. Its deadline keeps running.
+    """Let jobs checkpoint and wait until you resume them. Their deadlines keep running.
 
-    Only for the job's owner, root, and the user the daemon runs as.
+    Only for a job's owner, root, and the user the daemon runs as.
     """
-    _act(ctx, job, "pause", json)
+    _act(ctx, jobs, "pause", json)
 
 
 def resume(
-    ctx: typer.Context, job: JobId, json: Json = False, socket: Socket = None, debug: Debug = False
+    ctx: typer.Context, jobs: JobIds, json: Json = False, socket: Socket = None, debug: Debug = False
 ) -> None:
-    """Queue a paused, failed or stopped job again, from its last checkpoint.
+    """Queue paused, failed or stopped jobs again, each from its last checkpoint.
 
-    Only for the job's owner, root, and the user the daemon runs as.
+    Only for a job's owner, root, and the user the daemon runs as.
     """
-    _act(ctx, job, "resume", json)
+    _act(ctx, jobs, "resume", json)
 
 
-def _act(ctx: typer.Context, job: str, verb: Literal["cancel", "pause", "resume"], json: bool) -> None:
-    from carbonsched.cli.output import emit
+def _act(ctx: typer.Context, jobs: list[str], verb: Literal["cancel", "pause", "resume"], json: bool) -> None:
+    from carbonsched.cli.output import complain, emit
+    from carbonsched.errors import CarbonschedError, UnreachableError
+    from carbonsched.model.views import ActedList
 
-    acted = connect(ctx).act(job, verb)
+    client, done, code = connect(ctx), [], 0
+    for job in dict.fromkeys(jobs):
+        try:
+            done.append(client.act(job, verb))
+        except UnreachableError:
+            raise
+        except CarbonschedError as e:
+            if len(jobs) == 1:
+                raise
+            # the others are done all the same
+            complain(e)
+            code = max(code, e.exit_code)
+        else:
+            if not json:
+                print(one_line(f"{done[-1].id} {done[-1].state}: {done[-1].reason}"))
     if json:
-        emit(acted)
-    else:
-        print(one_line(f"{acted.id} {acted.state}: {acted.reason}"))
+        emit(done[0] if len(jobs) == 1 else ActedList(jobs=tuple(done)))
+    if code:
+        raise typer.Exit(code)

@@ -11,7 +11,7 @@ from carbonsched.cli.budget import budget
 from carbonsched.cli.daemon import daemon
 from carbonsched.cli.grid import grid
 from carbonsched.cli.logs import logs
-from carbonsched.cli.options import Debug, Socket
+from carbonsched.cli.options import Debug, Json, Socket
 from carbonsched.cli.pools import pools
 from carbonsched.cli.ps import ps
 from carbonsched.cli.report import report
@@ -49,6 +49,7 @@ def _root(
     ctx: typer.Context,
     socket: Socket = None,
     debug: Debug = False,
+    json: Json = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -66,9 +67,13 @@ app.command(
         "carbonsched submit job.toml",
         "carbonsched submit job.toml --wait",
         "carbonsched submit job.toml --explain",
+        "carbonsched submit --model org/model --data rows.jsonl --budget-g 80 --set train.epochs=2",
     ),
 )(submit)
-app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched ps", "carbonsched ps --json"))(ps)
+app.command(
+    rich_help_panel=JOBS,
+    epilog=_examples("carbonsched ps", "carbonsched ps -q --filter state=queued", "carbonsched ps --json"),
+)(ps)
 app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched show scitldr-7f3a1c"))(show)
 app.command(
     rich_help_panel=JOBS,
@@ -94,7 +99,7 @@ app.command(
     rich_help_panel=BOX,
     epilog=_examples(
         "carbonsched report --job scitldr-7f3a1c --format html -o report.html",
-        "carbonsched report --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z --format csv",
+        "carbonsched report --from 2026-11-01 --to 2026-12-01 --format csv",
     ),
 )(report)
 audit = typer.Typer(help="Check the ledger.", rich_markup_mode="rich")

@@ -22,6 +22,12 @@ def logs(
     ctx: typer.Context,
     job: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    tail: Annotated[
+        int | None,
+        typer.Option(
+            "--tail", "-n", metavar="LINES", min=0, help="Only the last lines, and with -f what follows."
+        ),
+    ] = None,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
@@ -34,7 +40,10 @@ def logs(
     from carbonsched.model.views import JobLog, LogLine
 
     client = connect(ctx)
+    job = client.show(job).id  # may be meant by its name
     reader = _Reader(client, job)
+    if tail is not None:
+        reader.seek(tail)
     chunks = reader.follow() if follow else reader.all()
     if not json:
         _write(chunks)
@@ -78,6 +87,28 @@ class _Reader:
                 yield chunk.data
             if self.offset >= chunk.size:
                 return
+
+    def seek(self, lines: int) -> None:
+        """Begin where the last `lines` lines do, one that is not ended yet among them."""
+        size, back = self.client.log(self.job, -1).size, 8192
+        while True:
+            known = self._read(max(size - back, 0), size)
+            if len(known) < back or known.count(b"\n", 0, -1) >= lines:
+                break
+            back *= 4
+        kept = known.splitlines(keepends=True)
+        self.offset = size - sum(map(len, kept[-lines:] if lines else ()))
+
+    def _read(self, start: int, end: int) -> bytes:
+        found = b""
+        while start + len(found) < end:
+            chunk = self.client.log(self.job, start + len(found))
+            if chunk.offset > start + len(found):  # cut off meanwhile
+                start, found = chunk.offset, b""
+            if not chunk.data:
+                break
+            found += chunk.data
+        return found[: end - start]
 
     def follow(self) -> Iterator[bytes]:
         while True:

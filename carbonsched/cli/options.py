@@ -20,6 +20,7 @@ class Settings:
 
     socket: str | None = None
     debug: bool = False
+    json: bool = False
 
 
 def _keep_socket(ctx: typer.Context, value: str | None) -> str | None:
@@ -32,6 +33,12 @@ def _keep_debug(ctx: typer.Context, value: bool) -> bool:
     if value:
         ctx.ensure_object(Settings).debug = True
     return value
+
+
+def _keep_json(ctx: typer.Context, value: bool) -> bool:
+    settings = ctx.ensure_object(Settings)
+    settings.json = settings.json or value
+    return settings.json
 
 
 Socket = Annotated[
@@ -58,11 +65,16 @@ Json = Annotated[
     bool,
     typer.Option(
         "--json",
+        callback=_keep_json,
         help="One JSON document on stdout and nothing else.",
         rich_help_panel="Everywhere",
     ),
 ]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job, as `carbonsched ps` lists it.")]
+_WHICH = (
+    "as `carbonsched ps` lists it: its id or the first letters of it, its name, or `latest` for your newest."
+)
+JobId = Annotated[str, typer.Argument(metavar="ID", help=f"The job, {_WHICH}")]
+JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help=f"One job or several, each {_WHICH}")]
 
 
 def connect(ctx: typer.Context) -> "Client":

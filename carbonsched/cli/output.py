@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from carbonsched.model.base import Doc
+from carbonsched.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,11 +22,14 @@ def emit(doc: Doc) -> None:
     print(json.dumps(doc.dump(), indent=2))
 
 
+def complain(error: Exception) -> None:
+    """An error that does not end the command, as one line on stderr."""
+    print("carbonsched:", visible(" ".join(str(error).split())), file=sys.stderr)
+
+
 def console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
     from rich.text import Text
-
-    from carbonsched.text import visible
 
     class Visible(Console):
         """What jobs, feeds and other users wrote reaches the terminal as text."""

@@ -169,7 +169,7 @@ def panel(job: JobDetail, grid: GridNow) -> "Table":
 def _segment(job: JobDetail) -> str:
     """The one that runs, or how many are done."""
     if job.segment is not None:
-        return text.nth(job.segment, job.segments)
+        return text.nth(job.segment, job.segments, job.segments_over)
     return f"{len(job.segments_done)}/{job.segments if job.segments is not None else '?'} done"
 
 

@@ -18,6 +18,16 @@ def ps(
     every: Annotated[
         bool, typer.Option("--all", "-a", help="List the jobs that ended long ago, too.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print ids alone, one a line.")] = False,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", metavar="KEY=VALUE", help="Only those with state=…, owner=… or name=…; repeatable."
+        ),
+    ] = None,
+    owner: Annotated[
+        str | None, typer.Option(metavar="USER", help="Only this user's; as --filter owner=USER.")
+    ] = None,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
@@ -30,9 +40,22 @@ def ps(
     """
     from carbonsched.cli.output import LEGEND, console, emit
 
-    listed = connect(ctx).jobs(every or json)  # a script asks for all there are
+    wanted = _wanted([*(filters or ()), *([f"owner={owner}"] if owner else ())])
+    listed = connect(ctx).jobs(every or json or bool(wanted))  # a script, or a filter, asks for all there are
+    if wanted:
+        kept = tuple(
+            job for job in listed.jobs if all(str(getattr(job, key)) in v for key, v in wanted.items())
+        )
+        listed = listed.model_copy(update={"jobs": kept})
     if json:
         emit(listed)
+        return
+    if quiet:
+        for job in listed.jobs:
+            print(job.id)
+        return
+    if not listed.jobs and wanted:
+        print("no such jobs")
         return
     if not listed.jobs:
         print("no jobs; submit one: carbonsched submit JOB.toml")
@@ -47,6 +70,22 @@ def ps(
         )
 
 
+def _wanted(filters: list[str]) -> dict[str, set[str]]:
+    """Values that are let through, by key; several of one key are alternatives. Raises InputError."""
+    from carbonsched.errors import InputError
+    from carbonsched.model.job_state import JobState
+
+    found: dict[str, set[str]] = {}
+    for text_given in filters:
+        key, equals, value = text_given.partition("=")
+        if not equals or key not in ("state", "owner", "name"):
+            raise InputError("--filter", f"{text_given!r} is no filter", "give state=…, owner=… or name=…")
+        if key == "state" and value not in set(JobState):
+            raise InputError("--filter", f"{value!r} is no state", f"use one of {', '.join(JobState)}")
+        found.setdefault(key, set()).add(value)
+    return found
+
+
 def _table(listed: "JobList") -> "Table":
     from carbonsched.cli import output as o
 
@@ -59,7 +98,7 @@ def _table(listed: "JobList") -> "Table":
             job.id,
             job.owner,
             job.state,
-            text.nth(job.segment, job.segments),
+            text.nth(job.segment, job.segments, job.segments_over),
             text.rho(job.rho),
             text.about(job.power_w, job.estimated),
             f"{text.about(job.spent_g, job.estimated)}/{text.figure(job.budget_g)}",

@@ -16,9 +16,13 @@ def report(
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="TIME", help="Everything from here, e.g. 2026-11-01T00:00:00Z."),
+        typer.Option(
+            "--from", metavar="TIME", help="Everything from here, e.g. 2026-11-01 or 2026-11-01T08:30:00Z."
+        ),
     ] = None,
-    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Up to here, not included.")] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", metavar="TIME", help="Up to here, not included. Default: now.")
+    ] = None,
     form: Annotated[
         str | None,
         typer.Option(
@@ -43,12 +47,9 @@ def report(
     from carbonsched.errors import InputError, UnreachableError
 
     if (job is None) == (start is None and end is None):
-        raise InputError(
-            "--job", "say which job, or which time", "give --job ID, or --from TIME and --to TIME"
-        )
-    if job is None and (start is None or end is None):
-        missing = "--from" if start is None else "--to"
-        raise InputError(missing, "is missing", "give both --from and --to")
+        raise InputError("--job", "say which job, or which time", "give --job ID, or --from TIME")
+    if job is None and start is None:
+        raise InputError("--from", "is missing", "give --from TIME with --to")
     if json and form not in (None, "json"):
         raise InputError("--format", f"{form} and --json exclude each other", "leave one away")
     try:

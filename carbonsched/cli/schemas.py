@@ -44,6 +44,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "job-detail": view.JobDetail,
         "submitted": view.Submitted,
         "acted": view.Acted,
+        "acted-list": view.ActedList,
         "budgeted": view.Budgeted,
         "explained": view.Explained,
         "pool-list": view.PoolList,

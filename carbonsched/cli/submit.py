@@ -13,8 +13,29 @@ from carbonsched.text import one_line
 def submit(
     ctx: typer.Context,
     job: Annotated[
-        Path, typer.Argument(metavar="JOB.toml", help="The job; docs/configuration.md has every key.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="JOB.toml",
+            help="The job; docs/configuration.md has every key. `-` reads it from stdin; without it --model and --data are the job.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Hub id or folder, for `model.name_or_path`.")] = None,
+    data: Annotated[str | None, typer.Option(help="Hub id, folder or file, for `data.name_or_path`.")] = None,
+    method: Annotated[str | None, typer.Option(help="For `train.method`.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the job is called.")] = None,
+    budget_g: Annotated[
+        float | None, typer.Option("--budget-g", metavar="GRAMS", help="For `carbon.budget_g`.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="For `carbon.deadline`, such as 36h.")
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any key of the job, such as train.lr=1e-4; repeatable."
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it has ended; exit codes as `wait`.")
     ] = False,
@@ -32,17 +53,25 @@ def submit(
     """Check a job and queue it.
 
     The trainer looks at model, data, batch shapes and the floor of ρ first, as you; nothing is queued when it finds a
-    fault. Paths in JOB.toml are read from its own folder.
+    fault. Paths in JOB.toml are read from its own folder, those of options and of stdin from the working directory.
     """
+    from carbonsched.cli.job_options import read
     from carbonsched.cli.output import emit
     from carbonsched.cli.trainer_check import check
     from carbonsched.cli.wait import follow
     from carbonsched.errors import InputError
-    from carbonsched.model.job_file import read_job
 
     if wait and explain:
         raise InputError("--explain", "queues nothing that --wait could wait for", "give one of the two")
-    spec = read_job(job)
+    options: dict[str, object] = {
+        "name": name,
+        "model.name_or_path": model,
+        "data.name_or_path": data,
+        "train.method": method,
+        "carbon.budget_g": budget_g,
+        "carbon.deadline": deadline,
+    }
+    spec = read(job, options, assign or ())
     client = connect(ctx)
     checked = check(spec, client.version().trainer_python)
     if explain:

@@ -208,6 +208,21 @@ class Ledger(Store):
         with self._reading() as connection:
             return job_record(self._job_row(connection, job_id))
 
+    def ids_like(self, prefix: str) -> tuple[str, ...]:
+        """Ids that begin with `prefix`, newest first."""
+        t = JOBS.c
+        query = select(t.id).where(t.id.startswith(prefix, autoescape=True)).order_by(t.submitted_us.desc())
+        with self._reading() as connection:
+            # SQLite tells no case apart in such a comparison
+            return tuple(i for i in connection.execute(query).scalars() if i.startswith(prefix))
+
+    def latest_of(self, uid: int | None) -> str | None:
+        """Id of the job that this user submitted last, None: that anybody did; None where there is none."""
+        query = select(JOBS).order_by(JOBS.c.submitted_us.desc(), JOBS.c.id.desc())
+        with self._reading() as connection:
+            records = map(job_record, connection.execute(query).mappings())
+            return next((r.id for r in records if uid is None or r.owner.uid == uid), None)
+
     def job_ids(self) -> set[str]:
         """Of every job, read or not."""
         with self._reading() as connection:

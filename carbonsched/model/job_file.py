@@ -7,6 +7,7 @@ files beside the same JOB.toml, from whatever folder they are started in.
 import json
 import stat
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,50 @@ from carbonsched.errors import InputError
 from carbonsched.model.base import expanded
 from carbonsched.model.job import JobSpec, SubmittedJob
 
+_PATHS = ("model.name_or_path", "data.name_or_path", "data.validation", "evaluate.test")
 _HINT = "give the path of a JOB.toml or spec.json"
 
 
-def read_job(file: Path) -> JobSpec:
+def read_job(file: Path, changes: Mapping[str, object] | None = None) -> JobSpec:
     """The job that a JOB.toml, a spec.json, or the JSON of a JobSpec describes, its local paths made absolute.
 
-    Raises InputError: not found, not TOML or JSON (with the line), unknown key (with the nearest), bad value, missing
-    folder.
+    changes: values that replace those of the file, by dotted key (`train.lr`); local paths among them are read from the working
+    directory. Raises InputError: not found, not TOML or JSON (with the line), unknown key (with the nearest), bad value,
+    missing folder.
     """
-    data = _parsed(file)
+    return job_of(_parsed(file), file.resolve().parent, file.name, changes)
+
+
+def job_of(data: Any, folder: Path, where: str, changes: Mapping[str, object] | None = None) -> JobSpec:
+    """As `read_job`, of what was read already. folder: what relative paths in it are read from; where: its name in errors.
+
+    Example:
+        >>> given = {"model.name_or_path": "org/model", "data.name_or_path": "org/rows", "carbon.budget_g": 80}
+        >>> job_of({"name": "a"}, Path("."), "stdin", given).carbon.budget_g
+        80.0
+    """
     if isinstance(data, dict) and "spec" in data:
-        spec = SubmittedJob.parse(data, where=file.name).spec
-    else:
-        spec = JobSpec.parse(data, where=file.name)
-    return resolve_paths(spec, file.resolve().parent, where=f"{file.name}: ")
+        data = SubmittedJob.parse(data, where=where).spec.dump()
+    if changes:
+        data = _changed(data, changes)
+    return resolve_paths(JobSpec.parse(data, where=where), folder, where=f"{where}: " if where else "")
+
+
+def _changed(data: Any, changes: Mapping[str, object]) -> Any:
+    if not isinstance(data, dict):
+        return data  # refused as it is
+    made: dict[str, Any] = json.loads(json.dumps(data, default=str))
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        place = made
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise InputError(key, f"{parent} is no table", "see docs/configuration.md for the keys")
+        if isinstance(value, str) and key in _PATHS and Path(value).expanduser().exists():
+            value = str(Path(value).expanduser().resolve())
+        place[last] = value
+    return made
 
 
 def resolve_paths(spec: JobSpec, folder: Path, where: str = "") -> JobSpec:
@@ -51,20 +81,25 @@ def resolve_paths(spec: JobSpec, folder: Path, where: str = "") -> JobSpec:
     )
 
 
+def parsed(text: str, where: str, *, is_json: bool) -> Any:
+    """TOML or JSON as it stands. Raises InputError that names the line."""
+    try:
+        return json.loads(text) if is_json else tomllib.loads(text)
+    except RecursionError as e:
+        raise InputError(where, "is nested too deep to be read", "flatten it") from e
+    except ValueError as e:
+        raise InputError(where, f"is not {'JSON' if is_json else 'TOML'}: {e}", "mend that line") from e
+
+
 def _parsed(file: Path) -> Any:
-    is_json = file.suffix == ".json"
     try:
         text = file.read_text(encoding="utf-8-sig")
-        return json.loads(text) if is_json else tomllib.loads(text)
     except FileNotFoundError as e:
         raise InputError(file.name, f"there is no file {file}", _HINT) from e
     except (OSError, UnicodeDecodeError) as e:
         problem = e.strerror if isinstance(e, OSError) else "it is not UTF-8 text"
         raise InputError(file.name, f"{file} cannot be read: {problem}", _HINT) from e
-    except RecursionError as e:
-        raise InputError(file.name, "is nested too deep to be read", "flatten it") from e
-    except ValueError as e:
-        raise InputError(file.name, f"is not {'JSON' if is_json else 'TOML'}: {e}", "mend that line") from e
+    return parsed(text, file.name, is_json=file.suffix == ".json")
 
 
 def _resolve(name: str, folder: Path, field: str) -> str:

@@ -30,6 +30,8 @@ class JobView(Doc):
     segment: int | None
     """The one now running, from 0; None before the first."""
     segments: int | None
+    segments_over: int | None = None
+    """How many were finished; None for those who may not read the job."""
     step: int | None = None
     steps: int | None = None
     rho: float | None
@@ -86,6 +88,8 @@ class JobDetail(JobView):
     segments_done: tuple[SegmentView, ...]
     eur: float | None = None
     """What it cost so far, as far as rows are written and their price is known; None: no price is known, or no `[[prices]]`."""
+    output: str | None = None
+    """Folder of the fine-tuned model on the daemon's box; None until the job has written one."""
     validation: tuple[dict[str, Any], ...] = ()
     """The `evaluated` events, oldest first."""
     history: tuple[dict[str, Any], ...] = ()
@@ -131,6 +135,19 @@ class Acted(Doc):
     id: str
     state: JobState
     reason: str
+    output: str | None = None
+    """Where the model lies that `wait` waited for; None elsewhere, and where there is none."""
+
+
+class ActedList(Doc):
+    """Answer of cancel, pause and resume of several jobs: those that it was done to.
+
+    Example:
+        >>> ActedList(jobs=[Acted(id="a-1", state="paused", reason="by alice")]).jobs[0].id
+        'a-1'
+    """
+
+    jobs: tuple[Acted, ...]
 
 
 class Budgeted(Acted):

@@ -100,10 +100,12 @@ def build(
     *,
     now: datetime,
 ) -> Report:
-    """The report of one job, or of [start, end) over everything; rows count by their start.
+    """The report of one job, or of [start, end) over everything, up to `now` without an end; rows count by their start.
 
     Raises NotFoundError for a job that is not there, InputError where `end` is not after `start`.
     """
+    if start is not None and end is None:
+        end = now
     if start is not None and end is not None and end <= start:
         raise InputError("--to", f"{end.isoformat()} is not after --from", "give a later time")
     record = None if job_id is None else ledger.job(job_id)

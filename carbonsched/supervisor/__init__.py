@@ -18,6 +18,7 @@ continuity   refuses a ledger that knows less than the job folders
 supply_watch  the site's own supply now, and its feeds that fail
 on_site      what part of each piece of energy the site's own supply gave
 recovery     journals each trainer process, and rebuilds a job after a daemon restart
+job_reference  which job an id, a name or its first letters mean
 job_views    what `ps` and `show` answer
 access       who may see and change a job
 jobs/        what is known of one job

@@ -22,6 +22,7 @@ _PRIVATE: dict[str, Any] = {
     "reason": "",
     "segment": None,
     "segments": None,
+    "segments_over": None,
     "step": None,
     "steps": None,
     "rho": None,

@@ -82,6 +82,7 @@ def of_ledger(row: JobRecord, ledger: Ledger) -> dict[str, Any]:
     return _of_row(row) | {
         "segment": None,
         "segments": None,
+        "segments_over": last.k + 1 if last else 0,
         "step": last.done.first_step + last.done.steps if last else None,
         "rho": None,
         "loss": last.done.loss if last else None,
@@ -114,6 +115,7 @@ def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
         "reason": reason_of(run),
         "segment": run.process.segment if live else None,
         "segments": run.progress.segments,
+        "segments_over": len(run.progress.done),
         "step": run.progress.step,
         "steps": run.progress.started.steps if run.progress.started else None,
         "rho": run.directive.rho if run.directive and live else None,

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from carbonsched import __version__
-from carbonsched.errors import InputError, LaunchError, LedgerError, StateError
+from carbonsched.errors import InputError, LaunchError, LedgerError, NotFoundError, StateError
 from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.model.files import save
 from carbonsched.model.grid import GridView
@@ -33,7 +33,7 @@ from carbonsched.model.views import (
     Submitted,
     Version,
 )
-from carbonsched.supervisor import access
+from carbonsched.supervisor import access, job_reference
 from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, job_view, of_ledger, of_past, of_run
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.recovery import CHECKED
@@ -94,6 +94,17 @@ class SupervisorService:
         self.supervisor.prices.check(spec)
         return explain(self.supervisor, spec, owner, checked)
 
+    def resolve(self, reference: str, actor: Owner) -> str:
+        ledger = self.supervisor.ledger
+        if reference != job_reference.LATEST:
+            return job_reference.pick(reference, ledger.ids_like(reference))
+        own = ledger.latest_of(actor.uid)
+        if own is None and access.reads_all(actor, self._admins):
+            own = ledger.latest_of(None)
+        if own is None:
+            raise NotFoundError(f"{actor.user} has submitted no job yet; carbonsched ps lists everybody's")
+        return own
+
     def jobs(self, actor: Owner, every: bool = False) -> JobList:
         supervisor, every_job = self.supervisor, access.reads_all(actor, self._admins)
         rows, left_out = supervisor.ledger.listed(None if every else OVER_SHOWN)
@@ -115,20 +126,24 @@ class SupervisorService:
         row, run = supervisor.ledger.job(job_id), supervisor.runs.get(job_id)
         if run is None:
             fields = of_past(row, supervisor.ledger, supervisor.journal.announced(job_id))
-            return self._priced(job_detail(row, fields, supervisor.ledger))
+            return self._completed(job_detail(row, fields, supervisor.ledger))
         with supervisor.lock:
             fields = of_run(row, run, supervisor.clock)
             fields |= {
                 "directive": run.directive,
                 "validation": tuple(e.dump() for e in run.progress.evaluated),
             }
-        return self._priced(job_detail(row, fields, supervisor.ledger))
+        return self._completed(job_detail(row, fields, supervisor.ledger))
 
-    def _priced(self, detail: JobDetail) -> JobDetail:
-        supervisor = self.supervisor
-        if supervisor.prices.chain is None:
-            return detail
-        return detail.model_copy(update={"eur": supervisor.ledger.cost(detail.id)})
+    def _completed(self, detail: JobDetail) -> JobDetail:
+        """With what is looked up outside the lock: what it cost, and where its model lies."""
+        supervisor, more = self.supervisor, dict[str, object]()
+        if supervisor.prices.chain is not None:
+            more["eur"] = supervisor.ledger.cost(detail.id)
+        output = supervisor.job_dir(detail.id) / "output"
+        if output.is_dir() and any(output.iterdir()):
+            more["output"] = str(output)
+        return detail.model_copy(update=more) if more else detail
 
     def cancel(self, job_id: str, actor: Owner) -> Acted:
         return self._leave(job_id, actor, JobState.CANCELLED)

@@ -179,9 +179,13 @@ def test_report_says_what_is_missing(http: httpx.Client, box: Box) -> None:
     assert answer.headers["content-type"].startswith("text/csv")
     span = {"start": "2026-11-01T00:00:00Z", "end": "2026-11-02T01:00:00+01:00"}
     assert http.get("/v1/report", params=span).json()["end"] == "2026-11-02T00:00:00.000Z"
+    assert (
+        http.get("/v1/report", params={"start": "2026-11-01"}).json()["start"] == "2026-11-01T00:00:00.000Z"
+    )
     for wrong in (
         {},
-        {"start": span["start"]},
+        {"end": span["end"]},
+        {"start": "2026-11-31"},
         span | {"end": "soon"},
         span | {"end": "2026-11-02T00:00:00"},
         span | {"start": "0001-01-01T00:00:00+14:00"},

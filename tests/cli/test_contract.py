@@ -63,8 +63,8 @@ def test_help_is_quick_and_does_not_load_the_heavy_half() -> None:
             "--format: there is no format 'docx'; choose one of json, csv",
         ),
         (["daemon"], "Missing option '--config'"),
-        (["report"], "give --job ID, or --from TIME and --to TIME"),
-        (["report", "--from", "2026-11-01T00:00:00Z"], "--to: is missing"),
+        (["report"], "give --job ID, or --from TIME"),
+        (["report", "--to", "2026-11-01T00:00:00Z"], "--from: is missing"),
         (["report", "--job", "x", "--json", "--format", "csv"], "exclude each other"),
     ],
 )
@@ -263,3 +263,45 @@ def test_show_json_is_the_whole_job(box: Box, socket: Path) -> None:
     box.segment(entry)
     detail = JobDetail.parse(cli("show", entry.id, "--json", socket=socket).doc)
     assert [segment.k for segment in detail.segments_done] == [0]
+
+
+@pytest.mark.parametrize("command", ["show", "logs", "wait", "cancel", "pause", "budget", "report"])
+def test_a_job_is_meant_by_first_letters_name_or_as_latest(command: str, box: Box, socket: Path) -> None:
+    other, entry = box.add("other"), box.add("mine")
+    box.log_file(entry).write_text("")
+    for job in (other, entry):
+        if command in ("wait",):
+            box.go(job, JobState.RUNNING)
+            box.go(job, JobState.FINISHED)
+    more = {"budget": ["--grams", "150"], "report": ["--format", "json"]}.get(command, [])
+    for reference in ("min", "mine", entry.id, "latest"):
+        if command in ("cancel", "pause"):
+            entry.state = JobState.QUEUED
+        given = ["--job", reference] if command == "report" else [reference]
+        ran = cli(command, *given, *more, "--json", socket=socket)
+        assert ran.code == 0, ran.err
+        if command != "report":
+            assert ran.doc["id"] == entry.id
+
+
+def test_what_fits_two_jobs_is_refused_with_their_ids(box: Box, socket: Path) -> None:
+    ids = [box.add("sum").id for _ in range(2)]
+    ran = cli("cancel", "sum", socket=socket)
+    assert ran.code == 2
+    assert all(job_id in one_line(ran.err) for job_id in ids)
+    assert all(entry.state is JobState.QUEUED for entry in box.entries.values())
+
+
+def test_several_jobs_at_once_and_one_that_cannot_be(box: Box, socket: Path) -> None:
+    entries = [box.add(name) for name in ("a", "b", "c")]
+    box.go(entries[1], JobState.CANCELLED)
+    ran = cli("pause", "a", "b", "c", "a", "--json", socket=socket)
+    assert ran.code == 1
+    assert [job["id"] for job in ran.doc["jobs"]] == [entries[0].id, entries[2].id]
+    assert "is cancelled" in one_line(ran.err)
+    assert [entry.state for entry in entries] == [JobState.PAUSED, JobState.CANCELLED, JobState.PAUSED]
+
+
+def test_json_before_the_command(box: Box, socket: Path) -> None:
+    box.add()
+    assert cli("--json", "ps", socket=socket).doc == cli("ps", "--json", socket=socket).doc

@@ -1,5 +1,6 @@
 """Submitting: the job file, the trainer's look at it, and what reaches the daemon."""
 
+import io
 import json
 import os
 import signal
@@ -247,3 +248,58 @@ def test_a_trainer_where_the_user_stands_is_not_seen(
     (tmp_path / "trainer.py").write_text("raise SystemExit(2)\n")
     monkeypatch.chdir(tmp_path)
     assert cli("submit", job, socket=socket).code == 0
+
+
+def test_from_stdin_with_values_set_over_it(
+    box: Box, socket: Path, content: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(JOB_TOML))
+    sets = ["train.lr=1e-4", "carbon.deadline=36h", "carbon.may_pause=false", "name=again"]
+    ran = cli("submit", "-", *(f"--set={one}" for one in sets), "--json", socket=socket)
+    assert ran.code == 0, ran.err
+    spec = box.entries[ran.doc["id"]].spec
+    assert (spec.name, spec.train.lr, spec.carbon.deadline, spec.carbon.may_pause) == (
+        "again",
+        1e-4,
+        129_600,
+        False,
+    )
+    assert json.loads(content.read_text())["train"]["lr"] == 1e-4, "the trainer checked what is submitted"
+
+
+def test_without_a_file(
+    box: Box, socket: Path, content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    monkeypatch.chdir(tmp_path)
+    given = ["--model", "org/SmolLM2-135M", "--data", "rows.jsonl", "--budget-g", "80", "--method", "lora"]
+    ran = cli("submit", *given, "--json", socket=socket)
+    assert ran.code == 0, ran.err
+    spec = box.entries[ran.doc["id"]].spec
+    assert spec.name == "rows-smollm2-135m"
+    assert (spec.data.name_or_path, spec.train.method) == (str(tmp_path / "rows.jsonl"), "lora")
+    assert spec.carbon.budget_g == 80
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--model", "org/m"], "nor --data"),
+        ([], "nor --model and --data"),
+        (["--set", "lr"], "--set: 'lr' is no KEY=VALUE"),
+        (["--set", "train.lrr=1"], "did you mean 'lr'"),
+        (["--set", "carbon.budget_g.x=1"], "budget_g is no table"),
+        (["--set", "train.lr=fast"], "train.lr"),
+        (["--budget-g", "-1"], "carbon.budget_g"),
+        (["--method", "loar"], "did you mean 'lora'"),
+    ],
+)
+def test_options_that_cannot_be_meant(
+    argv: list[str], says: str, socket: Path, job: Path, content: Path
+) -> None:
+    file = [] if argv in ([], ["--model", "org/m"]) else [str(job)]
+    ran = cli("submit", *file, *argv, socket=socket)
+    assert (ran.code, ran.out) == (2, "")
+    assert len(ran.err.strip().splitlines()) == 1
+    assert says in ran.err
+    assert not content.exists()

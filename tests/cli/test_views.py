@@ -54,6 +54,20 @@ def test_ps_of_an_idle_box_says_what_to_do(socket: Path) -> None:
     assert cli("ps", "--json", socket=socket).doc == {"jobs": [], "left_out": 0}
 
 
+def test_ps_lists_ids_alone_and_what_a_filter_lets_through(box: Box, socket: Path) -> None:
+    running, queued = busy(box, "a"), box.add("b").id
+    assert cli("ps", "-q", socket=socket).out == f"{running}\n{queued}\n"
+    assert cli("ps", "-q", "--filter", "state=queued", socket=socket).out == f"{queued}\n"
+    both = cli("ps", "--filter", "state=queued", "--filter", "state=running", "--json", socket=socket)
+    assert [job["id"] for job in both.doc["jobs"]] == [running, queued]
+    assert cli("ps", "--owner", "nobody", socket=socket).out == "no such jobs\n"
+    assert cli("ps", "--owner", "alice", "--filter", "name=b", "-q", socket=socket).out == f"{queued}\n"
+    for wrong in ("state", "state=done", "colour=red", "=queued"):
+        ran = cli("ps", "--filter", wrong, socket=socket)
+        assert (ran.code, ran.out) == (2, "")
+        assert "--filter" in ran.err
+
+
 def test_ps_says_how_many_it_leaves_out(box: Box, socket: Path) -> None:
     box.over_shown = 2
     ids = [busy(box, f"job{n}") for n in range(5)]

@@ -164,6 +164,15 @@ def test_logs_over_a_log_that_was_begun_anew(box: Box, socket: Path) -> None:
     assert "was deleted from the job directory" in ran.err
 
 
+@pytest.mark.parametrize("lines", [0, 1, 3, 4000, 40_000])
+def test_last_lines_of_a_log(lines: int, box: Box, socket: Path) -> None:
+    entry = box.add()
+    text = [f"line {n} {'x' * (n % 70)}" for n in range(20_000)] + ["not ended yet"]
+    box.log_file(entry).write_text("\n".join(text))
+    shown = cli("logs", entry.id, "--tail", str(lines), socket=socket).out
+    assert shown == "\n".join(text[-lines:] if lines else [])
+
+
 def test_logs_longer_than_one_piece(box: Box, socket: Path) -> None:
     entry = box.add()
     text = "".join(f"step {n}\n" for n in range(80_000))

@@ -50,7 +50,7 @@ from carbonsched.model.views import (
     Version,
 )
 from carbonsched.report import find
-from carbonsched.supervisor import access
+from carbonsched.supervisor import access, job_reference
 
 START = datetime(2026, 11, 22, 10, tzinfo=UTC)
 SPEC: dict[str, Any] = {
@@ -232,6 +232,12 @@ class Box:
             return Budgeted(
                 id=job_id, state=entry.state, reason=entry.reason, from_g=old, budget_g=grams, spent_g=spent
             )
+
+    def resolve(self, reference: str, actor: Owner) -> str:
+        newest_first = [job_id for job_id, entry in reversed(self.entries.items())]
+        if reference != job_reference.LATEST:
+            return job_reference.pick(reference, newest_first)
+        return next(i for i in newest_first if self.entries[i].owner.uid == actor.uid)
 
     def jobs(self, actor: Owner, every: bool = False) -> JobList:
         if self.broken is not None:

@@ -1,0 +1,62 @@
+"""Reads the job that `submit` is given: from a file, from stdin, or from options alone, with `--set` over all of them."""
+
+import re
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import JobSpec
+from carbonsched.model.job_file import job_of, parsed, read_job
+
+STDIN = Path("-")
+_KEY = re.compile(r"[a-z_]+(\.[a-z_]+)+|name")
+
+
+def read(file: Path | None, options: dict[str, object], assignments: Sequence[str]) -> JobSpec:
+    """The job of `file` (`-`: stdin, None: none), with the options that are not None and then the assignments over it.
+
+    options: by dotted key. Raises InputError.
+    """
+    changes = {key: value for key, value in options.items() if value is not None}
+    changes |= dict(map(assignment, assignments))
+    if file is not None and file != STDIN:
+        return read_job(file, changes)
+    if file == STDIN:
+        text = sys.stdin.read()
+        data = parsed(text, "stdin", is_json=text.lstrip().startswith("{"))
+        return job_of(data, Path.cwd(), "stdin", changes)
+    missing = [flag for key, flag in _NEEDED.items() if key not in changes]
+    if missing:
+        raise InputError(
+            "JOB.toml", f"is not given, nor {' and '.join(missing)}", "give the file, or these options"
+        )
+    changes.setdefault("name", _name(str(changes["model.name_or_path"]), str(changes["data.name_or_path"])))
+    return job_of({}, Path.cwd(), "", changes)
+
+
+_NEEDED = {"model.name_or_path": "--model", "data.name_or_path": "--data"}
+
+
+def assignment(text: str) -> tuple[str, object]:
+    """Key and value of `train.lr=1e-4`; the value is TOML, or the text as it stands. Raises InputError.
+
+    Example:
+        >>> assignment("train.lr=1e-4"), assignment("carbon.deadline=36h")
+        (('train.lr', 0.0001), ('carbon.deadline', '36h'))
+    """
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not _KEY.fullmatch(key):
+        raise InputError("--set", f"{text!r} is no KEY=VALUE", "write it like train.lr=1e-4")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value.strip()
+
+
+def _name(model: str, data: str) -> str:
+    """Of a job that has none: what its model and its data are called."""
+    parts = [re.sub(r"[^A-Za-z0-9._-]+", "-", Path(part).stem).strip("-.") for part in (data, model)]
+    return "-".join(part for part in parts if part)[:40].lower() or "job"
