@@ -251,6 +251,25 @@ class ExpectedSegment(Doc):
     """None where no price is known, or the config has no `[[prices]]`."""
 
 
+class ExpectedLoss(Doc):
+    """The held-out loss that a job should end at for its grams. Estimated.
+
+    Example:
+        >>> ExpectedLoss(budget_g=120.0, g=98.0, loss=2.87, low=2.85, high=2.89).loss
+        2.87
+    """
+
+    budget_g: float | None
+    """None: none was given."""
+    g: float
+    """Expected to be spent of it, as in `Explained.g`."""
+    loss: float
+    """Nats per target token; where `loss_relative`, as a share of the loss before training."""
+    low: float
+    """Nine of ten jobs should end between these two."""
+    high: float
+
+
 class Explained(Doc):
     """`submit --explain`: what the daemon would do with the job, were it submitted now. Nothing is queued.
 
@@ -300,6 +319,12 @@ class Explained(Doc):
     """Gain that one more hour before the deadline would buy; None without a deadline and for min-carbon."""
     g_per_more_hour: float | None
     """For min-carbon: grams that one more hour before the deadline would save."""
+    losses: tuple[ExpectedLoss, ...] = ()
+    """What the job should end at, for its budget and for half of it where that trains too; none: nothing would be trained."""
+    loss_relative: bool = False
+    """Whether no loss of this model and data is known: `losses` are then shares of the loss before training."""
+    loss_basis: str | None = None
+    """What they rest on, in words."""
     jobs_before: int
     """That have to make room first."""
     segments: tuple[ExpectedSegment, ...]

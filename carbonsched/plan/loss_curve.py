@@ -30,17 +30,17 @@ BAND = 0.9
 """Probability that a band is meant to hold."""
 _Z = NormalDist().inv_cdf(0.5 + BAND / 2)
 _DRAWS = 1024
-_X0, _X0_SD = 10.0, 1.0
+_X0, _X0_SD = 4.0, 1.0
 """Full steps after which the loss bends, and the sd of its logarithm."""
-_B, _B_SD = 0.5, 0.45
+_B, _B_SD = 0.6, 0.45
 """Exponent of the fall, likewise."""
-_FALL, _FALL_SD = 0.35, 0.17
+_FALL, _FALL_SD = 0.32, 0.15
 """F as a share of the first loss."""
 _OFFSET_SD = 0.06
 """Of d, nats."""
 _LEVEL_SD = 1.0
 """Of L0 about the first loss that is known: it is told by the losses themselves."""
-_HELD_OUT_SD = 0.015
+_HELD_OUT_SD = 0.02
 """Nats by which the curve misses a held-out loss: order of the rows, the learning rate's course."""
 _TRAINING_SD, _ROWS_SD, _STEPS = 0.03, 0.35, 50.0
 """The same of a stretch's mean training loss, and what comes on top for few steps: _ROWS_SD/√steps, as measured."""

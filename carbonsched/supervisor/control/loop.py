@@ -1,17 +1,17 @@
 """Looks after one live job at every tick: finds what is due, gathers its inputs once, decides, and has it applied."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from carbonsched.clock import Clock
 from carbonsched.config import Config
 from carbonsched.supervisor.budgets.allocator import BudgetAllocator
 from carbonsched.supervisor.budgets.division import ProblemOf
 from carbonsched.supervisor.control.decide import Due, decide, find_due
-from carbonsched.supervisor.control.decision import Decision
+from carbonsched.supervisor.control.decision import Decision, Outcome
 from carbonsched.supervisor.control.director import Director
 from carbonsched.supervisor.control.leases import ease, exhaust, opening, renew
-from carbonsched.supervisor.estimates.inputs import NO_FUNDS, Estimates
+from carbonsched.supervisor.estimates.inputs import NO_FUNDS, Estimates, PlanningInputs
 from carbonsched.supervisor.jobs.job_run import JobRun
 
 
@@ -64,7 +64,14 @@ class ControlLoop:
         runs = list(self.runs.values())
         self.allocator.resolve(run, runs, self.problem_of, self.estimates.full_g)
         inputs = self.estimates.gather(run, self.allocator.funds(run, runs))
-        return None if inputs is None else decide(inputs)
+        return None if inputs is None else self._foretell(run, inputs, decide(inputs))
+
+    def _foretell(self, run: JobRun, inputs: PlanningInputs, decision: Decision) -> Decision:
+        """With the loss that its plan should end at, for the journal."""
+        losses, plan = self.estimates.losses, decision.plan
+        if losses is None or plan is None or decision.outcome is Outcome.STOP:
+            return decision
+        return replace(decision, loss=losses.forecast(run, inputs.problem, plan))
 
     def _keep(self, run: JobRun, due: Due) -> Decision | None:
         """Whether the directive that runs lasts."""

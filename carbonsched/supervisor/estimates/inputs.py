@@ -24,6 +24,7 @@ from carbonsched.supervisor.estimates.job_cost import (
     mean_watts,
     stop_j,
 )
+from carbonsched.supervisor.estimates.loss_outlook import LossOutlook
 from carbonsched.supervisor.estimates.remaining_work import RemainingWork, remaining_work
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.price_watch import PriceWatch
@@ -160,10 +161,19 @@ class Estimates:
     idle_w: dict[str, float]
     """Device → what it draws where no job uses it, a slow mean."""
     prices: PriceWatch | None = None
+    losses: LossOutlook | None = None
+    """None: no loss is foretold."""
 
     def fresh(self) -> "Estimates":
         """The same for a job that is only looked at: nothing of it is kept."""
-        return replace(self, costs=self.costs.fresh())
+        losses = self.losses.fresh() if self.losses is not None else None
+        return replace(self, costs=self.costs.fresh(), losses=losses)
+
+    def forget(self, run: JobRun) -> None:
+        """The job is over."""
+        self.costs.forget(run)
+        if self.losses is not None:
+            self.losses.forget(run)
 
     def gather(self, run: JobRun, funds: Funds) -> PlanningInputs | None:
         """None for a job that has said nothing yet and came without a check."""

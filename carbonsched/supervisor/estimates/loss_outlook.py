@@ -1,0 +1,201 @@
+"""Foretells a job's held-out loss at its end, from its own losses and from earlier jobs of the same model and data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.model.job import JobSpec
+from carbonsched.model.methods.efficiency import Efficiency, prior_efficiency
+from carbonsched.model.methods.traits import METHODS
+from carbonsched.model.protocol import SegmentDone
+from carbonsched.model.setting import Setting
+from carbonsched.plan.loss_curve import HeldOut, LossCurve, LossHistory, Prediction, Stretch
+from carbonsched.plan.problem import Plan, Problem
+from carbonsched.supervisor.estimates.throughput import RECENT_JOBS, same_model
+from carbonsched.supervisor.jobs.job_run import JobRun
+
+_OTHERS = 4
+"""Earlier jobs that teach, newest first."""
+_MOST = 24
+"""Stretches of a history: neighbours of one setting are joined."""
+_EVALUATIONS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class LossForecast:
+    """The held-out loss that a job is expected to end at.
+
+    Example:
+        >>> LossForecast(Prediction(2.87, 2.85, 2.89), Prediction(3.5, 3.5, 3.5), relative=False, basis="its own losses").end.margin
+        0.02
+    """
+
+    end: Prediction
+    now: Prediction
+    relative: bool
+    """Whether these are shares of the loss before training, none being known yet."""
+    basis: str
+    """What it rests on, for people."""
+
+
+@dataclass(slots=True)
+class LossOutlook:
+    """Keeps what earlier jobs teach, and fits the curve of each job anew.
+
+    Example::
+
+        forecast = outlook.forecast(run, problem, plan)
+        forecast.end.loss, forecast.end.margin
+    """
+
+    ledger: Ledger
+    _others: dict[str, tuple[LossHistory, ...]] = field(default_factory=dict)
+    """Job → histories of earlier ones."""
+
+    def fresh(self) -> "LossOutlook":
+        """One that knows of no job: for a job that is only looked at."""
+        return LossOutlook(self.ledger)
+
+    def forget(self, run: JobRun) -> None:
+        """The job is over."""
+        self._others.pop(run.id, None)
+
+    def curve(self, run: JobRun) -> LossCurve:
+        """The loss curve of a job as known now."""
+        return LossCurve.fit(_own(run), self._earlier(run))
+
+    def forecast(
+        self, run: JobRun, problem: Problem, plan: Plan, curve: LossCurve | None = None
+    ) -> LossForecast | None:
+        """Where the loss stands at the end of a plan; None where it trains nothing. curve: where it is at hand."""
+        if not plan.segments:
+            return None
+        curve = curve or self.curve(run)
+        return LossForecast(
+            end=curve.predict(_planned(run, problem, plan)),
+            now=curve.predict(()),
+            relative=curve.relative,
+            basis=self._basis(run, curve),
+        )
+
+    def _basis(self, run: JobRun, curve: LossCurve) -> str:
+        count = len(self._earlier(run))
+        others = f"{count} earlier job{'s' if count > 1 else ''} of this model and data" if count else ""
+        own = "its own losses" if run.progress.done or run.progress.evaluated else ""
+        known = " and ".join(part for part in (own, others) if part)
+        if curve.relative:
+            return "no loss of this model and data is known here: shares of the loss before training, by what fine-tunings of other data came to"
+        return known
+
+    def _earlier(self, run: JobRun) -> tuple[LossHistory, ...]:
+        if run.id not in self._others:
+            alike = [job for job in same_model(self.ledger.newest(RECENT_JOBS), run.spec) if job.id != run.id]
+            found = (self._of_job(job.id, job.spec) for job in alike if _same_data(job.spec, run.spec))
+            self._others[run.id] = tuple(history for history in found if history is not None)[:_OTHERS]
+        return self._others[run.id]
+
+    def _of_job(self, job_id: str, spec: JobSpec) -> LossHistory | None:
+        """What an earlier job has shown; None: no segment, or no held-out loss."""
+        done = [segment.done for segment in self.ledger.segments(job_id)]
+        entries = self.ledger.history(job_id, kinds=("evaluated",), newest=_EVALUATIONS)
+        held = [(e["when"], e["step"], e["loss"]) for e in entries]
+        history = _history(spec, done, held, steps_per_epoch=None)
+        return history if history.stretches and history.held_out else None
+
+
+def _same_data(one: JobSpec, other: JobSpec) -> bool:
+    return (
+        one.data == other.data
+        and one.train.batch_size * one.train.gradient_accumulation
+        == other.train.batch_size * other.train.gradient_accumulation
+    )
+
+
+def _own(run: JobRun) -> LossHistory:
+    held = [(e.when, e.step, e.loss) for e in run.progress.evaluated]
+    per_epoch = None
+    if run.checked is not None:
+        batch = run.spec.train.batch_size * run.spec.train.gradient_accumulation
+        per_epoch = max(run.checked.rows / batch, 1.0)
+    floor = run.checked.rho_floor if run.checked is not None else None
+    return _history(run.spec, run.progress.done, held, per_epoch, floor)
+
+
+def worth(method: str, rho: float, floor: float | None, share: float | None = None) -> Efficiency:
+    """What a step at ρ brings by the prior; a method that trains at one ρ of its own is asked at that."""
+    if method == "full":
+        rho = 1.0
+    return (
+        prior_efficiency(method, rho, share=share)
+        if floor is None
+        else prior_efficiency(method, rho, floor=floor, share=share)
+    )
+
+
+def setting_of(spec: JobSpec, done: SegmentDone) -> Setting:
+    """How a segment was trained."""
+    return Setting(method=spec.train.method)
+
+
+def _history(
+    spec: JobSpec,
+    done: Sequence[SegmentDone],
+    held: Sequence[tuple[str, int, float]],
+    steps_per_epoch: float | None,
+    floor: float | None = None,
+) -> LossHistory:
+    """Segments as stretches, neighbours of one setting joined, with the held-out losses at their ends."""
+    stretches: list[Stretch] = []
+    ends: list[int] = []
+    evaluated = {step for when, step, _ in held if when != "test"}
+    size = -(-len(done) // _MOST)
+    joined = 0
+    for d in done:
+        setting = setting_of(spec, d)
+        epoch = d.first_step / steps_per_epoch if steps_per_epoch else 0.0
+        made = Stretch(
+            setting.method,
+            float(d.steps),
+            worth(setting.method, d.rho_realised, floor, setting.gradient_share),
+            d.loss,
+            float(int(epoch)),
+        )
+        last = stretches[-1] if stretches else None
+        alike = last is not None and last.method == made.method and ends[-1] not in evaluated
+        if last is not None and alike and joined < size:
+            stretches[-1], joined = _join(last, made), joined + 1
+            ends[-1] = d.first_step + d.steps
+        else:
+            stretches.append(made)
+            ends.append(d.first_step + d.steps)
+            joined = 1
+    known = [
+        HeldOut(sum(end <= step for end in ends), loss)
+        for when, step, loss in held
+        if when != "test" and (step == 0 or step in ends)
+    ]
+    return LossHistory(tuple(stretches), tuple(known[-_MOST:] if len(known) > _MOST else known))
+
+
+def _join(one: Stretch, other: Stretch) -> Stretch:
+    steps = one.steps + other.steps
+    part = other.steps / steps
+    losses = [s.loss for s in (one, other)]
+    loss = None if None in losses else one.loss * (1 - part) + other.loss * part  # type: ignore[operator]
+    median = one.efficiency.median * (1 - part) + other.efficiency.median * part
+    sd = max(one.efficiency.sd, other.efficiency.sd)
+    return Stretch(one.method, steps, Efficiency(median, sd), loss, max(one.epoch, other.epoch))
+
+
+def _planned(run: JobRun, problem: Problem, plan: Plan) -> list[Stretch]:
+    """The plan's segments as stretches, of one ρ each; those past what was planned at its mean."""
+    method, steps = run.spec.train.method, {s.k: s.steps for s in problem.segments}
+    floor = problem.segments[0].frontier[0][0]
+    constant = method in METHODS and METHODS[method].constant_rho
+    sums: dict[float, float] = {}
+    for p in plan.segments:
+        rho = round(floor if constant else p.rho, 2)
+        sums[rho] = sums.get(rho, 0.0) + steps[p.k]
+    planned = sum(sums.values())
+    more = sum(steps.values()) / planned if planned else 1.0
+    return [Stretch(method, n * more, worth(method, rho, floor)) for rho, n in sums.items()]
