@@ -71,7 +71,7 @@ def _facts(answer: "Explained", checked: "CheckResult") -> "Table":
 
 def _losses(answer: "Explained") -> str:
     """`120 g: expected loss 2.87 ± 0.02; at 60 g 2.95 ± 0.03`, or in shares of a loss that is not known."""
-    told = []
+    told: list[str] = []
     for one in answer.losses:
         of = text.NOT_KNOWN if one.budget_g is None else text.grams(one.budget_g)
         loss, margin = one.loss, (one.high - one.low) / 2
