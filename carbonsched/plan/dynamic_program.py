@@ -80,9 +80,7 @@ class WaitOrTrain:
             span = np.ones(1)
         self.rho: Floats = arrays.lo[:, None] + (arrays.hi - arrays.lo)[:, None] * span[None, :]
         """(n, rhos): what each segment may be trained at."""
-        self.gain: Floats = np.stack(
-            [arrays.share[k] * arrays.curves[k].at(self.rho[k]) for k in range(arrays.n)]
-        )
+        self.gain: Floats = np.stack([arrays.gain_of(k, self.rho[k]) for k in range(arrays.n)])
         """(n, rhos): its gain there."""
         self.unit = arrays.g_per_j_per_intensity
         self.pauses = problem.may_pause
@@ -131,7 +129,7 @@ class WaitOrTrain:
     @staticmethod
     def _plan_end(arrays: SegmentArrays) -> float:
         problem = arrays.problem
-        slowest = float(np.maximum(arrays.seconds(arrays.hi), arrays.seconds(arrays.lo)).sum())
+        slowest = float(arrays.slowest_s.sum())
         if not problem.may_pause:
             return slowest
         if problem.deadline_s is not None:

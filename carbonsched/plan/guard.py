@@ -14,6 +14,7 @@ books it at worst.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,6 +140,33 @@ def cap_rho(arrays: SegmentArrays, budget_g: float, release_s: Floats | None = N
     track: what remains; `release_s` (n,): starts in the plan with the fewest grams, where pauses are allowed;
     the rest may then be done in those hours or at once, whichever is less. budget_g: left, the reserve taken off.
     """
+    needs = _needs(arrays, release_s)
+    lo, hi = float(arrays.lo[0]), float(arrays.hi[0])
+    floor = needs(lo)
+    if floor > budget_g:
+        return RhoCap(lo, False, floor)
+    if needs(hi) <= budget_g:
+        return RhoCap(hi, True, floor)
+    for _ in range(24):
+        middle = 0.5 * (lo + hi)
+        lo, hi = (middle, hi) if needs(middle) <= budget_g else (lo, middle)
+    return RhoCap(float(np.float64(lo)), True, floor)
+
+
+def cap_choice(
+    arrays: SegmentArrays, budget_g: float, chosen: float, release_s: Floats | None = None
+) -> RhoCap:
+    """The same over the numbers of `setting_arrays`: `chosen` or the dearest one below it that leaves the floor of the rest."""
+    needs = _needs(arrays, release_s)
+    floor = needs(float(arrays.lo[0]))
+    for number in range(round(chosen), round(float(arrays.lo[0])) - 1, -1):
+        if needs(float(number)) <= budget_g:
+            return RhoCap(float(number), True, floor)
+    return RhoCap(float(arrays.lo[0]), False, floor)
+
+
+def _needs(arrays: SegmentArrays, release_s: Floats | None) -> Callable[[float], float]:
+    """Grams to have for the next segment at a ρ, at upper values, and for the floor of the rest."""
     sigma = arrays.problem.energy.sigma
     rho = arrays.lo.copy()
     plans = [None] if release_s is None else [None, np.append(0.0, release_s[1:])]
@@ -155,16 +183,7 @@ def cap_rho(arrays: SegmentArrays, budget_g: float, release_s: Floats | None = N
         ]
         return own * (1 + ENERGY_Z * sigma) + min(rests) * (1 + REST_Z * sigma)
 
-    lo, hi = float(arrays.lo[0]), float(arrays.hi[0])
-    floor = needs(lo)
-    if floor > budget_g:
-        return RhoCap(lo, False, floor)
-    if needs(hi) <= budget_g:
-        return RhoCap(hi, True, floor)
-    for _ in range(24):
-        middle = 0.5 * (lo + hi)
-        lo, hi = (middle, hi) if needs(middle) <= budget_g else (lo, middle)
-    return RhoCap(float(np.float64(lo)), True, floor)
+    return needs
 
 
 def _margin(arrays: SegmentArrays, release_s: Floats | None) -> float:

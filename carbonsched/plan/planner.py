@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from carbonsched.plan import guard, reasons
 from carbonsched.plan.dynamic_program import Solution
 from carbonsched.plan.forecasting.without_forecast import with_reference_intensity
@@ -16,6 +18,8 @@ from carbonsched.plan.intensity_curve import Floats
 from carbonsched.plan.price_search import TIE, PricedPlan, min_grams_plan, search
 from carbonsched.plan.problem import Plan, PlannedSegment, Problem
 from carbonsched.plan.segment_arrays import Schedule, SegmentArrays
+from carbonsched.plan.setting_arrays import SettingArrays
+from carbonsched.plan.setting_search import SettingPlan, search_settings
 from carbonsched.plan.working_time import WorkingTime
 
 _FAR = 1.5
@@ -97,6 +101,8 @@ _REWRITINGS = (_in_working_time, _with_reference, _within_reach)
 
 def _solve(problem: Problem, detail: bool) -> Plan:
     """Plan a problem without allowed hours, with a forecast, and within its reach."""
+    if problem.points:
+        return _solve_settings(problem, detail)
     separable = not problem.may_pause and problem.energy.seconds_c0 >= 1.0 - 1e-12
     arrays = SegmentArrays(problem, None if separable else _MOST)
     left_g = problem.budget_g - problem.reserve_g
@@ -117,6 +123,81 @@ def _solve(problem: Problem, detail: bool) -> Plan:
     if found.solution.schedule.start_s[0] > 1e-6:
         return _wait(arrays, found, floor_g, left_g, detail)
     return _train(arrays, found, min_grams, left_g, detail)
+
+
+def _solve_settings(problem: Problem, detail: bool) -> Plan:
+    """Plan a job that may train in one of several settings."""
+    arrays = SettingArrays(problem, problem.points)
+    left_g = problem.budget_g - problem.reserve_g
+    min_grams = min_grams_plan(arrays)
+    floor_g = min_grams.schedule.spend_g
+    if is_unaffordable(arrays, min_grams, left_g):
+        deadline = bool(problem.deadline_s)
+        reason = reasons.below_floor(floor_g, left_g, may_pause=problem.may_pause, deadline=deadline)
+        return _stop(reason, floor_g, "budget")
+    found = search_settings(arrays, left_g)
+    if found is None:  # short by the expectation alone, or late: as cheap, or as fast, as can be
+        lowest = (
+            min_grams
+            if floor_g > left_g
+            else Solution(arrays.fastest, np.zeros(arrays.n), arrays.schedule(arrays.fastest), 0.0)
+        )
+        found = SettingPlan(lowest, 0.0, math.inf)
+    if arrays.point(found.solution.rho[0]) is None:
+        return _stop(reasons.no_more_steps(left_g), floor_g, "budget")
+    if found.solution.schedule.start_s[0] > 1e-6:
+        plan = _wait(arrays, found, floor_g, left_g, detail)
+        return replace(plan, reason=f"{plan.reason}; then {_settings(arrays, found, found.solution.rho)}")
+    return _train_setting(arrays, found, min_grams, left_g, detail)
+
+
+def _train_setting(
+    arrays: SettingArrays, found: SettingPlan, min_grams: Solution, left_g: float, detail: bool
+) -> Plan:
+    """Train now, in the setting of the plan found, or in the dearest that the guard grants."""
+    problem, solution = arrays.problem, found.solution
+    release = solution.release_s if problem.may_pause else None
+    cap = guard.cap_choice(
+        arrays, left_g, float(solution.rho[0]), min_grams.schedule.start_s if problem.may_pause else None
+    )
+    rho = solution.rho.copy()
+    capped = rho[0] > cap.rho
+    rho[0] = cap.rho
+    point = arrays.point(cap.rho)
+    if point is None:
+        return _stop(reasons.no_more_steps(left_g), min_grams.schedule.spend_g, "guard")
+    schedule = arrays.schedule(rho, release)
+    binding = _binding_limits(arrays, rho, schedule, left_g, found.price, bool(capped))
+    return Plan(
+        action="train",
+        rho=point.rho,
+        wait_s=None,
+        price=found.price,
+        reason=reasons.train_setting(
+            settings=_settings(arrays, found, rho),
+            now_g_per_kwh=arrays.intensity.now,
+            left_g=left_g,
+            floor_g=min_grams.schedule.spend_g,
+            spend_g=schedule.spend_g,
+            guarded=bool(capped),
+        ),
+        segments=_planned_segments(arrays, rho, schedule) if detail else (),
+        spend_g=schedule.spend_g,
+        floor_g=min_grams.schedule.spend_g,
+        binding=tuple(name for name in binding if not name.startswith("rho")),
+        point=point,
+    )
+
+
+def _settings(arrays: SettingArrays, found: SettingPlan, rho: Floats) -> str:
+    """What the plan trains in and why, in words."""
+    steps: dict[str, int] = {}
+    for group, number in zip(arrays.groups, rho.tolist(), strict=True):
+        point = arrays.point(number)
+        name = point.name if point is not None else ""
+        steps[name] = steps.get(name, 0) + sum(s.steps for s in group)
+    left_out = steps.pop("", 0)
+    return reasons.settings(steps, left_out, float(arrays.gains(rho).sum()), found.alone)
 
 
 def _stop(reason: str, floor_g: float, limit: str) -> Plan:
@@ -254,8 +335,14 @@ def _planned_segments(arrays: SegmentArrays, rho: Floats, schedule: Schedule) ->
         strict=True,
     )
     for group, start, end, r, g, gain, cost, energy_j in rows:
+        point = None
+        if isinstance(arrays, SettingArrays):
+            point = arrays.point(r)
+            if point is None:  # left out
+                continue
+            r = point.rho
         if len(group) == 1:
-            out.append(PlannedSegment(group[0].k, start, end, r, g, gain, cost, energy_j))
+            out.append(PlannedSegment(group[0].k, start, end, r, g, gain, cost, energy_j, point))
             continue
         steps, before = sum(s.steps for s in group), 0
         for s in group:
@@ -264,6 +351,8 @@ def _planned_segments(arrays: SegmentArrays, rho: Floats, schedule: Schedule) ->
             part = b - a
             paid = None if cost is None else cost * part
             begins, ends = start + a * span, start + b * span
-            out.append(PlannedSegment(s.k, begins, ends, r, g * part, gain * part, paid, energy_j * part))
+            out.append(
+                PlannedSegment(s.k, begins, ends, r, g * part, gain * part, paid, energy_j * part, point)
+            )
             before += s.steps
     return tuple(out)

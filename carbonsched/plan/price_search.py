@@ -101,7 +101,7 @@ def search(arrays: SegmentArrays, min_grams: Solution, budget_g: float, *, separ
     guess = hint or _fill(arrays, min_grams, arrays.hi, limits)[1] or 1.0
     if not math.isfinite(guess) and arrays.weighs_money:  # where whoever takes energy is paid for it
         guess = 1.0 / max(abs(arrays.cost_g(min_grams.rho, min_grams.schedule, limits.costs)), 1e-12)
-    bracket = _bracket(program, guess, budget_g, _LEAP if hint is None else _STRIDE)
+    bracket = bracket_price(program, guess, budget_g, _LEAP if hint is None else _STRIDE)
     return _pick(arrays, min_grams, bracket, limits)
 
 
@@ -129,8 +129,13 @@ def _program(arrays: SegmentArrays, budget_g: float) -> WaitOrTrain:
 
 
 @dataclass(slots=True)
-class _Bracket:
-    """The plans on both sides of the budget."""
+class Bracket:
+    """The plans on both sides of the budget.
+
+    Example:
+        >>> Bracket(price=0.002).within is None
+        True
+    """
 
     price: float
     """λ of `within`."""
@@ -140,9 +145,9 @@ class _Bracket:
     """The last plan that passes the budget."""
 
 
-def _bracket(program: WaitOrTrain, guess: float, budget_g: float, leap: float) -> _Bracket:
+def bracket_price(program: WaitOrTrain, guess: float, budget_g: float, leap: float) -> Bracket:
     """Solve for prices around the one that spends the budget, from `guess` outwards by factors of `leap`, then inwards."""
-    found = _Bracket(guess)
+    found = Bracket(guess)
     low: tuple[float, float] | None = None
     high: tuple[float, float] | None = None
     for tried in range(_PRICES):
@@ -176,7 +181,7 @@ def _next_price(
     return float(low[0] * (high[0] / low[0]) ** min(max(share, 0.15), 0.85))
 
 
-def _pick(arrays: SegmentArrays, min_grams: Solution, bracket: _Bracket, limits: _Limits) -> PricedPlan:
+def _pick(arrays: SegmentArrays, min_grams: Solution, bracket: Bracket, limits: _Limits) -> PricedPlan:
     """The better of the bracket's two sides, each with the residual handed out."""
     within, over = bracket.within, bracket.over
     base = min_grams

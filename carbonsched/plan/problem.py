@@ -97,6 +97,37 @@ class JobSegment:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanPoint:
+    """A setting that a segment may really train in. What it takes is of one optimizer step.
+
+    Example:
+        >>> PlanPoint("full", rho=1.0, joules=400.0, seconds=4.0, worth=1.0).name
+        'full'
+    """
+
+    method: str
+    rho: float
+    joules: float
+    seconds: float
+    worth: float
+    """Full steps that a step is worth (`loss_curve.LossCurve.efficiency`)."""
+    share: float | None = None
+    """τ; None: gradient flows through every token."""
+    clocks: int | None = None
+    """MHz that the board's clock is locked at; None: it is not."""
+
+    @property
+    def name(self) -> str:
+        """For people: `full`, `greentrainer at rho 0.60`, `tokens at 0.25 of the tokens`."""
+        text = self.method
+        if self.share is not None:
+            text += f" at {self.share:g} of the tokens"
+        elif self.method != "full":
+            text += f" at rho {self.rho:.2f}"
+        return text if self.clocks is None else f"{text}, {self.clocks} MHz"
+
+
+@dataclass(frozen=True, slots=True)
 class Gap:
     """A pause that the end of the allowed hours forces on whoever trains past `at_s`, and what it takes.
 
@@ -162,6 +193,10 @@ class Problem:
     """λ of the plan before: the search starts there."""
     eur_per_kg: float | None = None
     """What a kg of CO2e is worth in money: hours are chosen by grams + EUR ÷ this; 0: by money, None: by grams alone."""
+    points: tuple[PlanPoint, ...] = ()
+    """Settings that a segment may train in; none: the job's own method at the ρ of the frontiers."""
+    may_end_early: bool = False
+    """With `points`: whether the job may end, annealed, before its last step."""
     paid: tuple[Slot, ...] = ()
     """The same stretch of time with its prices, cut where they change: what a plan costs is told by these; none: by `slots`."""
 
@@ -189,6 +224,8 @@ class PlannedSegment:
     """None where no price is known."""
     joules: float = 0.0
     """Those of `grams` and `eur`: the wait before it included, of the last one also the tail."""
+    point: PlanPoint | None = None
+    """The setting, where the plan chose among settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +257,5 @@ class Plan:
     with grams to spare wait: `price`."""
     gap: float = 0.0
     """Duality gap, as a share of the bound."""
+    point: PlanPoint | None = None
+    """The setting of the next segment, where the plan chose among settings."""

@@ -4,9 +4,12 @@ All sentences of the planner stand here, so that the same fact is told in the sa
 `carbonsched.text`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from carbonsched.text import figure, grams, long_duration
+
+_ALONE = 4
+"""Settings whose own worth is told."""
 
 
 def train(
@@ -41,6 +44,30 @@ def train(
     if late_s > 1e-6:
         text += f"; the deadline is missed by {long_duration(late_s)} even at the lowest rho"
     return text
+
+
+def train_setting(
+    *, settings: str, now_g_per_kwh: float, left_g: float, floor_g: float, spend_g: float, guarded: bool
+) -> str:
+    """Why the next segment trains in its setting. settings: as `settings` says it."""
+    text = f"{settings}; at {now_g_per_kwh:.0f} g/kWh: {_account(left_g, floor_g, spend_g)}"
+    return f"{text}; the guard grants no dearer setting now" if guarded else text
+
+
+def settings(steps: Mapping[str, int], left_out: int, gain: float, alone: Sequence[tuple[str, float]]) -> str:
+    """What a plan trains in, and what each setting alone would be worth.
+
+    steps: setting → steps. left_out: steps it ends before. gain, alone: shares of what all steps of full fine-tuning are worth.
+    """
+    told = ", ".join(f"{name} for {n} steps" for name, n in steps.items())
+    early = f", ends {left_out} steps early" if left_out else ""
+    text = f"auto: {told}{early}, worth {gain:.0%} of all full steps"
+    others = [f"{name} {worth:.0%}" for name, worth in alone if list(steps) != [name]][:_ALONE]
+    return f"{text}; alone {', '.join(others)}" if others else text
+
+
+def no_more_steps(left_g: float) -> str:
+    return f"stop: {grams(max(left_g, 0.0))} left pay for no further segment in any setting"
 
 
 def wait(

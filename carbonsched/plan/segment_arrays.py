@@ -163,9 +163,8 @@ class SegmentArrays:
         self._s0 = steps * energy.seconds_full * energy.seconds_c0 + count * energy.overhead_s
         self._s1 = steps * energy.seconds_full * (1 - energy.seconds_c0)
         self.g_per_j_per_intensity = problem.pue / J_PER_KWH
-        lasts = float(np.maximum(self.seconds(self.lo), self.seconds(self.hi)).sum())
-        self._lasts_s = lasts
-        self.intensity = IntensityCurve(problem.slots, problem.beyond_g_per_kwh, lasts)
+        self._lasts_s = float(self.slowest_s.sum())
+        self.intensity = IntensityCurve(problem.slots, problem.beyond_g_per_kwh, self._lasts_s)
         self._mean_price = mean_price(problem.slots)
         self.weighs_money = problem.eur_per_kg is not None and self._mean_price is not None
 
@@ -210,6 +209,21 @@ class SegmentArrays:
         """(n,) joules per unit of ρ."""
         return self._j1
 
+    def gain_of(self, k: int, rho: Floats) -> Floats:
+        """Gain of segment k at several ρ."""
+        found: Floats = self.share[k] * self.curves[k].at(rho)
+        return found
+
+    @property
+    def slowest_s(self) -> Floats:
+        """(n,) seconds at the slowest ρ."""
+        return np.asarray(np.maximum(self.seconds(self.lo), self.seconds(self.hi)))
+
+    @property
+    def fastest_s(self) -> Floats:
+        """(n,) seconds at the fastest ρ."""
+        return np.asarray(np.minimum(self.seconds(self.lo), self.seconds(self.hi)))
+
     def cost(self, k: int, rho: Floats) -> tuple[Floats, Floats]:
         """(joules, seconds) of segment k at several ρ."""
         return self._j0[k] + self._j1[k] * rho, self._s0[k] + self._s1[k] * rho
@@ -225,8 +239,7 @@ class SegmentArrays:
         deadline = self.problem.deadline_s
         if deadline is None:
             return np.full(self.n + 1, np.inf)
-        fastest = np.minimum(self.seconds(self.lo), self.seconds(self.hi))
-        after = np.append(np.cumsum(fastest[::-1])[::-1], 0.0)
+        after = np.append(np.cumsum(self.fastest_s[::-1])[::-1], 0.0)
         return deadline - self.problem.energy.tail_s - after
 
     def gains(self, rho: Floats) -> Floats:

@@ -1,0 +1,183 @@
+"""Chooses among real settings: the plan with the most full-equivalent steps for the grams and before the deadline.
+
+Every setting by itself is tried as well as all of them together: at once for as many segments as fit, and with the waits that the dynamic program finds
+under a price for grams, while the deadline is its hard bound. The best of these is taken and improved by single segments, so by its own
+reckoning no plan is worse than any one setting, with fewer steps or with pauses. No segment is a mixture of two settings.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from carbonsched.plan.dynamic_program import Solution, WaitOrTrain
+from carbonsched.plan.intensity_curve import Floats
+from carbonsched.plan.price_search import TIE, PricedPlan, bracket_price
+from carbonsched.plan.problem import PlanPoint
+from carbonsched.plan.setting_arrays import SettingArrays
+
+_LEAP, _STRIDE = 1.3, 1.05
+"""First factor outwards from the first price: from a guess, and from the price of the last plan."""
+_TRIES = 600
+"""Changes of one segment that are tried, in order of gain a gram."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingPlan(PricedPlan):
+    """A plan over settings, and what each setting would bring by itself.
+
+    Example::
+
+        found = search_settings(arrays, budget_g=98.2)
+        found.alone[0]  # ("full", 0.75)
+    """
+
+    alone: tuple[tuple[str, float], ...] = ()
+    """(setting, gain of the best plan with it alone), the best first; only those that fit."""
+
+
+def search_settings(arrays: SettingArrays, budget_g: float) -> SettingPlan | None:
+    """The best plan within the budget and before the deadline; None where none fits."""
+    points = [p for p in arrays.choices if p is not None]
+    found: list[tuple[Solution, float]] = []
+    alone: dict[str, float] = {}
+    for mine in [[p] for p in points] + ([points] if len(points) > 1 else []):
+        fitting = list(_plans(arrays, mine, budget_g))
+        found += fitting
+        if len(mine) == 1 and fitting:
+            alone[mine[0].name] = max(_gain(arrays, solution) for solution, _ in fitting)
+    if not found:
+        return None
+    best, price = max(found, key=lambda f: (round(_gain(arrays, f[0]), 12), -f[0].schedule.spend_g))
+    top = arrays.schedule(arrays.best)
+    if _fits(arrays, arrays.best, None, budget_g) and _gain(arrays, best) >= float(
+        arrays.gains(arrays.best).sum()
+    ) * (1 - TIE):
+        best, price = Solution(arrays.best, np.zeros(arrays.n), top, 0.0), 0.0
+    else:
+        best = _improve(arrays, best, budget_g)
+    ranked = tuple(sorted(alone.items(), key=lambda item: -item[1]))
+    return SettingPlan(best, price, math.inf, ranked)
+
+
+def _gain(arrays: SettingArrays, solution: Solution) -> float:
+    return float(arrays.gains(solution.rho).sum())
+
+
+def _plans(
+    arrays: SettingArrays, points: list[PlanPoint], budget_g: float
+) -> Iterator[tuple[Solution, float]]:
+    """Plans of some of the points that fit, each with its price."""
+    sub = SettingArrays(arrays.problem, points)
+    number = np.array([float(arrays.choices.index(choice)) for choice in sub.choices])
+    if len(points) == 1 and (run := _at_once(arrays, float(number[-1]), budget_g)) is not None:
+        yield run, 0.0
+    if not arrays.problem.may_pause and len(points) == 1:
+        return  # without waits nothing is left to choose
+    most = sub.schedule(sub.best).spend_g
+    hint = arrays.problem.price_hint
+    guess = hint or max(float(sub.gains(sub.best).sum()), 1e-9) / max(most, 1e-12)
+    program = WaitOrTrain(sub, rhos=len(sub.choices))
+    bracket = bracket_price(program, guess, budget_g, _LEAP if hint is None else _STRIDE)
+    for solution in (bracket.within, bracket.over, program.solve(0.0)):
+        if solution is None:
+            continue
+        made = _settled(arrays, number[np.rint(solution.rho).astype(int)], solution.release_s)
+        if _fits(arrays, made.rho, made.release_s, budget_g):
+            yield made, bracket.price
+        elif (less := _thinned(arrays, made, budget_g)) is not None:
+            yield less, bracket.price
+
+
+def _thinned(arrays: SettingArrays, plan: Solution, budget_g: float) -> Solution | None:
+    """A plan that passes the budget, without the segments that cost most for their gain; None where none may be left out.
+
+    Hours that cost alike are all taken or none, whatever the price, so between two prices lies what the budget really pays for.
+    """
+    if not arrays.problem.may_end_early:
+        return None
+    gain, schedule = arrays.gains(plan.rho), plan.schedule
+    order = np.argsort(schedule.grams / np.maximum(gain, 1e-12), kind="stable")
+    release = schedule.start_s if arrays.problem.may_pause else np.zeros(arrays.n)
+
+    def keep(count: int) -> Solution:
+        rho = np.zeros(arrays.n)
+        kept = order[:count]
+        rho[kept] = plan.rho[kept]
+        return _settled(arrays, rho, release)
+
+    few, many = 0, int((gain > 0).sum())
+    while many - few > 1:
+        middle = (few + many) // 2
+        made = keep(middle)
+        few, many = (middle, many) if _fits(arrays, made.rho, made.release_s, budget_g) else (few, middle)
+    return keep(few) if few else None
+
+
+def _at_once(arrays: SettingArrays, number: float, budget_g: float) -> Solution | None:
+    """One setting from now on without a wait, for as many segments as fit; all of them, or none, where none may be left out."""
+    fewest = 1 if arrays.problem.may_end_early else arrays.n
+    many, none = arrays.n, fewest - 1
+
+    def choice(count: int) -> Floats:
+        rho = np.zeros(arrays.n)
+        rho[:count] = number
+        return rho
+
+    while many > none and not _fits(arrays, choice(many), None, budget_g):
+        many = many - 1 if many - none < 4 else (many + none) // 2
+    if many <= none:
+        return None
+    while many < arrays.n and _fits(arrays, choice(many + 1), None, budget_g):
+        many += 1
+    rho = choice(many)
+    return Solution(rho, np.zeros(arrays.n), arrays.schedule(rho), 0.0)
+
+
+def _fits(arrays: SettingArrays, rho: Floats, release_s: Floats | None, budget_g: float) -> bool:
+    schedule = arrays.schedule(rho, release_s if arrays.problem.may_pause else None)
+    end_s = float(arrays.latest_s[-1])
+    return schedule.spend_g <= budget_g * (1 + TIE) and schedule.finish_s <= end_s + 1e-6
+
+
+def _settled(arrays: SettingArrays, rho: Floats, release_s: Floats) -> Solution:
+    """A plan with what is left out at its end: which segment it is makes no difference, but the next one is trained first."""
+    trained = np.array([arrays.point(number) is not None for number in rho])
+    if not trained.all() and trained.any():
+        order = np.argsort(~trained, kind="stable")
+        alike = len(set(arrays.kinds)) == 1
+        if alike:
+            rho, release_s = rho[order], np.where(trained[order], release_s[order], 0.0)
+        elif not trained[0]:
+            first = int(np.argmax(trained))
+            rho, release_s = rho.copy(), release_s.copy()
+            rho[0], release_s[0] = rho[first], release_s[first]
+    release = release_s if arrays.problem.may_pause else None
+    return Solution(rho, release_s, arrays.schedule(rho, release), 0.0)
+
+
+def _improve(arrays: SettingArrays, plan: Solution, budget_g: float) -> Solution:
+    """Single segments changed for settings that gain more, in order of gain a gram, while all fits."""
+    rho, release = plan.rho.copy(), plan.release_s
+    gains, joules = arrays.gains(rho), arrays.joules(rho)
+    mean = arrays.intensity.mean_between(plan.schedule.start_s, plan.schedule.end_s)
+    tries = []
+    for number in range(len(arrays.choices)):
+        each = np.full(arrays.n, float(number))
+        more, cost = arrays.gains(each) - gains, (arrays.joules(each) - joules) * mean
+        tries += [
+            (-float(g) / max(float(c), 1e-12), k, number)
+            for k, (g, c) in enumerate(zip(more, cost, strict=True))
+            if g > TIE
+        ]
+    for _, k, number in sorted(tries)[:_TRIES]:
+        before = rho[k]
+        if float(arrays.gain_of(k, np.array([float(number)]))[0]) <= float(
+            arrays.gain_of(k, np.array([before]))[0]
+        ):
+            continue
+        rho[k] = number
+        if not _fits(arrays, rho, release, budget_g):
+            rho[k] = before
+    return _settled(arrays, rho, release)
