@@ -37,6 +37,7 @@ from carbonsched.polling import Polling
 from carbonsched.power.factory import build_meter
 from carbonsched.supervisor import Supervisor
 from carbonsched.supervisor.continuity import check_file, check_jobs
+from carbonsched.supervisor.heartbeat import Heartbeat
 from carbonsched.supervisor.service import SupervisorService
 from carbonsched.text import one_line
 
@@ -72,7 +73,7 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
     ledger = _open_ledger(config, launcher, clock, new_ledger)
     meter = build_meter(config.power.meters, clock)
     supervisor = Supervisor(config, ledger, chain, meter, launcher, clock, prices, supply)
-    notifier = Notifier.from_env()
+    notifier, heartbeat = Notifier.from_env(), Heartbeat(ledger, clock)
     # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
     stop, reload = _catch_signals()
     address = socket_path(socket, config.api.socket)
@@ -81,7 +82,7 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
     supervisor.start()
     try:
         server.start()
-        polling = Polling(partial(_poll, chain, supervisor), _POLL_CHECK_S)
+        polling = Polling(partial(_poll, chain, supervisor, heartbeat), _POLL_CHECK_S)
         ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
         polling.start()
         polling.first.wait(_FIRST_POLL_S)
@@ -108,18 +109,20 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
         polling.stop()
         ticking.stop(_TICK_END_S)
         supervisor.stop()
+        heartbeat.close()
     finally:
         server.stop()
         ledger.close()
     return 0
 
 
-def _poll(chain: Chain, supervisor: Supervisor) -> None:
+def _poll(chain: Chain, supervisor: Supervisor, heartbeat: Heartbeat) -> None:
     """What the last polls revised is settled first: the first tick waits for the first poll alone."""
     supervisor.settling.poll()
     chain.poll_due()
     supervisor.prices.poll()
     supervisor.supply.poll()
+    heartbeat.poll()
 
 
 class LineFormatter(logging.Formatter):

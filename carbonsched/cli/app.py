@@ -6,7 +6,7 @@ import typer
 
 from carbonsched import __version__
 from carbonsched.cli.actions import cancel, pause, resume
-from carbonsched.cli.audit import verify
+from carbonsched.cli.audit import anchor, diff, export, verify
 from carbonsched.cli.budget import budget
 from carbonsched.cli.daemon import daemon
 from carbonsched.cli.grid import grid
@@ -102,14 +102,23 @@ app.command(
         "carbonsched report --from 2026-11-01 --to 2026-12-01 --format csv",
     ),
 )(report)
-audit = typer.Typer(help="Check the ledger.", rich_markup_mode="rich")
+audit = typer.Typer(help="Check the ledger, and hand it to others.", rich_markup_mode="rich")
 audit.callback()(lambda: None)
 audit.command(
     epilog=_examples(
         "carbonsched audit verify",
         "carbonsched audit verify --ledger sqlite:////var/lib/carbonsched/ledger.db --json",
+        "carbonsched audit verify --against heads-2026-11-28 --ca authority.pem",
     )
 )(verify)
+audit.command(epilog=_examples("carbonsched audit export ledger-2026-11"))(export)
+audit.command(epilog=_examples("carbonsched audit diff ledger-2026-10 ledger-2026-11"))(diff)
+audit.command(
+    epilog=_examples(
+        "carbonsched audit anchor heads-2026-11-28 --url https://freetsa.org/tsr --ca freetsa.pem",
+        "carbonsched audit anchor heads-2026-11-28 --sign ~/.ssh/id_ed25519",
+    )
+)(anchor)
 app.add_typer(audit, name="audit", rich_help_panel=BOX)
 app.command(
     rich_help_panel=BOX,

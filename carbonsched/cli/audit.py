@@ -1,5 +1,7 @@
-"""`carbonsched audit verify`: recompute every hash and gram of the ledger, and balance every energy counter."""
+"""`carbonsched audit verify | export | diff | anchor`: recompute the ledger, hand it to others, and let them vouch for where it stood."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,37 +9,62 @@ import typer
 
 from carbonsched import text
 from carbonsched.cli.options import Debug, Json, Socket, connect
-from carbonsched.errors import InputError
+from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.units import MJ_PER_J
 
 if TYPE_CHECKING:
+    from carbonsched.ledger.heads import Head
+    from carbonsched.ledger.ledger import Ledger
+    from carbonsched.model.audit import Exported
     from carbonsched.model.views import AuditResult
+
+LedgerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        metavar="URL",
+        help="Read this ledger yourself instead of asking the daemon, e.g. sqlite:////var/lib/carbonsched/ledger.db.",
+    ),
+]
+Certificate = Annotated[
+    Path | None,
+    typer.Option("--ca", metavar="FILE", help="Certificate of the time stamp's authority (PEM)."),
+]
 
 
 def verify(
     ctx: typer.Context,
-    ledger: Annotated[
-        str | None,
+    ledger: LedgerUrl = None,
+    against: Annotated[
+        list[Path] | None,
         typer.Option(
-            "--ledger",
-            metavar="URL",
-            help="Read this ledger yourself instead of asking the daemon, e.g. sqlite:////var/lib/carbonsched/ledger.db.",
+            "--against",
+            metavar="PATH",
+            help="Heads that were noted earlier and must be in the chains still: JSON of audit verify, a folder of audit export "
+            "or audit anchor, or lines of the daemon's log; may repeat.",
         ),
     ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--public-key", metavar="FILE", help="Whose SSH signature a folder of --against must bear."
+        ),
+    ] = None,
+    ca: Certificate = None,
     export: Annotated[
         Path | None,
         typer.Option(
             "--export",
             metavar="DIR",
-            help="Also write every row as text that verifies without carbonsched (docs/ledger.md); wants --ledger.",
+            help="Also do what audit export does; wants --ledger.",
         ),
     ] = None,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Check that the ledger's rows still say what was written, that every gram follows from its row, and that every
-    joule a counter counted was charged once.
+    """Check that the ledger's rows still say what was written, that every gram follows from its row, that every
+    joule a counter counted was charged once, and no time twice.
 
     Exit code: 0 it verifies, 1 it does not. With --ledger no daemon is needed, nor trusted.
     """
@@ -47,15 +74,155 @@ def verify(
         raise InputError(
             "--export", "needs the ledger itself", "name it too: --ledger sqlite:////…/ledger.db"
         )
-    result = connect(ctx).audit() if ledger is None else _offline(ledger, export)
+    earlier, vouched = _earlier(against or [], public_key, ca)
+    if ledger is None and not earlier:
+        result = connect(ctx).audit()
+    else:
+        with _opened(ctx, ledger) as opened:
+            if export is not None:
+                _export(opened, export)
+            result = opened.verify(earlier).model_copy(update={"vouched": vouched})
     if json:
         emit(result)
     elif result.ok:
-        print(f"ok: {result.rows} rows verify{_conserved(result)}")
+        print(f"ok: {result.rows} rows verify{_conserved(result)}{_compared(result)}")
     else:
         rows = "rows cannot be counted" if result.rows is None else f"{result.rows} rows"
         print(f"not ok: {result.problem} ({rows})")
     raise typer.Exit(0 if result.ok else 1)
+
+
+def export(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    ledger: LedgerUrl = None,
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Write the whole ledger as text, with a manifest of hashes and a script that recomputes the totals without carbonsched."""
+    from carbonsched.cli.output import emit
+
+    with _opened(ctx, ledger) as opened:
+        manifest = _export(opened, folder)
+    if json:
+        emit(manifest)
+    else:
+        print(
+            f"{manifest.rows} rows and {manifest.entries} entries in {folder}; python3 {folder}/recompute.py"
+        )
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A folder of audit export.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Say where two exports part. Exit code: 0 they are the same or one goes on where the other ends, 1 they differ."""
+    from carbonsched.cli.output import emit
+    from carbonsched.ledger.comparison import compare
+
+    found = compare(a, b)
+    if json:
+        emit(found)
+    else:
+        for chain in found.chains:
+            said = f"{chain.chain}: {chain.common} rows are the same, A has {chain.a}, B {chain.b}"
+            if chain.first_different is not None:
+                parts = (f"{name} {one!r} and {other!r}" for name, (one, other) in chain.fields.items())
+                said += f"; row {chain.first_different} differs: {', '.join(parts)}"
+            print(text.one_line(said))
+    raise typer.Exit(0 if found.same or found.continued else 1)
+
+
+def anchor(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, best on another machine.")],
+    ledger: LedgerUrl = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", metavar="URL", help="Have the heads stamped by this RFC 3161 time stamp authority."
+        ),
+    ] = None,
+    ca: Certificate = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option("--sign", metavar="KEY", help="Sign the heads with this private SSH key."),
+    ] = None,
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Verify the ledger and write down where its chains stand, signed and time-stamped if asked to: `audit verify --against DIR`
+    finds later what was cut off or made anew."""
+    from carbonsched.cli.output import emit
+    from carbonsched.clock import SystemClock
+    from carbonsched.ledger.anchors import anchor as write
+    from carbonsched.ledger.heads import Head
+
+    if ledger is None:
+        result = connect(ctx).audit()
+    else:
+        with _opened(ctx, ledger) as opened:
+            result = opened.verify()
+    if not result.ok:
+        raise CarbonschedError(f"the ledger does not verify, and nothing was anchored: {result.problem}")
+    head = Head.of(result.dump(), "the ledger")
+    done = write(head, folder, SystemClock().now(), key=sign, url=url, ca=ca)
+    if json:
+        emit(done)
+    else:
+        how = [f"stamped {done.stamped_at:%Y-%m-%d %H:%M:%S} UTC"] if done.stamped_at else []
+        how += ["signed"] if done.signed else []
+        print(f"row {done.rows} and entry {done.entries} in {folder}{''.join(f', {each}' for each in how)}")
+
+
+def _export(ledger: "Ledger", folder: Path) -> "Exported":
+    from carbonsched.clock import SystemClock
+
+    return ledger.export(folder, SystemClock().now())
+
+
+@contextmanager
+def _opened(ctx: typer.Context, url: str | None) -> "Iterator[Ledger]":
+    """The ledger of that URL, or the daemon's own, read beside it."""
+    from carbonsched.ledger.ledger import Ledger
+
+    if url is None:
+        url = connect(ctx).version().ledger
+        if url is None:
+            raise InputError(
+                "--ledger", "the daemon does not tell where its ledger is", "name it: --ledger URL"
+            )
+    with Ledger.open(url, read_only=True) as ledger:
+        yield ledger
+
+
+def _earlier(
+    paths: Sequence[Path], public_key: Path | None, ca: Path | None
+) -> "tuple[list[Head], tuple[str, ...]]":
+    """(heads, who vouches for them)."""
+    from carbonsched.ledger.anchors import vouched
+    from carbonsched.ledger.heads import read_heads
+
+    if not paths and (public_key or ca):
+        raise InputError(
+            "--public-key" if public_key else "--ca",
+            "is of heads that were noted",
+            "name them too: --against DIR",
+        )
+    said = [one for path in paths for one in vouched(path, public_key=public_key, ca=ca)]
+    return [head for path in paths for head in read_heads(path)], tuple(said)
+
+
+def _compared(result: "AuditResult") -> str:
+    if not result.compared:
+        return ""
+    said = f"; they hold what {result.compared} earlier head{'s' * (result.compared > 1)} saw"
+    return said + "".join(f", {who}" for who in result.vouched)
 
 
 def _conserved(result: "AuditResult") -> str:
@@ -64,12 +231,3 @@ def _conserved(result: "AuditResult") -> str:
         return ""
     joules = sum(balance.charged_mj for balance in result.conservation) / MJ_PER_J
     return f"; {text.energy(joules)} on {counters} counter{'s' * (counters > 1)}, each joule charged once"
-
-
-def _offline(url: str, export: Path | None) -> "AuditResult":
-    from carbonsched.ledger.ledger import Ledger
-
-    with Ledger.open(url, read_only=True) as ledger:
-        if export is not None:
-            ledger.export(export)
-        return ledger.verify()

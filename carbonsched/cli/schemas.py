@@ -22,7 +22,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
     """File stem → (type, how it is described)."""
     from carbonsched.api.app import BudgetBody, SubmitBody
     from carbonsched.config import Config
-    from carbonsched.model import grid, grid_setup, job, profile, protocol
+    from carbonsched.model import audit, grid, grid_setup, job, profile, protocol
     from carbonsched.model import views as view
     from carbonsched.plan.simulation.result import SimResult
     from carbonsched.plan.simulation.sweep import Sweep
@@ -53,6 +53,9 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "ended": view.Ended,
         "version": view.Version,
         "audit-result": view.AuditResult,
+        "exported": audit.Exported,
+        "audit-diff": audit.AuditDiff,
+        "anchored": audit.Anchored,
         "problem": view.ErrorBody,
         "grid-view": grid.GridView,
         "grid-setup": grid_setup.GridSetup,

@@ -8,7 +8,14 @@ records       a job and a finished segment, read from their rows
 totals        sums by job, segment, board and method
 settlements   what was revised later: which intensity rows count with as settled
 audit         every hash and every gram once more
+chains        walks both hash chains
+overlap       was time charged twice?
+agreement     do jobs and segments hold what the journal said?
 conservation  was every counted joule charged once?
+heads         where the chains stood earlier, and whether they still hold that
+anchors       signatures and time stamps of heads, by OpenSSH and OpenSSL
+export        both chains as text, with a script that recomputes them
+comparison    where two exports part
 ledger        `Ledger`, what the rest of carbonsched calls
 """
 

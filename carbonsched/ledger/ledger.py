@@ -12,15 +12,20 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, insert, select, update
 
-from carbonsched.errors import InputError, LedgerError, NotFoundError, StateError
+from carbonsched.errors import LedgerError, NotFoundError, StateError
 from carbonsched.ledger import audit, totals
+from carbonsched.ledger.agreement import sha256
+from carbonsched.ledger.chains import HEARTBEAT
 from carbonsched.ledger.database_file import DatabaseFile
+from carbonsched.ledger.export import export
+from carbonsched.ledger.heads import Head, head_of
 from carbonsched.ledger.records import JobRecord, SegmentRecord, job_record, segment_record, state_of
 from carbonsched.ledger.rows import (
     GENESIS,
     canonical,
     chained,
     flatten,
+    maybe_moment,
     micros,
     moment,
 )
@@ -28,6 +33,7 @@ from carbonsched.ledger.settlements import SETTLED, Settlement, Stretch, stretch
 from carbonsched.ledger.store import Store
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENTS
 from carbonsched.ledger.totals import Era, Group, Totals
+from carbonsched.model.audit import Exported
 from carbonsched.model.base import rfc3339
 from carbonsched.model.energy import BudgetAccount, Interval
 from carbonsched.model.job import JobSpec, SubmittedJob
@@ -112,7 +118,7 @@ class Ledger(Store):
     ) -> tuple[Group, ...]:
         """The smallest sums, by segment, board, method and bridging; `carbonsched.ledger.totals` adds them up."""
         if start is None and end is None and not self._mine:
-            return self._groups_so_far(job_id)
+            return self._groups_so_far(job_id)[1]
         with self._reading() as connection:
             return totals.groups(connection, totals.where(job_id, start, end), _eras(connection))
 
@@ -121,8 +127,8 @@ class Ledger(Store):
         with self._reading() as connection:
             return totals.cost(connection, totals.where(job_id))
 
-    def _groups_so_far(self, job_id: str | None) -> tuple[Group, ...]:
-        """Rows never change, so what was summed once is only added to."""
+    def _groups_so_far(self, job_id: str | None) -> tuple[int, tuple[Group, ...]]:
+        """(last row, groups up to it). Rows never change, so what was summed once is only added to."""
         last_id, known = self._known.get(job_id, (0, ()))
         t = INTERVALS.c
         with self._reading() as connection:
@@ -134,7 +140,7 @@ class Ledger(Store):
         if len(self._known) >= _KNOWN:
             self._known.clear()
         self._known[job_id] = (head, known)
-        return known
+        return head, known
 
     def eras(self) -> tuple[Era, ...]:
         """By which account rows are charged, oldest first; before the first one by location."""
@@ -169,7 +175,7 @@ class Ledger(Store):
             )
             detail = {
                 "name": job.spec.name,
-                "sha256": audit.sha256({"submitted": submitted}),
+                "sha256": sha256({"submitted": submitted}),
                 "uid": job.owner.uid,
                 "budget_g": job.spec.carbon.budget_g,
             }
@@ -341,7 +347,7 @@ class Ledger(Store):
                 "directive": None if directive is None else _text(directive.dump()),
             }
             connection.execute(insert(SEGMENTS), row)
-            detail = {"k": done.k, "attempt": row["attempt"], "sha256": audit.sha256(row)}
+            detail = {"k": done.k, "attempt": row["attempt"], "sha256": sha256(row)}
             self._write(connection, job_id, "segment", detail, "trainer", end)
 
     def segments(
@@ -395,20 +401,41 @@ class Ledger(Store):
 
     # audit
 
-    def verify(self) -> AuditResult:
-        """Every hash and every gram once more, from the rows alone; the first that is wrong is named."""
-        with self._reading() as connection:
-            return audit.verify(connection)
+    def verify(self, earlier: Sequence[Head] = ()) -> AuditResult:
+        """Every hash and every gram once more, from the rows alone; the first that is wrong is named.
 
-    def export(self, folder: Path) -> int:
-        """Both chains as text an outsider can verify without carbonsched (docs/ledger.md). Returns the lines written."""
-        try:
-            with self._reading() as connection:
-                return audit.export(connection, folder)
-        except OSError as e:
-            raise InputError(
-                "--export", f"{folder} cannot be written: {e.strerror}", "choose another folder"
-            ) from e
+        earlier: heads noted before, which must be in the chains still.
+        """
+        with self._reading() as connection:
+            return audit.verify(connection, earlier)
+
+    def heartbeat(self, actor: str, at: datetime) -> Head | None:
+        """Note in the journal what the rows come to; the heads with that entry, to be noted elsewhere. None: nothing came since."""
+        # outside of the transaction: the first time it reads them all
+        rows, groups = self._groups_so_far(None)
+        sums = totals.total(groups)
+        detail = {"rows": rows, "energy_mj": sums.energy_mj, "grams": sums.location_g}
+        with self.transaction() as connection:
+            last = (
+                connection.execute(select(JOURNAL).order_by(JOURNAL.c.id.desc()).limit(1)).mappings().first()
+            )
+            if rows == 0 or (
+                last and last["kind"] == HEARTBEAT and last["interval_id"] == _head(connection)[0]
+            ):
+                return None
+            self._write(connection, None, "heartbeat", detail, actor, at)
+            return head_of(connection)
+
+    def last_heartbeat(self) -> datetime | None:
+        """When the newest was noted."""
+        query = select(func.max(JOURNAL.c.at_us)).where(_of_kind(None, HEARTBEAT))
+        with self._reading() as connection:
+            return maybe_moment(connection.execute(query).scalar())
+
+    def export(self, folder: Path, at: datetime) -> Exported:
+        """All that an outsider needs to verify and recompute it without carbonsched (docs/ledger.md)."""
+        with self._reading() as connection:
+            return export(connection, folder, at, self.schema_version)
 
     def _job_row(self, connection: Connection, job_id: str) -> RowMapping:
         row = connection.execute(select(JOBS).where(JOBS.c.id == job_id)).mappings().first()

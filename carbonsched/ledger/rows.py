@@ -194,6 +194,35 @@ def figures_problem(row: Mapping[Any, Any]) -> str | None:
     return None
 
 
+def contradiction(row: Mapping[Any, Any]) -> str | None:
+    """What of a stored row no row of ours says, in words: a value of another type, or two that exclude each other."""
+    for column in INTERVALS.columns:
+        value = row[column.name]
+        if value is None:
+            if not column.nullable:
+                return f"{column.name} is null"
+        elif not _fits(value, column.type.python_type):
+            return f"{column.name} holds {value!r}"
+    if row["end_us"] < row["start_us"]:
+        return "it ends before it starts"
+    if row["energy_mj"] is not None and row["energy_mj"] < 0:
+        return f"energy of {row['energy_mj']} mJ is not possible"
+    if row["energy_mj"] is None and not row["reason"]:
+        return "unknown energy needs a reason"
+    if (row["account"] == Account.JOB) != (row["job_id"] is not None):
+        return f"account {row['account']} with job {row['job_id']}"
+    return None
+
+
+def _fits(value: object, kind: type) -> bool:
+    """Whether a column of a kind can have been given a value: a database keeps others, too."""
+    if kind is bool:
+        return value in (0, 1) and isinstance(value, int)
+    if kind is float:
+        return isinstance(value, float | int) and math.isfinite(value)
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def _check(interval: Interval) -> None:
     delta = interval.delta
     where = f"the ledger refuses a row of device {delta.device!r} from {delta.start.isoformat()}"

@@ -121,6 +121,11 @@ class Store:
         self.close()
 
     @property
+    def where(self) -> str:
+        """Its URL, without a password."""
+        return self._where
+
+    @property
     def lasting(self) -> bool:
         """Whether it is there again for the next daemon; False: in memory alone."""
         return self._reader is not None

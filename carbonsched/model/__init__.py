@@ -15,5 +15,6 @@ energy    energy deltas and ledger intervals
 model_card  a model card, as the hub reads it
 profile   what the trainer's own commands print
 segment_figures  the figures of a finished segment
+audit     what audit export, diff and anchor print
 views     what the API and `--json` answer
 """

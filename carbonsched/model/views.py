@@ -385,6 +385,8 @@ class Version(Doc):
     trainer_python: str | None = None
     state_dir: str | None = None
     ledger_schema: str | None = None
+    ledger: str | None = None
+    """Its URL, without a password."""
     pid: int | None = None
 
 
@@ -437,6 +439,12 @@ class AuditResult(Doc):
     conservation: tuple[Balance, ...] = ()
     """By board and counter epoch; empty where no board has an energy counter."""
     heads: ChainHeads = ChainHeads()
+    entries: int | None = None
+    """Entries of the journal; None: not counted."""
+    compared: int = 0
+    """Earlier heads that the chains were compared with."""
+    vouched: tuple[str, ...] = ()
+    """Who says that such a head is as old as it says: signatures and time stamps that were verified."""
 
 
 class ErrorBody(Doc):

@@ -11,6 +11,7 @@ price_watch  what a kWh costs, now and ahead
 metering     whose energy it was, as ledger rows
 settling     writes what became known later of the past into the journal
 revisions    which settlements there are to write, pure
+heartbeat    notes the heads of the ledger's chains once an hour
 pending_rows  keeps what the ledger refuses until it takes it
 placement    which devices a job gets, and whether it trains there
 recording    writes what a job's events say into the ledger

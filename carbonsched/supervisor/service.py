@@ -279,6 +279,7 @@ class SupervisorService:
             trainer_python=supervisor.config.launch.python,
             state_dir=supervisor.config.state_dir,
             ledger_schema=supervisor.ledger.schema_version,
+            ledger=supervisor.ledger.where,
             pid=os.getpid(),
         )
 

@@ -3,30 +3,13 @@
 import hashlib
 import re
 import sqlite3
-import subprocess
-import sys
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support.story import T0, directive, done, harm, interval, submitted
+from support.story import harm, written
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.rows import GENESIS, canonical
-from carbonsched.model.job_state import JobState
-
-
-def written(path: Path, rows: int = 12) -> Path:
-    with Ledger.open(f"sqlite:///{path / 'ledger.db'}") as ledger:
-        job = submitted("j")
-        ledger.add_job(job)
-        ledger.append(
-            [interval(T0 + timedelta(seconds=n), 1, 100 + n, job_id="j", segment=0) for n in range(rows)]
-        )
-        ledger.save_segment("j", done(0, T0, 0.5), T0, T0 + timedelta(seconds=9), directive(0, T0, 0.5))
-        ledger.set_state("j", JobState.RUNNING, "started", "daemon", T0)
-        assert ledger.verify().ok
-    return path / "ledger.db"
 
 
 def tampered(path: Path, *statements: str) -> tuple[int | None, str]:
@@ -116,26 +99,6 @@ def test_decisions_cannot_be_rewritten_either(tmp_path: Path, statement: str, sa
     bad, problem = tampered(written(tmp_path), statement)
     assert bad is None, "no interval is wrong"
     assert said in problem
-
-
-def test_an_outsider_verifies_the_export_with_the_script_of_the_manual(tmp_path: Path) -> None:
-    manual = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
-    (script, _) = re.findall(r"```python\n(.*?)```", manual, flags=re.S)
-    with Ledger.open(f"sqlite:///{written(tmp_path)}") as ledger:
-        assert ledger.export(tmp_path / "out") == 12 + 3
-        last = list(ledger.rows())[-1]["hash"]
-
-    def check(name: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-I", "-W", "ignore", "-c", script, str(tmp_path / "out" / name)]
-        return subprocess.run(argv, capture_output=True, text=True, check=False)
-
-    assert check("intervals.tsv").stdout == f"ok 12 {last}\n"
-    assert check("journal.tsv").stdout.startswith("ok 3 ")
-    rows = tmp_path / "out" / "intervals.tsv"
-    rows.write_text(
-        rows.read_text(encoding="utf-8").replace('"energy_mj":105', '"energy_mj":104'), encoding="utf-8"
-    )
-    assert "AssertionError: line 6" in check("intervals.tsv").stderr
 
 
 def test_the_heads_are_the_last_hashes_of_both_chains(tmp_path: Path) -> None:

@@ -1,32 +1,29 @@
 """Every joule that a counter counted is charged once, and what was charged twice or to nobody breaks the audit."""
 
-import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forgery import Rows, remake
 from support.story import GPU, T0, directive, done, interval, submitted
 
 from carbonsched.ledger import Ledger
-from carbonsched.ledger.rows import GENESIS, canonical, chained, expected_grams
 from carbonsched.model.energy import EnergyMethod
 from carbonsched.model.job_state import JobState
 from carbonsched.model.views import AuditResult
 
-Rows = list[dict[str, Any]]
-
 
 def test_shares_of_one_stretch_are_counted_once(tmp_path: Path) -> None:
     with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
-        whole = interval(T0, 10, 60, counter=1000)
+        whole = interval(T0, 10, 60, counter=1000, job_id="i", reason="shared equally by 2 jobs")
         both = whole.delta.model_copy(update={"counter_end_mj": 1100})
         ledger.append(
             [
                 # two shares of one counter difference that carry its full span
                 whole.model_copy(update={"delta": both}),
-                interval(T0, 10, 40, counter=1000).model_copy(
+                interval(T0, 10, 40, counter=1000, job_id="k", reason="shared equally by 2 jobs").model_copy(
                     update={
                         "delta": both.model_copy(update={"energy_mj": 40}),
                         "grams": 40 / 60 * (whole.grams or 0),
@@ -94,34 +91,7 @@ def forged(path: Path, edit: Callable[[Rows], None]) -> AuditResult:
         sound = ledger.verify()
         assert sound.ok
         assert [balance.charged_mj for balance in sound.conservation] == [sum(range(100, 112))]
-        rows = [dict(row) for row in ledger.rows()]
-    raw = sqlite3.connect(path / "ledger.db")
-    for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-        raw.execute(f"DROP TRIGGER {name}")
-    edit(rows)
-    raw.execute("DELETE FROM intervals")
-    last = GENESIS
-    for n, row in enumerate(rows, start=1):
-        row |= {"id": n, "prev_hash": last, "grams": expected_grams(row)}
-        last = row["hash"] = chained(last, canonical(row))
-        marks = ", ".join("?" * len(row))
-        raw.execute(f"INSERT INTO intervals ({', '.join(row)}) VALUES ({marks})", list(row.values()))  # noqa: S608
-    raw.row_factory = sqlite3.Row
-    before = GENESIS
-    for entry in [dict(each) for each in raw.execute("SELECT * FROM journal ORDER BY id").fetchall()]:
-        seen = min(entry["interval_id"], len(rows))
-        entry |= {
-            "interval_id": seen,
-            "interval_hash": rows[seen - 1]["hash"] if seen else GENESIS,
-            "prev_hash": before,
-        }
-        before = chained(before, canonical(entry))
-        raw.execute(
-            "UPDATE journal SET interval_id = ?, interval_hash = ?, prev_hash = ?, hash = ? WHERE id = ?",
-            (entry["interval_id"], entry["interval_hash"], entry["prev_hash"], before, entry["id"]),
-        )
-    raw.commit()
-    raw.close()
+    remake(path / "ledger.db", edit)
     with Ledger.open(url) as ledger:
         return ledger.verify()
 

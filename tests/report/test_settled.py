@@ -71,7 +71,7 @@ def outsider(folder: Path) -> dict[str, tuple[float, float]]:
 def test_an_outsider_makes_the_same_of_the_export(story: Story, tmp_path: Path) -> None:
     ledger, _, report = story
     assert ledger.verify().ok
-    ledger.export(tmp_path / "out")
+    ledger.export(tmp_path / "out", T0)
     found = outsider(tmp_path / "out")
     decided, settled = found["scitldr-1"]
     assert decided == pytest.approx(report.totals.spent_g, rel=1e-9)

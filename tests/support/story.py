@@ -234,3 +234,17 @@ def tell(ledger: Ledger, job: SubmittedJob, *, compression: float = 1.0, note: s
     burn(2, 95, None, None)
     ledger.set_state(job.id, JobState.FINISHED, "done", "daemon", at)
     return at
+
+
+def written(path: Path, rows: int = 12) -> Path:
+    """A small ledger: a job that runs, its rows, and a segment of it."""
+    with Ledger.open(f"sqlite:///{path / 'ledger.db'}") as ledger:
+        job = submitted("j")
+        ledger.add_job(job)
+        ledger.append(
+            [interval(T0 + timedelta(seconds=n), 1, 100 + n, job_id="j", segment=0) for n in range(rows)]
+        )
+        ledger.save_segment("j", done(0, T0, 0.5), T0, T0 + timedelta(seconds=9), directive(0, T0, 0.5))
+        ledger.set_state("j", JobState.RUNNING, "started", "daemon", T0)
+        assert ledger.verify().ok
+    return path / "ledger.db"

@@ -1,0 +1,221 @@
+"""Walks the two hash chains of a ledger, a page in memory at a time, and says what is wrong with which row.
+
+A row must follow the one before, hash to what it says, hold values that its columns can hold, and give its grams and euros. Of the
+intervals the journal says besides where their chain stood at each of its entries, and how much they came to at each heartbeat.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Boolean, Connection, Integer, Table, func, select, type_coerce
+from sqlalchemy.exc import SQLAlchemyError
+
+from carbonsched.ledger.overlap import Overlaps
+from carbonsched.ledger.rows import GENESIS, canonical, chained, contradiction, figures_problem
+from carbonsched.ledger.tables import INTERVALS, JOURNAL
+
+PAGE: Final = 1000
+HEARTBEAT: Final = "heartbeat"
+"""Kind of the journal's hourly entry."""
+_SUMS_AGREE: Final = 1e-9
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong, and with which row of the chain.
+
+    Example:
+        >>> Fault(7, "row 7 is missing").row
+        7
+    """
+
+    row: int | None
+    what: str
+
+
+@dataclass(slots=True)
+class Sums:
+    """What the intervals up to some row come to.
+
+    Example:
+        >>> Sums(3, 600, 0.25).rows
+        3
+    """
+
+    rows: int = 0
+    energy_mj: int = 0
+    grams: float = 0.0
+
+    def add(self, row: Row) -> None:
+        self.rows = row["id"]
+        self.energy_mj += row["energy_mj"] or 0
+        self.grams += row["grams"] or 0.0
+
+    def differs(self, said: Mapping[str, Any]) -> str | None:
+        """What of a heartbeat's figures is another, in words."""
+        if said.get("rows") != self.rows:
+            return f"counted {said.get('rows')} rows where there are {self.rows}"
+        if said.get("energy_mj") != self.energy_mj:
+            return f"summed {said.get('energy_mj')} mJ where the rows come to {self.energy_mj} mJ"
+        grams = said.get("grams")
+        if not isinstance(grams, float | int) or not math.isclose(grams, self.grams, rel_tol=_SUMS_AGREE):
+            return f"summed {grams} g where the rows come to {self.grams!r} g"
+        return None
+
+
+def links(connection: Connection, table: Table, noun: str) -> Iterator[tuple[Row, str | None]]:
+    """The rows of a chain in order, each with what is wrong with its place in it; the first that is wrong is the last."""
+    expected_id, prev_hash = 1, GENESIS
+    while True:
+        page, unread = _page(connection, table, expected_id)
+        for row in page:
+            problem = _link_problem(row, noun, expected_id, prev_hash)
+            yield row, problem
+            if problem:
+                return
+            expected_id, prev_hash = row["id"] + 1, row["hash"]
+        if unread:
+            yield {"id": expected_id}, f"{noun} {expected_id} cannot be read: {unread}"
+            return
+        if len(page) < PAGE:
+            return
+
+
+def _link_problem(row: Row, noun: str, expected_id: int, prev_hash: str) -> str | None:
+    if row["id"] != expected_id:
+        return f"{noun} {expected_id} is missing"
+    if row["prev_hash"] != prev_hash:
+        return f"{noun} {row['id']} does not follow the one before: the hash it names is another"
+    try:
+        text = canonical(row)
+    except (ArithmeticError, TypeError, ValueError) as e:
+        return f"{noun} {row['id']} was changed after it was written: it holds what no row can hold ({e})"
+    if row["hash"] != chained(prev_hash, text):
+        return f"{noun} {row['id']} was changed after it was written: its hash does not match its fields"
+    return None
+
+
+def _page(connection: Connection, table: Table, first: int) -> tuple[list[Row], str | None]:
+    """(rows from `first` on, why the one after them cannot be read)."""
+    # a truth value as it is stored: 2 would pass for true, and be grouped apart from it
+    columns = [
+        type_coerce(c, Integer).label(c.name) if isinstance(c.type, Boolean) else c for c in table.columns
+    ]
+    query = select(*columns).where(table.c.id >= first).order_by(table.c.id)
+    try:
+        return [dict(row) for row in connection.execute(query.limit(PAGE)).mappings()], None
+    except SQLAlchemyError:
+        pass
+    found: list[Row] = []
+    for row_id in range(first, first + PAGE):  # one of them is at fault
+        try:
+            one = connection.execute(query.where(table.c.id == row_id)).mappings().first()
+        except SQLAlchemyError as e:
+            return found, str(getattr(e, "orig", None) or e).splitlines()[0]
+        if one is not None:
+            found.append(dict(one))
+    return found, None
+
+
+def intervals_fault(
+    connection: Connection, heartbeats: Mapping[int, Mapping[str, Any]]
+) -> tuple[Fault | None, Fault | None]:
+    """(what is wrong with the chain, which rows charge the same time twice). heartbeats: last row that one saw → what it said."""
+    anchors, sums, overlaps = _Anchors(connection), Sums(), Overlaps()
+    overlap: Fault | None = None
+    for row, problem in links(connection, INTERVALS, "row"):
+        if not problem and (said := contradiction(row) or figures_problem(row)):
+            problem = f"row {row['id']}: {said}"
+        if not problem and not anchors.agree(row["id"], row["hash"]):
+            problem = (
+                f"row {row['id']} is not the one the journal saw when it was the last: rows were rewritten"
+            )
+        if not problem:
+            sums.add(row)
+            if row["id"] in heartbeats and (off := sums.differs(heartbeats[row["id"]])):
+                problem = f"row {row['id']}: the journal's heartbeat of that row {off}"
+        if problem:
+            return Fault(sums.rows + 1 if row["id"] != sums.rows else sums.rows, problem), overlap
+        if overlap is None and (twice := overlaps.add(row)):
+            overlap = Fault(row["id"], twice)
+    if anchors.furthest > sums.rows:
+        first = sums.rows + 1
+        missing = f"rows {first} to {anchors.furthest} are missing: the journal saw them"
+        return Fault(first, missing), overlap
+    return None, overlap
+
+
+@dataclass(slots=True)
+class JournalWalk:
+    """What the journal said of jobs, segments and heartbeats, and what is wrong with it.
+
+    Example::
+
+        walk = walk_journal(connection)
+        print(walk.problem, len(walk.heartbeats))
+    """
+
+    problem: str | None = None
+    told: dict[str, list[tuple[str, int, dict[str, Any]]]] = field(default_factory=dict)
+    """Job → (kind, time, detail) of each entry that tells what its row in the jobs table holds."""
+    segments: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    heartbeats: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Last row that one counted → what it said."""
+
+
+def walk_journal(connection: Connection) -> JournalWalk:
+    """Up to the first entry that is wrong."""
+    walk = JournalWalk()
+    for entry, problem in links(connection, JOURNAL, "journal entry"):
+        walk.problem = problem or _entry_problem(entry)
+        if walk.problem:
+            return walk
+        kind, job_id = entry["kind"], entry["job_id"]
+        if kind not in ("submitted", "state", "budget", "segment", HEARTBEAT):
+            continue
+        detail = json.loads(entry["detail"])
+        if kind == HEARTBEAT:
+            walk.heartbeats[detail.get("rows", entry["interval_id"])] = detail
+        elif kind == "segment":
+            walk.segments.append((job_id, detail))
+        else:
+            walk.told.setdefault(job_id, []).append((kind, entry["at_us"], detail))
+    return walk
+
+
+def _entry_problem(entry: Row) -> str | None:
+    try:
+        detail = json.loads(entry["detail"])
+    except (TypeError, ValueError):
+        detail = None
+    return None if isinstance(detail, dict) else f"journal entry {entry['id']}: its detail is no JSON object"
+
+
+class _Anchors:
+    """Where the journal saw the interval chain stand; looked up as the walk passes by."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.furthest: int = connection.execute(select(func.max(JOURNAL.c.interval_id))).scalar() or 0
+        self._ahead: dict[int, set[str]] = {}
+        self._read_to = 0
+
+    def agree(self, row_id: int, row_hash: str) -> bool:
+        if row_id > self._read_to:
+            self._ahead = self._page(row_id)
+        seen = self._ahead.pop(row_id, None)
+        return seen is None or seen == {row_hash}
+
+    def _page(self, first: int) -> dict[int, set[str]]:
+        t = JOURNAL.c
+        self._read_to = first + PAGE - 1
+        query = select(t.interval_id, t.interval_hash).where(t.interval_id.between(first, self._read_to))
+        found: dict[int, set[str]] = {}
+        for row_id, row_hash in self._connection.execute(query.distinct()):
+            found.setdefault(row_id, set()).add(row_hash)
+        return found

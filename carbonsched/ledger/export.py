@@ -1,0 +1,129 @@
+"""Writes a ledger as text for an auditor: both chains, jobs, segments, a manifest, and a script that recomputes the totals.
+
+The script needs Python alone. What it prints must be what the manifest says, which was summed by the database.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, Table, func, select
+
+from carbonsched import __version__
+from carbonsched.errors import InputError
+from carbonsched.ledger.agreement import sha256
+from carbonsched.ledger.heads import MANIFEST, head_of
+from carbonsched.ledger.rows import canonical
+from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, SEGMENTS
+from carbonsched.model.audit import Exported, ExportedFile, ExportedTotal
+
+_PAGE: Final = 1000
+CHAINS: Final = (INTERVALS, JOURNAL)
+SCRIPT: Final = "recompute.py"
+RECOMPUTE: Final = '''\
+"""Verifies and recomputes this export: `python3 recompute.py`. It needs Python alone."""
+import hashlib, json, math, pathlib
+
+here, sums = pathlib.Path(__file__).parent, {}
+manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
+for name, told in manifest["files"].items():
+    assert hashlib.sha256((here / name).read_bytes()).hexdigest() == told["sha256"], name + " was changed"
+for chain in ("intervals", "journal"):
+    before = "0" * 64
+    for number, line in enumerate(open(here / (chain + ".tsv"), encoding="utf-8", newline="\\n"), start=1):
+        digest, text = line.rstrip("\\n").split("\\t", 1)
+        assert hashlib.sha256((before + text).encode()).hexdigest() == digest, f"{chain}, line {number}"
+        before, row = digest, json.loads(text)
+        energy, pue, intensity = (row.get(name) for name in ("energy_mj", "pue", "g_per_kwh"))
+        if energy is not None:
+            grams = energy / 3.6e9 * pue * (intensity or 0.0)
+            sums[row["job_id"]] = [a + b for a, b in zip(sums.get(row["job_id"], (0, 0.0)), (energy, grams))]
+    assert before == manifest["heads"][chain], chain + " ends with another hash"
+for told in manifest["totals"]:
+    energy, grams = sums.get(told["job_id"], (0, 0.0))
+    assert energy == told["energy_mj"] and math.isclose(grams, told["grams"], rel_tol=1e-9), told["job_id"]
+    print(told["job_id"] or "nobody", energy / 1000, "J", grams, "g")
+'''
+
+
+def export(connection: Connection, folder: Path, at: datetime, schema: str) -> Exported:
+    """Write intervals.tsv, journal.tsv, jobs.tsv and segments.tsv, lines of `hash, tab, canonical JSON`, the manifest and the script.
+
+    Of a chain, SHA-256 of (the hash of the line before, 64 zeros before the first, + the JSON) is the line's hash. Raises InputError
+    where the folder cannot be written, or holds something.
+    """
+    try:
+        return _export(connection, folder, at, schema)
+    except OSError as e:
+        raise InputError("DIR", f"{folder} cannot be written: {e.strerror}", "choose another folder") from e
+
+
+def _export(connection: Connection, folder: Path, at: datetime, schema: str) -> Exported:
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise InputError(
+            "DIR", f"{folder} is not empty", "choose another folder: an export is not mixed with an older one"
+        )
+    files = {}
+    for table in CHAINS:
+        files[f"{table.name}.tsv"] = _write(folder / f"{table.name}.tsv", _chain(connection, table))
+    for table in (JOBS, SEGMENTS):
+        files[f"{table.name}.tsv"] = _write(folder / f"{table.name}.tsv", _unchained(connection, table))
+    files[SCRIPT] = _write(folder / SCRIPT, iter(RECOMPUTE.splitlines(keepends=True)))
+    head = head_of(connection)
+    manifest = Exported(
+        made_at=at,
+        version=__version__,
+        ledger_schema=schema,
+        heads=head.chain_heads(),
+        rows=head.rows or 0,
+        entries=head.entries or 0,
+        files=files,
+        totals=_totals(connection),
+    )
+    text = json.dumps(manifest.dump(), indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    return manifest
+
+
+def _chain(connection: Connection, table: Table) -> Iterator[str]:
+    query = select(table).order_by(table.c.id).execution_options(yield_per=_PAGE)
+    for row in connection.execute(query).mappings():
+        yield f"{row['hash']}\t{canonical(row)}\n"
+
+
+def _unchained(connection: Connection, table: Table) -> Iterator[str]:
+    """With the hash that the journal's entry of it holds: of a job that is of what was submitted, here `spec`."""
+    query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=_PAGE)
+    for row in connection.execute(query).mappings():
+        fields = dict(row)
+        digest = sha256(row)
+        if table is JOBS:
+            # beside `submitted`, the time
+            fields["spec"] = fields.pop("submitted")
+            digest = sha256({"submitted": fields["spec"]})
+        yield f"{digest}\t{canonical(fields)}\n"
+
+
+def _write(path: Path, lines: Iterator[str]) -> ExportedFile:
+    digest, count = hashlib.sha256(), 0
+    with path.open("wb") as out:
+        for line in lines:
+            raw = line.encode()
+            digest.update(raw)
+            out.write(raw)
+            count += 1
+    return ExportedFile(sha256=digest.hexdigest(), lines=count)
+
+
+def _totals(connection: Connection) -> tuple[ExportedTotal, ...]:
+    t = INTERVALS.c
+    sums = (func.count(), func.coalesce(func.sum(t.energy_mj), 0), func.coalesce(func.sum(t.grams), 0.0))
+    query = select(t.job_id, *sums).group_by(t.job_id).order_by(t.job_id)
+    return tuple(
+        ExportedTotal(job_id=job_id, rows=rows, energy_mj=int(energy), grams=float(grams))
+        for job_id, rows, energy, grams in connection.execute(query)
+    )

@@ -1,0 +1,165 @@
+"""The heads of both chains: what to note elsewhere, and whether a ledger still holds what an earlier head saw.
+
+A hash chain shows what was changed inside it. That its end was cut off, or that it was made anew from the beginning, shows against a head
+that was noted meanwhile where nobody could reach it: a line of the system journal, a signed or time-stamped file, an export.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from sqlalchemy import Connection, Table, select
+
+from carbonsched.errors import InputError
+from carbonsched.ledger.chains import Fault
+from carbonsched.ledger.rows import GENESIS
+from carbonsched.ledger.tables import INTERVALS, JOURNAL
+from carbonsched.model.views import ChainHeads
+
+FIELD: Final = "--against"
+MANIFEST: Final = "manifest.json"
+HEADS: Final = "heads.json"
+_HEX: Final = frozenset("0123456789abcdef")
+_MOST_BYTES: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where both chains stood.
+
+    Example:
+        >>> Head.of({"heads": {"intervals": "6f" * 32, "journal": "0" * 64}}, "noted.json").rows is None
+        True
+    """
+
+    intervals: str
+    journal: str
+    rows: int | None
+    """Number of the last interval; None: it was not noted with its hash."""
+    entries: int | None
+    source: str = "the ledger"
+
+    def chain_heads(self) -> ChainHeads:
+        return ChainHeads(intervals=self.intervals, journal=self.journal)
+
+    def document(self) -> dict[str, Any]:
+        """As it is noted: what `Head.of` reads back."""
+        return {"heads": self.chain_heads().dump(), "rows": self.rows, "entries": self.entries}
+
+    def line(self) -> str:
+        """As a log line tells it, and `audit verify --against` reads it back."""
+        return json.dumps(self.document())
+
+    @classmethod
+    def of(cls, document: Any, source: str) -> Self:
+        """From what `audit verify --json`, `audit export` or `audit anchor` wrote. Raises InputError for anything else."""
+        heads = document.get("heads", document) if isinstance(document, Mapping) else None
+        if not isinstance(heads, Mapping):
+            raise _bad(source, "it has no heads")
+        for name in ("intervals", "journal"):
+            value = heads.get(name)
+            if not isinstance(value, str) or len(value) != len(GENESIS) or not _HEX.issuperset(value):
+                raise _bad(source, f"heads.{name} is {value!r}, not a hash in hex")
+        counts = [document.get(name) for name in ("rows", "entries")]
+        if any(n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 0) for n in counts):
+            raise _bad(source, f"rows and entries are {counts[0]!r} and {counts[1]!r}")
+        return cls(heads["intervals"], heads["journal"], counts[0], counts[1], source)
+
+
+def _bad(source: str, why: str) -> InputError:
+    return InputError(
+        FIELD,
+        f"{source}: {why}",
+        "give what `audit verify --json` or `audit anchor` wrote, a folder of `audit export`, or log lines",
+    )
+
+
+def read_heads(path: Path) -> tuple[Head, ...]:
+    """Every head in a file (JSON, or lines of the system journal) or folder. Raises InputError where there is none."""
+    if path.is_dir():
+        names = [name for name in (HEADS, MANIFEST) if (path / name).is_file()]
+        if not names:
+            raise _bad(str(path), f"there is neither a {MANIFEST} nor a {HEADS} in it")
+        return tuple(head for name in names for head in read_heads(path / name))
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise _bad(str(path), "it is larger than 64 MiB")
+        text = path.read_text(encoding="utf-8")
+    except OSError as e:
+        raise _bad(str(path), f"it cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise _bad(str(path), "it is no text") from e
+    try:
+        return (Head.of(json.loads(text), str(path)),)
+    except ValueError as e:
+        found = _of_lines(text, path)
+        if not found:
+            raise _bad(str(path), f"it is no JSON, and no line of it has heads: {e}") from e
+        return found
+
+
+def _of_lines(text: str, path: Path) -> tuple[Head, ...]:
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        begin = line.find('{"heads"')
+        if begin >= 0:
+            try:
+                document, _ = json.JSONDecoder().raw_decode(line[begin:])
+            except ValueError:
+                continue
+            found.append(Head.of(document, f"{path}, line {number}"))
+    return tuple(found)
+
+
+def head_of(connection: Connection) -> Head:
+    """Where both chains stand now."""
+    rows, intervals = last_of(connection, INTERVALS)
+    entries, journal = last_of(connection, JOURNAL)
+    return Head(intervals, journal, rows, entries)
+
+
+def last_of(connection: Connection, table: Table) -> tuple[int, str]:
+    """(number, hash) of a chain's last row."""
+    found = connection.execute(select(table.c.id, table.c.hash).order_by(table.c.id.desc()).limit(1)).first()
+    return (0, GENESIS) if found is None else (found[0], found[1])
+
+
+def missed(connection: Connection, head: Head) -> Fault | None:
+    """What an earlier head saw and the chains do not have any more."""
+    for table, want, number, noun in (
+        (INTERVALS, head.intervals, head.rows, "row"),
+        (JOURNAL, head.journal, head.entries, "journal entry"),
+    ):
+        if what := _missed(connection, table, want, number, noun):
+            row, said = what
+            return Fault(row if table is INTERVALS else None, f"{said} ({head.source})")
+    return None
+
+
+def _missed(
+    connection: Connection, table: Table, want: str, number: int | None, noun: str
+) -> tuple[int | None, str] | None:
+    last, _ = last_of(connection, table)
+    if want == GENESIS or number == 0:
+        return None
+    if number is None:
+        found = connection.execute(select(table.c.id).where(table.c.hash == want).limit(1)).scalar()
+        if found is not None:
+            return None
+        return (
+            None,
+            f"no {noun} has the hash that an earlier head saw: the chain was cut off or made anew before it",
+        )
+    if last < number:
+        many = f"{noun} {number} is" if last + 1 == number else f"{noun}s {last + 1} to {number} are"
+        many = many.replace("entrys", "entries")
+        return last + 1, f"{many} missing: an earlier head saw them"
+    have = connection.execute(select(table.c.hash).where(table.c.id == number)).scalar()
+    if have != want:
+        return (
+            number,
+            f"{noun} {number} is not the one an earlier head saw: the chain was made anew up to it",
+        )
+    return None

@@ -1,0 +1,93 @@
+"""Finds time that was charged twice: two rows of one board over the same time that are no shares of it.
+
+Rows of one board follow each other. Shares of a board that jobs used together lie beside each other, say so in their reason, and follow
+each other for each job. Where the wall clock was set back, the row says so, and time that was charged may come once more.
+"""
+
+import re
+from bisect import bisect_left, insort
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+SLACK_US: Final = 1_000_000
+"""Microseconds that two rows may share: the wall clock is slewed."""
+_JOIN_US: Final = 1000
+"""Spans so near to each other are one."""
+_SHARED: Final = re.compile(r"\bshared\b|\bsplit by (?!time)")
+_SET_BACK: Final = re.compile(r"\bwall clock was (set back|stepped by -)")
+
+
+@dataclass(slots=True)
+class _Spans:
+    """Time that is charged, as (start, end, last row of it), ascending and apart."""
+
+    held: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def overlaps(self, start: int, end: int) -> int | None:
+        """The row of a span that shares more than the slack with [start, end)."""
+        allowed = min(SLACK_US, (end - start) // 2)
+        i = max(bisect_left(self.held, (start,)) - 1, 0)
+        while i < len(self.held) and self.held[i][0] < end:
+            first, last, row = self.held[i]
+            if min(end, last) - max(start, first) > allowed:
+                return row
+            i += 1
+        return None
+
+    def add(self, start: int, end: int, row: int) -> None:
+        i = bisect_left(self.held, (start,))
+        if i and start <= self.held[i - 1][1] + _JOIN_US:
+            i -= 1
+        while i < len(self.held) and self.held[i][0] <= end + _JOIN_US:
+            first, last, _ = self.held.pop(i)
+            start, end = min(start, first), max(end, last)
+        insort(self.held, (start, end, row))
+
+
+@dataclass(slots=True)
+class Overlaps:
+    """The time that was charged so far, by board.
+
+    Example:
+        >>> row = {"id": 1, "board": "host", "job_id": None, "start_us": 0, "end_us": 10_000_000, "energy_mj": 5, "reason": None}
+        >>> found = Overlaps()
+        >>> found.add(row), found.add(row | {"id": 2})
+        (None, 'row 2 charges time of board host that row 1 charged already')
+    """
+
+    _alone: dict[str, _Spans] = field(default_factory=dict)
+    _shared: dict[str, _Spans] = field(default_factory=dict)
+    _of_job: dict[tuple[str, str | None], _Spans] = field(default_factory=dict)
+
+    def add(self, row: Mapping[str, Any]) -> str | None:
+        """Take in the next row of the chain; what it charges twice, in words. Unknown energy is charged to nobody."""
+        if row["energy_mj"] is None or row["end_us"] <= row["start_us"]:
+            return None
+        board, job, reason = row["board"], row["job_id"], row["reason"] or ""
+        start, end, number = row["start_us"], row["end_us"], row["id"]
+        if _SET_BACK.search(reason):
+            self._forget(board, start)
+        shared = bool(_SHARED.search(reason))
+        own = self._of_job.setdefault((board, job), _Spans())
+        alone, beside = self._alone.setdefault(board, _Spans()), self._shared.setdefault(board, _Spans())
+        before = alone.overlaps(start, end)
+        if before is None:
+            before = (own if shared else beside).overlaps(start, end)
+        if shared:
+            own.add(start, end, number)
+            beside.add(start, end, number)
+        else:
+            alone.add(start, end, number)
+        if before is None:
+            return None
+        return f"row {number} charges time of board {board} that row {before} charged already"
+
+    def _forget(self, board: str, start: int) -> None:
+        """What was charged from `start` on: the clock says that time once more."""
+        mine = [spans for (name, _), spans in self._of_job.items() if name == board]
+        for spans in (self._alone.get(board), self._shared.get(board), *mine):
+            if spans is not None:
+                spans.held = [
+                    (first, min(last, start), row) for first, last, row in spans.held if first < start
+                ]

@@ -1,0 +1,105 @@
+"""What `audit export`, `audit diff` and `audit anchor` answer."""
+
+from typing import Any
+
+from carbonsched.model.base import Doc, UtcTime
+from carbonsched.model.views import ChainHeads
+
+
+class ExportedFile(Doc):
+    """One file of an export.
+
+    Example:
+        >>> ExportedFile(sha256="5d" * 32, lines=18_342).lines
+        18342
+    """
+
+    sha256: str
+    lines: int
+
+
+class ExportedTotal(Doc):
+    """What the rows of a job, or of nobody, come to; grams where energy and intensity are known.
+
+    Example:
+        >>> ExportedTotal(job_id=None, rows=12, energy_mj=7200, grams=0.4).job_id is None
+        True
+    """
+
+    job_id: str | None
+    rows: int
+    energy_mj: int
+    grams: float
+    """At the grid's intensity, as decided."""
+
+
+class Exported(Doc):
+    """`audit export`: the manifest of its folder.
+
+    Example:
+        >>> Exported(made_at="2026-11-28T12:00:00Z", version="0.1.0", ledger_schema="0003", heads=ChainHeads(), rows=0, entries=0, files={}, totals=()).format
+        1
+    """
+
+    format: int = 1
+    made_at: UtcTime
+    version: str
+    ledger_schema: str
+    heads: ChainHeads
+    rows: int
+    """Number of the last interval."""
+    entries: int
+    """Number of the journal's last entry."""
+    files: dict[str, ExportedFile]
+    totals: tuple[ExportedTotal, ...]
+
+
+class ChainDiff(Doc):
+    """Where one chain of two exports parts.
+
+    Example:
+        >>> ChainDiff(chain="intervals", a=12, b=15, common=12).first_different is None
+        True
+    """
+
+    chain: str
+    a: int
+    """Rows."""
+    b: int
+    common: int
+    """Rows that are the same in both, from the first on."""
+    first_different: int | None = None
+    """Number of the first row that both have and that differs."""
+    fields: dict[str, tuple[Any, Any]] = {}
+    """Of that row: field → (in A, in B)."""
+
+
+class AuditDiff(Doc):
+    """`audit diff`.
+
+    Example:
+        >>> AuditDiff(same=True, continued=None, chains=()).same
+        True
+    """
+
+    same: bool
+    continued: str | None
+    """The one that goes on where the other ends, `a` or `b`; None: neither, or they are the same."""
+    chains: tuple[ChainDiff, ...]
+
+
+class Anchored(Doc):
+    """`audit anchor`: heads that were written down, and who vouches for them.
+
+    Example:
+        >>> Anchored(folder="/root/heads", heads=ChainHeads(), rows=0, entries=0).stamped_at is None
+        True
+    """
+
+    folder: str
+    heads: ChainHeads
+    rows: int
+    entries: int
+    signed: bool = False
+    stamped_at: UtcTime | None = None
+    """By the time stamp's authority; None: none was asked for."""

@@ -1,0 +1,77 @@
+"""Notes the heads of the ledger's chains once an hour: in the journal with what the rows come to, and in the log.
+
+The log is the system journal's, which another user keeps: what is cut off the ledger later, or made anew, is found against its lines
+(`audit verify --against`). The last rows before the end are noted, too.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import Final
+
+from carbonsched.clock import Clock
+from carbonsched.errors import CarbonschedError
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.supervisor.jobs.actors import DAEMON
+
+EVERY_S: Final = 3600.0
+_AGAIN_S: Final = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """When the heads were noted last, and noting them again.
+
+    Example::
+
+        heartbeat = Heartbeat(ledger, clock)
+        heartbeat.poll()  # every second or so
+        heartbeat.close()  # before the ledger is
+    """
+
+    ledger: Ledger
+    clock: Clock
+    _due_s: float | None = None
+    """None: the ledger was not asked yet when the last one was."""
+    _closed: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def poll(self) -> None:
+        """Note them where an hour has passed. Never raises: what cannot be done now is tried again."""
+        with self._lock:
+            if self._closed:
+                return
+            now_s = self.clock.monotonic()
+            if self._due_s is None:
+                self._due_s = now_s + self._left_s()
+            if now_s >= self._due_s:
+                self._due_s = now_s + (EVERY_S if self._beat() else _AGAIN_S)
+
+    def close(self) -> None:
+        """The daemon ends: what came since the last one is noted, and nothing after it."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._beat()
+
+    def _left_s(self) -> float:
+        """Seconds of the hour that an earlier daemon began."""
+        try:
+            last = self.ledger.last_heartbeat()
+        except CarbonschedError:
+            return _AGAIN_S
+        if last is None:
+            return EVERY_S
+        return min(max(EVERY_S - (self.clock.now() - last).total_seconds(), 0.0), EVERY_S)
+
+    def _beat(self) -> bool:
+        try:
+            head = self.ledger.heartbeat(DAEMON, self.clock.now())
+        except CarbonschedError as e:
+            log.warning("the heads of the ledger are not noted now: %s", e)
+            return False
+        if head is not None:
+            log.info("ledger: %s", head.line())
+        return True

@@ -1,0 +1,50 @@
+"""`carbonsched audit`: export, anchor, verify against both, diff."""
+
+from pathlib import Path
+
+import pytest
+from support.box import Box, cli
+from support.forgery import remake
+from support.story import written
+
+
+def test_audit_hands_the_ledger_to_others(tmp_path: Path) -> None:
+    url = f"sqlite:///{written(tmp_path)}"
+    out, heads = tmp_path / "out", tmp_path / "heads"
+    ran = cli("audit", "export", str(out), "--ledger", url, "--json")
+    assert (ran.code, ran.doc["rows"], ran.doc["entries"]) == (0, 12, 3)
+    assert cli("audit", "anchor", str(heads), "--ledger", url, "--json").doc["stamped_at"] is None
+    ran = cli("audit", "verify", "--ledger", url, "--against", str(out), "--against", str(heads), "--json")
+    assert (ran.code, ran.doc["ok"], ran.doc["compared"]) == (0, True, 2)
+    assert set(ran.doc["heads"]) == {"intervals", "journal"}
+    ran = cli("audit", "diff", str(out), str(out), "--json")
+    assert (ran.code, ran.doc["same"]) == (0, True)
+    remake(tmp_path / "ledger.db", edit=lambda rows: rows[4].update(energy_mj=1))
+    ran = cli("audit", "verify", "--ledger", url, "--against", str(heads))
+    assert ran.code == 1
+    assert "row 12 is not the one an earlier head saw" in ran.out
+    again = tmp_path / "again"
+    assert cli("audit", "export", str(again), "--ledger", url).code == 0
+    ran = cli("audit", "diff", str(out), str(again))
+    assert ran.code == 1
+    assert "row 5 differs: energy_mj 104 and 1" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("argv", "field"),
+    [
+        (["verify", "--against", "none.json"], "--against"),
+        (["verify", "--ca", "ca.pem"], "--ca"),
+        (["verify", "--public-key", "key.pub"], "--public-key"),
+        (["diff", "none", "none"], "A"),
+        (["export", "out"], "--ledger"),
+    ],
+)
+def test_audit_names_what_is_wrong_with_what_it_is_given(
+    box: Box, socket: Path, tmp_path: Path, argv: list[str], field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = cli("audit", *argv, socket=socket)
+    assert ran.code == 2
+    assert ran.err.startswith(f"carbonsched: {field}")
+    assert ran.err.count("\n") == 1
