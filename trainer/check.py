@@ -13,7 +13,7 @@ from carbonsched.model.profile import CheckResult
 from trainer.data.encoding import Encoded, TextEncoder
 from trainer.data.models import check_folder, check_vocabulary
 from trainer.data.reading import load_rows
-from trainer.device import note_problem, runs_in_bf16
+from trainer.device import note_problem
 from trainer.distributed.ranks import check_world, world_size
 from trainer.evaluation.early_stopping import check_early_stop
 from trainer.job.segment import rows_in
@@ -23,6 +23,7 @@ from trainer.methods.registry import add_adapters, check_method
 from trainer.profiling.flop_counter import Shape
 from trainer.profiling.labelled_head import HeadError, LabelledHead
 from trainer.profiling.meta_model import meta_model
+from trainer.removals import removals
 from trainer.run import schedule_of
 from trainer.training.activation_cache import check_cache, flops_beneath
 from trainer.training.skippable_blocks import find_blocks
@@ -58,6 +59,7 @@ def check_job(spec: JobSpec) -> CheckResult:
         batch=price.shape.batch,
         seq=price.shape.seq,
         target_seq=price.shape.target_seq,
+        removals=removals(spec, price.shape, price.without_head),
         notes=_notes(spec, price, rows, constant=traits.constant_rho),
     )
 
@@ -162,7 +164,7 @@ def _without_head(model: Any, train: TrainPart) -> str | None:
 
 def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) -> tuple[str, ...]:
     notes = [*_format_note(rows.formats), *price.method.profile.notes]
-    if price.without_head is not None:
+    if price.without_head is not None:  # asked for in vain: a plain submit says so, too
         notes.append(
             f"the output embeddings run on every token, not on the labelled alone: {price.without_head}"
         )
@@ -170,8 +172,6 @@ def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) 
         notes.append(
             f"once the cache is filled, ρ may go down to {price.cached_floor:.3f}; no plan counts on it before"
         )
-    if spec.train.autocast == "auto" and runs_in_bf16("auto", spec.model.dtype):
-        notes.append('train.autocast = "auto": matrix products run in bf16 on this board')
     if not rows.validation:
         notes.append("no validation rows: the loss before and after will not be known")
     if (blind := note_problem()) is not None:

@@ -173,7 +173,7 @@ class _Run:
             lr_scheduler_type=train.scheduler,
             warmup_steps=train.warmup_steps,
             weight_decay=train.weight_decay,
-            **_optimizer(train),
+            **optimizer_arguments(train),
             max_grad_norm=train.max_grad_norm,
             seed=train.seed,
             data_seed=train.seed,
@@ -322,7 +322,7 @@ def schedule_of(train: TrainPart, rows: int) -> Schedule:
     return Schedule.of(rows, batch, train.gradient_accumulation, train.epochs, train.max_steps, train.segment)
 
 
-def _optimizer(train: TrainPart) -> dict[str, Any]:
+def optimizer_arguments(train: TrainPart) -> dict[str, Any]:
     """As TrainingArguments names it. AdamW steps in one kernel, on CPUs too: a fifth of the time of one tensor after the other."""
     if train.optimizer == "sgd":
         return {"optim": "sgd", "optim_args": f"momentum={train.momentum}"}

@@ -34,6 +34,11 @@ def show(answer: "Explained", checked: "CheckResult") -> None:
     out.print("Estimated from:", style="bold")
     for line in (*answer.assumptions, *checked.notes):
         out.print(f"  {line}")
+    if answer.removals:
+        out.print()
+        out.print("Waste of a stock Trainer:", style="bold")
+        for one in answer.removals:
+            out.print(f"  {'left out' if one.on else 'remains'}: {one.text}", markup=False)
     out.print("nothing was queued; without --explain the job is submitted", style="dim")
 
 

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -109,6 +109,20 @@ def read_frontier(path: Path, option: str) -> tuple[tuple[float, float], ...]:
     return tuple((point.rho, point.importance) for point in points)
 
 
+class Removal(Doc):
+    """A kind of waste that a stock Trainer has, and whether a job leaves it out.
+
+    Example:
+        >>> Removal(what="padding", on=False, text="data.pack fills every block: there is no padding").on
+        False
+    """
+
+    what: Literal["head", "padding", "precision", "update"]
+    on: bool
+    text: Line
+    """How, or why not, in words."""
+
+
 class CheckResult(Doc):
     """`python -m trainer check SPEC --json`: what submit learns before it accepts a job.
 
@@ -135,4 +149,6 @@ class CheckResult(Doc):
     batch: Steps
     seq: Steps
     target_seq: Count | None = None
+    removals: tuple[Removal, ...] = ()
+    """What waste the job leaves out, on the board that the check sees; none: a trainer that does not tell."""
     notes: tuple[Line, ...] = ()

@@ -7,6 +7,7 @@ from pydantic import Field
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.job import JobSpec
 from carbonsched.model.job_state import JobState
+from carbonsched.model.profile import Removal
 from carbonsched.model.protocol import Directive, Waste
 from carbonsched.model.segment_figures import SegmentFigures
 
@@ -334,6 +335,8 @@ class Explained(Doc):
     """Always true: nothing of the job was metered yet."""
     assumptions: tuple[str, ...]
     """What the figures rest on."""
+    removals: tuple[Removal, ...] = ()
+    """What waste of a stock Trainer the job leaves out, and what not and why; none: the trainer did not tell."""
 
 
 class JobLog(Doc):

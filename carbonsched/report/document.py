@@ -122,6 +122,7 @@ def build(
     by_segment = total_by(groups, lambda group: group.segment)
     moved = timeline.differences
     validation = _validation(ledger, record) if record else ()
+    said = ledger.history(record.id, kinds=("note",), newest=MOST_LISTED) if record else ()
     return Report(
         created_at=now,
         job_id=job_id,
@@ -152,7 +153,7 @@ def build(
         feeds=timeline.feeds,
         money=timeline.spending.money(job_id),
         time_compression=timeline.time_compression,
-        notes=notes(totals, timeline, record, counted),
+        notes=notes(totals, timeline, record, counted, said),
         timeline=timeline.points if totals.rows else (),
     )
 

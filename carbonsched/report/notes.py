@@ -1,7 +1,7 @@
 """Says in plain words what a reader of a report must not overlook, a sentence each."""
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from carbonsched.ledger.records import JobRecord, SegmentRecord
 from carbonsched.ledger.totals import Totals
@@ -20,10 +20,20 @@ _ACCOUNTS: Final = {
 }
 
 
+TRAINER: Final = "trainer"
+"""Who says it, in the journal."""
+MOST_WARNINGS: Final = 20
+"""Of the trainer, the first ones; `show` has more of them."""
+
+
 def notes(
-    totals: Totals, timeline: Timeline, record: JobRecord | None, counted: Mapping[int, SegmentRecord]
+    totals: Totals,
+    timeline: Timeline,
+    record: JobRecord | None,
+    counted: Mapping[int, SegmentRecord],
+    said: Iterable[Mapping[str, Any]] = (),
 ) -> tuple[str, ...]:
-    """All of a report's. counted: the segments that count, by number."""
+    """All of a report's. counted: the segments that count, by number; said: the `note` entries of the job's history."""
     return (
         *_standing(totals, timeline, record),
         *_feeds(timeline),
@@ -32,6 +42,7 @@ def notes(
         *_energy(totals),
         *_afterwards(totals, timeline),
         *_departures(counted),
+        *_warnings(said),
     )
 
 
@@ -104,3 +115,14 @@ def _afterwards(totals: Totals, timeline: Timeline) -> Iterator[str]:
 def _departures(counted: Mapping[int, SegmentRecord]) -> Iterator[str]:
     done = (counted[k].done for k in sorted(counted))
     yield from (f"Segment {d.k} did not go as planned: {d.departure}." for d in done if d.departure)
+
+
+def _warnings(said: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What the trainer warned of, each once: a removal of waste that was left off, say. Departures stand there already."""
+    texts = dict.fromkeys(
+        str(entry["text"]) for entry in said if entry.get("actor") == TRAINER and "more" not in entry
+    )
+    told = [text for text in texts if not text.startswith("segment ")]
+    yield from (f"The trainer warned: {text.rstrip('.')}." for text in told[:MOST_WARNINGS])
+    if len(told) > MOST_WARNINGS:
+        yield f"The trainer warned of {len(told) - MOST_WARNINGS} more things: carbonsched show has them."

@@ -141,6 +141,7 @@ def explain(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
         segments_in_all=checked.segments,
         estimated=True,
         assumptions=case.assumptions,
+        removals=checked.removals,
     )
 
 

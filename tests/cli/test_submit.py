@@ -29,6 +29,10 @@ CHECKED = {
     "step_flops_full": 1e12,
     "batch": 4,
     "seq": 128,
+    "removals": [
+        {"what": "head", "on": False, "text": "the output embeddings run on every token"},
+        {"what": "padding", "on": True, "text": "rows of like length share a batch"},
+    ],
     "notes": ["validation is small"],
 }
 
@@ -133,6 +137,8 @@ def test_explain_queues_nothing_and_says_what_binds(box: Box, socket: Path, job:
         "gram buys 0.4% of full fine-tuning's gain",
         "assumed: 1e14 FLOP/s",
         "validation is small",
+        "remains: the output embeddings run on every token",
+        "left out: rows of like length share a batch",
         "nothing was queued",
     ):
         assert text in people.out, people.out

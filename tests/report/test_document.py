@@ -148,6 +148,19 @@ def test_waste_stands_apart_with_its_counterfactual(story: Story) -> None:
     assert found.saved_g == pytest.approx(by_hand, rel=1e-9)
 
 
+def test_what_the_trainer_warned_of_stands_in_the_notes(tmp_path: Path) -> None:
+    head = "the output embeddings run on every token, not on the labelled alone: a first batch has no label"
+    with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
+        ledger.add_job(submitted())
+        for text in (head, "segment 3: realised rho 0.7", head, *(f"w{n}" for n in range(25))):
+            ledger.note("scitldr-1", "note", {"text": text}, "trainer", T0)
+        ledger.note("scitldr-1", "note", {"text": "to be paused"}, "alice", T0)
+        said = [n for n in build(ledger, "scitldr-1", now=T0).notes if "warned" in n]
+    assert said[0] == f"The trainer warned: {head}."
+    assert len(said) == 21
+    assert said[-1] == "The trainer warned of 6 more things: carbonsched show has them."
+
+
 def test_what_the_trainer_did_not_count_is_not_known_with_the_reason(story: Story) -> None:
     ledger, _, _ = story
     segments = list(ledger.segments("scitldr-1"))

@@ -219,6 +219,7 @@ class Box:
             segments_in_all=checked.segments,
             estimated=True,
             assumptions=("assumed: 1e14 FLOP/s and 300 W",),
+            removals=checked.removals,
         )
 
     def budget(self, job_id: str, grams: float, actor: Owner) -> Budgeted:

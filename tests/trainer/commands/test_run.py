@@ -10,8 +10,11 @@ from support.models import job_folder, tiny_llama, tiny_spec, word_data
 from transformers import AutoModelForCausalLM
 
 from carbonsched.errors import InputError
+from carbonsched.model.job import JobSpec
 from carbonsched.model.job_file import read_job
 from trainer.commands.run import check, make_job_dir, run
+from trainer.profiling.flop_counter import Shape
+from trainer.removals import removals
 
 JOB = """
 name = "tiny"
@@ -51,6 +54,47 @@ def test_check_tells_what_the_job_would_be(home: Path) -> None:
     assert found.ok
     assert 1 / 3 + 1 / 8 < found.rho_floor < 0.6, "an importance batch of eight steps is in it"
     assert found.step_flops_full > 0
+
+
+PADDED = {"head": True, "padding": False, "precision": False, "update": True}
+
+
+@pytest.mark.parametrize(
+    ("train", "on", "why"),
+    [
+        ("", {}, 'data.pad = "max_length"'),
+        ("labelled_head = false", {"head": False}, "train.labelled_head = false"),
+        ("compile = true", {"head": False}, "train.compile would compile anew"),
+        ('autocast = "bf16"', {"precision": True}, "matrix products run in bf16 over fp32 weights"),
+        ('autocast = "off"', {}, 'train.autocast = "off"'),
+        ('optimizer = "sgd"', {"update": False}, "sgd has no fused update"),
+    ],
+)
+def test_check_says_which_waste_is_left_out_and_which_not_and_why(
+    home: Path, train: str, on: dict[str, bool], why: str
+) -> None:
+    found = check(job_toml(home, train=train))
+    assert {one.what: one.on for one in found.removals} == PADDED | on
+    assert any(why in one.text for one in found.removals)
+    assert "tokens alone" in found.removals[0].text or not found.removals[0].on
+
+
+@pytest.mark.parametrize(
+    ("data", "grouped", "on", "why"),
+    [
+        ({"pad": "longest"}, True, True, "rows of like length"),
+        ({"pad": "longest"}, False, False, "train.group_by_length = false"),
+        ({"pad": "max_length", "pack": True, "task": "causal"}, True, True, "nothing is padded"),
+    ],
+)
+def test_padding_that_remains_is_said(
+    home: Path, data: dict[str, Any], grouped: bool, on: bool, why: str
+) -> None:
+    spec = tiny_spec(home / "model", home / "data", data=data, train={"group_by_length": grouped})
+    (found,) = (
+        one for one in removals(JobSpec.parse(spec), Shape(4, 32, None, 9), None) if one.what == "padding"
+    )
+    assert (found.on, why in found.text) == (on, True)
 
 
 def test_text_metrics_without_rows_to_write_for_are_refused(home: Path, tmp_path: Path) -> None:
