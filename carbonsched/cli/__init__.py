@@ -33,6 +33,7 @@ simulate_request  reads its options into simulation requests
 simulate_output   shows one simulation
 sweep             many simulations in one call
 schemas           schemas
+doctor            doctor and config check
 daemon            daemon
 version           version
 """

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from carbonsched import __version__
+from carbonsched.cli import doctor as doctors
 from carbonsched.cli.actions import cancel, pause, resume
 from carbonsched.cli.audit import anchor, diff, export, verify
 from carbonsched.cli.budget import budget
@@ -128,6 +129,14 @@ app.command(
         "carbonsched simulate --trace de.csv --start 2022-03-01T00:00:00Z --job job.toml --policy oracle --json",
     ),
 )(simulate)
+app.command(
+    rich_help_panel=BOX,
+    epilog=_examples("carbonsched doctor", "sudo -u carbonsched carbonsched doctor --config config.toml"),
+)(doctors.doctor)
+config = typer.Typer(help="Check the daemon's config.", rich_markup_mode="rich")
+config.callback()(lambda: None)
+config.command(epilog=_examples("carbonsched config check config.toml"))(doctors.check)
+app.add_typer(config, name="config", rich_help_panel=BOX)
 app.command(rich_help_panel=BOX, epilog=_examples("carbonsched version --json"))(version)
 app.command(
     rich_help_panel=BOX, epilog=_examples("carbonsched daemon --config /etc/carbonsched/carbonsched.toml")

@@ -77,9 +77,9 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help=f"The job, {_WHICH}")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help=f"One job or several, each {_WHICH}")]
 
 
-def connect(ctx: typer.Context) -> "Client":
-    """A client for the daemon that --socket, the environment or the defaults name."""
+def connect(ctx: typer.Context, configured: str | None = None) -> "Client":
+    """A client for the daemon that --socket, the environment, a config or the defaults name."""
     from carbonsched.address import socket_path
     from carbonsched.cli.client import Client
 
-    return Client(socket_path(ctx.ensure_object(Settings).socket))
+    return Client(socket_path(ctx.ensure_object(Settings).socket, configured))

@@ -22,7 +22,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
     """File stem → (type, how it is described)."""
     from carbonsched.api.app import BudgetBody, SubmitBody
     from carbonsched.config import Config
-    from carbonsched.model import audit, grid, grid_setup, job, profile, protocol
+    from carbonsched.model import audit, checks, grid, grid_setup, job, profile, protocol
     from carbonsched.model import views as view
     from carbonsched.plan.simulation.result import SimResult
     from carbonsched.plan.simulation.sweep import Sweep
@@ -52,6 +52,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "log-line": view.LogLine,
         "ended": view.Ended,
         "version": view.Version,
+        "check-list": checks.CheckList,
         "audit-result": view.AuditResult,
         "exported": audit.Exported,
         "audit-diff": audit.AuditDiff,

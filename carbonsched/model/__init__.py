@@ -11,6 +11,7 @@ setting   how a segment trains: method and τ, and what each setting offers
 protocol  control.json, events.jsonl, run.json, exit.json, FRONTIER.json
 grid      intensity readings and forecasts with provenance
 grid_setup  what grid --setup, --zones and --probe print
+checks    what doctor and config check print
 energy    energy deltas and ledger intervals
 model_card  a model card, as the hub reads it
 profile   what the trainer's own commands print
