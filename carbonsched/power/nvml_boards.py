@@ -104,7 +104,7 @@ def mig_instances(handle: Any) -> Iterator[tuple[Instance, Any]]:
 
 def occupant(handle: Any, mine: Callable[[int], bool], *, memory: bool) -> str | None:
     """Who else uses a board, or an instance: a process that is not `mine`; with `memory` also what no process here explains."""
-    found = ask(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
+    found = ask(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)) or []
     others = [process for process in found if not mine(process.pid)]
     if others:
         most = max(others, key=lambda process: process.usedGpuMemory or 0)

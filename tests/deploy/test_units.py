@@ -13,7 +13,7 @@ from carbonsched import config
 from carbonsched.address import socket_path
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-BINARY = "/opt/carbonsched/bin/carbonsched"
+BINARY = re.compile(r"/opt/carbonsched/bin/\w+")
 
 
 def tool(name: str) -> str:
@@ -28,12 +28,16 @@ def run(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
 
 
+def installed(name: str, folder: Path) -> Path:
+    """A unit, its binary at a path that exists here."""
+    path = folder / name
+    path.write_text(BINARY.sub(sys.executable, (DEPLOY / name).read_text()))
+    return path
+
+
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
-    """The unit as installed, its binary at a path that exists here."""
-    path = tmp_path / "carbonsched.service"
-    path.write_text((DEPLOY / "carbonsched.service").read_text().replace(BINARY, sys.executable))
-    return path
+    return installed("carbonsched.service", tmp_path)
 
 
 def exposure(unit: Path) -> float:
@@ -43,9 +47,16 @@ def exposure(unit: Path) -> float:
     return float(found.group(1))
 
 
-def test_systemd_finds_no_fault_with_the_unit(unit: Path) -> None:
-    done = run(tool("systemd-analyze"), "verify", str(unit))
+@pytest.mark.parametrize("name", ["carbonsched.service", "carbonsched-clocks.service"])
+def test_systemd_finds_no_fault_with_the_units(name: str, tmp_path: Path) -> None:
+    done = run(tool("systemd-analyze"), "verify", str(installed(name, tmp_path)))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_helper_that_locks_clocks_has_that_one_right(tmp_path: Path) -> None:
+    unit = installed("carbonsched-clocks.service", tmp_path)
+    assert re.findall(r"^CapabilityBoundingSet=(.*)$", unit.read_text(), re.MULTILINE) == ["CAP_SYS_ADMIN"]
+    assert exposure(unit) <= 2.5
 
 
 def test_verify_would_have_found_one(unit: Path) -> None:

@@ -12,6 +12,11 @@
  *   other_pid    a process that computes on it, with 2 GiB; used_gib: memory in use, default 1
  *   cores, mhz, capability   default 6912, 1410, 8.0: an A100
  *   name         a word, default "Fake GPU"                 (FAKE_NVML_NAME)
+ *   lock_code    what setting or resetting locked clocks answers, default 0; fixed_share: of a board's power that its clock does
+ *                not move, default 0.4. FAKE_NVML_STATE names a folder that keeps what the driver keeps when no process has
+ *                it open: the locked clock of each board, and its counter at that moment. Power is
+ *                watts x (fixed_share + (1 - fixed_share) x (clock / mhz)^3)
+ *   screen_pid   a process that draws on it
  *   any key with .N behind it holds for device N alone
  *   init_code, handle_code, energy_code, power_code        NVML return codes, default 0; init_code: no driver
  */
@@ -166,9 +171,9 @@ nvmlReturn_t nvmlDeviceGetDisplayActive(nvmlDevice_t device, unsigned int *activ
 
 typedef struct { unsigned int pid; unsigned long long used; unsigned int gpu_instance, compute_instance; } process_t;
 
-nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count, process_t *found)
+static nvmlReturn_t one_process(const char *key, nvmlDevice_t device, unsigned int *count, process_t *found)
 {
-    unsigned int pid = (unsigned int)of(device->index, "other_pid", NULL, 0), room = *count;
+    unsigned int pid = (unsigned int)of(device->index, key, NULL, 0), room = *count;
     *count = pid ? 1 : 0;
     if (!pid)
         return 0;
@@ -176,6 +181,16 @@ nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsign
         return 7;
     found[0] = (process_t){.pid = pid, .used = 2ULL << 30};
     return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count, process_t *found)
+{
+    return one_process("other_pid", device, count, found);
+}
+
+nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, unsigned int *count, process_t *found)
+{
+    return one_process("screen_pid", device, count, found);
 }
 
 nvmlReturn_t nvmlDeviceGetNumGpuCores(nvmlDevice_t device, unsigned int *cores)
@@ -206,17 +221,110 @@ nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned int *
     return 0;
 }
 
+/* ---- locked clocks, which the driver keeps while no process has it open */
+
+typedef struct { unsigned int mhz; double since, joules; } lock_t;
+
+static int lock_path(int index, char *path, size_t size)
+{
+    const char *folder = getenv("FAKE_NVML_STATE");
+    if (folder)
+        snprintf(path, size, "%s/clocks.%d", folder, index);
+    return folder != NULL;
+}
+
+static lock_t locked(int index)
+{
+    lock_t found = {0, setting("base", "FAKE_NVML_BASE", 1767225600.0), 0};
+    char path[512];
+    FILE *file = lock_path(index, path, sizeof path) ? fopen(path, "r") : NULL;
+    if (file) {
+        if (fscanf(file, "%u %lf %lf", &found.mhz, &found.since, &found.joules) != 3)
+            found.mhz = 0;
+        fclose(file);
+    }
+    return found;
+}
+
+static double wall(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static double watts_at(int index, unsigned int mhz)
+{
+    double most = of(index, "mhz", NULL, 1410), fixed = of(index, "fixed_share", NULL, 0.4);
+    double x = mhz && mhz < most ? mhz / most : 1;
+    return watts() * (fixed + (1 - fixed) * x * x * x);
+}
+
+static double joules_of(int index, double now)
+{
+    lock_t lock = locked(index);
+    return lock.joules + (now - lock.since) * watts_at(index, lock.mhz);
+}
+
+static nvmlReturn_t keep_lock(int index, unsigned int mhz)
+{
+    int code = reach("lock_code", index);
+    char path[512], fresh[520];
+    double now = wall(), joules = joules_of(index, now);
+    FILE *file;
+    if (code)
+        return code;
+    if (!lock_path(index, path, sizeof path))
+        return 3;
+    snprintf(fresh, sizeof fresh, "%s.new", path);
+    file = fopen(fresh, "w");
+    if (!file)
+        return 999;
+    fprintf(file, "%u %.9f %.9f\n", mhz, now, joules);
+    fclose(file);
+    return rename(fresh, path) ? 999 : 0;
+}
+
+nvmlReturn_t nvmlDeviceSetGpuLockedClocks(nvmlDevice_t device, unsigned int least, unsigned int most)
+{
+    return least > most ? 2 : keep_lock(device->index, most);
+}
+
+nvmlReturn_t nvmlDeviceResetGpuLockedClocks(nvmlDevice_t device) { return keep_lock(device->index, 0); }
+
+nvmlReturn_t nvmlDeviceGetSupportedMemoryClocks(nvmlDevice_t device, unsigned int *count, unsigned int *mhz)
+{
+    unsigned int room = *count;
+    (void)device;
+    *count = 1;
+    if (room < 1 || !mhz)
+        return 7;
+    mhz[0] = 1593;
+    return 0;
+}
+
+/* From mhz down in steps of 15 to 210, as an A100 lists them. */
+nvmlReturn_t nvmlDeviceGetSupportedGraphicsClocks(nvmlDevice_t device, unsigned int memory, unsigned int *count, unsigned int *mhz)
+{
+    unsigned int most = (unsigned int)of(device->index, "mhz", NULL, 1410), room = *count, n = (most - 210) / 15 + 1, i;
+    if (memory != 1593)
+        return 6;
+    *count = n;
+    if (room < n || !mhz)
+        return 7;
+    for (i = 0; i < n; i++)
+        mhz[i] = most - 15 * i;
+    return 0;
+}
+
 nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *milliwatts)
 {
-    *milliwatts = (unsigned int)(watts() * 1000);
+    *milliwatts = (unsigned int)(watts_at(device->index, locked(device->index).mhz) * 1000);
     return reach("power_code", device->index);
 }
 
 nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned long long *millijoules)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    double since = (double)now.tv_sec - setting("base", "FAKE_NVML_BASE", 1767225600.0) + (double)now.tv_nsec * 1e-9;
-    *millijoules = (unsigned long long)(since * watts() * 1000);
+    *millijoules = (unsigned long long)(joules_of(device->index, wall()) * 1000);
     return reach("energy_code", device->index);
 }
