@@ -10,7 +10,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     ConfigDict,
@@ -136,6 +136,10 @@ class PowerConfig(Doc):
     """CPU and RAM by codecarbon's core classes; auto: the same."""
     tick_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """Seconds between two readings."""
+    clocks: Literal["off", "auto"] = "off"
+    """auto: the helper `carbonsched-clocks` is asked to lock the clocks of boards whose jobs agree."""
+    clocks_socket: LocalPath = "/run/carbonsched-clocks/helper.sock"
+    """Where that helper answers."""
     _meters: tuple[MeterSettings, ...] = PrivateAttr(())
 
     @property

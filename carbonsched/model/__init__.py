@@ -9,6 +9,7 @@ job_state  the states of a job and the moves between them
 allowed_hours  hours of the day in which a job may train
 setting   how a segment trains: method and τ, and what each setting offers
 protocol  control.json, events.jsonl, run.json, exit.json, FRONTIER.json
+clock_changes  when a board was locked at which clock
 grid      intensity readings and forecasts with provenance
 grid_setup  what grid --setup, --zones and --probe print
 checks    what doctor and config check print

@@ -249,6 +249,10 @@ class CarbonPart(Doc):
     rho_start: Share = 0.6
     """ρ of the first segment where the daemon does not answer within 30 s."""
     may_pause: bool = True
+    clocks: Literal["off", "auto"] = "off"
+    """auto: the board's graphics clock may be lowered where a step then takes fewer joules, and the deadline holds."""
+    max_slowdown: Annotated[float, Field(ge=1, le=10)] = 1.25
+    """How many times as long a step may take at a lower clock."""
     eur_per_kg: Annotated[float, Field(ge=0, le=1e6)] | None = None
     """What a kg of CO2e is worth, EUR/kg: hours are chosen by grams and money; 0: by money. None: by grams alone."""
 

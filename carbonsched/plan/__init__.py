@@ -12,6 +12,7 @@ objective         the objectives of a job: most gain, fewest grams, or what a ra
 dynamic_program   for one price, the best wait-or-train plan over (segment, time)
 segment_arrays    the arrays that the solver works on: time, grams and gain of the segments ahead
 intensity_curve   intensity over time and its integral
+clocks            the graphics clock of a segment, by joules and seconds as metered
 energy_fit        joules and seconds as a function of rho, fitted online
 gain_decay        what a later segment is worth against the next
 loss_curve        the held-out loss to be expected after more steps, from the job's own losses

@@ -56,6 +56,8 @@ class Observation:
     seconds: float
     overhead_j: float | None = None
     overhead_s: float | None = None
+    clock: int | None = None
+    """MHz that the board was locked at; None: its own clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,35 +136,52 @@ class EnergyFit:
         seconds: float,
         overhead_j: float | None = 0.0,
         overhead_s: float | None = 0.0,
+        clock: int | None = None,
     ) -> "EnergyFit":
         """With one more segment: `steps` steps at ρ took `joules` J in `seconds` s, the overhead apart.
 
-        `joules` None: the energy was not known; the seconds still count. A segment without steps tells nothing.
+        `joules` None: the energy was not known; the seconds still count. A segment without steps tells nothing. One at a
+        locked clock tells of that clock alone: the lines are those of the board's own.
         """
         if steps <= 0 or not (seconds > 0) or not math.isfinite(seconds) or not math.isfinite(rho):
             return self
         if joules is not None and not (joules >= 0 and math.isfinite(joules)):
             joules = None
-        one = Observation(rho, steps, joules, seconds, overhead_j, overhead_s)
+        one = Observation(rho, steps, joules, seconds, overhead_j, overhead_s, clock)
         return replace(self, observations=(*self.observations, one))
 
     def energy_line(self) -> FittedLine:
         """Joules per step."""
         known = [
-            (o.rho, o.joules / o.steps) for o in self.observations if o.joules is not None and o.joules > 0
+            (o.rho, o.joules / o.steps) for o in self._at_own_clock if o.joules is not None and o.joules > 0
         ]
         return _fit(known, self.seconds_full * self.watts, self.c0)
 
     def seconds_line(self) -> FittedLine:
         """Seconds per step."""
-        return _fit([(o.rho, o.seconds / o.steps) for o in self.observations], self.seconds_full, self.c0)
+        return _fit([(o.rho, o.seconds / o.steps) for o in self._at_own_clock], self.seconds_full, self.c0)
+
+    def at_clock(self, clock: int) -> tuple[float, float] | None:
+        """Joules and seconds of steps at a locked clock, over those that the same steps take at the board's own; None: not metered."""
+        there = [o for o in self.observations if o.clock == clock and o.joules]
+        if not there or not self._at_own_clock:
+            return None
+        joules, seconds = self.energy_line(), self.seconds_line()
+        return (
+            sum(o.joules or 0.0 for o in there) / sum(joules.at(o.rho) * o.steps for o in there),
+            sum(o.seconds for o in there) / sum(seconds.at(o.rho) * o.steps for o in there),
+        )
+
+    @property
+    def _at_own_clock(self) -> list[Observation]:
+        return [o for o in self.observations if o.clock is None]
 
     def model(self) -> EnergyModel:
         """The fitted lines as the planner takes them; the overhead is the median of those metered, the tail 0."""
         joules, seconds = self.energy_line(), self.seconds_line()
         extra_j = [o.overhead_j for o in self.observations if o.overhead_j is not None]
         extra_s = [o.overhead_s for o in self.observations if o.overhead_s is not None]
-        rhos = [o.rho for o in self.observations if o.joules is not None]
+        rhos = [o.rho for o in self._at_own_clock if o.joules is not None]
         sigma = math.sqrt(sum(joules.sigma_at(r) ** 2 for r in _RHO_MEAN) / len(_RHO_MEAN))
         return EnergyModel(
             joules_full=joules.full,

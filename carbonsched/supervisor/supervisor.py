@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock, SleepWatch, StepWatch
+from carbonsched.clocks.keeper import ClockKeeper
 from carbonsched.config import Config
 from carbonsched.errors import LaunchError, LedgerError
 from carbonsched.feeds.chain import Chain
@@ -116,6 +117,7 @@ class Supervisor:
 
     def _open_control(self) -> "ControlLoop":
         from carbonsched.supervisor.budgets.allocator import BudgetAllocator
+        from carbonsched.supervisor.control.clock_dial import ClockDial
         from carbonsched.supervisor.control.director import Director
         from carbonsched.supervisor.control.loop import ControlLoop
         from carbonsched.supervisor.estimates.grid_outlook import GridOutlook
@@ -127,7 +129,19 @@ class Supervisor:
             GridOutlook(self.watch, self._config, self.supply),
             JobCostEstimator(self.ledger, self.meter),
         )
+        keeper = (
+            ClockKeeper(Path(self.config.power.clocks_socket)) if self.config.power.clocks == "auto" else None
+        )
         return ControlLoop(
+            clocks=ClockDial(
+                keeper,
+                costs,
+                self.meter,
+                self.launcher,
+                self.runs,
+                lambda: self.placement.strangers,
+                self.pending.note,
+            ),
             clock=self.clock,
             config=self._config,
             estimates=Estimates(
@@ -188,6 +202,8 @@ class Supervisor:
         with self.lock:
             self.tick()
             self.flush()
+            if self._control is not None:
+                self._control.clocks.stop()
             self.settling.close()
             self.pending.close()
             self.meter.close()
@@ -242,6 +258,9 @@ class Supervisor:
             if self.runs:
                 self._direct()
                 self._start_queued()
+            if self._control is not None:
+                with self.isolation.alone(None):
+                    self._control.clocks.keep()
             self.ticks += 1
 
     def _direct(self) -> None:

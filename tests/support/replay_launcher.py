@@ -12,6 +12,8 @@ from carbonsched.model.protocol import ExitRecord, RunRecord
 @dataclass(slots=True)
 class ReplayLauncher:
     clock: Clock
+    pid: int = 1
+    """Of every process that it is said to have started."""
     statuses: dict[Path, ProcessStatus] = field(default_factory=dict)
     argv: dict[Path, list[str]] = field(default_factory=dict)
     env: dict[Path, dict[str, str]] = field(default_factory=dict)
@@ -32,7 +34,9 @@ class ReplayLauncher:
         spec: JobSpec | None = None,
         log_bytes: int = 0,
     ) -> RunRecord:
-        run = RunRecord(pid=1, start_time=1, boot_id="replay", started_at=self.clock.now(), argv=tuple(argv))
+        run = RunRecord(
+            pid=self.pid, start_time=1, boot_id="replay", started_at=self.clock.now(), argv=tuple(argv)
+        )
         self.statuses[job_dir], self.argv[job_dir] = ProcessStatus("running", run=run), argv
         self.env[job_dir] = env
         return run

@@ -7,6 +7,7 @@ from carbonsched.clock import Clock
 from carbonsched.config import Config
 from carbonsched.supervisor.budgets.allocator import BudgetAllocator
 from carbonsched.supervisor.budgets.division import ProblemOf
+from carbonsched.supervisor.control.clock_dial import ClockDial
 from carbonsched.supervisor.control.decide import Due, decide, find_due
 from carbonsched.supervisor.control.decision import Decision, Outcome
 from carbonsched.supervisor.control.director import Director
@@ -30,6 +31,7 @@ class ControlLoop:
     estimates: Estimates
     allocator: BudgetAllocator
     director: Director
+    clocks: ClockDial
     runs: Mapping[str, JobRun]
     """Jobs that are not over: some share a budget."""
     problem_of: ProblemOf
@@ -56,15 +58,20 @@ class ControlLoop:
             self.director.kill(run, spent)
         elif run.process.target is None:
             due = find_due(run, now, self.clock.monotonic())
-            decision = self._plan(run) if due is Due.PLAN else self._keep(run, due)
+            decision = (
+                self._plan(run) if due is Due.PLAN else self._keep(run, due) or self.clocks.correct(run)
+            )
             if decision is not None:
                 self.director.apply(run, decision)
 
     def _plan(self, run: JobRun) -> Decision | None:
         runs = list(self.runs.values())
         self.allocator.resolve(run, runs, self.problem_of, self.estimates.full_g)
-        inputs = self.estimates.gather(run, self.allocator.funds(run, runs))
-        return None if inputs is None else self._foretell(run, inputs, decide(inputs))
+        funds = self.allocator.funds(run, runs)
+        inputs = self.estimates.gather(run, funds)
+        if inputs is not None and self.clocks.choose(run, inputs):
+            inputs = self.estimates.gather(run, funds)
+        return None if inputs is None else self.clocks.apply(run, self._foretell(run, inputs, decide(inputs)))
 
     def _foretell(self, run: JobRun, inputs: PlanningInputs, decision: Decision) -> Decision:
         """With the loss that its plan should end at, for the journal."""

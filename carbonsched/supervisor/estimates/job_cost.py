@@ -6,8 +6,10 @@ other jobs. What was found out is kept here by job, for `carbonsched.supervisor.
 
 import math
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from carbonsched.ledger.ledger import Ledger
+from carbonsched.model.clock_changes import ClockChange, MixedClocksError, clock_during
 from carbonsched.model.protocol import SegmentDone, SegmentReady
 from carbonsched.plan.energy_fit import EnergyFit
 from carbonsched.plan.problem import EnergyModel
@@ -64,6 +66,15 @@ class JobCostEstimator:
 
     def estimate(self, run: JobRun) -> EnergyModel:
         """The energy model of a job, evaluation, checkpoints and what comes after the last segment included."""
+        own, clock = self.at_own_clock(run), run.clock
+        return replace(
+            own,
+            joules_full=own.joules_full * clock.joules,
+            seconds_full=own.seconds_full * clock.seconds,
+        )
+
+    def at_own_clock(self, run: JobRun) -> EnergyModel:
+        """The same at the board's own clock, whatever is locked."""
         evaluation, ready = self.evaluation(run), run.progress.ready
         fit = self.fits.get(run.id)
         if fit is None:
@@ -97,7 +108,19 @@ class JobCostEstimator:
         """Teach the job's energy model with a segment that has ended: its metered joules, overheads apart."""
         fit = self.fits.get(run.id)
         if fit is not None:
-            self.fits[run.id] = _observe(fit, run, done)
+            self.fits[run.id] = self._observe(fit, run, done)
+
+    def _observe(self, fit: EnergyFit, run: JobRun, done: SegmentDone) -> EnergyFit:
+        if run.spec.carbon.clocks == "off":
+            return _observe(fit, run, done, None)
+        steps_s = max(done.seconds - done.importance_seconds - done.selection_seconds, 0.0)
+        try:
+            clock = clock_during(
+                clock_changes(self.ledger, run.id), done.at - timedelta(seconds=steps_s), done.at
+            )
+        except MixedClocksError:
+            return fit  # it tells of no clock
+        return _observe(fit, run, done, clock)
 
     def _first_fit(self, run: JobRun, ready: SegmentReady) -> EnergyFit:
         """A prior from the job's own throughput and the devices' power, taught by the segments it has done."""
@@ -108,7 +131,7 @@ class JobCostEstimator:
             rated_watts=sum(limit or 0.0 for limit in self._limits(run)) or None,
         )
         for done in run.progress.done:
-            fit = _observe(fit, run, done)
+            fit = self._observe(fit, run, done)
         self.fits[run.id] = fit
         return fit
 
@@ -195,7 +218,13 @@ def _with_overheads(run: JobRun, energy: EnergyModel, evaluation: EvaluationCost
     )
 
 
-def _observe(fit: EnergyFit, run: JobRun, done: SegmentDone) -> EnergyFit:
+def clock_changes(ledger: Ledger, job_id: str) -> list[ClockChange]:
+    """When the job's board was locked at which clock, oldest first."""
+    notes = ledger.history(job_id, kinds=("clocks",))
+    return [ClockChange(datetime.fromisoformat(note["at"]), note["mhz"]) for note in notes]
+
+
+def _observe(fit: EnergyFit, run: JobRun, done: SegmentDone, clock: int | None) -> EnergyFit:
     k = done.k
     total_j = run.account.segment_mj.get(k, 0) / MJ_PER_J
     wall_s = (done.at - run.process.segment_start(k, done.at)).total_seconds() - run.process.asleep.get(
@@ -214,4 +243,5 @@ def _observe(fit: EnergyFit, run: JobRun, done: SegmentDone) -> EnergyFit:
         seconds=done.seconds,
         overhead_j=total_j - joules,
         overhead_s=max(wall_s - done.seconds, 0.0),
+        clock=clock,
     )

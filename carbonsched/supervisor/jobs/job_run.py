@@ -26,6 +26,8 @@ from carbonsched.model.protocol import (
     Step,
     Warned,
 )
+from carbonsched.plan.clocks import OWN
+from carbonsched.plan.clocks import Clock as GraphicsClock
 from carbonsched.supervisor.jobs.account import JobAccount
 from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.event_limit import EventLimit
@@ -91,6 +93,8 @@ class JobRun:
     directive: Directive | None = None
     plan: PlanNote | None = None
     """Of the process that runs; None before its first decision."""
+    clock: GraphicsClock = OWN
+    """What the next segment's steps are reckoned at: the board's graphics clock."""
     replan: bool = False
     """Its budget was changed: plan anew, also in mid-segment."""
     eased_s: float = 0.0
@@ -187,6 +191,10 @@ class JobRun:
     def require(self, floor_g: float) -> None:
         """Its pool must pay this much before it may start."""
         self.needs_g = floor_g
+
+    def run_at(self, clock: GraphicsClock) -> None:
+        """Reckon with this clock from now on."""
+        self.clock = clock
 
     def request_plan(self) -> None:
         """Plan anew at the next tick, also in mid-segment."""

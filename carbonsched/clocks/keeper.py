@@ -1,0 +1,147 @@
+"""The daemon's side of the helper: says what is wanted, and renews it while the daemon ticks. Its thread alone waits for the helper."""
+
+import json
+import logging
+import socket
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from carbonsched.clocks.request import Request
+
+log = logging.getLogger(__name__)
+
+LEASE_S: Final = 20.0
+_RENEW_S: Final = 5.0
+_BEAT_S: Final = 15.0
+"""A daemon that has not ticked for so long renews nothing."""
+_ANSWER_S: Final = 3.0
+_SAID_AGAIN_S: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Board:
+    mhz: int | None = None
+    """Wanted; None: its own."""
+    pid: int = 0
+    held: int | None = None
+    """What the helper last said that it is."""
+
+
+class ClockKeeper:
+    """Keeps boards at the clocks that are wanted, as far as the helper agrees.
+
+    Example::
+
+        keeper = ClockKeeper(Path("/run/carbonsched-clocks/helper.sock"))
+        keeper.want("GPU-1f2e3d4c", 1200, pid=4711, wait_s=0.1)
+        keeper.beat()  # at every tick
+        keeper.held("GPU-1f2e3d4c")
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._boards: dict[str, _Board] = {}
+        self._levels: dict[str, tuple[int, ...]] = {}
+        self._lock = threading.Lock()
+        self._due = threading.Event()
+        self._done = threading.Event()
+        self._stopped = False
+        self._beat_s = time.monotonic()
+        self._said: tuple[str, float] = "", 0.0
+        self._thread = threading.Thread(target=self._run, name="clocks", daemon=True)
+        self._thread.start()
+
+    def levels(self, board: str) -> tuple[int, ...]:
+        """The clocks that it supports, MHz, descending; empty: not known, as long as the helper has not told."""
+        with self._lock:
+            self._boards.setdefault(board, _Board())
+        self._due.set()
+        return self._levels.get(board, ())
+
+    def want(self, board: str, mhz: int | None, pid: int = 0, *, wait_s: float = 0.0) -> int | None:
+        """The clock that a board is to have from now on; None: its own. Returns what it is known to have, after `wait_s` at most."""
+        with self._lock:
+            before = self._boards.get(board, _Board())
+            self._boards[board] = replace(before, mhz=mhz, pid=pid)
+            if (before.mhz, before.pid) == (mhz, pid) and before.held == mhz:
+                return mhz
+            self._done.clear()
+        self._due.set()
+        self._done.wait(wait_s)
+        return self.held(board)
+
+    def held(self, board: str) -> int | None:
+        """The locked clock, MHz; None: it runs at its own."""
+        with self._lock:
+            return self._boards.get(board, _Board()).held
+
+    def wanted(self) -> dict[str, int]:
+        """The boards for which a clock is wanted, with the process that it is for."""
+        with self._lock:
+            return {board: one.pid for board, one in self._boards.items() if one.mhz is not None}
+
+    def beat(self) -> None:
+        """The daemon has ticked."""
+        self._beat_s = time.monotonic()
+
+    def stop(self) -> None:
+        """The boards have their own clocks again; jobs that go on do so at those."""
+        with self._lock:
+            self._boards = {board: replace(one, mhz=None) for board, one in self._boards.items()}
+        self._stopped = True
+        self._due.set()
+        self._thread.join(_ANSWER_S)
+
+    # ---- its thread
+
+    def _run(self) -> None:
+        while True:
+            last = self._stopped
+            self._due.wait(_RENEW_S)
+            self._due.clear()
+            with self._lock:
+                boards = dict(self._boards)
+            for board, one in boards.items():
+                self._bring(board, one)
+            self._done.set()
+            if last or self._stopped:
+                return
+
+    def _bring(self, board: str, one: _Board) -> None:
+        if board not in self._levels and (told := self._ask(Request("levels", board))):
+            self._levels[board] = tuple(told.get("clocks", ()))
+        if one.mhz is None:
+            if one.held is not None and self._ask(Request("reset", board)):
+                self._note(board, None)
+        elif time.monotonic() - self._beat_s < _BEAT_S:
+            told = self._ask(Request("lock", board, one.mhz, one.pid, LEASE_S))
+            self._note(board, None if told is None else one.mhz)
+
+    def _note(self, board: str, held: int | None) -> None:
+        with self._lock:
+            self._boards[board] = replace(self._boards[board], held=held)
+
+    def _ask(self, request: Request) -> dict[str, Any] | None:
+        """The helper's answer; None: it refused, or did not answer, which the log says once."""
+        try:
+            with socket.socket(socket.AF_UNIX) as caller:
+                caller.settimeout(_ANSWER_S)
+                caller.connect(str(self._path))
+                caller.sendall(request.write())
+                answer = json.loads(caller.makefile("rb").readline())
+        except (OSError, ValueError) as e:
+            self._refused(f"the helper does not answer on {self._path}: {e}")
+            return None
+        if isinstance(answer, dict) and answer.get("ok") is True:
+            return answer
+        self._refused(str(answer.get("error") if isinstance(answer, dict) else answer))
+        return None
+
+    def _refused(self, why: str) -> None:
+        text, said_s = self._said
+        if why != text or time.monotonic() - said_s > _SAID_AGAIN_S:
+            self._said = why, time.monotonic()
+            log.warning("clocks: %s", why)

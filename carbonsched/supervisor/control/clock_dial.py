@@ -1,0 +1,153 @@
+"""Chooses the graphics clock of a job's board before each segment, has it locked, and notes every change in the journal.
+
+Only where the config and the job both agree, and the job has the board to itself as far as is known here; the helper
+looks for itself, too (`carbonsched.clocks`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from carbonsched.clocks.keeper import ClockKeeper
+from carbonsched.launch.base import Launcher
+from carbonsched.plan.clocks import OWN, Seen, Work, choose
+from carbonsched.power.base import Meter
+from carbonsched.supervisor.control.decision import Decision, Outcome
+from carbonsched.supervisor.estimates.inputs import PlanningInputs
+from carbonsched.supervisor.estimates.job_cost import JobCostEstimator
+from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.units import grams
+
+_LOCK_S = 0.1
+"""How long a directive waits for the helper's word; it comes with a later one else."""
+
+
+@dataclass(slots=True)
+class ClockDial:
+    """The clocks of all jobs' boards.
+
+    Example::
+
+        dial.choose(run, inputs)  # before the plan: what it takes depends on the clock
+        decision = dial.apply(run, decision)
+        dial.keep()  # at every tick
+    """
+
+    keeper: ClockKeeper | None
+    """None: the config says off."""
+    costs: JobCostEstimator
+    meter: Meter
+    launcher: Launcher
+    runs: Mapping[str, JobRun]
+    strangers: Callable[[], Mapping[str, str]]
+    """Board → who else uses it."""
+    note: Callable[[str | None, str, Mapping[str, Any]], None]
+    noted: dict[str, tuple[str, int | None]] = field(default_factory=dict)
+    """Job → its board, and the clock that the journal has of it."""
+
+    def choose(self, run: JobRun, inputs: PlanningInputs) -> bool:
+        """Reckon with another clock from now on. Returns whether it is another one: what was gathered is to be gathered anew."""
+        board, fit = self._board(run), self.costs.fits.get(run.id)
+        chosen = OWN
+        if self.keeper is not None and board is not None and fit is not None:
+            segment_g = _segment_g(inputs, self.costs, run)
+            tried: dict[int, Seen] = {}
+            for clock in {o.clock for o in fit.observations if o.clock is not None}:
+                if (ratios := fit.at_clock(clock)) is not None:
+                    tried[clock] = Seen(*ratios, excess_g=max(ratios[0] - 1.0, 0.0) * segment_g)
+            measured = any(o.clock is None and o.joules for o in fit.observations)
+            work = self._work(run, inputs, segment_g)
+            chosen = choose(self.keeper.levels(board), tried, run.clock.mhz, work, measured=measured)
+        changed = (chosen.joules, chosen.seconds) != (run.clock.joules, run.clock.seconds)
+        run.run_at(chosen)
+        return changed
+
+    def apply(self, run: JobRun, decision: Decision) -> Decision:
+        """The decision with the clock that the board has now."""
+        board = self._board(run)
+        if self.keeper is None or board is None:
+            return decision
+        trains = decision.directive.action == "train" and decision.outcome is Outcome.GO_ON
+        polled = self.launcher.poll(run.dir).run
+        if not trains or polled is None:
+            self.keeper.want(board, None)
+            return decision
+        held = self.keeper.want(board, run.clock.mhz, polled.pid, wait_s=_LOCK_S)
+        self._note(run, board, held)
+        return replace(decision, directive=decision.directive.model_copy(update={"clocks": held}))
+
+    def correct(self, run: JobRun) -> Decision | None:
+        """The running directive with the clock that the board has now, where it says another one."""
+        board, running = self._board(run), run.directive
+        if self.keeper is None or board is None or running is None or running.action != "train":
+            return None
+        held = self.keeper.held(board)
+        if held == running.clocks:
+            return None
+        update = {"seq": running.seq + 1, "clocks": held}
+        return Decision(running.model_copy(update=update), Outcome.GO_ON, journal=False)
+
+    def keep(self) -> None:
+        """What is wanted is renewed, that of jobs which are gone is not; what has changed is noted."""
+        if self.keeper is None:
+            return
+        self.keeper.beat()
+        boards = {board: run for run in self.runs.values() if (board := self._board(run)) is not None}
+        for board in self.keeper.wanted():
+            if board not in boards:
+                self.keeper.want(board, None)
+        for board, run in boards.items():
+            self._note(run, board, self.keeper.held(board))
+        for job_id, (board, held) in list(self.noted.items()):
+            if job_id not in {run.id for run in boards.values()}:
+                del self.noted[job_id]
+                if held is not None:
+                    why = "the job has ended, or has the board no longer to itself"
+                    self.note(job_id, "clocks", {"board": board, "mhz": None, "reason": why})
+
+    def stop(self) -> None:
+        """The daemon ends: boards get their own clocks again."""
+        if self.keeper is not None:
+            self.keeper.stop()
+            for job_id, (board, held) in self.noted.items():
+                if held is not None:
+                    self.note(job_id, "clocks", {"board": board, "mhz": None, "reason": "the daemon ends"})
+
+    def _board(self, run: JobRun) -> str | None:
+        """The board that a job has to itself, where its clock may be touched."""
+        if self.keeper is None or run.spec.carbon.clocks == "off" or not run.alive or run.process.part.id:
+            return None
+        mine = [each for each in self.meter.devices if each.id in run.process.devices and each.kind == "gpu"]
+        if len(mine) != 1 or mine[0].split or not mine[0].id.startswith("GPU-"):
+            return None
+        board = mine[0].id
+        alone = all(other is run or board not in other.process.devices for other in self.runs.values())
+        return board if alone and board not in self.strangers() else None
+
+    def _note(self, run: JobRun, board: str, held: int | None) -> None:
+        before = self.noted.get(run.id, (board, None))
+        if before != (board, held):
+            self.noted[run.id] = board, held
+            self.note(run.id, "clocks", {"board": board, "mhz": held, "reason": run.clock.reason})
+
+    def _work(self, run: JobRun, inputs: PlanningInputs, segment_g: float) -> Work:
+        own, rho = self.costs.at_own_clock(run), inputs.problem.rho_max
+        segments = inputs.remaining.segments
+        steps = sum(segment.steps for segment in segments)
+        expected_g = steps / segments[0].steps * segment_g + run.charged_g
+        budget_g = inputs.lease.funds.budget_g
+        return Work(
+            segment_g=segment_g,
+            budget_g=expected_g if budget_g is None else budget_g,
+            rest_s=sum(own.seconds(rho, segment.steps) for segment in segments) + own.tail_s,
+            left_s=inputs.problem.deadline_s,
+            max_slowdown=run.spec.carbon.max_slowdown,
+            segments=len(segments),
+        )
+
+
+def _segment_g(inputs: PlanningInputs, costs: JobCostEstimator, run: JobRun) -> float:
+    """Grams of the next segment's steps at the board's own clock, at most, by the grid as it is now."""
+    own, segment = costs.at_own_clock(run), inputs.remaining.segments[0]
+    joules = own.joules(inputs.problem.rho_max, segment.steps) - own.overhead_j
+    return grams(joules, inputs.problem.slots[0].g_per_kwh, inputs.problem.pue)
