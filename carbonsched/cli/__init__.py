@@ -7,6 +7,7 @@ options           the options that every command takes
 client            HTTP over the daemon's socket
 output            prints one JSON document, or tables that fit a terminal
 submit            submit; with --explain the plan alone
+init              init
 job_options       the job that submit is given: file, stdin or options
 explain           shows such a plan
 progress          shows a job while a person waits for it

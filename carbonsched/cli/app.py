@@ -11,6 +11,7 @@ from carbonsched.cli.audit import anchor, diff, export, verify
 from carbonsched.cli.budget import budget
 from carbonsched.cli.daemon import daemon
 from carbonsched.cli.grid import grid
+from carbonsched.cli.init import init
 from carbonsched.cli.logs import logs
 from carbonsched.cli.options import Debug, Json, Socket
 from carbonsched.cli.pools import pools
@@ -62,6 +63,12 @@ def _root(
 JOBS = "Jobs"
 BOX = "The box"
 
+app.command(
+    rich_help_panel=JOBS,
+    epilog=_examples(
+        "carbonsched init", "carbonsched init qa.toml --model org/model --data rows.jsonl --budget-g 80"
+    ),
+)(init)
 app.command(
     rich_help_panel=JOBS,
     epilog=_examples(

@@ -32,7 +32,9 @@ def read(file: Path | None, options: dict[str, object], assignments: Sequence[st
         raise InputError(
             "JOB.toml", f"is not given, nor {' and '.join(missing)}", "give the file, or these options"
         )
-    changes.setdefault("name", _name(str(changes["model.name_or_path"]), str(changes["data.name_or_path"])))
+    changes.setdefault(
+        "name", default_name(str(changes["model.name_or_path"]), str(changes["data.name_or_path"]))
+    )
     return job_of({}, Path.cwd(), "", changes)
 
 
@@ -56,7 +58,7 @@ def assignment(text: str) -> tuple[str, object]:
         return key, value.strip()
 
 
-def _name(model: str, data: str) -> str:
+def default_name(model: str, data: str) -> str:
     """Of a job that has none: what its model and its data are called."""
     parts = [re.sub(r"[^A-Za-z0-9._-]+", "-", Path(part).stem).strip("-.") for part in (data, model)]
     return "-".join(part for part in parts if part)[:40].lower() or "job"

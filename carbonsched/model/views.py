@@ -375,6 +375,17 @@ class Ended(Doc):
     exit_code: int
 
 
+class Written(Doc):
+    """`init`.
+
+    Example:
+        >>> Written(file="job.toml").file
+        'job.toml'
+    """
+
+    file: str
+
+
 class Version(Doc):
     """Of the command, or of the daemon with where its parts are.
 

@@ -1,0 +1,93 @@
+"""`carbonsched init`: write a JOB.toml to begin with, its usual keys explained."""
+
+import json as json_text
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carbonsched.cli.job_options import default_name
+from carbonsched.cli.options import Debug, Json, Socket
+from carbonsched.errors import InputError
+
+TEMPLATE = """\
+# A job for `carbonsched submit {file}`. What stands behind a # is the default or an example;
+# docs/configuration.md has every key.
+name = {name}
+
+[model]
+name_or_path = {model}          # hub id, or a folder; a relative one is read from where this file lies
+# dtype = "fp32"                # or bf16, fp16 (adapters alone)
+
+[data]
+name_or_path = {data}           # hub id, folder or file (.jsonl, .csv, .parquet, ...)
+# source = "source"             # field that is read; formats with other fields are recognised
+# target = "target"             # field that is learnt
+# task = "summarization"        # or qa, causal
+# validation = "dev.jsonl"      # held out: its loss is told before and after
+# max_length = 512              # tokens a row
+
+[train]
+# method = "greentrainer"       # or full, lora, ...: docs/trainer.md
+# epochs = 1
+# batch_size = 4
+# gradient_accumulation = 1
+# lr = 2e-5
+# segment = "epoch"             # what lies between two directives: an epoch, or a number of steps
+# seed = 0
+
+[evaluate]
+# metrics = ["nll"]             # also rouge, bleu, em, f1, ... on the test rows
+# test = "test.jsonl"
+
+[carbon]
+budget_g = {budget}                # grams CO2e that the job may emit in all
+# deadline = "36h"              # after submission; without one it may wait for clean hours as long as it likes
+# may_pause = true
+# rho_min = 0.5                 # never less of a full step than this; default: the model's floor
+# rho_max = 1.0
+# allowed_hours = ["22:00-06:00"]
+# timezone = "UTC"
+"""
+
+
+def init(
+    file: Annotated[Path, typer.Argument(metavar="JOB.toml", help="The file to write.")] = Path("job.toml"),
+    model: Annotated[str, typer.Option(help="Hub id or folder of the model.")] = "HuggingFaceTB/SmolLM2-135M",
+    data: Annotated[str, typer.Option(help="Hub id, folder or file of the rows.")] = "train.jsonl",
+    budget_g: Annotated[
+        float, typer.Option("--budget-g", metavar="GRAMS", help="Grams CO2e the job may emit.")
+    ] = 100.0,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Write a job file to begin with. Its usual keys stand in it with their defaults, each with what it means.
+
+    Try it without queueing anything: carbonsched submit job.toml --explain
+    """
+    from carbonsched.cli.output import emit
+    from carbonsched.model.job import JobSpec
+    from carbonsched.model.job_file import parsed
+    from carbonsched.model.views import Written
+
+    text = TEMPLATE.format(
+        file=file.name,
+        name=json_text.dumps(default_name(model, data)),
+        model=json_text.dumps(model),
+        data=json_text.dumps(data),
+        budget=f"{budget_g:g}",
+    )
+    JobSpec.parse(parsed(text, file.name, is_json=False))  # what cannot be submitted is not written
+    try:
+        with file.open("w" if force else "x", encoding="utf-8") as out:
+            out.write(text)
+    except FileExistsError as e:
+        raise InputError("JOB.toml", f"{file} is there already", "give another name, or --force") from e
+    except OSError as e:
+        raise InputError("JOB.toml", f"{file} cannot be written: {e.strerror}", "choose another place") from e
+    if json:
+        emit(Written(file=str(file)))
+    else:
+        print(f"written to {file}; look at it, then: carbonsched submit {file} --explain")

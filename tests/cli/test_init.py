@@ -1,0 +1,53 @@
+"""A job file to begin with: it parses as it is, and every key that stands in it as a comment is one that a job has."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from support.box import cli
+
+from carbonsched.errors import InputError
+from carbonsched.model.job import JobSpec
+
+
+def test_it_is_a_job_with_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "qa.toml"
+    given = ["--model", "org/m", "--data", "rows.jsonl", "--budget-g", "80"]
+    assert cli("init", file, *given, "--json").doc == {"file": str(file)}
+    spec = JobSpec.parse(tomllib.loads(file.read_text()))
+    whole = {"name": "rows-m", "model": {"name_or_path": "org/m"}, "data": {"name_or_path": "rows.jsonl"}}
+    assert spec == JobSpec.parse(whole | {"carbon": {"budget_g": 80.0}})
+
+
+def test_every_key_behind_a_comment_sign_can_be_taken(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    cli("init", file)
+    text = file.read_text()
+    keys = re.findall(r"^# [a-z_]+ = .*$", text, flags=re.M)
+    assert len(keys) > 15
+    for line in keys:
+        JobSpec.parse(tomllib.loads(text.replace(line, line.removeprefix("# "))))
+    defaults = JobSpec.parse(tomllib.loads(text))
+    train = [line for line in keys if line in text.split("[train]")[1].split("[evaluate]")[0]]
+    for line in train:
+        changed = JobSpec.parse(tomllib.loads(text.replace(line, line.removeprefix("# "))))
+        assert changed.train == defaults.train, f"{line} is not the default"
+
+
+def test_what_is_there_stays(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text("mine")
+    ran = cli("init", file)
+    assert (ran.code, ran.out, file.read_text()) == (2, "", "mine")
+    assert "--force" in ran.err
+    assert cli("init", file, "--force").code == 0
+    assert "[carbon]" in file.read_text()
+
+
+@pytest.mark.parametrize("argv", [["--budget-g", "0"], ["--budget-g", "nan"], ["/nowhere/job.toml"]])
+def test_what_cannot_be_a_job_is_not_written(argv: list[str], tmp_path: Path) -> None:
+    file = [] if argv[0].startswith("/") else [tmp_path / "job.toml"]
+    ran = cli("init", *file, *argv)
+    assert ran.code == InputError.exit_code
+    assert not list(tmp_path.iterdir())
