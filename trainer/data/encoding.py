@@ -137,13 +137,14 @@ class TextEncoder:
             found.append(prompt.cut(self.data.max_length - len(end) - kept) + end)
         return found
 
-    def collate(self, rows: Sequence[Any]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[Any], *, longest: bool = False) -> dict[str, torch.Tensor]:
         """A batch of rows (`Encoded.dump()`), padded on the right: ids, mask and labels, each [rows, tokens].
 
-        To `max_length`, or to the longest row, which a board wants rounded up to a multiple of 8.
+        To `max_length`, or to the longest row, which a board wants rounded up to a multiple of 8. longest: so in any case.
         """
         lengths = [len(row["input_ids"]) for row in rows]
-        seq, target_seq = self.batch_shape(lengths, [len(row["labels"]) for row in rows])
+        targets = [len(row["labels"]) for row in rows]
+        seq, target_seq = self.batch_shape(lengths, targets, longest=longest)
         ids = torch.full((len(rows), seq), self.tokenizer.pad_token_id)
         mask = torch.zeros((len(rows), seq), dtype=torch.long)
         labels = torch.full((len(rows), target_seq or seq), IGNORED)
@@ -153,17 +154,19 @@ class TextEncoder:
             labels[i, : len(row["labels"])] = torch.tensor(row["labels"])
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
-    def batch_shape(self, lengths: Sequence[int], target_lengths: Sequence[int]) -> tuple[int, int | None]:
+    def batch_shape(
+        self, lengths: Sequence[int], target_lengths: Sequence[int], *, longest: bool = False
+    ) -> tuple[int, int | None]:
         """(seq, target_seq) of a batch of rows of these lengths; target_seq is None for decoders."""
 
-        def longest(values: Sequence[int], most: int) -> int:
-            if self.data.pad == "max_length":
+        def padded(values: Sequence[int], most: int) -> int:
+            if self.data.pad == "max_length" and not longest:
                 return most
             multiple = PAD_MULTIPLE if _on_board() else 1
             return min(-(-max(values) // multiple) * multiple, max(most, max(values)))
 
-        seq = longest(lengths, self.data.max_length)
-        return seq, longest(target_lengths, self.data.target_length) if self.encoder_decoder else None
+        seq = padded(lengths, self.data.max_length)
+        return seq, padded(target_lengths, self.data.target_length) if self.encoder_decoder else None
 
     def sampler(
         self, encoded: Sequence[Encoded], train: TrainPart, ranks: int, epoch: int = 0

@@ -55,6 +55,18 @@ class GroupedSampler(Sampler[int]):
         shuffled = torch.randperm(len(batches), generator=generator).tolist()
         return [row for i in shuffled for row in batches[i]] + rows[whole:]
 
+    def drawn(self, size: int, batches: int, seed: int, rank: int = 0) -> list[list[int]]:
+        """Row numbers of `batches` batches such as come, by a generator of their own; of each the `size` rows of one rank.
+
+        Fewer where there are not as many.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(self.lengths), generator=generator)[: POOL * self.batch].tolist()
+        pool = sorted(rows[: len(rows) // self.batch * self.batch], key=self.lengths.__getitem__)
+        chosen = torch.randperm(len(pool) // self.batch, generator=generator)[:batches].tolist()
+        begins = [group * self.batch + rank * size for group in chosen]
+        return [pool[begin : begin + size] for begin in begins]
+
 
 def drawn_rows(rows: int, size: int, batches: int, seed: int, rank: int = 0) -> list[list[int]]:
     """Row numbers of `batches` random batches by a generator of their own; ranks draw other rows while there are any."""
@@ -110,6 +122,13 @@ def typical_batches(
         return None
     spans = _by_epoch(schedule, first, end)
     return [rows for _, begin, stop in spans for rows in epoch[begin * accumulation : stop * accumulation]]
+
+
+def grouped_sampler(loader: Any) -> GroupedSampler | None:
+    """What groups the rows of `loader` by length; None: nothing of ours does."""
+    shard = getattr(loader, "batch_sampler", None)
+    found = getattr(getattr(shard, "batch_sampler", shard), "sampler", None)
+    return found if isinstance(found, GroupedSampler) else None
 
 
 def order_of(loader: Any) -> str:

@@ -7,7 +7,13 @@ from typing import Any
 import torch
 
 from carbonsched.errors import InputError
-from trainer.data.sampling import coming_batches, drawn_rows, order_of, typical_batches
+from trainer.data.sampling import (
+    coming_batches,
+    drawn_rows,
+    grouped_sampler,
+    order_of,
+    typical_batches,
+)
 from trainer.distributed.ranks import Ranks
 from trainer.job.random_state import own_random
 from trainer.job.segment import Schedule, rows_in
@@ -62,9 +68,15 @@ class Batches:
         return shape._replace(labelled=count_labelled(labels, shifted=not self.encoder_decoder))
 
     def drawn(self, k: int, count: int, seed: int) -> list[dict[str, torch.Tensor]]:
-        """`count` batches for segment k, by a generator of their own: the training order is not touched."""
-        rows = len(self.loader.dataset)
-        chosen = drawn_rows(rows, self.batch, count, seed * 1_000_003 + k, self.ranks.index)
+        """`count` batches for segment k, by a generator of their own: the training order is not touched.
+
+        Of rows of like length where those that train are: a batch of any rows would be padded more, and cost more, than those.
+        """
+        rows, own, rank = len(self.loader.dataset), seed * 1_000_003 + k, self.ranks.index
+        sampler = grouped_sampler(self.loader)
+        chosen = [] if sampler is None else sampler.drawn(self.batch, count, own, rank)
+        if len(chosen) < count:
+            chosen = drawn_rows(rows, self.batch, count, own, rank)
         with own_random(self.ranks.offset_seed(seed + k)):
             return [self._collate(numbers) for numbers in chosen]
 

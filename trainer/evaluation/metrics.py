@@ -57,13 +57,13 @@ def measure_loss(
     *,
     labelled_head: bool = True,
 ) -> Loss:
-    """Loss on `rows`, longest first so that batches hold little padding; leaves mode and RNG as they were.
+    """Loss on `rows`, longest first and padded no further than that, so that batches hold little padding; leaves mode and RNG as they were.
 
     labelled_head: run the output embeddings on the target's tokens alone, where the model is built so. Raises Stopped between two batches once `stop()` holds.
     """
     started = device_seconds()
     device = next(model.parameters()).device
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
+    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].input_ids), -len(rows[i].labels)))
     found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
     training, head = model.training, None
     model.eval()
@@ -72,7 +72,7 @@ def measure_loss(
             if stop():
                 raise Stopped("signal")
             chosen = order[at : at + batch_size]
-            batch = encoder.collate([rows[i].dump() for i in chosen])
+            batch = encoder.collate([rows[i].dump() for i in chosen], longest=True)
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             if labelled_head and not at:
                 head = _find_head(model, batch)

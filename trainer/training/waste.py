@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from carbonsched.model.protocol import Waste
-from trainer.data.sampling import GroupedSampler, order_of
+from trainer.data.sampling import grouped_sampler
 from trainer.data.upcoming_batches import Batches
 from trainer.job.segment import SegmentRecord
 from trainer.profiling.flop_counter import FullStepFlops, Shape
@@ -33,7 +33,7 @@ class WasteAccount:
 
     def __init__(self, batches: Batches, full: FullStepFlops) -> None:
         self.batches, self.full = batches, full
-        self.grouped = batches.own_rows and order_of(batches.loader) == GroupedSampler.__name__
+        self.grouped = batches.own_rows and grouped_sampler(batches.loader) is not None
         self._ours: list[Shape] = []
         self._stock: list[Shape] = []
         """Batches of the running step, as they are and as stock pads them."""

@@ -123,3 +123,22 @@ def test_own_random_leaves_every_generator_where_it_was() -> None:
     assert before[2] == random.getstate()
     with own_random(3):
         assert torch.equal(first, torch.rand(2))
+
+
+def test_drawn_batches_are_of_like_length_too_and_leave_the_order_alone() -> None:
+    lengths = [int(x) for x in np.random.default_rng(0).integers(5, 200, 603)]
+    sampler = GroupedSampler(lengths, 4, seed=1)
+    order = sampler.order(0)
+    drawn = [rows for seed in range(40) for rows in sampler.drawn(4, 3, seed)]
+    assert sum(max(lengths[i] for i in rows) - min(lengths[i] for i in rows) for rows in drawn) < 3 * len(
+        drawn
+    )
+    assert len({frozenset(rows) for rows in drawn}) > 90
+    means = [sum(lengths[i] for i in rows) / 4 for rows in drawn]
+    assert sum(means) / len(means) == pytest.approx(sum(lengths) / 603, rel=0.1), "of any length"
+    assert sampler.order(0) == order
+    two = [sampler.drawn(2, 2, 7, rank) for rank in (0, 1)]
+    assert [a + b for a, b in zip(*two, strict=True)] == sampler.drawn(4, 2, 7)
+    assert GroupedSampler([3, 4, 5], 2, seed=0).drawn(2, 2, 0, 0) != []
+    assert len(GroupedSampler([3, 4, 5], 2, seed=0).drawn(2, 2, 0)) == 1, "there is no second one"
+    assert GroupedSampler([3], 2, seed=0).drawn(2, 1, 0) == []

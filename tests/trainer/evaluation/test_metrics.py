@@ -1,6 +1,8 @@
 """Held-out loss a target token."""
 
 import math
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from trainer.data.field_layouts import Row
 from trainer.data.models import load_model
 from trainer.evaluation.metrics import ROUGE, exact_match, measure_loss, normalised, rouge, score, token_f1
 from trainer.job.directives import Stopped
+from trainer.profiling.labelled_head import LabelledHead
+from trainer.profiling.profiler import make_counter
 
 torch.set_num_threads(1)
 DATA = DataPart(name_or_path="x", max_length=32, target_length=8)
@@ -46,6 +50,31 @@ def test_it_is_the_mean_over_target_tokens(make: Any, tmp_path: Path) -> None:
     assert [nll for nll, _ in found.rows] == pytest.approx(each, rel=1e-4), "in the order given"
     assert [count for _, count in found.rows] == [sum(n != IGNORED for n in r.labels) for r in rows]
     assert found.perplexity == pytest.approx(math.exp(found.nll))
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
+def test_it_computes_no_padding_and_no_logits_without_a_label(make: Any, tmp_path: Path) -> None:
+    """However the job pads: FLOPs are those of each row by itself with the head on its labels, and a trial of two passes."""
+    model, _, encoder = setup(make(tmp_path))
+    texts = [Row(**word_rows(1, seed=k, length=3 + 5 * (k % 3))[0]) for k in range(6)]
+    padded = replace(encoder, data=DATA.model_copy(update={"pad": "max_length"}))
+    rows = encoder.encode(texts)
+    # equal lengths meet where a batch has two rows
+    with make_counter() as counter:
+        found = measure_loss(model, rows, padded, batch_size=2)
+    plain = measure_loss(model, rows, padded, batch_size=1, labelled_head=False)
+    assert found.nll == pytest.approx(plain.nll, rel=1e-5)
+    head, each = LabelledHead(model), {}
+    for i, row in enumerate(rows):
+        batch = encoder.collate([row.dump()])
+        for on in (True, False):
+            cut = head.attached(without_gradient=True) if on else nullcontext()
+            with make_counter() as alone, torch.no_grad(), cut:
+                model(**batch)
+            each[i, on] = alone.get_total_flops()
+    longest = max(range(6), key=lambda i: len(rows[i].input_ids))
+    trial = each[longest, True] + each[longest, False]
+    assert counter.get_total_flops() == pytest.approx(sum(each[i, True] for i in range(6)) + trial, rel=1e-9)
 
 
 def test_mode_and_random_state_stay(tmp_path: Path) -> None:
