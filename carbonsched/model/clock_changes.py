@@ -1,10 +1,10 @@
 """When a job's board was locked at which clock, by the journal: one entry `clocks` at each change."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 MOSTLY: Final = 0.95
 """Of a stretch of time: what held so long of it is its clock."""
@@ -22,6 +22,11 @@ class ClockChange:
     at: datetime
     mhz: int | None
     """None: the board's own clock."""
+
+
+def changes_of(notes: Iterable[Mapping[str, Any]]) -> list[ClockChange]:
+    """Of a job's journal entries of kind `clocks`, oldest first."""
+    return [ClockChange(datetime.fromisoformat(note["at"]), note["mhz"]) for note in notes]
 
 
 class MixedClocksError(Exception):

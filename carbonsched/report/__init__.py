@@ -6,6 +6,7 @@ timeline    the one walk over the rows, with the matching segments
 parts       what a report is made of
 settled     the account as settled beside the one as decided
 spending    what the energy cost
+clocks      the clocks effect
 savings     the FLOPs effect and the timing effect
 format      what a report format is
 render      finds a format by its name, plugins included, and renders a report in it

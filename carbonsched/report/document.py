@@ -16,7 +16,9 @@ from carbonsched.ledger.rows import micros
 from carbonsched.ledger.settlements import Settled
 from carbonsched.ledger.totals import Group, Totals, total, total_by
 from carbonsched.model.base import Doc, UtcTime
+from carbonsched.model.clock_changes import ClockChange, changes_of
 from carbonsched.model.energy import BudgetAccount
+from carbonsched.report.clocks import clock_of, clocks_effect
 from carbonsched.report.notes import notes
 from carbonsched.report.parts import (
     BudgetChange,
@@ -122,6 +124,7 @@ def build(
     by_segment = total_by(groups, lambda group: group.segment)
     moved = timeline.differences
     validation = _validation(ledger, record) if record else ()
+    changes = changes_of(ledger.history(record.id, kinds=("clocks",))) if record else []
     said = ledger.history(record.id, kinds=("note",), newest=MOST_LISTED) if record else ()
     return Report(
         created_at=now,
@@ -140,9 +143,11 @@ def build(
         boards=_named(((g.board, g) for g in groups), moved),
         methods=_named(((str(g.method), g) for g in groups), moved),
         pues=timeline.pues,
-        savings=_savings(record, counted, by_segment, timeline, totals, validation) if record else None,
+        savings=_savings(record, counted, by_segment, timeline, totals, validation, changes)
+        if record
+        else None,
         segments=tuple(
-            _line(segment, by_segment.get(k), moved.of(g for g in groups if g.segment == k))
+            _line(segment, by_segment.get(k), moved.of(g for g in groups if g.segment == k), changes)
             for k, segment in sorted(counted.items())
         ),
         lost=_lost(timeline) if record else None,
@@ -188,6 +193,7 @@ def _savings(
     timeline: Timeline,
     totals: Totals,
     validation: tuple[Validation, ...],
+    changes: list[ClockChange],
 ) -> Savings:
     nothing = Spent(0.0, 0.0)
     spent: dict[int, Spent] = {}
@@ -200,7 +206,9 @@ def _savings(
         timeline.facility_known_mj, timeline.known_grams, timeline.mean_g_per_kwh, totals.estimated
     )
     method = record.spec.train.method
-    return savings([counted[k] for k in sorted(counted)], spent, charged, method, validation)
+    segments = [counted[k] for k in sorted(counted)]
+    found = savings(segments, spent, charged, method, validation)
+    return found.model_copy(update={"clocks": clocks_effect(segments, spent, changes)})
 
 
 def _lost(timeline: Timeline) -> Lost:
@@ -221,7 +229,9 @@ def _named(pairs: Iterable[tuple[str, Group]], moved: Differences) -> tuple[Name
     )
 
 
-def _line(segment: SegmentRecord, sums: Totals | None, moved_g: float) -> SegmentLine:
+def _line(
+    segment: SegmentRecord, sums: Totals | None, moved_g: float, changes: list[ClockChange]
+) -> SegmentLine:
     return SegmentLine.of(
         segment,
         sums or total(()),
@@ -232,6 +242,7 @@ def _line(segment: SegmentRecord, sums: Totals | None, moved_g: float) -> Segmen
         unknown_s=sums.unknown_s if sums else (segment.end - segment.start).total_seconds(),
         location_g=sums.location_g if sums else 0.0,
         settled_g=(sums.grams if sums else 0.0) + moved_g,
+        clock_mhz=clock_of(segment, changes)[0],
     )
 
 

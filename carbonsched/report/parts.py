@@ -148,6 +148,8 @@ class SegmentLine(SegmentFigures):
     unknown_s: float
     settled_g: float
     """As settled; `spent_g` is as decided."""
+    clock_mhz: int | None = None
+    """That the board was locked at while its steps ran; None: its own clock, or several."""
 
 
 class Effect(Doc):
@@ -228,6 +230,8 @@ class Savings(Doc):
     quality: Quality
     """To be read with `flops`."""
     timing: Effect
+    clocks: Effect | None = None
+    """What lower graphics clocks saved; None: none was ever locked."""
 
 
 class Lost(Doc):

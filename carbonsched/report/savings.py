@@ -280,14 +280,15 @@ class _FixedShares:
 
 
 def _fixed_shares(known: Sequence[SegmentRecord], spent: Mapping[int, Spent]) -> _FixedShares:
-    fit = _fitted(known, spent)
+    fit = fitted(known, spent)
     line = fit.energy_line()
     spread = 2 * math.sqrt(max(line.covariance[2], 0.0)) / line.full
     low, high = max(line.c0 - spread, 0.0), min(line.c0 + spread, 1.0)
     return _FixedShares(line.c0, low, high, not fit.model().slope_known)
 
 
-def _fitted(known: Sequence[SegmentRecord], spent: Mapping[int, Spent]) -> "EnergyFit":
+def fitted(known: Sequence[SegmentRecord], spent: Mapping[int, Spent]) -> "EnergyFit":
+    """Joules and seconds of steps by ρ, from these segments, one at least."""
     first = known[0]
     seconds = max(first.done.seconds / max(first.done.steps, 1), 1e-9)
     watts = spent[first.k].energy_j / max(first.done.seconds, 1e-9)

@@ -6,10 +6,10 @@ other jobs. What was found out is kept here by job, for `carbonsched.supervisor.
 
 import math
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.model.clock_changes import ClockChange, MixedClocksError, clock_during
+from carbonsched.model.clock_changes import MixedClocksError, changes_of, clock_during
 from carbonsched.model.protocol import SegmentDone, SegmentReady
 from carbonsched.plan.energy_fit import EnergyFit
 from carbonsched.plan.problem import EnergyModel
@@ -115,9 +115,8 @@ class JobCostEstimator:
             return _observe(fit, run, done, None)
         steps_s = max(done.seconds - done.importance_seconds - done.selection_seconds, 0.0)
         try:
-            clock = clock_during(
-                clock_changes(self.ledger, run.id), done.at - timedelta(seconds=steps_s), done.at
-            )
+            changes = changes_of(self.ledger.history(run.id, kinds=("clocks",)))
+            clock = clock_during(changes, done.at - timedelta(seconds=steps_s), done.at)
         except MixedClocksError:
             return fit  # it tells of no clock
         return _observe(fit, run, done, clock)
@@ -216,12 +215,6 @@ def _with_overheads(run: JobRun, energy: EnergyModel, evaluation: EvaluationCost
         overhead_s=overhead_s,
         overhead_j=energy.overhead_j or overhead_s * watts,
     )
-
-
-def clock_changes(ledger: Ledger, job_id: str) -> list[ClockChange]:
-    """When the job's board was locked at which clock, oldest first."""
-    notes = ledger.history(job_id, kinds=("clocks",))
-    return [ClockChange(datetime.fromisoformat(note["at"]), note["mhz"]) for note in notes]
 
 
 def _observe(fit: EnergyFit, run: JobRun, done: SegmentDone, clock: int | None) -> EnergyFit:

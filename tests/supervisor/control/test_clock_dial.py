@@ -12,6 +12,8 @@ from support.nvml.fake import build_fake_nvml
 from support.processes import until
 from support.rig import Played, Rig, spec
 
+from carbonsched.report import build, render
+
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc to build the stand-in")
 
 
@@ -87,6 +89,20 @@ def test_a_lower_clock_is_tried_kept_where_it_takes_less_and_given_back(
     here.run(1)
     until(lambda: box.mhz == 0)
     assert here.ledger.history(job.id, kinds=("clocks",))[-1]["mhz"] is None
+    report = build(here.ledger, job.id, now=here.clock.now())
+    assert [line.clock_mhz for line in report.segments] == [None, 1275, 1125, 1275]
+    assert report.savings is not None
+    effect = report.savings.clocks
+    assert effect is not None
+    # 100 W: 400 s·W at the board's own clock against 320, 600 and 320, at about one ρ
+    assert effect.saved_g == pytest.approx(
+        (3 * 40 - 32 - 60 - 32) / 40 * report.segments[0].spent_g, abs=0.1 * report.segments[0].spent_g
+    )
+    assert effect.low_g is not None
+    assert effect.saved_g is not None
+    assert effect.low_g < effect.saved_g
+    assert effect.estimated
+    assert "Saved by lower clocks" in render(report, here.ledger, "html")
     here.supervisor.stop()
 
 
