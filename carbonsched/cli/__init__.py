@@ -5,6 +5,7 @@ Modules that cost time to import are imported where they are used, so that `--he
 app               all commands under one name
 options           the options that every command takes
 client            HTTP over the daemon's socket
+help              commands whose flags show no type
 output            prints one JSON document, or tables that fit a terminal
 submit            submit; with --explain the plan alone
 init              init
@@ -15,6 +16,7 @@ trainer_check     lets the trainer check a job before it is submitted
 wait              wait
 ps                ps
 show              show
+top               top
 logs              logs
 actions           cancel, pause and resume
 budget            budget
@@ -35,6 +37,7 @@ simulate_output   shows one simulation
 sweep             many simulations in one call
 schemas           schemas
 doctor            doctor and config check
+checks            what these two look at
 daemon            daemon
 version           version
 """

@@ -1,5 +1,7 @@
 """Puts all commands under one name, with the examples that `--help` shows."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -11,6 +13,7 @@ from carbonsched.cli.audit import anchor, diff, export, verify
 from carbonsched.cli.budget import budget
 from carbonsched.cli.daemon import daemon
 from carbonsched.cli.grid import grid
+from carbonsched.cli.help import Command, Group
 from carbonsched.cli.init import init
 from carbonsched.cli.logs import logs
 from carbonsched.cli.options import Debug, Json, Socket
@@ -20,6 +23,7 @@ from carbonsched.cli.report import report
 from carbonsched.cli.show import show
 from carbonsched.cli.simulate import simulate
 from carbonsched.cli.submit import submit
+from carbonsched.cli.top import top
 from carbonsched.cli.version import version
 from carbonsched.cli.wait import wait
 
@@ -36,6 +40,7 @@ def _examples(*lines: str) -> str:
 
 
 app = typer.Typer(
+    cls=Group,
     help="Fine-tuning under a carbon budget: submit jobs to the daemon of this box and watch what they spend.",
     epilog=_examples(
         "carbonsched submit job.toml --wait", "carbonsched ps", "carbonsched grid --forecast 24"
@@ -60,16 +65,20 @@ def _root(
         print(ctx.get_help())
 
 
+def _command(group: typer.Typer) -> Callable[..., Callable[[Callable[..., None]], object]]:
+    return partial(group.command, cls=Command)
+
+
 JOBS = "Jobs"
 BOX = "The box"
 
-app.command(
+_command(app)(
     rich_help_panel=JOBS,
     epilog=_examples(
         "carbonsched init", "carbonsched init qa.toml --model org/model --data rows.jsonl --budget-g 80"
     ),
 )(init)
-app.command(
+_command(app)(
     rich_help_panel=JOBS,
     epilog=_examples(
         "carbonsched submit job.toml",
@@ -78,21 +87,24 @@ app.command(
         "carbonsched submit --model org/model --data rows.jsonl --budget-g 80 --set train.epochs=2",
     ),
 )(submit)
-app.command(
+_command(app)(
     rich_help_panel=JOBS,
     epilog=_examples("carbonsched ps", "carbonsched ps -q --filter state=queued", "carbonsched ps --json"),
 )(ps)
-app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched show scitldr-7f3a1c"))(show)
-app.command(
+_command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched top", "carbonsched top --json"))(top)
+_command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched show scitldr-7f3a1c"))(show)
+_command(app)(
     rich_help_panel=JOBS,
     epilog=_examples("carbonsched logs scitldr-7f3a1c", "carbonsched logs -f scitldr-7f3a1c"),
 )(logs)
-app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched wait scitldr-7f3a1c && echo finished"))(wait)
-app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched pause scitldr-7f3a1c"))(pause)
-app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched resume scitldr-7f3a1c"))(resume)
-app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched budget scitldr-7f3a1c --grams 150"))(budget)
-app.command(rich_help_panel=JOBS, epilog=_examples("carbonsched cancel scitldr-7f3a1c"))(cancel)
-app.command(
+_command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched wait scitldr-7f3a1c && echo finished"))(
+    wait
+)
+_command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched pause scitldr-7f3a1c"))(pause)
+_command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched resume scitldr-7f3a1c"))(resume)
+_command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched budget scitldr-7f3a1c --grams 150"))(budget)
+_command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched cancel scitldr-7f3a1c"))(cancel)
+_command(app)(
     rich_help_panel=BOX,
     epilog=_examples(
         "carbonsched grid",
@@ -102,33 +114,33 @@ app.command(
         "carbonsched grid --probe --config config.toml",
     ),
 )(grid)
-app.command(rich_help_panel=BOX, epilog=_examples("carbonsched pools", "carbonsched pools --json"))(pools)
-app.command(
+_command(app)(rich_help_panel=BOX, epilog=_examples("carbonsched pools", "carbonsched pools --json"))(pools)
+_command(app)(
     rich_help_panel=BOX,
     epilog=_examples(
         "carbonsched report --job scitldr-7f3a1c --format html -o report.html",
         "carbonsched report --from 2026-11-01 --to 2026-12-01 --format csv",
     ),
 )(report)
-audit = typer.Typer(help="Check the ledger, and hand it to others.", rich_markup_mode="rich")
+audit = typer.Typer(cls=Group, help="Check the ledger, and hand it to others.", rich_markup_mode="rich")
 audit.callback()(lambda: None)
-audit.command(
+_command(audit)(
     epilog=_examples(
         "carbonsched audit verify",
         "carbonsched audit verify --ledger sqlite:////var/lib/carbonsched/ledger.db --json",
         "carbonsched audit verify --against heads-2026-11-28 --ca authority.pem",
     )
 )(verify)
-audit.command(epilog=_examples("carbonsched audit export ledger-2026-11"))(export)
-audit.command(epilog=_examples("carbonsched audit diff ledger-2026-10 ledger-2026-11"))(diff)
-audit.command(
+_command(audit)(epilog=_examples("carbonsched audit export ledger-2026-11"))(export)
+_command(audit)(epilog=_examples("carbonsched audit diff ledger-2026-10 ledger-2026-11"))(diff)
+_command(audit)(
     epilog=_examples(
         "carbonsched audit anchor heads-2026-11-28 --url https://freetsa.org/tsr --ca freetsa.pem",
         "carbonsched audit anchor heads-2026-11-28 --sign ~/.ssh/id_ed25519",
     )
 )(anchor)
 app.add_typer(audit, name="audit", rich_help_panel=BOX)
-app.command(
+_command(app)(
     rich_help_panel=BOX,
     epilog=_examples(
         "carbonsched simulate --trace de.csv --start 2022-03-01T00:00:00Z --segments 24 --segment-kwh 1.2 "
@@ -136,15 +148,15 @@ app.command(
         "carbonsched simulate --trace de.csv --start 2022-03-01T00:00:00Z --job job.toml --policy oracle --json",
     ),
 )(simulate)
-app.command(
+_command(app)(
     rich_help_panel=BOX,
     epilog=_examples("carbonsched doctor", "sudo -u carbonsched carbonsched doctor --config config.toml"),
 )(doctors.doctor)
-config = typer.Typer(help="Check the daemon's config.", rich_markup_mode="rich")
+config = typer.Typer(cls=Group, help="Check the daemon's config.", rich_markup_mode="rich")
 config.callback()(lambda: None)
-config.command(epilog=_examples("carbonsched config check config.toml"))(doctors.check)
+_command(config)(epilog=_examples("carbonsched config check config.toml"))(doctors.check)
 app.add_typer(config, name="config", rich_help_panel=BOX)
-app.command(rich_help_panel=BOX, epilog=_examples("carbonsched version --json"))(version)
-app.command(
+_command(app)(rich_help_panel=BOX, epilog=_examples("carbonsched version --json"))(version)
+_command(app)(
     rich_help_panel=BOX, epilog=_examples("carbonsched daemon --config /etc/carbonsched/carbonsched.toml")
 )(daemon)

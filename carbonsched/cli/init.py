@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from carbonsched.cli.job_options import default_name
 from carbonsched.cli.options import Debug, Json, Socket
 from carbonsched.errors import InputError
 
@@ -67,6 +66,7 @@ def init(
 
     Try it without queueing anything: carbonsched submit job.toml --explain
     """
+    from carbonsched.cli.job_options import default_name
     from carbonsched.cli.output import emit
     from carbonsched.model.job import JobSpec
     from carbonsched.model.job_file import parsed

@@ -122,7 +122,7 @@ def line(job: JobDetail, grid: GridNow) -> str:
     parts = [
         f"{job.id} {job.state}",
         f"segment {_segment(job)}",
-        _intensity(grid),
+        intensity(grid),
         f"ρ {text.rho(job.rho)}",
     ]
     if job.segments_done:
@@ -151,7 +151,7 @@ def panel(job: JobDetail, grid: GridNow) -> "Table":
     facts = [
         (job.state.value, job.id),
         ("segment", f"{_segment(job)}{steps}"),
-        ("grid", _intensity(grid)),
+        ("grid", intensity(grid)),
         ("ρ", f"{text.rho(job.rho)} directed{before}"),
         ("spent", f"{_bar(job)}{_budget(job)}"),
         ("energy", f"{text.energy(job.energy_j, job.estimated)}, {text.about(job.power_w, job.estimated, 'W')}"),
@@ -173,7 +173,7 @@ def _segment(job: JobDetail) -> str:
     return f"{len(job.segments_done)}/{job.segments if job.segments is not None else '?'} done"
 
 
-def _intensity(grid: GridNow) -> str:
+def intensity(grid: GridNow) -> str:
     if grid.g_per_kwh is None:
         return f"intensity not known: {grid.reason or 'no feed has answered yet'}"
     kind = grid.kind.shown if grid.kind else ""

@@ -1,5 +1,6 @@
 """`carbonsched ps`: list the jobs that are not over and those that ended last, one line per job."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ from carbonsched.cli.options import Debug, Json, Socket, connect
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from carbonsched.model.views import JobList
+    from carbonsched.model.views import JobView
 
 
 def ps(
@@ -61,7 +62,7 @@ def ps(
         print("no jobs; submit one: carbonsched submit JOB.toml")
         return
     out = console()
-    out.print(_table(listed))
+    out.print(table(listed.jobs))
     if any(job.estimated or job.power_w is None for job in listed.jobs):
         out.print(LEGEND, style="dim")
     if listed.left_out:
@@ -86,14 +87,15 @@ def _wanted(filters: list[str]) -> dict[str, set[str]]:
     return found
 
 
-def _table(listed: "JobList") -> "Table":
+def table(jobs: "Iterable[JobView]") -> "Table":
+    """A row a job, for people."""
     from carbonsched.cli import output as o
 
     made = o.table(
         "ID", "OWNER", "STATE", "SEG", "ρ", "W", "g/BUDGET", "LOSS", "LEFT",
         right=("SEG", "ρ", "W", "g/BUDGET", "LOSS", "LEFT"), wrap=("ID", "OWNER"),
     )  # fmt: skip
-    for job in listed.jobs:
+    for job in jobs:
         made.add_row(
             job.id,
             job.owner,

@@ -52,6 +52,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "log-line": view.LogLine,
         "ended": view.Ended,
         "version": view.Version,
+        "top": view.Top,
         "written": view.Written,
         "check-list": checks.CheckList,
         "audit-result": view.AuditResult,

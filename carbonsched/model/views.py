@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from carbonsched.model.base import Doc, UtcTime
+from carbonsched.model.grid import GridNow
 from carbonsched.model.job import JobSpec
 from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import Removal
@@ -111,6 +112,19 @@ class JobList(Doc):
     """Oldest first."""
     left_out: int = 0
     """Jobs that ended longer ago than those listed; `ps --all` lists them, too."""
+
+
+class Top(Doc):
+    """`top --json`, one a line: the grid now, and the jobs that are not over.
+
+    Example::
+
+        for line in sys.stdin:  # carbonsched top --json | python watch.py
+            seen = Top.model_validate_json(line)
+    """
+
+    grid: GridNow
+    jobs: tuple[JobView, ...]
 
 
 class Submitted(Doc):

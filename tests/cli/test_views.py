@@ -1,5 +1,6 @@
 """What people see: nothing lost at 80 columns, estimates marked, unknown never 0."""
 
+import json
 from pathlib import Path
 
 from hypothesis import given
@@ -66,6 +67,20 @@ def test_ps_lists_ids_alone_and_what_a_filter_lets_through(box: Box, socket: Pat
         ran = cli("ps", "--filter", wrong, socket=socket)
         assert (ran.code, ran.out) == (2, "")
         assert "--filter" in ran.err
+
+
+def test_top_shows_the_box_in_80_columns_and_what_is_not_over(box: Box, socket: Path) -> None:
+    job_id, over = busy(box), busy(box, "over")
+    box.go(box.entries[over], JobState.FINISHED)
+    text = cli("top", socket=socket).out
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for shown in ("200 g/kWh (replay", "1 running; 322 W", job_id):
+        assert shown in text
+    assert over not in text
+    lines = cli("top", "-n", "2", "-i", "0.2", "--json", socket=socket).out.splitlines()
+    seen = [json.loads(line) for line in lines]
+    assert [[job["id"] for job in one["jobs"]] for one in seen] == [[job_id]] * 2
+    assert seen[0]["grid"]["g_per_kwh"] == 200
 
 
 def test_ps_says_how_many_it_leaves_out(box: Box, socket: Path) -> None:

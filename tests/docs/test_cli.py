@@ -64,6 +64,7 @@ def test_every_help_has_an_example(name: str) -> None:
     text = " ".join(ran.out.split())
     assert re.search(r"Examples?: ", text)
     assert f"carbonsched {name}" in text.split("Example")[1]
+    assert "<bool>" not in text, "a flag takes no value"
 
 
 def test_no_section_of_a_command_that_is_gone() -> None:

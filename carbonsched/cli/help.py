@@ -1,0 +1,36 @@
+"""Commands whose `--help` shows no type for what takes no value: a flag is there or not."""
+
+from typing import Any
+
+import typer.core
+
+
+def _plain(params: list[Any]) -> list[Any]:
+    for param in params:
+        if getattr(param, "is_flag", False) and param.metavar is None:
+            param.metavar = ""
+    return params
+
+
+class Command(typer.core.TyperCommand):
+    """A command of ours.
+
+    Example::
+
+        app.command(cls=Command)(ps)
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain(super().get_params(ctx))
+
+
+class Group(typer.core.TyperGroup):
+    """A group of them.
+
+    Example::
+
+        app = typer.Typer(cls=Group)
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain(super().get_params(ctx))

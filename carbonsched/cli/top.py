@@ -1,0 +1,87 @@
+"""`carbonsched top`: the box at a glance, drawn anew every other second: the grid, the watts, and every live job."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from carbonsched import text
+from carbonsched.cli.options import Debug, Json, Socket, connect
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from carbonsched.cli.client import Client
+    from carbonsched.model.views import Top
+
+
+def top(
+    ctx: typer.Context,
+    interval: Annotated[
+        float, typer.Option("--interval", "-i", metavar="SECONDS", min=0.2, help="Between two looks.")
+    ] = 2.0,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count",
+            "-n",
+            metavar="N",
+            min=1,
+            help="Look this often. Default: until Ctrl-C; once into a pipe.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Watch the box: the grid's intensity, power, and what each job that is not over spends.
+
+    With --json one line for every look.
+    """
+    from carbonsched.cli.output import console
+
+    client, out = connect(ctx), console()
+    left = count if count is not None else (None if json or out.is_terminal else 1)
+    if json or not out.is_terminal:
+        while True:
+            seen = look(client)
+            print(seen.model_dump_json(), flush=True) if json else out.print(drawn(seen))
+            left = None if left is None else left - 1
+            if left == 0:
+                return
+            time.sleep(interval)
+    from rich.live import Live
+
+    with Live(console=out, auto_refresh=False, screen=True) as live:
+        while left is None or left > 0:
+            live.update(drawn(look(client)), refresh=True)
+            left = None if left is None else left - 1
+            time.sleep(interval)
+
+
+def look(client: "Client") -> "Top":
+    """One look. Raises UnreachableError."""
+    from carbonsched.model.views import Top
+
+    jobs = tuple(job for job in client.jobs().jobs if not job.state.ended)
+    return Top(grid=client.grid(0).now, jobs=jobs)
+
+
+def drawn(seen: "Top") -> "RenderableType":
+    """For people, in 80 columns."""
+    from rich.console import Group
+
+    from carbonsched.cli.output import LEGEND
+    from carbonsched.cli.progress import intensity
+    from carbonsched.cli.ps import table
+
+    known = [job.power_w for job in seen.jobs if job.power_w is not None]
+    states = {
+        state: sum(job.state == state for job in seen.jobs) for state in sorted({j.state for j in seen.jobs})
+    }
+    said = ", ".join(f"{number} {state}" for state, number in states.items()) or "no jobs"
+    watts = text.figure(sum(known)) if known else text.NOT_KNOWN
+    return Group(
+        f"grid  {intensity(seen.grid)}", f"jobs  {said}; {watts} W", "", table(seen.jobs), "", LEGEND
+    )
