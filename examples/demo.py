@@ -302,7 +302,7 @@ def summary(report: dict[str, Any], hour_s: float) -> str:
         f"{about}{totals['energy_j'] / 1000:.3g} kJ",
         f"  waste effect   {saved(waste)} against a stock Trainer on the same rows (estimated)",
         f"  FLOPs effect   {saved(flops)} against full fine-tuning at the same hours (estimated)",
-        f"  timing effect  {saved(timing)} against the same joules at the mean intensity",
+        f"  timing effect  {saved(timing)} against running at once, without pause",
     ]
     losses = {entry["when"]: entry["loss"] for entry in report["validation"]}
     if "before" in losses and "after" in losses:

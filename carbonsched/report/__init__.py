@@ -7,7 +7,8 @@ parts       what a report is made of
 settled     the account as settled beside the one as decided
 spending    what the energy cost
 clocks      the clocks effect
-savings     the FLOPs effect and the timing effect
+savings     the waste effect and the FLOPs effect
+timing      the effect of the hours, against running at once
 format      what a report format is
 render      finds a format by its name, plugins included, and renders a report in it
 json        the document

@@ -37,9 +37,10 @@ from carbonsched.report.parts import (
     Sums,
     Validation,
 )
-from carbonsched.report.savings import Charged, Spent, savings, training
+from carbonsched.report.savings import Spent, savings, training
 from carbonsched.report.settled import Differences, SettledAccount
 from carbonsched.report.timeline import Timeline
+from carbonsched.report.timing import Curves, TimingEffects, timing_effects, waits_of
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 MOST_LISTED = 10_000
@@ -143,7 +144,15 @@ def build(
         boards=_named(((g.board, g) for g in groups), moved),
         methods=_named(((str(g.method), g) for g in groups), moved),
         pues=timeline.pues,
-        savings=_savings(record, counted, by_segment, timeline, totals, validation, changes)
+        savings=_savings(
+            record,
+            counted,
+            by_segment,
+            timeline,
+            _timing(ledger, record, timeline, totals, start),
+            validation,
+            changes,
+        )
         if record
         else None,
         segments=tuple(
@@ -191,7 +200,7 @@ def _savings(
     counted: dict[int, SegmentRecord],
     by_segment: dict[int | None, Totals],
     timeline: Timeline,
-    totals: Totals,
+    timing: TimingEffects,
     validation: tuple[Validation, ...],
     changes: list[ClockChange],
 ) -> Savings:
@@ -202,13 +211,24 @@ def _savings(
             lost = timeline.lost.get(k, nothing)
             here = Spent(by_segment[k].energy_j - lost.energy_j, by_segment[k].location_g - lost.grams)
             spent[k] = training(segment, here, timeline.trained.get(k))
-    charged = Charged(
-        timeline.facility_known_mj, timeline.known_grams, timeline.mean_g_per_kwh, totals.estimated
-    )
-    method = record.spec.train.method
-    segments = [counted[k] for k in sorted(counted)]
-    found = savings(segments, spent, charged, method, validation)
+    method, segments = record.spec.train.method, [counted[k] for k in sorted(counted)]
+    found = savings(segments, spent, timeline.known_grams, timing, method, validation)
     return found.model_copy(update={"clocks": clocks_effect(segments, spent, changes)})
+
+
+def _timing(
+    ledger: Ledger, record: JobRecord, timeline: Timeline, totals: Totals, start: datetime | None
+) -> TimingEffects:
+    """Of a part of a job's time: as if it had been submitted when that begins."""
+    since = max(record.submitted_at, start or record.submitted_at)
+    states = [
+        (micros(datetime.fromisoformat(entry["at"])), str(entry["state"]))
+        for entry in ledger.history(record.id, kinds=("state",))
+    ]
+    waits = waits_of(micros(since), timeline.work, states)
+    stretches = ledger.stretches(since, totals.end or since)
+    curves = Curves.of(stretches, Settled.of(ledger.settlements()))
+    return timing_effects(timeline.work, waits, curves, timeline.mean_g_per_kwh, estimated=totals.estimated)
 
 
 def _lost(timeline: Timeline) -> Lost:

@@ -76,7 +76,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
                 f"{_effect(saved.flops)}; {saved.quality.held_out}; {saved.quality.alternative}",
             ),
             *([("Saved by lower clocks", _effect(saved.clocks))] if saved.clocks is not None else []),
-            ("Saved by better hours", _effect(saved.timing)),
+            ("Saved by its hours", _effect(saved.timing)),
             ("The savings", "answer different questions and are not added up"),
         ]
     return facts

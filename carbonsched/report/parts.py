@@ -216,12 +216,12 @@ class Quality(Doc):
 
 
 class Savings(Doc):
-    """Never one number: what leaving out waste, fewer FLOPs and better hours saved, each apart (docs/reports.md).
+    """Never one number: what leaving out waste, fewer FLOPs and the hours saved, each apart (docs/reports.md).
 
     Example::
 
         savings = report.savings
-        print(savings.flops.saved_g, "by fewer FLOPs;", savings.timing.saved_g, "by better hours")
+        print(savings.flops.saved_g, "by fewer FLOPs;", savings.timing.saved_g, "by its hours")
     """
 
     waste: Effect
@@ -230,6 +230,13 @@ class Savings(Doc):
     quality: Quality
     """To be read with `flops`."""
     timing: Effect
+    """Against running at once: chosen and forced waits together."""
+    chosen: Effect
+    """Of it: the waits that the planner chose."""
+    forced: Effect
+    """Of it: the queue, pauses by the owner, outages."""
+    mean_intensity: Effect
+    """No effect of a decision: against the mean of a span that holds hours in which the job would never have run."""
     clocks: Effect | None = None
     """What lower graphics clocks saved; None: none was ever locked."""
 

@@ -1,4 +1,4 @@
-"""Computes what a job saved against three counterfactuals, each with its formula, its inputs and its assumptions.
+"""Computes what a job saved by leaving out waste and FLOPs, against two counterfactuals, each with its formula, its inputs and its assumptions.
 
 FLOPs effect, estimated. Against what the user would have run at the same hours: full fine-tuning, or with frozen weights or
 adapters the training of all the rest, at ratio ρ'_k = FLOPs of that ÷ T_full (1 where the trainer did not tell). A finished
@@ -12,9 +12,7 @@ counterfactual, so that one ends where the other begins: a stock step would have
 so what does not follow them (c0) is not counted as saved: training grams_k × (1 − c0)·ρ'_k·(w_k − 1) ÷ (c0 + (1 − c0)·ρ_k). The range is that of c0, and ± 2
 standard deviations of the random orders that stock's FLOPs are the mean of.
 
-Timing effect, from the rows alone. Against the same joules, so the same ρ, at the mean intensity of the job's span:
-Σ E·PUE·(mean − intensity) over rows where both are known; mean is time-weighted from the job's start to its last row,
-hours in which it waited included.
+Of the effects of the hours see `carbonsched.report.timing`.
 """
 
 import math
@@ -25,7 +23,7 @@ from typing import TYPE_CHECKING
 from carbonsched.ledger.records import SegmentRecord
 from carbonsched.model.methods.traits import METHODS, MethodTraits
 from carbonsched.report.parts import Effect, Quality, Savings, Validation
-from carbonsched.units import J_PER_KWH, MJ_PER_J
+from carbonsched.report.timing import TimingEffects
 
 if TYPE_CHECKING:
     from carbonsched.plan.energy_fit import EnergyFit
@@ -51,26 +49,6 @@ _WASTE_FORMULA = (
     "Σ training grams_k · (1 − c0)·ρ'_k·(stock_k / T_full_k − 1) / (c0 + (1 − c0)·ρ_k), ρ'_k of the user's own run (1: full "
     "fine-tuning), stock_k counted"
 )
-_TIMING_AGAINST = "the same joules at the mean intensity of the job's span"
-_TIMING_FORMULA = "Σ energy · PUE · (mean intensity − intensity) over the rows where both are known"
-
-
-@dataclass(frozen=True, slots=True)
-class Charged:
-    """What the rows say, as far as savings need it.
-
-    Example:
-        >>> timing_effect(Charged(3.6e9, 100.0, 125.0, estimated=False)).saved_g  # 1 kWh at the mean would emit 125 g
-        25.0
-    """
-
-    facility_mj: float
-    """Σ energy × PUE over rows whose intensity is known."""
-    grams: float
-    """Of the same rows."""
-    mean_g_per_kwh: float | None
-    """Time-weighted over the job's span."""
-    estimated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +67,22 @@ class Spent:
 def savings(
     segments: Sequence[SegmentRecord],
     spent: Mapping[int, Spent],
-    charged: Charged,
+    grams: float,
+    timing: TimingEffects,
     method: str,
     validation: Sequence[Validation],
 ) -> Savings:
-    """`segments`: the attempts that count; `spent`: what their training took, by k; `method`: the job's."""
+    """`segments`: the attempts that count; `spent`: what their training took, by k; `grams`: all that the job emitted; `method`: the job's."""
     told = as_own_run(segments, METHODS.get(method))
-    flops = flops_effect(told, spent, charged.grams)
+    flops = flops_effect(told, spent, grams)
     return Savings(
-        waste=waste_effect(told, spent, charged.grams + (flops.saved_g or 0.0)),
+        waste=waste_effect(told, spent, grams + (flops.saved_g or 0.0)),
         flops=flops,
         quality=quality(segments, validation),
-        timing=timing_effect(charged),
+        timing=timing.timing,
+        chosen=timing.chosen,
+        forced=timing.forced,
+        mean_intensity=timing.mean_intensity,
     )
 
 
@@ -131,27 +113,6 @@ def quality(segments: Sequence[SegmentRecord], validation: Sequence[Validation])
         loss_after=losses.get("after"),
         steps=steps,
         same_flops_steps=flops / full * steps if full else None,
-    )
-
-
-def timing_effect(charged: Charged) -> Effect:
-    """Grams that the hours chosen saved; the formula is in the module's docstring."""
-    mean = charged.mean_g_per_kwh
-    if mean is None or charged.facility_mj <= 0:
-        reason = "no row has both energy and intensity"
-        return _unknown(_TIMING_AGAINST, _TIMING_FORMULA, reason, estimated=charged.estimated)
-    baseline = charged.facility_mj / MJ_PER_J / J_PER_KWH * mean
-    saved = baseline - charged.grams
-    return Effect(
-        saved_g=saved,
-        share=saved / baseline if baseline > 0 else None,
-        baseline_g=baseline,
-        low_g=saved,
-        high_g=saved,
-        estimated=charged.estimated,
-        against=_TIMING_AGAINST,
-        formula=_TIMING_FORMULA,
-        inputs={"mean_g_per_kwh": mean},
     )
 
 

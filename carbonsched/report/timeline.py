@@ -19,6 +19,7 @@ from carbonsched.report.parts import FeedUse, Gap, Point, PueUse
 from carbonsched.report.savings import Spent
 from carbonsched.report.settled import Differences
 from carbonsched.report.spending import Spending
+from carbonsched.report.timing import Work
 from carbonsched.units import MJ_PER_J
 
 BINS: Final = 240
@@ -75,7 +76,6 @@ class Timeline:
     accounts: list[BudgetAccount] = field(default_factory=list)
     """Those that the rows were charged by, in order of time."""
     facility_mj: float = 0.0
-    facility_known_mj: float = 0.0
     known_grams: float = 0.0
     lost: dict[int, Spent] = field(default_factory=dict)
     """By segment: what its steps were charged before the attempt that counts began."""
@@ -84,6 +84,8 @@ class Timeline:
     more_gaps: int = 0
     time_compression: float = 1.0
     spending: Spending = field(default_factory=Spending)
+    work: Work = field(default_factory=Work)
+    """Of a job: when it ran, and its energy by intensity."""
     _bins: list[_Bin] = field(default_factory=list)
     _feeds: dict[tuple[str, str, str, str, float, str], _Feed] = field(default_factory=dict)
     _pues: dict[tuple[float, str], int] = field(default_factory=dict)
@@ -201,6 +203,8 @@ class Timeline:
                 each.energy_mj += energy * part
                 each.seconds[row["board"]] = each.seconds.get(row["board"], 0.0) + seconds
         self._gap(row)
+        if self.job_id is not None:
+            self.work.add(row)
         self.differences.add(row, None if row["g_per_kwh"] is None else _feed_of(row))
         if row["g_per_kwh"] is not None:
             self._feed(row)
@@ -208,7 +212,6 @@ class Timeline:
             return
         self.facility_mj += energy * row["pue"]
         if grams is not None:
-            self.facility_known_mj += energy * row["pue"]
             self.known_grams += grams
         self.spending.add(row)
         key = (row["pue"], row["pue_source"])

@@ -60,10 +60,10 @@ def test_the_document_reads_back_as_it_was_written(story: Story) -> None:
     assert Report.model_validate_json(report.model_dump_json()).totals == report.totals
 
 
-def test_timing_is_exact_from_the_rows(story: Story) -> None:
+def test_the_figure_against_the_mean_is_of_the_rows(story: Story) -> None:
     ledger, report, _ = story
     assert report.savings is not None
-    timing = report.savings.timing
+    timing = report.savings.mean_intensity
     mean = timing.inputs["mean_g_per_kwh"]
     known = [row for row in rows_of(ledger) if row.grams is not None]
     by_hand = sum(

@@ -59,4 +59,7 @@ class SimResult(Doc):
     timing_effect_g: float
     """Saved by the hours chosen: the same energy at the mean intensity from start to end or deadline, less what was
     spent. Negative: the hours were dirtier than the mean."""
+    at_once_effect_g: float | None = None
+    """Saved by the hours against running at once: the same segments at the same ρ, begun at the start and run without
+    pause, less what was spent."""
     segments: tuple[SimSegment, ...]

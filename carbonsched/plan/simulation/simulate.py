@@ -70,6 +70,16 @@ def _loop(run: SimRun, oracle: Plan | None) -> tuple[list[SimSegment], str, int]
     return done, reason, waits
 
 
+def _at_once_g(run: SimRun, segments: list[SimSegment]) -> float:
+    """What the same segments at the same ρ emit where they begin at the start and follow each other."""
+    at, total = run.request.start.timestamp(), 0.0
+    for s in segments:
+        lasts = run.energy.seconds(s.rho, 1) * s.done
+        total += run.grid.grams_working(run.energy.joules(s.rho, 1) * s.done, at, lasts)
+        at = run.grid.after(at, lasts)
+    return total
+
+
 def _result(
     run: SimRun, segments: list[SimSegment], reason: str, waits: int, oracle: Plan | None
 ) -> SimResult:
@@ -119,5 +129,6 @@ def _result(
         reason=reason,
         flops_effect_g=full_there - spent,
         timing_effect_g=grams(joules, mean, request.pue) - spent,
+        at_once_effect_g=_at_once_g(run, segments) - spent,
         segments=tuple(segments),
     )

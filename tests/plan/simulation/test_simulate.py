@@ -157,6 +157,10 @@ def test_pauses_and_a_deadline_save_grams_at_the_same_gain():
     assert ours.waits >= 1
     assert ours.gain > simulate(replace(asked, may_pause=False)).gain
     assert ours.timing_effect_g > 0
+    assert ours.at_once_effect_g is not None
+    assert ours.at_once_effect_g > 0
+    at_once = simulate(replace(asked, may_pause=False, policy="constant"))
+    assert at_once.at_once_effect_g == pytest.approx(0.0, abs=1e-6 * at_once.spent_g), "it never waited"
 
 
 def test_time_that_follows_rho_straddles_the_slots():
