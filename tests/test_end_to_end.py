@@ -86,6 +86,22 @@ def test_a_job_runs_under_its_budget_and_is_reported(
     assert (box.root / "state" / "jobs" / job_id / "output" / "model.safetensors").exists()
 
 
+def test_auto_trains_in_the_setting_that_the_daemon_chose_and_says_why(
+    box: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
+) -> None:
+    train = {"method": "auto", "segment": 20, "max_steps": 60}
+    job_id = box.json("submit", str(write_job(tmp_path, material, train=train, carbon={"rho_max": 0.72})))[
+        "id"
+    ]
+    job = box.until(job_id, lambda job: job["state"] not in ("running", "waiting", "queued"))
+    assert job["state"] == "finished", job["reason"]
+    events = (box.root / "state" / "jobs" / job_id / "events.jsonl").read_text().splitlines()
+    done = [e for e in map(json.loads, events) if e["event"] == "segment_done"]
+    assert [(e["setting"]["method"], e["rho_directed"]) for e in done] == [("greentrainer", 0.7)] * 3
+    assert all(e["rho_realised"] == pytest.approx(0.7, abs=0.05) for e in done)
+    assert all(s["reason"].startswith("auto: greentrainer at rho 0.70") for s in job["segments_done"])
+
+
 def test_kill_9_of_the_daemon_loses_no_energy_and_no_job(
     box: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
 ) -> None:

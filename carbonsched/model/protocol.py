@@ -287,6 +287,8 @@ class SegmentDone(_Event):
     importance_seconds: Amount
     selection_seconds: Amount
     selected: tuple[Line, ...]
+    setting: Setting | None = None
+    """As directed; None: as the job's own method trains."""
     directive_seq: Count | None
     """None: no directive came, `rho_start` was used."""
     departure: str | None = None

@@ -22,7 +22,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from carbonsched.model.methods.efficiency import Efficiency
+from carbonsched.model.methods.efficiency import BEND, BEND_STEPS, FALL, FALL_SD, Efficiency
 
 Floats = NDArray[np.float64]
 
@@ -30,11 +30,11 @@ BAND = 0.9
 """Probability that a band is meant to hold."""
 _Z = NormalDist().inv_cdf(0.5 + BAND / 2)
 _DRAWS = 1024
-_X0, _X0_SD = 4.0, 1.0
+_X0, _X0_SD = BEND_STEPS, 1.0
 """Full steps after which the loss bends, and the sd of its logarithm."""
-_B, _B_SD = 0.6, 0.45
+_B, _B_SD = BEND, 0.45
 """Exponent of the fall, likewise."""
-_FALL, _FALL_SD = 0.32, 0.15
+_FALL, _FALL_SD = FALL, FALL_SD
 """F as a share of the first loss."""
 _OFFSET_SD = 0.06
 """Of d, nats."""

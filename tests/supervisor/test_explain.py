@@ -186,3 +186,25 @@ def test_the_loss_to_expect_is_a_share_at_first_and_nats_once_a_job_of_the_data_
     assert full.losses[0].loss <= least.losses[0].loss + 1e-9
     assert [loss.budget_g for loss in full.losses] == [1000.0, 500.0]
     assert explain(rig, budget_g=0.2).losses == (), "what is not trained has no loss to expect"
+
+
+def test_a_job_of_method_auto_is_told_its_setting_and_why_and_learns_from_its_losses(rig: Rig) -> None:
+    job = rig.running(spec(method="auto", budget_g=40 * STEP_G))
+    held_out(job, "before", 0, 2.3)
+    points = [("full", 1.0, 0.4), ("greentrainer", 0.6, 0.2)]
+    offered = [
+        {"setting": {"method": m, "gradient_share": None}, "rho": rho, "gain": g, "low": 0.0, "high": 1.0}
+        for m, rho, g in points
+    ]
+    job.ready(0, points=offered)
+    rig.run(1)
+    told = job.control()
+    assert told["setting"]["method"] in ("full", "greentrainer")
+    assert told["rho"] in (1.0, 0.6)
+    assert told["reason"].startswith("auto: ")
+    assert "worth" in told["reason"]
+    job.done(0, told["rho"], 20.0)
+    rig.run(1)
+    plenty = rig.service.explain(spec(method="auto", budget_g=1000.0), ME, checked())
+    assert plenty.reason.startswith("auto: full for 40 steps, worth 100% of all full steps")
+    assert plenty.losses

@@ -1,7 +1,7 @@
 """A rig for the supervisor: the real supervisor, ledger, chain and planner on a manual clock, jobs played by the test."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,14 +33,14 @@ ME = Owner(uid=0, gid=0, pid=1, user="root")
 FRONTIER = [(0.4, 0.1), (0.5, 0.5), (0.6, 0.7), (0.8, 0.9), (1.0, 1.0)]
 
 
-def spec(name: str = "tiny", **carbon: Any) -> JobSpec:
+def spec(name: str = "tiny", *, method: str = "greentrainer", **carbon: Any) -> JobSpec:
     carbon = {"budget_g": 100.0, "may_pause": False} | carbon
     return JobSpec.parse(
         {
             "name": name,
             "model": {"name_or_path": "m"},
             "data": {"name_or_path": "d"},
-            "train": {"segment": 10, "max_steps": 40},
+            "train": {"segment": 10, "max_steps": 40, "method": method},
             "carbon": {k: v for k, v in carbon.items() if v is not None},
         }
     )
@@ -214,7 +214,7 @@ class Played:
             gpu_uuid=gpu_uuid,
         )
 
-    def ready(self, k: int) -> None:
+    def ready(self, k: int, points: Sequence[dict[str, Any]] = ()) -> None:
         self.say(
             "segment_ready",
             k=k,
@@ -228,6 +228,7 @@ class Played:
             rho_floor=0.4,
             seconds_per_step=2.0,
             importance_seconds=1.0,
+            points=points,
         )
 
     def done(self, k: int, rho: float, seconds: float) -> None:

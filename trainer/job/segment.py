@@ -11,6 +11,7 @@ from typing import Any
 
 from carbonsched.errors import InputError
 from carbonsched.model.protocol import MOST_SEGMENTS, FrontierPoint, SegmentDone, SegmentReady, Step, Waste
+from carbonsched.model.setting import Setting, SettingPoint
 
 # names that stand in checkpoints for fields that are called otherwise here
 _IN_CHECKPOINT = {"spans": "stretches", "rho_directed": "directed"}
@@ -92,6 +93,8 @@ class SegmentRecord:
     """Forward passes with a gradient per batch, in the step that had most: 1 is foreseen."""
     spared: float = 0.0
     """FLOPs that the activation cache saved beyond what was counted on."""
+    setting: dict[str, Any] | None = None
+    """As directed, the document's fields; None: as the job's own method trains."""
     cut_from: int | None = None
     """Steps that were planned, where training ended before the last of them."""
     counted_steps: int = 0
@@ -216,6 +219,7 @@ class SegmentRecord:
         floor: float,
         points: Iterable[FrontierPoint],
         seconds_per_step: float | None,
+        settings: tuple[SettingPoint, ...] = (),
     ) -> SegmentReady:
         """The event that offers what is left of the segment.
 
@@ -236,6 +240,7 @@ class SegmentRecord:
             seconds_per_step=seconds_per_step,
             importance_seconds=self.importance_seconds,
             importance_error=self.importance_error,
+            points=settings,
         )
 
     def step_event(
@@ -280,6 +285,7 @@ class SegmentRecord:
             importance_seconds=self.importance_seconds,
             selection_seconds=self.selection_seconds,
             selected=self.current.selected,
+            setting=None if self.setting is None else Setting.parse(self.setting),
             directive_seq=self.directive_seq,
             departure=departure,
         )

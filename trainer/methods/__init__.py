@@ -4,6 +4,7 @@ registry  every method, one row each, built in or from a plugin
 method    which tensors a method may train, and what it gains at each ratio; selects by importance
 constant  methods that train the same tensors whatever is asked
 adapters  LoRA and prefix tuning
+auto      changes between all of the model and drawn tensors, as the daemon says
 dropbp    drops backward passes of residual branches
 prepare   sets a model up for its method
 """

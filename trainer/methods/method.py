@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from carbonsched.model.methods.traits import MethodTraits
 from carbonsched.model.profile import Profile, Selection
 from carbonsched.model.protocol import FrontierPoint
+from carbonsched.model.setting import Setting
 from trainer.importance.objectives import TrainingHistory, draw_importance, objective_of
 from trainer.profiling.flop_counter import Shape
 from trainer.selection.cached_frontier import BestOf, CacheSaving
@@ -132,6 +133,10 @@ class Method:
             return everything if rho >= ceiling else frontier.select(max(rho, floor))
 
         return SelectionCurve(floor, frontier.points(FRONTIER_POINTS), select, saving)
+
+    def settings(self, curve: SelectionCurve) -> tuple[tuple[Setting, float], ...]:
+        """(setting, ρ) of what it can change to for a segment, importance batches apart; none: it has one way to train at a ρ."""
+        return ()
 
     # ---- what all have in common
 

@@ -15,6 +15,7 @@ from carbonsched.model.job import JobSpec, TrainPart, method_conflict
 from carbonsched.model.methods.traits import METHODS, MethodTraits, method_names
 from carbonsched.model.profile import Profile
 from trainer.methods import adapters
+from trainer.methods.auto import Auto
 from trainer.methods.constant import ConstantMethod, LastBlocks
 from trainer.methods.dropbp import DropBP
 from trainer.methods.method import Method
@@ -51,6 +52,7 @@ ROWS: Mapping[str, MethodRow] = {
     "greentrainer+lora": MethodRow(METHODS["greentrainer+lora"], Method, adapters.add_lora),
     "fixed": MethodRow(METHODS["fixed"], Method),
     "random": MethodRow(METHODS["random"], Method),
+    "auto": MethodRow(METHODS["auto"], Auto),
 }
 
 

@@ -32,6 +32,7 @@ from trainer.training.departure import departure, skipped_layers
 from trainer.training.foresight import Foresight
 from trainer.training.gradient_checkpointing import fit_checkpointing
 from trainer.training.options import Options
+from trainer.training.settings import offer
 from trainer.training.setup import Training, coming_batches, find_head, nominal_batch
 from trainer.training.step_checks import StepLosses, diverged, finite, gradient_faults
 from trainer.training.trainable_model import TrainableModel, find_trainable
@@ -85,6 +86,8 @@ class SegmentDriver:
         self._interrupted = False
         self._last_importance: dict[str, float] = {}
         """What the segment before measured: a short remainder is selected by it."""
+        self._last_loss: float | None = None
+        """Mean training loss of the segment before; None: none is known in this process."""
         self._wait_reason: str | None = None
         """Why the next step has to wait; None: it need not."""
         self._warm = False
@@ -250,6 +253,7 @@ class SegmentDriver:
             self._seconds_full = segment.step_seconds / segment.steps_done
         elif not self.method.measures():
             self._seconds_full = segment.step_seconds / segment.steps_done / segment.current.cost_ratio
+        self._last_loss = segment.loss if segment.loss is not None else self._last_loss
         if segment.importance_batches:
             self._last_importance = segment.importance
         order = self.batches.unforeseen_order(segment.first, segment.end)
@@ -334,7 +338,8 @@ class SegmentDriver:
         """Offer the frontier of the segment, or of what is left of it, and train at the ρ that is granted."""
         self._choose(segment)
         floor, points = self._curve.floor, self._curve.points
-        self.send(segment.ready_event(now(), self.schedule, floor, points, self._seconds_full))
+        settings = offer(self.method.settings(self._curve), floor, segment, self._last_loss)
+        self.send(segment.ready_event(now(), self.schedule, floor, points, self._seconds_full, settings))
         self._apply(self.ranks.broadcast(partial(self.directives.ask, segment.k, segment.step)))
 
     def _choose(self, segment: SegmentRecord) -> None:
@@ -351,7 +356,9 @@ class SegmentDriver:
         """
         segment = self.segment
         segment.directive_seq = granted.seq
-        same = bool(segment.spans) and granted.rho == segment.rho_directed
+        setting = None if granted.setting is None else granted.setting.dump()
+        same = bool(segment.spans) and granted.rho == segment.rho_directed and setting == segment.setting
+        segment.setting = setting
         if same and self.model.cache.on:
             same = not self.ranks.any(segment.current.saving > 0 and not self.model.cache.filled)
         if same:

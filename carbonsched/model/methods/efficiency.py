@@ -15,6 +15,37 @@ LEAST = 0.01
 """No setting that trains at all is taken to bring less."""
 
 
+FALL, FALL_SD = 0.32, 0.15
+"""What a fine-tuning takes off in the end, as a share of the loss before it, and its sd."""
+BEND_STEPS, BEND = 4.0, 0.6
+"""The fall after x full steps: a share 1 − (1 + x/BEND_STEPS)^−BEND of that."""
+_LOSS = 3.0
+"""Nats a token, where none is known."""
+
+
+class Fall(NamedTuple):
+    """What steps should take off the held-out loss.
+
+    Example:
+        >>> prior_fall(3.5, done=0, steps=100).nats > prior_fall(3.5, done=100, steps=100).nats
+        True
+    """
+
+    nats: float
+    sd: float
+    """Relative."""
+
+
+def prior_fall(loss: float | None, done: float, steps: float) -> Fall:
+    """By so many full steps after `done` ones, from a loss alone; `carbonsched.plan.loss_curve` knows better where losses were seen."""
+    known = loss if loss is not None and math.isfinite(loss) and loss > 0 else _LOSS
+
+    def left(x: float) -> float:
+        return float((1 + max(x, 0.0) / BEND_STEPS) ** -BEND)
+
+    return Fall(FALL * known * (left(done) - left(done + max(steps, 0.0))), FALL_SD / FALL)
+
+
 class Efficiency(NamedTuple):
     """Full steps that one step is worth, with its uncertainty.
 
@@ -35,6 +66,8 @@ _TENSORS = ((0.0, 0.05), (1 / 6, 0.2), (1 / 3, 0.5), (1.0, 1.0))
 _TOKENS = ((0.0, 0.45), (1.0, 1.0))
 """(τ, efficiency): about .6 at τ = .25 and .5 at .13."""
 _DROPBP = ((1 / 3, 0.02), (0.5, 0.06), (1.0, 1.0))
+KNOWN = frozenset({"full", "tokens", "greentrainer", "random", "fixed", "lora", "dropbp"})
+"""Methods of which something was measured."""
 _FLOOR = 0.4
 """Of ρ, where a model's own is not told."""
 _MEASURED, _GUESSED = 0.25, 0.5

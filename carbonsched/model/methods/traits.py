@@ -30,6 +30,8 @@ class MethodTraits:
     """It chooses among tensors, so that `skip_earliest` can leave some out."""
     measures: Literal["never", "once", "each segment"] = "never"
     """When importance batches run: never, before the first segment, or before each one."""
+    switches: bool = False
+    """It changes between settings from segment to segment: which, the planner says."""
     trains_adapters: bool = False
     """It trains adapters (peft) on a frozen model; checkpoints hold the adapters alone."""
     skips_gradients: bool = False
@@ -79,6 +81,7 @@ METHODS: Mapping[str, MethodTraits] = MappingProxyType(
         ),
         "fixed": MethodTraits(selects=True, measures="once"),
         "random": MethodTraits(selects=True),
+        "auto": MethodTraits(selects=True, switches=True),
     }
 )
 """Every built-in method. This is the only list of their names."""

@@ -5,6 +5,7 @@ constant    the one ρ that would just spend the budget on the forecast, solved 
 threshold   waits above a percentile of the day ahead, in the style of Let's Wait Awhile; else constant
 dual        no forecast: a price that rises when more than the even share was spent (mirror descent, arXiv 2011.10124)
 mpc         `planner.solve` on the forecast, guarded
+auto        the same over settings: full fine-tuning, tensors at a few ρ, or fewer steps, by what each is worth in full steps
 oracle      `planner.solve` once on what will really be
 
 All but `full` and `oracle` are capped by the same guard, so that none of them looks good by overspending.
@@ -16,15 +17,16 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 
+from carbonsched.model.methods.efficiency import prior_efficiency
 from carbonsched.plan import guard, reasons
 from carbonsched.plan.intensity_curve import Floats
 from carbonsched.plan.planner import is_unaffordable, solve
 from carbonsched.plan.price_search import min_grams_plan
-from carbonsched.plan.problem import Problem, Slot
+from carbonsched.plan.problem import PlanPoint, Problem, Slot
 from carbonsched.plan.segment_arrays import SegmentArrays
 from carbonsched.plan.working_time import WorkingTime
 
-Policy = Literal["mpc", "constant", "dual", "threshold", "full", "oracle"]
+Policy = Literal["mpc", "auto", "constant", "dual", "threshold", "full", "oracle"]
 POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
 
 _PERCENTILE = 40.0
@@ -32,6 +34,8 @@ _PERCENTILE = 40.0
 _DAY_S = 86_400.0
 _HALVINGS = 24
 """Steps of the search for ρ: to 2⁻²⁴ of its range."""
+_RHOS = (0.5, 0.6, 0.7, 0.8)
+"""Of tensors, for `auto`."""
 _RATE = 0.5
 """Step of the dual price, over the square root of the number of segments."""
 
@@ -69,8 +73,9 @@ def decide(
     policy: Policy, problem: Problem, memory: PolicyMemory, recent: tuple[Slot, ...]
 ) -> PolicyDecision:
     """Decide before a segment. recent: the readings of the last days laid out as slots from now, all that `dual` may look at."""
-    if policy == "mpc" or policy == "oracle":
-        plan = solve(replace(problem, price_hint=memory.price or None), detail=False)
+    if policy in ("mpc", "oracle", "auto"):
+        asked = replace(problem, price_hint=memory.price or None)
+        plan = solve(with_settings(asked) if policy == "auto" else asked, detail=False)
         memory.price = plan.price if plan.price else memory.price
         return PolicyDecision(plan.action, plan.rho or 0.0, plan.wait_s or 0.0, plan.price, plan.reason)
     if problem.allowed is not None:
@@ -100,6 +105,28 @@ def decide(
     return PolicyDecision(
         "train", min(rho, guard.cap_rho(arrays, budget).rho), price=memory.price, reason=policy
     )
+
+
+def with_settings(problem: Problem) -> Problem:
+    """The problem of a job of method auto whose end is open, before its losses have told what its settings are worth."""
+    energy, low, high = problem.energy, problem.rho_min, problem.rho_max
+    rhos = sorted({rho for rho in (*_RHOS, low, high) if low <= rho <= high})
+    points = tuple(
+        PlanPoint(
+            "full" if rho >= 1.0 else "greentrainer",
+            rho,
+            energy.joules(rho, 1) - energy.overhead_j,
+            energy.seconds(rho, 1) - energy.overhead_s,
+            full_steps(problem, rho),
+        )
+        for rho in rhos
+    )
+    return replace(problem, points=points, may_end_early=True)
+
+
+def full_steps(problem: Problem, rho: float) -> float:
+    """Full steps that a step at ρ is worth, by what was measured."""
+    return prior_efficiency("greentrainer", rho, floor=problem.rho_min).median
 
 
 def _constant(arrays: SegmentArrays, budget: float) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from carbonsched.plan.planner import solve
 from carbonsched.plan.problem import Plan
 from carbonsched.plan.segment_arrays import SegmentArrays
-from carbonsched.plan.simulation.policies import PolicyMemory, decide
+from carbonsched.plan.simulation.policies import PolicyMemory, decide, full_steps, with_settings
 from carbonsched.plan.simulation.request import SimRequest
 from carbonsched.plan.simulation.result import SimResult, SimSegment
 from carbonsched.plan.simulation.run import SimRun, true_decay
@@ -29,7 +29,8 @@ def simulate(request: SimRequest) -> SimResult:
     oracle: Plan | None = None
     if request.oracle or request.policy == "oracle":
         everything = run.problem(run.slots_ahead("perfect", whole=True), 0)
-        oracle = solve(replace(everything, decay=true_decay(request)))
+        everything = replace(everything, decay=true_decay(request))
+        oracle = solve(with_settings(everything) if request.policy == "auto" else everything)
     segments, reason, waits = _loop(run, oracle)
     return _result(run, segments, reason, waits, oracle)
 
@@ -97,7 +98,10 @@ def _result(
     worth /= worth.sum()
     rho = np.array([s.rho for s in segments])
     parts = np.array([s.done for s in segments])
-    gain = float((worth[: len(rho)] * curve.at(rho) * parts).sum()) if segments else 0.0
+    gains = curve.at(rho)
+    if request.policy == "auto":  # it plans by full steps, whatever the frontier says
+        gains = np.array([full_steps(whole.problem, float(r)) for r in rho])
+    gain = float((worth[: len(rho)] * gains * parts).sum()) if segments else 0.0
     finished = len(segments) == request.segments and all(s.done >= 1 - 1e-12 for s in segments)
     end = segments[-1].end if segments else request.start
     spent = run.spent_g

@@ -8,7 +8,9 @@ from enum import StrEnum
 
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import VERSION, Directive
+from carbonsched.model.setting import Setting
 from carbonsched.plan.objective import solve_for
+from carbonsched.plan.problem import Plan
 from carbonsched.supervisor.budgets.allocator import when_exhausted
 from carbonsched.supervisor.control.decision import Decision, Outcome
 from carbonsched.supervisor.control.leases import allow, explain_shortage, grant
@@ -77,6 +79,7 @@ def decide(inputs: PlanningInputs) -> Decision:
         k=inputs.k,
         action=action,
         rho=plan.rho if action == "train" else None,
+        setting=_setting(plan) if action == "train" else None,
         until=until,
         lease=grant(inputs.lease, allowed),
         price=plan.price,
@@ -84,3 +87,8 @@ def decide(inputs: PlanningInputs) -> Decision:
         protocol=VERSION,
     )
     return Decision(directive, outcome, plan=plan, ending=ending)
+
+
+def _setting(plan: Plan) -> Setting | None:
+    point = plan.point
+    return None if point is None else Setting(method=point.method, gradient_share=point.share)

@@ -8,6 +8,7 @@ the promise behind it stand in `carbonsched.plan.guard`.
 from datetime import datetime, timedelta
 
 from carbonsched.model.protocol import OPENING, VERSION, Directive, Lease
+from carbonsched.model.setting import Setting
 from carbonsched.plan import guard
 from carbonsched.supervisor.budgets.allocator import when_exhausted
 from carbonsched.supervisor.control.decision import Decision, Outcome
@@ -95,8 +96,10 @@ def ease(inputs: PlanningInputs, running: Directive | None) -> Decision | None:
     if lower is None:
         return None
     reason = f"rho {lower:.3f} for the rest of the segment instead of {running.rho:.3f}: what follows needs the grams"
-    directive = running.model_copy(update={"seq": running.seq + 1, "rho": lower, "reason": reason})
-    return Decision(directive, Outcome.GO_ON)
+    update: dict[str, object] = {"seq": running.seq + 1, "rho": lower, "reason": reason}
+    if running.setting is not None and running.setting.method == "full":  # less than all of it is tensors
+        update["setting"] = Setting(method="greentrainer")
+    return Decision(running.model_copy(update=update), Outcome.GO_ON)
 
 
 def exhaust(funds: Funds, tick_g: float, tick_s: float, now: datetime) -> Ending | None:

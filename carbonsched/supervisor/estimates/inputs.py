@@ -15,7 +15,7 @@ from carbonsched.model.job_state import JobState
 from carbonsched.plan.forecasting.prices import DAYS, with_prices
 from carbonsched.plan.gain_decay import decay
 from carbonsched.plan.objective import NO_LIMIT_G, BudgetRate, Objective
-from carbonsched.plan.problem import EnergyModel, Problem, Slot
+from carbonsched.plan.problem import EnergyModel, PlanPoint, Problem, Slot
 from carbonsched.supervisor.estimates.grid_outlook import GridForecast, GridOutlook
 from carbonsched.supervisor.estimates.job_cost import (
     JobCostEstimator,
@@ -275,7 +275,14 @@ class Estimates:
             beyond_g_per_kwh=grid.beyond_g_per_kwh,
             eur_per_kg=carbon.eur_per_kg,
             paid=() if carbon.eur_per_kg is not None else priced,
+            points=self._points(run, remaining, lease),
         )
+
+    def _points(self, run: JobRun, remaining: RemainingWork, lease: LeaseInputs) -> tuple[PlanPoint, ...]:
+        """Of a job that changes between settings; none where its budget grows: then it trains at a ρ, tensors drawn by lot."""
+        if self.losses is None or lease.funds.g_per_h is not None or run.spec.carbon.rho_mean is not None:
+            return ()
+        return self.losses.points(run, lease.energy, remaining.rho_floor)
 
     def _priced(self, grid: GridForecast) -> tuple[Slot, ...]:
         """The grid's slots with what a kWh costs, where that is known, cut where it changes."""

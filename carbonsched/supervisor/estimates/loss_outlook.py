@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job import JobSpec
-from carbonsched.model.methods.efficiency import Efficiency, prior_efficiency
+from carbonsched.model.methods.efficiency import KNOWN, Efficiency, prior_efficiency
 from carbonsched.model.methods.traits import METHODS
 from carbonsched.model.protocol import SegmentDone
-from carbonsched.model.setting import Setting
+from carbonsched.model.setting import Setting, SettingPoint
 from carbonsched.plan.loss_curve import HeldOut, LossCurve, LossHistory, Prediction, Stretch
-from carbonsched.plan.problem import Plan, Problem
+from carbonsched.plan.problem import EnergyModel, Plan, PlanPoint, Problem
 from carbonsched.supervisor.estimates.throughput import RECENT_JOBS, same_model
 from carbonsched.supervisor.jobs.job_run import JobRun
 
@@ -19,6 +19,12 @@ _OTHERS = 4
 _MOST = 24
 """Stretches of a history: neighbours of one setting are joined."""
 _EVALUATIONS = 100
+_RHOS, _ROOM = (0.5, 0.6, 0.7, 0.8), 0.02
+"""As in trainer/methods/auto.py."""
+_WHOLE = 0.99
+"""Realised ρ from which on all was trained."""
+_NEAR = 1e-6
+"""Of ρ: what rounding makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,34 @@ class LossOutlook:
             basis=self._basis(run, curve),
         )
 
+    def points(self, run: JobRun, energy: EnergyModel, floor: float) -> tuple[PlanPoint, ...]:
+        """The settings that the job's next segment can train in, as its trainer offers them; before it has, as it should; none: it has one."""
+        traits = METHODS.get(run.spec.train.method)
+        if traits is None or not traits.switches:
+            return ()
+        ready, curve = run.progress.ready, self.curve(run)
+        offered = _foreseen(floor) if ready is None else ready.points
+        full = next((p.gain for p in offered if p.setting.method == "full"), 0.0)
+        points = []
+        for point in offered:
+            setting = point.setting
+            prior = worth(setting.method, point.rho, floor, setting.gradient_share)
+            if setting.method not in KNOWN and full > 0:  # somebody's own trainer knows its settings better
+                prior = Efficiency(max(point.gain / full, 0.0), prior.sd)
+            points.append(
+                PlanPoint(
+                    setting.method,
+                    point.rho,
+                    joules=energy.joules(point.rho, 1) - energy.overhead_j,
+                    seconds=energy.seconds(point.rho, 1) - energy.overhead_s,
+                    worth=curve.efficiency(setting.method, prior).median,
+                    share=setting.gradient_share,
+                )
+            )
+        lowest, highest = run.spec.carbon.rho_min or 0.0, run.spec.carbon.rho_max
+        within = tuple(p for p in points if lowest - _NEAR <= p.rho <= highest + _NEAR)
+        return within or tuple(sorted(points, key=lambda p: p.rho)[:1])
+
     def _basis(self, run: JobRun, curve: LossCurve) -> str:
         count = len(self._earlier(run))
         others = f"{count} earlier job{'s' if count > 1 else ''} of this model and data" if count else ""
@@ -101,6 +135,13 @@ class LossOutlook:
         held = [(e["when"], e["step"], e["loss"]) for e in entries]
         history = _history(spec, done, held, steps_per_epoch=None)
         return history if history.stretches and history.held_out else None
+
+
+def _foreseen(floor: float) -> tuple[SettingPoint, ...]:
+    """What a trainer of method auto will offer, before it has: all of the model, and tensors at a few ρ above the floor."""
+    rhos = [rho for rho in _RHOS if rho > floor + _ROOM]
+    named = [("full", 1.0), *(("greentrainer", rho) for rho in rhos)]
+    return tuple(SettingPoint(setting=Setting(method=method), rho=rho, gain=0.0) for method, rho in named)
 
 
 def _same_data(one: JobSpec, other: JobSpec) -> bool:
@@ -133,7 +174,12 @@ def worth(method: str, rho: float, floor: float | None, share: float | None = No
 
 
 def setting_of(spec: JobSpec, done: SegmentDone) -> Setting:
-    """How a segment was trained."""
+    """How a segment was trained; one of method auto that was told nothing trained tensors, or all."""
+    if done.setting is not None:
+        return done.setting
+    traits = METHODS.get(spec.train.method)
+    if traits is not None and traits.switches:
+        return Setting(method="full" if done.rho_realised > _WHOLE else "greentrainer")
     return Setting(method=spec.train.method)
 
 
@@ -190,12 +236,14 @@ def _join(one: Stretch, other: Stretch) -> Stretch:
 def _planned(run: JobRun, problem: Problem, plan: Plan) -> list[Stretch]:
     """The plan's segments as stretches, of one ρ each; those past what was planned at its mean."""
     method, steps = run.spec.train.method, {s.k: s.steps for s in problem.segments}
-    floor = problem.segments[0].frontier[0][0]
+    floor = run.checked.rho_floor if problem.points and run.checked else problem.segments[0].frontier[0][0]
     constant = method in METHODS and METHODS[method].constant_rho
-    sums: dict[float, float] = {}
+    sums: dict[tuple[str, float, float | None], float] = {}
     for p in plan.segments:
-        rho = round(floor if constant else p.rho, 2)
-        sums[rho] = sums.get(rho, 0.0) + steps[p.k]
+        mine = (p.point.method, p.point.share) if p.point is not None else (method, None)
+        key = (mine[0], round(floor if constant else p.rho, 2), mine[1])
+        sums[key] = sums.get(key, 0.0) + steps[p.k]
     planned = sum(sums.values())
-    more = sum(steps.values()) / planned if planned else 1.0
-    return [Stretch(method, n * more, worth(method, rho, floor)) for rho, n in sums.items()]
+    # a long job is planned as far as the forecast reaches; one of settings leaves out what it leaves out
+    more = 1.0 if problem.points else sum(steps.values()) / planned
+    return [Stretch(m, n * more, worth(m, rho, floor, share)) for (m, rho, share), n in sums.items()]

@@ -106,7 +106,7 @@ def test_the_planner_never_looks_ahead():
 @given(
     seed=st.integers(0, 10_000),
     share=st.floats(-0.1, 1.2),
-    policy=st.sampled_from(["mpc", "constant", "dual", "threshold", "full"]),
+    policy=st.sampled_from(["mpc", "auto", "constant", "dual", "threshold", "full"]),
     pause=st.booleans(),
     spike=st.floats(0.5, 3.0),
     outlier=st.floats(0.7, 1.6),
@@ -147,6 +147,17 @@ def test_full_ends_with_the_budget_and_says_so():
     assert result.spent_g <= result.budget_g
     assert result.spent_g > result.budget_g - 1.0
     assert "could pass the budget" in result.reason
+
+
+def test_auto_takes_full_steps_and_fewer_of_them_where_tensors_bring_less_than_their_flops():
+    flat = TraceArrays([T0 + timedelta(hours=h) for h in range(24 * 40)], [300.0] * 24 * 40)
+    ours = simulate(request(policy="auto", forecast="perfect", trace=flat))
+    full = simulate(request(policy="full", trace=flat))
+    assert "no further segment in any setting" in ours.reason, "it ended early"
+    assert sum(s.rho == 1.0 for s in ours.segments) > 0.7 * len(ours.segments)
+    # what `full` does before its budget ends in mid-segment, to a segment
+    assert ours.gain >= full.gain - 1 / 24
+    assert ours.spent_g <= ours.budget_g
 
 
 def test_pauses_and_a_deadline_save_grams_at_the_same_gain():

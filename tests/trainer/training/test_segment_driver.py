@@ -125,3 +125,32 @@ def test_above_all_there_is_full_fine_tuning(job: Path) -> None:
     assert steered(job, lambda e: directive(0, 1.5) if e["event"] == "segment_ready" else None) == "done"
     (done,) = of(job, "segment_done")
     assert done["rho_realised"] == pytest.approx(1 + 1 / 8), "everything, and the importance batch"
+
+
+def test_auto_offers_full_and_tensors_and_changes_between_them_as_it_is_told(
+    llama: Path, data: Path, tmp_path: Path
+) -> None:
+    train = {"epochs": 3, "method": "auto"}
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train=train))
+    told = [("full", 1.0), ("greentrainer", 0.6), ("full", 1.0)]
+
+    def answer(event: dict[str, Any]) -> dict[str, Any] | None:
+        if event["event"] != "segment_ready":
+            return None
+        method, rho = told[event["k"]]
+        return directive(event["k"], rho, setting={"method": method, "gradient_share": None})
+
+    assert steered(job, answer) == "done"
+    for ready in of(job, "segment_ready"):
+        offered = [(p["setting"]["method"], p["rho"]) for p in ready["points"]]
+        assert offered[0] == ("full", pytest.approx(1.0))
+        assert ("greentrainer", 0.6) in offered
+        assert ready["importance_batches"] == 0, "nothing is measured where nothing may come of it"
+        gains = {p["rho"]: (p["low"], p["gain"], p["high"]) for p in ready["points"]}
+        assert all(low < gain < high for low, gain, high in gains.values())
+        assert gains[0.6][1] < gains[max(gains)][1]
+    done = of(job, "segment_done")
+    assert [(d["setting"]["method"], d["rho_directed"]) for d in done] == told
+    assert [round(d["rho_realised"], 2) for d in done] == [1.0, pytest.approx(0.6, abs=0.03), 1.0]
+    first, second, third = (len(d["selected"]) for d in done)
+    assert first == third > second
