@@ -7,7 +7,7 @@ reckoning no plan is worse than any one setting, with fewer steps or with pauses
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from carbonsched.plan.setting_arrays import SettingArrays
 
 _LEAP, _STRIDE = 1.3, 1.05
 """First factor outwards from the first price: from a guess, and from the price of the last plan."""
+_NODES, _FEW = 672, 32
+"""Nodes of the time grid for up to so many segments; for more, half of it."""
 _TRIES = 600
 """Changes of one segment that are tried, in order of gain a gram."""
 
@@ -78,16 +80,29 @@ def _plans(
     most = sub.schedule(sub.best).spend_g
     hint = arrays.problem.price_hint
     guess = hint or max(float(sub.gains(sub.best).sum()), 1e-9) / max(most, 1e-12)
-    program = WaitOrTrain(sub, rhos=len(sub.choices))
-    bracket = bracket_price(program, guess, budget_g, _LEAP if hint is None else _STRIDE)
-    for solution in (bracket.within, bracket.over, program.solve(0.0)):
+    program = WaitOrTrain(sub, rhos=len(sub.choices), nodes=_NODES if sub.n <= _FEW else _NODES // 2)
+    if len(points) == 1:
+        # in the cleanest hours for all, or as hours are worth at the mean: what of it the budget pays for is the question
+        solutions: list[Solution | None] = [_all_of(arrays, points[0]), program.solve(guess)]
+        price = guess
+    else:
+        bracket = bracket_price(program, guess, budget_g, _LEAP if hint is None else _STRIDE)
+        solutions, price = [bracket.within, bracket.over, program.solve(0.0)], bracket.price
+    for solution in solutions:
         if solution is None:
             continue
         made = _settled(arrays, number[np.rint(solution.rho).astype(int)], solution.release_s)
         if _fits(arrays, made.rho, made.release_s, budget_g):
-            yield made, bracket.price
+            yield made, price
         elif (less := _thinned(arrays, made, budget_g)) is not None:
-            yield less, bracket.price
+            yield less, price
+
+
+def _all_of(arrays: SettingArrays, point: PlanPoint) -> Solution:
+    """Every segment at one point, in the hours with the fewest grams; numbered as where segments may be left out, too."""
+    whole = SettingArrays(replace(arrays.problem, may_end_early=False), [point])
+    found = WaitOrTrain(whole, rhos=1, nodes=_NODES if whole.n <= _FEW else _NODES // 2).solve(math.inf)
+    return replace(found, rho=found.rho + float(arrays.problem.may_end_early))
 
 
 def _thinned(arrays: SettingArrays, plan: Solution, budget_g: float) -> Solution | None:
