@@ -4,6 +4,7 @@ A job that was given a board and sees none would train on the CPU for days, with
 ended before it loads anything, with the cause. Time is read when the device has done what it was told: CUDA runs behind Python.
 """
 
+import contextlib
 import ctypes
 import os
 import time
@@ -54,6 +55,27 @@ def to_host(states: torch.Tensor) -> torch.Tensor:
 def peak_memory() -> int | None:
     """Bytes of the board that this process has held at most, free blocks that its allocator keeps included; None: no board."""
     return int(torch.cuda.max_memory_reserved()) if torch.cuda.is_available() else None
+
+
+def begin_peak() -> None:
+    """From now on `peak_since` tells the most that was held, of the board where there is one, else of this process."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_since() -> int | None:
+    """Bytes that tensors took on the board at most since `begin_peak`, on a CPU this process; None: this system does not tell."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+    return found[0] if found else None
 
 
 def board_uuid(device: Any) -> str | None:

@@ -19,7 +19,7 @@ from trainer.data.encoding import Encoded, TextEncoder
 from trainer.data.models import check_vocabulary, load_model
 from trainer.data.reading import load_rows
 from trainer.data.sampling import GroupedSampler
-from trainer.device import device_seconds
+from trainer.device import begin_peak, device_seconds, peak_since
 from trainer.evaluation.held_out import autocast
 from trainer.methods.prepare import prepare
 from trainer.profiling.flop_counter import Shape
@@ -68,6 +68,9 @@ class BenchWaste(Doc):
     seconds_stock: float | None = None
     """Forward and backward, wall time."""
     seconds: float | None = None
+    peak_memory_bytes_stock: int | None = None
+    """Most that tensors took on the board, on a CPU the process, weights and gradients included."""
+    peak_memory_bytes: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -81,7 +84,7 @@ def bench_waste(spec: JobSpec, rows: int | None, *, run: bool, say: Callable[[st
     if run:
         stock = bench.measure("stock", bench.stock, None, say)
         ours = bench.measure("ours", bench.grouped, bench.head, say)
-        names = ("loss", "grad_norm", "seconds")
+        names = ("loss", "grad_norm", "seconds", "peak_memory_bytes")
         taken = {f"{n}_stock": x for n, x in zip(names, stock, strict=True)}
         found = found.model_copy(update=taken | dict(zip(names, ours, strict=True)))
     return found
@@ -148,10 +151,11 @@ class _Bench:
 
     def measure(
         self, what: str, batches: Rows, head: LabelledHead | None, say: Callable[[str], None]
-    ) -> tuple[float, float, float]:
-        """Loss a labelled token, norm of its gradient, seconds."""
+    ) -> tuple[float, float, float, int | None]:
+        """Loss a labelled token, norm of its gradient, seconds, bytes at most."""
         model, total = self.model, sum(self.labelled)
         model.zero_grad(set_to_none=True)
+        begin_peak()
         loss, began, said = 0.0, device_seconds(), device_seconds()
         with nullcontext() if head is None else head.attached():
             for k, rows in enumerate(batches):
@@ -167,11 +171,12 @@ class _Bench:
                     said = device_seconds()
                     left = (device_seconds() - began) / (k + 1) * (len(batches) - k - 1)
                     say(f"{what}: batch {k + 1}/{len(batches)}, {left:.0f} s left")
+        peak = peak_since()
         squares = [p.grad.double().pow(2).sum() for p in model.parameters() if p.grad is not None]
         seconds = device_seconds() - began
         norm = float(torch.stack(squares).sum().sqrt())
         model.zero_grad(set_to_none=True)
-        return loss, norm, seconds
+        return loss, norm, seconds, peak
 
     def _lengths(self, row: int) -> Lengths:
         found = self.rows[row]
@@ -218,4 +223,7 @@ def table(found: BenchWaste) -> str:
         lines.append(f"loss    {found.loss_stock:.8f} stock, {found.loss:.8f} ours")
         lines.append(f"norm    {found.grad_norm_stock:.8f} stock, {found.grad_norm:.8f} ours")
         lines.append(f"seconds {found.seconds_stock:.1f} stock, {found.seconds:.1f} ours")
+    if found.peak_memory_bytes is not None and found.peak_memory_bytes_stock is not None:
+        stock_gb, ours_gb = found.peak_memory_bytes_stock / 1e9, found.peak_memory_bytes / 1e9
+        lines.append(f"memory  {stock_gb:.2f} GB stock at most, {ours_gb:.2f} GB ours")
     return "\n".join([*lines, *found.notes])

@@ -11,6 +11,7 @@ stock         what a stock Trainer computes on the same rows
 row_ends      pushes the rows of a batch together at their ends
 prompt_cache  keys and values of the first part of rows
 prompt_split  runs rows in two parts, the first without gradients
+chunked_loss  takes the loss a few tokens at a time
 uncounted     names work whose FLOPs nothing here counts
 length_fit    foretells FLOPs at lengths that were not traced
 shaped_costs  prices a selection at the shapes that really come

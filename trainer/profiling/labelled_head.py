@@ -6,7 +6,8 @@ the loss takes, as one row `[1, labelled, width]`, and the labels likewise. All 
 (scale, soft caps, bias, cross-entropy), and nothing before them is touched, experts' statistics among it, so loss and gradients are those of
 the model itself. Whether that holds is tried on the model (trainer/training/head_trial.py), not read off a list of architectures.
 
-A causal model's labels are shifted by its own loss function, which is told so (`shift_labels`). An encoder-decoder makes what its decoder
+A causal model's labels are shifted by its own loss function, which is told so (`shift_labels`); where there is a gradient the same loss is taken by chunks
+(trainer/profiling/chunked_loss.py). An encoder-decoder makes what its decoder
 reads from its labels, and gets both.
 """
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from carbonsched.errors import CarbonschedError, InputError
+from trainer.profiling.chunked_loss import causal_loss
 
 IGNORED = -100
 """The label of what no loss is taken of."""
@@ -156,9 +158,14 @@ class LabelledHead:
 
         @functools.wraps(own)
         def loss(*args: Any, **kwargs: Any) -> Any:
-            if self.targets is not None:
-                kwargs["shift_labels"] = self.targets
-            return own(*args, **kwargs)
+            targets = self.targets
+            if targets is None:
+                return own(*args, **kwargs)
+            logits: Tensor = kwargs["logits"] if "logits" in kwargs else args[0]
+            plain = kwargs.get("ignore_index", IGNORED) == IGNORED and targets.numel()
+            if plain and self._traced is None and logits.requires_grad:
+                return causal_loss(logits.flatten(0, 1), targets[0], kwargs.get("num_items_in_batch"))
+            return own(*args, **kwargs | {"shift_labels": targets})
 
         self._own_loss = vars(self.base).get("_loss_function")
         self.base._loss_function = loss

@@ -51,6 +51,9 @@ def test_it_answers_as_the_contract_says(
     assert found["head_flops"] > 0
     assert found["loss"] == pytest.approx(found["loss_stock"], rel=1e-6)
     assert found["grad_norm"] == pytest.approx(found["grad_norm_stock"], rel=1e-5)
+    assert found["peak_memory_bytes"] > 0
+    assert found["peak_memory_bytes_stock"] > 0
+    assert "GB stock at most" in captured.err
     assert "of stock" in captured.err
     assert "ours: batch 5/5" in captured.err
     assert main([*argv, "--rows", "5", "--count-only", "--quiet"]) == 0
