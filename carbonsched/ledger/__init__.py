@@ -7,6 +7,7 @@ rows          an interval flattened to a row, its canonical JSON and its hash
 records       a job and a finished segment, read from their rows
 totals        sums by job, segment, board and method
 settlements   what was revised later: which intensity rows count with as settled
+recovered     energy told late, spread over the rows that were unknown
 audit         every hash and every gram once more
 chains        walks both hash chains
 overlap       was time charged twice?

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, insert, select, update
 
 from carbonsched.errors import LedgerError, NotFoundError, StateError
-from carbonsched.ledger import audit, totals
+from carbonsched.ledger import audit, recovered, totals
 from carbonsched.ledger.agreement import sha256
 from carbonsched.ledger.chains import HEARTBEAT
 from carbonsched.ledger.database_file import DatabaseFile
@@ -35,7 +35,7 @@ from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENT
 from carbonsched.ledger.totals import Era, Group, Totals
 from carbonsched.model.audit import Exported
 from carbonsched.model.base import rfc3339
-from carbonsched.model.energy import BudgetAccount, Interval
+from carbonsched.model.energy import BudgetAccount, EnergyDelta, Interval
 from carbonsched.model.job import JobSpec, SubmittedJob
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import Directive, SegmentDone
@@ -69,20 +69,32 @@ class Ledger(Store):
 
     def append(self, intervals: Sequence[Interval]) -> None:
         """Add rows at the end of the chain. Raises LedgerError for one that contradicts itself; none is kept then."""
-        flat = [flatten(interval) for interval in intervals]
-        if not flat:
-            return
+        if flat := [flatten(interval) for interval in intervals]:
+            with self.transaction() as connection:
+                _append(connection, flat)
+
+    def recover(self, delta: EnergyDelta) -> tuple[dict[str, Any], ...]:
+        """Spread energy that was told late over the rows of its time that were unknown (`carbonsched.ledger.recovered`).
+
+        Returns the new rows; none where no row of that time is unknown: then nothing was written.
+        """
         with self.transaction() as connection:
-            last_id, last_hash = _head(connection)
-            for n, row in enumerate(flat, start=last_id + 1):
-                row["id"], row["prev_hash"] = n, last_hash
-                row["hash"] = last_hash = chained(last_hash, canonical(row))
-            connection.execute(insert(INTERVALS), flat)
+            unknown = recovered.unknown_rows(connection, delta)
+            rows = recovered.spread(delta, unknown) if unknown else []
+            if rows:
+                _append(connection, rows)
+        return tuple(rows)
+
+    def replaced(self) -> frozenset[int]:
+        """Rows of unknown energy that others stand for."""
+        with self._reading() as connection:
+            return recovered.replaced(connection)
 
     def marks(self) -> dict[str, Mark]:
         """Board → where its account ends: the last row's end, and how far its counter was charged in that epoch."""
         t = INTERVALS.c
-        newest = select(func.max(t.id)).group_by(t.board)
+        # what was told late is written late
+        newest = select(func.max(t.id)).where(t.replaces.is_(None)).group_by(t.board)
         with self._reading() as connection:
             last = connection.execute(select(INTERVALS).where(t.id.in_(newest))).mappings().all()
             return {
@@ -92,6 +104,7 @@ class Ledger(Store):
                     counter_mj=_reach(connection, row["board"], row["counter_epoch"]),
                     counter_epoch=row["counter_epoch"],
                     power_w=row["power_w"],
+                    blind_from=_blind_from(connection, row),
                 )
                 for row in last
             }
@@ -133,6 +146,9 @@ class Ledger(Store):
         t = INTERVALS.c
         with self._reading() as connection:
             head, _ = _head(connection)
+            late = and_(t.id > last_id, t.replaces.is_not(None))
+            if head > last_id > 0 and connection.execute(select(t.id).where(late).limit(1)).first():
+                last_id, known = 0, ()  # what was unknown no longer counts
             if head > last_id:
                 chosen = and_(t.id > last_id, t.id <= head, totals.where(job_id))
                 fresh = totals.groups(connection, chosen, _eras(connection), newest=last_id > 0)
@@ -495,6 +511,24 @@ def _eras(connection: Connection) -> tuple[Era, ...]:
         detail = json.loads(text)
         found.append(Era(after, BudgetAccount(detail["budget_account"]), bool(detail["supply"])))
     return tuple(found)
+
+
+def _append(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    last_id, last_hash = _head(connection)
+    for n, row in enumerate(rows, start=last_id + 1):
+        row["id"], row["prev_hash"] = n, last_hash
+        row["hash"] = last_hash = chained(last_hash, canonical(row))
+    connection.execute(insert(INTERVALS), rows)
+
+
+def _blind_from(connection: Connection, last: Mapping[Any, Any]) -> datetime | None:
+    """Since when a board's energy was unknown to the end; None: its last row knows it, or no row before does."""
+    if last["energy_mj"] is not None:
+        return None
+    t = INTERVALS.c
+    known = and_(t.board == last["board"], t.energy_mj.is_not(None), t.replaces.is_(None))
+    newest = select(t.end_us).where(known).order_by(t.id.desc()).limit(1)
+    return maybe_moment(connection.execute(newest).scalar())
 
 
 def _head(connection: Connection) -> tuple[int, str]:

@@ -1,6 +1,6 @@
 """Flattens an interval to a row, writes the row's canonical JSON, and computes the hash that chains rows.
 
-Canonical JSON: every field of the row but `prev_hash` and `hash`, and but those since schema 0003 that are null, keys sorted, no spaces, UTF-8; times as RFC 3339 UTC
+Canonical JSON: every field of the row but `prev_hash` and `hash`, and but those since schemas 0003 and 0004 that are null, keys sorted, no spaces, UTF-8; times as RFC 3339 UTC
 with six decimals; floats in the shortest form that reads back the same. hash = SHA-256(prev_hash + canonical JSON),
 in hex; the row before the first has the hash of 64 zeros.
 """
@@ -24,9 +24,10 @@ _TICK: Final = timedelta(microseconds=1)
 _MAX_INT: Final = 2**63 - 1
 _FLOATS: Final = frozenset(c.name for c in INTERVALS.columns if c.type.python_type is float)
 _CHAIN: Final = frozenset({"prev_hash", "hash"})
-_SINCE_0003: Final = (
+_LATER: Final = (
     *("supply_share", "supply_g_per_kwh", "supply_source", "on_site_grams"),
     *("eur_per_kwh", "price_source", "eur"),
+    "replaces",
 )
 """Rows that were written before them must hash as they did then: null counts as not there."""
 
@@ -104,6 +105,7 @@ def flatten(interval: Interval) -> dict[str, Any]:
         "eur_per_kwh": None if price is None else price.eur_per_kwh,
         "price_source": None if price is None else _source(price.source),
         "eur": interval.eur,
+        "replaces": None,
     }
     for name in _FLOATS:
         value = row[name]
@@ -142,7 +144,7 @@ def _source(source: Source) -> str:
 def canonical(row: Mapping[Any, Any]) -> str:
     """The text a row is hashed as."""
     fields = plain(row)
-    for name in _SINCE_0003:
+    for name in _LATER:
         if fields.get(name) is None:
             fields.pop(name, None)
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -160,7 +162,7 @@ def expected_grams(row: Mapping[Any, Any]) -> float | None:
     return grams(row["energy_mj"] / MJ_PER_J, row["g_per_kwh"], row["pue"])
 
 
-def _derived(row: Mapping[Any, Any]) -> Iterator[tuple[str, float | None, str]]:
+def derived(row: Mapping[Any, Any]) -> Iterator[tuple[str, float | None, str]]:
     """(column, what it must be, of what it is made) of every figure that a row's other columns give."""
     known = row["energy_mj"] is not None and row["g_per_kwh"] is not None
     yield "grams", expected_grams(row), "energy × PUE × intensity"
@@ -184,7 +186,7 @@ def _derived(row: Mapping[Any, Any]) -> Iterator[tuple[str, float | None, str]]:
 
 def figures_problem(row: Mapping[Any, Any]) -> str | None:
     """What is wrong with a row's grams or euros, in words; None if they follow from its other columns."""
-    for name, want, made_of in _derived(row):
+    for name, want, made_of in derived(row):
         have = row.get(name)
         if want is None or have is None:
             if want is not have:
@@ -209,6 +211,8 @@ def contradiction(row: Mapping[Any, Any]) -> str | None:
         return f"energy of {row['energy_mj']} mJ is not possible"
     if row["energy_mj"] is None and not row["reason"]:
         return "unknown energy needs a reason"
+    if row["replaces"] is not None and (row["energy_mj"] is None or not 0 < row["replaces"] < row["id"]):
+        return f"it cannot stand for row {row['replaces']}"
     if (row["account"] == Account.JOB) != (row["job_id"] is not None):
         return f"account {row['account']} with job {row['job_id']}"
     return None

@@ -41,7 +41,7 @@ class Store:
     Example:
         >>> with Store.open("sqlite://") as store:
         ...     store.schema_version
-        '0003'
+        '0004'
     """
 
     def __init__(

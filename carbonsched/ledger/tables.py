@@ -17,9 +17,10 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
-SCHEMA: Final = "0003"
+SCHEMA: Final = "0004"
 """The newest migration; a ledger with another one is migrated up or refused."""
 
 METADATA: Final = MetaData()
@@ -73,6 +74,8 @@ INTERVALS: Final = Table(
     Column("eur_per_kwh", Float(53)),
     Column("price_source", Text),
     Column("eur", Float(53)),
+    # since 0004: the row of unknown energy that this one stands for
+    Column("replaces", BigInteger),
     Column("prev_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
     # covers every column the sums need, so that a job's totals never touch its rows
@@ -95,6 +98,13 @@ INTERVALS: Final = Table(
         "eur_per_kwh",
     ),
     Index("intervals_by_board", "board", "id"),
+    # few rows name one
+    Index(
+        "intervals_replacing",
+        "replaces",
+        sqlite_where=text("replaces IS NOT NULL"),
+        postgresql_where=text("replaces IS NOT NULL"),
+    ),
     Index(
         "intervals_by_counter", "board", "counter_epoch", "counter_start_mj", "counter_end_mj", "energy_mj"
     ),

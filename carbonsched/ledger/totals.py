@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, literal, select
 
 from carbonsched.ledger.rows import micros, moment
 from carbonsched.ledger.tables import INTERVALS
@@ -197,7 +197,7 @@ def groups(
             func.max(t.end_us),
             *beside,
         )
-        .where(chosen)
+        .where(chosen, t.id.not_in(_replaced()))
         .group_by(*keys)
         .order_by(*keys)
     )
@@ -205,6 +205,12 @@ def groups(
         # by row number, not by job: SQLite would walk all the job's rows to find the last few
         query = query.with_hint(INTERVALS, "NOT INDEXED", "sqlite")
     return tuple(_group(row) for row in connection.execute(query))
+
+
+def _replaced() -> Select[tuple[int]]:
+    """Rows of unknown energy that others stand for: they no longer count."""
+    other = INTERVALS.alias()
+    return select(other.c.replaces).where(other.c.replaces.is_not(None))
 
 
 def cost(connection: Connection, chosen: ColumnElement[bool]) -> float | None:

@@ -37,7 +37,7 @@ class Exported(Doc):
     """`audit export`: the manifest of its folder.
 
     Example:
-        >>> Exported(made_at="2026-11-28T12:00:00Z", version="0.1.0", ledger_schema="0003", heads=ChainHeads(), rows=0, entries=0, files={}, totals=()).format
+        >>> Exported(made_at="2026-11-28T12:00:00Z", version="0.1.0", ledger_schema="0004", heads=ChainHeads(), rows=0, entries=0, files={}, totals=()).format
         1
     """
 

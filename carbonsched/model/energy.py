@@ -75,6 +75,8 @@ class EnergyDelta(Doc):
     counter_end_mj: int | None = None
     bridged: bool = False
     """The daemon was away during this stretch."""
+    recovered: bool = False
+    """Told late: its stretch was metered as unknown before, and those rows are to be replaced."""
     coverage: float = 1.0
     """Share of the stretch that was really sampled; a counter delta is 1."""
     reason: str | None = None

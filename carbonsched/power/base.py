@@ -63,6 +63,8 @@ class Mark:
     counter_mj: int | None
     counter_epoch: str
     power_w: float | None
+    blind_from: datetime | None = None
+    """Since when it could not be read, where the account ends with that."""
 
 
 class Meter(Protocol):

@@ -16,6 +16,7 @@ from typing import Final
 from carbonsched.clock import LEAST_SLEEP_S
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
 from carbonsched.power.base import Mark
+from carbonsched.units import split_mj
 
 HOLD_S: Final = 10.0
 """A power reading is taken to hold this long; of a longer stretch only so much counts as sampled."""
@@ -101,6 +102,7 @@ class DeviceCounter:
         self._n = 0
         self._same_life = True
         self._last: _Last | None = None
+        self._late: list[EnergyDelta] = []
         self._odd: tuple[Sample, str] | None = None
         """A value that the next one has to bear out, and what is odd about it."""
 
@@ -115,7 +117,13 @@ class DeviceCounter:
         counter = mark.counter_mj if self._same_life and self._counter_survives else None
         if self._same_life:
             self._n = int(n) + (0 if self._counter_survives else 1)
-        self._last = _Last(mark.at, None, counter, mark.power_w)
+        blind_from = mark.blind_from if counter is not None else None
+        self._last = _Last(mark.at, None, counter, mark.power_w, blind_from=blind_from)
+
+    def take_late(self) -> tuple[EnergyDelta, ...]:
+        """What the counter told, with the last sample, of time that was metered as unknown."""
+        found, self._late = tuple(self._late), []
+        return found
 
     def add(self, sample: Sample) -> EnergyDelta | None:
         """The delta since the last one; None on the first sample, where no time has passed, and where the next value has to
@@ -287,19 +295,32 @@ class DeviceCounter:
         assert last.counter_mj is not None and sample.counter_mj is not None  # noqa: S101, PT018
         used = sample.counter_mj - last.counter_mj
         method, reason, watts = EnergyMethod.COUNTER, None, used / 1000 / elapsed
-        if last.blind_from is not None:
+        mark = last.counter_mj
+        if last.blind_from is not None and last.blind_from < last.at:
             method = EnergyMethod.ESTIMATED
-            watts = used / 1000 / max((sample.at - last.blind_from).total_seconds(), elapsed)
-            reason = (
-                f"holds the energy since {last.blind_from:%H:%M:%S} too, when the counter could not be read"
+            blind_s = (last.at - last.blind_from).total_seconds()
+            late_mj, used = split_mj(used, [blind_s, elapsed])
+            watts = used / 1000 / elapsed
+            reason = f"of the energy since {last.blind_from:%H:%M:%S}, when the counter could not be read, its part by time"
+            self._late.append(
+                self._delta(
+                    last.blind_from,
+                    last.at,
+                    method,
+                    late_mj,
+                    late_mj / 1000 / blind_s,
+                    counters=(mark, mark + late_mj),
+                    reason=f"told at {sample.at:%H:%M:%S}, when the counter could be read again, and spread by time",
+                ).model_copy(update={"recovered": True})
             )
+            mark += late_mj
         return self._delta(
             start,
             sample.at,
             method,
             used,
             watts,
-            counters=(last.counter_mj, sample.counter_mj),
+            counters=(mark, sample.counter_mj),
             bridged=bridged,
             reason=reason,
         )

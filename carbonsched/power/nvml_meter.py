@@ -96,7 +96,8 @@ class NvmlMeter:
     def read(self) -> tuple[EnergyDelta, ...]:
         self._reopen_if_due()
         deltas = [counter.add(self._sample(device)) for device, counter in self._counters.items()]
-        return tuple(delta for delta in deltas if delta is not None)
+        late = [delta for counter in self._counters.values() for delta in counter.take_late()]
+        return (*(delta for delta in deltas if delta is not None), *late)
 
     def occupant(self, board: str, mine: Callable[[int], bool], *, memory: bool = True) -> str | None:
         """See `KnowsOccupants`; also of a MIG instance."""

@@ -151,7 +151,7 @@ class ReplayMeter:
                 awake_s=self._clock.awake(),
             )
         )
-        return () if delta is None else (delta,)
+        return (*(() if delta is None else (delta,)), *self._counter.take_late())
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -126,7 +126,7 @@ def build(
     moved = timeline.differences
     validation = _validation(ledger, record) if record else ()
     changes = changes_of(ledger.history(record.id, kinds=("clocks",))) if record else []
-    said = ledger.history(record.id, kinds=("note",), newest=MOST_LISTED) if record else ()
+    said = ledger.history(record.id, kinds=("note", "restated"), newest=MOST_LISTED) if record else ()
     return Report(
         created_at=now,
         job_id=job_id,
@@ -191,7 +191,8 @@ def _walked(
     differences = Differences(Settled.of(covering), eras)
     job_id = record.id if record else None
     timeline = Timeline(first, last, job_id, starts, differences, eras)
-    timeline.walk(ledger.rows(None, first, end or last))
+    gone = ledger.replaced()
+    timeline.walk(row for row in ledger.rows(None, first, end or last) if row["id"] not in gone)
     return timeline
 
 

@@ -8,7 +8,7 @@ from carbonsched.ledger.totals import Totals
 from carbonsched.model.energy import BudgetAccount
 from carbonsched.model.grid import Kind
 from carbonsched.report.timeline import Timeline
-from carbonsched.units import J_PER_KWH
+from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 _CONSTANTS: Final = {
     Kind.FALLBACK: "Estimated: a constant stood in for the grid's intensity over {kwh} kWh: no feed answered.",
@@ -33,13 +33,14 @@ def notes(
     counted: Mapping[int, SegmentRecord],
     said: Iterable[Mapping[str, Any]] = (),
 ) -> tuple[str, ...]:
-    """All of a report's. counted: the segments that count, by number; said: the `note` entries of the job's history."""
+    """All of a report's. counted: the segments that count, by number; said: the `note` and `restated` entries of the job's history."""
     return (
         *_standing(totals, timeline, record),
         *_feeds(timeline),
         *_money(timeline),
         *_accounts(totals, timeline),
         *_energy(totals),
+        *_restated(said),
         *_afterwards(totals, timeline),
         *_departures(counted),
         *_warnings(said),
@@ -115,6 +116,16 @@ def _afterwards(totals: Totals, timeline: Timeline) -> Iterator[str]:
 def _departures(counted: Mapping[int, SegmentRecord]) -> Iterator[str]:
     done = (counted[k].done for k in sorted(counted))
     yield from (f"Segment {d.k} did not go as planned: {d.departure}." for d in done if d.departure)
+
+
+def _restated(said: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Energy that was unknown when it was used, and became known later."""
+    for entry in said:
+        if entry.get("kind") == "restated":
+            yield (
+                f"Restated at {entry['at']}: {entry['energy_mj'] / MJ_PER_J:.6g} J, {entry['grams']:.6g} g of {entry['board']} became known "
+                f"when its meter could be read again, and stand for {entry['rows']} rows that were unknown."
+            )
 
 
 def _warnings(said: Iterable[Mapping[str, Any]]) -> Iterator[str]:

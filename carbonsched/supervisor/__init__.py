@@ -9,6 +9,7 @@ grid_watch   what providers forecast, remembered and scored while nothing runs
 forecast_file  keeps that over a restart
 price_watch  what a kWh costs, now and ahead
 metering     whose energy it was, as ledger rows
+late_energy  charges what a meter tells late to whose time it was
 settling     writes what became known later of the past into the journal
 revisions    which settlements there are to write, pure
 heartbeat    notes the heads of the ledger's chains once an hour

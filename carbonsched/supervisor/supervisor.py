@@ -38,6 +38,7 @@ from carbonsched.supervisor.isolation import Due, Isolation
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending, Seat
+from carbonsched.supervisor.late_energy import LateEnergy
 from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.on_site import OnSite
 from carbonsched.supervisor.outcome import outcome, way
@@ -97,6 +98,7 @@ class Supervisor:
         self.ticks = 0
         self._wall, self._sleep = StepWatch(clock, STEP_S), SleepWatch(clock)
         self.pending = PendingRows(ledger, clock)
+        self.late = LateEnergy(ledger, self.pending, self.journal)
         self.isolation = Isolation(clock, self._fail)
         self.lock = threading.RLock()
         self.settling = Settling(ledger, self.watch, self.pending, self.lock, clock)
@@ -286,6 +288,8 @@ class Supervisor:
         with self.isolation.alone(None):
             deltas = tuple(self.meter.read())
             self.placement.look_for_strangers(live, self.clock.monotonic())
+        self.late.add(delta for delta in deltas if delta.recovered)
+        deltas = tuple(delta for delta in deltas if not delta.recovered)
         pieces, rows = self.metering.charge(deltas, live, self.placement.strangers)
         for piece in pieces:
             if piece.job_id is not None:
@@ -300,7 +304,8 @@ class Supervisor:
                 self.control.allocator.grow(runs)
             self.pools.grow(runs)
         self.metering.note_power(live)
-        self.pending.save(rows)
+        self.pending.save([*rows, *self.metering.flush()] if self.late.waiting else rows)
+        self.late.charge(self.runs)
 
     def _shift(self, step: timedelta) -> None:
         log.warning("the wall clock was set by %+.0f s", step.total_seconds())

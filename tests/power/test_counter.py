@@ -24,7 +24,12 @@ def gpu(**kwargs: object) -> DeviceCounter:
 
 
 def run(device: DeviceCounter, *samples: Sample) -> list[EnergyDelta]:
-    return [delta for sample in samples if (delta := device.add(sample)) is not None]
+    """What was told late stands before what it was told with."""
+    found: list[EnergyDelta] = []
+    for sample in samples:
+        delta = device.add(sample)
+        found += [*device.take_late(), *([] if delta is None else [delta])]
+    return found
 
 
 def test_the_first_look_says_nothing_and_the_second_the_counters_difference() -> None:
@@ -76,7 +81,7 @@ def test_a_counter_that_fell_in_a_long_gap_leaves_it_unknown() -> None:
 
 
 def test_a_device_that_fails_is_null_with_the_reason_and_its_energy_comes_later() -> None:
-    failed, back, normal = run(
+    failed, late, back, normal = run(
         gpu(), at(0, 1000, 100), at(1, error="the GPU is lost"), at(2, 3000, 100), at(3, 4000, 100)
     )
     assert (failed.energy_mj, failed.method, failed.reason) == (
@@ -84,10 +89,27 @@ def test_a_device_that_fails_is_null_with_the_reason_and_its_energy_comes_later(
         EnergyMethod.UNAVAILABLE,
         "the GPU is lost",
     )
-    assert (back.energy_mj, back.method, back.power_w) == (2000, EnergyMethod.ESTIMATED, 1.0)
-    assert (back.counter_start_mj, back.counter_end_mj) == (1000, 3000)
+    # by time: half of it was used while nobody could read it
+    for part, counters in ((late, (1000, 2000)), (back, (2000, 3000))):
+        assert (part.energy_mj, part.method, part.power_w) == (1000, EnergyMethod.ESTIMATED, 1.0)
+        assert (part.counter_start_mj, part.counter_end_mj) == counters
+    assert (late.start, late.end, late.recovered, back.recovered) == (failed.start, failed.end, True, False)
+    assert "could be read again" in (late.reason or "")
     assert "could not be read" in (back.reason or "")
     assert (normal.energy_mj, normal.method) == (1000, EnergyMethod.COUNTER)
+
+
+def test_a_daemon_that_was_restarted_while_blind_tells_the_blind_time_apart() -> None:
+    device = gpu()
+    device.resume(Mark(T0, 1_000, "boot:0", None, blind_from=T0 - timedelta(seconds=30)))
+    late, back = run(device, at(10, 41_000, 1))
+    assert (late.start, late.end, late.energy_mj, late.recovered) == (
+        T0 - timedelta(seconds=30),
+        T0,
+        30_000,
+        True,
+    )
+    assert (back.start, back.energy_mj, back.bridged) == (T0, 10_000, True)
 
 
 def test_a_restarted_daemon_bridges_by_the_counter() -> None:
@@ -321,7 +343,12 @@ def test_conservation_by_epoch_whatever_happens(script: list[tuple[str, int]]) -
             device.resume(Mark(last.end, known[-1] if known else None, last.counter_epoch, last.power_w))
         error = "lost" if what == "fail" else None
         rows += run(device, at(second, None if error else counter, None if error else 100.0, error))
-    assert all(a.end == b.start for a, b in itertools.pairwise(rows))
+    in_time = [row for row in rows if not row.recovered]
+    assert all(a.end == b.start for a, b in itertools.pairwise(in_time))
+    for row in rows:  # what is told late lies in time that was unknown
+        assert not row.recovered or all(
+            other.energy_mj is None for other in in_time if row.start <= other.start and other.end <= row.end
+        )
     by_epoch: dict[str, list[EnergyDelta]] = {}
     for row in rows:
         assert (row.energy_mj is None) == (row.method is EnergyMethod.UNAVAILABLE)

@@ -4,7 +4,7 @@ Every guard holds the budget against `JobAccount.charged_g`: the grams that are 
 intensity or power can have cost. It is changed here alone, by each metered piece of energy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from carbonsched.ledger.totals import Totals
@@ -74,6 +74,14 @@ class JobAccount:
     def resume(self, segment_mj: Mapping[int | None, int], since_start_g: float) -> None:
         """Go on with a process that an earlier daemon started, by what the ledger has of it since then."""
         self.segment_mj, self.begun_g = dict(segment_mj), self.charged_g - since_start_g
+
+    def restate(self, now: "JobAccount", told: Iterable[tuple[int | None, int]]) -> None:
+        """Energy that was unknown was told. now: the account by the ledger, all rows written; told: (segment, millijoules)."""
+        self.spent_mj, self.spent_g, self.reserved_g = now.spent_mj, now.spent_g, now.reserved_g
+        self.location_g, self.on_site_g = now.location_g, now.on_site_g
+        self.unknown_s, self.estimated = now.unknown_s, True
+        for segment, energy_mj in told:
+            self.segment_mj[segment] = self.segment_mj.get(segment, 0) + energy_mj
 
     def charge(
         self,

@@ -4,7 +4,7 @@ Each of the three parts is changed in its own file alone. Other packages call th
 a test holds. All of it is rebuilt alike after a restart: `carbonsched.supervisor.recovery`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -195,6 +195,10 @@ class JobRun:
     def run_at(self, clock: GraphicsClock) -> None:
         """Reckon with this clock from now on."""
         self.clock = clock
+
+    def restate(self, now: JobAccount, told: Iterable[tuple[int | None, int]]) -> None:
+        """Energy of it that was unknown was told: see `JobAccount.restate`."""
+        self.account.restate(now, told)
 
     def request_plan(self) -> None:
         """Plan anew at the next tick, also in mid-segment."""

@@ -1,0 +1,74 @@
+"""Spreads energy that a counter told late over the rows whose energy was unknown, as new rows that name them.
+
+Rows never change. A counter that could not be read for a while tells with its next value what was used meanwhile, but not when:
+it is spread by time, `estimated`. Each new row has the owner, segment, intensity, price and PUE of the row that it replaces, so every
+slice is charged to whose time it was, at the intensity of that time. A row that is replaced no longer counts.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, select
+
+from carbonsched.ledger.rows import derived, micros
+from carbonsched.ledger.tables import INTERVALS
+from carbonsched.model.energy import EnergyDelta, EnergyMethod
+from carbonsched.units import MJ_PER_J, split_mj
+
+_OWN: Final = ("id", "prev_hash", "hash")
+
+
+def replaced(connection: Connection) -> frozenset[int]:
+    """Rows that no longer count: another one stands for them."""
+    named = INTERVALS.c.replaces
+    return frozenset(connection.execute(select(named).where(named.is_not(None))).scalars())
+
+
+def unknown_rows(connection: Connection, delta: EnergyDelta) -> list[Mapping[str, Any]]:
+    """The rows of unknown energy that lie in a delta's time, ascending, those left out that have been replaced."""
+    t, other = INTERVALS.c, INTERVALS.alias()
+    here = and_(
+        t.board == delta.device,
+        t.energy_mj.is_(None),
+        t.start_us >= micros(delta.start),
+        t.end_us <= micros(delta.end),
+        t.end_us > t.start_us,
+        t.id.not_in(select(other.c.replaces).where(other.c.replaces.is_not(None))),
+    )
+    found = connection.execute(select(INTERVALS).where(here).order_by(t.start_us, t.id)).mappings()
+    return [dict(row) for row in found]
+
+
+def spread(delta: EnergyDelta, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that replace `rows`, which are not empty: every millijoule of `delta`, by time; those who shared a time share alike."""
+    assert delta.energy_mj is not None and delta.counter_start_mj is not None  # noqa: S101, PT018
+    shares = [
+        (row["end_us"] - row["start_us"]) / len(together)
+        for together in (list(group) for _, group in groupby(rows, key=lambda row: row["start_us"]))
+        for row in together
+    ]
+    found: list[dict[str, Any]] = []
+    mark = delta.counter_start_mj
+    for row, energy_mj in zip(rows, split_mj(delta.energy_mj, shares), strict=True):
+        seconds = (row["end_us"] - row["start_us"]) / 1e6
+        new = {name: value for name, value in row.items() if name not in _OWN} | {
+            "energy_mj": energy_mj,
+            "power_w": energy_mj / MJ_PER_J / seconds,
+            "method": str(EnergyMethod.ESTIMATED),
+            "counter_epoch": delta.counter_epoch,
+            "counter_start_mj": mark,
+            "counter_end_mj": mark + energy_mj,
+            "coverage": delta.coverage,
+            "reason": _reason(delta, row),
+            "replaces": row["id"],
+        }
+        mark += energy_mj
+        found.append(new | {name: value for name, value, _ in derived(new)})
+    return found
+
+
+def _reason(delta: EnergyDelta, row: Mapping[str, Any]) -> str:
+    """With how the row that it replaces was split: whose the time was is told there."""
+    how = str(row["reason"] or "").partition("; ")[2]
+    return f"{delta.reason}; {how}" if how else str(delta.reason)
