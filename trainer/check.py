@@ -20,9 +20,12 @@ from trainer.job.segment import rows_in
 from trainer.methods.method import Method
 from trainer.methods.prepare import prepare
 from trainer.methods.registry import add_adapters, check_method
+from trainer.methods.tokens import Tokens
 from trainer.profiling.flop_counter import Shape
-from trainer.profiling.labelled_head import HeadError, LabelledHead
+from trainer.profiling.labelled_head import HeadError, LabelledHead, count_labelled
 from trainer.profiling.meta_model import meta_model
+from trainer.profiling.row_ends import RowEnds
+from trainer.profiling.shaped_costs import SharePrices
 from trainer.removals import removals
 from trainer.run import schedule_of
 from trainer.training.activation_cache import check_cache, flops_beneath
@@ -73,6 +76,8 @@ class _EncodedRows:
     test: list[Encoded]
     formats: tuple[str, ...]
     """Of the training rows, the commonest first."""
+    batches: tuple[Shape, ...]
+    """Of some batches, where rows may run in two parts."""
     nominal: tuple[int, int | None, int]
     """(seq, target_seq, labelled tokens of a row) of the mean batch."""
     pad: int
@@ -96,15 +101,16 @@ def _encode_rows(spec: JobSpec) -> _EncodedRows:
         )
     encoder = TextEncoder.of(spec.model, spec.data)
     train = encoder.encode(rows.train)[: spec.data.train_limit]
+    batch, sampler = min(spec.train.batch_size, len(train)), encoder.sampler(train, spec.train, world_size())
+    splits = check_method(spec).traits.splits_rows and not encoder.encoder_decoder
     return _EncodedRows(
         len(rows.train),
         train,
         encoder.encode(rows.validation)[: spec.data.validation_limit],
         encoder.encode(rows.test)[: spec.evaluate.limit],
         tuple(name for name, _ in Counter(row.format for row in rows.train).most_common()),
-        encoder.nominal_shape(
-            train, min(spec.train.batch_size, len(train)), encoder.sampler(train, spec.train, world_size())
-        ),
+        tuple(map(_shape_of, encoder.typical_batches(train, batch, sampler))) if splits else (),
+        encoder.nominal_shape(train, batch, sampler),
         encoder.tokenizer.pad_token_id,
     )
 
@@ -127,6 +133,12 @@ class _Price:
         return self.method.floor + self.importance_share
 
 
+def _shape_of(batch: dict[str, Any]) -> Shape:
+    rows, seq = batch["input_ids"].shape
+    labelled = count_labelled(batch["labels"], shifted=True)
+    return Shape(rows, seq, labelled=labelled, ends=RowEnds.of(batch))
+
+
 def _price(spec: JobSpec, model: Any, rows: _EncodedRows) -> _Price:
     train = spec.train
     batch = min(train.batch_size, len(rows.train))
@@ -136,7 +148,7 @@ def _price(spec: JobSpec, model: Any, rows: _EncodedRows) -> _Price:
     shape = Shape(batch, seq, target_seq, labelled * batch if head else None)
     if train.cache != "off":
         check_cache(model.config)
-    method = prepare(
+    prepared = prepare(
         model,
         train.method,
         shape,
@@ -144,7 +156,12 @@ def _price(spec: JobSpec, model: Any, rows: _EncodedRows) -> _Price:
         skip_earliest=train.skip_earliest,
         attn=spec.model.attn,
         model_name=spec.model.name_or_path,
-    ).method
+        gradient_share=train.gradient_share,
+    )
+    method = prepared.method
+    if isinstance(method, Tokens):
+        shapes = [at if head else at._replace(labelled=None) for at in rows.batches]
+        method.prices = SharePrices(prepared.costs, prepared.full, shapes)
     measured = train.importance_batches * batch * world_size() if method.measures() else 0
     share = measured / _segment_rows(len(rows.train), spec) * method.ceiling
     cached = None if train.cache == "off" else _cached_floor(model, method, Shape(batch, shape.seq)) + share

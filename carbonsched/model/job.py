@@ -24,6 +24,7 @@ from carbonsched.model.base import MOST, Doc, Grams, Seconds, UtcTime, refusal
 from carbonsched.model.methods.lora import LoraSettings
 from carbonsched.model.methods.prefix import PrefixSettings
 from carbonsched.model.methods.selection import SelectionSettings
+from carbonsched.model.methods.tokens import TokensSettings
 from carbonsched.model.methods.traits import METHODS, MethodTraits, method_names
 
 DATA_SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt")
@@ -108,7 +109,7 @@ class DataPart(Doc):
     """Causal text for decoders: join all rows, a .txt file whole, and cut them into blocks of max_length tokens."""
 
 
-class TrainPart(SelectionSettings, LoraSettings, PrefixSettings):
+class TrainPart(SelectionSettings, LoraSettings, PrefixSettings, TokensSettings):
     """How the model is trained. A method's own keys stand with it, in carbonsched/model/methods.
 
     Example:
@@ -382,6 +383,18 @@ def method_conflict(spec: JobSpec, traits: MethodTraits) -> Conflict | None:
         )
     if train.skip_earliest and not traits.selects:
         return Conflict("train.skip_earliest", f"method {name!r} chooses no tensors", "leave it out")
+    if train.gradient_share is not None and not traits.splits_rows:
+        return Conflict(
+            "train.gradient_share",
+            f"method {name!r} trains on every token",
+            "leave it out, or use method tokens",
+        )
+    if train.cache != "off" and traits.splits_rows:
+        return Conflict(
+            "train.cache",
+            f"keeps activations of whole rows, method {name!r} runs them in two parts",
+            "leave it out",
+        )
     for key, asked, able in (
         ("gradient_checkpointing", train.gradient_checkpointing, traits.gradient_checkpointing),
         ("compile", train.compile, traits.compile),

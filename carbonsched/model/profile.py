@@ -80,6 +80,8 @@ class Selection(Doc):
     rho_planned: float
     importance: float
     selected: tuple[str, ...]
+    gradient_share: float | None = None
+    """τ: share of the tokens that gradient flows through; None: all of them."""
 
 
 class FrontierDoc(Doc):

@@ -289,6 +289,8 @@ class SegmentDone(_Event):
     selected: tuple[Line, ...]
     setting: Setting | None = None
     """As directed; None: as the job's own method trains."""
+    gradient_share: Ratio | None = None
+    """τ as it was: tokens that gradient flowed through ÷ real tokens of the steps; None: all, or not counted."""
     directive_seq: Count | None
     """None: no directive came, `rho_start` was used."""
     departure: str | None = None

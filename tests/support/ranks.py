@@ -33,6 +33,14 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "ddp-checkpointing": {**_RANDOM, "labelled_head": True, "args": _CHECKPOINTING},
     "ddp-importance": _MEASURED,
     "ddp-dropbp": {"method": "dropbp", "rho": 0.7, "segment": 4},
+    "ddp-tokens": {"method": "tokens", "rho": 0.6, "segment": 4, "labelled_head": True},
+    "fsdp2-tokens": {
+        "method": "tokens",
+        "rho": 0.6,
+        "segment": 4,
+        "labelled_head": True,
+        "args": {"fsdp": True, **_CHECKPOINTING},
+    },
     "fsdp2": {**_RANDOM, "args": {"fsdp": True}},
     "fsdp2-checkpointing": {**_RANDOM, "args": {"fsdp": True, **_CHECKPOINTING}},
     # the embedding is frozen, trained, frozen: FSDP2 leaves it gathered after an evaluation

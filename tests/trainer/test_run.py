@@ -21,6 +21,7 @@ from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from carbonsched.model.protocol import EVENTS
 from trainer.bench.waste import _Bench
+from trainer.check import check_job
 from trainer.commands.run import run
 from trainer.job.job_dir import JobDir
 from trainer.profiling.profiler import make_counter
@@ -143,7 +144,7 @@ def test_gradient_checkpointing_is_reported_apart(llama: Path, data: Path, tmp_p
     assert 0 < done["flops_recomputed"] < done["flops_full"] / 2
 
 
-@pytest.mark.parametrize("method", ["full", "fixed", "random", "ft-top2"])
+@pytest.mark.parametrize("method", ["full", "fixed", "random", "ft-top2", "tokens"])
 def test_other_methods(llama: Path, data: Path, tmp_path: Path, method: str) -> None:
     job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 2, "method": method}))
     assert train(job) == "done"
@@ -157,6 +158,14 @@ def test_other_methods(llama: Path, data: Path, tmp_path: Path, method: str) -> 
         assert batches == [1, 0], "measured once"
         first, second = ([p["importance"] for p in r["frontier"]] for r in of(job, "segment_ready"))
         assert first == second
+    elif method == "tokens":
+        ready = of(job, "segment_ready")
+        assert all(0 < d["gradient_share"] < 1 for d in done)
+        assert all(r["rho_floor"] < 0.8 < r["frontier"][-1]["rho"] == 1 for r in ready)
+        assert all(
+            r["rho_floor"] <= d["rho_planned"] <= d["rho_directed"] for d, r in zip(done, ready, strict=True)
+        )
+        assert check_job(JobDir(job).spec().spec).rho_floor == pytest.approx(ready[0]["rho_floor"], abs=0.05)
     elif method == "ft-top2":
         assert any("layers.3." in name for name in done[0]["selected"])
         assert not any("layers.1." in name for name in done[0]["selected"])

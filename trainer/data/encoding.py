@@ -25,6 +25,7 @@ from trainer.profiling.labelled_head import IGNORED
 PAD_MULTIPLE = 8
 """On a board the longest row of a batch is padded to a multiple of so many tokens: products of such shapes are faster there."""
 _SHAPE_DRAWS = 256
+_BATCH_DRAWS = 16
 """Batches that are drawn to find the mean shape."""
 
 _PROMPTS = {
@@ -184,19 +185,29 @@ class TextEncoder:
 
         sampler: what groups the rows; None: any may meet.
         """
-        batch = min(batch, len(encoded))
         draws = 1 if self.data.pad == "max_length" else _SHAPE_DRAWS
         shapes = []
-        for chosen in (
-            _drawn(len(encoded), batch, draws) if sampler is None else _grouped(sampler, batch, draws)
-        ):
-            rows = [encoded[i] for i in chosen]
+        for rows in self._draw(encoded, batch, draws, sampler):
             shapes.append(self.batch_shape([len(r.input_ids) for r in rows], [len(r.labels) for r in rows]))
         seq = round(sum(s for s, _ in shapes) / len(shapes))
         labelled = max(round(sum(map(self._labelled, encoded)) / len(encoded)), 1)
         if not self.encoder_decoder:
             return seq, None, labelled
         return seq, round(sum(t or 0 for _, t in shapes) / len(shapes)), labelled
+
+    def typical_batches(
+        self, encoded: Sequence[Encoded], batch: int, sampler: GroupedSampler | None = None
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Some of those that `nominal_shape` is the mean of."""
+        for rows in self._draw(encoded, batch, _BATCH_DRAWS, sampler):
+            yield self.collate([row.dump() for row in rows])
+
+    def _draw(
+        self, encoded: Sequence[Encoded], batch: int, draws: int, sampler: GroupedSampler | None
+    ) -> Iterator[list[Encoded]]:
+        batch = min(batch, len(encoded))
+        drawn = _drawn(len(encoded), batch, draws) if sampler is None else _grouped(sampler, batch, draws)
+        return ([encoded[i] for i in chosen] for chosen in drawn)
 
     def _labelled(self, row: Encoded) -> int:
         """Tokens whose logits are in the loss: nothing predicts the first one of a decoder's row."""

@@ -20,6 +20,7 @@ from trainer.job.segment import Schedule, rows_in
 from trainer.profiling.batch_form import sizes_of
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 from trainer.profiling.labelled_head import IGNORED, count_labelled, counts_labels
+from trainer.profiling.row_ends import RowEnds
 
 _OTHER_SEED = 7_368_787
 LOOKED_AT = 256
@@ -56,12 +57,16 @@ class Batches:
     ranks: Ranks
     labelled_head: bool = field(default=False, kw_only=True)
     """Whether the output embeddings run on labelled tokens alone, so that a shape counts them."""
+    splits_rows: bool = field(default=False, kw_only=True)
+    """Whether rows may run in two parts, so that a shape says how they end."""
     own_rows: bool = field(default=False, kw_only=True)
     """Whether the rows are a job's own, which is why we decide how they are padded and which of them meet."""
 
     def shape_of(self, batch: Mapping[str, Any]) -> Shape:
         """Raises InputError for what is no batch of tensors."""
         shape = Shape(*sizes_of(batch, self.encoder_decoder))
+        if self.splits_rows:
+            shape = shape._replace(ends=RowEnds.of(batch))
         labels = batch.get("labels") if self.labelled_head else None
         if not counts_labels(labels):
             return shape

@@ -33,6 +33,8 @@ class SelectionSpan:
     """Planned: cost(S) ÷ T_full at the profiled shape; expected, where each step's cost is drawn."""
     saving: float = 0.0
     """What the activation cache was counted on to take off: a step that it spares nothing costs so much more."""
+    gradient_share: float | None = None
+    """τ that was asked for; None: every token."""
     counted_ratio: float | None = None
     """Counted over the first real step ÷ T_full of that step's shapes; None until it ran."""
     recomputed_ratio: float = 0.0
@@ -97,6 +99,10 @@ class SegmentRecord:
     """As directed, the document's fields; None: as the job's own method trains."""
     cut_from: int | None = None
     """Steps that were planned, where training ended before the last of them."""
+    tokens: float = 0.0
+    """Real tokens of the steps done, where rows run in two parts."""
+    trained_tokens: float = 0.0
+    """Of these, those that gradient flowed through."""
     counted_steps: int = 0
     """Steps that the next three cover: those of a process that did not count them are missing (trainer/training/waste.py)."""
     flops_all_logits: float = 0.0
@@ -157,11 +163,13 @@ class SegmentRecord:
     def seconds(self) -> float:
         return self.importance_seconds + self.selection_seconds + self.step_seconds
 
-    def select(self, names: tuple[str, ...], cost_ratio: float, saving: float = 0.0) -> None:
+    def select(
+        self, names: tuple[str, ...], cost_ratio: float, saving: float = 0.0, share: float | None = None
+    ) -> None:
         """From the next step on train `names`; a span that no step ran in is replaced."""
         if self.spans and not self.current.steps:
             self.spans.pop()
-        self.spans.append(SelectionSpan(names, cost_ratio, saving))
+        self.spans.append(SelectionSpan(names, cost_ratio, saving, share))
 
     def set_importance(
         self, flops: tuple[float, ...], seconds: float, error: float | None, recomputed: float = 0.0
@@ -286,6 +294,7 @@ class SegmentRecord:
             selection_seconds=self.selection_seconds,
             selected=self.current.selected,
             setting=None if self.setting is None else Setting.parse(self.setting),
+            gradient_share=self.trained_tokens / self.tokens if self.tokens else None,
             directive_seq=self.directive_seq,
             departure=departure,
         )

@@ -5,6 +5,7 @@ method    which tensors a method may train, and what it gains at each ratio; sel
 constant  methods that train the same tensors whatever is asked
 adapters  LoRA and prefix tuning
 auto      changes between all of the model and drawn tensors, as the daemon says
+tokens    trains on the last tokens of each row
 dropbp    drops backward passes of residual branches
 prepare   sets a model up for its method
 """

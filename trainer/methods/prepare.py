@@ -11,10 +11,13 @@ from carbonsched.model.profile import Profile
 from trainer.methods.adapters import is_adapted, plain_twin
 from trainer.methods.method import Method
 from trainer.methods.registry import build_method, method_row
+from trainer.methods.tokens import Tokens
 from trainer.profiling.batch_form import BatchForm
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 from trainer.profiling.meta_model import has_attention_dropout
 from trainer.profiling.profiler import profile, run_forward, token_batch
+from trainer.profiling.prompt_cache import windows
+from trainer.profiling.prompt_split import PromptSplit, SplitError
 from trainer.profiling.shaped_costs import ShapedCosts
 from trainer.profiling.uncounted import check_recurrent
 from trainer.selection.cost_model import CostModel
@@ -53,13 +56,14 @@ def prepare(
     attn: str | None = None,
     model_name: str | None = None,
     form: BatchForm | None = None,
+    gradient_share: float | None = None,
 ) -> Prepared:
     """The method `name` for `model` (loaded anywhere, or from `meta_model`) at batches of `shape`; with `shape.labelled` its output
     embeddings run on labelled tokens alone.
 
     held: names of the tensors that the optimizer holds; None: of all that require a gradient. skip_earliest: share of the
     depth, from the bottom, that is left out. attn, model_name and form as for
-    `profile`. Raises InputError for a method that does not fit the model, or a shape that the model cannot take.
+    `profile`; gradient_share: τ of method tokens, None: ρ decides. Raises InputError for a method that does not fit the model, or a shape that the model cannot take.
     """
     traits, adapted = method_row(name).traits, is_adapted(model)
     if traits.trains_adapters and not adapted:
@@ -88,6 +92,8 @@ def prepare(
         per_label = (measured.full_flops - without.full_flops) / shape.labelled
         costs.note_labelled(shape.labelled, measured, without)
     full = FullStepFlops(lambda other: costs.note(other, trace(other)).full_flops, per_label)
+    if traits.splits_rows:
+        costs.note_split(trace, check_split(model, name))
     full.learn(shape, costs.note(shape, without).full_flops)
     if held is None:
         held = [n for n, p in model.named_parameters() if p.requires_grad]
@@ -100,7 +106,25 @@ def prepare(
         among = _upper(measured, among, skip_earliest)
     method = build_method(name, measured, seed, among, importance)
     method.inspect(model, shape, attn)
+    if isinstance(method, Tokens):
+        method.fixed_share = gradient_share
     return Prepared(method, full, left, own, costs)
+
+
+def check_split(model: Any, name: str) -> tuple[int, ...]:
+    """Widths of the sliding windows of a model whose rows can run in two parts. Raises InputError for another."""
+    try:
+        return windows(PromptSplit(model).base.config)
+    except SplitError as e:
+        raise cannot_split(name, e) from e
+
+
+def cannot_split(name: str, why: Exception) -> InputError:
+    return InputError(
+        "train.method",
+        f"{name!r} cannot run the rows of this model in two parts: {why}",
+        "use greentrainer, which chooses among tensors",
+    )
 
 
 def _attention(model: Any, attn: str | None, shape: Shape, form: BatchForm | None) -> str | None:

@@ -19,6 +19,7 @@ from trainer.methods.auto import Auto
 from trainer.methods.constant import ConstantMethod, LastBlocks
 from trainer.methods.dropbp import DropBP
 from trainer.methods.method import Method
+from trainer.methods.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ ROWS: Mapping[str, MethodRow] = {
     "lora": MethodRow(METHODS["lora"], ConstantMethod, adapters.add_lora),
     "prefix": MethodRow(METHODS["prefix"], ConstantMethod, adapters.add_prefix),
     "dropbp": MethodRow(METHODS["dropbp"], DropBP),
+    "tokens": MethodRow(METHODS["tokens"], Tokens),
     "greentrainer": MethodRow(METHODS["greentrainer"], Method),
     "greentrainer+lora": MethodRow(METHODS["greentrainer+lora"], Method, adapters.add_lora),
     "fixed": MethodRow(METHODS["fixed"], Method),

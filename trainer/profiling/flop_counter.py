@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from carbonsched.errors import CarbonschedError
 from trainer.profiling.length_fit import MOST, LengthFit, Weights
 from trainer.profiling.profiler import make_counter
+from trainer.profiling.row_ends import RowEnds
 from trainer.profiling.uncounted import uncounted_name
 
 log = logging.getLogger("trainer")
@@ -25,8 +26,8 @@ class Shape(NamedTuple):
     """Of one batch: rows, and tokens per row.
 
     Example:
-        >>> Shape(batch=4, seq=128)
-        Shape(batch=4, seq=128, target_seq=None, labelled=None, gradient=None)
+        >>> Shape(batch=4, seq=128, labelled=40).cut(0.5).gradient
+        64
     """
 
     batch: int
@@ -37,6 +38,17 @@ class Shape(NamedTuple):
     """Of all its tokens, those that alone run through the output embeddings; None: all do."""
     gradient: int | None = None
     """Last tokens of a row that gradient flows through; None: through all."""
+    ends: RowEnds | None = None
+    """How its rows end, where they may run in two parts."""
+
+    def cut(self, share: float) -> "Shape":
+        """The same with gradient through `share` of its tokens, as far as the labels allow."""
+        if self.ends is not None:
+            columns = self.ends.columns(share)
+        else:  # by the mean row
+            labelled = self.batch if self.labelled is None else self.labelled
+            columns = max(int(share * self.seq), -(-labelled // self.batch))
+        return self._replace(gradient=columns if columns < self.seq else None)
 
 
 class StepCounter:
@@ -166,11 +178,14 @@ class FullStepFlops:
     labelled token costs the same.
     """
 
-    def __init__(self, trace: Callable[[Shape], float], per_label: float | None = None) -> None:
-        """per_label: FLOPs of one labelled token in the output embeddings; None: they run on every token, which is traced."""
+    def __init__(
+        self, trace: Callable[[Shape], float], per_label: float | None = None, *, parts: bool = False
+    ) -> None:
+        """per_label: FLOPs of one labelled token in the output embeddings; None: they run on every token, which is traced.
+        parts: a shape's lengths are those of the two parts of its rows."""
         self._trace = trace
         self.per_label = per_label
-        self._fit = LengthFit()
+        self._fit = LengthFit(parts)
         self._said = False
 
     def learn(self, shape: Shape, flops: float) -> None:

@@ -41,6 +41,8 @@ class LengthFit:
         330.0
     """
 
+    parts: bool = False
+    """Whether lengths are those of the two parts of a row: the second attends to both."""
     known: dict[Key, float] = field(default_factory=dict)
     """FLOPs of one row."""
     unreachable: set[Key] = field(default_factory=set)
@@ -109,7 +111,7 @@ class LengthFit:
     def _fits(self, chunk: int) -> bool | None:
         """Whether a formula holds on all that is known; None: too little is known to tell."""
         if chunk not in self._open:
-            rows = _terms(self.known, chunk)
+            rows = _terms(self.known, chunk, self.parts)
             flops = np.array(list(self.known.values()))
             if not flops.size or not flops.all():
                 return None
@@ -125,7 +127,7 @@ class LengthFit:
         """`key` by the terms of those known; None: they do not determine it."""
         if len(self.known) < 2:
             return None
-        rows, wanted = _terms(self.known, chunk), _terms([key], chunk)[0]
+        rows, wanted = _terms(self.known, chunk, self.parts), _terms([key], chunk, self.parts)[0]
         weights, _, _, _ = np.linalg.lstsq(rows.T, wanted, rcond=None)
         if not np.allclose(rows.T @ weights, wanted, rtol=1e-9, atol=1e-9):
             return None
@@ -136,7 +138,9 @@ class LengthFit:
         return abs(a - b) <= 1e-6 * abs(a)
 
     def _covers(self, key: Key) -> bool:
-        """Whether it lies between lengths that were traced."""
+        """Whether it lies between lengths that were traced. Of parts it need not: what could begin beyond, a window, is priced apart."""
+        if self.parts:
+            return True
         return all(low <= n <= high for n, (low, high) in zip(_numbers(key), self._bounds(), strict=True))
 
     def _bounds(self) -> list[tuple[int, int]]:
@@ -164,13 +168,13 @@ def _tokens(key: Key) -> int:
     return key[0] + (key[1] or 0)
 
 
-def _terms(keys: Iterable[Key], chunk: int) -> _Rows:
+def _terms(keys: Iterable[Key], chunk: int, parts: bool = False) -> _Rows:
     """One row per length. Scaled to thousands of tokens, so that squares and ones are of like size."""
     rows = []
     for seq, target in keys:
         s, u = seq / 1000, (target or 0) / 1000
-        row = [1.0, s, s * s]
-        if target is not None:
+        row = [s, s * s, u, u * (s + u)] if parts else [1.0, s, s * s]
+        if target is not None and not parts:
             row += [u, u * u, s * u]
         if chunk:
             padded = -(-seq // chunk) * chunk / 1000

@@ -81,6 +81,13 @@ def push_right(batch: Mapping[str, Any], *, positions: bool) -> dict[str, Any]:
     return {name: _push(x, room, fill.get(name)) if is_by_token(x, ids) else x for name, x in given.items()}
 
 
+def first_part(batch: Mapping[str, Any], columns: int) -> Tensor:
+    """Which tokens stand before the last `columns` of rows that end together, where they are in the batch as it is."""
+    seq = batch["input_ids"].shape[1]
+    at: Tensor = torch.arange(seq, device=batch["input_ids"].device) < (seq - columns - _room(batch))[:, None]
+    return at
+
+
 def is_by_token(x: Any, ids: Tensor) -> bool:
     """Whether it holds something for each token of `ids`."""
     return isinstance(x, Tensor) and x.ndim >= 2 and x.shape[:2] == ids.shape[:2]

@@ -90,6 +90,39 @@ class ShapedCosts:
         return found[key]
 
 
+class SharePrices:
+    """What steps over some batches cost where gradient flows through a share of their tokens.
+
+    Example::
+
+        prices = SharePrices(costs, full, batches.shapes_ahead(nominal, 0, 100)[0])
+        ratio = prices.ratio(names, share=0.25)
+    """
+
+    def __init__(self, costs: ShapedCosts, full: FullStepFlops, shapes: Sequence[Shape]) -> None:
+        self._costs, self._full, self._shapes = costs, full, shapes
+        self._total = full.total(shapes)
+
+    def ratio(self, names: Sequence[str], share: float) -> float:
+        """Cost ÷ T_full. Below what the labels ask for it stays."""
+        return sum(self._costs.flops(names, s.cut(share), self._full) for s in self._shapes) / self._total
+
+    def realised(self, share: float) -> float:
+        """The share that is really had where `share` is wanted."""
+        trained, tokens = trained_tokens([shape.cut(share) for shape in self._shapes])
+        return trained / tokens if tokens else share
+
+
+def trained_tokens(shapes: Iterable[Shape]) -> tuple[int, int]:
+    """Real tokens that gradient flows through, and all of them, of those batches whose rows may run in two parts."""
+    trained = tokens = 0
+    for shape in shapes:
+        if shape.ends is not None:
+            trained += shape.ends.counts[(shape.gradient or shape.seq) - 1]
+            tokens += shape.ends.counts[-1]
+    return trained, tokens
+
+
 class _SplitCosts:
     """Of steps whose rows run in two parts. In here a shape's two lengths are those of the parts."""
 
@@ -120,4 +153,4 @@ class _SplitCosts:
             at = Shape(parts.batch, parts.seq + rest, None, parts.labelled, rest)
             return costs.note(parts, self._trace(at)).full_flops
 
-        return costs, FullStepFlops(trace, None if costs._labelled is None else 0.0)
+        return costs, FullStepFlops(trace, None if costs._labelled is None else 0.0, parts=True)

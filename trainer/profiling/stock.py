@@ -26,8 +26,8 @@ def padded(rows: Sequence[Lengths]) -> Shape:
     """The shape of a stock batch of these rows: that of the longest.
 
     Example:
-        >>> padded([(7, None), (12, None)])
-        Shape(batch=2, seq=12, target_seq=None, labelled=None, gradient=None)
+        >>> padded([(7, None), (12, None)])[:3]
+        (2, 12, None)
     """
     targets = [target for _, target in rows if target is not None]
     return Shape(len(rows), max(seq for seq, _ in rows), max(targets, default=None))

@@ -16,6 +16,7 @@ optimizer_state   keeps, drops or offloads the optimizer state of frozen tensors
 activation_cache  keeps the activations of a frozen prefix and serves them
 activation_store  holds those activations in memory or on disk
 skippable_blocks  skips the lowest blocks of a model, or reads what leaves them
+split_trial       tries out whether rows may run in two parts
 head_trial        tries out whether the output embeddings may run on labelled tokens alone
 cache_trial       tries out whether a model's activations can be kept
 """

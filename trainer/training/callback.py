@@ -31,6 +31,7 @@ from trainer.job.job_dir import find_job_dir, now
 from trainer.job.segment import SegmentRecord
 from trainer.profiling.batch_form import forward_names
 from trainer.profiling.flop_counter import Shape, StepCounter
+from trainer.profiling.shaped_costs import trained_tokens
 from trainer.training.gradient_checkpointing import fit_checkpointing
 from trainer.training.host_trainer import HostTrainer
 from trainer.training.options import Options, check_names
@@ -218,6 +219,8 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             if head is not None and given.get("labels") is None:
                 given["labels"] = head.expected
             shape = self.driver.batches.shape_of(given)
+            if (split := self.driver.model.split) is not None and split.share < 1:
+                shape = shape.cut(split.share)
             self._shapes.append(shape)
             self.driver.waste.note(given, shape)
             self.driver.model.cache.serve(kwargs, shape)
@@ -243,7 +246,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         mine = sum(driver.full.flops(shape) for shape in self._shapes)
         flops = (0.0, 0.0) if counter is None else (counter.flops, counter.recomputed)
         loss = self._losses.total
-        full, cost, counted, again, stop, saved, losses, lost, *stock = driver.ranks.sum(
+        full, cost, counted, again, stop, saved, losses, lost, trained, tokens, *stock = driver.ranks.sum(
             [
                 mine,
                 driver.foresight.flops(segment.current.selected, self._shapes),
@@ -252,6 +255,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 driver.model.cache.take_saved_flops(),
                 loss or 0.0,
                 float(loss is not None),
+                *trained_tokens(self._shapes),
                 *driver.waste.take_step(),
             ]
         )
@@ -261,6 +265,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         ratio = cost / full if cost else self._cost_ratio
         segment.add_step(full, self._step_seconds, counted_flops, again, ratio, saved)
         driver.waste.add(segment, *stock)
+        segment.trained_tokens, segment.tokens = segment.trained_tokens + trained, segment.tokens + tokens
         if lost:
             segment.add_loss(losses / lost, 1)
         if counter is not None:

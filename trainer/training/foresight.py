@@ -6,7 +6,9 @@ from carbonsched.model.profile import Selection
 from trainer.data.upcoming_batches import Batches
 from trainer.methods.method import SelectionCurve
 from trainer.methods.prepare import Prepared
+from trainer.methods.tokens import Tokens
 from trainer.profiling.flop_counter import Shape
+from trainer.profiling.shaped_costs import SharePrices
 
 _TRIES = 8
 """Selections that are tried until one fits the batches to come."""
@@ -37,6 +39,8 @@ class Foresight:
         labelled = None if profile.labelled is None else profile.labelled * profile.batch
         nominal = Shape(profile.batch, profile.seq, profile.target_seq, labelled)
         self._shapes, each = self.batches.shapes_ahead(nominal, first, end)
+        if isinstance(self._method, Tokens):
+            self._method.prices = SharePrices(self._costs, self._full, self._shapes)
         return self.batches.ranks.sum([self._full.total(self._shapes) * each])[0]
 
     def flops(self, names: Sequence[str], shapes: Sequence[Shape]) -> float:
@@ -62,5 +66,7 @@ class Foresight:
         return found, off
 
     def _off(self, found: Selection) -> float:
+        if found.gradient_share is not None:  # priced on these batches
+            return 0.0
         names = found.selected
         return self._costs.ratio(names, self._shapes, self._full) - self._method.ratio(names)

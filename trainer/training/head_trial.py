@@ -39,10 +39,10 @@ def try_head(
     part = _few_rows(batch, shifted=head.shifted)
     if watch is not None:
         watch(head)
-    own = _loss_and_norm(model, names, loss, part)
+    own = loss_and_norm(model, names, loss, part)
     try:
         with head.attached():
-            ours = _loss_and_norm(model, names, loss, part)
+            ours = loss_and_norm(model, names, loss, part)
             cut = head.targets is not None
     except HeadError:
         raise
@@ -70,9 +70,10 @@ def _few_rows(batch: Any, *, shifted: bool) -> dict[str, Any]:
     }
 
 
-def _loss_and_norm(
-    model: nn.Module, names: Mapping[Tensor, str], loss: Loss, batch: dict[str, Any]
+def loss_and_norm(
+    model: nn.Module, names: Mapping[Tensor, str], loss: Loss, batch: dict[str, Any], *, training: bool = True
 ) -> tuple[float, float]:
+    """Of one pass that leaves nothing behind. training: with dropout."""
     squares: list[Tensor] = []
 
     def take(parameter: Tensor) -> None:
@@ -81,6 +82,7 @@ def _loss_and_norm(
             squares.append(local_shard(gradient).float().pow(2).sum().double())
 
     with restore_after(model, dict(names), seed=0):
+        model.train(training)
         hooks = [p.register_post_accumulate_grad_hook(take) for p in names]  # type: ignore[no-untyped-call]
         try:
             value = loss(model, batch)

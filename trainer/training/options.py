@@ -60,7 +60,8 @@ class Options:
     cache: Place = "off"
     cache_gb: float = 4.0
     labelled_head: bool = False
-    """These five as `train.*` in docs/configuration.md."""
+    gradient_share: float | None = None
+    """These six as `train.*` in docs/configuration.md."""
 
     def __post_init__(self) -> None:
         for name, (fits, wanted) in _WANTED.items():
@@ -68,6 +69,12 @@ class Options:
             if not fits(value):
                 raise InputError(name, f"must be {wanted}, is {value!r}", _hint(name, value))
         object.__setattr__(self, "rho", float(self.rho))  # of NumPy, say
+        if self.gradient_share is not None and not method_row(self.method).traits.splits_rows:
+            raise InputError(
+                "gradient_share",
+                f"method {self.method!r} trains on every token",
+                "leave it out, or use method tokens",
+            )
         method_row(self.method)
         objective_of(self.importance)
 
@@ -130,6 +137,10 @@ _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "stale_state": (lambda v: v in get_args(Policy), f"one of {', '.join(get_args(Policy))}"),
     "cache": (lambda v: v in get_args(Place), f"one of {', '.join(get_args(Place))}"),
     "labelled_head": (lambda v: isinstance(v, bool), "True or False"),
+    "gradient_share": (
+        lambda v: v is None or (_number(v) and 0 < v <= 1),
+        "a share above 0 and at most 1, or None",
+    ),
     "cache_gb": (lambda v: _number(v) and v > 0, "gigabytes above 0"),
 }
 
@@ -141,6 +152,6 @@ def _hint(name: str, value: Any) -> str:
             return f"leave out the quotes: {float(value):g}"
         except ValueError:
             return ""
-    if name in ("rho", "skip_earliest") and _number(value) and MOST_RHO <= value <= 100:
+    if name in ("rho", "skip_earliest", "gradient_share") and _number(value) and MOST_RHO <= value <= 100:
         return f"a ratio is meant, {value:g}% is {value / 100:g}"
     return ""

@@ -33,7 +33,7 @@ from trainer.training.foresight import Foresight
 from trainer.training.gradient_checkpointing import fit_checkpointing
 from trainer.training.options import Options
 from trainer.training.settings import offer
-from trainer.training.setup import Training, coming_batches, find_head, nominal_batch
+from trainer.training.setup import Training, coming_batches, find_head, find_split, nominal_batch
 from trainer.training.step_checks import StepLosses, diverged, finite, gradient_faults
 from trainer.training.trainable_model import TrainableModel, find_trainable
 from trainer.training.waste import WasteAccount
@@ -117,7 +117,8 @@ class SegmentDriver:
             without_head = WITHOUT_HEAD + str(e)
         if options.labelled_head and mine.any(head is None):  # every rank counts alike
             head, without_head = None, without_head or WITHOUT_HEAD + "it differs on another rank"
-        batches = replace(batches, labelled_head=head is not None)
+        split = find_split(options, training, batches, head)
+        batches = replace(batches, labelled_head=head is not None, splits_rows=split is not None)
         shape, form = nominal_batch(batches, options, training.twin or model)
         switched = fit_checkpointing(model)
         prepared = prepare(
@@ -129,9 +130,10 @@ class SegmentDriver:
             importance=options.importance,
             skip_earliest=options.skip_earliest,
             form=form,
+            gradient_share=options.gradient_share,
         )
         hook = prepared.method.step_hook(model, options.seed)
-        trainable = TrainableModel.build(model, optimizer, wrapping, options, hook, head)
+        trainable = TrainableModel.build(model, optimizer, wrapping, options, hook, head, split)
         driver = cls(options, directives, trainable, batches, prepared, training.loss)
         if without_head:
             driver._warn(without_head)
@@ -362,7 +364,8 @@ class SegmentDriver:
         if same and self.model.cache.on:
             same = not self.ranks.any(segment.current.saving > 0 and not self.model.cache.filled)
         if same:
-            self._train(segment.current.selected, stay=segment.current.saving > 0)
+            here = segment.current
+            self._train(here.selected, stay=here.saving > 0, share=here.gradient_share)
             return
         if self.model.cache.on and self._chosen_at != segment.step:
             self._choose(segment)
@@ -382,16 +385,17 @@ class SegmentDriver:
         planned = selection.rho_planned + off
         whole = planned + saved
         # a cache that begins anew saves nothing in its first epoch: ρ has to pay for that
-        self._train(selection.selected, stay=saved > 0 and whole > left)
+        share = selection.gradient_share
+        self._train(selection.selected, stay=saved > 0 and whole > left, share=share)
         if saved and self.model.cache.filled:
             segment.select(selection.selected, planned, saved)
         else:
-            segment.select(selection.selected, whole)
+            segment.select(selection.selected, whole, share=share)
         segment.selection_seconds += device_seconds() - began
 
-    def _train(self, names: tuple[str, ...], *, stay: bool) -> None:
+    def _train(self, names: tuple[str, ...], *, stay: bool, share: float | None) -> None:
         left = self.schedule.steps - self.segment.step
-        self.model.train_only(names, left / self.schedule.steps_per_epoch, stay=stay)
+        self.model.train_only(names, left / self.schedule.steps_per_epoch, stay=stay, share=share)
 
     # ---- checkpoints and events
 

@@ -1,5 +1,6 @@
 """Takes what a Trainer has made ready, and works out from it which batches are to come and at which shape to profile."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,16 @@ from trainer.data.upcoming_batches import Batches, unlabelled
 from trainer.distributed.ranks import Ranks
 from trainer.importance.gradient_pass import Loss, model_loss
 from trainer.job.segment import Schedule
+from trainer.methods.prepare import cannot_split
+from trainer.methods.registry import method_row
 from trainer.profiling.batch_form import BatchForm
 from trainer.profiling.flop_counter import Shape
 from trainer.profiling.labelled_head import HeadError, LabelledHead
+from trainer.profiling.prompt_split import PromptSplit, SplitError
 from trainer.training.head_trial import try_head
 from trainer.training.host_trainer import HostTrainer
 from trainer.training.options import Options
+from trainer.training.split_trial import try_split
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,38 @@ def nominal_batch(batches: Batches, options: Options, model: Any) -> tuple[Shape
     return shape, form
 
 
+def find_split(
+    options: Options, training: Training, batches: Batches, head: LabelledHead | None
+) -> PromptSplit | None:
+    """The model's rows that may run in two parts, not attached; None: the method does not ask. Raises InputError where they cannot.
+
+    head: as it will run beside.
+    """
+    if not method_row(options.method).traits.splits_rows:
+        return None
+    found, why = None, SplitError("it differs on another rank")
+    try:
+        found = _tried_split(options, training, batches, head)
+    except SplitError as e:
+        why = e
+    if batches.ranks.any(found is None):
+        raise cannot_split(options.method, why)
+    return found
+
+
+def _tried_split(
+    options: Options, training: Training, batches: Batches, head: LabelledHead | None
+) -> PromptSplit:
+    model, host = training.model, training.host
+    if training.args.torch_compile or model._compiled_call_impl is not None:
+        raise SplitError("torch.compile would compile anew for each length")
+    if host is not None and not (host.leaves_logits_alone and host.trainer.label_smoother is None):
+        raise SplitError("the Trainer's own loss, or label smoothing, reads the logits of every token")
+    names, batch, coarse = _first_batch(options, training, batches)
+    with nullcontext() if head is None else head.attached():
+        return try_split(model, names, training.loss, batch, coarse=coarse)
+
+
 def find_head(options: Options, training: Training, batches: Batches) -> LabelledHead | None:
     """The output embeddings that may run on labelled tokens alone, not attached; None: not asked for. Raises HeadError."""
     model, args, host = training.model, training.args, training.host
@@ -96,14 +133,23 @@ def find_head(options: Options, training: Training, batches: Batches) -> Labelle
         raise HeadError("torch.compile would compile anew for each number of them")
     if host is not None and not host.leaves_logits_alone:
         raise HeadError("the Trainer's own loss reads the logits of every token")
+    names, batch, coarse = _first_batch(options, training, batches)
+    if batches.ranks.any(unlabelled(batch)):
+        raise HeadError("a first batch has no label")
+    return try_head(
+        model, names, training.loss, batch, coarse=coarse, watch=None if host is None else host.mind_head
+    )
+
+
+def _first_batch(
+    options: Options, training: Training, batches: Batches
+) -> tuple[dict[torch.Tensor, str], Any, bool]:
+    """What a trial takes: the parameters that the optimizer holds, a labelled batch, whether results are rounded coarsely."""
+    model, args = training.model, training.args
     held = {p for group in training.optimizer.param_groups for p in group["params"] if p.is_floating_point()}
     names = {p: n for n, p in model.named_parameters() if p in held}
     device = next(model.parameters()).device
     batch = send_to_device(batches.drawn_labelled(0, 1, options.seed)[0], device)
     # a board may multiply in TF32, and adds up products of other shapes in another order
-    if batches.ranks.any(unlabelled(batch)):
-        raise HeadError("a first batch has no label")
     coarse = args.bf16 or args.fp16 or device.type != "cpu" or any(p.dtype != torch.float32 for p in names)
-    return try_head(
-        model, names, training.loss, batch, coarse=coarse, watch=None if host is None else host.mind_head
-    )
+    return names, batch, coarse

@@ -11,6 +11,7 @@ from typing import Any
 from trainer.distributed.wrapping import Wrapping, train_only
 from trainer.methods.method import StepHook
 from trainer.profiling.labelled_head import LabelledHead
+from trainer.profiling.prompt_split import PromptSplit
 from trainer.training.activation_cache import ActivationCache
 from trainer.training.optimizer_state import StaleState
 from trainer.training.options import Options
@@ -38,6 +39,8 @@ class TrainableModel:
     """What the method changes from step to step, if anything."""
     head: LabelledHead | None = None
     """Its output embeddings, where they run on labelled tokens alone."""
+    split: PromptSplit | None = None
+    """Its rows, where they run in two parts."""
     outside: tuple[Any, ...] = ()
     """Parameters with a gradient that the optimizer does not hold: nothing would come of it but its cost, so they are frozen."""
 
@@ -50,8 +53,9 @@ class TrainableModel:
         options: Options,
         step_hook: StepHook | None,
         head: LabelledHead | None = None,
+        split: PromptSplit | None = None,
     ) -> "TrainableModel":
-        """step_hook: that of the method; head: not attached. Raises InputError where activations cannot be cached."""
+        """step_hook: that of the method; head and split: not attached. Raises InputError where activations cannot be cached."""
         cache = ActivationCache(options.cache, options.cache_gb)
         cache.attach(module)
         state, names = StaleState(options.stale_state, optimizer), find_trainable(module, optimizer)
@@ -60,13 +64,25 @@ class TrainableModel:
             parameter.requires_grad_(False)
         if head is not None:
             head.attach()
-        return cls(module, optimizer, names, wrapping, state, cache, step_hook, head, outside)
+        if split is not None:
+            split.attach()
+        return cls(module, optimizer, names, wrapping, state, cache, step_hook, head, split, outside)
 
-    def train_only(self, names: Iterable[str], epochs_left: float | None, *, stay: bool = False) -> None:
+    def train_only(
+        self,
+        names: Iterable[str],
+        epochs_left: float | None,
+        *,
+        stay: bool = False,
+        share: float | None = None,
+    ) -> None:
         """Train `names` from the next step on.
 
-        epochs_left: of the whole training; None: no segment has begun. stay: the selection counts on what the cache holds.
+        epochs_left: of the whole training; None: no segment has begun. stay: the selection counts on what the cache holds. share: of the
+        tokens, that gradient flows through; None: all.
         """
+        if self.split is not None:
+            self.split.share = 1.0 if share is None else share
         self.wrapping.reshard()
         train_only(self.module, tuple(names), self.names)
         self.stale_state.apply()
@@ -86,6 +102,8 @@ class TrainableModel:
         self.cache.detach()
         if self.head is not None:
             self.head.detach()
+        if self.split is not None:
+            self.split.detach()
         if self.step_hook is not None:
             self.step_hook.remove()
         if alone:

@@ -3,6 +3,7 @@
 The trainer builds the methods (trainer/methods). What can be said of them without torch stands here, so that a job whose
 settings do not go together is refused at submit.
 
+tokens     how much of each row the tokens method trains on
 traits     one row per method: what it can and cannot, and which names a job may give
 lora       keys of `lora` and `greentrainer+lora`
 prefix     keys of `prefix`

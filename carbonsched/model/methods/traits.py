@@ -36,6 +36,8 @@ class MethodTraits:
     """It trains adapters (peft) on a frozen model; checkpoints hold the adapters alone."""
     skips_gradients: bool = False
     """A step leaves some of the trained tensors without a gradient: DDP has to look for them."""
+    splits_rows: bool = False
+    """It runs the first part of a row without gradients: ρ, or `gradient_share`, says how much of it."""
     fp16: bool = False
     """It goes with weights in fp16. Only adapters do: they are kept in fp32."""
     gradient_checkpointing: bool = True
@@ -73,6 +75,13 @@ METHODS: Mapping[str, MethodTraits] = MappingProxyType(
                     "each step drops other branches: every one would be compiled",
                     "set it to false",
                 )
+            },
+        ),
+        "tokens": MethodTraits(
+            splits_rows=True,
+            compile=False,
+            reasons={
+                "compile": ("each batch is cut elsewhere: every one would be compiled", "set it to false")
             },
         ),
         "greentrainer": MethodTraits(selects=True, measures="each segment"),
