@@ -7,6 +7,7 @@ http       asks over the network with requests, carefully
 limits     keeps the request limits that providers state
 secrets    reads tokens and passwords from where they are kept
 raw_bodies  keeps what providers answered, by hash
+http_settings  the keys that those over HTTP take
 provider   what the feeds over HTTP share
 entso_e_documents  documents of ENTSO-E's platform, whatever they tell of
 entso_e_borders    which bidding zones power flows between

@@ -7,7 +7,8 @@ from typing import ClassVar, Final
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Site
-from carbonsched.feeds.provider import HttpFeed, LoginSettings
+from carbonsched.feeds.http_settings import LoginSettings
+from carbonsched.feeds.provider import HttpFeed
 from carbonsched.feeds.transport import TRIES, AnswerError, Body, Limit
 from carbonsched.model.grid import Basis
 

@@ -19,7 +19,8 @@ from support.manual_clock import ManualClock
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.chain import Chain
-from carbonsched.feeds.provider import Answered, HttpFeed, HttpSettings, Time, Value
+from carbonsched.feeds.http_settings import HttpSettings
+from carbonsched.feeds.provider import Answered, HttpFeed, Time, Value
 from carbonsched.feeds.providers.neso import NesoSettings
 from carbonsched.feeds.transport import AnswerError, Body, Limit, RetryLaterError
 from carbonsched.feeds.zone import Zone

@@ -12,8 +12,8 @@ from support.manual_clock import ManualClock
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.http import HttpTransport
+from carbonsched.feeds.http_settings import LoginSettings
 from carbonsched.feeds.login import LoginFeed
-from carbonsched.feeds.provider import LoginSettings
 from carbonsched.feeds.raw_bodies import RawBodies
 from carbonsched.feeds.transport import Limit, RetryLaterError
 from carbonsched.feeds.zone import Zone

@@ -15,7 +15,8 @@ from support.manual_clock import ManualClock
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.http import HttpTransport
-from carbonsched.feeds.provider import Answered, HttpFeed, HttpSettings, Value, intervals, offered, place
+from carbonsched.feeds.http_settings import HttpSettings
+from carbonsched.feeds.provider import Answered, HttpFeed, Value, intervals, offered, place
 from carbonsched.feeds.transport import AnswerError, Body, Limit, RetryLaterError
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Kind, Source

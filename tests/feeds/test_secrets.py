@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from carbonsched.errors import FeedError, InputError
-from carbonsched.feeds.provider import LoginSettings, TokenSettings
+from carbonsched.feeds.http_settings import LoginSettings, TokenSettings
 from carbonsched.feeds.secrets import Secret
 
 SECRET = "s3cr3t-token"  # noqa: S105

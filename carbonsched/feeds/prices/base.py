@@ -11,7 +11,8 @@ from typing import Final
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Site, SourceSettings, ValueFeed, Values
-from carbonsched.feeds.provider import HttpKeys, HttpSource, Interval
+from carbonsched.feeds.http_settings import HttpKeys
+from carbonsched.feeds.provider import HttpSource, Interval
 from carbonsched.feeds.transport import Body
 from carbonsched.model.base import Duration
 from carbonsched.model.grid import Kind, Price

@@ -18,8 +18,9 @@ from pydantic import StringConstraints, ValidationError
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Site, Values
 from carbonsched.feeds.entso_e_documents import HINTS, LIMITS, URL, code_of, document, not_documented, points
+from carbonsched.feeds.http_settings import TokenKeys
 from carbonsched.feeds.prices.base import AHEAD, LATELY, STEP, HttpPriceSettings, MarketPrices
-from carbonsched.feeds.provider import Interval, TokenKeys, place
+from carbonsched.feeds.provider import Interval, place
 from carbonsched.model.grid import Price
 
 _SEQUENCE: Final = "{*}classificationSequence_AttributeInstanceComponent.position"

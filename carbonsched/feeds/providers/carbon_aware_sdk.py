@@ -17,11 +17,11 @@ from pydantic import Field, model_validator
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
+from carbonsched.feeds.http_settings import HttpSettings
 from carbonsched.feeds.provider import (
     SETTLE_EVERY_S,
     Answered,
     HttpFeed,
-    HttpSettings,
     Interval,
     Time,
     Value,

@@ -17,13 +17,13 @@ from pydantic import AliasChoices, Field, RootModel, StringConstraints, model_va
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
+from carbonsched.feeds.http_settings import TokenSettings
 from carbonsched.feeds.provider import (
     SETTLE_EVERY_S,
     Answered,
     HttpFeed,
     Interval,
     Time,
-    TokenSettings,
     Value,
     intervals,
     offered,

@@ -17,15 +17,8 @@ from pydantic import Field
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
-from carbonsched.feeds.provider import (
-    Answered,
-    HttpFeed,
-    HttpSettings,
-    Interval,
-    UtcTime,
-    Value,
-    intervals,
-)
+from carbonsched.feeds.http_settings import HttpSettings
+from carbonsched.feeds.provider import Answered, HttpFeed, Interval, UtcTime, Value, intervals
 from carbonsched.feeds.transport import Body, Limit, RetryLaterError
 from carbonsched.model.grid import Basis, Kind, Source
 

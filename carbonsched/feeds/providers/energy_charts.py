@@ -17,16 +17,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from carbonsched.errors import InputError
 from carbonsched.feeds.base import Answer, Site
-from carbonsched.feeds.provider import (
-    SETTLE_EVERY_S,
-    Answered,
-    HttpFeed,
-    HttpSettings,
-    Interval,
-    Time,
-    Value,
-    intervals,
-)
+from carbonsched.feeds.http_settings import HttpSettings
+from carbonsched.feeds.provider import SETTLE_EVERY_S, Answered, HttpFeed, Interval, Time, Value, intervals
 from carbonsched.model.base import Duration
 from carbonsched.model.grid import Basis, Kind, Reading
 

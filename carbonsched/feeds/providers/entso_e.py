@@ -32,8 +32,9 @@ from carbonsched.feeds.entso_e_documents import (
     points,
 )
 from carbonsched.feeds.generation_mix import FACTORS, Mix, Output, Plant, mixes
+from carbonsched.feeds.http_settings import TokenSettings
 from carbonsched.feeds.imports import Consumed, Inflow, consumption
-from carbonsched.feeds.provider import SETTLE_EVERY_S, HttpFeed, Interval, TokenSettings, offered, place
+from carbonsched.feeds.provider import SETTLE_EVERY_S, HttpFeed, Interval, offered, place
 from carbonsched.feeds.transport import Body, RetryLaterError
 from carbonsched.model.base import Duration
 from carbonsched.model.grid import Kind, Reading

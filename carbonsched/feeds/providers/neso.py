@@ -14,7 +14,8 @@ from pydantic import Field, StringConstraints, model_validator
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.countries import check_country
-from carbonsched.feeds.provider import SETTLE_EVERY_S, Answered, HttpFeed, HttpSettings, Time, Value
+from carbonsched.feeds.http_settings import HttpSettings
+from carbonsched.feeds.provider import SETTLE_EVERY_S, Answered, HttpFeed, Time, Value
 from carbonsched.feeds.transport import Body, RetryLaterError
 from carbonsched.model.base import refusal
 from carbonsched.model.grid import Basis, Kind, Reading

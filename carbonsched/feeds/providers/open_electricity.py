@@ -15,14 +15,8 @@ from typing import ClassVar, Final, Literal
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
-from carbonsched.feeds.provider import (
-    Answered,
-    HttpFeed,
-    Time,
-    TokenSettings,
-    Value,
-    intervals,
-)
+from carbonsched.feeds.http_settings import TokenSettings
+from carbonsched.feeds.provider import Answered, HttpFeed, Time, Value, intervals
 from carbonsched.feeds.transport import Limit
 from carbonsched.model.base import Duration
 from carbonsched.model.grid import Basis, Kind

@@ -16,16 +16,8 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, FeedSettings, Make, Site, V, Values
-from carbonsched.feeds.provider import (
-    SETTLE_EVERY_S,
-    Answered,
-    HttpFeed,
-    HttpSource,
-    Interval,
-    LoginKeys,
-    TokenKeys,
-    Value,
-)
+from carbonsched.feeds.http_settings import LoginKeys, TokenKeys
+from carbonsched.feeds.provider import SETTLE_EVERY_S, Answered, HttpFeed, HttpSource, Interval, Value
 from carbonsched.feeds.transport import Body
 from carbonsched.model.base import Duration, refusal
 from carbonsched.model.grid import Basis, Kind, Reading, Source

@@ -15,15 +15,8 @@ from typing import Final, Literal
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
 from carbonsched.feeds.countries import check_country
-from carbonsched.feeds.provider import (
-    SETTLE_EVERY_S,
-    Answered,
-    HttpFeed,
-    HttpSettings,
-    Time,
-    Value,
-    intervals,
-)
+from carbonsched.feeds.http_settings import HttpSettings
+from carbonsched.feeds.provider import SETTLE_EVERY_S, Answered, HttpFeed, Time, Value, intervals
 from carbonsched.model.base import Duration
 from carbonsched.model.grid import Basis, Kind, Reading
 

@@ -16,17 +16,9 @@ from pydantic import Field
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
+from carbonsched.feeds.http_settings import LoginSettings
 from carbonsched.feeds.login import LoginFeed
-from carbonsched.feeds.provider import (
-    Answered,
-    LoginSettings,
-    Time,
-    UtcTime,
-    Value,
-    intervals,
-    offered,
-    place,
-)
+from carbonsched.feeds.provider import Answered, Time, UtcTime, Value, intervals, offered, place
 from carbonsched.feeds.transport import Body
 from carbonsched.model.grid import Basis, Kind, Reading
 

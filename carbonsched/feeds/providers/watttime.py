@@ -17,17 +17,9 @@ from pydantic import Field, model_validator
 
 from carbonsched.errors import FeedError
 from carbonsched.feeds.base import Answer, Site
+from carbonsched.feeds.http_settings import LoginSettings
 from carbonsched.feeds.login import LoginFeed
-from carbonsched.feeds.provider import (
-    SETTLE_EVERY_S,
-    Answered,
-    Interval,
-    LoginSettings,
-    Time,
-    Value,
-    intervals,
-    place,
-)
+from carbonsched.feeds.provider import SETTLE_EVERY_S, Answered, Interval, Time, Value, intervals, place
 from carbonsched.feeds.transport import AnswerError, Body, Limit
 from carbonsched.model.base import refusal
 from carbonsched.model.grid import Basis, Kind, Reading
