@@ -236,6 +236,8 @@ class LedgerConfig(Doc):
 
     url: str | None = None
     """SQLAlchemy URL; None: sqlite at <state_dir>/ledger.db."""
+    box: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] | None = None
+    """The box's name where several boxes keep their ledgers on one server; None: there is one box."""
     row_s: Annotated[float, Field(gt=0)] = 10.0
     """A row is closed after this long, or earlier when job, segment or intensity change."""
 
@@ -362,7 +364,10 @@ class Config(Doc):
 
     @property
     def ledger_url(self) -> str:
-        return self.ledger.url or f"sqlite:///{self.state / 'ledger.db'}"
+        url = self.ledger.url or f"sqlite:///{self.state / 'ledger.db'}"
+        if self.ledger.box is None or url.startswith("sqlite"):
+            return url
+        return f"{url}{'&' if '?' in url else '?'}box={self.ledger.box}"
 
 
 def load(path: Path) -> Config:

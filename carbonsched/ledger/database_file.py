@@ -24,6 +24,8 @@ from carbonsched.errors import InputError, LedgerError
 log = logging.getLogger(__name__)
 
 FIELD = "ledger.url"
+BOX = r"[a-z0-9][a-z0-9-]{0,39}"
+"""What a box may be called: on a server its ledger is a schema of that name."""
 _RESERVE_BYTES = 1024 * 1024
 """SQLite's log and its index take some 60 kB to begin with; the rest is for the rows of a day or so."""
 
@@ -208,6 +210,18 @@ def parsed_url(url: str) -> URL:
         # what is no URL cannot be told apart into password and rest
         shown = repr(url) if re.fullmatch(r"[\w./ -]*", url) else "this (not shown, it may hold a password)"
         raise InputError(FIELD, f"{shown} is not a database URL", "write sqlite:////path/ledger.db") from e
+
+
+def box_of(url: URL) -> tuple[URL, str | None]:
+    """A ledger's URL without our own part of it, and that: the box whose ledger it is, `?box=NAME`. Raises InputError."""
+    box = url.query.get("box")
+    if box is None:
+        return url, None
+    if not isinstance(box, str) or not re.fullmatch(BOX, box):
+        raise InputError(
+            FIELD, f"box={box} is no name of a box", "write small letters, digits and dashes, as gpu-1"
+        )
+    return url.difference_update_query(["box"]), box
 
 
 def _identity(path: Path) -> _Identity | None:

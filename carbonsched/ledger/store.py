@@ -1,11 +1,13 @@
 """Opens the database under the ledger: one writer, many readers, migrated on opening, its errors raised as LedgerError.
 
 SQLite runs in WAL mode with synchronous=FULL: a committed row survives a power cut, and readers never wait for the
-writer. A lock file beside the database keeps a second daemon out. PostgreSQL takes an advisory lock per transaction.
+writer. A lock file beside the database keeps a second daemon out; on PostgreSQL an advisory lock of the writer's session does. There
+each box has a schema of its own, with its own jobs and its own chains: nothing is shared.
 """
 
 import logging
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
 from carbonsched.errors import InputError, LedgerError
-from carbonsched.ledger.database_file import FIELD, DatabaseFile, parsed_url
+from carbonsched.ledger.database_file import FIELD, DatabaseFile, box_of, parsed_url
 from carbonsched.ledger.tables import JOURNAL, SCHEMA
 
 log = logging.getLogger(__name__)
@@ -63,18 +65,18 @@ class Store:
         `read_only` opens beside a running daemon: no lock, no migration, no write. Raises InputError where the URL is
         wrong or its place not writable, LedgerError where another process holds it or the schema is newer.
         """
-        parsed = parsed_url(url)
+        parsed, box = box_of(parsed_url(url))
         # a query may hold a password, too
-        where = parsed.set(query={}).render_as_string(hide_password=True)
+        where = parsed.set(query={}).render_as_string(hide_password=True) + (f" (box {box})" if box else "")
         file = DatabaseFile.of(parsed)
         if file is not None:
             file.check(create=not read_only)
             if not read_only:
                 file.lock()
         try:
-            writer = _engine(parsed, pool="one", query_only=read_only)
+            writer = _engine(parsed, pool="one", query_only=read_only, box=box)
             memory = parsed.get_backend_name() == "sqlite" and file is None
-            reader = None if memory else _engine(parsed, pool="many", query_only=True)
+            reader = None if memory else _engine(parsed, pool="many", query_only=True, box=box)
             store = cls(writer, reader, where, file)
         except (NoSuchModuleError, ImportError) as e:
             if file is not None:
@@ -89,6 +91,9 @@ class Store:
 
     def _settle(self, *, read_only: bool) -> None:
         file = self._file
+        if file is None and not read_only:
+            with self.transaction():
+                pass  # the writer's session: on a server it keeps others out
         try:
             self._migrate(read_only=read_only)
         except LedgerError:
@@ -303,9 +308,11 @@ def file_problem(connection: Connection) -> str | None:
     return f"the database file is damaged: {' '.join(str(said).split())}; restore it from a backup"
 
 
-def _engine(url: URL, *, pool: str, query_only: bool) -> Engine:
+def _engine(url: URL, *, pool: str, query_only: bool, box: str | None = None) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
     options: dict[str, Any] = {"connect_args": {"check_same_thread": False, "timeout": 10}} if sqlite else {}
+    if box is not None and not sqlite:
+        options["connect_args"] = {"options": f'-csearch_path="{_schema_of(box)}"'}
     if pool == "one":
         options["poolclass"] = StaticPool
     else:
@@ -315,11 +322,29 @@ def _engine(url: URL, *, pool: str, query_only: bool) -> Engine:
         _tune_sqlite(engine, query_only=query_only, writes=pool == "one")
     elif pool == "one" and not query_only:
 
-        @event.listens_for(engine, "begin")
-        def _alone(connection: Connection) -> None:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY})
+        @event.listens_for(engine, "connect")
+        def _alone(dbapi: Any, _record: object) -> None:
+            """As long as this session lives: one that is cut off has to win it again."""
+            with dbapi.cursor() as cursor:
+                if box is not None:
+                    cursor.execute(f'CREATE SCHEMA IF NOT EXISTS "{_schema_of(box)}"')
+                key = zlib.crc32((box or "").encode()) - 2**31
+                cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (_ADVISORY, key))
+                [won] = cursor.fetchone()
+            dbapi.commit()
+            if not won:
+                whose = f"box {box}" if box else "a box without a name"
+                raise LedgerError(
+                    f"{url.set(query={}).render_as_string(hide_password=True)}: another daemon writes the ledger of {whose}; stop it, or "
+                    "give each box a name of its own: ledger.box"
+                )
 
     return engine
+
+
+def _schema_of(box: str) -> str:
+    """Of a server: what holds a box's tables."""
+    return f"box-{box}"
 
 
 def _tune_sqlite(engine: Engine, *, query_only: bool, writes: bool) -> None:

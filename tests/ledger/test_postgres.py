@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -11,7 +12,7 @@ from support.intervals import intervals
 from support.postgres import missing, postgres
 from support.story import T0, interval, submitted, tell
 
-from carbonsched.errors import LedgerError
+from carbonsched.errors import InputError, LedgerError
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.database_file import parsed_url
 from carbonsched.ledger.store import upgrade
@@ -36,7 +37,8 @@ def url(server: str) -> Iterator[str]:
     yield server
     engine = create_engine(parsed_url(server))
     with engine.begin() as connection:
-        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        for schema in ("public", '"box-gpu-1"', '"box-gpu-2"'):
+            connection.exec_driver_sql(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
         connection.exec_driver_sql("CREATE SCHEMA public")
         connection.exec_driver_sql("DROP FUNCTION IF EXISTS intervals_refuse, journal_refuse CASCADE")
     engine.dispose()
@@ -73,3 +75,45 @@ def test_a_ledger_of_an_older_schema_is_migrated(url: str, before: str) -> None:
         assert ledger.verify().ok
         with ledger.transaction() as connection:
             assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+def test_each_box_has_its_own_jobs_and_chain(url: str) -> None:
+    boxes = {name: f"{url}&box={name}" for name in ("gpu-1", "gpu-2")}
+    with Ledger.open(boxes["gpu-1"]) as one, Ledger.open(boxes["gpu-2"]) as two, Ledger.open(url) as unnamed:
+        tell(one, submitted())
+        two.append([interval(T0, 10, 500, board="host")])
+        assert [job.id for job in one.jobs()] == ["scitldr-1"]
+        assert two.jobs() == unnamed.jobs() == ()
+        # both have a board that is called host
+        assert two.marks()["host"].at != one.marks()["host"].at
+        assert (one.verify().ok, two.verify().ok, unnamed.totals().rows) == (True, True, 0)
+        for held, name in ((boxes["gpu-1"], "of box gpu-1"), (url, "a box without a name")):
+            with pytest.raises(LedgerError, match=f"another daemon writes the ledger.*{name}.*ledger.box"):
+                Ledger.open(held)
+        with Ledger.open(boxes["gpu-1"], read_only=True) as beside:
+            assert beside.verify().ok
+        # a writer that was cut off wins its place again, unless another one was faster
+        _cut_off(url)
+        with pytest.raises(LedgerError, match="terminat"):
+            two.append([interval(T0 + timedelta(seconds=10), 10, 500, board="host")])
+        two.append([interval(T0 + timedelta(seconds=10), 10, 500, board="host")])
+        with Ledger.open(boxes["gpu-1"]):
+            for _ in range(2):
+                with pytest.raises(LedgerError, match=r"terminat|another daemon"):
+                    one.append([interval(T0 + timedelta(days=1), 10, 500)])
+    with Ledger.open(boxes["gpu-2"]) as again:
+        assert again.totals().rows == 2
+
+
+def test_a_box_is_named_plainly() -> None:
+    with pytest.raises(InputError, match="no name of a box"):
+        Ledger.open('postgresql:///carbon?box=x"; DROP TABLE jobs')
+
+
+def _cut_off(url: str) -> None:
+    engine = create_engine(parsed_url(url))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = current_user"
+        )
+    engine.dispose()
