@@ -47,6 +47,8 @@ PEOPLE_FROM = 1000
 """Uids below are the system's: a daemon of one of them serves several people."""
 _POLL_CHECK_S = 1.0
 """Pause between two looks at which feeds are due."""
+_BEAT_CHECK_S = 10.0
+"""Pause between two looks at whether the ledger's heads are due."""
 _CLOCK_STEP_S = 2.0
 """Wall and boot clock may drift apart this far (NTP slews) before the polls are scheduled anew."""
 _FIRST_POLL_S = 0.5
@@ -82,9 +84,11 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
     supervisor.start()
     try:
         server.start()
-        polling = Polling(partial(_poll, chain, supervisor, heartbeat), _POLL_CHECK_S)
+        polling = Polling(partial(_poll, chain, supervisor), _POLL_CHECK_S)
+        beating = Periodic("heartbeat", heartbeat.poll, _BEAT_CHECK_S)
         ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
         polling.start()
+        beating.start()
         polling.first.wait(_FIRST_POLL_S)
         ticking.start()
         notifier.ready(f"carbonsched {__version__}, {len(meter.devices)} devices, {len(config.feeds)} feeds")
@@ -109,6 +113,7 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
         polling.stop()
         ticking.stop(_TICK_END_S)
         supervisor.stop()
+        beating.stop(_TICK_END_S)
         heartbeat.close()
     finally:
         server.stop()
@@ -116,13 +121,12 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
     return 0
 
 
-def _poll(chain: Chain, supervisor: Supervisor, heartbeat: Heartbeat) -> None:
+def _poll(chain: Chain, supervisor: Supervisor) -> None:
     """What the last polls revised is settled first: the first tick waits for the first poll alone."""
     supervisor.settling.poll()
     chain.poll_due()
     supervisor.prices.poll()
     supervisor.supply.poll()
-    heartbeat.poll()
 
 
 class LineFormatter(logging.Formatter):

@@ -31,10 +31,15 @@ PLANNER = (
 """What comes with the first job: `Supervisor.control` is the door."""
 
 RUN = """
-import os, signal, sys, threading
+import os, signal, sys, threading, time
 from pathlib import Path
 from carbonsched.daemon import run
-threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+def end():
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # a busy box imports for seconds
+        time.sleep(0.05)
+    time.sleep(1.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=end, daemon=True).start()
 code = run(Path(sys.argv[1]))
 print(code, [name for name in sys.argv[2:] if name in sys.modules])
 """

@@ -44,6 +44,14 @@ def verify(
             "or audit anchor, or lines of the daemon's log; may repeat.",
         ),
     ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option(
+            "--since",
+            metavar="PATH",
+            help="Heads, as for --against, of a ledger that verified: the rows up to the last of them are not recomputed.",
+        ),
+    ] = None,
     public_key: Annotated[
         Path | None,
         typer.Option(
@@ -75,17 +83,18 @@ def verify(
             "--export", "needs the ledger itself", "name it too: --ledger sqlite:////…/ledger.db"
         )
     earlier, vouched = _earlier(against or [], public_key, ca)
-    if ledger is None and not earlier:
+    last = _last_head(since)
+    if ledger is None and not earlier and last is None:
         result = connect(ctx).audit()
     else:
         with _opened(ctx, ledger) as opened:
             if export is not None:
                 _export(opened, export)
-            result = opened.verify(earlier).model_copy(update={"vouched": vouched})
+            result = opened.verify(earlier, last).model_copy(update={"vouched": vouched})
     if json:
         emit(result)
     elif result.ok:
-        print(f"ok: {result.rows} rows verify{_conserved(result)}{_compared(result)}")
+        print(f"ok: {result.rows} rows verify{_since(result)}{_conserved(result)}{_compared(result)}")
     else:
         rows = "rows cannot be counted" if result.rows is None else f"{result.rows} rows"
         print(f"not ok: {result.problem} ({rows})")
@@ -216,6 +225,21 @@ def _earlier(
         )
     said = [one for path in paths for one in vouched(path, public_key=public_key, ca=ca)]
     return [head for path in paths for head in read_heads(path)], tuple(said)
+
+
+def _last_head(path: Path | None) -> "Head | None":
+    from carbonsched.ledger.heads import read_heads
+
+    if path is None:
+        return None
+    try:
+        return max(read_heads(path), key=lambda head: head.rows or 0)
+    except InputError as e:
+        raise InputError("--since", e.problem, e.hint) from e
+
+
+def _since(result: "AuditResult") -> str:
+    return "" if result.since is None else f", those behind row {result.since} recomputed"
 
 
 def _compared(result: "AuditResult") -> str:

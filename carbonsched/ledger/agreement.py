@@ -84,11 +84,11 @@ def segments_problem(connection: Connection, told: Sequence[tuple[str, Mapping[s
         except (ArithmeticError, TypeError, ValueError) as e:
             found[key] = str(e)
     for job_id, said in told:
-        key = (job_id, said["k"], said["attempt"])
-        if found.pop(key, None) != said["sha256"]:
-            return (
-                f"job {job_id}: segment {said['k']}, attempt {said['attempt']}, is not as the journal saw it"
-            )
+        k, attempt = said.get("k"), said.get("attempt")
+        if not isinstance(k, int) or not isinstance(attempt, int):
+            return f"job {job_id}: an entry of a segment in the journal does not say which"
+        if found.pop((job_id, k, attempt), None) != said.get("sha256"):
+            return f"job {job_id}: segment {k}, attempt {attempt}, is not as the journal saw it"
     for job_id, k, attempt in found:
         return f"job {job_id}: segment {k}, attempt {attempt}, is not in the journal"
     return None

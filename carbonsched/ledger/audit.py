@@ -11,31 +11,38 @@ from contextlib import suppress
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from carbonsched.errors import InputError
 from carbonsched.ledger.agreement import jobs_problem, segments_problem
 from carbonsched.ledger.chains import Fault, intervals_fault, walk_journal
 from carbonsched.ledger.conservation import conservation, imbalance
 from carbonsched.ledger.heads import Head, head_of, missed
+from carbonsched.ledger.rows import GENESIS
 from carbonsched.ledger.store import file_problem
 from carbonsched.ledger.tables import INTERVALS
 from carbonsched.model.views import AuditResult, ChainHeads
 
 
-def verify(connection: Connection, earlier: Sequence[Head] = ()) -> AuditResult:
+def verify(connection: Connection, earlier: Sequence[Head] = (), since: Head | None = None) -> AuditResult:
     """Walk both chains in order, a page in memory at a time, then balance every counter; names the first thing wrong.
 
-    earlier: heads that were noted before, each of which must be in the chains still.
+    earlier: heads that were noted before, each of which must be in the chains still. since: one up to which the rows were
+    verified already: those behind it alone are looked at, and the journal, jobs and segments whole.
     """
-    if damage := file_problem(connection):
+    if since is not None and since.rows is None:
+        raise InputError("--since", f"{since.source} does not say of how many rows it is", "give a later one")
+    if since is None and (damage := file_problem(connection)):
         return _of_damaged(connection, damage)
     journal = walk_journal(connection)
-    fault, overlap = intervals_fault(connection, journal.heartbeats)
+    after = (0, GENESIS) if since is None or since.rows is None else (since.rows, since.intervals)
+    lost = None if since is None else missed(connection, since)
+    fault, overlap = (lost, None) if lost else intervals_fault(connection, journal.heartbeats, after)
     problem = (
         (fault and fault.what)
         or journal.problem
         or jobs_problem(connection, journal.told)
         or segments_problem(connection, journal.segments)
     )
-    balances = conservation(connection)
+    balances = conservation(connection, after[0])
     problem = problem or next((imbalance(each) for each in balances if not each.ok), None)
     if problem is None and (fault := overlap or _missed(connection, earlier)):
         problem = fault.what
@@ -49,6 +56,7 @@ def verify(connection: Connection, earlier: Sequence[Head] = ()) -> AuditResult:
         heads=head.chain_heads(),
         entries=head.entries,
         compared=len(earlier),
+        since=None if since is None else since.rows,
     )
 
 

@@ -56,6 +56,14 @@ class Sums:
         self.energy_mj += row["energy_mj"] or 0
         self.grams += row["grams"] or 0.0
 
+    def take(self, said: Mapping[str, Any]) -> bool:
+        """Go on from a heartbeat's figures; whether it has them."""
+        energy, grams = said.get("energy_mj"), said.get("grams")
+        if isinstance(energy, int) and isinstance(grams, float | int):
+            self.energy_mj, self.grams = energy, float(grams)
+            return True
+        return False
+
     def differs(self, said: Mapping[str, Any]) -> str | None:
         """What of a heartbeat's figures is another, in words."""
         if said.get("rows") != self.rows:
@@ -68,9 +76,18 @@ class Sums:
         return None
 
 
-def links(connection: Connection, table: Table, noun: str) -> Iterator[tuple[Row, str | None]]:
-    """The rows of a chain in order, each with what is wrong with its place in it; the first that is wrong is the last."""
-    expected_id, prev_hash = 1, GENESIS
+def links(
+    connection: Connection, table: Table, noun: str, after: tuple[int, str] = (0, GENESIS)
+) -> Iterator[tuple[Row, str | None]]:
+    """The rows of a chain in order, each with what is wrong with its place in it; the first that is wrong is the last.
+
+    after: (number, hash) of a row that is known to be right.
+    """
+    least = connection.execute(select(func.min(table.c.id))).scalar()
+    if least is not None and least < 1:
+        yield {"id": least}, f"{noun} {least} is none of the chain, whose numbers begin at 1"
+        return
+    expected_id, prev_hash = after[0] + 1, after[1]
     while True:
         page, unread = _page(connection, table, expected_id)
         for row in page:
@@ -123,12 +140,19 @@ def _page(connection: Connection, table: Table, first: int) -> tuple[list[Row], 
 
 
 def intervals_fault(
-    connection: Connection, heartbeats: Mapping[int, Mapping[str, Any]]
+    connection: Connection, heartbeats: Mapping[int, Mapping[str, Any]], after: tuple[int, str] = (0, GENESIS)
 ) -> tuple[Fault | None, Fault | None]:
-    """(what is wrong with the chain, which rows charge the same time twice). heartbeats: last row that one saw → what it said."""
-    anchors, sums, overlaps = _Anchors(connection), Sums(), Overlaps()
+    """(what is wrong with the chain, which rows charge the same time twice). heartbeats: last row that one saw → what it said.
+
+    after: (number, hash) of a row that is known to be right; the rows before it are not looked at but for the time they charge.
+    """
+    anchors, sums, overlaps = _Anchors(connection), Sums(after[0]), Overlaps()
+    counts = after[0] == 0
+    """Else the first heartbeat says what the rows before it come to."""
+    for row in _tail(connection, after[0]):
+        overlaps.add(row)
     overlap: Fault | None = None
-    for row, problem in links(connection, INTERVALS, "row"):
+    for row, problem in links(connection, INTERVALS, "row", after):
         if not problem and (said := contradiction(row) or figures_problem(row)):
             problem = f"row {row['id']}: {said}"
         if not problem and not anchors.agree(row["id"], row["hash"]):
@@ -137,10 +161,13 @@ def intervals_fault(
             )
         if not problem:
             sums.add(row)
-            if row["id"] in heartbeats and (off := sums.differs(heartbeats[row["id"]])):
+            beat = heartbeats.get(row["id"])
+            if beat is not None and not counts:
+                counts = sums.take(beat)
+            elif beat is not None and (off := sums.differs(beat)):
                 problem = f"row {row['id']}: the journal's heartbeat of that row {off}"
         if problem:
-            return Fault(sums.rows + 1 if row["id"] != sums.rows else sums.rows, problem), overlap
+            return Fault(min(row["id"], sums.rows + 1), problem), overlap
         if overlap is None and (twice := overlaps.add(row)):
             overlap = Fault(row["id"], twice)
     if anchors.furthest > sums.rows:
@@ -148,6 +175,16 @@ def intervals_fault(
         missing = f"rows {first} to {anchors.furthest} are missing: the journal saw them"
         return Fault(first, missing), overlap
     return None, overlap
+
+
+def _tail(connection: Connection, last: int) -> list[Row]:
+    """The rows up to `last` that a later one may charge the time of once more."""
+    if last == 0:
+        return []
+    t = INTERVALS.c
+    keys = (t.id, t.board, t.job_id, t.start_us, t.end_us, t.energy_mj, t.reason)
+    query = select(*keys).where(t.id <= last, t.id > last - PAGE).order_by(t.id)
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 @dataclass(slots=True)
@@ -180,7 +217,8 @@ def walk_journal(connection: Connection) -> JournalWalk:
             continue
         detail = json.loads(entry["detail"])
         if kind == HEARTBEAT:
-            walk.heartbeats[detail.get("rows", entry["interval_id"])] = detail
+            if isinstance(detail.get("rows"), int):
+                walk.heartbeats[detail["rows"]] = detail
         elif kind == "segment":
             walk.segments.append((job_id, detail))
         else:

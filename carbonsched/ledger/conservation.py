@@ -13,6 +13,8 @@ from carbonsched.ledger.tables import INTERVALS
 from carbonsched.model.views import Balance
 
 _PAGE: Final = 1000
+_LAST: Final = 100
+"""Rows of a board among which the furthest is: shares of one stretch have no order."""
 _SLACK_US: Final = 1_000_000
 """Microseconds without a row that two neighbouring rows may have between them: the wall clock is slewed."""
 
@@ -47,20 +49,40 @@ class _Sum:
         )
 
 
-def conservation(connection: Connection) -> tuple[Balance, ...]:
-    """The balance of every counter epoch, by board and epoch, from one index and a page in memory at a time."""
+def conservation(connection: Connection, after: int = 0) -> tuple[Balance, ...]:
+    """The balance of every counter epoch, by board and epoch, from one index and a page in memory at a time.
+
+    after: of the rows behind that one alone, each epoch going on where its rows up to there ended.
+    """
     t = INTERVALS.c
     query = (
         select(t.board, t.counter_epoch, t.counter_start_mj, t.counter_end_mj, t.energy_mj)
         .where(and_(t.counter_start_mj.is_not(None), t.counter_end_mj.is_not(None), t.energy_mj.is_not(None)))
         .order_by(t.board, t.counter_epoch, t.counter_start_mj, t.counter_end_mj)
     )
+    if after:
+        query = query.where(t.id > after).with_hint(INTERVALS, "NOT INDEXED", "sqlite")
     sums: list[_Sum] = []
     for board, epoch, start, end, energy in connection.execute(query.execution_options(yield_per=_PAGE)):
         if not sums or (sums[-1].board, sums[-1].epoch) != (board, epoch):
-            sums.append(_Sum(board, epoch, start))
+            reach = _reached(connection, board, epoch, after) if after else None
+            sums.append(_Sum(board, epoch, start if reach is None else reach))
         sums[-1].add(connection, start, end, energy)
     return tuple(each.balance() for each in sums)
+
+
+def _reached(connection: Connection, board: str, epoch: str, last: int) -> int | None:
+    """How far the counter was charged by the rows up to `last`; None where the epoch began after it."""
+    t = INTERVALS.c
+    mine = (
+        select(t.counter_epoch, t.counter_end_mj)
+        .where(t.board == board, t.id <= last, t.counter_end_mj.is_not(None))
+        .order_by(t.id.desc())
+        .limit(_LAST)
+        .subquery()
+    )
+    here = select(func.max(mine.c.counter_end_mj)).where(mine.c.counter_epoch == epoch)
+    return connection.execute(here).scalar()
 
 
 def imbalance(balance: Balance) -> str | None:

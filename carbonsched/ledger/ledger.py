@@ -417,25 +417,29 @@ class Ledger(Store):
 
     # audit
 
-    def verify(self, earlier: Sequence[Head] = ()) -> AuditResult:
+    def verify(self, earlier: Sequence[Head] = (), since: Head | None = None) -> AuditResult:
         """Every hash and every gram once more, from the rows alone; the first that is wrong is named.
 
-        earlier: heads noted before, which must be in the chains still.
+        earlier: heads noted before, which must be in the chains still; since: one whose rows were verified then, and are not again.
         """
         with self._reading() as connection:
-            return audit.verify(connection, earlier)
+            return audit.verify(connection, earlier, since)
 
-    def heartbeat(self, actor: str, at: datetime) -> Head | None:
-        """Note in the journal what the rows come to; the heads with that entry, to be noted elsewhere. None: nothing came since."""
-        # outside of the transaction: the first time it reads them all
-        rows, groups = self._groups_so_far(None)
-        sums = totals.total(groups)
-        detail = {"rows": rows, "energy_mj": sums.energy_mj, "grams": sums.location_g}
+    def heartbeat(self, actor: str, at: datetime, *, counted: bool = True) -> Head | None:
+        """Note in the journal what the rows come to; the heads with that entry, to be noted elsewhere. None: nothing came since.
+
+        counted: False leaves the sums out, for which all rows are read the first time.
+        """
+        detail: dict[str, Any] = {}
+        if counted:  # outside of the transaction, which others wait for
+            rows, groups = self._groups_so_far(None)
+            sums = totals.total(groups)
+            detail = {"rows": rows, "energy_mj": sums.energy_mj, "grams": sums.location_g}
         with self.transaction() as connection:
             last = (
                 connection.execute(select(JOURNAL).order_by(JOURNAL.c.id.desc()).limit(1)).mappings().first()
             )
-            if rows == 0 or (
+            if _head(connection)[0] == 0 or (
                 last and last["kind"] == HEARTBEAT and last["interval_id"] == _head(connection)[0]
             ):
                 return None

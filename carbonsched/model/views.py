@@ -471,6 +471,8 @@ class AuditResult(Doc):
     """Entries of the journal; None: not counted."""
     compared: int = 0
     """Earlier heads that the chains were compared with."""
+    since: int | None = None
+    """Row up to which the intervals were taken as verified; None: all were looked at."""
     vouched: tuple[str, ...] = ()
     """Who says that such a head is as old as it says: signatures and time stamps that were verified."""
 

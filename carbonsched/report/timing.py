@@ -9,11 +9,10 @@ Where no row tells the intensity of the counterfactual's time, the mean of the s
 highest of the span; where a value was settled since, the range holds both.
 """
 
-import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from carbonsched.ledger.settlements import Settled, Stretch
@@ -33,6 +32,9 @@ CHOSEN_AGAINST: Final = "the same work with the waits that were forced on it alo
 FORCED_AGAINST: Final = (
     "the same work begun at submission, against the same with the waits that were forced on it"
 )
+
+_PIECE_US: Final = 300_000_000
+"""Rows of one intensity count as evenly spread over so long."""
 
 Span = tuple[int, int]
 
@@ -79,7 +81,7 @@ class Work:
             return
         new = Piece(start, end, row["energy_mj"] * row["pue"], row["g_per_kwh"])
         old = self._open.get(row["board"])
-        if old is not None and old.end_us == start and _alike(old, new):
+        if old is not None and old.end_us == start and _one(old, new):
             new = Piece(old.start_us, end, old.facility_mj + new.facility_mj, new.g_per_kwh)
         elif old is not None:
             self._done.append(old)
@@ -90,12 +92,9 @@ class Work:
         return [*self._done, *self._open.values()]
 
 
-def _alike(a: Piece, b: Piece) -> bool:
-    """Of one intensity and about one power: where in a piece its joules lie matters."""
-    if a.g_per_kwh != b.g_per_kwh or b.end_us <= b.start_us or a.end_us <= a.start_us:
-        return False
-    powers = [piece.facility_mj / (piece.end_us - piece.start_us) for piece in (a, b)]
-    return math.isclose(*powers, rel_tol=1e-3)
+def _one(a: Piece, b: Piece) -> bool:
+    """Whether one piece may stand for both: a job of months has millions of rows."""
+    return a.g_per_kwh == b.g_per_kwh and b.end_us - a.start_us <= _PIECE_US
 
 
 class Curve:
@@ -134,9 +133,8 @@ class Curve:
         return (weighted / known if known else 0.0), 1 - known / (end - start)
 
 
-@dataclass(frozen=True, slots=True)
 class Waits:
-    """When a job did not work, from its submission to its last row.
+    """When a job did not work, from its submission to its last row; both kinds ascend.
 
     Example:
         >>> waits = Waits(0, chosen=((10, 20),), forced=((0, 5),))
@@ -144,26 +142,35 @@ class Waits:
         (10, 15)
     """
 
-    submitted_us: int
-    chosen: tuple[Span, ...]
-    """The planner's, for a cleaner hour or for the budget to grow."""
-    forced: tuple[Span, ...]
-    """In the queue, paused by its owner, in an outage."""
+    def __init__(self, submitted_us: int, chosen: Sequence[Span], forced: Sequence[Span]) -> None:
+        """chosen: the planner's, for a cleaner hour or for the budget to grow. forced: in the queue, paused by its owner, in an outage."""
+        self.submitted_us = submitted_us
+        self.chosen, self.forced = tuple(chosen), tuple(forced)
+        self._chosen, self._forced = _Measure(self.chosen), _Measure(self.forced)
 
     def at_once(self, us: int) -> int:
         """When it would have come to where it was then, without any wait."""
-        return us - _before(self.chosen, us) - _before(self.forced, us)
+        return us - self._chosen.before(us) - self._forced.before(us)
 
     def forced_alone(self, us: int) -> int:
         return us - self.waited(us)
 
     def waited(self, us: int) -> int:
         """Microseconds of chosen waits until then."""
-        return _before(self.chosen, us)
+        return self._chosen.before(us)
 
 
-def _before(spans: Sequence[Span], us: int) -> int:
-    return sum(min(end, us) - start for start, end in spans if start < us)
+class _Measure:
+    """How much of some spans lies before a time."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self._spans = spans
+        self._starts = [start for start, _ in spans]
+        self._sums = [0, *accumulate(end - start for start, end in spans)]
+
+    def before(self, us: int) -> int:
+        i = bisect_left(self._starts, us)
+        return self._sums[i] - (max(self._spans[i - 1][1] - us, 0) if i else 0)
 
 
 def waits_of(submitted_us: int, work: Work, states: Sequence[tuple[int, str]]) -> Waits:

@@ -36,6 +36,8 @@ class Heartbeat:
     _due_s: float | None = None
     """None: the ledger was not asked yet when the last one was."""
     _closed: bool = False
+    _counted: bool = False
+    """The rows were summed once: from then on it takes those that came since alone."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def poll(self) -> None:
@@ -54,7 +56,7 @@ class Heartbeat:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._beat()
+                self._beat(counted=self._counted)
 
     def _left_s(self) -> float:
         """Seconds of the hour that an earlier daemon began."""
@@ -66,12 +68,13 @@ class Heartbeat:
             return EVERY_S
         return min(max(EVERY_S - (self.clock.now() - last).total_seconds(), 0.0), EVERY_S)
 
-    def _beat(self) -> bool:
+    def _beat(self, *, counted: bool = True) -> bool:
         try:
-            head = self.ledger.heartbeat(DAEMON, self.clock.now())
+            head = self.ledger.heartbeat(DAEMON, self.clock.now(), counted=counted)
         except CarbonschedError as e:
             log.warning("the heads of the ledger are not noted now: %s", e)
             return False
         if head is not None:
             log.info("ledger: %s", head.line())
+        self._counted = True
         return True

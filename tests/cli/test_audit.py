@@ -17,6 +17,9 @@ def test_audit_hands_the_ledger_to_others(tmp_path: Path) -> None:
     ran = cli("audit", "verify", "--ledger", url, "--against", str(out), "--against", str(heads), "--json")
     assert (ran.code, ran.doc["ok"], ran.doc["compared"]) == (0, True, 2)
     assert set(ran.doc["heads"]) == {"intervals", "journal"}
+    assert ran.doc["since"] is None
+    ran = cli("audit", "verify", "--ledger", url, "--since", str(heads))
+    assert (ran.code, ran.out) == (0, "ok: 12 rows verify, those behind row 12 recomputed\n")
     ran = cli("audit", "diff", str(out), str(out), "--json")
     assert (ran.code, ran.doc["same"]) == (0, True)
     remake(tmp_path / "ledger.db", edit=lambda rows: rows[4].update(energy_mj=1))
@@ -34,6 +37,7 @@ def test_audit_hands_the_ledger_to_others(tmp_path: Path) -> None:
     ("argv", "field"),
     [
         (["verify", "--against", "none.json"], "--against"),
+        (["verify", "--since", "none.json"], "--since"),
         (["verify", "--ca", "ca.pem"], "--ca"),
         (["verify", "--public-key", "key.pub"], "--public-key"),
         (["diff", "none", "none"], "A"),

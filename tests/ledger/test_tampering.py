@@ -186,6 +186,21 @@ FOUND: dict[str, tuple[Tamper, int | None, str]] = {
         None,
         "journal entry 4: its detail is no JSON object",
     ),
+    "entry before the first": (
+        lambda path: execute(path, "UPDATE journal SET id = 0 WHERE id = 5"),
+        None,
+        "journal entry 0 is none of the chain",
+    ),
+    "row before the first": (
+        lambda path: execute(path, "UPDATE intervals SET id = -2 WHERE id = 16"),
+        -2,
+        "row -2 is none of the chain",
+    ),
+    "segment's entry of no number": (
+        partial(remake, edit_journal=lambda entries: entries[4].update(detail='{"k":[]}')),
+        None,
+        "job j: an entry of a segment in the journal does not say which",
+    ),
     # jobs and segments
     "state": (edit("jobs", "state = 'stopped'", "1"), None, "job j: state is stopped, the journal said finished"),
     "reason of a state": (edit("jobs", "reason = 'bad'", "1"), None, "job j: reason is bad, the journal said done"),
@@ -230,6 +245,10 @@ WITH_A_HEAD: dict[str, tuple[Tamper, int | None, str]] = {
     ),
     "pue made 1": (
         partial(remake, edit=lambda rows: [row.update(pue=1.0) for row in rows]), 16, "row 16 is not the one",
+    ),
+    "what a heartbeat counted": (
+        partial(remake, edit_journal=lambda entries: entries[-1].update(detail='{"rows":[]}'), heartbeats=False),
+        None, "journal entry 7 is not the one an earlier head saw",
     ),
     "what was settled": (
         partial(remake, edit_journal=settled_lower), None, "journal entry 7 is not the one an earlier head saw",
@@ -286,3 +305,42 @@ def test_a_ledger_that_went_on_still_holds_what_an_earlier_head_saw(
         result = ledger.verify([sound[1], head])
     assert result.ok, result.problem
     assert result.compared == 2
+
+
+SINCE = 8
+"""Rows that were verified before."""
+
+
+@pytest.mark.parametrize(
+    ("tamper", "row", "said"),
+    [
+        (None, None, ""),
+        (edit("intervals", "energy_mj = 1", "id = 3"), None, ""),
+        (edit("intervals", "energy_mj = 1", "id = 11"), 11, "row 11 was changed"),
+        (delete("intervals", "id = 9"), 9, "row 9 is missing"),
+        (delete("intervals", "id > 6"), 7, "rows 7 to 8 are missing: an earlier head saw them"),
+        (partial(remake, edit=lambda rows: rows.pop(2)), 8, "row 8 is not the one an earlier head saw"),
+        (partial(append_copy, row_id=8), 17, "row 17 charges time of board host"),
+        (partial(append_copy, row_id=16), 17, "row 17 charges time of board host"),
+        (partial(append_copy, row_id=15), None, "conservation is broken"),
+        (edit("jobs", "reason = 'bad'", "1"), None, "job j: reason is bad"),
+    ],
+    ids=["nothing", "before", "behind", "out", "cut", "anew", "twice, from before", "twice", "counter twice", "job"],
+)  # fmt: skip
+def test_rows_that_were_verified_before_are_not_recomputed(
+    sound: tuple[Path, Head], tmp_path: Path, tamper: Tamper | None, row: int | None, said: str
+) -> None:
+    """What was changed in them since is for a whole verification: the head says what they were."""
+    with Ledger.open(f"sqlite:///{sound[0]}", read_only=True) as ledger:
+        before = {each["id"]: each["hash"] for each in ledger.rows()}
+    since = Head(before[SINCE], "0" * 64, SINCE, 0, "noted.json")
+    path = tampered(sound, tmp_path, tamper or (lambda _: None))
+    with Ledger.open(f"sqlite:///{path}", read_only=True) as ledger:
+        result = ledger.verify(since=since)
+    assert (result.ok, result.first_bad, result.since) == (not said, row, SINCE), result.problem
+    assert said in (result.problem or "")
+    if not said:
+        (balance,) = result.conservation
+        assert (balance.charged_mj, balance.counted_mj, balance.holes_mj) == (8000, 8000, 0), (
+            "of rows 9 to 16"
+        )
