@@ -83,6 +83,8 @@ def _losses(answer: "Explained") -> str:
         value = f"{loss:.0%} ± {margin:.0%}" if answer.loss_relative else f"{loss:.2f} ± {margin:.2f}"
         told.append(f"at {of} {value}" if told else f"{of}: expected loss {value}")
     what = " of the loss before training" if answer.loss_relative else " nats a token"
+    if len(answer.losses) == 1 and answer.budget_g is not None:
+        what += f"; half of that pays for no such job, it takes {text.grams(answer.floor_g)} at least"
     return f"{'; '.join(told)}{what} (estimated: {answer.loss_basis})"
 
 

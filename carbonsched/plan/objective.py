@@ -63,6 +63,8 @@ class Objective:
 
 def solve_for(problem: Problem, objective: Objective) -> tuple[Problem, Plan]:
     """The plan that serves the objective, and the problem it answers."""
+    if objective.budget_rate is not None or objective.rho_mean is not None:
+        problem = replace(problem, points=())  # both ask for a ρ, not for a setting
     if objective.budget_rate is not None:
         return _solve_with_rate(problem, objective.budget_rate)
     if objective.rho_mean is not None:

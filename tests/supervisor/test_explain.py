@@ -208,3 +208,21 @@ def test_a_job_of_method_auto_is_told_its_setting_and_why_and_learns_from_its_lo
     plenty = rig.service.explain(spec(method="auto", budget_g=1000.0), ME, checked())
     assert plenty.reason.startswith("auto: full for 40 steps, worth 100% of all full steps")
     assert plenty.losses
+
+
+@pytest.mark.parametrize(
+    ("bounds", "settings"),
+    [
+        ({"rho_max": 0.45}, "auto: greentrainer at rho 0.45 for 40 steps"),
+        ({"rho_max": 0.72}, "auto: greentrainer at rho 0.70 for 40 steps"),
+        ({"rho_min": 0.9}, "auto: full for 40 steps"),
+        ({"budget_g": None, "budget_rate_g_per_h": 50.0}, "rho 1.000"),
+        ({"budget_g": None, "objective": "min-carbon", "rho_mean": 0.7, "deadline": "2h"}, "min-carbon"),
+    ],
+)
+def test_auto_keeps_to_the_bounds_of_rho_and_trains_at_a_rho_where_settings_do_not_apply(
+    rig: Rig, bounds: dict[str, object], settings: str
+) -> None:
+    told = rig.service.explain(spec(method="auto", **{"budget_g": 100.0} | bounds), ME, checked())
+    assert told.reason.startswith(settings)
+    assert told.losses

@@ -279,10 +279,8 @@ class Estimates:
         )
 
     def _points(self, run: JobRun, remaining: RemainingWork, lease: LeaseInputs) -> tuple[PlanPoint, ...]:
-        """Of a job that changes between settings; none where its budget grows: then it trains at a ρ, tensors drawn by lot."""
-        if self.losses is None or lease.funds.g_per_h is not None or run.spec.carbon.rho_mean is not None:
-            return ()
-        return self.losses.points(run, lease.energy, remaining.rho_floor)
+        """Of a job that changes between settings."""
+        return () if self.losses is None else self.losses.points(run, lease.energy, remaining.rho_floor)
 
     def _priced(self, grid: GridForecast) -> tuple[Slot, ...]:
         """The grid's slots with what a kWh costs, where that is known, cut where it changes."""

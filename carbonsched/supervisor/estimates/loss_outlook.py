@@ -90,7 +90,7 @@ class LossOutlook:
         if traits is None or not traits.switches:
             return ()
         ready, curve = run.progress.ready, self.curve(run)
-        offered = _foreseen(floor) if ready is None else ready.points
+        offered = _within(run.spec, _foreseen(floor) if ready is None else ready.points, floor)
         full = next((p.gain for p in offered if p.setting.method == "full"), 0.0)
         points = []
         for point in offered:
@@ -108,9 +108,7 @@ class LossOutlook:
                     share=setting.gradient_share,
                 )
             )
-        lowest, highest = run.spec.carbon.rho_min or 0.0, run.spec.carbon.rho_max
-        within = tuple(p for p in points if lowest - _NEAR <= p.rho <= highest + _NEAR)
-        return within or tuple(sorted(points, key=lambda p: p.rho)[:1])
+        return tuple(points)
 
     def _basis(self, run: JobRun, curve: LossCurve) -> str:
         count = len(self._earlier(run))
@@ -142,6 +140,16 @@ def _foreseen(floor: float) -> tuple[SettingPoint, ...]:
     rhos = [rho for rho in _RHOS if rho > floor + _ROOM]
     named = [("full", 1.0), *(("greentrainer", rho) for rho in rhos)]
     return tuple(SettingPoint(setting=Setting(method=method), rho=rho, gain=0.0) for method, rho in named)
+
+
+def _within(spec: JobSpec, offered: tuple[SettingPoint, ...], floor: float) -> tuple[SettingPoint, ...]:
+    """Those between the job's `rho_min` and `rho_max`; tensors at the bound itself where none is."""
+    low, high = spec.carbon.rho_min or 0.0, spec.carbon.rho_max
+    within = tuple(p for p in offered if low - _NEAR <= p.rho <= high + _NEAR)
+    if within or not offered:
+        return within
+    at = max(high, floor)
+    return (SettingPoint(setting=Setting(method="greentrainer"), rho=at, gain=0.0),)
 
 
 def _same_data(one: JobSpec, other: JobSpec) -> bool:
