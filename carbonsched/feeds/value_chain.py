@@ -19,10 +19,8 @@ from carbonsched.errors import CarbonschedError, FeedError
 from carbonsched.feeds.base import SETTLES, V, ValueFeed, Values
 from carbonsched.feeds.plausibility import Gates, quarantine, sift
 from carbonsched.feeds.transport import RetryLaterError
-from carbonsched.model.grid import FeedStatus, Kind
+from carbonsched.model.grid import HELD, FeedStatus, Kind
 
-HELD: Final = "held: no newer value"
-"""Ends the note of a reading that is kept on after its end."""
 _KEEP: Final = 4096
 _FIRST_BACKOFF_S: Final = 5.0
 _LONGEST_BACKOFF_S: Final = 900.0

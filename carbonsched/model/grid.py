@@ -2,11 +2,14 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import Field
 
 from carbonsched.model.base import Doc, UtcTime
+
+HELD: Final = "held: no newer value"
+"""How the note of an intensity ends that is kept on after its end."""
 
 
 class Basis(StrEnum):

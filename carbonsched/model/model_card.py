@@ -100,6 +100,8 @@ class Card:
     evaluations: Sequence[Evaluation]
     grams: Mapping[int, float] = field(default_factory=dict)
     """By segment, of those whose energy and intensity are known throughout."""
+    estimated: bool = False
+    """Whether the emissions rest on an estimate, of energy or of intensity."""
     library: str = "transformers"
     facts: Sequence[tuple[str, str]] = ()
     """Further lines of the carbon section: name, value."""
@@ -137,7 +139,7 @@ class Card:
     def _body(self) -> list[str]:
         spec, train = self.spec, self.spec.train
         flops, full = sum(s.flops for s in self.segments), sum(s.flops_full for s in self.segments)
-        carbon = [("Emissions", f"{_number(self.emissions_g.value)} gCO2e" if self.emissions_g.value is not None
+        carbon = [("Emissions", f"{_number(self.emissions_g.value)} gCO2e{' (estimated)' * self.estimated}" if self.emissions_g.value is not None
                    else f"not known here: {self.emissions_g.why_not}"), *self.facts]  # fmt: skip
         if full > 0:
             carbon += [

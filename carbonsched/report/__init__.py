@@ -5,6 +5,7 @@ notes       what a reader must not overlook
 timeline    the one walk over the rows, with the matching segments
 parts       what a report is made of
 settled     the account as settled beside the one as decided
+provenance  how energy and intensities came to be known
 spending    what the energy cost
 clocks      the clocks effect
 savings     the waste effect and the FLOPs effect

@@ -27,6 +27,7 @@ from carbonsched.report.parts import (
     ForetoldLosses,
     Gap,
     JobPart,
+    KindSums,
     Lost,
     Money,
     NamedSums,
@@ -37,6 +38,7 @@ from carbonsched.report.parts import (
     Sums,
     Validation,
 )
+from carbonsched.report.provenance import kind_sums
 from carbonsched.report.savings import Spent, savings, training
 from carbonsched.report.settled import Differences, SettledAccount
 from carbonsched.report.timeline import Timeline
@@ -92,6 +94,8 @@ class Report(Doc):
     more_gaps: int = 0
     """Gaps beyond the longest list a report holds; every row is in the csv."""
     feeds: tuple[FeedUse, ...] = ()
+    kinds: tuple[KindSums, ...] = ()
+    """What was charged by actual, estimated, forecast, held, fallback and static intensities."""
     money: Money | None = None
     """None: no price was known of any of the energy."""
     time_compression: float = 1.0
@@ -165,6 +169,7 @@ def build(
         gaps=timeline.gaps,
         more_gaps=timeline.more_gaps,
         feeds=timeline.feeds,
+        kinds=kind_sums(timeline.feeds),
         money=timeline.spending.money(job_id),
         time_compression=timeline.time_compression,
         notes=notes(totals, timeline, record, counted, said),

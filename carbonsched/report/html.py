@@ -15,6 +15,7 @@ from carbonsched.charts import Band, Chart, Rule, Series, count_ticks, svg, time
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.report.document import Report
 from carbonsched.report.format import ReportFormat
+from carbonsched.report.provenance import energy_words, intensity_estimated
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -34,7 +35,11 @@ def page(report: Report, _ledger: Ledger) -> str:
         "flops": text.flops,
     }
     return environment.get_template("report.html").render(
-        r=report, charts=charts(report), ratio=ratio(report)
+        r=report,
+        charts=charts(report),
+        ratio=ratio(report),
+        estimated=intensity_estimated(report.kinds),
+        energy_how=energy_words(report.methods),
     )
 
 

@@ -8,6 +8,7 @@ from carbonsched.model.model_card import Card, Known
 from carbonsched.report.document import Report
 from carbonsched.report.format import ReportFormat
 from carbonsched.report.parts import Effect, FeedUse
+from carbonsched.report.provenance import energy_words, intensity_estimated, intensity_words
 
 
 def model_card(report: Report, _ledger: Ledger) -> str:
@@ -18,6 +19,7 @@ def model_card(report: Report, _ledger: Ledger) -> str:
     return Card(
         spec=job.spec,
         emissions_g=_emissions(report),
+        estimated=report.totals.estimated or intensity_estimated(report.kinds),
         location=Known(
             ", ".join(sorted({feed.zone for feed in report.feeds})) or None, "no intensity was known"
         ),
@@ -52,8 +54,8 @@ def _emissions(report: Report) -> Known:
 
 def _source(report: Report) -> str:
     feeds = ", ".join(sorted({_feed(feed) for feed in report.feeds})) or "none"
-    estimated = ", partly estimated" if report.totals.estimated else ""
-    return f"carbonsched {report.carbonsched_version}: metered energy{estimated}, times PUE and intensity by {feeds}"
+    how, kinds = energy_words(report.methods), intensity_words(report.kinds)
+    return f"carbonsched {report.carbonsched_version}: {how}, times PUE and intensity by {feeds}; {kinds}"
 
 
 def _feed(feed: FeedUse) -> str:
@@ -64,7 +66,8 @@ def _feed(feed: FeedUse) -> str:
 def _facts(report: Report) -> list[tuple[str, str]]:
     sums = report.totals
     facts = [
-        ("Energy", f"{sums.energy_kwh:.4g} kWh{' (partly estimated)' if sums.estimated else ''}"),
+        ("Energy", f"{sums.energy_kwh:.4g} kWh: {energy_words(report.methods)}"),
+        ("Intensity", intensity_words(report.kinds)),
         ("PUE", ", ".join(f"{use.pue:g} ({use.source})" for use in report.pues) or "not known"),
         ("Mean intensity", "not known" if sums.g_per_kwh is None else f"{sums.g_per_kwh:.4g} gCO2e/kWh"),
     ]

@@ -7,6 +7,7 @@ from carbonsched.ledger.records import JobRecord, SegmentRecord
 from carbonsched.ledger.totals import Totals
 from carbonsched.model.energy import BudgetAccount
 from carbonsched.model.grid import Kind
+from carbonsched.report.provenance import intensity_estimated, intensity_words, kind_sums
 from carbonsched.report.timeline import Timeline
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
@@ -66,6 +67,9 @@ def _feeds(timeline: Timeline) -> Iterator[str]:
         constant = sum(feed.energy_j for feed in timeline.feeds if feed.kind is kind)
         if constant > 0:
             yield sentence.format(kwh=f"{constant / J_PER_KWH:.4g}")
+    kinds = kind_sums(timeline.feeds)
+    if intensity_estimated(kinds):
+        yield f"Estimated: not all intensities are actual values; {intensity_words(kinds)}."
     bases = sorted({feed.basis for feed in timeline.feeds})
     if len(bases) > 1:
         yield f"Intensities of several bases meet here ({', '.join(bases)}); their grams do not add up."

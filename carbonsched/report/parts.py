@@ -300,6 +300,25 @@ class FeedUse(Doc):
     note: str
 
 
+class KindSums(Doc):
+    """What was charged by intensities of one kind.
+
+    Example:
+        >>> KindSums(kind="forecast", energy_j=3.6e6, spent_g=240, share=0.3, estimated=True).share
+        0.3
+    """
+
+    kind: str
+    """`actual`, `estimated`, `forecast`, `held` (kept on after its end), `fallback` or `static`."""
+    energy_j: float
+    spent_g: float
+    """As decided, at the grid's intensity."""
+    share: float | None
+    """Of all grams."""
+    estimated: bool
+    """All but `actual`."""
+
+
 class PriceUse(Doc):
     """What one source's prices were charged to.
 

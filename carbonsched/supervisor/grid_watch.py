@@ -12,8 +12,7 @@ from datetime import datetime, timedelta
 
 from carbonsched.clock import Clock
 from carbonsched.feeds.chain import Chain
-from carbonsched.feeds.value_chain import HELD
-from carbonsched.model.grid import FeedStatus, Forecast, ForecastScore, GridView, Kind, Reading, Source
+from carbonsched.model.grid import HELD, FeedStatus, Forecast, ForecastScore, GridView, Kind, Reading, Source
 from carbonsched.plan.forecasting.archive import CAME, ProviderRecord, Series, ms
 from carbonsched.plan.forecasting.combination import ByHorizon, combine, weights
 from carbonsched.plan.forecasting.scores import score

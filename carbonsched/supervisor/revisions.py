@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
-from carbonsched.feeds.value_chain import HELD
 from carbonsched.ledger.rows import maybe_micros, micros, stamp
 from carbonsched.ledger.settlements import Charged, Settled, Settlement, Stretch
-from carbonsched.model.grid import Kind, Reading
+from carbonsched.model.grid import HELD, Kind, Reading
 
 _CONSTANT, _HELD, _TOLD = 1, 2, 3
 _CERTAINTY: Final = {Kind.FORECAST: 0, Kind.ESTIMATED: 1, Kind.ACTUAL: 2}

@@ -33,7 +33,7 @@ def model_card(
         emissions_g=Known(None, f"the trainer meters nothing; {again}, if a daemon ran the job"),
         location=Known(None, "the trainer does not know where it runs"),
         hardware=Known(started.device if started else None, "no process said which"),
-        source="carbonsched: energy metered at the board and the host, times PUE and the grid's intensity at the time",
+        source="carbonsched: energy of the board and the host as the daemon knows it, times PUE and the grid's intensity at the time",
         segments=[segments[k] for k in sorted(segments)],
         evaluations=tuple(evaluations.values()),
         library=PEFT if kind == "adapter" else "transformers",
