@@ -14,6 +14,7 @@ from sqlalchemy import Boolean, Connection, Integer, Table, func, select, type_c
 from sqlalchemy.exc import SQLAlchemyError
 
 from carbonsched.ledger.overlap import Overlaps
+from carbonsched.ledger.recovered import replacement_problem
 from carbonsched.ledger.rows import GENESIS, canonical, chained, contradiction, figures_problem
 from carbonsched.ledger.tables import INTERVALS, JOURNAL
 
@@ -154,6 +155,8 @@ def intervals_fault(
     overlap: Fault | None = None
     for row, problem in links(connection, INTERVALS, "row", after):
         if not problem and (said := contradiction(row) or figures_problem(row)):
+            problem = f"row {row['id']}: {said}"
+        if not problem and (said := replacement_problem(connection, row)):
             problem = f"row {row['id']}: {said}"
         if not problem and not anchors.agree(row["id"], row["hash"]):
             problem = (

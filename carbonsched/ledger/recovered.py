@@ -17,6 +17,11 @@ from carbonsched.model.energy import EnergyDelta, EnergyMethod
 from carbonsched.units import MJ_PER_J, split_mj
 
 _OWN: Final = ("id", "prev_hash", "hash")
+_SAME: Final = (
+    *("board", "start_us", "end_us", "account", "job_id", "segment", "rho", "pue"),
+    *("g_per_kwh", "provider", "zone", "basis", "kind"),
+)
+"""What a row has of the one that it replaces."""
 
 
 def replaced(connection: Connection) -> frozenset[int]:
@@ -66,6 +71,22 @@ def spread(delta: EnergyDelta, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
         mark += energy_mj
         found.append(new | {name: value for name, value, _ in derived(new)})
     return found
+
+
+def replacement_problem(connection: Connection, row: Mapping[str, Any]) -> str | None:
+    """What is wrong with the row that one stands for, in words: what is replaced counts no more, so it must have been unknown."""
+    number = row["replaces"]
+    if number is None:
+        return None
+    t = INTERVALS.c
+    old = connection.execute(select(INTERVALS).where(t.id == number)).mappings().first()
+    if old is None or old["energy_mj"] is not None:
+        return f"it replaces row {number}, whose energy is known"
+    if any(old[name] != row[name] for name in _SAME):
+        return f"it replaces row {number}, which is of another time or owner"
+    others = select(t.id).where(t.replaces == number, t.id != row["id"]).limit(1)
+    other = connection.execute(others).scalar()
+    return None if other is None else f"it replaces row {number}, as row {other} does"
 
 
 def _reason(delta: EnergyDelta, row: Mapping[str, Any]) -> str:

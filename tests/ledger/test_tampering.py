@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.forgery import Rows, append_copy, execute, remake
@@ -13,8 +14,10 @@ from support.story import T0, directive, done, interval, submitted
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.heads import Head
+from carbonsched.ledger.rows import micros
 from carbonsched.model.energy import EnergyMethod
 from carbonsched.model.job_state import JobState
+from carbonsched.units import grams
 
 ROWS = 16
 """Odd ones of the board's counter, even ones of the host; the last two stand behind the journal's last entry."""
@@ -144,6 +147,16 @@ FOUND: dict[str, tuple[Tamper, int | None, str]] = {
         partial(twice, account="idle", job_id=None, segment=None),
         17,
         "row 17 charges time of board host",
+    ),
+    "known row replaced": (
+        partial(twice, replaces=15),
+        17,
+        "row 17: it replaces row 15, whose energy is known",
+    ),
+    "row replaced that is not there": (
+        partial(twice, replaces=40),
+        17,
+        "row 17: it cannot stand for row 40",
     ),
     "counter's row twice": (lambda path: append_copy(path, 15), None, "conservation is broken"),
     "row twice, both chains anew": (
@@ -344,3 +357,40 @@ def test_rows_that_were_verified_before_are_not_recomputed(
         assert (balance.charged_mj, balance.counted_mj, balance.holes_mj) == (8000, 8000, 0), (
             "of rows 9 to 16"
         )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"job_id": None, "account": "idle", "segment": None}, "row 2: it replaces row 1, which is of another time or owner"),
+        ({"end_us": micros(T0) + 9_000_000}, "row 2: it replaces row 1, which is of another time or owner"),
+        ({"pue": 1.0}, "row 2: it replaces row 1, which is of another time or owner"),
+        ({"energy_mj": None, "grams": None, "power_w": None}, "row 2: it cannot stand for row 1"),
+        ({"again": True}, "row 2: it replaces row 1, as row 3 does"),
+    ],
+    ids=["sound", "owner", "time", "pue", "unknown", "twice"],
+)  # fmt: skip
+def test_what_a_row_replaces_must_have_been_unknown_and_its_own(
+    tmp_path: Path, changes: dict[str, Any], said: str | None
+) -> None:
+    """What is replaced counts no more: a row that names a metered one would take its energy out of every sum."""
+    path = tmp_path / "ledger.db"
+    with Ledger.open(f"sqlite:///{path}") as ledger:
+        ledger.append([interval(T0, 10, None, job_id="j", segment=0)])
+    again = changes.pop("again", False)
+    known = {
+        "energy_mj": 500,
+        "grams": grams(0.5, 200.0, 1.2),
+        "method": "estimated",
+        "replaces": 1,
+    } | changes
+    if known["energy_mj"] is not None:
+        known["grams"] = grams(0.5, 200.0, known.get("pue", 1.2))
+    append_copy(path, 1, **known)
+    if again:
+        append_copy(path, 2)
+    with Ledger.open(f"sqlite:///{path}", read_only=True) as ledger:
+        result = ledger.verify()
+    assert result.problem == said
+    assert result.first_bad == (None if said is None else 2)
