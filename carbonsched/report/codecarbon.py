@@ -1,18 +1,26 @@
 """codecarbon's emissions.csv, one line per job, so that its dashboards and scripts read our runs.
 
-As there: energies are kWh and powers W with PUE in them, emissions are kilograms, the rate is kg/s. Times are UTC. What we do not know (CPU and RAM apart, water, cloud, coordinates) is left empty, not 0.
+As there: energies are kWh and powers W with PUE in them, emissions are kilograms, the rate is kg/s. Times are UTC. Each line is of its job's own
+rows. RAM is told apart where its power is a constant that the meter states. What we do not know (water, coordinates, utilisation, and energy or emissions of
+which no row knows any) is left empty, not 0.
 """
 
 import csv
 import io
 import platform
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from carbonsched.feeds.countries import Country, country_called
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.totals import total
 from carbonsched.report.document import Report
 from carbonsched.report.format import ReportFormat
-from carbonsched.report.parts import Sums
+from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 COLUMNS: Final = (
     "timestamp",
@@ -55,6 +63,9 @@ COLUMNS: Final = (
     "wue",
 )
 _HOST: Final = "host"
+_RAM: Final = re.compile(r"\+ram=([0-9.e+-]+)W")
+"""In a meter's name: what it takes the memory to draw."""
+_SHARED: Final = re.compile(r"shared equally by (\d+) jobs")
 
 
 def emissions_csv(report: Report, ledger: Ledger) -> str:
@@ -68,40 +79,140 @@ def emissions_csv(report: Report, ledger: Ledger) -> str:
     return out.getvalue()
 
 
+@dataclass(slots=True)
+class _Used:
+    """What a part of the box used, as far as it is known."""
+
+    facility_j: float = 0.0
+    """Its PUE in it."""
+    seconds: float = 0.0
+
+    def add(self, joules: float, pue: float, seconds: float) -> None:
+        self.facility_j += joules * pue
+        self.seconds += seconds
+
+    @property
+    def kwh(self) -> float | str:
+        return self.facility_j / J_PER_KWH if self.seconds else ""
+
+    @property
+    def watts(self) -> float | str:
+        return self.facility_j / self.seconds if self.seconds else ""
+
+
+@dataclass(slots=True)
+class _Job:
+    """A job's own rows, added up."""
+
+    parts: dict[str, _Used] = field(default_factory=lambda: {name: _Used() for name in ("cpu", "ram", "gpu")})
+    boards: dict[str, _Used] = field(default_factory=dict)
+    """Each board's, for power is added up over those side by side."""
+    joules: float = 0.0
+    facility_j: float = 0.0
+    grams: float | None = None
+    zones: dict[str, None] = field(default_factory=dict)
+    pues: set[float] = field(default_factory=set)
+
+    def add(self, row: Mapping[Any, Any]) -> None:
+        if row["zone"] is not None:
+            self.zones[row["zone"]] = None
+        if row["energy_mj"] is None:
+            return
+        joules, pue, seconds = (
+            row["energy_mj"] / MJ_PER_J,
+            row["pue"],
+            (row["end_us"] - row["start_us"]) / 1e6,
+        )
+        self.pues.add(pue)
+        self.joules += joules
+        self.facility_j += joules * pue
+        if row["grams"] is not None:
+            self.grams = (self.grams or 0.0) + row["grams"]
+        if row["board"] != _HOST:
+            self.boards.setdefault(row["board"], _Used()).add(joules, pue, seconds)
+            self.parts["gpu"].add(joules, pue, seconds)
+            return
+        ram = _RAM.search(row["meter"])
+        # a share of a host that several jobs used has its share of the memory, too
+        ram_j = 0.0 if ram is None or not row["power_w"] else joules * min(float(ram[1]) / _whole_w(row), 1.0)
+        self.parts["cpu"].add(joules - ram_j, pue, seconds)
+        if ram is not None:
+            self.parts["ram"].add(ram_j, pue, seconds)
+
+    @property
+    def pue(self) -> float | str:
+        """The mean by energy, where there were several."""
+        if len(self.pues) == 1:
+            return next(iter(self.pues))
+        return self.facility_j / self.joules if self.joules else ""
+
+    @property
+    def gpu_w(self) -> float | str:
+        known = [board.watts for board in self.boards.values() if isinstance(board.watts, float)]
+        return sum(known) if known else ""
+
+
+def _whole_w(row: Mapping[Any, Any]) -> float:
+    """The host's power while it was shared equally: a row has its share."""
+    shared = _SHARED.search(row["reason"] or "")
+    return float(row["power_w"]) * (int(shared[1]) if shared else 1)
+
+
 def _line(report: Report, ledger: Ledger, job_id: str) -> dict[str, Any]:
-    job = ledger.job(job_id)
-    groups = ledger.groups(job_id, report.start, report.end)
-    sums = Sums.of(total(groups))
-    host = Sums.of(total(group for group in groups if group.board == _HOST))
-    gpu = Sums.of(total(group for group in groups if group.board != _HOST))
-    boards = {group.board for group in groups}
-    energy_j = sum(use.energy_j for use in report.pues)
-    pue = sum(use.pue * use.energy_j for use in report.pues) / energy_j if energy_j else None
-    factor = pue or 1.0
-    last = max((group.end for group in groups), default=job.submitted_at)
-    zones = sorted({feed.zone for feed in report.feeds})
+    job, gone = ledger.job(job_id), ledger.replaced()
+    sums, mine = total(ledger.groups(job_id, report.start, report.end)), _Job()
+    for row in ledger.rows(job_id, report.start, report.end):
+        if row["id"] not in gone:
+            mine.add(row)
+    starts = ledger.history(job_id, kinds=("started",))
+    names = {board: name for entry in starts for board, name in entry.get("names", {}).items()}
+    countries = {found.alpha_3: found for zone in mine.zones if (found := _country(zone)) is not None}
+    country = next(iter(countries.values())) if len(countries) == 1 else None
+    metered = mine.joules > 0 or any(part.seconds for part in mine.parts.values())
+    models = Counter(names[board] for board in mine.boards if board in names)
+    kilograms = None if mine.grams is None else mine.grams / 1000
     return {
-        "timestamp": last.strftime("%Y-%m-%dT%H:%M:%S"),
+        "timestamp": (sums.end or job.submitted_at).strftime("%Y-%m-%dT%H:%M:%S"),
         "project_name": job.spec.name,
         "run_id": job.id,
         "experiment_id": job.sha256,
         "duration": sums.seconds,
-        "emissions": sums.location_g / 1000,
-        "emissions_rate": sums.location_g / 1000 / sums.seconds if sums.seconds else "",
-        # host is CPU and RAM in one; where it was not metered both stay empty
-        "cpu_power": host.power_w * factor if host.power_w is not None else "",
-        "gpu_power": gpu.power_w * factor if gpu.power_w is not None else "",
-        "cpu_energy": host.energy_kwh * factor if _HOST in boards else "",
-        "gpu_energy": gpu.energy_kwh * factor if boards - {_HOST} else "",
-        "energy_consumed": sums.energy_kwh * factor,
-        "region": " ".join(zones),
+        "emissions": "" if kilograms is None else kilograms,
+        "emissions_rate": kilograms / sums.seconds if kilograms is not None and sums.seconds else "",
+        "cpu_power": mine.parts["cpu"].watts,
+        "gpu_power": mine.gpu_w,
+        "ram_power": mine.parts["ram"].watts,
+        "cpu_energy": mine.parts["cpu"].kwh,
+        "gpu_energy": mine.parts["gpu"].kwh,
+        "ram_energy": mine.parts["ram"].kwh,
+        "energy_consumed": mine.facility_j / J_PER_KWH if metered else "",
+        "country_name": country.name if country else "",
+        "country_iso_code": country.alpha_3 if country else "",
+        "region": " ".join(mine.zones),
         "os": platform.platform(),
         "python_version": platform.python_version(),
-        "gpu_count": len(boards - {_HOST}),
-        "gpu_model": " ".join(sorted(boards - {_HOST})),
+        "codecarbon_version": _codecarbon_version(),
+        "cpu_count": next((entry["cpus"] for entry in reversed(starts) if "cpus" in entry), ""),
+        "cpu_model": names.get(_HOST, ""),
+        "gpu_count": len(mine.boards),
+        "gpu_model": "".join(f"{n} x {name}" for name, n in models.items()),
         "tracking_mode": "machine",
-        "pue": pue if pue is not None else "",
+        "on_cloud": "N",
+        "pue": mine.pue,
     }
+
+
+def _country(zone: str) -> Country | None:
+    """A zone is a country's code, or begins with one."""
+    return country_called(zone) or country_called(zone.partition("-")[0])
+
+
+def _codecarbon_version() -> str:
+    """Whose columns these are, and whose estimate of the host."""
+    try:
+        return version("codecarbon")
+    except PackageNotFoundError:
+        return ""
 
 
 CODECARBON: Final = ReportFormat("text/csv; charset=utf-8", emissions_csv)

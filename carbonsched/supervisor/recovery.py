@@ -6,6 +6,7 @@ whose end nobody saw is the job's still: its energy is charged, and its end deal
 """
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -63,6 +64,8 @@ class ProcessJournal:
         found: a process that ran, or runs, though nobody noted it.
         """
         detail: dict[str, Any] = {"boards": list(seat.devices), "events": run.follower.offset}
+        detail["names"] = {each.id: each.name for each in self.meter.devices if each.id in seat.devices}
+        detail["cpus"] = os.cpu_count()
         if seat.part.id:
             detail |= {"part": seat.part.id, "share": seat.part.share}
         if found is not None:

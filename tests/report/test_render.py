@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import fields
 from datetime import timedelta
 from html.parser import HTMLParser
+from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 from codecarbon.output_methods.emissions_data import EmissionsData
 from support.plugins import install
-from support.story import T0, interval, submitted, tell
+from support.story import GPU, T0, interval, submitted, tell
 
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger
@@ -116,7 +117,10 @@ def test_codecarbon_has_its_columns_and_kilograms_with_pue(story: Story) -> None
     assert list(row) == [field.name for field in fields(EmissionsData)]
     assert float(row["emissions"]) == pytest.approx(report.totals.spent_g / 1000)
     assert float(row["energy_consumed"]) == pytest.approx(report.facility_kwh)
-    assert float(row["cpu_energy"]) + float(row["gpu_energy"]) == pytest.approx(report.facility_kwh)
+    parts = ("cpu_energy", "gpu_energy", "ram_energy")
+    assert sum(float(row[part] or 0) for part in parts) == pytest.approx(report.facility_kwh)
+    assert (row["country_name"], row["country_iso_code"], row["region"]) == ("United Kingdom", "GBR", "GB")
+    assert row["codecarbon_version"] == version("codecarbon")
     assert float(row["emissions_rate"]) * float(row["duration"]) == pytest.approx(float(row["emissions"]))
     assert (row["run_id"], row["project_name"], row["pue"]) == ("scitldr-1", "scitldr-smollm2", "1.2")
     assert row["water_consumed"] == "", "unknown is not 0"
@@ -203,7 +207,47 @@ def test_unknown_is_said_and_never_zero(tmp_path: Path) -> None:
         (row,) = csv.DictReader(io.StringIO(render(report, ledger, "codecarbon")))
     assert "For 10 s energy or intensity is not known" in text
     assert "the board did not answer" in text
-    assert (row["gpu_power"], row["cpu_energy"], row["pue"]) == ("", "", "")
+    nothing = (
+        "emissions",
+        "emissions_rate",
+        "gpu_power",
+        "gpu_energy",
+        "cpu_energy",
+        "ram_energy",
+        "energy_consumed",
+        "pue",
+    )
+    assert [row[name] for name in nothing] == [""] * len(nothing)
+
+
+def test_each_line_of_codecarbons_csv_is_of_its_own_job(tmp_path: Path) -> None:
+    """Two jobs at PUE 1.0 and 2.0 both got 1.5; memory hid in cpu_energy, and a board was called by its UUID."""
+    with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
+        for job_id, pue, at in (("scitldr-1", 1.0, T0), ("scitldr-2", 2.0, T0 + timedelta(seconds=100))):
+            ledger.add_job(submitted(job_id))
+            names = {GPU: "NVIDIA A100-SXM4-80GB", "host": "AMD EPYC 7763"}
+            ledger.note(job_id, "started", {"boards": list(names), "names": names, "cpus": 64}, "daemon", at)
+            for board, energy, meter in (
+                (GPU, 3_600_000, "nvml"),
+                ("host", 360_000, "codecarbon:cpu_load+ram=6W"),
+            ):
+                row = interval(at, 10, energy, board=board, job_id=job_id)
+                delta = row.delta.model_copy(update={"meter": meter, "power_w": energy / 10_000})
+                grams = energy / 3.6e9 * pue * 200
+                ledger.append([row.model_copy(update={"delta": delta, "pue": pue, "grams": grams})])
+        report = build(ledger, now=T0 + timedelta(seconds=200))
+        lines = list(csv.DictReader(io.StringIO(render(report, ledger, "codecarbon"))))
+    assert [line["run_id"] for line in lines] == ["scitldr-1", "scitldr-2"]
+    for line, pue in zip(lines, (1.0, 2.0), strict=True):
+        assert float(line["pue"]) == pue
+        assert float(line["gpu_energy"]) == pytest.approx(0.001 * pue)
+        # 36 W of the host, 6 W of them memory
+        assert float(line["ram_energy"]) == pytest.approx(0.0001 * pue * 6 / 36)
+        assert float(line["cpu_energy"]) == pytest.approx(0.0001 * pue * 30 / 36)
+        assert float(line["ram_power"]) == pytest.approx(6 * pue)
+        assert float(line["emissions"]) == pytest.approx(0.0011 * pue * 0.2)
+        assert (line["gpu_model"], line["gpu_count"]) == ("1 x NVIDIA A100-SXM4-80GB", "1")
+        assert (line["cpu_model"], line["cpu_count"]) == ("AMD EPYC 7763", "64")
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "html", "codecarbon"])
