@@ -25,6 +25,10 @@ class EnergyMethod(StrEnum):
     """Not known; the energy is null and the reason says why."""
 
 
+NOT_ALONE = "not a job's alone"
+"""In the reason of energy that was charged to a job while somebody else computed on its board, too."""
+
+
 class Account(StrEnum):
     """Who a row is charged to.
 

@@ -7,6 +7,7 @@ parts       what a report is made of
 settled     the account as settled beside the one as decided
 provenance  how energy and intensities came to be known
 spending    what the energy cost
+boundary    what of a box is metered, and what is not
 clocks      the clocks effect
 savings     the waste effect and the FLOPs effect
 timing      the effect of the hours, against running at once

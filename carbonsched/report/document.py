@@ -18,6 +18,7 @@ from carbonsched.ledger.totals import Group, Totals, total, total_by
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.clock_changes import ClockChange, changes_of
 from carbonsched.model.energy import BudgetAccount
+from carbonsched.report.boundary import Boundary, boundary
 from carbonsched.report.clocks import clock_of, clocks_effect
 from carbonsched.report.notes import notes
 from carbonsched.report.parts import (
@@ -50,7 +51,7 @@ MOST_LISTED = 10_000
 
 
 class Report(Doc):
-    """Version 1. Energy at the plug of the box, grams with PUE; operational emissions only.
+    """Version 1. Energy of the parts that are metered (`boundary`), grams with PUE; operational emissions only.
 
     Example::
 
@@ -77,6 +78,8 @@ class Report(Doc):
     """What became known of the intensities since they were charged."""
     budget_accounts: tuple[BudgetAccount, ...] = ()
     """By which the rows were charged to budgets, in order of time."""
+    boundary: Boundary = Boundary(inside=(), outside=())
+    """Which parts of the box the energy is of, and which it is not."""
     facility_kwh: float
     """Energy × PUE."""
     accounts: tuple[NamedSums, ...] = ()
@@ -143,6 +146,7 @@ def build(
         totals=Sums.of(totals, moved.total_g),
         settled=moved.account(totals.grams),
         budget_accounts=tuple(timeline.accounts),
+        boundary=boundary(timeline.meters),
         facility_kwh=timeline.facility_mj / MJ_PER_J / J_PER_KWH,
         accounts=() if record else _named(((str(g.account), g) for g in groups), moved),
         boards=_named(((g.board, g) for g in groups), moved),

@@ -7,6 +7,7 @@ from carbonsched.ledger.records import JobRecord, SegmentRecord
 from carbonsched.ledger.totals import Totals
 from carbonsched.model.energy import BudgetAccount
 from carbonsched.model.grid import Kind
+from carbonsched.report.boundary import boundary
 from carbonsched.report.provenance import intensity_estimated, intensity_words, kind_sums
 from carbonsched.report.timeline import Timeline
 from carbonsched.units import J_PER_KWH, MJ_PER_J
@@ -42,6 +43,8 @@ def notes(
         *_accounts(totals, timeline),
         *_energy(totals),
         *_restated(said),
+        *_foreign(timeline),
+        *([boundary(timeline.meters).sentence] if totals.rows else []),
         *_afterwards(totals, timeline),
         *_departures(counted),
         *_warnings(said),
@@ -120,6 +123,14 @@ def _afterwards(totals: Totals, timeline: Timeline) -> Iterator[str]:
 def _departures(counted: Mapping[int, SegmentRecord]) -> Iterator[str]:
     done = (counted[k].done for k in sorted(counted))
     yield from (f"Segment {d.k} did not go as planned: {d.departure}." for d in done if d.departure)
+
+
+def _foreign(timeline: Timeline) -> Iterator[str]:
+    for board, energy_mj in sorted(timeline.foreign_mj.items()):
+        yield (
+            f"{energy_mj / MJ_PER_J:.6g} J of {board} were charged to our jobs while a process that is none of theirs computed on it, too: "
+            "estimated, and at most."
+        )
 
 
 def _restated(said: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -23,7 +23,7 @@ class Sums(Doc):
 
     energy_j: float
     energy_kwh: float
-    """At the plug of the box: PUE is in the grams, not in here."""
+    """Of the parts that are metered, see `boundary`: PUE is in the grams, not in here."""
     spent_g: float
     """gCO2e = Σ energy × PUE × intensity, as decided: with what was known when it was used, and by the account that budgets
     were charged by."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 from carbonsched.ledger.rows import micros, moment
 from carbonsched.ledger.settlements import Settled
 from carbonsched.ledger.totals import Era, account_of, charged_g
-from carbonsched.model.energy import BudgetAccount, EnergyMethod
+from carbonsched.model.energy import NOT_ALONE, BudgetAccount, EnergyMethod
 from carbonsched.model.grid import Basis, Kind
 from carbonsched.report.parts import FeedUse, Gap, Point, PueUse
 from carbonsched.report.savings import Spent
@@ -81,6 +81,10 @@ class Timeline:
     """By segment: what its steps were charged before the attempt that counts began."""
     trained: dict[int, Spent] = field(default_factory=dict)
     """By segment: what the steps of the attempt that counts were charged."""
+    meters: set[tuple[str, str]] = field(default_factory=set)
+    """(board, meter) of what was charged."""
+    foreign_mj: dict[str, int] = field(default_factory=dict)
+    """By board: what was charged while somebody else computed on it, too."""
     more_gaps: int = 0
     time_compression: float = 1.0
     spending: Spending = field(default_factory=Spending)
@@ -210,6 +214,9 @@ class Timeline:
             self._feed(row)
         if energy is None:
             return
+        self.meters.add((row["board"], row["meter"]))
+        if NOT_ALONE in (row["reason"] or ""):
+            self.foreign_mj[row["board"]] = self.foreign_mj.get(row["board"], 0) + energy
         self.facility_mj += energy * row["pue"]
         if grams is not None:
             self.known_grams += grams

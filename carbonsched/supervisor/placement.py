@@ -13,6 +13,7 @@ from pathlib import Path
 
 from carbonsched.config import Config
 from carbonsched.launch.base import Launcher
+from carbonsched.model.energy import NOT_ALONE
 from carbonsched.model.protocol import Started
 from carbonsched.power.base import Device, KnowsOccupants, Meter
 from carbonsched.power.boards import VISIBLE
@@ -127,7 +128,7 @@ class Placement:
             part = next(run.process.part.id for run in live if board in run.process.devices)
             occupant = None if part else self._occupant(board, live, seen_alone=True)
             if occupant is not None:
-                found[board] = f"not a job's alone: {occupant}"
+                found[board] = f"{NOT_ALONE}: {occupant}"
                 if board not in self.strangers:
                     log.warning(
                         "board %s: %s; its energy is charged to our job and estimated", board, occupant
