@@ -121,7 +121,7 @@ class PlanPoint:
         """For people: `full`, `greentrainer at rho 0.60`, `tokens at 0.25 of the tokens`."""
         text = self.method
         if self.share is not None:
-            text += f" at {self.share:g} of the tokens"
+            text += f" at {self.share:.2f} of the tokens"
         elif self.method != "full":
             text += f" at rho {self.rho:.2f}"
         return text if self.clocks is None else f"{text}, {self.clocks} MHz"

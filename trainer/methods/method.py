@@ -138,6 +138,10 @@ class Method:
         """(setting, ρ) of what it can change to for a segment, importance batches apart; none: it has one way to train at a ρ."""
         return ()
 
+    def curve_in(self, setting: Setting) -> SelectionCurve | None:
+        """What can be selected in a setting that it offered; None: what `curve` gave."""
+        return None
+
     # ---- what all have in common
 
     @cached_property

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from carbonsched.errors import InputError
+from carbonsched.model.methods.traits import METHODS
 from carbonsched.model.profile import Profile
 from trainer.methods.adapters import is_adapted, plain_twin
+from trainer.methods.auto import Auto
 from trainer.methods.method import Method
 from trainer.methods.registry import build_method, method_row
 from trainer.methods.tokens import Tokens
@@ -57,13 +59,15 @@ def prepare(
     model_name: str | None = None,
     form: BatchForm | None = None,
     gradient_share: float | None = None,
+    offers_tokens: bool = False,
 ) -> Prepared:
     """The method `name` for `model` (loaded anywhere, or from `meta_model`) at batches of `shape`; with `shape.labelled` its output
     embeddings run on labelled tokens alone.
 
     held: names of the tensors that the optimizer holds; None: of all that require a gradient. skip_earliest: share of the
     depth, from the bottom, that is left out. attn, model_name and form as for
-    `profile`; gradient_share: τ of method tokens, None: ρ decides. Raises InputError for a method that does not fit the model, or a shape that the model cannot take.
+    `profile`; gradient_share: τ of method tokens, None: ρ decides. offers_tokens: a method that changes its
+    setting may run rows in two parts, too. Raises InputError for a method that does not fit the model, or a shape that the model cannot take.
     """
     traits, adapted = method_row(name).traits, is_adapted(model)
     if traits.trains_adapters and not adapted:
@@ -92,7 +96,7 @@ def prepare(
         per_label = (measured.full_flops - without.full_flops) / shape.labelled
         costs.note_labelled(shape.labelled, measured, without)
     full = FullStepFlops(lambda other: costs.note(other, trace(other)).full_flops, per_label)
-    if traits.splits_rows:
+    if traits.splits_rows or offers_tokens:
         costs.note_split(trace, check_split(model, name))
     full.learn(shape, costs.note(shape, without).full_flops)
     if held is None:
@@ -108,6 +112,8 @@ def prepare(
     method.inspect(model, shape, attn)
     if isinstance(method, Tokens):
         method.fixed_share = gradient_share
+    if isinstance(method, Auto) and offers_tokens:
+        method.tokens = Tokens("tokens", METHODS["tokens"], measured, seed, among)
     return Prepared(method, full, left, own, costs)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from carbonsched.model.profile import Selection
 from trainer.data.upcoming_batches import Batches
+from trainer.methods.auto import Auto
 from trainer.methods.method import SelectionCurve
 from trainer.methods.prepare import Prepared
 from trainer.methods.tokens import Tokens
@@ -39,8 +40,9 @@ class Foresight:
         labelled = None if profile.labelled is None else profile.labelled * profile.batch
         nominal = Shape(profile.batch, profile.seq, profile.target_seq, labelled)
         self._shapes, each = self.batches.shapes_ahead(nominal, first, end)
-        if isinstance(self._method, Tokens):
-            self._method.prices = SharePrices(self._costs, self._full, self._shapes)
+        for method in (self._method, self._method.tokens if isinstance(self._method, Auto) else None):
+            if isinstance(method, Tokens):
+                method.prices = SharePrices(self._costs, self._full, self._shapes)
         return self.batches.ranks.sum([self._full.total(self._shapes) * each])[0]
 
     def flops(self, names: Sequence[str], shapes: Sequence[Shape]) -> float:

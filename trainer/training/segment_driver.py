@@ -131,6 +131,7 @@ class SegmentDriver:
             skip_earliest=options.skip_earliest,
             form=form,
             gradient_share=options.gradient_share,
+            offers_tokens=split is not None,
         )
         hook = prepared.method.step_hook(model, options.seed)
         trainable = TrainableModel.build(model, optimizer, wrapping, options, hook, head, split)
@@ -373,15 +374,18 @@ class SegmentDriver:
         left = granted.rho - segment.importance_share
         if left >= self.method.ceiling - _EPSILON:
             left = max(left, self.method.ceiling)  # everything, whatever the last bit of a sum says
-        if left < self._curve.floor - _EPSILON:
-            floor = self._curve.floor + segment.importance_share
+        curve = self._curve
+        if granted.setting is not None:
+            curve = self.method.curve_in(granted.setting) or curve
+        if left < curve.floor - _EPSILON:
+            floor = curve.floor + segment.importance_share
             self._warn(
                 f"segment {segment.k}: rho {granted.rho:.4g} is below the floor {floor:.4f} of {self.method.name}; "
                 "training at the floor"
             )
-        selection, off = self.ranks.broadcast(lambda: self.foresight.select(self._curve, left))
+        selection, off = self.ranks.broadcast(lambda: self.foresight.select(curve, left))
         segment.rho_directed = granted.rho
-        saved = self._curve.cache_saving(selection.selected)
+        saved = curve.cache_saving(selection.selected)
         planned = selection.rho_planned + off
         whole = planned + saved
         # a cache that begins anew saves nothing in its first epoch: ρ has to pay for that

@@ -95,11 +95,13 @@ def nominal_batch(batches: Batches, options: Options, model: Any) -> tuple[Shape
 def find_split(
     options: Options, training: Training, batches: Batches, head: LabelledHead | None
 ) -> PromptSplit | None:
-    """The model's rows that may run in two parts, not attached; None: the method does not ask. Raises InputError where they cannot.
+    """The model's rows that may run in two parts, not attached; None: the method does not ask. Raises InputError where they cannot, and the
+    method has no other way to train.
 
     head: as it will run beside.
     """
-    if not method_row(options.method).traits.splits_rows:
+    traits = method_row(options.method).traits
+    if not traits.splits_rows and not (traits.switches and options.cache == "off"):
         return None
     found, why = None, SplitError("it differs on another rank")
     try:
@@ -107,6 +109,8 @@ def find_split(
     except SplitError as e:
         why = e
     if batches.ranks.any(found is None):
+        if traits.switches:
+            return None
         raise cannot_split(options.method, why)
     return found
 
