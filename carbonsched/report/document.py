@@ -128,7 +128,8 @@ def build(
     totals = total(groups)
     records = ledger.segments(record.id) if record else ()
     counted = {segment.k: segment for segment in records}
-    timeline = _walked(ledger, record, counted, totals, start, end)
+    curves = _curves(ledger, record, totals, start) if record else None
+    timeline = _walked(ledger, record, counted, totals, start, end, curves)
     by_segment = total_by(groups, lambda group: group.segment)
     moved = timeline.differences
     validation = _validation(ledger, record) if record else ()
@@ -157,11 +158,11 @@ def build(
             counted,
             by_segment,
             timeline,
-            _timing(ledger, record, timeline, totals, start),
+            _timing(ledger, record, timeline, totals, start, curves),
             validation,
             changes,
         )
-        if record
+        if record and curves
         else None,
         segments=tuple(
             _line(segment, by_segment.get(k), moved.of(g for g in groups if g.segment == k), changes)
@@ -188,6 +189,7 @@ def _walked(
     totals: Totals,
     start: datetime | None,
     end: datetime | None,
+    curves: Curves | None,
 ) -> Timeline:
     first, last = totals.start, totals.end
     if first is None or last is None:
@@ -201,8 +203,24 @@ def _walked(
     job_id = record.id if record else None
     timeline = Timeline(first, last, job_id, starts, differences, eras)
     gone = ledger.replaced()
-    timeline.walk(row for row in ledger.rows(None, first, end or last) if row["id"] not in gone)
+    # of a job its own rows alone: the intensity while it waited, which other boards' rows tell, comes summed by the database
+    rows = ledger.rows(job_id, first, end or last)
+    curve = None if curves is None else curves.decided
+    timeline.walk((row for row in rows if row["id"] not in gone), curve)
     return timeline
+
+
+def _curves(ledger: Ledger, record: JobRecord, totals: Totals, start: datetime | None) -> Curves:
+    """From the job's submission to its last row."""
+    since = _since(record, start)
+    if totals.start is not None:
+        since = min(since, totals.start)
+    return Curves.of(ledger.stretches(since, totals.end or since), Settled.of(ledger.settlements()))
+
+
+def _since(record: JobRecord, start: datetime | None) -> datetime:
+    """Of a part of a job's time: as if it had been submitted when that begins."""
+    return max(record.submitted_at, start or record.submitted_at)
 
 
 def _savings(
@@ -227,17 +245,18 @@ def _savings(
 
 
 def _timing(
-    ledger: Ledger, record: JobRecord, timeline: Timeline, totals: Totals, start: datetime | None
+    ledger: Ledger,
+    record: JobRecord,
+    timeline: Timeline,
+    totals: Totals,
+    start: datetime | None,
+    curves: Curves,
 ) -> TimingEffects:
-    """Of a part of a job's time: as if it had been submitted when that begins."""
-    since = max(record.submitted_at, start or record.submitted_at)
     states = [
         (micros(datetime.fromisoformat(entry["at"])), str(entry["state"]))
         for entry in ledger.history(record.id, kinds=("state",))
     ]
-    waits = waits_of(micros(since), timeline.work, states)
-    stretches = ledger.stretches(since, totals.end or since)
-    curves = Curves.of(stretches, Settled.of(ledger.settlements()))
+    waits = waits_of(micros(_since(record, start)), timeline.work, states)
     return timing_effects(timeline.work, waits, curves, timeline.mean_g_per_kwh, estimated=totals.estimated)
 
 

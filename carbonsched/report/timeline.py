@@ -19,7 +19,7 @@ from carbonsched.report.parts import FeedUse, Gap, Point, PueUse
 from carbonsched.report.savings import Spent
 from carbonsched.report.settled import Differences
 from carbonsched.report.spending import Spending
-from carbonsched.report.timing import Work
+from carbonsched.report.timing import Curve, Work
 from carbonsched.units import MJ_PER_J
 
 BINS: Final = 240
@@ -97,10 +97,15 @@ class Timeline:
     _open: dict[str, Gap] = field(default_factory=dict)
     _means: dict[str, tuple[float, int]] = field(default_factory=dict)
 
-    def walk(self, rows: Iterable[Mapping[Any, Any]]) -> None:
+    def walk(self, rows: Iterable[Mapping[Any, Any]], curve: Curve | None = None) -> None:
+        """curve: the intensity that the box's rows recorded; None: `rows` are all of them, and tell it themselves."""
         self._bins = [_Bin() for _ in range(BINS)]
+        if curve is not None:
+            for start, end, g in curve.between(micros(self.start), micros(self.end)):
+                self._intensity({"board": "", "start_us": start, "end_us": end, "g_per_kwh": g})
         for row in rows:
-            self._intensity(row)
+            if curve is None:
+                self._intensity(row)
             if self.job_id is None or row["job_id"] == self.job_id:
                 self._charge(row)
         for gap in self._open.values():

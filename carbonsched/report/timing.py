@@ -10,7 +10,7 @@ highest of the span; where a value was settled since, the range holds both.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any, Final
@@ -118,6 +118,12 @@ class Curve:
         """Time-weighted mean; None: no row tells any."""
         self.low = min((g for _, _, g in self._steps), default=0.0)
         self.high = max((g for _, _, g in self._steps), default=0.0)
+
+    def between(self, start: int, end: int) -> Iterator[tuple[int, int, float]]:
+        """The steps inside [start, end), cut to it."""
+        for first, last, g in self._steps:
+            if first < end and last > start:
+                yield max(first, start), min(last, end), g
 
     def mean(self, start: int, end: int) -> tuple[float, float]:
         """(mean where it is known, share of [start, end) where it is not)."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -58,6 +59,27 @@ def test_totals_are_the_rows(story: Story) -> None:
 def test_the_document_reads_back_as_it_was_written(story: Story) -> None:
     _, report, _ = story
     assert Report.model_validate_json(report.model_dump_json()).totals == report.totals
+
+
+def test_a_jobs_report_reads_its_own_rows_alone(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other boards tell of the grid meanwhile comes summed: a box has eight of them."""
+    ledger, before, end = story
+    asked: list[str | None] = []
+    read = Ledger.rows
+
+    def rows(
+        self: Ledger, job_id: str | None = None, start: datetime | None = None, end: datetime | None = None
+    ) -> Any:
+        asked.append(job_id)
+        return read(self, job_id, start, end)
+
+    monkeypatch.setattr(Ledger, "rows", rows)
+    report = build(ledger, "scitldr-1", now=end)
+    assert asked == ["scitldr-1"]
+    assert report == before
+    assert any(point.g_per_kwh is not None and point.power_w is None for point in report.timeline), (
+        "waits too"
+    )
 
 
 def test_the_figure_against_the_mean_is_of_the_rows(story: Story) -> None:
