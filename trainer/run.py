@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainingArguments, set_seed
 
 from carbonsched.errors import InputError
@@ -31,6 +32,7 @@ from trainer.evaluation.early_stopping import AlreadyStopped, EarlyStopping, che
 from trainer.evaluation.held_out import HeldOut
 from trainer.evaluation.model_card import model_card
 from trainer.job import checkpoint
+from trainer.job.budget_schedule import BudgetSchedule
 from trainer.job.directives import PATIENCE_S, DirectiveSource, Stopped
 from trainer.job.inputs import handed_over
 from trainer.job.job_dir import JobDir, give_modes, now, write_json
@@ -94,9 +96,10 @@ class _Run:
         set_seed(train.seed)
         begun = _step_of(last)
         schedule = schedule_of(train, len(data))
-        early = EarlyStopping(self.job, train, self.held_out, schedule, begun)
+        budget = self._budget(schedule, last)
+        early = EarlyStopping(self.job, train, self.held_out, schedule, begun, budget)
         # with all steps done only evaluating and saving are left; a Trainer resumed there would train one step more
-        over = begun >= schedule.steps or early.exhausted
+        over = begun >= schedule.steps or early.exhausted or (budget is not None and budget.is_over(begun))
         ready = last if over else None
         self.model = self._load(ready)
         check_vocabulary(self.model, chain.from_iterable(row.input_ids for row in data), self.read.model)
@@ -111,10 +114,11 @@ class _Run:
             alone=self.alone,
         )
         callback = GreenTrainerCallback.of(options)
+        callback.budget = budget
         self.directives = callback.directives
-        trainer = self._trainer(data, callback, sampler)
+        trainer = self._trainer(data, callback, sampler, schedule)
         trainer.add_callback(early)
-        self._started(trainer, schedule, last)
+        self._started(trainer, schedule if budget is None else budget.narrow(schedule, begun), last)
         if last is None:
             self.held_out.evaluate(self.model, "before", 0)
         if self._stopped():
@@ -126,7 +130,7 @@ class _Run:
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
             if callback.stopped is not None and not (callback.stopped_elsewhere and early.exhausted):
                 raise Stopped(callback.stopped)
-        steps = max(early.losses) if early.exhausted else schedule.steps
+        steps = max(early.losses) if early.exhausted else schedule.steps if budget is None else budget.steps
         ranks().gather(None)  # what the first one wrote is there
         best = early.restore_best(self.model)
         self.held_out.evaluate(self.model, "after", steps if best is None else best)
@@ -135,6 +139,22 @@ class _Run:
         ranks().broadcast(lambda: self._save(steps, best, early.reason, state))
         early.delete_best()
         return "done"
+
+    def _budget(self, schedule: Schedule, last: Path | None) -> BudgetSchedule | None:
+        """Where the daemon decides how many steps there are. Raises InputError where nobody would end it."""
+        train = self.spec.train
+        if train.scheduler != "budget":
+            return None
+        asked = self.job.launched or (self.job.path / "control.json").exists()
+        if not train.bounded and (self.alone or not asked):
+            raise InputError(
+                "train.scheduler",
+                "'budget' has no end without a daemon",
+                "add train.max_steps or train.epochs",
+            )
+        budget = BudgetSchedule.of(train.warmup_steps, train.cooldown, schedule)
+        budget.load((checkpoint.read(last) or {}).get("budget") if last is not None else None)
+        return budget
 
     def _stopped(self) -> bool:
         """Whether any rank was asked to stop; every rank asks. Waits where no lease holds. Raises Stopped."""
@@ -158,7 +178,11 @@ class _Run:
         return model
 
     def _trainer(
-        self, data: list[Encoded], callback: GreenTrainerCallback, sampler: GroupedSampler | None
+        self,
+        data: list[Encoded],
+        callback: GreenTrainerCallback,
+        sampler: GroupedSampler | None,
+        schedule: Schedule,
     ) -> Trainer:
         train = self.spec.train
         cuda = torch.cuda.is_available()
@@ -167,10 +191,10 @@ class _Run:
             per_device_train_batch_size=train.batch_size,
             gradient_accumulation_steps=train.gradient_accumulation,
             **{_CHECKPOINTING: train.gradient_checkpointing},
-            num_train_epochs=train.epochs,
-            max_steps=train.max_steps if train.max_steps is not None else -1,
+            num_train_epochs=train.epochs or 1,
+            max_steps=schedule.steps if train.max_steps is not None or not train.bounded else -1,
             learning_rate=train.lr,
-            lr_scheduler_type=train.scheduler,
+            lr_scheduler_type="constant" if train.scheduler == "budget" else train.scheduler,
             warmup_steps=train.warmup_steps,
             weight_decay=train.weight_decay,
             **optimizer_arguments(train),
@@ -195,6 +219,7 @@ class _Run:
         )
         trainer = _Trainer(
             sampler,
+            callback.budget,
             model=self.model,
             args=args,
             train_dataset=TokenDataset(data),
@@ -214,8 +239,9 @@ class _Run:
             Started(
                 at=now(),
                 pid=os.getpid(),
-                segments=schedule.segments,
-                steps=schedule.steps,
+                segments=None if schedule.is_open else schedule.segments,
+                steps=None if schedule.is_open else schedule.steps,
+                most_steps=schedule.most_steps,
                 first_step=_step_of(last),
                 test_rows=len(self.held_out.test.encoded),
                 params=sum(p.numel() for p in self.model.parameters()),
@@ -231,11 +257,10 @@ class _Run:
         )
         where = f"resuming from {last.name}" if last else "from the beginning"
         log.info(
-            "%s on %s: %d steps in %d segments, %s",
+            "%s on %s: %s, %s",
             self.spec.name,
             device,
-            schedule.steps,
-            schedule.segments,
+            schedule,
             where,
         )
 
@@ -291,11 +316,19 @@ class _Run:
 
 
 class _Trainer(Trainer):  # type: ignore[misc]
-    """Trains in the order of `sampler`; None: transformers' own."""
+    """Trains in the order of `sampler`; None: transformers' own. At the learning rate of `budget`; None: likewise."""
 
-    def __init__(self, sampler: GroupedSampler | None, **given: Any) -> None:
-        self._sampler = sampler
+    def __init__(self, sampler: GroupedSampler | None, budget: BudgetSchedule | None, **given: Any) -> None:
+        self._sampler, self._budget = sampler, budget
         super().__init__(**given)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        budget = self._budget
+        if budget is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: budget.factor(step))
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def _get_train_sampler(self, *args: Any) -> Any:
         return super()._get_train_sampler(*args) if self._sampler is None else self._sampler
@@ -319,7 +352,8 @@ def _step_of(folder: Path | None) -> int:
 
 def schedule_of(train: TrainPart, rows: int) -> Schedule:
     batch = train.batch_size * world_size()
-    return Schedule.of(rows, batch, train.gradient_accumulation, train.epochs, train.max_steps, train.segment)
+    given = (rows, batch, train.gradient_accumulation, train.epochs, train.max_steps, train.segment)
+    return Schedule.of(*given, is_open=train.scheduler == "budget")
 
 
 def optimizer_arguments(train: TrainPart) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def _facts(answer: "Explained", checked: "CheckResult") -> "Table":
         left = (answer.deadline - answer.end).total_seconds()
         late = f", {text.duration(abs(left))} {'before' if left >= 0 else 'AFTER'} the deadline"
     facts = [
-        ("Job", f"{answer.name}: {checked.steps} steps in {answer.segments_in_all} segments, ρ from {checked.rho_floor:.3f}"),
+        ("Job", f"{answer.name}: {'about ' if checked.steps is None else ''}{answer.steps or checked.steps} steps in {answer.segments_in_all} segments, ρ from {checked.rho_floor:.3f}"),
         ("It", f"{_DOES[answer.action]}: {answer.reason}"),
         ("Budget", f"{text.NOT_KNOWN if answer.budget_g is None else text.grams(answer.budget_g)} ({answer.budget})"),
         ("Start", text.moment(answer.start)),

@@ -145,7 +145,7 @@ def _facts(job: "JobDetail") -> "Table":
         ("Owner", job.owner),
         ("State", job.state.value),
         ("Why", job.reason),
-        ("Segment", f"{text.nth(job.segment, job.segments, job.segments_over)}, step {text.figure(job.step, digits=9)} of {text.figure(job.steps, digits=9)}"),
+        ("Segment", f"{text.nth(job.segment, job.segments, job.segments_over)}, step {text.figure(job.step, digits=9)} of {_steps(job)}"),
         ("ρ", f"{directed}between {floor} and {carbon.rho_max:g}"),
         ("Spent", spent),
         ("Energy", f"{text.energy(job.energy_j, job.estimated)}{now}"),
@@ -169,6 +169,13 @@ def _facts(job: "JobDetail") -> "Table":
     for key, value in facts:
         made.add_row(key, value)
     return made
+
+
+def _steps(job: "JobDetail") -> str:
+    if job.steps is not None or job.steps_expected is None:
+        return text.figure(job.steps, digits=9)
+    about = "" if job.phase == "cooldown" else "about "
+    return f"{about}{job.steps_expected} ({job.phase or 'as many as the budget pays for'})"
 
 
 def _segments(job: "JobDetail") -> "Table":

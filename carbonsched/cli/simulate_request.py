@@ -228,6 +228,12 @@ def _read_job(path: Path, python: str) -> JobFacts:
     spec = read_job(path)
     checked = check_by_trainer(spec, python)
     carbon = spec.carbon
+    if checked.segments is None or checked.steps is None:
+        raise InputError(
+            "--job",
+            "train.scheduler = 'budget' leaves open how many segments it has",
+            "see submit --explain, or give another",
+        )
     if carbon.objective == "min-carbon":
         note("the job is min-carbon; simulated is the most gain for the budget")
     return JobFacts(

@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from carbonsched.cli.options import Debug, Json, Socket, connect
 from carbonsched.text import one_line
+
+if TYPE_CHECKING:
+    from carbonsched.model.profile import CheckResult
 
 
 def submit(
@@ -84,8 +87,8 @@ def submit(
     if not json:
         if sys.stdout.isatty():
             print(
-                f"checked {checked.params / 1e6:.1f} M parameters, {checked.rows} rows, {checked.steps} steps in "
-                f"{checked.segments} segments, ρ from {checked.rho_floor:.3f}"
+                f"checked {checked.params / 1e6:.1f} M parameters, {checked.rows} rows, {_steps(checked)}, "
+                f"ρ from {checked.rho_floor:.3f}"
             )
         for note in checked.notes:
             print(one_line(f"note: {note}"), file=sys.stderr)
@@ -94,3 +97,10 @@ def submit(
         raise typer.Exit(follow(client, submitted.id, json))
     if json:
         emit(submitted)
+
+
+def _steps(checked: "CheckResult") -> str:
+    if checked.steps is not None:
+        return f"{checked.steps} steps in {checked.segments} segments"
+    most = "" if checked.most_steps is None else f", {checked.most_steps} at most"
+    return f"as many steps as the budget pays for{most}, in segments of {checked.segment_steps}"

@@ -139,6 +139,19 @@ class Doc(BaseModel):
         return self.model_dump(mode="json")
 
 
+class JobFolderDoc(Doc):
+    """A document of the job directory: the other side may speak a newer protocol, so keys that are not known are passed over.
+
+    Example:
+        >>> class Steps(JobFolderDoc):
+        ...     steps: int
+        >>> Steps.parse({"steps": 40, "grams": 2.5})
+        Steps(steps=40)
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+
 def _refuse_unwritable(data: object, where: str, field: str = "") -> None:
     """No file name and no database takes a half of a surrogate pair or NUL; JSON can name both."""
     if isinstance(data, str):

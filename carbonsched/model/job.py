@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import json
 from pathlib import PurePath
-from typing import Annotated, Final, Literal, NamedTuple, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -118,13 +118,18 @@ class TrainPart(SelectionSettings, LoraSettings, PrefixSettings, TokensSettings)
     """
 
     method: Method = "greentrainer"
-    epochs: Annotated[int, Field(ge=1, le=MOST_INT)] = 1
+    epochs: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
+    """None: 1; with scheduler = 'budget' as many as the budget pays for."""
     max_steps: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=MOST_INT)] = 4
     gradient_accumulation: Annotated[int, Field(ge=1, le=MOST_INT)] = 1
     gradient_checkpointing: bool = False
     lr: Annotated[float, Field(gt=0, le=MOST)] = 2e-5
-    scheduler: Literal["linear", "cosine", "constant"] = "linear"
+    scheduler: Literal["linear", "cosine", "constant", "budget"] = "linear"
+    """budget: warm-up, stable, cooldown; the daemon decides when it cools down, so that the job ends annealed inside its grams and
+    its deadline. `max_steps` and `epochs` are bounds then, and need not be given."""
+    cooldown: Annotated[float, Field(ge=0.02, le=0.9)] = 0.2
+    """Share of all steps in which scheduler 'budget' lowers the learning rate to 0."""
     warmup_steps: Annotated[int, Field(ge=0, le=MOST_INT)] = 0
     weight_decay: Annotated[float, Field(ge=0, le=MOST)] = 0.01
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
@@ -161,8 +166,26 @@ class TrainPart(SelectionSettings, LoraSettings, PrefixSettings, TokensSettings)
     compile: bool = False
     """torch.compile, anew at each selection."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_epoch(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("scheduler") != "budget" and given.get("epochs") is None:
+            return {**given, "epochs": 1}
+        return given
+
+    @property
+    def bounded(self) -> bool:
+        """Whether its owner says how many steps there are at most."""
+        return self.max_steps is not None or self.epochs is not None
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.scheduler == "budget" and self.early_stop_patience is not None:
+            raise refusal(
+                "early_stop_patience",
+                "would end a job of scheduler 'budget' before its cooldown",
+                "leave one of them out",
+            )
         if self.importance == "noise" and self.batch_size * self.importance_batches < 3:
             raise refusal(
                 "importance", "'noise' takes a spread from 3 rows", "set importance_batches = 3 or more"
@@ -344,6 +367,8 @@ class JobSpec(Doc):
         traits = METHODS.get(self.train.method)
         if traits is not None and (rule := method_conflict(self, traits)) is not None:
             raise refusal(*rule)
+        if self.train.scheduler == "budget" and (rule := _open_end_conflict(self)) is not None:
+            raise refusal(*rule)
         held_out = self.data.validation is not None or data_suffix(self.data.name_or_path) is None
         if self.train.early_stop_patience is not None and not held_out:
             raise refusal(
@@ -365,6 +390,29 @@ class Conflict(NamedTuple):
     field: str
     problem: str
     hint: str
+
+
+def _open_end_conflict(spec: JobSpec) -> Conflict | None:
+    """What of `[carbon]` does not go with a job whose end the daemon decides."""
+    carbon = spec.carbon
+    if carbon.budget_share is not None and not spec.train.bounded:
+        return Conflict(
+            "carbon.budget_share",
+            "is a share of all steps, and nothing says how many there are",
+            "add train.max_steps or epochs",
+        )
+    for key, asked in (
+        ("budget_rate_g_per_h", carbon.budget_rate_g_per_h is not None),
+        ("pool", carbon.pool is not None),
+        ("objective", carbon.objective != "max-gain"),
+    ):
+        if asked:
+            return Conflict(
+                f"carbon.{key}",
+                "does not go with train.scheduler = 'budget', which uses a fixed budget up",
+                "give budget_g",
+            )
+    return None
 
 
 def method_conflict(spec: JobSpec, traits: MethodTraits) -> Conflict | None:

@@ -195,7 +195,7 @@ class Card:
     def _settings(self) -> list[tuple[str, str]]:
         train = self.spec.train
         return [
-            ("epochs", str(train.epochs)),
+            ("epochs", "as many as the budget paid for" if train.epochs is None else str(train.epochs)),
             ("steps", str(sum(s.steps for s in self.segments))),
             ("batch size", f"{train.batch_size} × {train.gradient_accumulation}"),
             ("learning rate", f"{train.lr:g}, {train.scheduler}, {train.warmup_steps} steps of warm-up"),

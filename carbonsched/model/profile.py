@@ -144,8 +144,13 @@ class CheckResult(Doc):
     """The same of the test set, evaluated once; None: a trainer that does not tell."""
     formats: tuple[str, ...] = ()
     """What the training rows were recognised as, the commonest first; see data.format."""
-    steps: Steps
-    segments: Segments
+    steps: Steps | None
+    segments: Segments | None
+    """None, as `steps`: the daemon decides how many there are (`train.scheduler` is `budget`)."""
+    most_steps: Steps | None = None
+    """Then: the bound that the owner gave."""
+    segment_steps: Steps | None = None
+    """Then: steps of a segment."""
     rho_floor: Ratio
     step_flops_full: Annotated[float, Field(gt=0, le=MOST)]
     batch: Steps

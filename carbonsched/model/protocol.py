@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
-from carbonsched.model.base import MOST, Doc, Line, Real, UtcTime, rfc3339
+from carbonsched.model.base import MOST, Doc, JobFolderDoc, Line, Real, UtcTime, rfc3339
 from carbonsched.model.setting import Setting, SettingPoint
 
 VERSION = 2
@@ -31,7 +31,7 @@ Clocks = Annotated[int, Field(ge=1, le=10**5)]
 """MHz of a board's graphics clock."""
 
 
-class FrontierPoint(Doc):
+class FrontierPoint(JobFolderDoc):
     """The best total importance that a ratio ρ can reach.
 
     Example:
@@ -49,7 +49,7 @@ def _ascending(points: tuple[FrontierPoint, ...]) -> tuple[FrontierPoint, ...]:
     return points
 
 
-class Lease(Doc):
+class Lease(JobFolderDoc):
     """How long a directive holds; when it lapses unanswered the trainer checkpoints and waits.
 
     Example:
@@ -66,14 +66,13 @@ OPENING = -1
 """`k` of the directive that a start leaves: it answers no segment, its lease and ρ hold where nobody does."""
 
 
-class Directive(Doc):
-    """`control.json`.
+class Directive1(JobFolderDoc):
+    """`control.json` as a side that speaks protocol 1 reads it: that one takes no further key.
 
     Example:
         >>> lease = Lease(valid_until="2026-11-22T10:05:00Z", max_steps=40)
-        >>> go = Directive(seq=1, k=0, action="train", rho=0.6, lease=lease, reason="rho 0.600 at 200 g/kWh")
-        >>> Directive.parse(go.dump()) == go
-        True
+        >>> Directive1(seq=1, k=0, action="train", rho=0.6, lease=lease, reason="rho 0.600 at 200 g/kWh").checkpoint
+        False
     """
 
     seq: int
@@ -89,6 +88,18 @@ class Directive(Doc):
     reason: str
     checkpoint: bool = False
     """In mid-segment: write a checkpoint at the next step boundary."""
+
+
+class Directive(Directive1):
+    """`control.json`.
+
+    Example:
+        >>> lease = Lease(valid_until="2026-11-22T10:05:00Z", max_steps=40)
+        >>> go = Directive(seq=1, k=0, action="train", rho=0.6, lease=lease, reason="rho 0.600 at 200 g/kWh")
+        >>> Directive.parse(go.dump()) == go
+        True
+    """
+
     protocol: Count = 1
     """What the daemon speaks."""
     setting: Setting | None = None
@@ -99,9 +110,16 @@ class Directive(Doc):
     """Where `train.scheduler` is `budget`: hold the learning rate, or lower it to 0 over `cooldown_steps`; None: another scheduler."""
     cooldown_steps: Steps | None = None
     """Optimizer steps from the first of the cooldown to the job's last; set where `phase` is `cooldown`."""
+    cooldown_from: Count | None = None
+    """Optimizer steps of the job before the first of the cooldown; None: it begins with the next step. One that has begun is not
+    undone: its end alone may move."""
+
+    def spoken(self, protocol: int) -> Directive1:
+        """As the trainer that speaks `protocol` reads it."""
+        return self if protocol >= VERSION else Directive1.model_validate(self.dump())
 
 
-class _Event(Doc):
+class _Event(JobFolderDoc):
     at: UtcTime
 
 
@@ -115,9 +133,11 @@ class Started(_Event):
 
     event: Literal["started"] = "started"
     pid: Count
-    segments: Segments
-    steps: Steps
-    """Optimizer steps of the whole job."""
+    segments: Segments | None
+    steps: Steps | None
+    """Optimizer steps of the whole job. None, as `segments`: the daemon decides while it runs (`train.scheduler` is `budget`)."""
+    most_steps: Steps | None = None
+    """Most steps of the job, where the daemon decides and its owner gave a bound."""
     first_step: Count = 0
     """Steps already done, by the checkpoint that was loaded."""
     test_rows: Count = 0
@@ -163,12 +183,18 @@ class SegmentReady(_Event):
 
     event: Literal["segment_ready"] = "segment_ready"
     k: Count
-    segments: Segments
+    segments: Segments | None
     first_step: Count
     steps: Steps
     """Optimizer steps in this segment."""
-    steps_left: Steps
-    """Optimizer steps of the job from here to its end, this segment's included."""
+    steps_left: Steps | None
+    """Optimizer steps of the job from here to its end, this segment's included. None, as `segments`: the daemon decides."""
+    most_steps: Steps | None = None
+    """Most steps of the job, where the daemon decides and its owner gave a bound."""
+    segment_steps: Steps | None = None
+    """Optimizer steps of a later segment, where the daemon decides how many there are."""
+    cooldown_from: Count | None = None
+    """Steps of the job before the cooldown that has begun; None: none has."""
     importance_batches: Count
     frontier: Annotated[tuple[FrontierPoint, ...], Field(min_length=1), AfterValidator(_ascending)]
     """ρ here is planned ρ: what the importance batches cost is in it."""
@@ -196,7 +222,8 @@ class Step(_Event):
     k: Count
     step: Count
     """Optimizer steps done since the job's start."""
-    steps: Count
+    steps: Count | None
+    """Of the whole job; None: not decided yet."""
     loss: Real | None
     lr: Real
     seconds: Amount
@@ -293,6 +320,10 @@ class SegmentDone(_Event):
     """τ as it was: tokens that gradient flowed through ÷ real tokens of the steps; None: all, or not counted."""
     directive_seq: Count | None
     """None: no directive came, `rho_start` was used."""
+    phase: Literal["stable", "cooldown"] | None = None
+    """Of its last step, where `train.scheduler` is `budget`."""
+    last: bool = False
+    """Whether the job has no further one, where the daemon decides how many there are."""
     departure: str | None = None
     """What did not go as planned, with its likely cause: realised ρ more than 0.02 off, gradients that are not the selection's."""
 

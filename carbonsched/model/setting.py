@@ -4,12 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from carbonsched.model.base import Doc, Line, Real
+from carbonsched.model.base import JobFolderDoc, Line, Real
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class Setting(Doc):
+class Setting(JobFolderDoc):
     """A method, and the share of tokens that gradient flows through.
 
     Example:
@@ -22,7 +22,7 @@ class Setting(Doc):
     """τ; None: every token."""
 
 
-class SettingPoint(Doc):
+class SettingPoint(JobFolderDoc):
     """What a segment gains under one setting at one planned ρ.
 
     Example:

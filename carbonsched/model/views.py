@@ -36,6 +36,11 @@ class JobView(Doc):
     """How many were finished; None for those who may not read the job."""
     step: int | None = None
     steps: int | None = None
+    """Of the whole job; None: not known, or the daemon decides while it runs."""
+    steps_expected: int | None = None
+    """Estimated, where the daemon decides how many there are."""
+    phase: Literal["stable", "cooldown"] | None = None
+    """Where its learning rate stands, with train.scheduler = 'budget'."""
     rho: float | None
     """Directed for the running segment."""
     spent_g: float
@@ -345,6 +350,8 @@ class Explained(Doc):
     segments: tuple[ExpectedSegment, ...]
     """Those that were planned, which the sums are of: of a long job no more than the forecast reaches."""
     segments_in_all: int
+    steps: int | None = None
+    """Optimizer steps; with train.scheduler = 'budget' as many as the grams and the time should pay for (estimated)."""
     estimated: bool
     """Always true: nothing of the job was metered yet."""
     assumptions: tuple[str, ...]

@@ -17,6 +17,7 @@ energy_fit        joules and seconds as a function of rho, fitted online
 gain_decay        what a later segment is worth against the next
 loss_curve        the held-out loss to be expected after more steps, from the job's own losses
 working_time      plans in allowed hours alone
+step_dial         how many steps a job of open end takes, and when it cools down
 guard             keeps a job inside its budget whatever the forecast does
 allocation        a wanted quality as a budget; one pool divided among several jobs
 explain           explains a plan before anything is spent

@@ -237,6 +237,8 @@ def _train(
     """Train now, at the ρ of the plan found, or at what the guard grants where that is less."""
     may_pause, floor_g = arrays.problem.may_pause, min_grams.schedule.spend_g
     cap = guard.cap_rho(arrays, left_g, min_grams.schedule.start_s if may_pause else None)
+    if arrays.problem.open_end:
+        cap = replace(cap, rho=float(arrays.hi[0]), fits=True)
     rho = found.solution.rho.copy()
     capped = float(rho[0]) > cap.rho + TIE
     if capped:

@@ -174,6 +174,8 @@ class Problem:
     done: float = 0.0
     """Share of the job's steps that are done. What was invested is not given up while the forecast's lows, all at once,
     could still pay for the rest, and the more is done the more is kept back for the end."""
+    open_end: bool = False
+    """Whether how many steps follow is open: then nothing of the rest has to be kept back here (`step_dial`)."""
     reserve_g: float = 0.0
     """Kept back for a checkpoint and stop (`guard.reserve_g`); no plan spends it."""
     has_forecast: bool = True

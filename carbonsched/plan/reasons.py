@@ -124,6 +124,14 @@ def windowed(reason: str, reach_s: float, kept: int, segments: int) -> str:
     return f"{reason}; looks {long_duration(reach_s)} ahead, {kept} of {segments} segments"
 
 
+def steps(*, cooling: bool, begin: int, end: int, keeps_g: float) -> str:
+    """How far a job of open end goes, and where its learning rate stands."""
+    keeps = f"{grams(keeps_g)} kept for it and the end"
+    if cooling:
+        return f"cooldown from step {begin} to step {end}, {keeps}"
+    return f"stable, then a cooldown from about step {begin} to about step {end} (estimated), {keeps}"
+
+
 def min_carbon(rho: float, budget_g: float, reason: str, *, wanted: float | None = None) -> str:
     """For the fewest grams at a mean ρ. wanted: the mean ρ that is out of reach; None: it is reached."""
     text = f"min-carbon: mean rho {rho:.3f} for {grams(budget_g)}; {reason}"

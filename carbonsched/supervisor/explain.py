@@ -24,6 +24,7 @@ from carbonsched.plan.loss_curve import Prediction
 from carbonsched.plan.objective import NO_LIMIT_G, BudgetRate, Objective, solve_for
 from carbonsched.plan.problem import Plan, Problem, Slot
 from carbonsched.plan.segment_arrays import price_curve
+from carbonsched.plan.step_dial import StepPlan, lay_out
 from carbonsched.supervisor.budgets.accrual import FIRST_H, SAVED_H
 from carbonsched.supervisor.budgets.division import preview_part
 from carbonsched.supervisor.estimates.evaluation_cost import EvaluationCost
@@ -112,7 +113,11 @@ def explain(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
     with supervisor.lock:
         case = _gather(supervisor, spec, owner, checked)
         now = supervisor.clock.now()
-    problem, plan = solve_for(case.inputs.problem, case.inputs.objective)
+    problem, open_end = case.inputs.problem, case.inputs.open_end
+    steps = None
+    if open_end is not None:
+        problem, steps = lay_out(problem, open_end)
+    problem, plan = solve_for(problem, case.inputs.objective)
     answer = explain_plan(problem, plan)
     deadline = spec.carbon.deadline
     trains = plan.action != "stop"
@@ -120,9 +125,11 @@ def explain(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
     return Explained(
         name=spec.name,
         action=plan.action,
-        reason=plan.reason if trains else _explain_stop(case, plan),
+        reason=_reason(plan, steps) if trains else _explain_stop(case, plan),
         start=_at(case, answer.start_s),
-        end=_at(case, answer.end_s) if len(answer.segments) >= checked.segments else None,
+        end=_at(case, answer.end_s)
+        if len(answer.segments) >= (checked.segments or len(problem.segments))
+        else None,
         deadline=None if deadline is None else now + timedelta(seconds=deadline),
         rho=answer.rho,
         gain=answer.gain,
@@ -138,11 +145,16 @@ def explain(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
         **_losses(case, problem, plan),
         jobs_before=case.queue.jobs,
         segments=_segments(case, answer),
-        segments_in_all=checked.segments,
+        segments_in_all=checked.segments or len(problem.segments),
+        steps=checked.steps if steps is None else steps.end,
         estimated=True,
         assumptions=case.assumptions,
         removals=checked.removals,
     )
+
+
+def _reason(plan: Plan, steps: StepPlan | None) -> str:
+    return plan.reason if steps is None else f"{plan.reason}; {steps.reason}"
 
 
 # ---- with the lock held
@@ -318,6 +330,8 @@ def _losses(case: _Case, problem: Problem, plan: Plan) -> dict[str, Any]:
     if case.budget.g is not None and case.inputs.rate is None:
         half_g = case.budget.g / 2
         less = replace(problem, budget_g=max(half_g - case.beginning.g, 0.0))
+        if case.inputs.open_end is not None:
+            less, _ = lay_out(less, case.inputs.open_end)
         shorter = solve_for(less, case.inputs.objective)[1]
         then = case.losses.forecast(case.run, less, shorter, curve)
         if then is not None:

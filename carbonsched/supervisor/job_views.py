@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from carbonsched.clock import Clock
 from carbonsched.ledger.ledger import Ledger
@@ -118,6 +118,8 @@ def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
         "segments_over": len(run.progress.done),
         "step": run.progress.step,
         "steps": run.progress.started.steps if run.progress.started else None,
+        "steps_expected": _expected(run) if live else None,
+        "phase": _phase(run) if live else None,
         "rho": run.directive.rho if run.directive and live else None,
         "spent_g": run.account.spent_g,
         "location_g": run.account.location_g,
@@ -132,6 +134,22 @@ def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
         "eta_s": eta_s(run, clock),
         "waste": Waste.total(done.waste for done in run.progress.done),
     }
+
+
+def _expected(run: JobRun) -> int | None:
+    told = run.directive
+    if told is not None and told.phase == "cooldown" and told.cooldown_steps is not None:
+        return (told.cooldown_from or 0) + told.cooldown_steps
+    return run.plan.steps if run.plan is not None else None
+
+
+def _phase(run: JobRun) -> Literal["stable", "cooldown"] | None:
+    """As it stands now: a cooldown may be told before it begins."""
+    told = run.directive
+    if told is None or told.phase is None:
+        return None
+    cools = told.phase == "cooldown" and (run.progress.step or 0) >= (told.cooldown_from or 0)
+    return "cooldown" if cools else "stable"
 
 
 def reason_of(run: JobRun) -> str:

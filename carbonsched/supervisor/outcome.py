@@ -2,6 +2,7 @@
 
 from carbonsched.launch.base import ProcessStatus
 from carbonsched.model.job_state import TRANSITIONS, JobState
+from carbonsched.model.protocol import VERSION, Started
 from carbonsched.supervisor.jobs.job_run import JobRun
 
 
@@ -16,6 +17,23 @@ def outcome(run: JobRun, polled: ProcessStatus) -> tuple[JobState, str]:
     if finished is not None and code == 0:
         return JobState.PAUSED, f"stopped by a signal from outside; carbonsched resume {run.id} goes on"
     return JobState.FAILED, _death(run, polled)
+
+
+def too_old(run: JobRun, started: Started) -> str | None:
+    """Why a job cannot be trained by a trainer of an older protocol; None where it can."""
+    if started.protocol >= VERSION or run.spec.train.scheduler != "budget":
+        return None
+    return (
+        f"train.scheduler 'budget' takes a trainer that speaks protocol {VERSION}, the one of launch.python speaks "
+        f"{started.protocol}: install this version of carbonsched there"
+    )
+
+
+def left_unsaid(started: Started) -> str | None:
+    """What a trainer of an older protocol is not told; None: it is told all."""
+    if started.protocol >= VERSION:
+        return None
+    return f"its trainer speaks protocol {started.protocol}: it is told no setting, no phase and no clocks"
 
 
 def way(old: JobState, new: JobState) -> tuple[JobState, ...]:

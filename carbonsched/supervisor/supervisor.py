@@ -41,7 +41,7 @@ from carbonsched.supervisor.jobs.process_state import Ending, Seat
 from carbonsched.supervisor.late_energy import LateEnergy
 from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.on_site import OnSite
-from carbonsched.supervisor.outcome import outcome, way
+from carbonsched.supervisor.outcome import left_unsaid, outcome, too_old, way
 from carbonsched.supervisor.pending_rows import PendingRows
 from carbonsched.supervisor.placement import Placement
 from carbonsched.supervisor.price_watch import PriceWatch
@@ -368,8 +368,10 @@ class Supervisor:
         for event in run.learn():
             if isinstance(event, SegmentDone):
                 self.control.estimates.costs.observe(run, event)
-            elif isinstance(event, Started) and (why := self.placement.contradiction(run, event)):
-                self._end_as_failed(run, f"{why}; see carbonsched logs {run.id}")
+            elif isinstance(event, Started):
+                if why := self.placement.contradiction(run, event) or too_old(run, event):
+                    self._end_as_failed(run, f"{why}; see carbonsched logs {run.id}")
+                self._note_protocol(run, event)
         record(run, self.ledger, self.clock.now())
         if run.process.alive_to is not None and not run.follower.behind:
             if not run.unheard or self.clock.monotonic() - run.unheard_s >= LISTEN_S:
@@ -471,8 +473,13 @@ class Supervisor:
         self.pools.mark_stale(run)
         self.move(run, JobState.RUNNING, "started, loading the model")
 
+    def _note_protocol(self, run: JobRun, started: Started | None) -> None:
+        if started is not None and (text := left_unsaid(started)) is not None:
+            self.pending.note(run.id, "note", {"text": text})
+
     def _adopt(self, run: JobRun) -> None:
         """Its process lives, or its end was not seen yet."""
+        self._note_protocol(run, run.progress.started)
         self.pending.note(run.id, "note", {"text": "adopted after a restart of the daemon"})
         log.info("job %s: adopted", run.id)
         self.control.allocator.begin(run)

@@ -102,3 +102,37 @@ def test_a_job_accepted_earlier_keeps_the_adapters_that_it_had() -> None:
         JobSpec.parse(tiny_spec(Path("m"), Path("d"), train={"method": "lora"})).train.lora_targets
         == "all-linear"
     )
+
+
+@pytest.mark.parametrize(
+    ("train", "carbon", "refused"),
+    [
+        ({}, {"budget_share": 0.5}, "carbon.budget_share: is a share of all steps"),
+        ({}, {"budget_rate_g_per_h": 5.0}, "carbon.budget_rate_g_per_h: does not go with train.scheduler"),
+        ({}, {"pool": "night"}, "carbon.pool: does not go with"),
+        ({}, {"objective": "min-carbon", "rho_mean": 0.5, "deadline": "1h"}, "carbon.objective: does not go"),
+        ({"early_stop_patience": 2}, {"budget_g": 5.0}, "train.early_stop_patience: would end a job"),
+        ({"cooldown": 0.01}, {"budget_g": 5.0}, "train.cooldown"),
+    ],
+)
+def test_what_does_not_go_with_steps_as_a_dial(
+    train: dict[str, object], carbon: dict[str, object], refused: str
+) -> None:
+    job = {"name": "a", "model": {"name_or_path": "m"}, "data": {"name_or_path": "d"}}
+    with pytest.raises(InputError) as told:
+        JobSpec.parse(job | {"train": {"scheduler": "budget", **train}, "carbon": carbon})
+    assert refused in str(told.value)
+
+
+def test_epochs_are_one_unless_given_and_no_bound_where_steps_are_a_dial() -> None:
+    job = {
+        "name": "a",
+        "model": {"name_or_path": "m"},
+        "data": {"name_or_path": "d"},
+        "carbon": {"budget_g": 9},
+    }
+    found = [
+        JobSpec.parse(job | {"train": part}).train
+        for part in ({}, {"scheduler": "budget"}, {"scheduler": "budget", "epochs": 3})
+    ]
+    assert [(part.epochs, part.bounded) for part in found] == [(1, True), (None, False), (3, True)]

@@ -6,7 +6,9 @@ import pytest
 from pydantic import ValidationError
 from support.said import DONE, READY
 
-from carbonsched.model.protocol import EVENTS
+from carbonsched.errors import InputError
+from carbonsched.model.job import JobSpec
+from carbonsched.model.protocol import EVENTS, Directive
 
 FALLING = [{"rho": 1.0, "importance": 1.0}, {"rho": 0.4, "importance": 0.1}]
 
@@ -73,3 +75,31 @@ def test_what_a_trainer_says_is_one_line_that_steers_no_terminal(event: dict[str
     said = {"at": "2026-11-01T12:00:00Z"} | event
     assert getattr(EVENTS.validate_python(said | {field: HOSTILE}), field) == CLEAN
     assert len(getattr(EVENTS.validate_python(said | {field: "x" * 10**6}), field)) == 4000
+
+
+@pytest.mark.parametrize("where", ["event", "frontier", "directive", "lease", "setting"])
+def test_a_key_of_a_newer_protocol_is_passed_over(where: str) -> None:
+    lease = {"valid_until": READY["at"], "max_steps": 4}
+    told = {"seq": 1, "k": 0, "action": "train", "lease": lease, "reason": "r", "setting": {"method": "full"}}
+    more = {"of_protocol_9": [1]}
+    if where in ("event", "frontier"):
+        points = [{"rho": 1.0, "importance": 1.0} | (more if where == "frontier" else {})]
+        event = READY | {"frontier": points} | (more if where == "event" else {})
+        assert EVENTS.validate_python(event) == EVENTS.validate_python(
+            READY | {"frontier": [{"rho": 1.0, "importance": 1.0}]}
+        )
+        return
+    changed = told | more if where == "directive" else told | {where: told[where] | more}  # type: ignore[operator,dict-item]
+    assert Directive.parse(changed) == Directive.parse(told)
+
+
+@pytest.mark.parametrize("part", ["train", "carbon"])
+def test_jobs_stay_strict(part: str) -> None:
+    job = {
+        "name": "a",
+        "model": {"name_or_path": "m"},
+        "data": {"name_or_path": "d"},
+        "carbon": {"budget_g": 1.0},
+    }
+    with pytest.raises(InputError, match="unknown key"):
+        JobSpec.parse(job | {part: {"of_protocol_9": 1, "budget_g": 1.0}})

@@ -21,6 +21,7 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.base import rfc3339
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.profile import CheckResult
+from carbonsched.model.protocol import VERSION
 from carbonsched.model.views import JobDetail
 from carbonsched.power.combined import CombinedMeter
 from carbonsched.power.factory import build_meter
@@ -202,17 +203,25 @@ class Played:
     def control(self) -> dict[str, Any]:
         return json.loads((self.dir / "control.json").read_text())  # type: ignore[no-any-return]
 
-    def started(self, first_step: int = 0, device: str = "cpu", gpu_uuid: str | None = None) -> None:
-        self.say(
-            "started",
-            pid=1,
-            segments=-(-self.steps // self.segment),
-            steps=self.steps,
-            first_step=first_step,
-            params=1000,
-            device=device,
-            gpu_uuid=gpu_uuid,
-        )
+    def started(
+        self,
+        first_step: int = 0,
+        device: str = "cpu",
+        gpu_uuid: str | None = None,
+        **more: Any,
+    ) -> None:
+        """more: fields that are other than a trainer of today would say of this job."""
+        told = {
+            "pid": 1,
+            "segments": -(-self.steps // self.segment),
+            "steps": self.steps,
+            "first_step": first_step,
+            "params": 1000,
+            "device": device,
+            "gpu_uuid": gpu_uuid,
+            "protocol": VERSION,
+        }
+        self.say("started", **told | more)
 
     def ready(self, k: int, points: Sequence[dict[str, Any]] = ()) -> None:
         self.say(

@@ -26,6 +26,7 @@ from trainer.commands.run import run
 from trainer.job.job_dir import JobDir
 from trainer.profiling.profiler import make_counter
 from trainer.run import run_job
+from trainer.training.callback import GreenTrainerCallback
 
 torch.set_num_threads(1)
 
@@ -439,3 +440,111 @@ def test_waste_is_what_stock_batches_of_the_same_rows_compute_beyond(
             bench.measure("stock", [order[:4], order[4:8], order[8:]], None, lambda line: None)
     off = 4 * waste["spread_flops"] / 8**0.5
     assert waste["stock_flops"] == pytest.approx(count.get_total_flops() / 8, abs=off)
+
+
+def annealing(begin: int, steps: int, at: int | None = None) -> Any:
+    """Every segment at 0.8; from the event of step `at`, else from segment 0 on, a cooldown of so many steps from `begin`."""
+    cools = {"phase": "cooldown", "cooldown_steps": steps, "cooldown_from": begin}
+
+    def answer(event: dict[str, Any]) -> dict[str, Any] | None:
+        if event["event"] == "segment_ready":
+            told = cools if at is None or event["first_step"] >= at else {"phase": "stable"}
+            return directive(event["k"], 0.8, **told)
+        return None
+
+    return answer
+
+
+def rates(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
+    """Optimizer step → the learning rate it is taken at, as the optimizer itself has it."""
+    found: dict[int, float] = {}
+
+    def note(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
+        found[state.global_step] = more["optimizer"].param_groups[0]["lr"]
+        return begin(self, args, state, control, **more)
+
+    begin = GreenTrainerCallback.on_step_begin
+    monkeypatch.setattr(GreenTrainerCallback, "on_step_begin", note)
+    return found
+
+
+def test_a_budget_job_runs_on_past_its_rows_and_ends_where_its_cooldown_does(
+    llama: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No number of steps is given: 8 steps are an epoch, the 27th is the last."""
+    train_part = {"scheduler": "budget", "epochs": None, "warmup_steps": 4, "lr": 1e-3, "method": "full"}
+    found = rates(monkeypatch)
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train=train_part))
+    (job / "control.json").write_text("{}")  # a daemon is there: else the job would have no end
+    with FakeDaemon(job, annealing(begin=19, steps=8, at=16)):
+        assert run_job(JobDir(job), lambda: False) == "done"
+    assert [found[step] / 1e-3 for step in range(4)] == pytest.approx([0, 0.25, 0.5, 0.75])
+    assert {found[step] for step in range(4, 20)} == {1e-3}
+    falls = [found[step] / 1e-3 for step in range(19, 27)]
+    assert falls == pytest.approx([1 - (done / 8) ** 0.5 for done in range(8)])
+    assert max(found) == 26
+    started, readies, done = of(job, "started")[0], of(job, "segment_ready"), of(job, "segment_done")
+    assert started["steps"] is started["segments"] is started["most_steps"] is None
+    assert [(r["segments"], r["steps_left"], r["segment_steps"]) for r in readies] == [
+        (None, None, 8)
+    ] * 3 + [(4, 3, None)]
+    assert [(d["first_step"], d["steps"], d["phase"], d["last"]) for d in done] == [
+        (0, 8, "stable", False),
+        (8, 8, "stable", False),
+        (16, 8, "cooldown", False),
+        (24, 3, "cooldown", True),
+    ]
+    assert of(job, "finished")[0] | {"at": 0, "peak_memory_bytes": 0} == {
+        "at": 0, "event": "finished", "step": 27, "reason": "done", "early": None, "output": "output", "peak_memory_bytes": 0,
+    }  # fmt: skip
+    assert [e["step"] for e in of(job, "evaluated")] == [0, 27]
+
+
+@pytest.mark.slow
+def test_killed_in_its_cooldown_a_budget_job_ends_along_the_same_curve(
+    llama: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cooldown begins in mid-segment, with whatever step comes next; its end moves, and then kill -9 finds it."""
+    spec = tiny_spec(llama, data, train={"scheduler": "budget", "epochs": 9, "method": "full"})
+
+    def told(killed: bool) -> Any:
+        def answer(event: dict[str, Any]) -> dict[str, Any] | None:
+            kind, step = event["event"], event.get("step")
+            if kind == "segment_ready":
+                cools = {"phase": "cooldown", "cooldown_steps": 7, "cooldown_from": 3}
+                return directive(event["k"], 1.0, **(cools if event["first_step"] else {"max_steps": 3}))
+            if kind == "waiting" and step == 3:
+                return directive(0, 1.0, max_steps=2, phase="cooldown", cooldown_steps=9)
+            if kind == "waiting" and step == 5:  # earlier by two steps
+                more = 2 if killed else 100
+                return directive(0, 1.0, max_steps=more, phase="cooldown", cooldown_steps=7)
+            return None
+
+        return answer
+
+    straight, job = job_folder(tmp_path / "straight", spec), job_folder(tmp_path / "job", spec)
+    found = rates(monkeypatch)
+    assert train(straight, told(False)) == "done"
+    assert max(found) == 9
+    assert found[3] == found[0]
+    assert found[4] / found[0] == pytest.approx(1 - (1 / 9) ** 0.5)
+    assert found[9] / found[0] == pytest.approx(1 - (2 / 9 + 7 / 9 * 4 / 5) ** 0.5)
+    with FakeDaemon(job, told(True)), process_of(job) as process:
+        until(lambda: any(w["step"] == 7 for w in of(job, "waiting")), process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(60)
+    again: dict[int, float] = dict(found)
+    found.clear()
+    assert train(job, told(False)) == "done"
+    assert found == {step: again[step] for step in range(7, 10)}
+    assert same(weights(straight), weights(job))
+
+
+def test_a_budget_job_without_a_daemon_needs_a_bound(llama: Path, data: Path, tmp_path: Path) -> None:
+    part = {"scheduler": "budget", "epochs": None}
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train=part))
+    with pytest.raises(InputError, match="has no end without a daemon"):
+        run_job(JobDir(job), lambda: False, alone=True)
+    bounded = job_folder(tmp_path / "bounded", tiny_spec(llama, data, train=part | {"max_steps": 5}))
+    assert run_job(JobDir(bounded), lambda: False, alone=True) == "done"
+    assert [d["phase"] for d in of(bounded, "segment_done")] == ["cooldown"]

@@ -19,6 +19,7 @@ from carbonsched.model.job import TrainPart
 from carbonsched.model.protocol import Evaluated
 from trainer.distributed.ranks import ranks
 from trainer.evaluation.held_out import HeldOut
+from trainer.job.budget_schedule import BudgetSchedule
 from trainer.job.job_dir import JobDir
 from trainer.job.segment import Schedule
 
@@ -55,9 +56,17 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, job: JobDir, train: TrainPart, held_out: HeldOut, schedule: Schedule, begun: int
+        self,
+        job: JobDir,
+        train: TrainPart,
+        held_out: HeldOut,
+        schedule: Schedule,
+        begun: int,
+        budget: BudgetSchedule | None = None,
     ) -> None:
-        """begun: steps already done; what was measured beyond them was lost with its training."""
+        """begun: steps already done; what was measured beyond them was lost with its training. budget: where the daemon decides how
+        many there are."""
+        self.budget = budget
         self.patience, self.held_out, self.schedule = train.early_stop_patience, held_out, schedule
         self.on = train.evaluate_each_segment or self.patience is not None
         self.file = job.checkpoints / BEST
@@ -130,7 +139,8 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
         self.file.unlink(missing_ok=True)
 
     def _ends(self, step: int) -> bool:
-        return step > 0 and self.schedule.bounds(step - 1)[2] == step
+        known = self.schedule if self.budget is None else self.budget.narrow(self.schedule, step)
+        return step > 0 and known.bounds(step - 1)[2] == step
 
     def _evaluate(self, model: Any, step: int) -> None:
         before = min(self.losses.values(), default=float("inf"))

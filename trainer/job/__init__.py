@@ -3,6 +3,7 @@
 inputs        reads what the daemon has opened for the job
 job_dir       reads spec.json and control.json, writes events.jsonl
 directives    asks for a directive at each segment and obeys it
+budget_schedule  the learning rate of a job that ends where its budget does
 segment       records one segment: steps, losses, seconds and FLOPs
 checkpoint    saves and restores what a run needs to go on
 random_state  keeps random generators where they stood

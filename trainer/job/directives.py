@@ -45,7 +45,7 @@ class Granted:
 
     Example:
         >>> DirectiveSource(rho=0.6).ask(k=0, step=0)
-        Granted(rho=0.6, seq=None, setting=None, phase=None, cooldown_steps=None)
+        Granted(rho=0.6, seq=None, setting=None, phase=None, cooldown_steps=None, cooldown_from=None)
     """
 
     rho: float
@@ -55,7 +55,8 @@ class Granted:
     """None: as the job's own method trains at ρ."""
     phase: Literal["stable", "cooldown"] | None = None
     cooldown_steps: int | None = None
-    """These two as in the directive: where the learning rate stands, for `train.scheduler = "budget"`."""
+    cooldown_from: int | None = None
+    """These three as in the directive: where the learning rate stands, for `train.scheduler = "budget"`."""
 
     @classmethod
     def by(cls, directive: Directive, rho: float) -> "Granted":
@@ -66,6 +67,7 @@ class Granted:
             directive.setting,
             directive.phase,
             directive.cooldown_steps,
+            directive.cooldown_from,
         )
 
 

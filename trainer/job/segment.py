@@ -13,6 +13,8 @@ from carbonsched.errors import InputError
 from carbonsched.model.protocol import MOST_SEGMENTS, FrontierPoint, SegmentDone, SegmentReady, Step, Waste
 from carbonsched.model.setting import Setting, SettingPoint
 
+OPEN_STEPS = 1_000_000
+"""Most steps of a job that nobody gave a bound."""
 # names that stand in checkpoints for fields that are called otherwise here
 _IN_CHECKPOINT = {"spans": "stretches", "rho_directed": "directed"}
 
@@ -228,19 +230,24 @@ class SegmentRecord:
         points: Iterable[FrontierPoint],
         seconds_per_step: float | None,
         settings: tuple[SettingPoint, ...] = (),
+        cooldown_from: int | None = None,
     ) -> SegmentReady:
         """The event that offers what is left of the segment.
 
-        floor, points: the frontier without the importance batches, whose share is added here.
+        floor, points: the frontier without the importance batches, whose share is added here. cooldown_from: first step of the
+        cooldown that has begun.
         """
         curve = (FrontierPoint(rho=p.rho + self.importance_share, importance=p.importance) for p in points)
         return SegmentReady(
             at=at,
             k=self.k,
-            segments=schedule.segments,
+            segments=None if schedule.is_open else max(schedule.segments, self.k + 1),
             first_step=self.step,
             steps=self.end - self.step,
-            steps_left=schedule.steps - self.step,
+            steps_left=None if schedule.is_open else schedule.steps - self.step,
+            most_steps=schedule.most_steps,
+            segment_steps=schedule.length if schedule.is_open else None,
+            cooldown_from=cooldown_from,
             importance_batches=self.importance_batches,
             frontier=tuple(curve),
             flops_full=self.expected_full - self.flops_full,
@@ -259,21 +266,31 @@ class SegmentRecord:
             at=at,
             k=self.k,
             step=self.step,
-            steps=schedule.steps,
+            steps=None if schedule.is_open else schedule.steps,
             loss=loss,
             lr=lr,
             seconds=seconds,
             rho=self.rho_directed,
         )
 
+    def move_end(self, end: int, full_ahead: float) -> None:
+        """The job was given another end, which moves this segment's. full_ahead: T_full of the steps to come."""
+        self.end, self.expected_full = end, self.flops_full + full_ahead
+        self.importance_share = self.importance_flops / self.expected_full
+
     def cut(self) -> None:
         """Training ended in its midst: it ends with the last step that was done."""
         self.cut_from, self.end = self.steps, self.step
 
     def done_event(
-        self, at: datetime, departure: str | None = None, waste: Waste | str = "not counted"
+        self,
+        at: datetime,
+        departure: str | None = None,
+        waste: Waste | str = "not counted",
+        **more: Any,
     ) -> SegmentDone:
-        """The event that reports the finished segment. departure: what did not go as planned; waste: or why it is not known."""
+        """The event that reports the finished segment. departure: what did not go as planned; waste: or why it is not known; more:
+        further fields."""
         return SegmentDone(
             at=at,
             k=self.k,
@@ -297,6 +314,7 @@ class SegmentRecord:
             gradient_share=self.trained_tokens / self.tokens if self.tokens else None,
             directive_seq=self.directive_seq,
             departure=departure,
+            **more,
         )
 
     def dump(self) -> dict[str, Any]:
@@ -329,6 +347,12 @@ class Schedule:
     length: int
     """Steps of a segment. What remains behind the last whole one is the last if it is half as long, else part of it: a
     directive, and a selection, for a step or two cost more than they bring."""
+    is_open: bool = False
+    """Whether `steps` is a bound alone, and how many there will be is decided while the job runs."""
+    keeps_remainder: bool = False
+    """Whether what remains behind the last whole segment is one by itself however short it is: where the end may still move."""
+    most_steps: int | None = None
+    """The bound of the job's owner, where that is decided so; None: none was given, or the steps are known."""
 
     def __post_init__(self) -> None:
         if self.segments > MOST_SEGMENTS:
@@ -344,20 +368,35 @@ class Schedule:
         rows: int,
         batch: int,
         accumulation: int,
-        epochs: int,
+        epochs: int | None,
         max_steps: int | None,
         segment: int | str,
+        *,
+        is_open: bool = False,
     ) -> "Schedule":
-        """By transformers.Trainer's rule: an incomplete batch, and an incomplete accumulation, is a step too."""
+        """By transformers.Trainer's rule: an incomplete batch, and an incomplete accumulation, is a step too.
+
+        epochs, max_steps: None: no bound, for a schedule that is open. is_open: they are bounds alone.
+        """
         batches = -(-rows // batch)
         per_epoch = max(-(-batches // accumulation), 1)
-        steps = max_steps if max_steps is not None else epochs * per_epoch
-        return cls(steps, per_epoch, per_epoch if isinstance(segment, str) else segment)
+        length = per_epoch if isinstance(segment, str) else segment
+        steps = max_steps if max_steps is not None or epochs is None else epochs * per_epoch
+        most = steps if is_open else None
+        steps = steps or min(OPEN_STEPS, length * MOST_SEGMENTS)
+        return cls(steps, per_epoch, length, is_open=is_open, keeps_remainder=is_open, most_steps=most)
+
+    def __str__(self) -> str:
+        if not self.is_open:
+            return f"{self.steps} steps in {self.segments} segments"
+        most = "" if self.most_steps is None else f", {self.most_steps} at most"
+        return f"as many steps as its budget pays for{most}, in segments of {self.length}"
 
     @property
     def segments(self) -> int:
         whole, rest = divmod(self.steps, self.length)
-        return max(whole + (2 * rest >= self.length), min(self.steps, 1))
+        apart = rest > 0 if self.keeps_remainder else 2 * rest >= self.length
+        return max(whole + apart, min(self.steps, 1))
 
     def bounds(self, step: int) -> tuple[int, int, int]:
         """(k, first, end) of the segment that optimizer step `step` (from 0) belongs to."""

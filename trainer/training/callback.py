@@ -26,6 +26,7 @@ from trainer.data.streams import StreamWindow, is_stream
 from trainer.device import device_seconds
 from trainer.distributed.wrapping import twin_before_sharding
 from trainer.importance.gradient_pass import model_loss
+from trainer.job.budget_schedule import BudgetSchedule
 from trainer.job.directives import DirectiveSource, Stopped
 from trainer.job.job_dir import find_job_dir, now
 from trainer.job.segment import SegmentRecord
@@ -69,6 +70,8 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self.directives = DirectiveSource(
             self.options.rho, self.job, self.options.stopping, self.options.alone, self.options.silence_s
         )
+        self.budget: BudgetSchedule | None = None
+        """Set before training begins, where the daemon decides how many steps there are."""
         self.history: list[SegmentDone] = []
         self.stopped: str | None = None
         """Why training ended before its last step; None where it did not."""
@@ -138,7 +141,9 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             self._begin(args, state, self._training)
 
     def _begin(self, args: TrainingArguments, state: TrainerState, training: Training) -> None:
-        self._driver = SegmentDriver.build(self.options, self.directives, training, state.max_steps)
+        self._driver = SegmentDriver.build(
+            self.options, self.directives, training, state.max_steps, self.budget
+        )
         # after the driver's profile: a copy of the model would copy what the hook holds
         # and before the head's: that one gives an encoder-decoder other labels
         self._hook = training.model.register_forward_pre_hook(
@@ -150,7 +155,8 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.stopped is None and state.global_step < state.max_steps:
+        over = self._driver is not None and self._driver.is_over(state.global_step)
+        if self.stopped is None and state.global_step < state.max_steps and not over:
             who = (
                 "another callback"
                 if control.should_training_stop and self._epoch_began < state.global_step
@@ -278,6 +284,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             driver.check_weights(state.global_step, args.learning_rate)
             control.should_log = True
             control.should_save = control.should_save or self.job is not None
+            control.should_training_stop |= driver.is_over(state.global_step)
         if stop:
             self._stop("signal", control)
         elif not ended:
@@ -285,11 +292,14 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
     def _poll_directive(self, control: TrainerControl) -> None:
         """Between two steps of a segment: obey a directive that has come."""
+        cools = self.driver.cools
         directive, wait = self.driver.poll_directive()
         if directive is not None and directive.action == "stop":
             self._stop(directive.reason, control)
-        elif wait or (directive is not None and directive.checkpoint):
-            control.should_save = True
+        elif wait or (directive is not None and directive.checkpoint) or self.driver.cools != cools:
+            control.should_save = (
+                True  # also where the cooldown begins: a process that is killed in it goes on in it
+            )
 
     def _stop(self, reason: str, control: TrainerControl) -> None:
         self.stopped = reason

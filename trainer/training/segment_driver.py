@@ -22,9 +22,10 @@ from trainer.importance.gradient_pass import Loss, model_loss
 from trainer.importance.measure import Importance, measure
 from trainer.importance.objectives import TrainingHistory
 from trainer.job import checkpoint
+from trainer.job.budget_schedule import BudgetSchedule
 from trainer.job.directives import DirectiveSource, Granted
 from trainer.job.job_dir import now
-from trainer.job.segment import SegmentRecord
+from trainer.job.segment import Schedule, SegmentRecord
 from trainer.methods.method import SelectionCurve
 from trainer.methods.prepare import Prepared, prepare
 from trainer.profiling.labelled_head import HeadError
@@ -67,10 +68,12 @@ class SegmentDriver:
         batches: Batches,
         prepared: Prepared,
         loss: Loss = model_loss,
+        budget: BudgetSchedule | None = None,
     ) -> None:
+        """budget: where the daemon decides how many steps there are."""
         self.options, self.directives, self.job = options, directives, directives.job
         self.model, self.batches = model, batches
-        self.schedule, self.ranks = batches.schedule, batches.ranks
+        self.ranks, self.budget = batches.ranks, budget
         self.method, self.full, self._loss = prepared.method, prepared.full, loss
         self._own_ratio = prepared.own_ratio
         self.foresight = Foresight(batches, prepared, drawn=model.step_hook is not None)
@@ -99,7 +102,12 @@ class SegmentDriver:
 
     @classmethod
     def build(
-        cls, options: Options, directives: DirectiveSource, training: Training, max_steps: int
+        cls,
+        options: Options,
+        directives: DirectiveSource,
+        training: Training,
+        max_steps: int,
+        budget: BudgetSchedule | None = None,
     ) -> "SegmentDriver":
         """Profile the model and make what a driver works with; when training begins, everything trainable.
 
@@ -135,7 +143,7 @@ class SegmentDriver:
         )
         hook = prepared.method.step_hook(model, options.seed)
         trainable = TrainableModel.build(model, optimizer, wrapping, options, hook, head, split)
-        driver = cls(options, directives, trainable, batches, prepared, training.loss)
+        driver = cls(options, directives, trainable, batches, prepared, training.loss, budget)
         if without_head:
             driver._warn(without_head)
         if switched:
@@ -154,6 +162,26 @@ class SegmentDriver:
     @property
     def has_segment(self) -> bool:
         return self._segment is not None
+
+    @property
+    def schedule(self) -> Schedule:
+        """As far as it is known by now."""
+        batches, budget = self.batches, self.budget
+        step = self._segment.step if self._segment is not None else 0
+        return batches.schedule if budget is None else budget.narrow(batches.schedule, step)
+
+    @property
+    def cools(self) -> int | None:
+        """First step of the cooldown that has begun by the next step; None: none has."""
+        return (
+            None
+            if self.budget is None or self._segment is None
+            else self.budget.cools_from(self._segment.step)
+        )
+
+    def is_over(self, step: int) -> bool:
+        """Whether the job has all its steps, by what the daemon decided, after `step` of them."""
+        return self.budget is not None and self.budget.is_over(step)
 
     def close(self, *, alone: bool = False) -> None:
         """Training is over: the model as it was, all of it trainable. alone: as for `TrainableModel.release`."""
@@ -263,7 +291,8 @@ class SegmentDriver:
         missed = departure(segment, order, skipped_layers(getattr(self.model.module, "config", None)))
         if missed is not None and missed != segment.fault:
             self._alarm("ratio", f"segment {segment.k}: {missed}")
-        done = segment.done_event(now(), missed, self.waste.of(segment))
+        more = {} if self.budget is None else self.budget.told(segment.step)
+        done = segment.done_event(now(), missed, self.waste.of(segment), **more)
         self._flops, self._flops_full = self._flops + done.flops, self._flops_full + done.flops_full
         self.method.history.add((s.selected, s.steps) for s in segment.spans)
         self.send(done)
@@ -273,6 +302,7 @@ class SegmentDriver:
 
     def _begin_segment(self, step: int) -> None:
         k, _, end = self.schedule.bounds(step)
+        end = end if self.budget is None else min(end, self.budget.steps)
         # a checkpoint of someone else's making has no segment of ours: what is left of the segment becomes one
         full = self.foresight.look_ahead(step, end)
         segment = SegmentRecord(k, step, end, full, self._own_ratio)
@@ -342,7 +372,9 @@ class SegmentDriver:
         self._choose(segment)
         floor, points = self._curve.floor, self._curve.points
         settings = offer(self.method.settings(self._curve), floor, segment, self._last_loss)
-        self.send(segment.ready_event(now(), self.schedule, floor, points, self._seconds_full, settings))
+        self.send(
+            segment.ready_event(now(), self.schedule, floor, points, self._seconds_full, settings, self.cools)
+        )
         self._apply(self.ranks.broadcast(partial(self.directives.ask, segment.k, segment.step)))
 
     def _choose(self, segment: SegmentRecord) -> None:
@@ -359,6 +391,7 @@ class SegmentDriver:
         """
         segment = self.segment
         segment.directive_seq = granted.seq
+        self._move_end(granted)
         setting = None if granted.setting is None else granted.setting.dump()
         same = bool(segment.spans) and granted.rho == segment.rho_directed and setting == segment.setting
         segment.setting = setting
@@ -397,6 +430,15 @@ class SegmentDriver:
             segment.select(selection.selected, whole, share=share)
         segment.selection_seconds += device_seconds() - began
 
+    def _move_end(self, granted: Granted) -> None:
+        """Let the segment end where the job does, if the daemon has decided that."""
+        segment, budget = self.segment, self.budget
+        if budget is None or not budget.obey(granted, segment.step):
+            return
+        end = min(self.schedule.bounds(segment.step)[2], budget.steps)
+        if end != segment.end:
+            segment.move_end(end, self.foresight.look_ahead(segment.step, end))
+
     def _train(self, names: tuple[str, ...], *, stay: bool, share: float | None) -> None:
         left = self.schedule.steps - self.segment.step
         self.model.train_only(names, left / self.schedule.steps_per_epoch, stay=stay, share=share)
@@ -414,6 +456,7 @@ class SegmentDriver:
             "past": asdict(self.method.history),
             "seconds_full": self._seconds_full,
             "flops": (self._flops, self._flops_full),
+            "budget": None if self.budget is None else self.budget.dump(),
         }
         self.ranks.gather(None)  # every rank has written its part
         size = checkpoint.seal(folder, saved) if self.ranks.main else 0

@@ -4,6 +4,7 @@ request   what a simulation is asked
 policies  what the simulator compares
 run       one simulation under way: what is known, what is spent
 result    what it answers
+open_end  one run of a job whose number of steps is open
 simulate  one run over a trace
 sweep     many runs in one call
 """

@@ -11,15 +11,13 @@ from carbonsched.model.protocol import VERSION, Directive
 from carbonsched.model.setting import Setting
 from carbonsched.plan.objective import solve_for
 from carbonsched.plan.problem import Plan
+from carbonsched.plan.step_dial import lay_out
 from carbonsched.supervisor.budgets.allocator import when_exhausted
 from carbonsched.supervisor.control.decision import Decision, Outcome
-from carbonsched.supervisor.control.leases import allow, explain_shortage, grant
+from carbonsched.supervisor.control.leases import allow, explain_shortage, grant, phased
 from carbonsched.supervisor.estimates.inputs import PlanningInputs
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
-
-_EASE_S = 60.0
-"""Seconds between two checks of whether ρ must fall in mid-segment."""
 
 
 class Due(StrEnum):
@@ -36,7 +34,7 @@ class Due(StrEnum):
     RENEW = "renew"
     """Only whether its lease lasts."""
     EASE = "ease"
-    """Whether its lease lasts, and else whether ρ must fall."""
+    """Whether its lease lasts, and else whether ρ must fall, or the cooldown begin or end otherwise."""
 
 
 def find_due(run: JobRun, now: datetime, now_s: float) -> Due:
@@ -54,12 +52,15 @@ def find_due(run: JobRun, now: datetime, now_s: float) -> Due:
         return Due.PLAN
     if not trains:
         return Due.NOTHING
-    return Due.EASE if now_s - max(run.eased_s, run.plan.made_s) >= _EASE_S else Due.RENEW
+    return Due.EASE if now_s - max(run.eased_s, run.plan.made_s) >= run.look_s else Due.RENEW
 
 
 def decide(inputs: PlanningInputs) -> Decision:
     """The plan for what remains of the job, and the directive for its next segment."""
-    _, plan = solve_for(inputs.problem, inputs.objective)
+    problem, steps = inputs.problem, None
+    if inputs.open_end is not None:
+        problem, steps = lay_out(problem, inputs.open_end)
+    _, plan = solve_for(problem, inputs.objective)
     allowed = allow(inputs.lease, plan.rho or inputs.remaining.rho_floor)
     action, reason, ending = plan.action, plan.reason, None
     if action == "train" and allowed.seconds <= 0:
@@ -86,7 +87,11 @@ def decide(inputs: PlanningInputs) -> Decision:
         reason=reason,
         protocol=VERSION,
     )
-    return Decision(directive, outcome, plan=plan, ending=ending)
+    if steps is not None and action != "stop":
+        directive = phased(directive, steps)
+    return Decision(
+        directive, outcome, plan=plan, ending=ending, problem=problem, look_s=inputs.look_s, steps=steps
+    )
 
 
 def _setting(plan: Plan) -> Setting | None:

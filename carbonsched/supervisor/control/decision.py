@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from carbonsched.model.protocol import Directive
-from carbonsched.plan.problem import Plan
+from carbonsched.plan.problem import Plan, Problem
+from carbonsched.plan.step_dial import StepPlan
 from carbonsched.supervisor.estimates.loss_outlook import LossForecast
 from carbonsched.supervisor.jobs.process_state import Ending
 
@@ -45,6 +46,12 @@ class Decision:
     """Where the job goes when its process has ended; None: the process stays."""
     loss: LossForecast | None = None
     """What the plan should end at; None where no loss is foretold."""
+    problem: Problem | None = None
+    """What the plan answers."""
+    look_s: float = 60.0
+    """Seconds until the segment is looked at again while it runs."""
+    steps: StepPlan | None = None
+    """How many steps the job takes, where that is open."""
     journal: bool = True
     """Whether it is to be read in the job's history; a fresh lease is not."""
 

@@ -12,7 +12,7 @@ from carbonsched.config import Config
 from carbonsched.errors import LedgerError
 from carbonsched.launch.base import Launcher
 from carbonsched.model.files import overwrite, save
-from carbonsched.model.protocol import Directive
+from carbonsched.model.protocol import VERSION, Directive, Directive1
 from carbonsched.supervisor.control.decision import Decision, Outcome
 from carbonsched.supervisor.estimates.loss_outlook import LossForecast
 from carbonsched.supervisor.jobs.job_run import JobRun, PlanNote
@@ -49,13 +49,16 @@ class Director:
         else:
             self._direct(run, decision.directive, decision.loss, journal=decision.journal)
         if decision.plan is not None:
-            run.note_plan(PlanNote(self.clock.monotonic(), decision.price, decision.end_s))
+            steps = decision.steps.end if decision.steps is not None else None
+            note = PlanNote(self.clock.monotonic(), decision.price, decision.end_s, steps)
+            run.note_plan(note, decision.look_s)
         if decision.outcome is Outcome.WAIT_GONE and decision.ending is not None:
             self.end(run, decision.ending)
 
     def open(self, run: JobRun, directive: Directive) -> None:
         """Before a start: leave a lease, should we be gone when it asks. Nothing is taken for said. Raises OSError."""
-        write_control(run.dir, directive)
+        # which protocol it will speak is not known yet, and nothing here needs more than the first
+        write_control(run.dir, directive.spoken(1))
 
     def end(self, run: JobRun, ending: Ending) -> None:
         """Ask the process to checkpoint and end, by a signal; it is killed after `launch.stop_s`."""
@@ -93,7 +96,8 @@ class Director:
     def _direct(
         self, run: JobRun, directive: Directive, loss: LossForecast | None = None, *, journal: bool = True
     ) -> None:
-        write_control(run.dir, directive)
+        started = run.progress.started
+        write_control(run.dir, directive.spoken(VERSION if started is None else started.protocol))
         run.direct(directive)
         if journal:
             detail = directive.dump() | {"spent_g": run.account.spent_g, "budget_g": run.budget_g}
@@ -109,7 +113,7 @@ class Director:
             log.info("job %s segment %d: %s", run.id, directive.k, directive.reason)
 
 
-def write_control(job_dir: Path, directive: Directive) -> None:
+def write_control(job_dir: Path, directive: Directive1) -> None:
     """Say it to the trainer, on a full disk in the place of what was said before. Raises OSError; then it was not said."""
     path = job_dir / "control.json"
     try:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from carbonsched.model.protocol import OPENING, VERSION, Directive, Lease
 from carbonsched.model.setting import Setting
 from carbonsched.plan import guard
+from carbonsched.plan.step_dial import StepPlan, judge
 from carbonsched.supervisor.budgets.allocator import when_exhausted
 from carbonsched.supervisor.control.decision import Decision, Outcome
 from carbonsched.supervisor.estimates.inputs import Funds, LeaseInputs, PlanningInputs
@@ -18,6 +19,8 @@ from carbonsched.text import grams as show_grams
 
 _RENEW_SHARE = 0.5
 """A lease of which this share of the longest is left is renewed."""
+_WORTH_STEPS = 0.02
+"""Share of the steps left by which a cooldown that runs is made longer at least."""
 _WORTH_SHARE = 0.1
 """A fresh lease that differs less than this from what the old one still has is not written."""
 
@@ -100,6 +103,33 @@ def ease(inputs: PlanningInputs, running: Directive | None) -> Decision | None:
     if running.setting is not None and running.setting.method == "full":  # less than all of it is tensors
         update["setting"] = Setting(method="greentrainer")
     return Decision(running.model_copy(update=update), Outcome.GO_ON)
+
+
+def anneal(inputs: PlanningInputs, running: Directive | None) -> Decision | None:
+    """The running directive with the cooldown begun, or with another end of it; None: it stays as it is."""
+    if running is None or running.action != "train" or inputs.open_end is None:
+        return None
+    steps = judge(inputs.problem, inputs.open_end)
+    if steps.phase == "stable":
+        return None
+    begins = running.phase != "cooldown"
+    end = (running.cooldown_from or 0) + (running.cooldown_steps or 0)
+    # a longer cooldown is worth no directive for a step or two, a shorter one has to be told
+    longer = max(1, round(_WORTH_STEPS * (steps.end - inputs.open_end.done)))
+    if not begins and end <= steps.end < end + longer:
+        return None
+    directive = phased(running.model_copy(update={"seq": running.seq + 1, "reason": ""}), steps)
+    return Decision(directive, Outcome.GO_ON, journal=begins)
+
+
+def phased(directive: Directive, steps: StepPlan) -> Directive:
+    """The directive with where the learning rate stands, and its reason with it in words."""
+    said = steps.reason
+    reason = f"{directive.reason}; {said}" if directive.reason else said
+    if steps.phase == "stable":
+        return directive.model_copy(update={"phase": "stable", "reason": reason})
+    cools = {"cooldown_from": steps.cooldown_from, "cooldown_steps": steps.cooldown_steps}
+    return directive.model_copy(update={"phase": "cooldown", "reason": reason, **cools})
 
 
 def exhaust(funds: Funds, tick_g: float, tick_s: float, now: datetime) -> Ending | None:

@@ -11,7 +11,7 @@ from carbonsched.supervisor.control.clock_dial import ClockDial
 from carbonsched.supervisor.control.decide import Due, decide, find_due
 from carbonsched.supervisor.control.decision import Decision, Outcome
 from carbonsched.supervisor.control.director import Director
-from carbonsched.supervisor.control.leases import ease, exhaust, opening, renew
+from carbonsched.supervisor.control.leases import anneal, ease, exhaust, opening, renew
 from carbonsched.supervisor.estimates.inputs import NO_FUNDS, Estimates, PlanningInputs
 from carbonsched.supervisor.jobs.job_run import JobRun
 
@@ -78,7 +78,7 @@ class ControlLoop:
         losses, plan = self.estimates.losses, decision.plan
         if losses is None or plan is None or decision.outcome is Outcome.STOP:
             return decision
-        return replace(decision, loss=losses.forecast(run, inputs.problem, plan))
+        return replace(decision, loss=losses.forecast(run, decision.problem or inputs.problem, plan))
 
     def _keep(self, run: JobRun, due: Due) -> Decision | None:
         """Whether the directive that runs lasts."""
@@ -88,6 +88,8 @@ class ControlLoop:
         decision = renew(self.estimates.gather_lease(run, funds), run.directive)
         if decision is not None or due is not Due.EASE:
             return decision
-        run.note_easing(self.clock.monotonic())
         inputs = self.estimates.gather(run, funds)
-        return None if inputs is None else ease(inputs, run.directive)
+        if inputs is None:
+            return None
+        run.note_easing(self.clock.monotonic(), inputs.look_s)
+        return ease(inputs, run.directive) if inputs.open_end is None else anneal(inputs, run.directive)

@@ -72,7 +72,8 @@ def evaluation_cost(
         counted.append(f"{test} test rows after")
     description = f"evaluation: {' and '.join(counted) or 'no held-out rows'}"
     if counted:
-        description += f", {first_s + after_s + checked.segments * segment_s:.3g} s in all"
+        many = f", {segment_s:.3g} s in each segment" if checked.segments is None and each else ""
+        description += f", {first_s + after_s + (checked.segments or 0) * segment_s:.3g} s in all{many}"
     if counted and generates:
         description += (
             f"; every text runs to its {length} tokens at {token_s:.2g} s a token and batch, {source}"

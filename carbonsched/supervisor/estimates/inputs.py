@@ -16,6 +16,7 @@ from carbonsched.plan.forecasting.prices import DAYS, with_prices
 from carbonsched.plan.gain_decay import decay
 from carbonsched.plan.objective import NO_LIMIT_G, BudgetRate, Objective
 from carbonsched.plan.problem import EnergyModel, PlanPoint, Problem, Slot
+from carbonsched.plan.step_dial import OpenEnd, lay_out_steps
 from carbonsched.supervisor.estimates.grid_outlook import GridForecast, GridOutlook
 from carbonsched.supervisor.estimates.job_cost import (
     JobCostEstimator,
@@ -60,6 +61,13 @@ class Funds:
         """What may be spent now; `NO_LIMIT_G` where there is no limit."""
         return NO_LIMIT_G if self.budget_g is None else self.budget_g - self.charged_g
 
+
+LOOK_S = 60.0
+"""Seconds between two looks at a segment that runs, at most."""
+_LOOKS = 100.0
+"""Looks at a job of open end in the time that its grams last: what it trains between two is what its end may be off."""
+_TICKS = 2.0
+"""Between two of them at least."""
 
 NO_FUNDS = Funds(budget_g=0.0, charged_g=0.0)
 """For a problem whose budget is set by whoever asks."""
@@ -143,6 +151,16 @@ class PlanningInputs:
         """Waits up to here keep the process."""
         return self.rate.resident_s if self.rate is not None else RESIDENT_WAIT_S
 
+    @property
+    def open_end(self) -> OpenEnd | None:
+        """Where how many steps the job takes is open: `problem` is to be laid out first."""
+        return self.remaining.open_end
+
+    @property
+    def look_s(self) -> float:
+        """Seconds until its next segment is looked at again while it runs."""
+        return LOOK_S if self.open_end is None else self.open_end.look_s
+
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
@@ -181,6 +199,9 @@ class Estimates:
         if remaining is None:
             return None
         lease, grid = self.gather_lease(run, funds), self.grid.forecast()
+        if remaining.open_end is not None:
+            end = replace(remaining.open_end, look_s=_look_s(lease, grid.now_g_per_kwh))
+            remaining = replace(remaining, open_end=end)
         idle_w = sum(self.idle_w.get(device, 0.0) for device in run.process.devices)
         return PlanningInputs(
             remaining=remaining,
@@ -238,7 +259,10 @@ class Estimates:
         remaining, energy = remaining_work(run), self.costs.estimate(run)
         if remaining is None:
             return None
-        joules = sum(energy.joules(1.0, segment.steps) for segment in remaining.segments) + energy.tail_j
+        segments, end = remaining.segments, remaining.open_end
+        if end is not None and end.most is not None:  # all steps that its owner allows
+            segments = lay_out_steps(segments[0], end, end.most - end.done)
+        joules = sum(energy.joules(1.0, segment.steps) for segment in segments) + energy.tail_j
         return grams(joules, self.grid.forecast().mean_g_per_kwh, self.config().pue)
 
     def _problem(
@@ -306,6 +330,12 @@ class Estimates:
             resident_s=0.0 if drained else RESIDENT_WAIT_S,
         )
         return Objective(budget_rate=rate)
+
+
+def _look_s(lease: LeaseInputs, g_per_kwh: float) -> float:
+    per_s = grams(mean_watts(lease.energy), g_per_kwh, lease.pue)
+    lasts_s = max(lease.left_g, 0.0) / per_s if per_s > 0 else LOOK_S * _LOOKS
+    return min(max(lasts_s / _LOOKS, _TICKS * lease.tick_s), LOOK_S)
 
 
 def _allowed(run: JobRun, now: datetime, until_s: float) -> tuple[tuple[float, float], ...] | None:

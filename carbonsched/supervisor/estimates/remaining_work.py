@@ -2,8 +2,15 @@
 
 from dataclasses import dataclass
 
+from carbonsched.model.protocol import SegmentReady
 from carbonsched.plan.problem import JobSegment
+from carbonsched.plan.step_dial import OpenEnd
 from carbonsched.supervisor.jobs.job_run import JobRun
+
+_LAG_S = 2.0
+"""A trainer may be so much further than its last word: it says a step a second, and is heard at a tick."""
+_LENGTH = 100
+"""Steps of a segment, of a job that tells nothing of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,8 @@ class RemainingWork:
     """Mean ρ that these steps must reach for the `rho_mean` of the whole job; None where none is wanted."""
     known: bool
     """Whether the job itself said so; False: the check foresaw it, and the gain is taken as linear in ρ."""
+    open_end: OpenEnd | None = None
+    """Where how many steps follow is open: `segments` holds the first one alone."""
 
 
 def remaining_work(run: JobRun) -> RemainingWork | None:
@@ -31,20 +40,53 @@ def remaining_work(run: JobRun) -> RemainingWork | None:
     ready, checked, progress = run.progress.ready, run.checked, run.progress
     if ready is not None:
         under_way = min(max((progress.step or 0) - ready.first_step, 0), ready.steps - 1)
+        curve = tuple((point.rho, point.importance) for point in ready.frontier)
+        if run.spec.train.scheduler == "budget" or ready.steps_left is None or ready.segments is None:
+            return _of_open_end(_under_way(run, ready, under_way), curve, ready.rho_floor, known=True)
         steps = [
             ready.steps - under_way,
             *spread(ready.steps_left - ready.steps, ready.segments - ready.k - 1),
         ]
         total = ready.first_step + ready.steps_left
-        curve = tuple((point.rho, point.importance) for point in ready.frontier)
         return _of_steps(run, steps, ready.k, curve, ready.rho_floor, total, under_way, known=True)
     if checked is None:
         return None
     done = sum(d.steps for d in progress.done)
-    k, n = len(progress.done), max(checked.segments, len(progress.done) + 1)
+    k, floor = len(progress.done), checked.rho_floor
+    line = ((floor, floor), (1.0, 1.0))
+    if checked.steps is None or checked.segments is None:
+        length, share = checked.segment_steps or _LENGTH, run.spec.train.cooldown
+        end = OpenEnd(done=done, k=k, here=length, length=length, share=share, most=checked.most_steps)
+        return _of_open_end(end, line, floor, known=False)
+    n = max(checked.segments, k + 1)
     steps = spread(max(checked.steps - done, 1), n - k)
-    floor = checked.rho_floor
-    return _of_steps(run, steps, k, ((floor, floor), (1.0, 1.0)), floor, checked.steps, 0, known=False)
+    return _of_steps(run, steps, k, line, floor, checked.steps, 0, known=False)
+
+
+def _under_way(run: JobRun, ready: SegmentReady, under_way: int) -> OpenEnd:
+    told = run.directive if run.directive is not None and run.directive.k == ready.k else None
+    cools_from = ready.cooldown_from
+    if told is not None and told.phase == "cooldown":
+        cools_from = told.cooldown_from
+    trains = told is not None and told.action == "train" and run.progress.waiting is None
+    return OpenEnd(
+        done=ready.first_step + under_way,
+        k=ready.k,
+        here=ready.steps - under_way,
+        length=ready.segment_steps or ready.steps,
+        share=run.spec.train.cooldown,
+        most=ready.most_steps,
+        rho=told.rho if told is not None else None,
+        cools_from=cools_from,
+        lag_s=_LAG_S if trains else 0.0,
+    )
+
+
+def _of_open_end(
+    end: OpenEnd, curve: tuple[tuple[float, float], ...], floor: float, *, known: bool
+) -> RemainingWork:
+    first = (JobSegment(end.k, end.here, curve),)
+    return RemainingWork(first, floor, done=0.0, rho_due=None, known=known, open_end=end)
 
 
 def _of_steps(

@@ -60,6 +60,8 @@ class PlanNote:
     """λ in gain per gram: the next search starts there."""
     end_s: float | None = None
     """Seconds from then to the end of the last segment; None where nothing was planned."""
+    steps: int | None = None
+    """Of the whole job, estimated, where how many it takes is open."""
 
 
 @dataclass(slots=True)
@@ -99,6 +101,8 @@ class JobRun:
     """Its budget was changed: plan anew, also in mid-segment."""
     eased_s: float = 0.0
     """Monotonic time at which ρ was last checked in mid-segment."""
+    look_s: float = 60.0
+    """Seconds between two such looks."""
 
     found: RunRecord | None = None
     """Its process, where the journal does not know of it yet."""
@@ -282,11 +286,11 @@ class JobRun:
         """An earlier daemon told it this: no plan is known, but there is no need for another one either."""
         self.directive, self.plan = directive, PlanNote(made_s=now_s)
 
-    def note_plan(self, plan: PlanNote) -> None:
-        self.plan, self.replan = plan, False
+    def note_plan(self, plan: PlanNote, look_s: float = 60.0) -> None:
+        self.plan, self.replan, self.look_s = plan, False, look_s
 
-    def note_easing(self, now_s: float) -> None:
-        self.eased_s = now_s
+    def note_easing(self, now_s: float, look_s: float = 60.0) -> None:
+        self.eased_s, self.look_s = now_s, look_s
 
     # ---- its events
 

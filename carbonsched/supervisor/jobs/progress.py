@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from carbonsched.model.protocol import (
+    MOST_SEGMENTS,
     Checkpoint,
     Evaluated,
     Event,
@@ -70,7 +71,7 @@ class Progress:
             self.last_event_at += step
 
     def is_last(self, done: SegmentDone) -> bool:
-        return self.segments is not None and done.k + 1 >= self.segments
+        return done.last or (self.segments is not None and done.k + 1 >= self.segments)
 
     def fold(self, event: Event, now_s: float, alive_from: datetime | None) -> None:
         """Take one event in. now_s: monotonic time; alive_from: the start of the process that said it."""
@@ -87,7 +88,7 @@ class Progress:
                 if self.load_s is None and alive_from is not None:
                     self.load_s = max((event.at - alive_from).total_seconds(), 0.0)
                 self.ready, self.ready_seen_s, self.waiting = event, now_s, None
-                if event.frontier and event.k < event.segments:
+                if event.frontier and event.k < (event.segments or MOST_SEGMENTS):
                     self.gains[event.k] = event.frontier[-1].importance
             case Step():
                 self.step, self.waiting = event.step, None

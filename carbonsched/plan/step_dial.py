@@ -1,0 +1,267 @@
+"""Decides how many steps a job takes whose end is open (`train.scheduler = "budget"`), and when its cooldown begins.
+
+Nothing of such a job has to be done but its end: the cooldown, the last evaluation and saving. The guard keeps back these alone, at
+the forecast's high and the energy model's margin, and the job trains on at its full learning rate until the next look could come too
+late. A cooldown that runs is looked at again and again: what margin turns out not to be needed makes it longer, what is
+missing makes it shorter, down to 2% of the steps.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from carbonsched.plan import guard, reasons
+from carbonsched.plan.intensity_curve import IntensityCurve, Level
+from carbonsched.plan.price_search import TIE, min_grams_plan
+from carbonsched.plan.problem import JobSegment, Problem
+from carbonsched.plan.segment_arrays import SegmentArrays
+from carbonsched.plan.working_time import WorkingTime
+
+SHORTEST = 0.02
+"""Share of all steps that a cooldown is shortened to at most."""
+_MOST_STEPS = 10**9
+_ROUNDS = 4
+"""Plans with waits that are tried until their steps use the budget up."""
+_MOST = 192
+"""Segments told apart, as in the planner."""
+_MOST_AHEAD = 2_000
+"""Segments laid out at most; further steps lie in the last one."""
+_FITS = 0.999
+"""Share of the budget that the planned steps may take, so that rounding does not make them unaffordable."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEnd:
+    """How far a job has come whose number of steps is open.
+
+    Example:
+        >>> OpenEnd(done=100, k=1, here=20, length=60, share=0.2).cooldown(100)
+        25
+    """
+
+    done: int
+    """Steps taken."""
+    k: int
+    """Segment under way, or next."""
+    here: int
+    """Steps that it has left."""
+    length: int
+    """Steps of a later segment."""
+    share: float
+    """Of all steps, those of the cooldown."""
+    most: int | None = None
+    """Steps of the whole job at most; None: no bound."""
+    rho: float | None = None
+    """At which it trains now; None: not known yet."""
+    cools_from: int | None = None
+    """Steps before the cooldown that has begun; None: none has."""
+    look_s: float = 1.0
+    """Seconds until it is looked at again."""
+    lag_s: float = 0.0
+    """By which it may be further than it has said; 0 for one that waits for its directive."""
+
+    def cooldown(self, stable: int) -> int:
+        """Steps of the cooldown after so many stable ones."""
+        return max(math.ceil(self.share / (1 - self.share) * stable), 1)
+
+    def shortest(self, stable: int) -> int:
+        return max(math.ceil(SHORTEST / (1 - SHORTEST) * stable), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """How a job of open end goes on from now.
+
+    Example:
+        >>> StepPlan(phase="stable", cooldown_from=200, end=250, keeps_g=1.5).cooldown_steps
+        50
+    """
+
+    phase: Literal["stable", "cooldown"]
+    """Of the next step on; `cooldown` too where one is known to begin at `cooldown_from`."""
+    cooldown_from: int
+    """First step of the cooldown, from 0; estimated where `phase` is `stable`."""
+    end: int
+    """Steps of the whole job; estimated likewise."""
+    keeps_g: float
+    """What the guard keeps back for the cooldown, the last evaluation and saving."""
+
+    @property
+    def cooldown_steps(self) -> int:
+        return self.end - self.cooldown_from
+
+    @property
+    def reason(self) -> str:
+        """In words."""
+        return reasons.steps(
+            cooling=self.phase == "cooldown", begin=self.cooldown_from, end=self.end, keeps_g=self.keeps_g
+        )
+
+
+def lay_out(problem: Problem, job: OpenEnd, *, waits: bool = True) -> tuple[Problem, StepPlan]:
+    """The problem with the steps that its grams and its time are expected to pay for, and how it goes on now.
+
+    problem: its first segment tells the frontier, its other ones do not count. waits: reckon with the cleanest hours
+    too, where the job may pause; it takes a few plans.
+    """
+    costs = _Costs.of(problem, job)
+    plan = _judge(costs, job)
+    left = plan.end - job.done
+    if plan.phase == "stable":
+        rho = problem.rho_max if job.most is None else problem.rho_min
+        left = _count(lambda steps: costs.mean_g(steps, rho) <= costs.left_g * _FITS, costs.in_time(rho))
+        if waits and problem.may_pause and left > 0:
+            left = _with_waits(problem, job, left, rho, costs.in_time(rho))
+        least = max(job.shortest(job.done), 1)
+        left = max(min(left, (job.most or _MOST_STEPS) - job.done), least)
+        end = job.done + left
+        plan = replace(plan, end=end, cooldown_from=max(end - math.ceil(job.share * end), job.done))
+    done = job.done / max(plan.end, 1)
+    return replace(
+        problem, segments=lay_out_steps(problem.segments[0], job, left), open_end=True, done=done
+    ), plan
+
+
+def judge(problem: Problem, job: OpenEnd) -> StepPlan:
+    """How it goes on now, from what is needed at the guard's margins alone: cheap enough for every tick."""
+    return _judge(_Costs.of(problem, job), job)
+
+
+def _judge(costs: "_Costs", job: OpenEnd) -> StepPlan:
+    rho = job.rho if job.rho is not None else costs.problem.rho_max
+    affordable = _count(
+        lambda steps: costs.high_g(steps, rho) <= costs.left_g * (1 + TIE), costs.in_time(rho, margin=True)
+    )
+    bound = job.most if job.most is not None else _MOST_STEPS + job.done
+    if job.cools_from is not None:
+        end = max(job.done + affordable, job.cools_from + job.shortest(job.cools_from), job.done + 1)
+        end = max(min(end, bound), job.done + 1)
+        return StepPlan("cooldown", job.cools_from, end, costs.high_g(end - job.done, rho))
+    step_s = max(costs.step_s(rho), 1e-9)
+    lag = math.ceil(job.lag_s / step_s)
+    ahead = lag + math.ceil(job.look_s / step_s) + 1
+    last = bound - math.ceil(job.share * bound)  # where the bound makes it begin
+    wanted = job.cooldown(job.done + ahead)
+    if ahead + wanted <= affordable and job.done + ahead < last:
+        return StepPlan("stable", job.done + ahead, job.done + ahead + wanted, costs.high_g(wanted, rho))
+    end = min(job.done + max(affordable, job.shortest(job.done)), bound)
+    begin = min(job.done + lag, bound - 1)
+    if end == bound and job.done < last:  # the grams do not bind: as the owner's bound has it
+        begin = last
+    return StepPlan("cooldown", begin, max(end, begin + 1), costs.high_g(end - begin, rho))
+
+
+def _with_waits(problem: Problem, job: OpenEnd, steps: int, rho: float, in_time: int) -> int:
+    """Steps that the budget pays for in the cleanest hours before the deadline."""
+    budget = (problem.budget_g - problem.reserve_g) * _FITS
+    bound = (job.most or _MOST_STEPS) - job.done
+    best = steps
+    for _ in range(_ROUNDS):
+        asked = replace(
+            problem,
+            segments=lay_out_steps(problem.segments[0], job, steps),
+            rho_min=rho,
+            rho_max=rho,
+            allowed=None,
+        )
+        if problem.allowed is not None:
+            asked = WorkingTime.of(problem.allowed).cut(replace(asked, allowed=problem.allowed))
+        spend = min_grams_plan(SegmentArrays(asked, _MOST)).schedule.spend_g
+        if spend <= budget:
+            best = max(best, steps)
+        again = max(min(math.floor(steps * budget / max(spend, 1e-12)), in_time, bound), 1)
+        if abs(again - steps) <= 0.005 * steps:
+            break
+        steps = again
+    return best
+
+
+def lay_out_steps(first: JobSegment, job: OpenEnd, left: int) -> tuple[JobSegment, ...]:
+    """The segments of so many further steps. first: the one under way, or next."""
+    here = min(max(job.here, 1), left)
+    whole, rest = divmod(left - here, job.length)
+    if whole > _MOST_AHEAD:
+        rest, whole = rest + (whole - _MOST_AHEAD) * job.length, _MOST_AHEAD
+    sizes = [here, *([job.length] * whole), *([rest] if rest else [])]
+    return tuple(replace(first, k=job.k + i, steps=size) for i, size in enumerate(sizes))
+
+
+def _count(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number of steps up to `most` that fits."""
+    if most <= 0 or not fits(1):
+        return 0
+    low, high = 1, 2
+    while high < most and fits(high):
+        low, high = high, 2 * high
+    high = min(high, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """What steps cost from now on, back to back."""
+
+    problem: Problem
+    """In working time."""
+    curve: IntensityCurve
+    length: int
+    """Steps of a segment."""
+
+    @classmethod
+    def of(cls, problem: Problem, job: OpenEnd) -> "_Costs":
+        if problem.allowed is not None:
+            problem = WorkingTime.of(problem.allowed).cut(problem)
+        curve = IntensityCurve(problem.slots, problem.beyond_g_per_kwh, problem.slots[-1].end_s)
+        return cls(problem, curve, job.length)
+
+    @property
+    def left_g(self) -> float:
+        return self.problem.budget_g - self.problem.reserve_g
+
+    def step_s(self, rho: float) -> float:
+        energy = self.problem.energy
+        return energy.seconds(rho, 1) - energy.overhead_s
+
+    def in_time(self, rho: float, *, margin: bool = False) -> int:
+        """Steps that the deadline leaves time for."""
+        deadline, energy = self.problem.deadline_s, self.problem.energy
+        if deadline is None:
+            return _MOST_STEPS
+        slower = 1 + guard.ENERGY_Z * energy.sigma if margin else 1.0
+        each = self.step_s(rho) + energy.overhead_s / self.length
+        return max(math.floor((deadline / slower - energy.tail_s) / max(each, 1e-9)), 0)
+
+    def mean_g(self, steps: int, rho: float) -> float:
+        """Expected, with what comes after the last."""
+        return self._grams(steps, rho, "mean")
+
+    def high_g(self, steps: int, rho: float) -> float:
+        """At the forecast's high and with the energy's margin; and so much that the last step gets a lease."""
+        problem = self.problem
+        needs = self._grams(steps, rho, "high") * (1 + guard.ENERGY_Z * problem.energy.sigma)
+        lease = problem.grams(self._joules(rho) * (1 + 3 * problem.energy.sigma), problem.worst_g_per_kwh)
+        before = self._grams(max(steps - 1, 0), rho, "high", tail=False) * (
+            1 + guard.ENERGY_Z * problem.energy.sigma
+        )
+        return max(needs, before + lease)
+
+    def _joules(self, rho: float) -> float:
+        energy = self.problem.energy
+        return energy.joules(rho, 1) - energy.overhead_j
+
+    def _grams(self, steps: int, rho: float, level: Level, *, tail: bool = True) -> float:
+        energy = self.problem.energy
+        # a checkpoint where a segment ends, and where the cooldown begins
+        ends = steps // self.length + 1
+        joules = steps * self._joules(rho) + ends * energy.overhead_j
+        seconds = steps * self.step_s(rho) + ends * energy.overhead_s
+        if tail:
+            joules, seconds = joules + energy.tail_j, seconds + energy.tail_s
+        mean = float(self.curve.mean_between(np.array([0.0]), np.array([seconds]), level)[0])
+        return self.problem.grams(joules, mean)

@@ -1,0 +1,114 @@
+"""Jobs whose number of steps the daemon decides (`train.scheduler = "budget"`), by the real supervisor on a manual clock."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.open_auto import OpenAuto
+from support.rig import Played, Rig, checked, spec
+
+from carbonsched.model.job import JobSpec
+
+G_PER_S = 100 / 3.6e6 * 400
+"""The rig's 100 W at its 400 g/kWh."""
+
+
+def open_job(budget_g: float, most: int | None = None, **carbon: Any) -> JobSpec:
+    job = spec(budget_g=budget_g, **carbon).dump()
+    job["train"] |= {
+        "scheduler": "budget",
+        "method": "full",
+        "segment": 60,
+        "epochs": None,
+        "max_steps": most,
+    }
+    return JobSpec.parse(job)
+
+
+def play(rig: Rig, job: JobSpec, most: int | None = None, seconds: int = 1500) -> tuple[Played, OpenAuto]:
+    foreseen = checked(rho_floor=1.0).model_copy(
+        update={"steps": None, "segments": None, "most_steps": most, "segment_steps": 60}
+    )
+    played = rig.submit(job, foreseen)
+    auto = OpenAuto(played, most)
+    while auto.over is None and seconds > 0:
+        rig.run(10)
+        seconds -= 10
+    rig.run(3)
+    return played, auto
+
+
+@pytest.mark.parametrize(
+    "watts", ["0,100\n3600,100\n", "0,100\n100,100\n101,140\n200,140\n201,90\n3600,90\n"]
+)
+def test_a_job_ends_annealed_with_its_budget_used_and_not_passed(tmp_path: Path, watts: str) -> None:
+    """Five minutes of steps; the first is reckoned to take nearly twice what it does."""
+    rig = Rig(tmp_path, watts=watts, extra={"zone": {"worst_g_per_kwh": 500}})
+    job, auto = play(rig, open_job(300 * G_PER_S))
+    shown = job.show()
+    assert (shown.state, auto.over) == ("finished", "done"), shown.reason
+    assert 0.95 <= shown.spent_g / (300 * G_PER_S) <= 1.0
+    assert auto.rates[0] == 1.0
+    cooldown = [rate for rate in auto.rates if rate < 1]
+    assert 0.15 <= len(cooldown) / len(auto.rates) <= 0.45
+    assert cooldown == sorted(cooldown, reverse=True)
+    assert cooldown[-1] < 0.15
+    assert shown.segments_done[-1].steps > 0
+
+
+def test_a_deadline_ends_it_annealed_and_in_time(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, extra={"zone": {"worst_g_per_kwh": 500}})
+    job, auto = play(rig, open_job(5000 * G_PER_S, deadline="150s"))
+    shown = job.show()
+    assert (shown.state, auto.over) == ("finished", "done"), shown.reason
+    lasted = (shown.ended_at - shown.submitted_at).total_seconds()
+    assert 130 <= lasted <= 150
+    assert auto.rates[-1] < 0.15
+
+
+def test_a_bound_is_kept_and_the_phase_is_told(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, extra={"zone": {"worst_g_per_kwh": 500}})
+    job, auto = play(rig, open_job(5000 * G_PER_S, most=200), most=200, seconds=20)
+    shown = job.show()
+    assert (shown.steps, shown.segments) == (None, None), "not decided yet"
+    assert (shown.steps_expected, shown.phase) == (200, "stable")
+    assert "stable, then a cooldown from about step 160 to about step 200 (estimated)" in shown.reason
+    seen = set()
+    while auto.over is None:
+        rig.run(5)
+        seen.add((job.show().phase, auto.step > 160))
+    rig.run(3)
+    assert {("stable", False), ("cooldown", True)} <= seen
+    assert ("cooldown", False) not in seen, "told before it began, and shown when it had"
+    assert auto.over == "done"
+    assert len(auto.rates) == 200
+    assert [rate < 1 for rate in auto.rates] == [step > 160 for step in range(200)]
+
+
+def test_a_trainer_of_protocol_1_cannot_train_it_and_others_are_told_no_more_than_they_know(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path)
+    old = rig.submit(spec())
+    rig.run(1)
+    assert "protocol" not in old.control(), "before it has spoken"
+    old.started(protocol=1)
+    old.ready(0)
+    rig.run(2)
+    assert old.control()["k"] == 0
+    assert not {"protocol", "phase", "setting", "clocks"} & set(old.control())
+    notes = [h["text"] for h in old.show().history if h["kind"] == "note"]
+    assert notes == ["its trainer speaks protocol 1: it is told no setting, no phase and no clocks"]
+    old.finish()
+
+    job = rig.submit(open_job(50.0))
+    rig.run(1)
+    job.started(protocol=1)
+    rig.run(1)
+    rig.launcher.end(job.dir)
+    rig.run(2)
+    assert job.show().state == "failed"
+    assert (
+        "'budget' takes a trainer that speaks protocol 2, the one of launch.python speaks 1"
+        in job.show().reason
+    )

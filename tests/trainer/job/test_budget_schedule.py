@@ -1,0 +1,74 @@
+"""The learning rate of a job whose end is decided while it runs."""
+
+import pytest
+
+from trainer.job.budget_schedule import BudgetSchedule
+from trainer.job.directives import Granted
+from trainer.job.segment import Schedule
+
+STABLE = Granted(rho=1.0, seq=1, phase="stable")
+
+
+def cooldown(steps: int, begin: int | None = None) -> Granted:
+    return Granted(rho=1.0, seq=1, phase="cooldown", cooldown_steps=steps, cooldown_from=begin)
+
+
+def open_schedule(bound: int | None = None) -> Schedule:
+    return Schedule.of(80, 4, 1, None, bound, 10, is_open=True)
+
+
+def test_a_bound_alone_makes_warm_up_stable_and_cooldown_of_the_asked_share() -> None:
+    schedule = BudgetSchedule.of(10, 0.2, open_schedule(100))
+    assert [schedule.factor(step) for step in (0, 5, 10, 79, 80)] == [0, 0.5, 1, 1, 1]
+    assert schedule.factor(85) == pytest.approx(1 - (5 / 20) ** 0.5)
+    assert [schedule.is_over(step) for step in (99, 100)] == [False, True]
+    assert schedule.narrow(open_schedule(100), 0).most_steps == 100
+
+
+def test_a_cooldown_that_has_begun_is_not_undone_and_its_end_moves_without_a_jump() -> None:
+    schedule = BudgetSchedule.of(0, 0.2, open_schedule())
+    assert not schedule.obey(STABLE, 40)
+    assert schedule.obey(cooldown(20), 40)
+    before = [schedule.factor(step) for step in range(40, 50)]
+    assert not schedule.obey(cooldown(20), 45), "the same again moves nothing"
+    assert not schedule.obey(STABLE, 45)
+    assert schedule.obey(cooldown(14, begin=40), 50)
+    assert [schedule.factor(step) for step in range(40, 50)] != []
+    assert schedule.factor(50) == pytest.approx(1 - (10 / 20) ** 0.5), "where it was"
+    assert schedule.factor(52) == pytest.approx(1 - (0.5 + 0.5 * 2 / 4) ** 0.5)
+    assert (schedule.steps, before[0]) == (54, 1.0)
+    assert schedule.obey(cooldown(30), 52)
+    assert schedule.factor(52) == pytest.approx(1 - 0.75**0.5)
+    assert schedule.steps == 70
+
+
+@pytest.mark.parametrize(("told", "steps"), [(cooldown(10**6), 100), (cooldown(1, begin=2), 51)])
+def test_the_end_lies_neither_behind_the_bound_nor_before_a_step_that_was_granted(
+    told: Granted, steps: int
+) -> None:
+    schedule = BudgetSchedule.of(0, 0.2, open_schedule(100))
+    assert schedule.obey(told, 50)
+    assert schedule.steps == steps
+
+
+def test_what_a_checkpoint_keeps_goes_on_alike() -> None:
+    schedule = BudgetSchedule.of(3, 0.2, open_schedule(500))
+    schedule.obey(cooldown(20), 40)
+    schedule.obey(cooldown(13), 47)
+    again = BudgetSchedule.of(3, 0.2, open_schedule(500))
+    again.load(schedule.dump())
+    assert again == schedule
+    again.load(None)
+    assert again == schedule
+
+
+def test_segments_keep_their_numbers_however_the_end_moves() -> None:
+    schedule = BudgetSchedule.of(0, 0.2, open_schedule())
+    whole = open_schedule()
+    assert schedule.narrow(whole, 0).is_open
+    schedule.obey(cooldown(3, begin=19), 19)
+    assert [schedule.narrow(whole, 19).bounds(step) for step in (19, 20, 21)] == [
+        (1, 10, 20),
+        (2, 20, 22),
+        (2, 20, 22),
+    ]
