@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbonsched.clocks.request import Request
@@ -46,6 +46,7 @@ def test_anything_else_is_refused_by_its_name(change: dict[str, object], named: 
     assert refused.value.field == named
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     st.one_of(
         st.binary(max_size=600),

@@ -1,7 +1,7 @@
 """The clock of a segment: trials that can be paid for, the fewest joules that keep the deadline, no flapping."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbonsched.plan.clocks import TRIALS, Seen, Work, choose, levels
@@ -61,6 +61,7 @@ def test_it_ends_at_the_fewest_joules_of_the_levels(fixed: float, best: int | No
     assert len(set(clocks[8:])) == 1
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.floats(0.05, 0.99), st.floats(0.01, 100.0), st.floats(1.0, 1000.0))
 def test_trials_never_lose_more_than_their_share_of_the_budget(
     fixed: float, segment_g: float, budget_g: float
