@@ -75,11 +75,13 @@ def meta_twin(model: nn.Module, attn: str | None = None) -> Any:
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"))
     for buffer in model.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    # what hangs on the original (a Trainer's hooks, accelerate's wrapped forward) must not run in the twin
+    # what hangs on the original (a Trainer's hooks, accelerate's wrapped forward) must not run in the twin, nor be copied: a hook may hold a
+    # whole training, DDP's wrapper within
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            memo[id(hooks)] = type(hooks)()
     twin: Any = copy.deepcopy(model, memo)
     for module in twin.modules():
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
         module.__dict__.pop("forward", None)
     pass_as_cache(twin)  # its hook is the one that belongs to the model
     if attn is not None and hasattr(twin, "set_attn_implementation"):

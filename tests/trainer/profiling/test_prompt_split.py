@@ -9,6 +9,7 @@ from support.shapes import ARCHITECTURES, HYBRIDS
 from carbonsched.errors import InputError
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 from trainer.profiling.labelled_head import IGNORED, LabelledHead, count_labelled
+from trainer.profiling.meta_model import meta_twin
 from trainer.profiling.profiler import make_counter, profile
 from trainer.profiling.prompt_cache import DetachedCache, windows
 from trainer.profiling.prompt_split import PromptSplit, SplitError
@@ -255,3 +256,17 @@ def test_other_passes_are_left_alone() -> None:
         with pytest.raises(IndexError):
             model(**(inputs | {"input_ids": inputs["input_ids"] + 9999}))
         assert split._first_part is None
+
+
+def test_a_twin_takes_no_copy_of_what_hangs_on_the_model() -> None:
+    class Holder:
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise AssertionError("a whole training would be copied")
+
+        def look(self, module: Any, args: Any) -> None: ...
+
+    model = built("llama")
+    model.register_forward_pre_hook(Holder().look)
+    twin = meta_twin(model)
+    assert not twin._forward_pre_hooks
+    assert len(model._forward_pre_hooks) == 1
