@@ -4,6 +4,7 @@ forecasts        what blending two providers' forecasts brings, by horizon
 planner          how well the planner spends a budget on real traces
 ledger_year      size, verifying and reports of a ledger that has lasted a year
 daemon_at_rest   start-up time, memory and CPU time of a daemon without jobs
+gpu              seconds, joules and memory of a step against its FLOPs, on a real board
 gpu_check        shows on a real board what the tests show on stand-ins
 loss_curve       how well the loss of recorded runs is foretold
 daemon_box       a daemon of its own in a folder, for gpu_check

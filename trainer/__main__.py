@@ -137,11 +137,14 @@ def run(
         Path | None,
         typer.Option(help="Of a JOB.toml: the folder to train in (default: its name, here).", metavar="DIR"),
     ] = None,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Time the parts of each step, into parts.json in the folder.")
+    ] = False,
 ) -> None:
     """Train a job: its directives come in control.json, its events go to events.jsonl. A JOB.toml needs no daemon."""
     from trainer.commands import run as commands_run
 
-    code = commands_run.run(job_dir, alone=alone, out=out)
+    code = commands_run.run(job_dir, alone=alone, out=out, parts=parts)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # all is written and closed; threads that gloo may still hold would abort the process while it unloads
         sys.stdout.flush()
@@ -189,6 +192,30 @@ def bench_methods(
 
     rhos, seeds, compared = rho or [], seed or [0], against or ["full"]
     _print(commands_bench.bench(job, model, data, method, rhos, seeds, lr or [], tune, out, compared, quiet))
+
+
+@bench.command(
+    "championship",
+    epilog="Example: python -m trainer bench championship docs/results/championship.toml --out championship",
+)
+def bench_championship(
+    file: Annotated[Path, typer.Argument(help="A JOB.toml with a [championship].", metavar="FILE.toml")],
+    out: Annotated[Path, typer.Option(help="Where runs and results are kept.")] = Path("championship"),
+    share: Annotated[
+        list[float] | None, typer.Option(help="A budget, in place of the file's; may be repeated.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="A seed, in place of the file's.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Run nothing: write what the finished runs came to.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    json: Json = False,
+) -> None:
+    """Compare methods at equal grams: one JSON, a table and plots; a championship that was cut short goes on."""
+    from trainer.commands import bench as commands_bench
+
+    _print(commands_bench.championship(file, out, share or [], seed or [], jobs, report_only, quiet))
 
 
 @bench.command(

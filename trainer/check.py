@@ -191,6 +191,7 @@ def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) 
         notes.append(
             f"once the cache is filled, ρ may go down to {price.cached_floor:.3f}; no plan counts on it before"
         )
+    notes += _rate_note(spec.train, price)
     if not rows.validation:
         notes.append("no validation rows: the loss before and after will not be known")
     if (blind := note_problem()) is not None:
@@ -200,6 +201,21 @@ def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) 
             f"method {spec.train.method!r} trains at ρ {price.floor:.3f} whatever the budget: it can only wait or stop"
         )
     return tuple(notes)
+
+
+def _rate_note(train: TrainPart, price: _Price) -> list[str]:
+    """Nothing where the rate is taken as it stands."""
+    traits = price.method.traits
+    most = traits.lr_factor(0.0)
+    if train.lr_scaling == "as-given" or train.optimizer != "adamw" or most == 1:
+        return []
+    at = "gradient share" if traits.splits_rows else "ρ"
+    to = traits.lr_measured_to
+    varies = "" if to is None else f" up to {at} {to:g}, above it closer to 1 time"
+    return [
+        f"learning rate: {train.lr * most:.3g}, {most:g} times train.lr, which is full fine-tuning's{varies}; "
+        'train.lr_scaling = "as-given" takes it as it stands'
+    ]
 
 
 def _format_note(formats: tuple[str, ...]) -> list[str]:

@@ -41,6 +41,7 @@ from trainer.methods import adapters
 from trainer.methods.registry import add_adapters, check_method
 from trainer.training.callback import GreenTrainerCallback
 from trainer.training.options import Options
+from trainer.training.step_clock import StepClock
 
 log = logging.getLogger("trainer")
 
@@ -50,12 +51,17 @@ _CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpoi
 
 
 def run_job(
-    job: JobDir, stopping: Callable[[], bool], patience_s: float = PATIENCE_S, *, alone: bool = False
+    job: JobDir,
+    stopping: Callable[[], bool],
+    patience_s: float = PATIENCE_S,
+    *,
+    alone: bool = False,
+    parts: bool = False,
 ) -> str:
     """Run the job, or what its newest checkpoint leaves of it; returns `done` or `stopped`, and has said `finished`.
 
     `stopping` is polled everywhere; once it holds, the job checkpoints and ends. `alone`: at `rho_start` throughout,
-    without a daemon. Raises InputError for a bad spec,
+    without a daemon. `parts`: time those of each step, into parts.json. Raises InputError for a bad spec,
     model or data, CarbonschedError where training cannot go on.
     """
     spec = job.spec().spec
@@ -66,7 +72,7 @@ def run_job(
     job.checkpoints.mkdir(exist_ok=True)
     last = checkpoint.find_newest(job.checkpoints)
     try:
-        ended = _Run(job, spec, stopping, patience_s, alone).go(last)
+        ended = _Run(job, spec, stopping, patience_s, alone, parts).go(last)
     except Stopped as e:
         log.info("stopped: %s", e)
         step = _step_of(checkpoint.find_newest(job.checkpoints))
@@ -78,12 +84,18 @@ def run_job(
 
 class _Run:
     def __init__(
-        self, job: JobDir, spec: JobSpec, stopping: Callable[[], bool], patience_s: float, alone: bool
+        self,
+        job: JobDir,
+        spec: JobSpec,
+        stopping: Callable[[], bool],
+        patience_s: float,
+        alone: bool,
+        parts: bool,
     ) -> None:
         self.job, self.spec, self.stopping, self.patience_s = job, spec, stopping, patience_s
         self.read = handed_over(job, spec)
         """`spec` by what its files are read from."""
-        self.alone = alone
+        self.alone, self.parts = alone, parts
         self.directives: DirectiveSource | None = None
 
     def go(self, last: Path | None) -> str:
@@ -118,6 +130,8 @@ class _Run:
         self.directives = callback.directives
         trainer = self._trainer(data, callback, sampler, schedule)
         trainer.add_callback(early)
+        if self.parts:
+            trainer.add_callback(StepClock(self.job.path / "parts.json"))
         self._started(trainer, schedule if budget is None else budget.narrow(schedule, begun), last)
         if last is None:
             self.held_out.evaluate(self.model, "before", 0)

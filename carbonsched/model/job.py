@@ -21,6 +21,7 @@ from pydantic import (
 
 from carbonsched.model import allowed_hours as hours
 from carbonsched.model.base import MOST, Doc, Grams, Seconds, UtcTime, refusal
+from carbonsched.model.methods.learning_rate import LearningRateSettings
 from carbonsched.model.methods.lora import LoraSettings
 from carbonsched.model.methods.prefix import PrefixSettings
 from carbonsched.model.methods.selection import SelectionSettings
@@ -109,7 +110,7 @@ class DataPart(Doc):
     """Causal text for decoders: join all rows, a .txt file whole, and cut them into blocks of max_length tokens."""
 
 
-class TrainPart(SelectionSettings, LoraSettings, PrefixSettings, TokensSettings):
+class TrainPart(LearningRateSettings, SelectionSettings, LoraSettings, PrefixSettings, TokensSettings):
     """How the model is trained. A method's own keys stand with it, in carbonsched/model/methods.
 
     Example:
@@ -124,7 +125,6 @@ class TrainPart(SelectionSettings, LoraSettings, PrefixSettings, TokensSettings)
     batch_size: Annotated[int, Field(ge=1, le=MOST_INT)] = 4
     gradient_accumulation: Annotated[int, Field(ge=1, le=MOST_INT)] = 1
     gradient_checkpointing: bool = False
-    lr: Annotated[float, Field(gt=0, le=MOST)] = 2e-5
     scheduler: Literal["linear", "cosine", "constant", "budget"] = "linear"
     """budget: warm-up, stable, cooldown; the daemon decides when it cools down, so that the job ends annealed inside its grams and
     its deadline. `max_steps` and `epochs` are bounds then, and need not be given."""

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from carbonsched.model.job import JobSpec
+from carbonsched.model.job import JobSpec, TrainPart
+from carbonsched.model.methods.traits import METHODS
 
 PEFT = "peft"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -198,7 +199,10 @@ class Card:
             ("epochs", "as many as the budget paid for" if train.epochs is None else str(train.epochs)),
             ("steps", str(sum(s.steps for s in self.segments))),
             ("batch size", f"{train.batch_size} × {train.gradient_accumulation}"),
-            ("learning rate", f"{train.lr:g}, {train.scheduler}, {train.warmup_steps} steps of warm-up"),
+            (
+                "learning rate",
+                f"{train.lr:g}{_scaling(train)}, {train.scheduler}, {train.warmup_steps} steps of warm-up",
+            ),
             ("weights", self.spec.model.dtype),
             ("seed", str(train.seed)),
         ]
@@ -260,3 +264,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
         f"|{'---|' * len(head)}",
         *(f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows),
     ]
+
+
+def _scaling(train: TrainPart) -> str:
+    traits = METHODS.get(train.method)
+    if train.lr_scaling == "as-given" or traits is None or traits.lr_multiplier == 1:
+        return ""
+    return f" (full fine-tuning's; {train.method} takes up to {traits.lr_multiplier:g} times that)"

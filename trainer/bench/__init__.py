@@ -1,6 +1,11 @@
 """Benchmarks of the trainer: `python -m trainer bench`. No other package imports this one.
 
 runner      runs methods × rho × seeds, each in a process of its own, and resumes
+championship  compares methods at equal grams, from one TOML
+grams       works out how many steps a budget pays for
+standings   what a championship has come to: a line a row and budget, and comparisons
+progress    how far a benchmark is
+job_batches  foresees what each step of a job costs
 cell        names one run, and reads --method
 result      what one run came to, and where runs are kept
 table       results as one document and as a Markdown table

@@ -53,7 +53,7 @@ class Cell:
     def spec(self, base: JobSpec) -> JobSpec:
         """The job that runs this cell. Raises InputError: a setting that `[train]` does not know."""
         train = base.train.dump() | dict(self.variant.settings)
-        train |= {"method": self.variant.method, "lr": self.lr, "seed": self.seed}
+        train |= {"method": self.variant.method, "lr": self.lr, "lr_scaling": "as-given", "seed": self.seed}
         # test rows are for the runs that tuning has chosen
         document = base.dump() | {"train": train, "evaluate": {}}
         document["carbon"] = {"budget_share": 1.0, "rho_start": self.variant.rho or 1.0}

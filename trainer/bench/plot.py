@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carbonsched.charts import Chart, Series, number_ticks, svg_file
+from trainer.bench.standings import Standing, Standings
 from trainer.bench.table import Bench, ResultLine
 
 PLOTS = ("quality-flops", "quality-joules", "seconds-flops")
 _HEIGHT = 400
+_STYLES = 4
 _MARGIN = 0.2
 """Empty space on the left and right of the points, as a share of what they span."""
 
@@ -40,6 +42,51 @@ def draw(bench: Bench, folder: Path) -> list[Path]:
             file = folder / f"{name}.svg"
             file.write_text(svg_file([chart]), encoding="utf-8")
             written.append(file)
+    return written
+
+
+STANDINGS = ("loss-flops", "loss-joules")
+
+
+def draw_standings(found: Standings, folder: Path) -> list[Path]:
+    """Loss against FLOPs and against joules, a line a row through its budgets; returns their paths."""
+    tested = all(line.test_nll is not None for line in found.lines)
+    label = f"{'test' if tested else 'dev'} NLL per token"
+    axes: tuple[tuple[str, str, Callable[[Standing], float | None]], ...] = (
+        (STANDINGS[0], "TFLOP of training", lambda line: line.flops / 1e12),
+        (STANDINGS[1], "kJ", lambda line: None if line.joules is None else line.joules / 1e3),
+    )
+    written = []
+    for name, x_label, figure in axes:
+        shown = [line for line in found.lines if figure(line) is not None]
+        if not shown:
+            continue
+        kinds = {line.joules_method for line in shown}
+        unit = f"{x_label} ({'; '.join(sorted(kinds))})" if name == STANDINGS[1] else x_label
+        across = [figure(line) or 0.0 for line in shown]
+        room = _MARGIN * (max(across) - min(across) or max(across))
+        low, high = max(min(across) - room, 0.0), max(across) + room
+        series = []
+        for k, row in enumerate(dict.fromkeys(line.name for line in shown)):
+            mine = [line for line in shown if line.name == row]
+            points = [(figure(m) or 0.0, (m.test_nll if tested else None) or m.dev_nll) for m in mine]
+            labels = [row] + [""] * (len(mine) - 1)
+            spread = [m.dev_nll_spread for m in mine]
+            series.append(Series(row, "dots", points, f"s{1 + k % _STYLES}", labels, spread))
+        chart = Chart(
+            title=f"{found.model} on {found.data}: {label} against {unit}",
+            description="One dot per row and budget, at the learning rate that was chosen for it.",
+            y_label=label,
+            series=series,
+            x_range=(low, high),
+            x_ticks=number_ticks(low, high),
+            x_label=unit,
+            from_zero=False,
+            height=_HEIGHT,
+        )
+        file = folder / f"{name}.svg"
+        file.write_text(svg_file([chart]), encoding="utf-8")
+        written.append(file)
     return written
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from carbonsched.model.base import Doc
 from carbonsched.model.protocol import Evaluated, Finished, SegmentDone, Started
 from trainer.bench.cell import Cell
 from trainer.job.job_dir import JobDir, write_json
+from trainer.job.step_parts import StepParts
 
 
 class HeldOutResult(Doc):
@@ -62,6 +64,10 @@ class Result(Doc):
     """Mean training loss of each segment."""
     device: str
     versions: dict[str, str]
+    parts: StepParts | None = None
+    """Seconds of the parts of all steps; None: they were not timed."""
+    commit: str | None = None
+    """Of the code that made it; None: it did not run in a checkout."""
     test: HeldOutResult | None = None
 
 
@@ -138,4 +144,19 @@ def summarise(cell: Cell, job: JobDir, joules: float | None, joules_method: str)
         losses=tuple(d.loss for d in done),
         device=started.device,
         versions=started.versions,
+        parts=_parts(job.path / "parts.json"),
+        commit=_commit(),
     )
+
+
+def _parts(file: Path) -> StepParts | None:
+    return StepParts.parse(json.loads(file.read_text()), where=str(file)) if file.exists() else None
+
+
+def _commit() -> str | None:
+    argv = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(argv, capture_output=True, text=True, check=False)
+    except OSError:  # no git here
+        return None
+    return found.stdout.strip() or None

@@ -14,10 +14,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from carbonsched.errors import CarbonschedError
@@ -26,6 +28,7 @@ from carbonsched.model.job import JobSpec, Owner, SubmittedJob
 from carbonsched.model.protocol import SegmentDone, Started
 from trainer.bench.cell import Cell, Variant
 from trainer.bench.meter import BenchMeter
+from trainer.bench.progress import Progress
 from trainer.bench.result import Result, ResultStore, summarise
 from trainer.job.job_dir import JobDir, now, write_json
 
@@ -51,6 +54,10 @@ class BenchPlan:
     lrs: dict[str, float]
     """Start of a variant's walk, by its name; absent: the base's."""
     tune: bool
+    rate_from: Mapping[str, Variant | None] = field(default_factory=dict)
+    """Variants, by name, whose rate is not their own: that of another variant's walk, or (None) the start."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Work of a run, by its variant's name, for the time that is left."""
 
 
 def next_cells(plan: BenchPlan, store: ResultStore) -> list[Cell]:
@@ -96,8 +103,12 @@ def final_cells(plan: BenchPlan, variant: Variant, lr: float) -> list[Cell]:
 def walk(plan: BenchPlan, variant: Variant, store: ResultStore) -> tuple[float | None, list[Cell]]:
     """(the best learning rate so far, the runs that the walk still needs) of one variant."""
     start = plan.lrs[variant.name]
-    if not plan.tune:
+    teacher = plan.rate_from.get(variant.name, variant)
+    if not plan.tune or teacher is None:
         return start, []
+    if teacher != variant:
+        taught, open_ends = walk(plan, teacher, store)
+        return (None if open_ends else taught), []
     seen: dict[int, float] = {}
     for step in _STEPS:
         result = store.read(Cell(variant, _rate(start, step), plan.seeds[0]))
@@ -117,16 +128,44 @@ def _rate(start: float, step: int) -> float:
     return float(f"{start * 2.0**step:.3g}")
 
 
-def run_all(plan: BenchPlan, store: ResultStore, say: Callable[[str], None]) -> None:
-    """Run and test all that is due until nothing is, waiting for runs that other runners have taken.
+def run_all(plan: BenchPlan, store: ResultStore, say: Callable[[str], None], jobs: int = 1) -> None:
+    """Run and test all that is due until nothing is, waiting for runs that other runners have taken. jobs: runs at the same time.
 
     Raises CarbonschedError where a run fails, with the end of its log.
     """
-    while True:
+    progress, ended = Progress(plan.weights), threading.Event()
+    with ThreadPoolExecutor(jobs) as pool:
+        workers = [pool.submit(_work, plan, store, say, progress, ended) for _ in range(jobs)]
+        try:
+            for worker in as_completed(workers):
+                worker.result()
+        finally:
+            ended.set()
+
+
+def known_runs(plan: BenchPlan, store: ResultStore) -> tuple[list[str], list[str]]:
+    """(variants of finished runs, of those known to be due), a name for each run; of a walk that is not over each seed's is due."""
+    done = [result.variant for result in store.all()]
+    due = []
+    for variant in plan.variants:
+        best, wanted = walk(plan, variant, store)
+        cells = final_cells(plan, variant, plan.lrs[variant.name] if best is None else best)
+        due += [variant.name for cell in {*cells, *wanted} if store.read(cell) is None]
+    return done, due
+
+
+def _work(
+    plan: BenchPlan,
+    store: ResultStore,
+    say: Callable[[str], None],
+    progress: Progress,
+    ended: threading.Event,
+) -> None:
+    while not ended.is_set():
         tests, runs = untested_cells(plan, store), next_cells(plan, store)
         if not tests and not runs:
             break
-        for cell in [*tests, *runs]:
+        for cell in [*runs, *tests]:
             with _lock(store.folder(cell)) as mine:
                 if not mine:
                     continue
@@ -137,6 +176,8 @@ def run_all(plan: BenchPlan, store: ResultStore, say: Callable[[str], None]) -> 
                     say(
                         f"{cell.id}: dev nll {done.dev_nll:.4f}, ρ {done.rho_realised:.3f}, {done.seconds:.0f} s"
                     )
+                    progress.add(cell.variant.name)
+                    say(progress.line(*known_runs(plan, store)))
                 elif done.test is None and cell in tests:
                     _test(plan.base, cell, store, done, say)
                 else:
@@ -169,6 +210,8 @@ def _remove_losers(plan: BenchPlan, store: ResultStore) -> None:
         if not plan.tune or wanted or best is None:
             continue
         kept = {store.folder(cell) for cell in final_cells(plan, variant, best)}
+        if plan.rate_from.get(variant.name, variant) != variant:
+            continue
         for step in _STEPS:
             folder = store.folder(Cell(variant, _rate(plan.lrs[variant.name], step), plan.seeds[0]))
             if folder not in kept:
@@ -183,7 +226,7 @@ def run_cell(base: JobSpec, cell: Cell, store: ResultStore) -> Result:
     spec = cell.spec(base)
     _submit(job.path, spec)
     with BenchMeter(spec.train.threads) as meter, (job.path / "log.txt").open("ab") as log:
-        argv = [sys.executable, "-m", "trainer", "run", str(job.path), "--alone"]
+        argv = [sys.executable, "-m", "trainer", "run", str(job.path), "--alone", "--parts"]
         code = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
         if code:
             lines = (job.path / "log.txt").read_text(errors="replace").strip().splitlines()

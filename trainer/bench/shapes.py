@@ -37,6 +37,7 @@ SHAPES: Mapping[str, Callable[[], Any]] = {
     "opt-2.7b": lambda: _opt(2560, 32, 32),
     "opt-6.7b": lambda: _opt(4096, 32, 32),
     "llama-3-70b": lambda: _llama(8192, 28672, 80, 64, 8, 128256, False),
+    "llama-3.2-1b": lambda: _llama(2048, 8192, 16, 32, 8, 128256, True),
     "smollm2-135m": lambda: _llama(576, 1536, 30, 9, 3, 49152, True),
 }
 

@@ -12,6 +12,7 @@ from carbonsched.model.job_file import read_job, resolve_paths
 
 if TYPE_CHECKING:
     from trainer.bench.importance import BenchImportance
+    from trainer.bench.standings import Standings
     from trainer.bench.table import Bench
     from trainer.bench.waste import BenchWaste
 
@@ -71,6 +72,44 @@ def bench(
     draw(document, out)
     if not quiet:
         _say(markdown(document))
+    return document
+
+
+def championship(
+    file: Path, out: Path, shares: list[float], seeds: list[int], jobs: int, report_only: bool, quiet: bool
+) -> "Standings":
+    """Run what is due of a championship in `out`, and write standings there. shares, seeds: those alone; none: all of the file.
+
+    Raises InputError, CarbonschedError where a run fails.
+    """
+    from trainer.bench.championship import entries, joules_per_flop, plan_of, read_championship
+    from trainer.bench.plot import draw_standings
+    from trainer.bench.result import ResultStore
+    from trainer.bench.runner import run_all
+    from trainer.bench.standings import standings, table
+    from trainer.job.job_dir import write_json
+
+    logging.getLogger("codecarbon").setLevel(logging.ERROR)
+    found, base = read_championship(file)
+    given: dict[str, Any] = {"shares": tuple(shares)} if shares else {}
+    given |= {"seeds": tuple(seeds)} if seeds else {}
+    found = found.model_copy(update=given)
+    out.mkdir(parents=True, exist_ok=True)
+    store = ResultStore(out)
+    say: Callable[[str], None] = (lambda line: None) if quiet else _say
+    made = entries(found, base, joules_per_flop(found, store))
+    plan = plan_of(found, base, made)
+    for entry in made:
+        say(f"{entry.row.name} at {entry.share:g}: {entry.variant.name}, {entry.flops:.4g} FLOPs")
+    if not report_only:
+        run_all(plan, store, say, jobs)
+    document = standings(found, base, made, plan, store).model_copy(
+        update={"model": _last(base.model.name_or_path), "data": _last(base.data.name_or_path)}
+    )
+    write_json(out / "standings.json", document.dump())
+    (out / "standings.md").write_text(table(document), encoding="utf-8")
+    draw_standings(document, out)
+    say(table(document))
     return document
 
 

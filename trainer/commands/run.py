@@ -27,7 +27,7 @@ RANK_0_S = 30.0
 """Under torchrun: how long the other ranks wait for the job directory that the first one makes."""
 
 
-def run(job_dir: Path, *, alone: bool = False, out: Path | None = None) -> int:
+def run(job_dir: Path, *, alone: bool = False, out: Path | None = None, parts: bool = False) -> int:
     """Run a job directory; returns the exit code: 0 finished or stopped, 2 bad input, 1 failed. Logs to stderr.
 
     job_dir: or a JOB.toml, which is trained without a daemon in `out` (the folder of its name here, unless given); run again
@@ -53,7 +53,7 @@ def run(job_dir: Path, *, alone: bool = False, out: Path | None = None) -> int:
                 log.info("%s in %s: no daemon is asked, no budget is kept", name, job.path)
             from trainer.run import run_job
 
-            run_job(job, stop.asked, alone=alone)
+            run_job(job, stop.asked, alone=alone, parts=parts)
         except Exception as e:
             return _failed(job, e)
         finally:

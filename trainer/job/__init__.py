@@ -6,5 +6,6 @@ directives    asks for a directive at each segment and obeys it
 budget_schedule  the learning rate of a job that ends where its budget does
 segment       records one segment: steps, losses, seconds and FLOPs
 checkpoint    saves and restores what a run needs to go on
+step_parts    seconds of the parts of a step
 random_state  keeps random generators where they stood
 """

@@ -17,6 +17,8 @@ activation_cache  keeps the activations of a frozen prefix and serves them
 activation_store  holds those activations in memory or on disk
 skippable_blocks  skips the lowest blocks of a model, or reads what leaves them
 split_trial       tries out whether rows may run in two parts
+step_clock        times the parts of a step
+learning_rate  fits the learning rate to how a segment trains
 head_trial        tries out whether the output embeddings may run on labelled tokens alone
 cache_trial       tries out whether a model's activations can be kept
 """

@@ -242,7 +242,14 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             self._counter.stop()
             self.driver.check_gradients()
         scaled = self._host is not None and self._host.scales_gradients
-        self.driver.check_losses(self._losses, state.global_step + 1, args.learning_rate, scaled=scaled)
+        lr = args.learning_rate * self.driver.rate.applied
+        self.driver.check_losses(self._losses, state.global_step + 1, lr, scaled=scaled)
+        self.driver.rate.raise_for_step(self.driver.model.optimizer)
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.driver.rate.put_back(self.driver.model.optimizer)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -281,7 +288,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self._save_began = device_seconds()
         ended = state.global_step >= segment.end
         if ended:
-            driver.check_weights(state.global_step, args.learning_rate)
+            driver.check_weights(state.global_step, args.learning_rate * driver.rate.applied)
             control.should_log = True
             control.should_save = control.should_save or self.job is not None
             control.should_training_stop |= driver.is_over(state.global_step)
@@ -311,6 +318,8 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def _add_figures(self, logs: dict[str, Any]) -> None:
         """Put ρ and FLOPs beside a loss that the Trainer is about to log, so that they reach whatever it reports to."""
         if self._driver is not None and self._driver.has_segment and ("loss" in logs or "train_loss" in logs):
+            if "learning_rate" in logs:  # the scheduler's, which the step before was taken at a multiple of
+                logs["learning_rate"] *= self._driver.rate.applied
             logs.update(self._driver.figures(whole="loss" not in logs))
 
     def on_log(
@@ -343,7 +352,8 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
                 segment.rho_planned,
                 self._step_seconds,
             )
-            lr = logs.get("learning_rate", args.learning_rate)
+            rate = self.driver.rate.applied
+            lr = logs.get("learning_rate", args.learning_rate * rate) * (rate if self._host is None else 1.0)
             finite = loss if math.isfinite(loss) else None
             self.driver.send(segment.step_event(now(), schedule, finite, lr, self._step_seconds))
         if ended and self.driver.is_open:

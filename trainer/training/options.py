@@ -59,9 +59,10 @@ class Options:
     stale_state: Policy = "keep"
     cache: Place = "off"
     cache_gb: float = 4.0
+    lr_scaling: str = "as-given"
     labelled_head: bool = False
     gradient_share: float | None = None
-    """These six as `train.*` in docs/configuration.md."""
+    """These seven as `train.*` in docs/configuration.md."""
 
     def __post_init__(self) -> None:
         for name, (fits, wanted) in _WANTED.items():
@@ -136,6 +137,7 @@ _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "skip_earliest": (lambda v: _number(v) and 0 <= v < 1, "a share from 0, below 1"),
     "stale_state": (lambda v: v in get_args(Policy), f"one of {', '.join(get_args(Policy))}"),
     "cache": (lambda v: v in get_args(Place), f"one of {', '.join(get_args(Place))}"),
+    "lr_scaling": (lambda v: v in ("full", "as-given"), "full or as-given"),
     "labelled_head": (lambda v: isinstance(v, bool), "True or False"),
     "gradient_share": (
         lambda v: v is None or (_number(v) and 0 < v <= 1),

@@ -32,6 +32,7 @@ from trainer.profiling.labelled_head import HeadError
 from trainer.training.departure import departure, skipped_layers
 from trainer.training.foresight import Foresight
 from trainer.training.gradient_checkpointing import fit_checkpointing
+from trainer.training.learning_rate import LearningRate, multiplier, scales_with_full
 from trainer.training.options import Options
 from trainer.training.settings import offer
 from trainer.training.setup import Training, coming_batches, find_head, find_split, nominal_batch
@@ -76,6 +77,7 @@ class SegmentDriver:
         self.ranks, self.budget = batches.ranks, budget
         self.method, self.full, self._loss = prepared.method, prepared.full, loss
         self._own_ratio = prepared.own_ratio
+        self.rate = LearningRate(on=options.lr_scaling == "full" and scales_with_full(model.optimizer))
         self.foresight = Foresight(batches, prepared, drawn=model.step_hook is not None)
         self.waste = WasteAccount(batches, prepared.full)
         self._segment: SegmentRecord | None = None
@@ -418,11 +420,12 @@ class SegmentDriver:
             )
         selection, off = self.ranks.broadcast(lambda: self.foresight.select(curve, left))
         segment.rho_directed = granted.rho
+        share = selection.gradient_share
+        self.rate.aim(multiplier(self.method.traits, selection.rho_planned, granted.setting, share))
         saved = curve.cache_saving(selection.selected)
         planned = selection.rho_planned + off
         whole = planned + saved
         # a cache that begins anew saves nothing in its first epoch: ρ has to pay for that
-        share = selection.gradient_share
         self._train(selection.selected, stay=saved > 0 and whole > left, share=share)
         if saved and self.model.cache.filled:
             segment.select(selection.selected, planned, saved)
@@ -457,6 +460,7 @@ class SegmentDriver:
             "seconds_full": self._seconds_full,
             "flops": (self._flops, self._flops_full),
             "budget": None if self.budget is None else self.budget.dump(),
+            "rate": self.rate.dump(),
         }
         self.ranks.gather(None)  # every rank has written its part
         size = checkpoint.seal(folder, saved) if self.ranks.main else 0
@@ -478,6 +482,7 @@ class SegmentDriver:
         self.method.history = TrainingHistory(**saved.get("past", {}))
         self._seconds_full = saved["seconds_full"]
         self._flops, self._flops_full = saved.get("flops", (0.0, 0.0))
+        self.rate.restore(saved.get("rate"))
         if saved["segment"] is not None:
             self._segment, self._interrupted, self.is_open = SegmentRecord.load(saved["segment"]), True, True
 

@@ -7,6 +7,7 @@ tokens     how much of each row the tokens method trains on
 traits     one row per method: what it can and cannot, and which names a job may give
 lora       keys of `lora` and `greentrainer+lora`
 prefix     keys of `prefix`
+learning_rate  keys of the learning rate, and whose it is
 selection  keys of the methods that select tensors
 efficiency  what a step of each brings against a full one, before a job has shown it
 """

@@ -45,15 +45,33 @@ class MethodTraits:
     """It goes with torch.compile."""
     fsdp2: bool = True
     """It goes with parameters sharded over processes; DDP goes with every method."""
+    lr_multiplier: float = 1.0
+    """Its best learning rate ÷ full fine-tuning's on the same model, measured with AdamW (docs/results.md); 1 where nothing was measured."""
+    lr_measured_to: float | None = None
+    """The greatest ρ (of `tokens`: gradient share) that it was measured at: from there on it approaches 1. None: it holds at every one."""
     reasons: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Key of `[train]` that it does not go with → (why, what to do); shown in place of a general sentence."""
+
+    def lr_factor(self, at: float) -> float:
+        """`lr_multiplier` at this ρ or gradient share; where all is trained it is full fine-tuning, at full's rate.
+
+        Example:
+            >>> METHODS["greentrainer"].lr_factor(0.5), METHODS["greentrainer"].lr_factor(0.8), METHODS["greentrainer"].lr_factor(1.0)
+            (4.0, 2.0, 1.0)
+        """
+        if self.lr_measured_to is None or at <= self.lr_measured_to:
+            return self.lr_multiplier
+        left = max(1.0 - at, 0.0) / (1.0 - self.lr_measured_to)
+        return float(self.lr_multiplier ** round(left, 12))
 
 
 METHODS: Mapping[str, MethodTraits] = MappingProxyType(
     {
         "full": MethodTraits(constant_rho=True),
         "ft-top2": MethodTraits(constant_rho=True),
-        "lora": MethodTraits(constant_rho=True, trains_adapters=True, fp16=True, fsdp2=False),
+        "lora": MethodTraits(
+            constant_rho=True, trains_adapters=True, fp16=True, fsdp2=False, lr_multiplier=16.0
+        ),
         "prefix": MethodTraits(
             constant_rho=True,
             trains_adapters=True,
@@ -70,6 +88,8 @@ METHODS: Mapping[str, MethodTraits] = MappingProxyType(
         "dropbp": MethodTraits(
             skips_gradients=True,
             compile=False,
+            lr_multiplier=2.0,
+            lr_measured_to=0.5,
             reasons={
                 "compile": (
                     "each step drops other branches: every one would be compiled",
@@ -80,17 +100,29 @@ METHODS: Mapping[str, MethodTraits] = MappingProxyType(
         "tokens": MethodTraits(
             splits_rows=True,
             compile=False,
+            lr_multiplier=0.6,
+            lr_measured_to=0.25,
             reasons={
                 "compile": ("each batch is cut elsewhere: every one would be compiled", "set it to false")
             },
         ),
-        "greentrainer": MethodTraits(selects=True, measures="each segment"),
-        "greentrainer+lora": MethodTraits(
-            selects=True, measures="each segment", trains_adapters=True, fp16=True, fsdp2=False
+        "greentrainer": MethodTraits(
+            selects=True, measures="each segment", lr_multiplier=4.0, lr_measured_to=0.6
         ),
-        "fixed": MethodTraits(selects=True, measures="once"),
-        "random": MethodTraits(selects=True),
-        "auto": MethodTraits(selects=True, switches=True),
+        "greentrainer+lora": MethodTraits(
+            # the rate is lora's: its own was not measured
+            selects=True,
+            measures="each segment",
+            trains_adapters=True,
+            fp16=True,
+            fsdp2=False,
+            lr_multiplier=16.0,
+        ),
+        # as greentrainer's, by which it chooses
+        "fixed": MethodTraits(selects=True, measures="once", lr_multiplier=4.0, lr_measured_to=0.6),
+        "random": MethodTraits(selects=True, lr_multiplier=4.0, lr_measured_to=0.6),
+        # as greentrainer does where no directive names a setting
+        "auto": MethodTraits(selects=True, switches=True, lr_multiplier=4.0, lr_measured_to=0.6),
     }
 )
 """Every built-in method. This is the only list of their names."""

@@ -12,40 +12,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.bench import result
 from support.models import tiny_llama, tiny_spec, word_data
 
 from carbonsched.model.job import JobSpec
-from trainer.bench.cell import Cell, Variant
-from trainer.bench.result import Result, ResultStore
+from trainer.bench.cell import Variant
+from trainer.bench.result import ResultStore
 from trainer.bench.runner import BenchPlan, next_cells, walk
 
 BASE = JobSpec.parse(tiny_spec(Path("model"), Path("data")))
-
-
-def result(cell: Cell, dev_nll: float) -> Result:
-    return Result(
-        variant=cell.variant.name,
-        method=cell.variant.method,
-        rho=cell.variant.rho,
-        lr=cell.lr,
-        seed=cell.seed,
-        steps=10,
-        rho_planned=0.5,
-        rho_realised=0.5,
-        flops=1.0,
-        flops_full=2.0,
-        seconds=1.0,
-        importance_seconds=0.0,
-        selection_seconds=0.0,
-        joules=None,
-        joules_method="none",
-        peak_memory_bytes=None,
-        dev_nll_before=5.0,
-        dev_nll=dev_nll,
-        losses=(1.0,),
-        device="cpu",
-        versions={},
-    )
 
 
 @settings(max_examples=30, deadline=None)

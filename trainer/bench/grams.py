@@ -1,0 +1,73 @@
+"""Works out how many steps a budget of grams pays for on a replayed grid: energy by FLOPs, hours by FLOPs, intensity by the hour."""
+
+import bisect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import accumulate
+from pathlib import Path
+
+from carbonsched.errors import InputError
+from carbonsched.feeds.trace import read_trace
+
+MOST_STEPS = 1_000_000
+"""Of a row: a budget that pays for more is a slip of the pen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Intensity over the work done, for the time that work takes is in proportion to its FLOPs.
+
+    Example:
+        >>> clean_then_dirty = Grid(ends=(100.0,), intensity=(1.0, 3.0))
+        >>> clean_then_dirty.grams([60.0, 60.0])
+        160.0
+    """
+
+    ends: tuple[float, ...]
+    """FLOPs from the start at which one row of the trace ends and the next begins."""
+    intensity: tuple[float, ...]
+    """One more than `ends`; in any unit, since budgets are shares."""
+
+    def upto(self, flops: float) -> float:
+        """Grams of so many FLOPs from the start."""
+        spent, begin = 0.0, 0.0
+        for end, rate in zip((*self.ends, float("inf")), self.intensity, strict=True):
+            spent += rate * (min(flops, end) - begin)
+            if flops <= end:
+                break
+            begin = end
+        return spent
+
+    def grams(self, steps: Sequence[float]) -> float:
+        """Of steps of so many FLOPs each, one after the other."""
+        return self.upto(sum(steps))
+
+
+def constant_grid() -> Grid:
+    """The same intensity at all times: equal grams are equal FLOPs."""
+    return Grid((), (1.0,))
+
+
+def read_grid(trace: Path, start: datetime, seconds_per_flop: float) -> Grid:
+    """The trace from `start` on. Raises InputError where it does not hold that moment."""
+    found = read_trace(trace)
+    if not found.times[0] <= start <= found.times[-1]:
+        raise InputError(
+            "championship.grid.start",
+            f"lies outside {trace.name}",
+            f"choose from {found.times[0]:%Y-%m-%d} to {found.times[-1]:%Y-%m-%d}",
+        )
+    first = bisect.bisect_right(found.times, start) - 1
+    ends = [(time - start).total_seconds() / seconds_per_flop for time in found.times[first + 1 :]]
+    return Grid(tuple(ends), found.g_per_kwh[first:])
+
+
+def steps_within(
+    budget: float, cost: Callable[[int], float], grid: Grid, joules_per_flop: float = 1.0
+) -> int:
+    """The most steps whose grams stay within `budget`. cost: FLOPs of step n. joules_per_flop: ÷ those of the budget's own row."""
+    for step, done in enumerate(accumulate(cost(n) for n in range(MOST_STEPS))):
+        if grid.upto(done) * joules_per_flop > budget:
+            return step
+    raise InputError("championship.shares", f"pay for more than {MOST_STEPS} steps", "give less")
