@@ -151,7 +151,7 @@ def entries(
         return StepCosts(rows, Cell(row.variant(1), row.lr, found.seeds[0]).spec(base), row.rho)
 
     stock = costs_of(reference)
-    whole = [stock(n) for n in range(stock.steps_per_epoch * base.train.epochs)]
+    whole = [stock(n) for n in range(stock.steps_per_epoch * (base.train.epochs or 1))]
     grid = constant_grid() if found.grid is None else _grid(found.grid, sum(whole))
     made = []
     for row in found.row:
