@@ -127,6 +127,10 @@ FOUND: dict[str, tuple[Tamper, int | None, str]] = {
     "bytes for a text": (edit("intervals", "note = x'00'"), 5, "row 5 was changed"),
     "bytes that are no text": (edit("intervals", "note = CAST(x'ff' AS TEXT)"), 5, "row 5 cannot be read"),
     "a text for a number": (edit("intervals", "pue = 'one'"), 5, "row 5 was changed"),
+    "a text for energy": (edit("intervals", "energy_mj = 'lots'"), 5, "row 5 was changed"),
+    "bytes for a counter": (edit("intervals", "counter_start_mj = x'ff00'"), 5, "row 5 was changed"),
+    "a number too large": (edit("intervals", "counter_end_mj = 1e308"), 5, "row 5 was changed"),
+    "bytes for a board": (edit("intervals", "board = x'ff00'"), 5, "row 5 was changed"),
     "a time after all times": (edit("intervals", "end_us = 9000000000000000000"), 5, "row 5 was changed"),
     # rows taken out, put in, or in another order
     "first row out": (delete("intervals", "id = 1"), 1, "row 1 is missing"),
