@@ -28,8 +28,8 @@ from carbonsched.report.timing import TimingEffects
 if TYPE_CHECKING:
     from carbonsched.plan.energy_fit import EnergyFit
 
-_FULL = 1 - 1e-6
-"""From here on a ratio is that of full fine-tuning: tensors that cost nothing may be frozen."""
+_NEAR = 1e-6
+"""A ratio this near to 1 is that of full fine-tuning: tensors that cost nothing may be frozen. Adapters can cost more."""
 _FLOPS_AGAINST = "full fine-tuning (ρ = 1) of the same segments at the same hours"
 _FLOPS_FORMULA = (
     "Σ training grams_k · (1 / (c0 + (1 − c0)·ρ_k) − 1), ρ_k realised, c0 from the metered segments"
@@ -127,13 +127,13 @@ def flops_effect(segments: Sequence[SegmentRecord] | str, spent: Mapping[int, Sp
     shares = _fixed_shares(known, spent)
     saved, low, high = (_saved(known, spent, c0) for c0 in (shares.c0, shares.high, shares.low))
     own = min(map(_own_ratio, known))
-    own_run = own < _FULL
+    own_run = not all(_is_full(_own_ratio(record)) for record in known)
     return Effect(
         saved_g=saved,
         share=saved / (grams + saved) if grams + saved > 0 else None,
         baseline_g=grams + saved,
-        low_g=low,
-        high_g=high,
+        low_g=min(low, high),  # more FLOPs than the other run: the ends change places
+        high_g=max(low, high),
         estimated=True,
         against=_OWN_AGAINST if own_run else _FLOPS_AGAINST,
         formula=_OWN_FORMULA if own_run else _FLOPS_FORMULA,
@@ -276,7 +276,11 @@ def _saved(known: Sequence[SegmentRecord], spent: Mapping[int, Spent], c0: float
 def _own_ratio(record: SegmentRecord) -> float:
     done = record.done
     ratio = 1.0 if done.flops_own is None or not done.flops_full else done.flops_own / done.flops_full
-    return ratio if ratio < _FULL else 1.0
+    return 1.0 if _is_full(ratio) else ratio
+
+
+def _is_full(ratio: float) -> bool:
+    return math.isclose(ratio, 1.0, abs_tol=_NEAR)
 
 
 def _unknown(against: str, formula: str, reason: str, *, estimated: bool) -> Effect:

@@ -201,6 +201,14 @@ def test_adapters_are_not_credited_with_a_selection(story: Story) -> None:
     spent = {s.k: Spent(energy_j=1000.0, grams=1.0) for s in segments}
     for method in ("lora", "prefix"):
         assert flops_effect(as_own_run(segments, METHODS[method]), spent, 8.0).saved_g == pytest.approx(0)
+    dear = [
+        replace(s, done=s.done.model_copy(update={"flops": 1.1 * s.done.flops_full, "rho_realised": 1.1}))
+        for s in segments
+    ]
+    assert flops_effect(as_own_run(dear, METHODS["lora"]), spent, 8.0).saved_g == pytest.approx(0)
+    more = flops_effect(dear, spent, 8.0)  # against full fine-tuning they cost more, and the range is in order
+    assert more.saved_g is not None and more.low_g is not None and more.high_g is not None
+    assert more.low_g < more.saved_g < more.high_g < 0
     untold = flops_effect(as_own_run(segments, METHODS["greentrainer+lora"]), spent, 8.0)
     assert untold.saved_g is None
     assert "all the adapters" in str(untold.reason)
