@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
-from carbonsched.errors import CarbonschedError, UnreachableError
+from carbonsched.errors import CarbonschedError, InputError, UnreachableError
 from carbonsched.model.base import Doc
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import ACCEPTED, JobSpec
@@ -205,4 +205,6 @@ def _body(spec: JobSpec, checked: CheckResult) -> dict[str, Any]:
 
 
 def _job(job_id: str) -> str:
+    if not job_id.strip("./"):  # a path would mean the list of all jobs, or something else
+        raise InputError("ID", f"{job_id!r} is no job", "give an id, the first letters of one, a name, or latest")
     return f"/v1/jobs/{quote(job_id, safe='')}"

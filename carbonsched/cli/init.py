@@ -80,6 +80,8 @@ def init(
         budget=f"{budget_g:g}",
     )
     JobSpec.parse(parsed(text, file.name, is_json=False))  # what cannot be submitted is not written
+    if str(file) == "-":  # submit reads that from stdin: a file of this name could never be submitted
+        raise InputError("JOB.toml", "'-' is no name of a file", "give one, such as job.toml")
     try:
         with file.open("w" if force else "x", encoding="utf-8") as out:
             out.write(text)

@@ -284,6 +284,15 @@ def test_a_job_is_meant_by_first_letters_name_or_as_latest(command: str, box: Bo
             assert ran.doc["id"] == entry.id
 
 
+@pytest.mark.parametrize("command", ["show", "logs", "cancel"])
+def test_what_names_no_job_is_bad_input(command: str, box: Box, socket: Path) -> None:
+    box.add("mine")
+    for reference in ("", "."):
+        ran = cli(command, reference, socket=socket)
+        assert ran.code == 2
+        assert "ID: " in one_line(ran.err)
+
+
 def test_what_fits_two_jobs_is_refused_with_their_ids(box: Box, socket: Path) -> None:
     ids = [box.add("sum").id for _ in range(2)]
     ran = cli("cancel", "sum", socket=socket)

@@ -50,9 +50,9 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     assert "[carbon]" in file.read_text()
 
 
-@pytest.mark.parametrize("argv", [["--budget-g", "0"], ["--budget-g", "nan"], ["/nowhere/job.toml"]])
+@pytest.mark.parametrize("argv", [["--budget-g", "0"], ["--budget-g", "nan"], ["/nowhere/job.toml"], ["-"]])
 def test_what_cannot_be_a_job_is_not_written(argv: list[str], tmp_path: Path) -> None:
-    file = [] if argv[0].startswith("/") else [tmp_path / "job.toml"]
+    file = [] if argv[0] in ("-", "/nowhere/job.toml") else [tmp_path / "job.toml"]
     ran = cli("init", *file, *argv)
     assert ran.code == InputError.exit_code
     assert not list(tmp_path.iterdir())
