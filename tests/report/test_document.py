@@ -206,8 +206,12 @@ def test_adapters_are_not_credited_with_a_selection(story: Story) -> None:
         for s in segments
     ]
     assert flops_effect(as_own_run(dear, METHODS["lora"]), spent, 8.0).saved_g == pytest.approx(0)
-    more = flops_effect(dear, spent, 8.0)  # against full fine-tuning they cost more, and the range is in order
-    assert more.saved_g is not None and more.low_g is not None and more.high_g is not None
+    more = flops_effect(
+        dear, spent, 8.0
+    )  # against full fine-tuning they cost more, and the range is in order
+    assert more.saved_g is not None
+    assert more.low_g is not None
+    assert more.high_g is not None
     assert more.low_g < more.saved_g < more.high_g < 0
     untold = flops_effect(as_own_run(segments, METHODS["greentrainer+lora"]), spent, 8.0)
     assert untold.saved_g is None
