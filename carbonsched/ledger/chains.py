@@ -242,7 +242,9 @@ class _Anchors:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.furthest: int = connection.execute(select(func.max(JOURNAL.c.interval_id))).scalar() or 0
+        furthest = connection.execute(select(func.max(JOURNAL.c.interval_id))).scalar()
+        # what somebody wrote that is no number is the journal's own fault, and found there
+        self.furthest: int = furthest if isinstance(furthest, int) else 0
         self._ahead: dict[int, set[str]] = {}
         self._read_to = 0
 
