@@ -206,5 +206,7 @@ def _body(spec: JobSpec, checked: CheckResult) -> dict[str, Any]:
 
 def _job(job_id: str) -> str:
     if not job_id.strip("./"):  # a path would mean the list of all jobs, or something else
-        raise InputError("ID", f"{job_id!r} is no job", "give an id, the first letters of one, a name, or latest")
+        raise InputError(
+            "ID", f"{job_id!r} is no job", "give an id, the first letters of one, a name, or latest"
+        )
     return f"/v1/jobs/{quote(job_id, safe='')}"
