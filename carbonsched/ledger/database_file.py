@@ -10,7 +10,8 @@ import fcntl
 import logging
 import os
 import re
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -62,6 +63,17 @@ class DatabaseFile:
         if url.get_backend_name() != "sqlite" or name in ("", ":memory:"):
             return None
         return cls(Path(os.path.realpath(name)))
+
+    def copy_to(self, place: Path) -> None:
+        """Copy what is committed, its log included, while others may write. Raises LedgerError."""
+        try:
+            with (
+                closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as here,
+                closing(sqlite3.connect(place)) as there,
+            ):
+                here.backup(there)
+        except sqlite3.Error as e:
+            raise LedgerError(f"{self.path} cannot be copied to be read: {e}") from e
 
     def check(self, *, create: bool) -> None:
         """Raises InputError where the ledger cannot be opened, or with `create` made, there."""

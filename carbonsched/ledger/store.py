@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from sqlalchemy import (
@@ -37,6 +38,14 @@ _READERS = 4
 _ADVISORY = 0x6361_7262
 
 
+class _OlderError(Exception):
+    """A file that is only to be read has an older schema."""
+
+    def __init__(self, file: DatabaseFile) -> None:
+        super().__init__(str(file.path))
+        self.file = file
+
+
 class Store:
     """Connections and transactions; `Ledger` adds what is written in them. Threads may share one.
 
@@ -57,12 +66,13 @@ class Store:
         self._current: Connection | None = None
         self._holder: int | None = None
         self._doomed = False
+        self._folder: TemporaryDirectory[str] | None = None
 
     @classmethod
     def open(cls, url: str, *, read_only: bool = False) -> Self:
         """Open, create or migrate the ledger at a SQLAlchemy URL.
 
-        `read_only` opens beside a running daemon: no lock, no migration, no write. Raises InputError where the URL is
+        `read_only` opens beside a running daemon: no lock, no migration, no write; of an older file a migrated copy is read. Raises InputError where the URL is
         wrong or its place not writable, LedgerError where another process holds it or the schema is newer.
         """
         parsed, box = box_of(parsed_url(url))
@@ -84,9 +94,27 @@ class Store:
             raise InputError(FIELD, f"no driver for {where}: {e}", "install it or use sqlite:///FILE") from e
         try:
             store._settle(read_only=read_only)
+        except _OlderError as e:
+            store.close()
+            return cls._of_copy(e.file, where)
         except BaseException:
             store.close()
             raise
+        return store
+
+    @classmethod
+    def _of_copy(cls, file: DatabaseFile, where: str) -> Self:
+        """A file of an older schema, read as a copy that is migrated: an auditor does not change what is audited."""
+        folder = TemporaryDirectory(prefix="carbonsched-ledger-")
+        copy = Path(folder.name) / file.path.name
+        try:
+            file.copy_to(copy)
+            cls.open(f"sqlite:///{copy}").close()
+            store = cls.open(f"sqlite:///{copy}", read_only=True)
+        except BaseException:
+            folder.cleanup()
+            raise
+        store._where, store._folder = where, folder
         return store
 
     def _settle(self, *, read_only: bool) -> None:
@@ -111,6 +139,8 @@ class Store:
         self._disconnect()
         if self._file is not None:
             self._file.unlock()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def _disconnect(self) -> None:
         # readers first: the last connection to leave a WAL database folds the log back, and that is the writer's work
@@ -263,6 +293,8 @@ class Store:
             raise LedgerError(
                 f"{self._where} has schema {have}, this carbonsched knows up to {SCHEMA}; upgrade carbonsched"
             )
+        if read_only and have is not None and self._file is not None:
+            raise _OlderError(self._file)
         if read_only:
             raise LedgerError(
                 f"{self._where} has schema {have or 'none'}, not {SCHEMA}; start the daemon once to migrate it"

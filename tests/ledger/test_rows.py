@@ -45,6 +45,12 @@ def test_a_ledger_of_the_schema_before_is_migrated_and_still_verifies(tmp_path: 
         marks = ", ".join("?" * len(values))
         connection.exec_driver_sql(f"INSERT INTO intervals ({columns}) VALUES ({marks})", values)  # noqa: S608
     engine.dispose()
+    before = (tmp_path / "ledger.db").read_bytes()
+    with Ledger.open(url, read_only=True) as ledger:  # an auditor changes nothing of what is audited
+        assert (ledger.verify().ok, ledger.verify().rows) == (True, 1)
+        assert ledger.where == url
+    assert (tmp_path / "ledger.db").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["ledger.db"]
     with Ledger.open(url) as ledger:
         ledger.append([interval(T0 + timedelta(seconds=10), 10, 500)])
         assert ledger.verify().ok
