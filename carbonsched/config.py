@@ -380,7 +380,8 @@ def load(path: Path) -> Config:
     except FileNotFoundError as e:
         raise InputError("--config", f"there is no file {path}", "give the path of a TOML file") from e
     except (OSError, UnicodeDecodeError) as e:
-        raise InputError("--config", f"{path} cannot be read: {e}", "give the path of a TOML file") from e
+        why = e.strerror if isinstance(e, OSError) else "it is not UTF-8 text"
+        raise InputError("--config", f"{path} cannot be read: {why}", "give the path of a TOML file") from e
     except RecursionError as e:
         raise InputError("--config", f"{path} is nested too deep to be read", "flatten it") from e
     except ValueError as e:  # TOMLDecodeError, or a number of more than 4,300 digits

@@ -46,7 +46,9 @@ def report(
     """
     from carbonsched.errors import InputError, UnreachableError
 
-    if (job is None) == (start is None and end is None):
+    if job is not None and (start is not None or end is not None):
+        raise InputError("--job", "and a time exclude each other: a job's report is whole", "leave one away")
+    if job is None and start is None and end is None:
         raise InputError("--job", "say which job, or which time", "give --job ID, or --from TIME")
     if job is None and start is None:
         raise InputError("--from", "is missing", "give --from TIME with --to")

@@ -182,7 +182,7 @@ class Card:
         head = ["segment", "steps", "ρ directed", "ρ planned", "ρ realised", "FLOPs", "loss"]
         rows = [
             [
-                str(s.k),
+                str(s.k + 1),
                 str(s.steps),
                 *(f"{rho:.3f}" for rho in (s.rho_directed, s.rho_planned, s.rho_realised)),
                 f"{s.flops:.4g}",

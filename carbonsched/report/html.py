@@ -114,7 +114,7 @@ def _power(report: Report) -> Chart:
 
 def _rho(report: Report) -> Chart:
     segments = report.segments
-    low, high = segments[0].k - 0.5, segments[-1].k + 0.5
+    low, high = segments[0].k + 0.5, segments[-1].k + 1.5
     # side by side, for the three often agree
     aside = 0.12
     return Chart(
@@ -122,9 +122,9 @@ def _rho(report: Report) -> Chart:
         description="ρ as directed by the daemon, as planned by the selector and as realised by training.",
         y_label="ρ, share of full fine-tuning's FLOPs",
         series=[
-            Series("directed", "ticks", [(float(s.k), s.rho_directed) for s in segments], "s1"),
-            Series("planned", "rings", [(s.k - aside, s.rho_planned) for s in segments], "s2"),
-            Series("realised", "dots", [(s.k + aside, s.rho_realised) for s in segments], "s3"),
+            Series("directed", "ticks", [(s.k + 1.0, s.rho_directed) for s in segments], "s1"),
+            Series("planned", "rings", [(s.k + 1 - aside, s.rho_planned) for s in segments], "s2"),
+            Series("realised", "dots", [(s.k + 1 + aside, s.rho_realised) for s in segments], "s3"),
         ],
         x_range=(low, high),
         x_ticks=count_ticks(low, high),
@@ -154,7 +154,7 @@ def _loss(report: Report) -> Chart:
 
 
 def _bands(report: Report) -> list[Band]:
-    return [Band(s.start.timestamp(), s.end.timestamp(), str(s.k)) for s in report.segments]
+    return [Band(s.start.timestamp(), s.end.timestamp(), str(s.k + 1)) for s in report.segments]
 
 
 def _reach(report: Report) -> tuple[float, float]:

@@ -82,6 +82,8 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             ("Saved by its hours", _effect(saved.timing)),
             ("The savings", "answer different questions and are not added up"),
         ]
+    if report.foretold is not None:
+        facts.append(("Loss foretold", report.foretold.words))
     return facts
 
 

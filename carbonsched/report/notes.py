@@ -116,13 +116,13 @@ def _afterwards(totals: Totals, timeline: Timeline) -> Iterator[str]:
             "against what was decided, which budgets, savings and charts go by."
         )
     if timeline.lost:
-        numbers = ", ".join(str(k) for k in sorted(timeline.lost))
+        numbers = ", ".join(str(k + 1) for k in sorted(timeline.lost))
         yield f"Work of segment {numbers} was interrupted and done again; its energy stays on the account."
 
 
 def _departures(counted: Mapping[int, SegmentRecord]) -> Iterator[str]:
     done = (counted[k].done for k in sorted(counted))
-    yield from (f"Segment {d.k} did not go as planned: {d.departure}." for d in done if d.departure)
+    yield from (f"Segment {d.k + 1} did not go as planned: {d.departure}." for d in done if d.departure)
 
 
 def _foreign(timeline: Timeline) -> Iterator[str]:

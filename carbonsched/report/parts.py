@@ -439,3 +439,18 @@ class ForetoldLosses(Doc):
 
     first: ForetoldLoss
     last: ForetoldLoss
+
+    @property
+    def words(self) -> str:
+        """For people: what was told, what came, and whether that lies where it was told to."""
+        told = "; ".join(
+            f"before segment {one.k + 1} {one.loss:.3f}, likely {one.low:.3f} to {one.high:.3f}"
+            for one in ((self.first,) if self.first.k == self.last.k else (self.first, self.last))
+        )
+        seen = self.first.seen
+        if seen is None:
+            came = "What it came to was not evaluated"
+        else:
+            outside = not self.first.low <= seen <= self.first.high
+            came = f"It came to {seen:.3f}{', outside of what was told first' if outside else ''}"
+        return f"Expected loss at the end, nats a token: {told}. {came}. Estimated, from {self.last.basis}."

@@ -202,7 +202,9 @@ def _waste_unknown(segments: Sequence[SegmentRecord] | str, spent: Mapping[int, 
     known = [record for record in segments if record.k in spent and spent[record.k].energy_j > 0]
     for record in known:
         if record.done.waste is None:
-            return f"segment {record.k}: {record.done.waste_unknown or 'its trainer did not tell its waste'}"
+            return (
+                f"segment {record.k + 1}: {record.done.waste_unknown or 'its trainer did not tell its waste'}"
+            )
     return "" if known else "no finished segment has known energy yet"
 
 

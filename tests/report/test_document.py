@@ -187,7 +187,7 @@ def test_what_the_trainer_did_not_count_is_not_known_with_the_reason(story: Stor
     ledger, _, _ = story
     segments = list(ledger.segments("scitldr-1"))
     spent = {s.k: Spent(energy_j=1000.0, grams=1.0) for s in segments}
-    for told, reason in ((None, "its trainer did not tell its waste"), ("no mask", "segment 2: no mask")):
+    for told, reason in ((None, "its trainer did not tell its waste"), ("no mask", "segment 3: no mask")):
         gone = segments[2].done.model_copy(update={"waste": None, "waste_unknown": told})
         found = waste_effect([*segments[:2], replace(segments[2], done=gone), *segments[3:]], spent, 9.0)
         assert found.saved_g is None
@@ -288,8 +288,8 @@ def test_notes_say_what_must_not_be_overlooked(story: Story) -> None:
         "Estimated: ",
         "away for 540 s",
         "For 240 s",
-        "segment 5 was interrupted",
-        f"Segment 3 did not go as planned: {DEPARTURE}.",
+        "segment 6 was interrupted",
+        f"Segment 4 did not go as planned: {DEPARTURE}.",
     ):
         assert part in text
     assert "replay" not in text

@@ -54,7 +54,7 @@ def test_the_hub_reads_it(story: Story) -> None:
     assert "license" not in data
     assert f"| Emissions | {report.totals.spent_g:.4g} gCO2e (estimated) |" in text
     for segment in report.segments:
-        assert f"| {segment.k} | {segment.steps} |" in text
+        assert f"| {segment.k + 1} | {segment.steps} |" in text
         assert f"{segment.rho_realised:.3f}" in text
     assert report.savings is not None
     assert report.savings.flops.against in text

@@ -206,7 +206,7 @@ class DirectiveSource:
                 if answer is not None:
                     return answer
                 if silent_s >= (self.grace_s if step > 0 else self.patience_s) and not self._lease_holds():
-                    report_waiting(f"no directive for segment {k}: waiting for the daemon")
+                    report_waiting(f"no directive for segment {k + 1}: waiting for the daemon")
             time.sleep(POLL_S)
 
     def _fall_back(self, job: JobDir, k: int, step: int) -> Granted | None:
@@ -218,7 +218,7 @@ class DirectiveSource:
         job.send(
             Warned(
                 at=now(),
-                message=f"no directive for segment {k} within {self.patience_s:g} s: going on at rho {rho:g} "
+                message=f"no directive for segment {k + 1} within {self.patience_s:g} s: going on at rho {rho:g} "
                 f"under the lease of directive {self._lease.seq}",
             )
         )

@@ -242,7 +242,7 @@ class SegmentDriver:
         if segment.fault is None and model.step_hook is None:  # what a step drops has none
             segment.fault = gradient_faults(model.module, model.names, segment.current.selected)
         if segment.fault is not None:
-            self._alarm("gradients", f"segment {segment.k}: {segment.fault}")
+            self._alarm("gradients", f"segment {segment.k + 1}: {segment.fault}")
 
     def note_uncounted(self, names: Collection[str]) -> None:
         """After a step that was counted: say once what no formula is known for."""
@@ -292,7 +292,7 @@ class SegmentDriver:
         order = self.batches.unforeseen_order(segment.first, segment.end)
         missed = departure(segment, order, skipped_layers(getattr(self.model.module, "config", None)))
         if missed is not None and missed != segment.fault:
-            self._alarm("ratio", f"segment {segment.k}: {missed}")
+            self._alarm("ratio", f"segment {segment.k + 1}: {missed}")
         more = {} if self.budget is None else self.budget.told(segment.step)
         done = segment.done_event(now(), missed, self.waste.of(segment), **more)
         self._flops, self._flops_full = self._flops + done.flops, self._flops_full + done.flops_full
@@ -415,7 +415,7 @@ class SegmentDriver:
         if left < curve.floor - _EPSILON:
             floor = curve.floor + segment.importance_share
             self._warn(
-                f"segment {segment.k}: rho {granted.rho:.4g} is below the floor {floor:.4f} of {self.method.name}; "
+                f"segment {segment.k + 1}: rho {granted.rho:.4g} is below the floor {floor:.4f} of {self.method.name}; "
                 "training at the floor"
             )
         selection, off = self.ranks.broadcast(lambda: self.foresight.select(curve, left))

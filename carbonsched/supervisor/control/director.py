@@ -110,7 +110,7 @@ class Director:
                     "basis": loss.basis,
                 }
             self.note(run.id, "directive", detail)
-            log.info("job %s segment %d: %s", run.id, directive.k, directive.reason)
+            log.info("job %s segment %d: %s", run.id, directive.k + 1, directive.reason)
 
 
 def write_control(job_dir: Path, directive: Directive1) -> None:

@@ -33,7 +33,7 @@ def test_a_run_leaves_a_card_without_grams(tmp_path: Path) -> None:
     assert "emissions" not in data["co2_eq_emissions"]
     assert "# emissions: the trainer meters nothing; carbonsched report --job 1 --format model-card" in text
     for done in of(job, "segment_done"):
-        row = f"| {done['k']} | 2 | 0.900 | {done['rho_planned']:.3f} | {done['rho_realised']:.3f} |"
+        row = f"| {done['k'] + 1} | 2 | 0.900 | {done['rho_planned']:.3f} | {done['rho_realised']:.3f} |"
         assert row in text
     metrics = json.loads((job / "output" / "metrics.json").read_text())
     assert f"| Training FLOPs | {metrics['flops']:.4g}" in text
