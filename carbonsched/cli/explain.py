@@ -49,12 +49,12 @@ def _facts(answer: "Explained", checked: "CheckResult") -> "Table":
         left = (answer.deadline - answer.end).total_seconds()
         late = f", {text.duration(abs(left))} {'before' if left >= 0 else 'AFTER'} the deadline"
     facts = [
-        ("Job", f"{answer.name}: {'about ' if checked.steps is None else ''}{answer.steps or checked.steps} steps in {answer.segments_in_all} segments, ρ from {checked.rho_floor:.3f}"),
+        ("Job", f"{answer.name}: {_steps(answer, checked)}, ρ from {checked.rho_floor:.3f}"),
         ("It", f"{_DOES[answer.action]}: {answer.reason}"),
         ("Budget", f"{text.NOT_KNOWN if answer.budget_g is None else text.grams(answer.budget_g)} ({answer.budget})"),
         ("Start", text.moment(answer.start)),
         ("End", f"{text.moment(answer.end)}{late}" if answer.end else f"past the horizon: {len(answer.segments)} segments were planned"),
-        ("ρ", f"{text.rho(answer.rho)} in the mean, for {text.figure(None if answer.gain is None else 100 * answer.gain)}% of full fine-tuning's gain"),
+        ("ρ", f"{text.rho(answer.rho)} in the mean{'' if answer.gain is None else f', for {_gain(answer.gain)}'}"),
         ("Spends", f"~{text.grams(answer.g)}, likely {spread}; {text.grams(answer.loading_g)} of it for loading, {text.grams(answer.evaluation_g)} for evaluation; floor {text.grams(answer.floor_g)}"),
         *([("Loss", _losses(answer))] if answer.losses else []),
         ("Energy", text.energy(answer.energy_j, True)),
@@ -72,6 +72,13 @@ def _facts(answer: "Explained", checked: "CheckResult") -> "Table":
     for key, value in facts:
         made.add_row(key, value)
     return made
+
+
+def _steps(answer: "Explained", checked: "CheckResult") -> str:
+    if answer.steps_unknown is not None:
+        return f"how many steps is not known yet ({answer.steps_unknown})"
+    about = "about " if checked.steps is None else ""
+    return f"{about}{answer.steps or checked.steps} steps in {answer.segments_in_all} segments"
 
 
 def _losses(answer: "Explained") -> str:

@@ -311,7 +311,7 @@ class Explained(Doc):
     rho: float | None
     """Mean over all steps."""
     gain: float | None
-    """Share of what full fine-tuning would gain."""
+    """Share of what full fine-tuning would gain; None also where nothing says how many steps that would be."""
     g: float
     low_g: float
     high_g: float
@@ -334,13 +334,14 @@ class Explained(Doc):
     binds: tuple[str, ...]
     """Of `budget`, `deadline`, `rho_min`, `rho_max`, `rho_mean`, `guard`."""
     gain_per_more_g: float | None
-    """Gain that one more gram would buy at the margin; 0 where the budget does not bind, None without one."""
+    """Gain that one more gram would buy at the margin; 0 where the budget does not bind, None without one and with train.scheduler = 'budget', where it
+    buys steps."""
     gain_per_more_hour: float | None
-    """Gain that one more hour before the deadline would buy; None without a deadline and for min-carbon."""
+    """Gain that one more hour before the deadline would buy; None without a deadline, for min-carbon and where it buys steps."""
     g_per_more_hour: float | None
     """For min-carbon: grams that one more hour before the deadline would save."""
     losses: tuple[ExpectedLoss, ...] = ()
-    """What the job should end at, for its budget and for half of it where that trains too; none: nothing would be trained."""
+    """What the job should end at, for its budget and for half of it where that trains too; none: nothing would be trained, or nobody knows for how long."""
     loss_relative: bool = False
     """Whether no loss of this model and data is known: `losses` are then shares of the loss before training."""
     loss_basis: str | None = None
@@ -349,9 +350,12 @@ class Explained(Doc):
     """That have to make room first."""
     segments: tuple[ExpectedSegment, ...]
     """Those that were planned, which the sums are of: of a long job no more than the forecast reaches."""
-    segments_in_all: int
+    segments_in_all: int | None
+    """None where `steps` is."""
     steps: int | None = None
-    """Optimizer steps; with train.scheduler = 'budget' as many as the grams and the time should pay for (estimated)."""
+    """Optimizer steps; with train.scheduler = 'budget' as many as the grams and the time should pay for (estimated). None: not known yet."""
+    steps_unknown: str | None = None
+    """Why not, in words."""
     estimated: bool
     """Always true: nothing of the job was metered yet."""
     assumptions: tuple[str, ...]

@@ -92,7 +92,9 @@ def _within_reach(problem: Problem) -> tuple[Problem, Restore] | None:
         budget_g=problem.reserve_g + (problem.budget_g - problem.reserve_g) * kept / n,
         energy=replace(problem.energy, tail_j=0.0, tail_s=0.0),
     )
-    return windowed, lambda plan: replace(plan, reason=reasons.windowed(plan.reason, reach, kept, n))
+    return windowed, lambda plan: replace(
+        plan, reason=reasons.windowed(plan.reason, reach, kept, n), reach=kept / n
+    )
 
 
 _REWRITINGS = (_in_working_time, _with_reference, _within_reach)
@@ -143,12 +145,21 @@ def _solve_settings(problem: Problem, detail: bool) -> Plan:
             else Solution(arrays.fastest, np.zeros(arrays.n), arrays.schedule(arrays.fastest), 0.0)
         )
         found = SettingPlan(lowest, 0.0, math.inf)
+    if problem.open_end and arrays.point(found.solution.rho[0]) is None:
+        found = SettingPlan(_cheapest_first(arrays), 0.0, math.inf)
     if arrays.point(found.solution.rho[0]) is None:
         return _stop(reasons.no_more_steps(left_g), floor_g, "budget")
     if found.solution.schedule.start_s[0] > 1e-6:
         plan = _wait(arrays, found, floor_g, left_g, detail)
         return replace(plan, reason=f"{plan.reason}; then {_settings(arrays, found, found.solution.rho)}")
     return _train_setting(arrays, found, min_grams, left_g, detail)
+
+
+def _cheapest_first(arrays: SettingArrays) -> Solution:
+    """The next segment at what costs least, and nothing after it: of a job of open end no segment has to be paid for whole."""
+    rho = np.zeros(arrays.n)
+    rho[0] = next(float(i) for i, point in enumerate(arrays.choices) if point is not None)
+    return Solution(rho, np.zeros(arrays.n), arrays.schedule(rho), 0.0)
 
 
 def _train_setting(
@@ -160,6 +171,8 @@ def _train_setting(
     cap = guard.cap_choice(
         arrays, left_g, float(solution.rho[0]), min_grams.schedule.start_s if problem.may_pause else None
     )
+    if problem.open_end:  # nothing after it has to be done
+        cap = replace(cap, rho=float(solution.rho[0]), fits=True)
     rho = solution.rho.copy()
     capped = rho[0] > cap.rho
     rho[0] = cap.rho
@@ -197,7 +210,10 @@ def _settings(arrays: SettingArrays, found: SettingPlan, rho: Floats) -> str:
         name = point.name if point is not None else ""
         steps[name] = steps.get(name, 0) + sum(s.steps for s in group)
     left_out = steps.pop("", 0)
-    return reasons.settings(steps, left_out, float(arrays.gains(rho).sum()), found.alone)
+    gain = float(arrays.gains(rho).sum())
+    if arrays.problem.open_end:
+        return reasons.open_settings(steps, gain, found.alone)
+    return reasons.settings(steps, left_out, gain, found.alone)
 
 
 def _stop(reason: str, floor_g: float, limit: str) -> Plan:
@@ -311,7 +327,8 @@ def _binding_limits(
 ) -> tuple[str, ...]:
     """What keeps ρ from being higher: of the limits that `Plan.binding` names."""
     out = []
-    if price > 0 and (capped or schedule.spend_g > budget_g * (1 - _SPENT)):
+    uses_up = price > 0 or arrays.problem.open_end
+    if uses_up and (capped or schedule.spend_g > budget_g * (1 - _SPENT)):
         out.append("budget")
     if schedule.finish_s > float(arrays.latest_s[-1]) * (1 - 1e-3) - 1e-6:
         out.append("deadline")

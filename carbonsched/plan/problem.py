@@ -261,3 +261,5 @@ class Plan:
     """Duality gap, as a share of the bound."""
     point: PlanPoint | None = None
     """The setting of the next segment, where the plan chose among settings."""
+    reach: float = 1.0
+    """Share of the job's segments that it looks at: less than 1 where a deadline lies far beyond the forecast."""

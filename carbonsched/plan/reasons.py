@@ -66,6 +66,20 @@ def settings(steps: Mapping[str, int], left_out: int, gain: float, alone: Sequen
     return f"{text}; alone {', '.join(others)}" if others else text
 
 
+def open_settings(steps: Mapping[str, int], gain: float, alone: Sequence[tuple[str, float]]) -> str:
+    """The same of a job whose number of steps is open (`steps` below tells how many): each setting alone against the plan."""
+    whole = max(sum(steps.values()), 1)
+    told = ", ".join(
+        name if len(steps) == 1 else f"{name} for {n / whole:.0%} of the steps" for name, n in steps.items()
+    )
+    others = [f"{name} {worth / gain:.0%}" for name, worth in alone if list(steps) != [name] and gain > 0]
+    return (
+        f"auto: {told}; for the same grams and time {', '.join(others[:_ALONE])} of that"
+        if others
+        else f"auto: {told}"
+    )
+
+
 def no_more_steps(left_g: float) -> str:
     return f"stop: {grams(max(left_g, 0.0))} left pay for no further segment in any setting"
 

@@ -4,19 +4,22 @@ Nothing of such a job has to be done but its end: the cooldown, the last evaluat
 the forecast's high and the energy model's margin, and the job trains on at its full learning rate until the next look could come too
 late. A cooldown that runs is looked at again and again: what margin turns out not to be needed makes it longer, what is
 missing makes it shorter, down to 2% of the steps.
+
+A job that chooses among settings is laid out with the steps of its cheapest one: the planner leaves out at the end what another
+setting, with fewer steps, makes dearer (`setting_search`). Its cooldown is trained in the one setting that it was reckoned in.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from carbonsched.plan import guard, reasons
 from carbonsched.plan.intensity_curve import IntensityCurve, Level
 from carbonsched.plan.price_search import TIE, min_grams_plan
-from carbonsched.plan.problem import JobSegment, Problem
+from carbonsched.plan.problem import JobSegment, Plan, PlanPoint, Problem
 from carbonsched.plan.segment_arrays import SegmentArrays
 from carbonsched.plan.working_time import WorkingTime
 
@@ -28,9 +31,16 @@ _ROUNDS = 4
 _MOST = 192
 """Segments told apart, as in the planner."""
 _MOST_AHEAD = 2_000
-"""Segments laid out at most; further steps lie in the last one."""
+"""Segments laid out at most, about: more steps make them longer."""
 _FITS = 0.999
 """Share of the budget that the planned steps may take, so that rounding does not make them unaffordable."""
+
+
+class _Step(NamedTuple):
+    """What a step takes, checkpoints and evaluation apart."""
+
+    joules: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +103,10 @@ class StepPlan:
     def cooldown_steps(self) -> int:
         return self.end - self.cooldown_from
 
+    def ending(self, end: int, job: OpenEnd) -> "StepPlan":
+        """The same with another end expected."""
+        return replace(self, end=end, cooldown_from=max(end - math.ceil(job.share * end), job.done))
+
     @property
     def reason(self) -> str:
         """In words."""
@@ -108,65 +122,91 @@ def lay_out(problem: Problem, job: OpenEnd, *, waits: bool = True) -> tuple[Prob
     too, where the job may pause; it takes a few plans.
     """
     costs = _Costs.of(problem, job)
-    plan = _judge(costs, job)
-    left = plan.end - job.done
-    if plan.phase == "stable":
-        rho = problem.rho_max if job.most is None else problem.rho_min
-        left = _count(lambda steps: costs.mean_g(steps, rho) <= costs.left_g * _FITS, costs.in_time(rho))
-        if waits and problem.may_pause and left > 0:
-            left = _with_waits(problem, job, left, rho, costs.in_time(rho))
-        least = max(job.shortest(job.done), 1)
-        left = max(min(left, (job.most or _MOST_STEPS) - job.done), least)
-        end = job.done + left
-        plan = replace(plan, end=end, cooldown_from=max(end - math.ceil(job.share * end), job.done))
-    done = job.done / max(plan.end, 1)
-    return replace(
-        problem, segments=lay_out_steps(problem.segments[0], job, left), open_end=True, done=done
-    ), plan
+    point = costs.best(job)
+    plan = _judge(costs, job, point)
+    if plan.phase == "cooldown":
+        # the margins that are not needed make it longer: they are no reason for a dearer setting
+        points = () if point is None else (point,)
+        segments = lay_out_steps(problem.segments[0], job, plan.end - job.done)
+        laid = replace(problem, open_end=True, done=job.done / plan.end, points=points)
+        return _with_segments(laid, segments, job), plan
+    alone = costs.best(replace(job, rho=None))
+    step = costs.step(problem.rho_min if alone is None and job.most is not None else None, alone)
+    left = _expected(costs, problem, job, step, waits=waits)
+    segments = lay_out_steps(problem.segments[0], job, left)
+    end = job.done + left
+    if problem.points:
+        # cut where the best of them alone would end, so that it can be planned to its last step
+        cheapest = _Step(min(p.joules for p in problem.points), min(p.seconds for p in problem.points))
+        further = _expected(costs, problem, job, cheapest, waits=waits) - left
+        if further > 0:
+            behind = replace(job, k=segments[-1].k + 1, here=job.length)
+            segments += lay_out_steps(problem.segments[0], behind, further)
+    early = bool(problem.points)
+    laid = replace(problem, open_end=True, done=job.done / max(end, 1), may_end_early=early)
+    return _with_segments(laid, segments, job), plan.ending(end, job)
+
+
+def as_planned(steps: StepPlan, job: OpenEnd, laid: Problem, plan: Plan) -> StepPlan:
+    """The same with as many steps as the plan of the problem laid out trains, where that chose how many."""
+    if steps.phase != "stable" or not laid.may_end_early or not plan.segments:
+        return steps
+    sizes = {segment.k: segment.steps for segment in laid.segments}
+    trained = sum(sizes[planned.k] for planned in plan.segments) / plan.reach
+    return steps.ending(job.done + max(round(trained), 1), job)
 
 
 def judge(problem: Problem, job: OpenEnd) -> StepPlan:
     """How it goes on now, from what is needed at the guard's margins alone: cheap enough for every tick."""
-    return _judge(_Costs.of(problem, job), job)
+    costs = _Costs.of(problem, job)
+    return _judge(costs, job, costs.best(job))
 
 
-def _judge(costs: "_Costs", job: OpenEnd) -> StepPlan:
-    rho = job.rho if job.rho is not None else costs.problem.rho_max
+def _judge(costs: "_Costs", job: OpenEnd, point: PlanPoint | None) -> StepPlan:
+    step = costs.step(job.rho, point)
     affordable = _count(
-        lambda steps: costs.high_g(steps, rho) <= costs.left_g * (1 + TIE), costs.in_time(rho, margin=True)
+        lambda steps: costs.high_g(steps, step) <= costs.left_g * (1 + TIE), costs.in_time(step, margin=True)
     )
     bound = job.most if job.most is not None else _MOST_STEPS + job.done
     if job.cools_from is not None:
         end = max(job.done + affordable, job.cools_from + job.shortest(job.cools_from), job.done + 1)
         end = max(min(end, bound), job.done + 1)
-        return StepPlan("cooldown", job.cools_from, end, costs.high_g(end - job.done, rho))
-    step_s = max(costs.step_s(rho), 1e-9)
+        return StepPlan("cooldown", job.cools_from, end, costs.high_g(end - job.done, step))
+    step_s = max(step.seconds, 1e-9)
     lag = math.ceil(job.lag_s / step_s)
     ahead = lag + math.ceil(job.look_s / step_s) + 1
     last = bound - math.ceil(job.share * bound)  # where the bound makes it begin
     wanted = job.cooldown(job.done + ahead)
     if ahead + wanted <= affordable and job.done + ahead < last:
-        return StepPlan("stable", job.done + ahead, job.done + ahead + wanted, costs.high_g(wanted, rho))
+        return StepPlan("stable", job.done + ahead, job.done + ahead + wanted, costs.high_g(wanted, step))
     end = min(job.done + max(affordable, job.shortest(job.done)), bound)
     begin = min(job.done + lag, bound - 1)
     if end == bound and job.done < last:  # the grams do not bind: as the owner's bound has it
         begin = last
-    return StepPlan("cooldown", begin, max(end, begin + 1), costs.high_g(end - begin, rho))
+    return StepPlan("cooldown", begin, max(end, begin + 1), costs.high_g(end - begin, step))
 
 
-def _with_waits(problem: Problem, job: OpenEnd, steps: int, rho: float, in_time: int) -> int:
+def _expected(costs: "_Costs", problem: Problem, job: OpenEnd, step: _Step, *, waits: bool) -> int:
+    """Further steps, at what one takes, that the grams and the time should pay for; no fewer than the shortest cooldown."""
+    in_time = costs.in_time(step)
+    left = _count(lambda steps: costs.mean_g(steps, step) <= costs.left_g * _FITS, in_time)
+    if waits and problem.may_pause and left > 0:
+        left = _with_waits(problem, job, left, step, in_time)
+    return max(min(left, (job.most or _MOST_STEPS) - job.done), job.shortest(job.done))
+
+
+def _with_waits(problem: Problem, job: OpenEnd, steps: int, step: _Step, in_time: int) -> int:
     """Steps that the budget pays for in the cleanest hours before the deadline."""
     budget = (problem.budget_g - problem.reserve_g) * _FITS
     bound = (job.most or _MOST_STEPS) - job.done
     best = steps
+    energy = replace(
+        problem.energy, joules_full=step.joules, joules_c0=1.0, seconds_full=step.seconds, seconds_c0=1.0
+    )
     for _ in range(_ROUNDS):
-        asked = replace(
-            problem,
-            segments=lay_out_steps(problem.segments[0], job, steps),
-            rho_min=rho,
-            rho_max=rho,
-            allowed=None,
-        )
+        segments = lay_out_steps(problem.segments[0], job, steps)
+        asked = replace(problem, energy=energy, rho_max=problem.rho_min, allowed=None)
+        asked = _with_segments(asked, segments, job)
         if problem.allowed is not None:
             asked = WorkingTime.of(problem.allowed).cut(replace(asked, allowed=problem.allowed))
         spend = min_grams_plan(SegmentArrays(asked, _MOST)).schedule.spend_g
@@ -182,11 +222,20 @@ def _with_waits(problem: Problem, job: OpenEnd, steps: int, rho: float, in_time:
 def lay_out_steps(first: JobSegment, job: OpenEnd, left: int) -> tuple[JobSegment, ...]:
     """The segments of so many further steps. first: the one under way, or next."""
     here = min(max(job.here, 1), left)
-    whole, rest = divmod(left - here, job.length)
-    if whole > _MOST_AHEAD:
-        rest, whole = rest + (whole - _MOST_AHEAD) * job.length, _MOST_AHEAD
-    sizes = [here, *([job.length] * whole), *([rest] if rest else [])]
+    length = max(job.length, -(-(left - here) // _MOST_AHEAD))
+    whole, rest = divmod(left - here, length)
+    sizes = [here, *([length] * whole), *([rest] if rest else [])]
     return tuple(replace(first, k=job.k + i, steps=size) for i, size in enumerate(sizes))
+
+
+def _with_segments(problem: Problem, segments: tuple[JobSegment, ...], job: OpenEnd) -> Problem:
+    """The problem of these segments. Longer ones than the job's stand for several, each with its checkpoint."""
+    energy = problem.energy
+    if max(segment.steps for segment in segments) > job.length:
+        stand_for = sum(segment.steps for segment in segments) / job.length / len(segments)
+        overhead_j, overhead_s = energy.overhead_j * stand_for, energy.overhead_s * stand_for
+        energy = replace(energy, overhead_j=overhead_j, overhead_s=overhead_s)
+    return replace(problem, segments=segments, energy=energy)
 
 
 def _count(fits: Callable[[int], bool], most: int) -> int:
@@ -224,43 +273,67 @@ class _Costs:
     def left_g(self) -> float:
         return self.problem.budget_g - self.problem.reserve_g
 
-    def step_s(self, rho: float) -> float:
+    def step(self, rho: float | None, point: PlanPoint | None = None) -> _Step:
+        """What a step takes in a setting, or at ρ; None: at the largest that the job's method trains at."""
+        if point is not None:
+            return _Step(point.joules, point.seconds)
+        if rho is None:
+            top = self.problem.segments[0].frontier[-1][0]
+            rho = max(min(self.problem.rho_max, top), self.problem.rho_min)
         energy = self.problem.energy
-        return energy.seconds(rho, 1) - energy.overhead_s
+        return _Step(energy.joules(rho, 1) - energy.overhead_j, energy.seconds(rho, 1) - energy.overhead_s)
 
-    def in_time(self, rho: float, *, margin: bool = False) -> int:
+    def best(self, job: OpenEnd) -> PlanPoint | None:
+        """The setting that it trains in, else the one that brings most by itself; None for a job that has no choice."""
+        points = self.problem.points
+        if not points:
+            return None
+        if job.rho is not None:
+            rho = job.rho
+            return min(points, key=lambda p: (abs(p.rho - rho), -p.worth))
+        bound = (job.most or _MOST_STEPS) - job.done
+
+        def brings(point: PlanPoint) -> tuple[float, float]:
+            step = self.step(None, point)
+            in_time, usable = self.in_time(step), self.left_g * _FITS
+            steps = _count(lambda n: self.mean_g(n, step) <= usable, in_time)
+            # with the part of a step that is left over: near the end it must not decide
+            spare = usable - self.mean_g(steps, step)
+            each = max(self.mean_g(steps + 1, step) - self.mean_g(steps, step), 1e-12)
+            part = min(max(spare / each, 0.0), 1.0) if steps < in_time else 0.0
+            return min(steps + part, bound) * point.worth, -point.joules
+
+        return max(points, key=brings)
+
+    def in_time(self, step: _Step, *, margin: bool = False) -> int:
         """Steps that the deadline leaves time for."""
         deadline, energy = self.problem.deadline_s, self.problem.energy
         if deadline is None:
             return _MOST_STEPS
         slower = 1 + guard.ENERGY_Z * energy.sigma if margin else 1.0
-        each = self.step_s(rho) + energy.overhead_s / self.length
+        each = step.seconds + energy.overhead_s / self.length
         return max(math.floor((deadline / slower - energy.tail_s) / max(each, 1e-9)), 0)
 
-    def mean_g(self, steps: int, rho: float) -> float:
+    def mean_g(self, steps: int, step: _Step) -> float:
         """Expected, with what comes after the last."""
-        return self._grams(steps, rho, "mean")
+        return self._grams(steps, step, "mean")
 
-    def high_g(self, steps: int, rho: float) -> float:
+    def high_g(self, steps: int, step: _Step) -> float:
         """At the forecast's high and with the energy's margin; and so much that the last step gets a lease."""
         problem = self.problem
-        needs = self._grams(steps, rho, "high") * (1 + guard.ENERGY_Z * problem.energy.sigma)
-        lease = problem.grams(self._joules(rho) * (1 + 3 * problem.energy.sigma), problem.worst_g_per_kwh)
-        before = self._grams(max(steps - 1, 0), rho, "high", tail=False) * (
+        needs = self._grams(steps, step, "high") * (1 + guard.ENERGY_Z * problem.energy.sigma)
+        lease = problem.grams(step.joules * (1 + 3 * problem.energy.sigma), problem.worst_g_per_kwh)
+        before = self._grams(max(steps - 1, 0), step, "high", tail=False) * (
             1 + guard.ENERGY_Z * problem.energy.sigma
         )
         return max(needs, before + lease)
 
-    def _joules(self, rho: float) -> float:
-        energy = self.problem.energy
-        return energy.joules(rho, 1) - energy.overhead_j
-
-    def _grams(self, steps: int, rho: float, level: Level, *, tail: bool = True) -> float:
+    def _grams(self, steps: int, step: _Step, level: Level, *, tail: bool = True) -> float:
         energy = self.problem.energy
         # a checkpoint where a segment ends, and where the cooldown begins
         ends = steps // self.length + 1
-        joules = steps * self._joules(rho) + ends * energy.overhead_j
-        seconds = steps * self.step_s(rho) + ends * energy.overhead_s
+        joules = steps * step.joules + ends * energy.overhead_j
+        seconds = steps * step.seconds + ends * energy.overhead_s
         if tail:
             joules, seconds = joules + energy.tail_j, seconds + energy.tail_s
         mean = float(self.curve.mean_between(np.array([0.0]), np.array([seconds]), level)[0])

@@ -24,7 +24,7 @@ from carbonsched.plan.loss_curve import Prediction
 from carbonsched.plan.objective import NO_LIMIT_G, BudgetRate, Objective, solve_for
 from carbonsched.plan.problem import Plan, Problem, Slot
 from carbonsched.plan.segment_arrays import price_curve
-from carbonsched.plan.step_dial import StepPlan, lay_out
+from carbonsched.plan.step_dial import StepPlan, as_planned, lay_out
 from carbonsched.supervisor.budgets.accrual import FIRST_H, SAVED_H
 from carbonsched.supervisor.budgets.division import preview_part
 from carbonsched.supervisor.estimates.evaluation_cost import EvaluationCost
@@ -102,6 +102,8 @@ class _Case:
     assumptions: tuple[str, ...]
     run: JobRun
     losses: LossOutlook
+    steps_unknown: str | None = None
+    """Why not even about how many steps it will take is known."""
 
     @property
     def first_segment_at(self) -> datetime:
@@ -118,43 +120,72 @@ def explain(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
     if open_end is not None:
         problem, steps = lay_out(problem, open_end)
     problem, plan = solve_for(problem, case.inputs.objective)
+    if steps is not None and open_end is not None:
+        steps = as_planned(steps, open_end, problem, plan)
     answer = explain_plan(problem, plan)
+    unknown = case.steps_unknown
     deadline = spec.carbon.deadline
     trains = plan.action != "stop"
     min_carbon = case.inputs.objective.rho_mean is not None
+    buys_other = min_carbon or open_end is not None  # grams, or steps that are not laid out
     return Explained(
         name=spec.name,
         action=plan.action,
-        reason=_reason(plan, steps) if trains else _explain_stop(case, plan),
+        reason=_reason(plan, steps, unknown) if trains else _explain_stop(case, plan),
         start=_at(case, answer.start_s),
-        end=_at(case, answer.end_s)
-        if len(answer.segments) >= (checked.segments or len(problem.segments))
-        else None,
+        end=_at(case, answer.end_s) if _is_whole(problem, plan, checked.segments) else None,
         deadline=None if deadline is None else now + timedelta(seconds=deadline),
         rho=answer.rho,
-        gain=answer.gain,
+        gain=_gain(case, problem, answer),
         **_sums(case, problem, plan, answer),
         eur=_eur(case, answer) if trains else None,
         money=answer.money,
         budget_g=case.budget.g,
         budget=case.budget.text,
         binds=answer.binding,
-        gain_per_more_g=None if min_carbon or case.budget.g is None else answer.gain_per_more_g,
-        gain_per_more_hour=None if min_carbon else answer.gain_per_more_hour,
+        gain_per_more_g=None if buys_other or case.budget.g is None else answer.gain_per_more_g,
+        gain_per_more_hour=None if buys_other else answer.gain_per_more_hour,
         g_per_more_hour=_saved_per_hour(case, plan) if min_carbon and trains else None,
-        **_losses(case, problem, plan),
+        **(_losses(case, problem, plan) if unknown is None else {}),
         jobs_before=case.queue.jobs,
-        segments=_segments(case, answer),
-        segments_in_all=checked.segments or len(problem.segments),
-        steps=checked.steps if steps is None else steps.end,
+        segments=_segments(case, answer) if unknown is None else (),
+        segments_in_all=None if unknown else checked.segments or _segments_planned(problem, plan),
+        steps=None if unknown else checked.steps if steps is None else steps.end,
+        steps_unknown=unknown,
         estimated=True,
         assumptions=case.assumptions,
         removals=checked.removals,
     )
 
 
-def _reason(plan: Plan, steps: StepPlan | None) -> str:
-    return plan.reason if steps is None else f"{plan.reason}; {steps.reason}"
+def _reason(plan: Plan, steps: StepPlan | None, unknown: str | None) -> str:
+    if steps is None:
+        return plan.reason
+    return f"{plan.reason}; {steps.reason if unknown is None else _AS_MANY}"
+
+
+_AS_MANY = "as many steps as that pays for, a cooldown at their end"
+
+
+def _is_whole(problem: Problem, plan: Plan, segments: int | None) -> bool:
+    """Whether the plan goes to the end of the job."""
+    if problem.may_end_early:
+        return bool(plan.segments) and plan.reach >= 1
+    return len(plan.segments) >= (segments or len(problem.segments))
+
+
+def _segments_planned(problem: Problem, plan: Plan) -> int:
+    return len(plan.segments) if problem.may_end_early and plan.segments else len(problem.segments)
+
+
+def _gain(case: _Case, problem: Problem, answer: PlanExplanation) -> float | None:
+    """Of a job whose end is open as a share of all steps that its owner allows."""
+    end = case.inputs.open_end
+    if end is None or answer.gain is None:
+        return answer.gain
+    if end.most is None:
+        return None
+    return min(answer.gain * sum(s.steps for s in problem.segments) / (end.most - end.done), 1.0)
 
 
 # ---- with the lock held
@@ -197,6 +228,17 @@ def _gather(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
         ),
         run=run,
         losses=estimates.losses or LossOutlook(supervisor.ledger),
+        steps_unknown=None if throughput.measured else _steps_unknown(inputs),
+    )
+
+
+def _steps_unknown(inputs: PlanningInputs) -> str | None:
+    """For a job whose steps nobody has timed: ratings say what it spends, not what a step of this model takes."""
+    if inputs.open_end is None or inputs.open_end.most is not None:
+        return None
+    return (
+        "nothing of the kind was trained here yet, and neither train.max_steps nor epochs bounds them: "
+        "it is told once the job has begun"
     )
 
 
@@ -303,7 +345,7 @@ def _sums(case: _Case, problem: Problem, plan: Plan, answer: PlanExplanation) ->
     beginning = case.beginning
     trains = plan.action != "stop"
     first_g = beginning.g if trains else 0.0
-    whole = plan.segments and len(plan.segments) == len(problem.segments)
+    whole = _is_whole(problem, plan, len(problem.segments))
     tail_j = problem.energy.tail_j if whole else 0.0
     planned_j = sum(p.joules for p in plan.segments)
     after_j = min(beginning.evaluation.after_s * beginning.watts, tail_j)

@@ -1,11 +1,12 @@
 """Jobs whose number of steps the daemon decides (`train.scheduler = "budget"`), by the real supervisor on a manual clock."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.open_auto import OpenAuto
-from support.rig import Played, Rig, checked, spec
+from support.rig import ME, Played, Rig, checked, spec
 
 from carbonsched.model.job import JobSpec
 
@@ -13,11 +14,11 @@ G_PER_S = 100 / 3.6e6 * 400
 """The rig's 100 W at its 400 g/kWh."""
 
 
-def open_job(budget_g: float, most: int | None = None, **carbon: Any) -> JobSpec:
+def open_job(budget_g: float, most: int | None = None, method: str = "full", **carbon: Any) -> JobSpec:
     job = spec(budget_g=budget_g, **carbon).dump()
     job["train"] |= {
         "scheduler": "budget",
-        "method": "full",
+        "method": method,
         "segment": 60,
         "epochs": None,
         "max_steps": most,
@@ -25,12 +26,18 @@ def open_job(budget_g: float, most: int | None = None, **carbon: Any) -> JobSpec
     return JobSpec.parse(job)
 
 
-def play(rig: Rig, job: JobSpec, most: int | None = None, seconds: int = 1500) -> tuple[Played, OpenAuto]:
-    foreseen = checked(rho_floor=1.0).model_copy(
+def play(
+    rig: Rig,
+    job: JobSpec,
+    most: int | None = None,
+    seconds: int = 1500,
+    offers: Sequence[tuple[str, float, float | None]] = (),
+) -> tuple[Played, OpenAuto]:
+    foreseen = checked(rho_floor=0.4 if offers else 1.0).model_copy(
         update={"steps": None, "segments": None, "most_steps": most, "segment_steps": 60}
     )
     played = rig.submit(job, foreseen)
-    auto = OpenAuto(played, most)
+    auto = OpenAuto(played, most, offers=offers)
     while auto.over is None and seconds > 0:
         rig.run(10)
         seconds -= 10
@@ -85,6 +92,32 @@ def test_a_bound_is_kept_and_the_phase_is_told(tmp_path: Path) -> None:
     assert [rate < 1 for rate in auto.rates] == [step > 160 for step in range(200)]
 
 
+@pytest.mark.parametrize(
+    ("shares", "method", "steps"),
+    [((), "full", 210), ((0.25,), "tokens", 420)],
+    ids=["full with fewer steps beats tensors", "tokens bring more for the grams"],
+)
+def test_auto_takes_as_many_steps_of_the_setting_that_brings_most_and_ends_annealed(
+    tmp_path: Path, shares: Sequence[float], method: str, steps: int
+) -> None:
+    """A third of the grams that all 700 full steps would take; what the end keeps weighs more in so short a job."""
+    rig = Rig(tmp_path, extra={"zone": {"worst_g_per_kwh": 500}})
+    offers: list[tuple[str, float, float | None]]
+    offers = [("full", 1.0, None), *(("greentrainer", rho, None) for rho in (0.5, 0.6, 0.7, 0.8))]
+    offers += [("tokens", 0.5, share) for share in shares]
+    budget_g = 120 * G_PER_S
+    job, auto = play(rig, open_job(budget_g, 700, "auto"), most=700, seconds=600, offers=offers)
+    shown = job.show()
+    assert (shown.state, auto.over) == ("finished", "done"), shown.reason
+    assert 0.9 <= shown.spent_g / budget_g <= 1.0
+    assert set(auto.trained) == {method}
+    assert len(auto.rates) == pytest.approx(steps, rel=0.15)
+    cooldown = [rate for rate in auto.rates if rate < 1]
+    assert 0.15 <= len(cooldown) / len(auto.rates) <= 0.45
+    assert cooldown == sorted(cooldown, reverse=True)
+    assert cooldown[-1] < 0.15
+
+
 def test_a_trainer_of_protocol_1_cannot_train_it_and_others_are_told_no_more_than_they_know(
     tmp_path: Path,
 ) -> None:
@@ -112,3 +145,39 @@ def test_a_trainer_of_protocol_1_cannot_train_it_and_others_are_told_no_more_tha
         "'budget' takes a trainer that speaks protocol 2, the one of launch.python speaks 1"
         in job.show().reason
     )
+
+
+@pytest.mark.parametrize("method", ["auto", "lora"])
+def test_explain_tells_no_number_of_steps_that_nothing_is_known_of(tmp_path: Path, method: str) -> None:
+    """A model so small that by the board's rating a step takes a microsecond."""
+    rig = Rig(tmp_path)
+    foreseen = checked(rho_floor=0.4 if method == "auto" else 0.68).model_copy(
+        update={"steps": None, "segments": None, "segment_steps": 60, "step_flops_full": 6e6}
+    )
+    told = rig.service.explain(open_job(4.0, method=method), ME, foreseen)
+    assert (told.action, told.steps, told.segments_in_all, told.gain) == ("train", None, None, None)
+    assert (told.segments, told.losses, told.gain_per_more_g) == ((), (), None)
+    assert (told.steps_unknown or "").startswith("nothing of the kind was trained here yet")
+    assert "step 1" not in told.reason
+    assert told.reason.endswith("as many steps as that pays for, a cooldown at their end")
+    assert 0.9 * 4.0 <= told.g <= 4.0
+    assert told.rho == pytest.approx(1.0 if method == "auto" else 0.68)
+    bound = foreseen.model_copy(update={"most_steps": 200})
+    told = rig.service.explain(open_job(4.0, 200, method=method), ME, bound)
+    assert (told.steps, told.steps_unknown, told.segments_in_all) == (200, None, 4)
+    assert told.gain == pytest.approx(1.0)
+    assert told.end is not None
+
+
+def test_explain_tells_fewer_steps_where_full_ones_bring_more(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    foreseen = checked().model_copy(
+        update={"steps": None, "segments": None, "segment_steps": 60, "most_steps": 400}
+    )
+    told = rig.service.explain(open_job(4.0, 400, method="auto"), ME, foreseen)
+    assert told.steps is not None
+    assert 0.5 * 400 < told.steps < 0.6 * 400
+    assert told.gain == pytest.approx(told.steps / 400, abs=0.01)
+    assert told.end is not None
+    assert told.segments_in_all == len(told.segments) == 4
+    assert told.reason.startswith("auto: full; for the same grams and time greentrainer at rho ")

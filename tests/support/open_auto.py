@@ -1,5 +1,6 @@
 """A trainer of a job of open end that plays itself on the rig: it obeys phases as the real one does, by its own schedule."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from support.rig import Played
@@ -15,13 +16,17 @@ TAIL_S = 6
 
 @dataclass
 class OpenAuto:
-    """Two steps a second; the rig's curve says what they take. Evaluates before and after."""
+    """Two full steps a second, at ρ so many more; the rig's curve says what they take. Evaluates before and after."""
 
     job: Played
     most: int | None = None
     length: int = 60
     rates: list[float] = field(default_factory=list)
     """Of every step taken ÷ the job's."""
+    offers: Sequence[tuple[str, float, float | None]] = ()
+    """(method, ρ, share of the tokens) of the settings that it can train in; none: all of the model, always."""
+    trained: list[str] = field(default_factory=list)
+    """The method of every step."""
     _loaded: bool = False
     _ready: bool = False
     _ends_in: int | None = None
@@ -33,6 +38,10 @@ class OpenAuto:
         self.job.rig.autos.append(self)
         self.whole = Schedule.of(4 * self.length, 4, 1, None, self.most, self.length, is_open=True)
         self.schedule = BudgetSchedule.of(0, 0.2, self.whole)
+
+    @property
+    def floor(self) -> float:
+        return 0.4 if self.offers else 1.0
 
     @property
     def step(self) -> int:
@@ -79,27 +88,42 @@ class OpenAuto:
             segment_steps=self.length,
             cooldown_from=self.schedule.cools_from(self.step),
             importance_batches=0,
-            frontier=[{"rho": 1.0, "importance": 1.0}],
+            frontier=[{"rho": self.floor, "importance": self.floor}, {"rho": 1.0, "importance": 1.0}][
+                -1 - bool(self.offers) :
+            ],
             flops_full=1e12,
-            rho_floor=1.0,
+            rho_floor=self.floor,
+            points=[
+                {
+                    "setting": {"method": method, "gradient_share": share},
+                    "rho": rho,
+                    "gain": rho,
+                    "low": 0.0,
+                    "high": 1.0,
+                }
+                for method, rho, share in self.offers
+            ],
             seconds_per_step=0.9,
         )
 
     def _train(self, k: int, directive: Directive) -> None:
         job = self.job
-        for _ in range(2):
+        rho = directive.rho if self.offers and directive.rho is not None else 1.0
+        setting = None if directive.setting is None else directive.setting.model_dump()
+        for _ in range(round(2 / rho)):
+            self.trained.append("full" if directive.setting is None else directive.setting.method)
             self.schedule.obey(Granted.by(directive, 1.0), self.step)
             self.rates.append(self.schedule.factor(self.step))
             if self.schedule.is_over(self.step) or self.step % self.length == 0:
                 break
         self._seconds += 1.0
         over = self.schedule.is_over(self.step)
-        job.say("step", k=k, step=self.step, steps=None, loss=2.0, lr=1e-3, seconds=0.5, rho=1.0)
+        job.say("step", k=k, step=self.step, steps=None, loss=2.0, lr=1e-3, seconds=0.5 * rho, rho=rho)
         if over or self.step % self.length == 0:
             self._ready = False
             job.say(
-                "segment_done", k=k, first_step=self._first, steps=self.step - self._first, rho_directed=1.0,
-                rho_planned=1.0, rho_realised=1.0, flops=1e12, flops_full=1e12, loss=2.0, seconds=self._seconds,
+                "segment_done", k=k, first_step=self._first, steps=self.step - self._first, rho_directed=rho,
+                rho_planned=rho, rho_realised=rho, setting=setting, flops=1e12, flops_full=1e12, loss=2.0, seconds=self._seconds,
                 importance_seconds=0.0, selection_seconds=0.0, selected=["a"], directive_seq=directive.seq,
                 **self.schedule.told(self.step),
             )  # fmt: skip

@@ -11,7 +11,7 @@ from carbonsched.model.protocol import VERSION, Directive
 from carbonsched.model.setting import Setting
 from carbonsched.plan.objective import solve_for
 from carbonsched.plan.problem import Plan
-from carbonsched.plan.step_dial import lay_out
+from carbonsched.plan.step_dial import as_planned, lay_out
 from carbonsched.supervisor.budgets.allocator import when_exhausted
 from carbonsched.supervisor.control.decision import Decision, Outcome
 from carbonsched.supervisor.control.leases import allow, explain_shortage, grant, phased
@@ -61,6 +61,8 @@ def decide(inputs: PlanningInputs) -> Decision:
     if inputs.open_end is not None:
         problem, steps = lay_out(problem, inputs.open_end)
     _, plan = solve_for(problem, inputs.objective)
+    if steps is not None and inputs.open_end is not None:
+        steps = as_planned(steps, inputs.open_end, problem, plan)
     allowed = allow(inputs.lease, plan.rho or inputs.remaining.rho_floor)
     action, reason, ending = plan.action, plan.reason, None
     if action == "train" and allowed.seconds <= 0:

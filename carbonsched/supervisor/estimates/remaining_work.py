@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from carbonsched.model.methods.traits import METHODS
 from carbonsched.model.protocol import SegmentReady
 from carbonsched.plan.problem import JobSegment
 from carbonsched.plan.step_dial import OpenEnd
@@ -57,7 +58,9 @@ def remaining_work(run: JobRun) -> RemainingWork | None:
     if checked.steps is None or checked.segments is None:
         length, share = checked.segment_steps or _LENGTH, run.spec.train.cooldown
         end = OpenEnd(done=done, k=k, here=length, length=length, share=share, most=checked.most_steps)
-        return _of_open_end(end, line, floor, known=False)
+        traits = METHODS.get(run.spec.train.method)
+        constant = traits is not None and traits.constant_rho
+        return _of_open_end(end, ((floor, 1.0),) if constant else line, floor, known=False)
     n = max(checked.segments, k + 1)
     steps = spread(max(checked.steps - done, 1), n - k)
     return _of_steps(run, steps, k, line, floor, checked.steps, 0, known=False)
@@ -68,6 +71,9 @@ def _under_way(run: JobRun, ready: SegmentReady, under_way: int) -> OpenEnd:
     cools_from = ready.cooldown_from
     if told is not None and told.phase == "cooldown":
         cools_from = told.cooldown_from
+    rho = told.rho if told is not None else None
+    if told is None and ready.points and cools_from is not None and run.progress.done:
+        rho = run.progress.done[-1].rho_directed  # a cooldown keeps to its setting
     trains = told is not None and told.action == "train" and run.progress.waiting is None
     return OpenEnd(
         done=ready.first_step + under_way,
@@ -76,7 +82,7 @@ def _under_way(run: JobRun, ready: SegmentReady, under_way: int) -> OpenEnd:
         length=ready.segment_steps or ready.steps,
         share=run.spec.train.cooldown,
         most=ready.most_steps,
-        rho=told.rho if told is not None else None,
+        rho=rho,
         cools_from=cools_from,
         lag_s=_LAG_S if trains else 0.0,
     )

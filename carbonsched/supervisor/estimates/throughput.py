@@ -48,6 +48,8 @@ class Throughput:
     watts: float
     source: str
     """For people."""
+    measured: bool = False
+    """On this box; else its devices' rating alone tells."""
 
     def step_s(self, checked: CheckResult) -> float:
         return checked.step_flops_full / self.flops_per_s
@@ -70,7 +72,7 @@ def estimate_throughput(ledger: Ledger, devices: tuple[Device, ...], spec: JobSp
         if sums:
             flops, seconds, joules, wall = sums
             source = f"measured on this box with {what}: {flops / seconds:.3g} FLOP/s, {joules / wall:.3g} W"
-            return Throughput(flops / seconds, joules / wall, source)
+            return Throughput(flops / seconds, joules / wall, source, measured=True)
     host_w = next((device.watts_limit for device in devices if device.kind == "host"), None)
     if gpus:
         return _of_board(gpus[0], wanted, host_w)
