@@ -3,6 +3,7 @@
 It is what `carbonsched.api.service` asks for; the API knows nothing else of the supervisor.
 """
 
+import contextlib
 import os
 import platform
 import secrets
@@ -141,8 +142,9 @@ class SupervisorService:
         if supervisor.prices.chain is not None:
             more["eur"] = supervisor.ledger.cost(detail.id)
         output = supervisor.job_dir(detail.id) / "output"
-        if output.is_dir() and any(output.iterdir()):
-            more["output"] = str(output)
+        with contextlib.suppress(OSError):  # the folder is the owner's: it may be closed to us
+            if any(output.iterdir()):
+                more["output"] = str(output)
         return detail.model_copy(update=more) if more else detail
 
     def cancel(self, job_id: str, actor: Owner) -> Acted:

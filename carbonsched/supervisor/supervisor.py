@@ -474,7 +474,10 @@ class Supervisor:
         self.move(run, JobState.RUNNING, "started, loading the model")
 
     def _note_protocol(self, run: JobRun, started: Started | None) -> None:
-        if started is not None and (text := left_unsaid(started)) is not None:
+        if started is None or run.process.protocol_noted:
+            return
+        if (text := left_unsaid(started)) is not None:
+            run.process.protocol_noted = True
             self.pending.note(run.id, "note", {"text": text})
 
     def _adopt(self, run: JobRun) -> None:

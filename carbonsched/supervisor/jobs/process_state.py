@@ -95,6 +95,8 @@ class ProcessState:
     asleep: dict[int | None, float] = field(default_factory=dict)
     """Segment → seconds in it that the box was suspended for."""
     power_w: float | None = None
+    protocol_noted: bool = False
+    """Whether the history says what this process is not told, for its protocol is older."""
     target: JobState | None = None
     """Where the job goes once its process has ended: cancel, pause, stop on budget, long wait."""
     target_reason: str = ""
@@ -133,7 +135,7 @@ class ProcessState:
     def leave(self, wake_at: datetime | None = None) -> None:
         """The process is gone; `wake_at`: when the job is to have another."""
         self.alive_from, self.alive_to, self.devices, self.power_w = None, None, (), None
-        self.part, self.asleep = BoardPart(), {}
+        self.part, self.asleep, self.protocol_noted = BoardPart(), {}, False
         self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, wake_at
 
     def close(self, at: datetime) -> None:
