@@ -72,7 +72,9 @@ class Bench:
 
         torch.manual_seed(0)
         with torch.device(device()):
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=torch.bfloat16, attn_implementation="sdpa", trust_remote_code=False
+            )
         model.config.use_cache = False
         model.train()
         return cls(model, size, [name for name, _ in model.named_parameters()])

@@ -173,7 +173,7 @@ def test_gain_from_a_frontier(trace: Path, tmp_path: Path) -> None:
             {"start": None, "starts": 5, "segments": 500},
             "--starts: the trace is 240 h long, the job may take 500 h",
         ),
-        ({"policy": "mpc,best"}, "--policy: there is no 'best'; choose from mpc, constant"),
+        ({"policy": "mpc,best"}, "--policy: there is no 'best'; choose from mpc, auto, constant"),
         ({"allowed-hours": "22-6"}, "--allowed-hours: '22-6' is not a span of hours"),
         ({"allowed-hours": "22:00-06:00", "timezone": "Mars"}, "--timezone: 'Mars' is no time zone"),
         ({"plot": "nowhere/x.svg"}, "--plot: "),

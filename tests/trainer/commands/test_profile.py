@@ -96,7 +96,12 @@ def test_a_profile_by_hand_follows_the_chain(
     assert answer == {"flops": [16.0, 24.0, 24.0, 32.0, 20.0]}
     worth = put(tmp_path, "I.json", {"a": 1, "b": 3, "c": 2})
     answer = called(capsys, "select", "--profile", chain, "--importance", worth, "--rho", 0.75)
-    assert answer == {"rho_planned": 0.75, "importance": 4.0, "selected": ["a", "b"]}
+    assert answer == {
+        "rho_planned": 0.75,
+        "importance": 4.0,
+        "selected": ["a", "b"],
+        "gradient_share": None,
+    }
 
 
 def test_bad_input_is_one_line_that_names_it(
