@@ -15,6 +15,7 @@ agreement     do jobs and segments hold what the journal said?
 conservation  was every counted joule charged once?
 heads         where the chains stood earlier, and whether they still hold that
 anchors       signatures and time stamps of heads, by OpenSSH and OpenSSL
+reader        what can be asked of it
 export        both chains as text, with a script that recomputes them
 comparison    where two exports part
 ledger        `Ledger`, what the rest of carbonsched calls

@@ -1,6 +1,6 @@
 """The parts of a report's document. Every estimate is marked beside its number; what is unknown is null."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from carbonsched.ledger.totals import Totals
 from carbonsched.model.base import Doc, UtcTime
@@ -176,6 +176,21 @@ class Effect(Doc):
     """The numbers that went in beside the rows themselves."""
     reason: str | None = None
     """Why saved_g is null."""
+
+    @classmethod
+    def unknown(cls, against: str, formula: str, reason: str, *, estimated: bool) -> Self:
+        """One of which nothing can be said but why."""
+        return cls(
+            saved_g=None,
+            share=None,
+            baseline_g=None,
+            low_g=None,
+            high_g=None,
+            estimated=estimated,
+            against=against,
+            formula=formula,
+            reason=reason,
+        )
 
 
 class Quality(Doc):

@@ -119,11 +119,11 @@ def quality(segments: Sequence[SegmentRecord], validation: Sequence[Validation])
 def flops_effect(segments: Sequence[SegmentRecord] | str, spent: Mapping[int, Spent], grams: float) -> Effect:
     """Grams that fewer FLOPs saved; the formula is in the module's docstring. segments: or why nothing can be said; grams: all that the job emitted, the part outside segments unchanged in the counterfactual."""
     if isinstance(segments, str):
-        return _unknown(_OWN_AGAINST, _OWN_FORMULA, segments, estimated=True)
+        return Effect.unknown(_OWN_AGAINST, _OWN_FORMULA, segments, estimated=True)
     known = [record for record in segments if record.k in spent and spent[record.k].energy_j > 0]
     if not known:
         reason = "no finished segment has known energy yet"
-        return _unknown(_FLOPS_AGAINST, _FLOPS_FORMULA, reason, estimated=True)
+        return Effect.unknown(_FLOPS_AGAINST, _FLOPS_FORMULA, reason, estimated=True)
     shares = _fixed_shares(known, spent)
     saved, low, high = (_saved(known, spent, c0) for c0 in (shares.c0, shares.high, shares.low))
     own = min(map(_own_ratio, known))
@@ -147,7 +147,7 @@ def waste_effect(
     """Grams that leaving out waste saved; the formula is in the module's docstring. without_g: what the run that the FLOPs effect is against would have emitted."""
     reason = _waste_unknown(segments, spent)
     if isinstance(segments, str) or reason:
-        return _unknown(_WASTE_AGAINST, _WASTE_FORMULA, reason, estimated=True)
+        return Effect.unknown(_WASTE_AGAINST, _WASTE_FORMULA, reason, estimated=True)
     known = [record for record in segments if record.k in spent and spent[record.k].energy_j > 0]
     shares = _fixed_shares(known, spent)
     parts = ("stock_flops", "padding_flops", "head_flops")
@@ -283,17 +283,3 @@ def _own_ratio(record: SegmentRecord) -> float:
 
 def _is_full(ratio: float) -> bool:
     return math.isclose(ratio, 1.0, abs_tol=_NEAR)
-
-
-def _unknown(against: str, formula: str, reason: str, *, estimated: bool) -> Effect:
-    return Effect(
-        saved_g=None,
-        share=None,
-        baseline_g=None,
-        low_g=None,
-        high_g=None,
-        estimated=estimated,
-        against=against,
-        formula=formula,
-        reason=reason,
-    )

@@ -312,7 +312,7 @@ def timing_effects(
     if not any(piece.facility_mj for piece in pieces) or curves.decided.typical is None:
         reason = "no row has both energy and intensity"
         timing, chosen, forced = (
-            _unknown(against, FORMULA, reason, estimated=estimated)
+            Effect.unknown(against, FORMULA, reason, estimated=estimated)
             for against in (AGAINST, CHOSEN_AGAINST, FORCED_AGAINST)
         )
         return TimingEffects(timing, chosen, forced, mean)
@@ -392,7 +392,7 @@ def _against_mean(
 ) -> Effect:
     energy = sum(piece.facility_mj for piece in pieces)
     if mean_g_per_kwh is None or energy <= 0:
-        return _unknown(
+        return Effect.unknown(
             MEAN_AGAINST, MEAN_FORMULA, "no row has both energy and intensity", estimated=estimated
         )
     baseline = _grams(energy, mean_g_per_kwh)
@@ -423,18 +423,4 @@ def _effect(
         against=against,
         formula=FORMULA,
         inputs=dict(inputs),
-    )
-
-
-def _unknown(against: str, formula: str, reason: str, *, estimated: bool) -> Effect:
-    return Effect(
-        saved_g=None,
-        share=None,
-        baseline_g=None,
-        low_g=None,
-        high_g=None,
-        estimated=estimated,
-        against=against,
-        formula=formula,
-        reason=reason,
     )
