@@ -107,7 +107,7 @@ def _more(answer: "Explained") -> str:
 
 
 def _gain(share: float) -> str:
-    return f"{text.figure(100 * share)}% of full fine-tuning's gain" if share >= 1e-9 else "nothing"
+    return f"{text.figure(100 * share)}% of the whole job's gain" if share >= 1e-9 else "nothing"
 
 
 def _segments(answer: "Explained") -> "Table":

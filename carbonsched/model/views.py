@@ -311,7 +311,8 @@ class Explained(Doc):
     rho: float | None
     """Mean over all steps."""
     gain: float | None
-    """Share of what full fine-tuning would gain; None also where nothing says how many steps that would be."""
+    """Share of what the whole job would gain with all steps and all that its method may train; None also where nothing says how many steps
+    that would be."""
     g: float
     low_g: float
     high_g: float

@@ -134,7 +134,7 @@ def test_explain_queues_nothing_and_says_what_binds(box: Box, socket: Path, job:
         "0.600",
         "~100 g, likely 80 g to 121 g",
         "the budget, the guard",
-        "gram buys 0.4% of full fine-tuning's gain",
+        "gram buys 0.4% of the whole job's gain",
         "assumed: 1e14 FLOP/s",
         "validation is small",
         "remains: the output embeddings run on every token",
