@@ -223,7 +223,7 @@ class Played:
         }
         self.say("started", **told | more)
 
-    def ready(self, k: int, points: Sequence[dict[str, Any]] = ()) -> None:
+    def ready(self, k: int, points: Sequence[dict[str, Any]] = (), seconds_per_step: float = 2.0) -> None:
         self.say(
             "segment_ready",
             k=k,
@@ -235,7 +235,7 @@ class Played:
             frontier=[{"rho": r, "importance": i} for r, i in FRONTIER],
             flops_full=1e12,
             rho_floor=0.4,
-            seconds_per_step=2.0,
+            seconds_per_step=seconds_per_step,
             importance_seconds=1.0,
             points=points,
         )

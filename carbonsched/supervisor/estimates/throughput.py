@@ -29,6 +29,7 @@ _RATED_SHARE = 0.75
 """Of a device's power limit that training draws."""
 _HOST_SHARE = 0.3
 """Of the host's rated power that it draws while a board trains: one busy thread, memory, and what it draws anyway."""
+_OWN = "this model"
 _MEASURED_JOBS = 3
 """Jobs of this box, newest first, whose segments tell its speed."""
 RECENT_JOBS = 30
@@ -48,6 +49,8 @@ class Throughput:
     watts: float
     source: str
     """For people."""
+    of_model: bool = False
+    """Whether it was measured on this box with the job's own model."""
     measured: bool = False
     """On this box; else its devices' rating alone tells."""
 
@@ -65,14 +68,14 @@ def estimate_throughput(ledger: Ledger, devices: tuple[Device, ...], spec: JobSp
     board = gpus[0] if gpus else None
     wanted = precision(spec, board)
     seen = [job for job in ledger.newest(RECENT_JOBS) if precision(job.spec, board) == wanted]
-    for jobs, what in ((same_model(seen, spec), "this model"), (seen, "other models")):
+    for jobs, what in ((same_model(seen, spec), _OWN), (seen, "other models")):
         here = (job for job in jobs if _board_of(ledger, job.id, gpus) == target)
         found = islice((one for one in (_measured(ledger, job.id) for job in here) if one), _MEASURED_JOBS)
         sums = [sum(column) for column in zip(*found, strict=True)]
         if sums:
             flops, seconds, joules, wall = sums
             source = f"measured on this box with {what}: {flops / seconds:.3g} FLOP/s, {joules / wall:.3g} W"
-            return Throughput(flops / seconds, joules / wall, source, measured=True)
+            return Throughput(flops / seconds, joules / wall, source, measured=True, of_model=what == _OWN)
     host_w = next((device.watts_limit for device in devices if device.kind == "host"), None)
     if gpus:
         return _of_board(gpus[0], wanted, host_w)
