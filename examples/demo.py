@@ -96,7 +96,9 @@ class Demo:
         mean = self.mean_intensity(run_s / hour_s)
         full_g = grams(measured.watts * measured.seconds(steps, 1, 1.0), mean, self.pue)
         budget_g = grams(measured.watts * run_s, mean, self.pue)
-        say(f"here: about {measured.watts:.0f} W, {measured.step_s:.2f} s a full step of 4 rows of up to 80 tokens")
+        say(
+            f"here: about {measured.watts:.0f} W, {measured.step_s:.2f} s a full step of 4 rows of up to 80 tokens"
+        )
         say(f"full fine-tuning, {steps} steps, would emit about {full_g:.3g} g CO2e (estimated)")
         say(
             f"budget of the job: {budget_g:.3g} g, {budget_g / full_g:.0%} of that, loading and evaluation included"
