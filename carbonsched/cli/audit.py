@@ -232,10 +232,25 @@ def _last_head(path: Path | None) -> "Head | None":
 
     if path is None:
         return None
+    if _did_not_verify(path):
+        raise InputError(
+            "--since", f"{path} is of a ledger that did not verify", "give heads of one that did"
+        )
     try:
         return max(read_heads(path), key=lambda head: head.rows or 0)
     except InputError as e:
         raise InputError("--since", e.problem, e.hint) from e
+
+
+def _did_not_verify(path: Path) -> bool:
+    """Whether it is an answer of `audit verify --json` that says so."""
+    import json
+
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False  # what it is else is told where it is read
+    return isinstance(said, dict) and said.get("ok") is False
 
 
 def _since(result: "AuditResult") -> str:

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from carbonsched import __version__, text
@@ -14,6 +16,7 @@ from carbonsched.model.checks import Check
 
 LEAST_FREE = 10**9
 """Bytes: a checkpoint of a model of some size, and the ledger's growth of some months."""
+_ANSWER_S = 5.0
 _PROBE_S = 120.0
 """Importing torch takes its time on a cold disk."""
 _TRAINER = """
@@ -121,6 +124,23 @@ def _better(kind: str) -> str | None:
     if not all(os.access(counter, os.R_OK) for counter in counters):
         return "estimated: RAPL is not readable for this user; deploy/udev/70-carbonsched-rapl.rules gives it to the daemon"
     return None
+
+
+def clocks(config: Config) -> Iterator[Check]:
+    """The helper that locks clocks, where the config asks for one."""
+    if config.power.clocks == "off":
+        return
+    place = config.power.clocks_socket
+    try:
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as helper:
+            helper.settimeout(_ANSWER_S)
+            helper.connect(place)
+    except OSError as e:
+        why = e.strerror or str(e)
+        hint = "systemctl enable --now carbonsched-clocks, or set power.clocks to off"
+        yield Check(name="clocks", ok=False, found=f"no helper answers at {place}: {why}", hint=hint)
+    else:
+        yield Check(name="clocks", ok=True, found=f"the helper answers at {place}")
 
 
 def feeds(config: Config) -> Iterator[Check]:

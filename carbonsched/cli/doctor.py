@@ -54,6 +54,7 @@ def doctor(
             yield checks.disk(loaded)
             yield checks.ledger(loaded)
             yield from checks.meters(loaded)
+            yield from checks.clocks(loaded)
             yield from checks.feeds(loaded)
         yield checks.clock()
         if loaded is not None:

@@ -100,7 +100,7 @@ def table(jobs: "Iterable[JobView]") -> "Table":
             job.id,
             job.owner,
             job.state,
-            text.nth(job.segment, _in_all(job), job.segments_over),
+            text.nth(job.segment, job.segments, job.segments_over),
             text.rho(job.rho),
             text.about(job.power_w, job.estimated),
             f"{text.about(job.spent_g, job.estimated)}/{text.figure(job.budget_g)}",
@@ -108,8 +108,3 @@ def table(jobs: "Iterable[JobView]") -> "Table":
             text.duration(job.eta_s),
         )
     return made
-
-
-def _in_all(job: "JobView") -> int | None:
-    """Segments of the job; one that is finished had those that it finished."""
-    return job.segments if job.segments is not None or job.state != "finished" else job.segments_over

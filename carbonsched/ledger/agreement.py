@@ -70,7 +70,12 @@ def _replayed(entries: Sequence[tuple[str, int, dict[str, Any]]]) -> dict[str, A
 
 
 def _shown(name: str, value: Any) -> Any:
-    return stamp(value) if name.endswith("_us") and isinstance(value, int) else value
+    if not (name.endswith("_us") and isinstance(value, int)):
+        return value
+    try:
+        return stamp(value)
+    except OverflowError:
+        return f"{value} µs, a time that no calendar has"
 
 
 def segments_problem(connection: Connection, told: Sequence[tuple[str, Mapping[str, Any]]]) -> str | None:

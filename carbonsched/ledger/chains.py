@@ -232,7 +232,7 @@ def walk_journal(connection: Connection) -> JournalWalk:
 def _entry_problem(entry: Row) -> str | None:
     try:
         detail = json.loads(entry["detail"])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         detail = None
     return None if isinstance(detail, dict) else f"journal entry {entry['id']}: its detail is no JSON object"
 

@@ -93,7 +93,7 @@ def read_heads(path: Path) -> tuple[Head, ...]:
         raise _bad(str(path), "it is no text") from e
     try:
         return (Head.of(json.loads(text), str(path)),)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         found = _of_lines(text, path)
         if not found:
             raise _bad(str(path), f"it is no JSON, and no line of it has heads: {e}") from e
@@ -107,7 +107,7 @@ def _of_lines(text: str, path: Path) -> tuple[Head, ...]:
         if begin >= 0:
             try:
                 document, _ = json.JSONDecoder().raw_decode(line[begin:])
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             found.append(Head.of(document, f"{path}, line {number}"))
     return tuple(found)

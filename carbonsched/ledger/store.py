@@ -6,6 +6,7 @@ each box has a schema of its own, with its own jobs and its own chains: nothing 
 """
 
 import logging
+import re
 import threading
 import zlib
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ from carbonsched.ledger.tables import JOURNAL, SCHEMA
 log = logging.getLogger(__name__)
 
 _READERS = 4
+_VERSION = re.compile(r"(?!0000)\d{4}")
 # any constant: it names carbonsched's ledger among a server's advisory locks
 _ADVISORY = 0x6361_7262
 
@@ -111,6 +113,10 @@ class Store:
             file.copy_to(copy)
             cls.open(f"sqlite:///{copy}").close()
             store = cls.open(f"sqlite:///{copy}", read_only=True)
+        except LedgerError as e:
+            folder.cleanup()
+            said = str(e).replace(f"sqlite:///{copy}", where)
+            raise LedgerError(f"{said}; is it of the schema that it names?") from e
         except BaseException:
             folder.cleanup()
             raise
@@ -289,6 +295,10 @@ class Store:
                 )
         if have == SCHEMA:
             return
+        if have is not None and not _VERSION.fullmatch(have):
+            raise LedgerError(
+                f"{self._where} names schema {have[:20]!r}, which no carbonsched has written; restore it from a backup"
+            )
         if have is not None and have > SCHEMA:
             raise LedgerError(
                 f"{self._where} has schema {have}, this carbonsched knows up to {SCHEMA}; upgrade carbonsched"

@@ -434,7 +434,7 @@ def method_conflict(spec: JobSpec, traits: MethodTraits) -> Conflict | None:
     if train.gradient_share is not None and not traits.splits_rows:
         return Conflict(
             "train.gradient_share",
-            f"method {name!r} trains on every token",
+            f"method {name!r} takes no fixed share of tokens",
             "leave it out, or use method tokens",
         )
     if train.cache != "off" and traits.splits_rows:

@@ -8,6 +8,7 @@ from carbonsched.clock import Clock
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
 from carbonsched.ledger.totals import total
+from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Started, Waste
 from carbonsched.model.views import JobDetail, JobView, SegmentView
 from carbonsched.supervisor.jobs.job_run import JobRun
@@ -81,7 +82,7 @@ def of_ledger(row: JobRecord, ledger: Ledger) -> dict[str, Any]:
     totals, last = ledger.totals(row.id), ledger.last_segment(row.id)
     return _of_row(row) | {
         "segment": None,
-        "segments": None,
+        "segments": last.k + 1 if last and row.state is JobState.FINISHED else None,
         "segments_over": last.k + 1 if last else 0,
         "step": last.done.first_step + last.done.steps if last else None,
         "rho": None,
@@ -99,9 +100,11 @@ def of_ledger(row: JobRecord, ledger: Ledger) -> dict[str, Any]:
 def of_past(row: JobRecord, ledger: Ledger, started: Started | None) -> dict[str, Any]:
     """Fields of a `JobDetail` for a job that is over, whose events are not read again; started: what it announced."""
     told = ledger.history(row.id, kinds=("evaluated",), newest=MOST_SHOWN + 1)
-    return of_ledger(row, ledger) | {
-        "segments": started.segments if started else None,
-        "steps": started.steps if started else None,
+    fields = of_ledger(row, ledger)
+    return fields | {
+        # a job of open end says neither when it starts
+        "segments": started.segments if started and started.segments else fields["segments"],
+        "steps": started.steps if started and started.steps else fields["step"],
         "directive": None,
         "validation": tuple({k: v for k, v in e.items() if k not in ("kind", "actor")} for e in told),
     }

@@ -7,6 +7,8 @@ from support.box import Box, cli
 from support.forgery import remake
 from support.story import written
 
+from carbonsched.model.views import AuditResult
+
 
 def test_audit_hands_the_ledger_to_others(tmp_path: Path) -> None:
     url = f"sqlite:///{written(tmp_path)}"
@@ -38,6 +40,7 @@ def test_audit_hands_the_ledger_to_others(tmp_path: Path) -> None:
     [
         (["verify", "--against", "none.json"], "--against"),
         (["verify", "--since", "none.json"], "--since"),
+        (["verify", "--since", "bad.json"], "--since: bad.json is of a ledger that did not verify"),
         (["verify", "--ca", "ca.pem"], "--ca"),
         (["verify", "--public-key", "key.pub"], "--public-key"),
         (["diff", "none", "none"], "A"),
@@ -48,6 +51,7 @@ def test_audit_names_what_is_wrong_with_what_it_is_given(
     box: Box, socket: Path, tmp_path: Path, argv: list[str], field: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("bad.json").write_text(AuditResult(ok=False, rows=12, first_bad=7).model_dump_json())
     ran = cli("audit", *argv, socket=socket)
     assert ran.code == 2
     assert ran.err.startswith(f"carbonsched: {field}")

@@ -52,6 +52,11 @@ def test_a_box_in_order(box: Box, socket: Path, tmp_path: Path) -> None:
         ({"launch": {"python": "/bin/false"}}, "trainer", "carbonsched[train]"),
         ({"ledger": {"url": "sqlite:////dev/null"}}, "ledger", ""),
         ({"zone": {"name": "DE", "basis": "average"}}, "config", "zone.basis"),
+        (
+            {"power": {"gpu": "none", "clocks": "auto", "clocks_socket": "/nowhere/helper.sock"}},
+            "clocks",
+            "systemctl enable --now carbonsched-clocks",
+        ),
     ],
 )
 def test_a_fault_is_named_and_the_rest_looked_at(
@@ -63,7 +68,7 @@ def test_a_fault_is_named_and_the_rest_looked_at(
     assert found[name]["ok"] is False
     assert says in f"{found[name]['found']} {found[name]['hint']}"
     assert found["daemon"]["ok"]
-    assert len(found) == (9 if name != "config" else 3)
+    assert len(found) == {"config": 3, "clocks": 10}.get(name, 9)
 
 
 def test_without_a_daemon_and_for_people(tmp_path: Path) -> None:

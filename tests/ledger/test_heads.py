@@ -32,6 +32,7 @@ def test_heads_come_back_from_json_a_folder_and_log_lines(tmp_path: Path) -> Non
         ("a log\nwithout any\n", "no line of it has heads"),
         ("[]", "it has no heads"),
         ("{}", "heads.intervals is None"),
+        ('{"heads":' + "[" * 100_000, "it is no JSON, and no line of it has heads"),
         ('{"heads": {"intervals": "6f", "journal": "7a"}}', "heads.intervals is '6f'"),
         ('{"heads": {"intervals": null, "journal": null}, "rows": null}', "heads.intervals is None"),
         (HEAD.line().replace("12", "-1"), "rows and entries are -1 and 3"),

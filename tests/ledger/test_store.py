@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -102,6 +102,29 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     raw.close()
     with pytest.raises(LedgerError, match=r"schema 0999.*upgrade carbonsched"):
         Ledger.open(url(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("", "names schema ''"),
+        ("0.5", "names schema '0.5'"),
+        ("0003x", "names schema"),
+        ("0003", "of the schema that it names"),
+    ],
+)
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_schema_number_that_somebody_wrote_is_told_by_the_files_own_name(
+    tmp_path: Path, named: str, said: str, read_only: bool
+) -> None:
+    Ledger.open(url(tmp_path)).close()
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = ?", (named,))
+    with pytest.raises(LedgerError) as refused:
+        Ledger.open(url(tmp_path), read_only=read_only)
+    assert str(tmp_path / "ledger.db") in str(refused.value)
+    if read_only or named != "0003":
+        assert said in str(refused.value)
 
 
 def test_one_process_writes_and_others_may_read(tmp_path: Path) -> None:

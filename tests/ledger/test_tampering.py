@@ -127,6 +127,11 @@ FOUND: dict[str, tuple[Tamper, int | None, str]] = {
     "bytes for a text": (edit("intervals", "note = x'00'"), 5, "row 5 was changed"),
     "bytes that are no text": (edit("intervals", "note = CAST(x'ff' AS TEXT)"), 5, "row 5 cannot be read"),
     "a text for a number": (edit("intervals", "pue = 'one'"), 5, "row 5 was changed"),
+    "a time beyond any calendar": (
+        edit("jobs", "submitted_us = 9223372036854775807", "id = 'j'"),
+        None,
+        "submitted is 9223372036854775807 µs, a time that no calendar has, the journal said",
+    ),
     "a text for a row seen": (edit("journal", "interval_id = 'lots'"), None, "journal entry 5 was changed"),
     "a text for energy": (edit("intervals", "energy_mj = 'lots'"), 5, "row 5 was changed"),
     "bytes for a counter": (edit("intervals", "counter_start_mj = x'ff00'"), 5, "row 5 was changed"),

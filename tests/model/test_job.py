@@ -20,7 +20,7 @@ def parse(**parts: dict[str, Any]) -> JobSpec:
         ({"train": {"method": "prefix", "gradient_checkpointing": True}}, "train.gradient_checkpointing: a prefix travels in the cache, which checkpointing switches off; set it to false, or use method lora"),
         ({"train": {"method": "dropbp", "compile": True}}, "train.compile: each step drops other branches: every one would be compiled; set it to false"),
         ({"train": {"method": "full", "skip_earliest": 0.2}}, "train.skip_earliest: method 'full' chooses no tensors; leave it out"),
-        ({"train": {"gradient_share": 0.3}}, "train.gradient_share: method 'greentrainer' trains on every token; leave it out, or use method tokens"),
+        ({"train": {"gradient_share": 0.3}}, "train.gradient_share: method 'greentrainer' takes no fixed share of tokens; leave it out, or use method tokens"),
         ({"train": {"method": "tokens", "cache": "disk"}}, "train.cache: keeps activations of whole rows, method 'tokens' runs them in two parts; leave it out"),
         ({"train": {"method": "tokens", "compile": True}}, "train.compile: each batch is cut elsewhere: every one would be compiled; set it to false"),
         ({"train": {"method": "dropbp", "skip_earliest": 0.2}}, "train.skip_earliest: method 'dropbp' chooses no tensors; leave it out"),

@@ -144,9 +144,14 @@ def _lora(model: Any, settings: LoraSettings) -> Any:
         asked = targets(model)
     chosen = all_linear(model) if isinstance(asked, str) else asked
     matrices = _matrices(model)
+    shared = _shared(model)
     for target in chosen:
+        if tied := next((n for n in matrices if f".{n}".endswith(f".{target}") and n in shared), None):
+            # merged, its part would be added to the embeddings, too: another model than was trained
+            problem = f"{tied} shares its weight with the embeddings, adapters on it cannot be merged"
+            raise InputError("train.lora_targets", problem, f"leave {target!r} out")
         if not any(f".{name}".endswith(f".{target}") for name in matrices):
-            ends = sorted({_end(name) for name in matrices})
+            ends = sorted({_end(name) for name in matrices if name not in shared})
             raise InputError(
                 "train.lora_targets", f"the model has no {target!r}", f"name some of {', '.join(ends)}"
             )
@@ -175,6 +180,14 @@ def _matrices(model: Any) -> dict[str, nn.Module]:
     from transformers.pytorch_utils import Conv1D
 
     return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+
+
+def _shared(model: Any) -> set[str]:
+    """Names of matrices whose weight another module holds, too."""
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    return {name for names in owners.values() if len(names) > 1 for name in names}
 
 
 def _end(name: str) -> str:

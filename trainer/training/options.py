@@ -73,7 +73,7 @@ class Options:
         if self.gradient_share is not None and not method_row(self.method).traits.splits_rows:
             raise InputError(
                 "gradient_share",
-                f"method {self.method!r} trains on every token",
+                f"method {self.method!r} takes no fixed share of tokens",
                 "leave it out, or use method tokens",
             )
         method_row(self.method)

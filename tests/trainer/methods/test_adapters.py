@@ -96,6 +96,18 @@ def test_what_peft_cannot_adapt_is_left_out_of_all_linear(name: str) -> None:
     assert "in_proj" in found
 
 
+def test_a_head_that_is_the_embeddings_takes_no_adapters() -> None:
+    """Merged they would change the embeddings, too: what is saved would be another model than was trained."""
+    tied = on_meta(ARCHITECTURES["llama"]())
+    with pytest.raises(InputError, match="lm_head shares its weight with the embeddings"):
+        add_adapters(tied, TrainPart(method="lora", lora_targets=("q_proj", "lm_head")))
+    with pytest.raises(InputError) as refused:
+        add_adapters(tied, TrainPart(method="lora", lora_targets=("query",)))
+    assert "lm_head" not in str(refused.value), "nor is it proposed"
+    untied = on_meta(ARCHITECTURES["mistral"]())
+    assert add_adapters(untied, TrainPart(method="lora", lora_targets=("lm_head",)))
+
+
 def test_lora_of_a_real_size_costs_two_thirds() -> None:
     from support.shapes import opt_2_7b
 
