@@ -477,7 +477,7 @@ class Supervisor:
         if started is None or run.process.protocol_noted:
             return
         if (text := left_unsaid(started)) is not None:
-            run.process.protocol_noted = True
+            run.process.note_protocol()
             self.pending.note(run.id, "note", {"text": text})
 
     def _adopt(self, run: JobRun) -> None:

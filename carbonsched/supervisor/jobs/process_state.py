@@ -138,6 +138,10 @@ class ProcessState:
         self.part, self.asleep, self.protocol_noted = BoardPart(), {}, False
         self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, wake_at
 
+    def note_protocol(self) -> None:
+        """The history now says what this process is not told."""
+        self.protocol_noted = True
+
     def close(self, at: datetime) -> None:
         """The process ended at this time; what it said last may still have to be read."""
         self.alive_to = at
