@@ -255,7 +255,7 @@ def test_auto_waits_for_a_driver_that_answers_late(library: Path, tmp_path: Path
         "init_code=9\n",
         FAKE_NVML_DEVICES="2",
     )
-    assert names == [["host"], [], ["0"], ["0", "1"]]
+    assert names == [["host"], [], ["0"], ["0", "1"]], said
     assert [d["bridged"] for d in deltas if d["device"] != "host"] == [True]
     levels, texts = zip(*said, strict=True)
     assert set(levels) == {"WARNING"}
