@@ -13,6 +13,7 @@ TEMPLATE = """\
 # A job for `carbonsched submit {file}`. What stands behind a # is the default or an example;
 # docs/configuration.md has every key.
 name = {name}
+# labels = {{ project = "thesis", cost_centre = 4711 }}   # any keys; reports group by them
 
 [model]
 name_or_path = {model}          # hub id, or a folder; a relative one is read from where this file lies

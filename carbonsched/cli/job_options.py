@@ -11,15 +11,18 @@ from carbonsched.model.job import JobSpec
 from carbonsched.model.job_file import job_of, parsed, read_job
 
 STDIN = Path("-")
-_KEY = re.compile(r"[a-z_]+(\.[a-z_]+)+|name")
+_KEY = re.compile(r"labels\.[^=]+|[a-z_]+(\.[a-z_]+)+|name")
 
 
-def read(file: Path | None, options: dict[str, object], assignments: Sequence[str]) -> JobSpec:
+def read(
+    file: Path | None, options: dict[str, object], assignments: Sequence[str], labels: Sequence[str] = ()
+) -> JobSpec:
     """The job of `file` (`-`: stdin, None: none), with the options that are not None and then the assignments over it.
 
-    options: by dotted key. Raises InputError.
+    options: by dotted key. labels: KEY=VALUE each. Raises InputError.
     """
     changes = {key: value for key, value in options.items() if value is not None}
+    changes |= dict(map(_label, labels))
     changes |= dict(map(assignment, assignments))
     if file is not None and file != STDIN:
         return read_job(file, changes)
@@ -56,6 +59,13 @@ def assignment(text: str) -> tuple[str, object]:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value.strip()
+
+
+def _label(text: str) -> tuple[str, object]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError("--label", f"{text!r} is no KEY=VALUE", "write it like project=thesis")
+    return f"labels.{key.strip()}", value.strip()
 
 
 def default_name(model: str, data: str) -> str:

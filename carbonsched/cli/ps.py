@@ -23,7 +23,9 @@ def ps(
     filters: Annotated[
         list[str] | None,
         typer.Option(
-            "--filter", metavar="KEY=VALUE", help="Only those with state=…, owner=… or name=…; repeatable."
+            "--filter",
+            metavar="KEY=VALUE",
+            help="Only those with state=…, owner=…, name=… or label=KEY[=VALUE]; repeatable.",
         ),
     ] = None,
     owner: Annotated[
@@ -44,9 +46,7 @@ def ps(
     wanted = _wanted([*(filters or ()), *([f"owner={owner}"] if owner else ())])
     listed = connect(ctx).jobs(every or json or bool(wanted))  # a script, or a filter, asks for all there are
     if wanted:
-        kept = tuple(
-            job for job in listed.jobs if all(str(getattr(job, key)) in v for key, v in wanted.items())
-        )
+        kept = tuple(job for job in listed.jobs if all(_meets(job, key, v) for key, v in wanted.items()))
         listed = listed.model_copy(update={"jobs": kept})
     if json:
         emit(listed)
@@ -72,19 +72,28 @@ def ps(
 
 
 def _wanted(filters: list[str]) -> dict[str, set[str]]:
-    """Values that are let through, by key; several of one key are alternatives. Raises InputError."""
+    """Values that are let through, by key; several of one key are alternatives, of labels all. Raises InputError."""
     from carbonsched.errors import InputError
     from carbonsched.model.job_state import JobState
 
     found: dict[str, set[str]] = {}
     for text_given in filters:
         key, equals, value = text_given.partition("=")
-        if not equals or key not in ("state", "owner", "name"):
-            raise InputError("--filter", f"{text_given!r} is no filter", "give state=…, owner=… or name=…")
+        if not equals or key not in ("state", "owner", "name", "label"):
+            hint = "give state=…, owner=…, name=… or label=KEY=VALUE"
+            raise InputError("--filter", f"{text_given!r} is no filter", hint)
         if key == "state" and value not in set(JobState):
             raise InputError("--filter", f"{value!r} is no state", f"use one of {', '.join(JobState)}")
         found.setdefault(key, set()).add(value)
     return found
+
+
+def _meets(job: "JobView", key: str, values: set[str]) -> bool:
+    if key == "label":
+        from carbonsched.model.labels import fits
+
+        return all(fits(job.labels, value) for value in values)
+    return str(getattr(job, key)) in values
 
 
 def table(jobs: "Iterable[JobView]") -> "Table":

@@ -161,6 +161,7 @@ def _facts(job: "JobDetail") -> "Table":
         ("Ended", text.moment(job.ended_at)) if job.ended_at else ("Left", text.duration(job.eta_s)),
         ("Wanted", f"mean ρ {carbon.rho_mean:g} for the fewest grams" if min_carbon else "the most gain for the budget"),
         ("Hours", ", ".join(carbon.allowed_hours) + f" {carbon.timezone}" if carbon.allowed_hours else "any"),
+        *([("Labels", ", ".join(f"{k}={v}" for k, v in sorted(job.labels.items())))] if job.labels else []),
         ("Deadline", text.duration(carbon.deadline) + " after submission" if carbon.deadline else "none"),
         ("SHA-256", job.sha256),
     ]  # fmt: skip

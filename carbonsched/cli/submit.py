@@ -39,6 +39,15 @@ def submit(
             "--set", metavar="KEY=VALUE", help="Any key of the job, such as train.lr=1e-4; repeatable."
         ),
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            "-l",
+            metavar="KEY=VALUE",
+            help="A label, such as project=thesis, which reports group by; repeatable.",
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it has ended; exit codes as `wait`.")
     ] = False,
@@ -74,7 +83,7 @@ def submit(
         "carbon.budget_g": budget_g,
         "carbon.deadline": deadline,
     }
-    spec = read(job, options, assign or ())
+    spec = read(job, options, assign or (), label or ())
     client = connect(ctx)
     checked = check(spec, client.version().trainer_python)
     if explain:

@@ -21,6 +21,7 @@ from pydantic import (
 
 from carbonsched.model import allowed_hours as hours
 from carbonsched.model.base import MOST, Doc, Grams, Seconds, UtcTime, refusal
+from carbonsched.model.labels import Labels
 from carbonsched.model.methods.learning_rate import LearningRateSettings
 from carbonsched.model.methods.lora import LoraSettings
 from carbonsched.model.methods.prefix import PrefixSettings
@@ -353,6 +354,8 @@ class JobSpec(Doc):
     train: TrainPart = TrainPart()
     evaluate: EvaluatePart = EvaluatePart()
     carbon: CarbonPart
+    labels: Labels = {}
+    """For whom it runs and why: `project`, `cost_centre` and any other key. Reports group by them, `ps --filter label=…` finds by them."""
 
     @property
     def sha256(self) -> str:

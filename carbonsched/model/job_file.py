@@ -51,7 +51,8 @@ def _changed(data: Any, changes: Mapping[str, object]) -> Any:
         return data  # refused as it is
     made: dict[str, Any] = json.loads(json.dumps(data, default=str))
     for key, value in changes.items():
-        *parents, last = key.split(".")
+        # a label's key may have dots of its own
+        *parents, last = key.split(".", 1) if key.startswith("labels.") else key.split(".")
         place = made
         for parent in parents:
             place = place.setdefault(parent, {})

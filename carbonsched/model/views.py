@@ -61,6 +61,8 @@ class JobView(Doc):
     """Over the last tick; None where unknown or not running."""
     loss: float | None = None
     boards: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    """Its owner's; none for those who may not read the job."""
     submitted_at: UtcTime
     started_at: UtcTime | None = None
     ended_at: UtcTime | None = None

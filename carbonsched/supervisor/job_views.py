@@ -69,6 +69,7 @@ def _of_row(row: JobRecord) -> dict[str, Any]:
         "reason": row.reason,
         "budget_g": row.budget_g,
         "pool": row.spec.carbon.pool,
+        "labels": row.spec.labels,
         "submitted_at": row.submitted_at,
         "started_at": row.started_at,
         "ended_at": row.ended_at,

@@ -74,6 +74,17 @@ def test_accepted_job_reaches_the_daemon(box: Box, socket: Path, job: Path, cont
     assert people.err == "note: validation is small\n"
 
 
+def test_labels_of_options_reach_the_daemon(box: Box, socket: Path, job: Path, content: Path) -> None:
+    job.write_text(f'labels = {{ project = "thesis" }}\n{JOB_TOML}')
+    ran = cli("submit", job, "--label", "cost_centre=4711", "-l", "a.b=x=y", "--json", socket=socket)
+    labels = {"project": "thesis", "cost_centre": "4711", "a.b": "x=y"}
+    assert box.entries[ran.doc["id"]].spec.labels == labels
+    for wrong in ("project", "=x", "a b=c", "a="):
+        refused = cli("submit", job, "--label", wrong, socket=socket)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert "label" in refused.err
+
+
 def test_check_leaves_nothing_behind_and_runs_in_an_empty_folder(
     socket: Path, job: Path, content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

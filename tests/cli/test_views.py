@@ -63,10 +63,22 @@ def test_ps_lists_ids_alone_and_what_a_filter_lets_through(box: Box, socket: Pat
     assert [job["id"] for job in both.doc["jobs"]] == [running, queued]
     assert cli("ps", "--owner", "nobody", socket=socket).out == "no such jobs\n"
     assert cli("ps", "--owner", "alice", "--filter", "name=b", "-q", socket=socket).out == f"{queued}\n"
-    for wrong in ("state", "state=done", "colour=red", "=queued"):
+    for wrong in ("label", "state", "state=done", "colour=red", "=queued"):
         ran = cli("ps", "--filter", wrong, socket=socket)
         assert (ran.code, ran.out) == (2, "")
         assert "--filter" in ran.err
+
+
+def test_ps_finds_by_labels_and_show_names_them(box: Box, socket: Path) -> None:
+    a = box.add("a", labels={"project": "thesis", "who": "ada"}).id
+    b = box.add("b", labels={"project": "demo"}).id
+    box.add("c")
+    for wanted, ids in (("project", [a, b]), ("project=demo", [b]), ("project=none", []), ("who", [a])):
+        listed = cli("ps", "--filter", f"label={wanted}", "--json", socket=socket).doc["jobs"]
+        assert [job["id"] for job in listed] == ids
+    both = cli("ps", "-q", "--filter", "label=project", "--filter", "label=who=ada", socket=socket)
+    assert both.out == f"{a}\n"
+    assert "project=thesis, who=ada" in cli("show", a, socket=socket).out
 
 
 def test_top_shows_the_box_in_80_columns_and_what_is_not_over(box: Box, socket: Path) -> None:

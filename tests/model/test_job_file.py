@@ -189,3 +189,34 @@ def test_any_values_in_a_spec_are_read_or_refused(
         file.write_text(json.dumps(document))
         read_or_refuse(lambda: read_job(file))
         tried()
+
+
+def test_labels_are_text_by_any_key_and_options_add_to_those_of_the_file(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, JOB_TOML + '[labels]\nproject = "thesis"\ncost_centre = 4711\n"team/a.b" = "nlp"\n'
+    )
+    changes = {"labels.project": "demo", "labels.x.y": "1"}
+    found = read_job(path, changes)
+    assert found.labels == {"project": "demo", "cost_centre": "4711", "team/a.b": "nlp", "x.y": "1"}
+    assert read_job(write(tmp_path, JOB_TOML)).labels == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("labels = 3", "job.toml: labels: is no table"),
+        ('[labels]\na.b = "x"', "labels.a: is no text; quote the key that has a dot"),
+        ("[labels]\na = true", "labels.a: is no text; quote the value"),
+        ("[labels]\na = 1.5", "labels.a: is no text; quote the value"),
+        ('[labels]\na = ""', "labels.a: is empty or too long"),
+        (f'[labels]\na = "{"x" * 201}"', "labels.a: is empty or too long"),
+        ('[labels]\na = "x\\ny"', "labels.a: .*one plain line"),
+        ('[labels]\n"a b" = "x"', "labels.a b: is no key of a label"),
+        (f'[labels]\n{"k" * 64} = "x"', "is no key of a label"),
+        ("[labels]\n" + "".join(f"k{n} = 1\n" for n in range(33)), "labels: has 33 keys; keep to 32"),
+    ],
+)
+def test_a_label_that_no_report_could_print_is_refused(tmp_path: Path, line: str, says: str) -> None:
+    text = f"{line}\n{JOB_TOML}" if line.startswith("labels") else f"{JOB_TOML}{line}\n"
+    with pytest.raises(InputError, match=says):
+        read_job(write(tmp_path, text))

@@ -33,7 +33,9 @@ def rig(folder: Path) -> Rig:
 
 def of_alice(rig: Rig, **carbon: Any) -> str:
     alice = Owner(uid=ALICE, gid=ALICE, pid=1, user="alice")
-    job = rig.service.submit(spec("alices-" + "x" * 40 + "-private", **carbon), alice)
+    asked = spec("alices-" + "x" * 40 + "-private", **carbon)
+    asked = asked.model_copy(update={"labels": {"project": "private"}})
+    job = rig.service.submit(asked, alice)
     rig.run(1)
     run = rig.supervisor.runs[job.id]
     rig.supervisor.move(run, run.state, f"{HIDDEN}/rows.jsonl is not JSON")
@@ -96,6 +98,7 @@ def test_of_other_peoples_jobs_ps_shows_what_the_box_is_shared_by(rig: Rig) -> N
         assert getattr(theirs, name) == getattr(mine, name), name
     assert (theirs.reason, theirs.rho, theirs.loss, theirs.step) == ("", None, None, None)
     assert HIDDEN in mine.reason
+    assert (mine.labels, theirs.labels) == ({"project": "private"}, {})
     (pool,) = rig.service.pools(bob).pools
     assert [(job.id, job.reason) for job in pool.jobs] == [(job_id, "")]
     (pool,) = rig.service.pools(ME).pools

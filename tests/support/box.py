@@ -415,6 +415,7 @@ class Box:
             "power_w": 321.5 if live and not self.estimated else None,
             "loss": done[-1].loss if done else None,
             "boards": ("GPU-0",) if live else (),
+            "labels": entry.spec.labels,
             "submitted_at": START,
             "eta_s": 3600.0 * (5 - len(done)) if live else None,
         }
