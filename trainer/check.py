@@ -16,6 +16,7 @@ from trainer.data.reading import load_rows
 from trainer.device import note_problem
 from trainer.distributed.ranks import check_world, world_size
 from trainer.evaluation.early_stopping import check_early_stop
+from trainer.job.schedule_rules import check_warmup, unused_keys
 from trainer.job.segment import rows_in
 from trainer.methods.method import Method
 from trainer.methods.prepare import prepare
@@ -46,6 +47,7 @@ def check_job(spec: JobSpec) -> CheckResult:
     if not traits.constant_rho:
         _check_rhos(spec, price)
     schedule = schedule_of(train, len(rows.train))
+    check_warmup(train, schedule)
     profile = price.method.profile
     return CheckResult(
         ok=True,
@@ -191,6 +193,7 @@ def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) 
         notes.append(
             f"once the cache is filled, ρ may go down to {price.cached_floor:.3f}; no plan counts on it before"
         )
+    notes += unused_keys(spec.train)
     notes += _rate_note(spec.train, price)
     if not rows.validation:
         notes.append("no validation rows: the loss before and after will not be known")

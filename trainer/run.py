@@ -36,6 +36,7 @@ from trainer.job.budget_schedule import BudgetSchedule
 from trainer.job.directives import PATIENCE_S, DirectiveSource, Stopped
 from trainer.job.inputs import handed_over
 from trainer.job.job_dir import JobDir, give_modes, now, write_json
+from trainer.job.schedule_rules import check_warmup
 from trainer.job.segment import Schedule
 from trainer.methods import adapters
 from trainer.methods.registry import add_adapters, check_method
@@ -108,6 +109,8 @@ class _Run:
         set_seed(train.seed)
         begun = _step_of(last)
         schedule = schedule_of(train, len(data))
+        if self.alone:  # else the check has said so
+            check_warmup(train, schedule)
         budget = self._budget(schedule, last)
         early = EarlyStopping(self.job, train, self.held_out, schedule, begun, budget)
         # with all steps done only evaluating and saving are left; a Trainer resumed there would train one step more
@@ -208,7 +211,7 @@ class _Run:
             num_train_epochs=train.epochs or 1,
             max_steps=schedule.steps if train.max_steps is not None or not train.bounded else -1,
             learning_rate=train.lr,
-            lr_scheduler_type="constant" if train.scheduler == "budget" else train.scheduler,
+            lr_scheduler_type=_scheduler_type(train),
             warmup_steps=train.warmup_steps,
             weight_decay=train.weight_decay,
             **optimizer_arguments(train),
@@ -368,6 +371,13 @@ def schedule_of(train: TrainPart, rows: int) -> Schedule:
     batch = train.batch_size * world_size()
     given = (rows, batch, train.gradient_accumulation, train.epochs, train.max_steps, train.segment)
     return Schedule.of(*given, is_open=train.scheduler == "budget")
+
+
+def _scheduler_type(train: TrainPart) -> str:
+    """As TrainingArguments names it: its `constant` takes no warm-up, whatever it is given."""
+    if train.scheduler == "budget":
+        return "constant"  # ours takes its place
+    return "constant_with_warmup" if train.scheduler == "constant" else train.scheduler
 
 
 def optimizer_arguments(train: TrainPart) -> dict[str, Any]:

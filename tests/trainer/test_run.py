@@ -548,3 +548,17 @@ def test_a_budget_job_without_a_daemon_needs_a_bound(llama: Path, data: Path, tm
     bounded = job_folder(tmp_path / "bounded", tiny_spec(llama, data, train=part | {"max_steps": 5}))
     assert run_job(JobDir(bounded), lambda: False, alone=True) == "done"
     assert [d["phase"] for d in of(bounded, "segment_done")] == ["cooldown"]
+
+
+def test_a_constant_rate_is_warmed_up_to(
+    llama: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The libraries' scheduler of that name passes the warm-up over."""
+    part = {"scheduler": "constant", "warmup_steps": 2, "max_steps": 4, "lr": 1e-3, "method": "full"}
+    found = rates(monkeypatch)
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train=part))
+    assert run_job(JobDir(job), lambda: False, alone=True) == "done"
+    assert [found[step] / 1e-3 for step in range(4)] == pytest.approx([0, 0.5, 1, 1])
+    never = job_folder(tmp_path / "never", tiny_spec(llama, data, train=part | {"warmup_steps": 4}))
+    with pytest.raises(InputError, match=r"train\.warmup_steps: 4 steps of warm-up, and the job has 4 steps"):
+        run_job(JobDir(never), lambda: False, alone=True)
