@@ -1,16 +1,18 @@
 """Builds the daemon from its config and watches over it until it is told to stop.
 
 This is the composition root: the only file that knows all parts. The tick runs by the monotonic clock and the polling by
-APScheduler, so that a network that is down holds up neither the first tick nor the end. The main thread answers signals and pings systemd's
-watchdog as long as ticks are completed.
+APScheduler, so that a network that is down holds up neither the first tick nor the end. The main thread answers signals; the watchdog is
+pinged by a timer of its own.
 """
 
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 import threading
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -40,6 +42,7 @@ from carbonsched.supervisor.continuity import check_file, check_jobs
 from carbonsched.supervisor.heartbeat import Heartbeat
 from carbonsched.supervisor.service import SupervisorService
 from carbonsched.text import one_line
+from carbonsched.watchdog import Part, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,10 @@ _FIRST_POLL_S = 0.5
 """The first tick waits so long for the feeds: where they answer, the first row knows its intensity."""
 QUICK_CHECK_S = 20.0
 """The start checks the ledger's file so long at most; systemd waits 90 s."""
+_SIGNALS_S = 1.0
+"""Pause between two looks at whether the clock was set or a reload is wanted; a stop is heard at once."""
+_START_STEP_S = 60.0
+"""Each step of the start may take so long before systemd gives it up."""
 _TICK_END_S = 30.0
 """The end waits so long for a tick that is under way; for a provider that does not answer it does not wait at all."""
 
@@ -66,20 +73,22 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
     """
     config = load(config_path)
     _set_up_logging()
+    notifier = Notifier.from_env()
     clock = SystemClock()
     _make_state_dir(config)
     site = Site(config.zone, clock, config.state)
     chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
     supply = build_supply(config.supply, site)
     launcher = LocalLauncher()
-    ledger = _open_ledger(config, launcher, clock, new_ledger)
+    ledger = _open_ledger(config, launcher, clock, new_ledger, notifier)
     meter = build_meter(config.power.meters, clock)
     supervisor = Supervisor(config, ledger, chain, meter, launcher, clock, prices, supply)
-    notifier, heartbeat = Notifier.from_env(), Heartbeat(ledger, clock)
+    heartbeat = Heartbeat(ledger, clock)
     # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
     stop, reload = _catch_signals()
     address = socket_path(socket, config.api.socket)
     server = serve(create_app(SupervisorService(supervisor)), address)
+    notifier.starting("takes over the jobs", _START_STEP_S)
     # adopted before anybody can ask: what is cancelled must be known to run; the network can wait for both
     supervisor.start()
     try:
@@ -91,25 +100,23 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
         beating.start()
         polling.first.wait(_FIRST_POLL_S)
         ticking.start()
+        watchdog = Watchdog(notifier, _parts(supervisor, config.power.tick_s))
+        watchdog.start()
         notifier.ready(f"carbonsched {__version__}, {len(meter.devices)} devices, {len(config.feeds)} feeds")
         _log_plugins()
         _log_whose_jobs()
         log.info("serving on %s, state in %s", address, config.state_dir)
-        wall, ticks = StepWatch(clock, _CLOCK_STEP_S), -1
-        while not stop.wait(min(1.0, (notifier.watchdog_s or 4.0) / 4)):
+        wall = StepWatch(clock, _CLOCK_STEP_S)
+        while not stop.wait(_SIGNALS_S):
             if step_s := wall.step_s():
                 log.warning("the wall clock was set by %.1f s", step_s)
                 polling.restart()
             if reload.is_set():
                 reload.clear()
                 notifier.reloading()
-                _reload(supervisor, config_path)
-                notifier.ready()
-            # a whole tick: the devices were read, the jobs looked after
-            if supervisor.ticks != ticks:
-                ticks = supervisor.ticks
-                notifier.watchdog()
+                notifier.ready(_reload(supervisor, config_path))
         notifier.stopping()
+        watchdog.stop()
         polling.stop()
         ticking.stop(_TICK_END_S)
         supervisor.stop()
@@ -119,6 +126,15 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
         server.stop()
         ledger.close()
     return 0
+
+
+def _parts(supervisor: Supervisor, tick_s: float) -> list[Part]:
+    """What must get on, or the daemon is not well: a tick that hangs, meters that do not answer, a ledger that another holds."""
+    return [
+        Part("scheduler", lambda: supervisor.ticks, tick_s),
+        Part("sampler", lambda: supervisor.samples, tick_s),
+        Part("ledger", lambda: supervisor.pending.answers, tick_s),
+    ]
 
 
 def _poll(chain: Chain, supervisor: Supervisor) -> None:
@@ -190,22 +206,34 @@ def _catch_signals() -> tuple[threading.Event, threading.Event]:
     return stop, reload
 
 
-def _reload(supervisor: Supervisor, config_path: Path) -> None:
-    """Take over what can change while jobs run: PUE, worst case, plan, launch. A bad file changes nothing."""
+def _reload(supervisor: Supervisor, config_path: Path) -> str:
+    """Take over what can change while jobs run: PUE, worst case, plan, launch. A bad file changes nothing.
+
+    Returns what `systemctl status` shows of it: `systemctl reload` itself succeeds as soon as the signal was sent.
+    """
+    at = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     try:
-        supervisor.reconfigure(load(config_path))
-        log.info("configuration reloaded")
+        config = load(config_path)
+        supervisor.reconfigure(config)
     except CarbonschedError as e:
         log.warning("configuration kept as it was: %s", e)
+        return f"configuration kept as it was at {at}: {e}"
+    waits = [key for key in Config.model_fields if getattr(config, key) != getattr(supervisor.config, key)]
+    rest = f", but for what waits for a restart: {', '.join(waits)}" if waits else ""
+    log.log(logging.WARNING if waits else logging.INFO, "configuration reloaded%s", rest)
+    return f"configuration reloaded at {at}{rest}"
 
 
-def _open_ledger(config: Config, launcher: LocalLauncher, clock: SystemClock, accept: bool) -> Ledger:
+def _open_ledger(
+    config: Config, launcher: LocalLauncher, clock: SystemClock, accept: bool, notifier: Notifier
+) -> Ledger:
     """Raises CarbonschedError for one that is damaged, or that knows less than the job folders and nobody said so."""
     jobs = config.state / "jobs"
     check_file(config.ledger_url, jobs, accept=accept)
-    _migrate(config.ledger_url)
+    _migrate(config.ledger_url, notifier)
     ledger = Ledger.open(config.ledger_url)
     try:
+        notifier.starting("checks the ledger", QUICK_CHECK_S + _START_STEP_S)
         ledger.quick_check(QUICK_CHECK_S)
         check_jobs(ledger, jobs, launcher, clock, accept=accept)
     except BaseException:
@@ -214,7 +242,7 @@ def _open_ledger(config: Config, launcher: LocalLauncher, clock: SystemClock, ac
     return ledger
 
 
-def _migrate(url: str) -> None:
+def _migrate(url: str, notifier: Notifier) -> None:
     """Bring the ledger to the newest schema in a child: Alembic is 10 MB that the daemon would hold ever after.
 
     Only before any thread was started. Whatever goes wrong is met again, and told, where the ledger is opened.
@@ -227,6 +255,13 @@ def _migrate(url: str) -> None:
         except CarbonschedError:
             os._exit(1)
         os._exit(0)
+    done = os.pidfd_open(child)
+    try:
+        # a large ledger may take minutes: as long as the child works on it, systemd is asked for more time
+        while not select.select([done], [], [], _START_STEP_S / 4)[0]:
+            notifier.starting("brings the ledger to this version", _START_STEP_S)
+    finally:
+        os.close(done)
     os.waitpid(child, 0)
 
 

@@ -91,6 +91,15 @@ class LedgerError(CarbonschedError):
     """
 
 
+class LedgerBusyError(LedgerError):
+    """Another process holds the ledger: it answers nothing for as long.
+
+    Example:
+        >>> isinstance(LedgerBusyError("database is locked"), LedgerError)
+        True
+    """
+
+
 class LaunchError(CarbonschedError):
     """A job's process could not be started, stopped or found.
 

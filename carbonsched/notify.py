@@ -39,6 +39,10 @@ class Notifier:
         """Started, or done reloading."""
         self._send("READY=1", *([f"STATUS={_line(status)}"] if status else []))
 
+    def starting(self, what: str, seconds: float) -> None:
+        """What the start is at; it may take so much longer from now on (EXTEND_TIMEOUT_USEC)."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}", f"STATUS={_line(what)}")
+
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""
         self._send(f"STATUS={_line(text)}")

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -22,7 +23,7 @@ state_dir = "state"
 pue = {pue}
 zone = {{ name = "XX", basis = "average-direct" }}
 feeds = [{feeds}{{ provider = "static", g_per_kwh = 100, basis = "average-direct", source = "a test" }}]
-power = {{ gpu = "replay", replay_file = "watts.csv", host = "none", tick_s = 0.2 }}
+power = {{ gpu = "replay", replay_file = "watts.csv", host = "none", tick_s = {tick_s} }}
 api = {{ socket = "{socket}" }}
 ledger = {{ row_s = 0.2 }}
 """
@@ -74,9 +75,11 @@ def daemon(tmp_path: Path) -> Iterator[Watched]:
 
 
 @contextmanager
-def watched(tmp_path: Path, feeds: str = "", code: str = "", *more: str) -> Iterator[Watched]:
+def watched(
+    tmp_path: Path, feeds: str = "", code: str = "", *more: str, tick_s: float = 0.2
+) -> Iterator[Watched]:
     config = tmp_path / "config.toml"
-    config.write_text(CONFIG.format(socket=tmp_path / "api.sock", pue=1.0, feeds=feeds))
+    config.write_text(CONFIG.format(socket=tmp_path / "api.sock", pue=1.0, feeds=feeds, tick_s=tick_s))
     (tmp_path / "watts.csv").write_text("seconds,watts\n0,100\n60,100\n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
@@ -98,6 +101,7 @@ def watched(tmp_path: Path, feeds: str = "", code: str = "", *more: str) -> Iter
 
 
 def test_a_daemons_life_as_systemd_sees_it(daemon: Watched) -> None:
+    assert "checks the ledger" in daemon.until("EXTEND_TIMEOUT_USEC=80000000")
     ready = daemon.until("READY=1")
     assert "STATUS=carbonsched" in ready
     assert (daemon.folder / "api.sock").is_socket(), "ready means reachable"
@@ -109,17 +113,31 @@ def test_a_daemons_life_as_systemd_sees_it(daemon: Watched) -> None:
     gaps = [later - earlier for earlier, later in itertools.pairwise(pings)]
     assert max(gaps) <= WATCHDOG_S / 2, "sd_watchdog_enabled(3) asks for a ping at half the time"
 
-    (daemon.folder / "config.toml").write_text(
-        CONFIG.format(socket=daemon.folder / "api.sock", pue=1.5, feeds="")
-    )
-    daemon.process.send_signal(signal.SIGHUP)
-    assert "MONOTONIC_USEC=" in daemon.until("RELOADING=1")
-    daemon.until("READY=1")
-    assert "reloaded" in (daemon.folder / "log").read_text()
+    written = daemon.folder / "config.toml"
+    good = CONFIG.format(socket=daemon.folder / "api.sock", pue=1.5, feeds="", tick_s=0.2)
+    waits = good.replace("tick_s = 0.2", "tick_s = 0.3")
+    for text, answer in (
+        (good, "configuration reloaded at"),
+        (waits, "reloaded at .* but for what waits for a restart: power"),
+        ("pue = 0.5" + good.split("pue = 1.5")[1], "kept as it was at .*: "),
+    ):
+        written.write_text(text)
+        daemon.process.send_signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC=" in daemon.until("RELOADING=1")
+        assert re.search(answer, daemon.until("READY=1"))
+    assert "configuration reloaded" in (daemon.folder / "log").read_text()
 
     daemon.process.send_signal(signal.SIGTERM)
     daemon.until("STOPPING=1")
     assert daemon.process.wait(20) == 0
+
+
+def test_a_daemon_that_ticks_once_a_minute_is_not_taken_for_dead(tmp_path: Path) -> None:
+    with watched(tmp_path, tick_s=60.0) as daemon:
+        daemon.until("READY=1")
+        end = time.monotonic() + WATCHDOG_S
+        while time.monotonic() < end:
+            daemon.until("WATCHDOG=1", WATCHDOG_S / 2)
 
 
 def test_a_network_that_is_down_holds_up_neither_the_first_tick_nor_the_end(tmp_path: Path) -> None:
@@ -171,7 +189,7 @@ def test_a_daemon_whose_ledger_is_stuck_stops_pinging(daemon: Watched) -> None:
     other = sqlite3.connect(daemon.folder / "state" / "ledger.db", isolation_level=None)
     try:
         other.execute("BEGIN EXCLUSIVE")
-        end = time.monotonic() + 1.5  # a tick that was under way may still count
+        end = time.monotonic() + WATCHDOG_S  # what was done last counts for half of the watchdog's time
         while (left := end - time.monotonic()) > 0:
             daemon.message(left)
         assert daemon.message(WATCHDOG_S) is None, "systemd has to see that nothing is recorded any more"

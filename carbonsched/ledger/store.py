@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
-from carbonsched.errors import InputError, LedgerError
+from carbonsched.errors import InputError, LedgerBusyError, LedgerError
 from carbonsched.ledger.database_file import FIELD, DatabaseFile, box_of, parsed_url
 from carbonsched.ledger.tables import JOURNAL, SCHEMA
 
@@ -281,7 +281,7 @@ class Store:
         elif "not a database" in low or "malformed" in low:
             hint = "; restore it from a backup or point ledger.url elsewhere"
         elif "locked" in low:
-            hint = "; another process writes to it"
+            return LedgerBusyError(f"{self._where}: {said}; another process writes to it")
         return LedgerError(f"{self._where}: {said}{hint}")
 
     def _migrate(self, *, read_only: bool) -> None:

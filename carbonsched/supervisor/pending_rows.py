@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from carbonsched.clock import Clock
-from carbonsched.errors import LedgerError
+from carbonsched.errors import LedgerBusyError, LedgerError
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.rows import flatten
 from carbonsched.model.energy import EnergyMethod, Interval
@@ -42,6 +42,8 @@ class PendingRows:
     """Each writes one, or a budget."""
     lost: int = 0
     """Rows and notes that there was no room for."""
+    answers: int = 0
+    """How often the ledger took what there was, or refused it at once: it grows as long as the ledger is not held by another."""
     _since: str = ""
     """Since when the ledger refuses; empty: it does not."""
     _said_s: float = -SAID_AGAIN_S
@@ -58,7 +60,9 @@ class PendingRows:
                 del self.notes[0]
         except (LedgerError, OSError) as e:
             self._keep(e)
+            self.answers += not isinstance(e, LedgerBusyError)
         else:
+            self.answers += 1
             if self._since:
                 log.info("the ledger takes rows again")
             now_s = self.clock.monotonic()

@@ -95,7 +95,8 @@ class Supervisor:
         self.journal = ProcessJournal(ledger, clock, launcher, meter, self._config, config.state / "jobs")
         self.pools = Pools(config.pools, ledger, clock, lambda job_id: self.journal.account(job_id).charged_g)
         self._control: ControlLoop | None = None
-        self.ticks = 0
+        self.ticks = self.samples = 0
+        """Whole ticks, and the reads of the meters that came back."""
         self._wall, self._sleep = StepWatch(clock, STEP_S), SleepWatch(clock)
         self.pending = PendingRows(ledger, clock)
         self.late = LateEnergy(ledger, self.pending, self.journal)
@@ -287,6 +288,7 @@ class Supervisor:
         deltas: tuple[EnergyDelta, ...] = ()
         with self.isolation.alone(None):
             deltas = tuple(self.meter.read())
+            self.samples += 1
             self.placement.look_for_strangers(live, self.clock.monotonic())
         self.late.add(delta for delta in deltas if delta.recovered)
         deltas = tuple(delta for delta in deltas if not delta.recovered)
