@@ -6,6 +6,7 @@ requests, codecarbon nor pynvml: a feed or meter loads what it needs when it is 
 """
 
 import difflib
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -201,6 +202,15 @@ def _stray(key: str, chosen: list[type[MeterSettings]]) -> PydanticCustomError:
     )
 
 
+UserOrGroup = Annotated[str, Field(pattern=r"^@?[A-Za-z_][A-Za-z0-9_.-]*\$?$")]
+"""A user's name, or `@` and a group's."""
+
+
+_LOOPBACK: Final = re.compile(
+    r"(127\.0\.0\.1|localhost|\[::1\]):(0*[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
+)
+
+
 class ApiConfig(Doc):
     """`[api]`: where the daemon listens.
 
@@ -212,18 +222,29 @@ class ApiConfig(Doc):
     socket: LocalPath | None = None
     """None: $CARBONSCHED_SOCKET, $XDG_RUNTIME_DIR/carbonsched/api.sock or /run/carbonsched/api.sock."""
     tcp: str = ""
-    """No address but none: the API listens on its socket alone."""
-    admins: tuple[Annotated[str, Field(pattern=r"^@?[A-Za-z_][A-Za-z0-9_.-]*\$?$")], ...] = ()
+    """A loopback address such as 127.0.0.1:8765, beside the socket; read-only without the token. Empty: none."""
+    token_file: LocalPath | None = None
+    """Holds the token with which a request over TCP is `token_user`'s; open to nobody else. None: TCP is read-only."""
+    token_user: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*\$?$")] | None = None
+    users: tuple[UserOrGroup, ...] | None = None
+    """Users, and groups as `@name`, who may submit. None: the group carbonsched, where the box has one."""
+    admins: tuple[UserOrGroup, ...] = ("@carbonsched-admin",)
     """Users, and groups as `@name`, who may do with every job what its owner may."""
 
     @field_validator("tcp")
     @classmethod
-    def _no_tcp(cls, address: str) -> str:
-        if address:
-            raise refusal(
-                "", "is not served: the API tells users apart by its socket alone", 'leave it "", or drop it'
-            )
+    def _loopback(cls, address: str) -> str:
+        if address and not _LOOPBACK.fullmatch(address):
+            problem = f"{address!r} is no loopback address with a port"
+            raise refusal("", problem, "write 127.0.0.1:8765; for other hosts use ssh -L to it, or a proxy")
         return address
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        for key, other in (("token_file", "token_user"), ("token_user", "token_file"), ("token_file", "tcp")):
+            if getattr(self, key) and not getattr(self, other):
+                raise refusal(key, f"is of no use without api.{other}", f"set {other} too, or drop it")
+        return self
 
 
 class LedgerConfig(Doc):

@@ -20,6 +20,7 @@ from typing import Any
 
 from carbonsched import __version__
 from carbonsched.address import socket_path
+from carbonsched.api import tcp
 from carbonsched.api.app import create_app
 from carbonsched.api.server import serve
 from carbonsched.clock import StepWatch, SystemClock
@@ -87,7 +88,8 @@ def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = Fals
     # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
     stop, reload = _catch_signals()
     address = socket_path(socket, config.api.socket)
-    server = serve(create_app(SupervisorService(supervisor)), address)
+    app = create_app(SupervisorService(supervisor), tcp.Token.of(config.api))
+    server = serve(app, address, tcp.address(config.api))
     notifier.starting("takes over the jobs", _START_STEP_S)
     # adopted before anybody can ask: what is cancelled must be known to run; the network can wait for both
     supervisor.start()

@@ -6,9 +6,8 @@ Handlers are plain `def`: they wait for locks and disks, so they run in a small 
 import contextlib
 import itertools
 import logging
-import pwd
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -21,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carbonsched.api.logs import read_chunk
 from carbonsched.api.service import Service
+from carbonsched.api.tcp import TcpGate, Token
 from carbonsched.errors import (
     CarbonschedError,
     DeniedError,
@@ -32,7 +32,7 @@ from carbonsched.errors import (
 )
 from carbonsched.model.base import Doc, Grams, UtcTime
 from carbonsched.model.grid import GridView
-from carbonsched.model.job import JobSpec, Owner
+from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.views import (
     Acted,
@@ -46,13 +46,16 @@ from carbonsched.model.views import (
     Submitted,
     Version,
 )
+from carbonsched.supervisor.access import Caller
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 THREADS = 8
 BODY_BYTES = 1024 * 1024
 """A job spec takes a few kilobytes."""
 FORECAST_HOURS = 24.0
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Prometheus's text exposition format."""
 
 _STATUS: tuple[tuple[type[CarbonschedError], int], ...] = (
     (InputError, 400),
@@ -91,16 +94,18 @@ class BudgetBody(Doc):
     """CO2e the job may emit in all, what it has spent included."""
 
 
-def create_app(service: Service) -> FastAPI:
-    """The ASGI application; `carbonsched.api.server` puts the caller's credentials into `request.state.peer`."""
+def create_app(service: Service, token: Token | None = None) -> FastAPI:
+    """The ASGI application; `carbonsched.api.server` puts who asks into `request.state.caller`."""
     app = FastAPI(
         title="carbonsched",
-        openapi_url="/v1/openapi.json",  # made when first asked for
+        openapi_url=None,  # a route as all others: `openapi`
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan,
+        dependencies=[Depends(_allowed(service))],
     )
     app.add_middleware(_BodyLimit)
+    app.add_middleware(TcpGate, token=token)
     _errors(app)
     _job_routes(app, service)
     _box_routes(app, service)
@@ -111,14 +116,14 @@ def _job_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/jobs", status_code=201)
     def submit(body: Annotated[Any, Body()], owner: Actor) -> Submitted:
         asked = SubmitBody.parse(body)
-        return service.submit(asked.spec, owner, asked.checked)
+        return service.submit(asked.spec, owner.owner, asked.checked)
 
     @app.post("/v1/explain")
     def explain(body: Annotated[Any, Body()], owner: Actor) -> Explained:
         asked = SubmitBody.parse(body)
         if asked.checked is None:
             raise InputError("checked", "is missing", "give what `python -m trainer check SPEC --json` says")
-        return service.explain(asked.spec, owner, asked.checked)
+        return service.explain(asked.spec, owner.owner, asked.checked)
 
     @app.get("/v1/jobs")
     def jobs(actor: Actor, every: Annotated[bool, Query(alias="all")] = False) -> JobList:
@@ -150,7 +155,7 @@ def _job_routes(app: FastAPI, service: Service) -> None:
         return service.budget(job, BudgetBody.parse(body).grams, actor)
 
     @app.get("/v1/jobs/{job_id}/log", response_class=Response)
-    def job_log(job: JobId, actor: Actor, offset: int = 0) -> Response:
+    def log(job: JobId, actor: Actor, offset: int = 0) -> Response:
         chunk = read_chunk(service.log_path(job, actor), offset)
         headers = {
             "X-Offset": str(chunk.offset),
@@ -194,21 +199,33 @@ def _box_routes(app: FastAPI, service: Service) -> None:
     def version() -> Version:
         return service.version()
 
+    @app.get("/metrics", response_class=Response)
+    def metrics(actor: Actor) -> Response:
+        return Response(service.metrics(actor), headers={"Content-Type": METRICS_TYPE})
 
-def _actor(request: Request) -> Owner:
+    @app.get("/v1/openapi.json", include_in_schema=False)
+    def openapi() -> dict[str, Any]:
+        return app.openapi()  # made when first asked for
+
+
+def _actor(request: Request) -> Caller:
     """Who is on the other end of the socket. A user the box does not know is named by number."""
-    peer = getattr(request.state, "peer", None)
-    if peer is None:
+    caller = getattr(request.state, "caller", None)
+    if caller is None:
         raise HTTPException(403, "this connection carries no peer credentials; use the Unix socket")
-    pid, uid, gid = peer
-    try:
-        user = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        user = str(uid)
-    return Owner(uid=uid, gid=gid, pid=pid, user=user)
+    return caller  # type: ignore[no-any-return]
 
 
-Actor = Annotated[Owner, Depends(_actor)]
+def _allowed(service: Service) -> Callable[[Request, Caller], None]:
+    """Asked before a route is taken, and before anything else is said: a route's name is its operation."""
+
+    def allowed(request: Request, actor: Actor) -> None:
+        service.allow(request.scope["route"].name, actor)
+
+    return allowed
+
+
+Actor = Annotated[Caller, Depends(_actor)]
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _TIMES: TypeAdapter[UtcTime] = TypeAdapter(UtcTime)
@@ -255,7 +272,7 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return _problem(500, f"internal error ({type(error).__name__}); the daemon's log has the details", 1)
 
 

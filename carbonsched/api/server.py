@@ -9,7 +9,6 @@ import fcntl
 import os
 import socket
 import stat
-import struct
 import threading
 import time
 from pathlib import Path
@@ -17,8 +16,9 @@ from typing import IO
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from carbonsched.api import tcp
+from carbonsched.api.connection import Connection
 from carbonsched.errors import InputError, StateError
 
 SOCKET_MODE = 0o660
@@ -26,23 +26,6 @@ PATH_BYTES = 107
 """Longest path a Unix socket can have (sun_path, less its end)."""
 START_S = 10.0
 STOP_S = 3.0
-_UCRED = struct.Struct("iII")
-
-
-class PeerProtocol(H11Protocol):
-    """HTTP/1.1 that tells the application who called: `request.state.peer = (pid, uid, gid)`, by the kernel.
-
-    Example::
-
-        pid, uid, gid = request.state.peer
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family == socket.AF_UNIX:
-            packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-            self.app_state = {**self.app_state, "peer": _UCRED.unpack(packed)}
 
 
 class Server:
@@ -55,12 +38,13 @@ class Server:
         server.stop()
     """
 
-    def __init__(self, app: ASGIApp, path: Path) -> None:
-        self.path = path
+    def __init__(self, app: ASGIApp, path: Path, tcp_address: tuple[str, int] | None = None) -> None:
+        """tcp_address: of a second listener, on loopback; None: the socket alone."""
+        self.path, self._tcp_address = path, tcp_address
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            http=PeerProtocol,
+            http=Connection,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -77,16 +61,21 @@ class Server:
     def start(self) -> None:
         """Bind and serve from a background thread; returns once requests are answered.
 
-        Raises StateError where another daemon answers on the socket, InputError for a path that cannot be one.
+        Raises StateError where another daemon answers on the socket, InputError for an address that cannot be one.
         """
         self._lock = _lock(self.path)
+        socks: list[socket.socket] = []
         try:
-            sock = bind(self.path)
+            if self._tcp_address is not None:
+                socks.append(tcp.bind(self._tcp_address))
+            socks.append(bind(self.path))
         except BaseException:
+            for sock in socks:
+                sock.close()
             self._lock.close()
             raise
         self._inode = self.path.stat().st_ino
-        self._thread = threading.Thread(target=self._serve, args=(sock,), name="api", daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=(socks,), name="api", daemon=True)
         self._thread.start()
         deadline = time.monotonic() + START_S
         while not self._server.started:
@@ -94,6 +83,11 @@ class Server:
                 self.stop()
                 raise StateError(f"the API did not start on {self.path}; the log says why")
             time.sleep(0.005)
+
+    @property
+    def connections(self) -> int:
+        """Open ones."""
+        return len(self._server.server_state.connections)
 
     def stop(self) -> None:
         """Let running requests end (for a moment), then take the socket away. Safe to call twice."""
@@ -106,13 +100,13 @@ class Server:
         if self._lock is not None:
             self._lock.close()
 
-    def _serve(self, sock: socket.socket) -> None:
-        asyncio.run(self._server.serve(sockets=[sock]))
+    def _serve(self, socks: list[socket.socket]) -> None:
+        asyncio.run(self._server.serve(sockets=socks))
 
 
-def serve(app: ASGIApp, socket_path: Path) -> Server:
+def serve(app: ASGIApp, socket_path: Path, tcp_address: tuple[str, int] | None = None) -> Server:
     """A server for `app`, not yet started."""
-    return Server(app, socket_path)
+    return Server(app, socket_path, tcp_address)
 
 
 def bind(path: Path) -> socket.socket:

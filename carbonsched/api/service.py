@@ -32,6 +32,9 @@ class Service(Protocol):
         app = create_app(SupervisorService(supervisor))  # any Service will do, as tests show
     """
 
+    def allow(self, operation: str, actor: Owner) -> None:
+        """Raises DeniedError where `actor` may not ask for it of any job at all. operation: the name of its route."""
+
     def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:
         """checked: what the trainer's check foresaw; a pool's job is weighed by it before it begins."""
 
@@ -67,6 +70,9 @@ class Service(Protocol):
 
         form: a name that `carbonsched.report.find` knows, else it raises InputError.
         """
+
+    def metrics(self, actor: Owner) -> str:
+        """In Prometheus's text format."""
 
     def audit(self) -> AuditResult: ...
     def version(self) -> Version: ...

@@ -66,8 +66,13 @@ class LogChunk:
     size: int
 
 
-class _UnixConnection(HTTPConnection):
-    """An HTTP connection to a socket in the file system."""
+class UnixConnection(HTTPConnection):
+    """An HTTP connection to a socket in the file system.
+
+    Example::
+
+        UnixConnection(Path("/run/carbonsched/api.sock"), timeout=30.0).request("GET", "/v1/version")
+    """
 
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("carbonsched", timeout=timeout)
@@ -169,7 +174,7 @@ class Client:
         raise RemoteError(problem)
 
     def _exchange(self, method: str, url: str, body: object, timeout: float) -> _Answer:
-        connection = _UnixConnection(self.socket, timeout)
+        connection = UnixConnection(self.socket, timeout)
         try:
             data = None if body is None else json.dumps(body)
             headers = {"Connection": "close"}

@@ -12,6 +12,8 @@ metering     whose energy it was, as ledger rows
 late_energy  charges what a meter tells late to whose time it was
 settling     writes what became known later of the past into the journal
 revisions    which settlements there are to write, pure
+measures     what the daemon counts of itself, in memory
+metrics      tells it to Prometheus
 heartbeat    notes the heads of the ledger's chains once an hour
 pending_rows  keeps what the ledger refuses until it takes it
 placement    which devices a job gets, and whether it trains there

@@ -1,6 +1,10 @@
-"""Who may see and change a job: its owner, root, the daemon's own user, and the admins that `api.admins` names.
+"""Who may ask the API for what: one table, by what the kernel says of the other end of the socket.
 
-Everybody else who can open the socket sees of it what the box's capacity and budget are made of (`public_view`): whose it is,
+A *user* may submit: `api.users`, or without it the group `carbonsched` where the box has one, else whoever the socket's mode lets in.
+A job's *owner*, the admins that `api.admins` names, root and the daemon's own user may see and change it. *Anonymous* is who
+comes over `api.tcp` without the token; everybody else reads nothing.
+
+Users who may not read a job see of it what the box's capacity and budget are made of (`public_view`): whose it is,
 its state, its devices, watts, joules, grams and times. What its owner wrote or what came of it (reasons, which may hold paths;
 losses, ρ and progress; spec, log, history) is not theirs to read.
 """
@@ -9,14 +13,72 @@ import grp
 import logging
 import os
 import pwd
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from carbonsched.errors import DeniedError
 from carbonsched.model.job import Owner
 from carbonsched.model.views import JobView, PoolJob
 
 log = logging.getLogger(__name__)
+
+USERS = "carbonsched"
+"""The group that may submit where `api.users` names nobody, as far as this box has it."""
+
+
+class Right(StrEnum):
+    """Whom an operation is for. Each includes those after it.
+
+    Example:
+        >>> OPERATIONS["cancel"].right
+        <Right.OWNER: 'owner'>
+    """
+
+    USER = "user"
+    OWNER = "owner"
+    """Of the job that is asked for, or an admin."""
+
+
+class Operation(NamedTuple):
+    """Who may ask for it.
+
+    Example:
+        >>> OPERATIONS["submit"].anonymous
+        False
+    """
+
+    right: Right
+    what: str
+    """In the words of a refusal: only … may `what`."""
+    anonymous: bool = False
+    """Over TCP without the token, too: it changes nothing, tells nothing private, and costs little."""
+
+
+_OTHERS = "(carbonsched ps shows everybody's)"
+OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
+    {
+        "submit": Operation(Right.USER, "submit jobs"),
+        "explain": Operation(Right.USER, "ask what a job would cost"),
+        "jobs": Operation(Right.USER, "list jobs", anonymous=True),
+        "show": Operation(Right.OWNER, f"read job {{job}} {_OTHERS}"),
+        "log": Operation(Right.OWNER, f"read job {{job}} {_OTHERS}"),
+        "cancel": Operation(Right.OWNER, "cancel job {job}"),
+        "pause": Operation(Right.OWNER, "pause job {job}"),
+        "resume": Operation(Right.OWNER, "resume job {job}"),
+        "budget": Operation(Right.OWNER, "change the budget of job {job}"),
+        "job_report": Operation(Right.OWNER, f"read job {{job}} {_OTHERS}"),
+        "report": Operation(Right.USER, "read the box's report"),
+        "grid": Operation(Right.USER, "ask for the grid's intensity", anonymous=True),
+        "pools": Operation(Right.USER, "list the pools", anonymous=True),
+        "metrics": Operation(Right.USER, "read the metrics", anonymous=True),
+        "audit": Operation(Right.USER, "have the ledger verified"),
+        "version": Operation(Right.USER, "ask for the version", anonymous=True),
+        "openapi": Operation(Right.USER, "read the API's description", anonymous=True),
+    }
+)
+"""The routes' names, and whom each is for. What is not in it cannot be asked for."""
 
 _PRIVATE: dict[str, Any] = {
     "reason": "",
@@ -32,14 +94,61 @@ _PRIVATE: dict[str, Any] = {
 """Fields of a `JobView` that are shown as not known to those who may not read the job."""
 
 
+class Caller(Owner):
+    """Who asks, with the groups that the kernel says the process is in.
+
+    Example:
+        >>> Caller(uid=1000, gid=1000, user="ada", groups=(1000, 27)).groups
+        (1000, 27)
+    """
+
+    groups: tuple[int, ...] | None = None
+    """None: not told by the kernel; those of the user's account count."""
+    anonymous: bool = False
+    """Came over TCP without the token."""
+
+    @property
+    def owner(self) -> Owner:
+        """What is kept of it with a job that it submits."""
+        return Owner(uid=self.uid, gid=self.gid, pid=self.pid, user=self.user)
+
+
+ANONYMOUS: Final = Caller(uid=-1, gid=-1, user="anonymous", groups=(), anonymous=True)
+
+
+def allow(operation: str, actor: Owner, users: Iterable[str] | None, admins: Iterable[str]) -> None:
+    """Raises DeniedError where `actor` may not ask for it of any job at all; whose job it is, is asked by `check`."""
+    asked = OPERATIONS[operation]
+    if isinstance(actor, Caller) and actor.anonymous:
+        if not asked.anonymous:
+            raise DeniedError(
+                f"nobody may {asked.what.format(job='')} over TCP without the token of api.token_file; use the socket"
+            )
+    elif not is_user(actor, users, admins):
+        raise DeniedError(
+            f"only users of carbonsched may {asked.what.format(job='')}, and {actor.user} is none: "
+            f"join {_said(users)}"
+        )
+
+
+def is_user(actor: Owner, users: Iterable[str] | None, admins: Iterable[str]) -> bool:
+    """Whether `actor` may submit jobs."""
+    if users is None:
+        if not _has_group(USERS):
+            return True  # the socket's mode has let them in
+        users = (f"@{USERS}",)
+    return is_one(actor, users) or reads_all(actor, admins)
+
+
 def reads_all(actor: Owner, admins: Iterable[str]) -> bool:
     """Whether `actor` may do with every job all that its owner may."""
-    return actor.uid in (0, os.getuid()) or _is_admin(actor, admins)
+    return actor.uid in (0, os.getuid()) or is_one(actor, admins)
 
 
-def check(actor: Owner, owner: Owner, admins: Iterable[str], what: str = "do this") -> None:
+def check(operation: str, actor: Owner, owner: Owner, admins: Iterable[str], job_id: str) -> None:
     """Raises DeniedError that names who may."""
     if actor.uid != owner.uid and not reads_all(actor, admins):
+        what = OPERATIONS[operation].what.format(job=job_id)
         raise DeniedError(
             f"only {owner.user}, an admin of carbonsched, root or the daemon's user may {what}, you are {actor.user}"
         )
@@ -54,36 +163,59 @@ def public_pool_job(job: PoolJob) -> PoolJob:
     return job.model_copy(update={"reason": "", "name": _public_name(job.id)})
 
 
-def warn_of_unknown(admins: Iterable[str]) -> None:
-    """A misspelt admin has no rights, silently, unless somebody says so."""
-    for name in admins:
+def warn_of_unknown(key: str, names: Iterable[str]) -> None:
+    """A misspelt user or group has no rights, silently, unless somebody says so."""
+    for name in names:
         try:
             grp.getgrnam(name[1:]) if name.startswith("@") else pwd.getpwnam(name)
         except KeyError:
             kind = "group" if name.startswith("@") else "user"
-            log.warning("api.admins: this box knows no %s %r: nobody is an admin by it", kind, name)
+            log.warning("%s: this box knows no %s %r: nobody gains by it", key, kind, name)
+
+
+def is_one(actor: Owner, names: Iterable[str]) -> bool:
+    """Whether `names`, users and groups as `@name`, holds who asks."""
+    names = tuple(names)
+    if not names:
+        return False
+    try:
+        user = pwd.getpwuid(actor.uid).pw_name
+    except (KeyError, OverflowError):  # a uid without an account has no name to be listed by
+        user = ""
+    groups: set[int] | None = None
+    for name in names:
+        if not name.startswith("@"):
+            if name == user:
+                return True
+            continue
+        if groups is None:
+            groups = _groups(actor, user)
+        try:
+            if grp.getgrnam(name[1:]).gr_gid in groups:
+                return True
+        except KeyError:
+            continue
+    return False
+
+
+def _groups(actor: Owner, user: str) -> set[int]:
+    if isinstance(actor, Caller) and actor.groups is not None:
+        return {actor.gid, *actor.groups}
+    return set(os.getgrouplist(user, actor.gid)) if user else {actor.gid}
+
+
+def _has_group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _said(users: Iterable[str] | None) -> str:
+    groups = [name[1:] for name in users or (f"@{USERS}",) if name.startswith("@")]
+    return f"the group {' or '.join(groups)}" if groups else "those whom api.users names"
 
 
 def _public_name(job_id: str) -> str:
     return job_id.rpartition("-")[0] or job_id
-
-
-def _is_admin(actor: Owner, admins: Iterable[str]) -> bool:
-    admins = tuple(admins)
-    if not admins:
-        return False
-    try:
-        user = pwd.getpwuid(actor.uid).pw_name
-        groups = set(os.getgrouplist(user, actor.gid))
-    except KeyError:  # a uid without an account is in no group but its own, and has no name to be listed by
-        user, groups = "", {actor.gid}
-    for name in admins:
-        if name.startswith("@"):
-            try:
-                if grp.getgrnam(name[1:]).gr_gid in groups:
-                    return True
-            except KeyError:
-                continue
-        elif name == user:
-            return True
-    return False

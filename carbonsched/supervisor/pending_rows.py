@@ -5,6 +5,7 @@ The rows are in memory alone: a daemon that is killed then loses them, and reads
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.rows import flatten
 from carbonsched.model.energy import EnergyMethod, Interval
 from carbonsched.supervisor.jobs.actors import DAEMON
+from carbonsched.supervisor.measures import Durations
 from carbonsched.supervisor.metering import join
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ class PendingRows:
     rows: list[Interval] = field(default_factory=list)
     notes: list[Callable[[], None]] = field(default_factory=list)
     """Each writes one, or a budget."""
+    writes: Durations = field(default_factory=Durations)
+    """What writing rows takes."""
     lost: int = 0
     """Rows and notes that there was no room for."""
     answers: int = 0
@@ -53,7 +57,8 @@ class PendingRows:
         """Write these, and what waits. Never raises for a ledger that cannot be written."""
         self.rows += [_possible(row) for row in rows]
         try:
-            self.ledger.append(self.rows)
+            with self.writes.timed() if self.rows else nullcontext():
+                self.ledger.append(self.rows)
             self.rows.clear()
             while self.notes:
                 self.notes[0]()

@@ -17,6 +17,7 @@ from pathlib import Path
 from carbonsched import __version__
 from carbonsched.errors import InputError, LaunchError, LedgerError, NotFoundError, StateError
 from carbonsched.ledger.ledger import spec_sha256
+from carbonsched.ledger.records import JobRecord
 from carbonsched.model.files import save
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec, Owner, SubmittedJob
@@ -54,6 +55,10 @@ class SupervisorService:
     """
 
     supervisor: Supervisor
+
+    def allow(self, operation: str, actor: Owner) -> None:
+        api = self.supervisor.config.api
+        access.allow(operation, actor, api.users, api.admins)
 
     def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:
         supervisor = self.supervisor
@@ -123,7 +128,7 @@ class SupervisorService:
 
     def show(self, job_id: str, actor: Owner) -> JobDetail:
         supervisor = self.supervisor
-        self._may_read(actor, job_id)
+        self._may_read("show", actor, job_id)
         row, run = supervisor.ledger.job(job_id), supervisor.runs.get(job_id)
         if run is None:
             fields = of_past(row, supervisor.ledger, supervisor.journal.announced(job_id))
@@ -148,16 +153,16 @@ class SupervisorService:
         return detail.model_copy(update=more) if more else detail
 
     def cancel(self, job_id: str, actor: Owner) -> Acted:
-        return self._leave(job_id, actor, JobState.CANCELLED)
+        return self._leave("cancel", job_id, actor, JobState.CANCELLED)
 
     def pause(self, job_id: str, actor: Owner) -> Acted:
-        return self._leave(job_id, actor, JobState.PAUSED)
+        return self._leave("pause", job_id, actor, JobState.PAUSED)
 
     def resume(self, job_id: str, actor: Owner) -> Acted:
         supervisor = self.supervisor
         with supervisor.lock:
             row, run = supervisor.find(job_id)
-            self._may(actor, row.owner)
+            self._may("resume", actor, row)
             target = run.process.target
             if target is not None:
                 raise StateError(
@@ -173,7 +178,7 @@ class SupervisorService:
         supervisor = self.supervisor
         with supervisor.lock:
             row, run = supervisor.find(job_id)
-            self._may(actor, row.owner)
+            self._may("budget", actor, row)
             carbon = row.spec.carbon
             if run.state in (JobState.FINISHED, JobState.CANCELLED):
                 raise StateError(f"job {job_id} is {run.state}: its budget is closed; submit it again")
@@ -210,13 +215,13 @@ class SupervisorService:
                 spent_g=run.account.spent_g,
             )
 
-    def _leave(self, job_id: str, actor: Owner, target: JobState) -> Acted:
+    def _leave(self, operation: str, job_id: str, actor: Owner, target: JobState) -> Acted:
         """Cancel or pause: a running process is asked to checkpoint and end, and metered until it has."""
         supervisor = self.supervisor
         reason = f"{target} by {actor.user}"
         with supervisor.lock:
             row, run = supervisor.find(job_id)
-            self._may(actor, row.owner)
+            self._may(operation, actor, row)
             if not run.alive:
                 supervisor.move(run, target, reason, actor.user)
                 if target.ended:
@@ -252,7 +257,7 @@ class SupervisorService:
         return view.model_copy(update={"prices": prices.view(hours), "supply": supply.view()})
 
     def log_path(self, job_id: str, actor: Owner) -> Path:
-        self._may_read(actor, job_id)
+        self._may_read("log", actor, job_id)
         return self.supervisor.job_dir(job_id) / "log.txt"
 
     def render_report(
@@ -263,12 +268,19 @@ class SupervisorService:
 
         found = find(form)
         if job_id is not None:
-            self._may_read(actor, job_id)
+            self._may_read("job_report", actor, job_id)
         supervisor = self.supervisor
         with supervisor.lock:
             supervisor.flush()  # a report counts what was used up to now
         report = build(supervisor.ledger, job_id=job_id, start=start, end=end, now=supervisor.clock.now())
         return found.pieces(report, supervisor.ledger), found.media_type
+
+    def metrics(self, actor: Owner) -> str:
+        # a daemon that is not watched does without the library
+        from carbonsched.supervisor.metrics import render
+
+        every_job = access.reads_all(actor, self._admins)
+        return render(self.supervisor, lambda run: every_job or run.job.owner.uid == actor.uid)
 
     def audit(self) -> AuditResult:
         return self.supervisor.ledger.verify()
@@ -289,9 +301,8 @@ class SupervisorService:
     def _admins(self) -> tuple[str, ...]:
         return self.supervisor.config.api.admins
 
-    def _may(self, actor: Owner, owner: Owner) -> None:
-        access.check(actor, owner, self._admins)
+    def _may(self, operation: str, actor: Owner, row: JobRecord) -> None:
+        access.check(operation, actor, row.owner, self._admins, row.id)
 
-    def _may_read(self, actor: Owner, job_id: str) -> None:
-        owner = self.supervisor.ledger.job(job_id).owner
-        access.check(actor, owner, self._admins, f"read job {job_id} (carbonsched ps shows everybody's)")
+    def _may_read(self, operation: str, actor: Owner, job_id: str) -> None:
+        self._may(operation, actor, self.supervisor.ledger.job(job_id))

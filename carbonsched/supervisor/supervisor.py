@@ -30,7 +30,7 @@ from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import SegmentDone, Started
 from carbonsched.power.base import Meter
 from carbonsched.power.counter import STEP_S
-from carbonsched.supervisor.access import warn_of_unknown
+from carbonsched.supervisor import access
 from carbonsched.supervisor.budgets.pools import Pools
 from carbonsched.supervisor.forecast_file import ForecastFile
 from carbonsched.supervisor.grid_watch import GridWatch
@@ -39,6 +39,7 @@ from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending, Seat
 from carbonsched.supervisor.late_energy import LateEnergy
+from carbonsched.supervisor.measures import Measures
 from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.on_site import OnSite
 from carbonsched.supervisor.outcome import left_unsaid, outcome, too_old, way
@@ -97,6 +98,7 @@ class Supervisor:
         self._control: ControlLoop | None = None
         self.ticks = self.samples = 0
         """Whole ticks, and the reads of the meters that came back."""
+        self.measures = Measures()
         self._wall, self._sleep = StepWatch(clock, STEP_S), SleepWatch(clock)
         self.pending = PendingRows(ledger, clock)
         self.late = LateEnergy(ledger, self.pending, self.journal)
@@ -186,7 +188,7 @@ class Supervisor:
                     if run.found is not None:  # last: a ledger that refuses it holds up nothing
                         self.journal.note_start(run, seat, run.found)
             self.pools.share_by_weight(list(self.runs.values()))
-            warn_of_unknown(self.config.api.admins)
+            self._warn_of_unknown()
             self.placement.slots()
 
     def _as_it_ran(self, row: JobRecord) -> JobRecord:
@@ -213,7 +215,7 @@ class Supervisor:
 
     def reconfigure(self, config: Config) -> None:
         """Take over what may change while jobs run: PUE, the stated worst case, by which account new rows charge budgets,
-        the admins, and the plan and launch settings."""
+        users and admins, and the plan and launch settings."""
         with self.lock:
             self.flush()
             worst = {"worst_g_per_kwh": config.zone.worst_g_per_kwh}
@@ -225,14 +227,23 @@ class Supervisor:
                 "plan": config.plan,
                 "pools": config.pools,
                 "launch": config.launch,
-                "api": self.config.api.model_copy(update={"admins": config.api.admins}),
+                "api": self.config.api.model_copy(
+                    update={"users": config.api.users, "admins": config.api.admins}
+                ),
             }
             self.config = self.config.model_copy(update=changes)
             self.watch.chain.forecasts_wanted = config.plan.forecasts_wanted
             self._note_account()
-            warn_of_unknown(config.api.admins)
+            self._warn_of_unknown()
             self.pools.configure(config.pools)
             self.placement.slots()
+
+    def _warn_of_unknown(self) -> None:
+        api = self.config.api
+        access.warn_of_unknown("api.users", api.users or ())
+        # the group that is meant where nobody is named need not be there
+        if "admins" in api.model_fields_set:
+            access.warn_of_unknown("api.admins", api.admins)
 
     def _note_account(self) -> None:
         """By which account budgets are charged from the next row on, where it is another one than before."""
@@ -245,7 +256,7 @@ class Supervisor:
     # ---- the tick
 
     def tick(self) -> None:
-        with self.lock:
+        with self.measures.ticks.timed(), self.lock:
             for run in self.runs.values():
                 run.forget_trouble()
             self._meter(self._live())
@@ -293,6 +304,7 @@ class Supervisor:
         self.late.add(delta for delta in deltas if delta.recovered)
         deltas = tuple(delta for delta in deltas if not delta.recovered)
         pieces, rows = self.metering.charge(deltas, live, self.placement.strangers)
+        self.measures.add(pieces)
         for piece in pieces:
             if piece.job_id is not None:
                 run = self.runs[piece.job_id]

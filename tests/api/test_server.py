@@ -1,19 +1,22 @@
 """The socket: its mode, who may take it over, and what the kernel says about the caller."""
 
+import asyncio
 import os
 import socket
 import stat
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 from support.box import Box, serving
 
+from carbonsched.api.connection import Connection
 from carbonsched.api.server import bind, serve
 from carbonsched.errors import InputError, StateError
 
@@ -29,7 +32,13 @@ async def who(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
         return
-    await JSONResponse(list(Request(scope).state.peer))(scope, receive, send)
+    if scope["path"] == "/long":
+        await Response(b"x" * 2**24)(scope, receive, send)
+        return
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.3)
+    caller = Request(scope).state.caller
+    await JSONResponse([caller.pid, caller.uid, caller.gid])(scope, receive, send)
 
 
 def test_socket_is_for_owner_and_group_alone(tmp_path: Path) -> None:
@@ -156,3 +165,44 @@ def test_folder_that_cannot_be_made_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be bound"):
         serve(who, tmp_path / "file" / "api.sock").start()
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [(b"", True), (b"GET /v1/version HT", True), (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{", True),
+     (b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET", True), (b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n", False)],
+    ids=["idle", "half a head", "half a body", "half a second request", "an answer nobody reads"],
+)  # fmt: skip
+def test_connection_that_keeps_us_waiting_is_ended(
+    tmp_path: Path, sent: bytes, read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "request_s", 0.2)
+    monkeypatch.setattr(Connection, "unread_s", 0.2)
+    server = serve(who, tmp_path / "api.sock")
+    server.start()
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(30)
+            sock.connect(str(server.path))
+            sock.sendall(sent)
+            if not read:
+                assert sock.recv(1) == b"H"
+                while server.connections:
+                    time.sleep(0.02)
+            while sock.recv(2**20):
+                pass
+        with client(server.path) as http:
+            assert http.get("/").status_code == 200
+    finally:
+        server.stop()
+
+
+def test_work_that_takes_long_is_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "request_s", 0.1)
+    server = serve(who, tmp_path / "api.sock")
+    server.start()
+    try:
+        with client(server.path) as http:
+            assert http.get("/slow").status_code == 200
+    finally:
+        server.stop()

@@ -101,7 +101,9 @@ def test_the_designed_config_starts_and_says_whose_word_the_basis_is(tmp_path: P
     assert (constant.provider, constant.kind) == ("static", "fallback")
     assert constant.note.startswith("codecarbon, mean mix of Germany")
     data = tomllib.loads(DESIGNED.replace('tcp = ""', 'tcp = "0.0.0.0:80"'))
-    with pytest.raises(InputError, match=r"api\.tcp: is not served.*; leave it"):
+    with pytest.raises(
+        InputError, match=r"api\.tcp: '0.0.0.0:80' is no loopback address with a port; write 127"
+    ):
         Config.parse(data, where="box.toml", folder=tmp_path)
 
 

@@ -1,20 +1,36 @@
 """Who may read a job: over a real socket, by real users."""
 
+import encodings.idna  # noqa: F401 - http.client wants it, and another user may not read where it lies
+import grp
+import json
 import os
+import pwd
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.routing import APIRoute
 from support.as_user import as_user
 from support.box import serving
-from support.rig import ME, Rig, spec
+from support.rig import ME, Rig, checked, spec
 
-from carbonsched.cli.client import Client, RemoteError
+from carbonsched.api.app import create_app
+from carbonsched.api.server import serve
+from carbonsched.api.tcp import Token, address
+from carbonsched.cli.client import Client, RemoteError, UnixConnection
+from carbonsched.config import Config
 from carbonsched.model.job import Owner
+from carbonsched.supervisor import access
+from carbonsched.supervisor.access import OPERATIONS, Caller, is_user
 
-ALICE, BOB = 12345, 12346
+ALICE, BOB, EVE, TOM = 12345, 12346, 12347, 12348
+USERS, ADMINS = "games", "staff"
+"""Groups that every box has, in the parts of carbonsched's own."""
 HIDDEN = "/home/alice/unpublished"
 
 
@@ -61,7 +77,7 @@ def refusals(client: Client, job_id: str) -> dict[str, str]:
         try:
             ask()
         except RemoteError as e:
-            if "only alice" in str(e):
+            if f"you are {BOB}" in str(e):
                 found[name] = str(e)
     return found
 
@@ -117,3 +133,137 @@ def test_admins_are_users_and_groups_and_may_change_on_reload(
     assert rig.service.show(job_id, nobody).id == job_id
     assert HIDDEN in rig.service.jobs(nobody).jobs[0].reason
     assert ("no group '@no-such'" in caplog.text) == ("@no-such" in admins)
+
+
+FIXED = {"Connection": "close", "Content-Type": "application/json"}
+REQUESTS: dict[str, tuple[str, str]] = {
+    "submit": ("POST", "/v1/jobs"),
+    "explain": ("POST", "/v1/explain"),
+    "jobs": ("GET", "/v1/jobs"),
+    "show": ("GET", "/v1/jobs/{job}"),
+    "log": ("GET", "/v1/jobs/{job}/log"),
+    "pause": ("POST", "/v1/jobs/{job}/pause"),
+    "resume": ("POST", "/v1/jobs/{job}/resume"),
+    "cancel": ("POST", "/v1/jobs/{job}/cancel"),
+    "budget": ("POST", "/v1/jobs/{job}/budget"),
+    "job_report": ("GET", "/v1/report?job={job}"),
+    "report": ("GET", "/v1/report?start=2026-11-01"),
+    "grid": ("GET", "/v1/grid?forecast_h=1"),
+    "pools": ("GET", "/v1/pools"),
+    "metrics": ("GET", "/metrics"),
+    "audit": ("GET", "/v1/audit"),
+    "version": ("GET", "/v1/version"),
+    "openapi": ("GET", "/v1/openapi.json"),
+}
+"""Each operation as it is asked for."""
+
+
+def answers(address: "Path | int", job_id: str, **headers: str) -> dict[str, int]:
+    """Status of each operation, by whoever runs this."""
+    found = {}
+    for name, (method, url) in REQUESTS.items():
+        connection = (
+            UnixConnection(address, 30.0)
+            if isinstance(address, Path)
+            else HTTPConnection("127.0.0.1", address)
+        )
+        body = {"grams": 7.0} if name == "budget" else {"spec": spec().dump(), "checked": checked().dump()}
+        connection.request(method, url.format(job=job_id), json.dumps(body), FIXED | headers)
+        answer = connection.getresponse()
+        found[name] = answer.status
+        text = answer.read().decode()
+        assert answer.status < 500, text
+        connection.close()
+    return found
+
+
+def may(who: str, operation: str) -> bool:
+    """The rule, once more and from the issue: not read off the table that the code uses."""
+    if who in ("root", "owner", "admin", "TCP, owner's token"):
+        return True
+    if who == "other user":
+        return operation in {
+            "submit",
+            "explain",
+            "jobs",
+            "report",
+            "grid",
+            "pools",
+            "metrics",
+            "audit",
+            "version",
+            "openapi",
+        }
+    return who == "TCP, no token" and operation in {"jobs", "grid", "pools", "metrics", "version", "openapi"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_matrix_of_who_may_do_what(folder: Path) -> None:
+    """Printed by `pytest -s`."""
+    token, nobody = folder / "token", pwd.getpwnam("nobody")
+    token.write_text("s3cret-token\n")
+    token.chmod(0o600)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    api = {"users": [f"@{USERS}"], "admins": [f"@{ADMINS}"], "tcp": f"127.0.0.1:{port}"}
+    api |= {"token_file": str(token), "token_user": "nobody"}
+    rig = Rig(folder, extra={"api": api})
+    rig.config = Config.parse(rig.config.dump() | {"api": api | {"users": [f"@{USERS}", "nobody"]}})
+    rig.supervisor.config = rig.config
+    users, admins = grp.getgrnam(USERS).gr_gid, grp.getgrnam(ADMINS).gr_gid
+    path = folder / "api.sock"
+    app = create_app(rig.service, Token.of(rig.config.api))
+    server = serve(app, path, address(rig.config.api))
+    server.start()
+
+    def job_of(uid: int) -> str:
+        return rig.service.submit(spec(), Owner(uid=uid, gid=uid, user=f"u{uid}")).id
+
+    bearer = {"Authorization": "Bearer s3cret-token"}
+    try:
+        path.chmod(0o666)
+        asked: dict[str, Callable[[], dict[str, int]]] = {
+            "root": lambda: answers(path, job_of(ALICE)),
+            "owner": lambda: as_user(ALICE, partial(answers, path, job_of(ALICE)), [users]),
+            "other user": lambda: as_user(BOB, partial(answers, path, job_of(ALICE)), [users]),
+            "admin": lambda: as_user(EVE, partial(answers, path, job_of(ALICE)), [admins]),
+            "stranger": lambda: as_user(TOM, partial(answers, path, job_of(ALICE))),
+            "TCP, no token": lambda: as_user(TOM, partial(answers, port, job_of(ALICE))),
+            "TCP, wrong token": lambda: answers(port, job_of(ALICE), Authorization="Bearer s3cret"),
+            "TCP, owner's token": lambda: answers(port, job_of(nobody.pw_uid), **bearer),
+            "TCP, page of another site": lambda: answers(
+                port, job_of(ALICE), Origin="http://evil.test", **bearer
+            ),
+            "TCP, name of another host": lambda: answers(port, job_of(ALICE), Host="evil.test", **bearer),
+        }
+        found = {who: ask() for who, ask in asked.items()}
+    finally:
+        server.stop()
+    print("\n" + " " * 26 + " ".join(f"{name:>10}" for name in REQUESTS))  # noqa: T201
+    for who, row in found.items():
+        cells = " ".join(f"{'-' if code in (401, 403, 421) else 'yes':>10}" for code in row.values())
+        print(f"{who:26}{cells}")  # noqa: T201
+    assert set(REQUESTS) == set(OPERATIONS)
+    allowed = {
+        who: {name: code not in (401, 403, 421) for name, code in row.items()} for who, row in found.items()
+    }
+    assert allowed == {who: {name: may(who, name) for name in REQUESTS} for who in found}
+
+
+def test_every_route_is_in_the_table(rig: Rig) -> None:
+    routes = {route.name for route in create_app(rig.service).routes if isinstance(route, APIRoute)}
+    assert routes | {"job_report"} == set(OPERATIONS)
+
+
+def test_without_users_the_group_of_that_name_counts_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bob = Caller(uid=BOB, gid=BOB, user="bob", groups=(grp.getgrnam(USERS).gr_gid,))
+    eve = Caller(uid=EVE, gid=EVE, user="eve", groups=())
+    monkeypatch.setattr(access, "USERS", "no-such-group")
+    assert is_user(bob, None, ())
+    assert is_user(eve, None, ())
+    monkeypatch.setattr(access, "USERS", USERS)
+    assert is_user(bob, None, ())
+    assert not is_user(eve, None, ())
+    assert not is_user(bob, (), ())
