@@ -10,15 +10,13 @@ import logging
 import os
 import select
 import signal
-import sys
 import threading
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from carbonsched import __version__
+from carbonsched import __version__, daemon_log
 from carbonsched.address import socket_path
 from carbonsched.api import tcp
 from carbonsched.api.app import create_app
@@ -42,7 +40,6 @@ from carbonsched.supervisor import Supervisor
 from carbonsched.supervisor.continuity import check_file, check_jobs
 from carbonsched.supervisor.heartbeat import Heartbeat
 from carbonsched.supervisor.service import SupervisorService
-from carbonsched.text import one_line
 from carbonsched.watchdog import Part, Watchdog
 
 log = logging.getLogger(__name__)
@@ -67,13 +64,19 @@ _TICK_END_S = 30.0
 """The end waits so long for a tick that is under way; for a provider that does not answer it does not wait at all."""
 
 
-def run(config_path: Path, socket: str | None = None, *, new_ledger: bool = False) -> int:
+def run(
+    config_path: Path,
+    socket: str | None = None,
+    *,
+    new_ledger: bool = False,
+    log_form: daemon_log.LogForm = "auto",
+) -> int:
     """Serve until SIGTERM or SIGINT. Raises CarbonschedError before it serves: bad config, feed file, ledger, socket taken.
 
     new_ledger: go on also where the job folders show more than the ledger.
     """
     config = load(config_path)
-    _set_up_logging()
+    daemon_log.set_up(log_form)
     notifier = Notifier.from_env()
     clock = SystemClock()
     _make_state_dir(config)
@@ -145,33 +148,6 @@ def _poll(chain: Chain, supervisor: Supervisor) -> None:
     chain.poll_due()
     supervisor.prices.poll()
     supervisor.supply.poll()
-
-
-class LineFormatter(logging.Formatter):
-    """One line a record, whatever other people's text is in it: nothing of theirs can pass for a line of ours.
-
-    Example:
-        >>> record = logging.LogRecord("job", logging.INFO, "", 0, "it says %s", ("a\\nERROR b",), None)
-        >>> LineFormatter("%(levelname)s %(name)s: %(message)s").format(record)
-        'INFO job: it says a ERROR b'
-    """
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        record.message = one_line(record.message)
-        return super().formatMessage(record)
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802
-        return "\n".join(f"  | {one_line(line)}" for line in super().formatException(ei).split("\n"))
-
-
-def _set_up_logging() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for chatty in ("alembic", "uvicorn"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # it warns of every retry; the chain tells once that a feed fails, and why
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 def _log_whose_jobs() -> None:

@@ -18,7 +18,7 @@ from support.small_disk import SmallDisk, small_disk
 from support.story import harm
 
 from carbonsched import daemon
-from carbonsched.daemon import LineFormatter
+from carbonsched.daemon_log import LineFormatter
 from carbonsched.errors import LedgerError
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "peft")

@@ -1,11 +1,26 @@
 """`carbonsched daemon`: serve this box until told to stop."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from carbonsched.cli.options import Debug, Json, Settings, Socket
+
+
+class LogForm(StrEnum):
+    """What the daemon's log is written as.
+
+    Example:
+        >>> LogForm("json")
+        <LogForm.JSON: 'json'>
+    """
+
+    AUTO = "auto"
+    TEXT = "text"
+    JOURNAL = "journal"
+    JSON = "json"
 
 
 def daemon(
@@ -18,6 +33,14 @@ def daemon(
             help="Go on though the ledger knows less than the job folders (it vanished, or is an older copy); noted in it.",
         ),
     ] = False,
+    log: Annotated[
+        LogForm,
+        typer.Option(
+            "--log",
+            help="What the log is written as: text with the time, journal with priorities, or JSON lines. auto: journal where "
+            "systemd reads it, else text.",
+        ),
+    ] = LogForm.AUTO,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
@@ -31,7 +54,7 @@ def daemon(
     from carbonsched.daemon import run
     from carbonsched.model.views import Ended
 
-    code = run(config, ctx.ensure_object(Settings).socket, new_ledger=new_ledger)
+    code = run(config, ctx.ensure_object(Settings).socket, new_ledger=new_ledger, log_form=log.value)
     if json:
         emit(Ended(exit_code=code))
     raise typer.Exit(code)

@@ -4,6 +4,7 @@ It is what `carbonsched.api.service` asks for; the API knows nothing else of the
 """
 
 import contextlib
+import logging
 import os
 import platform
 import secrets
@@ -41,6 +42,8 @@ from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.recovery import CHECKED
 from carbonsched.supervisor.supervisor import Supervisor
 from carbonsched.text import grams as show_grams
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class SupervisorService:
                     f"the job cannot be kept in {path.parent}: {e.strerror}; free space there, then submit it again"
                 ) from e
             supervisor.enlist(job.id)
+        log.info("job %s: submitted by %s", job.id, owner.user)
         return Submitted(id=job.id, state=JobState.QUEUED)
 
     def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
@@ -202,6 +206,7 @@ class SupervisorService:
                 ()
             )  # an older budget that waits for the ledger must not come after this one
             supervisor.ledger.set_budget(job_id, grams, f"set by {actor.user}", actor.user, now, actor.uid)
+            log.info("job %s: budget %g g, set by %s", job_id, grams, actor.user)
             run.grant(grams)
             run.request_plan()
             if run.state is JobState.STOPPED and (old is None or grams > old):
@@ -229,6 +234,7 @@ class SupervisorService:
             else:
                 supervisor.control.director.end(run, Ending(target, reason))
                 supervisor.pending.note(job_id, "note", {"text": f"to be {reason}"}, actor.user)
+                log.info("job %s: to be %s", job_id, reason)
             return Acted(id=job_id, state=run.state, reason=run.reason)
 
     def pools(self, actor: Owner) -> PoolList:

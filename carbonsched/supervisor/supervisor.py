@@ -536,7 +536,10 @@ class Supervisor:
     def move(self, run: JobRun, new: JobState, reason: str, actor: str = DAEMON) -> None:
         if new is not run.state:
             move(run.id, run.state, new)
-            log.info("job %s: %s -> %s: %s", run.id, run.state, new, reason)
+            level = logging.WARNING if new in (JobState.FAILED, JobState.STOPPED) else logging.INFO
+            log.log(level, "job %s: %s -> %s: %s", run.id, run.state, new, reason)
+        elif reason != run.reason:
+            log.info("job %s: %s: %s", run.id, run.state, reason)
         self.ledger.set_state(run.id, new, reason, actor, self.clock.now())
         run.move(new, reason)
 
