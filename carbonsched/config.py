@@ -56,6 +56,7 @@ from carbonsched.feeds.supply.static import StaticSupplySettings
 from carbonsched.feeds.zone import Zone
 from carbonsched.model.base import Doc, Duration, Grams, LocalPath, refusal
 from carbonsched.model.energy import BudgetAccount
+from carbonsched.notifications.settings import NotifyConfig
 from carbonsched.power.base import MeterSettings
 from carbonsched.power.host import HostSettings
 from carbonsched.power.nvml import NvmlSettings
@@ -351,6 +352,8 @@ class Config(Doc):
     launch: LaunchConfig = LaunchConfig()
     plan: PlanConfig = PlanConfig()
     pools: tuple[PoolConfig, ...] = ()
+    notify: tuple[NotifyConfig, ...] = ()
+    """None: nobody is told of jobs."""
 
     @model_validator(mode="after")
     def _has_a_supply_to_count(self) -> Self:

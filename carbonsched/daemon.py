@@ -32,6 +32,7 @@ from carbonsched.feeds.supply.factory import build_supply
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.launch.rights import name_of
 from carbonsched.ledger.ledger import Ledger
+from carbonsched.notifications.sender import Senders
 from carbonsched.notify import Notifier
 from carbonsched.periodic import Periodic
 from carbonsched.polling import Polling
@@ -60,6 +61,8 @@ _SIGNALS_S = 1.0
 """Pause between two looks at whether the clock was set or a reload is wanted; a stop is heard at once."""
 _START_STEP_S = 60.0
 """Each step of the start may take so long before systemd gives it up."""
+_TOLD_S = 2.0
+"""The end waits so long for notifications that are under way."""
 _TICK_END_S = 30.0
 """The end waits so long for a tick that is under way; for a provider that does not answer it does not wait at all."""
 
@@ -93,6 +96,7 @@ def run(
     address = socket_path(socket, config.api.socket)
     app = create_app(SupervisorService(supervisor), tcp.Token.of(config.api))
     server = serve(app, address, tcp.address(config.api))
+    senders = _senders(config, supervisor)
     notifier.starting("takes over the jobs", _START_STEP_S)
     # adopted before anybody can ask: what is cancelled must be known to run; the network can wait for both
     supervisor.start()
@@ -127,10 +131,18 @@ def run(
         supervisor.stop()
         beating.stop(_TICK_END_S)
         heartbeat.close()
+        senders.stop(_TOLD_S)
     finally:
         server.stop()
         ledger.close()
     return 0
+
+
+def _senders(config: Config, supervisor: Supervisor) -> Senders:
+    senders = Senders.of(config.notify)
+    if senders.senders:
+        supervisor.announcer.send = senders.put
+    return senders
 
 
 def _parts(supervisor: Supervisor, tick_s: float) -> list[Part]:

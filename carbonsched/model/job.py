@@ -28,6 +28,7 @@ from carbonsched.model.methods.prefix import PrefixSettings
 from carbonsched.model.methods.selection import SelectionSettings
 from carbonsched.model.methods.tokens import TokensSettings
 from carbonsched.model.methods.traits import METHODS, MethodTraits, method_names
+from carbonsched.model.notification import Happening
 
 DATA_SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt")
 """Endings of the files that rows are read from; .gz or .zst may follow those of text."""
@@ -356,6 +357,9 @@ class JobSpec(Doc):
     carbon: CarbonPart
     labels: Labels = {}
     """For whom it runs and why: `project`, `cost_centre` and any other key. Reports group by them, `ps --filter label=…` finds by them."""
+
+    notify: tuple[Happening, ...] = ()
+    """What its submitter is mailed about, where the box mails submitters."""
 
     @property
     def sha256(self) -> str:

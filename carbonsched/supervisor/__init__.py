@@ -12,6 +12,7 @@ metering     whose energy it was, as ledger rows
 late_energy  charges what a meter tells late to whose time it was
 settling     writes what became known later of the past into the journal
 revisions    which settlements there are to write, pure
+announcer    says what became of a job to who wants to be notified
 measures     what the daemon counts of itself, in memory
 metrics      tells it to Prometheus
 heartbeat    notes the heads of the ledger's chains once an hour

@@ -36,6 +36,7 @@ from carbonsched.model.views import (
     Submitted,
     Version,
 )
+from carbonsched.notifications.settings import OWNER
 from carbonsched.supervisor import access, job_reference
 from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, job_view, of_ledger, of_past, of_run
 from carbonsched.supervisor.jobs.process_state import Ending
@@ -65,6 +66,12 @@ class SupervisorService:
 
     def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:
         supervisor = self.supervisor
+        if spec.notify and not any(each.mail == OWNER for each in supervisor.config.notify):
+            raise InputError(
+                "notify",
+                "this box mails no submitters",
+                'leave it out, or ask its admin for [[notify]] mail = "owner"',
+            )
         supervisor.pools.check(spec)
         supervisor.prices.check(spec)
         supervisor.launcher.check(spec, owner)

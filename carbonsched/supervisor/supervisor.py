@@ -31,6 +31,7 @@ from carbonsched.model.protocol import SegmentDone, Started
 from carbonsched.power.base import Meter
 from carbonsched.power.counter import STEP_S
 from carbonsched.supervisor import access
+from carbonsched.supervisor.announcer import Announcer
 from carbonsched.supervisor.budgets.pools import Pools
 from carbonsched.supervisor.forecast_file import ForecastFile
 from carbonsched.supervisor.grid_watch import GridWatch
@@ -98,7 +99,7 @@ class Supervisor:
         self._control: ControlLoop | None = None
         self.ticks = self.samples = 0
         """Whole ticks, and the reads of the meters that came back."""
-        self.measures = Measures()
+        self.measures, self.announcer = Measures(), Announcer(clock)
         self._wall, self._sleep = StepWatch(clock, STEP_S), SleepWatch(clock)
         self.pending = PendingRows(ledger, clock)
         self.late = LateEnergy(ledger, self.pending, self.journal)
@@ -387,6 +388,7 @@ class Supervisor:
                     self._end_as_failed(run, f"{why}; see carbonsched logs {run.id}")
                 self._note_protocol(run, event)
         record(run, self.ledger, self.clock.now())
+        self.announcer.look(run)
         if run.process.alive_to is not None and not run.follower.behind:
             if not run.unheard or self.clock.monotonic() - run.unheard_s >= LISTEN_S:
                 self._finish(run)
@@ -541,6 +543,8 @@ class Supervisor:
         elif reason != run.reason:
             log.info("job %s: %s: %s", run.id, run.state, reason)
         self.ledger.set_state(run.id, new, reason, actor, self.clock.now())
+        if new is not run.state:
+            self.announcer.moved(run, new, reason)
         run.move(new, reason)
 
     def find(self, job_id: str) -> tuple[JobRecord, JobRun]:

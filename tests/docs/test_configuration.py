@@ -59,7 +59,7 @@ def spelled(info: FieldInfo) -> str:
     if default is None:
         return "none"
     if isinstance(default, tuple):
-        default = list(default)
+        default = [each.value if isinstance(each, Enum) else each for each in default]
     if default == sys.executable:
         return "this interpreter"
     return f"`{str(default).lower()}`" if isinstance(default, bool) else f"`{default!r}`".replace("'", '"')
