@@ -38,12 +38,15 @@ class DeliveryError(Exception):
 
 
 class Target(Protocol):
-    """Example::
+    """One way to tell somebody.
 
-    target_of(settings).deliver(notification)
+    Example::
+
+        target_of(settings).deliver(notification)
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def deliver(self, told: Notification) -> None: ...
 
