@@ -326,6 +326,25 @@ class PoolConfig(Doc):
         return self
 
 
+EVERYBODY: Final = "*"
+
+
+class QuotaConfig(Doc):
+    """One of `[[quotas]]`: what each of these users may have.
+
+    Example:
+        >>> QuotaConfig(who="@students", jobs=2, grams_per_month=500.0).jobs
+        2
+    """
+
+    who: Annotated[str, Field(pattern=r"^(\*|@?[A-Za-z_][A-Za-z0-9_.-]*\$?)$")]
+    """A user, `@` and a group, or `*`: everybody whom no other quota names."""
+    jobs: Annotated[int, Field(ge=0)] | None = None
+    """Jobs that are not over, at a time."""
+    grams_per_day: Grams | None = None
+    grams_per_month: Grams | None = None
+
+
 class Config(Doc):
     """The whole file.
 
@@ -352,6 +371,8 @@ class Config(Doc):
     launch: LaunchConfig = LaunchConfig()
     plan: PlanConfig = PlanConfig()
     pools: tuple[PoolConfig, ...] = ()
+    quotas: tuple[QuotaConfig, ...] = ()
+    """None: nobody has one."""
     notify: tuple[NotifyConfig, ...] = ()
     """None: nobody is told of jobs."""
 

@@ -47,6 +47,7 @@ from carbonsched.model.views import (
     Version,
 )
 from carbonsched.supervisor.access import Caller
+from carbonsched.text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -250,7 +251,8 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
 
 
 def _problem(status: int, error: str, exit_code: int) -> Response:
-    problem = ErrorBody(error=error, exit_code=exit_code)
+    # it may quote what was asked, which would steer the terminal of whoever reads it
+    problem = ErrorBody(error=one_line(error), exit_code=exit_code)
     return Response(problem.model_dump_json(), status_code=status, media_type="application/json")
 
 

@@ -179,6 +179,13 @@ class LedgerReader(Store):
             query = select(JOBS).order_by(JOBS.c.submitted_us, JOBS.c.id)
             return tuple(job_record(row) for row in connection.execute(query).mappings())
 
+    def jobs_since(self, at: datetime) -> tuple[JobRecord, ...]:
+        """Jobs that are not over, or ended since then."""
+        t = JOBS.c
+        query = select(JOBS).where(~t.state.in_(_OVER) | (t.ended_us >= micros(at)))
+        with self._reading() as connection:
+            return tuple(job_record(row) for row in connection.execute(query).mappings())
+
     def listed(self, over: int | None) -> tuple[tuple[JobRecord, ...], int]:
         """(jobs that are not over and the `over` that ended last, None: all, oldest first; how many are left out)."""
         t = JOBS.c

@@ -10,6 +10,7 @@ import platform
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -82,7 +83,7 @@ class SupervisorService:
             submitted_at=supervisor.clock.now(),
             sha256=spec_sha256(spec),
         )
-        with supervisor.lock:
+        with supervisor.quotas.taking(owner, spec), supervisor.lock:
             path = supervisor.job_dir(job.id)
             try:
                 path.mkdir(parents=True, mode=0o700)
@@ -171,9 +172,11 @@ class SupervisorService:
 
     def resume(self, job_id: str, actor: Owner) -> Acted:
         supervisor = self.supervisor
-        with supervisor.lock:
+        row = supervisor.ledger.job(job_id)
+        self._may("resume", actor, row)
+        place = supervisor.quotas.taking(row.owner, row.spec, row.budget_g, again=job_id)
+        with place, supervisor.lock:
             row, run = supervisor.find(job_id)
-            self._may("resume", actor, row)
             target = run.process.target
             if target is not None:
                 raise StateError(
@@ -187,9 +190,15 @@ class SupervisorService:
     def budget(self, job_id: str, grams: float, actor: Owner) -> Budgeted:
         """Set the budget; recorded with who, when, old and new. A running job is planned anew at the next tick."""
         supervisor = self.supervisor
-        with supervisor.lock:
+        row = supervisor.ledger.job(job_id)
+        self._may("budget", actor, row)
+        more = row.budget_g is None or grams > row.budget_g
+        quotas = supervisor.quotas
+        with (
+            quotas.taking(row.owner, row.spec, grams, again=job_id) if more else nullcontext(),
+            supervisor.lock,
+        ):
             row, run = supervisor.find(job_id)
-            self._may("budget", actor, row)
             carbon = row.spec.carbon
             if run.state in (JobState.FINISHED, JobState.CANCELLED):
                 raise StateError(f"job {job_id} is {run.state}: its budget is closed; submit it again")

@@ -47,6 +47,7 @@ from carbonsched.supervisor.outcome import left_unsaid, outcome, too_old, way
 from carbonsched.supervisor.pending_rows import PendingRows
 from carbonsched.supervisor.placement import Placement
 from carbonsched.supervisor.price_watch import PriceWatch
+from carbonsched.supervisor.quotas import Quotas
 from carbonsched.supervisor.recording import record, record_more
 from carbonsched.supervisor.recovery import ProcessJournal
 from carbonsched.supervisor.settling import Settling
@@ -96,6 +97,7 @@ class Supervisor:
         self.placement = Placement(meter, launcher, self._config)
         self.journal = ProcessJournal(ledger, clock, launcher, meter, self._config, config.state / "jobs")
         self.pools = Pools(config.pools, ledger, clock, lambda job_id: self.journal.account(job_id).charged_g)
+        self.quotas = Quotas(ledger, clock, lambda: self.config.quotas, self.runs)
         self._control: ControlLoop | None = None
         self.ticks = self.samples = 0
         """Whole ticks, and the reads of the meters that came back."""
@@ -227,6 +229,7 @@ class Supervisor:
                 "budget_account": config.budget_account,
                 "plan": config.plan,
                 "pools": config.pools,
+                "quotas": config.quotas,
                 "launch": config.launch,
                 "api": self.config.api.model_copy(
                     update={"users": config.api.users, "admins": config.api.admins}
