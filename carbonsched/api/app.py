@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from carbonsched.api.logs import read_chunk
+from carbonsched.api.logs import offset_since, read_chunk
 from carbonsched.api.service import Service
 from carbonsched.api.tcp import TcpGate, Token
 from carbonsched.errors import (
@@ -156,8 +156,11 @@ def _job_routes(app: FastAPI, service: Service) -> None:
         return service.budget(job, BudgetBody.parse(body).grams, actor)
 
     @app.get("/v1/jobs/{job_id}/log", response_class=Response)
-    def log(job: JobId, actor: Actor, offset: int = 0) -> Response:
-        chunk = read_chunk(service.log_path(job, actor), offset)
+    def log(job: JobId, actor: Actor, offset: int = 0, since: str | None = None) -> Response:
+        path, at = service.log_path(job, actor), _time("since", since)
+        if at is not None:
+            offset = offset_since(path, at.timestamp())
+        chunk = read_chunk(path, offset)
         headers = {
             "X-Offset": str(chunk.offset),
             "X-Next-Offset": str(chunk.next_offset),

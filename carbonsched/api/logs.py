@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from carbonsched.errors import InputError, StateError
-from carbonsched.launch.shim import bytes_before
+from carbonsched.launch.shim import TIMES_S, bytes_before
 from carbonsched.model.files import open_plain
 
 CHUNK_BYTES = 256 * 1024
 """Most that one request is given; the reader asks again from `next_offset`."""
+_MOST_TIMES = 64 * 2**20
 _TRIES = 3
 """A log that is begun anew between two looks is looked at once more."""
 
@@ -56,6 +57,30 @@ def read_chunk(path: Path, offset: int, limit: int = CHUNK_BYTES) -> Chunk:
             if now is None or before is None or not os.path.sameopenfile(now.fileno(), before.fileno()):
                 return _piece(now, before, offset, limit)
     raise StateError(f"the log {path.name} is begun anew again and again; ask again")
+
+
+def offset_since(path: Path, since_s: float) -> int:
+    """Where what was written from then on begins (seconds since 1970), or up to a few seconds before it.
+
+    Raises StateError where nothing tells: the job was begun by an older version.
+    """
+    known = False
+    for name in ("written.1.txt", "written.txt"):
+        with ExitStack() as stack:
+            file = _opened(path.with_name(name), stack)
+            for line in file.read(_MOST_TIMES).splitlines() if file is not None else ():
+                at, _, offset = line.partition(b" ")
+                try:
+                    known, found = True, (float(at), int(offset))
+                except ValueError:
+                    continue  # the disk was full
+                if found[0] > since_s - TIMES_S:
+                    return min(max(found[1], 0), read_chunk(path, -1).size)
+    if not known:
+        raise StateError(
+            f"when {path.name} was written is not known: its job has written nothing yet, or was begun by an older version"
+        )
+    return read_chunk(path, -1).size
 
 
 def _opened(path: Path, stack: ExitStack) -> BinaryIO | None:

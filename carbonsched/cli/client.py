@@ -124,9 +124,10 @@ class Client:
     def pools(self) -> PoolList:
         return self._doc(PoolList, "GET", "/v1/pools")
 
-    def log(self, job_id: str, offset: int) -> LogChunk:
-        """Bytes from `offset` (negative: from the end); as many as the daemon gives at a time."""
-        answer = self._send("GET", f"{_job(job_id)}/log", params={"offset": offset})
+    def log(self, job_id: str, offset: int, since: str | None = None) -> LogChunk:
+        """Bytes from `offset` (negative: from the end), or from what was written since then; as many as the daemon gives at a time."""
+        params: dict[str, str | float] = {"offset": offset} if since is None else {"since": since}
+        answer = self._send("GET", f"{_job(job_id)}/log", params=params)
         start, after, size = (int(answer.headers[name]) for name in ("X-Offset", "X-Next-Offset", "X-Size"))
         return LogChunk(answer.body, start, after, size)
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +29,14 @@ def logs(
             "--tail", "-n", metavar="LINES", min=0, help="Only the last lines, and with -f what follows."
         ),
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="WHEN",
+            help="Only what was written since: a time, a day, or so long ago, such as 10m.",
+        ),
+    ] = None,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
@@ -37,12 +46,17 @@ def logs(
     With --json one document `{id, text}`; with -f as well, a line `{"id": …, "line": …}` for every line of the log.
     """
     from carbonsched.cli.output import emit
+    from carbonsched.errors import InputError
     from carbonsched.model.views import JobLog, LogLine
 
     client = connect(ctx)
     job = client.show(job).id  # may be meant by its name
     reader = _Reader(client, job)
-    if tail is not None:
+    if since is not None:
+        if tail is not None:
+            raise InputError("--since", "and --tail both say where to begin", "give one of the two")
+        reader.offset = client.log(job, 0, when(since)).offset
+    elif tail is not None:
         reader.seek(tail)
     chunks = reader.follow() if follow else reader.all()
     if not json:
@@ -53,6 +67,22 @@ def logs(
     else:
         text = b"".join(chunks).decode("utf-8", "replace")
         emit(JobLog(id=job, text=text))
+
+
+def when(text: str, now: datetime | None = None) -> str:
+    """A time as the API takes it: so long before `now`, or as it stands.
+
+    >>> when("90m", datetime(2026, 11, 22, 12, 0, tzinfo=UTC))
+    '2026-11-22T10:30:00+00:00'
+    """
+    from carbonsched.errors import InputError
+    from carbonsched.units import seconds
+
+    try:
+        ago_s = seconds(text)
+    except (InputError, ValueError):
+        return text
+    return ((now or datetime.now(UTC)) - timedelta(seconds=ago_s)).isoformat()
 
 
 def _write(chunks: Iterator[bytes]) -> None:

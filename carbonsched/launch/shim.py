@@ -7,6 +7,7 @@ The caller's process ends as soon as CMD runs (0) or could not be run (1, the re
 goes on in a session of its own, child of init, so the daemon may die, be upgraded and come back. It writes
 
     run.json    before CMD starts: its own pid, start time and boot id, by which a successor knows it again
+    written.txt   when which byte of the log was written, every few seconds; beside the older log written.1.txt
     log.txt     CMD's stdout and stderr, appended; from `--log-bytes` on a new one, and one old one is kept as log.1.txt
     exit.json   when CMD has ended: exit code or signal; file and directory fsynced
 
@@ -42,6 +43,8 @@ NOT_RUN = 127
 MARK = "CARBONSCHED_JOB_DIR"
 
 LOG_BYTES = 64 * 1024 * 1024
+TIMES_S = 2.0
+"""So often is it noted how far the log has come."""
 _GOES_ON = re.compile(rb"carbonsched: \S+ the log goes on here, its first (\d+) bytes")
 """The first line of a log that is not the job's first."""
 _LAST_WORDS_S = 5.0
@@ -122,6 +125,8 @@ class Log:
 
     def __init__(self, job_dir: str, most: int, ids: Ids | None) -> None:
         self._path, self._old, self._most, self._ids = f"{job_dir}/log.txt", f"{job_dir}/log.1.txt", most, ids
+        self._times, self._old_times = f"{job_dir}/written.txt", f"{job_dir}/written.1.txt"
+        self._noted_s = -TIMES_S
         self._fd = self._open()
         self._size, self._before = os.fstat(self._fd).st_size, 0
         """Bytes in the file, and bytes of the job's log before it."""
@@ -137,12 +142,29 @@ class Log:
         with contextlib.suppress(OSError):
             if not self._there():
                 self._begin_anew()
+            self._note_time()
             while data:
                 if self._size >= self._most:
                     os.rename(self._path, self._old)  # noqa: PTH104
+                    with contextlib.suppress(OSError):
+                        os.rename(self._times, self._old_times)  # noqa: PTH104
                     self._begin_anew()
+                    self._noted_s = -TIMES_S
                 written = os.write(self._fd, data[: max(self._most - self._size, 1)])
                 self._size, data = self._size + written, data[written:]
+
+    def _note_time(self) -> None:
+        """Where the log stands now, for `logs --since`."""
+        if time.monotonic() - self._noted_s < TIMES_S:
+            return
+        self._noted_s = time.monotonic()
+        with contextlib.suppress(OSError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(self._times, flags, 0o640)
+            try:
+                os.write(fd, f"{time.time():.3f} {self._before + self._size}\n".encode())
+            finally:
+                os.close(fd)
 
     def copy(self, reader: int, done: Any) -> None:
         """All that comes through a pipe, to its end; `done` is released then."""

@@ -122,11 +122,11 @@ def allow(operation: str, actor: Owner, users: Iterable[str] | None, admins: Ite
     if isinstance(actor, Caller) and actor.anonymous:
         if not asked.anonymous:
             raise DeniedError(
-                f"nobody may {asked.what.format(job='')} over TCP without the token of api.token_file; use the socket"
+                f"nobody may {asked.what.format(job='ID')} over TCP without the token of api.token_file; use the socket"
             )
     elif not is_user(actor, users, admins):
         raise DeniedError(
-            f"only users of carbonsched may {asked.what.format(job='')}, and {actor.user} is none: "
+            f"only users of carbonsched may {asked.what.format(job='ID')}, and {actor.user} is none: "
             f"join {_said(users)}"
         )
 

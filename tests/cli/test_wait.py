@@ -173,6 +173,28 @@ def test_last_lines_of_a_log(lines: int, box: Box, socket: Path) -> None:
     assert shown == "\n".join(text[-lines:] if lines else [])
 
 
+@pytest.mark.parametrize(
+    ("since", "shown"),
+    [("1970-01-01", "one\ntwo\n"), ("30m", "two\n"), ("2h", "one\ntwo\n"), ("2100-01-01", "")],
+)
+def test_logs_since_a_time_or_so_long_ago(since: str, shown: str, box: Box, socket: Path) -> None:
+    entry = box.add()
+    box.log_file(entry).write_text("one\ntwo\n")
+    now = time.time()
+    (box.folder / "written.txt").write_text(f"{now - 3600:.3f} 0\n{now - 60:.3f} 4\nhalf a li")
+    assert cli("logs", entry.id, "--since", since, socket=socket).out == shown
+
+
+def test_logs_since_what_is_no_time(box: Box, socket: Path) -> None:
+    entry = box.add()
+    box.log_file(entry).write_text("one\n")
+    assert cli("logs", entry.id, "--since", "1h", socket=socket).err.endswith("begun by an older version\n")
+    for wrong, said in (("soon", "since: 'soon' is not a time"), ("-5m", "since: '-5m' is not a time")):
+        refused = cli("logs", entry.id, f"--since={wrong}", socket=socket)
+        assert (refused.code, said in refused.err) == (2, True), refused.err
+    assert cli("logs", entry.id, "--since=1h", "--tail=1", socket=socket).code == 2
+
+
 def test_logs_longer_than_one_piece(box: Box, socket: Path) -> None:
     entry = box.add()
     text = "".join(f"step {n}\n" for n in range(80_000))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.processes import ended, gone, python, record, until
 
-from carbonsched.api.logs import read_chunk
+from carbonsched.api.logs import offset_since, read_chunk
 from carbonsched.errors import LaunchError, StateError
 from carbonsched.launch import process_group, shim
 from carbonsched.launch.local import LocalLauncher
@@ -57,6 +57,29 @@ def test_a_log_is_kept_up_to_its_size_twice_and_read_over_both_files(
     launcher.start(job_dir, ["echo", "again"], {}, ME, log_bytes=10_000)
     until(lambda: ended(launcher, job_dir))
     assert read_chunk(job_dir / "log.txt", first.size).data.endswith(b"again\n"), "and after another start"
+
+
+def test_when_a_log_was_written_is_known_over_both_files(launcher: LocalLauncher, job_dir: Path) -> None:
+    log, began = job_dir / "log.txt", time.time()
+    launcher.start(job_dir, ["echo", "one"], {}, ME)
+    until(lambda: ended(launcher, job_dir))
+    between, times = log.stat().st_size, job_dir / "written.txt"
+    times.write_text(f"{began - 60:.3f} 0\n")
+    launcher.start(job_dir, ["echo", "two"], {}, ME)
+    until(lambda: ended(launcher, job_dir))
+    assert offset_since(log, began - 3600) == 0
+    assert offset_since(log, began) == between
+    assert offset_since(log, time.time() + 60) == log.stat().st_size
+    log.rename(job_dir / "log.1.txt")
+    times.rename(job_dir / "written.1.txt")
+    log.write_text(
+        f"carbonsched: {began} the log goes on here, its first {(job_dir / 'log.1.txt').stat().st_size} bytes are\n"
+    )
+    assert read_chunk(log, offset_since(log, began)).offset == between
+    assert read_chunk(log, between).data.endswith(b"two\n")
+    (job_dir / "written.1.txt").unlink()
+    with pytest.raises(StateError, match="was written is not known"):
+        offset_since(log, began)
 
 
 def test_a_log_that_was_deleted_is_begun_anew_where_it_was_left(
