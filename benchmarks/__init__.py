@@ -8,5 +8,6 @@ gpu              seconds, joules and memory of a step against its FLOPs, on a re
 gpu_check        shows on a real board what the tests show on stand-ins
 loss_curve       how well the loss of recorded runs is foretold
 daemon_box       a daemon of its own in a folder, for gpu_check
+api_fuzz         whatever Schemathesis asks a real daemon, by hand: no 5xx, no hang
 example_scripts  whether the examples of transformers and TRL run at the ρ that the callback plans
 """
