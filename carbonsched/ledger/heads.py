@@ -102,7 +102,8 @@ def read_heads(path: Path) -> tuple[Head, ...]:
 
 def _of_lines(text: str, path: Path) -> tuple[Head, ...]:
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, each in enumerate(text.splitlines(), start=1):
+        line = _message(each)
         begin = line.find('{"heads"')
         if begin >= 0:
             try:
@@ -111,6 +112,17 @@ def _of_lines(text: str, path: Path) -> tuple[Head, ...]:
                 continue
             found.append(Head.of(document, f"{path}, line {number}"))
     return tuple(found)
+
+
+def _message(line: str) -> str:
+    """What a line of a log in JSON says, the daemon's own or the journal's; another line is what it says."""
+    if line.startswith("{") and '\\"heads\\"' in line:
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            return line
+        return str(said.get("message") or said.get("MESSAGE") or line)
+    return line
 
 
 def head_of(connection: Connection) -> Head:

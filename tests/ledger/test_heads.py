@@ -1,5 +1,6 @@
 """Heads that were noted earlier are read from whatever holds them, and what holds none is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,11 @@ def test_heads_come_back_from_json_a_folder_and_log_lines(tmp_path: Path) -> Non
     log.write_text(
         f"Nov 28 12:00:00 box carbonsched[7]: INFO heartbeat: ledger: {HEAD.line()}\nanother line {{\n"
         f"INFO heartbeat: ledger: {HEAD.line()} \n"
+        + json.dumps({"at": "2026-11-28T12:00:00.000Z", "message": f"ledger: {HEAD.line()}"})
     )
     (one,), two = read_heads(folder), read_heads(log)
     assert one.document() == HEAD.document()
-    assert [head.document() for head in two] == [HEAD.document()] * 2
+    assert [head.document() for head in two] == [HEAD.document()] * 3
     assert two[1].source.endswith("log.txt, line 3")
 
 
