@@ -28,7 +28,7 @@ basis = "average-lifecycle"
 source = "made up"
 [power]
 gpu = "none"
-host = "none"
+host = "auto"
 [api]
 socket = "api.sock"
 tcp = "127.0.0.1:{port}"
