@@ -5,6 +5,8 @@
 # make lint   the checks without the tests
 # make demo   carbonsched on this machine in about five minutes
 # make prove  every published figure that two cores can rerun, hours; it goes on where it was cut short
+# make system the install page and the units on a Debian that it boots, as root
+# make deb    a Debian package of the daemon in dist/, as root; `make deb RELEASE=trixie` for another release
 # make lock   requirements.lock again, after pyproject.toml changed; `make lock UPGRADE=--upgrade` takes the newest of all
 # make test-latest   the tests on the newest releases that pyproject.toml allows; deprecations are listed, not failures
 # make test-lowest   the faster tests on the oldest releases that pyproject.toml allows
@@ -26,7 +28,7 @@ ATHERIS := "atheris>=3,<4"
 PYTEST := -m pytest -n 2 $(PYTEST_ARGS)
 RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
-.PHONY: test fast fuzz fuzz-feeds lint demo prove lock test-latest test-lowest clean
+.PHONY: system test fast fuzz fuzz-feeds lint demo prove deb lock test-latest test-lowest clean
 .DELETE_ON_ERROR:
 
 test: lint
@@ -34,6 +36,9 @@ test: lint
 
 fast: $(VENV)/.installed
 	$(RUN_TESTS) -m "not slow"
+
+system: $(VENV)/.installed
+	CARBONSCHED_SYSTEM=1 $(BIN)/python -m pytest -x $(PYTEST_ARGS) tests/system
 
 fuzz: $(VENV)/.installed
 	CARBONSCHED_FUZZ=80000 $(RUN_TESTS) -m fuzz --timeout 7200
@@ -95,6 +100,12 @@ $(VENV)/.installed: pyproject.toml requirements.lock constraints.txt | $(VENV)/.
 	$(INSTALL) -r constraints.txt
 	$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
+
+RELEASE ?= bookworm
+REVISION ?= 1
+
+deb: $(VENV)/.installed
+	deploy/deb/build $(BIN)/python $(RELEASE) $(REVISION)
 
 UV := .venv-uv/bin/uv
 

@@ -39,6 +39,10 @@ schemas           schemas
 doctor            doctor and config check
 checks            what these two look at
 daemon            daemon
+install           install and uninstall
+install_files     which files that lays down, and where
+completions       completions for bash, zsh and fish
+manual            the manual page
 version           version
 """
 

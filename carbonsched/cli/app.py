@@ -15,6 +15,7 @@ from carbonsched.cli.daemon import daemon
 from carbonsched.cli.grid import grid
 from carbonsched.cli.help import Command, Group
 from carbonsched.cli.init import init
+from carbonsched.cli.install import install, uninstall
 from carbonsched.cli.logs import logs
 from carbonsched.cli.options import Debug, Json, Socket
 from carbonsched.cli.pools import pools
@@ -156,6 +157,11 @@ config = typer.Typer(cls=Group, help="Check the daemon's config.", rich_markup_m
 config.callback()(lambda: None)
 _command(config)(epilog=_examples("carbonsched config check config.toml"))(doctors.check)
 app.add_typer(config, name="config", rich_help_panel=BOX)
+_command(app)(
+    rich_help_panel=BOX,
+    epilog=_examples("sudo /opt/carbonsched/bin/carbonsched install --systemd"),
+)(install)
+_command(app)(rich_help_panel=BOX, epilog=_examples("sudo carbonsched uninstall"))(uninstall)
 _command(app)(rich_help_panel=BOX, epilog=_examples("carbonsched version --json"))(version)
 _command(app)(
     rich_help_panel=BOX, epilog=_examples("carbonsched daemon --config /etc/carbonsched/carbonsched.toml")

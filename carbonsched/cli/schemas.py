@@ -51,6 +51,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "job-log": view.JobLog,
         "log-line": view.LogLine,
         "ended": view.Ended,
+        "installation": checks.Installation,
         "version": view.Version,
         "top": view.Top,
         "written": view.Written,

@@ -33,14 +33,14 @@ _MIX_BASIS: Final = Basis.AVERAGE_LIFECYCLE
 def _country_mix() -> tuple[dict[str, dict[str, Any]], str]:
     # codecarbon's own DataSource loads this file and three CSVs with pandas, which alone would double the daemon
     spec = find_spec("codecarbon")  # finds the package and does not import it
-    assert spec is not None  # noqa: S101  it is a dependency
-    assert spec.origin is not None  # noqa: S101
+    if spec is None or spec.origin is None:
+        return {}, ""
     raw = Path(spec.origin).with_name("data").joinpath(_MIX).read_bytes()
     return json.loads(raw), hashlib.sha256(raw).hexdigest()
 
 
 def has_country_mix(alpha_3: str) -> bool:
-    """Whether codecarbon has data for a country, by its code of three letters."""
+    """Whether codecarbon has data for a country, by its code of three letters, and is installed."""
     return alpha_3 in _country_mix()[0]
 
 
@@ -52,6 +52,9 @@ def country_mix(country: str, field: str) -> tuple[float, str, str]:
     mix, sha256 = _country_mix()
     code = _alpha_3(country, mix)
     entry = mix.get(code) if code else None
+    if not mix:
+        hint = "give g_per_kwh, basis and source in its place, or pip install 'carbonsched[codecarbon]'"
+        raise InputError(field, "needs codecarbon's data, and codecarbon is not installed", hint)
     if entry is None:
         known = f"is {code}, for which codecarbon has no data" if code else "is not a country's code or name"
         hint = (

@@ -33,3 +33,18 @@ class CheckList(Doc):
     def ok(self) -> bool:
         """Whether nothing that was looked at fails."""
         return all(check.ok is not False for check in self.checks)
+
+
+class Installation(Doc):
+    """`install` and `uninstall`: the files, by what became of them.
+
+    Example:
+        >>> Installation(removed=("/usr/local/bin/carbonsched",)).removed
+        ('/usr/local/bin/carbonsched',)
+    """
+
+    installed: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    shadowed_by: tuple[str, ...] = ()
+    """Units of the same names that systemd takes in place of these."""
+    removed: tuple[str, ...] = ()

@@ -24,7 +24,9 @@ def build_meter(settings: Iterable[MeterSettings], clock: Clock) -> Meter:
             meters.append(meter)
     if not any(meter.devices for meter in meters):
         raise InputError(
-            "power.host", "nothing is metered: no GPU is and the host is not", 'set it to "auto"'
+            "power.host",
+            "nothing is metered: no GPU is and the host is not",
+            "set it to \"auto\", and pip install 'carbonsched[codecarbon]' where it is",
         )
     seen: set[str] = set()
     for device in (device for meter in meters for device in meter.devices):

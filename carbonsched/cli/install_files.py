@@ -1,0 +1,77 @@
+"""Which files an installation under systemd consists of, and where each of them goes.
+
+A package of the distribution has the prefix /usr, `carbonsched install --systemd` has /usr/local: systemd, udev, man and the shells look
+under both. What people edit is below /etc and is never written over.
+"""
+
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from carbonsched.errors import InputError
+
+WRITTEN_FOR = "/opt/carbonsched"
+"""The environment that the files in deploy/ name; another one's takes its place."""
+CONFIG = Path("/etc/carbonsched/config.toml")
+UNITS = ("carbonsched.service", "carbonsched-clocks.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """One file of the installation.
+
+    Example:
+        >>> Laid(Path("/usr/lib/sysusers.d/carbonsched.conf"), "g carbonsched-rapl -").mode
+        420
+    """
+
+    path: Path
+    text: str
+    mode: int = 0o644
+    edited: bool = False
+    """By people: a file that is there stays as it is, also when the rest is taken away."""
+
+
+def sources() -> Path:
+    """The folder of units and their like: of the installed package, or of the clone that this runs from.
+
+    Raises InputError where it is neither.
+    """
+    here = Path(__file__).parents[2] / "deploy"
+    for folder in (Path(sysconfig.get_path("data")) / "share/carbonsched/deploy", here):
+        if (folder / UNITS[0]).is_file():
+            return folder
+    raise InputError(
+        "--systemd",
+        f"this environment ({sys.prefix}) lacks the units",
+        "install carbonsched into it with pip",
+    )
+
+
+def files(prefix: Path, environment: Path) -> Iterator[Laid]:
+    """All but the launcher, a link. environment: where the daemon's interpreter is."""
+    from carbonsched.cli import completions, manual
+
+    folder = sources()
+
+    def read(name: str) -> str:
+        return (
+            (folder / name).read_text(encoding="utf-8").replace(WRITTEN_FOR + "/bin/", f"{environment}/bin/")
+        )
+
+    for unit in UNITS:
+        yield Laid(prefix / "lib/systemd/system" / unit, read(unit))
+    yield Laid(prefix / "lib/sysusers.d/carbonsched.conf", read("sysusers.d/carbonsched.conf"))
+    yield Laid(prefix / "lib/tmpfiles.d/carbonsched.conf", read("tmpfiles.d/carbonsched.conf"))
+    yield Laid(prefix / "lib/udev/rules.d/70-carbonsched-rapl.rules", read("udev/70-carbonsched-rapl.rules"))
+    yield Laid(prefix / "share/carbonsched/as-owner.conf", read("as-owner.conf"))
+    yield Laid(CONFIG, read("config.toml"), 0o640, edited=True)
+    yield Laid(Path("/etc/profile.d/carbonsched.sh"), read("profile.d/carbonsched.sh"), edited=True)
+    share = prefix / "share"
+    yield Laid(share / "man/man1/carbonsched.1", manual.page())
+    yield Laid(share / "bash-completion/completions/carbonsched", completions.bash())
+    zsh = "vendor-completions" if prefix == Path("/usr") else "site-functions"
+    yield Laid(share / "zsh" / zsh / "_carbonsched", completions.zsh())
+    yield Laid(share / "fish/vendor_completions.d/carbonsched.fish", completions.fish())

@@ -1,0 +1,214 @@
+"""docs/install.md, run line by line from the page itself on a Debian that boots: from nothing to a user's first job and back.
+
+Nothing is fetched: what trains comes from the environment of these tests, laid under the one that the page makes. Pip finds there all
+that the page asks for, and installs carbonsched itself. `make deb` alone runs outside, where the builder is.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import pytest
+import tomli_w
+from support.machine import CACHE, ROOT, Machine, built_package, copy_of_clone, debian_tree, machine
+from support.models import tiny_llama, tiny_spec, word_data
+
+SECTION = re.search(
+    r"\n## On a server, under systemd\n(.*?)\n### ", (ROOT / "docs/install.md").read_text(), re.DOTALL
+)
+UNIT = "carbonsched.service"
+LIBRARIES = "/trainers-libraries"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        "CARBONSCHED_SYSTEM" not in os.environ, reason="boots a Debian: `make system`, as root"
+    ),
+]
+
+
+def commands(way: str) -> list[str]:
+    """Those of the page's section: of its blocks for everybody, and of those for one way to install the daemon."""
+    assert SECTION
+    blocks = re.findall(r"```sh ?(\w*)\n(.*?)```", SECTION.group(1), re.DOTALL)
+    return [line for kind, text in blocks if kind in ("", way) for line in text.splitlines() if line.strip()]
+
+
+def trainers_libraries() -> list[str]:
+    """Options that show the libraries of this environment to the trainer's, for the machine's Python is of the same version."""
+    minor = "{}.{}".format(*sys.version_info)
+    if not (debian_tree() / "usr/bin" / f"python{minor}").exists():
+        pytest.skip(f"the machine's Python is not {minor}")
+    return [f"--bind-ro={sysconfig.get_path('purelib')}:{LIBRARIES}"]
+
+
+def wheels(*what: str) -> Path:
+    """A folder with the wheels that pip would fetch for these requirements."""
+    folder = CACHE / "wheels"
+    folder.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-m", "pip", "download", "-q", "--only-binary", ":all:", "-d", str(folder), *what]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"pip finds no wheels: {done.stderr[-300:]}")
+    return folder
+
+
+def give_a_job_to_alice(box: Machine) -> None:
+    box.run("useradd --create-home -K HOME_MODE=0755 --shell /bin/bash alice")
+    home = box.root / "home/alice"
+    model, data = tiny_llama(home / "model"), word_data(home / "data")
+    text = tomli_w.dumps(tiny_spec(model, data)).replace(str(box.root), "")
+    (home / "job.toml").write_text(text)
+    box.run("chown -R alice: /home/alice && chmod -R a+rX /home/alice")
+
+
+def follow(box: Machine, way: str, env: dict[str, str]) -> str:
+    """Run the page's commands; returns what a person would have seen."""
+    seen = []
+    for line in commands(way):
+        seen.append(f"# {line}")
+        if line == "make deb":
+            continue
+        done = box.run(f"cd /clone && {line}", env=env, timeout=400)
+        if (
+            line == "python3 -m venv /opt/carbonsched-trainer"
+        ):  # from here on pip finds all but carbonsched there
+            folder = "/opt/carbonsched-trainer/lib/python3*/site-packages"
+            box.run(f"for each in {folder}; do echo {LIBRARIES} > $each/shared.pth; done")
+        seen += [done.stdout.rstrip(), done.stderr.rstrip()]
+    text = "\n".join(part for part in seen if part) + "\n"
+    if kept := os.environ.get("CARBONSCHED_TRANSCRIPTS"):
+        Path(kept, f"install-{way}.txt").write_text(text)
+    return text
+
+
+def test_a_packages_life_from_the_page_to_purge() -> None:
+    package = built_package()
+    pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "PIP_ROOT_USER_ACTION": "ignore"}
+    with machine("package", *trainers_libraries(), f"--bind-ro={wheels('setuptools>=77')}:/wheels") as box:
+        copy_of_clone(box.root)
+        (box.root / "clone/dist").mkdir()
+        (box.root / "clone/dist" / package.name).write_bytes(package.read_bytes())
+        give_a_job_to_alice(box)
+        seen = follow(box, "package", pip)
+        assert re.search(r"finished", seen), seen
+        check_what_is_on_the_path(box)
+        check_rights_and_exposure(box)
+        check_reload(box)
+        check_watchdog(box)
+        check_falls_and_reboot(box)
+        check_upgrade(box, package)
+        check_removal(box)
+
+
+def check_what_is_on_the_path(box: Machine) -> None:
+    assert "CARBONSCHED(1)" in box.run("man carbonsched | head -1").stdout
+    script = "source /usr/share/bash-completion/completions/carbonsched; COMP_WORDS=(carbonsched sub); COMP_CWORD=1; _carbonsched; echo ${COMPREPLY[@]}"
+    assert box.run(f"bash -c '{script}'").stdout.strip() == "submit"
+    weight = int(box.run("du -sm /usr/lib/carbonsched | cut -f 1").stdout)
+    assert weight <= 200, f"the package weighs {weight} MB"
+
+
+def check_rights_and_exposure(box: Machine) -> None:
+    assert box.run("stat -c '%a %U %G' /run/carbonsched/api.sock /etc/carbonsched/config.toml").stdout.split(
+        "\n"
+    )[:2] == [
+        "660 carbonsched carbonsched",
+        "640 root carbonsched",
+    ]
+    refused = box.run(
+        "su - nobody -s /bin/sh -c 'carbonsched --socket /run/carbonsched/api.sock ps'", check=False
+    )
+    assert refused.returncode == 3, refused.stderr
+    said = box.run(f"systemd-analyze security --no-pager {UNIT} | tail -1").stdout
+    score = float(re.findall(r"[\d.]+", said)[0])
+    assert score <= 2.0, said
+
+
+def check_reload(box: Machine) -> None:
+    box.run("systemctl reload carbonsched")
+    box.until(f"systemctl show -P StatusText {UNIT} | grep 'configuration reloaded at'")
+    box.run(
+        "cp -p /etc/carbonsched/config.toml /root/good && sed -i 's/^pue = .*/pue = 0.5/' /etc/carbonsched/config.toml"
+    )
+    box.run("systemctl reload carbonsched")
+    box.until(f"systemctl show -P StatusText {UNIT} | grep 'kept as it was.*pue'")
+    assert box.show(UNIT, "ActiveState") == "active"
+    box.run("cp -p /root/good /etc/carbonsched/config.toml")
+
+
+def check_watchdog(box: Machine) -> None:
+    """A short one, by a drop-in: a daemon that ticks once a minute lives, one that is frozen or whose ledger is held is replaced."""
+    box.run(
+        f"mkdir -p /run/systemd/system/{UNIT}.d && printf '[Service]\\nWatchdogSec=4s\\nRestartSec=100ms\\nTimeoutAbortSec=1s\\n' > /run/systemd/system/{UNIT}.d/short.conf"
+    )
+    box.run("sed -i 's/^tick_s = .*/tick_s = 60/' /etc/carbonsched/config.toml")
+    box.run("systemctl daemon-reload && systemctl restart carbonsched")
+    pid = box.show(UNIT, "MainPID")
+    time.sleep(9)
+    assert box.show(UNIT, "MainPID") == pid, "a tick a minute is no reason to kill it"
+    box.run("cp -p /root/good /etc/carbonsched/config.toml && systemctl restart carbonsched")
+    pid = box.show(UNIT, "MainPID")
+    box.run(f"kill -STOP {pid}")
+    box.until(f"test $(systemctl show -P MainPID {UNIT}) != {pid} && carbonsched ps", 30)
+    pid = box.show(UNIT, "MainPID")
+    lock = "import sqlite3,time; c=sqlite3.connect('/var/lib/carbonsched/ledger.db',isolation_level=None,timeout=30); c.execute('BEGIN EXCLUSIVE'); time.sleep(30)"
+    holder = f'nohup timeout 60 python3 -c "{lock}" > /dev/null 2>&1 & echo $!'
+    held = box.run(holder).stdout.strip()
+    box.until(
+        f"journalctl -b -u {UNIT} | grep 'Watchdog timeout.*' | wc -l | grep -qx 2 || [ $(systemctl show -P NRestarts {UNIT}) -ge 2 ]",
+        40,
+    )
+    box.run(f"pkill -P {held} || true; kill {held} || true")
+    box.until("carbonsched ps", 60)
+    box.run(f"rm -r /run/systemd/system/{UNIT}.d && systemctl daemon-reload && systemctl restart carbonsched")
+
+
+def check_falls_and_reboot(box: Machine) -> None:
+    pid = box.show(UNIT, "MainPID")
+    box.run(f"kill -{signal.SIGKILL.value} {pid}")
+    box.until(
+        f"[ $(systemctl show -P MainPID {UNIT}) -gt 0 ] && test $(systemctl show -P MainPID {UNIT}) != {pid} && carbonsched ps",
+        30,
+    )
+    jobs = json.loads(box.run("carbonsched ps --json").stdout)["jobs"]
+    box.reboot()
+    box.until("carbonsched ps", 60)
+    assert [job["id"] for job in json.loads(box.run("carbonsched ps --json").stdout)["jobs"]] == [
+        job["id"] for job in jobs
+    ]
+    assert json.loads(box.run("carbonsched audit verify --json").stdout)["ok"]
+
+
+def check_upgrade(box: Machine, package: Path) -> None:
+    """The same files as a newer version: the daemon is another process, its state and the edited configuration are as they were."""
+    newer = package.name.replace("-1~", "-2~")
+    box.run("sed -i 's/^pue = .*/pue = 1.31/' /etc/carbonsched/config.toml")
+    box.run(
+        f"cd /clone && dpkg-deb -R dist/{package.name} /var/tmp/deb && sed -i 's/^\\(Version: .*\\)-1~/\\1-2~/' /var/tmp/deb/DEBIAN/control && dpkg-deb -Zzstd -z1 --build /var/tmp/deb dist/{newer}",
+        timeout=200,
+    )
+    pid = box.show(UNIT, "MainPID")
+    box.run(f"cd /clone && DEBIAN_FRONTEND=noninteractive apt-get install -y ./dist/{newer}", timeout=200)
+    box.until(f"test $(systemctl show -P MainPID {UNIT}) != {pid} && carbonsched ps", 60)
+    assert "1.31" in box.run("grep ^pue /etc/carbonsched/config.toml").stdout
+    assert json.loads(box.run("carbonsched audit verify --json").stdout)["ok"]
+
+
+def check_removal(box: Machine) -> None:
+    box.run("apt-get remove -y carbonsched")
+    assert box.run(
+        "command -v carbonsched; ls /usr/lib/carbonsched; systemctl is-active carbonsched", check=False
+    ).stdout.split() == ["inactive"]
+    assert box.run("ls /etc/carbonsched/config.toml /var/lib/carbonsched/ledger.db").returncode == 0
+    said = box.run("apt-get purge -y carbonsched").stdout
+    assert "stay in /var/lib/carbonsched" in said
+    assert box.run("ls -d /etc/carbonsched /var/cache/carbonsched", check=False).stdout == ""
+    assert box.run("test -f /var/lib/carbonsched/ledger.db").returncode == 0
