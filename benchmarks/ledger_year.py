@@ -1,9 +1,10 @@
 """Measures a ledger that has lasted: its size, how long verifying takes, whole and since the last heads, and reports.
 
-    python benchmarks/ledger_year.py FOLDER [--days 365] [--boards 8] [--row-s 10]
+    python benchmarks/ledger_year.py FOLDER [--days 365] [--boards 8] [--row-s 10] [--raw-days 7] [--minute-days 30]
 
 A year of 8 boards and the host at 10 s is 28 million rows. `--days` makes a part of it; what is printed then is of that part, and
-the figures that grow with the rows are carried on to the year beside it, marked so. Making the rows can be cut short: the next call goes on
+the figures that grow with the rows are carried on to the year beside it, marked so: by how many rows each tier has of a day after the
+roll-up, of which the year has 7 days as written, 23 of minutes and 335 of hours. `--raw-days` and `--minute-days` make all three in a few days. Making the rows can be cut short: the next call goes on
 behind the last day that is whole.
 """
 
@@ -17,7 +18,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from carbonsched.ledger import Ledger
+from carbonsched.ledger.archives import Archive
 from carbonsched.ledger.heads import Head
+from carbonsched.ledger.rollup import Retention, RollUp
+from carbonsched.model.audit import RolledUp
 from carbonsched.model.energy import Account, EnergyDelta, EnergyMethod, Interval
 from carbonsched.model.grid import Basis, Kind, Reading, Source
 from carbonsched.model.job import CarbonPart, DataPart, JobSpec, ModelPart, Owner, SubmittedJob
@@ -139,7 +143,52 @@ def timed(work: Callable[[], object]) -> tuple[float, object]:
     return time.monotonic() - began, found
 
 
-def measure(ledger: Ledger, path: Path, days: int) -> dict[str, dict[str, float | None]]:
+def roll_up(ledger: Ledger, path: Path, days: int, keep: Retention) -> dict[str, float]:
+    """What the roll-up of all that is due did, and how long it took."""
+    archive = Archive(path.parent / "archive")
+    took_s, done = timed(lambda: RollUp(ledger, keep, archive).work(BEGAN + timedelta(days=days)))
+    if not isinstance(done, RolledUp):
+        raise SystemExit("no roll-up")
+    with ledger.transaction() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = sum(file.stat().st_size for file in archive.folder.glob("*")) if archive.folder.exists() else 0
+    return {
+        "seconds": round(took_s, 1),
+        "rows": done.rows,
+        "into": done.merged,
+        "longest_transaction_s": round(done.longest_s, 3),
+        "archive_bytes_per_row": round(size / done.rows, 1) if done.rows else 0.0,
+    }
+
+
+def of_a_year(ledger: Ledger, days: int, boards: int, keep: Retention) -> tuple[int, float]:
+    """(rows held, how many times as many a year of 8 boards and the host would hold)."""
+    raw, minutes = min(keep.raw_days, days), min(keep.minute_days, days)
+    spans = {None: raw, 1: minutes - raw, 2: days - minutes}
+    year = {None: 7.0, 1: 23.0, 2: YEAR_D - 30.0}
+    counts = dict.fromkeys(spans, 0)
+    for row in ledger.rows():
+        counts[row["tier"]] += 1
+    held = sum(counts.values())
+    carried, a_day = 0.0, 0.0
+    for tier, span in spans.items():
+        # a tier that is not there yet is taken to be as large as the one before
+        a_day = counts[tier] / span if span > 0 else a_day
+        carried += a_day * year[tier]
+    return held, carried * 9 / (boards + 1) / held
+
+
+def used_bytes(ledger: Ledger) -> float:
+    """Of the database, without the room that merged rows left for new ones."""
+    with ledger.transaction() as connection:
+        size, pages, free = (
+            float(connection.exec_driver_sql(f"PRAGMA {name}").scalar() or 0)
+            for name in ("page_size", "page_count", "freelist_count")
+        )
+    return size * (pages - free)
+
+
+def measure(ledger: Ledger, days: int, scale: float) -> dict[str, dict[str, float | None]]:
     """What each takes here, and what that comes to over a year where it grows with the rows."""
     now = BEGAN + timedelta(days=days)
     whole_s, result = timed(ledger.verify)
@@ -150,8 +199,7 @@ def measure(ledger: Ledger, path: Path, days: int) -> dict[str, dict[str, float 
     since_s, _ = timed(lambda: ledger.verify(since=since))
     year_s, _ = timed(lambda: render(build(ledger, now=now), ledger, "json"))
     job_s, _ = timed(lambda: render(build(ledger, job_id(days - 1, 0), now=now), ledger, "json"))
-    size = sum(file.stat().st_size for file in path.parent.glob("ledger.db*"))
-    scale = YEAR_D / days
+    size = used_bytes(ledger)
     return {
         "database_gb": _figure(size / 1e9, 2.0, scale),
         "full_verify_s": _figure(whole_s, 600.0, scale),
@@ -175,17 +223,24 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--days", type=int, default=YEAR_D)
     parser.add_argument("--boards", type=int, default=8)
     parser.add_argument("--row-s", type=int, default=10)
+    parser.add_argument("--raw-days", type=float, default=7.0)
+    parser.add_argument("--minute-days", type=float, default=30.0)
     asked = parser.parse_args(argv)
     asked.folder.mkdir(parents=True, exist_ok=True)
     path = asked.folder / "ledger.db"
     with Ledger.open(f"sqlite:///{path}") as ledger:
         fill(ledger, asked.days, asked.boards, asked.row_s)
-        rows = ledger.totals().rows
+        keep = Retention(raw_days=asked.raw_days, minute_days=asked.minute_days)
+        rolled = roll_up(ledger, path, asked.days, keep)
+        held, scale = of_a_year(ledger, asked.days, asked.boards, keep)
         found = {
             "days": asked.days,
             "boards": asked.boards,
-            "rows": rows,
-            **measure(ledger, path, asked.days),
+            "rows": ledger.totals().rows,
+            "rows_held": held,
+            "a_year_holds": round(held * scale),
+            "roll_up": rolled,
+            **measure(ledger, asked.days, scale),
         }
     print(json.dumps(found, indent=2))
 

@@ -262,6 +262,14 @@ class LedgerConfig(Doc):
     """The box's name where several boxes keep their ledgers on one server; None: there is one box."""
     row_s: Annotated[float, Field(gt=0)] = 10.0
     """A row is closed after this long, or earlier when job, segment or intensity change."""
+    roll_up: bool = True
+    """Merge rows that are old into minutes, and later into hours; the rows themselves go to the archive."""
+    raw_days: Annotated[float, Field(ge=3)] = 7.0
+    """Rows stay as they were written for so long, and in any case a day longer than a feed revises."""
+    minute_days: Annotated[float, Field(ge=3)] = 30.0
+    """Minutes stay minutes for so long; then they are hours."""
+    archive: str | None = None
+    """Folder of the rows that were merged, a file a month, which nothing ever removes; None: <state_dir>/archive."""
 
 
 class LaunchConfig(Doc):
@@ -406,6 +414,11 @@ class Config(Doc):
     @property
     def state(self) -> Path:
         return Path(self.state_dir)
+
+    @property
+    def archive(self) -> Path:
+        """Where merged rows of the ledger go."""
+        return Path(self.ledger.archive) if self.ledger.archive else self.state / "archive"
 
     @property
     def ledger_url(self) -> str:

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -40,6 +40,7 @@ from carbonsched.power.factory import build_meter
 from carbonsched.supervisor import Supervisor
 from carbonsched.supervisor.continuity import check_file, check_jobs
 from carbonsched.supervisor.heartbeat import Heartbeat
+from carbonsched.supervisor.rolling import Rolling
 from carbonsched.supervisor.service import SupervisorService
 from carbonsched.watchdog import Part, Watchdog
 
@@ -91,6 +92,7 @@ def run(
     meter = build_meter(config.power.meters, clock)
     supervisor = Supervisor(config, ledger, chain, meter, launcher, clock, prices, supply)
     heartbeat = Heartbeat(ledger, clock)
+    rolling = Rolling(config, ledger, clock, lambda: max(chain.settles.values(), default=timedelta(0)))
     # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
     stop, reload = _catch_signals()
     address = socket_path(socket, config.api.socket)
@@ -104,6 +106,7 @@ def run(
         server.start()
         polling = Polling(partial(_poll, chain, supervisor), _POLL_CHECK_S)
         beating = Periodic("heartbeat", heartbeat.poll, _BEAT_CHECK_S)
+        aging = Periodic("roll-up", rolling.poll, _BEAT_CHECK_S)
         ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
         polling.start()
         beating.start()
@@ -111,6 +114,7 @@ def run(
         ticking.start()
         watchdog = Watchdog(notifier, _parts(supervisor, config.power.tick_s))
         watchdog.start()
+        aging.start()
         notifier.ready(f"carbonsched {__version__}, {len(meter.devices)} devices, {len(config.feeds)} feeds")
         _log_plugins()
         _log_whose_jobs()
@@ -126,9 +130,11 @@ def run(
                 notifier.ready(_reload(supervisor, config_path))
         notifier.stopping()
         watchdog.stop()
+        rolling.close()
         polling.stop()
         ticking.stop(_TICK_END_S)
         supervisor.stop()
+        aging.stop(_TICK_END_S)
         beating.stop(_TICK_END_S)
         heartbeat.close()
         senders.stop(_TOLD_S)

@@ -9,7 +9,7 @@ import typer
 from carbonsched import __version__
 from carbonsched.cli import doctor as doctors
 from carbonsched.cli.actions import cancel, pause, resume
-from carbonsched.cli.audit import anchor, diff, export, verify
+from carbonsched.cli.audit import anchor, diff, export, roll_up, verify
 from carbonsched.cli.budget import budget
 from carbonsched.cli.daemon import daemon
 from carbonsched.cli.grid import grid
@@ -133,6 +133,12 @@ _command(audit)(
     )
 )(verify)
 _command(audit)(epilog=_examples("carbonsched audit export ledger-2026-11"))(export)
+_command(audit)(
+    name="roll-up",
+    epilog=_examples(
+        "carbonsched audit roll-up --ledger sqlite:////var/lib/carbonsched/ledger.db --archive /var/lib/carbonsched/archive"
+    ),
+)(roll_up)
 _command(audit)(epilog=_examples("carbonsched audit diff ledger-2026-10 ledger-2026-11"))(diff)
 _command(audit)(
     epilog=_examples(

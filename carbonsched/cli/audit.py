@@ -13,6 +13,7 @@ from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.units import MJ_PER_J
 
 if TYPE_CHECKING:
+    from carbonsched.ledger.archives import Archive
     from carbonsched.ledger.heads import Head
     from carbonsched.ledger.ledger import Ledger
     from carbonsched.model.audit import Exported
@@ -52,6 +53,14 @@ def verify(
             help="Heads, as for --against, of a ledger that verified: the rows up to the last of them are not recomputed.",
         ),
     ] = None,
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            "--archive",
+            metavar="DIR",
+            help="Recompute merged rows from the rows that they stand for, as this archive has them.",
+        ),
+    ] = None,
     public_key: Annotated[
         Path | None,
         typer.Option(
@@ -84,17 +93,24 @@ def verify(
         )
     earlier, vouched = _earlier(against or [], public_key, ca)
     last = _last_head(since)
-    if ledger is None and not earlier and last is None:
+    if ledger is None and not earlier and last is None and archive is None:
         result = connect(ctx).audit()
     else:
         with _opened(ctx, ledger) as opened:
             if export is not None:
                 _export(opened, export)
-            result = opened.verify(earlier, last).model_copy(update={"vouched": vouched})
+            months = None if archive is None else _archive(archive)
+            result = opened.verify(earlier, last, months).model_copy(update={"vouched": vouched})
     if json:
         emit(result)
     elif result.ok:
-        print(f"ok: {result.rows} rows verify{_since(result)}{_conserved(result)}{_compared(result)}")
+        print(
+            f"ok: {result.rows} rows verify{_since(result)}{_merged(result)}{_conserved(result)}{_compared(result)}"
+        )
+        if not result.rows:
+            print(
+                "it holds no row: whether there were any, only heads that were noted elsewhere tell (--against)"
+            )
     else:
         rows = "rows cannot be counted" if result.rows is None else f"{result.rows} rows"
         print(f"not ok: {result.problem} ({rows})")
@@ -144,6 +160,47 @@ def diff(
                 said += f"; row {chain.first_different} differs: {', '.join(parts)}"
             print(text.one_line(said))
     raise typer.Exit(0 if found.same or found.continued else 1)
+
+
+def roll_up(
+    ledger: Annotated[
+        str,
+        typer.Option(
+            "--ledger", metavar="URL", help="Of a box whose daemon does not run: it does this itself."
+        ),
+    ],
+    archive: Annotated[
+        Path, typer.Option("--archive", metavar="DIR", help="Where the merged rows go, a file a month.")
+    ],
+    raw_days: Annotated[
+        float,
+        typer.Option("--raw-days", min=3, metavar="DAYS", help="So long rows stay as they were written."),
+    ] = 7.0,
+    minute_days: Annotated[
+        float, typer.Option("--minute-days", min=3, metavar="DAYS", help="So long minutes stay minutes.")
+    ] = 30.0,
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Merge rows that are old into minutes, then hours, as the daemon does by itself once an hour; no sum changes."""
+    from carbonsched.cli.output import emit
+    from carbonsched.clock import SystemClock
+    from carbonsched.ledger.archives import Archive
+    from carbonsched.ledger.ledger import Ledger
+    from carbonsched.ledger.rollup import MOST, Retention, RollUp
+
+    keep = Retention(raw_days=raw_days, minute_days=max(minute_days, raw_days), rows=MOST)
+    with Ledger.open(ledger) as opened:
+        done = RollUp(opened, keep, Archive(archive)).work(SystemClock().now())
+    if json:
+        emit(done)
+    else:
+        print(
+            f"{done.rows} rows merged into {done.merged}; as they were they are in {archive}"
+            if done.rows
+            else "nothing is due"
+        )
 
 
 def anchor(
@@ -251,6 +308,24 @@ def _did_not_verify(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False  # what it is else is told where it is read
     return isinstance(said, dict) and said.get("ok") is False
+
+
+def _archive(folder: Path) -> "Archive":
+    from carbonsched.ledger.archives import Archive
+
+    if not folder.is_dir():
+        raise InputError("--archive", f"{folder} is no folder", "name the one that [ledger] archive names")
+    return Archive(folder)
+
+
+def _merged(result: "AuditResult") -> str:
+    merged = result.merged
+    if merged is None:
+        return ""
+    if merged.recomputed is None:
+        return f", {merged.rows} of them merged: linked, their archive not looked at (--archive DIR)"
+    said = f", {merged.rows} of them merged: {merged.recomputed} recomputed from the archive"
+    return said + (f", {merged.gone} linked, raw gone" if merged.gone else "")
 
 
 def _since(result: "AuditResult") -> str:

@@ -59,6 +59,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "audit-result": view.AuditResult,
         "exported": audit.Exported,
         "audit-diff": audit.AuditDiff,
+        "rolled-up": audit.RolledUp,
         "anchored": audit.Anchored,
         "problem": view.ErrorBody,
         "grid-view": grid.GridView,

@@ -8,6 +8,12 @@ records       a job and a finished segment, read from their rows
 totals        sums by job, segment, board and method
 settlements   what was revised later: which intensity rows count with as settled
 recovered     energy told late, spread over the rows that were unknown
+merging       rows that are alike as one of a minute or an hour
+rollup        rows that grow old are merged, a slice at a time
+archives      the rows that were merged, a file a month
+tiers         walks the rows that stand for others
+guards        are the tables and the triggers that refuse changes there?
+recomputed    merged rows once more from the archive
 audit         every hash and every gram once more
 chains        walks both hash chains
 overlap       was time charged twice?

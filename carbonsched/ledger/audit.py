@@ -13,32 +13,48 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from carbonsched.errors import InputError
 from carbonsched.ledger.agreement import jobs_problem, segments_problem
+from carbonsched.ledger.archives import Archive
 from carbonsched.ledger.chains import Fault, intervals_fault, walk_journal
 from carbonsched.ledger.conservation import conservation, imbalance
+from carbonsched.ledger.guards import missing_table, missing_trigger
 from carbonsched.ledger.heads import Head, head_of, missed
+from carbonsched.ledger.recomputed import recompute
+from carbonsched.ledger.rollup import rolled_to
 from carbonsched.ledger.rows import GENESIS
 from carbonsched.ledger.store import file_problem
 from carbonsched.ledger.tables import INTERVALS
-from carbonsched.model.views import AuditResult, ChainHeads
+from carbonsched.ledger.tiers import rollups_problem
+from carbonsched.model.views import AuditResult, ChainHeads, MergedRows
 
 
-def verify(connection: Connection, earlier: Sequence[Head] = (), since: Head | None = None) -> AuditResult:
+def verify(
+    connection: Connection,
+    earlier: Sequence[Head] = (),
+    since: Head | None = None,
+    archive: Archive | None = None,
+) -> AuditResult:
     """Walk both chains in order, a page in memory at a time, then balance every counter; names the first thing wrong.
 
     earlier: heads that were noted before, each of which must be in the chains still. since: one up to which the rows were
-    verified already: those behind it alone are looked at, and the journal, jobs and segments whole.
+    verified already: those behind it alone are looked at, and the journal, jobs and segments whole. archive: what was merged is recomputed from
+    it, where it has it.
     """
     if since is not None and since.rows is None:
         raise InputError("--since", f"{since.source} does not say of how many rows it is", "give a later one")
     if since is None and (damage := file_problem(connection)):
         return _of_damaged(connection, damage)
+    if gone := missing_table(connection):
+        return _of_damaged(connection, gone)
     journal = walk_journal(connection)
     after = (0, GENESIS) if since is None or since.rows is None else (since.rows, since.intervals)
+    if after[0] < rolled_to(connection, 0)[0]:
+        after = (0, GENESIS)  # rows behind it were merged since: they are few, and looked at once more
     lost = None if since is None else missed(connection, since)
     fault, overlap = (lost, None) if lost else intervals_fault(connection, journal.heartbeats, after)
     problem = (
         (fault and fault.what)
         or journal.problem
+        or rollups_problem(connection, journal.rolled)
         or jobs_problem(connection, journal.told)
         or segments_problem(connection, journal.segments)
     )
@@ -50,10 +66,14 @@ def verify(connection: Connection, earlier: Sequence[Head] = (), since: Head | N
     problem = problem or next((imbalance(each) for each in balances if not each.ok), None)
     if problem is None and (fault := overlap or _missed(connection, earlier)):
         problem = fault.what
+    merged = _merged(connection, archive)
+    if problem is None and merged is not None:
+        problem = merged[1]
+    problem = problem or missing_trigger(connection)
     head = head_of(connection)
     return AuditResult(
         ok=problem is None,
-        rows=connection.execute(select(func.count()).select_from(INTERVALS)).scalar_one(),
+        rows=_count(connection),
         first_bad=None if fault is None else fault.row,
         problem=problem,
         conservation=balances,
@@ -61,7 +81,25 @@ def verify(connection: Connection, earlier: Sequence[Head] = (), since: Head | N
         entries=head.entries,
         compared=len(earlier),
         since=None if since is None else since.rows,
+        merged=None if merged is None else merged[0],
     )
+
+
+def _merged(connection: Connection, archive: Archive | None) -> tuple[MergedRows, str | None] | None:
+    """(how far merged rows were recomputed, what is wrong with them); None where there are none."""
+    rows = rolled_to(connection, 0)[0]
+    if not rows:
+        return None
+    if archive is None:
+        return MergedRows(rows=rows, recomputed=None, gone=None), None
+    found = recompute(connection, archive)
+    return MergedRows(rows=rows, recomputed=found.rows, gone=found.gone), found.problem
+
+
+def _count(connection: Connection) -> int:
+    """Rows that were written, those that were merged since among them."""
+    rows = func.coalesce(func.sum(func.coalesce(INTERVALS.c.rows, 1)), 0)
+    return int(connection.execute(select(rows)).scalar_one())
 
 
 def _missed(connection: Connection, earlier: Sequence[Head]) -> Fault | None:
@@ -72,6 +110,6 @@ def _of_damaged(connection: Connection, damage: str) -> AuditResult:
     """The answer where no row can be trusted to be read."""
     rows: int | None = None
     with suppress(SQLAlchemyError):
-        rows = connection.execute(select(func.count()).select_from(INTERVALS)).scalar_one()
+        rows = _count(connection)
     heads = ChainHeads(intervals=None, journal=None)
     return AuditResult(ok=False, rows=rows, first_bad=None, problem=damage, heads=heads)

@@ -15,8 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from carbonsched.ledger.overlap import Overlaps
 from carbonsched.ledger.recovered import replacement_problem
+from carbonsched.ledger.rollup import ROLLED, rolled_to
 from carbonsched.ledger.rows import GENESIS, canonical, chained, contradiction, figures_problem
 from carbonsched.ledger.tables import INTERVALS, JOURNAL
+from carbonsched.ledger.tiers import rolled_links
 
 PAGE: Final = 1000
 HEARTBEAT: Final = "heartbeat"
@@ -118,6 +120,28 @@ def _link_problem(row: Row, noun: str, expected_id: int, prev_hash: str) -> str 
     return None
 
 
+def interval_links(connection: Connection, after: tuple[int, str]) -> Iterator[tuple[Row, str | None]]:
+    """As `links`, of the merged rows first where `after` lies before them."""
+    through = rolled_to(connection, 0)
+    if after[0] < through[0]:
+        yield from rolled_links(_pages(connection, INTERVALS, 1), connection)
+        after = through
+    yield from links(connection, INTERVALS, "row", after)
+
+
+def _pages(connection: Connection, table: Table, first: int) -> Iterator[tuple[Row, str | None]]:
+    """Every row from `first` on, or what cannot be read."""
+    while True:
+        page, unread = _page(connection, table, first)
+        for row in page:
+            yield row, None
+            first = row["id"] + 1
+        if unread:
+            yield {"id": first}, f"row {first} cannot be read: {unread}"
+        if unread or len(page) < PAGE:
+            return
+
+
 def _page(connection: Connection, table: Table, first: int) -> tuple[list[Row], str | None]:
     """(rows from `first` on, why the one after them cannot be read)."""
     # a truth value as it is stored: 2 would pass for true, and be grouped apart from it
@@ -147,24 +171,28 @@ def intervals_fault(
 
     after: (number, hash) of a row that is known to be right; the rows before it are not looked at but for the time they charge.
     """
+    through = rolled_to(connection, 0)[0]
+    if after[0] < through:
+        after = (0, GENESIS)
     anchors, sums, overlaps = _Anchors(connection), Sums(after[0]), Overlaps()
     counts = after[0] == 0
     """Else the first heartbeat says what the rows before it come to."""
     for row in _tail(connection, after[0]):
         overlaps.add(row)
     overlap: Fault | None = None
-    for row, problem in links(connection, INTERVALS, "row", after):
+    for row, problem in interval_links(connection, after):
         if not problem and (said := contradiction(row) or figures_problem(row)):
             problem = f"row {row['id']}: {said}"
         if not problem and (said := replacement_problem(connection, row)):
             problem = f"row {row['id']}: {said}"
-        if not problem and not anchors.agree(row["id"], row["hash"]):
+        if not problem and not anchors.agree(row["id"], row["last_hash"] or row["hash"]):
             problem = (
                 f"row {row['id']} is not the one the journal saw when it was the last: rows were rewritten"
             )
         if not problem:
             sums.add(row)
-            beat = heartbeats.get(row["id"])
+            # a merged row may reach behind what a heartbeat saw
+            beat = heartbeats.get(row["id"]) if row["id"] >= through else None
             if beat is not None and not counts:
                 counts = sums.take(beat)
             elif beat is not None and (off := sums.differs(beat)):
@@ -204,6 +232,8 @@ class JournalWalk:
     told: dict[str, list[tuple[str, int, dict[str, Any]]]] = field(default_factory=dict)
     """Job → (kind, time, detail) of each entry that tells what its row in the jobs table holds."""
     segments: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    rolled: list[dict[str, Any]] = field(default_factory=list)
+    """What each roll-up said."""
     heartbeats: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Last row that one counted → what it said."""
 
@@ -216,12 +246,14 @@ def walk_journal(connection: Connection) -> JournalWalk:
         if walk.problem:
             return walk
         kind, job_id = entry["kind"], entry["job_id"]
-        if kind not in ("submitted", "state", "budget", "segment", HEARTBEAT):
+        if kind not in ("submitted", "state", "budget", "segment", HEARTBEAT, ROLLED):
             continue
         detail = json.loads(entry["detail"])
         if kind == HEARTBEAT:
             if isinstance(detail.get("rows"), int):
                 walk.heartbeats[detail["rows"]] = detail
+        elif kind == ROLLED:
+            walk.rolled.append(detail)
         elif kind == "segment":
             walk.segments.append((job_id, detail))
         else:

@@ -16,6 +16,7 @@ from carbonsched import __version__
 from carbonsched.errors import InputError
 from carbonsched.ledger.agreement import sha256
 from carbonsched.ledger.heads import MANIFEST, head_of
+from carbonsched.ledger.rollup import TIERS, rolled_to
 from carbonsched.ledger.rows import canonical
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, SEGMENTS
 from carbonsched.model.audit import Exported, ExportedFile, ExportedTotal
@@ -32,16 +33,18 @@ manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
 for name, told in manifest["files"].items():
     assert hashlib.sha256((here / name).read_bytes()).hexdigest() == told["sha256"], name + " was changed"
 for chain in ("intervals", "journal"):
-    before = "0" * 64
+    ends = dict(manifest["begins"]) if chain == "intervals" else {}
     for number, line in enumerate(open(here / (chain + ".tsv"), encoding="utf-8", newline="\\n"), start=1):
         digest, text = line.rstrip("\\n").split("\\t", 1)
-        assert hashlib.sha256((before + text).encode()).hexdigest() == digest, f"{chain}, line {number}"
-        before, row = digest, json.loads(text)
+        row = json.loads(text)
+        tier = str(row.get("tier") or 0)
+        assert hashlib.sha256((ends.get(tier, "0" * 64) + text).encode()).hexdigest() == digest, f"{chain}, line {number}"
+        ends[tier] = digest
         energy, pue, intensity = (row.get(name) for name in ("energy_mj", "pue", "g_per_kwh"))
         if energy is not None:
             grams = energy / 3.6e9 * pue * (intensity or 0.0)
             sums[row["job_id"]] = [a + b for a, b in zip(sums.get(row["job_id"], (0, 0.0)), (energy, grams))]
-    assert before == manifest["heads"][chain], chain + " ends with another hash"
+    assert ends.get("0", "0" * 64) == manifest["heads"][chain], chain + " ends with another hash"
 for told in manifest["totals"]:
     energy, grams = sums.get(told["job_id"], (0, 0.0))
     assert energy == told["energy_mj"] and math.isclose(grams, told["grams"], rel_tol=1e-9), told["job_id"]
@@ -81,6 +84,7 @@ def _export(connection: Connection, folder: Path, at: datetime, schema: str) -> 
         heads=head.chain_heads(),
         rows=head.rows or 0,
         entries=head.entries or 0,
+        begins={str(tier): rolled_to(connection, tier)[1] for tier in (0, *TIERS)},
         files=files,
         totals=_totals(connection),
     )
@@ -121,9 +125,13 @@ def _write(path: Path, lines: Iterator[str]) -> ExportedFile:
 
 def _totals(connection: Connection) -> tuple[ExportedTotal, ...]:
     t = INTERVALS.c
-    sums = (func.count(), func.coalesce(func.sum(t.energy_mj), 0), func.coalesce(func.sum(t.grams), 0.0))
+    sums = (
+        func.sum(func.coalesce(t.rows, 1)),
+        func.coalesce(func.sum(t.energy_mj), 0),
+        func.coalesce(func.sum(t.grams), 0.0),
+    )
     query = select(t.job_id, *sums).group_by(t.job_id).order_by(t.job_id)
     return tuple(
-        ExportedTotal(job_id=job_id, rows=rows, energy_mj=int(energy), grams=float(grams))
+        ExportedTotal(job_id=job_id, rows=int(rows), energy_mj=int(energy), grams=float(grams))
         for job_id, rows, energy, grams in connection.execute(query)
     )

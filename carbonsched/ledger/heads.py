@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table, and_, or_, select
 
 from carbonsched.errors import InputError
 from carbonsched.ledger.chains import Fault
+from carbonsched.ledger.rollup import rolled_to
 from carbonsched.ledger.rows import GENESIS
 from carbonsched.ledger.tables import INTERVALS, JOURNAL
 from carbonsched.model.views import ChainHeads
@@ -156,9 +157,10 @@ def _missed(
     last, _ = last_of(connection, table)
     if want == GENESIS or number == 0:
         return None
+    merged_to = rolled_to(connection, 0)[0] if table is INTERVALS else 0
     if number is None:
         found = connection.execute(select(table.c.id).where(table.c.hash == want).limit(1)).scalar()
-        if found is not None:
+        if found is not None or (merged_to and _told(connection, want)):
             return None
         return (
             None,
@@ -168,6 +170,11 @@ def _missed(
         many = f"{noun} {number} is" if last + 1 == number else f"{noun}s {last + 1} to {number} are"
         many = many.replace("entrys", "entries")
         return last + 1, f"{many} missing: an earlier head saw them"
+    if number <= merged_to:
+        seen = _hashes(connection, number)
+        if not seen or seen == {want}:
+            return None  # the journal's own head, which tells of the roll-up, is looked for beside it
+        return number, f"{noun} {number}, merged since, is not the one an earlier head saw"
     have = connection.execute(select(table.c.hash).where(table.c.id == number)).scalar()
     if have != want:
         return (
@@ -175,3 +182,19 @@ def _missed(
             f"{noun} {number} is not the one an earlier head saw: the chain was made anew up to it",
         )
     return None
+
+
+def _hashes(connection: Connection, number: int) -> set[str]:
+    """What is still told of the hash of a row that was merged: by the journal, and by rows that stand for it."""
+    t, j = INTERVALS.c, JOURNAL.c
+    found = set(connection.execute(select(j.interval_hash).where(j.interval_id == number)).scalars())
+    last = and_(t.id == number, t.last_hash.is_not(None))
+    return found | set(connection.execute(select(t.last_hash).where(last)).scalars())
+
+
+def _told(connection: Connection, want: str) -> bool:
+    """Whether a row with that hash is among the merged ones, as far as that is still told."""
+    t, j = INTERVALS.c, JOURNAL.c
+    of_rows = select(t.id).where(or_(t.first_hash == want, t.last_hash == want)).limit(1)
+    of_journal = select(j.id).where(j.interval_hash == want).limit(1)
+    return any(connection.execute(query).first() for query in (of_journal, of_rows))

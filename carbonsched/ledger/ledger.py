@@ -5,6 +5,7 @@ consumed moves with the rows that came from them, so a daemon killed at any inst
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, insert, select, update
 
 from carbonsched.errors import LedgerError, StateError
-from carbonsched.ledger import audit, recovered, totals
+from carbonsched.ledger import audit, recovered, rollup, totals
 from carbonsched.ledger.agreement import sha256
+from carbonsched.ledger.archives import Archive
 from carbonsched.ledger.chains import HEARTBEAT
 from carbonsched.ledger.export import export
 from carbonsched.ledger.heads import Head, head_of
@@ -22,11 +24,13 @@ from carbonsched.ledger.reader import LedgerReader, chain_end
 from carbonsched.ledger.records import state_of
 from carbonsched.ledger.rows import (
     GENESIS,
+    ROW_SCHEMA,
     canonical,
     chained,
     flatten,
     micros,
 )
+from carbonsched.ledger.settlements import SETTLED, Settled
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENTS
 from carbonsched.model.audit import Exported
 from carbonsched.model.energy import EnergyDelta, Interval
@@ -44,6 +48,8 @@ class Ledger(LedgerReader):
         ...     (ledger.totals().rows, ledger.verify().ok)
         (0, True)
     """
+
+    _settled: tuple[int, Settled] | None = None
 
     # intervals
 
@@ -64,6 +70,35 @@ class Ledger(LedgerReader):
             if rows:
                 _append(connection, rows)
         return tuple(rows)
+
+    # roll-up
+
+    def next_slice(self, tier: int, until: datetime, most: int) -> rollup.Slice | None:
+        """The oldest rows of a tier that can be merged (`carbonsched.ledger.rollup`); None where none is due."""
+        eras, settled = self.eras(), self._settled_until_now()
+        with self._reading() as connection:
+            return rollup.next_slice(connection, tier, until, most, eras, settled)
+
+    def replace(self, slice_: rollup.Slice, archive: Archive | None, at: datetime) -> float:
+        """Archive a slice's rows and put the merged ones in their place, in one transaction; the seconds that one took."""
+        name, size = None, None
+        if archive is not None:
+            name = archive.name(slice_.rows[0]["start_us"])
+            with self._reading() as connection:
+                behind = rollup.archived(connection, name)
+            size = archive.append(name, slice_.rows, behind)
+        began = time.monotonic()
+        with self.transaction() as connection:
+            said = rollup.record(connection, slice_, name, size)
+            self._write(connection, None, "rolled", said, "daemon", at)
+        return time.monotonic() - began
+
+    def _settled_until_now(self) -> Settled:
+        """The settlements that hold; read anew only where one came since."""
+        count = self.count(None, SETTLED)
+        if self._settled is None or self._settled[0] != count:
+            self._settled = (count, Settled.of(self.settlements()))
+        return self._settled[1]
 
     # jobs
 
@@ -165,13 +200,16 @@ class Ledger(LedgerReader):
 
     # audit
 
-    def verify(self, earlier: Sequence[Head] = (), since: Head | None = None) -> AuditResult:
+    def verify(
+        self, earlier: Sequence[Head] = (), since: Head | None = None, archive: Archive | None = None
+    ) -> AuditResult:
         """Every hash and every gram once more, from the rows alone; the first that is wrong is named.
 
         earlier: heads noted before, which must be in the chains still; since: one whose rows were verified then, and are not again.
+        archive: of rows that were merged; they are recomputed from it.
         """
         with self._reading() as connection:
-            return audit.verify(connection, earlier, since)
+            return audit.verify(connection, earlier, since, archive)
 
     def heartbeat(self, actor: str, at: datetime, *, counted: bool = True) -> Head | None:
         """Note in the journal what the rows come to; the heads with that entry, to be noted elsewhere. None: nothing came since.
@@ -242,6 +280,6 @@ def _text(data: Mapping[str, Any]) -> str:
 def _append(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     last_id, last_hash = chain_end(connection)
     for n, row in enumerate(rows, start=last_id + 1):
-        row["id"], row["prev_hash"] = n, last_hash
+        row["id"], row["prev_hash"], row["schema"] = n, last_hash, ROW_SCHEMA
         row["hash"] = last_hash = chained(last_hash, canonical(row))
     connection.execute(insert(INTERVALS), rows)

@@ -8,12 +8,13 @@ in hex; the row before the first has the hash of 64 zeros.
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from carbonsched.errors import LedgerError
-from carbonsched.ledger.tables import INTERVALS
+from carbonsched.ledger.tables import INTERVALS, SCHEMA
 from carbonsched.model.energy import Account, Interval
 from carbonsched.model.grid import Source
 from carbonsched.units import J_PER_KWH, MJ_PER_J, grams
@@ -23,13 +24,19 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TICK: Final = timedelta(microseconds=1)
 _MAX_INT: Final = 2**63 - 1
 _FLOATS: Final = frozenset(c.name for c in INTERVALS.columns if c.type.python_type is float)
+_KINDS: Final = tuple((c.name, c.nullable, c.type.python_type) for c in INTERVALS.columns)
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _CHAIN: Final = frozenset({"prev_hash", "hash"})
 _LATER: Final = (
     *("supply_share", "supply_g_per_kwh", "supply_source", "on_site_grams"),
     *("eur_per_kwh", "price_source", "eur"),
     "replaces",
+    *("schema", "tier", "rows", "first_id", "first_hash", "last_hash"),
 )
 """Rows that were written before them must hash as they did then: null counts as not there."""
+_FIRST_NAMED: Final = 5
+ROW_SCHEMA: Final = int(SCHEMA)
+"""Named by each row that is written now: its hash covers the columns of that schema."""
 
 
 def micros(at: datetime) -> int:
@@ -50,13 +57,10 @@ def maybe_moment(us: int | None) -> datetime | None:
     return None if us is None else moment(us)
 
 
+@lru_cache(maxsize=4096)
 def stamp(us: int) -> str:
     """As exports write it: RFC 3339 UTC with six decimals."""
     return moment(us).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _maybe_stamp(us: int | None) -> str | None:
-    return None if us is None else stamp(us)
 
 
 def flatten(interval: Interval) -> dict[str, Any]:
@@ -106,6 +110,7 @@ def flatten(interval: Interval) -> dict[str, Any]:
         "price_source": None if price is None else _source(price.source),
         "eur": interval.eur,
         "replaces": None,
+        **dict.fromkeys(("schema", "tier", "rows", "first_id", "first_hash", "last_hash")),
     }
     for name in _FLOATS:
         value = row[name]
@@ -121,17 +126,20 @@ def plain(row: Mapping[Any, Any]) -> dict[str, Any]:
     """A row as documents write it, without its hashes: every `*_us` column is a time, named without that ending."""
     fields: dict[str, Any] = {}
     for name, value in row.items():
-        if name in _CHAIN:
-            continue
-        if name.endswith("_us"):
-            fields[name.removesuffix("_us")] = _maybe_stamp(value)
-        elif name == "bridged":
-            fields[name] = bool(value)
-        elif name in _FLOATS and value is not None:
-            fields[name] = float(value)
-        else:
-            fields[name] = value
+        said, write = _written(name)
+        if said is not None:
+            fields[said] = value if write is None or value is None else write(value)
     return fields
+
+
+@cache
+def _written(name: str) -> tuple[str | None, Callable[[Any], Any] | None]:
+    """(name of a column in documents, None: it is in none; how its values are written there, None: as they are)."""
+    if name in _CHAIN:
+        return None, None
+    if name.endswith("_us"):
+        return name.removesuffix("_us"), stamp
+    return name, bool if name == "bridged" else float if name in _FLOATS else None
 
 
 def _source(source: Source) -> str:
@@ -147,7 +155,7 @@ def canonical(row: Mapping[Any, Any]) -> str:
     for name in _LATER:
         if fields.get(name) is None:
             fields.pop(name, None)
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(fields)
 
 
 def chained(prev_hash: str, text: str) -> str:
@@ -198,13 +206,13 @@ def figures_problem(row: Mapping[Any, Any]) -> str | None:
 
 def contradiction(row: Mapping[Any, Any]) -> str | None:
     """What of a stored row no row of ours says, in words: a value of another type, or two that exclude each other."""
-    for column in INTERVALS.columns:
-        value = row[column.name]
+    for name, nullable, kind in _KINDS:
+        value = row[name]
         if value is None:
-            if not column.nullable:
-                return f"{column.name} is null"
-        elif not _fits(value, column.type.python_type):
-            return f"{column.name} holds {value!r}"
+            if not nullable:
+                return f"{name} is null"
+        elif (type(value) is not kind or kind is float) and not _fits(value, kind):
+            return f"{name} holds {value!r}"
     if row["end_us"] < row["start_us"]:
         return "it ends before it starts"
     if row["energy_mj"] is not None and row["energy_mj"] < 0:
@@ -215,6 +223,20 @@ def contradiction(row: Mapping[Any, Any]) -> str | None:
         return f"it cannot stand for row {row['replaces']}"
     if (row["account"] == Account.JOB) != (row["job_id"] is not None):
         return f"account {row['account']} with job {row['job_id']}"
+    return _merge_contradiction(row)
+
+
+def _merge_contradiction(row: Mapping[Any, Any]) -> str | None:
+    """What of a row's schema, and of what it stands for, no row of ours says."""
+    if row["schema"] is not None and not _FIRST_NAMED <= row["schema"] <= ROW_SCHEMA:
+        return f"it names schema {row['schema']}, which no carbonsched up to this one has written"
+    said = [row[name] for name in ("tier", "rows", "first_id", "first_hash", "last_hash")]
+    if said == [None] * len(said):
+        return None
+    if row["schema"] is None or None in said:
+        return "what it stands for is told in part"
+    if not 1 <= row["rows"] <= row["id"] - row["first_id"] + 1 or row["first_id"] < 1:
+        return f"it cannot stand for {row['rows']} rows from row {row['first_id']} on"
     return None
 
 

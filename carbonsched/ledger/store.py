@@ -54,7 +54,7 @@ class Store:
     Example:
         >>> with Store.open("sqlite://") as store:
         ...     store.schema_version
-        '0004'
+        '0005'
     """
 
     def __init__(

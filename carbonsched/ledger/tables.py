@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA: Final = "0004"
+SCHEMA: Final = "0005"
 """The newest migration; a ledger with another one is migrated up or refused."""
 
 METADATA: Final = MetaData()
@@ -76,6 +76,13 @@ INTERVALS: Final = Table(
     Column("eur", Float(53)),
     # since 0004: the row of unknown energy that this one stands for
     Column("replaces", BigInteger),
+    # since 0005: as which schema the row was written, null before that one; and of a merged row what it stands for
+    Column("schema", Integer),
+    Column("tier", Integer),
+    Column("rows", Integer),
+    Column("first_id", BigInteger),
+    Column("first_hash", String(64)),
+    Column("last_hash", String(64)),
     Column("prev_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
     # covers every column the sums need, so that a job's totals never touch its rows
@@ -96,6 +103,7 @@ INTERVALS: Final = Table(
         "supply_share",
         "eur",
         "eur_per_kwh",
+        "rows",
     ),
     Index("intervals_by_board", "board", "id"),
     # few rows name one
@@ -109,6 +117,27 @@ INTERVALS: Final = Table(
         "intervals_by_counter", "board", "counter_epoch", "counter_start_mj", "counter_end_mj", "energy_mj"
     ),
     Index("intervals_by_start", "start_us"),
+)
+
+ROLLUPS: Final = Table(
+    "rollups",
+    METADATA,
+    Column("id", _ID, primary_key=True, autoincrement=False),
+    # of which rows: 0 as they were written, 1 minutes, 2 hours
+    Column("tier", Integer, nullable=False),
+    # up to that row they are merged, and where their chain stood there
+    Column("through_id", BigInteger, nullable=False),
+    Column("through_hash", String(64), nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("energy_mj", BigInteger, nullable=False),
+    Column("grams", Float(53), nullable=False),
+    # where the chain of the merged rows stands since
+    Column("merged_rows", Integer, nullable=False),
+    Column("merged_hash", String(64), nullable=False),
+    # file of the archive that has the rows since, and its bytes with them
+    Column("archive", Text),
+    Column("archive_bytes", BigInteger),
+    Index("rollups_by_tier", "tier", "through_id"),
 )
 
 JOBS: Final = Table(

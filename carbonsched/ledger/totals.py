@@ -186,7 +186,7 @@ def groups(
     query = (
         select(
             *keys,
-            func.count(),
+            func.sum(func.coalesce(t.rows, 1)),
             func.coalesce(func.sum(t.energy_mj), 0),
             charged,
             func.sum(span),
@@ -258,7 +258,7 @@ def _group(row: Any) -> Group:
         board=board,
         method=EnergyMethod(method),
         bridged=bool(bridged),
-        rows=rows,
+        rows=int(rows),
         energy_mj=int(mj),
         grams=float(g),
         seconds=int(span) / 1e6,

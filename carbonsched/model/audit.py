@@ -50,8 +50,27 @@ class Exported(Doc):
     """Number of the last interval."""
     entries: int
     """Number of the journal's last entry."""
+    begins: dict[str, str] = {}
+    """By tier of rows (0 as written, 1 minutes, 2 hours): the hash that its first row here follows; zeros where none was merged."""
     files: dict[str, ExportedFile]
     totals: tuple[ExportedTotal, ...]
+
+
+class RolledUp(Doc):
+    """`audit roll-up`: what was merged.
+
+    Example:
+        >>> RolledUp(rows=18, merged=3, slices=1, longest_s=0.01).rows
+        18
+    """
+
+    rows: int = 0
+    merged: int = 0
+    """Into so many."""
+    slices: int = 0
+    """Transactions."""
+    longest_s: float = 0.0
+    """Of these."""
 
 
 class ChainDiff(Doc):

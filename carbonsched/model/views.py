@@ -465,6 +465,22 @@ class ChainHeads(Doc):
     journal: str | None = "0" * 64
 
 
+class MergedRows(Doc):
+    """`audit verify`: of rows that were merged, how far what stands for them was recomputed.
+
+    Example:
+        >>> MergedRows(rows=18, recomputed=18, gone=0).recomputed
+        18
+    """
+
+    rows: int
+    """That were merged. What stands for them is linked: its hashes and its sums are as they were when it was made."""
+    recomputed: int | None
+    """Of them: from the archive, hash by hash; None: no archive was looked at."""
+    gone: int | None
+    """Of them: in no file of the archive any more."""
+
+
 class AuditResult(Doc):
     """`audit verify`.
 
@@ -487,6 +503,8 @@ class AuditResult(Doc):
     """Earlier heads that the chains were compared with."""
     since: int | None = None
     """Row up to which the intervals were taken as verified; None: all were looked at."""
+    merged: MergedRows | None = None
+    """None: no row was merged."""
     vouched: tuple[str, ...] = ()
     """Who says that such a head is as old as it says: signatures and time stamps that were verified."""
 

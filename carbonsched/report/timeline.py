@@ -237,7 +237,7 @@ class Timeline:
 
     def _feed(self, row: Mapping[Any, Any]) -> None:
         feed = self._feeds.setdefault(_feed_of(row), _Feed(first=row["start_us"]))
-        feed.rows += 1
+        feed.rows += row["rows"] or 1
         feed.grams += row["grams"] or 0.0
         feed.last = max(feed.last, row["end_us"])
         self.time_compression = max(self.time_compression, row["time_compression"])

@@ -15,6 +15,7 @@ revisions    which settlements there are to write, pure
 announcer    says what became of a job to who wants to be notified
 measures     what the daemon counts of itself, in memory
 metrics      tells it to Prometheus
+rolling      rolls the ledger up in the background
 heartbeat    notes the heads of the ledger's chains once an hour
 pending_rows  keeps what the ledger refuses until it takes it
 placement    which devices a job gets, and whether it trains there

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from support.story import harm, written
+from support.story import T0, harm, interval, written
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.rows import GENESIS, canonical
@@ -123,3 +123,22 @@ def test_a_damaged_page_is_named(tmp_path: Path, table: str) -> None:
     )
     assert (result.heads.intervals, result.heads.journal) == (None, None), "unknown, not the first"
     assert result.rows in (None, 12)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("DROP TRIGGER intervals_no_delete", "trigger intervals_no_delete"),
+        ("DROP TRIGGER rollups_no_update", "trigger rollups_no_update"),
+        ("DROP TABLE offsets", "table offsets is missing"),
+        ("DROP TABLE rollups", "table rollups is missing"),
+    ],
+)
+def test_a_table_or_trigger_that_is_gone_is_told(statement: str, said: str) -> None:
+    with Ledger.open("sqlite://") as ledger:
+        ledger.append([interval(T0, 10, 500)])
+        with ledger.transaction() as connection:
+            connection.exec_driver_sql(statement)
+        result = ledger.verify()
+        assert not result.ok
+        assert said in (result.problem or "")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -14,7 +15,9 @@ from support.story import T0, interval, submitted, tell
 
 from carbonsched.errors import InputError, LedgerError
 from carbonsched.ledger import Ledger
+from carbonsched.ledger.archives import Archive
 from carbonsched.ledger.database_file import parsed_url
+from carbonsched.ledger.rollup import Retention, RollUp
 from carbonsched.ledger.store import upgrade
 from carbonsched.ledger.tables import METADATA, SCHEMA
 
@@ -40,11 +43,13 @@ def url(server: str) -> Iterator[str]:
         for schema in ("public", '"box-gpu-1"', '"box-gpu-2"'):
             connection.exec_driver_sql(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
         connection.exec_driver_sql("CREATE SCHEMA public")
-        connection.exec_driver_sql("DROP FUNCTION IF EXISTS intervals_refuse, journal_refuse CASCADE")
+        connection.exec_driver_sql(
+            "DROP FUNCTION IF EXISTS intervals_refuse, journal_refuse, rollups_refuse, intervals_keep CASCADE"
+        )
     engine.dispose()
 
 
-def test_the_story_is_told_alike(url: str) -> None:
+def test_the_story_is_told_alike(url: str, tmp_path: Path) -> None:
     with Ledger.open("sqlite://") as small:
         tell(small, submitted())
         here = (small.totals("scitldr-1"), small.verify().conservation, small.marks(), intervals(small))
@@ -56,14 +61,25 @@ def test_the_story_is_told_alike(url: str) -> None:
             here[1],
         )
         assert (ledger.marks(), intervals(ledger)) == here[2:]
-        for verb in ("UPDATE intervals SET grams = 0", "DELETE FROM journal", "TRUNCATE intervals"):
+        for days in (9, 40):
+            rolled = RollUp(ledger, Retention(), Archive(tmp_path)).work(T0 + timedelta(days=days))
+            result = ledger.verify(archive=Archive(tmp_path))
+            assert (result.ok, result.problem, rolled.rows > 0) == (True, None, True)
+            assert ledger.totals("scitldr-1").energy_mj == here[0].energy_mj
+        for verb in (
+            "UPDATE intervals SET grams = 0",
+            "DELETE FROM intervals",
+            "DELETE FROM rollups",
+            "DELETE FROM journal",
+            "TRUNCATE intervals",
+        ):
             with pytest.raises(LedgerError, match="append-only"), ledger.transaction() as connection:
                 connection.exec_driver_sql(verb)
         with ledger.transaction() as connection:
             assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
 
 
-@pytest.mark.parametrize("before", ["0001", "0002"])
+@pytest.mark.parametrize("before", ["0001", "0004"])
 def test_a_ledger_of_an_older_schema_is_migrated(url: str, before: str) -> None:
     engine = create_engine(parsed_url(url))
     with engine.begin() as connection:

@@ -15,6 +15,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from support import crash_points
 from support.small_disk import small_disk
 from support.story import T0, harm, interval, submitted
 
@@ -349,3 +350,19 @@ def test_a_database_that_is_moved_away_under_it_takes_nothing_until_it_is_back(t
         away.replace(file)
         ledger.append([interval(T0 + timedelta(seconds=10), 10, 7)])
         assert ledger.verify().rows == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_killed_at_every_fsync_it_has_what_it_acknowledged(tmp_path: Path) -> None:
+    """Before and after each: of rows, of a roll-up, of its archive. What the next process finds verifies, and goes on."""
+    (tmp_path / "crash.c").write_text(crash_points.SOURCE)
+    library = tmp_path / "crash.so"
+    built = ["cc", "-shared", "-fPIC", "-o", str(library), str(tmp_path / "crash.c"), "-ldl"]
+    subprocess.run(built, check=True)
+    tests = Path(__file__).parents[1]
+    environment = os.environ | {"LD_PRELOAD": str(library), "PYTHONPATH": f"{tests.parent}:{tests}"}
+    command = [sys.executable, crash_points.__file__, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 20

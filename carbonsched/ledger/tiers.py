@@ -1,0 +1,90 @@
+"""Walks the rows that stand for others: each tier of them is a chain of its own, whose first part may have been merged further.
+
+Together they must stand for every row up to where the rows as written begin, end where the last roll-up left them, and come to what the
+roll-ups said. The roll-ups themselves must be the ones the journal tells of.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, select
+
+from carbonsched.ledger.rollup import TIERS, rolled_to
+from carbonsched.ledger.rows import canonical, chained
+from carbonsched.ledger.tables import ROLLUPS
+
+PAGE: Final = 1000
+_AGREE: Final = 1e-9
+
+Row = Mapping[str, Any]
+
+
+def rolled_links(
+    pages: Iterator[tuple[Row, str | None]], connection: Connection
+) -> Iterator[tuple[Row, str | None]]:
+    """The merged rows, by number, each with what is wrong with its place in its chain; the first that is wrong is the last."""
+    through, _ = rolled_to(connection, 0)
+    ends = {tier: rolled_to(connection, tier)[1] for tier in TIERS}
+    stands, energy, grams, last = 0, 0, 0.0, 0
+    for row, unread in pages:
+        if row["id"] > through:
+            break
+        problem = unread or _link_problem(row, ends)
+        yield row, problem
+        if problem:
+            return
+        ends[row["tier"]] = row["hash"]
+        stands += row["rows"]
+        energy += row["energy_mj"] or 0
+        grams += row["grams"] or 0.0
+        last = row["id"]
+    if said := _whole_problem(connection, ends, (last, stands, energy, grams)):
+        yield {"id": min(last + 1, through)}, said
+
+
+def _link_problem(row: Row, ends: Mapping[int, str]) -> str | None:
+    tier = row["tier"]
+    if tier not in ends or not isinstance(row["rows"], int) or isinstance(row["rows"], bool):
+        return f"row {row['id']} was merged, by what the journal says, and stands for no others"
+    if row["prev_hash"] != ends[tier]:
+        return f"row {row['id']} does not follow the one before in its tier: one is missing, or the hash it names is another"
+    try:
+        text = canonical(row)
+    except (ArithmeticError, TypeError, ValueError) as e:
+        return f"row {row['id']} was changed after it was written: it holds what no row can hold ({e})"
+    if row["hash"] != chained(row["prev_hash"], text):
+        return f"row {row['id']} was changed after it was written: its hash does not match its fields"
+    return None
+
+
+def _whole_problem(
+    connection: Connection, ends: Mapping[int, str], found: tuple[int, int, int, float]
+) -> str | None:
+    """What is wrong with all merged rows together."""
+    last, stands, energy, grams = found
+    t = ROLLUPS.c
+    rolled = connection.execute(select(ROLLUPS).order_by(t.id)).mappings().all()
+    through = max((one["through_id"] for one in rolled if one["tier"] == 0), default=0)
+    if last != through or stands != through:
+        return f"merged rows are missing: they stand for {stands} rows up to row {last}, of {through} that were merged"
+    for tier in TIERS:
+        head = next((one["merged_hash"] for one in reversed(rolled) if one["tier"] == tier - 1), None)
+        if head is not None and head != ends[tier]:
+            return f"the merged rows of tier {tier} do not end where the last roll-up left them"
+    said_mj = sum(one["energy_mj"] for one in rolled if one["tier"] == 0)
+    said_g = math.fsum(one["grams"] for one in rolled if one["tier"] == 0)
+    if said_mj != energy or not math.isclose(said_g, grams, rel_tol=_AGREE, abs_tol=1e-9):
+        return f"the merged rows come to {energy} mJ and {grams!r} g, the roll-ups said {said_mj} mJ and {said_g!r} g"
+    return None
+
+
+def rollups_problem(connection: Connection, told: Sequence[Mapping[str, Any]]) -> str | None:
+    """Whether the table of roll-ups is what the journal told, in order."""
+    found = [dict(row) for row in connection.execute(select(ROLLUPS).order_by(ROLLUPS.c.id)).mappings()]
+    for number, (row, said) in enumerate(zip(found, told, strict=False), start=1):
+        if row != {**said, "id": number}:
+            return f"roll-up {number} is not as the journal told of it"
+    if len(found) != len(told):
+        return f"there are {len(found)} roll-ups, the journal tells of {len(told)}"
+    return None

@@ -1,0 +1,73 @@
+"""Rolls the ledger up in the background: rows that are old become minutes, then hours, behind all settling and beside the tick.
+
+Each slice is one short transaction, between which others write. What cannot be done now is tried again in the next hour.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from carbonsched.clock import Clock
+from carbonsched.config import Config
+from carbonsched.errors import CarbonschedError
+from carbonsched.ledger.archives import Archive
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.ledger.rollup import Retention, RollUp
+
+EVERY_S: Final = 3600.0
+BEHIND: Final = timedelta(days=1)
+"""After the last time at which a feed may still revise."""
+_PAUSE_S: Final = 0.05
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Rolling:
+    """When the ledger was rolled up last, and rolling it up again.
+
+    Example::
+
+        rolling = Rolling(config, ledger, clock, lambda: max(chain.settles.values()))
+        rolling.poll()  # every second or so
+        rolling.close()  # before the ledger is
+    """
+
+    config: Config
+    ledger: Ledger
+    clock: Clock
+    settles: Callable[[], timedelta]
+    """How long feeds revise."""
+    _due_s: float = 0.0
+    _closed: bool = False
+
+    def poll(self) -> None:
+        """Merge what is due, where an hour has passed. Never raises: what cannot be done now is tried again."""
+        now_s = self.clock.monotonic()
+        if now_s < self._due_s or self._closed or not self.config.ledger.roll_up:
+            return
+        self._due_s = now_s + EVERY_S
+        settled_s = (self.settles() + BEHIND).total_seconds()
+        given = self.config.ledger
+        raw_days = max(given.raw_days, settled_s / 86_400)
+        keep = Retention(raw_days=raw_days, minute_days=max(given.minute_days, raw_days))
+        work = RollUp(self.ledger, keep, Archive(self.config.archive), self._ends, _PAUSE_S)
+        try:
+            done = work.work(self.clock.now())
+        except CarbonschedError as e:
+            log.warning("the ledger is not rolled up now: %s", e)
+            return
+        if done.rows:
+            log.info(
+                "rolled up %d rows of the ledger into %d, in transactions of %.3f s at most; they are in %s",
+                *(done.rows, done.merged, done.longest_s, self.config.archive),
+            )
+
+    def close(self) -> None:
+        """The daemon ends: no slice is begun any more."""
+        self._closed = True
+
+    def _ends(self) -> bool:
+        return self._closed
