@@ -3,7 +3,7 @@
 A month whose file is not there is passed over: its rows are linked by the merged rows' chain, and gone themselves.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final
@@ -68,10 +68,16 @@ def recompute(connection: Connection, archive: Archive) -> Recomputed:
     found, t = Recomputed(), ROLLUPS.c
     slices = connection.execute(select(ROLLUPS).where(t.tier == 0).order_by(t.through_id)).mappings().all()
     m = INTERVALS.c
-    merged = connection.execute(
-        select(INTERVALS).where(m.tier.is_not(None)).order_by(m.first_id).execution_options(yield_per=_PAGE)
-    ).mappings()
-    stands, before = (dict(row) for row in merged), GENESIS
+    query = select(INTERVALS).where(m.tier.is_not(None)).order_by(m.first_id)
+    with connection.execute(query.execution_options(yield_per=_PAGE)) as merged:
+        _walk(found, archive, slices, (dict(row) for row in merged.mappings()))
+    return found
+
+
+def _walk(
+    found: Recomputed, archive: Archive, slices: Sequence[Any], stands: Iterator[dict[str, Any]]
+) -> None:
+    before = GENESIS
     for name, group in groupby(slices, key=lambda one: one["archive"]):
         of_file = list(group)
         if name is None or not archive.has(name, max(one["archive_bytes"] for one in of_file)):
@@ -83,9 +89,8 @@ def recompute(connection: Connection, archive: Archive) -> Recomputed:
             except (OSError, EOFError, ValueError, KeyError, TypeError) as e:
                 found.problem = f"{name} of the archive is damaged: {e}"
         if found.problem:
-            return found
+            return
         before = of_file[-1]["through_hash"]
-    return found
 
 
 def _file(
