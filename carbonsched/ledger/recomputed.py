@@ -140,9 +140,10 @@ def _take(found: Recomputed, row: dict[str, Any], stands: Iterator[dict[str, Any
         found._begun = {sum_.merged["id"]}
     else:
         after = (each for each in mine if each.end_us == row["start_us"] and row["id"] <= each.merged["id"])
-        sum_ = next(after, None)  # type: ignore[assignment]
-        if sum_ is None:
+        going = next(after, None)
+        if going is None:
             return None if found.gone else f"no row stands for row {row['id']} of the archive"
+        sum_ = going
     sum_.add(row)
     if row["id"] != sum_.merged["id"]:
         return None
