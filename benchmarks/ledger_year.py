@@ -149,8 +149,6 @@ def roll_up(ledger: Ledger, path: Path, days: int, keep: Retention) -> dict[str,
     took_s, done = timed(lambda: RollUp(ledger, keep, archive).work(BEGAN + timedelta(days=days)))
     if not isinstance(done, RolledUp):
         raise SystemExit("no roll-up")
-    with ledger.transaction() as connection:
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     size = sum(file.stat().st_size for file in archive.folder.glob("*")) if archive.folder.exists() else 0
     return {
         "seconds": round(took_s, 1),
