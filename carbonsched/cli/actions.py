@@ -1,4 +1,4 @@
-"""`carbonsched cancel | pause | resume`: end jobs, pause them, or queue them again."""
+"""`carbonsched cancel | pause | resume`: end jobs, pause them, or queue them again; `hold` and `release` are what slurm calls the last two."""
 
 from typing import Literal
 
@@ -32,6 +32,26 @@ def resume(
     ctx: typer.Context, jobs: JobIds, json: Json = False, socket: Socket = None, debug: Debug = False
 ) -> None:
     """Queue paused, failed or stopped jobs again, each from its last checkpoint.
+
+    Only for a job's owner, root, and the user the daemon runs as.
+    """
+    _act(ctx, jobs, "resume", json)
+
+
+def hold(
+    ctx: typer.Context, jobs: JobIds, json: Json = False, socket: Socket = None, debug: Debug = False
+) -> None:
+    """Keep queued jobs from starting until you release them. It is `pause` by its other name, so it pauses one that runs.
+
+    Only for a job's owner, root, and the user the daemon runs as.
+    """
+    _act(ctx, jobs, "pause", json)
+
+
+def release(
+    ctx: typer.Context, jobs: JobIds, json: Json = False, socket: Socket = None, debug: Debug = False
+) -> None:
+    """Let jobs start that were held: `resume` by its other name.
 
     Only for a job's owner, root, and the user the daemon runs as.
     """

@@ -8,7 +8,7 @@ import typer
 
 from carbonsched import __version__
 from carbonsched.cli import doctor as doctors
-from carbonsched.cli.actions import cancel, pause, resume
+from carbonsched.cli.actions import cancel, hold, pause, release, resume
 from carbonsched.cli.audit import anchor, diff, export, roll_up, verify
 from carbonsched.cli.budget import budget
 from carbonsched.cli.daemon import daemon
@@ -103,6 +103,8 @@ _command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched wait scitldr-7
 )
 _command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched pause scitldr-7f3a1c"))(pause)
 _command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched resume scitldr-7f3a1c"))(resume)
+_command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched hold scitldr-7f3a1c"))(hold)
+_command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched release scitldr-7f3a1c"))(release)
 _command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched budget scitldr-7f3a1c --grams 150"))(budget)
 _command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched cancel scitldr-7f3a1c"))(cancel)
 _command(app)(

@@ -48,6 +48,21 @@ def submit(
             help="A label, such as project=thesis, which reports group by; repeatable.",
         ),
     ] = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID", help="Start it only when this job has finished; repeatable. For `queue.after`."
+        ),
+    ] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="For `queue.priority`: higher starts first, above 0 is for admins.",
+            show_default=False,
+        ),
+    ] = None,
+    hold: Annotated[bool, typer.Option("--hold", help="Start it only when `release` says so.")] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it has ended; exit codes as `wait`.")
     ] = False,
@@ -82,6 +97,9 @@ def submit(
         "train.method": method,
         "carbon.budget_g": budget_g,
         "carbon.deadline": deadline,
+        "queue.after": after,
+        "queue.priority": priority,
+        "queue.hold": hold or None,
     }
     spec = read(job, options, assign or (), label or ())
     client = connect(ctx)

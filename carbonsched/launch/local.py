@@ -66,6 +66,8 @@ _WRITTEN = (
     "DEBUG_DIR",
 )
 """Of that, what names places that are written to: the daemon's are not the owner's."""
+_OF_A_START = ("run.", "exit.", "control.json", "events.jsonl", "log.", "checkpoints", "output")
+"""What a job's folder holds from its first start on."""
 _D = TypeVar("_D", bound=Doc)
 
 
@@ -170,7 +172,11 @@ class LocalLauncher:
         run, unread = _record(job_dir / "run.json", RunRecord)
         try:
             lives = run is not None and _alive(run)
-            if not lives and not (job_dir / "exit.json").is_file():
+            if (
+                not lives
+                and not (job_dir / "exit.json").is_file()
+                and (run or unread or _was_started(job_dir))
+            ):
                 # a digit of run.json may be wrong, or all of it; without its shim a job is lost, whatever workers are left
                 lives = bool(process_group.shims(job_dir.resolve()))
                 unread = unread or (
@@ -242,6 +248,15 @@ def _record(path: Path, kind: type[_D]) -> tuple[_D | None, _Unread | None]:
         return None, _Unread(
             path.name, str(e.strerror), passing=e.errno not in (errno.EINVAL, errno.ELOOP, errno.EFBIG)
         )
+
+
+def _was_started(job_dir: Path) -> bool:
+    """Whether its folder shows a start: all processes of the box are looked through only then. Raises OSError."""
+    try:
+        names = os.listdir(job_dir)  # noqa: PTH208 - a Path each would double the time
+    except FileNotFoundError:
+        return True  # what held it was taken away
+    return any(name.startswith(_OF_A_START) for name in names)
 
 
 def _alive(run: RunRecord) -> bool:

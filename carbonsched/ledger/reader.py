@@ -31,6 +31,8 @@ ALL: Final[Mapping[str, str]] = {}
 _PAGE: Final = 1000
 _KNOWN: Final = 256
 """Jobs whose sums are remembered."""
+_CLOSED: Final = (str(JobState.FINISHED), str(JobState.CANCELLED))
+"""States that no job leaves."""
 _OVER: Final = tuple(str(state) for state in JobState if state.ended)
 
 
@@ -185,6 +187,43 @@ class LedgerReader(Store):
         query = select(JOBS).where(~t.state.in_(_OVER) | (t.ended_us >= micros(at)))
         with self._reading() as connection:
             return tuple(job_record(row) for row in connection.execute(query).mappings())
+
+    def unclosed(self) -> tuple[JobRecord, ...]:
+        """Every job that may still have a process, oldest first: all but those that finished or were cancelled."""
+        t = JOBS.c
+        query = select(JOBS).where(t.state.not_in(_CLOSED)).order_by(t.submitted_us, t.id)
+        with self._reading() as connection:
+            return tuple(job_record(row) for row in connection.execute(query).mappings())
+
+    def of_pools(self) -> tuple[JobRecord, ...]:
+        """The jobs that are over and draw on a pool, oldest first."""
+        t = JOBS.c
+        # a spec is canonical JSON: without a pool null stands there
+        drawn = and_(t.state.in_(_OVER), t.submitted.contains('"pool":"'))
+        with self._reading() as connection:
+            rows = connection.execute(select(JOBS).where(drawn).order_by(t.submitted_us, t.id)).mappings()
+            return tuple(job_record(row) for row in rows)
+
+    def with_key(self, key: str) -> tuple[JobRecord, ...]:
+        """The jobs that were submitted with this `queue.dedupe_key`, newest first."""
+        t = JOBS.c
+        text = f'"dedupe_key":{json.dumps(key, ensure_ascii=False)}'
+        query = (
+            select(JOBS)
+            .where(t.submitted.contains(text, autoescape=True))
+            .order_by(t.submitted_us.desc(), t.id)
+        )
+        with self._reading() as connection:
+            found = tuple(job_record(row) for row in connection.execute(query).mappings())
+        return tuple(row for row in found if row.spec.queue.dedupe_key == key)
+
+    def started_ids(self) -> frozenset[str]:
+        """Jobs that may still have a process, and had one by the journal."""
+        ids = select(JOBS.c.id).where(JOBS.c.state.not_in(_CLOSED))
+        t = JOURNAL.c
+        query = select(t.job_id).distinct().where(t.job_id.in_(ids), t.kind == "started")
+        with self._reading() as connection:
+            return frozenset(connection.execute(query).scalars())
 
     def listed(self, over: int | None) -> tuple[tuple[JobRecord, ...], int]:
         """(jobs that are not over and the `over` that ended last, None: all, oldest first; how many are left out)."""

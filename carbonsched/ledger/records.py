@@ -1,10 +1,12 @@
 """A job and a finished segment as the ledger keeps them, read from their rows."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
@@ -14,6 +16,8 @@ from carbonsched.model.job import ACCEPTED, JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Directive, SegmentDone
 
+_read: "WeakValueDictionary[bytes, SubmittedJob]" = WeakValueDictionary()
+"""Digest of a row's text → what was read of it, as long as somebody holds that: the daemon does of jobs that are not over."""
 _MOST_BAD_KEYS: Final = 20
 """Left out one by one, before a spec counts as unreadable."""
 
@@ -112,9 +116,13 @@ def state_of(text: str) -> JobState:
 def _submitted(row: Mapping[Any, Any]) -> tuple[SubmittedJob, str]:
     """The job, and what of it could not be read: a key that is refused stands at its default then."""
     text = row["submitted"]
+    key = hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
+    if (known := _read.get(key)) is not None and known.id == row["id"]:
+        return known, ""
     try:
         submitted = SubmittedJob.model_validate_json(text, context=ACCEPTED)
         if submitted.id == row["id"]:
+            _read[key] = submitted
             return submitted, ""
         return _unreadable(row), f"the ledger's copy of its spec is that of {submitted.id!r}"
     except ValidationError as e:

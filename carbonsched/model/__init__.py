@@ -4,6 +4,7 @@ base      strictness, UTC times, one-line errors
 files     documents as files of a job directory, old or new and always whole
 job       JOB.toml and spec.json as documents, and the rules between their settings
 notification  what is told of a job once something happened to it
+queue_settings  a job's place among those that wait, and how often it is tried
 labels    a job's own words for whom it runs, which reports group by
 job_file  reads JOB.toml or spec.json
 methods/   what each training method can and cannot, and its own keys of [train]

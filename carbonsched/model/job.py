@@ -29,6 +29,7 @@ from carbonsched.model.methods.selection import SelectionSettings
 from carbonsched.model.methods.tokens import TokensSettings
 from carbonsched.model.methods.traits import METHODS, MethodTraits, method_names
 from carbonsched.model.notification import Happening
+from carbonsched.model.queue_settings import QueuePart
 
 DATA_SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt")
 """Endings of the files that rows are read from; .gz or .zst may follow those of text."""
@@ -355,6 +356,7 @@ class JobSpec(Doc):
     train: TrainPart = TrainPart()
     evaluate: EvaluatePart = EvaluatePart()
     carbon: CarbonPart
+    queue: QueuePart = QueuePart()
     labels: Labels = {}
     """For whom it runs and why: `project`, `cost_centre` and any other key. Reports group by them, `ps --filter label=…` finds by them."""
 

@@ -1,9 +1,12 @@
 """Supervises jobs: adopts, meters, directs and records them.
 
 supervisor   the tick, and moving jobs between states
+starter      starts the jobs that are queued
+starts       starts that are under way, each in a thread
 service      what the API asks between two ticks
 explain      `submit --explain`
 isolation    keeps what is wrong with one job from the others
+pace         how far apart ticks come
 outcome      where a job goes whose process has ended
 grid_watch   what providers forecast, remembered and scored while nothing runs
 forecast_file  keeps that over a restart

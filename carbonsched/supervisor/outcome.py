@@ -1,9 +1,13 @@
 """Decides where a job goes whose process has ended, from its exit, its last words and what it was told. Pure."""
 
+from datetime import datetime, timedelta
+
 from carbonsched.launch.base import ProcessStatus
 from carbonsched.model.job_state import TRANSITIONS, JobState
 from carbonsched.model.protocol import VERSION, Started
 from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.supervisor.jobs.process_state import Ending
+from carbonsched.text import duration
 
 
 def outcome(run: JobRun, polled: ProcessStatus) -> tuple[JobState, str]:
@@ -17,6 +21,17 @@ def outcome(run: JobRun, polled: ProcessStatus) -> tuple[JobState, str]:
     if finished is not None and code == 0:
         return JobState.PAUSED, f"stopped by a signal from outside; carbonsched resume {run.id} goes on"
     return JobState.FAILED, _death(run, polled)
+
+
+def again(run: JobRun, reason: str, now: datetime) -> Ending | None:
+    """Where a job goes whose process died and that may be tried once more; None: it has failed. `run.failed` counts this one."""
+    queue, failed = run.spec.queue, run.failed + 1
+    if failed >= queue.max_attempts:
+        return None
+    run.note_failed(failed)
+    wait_s = queue.backoff_s(failed)
+    text = f"attempt {failed} of {queue.max_attempts} failed, the next in {duration(wait_s)}: {reason}"
+    return Ending(JobState.WAITING, text, now + timedelta(seconds=wait_s))
 
 
 def too_old(run: JobRun, started: Started) -> str | None:

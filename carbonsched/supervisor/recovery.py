@@ -79,9 +79,8 @@ class ProcessJournal:
         """It was told to end, and where the job goes then."""
         process = run.process
         wake_at = None if process.wake_at is None else rfc3339(process.wake_at)
-        self._note(
-            run, "ending", {"state": process.target, "reason": process.target_reason, "wake_at": wake_at}
-        )
+        detail = {"state": process.target, "reason": process.target_reason, "wake_at": wake_at}
+        self._note(run, "ending", detail | ({"failed": run.failed} if run.failed else {}))
 
     def note_end(self, run: JobRun) -> None:
         """Its end was seen."""
@@ -117,6 +116,34 @@ class ProcessJournal:
             return next((event for event in follower.events() if isinstance(event, Started)), None)
         except OSError:
             return None
+
+    def fresh(self, row: JobRecord) -> JobRun:
+        """The run of a job that never had a process: of it the ledger has its row alone."""
+        path = self.jobs / row.id
+        run = JobRun(
+            job=row.submitted,
+            dir=path,
+            follower=EventFollower(path / "events.jsonl"),
+            state=row.state,
+            reason=row.reason,
+            budget_g=row.budget_g,
+            checked=load(path / CHECKED, CheckResult),
+        )
+        if run.spec.carbon.pool is not None:
+            run.grant(0.0)  # until its pool is divided
+        return run
+
+    def untouched(self, row: JobRecord) -> bool:
+        """Whether nothing in its folder speaks of a process, nor its row: the journal is to be asked, too."""
+        files = (
+            self.jobs / row.id / name for name in ("run.json", "control.json", "events.jsonl", "exit.json")
+        )
+        return (
+            row.state is JobState.QUEUED
+            and row.started_at is None
+            and not row.damage
+            and not any(map(os.path.lexists, files))
+        )
 
     def rebuild(self, row: JobRecord) -> JobRun:
         """The run as a daemon that had never left would have it, as far as its events are recorded.
@@ -188,6 +215,7 @@ class ProcessJournal:
                     run.begin(min(at, self.clock.now()), tuple(entry["boards"]), part)
                 case "ending":
                     wake_at = datetime.fromisoformat(entry["wake_at"]) if entry["wake_at"] else None
+                    run.note_failed(entry.get("failed", 0))
                     run.process.end(Ending(JobState(entry["state"]), entry["reason"], wake_at))
         run.replay(run.recorded, self.clock)
         polled = self.launcher.poll(run.dir)

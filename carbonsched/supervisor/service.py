@@ -9,9 +9,10 @@ import os
 import platform
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -60,12 +61,25 @@ class SupervisorService:
     """
 
     supervisor: Supervisor
+    _keyed: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a job with a `dedupe_key` is submitted."""
 
     def allow(self, operation: str, actor: Owner) -> None:
         api = self.supervisor.config.api
         access.allow(operation, actor, api.users, api.admins)
 
     def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:
+        if spec.queue.dedupe_key is None:
+            return self._submit(spec, owner, checked)
+        with self._keyed:  # of two at the same time one finds the other's
+            kept = self.supervisor.ledger.with_key(spec.queue.dedupe_key)
+            mine = (row for row in kept if row.owner.uid == owner.uid)
+            for row in mine:
+                if row.state is JobState.FINISHED or not row.state.ended:
+                    return Submitted(id=row.id, state=row.state)
+            return self._submit(spec, owner, checked)
+
+    def _submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None) -> Submitted:
         supervisor = self.supervisor
         if spec.notify and not any(each.mail == OWNER for each in supervisor.config.notify):
             raise InputError(
@@ -73,6 +87,7 @@ class SupervisorService:
                 "this box mails no submitters",
                 'leave it out, or ask its admin for [[notify]] mail = "owner"',
             )
+        spec = self._placed(spec, owner)
         supervisor.pools.check(spec)
         supervisor.prices.check(spec)
         supervisor.launcher.check(spec, owner)
@@ -83,7 +98,8 @@ class SupervisorService:
             submitted_at=supervisor.clock.now(),
             sha256=spec_sha256(spec),
         )
-        with supervisor.quotas.taking(owner, spec), supervisor.lock:
+        with supervisor.quotas.taking(owner, spec):
+            # nobody knows of the job before the ledger does: no tick waits for the disk
             path = supervisor.job_dir(job.id)
             try:
                 path.mkdir(parents=True, mode=0o700)
@@ -100,9 +116,39 @@ class SupervisorService:
                 raise StateError(
                     f"the job cannot be kept in {path.parent}: {e.strerror}; free space there, then submit it again"
                 ) from e
-            supervisor.enlist(job.id)
+            with supervisor.lock:
+                supervisor.enlist(job.id)
+                run = supervisor.runs.get(job.id)
+                if run is not None and spec.queue.hold:
+                    supervisor.move(
+                        run, JobState.PAUSED, f"held; carbonsched release {job.id} lets it start", owner.user
+                    )
         log.info("job %s: submitted by %s", job.id, owner.user)
-        return Submitted(id=job.id, state=JobState.QUEUED)
+        return Submitted(id=job.id, state=JobState.QUEUED if run is None else run.state)
+
+    def _placed(self, spec: JobSpec, owner: Owner) -> JobSpec:
+        """With the ids of the jobs that it comes after. Raises InputError: no such job, or not for this user to ask."""
+        queue = spec.queue
+        if queue.priority > 0 and not access.reads_all(owner, self._admins):
+            raise InputError(
+                "queue.priority",
+                f"{queue.priority} puts it before others' jobs, which admins alone may",
+                "give 0 or less",
+            )
+        if not queue.after:
+            return spec
+        try:
+            after = tuple(dict.fromkeys(self.resolve(reference, owner) for reference in queue.after))
+        except NotFoundError as e:
+            raise InputError(
+                "queue.after", str(e).split(";")[0], "carbonsched ps lists the jobs there are"
+            ) from e
+        for job_id in after:
+            if self.supervisor.ledger.job(job_id).state is JobState.CANCELLED:
+                raise InputError(
+                    "queue.after", f"{job_id} was cancelled, it will never finish", "leave it out"
+                )
+        return spec.model_copy(update={"queue": queue.model_copy(update={"after": after})})
 
     def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
         # a daemon at rest has no planner: it comes with the first job, or with the first that is only looked at

@@ -2,7 +2,8 @@
 
 What the API asks between two ticks is in `carbonsched.supervisor.service`.
 
-One lock guards all of it. A tick never waits for the network (feeds are polled on their own schedule) nor for a job.
+One lock guards all of it. A tick never waits for the network (feeds are polled on their own schedule) nor for a job, and what
+may take long (a meter's driver, a start) is not waited for under the lock.
 Its first half meters every device and writes the rows. The second takes one job at a time: what its events say goes
 to the ledger in one transaction together with how far they were read, so that a daemon killed at any instant goes on
 without losing or repeating anything, and what is wrong with one job fails that job alone.
@@ -10,6 +11,7 @@ without losing or repeating anything, and what is wrong with one job fails that 
 
 import logging
 import threading
+from collections.abc import Set
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +45,8 @@ from carbonsched.supervisor.late_energy import LateEnergy
 from carbonsched.supervisor.measures import Measures
 from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.on_site import OnSite
-from carbonsched.supervisor.outcome import left_unsaid, outcome, too_old, way
+from carbonsched.supervisor.outcome import again, left_unsaid, outcome, too_old, way
+from carbonsched.supervisor.pace import Pace
 from carbonsched.supervisor.pending_rows import PendingRows
 from carbonsched.supervisor.placement import Placement
 from carbonsched.supervisor.price_watch import PriceWatch
@@ -51,6 +54,7 @@ from carbonsched.supervisor.quotas import Quotas
 from carbonsched.supervisor.recording import record, record_more
 from carbonsched.supervisor.recovery import ProcessJournal
 from carbonsched.supervisor.settling import Settling
+from carbonsched.supervisor.starter import Starter
 from carbonsched.supervisor.supply_watch import SupplyWatch
 
 if TYPE_CHECKING:  # NumPy stays out of a daemon at rest: Supervisor.control is the one door
@@ -102,6 +106,8 @@ class Supervisor:
         self.ticks = self.samples = 0
         """Whole ticks, and the reads of the meters that came back."""
         self.measures, self.announcer = Measures(), Announcer(clock)
+        self.pace = Pace(clock, lambda: self.config.power.tick_s)
+        self.starter = Starter(self)
         self._wall, self._sleep = StepWatch(clock, STEP_S), SleepWatch(clock)
         self.pending = PendingRows(ledger, clock)
         self.late = LateEnergy(ledger, self.pending, self.journal)
@@ -109,7 +115,7 @@ class Supervisor:
         self.lock = threading.RLock()
         self.settling = Settling(ledger, self.watch, self.pending, self.lock, clock)
 
-    def _live(self) -> list[JobRun]:
+    def live(self) -> list[JobRun]:
         return [run for run in self.runs.values() if run.alive]
 
     def _config(self) -> Config:
@@ -160,6 +166,7 @@ class Supervisor:
                 self.metering.idle_w,
                 self.prices,
                 LossOutlook(self.ledger),
+                self.pace,
             ),
             allocator=BudgetAllocator(self.ledger, self.clock, self.pools, self.pending.budget),
             director=Director(self.pending.note, self.clock, self.launcher, self.journal, self._config),
@@ -174,13 +181,14 @@ class Supervisor:
         with self.lock:
             self.meter.resume(self.ledger.marks())
             self._note_account()
-            for row in map(self._as_it_ran, self.ledger.jobs()):
+            started = self.ledger.started_ids()
+            for row in map(self._as_it_ran, self.ledger.unclosed()):
                 if row.state.ended and not row.damage:
                     continue
-                run = self.journal.rebuild(row)
-                if run.state.ended and not run.alive:
+                run = self._found(row, started)
+                if run is None:
                     continue
-                seat = self.placement.seat_of_found(self._live())
+                seat = Seat(()) if run.found is None else self.placement.seat_of_found(self.live())
                 self.runs[row.id] = run
                 with self.isolation.alone(run):
                     self.control.allocator.enlist(run)
@@ -193,6 +201,14 @@ class Supervisor:
             self.pools.share_by_weight(list(self.runs.values()))
             self._warn_of_unknown()
             self.placement.slots()
+
+    def _found(self, row: JobRecord, started: Set[str]) -> JobRun | None:
+        """The job as an earlier daemon left it; None for one that is over. Of the many that wait nothing is read but their rows."""
+        if row.id not in started and self.journal.untouched(row):
+            with self.isolation.alone(None):
+                return self.journal.fresh(row)
+        run = self.journal.rebuild(row)
+        return None if run.state.ended and not run.alive else run
 
     def _as_it_ran(self, row: JobRecord) -> JobRecord:
         if row.damage or not self.journal.ran_on(row):
@@ -207,6 +223,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Meter once more and write every open row; jobs go on without us."""
+        self.starter.starts.wait()
         with self.lock:
             self.tick()
             self.flush()
@@ -260,10 +277,16 @@ class Supervisor:
     # ---- the tick
 
     def tick(self) -> None:
-        with self.measures.ticks.timed(), self.lock:
+        self.pace.note()
+        with self.measures.ticks.timed():
+            self._tick(self._read())
+
+    def _tick(self, deltas: tuple[EnergyDelta, ...]) -> None:
+        with self.lock:
             for run in self.runs.values():
                 run.forget_trouble()
-            self._meter(self._live())
+            self.starter.take_up()
+            self._meter(deltas, self.live())
             for run in list(self.runs.values()):
                 with self.isolation.alone(run):
                     self._advance(run)
@@ -275,7 +298,7 @@ class Supervisor:
                 self.pending.note(None, "feed", change)
             if self.runs:
                 self._direct()
-                self._start_queued()
+                self.starter.start_queued()
             if self._control is not None:
                 with self.isolation.alone(None):
                     self._control.clocks.keep()
@@ -287,9 +310,21 @@ class Supervisor:
         for run in list(self.runs.values()):
             if run.alive and not run.aside:
                 with self.isolation.alone(run):
+                    if run.process.target is None and (late := run.over_time(self.clock.now())):
+                        self._end_as_failed(
+                            run, f"{late}; carbonsched resume {run.id} goes on from the last checkpoint"
+                        )
                     self.control.step(run)
 
-    def _meter(self, live: list[JobRun]) -> None:
+    def _read(self) -> tuple[EnergyDelta, ...]:
+        """Without the lock: a driver may hang."""
+        deltas: tuple[EnergyDelta, ...] = ()
+        with self.isolation.alone(None):
+            deltas = tuple(self.meter.read())
+            self.samples += 1
+        return deltas
+
+    def _meter(self, deltas: tuple[EnergyDelta, ...], live: list[JobRun]) -> None:
         """Whose energy it was, in the ledger before anything else may fail."""
         if step_s := self._wall.step_s():
             self._shift(timedelta(seconds=step_s))
@@ -300,10 +335,7 @@ class Supervisor:
         for run in live:
             with self.isolation.alone(run):
                 self._poll(run)
-        deltas: tuple[EnergyDelta, ...] = ()
         with self.isolation.alone(None):
-            deltas = tuple(self.meter.read())
-            self.samples += 1
             self.placement.look_for_strangers(live, self.clock.monotonic())
         self.late.add(delta for delta in deltas if delta.recovered)
         deltas = tuple(delta for delta in deltas if not delta.recovered)
@@ -335,6 +367,8 @@ class Supervisor:
 
     def _poll(self, run: JobRun) -> None:
         """Whether the job's process has ended, and its energy with it; and what it has said."""
+        if run.process.starting:
+            return
         polled = self.launcher.poll(run.dir)
         if not run.aside:
             run.hear(self.clock)
@@ -382,6 +416,8 @@ class Supervisor:
             if run.state is JobState.WAITING and (wake_at is None or self.clock.now() >= wake_at):
                 self.move(run, JobState.QUEUED, "the wait is over")
             return
+        if run.process.starting:
+            return
         # the energy model learns of a segment once its energy is charged
         for event in run.learn():
             if isinstance(event, SegmentDone):
@@ -418,17 +454,27 @@ class Supervisor:
             if not again.aside:
                 log.info("job %s: goes on, what was wrong with it is mended", run.id)
                 self._enlist(again)
-                self._end_again(again)
+                self.end_again(again)
                 return again
         return run
 
     def _finish(self, run: JobRun) -> None:
         """The process is gone: where does the job go from here?"""
         new, reason = outcome(run, self.launcher.poll(run.dir))
+        ending = None
+        if (
+            new is JobState.FAILED
+            and run.process.target is None
+            and (ending := again(run, reason, self.clock.now()))
+        ):
+            run.end(ending)
+            new, reason = ending.target, ending.reason
         for step in way(run.state, new):
             self.move(run, step, "it ran, though its start was not recorded")
         with self.ledger.transaction():
             record_more(run, self.ledger, self.clock.now(), run.limit.unsaid())
+            if ending is not None:
+                self.journal.note_ending(run)
             self.journal.note_end(run)
             self.move(run, new, reason)
         run.leave(run.process.wake_at if new is JobState.WAITING else None)
@@ -441,56 +487,6 @@ class Supervisor:
         with self.isolation.alone(run):
             problem = self.control.estimates.problem_for(run)
         return problem  # noqa: RET504  (what fails above ends here, too)
-
-    # ---- starting
-
-    def _start_queued(self) -> None:
-        # one that was found is for the first that may start; why there is none holds for all
-        seat, full = None, None
-        queued = [r for r in self.runs.values() if r.state is JobState.QUEUED and not r.alive and not r.aside]
-        for run in sorted(queued, key=lambda r: r.job.submitted_at):
-            with self.isolation.alone(run):
-                if reason := run.held_back(self.clock.now()):
-                    self._note_wait(run, reason)
-                    continue
-                if seat is None and full is None:
-                    seat, full = self.placement.find_seat(self._live())
-                if seat is not None:
-                    self._start(run, seat)
-                    seat = full = None
-                elif full:
-                    self._note_wait(run, full)
-
-    def _note_wait(self, run: JobRun, reason: str) -> None:
-        """Once: figures behind the colon may change at every tick."""
-        if run.reason.split(":")[0] != reason.split(":")[0]:
-            self.move(run, run.state, reason)
-
-    def _start(self, run: JobRun, seat: Seat) -> None:
-        argv = [self.config.launch.python, "-m", "trainer", "run", str(run.dir)]
-        # a process that nobody recorded, of a ledger that was put back to an older state, is the job's all the same
-        polled = self.launcher.poll(run.dir)
-        if polled.state == "unknown":
-            raise LaunchError(f"whether it runs already cannot be told: {polled.problem}")
-        found = polled.state == "running"
-        if not found:
-            run.place(seat.devices)
-            self.control.open(run)
-        self.journal.note_start(run, seat, polled.run if found else None)
-        if not found:
-            try:
-                env, most = self.placement.env(seat), self.config.launch.log_bytes
-                self.launcher.start(run.dir, argv, env, run.job.owner, run.spec, most)
-            except LaunchError as e:
-                with self.ledger.transaction():
-                    self.journal.note_end(run)
-                    self.move(run, JobState.FAILED, str(e))
-                self.drop(run)
-                return
-        run.begin(self.clock.now(), seat.devices, seat.part)
-        self.control.allocator.begin(run)
-        self.pools.mark_stale(run)
-        self.move(run, JobState.RUNNING, "started, loading the model")
 
     def _note_protocol(self, run: JobRun, started: Started | None) -> None:
         if started is None or run.process.protocol_noted:
@@ -505,9 +501,9 @@ class Supervisor:
         self.pending.note(run.id, "note", {"text": "adopted after a restart of the daemon"})
         log.info("job %s: adopted", run.id)
         self.control.allocator.begin(run)
-        self._end_again(run)
+        self.end_again(run)
 
-    def _end_again(self, run: JobRun) -> None:
+    def end_again(self, run: JobRun) -> None:
         """A process that was told to end before this run was made of it."""
         if run.process.target is not None:
             with self.isolation.alone(run):
@@ -518,12 +514,14 @@ class Supervisor:
     def enlist(self, job_id: str) -> None:
         """Take a newly submitted job into the queue."""
         with self.lock:
-            run = self.journal.rebuild(self.ledger.job(job_id))
-            self._enlist(run)
+            row = self.ledger.job(job_id)
+            if not row.state.ended:  # somebody was quick to cancel it
+                self._enlist(self.journal.fresh(row))
 
     def requeue(self, run: JobRun, reason: str, actor: str) -> None:
         """A job that is not running goes on from its last checkpoint. Raises StateError for one that is over."""
         self.move(run, JobState.QUEUED, reason, actor)
+        run.note_failed(0)
         self._enlist(run)
 
     def _enlist(self, run: JobRun) -> None:

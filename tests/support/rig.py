@@ -79,6 +79,7 @@ class Rig:
     """Each with the same power curve."""
     boards: tuple[str, ...] = ()
     """UUIDs of the boards that devices stand in for; none: what they are called by themselves."""
+    launchers: type[ReplayLauncher] = ReplayLauncher
     autos: list[Any] = field(default_factory=list)
     """Trainers that play themselves (`support.auto`): asked once a second, before the daemon."""
 
@@ -101,7 +102,7 @@ class Rig:
             }
         )
         (self.root / "state" / "jobs").mkdir(parents=True, exist_ok=True)
-        self.launcher = ReplayLauncher(self.clock)
+        self.launcher = self.launchers(self.clock)
         self.boot()
 
     def boot(self) -> None:
@@ -125,6 +126,7 @@ class Rig:
             self.prices,
             build_supply(self.config.supply, site),
         )
+        self.supervisor.starter.starts.glance_s = 60.0  # what is started at a tick runs in that tick
         self.supervisor.prices.poll()
         self.supervisor.supply.poll()
         self.service = SupervisorService(self.supervisor)

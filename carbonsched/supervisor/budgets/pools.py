@@ -73,9 +73,9 @@ class Pools:
         self.ledger, self.clock = ledger, clock
         self.pools: dict[str, Pool] = {}
         self.configure(config)
-        for row in ledger.jobs():
+        for row in ledger.of_pools() if self.pools else ():
             pool = self.of(row.spec)
-            if pool is not None and row.state.ended:
+            if pool is not None:
                 pool.over_g[row.id] = charged_g(row.id)
 
     def configure(self, config: Sequence[PoolConfig]) -> None:

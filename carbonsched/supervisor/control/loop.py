@@ -53,7 +53,7 @@ class ControlLoop:
             return
         now, runs = self.clock.now(), list(self.runs.values())
         funds = self.allocator.funds(run, runs)
-        spent = exhaust(funds, self.estimates.tick_g(run), self.config().power.tick_s, now)
+        spent = exhaust(funds, self.estimates.tick_g(run), self.estimates.tick_s, now)
         if spent is not None:
             self.director.kill(run, spent)
         elif run.process.target is None:

@@ -28,6 +28,7 @@ from carbonsched.supervisor.estimates.job_cost import (
 from carbonsched.supervisor.estimates.loss_outlook import LossOutlook
 from carbonsched.supervisor.estimates.remaining_work import RemainingWork, remaining_work
 from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.supervisor.pace import Pace
 from carbonsched.supervisor.price_watch import PriceWatch
 from carbonsched.units import grams
 
@@ -181,6 +182,13 @@ class Estimates:
     prices: PriceWatch | None = None
     losses: LossOutlook | None = None
     """None: no loss is foretold."""
+    pace: Pace | None = None
+    """How far apart ticks come; None: as configured."""
+
+    @property
+    def tick_s(self) -> float:
+        """What may pass until the next tick."""
+        return self.config().power.tick_s if self.pace is None else self.pace.tick_s
 
     def fresh(self) -> "Estimates":
         """The same for a job that is only looked at: nothing of it is kept."""
@@ -226,7 +234,7 @@ class Estimates:
             stop_j=stop_j(run, energy),
             worst_g_per_kwh=config.zone.worst_g_per_kwh,
             pue=config.pue,
-            tick_s=config.power.tick_s,
+            tick_s=self.tick_s,
             lease_s=config.plan.lease_s,
             longest_s=longest_s,
         )
@@ -251,7 +259,7 @@ class Estimates:
     def tick_g(self, run: JobRun) -> float:
         """The most that one more tick of the job can take, in grams."""
         config = self.config()
-        joules = self.costs.watts_high(run) * config.power.tick_s
+        joules = self.costs.watts_high(run) * self.tick_s
         return grams(joules, config.zone.worst_g_per_kwh, config.pue)
 
     def full_g(self, run: JobRun) -> float | None:

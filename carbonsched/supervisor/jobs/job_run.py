@@ -33,6 +33,7 @@ from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.event_limit import EventLimit
 from carbonsched.supervisor.jobs.process_state import BoardPart, Ending, ProcessState
 from carbonsched.supervisor.jobs.progress import Progress
+from carbonsched.text import duration
 from carbonsched.text import grams as show_grams
 
 _HOURS_AHEAD = timedelta(days=8)
@@ -90,6 +91,8 @@ class JobRun:
     progress: Progress = field(default_factory=Progress)
     limit: EventLimit = field(default_factory=EventLimit)
 
+    failed: int = 0
+    """Attempts that failed, of those that `queue.max_attempts` allows."""
     needs_g: float = 0.0
     """Of a pool's job: the floor it needs to be let in."""
     directive: Directive | None = None
@@ -183,10 +186,22 @@ class JobRun:
             return f"waits for pool {pool}: needs {show_grams(self.needs_g)}, {show_grams(self.part_g)} are its part"
         return ""
 
+    def over_time(self, now: datetime) -> str:
+        """Why its process has to end by its time limit; empty: it has not."""
+        limit, began = self.spec.queue.time_limit, self.process.alive_from
+        if limit is None or began is None or self.process.alive_to is not None:
+            return ""
+        ran_s = (now - began).total_seconds() - sum(self.process.asleep.values())
+        return f"its time limit of {duration(limit)} is over" if ran_s >= limit else ""
+
     # ---- its state and its budget
 
     def move(self, state: JobState, reason: str) -> None:
         self.state, self.reason = state, reason
+
+    def note_failed(self, failed: int) -> None:
+        """So many of its attempts have failed."""
+        self.failed = failed
 
     def grant(self, budget_g: float) -> None:
         """This is its budget now."""

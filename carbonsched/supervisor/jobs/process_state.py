@@ -94,6 +94,8 @@ class ProcessState:
     """Ascending: which segment the energy belongs to."""
     asleep: dict[int | None, float] = field(default_factory=dict)
     """Segment → seconds in it that the box was suspended for."""
+    starting: bool = False
+    """Whether the launcher is still at it: nothing of the process is to be seen yet."""
     power_w: float | None = None
     protocol_noted: bool = False
     """Whether the history says what this process is not told, for its protocol is older."""
@@ -135,8 +137,16 @@ class ProcessState:
     def leave(self, wake_at: datetime | None = None) -> None:
         """The process is gone; `wake_at`: when the job is to have another."""
         self.alive_from, self.alive_to, self.devices, self.power_w = None, None, (), None
-        self.part, self.asleep, self.protocol_noted = BoardPart(), {}, False
+        self.part, self.asleep, self.protocol_noted, self.starting = BoardPart(), {}, False, False
         self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, wake_at
+
+    def launch(self) -> None:
+        """The launcher begins."""
+        self.starting = True
+
+    def launched(self) -> None:
+        """There is a process."""
+        self.starting = False
 
     def note_protocol(self) -> None:
         """The history now says what this process is not told."""

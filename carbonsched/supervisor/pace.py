@@ -1,0 +1,69 @@
+"""Measures how far apart ticks really come: what a job may spend until the next one is kept back by that, not by the config."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from carbonsched.clock import Clock
+
+log = logging.getLogger(__name__)
+
+LATE = 2.0
+"""Ticks further apart than this many times what is configured, and by a second, are late ones."""
+LEAST_S = 1.0
+MOST_S = 60.0
+"""What is kept back grows no further: as long as a tick may be by the config."""
+HALF_LIFE_S = 300.0
+"""In which what a late tick left behind is halved."""
+SAID_AGAIN_S = 60.0
+
+
+@dataclass(slots=True)
+class Pace:
+    """The time between two ticks: as configured, and as it was.
+
+    Example:
+        >>> from carbonsched.clock import SystemClock
+        >>> pace = Pace(SystemClock(), lambda: 1.0)
+        >>> pace.note()
+        >>> pace.tick_s
+        1.0
+    """
+
+    clock: Clock
+    configured_s: Callable[[], float]
+    late: int = 0
+    """How many ticks came late."""
+    last_s: float | None = None
+    """Between the last two ticks, suspend apart; None before the second."""
+    _at: float | None = None
+    """Of the last tick, in time awake."""
+    _worst_s: float = 0.0
+    _worst_at: float = 0.0
+    _said_at: float = -math.inf
+
+    @property
+    def tick_s(self) -> float:
+        """Seconds that may pass until the next tick, by the worst of late: for the guard's reserve."""
+        configured = self.configured_s()
+        passed = self.clock.awake() - self._worst_at
+        held = min(self._worst_s, MOST_S) * 0.5 ** (passed / HALF_LIFE_S)
+        return held if held > LATE * configured else configured
+
+    def note(self) -> None:
+        """A tick begins."""
+        now, configured = self.clock.awake(), self.configured_s()
+        before, self._at = self._at, now
+        if before is None:
+            return
+        self.last_s = gap = now - before
+        if gap <= max(LATE * configured, configured + LEAST_S):
+            return
+        self.late += 1
+        if gap >= self.tick_s:
+            self._worst_s, self._worst_at = gap, now
+        if now - self._said_at >= SAID_AGAIN_S:
+            self._said_at = now
+            text = "a tick came %.1f s after the one before, power.tick_s is %g: jobs are kept %.1f s of their power away from their budgets for now"
+            log.warning(text, gap, configured, self.tick_s)

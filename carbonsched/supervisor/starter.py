@@ -1,0 +1,175 @@
+"""Starts the jobs that are queued: which one, on which seat, and what becomes of a start that is under way."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from carbonsched.clock import Clock
+from carbonsched.config import Config
+from carbonsched.errors import LaunchError
+from carbonsched.launch.base import Launcher
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.model.job_state import JobState
+from carbonsched.supervisor.budgets.pools import Pools
+from carbonsched.supervisor.isolation import Isolation
+from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.supervisor.jobs.process_state import Seat
+from carbonsched.supervisor.outcome import again
+from carbonsched.supervisor.placement import Placement
+from carbonsched.supervisor.recovery import ProcessJournal
+from carbonsched.supervisor.starts import Start, Starts
+
+if TYPE_CHECKING:  # NumPy stays out of a daemon at rest
+    from carbonsched.supervisor.control.loop import ControlLoop
+
+
+class Jobs(Protocol):
+    """What starting needs of the supervisor, which is one.
+
+    Example::
+
+        Starter(supervisor).start_queued()
+    """
+
+    config: Config
+    ledger: Ledger
+    launcher: Launcher
+    clock: Clock
+    runs: dict[str, JobRun]
+    placement: Placement
+    journal: ProcessJournal
+    pools: Pools
+    isolation: Isolation
+
+    @property
+    def control(self) -> "ControlLoop": ...
+    def live(self) -> list[JobRun]: ...
+    def move(self, run: JobRun, new: JobState, reason: str) -> None: ...
+    def drop(self, run: JobRun) -> None: ...
+    def end_again(self, run: JobRun) -> None: ...
+
+
+@dataclass(slots=True)
+class Starter:
+    """What of a tick starts jobs; all with the supervisor's lock held.
+
+    Example::
+
+        starter.take_up()  # what the last ticks began
+        starter.start_queued()
+    """
+
+    supervisor: Jobs
+    starts: Starts = field(default_factory=Starts)
+    _over: dict[str, JobState] = field(default_factory=dict)
+    """How jobs ended that others come after."""
+
+    def start_queued(self) -> None:
+        # one that was found is for the first that may start; why there is none holds for all
+        supervisor = self.supervisor
+        seat, full = None, None
+        for run in queue(supervisor.runs.values()):
+            with supervisor.isolation.alone(run):
+                if reason := self._waits_for(run) or run.held_back(supervisor.clock.now()):
+                    self._note_wait(run, reason)
+                    continue
+                if seat is None and full is None:
+                    seat, full = supervisor.placement.find_seat(supervisor.live())
+                if seat is not None:
+                    self._start(run, seat)
+                    seat = full = None
+                elif full:
+                    self._note_wait(run, full)
+
+    def take_up(self) -> None:
+        """Starts that are through: the job runs, or has failed."""
+        supervisor = self.supervisor
+        for start in self.starts.through():
+            run = supervisor.runs.get(start.job_id)
+            if run is None or not run.process.starting:
+                self.starts.forget(start.job_id)
+                continue
+            with supervisor.isolation.alone(run):
+                self._take_up(run, start)
+
+    def _waits_for(self, run: JobRun) -> str:
+        """Which job it comes after that has not finished; empty: none."""
+        for job_id in run.spec.queue.after:
+            before = self.supervisor.runs.get(job_id)
+            state = before.state if before is not None else self._over.get(job_id)
+            if state is None:  # over for now: who resumes it makes a run of it again
+                state = self._over[job_id] = self.supervisor.ledger.job(job_id).state
+            if before is not None:
+                self._over.pop(job_id, None)
+            if state is not JobState.FINISHED:
+                way_out = f"; resume that one, or cancel {run.id}" if state.ended else ""
+                return f"waits for {job_id}, which is {state}{way_out}"
+        return ""
+
+    def _note_wait(self, run: JobRun, reason: str) -> None:
+        """Once: figures behind the colon may change at every tick."""
+        if run.reason.split(":")[0] != reason.split(":")[0]:
+            self.supervisor.move(run, run.state, reason)
+
+    def _start(self, run: JobRun, seat: Seat) -> None:
+        supervisor = self.supervisor
+        argv = [supervisor.config.launch.python, "-m", "trainer", "run", str(run.dir)]
+        # a process that nobody recorded, of a ledger that was put back to an older state, is the job's all the same
+        polled = supervisor.launcher.poll(run.dir)
+        if polled.state == "unknown":
+            raise LaunchError(f"whether it runs already cannot be told: {polled.problem}")
+        found = polled.state == "running"
+        if not found:
+            run.place(seat.devices)
+            supervisor.control.open(run)
+        supervisor.journal.note_start(run, seat, polled.run if found else None)
+        run.begin(supervisor.clock.now(), seat.devices, seat.part)
+        supervisor.control.allocator.begin(run)
+        supervisor.pools.mark_stale(run)
+        if found:
+            supervisor.move(run, JobState.RUNNING, "started, loading the model")
+            return
+        run.process.launch()
+        env, most = supervisor.placement.env(seat), supervisor.config.launch.log_bytes
+        launch = supervisor.launcher.start
+        self.starts.begin(run.id, partial(launch, run.dir, argv, env, run.job.owner, run.spec, most))
+        through = [start for start in self.starts.through() if start.job_id == run.id]
+        if through:
+            self._take_up(run, through[0])
+        else:
+            supervisor.move(run, run.state, "is being started")
+
+    def _take_up(self, run: JobRun, start: Start) -> None:
+        supervisor, error = self.supervisor, start.error
+        if error is None:
+            run.process.launched()
+            self.starts.forget(run.id)
+            supervisor.move(run, JobState.RUNNING, "started, loading the model")
+            supervisor.end_again(run)
+            return
+        new, reason = run.process.target, run.process.target_reason
+        ending = None
+        if new is None and isinstance(error, LaunchError):
+            new, reason = JobState.FAILED, str(error)
+            if ending := again(run, reason, supervisor.clock.now()):
+                run.end(ending)
+                new, reason = ending.target, ending.reason
+        with supervisor.ledger.transaction():
+            if ending is not None:
+                supervisor.journal.note_ending(run)
+            supervisor.journal.note_end(run)
+            if new is not None:
+                supervisor.move(run, new, reason)
+        self.starts.forget(run.id)
+        run.leave(run.process.wake_at if new is JobState.WAITING else None)
+        if new is None:
+            raise error  # tried again at the next tick, or it fails the job
+        if new.ended:
+            supervisor.drop(run)
+
+
+def queue(runs: Iterable[JobRun]) -> list[JobRun]:
+    """Those that are to be started, in the order in which they are."""
+    queued = [run for run in runs if run.state is JobState.QUEUED and not run.alive and not run.aside]
+    return sorted(queued, key=lambda run: (-run.spec.queue.priority, run.job.submitted_at))
