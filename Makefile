@@ -2,6 +2,7 @@
 # make fast   the tests without the slow ones
 # make fuzz   a million random inputs for the readers of data, jobs, config, events and control files, about an hour
 # make fuzz-feeds   a million for the parsers of feeds, exports, config and places, with Atheris where it installs, about an hour
+# make state-machine   5,000 histories of jobs, people and misfortunes against a model, hours
 # make lint   the checks without the tests
 # make demo   carbonsched on this machine in about five minutes
 # make prove  every published figure that two cores can rerun, hours; it goes on where it was cut short
@@ -28,7 +29,7 @@ ATHERIS := "atheris>=3,<4"
 PYTEST := -m pytest -n 2 $(PYTEST_ARGS)
 RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
-.PHONY: system test fast fuzz fuzz-feeds lint demo prove deb lock test-latest test-lowest clean
+.PHONY: system test fast fuzz fuzz-feeds state-machine lint demo prove deb lock test-latest test-lowest clean
 .DELETE_ON_ERROR:
 
 test: lint
@@ -46,6 +47,9 @@ fuzz: $(VENV)/.installed
 fuzz-feeds: $(VENV)/.installed
 	-$(INSTALL) $(ATHERIS)  # without it Hypothesis makes the inputs
 	PYTHONPATH=.:tests $(BIN)/python -m support.fuzz_feeds --inputs 1000000
+
+state-machine: $(VENV)/.installed
+	CARBONSCHED_EXAMPLES=5000 $(BIN)/python -m pytest -q -n 0 --timeout 86400 tests/supervisor/test_state_machine.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)

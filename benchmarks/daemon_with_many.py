@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -246,11 +247,12 @@ def measure(pid: int, folder: Path, clients: int, submits: int) -> dict[str, Any
         "cpu_percent_of_a_core": round(100 * (cpu_s(pid) - before) / REST_S, 1),
         "rss_mb": round(rss_mb(pid), 1),
     }
-    for name, work in (
-        ("ps", lambda: [ask(path, "GET", "/v1/jobs")[0] for _ in range(20)]),
-        ("ps_all", lambda: [ask(path, "GET", "/v1/jobs?all=true")[0] for _ in range(3)]),
-        ("submit", lambda: submit_all(path, folder, clients, submits)),
-    ):
+    kinds: dict[str, Callable[[], list[float]]] = {
+        "ps": lambda: [ask(path, "GET", "/v1/jobs")[0] for _ in range(20)],
+        "ps_all": lambda: [ask(path, "GET", "/v1/jobs?all=true")[0] for _ in range(3)],
+        "submit": lambda: submit_all(path, folder, clients, submits),
+    }
+    for name, work in kinds.items():
         before = cpu_s(pid)
         took = work()
         found[name] = spread(took) | {"cpu_ms_each": round(1000 * (cpu_s(pid) - before) / len(took), 1)}

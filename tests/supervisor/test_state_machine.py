@@ -27,8 +27,8 @@ from carbonsched.model.job_state import TRANSITIONS, JobState
 from carbonsched.model.protocol import RunRecord
 from carbonsched.units import grams
 
-EXAMPLES = int(os.environ.get("CARBONSCHED_EXAMPLES", "6"))
-STEPS = 30 if EXAMPLES > 100 else 14
+EXAMPLES = int(os.environ.get("CARBONSCHED_EXAMPLES", "3"))
+STEPS = 30 if EXAMPLES > 100 else 10
 WATTS, BOARDS = 100.0, 2
 OVER = (JobState.FINISHED, JobState.CANCELLED)
 
@@ -113,7 +113,7 @@ class JobLife(RuleBasedStateMachine):
         self, budget_g: float, priority: int, attempts: int, limit: float | None, hold: bool, after: bool
     ) -> None:
         before = [job_id for job_id in self.jobs if self.closed.get(job_id) is not JobState.CANCELLED][-1:]
-        queue = {
+        queue: dict[str, object] = {
             "priority": priority,
             "max_attempts": attempts,
             "backoff": 3,
