@@ -35,6 +35,7 @@ _NOISE = 0.03
 _NOISE_COUNT = 3.0
 _SPREAD = 0.1
 """ρ must have varied by this much, between two segments at least, before the slope counts as known."""
+_LEAST_NOISE = 1e-4
 _PEAK = 1.25
 """watts_high over the highest mean power of a segment: power within a segment swings by about a tenth."""
 _RHO_MEAN = (0.4, 0.7, 1.0)
@@ -58,6 +59,23 @@ class Observation:
     overhead_s: float | None = None
     clock: int | None = None
     """MHz that the board was locked at; None: its own clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepsSeen:
+    """Steps of the segment under way, which is not metered as a whole yet.
+
+    Example:
+        >>> StepsSeen(rho=0.6, joules=50.0, seconds=0.5, sd=0.1).joules
+        50.0
+    """
+
+    rho: float
+    joules: float | None
+    """Of one step; None: its power is not known."""
+    seconds: float
+    sd: float
+    """Relative, of the pace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +131,10 @@ class EnergyFit:
     rated_watts: float | None = None
     """Upper bound of the power, e.g. the board's limit; None: _PEAK over what is seen."""
     observations: tuple[Observation, ...] = ()
+    under_way: StepsSeen | None = None
+    """Of the segment under way; None: nothing yet."""
+    prior_sd: float = _SCALE_SD
+    """Relative sd of the prior's scale: it is weighed against steps, until a whole segment was metered."""
 
     @classmethod
     def prior(
@@ -122,11 +144,12 @@ class EnergyFit:
         c0: float = 1 / 3,
         *,
         rated_watts: float | None = None,
+        sd: float = _SCALE_SD,
     ) -> "EnergyFit":
-        """From FLOPs over the board's speed, or the importance pass, and the board's or host's power."""
+        """From FLOPs over the board's speed, or the importance pass, and the board's or host's power. sd: relative, of its scale."""
         if not (seconds_full > 0 and watts >= 0 and 0 <= c0 <= 1):
             raise ValueError("a prior needs seconds_full above 0, watts at least 0 and c0 in 0..1")
-        return cls(seconds_full, watts, c0, rated_watts)
+        return cls(seconds_full, watts, c0, rated_watts, prior_sd=sd)
 
     def observe(
         self,
@@ -150,16 +173,25 @@ class EnergyFit:
         one = Observation(rho, steps, joules, seconds, overhead_j, overhead_s, clock)
         return replace(self, observations=(*self.observations, one))
 
+    def with_steps(self, seen: StepsSeen | None) -> "EnergyFit":
+        """The same with what the segment under way has shown so far; whole segments that were metered outweigh it."""
+        return replace(self, under_way=seen)
+
     def energy_line(self) -> FittedLine:
         """Joules per step."""
         known = [
             (o.rho, o.joules / o.steps) for o in self._at_own_clock if o.joules is not None and o.joules > 0
         ]
-        return _fit(known, self.seconds_full * self.watts, self.c0)
+        steps = self.under_way
+        seen = None if steps is None or not steps.joules else (steps.rho, steps.joules, steps.sd)
+        return _fit(known, self.seconds_full * self.watts, self.c0, seen, self.prior_sd)
 
     def seconds_line(self) -> FittedLine:
         """Seconds per step."""
-        return _fit([(o.rho, o.seconds / o.steps) for o in self._at_own_clock], self.seconds_full, self.c0)
+        steps = self.under_way
+        seen = None if steps is None else (steps.rho, steps.seconds, steps.sd)
+        known = [(o.rho, o.seconds / o.steps) for o in self._at_own_clock]
+        return _fit(known, self.seconds_full, self.c0, seen, self.prior_sd)
 
     def at_clock(self, clock: int) -> tuple[float, float] | None:
         """Joules and seconds of steps at a locked clock, over those that the same steps take at the board's own; None: not metered."""
@@ -176,13 +208,16 @@ class EnergyFit:
     def _at_own_clock(self) -> list[Observation]:
         return [o for o in self.observations if o.clock is None]
 
-    def model(self) -> EnergyModel:
-        """The fitted lines as the planner takes them; the overhead is the median of those metered, the tail 0."""
+    def model(self, rhos: tuple[float, ...] = _RHO_MEAN) -> EnergyModel:
+        """The fitted lines as the planner takes them; the overhead is the median of those metered, the tail 0.
+
+        rhos: at which the job may train: what the line is unsure of elsewhere is no doubt of one that stays at a ρ.
+        """
         joules, seconds = self.energy_line(), self.seconds_line()
         extra_j = [o.overhead_j for o in self.observations if o.overhead_j is not None]
         extra_s = [o.overhead_s for o in self.observations if o.overhead_s is not None]
-        rhos = [o.rho for o in self._at_own_clock if o.joules is not None]
-        sigma = math.sqrt(sum(joules.sigma_at(r) ** 2 for r in _RHO_MEAN) / len(_RHO_MEAN))
+        seen = [o.rho for o in self._at_own_clock if o.joules is not None]
+        sigma = math.sqrt(sum(joules.sigma_at(r) ** 2 for r in rhos) / len(rhos))
         return EnergyModel(
             joules_full=joules.full,
             joules_c0=joules.c0,
@@ -190,9 +225,9 @@ class EnergyFit:
             seconds_c0=seconds.c0,
             overhead_j=_median(extra_j),
             overhead_s=_median(extra_s),
-            sigma=min(sigma, 1.0) if rhos else _SIGMA,
+            sigma=min(sigma, 1.0) if seen else min(sigma, _SIGMA) if self.under_way else _SIGMA,
             watts_high=self._watts_high(),
-            slope_known=len(rhos) > 1 and max(rhos) - min(rhos) >= _SPREAD,
+            slope_known=len(seen) > 1 and max(seen) - min(seen) >= _SPREAD,
         )
 
     def _watts_high(self) -> float:
@@ -205,17 +240,42 @@ def _median(values: list[float]) -> float:
     return float(np.median(values)) if values else 0.0
 
 
-def _fit(points: list[tuple[float, float]], full: float, c0: float) -> FittedLine:
-    """Robust line through (ρ, y) with the prior as pseudo-observations; y > 0, relative noise."""
+def _first(full: float, c0: float, seen: tuple[float, float, float] | None, prior_sd: float) -> FittedLine:
+    """Before a whole segment was metered: the prior and the steps seen, each by what it is known to be off."""
+    scale, sd = max(full, 1e-12), prior_sd
+    if seen is not None:
+        rho, value, spread = seen
+        ours, theirs = 1 / prior_sd**2, 1 / (spread**2 + _NOISE**2)
+        told = value / max(c0 + (1 - c0) * rho, 1e-12)
+        # by factors: a rating is off by one, and so is a first step
+        scale = math.exp((ours * math.log(scale) + theirs * math.log(told)) / (ours + theirs))
+        full, sd = scale, 1 / math.sqrt(ours + theirs)
+    prior = ((sd * scale) ** 2, 0.0, (_SHAPE_SD * scale) ** 2)
+    return FittedLine(full, c0, _NOISE, c0, prior)
+
+
+def _fit(
+    points: list[tuple[float, float]],
+    full: float,
+    c0: float,
+    seen: tuple[float, float, float] | None = None,
+    prior_sd: float = _SCALE_SD,
+) -> FittedLine:
+    """Robust line through (ρ, y) with the prior as pseudo-observations; y > 0, relative noise.
+
+    seen: (ρ, y, relative sd) of the segment under way, one more point that counts the less the less it is known.
+    """
     if not points:
-        scale = max(full, 1e-12)
-        prior = ((_SCALE_SD * scale) ** 2, 0.0, (_SHAPE_SD * scale) ** 2)
-        return FittedLine(full, c0, _NOISE, c0, prior)
+        return _first(full, c0, seen, prior_sd)
+    whole = len(points)
+    spread = np.zeros(whole)
+    if seen is not None:
+        points, spread = [*points, seen[:2]], np.append(spread, seen[2])
     rho: Floats = np.array([r for r, _ in points])
     y: Floats = np.array([v for _, v in points])
     shape = c0 + (1 - c0) * rho
     design = np.column_stack((shape, 1 - rho))
-    scale = float(np.median(y / shape))
+    scale = float(np.median((y / shape)[:whole]))
     noise = _NOISE
     weight = np.ones(len(y))
     theta = np.array([scale, 0.0])
@@ -223,17 +283,18 @@ def _fit(points: list[tuple[float, float]], full: float, c0: float) -> FittedLin
     for _ in range(_MOST_ROUNDS):
         # relative noise: each residual counts against the fitted value, not against the outlier itself
         level = np.maximum(design @ theta, 0.05 * scale)
-        precision = weight / (noise * level) ** 2
+        precision = weight / ((noise**2 + spread**2) * level**2)
         pull = np.diag([1 / (_SCALE_SD * scale) ** 2, 1 / (_SHAPE_SD * scale) ** 2])
         normal = design.T @ (design * precision[:, None]) + pull
         right = design.T @ (precision * y) + pull @ np.array([scale, 0.0])
         covariance = np.linalg.inv(normal)
         new = covariance @ right
         residual = (y - design @ new) / np.maximum(design @ new, 0.05 * scale)
-        spread = _MAD * float(np.median(np.abs(residual)))
-        free = max(len(y) - 2, 0)
-        noise = max(math.sqrt((_NOISE_COUNT * _NOISE**2 + free * spread**2) / (_NOISE_COUNT + free)), 1e-4)
-        size = np.abs(residual) / (_HUBER * noise)
+        apart = _MAD * float(np.median(np.abs(residual[:whole])))
+        free = max(whole - 2, 0)
+        variance = (_NOISE_COUNT * _NOISE**2 + free * apart**2) / (_NOISE_COUNT + free)
+        noise = max(math.sqrt(variance), _LEAST_NOISE)
+        size = np.abs(residual) / (_HUBER * np.sqrt(noise**2 + spread**2))
         weight = np.where(size <= 1, 1.0, 1 / np.maximum(size, 1e-12))
         done = bool(np.all(np.abs(new - theta) <= 1e-9 * scale))
         theta = new

@@ -72,6 +72,10 @@ class OpenEnd:
     """Seconds until it is looked at again."""
     lag_s: float = 0.0
     """By which it may be further than it has said; 0 for one that waits for its directive."""
+    amid_s: float = 0.0
+    """Seconds that the step under way has taken already."""
+    save_g: float = 0.0
+    """Of the problem's reserve, what a checkpoint may take: behind the last step, when that is saved, it is free."""
 
     def cooldown(self, stable: int) -> int:
         """Steps of the cooldown after so many stable ones."""
@@ -174,7 +178,8 @@ def _judge(costs: "_Costs", job: OpenEnd, point: PlanPoint | None) -> StepPlan:
         return StepPlan("cooldown", job.cools_from, end, costs.high_g(end - job.done, step))
     step_s = max(step.seconds, 1e-9)
     lag = math.ceil(job.lag_s / step_s)
-    ahead = lag + math.ceil(job.look_s / step_s) + 1
+    # the first step that a cooldown could begin with if it is told at the next look, which may fall into the same step
+    ahead = 1 + math.floor((min(job.amid_s, step_s) + job.lag_s + job.look_s) / step_s + 1e-9)
     last = bound - math.ceil(job.share * bound)  # where the bound makes it begin
     wanted = job.cooldown(job.done + ahead)
     if ahead + wanted <= affordable and job.done + ahead < last:
@@ -261,13 +266,16 @@ class _Costs:
     curve: IntensityCurve
     length: int
     """Steps of a segment."""
+    amid_s: float = 0.0
+    """Seconds of the first of the steps that have passed, and are paid."""
+    save_g: float = 0.0
 
     @classmethod
     def of(cls, problem: Problem, job: OpenEnd) -> "_Costs":
         if problem.allowed is not None:
             problem = WorkingTime.of(problem.allowed).cut(problem)
         curve = IntensityCurve(problem.slots, problem.beyond_g_per_kwh, problem.slots[-1].end_s)
-        return cls(problem, curve, job.length)
+        return cls(problem, curve, job.length, job.amid_s, job.save_g)
 
     @property
     def left_g(self) -> float:
@@ -326,14 +334,15 @@ class _Costs:
         before = self._grams(max(steps - 1, 0), step, "high", tail=False) * (
             1 + guard.ENERGY_Z * problem.energy.sigma
         )
-        return max(needs, before + lease)
+        return max(needs - self.save_g, before + lease)
 
     def _grams(self, steps: int, step: _Step, level: Level, *, tail: bool = True) -> float:
         energy = self.problem.energy
         # a checkpoint where a segment ends, and where the cooldown begins
         ends = steps // self.length + 1
-        joules = steps * step.joules + ends * energy.overhead_j
-        seconds = steps * step.seconds + ends * energy.overhead_s
+        paid = min(self.amid_s / step.seconds, 1.0) if steps and step.seconds > 0 else 0.0
+        joules = (steps - paid) * step.joules + ends * energy.overhead_j
+        seconds = (steps - paid) * step.seconds + ends * energy.overhead_s
         if tail:
             joules, seconds = joules + energy.tail_j, seconds + energy.tail_s
         mean = float(self.curve.mean_between(np.array([0.0]), np.array([seconds]), level)[0])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.open_auto import OpenAuto
 from support.rig import ME, Played, Rig, checked, spec
+from support.slow_auto import SlowAuto
 
 from carbonsched.model.job import JobSpec
 
@@ -61,6 +62,38 @@ def test_a_job_ends_annealed_with_its_budget_used_and_not_passed(tmp_path: Path,
     assert cooldown == sorted(cooldown, reverse=True)
     assert cooldown[-1] < 0.15
     assert shown.segments_done[-1].steps > 0
+
+
+SHORT = {
+    "9 steps": (9, 0.25, 1, (), 0.85),
+    "20 steps, hardly any evaluation": (20, 0.02, 1, (), 0.91),
+    "20 steps, the first ones slow": (20, 0.1, 2, (4.0, 2.5, 1.5), 0.91),
+    "20 steps, a third of it evaluation and saving": (20, 0.35, 4, (), 0.91),
+}
+
+
+@pytest.mark.parametrize("case", SHORT)
+def test_a_short_job_of_long_steps_uses_its_budget_too_and_ends_annealed(tmp_path: Path, case: str) -> None:
+    """All in one segment, on a box that is reckoned to be six times as fast: no step but the job's own tells what they take."""
+    steps, share, save_s, slow, least = SHORT[case]
+    step_s = 5.0
+    seconds = steps * step_s / (1 - share)
+    rig = Rig(tmp_path, extra={"zone": {"worst_g_per_kwh": 500}})
+    foreseen = checked(rho_floor=1.0).model_copy(
+        update={"steps": None, "segments": None, "most_steps": None, "segment_steps": 60}
+    )
+    job = rig.submit(open_job(seconds * G_PER_S), foreseen)
+    eval_s = max(round(0.4 * share * seconds) - save_s, 1)
+    auto = SlowAuto(job, step_s=step_s, eval_s=eval_s, save_s=save_s, slow=slow)
+    while auto.over is None and seconds > 0:
+        rig.run(5)
+        seconds -= 5
+    rig.run(3)
+    shown = job.show()
+    assert (shown.state, auto.over) == ("finished", "done"), shown.reason
+    assert least <= shown.spent_g / shown.budget_g <= 1.0
+    assert auto.rates[-1] < 0.45, "annealed"
+    assert sum(rate < 1 for rate in auto.rates) <= 0.4 * len(auto.rates)
 
 
 def test_a_deadline_ends_it_annealed_and_in_time(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ class BudgetSchedule:
         if granted.phase != "cooldown" or granted.cooldown_steps is None:
             return False
         cooling = self.is_cooling(step)
+        if cooling and self.is_over(step):
+            return False  # its rate is at 0: what came later would train nothing
         begin = granted.cooldown_from
         if begin is None:
             begin = self.begin if cooling and self.begin is not None else step

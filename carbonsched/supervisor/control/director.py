@@ -50,7 +50,8 @@ class Director:
             self._direct(run, decision.directive, decision.loss, journal=decision.journal)
         if decision.plan is not None:
             steps = decision.steps.end if decision.steps is not None else None
-            note = PlanNote(self.clock.monotonic(), decision.price, decision.end_s, steps)
+            step_j = None if decision.problem is None else decision.problem.energy.joules_full
+            note = PlanNote(self.clock.monotonic(), decision.price, decision.end_s, steps, step_j)
             run.note_plan(note, decision.look_s)
         if decision.outcome is Outcome.WAIT_GONE and decision.ending is not None:
             self.end(run, decision.ending)

@@ -64,14 +64,17 @@ def renew(inputs: LeaseInputs, running: Directive | None) -> Decision | None:
     """
     if running is None or running.action != "train":
         return None
-    if guard.must_stop(
+    fresh = allow(inputs, running.rho or 1.0)
+    exhausted = guard.must_stop(
         inputs.left_g,
         inputs.energy.watts_high,
         inputs.tick_s,
         inputs.stop_j,
         inputs.worst_g_per_kwh,
         inputs.pue,
-    ):
+    )
+    # one that waits for a lease which no grams pay for would wait them away
+    if exhausted or (inputs.waiting and fresh.steps < 1):
         ending = when_exhausted(inputs.funds, inputs.tick_s, inputs.now, explain_shortage(inputs))
         update = {
             "seq": running.seq + 1,
@@ -81,7 +84,6 @@ def renew(inputs: LeaseInputs, running: Directive | None) -> Decision | None:
             "reason": ending.reason,
         }
         return Decision(running.model_copy(update=update), Outcome.STOP, ending=ending)
-    fresh = allow(inputs, running.rho or 1.0)
     held_s = (running.lease.valid_until - inputs.now).total_seconds()
     if held_s > inputs.lease_s * _RENEW_SHARE and fresh.seconds >= held_s:
         return None
@@ -145,6 +147,11 @@ def exhaust(funds: Funds, tick_g: float, tick_s: float, now: datetime) -> Ending
 
 def explain_shortage(inputs: LeaseInputs) -> str:
     """Why no lease can be granted."""
+    if inputs.waiting:
+        return (
+            f"stop: {show_grams(inputs.left_g)} of the budget are left, at {inputs.worst_g_per_kwh:g} g/kWh they pay for "
+            "no further step"
+        )
     return (
         f"stop: {show_grams(inputs.left_g)} of the budget are left, a step, a checkpoint and the stop may take "
         f"{show_grams(inputs.reserve_g)} at {inputs.worst_g_per_kwh:g} g/kWh"

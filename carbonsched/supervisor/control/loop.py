@@ -58,9 +58,9 @@ class ControlLoop:
             self.director.kill(run, spent)
         elif run.process.target is None:
             due = find_due(run, now, self.clock.monotonic())
-            decision = (
-                self._plan(run) if due is Due.PLAN else self._keep(run, due) or self.clocks.correct(run)
-            )
+            decision = self._plan(run) if due is Due.PLAN else self._anew(run, due)
+            if decision is None and due is not Due.PLAN:
+                decision = self._keep(run, due) or self.clocks.correct(run)
             if decision is not None:
                 self.director.apply(run, decision)
 
@@ -72,6 +72,19 @@ class ControlLoop:
         if inputs is not None and self.clocks.choose(run, inputs):
             inputs = self.estimates.gather(run, funds)
         return None if inputs is None else self.clocks.apply(run, self._foretell(run, inputs, decide(inputs)))
+
+    def _anew(self, run: JobRun, due: Due) -> Decision | None:
+        """Another plan for the rest of the first segment, where its steps take something else than the first one reckoned with.
+
+        A few steps change the ρ; they neither stop a job nor have it wait, for the first ones are slow.
+        """
+        costs = self.estimates.costs
+        if due not in (Due.RENEW, Due.EASE) or not costs.has_moved(run):
+            return None
+        run.note_step_j(costs.estimate(run).joules_full)
+        decision = self._plan(run)
+        trains = decision is not None and decision.outcome is Outcome.GO_ON
+        return decision if trains else None
 
     def _foretell(self, run: JobRun, inputs: PlanningInputs, decision: Decision) -> Decision:
         """With the loss that its plan should end at, for the journal."""

@@ -96,6 +96,8 @@ class LeaseInputs:
     """The longest lease by the config."""
     longest_s: float
     """The longest lease now: none reaches past the allowed hours, for where the daemon is away the trainer waits by itself."""
+    waiting: bool = False
+    """Whether the trainer waits for a lease that covers a step."""
 
     @property
     def left_g(self) -> float:
@@ -208,7 +210,9 @@ class Estimates:
             return None
         lease, grid = self.gather_lease(run, funds), self.grid.forecast()
         if remaining.open_end is not None:
-            end = replace(remaining.open_end, look_s=_look_s(lease, grid.now_g_per_kwh))
+            look_s = _look_s(lease, grid.now_g_per_kwh)
+            save_g = grams(checkpoint_s(run) * lease.energy.watts_high, lease.worst_g_per_kwh, lease.pue)
+            end = replace(remaining.open_end, look_s=look_s, amid_s=run.amid_s(lease.now), save_g=save_g)
             remaining = replace(remaining, open_end=end)
         idle_w = sum(self.idle_w.get(device, 0.0) for device in run.process.devices)
         return PlanningInputs(
@@ -231,12 +235,13 @@ class Estimates:
             now=now,
             energy=energy,
             funds=funds,
-            stop_j=stop_j(run, energy),
+            stop_j=stop_j(run, energy, now),
             worst_g_per_kwh=config.zone.worst_g_per_kwh,
             pue=config.pue,
             tick_s=self.tick_s,
             lease_s=config.plan.lease_s,
             longest_s=longest_s,
+            waiting=run.progress.waiting is not None,
         )
 
     def problem_for(self, run: JobRun) -> Problem | None:
@@ -297,7 +302,7 @@ class Estimates:
             switch_j=checkpoint_s(run) * 2 * energy.watts_high,
             worst_g_per_kwh=lease.worst_g_per_kwh,
             waiting=run.progress.waiting is not None,
-            reserve_g=lease.reserve_g,
+            reserve_g=lease.reserve_g if remaining.open_end is None else _end_g(remaining.open_end, lease),
             price_hint=run.plan.price if run.plan else None,
             day_s=grid.day_s,
             done=remaining.done,
@@ -338,6 +343,11 @@ class Estimates:
             resident_s=0.0 if drained else RESIDENT_WAIT_S,
         )
         return Objective(budget_rate=rate)
+
+
+def _end_g(end: OpenEnd, lease: LeaseInputs) -> float:
+    """What no plan of a job of open end spends: a checkpoint and a tick. It counts its last step at the worst by itself."""
+    return end.save_g + grams(lease.energy.watts_high * lease.tick_s, lease.worst_g_per_kwh, lease.pue)
 
 
 def _look_s(lease: LeaseInputs, g_per_kwh: float) -> float:

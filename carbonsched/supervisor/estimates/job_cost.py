@@ -6,12 +6,12 @@ other jobs. What was found out is kept here by job, for `carbonsched.supervisor.
 
 import math
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.clock_changes import MixedClocksError, changes_of, clock_during
 from carbonsched.model.protocol import SegmentDone, SegmentReady
-from carbonsched.plan.energy_fit import EnergyFit
+from carbonsched.plan.energy_fit import EnergyFit, StepsSeen
 from carbonsched.plan.problem import EnergyModel
 from carbonsched.power.base import Meter
 from carbonsched.supervisor.estimates.evaluation_cost import EvaluationCost, evaluation_cost
@@ -28,6 +28,10 @@ _PRIOR_C0 = 0.0
 """Share of a step that does not depend on ρ. Measured on a CPU: seconds(ρ) / seconds(1) is ρ − 0.05 … ρ."""
 _BUSY_S = 2.0
 """Seconds of steps below which their power was hardly seen."""
+_OF_MODEL_SD = 0.25
+"""Relative sd of a first estimate that this model's own steps on this box told."""
+_MOVED, _MOVED_STEPS = 0.2, 3
+"""Share by which the joules of a step must differ from those planned with for another plan in mid-segment, after so many steps."""
 _BYTES_PER_PARAM = 12
 """Of a checkpoint: weights and two AdamW moments in fp32."""
 _DISK_BYTES_PER_S = 3e8
@@ -79,7 +83,18 @@ class JobCostEstimator:
         fit = self.fits.get(run.id)
         if fit is None:
             fit = self._first_fit(run, ready) if ready is not None else self._prior(run)
-        return _with_overheads(run, fit.model(), evaluation)
+        fit, told = fit.with_steps(_steps_seen(run)), run.directive
+        rho = told.rho if told is not None and run.spec.train.scheduler == "budget" else None
+        model = fit.model() if rho is None else fit.model((rho,))  # such a job stays at its ρ
+        return _with_overheads(run, model, evaluation)
+
+    def has_moved(self, run: JobRun) -> bool:
+        """Whether a step takes so much more or less than the plan of the job's first segment reckoned with that it is worth another."""
+        fit, planned = self.fits.get(run.id), run.plan.step_j if run.plan is not None else None
+        pace = run.progress.pace.tell()
+        if planned is None or pace is None or pace.steps < _MOVED_STEPS or fit is None or fit.observations:
+            return False
+        return abs(math.log(max(self.estimate(run).joules_full, 1e-12) / planned)) > math.log1p(_MOVED)
 
     def evaluation(self, run: JobRun) -> EvaluationCost | None:
         """What evaluating should take; None where nothing foresaw it before it was seen."""
@@ -126,12 +141,14 @@ class JobCostEstimator:
 
         Real steps of this model beat an importance pass: a process's first takes up to four times as long as a step.
         """
-        told = None if run.checked is not None and self.throughput(run).of_model else ready.seconds_per_step
+        of_model = run.checked is not None and self.throughput(run).of_model
+        told = None if of_model else ready.seconds_per_step
         fit = EnergyFit.prior(
             seconds_full=told or self._prior_step_s(run),
             watts=run.process.power_w or self.watts_high(run),
             c0=_PRIOR_C0,
             rated_watts=sum(limit or 0.0 for limit in self._limits(run)) or None,
+            sd=_OF_MODEL_SD if of_model else 1.0,
         )
         for done in run.progress.done:
             fit = self._observe(fit, run, done)
@@ -152,16 +169,22 @@ class JobCostEstimator:
         return [device.watts_limit for device in self.meter.devices if device.id in run.process.devices]
 
 
-def stop_j(run: JobRun, energy: EnergyModel) -> float:
-    """Joules that a stop may still take: the step it falls into, at ρ = 1, or a batch of importance or of held-out rows,
-    and a checkpoint, unless all is in one."""
+def stop_j(run: JobRun, energy: EnergyModel, now: datetime) -> float:
+    """Joules that a stop may still take: what is left of the step it falls into, at ρ = 1, or a batch of importance or of
+    held-out rows, and a checkpoint, unless all is in one. A step that begins before the stop is read was granted by the lease."""
     progress = run.progress
     saved = (
         progress.ready is None
         and progress.checkpoint is not None
         and progress.checkpoint.step == progress.step
     )
-    amid_s = max(energy.seconds_full, _batch_s(run))
+    amid_s = max(energy.seconds_full - run.amid_s(now), 0.0)
+    if progress.ready is None and progress.done and progress.is_last(progress.done[-1]):
+        amid_s = 0.0  # no step comes any more
+    if progress.waiting is not None:
+        amid_s = 0.0  # nor is there one
+    if progress.ready is None or progress.ready.first_step == progress.step:
+        amid_s = max(amid_s, _batch_s(run))
     return energy.watts_high * (amid_s + (0.0 if saved else checkpoint_s(run)))
 
 
@@ -219,6 +242,17 @@ def _with_overheads(run: JobRun, energy: EnergyModel, evaluation: EvaluationCost
         overhead_s=overhead_s,
         overhead_j=energy.overhead_j or overhead_s * watts,
     )
+
+
+def _steps_seen(run: JobRun) -> StepsSeen | None:
+    """What the steps of the segment under way show, where their clock is the board's own."""
+    pace = run.progress.pace.tell()
+    if pace is None or run.spec.carbon.clocks != "off":
+        return None
+    busy_mj, busy_s = run.account.busy.get(run.process.segment or 0, (0, 0.0))
+    watts = busy_mj / MJ_PER_J / busy_s if busy_s >= _BUSY_S else run.process.power_w
+    joules = None if watts is None else watts * pace.seconds
+    return StepsSeen(pace.rho, joules, pace.seconds, pace.sd)
 
 
 def _observe(fit: EnergyFit, run: JobRun, done: SegmentDone, clock: int | None) -> EnergyFit:

@@ -5,7 +5,7 @@ a test holds. All of it is rebuilt alike after a restart: `carbonsched.superviso
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -63,6 +63,8 @@ class PlanNote:
     """Seconds from then to the end of the last segment; None where nothing was planned."""
     steps: int | None = None
     """Of the whole job, estimated, where how many it takes is open."""
+    step_j: float | None = None
+    """Joules that a full step was reckoned to take."""
 
 
 @dataclass(slots=True)
@@ -160,6 +162,13 @@ class JobRun:
     def deadline(self) -> datetime | None:
         after = self.spec.carbon.deadline
         return None if after is None else self.job.submitted_at + self.stepped + timedelta(seconds=after)
+
+    def amid_s(self, now: datetime) -> float:
+        """Seconds that the step under way has taken so far, by the events heard; 0 where none is known to run."""
+        began, progress = self.progress.pace.began, self.progress
+        if began is None or progress.ready is None or progress.waiting is not None:
+            return 0.0
+        return max((now - began).total_seconds(), 0.0)
 
     def opens_at(self, now: datetime) -> datetime | None:
         """When the job may train next, where it may not now; None: now."""
@@ -277,6 +286,7 @@ class JobRun:
     def sleep(self, seconds: float) -> None:
         """The box was suspended: what a process has so long for, it has still, and what is planned is planned anew."""
         self.process.sleep(seconds)
+        self.progress.pace.interrupt()
         self.aside_s, self.unheard_s = self.aside_s + seconds, self.unheard_s + seconds
         self.request_plan()
 
@@ -303,6 +313,11 @@ class JobRun:
 
     def note_plan(self, plan: PlanNote, look_s: float = 60.0) -> None:
         self.plan, self.replan, self.look_s = plan, False, look_s
+
+    def note_step_j(self, joules: float) -> None:
+        """What a full step is reckoned to take by now."""
+        if self.plan is not None:
+            self.plan = replace(self.plan, step_j=joules)
 
     def note_easing(self, now_s: float, look_s: float = 60.0) -> None:
         self.eased_s, self.look_s = now_s, look_s

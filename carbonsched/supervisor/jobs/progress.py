@@ -17,6 +17,7 @@ from carbonsched.model.protocol import (
     Step,
     Waiting,
 )
+from carbonsched.supervisor.jobs.step_pace import StepPace
 
 
 @dataclass(slots=True)
@@ -52,6 +53,7 @@ class Progress:
     load_s: float | None = None
     """From a process's start to its first segment: what another start will take."""
     last_event_at: datetime | None = None
+    pace: StepPace = field(default_factory=StepPace)
 
     @property
     def segments(self) -> int | None:
@@ -64,9 +66,11 @@ class Progress:
         """A process was started: what the one before said of itself no longer holds."""
         self.started = self.ready = self.finished = self.failed = self.waiting = None
         self.last_event_at, self.loaded = None, False
+        self.pace.forget()
 
     def shift(self, step: timedelta) -> None:
         """The wall clock was set: what was said before was said by the new one."""
+        self.pace.interrupt()
         if self.last_event_at is not None:
             self.last_event_at += step
 
@@ -76,6 +80,7 @@ class Progress:
     def fold(self, event: Event, now_s: float, alive_from: datetime | None) -> None:
         """Take one event in. now_s: monotonic time; alive_from: the start of the process that said it."""
         self.last_event_at = event.at
+        self._pace(event)
         match event:
             case Started():
                 self.started, self.step = event, event.first_step
@@ -109,3 +114,14 @@ class Progress:
                 self.finished = event
             case Failed():
                 self.failed = event
+
+    def _pace(self, event: Event) -> None:
+        match event:
+            case Step():
+                self.pace.add(event)
+            case SegmentReady() | SegmentDone():
+                self.pace.forget()
+            case Resumed() | Checkpoint():
+                self.pace.interrupt(event.at)
+            case Waiting() | Evaluated():
+                self.pace.interrupt()

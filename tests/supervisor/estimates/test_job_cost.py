@@ -1,9 +1,10 @@
-"""What a job takes, before any of its segments has told."""
+"""What a job takes, before any of its segments has told, and by the first steps of the one under way."""
 
 from pathlib import Path
 
 import pytest
-from support.rig import Rig, checked
+from support.auto import Auto
+from support.rig import Rig, checked, spec
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -22,3 +23,101 @@ def test_real_steps_of_the_model_tell_more_than_an_importance_pass(tmp_path: Pat
     rig.run(1)
     energy = rig.supervisor.control.estimates.costs.estimate(rig.supervisor.runs[job.id])
     assert energy.seconds_full == pytest.approx(2.0 if known else 8.0, rel=0.2)
+
+
+class Telling(Auto):
+    """Says its steps, at most one a second, and the mean ρ of each segment."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        done, whole_s = self.job.done, self.job.segment * self.step_s
+
+        def tell(k: int, rho: float, seconds: float) -> None:
+            done(k, min(seconds / whole_s, 1.0), seconds)
+
+        self.job.done = tell  # type: ignore[method-assign]
+
+    cold = 0
+    """First steps that take four times as long."""
+
+    def second(self) -> None:
+        before = int(self._step)
+        self.step_s = 8.0 if before < self.cold else 2.0
+        super().second()
+        done = int(self._step)
+        if before < done and done % self.job.segment:
+            rho = self.job.control()["rho"]
+            told = {
+                "steps": self.job.steps,
+                "loss": 2.0,
+                "lr": 1e-3,
+                "seconds": self.step_s * rho,
+                "rho": rho,
+            }
+            self.job.say("step", k=done // self.job.segment, step=done, **told)
+
+
+@pytest.mark.parametrize("believed", [4.0, 2.0, 1.0, 0.5])
+def test_the_first_steps_set_a_wrong_first_guess_right(tmp_path: Path, believed: float) -> None:
+    """An importance pass may take twice as long as a step, or half as long: the first segment is planned by it. Steps take 2 s."""
+    rig = Rig(tmp_path, extra={"zone": {"worst_g_per_kwh": 500}})
+    job = rig.submit(spec(budget_g=0.75), checked(step_flops_full=3e12 * believed))
+    auto, ready, told = Telling(job), job.ready, []
+
+    def offer(k: int) -> None:
+        ready(k, seconds_per_step=believed if k == 0 else 2.0)
+
+    job.ready = offer  # type: ignore[assignment, method-assign]
+    while not auto.over and rig.clock.monotonic() < 200:
+        rig.run(1)
+        directive = job.control() if (job.dir / "control.json").exists() else {"k": -1}
+        if directive["k"] == 0 and directive["rho"] not in told:
+            told.append(directive["rho"])
+    rig.run(2)
+    shown = job.show()
+    assert auto.over, shown.reason
+    assert 0.85 <= shown.spent_g / 0.75 <= 1.0
+    if believed == 4.0:
+        assert told[0] < 0.5 < told[-1], "it need not stay at the floor for its first quarter"
+    elif believed == 2.0:
+        assert len(told) == 1, "it was right"
+    else:
+        assert told[0] == 1.0 > told[1]
+
+
+def test_slow_first_steps_end_no_job(tmp_path: Path) -> None:
+    """By the pace of the first three all the grams left would not pay for the lowest ρ."""
+    rig = Rig(tmp_path, extra={"zone": {"worst_g_per_kwh": 500}})
+    job = rig.submit(spec(budget_g=1.0), checked())
+    auto = Telling(job)
+    auto.cold = 3
+    while not auto.over and rig.clock.monotonic() < 200:
+        rig.run(5)
+    assert auto.over, job.show().reason
+    assert job.show().spent_g <= 1.0
+
+
+def test_few_steps_do_not_outweigh_what_this_model_took_before(tmp_path: Path) -> None:
+    """A cold first step of a job whose model was measured here moves its estimate by a fifth at most."""
+    rig = Rig(tmp_path)
+    foreseen = checked(step_flops_full=1e11)
+    earlier = rig.running(foreseen=foreseen)
+    for k in range(4):
+        for _ in earlier.play(k):
+            pass
+    earlier.finish()
+    job = rig.running(foreseen=foreseen)
+    job.ready(0)
+    rig.run(1)
+    costs, run = rig.supervisor.control.estimates.costs, rig.supervisor.runs[job.id]
+    known = costs.estimate(run).seconds_full
+    rho = job.control()["rho"]
+    rig.run(8)
+    job.say("step", k=0, step=1, steps=40, loss=2.0, lr=1e-3, seconds=8.0 * rho, rho=rho)
+    rig.run(1)
+    assert known < costs.estimate(run).seconds_full < 1.35 * known
+    for step in range(2, 8):
+        rig.run(1)
+        job.say("step", k=0, step=step, steps=40, loss=2.0, lr=1e-3, seconds=1.0, rho=rho)
+    rig.run(1)
+    assert costs.estimate(run).seconds_full == pytest.approx(1.0 / rho, rel=0.15)

@@ -72,3 +72,16 @@ def test_segments_keep_their_numbers_however_the_end_moves() -> None:
         (2, 20, 22),
         (2, 20, 22),
     ]
+
+
+def test_a_longer_cooldown_that_is_told_after_its_last_step_comes_too_late() -> None:
+    """Its rate is at 0 by then: a further step would take grams and train nothing."""
+    schedule = BudgetSchedule.of(0, 0.2, open_schedule())
+    assert schedule.obey(cooldown(2, begin=5), 5)
+    assert not schedule.obey(cooldown(3, begin=5), 7)
+    assert schedule.is_over(7)
+    again = BudgetSchedule.of(0, 0.2, open_schedule())
+    assert again.obey(cooldown(2, begin=5), 5)
+    assert again.obey(cooldown(3, begin=5), 6)
+    assert [again.is_over(step) for step in (7, 8)] == [False, True]
+    assert again.factor(7) > 0
