@@ -4,7 +4,8 @@
 
 Runs are those of docs/results/scitldr (bench, one file) and docs/results/loss-curve/runs.json (jobs on other data, added by `--record` from their
 events). Each is foretold: by its loss before training alone; by that and half of its segments; by one full run on the same data,
-of another seed where there is one. A run's own end is never among what is told.
+of another seed where there is one; by one run of selected tensors, which itself has to be weighed against full steps. A run's own end is never
+among what is told.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from carbonsched.model.methods.efficiency import prior_efficiency
+from carbonsched.model.methods.lora import ALL_LINEAR
 from carbonsched.model.protocol import EVENTS, Evaluated, SegmentDone
 from carbonsched.plan.loss_curve import HeldOut, LossCurve, LossHistory, Stretch
 
@@ -90,6 +92,7 @@ def calibrate(runs: Sequence[RecordedRun]) -> list[Calibration]:
             ("the loss before", 0, ()),
             ("that and half of its segments", len(stretches) // 2, ()),
             ("one full run of the same data", 0, _teacher(run, runs)),
+            ("one run of tensors of the same data", 0, _teacher(run, runs, "greentrainer")),
         ):
             if (told.startswith("one") and not others) or (told.startswith("that") and not segments):
                 continue
@@ -108,10 +111,10 @@ def calibrate(runs: Sequence[RecordedRun]) -> list[Calibration]:
     ]
 
 
-def _teacher(run: RecordedRun, runs: Sequence[RecordedRun]) -> tuple[LossHistory, ...]:
-    """The longest full run on the same data, of another seed where there is one."""
-    found = [r for r in runs if r.data == run.data and r.method == "full" and r is not run]
-    if not found:
+def _teacher(run: RecordedRun, runs: Sequence[RecordedRun], method: str = "full") -> tuple[LossHistory, ...]:
+    """The longest run of a method on the same data, of another seed where there is one; only full's teaches its own kind."""
+    found = [r for r in runs if r.data == run.data and r.method == method and r is not run]
+    if not found or (method != "full" and run.method == method):
         return ()
     found.sort(
         key=lambda r: (r.seed != run.seed, len(r.history.stretches), -abs(r.seed - run.seed)), reverse=True
@@ -121,7 +124,8 @@ def _teacher(run: RecordedRun, runs: Sequence[RecordedRun]) -> tuple[LossHistory
 
 def _of_bench(run: dict[str, Any]) -> RecordedRun:
     steps = [min(SEGMENT, run["steps"] - k * SEGMENT) for k in range(len(run["losses"]))]
-    worth = prior_efficiency(run["method"], run["rho_realised"])
+    # its adapters were on queries and values
+    worth = prior_efficiency(run["method"], run["rho_realised"], all_linear=False)
     stretches = tuple(
         Stretch(run["method"], n, worth, loss) for n, loss in zip(steps, run["losses"], strict=True)
     )
@@ -130,8 +134,14 @@ def _of_bench(run: dict[str, Any]) -> RecordedRun:
 
 
 def _of_record(run: dict[str, Any]) -> RecordedRun:
+    floor, everywhere = run["rho_floor"], run.get("lora_targets") == ALL_LINEAR
     stretches = tuple(
-        Stretch(run["method"], steps, prior_efficiency(run["method"], rho, floor=run["rho_floor"]), loss)
+        Stretch(
+            run["method"],
+            steps,
+            prior_efficiency(run["method"], rho, floor=floor, all_linear=everywhere),
+            loss,
+        )
         for steps, rho, loss in run["segments"]
     )
     held = tuple(HeldOut(after, loss) for after, loss in run["held_out"])
@@ -151,6 +161,7 @@ def record(job: Path, data: str) -> dict[str, Any]:
         "method": spec["train"]["method"],
         "seed": spec["train"]["seed"],
         "lr": spec["train"]["lr"],
+        "lora_targets": spec["train"].get("lora_targets"),
         "rho_floor": floors[0],
         "segments": [[d.steps, round(d.rho_realised, 4), d.loss] for d in done],
         "held_out": [[ends.index(e.step), e.loss] for e in held],

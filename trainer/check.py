@@ -9,7 +9,9 @@ from typing import Any
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec, TrainPart
+from carbonsched.model.methods.traits import MethodTraits
 from carbonsched.model.profile import CheckResult
+from carbonsched.model.setting import ForeseenSetting, setting_name
 from trainer.data.encoding import Encoded, TextEncoder
 from trainer.data.models import check_folder, check_vocabulary
 from trainer.data.reading import load_rows
@@ -18,8 +20,9 @@ from trainer.distributed.ranks import check_world, world_size
 from trainer.evaluation.early_stopping import check_early_stop
 from trainer.job.schedule_rules import check_warmup, unused_keys
 from trainer.job.segment import rows_in
+from trainer.methods.auto import Auto
 from trainer.methods.method import Method
-from trainer.methods.prepare import prepare
+from trainer.methods.prepare import check_split, prepare
 from trainer.methods.registry import add_adapters, check_method
 from trainer.methods.tokens import Tokens
 from trainer.profiling.flop_counter import Shape
@@ -30,6 +33,8 @@ from trainer.profiling.shaped_costs import SharePrices
 from trainer.removals import removals
 from trainer.run import schedule_of
 from trainer.training.activation_cache import check_cache, flops_beneath
+from trainer.training.adapter_choice import AdapterChoice
+from trainer.training.learning_rate import multiplier
 from trainer.training.skippable_blocks import find_blocks
 
 
@@ -67,6 +72,7 @@ def check_job(spec: JobSpec) -> CheckResult:
         seq=price.shape.seq,
         target_seq=price.shape.target_seq,
         removals=removals(spec, price.shape, price.without_head),
+        settings=price.settings,
         notes=_notes(spec, price, rows, constant=traits.constant_rho),
     )
 
@@ -106,7 +112,8 @@ def _encode_rows(spec: JobSpec) -> _EncodedRows:
     encoder = TextEncoder.of(spec.model, spec.data)
     train = encoder.encode(rows.train)[: spec.data.train_limit]
     batch, sampler = min(spec.train.batch_size, len(train)), encoder.sampler(train, spec.train, world_size())
-    splits = check_method(spec).traits.splits_rows and not encoder.encoder_decoder
+    traits = check_method(spec).traits
+    splits = (traits.splits_rows or _offers_tokens(spec.train, traits)) and not encoder.encoder_decoder
     return _EncodedRows(
         len(rows.train),
         train,
@@ -129,6 +136,8 @@ class _Price:
     """Of the importance batches of a segment."""
     cached_floor: float | None
     """The floor once the activation cache is filled; None: there is none."""
+    settings: tuple[ForeseenSetting, ...]
+    """That the planner may choose among."""
     without_head: str | None
     """Why the output embeddings run on every token; None: on labelled ones alone, or that was not asked for."""
 
@@ -152,6 +161,7 @@ def _price(spec: JobSpec, model: Any, rows: _EncodedRows) -> _Price:
     shape = Shape(batch, seq, target_seq, labelled * batch if head else None)
     if train.cache != "off":
         check_cache(model.config)
+    choice = AdapterChoice.of(spec)
     prepared = prepare(
         model,
         train.method,
@@ -161,15 +171,52 @@ def _price(spec: JobSpec, model: Any, rows: _EncodedRows) -> _Price:
         attn=spec.model.attn,
         model_name=spec.model.name_or_path,
         gradient_share=train.gradient_share,
+        offers_tokens=bool(rows.batches)
+        and _offers_tokens(train, check_method(spec).traits)
+        and _splits(model),
+        lora=None if choice is None else choice.train,
     )
     method = prepared.method
-    if isinstance(method, Tokens):
-        shapes = [at if head else at._replace(labelled=None) for at in rows.batches]
-        method.prices = SharePrices(prepared.costs, prepared.full, shapes)
+    for tokens in (method, method.tokens if isinstance(method, Auto) else None):
+        if isinstance(tokens, Tokens):
+            shapes = [at if head else at._replace(labelled=None) for at in rows.batches]
+            tokens.prices = SharePrices(prepared.costs, prepared.full, shapes)
     measured = train.importance_batches * batch * world_size() if method.measures() else 0
     share = measured / _segment_rows(len(rows.train), spec) * method.ceiling
     cached = None if train.cache == "off" else _cached_floor(model, method, Shape(batch, shape.seq)) + share
-    return _Price(method, shape, share, cached, without_head)
+    return _Price(method, shape, share, cached, _settings(spec, method), without_head)
+
+
+def _offers_tokens(train: TrainPart, traits: MethodTraits) -> bool:
+    """Whether the trainer will try out rows in two parts, for a method that changes its setting."""
+    return traits.switches and train.cache == "off" and not train.compile
+
+
+def _splits(model: Any) -> bool:
+    try:
+        check_split(model, "auto")
+    except InputError:
+        return False
+    return True
+
+
+def _settings(spec: JobSpec, method: Method) -> tuple[ForeseenSetting, ...]:
+    """What the trainer will offer with the first segment, each with the rate of its steps."""
+    train = spec.train
+    if not isinstance(method, Auto):
+        return ()
+    found = method.settings(method.curve(method.importance(0, None)))
+    if (choice := AdapterChoice.of(spec)) is not None:
+        found = tuple(choice.offered(found, method.adapters, 0))
+    scales = train.lr_scaling == "full" and train.optimizer == "adamw"
+    return tuple(
+        ForeseenSetting(
+            setting=setting,
+            rho=rho,
+            lr=train.lr * (multiplier(method.traits, rho, setting) if scales else 1.0),
+        )
+        for setting, rho in found
+    )
 
 
 def _without_head(model: Any, train: TrainPart) -> str | None:
@@ -194,7 +241,7 @@ def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) 
             f"once the cache is filled, ρ may go down to {price.cached_floor:.3f}; no plan counts on it before"
         )
     notes += unused_keys(spec.train)
-    notes += _rate_note(spec.train, price)
+    notes += _rates_note(spec.train, price) if price.settings else _rate_note(spec.train, price)
     if not rows.validation:
         notes.append("no validation rows: the loss before and after will not be known")
     if (blind := note_problem()) is not None:
@@ -219,6 +266,20 @@ def _rate_note(train: TrainPart, price: _Price) -> list[str]:
         f"learning rate: {train.lr * most:.3g}, {most:g} times train.lr, which is full fine-tuning's{varies}; "
         'train.lr_scaling = "as-given" takes it as it stands'
     ]
+
+
+def _rates_note(train: TrainPart, price: _Price) -> list[str]:
+    """The rate of each setting that the planner may choose."""
+    found = [(s.setting.method, s.rho, s.setting.gradient_share, s.lr) for s in price.settings]
+    told = [f"{setting_name(method, rho, share)} {lr:.3g}" for method, rho, share, lr in found]
+    which = "settings that the planner may choose among, each with its learning rate"
+    scaled = train.lr_scaling == "full" and train.optimizer == "adamw"
+    how = (
+        f'; train.lr, {train.lr:.3g}, is full fine-tuning\'s, train.lr_scaling = "as-given" takes it as it stands'
+        if scaled
+        else ""
+    )
+    return [f"{which}: {', '.join(told)}{how}"]
 
 
 def _format_note(formats: tuple[str, ...]) -> list[str]:

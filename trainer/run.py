@@ -2,7 +2,6 @@
 
 One process trains on one device; under torchrun several processes train together."""
 
-import contextlib
 import dataclasses
 import logging
 import os
@@ -40,6 +39,7 @@ from trainer.job.schedule_rules import check_warmup
 from trainer.job.segment import Schedule
 from trainer.methods import adapters
 from trainer.methods.registry import add_adapters, check_method
+from trainer.training.adapter_choice import LORA, AdapterChoice, AdaptersChosen
 from trainer.training.callback import GreenTrainerCallback
 from trainer.training.options import Options
 from trainer.training.step_clock import StepClock
@@ -116,25 +116,13 @@ class _Run:
         # with all steps done only evaluating and saving are left; a Trainer resumed there would train one step more
         over = begun >= schedule.steps or early.exhausted or (budget is not None and budget.is_over(begun))
         ready = last if over else None
+        saved = checkpoint.read(last) if last is not None else None
+        self.adapters = AdapterChoice.of(spec, made=bool((saved or {}).get("adapters")))
         self.model = self._load(ready)
         check_vocabulary(self.model, chain.from_iterable(row.input_ids for row in data), self.read.model)
         self.model.config.use_cache = False
         sampler = self.encoder.sampler(data, train, world_size(), begun // schedule.steps_per_epoch)
-        options = Options.of(
-            spec,
-            job_dir=self.job.path,
-            shape=self.encoder.nominal_shape(data, train.batch_size, sampler),
-            stopping=self.stopping,
-            patience_s=self.patience_s,
-            alone=self.alone,
-        )
-        callback = GreenTrainerCallback.of(options)
-        callback.budget = budget
-        self.directives = callback.directives
-        trainer = self._trainer(data, callback, sampler, schedule)
-        trainer.add_callback(early)
-        if self.parts:
-            trainer.add_callback(StepClock(self.job.path / "parts.json"))
+        trainer = self._prepare(data, sampler, schedule, budget, early)
         self._started(trainer, schedule if budget is None else budget.narrow(schedule, begun), last)
         if last is None:
             self.held_out.evaluate(self.model, "before", 0)
@@ -143,8 +131,11 @@ class _Run:
         if not over:
             # evaluation draws nothing, but nothing that comes before training should decide its dropout
             set_seed(train.seed)
-            with contextlib.suppress(AlreadyStopped):
-                trainer.train(resume_from_checkpoint=str(last) if last else None)
+            if self._takes_adapters(trainer, last) and self.adapters is not None:
+                self._put_on_adapters(trainer, self.adapters)
+                trainer = self._prepare(data, sampler, schedule, budget, early)
+                self._takes_adapters(trainer, None)
+            callback = self.callback
             if callback.stopped is not None and not (callback.stopped_elsewhere and early.exhausted):
                 raise Stopped(callback.stopped)
         steps = max(early.losses) if early.exhausted else schedule.steps if budget is None else budget.steps
@@ -156,6 +147,59 @@ class _Run:
         ranks().broadcast(lambda: self._save(steps, best, early.reason, state))
         early.delete_best()
         return "done"
+
+    def _prepare(
+        self,
+        data: list[Encoded],
+        sampler: GroupedSampler | None,
+        schedule: Schedule,
+        budget: BudgetSchedule | None,
+        early: EarlyStopping,
+    ) -> Trainer:
+        """A Trainer of the model as it is now, steered by `callback`."""
+        options = Options.of(
+            self._trained_as,
+            job_dir=self.job.path,
+            shape=self.encoder.nominal_shape(data, self.spec.train.batch_size, sampler),
+            stopping=self.stopping,
+            patience_s=self.patience_s,
+            alone=self.alone,
+        )
+        self.callback = GreenTrainerCallback.of(options)
+        self.callback.budget, self.callback.adapters = budget, self.adapters
+        self.directives = self.callback.directives
+        trainer = self._trainer(data, self.callback, sampler, schedule)
+        trainer.add_callback(early)
+        if self.parts:
+            trainer.add_callback(StepClock(self.job.path / "parts.json"))
+        return trainer
+
+    def _takes_adapters(self, trainer: Trainer, last: Path | None) -> bool:
+        """Train; true where the daemon would have adapters first, and no step was taken."""
+        try:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        except AdaptersChosen:
+            return True
+        except AlreadyStopped:
+            pass
+        return False
+
+    def _put_on_adapters(self, trainer: Trainer, choice: AdapterChoice) -> None:
+        """Go on as a job of LoRA, as the daemon chose before the first step."""
+        self.adapters = dataclasses.replace(choice, made=True)
+        log.info("the daemon chose %s: the model gets adapters, the rest is frozen", LORA)
+        plain = trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        # adapters are drawn: as they would be in a job of this method from the start
+        set_seed(self.spec.train.seed)
+        self.model = add_adapters(plain, self._trained_as.train)
+        self.model.config.use_cache = False
+        set_seed(self.spec.train.seed)
+
+    @property
+    def _trained_as(self) -> JobSpec:
+        """The job as it trains: of method auto that took adapters, as one of LoRA."""
+        chosen = self.adapters is not None and self.adapters.made
+        return self.adapters.spec(self.spec) if self.adapters is not None and chosen else self.spec
 
     def _budget(self, schedule: Schedule, last: Path | None) -> BudgetSchedule | None:
         """Where the daemon decides how many steps there are. Raises InputError where nobody would end it."""
@@ -181,10 +225,10 @@ class _Run:
 
     def _load(self, trained: Path | None) -> Any:
         """The model to train; with `trained`, a checkpoint, the model as it is there."""
-        train = self.spec.train
+        spec = self._trained_as
         if trained is None:
-            return add_adapters(self._named(load_model(self.read.model)), train)
-        if check_method(self.spec).traits.trains_adapters:  # a checkpoint of theirs holds the adapters alone
+            return add_adapters(self._named(load_model(self.read.model)), spec.train)
+        if check_method(spec).traits.trains_adapters:  # a checkpoint of theirs holds the adapters alone
             return adapters.restore(self._named(load_model(self.read.model)), trained)
         return load_model(self.read.model.model_copy(update={"name_or_path": str(trained)}))
 

@@ -48,6 +48,11 @@ def _known_method(name: str, info: ValidationInfo) -> str:
         return name
     known = method_names()
     if name not in known:
+        parts = [part.strip() for part in name.split("+")]
+        if len(parts) > 1 and all(part in METHODS for part in parts):
+            raise refusal(
+                "", f"{name!r}: these cannot be had together", f"use {' or '.join(dict.fromkeys(parts))}"
+            )
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}"
         raise refusal("", f"{name!r} is no method of this installation", hint)
@@ -441,9 +446,10 @@ def method_conflict(spec: JobSpec, traits: MethodTraits) -> Conflict | None:
     if train.skip_earliest and not traits.selects:
         return Conflict("train.skip_earliest", f"method {name!r} chooses no tensors", "leave it out")
     if train.gradient_share is not None and not traits.splits_rows:
+        adapters = ": adapters train on every token" if traits.trains_adapters else ""
         return Conflict(
             "train.gradient_share",
-            f"method {name!r} takes no fixed share of tokens",
+            f"method {name!r} takes no fixed share of tokens{adapters}",
             "leave it out, or use method tokens",
         )
     if train.cache != "off" and traits.splits_rows:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from carbonsched.model.job import JobSpec, TrainPart
 from carbonsched.model.methods.traits import METHODS
+from carbonsched.model.setting import Setting
 
 PEFT = "peft"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -43,6 +44,8 @@ class TrainedSegment(Protocol):
     def k(self) -> int: ...
     @property
     def steps(self) -> int: ...
+    @property
+    def setting(self) -> Setting | None: ...
     @property
     def rho_directed(self) -> float: ...
     @property
@@ -151,7 +154,7 @@ class Card:
             f"# {_plain(spec.name)}",
             "",
             f"`{_plain(spec.model.name_or_path)}` fine-tuned on `{_plain(spec.data.name_or_path)}` by carbonsched, "
-            f"method `{train.method}`.",
+            f"method `{train.method}`{self._chosen()}.",
             "",
             "## Carbon and compute",
             "",
@@ -174,6 +177,12 @@ class Card:
         if self.versions:
             lines += ["", "## Versions", "", *_table(("package", "version"), sorted(self.versions.items()))]
         return lines
+
+    def _chosen(self) -> str:
+        """What a method that changes its setting trained, in the order of its first segments."""
+        methods = dict.fromkeys(s.setting.method for s in self.segments if s.setting is not None)
+        told = ", ".join(f"`{_plain(method)}`" for method in methods if method != self.spec.train.method)
+        return f", which trained {told}" if told else ""
 
     def _segments(self) -> list[str]:
         if not self.segments:
@@ -270,4 +279,6 @@ def _scaling(train: TrainPart) -> str:
     traits = METHODS.get(train.method)
     if train.lr_scaling == "as-given" or traits is None or traits.lr_multiplier == 1:
         return ""
+    if traits.switches:
+        return " (full fine-tuning's; each setting takes its own multiple)"
     return f" (full fine-tuning's; {train.method} takes up to {traits.lr_multiplier:g} times that)"

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.protocol import SegmentDone, Waste
+from carbonsched.model.setting import Setting
 
 
 class FinishedSegment(Protocol):
@@ -63,6 +64,8 @@ class SegmentFigures(Doc):
     k: int
     start: UtcTime
     end: UtcTime
+    setting: Setting | None = None
+    """That it was directed to train in; None: as the job's own method trains at ρ."""
     rho_directed: float
     rho_planned: float
     rho_realised: float
@@ -100,6 +103,7 @@ class SegmentFigures(Doc):
             k=done.k,
             start=segment.start,
             end=segment.end,
+            setting=done.setting,
             rho_directed=done.rho_directed,
             rho_planned=done.rho_planned,
             rho_realised=done.rho_realised,

@@ -9,6 +9,18 @@ from carbonsched.model.base import JobFolderDoc, Line, Real
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
+def setting_name(method: str, rho: float, share: float | None = None) -> str:
+    """For people. share: τ; None: every token.
+
+    Example:
+        >>> setting_name("full", 1.0), setting_name("greentrainer", 0.6), setting_name("tokens", 0.5, 0.25)
+        ('full', 'greentrainer at rho 0.60', 'tokens at 0.25 of the tokens')
+    """
+    if share is not None:
+        return f"{method} at {share:.2f} of the tokens"
+    return method if method == "full" else f"{method} at rho {rho:.2f}"
+
+
 class Setting(JobFolderDoc):
     """A method, and the share of tokens that gradient flows through.
 
@@ -38,3 +50,17 @@ class SettingPoint(JobFolderDoc):
     low: Real | None = None
     """Lower end of its band; None: no band is known."""
     high: Real | None = None
+
+
+class ForeseenSetting(JobFolderDoc):
+    """A setting that a job of method auto will have the choice of, as a check finds it before the job has begun.
+
+    Example:
+        >>> ForeseenSetting(setting=Setting(method="lora"), rho=0.71, lr=3.2e-4).rho
+        0.71
+    """
+
+    setting: Setting
+    rho: Annotated[float, Field(ge=0, le=1e6)]
+    lr: Annotated[float, Field(gt=0)]
+    """Peak learning rate that its steps are taken at."""

@@ -198,12 +198,12 @@ class _Draws:
     x0: Floats
     b: Floats
     z: Floats
-    """(draws, methods): error of a method's efficiency, in prior sds."""
+    """(draws, methods + 1): error of a method's efficiency, in prior sds; the last one is of methods that nothing has shown yet."""
     methods: tuple[str, ...]
 
     @classmethod
     def of(cls, methods: tuple[str, ...]) -> "_Draws":
-        z = _normal_draws(2 + len(methods))
+        z = _normal_draws(3 + len(methods))
         return cls(_X0 * np.exp(_X0_SD * z[:, 0]), _B * np.exp(_B_SD * z[:, 1]), z[:, 2:], methods)
 
     def full_steps(self, stretch: Stretch) -> Floats:
@@ -211,9 +211,10 @@ class _Draws:
         worth = stretch.efficiency
         steps = stretch.steps if math.isfinite(stretch.steps) else 0.0
         most = max(steps, 0.0) * max(worth.median, 0.0)
-        if worth.sd <= 0 or stretch.method not in self.methods:
+        if worth.sd <= 0:
             return np.full(len(self.x0), most)
-        return most * np.exp(worth.sd * self.z[:, self.methods.index(stretch.method)])
+        column = self.methods.index(stretch.method) if stretch.method in self.methods else -1
+        return most * np.exp(worth.sd * self.z[:, column])
 
     def shape(self, x: Floats) -> Floats:
         """(draws,) share of the whole fall that x full steps bring."""

@@ -19,7 +19,7 @@ from carbonsched.plan.price_search import TIE, PricedPlan, min_grams_plan, searc
 from carbonsched.plan.problem import Plan, PlannedSegment, Problem
 from carbonsched.plan.segment_arrays import Schedule, SegmentArrays
 from carbonsched.plan.setting_arrays import SettingArrays
-from carbonsched.plan.setting_search import SettingPlan, search_settings
+from carbonsched.plan.setting_search import SettingPlan, families, search_settings
 from carbonsched.plan.working_time import WorkingTime
 
 _FAR = 1.5
@@ -128,16 +128,40 @@ def _solve(problem: Problem, detail: bool) -> Plan:
 
 
 def _solve_settings(problem: Problem, detail: bool) -> Plan:
-    """Plan a job that may train in one of several settings."""
-    arrays = SettingArrays(problem, problem.points)
+    """Plan a job that may train in one of several settings: the best plan of what may be mixed, and of each it would have to stay with."""
     left_g = problem.budget_g - problem.reserve_g
+    cases = []
+    for points in families(problem.points):
+        arrays = SettingArrays(replace(problem, points=points), points)
+        cases.append((arrays, search_settings(arrays, left_g)))
+    alone = sorted((a for _, found in cases if found is not None for a in found.alone), key=lambda a: -a[1])
+
+    def rank(case: tuple[SettingArrays, SettingPlan | None]) -> tuple[float, float]:
+        arrays, found = case
+        if found is None:
+            return -1.0, 0.0
+        gain = float(arrays.gains(found.solution.rho).sum())
+        return round(gain, 12), -found.solution.schedule.spend_g
+
+    plans = []
+    for arrays, found in sorted(cases, key=rank, reverse=True):
+        best = None if found is None else replace(found, alone=tuple(alone))
+        plan = _solve_family(arrays, best, left_g, detail)
+        if plan.action != "stop":
+            return plan
+        plans.append(plan)
+    return min(plans, key=lambda plan: plan.floor_g)  # the cheapest tells best what is missing
+
+
+def _solve_family(arrays: SettingArrays, found: SettingPlan | None, left_g: float, detail: bool) -> Plan:
+    """The plan of settings that may be mixed. found: the best of them that fits."""
+    problem = arrays.problem
     min_grams = min_grams_plan(arrays)
     floor_g = min_grams.schedule.spend_g
     if is_unaffordable(arrays, min_grams, left_g):
         deadline = bool(problem.deadline_s)
         reason = reasons.below_floor(floor_g, left_g, may_pause=problem.may_pause, deadline=deadline)
         return _stop(reason, floor_g, "budget")
-    found = search_settings(arrays, left_g)
     if found is None:  # short by the expectation alone, or late: as cheap, or as fast, as can be
         lowest = (
             min_grams

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from carbonsched.model.setting import setting_name
 from carbonsched.units import grams
 
 
@@ -115,15 +116,13 @@ class PlanPoint:
     """τ; None: gradient flows through every token."""
     clocks: int | None = None
     """MHz that the board's clock is locked at; None: it is not."""
+    whole_job: bool = False
+    """It is chosen for every segment that is left or for none: what trains adapters goes on with these."""
 
     @property
     def name(self) -> str:
         """For people: `full`, `greentrainer at rho 0.60`, `tokens at 0.25 of the tokens`."""
-        text = self.method
-        if self.share is not None:
-            text += f" at {self.share:.2f} of the tokens"
-        elif self.method != "full":
-            text += f" at rho {self.rho:.2f}"
+        text = setting_name(self.method, self.rho, self.share)
         return text if self.clocks is None else f"{text}, {self.clocks} MHz"
 
 

@@ -2,11 +2,12 @@
 
 Every setting by itself is tried as well as all of them together: at once for as many segments as fit, and with the waits that the dynamic program finds
 under a price for grams, while the deadline is its hard bound. The best of these is taken and improved by single segments, so by its own
-reckoning no plan is worse than any one setting, with fewer steps or with pauses. No segment is a mixture of two settings.
+reckoning no plan is worse than any one setting, with fewer steps or with pauses. No segment is a mixture of two settings, and what a job has to
+stay with (adapters) is planned for all of its segments or for none.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,7 +41,7 @@ class SettingPlan(PricedPlan):
 
 
 def search_settings(arrays: SettingArrays, budget_g: float) -> SettingPlan | None:
-    """The best plan within the budget and before the deadline; None where none fits."""
+    """The best plan within the budget and before the deadline; None where none fits. Its points may be mixed (`families`)."""
     points = [p for p in arrays.choices if p is not None]
     found: list[tuple[Solution, float]] = []
     alone: dict[str, float] = {}
@@ -61,6 +62,20 @@ def search_settings(arrays: SettingArrays, budget_g: float) -> SettingPlan | Non
         best = _improve(arrays, best, budget_g)
     ranked = tuple(sorted(alone.items(), key=lambda item: -item[1]))
     return SettingPlan(best, price, math.inf, ranked)
+
+
+def families(points: Sequence[PlanPoint]) -> list[tuple[PlanPoint, ...]]:
+    """The points by what a plan may mix: all that a job can change between, and each by itself that it has to stay with.
+
+    Example:
+        >>> full, lora = PlanPoint("full", 1.0, 4.0, 1.0, 1.0), PlanPoint("lora", 0.7, 3.0, 1.0, 1.0, whole_job=True)
+        >>> [[p.name for p in family] for family in families([full, lora])]
+        [['full'], ['lora at rho 0.70']]
+    """
+    mixed = tuple(p for p in points if not p.whole_job)
+    methods = sorted({(p.method, p.share) for p in points if p.whole_job}, key=str)
+    alone = [tuple(p for p in points if p.whole_job and (p.method, p.share) == which) for which in methods]
+    return [mixed, *alone] if mixed else alone
 
 
 def _gain(arrays: SettingArrays, solution: Solution) -> float:

@@ -133,6 +133,18 @@ def test_an_earlier_job_of_the_same_data_narrows_what_is_foretold_before_the_fir
     assert abs(taught.loss - end) < 0.05
 
 
+def test_a_method_that_nothing_has_shown_yet_has_the_band_of_its_prior() -> None:
+    """A first job of adapters, told by one of tensors: by what a step of adapters may be worth it misses as well."""
+    whole, end = _run(first=3.5, fall=0.9, x0=8.0, b=0.5, worth=0.6, noise=0.02, seed=1)
+    earlier, own = replace(whole, held_out=(*whole.held_out, HeldOut(6, end))), LossHistory()
+    curve = LossCurve.fit(own, (earlier,))
+    sure, unsure = (curve.predict((Stretch("lora", 100.0, Efficiency(0.9, sd)),)) for sd in (0.0, 0.35))
+    assert unsure.margin > 1.3 * sure.margin
+    assert unsure.loss == pytest.approx(sure.loss, abs=0.03)
+    falls = [curve.fall(Stretch("lora", 100.0, Efficiency(0.9, sd))).margin for sd in (0.0, 0.35)]
+    assert falls[1] > falls[0]
+
+
 def test_a_setting_that_brings_less_than_thought_is_learned_from_the_losses() -> None:
     prior = prior_efficiency("greentrainer", 0.6)
     flat = tuple(Stretch("greentrainer", 60.0, prior, 3.3 - 0.02 * i) for i in range(5))

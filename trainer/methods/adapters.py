@@ -156,6 +156,12 @@ def _lora(model: Any, settings: LoraSettings) -> Any:
                 "train.lora_targets", f"the model has no {target!r}", f"name some of {', '.join(ends)}"
             )
     adapted = [m for n, m in matrices.items() if any(f".{n}".endswith(f".{t}") for t in chosen)]
+    most = max(min(m.weight.shape) for m in adapted)
+    if settings.lora_rank > most:
+        problem = (
+            f"{settings.lora_rank} is more than any of the adapted matrices has: the largest has rank {most}"
+        )
+        raise InputError("train.lora_rank", problem, f"take {most} or less; 8 to 64 is usual")
     return LoraConfig(
         task_type=_task(model),
         r=settings.lora_rank,
@@ -169,6 +175,10 @@ def _lora(model: Any, settings: LoraSettings) -> Any:
 def _prefix(model: Any, settings: PrefixSettings) -> Any:
     from peft import PrefixTuningConfig
 
+    room = getattr(model.config, "max_position_embeddings", None)
+    if room is not None and settings.prefix_tokens >= room:
+        problem = f"{settings.prefix_tokens} is no less than the {room} positions that the model has: no row would fit behind it"
+        raise InputError("train.prefix_tokens", problem, "20 to 100 is usual")
     return PrefixTuningConfig(task_type=_task(model), num_virtual_tokens=settings.prefix_tokens)
 
 

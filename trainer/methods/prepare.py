@@ -1,22 +1,23 @@
 """Sets a model up before its first step, for a run and for a check: its method over its profile, and T_full of any batch shape."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from carbonsched.errors import InputError
+from carbonsched.model.methods.lora import LoraSettings
 from carbonsched.model.methods.traits import METHODS
 from carbonsched.model.profile import Profile
-from trainer.methods.adapters import is_adapted, plain_twin
+from trainer.methods.adapters import add_lora, is_adapted, plain_twin
 from trainer.methods.auto import Auto
 from trainer.methods.method import Method
 from trainer.methods.registry import build_method, method_row
 from trainer.methods.tokens import Tokens
 from trainer.profiling.batch_form import BatchForm
 from trainer.profiling.flop_counter import FullStepFlops, Shape
-from trainer.profiling.meta_model import has_attention_dropout
+from trainer.profiling.meta_model import has_attention_dropout, meta_twin
 from trainer.profiling.profiler import profile, run_forward, token_batch
 from trainer.profiling.prompt_cache import windows
 from trainer.profiling.prompt_split import PromptSplit, SplitError
@@ -60,6 +61,7 @@ def prepare(
     form: BatchForm | None = None,
     gradient_share: float | None = None,
     offers_tokens: bool = False,
+    lora: LoraSettings | None = None,
 ) -> Prepared:
     """The method `name` for `model` (loaded anywhere, or from `meta_model`) at batches of `shape`; with `shape.labelled` its output
     embeddings run on labelled tokens alone.
@@ -67,7 +69,7 @@ def prepare(
     held: names of the tensors that the optimizer holds; None: of all that require a gradient. skip_earliest: share of the
     depth, from the bottom, that is left out. attn, model_name and form as for
     `profile`; gradient_share: τ of method tokens, None: ρ decides. offers_tokens: a method that changes its
-    setting may run rows in two parts, too. Raises InputError for a method that does not fit the model, or a shape that the model cannot take.
+    setting may run rows in two parts, too; lora: it may put these adapters on before its first step. Raises InputError for a method that does not fit the model, or a shape that the model cannot take.
     """
     traits, adapted = method_row(name).traits, is_adapted(model)
     if traits.trains_adapters and not adapted:
@@ -78,9 +80,12 @@ def prepare(
     attn = _attention(model, attn, shape, form)
     plain, costs = plain_twin(model), ShapedCosts()
 
-    def trace(at: Shape) -> Profile:
+    def how_at(at: Shape) -> dict[str, Any]:
         labelled = None if at.labelled is None else at.labelled // at.batch
-        how: dict[str, Any] = {"attn": attn, "name": model_name, "form": form, "labelled": labelled}
+        return {"attn": attn, "name": model_name, "form": form, "labelled": labelled}
+
+    def trace(at: Shape) -> Profile:
+        how = how_at(at)
         if at.gradient is not None:  # T_full is of whole rows
             return profile(model, *at[:3], **how, gradient=at.gradient)
         measured = profile(plain, *at[:3], **how)
@@ -114,7 +119,24 @@ def prepare(
         method.fixed_share = gradient_share
     if isinstance(method, Auto) and offers_tokens:
         method.tokens = Tokens("tokens", METHODS["tokens"], measured, seed, among)
+    if isinstance(method, Auto) and lora is not None and not adapted:
+        method.adapters = _adapters_ratio(
+            plain, lora, measured, lambda twin: profile(twin, *shape[:3], **how_at(shape))
+        )
     return Prepared(method, full, left, own, costs)
+
+
+def _adapters_ratio(
+    plain: Any, lora: LoraSettings, measured: Profile, trace: Callable[[Any], Profile]
+) -> float | None:
+    """Cost ÷ T_full of a step that trains adapters on every layer asked for; None where the model takes none. plain: on the meta device."""
+    try:
+        adapted = add_lora(meta_twin(plain), lora)
+    except InputError:
+        return None
+    found = trace(adapted)
+    names = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    return CostModel.of(found).flops(names & {t.name for t in found.tensors}) / measured.full_flops
 
 
 def check_split(model: Any, name: str) -> tuple[int, ...]:

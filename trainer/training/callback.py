@@ -33,6 +33,7 @@ from trainer.job.segment import SegmentRecord
 from trainer.profiling.batch_form import forward_names
 from trainer.profiling.flop_counter import Shape, StepCounter
 from trainer.profiling.shaped_costs import trained_tokens
+from trainer.training.adapter_choice import AdapterChoice
 from trainer.training.gradient_checkpointing import fit_checkpointing
 from trainer.training.host_trainer import HostTrainer
 from trainer.training.options import Options, check_names
@@ -72,6 +73,8 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         )
         self.budget: BudgetSchedule | None = None
         """Set before training begins, where the daemon decides how many steps there are."""
+        self.adapters: AdapterChoice | None = None
+        """Likewise, where it decides whether to train adapters."""
         self.history: list[SegmentDone] = []
         self.stopped: str | None = None
         """Why training ended before its last step; None where it did not."""
@@ -142,7 +145,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
     def _begin(self, args: TrainingArguments, state: TrainerState, training: Training) -> None:
         self._driver = SegmentDriver.build(
-            self.options, self.directives, training, state.max_steps, self.budget
+            self.options, self.directives, training, state.max_steps, self.budget, self.adapters
         )
         # after the driver's profile: a copy of the model would copy what the hook holds
         # and before the head's: that one gives an encoder-decoder other labels
@@ -238,11 +241,11 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        lr = args.learning_rate * self.driver.rate.applied
         if self._counter is not None:
             self._counter.stop()
-            self.driver.check_gradients()
+            self.driver.check_gradients(lr)
         scaled = self._host is not None and self._host.scales_gradients
-        lr = args.learning_rate * self.driver.rate.applied
         self.driver.check_losses(self._losses, state.global_step + 1, lr, scaled=scaled)
         self.driver.rate.raise_for_step(self.driver.model.optimizer)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from accelerate.utils import send_to_device
 
+from carbonsched.model.methods.lora import ALL_LINEAR
 from carbonsched.model.protocol import Checkpoint, Directive, Event, SegmentDone, Warned
 from trainer.data.upcoming_batches import Batches
 from trainer.device import device_seconds
@@ -26,9 +27,11 @@ from trainer.job.budget_schedule import BudgetSchedule
 from trainer.job.directives import DirectiveSource, Granted
 from trainer.job.job_dir import now
 from trainer.job.segment import Schedule, SegmentRecord
+from trainer.methods.auto import Auto
 from trainer.methods.method import SelectionCurve
 from trainer.methods.prepare import Prepared, prepare
 from trainer.profiling.labelled_head import HeadError
+from trainer.training.adapter_choice import AdapterChoice, without_adapters
 from trainer.training.departure import departure, skipped_layers
 from trainer.training.foresight import Foresight
 from trainer.training.gradient_checkpointing import fit_checkpointing
@@ -70,13 +73,16 @@ class SegmentDriver:
         prepared: Prepared,
         loss: Loss = model_loss,
         budget: BudgetSchedule | None = None,
+        adapters: AdapterChoice | None = None,
     ) -> None:
-        """budget: where the daemon decides how many steps there are."""
+        """budget: where the daemon decides how many steps there are. adapters: where it decides whether to train adapters."""
         self.options, self.directives, self.job = options, directives, directives.job
         self.model, self.batches = model, batches
         self.ranks, self.budget = batches.ranks, budget
         self.method, self.full, self._loss = prepared.method, prepared.full, loss
-        self._own_ratio = prepared.own_ratio
+        self.adapters = adapters
+        # who has the daemon choose had full fine-tuning otherwise
+        self._own_ratio = prepared.own_ratio if adapters is None or not adapters.made else 1.0
         self.rate = LearningRate(on=options.lr_scaling == "full" and scales_with_full(model.optimizer))
         self.foresight = Foresight(batches, prepared, drawn=model.step_hook is not None)
         self.waste = WasteAccount(batches, prepared.full)
@@ -110,6 +116,7 @@ class SegmentDriver:
         training: Training,
         max_steps: int,
         budget: BudgetSchedule | None = None,
+        adapters: AdapterChoice | None = None,
     ) -> "SegmentDriver":
         """Profile the model and make what a driver works with; when training begins, everything trainable.
 
@@ -142,10 +149,11 @@ class SegmentDriver:
             form=form,
             gradient_share=options.gradient_share,
             offers_tokens=split is not None,
+            lora=None if adapters is None else adapters.train,
         )
         hook = prepared.method.step_hook(model, options.seed)
         trainable = TrainableModel.build(model, optimizer, wrapping, options, hook, head, split)
-        driver = cls(options, directives, trainable, batches, prepared, training.loss, budget)
+        driver = cls(options, directives, trainable, batches, prepared, training.loss, budget, adapters)
         if without_head:
             driver._warn(without_head)
         if switched:
@@ -236,11 +244,12 @@ class SegmentDriver:
         elif not scaled or self._bad_steps >= SCALED_PATIENCE:
             raise diverged(f"the loss became {losses.worst}", step, lr)
 
-    def check_gradients(self) -> None:
-        """After the backward pass of a step that is counted: are the gradients those of the selection?"""
+    def check_gradients(self, lr: float) -> None:
+        """After the backward pass of a step that is counted: are the gradients those of the selection? lr: of the steps before."""
         segment, model = self.segment, self.model
         if segment.fault is None and model.step_hook is None:  # what a step drops has none
-            segment.fault = gradient_faults(model.module, model.names, segment.current.selected)
+            before = lr if segment.step else None
+            segment.fault = gradient_faults(model.module, model.names, segment.current.selected, before)
         if segment.fault is not None:
             self._alarm("gradients", f"segment {segment.k + 1}: {segment.fault}")
 
@@ -373,11 +382,22 @@ class SegmentDriver:
         """Offer the frontier of the segment, or of what is left of it, and train at the ρ that is granted."""
         self._choose(segment)
         floor, points = self._curve.floor, self._curve.points
-        settings = offer(self.method.settings(self._curve), floor, segment, self._last_loss)
+        own, choice = self.method.settings(self._curve), self.adapters
+        found = own if choice is None else choice.offered(own, self._adapters_ratio, segment.step)
+        settings = offer(
+            found, floor, segment, self._last_loss, choice is None or choice.train.lora_targets == ALL_LINEAR
+        )
         self.send(
             segment.ready_event(now(), self.schedule, floor, points, self._seconds_full, settings, self.cools)
         )
-        self._apply(self.ranks.broadcast(partial(self.directives.ask, segment.k, segment.step)))
+        granted = self.ranks.broadcast(partial(self.directives.ask, segment.k, segment.step))
+        if choice is not None:
+            choice.check(granted, self._adapters_ratio, segment.step)
+        self._apply(granted)
+
+    @property
+    def _adapters_ratio(self) -> float | None:
+        return self.method.adapters if isinstance(self.method, Auto) else self.method.ceiling
 
     def _choose(self, segment: SegmentRecord) -> None:
         began = device_seconds()
@@ -392,6 +412,7 @@ class SegmentDriver:
         Reuse the current selection if ρ is unchanged, unless it relied on a cache that was emptied.
         """
         segment = self.segment
+        granted = without_adapters(granted, self.adapters)
         segment.directive_seq = granted.seq
         self._move_end(granted)
         setting = None if granted.setting is None else granted.setting.dump()
@@ -412,6 +433,8 @@ class SegmentDriver:
         curve = self._curve
         if granted.setting is not None:
             curve = self.method.curve_in(granted.setting) or curve
+        elif isinstance(self.method, Auto):
+            curve = self.method.curve_at(left, curve)
         if left < curve.floor - _EPSILON:
             floor = curve.floor + segment.importance_share
             self._warn(
@@ -461,6 +484,7 @@ class SegmentDriver:
             "flops": (self._flops, self._flops_full),
             "budget": None if self.budget is None else self.budget.dump(),
             "rate": self.rate.dump(),
+            "adapters": self.adapters is not None and self.adapters.made,
         }
         self.ranks.gather(None)  # every rank has written its part
         size = checkpoint.seal(folder, saved) if self.ranks.main else 0

@@ -11,13 +11,19 @@ _Z = 1.645
 
 
 def offer(
-    settings: Sequence[tuple[Setting, float]], floor: float, segment: SegmentRecord, loss: float | None
+    settings: Sequence[tuple[Setting, float]],
+    floor: float,
+    segment: SegmentRecord,
+    loss: float | None,
+    all_linear: bool = True,
 ) -> tuple[SettingPoint, ...]:
-    """The points of a segment's `segment_ready`. floor: of ρ; loss: the newest that is known, None: none."""
+    """The points of a segment's `segment_ready`. floor: of ρ; loss: the newest that is known, None: none; all_linear: where adapters go."""
     steps = segment.end - segment.step
     points = []
     for setting, rho in settings:
-        worth = prior_efficiency(setting.method, rho, floor=floor, share=setting.gradient_share)
+        worth = prior_efficiency(
+            setting.method, rho, floor=floor, share=setting.gradient_share, all_linear=all_linear
+        )
         fall = prior_fall(loss, segment.step, steps * worth.median)
         spread = _Z * (fall.sd**2 + worth.sd**2) ** 0.5
         points.append(

@@ -69,8 +69,12 @@ def finite(tensors: Iterable[Tensor | None]) -> bool:
     return bool(torch.stack([flag.cpu() for flag in looked]).all()) if looked else True
 
 
-def gradient_faults(model: nn.Module, held: Collection[str], selected: Collection[str]) -> str | None:
+def gradient_faults(
+    model: nn.Module, held: Collection[str], selected: Collection[str], lr: float | None = None
+) -> str | None:
     """What is amiss with the gradients of a step that is about to be taken, in words; None: they are the selection's.
+
+    lr: the learning rate of the steps before; None: there was none.
 
     Example:
         >>> model = nn.Linear(2, 2)
@@ -103,7 +107,14 @@ def gradient_faults(model: nn.Module, held: Collection[str], selected: Collectio
         local_shard(p.grad) for n, p in model.named_parameters() if n in selected and p.grad is not None
     ]
     if gradients and not any(bool(flag) for flag in torch.stack([g.any().cpu() for g in gradients])):
-        return "every gradient is 0: nothing is trained; are all labels -100, or is the loss a constant?"
+        rate = (
+            ""
+            if lr is None
+            else f", or was train.lr (now {lr:g}) so high that the weights are beyond learning"
+        )
+        return (
+            f"every gradient is 0: nothing is trained; are all labels -100, or is the loss a constant{rate}?"
+        )
     return None
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
-from carbonsched.model.base import Doc, refusal
+from carbonsched.model.base import MOST, Doc, refusal
 
 ALL_LINEAR: Final = "all-linear"
 
@@ -18,7 +18,7 @@ class LoraSettings(Doc):
     """
 
     lora_rank: Annotated[int, Field(ge=1)] = 8
-    lora_alpha: Annotated[float, Field(gt=0)] = 32.0
+    lora_alpha: Annotated[float, Field(gt=0, le=MOST)] = 32.0
     """The adapters' part is scaled by lora_alpha ÷ lora_rank."""
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     lora_targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] | None = ALL_LINEAR
@@ -28,9 +28,18 @@ class LoraSettings(Doc):
     @field_validator("lora_targets", mode="before")
     @classmethod
     def _known(cls, value: object) -> object:
-        if isinstance(value, str) and value != ALL_LINEAR:
+        if isinstance(value, str) and value != ALL_LINEAR and value.strip():
             raise refusal("", f"{value!r} is no list of names", f"write [{value!r}], or {ALL_LINEAR!r}")
-        if isinstance(value, list | tuple) and ALL_LINEAR in value:
+        if value is None or value == ALL_LINEAR:
+            return value
+        hint = f"name matrices, as in ['q_proj', 'v_proj'], or write {ALL_LINEAR!r}"
+        if not isinstance(value, list | tuple):
+            raise refusal("", f"{value!r} is no list of names", hint)
+        if not value:
+            raise refusal("", "is empty: there would be no adapters to train", hint)
+        if bad := [name for name in value if not isinstance(name, str) or name != name.strip() or not name]:
+            raise refusal("", f"{bad[0]!r} is no name of a matrix", hint)
+        if ALL_LINEAR in value:
             raise refusal(
                 "", f"{ALL_LINEAR!r} is no name of a matrix", f"write {ALL_LINEAR!r} without the list"
             )

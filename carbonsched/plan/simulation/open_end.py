@@ -1,5 +1,6 @@
 """Runs a job whose number of steps is open over a recorded trace, by the step dial, the planner and the guard of the daemon.
 
+A job of several settings changes between them from segment to segment, as the planner has it, and stays with one that is for the whole job (adapters).
 What the planner knows is as wrong as asked: the forecast is persistence or the trace's column, and until the first segment is
 metered the joules and seconds of a step are off by a factor.
 """
@@ -12,7 +13,7 @@ import numpy as np
 
 from carbonsched.plan import guard
 from carbonsched.plan.planner import solve
-from carbonsched.plan.problem import EnergyModel, JobSegment, Problem, Slot
+from carbonsched.plan.problem import EnergyModel, JobSegment, PlanPoint, Problem, Slot
 from carbonsched.plan.simulation.request import SimRequest
 from carbonsched.plan.simulation.run import SimRun
 from carbonsched.plan.step_dial import OpenEnd, judge, lay_out
@@ -53,6 +54,8 @@ class OpenJob:
     """Relative sd of a segment's joules."""
     most: int | None = None
     seed: int = 0
+    points: tuple[PlanPoint, ...] = ()
+    """Settings that a segment may train in, with what a step of each really takes; none: `step_j` and `step_s`, in one setting."""
 
     @property
     def watts(self) -> float:
@@ -79,6 +82,10 @@ class OpenEndResult:
     reason: str
     by_deadline: bool = False
     """Whether its deadline ended it, and not its budget."""
+    worth: float = 0.0
+    """Full steps that its steps are worth; without settings the steps."""
+    settings: tuple[str, ...] = ()
+    """Those that it trained in, in the order of their first segments."""
 
     @property
     def used(self) -> float:
@@ -94,10 +101,12 @@ class _Run:
     def __init__(self, request: SimRequest, job: OpenJob) -> None:
         self.job, self.run = job, SimRun.begin(request)
         self.random = np.random.default_rng(job.seed)
-        self.high_w = 1.15 * job.watts
+        self.high_w = 1.15 * max([job.watts, *(p.joules / p.seconds for p in job.points)])
         self.done, self.metered = 0, 0
         self.cools_from: int | None = None
         self.end: int | None = None
+        self.point: PlanPoint | None = None
+        self.worth, self.settings = 0.0, dict[str, None]()
         self._made = -math.inf
         self._slots: tuple[Slot, ...] = ()
 
@@ -118,6 +127,8 @@ class _Run:
             annealed=annealed,
             late_s=0.0 if run.deadline is None else max(run.t - run.deadline, 0.0),
             reason=reason,
+            worth=self.worth,
+            settings=tuple(self.settings),
             by_deadline=run.deadline is not None and run.t > run.deadline - 0.05 * (run.t - run.grid.t0),
         )
 
@@ -132,6 +143,7 @@ class _Run:
                 problem = self._problem()
                 laid, steps = lay_out(problem, self._state(problem, here, lag_s=0.0))
                 plan = solve(laid, detail=False)
+                self._take(plan.point)
                 if plan.action == "stop":
                     yield plan.reason
                 if plan.action == "wait":
@@ -143,16 +155,39 @@ class _Run:
             if steps.phase == "cooldown":
                 self.cools_from, self.end = steps.cooldown_from, steps.end
             look_s = self._look_s(problem)
-            count = max(min(math.floor(look_s / job.step_s), here, (self.end or 10**9) - self.done), 1)
+            count = max(min(math.floor(look_s / self.step_s), here, (self.end or 10**9) - self.done), 1)
             if not self._train(count):
                 yield "stop: the next tick could pass the budget"
+
+    @property
+    def step_s(self) -> float:
+        return self.job.step_s if self.point is None else self.point.seconds
+
+    @property
+    def watts(self) -> float:
+        return self.job.watts if self.point is None else self.point.joules / self.point.seconds
+
+    def _take(self, planned: PlanPoint | None) -> None:
+        """Train in the setting of a plan from now on, with what it really takes."""
+        if planned is not None:
+            self.point = next(p for p in self.job.points if p.name == planned.name)
+            self.settings.setdefault(self.point.name)
+
+    def _offered(self) -> tuple[PlanPoint, ...]:
+        """What the next segment may train in."""
+        if not self.done or self.point is None:
+            return self.job.points
+        if self.point.whole_job:
+            return (self.point,)
+        return tuple(p for p in self.job.points if not p.whole_job)
 
     def _train(self, count: int) -> bool:
         job = self.job
         factor = math.exp(self.random.normal(0.0, job.noise)) if job.noise else 1.0
-        if not self._spend(count * job.step_s, job.watts * min(factor, self.high_w / job.watts)):
+        if not self._spend(count * self.step_s, self.watts * min(factor, self.high_w / self.watts)):
             return False
         self.done += count
+        self.worth += count * (1.0 if self.point is None else self.point.worth)
         self.run.waiting = False
         if self.done % job.length == 0 or self.done == self.end:
             self.metered += 1
@@ -203,13 +238,19 @@ class _Run:
             slope_known=True,
         )
         asked = run.problem(slots, 0)
-        first = JobSegment(self.done // job.length, job.length, ((1.0, 1.0),))
+        points = tuple(
+            replace(p, joules=p.joules * wrong, seconds=p.seconds * wrong) for p in self._offered()
+        )
+        lowest = min((p.rho for p in points), default=1.0)
+        line = ((lowest, 0.0), (1.0, 1.0)) if lowest < 1 else ((1.0, 1.0),)
+        first = JobSegment(self.done // job.length, job.length, line)
         return replace(
             asked,
             segments=(first,),
             energy=energy,
-            rho_min=1.0,
+            rho_min=lowest,
             rho_max=1.0,
+            points=points,
             reserve_g=self._reserve_g(),
             decay=1.0,
         )
@@ -223,12 +264,12 @@ class _Run:
             length=job.length,
             share=job.share,
             most=job.most,
-            rho=1.0,
+            rho=1.0 if not job.points else None if self.point is None else self.point.rho,
             cools_from=self.cools_from,
             look_s=self._look_s(problem),
             lag_s=lag_s,
         )
 
     def _look_s(self, problem: Problem) -> float:
-        per_s = problem.grams(self.job.watts, problem.slots[0].g_per_kwh)
+        per_s = problem.grams(self.watts, problem.slots[0].g_per_kwh)
         return min(max(max(problem.budget_g, 0.0) / per_s / _LOOKS, 2 * self.run.request.tick_s), _LOOK_S)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job import JobSpec
 from carbonsched.model.methods.efficiency import KNOWN, Efficiency, prior_efficiency
+from carbonsched.model.methods.lora import ALL_LINEAR
 from carbonsched.model.methods.traits import METHODS
 from carbonsched.model.protocol import SegmentDone
 from carbonsched.model.setting import Setting, SettingPoint
@@ -90,12 +91,12 @@ class LossOutlook:
         if traits is None or not traits.switches:
             return ()
         ready, curve = run.progress.ready, self.curve(run)
-        offered = _within(run.spec, _foreseen(floor) if ready is None else ready.points, floor)
+        offered = _within(run.spec, _foreseen(run, floor) if ready is None else ready.points, floor)
         full = next((p.gain for p in offered if p.setting.method == "full"), 0.0)
         points = []
         for point in offered:
             setting = point.setting
-            prior = worth(setting.method, point.rho, floor, setting.gradient_share)
+            prior = worth(run.spec, setting.method, point.rho, floor, setting.gradient_share)
             if setting.method not in KNOWN and full > 0:  # somebody's own trainer knows its settings better
                 prior = Efficiency(max(point.gain / full, 0.0), prior.sd)
             points.append(
@@ -106,6 +107,7 @@ class LossOutlook:
                     seconds=energy.seconds(point.rho, 1) - energy.overhead_s,
                     worth=curve.efficiency(setting.method, prior).median,
                     share=setting.gradient_share,
+                    whole_job=setting.method in METHODS and METHODS[setting.method].trains_adapters,
                 )
             )
         return tuple(points)
@@ -135,8 +137,10 @@ class LossOutlook:
         return history if history.stretches and history.held_out else None
 
 
-def _foreseen(floor: float) -> tuple[SettingPoint, ...]:
-    """What a trainer of method auto will offer, before it has: all of the model, and tensors at a few ρ above the floor."""
+def _foreseen(run: JobRun, floor: float) -> tuple[SettingPoint, ...]:
+    """What a trainer of method auto will offer, before it has, by its check; else all of the model, and tensors at a few ρ above the floor."""
+    if run.checked is not None and run.checked.settings:
+        return tuple(SettingPoint(setting=s.setting, rho=s.rho, gain=0.0) for s in run.checked.settings)
     rhos = [rho for rho in _RHOS if rho > floor + _ROOM]
     named = [("full", 1.0), *(("greentrainer", rho) for rho in rhos)]
     return tuple(SettingPoint(setting=Setting(method=method), rho=rho, gain=0.0) for method, rho in named)
@@ -170,23 +174,26 @@ def _own(run: JobRun) -> LossHistory:
     return _history(run.spec, run.progress.done, held, per_epoch, floor)
 
 
-def worth(method: str, rho: float, floor: float | None, share: float | None = None) -> Efficiency:
+def worth(
+    spec: JobSpec, method: str, rho: float, floor: float | None, share: float | None = None
+) -> Efficiency:
     """What a step at ρ brings by the prior; a method that trains at one ρ of its own is asked at that."""
     if method == "full":
         rho = 1.0
-    return (
-        prior_efficiency(method, rho, share=share)
-        if floor is None
-        else prior_efficiency(method, rho, floor=floor, share=share)
-    )
+    everywhere = spec.train.lora_targets == ALL_LINEAR
+    if floor is None:
+        return prior_efficiency(method, rho, share=share, all_linear=everywhere)
+    return prior_efficiency(method, rho, floor=floor, share=share, all_linear=everywhere)
 
 
 def setting_of(spec: JobSpec, done: SegmentDone) -> Setting:
-    """How a segment was trained; one of method auto that was told nothing trained tensors, or all."""
+    """How a segment was trained; one of method auto that was told a ρ alone trained tensors, tokens, or all."""
     if done.setting is not None:
         return done.setting
     traits = METHODS.get(spec.train.method)
     if traits is not None and traits.switches:
+        if done.gradient_share is not None and done.gradient_share < 1:
+            return Setting(method="tokens", gradient_share=done.gradient_share)
         return Setting(method="full" if done.rho_realised > _WHOLE else "greentrainer")
     return Setting(method=spec.train.method)
 
@@ -210,7 +217,7 @@ def _history(
         made = Stretch(
             setting.method,
             float(d.steps),
-            worth(setting.method, d.rho_realised, floor, setting.gradient_share),
+            worth(spec, setting.method, d.rho_realised, floor, setting.gradient_share),
             d.loss,
             float(int(epoch)),
         )
@@ -254,4 +261,6 @@ def _planned(run: JobRun, problem: Problem, plan: Plan) -> list[Stretch]:
     planned = sum(sums.values())
     # a long job is planned as far as the forecast reaches; one of settings leaves out what it leaves out
     more = 1.0 if problem.points else sum(steps.values()) / planned
-    return [Stretch(m, n * more, worth(m, rho, floor, share)) for (m, rho, share), n in sums.items()]
+    return [
+        Stretch(m, n * more, worth(run.spec, m, rho, floor, share)) for (m, rho, share), n in sums.items()
+    ]

@@ -33,3 +33,8 @@ def test_full_is_the_measure_and_tensors_bring_less_than_their_flops_as_measured
     assert prior_efficiency("tokens", 1.0, share=1.0) == (1.0, 0.0)
     assert prior_efficiency("greentrainer", 0.6).median == pytest.approx(0.5)
     assert prior_efficiency("greentrainer", 0.5).median < 0.3
+    everywhere, some = prior_efficiency("lora", 0.7), prior_efficiency("lora", 0.68, all_linear=False)
+    assert everywhere.median > 1.5 * some.median
+    assert everywhere.sd > prior_efficiency("greentrainer", 0.6).sd, (
+        "it differs more from data set to data set"
+    )

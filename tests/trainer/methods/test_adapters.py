@@ -296,6 +296,29 @@ def test_settings_reach_peft() -> None:
             {"method": "prefix", "gradient_checkpointing": True},
             r"train\.gradient_checkpointing: a prefix travels in the cache",
         ),
+        (
+            {"method": "lora", "lora_targets": []},
+            r"train\.lora_targets: is empty: there would be no adapters",
+        ),
+        (
+            {"method": "lora", "lora_targets": [""]},
+            r"train\.lora_targets: '' is no name of a matrix; name matrices",
+        ),
+        ({"method": "lora", "lora_targets": 3}, r"train\.lora_targets: 3 is no list of names; name matrices"),
+        (
+            {"method": "lora", "lora_rank": 100_000},
+            r"train\.lora_rank: 100000 is more than any of the adapted matrices has: the largest has rank \d+; take \d+ or less",
+        ),
+        ({"method": "lora", "lora_alpha": 1e300}, r"train\.lora_alpha"),
+        (
+            {"method": "prefix", "prefix_tokens": 10**6},
+            r"train\.prefix_tokens: 1000000 is no less than the \d+ positions that the model has",
+        ),
+        (
+            {"method": "lora", "gradient_share": 0.3},
+            r"train\.gradient_share: method 'lora' takes no fixed share of tokens: adapters train on every token",
+        ),
+        ({"method": "tokens+lora"}, r"'tokens\+lora': these cannot be had together; use tokens or lora"),
         ({"method": "dropbp", "compile": True}, r"train\.compile: each step drops other branches"),
     ],
 )

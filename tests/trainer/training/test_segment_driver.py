@@ -127,6 +127,82 @@ def test_above_all_there_is_full_fine_tuning(job: Path) -> None:
     assert done["rho_realised"] == pytest.approx(1 + 1 / 8), "everything, and the importance batch"
 
 
+def test_auto_trains_adapters_from_its_first_step_on_where_the_first_directive_says_so_and_never_else(
+    llama: Path, data: Path, tmp_path: Path
+) -> None:
+    """As a job of method lora would, to the last bit; a resumed one goes on with them; none may come later."""
+    train = {"epochs": 3, "method": "auto", "lr": 1e-3, "segment": 10}
+    job = job_folder(tmp_path / "auto", tiny_spec(llama, data, train=train))
+    stops = [True]
+
+    def take(event: dict[str, Any]) -> dict[str, Any] | None:
+        if event["event"] == "segment_ready":
+            (lora,) = (p for p in event["points"] if p["setting"]["method"] == "lora")
+            return directive(event["k"], lora["rho"], setting=lora["setting"])
+        if event["event"] == "segment_done" and event["k"] == 1 and stops:
+            stops.clear()
+            return directive(event["k"] + 1, action="stop")
+        return None
+
+    assert steered(job, take) == "stopped"
+    assert steered(job, take) == "done"
+    ready, done = of(job, "segment_ready"), of(job, "segment_done")
+    assert "full" in {p["setting"]["method"] for p in ready[0]["points"]}
+    assert all([p["setting"]["method"] for p in r["points"]] == ["lora"] for r in ready[1:])
+    assert {d["setting"]["method"] for d in done} == {"lora"}
+    assert [d["flops_own"] for d in done] == [d["flops_full"] for d in done], "else it were full fine-tuning"
+    (offered,) = (p["rho"] for p in ready[0]["points"] if p["setting"]["method"] == "lora")
+    assert all(d["rho_realised"] == pytest.approx(offered, abs=0.03) for d in done)
+    assert not of(job, "warning")
+    assert (job / "output" / "adapter").is_dir()
+    assert "method `auto`, which trained `lora`." in (job / "output" / "README.md").read_text(
+        encoding="utf-8"
+    )
+    alike = train | {"method": "lora", "lr_scaling": "full"}
+    other = job_folder(tmp_path / "lora", tiny_spec(llama, data, train=alike))
+    assert (
+        steered(other, lambda e: directive(e["k"], 1.0) if e["event"] == "segment_ready" else None) == "done"
+    )
+    assert [d["loss"] for d in done] == [d["loss"] for d in of(other, "segment_done")]
+
+    late = job_folder(tmp_path / "late", tiny_spec(llama, data, train=train))
+
+    def too_late(event: dict[str, Any]) -> dict[str, Any] | None:
+        if event["event"] != "segment_ready":
+            return None
+        setting = {"method": "lora"} if event["k"] else {"method": "full"}
+        return directive(event["k"], 0.7 if event["k"] else 1.0, setting=setting)
+
+    assert steered(late, too_late) == "done"
+    assert [p["setting"]["method"] for p in of(late, "segment_ready")[1]["points"]].count("lora") == 0
+    assert [d["setting"] is None for d in of(late, "segment_done")][1:] == [True] * (
+        len(of(late, "segment_done")) - 1
+    )
+
+
+def test_auto_that_is_told_a_rho_alone_takes_the_tokens_that_it_pays_for_and_tensors_below_their_floor(
+    llama: Path, data: Path, tmp_path: Path
+) -> None:
+    train = {"epochs": 3, "method": "auto"}
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train=train))
+    rhos: list[float] = []
+
+    def answer(event: dict[str, Any]) -> dict[str, Any] | None:
+        if event["event"] != "segment_ready":
+            return None
+        tokens = [p["rho"] for p in event["points"] if p["setting"]["method"] == "tokens"]
+        rhos.append([max(tokens), (event["rho_floor"] + min(tokens)) / 2, 1.0][event["k"]])
+        return directive(event["k"], rhos[-1])
+
+    assert steered(job, answer) == "done"
+    tokens, tensors, full = of(job, "segment_done")
+    assert tokens["gradient_share"] < 1
+    assert len(tokens["selected"]) == len(full["selected"]) > len(tensors["selected"])
+    for done, rho in zip((tokens, tensors, full), rhos, strict=True):
+        assert done["setting"] is None
+        assert done["rho_realised"] <= rho + 0.03
+
+
 def test_auto_offers_full_and_tensors_and_changes_between_them_as_it_is_told(
     llama: Path, data: Path, tmp_path: Path
 ) -> None:

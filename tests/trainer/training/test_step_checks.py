@@ -194,6 +194,16 @@ def test_a_cache_that_fills_and_layers_that_are_left_out_are_named() -> None:
     assert layers in (departure(segment(45.0, 0.0), skips="layerdrop = 0.1") or "")
 
 
+def test_where_nothing_is_learned_any_more_the_rate_of_the_steps_before_is_named() -> None:
+    model = torch.nn.Linear(2, 2)
+    (0 * model(torch.ones(1, 2)).sum()).backward()
+    at_first, later = (gradient_faults(model, {"weight"}, {"weight"}, lr) for lr in (None, 1000.0))
+    assert at_first is not None
+    assert "train.lr" not in at_first
+    assert later is not None
+    assert "or was train.lr (now 1000) so high" in later
+
+
 def test_tensors_of_a_layer_that_was_left_out_are_said_to_be() -> None:
     model = torch.nn.Linear(2, 2)
     model.config = SimpleNamespace(to_dict=lambda: {"text": {"decoder_layerdrop": 0.1}})  # type: ignore[assignment]
