@@ -279,7 +279,11 @@ def _rates_note(train: TrainPart, price: _Price) -> list[str]:
         if scaled
         else ""
     )
-    return [f"{which}: {', '.join(told)}{how}"]
+    notes = [f"{which}: {', '.join(told)}{how}"]
+    if isinstance(price.method, Auto) and price.method.adapters is None:
+        why = price.method.without_adapters or "it does not go with other settings of this job"
+        notes.append(f"lora is not among them: {why}")
+    return notes
 
 
 def _format_note(formats: tuple[str, ...]) -> list[str]:

@@ -47,6 +47,8 @@ class Auto(Method):
         """For segments that train every tensor on the last tokens of each row; None: this model's rows cannot run in two parts."""
         self.adapters: float | None = None
         """ρ of adapters, which the job may have instead from its first step on; None: this model, or this training, takes none."""
+        self.without_adapters: str | None = None
+        """Why the model takes none; None: it does, or that was not asked."""
 
     def settings(self, curve: SelectionCurve) -> tuple[tuple[Setting, float], ...]:
         rhos = [rho for rho in _RHOS if curve.floor + _ROOM < rho < self.ceiling - _ROOM]

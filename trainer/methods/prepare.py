@@ -120,20 +120,20 @@ def prepare(
     if isinstance(method, Auto) and offers_tokens:
         method.tokens = Tokens("tokens", METHODS["tokens"], measured, seed, among)
     if isinstance(method, Auto) and lora is not None and not adapted:
-        method.adapters = _adapters_ratio(
-            plain, lora, measured, lambda twin: profile(twin, *shape[:3], **how_at(shape))
-        )
+        try:
+            method.adapters = _adapters_ratio(
+                plain, lora, measured, lambda twin: profile(twin, *shape[:3], **how_at(shape))
+            )
+        except InputError as e:
+            method.without_adapters = str(e)
     return Prepared(method, full, left, own, costs)
 
 
 def _adapters_ratio(
     plain: Any, lora: LoraSettings, measured: Profile, trace: Callable[[Any], Profile]
-) -> float | None:
-    """Cost ÷ T_full of a step that trains adapters on every layer asked for; None where the model takes none. plain: on the meta device."""
-    try:
-        adapted = add_lora(meta_twin(plain), lora)
-    except InputError:
-        return None
+) -> float:
+    """Cost ÷ T_full of a step that trains adapters. plain: on the meta device. Raises InputError where the model takes none."""
+    adapted = add_lora(meta_twin(plain), lora)
     found = trace(adapted)
     names = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     return CostModel.of(found).flops(names & {t.name for t in found.tensors}) / measured.full_flops

@@ -327,6 +327,30 @@ def test_what_cannot_be_is_refused(llama: Path, data: Path, train: dict[str, Any
         check_job(JobSpec.parse(tiny_spec(llama, data, train=train)))
 
 
+def test_check_tells_the_rate_of_each_setting_of_auto_and_why_lora_is_none_of_them(
+    llama: Path, data: Path
+) -> None:
+    def notes(**train: Any) -> str:
+        given = {"method": "auto", "lr": 1e-3} | train
+        found = check_job(JobSpec.parse(tiny_spec(llama, data, train=given)))
+        assert ("lora" in {s.setting.method for s in found.settings}) == (train == {})
+        return " ".join(found.notes)
+
+    offered = notes()
+    for told in (
+        "full 0.001,",
+        "greentrainer at rho 0.60 0.004",
+        " of the tokens 0.000",
+        "lora at rho ",
+        " 0.016",
+    ):
+        assert told in offered
+    assert "lora is not among them: train.lora_rank: 4096 is more than any" in notes(lora_rank=4096)
+    assert "lora is not among them: it does not go with other settings of this job" in notes(
+        skip_earliest=0.2
+    )
+
+
 def test_a_model_of_ones_own_brings_its_adapters() -> None:
     shape = Shape(2, 16)
     plain = on_meta(ARCHITECTURES["llama"]())
