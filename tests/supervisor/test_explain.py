@@ -8,7 +8,6 @@ from support.rig import ME, START, Played, Rig, checked, spec
 from carbonsched.errors import InputError
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import SegmentDone
-from carbonsched.model.setting import ForeseenSetting, Setting
 from carbonsched.model.views import Explained
 from carbonsched.report.document import build as build_report
 from carbonsched.supervisor.estimates.throughput import estimate_throughput
@@ -209,35 +208,6 @@ def test_a_job_of_method_auto_is_told_its_setting_and_why_and_learns_from_its_lo
     plenty = rig.service.explain(spec(method="auto", budget_g=1000.0), ME, checked())
     assert plenty.reason.startswith("auto: full for 40 steps, worth 100% of all full steps")
     assert plenty.losses
-
-
-def test_lora_is_chosen_for_the_whole_job_where_it_brings_most_and_its_loss_is_told_with_its_band(
-    rig: Rig,
-) -> None:
-    settings = [("full", 1.0), ("greentrainer", 0.6), ("lora", 0.71)]
-    foreseen = tuple(
-        ForeseenSetting(setting=Setting(method=method), rho=rho, lr=1e-4) for method, rho in settings
-    )
-    found = checked().model_copy(update={"settings": foreseen})
-    full = rig.service.explain(spec(method="auto", budget_g=1000.0), ME, found)
-    assert full.reason.startswith("auto: full for 40 steps, worth 100%")
-    less = rig.service.explain(spec(method="auto", budget_g=0.9 * full.g), ME, found)
-    assert less.reason.startswith(
-        "auto: lora at rho 0.71 for 40 steps, worth 95% of all full steps; alone greentrainer at"
-    )
-    assert {round(s.rho, 2) for s in less.segments} == {0.71}
-    assert less.losses[0].high - less.losses[0].low >= full.losses[0].high - full.losses[0].low
-
-    job = rig.running(spec(method="auto", budget_g=35 * STEP_G))
-    offered = [
-        {"setting": {"method": m, "gradient_share": None}, "rho": rho, "gain": 0.1} for m, rho in settings
-    ]
-    job.ready(0, points=offered)
-    rig.run(1)
-    assert job.control()["setting"]["method"] == "lora", job.control()["reason"]
-    job.ready(0, points=offered[2:])  # with its adapters on
-    rig.run(1)
-    assert job.control()["setting"]["method"] == "lora"
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,9 @@
 """Auto trains each segment in the setting that the daemon chooses: all of the model, tensors that were drawn by lot, or the last tokens of each row.
 
-Where only a ρ is directed it takes tensors or tokens, whichever step is worth more by carbonsched/model/methods/efficiency.py's table: tokens, wherever their least share
-fits (at ρ of .5, SmolLM2-135M on SciTLDR, a step of tokens was worth .6 and one of tensors .2 of a full one). Both at once are not measured, so not taken.
-
 Nothing is measured: a draw that goes deep (`spread`) was no worse than a measured selection at the same ρ (docs/results.md), and a pass before each
-segment would be paid for also where full fine-tuning is chosen.
+segment would be paid for also where full fine-tuning is chosen. Without a daemon's word it trains at the ρ it is given.
 """
 
-from carbonsched.model.methods.efficiency import prior_efficiency
 from carbonsched.model.methods.traits import MethodTraits
 from carbonsched.model.profile import Profile
 from carbonsched.model.setting import Setting
@@ -54,17 +50,6 @@ class Auto(Method):
         rhos = [rho for rho in _RHOS if curve.floor + _ROOM < rho < self.ceiling - _ROOM]
         full = (Setting(method="full"), self.ceiling)
         return (full, *((Setting(method=TENSORS), rho) for rho in rhos), *self._shares())
-
-    def curve_at(self, rho: float, curve: SelectionCurve) -> SelectionCurve:
-        """Of tensors (`curve`) or of tokens: what should bring most at this ρ, where no setting is directed."""
-        if self.tokens is None or self.tokens.prices is None or rho >= self.ceiling:
-            return curve
-        tokens = self.tokens.curve({})
-        if tokens.floor > rho:
-            return curve
-        share = self.tokens.prices.realised(tokens.select(rho).gradient_share or 0.0)
-        of_tensors = prior_efficiency(TENSORS, rho, floor=curve.floor).median if rho >= curve.floor else 0.0
-        return tokens if prior_efficiency(self.tokens.name, rho, share=share).median > of_tensors else curve
 
     def curve_in(self, setting: Setting) -> SelectionCurve | None:
         return (

@@ -433,8 +433,6 @@ class SegmentDriver:
         curve = self._curve
         if granted.setting is not None:
             curve = self.method.curve_in(granted.setting) or curve
-        elif isinstance(self.method, Auto):
-            curve = self.method.curve_at(left, curve)
         if left < curve.floor - _EPSILON:
             floor = curve.floor + segment.importance_share
             self._warn(

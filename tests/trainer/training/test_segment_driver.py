@@ -180,29 +180,6 @@ def test_auto_trains_adapters_from_its_first_step_on_where_the_first_directive_s
     )
 
 
-def test_auto_that_is_told_a_rho_alone_takes_the_tokens_that_it_pays_for_and_tensors_below_their_floor(
-    llama: Path, data: Path, tmp_path: Path
-) -> None:
-    train = {"epochs": 3, "method": "auto"}
-    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train=train))
-    rhos: list[float] = []
-
-    def answer(event: dict[str, Any]) -> dict[str, Any] | None:
-        if event["event"] != "segment_ready":
-            return None
-        tokens = [p["rho"] for p in event["points"] if p["setting"]["method"] == "tokens"]
-        rhos.append([max(tokens), (event["rho_floor"] + min(tokens)) / 2, 1.0][event["k"]])
-        return directive(event["k"], rhos[-1])
-
-    assert steered(job, answer) == "done"
-    tokens, tensors, full = of(job, "segment_done")
-    assert tokens["gradient_share"] < 1
-    assert len(tokens["selected"]) == len(full["selected"]) > len(tensors["selected"])
-    for done, rho in zip((tokens, tensors, full), rhos, strict=True):
-        assert done["setting"] is None
-        assert done["rho_realised"] <= rho + 0.03
-
-
 def test_auto_offers_full_and_tensors_and_changes_between_them_as_it_is_told(
     llama: Path, data: Path, tmp_path: Path
 ) -> None:
