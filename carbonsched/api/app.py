@@ -31,7 +31,9 @@ from carbonsched.errors import (
     UnreachableError,
 )
 from carbonsched.model.base import Doc, Grams, UtcTime
+from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
 from carbonsched.model.grid import GridView
+from carbonsched.model.imported import ImportBody, Imported
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.views import (
@@ -54,6 +56,8 @@ logger = logging.getLogger(__name__)
 THREADS = 8
 BODY_BYTES = 1024 * 1024
 """A job spec takes a few kilobytes."""
+IMPORT_BYTES = 64 * BODY_BYTES
+"""A log of many runs more."""
 FORECAST_HOURS = 24.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus's text exposition format."""
@@ -157,6 +161,18 @@ def _job_routes(app: FastAPI, service: Service) -> None:
     def budget(job: JobId, body: Annotated[Any, Body()], actor: Actor) -> Budgeted:
         return service.budget(job, BudgetBody.parse(body).grams, actor)
 
+    @app.post("/v1/runs", status_code=201)
+    def begin_run(body: Annotated[Any, Body()], owner: Actor) -> RunStarted:
+        return service.begin_run(RunRequest.parse(body), owner.owner)
+
+    @app.get("/v1/runs/{job_id}")
+    def run_status(job: JobId, actor: Actor) -> RunStatus:
+        return service.run_status(job, actor)
+
+    @app.post("/v1/runs/{job_id}/end")
+    def end_run(job: JobId, body: Annotated[Any, Body()], actor: Actor) -> RunTotal:
+        return service.end_run(job, RunEnd.parse(body), actor)
+
     @app.get("/v1/jobs/{job_id}/log", response_class=Response)
     def log(job: JobId, actor: Actor, offset: int = 0, since: str | None = None) -> Response:
         path, at = service.log_path(job, actor), _time("since", since)
@@ -196,6 +212,10 @@ def _box_routes(app: FastAPI, service: Service) -> None:
         # the first is made before the answer begins: what goes wrong there is still told as an ErrorBody
         first = next(pieces, "")
         return StreamingResponse(itertools.chain([first], pieces), media_type=media_type)
+
+    @app.post("/v1/imports")
+    def import_log(body: Annotated[Any, Body()], actor: Actor) -> Imported:
+        return service.import_log(ImportBody.parse(body), actor)
 
     @app.get("/v1/audit")
     def audit() -> AuditResult:
@@ -290,14 +310,14 @@ class _BodyLimit:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seen = 0
+        seen, most = 0, IMPORT_BYTES if scope.get("path") == "/v1/imports" else BODY_BYTES
 
         async def limited() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > BODY_BYTES:
-                raise HTTPException(413, f"the body is larger than {BODY_BYTES} bytes")
+            if seen > most:
+                raise HTTPException(413, f"the body is larger than {most} bytes")
             return message
 
         await self.app(scope, limited if scope["type"] == "http" else receive, send)

@@ -5,7 +5,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
 from carbonsched.model.grid import GridView
+from carbonsched.model.imported import ImportBody, Imported
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.views import (
@@ -48,12 +50,23 @@ class Service(Protocol):
         """Those that are not over and those that ended last; every: all. Of other people's only what everybody may see."""
 
     def show(self, job_id: str, actor: Owner) -> JobDetail: ...
+    def begin_run(self, asked: RunRequest, actor: Owner) -> RunStarted:
+        """Meter a process of the caller's from now on."""
+
+    def run_status(self, job_id: str, actor: Owner) -> RunStatus: ...
+
+    def end_run(self, job_id: str, told: RunEnd, actor: Owner) -> RunTotal:
+        """It ended so; what it used."""
+
     def cancel(self, job_id: str, actor: Owner) -> Acted: ...
     def pause(self, job_id: str, actor: Owner) -> Acted: ...
     def resume(self, job_id: str, actor: Owner) -> Acted: ...
 
     def budget(self, job_id: str, grams: float, actor: Owner) -> Budgeted:
         """Set a job's budget, in grams in all; a job that was stopped on its budget is queued again if it was raised."""
+
+    def import_log(self, body: ImportBody, actor: Owner) -> Imported:
+        """Book what another tool measured; for admins, root and the daemon's own user."""
 
     def pools(self, actor: Owner) -> PoolList: ...
 

@@ -10,6 +10,9 @@ output            prints one JSON document, or tables that fit a terminal
 submit            submit; with --explain the plan alone
 init              init
 job_options       the job that submit is given: file, stdin or options
+run               run
+run_child         its command, and the signals to it
+run_alone         meters it without a daemon
 explain           shows such a plan
 progress          shows a job while a person waits for it
 trainer_check     lets the trainer check a job before it is submitted
@@ -31,6 +34,7 @@ grid_scores       how right forecasts were, for grid
 grid_places       the tables of docs/grid.md
 report            report
 audit             audit
+imports           import codecarbon and import zeus
 simulate          simulate
 simulate_request  reads its options into simulation requests
 simulate_output   shows one simulation

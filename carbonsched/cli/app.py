@@ -14,6 +14,7 @@ from carbonsched.cli.budget import budget
 from carbonsched.cli.daemon import daemon
 from carbonsched.cli.grid import grid
 from carbonsched.cli.help import Command, Group
+from carbonsched.cli.imports import codecarbon, zeus
 from carbonsched.cli.init import init
 from carbonsched.cli.install import install, uninstall
 from carbonsched.cli.logs import logs
@@ -21,6 +22,7 @@ from carbonsched.cli.options import Debug, Json, Socket
 from carbonsched.cli.pools import pools
 from carbonsched.cli.ps import ps
 from carbonsched.cli.report import report
+from carbonsched.cli.run import run
 from carbonsched.cli.show import show
 from carbonsched.cli.simulate import simulate
 from carbonsched.cli.submit import submit
@@ -90,6 +92,14 @@ _command(app)(
 )(submit)
 _command(app)(
     rich_help_panel=JOBS,
+    epilog=_examples(
+        "carbonsched run -- python train.py",
+        "carbonsched run --budget-g 5 --stop --device 0 -- make",
+        "carbonsched run --ledger mine.db --intensity 350 -- python train.py",
+    ),
+)(run)
+_command(app)(
+    rich_help_panel=JOBS,
     epilog=_examples("carbonsched ps", "carbonsched ps -q --filter state=queued", "carbonsched ps --json"),
 )(ps)
 _command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched top", "carbonsched top --json"))(top)
@@ -149,6 +159,20 @@ _command(audit)(
     )
 )(anchor)
 app.add_typer(audit, name="audit", rich_help_panel=BOX)
+imports = typer.Typer(
+    cls=Group,
+    help="Take over what other tools measured, apart from what is metered here.",
+    rich_markup_mode="rich",
+)
+imports.callback()(lambda: None)
+_command(imports)(
+    epilog=_examples(
+        "carbonsched import codecarbon emissions.csv --timezone Europe/Berlin",
+        "carbonsched import codecarbon emissions.csv --dry-run",
+    )
+)(codecarbon)
+_command(imports)(epilog=_examples("carbonsched import zeus windows.csv --intensity 350"))(zeus)
+app.add_typer(imports, name="import", rich_help_panel=BOX)
 _command(app)(
     rich_help_panel=BOX,
     epilog=_examples(

@@ -15,7 +15,9 @@ from urllib.parse import quote, urlencode
 
 from carbonsched.errors import CarbonschedError, InputError, UnreachableError
 from carbonsched.model.base import Doc
+from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
 from carbonsched.model.grid import GridView
+from carbonsched.model.imported import ImportBody, Imported
 from carbonsched.model.job import ACCEPTED, JobSpec
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.views import (
@@ -120,6 +122,18 @@ class Client:
 
     def budget(self, job_id: str, grams: float) -> Budgeted:
         return self._doc(Budgeted, "POST", f"{_job(job_id)}/budget", body={"grams": grams})
+
+    def begin_run(self, asked: RunRequest) -> RunStarted:
+        return self._doc(RunStarted, "POST", "/v1/runs", body=asked.dump())
+
+    def run_status(self, job_id: str) -> RunStatus:
+        return self._doc(RunStatus, "GET", f"/v1/runs/{quote(job_id, safe='')}")
+
+    def end_run(self, job_id: str, told: RunEnd) -> RunTotal:
+        return self._doc(RunTotal, "POST", f"/v1/runs/{quote(job_id, safe='')}/end", body=told.dump())
+
+    def import_log(self, body: ImportBody) -> Imported:
+        return self._doc(Imported, "POST", "/v1/imports", body=body.dump(), timeout=SLOW_TIMEOUT_S)
 
     def pools(self) -> PoolList:
         return self._doc(PoolList, "GET", "/v1/pools")

@@ -22,7 +22,7 @@ def read(
     options: by dotted key. labels: KEY=VALUE each. Raises InputError.
     """
     changes = {key: value for key, value in options.items() if value is not None}
-    changes |= dict(map(_label, labels))
+    changes |= {f"labels.{key}": value for key, value in map(label_of, labels)}
     changes |= dict(map(assignment, assignments))
     if file is not None and file != STDIN:
         return read_job(file, changes)
@@ -61,11 +61,12 @@ def assignment(text: str) -> tuple[str, object]:
         return key, value.strip()
 
 
-def _label(text: str) -> tuple[str, object]:
+def label_of(text: str) -> tuple[str, str]:
+    """(key, value) of KEY=VALUE. Raises InputError."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise InputError("--label", f"{text!r} is no KEY=VALUE", "write it like project=thesis")
-    return f"labels.{key.strip()}", value.strip()
+    return key.strip(), value.strip()
 
 
 def default_name(model: str, data: str) -> str:

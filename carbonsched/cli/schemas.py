@@ -22,7 +22,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
     """File stem → (type, how it is described)."""
     from carbonsched.api.app import BudgetBody, SubmitBody
     from carbonsched.config import Config
-    from carbonsched.model import audit, checks, grid, grid_setup, job, profile, protocol
+    from carbonsched.model import audit, checks, command, grid, grid_setup, imported, job, profile, protocol
     from carbonsched.model import views as view
     from carbonsched.plan.simulation.result import SimResult
     from carbonsched.plan.simulation.sweep import Sweep
@@ -33,6 +33,9 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "config": Config,
         "submit-body": SubmitBody,
         "budget-body": BudgetBody,
+        "run-request": command.RunRequest,
+        "run-end": command.RunEnd,
+        "import-body": imported.ImportBody,
     }
     written: dict[str, Any] = {
         "submitted-job": job.SubmittedJob,
@@ -46,6 +49,10 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "acted": view.Acted,
         "acted-list": view.ActedList,
         "budgeted": view.Budgeted,
+        "run-started": command.RunStarted,
+        "run-status": command.RunStatus,
+        "run-total": command.RunTotal,
+        "imported": imported.Imported,
         "explained": view.Explained,
         "pool-list": view.PoolList,
         "job-log": view.JobLog,

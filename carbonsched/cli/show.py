@@ -1,5 +1,6 @@
 """`carbonsched show ID`: show one job, its segments, its history and the reason of its state."""
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -90,6 +91,8 @@ def _waste(job: "JobDetail") -> str | None:
     )
 
 
+_OF_TRAINING = ("Segment", "ρ", "Loss", "Model", "Data", "Method", "Wanted", "Hours", "Deadline")
+"""Facts that a command of `carbonsched run` does not have."""
 _LAST = 6
 """Segments whose ρ of the own run is shown."""
 
@@ -123,6 +126,8 @@ def _facts(job: "JobDetail") -> "Table":
     carbon = job.spec.carbon
     min_carbon = carbon.objective == "min-carbon"
     unset = "none, as little as the wanted ρ takes" if min_carbon else "not resolved yet"
+    if carbon.objective == "meter":
+        unset = "none, it is metered alone"
     budget = text.grams(job.budget_g) if job.budget_g is not None else unset
     if carbon.budget_share is not None:
         budget += f" (share {carbon.budget_share:g} of full fine-tuning)"
@@ -165,6 +170,9 @@ def _facts(job: "JobDetail") -> "Table":
         ("Deadline", text.duration(carbon.deadline) + " after submission" if carbon.deadline else "none"),
         ("SHA-256", job.sha256),
     ]  # fmt: skip
+    if job.spec.command is not None:
+        facts = [(key, value) for key, value in facts if key not in _OF_TRAINING]
+        facts.insert(3, ("Command", shlex.join(job.spec.command.argv)))
     made = o.table("key", "value", wrap=("value",))
     made.show_header = False
     for key, value in facts:

@@ -3,6 +3,7 @@
 base            what every launcher offers
 local           jobs as processes of this machine
 process_group   every process of a job, found and ended
+command         a command that carbonsched run started: known again, and ended
 shim            the small process that holds one job, outlives the daemon and writes how it ended
 handover        checks, opens and hands over what a job reads, with its submitter's rights
 inputs          which files that is

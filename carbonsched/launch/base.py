@@ -57,6 +57,12 @@ class Launcher(Protocol):
         spec: whose files are opened for it. Raises LaunchError.
         """
 
+    def adopt(self, job_dir: Path, pid: int, argv: tuple[str, ...], owner: Owner) -> RunRecord:
+        """Watch a process that the owner started, as the job's. Raises InputError where it is not theirs, LaunchError."""
+
+    def note_exit(self, job_dir: Path, record: ExitRecord) -> None:
+        """How such a process ended, by whoever started it; what was said before stands. Raises LaunchError."""
+
     def poll(self, job_dir: Path) -> ProcessStatus:
         """Identity is checked (pid, start time, boot id), so a reused pid is never taken for the job."""
 
@@ -65,6 +71,9 @@ class Launcher(Protocol):
 
     def kill(self, job_dir: Path) -> None:
         """SIGKILL to everything of the job. No error where nothing runs."""
+
+    def remaining(self, job_dir: Path) -> int:
+        """How many processes there are of a command that was adopted. Raises LaunchError where that cannot be told."""
 
     def sweep(self, job_dir: Path) -> int:
         """SIGKILL to whatever a job whose process is gone has left; how many processes of it are still there.

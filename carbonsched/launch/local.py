@@ -19,12 +19,12 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from carbonsched.errors import InputError, LaunchError
-from carbonsched.launch import process_group, shim
+from carbonsched.launch import command, process_group, shim
 from carbonsched.launch.base import ProcessStatus
 from carbonsched.launch.handover import check_readable, handed_over, runs_as_owner
 from carbonsched.launch.job_folder import make_written, open_to_owner, readable_umask
 from carbonsched.model.base import Doc
-from carbonsched.model.files import load, read
+from carbonsched.model.files import load, read, save
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.protocol import ExitRecord, RunRecord
 
@@ -167,10 +167,35 @@ class LocalLauncher:
             raise LaunchError(f"{job_dir.name} cannot be started: {reason.splitlines()[-1]}")
         return run
 
+    def adopt(self, job_dir: Path, pid: int, argv: tuple[str, ...], owner: Owner) -> RunRecord:
+        """See `Launcher.adopt`."""
+        run = command.identify(pid, argv, owner)
+        try:
+            for path in make_written(job_dir):
+                if os.geteuid() == 0 != owner.uid:
+                    os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
+            save(job_dir / "run.json", run)
+        except OSError as e:
+            raise LaunchError(f"{job_dir.name} cannot be kept: {e.strerror}") from e
+        return run
+
+    def note_exit(self, job_dir: Path, record: ExitRecord) -> None:
+        """See `Launcher.note_exit`."""
+        if (job_dir / "exit.json").exists():
+            return
+        try:
+            save(job_dir / "exit.json", record)
+        except OSError as e:
+            raise LaunchError(f"how {job_dir.name} ended cannot be kept: {e.strerror}") from e
+
     def poll(self, job_dir: Path) -> ProcessStatus:
         """See `Launcher.poll`. Where run.json cannot be read, the job's processes are looked for by their mark."""
         run, unread = _record(job_dir / "run.json", RunRecord)
         try:
+            if run is not None and not run.held:
+                lives = _alive(run) or bool(command.living(job_dir.resolve(), run))
+                end, _ = _record(job_dir / "exit.json", ExitRecord)
+                return ProcessStatus("running" if lives else "lost" if end is None else "exited", run, end)
             lives = run is not None and _alive(run)
             if (
                 not lives
@@ -200,6 +225,9 @@ class LocalLauncher:
         """SIGTERM to the trainer alone, passed on by the shim; not to its workers, or it could not checkpoint."""
         run, _ = _record(job_dir / "run.json", RunRecord)
         try:
+            if run is not None and not run.held:
+                command.tell(job_dir.resolve(), run, signal.SIGTERM)
+                return
             for process in (_shim(run) if run is not None else []) or process_group.shims(job_dir.resolve()):
                 process_group.send(process, signal.SIGTERM)
         except OSError as e:
@@ -209,12 +237,22 @@ class LocalLauncher:
         """SIGKILL to everything of the job but the shim, which then writes exit.json; also to what a killed shim left."""
         self.sweep(job_dir)
 
+    def remaining(self, job_dir: Path) -> int:
+        """See `Launcher.remaining`."""
+        run, _ = _record(job_dir / "run.json", RunRecord)
+        try:
+            return 0 if run is None else len(command.living(job_dir.resolve(), run))
+        except OSError as e:
+            raise LaunchError(f"processes of {job_dir.name} cannot be counted: {e.strerror}") from e
+
     def sweep(self, job_dir: Path) -> int:
         """See `Launcher.sweep`. The shim of a job that lives is left to write exit.json. Raises LaunchError."""
         job_dir = job_dir.resolve()
         run, _ = _record(job_dir / "run.json", RunRecord)
         group = None if self._cgroup is None else process_group.cgroup_of(self._cgroup, job_dir)
         try:
+            if run is not None and not run.held:
+                return process_group.end(lambda: command.living(job_dir, run))
             left = process_group.end(lambda: process_group.members(job_dir, run, group))
         except OSError as e:
             raise LaunchError(f"processes of {job_dir.name} cannot be ended: {e.strerror}") from e

@@ -75,10 +75,12 @@ def shims(job_dir: Path) -> list[Process]:
     return [process for process in marked(job_dir, HELD) if process.pid not in inside]
 
 
-def members(job_dir: Path, run: RunRecord | None, cgroup: Path | None) -> list[Process]:
-    """Every process of the job but its shim. Raises OSError where that cannot be seen now."""
+def members(
+    job_dir: Path, run: RunRecord | None, cgroup: Path | None, name: str = shim.MARK
+) -> list[Process]:
+    """Every process of the job but its shim; `name` marks them. Raises OSError where that cannot be seen now."""
     seen = [process for process in processes() if process.pid not in (1, os.getpid())]
-    mark = f"{shim.MARK}={job_dir}".encode()
+    mark = f"{name}={job_dir}".encode()
     inside = _listed(cgroup)
     ours = {p.pid for p in seen if p.pid in inside or mark in _environment(p)}
     if run is not None and run.boot_id == shim.boot_id():

@@ -23,7 +23,7 @@ from carbonsched.ledger.store import Store
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENTS
 from carbonsched.ledger.totals import Era, Group, Totals
 from carbonsched.model.base import rfc3339
-from carbonsched.model.energy import BudgetAccount
+from carbonsched.model.energy import Account, BudgetAccount
 from carbonsched.model.job_state import JobState
 from carbonsched.power.base import Mark
 
@@ -63,7 +63,11 @@ class LedgerReader(Store):
         """Board → where its account ends: the last row's end, and how far its counter was charged in that epoch."""
         t = INTERVALS.c
         # what was told late is written late
-        newest = select(func.max(t.id)).where(t.replaces.is_(None)).group_by(t.board)
+        newest = (
+            select(func.max(t.id))
+            .where(t.replaces.is_(None), t.account != str(Account.IMPORTED))
+            .group_by(t.board)
+        )
         with self._reading() as connection:
             last = connection.execute(select(INTERVALS).where(t.id.in_(newest))).mappings().all()
             return {

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, and_, func, select
 from carbonsched.errors import LedgerError
 from carbonsched.ledger.rows import micros, stamp
 from carbonsched.ledger.tables import INTERVALS
-from carbonsched.model.energy import BudgetAccount
+from carbonsched.model.energy import Account, BudgetAccount
 from carbonsched.model.grid import Basis, Kind
 from carbonsched.units import MJ_PER_J, grams
 
@@ -283,7 +283,8 @@ def stretches(connection: Connection, since: datetime, until: datetime) -> tuple
         t.grid_start_us,
         t.start_us // _BUCKET_US,
     )
-    chosen = and_(t.energy_mj.is_not(None), t.start_us >= micros(since), t.start_us < micros(until))
+    ours = t.account != str(Account.IMPORTED)  # another tool's intensities say nothing of our hours
+    chosen = and_(ours, t.energy_mj.is_not(None), t.start_us >= micros(since), t.start_us < micros(until))
     query = select(func.min(t.start_us), func.max(t.end_us), *keys).where(chosen).group_by(*keys)
     return tuple(_stretch(row) for row in connection.execute(query))
 

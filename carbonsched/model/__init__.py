@@ -6,6 +6,8 @@ job       JOB.toml and spec.json as documents, and the rules between their setti
 notification  what is told of a job once something happened to it
 queue_settings  a job's place among those that wait, and how often it is tried
 labels    a job's own words for whom it runs, which reports group by
+imported  what other tools measured, on its way into the ledger
+command   what passes between carbonsched run and whoever meters its command
 job_file  reads JOB.toml or spec.json
 methods/   what each training method can and cannot, and its own keys of [train]
 job_state  the states of a job and the moves between them

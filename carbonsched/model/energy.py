@@ -21,6 +21,8 @@ class EnergyMethod(StrEnum):
     """Power readings times seconds."""
     ESTIMATED = "estimated"
     """A model of the load (codecarbon), or a measured delta that was split or bridged by time."""
+    IMPORTED = "imported"
+    """Taken over from another tool's log: not metered here."""
     UNAVAILABLE = "unavailable"
     """Not known; the energy is null and the reason says why."""
 
@@ -39,6 +41,8 @@ class Account(StrEnum):
 
     JOB = "job"
     IDLE = "idle"
+    IMPORTED = "imported"
+    """What another tool's log says that it used; no job of ours."""
 
 
 class BudgetAccount(StrEnum):

@@ -265,8 +265,9 @@ class CarbonPart(Doc):
     """A pool of the daemon's config that the job draws on together with others, instead of a budget of its own."""
     weight: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     """What the whole job's gain counts against that of the pool's other jobs."""
-    objective: Literal["max-gain", "min-carbon"] = "max-gain"
-    """max-gain: the most gain for the budget. min-carbon: the fewest grams for `rho_mean` by the deadline."""
+    objective: Literal["max-gain", "min-carbon", "meter"] = "max-gain"
+    """max-gain: the most gain for the budget. min-carbon: the fewest grams for `rho_mean` by the deadline. meter: of `carbonsched run`
+    without a budget, which is counted alone."""
     rho_mean: Share | None = None
     """Wanted mean ρ over all steps, for min-carbon."""
     allowed_hours: tuple[str, ...] = ()
@@ -315,8 +316,10 @@ class CarbonPart(Doc):
         budgets = sum(
             b is not None for b in (self.budget_g, self.budget_share, self.budget_rate_g_per_h, self.pool)
         )
-        min_carbon = self.objective == "min-carbon"
-        if budgets > 1 or (budgets == 0 and not min_carbon):
+        min_carbon, metered = self.objective == "min-carbon", self.objective == "meter"
+        if budgets and metered:
+            raise refusal("objective", "meter has no budget", "drop one of them")
+        if budgets > 1 or (budgets == 0 and not min_carbon and not metered):
             raise ValueError(
                 "give exactly one of budget_g, budget_share, budget_rate_g_per_h and pool, e.g. budget_g = 120.0"
             )
@@ -346,6 +349,21 @@ class CarbonPart(Doc):
         return self
 
 
+class CommandPart(Doc):
+    """What `carbonsched run` was given: a command that the daemon meters and did not start.
+
+    Example:
+        >>> CommandPart(argv=["make"]).stop
+        False
+    """
+
+    argv: Annotated[tuple[str, ...], Field(min_length=1)]
+    stop: bool = False
+    """End it at its budget."""
+    warn: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Share of the budget at which a warning is given."""
+
+
 class JobSpec(Doc):
     """JOB.toml, as its owner wrote it.
 
@@ -364,6 +382,8 @@ class JobSpec(Doc):
     queue: QueuePart = QueuePart()
     labels: Labels = {}
     """For whom it runs and why: `project`, `cost_centre` and any other key. Reports group by them, `ps --filter label=…` finds by them."""
+    command: CommandPart | None = None
+    """Of `carbonsched run` alone: no trainer is started for it."""
 
     notify: tuple[Happening, ...] = ()
     """What its submitter is mailed about, where the box mails submitters."""
@@ -376,8 +396,20 @@ class JobSpec(Doc):
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @classmethod
+    def of_command(
+        cls, name: str, command: CommandPart, budget_g: float | None, labels: Labels | None = None
+    ) -> Self:
+        """The spec of a command, which has neither model nor data that we know of."""
+        unknown = {"name_or_path": "-"}
+        carbon = {"objective": "meter"} if budget_g is None else {"budget_g": budget_g}
+        told = {"name": name, "carbon": carbon, "command": command.dump(), "labels": labels or {}}
+        return cls.parse({"model": unknown, "data": unknown} | told)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.carbon.objective == "meter" and self.command is None:
+            raise refusal("carbon.objective", "meter is for carbonsched run", "give a budget")
         traits = METHODS.get(self.train.method)
         if traits is not None and (rule := method_conflict(self, traits)) is not None:
             raise refusal(*rule)

@@ -452,6 +452,8 @@ class RunRecord(Doc):
     boot_id: str
     started_at: UtcTime
     argv: tuple[str, ...]
+    held: bool = True
+    """By a shim; False: `pid` is the command's own, which `carbonsched run` started."""
 
     @property
     def identity(self) -> str:

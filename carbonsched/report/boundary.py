@@ -31,7 +31,7 @@ class Boundary(Doc):
 
 def boundary(meters: Iterable[tuple[str, str]]) -> Boundary:
     """meters: (board, meter) of every row that counts."""
-    found = sorted(set(meters))
+    found = sorted({(board, meter) for board, meter in meters if not meter.startswith("imported from ")})
     hosts = [meter for board, meter in found if board == "host"]
     boards: dict[str, set[str]] = {}
     for board, meter in found:

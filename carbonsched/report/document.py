@@ -20,7 +20,7 @@ from carbonsched.model.clock_changes import ClockChange, changes_of
 from carbonsched.model.energy import BudgetAccount
 from carbonsched.report.boundary import Boundary, boundary
 from carbonsched.report.clocks import clock_of, clocks_effect
-from carbonsched.report.notes import notes
+from carbonsched.report.notes import imported_of, notes
 from carbonsched.report.parts import (
     BudgetChange,
     FeedUse,
@@ -162,7 +162,7 @@ def build(
             validation,
             changes,
         )
-        if record and curves
+        if record and curves and (record.spec.command is None or counted)
         else None,
         segments=tuple(
             _line(segment, by_segment.get(k), moved.of(g for g in groups if g.segment == k), changes)
@@ -177,7 +177,7 @@ def build(
         kinds=kind_sums(timeline.feeds),
         money=timeline.spending.money(job_id),
         time_compression=timeline.time_compression,
-        notes=notes(totals, timeline, record, counted, said),
+        notes=notes(totals, timeline, record, counted, said, imported_of(groups)),
         timeline=timeline.points if totals.rows else (),
     )
 

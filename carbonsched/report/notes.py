@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from carbonsched.ledger.records import JobRecord, SegmentRecord
-from carbonsched.ledger.totals import Totals
-from carbonsched.model.energy import BudgetAccount
+from carbonsched.ledger.totals import Group, Totals, total
+from carbonsched.model.energy import Account, BudgetAccount
 from carbonsched.model.grid import Kind
 from carbonsched.report.boundary import boundary
 from carbonsched.report.provenance import intensity_estimated, intensity_words, kind_sums
@@ -34,6 +34,7 @@ def notes(
     record: JobRecord | None,
     counted: Mapping[int, SegmentRecord],
     said: Iterable[Mapping[str, Any]] = (),
+    imported: Totals | None = None,
 ) -> tuple[str, ...]:
     """All of a report's. counted: the segments that count, by number; said: the `note` and `restated` entries of the job's history."""
     return (
@@ -41,6 +42,7 @@ def notes(
         *_feeds(timeline),
         *_money(timeline),
         *_accounts(totals, timeline),
+        *_imported(totals, imported),
         *_energy(totals),
         *_restated(said),
         *_foreign(timeline),
@@ -96,6 +98,21 @@ def _accounts(totals: Totals, timeline: Timeline) -> Iterator[str]:
         )
     if totals.supply_unknown_s > 0:
         yield f"For {totals.supply_unknown_s:.0f} s it was not known what the site's own supply gave: the grid's intensity counts."
+
+
+def imported_of(groups: Iterable[Group]) -> Totals | None:
+    """What other tools' logs told; None where nothing of it is here."""
+    found = [group for group in groups if group.account is Account.IMPORTED]
+    return total(found) if found else None
+
+
+def _imported(totals: Totals, imported: Totals | None) -> Iterator[str]:
+    if imported is not None:
+        rest_j, rest_g = totals.energy_j - imported.energy_j, totals.location_g - imported.location_g
+        yield (
+            f"Imported, not metered here: {imported.energy_j:.6g} J and {imported.location_g:.6g} g are what other tools' logs say; metered "
+            f"here were {rest_j:.6g} J and {rest_g:.6g} g. Where a log is of this box and of hours that were metered, too, the energy stands in both."
+        )
 
 
 def _energy(totals: Totals) -> Iterator[str]:

@@ -12,6 +12,7 @@ _ENERGY: Final = {
     EnergyMethod.COUNTER: "by hardware counters",
     EnergyMethod.INTEGRATED: "from power readings over time (estimated)",
     EnergyMethod.ESTIMATED: "modelled, or split by time (estimated)",
+    EnergyMethod.IMPORTED: "imported from other tools' logs, not metered here",
 }
 
 

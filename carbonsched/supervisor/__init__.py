@@ -4,6 +4,8 @@ supervisor   the tick, and moving jobs between states
 starter      starts the jobs that are queued
 starts       starts that are under way, each in a thread
 service      what the API asks between two ticks
+imports      books what other tools measured
+commands     meters what carbonsched run starts
 explain      `submit --explain`
 isolation    keeps what is wrong with one job from the others
 pace         how far apart ticks come

@@ -39,6 +39,8 @@ class Right(StrEnum):
     USER = "user"
     OWNER = "owner"
     """Of the job that is asked for, or an admin."""
+    ADMIN = "admin"
+    """Also root and the daemon's own user."""
 
 
 class Operation(NamedTuple):
@@ -68,6 +70,10 @@ OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
         "pause": Operation(Right.OWNER, "pause job {job}"),
         "resume": Operation(Right.OWNER, "resume job {job}"),
         "budget": Operation(Right.OWNER, "change the budget of job {job}"),
+        "begin_run": Operation(Right.USER, "have a command metered"),
+        "run_status": Operation(Right.OWNER, f"read run {{job}} {_OTHERS}"),
+        "end_run": Operation(Right.OWNER, "end run {job}"),
+        "import_log": Operation(Right.ADMIN, "import into the box's ledger"),
         "job_report": Operation(Right.OWNER, f"read job {{job}} {_OTHERS}"),
         "report": Operation(Right.USER, "read the box's report"),
         "grid": Operation(Right.USER, "ask for the grid's intensity", anonymous=True),
@@ -128,6 +134,10 @@ def allow(operation: str, actor: Owner, users: Iterable[str] | None, admins: Ite
         raise DeniedError(
             f"only users of carbonsched may {asked.what.format(job='ID')}, and {actor.user} is none: "
             f"join {_said(users)}"
+        )
+    elif asked.right is Right.ADMIN and not reads_all(actor, admins):
+        raise DeniedError(
+            f"only an admin of carbonsched, root or the daemon's user may {asked.what}, you are {actor.user}"
         )
 
 

@@ -14,6 +14,8 @@ def outcome(run: JobRun, polled: ProcessStatus) -> tuple[JobState, str]:
     """The state that the job goes to, and why."""
     finished = run.progress.finished
     code = polled.exit.code if polled.exit else None
+    if run.command is not None:
+        return _of_command(run, polled)
     if finished is not None and finished.reason == "done" and code == 0:
         return JobState.FINISHED, finished.early or "done"
     if run.process.target is not None:
@@ -32,6 +34,19 @@ def again(run: JobRun, reason: str, now: datetime) -> Ending | None:
     wait_s = queue.backoff_s(failed)
     text = f"attempt {failed} of {queue.max_attempts} failed, the next in {duration(wait_s)}: {reason}"
     return Ending(JobState.WAITING, text, now + timedelta(seconds=wait_s))
+
+
+def _of_command(run: JobRun, polled: ProcessStatus) -> tuple[JobState, str]:
+    """Of what was metered alone: its exit code is all that it says."""
+    if run.process.target is not None:
+        return run.process.target, run.process.target_reason
+    if polled.exit is None:
+        return JobState.FAILED, "it ended, and carbonsched run was not there to see how"
+    if polled.exit.signal is not None:
+        return JobState.FAILED, f"ended by signal {polled.exit.signal}"
+    if polled.exit.code != 0:
+        return JobState.FAILED, f"ended with exit code {polled.exit.code}"
+    return JobState.FINISHED, "done"
 
 
 def too_old(run: JobRun, started: Started) -> str | None:

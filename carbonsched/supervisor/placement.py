@@ -7,12 +7,14 @@ energy an estimate, for the counter does not tell its users apart.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from carbonsched.config import Config
+from carbonsched.errors import InputError, StateError
 from carbonsched.launch.base import Launcher
+from carbonsched.model.command import ALL, AUTO, HOST
 from carbonsched.model.energy import NOT_ALONE
 from carbonsched.model.protocol import Started
 from carbonsched.power.base import Device, KnowsOccupants, Meter
@@ -55,7 +57,7 @@ class Placement:
         reason is empty where our own jobs take all there is."""
         gpus = self._gpus()
         hosts = tuple(device.id for device in self.meter.devices if device.kind == "host")
-        if len(live) >= self.slots():
+        if sum(run.command is None for run in live) >= self.slots():
             return None, ""
         if not gpus:
             return Seat(hosts), ""
@@ -66,6 +68,66 @@ class Placement:
                 return Seat((device.id, *hosts), part), ""
             why = why or f"waits for a board that nobody else uses: {device.id}: {occupant}"
         return None, why
+
+    def seat_of_command(
+        self, wanted: Sequence[str], live: Collection[JobRun], *, share: bool
+    ) -> tuple[Seat, tuple[str, ...]]:
+        """The boards that a command named, or one that is free, and what must be known of their figures.
+
+        share: also boards that others of ours use. Raises InputError for a board that is not there, StateError for one that is used.
+        """
+        hosts = tuple(device.id for device in self.meter.devices if device.kind == "host")
+        boards = self._wanted(wanted, live, share)
+        users = {board: [run.id for run in live if board in run.process.devices] for board in boards}
+        for board, ids in users.items():
+            if ids and not share:
+                raise StateError(f"board {board} is used by {', '.join(ids)}; wait for it, or give --share")
+        here = [run.id for run in live if not set(hosts).isdisjoint(run.process.devices)]
+        notes = [f"board {board} is shared with {', '.join(ids)}" for board, ids in users.items() if ids]
+        notes += [f"{' and '.join(hosts)} is shared with {', '.join(here)}" for _ in here[:1]]
+        told = tuple(f"{note}: the energy is split equally, estimated" for note in notes)
+        if not boards and not hosts:
+            raise StateError(
+                "nothing is metered that a command without a board uses; set power.host in the config"
+            )
+        return Seat((*boards, *hosts)), told
+
+    def _wanted(self, wanted: Sequence[str], live: Collection[JobRun], share: bool) -> tuple[str, ...]:
+        gpus = self._gpus()
+        whole = [gpu for gpu in gpus if not gpu.split]
+        special = next((name for name in (HOST, ALL, AUTO) if name in wanted), None)
+        if special is not None and len(wanted) > 1:
+            raise InputError("--device", f"{special} goes with no other", "give it alone")
+        if special == HOST or (special == AUTO and not gpus):
+            return ()
+        if special == ALL:
+            return tuple(gpu.id for gpu in whole)
+        if special == AUTO:
+            return self._free_board(whole, live, share)
+        found: dict[str, None] = {}
+        for name in wanted:
+            match = [gpu for gpu in whole if gpu.id == name or (name.isdecimal() and gpu.index == int(name))]
+            match = match or [gpu for gpu in whole if len(name) > 4 and gpu.id.startswith(name)]
+            if len(match) != 1:
+                known = ", ".join(
+                    f"{gpu.index}: {gpu.id}" if gpu.index is not None else gpu.id for gpu in whole
+                )
+                raise InputError("--device", f"{name!r} is no board here", f"give one of: {known or 'host'}")
+            found[match[0].id] = None
+        return tuple(found)
+
+    def _free_board(self, boards: list[Device], live: Collection[JobRun], share: bool) -> tuple[str, ...]:
+        """One that nobody uses; with `share` else the one that the fewest of ours use."""
+        users = {board.id: [run.id for run in live if board.id in run.process.devices] for board in boards}
+        why = []
+        for board, ids in sorted(users.items(), key=lambda item: len(item[1])):
+            used = f"used by {', '.join(ids)}" if ids else self._occupant(board, live)
+            if used is None or (ids and share):
+                return (board,)
+            why.append(f"{board}: {used}")
+        raise StateError(
+            f"no board is free ({'; '.join(why) or 'all are in MIG mode'}); wait, give --share, or --device host"
+        )
 
     def seat_of_found(self, live: Collection[JobRun]) -> Seat:
         """Where a process most likely is that ran without anybody having noted where: the first board that is not taken."""
@@ -95,6 +157,14 @@ class Placement:
             return {}
         return {VISIBLE: seat.part.id or board}
 
+    def env_of_command(self, seat: Seat) -> dict[str, str]:
+        """What shows a command its boards and hides all others."""
+        known = {device.id for device in self._gpus()}
+        boards = [device for device in seat.devices if device in known]
+        if not known or not all(map(_is_uuid, boards)):
+            return {}
+        return {VISIBLE: ",".join(boards)}
+
     def contradiction(self, run: JobRun, started: Started) -> str | None:
         """Why what a trainer reports is not what it was given; None where it is, or where it says too little to tell."""
         mine = [device.id for device in self._gpus() if device.id in run.process.devices]
@@ -113,7 +183,7 @@ class Placement:
             if started.device != "cpu":
                 return None
             return f"it trains on the CPU, board {given} was given to it; {_CAUSES}"
-        if _digits(reported) in {_digits(given), _digits(mine[0])}:
+        if _digits(reported) in {_digits(given), *map(_digits, mine)}:
             return None
         return (
             f"it trains on board {reported}, {given} was given to it: leave {VISIBLE} as the daemon sets it"

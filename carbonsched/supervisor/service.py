@@ -21,8 +21,10 @@ from carbonsched import __version__
 from carbonsched.errors import InputError, LaunchError, LedgerError, NotFoundError, StateError
 from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.ledger.records import JobRecord
+from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
 from carbonsched.model.files import save
 from carbonsched.model.grid import GridView
+from carbonsched.model.imported import ImportBody, Imported
 from carbonsched.model.job import JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
@@ -40,7 +42,10 @@ from carbonsched.model.views import (
 )
 from carbonsched.notifications.settings import OWNER
 from carbonsched.supervisor import access, job_reference
+from carbonsched.supervisor.commands import Commands
+from carbonsched.supervisor.imports import book
 from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, job_view, of_ledger, of_past, of_run
+from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.recovery import CHECKED
 from carbonsched.supervisor.supervisor import Supervisor
@@ -81,6 +86,8 @@ class SupervisorService:
 
     def _submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None) -> Submitted:
         supervisor = self.supervisor
+        if spec.command is not None:
+            raise InputError("command", "is no job: nothing would be trained", "give it to carbonsched run")
         if spec.notify and not any(each.mail == OWNER for each in supervisor.config.notify):
             raise InputError(
                 "notify",
@@ -210,6 +217,17 @@ class SupervisorService:
                 more["output"] = str(output)
         return detail.model_copy(update=more) if more else detail
 
+    def begin_run(self, asked: RunRequest, actor: Owner) -> RunStarted:
+        return Commands(self.supervisor).begin(asked, actor)
+
+    def run_status(self, job_id: str, actor: Owner) -> RunStatus:
+        self._may_read("run_status", actor, job_id)
+        return Commands(self.supervisor).status(job_id)
+
+    def end_run(self, job_id: str, told: RunEnd, actor: Owner) -> RunTotal:
+        self._may("end_run", actor, self.supervisor.ledger.job(job_id))
+        return Commands(self.supervisor).end(job_id, told)
+
     def cancel(self, job_id: str, actor: Owner) -> Acted:
         return self._leave("cancel", job_id, actor, JobState.CANCELLED)
 
@@ -223,6 +241,7 @@ class SupervisorService:
         place = supervisor.quotas.taking(row.owner, row.spec, row.budget_g, again=job_id)
         with place, supervisor.lock:
             row, run = supervisor.find(job_id)
+            _refuse_command(run, "start it again with carbonsched run")
             target = run.process.target
             if target is not None:
                 raise StateError(
@@ -246,7 +265,8 @@ class SupervisorService:
         ):
             row, run = supervisor.find(job_id)
             carbon = row.spec.carbon
-            if run.state in (JobState.FINISHED, JobState.CANCELLED):
+            closed = (JobState.FINISHED, JobState.CANCELLED)
+            if run.state in closed or (run.command is not None and run.state.ended):
                 raise StateError(f"job {job_id} is {run.state}: its budget is closed; submit it again")
             if carbon.pool is not None:
                 raise StateError(
@@ -271,7 +291,7 @@ class SupervisorService:
             log.info("job %s: budget %g g, set by %s", job_id, grams, actor.user)
             run.grant(grams)
             run.request_plan()
-            if run.state is JobState.STOPPED and (old is None or grams > old):
+            if run.command is None and run.state is JobState.STOPPED and (old is None or grams > old):
                 supervisor.requeue(run, f"budget raised to {grams:g} g by {actor.user}", actor.user)
             return Budgeted(
                 id=job_id,
@@ -289,15 +309,24 @@ class SupervisorService:
         with supervisor.lock:
             row, run = supervisor.find(job_id)
             self._may(operation, actor, row)
+            if target is JobState.PAUSED:
+                _refuse_command(run, "suspend it with kill -STOP, or cancel it")
             if not run.alive:
                 supervisor.move(run, target, reason, actor.user)
                 if target.ended:
                     supervisor.drop(run)
             else:
-                supervisor.control.director.end(run, Ending(target, reason))
+                director = supervisor.control.director
+                (director.end if run.command is None else director.end_command)(run, Ending(target, reason))
                 supervisor.pending.note(job_id, "note", {"text": f"to be {reason}"}, actor.user)
                 log.info("job %s: to be %s", job_id, reason)
             return Acted(id=job_id, state=run.state, reason=run.reason)
+
+    def import_log(self, body: ImportBody, actor: Owner) -> Imported:
+        self.allow("import_log", actor)
+        supervisor = self.supervisor
+        supervisor.flush()
+        return book(supervisor.ledger, body, actor.user, actor.uid, supervisor.clock.now())
 
     def pools(self, actor: Owner) -> PoolList:
         supervisor, every_job = self.supervisor, access.reads_all(actor, self._admins)
@@ -374,3 +403,10 @@ class SupervisorService:
 
     def _may_read(self, operation: str, actor: Owner, job_id: str) -> None:
         self._may(operation, actor, self.supervisor.ledger.job(job_id))
+
+
+def _refuse_command(run: JobRun, hint: str) -> None:
+    if run.command is not None:
+        raise StateError(
+            f"{run.id} is a command that carbonsched run started, the daemon cannot do this with it; {hint}"
+        )

@@ -23,7 +23,7 @@ from carbonsched.errors import LaunchError, LedgerError
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.supply.chain import SupplyChain
 from carbonsched.feeds.value_chain import ValueChain
-from carbonsched.launch.base import Launcher
+from carbonsched.launch.base import Launcher, ProcessStatus
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
 from carbonsched.model.energy import BudgetAccount, EnergyDelta
@@ -63,6 +63,8 @@ if TYPE_CHECKING:  # NumPy stays out of a daemon at rest: Supervisor.control is 
 
 log = logging.getLogger(__name__)
 
+WORD_S = 5.0
+"""How long the word of who started a command is waited for, once the command is gone."""
 LISTEN_S = 10.0
 """How long the last words of a job that has ended are tried for, where they cannot be read."""
 
@@ -314,7 +316,18 @@ class Supervisor:
                         self._end_as_failed(
                             run, f"{late}; carbonsched resume {run.id} goes on from the last checkpoint"
                         )
-                    self.control.step(run)
+                    self.control.step(run) if run.steered else self._hold(run)
+
+    def _hold(self, run: JobRun) -> None:
+        """A command that takes no directives."""
+        from carbonsched.supervisor.control import command_budget
+
+        if (text := command_budget.warning(run)) is not None:
+            run.note_warning()
+            self.pending.note(run.id, "note", {"text": text})
+        ending = command_budget.ending(run, self.control.estimates.tick_g(run))
+        if ending is not None:
+            self.control.director.end_command(run, ending)
 
     def _read(self) -> tuple[EnergyDelta, ...]:
         """Without the lock: a driver may hang."""
@@ -379,11 +392,25 @@ class Supervisor:
                 raise LaunchError(f"{left} of its processes run on and cannot be ended")
             # without an exit record the last word of the job is the latest time it is known to have lived
             ended = polled.exit.at if polled.exit else run.progress.last_event_at
+            if run.command is not None and (run.process.alive_to or not self._just_ended(polled)):
+                ended = run.process.alive_to  # what it left behind lived on, or nobody says when it ended
             run.process.close(min(ended or self.clock.now(), self.clock.now()))
         elif run.process.kill_at is not None and self.clock.monotonic() >= run.process.kill_at:
             log.warning("job %s did not end in %g s, killing it", run.id, self.config.launch.stop_s)
             self.launcher.kill(run.dir)
             run.process.forget_kill()
+
+    def _just_ended(self, polled: ProcessStatus) -> bool:
+        if polled.exit is None:
+            return False
+        return (self.clock.now() - polled.exit.at).total_seconds() <= 2 * self.config.power.tick_s
+
+    def _awaits_word(self, run: JobRun) -> bool:
+        """Whether `carbonsched run` may still say how its command ended: that is seen here first, now and then."""
+        if run.command is None or run.process.alive_to is None:
+            return False
+        waited = (self.clock.now() - run.process.alive_to).total_seconds()
+        return waited < WORD_S and self.launcher.poll(run.dir).exit is None
 
     def flush(self) -> None:
         """Write the open rows now."""
@@ -429,6 +456,8 @@ class Supervisor:
         record(run, self.ledger, self.clock.now())
         self.announcer.look(run)
         if run.process.alive_to is not None and not run.follower.behind:
+            if self._awaits_word(run):
+                return
             if not run.unheard or self.clock.monotonic() - run.unheard_s >= LISTEN_S:
                 self._finish(run)
             return

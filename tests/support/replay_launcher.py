@@ -41,6 +41,16 @@ class ReplayLauncher:
         self.env[job_dir] = env
         return run
 
+    def adopt(self, job_dir: Path, pid: int, argv: tuple[str, ...], owner: Owner) -> RunRecord:
+        run = RunRecord(
+            pid=pid, start_time=1, boot_id="replay", started_at=self.clock.now(), argv=argv, held=False
+        )
+        self.statuses[job_dir] = ProcessStatus("running", run=run)
+        return run
+
+    def note_exit(self, job_dir: Path, record: ExitRecord) -> None:
+        self.statuses[job_dir] = ProcessStatus("exited", run=self.statuses[job_dir].run, exit=record)
+
     def poll(self, job_dir: Path) -> ProcessStatus:
         return self.statuses.get(job_dir, ProcessStatus("absent"))
 
@@ -56,6 +66,9 @@ class ReplayLauncher:
         code = None if signal is not None else code
         record = ExitRecord(code=code, signal=signal, at=self.clock.now())
         self.statuses[job_dir] = ProcessStatus("exited", run=self.statuses[job_dir].run, exit=record)
+
+    def remaining(self, job_dir: Path) -> int:
+        return int(self.poll(job_dir).state == "running")
 
     def sweep(self, job_dir: Path) -> int:
         return self.left.get(job_dir, 0)

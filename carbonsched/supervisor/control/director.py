@@ -9,7 +9,7 @@ from typing import Any
 
 from carbonsched.clock import Clock
 from carbonsched.config import Config
-from carbonsched.errors import LedgerError
+from carbonsched.errors import LaunchError, LedgerError
 from carbonsched.launch.base import Launcher
 from carbonsched.model.files import overwrite, save
 from carbonsched.model.protocol import VERSION, Directive, Directive1
@@ -65,6 +65,15 @@ class Director:
         """Ask the process to checkpoint and end, by a signal; it is killed after `launch.stop_s`."""
         self._end(run, ending)
         self.launcher.terminate(run.dir)
+        self._note_ending(run)
+
+    def end_command(self, run: JobRun, ending: Ending) -> None:
+        """Ask all of a command to end. Where we may not signal it, `carbonsched run` does, which asks what became of it."""
+        self._end(run, ending)
+        try:
+            self.launcher.terminate(run.dir)
+        except LaunchError as e:
+            log.warning("job %s: %s", run.id, e)
         self._note_ending(run)
 
     def kill(self, run: JobRun, ending: Ending) -> None:

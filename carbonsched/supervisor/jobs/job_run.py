@@ -12,7 +12,7 @@ from pathlib import Path
 from carbonsched.clock import Clock
 from carbonsched.model.allowed_hours import stretches
 from carbonsched.model.energy import BudgetAccount, Interval
-from carbonsched.model.job import JobSpec, SubmittedJob
+from carbonsched.model.job import CommandPart, JobSpec, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import (
@@ -111,6 +111,8 @@ class JobRun:
 
     found: RunRecord | None = None
     """Its process, where the journal does not know of it yet."""
+    warned: bool = False
+    """It was told that it nears its budget."""
     trouble: str = ""
     """What went wrong with it in the last tick and is tried again; empty: nothing."""
     aside: str = ""
@@ -138,6 +140,16 @@ class JobRun:
     @property
     def spec(self) -> JobSpec:
         return self.job.spec
+
+    @property
+    def command(self) -> CommandPart | None:
+        """What `carbonsched run` was given; None for a job of ours."""
+        return self.spec.command
+
+    @property
+    def steered(self) -> bool:
+        """Whether it is told what to do: every job of ours, and a command that has a budget and speaks the protocol."""
+        return self.command is None or (self.budget_g is not None and self.progress.started is not None)
 
     @property
     def alive(self) -> bool:
@@ -227,6 +239,10 @@ class JobRun:
     def restate(self, now: JobAccount, told: Iterable[tuple[int | None, int]]) -> None:
         """Energy of it that was unknown was told: see `JobAccount.restate`."""
         self.account.restate(now, told)
+
+    def note_warning(self) -> None:
+        """It was told that it nears its budget."""
+        self.warned = True
 
     def request_plan(self) -> None:
         """Plan anew at the next tick, also in mid-segment."""

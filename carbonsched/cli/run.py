@@ -1,0 +1,287 @@
+"""`carbonsched run -- CMD…`: start a command, have its energy metered, and say at the end what it emitted."""
+
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+import typer
+
+from carbonsched import text
+from carbonsched.cli.options import Debug, Json, Socket, connect
+from carbonsched.errors import CarbonschedError, InputError, UnreachableError
+
+if TYPE_CHECKING:
+    from carbonsched.cli.run_child import Child
+    from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
+
+LOOK_S = 1.0
+"""Between two looks at how the run stands."""
+AWAY_S = 30.0
+"""A daemon that is away when the command ends is waited for so long."""
+STOP_S = 30.0
+"""A command that is to end, and does not, is killed after this long."""
+
+
+class MeteredBy(Protocol):
+    """Who meters: a daemon, over `Client`, or this process.
+
+    Example::
+
+        def total(by: MeteredBy, started: RunStarted) -> RunTotal:
+            return by.end_run(started.id, RunEnd(code=0))
+    """
+
+    def begin_run(self, asked: "RunRequest") -> "RunStarted": ...
+    def run_status(self, job_id: str) -> "RunStatus": ...
+    def end_run(self, job_id: str, told: "RunEnd") -> "RunTotal": ...
+
+
+def run(
+    ctx: typer.Context,
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- CMD…", help="The command and its arguments, behind `--`.")
+    ],
+    budget_g: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-g",
+            metavar="GRAMS",
+            help="CO2e it should not pass; you are warned, see --warn and --stop.",
+        ),
+    ] = None,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="End it (SIGTERM, later SIGKILL) before it passes the budget.")
+    ] = False,
+    warn: Annotated[
+        float | None,
+        typer.Option("--warn", metavar="SHARE", help="Warn at this share of the budget; 0.8 by default."),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            metavar="D",
+            help="Whose energy is its own beside the host's: auto (a board that is free; the default), host (no board), all, or a "
+            "board by UUID or index; repeatable. It sees no other board.",
+        ),
+    ] = None,
+    share: Annotated[
+        bool,
+        typer.Option("--share", help="Also a board that a job uses: the energy is split equally, estimated."),
+    ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option(help="What it is called in ps and reports; the command's own name by default."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label", "-l", metavar="KEY=VALUE", help="A label, which reports group by; repeatable."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the total, as JSON, here.")
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            "--ledger", metavar="FILE", help="Without a daemon: meter it yourself, into this ledger (SQLite)."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="With --ledger: feeds, meters and PUE as a daemon's."),
+    ] = None,
+    intensity: Annotated[
+        float | None,
+        typer.Option("--intensity", metavar="G_PER_KWH", help="With --ledger: a constant in place of feeds."),
+    ] = None,
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Run any command and count what it emits.
+
+    It keeps your terminal, its streams, its signals and its exit code; the total is told on stderr. With --json the total goes to stdout,
+    and what the command prints to stderr.
+    """
+    import os
+
+    from carbonsched.cli.job_options import label_of
+    from carbonsched.cli.run_child import Child
+    from carbonsched.model.command import AUTO, RunRequest
+
+    part = {"argv": command, "stop": stop} | ({} if warn is None else {"warn": warn})
+    if budget_g is None and (stop or warn is not None):
+        raise InputError("--stop" if stop else "--warn", "needs a budget", "add --budget-g GRAMS")
+    if ledger is None and (config is not None or intensity is not None):
+        field = "--config" if config is not None else "--intensity"
+        raise InputError(
+            field, "is the daemon's to know", "drop it, or add --ledger FILE to meter without one"
+        )
+    asked = {
+        "name": name if name is not None else _name_of(command[0]),
+        "command": part,
+        "pid": os.getpid(),
+        "budget_g": budget_g,
+        "devices": device or [AUTO],
+        "share": share,
+        "labels": dict(map(label_of, label or ())),
+    }
+    request = RunRequest.parse(asked)
+    if out is not None and not out.parent.is_dir():
+        raise InputError("--output", f"there is no folder {out.parent}", "make it first")
+    stdout = os.dup(1) if json else None
+    if json:
+        os.dup2(2, 1)
+    child = Child.hold(command)
+    try:
+        metered = _metered_by(ctx, ledger, config, intensity)
+        with metered as by:
+            started = _begin(by, request.model_copy(update={"pid": child.pid}), child)
+            total = _follow(by, started, child)
+    finally:
+        if stdout is not None:
+            sys.stdout.flush()
+            os.dup2(stdout, 1)
+    code = child.reap()
+    _tell(total, out, as_json=json)
+    raise typer.Exit(code)
+
+
+def _metered_by(
+    ctx: typer.Context, ledger: Path | None, config: Path | None, intensity: float | None
+) -> AbstractContextManager[MeteredBy]:
+    if ledger is None:
+        return nullcontext(connect(ctx))
+    from carbonsched.cli.run_alone import metering
+
+    return metering(ledger, config, intensity)
+
+
+def _begin(by: MeteredBy, asked: "RunRequest", child: "Child") -> "RunStarted":
+    try:
+        started = by.begin_run(asked)
+    except BaseException:
+        child.give_up()
+        raise
+    for note in started.notes:
+        _say(note)
+    child.go(started.env)
+    return started
+
+
+def _follow(by: MeteredBy, started: "RunStarted", child: "Child") -> "RunTotal | None":
+    """Until it has ended; its total, None where nobody can tell it now."""
+    from carbonsched.model.command import RunEnd
+
+    watch = _Watch(by, started, child)
+    while not child.ended(LOOK_S):
+        watch.look()
+    code, number = child.how()
+    told = RunEnd(code=code, signal=number, at=datetime.now(UTC))
+    until = time.monotonic() + AWAY_S
+    while True:
+        try:
+            return by.end_run(started.id, told)
+        except UnreachableError as e:
+            if time.monotonic() >= until:
+                _say(f"the total is not known yet: {e}; later: carbonsched show {started.id}")
+                return None
+            time.sleep(LOOK_S)
+        except CarbonschedError as e:
+            _say(f"the total is not known: {e}")
+            return None
+
+
+class _Watch:
+    """Looks at the run while the command runs: warns once, and ends it where it is to end."""
+
+    def __init__(self, by: MeteredBy, started: "RunStarted", child: "Child") -> None:
+        self.by, self.id, self.child = by, started.id, child
+        self.away = self.warned = False
+        self.told_s: float | None = None
+
+    def look(self) -> None:
+        try:
+            status = self.by.run_status(self.id)
+        except CarbonschedError as e:
+            if not self.away:
+                _say(f"{e}; the command goes on")
+            self.away = True
+            return
+        self.away = False
+        self._warn(status)
+        if status.ending is not None:
+            self._end(status.ending)
+
+    def _warn(self, status: "RunStatus") -> None:
+        if self.warned or status.budget_g is None or status.warn_g is None or status.spent_g < status.warn_g:
+            return
+        self.warned = True
+        _say(f"{text.grams(status.spent_g)} of {text.grams(status.budget_g)} are spent")
+
+    def _end(self, why: str) -> None:
+        """The daemon asks it, too; but it may not be allowed to."""
+        import signal
+
+        if self.told_s is None:
+            self.told_s = time.monotonic()
+            _say(f"stopping it: {why}")
+            self.child.send(signal.SIGTERM)
+        elif time.monotonic() - self.told_s >= STOP_S:
+            self.child.send(signal.SIGKILL)
+
+
+def _tell(total: "RunTotal | None", out: Path | None, *, as_json: bool) -> None:
+    from carbonsched.cli.output import emit
+
+    if total is None:
+        return
+    if as_json:
+        emit(total)
+    else:
+        _say(_sentence(total))
+    if out is not None:
+        try:
+            out.write_text(total.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        except OSError as e:
+            _say(f"--output: {out} cannot be written: {e.strerror}")
+
+
+def _sentence(total: "RunTotal") -> str:
+    """What it used, at what intensity, of which devices; and what is left out."""
+    about = total.estimated
+    spent = text.grams(total.spent_g, about) + " CO2e" if total.spent_g is not None else "unknown grams"
+    energy = text.energy(total.energy_j, about) if total.energy_j is not None else "unknown energy"
+    kinds = ", ".join(total.kinds) or "unknown"
+    at = f" at {text.figure(total.g_per_kwh)} g/kWh ({kinds})" if total.g_per_kwh is not None else ""
+    of = f" of {text.grams(total.budget_g)}" if total.budget_g is not None else ""
+    why = "" if total.state == "finished" else f" ({total.reason})"
+    said = [
+        f"{total.id} {total.state}{why}: {spent}{of}, {energy}{at}, {text.long_duration(total.seconds)} on {', '.join(total.devices)}"
+    ]
+    if about:
+        said.append("~ estimated")
+    if total.unknown_s > 0:
+        said.append(f"unknown for {text.long_duration(total.unknown_s)}, in no sum")
+    if total.remaining:
+        said.append(
+            f"{total.remaining} processes of it run on and are metered until they end: carbonsched show {total.id}"
+        )
+    return "; ".join([*said, *total.notes])
+
+
+def _say(message: str) -> None:
+    print("carbonsched:", text.one_line(message), file=sys.stderr, flush=True)
+
+
+def _name_of(command: str) -> str:
+    """A name that a job may have, made of a command's."""
+    import re
+
+    made = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(command).name)[:40].lstrip("._-")
+    return made or "command"

@@ -1,0 +1,144 @@
+"""Meters the command of `carbonsched run --ledger FILE` in this process, without a daemon: the same parts, the same rows.
+
+FILE.d beside the ledger holds what a daemon's state folder does. Where this process is killed the command goes on, unmetered; the next
+`run` with the same ledger finds it, as a daemon that is started again would.
+"""
+
+import logging
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from carbonsched.clock import SystemClock
+from carbonsched.config import Config, load
+from carbonsched.errors import InputError
+from carbonsched.feeds.base import Site
+from carbonsched.feeds.factory import build_chain
+from carbonsched.feeds.prices.factory import build_prices
+from carbonsched.feeds.supply.factory import build_supply
+from carbonsched.launch.local import LocalLauncher
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
+from carbonsched.model.job import Owner
+from carbonsched.periodic import Periodic
+from carbonsched.polling import Polling
+from carbonsched.power.factory import build_meter
+from carbonsched.supervisor import Supervisor
+from carbonsched.supervisor.service import SupervisorService
+
+_POLL_CHECK_S, _FIRST_POLL_S, _END_S = 1.0, 5.0, 30.0
+"""As the daemon's, but that the first poll is waited for: a short command would have no intensity at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """What `carbonsched.cli.client.Client` is where there is a daemon.
+
+    Example::
+
+        with metering(Path("my.db"), None, 350.0) as alone:
+            started = alone.begin_run(asked)
+    """
+
+    service: SupervisorService
+    owner: Owner
+
+    def begin_run(self, asked: RunRequest) -> RunStarted:
+        return self.service.begin_run(asked, self.owner)
+
+    def run_status(self, job_id: str) -> RunStatus:
+        return self.service.run_status(job_id, self.owner)
+
+    def end_run(self, job_id: str, told: RunEnd) -> RunTotal:
+        return self.service.end_run(job_id, told, self.owner)
+
+
+@contextmanager
+def metering(ledger_file: Path, config_file: Path | None, g_per_kwh: float | None) -> Iterator[Alone]:
+    """Ticks in a thread until it is left. Raises CarbonschedError for a bad config, a meter or a ledger that is not to be had."""
+    config = _config(ledger_file, config_file, g_per_kwh)
+    logging.getLogger("carbonsched").setLevel(logging.ERROR)
+    clock, launcher = SystemClock(), LocalLauncher()
+    ledger = Ledger.open(config.ledger_url)
+    try:
+        try:
+            (config.state / "jobs").mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise InputError(
+                "--ledger", f"{config.state} cannot be made: {e.strerror}", "choose another place"
+            ) from e
+        site = Site(config.zone, clock, config.state)
+        chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
+        meter = build_meter(config.power.meters, clock)
+        supervisor = Supervisor(
+            config, ledger, chain, meter, launcher, clock, prices, build_supply(config.supply, site)
+        )
+        supervisor.start()
+        polling = Polling(partial(_poll, supervisor), _POLL_CHECK_S)
+        ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
+        polling.start()
+        polling.first.wait(_FIRST_POLL_S)
+        supervisor.tick()  # the first reading of every device: what comes after it counts
+        ticking.start()
+        try:
+            yield Alone(SupervisorService(supervisor), _me())
+        finally:
+            polling.stop()
+            ticking.stop(_END_S)
+            supervisor.stop()
+    finally:
+        ledger.close()
+
+
+def _config(ledger_file: Path, config_file: Path | None, g_per_kwh: float | None) -> Config:
+    """The file's, with this ledger in the place of the daemon's; without one, a constant intensity and what this box can meter."""
+    if config_file is None and g_per_kwh is None:
+        raise InputError(
+            "--ledger", "needs to know the grid", "add --intensity G_PER_KWH, or --config FILE with its feeds"
+        )
+    mine: dict[str, Any] = {
+        "state_dir": f"{ledger_file.resolve()}.d",
+        "ledger": {"url": f"sqlite:///{ledger_file.resolve()}"},
+    }
+    if config_file is None:
+        return Config.parse(mine | {"feeds": [_constant(g_per_kwh)]})
+    config = load(config_file)
+    feeds = config.feeds
+    if g_per_kwh is not None:
+        feeds = Config.parse(
+            {"feeds": [_constant(g_per_kwh, str(config.zone.basis))], "zone": config.zone.dump()}
+        ).feeds
+    told = Config.parse(mine | {"feeds": [_constant(0.0)]})
+    ledger = config.ledger.model_copy(update={"url": told.ledger.url, "box": None})
+    return config.model_copy(
+        update={"state_dir": told.state_dir, "ledger": ledger, "feeds": feeds, "pools": ()}
+    )
+
+
+def _constant(g_per_kwh: float | None, basis: str = "average-lifecycle") -> dict[str, Any]:
+    return {
+        "provider": "static",
+        "g_per_kwh": g_per_kwh,
+        "basis": basis,
+        "source": "carbonsched run --intensity",
+    }
+
+
+def _poll(supervisor: Supervisor) -> None:
+    supervisor.settling.poll()
+    supervisor.watch.chain.poll_due()
+    supervisor.prices.poll()
+    supervisor.supply.poll()
+
+
+def _me() -> Owner:
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = str(os.getuid())
+    return Owner(uid=os.getuid(), gid=os.getgid(), pid=os.getpid(), user=user)

@@ -1,0 +1,125 @@
+"""Starts the command of `carbonsched run`, held back until it is metered, and stands between it and the world's signals.
+
+It keeps our terminal, streams and process group. What the terminal sends reaches it without us; what somebody sends to us is passed on.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+
+from carbonsched.text import visible
+
+NOT_RUN, NOT_FOUND, NOT_STARTED = 126, 127, 125
+"""Exit codes of a command that cannot be executed, that is not there, and that was never let go: as of env, timeout and shells."""
+_PASSED_ON = (
+    *(signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH),
+)
+_SENT = 0
+"""si_code up to this one: by a process; above: by the kernel, as what a terminal sends to all of its group."""
+
+
+@dataclass(slots=True)
+class Child:
+    """The command: held back at first, then running, then ended.
+
+    Example::
+
+        child = Child.hold(["make"])
+        child.go({})
+        while not child.ended(1.0):
+            look()
+        code = child.reap()
+    """
+
+    pid: int
+    pipe: int
+    mask: set[signal.Signals]
+    started_s: float = 0.0
+
+    @classmethod
+    def hold(cls, argv: list[str]) -> "Child":
+        """Fork before any thread begins; what the command is to have in its environment comes later, with `go`."""
+        read, write = os.pipe()
+        mask = set(
+            map(signal.Signals, signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, signal.SIGCHLD}))
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            os.close(write)
+            _become(argv, read, mask)
+        os.close(read)
+        return cls(pid, write, mask)
+
+    def go(self, env: dict[str, str]) -> None:
+        self.started_s = time.monotonic()
+        with os.fdopen(self.pipe, "wb") as pipe, contextlib.suppress(BrokenPipeError):
+            pipe.write(json.dumps(env).encode())
+
+    def give_up(self) -> None:
+        """It is not to run at all."""
+        os.close(self.pipe)
+        os.waitpid(self.pid, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+    def ended(self, wait_s: float) -> bool:
+        """Whether it has, after so long at most; signals to us are passed on meanwhile. It is still to be reaped."""
+        until = time.monotonic() + wait_s
+        while not self._over():
+            left = until - time.monotonic()
+            got = signal.sigtimedwait({*_PASSED_ON, signal.SIGCHLD}, max(left, 0.0))
+            if got is None:
+                return self._over()
+            if got.si_signo != signal.SIGCHLD and got.si_code <= _SENT:
+                self.send(signal.Signals(got.si_signo))
+        return True
+
+    def send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, number)
+
+    def how(self) -> tuple[int | None, int | None]:
+        """(exit code, signal) of one that has ended."""
+        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        if found is None:  # only with WNOHANG
+            return None, None
+        if found.si_code == os.CLD_EXITED:
+            return found.si_status, None
+        return None, found.si_status
+
+    def reap(self) -> int:
+        """Its exit code, 128 + N where signal N ended it."""
+        _, status = os.waitpid(self.pid, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+        code = os.waitstatus_to_exitcode(status)
+        return 128 - code if code < 0 else code
+
+    def _over(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _become(argv: list[str], pipe: int, mask: set[signal.Signals]) -> None:
+    """In the child: wait for the word, then be the command."""
+    code = NOT_STARTED
+    try:
+        with os.fdopen(pipe, "rb") as file:
+            told = file.read()
+        if told:
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and its children would
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            os.execvpe(argv[0], argv, os.environ | json.loads(told))  # noqa: S606
+    except FileNotFoundError:
+        code = NOT_FOUND
+        print(f"carbonsched: {visible(argv[0])}: not found", file=sys.stderr, flush=True)
+    except OSError as e:
+        code = NOT_RUN
+        print(f"carbonsched: {visible(argv[0])}: {e.strerror}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(code)

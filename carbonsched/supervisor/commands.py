@@ -1,0 +1,155 @@
+"""Meters commands that `carbonsched run` starts: takes each in as a job that runs already, and adds up what it used.
+
+Such a job has a folder, rows and a journal as any other, so that a daemon which is restarted goes on with it; but nobody starts it
+again, and it is told what to do only where it has a budget and speaks the protocol.
+"""
+
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from carbonsched.errors import CarbonschedError, NotFoundError, StateError
+from carbonsched.launch import command, shim
+from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
+from carbonsched.model.files import save
+from carbonsched.model.job import JobSpec, Owner, SubmittedJob
+from carbonsched.model.job_state import JobState
+from carbonsched.model.protocol import ExitRecord
+from carbonsched.supervisor.jobs.process_state import Seat
+from carbonsched.supervisor.supervisor import Supervisor
+from carbonsched.units import MJ_PER_J
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """What `carbonsched run` asks of a supervisor.
+
+    Example::
+
+        started = commands.begin(RunRequest(name="make", command={"argv": ["make"]}, pid=pid), owner)
+        total = commands.end(started.id, RunEnd(code=0))
+    """
+
+    supervisor: Supervisor
+
+    def begin(self, asked: RunRequest, owner: Owner) -> RunStarted:
+        """From now on the energy of its devices is the command's. Nothing is kept of one that is refused."""
+        supervisor, now = self.supervisor, self.supervisor.clock.now()
+        spec = JobSpec.of_command(asked.name, asked.command, asked.budget_g, asked.labels)
+        job = SubmittedJob(
+            id=f"{asked.name[:40]}-{secrets.token_hex(3)}",
+            spec=spec,
+            owner=owner,
+            submitted_at=now,
+            sha256=spec.sha256,
+        )
+        with supervisor.lock:
+            live = [run for run in supervisor.runs.values() if run.alive]
+            seat, notes = supervisor.placement.seat_of_command(asked.devices, live, share=asked.share)
+            path = supervisor.job_dir(job.id)
+            try:
+                self._take_in(path, job, asked, seat)
+            except (OSError, CarbonschedError) as e:
+                supervisor.runs.pop(job.id, None)
+                shutil.rmtree(path, ignore_errors=True)
+                if isinstance(e, CarbonschedError):
+                    raise
+                raise StateError(f"the run cannot be kept in {path.parent}: {e.strerror}") from e
+        return RunStarted(
+            id=job.id, devices=seat.devices, env=self._env(path, asked, owner, seat), notes=notes
+        )
+
+    def _take_in(self, path: Path, job: SubmittedJob, asked: RunRequest, seat: Seat) -> None:
+        supervisor = self.supervisor
+        path.mkdir(parents=True, mode=0o700)
+        supervisor.launcher.prepare(path, job.owner)
+        save(path / "spec.json", job, indent=2)
+        with supervisor.ledger.transaction():  # a daemon that dies here has it whole, or knows nothing of it
+            supervisor.ledger.add_job(job)
+            supervisor.enlist(job.id)
+            run = supervisor.runs[job.id]
+            found = supervisor.launcher.adopt(path, asked.pid, asked.command.argv, job.owner)
+            run.begin(supervisor.clock.now(), seat.devices, seat.part)
+            supervisor.journal.note_start(run, seat, found)
+            supervisor.move(run, JobState.RUNNING, "metered: carbonsched run started it")
+        if asked.budget_g is not None:
+            supervisor.control.open(run)
+
+    def _env(self, path: Path, asked: RunRequest, owner: Owner, seat: Seat) -> dict[str, str]:
+        env = {command.MARK: str(path.resolve())} | self.supervisor.placement.env_of_command(seat)
+        if asked.budget_g is not None and os.geteuid() in (0, owner.uid):
+            env[shim.MARK] = str(path.resolve())
+        return env
+
+    def status(self, job_id: str) -> RunStatus:
+        supervisor = self.supervisor
+        with supervisor.lock:
+            row, run = supervisor.ledger.job(job_id), supervisor.runs.get(job_id)
+            if run is None:
+                spent = supervisor.ledger.totals(job_id).grams
+                return RunStatus(state=row.state, spent_g=spent, budget_g=row.budget_g)
+            ending = run.process.target_reason if run.process.target is not None else None
+            warn_g = None if run.budget_g is None or run.command is None else run.command.warn * run.budget_g
+            return RunStatus(
+                state=run.state,
+                spent_g=run.charged_g,
+                budget_g=run.budget_g,
+                warn_g=warn_g,
+                ending=ending,
+            )
+
+    def end(self, job_id: str, told: RunEnd) -> RunTotal:
+        """How it ended, by whoever started it; and what it used up to now."""
+        supervisor = self.supervisor
+        self._command(job_id)
+        with supervisor.lock:
+            run = supervisor.runs.get(job_id)
+            if run is not None:
+                now = supervisor.clock.now()
+                at = now if told.at is None else min(told.at, now)
+                record = ExitRecord(code=told.code, signal=told.signal, at=at)
+                supervisor.launcher.note_exit(run.dir, record)
+                supervisor.tick()
+            supervisor.flush()
+            still = supervisor.runs.get(job_id)
+            left = supervisor.launcher.remaining(still.dir) if still is not None else 0
+        return self.total(job_id, told, left)
+
+    def total(self, job_id: str, told: RunEnd = RunEnd(), remaining: int = 0) -> RunTotal:
+        ledger = self.supervisor.ledger
+        row, totals, gone = ledger.job(job_id), ledger.totals(job_id), ledger.replaced()
+        kinds: dict[str, float] = {}
+        known, devices = False, dict.fromkeys(self._devices(job_id))
+        for each in ledger.rows(job_id):
+            if each["id"] in gone:
+                continue
+            known |= each["energy_mj"] is not None
+            if each["grams"] is not None:
+                kinds[each["kind"]] = kinds.get(each["kind"], 0.0) + each["grams"]
+        code = 128 + told.signal if told.signal is not None else told.code
+        return RunTotal(
+            id=job_id,
+            state=row.state,
+            reason=row.reason,
+            exit_code=code,
+            seconds=totals.seconds,
+            energy_j=totals.energy_mj / MJ_PER_J if known else None,
+            spent_g=totals.grams if kinds else None,
+            unknown_s=totals.unknown_s,
+            estimated=totals.estimated,
+            g_per_kwh=totals.g_per_kwh,
+            kinds=kinds,
+            devices=tuple(devices),
+            budget_g=row.budget_g,
+            remaining=remaining,
+        )
+
+    def _devices(self, job_id: str) -> tuple[str, ...]:
+        entries = self.supervisor.ledger.history(job_id, kinds=("started",), newest=1)
+        return tuple(entries[-1].get("boards", ())) if entries else ()
+
+    def _command(self, job_id: str) -> None:
+        if self.supervisor.ledger.job(job_id).spec.command is None:
+            raise NotFoundError(f"{job_id} is a job, and none of carbonsched run")

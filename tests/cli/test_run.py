@@ -1,0 +1,201 @@
+"""`carbonsched run` with real commands: their streams, signals and exit codes, and what is in the books of them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.box import cli
+from support.processes import gone, until
+
+from carbonsched.api.app import create_app
+from carbonsched.api.server import serve
+from carbonsched.cli.run_alone import Alone, metering
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.model.job_state import JobState
+
+CONFIG = """
+pue = 1.5
+pue_source = "test"
+[[feeds]]
+provider = "static"
+g_per_kwh = 400
+basis = "average-lifecycle"
+source = "test"
+[power]
+gpu = "replay"
+host = "none"
+replay_file = "watts.csv"
+tick_s = 0.05
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "watts.csv").write_text("seconds,watts\n0,100\n3600,100\n")
+    path = tmp_path / "config.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+def alone(tmp_path: Path, *words: object, options: tuple[object, ...] = ()) -> tuple[int, str, str]:
+    ran = cli(
+        *("run", "--ledger", tmp_path / "mine.db", "--config", tmp_path / "config.toml"),
+        *(*options, "--", *words),
+    )
+    return ran.code, ran.out, ran.err
+
+
+def test_without_a_daemon_it_writes_the_same_rows_and_says_the_total(tmp_path: Path, config: Path) -> None:
+    out = tmp_path / "total.json"
+    options = ("-o", out, "--name", "first", "-l", "project=thesis")
+    code, _, err = alone(tmp_path, "sh", "-c", "sleep 0.3; exit 3", options=options)
+    assert code == 3
+    assert "first-" in err
+    assert "failed (ended with exit code 3)" in err
+    assert "at 400 g/kWh (static)" in err
+    assert "on replay-0" in err
+    total = json.loads(out.read_text())
+    assert total["exit_code"] == 3
+    assert 0.25 <= total["seconds"] <= 5
+    assert total["energy_j"] == pytest.approx(100 * total["seconds"], rel=0.05)
+    assert total["spent_g"] == pytest.approx(total["energy_j"] / 3.6e6 * 1.5 * 400)
+    assert alone(tmp_path, "true")[0] == 0, "the same ledger goes on"
+    with Ledger.open(f"sqlite:///{tmp_path / 'mine.db'}", read_only=True) as ledger:
+        assert ledger.verify().ok
+        states = {job.spec.name: job.state for job in ledger.jobs()}
+        assert states == {"first": JobState.FAILED, "true": JobState.FINISHED}
+        assert ledger.totals(total["id"]).grams == total["spent_g"]
+        assert ledger.job(total["id"]).spec.labels == {"project": "thesis"}
+
+
+def test_json_leaves_stdout_to_the_total(
+    tmp_path: Path, config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = alone(tmp_path, "sh", "-c", "echo words", options=("--json",))
+    assert code == 0
+    assert json.loads(out)["state"] == "finished"
+    streams = capfd.readouterr()
+    assert (streams.out, "words" in streams.err) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(("no-such-command",), 127), (("/etc/passwd",), 126), (("sh", "-c", "kill -9 $$"), 137)],
+)
+def test_the_exit_code_is_the_commands_own(
+    tmp_path: Path, config: Path, words: tuple[str, ...], code: int
+) -> None:
+    assert alone(tmp_path, *words)[0] == code
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--stop",), "--stop: needs a budget; add --budget-g"),
+        (("--warn", "0.5"), "--warn: needs a budget"),
+        (("--intensity", "300"), "--intensity: is the daemon's to know"),
+        (("--ledger", "x.db"), "--ledger: needs to know the grid; add --intensity"),
+        (("--budget-g", "-1"), "budget_g"),
+        (("--name", "a b"), "name"),
+        (("--label", "x"), "--label: 'x' is no KEY=VALUE"),
+        (
+            ("--device", "GPU-x", "--ledger", "x.db", "--intensity", "300"),
+            "--device: 'GPU-x' is no board here",
+        ),
+    ],
+)
+def test_bad_options_are_one_line_and_nothing_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = cli("run", *options, "--", "touch", "ran")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert words in ran.err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_a_daemon_that_answers_nothing_runs(tmp_path: Path) -> None:
+    ran = cli("run", "--socket", tmp_path / "none.sock", "--", "touch", tmp_path / "ran")
+    assert ran.code == 3
+    assert not (tmp_path / "ran").exists()
+
+
+# ---- with a daemon: its service behind a real socket, its clock, meter and launcher real
+
+
+@pytest.fixture
+def served(tmp_path: Path, config: Path) -> Iterator[Alone]:
+    with metering(tmp_path / "box.db", config, None) as box:
+        server = serve(create_app(box.service), tmp_path / "api.sock")
+        server.start()
+        yield box
+        server.stop()
+
+
+def started(tmp_path: Path, *words: str, pipe: int = subprocess.PIPE) -> "subprocess.Popen[str]":
+    argv = [sys.executable, "-m", "carbonsched", "run", "--socket", str(tmp_path / "api.sock"), *words]
+    return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+SCRIPT = """
+read word; echo "word $word"; echo oops >&2
+trap 'echo told; exit 7' TERM
+touch ready
+while :; do sleep 0.05; done
+"""
+
+
+def test_streams_signals_and_exit_code_pass_through(
+    tmp_path: Path, served: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    process = started(tmp_path, "--", "sh", "-c", SCRIPT)
+    assert process.stdin is not None
+    process.stdin.write("hello\n")
+    process.stdin.flush()
+    until(lambda: (tmp_path / "ready").exists(), 60)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (7, "word hello\ntold\n")
+    assert err.startswith("oops\n")
+    assert "failed (ended with exit code 7)" in err
+    [job] = served.service.jobs(served.owner).jobs
+    assert job.energy_j > 0
+
+
+def test_a_budget_is_warned_of_and_kept_and_a_killed_cli_leaves_command_and_books_whole(
+    tmp_path: Path, config: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    with metering(tmp_path / "box.db", config, None) as box:
+        server = serve(create_app(box.service), tmp_path / "api.sock")
+        server.start()
+        bounded = started(tmp_path, "--share", "--budget-g", "0.01", "--stop", "--", "sleep", "60")
+        words = ("--share", "--", "sh", "-c", f"echo $$ >{pid_file}; exec sleep 60")
+        killed = started(tmp_path, *words, pipe=subprocess.DEVNULL)
+        until(lambda: pid_file.exists() and pid_file.read_text() != "", 60)
+        pid = int(pid_file.read_text())
+        killed.kill()
+        killed.wait(10)
+        assert not gone(pid), "the command goes on"
+        _, err = bounded.communicate(timeout=60)
+        assert (bounded.returncode, "its budget of 0.01 g is spent" in err) == (143, True)
+        jobs = {job.name: job for job in box.service.jobs(box.owner).jobs}
+        assert jobs["sleep"].state is JobState.STOPPED
+        job_id, spent_g = jobs["sh"].id, jobs["sh"].spent_g
+        assert jobs["sh"].state is JobState.RUNNING
+        until(lambda: box.service.show(job_id, box.owner).spent_g > spent_g, 60)
+        server.stop()
+    time.sleep(0.2)  # nobody meters
+    with metering(tmp_path / "box.db", config, None) as box:
+        assert box.service.show(job_id, box.owner).state is JobState.RUNNING, "it is taken up again"
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: box.service.show(job_id, box.owner).state is JobState.FAILED, 60)
+        assert "not there to see how" in box.service.show(job_id, box.owner).reason
+        assert box.service.audit().ok

@@ -1,0 +1,240 @@
+"""Commands that `carbonsched run` starts: metered as jobs are, and neither started nor, without the protocol, directed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.rig import ME, Played, Rig, spec
+
+from carbonsched.errors import CarbonschedError, InputError, LedgerError, StateError
+from carbonsched.launch.base import ProcessStatus
+from carbonsched.model.command import RunEnd, RunRequest, RunStarted
+from carbonsched.model.job import JobSpec
+from carbonsched.model.job_state import JobState
+from carbonsched.model.protocol import Directive
+from carbonsched.report.document import build
+
+
+def ask(argv: tuple[str, ...] = ("make",), *, stop: bool = False, **fields: Any) -> RunRequest:
+    return RunRequest.parse(
+        {"name": "make", "command": {"argv": list(argv), "stop": stop}, "pid": 7, **fields}
+    )
+
+
+def begin(rig: Rig, **fields: Any) -> RunStarted:
+    rig.supervisor.tick()  # a device's first reading says nothing yet
+    return rig.service.begin_run(ask(**fields), ME)
+
+
+def test_a_command_is_charged_from_its_start_to_its_end_and_no_longer(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.run(5)
+    started = begin(rig, labels={"project": "thesis"})
+    rig.run(20)
+    rig.clock.advance(0.5)
+    total = rig.service.end_run(started.id, RunEnd(code=0), ME)
+    rig.run(5)
+    assert (total.state, total.exit_code, total.remaining) == (JobState.FINISHED, 0, 0)
+    assert total.energy_j == pytest.approx(20.5 * 100)
+    assert total.spent_g == pytest.approx(20.5 * 100 / 3.6e6 * 400)
+    assert total.kinds == {"static": pytest.approx(total.spent_g)}
+    assert (total.seconds, total.unknown_s, total.devices) == (20.5, 0, ("replay-0",))
+    rig.supervisor.flush()
+    assert sum(rig.energy().values()) == rig.metered_mj()
+    assert rig.ledger.verify().ok
+    shown = rig.service.show(started.id, ME)
+    assert (shown.labels, shown.budget_g) == ({"project": "thesis"}, None)
+    assert shown.spec.command is not None
+    report = build(rig.ledger, started.id, now=rig.clock.now())
+    assert report.totals.energy_j == pytest.approx(20.5 * 100)
+    assert report.savings is None, "nothing was scheduled"
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "words"),
+    [
+        (RunEnd(code=3), JobState.FAILED, "exit code 3"),
+        (RunEnd(signal=9), JobState.FAILED, "signal 9"),
+    ],
+)
+def test_its_exit_is_on_record(tmp_path: Path, told: RunEnd, state: JobState, words: str) -> None:
+    rig = Rig(tmp_path)
+    started = begin(rig)
+    rig.run(2)
+    total = rig.service.end_run(started.id, told, ME)
+    assert total.state is state
+    assert words in total.reason
+    assert total.exit_code == (3 if told.code else 137)
+
+
+def test_it_ended_when_who_started_it_says(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    started = begin(rig)
+    rig.run(3)
+    at = rig.clock.now()
+    rig.clock.advance(0.9)
+    assert rig.service.end_run(started.id, RunEnd(code=0, at=at), ME).seconds == pytest.approx(3)
+
+
+def test_it_warns_of_its_budget_once_and_is_stopped_there_only_where_that_was_asked(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    budget_g = 60 * 100 / 3.6e6 * 400
+    warned, stopped = begin(rig, budget_g=budget_g), begin(rig, budget_g=budget_g / 2, stop=True, share=True)
+    assert "is shared with" in stopped.notes[0]
+    rig.run(56)
+    texts = [entry.get("text", "") for entry in rig.ledger.history(stopped.id, kinds=("note",))]
+    assert sum("are spent" in text for text in texts) == 1
+    status = rig.service.run_status(stopped.id, ME)
+    assert status.ending is None
+    assert status.spent_g > (status.warn_g or 0)
+    while (status := rig.service.run_status(stopped.id, ME)).ending is None:
+        rig.run(1)
+    assert "its budget" in (status.ending or "")
+    assert ("terminate", rig.supervisor.job_dir(stopped.id)) in rig.launcher.asked
+    total = rig.service.end_run(stopped.id, RunEnd(signal=15), ME)
+    assert (total.state, total.exit_code) == (JobState.STOPPED, 143)
+    assert total.spent_g is not None
+    assert total.spent_g <= budget_g / 2
+    rig.run(60)
+    status = rig.service.run_status(warned.id, ME)
+    assert (status.state, status.ending) == (JobState.RUNNING, None), "it was to be warned alone"
+    assert status.spent_g > budget_g
+
+
+def test_one_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, extra={"launch": {"stop_s": 5}})
+    started = begin(rig)
+    rig.run(1)
+    rig.service.cancel(started.id, ME)
+    rig.run(7)
+    assert [what for what, _ in rig.launcher.asked] == ["terminate", "kill"]
+    assert rig.service.show(started.id, ME).state is JobState.CANCELLED
+
+
+def test_one_that_speaks_the_protocol_is_steered_where_it_has_a_budget(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    started = begin(rig, budget_g=100.0)
+    folder = rig.supervisor.job_dir(started.id)
+    opening = Directive.model_validate_json((folder / "control.json").read_text())
+    assert opening.k == -1, "a lease lies there before it says anything"
+    played = Played(rig, started.id)
+    assert started.env["CARBONSCHED_JOB_DIR"] == str(folder)
+    rig.run(1)
+    played.started()
+    rig.run(1)
+    for k in range(2):
+        assert [0.4 <= rho <= 1 for rho in played.play(k)] == [True]
+    assert len(rig.service.show(started.id, ME).segments_done) == 2
+    played.finish()
+    assert rig.service.show(started.id, ME).state is JobState.FINISHED
+
+
+def test_without_a_budget_it_finds_no_folder_of_orders(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    started = begin(rig)
+    assert set(started.env) == {"CARBONSCHED_RUN_DIR"}
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_daemon_that_is_restarted_goes_on_with_it(tmp_path: Path, gone: bool) -> None:
+    rig = Rig(tmp_path)
+    started = begin(rig)
+    rig.run(12)
+    rig.die()
+    rig.clock.advance(8)
+    if gone:
+        rig.launcher.statuses[rig.supervisor.job_dir(started.id)] = lost(rig, started.id)
+    rig.boot()
+    rig.run(4)
+    if not gone:
+        assert rig.service.show(started.id, ME).state is JobState.RUNNING
+        total = rig.service.end_run(started.id, RunEnd(code=0), ME)
+        assert (total.state, total.seconds) == (JobState.FINISHED, pytest.approx(24))
+    else:
+        assert rig.service.show(started.id, ME).state is JobState.RUNNING, "its exit may still be told"
+        rig.run(3)
+        shown = rig.service.show(started.id, ME)
+        assert shown.state is JobState.FAILED
+        assert "not there to see how" in shown.reason
+    rig.supervisor.flush()
+    assert rig.ledger.verify().ok
+    assert sum(rig.energy().values()) == rig.metered_mj()
+    assert rig.service.jobs(ME).jobs[0].id == started.id
+
+
+def lost(rig: Rig, job_id: str) -> ProcessStatus:
+    return ProcessStatus("lost", rig.launcher.statuses[rig.supervisor.job_dir(job_id)].run)
+
+
+def test_a_board_that_a_job_uses_is_refused_or_shared_and_said(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, devices=2)
+    job = rig.running()
+    board = rig.supervisor.runs[job.id].process.devices[0]
+    with pytest.raises(StateError, match=f"{board} is used by {job.id}.*--share"):
+        begin(rig, devices=[board])
+    other = begin(rig)
+    assert board not in other.devices
+    with pytest.raises(StateError, match="no board is free"):
+        begin(rig)
+    assert not [run for run in rig.supervisor.runs.values() if run.id not in (job.id, other.id)]
+    shared = begin(rig, devices=[board], share=True)
+    assert shared.notes == (f"board {board} is shared with {job.id}: the energy is split equally, estimated",)
+    rig.run(10)
+    total = rig.service.end_run(shared.id, RunEnd(code=0), ME)
+    assert total.energy_j == pytest.approx(500)
+    assert total.estimated
+
+
+def test_a_command_keeps_its_board_from_jobs_and_takes_no_slot(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, devices=2)
+    begin(rig, devices=["all"])
+    job = rig.submit()
+    rig.run(2)
+    assert rig.service.show(job.id, ME).state is JobState.QUEUED, "its board is not free"
+    assert rig.supervisor.placement.slots() == 2
+
+
+@pytest.mark.parametrize(
+    ("devices", "words"),
+    [
+        (["GPU-none"], "'GPU-none' is no board here"),
+        (["9"], "'9' is no board here"),
+        (["host", "0"], "host goes with no other"),
+    ],
+)
+def test_a_board_that_is_not_there_is_named(tmp_path: Path, devices: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        begin(Rig(tmp_path), devices=devices)
+
+
+def test_nothing_is_kept_of_one_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise LedgerError("disk full")
+
+    monkeypatch.setattr(rig.ledger, "set_state", refuse)
+    with pytest.raises(CarbonschedError, match="disk full"):
+        begin(rig)
+    assert (rig.supervisor.runs, rig.ledger.job_ids()) == ({}, set())
+    assert list((tmp_path / "state" / "jobs").iterdir()) == []
+
+
+def test_what_takes_a_start_by_the_daemon_is_refused(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    started = begin(rig, budget_g=5.0)
+    for act in (rig.service.pause, rig.service.resume):
+        with pytest.raises(StateError, match="a command that carbonsched run started"):
+            act(started.id, ME)
+    rig.service.end_run(started.id, RunEnd(code=1), ME)
+    with pytest.raises(StateError, match="a command that carbonsched run started"):
+        rig.service.resume(started.id, ME)
+    with pytest.raises(StateError, match="its budget is closed"):
+        rig.service.budget(started.id, 9.0, ME)
+    with pytest.raises(InputError, match="carbonsched run"):
+        rig.service.submit(rig.ledger.job(started.id).spec, ME)
+    with pytest.raises(InputError, match="meter is for carbonsched run"):
+        JobSpec.parse(spec().dump() | {"carbon": {"objective": "meter"}})
+    job = rig.submit()
+    with pytest.raises(CarbonschedError, match="none of carbonsched run"):
+        rig.service.end_run(job.id, RunEnd(code=0), ME)
