@@ -6,16 +6,16 @@ the words of the command.
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from carbonsched.address import socket_path
 from carbonsched.cli.client import Client as _HttpClient
 from carbonsched.cli.trainer_check import check
 from carbonsched.errors import InputError, StateError
-from carbonsched.model.base import rfc3339
+from carbonsched.model.base import parse_time, rfc3339
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec
 from carbonsched.model.job_file import job_of, read_job
@@ -26,6 +26,7 @@ from carbonsched.model.views import (
     JobDetail,
     JobView,
     PoolView,
+    ReportQuery,
     Submitted,
     Version,
 )
@@ -111,12 +112,21 @@ class Client:
         *,
         start: datetime | str | None = None,
         end: datetime | str | None = None,
-        form: Literal["json", "csv", "html", "codecarbon", "model-card"] | str = "json",
+        user: str | None = None,
+        labels: Sequence[str] = (),
+        form: str = "json",
     ) -> str:
-        """The report of one job, or of everything in [start, end), as text."""
-        if job is None and start is None:
+        """The report of one job, of a user's or a label's (`key=value`) jobs, or of everything in [start, end), as text."""
+        if job is None and start is None and user is None and not labels:
             raise InputError("report", "says neither which job nor when", "give job, or start")
-        return self._http.report(job, _time(start), _time(end), form)
+        asked = ReportQuery(
+            job=job,
+            start=parse_time("start", _time(start)),
+            end=parse_time("end", _time(end)),
+            user=user,
+            labels=tuple(labels),
+        )
+        return self._http.report(asked, form)
 
     def grid(self, forecast_h: float = 24.0) -> GridView:
         """The intensity now, its forecast, and how the feeds are."""

@@ -54,6 +54,7 @@ from carbonsched.feeds.supply.prometheus import PrometheusSupplySettings
 from carbonsched.feeds.supply.replay import ReplaySupplySettings
 from carbonsched.feeds.supply.static import StaticSupplySettings
 from carbonsched.feeds.zone import Zone
+from carbonsched.model.accounting import Accounting, BaseModelCompute, Contract, Stated, box_identity
 from carbonsched.model.base import Doc, Duration, Grams, LocalPath, refusal
 from carbonsched.model.energy import BudgetAccount
 from carbonsched.notifications.settings import NotifyConfig
@@ -383,6 +384,9 @@ class Config(Doc):
     """None: nobody has one."""
     notify: tuple[NotifyConfig, ...] = ()
     """None: nobody is told of jobs."""
+    accounting: Accounting = Accounting()
+    contracts: tuple[Contract, ...] = ()
+    base_models: tuple[BaseModelCompute, ...] = ()
 
     @model_validator(mode="after")
     def _has_a_supply_to_count(self) -> Self:
@@ -410,6 +414,16 @@ class Config(Doc):
                     "one budget never mixes two, set zone.basis or drop the feed"
                 )
         return self
+
+    @property
+    def stated(self) -> Stated:
+        """What it states for reports."""
+        return Stated(
+            accounting=self.accounting,
+            contracts=self.contracts,
+            base_models=self.base_models,
+            box=box_identity(self.accounting.box or self.ledger.box),
+        )
 
     @property
     def state(self) -> Path:

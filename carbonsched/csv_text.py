@@ -10,8 +10,10 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
+_FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""With the wide forms that some spreadsheets take for the same."""
 Refuse = Callable[[int, str, str], NoReturn]
 """(line, problem, hint) → raises InputError. The problem goes on after the line: `is not CSV (…)`."""
 
@@ -86,3 +88,14 @@ def _fields_of_any_length() -> Iterator[None]:
         yield
     finally:
         csv.field_size_limit(before)
+
+
+def neutral(text: str) -> str:
+    """As a spreadsheet takes for text, too: what begins like a formula gets an apostrophe before it.
+
+    Example:
+        >>> neutral("=HYPERLINK(1)"), neutral("neso")
+        ("'=HYPERLINK(1)", 'neso')
+    """
+    formula = text.lstrip().startswith(_FORMULA) or text.startswith(("\t", "\r", "\n"))
+    return f"'{text}" if formula else text

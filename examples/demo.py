@@ -32,6 +32,7 @@ from carbonsched.cli.wait import until_ended
 from carbonsched.errors import CarbonschedError
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.model.job_state import JobState
+from carbonsched.model.views import ReportQuery
 from carbonsched.units import grams
 
 HERE = Path(__file__).resolve().parent
@@ -111,7 +112,7 @@ class Demo:
             job_id = self.submit(job)
             say(f"{job_id} runs; its directory is {self.work / 'state' / 'jobs' / job_id}")
             state = self.follow(client, job_id)
-            report = json.loads(client.report(job_id, None, None, "json"))
+            report = json.loads(client.report(ReportQuery(job=job_id), "json"))
             path = self.work / "report.html"
             self.cli("report", "--job", job_id, "--format", "html", "-o", str(path))
         inside = report["totals"]["spent_g"] <= report["job"]["budget_g"]

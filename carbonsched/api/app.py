@@ -6,7 +6,6 @@ Handlers are plain `def`: they wait for locks and disks, so they run in a small 
 import contextlib
 import itertools
 import logging
-import re
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
@@ -14,7 +13,6 @@ import anyio.to_thread
 from fastapi import Body, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,7 +28,7 @@ from carbonsched.errors import (
     StateError,
     UnreachableError,
 )
-from carbonsched.model.base import Doc, Grams, UtcTime
+from carbonsched.model.base import Doc, Grams, parse_time
 from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
 from carbonsched.model.grid import GridView
 from carbonsched.model.imported import ImportBody, Imported
@@ -45,6 +43,7 @@ from carbonsched.model.views import (
     JobDetail,
     JobList,
     PoolList,
+    ReportQuery,
     Submitted,
     Version,
 )
@@ -202,13 +201,24 @@ def _box_routes(app: FastAPI, service: Service) -> None:
         job: str | None = None,
         start: str | None = None,
         end: str | None = None,
+        user: str | None = None,
+        label: Annotated[tuple[str, ...], Query()] = (),
+        site: str | None = None,
         form: Annotated[str, Query(alias="format")] = "json",
     ) -> Response:
-        if job is None and start is None:
+        if job is None and start is None and user is None and not label and site is None:
             raise InputError("report", "says neither which job nor when", "give job, or start")
-        if job is not None:
-            job = service.resolve(job, actor)
-        pieces, media_type = service.render_report(job, _time("start", start), _time("end", end), form, actor)
+        if job is not None and (user is not None or label or site is not None):
+            raise InputError("job", "goes with no user, label or site", "leave one away")
+        asked = ReportQuery(
+            job=None if job is None else service.resolve(job, actor),
+            start=parse_time("start", start),
+            end=parse_time("end", end),
+            user=user,
+            labels=label,
+            site=site,
+        )
+        pieces, media_type = service.render_report(asked, form, actor)
         # the first is made before the answer begins: what goes wrong there is still told as an ErrorBody
         first = next(pieces, "")
         return StreamingResponse(itertools.chain([first], pieces), media_type=media_type)
@@ -252,21 +262,6 @@ def _allowed(service: Service) -> Callable[[Request, Caller], None]:
 
 
 Actor = Annotated[Caller, Depends(_actor)]
-
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
-_TIMES: TypeAdapter[UtcTime] = TypeAdapter(UtcTime)
-
-
-def _time(field: str, text: str | None) -> UtcTime | None:
-    if text is None:
-        return None
-    try:
-        # a day alone is its first moment
-        return _TIMES.validate_python(f"{text}T00:00:00Z" if _DAY.fullmatch(text) else text)
-    except ValidationError as e:
-        raise InputError(
-            field, f"{text!r} is not a time", "write it like 2026-11-22 or 2026-11-22T10:00:00Z"
-        ) from e
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,6 @@
 """The service protocol: what the API needs of the daemon. `carbonsched.supervisor.service.SupervisorService` has it."""
 
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +17,7 @@ from carbonsched.model.views import (
     JobDetail,
     JobList,
     PoolList,
+    ReportQuery,
     Submitted,
     Version,
 )
@@ -76,10 +76,8 @@ class Service(Protocol):
     def log_path(self, job_id: str, actor: Owner) -> Path:
         """Where the job's log is, or will be once it has written something."""
 
-    def render_report(
-        self, job_id: str | None, start: datetime | None, end: datetime | None, form: str, actor: Owner
-    ) -> tuple[Iterator[str], str]:
-        """(pieces of text, media type) of one job's report, or of everything in [start, end).
+    def render_report(self, asked: ReportQuery, form: str, actor: Owner) -> tuple[Iterator[str], str]:
+        """(pieces of text, media type) of one job's report, or of everything or some jobs in [start, end).
 
         form: a name that `carbonsched.report.find` knows, else it raises InputError.
         """

@@ -29,6 +29,7 @@ from carbonsched.model.views import (
     JobDetail,
     JobList,
     PoolList,
+    ReportQuery,
     Submitted,
     Version,
 )
@@ -148,9 +149,10 @@ class Client:
     def grid(self, forecast_h: float) -> GridView:
         return self._doc(GridView, "GET", "/v1/grid", params={"forecast_h": forecast_h})
 
-    def report(self, job_id: str | None, start: str | None, end: str | None, form: str) -> str:
-        asked = {"job": job_id, "start": start, "end": end, "format": form}
-        params = {name: value for name, value in asked.items() if value is not None}
+    def report(self, asked: ReportQuery, form: str) -> str:
+        fields = asked.dump()
+        fields["label"] = fields.pop("labels") or None
+        params = {name: value for name, value in {**fields, "format": form}.items() if value is not None}
         return self._send("GET", "/v1/report", params=params, timeout=SLOW_TIMEOUT_S).body.decode()
 
     def audit(self) -> AuditResult:
@@ -176,10 +178,12 @@ class Client:
         path: str,
         *,
         body: object = None,
-        params: Mapping[str, str | float] | None = None,
+        params: Mapping[str, str | float | list[str]] | None = None,
         timeout: float = TIMEOUT_S,
     ) -> _Answer:
-        answer = self._exchange(method, f"{path}?{urlencode(params)}" if params else path, body, timeout)
+        answer = self._exchange(
+            method, f"{path}?{urlencode(params, doseq=True)}" if params else path, body, timeout
+        )
         if 200 <= answer.status < 300:
             return answer
         try:

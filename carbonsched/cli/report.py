@@ -1,12 +1,17 @@
-"""`carbonsched report`: write what a job or the box spent, in one of several formats."""
+"""`carbonsched report`: write what a job, some jobs or the box spent, in one of several formats."""
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from carbonsched.cli.options import Debug, Json, Socket, connect
+
+if TYPE_CHECKING:
+    from carbonsched.model.views import ReportQuery
+
+_PDF = "pdf"
 
 
 def report(
@@ -23,12 +28,31 @@ def report(
     end: Annotated[
         str | None, typer.Option("--to", metavar="TIME", help="Up to here, not included. Default: now.")
     ] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="NAME", help="The jobs that this user submitted.")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            "-l",
+            metavar="KEY=VALUE",
+            help="The jobs with this label, such as cost_centre=4711; repeatable, all must fit.",
+        ),
+    ] = None,
+    site: Annotated[
+        str | None,
+        typer.Option(
+            "--site", metavar="NAME", help="The whole box, if it stands at this site; refused if not."
+        ),
+    ] = None,
     form: Annotated[
         str | None,
         typer.Option(
             "--format",
             metavar="NAME",
-            help="json (default), csv, html, codecarbon, model-card, or the name of an installed plugin's.",
+            help="json (default), csv, html, pdf, markdown, codecarbon, boamps, model-card, spdx, sci, esrs, scope2, ai-act, or "
+            "the name of an installed plugin's.",
             show_default=False,
         ),
     ] = None,
@@ -39,35 +63,79 @@ def report(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Report energy and emissions of one job, or of the whole box over a stretch of time.
+    """Report energy and emissions of one job, of a user's or a label's jobs, or of the whole box over a stretch of time.
 
-    csv has a row per interval of the ledger; codecarbon is its emissions.csv; html is for people;
+    csv has a row per interval of the ledger; html and pdf are for people, markdown for a wiki; codecarbon is its
+    emissions.csv, boamps Boavizta's JSON, spdx an AI package; sci, esrs, scope2 and ai-act are tables of data points;
     model-card goes with the model of one job.
     """
     from carbonsched.errors import InputError, UnreachableError
 
-    if job is not None and (start is not None or end is not None):
-        raise InputError("--job", "and a time exclude each other: a job's report is whole", "leave one away")
-    if job is None and start is None and end is None:
-        raise InputError("--job", "say which job, or which time", "give --job ID, or --from TIME")
-    if job is None and start is None:
-        raise InputError("--from", "is missing", "give --from TIME with --to")
+    asked = _query(job, (start, end), user, tuple(label or ()), site)
     if json and form not in (None, "json"):
         raise InputError("--format", f"{form} and --json exclude each other", "leave one away")
+    if form == _PDF and out is None and sys.stdout.isatty():
+        raise InputError("--format", "pdf is no text for a terminal", "give --output FILE")
     try:
-        text = connect(ctx).report(job, start, end, form or "json")
+        text = connect(ctx).report(asked, "html" if form == _PDF else form or "json")
     except UnreachableError:
         from carbonsched.report import find
 
-        find(form or "json")  # a wrong name is the user's to correct, whether or not a daemon runs
+        if form != _PDF:
+            find(form or "json")  # a wrong name is the user's to correct, whether or not a daemon runs
         raise
-    if not text.endswith("\n"):
-        text += "\n"
+    _write(text, form, out)
+
+
+def _query(
+    job: str | None,
+    times: tuple[str | None, str | None],
+    user: str | None,
+    labels: tuple[str, ...],
+    site: str | None,
+) -> "ReportQuery":
+    """What is asked for. Raises InputError that names the flag."""
+    from carbonsched.errors import InputError
+    from carbonsched.model.base import parse_time
+    from carbonsched.model.views import ReportQuery
+
+    for flag, values in (("--job", (job,)), ("--user", (user,)), ("--label", labels), ("--site", (site,))):
+        if any(value is not None and not value.strip() for value in values):
+            raise InputError(flag, "is empty", "give one; carbonsched ps lists jobs and owners")
+    start, end = parse_time("--from", times[0]), parse_time("--to", times[1])
+    some = user is not None or bool(labels) or site is not None
+    if job is not None and (start is not None or end is not None or some):
+        with_what = "a time" if start is not None or end is not None else "--user, --label and --site"
+        raise InputError(
+            "--job", f"and {with_what} exclude each other: a job's report is whole", "leave one away"
+        )
+    if job is None and start is None and end is None and not some:
+        raise InputError("--job", "say which job, or which time", "give --job ID, or --from TIME")
+    if job is None and start is None and end is not None and not some:
+        raise InputError("--from", "is missing", "give --from TIME with --to")
+    if start is not None and end is not None and end <= start:
+        raise InputError("--to", f"{times[1]} is not after --from", "give a later time")
+    return ReportQuery(job=job, start=start, end=end, user=user, labels=labels, site=site)
+
+
+def _write(text: str, form: str | None, out: Path | None) -> None:
+    from carbonsched.errors import InputError
+
+    if form == _PDF:
+        from carbonsched.report.pdf import pdf
+
+        data = pdf(text)
+    else:
+        data = (text if text.endswith("\n") else f"{text}\n").encode()
     if out is None:
-        sys.stdout.write(text)
+        sys.stdout.flush()
+        if form == _PDF:
+            sys.stdout.buffer.write(data)
+        else:
+            sys.stdout.write(data.decode())
         return
     try:
-        out.write_text(text, encoding="utf-8", newline="")
+        out.write_bytes(data)
     except OSError as e:
         raise InputError("--output", f"{out} cannot be written: {e.strerror}", "choose another file") from e
     print(f"written to {out}", file=sys.stderr)

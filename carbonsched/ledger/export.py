@@ -25,30 +25,39 @@ _PAGE: Final = 1000
 CHAINS: Final = (INTERVALS, JOURNAL)
 SCRIPT: Final = "recompute.py"
 RECOMPUTE: Final = '''\
-"""Verifies and recomputes this export: `python3 recompute.py`. It needs Python alone."""
-import hashlib, json, math, pathlib
+"""Verifies and recomputes this export: `python3 recompute.py`. It needs Python alone; it ends with a line that begins with ok or with BAD."""
+import hashlib, json, math, pathlib, sys
 
 here, sums = pathlib.Path(__file__).parent, {}
-manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
-for name, told in manifest["files"].items():
-    assert hashlib.sha256((here / name).read_bytes()).hexdigest() == told["sha256"], name + " was changed"
-for chain in ("intervals", "journal"):
-    ends = dict(manifest["begins"]) if chain == "intervals" else {}
-    for number, line in enumerate(open(here / (chain + ".tsv"), encoding="utf-8", newline="\\n"), start=1):
-        digest, text = line.rstrip("\\n").split("\\t", 1)
-        row = json.loads(text)
-        tier = str(row.get("tier") or 0)
-        assert hashlib.sha256((ends.get(tier, "0" * 64) + text).encode()).hexdigest() == digest, f"{chain}, line {number}"
-        ends[tier] = digest
-        energy, pue, intensity = (row.get(name) for name in ("energy_mj", "pue", "g_per_kwh"))
-        if energy is not None:
-            grams = energy / 3.6e9 * pue * (intensity or 0.0)
-            sums[row["job_id"]] = [a + b for a, b in zip(sums.get(row["job_id"], (0, 0.0)), (energy, grams))]
-    assert ends.get("0", "0" * 64) == manifest["heads"][chain], chain + " ends with another hash"
-for told in manifest["totals"]:
-    energy, grams = sums.get(told["job_id"], (0, 0.0))
-    assert energy == told["energy_mj"] and math.isclose(grams, told["grams"], rel_tol=1e-9), told["job_id"]
-    print(told["job_id"] or "nobody", energy / 1000, "J", grams, "g")
+def must(true, what):
+    if not true: sys.exit("BAD: " + what)
+def check():
+    manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
+    for name, told in manifest["files"].items():
+        must(hashlib.sha256((here / name).read_bytes()).hexdigest() == told["sha256"], name + " was changed")
+    for chain in ("intervals", "journal"):
+        ends = dict(manifest["begins"]) if chain == "intervals" else {}
+        for number, line in enumerate(open(here / (chain + ".tsv"), encoding="utf-8", newline="\\n"), start=1):
+            digest, text = line.rstrip("\\n").split("\\t", 1)
+            row = json.loads(text)
+            tier = str(row.get("tier") or 0)
+            before = ends.get(tier, "0" * 64)
+            must(hashlib.sha256((before + text).encode()).hexdigest() == digest, f"{chain}, line {number} does not follow from the one before")
+            ends[tier] = digest
+            energy, pue, intensity = (row.get(name) for name in ("energy_mj", "pue", "g_per_kwh"))
+            if energy is not None:
+                grams = energy / 3.6e9 * pue * (intensity or 0.0)
+                sums[row["job_id"]] = [a + b for a, b in zip(sums.get(row["job_id"], (0, 0.0)), (energy, grams))]
+        must(ends.get("0", "0" * 64) == manifest["heads"][chain], chain + " ends with another hash than the manifest says")
+    for told in manifest["totals"]:
+        energy, grams = sums.get(told["job_id"], (0, 0.0))
+        same = energy == told["energy_mj"] and math.isclose(grams, told["grams"], rel_tol=1e-9)
+        must(same, f"the rows of {told['job_id'] or 'nobody'} come to {energy} mJ and {grams!r} g, not to {told['energy_mj']} mJ and {told['grams']!r} g")
+        print(told["job_id"] or "nobody", energy / 1000, "J", grams, "g")
+    must(set(sums) <= {told["job_id"] for told in manifest["totals"]}, "there are rows of a job that the manifest has no total of")
+    print("ok: files, both chains, and totals are as the manifest says; last row", manifest["heads"]["intervals"])
+try: check()
+except (OSError, ValueError, KeyError, TypeError, AttributeError) as e: sys.exit(f"BAD: a file of the export is missing or is not what export wrote ({type(e).__name__}: {e})")
 '''
 
 

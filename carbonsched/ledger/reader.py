@@ -11,6 +11,7 @@ from carbonsched.errors import NotFoundError
 from carbonsched.ledger import recovered, totals
 from carbonsched.ledger.chains import HEARTBEAT
 from carbonsched.ledger.database_file import DatabaseFile
+from carbonsched.ledger.heads import Head, head_of
 from carbonsched.ledger.records import JobRecord, SegmentRecord, job_record, segment_record
 from carbonsched.ledger.rows import (
     GENESIS,
@@ -341,6 +342,11 @@ class LedgerReader(Store):
         with self._reading() as connection:
             found = connection.execute(select(OFFSETS.c.bytes).where(OFFSETS.c.job_id == job_id)).scalar()
         return 0 if found is None else int(found)
+
+    def head(self) -> Head:
+        """Where both chains stand."""
+        with self._reading() as connection:
+            return head_of(connection)
 
     def last_heartbeat(self) -> datetime | None:
         """When the newest was noted."""

@@ -20,6 +20,7 @@ grid_setup  what grid --setup, --zones and --probe print
 checks    what doctor and config check print
 energy    energy deltas and ledger intervals
 model_card  a model card, as the hub reads it
+accounting  what the owner of a box states for reports
 profile   what the trainer's own commands print
 segment_figures  the figures of a finished segment
 audit     what audit export, diff and anchor print

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -13,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
@@ -50,6 +52,23 @@ UtcTime = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """A timezone-aware time of the years 1970 to 2999, kept in UTC; naive times are refused."""
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_TIMES: TypeAdapter[datetime] = TypeAdapter(UtcTime)
+_SHOWN = 60
+
+
+def parse_time(field: str, text: str | None) -> datetime | None:
+    """As people write it; a day alone is its first moment. Raises InputError that names `field`."""
+    if text is None:
+        return None
+    try:
+        return _TIMES.validate_python(f"{text}T00:00:00Z" if _DAY.fullmatch(text) else text)
+    except ValidationError as e:
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        hint = "write it like 2026-11-22 or 2026-11-22T10:00:00Z"
+        raise InputError(field, f"{shown!r} is not a time", hint) from e
+
 
 LONGEST_LINE = 4000
 

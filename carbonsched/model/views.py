@@ -134,6 +134,30 @@ class Top(Doc):
     jobs: tuple[JobView, ...]
 
 
+class ReportQuery(Doc):
+    """What a report is asked of: one job, or a period, or the jobs of a user, a label or this site, of all times or a period.
+
+    Example:
+        >>> ReportQuery(labels=("cost_centre=4711",)).selects
+        True
+    """
+
+    job: str | None = None
+    start: UtcTime | None = None
+    end: UtcTime | None = None
+    user: str | None = None
+    """Who submitted the jobs."""
+    labels: tuple[str, ...] = ()
+    """`key=value`, or `key`: whatever its value; all must fit."""
+    site: str | None = None
+    """The box's own, by its config: another one is refused."""
+
+    @property
+    def selects(self) -> bool:
+        """Whether some jobs alone are asked for."""
+        return self.user is not None or bool(self.labels)
+
+
 class Submitted(Doc):
     """`submit`.
 

@@ -11,17 +11,33 @@ boundary    what of a box is metered, and what is not
 clocks      the clocks effect
 savings     the waste effect and the FLOPs effect
 timing      the effect of the hours, against running at once
+coverage    how much of the time asked for is covered
+bands       how far energy and grams may be off
+market      emissions by contracts, beside those by the grid
+compute     FLOPs, the hardware's making, SCI
+statement   how a report was made, of which box, and what is signed
+disclosed   gathers what stands beside the sums
 format      what a report format is
 render      finds a format by its name, plugins included, and renders a report in it
 json        the document
 csv         the rows behind a report
 codecarbon  codecarbon's emissions.csv
 html        a page for people
+markdown    the page as Markdown
+pdf         the page as PDF, where the command runs
 model_card  the model card of a job
+boamps      Boavizta's data model, re-typed
+spdx        SPDX 3.0.1's AI package
+disclosure  data points with unit, quality and source, which the next four are made of
+sci         ISO/IEC 21031
+esrs        ESRS E1-5 and E1-6
+scope2      GHG Protocol Scope 2
+ai_act      the EU AI Act's line for who fine-tunes
 """
 
 from carbonsched.report.document import Report, build
 from carbonsched.report.format import ReportFormat
+from carbonsched.report.parts import Selection
 from carbonsched.report.render import find, names, pieces, render
 
-__all__ = ["Report", "ReportFormat", "build", "find", "names", "pieces", "render"]
+__all__ = ["Report", "ReportFormat", "Selection", "build", "find", "names", "pieces", "render"]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from carbonsched.csv_text import neutral
 from carbonsched.feeds.countries import Country, country_called
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.totals import total
@@ -75,7 +76,10 @@ def emissions_csv(report: Report, ledger: Ledger) -> str:
     writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for job_id in ids:
-        writer.writerow(_line(report, ledger, job_id))
+        line = _line(report, ledger, job_id)
+        writer.writerow(
+            {name: neutral(value) if isinstance(value, str) else value for name, value in line.items()}
+        )
     return out.getvalue()
 
 

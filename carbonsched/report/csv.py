@@ -1,22 +1,29 @@
-"""The rows behind a report as CSV: one line per interval, times in RFC 3339, unknown left empty, hashes included."""
+"""The rows behind a report as CSV: one line per interval, times in RFC 3339, unknown left empty, hashes included.
+
+A text that a spreadsheet would take for a formula gets an apostrophe before it: board, note and source are other people's words.
+"""
 
 import csv
 import io
 from collections.abc import Iterator
 from typing import Final
 
+from sqlalchemy import RowMapping
+
+from carbonsched.csv_text import neutral
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.rows import plain
 from carbonsched.ledger.settlements import Settled
 from carbonsched.ledger.tables import INTERVALS
 from carbonsched.report.document import Report
 from carbonsched.report.format import ReportFormat
+from carbonsched.report.statement import box_of, boxes
 
 COLUMNS: Final = (
     *(column.name.removesuffix("_us") for column in INTERVALS.columns),
-    *("settled_g_per_kwh", "settled_grams"),
+    *("settled_g_per_kwh", "settled_grams", "box"),
 )
-"""Those of the ledger, and what a row counts as with what became known later."""
+"""Those of the ledger, what a row counts as with what became known later, and of which box it is by the journal."""
 _LINES: Final = 1000
 """In a piece; a ledger has millions."""
 
@@ -27,15 +34,30 @@ def rows_csv(report: Report, ledger: Ledger) -> Iterator[str]:
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
     settled = Settled.of(ledger.settlements())
-    for n, row in enumerate(ledger.rows(report.job_id, report.start, report.end), start=1):
+    known = boxes(ledger)
+    for n, row in enumerate(chosen(report, ledger), start=1):
         found = settled.charge(row)
-        more = {"settled_g_per_kwh": found.g_per_kwh, "settled_grams": found.grams}
-        writer.writerow(plain(row) | {"prev_hash": row["prev_hash"], "hash": row["hash"]} | more)
+        more = {
+            "settled_g_per_kwh": found.g_per_kwh,
+            "settled_grams": found.grams,
+            "box": box_of(known, row["start_us"]),
+        }
+        fields = plain(row) | {"prev_hash": row["prev_hash"], "hash": row["hash"]} | more
+        writer.writerow(
+            {name: neutral(value) if isinstance(value, str) else value for name, value in fields.items()}
+        )
         if n % _LINES == 0:
             yield out.getvalue()
             out.seek(0)
             out.truncate()
     yield out.getvalue()
+
+
+def chosen(report: Report, ledger: Ledger) -> Iterator[RowMapping]:
+    """The rows of a report."""
+    only = None if report.selection is None else frozenset(report.selection.jobs)
+    rows = ledger.rows(report.job_id, report.start, report.end)
+    return rows if only is None else (row for row in rows if row["job_id"] in only)
 
 
 CSV: Final = ReportFormat("text/csv; charset=utf-8", rows_csv)

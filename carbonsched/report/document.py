@@ -4,7 +4,7 @@ A job's report covers what the job was charged; a period's report, everything th
 words, what a reader must not overlook: estimates, unknown stretches, time-compressed replays, constants in place of feeds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,11 +15,17 @@ from carbonsched.ledger.records import JobRecord, SegmentRecord
 from carbonsched.ledger.rows import micros
 from carbonsched.ledger.settlements import Settled
 from carbonsched.ledger.totals import Group, Totals, total, total_by
+from carbonsched.model.accounting import Stated
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.clock_changes import ClockChange, changes_of
 from carbonsched.model.energy import BudgetAccount
+from carbonsched.report.bands import Bands
 from carbonsched.report.boundary import Boundary, boundary
 from carbonsched.report.clocks import clock_of, clocks_effect
+from carbonsched.report.compute import Compute, Embodied, Sci
+from carbonsched.report.coverage import Completeness
+from carbonsched.report.disclosed import Asked, disclosed
+from carbonsched.report.market import MarketAccount
 from carbonsched.report.notes import imported_of, notes
 from carbonsched.report.parts import (
     BudgetChange,
@@ -32,16 +38,19 @@ from carbonsched.report.parts import (
     Lost,
     Money,
     NamedSums,
+    PlugEnergy,
     Point,
     PueUse,
     Savings,
     SegmentLine,
+    Selection,
     Sums,
     Validation,
 )
 from carbonsched.report.provenance import kind_sums
 from carbonsched.report.savings import Spent, savings, training
 from carbonsched.report.settled import Differences, SettledAccount
+from carbonsched.report.statement import Restatement, Statement
 from carbonsched.report.timeline import Timeline
 from carbonsched.report.timing import Curves, TimingEffects, timing_effects, waits_of
 from carbonsched.units import J_PER_KWH, MJ_PER_J
@@ -70,9 +79,15 @@ class Report(Doc):
     first: UtcTime | None
     """Of the rows found."""
     last: UtcTime | None
+    selection: Selection | None = None
+    """None: one job, or everything."""
     job: JobPart | None
     jobs: tuple[NamedSums, ...] = ()
     """In a period's report: by job id."""
+    users: tuple[NamedSums, ...] = ()
+    """In a period's report: by who submitted the job."""
+    labels: tuple[NamedSums, ...] = ()
+    """In a period's report: by `key=value` of the jobs' labels; a job counts under each of its own, so they do not add up."""
     totals: Sums
     settled: SettledAccount
     """What became known of the intensities since they were charged."""
@@ -103,6 +118,18 @@ class Report(Doc):
     """None: no price was known of any of the energy."""
     time_compression: float = 1.0
     """Above 1: grid hours were replayed this much faster than they passed."""
+    completeness: Completeness | None = None
+    bands: Bands | None = None
+    plug: PlugEnergy | None = None
+    """None: no factor of the plug is stated."""
+    market: MarketAccount | None = None
+    compute: Compute | None = None
+    """Of a job of which a segment was finished."""
+    embodied: Embodied | None = None
+    """None: what making a board emits is not stated."""
+    sci: Sci | None = None
+    restatements: tuple[Restatement, ...] = ()
+    statement: Statement | None = None
     notes: tuple[str, ...] = ()
     timeline: tuple[Point, ...] = ()
 
@@ -114,9 +141,13 @@ def build(
     end: datetime | None = None,
     *,
     now: datetime,
+    stated: Stated | None = None,
+    selection: Selection | None = None,
+    labels_of: Callable[[JobRecord], bool] = lambda _: True,
 ) -> Report:
     """The report of one job, or of [start, end) over everything, up to `now` without an end; rows count by their start.
 
+    stated: what the config states for reports; selection: of a period, whose jobs alone count; labels_of: whose labels may be told.
     Raises NotFoundError for a job that is not there, InputError where `end` is not after `start`.
     """
     if start is not None and end is None:
@@ -125,25 +156,34 @@ def build(
         raise InputError("--to", f"{end.isoformat()} is not after --from", "give a later time")
     record = None if job_id is None else ledger.job(job_id)
     groups = ledger.groups(job_id, start, end)
+    if selection is not None:
+        groups = tuple(group for group in groups if group.job_id in selection.jobs)
     totals = total(groups)
     records = ledger.segments(record.id) if record else ()
     counted = {segment.k: segment for segment in records}
     curves = _curves(ledger, record, totals, start) if record else None
-    timeline = _walked(ledger, record, counted, totals, start, end, curves)
+    only = None if selection is None else frozenset(selection.jobs)
+    timeline = _walked(ledger, record, counted, totals, start, end, curves, only)
     by_segment = total_by(groups, lambda group: group.segment)
     moved = timeline.differences
     validation = _validation(ledger, record) if record else ()
     changes = changes_of(ledger.history(record.id, kinds=("clocks",))) if record else []
     said = ledger.history(record.id, kinds=("note", "restated"), newest=MOST_LISTED) if record else ()
-    return Report(
+    methods = _named(((str(g.method), g) for g in groups), moved)
+    jobs = tuple(dict.fromkeys(group.job_id for group in groups if group.job_id is not None))
+    owners = {} if record else {name: ledger.job(name) for name in jobs}
+    report = Report(
         created_at=now,
         job_id=job_id,
         start=start,
         end=end,
+        selection=selection,
         first=totals.start,
         last=totals.end,
         job=_job(record, totals, ledger) if record else None,
         jobs=() if record else _named(((g.job_id, g) for g in groups if g.job_id is not None), moved),
+        users=_named(((owners[g.job_id].owner.user, g) for g in groups if g.job_id in owners), moved),
+        labels=_named(_labelled(groups, {n: job for n, job in owners.items() if labels_of(job)}), moved),
         totals=Sums.of(totals, moved.total_g),
         settled=moved.account(totals.grams),
         budget_accounts=tuple(timeline.accounts),
@@ -151,7 +191,7 @@ def build(
         facility_kwh=timeline.facility_mj / MJ_PER_J / J_PER_KWH,
         accounts=() if record else _named(((str(g.account), g) for g in groups), moved),
         boards=_named(((g.board, g) for g in groups), moved),
-        methods=_named(((str(g.method), g) for g in groups), moved),
+        methods=methods,
         pues=timeline.pues,
         savings=_savings(
             record,
@@ -171,8 +211,6 @@ def build(
         lost=_lost(timeline) if record else None,
         validation=validation,
         foretold=_foretold(ledger, record) if record else None,
-        gaps=timeline.gaps,
-        more_gaps=timeline.more_gaps,
         feeds=timeline.feeds,
         kinds=kind_sums(timeline.feeds),
         money=timeline.spending.money(job_id),
@@ -180,6 +218,18 @@ def build(
         notes=notes(totals, timeline, record, counted, said, imported_of(groups)),
         timeline=timeline.points if totals.rows else (),
     )
+    asked = Asked(record, (record.id,) if record else jobs, start, end, now)
+    return report.model_copy(
+        update=disclosed(ledger, asked, groups, totals, timeline, methods, stated or Stated())
+    )
+
+
+def _labelled(groups: Iterable[Group], owners: Mapping[str, JobRecord]) -> Iterator[tuple[str, Group]]:
+    """Each group under every label of its job."""
+    for group in groups:
+        if group.job_id is not None and group.job_id in owners:
+            for key, value in owners[group.job_id].spec.labels.items():
+                yield f"{key}={value}", group
 
 
 def _walked(
@@ -190,6 +240,7 @@ def _walked(
     start: datetime | None,
     end: datetime | None,
     curves: Curves | None,
+    only: frozenset[str] | None,
 ) -> Timeline:
     first, last = totals.start, totals.end
     if first is None or last is None:
@@ -201,7 +252,7 @@ def _walked(
     eras = ledger.eras()
     differences = Differences(Settled.of(covering), eras)
     job_id = record.id if record else None
-    timeline = Timeline(first, last, job_id, starts, differences, eras)
+    timeline = Timeline(first, last, job_id, starts, differences, eras, only=only)
     gone = ledger.replaced()
     # of a job its own rows alone: the intensity while it waited, which other boards' rows tell, comes summed by the database
     rows = ledger.rows(job_id, first, end or last)

@@ -13,9 +13,14 @@ from markupsafe import Markup
 from carbonsched import text
 from carbonsched.charts import Band, Chart, Rule, Series, count_ticks, svg, time_ticks
 from carbonsched.ledger.ledger import Ledger
+from carbonsched.report.ai_act import ai_act_lines
+from carbonsched.report.disclosure import Line, head
 from carbonsched.report.document import Report
+from carbonsched.report.esrs import esrs_lines
 from carbonsched.report.format import ReportFormat
 from carbonsched.report.provenance import energy_words, intensity_estimated
+from carbonsched.report.sci import sci_lines
+from carbonsched.report.scope2 import scope2_lines
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -40,7 +45,27 @@ def page(report: Report, _ledger: Ledger) -> str:
         ratio=ratio(report),
         estimated=intensity_estimated(report.kinds),
         energy_how=energy_words(report.methods),
+        complete=None if report.completeness is None else report.completeness.words.split(" ")[0],
+        disclosures=disclosures(report),
+        shown=_shown,
     )
+
+
+def disclosures(report: Report) -> tuple[tuple[str, tuple[Line, ...]], ...]:
+    """(title, data points) of each table that has any; what it is of stands at the top of the page."""
+    tables = (
+        ("GHG Protocol Scope 2", scope2_lines(report)),
+        ("ESRS E1", esrs_lines(report)),
+        ("SCI, ISO/IEC 21031", sci_lines(report)),
+        ("EU AI Act", ai_act_lines(report)),
+    )
+    return tuple((title, lines[len(head(report)) :]) for title, lines in tables if lines)
+
+
+def _shown(line: Line) -> str:
+    if line.value is None:
+        return text.UNKNOWN
+    return line.value if isinstance(line.value, str) else f"{line.value:.6g}"
 
 
 def ratio(report: Report) -> float | None:

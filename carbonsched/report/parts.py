@@ -271,7 +271,7 @@ class Lost(Doc):
 
 
 class Gap(Doc):
-    """A stretch that was bridged or is unknown.
+    """A stretch that was bridged, is unknown, or of which there is no row.
 
     Example:
         >>> Gap(board="GPU-1", start="2026-11-22T10:00:00Z", end="2026-11-22T10:09:00Z", kind="unknown", energy_j=None,
@@ -282,12 +282,56 @@ class Gap(Doc):
     board: str
     start: UtcTime
     end: UtcTime
-    kind: Literal["bridged", "unknown"]
-    """`bridged`: the daemon was away; `unknown`: energy or intensity could not be read."""
+    kind: Literal["bridged", "unknown", "missing"]
+    """`bridged`: the daemon was away; `unknown`: energy or intensity could not be read; `missing`: nothing was metered."""
     energy_j: float | None
     spent_g: float | None
     method: EnergyMethod
     reason: str | None
+
+
+class PlugEnergy(Doc):
+    """Energy and grams at the box's plug, by a factor that its owner states. Beside the account, in no sum. Estimated.
+
+    Example:
+        >>> PlugEnergy(factor=1.12, source="PSU's 80 PLUS sheet", energy_kwh=1.12, spent_g=224).spent_g
+        224.0
+    """
+
+    factor: float
+    source: str
+    energy_kwh: float
+    """Without PUE, as `energy_kwh` of the totals."""
+    spent_g: float
+    estimated: bool = True
+
+
+class Selection(Doc):
+    """Of which jobs a period's report is.
+
+    Example:
+        >>> Selection(user="ada", labels=("project=thesis",)).words
+        'jobs of ada, labelled project=thesis'
+    """
+
+    user: str | None = None
+    """Who submitted them."""
+    labels: tuple[str, ...] = ()
+    """`key=value`, or `key`: whatever its value. All must hold."""
+    jobs: tuple[str, ...] = ()
+    """Those that it came to, of all times."""
+
+    @property
+    def any(self) -> bool:
+        """Whether it leaves any job out."""
+        return self.user is not None or bool(self.labels)
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        of = f" of {self.user}" if self.user is not None else ""
+        labelled = f", labelled {', '.join(self.labels)}" if self.labels else ""
+        return f"jobs{of}{labelled}"
 
 
 class FeedUse(Doc):

@@ -10,27 +10,42 @@ from typing import Final
 from carbonsched import plugins
 from carbonsched.errors import InputError
 from carbonsched.ledger.ledger import Ledger
+from carbonsched.report.ai_act import AI_ACT
+from carbonsched.report.boamps import BOAMPS
 from carbonsched.report.codecarbon import CODECARBON
 from carbonsched.report.csv import CSV
 from carbonsched.report.document import Report
+from carbonsched.report.esrs import ESRS
 from carbonsched.report.format import ReportFormat
 from carbonsched.report.html import HTML
 from carbonsched.report.json import JSON
+from carbonsched.report.markdown import MARKDOWN
 from carbonsched.report.model_card import MODEL_CARD
+from carbonsched.report.sci import SCI
+from carbonsched.report.scope2 import SCOPE2
+from carbonsched.report.spdx import SPDX
 
 FORMATS: Final[Mapping[str, ReportFormat]] = {
     "json": JSON,
     "csv": CSV,
     "html": HTML,
+    "markdown": MARKDOWN,
     "codecarbon": CODECARBON,
+    "boamps": BOAMPS,
     "model-card": MODEL_CARD,
+    "spdx": SPDX,
+    "sci": SCI,
+    "esrs": ESRS,
+    "scope2": SCOPE2,
+    "ai-act": AI_ACT,
 }
-"""The formats that come with carbonsched, by name."""
+"""The formats that come with carbonsched, by name. PDF is made of html by the command (`carbonsched.report.pdf`)."""
+PDF: Final = "pdf"
 
 
 def names() -> tuple[str, ...]:
     """Every name that `find` knows: the built-in formats, then those of installed plugins."""
-    return (*FORMATS, *plugins.names(plugins.REPORT_FORMATS, FORMATS))
+    return (*FORMATS, *plugins.names(plugins.REPORT_FORMATS, (*FORMATS, PDF)))
 
 
 def find(name: str) -> ReportFormat:
@@ -41,6 +56,12 @@ def find(name: str) -> ReportFormat:
     """
     if name in FORMATS:
         return FORMATS[name]
+    if name == PDF:
+        raise InputError(
+            "--format",
+            "pdf is made of html by the command",
+            "ask for html, or run carbonsched report --format pdf",
+        )
     if name not in (known := names()):
         raise InputError("--format", f"there is no format {name!r}", f"choose one of {', '.join(known)}")
     return plugins.load(plugins.REPORT_FORMATS, name, _checked, FORMATS)

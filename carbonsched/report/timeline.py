@@ -15,6 +15,8 @@ from carbonsched.ledger.settlements import Settled
 from carbonsched.ledger.totals import Era, account_of, charged_g
 from carbonsched.model.energy import NOT_ALONE, BudgetAccount, EnergyMethod
 from carbonsched.model.grid import Basis, Kind
+from carbonsched.report.coverage import Watched
+from carbonsched.report.market import Hours
 from carbonsched.report.parts import FeedUse, Gap, Point, PueUse
 from carbonsched.report.savings import Spent
 from carbonsched.report.settled import Differences
@@ -88,6 +90,10 @@ class Timeline:
     more_gaps: int = 0
     time_compression: float = 1.0
     spending: Spending = field(default_factory=Spending)
+    only: frozenset[str] | None = None
+    """Of a period's report over some jobs: which; None: everything is charged."""
+    watched: Watched = field(default_factory=Watched)
+    hours: Hours = field(default_factory=Hours)
     work: Work = field(default_factory=Work)
     """Of a job: when it ran, and its energy by intensity."""
     _bins: list[_Bin] = field(default_factory=list)
@@ -106,12 +112,17 @@ class Timeline:
         for row in rows:
             if curve is None:
                 self._intensity(row)
-            if self.job_id is None or row["job_id"] == self.job_id:
+            if self._mine(row["job_id"]):
                 self._charge(row)
         for gap in self._open.values():
             self._close(gap)
         self._open.clear()
         self._gaps.sort(key=lambda gap: (gap.start, gap.board))
+
+    def _mine(self, job_id: str | None) -> bool:
+        if self.only is not None:
+            return job_id in self.only
+        return self.job_id is None or job_id == self.job_id
 
     @property
     def mean_g_per_kwh(self) -> float | None:
@@ -212,6 +223,7 @@ class Timeline:
                 each.energy_mj += energy * part
                 each.seconds[row["board"]] = each.seconds.get(row["board"], 0.0) + seconds
         self._gap(row)
+        self.watched.add(row)
         if self.job_id is not None:
             self.work.add(row)
         self.differences.add(row, None if row["g_per_kwh"] is None else _feed_of(row))
@@ -225,6 +237,7 @@ class Timeline:
         self.facility_mj += energy * row["pue"]
         if grams is not None:
             self.known_grams += grams
+        self.hours.add(row)
         self.spending.add(row)
         key = (row["pue"], row["pue_source"])
         self._pues[key] = self._pues.get(key, 0) + energy

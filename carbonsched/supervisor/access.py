@@ -155,9 +155,14 @@ def reads_all(actor: Owner, admins: Iterable[str]) -> bool:
     return actor.uid in (0, os.getuid()) or is_one(actor, admins)
 
 
+def reads(actor: Owner, owner: Owner, admins: Iterable[str]) -> bool:
+    """Whether `actor` may read a job of `owner`."""
+    return actor.uid == owner.uid or reads_all(actor, admins)
+
+
 def check(operation: str, actor: Owner, owner: Owner, admins: Iterable[str], job_id: str) -> None:
     """Raises DeniedError that names who may."""
-    if actor.uid != owner.uid and not reads_all(actor, admins):
+    if not reads(actor, owner, admins):
         what = OPERATIONS[operation].what.format(job=job_id)
         raise DeniedError(
             f"only {owner.user}, an admin of carbonsched, root or the daemon's user may {what}, you are {actor.user}"

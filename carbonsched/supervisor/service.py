@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from carbonsched.model.grid import GridView
 from carbonsched.model.imported import ImportBody, Imported
 from carbonsched.model.job import JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
+from carbonsched.model.labels import fits
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.views import (
     Acted,
@@ -37,6 +37,7 @@ from carbonsched.model.views import (
     JobList,
     JobView,
     PoolList,
+    ReportQuery,
     Submitted,
     Version,
 )
@@ -357,20 +358,49 @@ class SupervisorService:
         self._may_read("log", actor, job_id)
         return self.supervisor.job_dir(job_id) / "log.txt"
 
-    def render_report(
-        self, job_id: str | None, start: datetime | None, end: datetime | None, form: str, actor: Owner
-    ) -> tuple[Iterator[str], str]:
+    def render_report(self, asked: ReportQuery, form: str, actor: Owner) -> tuple[Iterator[str], str]:
         # templates and plots are held only by a daemon that was asked for a report
-        from carbonsched.report import build, find
+        from carbonsched.report import Selection, build, find
 
-        found = find(form)
-        if job_id is not None:
-            self._may_read("job_report", actor, job_id)
-        supervisor = self.supervisor
+        found, supervisor = find(form), self.supervisor
+        if asked.job is not None:
+            self._may_read("job_report", actor, asked.job)
+        self._check_site(asked.site)
         with supervisor.lock:
             supervisor.flush()  # a report counts what was used up to now
-        report = build(supervisor.ledger, job_id=job_id, start=start, end=end, now=supervisor.clock.now())
+        selection = None
+        if asked.selects:
+            jobs = tuple(job.id for job in supervisor.ledger.jobs() if self._selected(asked, job, actor))
+            selection = Selection(user=asked.user, labels=asked.labels, jobs=jobs)
+        report = build(
+            supervisor.ledger,
+            job_id=asked.job,
+            start=asked.start,
+            end=asked.end,
+            now=supervisor.clock.now(),
+            stated=supervisor.config.stated,
+            selection=selection,
+            labels_of=lambda job: access.reads(actor, job.owner, self._admins),
+        )
         return found.pieces(report, supervisor.ledger), found.media_type
+
+    def _selected(self, asked: ReportQuery, job: JobRecord, actor: Owner) -> bool:
+        """Labels of other people's jobs are theirs to read: for others these jobs have none."""
+        if asked.user is not None and job.owner.user != asked.user:
+            return False
+        if not asked.labels:
+            return True
+        return access.reads(actor, job.owner, self._admins) and all(
+            fits(job.spec.labels, wanted) for wanted in asked.labels
+        )
+
+    def _check_site(self, site: str | None) -> None:
+        here = self.supervisor.config.accounting.site
+        if site is not None and site != here:
+            stands = f"the box stands at {here!r}" if here else "the config names no site (accounting.site)"
+            raise InputError(
+                "--site", f"{site!r} is not this box's: {stands}", "ask the box that stands there"
+            )
 
     def metrics(self, actor: Owner) -> str:
         # a daemon that is not watched does without the library

@@ -183,6 +183,7 @@ class Supervisor:
         with self.lock:
             self.meter.resume(self.ledger.marks())
             self._note_account()
+            self._note_box()
             started = self.ledger.started_ids()
             for row in map(self._as_it_ran, self.ledger.unclosed()):
                 if row.state.ended and not row.damage:
@@ -250,6 +251,9 @@ class Supervisor:
                 "pools": config.pools,
                 "quotas": config.quotas,
                 "launch": config.launch,
+                "accounting": config.accounting,
+                "contracts": config.contracts,
+                "base_models": config.base_models,
                 "api": self.config.api.model_copy(
                     update={"users": config.api.users, "admins": config.api.admins}
                 ),
@@ -257,6 +261,7 @@ class Supervisor:
             self.config = self.config.model_copy(update=changes)
             self.watch.chain.forecasts_wanted = config.plan.forecasts_wanted
             self._note_account()
+            self._note_box()
             self._warn_of_unknown()
             self.pools.configure(config.pools)
             self.placement.slots()
@@ -275,6 +280,13 @@ class Supervisor:
         before = (eras[-1].account, eras[-1].supplied) if eras else (BudgetAccount.LOCATION, False)
         if before != (account, bool(feeds)):
             self.pending.note(None, "account", {"budget_account": account, "supply": feeds})
+
+    def _note_box(self) -> None:
+        """Of which box rows are from now on, where the journal does not say so yet."""
+        box = self.config.stated.box.dump()
+        before = self.ledger.history(None, kinds=("box",), newest=1)
+        if not before or any(before[-1][name] != value for name, value in box.items()):
+            self.pending.note(None, "box", box)
 
     # ---- the tick
 

@@ -66,12 +66,20 @@ def test_help_is_quick_and_does_not_load_the_heavy_half() -> None:
         (["report"], "give --job ID, or --from TIME"),
         (["report", "--to", "2026-11-01T00:00:00Z"], "--from: is missing"),
         (["report", "--job", "x", "--json", "--format", "csv"], "exclude each other"),
+        (["report", "--job", ""], "--job: is empty; give one"),
+        (["report", "--user", " "], "--user: is empty; give one"),
+        (["report", "--label", "", "--from", "2026-11-01"], "--label: is empty; give one"),
+        (["report", "--job", "x", "--user", "ada"], "--user, --label and --site exclude each other"),
+        (["report", "--from", "nope"], "--from: 'nope' is not a time"),
+        (["report", "--from", "2026-11-01", "--to", "x" * 5000], "--to: 'xxx"),
+        (["report", "--from", "2026-11-01", "--to", "2026-10-01"], "--to: 2026-10-01 is not after --from"),
     ],
 )
 def test_bad_usage_is_one_line_and_2(argv: list[str], says: str) -> None:
     ran = cli(*argv)
     assert (ran.code, ran.out) == (2, "")
     assert says in one_line(ran.err)
+    assert len(ran.err) < 1500, "what is long is not printed whole"
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,10 @@ def test_report_to_stdout_and_to_a_file(box: Box, socket: Path, tmp_path: Path) 
     away = cli("report", "--job", job_id, "-o", tmp_path / "no" / "r.json", socket=socket)
     assert away.code == 2
     assert "--output" in away.err
+    some = cli("report", "--user", "ada", "-l", "project=x", "-l", "team", socket=socket).doc
+    assert (some["user"], some["labels"]) == ("ada", ["project=x", "team"])
+    pdf = cli("report", "--job", job_id, "--format", "pdf", "-o", tmp_path / "r.pdf", socket=socket)
+    assert (pdf.code, "written to" in pdf.err) == (0, True) or (pdf.code, pdf.err.count("\n")) == (2, 1)
     wrong = cli("report", "--from", "soon", "--to", "later", socket=socket)
     assert wrong.code == 2
     assert "is not a time" in wrong.err

@@ -20,7 +20,7 @@ from carbonsched.model.grid import Kind
 from carbonsched.model.job_state import JobState
 from carbonsched.model.methods.traits import METHODS
 from carbonsched.model.protocol import SegmentDone
-from carbonsched.report import Report, build
+from carbonsched.report import Report, Selection, build
 from carbonsched.report.parts import Effect
 from carbonsched.report.render import render
 from carbonsched.report.savings import Spent, as_own_run, flops_effect, quality, waste_effect
@@ -251,9 +251,23 @@ def test_segments_list_what_was_charged_and_decided(story: Story) -> None:
     assert third.reason.startswith("train at 0.48")
 
 
+def test_a_period_of_some_jobs_counts_their_rows_alone(story: Story) -> None:
+    ledger, report, _ = story
+    mine = Selection(user="ada", jobs=("scitldr-1",))
+    found = build(ledger, now=report.created_at, selection=mine)
+    assert found.totals.spent_g == pytest.approx(report.totals.spent_g)
+    assert [part.name for part in (*found.jobs, *found.users)] == ["scitldr-1", "ada"]
+    assert {part.name for part in found.accounts} == {"job"}, "idle energy is nobody's"
+    rows = render(found, ledger, "csv").splitlines()
+    assert len(rows) == 1 + ledger.totals("scitldr-1").rows
+    none = build(ledger, now=report.created_at, selection=Selection(user="bob"))
+    assert (none.totals.seconds, none.jobs) == (0, ())
+
+
 def test_gaps_are_listed_plainly(story: Story) -> None:
     _, report, _ = story
-    bridged, *unknown = report.gaps
+    bridged, missing, *unknown = report.gaps
+    assert (missing.board, missing.kind, missing.start) == ("host", "missing", bridged.start)
     assert (bridged.kind, bridged.energy_j, bridged.method) == ("bridged", 137_700.0, "counter")
     assert (bridged.end - bridged.start).total_seconds() == 540
     assert [(g.board, g.kind, g.spent_g) for g in unknown] == [

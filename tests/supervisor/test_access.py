@@ -24,7 +24,10 @@ from carbonsched.api.server import serve
 from carbonsched.api.tcp import Token, address
 from carbonsched.cli.client import Client, RemoteError, UnixConnection
 from carbonsched.config import Config
+from carbonsched.errors import InputError
+from carbonsched.model.accounting import Accounting
 from carbonsched.model.job import Owner
+from carbonsched.model.views import ReportQuery
 from carbonsched.supervisor import access
 from carbonsched.supervisor.access import OPERATIONS, Caller, is_user
 
@@ -62,8 +65,8 @@ def asked(client: Client, job_id: str) -> dict[str, Callable[[], object]]:
     return {
         "show": lambda: client.show(job_id),
         "log": lambda: client.log(job_id, 0),
-        "report": lambda: client.report(job_id, None, None, "json"),
-        "model-card": lambda: client.report(job_id, None, None, "model-card"),
+        "report": lambda: client.report(ReportQuery(job=job_id), "json"),
+        "model-card": lambda: client.report(ReportQuery(job=job_id), "model-card"),
         "cancel": lambda: client.act(job_id, "cancel"),
         "pause": lambda: client.act(job_id, "pause"),
         "resume": lambda: client.act(job_id, "resume"),
@@ -93,17 +96,48 @@ def test_every_door_to_a_job_is_its_owners(rig: Rig, folder: Path) -> None:
         assert set(refused) == set(asked(client, job_id))
         assert all(str(BOB) in line and HIDDEN not in line for line in refused.values())
         assert "carbonsched ps shows everybody's" in refused["show"]
+        period = ReportQuery.parse({"start": "2026-11-01T00:00:00Z", "end": "2027-01-01T00:00:00Z"})
         everything = as_user(
             BOB,
             lambda: (
                 client.jobs(True).model_dump_json()
                 + client.pools().model_dump_json()
-                + client.report(None, "2026-11-01T00:00:00Z", "2027-01-01T00:00:00Z", "csv")
-                + client.report(None, "2026-11-01T00:00:00Z", "2027-01-01T00:00:00Z", "json")
+                + client.report(period, "csv")
+                + client.report(period, "json")
             ),
         )
         assert job_id in everything
         assert not [word for word in (HIDDEN, "private", "rows.jsonl") if word in everything]
+
+
+def test_a_report_of_a_label_is_of_the_jobs_whose_labels_one_may_read(rig: Rig) -> None:
+    job_id = of_alice(rig)
+    bob, alice = (Owner(uid=uid, gid=uid, pid=1, user=name) for uid, name in ((BOB, "bob"), (ALICE, "alice")))
+
+    def told(actor: Owner, **asked: Any) -> dict[str, Any]:
+        parts, _ = rig.service.render_report(ReportQuery.parse(asked), "json", actor)
+        return dict(json.loads("".join(map(str, parts))))
+
+    for labels in (["project=private"], ["project"]):
+        assert told(alice, labels=labels)["selection"]["jobs"] == [job_id]
+        assert told(bob, labels=labels)["selection"]["jobs"] == [], (
+            "what others are labelled is not told by asking"
+        )
+    assert told(alice, labels=["project=other"])["selection"]["jobs"] == []
+    assert told(bob, user="alice")["selection"]["jobs"] == [job_id], "whose a job is everybody sees"
+    assert "private" not in str(told(bob, user="alice")["labels"])
+    with pytest.raises(InputError, match="--site: 'Mars' is not this box's: the config names no site"):
+        told(bob, site="Mars")
+
+
+def test_rows_are_of_the_box_that_the_journal_names_and_it_is_named_once(rig: Rig) -> None:
+    (first,) = rig.ledger.history(None, kinds=("box",))
+    assert (first["name"], first["machine"]) == (None, rig.supervisor.config.stated.box.machine)
+    rig.supervisor.reconfigure(rig.supervisor.config)
+    assert len(rig.ledger.history(None, kinds=("box",))) == 1
+    changed = rig.supervisor.config.model_copy(update={"accounting": Accounting(box="trainer-07")})
+    rig.supervisor.reconfigure(changed)
+    assert [entry["name"] for entry in rig.ledger.history(None, kinds=("box",))] == [None, "trainer-07"]
 
 
 def test_of_other_peoples_jobs_ps_shows_what_the_box_is_shared_by(rig: Rig) -> None:

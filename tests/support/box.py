@@ -45,6 +45,7 @@ from carbonsched.model.views import (
     JobView,
     PoolList,
     PoolView,
+    ReportQuery,
     SegmentView,
     Submitted,
     Version,
@@ -341,23 +342,26 @@ class Box:
     def log_file(self, entry: Entry) -> Path:
         return self.folder / f"{entry.id}.log"
 
-    def render_report(
-        self, job_id: str | None, start: datetime | None, end: datetime | None, form: str, actor: Owner
-    ) -> tuple[Iterator[str], str]:
+    def render_report(self, asked: ReportQuery, form: str, actor: Owner) -> tuple[Iterator[str], str]:
         find(form)
-        if job_id is not None:
-            self._readable(job_id, actor)
+        if asked.job is not None:
+            self._readable(asked.job, actor)
         if self.report is not None:
             return self.report(), "text/csv"
-        asked = {
-            "job": job_id,
-            "start": start and rfc3339(start),
-            "end": end and rfc3339(end),
+        told = {
+            "job": asked.job,
+            "start": asked.start and rfc3339(asked.start),
+            "end": asked.end and rfc3339(asked.end),
+            **({"user": asked.user} if asked.user else {}),
+            **({"labels": list(asked.labels)} if asked.labels else {}),
+            **({"site": asked.site} if asked.site else {}),
             "format": form,
         }
         if form == "json":
-            return iter([json.dumps(asked)]), "application/json"
-        return iter([f"{','.join(asked)}\r\n", f"{','.join(map(str, asked.values()))}\r\n"]), "text/csv"
+            return iter([json.dumps(told)]), "application/json"
+        if form == "html":
+            return iter(["<!DOCTYPE html><title>report</title><p>report</p>"]), "text/html"
+        return iter([f"{','.join(told)}\r\n", f"{','.join(map(str, told.values()))}\r\n"]), "text/csv"
 
     def metrics(self, actor: Owner) -> str:
         return ""

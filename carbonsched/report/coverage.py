@@ -1,0 +1,180 @@
+"""Says how much of the time asked for is covered: where energy and intensity are known, and why they are not elsewhere.
+
+Time is counted by board: two boards for an hour are two hours. A job asks for the time in which it had a process, by the journal, on the
+boards that were charged to it then; a period asks for all of itself on every board that it saw.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from carbonsched.ledger.rows import moment
+from carbonsched.model.base import Doc
+from carbonsched.model.energy import EnergyMethod
+from carbonsched.report.parts import Gap
+
+Span = tuple[int, int]
+_TICK_US: Final = 1_000_000
+"""A shorter stretch without a row is no gap to list: readings are a tick apart. It is counted all the same."""
+NO_ROW: Final = "no row: no meter was read then (the daemon did not run, or did not know of the board)"
+_NOBODY: Final = "none"
+
+
+class BoardCoverage(Doc):
+    """Of one board's time, in seconds.
+
+    Example:
+        >>> BoardCoverage(board="host", asked_s=100, covered_s=90, energy_unknown_s=4, intensity_unknown_s=6, no_row_s=0).covered_s
+        90.0
+    """
+
+    board: str
+    asked_s: float
+    covered_s: float
+    """Energy and intensity are known."""
+    energy_unknown_s: float
+    intensity_unknown_s: float
+    """Energy is known, its intensity is not."""
+    no_row_s: float
+    """Nothing is said of it at all."""
+
+
+class Completeness(Doc):
+    """Of the time asked for, what is covered. The parts come to `asked_s`; `gaps` of the report names each stretch with its reason.
+
+    Example:
+        >>> Completeness(asked_s=100, covered_s=90, energy_unknown_s=4, intensity_unknown_s=6, no_row_s=0, share=0.9, boards=()).words
+        '90.00% of 100 s board time is covered; not: energy unknown 4 s, intensity unknown 6 s'
+    """
+
+    asked_s: float
+    covered_s: float
+    energy_unknown_s: float
+    intensity_unknown_s: float
+    no_row_s: float
+    share: float | None
+    """covered_s ÷ asked_s; None: no time was asked for."""
+    boards: tuple[BoardCoverage, ...]
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        if self.share is None:
+            return "no time was asked for"
+        parts = (
+            ("energy unknown", self.energy_unknown_s),
+            ("intensity unknown", self.intensity_unknown_s),
+            ("no row", self.no_row_s),
+        )
+        missing = ", ".join(f"{name} {seconds:.4g} s" for name, seconds in parts if seconds > 0)
+        # never 100% of what is not whole
+        share = f"{min(self.share, 0.9999) if missing else 1.0:.2%}"
+        return f"{share} of {self.asked_s:.10g} s board time is covered; not: {missing or 'none'}"
+
+
+@dataclass(slots=True)
+class Watched:
+    """When each board's rows tell what; neighbours of one kind run together.
+
+    Example:
+        >>> watched = Watched()
+        >>> watched.add({"board": "b", "start_us": 0, "end_us": 9_000_000, "energy_mj": 5, "grams": 1.0})
+        >>> completeness({"b": [(0, 10_000_000)]}, watched)[0].share
+        0.9
+    """
+
+    spans: dict[str, list[tuple[int, int, str]]] = field(default_factory=dict)
+
+    def add(self, row: Mapping[Any, Any]) -> None:
+        kind = "energy" if row["energy_mj"] is None else "intensity" if row["grams"] is None else "known"
+        mine = self.spans.setdefault(row["board"], [])
+        start, end = row["start_us"], row["end_us"]
+        if mine and mine[-1][1] == start and mine[-1][2] == kind:
+            mine[-1] = (mine[-1][0], end, kind)
+        else:
+            mine.append((start, end, kind))
+
+    def in_order(self, board: str) -> list[tuple[int, int, str]]:
+        """What was told late stands last in the ledger; where two tell of one time the first counts."""
+        found: list[tuple[int, int, str]] = []
+        for start, end, kind in sorted(self.spans.get(board, ())):
+            start = max(start, found[-1][1]) if found else start
+            if start < end:
+                found.append((start, end, kind))
+        return found
+
+
+def asked_by_period(watched: Watched, start_us: int, end_us: int) -> dict[str, list[Span]]:
+    """All of a period, on every board that it saw."""
+    return {board: [(start_us, end_us)] for board in (*watched.spans,) or (_NOBODY,)}
+
+
+def asked_by_job(watched: Watched, lives: Sequence[Span]) -> dict[str, list[Span]]:
+    """lives: when the job had a process. A board is asked for in those in which a row of it was charged."""
+    asked: dict[str, list[Span]] = {}
+    for start, end in lives:
+        boards = [b for b, spans in watched.spans.items() if any(s < end and e > start for s, e, _ in spans)]
+        for board in boards or [_NOBODY]:
+            asked.setdefault(board, []).append((start, end))
+    return asked
+
+
+def completeness(
+    asked: Mapping[str, Iterable[Span]], watched: Watched
+) -> tuple[Completeness, tuple[Gap, ...]]:
+    """(how much is covered, the stretches without any row)."""
+    boards, missing = [], []
+    for board, spans in sorted(asked.items()):
+        sums = dict.fromkeys(("asked", "known", "energy", "intensity", "none"), 0)
+        for start, end in spans:
+            at = start
+            for first, last, kind in [*watched.in_order(board), (end, end, "")]:
+                first, last = max(first, start), min(last, end)
+                if first > last:
+                    continue
+                if first > at:
+                    sums["none"] += first - at
+                    if first - at > _TICK_US:
+                        missing.append(_missing(board, at, first))
+                if kind:
+                    sums[kind] += last - first
+                at = max(at, last)
+            sums["asked"] += end - start
+        seconds = {name: us / 1e6 for name, us in sums.items()}
+        boards.append(
+            BoardCoverage(
+                board=board,
+                asked_s=seconds["asked"],
+                covered_s=seconds["known"],
+                energy_unknown_s=seconds["energy"],
+                intensity_unknown_s=seconds["intensity"],
+                no_row_s=seconds["none"],
+            )
+        )
+    return _whole(boards), tuple(missing)
+
+
+def _whole(boards: Sequence[BoardCoverage]) -> Completeness:
+    asked, covered = sum(b.asked_s for b in boards), sum(b.covered_s for b in boards)
+    return Completeness(
+        asked_s=asked,
+        covered_s=covered,
+        energy_unknown_s=sum(b.energy_unknown_s for b in boards),
+        intensity_unknown_s=sum(b.intensity_unknown_s for b in boards),
+        no_row_s=sum(b.no_row_s for b in boards),
+        share=covered / asked if asked else None,
+        boards=tuple(boards),
+    )
+
+
+def _missing(board: str, start_us: int, end_us: int) -> Gap:
+    return Gap(
+        board=board,
+        start=moment(start_us),
+        end=moment(end_us),
+        kind="missing",
+        energy_j=None,
+        spent_g=None,
+        method=EnergyMethod.UNAVAILABLE,
+        reason=NO_ROW,
+    )

@@ -1,0 +1,161 @@
+"""Tells emissions by the market beside those by the location: contracts and certificates first, then the residual mix.
+
+Energy with PUE is known by the hour. Each contract takes of the hours of its time what it covers, the shortest first, so that a certificate of
+an hour matches that hour and one of a year what is left. What nothing covers has the residual mix; where none is stated, the
+grid's intensity stands in and says so.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from carbonsched.ledger.rows import micros
+from carbonsched.model.accounting import Accounting, Contract
+from carbonsched.model.base import Doc, UtcTime
+from carbonsched.units import J_PER_KWH, MJ_PER_J
+
+_HOUR_US: Final = 3_600_000_000
+_MJ_PER_KWH: Final = J_PER_KWH * MJ_PER_J
+_NO_RESIDUAL: Final = (
+    "no residual mix is stated: the grid's intensity stands in, as the Scope 2 Guidance allows"
+)
+
+
+class ContractUse(Doc):
+    """What one contract or certificate covers of a report's energy.
+
+    Example:
+        >>> ContractUse(name="wind PPA", start="2026-01-01T00:00:00Z", end="2027-01-01T00:00:00Z", g_per_kwh=0, renewable=True,
+        ...     hourly=False, source="contract 4711", kwh=2.5, spent_g=0).kwh
+        2.5
+    """
+
+    name: str
+    start: UtcTime
+    end: UtcTime
+    g_per_kwh: float
+    renewable: bool
+    hourly: bool
+    source: str
+    kwh: float
+    spent_g: float
+
+
+class MarketAccount(Doc):
+    """Emissions by the market, PUE included.
+
+    Example::
+
+        market = report.market
+        print(market.spent_g, "by contracts,", market.location_g, "by the grid")
+    """
+
+    kwh: float
+    """Energy × PUE."""
+    location_g: float
+    spent_g: float | None
+    """At least, where `reason` says of how much energy no factor is known; None: of all of it."""
+    reason: str | None
+    contracts: tuple[ContractUse, ...]
+    covered_kwh: float
+    renewable_kwh: float
+    hourly_kwh: float
+    """Covered by instruments of an hour at most: matched hour by hour."""
+    rest_kwh: float
+    """Covered by nothing."""
+    rest_g: float | None
+    rest_source: str
+
+
+@dataclass(slots=True)
+class Hours:
+    """Energy with PUE and grams by hour.
+
+    Example:
+        >>> hours = Hours()
+        >>> hours.add({"start_us": 0, "end_us": 10, "energy_mj": 3_600_000_000, "pue": 1.0, "grams": 200.0})
+        >>> hours.facility_mj
+        {0: 3600000000.0}
+    """
+
+    facility_mj: dict[int, float] = field(default_factory=dict)
+    grams: dict[int, float] = field(default_factory=dict)
+    unknown_mj: dict[int, float] = field(default_factory=dict)
+    """Of the energy: at an intensity that is not known."""
+
+    def add(self, row: Mapping[Any, Any]) -> None:
+        """One whose energy is known; over the end of an hour it is spread by time."""
+        start, end = row["start_us"], row["end_us"]
+        energy = row["energy_mj"] * row["pue"]
+        for hour in range(start // _HOUR_US, max((end - 1) // _HOUR_US, start // _HOUR_US) + 1):
+            first, last = max(start, hour * _HOUR_US), min(end, (hour + 1) * _HOUR_US)
+            share = (last - first) / (end - start) if end > start else 1.0
+            self.facility_mj[hour] = self.facility_mj.get(hour, 0.0) + energy * share
+            if row["grams"] is None:
+                self.unknown_mj[hour] = self.unknown_mj.get(hour, 0.0) + energy * share
+            else:
+                self.grams[hour] = self.grams.get(hour, 0.0) + row["grams"] * share
+
+
+def market_account(hours: Hours, contracts: Sequence[Contract], stated: Accounting) -> MarketAccount:
+    """An hour belongs to a contract where it begins in its time."""
+    numbers = sorted(hours.facility_mj)
+    left = {hour: hours.facility_mj[hour] for hour in numbers}
+    uses = []
+    for contract in sorted(contracts, key=lambda c: (c.end - c.start, c.start, c.name)):
+        room = float("inf") if contract.kwh is None else contract.kwh * _MJ_PER_KWH
+        taken = 0.0
+        first, last = -(-micros(contract.start) // _HOUR_US), -(-micros(contract.end) // _HOUR_US)
+        for hour in numbers[bisect_left(numbers, first) : bisect_left(numbers, last)]:
+            part = min(left[hour], room - taken)
+            left[hour] -= part
+            taken += part
+        if taken:
+            uses.append(_use(contract, taken / _MJ_PER_KWH))
+    rest = sum(left.values())
+    rest_g, reason = _rest(hours, left, stated)
+    covered_g = sum(use.spent_g for use in uses)
+    return MarketAccount(
+        kwh=sum(hours.facility_mj.values()) / _MJ_PER_KWH,
+        location_g=sum(hours.grams.values()),
+        spent_g=None if rest_g is None else covered_g + rest_g,
+        reason=reason,
+        contracts=tuple(uses),
+        covered_kwh=sum(use.kwh for use in uses),
+        renewable_kwh=sum(use.kwh for use in uses if use.renewable),
+        hourly_kwh=sum(use.kwh for use in uses if use.hourly),
+        rest_kwh=rest / _MJ_PER_KWH,
+        rest_g=rest_g,
+        rest_source=stated.residual_source or _NO_RESIDUAL,
+    )
+
+
+def _use(contract: Contract, kwh: float) -> ContractUse:
+    return ContractUse(
+        name=contract.name,
+        start=contract.start,
+        end=contract.end,
+        g_per_kwh=contract.g_per_kwh,
+        renewable=contract.renewable,
+        hourly=contract.hourly,
+        source=contract.source,
+        kwh=kwh,
+        spent_g=kwh * contract.g_per_kwh,
+    )
+
+
+def _rest(hours: Hours, left: Mapping[int, float], stated: Accounting) -> tuple[float | None, str | None]:
+    """(grams of what nothing covers, why they are not known)."""
+    if stated.residual_g_per_kwh is not None:
+        return sum(left.values()) / _MJ_PER_KWH * stated.residual_g_per_kwh, None
+    grams = unknown = 0.0
+    for hour, rest in left.items():
+        share = rest / hours.facility_mj[hour] if hours.facility_mj[hour] else 0.0
+        grams += hours.grams.get(hour, 0.0) * share
+        unknown += hours.unknown_mj.get(hour, 0.0) * share
+    if unknown:
+        why = "that no contract covers neither a residual mix nor the grid's intensity is known"
+        known = any(hours.grams.get(hour) is not None for hour in left)
+        return grams if known else None, f"at least: of {unknown / _MJ_PER_KWH:.4g} kWh {why}"
+    return grams, None
