@@ -174,7 +174,7 @@ def _job_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/jobs/{job_id}/log", response_class=Response)
     def log(job: JobId, actor: Actor, offset: int = 0, since: str | None = None) -> Response:
-        path, at = service.log_path(job, actor), _time("since", since)
+        path, at = service.log_path(job, actor), parse_time("since", since)
         if at is not None:
             offset = offset_since(path, at.timestamp())
         chunk = read_chunk(path, offset)

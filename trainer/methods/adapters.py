@@ -6,7 +6,7 @@ that of the modules beneath the adapters, while the forward pass that is paid is
 
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import nn
 
@@ -156,7 +156,7 @@ def _lora(model: Any, settings: LoraSettings) -> Any:
                 "train.lora_targets", f"the model has no {target!r}", f"name some of {', '.join(ends)}"
             )
     adapted = [m for n, m in matrices.items() if any(f".{n}".endswith(f".{t}") for t in chosen)]
-    most = max(min(m.weight.shape) for m in adapted)
+    most = max(min(cast(Any, m).weight.shape) for m in adapted)
     if settings.lora_rank > most:
         problem = (
             f"{settings.lora_rank} is more than any of the adapted matrices has: the largest has rank {most}"
