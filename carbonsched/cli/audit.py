@@ -19,12 +19,19 @@ if TYPE_CHECKING:
     from carbonsched.model.audit import Exported
     from carbonsched.model.views import AuditResult
 
+
+def _as_url(ledger: str | None) -> str | None:
+    """A file is named as `carbonsched run --ledger` names it, too."""
+    return ledger if ledger is None or "://" in ledger else f"sqlite:///{Path(ledger).absolute()}"
+
+
 LedgerUrl = Annotated[
     str | None,
     typer.Option(
         "--ledger",
-        metavar="URL",
-        help="Read this ledger yourself instead of asking the daemon, e.g. sqlite:////var/lib/carbonsched/ledger.db.",
+        metavar="URL|FILE",
+        callback=_as_url,
+        help="Read this ledger yourself instead of asking the daemon, e.g. /var/lib/carbonsched/ledger.db.",
     ),
 ]
 Certificate = Annotated[
@@ -166,7 +173,10 @@ def roll_up(
     ledger: Annotated[
         str,
         typer.Option(
-            "--ledger", metavar="URL", help="Of a box whose daemon does not run: it does this itself."
+            "--ledger",
+            metavar="URL|FILE",
+            callback=_as_url,
+            help="Of a box whose daemon does not run: it does this itself.",
         ),
     ],
     archive: Annotated[
