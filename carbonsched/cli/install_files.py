@@ -66,7 +66,8 @@ def files(prefix: Path, environment: Path) -> Iterator[Laid]:
     yield Laid(prefix / "lib/sysusers.d/carbonsched.conf", read("sysusers.d/carbonsched.conf"))
     yield Laid(prefix / "lib/tmpfiles.d/carbonsched.conf", read("tmpfiles.d/carbonsched.conf"))
     yield Laid(prefix / "lib/udev/rules.d/70-carbonsched-rapl.rules", read("udev/70-carbonsched-rapl.rules"))
-    yield Laid(prefix / "share/carbonsched/as-owner.conf", read("as-owner.conf"))
+    for name in ("as-owner.conf", "prometheus/prometheus.yml", "prometheus/carbonsched.rules.yml"):
+        yield Laid(prefix / "share/carbonsched" / name, read(name))
     yield Laid(CONFIG, read("config.toml"), 0o640, edited=True)
     yield Laid(Path("/etc/profile.d/carbonsched.sh"), read("profile.d/carbonsched.sh"), edited=True)
     share = prefix / "share"

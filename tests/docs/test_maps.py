@@ -19,7 +19,7 @@ ROOMS = sorted(
 def test_every_file_and_folder_is_on_the_map(room: Path) -> None:
     doc = importlib.import_module(".".join(room.parts)).__doc__
     assert doc is not None
-    named = re.findall(r"^([a-z_]+/?) {2,}\S", doc, flags=re.M)
+    named = re.findall(r"^([a-z0-9_]+/?) {2,}\S", doc, flags=re.M)
     files = [path.stem for path in (ROOT / room).glob("*.py") if not path.stem.startswith("__")]
     folders = [f"{path.parent.name}/" for path in (ROOT / room).glob("*/__init__.py")]
     assert sorted(named) == sorted(files + folders)
