@@ -62,9 +62,11 @@ class Alone:
 def metering(ledger_file: Path, config_file: Path | None, g_per_kwh: float | None) -> Iterator[Alone]:
     """Ticks in a thread until it is left. Raises CarbonschedError for a bad config, a meter or a ledger that is not to be had."""
     config = _config(ledger_file, config_file, g_per_kwh)
-    logging.getLogger("carbonsched").setLevel(logging.ERROR)
     clock, launcher = SystemClock(), LocalLauncher()
+    log = logging.getLogger("carbonsched")
+    level = log.level
     ledger = Ledger.open(config.ledger_url)
+    log.setLevel(logging.ERROR)  # the terminal is the command's
     try:
         try:
             (config.state / "jobs").mkdir(parents=True, exist_ok=True)
@@ -92,6 +94,7 @@ def metering(ledger_file: Path, config_file: Path | None, g_per_kwh: float | Non
             ticking.stop(_END_S)
             supervisor.stop()
     finally:
+        log.setLevel(level)
         ledger.close()
 
 

@@ -50,8 +50,9 @@ class Sender:
         try:
             self.waiting.put_nowait(told)
         except queue.Full:
+            full = self.waiting.maxsize
             log.warning(
-                "job %s: %s is not told that it %s: %d wait", told.job, self.target.name, told.event, MOST
+                "job %s: %s is not told that it %s: %d wait", told.job, self.target.name, told.event, full
             )
             return
         if self._thread is None:

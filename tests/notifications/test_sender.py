@@ -1,6 +1,7 @@
 """Notifications are left and not waited for: slow targets, those that fail, and too many of them."""
 
 import logging
+import queue
 import threading
 import time
 from dataclasses import dataclass, field
@@ -8,7 +9,6 @@ from dataclasses import dataclass, field
 import pytest
 
 from carbonsched.model.notification import Happening, Notification
-from carbonsched.notifications import sender as sender_file
 from carbonsched.notifications.sender import Sender, Senders
 from carbonsched.notifications.settings import NotifyConfig
 from carbonsched.notifications.targets import DeliveryError
@@ -43,14 +43,10 @@ class Scripted:
         self.got.append(notification)
 
 
-def test_a_target_that_hangs_holds_nobody_up(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(sender_file, "MOST", 3)
+def test_a_target_that_hangs_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> None:
     gate = threading.Event()
     stuck, well = Scripted(gate=gate), Scripted()
-    senders = Senders((Sender(stuck, EVERYTHING), Sender(well, EVERYTHING)))
-    senders.senders[0].waiting.maxsize = 3
+    senders = Senders((Sender(stuck, EVERYTHING, waiting=queue.Queue(3)), Sender(well, EVERYTHING)))
     began = time.monotonic()
     for n in range(10):
         senders.put(told(job=f"tiny-{n}"))
