@@ -143,6 +143,9 @@ def run(
         with metered as by:
             started = _begin(by, request.model_copy(update={"pid": child.pid}), child)
             total = _follow(by, started, child)
+    except BaseException:
+        child.give_up()
+        raise
     finally:
         if stdout is not None:
             sys.stdout.flush()
@@ -163,11 +166,7 @@ def _metered_by(
 
 
 def _begin(by: MeteredBy, asked: "RunRequest", child: "Child") -> "RunStarted":
-    try:
-        started = by.begin_run(asked)
-    except BaseException:
-        child.give_up()
-        raise
+    started = by.begin_run(asked)
     for note in started.notes:
         _say(note)
     child.go(started.env)

@@ -63,9 +63,10 @@ class Child:
             pipe.write(json.dumps(env).encode())
 
     def give_up(self) -> None:
-        """It is not to run at all."""
-        os.close(self.pipe)
-        os.waitpid(self.pid, 0)
+        """It is not to run at all, where it was still held; one that runs goes on by itself."""
+        if not self.started_s:
+            os.close(self.pipe)
+            os.waitpid(self.pid, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
     def ended(self, wait_s: float) -> bool:

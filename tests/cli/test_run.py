@@ -124,6 +124,7 @@ def test_without_a_daemon_that_answers_nothing_runs(tmp_path: Path) -> None:
     ran = cli("run", "--socket", tmp_path / "none.sock", "--", "touch", tmp_path / "ran")
     assert ran.code == 3
     assert not (tmp_path / "ran").exists()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), "what it held back is let through again"
 
 
 # ---- with a daemon: its service behind a real socket, its clock, meter and launcher real
