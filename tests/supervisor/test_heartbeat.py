@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support.forgery import execute
 from support.manual_clock import ManualClock
 from support.story import T0, interval
 
@@ -63,13 +64,7 @@ def test_the_log_finds_what_was_cut_off_both_chains(tmp_path: Path, caplog: pyte
     (tmp_path / "log.txt").write_text(caplog.text)
     heads = read_heads(tmp_path / "log.txt")
     assert [head.rows for head in heads] == [2, 3]
-    raw = sqlite3.connect(path)
-    for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-        raw.execute(f"DROP TRIGGER {name}")
-    raw.execute("DELETE FROM intervals WHERE id > 2")
-    raw.execute("DELETE FROM journal WHERE id > 1")
-    raw.commit()
-    raw.close()
+    execute(path, "DELETE FROM intervals WHERE id > 2", "DELETE FROM journal WHERE id > 1")
     with Ledger.open(f"sqlite:///{path}") as ledger:
         assert ledger.verify().ok
         result = ledger.verify(heads)
