@@ -158,7 +158,8 @@ def _solve_family(arrays: SettingArrays, found: SettingPlan | None, left_g: floa
     problem = arrays.problem
     min_grams = min_grams_plan(arrays)
     floor_g = min_grams.schedule.spend_g
-    if is_unaffordable(arrays, min_grams, left_g):
+    # what fits is affordable, even where the setting of fewest joules is so slow that it ends in dearer hours
+    if found is None and is_unaffordable(arrays, min_grams, left_g):
         deadline = bool(problem.deadline_s)
         reason = reasons.below_floor(floor_g, left_g, may_pause=problem.may_pause, deadline=deadline)
         return _stop(reason, floor_g, "budget")

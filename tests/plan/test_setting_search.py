@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from carbonsched.plan.planner import solve
@@ -74,6 +74,14 @@ points = st.builds(
     early=st.booleans(),
     pauses=st.booleans(),
     hours=st.one_of(st.none(), st.floats(1, 14)),
+)
+@example(  # full takes the fewest joules too, but so long that it ends in a dearer hour than the budget pays for
+    levels=[30.0, 31.0, *[30.0] * 4, *[181 / 6] * 6],
+    chosen=[PlanPoint("full", 1.0, 60.0, 2.0, 1.0), PlanPoint("tokens", 1.0, 60.0, 1.0, 1.0)],
+    share=1.0,
+    early=False,
+    pauses=False,
+    hours=None,
 )
 def test_no_setting_alone_is_worth_more_than_the_plan_and_every_segment_is_a_real_point(
     levels: list[float], chosen: list[PlanPoint], share: float, early: bool, pauses: bool, hours: float | None
