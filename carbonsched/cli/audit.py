@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from carbonsched import text
-from carbonsched.cli.options import Debug, Json, Socket, connect
+from carbonsched.cli.options import Debug, Json, Socket, connect, ledger_url
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.units import MJ_PER_J
 
@@ -19,18 +19,12 @@ if TYPE_CHECKING:
     from carbonsched.model.audit import Exported
     from carbonsched.model.views import AuditResult
 
-
-def _as_url(ledger: str | None) -> str | None:
-    """A file is named as `carbonsched run --ledger` names it, too."""
-    return ledger if ledger is None or "://" in ledger else f"sqlite:///{Path(ledger).absolute()}"
-
-
 LedgerUrl = Annotated[
     str | None,
     typer.Option(
         "--ledger",
         metavar="URL|FILE",
-        callback=_as_url,
+        callback=ledger_url,
         help="Read this ledger yourself instead of asking the daemon, e.g. /var/lib/carbonsched/ledger.db.",
     ),
 ]
@@ -175,7 +169,7 @@ def roll_up(
         typer.Option(
             "--ledger",
             metavar="URL|FILE",
-            callback=_as_url,
+            callback=ledger_url,
             help="Of a box whose daemon does not run: it does this itself.",
         ),
     ],

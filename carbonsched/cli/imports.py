@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from carbonsched import text
-from carbonsched.cli.options import Debug, Json, Socket, connect
+from carbonsched.cli.options import Debug, Json, Socket, connect, ledger_url
 from carbonsched.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ LedgerUrl = Annotated[
     str | None,
     typer.Option(
         "--ledger",
-        metavar="URL",
-        help="Write into this ledger yourself, which no daemon has open, e.g. sqlite:////home/me/mine.db.",
+        metavar="URL|FILE",
+        callback=ledger_url,
+        help="Write into this ledger yourself, which no daemon has open, e.g. mine.db.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and check it, and book nothing.")]

@@ -1,6 +1,7 @@
 """The flags that every command takes, and the client they make."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,6 +40,11 @@ def _keep_json(ctx: typer.Context, value: bool) -> bool:
     settings = ctx.ensure_object(Settings)
     settings.json = settings.json or value
     return settings.json
+
+
+def ledger_url(ledger: str | None) -> str | None:
+    """What `--ledger` names: a URL as it is, a file of SQLite as the URL that it has."""
+    return ledger if ledger is None or "://" in ledger else f"sqlite:///{Path(ledger).absolute()}"
 
 
 Socket = Annotated[

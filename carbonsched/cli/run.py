@@ -117,6 +117,8 @@ def run(
     part = {"argv": command, "stop": stop} | ({} if warn is None else {"warn": warn})
     if budget_g is None and (stop or warn is not None):
         raise InputError("--stop" if stop else "--warn", "needs a budget", "add --budget-g GRAMS")
+    if ledger is not None and ledger.parts[0].endswith(":"):
+        raise InputError("--ledger", f"{ledger} is a URL", "give a file, such as mine.db")
     if ledger is None and (config is not None or intensity is not None):
         field = "--config" if config is not None else "--intensity"
         raise InputError(
