@@ -34,49 +34,54 @@ Certificate = Annotated[
 ]
 
 
+Against = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--against",
+        metavar="PATH",
+        help="Heads that were noted earlier and must be in the chains still: JSON of audit verify, a folder of audit export "
+        "or audit anchor, or lines of the daemon's log; may repeat.",
+    ),
+]
+Since = Annotated[
+    Path | None,
+    typer.Option(
+        "--since",
+        metavar="PATH",
+        help="Heads, as for --against, of a ledger that verified: the rows up to the last of them are not recomputed.",
+    ),
+]
+ArchiveOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--archive",
+        metavar="DIR",
+        help="Recompute merged rows from the rows that they stand for, as this archive has them.",
+    ),
+]
+PublicKey = Annotated[
+    Path | None,
+    typer.Option("--public-key", metavar="FILE", help="Whose SSH signature a folder of --against must bear."),
+]
+Export = Annotated[
+    Path | None,
+    typer.Option(
+        "--export",
+        metavar="DIR",
+        help="Also do what audit export does; wants --ledger.",
+    ),
+]
+
+
 def verify(
     ctx: typer.Context,
     ledger: LedgerUrl = None,
-    against: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--against",
-            metavar="PATH",
-            help="Heads that were noted earlier and must be in the chains still: JSON of audit verify, a folder of audit export "
-            "or audit anchor, or lines of the daemon's log; may repeat.",
-        ),
-    ] = None,
-    since: Annotated[
-        Path | None,
-        typer.Option(
-            "--since",
-            metavar="PATH",
-            help="Heads, as for --against, of a ledger that verified: the rows up to the last of them are not recomputed.",
-        ),
-    ] = None,
-    archive: Annotated[
-        Path | None,
-        typer.Option(
-            "--archive",
-            metavar="DIR",
-            help="Recompute merged rows from the rows that they stand for, as this archive has them.",
-        ),
-    ] = None,
-    public_key: Annotated[
-        Path | None,
-        typer.Option(
-            "--public-key", metavar="FILE", help="Whose SSH signature a folder of --against must bear."
-        ),
-    ] = None,
+    against: Against = None,
+    since: Since = None,
+    archive: ArchiveOption = None,
+    public_key: PublicKey = None,
     ca: Certificate = None,
-    export: Annotated[
-        Path | None,
-        typer.Option(
-            "--export",
-            metavar="DIR",
-            help="Also do what audit export does; wants --ledger.",
-        ),
-    ] = None,
+    export: Export = None,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,

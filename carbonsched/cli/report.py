@@ -14,51 +14,57 @@ if TYPE_CHECKING:
 _PDF = "pdf"
 
 
+Job = Annotated[str | None, typer.Option("--job", metavar="ID", help="One job, from start to now.")]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        "--from", metavar="TIME", help="Everything from here, e.g. 2026-11-01 or 2026-11-01T08:30:00Z."
+    ),
+]
+End = Annotated[
+    str | None, typer.Option("--to", metavar="TIME", help="Up to here, not included. Default: now.")
+]
+User = Annotated[
+    str | None, typer.Option("--user", metavar="NAME", help="The jobs that this user submitted.")
+]
+Label = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        "-l",
+        metavar="KEY=VALUE",
+        help="The jobs with this label, such as cost_centre=4711; repeatable, all must fit.",
+    ),
+]
+Site = Annotated[
+    str | None,
+    typer.Option("--site", metavar="NAME", help="The whole box, if it stands at this site; refused if not."),
+]
+Form = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="json (default), csv, html, pdf, markdown, codecarbon, boamps, model-card, spdx, sci, esrs, scope2, ai-act, or "
+        "the name of an installed plugin's.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to stdout.")
+]
+
+
 def report(
     ctx: typer.Context,
-    job: Annotated[
-        str | None, typer.Option("--job", metavar="ID", help="One job, from start to now.")
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="TIME", help="Everything from here, e.g. 2026-11-01 or 2026-11-01T08:30:00Z."
-        ),
-    ] = None,
-    end: Annotated[
-        str | None, typer.Option("--to", metavar="TIME", help="Up to here, not included. Default: now.")
-    ] = None,
-    user: Annotated[
-        str | None, typer.Option("--user", metavar="NAME", help="The jobs that this user submitted.")
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label",
-            "-l",
-            metavar="KEY=VALUE",
-            help="The jobs with this label, such as cost_centre=4711; repeatable, all must fit.",
-        ),
-    ] = None,
-    site: Annotated[
-        str | None,
-        typer.Option(
-            "--site", metavar="NAME", help="The whole box, if it stands at this site; refused if not."
-        ),
-    ] = None,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="NAME",
-            help="json (default), csv, html, pdf, markdown, codecarbon, boamps, model-card, spdx, sci, esrs, scope2, ai-act, or "
-            "the name of an installed plugin's.",
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to stdout.")
-    ] = None,
+    job: Job = None,
+    start: Start = None,
+    end: End = None,
+    user: User = None,
+    label: Label = None,
+    site: Site = None,
+    form: Form = None,
+    out: Out = None,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,

@@ -39,66 +39,78 @@ class MeteredBy(Protocol):
     def end_run(self, job_id: str, told: "RunEnd") -> "RunTotal": ...
 
 
+Command = Annotated[
+    list[str], typer.Argument(metavar="-- CMD…", help="The command and its arguments, behind `--`.")
+]
+BudgetG = Annotated[
+    float | None,
+    typer.Option(
+        "--budget-g",
+        metavar="GRAMS",
+        help="CO2e it should not pass; you are warned, see --warn and --stop.",
+    ),
+]
+Stop = Annotated[
+    bool, typer.Option("--stop", help="End it (SIGTERM, later SIGKILL) before it passes the budget.")
+]
+Warn = Annotated[
+    float | None,
+    typer.Option("--warn", metavar="SHARE", help="Warn at this share of the budget; 0.8 by default."),
+]
+Device = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="D",
+        help="Whose energy is its own beside the host's: auto (a board that is free; the default), host (no board), all, or a "
+        "board by UUID or index; repeatable. It sees no other board.",
+    ),
+]
+Share = Annotated[
+    bool,
+    typer.Option("--share", help="Also a board that a job uses: the energy is split equally, estimated."),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(help="What it is called in ps and reports; the command's own name by default."),
+]
+Label = Annotated[
+    list[str] | None,
+    typer.Option("--label", "-l", metavar="KEY=VALUE", help="A label, which reports group by; repeatable."),
+]
+Out = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the total, as JSON, here.")
+]
+Ledger = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger", metavar="FILE", help="Without a daemon: meter it yourself, into this ledger (SQLite)."
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="With --ledger: feeds, meters and PUE as a daemon's."),
+]
+Intensity = Annotated[
+    float | None,
+    typer.Option("--intensity", metavar="G_PER_KWH", help="With --ledger: a constant in place of feeds."),
+]
+
+
 def run(
     ctx: typer.Context,
-    command: Annotated[
-        list[str], typer.Argument(metavar="-- CMD…", help="The command and its arguments, behind `--`.")
-    ],
-    budget_g: Annotated[
-        float | None,
-        typer.Option(
-            "--budget-g",
-            metavar="GRAMS",
-            help="CO2e it should not pass; you are warned, see --warn and --stop.",
-        ),
-    ] = None,
-    stop: Annotated[
-        bool, typer.Option("--stop", help="End it (SIGTERM, later SIGKILL) before it passes the budget.")
-    ] = False,
-    warn: Annotated[
-        float | None,
-        typer.Option("--warn", metavar="SHARE", help="Warn at this share of the budget; 0.8 by default."),
-    ] = None,
-    device: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--device",
-            metavar="D",
-            help="Whose energy is its own beside the host's: auto (a board that is free; the default), host (no board), all, or a "
-            "board by UUID or index; repeatable. It sees no other board.",
-        ),
-    ] = None,
-    share: Annotated[
-        bool,
-        typer.Option("--share", help="Also a board that a job uses: the energy is split equally, estimated."),
-    ] = False,
-    name: Annotated[
-        str | None,
-        typer.Option(help="What it is called in ps and reports; the command's own name by default."),
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label", "-l", metavar="KEY=VALUE", help="A label, which reports group by; repeatable."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the total, as JSON, here.")
-    ] = None,
-    ledger: Annotated[
-        Path | None,
-        typer.Option(
-            "--ledger", metavar="FILE", help="Without a daemon: meter it yourself, into this ledger (SQLite)."
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="FILE", help="With --ledger: feeds, meters and PUE as a daemon's."),
-    ] = None,
-    intensity: Annotated[
-        float | None,
-        typer.Option("--intensity", metavar="G_PER_KWH", help="With --ledger: a constant in place of feeds."),
-    ] = None,
+    command: Command,
+    budget_g: BudgetG = None,
+    stop: Stop = False,
+    warn: Warn = None,
+    device: Device = None,
+    share: Share = False,
+    name: Name = None,
+    label: Label = None,
+    out: Out = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    intensity: Intensity = None,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
@@ -110,11 +122,8 @@ def run(
     """
     import os
 
-    from carbonsched.cli.job_options import label_of
     from carbonsched.cli.run_child import Child
-    from carbonsched.model.command import AUTO, RunRequest
 
-    part = {"argv": command, "stop": stop} | ({} if warn is None else {"warn": warn})
     if budget_g is None and (stop or warn is not None):
         raise InputError("--stop" if stop else "--warn", "needs a budget", "add --budget-g GRAMS")
     if ledger is not None and ledger.parts[0].endswith(":"):
@@ -124,16 +133,8 @@ def run(
         raise InputError(
             field, "is the daemon's to know", "drop it, or add --ledger FILE to meter without one"
         )
-    asked = {
-        "name": name if name is not None else _name_of(command[0]),
-        "command": part,
-        "pid": os.getpid(),
-        "budget_g": budget_g,
-        "devices": device or [AUTO],
-        "share": share,
-        "labels": dict(map(label_of, label or ())),
-    }
-    request = RunRequest.parse(asked)
+    told: dict[str, object] = {"name": name, "budget_g": budget_g, "devices": device, "share": share}
+    request = _request(command, {"stop": stop, "warn": warn}, told, label or [])
     if out is not None and not out.parent.is_dir():
         raise InputError("--output", f"there is no folder {out.parent}", "make it first")
     stdout = os.dup(1) if json else None
@@ -155,6 +156,23 @@ def run(
     code = child.reap()
     _tell(total, out, as_json=json)
     raise typer.Exit(code)
+
+
+def _request(
+    command: list[str], limits: dict[str, object], told: dict[str, object], labels: list[str]
+) -> "RunRequest":
+    """What is asked of who meters. limits: `stop` and `warn`; told: other fields; of both None is the default. Raises InputError."""
+    import os
+
+    from carbonsched.cli.job_options import label_of
+    from carbonsched.model.command import AUTO, RunRequest
+
+    def given(fields: dict[str, object]) -> dict[str, object]:
+        return {key: value for key, value in fields.items() if value is not None}
+
+    usual = {"name": _name_of(command[0]), "devices": [AUTO], "pid": os.getpid()}
+    rest = {"command": {"argv": command} | given(limits), "labels": dict(map(label_of, labels))}
+    return RunRequest.parse(usual | given(told) | rest)
 
 
 def _metered_by(

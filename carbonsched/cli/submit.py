@@ -13,66 +13,69 @@ if TYPE_CHECKING:
     from carbonsched.model.profile import CheckResult
 
 
+Job = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="JOB.toml",
+        help="The job; docs/configuration.md has every key. `-` reads it from stdin; without it --model and --data are the job.",
+        show_default=False,
+    ),
+]
+BudgetG = Annotated[float | None, typer.Option("--budget-g", metavar="GRAMS", help="For `carbon.budget_g`.")]
+Deadline = Annotated[str | None, typer.Option(metavar="DURATION", help="For `carbon.deadline`, such as 36h.")]
+Assign = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the job, such as train.lr=1e-4; repeatable."),
+]
+Label = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        "-l",
+        metavar="KEY=VALUE",
+        help="A label, such as project=thesis, which reports group by; repeatable.",
+    ),
+]
+After = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ID", help="Start it only when this job has finished; repeatable. For `queue.after`."
+    ),
+]
+Priority = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="For `queue.priority`: higher starts first, above 0 is for admins.",
+        show_default=False,
+    ),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until it has ended; exit codes as `wait`.")]
+Explain = Annotated[
+    bool,
+    typer.Option(
+        "--explain",
+        help="Queue nothing: say when it would run, at which ρ, for how many grams, what binds and what more would buy.",
+    ),
+]
+
+
 def submit(
     ctx: typer.Context,
-    job: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="JOB.toml",
-            help="The job; docs/configuration.md has every key. `-` reads it from stdin; without it --model and --data are the job.",
-            show_default=False,
-        ),
-    ] = None,
+    job: Job = None,
     model: Annotated[str | None, typer.Option(help="Hub id or folder, for `model.name_or_path`.")] = None,
     data: Annotated[str | None, typer.Option(help="Hub id, folder or file, for `data.name_or_path`.")] = None,
     method: Annotated[str | None, typer.Option(help="For `train.method`.")] = None,
     name: Annotated[str | None, typer.Option(help="What the job is called.")] = None,
-    budget_g: Annotated[
-        float | None, typer.Option("--budget-g", metavar="GRAMS", help="For `carbon.budget_g`.")
-    ] = None,
-    deadline: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="For `carbon.deadline`, such as 36h.")
-    ] = None,
-    assign: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any key of the job, such as train.lr=1e-4; repeatable."
-        ),
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label",
-            "-l",
-            metavar="KEY=VALUE",
-            help="A label, such as project=thesis, which reports group by; repeatable.",
-        ),
-    ] = None,
-    after: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ID", help="Start it only when this job has finished; repeatable. For `queue.after`."
-        ),
-    ] = None,
-    priority: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="For `queue.priority`: higher starts first, above 0 is for admins.",
-            show_default=False,
-        ),
-    ] = None,
+    budget_g: BudgetG = None,
+    deadline: Deadline = None,
+    assign: Assign = None,
+    label: Label = None,
+    after: After = None,
+    priority: Priority = None,
     hold: Annotated[bool, typer.Option("--hold", help="Start it only when `release` says so.")] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until it has ended; exit codes as `wait`.")
-    ] = False,
-    explain: Annotated[
-        bool,
-        typer.Option(
-            "--explain",
-            help="Queue nothing: say when it would run, at which ρ, for how many grams, what binds and what more would buy.",
-        ),
-    ] = False,
+    wait: Wait = False,
+    explain: Explain = False,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
@@ -112,18 +115,23 @@ def submit(
         return
     submitted = client.submit(spec, checked)
     if not json:
-        if sys.stdout.isatty():
-            print(
-                f"checked {checked.params / 1e6:.1f} M parameters, {checked.rows} rows, {_steps(checked)}, "
-                f"ρ from {checked.rho_floor:.3f}"
-            )
-        for note in checked.notes:
-            print(one_line(f"note: {note}"), file=sys.stderr)
+        _tell(checked)
         print(f"{submitted.id} {submitted.state}", flush=True)
     if wait:
         raise typer.Exit(follow(client, submitted.id, json))
     if json:
         emit(submitted)
+
+
+def _tell(checked: "CheckResult") -> None:
+    """What the check found, for people."""
+    if sys.stdout.isatty():
+        print(
+            f"checked {checked.params / 1e6:.1f} M parameters, {checked.rows} rows, {_steps(checked)}, "
+            f"ρ from {checked.rho_floor:.3f}"
+        )
+    for note in checked.notes:
+        print(one_line(f"note: {note}"), file=sys.stderr)
 
 
 def _steps(checked: "CheckResult") -> str:
