@@ -1,6 +1,7 @@
 """Which board a job gets, what it is shown of the others, and what becomes of one that trains elsewhere."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -198,5 +199,9 @@ def test_more_slots_than_boards_have_room_for_are_told(
 
 
 def test_a_process_is_known_by_those_above_it() -> None:
-    assert os.getppid() in list(_ancestors(os.getpid()))
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            assert list(_ancestors(child.pid))[:2] == [child.pid, os.getpid()]
+        finally:
+            child.kill()
     assert list(_ancestors(2**22 + 1)) == [2**22 + 1], "there is no such process"

@@ -267,12 +267,18 @@ def _observe(fit: EnergyFit, run: JobRun, done: SegmentDone, clock: int | None) 
     busy_mj, busy_s = run.account.busy.get(k, (0, 0.0))
     # the power while steps ran: a segment that also waited must not look cheap
     joules = min(busy_mj / MJ_PER_J / busy_s * done.seconds, total_j) if busy_s >= _BUSY_S else share_j
+    again = _follows_another(run, done)
     return fit.observe(
         rho=done.rho_realised,
         steps=done.steps,
         joules=joules,
         seconds=done.seconds,
-        overhead_j=total_j - joules,
-        overhead_s=max(wall_s - done.seconds, 0.0),
+        overhead_j=total_j - joules if again else None,
+        overhead_s=max(wall_s - done.seconds, 0.0) if again else None,
         clock=clock,
     )
+
+
+def _follows_another(run: JobRun, done: SegmentDone) -> bool:
+    """Whether this process did the segment before, too: what it does once before its first one comes with no other."""
+    return any(d.k == done.k - 1 and run.process.lived_at(d.at) for d in run.progress.done)

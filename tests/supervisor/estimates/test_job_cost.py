@@ -121,3 +121,23 @@ def test_few_steps_do_not_outweigh_what_this_model_took_before(tmp_path: Path) -
         job.say("step", k=0, step=step, steps=40, loss=2.0, lr=1e-3, seconds=1.0, rho=rho)
     rig.run(1)
     assert costs.estimate(run).seconds_full == pytest.approx(1.0 / rho, rel=0.15)
+
+
+def test_what_a_process_does_once_is_expected_of_no_later_segment(tmp_path: Path) -> None:
+    """It takes 22 s after the evaluation before training to its first segment, and 2 s between two."""
+    rig = Rig(tmp_path)
+    job = rig.running()
+    held_out = {"loss": 3.0, "samples": 8, "tokens": 80, "seconds": 2.0}
+    job.say("evaluated", when="before", step=0, **held_out)
+    rig.run(22)
+    costs, run = rig.supervisor.control.estimates.costs, rig.supervisor.runs[job.id]
+    expected = []
+    for k in range(3):
+        for _ in job.play(k):
+            pass
+        job.say("checkpoint", k=k, step=(k + 1) * job.segment, path="c", seconds=1.0, bytes=10)
+        rig.run(2)
+        model = costs.estimate(run)
+        expected.append((model.overhead_s, model.overhead_j))
+    assert all(seconds <= 5.0 and joules <= 500.0 for seconds, joules in expected), expected
+    assert expected[-1] == (pytest.approx(4.0, abs=1.0), pytest.approx(400.0, abs=100.0)), "it is metered"
