@@ -3,6 +3,7 @@
 # make fuzz   a million random inputs for the readers of data, jobs, config, events and control files, about an hour
 # make fuzz-feeds   a million for the parsers of feeds, exports, config and places, with Atheris where it installs, about an hour
 # make state-machine   5,000 histories of jobs, people and misfortunes against a model, hours
+# make kills  200 random kill -9 of a daemon and 100 of jobs and shims, real processes; it goes on where it was cut short
 # make lint   the checks without the tests
 # make demo   carbonsched on this machine in about five minutes
 # make prove  every published figure that two cores can rerun, hours; it goes on where it was cut short
@@ -12,7 +13,7 @@
 # make test-latest   the tests on the newest releases that pyproject.toml allows; deprecations are listed, not failures
 # make test-lowest   the faster tests on the oldest releases that pyproject.toml allows
 #
-# The first seven share an environment in .venv, which is made first, and again only when pyproject.toml, requirements.lock or
+# The first eight share an environment in .venv, which is made first, and again only when pyproject.toml, requirements.lock or
 # constraints.txt changed. The others make theirs anew each time: what they try changes with every release.
 
 PYTHON ?= python3
@@ -29,7 +30,7 @@ ATHERIS := "atheris>=3,<4"
 PYTEST := -m pytest -n 2 $(PYTEST_ARGS)
 RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
-.PHONY: system test fast fuzz fuzz-feeds state-machine lint demo prove deb lock test-latest test-lowest clean
+.PHONY: system test fast fuzz fuzz-feeds state-machine kills lint demo prove deb lock test-latest test-lowest clean
 .DELETE_ON_ERROR:
 
 test: lint
@@ -50,6 +51,10 @@ fuzz-feeds: $(VENV)/.installed
 
 state-machine: $(VENV)/.installed
 	CARBONSCHED_EXAMPLES=5000 $(BIN)/python -m pytest -q -n 0 --timeout 86400 tests/supervisor/test_state_machine.py
+
+kills: $(VENV)/.installed
+	mkdir -p $(PROVE)
+	PYTHONPATH=.:tests $(BIN)/python -m support.kills --out $(PROVE)/kills.jsonl
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)
