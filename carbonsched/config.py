@@ -365,7 +365,7 @@ class Config(Doc):
 
     state_dir: LocalPath = "/var/lib/carbonsched"
     pue: Annotated[float, Field(ge=1)] = 1.0
-    pue_source: str = "not stated: 1.0 counts the box alone"
+    pue_source: str = "not stated; a PUE of 1 counts the box alone"
     zone: Zone = Zone()
     feeds: Annotated[tuple[AnyFeed, ...], Field(min_length=1)]
     prices: tuple[AnyPrice, ...] = ()

@@ -41,6 +41,8 @@ class InputError(CarbonschedError):
     """
 
     exit_code = 2
+    others: tuple["InputError", ...] = ()
+    """What else is wrong with the same document."""
 
     def __init__(self, field: str, problem: str, hint: str = "") -> None:
         self.field, self.problem, self.hint = (_shortened(_one_line(part)) for part in (field, problem, hint))

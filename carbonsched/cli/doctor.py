@@ -69,7 +69,9 @@ def check(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Read a config as the daemon would, and build its feeds without asking them. Exit code: 0 it is good, 2 it is not."""
+    """Read a config as the daemon would, and build its feeds without asking them; each fault has a line of its own.
+
+    Exit code: 0 it is good, 2 it is not."""
     from carbonsched.cli import checks
     from carbonsched.config import load
     from carbonsched.model.checks import Check
@@ -77,8 +79,9 @@ def check(
     def found() -> "Iterator[Check]":
         try:
             config = load(file)
-        except CarbonschedError as e:
-            yield Check(name="config", ok=False, found=str(e))
+        except InputError as e:
+            for fault in (e, *e.others):
+                yield Check(name="config", ok=False, found=str(fault))
             return
         yield Check(
             name="config", ok=True, found=f"{file}: {len(config.feeds)} feeds, zone {config.zone.name}"

@@ -20,7 +20,7 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from carbonsched.errors import InputError
 from carbonsched.text import one_line
@@ -200,13 +200,29 @@ def refusal(field: str, problem: str, hint: str = "") -> PydanticCustomError:
 
 
 def input_error(error: ValidationError, model: type[BaseModel], where: str = "") -> InputError:
-    """Turn pydantic's list into the one line a user can act on."""
+    """Turn pydantic's list into the one line a user can act on; the others stand in its `others`."""
     errors = error.errors(include_url=False)
     # a misspelt key also makes the right one missing: the misspelling is what the user must see
-    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    unknown = (
-        first["type"] == "extra_forbidden"
-    )  # then the last part is the user's own word, whatever it looks like
+    misspelt = [e for e in errors if e["type"] == "extra_forbidden"]
+    within = [e["loc"][:-1] for e in misspelt]
+    others = [
+        e for e in errors if e not in misspelt and not (e["type"] == "missing" and e["loc"][:-1] in within)
+    ]
+    first, *rest = (_refused(e, model, where) for e in misspelt + others)
+    by_field: dict[str, InputError] = {}
+    fields = [one.field for one in (first, *rest)]
+    for one in (
+        rest
+    ):  # each branch of a union has its own word on the same field, a list of bad parts one of its length
+        if one.field != first.field and not any(field.startswith(f"{one.field}.") for field in fields):
+            by_field.setdefault(one.field, one)
+    first.others = tuple(by_field.values())
+    return first
+
+
+def _refused(first: ErrorDetails, model: type[BaseModel], where: str) -> InputError:
+    # of a key that is not known the last part is the user's own word, whatever it looks like
+    unknown = first["type"] == "extra_forbidden"
     steps = first["loc"]
     path = [
         part for i, part in enumerate(steps) if (unknown and i == len(steps) - 1) or not _is_tag(part, model)

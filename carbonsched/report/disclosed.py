@@ -65,13 +65,14 @@ def disclosed(
     attempts = ledger.segments(record.id, lost=True) if record else ()
     done = compute(attempts, stated.compute.get(record.spec.model.name_or_path)) if record else None
     made = embodied(groups, stated.accounting)
+    known = bool(timeline.hours.facility_mj)  # of no energy there is neither a band nor an account
     return {
         "completeness": whole,
         "gaps": tuple(gaps[:GAPS]),
         "more_gaps": timeline.more_gaps + max(len(gaps) - GAPS, 0),
-        "bands": bands(groups, totals, timeline.differences.total_g, stated.accounting),
+        "bands": bands(groups, totals, timeline.differences.total_g, stated.accounting) if known else None,
         "plug": _plug(totals, stated),
-        "market": market_account(timeline.hours, stated.contracts, stated.accounting),
+        "market": market_account(timeline.hours, stated.contracts, stated.accounting) if known else None,
         "compute": done,
         "embodied": made,
         "sci": sci(totals.location_g, made, done, len(asked.jobs)),

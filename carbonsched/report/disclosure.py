@@ -108,7 +108,7 @@ def unknown_note(report: Report) -> str:
 def known_grams(report: Report) -> float | None:
     """At the grid's intensity; None where no row knows any."""
     sums = report.totals
-    return None if sums.seconds <= sums.unknown_s else sums.location_g
+    return None if sums.unknown else sums.location_g
 
 
 def intensity_source(report: Report) -> str:

@@ -37,12 +37,19 @@ def markdown(report: Report, _ledger: Ledger) -> str:
 def _figures(report: Report) -> str:
     sums, band = report.totals, report.bands
     mark = "~" if sums.estimated or intensity_estimated(report.kinds) else ""
-    none = sums.seconds <= sums.unknown_s
     rows = [
-        ("emissions as decided", "unknown" if none else f"{mark}{text.emissions(sums.spent_g)}"),
-        ("as settled", "unknown" if none else f"{mark}{text.emissions(report.settled.spent_g)}"),
-        ("energy", f"{'~' if sums.estimated else ''}{text.electricity(sums.energy_j)}"),
-        ("energy with PUE", text.electricity(report.facility_kwh * 3_600_000)),
+        ("emissions as decided", "unknown" if sums.unknown else f"{mark}{text.emissions(sums.spent_g)}"),
+        ("as settled", "unknown" if sums.unknown else f"{mark}{text.emissions(report.settled.spent_g)}"),
+        (
+            "energy",
+            "unknown"
+            if sums.unmetered
+            else f"{'~' if sums.estimated else ''}{text.electricity(sums.energy_j)}",
+        ),
+        (
+            "energy with PUE",
+            "unknown" if sums.unmetered else text.electricity(report.facility_kwh * 3_600_000),
+        ),
         ("mean intensity", f"{text.number(sums.g_per_kwh)} g/kWh"),
         ("unknown for", text.long_duration(sums.unknown_s)),
     ]

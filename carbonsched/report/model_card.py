@@ -36,7 +36,7 @@ def model_card(report: Report, _ledger: Ledger) -> str:
 
 def _emissions(report: Report) -> Known:
     sums = report.totals
-    if sums.seconds <= sums.unknown_s:
+    if sums.unknown:
         return Known(
             None,
             "nothing was charged to the job"

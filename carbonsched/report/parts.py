@@ -50,6 +50,16 @@ class Sums(Doc):
     """Energy-weighted mean of the intensities charged."""
     power_w: float | None
 
+    @property
+    def unknown(self) -> bool:
+        """Whether no grams are known of any of it: then its sum of 0 says nothing."""
+        return self.seconds <= self.unknown_s
+
+    @property
+    def unmetered(self) -> bool:
+        """Whether no energy is known of any of it."""
+        return self.unknown and not self.energy_j
+
     @classmethod
     def of(cls, totals: Totals, moved_g: float = 0.0) -> "Sums":
         """moved_g: by how much they were settled since."""

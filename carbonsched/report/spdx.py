@@ -103,7 +103,7 @@ def _quantity(report: Report) -> str | None:
 
 def _grams(report: Report) -> str | None:
     sums = report.totals
-    return None if sums.seconds <= sums.unknown_s else f"{sums.location_g:.6g}"
+    return None if sums.unknown else f"{sums.location_g:.6g}"
 
 
 def _about(report: Report, job: JobPart) -> str:

@@ -113,3 +113,15 @@ def test_a_bad_config_is_2(parts: dict[str, Any], says: str, tmp_path: Path) -> 
     assert len(bad) == 1
     assert says in bad[0]
     assert json.loads(ran.out)
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    feeds = [{"provider": "static", "g_per_kwh": -300, "basis": "averge"}]
+    ran = cli(
+        "config", "check", config(tmp_path, pue=0.5, feedz=[], feeds=feeds, power={"tick_s": -1}), "--json"
+    )
+    found = [check["found"] for check in ran.doc["checks"]]
+    assert "feedz: unknown key; did you mean 'feeds'?" in found[0]
+    named = ["feedz", "pue", "feeds.0.basis", "feeds.0.g_per_kwh", "power.tick_s"]
+    assert [line.split(": ")[1] for line in found] == named, "each field once, what was misspelt first"
+    assert ran.code == 2

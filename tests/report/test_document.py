@@ -361,6 +361,17 @@ def test_a_job_that_was_charged_nothing_has_a_report_without_figures(tmp_path: P
         assert report.savings is not None
         assert (report.savings.flops.saved_g, report.savings.timing.saved_g) == (None, None)
         assert report.savings.timing.reason == "no row has both energy and intensity"
+        assert (report.bands, report.market) == (None, None), "of no energy there is neither"
+        page, card = render(report, ledger, "html"), render(report, ledger, "markdown")
+        assert page.count('<dd class="value">unknown</dd>') >= 2, "neither emissions nor energy are 0"
+        for figure in (
+            "emissions as decided",
+            "as settled",
+            "energy",
+            "energy with PUE",
+            "E1-6 gross market-based Scope 2",
+        ):
+            assert f"| {figure} | unknown |" in card
         with pytest.raises(NotFoundError):
             build(ledger, "other", now=T0)
         with pytest.raises(InputError, match="--to"):
