@@ -6,6 +6,7 @@ end instead, since a new release may bring them any day; what our own files caus
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,11 @@ from hypothesis import settings
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+# A daemon may serve this very box: no test may reach it by the default socket.
+_RUNTIME = tempfile.TemporaryDirectory(prefix="carbonsched-tests-")
+os.environ["XDG_RUNTIME_DIR"] = _RUNTIME.name
+os.environ.pop("CARBONSCHED_SOCKET", None)
 
 # What runs in a shell's background ignores SIGINT and hands that on; tests press Ctrl-C on the programs they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -9,7 +9,7 @@ from support.box import Box, serving
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CARBONSCHED_SOCKET", "XDG_RUNTIME_DIR", "FORCE_COLOR"):
+    for name in ("CARBONSCHED_SOCKET", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("carbonsched.cli.wait.POLL_S", 0.02)
