@@ -4,6 +4,7 @@
 # make fuzz-feeds   a million for the parsers of feeds, exports, config and places, with Atheris where it installs, about an hour
 # make state-machine   5,000 histories of jobs, people and misfortunes against a model, hours
 # make kills  200 random kill -9 of a daemon and 100 of jobs and shims, real processes; it goes on where it was cut short
+# make conservation   200 times 10,000 s of boards, jobs and misfortunes, every joule held against what was true, an hour
 # make lint   the checks without the tests
 # make demo   carbonsched on this machine in about five minutes
 # make prove  every published figure that two cores can rerun, hours; it goes on where it was cut short
@@ -13,7 +14,7 @@
 # make test-latest   the tests on the newest releases that pyproject.toml allows; deprecations are listed, not failures
 # make test-lowest   the faster tests on the oldest releases that pyproject.toml allows
 #
-# The first eight share an environment in .venv, which is made first, and again only when pyproject.toml, requirements.lock or
+# The first nine share an environment in .venv, which is made first, and again only when pyproject.toml, requirements.lock or
 # constraints.txt changed. The others make theirs anew each time: what they try changes with every release.
 
 PYTHON ?= python3
@@ -30,7 +31,7 @@ ATHERIS := "atheris>=3,<4"
 PYTEST := -m pytest -n 2 $(PYTEST_ARGS)
 RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
-.PHONY: system test fast fuzz fuzz-feeds state-machine kills lint demo prove deb lock test-latest test-lowest clean
+.PHONY: system test fast fuzz fuzz-feeds state-machine kills lint demo prove deb lock test-latest test-lowest clean conservation
 .DELETE_ON_ERROR:
 
 test: lint
@@ -55,6 +56,9 @@ state-machine: $(VENV)/.installed
 kills: $(VENV)/.installed
 	mkdir -p $(PROVE)
 	PYTHONPATH=.:tests $(BIN)/python -m support.kills --out $(PROVE)/kills.jsonl
+
+conservation: $(VENV)/.installed
+	CARBONSCHED_EXAMPLES=200 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 0 tests/test_conservation.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)

@@ -31,6 +31,7 @@ from carbonsched.power.nvml_boards import (
 
 log = logging.getLogger(__name__)
 
+_METER: Final = "nvml"
 _REFUSED: Final = frozenset({pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND})
 _NO_LIBRARY: Final = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
 _RETRY_S: Final = 30.0
@@ -72,6 +73,8 @@ class NvmlMeter:
         """Device without a counter → when it is asked for one again."""
         self._counts: set[str] = set()
         """Devices whose counter has answered."""
+        self._seen: set[str] = set()
+        """Boards that NVML has shown, ours or not."""
         self._retry_at: float | None = None
         self._said: set[str] = set()
         try:
@@ -88,7 +91,13 @@ class NvmlMeter:
         return tuple(self._devices.values())
 
     def resume(self, marks: dict[str, Mark]) -> None:
+        """See `Meter`; also a board that was metered in this boot and does not answer is accounted for: as unknown."""
         self._marks = dict(marks)
+        for device, mark in marks.items():
+            if self._is_absent(device, mark):
+                self._warn(f"{device} was metered and does not answer: its energy is unknown until it does")
+                self._counters[device] = DeviceCounter(device, _METER, self._life)
+                self._retry_later()
         for device, counter in self._counters.items():
             if device in marks:
                 counter.resume(marks[device])
@@ -127,6 +136,7 @@ class NvmlMeter:
                 self._retry_later()
         if not found:
             raise PowerError('NVML shows no device: add one, or set power.gpu = "none"')
+        self._seen |= {board.uuid for board, _ in found}
         every = [board for board, _ in found]
         chosen = Choice(tuple(every), ()) if self._wanted is None else choose(every, self._wanted, os.environ)
         for warning in chosen.warnings:
@@ -140,14 +150,23 @@ class NvmlMeter:
     def _take(self, board: Board, handle: Any) -> None:
         self._handles[board.uuid] = handle
         self._handles |= {instance.id: each for instance, each in mig_instances(handle)}
-        if board.uuid in self._counters:
+        if board.uuid in self._devices:
             return
         ours = our_instances(board, self._wanted or (), os.environ)
         device = self._devices[board.uuid] = describe(board, handle, ours)
-        counter = DeviceCounter(board.uuid, "nvml", self._life, watts_limit=device.watts_limit)
+        if (absent := self._counters.get(board.uuid)) is not None:
+            absent.watts_limit = device.watts_limit
+            return
+        counter = DeviceCounter(board.uuid, _METER, self._life, watts_limit=device.watts_limit)
         if board.uuid in self._marks:
             counter.resume(self._marks[board.uuid])
         self._counters[board.uuid] = counter
+
+    def _is_absent(self, device: str, mark: Mark) -> bool:
+        """Whether an earlier daemon of this boot metered it as one of NVML's, and NVML shows it no more; what the config leaves
+        out is shown."""
+        life = mark.counter_epoch.rpartition(":")[0]
+        return device.startswith("GPU-") and life == self._life and device not in self._seen
 
     def _retry_later(self) -> None:
         if self._retry_at is None:
@@ -163,6 +182,8 @@ class NvmlMeter:
             self._open()
         except (PowerError, InputError) as e:
             self._warn(str(e))
+            self._retry_later()
+        if self._counters.keys() - self._handles.keys():
             self._retry_later()
         for device in self.devices[before:]:
             log.warning("%s (%s) answers now and is metered", device.id, device.name)
@@ -184,6 +205,9 @@ class NvmlMeter:
     # ---- reading
 
     def _sample(self, uuid: str) -> Sample:
+        if uuid not in self._handles:
+            now, monotonic, awake_s = self._clock.now(), self._clock.monotonic(), self._clock.awake()
+            return Sample(now, monotonic, error="the board does not answer", awake_s=awake_s)
         # the counter is read first and the time right after it: that is the instant the energy belongs to
         counter, problem = self._counter(uuid)
         now, monotonic, awake_s = self._clock.now(), self._clock.monotonic(), self._clock.awake()

@@ -45,7 +45,7 @@ class Commands:
             submitted_at=now,
             sha256=spec.sha256,
         )
-        with supervisor.lock:
+        with supervisor.quotas.taking(owner, spec), supervisor.lock:
             live = [run for run in supervisor.runs.values() if run.alive]
             seat, notes = supervisor.placement.seat_of_command(asked.devices, live, share=asked.share)
             path = supervisor.job_dir(job.id)

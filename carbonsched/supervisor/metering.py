@@ -49,6 +49,8 @@ class Metering:
     idle_w: dict[str, float] = field(default_factory=dict)
     """Power of each device that no job uses, a slow mean."""
     prices: ValueChain[Price] | None = None
+    reach: dict[str, datetime] = field(default_factory=dict)
+    """Until when each device is accounted for."""
 
     def charge(
         self, deltas: Sequence[EnergyDelta], runs: Sequence[JobRun], strangers: Mapping[str, str] = NOBODY
@@ -62,7 +64,7 @@ class Metering:
         self.on_site.begin(deltas)
         cut: list[tuple[EnergyDelta, list[tuple[Cut, EnergyDelta]]]] = []
         for delta in deltas:
-            self.watts[delta.device] = delta.power_w
+            self.watts[delta.device], self.reach[delta.device] = delta.power_w, delta.end
             self.peak_w[delta.device] = max(self.peak_w.get(delta.device, 0.0), delta.power_w or 0.0)
             here = [run for run in runs if delta.device in run.process.devices]
             cut.append((delta, list(self._cut_up(delta, here, strangers.get(delta.device)))))

@@ -87,7 +87,7 @@ class Quotas:
         ):
             if most is None:
                 continue
-            if grams is None and spec.carbon.pool is None:
+            if grams is None and spec.carbon.pool is None and spec.command is None:
                 raise InputError(
                     "carbon.budget_g",
                     f"is missing: {user.user} has a quota of grams a {key}",
@@ -95,15 +95,17 @@ class Quotas:
                 )
             spent, promised = self._used(user, since, others, again)
             own = self._left_of(again, grams)
-            if spent + promised + own > most:
+            left = most - spent - promised
+            if own > left or (spec.command is not None and left <= 0):
                 raise DeniedError(
                     f"quota: {user.user} may emit {show_grams(most)} a {key} (UTC), of which {show_grams(spent)} are spent and "
-                    f"{show_grams(promised)} promised to jobs that are not over; {show_grams(own)} more do not fit"
+                    f"{show_grams(promised)} promised to jobs that are not over; "
+                    + (f"{show_grams(own)} more do not fit" if own else "nothing is left")
                 )
 
     def _left_of(self, job_id: str | None, grams: float | None) -> float:
         if grams is None:
-            return 0.0  # a pool's: what it spends is counted
+            return 0.0  # a pool's, or a command's that has no budget: what it spends is counted
         return grams if job_id is None else max(grams - self.ledger.totals(job_id).grams, 0.0)
 
     def _used(

@@ -31,7 +31,7 @@ from carbonsched.model.grid import Price
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import SegmentDone, Started
 from carbonsched.power.base import Meter
-from carbonsched.power.counter import STEP_S
+from carbonsched.power.counter import HOLD_S, STEP_S
 from carbonsched.supervisor import access
 from carbonsched.supervisor.announcer import Announcer
 from carbonsched.supervisor.budgets.pools import Pools
@@ -65,6 +65,8 @@ log = logging.getLogger(__name__)
 
 WORD_S = 5.0
 """How long the word of who started a command is waited for, once the command is gone."""
+ENERGY_S = 2 * HOLD_S
+"""How long a job that has ended is kept for a meter that has not told of its last seconds."""
 LISTEN_S = 10.0
 """How long the last words of a job that has ended are tried for, where they cannot be read."""
 
@@ -424,6 +426,14 @@ class Supervisor:
         waited = (self.clock.now() - run.process.alive_to).total_seconds()
         return waited < WORD_S and self.launcher.poll(run.dir).exit is None
 
+    def _awaits_energy(self, run: JobRun) -> bool:
+        """Whether a meter has yet to tell of the job's last seconds: one that has read an odd value tells with the next."""
+        ended = run.process.alive_to
+        if ended is None or (self.clock.now() - ended).total_seconds() > ENERGY_S:
+            return False
+        reach = self.metering.reach
+        return any(reach[device] < ended for device in run.process.devices if device in reach)
+
     def flush(self) -> None:
         """Write the open rows now."""
         with self.lock:
@@ -468,7 +478,7 @@ class Supervisor:
         record(run, self.ledger, self.clock.now())
         self.announcer.look(run)
         if run.process.alive_to is not None and not run.follower.behind:
-            if self._awaits_word(run):
+            if self._awaits_word(run) or self._awaits_energy(run):
                 return
             if not run.unheard or self.clock.monotonic() - run.unheard_s >= LISTEN_S:
                 self._finish(run)

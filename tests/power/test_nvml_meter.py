@@ -365,3 +365,51 @@ def test_every_code_has_words_of_its_own_on_one_line(code: int) -> None:
 
 def test_an_unheard_of_code_is_told_by_number() -> None:
     assert "(code 26)" in str(power_error(pynvml.NVMLError(26)))
+
+
+def test_a_board_that_a_successor_does_not_find_is_unknown_until_it_answers(
+    library: Path, tmp_path: Path
+) -> None:
+    [lost, back, late] = run(
+        library,
+        tmp_path,
+        """
+        meter = NvmlMeter(clock)
+        meter.read(); time.sleep(0.1)
+        marks = {d.device: Mark(d.end, d.counter_end_mj, d.counter_epoch, d.power_w) for d in meter.read()}
+        meter.close()
+        SETTINGS.write_text("devices=2\\nhandle_code.1=15\\n")
+        successor = NvmlMeter(clock)
+        successor.resume(marks)
+        assert len(successor.devices) == 1
+        time.sleep(0.1)
+        show(*(d for d in successor.read() if d.device.endswith("1")))
+        SETTINGS.write_text("devices=2\\n")
+        clock.ahead = 31
+        time.sleep(0.1)
+        found = [d for d in successor.read() if d.device.endswith("1")]
+        assert len(successor.devices) == 2
+        show(*(d for d in found if not d.recovered))
+        show(*(d for d in found if d.recovered))
+        """,
+        "devices=2\n",
+    )
+    assert (lost[0]["method"], lost[0]["energy_mj"]) == ("unavailable", None)
+    assert lost[0]["reason"] == "the board does not answer"
+    assert late[0]["start"] == lost[0]["start"]
+    assert late[0]["counter_end_mj"] == back[0]["counter_start_mj"], "the counter tells what nobody saw"
+
+
+def test_a_board_of_an_earlier_boot_is_not_missed(library: Path, tmp_path: Path) -> None:
+    [deltas] = run(
+        library,
+        tmp_path,
+        """
+        meter = NvmlMeter(clock)
+        gone = Mark(clock.now() - timedelta(days=1), 5, "another-boot:0", 90.0)
+        meter.resume({"GPU-00000000-fake-0000-0000-000000000007": gone})
+        meter.read(); time.sleep(0.1)
+        show(*meter.read())
+        """,
+    )
+    assert [str(delta["device"])[-1] for delta in deltas] == ["0"]

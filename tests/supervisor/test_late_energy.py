@@ -9,6 +9,7 @@ import pytest
 from support.rig import Played, Rig, spec
 
 from carbonsched.errors import LedgerError
+from carbonsched.ledger.rows import micros
 from carbonsched.model.energy import EnergyDelta
 from carbonsched.power.counter import DeviceCounter, Sample
 from carbonsched.report import build
@@ -99,3 +100,36 @@ def test_what_the_ledger_refuses_is_charged_later(tmp_path: Path, monkeypatch: p
     rig.supervisor.flush()
     assert told(rig, job)[2] == 0
     assert sum(rig.energy().values()) == rig.metered_mj()
+
+
+def test_a_job_that_ends_while_a_meter_waits_is_charged_its_last_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    job = rig.running()
+    rig.run(8)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.supervisor.meter, "read", tuple)  # an odd value: the next one tells
+        rig.run(3)
+        job.finish()
+        rig.run(2)
+        assert job.show().state == "running"
+    rig.run(1)
+    assert job.show().state == "finished"
+    rig.supervisor.flush()
+    ended = rig.launcher.poll(job.dir).exit
+    assert ended is not None
+    assert max(row["end_us"] for row in rig.ledger.rows(job.id)) == micros(ended.at)
+    assert sum(rig.energy().values()) == rig.metered_mj()
+
+
+def test_a_meter_that_tells_nothing_more_does_not_keep_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    job = rig.running()
+    rig.run(8)
+    monkeypatch.setattr(rig.supervisor.meter, "read", tuple)
+    job.finish()
+    rig.run(25)
+    assert job.show().state == "finished"

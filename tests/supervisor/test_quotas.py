@@ -9,8 +9,10 @@ import pytest
 from support.rig import Rig, spec
 
 from carbonsched.errors import CarbonschedError, DeniedError, InputError
+from carbonsched.model.command import RunRequest
 from carbonsched.model.job import Owner
 from carbonsched.supervisor.access import Caller
+from carbonsched.supervisor.commands import Commands
 
 ALICE, BOB = Owner(uid=12345, gid=12345, user="alice"), Owner(uid=12346, gid=12346, user="bob")
 NOBODY = Owner(uid=65534, gid=65534, user="nobody")
@@ -92,3 +94,30 @@ def test_of_many_that_ask_at_once_no_more_are_taken_than_fit(tmp_path: Path) -> 
     for thread in threads:
         thread.join()
     assert len(taken) == 3
+
+
+def command(rig: Rig, who: Owner, **fields: Any) -> str:
+    asked = {
+        "name": "make",
+        "command": {"argv": ["make"]},
+        "pid": 4242,
+        "devices": ["replay-0"],
+        "share": True,
+    }
+    return Commands(rig.supervisor).begin(RunRequest.parse(asked | fields), who).id
+
+
+def test_a_command_is_asked_for_too(tmp_path: Path) -> None:
+    rig = box(tmp_path, {"who": "*", "grams_per_day": 1.0, "jobs": 2})
+    with pytest.raises(DeniedError, match="2 g more do not fit"):
+        command(rig, ALICE, budget_g=2.0)
+    first = command(rig, ALICE)  # without a budget what it spends is counted
+    rig.run(120)
+    assert 1.0 < rig.service.show(first, ALICE).spent_g < 1.5
+    with pytest.raises(DeniedError, match=r"quota: alice may emit 1 g a day .*; nothing is left"):
+        command(rig, ALICE)
+    assert not [path for path in (tmp_path / "state" / "jobs").iterdir() if path.name != first]
+    command(rig, BOB)
+    command(rig, BOB)
+    with pytest.raises(DeniedError, match="bob may have 2 jobs at a time and has 2"):
+        command(rig, BOB)

@@ -18,12 +18,18 @@
  *                watts x (fixed_share + (1 - fixed_share) x (clock / mhz)^3)
  *   screen_pid   a process that draws on it
  *   any key with .N behind it holds for device N alone
+ *   FAKE_NVML_SCRIPT names a file that is mapped: what counters and powers answer then comes from there alone, as the test sets it
+ *                (struct script; `tests/support/scripted_box.py` writes it). FAKE_NVML_LOG names a file that gets what the counters
+ *                answered, read by read (struct answer)
  *   init_code, handle_code, energy_code, power_code        NVML return codes, default 0; init_code: no driver
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef int nvmlReturn_t;
 typedef struct device { int index; } *nvmlDevice_t;
@@ -32,6 +38,38 @@ typedef struct { unsigned long long total, free, used; } nvmlMemory_t;
 static struct device devices[16];
 /* an instance of MIG: index of its board * 100 + 100 + its own */
 static struct device instances[1800];
+
+/* What every device answers, where the test says it read by read. */
+typedef struct { unsigned long long energy_mj; unsigned int power_mw; int code; } read_t;
+typedef struct { long long wall_us, boot_us; long long driver_code; read_t reads[16]; } script_t;
+
+static const script_t *script(void)
+{
+    static const script_t *mapped;
+    const char *path = getenv("FAKE_NVML_SCRIPT");
+    if (path && !mapped) {
+        int file = open(path, O_RDONLY);
+        void *found = mmap(NULL, sizeof *mapped, PROT_READ, MAP_SHARED, file, 0);
+        if (file < 0 || found == MAP_FAILED)
+            abort();
+        mapped = found;
+    }
+    return mapped;
+}
+
+typedef struct { long long wall_us; unsigned long long energy_mj; int index, code; } answer_t;
+
+static int told(int index, unsigned long long energy_mj, int code)
+{
+    static int log = -1;
+    const char *path = getenv("FAKE_NVML_LOG");
+    answer_t answer = {script()->wall_us, energy_mj, index, code};
+    if (path && log < 0)
+        log = open(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
+    if (path && write(log, &answer, sizeof answer) != (ssize_t)sizeof answer)
+        abort();
+    return code;
+}
 
 static double setting(const char *key, const char *env, double fallback)
 {
@@ -60,8 +98,17 @@ static double watts(void) { return setting("watts", "FAKE_NVML_WATTS", 250.0); }
 /* A driver that goes away (init_code is not 0) takes every open handle with it: code 1 until NVML is opened anew. */
 static int is_open;
 
+static int driver_code(void)
+{
+    return script() ? (int)script()->driver_code : (int)setting("init_code", NULL, 0);
+}
+
 static nvmlReturn_t reach(const char *code_key, int index)
 {
+    if (script()) {
+        is_open = is_open && !driver_code();
+        return is_open ? script()->reads[index % 16].code : 1;
+    }
     if (setting("init_code", NULL, 0) != 0)
         is_open = 0;
     return is_open ? (int)of(index, code_key, NULL, 0) : 1;
@@ -69,7 +116,7 @@ static nvmlReturn_t reach(const char *code_key, int index)
 
 nvmlReturn_t nvmlInitWithFlags(unsigned int flags)
 {
-    int code = (int)setting("init_code", NULL, 0);
+    int code = driver_code();
     (void)flags;
     is_open = code == 0;
     return code;
@@ -319,12 +366,20 @@ nvmlReturn_t nvmlDeviceGetSupportedGraphicsClocks(nvmlDevice_t device, unsigned 
 
 nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *milliwatts)
 {
+    if (script()) {
+        *milliwatts = script()->reads[device->index].power_mw;
+        return reach("power_code", device->index);
+    }
     *milliwatts = (unsigned int)(watts_at(device->index, locked(device->index).mhz) * 1000);
     return reach("power_code", device->index);
 }
 
 nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned long long *millijoules)
 {
+    if (script()) {
+        *millijoules = script()->reads[device->index].energy_mj;
+        return told(device->index, *millijoules, reach("energy_code", device->index));
+    }
     *millijoules = (unsigned long long)(joules_of(device->index, wall()) * 1000);
     return reach("energy_code", device->index);
 }
