@@ -22,7 +22,8 @@ conservation  was every counted joule charged once?
 heads         where the chains stood earlier, and whether they still hold that
 anchors       signatures and time stamps of heads, by OpenSSH and OpenSSL
 reader        what can be asked of it
-export        both chains as text, with a script that recomputes them
+export        both chains as text, with scripts that recompute them
+effects       one of these: what each job saved, once more, by Python alone
 comparison    where two exports part
 ledger        `Ledger`, what the rest of carbonsched calls
 """

@@ -1,6 +1,7 @@
-"""Writes a ledger as text for an auditor: both chains, jobs, segments, a manifest, and a script that recomputes the totals.
+"""Writes a ledger as text for an auditor: both chains, jobs, segments, a manifest, and scripts that recompute totals and effects.
 
-The script needs Python alone. What it prints must be what the manifest says, which was summed by the database.
+The scripts need Python alone. What the first prints must be what the manifest says, which was summed by the database; the second,
+a copy of `carbonsched.ledger.effects`, what reports say that jobs saved.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from carbonsched.model.audit import Exported, ExportedFile, ExportedTotal
 _PAGE: Final = 1000
 CHAINS: Final = (INTERVALS, JOURNAL)
 SCRIPT: Final = "recompute.py"
+EFFECTS: Final = "effects.py"
 RECOMPUTE: Final = '''\
 """Verifies and recomputes this export: `python3 recompute.py`. It needs Python alone; it ends with a line that begins with ok or with BAD."""
 import hashlib, json, math, pathlib, sys
@@ -62,7 +64,7 @@ except (OSError, ValueError, KeyError, TypeError, AttributeError) as e: sys.exit
 
 
 def export(connection: Connection, folder: Path, at: datetime, schema: str) -> Exported:
-    """Write intervals.tsv, journal.tsv, jobs.tsv and segments.tsv, lines of `hash, tab, canonical JSON`, the manifest and the script.
+    """Write intervals.tsv, journal.tsv, jobs.tsv and segments.tsv, lines of `hash, tab, canonical JSON`, the manifest and the scripts.
 
     Of a chain, SHA-256 of (the hash of the line before, 64 zeros before the first, + the JSON) is the line's hash. Raises InputError
     where the folder cannot be written, or holds something.
@@ -85,6 +87,8 @@ def _export(connection: Connection, folder: Path, at: datetime, schema: str) -> 
     for table in (JOBS, SEGMENTS):
         files[f"{table.name}.tsv"] = _write(folder / f"{table.name}.tsv", _unchained(connection, table))
     files[SCRIPT] = _write(folder / SCRIPT, iter(RECOMPUTE.splitlines(keepends=True)))
+    source = Path(__file__).with_name(EFFECTS).read_text(encoding="utf-8")
+    files[EFFECTS] = _write(folder / EFFECTS, iter(source.splitlines(keepends=True)))
     head = head_of(connection)
     manifest = Exported(
         made_at=at,

@@ -107,6 +107,8 @@ class Supervisor:
         self.pools = Pools(config.pools, ledger, clock, lambda job_id: self.journal.account(job_id).charged_g)
         self.quotas = Quotas(ledger, clock, lambda: self.config.quotas, self.runs)
         self._control: ControlLoop | None = None
+        self._began = clock.now()
+        """When this daemon took over."""
         self.ticks = self.samples = 0
         """Whole ticks, and the reads of the meters that came back."""
         self.measures, self.announcer = Measures(), Announcer(clock)
@@ -183,7 +185,10 @@ class Supervisor:
     def start(self) -> None:
         """Adopt what an earlier daemon left, and go on metering from the ledger's last rows."""
         with self.lock:
-            self.meter.resume(self.ledger.marks())
+            marks = self.ledger.marks()
+            self.meter.resume(marks)
+            self.metering.reach.update({device: mark.at for device, mark in marks.items()})
+            self._began = self.clock.now()
             self._note_account()
             self._note_box()
             started = self.ledger.started_ids()
@@ -429,7 +434,7 @@ class Supervisor:
     def _awaits_energy(self, run: JobRun) -> bool:
         """Whether a meter has yet to tell of the job's last seconds: one that has read an odd value tells with the next."""
         ended = run.process.alive_to
-        if ended is None or (self.clock.now() - ended).total_seconds() > ENERGY_S:
+        if ended is None or (self.clock.now() - max(ended, self._began)).total_seconds() > ENERGY_S:
             return False
         reach = self.metering.reach
         return any(reach[device] < ended for device in run.process.devices if device in reach)

@@ -43,7 +43,7 @@ def test_the_scripts_totals_are_those_of_the_database(tmp_path: Path) -> None:
         "journal.tsv": 3,
         "jobs.tsv": 1,
         "segments.tsv": 1,
-        "recompute.py": len((folder / "recompute.py").read_text().splitlines()),
+        **{name: len((folder / name).read_text().splitlines()) for name in ("recompute.py", "effects.py")},
     }
     ran = run(folder)
     assert ran.returncode == 0, ran.stderr

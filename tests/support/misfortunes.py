@@ -215,7 +215,7 @@ class Story:
                 if (run := files.load(folder / "run.json", RunRecord)) is None:
                     continue
                 job.began = (run.started_at - EPOCH) // timedelta(microseconds=1)
-                job.board = int((folder / "board").read_text()[-3:])
+                job.board = int((folder / "board").read_text()[-3:] or -1)
                 told = {
                     "pid": 1,
                     "segments": 1,
@@ -224,13 +224,22 @@ class Story:
                     "params": 9,
                     "device": "cuda:0",
                 }
-                say(folder, self.time(self.at), "started", protocol=VERSION, gpu_uuid=uuid(job.board), **told)
+                say(
+                    folder,
+                    self.time(self.at),
+                    "started",
+                    protocol=VERSION,
+                    gpu_uuid=None if job.board < 0 else uuid(job.board),
+                    **told,
+                )
             assert job.board is not None
-            self.boards[job.board].busy = True
+            # without a driver at its start it has no board
+            board = self.boards[job.board] if job.board >= 0 else Board(0.0)
+            board.busy = True
             if self.wall_us() >= job.began + round(job.lasts_s * US) - 1:
                 job.ended = self.wall_us()
-                self.boards[job.board].busy = False
-                if self.at_end and self.plan.rng.random() < 0.5:
+                board.busy = False
+                if self.at_end and job.board >= 0 and self.plan.rng.random() < 0.5:
                     self.wild[job.board], self.at_end = self.plan.rng.choice(WAYS), self.at_end - 1
                 if job.code == 0:
                     say(folder, self.time(self.at), "finished", step=10, reason="done")
@@ -307,7 +316,8 @@ class Story:
             case "ones":
                 return 2**64 - 1
             case "lower":
-                return max(mj - rng.randrange(10_000, 10_000_000), 0)
+                # beyond what is used while nobody is there: what a board can have counted since is believed
+                return max(mj - rng.randrange(300_000_000, 900_000_000), 0)
         return rng.randrange(2**63)
 
     def play(self) -> None:
