@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Mapping
 from datetime import datetime
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,7 @@ def _check_energy(
     for run, end in lives:
         if end is not None:
             least += (curve.counter_mj(end.at) - curve.counter_mj(run.started_at)) / 1000
-    for note, after in zip(notes, [*notes[1:], None], strict=True):
+    for note, after in zip_longest(notes, notes[1:]):
         if note["kind"] != "started":
             continue
         begun = datetime.fromisoformat(note["at"])
