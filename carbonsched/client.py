@@ -19,13 +19,14 @@ from carbonsched.model.base import parse_time, rfc3339
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import JobSpec
 from carbonsched.model.job_file import job_of, read_job
+from carbonsched.model.pools import PoolView
+from carbonsched.model.upkeep import Drained, Removed
 from carbonsched.model.views import (
     Acted,
     Budgeted,
     Explained,
     JobDetail,
     JobView,
-    PoolView,
     ReportQuery,
     Submitted,
     Version,
@@ -83,6 +84,10 @@ class Client:
         """grams: that the job may emit in all, what it has spent included."""
         return self._http.budget(job, grams)
 
+    def remove(self, job: str) -> Removed:
+        """Delete the folder of a job that is over, its model and its log; what the ledger knows of it stays."""
+        return self._http.remove(job)
+
     def wait(self, job: str, timeout_s: float | None = None) -> JobDetail:
         """Return the job once it has ended, however it ended. Raises StateError after `timeout_s`; the job goes on."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -134,6 +139,13 @@ class Client:
 
     def pools(self) -> tuple[PoolView, ...]:
         return self._http.pools().pools
+
+    def drain(self, reason: str = "") -> Drained:
+        """Have the box start no more jobs, until `undrain`; for admins. Those that run go on."""
+        return self._http.drain(reason)
+
+    def undrain(self) -> Drained:
+        return self._http.undrain()
 
     def version(self) -> Version:
         return self._http.version()

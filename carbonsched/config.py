@@ -57,6 +57,7 @@ from carbonsched.feeds.zone import Zone
 from carbonsched.model.accounting import Accounting, BaseModelCompute, Contract, Stated, box_identity
 from carbonsched.model.base import Doc, Duration, Grams, LocalPath, refusal
 from carbonsched.model.energy import BudgetAccount
+from carbonsched.model.upkeep import RetentionConfig
 from carbonsched.notifications.settings import NotifyConfig
 from carbonsched.power.base import MeterSettings
 from carbonsched.power.host import HostSettings
@@ -354,6 +355,22 @@ class QuotaConfig(Doc):
     grams_per_month: Grams | None = None
 
 
+RELOADED: Final = (
+    "pue",
+    "pue_source",
+    "budget_account",
+    "plan",
+    "pools",
+    "quotas",
+    "retention",
+    "launch",
+    "accounting",
+    "contracts",
+    "base_models",
+)
+"""What SIGHUP takes over whole; of `[zone]` and `[api]` there is more to it."""
+
+
 class Config(Doc):
     """The whole file.
 
@@ -381,6 +398,7 @@ class Config(Doc):
     plan: PlanConfig = PlanConfig()
     pools: tuple[PoolConfig, ...] = ()
     quotas: tuple[QuotaConfig, ...] = ()
+    retention: RetentionConfig = RetentionConfig()
     """None: nobody has one."""
     notify: tuple[NotifyConfig, ...] = ()
     """None: nobody is told of jobs."""
@@ -414,6 +432,17 @@ class Config(Doc):
                     "one budget never mixes two, set zone.basis or drop the feed"
                 )
         return self
+
+    def reloaded(self, new: "Config") -> "Config":
+        """This one, with what `new` says of what may change while jobs run; the rest waits for a restart."""
+        worst = {"worst_g_per_kwh": new.zone.worst_g_per_kwh}
+        rights = {"users": new.api.users, "admins": new.api.admins}
+        changes = {name: getattr(new, name) for name in RELOADED}
+        parts = {
+            "zone": self.zone.model_copy(update=worst),
+            "api": self.api.model_copy(update=rights),
+        }
+        return self.model_copy(update=changes | parts)
 
     @property
     def stated(self) -> Stated:

@@ -40,6 +40,7 @@ from carbonsched.power.factory import build_meter
 from carbonsched.supervisor import Supervisor
 from carbonsched.supervisor.continuity import check_file, check_jobs
 from carbonsched.supervisor.heartbeat import Heartbeat
+from carbonsched.supervisor.removal import Pruning
 from carbonsched.supervisor.rolling import Rolling
 from carbonsched.supervisor.service import SupervisorService
 from carbonsched.watchdog import Part, Watchdog
@@ -92,6 +93,7 @@ def run(
     meter = build_meter(config.power.meters, clock)
     supervisor = Supervisor(config, ledger, chain, meter, launcher, clock, prices, supply)
     heartbeat = Heartbeat(ledger, clock)
+    pruning = Pruning(supervisor)
     rolling = Rolling(config, ledger, clock, lambda: max(chain.settles.values(), default=timedelta(0)))
     # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
     stop, reload = _catch_signals()
@@ -107,6 +109,7 @@ def run(
         polling = Polling(partial(_poll, chain, supervisor), _POLL_CHECK_S)
         beating = Periodic("heartbeat", heartbeat.poll, _BEAT_CHECK_S)
         aging = Periodic("roll-up", rolling.poll, _BEAT_CHECK_S)
+        removing = Periodic("retention", pruning.poll, _BEAT_CHECK_S)
         ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
         polling.start()
         beating.start()
@@ -115,6 +118,7 @@ def run(
         watchdog = Watchdog(notifier, _parts(supervisor, config.power.tick_s))
         watchdog.start()
         aging.start()
+        removing.start()
         notifier.ready(f"carbonsched {__version__}, {len(meter.devices)} devices, {len(config.feeds)} feeds")
         _log_plugins()
         _log_whose_jobs()
@@ -131,6 +135,7 @@ def run(
         notifier.stopping()
         watchdog.stop()
         rolling.close()
+        removing.stop(_TICK_END_S)
         polling.stop()
         ticking.stop(_TICK_END_S)
         supervisor.stop()

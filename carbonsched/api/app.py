@@ -33,7 +33,9 @@ from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus,
 from carbonsched.model.grid import GridView
 from carbonsched.model.imported import ImportBody, Imported
 from carbonsched.model.job import JobSpec
+from carbonsched.model.pools import PoolList
 from carbonsched.model.profile import CheckResult
+from carbonsched.model.upkeep import DrainBody, Drained, Removed
 from carbonsched.model.views import (
     Acted,
     AuditResult,
@@ -42,7 +44,6 @@ from carbonsched.model.views import (
     Explained,
     JobDetail,
     JobList,
-    PoolList,
     ReportQuery,
     Submitted,
     Version,
@@ -156,6 +157,10 @@ def _job_routes(app: FastAPI, service: Service) -> None:
     def resume(job: JobId, actor: Actor) -> Acted:
         return service.resume(job, actor)
 
+    @app.post("/v1/jobs/{job_id}/remove")
+    def remove(job: JobId, actor: Actor) -> Removed:
+        return service.remove(job, actor)
+
     @app.post("/v1/jobs/{job_id}/budget")
     def budget(job: JobId, body: Annotated[Any, Body()], actor: Actor) -> Budgeted:
         return service.budget(job, BudgetBody.parse(body).grams, actor)
@@ -187,6 +192,18 @@ def _job_routes(app: FastAPI, service: Service) -> None:
 
 
 def _box_routes(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/drain")
+    def drain(body: Annotated[Any, Body()], actor: Actor) -> Drained:
+        return service.drain(DrainBody.parse(body).reason, actor)
+
+    @app.get("/v1/drain")
+    def drained() -> Drained:
+        return service.drained()
+
+    @app.post("/v1/undrain")
+    def undrain(actor: Actor) -> Drained:
+        return service.undrain(actor)
+
     @app.get("/v1/grid")
     def grid(forecast_h: Annotated[float, Query(ge=0, le=336)] = FORECAST_HOURS) -> GridView:
         return service.grid(forecast_h)

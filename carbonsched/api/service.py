@@ -8,7 +8,9 @@ from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus,
 from carbonsched.model.grid import GridView
 from carbonsched.model.imported import ImportBody, Imported
 from carbonsched.model.job import JobSpec, Owner
+from carbonsched.model.pools import PoolList
 from carbonsched.model.profile import CheckResult
+from carbonsched.model.upkeep import Drained, Removed
 from carbonsched.model.views import (
     Acted,
     AuditResult,
@@ -16,7 +18,6 @@ from carbonsched.model.views import (
     Explained,
     JobDetail,
     JobList,
-    PoolList,
     ReportQuery,
     Submitted,
     Version,
@@ -50,6 +51,18 @@ class Service(Protocol):
         """Those that are not over and those that ended last; every: all. Of other people's only what everybody may see."""
 
     def show(self, job_id: str, actor: Owner) -> JobDetail: ...
+
+    def remove(self, job_id: str, actor: Owner) -> Removed:
+        """Delete the folder of a job that is over; its rows in the ledger stay."""
+
+    def drain(self, reason: str, actor: Owner) -> Drained:
+        """Start no more jobs, through restarts; those that run go on."""
+
+    def drained(self) -> Drained:
+        """Whether the box starts jobs, and what runs on it."""
+
+    def undrain(self, actor: Owner) -> Drained: ...
+
     def begin_run(self, asked: RunRequest, actor: Owner) -> RunStarted:
         """Meter a process of the caller's from now on."""
 

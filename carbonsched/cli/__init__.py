@@ -23,6 +23,8 @@ top               top
 logs              logs
 actions           cancel, pause and resume
 budget            budget
+drain             drain and undrain
+removal           rm and prune
 pools             pools
 grid              grid
 grid_setup        grid --setup

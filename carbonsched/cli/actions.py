@@ -1,11 +1,14 @@
 """`carbonsched cancel | pause | resume`: end jobs, pause them, or queue them again; `hold` and `release` are what slurm calls the last two."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from carbonsched.cli.options import Debug, JobIds, Json, Socket, connect
 from carbonsched.text import one_line
+
+if TYPE_CHECKING:
+    from carbonsched.model.views import Acted
 
 
 def cancel(
@@ -58,6 +61,12 @@ def release(
     _act(ctx, jobs, "resume", json)
 
 
+def _said(acted: "Acted") -> str:
+    """Its state, or the one that it comes to once its process has made a checkpoint and ended."""
+    before = acted.state.live and acted.reason.startswith(("paused by", "cancelled by"))
+    return f"{acted.state}, to be {acted.reason}" if before else f"{acted.state}: {acted.reason}"
+
+
 def _act(ctx: typer.Context, jobs: list[str], verb: Literal["cancel", "pause", "resume"], json: bool) -> None:
     from carbonsched.cli.output import complain, emit
     from carbonsched.errors import CarbonschedError, UnreachableError
@@ -77,7 +86,7 @@ def _act(ctx: typer.Context, jobs: list[str], verb: Literal["cancel", "pause", "
             code = max(code, e.exit_code)
         else:
             if not json:
-                print(one_line(f"{done[-1].id} {done[-1].state}: {done[-1].reason}"))
+                print(one_line(f"{done[-1].id} {_said(done[-1])}"))
     if json:
         emit(done[0] if len(jobs) == 1 else ActedList(jobs=tuple(done)))
     if code:

@@ -12,6 +12,7 @@ from carbonsched.cli.actions import cancel, hold, pause, release, resume
 from carbonsched.cli.audit import anchor, diff, export, roll_up, verify
 from carbonsched.cli.budget import budget
 from carbonsched.cli.daemon import daemon
+from carbonsched.cli.drain import drain, undrain
 from carbonsched.cli.grid import grid
 from carbonsched.cli.help import Command, Group
 from carbonsched.cli.imports import codecarbon, zeus
@@ -21,6 +22,7 @@ from carbonsched.cli.logs import logs
 from carbonsched.cli.options import Debug, Json, Socket
 from carbonsched.cli.pools import pools
 from carbonsched.cli.ps import ps
+from carbonsched.cli.removal import prune, rm
 from carbonsched.cli.report import report
 from carbonsched.cli.run import run
 from carbonsched.cli.show import show
@@ -117,6 +119,22 @@ _command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched hold scitldr-7
 _command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched release scitldr-7f3a1c"))(release)
 _command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched budget scitldr-7f3a1c --grams 150"))(budget)
 _command(app)(rich_help_panel=JOBS, epilog=_examples("carbonsched cancel scitldr-7f3a1c"))(cancel)
+_command(app)(
+    rich_help_panel=JOBS,
+    epilog=_examples("carbonsched rm scitldr-7f3a1c", "carbonsched rm scitldr dialogsum"),
+)(rm)
+_command(app)(
+    rich_help_panel=JOBS,
+    epilog=_examples(
+        "carbonsched prune --older-than 30d --dry-run",
+        "carbonsched prune --older-than 7d --state failed --owner '*'",
+    ),
+)(prune)
+_command(app)(
+    rich_help_panel=BOX,
+    epilog=_examples("carbonsched drain --reason 'new disks' --wait && reboot", "carbonsched drain"),
+)(drain)
+_command(app)(rich_help_panel=BOX, epilog=_examples("carbonsched undrain"))(undrain)
 _command(app)(
     rich_help_panel=BOX,
     epilog=_examples(

@@ -19,7 +19,9 @@ from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus,
 from carbonsched.model.grid import GridView
 from carbonsched.model.imported import ImportBody, Imported
 from carbonsched.model.job import ACCEPTED, JobSpec
+from carbonsched.model.pools import PoolList
 from carbonsched.model.profile import CheckResult
+from carbonsched.model.upkeep import Drained, Removed
 from carbonsched.model.views import (
     Acted,
     AuditResult,
@@ -28,7 +30,6 @@ from carbonsched.model.views import (
     Explained,
     JobDetail,
     JobList,
-    PoolList,
     ReportQuery,
     Submitted,
     Version,
@@ -123,6 +124,18 @@ class Client:
 
     def budget(self, job_id: str, grams: float) -> Budgeted:
         return self._doc(Budgeted, "POST", f"{_job(job_id)}/budget", body={"grams": grams})
+
+    def remove(self, job_id: str) -> Removed:
+        return self._doc(Removed, "POST", f"{_job(job_id)}/remove", timeout=SLOW_TIMEOUT_S)
+
+    def drain(self, reason: str) -> Drained:
+        return self._doc(Drained, "POST", "/v1/drain", body={"reason": reason})
+
+    def drained(self) -> Drained:
+        return self._doc(Drained, "GET", "/v1/drain")
+
+    def undrain(self) -> Drained:
+        return self._doc(Drained, "POST", "/v1/undrain")
 
     def begin_run(self, asked: RunRequest) -> RunStarted:
         return self._doc(RunStarted, "POST", "/v1/runs", body=asked.dump())

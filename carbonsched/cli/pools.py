@@ -8,7 +8,7 @@ from carbonsched import text
 from carbonsched.cli.options import Debug, Json, Socket, connect
 
 if TYPE_CHECKING:
-    from carbonsched.model.views import PoolView
+    from carbonsched.model.pools import PoolView
 
 
 def pools(ctx: typer.Context, json: Json = False, socket: Socket = None, debug: Debug = False) -> None:

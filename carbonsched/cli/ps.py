@@ -65,6 +65,8 @@ def ps(
     out.print(table(listed.jobs))
     if any(job.estimated or job.power_w is None for job in listed.jobs):
         out.print(LEGEND, style="dim")
+    if listed.drained:
+        out.print(f"no job is started: {listed.drained}")
     if listed.left_out:
         out.print(
             f"{listed.left_out} that ended before are left out; carbonsched ps --all lists them", style="dim"

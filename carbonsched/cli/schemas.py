@@ -22,7 +22,19 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
     """File stem → (type, how it is described)."""
     from carbonsched.api.app import BudgetBody, SubmitBody
     from carbonsched.config import Config
-    from carbonsched.model import audit, checks, command, grid, grid_setup, imported, job, profile, protocol
+    from carbonsched.model import (
+        audit,
+        checks,
+        command,
+        grid,
+        grid_setup,
+        imported,
+        job,
+        pools,
+        profile,
+        protocol,
+        upkeep,
+    )
     from carbonsched.model import views as view
     from carbonsched.plan.simulation.result import SimResult
     from carbonsched.plan.simulation.sweep import Sweep
@@ -33,6 +45,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "config": Config,
         "submit-body": SubmitBody,
         "budget-body": BudgetBody,
+        "drain-body": upkeep.DrainBody,
         "run-request": command.RunRequest,
         "run-end": command.RunEnd,
         "import-body": imported.ImportBody,
@@ -49,12 +62,15 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
         "acted": view.Acted,
         "acted-list": view.ActedList,
         "budgeted": view.Budgeted,
+        "removed": upkeep.Removed,
+        "removed-list": upkeep.RemovedList,
+        "drained": upkeep.Drained,
         "run-started": command.RunStarted,
         "run-status": command.RunStatus,
         "run-total": command.RunTotal,
         "imported": imported.Imported,
         "explained": view.Explained,
-        "pool-list": view.PoolList,
+        "pool-list": pools.PoolList,
         "job-log": view.JobLog,
         "log-line": view.LogLine,
         "ended": view.Ended,

@@ -277,7 +277,9 @@ def _zone(name: str) -> str:
 
 
 def _time(text: str) -> datetime:
-    hint = "write it like 2022-03-01T00:00:00Z"
+    hint = "write it like 2022-03-01 or 2022-03-01T00:00:00Z"
+    if len(text) == len("2022-03-01"):
+        text += "T00:00:00Z"  # a day is its first moment
     try:
         at = datetime.fromisoformat(text)
     except ValueError as e:

@@ -64,8 +64,9 @@ def look(client: "Client") -> "Top":
     """One look. Raises UnreachableError."""
     from carbonsched.model.views import Top
 
-    jobs = tuple(job for job in client.jobs().jobs if not job.state.ended)
-    return Top(grid=client.grid(0).now, jobs=jobs)
+    listed = client.jobs()
+    jobs = tuple(job for job in listed.jobs if not job.state.ended)
+    return Top(grid=client.grid(0).now, jobs=jobs, drained=listed.drained)
 
 
 def drawn(seen: "Top") -> "RenderableType":
@@ -82,6 +83,13 @@ def drawn(seen: "Top") -> "RenderableType":
     }
     said = ", ".join(f"{number} {state}" for state, number in states.items()) or "no jobs"
     watts = text.figure(sum(known)) if known else text.NOT_KNOWN
+    drained = (f"box   {seen.drained}",) if seen.drained else ()
     return Group(
-        f"grid  {intensity(seen.grid)}", f"jobs  {said}; {watts} W", "", table(seen.jobs), "", LEGEND
+        f"grid  {intensity(seen.grid)}",
+        f"jobs  {said}; {watts} W",
+        *drained,
+        "",
+        table(seen.jobs),
+        "",
+        LEGEND,
     )

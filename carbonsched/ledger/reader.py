@@ -35,6 +35,8 @@ _KNOWN: Final = 256
 _CLOSED: Final = (str(JobState.FINISHED), str(JobState.CANCELLED))
 """States that no job leaves."""
 _OVER: Final = tuple(str(state) for state in JobState if state.ended)
+_REMOVED: Final = select(JOURNAL.c.job_id).where(JOURNAL.c.kind == "removed", JOURNAL.c.job_id.is_not(None))
+"""Jobs whose folders were taken away: no list has them any more."""
 
 
 class LedgerReader(Store):
@@ -152,17 +154,24 @@ class LedgerReader(Store):
         with self._reading() as connection:
             return job_record(self._job_row(connection, job_id))
 
+    def removed_ids(self) -> frozenset[str]:
+        """Of jobs whose folders were taken away."""
+        with self._reading() as connection:
+            return frozenset(connection.execute(_REMOVED).scalars())
+
     def ids_like(self, prefix: str) -> tuple[str, ...]:
-        """Ids that begin with `prefix`, newest first."""
+        """Ids that begin with `prefix`, newest first; of jobs that were removed the very id alone."""
         t = JOBS.c
         query = select(t.id).where(t.id.startswith(prefix, autoescape=True)).order_by(t.submitted_us.desc())
+        query = query.where((t.id == prefix) | t.id.not_in(_REMOVED))
         with self._reading() as connection:
             # SQLite tells no case apart in such a comparison
             return tuple(i for i in connection.execute(query).scalars() if i.startswith(prefix))
 
     def latest_of(self, uid: int | None) -> str | None:
         """Id of the job that this user submitted last, None: that anybody did; None where there is none."""
-        query = select(JOBS).order_by(JOBS.c.submitted_us.desc(), JOBS.c.id.desc())
+        query = select(JOBS).where(JOBS.c.id.not_in(_REMOVED))
+        query = query.order_by(JOBS.c.submitted_us.desc(), JOBS.c.id.desc())
         with self._reading() as connection:
             records = map(job_record, connection.execute(query).mappings())
             return next((r.id for r in records if uid is None or r.owner.uid == uid), None)
@@ -231,14 +240,17 @@ class LedgerReader(Store):
             return frozenset(connection.execute(query).scalars())
 
     def listed(self, over: int | None) -> tuple[tuple[JobRecord, ...], int]:
-        """(jobs that are not over and the `over` that ended last, None: all, oldest first; how many are left out)."""
+        """(jobs that are not over and the `over` that ended last, None: all, oldest first; how many are left out).
+
+        Those that were removed are neither.
+        """
         t = JOBS.c
-        ended = t.state.in_(_OVER)
-        last = select(t.id).where(ended).order_by(t.ended_us.desc(), t.id).limit(over)
+        ended, kept = t.state.in_(_OVER), t.id.not_in(_REMOVED)
+        last = select(t.id).where(ended, kept).order_by(t.ended_us.desc(), t.id).limit(over)
         query = select(JOBS).where(~ended | t.id.in_(last)).order_by(t.submitted_us, t.id)
         with self._reading() as connection:
             found = tuple(job_record(row) for row in connection.execute(query).mappings())
-            count = connection.execute(select(func.count()).select_from(JOBS)).scalar_one()
+            count = connection.execute(select(func.count()).select_from(JOBS).where(kept)).scalar_one()
         return found, count - len(found)
 
     def newest(self, most: int) -> tuple[JobRecord, ...]:

@@ -24,5 +24,7 @@ accounting  what the owner of a box states for reports
 profile   what the trainer's own commands print
 segment_figures  the figures of a finished segment
 audit     what audit export, diff and anchor print
+pools     budgets that jobs share, as they are shown
+upkeep    draining the box, and taking finished jobs away
 views     what the API and `--json` answer
 """

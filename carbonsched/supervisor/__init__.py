@@ -2,6 +2,8 @@
 
 supervisor   the tick, and moving jobs between states
 starter      starts the jobs that are queued
+drain        whether the box starts jobs at all
+removal      takes away the folders of jobs that are over
 starts       starts that are under way, each in a thread
 service      what the API asks between two ticks
 imports      books what other tools measured

@@ -20,7 +20,8 @@ from typing import Any, Final, NamedTuple
 
 from carbonsched.errors import DeniedError
 from carbonsched.model.job import Owner
-from carbonsched.model.views import JobView, PoolJob
+from carbonsched.model.pools import PoolJob
+from carbonsched.model.views import JobView
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +70,15 @@ OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
         "cancel": Operation(Right.OWNER, "cancel job {job}"),
         "pause": Operation(Right.OWNER, "pause job {job}"),
         "resume": Operation(Right.OWNER, "resume job {job}"),
+        "remove": Operation(Right.OWNER, "remove job {job}"),
         "budget": Operation(Right.OWNER, "change the budget of job {job}"),
         "begin_run": Operation(Right.USER, "have a command metered"),
         "run_status": Operation(Right.OWNER, f"read run {{job}} {_OTHERS}"),
         "end_run": Operation(Right.OWNER, "end run {job}"),
         "import_log": Operation(Right.ADMIN, "import into the box's ledger"),
+        "drain": Operation(Right.ADMIN, "drain the box"),
+        "drained": Operation(Right.USER, "ask whether the box is drained"),
+        "undrain": Operation(Right.ADMIN, "have the box start jobs again"),
         "job_report": Operation(Right.OWNER, f"read job {{job}} {_OTHERS}"),
         "report": Operation(Right.USER, "read the box's report"),
         "grid": Operation(Right.USER, "ask for the grid's intensity", anonymous=True),

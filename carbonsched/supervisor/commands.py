@@ -46,6 +46,8 @@ class Commands:
             sha256=spec.sha256,
         )
         with supervisor.quotas.taking(owner, spec), supervisor.lock:
+            if supervisor.starter.drain.why:
+                raise StateError(f"{supervisor.starter.drain.why}; wait, or run it without carbonsched")
             live = [run for run in supervisor.runs.values() if run.alive]
             seat, notes = supervisor.placement.seat_of_command(asked.devices, live, share=asked.share)
             path = supervisor.job_dir(job.id)

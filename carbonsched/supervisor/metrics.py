@@ -147,6 +147,11 @@ class _Box(Collector):
                 supervisor.config.power.tick_s,
             ),
             (
+                "drained",
+                "1: the box is drained and starts no job.",
+                float(bool(supervisor.starter.drain.why)),
+            ),
+            (
                 "ledger_pending_rows",
                 "Rows in memory that the ledger has refused so far.",
                 float(len(pending.rows)),

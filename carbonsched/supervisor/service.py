@@ -27,7 +27,9 @@ from carbonsched.model.imported import ImportBody, Imported
 from carbonsched.model.job import JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.labels import fits
+from carbonsched.model.pools import PoolList
 from carbonsched.model.profile import CheckResult
+from carbonsched.model.upkeep import Drained, Removed
 from carbonsched.model.views import (
     Acted,
     AuditResult,
@@ -36,7 +38,6 @@ from carbonsched.model.views import (
     JobDetail,
     JobList,
     JobView,
-    PoolList,
     ReportQuery,
     Submitted,
     Version,
@@ -49,6 +50,7 @@ from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, job_view, o
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.recovery import CHECKED
+from carbonsched.supervisor.removal import refuse_removed, remove
 from carbonsched.supervisor.supervisor import Supervisor
 from carbonsched.text import grams as show_grams
 
@@ -80,7 +82,10 @@ class SupervisorService:
         with self._keyed:  # of two at the same time one finds the other's
             kept = self.supervisor.ledger.with_key(spec.queue.dedupe_key)
             mine = (row for row in kept if row.owner.uid == owner.uid)
+            gone = self.supervisor.ledger.removed_ids()
             for row in mine:
+                if row.id in gone:
+                    continue
                 if row.state is JobState.FINISHED or not row.state.ended:
                     return Submitted(id=row.id, state=row.state)
             return self._submit(spec, owner, checked)
@@ -190,7 +195,8 @@ class SupervisorService:
             view = views.get(row.id) or job_view(row, partial(of_ledger, row, supervisor.ledger))
             readable = every_job or row.owner.uid == actor.uid
             views[row.id] = view if readable else access.public_view(view)
-        return JobList(jobs=tuple(views[row.id] for row in rows), left_out=left_out)
+        drained = supervisor.starter.drain.why or None
+        return JobList(jobs=tuple(views[row.id] for row in rows), left_out=left_out, drained=drained)
 
     def show(self, job_id: str, actor: Owner) -> JobDetail:
         supervisor = self.supervisor
@@ -239,6 +245,7 @@ class SupervisorService:
         supervisor = self.supervisor
         row = supervisor.ledger.job(job_id)
         self._may("resume", actor, row)
+        refuse_removed(supervisor.ledger, job_id)
         place = supervisor.quotas.taking(row.owner, row.spec, row.budget_g, again=job_id)
         with place, supervisor.lock:
             row, run = supervisor.find(job_id)
@@ -253,11 +260,37 @@ class SupervisorService:
             supervisor.requeue(run, f"resumed by {actor.user}", actor.user)
             return Acted(id=job_id, state=run.state, reason=run.reason)
 
+    def remove(self, job_id: str, actor: Owner) -> Removed:
+        self._may("remove", actor, self.supervisor.ledger.job(job_id))
+        return remove(self.supervisor, job_id, actor.user, f"removed by {actor.user}")
+
+    def drain(self, reason: str, actor: Owner) -> Drained:
+        self.allow("drain", actor)
+        with self.supervisor.lock:
+            self.supervisor.starter.drain.begin(reason, actor.user)
+            log.info("%s", self.supervisor.starter.drain.why)
+            return self.drained()
+
+    def undrain(self, actor: Owner) -> Drained:
+        self.allow("undrain", actor)
+        with self.supervisor.lock:
+            self.supervisor.starter.end_drain(actor.user)
+            log.info("undrained by %s", actor.user)
+            return self.drained()
+
+    def drained(self) -> Drained:
+        with self.supervisor.lock:
+            why, runs = self.supervisor.starter.drain.why, self.supervisor.runs.values()
+            live = sum(run.alive for run in runs)
+            queued = sum(run.state is JobState.QUEUED for run in runs)
+        return Drained(drained=bool(why), reason=why, live=live, queued=queued)
+
     def budget(self, job_id: str, grams: float, actor: Owner) -> Budgeted:
         """Set the budget; recorded with who, when, old and new. A running job is planned anew at the next tick."""
         supervisor = self.supervisor
         row = supervisor.ledger.job(job_id)
         self._may("budget", actor, row)
+        refuse_removed(self.supervisor.ledger, job_id)
         more = row.budget_g is None or grams > row.budget_g
         quotas = supervisor.quotas
         with (

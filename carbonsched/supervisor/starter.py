@@ -12,6 +12,7 @@ from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job_state import JobState
 from carbonsched.supervisor.budgets.pools import Pools
+from carbonsched.supervisor.drain import DRAINED, Drain
 from carbonsched.supervisor.isolation import Isolation
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Seat
@@ -62,8 +63,12 @@ class Starter:
 
     supervisor: Jobs
     starts: Starts = field(default_factory=Starts)
+    drain: Drain = field(init=False)
     _over: dict[str, JobState] = field(default_factory=dict)
     """How jobs ended that others come after."""
+
+    def __post_init__(self) -> None:
+        self.drain = Drain(self.supervisor.ledger, self.supervisor.clock)
 
     def start_queued(self) -> None:
         # one that was found is for the first that may start; why there is none holds for all
@@ -71,7 +76,7 @@ class Starter:
         seat, full = None, None
         for run in queue(supervisor.runs.values()):
             with supervisor.isolation.alone(run):
-                if reason := self._waits_for(run) or run.held_back(supervisor.clock.now()):
+                if reason := self.drain.why or self._waits_for(run) or run.held_back(supervisor.clock.now()):
                     self._note_wait(run, reason)
                     continue
                 if seat is None and full is None:
@@ -81,6 +86,14 @@ class Starter:
                     seat = full = None
                 elif full:
                     self._note_wait(run, full)
+
+    def end_drain(self, actor: str) -> None:
+        """Jobs start again. Raises LedgerError."""
+        self.drain.end(actor)
+        for run in queue(self.supervisor.runs.values()):
+            if run.reason.startswith(DRAINED):
+                with self.supervisor.isolation.alone(run):
+                    self.supervisor.move(run, run.state, f"undrained by {actor}")
 
     def take_up(self) -> None:
         """Starts that are through: the job runs, or has failed."""

@@ -244,28 +244,10 @@ class Supervisor:
             self.meter.close()
 
     def reconfigure(self, config: Config) -> None:
-        """Take over what may change while jobs run: PUE, the stated worst case, by which account new rows charge budgets,
-        users and admins, and the plan and launch settings."""
+        """Take over what may change while jobs run (`Config.reloaded`)."""
         with self.lock:
             self.flush()
-            worst = {"worst_g_per_kwh": config.zone.worst_g_per_kwh}
-            changes = {
-                "pue": config.pue,
-                "pue_source": config.pue_source,
-                "zone": self.config.zone.model_copy(update=worst),
-                "budget_account": config.budget_account,
-                "plan": config.plan,
-                "pools": config.pools,
-                "quotas": config.quotas,
-                "launch": config.launch,
-                "accounting": config.accounting,
-                "contracts": config.contracts,
-                "base_models": config.base_models,
-                "api": self.config.api.model_copy(
-                    update={"users": config.api.users, "admins": config.api.admins}
-                ),
-            }
-            self.config = self.config.model_copy(update=changes)
+            self.config = self.config.reloaded(config)
             self.watch.chain.forecasts_wanted = config.plan.forecasts_wanted
             self._note_account()
             self._note_box()

@@ -10,7 +10,7 @@ from support.box import Box, cli
 from carbonsched.cli.grid import every_nth, sparkline
 from carbonsched.model.grid import GridView
 from carbonsched.model.job_state import JobState
-from carbonsched.model.views import PoolJob, PoolView
+from carbonsched.model.pools import PoolJob, PoolView
 
 
 def busy(box: Box, name: str = "scitldr-smollm2") -> str:

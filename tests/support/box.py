@@ -32,8 +32,10 @@ from carbonsched.model.grid import (
 )
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.job_state import JobState, move
+from carbonsched.model.pools import PoolList, PoolView
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Directive, Lease, Waste
+from carbonsched.model.upkeep import Drained, Removed
 from carbonsched.model.views import (
     Acted,
     AuditResult,
@@ -43,8 +45,6 @@ from carbonsched.model.views import (
     JobDetail,
     JobList,
     JobView,
-    PoolList,
-    PoolView,
     ReportQuery,
     SegmentView,
     Submitted,
@@ -133,6 +133,7 @@ class Box:
         self.over_shown = 20
         self.report: Callable[[], Iterator[str]] | None = None
         self.broken: Exception | None = None
+        self.why: str | None = None
         self.pool_views: tuple[PoolView, ...] = ()
         self.audit_result = AuditResult(ok=True, rows=7, first_bad=None)
 
@@ -251,7 +252,11 @@ class Box:
             views = [JobView(**self._view(entry)) for entry in self.entries.values()]
             over = [view for view in views if view.state.ended]
             gone = [] if every else over[: max(len(over) - self.over_shown, 0)]
-            return JobList(jobs=tuple(view for view in views if view not in gone), left_out=len(gone))
+            return JobList(
+                jobs=tuple(view for view in views if view not in gone),
+                left_out=len(gone),
+                drained=self.why,
+            )
 
     def show(self, job_id: str, actor: Owner) -> JobDetail:
         with self.lock:
@@ -296,6 +301,25 @@ class Box:
 
     def resume(self, job_id: str, actor: Owner) -> Acted:
         return self._act(job_id, actor, JobState.QUEUED)
+
+    def remove(self, job_id: str, actor: Owner) -> Removed:
+        with self.lock:
+            entry = self._find(job_id)
+            if not entry.state.ended:
+                raise StateError(f"job {job_id} is {entry.state}; carbonsched cancel {job_id} ends it")
+            del self.entries[job_id]
+            return Removed(id=job_id, freed_bytes=12_300_000)
+
+    def drain(self, reason: str, actor: Owner) -> Drained:
+        self.why = f"the box is drained by {actor.user}: {reason}"
+        return Drained(drained=True, reason=self.why, live=1, queued=2)
+
+    def drained(self) -> Drained:
+        return Drained(drained=self.why is not None, reason=self.why or "", live=0, queued=2)
+
+    def undrain(self, actor: Owner) -> Drained:
+        self.why = None
+        return Drained(drained=False, reason="", live=0, queued=2)
 
     def pools(self, actor: Owner) -> PoolList:
         return PoolList(pools=self.pool_views)
@@ -427,6 +451,7 @@ class Box:
             "boards": ("GPU-0",) if live else (),
             "labels": entry.spec.labels,
             "submitted_at": START,
+            "ended_at": START if entry.state.ended else None,
             "eta_s": 3600.0 * (5 - len(done)) if live else None,
         }
 

@@ -14,7 +14,7 @@ from carbonsched.config import PoolConfig
 from carbonsched.errors import InputError, LedgerError
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job import JobSpec
-from carbonsched.model.views import PoolJob, PoolList, PoolView
+from carbonsched.model.pools import PoolJob, PoolList, PoolView
 from carbonsched.supervisor.budgets.accrual import Accrual
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun

@@ -1,0 +1,46 @@
+"""Whether the box is drained: it starts no job then. Kept in the ledger's journal, so that a restart changes nothing."""
+
+from dataclasses import dataclass, field
+
+from carbonsched.clock import Clock
+from carbonsched.ledger.ledger import Ledger
+
+DRAINED = "the box is drained by "
+"""How the reason of a job begins that waits for this alone."""
+
+
+@dataclass(slots=True)
+class Drain:
+    """Hold the supervisor's lock to change it.
+
+    Example::
+
+        drain = Drain(ledger, clock)
+        drain.begin("new disks", "ada")
+        drain.why  # 'the box is drained by ada: new disks'
+    """
+
+    ledger: Ledger
+    clock: Clock
+    why: str = field(init=False, default="")
+    """Who drained it, and what for; empty: it starts jobs."""
+
+    def __post_init__(self) -> None:
+        last = self.ledger.history(None, kinds=("drain",), newest=1)
+        if last and last[-1]["drained"]:
+            self.why = _said(last[-1]["reason"], last[-1]["actor"])
+
+    def begin(self, reason: str, actor: str) -> None:
+        """Also to give another reason. Raises LedgerError: nothing has changed then."""
+        self.ledger.note(None, "drain", {"drained": True, "reason": reason}, actor, self.clock.now())
+        self.why = _said(reason, actor)
+
+    def end(self, actor: str) -> None:
+        """Raises LedgerError: nothing has changed then."""
+        if self.why:
+            self.ledger.note(None, "drain", {"drained": False, "reason": ""}, actor, self.clock.now())
+            self.why = ""
+
+
+def _said(reason: str, actor: str) -> str:
+    return f"{DRAINED}{actor}" + (f": {reason}" if reason else "")

@@ -1,0 +1,99 @@
+"""Takes away the folders of jobs that are over: on request, and by `[retention]`. What the ledger knows of them stays.
+
+A removal is noted first, so that nobody resumes the job meanwhile; a folder that could not be deleted is tried again every hour.
+"""
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from carbonsched.errors import CarbonschedError, StateError
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.model.upkeep import Removed
+from carbonsched.supervisor.jobs.actors import DAEMON
+from carbonsched.supervisor.supervisor import Supervisor
+
+EVERY_S: Final = 3600.0
+
+log = logging.getLogger(__name__)
+
+
+def remove(supervisor: Supervisor, job_id: str, actor: str, reason: str) -> Removed:
+    """Delete the folder of a job that is over. Raises StateError where it is not, or where the folder cannot be deleted."""
+    with supervisor.lock:
+        row = supervisor.ledger.job(job_id)
+        if job_id in supervisor.runs or not row.state.ended:
+            raise StateError(f"job {job_id} is {row.state}; carbonsched cancel {job_id} ends it")
+        if job_id not in supervisor.ledger.removed_ids():
+            supervisor.ledger.note(job_id, "removed", {"reason": reason}, actor, supervisor.clock.now())
+            log.info("job %s: %s", job_id, reason)
+    return Removed(id=job_id, freed_bytes=_delete(supervisor.job_dir(job_id)))
+
+
+def refuse_removed(ledger: Ledger, job_id: str) -> None:
+    """Raises StateError for a job that was removed: it cannot go on."""
+    if job_id in ledger.removed_ids():
+        raise StateError(f"job {job_id} was removed with its checkpoints; submit it again")
+
+
+@dataclass(slots=True)
+class Pruning:
+    """Removes, once an hour, what `[retention]` says, and the folders that a removal had to leave.
+
+    Example::
+
+        Pruning(supervisor).poll()  # every second or so
+    """
+
+    supervisor: Supervisor
+    _due_s: float = 0.0
+
+    def poll(self) -> None:
+        """Never raises: what cannot be done now is tried again in an hour."""
+        now_s = self.supervisor.clock.monotonic()
+        if now_s < self._due_s:
+            return
+        self._due_s = now_s + EVERY_S
+        for work in (self._left, self._old):
+            try:
+                work()
+            except CarbonschedError as e:
+                log.warning("old jobs are not removed now: %s", e)
+
+    def _left(self) -> None:
+        for job_id in sorted(self.supervisor.ledger.removed_ids()):
+            if (path := self.supervisor.job_dir(job_id)).exists():
+                _delete(path)
+
+    def _old(self) -> None:
+        supervisor, kept = self.supervisor, self.supervisor.config.retention
+        if kept.after is None:
+            return
+        before = supervisor.clock.now() - timedelta(seconds=kept.after)
+        listed, _ = supervisor.ledger.listed(None)
+        for row in listed:
+            if row.state in kept.states and row.ended_at is not None and row.ended_at < before:
+                remove(supervisor, row.id, DAEMON, f"removed: {row.state} longer ago than retention.after")
+
+
+def _delete(path: Path) -> int:
+    """Bytes that it held on the disk. Links in it are not followed. Raises StateError."""
+    freed = sum(_bytes(Path(folder) / name) for folder, _, names in os.walk(path) for name in names)
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return 0
+    except OSError as e:
+        raise StateError(f"{path} cannot be deleted: {e.strerror}; it is tried again every hour") from e
+    return freed
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.lstat().st_blocks * 512
+    except OSError:
+        return 0
