@@ -63,7 +63,10 @@ def release(
 
 def _said(acted: "Acted") -> str:
     """Its state, or the one that it comes to once its process has made a checkpoint and ended."""
-    before = acted.state.live and acted.reason.startswith(("paused by", "cancelled by"))
+    from carbonsched.model.job_state import JobState
+
+    told = acted.reason.partition(" by ")[0]
+    before = told in (JobState.PAUSED, JobState.CANCELLED) and told != acted.state
     return f"{acted.state}, to be {acted.reason}" if before else f"{acted.state}: {acted.reason}"
 
 

@@ -52,7 +52,7 @@ def test_estimated_energy_is_marked_and_explained(box: Box, socket: Path) -> Non
 
 def test_ps_of_an_idle_box_says_what_to_do(socket: Path) -> None:
     assert cli("ps", socket=socket).out == "no jobs; submit one: carbonsched submit JOB.toml\n"
-    assert cli("ps", "--json", socket=socket).doc == {"jobs": [], "left_out": 0}
+    assert cli("ps", "--json", socket=socket).doc == {"jobs": [], "left_out": 0, "drained": None}
 
 
 def test_ps_lists_ids_alone_and_what_a_filter_lets_through(box: Box, socket: Path) -> None:
