@@ -56,7 +56,7 @@ def test_socket_is_gone_after_stop_and_start_works_again(tmp_path: Path) -> None
     path = tmp_path / "api.sock"
     for _ in range(2):
         with serving(Box(tmp_path), path), client(path) as http:
-            assert http.get("/v1/jobs").json() == {"jobs": [], "left_out": 0}
+            assert http.get("/v1/jobs").json() == {"jobs": [], "left_out": 0, "drained": None}
         assert not path.exists()
 
 
