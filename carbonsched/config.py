@@ -284,6 +284,9 @@ class LaunchConfig(Doc):
 
     python: str = sys.executable
     """Interpreter that has the trainer; it may be another environment than the daemon's."""
+    kind: Literal["local", "systemd"] = "local"
+    """`systemd`: each job is a unit of its own and runs as the user who submitted it; `local`: a process that the daemon starts,
+    which is the daemon's user unless that is root."""
     slots: Annotated[int, Field(ge=1)] | None = None
     """Jobs at a time, as far as boards have room; None: as many as they have, one on a box without."""
     jobs_per_board: Annotated[int, Field(ge=1, le=64)] = 1
@@ -363,12 +366,11 @@ RELOADED: Final = (
     "pools",
     "quotas",
     "retention",
-    "launch",
     "accounting",
     "contracts",
     "base_models",
 )
-"""What SIGHUP takes over whole; of `[zone]` and `[api]` there is more to it."""
+"""What SIGHUP takes over whole; of `[zone]`, `[api]` and `[launch]` there is more to it."""
 
 
 class Config(Doc):
@@ -441,6 +443,8 @@ class Config(Doc):
         parts = {
             "zone": self.zone.model_copy(update=worst),
             "api": self.api.model_copy(update=rights),
+            # jobs that run are found by the launcher that started them
+            "launch": new.launch.model_copy(update={"kind": self.launch.kind}),
         }
         return self.model_copy(update=changes | parts)
 

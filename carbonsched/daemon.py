@@ -31,6 +31,7 @@ from carbonsched.feeds.prices.factory import build_prices
 from carbonsched.feeds.supply.factory import build_supply
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.launch.rights import name_of
+from carbonsched.launch.systemd import SystemdLauncher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.notifications.sender import Senders
 from carbonsched.notify import Notifier
@@ -88,7 +89,7 @@ def run(
     site = Site(config.zone, clock, config.state)
     chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
     supply = build_supply(config.supply, site)
-    launcher = LocalLauncher()
+    launcher = SystemdLauncher() if config.launch.kind == "systemd" else LocalLauncher()
     ledger = _open_ledger(config, launcher, clock, new_ledger, notifier)
     meter = build_meter(config.power.meters, clock)
     supervisor = Supervisor(config, ledger, chain, meter, launcher, clock, prices, supply)
@@ -121,7 +122,7 @@ def run(
         removing.start()
         notifier.ready(f"carbonsched {__version__}, {len(meter.devices)} devices, {len(config.feeds)} feeds")
         _log_plugins()
-        _log_whose_jobs()
+        _log_whose_jobs(config)
         log.info("serving on %s, state in %s", address, config.state_dir)
         wall = StepWatch(clock, _CLOCK_STEP_S)
         while not stop.wait(_SIGNALS_S):
@@ -173,16 +174,16 @@ def _poll(chain: Chain, supervisor: Supervisor) -> None:
     supervisor.supply.poll()
 
 
-def _log_whose_jobs() -> None:
+def _log_whose_jobs(config: Config) -> None:
     """What keeps the jobs of several people apart, and what does not."""
     uid = os.geteuid()
-    if uid == 0:
+    if uid == 0 or config.launch.kind == "systemd":
         log.info("each job runs as the user who submitted it")
         return
     log.log(
         logging.WARNING if uid < PEOPLE_FROM else logging.INFO,
         "jobs run as %s, not as their submitters: each is handed the files that its submitter and %s may read; other jobs' "
-        "folders, the hub's cache and tokens are readable to that user. On a box that people share install as-owner.conf: "
+        'folders, the hub\'s cache and tokens are readable to that user. On a box that people share set launch.kind = "systemd": '
         "docs/install.md, Whose processes jobs are",
         *(name_of(uid), name_of(uid)),
     )

@@ -16,6 +16,8 @@ WRITTEN_FOR = "/opt/carbonsched"
 """The environment that the files in deploy/ name; another one's takes its place."""
 CONFIG = Path("/etc/carbonsched/config.toml")
 UNITS = ("carbonsched.service", "carbonsched-clocks.service")
+"""What is started and stopped; the jobs' template and slice come and go with the jobs."""
+JOBS = ("carbonsched-job@.service", "carbonsched.slice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,11 @@ def files(prefix: Path, environment: Path) -> Iterator[Laid]:
             (folder / name).read_text(encoding="utf-8").replace(WRITTEN_FOR + "/bin/", f"{environment}/bin/")
         )
 
-    for unit in UNITS:
+    for unit in (*UNITS, *JOBS):
         yield Laid(prefix / "lib/systemd/system" / unit, read(unit))
+    # polkit looks below /usr/share and /etc
+    rules = Path("/usr/share" if prefix == Path("/usr") else "/etc") / "polkit-1/rules.d/50-carbonsched.rules"
+    yield Laid(rules, read("polkit/50-carbonsched.rules"))
     yield Laid(prefix / "lib/sysusers.d/carbonsched.conf", read("sysusers.d/carbonsched.conf"))
     yield Laid(prefix / "lib/tmpfiles.d/carbonsched.conf", read("tmpfiles.d/carbonsched.conf"))
     yield Laid(prefix / "lib/udev/rules.d/70-carbonsched-rapl.rules", read("udev/70-carbonsched-rapl.rules"))

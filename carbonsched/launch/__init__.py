@@ -2,6 +2,8 @@
 
 base            what every launcher offers
 local           jobs as processes of this machine
+systemd         jobs as units of systemd, each as the user who submitted it
+job_launcher    what runs in such a unit: becomes the submitter, and holds the job
 process_group   every process of a job, found and ended
 command         a command that carbonsched run started: known again, and ended
 shim            the small process that holds one job, outlives the daemon and writes how it ended

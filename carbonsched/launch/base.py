@@ -66,6 +66,9 @@ class Launcher(Protocol):
     def poll(self, job_dir: Path) -> ProcessStatus:
         """Identity is checked (pid, start time, boot id), so a reused pid is never taken for the job."""
 
+    def pids(self, job_dir: Path) -> set[int]:
+        """Processes of the job beneath which all others of it are; empty where none is known."""
+
     def terminate(self, job_dir: Path) -> None:
         """SIGTERM to the trainer: it checkpoints and ends. No error where nothing runs."""
 

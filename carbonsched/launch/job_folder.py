@@ -1,13 +1,15 @@
 """Makes a job's folder its submitter's to read, and nobody else's.
 
 The folder stays the daemon's. A POSIX ACL, which a folder's owner may set without being root, lets the submitter in, and its
-default part goes on to all that is made inside. Where the file system knows no ACL, the daemon's group reads it as ever.
+default part goes on to all that is made inside. Where the file system knows no ACL, the daemon's group reads it as ever. A
+job that runs as its submitter while the daemon is not root writes by such an ACL, too (`share_written`).
 """
 
 import contextlib
 import errno
 import logging
 import os
+import stat
 import struct
 from pathlib import Path
 
@@ -17,6 +19,7 @@ log = logging.getLogger(__name__)
 
 WRITTEN = ("events.jsonl", "checkpoints", "output")
 """What the trainer writes, and in a job that runs as its owner the owner."""
+_OWNER, _USER, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x10, 0x20
 _NAMELESS = 0xFFFFFFFF
 _NO_ACL = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -51,6 +54,45 @@ def make_written(job_dir: Path) -> list[Path]:
     return written
 
 
+def share_written(job_dir: Path, owner: Owner) -> None:
+    """Let `owner` write what the trainer writes, and the daemon's user, too, whoever of the two makes a file.
+
+    What an earlier start left there as the daemon's is theirs from now on; links and files of other users are passed over.
+    Raises OSError, also where the file system knows no ACL.
+    """
+    for path in make_written(job_dir):
+        if not path.is_dir():
+            _share(path, owner.uid, folder=False)
+            continue
+        for _, _, names, here in os.fwalk(path, follow_symlinks=False):
+            _share(here, owner.uid, folder=True)
+            for name in names:
+                _share_in(here, name, owner.uid)
+
+
+def _share_in(folder: int, name: str, uid: int) -> None:
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        _share(fd, uid, folder=False)
+    finally:
+        os.close(fd)
+
+
+def _share(file: Path | int, uid: int, *, folder: bool) -> None:
+    """file: a path that its owner cannot change, or a descriptor."""
+    info = os.stat(file, follow_symlinks=isinstance(file, int))  # noqa: PTH116 - of a descriptor, too
+    plain = stat.S_ISREG(info.st_mode) and info.st_nlink == 1
+    if info.st_uid != os.geteuid() or not (plain or stat.S_ISDIR(info.st_mode)):
+        return  # a second name may be one of a file that is nobody's to write
+    where = f"/proc/self/fd/{file}" if isinstance(file, int) else file
+    rights = 7 if folder else 6
+    both = [(_USER, rights, name) for name in sorted({uid, os.geteuid()})]
+    others = [(_GROUP, 0, _NAMELESS), (_MASK, rights, _NAMELESS), (_OTHER, 0, _NAMELESS)]
+    packed = _packed([(_OWNER, rights, _NAMELESS), *both, *others])
+    for kind in ("default", "access") if folder else ("access",):
+        os.setxattr(where, f"system.posix_acl_{kind}", packed)
+
+
 def readable_umask() -> int:
     """This process's umask, less what would keep the group's part, and with it the ACL, from reading what a job writes."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -62,12 +104,17 @@ def readable_umask() -> int:
 def _set_acl(folder: Path, uid: int) -> None:
     """user::rwx user:UID:r-x group::--- mask::r-x other::---, for the folder and as its default; acl(5)."""
     entries = [
-        (0x01, 7, _NAMELESS),
-        (0x02, 5, uid),
-        (0x04, 0, _NAMELESS),
-        (0x10, 5, _NAMELESS),
-        (0x20, 0, _NAMELESS),
+        (_OWNER, 7, _NAMELESS),
+        (_USER, 5, uid),
+        (_GROUP, 0, _NAMELESS),
+        (_MASK, 5, _NAMELESS),
+        (_OTHER, 0, _NAMELESS),
     ]
-    packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    packed = _packed(entries)
     for kind in ("default", "access"):
         os.setxattr(folder, f"system.posix_acl_{kind}", packed)
+
+
+def _packed(entries: list[tuple[int, int, int]]) -> bytes:
+    """As the kernel reads an ACL: tag, rights and name of each entry, by tag and then by name."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)

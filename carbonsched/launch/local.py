@@ -118,21 +118,32 @@ class LocalLauncher:
             raise LaunchError(f"whether {job_dir.name} runs already cannot be told: {before.problem}")
         if left := self.sweep(job_dir):
             raise LaunchError(f"{left} processes of {job_dir.name} run on and cannot be ended")
+        return self._start(job_dir, argv, env, owner, spec, log_bytes)
+
+    def _start(
+        self,
+        job_dir: Path,
+        argv: list[str],
+        env: dict[str, str],
+        owner: Owner,
+        spec: JobSpec | None,
+        log_bytes: int,
+    ) -> RunRecord:
         try:
-            return self._start(job_dir, ["--log-bytes", str(log_bytes), "--", *argv], env, owner, spec)
+            return self._start_shim(job_dir, ["--log-bytes", str(log_bytes), "--", *argv], env, owner, spec)
         except LaunchError:
             with contextlib.suppress(OSError):
                 process_group.end(lambda: process_group.marked(job_dir, process_group.HELD))
             raise
 
-    def _start(
+    def _start_shim(
         self, job_dir: Path, rest: list[str], env: dict[str, str], owner: Owner, spec: JobSpec | None
     ) -> RunRecord:
         """rest: of the shim's command line, from the size of the log on."""
         options: list[str] = []
         base = {k: v for k, v in os.environ.items() if not k.startswith(_PRIVATE)}
         try:
-            _rotate(job_dir)
+            rotate(job_dir)
             open_to_owner(job_dir, owner)
             if runs_as_owner(owner):
                 options, base = _as_owner(job_dir, owner)
@@ -190,26 +201,26 @@ class LocalLauncher:
 
     def poll(self, job_dir: Path) -> ProcessStatus:
         """See `Launcher.poll`. Where run.json cannot be read, the job's processes are looked for by their mark."""
-        run, unread = _record(job_dir / "run.json", RunRecord)
+        run, unread = record(job_dir / "run.json", RunRecord)
         try:
             if run is not None and not run.held:
-                lives = _alive(run) or bool(command.living(job_dir.resolve(), run))
-                end, _ = _record(job_dir / "exit.json", ExitRecord)
+                lives = bool(_process_of(run)) or bool(command.living(job_dir.resolve(), run))
+                end, _ = record(job_dir / "exit.json", ExitRecord)
                 return ProcessStatus("running" if lives else "lost" if end is None else "exited", run, end)
-            lives = run is not None and _alive(run)
+            lives = run is not None and bool(self._shim_of(job_dir.resolve(), run))
             if (
                 not lives
                 and not (job_dir / "exit.json").is_file()
                 and (run or unread or _was_started(job_dir))
             ):
                 # a digit of run.json may be wrong, or all of it; without its shim a job is lost, whatever workers are left
-                lives = bool(process_group.shims(job_dir.resolve()))
+                lives = bool(self._shims(job_dir.resolve()))
                 unread = unread or (
                     _Unread("run.json", "names a process that is gone", passing=False) if lives else None
                 )
         except OSError as e:
             return ProcessStatus("unknown", run, problem=f"its process cannot be looked for: {e.strerror}")
-        end, unended = _record(
+        end, unended = record(
             job_dir / "exit.json", ExitRecord
         )  # read last: the shim ends after it has written it
         problem = "; ".join(text for text in (unread and str(unread), unended and str(unended)) if text)
@@ -223,13 +234,14 @@ class LocalLauncher:
 
     def terminate(self, job_dir: Path) -> None:
         """SIGTERM to the trainer alone, passed on by the shim; not to its workers, or it could not checkpoint."""
-        run, _ = _record(job_dir / "run.json", RunRecord)
+        run, _ = record(job_dir / "run.json", RunRecord)
         try:
             if run is not None and not run.held:
                 command.tell(job_dir.resolve(), run, signal.SIGTERM)
                 return
-            for process in (_shim(run) if run is not None else []) or process_group.shims(job_dir.resolve()):
-                process_group.send(process, signal.SIGTERM)
+            folder = job_dir.resolve()
+            for process in (self._shim_of(folder, run) if run is not None else []) or self._shims(folder):
+                self._send(folder, process, signal.SIGTERM)
         except OSError as e:
             raise LaunchError(f"{job_dir.name} cannot be told to stop: {e.strerror}") from e
 
@@ -237,9 +249,26 @@ class LocalLauncher:
         """SIGKILL to everything of the job but the shim, which then writes exit.json; also to what a killed shim left."""
         self.sweep(job_dir)
 
+    def pids(self, job_dir: Path) -> set[int]:
+        """See `Launcher.pids`."""
+        run, _ = record(job_dir / "run.json", RunRecord)
+        return set() if run is None else {run.pid}
+
+    def _shim_of(self, job_dir: Path, run: RunRecord) -> list[process_group.Process]:
+        """The shim of `run`, none where it is gone. Raises OSError where that cannot be told."""
+        return _process_of(run)
+
+    def _shims(self, job_dir: Path) -> list[process_group.Process]:
+        """The job's shim, found without run.json. Raises OSError where that cannot be told."""
+        return process_group.shims(job_dir)
+
+    def _send(self, job_dir: Path, process: process_group.Process, number: signal.Signals) -> None:
+        """A signal to a shim. Raises OSError where it may not be sent."""
+        process_group.send(process, number)
+
     def remaining(self, job_dir: Path) -> int:
         """See `Launcher.remaining`."""
-        run, _ = _record(job_dir / "run.json", RunRecord)
+        run, _ = record(job_dir / "run.json", RunRecord)
         try:
             return 0 if run is None else len(command.living(job_dir.resolve(), run))
         except OSError as e:
@@ -248,7 +277,7 @@ class LocalLauncher:
     def sweep(self, job_dir: Path) -> int:
         """See `Launcher.sweep`. The shim of a job that lives is left to write exit.json. Raises LaunchError."""
         job_dir = job_dir.resolve()
-        run, _ = _record(job_dir / "run.json", RunRecord)
+        run, _ = record(job_dir / "run.json", RunRecord)
         group = None if self._cgroup is None else process_group.cgroup_of(self._cgroup, job_dir)
         try:
             if run is not None and not run.held:
@@ -274,7 +303,7 @@ class _Unread:
         return f"{self.name} cannot be read: {self.why}"
 
 
-def _record(path: Path, kind: type[_D]) -> tuple[_D | None, _Unread | None]:
+def record(path: Path, kind: type[_D]) -> tuple[_D | None, _Unread | None]:
     """The record and None, or None and why; (None, None) where there is none."""
     try:
         return read(path, kind), None
@@ -297,25 +326,29 @@ def _was_started(job_dir: Path) -> bool:
     return any(name.startswith(_OF_A_START) for name in names)
 
 
-def _alive(run: RunRecord) -> bool:
-    """Whether the very process of `run` still runs; a zombie does not. Raises OSError where that cannot be told."""
-    return bool(_shim(run))
-
-
-def _shim(run: RunRecord) -> list[process_group.Process]:
-    """The process of `run`, none where it is gone. Raises OSError where that cannot be told."""
+def _process_of(run: RunRecord) -> list[process_group.Process]:
+    """The very process of `run`; none where it is gone, or a zombie. Raises OSError where that cannot be told."""
     if shim.boot_id() != run.boot_id:
         return []
     found = process_group.look_up(run.pid)
     return [found] if found is not None and found.start_time == run.start_time else []
 
 
-def _rotate(job_dir: Path) -> None:
+def rotate(job_dir: Path) -> None:
     """Keep the records of an earlier attempt as run.N.json and exit.N.json, N from 1."""
     n = 1 + sum(1 for _ in job_dir.glob("run.*.json"))
     for kind in ("run", "exit"):
         with contextlib.suppress(FileNotFoundError):
             (job_dir / f"{kind}.json").rename(job_dir / f"{kind}.{n}.json")
+
+
+def public_environment() -> dict[str, str]:
+    """Of this process's, what another user's job gets to see."""
+    return {
+        k: v
+        for k, v in os.environ.items()
+        if k.startswith(_PUBLIC) and not any(word in k for word in _WRITTEN)
+    }
 
 
 def _as_owner(job_dir: Path, owner: Owner) -> tuple[list[str], dict[str, str]]:
@@ -333,10 +366,5 @@ def _as_owner(job_dir: Path, owner: Owner) -> tuple[list[str], dict[str, str]]:
         (job_dir / "spec.json").chmod(0o644)  # the trainer reads it, whatever the daemon's umask was
     for path in make_written(job_dir):
         os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
-    public = {
-        k: v
-        for k, v in os.environ.items()
-        if k.startswith(_PUBLIC) and not any(word in k for word in _WRITTEN)
-    }
     ids = ["--uid", str(owner.uid), "--gid", str(owner.gid), "--groups", ",".join(map(str, groups))]
-    return ids, public | {"HOME": home, "USER": user, "LOGNAME": user, "SHELL": shell}
+    return ids, public_environment() | {"HOME": home, "USER": user, "LOGNAME": user, "SHELL": shell}

@@ -81,7 +81,7 @@ def members(
     """Every process of the job but its shim; `name` marks them. Raises OSError where that cannot be seen now."""
     seen = [process for process in processes() if process.pid not in (1, os.getpid())]
     mark = f"{name}={job_dir}".encode()
-    inside = _listed(cgroup)
+    inside = listed(cgroup)
     ours = {p.pid for p in seen if p.pid in inside or mark in _environment(p)}
     if run is not None and run.boot_id == shim.boot_id():
         users = _users(job_dir)
@@ -133,15 +133,22 @@ def delegated_cgroup() -> Path | None:
         own = next(
             line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")
         )
-        mount = next(
-            fields[1]
-            for fields in map(str.split, Path("/proc/self/mounts").read_text().splitlines())
-            if fields[2] == "cgroup2"
-        )
-        folder = Path(mount + own)
+        folder = Path(f"{_cgroup2()}{own}")
         if os.getxattr(folder, "user.delegate") == b"1" and os.access(folder / "cgroup.procs", os.W_OK):
             return folder
     return None
+
+
+def slice_of(name: str) -> Path | None:
+    """The cgroup of a slice of systemd's, whether it is there now or not; None: this box has no cgroups of version 2."""
+    with contextlib.suppress(OSError, StopIteration):
+        return _cgroup2() / name
+    return None
+
+
+def _cgroup2() -> Path:
+    lines = map(str.split, Path("/proc/self/mounts").read_text().splitlines())
+    return Path(next(fields[1] for fields in lines if fields[2] == "cgroup2"))
 
 
 def cgroup_of(parent: Path, job_dir: Path) -> Path:
@@ -167,7 +174,8 @@ def remove_cgroup(group: Path | None) -> None:
             group.rmdir()
 
 
-def _listed(cgroup: Path | None) -> set[int]:
+def listed(cgroup: Path | None) -> set[int]:
+    """The pids in a cgroup and below it; none where it is not there."""
     if cgroup is None:
         return set()
     try:

@@ -23,6 +23,15 @@ _USER, _GROUP_OBJ, _GROUP, _MASK = 0x02, 0x04, 0x08, 0x10
 _HEADER = 4
 
 
+class UnreachableFileError(InputError):
+    """The submitter may read it, the daemon's user may not.
+
+    Example:
+        >>> issubclass(UnreachableFileError, InputError)
+        True
+    """
+
+
 class Who(NamedTuple):
     """Whose rights count.
 
@@ -168,7 +177,8 @@ class Opener:
         me = name_of(os.geteuid())
         if self.who is None:
             return self.refused(f"{me} may not {_do(bit, fd, path)}", "give files that you may read")
-        return self.refused(
+        return UnreachableFileError(
+            self.field,
             f"the daemon's user {me} may not {_do(bit, fd, path)}",
             "let it (chmod, setfacl), put the files elsewhere, or have jobs run as their owners: docs/install.md",
         )

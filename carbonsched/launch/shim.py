@@ -14,7 +14,8 @@ goes on in a session of its own, child of init, so the daemon may die, be upgrad
 `--inputs` is a JSON object of names and descriptors that it was given: it holds them as long as it lives, and links the names, in
 FILE's folder, to them, so that CMD and all that it starts open these very files.
 
-It stays the daemon's user (root, mostly) while CMD becomes the job's owner, so an owner cannot forge these records.
+It stays the daemon's user (root, mostly) while CMD becomes the job's owner, so an owner cannot forge these records. A job that
+has a systemd unit of its own is held by `job_launcher`, which is the same shim without the first process.
 Nothing of a job runs on unmetered:
 
 - the shim is the subreaper of everything CMD starts, and kills what is left when CMD ends;
@@ -34,6 +35,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -53,8 +55,12 @@ _LAST_WORDS_S = 5.0
 Ids = tuple[int, int, tuple[int, ...]]
 """uid, gid and supplementary groups that CMD runs as."""
 
+END_ALL = signal.SIGUSR1
+"""Kills all of the job but the shim: for a daemon that may signal the shim alone."""
+CAP_KILL, CAP_SETGID, CAP_SETUID = 5, 6, 7
+_CAPABILITIES_V3 = 0x20080522
 _FORWARDED = {signal.SIGTERM, signal.SIGINT}
-_WAITED = _FORWARDED | {signal.SIGCHLD, signal.SIGHUP}
+_WAITED = _FORWARDED | {signal.SIGCHLD, signal.SIGHUP, END_ALL}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -100,10 +106,29 @@ def write_record(directory: str, name: str, record: dict[str, Any]) -> None:
         os.close(folder)
 
 
+def keep_capabilities(*numbers: int) -> None:
+    """Of this thread's capabilities keep these alone, and hand none on to what it executes (capset(2)). Raises OSError."""
+    kept = sum(1 << number for number in numbers)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES_V3, 0)
+    # effective, permitted and inheritable, of the first 32 and then of the others; ambient ones go with the inheritable
+    sets = (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)
+    if _libc.capset(header, sets) != 0:
+        raise OSError(ctypes.get_errno(), "capset was refused")
+
+
 def _become(uid: int, gid: int, groups: tuple[int, ...]) -> None:
+    """That user, and nothing beyond. Raises OSError, and then nothing may be executed."""
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
+    # the kernel drops them for who was root, and for nobody else
+    keep_capabilities()
+    with open("/proc/self/status") as f:  # noqa: PTH123
+        held = [line for line in f if line.startswith(("CapInh", "CapPrm", "CapEff", "CapAmb"))]
+    if len(held) != 4 or any(int(line.split()[1], 16) for line in held):
+        raise PermissionError("capabilities are left after the change of user")
+    if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
+        raise PermissionError("the change of user was not made")
 
 
 def bytes_before(first: bytes) -> int:
@@ -190,7 +215,7 @@ class Log:
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(self._path, flags, 0o640)
-        if self._ids is not None:
+        if self._ids is not None and os.geteuid() == 0:
             os.fchown(fd, self._ids[0], self._ids[1])
         os.dup2(fd, 1, inheritable=False)
         os.dup2(fd, 2, inheritable=False)
@@ -245,6 +270,13 @@ def _children() -> list[int]:
         return []
 
 
+def _kill(child: int) -> None:
+    """CMD, not waited for yet, and its group; what is elsewhere is swept once CMD has ended."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(child, signal.SIGKILL)
+
+
 def _sweep(child: int) -> None:
     """Kill what the ended CMD left behind; as subreaper we inherit all of it, whatever session it moved to."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -269,6 +301,8 @@ def _wait(child: int) -> tuple[int, Any]:
             os.kill(
                 child, signal.SIGTERM
             )  # to CMD alone: its workers would die of it before it can checkpoint
+        if number == END_ALL:
+            _kill(child)
         while number == signal.SIGCHLD:
             pid, status, usage = os.wait4(-1, os.WNOHANG)
             if pid == child:
@@ -296,30 +330,37 @@ def _link(listing: str) -> None:
         os.symlink(f"/proc/{os.getpid()}/fd/{fd}", f"{folder}/{name}")  # noqa: PTH211
 
 
-def _serve(job_dir: str, argv: list[str], options: dict[str, str], ready: int) -> None:
-    """The shim proper. `ready` is closed when CMD runs; before that it is told why CMD does not."""
-    os.setsid()
+def hold(
+    job_dir: str,
+    argv: list[str],
+    env: dict[str, str],
+    ready: Callable[[], None],
+    *,
+    ids: Ids | None = None,
+    cgroup: str = "",
+    log_bytes: int = LOG_BYTES,
+) -> None:
+    """The shim proper: run `argv` to its end. ready: called as soon as it runs. Raises OSError where it cannot be run."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.chdir(job_dir)
-    ids, cgroup = _ids(options), options.get("--cgroup", "")
-    if "--inputs" in options:
-        _link(options["--inputs"])
-    log = Log(job_dir, int(options.get("--log-bytes", LOG_BYTES)), ids)
+    log = Log(job_dir, log_bytes, ids)
     reader, writer = os.pipe2(os.O_CLOEXEC)
     if ids is not None:
-        os.fchown(writer, ids[0], ids[1])  # a program may open /dev/stderr anew
+        os.fchmod(writer, 0o622)  # a program may open /dev/stderr anew, which asks for its mode
     run = {"pid": os.getpid(), "start_time": start_time(os.getpid()), "boot_id": boot_id()}
     write_record(job_dir, "run.json", run | {"started_at": now(), "argv": argv})
     log.write(f"carbonsched: {now()} starting {argv[0]}, see run.json\n".encode())
-    child, problem = _spawn(argv, ids, cgroup, os.environ | {MARK: job_dir}, writer)
+    child, problem = _spawn(argv, ids, cgroup, env | {MARK: job_dir}, writer)
     os.close(writer)
+    if ids is not None and os.geteuid() != 0:
+        keep_capabilities(CAP_KILL)  # before a thread begins, which would keep what it began with
     if problem is not None:
         log.write(f"carbonsched: {problem}\n".encode())
         os.waitpid(child, 0)
         _record_exit(job_dir, {"code": NOT_RUN, "signal": None, "at": now(), "detail": {"reason": problem}})
         raise OSError(problem)
-    os.close(ready)
+    ready()
     all_read = _thread.allocate_lock()
     all_read.acquire()
     _thread.start_new_thread(log.copy, (reader, all_read))
@@ -335,6 +376,22 @@ def _serve(job_dir: str, argv: list[str], options: dict[str, str], ready: int) -
         "detail": {"cpu_s": usage.ru_utime + usage.ru_stime, "max_rss_bytes": usage.ru_maxrss * 1024},
     }
     _record_exit(job_dir, record)
+
+
+def _serve(job_dir: str, argv: list[str], options: dict[str, str], ready: int) -> None:
+    """`ready` is closed when CMD runs; before that it is told why CMD does not."""
+    os.setsid()
+    if "--inputs" in options:
+        _link(options["--inputs"])
+    hold(
+        job_dir,
+        argv,
+        dict(os.environ),
+        lambda: os.close(ready),
+        ids=_ids(options),
+        cgroup=options.get("--cgroup", ""),
+        log_bytes=int(options.get("--log-bytes", LOG_BYTES)),
+    )
 
 
 def _ids(values: dict[str, str]) -> Ids | None:

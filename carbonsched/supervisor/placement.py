@@ -230,13 +230,13 @@ class Placement:
         """seen_alone: only a process that is seen here. Beside our own, memory says nothing."""
         if not isinstance(self.meter, KnowsOccupants):
             return None
-        shims = {status.run.pid for run in live if (status := self.launcher.poll(run.dir)).run is not None}
+        ours = {pid for run in live for pid in self.launcher.pids(run.dir)}
         shared = any(board in run.process.devices for run in live)
 
         def mine(pid: int) -> bool:
             if seen_alone and _of_another_namespace(pid):
                 return True
-            return shared and bool(shims & set(_ancestors(pid)))
+            return shared and bool(ours & set(_ancestors(pid)))
 
         return self.meter.occupant(board, mine, memory=not shared)
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from support.as_user import as_user
 
 from carbonsched.launch import job_folder
-from carbonsched.launch.job_folder import make_written, open_to_owner, readable_umask
+from carbonsched.launch.job_folder import make_written, open_to_owner, readable_umask, share_written
 from carbonsched.model.job import Owner
 from trainer.job.job_dir import give_modes
 
@@ -90,3 +91,64 @@ def test_without_acls_its_group_reads_it_and_a_line_says_so(
 def test_ones_own_folder_is_ones_own(job_dir: Path) -> None:
     open_to_owner(job_dir, Owner(uid=os.geteuid(), gid=0, user="me"))
     assert job_dir.stat().st_mode & 0o777 == 0o700
+
+
+class TestShared:
+    """A job that runs as its submitter while the daemon is not root."""
+
+    def test_both_write_whoever_made_it_and_nobody_else_does(self, job_dir: Path) -> None:
+        def as_daemon() -> None:
+            os.umask(0o027)
+            open_to_owner(job_dir, Owner(uid=ALICE, gid=ALICE, user="alice"))
+            (job_dir / "checkpoints/10").mkdir(parents=True)  # of a start without a unit
+            (job_dir / "checkpoints/10/model").write_text("old")
+            share_written(job_dir, Owner(uid=ALICE, gid=ALICE, user="alice"))
+
+        def as_alice() -> None:
+            os.umask(0o027)
+            assert (job_dir / "checkpoints/10/model").read_text() == "old"
+            (job_dir / "checkpoints/10/model").unlink()
+            (job_dir / "checkpoints/20").mkdir()
+            (job_dir / "checkpoints/20/model").write_text("new")
+            with (job_dir / "events.jsonl").open("a") as events:
+                events.write("hi\n")
+
+        def tidy() -> str:
+            found = (job_dir / "checkpoints/20/model").read_text()
+            shutil.rmtree(job_dir / "checkpoints")
+            return found
+
+        as_user(DAEMON, as_daemon)
+        as_user(ALICE, as_alice)
+        for name in ("control.json", "run.json"):
+            with pytest.raises(PermissionError):
+                as_user(ALICE, lambda name=name: (job_dir / name).write_text("mine"))  # type: ignore[misc]
+        assert as_user(BOB, lambda: refused(job_dir), groups=[ALICE])
+        assert as_user(DAEMON, tidy) == "new"
+        assert (job_dir / "events.jsonl").read_text() == "hi\n"
+
+    @pytest.mark.parametrize("plant", ["symlink", "link", "folder"])
+    def test_what_its_owner_plants_opens_no_other_file_of_the_daemon(self, job_dir: Path, plant: str) -> None:
+        alice = Owner(uid=ALICE, gid=ALICE, user="alice")
+        ledger = job_dir.parent / "ledger.db"
+        ledger.write_text("rows")
+        os.chown(ledger, DAEMON, DAEMON)
+        ledger.chmod(0o600)
+        as_user(DAEMON, lambda: (open_to_owner(job_dir, alice), share_written(job_dir, alice)))
+        output = job_dir / "output"
+        if plant == "link":
+            os.link(ledger, output / "x")  # root may; the kernel's protected_hardlinks keeps alice from it
+        else:
+            (output / "x").symlink_to(ledger if plant == "symlink" else job_dir.parent)
+        as_user(DAEMON, lambda: share_written(job_dir, alice))
+        with pytest.raises(PermissionError):
+            as_user(ALICE, lambda: ledger.read_text())
+
+    def test_without_acls_it_cannot_be(self, job_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def none(*_: object) -> None:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+        monkeypatch.setattr(job_folder.os, "setxattr", none)
+        os.chown(job_dir, 0, 0)
+        with pytest.raises(OSError, match="not supported"):
+            share_written(job_dir, Owner(uid=ALICE, gid=ALICE, user="alice"))

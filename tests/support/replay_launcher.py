@@ -54,6 +54,10 @@ class ReplayLauncher:
     def poll(self, job_dir: Path) -> ProcessStatus:
         return self.statuses.get(job_dir, ProcessStatus("absent"))
 
+    def pids(self, job_dir: Path) -> set[int]:
+        run = self.poll(job_dir).run
+        return set() if run is None else {run.pid}
+
     def terminate(self, job_dir: Path) -> None:
         self.asked.append(("terminate", job_dir))
 

@@ -10,8 +10,8 @@ import re
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,70 @@ import tomli_w
 from support.machine import CACHE, ROOT, Machine, built_package, copy_of_clone, debian_tree, machine
 from support.models import tiny_llama, tiny_spec, word_data
 
+from carbonsched.launch.systemd import unit_of
+
 SECTION = re.search(
     r"\n## On a server, under systemd\n(.*?)\n### ", (ROOT / "docs/install.md").read_text(), re.DOTALL
 )
 UNIT = "carbonsched.service"
+FORBIDDEN = (
+    ("systemctl", "start", "carbonsched-clocks.service"),
+    ("systemctl", "stop", UNIT),
+    ("systemctl", "restart", "carbonsched-job@a-1.service"),
+    ("systemctl", "reload-or-restart", "carbonsched-job@a-1.service"),
+    ("systemctl", "kill", UNIT),
+    ("systemctl", "start", "carbonsched-job@A.service"),
+    ("systemctl", "start", "carbonsched-job@a.b.service"),
+    ("systemctl", "start", "emergency.target"),
+    ("systemctl", "set-property", "carbonsched-job@a-1.service", "MemoryMax=1G"),
+    ("systemctl", "enable", "carbonsched-job@a-1.service"),
+    ("systemctl", "daemon-reload"),
+    ("systemd-run", "--unit=carbonsched-job@a-1.service", "-p", "User=root", "id"),
+)
+"""Of the daemon's user, what polkit does not let it do."""
+PRELUDE = """
+import ctypes, json, os, pwd, signal, subprocess, sys, time
+from pathlib import Path
+from carbonsched.launch.systemd import SystemdLauncher, unit_of
+from carbonsched.model.job import Owner
+
+def id(name):
+    return pwd.getpwnam(name).pw_uid
+
+folder = Path("/var/lib/carbonsched/tried/a-1")  # not in jobs/, where the daemon would miss it in its ledger
+folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+def forged(uid):
+    script = "id; grep ^Cap /proc/self/status"
+    return dict(job_dir=str(folder), uid=uid, argv=["sh", "-c", script], env={}, log_bytes=65536)
+
+def start(told):
+    file = Path("/run/carbonsched/starts/a-1.json")
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(told))
+    done = subprocess.run(["systemctl", "--no-ask-password", "start", unit_of("a-1")])
+    sys.exit(done.returncode)
+"""
+STUBBORN = """
+launcher = SystemdLauncher()
+script = "trap '' TERM; setsid env -i setsid sleep 4242 & echo up; while :; do sleep 4242; done"
+alice = Owner(uid=id("alice"), gid=pwd.getpwnam("alice").pw_gid, user="alice")
+run = launcher.start(folder, ["sh", "-c", script], {}, alice)
+end = time.monotonic() + 60
+while len(launcher.pids(folder)) < 4 and time.monotonic() < end:
+    time.sleep(0.05)
+assert launcher.poll(folder).state == "running"
+PTRACE_ATTACH = 16
+print("attached" if ctypes.CDLL(None).ptrace(PTRACE_ATTACH, run.pid, 0, 0) == 0 else "attach refused")
+launcher.terminate(folder)
+time.sleep(0.5)
+assert launcher.poll(folder).state == "running", "it ignores that"
+ENDING
+while (launcher.poll(folder).state == "running" or launcher.sweep(folder)) and time.monotonic() < end:
+    time.sleep(0.05)
+print("left", len(launcher.pids(folder) - {run.pid}))
+print(launcher.poll(folder))
+"""
 LIBRARIES = "/trainers-libraries"
 
 pytestmark = [
@@ -46,7 +106,10 @@ def trainers_libraries() -> list[str]:
     minor = "{}.{}".format(*sys.version_info)
     if not (debian_tree() / "usr/bin" / f"python{minor}").exists():
         pytest.skip(f"the machine's Python is not {minor}")
-    return [f"--bind-ro={sysconfig.get_path('purelib')}:{LIBRARIES}"]
+    found = find_spec("torch")
+    assert found is not None
+    assert found.origin is not None
+    return [f"--bind-ro={Path(found.origin).parents[1]}:{LIBRARIES}"]
 
 
 def wheels(*what: str) -> Path:
@@ -101,6 +164,9 @@ def test_a_packages_life_from_the_page_to_purge() -> None:
         assert re.search(r"finished", seen), seen
         check_what_is_on_the_path(box)
         check_rights_and_exposure(box)
+        check_whose_job_it_was(box)
+        check_what_the_daemon_may_start(box)
+        check_a_unit_ends_all_of_its_job(box)
         check_reload(box)
         check_watchdog(box)
         check_falls_and_reboot(box)
@@ -127,9 +193,69 @@ def check_rights_and_exposure(box: Machine) -> None:
         "su - nobody -s /bin/sh -c 'carbonsched --socket /run/carbonsched/api.sock ps'", check=False
     )
     assert refused.returncode == 3, refused.stderr
-    said = box.run(f"systemd-analyze security --no-pager {UNIT} | tail -1").stdout
-    score = float(re.findall(r": ([0-9.]+)", said)[0])
-    assert score <= 2.0, said
+    for unit, most in ((UNIT, 1.6), (unit_of("a-1"), 4.5)):
+        said = box.run(f"systemd-analyze security --no-pager {unit} | tail -1").stdout
+        assert float(re.findall(r": ([0-9.]+)", said)[0]) <= most, said
+
+
+def latest_job(box: Machine) -> str:
+    return str(json.loads(box.run("carbonsched ps --json").stdout)["jobs"][-1]["id"])
+
+
+def check_whose_job_it_was(box: Machine) -> None:
+    """The submitter's: their files, which they and the daemon read and nobody else; its own cgroup is gone with it."""
+    output = f"/var/lib/carbonsched/jobs/{latest_job(box)}/output"
+    assert box.run(f"stat -c '%U' {output} {output}/model.safetensors").stdout.split() == [
+        "carbonsched",
+        "alice",
+    ]
+    for user in ("alice", "carbonsched"):
+        box.run(f"cat {output}/model.safetensors > /dev/null", user=user)
+    assert box.run(f"cat {output}/model.safetensors", user="nobody", check=False).returncode != 0
+    box.until(f"! systemctl is-active -q {unit_of(latest_job(box))}")
+
+
+def as_daemon(box: Machine, code: str) -> subprocess.CompletedProcess[str]:
+    """Run as the daemon's user, but outside its unit: what one could do who has taken the daemon over."""
+    script = box.root / "var/tmp/as_daemon.py"
+    script.write_text(PRELUDE + code)
+    return box.run(
+        "cd / && /usr/lib/carbonsched/bin/python -B /var/tmp/as_daemon.py", user="carbonsched", check=False
+    )
+
+
+def check_what_the_daemon_may_start(box: Machine) -> None:
+    box.run("id -u bob > /dev/null 2>&1 || useradd --create-home bob")
+    for words in FORBIDDEN:
+        done = box.run(f"{words[0]} --no-ask-password {' '.join(words[1:])}", user="carbonsched", check=False)
+        assert done.returncode != 0, words
+        assert re.search(r"authentication required|Access denied", done.stderr), (words, done.stderr)
+    name = unit_of("a-1")
+    assert box.run(f"systemctl --no-ask-password start {name}", user="alice", check=False).returncode != 0
+    assert box.run("ls /run/carbonsched/starts", user="alice", check=False).returncode != 0
+    for uid, why in (
+        ("0", "one of the system"),
+        ("id('bob')", "bob is not in the group"),
+        ("id('carbonsched')", "system"),
+    ):
+        done = as_daemon(box, f"start(forged({uid}))")
+        assert done.returncode != 0, done.stdout
+        assert why in box.run(f"journalctl -b -u {name} -n 5 --no-pager").stdout
+        assert not (box.root / "var/lib/carbonsched/tried/a-1/log.txt").exists(), "nothing ran"
+    done = as_daemon(box, "start(forged(id('alice')))")
+    assert done.returncode == 0, "whoever owns the daemon can act as a member of its group"
+    ran = (box.root / "var/lib/carbonsched/tried/a-1/log.txt").read_text()
+    assert f"uid={box.run('id -u alice').stdout.strip()}(alice)" in ran
+    assert re.findall(r"Cap(?:Inh|Prm|Eff|Amb):\t(\w+)", ran) == ["0" * 16] * 4
+
+
+def check_a_unit_ends_all_of_its_job(box: Machine) -> None:
+    """A job that ignores SIGTERM, with a child that left its session and its environment; then the same with its shim killed."""
+    for ending in ("launcher.kill(folder)", "os.kill(run.pid, signal.SIGKILL)"):
+        done = as_daemon(box, STUBBORN.replace("ENDING", ending))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.split("\n")[:2] == ["attach refused", "left 0"], done.stdout
+    assert box.run("pgrep -f '[s]leep 4242'", check=False).stdout == ""
 
 
 def check_reload(box: Machine) -> None:

@@ -1,0 +1,215 @@
+"""Starts each job as a systemd unit, carbonsched-job@NAME.service, in which it runs as the user who submitted it.
+
+The daemon needs no right for that but polkit's, to start and stop these units; `job_launcher` in the unit becomes the
+submitter. Signals go to the job's shim, which is the daemon's user and may signal the job. What a job leaves behind is in
+its unit's cgroup, whoever started it, and systemd ends it with the unit.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from carbonsched.errors import InputError, LaunchError
+from carbonsched.launch import job_launcher, process_group, shim
+from carbonsched.launch.handover import FOLDER
+from carbonsched.launch.inputs import open_all, wanted
+from carbonsched.launch.job_folder import open_to_owner, share_written
+from carbonsched.launch.job_launcher import RefusedError, account_of, instance_of
+from carbonsched.launch.local import LocalLauncher, public_environment, record, rotate
+from carbonsched.launch.rights import UnreachableFileError, Who
+from carbonsched.model.files import load, replace
+from carbonsched.model.job import DATA_SUFFIXES, JobSpec, Owner
+from carbonsched.model.protocol import ExitRecord, RunRecord
+
+SLICE = "carbonsched.slice"
+"""`Slice=` of the units: their cgroups are there."""
+_STOP_S = 5.0
+"""systemd answers a request that waits for nothing within milliseconds."""
+_ROUNDS, _PAUSE_S = 5, 0.02
+
+
+def unit_of(job_id: str) -> str:
+    """The name of a job's unit.
+
+    Example:
+        >>> unit_of("tiny-7f3a1c")
+        'carbonsched-job@tiny-7f3a1c.service'
+    """
+    return f"carbonsched-job@{instance_of(job_id)}.service"
+
+
+class SystemdLauncher(LocalLauncher):
+    """A `Launcher` for a daemon that systemd runs as a user of its own.
+
+    Commands that `carbonsched run` started, and jobs that were started without units, are dealt with as `LocalLauncher` does.
+
+    Example::
+
+        launcher = SystemdLauncher()
+        launcher.start(job_dir, [python, "-m", "trainer", "run", str(job_dir)], {}, owner)
+    """
+
+    def __init__(
+        self,
+        python: str = sys.executable,
+        start_timeout_s: float = 30.0,
+        starts: Path = Path(job_launcher.STARTS),
+        cgroups: Path | None = None,
+    ) -> None:
+        """starts: where what is to be started is written; cgroups: where those of the units are, the slice's if None.
+
+        Raises InputError on a box without cgroups of version 2.
+        """
+        super().__init__(python, start_timeout_s)
+        found = cgroups or process_group.slice_of(SLICE)
+        if found is None:
+            raise InputError(
+                "launch.kind", "'systemd' needs cgroups of version 2, which are not mounted", "give 'local'"
+            )
+        self._starts, self._cgroups = starts, found
+
+    def check(self, spec: JobSpec, owner: Owner) -> None:
+        """See `Launcher.check`. What the daemon's user may not look at, the job's own process is asked for at its start."""
+        try:
+            account_of(owner.uid, os.getegid())
+        except RefusedError as e:
+            raise InputError(
+                "", f"jobs run as their submitters here, and {e}", "submit as a user of the daemon's group"
+            ) from e
+        wants = wanted(spec)
+        with contextlib.suppress(UnreachableFileError):
+            open_all(wants, Who.of(owner.user, owner.uid, owner.gid), DATA_SUFFIXES, keep=False)
+
+    def _start(
+        self,
+        job_dir: Path,
+        argv: list[str],
+        env: dict[str, str],
+        owner: Owner,
+        spec: JobSpec | None,
+        log_bytes: int,
+    ) -> RunRecord:
+        start = job_launcher.Start(
+            str(job_dir), owner.uid, argv, public_environment() | env, max(log_bytes, 1)
+        )
+        told = self._starts / f"{instance_of(job_dir.name)}.json"
+        try:
+            rotate(job_dir)
+            open_to_owner(job_dir, owner)
+            share_written(job_dir, owner)
+            with contextlib.suppress(FileNotFoundError):
+                (job_dir / "spec.json").chmod(0o644)  # the trainer reads it, whatever the daemon's umask was
+            shutil.rmtree(job_dir / FOLDER, ignore_errors=True)  # of a start without a unit
+            self._starts.mkdir(mode=0o700, exist_ok=True)
+            replace(told, json.dumps(start._asdict()), mode=0o600)
+            problem = self._systemctl(self._start_timeout_s, "start", unit_of(job_dir.name))
+        except OSError as e:
+            raise LaunchError(f"{job_dir.name} cannot be started: {e}") from e
+        finally:
+            with contextlib.suppress(OSError):
+                told.unlink(missing_ok=True)
+        run = load(job_dir / "run.json", RunRecord)
+        if problem or run is None:
+            ended, _ = record(job_dir / "exit.json", ExitRecord)
+            detail = {} if ended is None or ended.detail is None else ended.detail
+            reason = detail.get("reason") or problem or "its unit runs already"
+            raise LaunchError(f"{job_dir.name} cannot be started: {reason}")
+        return run
+
+    def pids(self, job_dir: Path) -> set[int]:
+        """See `Launcher.pids`."""
+        return self._inside(job_dir.resolve()) or super().pids(job_dir)
+
+    def sweep(self, job_dir: Path) -> int:
+        """See `Launcher.sweep`. The shim of a job that lives is left to write exit.json. Raises LaunchError."""
+        job_dir = job_dir.resolve()
+        run, _ = record(job_dir / "run.json", RunRecord)
+        if (run is not None and not run.held) or not self._cgroup_of(job_dir).is_dir():
+            return super().sweep(job_dir)
+        try:
+            for holder in self._shims(job_dir):
+                self._send(job_dir, holder, shim.END_ALL)
+            for _ in range(_ROUNDS):
+                if not self._left(job_dir):
+                    return 0
+                time.sleep(_PAUSE_S)
+            # no shim, or one that does not answer: systemd ends all that is there, at the latest after TimeoutStopSec
+            if problem := self._systemctl(_STOP_S, "stop", "--no-block", unit_of(job_dir.name)):
+                raise LaunchError(f"processes of {job_dir.name} cannot be ended: {problem}")
+            return self._left(job_dir)
+        except OSError as e:
+            raise LaunchError(f"processes of {job_dir.name} cannot be ended: {e.strerror}") from e
+
+    def _cgroup_of(self, job_dir: Path) -> Path:
+        return self._cgroups / unit_of(job_dir.name)
+
+    def _inside(self, job_dir: Path) -> set[int]:
+        """Who is in the unit's cgroup: /proc may show neither the owner's processes nor a shim that may signal them."""
+        return process_group.listed(self._cgroup_of(job_dir))
+
+    def _left(self, job_dir: Path) -> int:
+        return sum(not _ours(pid) for pid in self._inside(job_dir))
+
+    def _shim_of(self, job_dir: Path, run: RunRecord) -> list[process_group.Process]:
+        inside = self._inside(job_dir)
+        if not inside:
+            return super()._shim_of(job_dir, run)
+        lives = run.boot_id == shim.boot_id() and run.pid in inside and _ours(run.pid)
+        return [_held_by(run.pid, run.start_time)] if lives else []
+
+    def _shims(self, job_dir: Path) -> list[process_group.Process]:
+        inside = self._inside(job_dir)
+        return [_held_by(pid) for pid in inside if _ours(pid)] if inside else super()._shims(job_dir)
+
+    def _send(self, job_dir: Path, process: process_group.Process, number: signal.Signals) -> None:
+        if process.pid not in self._inside(job_dir):
+            return super()._send(job_dir, process, number)
+        try:
+            handle = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            return None
+        try:
+            # asked after the handle was taken: the number cannot change hands any more
+            if process.pid in self._inside(job_dir):
+                signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(handle)
+        return None
+
+    def _systemctl(self, seconds: float, *words: str) -> str:
+        """Why systemd does not do it; empty: it does, or has done it. Raises OSError."""
+        argv = ["systemctl", "--no-ask-password", "--quiet", *words]
+        try:
+            done = subprocess.run(
+                argv, capture_output=True, text=True, check=False, timeout=seconds, stdin=subprocess.DEVNULL
+            )
+        except subprocess.TimeoutExpired:
+            return f"systemd did not answer within {seconds:g} s"
+        if done.returncode == 0:
+            return ""
+        said = (done.stderr.strip().splitlines() or [f"systemctl ended with {done.returncode}"])[0]
+        if "uthentication" in said or "not permitted" in said or "denied" in said.lower():
+            return f"{said} (polkit must let the daemon's user start it: docs/install.md, Whose processes jobs are)"
+        return f"{said} (journalctl -u {words[-1]})"
+
+
+def _held_by(pid: int, start_time: int = 0) -> process_group.Process:
+    """A unit's main process, which its cgroup tells from all others."""
+    return process_group.Process(pid, parent=1, session=pid, start_time=start_time, user=os.geteuid())
+
+
+def _ours(pid: int) -> bool:
+    """Whether a process is the daemon's user, as a shim is: we may signal it. A job's owner is somebody else."""
+    try:
+        os.kill(pid, 0)
+    except (PermissionError, ProcessLookupError):
+        return False
+    return True

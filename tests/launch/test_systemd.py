@@ -1,0 +1,77 @@
+"""Jobs as units of systemd, as far as that goes without one; tests/system starts real ones."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from support.models import tiny_spec
+
+from carbonsched.errors import InputError, LaunchError
+from carbonsched.launch.systemd import SystemdLauncher, unit_of
+from carbonsched.model.job import JobSpec, Owner
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> SystemdLauncher:
+    (tmp_path / "cgroups").mkdir()
+    return SystemdLauncher(starts=tmp_path / "starts", cgroups=tmp_path / "cgroups")
+
+
+def says(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A systemctl that does `script`, the first on the PATH."""
+    path = folder / "bin/systemctl"
+    path.parent.mkdir()
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
+
+
+def test_a_job_of_root_is_refused_at_submit(launcher: SystemdLauncher, tmp_path: Path) -> None:
+    spec = JobSpec.model_validate(tiny_spec(tmp_path / "model", tmp_path / "data"))
+    with pytest.raises(InputError, match=r"uid 0 is one of the system's.*submit as a user"):
+        launcher.check(spec, Owner(uid=0, gid=0, user="root"))
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo 'Failed to start: Interactive authentication required.' >&2; exit 4", "polkit must let"),
+        ("echo 'Job for it failed.' >&2; exit 1", r"journalctl -u carbonsched-job@job-1\.service"),
+        ("exit 0", "runs already"),
+    ],
+)
+def test_a_start_that_fails_says_why_and_leaves_no_record(
+    script: str, why: str, launcher: SystemdLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says(
+        tmp_path,
+        monkeypatch,
+        f'cat "{tmp_path}/starts/job-1.json" > "{tmp_path}/told"; echo "$@" > "{tmp_path}/asked"; {script}',
+    )
+    job_dir = tmp_path / "job-1"
+    job_dir.mkdir()
+    with pytest.raises(LaunchError, match=why):
+        launcher.start(job_dir, ["python"], {"A": "1"}, Owner(uid=1000, gid=1000, user="ada"))
+    assert (tmp_path / "asked").read_text().split()[-2:] == ["start", unit_of("job-1")]
+    assert '"uid": 1000' in (tmp_path / "told").read_text()
+    assert list((tmp_path / "starts").iterdir()) == []
+    assert stat.S_IMODE((tmp_path / "starts").stat().st_mode) == 0o700
+
+
+def test_what_a_killed_shim_left_is_ended_by_systemd(
+    launcher: SystemdLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says(tmp_path, monkeypatch, f'echo "$@" > "{tmp_path}/asked"')
+    group = tmp_path / "cgroups" / unit_of("job-1")
+    group.mkdir()
+    (group / "cgroup.procs").write_text(f"{_somebody_elses()}\n")
+    (tmp_path / "job-1").mkdir()
+    monkeypatch.setattr("carbonsched.launch.systemd._ours", lambda pid: False)
+    assert launcher.sweep(tmp_path / "job-1") == 1
+    assert launcher.pids(tmp_path / "job-1") == {_somebody_elses()}
+    assert (tmp_path / "asked").read_text().split()[-3:] == ["stop", "--no-block", unit_of("job-1")]
+
+
+def _somebody_elses() -> int:
+    return 1
