@@ -129,10 +129,7 @@ def run(
             if step_s := wall.step_s():
                 log.warning("the wall clock was set by %.1f s", step_s)
                 polling.restart()
-            if reload.is_set():
-                reload.clear()
-                notifier.reloading()
-                notifier.ready(_reload(supervisor, config_path))
+            _reload_if_wanted(reload, notifier, supervisor, config_path)
         notifier.stopping()
         watchdog.stop()
         rolling.close()
@@ -148,6 +145,15 @@ def run(
         server.stop()
         ledger.close()
     return 0
+
+
+def _reload_if_wanted(
+    reload: threading.Event, notifier: Notifier, supervisor: Supervisor, config_path: Path
+) -> None:
+    if reload.is_set():
+        reload.clear()
+        notifier.reloading()
+        notifier.ready(_reload(supervisor, config_path))
 
 
 def _senders(config: Config, supervisor: Supervisor) -> Senders:

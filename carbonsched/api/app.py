@@ -112,7 +112,10 @@ def create_app(service: Service, token: Token | None = None) -> FastAPI:
     app.add_middleware(_BodyLimit)
     app.add_middleware(TcpGate, token=token)
     _errors(app)
+    app.state.service = service
     _job_routes(app, service)
+    _run_routes(app, service)
+    _ledger_routes(app, service)
     _box_routes(app, service)
     return app
 
@@ -135,11 +138,6 @@ def _job_routes(app: FastAPI, service: Service) -> None:
         # written here: FastAPI would take each of thousands of jobs apart first
         listed = service.jobs(actor, every)
         return Response(listed.model_dump_json(), media_type="application/json")
-
-    def resolved(job_id: str, actor: Actor) -> str:
-        return service.resolve(job_id, actor)
-
-    JobId = Annotated[str, Depends(resolved)]
 
     @app.get("/v1/jobs/{job_id}")
     def show(job: JobId, actor: Actor) -> JobDetail:
@@ -165,18 +163,6 @@ def _job_routes(app: FastAPI, service: Service) -> None:
     def budget(job: JobId, body: Annotated[Any, Body()], actor: Actor) -> Budgeted:
         return service.budget(job, BudgetBody.parse(body).grams, actor)
 
-    @app.post("/v1/runs", status_code=201)
-    def begin_run(body: Annotated[Any, Body()], owner: Actor) -> RunStarted:
-        return service.begin_run(RunRequest.parse(body), owner.owner)
-
-    @app.get("/v1/runs/{job_id}")
-    def run_status(job: JobId, actor: Actor) -> RunStatus:
-        return service.run_status(job, actor)
-
-    @app.post("/v1/runs/{job_id}/end")
-    def end_run(job: JobId, body: Annotated[Any, Body()], actor: Actor) -> RunTotal:
-        return service.end_run(job, RunEnd.parse(body), actor)
-
     @app.get("/v1/jobs/{job_id}/log", response_class=Response)
     def log(job: JobId, actor: Actor, offset: int = 0, since: str | None = None) -> Response:
         path, at = service.log_path(job, actor), parse_time("since", since)
@@ -191,27 +177,21 @@ def _job_routes(app: FastAPI, service: Service) -> None:
         return Response(chunk.data, media_type="application/octet-stream", headers=headers)
 
 
-def _box_routes(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/drain")
-    def drain(body: Annotated[Any, Body()], actor: Actor) -> Drained:
-        return service.drain(DrainBody.parse(body).reason, actor)
+def _run_routes(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/runs", status_code=201)
+    def begin_run(body: Annotated[Any, Body()], owner: Actor) -> RunStarted:
+        return service.begin_run(RunRequest.parse(body), owner.owner)
 
-    @app.get("/v1/drain")
-    def drained() -> Drained:
-        return service.drained()
+    @app.get("/v1/runs/{job_id}")
+    def run_status(job: JobId, actor: Actor) -> RunStatus:
+        return service.run_status(job, actor)
 
-    @app.post("/v1/undrain")
-    def undrain(actor: Actor) -> Drained:
-        return service.undrain(actor)
+    @app.post("/v1/runs/{job_id}/end")
+    def end_run(job: JobId, body: Annotated[Any, Body()], actor: Actor) -> RunTotal:
+        return service.end_run(job, RunEnd.parse(body), actor)
 
-    @app.get("/v1/grid")
-    def grid(forecast_h: Annotated[float, Query(ge=0, le=336)] = FORECAST_HOURS) -> GridView:
-        return service.grid(forecast_h)
 
-    @app.get("/v1/pools")
-    def pools(actor: Actor) -> PoolList:
-        return service.pools(actor)
-
+def _ledger_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/report", response_class=Response)
     def report(
         actor: Actor,
@@ -248,6 +228,28 @@ def _box_routes(app: FastAPI, service: Service) -> None:
     def audit() -> AuditResult:
         return service.audit()
 
+
+def _box_routes(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/drain")
+    def drain(body: Annotated[Any, Body()], actor: Actor) -> Drained:
+        return service.drain(DrainBody.parse(body).reason, actor)
+
+    @app.get("/v1/drain")
+    def drained() -> Drained:
+        return service.drained()
+
+    @app.post("/v1/undrain")
+    def undrain(actor: Actor) -> Drained:
+        return service.undrain(actor)
+
+    @app.get("/v1/grid")
+    def grid(forecast_h: Annotated[float, Query(ge=0, le=336)] = FORECAST_HOURS) -> GridView:
+        return service.grid(forecast_h)
+
+    @app.get("/v1/pools")
+    def pools(actor: Actor) -> PoolList:
+        return service.pools(actor)
+
     @app.get("/v1/version")
     def version() -> Version:
         return service.version()
@@ -279,6 +281,15 @@ def _allowed(service: Service) -> Callable[[Request, Caller], None]:
 
 
 Actor = Annotated[Caller, Depends(_actor)]
+
+
+def _resolved(job_id: str, actor: Actor, request: Request) -> str:
+    service: Service = request.app.state.service
+    return service.resolve(job_id, actor)
+
+
+JobId = Annotated[str, Depends(_resolved)]
+"""A path's job: its id, first letters or name, made its id."""
 
 
 @contextlib.asynccontextmanager

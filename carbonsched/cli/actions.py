@@ -1,6 +1,7 @@
 """`carbonsched cancel | pause | resume`: end jobs, pause them, or queue them again; `hold` and `release` are what slurm calls the last two."""
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import typer
 
@@ -9,6 +10,8 @@ from carbonsched.text import one_line
 
 if TYPE_CHECKING:
     from carbonsched.model.views import Acted
+
+_T = TypeVar("_T")
 
 
 def cancel(
@@ -71,26 +74,42 @@ def _said(acted: "Acted") -> str:
 
 
 def _act(ctx: typer.Context, jobs: list[str], verb: Literal["cancel", "pause", "resume"], json: bool) -> None:
-    from carbonsched.cli.output import complain, emit
-    from carbonsched.errors import CarbonschedError, UnreachableError
+    from carbonsched.cli.output import emit
     from carbonsched.model.views import ActedList
 
-    client, done, code = connect(ctx), [], 0
+    client = connect(ctx)
+
+    def say(acted: "Acted") -> str:
+        return f"{acted.id} {_said(acted)}"
+
+    done, code = each(jobs, lambda job: client.act(job, verb), None if json else say)
+    if json:
+        emit(done[0] if len(jobs) == 1 else ActedList(jobs=tuple(done)))
+    if code:
+        raise typer.Exit(code)
+
+
+def each(jobs: list[str], do: Callable[[str], _T], say: Callable[[_T], str] | None) -> tuple[list[_T], int]:
+    """(what was done, the exit code of the worst job that refused): of several jobs the others are done all the same.
+
+    say: what to print of each; None: nothing. Raises CarbonschedError where there is one job, or no daemon.
+    """
+    from carbonsched.cli.output import complain
+    from carbonsched.errors import CarbonschedError, UnreachableError
+
+    done: list[_T] = []
+    code = 0
     for job in dict.fromkeys(jobs):
         try:
-            done.append(client.act(job, verb))
+            done.append(do(job))
         except UnreachableError:
             raise
         except CarbonschedError as e:
             if len(jobs) == 1:
                 raise
-            # the others are done all the same
             complain(e)
             code = max(code, e.exit_code)
         else:
-            if not json:
-                print(one_line(f"{done[-1].id} {_said(done[-1])}"))
-    if json:
-        emit(done[0] if len(jobs) == 1 else ActedList(jobs=tuple(done)))
-    if code:
-        raise typer.Exit(code)
+            if say is not None:
+                print(one_line(say(done[-1])))
+    return done, code

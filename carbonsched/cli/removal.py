@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from carbonsched.cli.actions import each
 from carbonsched.cli.options import Debug, JobIds, Json, Socket, connect
 from carbonsched.text import one_line
 
@@ -72,7 +73,7 @@ def prune(
     ]
     ids, code = [job.id for job in old], 0
     if dry_run:
-        done = [Removed(id=job_id, freed_bytes=0) for job_id in ids]
+        done = [Removed(id=job_id, freed_bytes=None) for job_id in ids]
         for job in () if json else old:
             print(one_line(f"{job.id} {job.state}, of {job.owner}: would be removed"))
     else:
@@ -86,28 +87,14 @@ def prune(
 
 
 def _remove(client: "Client", jobs: list[str], *, quiet: bool) -> tuple[list["Removed"], int]:
-    """(what could be removed, the exit code of the worst that could not)."""
-    from carbonsched import text
-    from carbonsched.cli.output import complain
-    from carbonsched.errors import CarbonschedError, UnreachableError
+    return each(jobs, client.remove, None if quiet else _said)
 
-    done: list[Removed] = []
-    code = 0
-    for job in dict.fromkeys(jobs):
-        try:
-            done.append(client.remove(job))
-        except UnreachableError:
-            raise
-        except CarbonschedError as e:
-            if len(jobs) == 1:
-                raise
-            complain(e)
-            code = max(code, e.exit_code)
-        else:
-            if not quiet:
-                freed = text.figure(done[-1].freed_bytes / 1e6)
-                print(one_line(f"{done[-1].id} removed: {freed} MB freed, its rows in the ledger stay"))
-    return done, code
+
+def _said(removed: "Removed") -> str:
+    from carbonsched import text
+
+    freed = text.figure((removed.freed_bytes or 0) / 1e6)
+    return f"{removed.id} removed: {freed} MB freed, its rows in the ledger stay"
 
 
 def _ended(job: "JobView", states: set[str], before: datetime) -> bool:

@@ -20,8 +20,29 @@ VERSION = 1
 
 def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
     """File stem → (type, how it is described)."""
+    return {name: (kind, "validation") for name, kind in _read().items()} | {
+        name: (kind, "serialization") for name, kind in _written().items()
+    }
+
+
+def _read() -> dict[str, Any]:
     from carbonsched.api.app import BudgetBody, SubmitBody
     from carbonsched.config import Config
+    from carbonsched.model import command, imported, job, upkeep
+
+    return {
+        "job-spec": job.JobSpec,
+        "config": Config,
+        "submit-body": SubmitBody,
+        "budget-body": BudgetBody,
+        "drain-body": upkeep.DrainBody,
+        "run-request": command.RunRequest,
+        "run-end": command.RunEnd,
+        "import-body": imported.ImportBody,
+    }
+
+
+def _written() -> dict[str, Any]:
     from carbonsched.model import (
         audit,
         checks,
@@ -40,16 +61,6 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
     from carbonsched.plan.simulation.sweep import Sweep
     from carbonsched.report.document import Report
 
-    read: dict[str, Any] = {
-        "job-spec": job.JobSpec,
-        "config": Config,
-        "submit-body": SubmitBody,
-        "budget-body": BudgetBody,
-        "drain-body": upkeep.DrainBody,
-        "run-request": command.RunRequest,
-        "run-end": command.RunEnd,
-        "import-body": imported.ImportBody,
-    }
     written: dict[str, Any] = {
         "submitted-job": job.SubmittedJob,
         "directive": protocol.Directive,
@@ -102,9 +113,7 @@ def documents() -> dict[str, tuple[Any, JsonSchemaMode]]:
     }
     for event in get_args(get_args(protocol.Event)[0]):
         written[f"event-{event.model_fields['event'].default.replace('_', '-')}"] = event
-    return {name: (kind, "validation") for name, kind in read.items()} | {
-        name: (kind, "serialization") for name, kind in written.items()
-    }
+    return written
 
 
 def schema(name: str, kind: Any, mode: JsonSchemaMode) -> dict[str, Any]:

@@ -67,7 +67,8 @@ class Removed(Doc):
     """
 
     id: str
-    freed_bytes: int
+    freed_bytes: int | None
+    """None: nothing was removed yet, it is what `--dry-run` would."""
 
 
 class RemovedList(Doc):

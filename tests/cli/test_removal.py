@@ -36,6 +36,10 @@ def test_prune_takes_ones_own_that_ended_so_long_ago(box: Box, socket: Path) -> 
     theirs = over(box, "theirs", user="eve")
     ran = cli("prune", "--older-than", "1h", "--dry-run", "--socket", str(socket))
     assert (ran.code, ran.out) == (0, f"{mine} finished, of {ME}: would be removed\n")
+    ran = cli("prune", "--older-than", "1h", "--dry-run", "--json", "--socket", str(socket))
+    assert ran.doc["jobs"] == [{"id": mine, "freed_bytes": None}], (
+        "nothing is freed, and how much would be is not known"
+    )
     ran = cli("prune", "--older-than", "1h", "--json", "--socket", str(socket))
     assert [job["id"] for job in json.loads(ran.out)["jobs"]] == [mine]
     assert list(box.entries) == [failed, theirs]

@@ -40,6 +40,7 @@ def test_the_folder_goes_and_the_ledger_stays(tmp_path: Path) -> None:
     job = finished(rig)
     spent = rig.ledger.totals(job.id)
     removed = rig.service.remove(job.id, ME)
+    assert removed.freed_bytes is not None
     assert removed.freed_bytes >= 100_000
     assert not job.dir.exists()
     assert listed(rig) == []
