@@ -125,6 +125,9 @@ class FileLauncher:
             return ProcessStatus("absent")
         return ProcessStatus("running" if ended is None else "exited", run=run, exit=ended)
 
+    def pids(self, job_dir: Path) -> set[int]:
+        return set()  # there is no process: nobody's boards are busy by it
+
     def terminate(self, job_dir: Path) -> None:
         (job_dir / "asked").touch()
 
