@@ -14,6 +14,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Literal
 from types import FrameType
 
 from carbonsched import __version__, daemon_log
@@ -122,7 +123,7 @@ def run(
         removing.start()
         notifier.ready(f"carbonsched {__version__}, {len(meter.devices)} devices, {len(config.feeds)} feeds")
         _log_plugins()
-        _log_whose_jobs(config)
+        _log_whose_jobs(config.launch.kind)
         log.info("serving on %s, state in %s", address, config.state_dir)
         wall = StepWatch(clock, _CLOCK_STEP_S)
         while not stop.wait(_SIGNALS_S):
@@ -180,10 +181,10 @@ def _poll(chain: Chain, supervisor: Supervisor) -> None:
     supervisor.supply.poll()
 
 
-def _log_whose_jobs(config: Config) -> None:
+def _log_whose_jobs(kind: Literal["local", "systemd"]) -> None:
     """What keeps the jobs of several people apart, and what does not."""
     uid = os.geteuid()
-    if uid == 0 or config.launch.kind == "systemd":
+    if uid == 0 or kind == "systemd":
         log.info("each job runs as the user who submitted it")
         return
     log.log(

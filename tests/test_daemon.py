@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from support.daemon import CONFIG, DaemonProcess
@@ -77,20 +78,26 @@ def test_sigterm_ends_it_cleanly_and_the_ledger_verifies(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("uid", "level", "words"),
+    ("uid", "level", "words", "kind"),
     [
-        (0, "INFO", "each job runs as the user who submitted it"),
-        (999, "WARNING", "jobs run as 999, not as their submitters: each is handed the files that its submitter and 999 may read"),
-        (1000, "INFO", "other jobs' folders, the hub's cache and tokens are readable"),
+        (0, "INFO", "each job runs as the user who submitted it", "local"),
+        (999, "INFO", "each job runs as the user who submitted it", "systemd"),
+        (999, "WARNING", "jobs run as 999, not as their submitters: each is handed the files that its submitter and 999 may read", "local"),
+        (1000, "INFO", "other jobs' folders, the hub's cache and tokens are readable", "local"),
     ],
 )  # fmt: skip
 def test_a_daemon_says_whose_processes_jobs_are_and_what_they_can_read(
-    uid: int, level: str, words: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    uid: int,
+    level: str,
+    words: str,
+    kind: Literal["local", "systemd"],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     monkeypatch.setattr(daemon, "name_of", str)
-    daemon._log_whose_jobs()
+    daemon._log_whose_jobs(kind)
     (record,) = caplog.records
     assert (record.levelname, words in record.getMessage()) == (level, True)
 
