@@ -14,8 +14,8 @@ import threading
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Literal
 from types import FrameType
+from typing import Literal
 
 from carbonsched import __version__, daemon_log
 from carbonsched.address import socket_path
