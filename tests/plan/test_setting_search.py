@@ -75,6 +75,17 @@ points = st.builds(
     pauses=st.booleans(),
     hours=st.one_of(st.none(), st.floats(1, 14)),
 )
+@example(  # one kind of adapters in two settings, which a job may change between
+    levels=[30.0] * 12,
+    chosen=[
+        PlanPoint("lora", 1.0, 60.0, 1.0, 1.0, whole_job=True),
+        PlanPoint("lora", 0.5, 60.0, 1.0, 0.5, whole_job=True),
+    ],
+    share=1.0,
+    early=False,
+    pauses=False,
+    hours=None,
+)
 @example(  # full takes the fewest joules too, but so long that it ends in a dearer hour than the budget pays for
     levels=[30.0, 31.0, *[30.0] * 4, *[181 / 6] * 6],
     chosen=[PlanPoint("full", 1.0, 60.0, 2.0, 1.0), PlanPoint("tokens", 1.0, 60.0, 1.0, 1.0)],
@@ -103,9 +114,8 @@ def test_no_setting_alone_is_worth_more_than_the_plan_and_every_segment_is_a_rea
     if alone > 0:  # something fits: so does what is planned
         assert grams_of(plan) <= asked.budget_g * (1 + 1e-6)
         assert hours is None or plan.segments[-1].end_s <= hours * HOUR + 1e-3
-    assert len({p.point if p.point.whole_job else None for p in plan.segments if p.point}) == 1, (
-        "adapters or none"
-    )
+    kept = {(p.point.method, p.point.share) if p.point.whole_job else None for p in plan.segments if p.point}
+    assert len(kept) == 1, "the same adapters in all segments (at other clocks, maybe), or none in any"
     if "guard" in plan.binding:
         return
     for point in chosen:

@@ -68,6 +68,9 @@ class Sleepers:
     def poll(self, job_dir: Path) -> ProcessStatus:
         return self.real.poll(job_dir)
 
+    def pids(self, job_dir: Path) -> set[int]:
+        return self.real.pids(job_dir)
+
     def terminate(self, job_dir: Path) -> None:
         self.end(job_dir, code=0)
 
