@@ -1,4 +1,4 @@
-"""A daemon of its own in a folder, with a job to run: what `benchmarks/gpu_check.py` starts, stops and asks."""
+"""A daemon of its own in a folder, with a job to run: what `benchmarks/gpu_check.py` and `open_end_jobs.py` start, stop and ask."""
 
 import json
 import os
@@ -124,6 +124,16 @@ class Box:
 
 def write_box(folder: Path, *, layers: int, hidden: int, power: str, steps: int) -> None:
     """Config, job and a random model with its tokenizer. power: the lines of `[power]`."""
+    write_model(folder / "model", layers=layers, hidden=hidden)
+    (folder / "config.toml").write_text(CONFIG.format(power=power), encoding="utf-8")
+    data = ROOT / "examples" / "debian-pairs" / "train.jsonl"
+    (folder / "job.toml").write_text(
+        JOB.format(data=data, steps=steps, segment=max(steps // 3, 1)), encoding="utf-8"
+    )
+
+
+def write_model(folder: Path, *, layers: int, hidden: int) -> None:
+    """A random Llama of bytes with its tokenizer."""
     from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
 
     tokenizer = ByT5Tokenizer()
@@ -137,10 +147,5 @@ def write_box(folder: Path, *, layers: int, hidden: int, power: str, steps: int)
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    (folder / "config.toml").write_text(CONFIG.format(power=power), encoding="utf-8")
-    data = ROOT / "examples" / "debian-pairs" / "train.jsonl"
-    (folder / "job.toml").write_text(
-        JOB.format(data=data, steps=steps, segment=max(steps // 3, 1)), encoding="utf-8"
-    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -74,6 +74,8 @@ class OpenEnd:
     """By which it may be further than it has said; 0 for one that waits for its directive."""
     amid_s: float = 0.0
     """Seconds that the step under way has taken already."""
+    guess: float = 1.0
+    """By how much too dear a step may be reckoned that nobody has seen yet; 1: one was seen. A guess begins no cooldown."""
     save_g: float = 0.0
     """Of the problem's reserve, what a checkpoint may take: behind the last step, when that is saved, it is free."""
 
@@ -168,8 +170,10 @@ def judge(problem: Problem, job: OpenEnd) -> StepPlan:
 
 def _judge(costs: "_Costs", job: OpenEnd, point: PlanPoint | None) -> StepPlan:
     step = costs.step(job.rho, point)
+    least = _Step(step.joules / job.guess, step.seconds / job.guess)
     affordable = _count(
-        lambda steps: costs.high_g(steps, step) <= costs.left_g * (1 + TIE), costs.in_time(step, margin=True)
+        lambda steps: costs.high_g(steps, least) <= costs.left_g * (1 + TIE),
+        costs.in_time(least, margin=True),
     )
     bound = job.most if job.most is not None else _MOST_STEPS + job.done
     if job.cools_from is not None:

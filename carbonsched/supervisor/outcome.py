@@ -16,7 +16,9 @@ def outcome(run: JobRun, polled: ProcessStatus) -> tuple[JobState, str]:
     code = polled.exit.code if polled.exit else None
     if run.command is not None:
         return _of_command(run, polled)
-    if finished is not None and finished.reason == "done" and code == 0:
+    # one that has said so has saved all: it may be killed at the end of its budget before it is gone
+    killed = polled.exit is not None and polled.exit.signal is not None and run.process.target is not None
+    if finished is not None and finished.reason == "done" and (code == 0 or killed):
         return JobState.FINISHED, finished.early or "done"
     if run.process.target is not None:
         return run.process.target, run.process.target_reason

@@ -70,6 +70,16 @@ def test_a_bound_is_no_aim_but_the_most() -> None:
     assert (plan.phase, plan.cooldown_from, plan.end) == ("cooldown", 96, 120), "said before it begins"
 
 
+def test_a_step_that_nobody_has_seen_begins_no_cooldown() -> None:
+    """By the guess the grams pay for two steps and the evaluation, by a quarter of it for eleven."""
+    asked = problem(0.3 * 3.9)
+    assert judge(asked, at(0)).phase == "cooldown"
+    plan = judge(asked, at(0, guess=4.0))
+    assert (plan.phase, plan.end > 2) == ("stable", True)
+    nothing = judge(problem(0.3 * 1.3), at(0, guess=4.0))
+    assert nothing.phase == "cooldown", "even so no further look is paid for"
+
+
 def test_what_may_be_wrong_is_kept_back() -> None:
     sure = judge(problem(0.3 * 201), at(150))
     doubtful = judge(problem(0.3 * 51, energy=replace(ENERGY, sigma=0.2)), at(150))

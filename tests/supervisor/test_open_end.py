@@ -10,6 +10,7 @@ from support.rig import ME, Played, Rig, checked, spec
 from support.slow_auto import SlowAuto
 
 from carbonsched.model.job import JobSpec
+from carbonsched.supervisor.estimates.job_cost import stop_j
 
 G_PER_S = 100 / 3.6e6 * 400
 """The rig's 100 W at its 400 g/kWh."""
@@ -96,6 +97,69 @@ def test_a_short_job_of_long_steps_uses_its_budget_too_and_ends_annealed(tmp_pat
     assert sum(rate < 1 for rate in auto.rates) <= 0.4 * len(auto.rates)
 
 
+@pytest.mark.parametrize("steps", [6, 9])
+def test_a_first_guess_four_times_too_dear_ends_no_job_before_its_first_step(
+    tmp_path: Path, steps: int
+) -> None:
+    """By the guess the grams pay for one or two steps; a first pass says so, no step has told yet."""
+    step_s = 5.0
+    rig = Rig(tmp_path, extra={"zone": {"worst_g_per_kwh": 500}})
+    foreseen = checked(rho_floor=1.0).model_copy(
+        update={"steps": None, "segments": None, "most_steps": None, "segment_steps": 60}
+    )
+    job = rig.submit(open_job((steps * step_s + 12) * G_PER_S), foreseen)
+    auto = SlowAuto(job, step_s=step_s, eval_s=2, believed_s=4 * step_s)
+    for _ in range(40):
+        rig.run(5)
+        if auto.over is not None:
+            break
+    rig.run(3)
+    shown = job.show()
+    assert (shown.state, auto.over) == ("finished", "done"), shown.reason
+    assert len(auto.rates) >= steps - 2
+    assert shown.spent_g <= shown.budget_g
+    assert auto.rates[-1] < 0.45, "annealed"
+
+
+def test_nothing_is_kept_back_for_a_step_behind_the_last_one(tmp_path: Path) -> None:
+    """A stop cannot fall into another step there, so what is kept is a checkpoint alone."""
+    rig = Rig(tmp_path, extra={"zone": {"worst_g_per_kwh": 500}})
+    foreseen = checked(rho_floor=1.0).model_copy(
+        update={"steps": None, "segments": None, "most_steps": None, "segment_steps": 60}
+    )
+    job = rig.submit(open_job(100 * G_PER_S), foreseen)
+    auto = SlowAuto(job, step_s=5.0, eval_s=4)
+    costs, run = rig.supervisor.control.estimates.costs, rig.supervisor.runs[job.id]
+    kept: dict[bool, list[float]] = {True: [], False: []}
+    while auto.over is None and rig.clock.monotonic() < 200:
+        rig.run(1)
+        told = run.directive
+        if run.progress.ready is not None and told is not None and told.phase == "cooldown":
+            last = auto.step == (told.cooldown_from or 0) + (told.cooldown_steps or 0) - 1
+            kept[last].append(stop_j(run, costs.estimate(run), rig.clock.now()))
+    assert auto.over == "done"
+    assert max(kept[False]) > 400
+    assert 0 < max(kept[True]) < 200, "a second of saving"
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_killed_at_the_end_of_its_budget_it_is_finished_where_it_had_said_so(
+    tmp_path: Path, finished: bool
+) -> None:
+    """It has saved all by then: what is left is Python's own way out, which may take seconds."""
+    rig = Rig(tmp_path, extra={"zone": {"worst_g_per_kwh": 500}})
+    job = rig.submit(open_job(30 * G_PER_S), checked(rho_floor=1.0))
+    rig.run(2)
+    job.started(segments=None, steps=None, most_steps=None)
+    if finished:
+        job.say("finished", step=10, reason="done")
+    for _ in range(60):  # it goes on drawing power, whatever it is told
+        rig.run(1)
+    shown = job.show()
+    assert shown.state == ("finished" if finished else "stopped"), shown.reason
+    assert shown.spent_g <= shown.budget_g
+
+
 def test_a_deadline_ends_it_annealed_and_in_time(tmp_path: Path) -> None:
     rig = Rig(tmp_path, extra={"zone": {"worst_g_per_kwh": 500}})
     job, auto = play(rig, open_job(5000 * G_PER_S, deadline="150s"))
@@ -122,7 +186,7 @@ def test_a_bound_is_kept_and_the_phase_is_told(tmp_path: Path) -> None:
     assert ("cooldown", False) not in seen, "told before it began, and shown when it had"
     assert auto.over == "done"
     assert len(auto.rates) == 200
-    assert [rate < 1 for rate in auto.rates] == [step > 160 for step in range(200)]
+    assert [rate < 1 for rate in auto.rates] == [step >= 160 for step in range(200)]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ class OpenAuto:
     """(method, ρ, share of the tokens) of the settings that it can train in; none: all of the model, always."""
     trained: list[str] = field(default_factory=list)
     """The method of every step."""
+    believed_s: float = 0.9
+    """What it says before its first segment that a full step takes."""
     _loaded: bool = False
     _ready: bool = False
     _ends_in: int | None = None
@@ -103,7 +105,7 @@ class OpenAuto:
                 }
                 for method, rho, share in self.offers
             ],
-            seconds_per_step=0.9,
+            seconds_per_step=self.believed_s,
         )
 
     def _train(self, k: int, directive: Directive) -> None:

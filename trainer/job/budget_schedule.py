@@ -2,7 +2,8 @@
 
 When the cooldown begins and how long it is comes from the daemon, step by step; what is held here goes into checkpoints, so a
 resumed training goes on along the same curve. The cooldown falls as 1 − √(part of it that is done), which ends lower than a straight line does
-(Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", arXiv 2405.18392, section 3).
+(Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", arXiv 2405.18392, section 3). Its first step is
+below the full rate already, and the step behind its last one would be at 0: else a cooldown of one step would anneal nothing.
 """
 
 import math
@@ -22,7 +23,7 @@ class BudgetSchedule:
         >>> schedule.obey(Granted(rho=1.0, seq=1, phase="cooldown", cooldown_steps=4), step=10)
         True
         >>> [round(schedule.factor(step), 2) for step in range(9, 14)], schedule.end
-        ([1.0, 1.0, 0.5, 0.29, 0.13], 14)
+        ([1.0, 0.55, 0.37, 0.23, 0.11], 14)
     """
 
     warmup: int
@@ -37,7 +38,7 @@ class BudgetSchedule:
     anchor: int = 0
     """Step at which the cooldown's end was set last."""
     progress: float = 0.0
-    """Part of the cooldown that was done there."""
+    """Part of the cooldown that was done before it."""
 
     @classmethod
     def of(cls, warmup: int, share: float, schedule: Schedule) -> Self:
@@ -93,7 +94,7 @@ class BudgetSchedule:
         if cooling:
             if end == self.end:
                 return False
-            self.progress, self.anchor = self._done(step), step
+            self.progress, self.anchor = self._done(step - 1), step
         elif (begin, end) == (self.begin, self.end):
             return False
         else:
@@ -118,8 +119,8 @@ class BudgetSchedule:
             setattr(self, name, value)
 
     def _done(self, step: int) -> float:
-        """Part of the cooldown that is done before step `step`."""
+        """Part of the cooldown that is done with step `step`."""
         if step >= self.steps:
             return 1.0
-        ahead = self.steps - self.anchor
-        return self.progress + (1 - self.progress) * max(step - self.anchor, 0) / ahead
+        ahead = self.steps - self.anchor + 1
+        return self.progress + (1 - self.progress) * max(step - self.anchor + 1, 0) / ahead

@@ -26,7 +26,17 @@ _WORTH_SHARE = 0.1
 
 
 def allow(inputs: LeaseInputs, rho: float) -> guard.Allowance:
-    """What the grams left pay for at ρ, at the worst intensity, with a stop and a tick kept back."""
+    """What the grams left pay for at ρ, at the worst intensity, with a stop and a tick kept back.
+
+    A guess of what a step takes ends no job before its first one: where nothing could be granted by it, the least that a step may take counts.
+    """
+    found = _allow(inputs, rho)
+    if inputs.at_least is not None and (found.seconds <= 0 or found.steps < 1):
+        return _allow(inputs.at_least, rho)
+    return found
+
+
+def _allow(inputs: LeaseInputs, rho: float) -> guard.Allowance:
     return guard.allowance(
         inputs.left_g,
         inputs.energy,
@@ -65,11 +75,12 @@ def renew(inputs: LeaseInputs, running: Directive | None) -> Decision | None:
     if running is None or running.action != "train":
         return None
     fresh = allow(inputs, running.rho or 1.0)
+    least = inputs.at_least or inputs
     exhausted = guard.must_stop(
         inputs.left_g,
         inputs.energy.watts_high,
         inputs.tick_s,
-        inputs.stop_j,
+        least.stop_j,
         inputs.worst_g_per_kwh,
         inputs.pue,
     )

@@ -19,6 +19,7 @@ from carbonsched.plan.problem import EnergyModel, PlanPoint, Problem, Slot
 from carbonsched.plan.step_dial import OpenEnd, lay_out_steps
 from carbonsched.supervisor.estimates.grid_outlook import GridForecast, GridOutlook
 from carbonsched.supervisor.estimates.job_cost import (
+    GUESS,
     JobCostEstimator,
     checkpoint_s,
     loading_j,
@@ -98,6 +99,8 @@ class LeaseInputs:
     """The longest lease now: none reaches past the allowed hours, for where the daemon is away the trainer waits by itself."""
     waiting: bool = False
     """Whether the trainer waits for a lease that covers a step."""
+    at_least: "LeaseInputs | None" = None
+    """The same with the least that a step may take, where that is a guess; None: a step was seen."""
 
     @property
     def left_g(self) -> float:
@@ -210,9 +213,10 @@ class Estimates:
             return None
         lease, grid = self.gather_lease(run, funds), self.grid.forecast()
         if remaining.open_end is not None:
-            look_s = _look_s(lease, grid.now_g_per_kwh)
+            look_s, is_guess = _look_s(lease, grid.now_g_per_kwh), lease.at_least is not None
             save_g = grams(checkpoint_s(run) * lease.energy.watts_high, lease.worst_g_per_kwh, lease.pue)
-            end = replace(remaining.open_end, look_s=look_s, amid_s=run.amid_s(lease.now), save_g=save_g)
+            amid_s, guess = run.amid_s(lease.now), GUESS if is_guess else 1.0
+            end = replace(remaining.open_end, look_s=look_s, amid_s=amid_s, save_g=save_g, guess=guess)
             remaining = replace(remaining, open_end=end)
         idle_w = sum(self.idle_w.get(device, 0.0) for device in run.process.devices)
         return PlanningInputs(
@@ -231,7 +235,7 @@ class Estimates:
         if run.spec.carbon.allowed_hours:
             _, closes = run.allowed_from(now)[0]
             longest_s = min(longest_s, (closes - now).total_seconds())
-        return LeaseInputs(
+        lease = LeaseInputs(
             now=now,
             energy=energy,
             funds=funds,
@@ -243,6 +247,11 @@ class Estimates:
             longest_s=longest_s,
             waiting=run.progress.waiting is not None,
         )
+        if not self.costs.is_guess(run):
+            return lease
+        seconds, joules = energy.seconds_full / GUESS, energy.joules_full / GUESS
+        cheap = replace(energy, seconds_full=seconds, joules_full=joules)
+        return replace(lease, at_least=replace(lease, energy=cheap, stop_j=stop_j(run, cheap, now)))
 
     def problem_for(self, run: JobRun) -> Problem | None:
         """A job's problem, its budget apart; of a paused job its floor alone. None where nothing is known of it yet."""

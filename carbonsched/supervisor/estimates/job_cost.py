@@ -32,6 +32,8 @@ _OF_MODEL_SD = 0.25
 """Relative sd of a first estimate that this model's own steps on this box told."""
 _MOVED, _MOVED_STEPS = 0.2, 3
 """Share by which the joules of a step must differ from those planned with for another plan in mid-segment, after so many steps."""
+GUESS = 4.0
+"""By how much too dear a step may be reckoned that nobody has seen: the first pass of a process takes up to four times as long as a step."""
 _BYTES_PER_PARAM = 12
 """Of a checkpoint: weights and two AdamW moments in fp32."""
 _DISK_BYTES_PER_S = 3e8
@@ -95,6 +97,13 @@ class JobCostEstimator:
         if planned is None or pace is None or pace.steps < _MOVED_STEPS or fit is None or fit.observations:
             return False
         return abs(math.log(max(self.estimate(run).joules_full, 1e-12) / planned)) > math.log1p(_MOVED)
+
+    def is_guess(self, run: JobRun) -> bool:
+        """Whether what a step takes is a guess: neither the job has shown one yet, nor an earlier one of its model on this box."""
+        fit = self.fits.get(run.id)
+        if (fit is not None and fit.observations) or run.progress.pace.tell() is not None:
+            return False
+        return run.checked is None or not self.throughput(run).of_model
 
     def evaluation(self, run: JobRun) -> EvaluationCost | None:
         """What evaluating should take; None where nothing foresaw it before it was seen."""
@@ -179,6 +188,8 @@ def stop_j(run: JobRun, energy: EnergyModel, now: datetime) -> float:
         and progress.checkpoint.step == progress.step
     )
     amid_s = max(energy.seconds_full - run.amid_s(now), 0.0)
+    if _is_last_step(run):
+        amid_s = 0.0  # whether it is told to stop or not, nothing is trained behind it
     if progress.ready is None and progress.done and progress.is_last(progress.done[-1]):
         amid_s = 0.0  # no step comes any more
     if progress.waiting is not None:
@@ -186,6 +197,14 @@ def stop_j(run: JobRun, energy: EnergyModel, now: datetime) -> float:
     if progress.ready is None or progress.ready.first_step == progress.step:
         amid_s = max(amid_s, _batch_s(run))
     return energy.watts_high * (amid_s + (0.0 if saved else checkpoint_s(run)))
+
+
+def _is_last_step(run: JobRun) -> bool:
+    """Whether the step under way, or next, is the last of a cooldown."""
+    told, done = run.directive, run.progress.step
+    if run.progress.ready is None or told is None or told.phase != "cooldown" or done is None:
+        return False
+    return (told.cooldown_from or 0) + (told.cooldown_steps or 0) <= done + 1
 
 
 def loading_j(run: JobRun, energy: EnergyModel, evaluation: EvaluationCost | None) -> float:

@@ -1,6 +1,8 @@
 """The learning rate of a job whose end is decided while it runs."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trainer.job.budget_schedule import BudgetSchedule
 from trainer.job.directives import Granted
@@ -19,8 +21,10 @@ def open_schedule(bound: int | None = None) -> Schedule:
 
 def test_a_bound_alone_makes_warm_up_stable_and_cooldown_of_the_asked_share() -> None:
     schedule = BudgetSchedule.of(10, 0.2, open_schedule(100))
-    assert [schedule.factor(step) for step in (0, 5, 10, 79, 80)] == [0, 0.5, 1, 1, 1]
-    assert schedule.factor(85) == pytest.approx(1 - (5 / 20) ** 0.5)
+    assert [schedule.factor(step) for step in (0, 5, 10, 79)] == [0, 0.5, 1, 1]
+    assert schedule.factor(80) == pytest.approx(1 - (1 / 21) ** 0.5), "its first step is below the full rate"
+    assert schedule.factor(85) == pytest.approx(1 - (6 / 21) ** 0.5)
+    assert schedule.factor(99) == pytest.approx(1 - (20 / 21) ** 0.5), "and its last one still trains"
     assert [schedule.is_over(step) for step in (99, 100)] == [False, True]
     assert schedule.narrow(open_schedule(100), 0).most_steps == 100
 
@@ -33,12 +37,16 @@ def test_a_cooldown_that_has_begun_is_not_undone_and_its_end_moves_without_a_jum
     assert not schedule.obey(cooldown(20), 45), "the same again moves nothing"
     assert not schedule.obey(STABLE, 45)
     assert schedule.obey(cooldown(14, begin=40), 50)
-    assert [schedule.factor(step) for step in range(40, 50)] != []
-    assert schedule.factor(50) == pytest.approx(1 - (10 / 20) ** 0.5), "where it was"
-    assert schedule.factor(52) == pytest.approx(1 - (0.5 + 0.5 * 2 / 4) ** 0.5)
-    assert (schedule.steps, before[0]) == (54, 1.0)
+    done = 10 / 21  # of the cooldown, before step 50
+    assert before[-1] == pytest.approx(1 - done**0.5)
+    assert schedule.factor(50) == pytest.approx(1 - (done + (1 - done) / 5) ** 0.5), (
+        "goes on from where it was"
+    )
+    assert schedule.factor(52) == pytest.approx(1 - (done + (1 - done) * 3 / 5) ** 0.5)
+    assert schedule.steps == 54
     assert schedule.obey(cooldown(30), 52)
-    assert schedule.factor(52) == pytest.approx(1 - 0.75**0.5)
+    done += (1 - done) * 2 / 5
+    assert schedule.factor(52) == pytest.approx(1 - (done + (1 - done) / 19) ** 0.5)
     assert schedule.steps == 70
 
 
@@ -85,3 +93,23 @@ def test_a_longer_cooldown_that_is_told_after_its_last_step_comes_too_late() -> 
     assert again.obey(cooldown(3, begin=5), 6)
     assert [again.is_over(step) for step in (7, 8)] == [False, True]
     assert again.factor(7) > 0
+
+
+@given(
+    stable=st.integers(1, 50),
+    told=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 40)), min_size=1, max_size=6),
+)
+def test_the_rate_falls_with_every_step_of_a_cooldown_however_its_end_is_moved(
+    stable: int, told: list[tuple[int, int]]
+) -> None:
+    """told: after so many steps, a cooldown of so many. One of a single step anneals, too."""
+    schedule, step, rates = BudgetSchedule.of(0, 0.2, open_schedule()), stable, []
+    for after, steps in told:
+        schedule.obey(cooldown(steps, begin=stable), step)
+        for _ in range(after):
+            if not schedule.is_over(step):
+                rates.append(schedule.factor(step))
+                step += 1
+    assert all(0 < rate < 1 for rate in rates)
+    assert rates == sorted(rates, reverse=True)
+    assert len(set(rates)) == len(rates)
