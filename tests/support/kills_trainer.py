@@ -143,6 +143,8 @@ class StandIn:
             self.save(k)
             if self.exit_code and k >= 1:
                 return self.exit_code
+        if self.exit_code:
+            return self.exit_code  # tried again when all was trained already
         self.say("finished", step=self.step, reason="done")
         return 0
 
