@@ -335,9 +335,12 @@ def _process_of(run: RunRecord) -> list[process_group.Process]:
 
 
 def rotate(job_dir: Path) -> None:
-    """Keep the records of an earlier attempt as run.N.json and exit.N.json, N from 1."""
+    """Keep the records of an earlier attempt as run.N.json and exit.N.json, N from 1.
+
+    run.json goes last: N counts them, so that a daemon killed in between leaves nothing that gets another number.
+    """
     n = 1 + sum(1 for _ in job_dir.glob("run.*.json"))
-    for kind in ("run", "exit"):
+    for kind in ("exit", "run"):
         with contextlib.suppress(FileNotFoundError):
             (job_dir / f"{kind}.json").rename(job_dir / f"{kind}.{n}.json")
 

@@ -62,12 +62,14 @@ class Overlaps:
 
     def add(self, row: Mapping[str, Any]) -> str | None:
         """Take in the next row of the chain; what it charges twice, in words. Unknown energy is charged to nobody."""
-        if row["energy_mj"] is None or row["end_us"] <= row["start_us"]:
-            return None
         board, job, reason = row["board"], row["job_id"], row["reason"] or ""
         start, end, number = row["start_us"], row["end_us"], row["id"]
-        if _SET_BACK.search(reason):
+        if _SET_BACK.search(
+            reason
+        ):  # said by the first row after it, whether that one's energy is known or not
             self._forget(board, start)
+        if row["energy_mj"] is None or end <= start:
+            return None
         shared = bool(_SHARED.search(reason))
         own = self._of_job.setdefault((board, job), _Spans())
         alone, beside = self._alone.setdefault(board, _Spans()), self._shared.setdefault(board, _Spans())

@@ -18,19 +18,36 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.replay_launcher import ReplayLauncher
-from support.rig import ME, Played, Rig, spec
+from support.rig import ME, START, Played, Rig, spec
 
 from carbonsched.errors import CarbonschedError, FeedError, LaunchError, LedgerError
 from carbonsched.launch.base import ProcessStatus
+from carbonsched.model.energy import EnergyDelta
 from carbonsched.model.job import JobSpec
 from carbonsched.model.job_state import TRANSITIONS, JobState
 from carbonsched.model.protocol import RunRecord
+from carbonsched.power.counter import Sample
+from carbonsched.power.replay import ReplayMeter
 from carbonsched.units import grams
 
 EXAMPLES = int(os.environ.get("CARBONSCHED_EXAMPLES", "3"))
 STEPS = 30 if EXAMPLES > 100 else 10
 WATTS, BOARDS = 100.0, 2
 OVER = (JobState.FINISHED, JobState.CANCELLED)
+
+
+class Board(ReplayMeter):
+    """Draws power while the box is awake, however its clock is set: what was used can be known."""
+
+    def counter_mj(self) -> int:
+        return self._curve.counter_mj(START + timedelta(seconds=self._clock.awake()))
+
+    def read(self) -> tuple[EnergyDelta, ...]:
+        clock = self._clock
+        delta = self._counter.add(
+            Sample(clock.now(), clock.monotonic(), self.counter_mj(), WATTS, awake_s=clock.awake())
+        )
+        return (*(() if delta is None else (delta,)), *self._counter.take_late())
 
 
 @dataclass
@@ -61,7 +78,11 @@ class JobLife(RuleBasedStateMachine):
     def boot(self) -> None:
         self.root = Path(tempfile.mkdtemp())
         self.rig = Rig(
-            self.root, devices=BOARDS, launchers=Strict, extra={"launch": {"slots": BOARDS, "stop_s": 5}}
+            self.root,
+            devices=BOARDS,
+            launchers=Strict,
+            meters=Board,
+            extra={"launch": {"slots": BOARDS, "stop_s": 5}},
         )
         self.jobs: dict[str, Played] = {}
         self.closed: dict[str, JobState] = {}

@@ -15,6 +15,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -336,8 +337,13 @@ def main(argv: list[str] | None = None) -> None:
         seed = 1000 * options.seed + n
         if seed in seen or options.only not in (None, seed):
             continue
-        with tempfile.TemporaryDirectory(prefix="carbonsched-kills-") as name:
-            found = Drill(Path(name), seed).run(daemon, jobs) | {"seed": seed, "daemon": daemon, "job": jobs}
+        folder = Path(tempfile.mkdtemp(prefix="carbonsched-kills-"))
+        try:
+            found = Drill(folder, seed).run(daemon, jobs) | {"seed": seed, "daemon": daemon, "job": jobs}
+        except AssertionError:
+            sys.stderr.write(f"round {seed} is kept in {folder}\n")
+            raise
+        shutil.rmtree(folder)
         done.append(found)
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()

@@ -80,6 +80,8 @@ class Rig:
     boards: tuple[str, ...] = ()
     """UUIDs of the boards that devices stand in for; none: what they are called by themselves."""
     launchers: type[ReplayLauncher] = ReplayLauncher
+    meters: type[ReplayMeter] = ReplayMeter
+    """Of the devices, where they are several."""
     autos: list[Any] = field(default_factory=list)
     """Trainers that play themselves (`support.auto`): asked once a second, before the daemon."""
 
@@ -113,8 +115,7 @@ class Rig:
         self.meter = build_meter(self.config.power.meters, self.clock)
         if self.devices > 1 or self.boards:
             curve, names = self.root / "watts.csv", self.boards or (None,) * self.devices
-            meters = [ReplayMeter(curve, self.clock, i, name) for i, name in enumerate(names)]
-            self.meter = CombinedMeter(meters)
+            self.meter = CombinedMeter([self.meters(curve, self.clock, *each) for each in enumerate(names)])
         self.chain.poll_due()
         self.supervisor = Supervisor(
             self.config,
