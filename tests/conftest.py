@@ -41,6 +41,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", r"error:::(carbonsched|trainer|tests)\b")
 
 
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """A trainer that runs in this process sets variables of it (CUDA_VISIBLE_DEVICES): the next test does not see them."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
+
+
 @pytest.fixture
 def tried(record_property: Callable[[str, object], None]) -> Iterator[Callable[[], None]]:
     """Counts the inputs of a test marked `fuzz`."""
