@@ -24,7 +24,7 @@ from carbonsched.ledger.store import Store
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENTS
 from carbonsched.ledger.totals import Era, Group, Totals
 from carbonsched.model.base import rfc3339
-from carbonsched.model.energy import Account, BudgetAccount
+from carbonsched.model.energy import Account, BudgetAccount, EnergyMethod
 from carbonsched.model.job_state import JobState
 from carbonsched.power.base import Mark
 
@@ -73,17 +73,7 @@ class LedgerReader(Store):
         )
         with self._reading() as connection:
             last = connection.execute(select(INTERVALS).where(t.id.in_(newest))).mappings().all()
-            return {
-                row["board"]: Mark(
-                    at=moment(row["end_us"]),
-                    # not the last row's: that one may be of a reading that failed, and shares of one delta have no order
-                    counter_mj=_reach(connection, row["board"], row["counter_epoch"]),
-                    counter_epoch=row["counter_epoch"],
-                    power_w=row["power_w"],
-                    blind_from=_blind_from(connection, row),
-                )
-                for row in last
-            }
+            return {row["board"]: _mark(connection, row) for row in last}
 
     def rows(
         self, job_id: str | None = None, start: datetime | None = None, end: datetime | None = None
@@ -404,7 +394,18 @@ def chain_end(connection: Connection) -> tuple[int, str]:
     return found or (0, GENESIS)
 
 
-def _reach(connection: Connection, board: str, epoch: str) -> int | None:
+def _mark(connection: Connection, last: Mapping[Any, Any]) -> Mark:
     t = INTERVALS.c
-    here = and_(t.board == board, t.counter_epoch == epoch)
-    return connection.execute(select(func.max(t.counter_end_mj)).where(here)).scalar()
+    here = and_(t.board == last["board"], t.counter_epoch == last["counter_epoch"])
+    drawn = and_(t.method == str(EnergyMethod.COUNTER), t.power_w > 0)
+    # not the last row's: that one may be of a reading that failed, and shares of one delta have no order
+    found = select(func.max(t.counter_end_mj), func.min(t.power_w).filter(drawn)).where(here)
+    reach, least_w = connection.execute(found).one()
+    return Mark(
+        at=moment(last["end_us"]),
+        counter_mj=reach,
+        counter_epoch=last["counter_epoch"],
+        power_w=last["power_w"],
+        blind_from=_blind_from(connection, last),
+        least_w=least_w,
+    )

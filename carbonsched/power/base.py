@@ -65,6 +65,8 @@ class Mark:
     power_w: float | None
     blind_from: datetime | None = None
     """Since when it could not be read, where the account ends with that."""
+    least_w: float | None = None
+    """The least mean power of a row by this counter."""
 
 
 class Meter(Protocol):

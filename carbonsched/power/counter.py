@@ -4,7 +4,9 @@ Between two samples the energy is, in order of trust: the difference of the devi
 monotonic seconds; else unknown, which is null with the reason. A counter belongs to an epoch, one life of it, named
 `<life>:<n>`: `life` is the boot (or whatever ends with the counter), `n` rises when the counter has begun anew, which is what a
 reloaded driver looks like. One odd value proves nothing: a fall, or a rise that no board can make, is booked when the next value
-bears it out, and forgotten when that goes on from the value before. A counter that stands still while the board draws power is
+bears it out, and forgotten when that goes on from the value before. A counter that nobody could read for a while, or that waited for a
+restarted daemon, may have begun anew and passed its old value since: where its value allows that, what the driver said meanwhile, the other
+boards' counters, and how little it rose decide. A counter that stands still while the board draws power is
 not believed either; what it adds later replaces what was integrated meanwhile. After a restart of the daemon the counter goes on from the ledger's mark: in the same epoch
 the counter bridges the time nobody watched exactly; without a counter a short absence is estimated, a long one unknown.
 """
@@ -35,7 +37,7 @@ STANDS_S: Final = 2.0
 JITTER_MJ: Final = 5_000
 """A counter may fall by this much and be the same one: its last digits are the sensor's noise."""
 SHORT: Final = 0.25
-"""A board that was metered by nobody drew at least this part of what it drew before and after; else the counter may be new."""
+"""A board that was metered by nobody drew at least this part of the least that it is known to draw; else the counter is a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Sample:
     error: str | None = None
     awake_s: float | None = None
     """On a clock that stands still in suspend; None: not told, as if there was none."""
+    life_over: bool = False
+    """The error says so of the counter's life: the driver is not loaded, or the board fell off the bus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class _Last:
     """How long the counter has not moved though the board drew power."""
     stood_mj: int = 0
     """What was charged for that time, by power: a counter that catches up holds it too."""
+    doubt: str | None = None
+    """Why the counter may have begun anew since it was read, by what was said while it could not be."""
 
 
 class DeviceCounter:
@@ -105,6 +111,10 @@ class DeviceCounter:
         self._late: list[EnergyDelta] = []
         self._odd: tuple[Sample, str] | None = None
         """A value that the next one has to bear out, and what is odd about it."""
+        self._least_w: float | None = None
+        """The least that the board is known to have drawn in this epoch."""
+        self._reloaded_twice = False
+        """The other counters had begun anew at the read before, too."""
 
     @property
     def epoch(self) -> str:
@@ -119,15 +129,22 @@ class DeviceCounter:
             self._n = int(n) + (0 if self._counter_survives else 1)
         blind_from = mark.blind_from if counter is not None else None
         self._last = _Last(mark.at, None, counter, mark.power_w, blind_from=blind_from)
+        self._least_w = mark.least_w
 
     def take_late(self) -> tuple[EnergyDelta, ...]:
         """What the counter told, with the last sample, of time that was metered as unknown."""
         found, self._late = tuple(self._late), []
         return found
 
-    def add(self, sample: Sample) -> EnergyDelta | None:
+    def falls(self, sample: Sample) -> bool | None:
+        """Whether the counter stands lower than before, by more than noise; None: it says nothing, now or before."""
+        if self._last is None or self._last.counter_mj is None or sample.counter_mj is None:
+            return None
+        return self._last.counter_mj - sample.counter_mj > JITTER_MJ
+
+    def add(self, sample: Sample, *, reloaded: bool = False) -> EnergyDelta | None:
         """The delta since the last one; None on the first sample, where no time has passed, and where the next value has to
-        tell what this one is worth: its delta then covers both."""
+        tell what this one is worth: its delta then covers both. `reloaded`: the counters of the driver's other boards have fallen."""
         last = self._last
         if last is None:
             if sample.error is None:
@@ -136,14 +153,12 @@ class DeviceCounter:
         start, elapsed, stepped = _stretch(last, sample)
         if start >= sample.at or elapsed <= 0:
             return None
+        twice, self._reloaded_twice = self._reloaded_twice and reloaded, reloaded
         if sample.error is not None:
-            delta = self._unavailable(start, sample.at, sample.error)
-            blind = last.blind_from or last.at
-            self._odd = None
-            self._last = _Last(sample.at, sample.monotonic_s, last.counter_mj, None, sample.awake_s, blind)
+            delta = self._blind(last, sample, start, reloaded=twice)
         else:
             sample = self._without_wild_power(_without_jitter(last, sample))
-            broken = self._broken(last, sample, elapsed)
+            broken = self._broken(last, sample, elapsed, reloaded=reloaded)
             odd = self._odd
             if self._must_wait(last, sample, elapsed, broken):
                 return None
@@ -155,6 +170,17 @@ class DeviceCounter:
         if stepped:
             delta = delta.model_copy(update={"reason": "; ".join(r for r in (delta.reason, stepped) if r)})
         return delta
+
+    def _blind(self, last: _Last, sample: Sample, start: datetime, *, reloaded: bool) -> EnergyDelta:
+        counter, blind = last.counter_mj, last.blind_from or last.at
+        if reloaded and counter is not None:
+            # in the rows at once: a daemon that is started meanwhile has to know it as well
+            self._n, counter = self._n + 1, None
+        doubt = sample.error if sample.life_over else last.doubt
+        self._odd = None
+        self._last = _Last(sample.at, sample.monotonic_s, counter, None, sample.awake_s, blind, doubt=doubt)
+        assert sample.error is not None  # noqa: S101
+        return self._unavailable(start, sample.at, sample.error)
 
     def _must_wait(self, last: _Last, sample: Sample, elapsed: float, broken: str | None) -> bool:
         """Whether the next value has to tell what this one is worth."""
@@ -178,10 +204,16 @@ class DeviceCounter:
     def _live(
         self, last: _Last, sample: Sample, start: datetime, elapsed: float, broken: str | None
     ) -> EnergyDelta:
-        if last.counter_mj is None or sample.counter_mj is None:
+        if last.counter_mj is None and sample.counter_mj is not None:
+            reason = "the counter is read for the first time here; power times time up to it"
+            return self._from_power(last, sample, start, elapsed, reason)
+        if sample.counter_mj is None:
+            # what it counts until it answers again is in none of its rows
+            self._n += last.counter_mj is not None
             return self._from_power(last, sample, start, elapsed, None)
         if broken is not None:
             self._n += 1
+            self._least_w = None
             if elapsed <= HOLD_S and sample.power_w is not None:
                 return self._from_power(last, sample, start, elapsed, f"{broken}; power times time instead")
             return self._unavailable(start, sample.at, broken)
@@ -219,10 +251,9 @@ class DeviceCounter:
             return self._unavailable(start, sample.at, reason, bridged=True)
         if last.counter_mj is not None and sample.counter_mj is not None:
             if broken is None:
-                return self._perhaps_short(
-                    last, sample, self._from_counter(last, sample, start, elapsed, bridged=True)
-                )
+                return self._from_counter(last, sample, start, elapsed, bridged=True)
             self._n += 1
+            self._least_w = None
             return self._unavailable(start, sample.at, f"{away}; {broken}", bridged=True)
         if elapsed > BRIDGE_S:
             reason = (
@@ -253,7 +284,7 @@ class DeviceCounter:
             return sample
         return replace(sample, power_w=None)
 
-    def _broken(self, last: _Last, sample: Sample, elapsed: float) -> str | None:
+    def _broken(self, last: _Last, sample: Sample, elapsed: float, *, reloaded: bool = False) -> str | None:
         """Why the two counter values are not of one life; None where they are, or there are none."""
         if last.monotonic_s is None and not self._same_life:
             return None
@@ -261,7 +292,9 @@ class DeviceCounter:
         if last.monotonic_s is not None:
             # suspend included, in which a counter may go on
             span = max(span, sample.monotonic_s - last.monotonic_s)
-        return self._goes_on(last.counter_mj, sample.counter_mj, span + last.stood_s)
+        if (broken := self._goes_on(last.counter_mj, sample.counter_mj, span + last.stood_s)) is not None:
+            return broken
+        return self._passed(last, sample, span, reloaded=reloaded)
 
     def _goes_on(self, before_mj: int | None, after_mj: int | None, span: float) -> str | None:
         """Why a counter cannot have gone from one value to the other in `span` seconds; None where it can, or there is none."""
@@ -275,19 +308,22 @@ class DeviceCounter:
             return f"the counter rose by {used / 1000 / span:.0f} W on a device limited to {limit:.0f} W"
         return None
 
-    def _perhaps_short(self, last: _Last, sample: Sample, delta: EnergyDelta) -> EnergyDelta:
-        """A driver that was reloaded while nobody looked, and whose counter has passed the old value since, cannot be told from
-        one that went on but by how little it counted."""
-        if last.power_w is None or sample.power_w is None or delta.power_w is None:
-            return delta
-        least = min(last.power_w, sample.power_w)
-        if delta.power_w >= SHORT * least:
-            return delta
-        reason = (
-            f"the counter rose by {delta.power_w:.0f} W only, and the board draws {least:.0f} W or more: it may have begun anew"
-            " meanwhile, and the energy be higher"
-        )
-        return delta.model_copy(update={"method": EnergyMethod.ESTIMATED, "coverage": 0.0, "reason": reason})
+    def _passed(self, last: _Last, sample: Sample, span: float, *, reloaded: bool) -> str | None:
+        """Why a counter that nobody read for `span` seconds has begun anew and passed its old value since; None: it goes on."""
+        if last.counter_mj is None or sample.counter_mj is None:
+            return None
+        if self._goes_on(0, sample.counter_mj, span) is not None:
+            return None  # more than it can have counted since
+        if reloaded:
+            return "the other boards' counters began anew: the driver was reloaded"
+        if last.doubt is not None:
+            return f"the counter begins anew after this: {last.doubt}"
+        unwatched = last.monotonic_s is None or last.blind_from is not None
+        known = [watts for watts in (self._least_w, last.power_w, sample.power_w) if watts is not None]
+        rose_w = (sample.counter_mj - last.counter_mj) / 1000 / span
+        if not unwatched or span < HOLD_S or not known or rose_w >= SHORT * min(known):
+            return None
+        return f"the counter rose by {rose_w:.0f} W only, and the board draws {min(known):.0f} W or more: it has begun anew meanwhile"
 
     def _from_counter(
         self, last: _Last, sample: Sample, start: datetime, elapsed: float, *, bridged: bool
@@ -295,6 +331,8 @@ class DeviceCounter:
         assert last.counter_mj is not None and sample.counter_mj is not None  # noqa: S101, PT018
         used = sample.counter_mj - last.counter_mj
         method, reason, watts = EnergyMethod.COUNTER, None, used / 1000 / elapsed
+        if sample.power_w:
+            self._least_w = min(self._least_w or sample.power_w, sample.power_w)
         mark = last.counter_mj
         if last.blind_from is not None and last.blind_from < last.at:
             method = EnergyMethod.ESTIMATED

@@ -38,6 +38,8 @@ _RETRY_S: Final = 30.0
 """Pause between attempts to reach a driver that went away, or a counter that was refused."""
 _DRIVER_GONE: Final = frozenset({1, 2, 6, 9, 12, 15, 18, 999})
 """After these the handles may be void: NVML is opened anew."""
+_LIFE_OVER: Final = frozenset({pynvml.NVML_ERROR_DRIVER_NOT_LOADED, pynvml.NVML_ERROR_GPU_IS_LOST})
+"""What is counted after these is counted from zero: the counter is since the driver was loaded."""
 
 
 class NvmlMeter:
@@ -76,6 +78,8 @@ class NvmlMeter:
         self._seen: set[str] = set()
         """Boards that NVML has shown, ours or not."""
         self._retry_at: float | None = None
+        self._unloaded = False
+        """The driver was not loaded when NVML was last opened."""
         self._said: set[str] = set()
         try:
             self._open()
@@ -104,7 +108,11 @@ class NvmlMeter:
 
     def read(self) -> tuple[EnergyDelta, ...]:
         self._reopen_if_due()
-        deltas = [counter.add(self._sample(device)) for device, counter in self._counters.items()]
+        samples = {device: self._sample(device) for device in self._counters}
+        falls = [self._counters[device].falls(sample) for device, sample in samples.items()]
+        # a driver begins all its counters anew; one board that fell off the bus begins its own
+        reloaded = falls.count(True) >= 2 and falls.count(True) > falls.count(False)
+        deltas = [self._counters[device].add(sample, reloaded=reloaded) for device, sample in samples.items()]
         late = [delta for counter in self._counters.values() for delta in counter.take_late()]
         return (*(delta for delta in deltas if delta is not None), *late)
 
@@ -125,7 +133,9 @@ class NvmlMeter:
             pynvml.nvmlInit()
             count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as e:
+            self._unloaded = e.value == pynvml.NVML_ERROR_DRIVER_NOT_LOADED
             raise power_error(e) from e
+        self._unloaded = False
         found: list[tuple[Board, Any]] = []
         for index in range(count):
             try:
@@ -207,12 +217,15 @@ class NvmlMeter:
     def _sample(self, uuid: str) -> Sample:
         if uuid not in self._handles:
             now, monotonic, awake_s = self._clock.now(), self._clock.monotonic(), self._clock.awake()
-            return Sample(now, monotonic, error="the board does not answer", awake_s=awake_s)
+            return Sample(
+                now, monotonic, error="the board does not answer", awake_s=awake_s, life_over=self._unloaded
+            )
         # the counter is read first and the time right after it: that is the instant the energy belongs to
         counter, problem = self._counter(uuid)
         now, monotonic, awake_s = self._clock.now(), self._clock.monotonic(), self._clock.awake()
         if problem is not None:
-            return Sample(now, monotonic, error=str(power_error(problem)), awake_s=awake_s)
+            over = self._unloaded or problem.value in _LIFE_OVER
+            return Sample(now, monotonic, error=str(power_error(problem)), awake_s=awake_s, life_over=over)
         try:
             watts: float | None = pynvml.nvmlDeviceGetPowerUsage(self._handles[uuid]) / 1000
         except pynvml.NVMLError as e:

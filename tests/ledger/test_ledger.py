@@ -130,6 +130,7 @@ def test_marks_are_where_each_board_ends(ledger: Ledger) -> None:
     assert gpu.at == T0 + timedelta(seconds=25)
     assert gpu.counter_mj == 1800, "a reading that failed last does not forget the counter"
     assert (gpu.counter_epoch, gpu.power_w) == ("boot-1:0", None)
+    assert gpu.least_w == pytest.approx(0.03), "the lower one of its rows by a counter"
     assert (host.counter_mj, host.power_w) == (None, pytest.approx(0.007))
 
 

@@ -236,12 +236,76 @@ def test_a_counter_that_stands_while_nothing_is_drawn_is_believed() -> None:
     assert [(row.energy_mj, row.method) for row in rows] == [(0, EnergyMethod.COUNTER)] * 2
 
 
-def test_a_driver_that_may_have_been_reloaded_while_the_daemon_was_away_is_said() -> None:
+def test_a_counter_that_rose_by_less_than_the_board_draws_while_nobody_looked_has_begun_anew() -> None:
     device = gpu(watts_limit=700.0)
     device.resume(Mark(T0 - timedelta(hours=1), 1_000_000, "boot:0", 300.0))
-    (row,) = run(device, at(0, 3_000_000, 300))
-    assert (row.energy_mj, row.method, row.coverage) == (2_000_000, EnergyMethod.ESTIMATED, 0.0)
-    assert "may have begun anew meanwhile, and the energy be higher" in (row.reason or "")
+    (row,) = run(device, at(0, 3_000_000, 300), at(1, 3_300_000, 300))
+    assert (row.energy_mj, row.method, row.counter_epoch) == (None, EnergyMethod.UNAVAILABLE, "boot:1")
+    assert "rose by 1 W only, and the board draws 300 W or more: it has begun anew meanwhile" in (
+        row.reason or ""
+    )
+
+
+def blind(*, before: int, after: int, error: Sample | None = None, **told: bool) -> list[EnergyDelta]:
+    """Of a counter that could not be read for five minutes, at a board that draws 100 W before and after."""
+    device = gpu(watts_limit=700.0)
+    rows = run(device, at(0, before - 100_000, 100), at(1, before, 100), error or at(2, error="timeout"))
+    rows += run(device, *(at(float(n), error="timeout") for n in range(3, 300)))
+    for n in range(4):
+        delta = device.add(
+            at(300.0 + n, after + n * 100_000, 100), reloaded=told.get("reloaded", False) and n < 2
+        )
+        rows += [*device.take_late(), *([] if delta is None else [delta])]
+    return rows
+
+
+LOST = Sample(T0 + timedelta(seconds=2), 1002, error="the GPU is lost", life_over=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"after": 5_000_000}, "rose by 7 W only"),
+        ({"after": 23_000_000, "error": LOST}, "begins anew after this: the GPU is lost"),
+        ({"after": 23_000_000, "reloaded": True}, "the other boards' counters began anew"),
+    ],
+    ids=["it rose by too little", "the driver said so", "others began anew"],
+)
+def test_a_counter_that_passed_its_old_value_in_a_blind_spell_begins_an_epoch(
+    said: dict[str, Any], words: str
+) -> None:
+    rows = blind(before=3_000_000, **said)
+    anew = [row for row in rows if row.counter_epoch == "boot:1"]
+    assert words in (anew[0].reason or "")
+    assert anew[0].method is EnergyMethod.INTEGRATED
+    assert not any(row.recovered for row in rows), "the blind time stays unknown"
+    assert anew[1].counter_start_mj == said["after"] + 100_000
+
+
+@pytest.mark.parametrize("error", [None, LOST], ids=["blind", "said to be lost"])
+def test_a_counter_that_stands_higher_than_it_can_have_counted_anew_goes_on(error: Sample | None) -> None:
+    rows = blind(before=3_000_000_000, after=3_000_010_000, error=error)
+    assert {row.counter_epoch for row in rows} == {"boot:0"}
+    assert sum(row.energy_mj or 0 for row in rows) == 100_000 + 10_000 + 300_000
+
+
+def test_a_blind_counter_whose_driver_was_reloaded_is_of_a_new_epoch_at_once() -> None:
+    device = gpu(watts_limit=700.0)
+    run(device, at(0, 1_000_000, 100), at(1, 1_100_000, 100), at(2, error="timeout"))
+    epochs = []
+    for n, reloaded in enumerate([True, False, True, True, False]):
+        delta = device.add(at(3.0 + n, error="timeout"), reloaded=reloaded)
+        assert delta is not None
+        epochs.append(delta.counter_epoch)
+    assert epochs == ["boot:0"] * 3 + ["boot:1"] * 2, "two reads bear it out"
+
+
+def test_power_beside_a_counter_that_is_missing_says_why_and_no_epoch_has_a_hole() -> None:
+    rows = run(gpu(), *(at(n, None if n == 2 else n * 100_000, 100) for n in range(6)))
+    assert [row.method for row in rows] == ["counter", "integrated", "integrated", "counter", "counter"]
+    assert "read for the first time here" in (rows[2].reason or "")
+    assert {row.counter_epoch for row in rows[:1]} == {"boot:0"}
+    assert {row.counter_epoch for row in rows[3:]} == {"boot:1"}
 
 
 def test_without_a_counter_a_short_absence_is_estimated_and_a_long_one_unknown() -> None:

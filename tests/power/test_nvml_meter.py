@@ -165,6 +165,33 @@ def test_a_reloaded_driver_is_a_new_epoch(library: Path, tmp_path: Path) -> None
     assert (after[0]["method"], after[0]["counter_epoch"]) == ("counter", reset[0]["counter_epoch"])
 
 
+def test_a_board_that_was_blind_while_the_driver_was_reloaded_is_of_a_new_epoch_too(
+    library: Path, tmp_path: Path
+) -> None:
+    [blind, back] = run(
+        library,
+        tmp_path,
+        """
+        meter = NvmlMeter(clock)
+        meter.read(); time.sleep(0.1)
+        SETTINGS.write_text("devices=3\\nenergy_code.2=10\\n")
+        meter.read(); time.sleep(0.1)
+        SETTINGS.write_text(f"devices=3\\nenergy_code.2=10\\nbase={time.time() - 1:.3f}\\n")
+        for _ in range(2):
+            found = meter.read(); time.sleep(0.1)
+        show(*found)
+        SETTINGS.write_text(f"devices=3\\nbase={time.time() - 1:.3f}\\n")
+        for _ in range(3):
+            found = meter.read(); time.sleep(0.1)
+        show(*found)
+        """,
+        "devices=3\n",
+    )
+    assert [str(row["counter_epoch"])[-2:] for row in blind] == [":1"] * 3
+    assert [row["method"] for row in blind] == ["integrated", "integrated", "unavailable"]
+    assert [row["method"] for row in back] == ["counter"] * 3
+
+
 def test_a_driver_that_went_away_is_opened_again(library: Path, tmp_path: Path) -> None:
     [gone, still, back] = run(
         library,
