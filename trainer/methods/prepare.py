@@ -1,6 +1,6 @@
 """Sets a model up before its first step, for a run and for a check: its method over its profile, and T_full of any batch shape."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 
 from carbonsched.errors import InputError
 from carbonsched.model.methods.lora import LoraSettings
-from carbonsched.model.methods.traits import METHODS
+from carbonsched.model.methods.traits import METHODS, MethodTraits
 from carbonsched.model.profile import Profile
 from trainer.methods.adapters import add_lora, is_adapted, plain_twin
 from trainer.methods.auto import Auto
@@ -71,29 +71,10 @@ def prepare(
     `profile`; gradient_share: τ of method tokens, None: ρ decides. offers_tokens: a method that changes its
     setting may run rows in two parts, too; lora: it may put these adapters on before its first step. Raises InputError for a method that does not fit the model, or a shape that the model cannot take.
     """
-    traits, adapted = method_row(name).traits, is_adapted(model)
-    if traits.trains_adapters and not adapted:
-        raise InputError("model", f"has no adapters for method {name!r}", "wrap it by peft.get_peft_model")
-    if traits.skips_gradients and adapted:
-        raise InputError("train.method", f"{name!r} trains the model itself", "take the adapters off")
+    traits, adapted = _check_adapters(model, name), is_adapted(model)
     check_recurrent(model)
-    attn = _attention(model, attn, shape, form)
-    plain, costs = plain_twin(model), ShapedCosts()
-
-    def how_at(at: Shape) -> dict[str, Any]:
-        labelled = None if at.labelled is None else at.labelled // at.batch
-        return {"attn": attn, "name": model_name, "form": form, "labelled": labelled}
-
-    def trace(at: Shape) -> Profile:
-        how = how_at(at)
-        if at.gradient is not None:  # T_full is of whole rows
-            return profile(model, *at[:3], **how, gradient=at.gradient)
-        measured = profile(plain, *at[:3], **how)
-        if adapted:
-            whole = measured.full_flops
-            measured = profile(model, *at[:3], **how).model_copy(update={"full_flops": whole})
-        return measured
-
+    trace = _Trace(model, plain_twin(model), _attention(model, attn, shape, form), model_name, form)
+    costs = ShapedCosts()
     measured = trace(shape)
     without, per_label = measured, None
     if shape.labelled:
@@ -114,27 +95,66 @@ def prepare(
             raise InputError("train.skip_earliest", f"method {name!r} chooses no tensors", "leave it out")
         among = _upper(measured, among, skip_earliest)
     method = build_method(name, measured, seed, among, importance)
-    method.inspect(model, shape, attn)
+    method.inspect(model, shape, trace.attn)
     if isinstance(method, Tokens):
         method.fixed_share = gradient_share
     if isinstance(method, Auto) and offers_tokens:
         method.tokens = Tokens("tokens", METHODS["tokens"], measured, seed, among)
     if isinstance(method, Auto) and lora is not None and not adapted:
         try:
-            method.adapters = _adapters_ratio(
-                plain, lora, measured, lambda twin: profile(twin, *shape[:3], **how_at(shape))
-            )
+            method.adapters = _adapters_ratio(trace, shape, lora, measured)
         except InputError as e:
             method.without_adapters = str(e)
     return Prepared(method, full, left, own, costs)
 
 
-def _adapters_ratio(
-    plain: Any, lora: LoraSettings, measured: Profile, trace: Callable[[Any], Profile]
-) -> float:
-    """Cost ÷ T_full of a step that trains adapters. plain: on the meta device. Raises InputError where the model takes none."""
-    adapted = add_lora(meta_twin(plain), lora)
-    found = trace(adapted)
+@dataclass(frozen=True, slots=True)
+class _Trace:
+    """Profiles of a model at batches of any shape, their T_full that of the model without adapters."""
+
+    model: Any
+    plain: Any
+    """The model without adapters: itself, or a twin on the meta device."""
+    attn: str | None
+    model_name: str | None
+    form: BatchForm | None
+
+    def __call__(self, at: Shape) -> Profile:
+        if at.gradient is not None:  # T_full is of whole rows
+            return self.of(self.model, at, gradient=at.gradient)
+        measured = self.of(self.plain, at)
+        if is_adapted(self.model):
+            whole = measured.full_flops
+            measured = self.of(self.model, at).model_copy(update={"full_flops": whole})
+        return measured
+
+    def of(self, model: Any, at: Shape, gradient: int | None = None) -> Profile:
+        labelled = None if at.labelled is None else at.labelled // at.batch
+        return profile(
+            model,
+            *at[:3],
+            attn=self.attn,
+            name=self.model_name,
+            form=self.form,
+            labelled=labelled,
+            gradient=gradient,
+        )
+
+
+def _check_adapters(model: Any, name: str) -> MethodTraits:
+    """The traits of the method. Raises InputError where the model has adapters and should not, or has none and should."""
+    traits, adapted = method_row(name).traits, is_adapted(model)
+    if traits.trains_adapters and not adapted:
+        raise InputError("model", f"has no adapters for method {name!r}", "wrap it by peft.get_peft_model")
+    if traits.skips_gradients and adapted:
+        raise InputError("train.method", f"{name!r} trains the model itself", "take the adapters off")
+    return traits
+
+
+def _adapters_ratio(trace: _Trace, shape: Shape, lora: LoraSettings, measured: Profile) -> float:
+    """Cost ÷ T_full of a step that trains adapters. Raises InputError where the model takes none."""
+    adapted = add_lora(meta_twin(trace.plain), lora)
+    found = trace.of(adapted, shape)
     names = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     return CostModel.of(found).flops(names & {t.name for t in found.tensors}) / measured.full_flops
 
