@@ -7,6 +7,8 @@ planner           says what the next segment does: train at ρ, wait or stop
 price_search      the price at which the plan spends the budget
 setting_search    the same over a few real settings: full, tokens, tensors, none
 setting_arrays    the arrays of it
+setting_beam      the best plan out of many begun ones, kept by both prices
+two_prices        a price for grams and one for time
 reasons           the sentences that say why
 objective         the objectives of a job: most gain, fewest grams, or what a rate allows
 dynamic_program   for one price, the best wait-or-train plan over (segment, time)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from carbonsched.plan.dynamic_program import Solution
 from carbonsched.plan.intensity_curve import Floats
 from carbonsched.plan.problem import EnergyModel, Problem
 from carbonsched.plan.segment_arrays import SegmentArrays
@@ -45,6 +46,8 @@ _BLOCKS = 256
 """Most parts whose correlations are reckoned with: more segments are added up in blocks."""
 _MOST = 192
 """Segments told apart in mid-segment, as in the planner."""
+_TIE = 1e-9
+"""Relative difference below which two amounts of grams count as equal."""
 _NOTCH = 0.05
 """Fall of ρ in mid-segment that is worth a new selection."""
 
@@ -154,41 +157,59 @@ def cap_rho(arrays: SegmentArrays, budget_g: float, release_s: Floats | None = N
 
 
 def cap_choice(
-    arrays: SegmentArrays, budget_g: float, chosen: float, release_s: Floats | None = None
+    arrays: SegmentArrays, budget_g: float, plan: Solution, release_s: Floats | None = None
 ) -> RhoCap:
-    """The same over the numbers of `setting_arrays`: `chosen` or the dearest one below it that leaves the floor of the rest."""
-    needs = _needs(arrays, release_s)
-    floor = needs(float(arrays.lo[0]))
-    for number in range(round(chosen), round(float(arrays.lo[0])) - 1, -1):
-        if needs(float(number)) <= budget_g:
+    """The same over the numbers of `setting_arrays`: what the plan begins with, or the dearest one below it that leaves the rest affordable.
+
+    The rest may go on as planned, too, where that takes fewer grams than its fewest joules do: those may be so quick, or so slow, that they fall into dirtier
+    hours. Where nothing fits it is what needs the fewest grams: none is changed for one that needs as many.
+    """
+    needs = _needs(arrays, release_s, plan)
+    floor, chosen = needs(float(arrays.lo[0])), round(float(plan.rho[0]))
+    found = {number: needs(float(number)) for number in range(chosen, round(float(arrays.lo[0])) - 1, -1)}
+    for number, needed in found.items():
+        if needed <= budget_g * (1 + _TIE):
             return RhoCap(float(number), True, floor)
-    return RhoCap(float(arrays.lo[0]), False, floor)
+    least = min(found.values())
+    fewest = next(number for number, needed in found.items() if needed <= least * (1 + _TIE))
+    return RhoCap(float(fewest), False, floor)
 
 
-def _needs(arrays: SegmentArrays, release_s: Floats | None) -> Callable[[float], float]:
-    """Grams to have for the next segment at a ρ, at upper values, and for the floor of the rest."""
+def _needs(
+    arrays: SegmentArrays, release_s: Floats | None, plan: Solution | None = None
+) -> Callable[[float], float]:
+    """Grams to have for the next segment at a ρ, at upper values, and for the floor of the rest, or for the rest as planned."""
     sigma = arrays.problem.energy.sigma
-    rho = arrays.lo.copy()
-    plans = [None] if release_s is None else [None, np.append(0.0, release_s[1:])]
-    margins = [_margin(arrays, release) for release in plans]
+    pauses = release_s is not None
+    plans: list[tuple[Floats, Floats | None]] = [(arrays.lo, None)]
+    if release_s is not None:
+        plans.append((arrays.lo, np.append(0.0, release_s[1:])))
+    if plan is not None:
+        plans.append((plan.rho, np.append(0.0, plan.release_s[1:]) if pauses else None))
+    margins = [_margin(arrays, rho, release) for rho, release in plans]
+
+    def beginning(rest: Floats, first: float) -> Floats:
+        rho = rest.copy()
+        rho[0] = first
+        return rho
 
     def needs(first: float) -> float:
-        rho[0] = first
         # the segment itself is run now in either case; only the rest may choose its hours
+        rho = beginning(arrays.lo, first)
         high, mean = (float(arrays.schedule(rho, None, level).grams[0]) for level in ("high", "mean"))
         own = high + _OWN * (high - mean)
         rests = [
-            float(arrays.schedule(rho, release).grams[1:].sum()) + margin
-            for release, margin in zip(plans, margins, strict=True)
+            float(arrays.schedule(beginning(rest, first), release).grams[1:].sum()) + margin
+            for (rest, release), margin in zip(plans, margins, strict=True)
         ]
         return own * (1 + ENERGY_Z * sigma) + min(rests) * (1 + REST_Z * sigma)
 
     return needs
 
 
-def _margin(arrays: SegmentArrays, release_s: Floats | None) -> float:
-    """Grams by which the floor of all but the next segment may pass its expectation, at the high quantile."""
-    high, mean = arrays.schedule(arrays.lo, release_s, "high"), arrays.schedule(arrays.lo, release_s)
+def _margin(arrays: SegmentArrays, rho: Floats, release_s: Floats | None) -> float:
+    """Grams by which all but the next segment may pass their expectation, at the high quantile."""
+    high, mean = arrays.schedule(rho, release_s, "high"), arrays.schedule(rho, release_s)
     middle = 0.5 * (mean.start_s + mean.end_s)
     margin = combine_deviations((high.grams - mean.grams)[1:], middle[1:], arrays.problem.day_s)
     return margin * (_WIDEN[0] + _WIDEN[1] * arrays.problem.done)

@@ -194,7 +194,7 @@ def _train_setting(
     problem, solution = arrays.problem, found.solution
     release = solution.release_s if problem.may_pause else None
     cap = guard.cap_choice(
-        arrays, left_g, float(solution.rho[0]), min_grams.schedule.start_s if problem.may_pause else None
+        arrays, left_g, solution, min_grams.schedule.start_s if problem.may_pause else None
     )
     if problem.open_end:  # nothing after it has to be done
         cap = replace(cap, rho=float(solution.rho[0]), fits=True)
@@ -205,6 +205,13 @@ def _train_setting(
     if point is None:
         return _stop(reasons.no_more_steps(left_g), min_grams.schedule.spend_g, "guard")
     schedule = arrays.schedule(rho, release)
+    if capped and schedule.spend_g > left_g * (
+        1 + TIE
+    ):  # moved into dirtier hours, the rest is not what was planned
+        rest = np.append(rho[:1], arrays.lo[1:])
+        least = arrays.schedule(rest, release)
+        if least.spend_g < schedule.spend_g:
+            rho, schedule = rest, least
     binding = _binding_limits(arrays, rho, schedule, left_g, found.price, bool(capped))
     return Plan(
         action="train",

@@ -17,6 +17,8 @@ from carbonsched.plan.intensity_curve import Floats
 from carbonsched.plan.price_search import TIE, PricedPlan, bracket_price
 from carbonsched.plan.problem import PlanPoint
 from carbonsched.plan.setting_arrays import SettingArrays
+from carbonsched.plan.setting_beam import best_by_beam
+from carbonsched.plan.two_prices import TwoPrices
 
 _LEAP, _STRIDE = 1.3, 1.05
 """First factor outwards from the first price: from a guess, and from the price of the last plan."""
@@ -50,6 +52,8 @@ def search_settings(arrays: SettingArrays, budget_g: float) -> SettingPlan | Non
         found += fitting
         if len(mine) == 1 and fitting:
             alone[mine[0].name] = max(_gain(arrays, solution) for solution, _ in fitting)
+    if (mixed := _by_both_prices(arrays, found, budget_g)) is not None:
+        found.append(mixed)
     if not found:
         return None
     best, price = max(found, key=lambda f: (round(_gain(arrays, f[0]), 12), -f[0].schedule.spend_g))
@@ -62,6 +66,20 @@ def search_settings(arrays: SettingArrays, budget_g: float) -> SettingPlan | Non
         best = _improve(arrays, best, budget_g)
     ranked = tuple(sorted(alone.items(), key=lambda item: -item[1]))
     return SettingPlan(best, price, math.inf, ranked)
+
+
+def _by_both_prices(
+    arrays: SettingArrays, found: list[tuple[Solution, float]], budget_g: float
+) -> tuple[Solution, float] | None:
+    """The best mixture by a price for grams and one for time, in the hours of the best plan found so far."""
+    if found:
+        start = max(found, key=lambda f: _gain(arrays, f[0]))[0]
+        schedule, release_s = start.schedule, start.release_s
+    else:
+        schedule, release_s = arrays.schedule(arrays.fastest), np.zeros(arrays.n)
+    prices = TwoPrices.of(arrays, schedule, budget_g).clear()
+    solution = best_by_beam(arrays, prices, budget_g, release_s)
+    return None if solution is None else (solution, prices.per_g)
 
 
 def families(points: Sequence[PlanPoint]) -> list[tuple[PlanPoint, ...]]:

@@ -94,6 +94,17 @@ points = st.builds(
     pauses=False,
     hours=None,
 )
+@example(  # the same joules a step take half the time, in a dirtier hour: no reason to refuse the other
+    levels=[36.0, 33.0, 30.0, 30.0, 30.0, 118.0, *[277 / 6] * 6],
+    chosen=[
+        PlanPoint("full", 1.0, 60.0, 2.0, 1.0),
+        PlanPoint("tokens", 1.0, 60.0, 1.0, 0.5),
+    ],
+    share=0.75,
+    early=False,
+    pauses=False,
+    hours=None,
+)
 def test_no_setting_alone_is_worth_more_than_the_plan_and_every_segment_is_a_real_point(
     levels: list[float], chosen: list[PlanPoint], share: float, early: bool, pauses: bool, hours: float | None
 ) -> None:
