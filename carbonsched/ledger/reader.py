@@ -35,8 +35,6 @@ _KNOWN: Final = 256
 _CLOSED: Final = (str(JobState.FINISHED), str(JobState.CANCELLED))
 """States that no job leaves."""
 _OVER: Final = tuple(str(state) for state in JobState if state.ended)
-_REMOVED: Final = select(JOURNAL.c.job_id).where(JOURNAL.c.kind == "removed", JOURNAL.c.job_id.is_not(None))
-"""Jobs whose folders were taken away: no list has them any more."""
 
 
 class LedgerReader(Store):
@@ -54,6 +52,8 @@ class LedgerReader(Store):
         super().__init__(writer, reader, where, file)
         self._known: dict[str | None, tuple[int, tuple[Group, ...]]] = {}
         """Job → (last row summed, its groups)."""
+        self._removed: tuple[int, frozenset[str]] = (0, frozenset())
+        """(last entry looked at, jobs whose folders were taken away by then)."""
 
     # intervals
 
@@ -124,6 +124,34 @@ class LedgerReader(Store):
         self._known[job_id] = (head, known)
         return head, known
 
+    def totals_of(self, jobs: Sequence[str]) -> dict[str, Totals]:
+        """Of several jobs at once, for which nothing is charged any more: what was summed once is asked for no more."""
+        t = INTERVALS.c
+        with self._reading() as connection:
+            head, _ = chain_end(connection)
+            known = {} if self._mine else {job: self._known[job] for job in jobs if job in self._known}
+            since = min((last for last, _ in known.values()), default=head)
+            if head > since:
+                news = select(t.job_id).where(
+                    t.id > since, t.job_id.in_(jobs) | t.replaces.is_not(None)
+                )  # what was unknown no longer counts
+                news = news.distinct().with_hint(INTERVALS, "NOT INDEXED", "sqlite")
+                changed = set(connection.execute(news).scalars())
+                known = {job: sums for job, sums in known.items() if job not in changed}
+            missing = [job for job in jobs if job not in known]
+            found: dict[str, list[Group]] = {job: [] for job in missing}
+            if missing:
+                chosen = and_(t.job_id.in_(missing), t.id <= head)
+                for group in totals.groups(connection, chosen, _eras(connection)):
+                    found[str(group.job_id)].append(group)
+        sums = {job: groups for job, (_, groups) in known.items()}
+        sums |= {job: tuple(groups) for job, groups in found.items()}
+        if not self._mine and len(jobs) <= _KNOWN // 2:
+            if len(self._known) + len(missing) > _KNOWN:
+                self._known.clear()
+            self._known |= {job: (head, groups) for job, groups in sums.items()}
+        return {job: totals.total(sums[job]) for job in jobs}
+
     def eras(self) -> tuple[Era, ...]:
         """By which account rows are charged, oldest first; before the first one by location."""
         with self._reading() as connection:
@@ -145,26 +173,40 @@ class LedgerReader(Store):
             return job_record(self._job_row(connection, job_id))
 
     def removed_ids(self) -> frozenset[str]:
-        """Of jobs whose folders were taken away."""
+        """Of jobs whose folders were taken away: no list has them any more."""
         with self._reading() as connection:
-            return frozenset(connection.execute(_REMOVED).scalars())
+            return self._removed_by(connection)
+
+    def _removed_by(self, connection: Connection) -> frozenset[str]:
+        """Entries never change, so each is looked at once."""
+        t, (after, known) = JOURNAL.c, self._removed
+        last = connection.execute(select(func.max(t.id))).scalar() or 0
+        if last > after:
+            removed = and_(t.kind == "removed", t.job_id.is_not(None), t.id > after, t.id <= last)
+            query = select(t.job_id).where(removed).with_hint(JOURNAL, "NOT INDEXED", "sqlite")
+            known |= frozenset(connection.execute(query).scalars())
+            if not self._mine:  # what this thread wrote may be taken back
+                self._removed = (last, known)
+        return known
 
     def ids_like(self, prefix: str) -> tuple[str, ...]:
         """Ids that begin with `prefix`, newest first; of jobs that were removed the very id alone."""
         t = JOBS.c
         query = select(t.id).where(t.id.startswith(prefix, autoescape=True)).order_by(t.submitted_us.desc())
-        query = query.where((t.id == prefix) | t.id.not_in(_REMOVED))
         with self._reading() as connection:
+            gone = self._removed_by(connection) - {prefix}
             # SQLite tells no case apart in such a comparison
-            return tuple(i for i in connection.execute(query).scalars() if i.startswith(prefix))
+            return tuple(
+                i for i in connection.execute(query).scalars() if i.startswith(prefix) and i not in gone
+            )
 
     def latest_of(self, uid: int | None) -> str | None:
         """Id of the job that this user submitted last, None: that anybody did; None where there is none."""
-        query = select(JOBS).where(JOBS.c.id.not_in(_REMOVED))
-        query = query.order_by(JOBS.c.submitted_us.desc(), JOBS.c.id.desc())
+        query = select(JOBS).order_by(JOBS.c.submitted_us.desc(), JOBS.c.id.desc())
         with self._reading() as connection:
-            records = map(job_record, connection.execute(query).mappings())
-            return next((r.id for r in records if uid is None or r.owner.uid == uid), None)
+            gone = self._removed_by(connection)
+            kept = (row for row in connection.execute(query).mappings() if row["id"] not in gone)
+            return next((r.id for r in map(job_record, kept) if uid is None or r.owner.uid == uid), None)
 
     def job_ids(self) -> set[str]:
         """Of every job, read or not."""
@@ -229,19 +271,29 @@ class LedgerReader(Store):
         with self._reading() as connection:
             return frozenset(connection.execute(query).scalars())
 
-    def listed(self, over: int | None) -> tuple[tuple[JobRecord, ...], int]:
-        """(jobs that are not over and the `over` that ended last, None: all, oldest first; how many are left out).
+    def listed(self, over: int | None) -> tuple[tuple[str, ...], int]:
+        """(ids of jobs that are not over and of the `over` that ended last, None: all, oldest first; how many are left out).
 
         Those that were removed are neither.
         """
         t = JOBS.c
-        ended, kept = t.state.in_(_OVER), t.id.not_in(_REMOVED)
-        last = select(t.id).where(ended, kept).order_by(t.ended_us.desc(), t.id).limit(over)
-        query = select(JOBS).where(~ended | t.id.in_(last)).order_by(t.submitted_us, t.id)
+        ended, order = t.state.in_(_OVER), (t.submitted_us, t.id)
         with self._reading() as connection:
-            found = tuple(job_record(row) for row in connection.execute(query).mappings())
-            count = connection.execute(select(func.count()).select_from(JOBS).where(kept)).scalar_one()
-        return found, count - len(found)
+            gone = self._removed_by(connection)
+            last = select(t.id, *order).where(ended).order_by(t.ended_us.desc(), t.id)
+            most = None if over is None else over + len(gone)
+            over_ids = [row for row in connection.execute(last.limit(most)) if row.id not in gone][:over]
+            rest = connection.execute(select(t.id, *order).where(~ended)).all()
+            count = connection.execute(select(func.count()).select_from(JOBS)).scalar_one()
+        shown = sorted([*rest, *over_ids], key=lambda row: (row.submitted_us, row.id))
+        return tuple(row.id for row in shown), count - len(gone | {row.id for row in shown})
+
+    def records(self, ids: Sequence[str]) -> tuple[JobRecord, ...]:
+        """The jobs with these ids, in their order; of ids that are no job none."""
+        with self._reading() as connection:
+            rows = connection.execute(select(JOBS).where(JOBS.c.id.in_(ids))).mappings()
+            found = {row["id"]: job_record(row) for row in rows}
+        return tuple(found[each] for each in ids if each in found)
 
     def newest(self, most: int) -> tuple[JobRecord, ...]:
         """The jobs that were begun and submitted last, newest first."""
@@ -336,6 +388,17 @@ class LedgerReader(Store):
         with self._reading() as connection:
             row = connection.execute(query).mappings().first()
             return None if row is None else segment_record(row)
+
+    def last_segments(self, jobs: Sequence[str]) -> dict[str, SegmentRecord]:
+        """`last_segment` of several jobs at once; nothing of those that have none."""
+        t = SEGMENTS.c
+        order = func.row_number().over(partition_by=t.job_id, order_by=(t.k.desc(), t.attempt.desc()))
+        keys = select(t.job_id, t.k, t.attempt, order.label("place")).where(t.job_id.in_(jobs)).subquery()
+        here = and_(t.job_id == keys.c.job_id, t.k == keys.c.k, t.attempt == keys.c.attempt)
+        query = select(SEGMENTS).join(keys, here).where(keys.c.place == 1)
+        with self._reading() as connection:
+            rows = connection.execute(query).mappings()
+            return {row["job_id"]: segment_record(row) for row in rows}
 
     # events
 

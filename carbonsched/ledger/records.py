@@ -15,9 +15,11 @@ from carbonsched.model.base import input_error
 from carbonsched.model.job import ACCEPTED, JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Directive, SegmentDone
+from carbonsched.model.sharing import with_shared_parts
 
 _read: "WeakValueDictionary[bytes, SubmittedJob]" = WeakValueDictionary()
 """Digest of a row's text → what was read of it, as long as somebody holds that: the daemon does of jobs that are not over."""
+_STATES: Final = {str(state): state for state in JobState}
 _MOST_BAD_KEYS: Final = 20
 """Left out one by one, before a spec counts as unreadable."""
 
@@ -110,7 +112,7 @@ def job_record(row: Mapping[Any, Any]) -> JobRecord:
 
 def state_of(text: str) -> JobState:
     """A state as the ledger has it; one that this version does not know counts as failed, which can be resumed."""
-    return JobState(text) if text in set(JobState) else JobState.FAILED
+    return _STATES.get(text, JobState.FAILED)
 
 
 def _submitted(row: Mapping[Any, Any]) -> tuple[SubmittedJob, str]:
@@ -122,7 +124,8 @@ def _submitted(row: Mapping[Any, Any]) -> tuple[SubmittedJob, str]:
     try:
         submitted = SubmittedJob.model_validate_json(text, context=ACCEPTED)
         if submitted.id == row["id"]:
-            _read[key] = submitted
+            with_shared_parts(submitted.spec)
+            _read[key] = with_shared_parts(submitted)
             return submitted, ""
         return _unreadable(row), f"the ledger's copy of its spec is that of {submitted.id!r}"
     except ValidationError as e:

@@ -1,13 +1,14 @@
 """Builds what people and scripts are shown of a job: from the ledger and, while it is not over, from its run."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from carbonsched.clock import Clock
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.ledger.records import JobRecord
-from carbonsched.ledger.totals import total
+from carbonsched.ledger.records import JobRecord, SegmentRecord
+from carbonsched.ledger.totals import Totals, total
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Started, Waste
 from carbonsched.model.views import JobDetail, JobView, SegmentView
@@ -18,6 +19,8 @@ SHOWN = 500
 """Entries of each kind in a job's history, the last ones."""
 MOST_SHOWN = 5000
 """Segments and evaluations of a job, the last ones."""
+PAGE = 500
+"""Jobs that are read at once for a list."""
 OVER_SHOWN = 20
 """Jobs that are over in a list that was not asked for all, those that ended last."""
 
@@ -76,11 +79,36 @@ def _of_row(row: JobRecord) -> dict[str, Any]:
     }
 
 
-def of_ledger(row: JobRecord, ledger: Ledger) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the ledger has of a job that is over, beside its row.
+
+    Example:
+        >>> Past(total(()), None).totals.rows
+        0
+    """
+
+    totals: Totals
+    last: SegmentRecord | None
+    """The furthest that was finished."""
+
+
+def pasts(rows: Sequence[JobRecord], ledger: Ledger) -> dict[str, Past]:
+    """Of the jobs that are over, in a few reads for all; of none where those of one cannot be read: then each is read alone."""
+    ids = [row.id for row in rows if row.state.ended]
+    try:
+        sums, last = ledger.totals_of(ids), ledger.last_segments(ids)
+    except (ValueError, ArithmeticError, TypeError):
+        return {}
+    return {each: Past(sums[each], last.get(each)) for each in ids}
+
+
+def of_ledger(row: JobRecord, ledger: Ledger, past: Past | None = None) -> dict[str, Any]:
     """Fields of a `JobView` for a job that is over: a few short reads, however long it ran."""
     if not row.state.ended:  # it ended while it was being listed
         row = ledger.job(row.id)
-    totals, last = ledger.totals(row.id), ledger.last_segment(row.id)
+    past = past or Past(ledger.totals(row.id), ledger.last_segment(row.id))
+    totals, last = past.totals, past.last
     return _of_row(row) | {
         "segment": None,
         "segments": last.k + 1 if last and row.state is JobState.FINISHED else None,

@@ -25,6 +25,7 @@ from carbonsched.model.files import load
 from carbonsched.model.job_state import TRANSITIONS, JobState
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Directive, RunRecord, Started
+from carbonsched.model.sharing import shared
 from carbonsched.power.base import Meter
 from carbonsched.supervisor.jobs.account import UNKNOWN_W, JobAccount
 from carbonsched.supervisor.jobs.actors import DAEMON
@@ -127,7 +128,7 @@ class ProcessJournal:
             state=row.state,
             reason=row.reason,
             budget_g=row.budget_g,
-            checked=load(path / CHECKED, CheckResult),
+            checked=None if (checked := load(path / CHECKED, CheckResult)) is None else shared(checked),
         )
         if run.spec.carbon.pool is not None:
             run.grant(0.0)  # until its pool is divided

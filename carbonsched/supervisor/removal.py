@@ -8,12 +8,14 @@ import os
 import shutil
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from carbonsched.errors import CarbonschedError, StateError
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.upkeep import Removed
+from carbonsched.supervisor.job_views import PAGE
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.supervisor import Supervisor
 
@@ -74,8 +76,10 @@ class Pruning:
         if kept.after is None:
             return
         before = supervisor.clock.now() - timedelta(seconds=kept.after)
-        listed, _ = supervisor.ledger.listed(None)
-        for row in listed:
+        ids, _ = supervisor.ledger.listed(None)
+        for row in chain.from_iterable(
+            supervisor.ledger.records(ids[at : at + PAGE]) for at in range(0, len(ids), PAGE)
+        ):
             if row.state in kept.states and row.ended_at is not None and row.ended_at < before:
                 remove(supervisor, row.id, DAEMON, f"removed: {row.state} longer ago than retention.after")
 

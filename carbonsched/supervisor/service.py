@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from carbonsched import __version__
@@ -46,7 +47,16 @@ from carbonsched.notifications.settings import OWNER
 from carbonsched.supervisor import access, job_reference
 from carbonsched.supervisor.commands import Commands
 from carbonsched.supervisor.imports import book
-from carbonsched.supervisor.job_views import OVER_SHOWN, job_detail, job_view, of_ledger, of_past, of_run
+from carbonsched.supervisor.job_views import (
+    OVER_SHOWN,
+    PAGE,
+    job_detail,
+    job_view,
+    of_ledger,
+    of_past,
+    of_run,
+    pasts,
+)
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.recovery import CHECKED
@@ -183,20 +193,30 @@ class SupervisorService:
         return own
 
     def jobs(self, actor: Owner, every: bool = False) -> JobList:
+        supervisor = self.supervisor
+        ids, left_out = supervisor.ledger.listed(None if every else OVER_SHOWN)
+        # a page of records at a time: those of ten thousand jobs would stay in the daemon's memory
+        pages = (
+            self._views(actor, supervisor.ledger.records(ids[at : at + PAGE]))
+            for at in range(0, len(ids), PAGE)
+        )
+        drained = supervisor.starter.drain.why or None
+        return JobList(jobs=tuple(chain.from_iterable(pages)), left_out=left_out, drained=drained)
+
+    def _views(self, actor: Owner, rows: tuple[JobRecord, ...]) -> list[JobView]:
         supervisor, every_job = self.supervisor, access.reads_all(actor, self._admins)
-        rows, left_out = supervisor.ledger.listed(None if every else OVER_SHOWN)
         views: dict[str, JobView] = {}
         with supervisor.lock:
             for row in rows:
                 run = supervisor.runs.get(row.id)
                 if run is not None:
                     views[row.id] = job_view(row, partial(of_run, row, run, supervisor.clock))
-        for row in rows:
-            view = views.get(row.id) or job_view(row, partial(of_ledger, row, supervisor.ledger))
-            readable = every_job or row.owner.uid == actor.uid
-            views[row.id] = view if readable else access.public_view(view)
-        drained = supervisor.starter.drain.why or None
-        return JobList(jobs=tuple(views[row.id] for row in rows), left_out=left_out, drained=drained)
+        rest = [row for row in rows if row.id not in views]
+        past = pasts(rest, supervisor.ledger)
+        for row in rest:
+            views[row.id] = job_view(row, partial(of_ledger, row, supervisor.ledger, past.get(row.id)))
+        mine = {row.id for row in rows if every_job or row.owner.uid == actor.uid}
+        return [views[row.id] if row.id in mine else access.public_view(views[row.id]) for row in rows]
 
     def show(self, job_id: str, actor: Owner) -> JobDetail:
         supervisor = self.supervisor

@@ -391,8 +391,9 @@ class Supervisor:
             # what its workers use is still its own, and the board is not free
             if run.process.alive_to is None and (left := self.launcher.sweep(run.dir)):
                 raise LaunchError(f"{left} of its processes run on and cannot be ended")
-            # without an exit record the last word of the job is the latest time it is known to have lived
-            ended = polled.exit.at if polled.exit else run.progress.last_event_at
+            # without an exit record the last word of the job is the latest time it is known to have lived, and of one
+            # that said nothing the first time it was found gone: a later one each tick would never come to an end
+            ended = polled.exit.at if polled.exit else run.progress.last_event_at or run.process.alive_to
             if run.command is not None and (run.process.alive_to or not self._just_ended(polled)):
                 ended = run.process.alive_to  # what it left behind lived on, or nobody says when it ended
             run.process.close(min(ended or self.clock.now(), self.clock.now()))

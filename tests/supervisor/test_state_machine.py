@@ -17,6 +17,7 @@ from unittest.mock import patch
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.manual_clock import ManualClock
 from support.replay_launcher import ReplayLauncher
 from support.rig import ME, START, Played, Rig, spec
 
@@ -26,7 +27,7 @@ from carbonsched.model.energy import EnergyDelta
 from carbonsched.model.job import JobSpec
 from carbonsched.model.job_state import TRANSITIONS, JobState
 from carbonsched.model.protocol import RunRecord
-from carbonsched.power.counter import Sample
+from carbonsched.power.counter import DeviceCounter, Sample
 from carbonsched.power.replay import ReplayMeter
 from carbonsched.units import grams
 
@@ -36,17 +37,36 @@ WATTS, BOARDS = 100.0, 2
 OVER = (JobState.FINISHED, JobState.CANCELLED)
 
 
-class Board(ReplayMeter):
-    """Draws power while the box is awake, however its clock is set: what was used can be known."""
+@dataclass
+class BoxClock(ManualClock):
+    """Knows of the box's boots, too."""
 
-    def counter_mj(self) -> int:
-        return self._curve.counter_mj(START + timedelta(seconds=self._clock.awake()))
+    boots: int = 1
+    booted_s: float = 0.0
+    """Awake time at the last one."""
+
+    def reboot(self, seconds: float) -> None:
+        """The box is off so long."""
+        self.advance(seconds)
+        self.boots, self.booted_s = self.boots + 1, self.awake()
+
+
+class Board(ReplayMeter):
+    """Draws power while the box is awake, however its clock is set, and counts from its boot on: what was used can be known."""
+
+    def __init__(self, path: Path, clock: BoxClock, index: int = 0, board: str | None = None) -> None:
+        super().__init__(path, clock, index, board)
+        self.box = clock
+        device = self.devices[0]
+        self._counter = DeviceCounter(
+            device.id, "board", f"boot-{clock.boots}", watts_limit=device.watts_limit
+        )
 
     def read(self) -> tuple[EnergyDelta, ...]:
-        clock = self._clock
-        delta = self._counter.add(
-            Sample(clock.now(), clock.monotonic(), self.counter_mj(), WATTS, awake_s=clock.awake())
-        )
+        box = self.box
+        counter_mj = round(1000 * WATTS * (box.awake() - box.booted_s))
+        sample = Sample(box.now(), box.monotonic(), counter_mj, WATTS, awake_s=box.awake())
+        delta = self._counter.add(sample)
         return (*(() if delta is None else (delta,)), *self._counter.take_late())
 
 
@@ -79,6 +99,7 @@ class JobLife(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp())
         self.rig = Rig(
             self.root,
+            clock=BoxClock(START),
             devices=BOARDS,
             launchers=Strict,
             meters=Board,
@@ -195,7 +216,8 @@ class JobLife(RuleBasedStateMachine):
         self.rig.die()
         for path in self.launcher.running():
             self.launcher.statuses[path] = ProcessStatus("lost", run=self.launcher.poll(path).run)
-        self.rig.clock.advance(seconds)
+        assert isinstance(self.rig.clock, BoxClock)
+        self.rig.clock.reboot(seconds)
         self.rig.boot()
 
     @rule(seconds=st.integers(-7200, 7200))

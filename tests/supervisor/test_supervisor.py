@@ -8,6 +8,7 @@ from support.rig import ME, Rig, checked, spec
 from support.said import DONE, READY
 
 from carbonsched.errors import DeniedError, StateError
+from carbonsched.launch.base import ProcessStatus
 from carbonsched.model.job import Owner
 from carbonsched.model.job_state import JobState
 
@@ -479,3 +480,24 @@ def test_a_start_whose_record_was_refused_is_recorded_later(
     assert job.show().state is JobState.RUNNING
     assert rig.launcher.poll(job.dir).run == started, "not started twice"
     assert job.show().energy_j == pytest.approx(3 * 100)
+
+
+def test_a_job_whose_processes_are_killed_before_its_first_word_gives_up_its_board(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shim went along, so nothing says when; as on a real box time passes between the meter's reading and the look at it."""
+    poll = rig.launcher.poll
+
+    def later(job_dir: Path) -> ProcessStatus:
+        rig.clock.advance(0.01)
+        return poll(job_dir)
+
+    monkeypatch.setattr(type(rig.launcher), "poll", lambda _, job_dir: later(job_dir))
+    job = rig.submit()
+    rig.run(2)
+    rig.launcher.statuses[job.dir] = ProcessStatus("lost", run=poll(job.dir).run)
+    rig.run(5)
+    view = job.show()
+    assert view.state is JobState.FAILED, view.reason
+    assert "vanished" in view.reason
+    assert view.energy_j < 5 * 100

@@ -251,7 +251,7 @@ class Drill:
         time.sleep(self.random.uniform(0, 1.2))
         if what == "job":
             while not self.kill_job():
-                assert time.monotonic() < deadline, f"no job runs: {self.states()}"
+                assert time.monotonic() < deadline, f"no job runs: {self.states()}, {self.processes()}"
                 if sum(job["state"] not in OVER for job in self.states().values()) < OPEN:
                     self.submit()
                 self.resume_all()
@@ -300,10 +300,19 @@ class Drill:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def processes(self) -> dict[int, str]:
+        """Everything of this round that runs: pid → its state and command."""
+        found = {}
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if str(self.folder).encode() in (path / "environ").read_bytes():
-                    os.kill(int(path.name), signal.SIGKILL)
+                    command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    found[int(path.name)] = f"{shim.stat_fields(int(path.name))[:2]} {command}"
+        return found
 
 
 def rounds(daemon: int, jobs: int) -> list[tuple[int, int]]:

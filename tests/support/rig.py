@@ -1,7 +1,7 @@
 """A rig for the supervisor: the real supervisor, ledger, chain and planner on a manual clock, jobs played by the test."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import VERSION
 from carbonsched.model.views import JobDetail
+from carbonsched.power.base import Meter
 from carbonsched.power.combined import CombinedMeter
 from carbonsched.power.factory import build_meter
 from carbonsched.power.replay import ReplayMeter
@@ -80,7 +81,7 @@ class Rig:
     boards: tuple[str, ...] = ()
     """UUIDs of the boards that devices stand in for; none: what they are called by themselves."""
     launchers: type[ReplayLauncher] = ReplayLauncher
-    meters: type[ReplayMeter] = ReplayMeter
+    meters: Callable[..., Meter] = ReplayMeter
     """Of the devices, where they are several."""
     autos: list[Any] = field(default_factory=list)
     """Trainers that play themselves (`support.auto`): asked once a second, before the daemon."""
