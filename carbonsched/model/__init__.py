@@ -25,6 +25,7 @@ profile   what the trainer's own commands print
 segment_figures  the figures of a finished segment
 audit     what audit export, diff and anchor print
 pools     budgets that jobs share, as they are shown
+sharing   keeps one copy of equal documents: of a sweep's jobs nearly every part of the spec is the same
 upkeep    draining the box, and taking finished jobs away
 views     what the API and `--json` answer
 """
