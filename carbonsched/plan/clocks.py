@@ -7,7 +7,7 @@ f₀/f times the joules. What a trial can lose by that, against the board's own 
 time against power that falls faster than the clock): where the last trial was worse than the best, nothing lower is tried.
 
 Of the levels seen, the one with the fewest joules per step is taken that keeps the deadline and is not slower than the job
-allows; it must win by `HYSTERESIS` to be changed to.
+allows; it must win by `HYSTERESIS` to be changed to. A job that chooses among settings has its planner choose among clocks, too (`offers`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -108,9 +108,28 @@ def choose(
             best = now
     if best is None:
         return OWN
-    one = known[best]
-    reason = f"{best} MHz: {one.joules:.2f} of the joules and {one.seconds:.2f} of the seconds a step takes at the board's own clock"
-    return Clock(best, one.joules, one.seconds, reason)
+    return _told(best, known[best])
+
+
+def offers(seen: Mapping[int, Seen], max_slowdown: float) -> tuple[Clock, ...]:
+    """The clocks seen that a plan may choose beside the board's own: fewer joules for more seconds, none beaten in both by another.
+
+    Example:
+        >>> seen = {1300: Seen(0.9, 1.05, 0.0), 1200: Seen(0.85, 1.2, 0.0), 1100: Seen(0.95, 1.3, 0.2)}
+        >>> [clock.mhz for clock in offers(seen, max_slowdown=1.5)]
+        [1300, 1200]
+    """
+    found: list[Clock] = []
+    for mhz, one in sorted(seen.items(), key=lambda item: (item[1].seconds, item[1].joules)):
+        least = found[-1].joules if found else 1.0
+        if one.seconds <= max_slowdown and one.joules < least:
+            found.append(_told(mhz, one))
+    return tuple(found)
+
+
+def _told(mhz: int, one: Seen) -> Clock:
+    reason = f"{mhz} MHz: {one.joules:.2f} of the joules and {one.seconds:.2f} of the seconds a step takes at the board's own clock"
+    return Clock(mhz, one.joules, one.seconds, reason)
 
 
 def _trial(supported: Sequence[int], seen: Mapping[int, Seen], least: float, work: Work) -> Clock | None:

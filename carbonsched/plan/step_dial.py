@@ -302,7 +302,7 @@ class _Costs:
             return None
         if job.rho is not None:
             rho = job.rho
-            return min(points, key=lambda p: (abs(p.rho - rho), -p.worth))
+            return min(points, key=lambda p: (abs(p.rho - rho), -p.worth, -p.joules))
         bound = (job.most or _MOST_STEPS) - job.done
 
         def brings(point: PlanPoint) -> tuple[float, float]:

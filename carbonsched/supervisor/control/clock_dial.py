@@ -10,7 +10,7 @@ from typing import Any
 
 from carbonsched.clocks.keeper import ClockKeeper
 from carbonsched.launch.base import Launcher
-from carbonsched.plan.clocks import OWN, Seen, Work, choose
+from carbonsched.plan.clocks import OWN, Clock, Seen, Work, choose, offers
 from carbonsched.power.base import Meter
 from carbonsched.supervisor.control.decision import Decision, Outcome
 from carbonsched.supervisor.estimates.inputs import PlanningInputs
@@ -22,13 +22,28 @@ _LOCK_S = 0.1
 """How long a directive waits for the helper's word; it comes with a later one else."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClockChoice:
+    """What the next plan is to reckon with.
+
+    Example:
+        >>> ClockChoice(anew=False, offered=()).offered
+        ()
+    """
+
+    anew: bool
+    """Whether that is something else than before: what was gathered is to be gathered anew."""
+    offered: tuple[Clock, ...]
+    """Clocks that the plan may choose beside the board's own; none: it is decided already."""
+
+
 @dataclass(slots=True)
 class ClockDial:
     """The clocks of all jobs' boards.
 
     Example::
 
-        dial.choose(run, inputs)  # before the plan: what it takes depends on the clock
+        choice = dial.choose(run, inputs)  # before the plan: what it takes depends on the clock
         decision = dial.apply(run, decision)
         dial.keep()  # at every tick
     """
@@ -45,10 +60,11 @@ class ClockDial:
     noted: dict[str, tuple[str, int | None]] = field(default_factory=dict)
     """Job → its board, and the clock that the journal has of it."""
 
-    def choose(self, run: JobRun, inputs: PlanningInputs) -> bool:
-        """Reckon with another clock from now on. Returns whether it is another one: what was gathered is to be gathered anew."""
+    def choose(self, run: JobRun, inputs: PlanningInputs) -> ClockChoice:
+        """Reckon with another clock from now on, or have the plan choose one of those that were metered (`settle`)."""
         board, fit = self._board(run), self.costs.fits.get(run.id)
         chosen = OWN
+        offered: tuple[Clock, ...] = ()
         if self.keeper is not None and board is not None and fit is not None:
             segment_g = _segment_g(inputs, self.costs, run)
             tried: dict[int, Seen] = {}
@@ -58,9 +74,20 @@ class ClockDial:
             measured = any(o.clock is None and o.joules for o in fit.observations)
             work = self._work(run, inputs, segment_g)
             chosen = choose(self.keeper.levels(board), tried, run.clock.mhz, work, measured=measured)
+            told = run.directive
+            if inputs.problem.points and told is not None and told.phase == "cooldown":
+                chosen = run.clock  # what it was reckoned with
+            elif inputs.problem.points and measured and not chosen.trial:
+                chosen, offered = OWN, offers(tried, work.max_slowdown)
         changed = (chosen.joules, chosen.seconds) != (run.clock.joules, run.clock.seconds)
         run.run_at(chosen)
-        return changed
+        return ClockChoice(changed or bool(offered), offered)
+
+    def settle(self, run: JobRun, choice: ClockChoice, decision: Decision) -> None:
+        """Reckon with the clock that the plan has chosen for the next segment."""
+        point = None if decision.plan is None else decision.plan.point
+        if choice.offered and point is not None and point.clocks is not None:
+            run.run_at(next(clock for clock in choice.offered if clock.mhz == point.clocks))
 
     def apply(self, run: JobRun, decision: Decision) -> Decision:
         """The decision with the clock that the board has now."""

@@ -69,9 +69,14 @@ class ControlLoop:
         self.allocator.resolve(run, runs, self.problem_of, self.estimates.full_g)
         funds = self.allocator.funds(run, runs)
         inputs = self.estimates.gather(run, funds)
-        if inputs is not None and self.clocks.choose(run, inputs):
-            inputs = self.estimates.gather(run, funds)
-        return None if inputs is None else self.clocks.apply(run, self._foretell(run, inputs, decide(inputs)))
+        if inputs is None:
+            return None
+        choice = self.clocks.choose(run, inputs)
+        if choice.anew:
+            inputs = self.estimates.gather(run, funds, choice.offered) or inputs
+        decision = decide(inputs)
+        self.clocks.settle(run, choice, decision)
+        return self.clocks.apply(run, self._foretell(run, inputs, decision))
 
     def _anew(self, run: JobRun, due: Due) -> Decision | None:
         """Another plan for the rest of the first segment, where its steps take something else than the first one reckoned with.

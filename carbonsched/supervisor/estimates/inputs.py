@@ -5,17 +5,18 @@ here, so they see the same job. A lease is renewed far more often than a job is 
 for a forecast of the grid takes milliseconds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from carbonsched.clock import Clock
 from carbonsched.config import Config
 from carbonsched.model.job_state import JobState
+from carbonsched.plan.clocks import Clock as GraphicsClock
 from carbonsched.plan.forecasting.prices import DAYS, with_prices
 from carbonsched.plan.gain_decay import decay
 from carbonsched.plan.objective import NO_LIMIT_G, BudgetRate, Objective
-from carbonsched.plan.problem import EnergyModel, PlanPoint, Problem, Slot
+from carbonsched.plan.problem import EnergyModel, Problem, Slot
 from carbonsched.plan.step_dial import OpenEnd, lay_out_steps
 from carbonsched.supervisor.estimates.grid_outlook import GridForecast, GridOutlook
 from carbonsched.supervisor.estimates.job_cost import (
@@ -206,8 +207,13 @@ class Estimates:
         if self.losses is not None:
             self.losses.forget(run)
 
-    def gather(self, run: JobRun, funds: Funds) -> PlanningInputs | None:
-        """None for a job that has said nothing yet and came without a check."""
+    def gather(
+        self, run: JobRun, funds: Funds, clocks: Sequence[GraphicsClock] = ()
+    ) -> PlanningInputs | None:
+        """None for a job that has said nothing yet and came without a check.
+
+        clocks: of the board, that the plan may choose beside the one that the job is reckoned at.
+        """
         remaining = remaining_work(run)
         if remaining is None:
             return None
@@ -221,7 +227,9 @@ class Estimates:
         idle_w = sum(self.idle_w.get(device, 0.0) for device in run.process.devices)
         return PlanningInputs(
             remaining=remaining,
-            problem=self._problem(run, remaining, lease, grid, idle_w),
+            problem=self._with_points(
+                run, self._problem(run, remaining, lease, grid, idle_w), remaining.rho_floor, clocks
+            ),
             objective=self._objective(run, remaining, lease, grid, idle_w),
             lease=lease,
             last_seq=run.directive.seq if run.directive else 0,
@@ -321,12 +329,22 @@ class Estimates:
             beyond_g_per_kwh=grid.beyond_g_per_kwh,
             eur_per_kg=carbon.eur_per_kg,
             paid=() if carbon.eur_per_kg is not None else priced,
-            points=self._points(run, remaining, lease),
         )
 
-    def _points(self, run: JobRun, remaining: RemainingWork, lease: LeaseInputs) -> tuple[PlanPoint, ...]:
-        """Of a job that changes between settings."""
-        return () if self.losses is None else self.losses.points(run, lease.energy, remaining.rho_floor)
+    def _with_points(
+        self, run: JobRun, problem: Problem, floor: float, clocks: Sequence[GraphicsClock]
+    ) -> Problem:
+        """With the settings of a job that changes between some, each at every clock that it may have."""
+        if self.losses is None:
+            return problem
+        points = self.losses.points(run, problem.energy, floor)
+        at = [replace(point, clocks=run.clock.mhz) for point in points]
+        at += [
+            replace(point, clocks=c.mhz, joules=point.joules * c.joules, seconds=point.seconds * c.seconds)
+            for c in clocks
+            for point in points
+        ]
+        return replace(problem, points=tuple(at))
 
     def _priced(self, grid: GridForecast) -> tuple[Slot, ...]:
         """The grid's slots with what a kWh costs, where that is known, cut where it changes."""

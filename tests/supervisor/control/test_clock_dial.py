@@ -3,8 +3,9 @@
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from support.clocks import BOARD, ClocksBox
@@ -12,6 +13,8 @@ from support.nvml.fake import build_fake_nvml
 from support.processes import until
 from support.rig import Played, Rig, spec
 
+from carbonsched.model.job import JobSpec
+from carbonsched.power.replay import EPOCH, PowerCurve, ReplayMeter
 from carbonsched.report import build, render
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc to build the stand-in")
@@ -103,6 +106,113 @@ def test_a_lower_clock_is_tried_kept_where_it_takes_less_and_given_back(
     assert effect.low_g < effect.saved_g
     assert effect.estimated
     assert "Saved by lower clocks" in render(report, here.ledger, "html")
+    here.supervisor.stop()
+
+
+class ClockedCurve(PowerCurve):
+    """A board that draws what its clock lets it draw."""
+
+    WATTS: ClassVar = {0: 100.0, 1275: 76.0, 1125: 80.0}
+
+    def __init__(self, box: ClocksBox) -> None:
+        self.box, self.at, self.mj, self.watts_limit = box, EPOCH, 0.0, 100.0
+
+    def watts(self, at: datetime) -> float:
+        return self.WATTS[self.box.mhz]
+
+    def counter_mj(self, at: datetime) -> int:
+        self.mj += self.watts(at) * 1000 * ((at - self.at).total_seconds() if self.at > EPOCH else 0.0)
+        self.at = at
+        return round(self.mj)
+
+
+SLOWER = {None: 1.0, 1275: 1.1, 1125: 1.3}
+"""Seconds of a step over those at the board's own clock: of the joules .84 and 1.04."""
+OFFERS = [
+    {"setting": {"method": "full"}, "rho": 1.0, "gain": 1.0, "low": 0.0, "high": 2.0},
+    {"setting": {"method": "greentrainer"}, "rho": 0.6, "gain": 0.5, "low": 0.0, "high": 2.0},
+]
+
+
+def choosing(here: Rig, box: ClocksBox, steps: int, **carbon: Any) -> Played:
+    """A job of method auto whose board follows the helper's clock."""
+
+    class Meter(ReplayMeter):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self._curve = ClockedCurve(box)
+
+    here.meters = Meter
+    here.supervisor.stop()
+    here.die()
+    here.boot()
+    asked = spec(method="auto", clocks="auto", max_slowdown=2.0, **carbon).dump()
+    asked["train"]["max_steps"] = steps
+    here.launcher.pid = os.getpid()
+    job = here.submit(JobSpec.parse(asked))
+    job.steps = steps
+    here.run(1)
+    job.started(device="cuda:0", gpu_uuid=BOARD)
+    here.run(1)
+    until(lambda: here.supervisor.control.clocks.keeper.levels(BOARD) != ())  # type: ignore[union-attr]
+    return job
+
+
+def trained(job: Played, k: int) -> tuple[str, int | None]:
+    """Plays a segment of a job that chooses; (method, clock) that it was told."""
+    run, dial = job.rig.supervisor.runs[job.id], job.rig.supervisor.control.clocks
+    job.ready(k, points=OFFERS)
+    job.rig.run(1)
+
+    def told() -> bool:
+        job.rig.run(1)
+        assert dial.keeper is not None
+        return bool(dial.keeper.held(BOARD) == run.clock.mhz == job.control()["clocks"])
+
+    until(told)
+    control = job.control()
+    assert (control["k"], control["action"]) == (k, "train"), control["reason"]
+    seconds = round(job.segment * 2 * control["rho"] * SLOWER[control["clocks"]])
+    job.rig.run(seconds)
+    job.done(k, control["rho"], float(seconds))
+    job.rig.run(1)
+    return control["setting"]["method"], control["clocks"]
+
+
+def test_where_grams_bind_a_plan_of_settings_takes_full_at_a_lower_clock_rather_than_tensors(
+    tmp_path: Path, box: ClocksBox
+) -> None:
+    """From metered joules to a point of the plan, to control.json, to the board."""
+    here = rig(tmp_path)
+    full_g = 240 * 2 * 100 / 3.6e6 * 400
+    job = choosing(here, box, 240, budget_g=1.15 * full_g)
+    told = [trained(job, k) for k in range(6)]
+    assert [clock for _, clock in told[:3]] == [None, 1275, 1125], "measured one after the other"
+    assert [clock for _, clock in told[3:]] == [1275] * 3, job.control()["reason"]
+    assert told[-1] == ("full", 1275)
+    assert box.mhz == 1275
+    assert "full, 1275 MHz for" in job.control()["reason"]
+    notes = here.ledger.history(job.id, kinds=("clocks",))
+    assert notes[-1]["mhz"] == 1275
+    assert "of the joules and 1.10 of the seconds" in notes[-1]["reason"]
+    job.finish()
+    here.run(1)
+    until(lambda: box.mhz == 0)
+    here.supervisor.stop()
+
+
+def test_where_time_binds_so_many_segments_go_back_to_the_boards_own_clock(
+    tmp_path: Path, box: ClocksBox
+) -> None:
+    here = rig(tmp_path)
+    job = choosing(here, box, 200, budget_g=100.0, deadline="620s")
+    told = [trained(job, k) for k in range(4)]
+    assert told[-1] == ("full", 1275), "as many steps for fewer grams, and in time"
+    left_s = 620 - here.clock.monotonic()
+    here.run(left_s - 16 * 24.0)  # something keeps the trainer: at 1275 MHz all of it would take 16 · 25 s
+    told = [trained(job, k) for k in range(4, 20)]
+    assert ("full", None) in told
+    assert [method for method, _ in told].count("full") >= 12, "hardly a step is worth less for that"
     here.supervisor.stop()
 
 
