@@ -9,7 +9,7 @@ import typer
 from carbonsched import __version__
 from carbonsched.cli import doctor as doctors
 from carbonsched.cli.actions import cancel, hold, pause, release, resume
-from carbonsched.cli.audit import anchor, diff, export, roll_up, verify
+from carbonsched.cli.audit import add_up, anchor, diff, export, roll_up, verify
 from carbonsched.cli.budget import budget
 from carbonsched.cli.daemon import daemon
 from carbonsched.cli.drain import drain, undrain
@@ -169,6 +169,9 @@ _command(audit)(
         "carbonsched audit roll-up --ledger sqlite:////var/lib/carbonsched/ledger.db --archive /var/lib/carbonsched/archive"
     ),
 )(roll_up)
+_command(audit)(
+    name="add-up", epilog=_examples("carbonsched audit add-up --ledger /var/lib/carbonsched/ledger.db")
+)(add_up)
 _command(audit)(epilog=_examples("carbonsched audit diff ledger-2026-10 ledger-2026-11"))(diff)
 _command(audit)(
     epilog=_examples(

@@ -212,6 +212,35 @@ def roll_up(
         )
 
 
+def add_up(
+    ledger: Annotated[
+        str,
+        typer.Option(
+            "--ledger",
+            metavar="URL|FILE",
+            callback=ledger_url,
+            help="Of a box whose daemon does not run: it does this itself.",
+        ),
+    ],
+    json: Json = False,
+    socket: Socket = None,
+    debug: Debug = False,
+) -> None:
+    """Make the totals of all hours anew from the rows. The daemon keeps them: this is for where audit verify finds one wrong."""
+    from carbonsched.cli.output import emit
+    from carbonsched.clock import SystemClock
+    from carbonsched.ledger.ledger import Ledger
+    from carbonsched.model.audit import AddedUp
+
+    with Ledger.open(ledger) as opened:
+        opened.drop_hours()
+        done = AddedUp(hours=opened.total_hours(SystemClock().now()))
+    if json:
+        emit(done)
+    else:
+        print(f"totals of {done.hours} hours were made")
+
+
 def anchor(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, best on another machine.")],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carbonsched.cli.options import Debug, Json, Socket, connect
+from carbonsched.cli.options import Debug, Json, Socket, connect, ledger_url
 
 if TYPE_CHECKING:
     from carbonsched.model.views import ReportQuery
@@ -53,6 +53,23 @@ Form = Annotated[
 Out = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to stdout.")
 ]
+LedgerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        metavar="URL|FILE",
+        callback=ledger_url,
+        help="Read this ledger yourself instead of asking the daemon: no daemon is needed.",
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="With --ledger: whose statements reports hold (accounting, contracts, base_models).",
+    ),
+]
 
 
 def report(
@@ -65,6 +82,8 @@ def report(
     site: Site = None,
     form: Form = None,
     out: Out = None,
+    ledger: LedgerUrl = None,
+    config: ConfigFile = None,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
@@ -82,6 +101,11 @@ def report(
         raise InputError("--format", f"{form} and --json exclude each other", "leave one away")
     if form == _PDF and out is None and sys.stdout.isatty():
         raise InputError("--format", "pdf is no text for a terminal", "give --output FILE")
+    if ledger is not None:
+        _write(_read(ledger, config, asked, form), form, out)
+        return
+    if config is not None:
+        raise InputError("--config", "goes with --ledger: a daemon has its own", "name the ledger, too")
     try:
         text = connect(ctx).report(asked, "html" if form == _PDF else form or "json")
     except UnreachableError:
@@ -91,6 +115,19 @@ def report(
             find(form or "json")  # a wrong name is the user's to correct, whether or not a daemon runs
         raise
     _write(text, form, out)
+
+
+def _read(url: str, config: Path | None, asked: "ReportQuery", form: str | None) -> str:
+    """Of a ledger that is only read."""
+    from carbonsched.clock import SystemClock
+    from carbonsched.config import load
+    from carbonsched.ledger.ledger import Ledger
+    from carbonsched.report.from_ledger import pieces
+
+    stated = None if config is None else load(config).stated
+    with Ledger.open(url, read_only=True) as opened:
+        found = pieces(opened, asked, "html" if form == _PDF else form or "json", SystemClock().now(), stated)
+        return "".join(found)
 
 
 def _query(

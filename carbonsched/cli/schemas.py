@@ -94,6 +94,7 @@ def _written() -> dict[str, Any]:
         "exported": audit.Exported,
         "audit-diff": audit.AuditDiff,
         "rolled-up": audit.RolledUp,
+        "added-up": audit.AddedUp,
         "anchored": audit.Anchored,
         "problem": view.ErrorBody,
         "grid-view": grid.GridView,

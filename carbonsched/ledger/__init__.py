@@ -10,6 +10,9 @@ settlements   what was revised later: which intensity rows count with as settled
 recovered     energy told late, spread over the rows that were unknown
 merging       rows that are alike as one of a minute or an hour
 rollup        rows that grow old are merged, a slice at a time
+hours         what the rows that begin in an hour come to
+hour_totals   keeps that for whole hours, and adds up the rest
+hour_faults   holds what is kept against the rows
 archives      the rows that were merged, a file a month
 tiers         walks the rows that stand for others
 guards        are the tables and the triggers that refuse changes there?

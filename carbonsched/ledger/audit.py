@@ -2,7 +2,7 @@
 
 `verify` lets SQLite check its file, walks both hash chains, recomputes every gram, compares jobs and segments with the
 journal, asks `carbonsched.ledger.conservation` to balance every energy counter and `carbonsched.ledger.overlap` whether time was charged
-twice, and looks for what earlier heads saw.
+twice, looks for what earlier heads saw, and holds the sums of hours that are kept against the rows.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,22 @@ from contextlib import suppress
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from carbonsched.errors import InputError
+from carbonsched.errors import InputError, LedgerError
 from carbonsched.ledger.agreement import jobs_problem, segments_problem
 from carbonsched.ledger.archives import Archive
 from carbonsched.ledger.chains import Fault, intervals_fault, walk_journal
 from carbonsched.ledger.conservation import conservation, imbalance
 from carbonsched.ledger.guards import missing_table, missing_trigger
 from carbonsched.ledger.heads import Head, head_of, missed
+from carbonsched.ledger.hour_faults import hours_fault
+from carbonsched.ledger.hour_totals import Books
+from carbonsched.ledger.reader import eras_of
 from carbonsched.ledger.recomputed import recompute
 from carbonsched.ledger.rollup import rolled_to
 from carbonsched.ledger.rows import GENESIS
+from carbonsched.ledger.settlements import Settled, settlements
 from carbonsched.ledger.store import file_problem
-from carbonsched.ledger.tables import INTERVALS
+from carbonsched.ledger.tables import HOURS, INTERVALS
 from carbonsched.ledger.tiers import rollups_problem
 from carbonsched.model.views import AuditResult, ChainHeads, MergedRows
 
@@ -69,6 +73,7 @@ def verify(
     merged = _merged(connection, archive)
     if problem is None and merged is not None:
         problem = merged[1]
+    problem = problem or _hours_problem(connection, after[0])
     problem = problem or missing_trigger(connection)
     head = head_of(connection)
     return AuditResult(
@@ -94,6 +99,16 @@ def _merged(connection: Connection, archive: Archive | None) -> tuple[MergedRows
         return MergedRows(rows=rows, recomputed=None, gone=None), None
     found = recompute(connection, archive)
     return MergedRows(rows=rows, recomputed=found.rows, gone=found.gone), found.problem
+
+
+def _hours_problem(connection: Connection, after: int) -> str | None:
+    if connection.execute(select(HOURS.c.hour_us).limit(1)).first() is None:
+        return None
+    try:
+        books = Books.of(connection, eras_of(connection), Settled.of(settlements(connection)))
+        return hours_fault(connection, books, after)
+    except (ArithmeticError, KeyError, LedgerError, TypeError, ValueError) as e:
+        return f"what the rows of an hour come to cannot be told: {e}"
 
 
 def _count(connection: Connection) -> int:

@@ -150,7 +150,8 @@ def _page(connection: Connection, table: Table, first: int) -> tuple[list[Row], 
     ]
     query = select(*columns).where(table.c.id >= first).order_by(table.c.id)
     try:
-        return [dict(row) for row in connection.execute(query.limit(PAGE)).mappings()], None
+        names = table.columns.keys()
+        return [dict(zip(names, row, strict=True)) for row in connection.execute(query.limit(PAGE))], None
     except SQLAlchemyError:
         pass
     found: list[Row] = []

@@ -224,6 +224,20 @@ def parsed_url(url: str) -> URL:
         raise InputError(FIELD, f"{shown} is not a database URL", "write sqlite:////path/ledger.db") from e
 
 
+def without_mode(url: URL, *, read_only: bool) -> URL:
+    """A SQLite URL without `?mode=…`, which says how a file is to be opened and which we decide. Raises InputError where both disagree."""
+    mode = url.query.get("mode")
+    if url.get_backend_name() != "sqlite" or url.query.get("uri") or mode is None:
+        return url
+    if mode == "ro" and not read_only:
+        raise InputError(
+            FIELD, "?mode=ro opens the ledger to be read, and it is to be written", "leave it out"
+        )
+    if mode not in ("ro", "rw", "rwc"):
+        raise InputError(FIELD, f"?mode={mode} is none of ro, rw and rwc", "leave it out")
+    return url.difference_update_query(["mode"])
+
+
 def box_of(url: URL) -> tuple[URL, str | None]:
     """A ledger's URL without our own part of it, and that: the box whose ledger it is, `?box=NAME`. Raises InputError."""
     box = url.query.get("box")

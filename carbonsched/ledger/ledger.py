@@ -6,7 +6,7 @@ consumed moves with the rows that came from them, so a daemon killed at any inst
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, insert, select, update
 
 from carbonsched.errors import LedgerError, StateError
-from carbonsched.ledger import audit, recovered, rollup, totals
+from carbonsched.ledger import audit, hour_totals, recovered, rollup, totals
 from carbonsched.ledger.agreement import sha256
 from carbonsched.ledger.archives import Archive
 from carbonsched.ledger.chains import HEARTBEAT
 from carbonsched.ledger.export import export
 from carbonsched.ledger.heads import Head, head_of
-from carbonsched.ledger.reader import LedgerReader, chain_end
+from carbonsched.ledger.hours import HOUR_US
+from carbonsched.ledger.reader import LedgerReader, chain_end, eras_of
 from carbonsched.ledger.records import state_of
 from carbonsched.ledger.rows import (
     GENESIS,
@@ -29,8 +30,9 @@ from carbonsched.ledger.rows import (
     chained,
     flatten,
     micros,
+    moment,
 )
-from carbonsched.ledger.settlements import SETTLED, Settled
+from carbonsched.ledger.settlements import SETTLED
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENTS
 from carbonsched.model.audit import Exported
 from carbonsched.model.energy import EnergyDelta, Interval
@@ -49,7 +51,10 @@ class Ledger(LedgerReader):
         (0, True)
     """
 
-    _settled: tuple[int, Settled] | None = None
+    _touched_us: int | None = None
+    """The first hour whose sums were taken away since that was set to None."""
+    _hour_us: int = 0
+    """Hours before it have their sums, as far as they have rows."""
 
     # intervals
 
@@ -57,7 +62,7 @@ class Ledger(LedgerReader):
         """Add rows at the end of the chain. Raises LedgerError for one that contradicts itself; none is kept then."""
         if flat := [flatten(interval) for interval in intervals]:
             with self.transaction() as connection:
-                _append(connection, flat)
+                self._append(connection, flat)
 
     def recover(self, delta: EnergyDelta) -> tuple[dict[str, Any], ...]:
         """Spread energy that was told late over the rows of its time that were unknown (`carbonsched.ledger.recovered`).
@@ -68,14 +73,65 @@ class Ledger(LedgerReader):
             unknown = recovered.unknown_rows(connection, delta)
             rows = recovered.spread(delta, unknown) if unknown else []
             if rows:
-                _append(connection, rows)
+                self._append(connection, rows)
         return tuple(rows)
+
+    def _append(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+        last_id, last_hash = chain_end(connection)
+        for n, row in enumerate(rows, start=last_id + 1):
+            row["id"], row["prev_hash"], row["schema"] = n, last_hash, ROW_SCHEMA
+            row["hash"] = last_hash = chained(last_hash, canonical(row))
+        connection.execute(insert(INTERVALS), rows)
+        self._forgotten(hour_totals.forget_rows(connection, rows))
+
+    # sums of hours
+
+    def total_hours(
+        self, now: datetime, most: int | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> int:
+        """Add up the hours that are over and have no sums yet, `most` at most, each in a short transaction; how many were.
+
+        Raises LedgerError.
+        """
+        done = 0
+        while not stop() and (most is None or done < most):
+            settled, self._touched_us = self.settled(), None
+            with self._reading() as connection:
+                hour_us = hour_totals.next_hour(connection, self._hour_us, micros(now))
+                if hour_us is None:
+                    break
+                books = hour_totals.Books.of(connection, eras_of(connection), settled)
+                try:
+                    sums = hour_totals.sums_of(connection, books, hour_us)
+                    text = sums.text()
+                except (ArithmeticError, TypeError, ValueError) as e:
+                    raise LedgerError(f"the rows of {moment(hour_us)} cannot be added up: {e}") from e
+            with self.transaction() as connection:
+                if not self._is_touched(hour_us):  # else its rows are others meanwhile
+                    hour_totals.keep(connection, sums, text)
+                    self._hour_us = hour_us + HOUR_US
+                    done += 1
+        return done
+
+    def _is_touched(self, hour_us: int) -> bool:
+        return self._touched_us is not None and self._touched_us <= hour_us
+
+    def drop_hours(self) -> None:
+        """Take all sums of hours away; `total_hours` makes them anew from the rows."""
+        with self.transaction() as connection:
+            hour_totals.forget_all(connection)
+            self._forgotten(0)
+
+    def _forgotten(self, hour_us: int) -> None:
+        """What begins in that hour is another now, and maybe what begins later."""
+        self._hour_us = min(self._hour_us, hour_us)
+        self._touched_us = hour_us if self._touched_us is None else min(self._touched_us, hour_us)
 
     # roll-up
 
     def next_slice(self, tier: int, until: datetime, most: int) -> rollup.Slice | None:
         """The oldest rows of a tier that can be merged (`carbonsched.ledger.rollup`); None where none is due."""
-        eras, settled = self.eras(), self._settled_until_now()
+        eras, settled = self.eras(), self.settled()
         with self._reading() as connection:
             return rollup.next_slice(connection, tier, until, most, eras, settled)
 
@@ -92,13 +148,6 @@ class Ledger(LedgerReader):
             said = rollup.record(connection, slice_, name, size)
             self._write(connection, None, "rolled", said, "daemon", at)
         return time.monotonic() - began
-
-    def _settled_until_now(self) -> Settled:
-        """The settlements that hold; read anew only where one came since."""
-        count = self.count(None, SETTLED)
-        if self._settled is None or self._settled[0] != count:
-            self._settled = (count, Settled.of(self.settlements()))
-        return self._settled[1]
 
     # jobs
 
@@ -266,6 +315,16 @@ class Ledger(LedgerReader):
         }
         entry["hash"] = chained(last_hash, canonical(entry))
         connection.execute(insert(JOURNAL), entry)
+        if kind == SETTLED:
+            self._settled_again(connection, detail)
+
+    def _settled_again(self, connection: Connection, detail: Mapping[str, Any]) -> None:
+        try:
+            start, end = (micros(datetime.fromisoformat(detail[name])) for name in ("start", "end"))
+        except (KeyError, TypeError, ValueError):
+            self.drop_hours()  # of which time it is cannot be told
+            return
+        self._forgotten(hour_totals.forget_settled(connection, start, end))
 
 
 def spec_sha256(spec: JobSpec) -> str:
@@ -275,11 +334,3 @@ def spec_sha256(spec: JobSpec) -> str:
 
 def _text(data: Mapping[str, Any]) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def _append(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    last_id, last_hash = chain_end(connection)
-    for n, row in enumerate(rows, start=last_id + 1):
-        row["id"], row["prev_hash"], row["schema"] = n, last_hash, ROW_SCHEMA
-        row["hash"] = last_hash = chained(last_hash, canonical(row))
-    connection.execute(insert(INTERVALS), rows)

@@ -8,6 +8,7 @@ import re
 from bisect import bisect_left, insort
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 SLACK_US: Final = 1_000_000
@@ -16,6 +17,12 @@ _JOIN_US: Final = 1000
 """Spans so near to each other are one."""
 _SHARED: Final = re.compile(r"\bshared\b|\bsplit by (?!time)")
 _SET_BACK: Final = re.compile(r"\bwall clock was (set back|stepped by -)")
+
+
+@lru_cache(maxsize=1024)
+def _said(reason: str) -> tuple[bool, bool]:
+    """Whether a row's reason says that it is a share, and that the wall clock was set back."""
+    return bool(_SHARED.search(reason)), bool(_SET_BACK.search(reason))
 
 
 @dataclass(slots=True)
@@ -64,13 +71,11 @@ class Overlaps:
         """Take in the next row of the chain; what it charges twice, in words. Unknown energy is charged to nobody."""
         board, job, reason = row["board"], row["job_id"], row["reason"] or ""
         start, end, number = row["start_us"], row["end_us"], row["id"]
-        if _SET_BACK.search(
-            reason
-        ):  # said by the first row after it, whether that one's energy is known or not
+        shared, set_back = _said(reason)
+        if set_back:  # said by the first row after it, whether that one's energy is known or not
             self._forget(board, start)
         if row["energy_mj"] is None or end <= start:
             return None
-        shared = bool(_SHARED.search(reason))
         own = self._of_job.setdefault((board, job), _Spans())
         alone, beside = self._alone.setdefault(board, _Spans()), self._shared.setdefault(board, _Spans())
         before = alone.overlaps(start, end)

@@ -1,25 +1,27 @@
 """What can be asked of a ledger: rows and their sums, jobs, their journal, segments, and how far events were read."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, select
 
 from carbonsched.errors import NotFoundError
-from carbonsched.ledger import recovered, totals
+from carbonsched.ledger import hour_totals, recovered, totals
 from carbonsched.ledger.chains import HEARTBEAT
 from carbonsched.ledger.database_file import DatabaseFile
 from carbonsched.ledger.heads import Head, head_of
+from carbonsched.ledger.hours import HourSums
 from carbonsched.ledger.records import JobRecord, SegmentRecord, job_record, segment_record
 from carbonsched.ledger.rows import (
     GENESIS,
+    maybe_micros,
     maybe_moment,
     micros,
     moment,
 )
-from carbonsched.ledger.settlements import SETTLED, Settlement, Stretch, stretches
+from carbonsched.ledger.settlements import SETTLED, Settled, Settlement, Stretch, settlements, stretches
 from carbonsched.ledger.store import Store
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENTS
 from carbonsched.ledger.totals import Era, Group, Totals
@@ -50,6 +52,7 @@ class LedgerReader(Store):
         self, writer: Engine, reader: Engine | None, where: str, file: DatabaseFile | None = None
     ) -> None:
         super().__init__(writer, reader, where, file)
+        self._settled: tuple[int, Settled] | None = None
         self._known: dict[str | None, tuple[int, tuple[Group, ...]]] = {}
         """Job → (last row summed, its groups)."""
         self._removed: tuple[int, frozenset[str]] = (0, frozenset())
@@ -92,6 +95,46 @@ class LedgerReader(Store):
 
     # sums
 
+    def each_hour(
+        self,
+        take: Callable[[HourSums], None],
+        job_id: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> None:
+        """Give the sums of the rows that begin in [start, end), hour by hour (`carbonsched.ledger.hour_totals`).
+
+        job_id: hours in which the job has rows; others' may stand beside. `take` must not ask the ledger.
+        """
+        settled = self.settled()
+        span = maybe_micros(start), maybe_micros(end)
+        with self._reading() as connection:
+            books = hour_totals.Books.of(connection, eras_of(connection), settled)
+            hour_totals.each_hour(connection, books, span, job_id, take)
+
+    def each_row(
+        self,
+        take: Callable[[dict[str, Any]], None],
+        job_id: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> None:
+        """Give the rows that count and begin in [start, end), by their start, with the columns `SLIM` alone; as `each_hour`."""
+        with self._reading() as connection:
+            hour_totals.each_row(connection, totals.where(job_id, start, end), take)
+
+    def steps(self, since: datetime, until: datetime) -> tuple[Stretch, ...]:
+        """How the rows that begin in [since, until) and have energy were charged: as `stretches`, whole hours together."""
+        with self._reading() as connection:
+            return hour_totals.steps(connection, since, until)
+
+    def settled(self) -> Settled:
+        """The settlements that hold; read anew only where one came since. Not to be changed."""
+        count = self.count(None, SETTLED)
+        if self._settled is None or self._settled[0] != count:
+            self._settled = (count, Settled.of(self.settlements()))
+        return self._settled[1]
+
     def groups(
         self, job_id: str | None = None, start: datetime | None = None, end: datetime | None = None
     ) -> tuple[Group, ...]:
@@ -99,7 +142,7 @@ class LedgerReader(Store):
         if start is None and end is None and not self._mine:
             return self._groups_so_far(job_id)[1]
         with self._reading() as connection:
-            return totals.groups(connection, totals.where(job_id, start, end), _eras(connection))
+            return totals.groups(connection, totals.where(job_id, start, end), eras_of(connection))
 
     def cost(self, job_id: str) -> float | None:
         """EUR of a job's rows whose price is known; None where none is."""
@@ -117,7 +160,7 @@ class LedgerReader(Store):
                 last_id, known = 0, ()  # what was unknown no longer counts
             if head > last_id:
                 chosen = and_(t.id > last_id, t.id <= head, totals.where(job_id))
-                fresh = totals.groups(connection, chosen, _eras(connection), newest=last_id > 0)
+                fresh = totals.groups(connection, chosen, eras_of(connection), newest=last_id > 0)
                 known = totals.merged(known, fresh)
         if len(self._known) >= _KNOWN:
             self._known.clear()
@@ -142,7 +185,7 @@ class LedgerReader(Store):
             found: dict[str, list[Group]] = {job: [] for job in missing}
             if missing:
                 chosen = and_(t.job_id.in_(missing), t.id <= head)
-                for group in totals.groups(connection, chosen, _eras(connection)):
+                for group in totals.groups(connection, chosen, eras_of(connection)):
                     found[str(group.job_id)].append(group)
         sums = {job: groups for job, (_, groups) in known.items()}
         sums |= {job: tuple(groups) for job, groups in found.items()}
@@ -155,7 +198,7 @@ class LedgerReader(Store):
     def eras(self) -> tuple[Era, ...]:
         """By which account rows are charged, oldest first; before the first one by location."""
         with self._reading() as connection:
-            return _eras(connection)
+            return eras_of(connection)
 
     def totals(self, job_id: str | None = None) -> Totals:
         """Of one job, or of everything metered."""
@@ -342,13 +385,9 @@ class LedgerReader(Store):
             return int(connection.execute(query).scalar_one())
 
     def settlements(self, since: datetime | None = None) -> tuple[Settlement, ...]:
-        """What was settled, oldest entry first; since: those that were written then or later."""
-        t = JOURNAL.c
-        query = select(t.detail).where(_of_kind(None, SETTLED)).order_by(t.id)
-        if since is not None:
-            query = query.where(t.at_us >= micros(since))
+        """See `carbonsched.ledger.settlements.settlements`."""
         with self._reading() as connection:
-            return tuple(Settlement.of(json.loads(row)) for row in connection.execute(query).scalars())
+            return settlements(connection, since)
 
     def stretches(self, since: datetime, until: datetime) -> tuple[Stretch, ...]:
         """See `carbonsched.ledger.settlements.stretches`."""
@@ -431,7 +470,8 @@ def _of_kind(job_id: str | None, kind: str | None) -> ColumnElement[bool]:
     return mine if kind is None else and_(mine, JOURNAL.c.kind == kind)
 
 
-def _eras(connection: Connection) -> tuple[Era, ...]:
+def eras_of(connection: Connection) -> tuple[Era, ...]:
+    """See `LedgerReader.eras`."""
     query = select(JOURNAL.c.interval_id, JOURNAL.c.detail).where(_of_kind(None, "account"))
     found = []
     for after, text in connection.execute(query.order_by(JOURNAL.c.id)):

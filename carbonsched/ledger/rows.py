@@ -25,6 +25,11 @@ _TICK: Final = timedelta(microseconds=1)
 _MAX_INT: Final = 2**63 - 1
 _FLOATS: Final = frozenset(c.name for c in INTERVALS.columns if c.type.python_type is float)
 _KINDS: Final = tuple((c.name, c.nullable, c.type.python_type) for c in INTERVALS.columns)
+_NAMES: Final = tuple(name for name, _, _ in _KINDS)
+_BOOLS: Final = tuple(name for name, nullable, kind in _KINDS if kind is bool and not nullable)
+_SEEN: Final[set[tuple[type, ...]]] = set()
+"""Types of the values of rows that were found to hold what their columns can."""
+_MOST_SEEN: Final = 1000
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _CHAIN: Final = frozenset({"prev_hash", "hash"})
 _LATER: Final = (
@@ -150,12 +155,59 @@ def _source(source: Source) -> str:
 
 
 def canonical(row: Mapping[Any, Any]) -> str:
-    """The text a row is hashed as."""
-    fields = plain(row)
-    for name in _LATER:
-        if fields.get(name) is None:
-            fields.pop(name, None)
-    return _ENCODER.encode(fields)
+    """The text a row is hashed as. Raises ValueError, TypeError or OverflowError for what no row can hold."""
+    parts = []
+    for name, begin, write, later in _written_as(tuple(row)):
+        value = row[name]
+        if value is not None:
+            parts.append(begin + write(value))
+        elif not later:
+            parts.append(begin + "null")
+    return "{" + ",".join(parts) + "}"
+
+
+@cache
+def _written_as(names: tuple[str, ...]) -> tuple[tuple[str, str, Callable[[Any], str], bool], ...]:
+    """Of columns, in the order of their names in documents: (column, `"name":`, how values are written, left out where null)."""
+    found = []
+    for name in names:
+        said, plain_of = _written(name)
+        if said is not None:
+            write = _stamp_text if plain_of is stamp else _float_text if plain_of is float else _text
+            if plain_of is bool:
+                write = _bool_text
+            found.append((said, (name, f"{_ENCODER.encode(said)}:", write, said in _LATER)))
+    return tuple(each for _, each in sorted(found))
+
+
+def _bool_text(value: Any) -> str:
+    return "true" if value else "false"
+
+
+def _float_text(value: Any) -> str:
+    return float.__repr__(value) if type(value) is float and math.isfinite(value) else _text(float(value))
+
+
+@lru_cache(maxsize=4096)
+def _stamp_text(us: int) -> str:
+    return f'"{stamp(us)}"'
+
+
+def _text(value: Any) -> str:
+    """As JSON, which the encoder writes much slower a value at a time."""
+    kind = type(value)
+    if kind is str:
+        return _string(value)
+    if kind is int:
+        return int.__repr__(value)
+    if kind is float and math.isfinite(value):
+        return float.__repr__(value)
+    return _ENCODER.encode(value)
+
+
+@lru_cache(maxsize=4096)
+def _string(value: str) -> str:
+    return _ENCODER.encode(value)
 
 
 def chained(prev_hash: str, text: str) -> str:
@@ -206,13 +258,12 @@ def figures_problem(row: Mapping[Any, Any]) -> str | None:
 
 def contradiction(row: Mapping[Any, Any]) -> str | None:
     """What of a stored row no row of ours says, in words: a value of another type, or two that exclude each other."""
-    for name, nullable, kind in _KINDS:
-        value = row[name]
-        if value is None:
-            if not nullable:
-                return f"{name} is null"
-        elif (type(value) is not kind or kind is float) and not _fits(value, kind):
-            return f"{name} holds {value!r}"
+    kinds = tuple([type(row[name]) for name in _NAMES])
+    if kinds not in _SEEN or not _plain_figures(row):
+        if said := _column_contradiction(row):
+            return said
+        if len(_SEEN) < _MOST_SEEN:
+            _SEEN.add(kinds)
     if row["end_us"] < row["start_us"]:
         return "it ends before it starts"
     if row["energy_mj"] is not None and row["energy_mj"] < 0:
@@ -224,6 +275,26 @@ def contradiction(row: Mapping[Any, Any]) -> str | None:
     if (row["account"] == Account.JOB) != (row["job_id"] is not None):
         return f"account {row['account']} with job {row['job_id']}"
     return _merge_contradiction(row)
+
+
+def _plain_figures(row: Mapping[Any, Any]) -> bool:
+    """Whether the values hold whose type alone says too little."""
+    for name in _FLOATS:
+        value = row[name]
+        if value is not None and not math.isfinite(value):
+            return False
+    return all(row[name] in (0, 1) for name in _BOOLS)
+
+
+def _column_contradiction(row: Mapping[Any, Any]) -> str | None:
+    for name, nullable, kind in _KINDS:
+        value = row[name]
+        if value is None:
+            if not nullable:
+                return f"{name} is null"
+        elif (type(value) is not kind or kind is float) and not _fits(value, kind):
+            return f"{name} holds {value!r}"
+    return None
 
 
 def _merge_contradiction(row: Mapping[Any, Any]) -> str | None:

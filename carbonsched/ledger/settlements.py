@@ -4,6 +4,7 @@ Rows never change. A settlement is an entry `settled` in the journal that holds 
 zone is one of the names that the feeds have for the place, and for those with no known intensity; of two that cover a time the newer one holds.
 """
 
+import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, and_, func, select
 
 from carbonsched.errors import LedgerError
 from carbonsched.ledger.rows import micros, stamp
-from carbonsched.ledger.tables import INTERVALS
+from carbonsched.ledger.tables import INTERVALS, JOURNAL
 from carbonsched.model.energy import Account, BudgetAccount
 from carbonsched.model.grid import Basis, Kind
 from carbonsched.units import MJ_PER_J, grams
@@ -267,6 +268,15 @@ class AsSettled:
     @property
     def covered(self) -> bool:
         return bool(self.entries)
+
+
+def settlements(connection: Connection, since: datetime | None = None) -> tuple[Settlement, ...]:
+    """What was settled, oldest entry first; since: those that were written then or later. Raises LedgerError."""
+    t = JOURNAL.c
+    query = select(t.detail).where(t.job_id.is_(None), t.kind == SETTLED).order_by(t.id)
+    if since is not None:
+        query = query.where(t.at_us >= micros(since))
+    return tuple(Settlement.of(json.loads(row)) for row in connection.execute(query).scalars())
 
 
 def stretches(connection: Connection, since: datetime, until: datetime) -> tuple[Stretch, ...]:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
 from carbonsched.errors import InputError, LedgerBusyError, LedgerError
-from carbonsched.ledger.database_file import FIELD, DatabaseFile, box_of, parsed_url
+from carbonsched.ledger.database_file import FIELD, DatabaseFile, box_of, parsed_url, without_mode
 from carbonsched.ledger.tables import JOURNAL, SCHEMA
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Store:
     Example:
         >>> with Store.open("sqlite://") as store:
         ...     store.schema_version
-        '0005'
+        '0006'
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Store:
         `read_only` opens beside a running daemon: no lock, no migration, no write; of an older file a migrated copy is read. Raises InputError where the URL is
         wrong or its place not writable, LedgerError where another process holds it or the schema is newer.
         """
-        parsed, box = box_of(parsed_url(url))
+        parsed, box = box_of(without_mode(parsed_url(url), read_only=read_only))
         # a query may hold a password, too
         where = parsed.set(query={}).render_as_string(hide_password=True) + (f" (box {box})" if box else "")
         file = DatabaseFile.of(parsed)

@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA: Final = "0005"
+SCHEMA: Final = "0006"
 """The newest migration; a ledger with another one is migrated up or refused."""
 
 METADATA: Final = MetaData()
@@ -187,4 +187,16 @@ OFFSETS: Final = Table(
     METADATA,
     Column("job_id", String(64), ForeignKey("jobs.id"), primary_key=True),
     Column("bytes", BigInteger, nullable=False),
+)
+
+HOURS: Final = Table(
+    "hours",
+    METADATA,
+    Column("hour_us", _ID, primary_key=True, autoincrement=False),
+    # of the last row that begins in it
+    Column("end_us", BigInteger, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("energy_mj", BigInteger, nullable=False),
+    # what reports need of its rows, JSON: a cache, made anew from them where one of them is added or settled
+    Column("sums", Text, nullable=False),
 )

@@ -122,3 +122,14 @@ class Anchored(Doc):
     signed: bool = False
     stamped_at: UtcTime | None = None
     """By the time stamp's authority; None: none was asked for."""
+
+
+class AddedUp(Doc):
+    """`audit add-up`: the totals of how many hours were made.
+
+    Example:
+        >>> AddedUp(hours=8760).hours
+        8760
+    """
+
+    hours: int

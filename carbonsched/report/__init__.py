@@ -2,7 +2,7 @@
 
 document    `Report` and `build`
 notes       what a reader must not overlook
-timeline    the one walk over the rows, with the matching segments
+timeline    gathers the sums of hours, and draws the curve
 parts       what a report is made of
 settled     the account as settled beside the one as decided
 provenance  how energy and intensities came to be known
@@ -17,6 +17,7 @@ market      emissions by contracts, beside those by the grid
 compute     FLOPs, the hardware's making, SCI
 statement   how a report was made, of which box, and what is signed
 disclosed   gathers what stands beside the sums
+from_ledger  a report of a ledger that is only read, without a daemon
 format      what a report format is
 render      finds a format by its name, plugins included, and renders a report in it
 json        the document

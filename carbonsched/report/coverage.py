@@ -87,8 +87,11 @@ class Watched:
 
     def add(self, row: Mapping[Any, Any]) -> None:
         kind = "energy" if row["energy_mj"] is None else "intensity" if row["grams"] is None else "known"
-        mine = self.spans.setdefault(row["board"], [])
-        start, end = row["start_us"], row["end_us"]
+        self.note(row["board"], row["start_us"], row["end_us"], kind)
+
+    def note(self, board: str, start: int, end: int, kind: str) -> None:
+        """A stretch of rows that tell the same."""
+        mine = self.spans.setdefault(board, [])
         if mine and mine[-1][1] == start and mine[-1][2] == kind:
             mine[-1] = (mine[-1][0], end, kind)
         else:

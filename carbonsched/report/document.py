@@ -5,7 +5,7 @@ words, what a reader must not overlook: estimates, unknown stretches, time-compr
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from carbonsched import __version__
@@ -13,7 +13,6 @@ from carbonsched.errors import InputError
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord, SegmentRecord
 from carbonsched.ledger.rows import micros
-from carbonsched.ledger.settlements import Settled
 from carbonsched.ledger.totals import Group, Totals, total, total_by
 from carbonsched.model.accounting import Stated
 from carbonsched.model.base import Doc, UtcTime
@@ -155,15 +154,14 @@ def build(
     if start is not None and end is not None and end <= start:
         raise InputError("--to", f"{end.isoformat()} is not after --from", "give a later time")
     record = None if job_id is None else ledger.job(job_id)
-    groups = ledger.groups(job_id, start, end)
-    if selection is not None:
-        groups = tuple(group for group in groups if group.job_id in selection.jobs)
-    totals = total(groups)
     records = ledger.segments(record.id) if record else ()
     counted = {segment.k: segment for segment in records}
-    curves = _curves(ledger, record, totals, start) if record else None
     only = None if selection is None else frozenset(selection.jobs)
-    timeline = _walked(ledger, record, counted, totals, start, end, curves, only)
+    timeline = _gathered(ledger, record, counted, (start, end), only)
+    groups = timeline.groups
+    totals = total(groups)
+    curves = _curves(ledger, record, totals, start) if record else None
+    _draw(timeline, ledger, record, totals, (start, end), curves)
     by_segment = total_by(groups, lambda group: group.segment)
     moved = timeline.differences
     validation = _validation(ledger, record) if record else ()
@@ -232,33 +230,43 @@ def _labelled(groups: Iterable[Group], owners: Mapping[str, JobRecord]) -> Itera
                 yield f"{key}={value}", group
 
 
-def _walked(
+def _gathered(
     ledger: Ledger,
     record: JobRecord | None,
     counted: dict[int, SegmentRecord],
-    totals: Totals,
-    start: datetime | None,
-    end: datetime | None,
-    curves: Curves | None,
+    span: tuple[datetime | None, datetime | None],
     only: frozenset[str] | None,
 ) -> Timeline:
+    """From the sums of hours."""
+    starts = {k: segment.start for k, segment in counted.items()}
+    job_id = record.id if record else None
+    timeline = Timeline(job_id, starts, Differences(ledger.settled()), ledger.eras(), only)
+    ledger.each_hour(timeline.take, job_id, *span)
+    timeline.finish()
+    return timeline
+
+
+def _draw(
+    timeline: Timeline,
+    ledger: Ledger,
+    record: JobRecord | None,
+    totals: Totals,
+    span: tuple[datetime | None, datetime | None],
+    curves: Curves | None,
+) -> None:
+    """From the rows, where hours are too wide."""
     first, last = totals.start, totals.end
     if first is None or last is None:
-        return Timeline(datetime.now(UTC), datetime.now(UTC), None, {})
+        return
+    start, end = span
     if record is not None and record.started_at is not None and start is None:
         first = min(first, record.started_at)
-    starts = {k: segment.start for k, segment in counted.items()}
-    covering = (s for s in ledger.settlements() if s.end_us > micros(first) and s.start_us <= micros(last))
-    eras = ledger.eras()
-    differences = Differences(Settled.of(covering), eras)
-    job_id = record.id if record else None
-    timeline = Timeline(first, last, job_id, starts, differences, eras, only=only)
-    gone = ledger.replaced()
-    # of a job its own rows alone: the intensity while it waited, which other boards' rows tell, comes summed by the database
-    rows = ledger.rows(job_id, first, end or last)
-    curve = None if curves is None else curves.decided
-    timeline.walk((row for row in rows if row["id"] not in gone), curve)
-    return timeline
+    timeline.start, timeline.end = first, last
+    rows: list[dict[str, Any]] = []
+    if record is not None or not timeline.long:
+        # of a job its own rows alone: the intensity while it waited, which other boards' rows tell, comes summed up
+        ledger.each_row(rows.append, record.id if record else None, first, end or last)
+    timeline.draw(first, last, rows, None if curves is None else curves.decided)
 
 
 def _curves(ledger: Ledger, record: JobRecord, totals: Totals, start: datetime | None) -> Curves:
@@ -266,7 +274,7 @@ def _curves(ledger: Ledger, record: JobRecord, totals: Totals, start: datetime |
     since = _since(record, start)
     if totals.start is not None:
         since = min(since, totals.start)
-    return Curves.of(ledger.stretches(since, totals.end or since), Settled.of(ledger.settlements()))
+    return Curves.of(ledger.steps(since, totals.end or since), ledger.settled())
 
 
 def _since(record: JobRecord, start: datetime | None) -> datetime:

@@ -8,8 +8,9 @@ grid's intensity stands in and says so.
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
+from carbonsched.ledger.hours import Cell
 from carbonsched.ledger.rows import micros
 from carbonsched.model.accounting import Accounting, Contract
 from carbonsched.model.base import Doc, UtcTime
@@ -72,11 +73,12 @@ class MarketAccount(Doc):
 class Hours:
     """Energy with PUE and grams by hour.
 
-    Example:
-        >>> hours = Hours()
-        >>> hours.add({"start_us": 0, "end_us": 10, "energy_mj": 3_600_000_000, "pue": 1.0, "grams": 200.0})
-        >>> hours.facility_mj
-        {0: 3600000000.0}
+    Example::
+
+        hours = Hours()
+        for cell in sums.cells:
+            hours.add(cell, sums.hour_us)
+        print(hours.facility_mj)
     """
 
     facility_mj: dict[int, float] = field(default_factory=dict)
@@ -84,18 +86,21 @@ class Hours:
     unknown_mj: dict[int, float] = field(default_factory=dict)
     """Of the energy: at an intensity that is not known."""
 
-    def add(self, row: Mapping[Any, Any]) -> None:
-        """One whose energy is known; over the end of an hour it is spread by time."""
-        start, end = row["start_us"], row["end_us"]
-        energy = row["energy_mj"] * row["pue"]
-        for hour in range(start // _HOUR_US, max((end - 1) // _HOUR_US, start // _HOUR_US) + 1):
-            first, last = max(start, hour * _HOUR_US), min(end, (hour + 1) * _HOUR_US)
-            share = (last - first) / (end - start) if end > start else 1.0
-            self.facility_mj[hour] = self.facility_mj.get(hour, 0.0) + energy * share
-            if row["grams"] is None:
-                self.unknown_mj[hour] = self.unknown_mj.get(hour, 0.0) + energy * share
-            else:
-                self.grams[hour] = self.grams.get(hour, 0.0) + row["grams"] * share
+    def add(self, cell: Cell, hour_us: int) -> None:
+        """What rows of an hour come to; what of them reaches into later hours is those'."""
+        energy, grams = float(cell.energy_mj), cell.grams
+        for later_us, (part_mj, part_g) in cell.later.items():
+            self._add(cell, later_us // _HOUR_US, part_mj, part_g)
+            energy, grams = energy - part_mj, grams - part_g
+        self._add(cell, hour_us // _HOUR_US, energy, grams)
+
+    def _add(self, cell: Cell, hour: int, energy_mj: float, grams: float) -> None:
+        energy = energy_mj * cell.alike.pue
+        self.facility_mj[hour] = self.facility_mj.get(hour, 0.0) + energy
+        if cell.known:
+            self.grams[hour] = self.grams.get(hour, 0.0) + grams
+        else:
+            self.unknown_mj[hour] = self.unknown_mj.get(hour, 0.0) + energy
 
 
 def market_account(hours: Hours, contracts: Sequence[Contract], stated: Accounting) -> MarketAccount:

@@ -4,13 +4,13 @@ Rows that no settlement covers are left as they were decided, to the last bit. E
 were charged by at its time; a feed's rows are told at the grid's intensity, as the feed's other figures are.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
+from carbonsched.ledger.hours import Cell
 from carbonsched.ledger.rows import moment
 from carbonsched.ledger.settlements import Settled
-from carbonsched.ledger.totals import Era, Group, account_of, charged_g
+from carbonsched.ledger.totals import Group
 from carbonsched.model.base import Doc
 from carbonsched.model.grid import Kind
 from carbonsched.units import MJ_PER_J
@@ -70,37 +70,31 @@ class Differences:
     Example::
 
         differences = Differences(Settled.of(ledger.settlements()))
-        for row in ledger.rows():
-            differences.add(row)
+        for cell in sums.cells:
+            differences.add(cell, None, None)
         print(differences.total_g)
     """
 
     settled: Settled
-    eras: tuple[Era, ...] = ()
-    """By which account rows are charged to budgets."""
     _groups: dict[Hashable, float] = field(default_factory=dict)
     _uses: dict[tuple[str, str, str], _Moved] = field(default_factory=dict)
     _feeds: dict[Hashable, float] = field(default_factory=dict)
     _entries: set[Hashable] = field(default_factory=set)
 
-    def add(self, row: Mapping[Any, Any], feed: Hashable = None) -> None:
-        """One row that is charged in the report; `feed`: how the report tells feeds apart."""
-        if not self.settled:
-            return
-        found = self.settled.charge(row, account_of(row, self.eras))
-        at_grid = self.settled.charge(row)
-        if not found.covered or found.grams is None or at_grid.grams is None:
-            return
-        decided = charged_g(row, self.eras) or 0.0
-        key = _key(row["account"], row["job_id"], row["segment"], row["board"], row["method"], row["bridged"])
-        self._groups[key] = self._groups.get(key, 0.0) + found.grams - decided
-        self._feeds[feed] = self._feeds.get(feed, 0.0) + at_grid.grams - (row["grams"] or 0.0)
-        month = f"{moment(row['start_us']):%Y-%m}"
-        use = self._uses.setdefault((row["provider"] or "", row["kind"] or "", month), _Moved())
-        use.energy_mj += row["energy_mj"]
-        use.decided += decided
-        use.settled += found.grams
-        self._entries.update(found.entries)
+    def add(self, cell: Cell, feed: Hashable, segment: int | None) -> None:
+        """The rows of an hour, of which a settlement covers some; `feed`, `segment`: how the report tells these apart."""
+        key = _key(cell.account, cell.job_id, segment, cell.board, cell.method, cell.bridged)
+        moved = cell.settled_g - cell.decided_g
+        self._groups[key] = self._groups.get(key, 0.0) + moved
+        self._feeds[feed] = self._feeds.get(feed, 0.0) + cell.settled_grid_g
+        alike, month = cell.alike, f"{moment(cell.first_us):%Y-%m}"
+        use = self._uses.setdefault((alike.provider or "", alike.kind or "", month), _Moved())
+        use.energy_mj += cell.settled_mj
+        use.decided += cell.decided_g
+        use.settled += cell.settled_g
+        asked = {"g_per_kwh": 0.0 if alike.known else None, "zone": alike.zone, "basis": alike.basis}
+        span = cell.settled_first_us, max(cell.settled_last_us, cell.settled_first_us + 1)
+        self._entries.update(one for _, _, one in self.settled.between(*span) if one.holds_for(asked))
 
     def of(self, groups: Iterable[Group]) -> float:
         """Of these sums."""

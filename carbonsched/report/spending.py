@@ -1,10 +1,10 @@
-"""Sums what the energy of rows cost, by job, segment and source of the price."""
+"""Sums what energy cost, by job, segment and source of the price."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
+from carbonsched.ledger.hours import Cell
 from carbonsched.model.energy import EnergyMethod
 from carbonsched.model.grid import Kind
 from carbonsched.report.parts import Money, PriceUse
@@ -16,14 +16,14 @@ _MJ_PER_KWH: Final = J_PER_KWH * MJ_PER_J
 
 @dataclass(slots=True)
 class Spending:
-    """Feed it rows whose energy is known.
+    """Feed it sums of hours whose energy is known.
 
     Example::
 
         spending = Spending()
-        for row in ledger.rows(job_id):
-            spending.add(row)
-        print(spending.money)
+        for cell in sums.cells:
+            spending.add(cell)
+        print(spending.money(None))
     """
 
     eur: float = 0.0
@@ -38,22 +38,22 @@ class Spending:
     _read: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)
     """Provenance as it stands in a row → (provider, zone, kind, note)."""
 
-    def add(self, row: Mapping[Any, Any]) -> None:
-        energy, eur = row["energy_mj"], row["eur"]
+    def add(self, cell: Cell) -> None:
+        energy = cell.energy_mj
         self.energy_mj += energy
-        if eur is None:
+        if cell.alike.price_source is None:
             return
-        source = self._source(row["price_source"])
-        self.eur += eur
+        source = self._source(cell.alike.price_source)
+        self.eur += cell.eur
         self.priced_mj += energy
-        self.facility_mj += energy * row["pue"]
-        self.estimated |= source[2] in _GUESSED or row["method"] != EnergyMethod.COUNTER
-        if row["job_id"] is not None:
-            self.jobs[row["job_id"]] = self.jobs.get(row["job_id"], 0.0) + eur
-            if row["segment"] is not None:
-                self.segments[row["segment"]] = self.segments.get(row["segment"], 0.0) + eur
+        self.facility_mj += energy * cell.alike.pue
+        self.estimated |= source[2] in _GUESSED or cell.method != EnergyMethod.COUNTER
+        if cell.job_id is not None:
+            self.jobs[cell.job_id] = self.jobs.get(cell.job_id, 0.0) + cell.eur
+            if cell.segment is not None:
+                self.segments[cell.segment] = self.segments.get(cell.segment, 0.0) + cell.eur
         before = self.sources.get(source, (0, 0.0))
-        self.sources[source] = before[0] + energy, before[1] + eur
+        self.sources[source] = before[0] + energy, before[1] + cell.eur
 
     def _source(self, text: str) -> tuple[str, str, str, str]:
         found = self._read.get(text)

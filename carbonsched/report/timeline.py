@@ -1,19 +1,20 @@
-"""Walks once over the rows of a report's span, in bounded memory, for what the database's sums cannot tell.
+"""Gathers what a report needs of the sums of hours, and draws the curve over its time.
 
-That is the curve over time, the gaps, the feeds used and the energy of lost work. The walk takes every row of the box in the span, since the intensity while a job waited stands in the rows of idle
-boards; only the rows asked for are charged.
+Sums of hours are everybody's (`carbonsched.ledger.hours`): the intensity while a job waited stands in the rows of idle boards; only those
+asked for are charged. A curve over less than 10 days is drawn from the rows, as an hour is wider than its steps; so is when a job ran.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
 
+from carbonsched.ledger.hours import HOUR_US, Cell, HourSums, Run, absorb, groups_of
 from carbonsched.ledger.rows import micros, moment
 from carbonsched.ledger.settlements import Settled
-from carbonsched.ledger.totals import Era, account_of, charged_g
-from carbonsched.model.energy import NOT_ALONE, BudgetAccount, EnergyMethod
+from carbonsched.ledger.totals import Era, Group, charged_g
+from carbonsched.model.energy import BudgetAccount, EnergyMethod
 from carbonsched.model.grid import Basis, Kind
 from carbonsched.report.coverage import Watched
 from carbonsched.report.market import Hours
@@ -26,16 +27,11 @@ from carbonsched.units import MJ_PER_J
 
 BINS: Final = 240
 GAPS: Final = 200
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-
-@dataclass(slots=True)
-class _Feed:
-    rows: int = 0
-    energy_mj: int = 0
-    weighted: float = 0.0
-    grams: float = 0.0
-    first: int = 0
-    last: int = 0
+_Feed = tuple[str, str, str, str, float, str]
+_Stroke = tuple[int, int, str, int | None, float, int | None]
+"""(start, end, board, segment, grams charged, mJ) of what a curve is drawn of."""
 
 
 @dataclass(slots=True)
@@ -57,17 +53,16 @@ class _Bin:
 
 @dataclass(slots=True)
 class Timeline:
-    """Feed it rows with `walk`, then read its results.
+    """Give it the sums of each hour with `take`, then `draw`; then read its results.
 
     Example::
 
-        timeline = Timeline(start, end, job_id=None, counted={})
-        timeline.walk(ledger.rows(None, start, end))
-        print(timeline.mean_g_per_kwh, timeline.gaps)
+        timeline = Timeline(job_id=None, counted={})
+        ledger.each_hour(timeline.take)
+        timeline.finish()
+        print(timeline.groups, timeline.gaps)
     """
 
-    start: datetime
-    end: datetime
     job_id: str | None
     counted: Mapping[int, datetime]
     """Segment → start of the attempt that counts; rows of it before are lost work."""
@@ -75,54 +70,124 @@ class Timeline:
     """What was settled since."""
     eras: tuple[Era, ...] = ()
     """By which account rows are charged to budgets."""
+    only: frozenset[str] | None = None
+    """Of a period's report over some jobs: which; None: everything is charged."""
+    start: datetime = _NEVER
+    end: datetime = _NEVER
+    """Of what is drawn."""
     accounts: list[BudgetAccount] = field(default_factory=list)
     """Those that the rows were charged by, in order of time."""
-    facility_mj: float = 0.0
-    known_grams: float = 0.0
     lost: dict[int, Spent] = field(default_factory=dict)
     """By segment: what its steps were charged before the attempt that counts began."""
     trained: dict[int, Spent] = field(default_factory=dict)
     """By segment: what the steps of the attempt that counts were charged."""
-    meters: set[tuple[str, str]] = field(default_factory=set)
-    """(board, meter) of what was charged."""
-    foreign_mj: dict[str, int] = field(default_factory=dict)
-    """By board: what was charged while somebody else computed on it, too."""
     more_gaps: int = 0
-    time_compression: float = 1.0
     spending: Spending = field(default_factory=Spending)
-    only: frozenset[str] | None = None
-    """Of a period's report over some jobs: which; None: everything is charged."""
     watched: Watched = field(default_factory=Watched)
     hours: Hours = field(default_factory=Hours)
     work: Work = field(default_factory=Work)
     """Of a job: when it ran, and its energy by intensity."""
+    _cells: dict[tuple[Any, ...], Cell] = field(default_factory=dict)
+    """What is charged, hours together."""
+    _strokes: list[_Stroke] = field(default_factory=list)
+    _told: list[tuple[int, int, float, int]] = field(default_factory=list)
+    """(start, end, Σ µs × g/kWh, µs) of the intensity that rows told, whosever they were."""
+    _scale: tuple[int, float] = (0, 0.0)
+    """(begin, width of a bin) in microseconds."""
     _bins: list[_Bin] = field(default_factory=list)
-    _feeds: dict[tuple[str, str, str, str, float, str], _Feed] = field(default_factory=dict)
-    _pues: dict[tuple[float, str], int] = field(default_factory=dict)
     _gaps: list[Gap] = field(default_factory=list)
     _open: dict[str, Gap] = field(default_factory=dict)
     _means: dict[str, tuple[float, int]] = field(default_factory=dict)
 
-    def walk(self, rows: Iterable[Mapping[Any, Any]], curve: Curve | None = None) -> None:
-        """curve: the intensity that the box's rows recorded; None: `rows` are all of them, and tell it themselves."""
-        self._bins = [_Bin() for _ in range(BINS)]
-        if curve is not None:
-            for start, end, g in curve.between(micros(self.start), micros(self.end)):
-                self._intensity({"board": "", "start_us": start, "end_us": end, "g_per_kwh": g})
-        for row in rows:
-            if curve is None:
-                self._intensity(row)
-            if self._mine(row["job_id"]):
-                self._charge(row)
+    def take(self, hour: HourSums) -> None:
+        """The next hour, in order of time."""
+        for cell in hour.cells:
+            if self.job_id is None and cell.alike.known:
+                self._tell(cell.board, cell.first_us, cell.last_us, cell.weighted_us, cell.span_us)
+            if self._mine(cell.job_id):
+                self._charge(cell, hour.hour_us)
+        for run in hour.runs:
+            if self._mine(run.job_id):
+                self.watched.note(run.board, run.start_us, run.end_us, run.kind)
+                self._gap(run)
+
+    def finish(self) -> None:
+        """After the last hour."""
+        for cell in self._cells.values():
+            if cell.metered:
+                self.spending.add(cell)
         for gap in self._open.values():
             self._close(gap)
         self._open.clear()
         self._gaps.sort(key=lambda gap: (gap.start, gap.board))
 
+    def draw(
+        self, start: datetime, end: datetime, rows: Iterable[Mapping[str, Any]], curve: Curve | None = None
+    ) -> None:
+        """Draw the curve. rows: those asked for, by their start; of a time that is `long` none are needed but a job's.
+
+        curve: the intensity that the box's rows recorded; None: it is told by the hours that were taken, and `rows` are everybody's.
+        """
+        self.start, self.end = start, end
+        self._scale = micros(start), (micros(end) - micros(start)) / BINS
+        self._bins = [_Bin() for _ in range(BINS)]
+        if curve is not None:
+            for first, last, g in curve.between(micros(start), micros(end)):
+                self._tell("", first, last, g * (last - first), last - first)
+        fine = not self.long
+        if fine and curve is None:
+            self._told.clear()  # the rows tell it finer
+        for row in rows:
+            self._row(row, fine=fine, tells=fine and curve is None)
+        if not fine:
+            for stroke in self._strokes:
+                self._stroke(*stroke)
+        for first, last, weighted, span in self._told:
+            for each, part in self._shares(first, last):
+                each.weighted += weighted * part
+                each.covered += span * part
+
+    @property
+    def long(self) -> bool:
+        """Whether hours are fine enough for the curve."""
+        return micros(self.end) - micros(self.start) >= BINS * HOUR_US
+
     def _mine(self, job_id: str | None) -> bool:
         if self.only is not None:
             return job_id in self.only
         return self.job_id is None or job_id == self.job_id
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The sums, of a period without segments."""
+        return groups_of(self._cells.values())
+
+    @property
+    def facility_mj(self) -> float:
+        return sum(cell.energy_mj * cell.alike.pue for cell in self._cells.values())
+
+    @property
+    def known_grams(self) -> float:
+        return sum(cell.grams for cell in self._cells.values())
+
+    @property
+    def meters(self) -> set[tuple[str, str]]:
+        """(board, meter) of what was charged."""
+        return {(cell.board, cell.alike.meter) for cell in self._cells.values() if cell.metered}
+
+    @property
+    def foreign_mj(self) -> dict[str, int]:
+        """By board: what was charged while somebody else computed on it, too."""
+        found: dict[str, int] = {}
+        for cell in self._cells.values():
+            if cell.metered and cell.alike.with_others:
+                found[cell.board] = found.get(cell.board, 0) + cell.energy_mj
+        return found
+
+    @property
+    def time_compression(self) -> float:
+        told = (cell.alike.time_compression for cell in self._cells.values())
+        return max((each for each in told if each is not None), default=1.0)
 
     @property
     def mean_g_per_kwh(self) -> float | None:
@@ -136,37 +201,48 @@ class Timeline:
 
     @property
     def feeds(self) -> tuple[FeedUse, ...]:
-        return tuple(
-            FeedUse(
-                provider=provider,
-                zone=zone,
-                basis=Basis(basis),
-                kind=Kind(kind),
-                rows=feed.rows,
-                energy_j=feed.energy_mj / MJ_PER_J,
-                g_per_kwh=feed.weighted / feed.energy_mj if feed.energy_mj else None,
-                spent_g=feed.grams,
-                settled_g=feed.grams + self.differences.of_feed(key),
-                first=moment(feed.first),
-                last=moment(feed.last),
-                time_compression=compression,
-                note=note,
-            )
-            for key, feed in sorted(self._feeds.items())
-            for provider, zone, basis, kind, compression, note in [key]
+        found: dict[_Feed, list[Cell]] = {}
+        for cell in self._cells.values():
+            if cell.alike.known:
+                found.setdefault(feed_of(cell), []).append(cell)
+        return tuple(self._feed(key, found[key]) for key in sorted(found))
+
+    def _feed(self, key: _Feed, cells: list[Cell]) -> FeedUse:
+        provider, zone, basis, kind, compression, note = key
+        energy_mj = sum(cell.energy_mj for cell in cells)
+        spent = sum(cell.grams for cell in cells)
+        return FeedUse(
+            provider=provider,
+            zone=zone,
+            basis=Basis(basis),
+            kind=Kind(kind),
+            rows=sum(cell.rows for cell in cells),
+            energy_j=energy_mj / MJ_PER_J,
+            g_per_kwh=sum(cell.weighted for cell in cells) / energy_mj if energy_mj else None,
+            spent_g=spent,
+            settled_g=spent + self.differences.of_feed(key),
+            first=moment(min(cell.first_us for cell in cells)),
+            last=moment(max(cell.last_us for cell in cells)),
+            time_compression=compression,
+            note=note,
         )
 
     @property
     def pues(self) -> tuple[PueUse, ...]:
+        found: dict[tuple[float, str], int] = {}
+        for cell in self._cells.values():
+            if cell.metered:
+                key = (cell.alike.pue, cell.alike.pue_source)
+                found[key] = found.get(key, 0) + cell.energy_mj
         return tuple(
             PueUse(pue=pue, source=source, energy_j=mj / MJ_PER_J)
-            for (pue, source), mj in sorted(self._pues.items())
+            for (pue, source), mj in sorted(found.items())
         )
 
     @property
     def points(self) -> tuple[Point, ...]:
         """At most BINS stretches of equal length, from the first row charged to the last."""
-        origin, width = micros(self.start), self._width()
+        origin, width = self._scale
         points: list[Point] = []
         spent = 0.0
         for n, each in enumerate(self._bins):
@@ -183,16 +259,12 @@ class Timeline:
             )
         return tuple(points)
 
-    def _width(self) -> float:
-        return (micros(self.end) - micros(self.start)) / BINS
-
-    def _shares(self, row: Mapping[Any, Any]) -> list[tuple[_Bin, float]]:
-        """The bins a row lies in, each with its share of the row's time."""
-        width = self._width()
+    def _shares(self, start_us: int, end_us: int) -> list[tuple[_Bin, float]]:
+        """The bins a stretch lies in, each with its share of the time."""
+        origin, width = self._scale
         if width <= 0:
             return [(self._bins[0], 1.0)]
-        origin = micros(self.start)
-        start, end = (row["start_us"] - origin) / width, (row["end_us"] - origin) / width
+        start, end = (start_us - origin) / width, (end_us - origin) / width
         first, last = (min(max(int(x), 0), BINS - 1) for x in (start, end))
         if end <= start or first == last:
             return [(self._bins[first], 1.0)]
@@ -200,82 +272,69 @@ class Timeline:
         span = cuts[-1] - cuts[0]
         return [(self._bins[first + n], (b - a) / span) for n, (a, b) in enumerate(pairwise(cuts))]
 
-    def _intensity(self, row: Mapping[Any, Any]) -> None:
+    def _tell(self, board: str, start_us: int, end_us: int, weighted: float, span_us: int) -> None:
+        if span_us > 0:
+            before, seen = self._means.get(board, (0.0, 0))
+            self._means[board] = (before + weighted, seen + span_us)
+            self._told.append((start_us, end_us, weighted, span_us))
+
+    def _charge(self, cell: Cell, hour_us: int) -> None:
+        if cell.alike.charged_by not in self.accounts[-1:]:
+            self.accounts.append(BudgetAccount(cell.alike.charged_by))
+        segment = None if self.job_id is None else cell.segment
+        absorb(self._cells, cell, segment)
+        energy = cell.energy_mj if cell.metered else None
+        self._strokes.append((cell.first_us, cell.last_us, cell.board, cell.segment, cell.charged_g, energy))
+        if cell.metered:
+            self.hours.add(cell, hour_us)
+        if cell.settled_rows:
+            self.differences.add(cell, feed_of(cell) if cell.alike.known else None, segment)
+
+    def _row(self, row: Mapping[str, Any], *, fine: bool, tells: bool) -> None:
+        start, end, energy, segment = row["start_us"], row["end_us"], row["energy_mj"], row["segment"]
         g = row["g_per_kwh"]
-        span = row["end_us"] - row["start_us"]
-        if g is None or span <= 0:
+        if tells and g is not None and end > start:
+            self._told.append((start, end, g * (end - start), end - start))
+        if not self._mine(row["job_id"]):
             return
-        weighted, seen = self._means.get(row["board"], (0.0, 0))
-        self._means[row["board"]] = (weighted + g * span, seen + span)
-        for each, part in self._shares(row):
-            each.weighted += g * span * part
-            each.covered += span * part
-
-    def _charge(self, row: Mapping[Any, Any]) -> None:
-        energy, grams, charged = row["energy_mj"], row["grams"], charged_g(row, self.eras)
-        if (account := account_of(row, self.eras)) not in self.accounts[-1:]:
-            self.accounts.append(account)
-        for each, part in self._shares(row):
-            each.grams += (charged or 0.0) * part
-            each.segment = row["segment"]
-            if energy is not None:
-                seconds = (row["end_us"] - row["start_us"]) / 1e6 * part
-                each.energy_mj += energy * part
-                each.seconds[row["board"]] = each.seconds.get(row["board"], 0.0) + seconds
-        self._gap(row)
-        self.watched.add(row)
-        if self.job_id is not None:
-            self.work.add(row)
-        self.differences.add(row, None if row["g_per_kwh"] is None else _feed_of(row))
-        if row["g_per_kwh"] is not None:
-            self._feed(row)
-        if energy is None:
+        if fine:
+            self._stroke(start, end, row["board"], segment, charged_g(row, self.eras) or 0.0, energy)
+        if self.job_id is None:
             return
-        self.meters.add((row["board"], row["meter"]))
-        if NOT_ALONE in (row["reason"] or ""):
-            self.foreign_mj[row["board"]] = self.foreign_mj.get(row["board"], 0) + energy
-        self.facility_mj += energy * row["pue"]
-        if grams is not None:
-            self.known_grams += grams
-        self.hours.add(row)
-        self.spending.add(row)
-        key = (row["pue"], row["pue_source"])
-        self._pues[key] = self._pues.get(key, 0) + energy
-        counted = self.counted.get(row["segment"])
+        self.work.add(row)
+        counted = self.counted.get(segment) if segment is not None else None
         # without a ρ no step had run: loading or waiting
-        if counted is not None and row["rho"] is not None:
-            into = self.lost if row["end_us"] <= micros(counted) else self.trained
-            before = into.get(row["segment"], Spent(0.0, 0.0))
-            into[row["segment"]] = Spent(before.energy_j + energy / MJ_PER_J, before.grams + (grams or 0.0))
+        if counted is not None and row["rho"] is not None and energy is not None:
+            into = self.lost if end <= micros(counted) else self.trained
+            before = into.get(segment, Spent(0.0, 0.0))
+            into[segment] = Spent(before.energy_j + energy / MJ_PER_J, before.grams + (row["grams"] or 0.0))
 
-    def _feed(self, row: Mapping[Any, Any]) -> None:
-        feed = self._feeds.setdefault(_feed_of(row), _Feed(first=row["start_us"]))
-        feed.rows += row["rows"] or 1
-        feed.grams += row["grams"] or 0.0
-        feed.last = max(feed.last, row["end_us"])
-        self.time_compression = max(self.time_compression, row["time_compression"])
-        if row["energy_mj"] is not None:
-            feed.energy_mj += row["energy_mj"]
-            feed.weighted += row["energy_mj"] * row["g_per_kwh"]
+    def _stroke(
+        self, start_us: int, end_us: int, board: str, segment: int | None, grams: float, energy: int | None
+    ) -> None:
+        for each, part in self._shares(start_us, end_us):
+            each.grams += grams * part
+            each.segment = segment
+            if energy is not None:
+                each.energy_mj += energy * part
+                seconds = (end_us - start_us) / 1e6 * part
+                each.seconds[board] = each.seconds.get(board, 0.0) + seconds
 
-    def _gap(self, row: Mapping[Any, Any]) -> None:
-        board = row["board"]
-        unknown = row["grams"] is None
-        if not row["bridged"] and not unknown:
+    def _gap(self, run: Run) -> None:
+        board = run.board
+        if not run.gap:
             if board in self._open:
                 self._close(self._open.pop(board))
             return
-        energy = None if row["energy_mj"] is None else row["energy_mj"] / MJ_PER_J
-        reason = "no intensity was known" if energy is not None and unknown else row["reason"]
         gap = Gap(
             board=board,
-            start=moment(row["start_us"]),
-            end=moment(row["end_us"]),
-            kind="bridged" if row["bridged"] else "unknown",
-            energy_j=energy,
-            spent_g=row["grams"],
-            method=EnergyMethod(row["method"]),
-            reason=reason,
+            start=moment(run.start_us),
+            end=moment(run.end_us),
+            kind="bridged" if run.bridged else "unknown",
+            energy_j=None if run.energy_mj is None else run.energy_mj / MJ_PER_J,
+            spent_g=run.grams,
+            method=EnergyMethod(run.method),
+            reason=run.reason,
         )
         before = self._open.pop(board, None)
         if before is not None:
@@ -293,9 +352,13 @@ class Timeline:
             self.more_gaps += 1
 
 
-def _feed_of(row: Mapping[Any, Any]) -> tuple[str, str, str, str, float, str]:
-    """What the report tells feeds apart by."""
-    return row["provider"], row["zone"], row["basis"], row["kind"], row["time_compression"], row["note"]
+def feed_of(cell: Cell) -> _Feed:
+    """What a report tells feeds apart by. Of a cell whose intensity is known."""
+    alike = cell.alike
+    return (
+        *(str(alike.provider), str(alike.zone), str(alike.basis), str(alike.kind)),
+        *(alike.time_compression or 1.0, alike.note or ""),
+    )
 
 
 def _join(a: Gap, b: Gap) -> Gap | None:

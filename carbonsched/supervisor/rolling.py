@@ -1,6 +1,6 @@
-"""Rolls the ledger up in the background: rows that are old become minutes, then hours, behind all settling and beside the tick.
+"""Looks after old rows in the background, beside the tick: adds up each hour that is over, and rolls rows up behind all settling.
 
-Each slice is one short transaction, between which others write. What cannot be done now is tried again in the next hour.
+Each hour and each slice is one short transaction, between which others write. What cannot be done now is tried again in the next hour.
 """
 
 import logging
@@ -17,6 +17,9 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.rollup import Retention, RollUp
 
 EVERY_S: Final = 3600.0
+ADD_UP_EVERY_S: Final = 60.0
+_HOURS: Final = 24
+"""So many are added up at a time: the rest of what an old ledger lacks comes minutes later."""
 BEHIND: Final = timedelta(days=1)
 """After the last time at which a feed may still revise."""
 _PAUSE_S: Final = 0.05
@@ -26,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Rolling:
-    """When the ledger was rolled up last, and rolling it up again.
+    """When the ledger was added up and rolled up last, and doing it again.
 
     Example::
 
@@ -41,11 +44,15 @@ class Rolling:
     settles: Callable[[], timedelta]
     """How long feeds revise."""
     _due_s: float = 0.0
+    _add_up_s: float = 0.0
     _closed: bool = False
 
     def poll(self) -> None:
-        """Merge what is due, where an hour has passed. Never raises: what cannot be done now is tried again."""
+        """Add up and merge what is due. Never raises: what cannot be done now is tried again."""
         now_s = self.clock.monotonic()
+        if now_s >= self._add_up_s and not self._closed:
+            self._add_up_s = now_s + ADD_UP_EVERY_S
+            self._add_up()
         if now_s < self._due_s or self._closed or not self.config.ledger.roll_up:
             return
         self._due_s = now_s + EVERY_S
@@ -64,6 +71,12 @@ class Rolling:
                 "rolled up %d rows of the ledger into %d, in transactions of %.3f s at most; they are in %s",
                 *(done.rows, done.merged, done.longest_s, self.config.archive),
             )
+
+    def _add_up(self) -> None:
+        try:
+            self.ledger.total_hours(self.clock.now(), _HOURS, self._ends)
+        except CarbonschedError as e:
+            log.warning("the ledger's hours are not added up now: %s", e)
 
     def close(self) -> None:
         """The daemon ends: no slice is begun any more."""

@@ -69,7 +69,7 @@ def test_every_help_has_an_example(name: str) -> None:
 
 def test_no_section_of_a_command_that_is_gone() -> None:
     documented = re.findall(
-        r"^### `carbonsched ([a-z]+(?: (?:verify|export|diff|roll-up|anchor|check|codecarbon|zeus))?)",
+        r"^### `carbonsched ([a-z]+(?: (?:verify|export|diff|roll-up|add-up|anchor|check|codecarbon|zeus))?)",
         TEXT,
         flags=re.M,
     )

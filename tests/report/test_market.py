@@ -1,15 +1,28 @@
 """Emissions by contracts, certificates and residual mix, to the gram."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
+from carbonsched.ledger.hours import Alike, Cell
 from carbonsched.model.accounting import Accounting, Contract
+from carbonsched.model.energy import BudgetAccount
 from carbonsched.report.market import Hours, market_account
 
 T0 = datetime(2026, 11, 20, tzinfo=UTC)
 HOUR_US = 3_600_000_000
 KWH_MJ = 3_600_000_000
+
+
+def cell(energy_mj: float, pue: float, grams: float | None) -> Cell:
+    """What the rows of an hour come to."""
+    told: list[Any] = [None] * 6 if grams is None else ["neso", "GB", "average-direct", "actual", 1.0, ""]
+    values: list[Any] = ["nvml", pue, "stated", grams is not None, *told, None, False]
+    alike = Alike(*values, BudgetAccount.LOCATION, False)
+    made = Cell("b", "job", "j", 0, "counter", False, True, alike, rows=1, energy_mj=round(energy_mj))
+    made.grams = grams or 0.0
+    return made
 
 
 def hours(kwh: float = 1.0, n: int = 4, g: float | None = 300.0) -> Hours:
@@ -18,15 +31,7 @@ def hours(kwh: float = 1.0, n: int = 4, g: float | None = 300.0) -> Hours:
     for k in range(n):
         start = first + k * HOUR_US
         grams = None if g is None else kwh * g
-        made.add(
-            {
-                "start_us": start,
-                "end_us": start + HOUR_US,
-                "energy_mj": kwh * KWH_MJ,
-                "pue": 1.0,
-                "grams": grams,
-            }
-        )
+        made.add(cell(kwh * KWH_MJ, 1.0, grams), start)
     return made
 
 
@@ -54,7 +59,7 @@ def test_without_a_residual_mix_the_grid_stands_in_and_says_so() -> None:
 
 def test_energy_of_unknown_intensity_makes_the_sum_a_least_and_unknown_where_it_is_all() -> None:
     some = hours()
-    some.add({"start_us": 0, "end_us": HOUR_US, "energy_mj": KWH_MJ, "pue": 1.0, "grams": None})
+    some.add(cell(KWH_MJ, 1.0, None), 0)
     found = market_account(some, [], Accounting())
     assert (found.spent_g, (found.reason or "")[:8]) == (1200, "at least")
     assert market_account(hours(g=None), [], Accounting()).spent_g is None
@@ -64,8 +69,8 @@ def test_energy_of_unknown_intensity_makes_the_sum_a_least_and_unknown_where_it_
 
 def test_a_row_over_the_end_of_an_hour_is_spread() -> None:
     made = Hours()
-    made.add(
-        {"start_us": HOUR_US // 2, "end_us": HOUR_US * 3 // 2, "energy_mj": 100, "pue": 2.0, "grams": 10.0}
-    )
+    of_hour = cell(100, 2.0, 10.0)
+    of_hour.later = {HOUR_US: (50.0, 5.0)}
+    made.add(of_hour, 0)
     assert made.facility_mj == {0: 100.0, 1: 100.0}
     assert made.grams == {0: 5.0, 1: 5.0}

@@ -9,13 +9,14 @@ from support.story import T0, interval
 
 from carbonsched.config import Config
 from carbonsched.ledger import Ledger
-from carbonsched.supervisor.rolling import EVERY_S, Rolling
+from carbonsched.supervisor.rolling import ADD_UP_EVERY_S, EVERY_S, Rolling
+
+FEED = {"provider": "static", "g_per_kwh": 200, "basis": "average-lifecycle", "source": "test"}
 
 
 def test_once_an_hour_behind_all_settling(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock = ManualClock(T0 + timedelta(days=7, minutes=5))
-    feed = {"provider": "static", "g_per_kwh": 200, "basis": "average-lifecycle", "source": "test"}
-    config = Config.parse({"state_dir": str(tmp_path), "feeds": [feed]})
+    config = Config.parse({"state_dir": str(tmp_path), "feeds": [FEED]})
     with Ledger.open("sqlite://") as ledger:
         ledger.append([interval(T0 + timedelta(seconds=10 * n), 10, 5) for n in range(60)])
         settles = timedelta(days=6, minutes=2)
@@ -35,3 +36,19 @@ def test_once_an_hour_behind_all_settling(tmp_path: Path, caplog: pytest.LogCapt
         clock.advance(EVERY_S)
         rolling.poll()
         assert len(list(ledger.rows())) == 45
+
+
+def test_hours_that_are_over_are_added_up_a_minute_at_a_time(tmp_path: Path) -> None:
+    clock = ManualClock(T0 + timedelta(hours=30))
+    config = Config.parse({"state_dir": str(tmp_path), "feeds": [FEED], "ledger": {"roll_up": False}})
+    with Ledger.open("sqlite://") as ledger:
+        ledger.append([interval(T0 + timedelta(hours=n), 10, 5) for n in range(30)])
+        rolling = Rolling(config, ledger, clock, lambda: timedelta(0))
+        found = []
+        for _ in range(3):
+            rolling.poll()
+            with ledger.transaction() as connection:
+                found.append(connection.exec_driver_sql("SELECT count(*) FROM hours").scalar())
+            clock.advance(ADD_UP_EVERY_S)
+        assert found == [24, 29, 29], "the last hour is not over for ten minutes"
+        assert ledger.verify().ok

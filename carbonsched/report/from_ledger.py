@@ -1,0 +1,40 @@
+"""Makes a report of a ledger that is only read, without a daemon: for who has the file, or a copy of it."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from carbonsched.errors import InputError
+from carbonsched.ledger.ledger import Ledger
+from carbonsched.model.accounting import Stated
+from carbonsched.model.labels import fits
+from carbonsched.model.views import ReportQuery
+from carbonsched.report.document import build
+from carbonsched.report.parts import Selection
+from carbonsched.report.render import find
+
+
+def pieces(
+    ledger: Ledger, asked: ReportQuery, form: str, now: datetime, stated: Stated | None = None
+) -> Iterator[str]:
+    """The report in a format, a piece at a time. stated: what a config states for reports; None: nothing.
+
+    Who can read the file reads all of it: labels of everybody's jobs stand in the report. Raises InputError and NotFoundError.
+    """
+    found, given = find(form), stated or Stated()
+    if asked.site is not None and asked.site != given.accounting.site:
+        raise InputError(
+            "--site",
+            f"{asked.site!r} is not what the config names (accounting.site)",
+            "leave it out, or give the box's config: --config FILE",
+        )
+    selection = None
+    if asked.selects:
+        jobs = tuple(
+            job.id
+            for job in ledger.jobs()
+            if (asked.user is None or job.owner.user == asked.user)
+            and all(fits(job.spec.labels, wanted) for wanted in asked.labels)
+        )
+        selection = Selection(user=asked.user, labels=asked.labels, jobs=jobs)
+    report = build(ledger, asked.job, asked.start, asked.end, now=now, stated=given, selection=selection)
+    return found.pieces(report, ledger)
