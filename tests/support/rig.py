@@ -80,7 +80,7 @@ class Rig:
     """Each with the same power curve."""
     boards: tuple[str, ...] = ()
     """UUIDs of the boards that devices stand in for; none: what they are called by themselves."""
-    launchers: type[ReplayLauncher] = ReplayLauncher
+    launchers: Callable[[ManualClock], ReplayLauncher] = ReplayLauncher
     meters: Callable[..., Meter] = ReplayMeter
     """Of the devices, where they are several."""
     autos: list[Any] = field(default_factory=list)
