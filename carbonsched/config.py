@@ -293,6 +293,8 @@ class LaunchConfig(Doc):
     """More than one: they share a board, and its energy in equal parts, which is then estimated. MIG: one an instance."""
     stop_s: Duration = 120.0
     """How long a job may take to checkpoint and stop before it is killed."""
+    silent_s: Duration = 1800.0
+    """How long a job that should train, load or evaluate may say nothing before that is told."""
     log_bytes: Annotated[int, Field(ge=4096, le=2**40)] = 64 * 2**20
     """Of a job's log.txt: beyond it a new one is begun, and the old one is kept as log.1.txt."""
 

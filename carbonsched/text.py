@@ -70,7 +70,7 @@ def rho(value: float | None) -> str:
 
 def nth(k: int | None, n: int | None, over: int | None = None) -> str:
     """Segment k of n, counted from 1 for people, `3/5`; where none runs how many are `over`."""
-    if k is None and over is None:
+    if k is None and (over is None or (n is None and not over)):
         return NOT_KNOWN if n is None else f"0/{n}"
     return f"{k + 1 if k is not None else over}/{n if n is not None else '?'}"
 

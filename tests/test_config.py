@@ -221,7 +221,11 @@ def test_relative_paths_are_read_from_the_files_folder(tmp_path: Path) -> None:
     assert isinstance(feed, ReplaySettings)
     assert feed.file == str(tmp_path / "a/t.csv")
     assert (config.state, config.api.socket) == (tmp_path / "state", str(tmp_path / "api.sock"))
-    assert config.power.meters[0].model_dump() == {"provider": "replay", "replay_file": "/w.csv"}
+    assert config.power.meters[0].model_dump() == {
+        "provider": "replay",
+        "replay_file": "/w.csv",
+        "replay_boards": 1,
+    }
 
 
 def test_a_config_is_read_without_the_libraries_of_feeds_and_meters() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import tomli_w
-from support.daemon import DaemonProcess
+from support.daemon import CONFIG, DaemonProcess
 from support.models import tiny_llama, tiny_spec, word_data
 
 pytestmark = pytest.mark.slow
@@ -23,15 +23,26 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return tiny_llama(folder / "model"), word_data(folder / "data", train=64)
 
 
-@pytest.fixture
-def box(tmp_path: Path) -> Iterator[DaemonProcess]:
-    daemon = DaemonProcess(tmp_path / "box").start()
-    yield daemon
+def end(daemon: DaemonProcess) -> None:
     for job in daemon.json("ps")["jobs"] if daemon.process and daemon.process.poll() is None else []:
         if job["state"] in ("running", "waiting", "queued"):
             daemon.cli("cancel", job["id"], check=False)
             daemon.until(job["id"], lambda j: j["state"] == "cancelled")
     daemon.stop()
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[DaemonProcess]:
+    daemon = DaemonProcess(tmp_path / "box").start()
+    yield daemon
+    end(daemon)
+
+
+@pytest.fixture
+def two_boards(tmp_path: Path) -> Iterator[DaemonProcess]:
+    daemon = DaemonProcess(tmp_path / "box", TWO_BOARDS).start()
+    yield daemon
+    end(daemon)
 
 
 def write_job(folder: Path, material: tuple[Path, Path], **parts: dict[str, Any]) -> Path:
@@ -44,16 +55,18 @@ def write_job(folder: Path, material: tuple[Path, Path], **parts: dict[str, Any]
 
 
 def conserved(box: DaemonProcess) -> list[dict[str, Any]]:
-    """The ledger's rows, after checking that they follow each other and add up to the counter's difference."""
+    """The ledger's rows, after checking that they follow each other and add up to the counters' difference."""
     connection = sqlite3.connect(f"file:{box.root}/state/ledger.db?mode=ro", uri=True)
     connection.row_factory = sqlite3.Row
     rows = [dict(row) for row in connection.execute("select * from intervals order by id")]
     connection.close()
-    for before, after in pairwise(rows):
-        assert after["counter_start_mj"] == before["counter_end_mj"], "lost or counted twice"
-        assert after["start_us"] == before["end_us"]
-    total = rows[-1]["counter_end_mj"] - rows[0]["counter_start_mj"]
-    assert sum(row["energy_mj"] for row in rows) == total
+    for board in {row["board"] for row in rows}:
+        of_board = [row for row in rows if row["board"] == board]
+        for before, after in pairwise(of_board):
+            assert after["counter_start_mj"] == before["counter_end_mj"], "lost or counted twice"
+            assert after["start_us"] == before["end_us"]
+        total = of_board[-1]["counter_end_mj"] - of_board[0]["counter_start_mj"]
+        assert sum(row["energy_mj"] for row in of_board) == total
     return rows
 
 
@@ -222,3 +235,77 @@ def test_a_bad_config_is_refused_in_one_line(tmp_path: Path, change: tuple[str, 
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert expected in done.stderr
+
+
+TWO_BOARDS = CONFIG.replace('replay_file = "watts.csv"', 'replay_file = "watts.csv"\nreplay_boards = 2')
+
+
+def of_the_job(box: DaemonProcess, job_id: str) -> list[str]:
+    """Command lines of what runs for a job."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(box.root / "state" / "jobs" / job_id) in line:
+                found.append(line)
+    return found
+
+
+@pytest.mark.timeout(2400)
+def test_two_processes_train_on_two_boards_through_pause_death_and_resume(
+    two_boards: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
+) -> None:
+    box = two_boards
+    several = {"parallel": "ddp", "processes": 2, "segment": 600, "max_steps": 6000, "epochs": 1000}
+    wide = write_job(tmp_path, material, train=several, carbon={"budget_g": 500.0})
+    job_id = box.json("submit", str(wide))["id"]
+    behind = box.json("submit", str(write_job(tmp_path, material)))["id"]
+    job = box.until(job_id, lambda j: j["segments_over"] > 0)
+    assert job["boards"] == ["replay-0", "replay-1"]
+    assert job["power_w"] == pytest.approx(200, rel=0.05), "both boards are its own"
+    assert box.get(f"/v1/jobs/{behind}")["state"] == "queued"
+    box.cli("pause", behind, job_id)
+    box.until(job_id, lambda j: j["state"] == "paused")
+    assert of_the_job(box, job_id) == []
+    box.cli("resume", job_id)
+    box.until(job_id, lambda j: j["state"] == "running" and j["segments_over"] > job["segments_over"])
+    box.kill()
+    box.start()
+    resumed = box.until(job_id, lambda j: j["state"] == "running" and j["power_w"] is not None)
+    assert resumed["boards"] == ["replay-0", "replay-1"], "adopted with both"
+    lines = {line for line in of_the_job(box, job_id) if "-m trainer run" in line and "torch" not in line}
+    assert len(lines) == 3, "the ranks of one command line, who started them, and the shim"
+    rank = next(
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdecimal()
+        and b"LOCAL_RANK=1" in environ_of(entry)
+        and job_id.encode() in environ_of(entry)
+    )
+    os.kill(rank, signal.SIGKILL)
+    failed = box.until(job_id, lambda j: j["state"] == "failed")
+    assert "another process of this training died" in failed["reason"]
+    assert of_the_job(box, job_id) == []
+    box.cli("resume", job_id)
+    ended = box.until(job_id, lambda j: j["state"] == "finished", timeout=900)
+    assert ended["spent_g"] <= ended["budget_g"]
+    assert [segment["k"] for segment in ended["segments_done"]] == [*range(10)]
+    box.cli("cancel", behind)
+    assert box.stop() == 0
+    rows = conserved(box)
+    mine: dict[str, int] = {}
+    for row in rows:
+        if row["job_id"] == job_id:
+            mine[row["board"]] = mine.get(row["board"], 0) + row["energy_mj"]
+    assert sum(mine.values()) == pytest.approx(ended["energy_j"] * 1000, abs=1)
+    assert mine["replay-0"] == pytest.approx(mine["replay-1"], rel=0.05)
+
+
+def environ_of(entry: Path) -> bytes:
+    try:
+        return (entry / "environ").read_bytes()
+    except OSError:
+        return b""

@@ -16,7 +16,7 @@ from trainer.data.encoding import Encoded, TextEncoder
 from trainer.data.models import check_folder, check_vocabulary
 from trainer.data.reading import load_rows
 from trainer.device import note_problem
-from trainer.distributed.ranks import check_world, world_size
+from trainer.distributed.ranks import check_world, world_of
 from trainer.evaluation.early_stopping import check_early_stop
 from trainer.job.schedule_rules import check_warmup, unused_keys
 from trainer.job.segment import rows_in
@@ -67,7 +67,7 @@ def check_job(spec: JobSpec) -> CheckResult:
         most_steps=schedule.most_steps,
         segment_steps=schedule.length if schedule.is_open else None,
         rho_floor=price.floor,
-        step_flops_full=profile.full_flops * train.gradient_accumulation * world_size(),
+        step_flops_full=profile.full_flops * train.gradient_accumulation * world_of(train),
         batch=price.shape.batch,
         seq=price.shape.seq,
         target_seq=price.shape.target_seq,
@@ -111,7 +111,10 @@ def _encode_rows(spec: JobSpec) -> _EncodedRows:
         )
     encoder = TextEncoder.of(spec.model, spec.data)
     train = encoder.encode(rows.train)[: spec.data.train_limit]
-    batch, sampler = min(spec.train.batch_size, len(train)), encoder.sampler(train, spec.train, world_size())
+    batch, sampler = (
+        min(spec.train.batch_size, len(train)),
+        encoder.sampler(train, spec.train, world_of(spec.train)),
+    )
     traits = check_method(spec).traits
     splits = (traits.splits_rows or _offers_tokens(spec.train, traits)) and not encoder.encoder_decoder
     return _EncodedRows(
@@ -181,7 +184,7 @@ def _price(spec: JobSpec, model: Any, rows: _EncodedRows) -> _Price:
         if isinstance(tokens, Tokens):
             shapes = [at if head else at._replace(labelled=None) for at in rows.batches]
             tokens.prices = SharePrices(prepared.costs, prepared.full, shapes)
-    measured = train.importance_batches * batch * world_size() if method.measures() else 0
+    measured = train.importance_batches * batch * world_of(train) if method.measures() else 0
     share = measured / _segment_rows(len(rows.train), spec) * method.ceiling
     cached = None if train.cache == "off" else _cached_floor(model, method, Shape(batch, shape.seq)) + share
     return _Price(method, shape, share, cached, _settings(spec, method), without_head)
@@ -329,7 +332,7 @@ def _cached_floor(model: Any, method: Method, shape: Shape) -> float:
 def _segment_rows(rows: int, spec: JobSpec) -> int:
     """Rows of a segment; no shorter one measures importance."""
     schedule = schedule_of(spec.train, rows)
-    batch = min(spec.train.batch_size, rows) * world_size()
+    batch = min(spec.train.batch_size, rows) * world_of(spec.train)
     _, first, end = schedule.bounds(0)
     return rows_in(schedule, first, end, rows, batch, spec.train.gradient_accumulation)
 

@@ -26,7 +26,7 @@ from trainer.data.models import check_vocabulary, load_model
 from trainer.data.reading import load_rows
 from trainer.data.sampling import GroupedSampler
 from trainer.device import board_uuid, check_board, peak_memory, runs_in_bf16
-from trainer.distributed.ranks import check_world, leave, ranks, world_size
+from trainer.distributed.ranks import check_world, leave, ranks, world_of, world_size
 from trainer.evaluation.early_stopping import AlreadyStopped, EarlyStopping, check_early_stop
 from trainer.evaluation.held_out import HeldOut
 from trainer.evaluation.model_card import model_card
@@ -412,7 +412,7 @@ def _step_of(folder: Path | None) -> int:
 
 
 def schedule_of(train: TrainPart, rows: int) -> Schedule:
-    batch = train.batch_size * world_size()
+    batch = train.batch_size * world_of(train)
     given = (rows, batch, train.gradient_accumulation, train.epochs, train.max_steps, train.segment)
     return Schedule.of(*given, is_open=train.scheduler == "budget")
 

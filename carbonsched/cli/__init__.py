@@ -66,8 +66,11 @@ def main(argv: list[str] | None = None) -> int:
 
     from carbonsched.cli.app import app
     from carbonsched.cli.options import Settings
+    from carbonsched.cli.output import suit
 
     settings = Settings()
+    for stream in (sys.stdout, sys.stderr):
+        suit(stream)
     try:
         code = app(args=argv, prog_name="carbonsched", standalone_mode=False, obj=settings)
     except CarbonschedError as e:

@@ -1,5 +1,7 @@
 """Prints answers: one JSON document on stdout for a script, tables that fit a terminal for a person."""
 
+import codecs
+import io
 import json
 import os
 import sys
@@ -15,6 +17,24 @@ if TYPE_CHECKING:
 PIPE_COLUMNS = 160
 """Where nobody watches nothing needs to be folded to a screen."""
 LEGEND = "~ estimated, not metered   - not known"
+
+
+_IN_ASCII = {"ρ": "rho", "τ": "tau", "−": "-", "…": "...", "µ": "u", "→": "->", "·": "-", "█": "#", "░": "."}
+"""What stands for a letter that the terminal's encoding does not have; `?` for all others."""
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(_IN_ASCII.get(letter, "?") for letter in missing), error.end
+
+
+def suit(stream: object) -> None:
+    """Have a stream of another encoding than UTF-8 (LC_ALL=C, latin-1) spell what it has no letters for, where it would fail."""
+    if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+        codecs.register_error("carbonsched", _spell)
+        stream.reconfigure(errors="carbonsched")
 
 
 def emit(doc: Doc) -> None:

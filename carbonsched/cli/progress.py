@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from carbonsched import text
 from carbonsched.cli import output as o
+from carbonsched.cli.ps import starts
 from carbonsched.model.grid import GridNow
 from carbonsched.model.views import JobDetail
 
@@ -135,7 +136,7 @@ def line(job: JobDetail, grid: GridNow) -> str:
         f"loss {text.figure(job.loss, digits=4)}",
     ]
     if not job.state.ended:
-        parts.append(f"left {text.duration(job.eta_s)}")
+        parts.append(f"starts {starts(job)}" if job.starts_why else f"left {text.duration(job.eta_s)}")
     parts.append(job.reason)
     return " | ".join(parts)
 
@@ -156,7 +157,7 @@ def panel(job: JobDetail, grid: GridNow) -> "Table":
         ("spent", f"{_bar(job)}{_budget(job)}"),
         ("energy", f"{text.energy(job.energy_j, job.estimated)}, {text.about(job.power_w, job.estimated, 'W')}"),
         ("loss", text.figure(job.loss, digits=5)),
-        ("left", "ended" if job.state.ended else text.duration(job.eta_s)),
+        ("starts", starts(job)) if job.starts_why else ("left", "ended" if job.state.ended else text.duration(job.eta_s)),
         ("why", job.reason),
     ]  # fmt: skip
     made = o.table("key", "value", wrap=("value",))
@@ -170,6 +171,8 @@ def _segment(job: JobDetail) -> str:
     """The one that runs, or how many are done."""
     if job.segment is not None:
         return text.nth(job.segment, job.segments, job.segments_over)
+    if job.segments is None and not job.segments_done:
+        return text.NOT_KNOWN
     return f"{len(job.segments_done)}/{job.segments if job.segments is not None else '?'} done"
 
 

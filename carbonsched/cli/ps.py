@@ -1,6 +1,7 @@
 """`carbonsched ps`: list the jobs that are not over and those that ended last, one line per job."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,7 +63,7 @@ def ps(
         print("no jobs; submit one: carbonsched submit JOB.toml")
         return
     out = console()
-    out.print(table(listed.jobs))
+    out.print(table(listed.jobs, out.width))
     if any(job.estimated or job.power_w is None for job in listed.jobs):
         out.print(LEGEND, style="dim")
     if listed.drained:
@@ -98,24 +99,69 @@ def _meets(job: "JobView", key: str, values: set[str]) -> bool:
     return str(getattr(job, key)) in values
 
 
-def table(jobs: "Iterable[JobView]") -> "Table":
-    """A row a job, for people."""
+def table(jobs: "Iterable[JobView]", columns: int = 80) -> "Table":
+    """A row a job, for people. columns: of the terminal; in a narrow one columns are left out before ids are folded."""
     from carbonsched.cli import output as o
 
-    made = o.table(
-        "ID", "OWNER", "STATE", "SEG", "ρ", "W", "g/BUDGET", "LOSS", "LEFT",
-        right=("SEG", "ρ", "W", "g/BUDGET", "LOSS", "LEFT"), wrap=("ID", "OWNER"),
-    )  # fmt: skip
-    for job in jobs:
-        made.add_row(
-            job.id,
-            job.owner,
-            job.state,
-            text.nth(job.segment, job.segments, job.segments_over),
-            text.rho(job.rho),
-            text.about(job.power_w, job.estimated),
-            f"{text.about(job.spent_g, job.estimated)}/{text.figure(job.budget_g)}",
-            text.figure(job.loss, digits=4),
-            text.duration(job.eta_s),
-        )
+    rows = [_row(job) for job in jobs]
+    names = [
+        name for name in _COLUMNS if name not in _too_many([dict.fromkeys(_COLUMNS, ""), *rows], columns)
+    ]
+    made = o.table(*names, right=_COLUMNS[3:], wrap=("ID",))
+    for row in rows:
+        made.add_row(*(row[name] for name in names))
     return made
+
+
+_COLUMNS = ("ID", "OWNER", "STATE", "SEG", "ρ", "W", "g/BUDGET", "LOSS", "LEFT")
+_LEAST_NEEDED = ("OWNER", "LOSS", "W", "ρ", "SEG", "LEFT")
+"""What a narrow terminal goes without, the first ones first."""
+_BETWEEN = 2
+"""Blanks between two columns."""
+
+
+def _too_many(rows: Sequence[Mapping[str, str]], columns: int) -> set[str]:
+    """The columns that there is no room for."""
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in _COLUMNS}
+    widths["ID"] = min(widths["ID"], columns // 3)  # a longer one is folded: the figures matter, too
+    left_out: set[str] = set()
+    for name in (*_LEAST_NEEDED, ""):
+        kept = [width for key, width in widths.items() if key not in left_out]
+        if sum(kept) + _BETWEEN * (len(kept) - 1) <= columns:
+            break
+        left_out.add(name)
+    return left_out
+
+
+def _row(job: "JobView") -> dict[str, str]:
+    cells = (
+        job.id,
+        job.owner,
+        job.state.value,
+        text.nth(job.segment, job.segments, job.segments_over),
+        text.rho(job.rho),
+        text.about(job.power_w, job.estimated),
+        f"{text.about(job.spent_g, job.estimated)}/{text.figure(job.budget_g)}",
+        text.figure(job.loss, digits=4),
+        left(job),
+    )
+    return dict(zip(_COLUMNS, cells, strict=True))
+
+
+def left(job: "JobView") -> str:
+    """How long it should still take, or of a queued job when it should start."""
+    if job.starts_at is None:
+        return text.duration(job.eta_s)
+    return f"in {text.duration(until(job.starts_at))}"
+
+
+def until(at: datetime) -> float:
+    """Seconds from now, 0 where it is past."""
+    return max((at - datetime.now(UTC)).total_seconds(), 0.0)
+
+
+def starts(job: "JobView") -> str:
+    """When a queued job should start and why then, or why that is not known."""
+    if job.starts_at is None:
+        return f"not known: {job.starts_why}"
+    return f"in about {text.duration(until(job.starts_at))} (estimated), {job.starts_why}"

@@ -7,6 +7,7 @@ import typer
 
 from carbonsched import text
 from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
+from carbonsched.cli.ps import starts
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -163,6 +164,7 @@ def _facts(job: "JobDetail") -> "Table":
         *([("Output", job.output)] if job.output else []),
         ("Submitted", text.moment(job.submitted_at)),
         ("Started", text.moment(job.started_at)),
+        *([("Starts", starts(job))] if job.starts_why else []),
         ("Ended", text.moment(job.ended_at)) if job.ended_at else ("Left", text.duration(job.eta_s)),
         ("Wanted", f"mean ρ {carbon.rho_mean:g} for the fewest grams" if min_carbon else "the most gain for the budget"),
         ("Hours", ", ".join(carbon.allowed_hours) + f" {carbon.timezone}" if carbon.allowed_hours else "any"),

@@ -46,7 +46,7 @@ def top(
     if json or not out.is_terminal:
         while True:
             seen = look(client)
-            print(seen.model_dump_json(), flush=True) if json else out.print(drawn(seen))
+            print(seen.model_dump_json(), flush=True) if json else out.print(drawn(seen, out.width))
             left = None if left is None else left - 1
             if left == 0:
                 return
@@ -55,7 +55,7 @@ def top(
 
     with Live(console=out, auto_refresh=False, screen=True) as live:
         while left is None or left > 0:
-            live.update(drawn(look(client)), refresh=True)
+            live.update(drawn(look(client), out.width), refresh=True)
             left = None if left is None else left - 1
             time.sleep(interval)
 
@@ -69,8 +69,8 @@ def look(client: "Client") -> "Top":
     return Top(grid=client.grid(0).now, jobs=jobs, drained=listed.drained)
 
 
-def drawn(seen: "Top") -> "RenderableType":
-    """For people, in 80 columns."""
+def drawn(seen: "Top", columns: int = 80) -> "RenderableType":
+    """For people. columns: of the terminal."""
     from rich.console import Group
 
     from carbonsched.cli.output import LEGEND
@@ -89,7 +89,7 @@ def drawn(seen: "Top") -> "RenderableType":
         f"jobs  {said}; {watts} W",
         *drained,
         "",
-        table(seen.jobs),
+        table(seen.jobs, columns),
         "",
         LEGEND,
     )

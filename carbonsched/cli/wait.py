@@ -46,8 +46,9 @@ def follow(client: "Client", job_id: str, json: bool) -> int:
         raise
     if json:
         emit(Acted(id=job.id, state=job.state, reason=job.reason, output=job.output))
-    elif terminal:
-        print(one_line(f"{job.id} {job.state}: {job.reason.removeprefix('stop: ')}"))
+    else:
+        if terminal:
+            print(one_line(f"{job.id} {job.state}: {job.reason.removeprefix('stop: ')}"))
         if job.output:
             print(one_line(f"the model is in {job.output}"))
     return EXIT_CODES[job.state]

@@ -170,7 +170,9 @@ class TrainPart(LearningRateSettings, SelectionSettings, LoraSettings, PrefixSet
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """CPU threads for torch; None: as many as the machine has cores."""
     parallel: Literal["none", "ddp", "fsdp2"] = "none"
-    """How the processes that torchrun starts share the work: whole copies of the model, or a piece of it each."""
+    """How several processes share the work: whole copies of the model, or a piece of it each."""
+    processes: Annotated[int, Field(ge=2, le=64)] | None = None
+    """How many there are, each on a board of its own, or all on the CPU of a box without boards. None: torchrun, started by hand, says it."""
     compile: bool = False
     """torch.compile, anew at each selection."""
 
@@ -200,6 +202,8 @@ class TrainPart(LearningRateSettings, SelectionSettings, LoraSettings, PrefixSet
             )
         if self.compile and self.cache != "off":
             raise refusal("cache", "does not go with compile = true", "leave one of them out")
+        if self.processes is not None and self.parallel == "none":
+            raise refusal("processes", "share no work with parallel = 'none'", "set it to 'ddp' or 'fsdp2'")
         if self.parallel == "fsdp2":
             for field, asked in (
                 ("compile", self.compile),

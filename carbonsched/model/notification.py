@@ -20,6 +20,8 @@ class Happening(StrEnum):
     """On budget."""
     AT_RISK = "at-risk"
     """The budget goes faster than the work: it may be stopped on budget."""
+    UNRESPONSIVE = "unresponsive"
+    """Its process lives and goes on against what it was told, or says nothing for long."""
 
 
 class Notification(Doc):

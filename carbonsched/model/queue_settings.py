@@ -27,6 +27,8 @@ class QueuePart(Doc):
     """Before the second attempt; doubled before each one after it, up to an hour."""
     time_limit: Duration | None = None
     """How long one start of it may run, waiting for cleaner hours included; then it is asked to checkpoint and has failed."""
+    silence_limit: Duration | None = None
+    """How long its process may say nothing where it should; then it is ended as one that died, and tried again where it may be."""
     hold: bool = False
     """Start it only when `release` says so."""
     dedupe_key: Annotated[str, Field(min_length=1, max_length=200)] | None = None

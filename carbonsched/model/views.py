@@ -66,6 +66,11 @@ class JobView(Doc):
     submitted_at: UtcTime
     started_at: UtcTime | None = None
     ended_at: UtcTime | None = None
+    starts_at: UtcTime | None = None
+    """When a queued job should start: estimated, by the plans of those that run and by what this box did for others. None: not known, or it is
+    not queued."""
+    starts_why: str | None = None
+    """Of a queued job: what is before it, or why its start is not known, in words."""
     eta_s: float | None = None
     waste: Waste | None = None
     """What a stock Trainer would have computed beyond `flops_full` in the segments that are done; None: not known, or the job is over

@@ -8,16 +8,17 @@ import bisect
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from carbonsched.clock import Clock
 from carbonsched.csv_text import CsvRow, csv_rows
 from carbonsched.errors import InputError
 from carbonsched.model.base import LocalPath, refusal
 from carbonsched.model.energy import EnergyDelta
-from carbonsched.power.base import Device, Mark, MeterSettings
+from carbonsched.power.base import Device, Mark, Meter, MeterSettings
+from carbonsched.power.combined import CombinedMeter
 from carbonsched.power.counter import DeviceCounter, Sample
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,6 +40,9 @@ class ReplaySettings(MeterSettings):
     replay_file: LocalPath
     """CSV `seconds,watts` for gpu = "replay"; the counter runs on wall time, the daemon's or not."""
 
+    replay_boards: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many devices there are, each with this curve."""
+
     @model_validator(mode="before")
     @classmethod
     def _require_file(cls, data: Any) -> Any:
@@ -46,9 +50,10 @@ class ReplaySettings(MeterSettings):
             raise refusal("replay_file", "is missing", "give a CSV of seconds,watts")
         return data
 
-    def build(self, clock: Clock) -> "ReplayMeter":
+    def build(self, clock: Clock) -> Meter:
         """Reads the curve. Raises InputError with the file, the line and a hint."""
-        return ReplayMeter(Path(self.replay_file), clock)
+        path = Path(self.replay_file)
+        return CombinedMeter([ReplayMeter(path, clock, index) for index in range(self.replay_boards)])
 
 
 class PowerCurve:

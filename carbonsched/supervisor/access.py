@@ -100,6 +100,7 @@ _PRIVATE: dict[str, Any] = {
     "steps": None,
     "rho": None,
     "loss": None,
+    "starts_why": None,
     "labels": {},
 }
 """Fields of a `JobView` that are shown as not known to those who may not read the job."""

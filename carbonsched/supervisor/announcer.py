@@ -47,6 +47,10 @@ class Announcer:
             self._warned.pop(run.id, None)
             self._tell(run, happening, reason)
 
+    def unresponsive(self, run: JobRun, reason: str) -> None:
+        """Its process lives and does not do what it should."""
+        self._tell(run, Happening.UNRESPONSIVE, reason)
+
     def look(self, run: JobRun) -> None:
         """Whether a running job's budget goes faster than its work. Cheap: at every tick."""
         started, done, budget = run.progress.started, run.progress.step, run.budget_g

@@ -146,7 +146,7 @@ def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
         "state": run.state,
         "reason": reason_of(run),
         "segment": run.process.segment if live else None,
-        "segments": run.progress.segments,
+        "segments": run.progress.segments or (run.checked.segments if run.checked is not None else None),
         "segments_over": len(run.progress.done),
         "step": run.progress.step,
         "steps": run.progress.started.steps if run.progress.started else None,
@@ -188,7 +188,7 @@ def reason_of(run: JobRun) -> str:
     """Why it is in its state, and before that what is wrong with it."""
     if run.aside:
         return f"set aside: {run.aside}; tried again every minute"
-    wrong = run.trouble or run.unheard
+    wrong = run.trouble or run.unheard or run.odd[1]
     return f"{wrong} ({run.reason})" if wrong else run.reason
 
 

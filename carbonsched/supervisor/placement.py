@@ -16,6 +16,7 @@ from carbonsched.errors import InputError, StateError
 from carbonsched.launch.base import Launcher
 from carbonsched.model.command import ALL, AUTO, HOST
 from carbonsched.model.energy import NOT_ALONE
+from carbonsched.model.job import JobSpec
 from carbonsched.model.protocol import Started
 from carbonsched.power.base import Device, KnowsOccupants, Meter
 from carbonsched.power.boards import VISIBLE
@@ -24,6 +25,8 @@ from carbonsched.supervisor.jobs.process_state import BoardPart, Seat
 
 log = logging.getLogger(__name__)
 
+TAKEN = "waits for a board that nobody else uses"
+"""Begins the reason of a job whose boards somebody else computes on."""
 _LOOK_S = 10.0
 """Pause between two looks at who computes on the boards of our jobs."""
 _CAUSES = (
@@ -52,21 +55,78 @@ class Placement:
     _looked_s: float = -_LOOK_S
     _said: str = ""
 
-    def find_seat(self, live: Collection[JobRun]) -> tuple[Seat | None, str]:
-        """A free slot: a board, or its part, that nobody uses, and the host's share. (None, why) where there is none; the
-        reason is empty where our own jobs take all there is."""
+    def check(self, spec: JobSpec) -> None:
+        """Raises InputError for a job that takes more boards than this box has."""
+        train = spec.train
+        if train.parallel != "none" and train.processes is None:
+            raise InputError(
+                "train.processes",
+                f"is missing, {train.parallel!r} takes several",
+                "give how many, each on a board of its own",
+            )
+        if train.parallel == "fsdp2" and not self._gpus():
+            raise InputError(
+                "train.parallel", "'fsdp2' takes boards, this box has none", "set it to 'ddp' or 'none'"
+            )
+        if not self.has_room(boards_of(spec)):
+            whole = sum(not gpu.split for gpu in self._gpus())
+            raise InputError(
+                "train.processes",
+                f"{train.processes} take as many whole boards, this box has {whole}",
+                "give fewer",
+            )
+
+    def has_boards(self) -> bool:
+        return bool(self._gpus())
+
+    def places(self, live: Collection[JobRun]) -> list[tuple[str, str]]:
+        """(board as people call it, the job that has it or an empty text) for each job that the box takes at a time."""
+        gpus, slots = self._gpus(), self.slots()
+        if not gpus:
+            holders = [run.id for run in live if run.command is None]
+            return [("", holder) for holder in [*holders, *[""] * slots][: max(slots, len(holders))]]
+        found: list[tuple[str, str]] = []
+        for gpu in gpus:
+            holders = [run.id for run in live if gpu.id in run.process.devices]
+            name = f"gpu {gpu.index}" if gpu.index is not None else gpu.id
+            room = max(self._room(gpu), len(holders))
+            found += [(name, holder) for holder in [*holders, *[""] * room][:room]]
+        taken = sum(bool(holder) for _, holder in found)
+        free = [place for place in found if not place[1]][: max(slots - taken, 0)]
+        return [place for place in found if place[1]] + free
+
+    def has_room(self, boards: int) -> bool:
+        """Whether the box, were it empty, would have so many whole boards for one job; always true where it has none at all."""
         gpus = self._gpus()
+        return boards == 1 or not gpus or boards <= sum(not gpu.split for gpu in gpus)
+
+    def find_seat(self, live: Collection[JobRun], boards: int = 1) -> tuple[Seat | None, str]:
+        """A free slot: a board, or its part, that nobody uses, and the host's share. (None, why) where there is none; the
+        reason is empty where our own jobs take all there is.
+
+        boards: so many whole ones, none of them an instance of MIG; on a box without boards it is one slot all the same.
+        """
+        gpus = self._gpus()
+        if not self.has_room(boards):
+            return None, f"waits for {boards} boards, this box has {sum(not gpu.split for gpu in gpus)}"
         hosts = tuple(device.id for device in self.meter.devices if device.kind == "host")
         if sum(run.command is None for run in live) >= self.slots():
             return None, ""
         if not gpus:
             return Seat(hosts), ""
-        why = ""
+        why, free = "", list[str]()
         for device, part in self._free_parts(gpus, live):
+            if boards > 1 and part.id:
+                continue
             occupant = self._occupant(part.id if part.id else device.id, live)
-            if occupant is None:
-                return Seat((device.id, *hosts), part), ""
-            why = why or f"waits for a board that nobody else uses: {device.id}: {occupant}"
+            if occupant is not None:
+                why = why or f"{TAKEN}: {device.id}: {occupant}"
+                continue
+            free.append(device.id)
+            if len(free) == boards:
+                return Seat((*free, *hosts), part), ""
+        if boards > 1:
+            why = why or f"waits for {boards} boards: {len(free)} of {len(gpus)} are free"
         return None, why
 
     def seat_of_command(
@@ -129,12 +189,12 @@ class Placement:
             f"no board is free ({'; '.join(why) or 'all are in MIG mode'}); wait, give --share, or --device host"
         )
 
-    def seat_of_found(self, live: Collection[JobRun]) -> Seat:
-        """Where a process most likely is that ran without anybody having noted where: the first board that is not taken."""
+    def seat_of_found(self, live: Collection[JobRun], boards: int = 1) -> Seat:
+        """Where a process most likely is that ran without anybody having noted where: the first boards that are not taken."""
         taken = {device for run in live for device in run.process.devices}
-        boards = [device.id for device in self._gpus() if device.id not in taken]
+        free = [device.id for device in self._gpus() if device.id not in taken]
         hosts = [device.id for device in self.meter.devices if device.kind == "host"]
-        return Seat((*boards[:1], *hosts))
+        return Seat((*free[:boards], *hosts))
 
     def slots(self) -> int:
         """How many jobs may run at a time; a number in the config that boards have no room for is told."""
@@ -151,19 +211,19 @@ class Placement:
         return min(wanted or most, most)
 
     def env(self, seat: Seat) -> dict[str, str]:
-        """What shows a job its board and hides all others; nothing for a meter that does not know boards by NVML's UUIDs."""
-        board = next((device.id for device in self._gpus() if device.id in seat.devices), "")
-        if board and not _is_uuid(board):
-            return {}
-        return {VISIBLE: seat.part.id or board}
-
-    def env_of_command(self, seat: Seat) -> dict[str, str]:
-        """What shows a command its boards and hides all others."""
+        """What shows a job, or a command, its boards and hides all others; nothing for a meter that does not know boards by
+        NVML's UUIDs."""
+        if seat.part.id:
+            return {VISIBLE: seat.part.id}
         known = {device.id for device in self._gpus()}
         boards = [device for device in seat.devices if device in known]
-        if not known or not all(map(_is_uuid, boards)):
+        if not all(map(_is_uuid, boards)):
             return {}
         return {VISIBLE: ",".join(boards)}
+
+    def env_of_command(self, seat: Seat) -> dict[str, str]:
+        """The same for a command: on a box without boards it is told nothing of them."""
+        return self.env(seat) if self._gpus() else {}
 
     def contradiction(self, run: JobRun, started: Started) -> str | None:
         """Why what a trainer reports is not what it was given; None where it is, or where it says too little to tell."""
@@ -177,13 +237,13 @@ class Placement:
             return (
                 f"it trains on board {reported}, which no meter reads: it was given none ({VISIBLE} is empty)"
             )
-        given = run.process.part.id or mine[0]
+        given = run.process.part.id or ",".join(mine)
         if reported is None:
             # a script of somebody's own may name its device and not its UUID
             if started.device != "cpu":
                 return None
             return f"it trains on the CPU, board {given} was given to it; {_CAUSES}"
-        if _digits(reported) in {_digits(given), *map(_digits, mine)}:
+        if _digits(reported) in {_digits(run.process.part.id), *map(_digits, mine)}:
             return None
         return (
             f"it trains on board {reported}, {given} was given to it: leave {VISIBLE} as the daemon sets it"
@@ -244,6 +304,11 @@ class Placement:
         if message != self._said:
             self._said = message
             log.warning("%s", message)
+
+
+def boards_of(spec: JobSpec) -> int:
+    """How many boards a job takes, where there are boards: one for each of its processes."""
+    return spec.train.processes or 1
 
 
 def _is_uuid(device: str) -> bool:

@@ -10,7 +10,7 @@ import platform
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -59,6 +59,7 @@ from carbonsched.supervisor.job_views import (
 )
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
+from carbonsched.supervisor.queue_outlook import ExpectedStart, QueueOutlook, with_start
 from carbonsched.supervisor.recovery import CHECKED
 from carbonsched.supervisor.removal import refuse_removed, remove
 from carbonsched.supervisor.supervisor import Supervisor
@@ -79,6 +80,7 @@ class SupervisorService:
     """
 
     supervisor: Supervisor
+    outlook: QueueOutlook = field(default_factory=QueueOutlook)
     _keyed: threading.Lock = field(default_factory=threading.Lock)
     """Held while a job with a `dedupe_key` is submitted."""
 
@@ -113,6 +115,7 @@ class SupervisorService:
         spec = self._placed(spec, owner)
         supervisor.pools.check(spec)
         supervisor.prices.check(spec)
+        supervisor.placement.check(spec)
         supervisor.launcher.check(spec, owner)
         job = SubmittedJob(
             id=f"{spec.name[:40]}-{secrets.token_hex(3)}",
@@ -179,6 +182,7 @@ class SupervisorService:
 
         self.supervisor.launcher.check(spec, owner)
         self.supervisor.prices.check(spec)
+        self.supervisor.placement.check(spec)
         return explain(self.supervisor, spec, owner, checked)
 
     def resolve(self, reference: str, actor: Owner) -> str:
@@ -196,14 +200,17 @@ class SupervisorService:
         supervisor = self.supervisor
         ids, left_out = supervisor.ledger.listed(None if every else OVER_SHOWN)
         # a page of records at a time: those of ten thousand jobs would stay in the daemon's memory
+        starts = self.outlook.starts(supervisor)
         pages = (
-            self._views(actor, supervisor.ledger.records(ids[at : at + PAGE]))
+            self._views(actor, starts, supervisor.ledger.records(ids[at : at + PAGE]))
             for at in range(0, len(ids), PAGE)
         )
         drained = supervisor.starter.drain.why or None
         return JobList(jobs=tuple(chain.from_iterable(pages)), left_out=left_out, drained=drained)
 
-    def _views(self, actor: Owner, rows: tuple[JobRecord, ...]) -> list[JobView]:
+    def _views(
+        self, actor: Owner, starts: Mapping[str, ExpectedStart], rows: tuple[JobRecord, ...]
+    ) -> list[JobView]:
         supervisor, every_job = self.supervisor, access.reads_all(actor, self._admins)
         views: dict[str, JobView] = {}
         with supervisor.lock:
@@ -211,6 +218,8 @@ class SupervisorService:
                 run = supervisor.runs.get(row.id)
                 if run is not None:
                     views[row.id] = job_view(row, partial(of_run, row, run, supervisor.clock))
+        for job_id in views.keys() & starts.keys():
+            views[job_id] = with_start(views[job_id], starts[job_id], supervisor.clock.now())
         rest = [row for row in rows if row.id not in views]
         past = pasts(rest, supervisor.ledger)
         for row in rest:
@@ -231,7 +240,11 @@ class SupervisorService:
                 "directive": run.directive,
                 "validation": tuple(e.dump() for e in run.progress.evaluated),
             }
-        return self._completed(job_detail(row, fields, supervisor.ledger))
+        detail = job_detail(row, fields, supervisor.ledger)
+        if detail.state is JobState.QUEUED:
+            start = self.outlook.starts(supervisor).get(job_id)
+            detail = detail if start is None else with_start(detail, start, supervisor.clock.now())
+        return self._completed(detail)
 
     def _completed(self, detail: JobDetail) -> JobDetail:
         """With what is looked up outside the lock: what it cost, and where its model lies."""

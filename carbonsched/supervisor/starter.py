@@ -17,7 +17,7 @@ from carbonsched.supervisor.isolation import Isolation
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Seat
 from carbonsched.supervisor.outcome import again
-from carbonsched.supervisor.placement import Placement
+from carbonsched.supervisor.placement import Placement, boards_of
 from carbonsched.supervisor.recovery import ProcessJournal
 from carbonsched.supervisor.starts import Start, Starts
 
@@ -71,21 +71,27 @@ class Starter:
         self.drain = Drain(self.supervisor.ledger, self.supervisor.clock)
 
     def start_queued(self) -> None:
-        # one that was found is for the first that may start; why there is none holds for all
-        supervisor = self.supervisor
-        seat, full = None, None
+        # by the number of boards: what was found is for the first that may start, why there is none holds for all
+        supervisor, found, kept = self.supervisor, dict[int, tuple[Seat | None, str]](), False
         for run in queue(supervisor.runs.values()):
             with supervisor.isolation.alone(run):
-                if reason := self.drain.why or self._waits_for(run) or run.held_back(supervisor.clock.now()):
+                if reason := self.drain.why or self.waits_for(run) or run.held_back(supervisor.clock.now()):
                     self._note_wait(run, reason)
                     continue
-                if seat is None and full is None:
-                    seat, full = supervisor.placement.find_seat(supervisor.live())
+                if kept:
+                    continue
+                boards = boards_of(run.spec)
+                if boards not in found:
+                    found[boards] = supervisor.placement.find_seat(supervisor.live(), boards)
+                seat, full = found[boards]
                 if seat is not None:
+                    found.clear()
                     self._start(run, seat)
-                    seat = full = None
-                elif full:
+                    continue
+                if full:
                     self._note_wait(run, full)
+                # smaller jobs would take each board that becomes free, and this one would wait for ever
+                kept = boards > 1 and supervisor.placement.has_room(boards)
 
     def end_drain(self, actor: str) -> None:
         """Jobs start again. Raises LedgerError."""
@@ -106,7 +112,7 @@ class Starter:
             with supervisor.isolation.alone(run):
                 self._take_up(run, start)
 
-    def _waits_for(self, run: JobRun) -> str:
+    def waits_for(self, run: JobRun) -> str:
         """Which job it comes after that has not finished; empty: none."""
         for job_id in run.spec.queue.after:
             before = self.supervisor.runs.get(job_id)

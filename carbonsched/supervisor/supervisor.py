@@ -48,11 +48,12 @@ from carbonsched.supervisor.on_site import OnSite
 from carbonsched.supervisor.outcome import again, left_unsaid, outcome, too_old, way
 from carbonsched.supervisor.pace import Pace
 from carbonsched.supervisor.pending_rows import PendingRows
-from carbonsched.supervisor.placement import Placement
+from carbonsched.supervisor.placement import Placement, boards_of
 from carbonsched.supervisor.price_watch import PriceWatch
 from carbonsched.supervisor.quotas import Quotas
 from carbonsched.supervisor.recording import record, record_more
 from carbonsched.supervisor.recovery import ProcessJournal
+from carbonsched.supervisor.responsiveness import Responsiveness
 from carbonsched.supervisor.settling import Settling
 from carbonsched.supervisor.starter import Starter
 from carbonsched.supervisor.supply_watch import SupplyWatch
@@ -116,6 +117,9 @@ class Supervisor:
         self.starter = Starter(self)
         self._wall, self._sleep = StepWatch(clock, STEP_S), SleepWatch(clock)
         self.pending = PendingRows(ledger, clock)
+        self.responsiveness = Responsiveness(
+            clock, self._config, self.pending.note, self.announcer.unresponsive, self._end_and_retry
+        )
         self.late = LateEnergy(ledger, self.pending, self.journal)
         self.isolation = Isolation(clock, self._fail)
         self.lock = threading.RLock()
@@ -198,7 +202,11 @@ class Supervisor:
                 run = self._found(row, started)
                 if run is None:
                     continue
-                seat = Seat(()) if run.found is None else self.placement.seat_of_found(self.live())
+                seat = (
+                    Seat(())
+                    if run.found is None
+                    else self.placement.seat_of_found(self.live(), boards_of(run.spec))
+                )
                 self.runs[row.id] = run
                 with self.isolation.alone(run):
                     self.control.allocator.enlist(run)
@@ -440,6 +448,13 @@ class Supervisor:
             self.control.director.end(run, Ending(JobState.FAILED, reason))
             self.pending.note(run.id, "note", {"text": reason})
 
+    def _end_and_retry(self, run: JobRun, reason: str) -> None:
+        """End its process; where it has attempts left it is started again from its last checkpoint."""
+        ending = again(run, reason, self.clock.now()) or Ending(JobState.FAILED, reason)
+        director = self.control.director
+        (director.end if run.command is None else director.end_command)(run, ending)
+        self.pending.note(run.id, "note", {"text": ending.reason})
+
     # ---- one job
 
     def _advance(self, run: JobRun) -> None:
@@ -465,6 +480,7 @@ class Supervisor:
                 self._note_protocol(run, event)
         record(run, self.ledger, self.clock.now())
         self.announcer.look(run)
+        self.responsiveness.look(run)
         if run.process.alive_to is not None and not run.follower.behind:
             if self._awaits_word(run) or self._awaits_energy(run):
                 return
@@ -571,6 +587,7 @@ class Supervisor:
     def drop(self, run: JobRun) -> None:
         """The job is over."""
         self.pools.close(run)
+        self.responsiveness.forget(run)
         self.control.allocator.forget(run)
         self.control.estimates.forget(run)
         self.runs.pop(run.id, None)

@@ -1,13 +1,17 @@
 """What people see: nothing lost at 80 columns, estimates marked, unknown never 0."""
 
+import io
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.box import Box, cli
 
 from carbonsched.cli.grid import every_nth, sparkline
+from carbonsched.cli.output import suit
 from carbonsched.model.grid import GridView
 from carbonsched.model.job_state import JobState
 from carbonsched.model.pools import PoolJob, PoolView
@@ -27,6 +31,42 @@ def test_ps_shows_a_running_job_in_80_columns(box: Box, socket: Path) -> None:
     for shown in (job_id, "alice", "running", "2/5", "0.600", "322", "20/120", "2.5", "4h 00m"):
         assert shown in lines[1]
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown", "left_out"),
+    [
+        (40, ["STATE", "g/BUDGET", "running", "20/120"], ["OWNER", "LOSS"]),
+        (60, ["SEG", "LEFT", "4h 00m"], ["OWNER"]),
+    ],
+)
+def test_a_narrow_terminal_goes_without_columns_and_keeps_ids_whole(
+    box: Box,
+    socket: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    columns: int,
+    shown: list[str],
+    left_out: list[str],
+) -> None:
+    job_id = busy(box, "tiny")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for command in ("ps", "top"):
+        lines = cli(command, socket=socket).out.splitlines()
+        rows = [line for line in lines if line.startswith(("ID", job_id))]
+        assert len(rows) == 2, f"the id is whole: {lines}"
+        assert all(len(line) <= columns for line in rows)
+        assert all(any(word in row for row in rows) for word in shown)
+        assert not any(word in rows[0] for word in left_out)
+
+
+def test_ps_says_when_a_queued_job_should_start(box: Box, socket: Path) -> None:
+    entry = box.add("later")
+    at = datetime.now(UTC) + timedelta(hours=3, minutes=5, seconds=30)
+    box.starts[entry.id] = (at, "after 2 jobs on gpu 0")
+    assert "in 3h 05m" in cli("ps", socket=socket).out
+    assert "in about 3h 05m (estimated), after 2 jobs on gpu 0" in cli("show", entry.id, socket=socket).out
+    box.starts[entry.id] = (None, "the box is drained by ada")
+    assert "not known: the box is drained by ada" in cli("show", entry.id, socket=socket).out
 
 
 def test_ps_keeps_every_figure_when_the_name_is_long(box: Box, socket: Path) -> None:
@@ -254,3 +294,19 @@ def test_what_others_wrote_steers_no_terminal(box: Box, socket: Path) -> None:
         out = cli(*command, socket=socket).out
         assert not set(out) & {"\x1b", "\x07", "\r", "\x9b", "\u202e"}, command
     assert "\\x1b[2J" in cli("show", entry.id, socket=socket).out
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"),
+    [
+        ("ascii", b"rho 0.500 - 3 uJ ?"),
+        ("latin-1", b"rho 0.500 - 3 \xb5J ?"),
+        ("utf-8", "ρ 0.500 − 3 µJ 水".encode()),
+    ],
+)
+def test_a_locale_without_our_letters_spells_them(encoding: str, written: bytes) -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    suit(stream)
+    stream.write("ρ 0.500 − 3 µJ 水")
+    assert raw.getvalue() == written

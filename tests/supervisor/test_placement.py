@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from support.rig import Rig
+from support.rig import ME, Rig, spec
 
+from carbonsched.errors import InputError
+from carbonsched.model.job import JobSpec, TrainPart
 from carbonsched.model.job_state import JobState
 from carbonsched.power.base import Instance
 from carbonsched.power.replay import ReplayMeter
@@ -98,7 +100,6 @@ class BoardMeter(ReplayMeter):
 
 @pytest.fixture
 def meter(monkeypatch: pytest.MonkeyPatch) -> type[BoardMeter]:
-    monkeypatch.setattr("support.rig.ReplayMeter", BoardMeter)
     monkeypatch.setattr(BoardMeter, "occupants", {})
     monkeypatch.setattr(BoardMeter, "instances", ())
     return BoardMeter
@@ -108,7 +109,7 @@ def test_a_board_that_somebody_else_computes_on_is_given_to_nobody(
     tmp_path: Path, meter: type[BoardMeter]
 ) -> None:
     meter.occupants[A] = meter.occupants[B] = 1
-    rig = Rig(tmp_path, boards=(A, B))
+    rig = Rig(tmp_path, meters=meter, boards=(A, B))
     job, later = rig.submit(), rig.submit()
     rig.run(3)
     for each in (job, later):
@@ -127,7 +128,7 @@ def test_a_board_that_somebody_else_computes_on_is_given_to_nobody(
 def test_who_comes_later_makes_the_energy_of_a_board_an_estimate(
     tmp_path: Path, meter: type[BoardMeter]
 ) -> None:
-    rig = Rig(tmp_path, boards=(A,))
+    rig = Rig(tmp_path, meters=meter, boards=(A,))
     rig.running()
     meter.occupants[A] = os.getpid()  # a process that is there, and none of the job's
     rig.run(25)
@@ -159,7 +160,7 @@ def test_a_job_in_mig_mode_gets_an_instance_and_its_slices_of_the_energy(
     small, large = "MIG-0000000a-0000", "MIG-0000000b-0000"
     others = Instance("MIG-0000000c-0000", 1, ours=False)
     monkeypatch.setattr(meter, "instances", (Instance(small, 2), Instance(large, 4), others))
-    rig = Rig(tmp_path, boards=(A,))
+    rig = Rig(tmp_path, meters=meter, boards=(A,))
     job = rig.submit()
     rig.run(1)
     assert rig.launcher.env[job.dir] == {"CUDA_VISIBLE_DEVICES": small}
@@ -205,3 +206,85 @@ def test_a_process_is_known_by_those_above_it() -> None:
         finally:
             child.kill()
     assert list(_ancestors(2**22 + 1)) == [2**22 + 1], "there is no such process"
+
+
+def two_processes(name: str = "wide", parallel: str = "ddp", **train: Any) -> JobSpec:
+    job = spec(name)
+    part = job.train.model_dump() | {"parallel": parallel, "processes": 2} | train
+    return job.model_copy(update={"train": TrainPart.model_validate(part)})
+
+
+def test_a_job_of_two_processes_gets_two_boards_and_their_energy(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, boards=(A, B))
+    job = rig.submit(two_processes())
+    rig.run(1)
+    assert rig.launcher.env[job.dir] == {"CUDA_VISIBLE_DEVICES": f"{A},{B}"}
+    job.started(device="NVIDIA H100", gpu_uuid=B)
+    rig.run(10)
+    view = job.show()
+    assert (view.state, view.boards, view.power_w) == (JobState.RUNNING, (A, B), 200.0)
+    assert view.energy_j == pytest.approx(2 * 100 * 10, rel=0.01)
+    rig.die()
+    rig.boot()
+    rig.run(2)
+    assert job.show().boards == (A, B)
+
+
+def test_who_waits_for_several_boards_is_not_passed_by_smaller_jobs(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, boards=(A, B))
+    first = rig.running()
+    wide, small = rig.submit(two_processes()), rig.submit(spec("small"))
+    rig.run(2)
+    assert wide.show().reason == "waits for 2 boards: 1 of 2 are free"
+    assert small.show().state is JobState.QUEUED
+    first.finish()
+    rig.run(1)
+    assert wide.show().state is JobState.RUNNING
+    assert small.show().state is JobState.QUEUED
+    rig.service.cancel(wide.id, ME)
+    wide.finish("stopped")
+    rig.run(1)
+    assert small.show().state is JobState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("job", "says"),
+    [
+        (
+            two_processes(processes=3),
+            "train.processes: 3 take as many whole boards, this box has 2; give fewer",
+        ),
+        (
+            two_processes(processes=None),
+            "train.processes: is missing, 'ddp' takes several; give how many, each on a board of its own",
+        ),
+    ],
+)
+def test_more_boards_than_there_are_is_refused(tmp_path: Path, job: JobSpec, says: str) -> None:
+    rig = Rig(tmp_path, boards=(A, B))
+    with pytest.raises(InputError) as caught:
+        rig.submit(job)
+    assert str(caught.value) == says
+
+
+def test_a_board_that_is_gone_keeps_no_other_job_waiting(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, boards=(A, B))
+    wide = rig.submit(two_processes())
+    rig.service.pause(wide.id, ME)
+    rig.die()
+    rig.boards = (A,)
+    rig.boot()
+    rig.service.resume(wide.id, ME)
+    small = rig.submit(spec("small"))
+    rig.run(1)
+    assert wide.show().reason == "waits for 2 boards, this box has 1"
+    assert small.show().state is JobState.RUNNING
+
+
+def test_on_a_box_without_boards_processes_share_one_slot(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, extra=HOST_ALONE)
+    job = rig.submit(two_processes())
+    rig.run(1)
+    assert rig.launcher.env[job.dir] == {"CUDA_VISIBLE_DEVICES": ""}
+    with pytest.raises(InputError, match=r"train.parallel: 'fsdp2' takes boards, this box has none"):
+        rig.submit(two_processes(parallel="fsdp2"))

@@ -131,6 +131,8 @@ class Box:
         self.g_per_kwh: float | None = 200.0
         self.estimated = False
         self.over_shown = 20
+        self.starts: dict[str, tuple[datetime | None, str]] = {}
+        """Queued job → when it should start, and why then."""
         self.report: Callable[[], Iterator[str]] | None = None
         self.broken: Exception | None = None
         self.why: str | None = None
@@ -453,6 +455,8 @@ class Box:
             "submitted_at": START,
             "ended_at": START if entry.state.ended else None,
             "eta_s": 3600.0 * (5 - len(done)) if live else None,
+            "starts_at": self.starts.get(entry.id, (None, None))[0],
+            "starts_why": self.starts.get(entry.id, (None, None))[1],
         }
 
 

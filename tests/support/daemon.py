@@ -68,7 +68,7 @@ class DaemonProcess:
                 stderr=log,
                 env=os.environ | OFFLINE | self.env,
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while self.cli("ps", check=False).returncode != 0:
             assert self.process.poll() is None, (self.root / "daemon.log").read_text()
             assert time.monotonic() < deadline, "the daemon does not answer"

@@ -18,11 +18,14 @@ from carbonsched.model.job import Owner, SubmittedJob
 from carbonsched.model.job_file import read_job
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Failed
+from trainer.distributed.launching import launch, takes_several
 from trainer.job.inputs import own_names
 from trainer.job.job_dir import JobDir, now, write_json
 
 log = logging.getLogger("trainer")
 
+OF_RANK_0 = "rank 0: "
+"""Begins what `Ranks.broadcast` raises on the others."""
 RANK_0_S = 30.0
 """Under torchrun: how long the other ranks wait for the job directory that the first one makes."""
 
@@ -48,7 +51,10 @@ def run(job_dir: Path, *, alone: bool = False, out: Path | None = None, parts: b
     job = JobDir(job_dir)
     with _stop_on_signals() as stop:
         try:
-            name = job.spec().spec.name  # before the heavy imports: a wrong folder is known at once
+            spec = job.spec().spec  # before the heavy imports: a wrong folder is known at once
+            name = spec.name
+            if takes_several(spec.train):
+                return launch(spec.train, _arguments(job_dir, alone, parts), stop.asked)
             if alone:
                 log.info("%s in %s: no daemon is asked, no budget is kept", name, job.path)
             from trainer.run import run_job
@@ -59,6 +65,11 @@ def run(job_dir: Path, *, alone: bool = False, out: Path | None = None, parts: b
         finally:
             job.close()
     return 0
+
+
+def _arguments(job_dir: Path, alone: bool, parts: bool) -> list[str]:
+    """The command line of a rank."""
+    return ["run", str(job_dir), *(["--alone"] if alone else []), *(["--parts"] if parts else [])]
 
 
 def make_job_dir(file: Path, out: Path | None = None) -> Path:
@@ -117,8 +128,18 @@ def _failed(job: JobDir, error: Exception) -> int:
     line = _own_names(job, line)
     log.error(line)
     if job.path.is_dir():
-        job.send(Failed(at=now(), error=line))
+        _report(job, line)
     return code
+
+
+def _report(job: JobDir, line: str) -> None:
+    """A rank that writes no other events says why it fails, unless it does so because the first one did."""
+    if not job.quiet:
+        job.send(Failed(at=now(), error=line))
+    elif not line.startswith(OF_RANK_0):
+        loud = JobDir(job.path, quiet=False)
+        loud.send(Failed(at=now(), error=f"rank {os.environ.get('RANK', '?')}: {line}"))
+        loud.close()
 
 
 def _own_names(job: JobDir, line: str) -> str:
@@ -134,7 +155,10 @@ def _describe(error: Exception) -> str:
         return f"{error}: install carbonsched[train] for this interpreter"
     if type(error).__name__ == "OutOfMemoryError":
         return "the GPU's memory is full: lower train.batch_size, or set train.gradient_checkpointing = true"
-    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+    said = " ".join(str(error).split()) or "no message"
+    if "Connection closed by peer" in said or "Connection reset by peer" in said:
+        return f"another process of this training died, see the log for which: {type(error).__name__}: {said}"
+    return f"{type(error).__name__}: {said}"
 
 
 @dataclass(slots=True)

@@ -30,18 +30,29 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def world_of(train: TrainPart) -> int:
+    """Processes that a training takes: those that torchrun has started, or, before anything has, those that the spec asks for."""
+    return world_size() if "WORLD_SIZE" in os.environ else train.processes or 1
+
+
 def check_world(train: TrainPart) -> None:
-    """Raises InputError where the processes that were started are not those that the spec asks for."""
-    world = world_size()
+    """Raises InputError where the processes that were started, or would be, are not those that the spec asks for."""
+    world = world_of(train)
     if world > 1 and train.parallel == "none":
         raise InputError(
             "train.parallel", f"is 'none', but {world} processes were started", "set it to 'ddp' or 'fsdp2'"
         )
     if world == 1 and train.parallel != "none":
         raise InputError(
-            "train.parallel",
-            f"{train.parallel!r} takes several processes, one was started (as the daemon does)",
-            "start it with torchrun --nproc-per-node N -m trainer run JOB_DIR, or leave it out",
+            "train.processes",
+            f"is missing, {train.parallel!r} takes several",
+            "give how many, each on a board of its own, or start them with torchrun",
+        )
+    if train.processes not in (None, world):
+        raise InputError(
+            "train.processes",
+            f"is {train.processes}, but {world} were started",
+            "start as many, or leave it out",
         )
 
 

@@ -61,31 +61,46 @@ class Throughput:
 def estimate_throughput(ledger: Ledger, devices: tuple[Device, ...], spec: JobSpec) -> Throughput:
     """Of the newest jobs on a board of this name in this precision, those of the same model first; else rated figures.
 
-    devices: those that the job has or may get, the first GPU counts.
+    devices: those that the job has or may get, the first GPU counts, and as many of its kind as the job has processes.
     """
     gpus = [device for device in devices if device.kind == "gpu"]
     target = gpus[0].name if gpus else ""
     board = gpus[0] if gpus else None
-    wanted = precision(spec, board)
+    wanted, boards = precision(spec, board), boards_of(spec, gpus)
     seen = [job for job in ledger.newest(RECENT_JOBS) if precision(job.spec, board) == wanted]
     for jobs, what in ((same_model(seen, spec), _OWN), (seen, "other models")):
         here = (job for job in jobs if _board_of(ledger, job.id, gpus) == target)
-        found = islice((one for one in (_measured(ledger, job.id) for job in here) if one), _MEASURED_JOBS)
+        found = islice(
+            (one for one in (_measured(ledger, job.id, boards_of(job.spec, gpus)) for job in here) if one),
+            _MEASURED_JOBS,
+        )
         sums = [sum(column) for column in zip(*found, strict=True)]
         if sums:
             flops, seconds, joules, wall = sums
+            flops, joules = flops * boards, joules * boards
             source = f"measured on this box with {what}: {flops / seconds:.3g} FLOP/s, {joules / wall:.3g} W"
             return Throughput(flops / seconds, joules / wall, source, measured=True, of_model=what == _OWN)
     host_w = next((device.watts_limit for device in devices if device.kind == "host"), None)
     if gpus:
-        return _of_board(gpus[0], wanted, host_w)
-    cores = spec.train.threads or os.cpu_count() or 1
+        return _of_boards(gpus[0], boards, wanted, host_w)
+    cores = os.cpu_count() or 1
+    if spec.train.threads is not None:
+        cores = (
+            spec.train.threads
+            if spec.train.processes is None
+            else min(spec.train.threads * spec.train.processes, cores)
+        )
     flops, watts = cores * CPU_FLOPS_PER_CORE, _cpu_watts(cores, host_w)
     return Throughput(
         flops,
         watts,
         f"assumed for {cores} CPU cores, nothing of the kind was trained here yet: {flops:.3g} FLOP/s and {watts:.0f} W",
     )
+
+
+def boards_of(spec: JobSpec, gpus: Sequence[Device]) -> int:
+    """How many boards a job trains on at once, where there are any; 1 on a CPU, whose cores its processes share."""
+    return (spec.train.processes or 1) if gpus else 1
 
 
 def precision(spec: JobSpec, board: Device | None) -> str:
@@ -96,7 +111,8 @@ def precision(spec: JobSpec, board: Device | None) -> str:
     return "bf16" if auto or spec.train.autocast == "bf16" else spec.model.dtype
 
 
-def _of_board(board: Device, dtype: str, host_w: float | None) -> Throughput:
+def _of_boards(board: Device, boards: int, dtype: str, host_w: float | None) -> Throughput:
+    """boards: so many of its kind train together."""
     limit = board.watts_limit or GPU_WATTS / _RATED_SHARE
     if board.peak_flops is not None:
         flops, how = board.peak_flops.of(dtype) * SUSTAINED[dtype], f"{SUSTAINED[dtype]:.0%} of its rating"
@@ -105,11 +121,13 @@ def _of_board(board: Device, dtype: str, host_w: float | None) -> Throughput:
     part = 1.0
     if board.instances:  # which instance a job gets is not known before
         part = 1 / len(board.instances)
-    watts = limit * _RATED_SHARE * part + (host_w or 0.0) * _HOST_SHARE
+    share = part * boards
+    watts = limit * _RATED_SHARE * share + (host_w or 0.0) * _HOST_SHARE
+    where = board.name if boards == 1 else f"{boards} {board.name}"
     return Throughput(
-        flops * part,
+        flops * share,
         watts,
-        f"assumed, nothing was trained in {dtype} on {board.name} here yet: {flops * part:.3g} FLOP/s ({how}) and "
+        f"assumed, nothing was trained in {dtype} on {where} here yet: {flops * share:.3g} FLOP/s ({how}) and "
         f"{watts:.0f} W",
     )
 
@@ -141,17 +159,18 @@ def _kind(spec: JobSpec) -> tuple[str, str, str | None]:
     return spec.model.name_or_path, spec.model.dtype, spec.train.autocast
 
 
-def _measured(ledger: Ledger, job_id: str) -> tuple[float, float, float, float] | None:
-    """(FLOPs, seconds of steps, metered joules, their wall seconds) of a job's segments; None where one is not known."""
+def _measured(ledger: Ledger, job_id: str, boards: int) -> tuple[float, float, float, float] | None:
+    """(FLOPs, seconds of steps, metered joules, their wall seconds) of a job's segments, on each of its boards; None where one
+    is not known."""
     sums = {k: total for k, total in ledger.segment_totals(job_id).items() if k is not None}
     if not any(total.energy_mj for total in sums.values()):
         return None
     segments = ledger.segments(job_id)
     known = [s for s in segments if s.k in sums and sums[s.k].energy_mj > 0]
     found = (
-        sum(s.done.flops for s in segments),
+        sum(s.done.flops for s in segments) / boards,
         sum(s.done.seconds for s in segments),
-        sum(sums[s.k].energy_mj for s in known) / MJ_PER_J,
+        sum(sums[s.k].energy_mj for s in known) / MJ_PER_J / boards,
         sum((s.end - s.start).total_seconds() for s in known),
     )
     return found if min(found) > 0 else None

@@ -115,6 +115,8 @@ class JobRun:
     """It was told that it nears its budget."""
     trouble: str = ""
     """What went wrong with it in the last tick and is tried again; empty: nothing."""
+    odd: tuple[str, str] = ("", "")
+    """What it does against what it was told, or that it is silent: which of the two, and in words."""
     aside: str = ""
     """Why the daemon cannot go on with it for now: it is charged and shown, but neither started nor directed."""
     aside_s: float = 0.0
@@ -254,6 +256,10 @@ class JobRun:
         """It could not be looked after in this tick."""
         self.trouble = text
 
+    def note_odd(self, kind: str, text: str) -> None:
+        """It goes on against its directive, or is silent; empty: it does what it should."""
+        self.odd = (kind, text)
+
     def forget_trouble(self) -> None:
         """A new tick begins."""
         self.trouble = ""
@@ -274,6 +280,7 @@ class JobRun:
         self.process.begin(at, devices, part)
         self.progress.begin()
         self.limit = EventLimit.of_process(at)
+        self.odd = ("", "")
         self.account.begin()
 
     def take_up(self, found: RunRecord, now: datetime) -> None:
@@ -283,6 +290,7 @@ class JobRun:
 
     def leave(self, wake_at: datetime | None = None) -> None:
         """The process is gone; `wake_at`: when the job is to have another."""
+        self.odd = ("", "")
         self.process.leave(wake_at)
 
     def end(self, ending: Ending, kill_at: float | None = None) -> None:

@@ -53,6 +53,10 @@ class Progress:
     load_s: float | None = None
     """From a process's start to its first segment: what another start will take."""
     last_event_at: datetime | None = None
+    events: int = 0
+    """That this process has sent."""
+    stepped: Step | None = None
+    """The last one of this process."""
     pace: StepPace = field(default_factory=StepPace)
 
     @property
@@ -66,6 +70,7 @@ class Progress:
         """A process was started: what the one before said of itself no longer holds."""
         self.started = self.ready = self.finished = self.failed = self.waiting = None
         self.last_event_at, self.loaded = None, False
+        self.events, self.stepped = 0, None
         self.pace.forget()
 
     def shift(self, step: timedelta) -> None:
@@ -73,6 +78,8 @@ class Progress:
         self.pace.interrupt()
         if self.last_event_at is not None:
             self.last_event_at += step
+        if self.stepped is not None:
+            self.stepped = self.stepped.model_copy(update={"at": self.stepped.at + step})
 
     def is_last(self, done: SegmentDone) -> bool:
         return done.last or (self.segments is not None and done.k + 1 >= self.segments)
@@ -80,6 +87,7 @@ class Progress:
     def fold(self, event: Event, now_s: float, alive_from: datetime | None) -> None:
         """Take one event in. now_s: monotonic time; alive_from: the start of the process that said it."""
         self.last_event_at = event.at
+        self.events += 1
         self._pace(event)
         match event:
             case Started():
@@ -96,6 +104,7 @@ class Progress:
                 if event.frontier and event.k < (event.segments or MOST_SEGMENTS):
                     self.gains[event.k] = event.frontier[-1].importance
             case Step():
+                self.stepped = event
                 self.step, self.waiting = event.step, None
                 self.loss = event.loss if event.loss is not None else self.loss
             case SegmentDone():
@@ -113,7 +122,8 @@ class Progress:
             case Finished():
                 self.finished = event
             case Failed():
-                self.failed = event
+                # of several processes the others fail because the first one did
+                self.failed = self.failed or event
 
     def _pace(self, event: Event) -> None:
         match event:

@@ -7,7 +7,7 @@ import pytest
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import TrainPart
-from trainer.distributed.ranks import Ranks, check_world
+from trainer.distributed.ranks import Ranks, check_world, world_of
 from trainer.job.directives import Stopped
 
 
@@ -29,7 +29,12 @@ def test_one_process_agrees_with_itself() -> None:
         (
             "1",
             {"parallel": "ddp"},
-            "train.parallel: 'ddp' takes several processes.*torchrun --nproc-per-node N",
+            "train.processes: is missing, 'ddp' takes several; give how many.*or start them with torchrun",
+        ),
+        (
+            "3",
+            {"parallel": "ddp", "processes": 2},
+            "train.processes: is 2, but 3 were started; start as many, or leave it out",
         ),
     ],
 )
@@ -39,3 +44,12 @@ def test_processes_that_the_spec_does_not_ask_for(
     monkeypatch.setenv("WORLD_SIZE", world)
     with pytest.raises(InputError, match=message):
         check_world(TrainPart(**train))
+
+
+def test_before_any_process_is_started_the_spec_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    two = TrainPart(parallel="ddp", processes=2)
+    check_world(two)
+    assert (world_of(two), world_of(TrainPart())) == (2, 1)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert world_of(TrainPart(parallel="ddp")) == 4
