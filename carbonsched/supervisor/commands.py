@@ -5,7 +5,6 @@ again, and it is told what to do only where it has a budget and speaks the proto
 """
 
 import os
-import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,19 +37,13 @@ class Commands:
         """From now on the energy of its devices is the command's. Nothing is kept of one that is refused."""
         supervisor, now = self.supervisor, self.supervisor.clock.now()
         spec = JobSpec.of_command(asked.name, asked.command, asked.budget_g, asked.labels)
-        job = SubmittedJob(
-            id=f"{asked.name[:40]}-{secrets.token_hex(3)}",
-            spec=spec,
-            owner=owner,
-            submitted_at=now,
-            sha256=spec.sha256,
-        )
         with supervisor.quotas.taking(owner, spec), supervisor.lock:
             if supervisor.starter.drain.why:
                 raise StateError(f"{supervisor.starter.drain.why}; wait, or run it without carbonsched")
             live = [run for run in supervisor.runs.values() if run.alive]
             seat, notes = supervisor.placement.seat_of_command(asked.devices, live, share=asked.share)
-            path = supervisor.job_dir(job.id)
+            path = supervisor.new_job_dir(asked.name)
+            job = SubmittedJob(id=path.name, spec=spec, owner=owner, submitted_at=now, sha256=spec.sha256)
             try:
                 self._take_in(path, job, asked, seat)
             except (OSError, CarbonschedError) as e:
@@ -65,7 +58,6 @@ class Commands:
 
     def _take_in(self, path: Path, job: SubmittedJob, asked: RunRequest, seat: Seat) -> None:
         supervisor = self.supervisor
-        path.mkdir(parents=True, mode=0o700)
         supervisor.launcher.prepare(path, job.owner)
         save(path / "spec.json", job, indent=2)
         with supervisor.ledger.transaction():  # a daemon that dies here has it whole, or knows nothing of it

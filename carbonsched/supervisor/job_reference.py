@@ -1,16 +1,50 @@
-"""Finds the job that a person means: by its id, the first letters of it, its name, or as `latest`.
+"""Gives a new job its id, and finds the job that a person means: by its id, the first letters of it, its name, or as `latest`.
 
 An exact id wins over a name, a name over first letters. What fits several jobs is refused with their ids: a cancel must not
 guess. `latest` is the caller's own job that was submitted last.
 """
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from secrets import token_hex
+from typing import Final
 
 from carbonsched.errors import InputError, NotFoundError
+from carbonsched.ledger.ledger import Ledger
 
 LATEST = "latest"
 _TOLD = 5
 """Ids that a refusal lists."""
+_NAME_LETTERS: Final = 40
+"""Of a job's name that its id begins with."""
+_BYTES: Final = 3
+"""Of the number that it ends with."""
+_TRIES: Final = 1000
+
+
+def make_folder(jobs: Path, name: str, taken: Callable[[str], bool]) -> Path:
+    """The folder of a new job, made empty; what it is called is the job's id: none that is there, or that `taken` knows.
+
+    Raises OSError.
+    """
+    for _ in range(_TRIES):
+        path = jobs / f"{name[:_NAME_LETTERS]}-{token_hex(_BYTES)}"
+        if not taken(path.name) and not path.exists():
+            try:
+                path.mkdir(parents=True, mode=0o700)
+            except FileExistsError:  # another request has drawn it meanwhile
+                continue
+            return path
+    raise OSError(errno.EEXIST, f"of {_TRIES} ids that were drawn all are of other jobs", str(jobs))
+
+
+def by_long_name(reference: str, ledger: Ledger) -> tuple[str, ...]:
+    """Ids of the jobs of this very name, of which their ids show the beginning alone; newest first."""
+    if len(reference) <= _NAME_LETTERS:
+        return ()
+    ids = ledger.ids_like(f"{reference[:_NAME_LETTERS]}-")
+    return tuple(job_id for job_id in ids if ledger.job(job_id).spec.name == reference)
 
 
 def pick(reference: str, ids: Sequence[str]) -> str:
@@ -25,7 +59,7 @@ def pick(reference: str, ids: Sequence[str]) -> str:
     """
     if reference in ids:
         return reference
-    named = [job_id for job_id in ids if job_id.rpartition("-")[0] == reference]
+    named = [job_id for job_id in ids if job_id.rpartition("-")[0] == reference[:_NAME_LETTERS]]
     fitting = named or [job_id for job_id in ids if reference and job_id.startswith(reference)]
     if not fitting:
         raise NotFoundError(f"there is no job {reference}; carbonsched ps lists them")

@@ -6,8 +6,10 @@ A removal is noted first, so that nobody resumes the job meanwhile; a folder tha
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -60,39 +62,51 @@ class Pruning:
         if now_s < self._due_s:
             return
         self._due_s = now_s + EVERY_S
-        for work in (self._left, self._old):
+        try:
+            found = [*self._left(), *self._old()]
+        except CarbonschedError as e:
+            log.warning("old jobs are not removed now: %s", e)
+            return
+        for removal in found:
             try:
-                work()
-            except CarbonschedError as e:
-                log.warning("old jobs are not removed now: %s", e)
+                removal()
+            except CarbonschedError as e:  # one that cannot be deleted holds up no other
+                log.warning("an old job is not removed now: %s", e)
 
-    def _left(self) -> None:
-        for job_id in sorted(self.supervisor.ledger.removed_ids()):
-            if (path := self.supervisor.job_dir(job_id)).exists():
-                _delete(path)
+    def _left(self) -> list[Callable[[], object]]:
+        removed = sorted(self.supervisor.ledger.removed_ids())
+        paths = [self.supervisor.job_dir(job_id) for job_id in removed]
+        return [partial(_delete, path) for path in paths if path.exists()]
 
-    def _old(self) -> None:
+    def _old(self) -> list[Callable[[], object]]:
         supervisor, kept = self.supervisor, self.supervisor.config.retention
         if kept.after is None:
-            return
+            return []
         before = supervisor.clock.now() - timedelta(seconds=kept.after)
         ids, _ = supervisor.ledger.listed(None)
-        for row in chain.from_iterable(
-            supervisor.ledger.records(ids[at : at + PAGE]) for at in range(0, len(ids), PAGE)
-        ):
-            if row.state in kept.states and row.ended_at is not None and row.ended_at < before:
-                remove(supervisor, row.id, DAEMON, f"removed: {row.state} longer ago than retention.after")
+        pages = (ids[at : at + PAGE] for at in range(0, len(ids), PAGE))
+        return [
+            partial(
+                remove, supervisor, row.id, DAEMON, f"removed: {row.state} longer ago than retention.after"
+            )
+            for row in chain.from_iterable(map(supervisor.ledger.records, pages))
+            if row.state in kept.states and row.ended_at is not None and row.ended_at < before
+        ]
 
 
 def _delete(path: Path) -> int:
     """Bytes that it held on the disk. Links in it are not followed. Raises StateError."""
-    freed = sum(_bytes(Path(folder) / name) for folder, _, names in os.walk(path) for name in names)
     try:
+        freed = sum(_bytes(Path(folder) / name) for folder, _, names in os.walk(path) for name in names)
         shutil.rmtree(path)
     except FileNotFoundError:
         return 0
     except OSError as e:
         raise StateError(f"{path} cannot be deleted: {e.strerror}; it is tried again every hour") from e
+    except RecursionError as e:
+        raise StateError(
+            f"{path} cannot be deleted: its folders lie too deep in each other; rm -r does it"
+        ) from e
     return freed
 
 

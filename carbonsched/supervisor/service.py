@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import platform
-import secrets
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -117,18 +116,17 @@ class SupervisorService:
         supervisor.prices.check(spec)
         supervisor.placement.check(spec)
         supervisor.launcher.check(spec, owner)
-        job = SubmittedJob(
-            id=f"{spec.name[:40]}-{secrets.token_hex(3)}",
-            spec=spec,
-            owner=owner,
-            submitted_at=supervisor.clock.now(),
-            sha256=spec_sha256(spec),
-        )
         with supervisor.quotas.taking(owner, spec):
             # nobody knows of the job before the ledger does: no tick waits for the disk
-            path = supervisor.job_dir(job.id)
+            path = supervisor.new_job_dir(spec.name)
+            job = SubmittedJob(
+                id=path.name,
+                spec=spec,
+                owner=owner,
+                submitted_at=supervisor.clock.now(),
+                sha256=spec_sha256(spec),
+            )
             try:
-                path.mkdir(parents=True, mode=0o700)
                 supervisor.launcher.prepare(path, owner)
                 if checked is not None:
                     save(path / CHECKED, checked)
@@ -188,7 +186,8 @@ class SupervisorService:
     def resolve(self, reference: str, actor: Owner) -> str:
         ledger = self.supervisor.ledger
         if reference != job_reference.LATEST:
-            return job_reference.pick(reference, ledger.ids_like(reference))
+            ids = ledger.ids_like(reference) or job_reference.by_long_name(reference, ledger)
+            return job_reference.pick(reference, ids)
         own = ledger.latest_of(actor.uid)
         if own is None and access.reads_all(actor, self._admins):
             own = ledger.latest_of(None)
@@ -278,9 +277,9 @@ class SupervisorService:
         supervisor = self.supervisor
         row = supervisor.ledger.job(job_id)
         self._may("resume", actor, row)
-        refuse_removed(supervisor.ledger, job_id)
         place = supervisor.quotas.taking(row.owner, row.spec, row.budget_g, again=job_id)
         with place, supervisor.lock:
+            refuse_removed(supervisor.ledger, job_id)
             row, run = supervisor.find(job_id)
             _refuse_command(run, "start it again with carbonsched run")
             target = run.process.target
@@ -323,13 +322,13 @@ class SupervisorService:
         supervisor = self.supervisor
         row = supervisor.ledger.job(job_id)
         self._may("budget", actor, row)
-        refuse_removed(self.supervisor.ledger, job_id)
         more = row.budget_g is None or grams > row.budget_g
         quotas = supervisor.quotas
         with (
             quotas.taking(row.owner, row.spec, grams, again=job_id) if more else nullcontext(),
             supervisor.lock,
         ):
+            refuse_removed(supervisor.ledger, job_id)
             row, run = supervisor.find(job_id)
             carbon = row.spec.carbon
             closed = (JobState.FINISHED, JobState.CANCELLED)
@@ -373,9 +372,11 @@ class SupervisorService:
         """Cancel or pause: a running process is asked to checkpoint and end, and metered until it has."""
         supervisor = self.supervisor
         reason = f"{target} by {actor.user}"
+        self._may(
+            operation, actor, supervisor.ledger.job(job_id)
+        )  # before a long past is read under the lock
         with supervisor.lock:
-            row, run = supervisor.find(job_id)
-            self._may(operation, actor, row)
+            _, run = supervisor.find(job_id)
             if target is JobState.PAUSED:
                 _refuse_command(run, "suspend it with kill -STOP, or cancel it")
             if not run.alive:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from carbonsched.clock import Clock, SleepWatch, StepWatch
 from carbonsched.clocks.keeper import ClockKeeper
 from carbonsched.config import Config
-from carbonsched.errors import LaunchError, LedgerError
+from carbonsched.errors import LaunchError, LedgerError, StateError
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.supply.chain import SupplyChain
 from carbonsched.feeds.value_chain import ValueChain
@@ -38,6 +38,7 @@ from carbonsched.supervisor.budgets.pools import Pools
 from carbonsched.supervisor.forecast_file import ForecastFile
 from carbonsched.supervisor.grid_watch import GridWatch
 from carbonsched.supervisor.isolation import Due, Isolation
+from carbonsched.supervisor.job_reference import make_folder
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending, Seat
@@ -615,3 +616,13 @@ class Supervisor:
 
     def job_dir(self, job_id: str) -> Path:
         return self.journal.jobs / job_id
+
+    def new_job_dir(self, name: str) -> Path:
+        """Made, and called by the id of a job that is to be taken in. Raises StateError."""
+        jobs, known = self.journal.jobs, self.ledger.ids_like
+        try:
+            return make_folder(jobs, name, lambda job_id: job_id in known(job_id))
+        except OSError as e:
+            raise StateError(
+                f"no folder can be made in {jobs}: {e.strerror}; free space there, then ask again"
+            ) from e

@@ -1,5 +1,8 @@
 """Jobs that are over are taken away, by hand or by `[retention]`; their rows in the ledger and their reports stay."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from carbonsched.errors import DeniedError, NotFoundError, StateError
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.job_state import JobState
 from carbonsched.model.views import ReportQuery
+from carbonsched.supervisor.quotas import Quotas
 from carbonsched.supervisor.removal import Pruning
 
 DAY_S = 86_400.0
@@ -90,6 +94,29 @@ def test_a_removed_job_is_not_taken_up_again(tmp_path: Path) -> None:
     assert rig.ledger.job(job.id).state is JobState.FAILED
 
 
+@pytest.mark.parametrize("again", ["resume", "budget"])
+def test_a_job_that_is_removed_while_it_is_taken_up_again_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    """Another request may remove it between the look at what is removed and the supervisor's lock."""
+    rig = Rig(tmp_path, extra={"quotas": [{"who": "*", "jobs": 4}]})
+    job = rig.running()
+    rig.launcher.end(job.dir, code=1)
+    rig.run(2)
+    taking = Quotas.taking
+
+    @contextmanager
+    def slowly(self: Quotas, *args: Any, **more: Any) -> Iterator[None]:
+        with taking(self, *args, **more):
+            rig.service.remove(job.id, ME)
+            yield
+
+    monkeypatch.setattr(Quotas, "taking", slowly)
+    with pytest.raises(StateError, match="was removed with its checkpoints; submit it again"):
+        rig.service.resume(job.id, ME) if again == "resume" else rig.service.budget(job.id, 900.0, ME)
+    assert job.id not in rig.supervisor.runs
+
+
 def test_a_removed_job_is_not_given_for_its_dedupe_key(tmp_path: Path) -> None:
     rig = box(tmp_path)
     keyed = JobSpec.parse(spec().dump() | {"queue": {"dedupe_key": "nightly"}})
@@ -147,6 +174,34 @@ def test_a_folder_that_could_not_be_deleted_is_tried_again(
     assert (job.dir.exists(), listed(rig)) == (True, [])
     Pruning(rig.supervisor).poll()
     assert not job.dir.exists()
+
+
+def test_one_folder_that_cannot_be_deleted_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = box(tmp_path, after="7d")
+    left = sorted([finished(rig), finished(rig)], key=lambda job: job.id)
+    rmtree = shutil.rmtree
+
+    def refuse_all(path: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", refuse_all)
+        for job in left:
+            with pytest.raises(StateError):
+                rig.service.remove(job.id, ME)
+    old = finished(rig)
+    rig.clock.advance(7 * DAY_S + 60)
+
+    def too_deep(path: Path) -> None:
+        if path == left[0].dir:  # a user's folders in folders, a thousand deep
+            raise RecursionError("maximum recursion depth exceeded")
+        rmtree(path)
+
+    monkeypatch.setattr("shutil.rmtree", too_deep)
+    Pruning(rig.supervisor).poll()
+    assert [left[0].dir.exists(), left[1].dir.exists(), old.dir.exists()] == [True, False, False]
 
 
 def test_links_in_a_folder_are_not_followed(tmp_path: Path) -> None:
