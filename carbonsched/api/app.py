@@ -109,7 +109,7 @@ def create_app(service: Service, token: Token | None = None) -> FastAPI:
         lifespan=_lifespan,
         dependencies=[Depends(_allowed(service))],
     )
-    app.add_middleware(_BodyLimit)
+    app.add_middleware(_BodyLimit, service=service)
     app.add_middleware(TcpGate, token=token)
     _errors(app)
     app.state.service = service
@@ -329,18 +329,28 @@ def _errors(app: FastAPI) -> None:
 class _BodyLimit:
     """Refuses bodies that no job spec needs before they fill the daemon's memory."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self.service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seen, most = 0, IMPORT_BYTES if scope.get("path") == "/v1/imports" else BODY_BYTES
+        seen, most = 0, BODY_BYTES
 
         async def limited() -> Message:
-            nonlocal seen
+            nonlocal seen, most
             message = await receive()
             seen += len(message.get("body", b""))
+            if seen > most and most < IMPORT_BYTES and scope.get("path") == "/v1/imports":
+                await anyio.to_thread.run_sync(self._check_importer, scope)
+                most = IMPORT_BYTES
             if seen > most:
                 raise HTTPException(413, f"the body is larger than {most} bytes")
             return message
 
         await self.app(scope, limited if scope["type"] == "http" else receive, send)
+
+    def _check_importer(self, scope: Scope) -> None:
+        """Routes ask who may only once a body is read."""
+        try:
+            self.service.allow("import_log", _actor(Request(scope)))
+        except DeniedError as e:
+            raise HTTPException(403, str(e)) from e

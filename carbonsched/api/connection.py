@@ -17,6 +17,8 @@ REQUEST_S: Final = 30.0
 """A whole request has to be here so long after the connection was made, or after the last answer."""
 UNREAD_S: Final = 60.0
 """An answer that nobody reads is given up after this long."""
+MOST: Final = 200
+"""Connections that one user may have open, so that handles are left for jobs and for others."""
 _SO_PEERGROUPS: Final = 59
 _MOST_GROUPS_BYTES: Final = 1024
 _UCRED = struct.Struct("iII")
@@ -32,6 +34,8 @@ class Connection(H11Protocol):
 
     request_s = REQUEST_S
     unread_s = UNREAD_S
+    most = MOST
+    caller: Caller = ANONYMOUS
     _request_timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle | None = None
 
@@ -39,11 +43,13 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         over_tcp = sock.family != socket.AF_UNIX
-        self.app_state = {
-            **self.app_state,
-            "caller": ANONYMOUS if over_tcp else _peer(sock),
-            "tcp": over_tcp,
-        }
+        self.caller = ANONYMOUS if over_tcp else _peer(sock)
+        self.app_state = {**self.app_state, "caller": self.caller, "tcp": over_tcp}
+        same = (
+            isinstance(each, Connection) and each.caller.uid == self.caller.uid for each in self.connections
+        )
+        if sum(same) > self.most:
+            transport.abort()
         self._wait()
 
     def data_received(self, data: bytes) -> None:

@@ -22,6 +22,8 @@ HELD = "CARBONSCHED_SHIM_OF"
 """In the environment of the shim itself, too, unlike `shim.MARK`."""
 _ROUNDS, _PAUSE_S = 5, 0.02
 """One may fork while another is being killed."""
+_NO_CGROUP = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
+"""A cgroup that is not there, or was removed while we look; one of threads, whose processes stand above it."""
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -175,13 +177,19 @@ def remove_cgroup(group: Path | None) -> None:
 
 
 def listed(cgroup: Path | None) -> set[int]:
-    """The pids in a cgroup and below it; none where it is not there."""
-    if cgroup is None:
-        return set()
-    try:
-        return {int(pid) for file in cgroup.rglob("cgroup.procs") for pid in file.read_text().split()}
-    except OSError:
-        return set()
+    """The pids in a cgroup and below it; none where it is not there. Raises OSError where that cannot be seen now."""
+    found: set[int] = set()
+    for folder, _, _ in () if cgroup is None else os.walk(cgroup, onerror=_unless_gone):
+        try:
+            found.update(map(int, Path(folder, "cgroup.procs").read_text().split()))
+        except OSError as e:
+            _unless_gone(e)
+    return found
+
+
+def _unless_gone(error: OSError) -> None:
+    if error.errno not in _NO_CGROUP:
+        raise error
 
 
 def _environment(process: Process) -> list[bytes]:

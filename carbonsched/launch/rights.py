@@ -105,13 +105,16 @@ class Opener:
                     os.close(here)
                     here = there
                     continue
-                target = os.readlink("", dir_fd=there)
-                os.close(there)
+                try:
+                    target = os.readlink("", dir_fd=there)
+                finally:
+                    os.close(there)
                 links += 1
                 self._limit(links, path)
                 if target.startswith("/"):
+                    root = os.open("/", _O_PATH)
                     os.close(here)
-                    here = os.open("/", _O_PATH)
+                    here = root
                 todo += target.split("/")[::-1]
         except BaseException:
             os.close(here)

@@ -94,7 +94,9 @@ def write_record(directory: str, name: str, record: dict[str, Any]) -> None:
     path = f"{directory}/{name}"
     fd = os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
-        os.write(fd, json.dumps(record).encode() + b"\n")
+        data = json.dumps(record).encode() + b"\n"
+        while data:  # a disk that is nearly full takes a part
+            data = data[os.write(fd, data) :]
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -124,7 +124,11 @@ class SystemdLauncher(LocalLauncher):
 
     def pids(self, job_dir: Path) -> set[int]:
         """See `Launcher.pids`."""
-        return self._inside(job_dir.resolve()) or super().pids(job_dir)
+        try:
+            inside = self._inside(job_dir.resolve())
+        except OSError:
+            inside = set()
+        return inside or super().pids(job_dir)
 
     def sweep(self, job_dir: Path) -> int:
         """See `Launcher.sweep`. The shim of a job that lives is left to write exit.json. Raises LaunchError."""

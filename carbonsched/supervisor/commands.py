@@ -16,6 +16,7 @@ from carbonsched.model.files import save
 from carbonsched.model.job import JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import ExitRecord
+from carbonsched.supervisor.job_reference import make_folder
 from carbonsched.supervisor.jobs.process_state import Seat
 from carbonsched.supervisor.supervisor import Supervisor
 from carbonsched.units import MJ_PER_J
@@ -42,7 +43,7 @@ class Commands:
                 raise StateError(f"{supervisor.starter.drain.why}; wait, or run it without carbonsched")
             live = [run for run in supervisor.runs.values() if run.alive]
             seat, notes = supervisor.placement.seat_of_command(asked.devices, live, share=asked.share)
-            path = supervisor.new_job_dir(asked.name)
+            path = make_folder(supervisor.journal.jobs, asked.name, supervisor.ledger)
             job = SubmittedJob(id=path.name, spec=spec, owner=owner, submitted_at=now, sha256=spec.sha256)
             try:
                 self._take_in(path, job, asked, seat)

@@ -97,6 +97,12 @@ class GridWatch:
             return
         now, day_s = self.clock.now(), self.day_s()
         self._look_s = now_s + day_s / _LOOKS_PER_DAY
+        try:
+            self._remember(now, now_s, day_s)
+        except Exception:  # a feed's program may be another's: jobs are planned and told whatever it answers
+            log.exception("what feeds forecast and told is not remembered now")
+
+    def _remember(self, now: datetime, now_s: float, day_s: float) -> None:
         with self._lock:
             lines, memory_days = [], _SETTLES_DAYS
             if not self._opened:

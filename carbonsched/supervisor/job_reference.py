@@ -4,13 +4,12 @@ An exact id wins over a name, a name over first letters. What fits several jobs 
 guess. `latest` is the caller's own job that was submitted last.
 """
 
-import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
 
-from carbonsched.errors import InputError, NotFoundError
+from carbonsched.errors import InputError, NotFoundError, StateError
 from carbonsched.ledger.ledger import Ledger
 
 LATEST = "latest"
@@ -23,20 +22,23 @@ _BYTES: Final = 3
 _TRIES: Final = 1000
 
 
-def make_folder(jobs: Path, name: str, taken: Callable[[str], bool]) -> Path:
-    """The folder of a new job, made empty; what it is called is the job's id: none that is there, or that `taken` knows.
-
-    Raises OSError.
-    """
+def make_folder(jobs: Path, name: str, ledger: Ledger) -> Path:
+    """The folder of a new job, made empty and called by its id, which no other job has or had. Raises StateError."""
     for _ in range(_TRIES):
         path = jobs / f"{name[:_NAME_LETTERS]}-{token_hex(_BYTES)}"
-        if not taken(path.name) and not path.exists():
-            try:
-                path.mkdir(parents=True, mode=0o700)
-            except FileExistsError:  # another request has drawn it meanwhile
-                continue
-            return path
-    raise OSError(errno.EEXIST, f"of {_TRIES} ids that were drawn all are of other jobs", str(jobs))
+        if path.name in ledger.ids_like(path.name):
+            continue
+        try:
+            path.mkdir(parents=True, mode=0o700)
+        except FileExistsError:
+            continue
+        except OSError as e:
+            problem = f"no folder can be made in {jobs}: {e.strerror}; free space there, then ask again"
+            raise StateError(problem) from e
+        return path
+    raise StateError(
+        f"of {_TRIES} ids that were drawn for {name} all are of other jobs; give it another name"
+    )
 
 
 def by_long_name(reference: str, ledger: Ledger) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ class SupervisorService:
         supervisor.launcher.check(spec, owner)
         with supervisor.quotas.taking(owner, spec):
             # nobody knows of the job before the ledger does: no tick waits for the disk
-            path = supervisor.new_job_dir(spec.name)
+            path = job_reference.make_folder(supervisor.journal.jobs, spec.name, supervisor.ledger)
             job = SubmittedJob(
                 id=path.name,
                 spec=spec,

@@ -1,5 +1,6 @@
 """Starts of trainers that are under way, each in a thread of its own: a launcher may take half a minute, and no tick waits for it."""
 
+import errno
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,7 +54,11 @@ class Starts:
     def begin(self, job_id: str, work: Callable[[], object]) -> None:
         """Do the work in its thread, and give it a moment. It must not take the supervisor's lock."""
         start = self._starts[job_id] = Start(job_id, work)
-        start.thread.start()
+        try:
+            start.thread.start()
+        except RuntimeError as e:  # the box has no more threads: that passes
+            start.error = OSError(errno.EAGAIN, str(e))
+            return
         start.thread.join(self.glance_s)
 
     def through(self) -> list[Start]:

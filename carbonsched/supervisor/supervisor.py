@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from carbonsched.clock import Clock, SleepWatch, StepWatch
 from carbonsched.clocks.keeper import ClockKeeper
 from carbonsched.config import Config
-from carbonsched.errors import LaunchError, LedgerError, StateError
+from carbonsched.errors import LaunchError, LedgerError
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.supply.chain import SupplyChain
 from carbonsched.feeds.value_chain import ValueChain
@@ -38,7 +38,6 @@ from carbonsched.supervisor.budgets.pools import Pools
 from carbonsched.supervisor.forecast_file import ForecastFile
 from carbonsched.supervisor.grid_watch import GridWatch
 from carbonsched.supervisor.isolation import Due, Isolation
-from carbonsched.supervisor.job_reference import make_folder
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending, Seat
@@ -244,7 +243,8 @@ class Supervisor:
         """Meter once more and write every open row; jobs go on without us."""
         self.starter.starts.wait()
         with self.lock:
-            self.tick()
+            with self.isolation.alone(None):
+                self.tick()
             self.flush()
             if self._control is not None:
                 self._control.clocks.stop()
@@ -302,12 +302,8 @@ class Supervisor:
             for run in list(self.runs.values()):
                 with self.isolation.alone(run):
                     self._advance(run)
-            self.watch.poll_archive()
-            self.watch.log_source()
-            self.supply.log_doubt()
-            feeds = (status.dump() for status in self.watch.changes())
-            for change in (*feeds, *self.prices.changes(), *self.supply.changes()):
-                self.pending.note(None, "feed", change)
+            with self.isolation.alone(None):
+                self._look_at_feeds()
             if self.runs:
                 self._direct()
                 self.starter.start_queued()
@@ -315,6 +311,14 @@ class Supervisor:
                 with self.isolation.alone(None):
                     self._control.clocks.keep()
             self.ticks += 1
+
+    def _look_at_feeds(self) -> None:
+        self.watch.poll_archive()
+        self.watch.log_source()
+        self.supply.log_doubt()
+        feeds = (status.dump() for status in self.watch.changes())
+        for change in (*feeds, *self.prices.changes(), *self.supply.changes()):
+            self.pending.note(None, "feed", change)
 
     def _direct(self) -> None:
         with self.isolation.alone(None):
@@ -616,13 +620,3 @@ class Supervisor:
 
     def job_dir(self, job_id: str) -> Path:
         return self.journal.jobs / job_id
-
-    def new_job_dir(self, name: str) -> Path:
-        """Made, and called by the id of a job that is to be taken in. Raises StateError."""
-        jobs, known = self.journal.jobs, self.ledger.ids_like
-        try:
-            return make_folder(jobs, name, lambda job_id: job_id in known(job_id))
-        except OSError as e:
-            raise StateError(
-                f"no folder can be made in {jobs}: {e.strerror}; free space there, then ask again"
-            ) from e

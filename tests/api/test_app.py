@@ -1,6 +1,7 @@
 """The routes over a real socket: documents, errors as one ErrorBody, bounded logs."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,11 @@ import httpx
 import pytest
 from support.box import SPEC, Box, serving
 
-from carbonsched.api.app import BODY_BYTES, create_app
+from carbonsched.api.app import BODY_BYTES, IMPORT_BYTES, create_app
 from carbonsched.api.logs import CHUNK_BYTES
-from carbonsched.errors import LedgerError
+from carbonsched.errors import DeniedError, LedgerError
 from carbonsched.model.grid import GridView
+from carbonsched.model.job import Owner
 from carbonsched.model.job_state import JobState
 from carbonsched.model.views import (
     Acted,
@@ -232,3 +234,25 @@ def test_half_a_character_in_a_path_is_named(http: httpx.Client) -> None:
         answer = http.post(url, content=body, headers={"content-type": "application/json"})
         assert answer.status_code == 400
         assert "spec.model.name_or_path: holds a lone surrogate" in problem(answer).error
+
+
+def test_a_long_body_is_read_only_of_who_may_import(
+    http: httpx.Client, box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 MiB for an import, but not from somebody who is then told that he may not."""
+
+    def deny(operation: str, actor: Owner) -> None:
+        raise DeniedError(f"only an admin may {operation}")
+
+    monkeypatch.setattr(box, "allow", deny)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(str(tmp_path / "api.sock"))
+        head = "POST /v1/imports HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+        sock.sendall(head.format(IMPORT_BYTES).encode() + b" " * (BODY_BYTES + 1))
+        assert b" 403 " in sock.recv(4096).partition(b"\r\n")[0]
+    monkeypatch.undo()
+    monkeypatch.setattr(box, "import_log", None, raising=False)
+    padded = b'{"nothing": 1}' + b" " * (BODY_BYTES + 1)
+    answer = http.post("/v1/imports", content=padded, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, problem(answer).exit_code) == (400, 2), "an admin's is read, and found wrong"

@@ -1,6 +1,7 @@
 """The socket: its mode, who may take it over, and what the kernel says about the caller."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import stat
@@ -205,4 +206,35 @@ def test_work_that_takes_long_is_not_ended(tmp_path: Path, monkeypatch: pytest.M
         with client(server.path) as http:
             assert http.get("/slow").status_code == 200
     finally:
+        server.stop()
+
+
+def test_one_user_cannot_take_all_file_handles_by_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon without handles cannot tell whether others' jobs live."""
+    monkeypatch.setattr(Connection, "most", 3)
+    server = serve(who, tmp_path / "api.sock")
+    server.start()
+    opened: list[socket.socket] = []
+    try:
+        for _ in range(6):
+            opened.append(socket.socket(socket.AF_UNIX))
+            opened[-1].settimeout(30)
+            opened[-1].connect(str(server.path))
+        for sock in opened[3:]:
+            with contextlib.suppress(ConnectionResetError):
+                assert sock.recv(1) == b""
+        assert server.connections == 3
+        opened[0].sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert opened[0].recv(8) == b"HTTP/1.1"
+        for sock in opened:
+            sock.close()
+        while server.connections:
+            time.sleep(0.02)
+        with client(server.path) as http:
+            assert http.get("/").status_code == 200
+    finally:
+        for sock in opened:
+            sock.close()
         server.stop()

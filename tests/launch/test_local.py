@@ -469,3 +469,21 @@ def test_the_daemons_own_environment_stays_with_it(
     assert "ADDED=1" in lines
     assert f"CARBONSCHED_JOB_DIR={job_dir}" in lines
     assert not [line for line in lines if line.startswith("NOTIFY_SOCKET")]
+
+
+def test_a_record_that_the_disk_has_no_room_for_is_not_half_of_one(job_dir: Path) -> None:
+    """A write may take a part, and say so."""
+    shim.write_record(str(job_dir), "exit.json", {"code": 0})
+    script = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1]); from carbonsched.launch import shim; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64)); "
+        "shim.write_record(sys.argv[2], 'exit.json', {'code': 1, 'reason': 'x' * 200})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(Path(shim.__file__).parents[2]), str(job_dir)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "OSError" in done.stderr
+    assert json.loads((job_dir / "exit.json").read_text()) == {"code": 0}

@@ -1,8 +1,10 @@
 """Jobs as units of systemd, as far as that goes without one; tests/system starts real ones."""
 
+import errno
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.models import tiny_spec
@@ -75,3 +77,42 @@ def test_what_a_killed_shim_left_is_ended_by_systemd(
 
 def _somebody_elses() -> int:
     return 1
+
+
+def test_a_group_that_vanishes_meanwhile_hides_no_other(
+    launcher: SystemdLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job may make cgroups below its own; one that is gone when it is come to said that the whole job was."""
+    group = tmp_path / "cgroups" / unit_of("job-1")
+    (group / "below").mkdir(parents=True)
+    (group / "cgroup.procs").write_text("4194000\n4194001\n")
+    (group / "below" / "cgroup.procs").write_text("")
+    read_text = Path.read_text
+
+    def gone(path: Path, *args: Any, **more: Any) -> str:
+        if path.parent.name == "below":
+            raise OSError(errno.ENODEV, "No such device")  # as the kernel says of a cgroup that was removed
+        return read_text(path, *args, **more)
+
+    monkeypatch.setattr(Path, "read_text", gone)
+    assert launcher.pids(tmp_path / "job-1") == {4194000, 4194001}
+
+
+def test_processes_that_cannot_be_seen_now_are_not_gone(
+    launcher: SystemdLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a free file handle a board would be given on that its job still uses."""
+    group = tmp_path / "cgroups" / unit_of("job-1")
+    group.mkdir(parents=True)
+    (group / "cgroup.procs").write_text("4194000\n")
+    read_text = Path.read_text
+
+    def none_free(path: Path, *args: Any, **more: Any) -> str:
+        if path.name == "cgroup.procs":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read_text(path, *args, **more)
+
+    monkeypatch.setattr(Path, "read_text", none_free)
+    with pytest.raises(LaunchError, match="cannot be ended: Too many open files"):
+        launcher.sweep(tmp_path / "job-1")
+    assert launcher.pids(tmp_path / "job-1") == set()

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from support.manual_clock import ManualClock
@@ -24,7 +25,9 @@ from carbonsched.model.base import rfc3339
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import RunRecord
+from carbonsched.supervisor.grid_watch import GridWatch
 from carbonsched.supervisor.isolation import PATIENCE_S
+from carbonsched.supervisor.metering import Metering
 
 CASES = int(os.environ.get("CARBONSCHED_FUZZ", "30"))
 QUICK = 12
@@ -255,3 +258,35 @@ def _goes_on(rig: Rig, bad: Played, good: Played, sleepers: Sleepers) -> None:
     assert found.ok, found.problem
     assert len(found.conservation) == 2
     assert all(balance.ok for balance in found.conservation), found.conservation
+
+
+@pytest.mark.parametrize("part", ["_take_readings", "log_source", "changes"])
+def test_a_fault_in_looking_at_feeds_leaves_no_job_without_orders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """A feed's program may be another's, and answer what nobody foresaw."""
+
+    def fails(_: GridWatch, *args: Any) -> NoReturn:
+        raise ValueError("what nobody foresaw")
+
+    monkeypatch.setattr(GridWatch, part, fails)
+    rig = Rig(tmp_path)
+    job = rig.running()
+    assert next(job.play(0)) > 0
+    rig.supervisor.stop()
+    assert sum(rig.energy().values()) == rig.metered_mj() > 0
+
+
+def test_the_end_writes_its_rows_though_the_last_tick_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    rig.running()
+    rig.run(3)
+
+    def fails(_: Metering, *args: Any) -> NoReturn:
+        raise ValueError("what nobody foresaw")
+
+    monkeypatch.setattr(Metering, "charge", fails)
+    rig.supervisor.stop()
+    assert rig.energy()["job"] > 0

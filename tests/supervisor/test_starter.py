@@ -146,3 +146,18 @@ def test_the_end_of_the_daemon_waits_for_a_start_and_notes_it(rig: Rig) -> None:
     threading.Timer(0.05, go.set).start()
     rig.supervisor.stop()
     assert rig.ledger.job(played.id).state is JobState.RUNNING
+
+
+def test_a_start_for_which_there_is_no_thread_is_tried_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    job = rig.submit()
+    with monkeypatch.context() as patched:
+        patched.setattr("threading.Thread.start", none_left)
+        rig.run(3)
+        assert rig.ledger.job(job.id).state is JobState.QUEUED
+    rig.run(2)
+    assert rig.ledger.job(job.id).state is JobState.RUNNING
