@@ -9,7 +9,7 @@ from pydantic import Field
 from carbonsched.errors import InputError
 from carbonsched.model.base import MOST, Doc, Line
 from carbonsched.model.protocol import Count, FrontierPoint, Ratio, Segments, Steps
-from carbonsched.model.setting import ForeseenSetting
+from carbonsched.model.setting import MOST_SETTINGS, ForeseenSetting
 
 
 class TensorCost(Doc):
@@ -159,6 +159,6 @@ class CheckResult(Doc):
     target_seq: Count | None = None
     removals: tuple[Removal, ...] = ()
     """What waste the job leaves out, on the board that the check sees; none: a trainer that does not tell."""
-    settings: tuple[ForeseenSetting, ...] = ()
+    settings: Annotated[tuple[ForeseenSetting, ...], Field(max_length=MOST_SETTINGS)] = ()
     """Those that the planner may choose among; none: the job trains in one way, or a trainer does not tell."""
     notes: tuple[Line, ...] = ()

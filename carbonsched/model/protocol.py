@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from carbonsched.model.base import MOST, Doc, JobFolderDoc, Line, Real, UtcTime, rfc3339
-from carbonsched.model.setting import Setting, SettingPoint
+from carbonsched.model.setting import MOST_SETTINGS, Setting, SettingPoint
 
 VERSION = 2
 """Of the protocol: 1 knows no `setting`, `clocks`, `phase` and `points`. A side that names none speaks 1."""
@@ -24,6 +24,8 @@ Steps = Annotated[int, Field(ge=1, le=10**12)]
 """More would take centuries."""
 MOST_SEGMENTS = 100_000
 """More cannot be planned one by one."""
+MOST_FRONTIER_POINTS = 4096
+"""Of a segment: the trainer tells 200, and planning, which all jobs wait for, takes longer with each."""
 Segments = Annotated[int, Field(ge=1, le=MOST_SEGMENTS)]
 Amount = Annotated[float, Field(ge=0, le=MOST)]
 Ratio = Annotated[float, Field(ge=0, le=1e6)]
@@ -196,7 +198,11 @@ class SegmentReady(_Event):
     cooldown_from: Count | None = None
     """Steps of the job before the cooldown that has begun; None: none has."""
     importance_batches: Count
-    frontier: Annotated[tuple[FrontierPoint, ...], Field(min_length=1), AfterValidator(_ascending)]
+    frontier: Annotated[
+        tuple[FrontierPoint, ...],
+        Field(min_length=1, max_length=MOST_FRONTIER_POINTS),
+        AfterValidator(_ascending),
+    ]
     """ρ here is planned ρ: what the importance batches cost is in it."""
     flops_full: Amount
     """FLOPs of this segment at full fine-tuning."""
@@ -206,7 +212,7 @@ class SegmentReady(_Event):
     importance_seconds: Amount = 0.0
     importance_error: Real | None = None
     """Median over tensors of an importance's standard error ÷ its size; None: one batch, or none, has no spread."""
-    points: tuple[SettingPoint, ...] = ()
+    points: Annotated[tuple[SettingPoint, ...], Field(max_length=MOST_SETTINGS)] = ()
     """Settings that the trainer can change to for this segment; none: its own method at the ρ of `frontier` alone."""
 
 

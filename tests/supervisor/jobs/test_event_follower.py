@@ -14,6 +14,8 @@ from support.fuzz import CHANGES, EDITS, FUZZ, changed, damaged
 from support.rig import Rig
 from support.said import DONE, READY
 
+from carbonsched.model.protocol import MOST_FRONTIER_POINTS
+from carbonsched.model.setting import MOST_SETTINGS
 from carbonsched.supervisor.jobs.event_follower import PIECE_BYTES, EventFollower
 from carbonsched.text import one_line
 
@@ -149,3 +151,22 @@ def test_any_values_in_a_line_cost_no_other_line(
     assert sum(event.event == "warning" for event in found) >= len(lines) + 1
     for _ in lines:
         tried()
+
+
+@pytest.mark.parametrize(("many", "most"), [("frontier", MOST_FRONTIER_POINTS), ("points", MOST_SETTINGS)])
+def test_what_would_take_minutes_to_plan_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, many: str, most: int
+) -> None:
+    """All jobs wait for a plan: ten thousand settings in one event stopped the daemon for minutes."""
+    one = {
+        "frontier": {"rho": 0.5, "importance": 1.0},
+        "points": {"setting": {"method": "full"}, "rho": 1.0, "gain": 0.1},
+    }
+    path = tmp_path / "events.jsonl"
+    for number in (most, most + 1):
+        event = READY | {"at": AT, many: [one[many]] * number}
+        with path.open("a") as file:
+            file.write(json.dumps(event) + "\n")
+    [taken] = EventFollower(path).read()
+    assert len(getattr(taken, many)) == most
+    assert f"at most {most} items" in caplog.text
