@@ -16,6 +16,7 @@ from carbonsched.plan.dynamic_program import Solution, WaitOrTrain
 from carbonsched.plan.intensity_curve import Floats
 from carbonsched.plan.price_search import TIE, PricedPlan, bracket_price
 from carbonsched.plan.problem import PlanPoint
+from carbonsched.plan.segment_arrays import Schedule
 from carbonsched.plan.setting_arrays import SettingArrays
 from carbonsched.plan.setting_beam import best_by_beam
 from carbonsched.plan.two_prices import TwoPrices
@@ -24,6 +25,8 @@ _LEAP, _STRIDE = 1.3, 1.05
 """First factor outwards from the first price: from a guess, and from the price of the last plan."""
 _NODES, _FEW = 672, 32
 """Nodes of the time grid for up to so many segments; for more, half of it."""
+_HOURS = 2
+"""Plans in whose hours settings are mixed, where the job may pause; without pauses there is one."""
 _TRIES = 600
 """Changes of one segment that are tried, in order of gain a gram."""
 
@@ -52,8 +55,7 @@ def search_settings(arrays: SettingArrays, budget_g: float) -> SettingPlan | Non
         found += fitting
         if len(mine) == 1 and fitting:
             alone[mine[0].name] = max(_gain(arrays, solution) for solution, _ in fitting)
-    if (mixed := _by_both_prices(arrays, found, budget_g)) is not None:
-        found.append(mixed)
+    found += _by_both_prices(arrays, found, budget_g)
     if not found:
         return None
     best, price = max(found, key=lambda f: (round(_gain(arrays, f[0]), 12), -f[0].schedule.spend_g))
@@ -70,16 +72,21 @@ def search_settings(arrays: SettingArrays, budget_g: float) -> SettingPlan | Non
 
 def _by_both_prices(
     arrays: SettingArrays, found: list[tuple[Solution, float]], budget_g: float
-) -> tuple[Solution, float] | None:
-    """The best mixture by a price for grams and one for time, in the hours of the best plan found so far."""
-    if found:
-        start = max(found, key=lambda f: _gain(arrays, f[0]))[0]
-        schedule, release_s = start.schedule, start.release_s
-    else:
-        schedule, release_s = arrays.schedule(arrays.fastest), np.zeros(arrays.n)
-    prices = TwoPrices.of(arrays, schedule, budget_g).clear()
-    solution = best_by_beam(arrays, prices, budget_g, release_s)
-    return None if solution is None else (solution, prices.per_g)
+) -> list[tuple[Solution, float]]:
+    """The best mixtures by a price for grams and one for time, in the hours of the best plans found so far."""
+    hours: list[tuple[Schedule, Floats]] = []
+    for solution, _ in sorted(found, key=lambda f: -_gain(arrays, f[0])):
+        if len(hours) < _HOURS and not any(np.allclose(solution.release_s, seen) for _, seen in hours):
+            hours.append((solution.schedule, solution.release_s))
+    if not hours:
+        hours.append((arrays.schedule(arrays.fastest), np.zeros(arrays.n)))
+    mixed = []
+    for schedule, release_s in hours:
+        prices = TwoPrices.of(arrays, schedule, budget_g).clear()
+        made = best_by_beam(arrays, prices, budget_g, release_s)
+        if made is not None:
+            mixed.append((made, prices.per_g))
+    return mixed
 
 
 def families(points: Sequence[PlanPoint]) -> list[tuple[PlanPoint, ...]]:
