@@ -18,7 +18,7 @@ from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import ExitRecord
 from carbonsched.supervisor.job_reference import make_folder
 from carbonsched.supervisor.jobs.process_state import Seat
-from carbonsched.supervisor.supervisor import Supervisor
+from carbonsched.supervisor.supervisor import HUNG_S, Supervisor
 from carbonsched.units import MJ_PER_J
 
 
@@ -36,7 +36,9 @@ class Commands:
 
     def begin(self, asked: RunRequest, owner: Owner) -> RunStarted:
         """From now on the energy of its devices is the command's. Nothing is kept of one that is refused."""
-        supervisor, now = self.supervisor, self.supervisor.clock.now()
+        supervisor = self.supervisor
+        supervisor.tick(HUNG_S)  # what was used up to here is not the command's
+        now = supervisor.clock.now()
         spec = JobSpec.of_command(asked.name, asked.command, asked.budget_g, asked.labels)
         with supervisor.quotas.taking(owner, spec), supervisor.lock:
             if supervisor.starter.drain.why:
@@ -106,7 +108,9 @@ class Commands:
                 at = now if told.at is None else min(told.at, now)
                 record = ExitRecord(code=told.code, signal=told.signal, at=at)
                 supervisor.launcher.note_exit(run.dir, record)
-                supervisor.tick()
+        if run is not None:
+            supervisor.tick(HUNG_S)
+        with supervisor.lock:
             supervisor.flush()
             still = supervisor.runs.get(job_id)
             left = supervisor.launcher.remaining(still.dir) if still is not None else 0

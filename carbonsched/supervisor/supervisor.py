@@ -70,6 +70,8 @@ ENERGY_S = 2 * HOLD_S
 """How long a job that has ended is kept for a meter that has not told of its last seconds."""
 LISTEN_S = 10.0
 """How long the last words of a job that has ended are tried for, where they cannot be read."""
+HUNG_S = 5.0
+"""A tick that lasts longer has met a driver that hangs; nobody waits for it."""
 
 
 class Supervisor:
@@ -123,6 +125,8 @@ class Supervisor:
         self.late = LateEnergy(ledger, self.pending, self.journal)
         self.isolation = Isolation(clock, self._fail)
         self.lock = threading.RLock()
+        self._ticking = threading.RLock()
+        """Two that read at once would charge energy twice, or after its job is over."""
         self.settling = Settling(ledger, self.watch, self.pending, self.lock, clock)
 
     def live(self) -> list[JobRun]:
@@ -242,9 +246,9 @@ class Supervisor:
     def stop(self) -> None:
         """Meter once more and write every open row; jobs go on without us."""
         self.starter.starts.wait()
+        with self.isolation.alone(None):
+            self.tick(HUNG_S)
         with self.lock:
-            with self.isolation.alone(None):
-                self.tick()
             self.flush()
             if self._control is not None:
                 self._control.clocks.stop()
@@ -288,10 +292,17 @@ class Supervisor:
 
     # ---- the tick
 
-    def tick(self) -> None:
-        self.pace.note()
-        with self.measures.ticks.timed():
-            self._tick(self._read())
+    def tick(self, wait_s: float = -1) -> None:
+        """Read the meters, charge what they tell, and act on it; one at a time, so never while the lock is held. `wait_s`: how long
+        another one is waited for before this one is left out; -1: as long as it takes."""
+        if not self._ticking.acquire(timeout=wait_s):
+            return
+        try:
+            self.pace.note()
+            with self.measures.ticks.timed():
+                self._tick(self._read())
+        finally:
+            self._ticking.release()
 
     def _tick(self, deltas: tuple[EnergyDelta, ...]) -> None:
         with self.lock:

@@ -1,5 +1,6 @@
 """Commands that `carbonsched run` starts: metered as jobs are, and neither started nor, without the protocol, directed."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,37 @@ def test_a_command_is_charged_from_its_start_to_its_end_and_no_longer(tmp_path: 
     report = build(rig.ledger, started.id, now=rig.clock.now())
     assert report.totals.energy_j == pytest.approx(20.5 * 100)
     assert report.savings is None, "nothing was scheduled"
+
+
+def test_the_meter_is_read_when_a_command_begins_and_when_it_ends(tmp_path: Path) -> None:
+    """What a tick tells would be split by time, and a burst just before the command be charged to it in part."""
+    rig = Rig(tmp_path)
+    started = begin(rig)
+    rig.service.end_run(started.id, RunEnd(code=0), ME)
+    assert rig.supervisor.samples == 3, "one tick, and one at each end"
+
+
+def test_one_tick_at_a_time_and_none_waits_for_one_that_hangs(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    entered, go_on = threading.Event(), threading.Event()
+    read = rig.supervisor.meter.read
+
+    def hang() -> Any:
+        entered.set()
+        go_on.wait(60)
+        return read()
+
+    rig.supervisor.meter.read = hang  # type: ignore[method-assign]
+    thread = threading.Thread(target=rig.supervisor.tick)
+    thread.start()
+    try:
+        assert entered.wait(60)
+        rig.supervisor.tick(0.05)
+        assert rig.supervisor.samples == 0, "it came back without a reading"
+    finally:
+        go_on.set()
+        thread.join(60)
+    assert rig.supervisor.samples == 1
 
 
 @pytest.mark.parametrize(
