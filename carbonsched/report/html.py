@@ -104,20 +104,26 @@ def _intensity(report: Report) -> Chart:
     )
 
 
+def _unit(most_g: float) -> tuple[str, float]:
+    """(unit, grams in one), so that the axis's numbers have six digits at most: the room beside a chart is no wider."""
+    return next(((unit, per) for unit, per in (("g", 1.0), ("kg", 1e3)) if most_g < 1e5 * per), ("t", 1e6))
+
+
 def _grams(report: Report) -> Chart:
     points = report.timeline
     spent = [(points[0].start.timestamp(), 0.0), *((p.end.timestamp(), p.spent_g) for p in points)]
     budget = report.job.budget_g if report.job else None
+    unit, per = _unit(max(points[-1].spent_g, budget or 0.0))
     against = f" of a budget of {text.emissions(budget)}" if budget is not None else ""
     return Chart(
         title="Cumulative emissions against the budget",
         description=f"{text.emissions(points[-1].spent_g)} emitted by the end{against}.",
-        y_label="emitted so far, gCO₂e",
-        series=[Series("emitted", "area", spent, "s2")],
+        y_label=f"emitted so far, {unit}CO₂e",
+        series=[Series("emitted", "area", [(at, grams / per) for at, grams in spent], "s2")],
         x_range=_reach(report),
         x_ticks=time_ticks(points[0].start, points[-1].end),
         bands=_bands(report),
-        rules=[] if budget is None else [Rule(budget, f"budget {text.emissions(budget)}")],
+        rules=[] if budget is None else [Rule(budget / per, f"budget {text.emissions(budget)}")],
     )
 
 

@@ -178,6 +178,20 @@ def test_every_chart_is_well_formed_and_described(story: Story) -> None:
     assert len(set(ids)) == 10
 
 
+@pytest.mark.parametrize(("kwh", "unit"), [(10, "g"), (1_000, "kg"), (10_000, "kg"), (10_000_000, "t")])
+def test_no_figure_beside_a_chart_is_too_long_for_its_room(kwh: int, unit: str) -> None:
+    """A year's emissions were cut to ",000,000"."""
+    with Ledger.open("sqlite://") as ledger:
+        ledger.append([interval(T0, 365 * 86_400, kwh * 3_600_000_000)])
+        report = build(ledger, now=T0 + timedelta(days=366))
+        page = render(report, ledger, "html")
+    assert f"emitted so far, {unit}CO₂e" in page
+    chart = re.findall(r"<svg.*?</svg>", page, flags=re.S)[0]
+    beside = re.findall(r'text-anchor="end">([^<]*)</text>', chart)
+    assert beside
+    assert all(len(figure) <= len("100,000") for figure in beside), beside
+
+
 HOSTILE = "<script>alert(1)</script>"
 
 
