@@ -11,6 +11,9 @@
  *   display      1: it drives a screen
  *   other_pid    a process that computes on it, with 2 GiB; used_gib: memory in use, default 1
  *   cores, mhz, capability   default 6912, 1410, 8.0: an A100
+ *   bursts       watts of a burst: of every tenth of a second since `base` three in ten are one, by `is_burst`, the others draw `watts`;
+ *                default 0: no bursts   (FAKE_NVML_BURSTS)
+ *   no_counter   1: as a board before Volta               (FAKE_NVML_NO_COUNTER)
  *   name         a word, default "Fake GPU"                 (FAKE_NVML_NAME)
  *   lock_code    what setting or resetting locked clocks answers, default 0; fixed_share: of a board's power that its clock does
  *                not move, default 0.4. FAKE_NVML_STATE names a folder that keeps what the driver keeps when no process has
@@ -307,9 +310,34 @@ static double watts_at(int index, unsigned int mhz)
     return watts() * (fixed + (1 - fixed) * x * x * x);
 }
 
+/* The same in benchmarks/meters.py, which knows the truth. */
+static int is_burst(unsigned int tenth)
+{
+    unsigned int x = tenth * 2654435761u;
+    x ^= x >> 15;
+    x *= 2246822519u;
+    x ^= x >> 13;
+    return x % 10 < 3;
+}
+
+static double bursts(void) { return setting("bursts", "FAKE_NVML_BURSTS", 0.0); }
+
+static double burst_joules(double since, double now, double idle, double burst)
+{
+    static unsigned int known, count;
+    unsigned int tenth = (unsigned int)((now - since) * 10);
+    double rest = now - since - tenth / 10.0;
+    for (; known < tenth; known++)
+        count += is_burst(known);
+    return (count * burst + (tenth - count) * idle) / 10 + rest * (is_burst(tenth) ? burst : idle);
+}
+
 static double joules_of(int index, double now)
 {
     lock_t lock = locked(index);
+    double burst = bursts();
+    if (burst > 0)
+        return burst_joules(lock.since, now, watts(), burst);
     return lock.joules + (now - lock.since) * watts_at(index, lock.mhz);
 }
 
@@ -364,13 +392,21 @@ nvmlReturn_t nvmlDeviceGetSupportedGraphicsClocks(nvmlDevice_t device, unsigned 
     return 0;
 }
 
+static unsigned int power_mw(int index)
+{
+    lock_t lock = locked(index);
+    if (bursts() > 0)
+        return (unsigned int)((is_burst((unsigned int)((wall() - lock.since) * 10)) ? bursts() : watts()) * 1000);
+    return (unsigned int)(watts_at(index, lock.mhz) * 1000);
+}
+
 nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *milliwatts)
 {
     if (script()) {
         *milliwatts = script()->reads[device->index].power_mw;
         return reach("power_code", device->index);
     }
-    *milliwatts = (unsigned int)(watts_at(device->index, locked(device->index).mhz) * 1000);
+    *milliwatts = power_mw(device->index);
     return reach("power_code", device->index);
 }
 
@@ -380,6 +416,57 @@ nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned l
         *millijoules = script()->reads[device->index].energy_mj;
         return told(device->index, *millijoules, reach("energy_code", device->index));
     }
+    if (setting("no_counter", "FAKE_NVML_NO_COUNTER", 0))
+        return 3;
     *millijoules = (unsigned long long)(joules_of(device->index, wall()) * 1000);
     return reach("energy_code", device->index);
+}
+
+/* ---- what other tools ask beside: codecarbon, Zeus */
+
+nvmlReturn_t nvmlDeviceGetArchitecture(nvmlDevice_t device, unsigned int *architecture)
+{
+    (void)device;
+    *architecture = setting("no_counter", "FAKE_NVML_NO_COUNTER", 0) ? 4 : 7; /* Pascal, Ampere */
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, int sensor, unsigned int *celsius)
+{
+    (void)device, (void)sensor;
+    *celsius = 50;
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, unsigned int *gpu_and_memory)
+{
+    (void)device;
+    gpu_and_memory[0] = 50;
+    gpu_and_memory[1] = 10;
+    return 0;
+}
+
+nvmlReturn_t nvmlDeviceGetComputeMode(nvmlDevice_t device, int *mode)
+{
+    (void)device;
+    *mode = 0;
+    return 0;
+}
+
+typedef struct {
+    unsigned int id, scope;
+    long long timestamp, latency_us;
+    int value_type, code;
+    union { double d; unsigned int ui; unsigned long long ull; } value;
+} field_t;
+
+/* Of all fields the power at this instant, alone. */
+nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, field_t *fields)
+{
+    for (int i = 0; i < count; i++) {
+        fields[i].code = fields[i].id == 186 ? 0 : 3;
+        fields[i].value_type = 1;
+        fields[i].value.ui = power_mw(device->index);
+    }
+    return 0;
 }
