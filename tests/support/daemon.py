@@ -88,7 +88,7 @@ class DaemonProcess:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)
 
-    def cli(self, *args: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def cli(self, *args: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         env = os.environ | OFFLINE | self.env | {"CARBONSCHED_SOCKET": str(self.socket)}
         done = subprocess.run(
             [*COMMAND, *args], capture_output=True, text=True, env=env, timeout=timeout, check=False
