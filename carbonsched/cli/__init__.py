@@ -15,6 +15,7 @@ run_child         its command, and the signals to it
 run_alone         meters it without a daemon
 explain           shows such a plan
 progress          shows a job while a person waits for it
+verifying         shows how far a verification came
 trainer_check     lets the trainer check a job before it is submitted
 wait              wait
 ps                ps

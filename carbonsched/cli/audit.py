@@ -59,6 +59,14 @@ ArchiveOption = Annotated[
         help="Recompute merged rows from the rows that they stand for, as this archive has them.",
     ),
 ]
+CheckpointFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="Keep in this file how far it came, and go on from there where it was ended; removed at its end.",
+    ),
+]
 PublicKey = Annotated[
     Path | None,
     typer.Option("--public-key", metavar="FILE", help="Whose SSH signature a folder of --against must bear."),
@@ -79,6 +87,7 @@ def verify(
     against: Against = None,
     since: Since = None,
     archive: ArchiveOption = None,
+    checkpoint: CheckpointFile = None,
     public_key: PublicKey = None,
     ca: Certificate = None,
     export: Export = None,
@@ -92,6 +101,7 @@ def verify(
     Exit code: 0 it verifies, 1 it does not. With --ledger no daemon is needed, nor trusted.
     """
     from carbonsched.cli.output import emit
+    from carbonsched.cli.verifying import verifying
 
     if export is not None and ledger is None:
         raise InputError(
@@ -99,14 +109,17 @@ def verify(
         )
     earlier, vouched = _earlier(against or [], public_key, ca)
     last = _last_head(since)
-    if ledger is None and not earlier and last is None and archive is None:
+    if last is not None and checkpoint is not None:
+        raise InputError("--checkpoint", "and --since exclude each other", "leave one away")
+    if ledger is None and not earlier and last is None and archive is None and checkpoint is None:
         result = connect(ctx).audit()
     else:
         with _opened(ctx, ledger) as opened:
             if export is not None:
                 _export(opened, export)
             months = None if archive is None else _archive(archive)
-            result = opened.verify(earlier, last, months).model_copy(update={"vouched": vouched})
+            with verifying(opened, checkpoint, shown=last is None and not json) as steps:
+                result = opened.verify(earlier, last, months, steps).model_copy(update={"vouched": vouched})
     if json:
         emit(result)
     elif result.ok:

@@ -18,6 +18,7 @@ tiers         walks the rows that stand for others
 guards        are the tables and the triggers that refuse changes there?
 recomputed    merged rows once more from the archive
 audit         every hash and every gram once more
+checkpoint    how far a verification came, kept in a file
 chains        walks both hash chains
 overlap       was time charged twice?
 agreement     do jobs and segments hold what the journal said?

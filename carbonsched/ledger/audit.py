@@ -7,6 +7,7 @@ twice, looks for what earlier heads saw, and holds the sums of hours that are ke
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from carbonsched.errors import InputError, LedgerError
 from carbonsched.ledger.agreement import jobs_problem, segments_problem
 from carbonsched.ledger.archives import Archive
-from carbonsched.ledger.chains import Fault, intervals_fault, walk_journal
+from carbonsched.ledger.chains import Fault, Walk, intervals_fault, walk_journal
+from carbonsched.ledger.checkpoint import Checkpoint
 from carbonsched.ledger.conservation import conservation, imbalance
 from carbonsched.ledger.guards import missing_table, missing_trigger
 from carbonsched.ledger.heads import Head, head_of, missed
@@ -36,25 +38,32 @@ def verify(
     earlier: Sequence[Head] = (),
     since: Head | None = None,
     archive: Archive | None = None,
+    steps: Checkpoint | None = None,
 ) -> AuditResult:
     """Walk both chains in order, a page in memory at a time, then balance every counter; names the first thing wrong.
 
     earlier: heads that were noted before, each of which must be in the chains still. since: one up to which the rows were
     verified already: those behind it alone are looked at, and the journal, jobs and segments whole. archive: what was merged is recomputed from
-    it, where it has it.
+    it, where it has it. steps: told how far it came, and where to go on.
     """
+    steps = steps or Checkpoint()
     if since is not None and since.rows is None:
         raise InputError("--since", f"{since.source} does not say of how many rows it is", "give a later one")
     if since is None and (damage := file_problem(connection)):
         return _of_damaged(connection, damage)
     if gone := missing_table(connection):
         return _of_damaged(connection, gone)
+    if since is None:
+        steps.read(connection)
     journal = walk_journal(connection)
     after = (0, GENESIS) if since is None or since.rows is None else (since.rows, since.intervals)
     if after[0] < rolled_to(connection, 0)[0]:
         after = (0, GENESIS)  # rows behind it were merged since: they are few, and looked at once more
     lost = None if since is None else missed(connection, since)
-    fault, overlap = (lost, None) if lost else intervals_fault(connection, journal.heartbeats, after)
+    fault, overlap = (lost, None)
+    if not lost:
+        going, came = steps.walk, partial(_came, steps)
+        fault, overlap = intervals_fault(connection, journal.heartbeats, after, going, came)
     problem = (
         (fault and fault.what)
         or journal.problem
@@ -73,8 +82,9 @@ def verify(
     merged = _merged(connection, archive)
     if problem is None and merged is not None:
         problem = merged[1]
-    problem = problem or _hours_problem(connection, after[0])
+    problem = problem or _hours_problem(connection, after[0], steps)
     problem = problem or missing_trigger(connection)
+    steps.done()
     head = head_of(connection)
     return AuditResult(
         ok=problem is None,
@@ -101,12 +111,18 @@ def _merged(connection: Connection, archive: Archive | None) -> tuple[MergedRows
     return MergedRows(rows=rows, recomputed=found.rows, gone=found.gone), found.problem
 
 
-def _hours_problem(connection: Connection, after: int) -> str | None:
+def _came(steps: Checkpoint, walk: Walk, rows: int) -> None:
+    steps.came("rows", rows, walk)
+
+
+def _hours_problem(connection: Connection, after: int, steps: Checkpoint) -> str | None:
     if connection.execute(select(HOURS.c.hour_us).limit(1)).first() is None:
         return None
     try:
         books = Books.of(connection, eras_of(connection), Settled.of(settlements(connection)))
-        return hours_fault(connection, books, after)
+        return hours_fault(
+            connection, books, after, steps.hour_us, lambda hour: steps.came("hours", 1, hour_us=hour)
+        )
     except (ArithmeticError, KeyError, LedgerError, TypeError, ValueError) as e:
         return f"what the rows of an hour come to cannot be told: {e}"
 

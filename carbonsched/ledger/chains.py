@@ -6,9 +6,9 @@ intervals the journal says besides where their chain stood at each of its entrie
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Self
 
 from sqlalchemy import Boolean, Connection, Integer, Table, func, select, type_coerce
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,7 +18,7 @@ from carbonsched.ledger.recovered import replacement_problem
 from carbonsched.ledger.rollup import ROLLED, rolled_to
 from carbonsched.ledger.rows import GENESIS, canonical, chained, contradiction, figures_problem
 from carbonsched.ledger.tables import INTERVALS, JOURNAL
-from carbonsched.ledger.tiers import rolled_links
+from carbonsched.ledger.tiers import TierWalk, rolled_links
 
 PAGE: Final = 1000
 HEARTBEAT: Final = "heartbeat"
@@ -120,11 +120,54 @@ def _link_problem(row: Row, noun: str, expected_id: int, prev_hash: str) -> str 
     return None
 
 
-def interval_links(connection: Connection, after: tuple[int, str]) -> Iterator[tuple[Row, str | None]]:
-    """As `links`, of the merged rows first where `after` lies before them."""
-    through = rolled_to(connection, 0)
+@dataclass(slots=True)
+class Walk:
+    """How far the walk over the intervals came, and what it found so far.
+
+    Example:
+        >>> Walk.of(Walk().state()) == Walk()
+        True
+    """
+
+    after: tuple[int, str] = (0, GENESIS)
+    """(number, hash) of the last row that is right."""
+    sums: Sums = field(default_factory=Sums)
+    overlaps: Overlaps = field(default_factory=Overlaps)
+    overlap: Fault | None = None
+    """The first time that was charged twice."""
+    tiers: TierWalk = field(default_factory=TierWalk)
+
+    def state(self) -> dict[str, Any]:
+        """As JSON has it."""
+        twice = None if self.overlap is None else [self.overlap.row, self.overlap.what]
+        tiers = asdict(self.tiers) | {"ends": sorted(self.tiers.ends.items())}
+        return {
+            "after": list(self.after),
+            "sums": asdict(self.sums),
+            "overlaps": self.overlaps.state(),
+            "overlap": twice,
+            "tiers": tiers,
+        }
+
+    @classmethod
+    def of(cls, state: Any) -> Self:
+        """From `state`. Raises KeyError, ValueError, TypeError or IndexError for what is none."""
+        number, digest = state["after"]
+        twice, tiers = state["overlap"], state["tiers"]
+        return cls(
+            (int(number), str(digest)),
+            Sums(**state["sums"]),
+            Overlaps.of(state["overlaps"]),
+            None if twice is None else Fault(*twice),
+            TierWalk(**{**tiers, "ends": dict(tiers["ends"])}),
+        )
+
+
+def interval_links(connection: Connection, walk: Walk) -> Iterator[tuple[Row, str | None]]:
+    """As `links`, of the merged rows first where the walk is before their end."""
+    through, after = rolled_to(connection, 0), walk.after
     if after[0] < through[0]:
-        yield from rolled_links(_pages(connection, INTERVALS, 1), connection)
+        yield from rolled_links(_pages(connection, INTERVALS, after[0] + 1), connection, walk.tiers)
         after = through
     yield from links(connection, INTERVALS, "row", after)
 
@@ -166,30 +209,28 @@ def _page(connection: Connection, table: Table, first: int) -> tuple[list[Row], 
 
 
 def intervals_fault(
-    connection: Connection, heartbeats: Mapping[int, Mapping[str, Any]], after: tuple[int, str] = (0, GENESIS)
+    connection: Connection,
+    heartbeats: Mapping[int, Mapping[str, Any]],
+    after: tuple[int, str] = (0, GENESIS),
+    going: Walk | None = None,
+    came: Callable[[Walk, int], None] = lambda _walk, _rows: None,
 ) -> tuple[Fault | None, Fault | None]:
     """(what is wrong with the chain, which rows charge the same time twice). heartbeats: last row that one saw → what it said.
 
     after: (number, hash) of a row that is known to be right; the rows before it are not looked at but for the time they charge.
+    going: how far an earlier walk came from the first row on; came: told every thousand rows.
     """
     through = rolled_to(connection, 0)[0]
     if after[0] < through:
         after = (0, GENESIS)
-    anchors, sums, overlaps = _Anchors(connection), Sums(after[0]), Overlaps()
-    counts = after[0] == 0
+    walk = going or Walk(after, Sums(after[0]))
+    anchors, sums = _Anchors(connection), walk.sums
+    counts = going is not None or after[0] == 0
     """Else the first heartbeat says what the rows before it come to."""
     for row in _tail(connection, after[0]):
-        overlaps.add(row)
-    overlap: Fault | None = None
-    for row, problem in interval_links(connection, after):
-        if not problem and (said := contradiction(row) or figures_problem(row)):
-            problem = f"row {row['id']}: {said}"
-        if not problem and (said := replacement_problem(connection, row)):
-            problem = f"row {row['id']}: {said}"
-        if not problem and not anchors.agree(row["id"], row["last_hash"] or row["hash"]):
-            problem = (
-                f"row {row['id']} is not the one the journal saw when it was the last: rows were rewritten"
-            )
+        walk.overlaps.add(row)
+    for number, (row, problem) in enumerate(interval_links(connection, walk), start=1):
+        problem = problem or _row_problem(connection, row, anchors)
         if not problem:
             sums.add(row)
             # a merged row may reach behind what a heartbeat saw
@@ -199,14 +240,26 @@ def intervals_fault(
             elif beat is not None and (off := sums.differs(beat)):
                 problem = f"row {row['id']}: the journal's heartbeat of that row {off}"
         if problem:
-            return Fault(min(row["id"], sums.rows + 1), problem), overlap
-        if overlap is None and (twice := overlaps.add(row)):
-            overlap = Fault(row["id"], twice)
+            return Fault(min(row["id"], sums.rows + 1), problem), walk.overlap
+        if (twice := walk.overlaps.add(row)) and walk.overlap is None:
+            walk.overlap = Fault(row["id"], twice)
+        walk.after = row["id"], row["hash"]
+        if number % PAGE == 0:
+            came(walk, PAGE)
     if anchors.furthest > sums.rows:
         first = sums.rows + 1
         missing = f"rows {first} to {anchors.furthest} are missing: the journal saw them"
-        return Fault(first, missing), overlap
-    return None, overlap
+        return Fault(first, missing), walk.overlap
+    return None, walk.overlap
+
+
+def _row_problem(connection: Connection, row: Row, anchors: "_Anchors") -> str | None:
+    """What is wrong with a row whose place in its chain is right."""
+    if said := contradiction(row) or figures_problem(row) or replacement_problem(connection, row):
+        return f"row {row['id']}: {said}"
+    if not anchors.agree(row["id"], row["last_hash"] or row["hash"]):
+        return f"row {row['id']} is not the one the journal saw when it was the last: rows were rewritten"
+    return None
 
 
 def _tail(connection: Connection, last: int) -> list[Row]:

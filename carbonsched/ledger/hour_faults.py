@@ -16,14 +16,19 @@ HINT: Final = "carbonsched audit add-up makes them anew from the rows"
 
 
 def hours_fault(
-    connection: Connection, books: Books, after: int = 0, seen: Callable[[int], None] = lambda _: None
+    connection: Connection,
+    books: Books,
+    after: int = 0,
+    behind_us: int = 0,
+    came: Callable[[int], None] = lambda _hour_us: None,
 ) -> str | None:
     """The first hour whose sums are not what its rows come to, in words. after: of the hours with rows behind that one alone.
 
-    seen: told how many rows each hour has.
+    behind_us: of those behind that hour; came: told of each that is right.
     """
     t = HOURS.c
     query = select(t.hour_us, t.rows, t.energy_mj, t.end_us, t.sums).order_by(t.hour_us)
+    query = query.where(t.hour_us > behind_us)
     if after:
         i = INTERVALS.c
         first = connection.execute(
@@ -36,7 +41,7 @@ def hours_fault(
         problem = _problem(hour_us, said, sums_of(connection, books, hour_us))
         if problem:
             return f"the totals of the hour from {stamp(hour_us)} {problem}; {HINT}"
-        seen(said[0])
+        came(hour_us)
     return None
 
 

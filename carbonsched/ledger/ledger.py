@@ -18,6 +18,7 @@ from carbonsched.ledger import audit, hour_totals, recovered, rollup, totals
 from carbonsched.ledger.agreement import sha256
 from carbonsched.ledger.archives import Archive
 from carbonsched.ledger.chains import HEARTBEAT
+from carbonsched.ledger.checkpoint import Checkpoint
 from carbonsched.ledger.export import export
 from carbonsched.ledger.heads import Head, head_of
 from carbonsched.ledger.hours import HOUR_US
@@ -250,15 +251,19 @@ class Ledger(LedgerReader):
     # audit
 
     def verify(
-        self, earlier: Sequence[Head] = (), since: Head | None = None, archive: Archive | None = None
+        self,
+        earlier: Sequence[Head] = (),
+        since: Head | None = None,
+        archive: Archive | None = None,
+        steps: Checkpoint | None = None,
     ) -> AuditResult:
         """Every hash and every gram once more, from the rows alone; the first that is wrong is named.
 
         earlier: heads noted before, which must be in the chains still; since: one whose rows were verified then, and are not again.
-        archive: of rows that were merged; they are recomputed from it.
+        archive: of rows that were merged; they are recomputed from it. steps: told how far it came, and where to go on.
         """
         with self._reading() as connection:
-            return audit.verify(connection, earlier, since, archive)
+            return audit.verify(connection, earlier, since, archive, steps)
 
     def heartbeat(self, actor: str, at: datetime, *, counted: bool = True) -> Head | None:
         """Note in the journal what the rows come to; the heads with that entry, to be noted elsewhere. None: nothing came since.

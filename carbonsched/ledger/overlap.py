@@ -9,7 +9,7 @@ from bisect import bisect_left, insort
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Self
 
 SLACK_US: Final = 1_000_000
 """Microseconds that two rows may share: the wall clock is slewed."""
@@ -89,6 +89,23 @@ class Overlaps:
         if before is None:
             return None
         return f"row {number} charges time of board {board} that row {before} charged already"
+
+    def state(self) -> list[list[Any]]:
+        """As JSON has it."""
+        parts = (self._alone.items(), self._shared.items(), self._of_job.items())
+        return [[[key, spans.held] for key, spans in part] for part in parts]
+
+    @classmethod
+    def of(cls, state: Any) -> Self:
+        """From `state`. Raises ValueError, TypeError or IndexError for what is none."""
+        made, (alone, shared, of_job) = cls(), state
+        for key, held in alone:
+            made._alone[key] = _Spans([tuple(each) for each in held])
+        for key, held in shared:
+            made._shared[key] = _Spans([tuple(each) for each in held])
+        for (board, job), held in of_job:
+            made._of_job[board, job] = _Spans([tuple(each) for each in held])
+        return made
 
     def _forget(self, board: str, start: int) -> None:
         """What was charged from `start` on: the clock says that time once more."""

@@ -23,7 +23,7 @@ from carbonsched.ledger.rows import (
 )
 from carbonsched.ledger.settlements import SETTLED, Settled, Settlement, Stretch, settlements, stretches
 from carbonsched.ledger.store import Store
-from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENTS
+from carbonsched.ledger.tables import HOURS, INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENTS
 from carbonsched.ledger.totals import Era, Group, Totals
 from carbonsched.model.base import rfc3339
 from carbonsched.model.energy import Account, BudgetAccount, EnergyMethod
@@ -122,6 +122,13 @@ class LedgerReader(Store):
         """Give the rows that count and begin in [start, end), by their start, with the columns `SLIM` alone; as `each_hour`."""
         with self._reading() as connection:
             hour_totals.each_row(connection, totals.where(job_id, start, end), take)
+
+    def held(self) -> tuple[int, int]:
+        """(how many rows are there, of how many hours the sums are)."""
+        counts = [select(func.count()).select_from(table) for table in (INTERVALS, HOURS)]
+        with self._reading() as connection:
+            rows, hours = (int(connection.execute(query).scalar_one()) for query in counts)
+        return rows, hours
 
     def steps(self, since: datetime, until: datetime) -> tuple[Stretch, ...]:
         """How the rows that begin in [since, until) and have energy were charged: as `stretches`, whole hours together."""

@@ -6,6 +6,7 @@ roll-ups said. The roll-ups themselves must be the ones the journal tells of.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
@@ -20,27 +21,44 @@ _AGREE: Final = 1e-9
 Row = Mapping[str, Any]
 
 
+@dataclass(slots=True)
+class TierWalk:
+    """How far the walk over merged rows came.
+
+    Example:
+        >>> TierWalk().last
+        0
+    """
+
+    ends: dict[int, str] = field(default_factory=dict)
+    """By tier: the hash where it stands; empty: nothing was walked yet."""
+    stands: int = 0
+    energy_mj: int = 0
+    grams: float = 0.0
+    last: int = 0
+
+
 def rolled_links(
-    pages: Iterator[tuple[Row, str | None]], connection: Connection
+    pages: Iterator[tuple[Row, str | None]], connection: Connection, walk: TierWalk
 ) -> Iterator[tuple[Row, str | None]]:
     """The merged rows, by number, each with what is wrong with its place in its chain; the first that is wrong is the last."""
     through, _ = rolled_to(connection, 0)
-    ends = {tier: rolled_to(connection, tier)[1] for tier in TIERS}
-    stands, energy, grams, last = 0, 0, 0.0, 0
+    walk.ends = walk.ends or {tier: rolled_to(connection, tier)[1] for tier in TIERS}
     for row, unread in pages:
         if row["id"] > through:
             break
-        problem = unread or _link_problem(row, ends)
+        problem = unread or _link_problem(row, walk.ends)
+        if problem is None:
+            walk.ends[row["tier"]] = row["hash"]
+            walk.stands += row["rows"]
+            walk.energy_mj += row["energy_mj"] or 0
+            walk.grams += row["grams"] or 0.0
+            walk.last = row["id"]
         yield row, problem
         if problem:
             return
-        ends[row["tier"]] = row["hash"]
-        stands += row["rows"]
-        energy += row["energy_mj"] or 0
-        grams += row["grams"] or 0.0
-        last = row["id"]
-    if said := _whole_problem(connection, ends, (last, stands, energy, grams)):
-        yield {"id": min(last + 1, through)}, said
+    if said := _whole_problem(connection, walk.ends, (walk.last, walk.stands, walk.energy_mj, walk.grams)):
+        yield {"id": min(walk.last + 1, through)}, said
 
 
 def _link_problem(row: Row, ends: Mapping[int, str]) -> str | None:

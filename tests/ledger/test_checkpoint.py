@@ -1,0 +1,183 @@
+"""A verification that was killed goes on where it was, finds what it would have found, and takes no false word for where it was."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from support.box import cli
+from support.story import T0, interval
+
+from carbonsched.errors import InputError
+from carbonsched.ledger import Ledger
+from carbonsched.ledger.checkpoint import Checkpoint
+from carbonsched.ledger.rollup import Retention, RollUp
+
+ROWS = 5000
+
+
+class Killed(BaseException):
+    """As by a signal: nothing after it runs."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """5000 rows of 2 boards, of which some are merged, with heartbeats, and totals of their hours."""
+    path = tmp_path_factory.mktemp("made") / "ledger.db"
+    with Ledger.open(f"sqlite:///{path}") as ledger:
+        for n in range(0, ROWS // 2, 500):
+            ledger.append([row for k in range(n, n + 500) for row in _rows(k)])
+            ledger.heartbeat("daemon", T0 + timedelta(seconds=10 * (n + 500)))
+        RollUp(ledger, Retention(raw_days=0.2, minute_days=1), None).work(T0 + timedelta(seconds=5 * ROWS))
+        assert ledger.total_hours(T0 + timedelta(days=1)) == 7
+    return path
+
+
+def _rows(k: int) -> list[Any]:
+    at = T0 + timedelta(seconds=10 * k)
+    return [
+        interval(at, 10, 500, counter=500 * k, g_per_kwh=200.0 + k % 30),
+        interval(at, 10, 90, board="host"),
+    ]
+
+
+@pytest.fixture
+def ledger(made: Path, tmp_path: Path) -> Iterator[Ledger]:
+    path = tmp_path / "ledger.db"
+    path.write_bytes(made.read_bytes())
+    with Ledger.open(f"sqlite:///{path}") as opened:
+        yield opened
+
+
+def killed(ledger: Ledger, path: Path, after: int) -> int:
+    """Verify until so much was told, and be killed then; how much was."""
+    told = 0
+
+    def tell(_part: str, count: int) -> None:
+        nonlocal told
+        if told >= after:
+            raise Killed
+        told += count
+
+    with pytest.raises(Killed):
+        ledger.verify(steps=Checkpoint(path, tell, every_s=0.0))
+    return told
+
+
+@pytest.mark.parametrize("after", [1000, 3000])
+def test_it_goes_on_where_it_was_and_answers_the_same(ledger: Ledger, tmp_path: Path, after: int) -> None:
+    path, told, seen = tmp_path / "verify.json", dict[str, int](), list[int]()
+    whole = ledger.verify()
+    assert whole.ok
+    killed(ledger, path, after)
+
+    def tell(part: str, count: int) -> None:
+        seen.append(count)
+        told[part] = told.get(part, 0) + count
+
+    again = ledger.verify(steps=Checkpoint(path, tell, every_s=0.0))
+    assert again == whole
+    assert not path.exists(), "the next one begins anew"
+    assert seen[0] >= 1000, "as many rows were done before"
+    rows, hours = ledger.held()
+    assert rows - 1000 < told["rows"] <= rows
+    assert told["hours"] == hours
+
+
+def test_a_second_kill_loses_nothing_either(ledger: Ledger, tmp_path: Path) -> None:
+    path = tmp_path / "verify.json"
+    for after in (1000, 2000, 3000):
+        killed(ledger, path, after)
+    assert ledger.verify(steps=Checkpoint(path)) == ledger.verify()
+
+
+def _behind(ledger: Ledger) -> None:
+    with ledger.transaction() as connection:
+        connection.execute(text("DROP TRIGGER intervals_no_update"))
+        connection.execute(text("UPDATE intervals SET energy_mj = energy_mj + 1 WHERE id = 4990"))
+
+
+def _at(ledger: Ledger) -> None:
+    with ledger.transaction() as connection:
+        connection.execute(text("DROP TRIGGER intervals_no_update"))
+        connection.execute(text("UPDATE intervals SET hash = lower(hex(randomblob(32))) WHERE tier IS NULL"))
+
+
+def _totals(ledger: Ledger) -> None:
+    with ledger.transaction() as connection:
+        connection.execute(text("UPDATE hours SET energy_mj = energy_mj + 1"))
+
+
+@pytest.mark.parametrize("harm", [_behind, _at, _totals])
+def test_what_was_changed_meanwhile_is_found(
+    ledger: Ledger, tmp_path: Path, harm: Callable[[Ledger], None]
+) -> None:
+    path = tmp_path / "verify.json"
+    killed(ledger, path, 3000)
+    harm(ledger)
+    found = ledger.verify(steps=Checkpoint(path))
+    assert not found.ok
+    assert (found.problem, found.first_bad) == (ledger.verify().problem, ledger.verify().first_bad)
+
+
+def _other_sums(state: dict[str, Any]) -> None:
+    state["state"]["walk"]["sums"]["energy_mj"] += 1
+
+
+def _no_state(state: dict[str, Any]) -> None:
+    del state["state"]["walk"]["after"]
+
+
+@pytest.mark.parametrize("forge", [_other_sums, _no_state, lambda state: state.clear()])
+def test_a_file_that_was_changed_counts_as_none(
+    ledger: Ledger, tmp_path: Path, forge: Callable[[dict[str, Any]], None]
+) -> None:
+    path, seen = tmp_path / "verify.json", list[int]()
+    killed(ledger, path, 3000)
+    said = json.loads(path.read_text())
+    forge(said)
+    path.write_text(json.dumps(said))
+    assert ledger.verify(steps=Checkpoint(path, lambda _part, count: seen.append(count))).ok
+    assert seen.count(1000) == ledger.held()[0] // 1000, "from the first row on"
+
+
+def test_a_ledger_that_was_rolled_up_since_is_verified_from_the_first(ledger: Ledger, tmp_path: Path) -> None:
+    path, seen = tmp_path / "verify.json", list[int]()
+    killed(ledger, path, 3000)
+    rolled = RollUp(ledger, Retention(raw_days=0.1, minute_days=1), None)
+    assert rolled.work(T0 + timedelta(seconds=5 * ROWS)).rows
+    assert ledger.verify(steps=Checkpoint(path, lambda _part, count: seen.append(count))).ok
+    assert seen[0] == 1000
+    assert seen.count(1000) == ledger.held()[0] // 1000
+
+
+def test_the_command_keeps_and_removes_it_and_says_where_it_cannot(ledger: Ledger, tmp_path: Path) -> None:
+    path = tmp_path / "verify.json"
+    where = str(tmp_path / "ledger.db")
+    killed(ledger, path, 3000)
+    ran = cli("audit", "verify", "--ledger", where, "--checkpoint", str(path))
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"ok: {ROWS} rows verify")
+    assert not path.exists()
+    with pytest.raises(InputError, match="cannot be written"):
+        ledger.verify(steps=Checkpoint(tmp_path / "no" / "verify.json", every_s=0.0))
+    both = cli(
+        "audit",
+        "verify",
+        "--ledger",
+        where,
+        "--checkpoint",
+        "x",
+        "--since",
+        str(made_heads(ledger, tmp_path)),
+    )
+    assert (both.code, both.err.count("\n")) == (2, 1)
+
+
+def made_heads(ledger: Ledger, folder: Path) -> Path:
+    path = folder / "heads.json"
+    path.write_text(ledger.head().line())
+    return path
