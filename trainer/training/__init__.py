@@ -8,6 +8,7 @@ departure         says where realised ρ left the planned one, and why
 options           what the callback is given
 setup             what a Trainer has made ready, and the batches to come
 segment_driver    begins and ends segments: importance, offer, directive, selection
+importance_pass   measures importance at the beginning of a segment
 adapter_choice    lets a job become one of LoRA before its first step
 settings          what a segment may be trained in, and what each should gain
 foresight         plans a segment on the shapes of its batches

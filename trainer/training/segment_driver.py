@@ -11,8 +11,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from accelerate.utils import send_to_device
-
 from carbonsched.model.methods.lora import ALL_LINEAR
 from carbonsched.model.protocol import Checkpoint, Directive, Event, SegmentDone, Warned
 from trainer.data.upcoming_batches import Batches
@@ -20,7 +18,7 @@ from trainer.device import device_seconds
 from trainer.distributed.ranks import ranks
 from trainer.distributed.wrapping import Wrapping
 from trainer.importance.gradient_pass import Loss, model_loss
-from trainer.importance.measure import Importance, measure
+from trainer.importance.measure import Importance
 from trainer.importance.objectives import TrainingHistory
 from trainer.job import checkpoint
 from trainer.job.budget_schedule import BudgetSchedule
@@ -35,6 +33,7 @@ from trainer.training.adapter_choice import AdapterChoice, without_adapters
 from trainer.training.departure import departure, skipped_layers
 from trainer.training.foresight import Foresight
 from trainer.training.gradient_checkpointing import fit_checkpointing
+from trainer.training.importance_pass import ImportancePass
 from trainer.training.learning_rate import LearningRate, multiplier, scales_with_full
 from trainer.training.options import Options
 from trainer.training.settings import offer
@@ -79,7 +78,8 @@ class SegmentDriver:
         self.options, self.directives, self.job = options, directives, directives.job
         self.model, self.batches = model, batches
         self.ranks, self.budget = batches.ranks, budget
-        self.method, self.full, self._loss = prepared.method, prepared.full, loss
+        self.method, self.full = prepared.method, prepared.full
+        self.importance = ImportancePass(model, batches, self.method, options, directives, loss)
         self.adapters = adapters
         # who has the daemon choose had full fine-tuning otherwise
         self._own_ratio = prepared.own_ratio if adapters is None or not adapters.made else 1.0
@@ -101,8 +101,6 @@ class SegmentDriver:
         """Mean training loss of the segment before; None: none is known in this process."""
         self._wait_reason: str | None = None
         """Why the next step has to wait; None: it need not."""
-        self._warm = False
-        """Whether this process has run forward and backward passes on its device."""
         self._seconds_full: float | None = None
         """Of a step of full fine-tuning."""
         if prepared.left:
@@ -286,7 +284,7 @@ class SegmentDriver:
 
     def end_segment(self) -> SegmentDone | None:
         """Close the segment, with the last step that was done; returns the event, which was sent, None where no step was."""
-        segment, self.is_open, self._warm = self.segment, False, True
+        segment, self.is_open, self.importance.warm = self.segment, False, True
         if not segment.steps_done:
             return None
         if segment.step < segment.end:
@@ -333,50 +331,10 @@ class SegmentDriver:
         return self.method.measures() and (rho is None or rho < self.method.ceiling - _EPSILON)
 
     def _measure(self, segment: SegmentRecord) -> Importance:
-        # a process that ended while it waited has measured these very weights: that pass is paid
-        folder = self.job.checkpoints if self.job else None
-        earlier = partial(checkpoint.read_importance, folder, segment.first) if folder else None
-        kept = self.ranks.broadcast(earlier) if earlier else None
-        found = Importance(**kept) if kept is not None else self._run_pass(segment)
-        if kept is None and folder is not None and self.ranks.main:
-            checkpoint.save_importance(folder, segment.first, asdict(found))
-        segment.set_importance(found.flops, found.seconds, found.relative_error, found.recomputed)
+        found = self.importance.measure(segment)
         if found.batch_seconds is not None:
             self._seconds_full = found.batch_seconds / PASS_STEPS * self.batches.accumulation
-        log.info(
-            "segment %d: importance of %d tensors %s (%d batches, %.1f s, moments of age %d)",
-            segment.k + 1,
-            len(found.values),
-            "measured" if kept is None else "as measured before",
-            len(found.flops),
-            found.seconds,
-            found.age,
-        )
         return found
-
-    def _run_pass(self, segment: SegmentRecord) -> Importance:
-        model, options = self.model, self.options
-        device = next(model.module.parameters()).device
-        drawn = self.batches.drawn_labelled(segment.k, options.importance_batches, options.seed)
-        model.wrapping.reshard()
-        warm, self._warm = self._warm or device.type == "cpu", True
-        return measure(
-            model.module,
-            model.optimizer,
-            [send_to_device(batch, device) for batch in drawn],
-            estimator=self.method.objective.estimator or "update",
-            common_steps=self.method.history.common_steps(model.names),
-            seed=self.ranks.offset_seed(options.seed + segment.k),
-            stop=self._check_stop,
-            ranks=self.ranks,
-            warm=warm,
-            loss=self._loss,
-        )
-
-    def _check_stop(self) -> bool:
-        """Between two batches of importance: wait where the lease is over; whether a signal came. Raises Stopped."""
-        self.ranks.broadcast(self.directives.check_lease)
-        return self.options.stopping()
 
     def _offer(self, segment: SegmentRecord) -> None:
         """Offer the frontier of the segment, or of what is left of it, and train at the ρ that is granted."""
