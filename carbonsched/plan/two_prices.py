@@ -46,8 +46,8 @@ class TwoPrices:
     """What each segment offers: n segments, m choices each.
 
     Example:
-        >>> offers = np.array([[0.0, 0.5, 1.0]])
-        >>> market = TwoPrices(offers, offers * 10, offers * 60, budget_g=5.0, time_s=math.inf)
+        >>> gains, grams = np.array([[0.0, 0.5, 0.8]]), np.array([[0.0, 5.0, 10.0]])
+        >>> market = TwoPrices(gains, grams, grams * 6, budget_g=5.0, time_s=math.inf)
         >>> market.takes(market.choices(market.clear()))
         (5.0, 30.0)
     """
