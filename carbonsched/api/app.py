@@ -3,6 +3,7 @@
 Handlers are plain `def`: they wait for locks and disks, so they run in a small pool of threads beside the event loop.
 """
 
+import asyncio
 import contextlib
 import itertools
 import logging
@@ -54,6 +55,9 @@ from carbonsched.text import one_line
 logger = logging.getLogger(__name__)
 
 THREADS = 8
+AT_A_TIME = 3
+"""Requests that may take long: of reports, audits, explanations and imports together, and of submissions, whose files may hang.
+Threads are left for all others: an operator cancels and drains meanwhile."""
 BODY_BYTES = 1024 * 1024
 """A job spec takes a few kilobytes."""
 IMPORT_BYTES = 64 * BODY_BYTES
@@ -113,20 +117,32 @@ def create_app(service: Service, token: Token | None = None) -> FastAPI:
     app.add_middleware(TcpGate, token=token)
     _errors(app)
     app.state.service = service
-    _job_routes(app, service)
+    slow = Depends(_in_turn())
+    _job_routes(app, service, slow)
     _run_routes(app, service)
-    _ledger_routes(app, service)
+    _ledger_routes(app, service, slow)
     _box_routes(app, service)
     return app
 
 
-def _job_routes(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/jobs", status_code=201)
+def _in_turn() -> Callable[[], AsyncIterator[None]]:
+    """A dependency that lets so many requests go on at a time; the others wait, and take no thread."""
+    places = asyncio.Semaphore(AT_A_TIME)
+
+    async def turn() -> AsyncIterator[None]:
+        async with places:
+            yield
+
+    return turn
+
+
+def _job_routes(app: FastAPI, service: Service, slow: Any) -> None:
+    @app.post("/v1/jobs", status_code=201, dependencies=[Depends(_in_turn())])
     def submit(body: Annotated[Any, Body()], owner: Actor) -> Submitted:
         asked = SubmitBody.parse(body)
         return service.submit(asked.spec, owner.owner, asked.checked)
 
-    @app.post("/v1/explain")
+    @app.post("/v1/explain", dependencies=[slow])
     def explain(body: Annotated[Any, Body()], owner: Actor) -> Explained:
         asked = SubmitBody.parse(body)
         if asked.checked is None:
@@ -191,8 +207,8 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         return service.end_run(job, RunEnd.parse(body), actor)
 
 
-def _ledger_routes(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/report", response_class=Response)
+def _ledger_routes(app: FastAPI, service: Service, slow: Any) -> None:
+    @app.get("/v1/report", response_class=Response, dependencies=[slow])
     def report(
         actor: Actor,
         job: str | None = None,
@@ -220,11 +236,11 @@ def _ledger_routes(app: FastAPI, service: Service) -> None:
         first = next(pieces, "")
         return StreamingResponse(itertools.chain([first], pieces), media_type=media_type)
 
-    @app.post("/v1/imports")
+    @app.post("/v1/imports", dependencies=[slow])
     def import_log(body: Annotated[Any, Body()], actor: Actor) -> Imported:
         return service.import_log(ImportBody.parse(body), actor)
 
-    @app.get("/v1/audit")
+    @app.get("/v1/audit", dependencies=[slow])
     def audit() -> AuditResult:
         return service.audit()
 

@@ -61,7 +61,7 @@ class PendingRows:
                 self.ledger.append(self.rows)
             self.rows.clear()
             while self.notes:
-                self.notes[0]()
+                self._take(self.notes[0])
                 del self.notes[0]
         except (LedgerError, OSError) as e:
             self._keep(e)
@@ -75,6 +75,16 @@ class PendingRows:
                 self._room_s = now_s
                 self.ledger.keep_room()
             self._since = ""
+
+    def _take(self, note: Callable[[], None]) -> None:
+        """Raises LedgerError, OSError, to be tried again; one that the ledger will never take would hold up all after it."""
+        try:
+            note()
+        except (LedgerError, OSError):
+            raise
+        except Exception:
+            log.exception("a note is lost, the ledger will never take it")
+            self.lost += 1
 
     def note(self, job_id: str | None, kind: str, detail: Mapping[str, Any], actor: str = DAEMON) -> None:
         """Write down what was done already: it is not undone for want of a note."""

@@ -2,8 +2,10 @@
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -234,6 +236,37 @@ def test_half_a_character_in_a_path_is_named(http: httpx.Client) -> None:
         answer = http.post(url, content=body, headers={"content-type": "application/json"})
         assert answer.status_code == 400
         assert "spec.model.name_or_path: holds a lone surrogate" in problem(answer).error
+
+
+@pytest.mark.parametrize("slow", ["audit", "submit"])
+def test_what_takes_long_leaves_threads_for_what_does_not(
+    http: httpx.Client, box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """An operator cancels and drains while somebody has the ledger verified ten times, or a job's files hang."""
+    go = threading.Event()
+
+    def waits(*_: object) -> AuditResult | Submitted:
+        assert go.wait(60)
+        return Submitted(id="a-1", state=JobState.QUEUED) if slow == "submit" else box.audit_result
+
+    monkeypatch.setattr(box, slow, waits)
+
+    def ask() -> int:
+        transport = httpx.HTTPTransport(uds=str(tmp_path / "api.sock"))
+        with httpx.Client(transport=transport, base_url="http://carbonsched", timeout=60) as client:
+            if slow == "audit":
+                return client.get("/v1/audit").status_code
+            return client.post("/v1/jobs", json={"spec": SPEC}).status_code
+
+    with ThreadPoolExecutor(12) as pool:
+        asked = [pool.submit(ask) for _ in range(12)]
+        try:
+            time.sleep(0.5)
+            for path in ("/v1/jobs", "/v1/version", "/v1/drain"):
+                assert http.get(path, timeout=20).status_code == 200
+        finally:
+            go.set()
+        assert {one.result() for one in asked} == {201 if slow == "submit" else 200}
 
 
 def test_a_long_body_is_read_only_of_who_may_import(

@@ -168,3 +168,22 @@ def test_a_submission_without_room_for_its_folder_leaves_none(
         rig.submit()
     assert not list((tmp_path / "state" / "jobs").iterdir())
     assert not rig.ledger.jobs()
+
+
+def test_a_note_that_the_ledger_will_never_take_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    rig.run(2)
+    pending = rig.supervisor.pending
+
+    def refuse(*_: object, **__: object) -> None:
+        raise LedgerError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.ledger, "transaction", refuse)
+        pending.budget("no-such-job", 5.0, "as granted")
+        pending.note(None, "note", {"text": "kept"})
+    rig.run(1)
+    assert (pending.notes, pending.lost) == ([], 1)
+    assert rig.ledger.history(None, kinds=("note",))[-1]["text"] == "kept"
