@@ -1,7 +1,7 @@
 """Gathers what a report needs of the sums of hours, and draws the curve over its time.
 
 Sums of hours are everybody's (`carbonsched.ledger.hours`): the intensity while a job waited stands in the rows of idle boards; only those
-asked for are charged. A curve over less than 10 days is drawn from the rows, as an hour is wider than its steps; so is when a job ran.
+asked for are charged. A curve over less than 2 days, of a job less than 10, is drawn from the rows, as an hour is wider than its steps.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,6 +27,8 @@ from carbonsched.units import MJ_PER_J
 
 BINS: Final = 240
 GAPS: Final = 200
+_LONG_US: Final = 48 * HOUR_US
+"""A curve over the whole box is drawn of hours from so long on: a week of 8 boards has half a million rows."""
 _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Feed = tuple[str, str, str, str, float, str]
@@ -150,7 +152,8 @@ class Timeline:
     @property
     def long(self) -> bool:
         """Whether hours are fine enough for the curve."""
-        return micros(self.end) - micros(self.start) >= BINS * HOUR_US
+        least_us = _LONG_US if self.job_id is None else BINS * HOUR_US
+        return micros(self.end) - micros(self.start) >= least_us
 
     def _mine(self, job_id: str | None) -> bool:
         if self.only is not None:

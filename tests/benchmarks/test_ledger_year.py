@@ -21,3 +21,17 @@ def test_it_goes_on_and_says_what_is_measured_and_what_is_carried_on(
         found["full_verify_s"]["here"] * 365 / 8 * 9 / 3, rel=0.02, abs=0.15
     )
     assert found["incremental_verify_s"]["carried_on_to_a_year"] is None, "it does not grow with the rows"
+
+
+def test_held_writes_as_many_rows_as_the_roll_up_leaves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger_year.main(
+        [
+            *(str(tmp_path), "--boards", "1", "--row-s", "60", "--days", "3", "--raw-days", "1"),
+            *("--minute-days", "1", "--held"),
+        ]
+    )
+    text = capsys.readouterr().out
+    found = json.loads(text[text.index("{") :])
+    assert (found["rows_held"], found["hours_added_up"]) == (2 * (1440 + 48 + 48), 72)

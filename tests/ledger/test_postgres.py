@@ -20,6 +20,7 @@ from carbonsched.ledger.database_file import parsed_url
 from carbonsched.ledger.rollup import Retention, RollUp
 from carbonsched.ledger.store import upgrade
 from carbonsched.ledger.tables import METADATA, SCHEMA
+from carbonsched.report import build
 
 GIVEN = os.environ.get("CARBONSCHED_TEST_POSTGRES", "")
 pytestmark = pytest.mark.skipif(not GIVEN and missing() is not None, reason=str(missing()))
@@ -47,6 +48,24 @@ def url(server: str) -> Iterator[str]:
             "DROP FUNCTION IF EXISTS intervals_refuse, journal_refuse, rollups_refuse, intervals_keep CASCADE"
         )
     engine.dispose()
+
+
+def test_totals_of_hours_serve_reports_there_too(url: str) -> None:
+    with Ledger.open(url) as ledger:
+        end = tell(ledger, submitted())
+        plain = build(ledger, "scitldr-1", now=end), build(ledger, now=end)
+        assert ledger.total_hours(end + timedelta(hours=2)) > 10
+        for job, before in (("scitldr-1", plain[0]), (None, plain[1])):
+            found = build(ledger, job, now=end)
+            assert found.totals.energy_j == before.totals.energy_j
+            assert found.totals.spent_g == pytest.approx(before.totals.spent_g, rel=1e-9)
+            assert (found.gaps, found.completeness) == (before.gaps, before.completeness)
+        assert ledger.verify().ok
+        ledger.append([interval(end - timedelta(hours=3), 1, 7, board="other")])
+        assert ledger.total_hours(end + timedelta(hours=2)) == 1
+        with ledger.transaction() as connection:
+            connection.exec_driver_sql("UPDATE hours SET energy_mj = energy_mj + 1")
+        assert "the totals of the hour" in str(ledger.verify().problem)
 
 
 def test_the_story_is_told_alike(url: str, tmp_path: Path) -> None:
