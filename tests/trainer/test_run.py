@@ -241,7 +241,7 @@ def test_resume_at_a_segments_end_is_exact(llama: Path, data: Path, tmp_path: Pa
         raise AssertionError("segment 1 was measured already")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainer.training.segment_driver.measure", never)
+        patch.setattr("trainer.training.importance_pass.measure", never)
         assert train(job, stop_second) == "stopped"
     assert train(job) == "done"
     assert same(weights(straight), weights(job))

@@ -80,7 +80,7 @@ def test_full_rho_is_full_fine_tuning(
     folder = request.getfixturevalue(kind)
     plain = own_trainer(folder, tmp_path / "a", [])
     plain.train()
-    monkeypatch.delattr("trainer.training.segment_driver.measure")
+    monkeypatch.delattr("trainer.training.importance_pass.measure")
     callback = GreenTrainerCallback(**options)
     steered = own_trainer(folder, tmp_path / "b", [callback])
     steered.train()
@@ -98,7 +98,7 @@ def test_where_rho_suffices_for_all_that_may_train_nothing_is_measured(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frozen weights: everything left costs less than ρ, so there is nothing to choose."""
-    monkeypatch.delattr("trainer.training.segment_driver.measure")
+    monkeypatch.delattr("trainer.training.importance_pass.measure")
     callback = GreenTrainerCallback(rho=0.95)
     trainer = own_trainer(llama, tmp_path, [callback], num_train_epochs=1)
     for name, parameter in trainer.model.named_parameters():
