@@ -12,7 +12,7 @@ codecarbon by a tracker of its own (`measure_power_secs` 1), ours by `carbonsche
 know of the window. The error is of all boards together, in percent. One tool after the other.
 
 overhead: all at once: a daemon at 1 Hz, one at 10 Hz, `codecarbon monitor` each second and at its own ten seconds. CPU: user + system of the
-process and its children over `--seconds`, ten seconds after the start; memory: VmRSS at the end.
+process and its children over `--seconds`, forty seconds after the last one started; memory: VmRSS at the end.
 """
 
 import argparse
@@ -36,7 +36,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 LIBRARY: Final = ROOT / "tests" / "support" / "nvml" / "fake_nvml.c"
 IDLE_W: Final = 100.0
 BURST_W: Final = 400.0
-SETTLE_S = 10.0
+SETTLE_S = 40.0
 """Between the start and the first look at a process's CPU time."""
 TOOLS: Final = ("zeus", "codecarbon", "alone", "daemon")
 
@@ -178,9 +178,12 @@ def bench(boards: int, others: str, *, counter: bool) -> Iterator[Bench]:
             yield it
         finally:
             for process in it.processes:
-                if process.poll() is None:
-                    process.terminate()
+                process.terminate()
+            for process in it.processes:
+                try:
                     process.wait(timeout=60)
+                except subprocess.TimeoutExpired:
+                    process.kill()
 
 
 # ---- how true
