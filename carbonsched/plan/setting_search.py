@@ -50,12 +50,14 @@ def search_settings(arrays: SettingArrays, budget_g: float) -> SettingPlan | Non
     points = [p for p in arrays.choices if p is not None]
     found: list[tuple[Solution, float]] = []
     alone: dict[str, float] = {}
-    for mine in [[p] for p in points] + ([points] if len(points) > 1 else []):
+    mixed = undominated(points)
+    single = [[p] for p in points if p.clocks is None or p in mixed]
+    for mine in single + ([mixed] if len(mixed) > 1 else []):
         fitting = list(_plans(arrays, mine, budget_g))
         found += fitting
         if len(mine) == 1 and fitting:
             alone[mine[0].name] = max(_gain(arrays, solution) for solution, _ in fitting)
-    found += _by_both_prices(arrays, found, budget_g)
+    found += _by_both_prices(arrays, mixed, found, budget_g)
     if not found:
         return None
     best, price = max(found, key=lambda f: (round(_gain(arrays, f[0]), 12), -f[0].schedule.spend_g))
@@ -71,22 +73,48 @@ def search_settings(arrays: SettingArrays, budget_g: float) -> SettingPlan | Non
 
 
 def _by_both_prices(
-    arrays: SettingArrays, found: list[tuple[Solution, float]], budget_g: float
+    arrays: SettingArrays, points: list[PlanPoint], found: list[tuple[Solution, float]], budget_g: float
 ) -> list[tuple[Solution, float]]:
-    """The best mixtures by a price for grams and one for time, in the hours of the best plans found so far."""
+    """The best mixtures of points by a price for grams and one for time, in the hours of the best plans found so far."""
     hours: list[tuple[Schedule, Floats]] = []
     for solution, _ in sorted(found, key=lambda f: -_gain(arrays, f[0])):
         if len(hours) < _HOURS and not any(np.allclose(solution.release_s, seen) for _, seen in hours):
             hours.append((solution.schedule, solution.release_s))
     if not hours:
         hours.append((arrays.schedule(arrays.fastest), np.zeros(arrays.n)))
-    mixed = []
+    sub, mixed = SettingArrays(arrays.problem, points), []
+    number = np.array([float(arrays.choices.index(choice)) for choice in sub.choices])
     for schedule, release_s in hours:
-        prices = TwoPrices.of(arrays, schedule, budget_g).clear()
-        made = best_by_beam(arrays, prices, budget_g, release_s)
+        prices = TwoPrices.of(sub, schedule, budget_g).clear()
+        made = best_by_beam(sub, prices, budget_g, release_s)
         if made is not None:
-            mixed.append((made, prices.per_g))
+            rho = number[np.rint(made.rho).astype(int)]
+            mixed.append((replace(made, rho=rho), prices.per_g))
     return mixed
+
+
+def undominated(points: Sequence[PlanPoint]) -> list[PlanPoint]:
+    """Those that no other one beats: worth as much or more for no more joules and no more seconds.
+
+    Example:
+        >>> full, slower = PlanPoint("full", 1.0, 4.0, 1.0, 1.0), PlanPoint("full", 1.0, 3.0, 1.2, 1.0, clocks=1200)
+        >>> worse = PlanPoint("greentrainer", 0.9, 3.6, 1.3, 0.9)
+        >>> [p.name for p in undominated([full, slower, worse])]
+        ['full', 'full, 1200 MHz']
+    """
+
+    def beats(one: PlanPoint, other: PlanPoint) -> bool:
+        return one.joules <= other.joules and one.seconds <= other.seconds and one.worth >= other.worth
+
+    return [
+        point
+        for i, point in enumerate(points)
+        if not any(
+            beats(other, point) and (j < i or not beats(point, other))
+            for j, other in enumerate(points)
+            if j != i
+        )
+    ]
 
 
 def families(points: Sequence[PlanPoint]) -> list[tuple[PlanPoint, ...]]:
