@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-START_S = 60.0
+START_S = 300.0
 CONFIG = """
 state_dir = "state"
 [[feeds]]
@@ -80,6 +80,7 @@ def run(st: str, port: int, examples: int) -> int:
         "--max-examples": str(examples),
         "--workers": "1",
         "--request-timeout": "60",
+        "--wait-for-schema": "60",  # TCP is opened after the socket
         "--suppress-health-check": "all",
     }
     words = [word for option in options.items() for word in option]

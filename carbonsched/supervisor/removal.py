@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from carbonsched.errors import CarbonschedError, StateError
+from carbonsched.launch.rights import name_of
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.upkeep import Removed
 from carbonsched.supervisor.job_views import PAGE
@@ -35,7 +36,7 @@ def remove(supervisor: Supervisor, job_id: str, actor: str, reason: str) -> Remo
         if job_id not in supervisor.ledger.removed_ids():
             supervisor.ledger.note(job_id, "removed", {"reason": reason}, actor, supervisor.clock.now())
             log.info("job %s: %s", job_id, reason)
-    return Removed(id=job_id, freed_bytes=_delete(supervisor.job_dir(job_id)))
+    return Removed(id=job_id, freed_bytes=delete_folder(supervisor.job_dir(job_id)))
 
 
 def refuse_removed(ledger: Ledger, job_id: str) -> None:
@@ -76,7 +77,7 @@ class Pruning:
     def _left(self) -> list[Callable[[], object]]:
         removed = sorted(self.supervisor.ledger.removed_ids())
         paths = [self.supervisor.job_dir(job_id) for job_id in removed]
-        return [partial(_delete, path) for path in paths if path.exists()]
+        return [partial(delete_folder, path) for path in paths if path.exists()]
 
     def _old(self) -> list[Callable[[], object]]:
         supervisor, kept = self.supervisor, self.supervisor.config.retention
@@ -94,20 +95,34 @@ class Pruning:
         ]
 
 
-def _delete(path: Path) -> int:
-    """Bytes that it held on the disk. Links in it are not followed. Raises StateError."""
+def delete_folder(path: Path) -> int:
+    """Bytes that it held on the disk. Links in it are not followed. Raises StateError with who can delete what is left."""
     try:
         freed = sum(_bytes(Path(folder) / name) for folder, _, names in os.walk(path) for name in names)
         shutil.rmtree(path)
     except FileNotFoundError:
         return 0
     except OSError as e:
-        raise StateError(f"{path} cannot be deleted: {e.strerror}; it is tried again every hour") from e
+        raise StateError(f"{_why_left(path, e)}; it is tried again every hour") from e
     except RecursionError as e:
         raise StateError(
             f"{path} cannot be deleted: its folders lie too deep in each other; rm -r does it"
         ) from e
     return freed
+
+
+def _why_left(path: Path, error: OSError) -> str:
+    """Why a folder is still there, and who can do something about it."""
+    text = f"{path} cannot be deleted: {error.strerror}"
+    for folder, names, _ in os.walk(path):
+        for each in (Path(folder) / name for name in names):
+            if not each.is_symlink() and not os.access(each, os.R_OK | os.W_OK | os.X_OK):
+                owner, me = name_of(each.lstat().st_uid), name_of(os.geteuid())
+                return (
+                    f"{text}: {each.relative_to(path)} in it is {owner}'s, and closed to {me}; "
+                    f"{owner} opens it with chmod -R a+rwX {each}, or root deletes it"
+                )
+    return text
 
 
 def _bytes(path: Path) -> int:

@@ -1,6 +1,8 @@
 """Jobs that are over are taken away, by hand or by `[retention]`; their rows in the ledger and their reports stay."""
 
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.as_user import as_user
 from support.rig import ME, Played, Rig, spec
 
 from carbonsched.errors import DeniedError, NotFoundError, StateError
@@ -15,7 +18,7 @@ from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.job_state import JobState
 from carbonsched.model.views import ReportQuery
 from carbonsched.supervisor.quotas import Quotas
-from carbonsched.supervisor.removal import Pruning
+from carbonsched.supervisor.removal import Pruning, delete_folder
 
 DAY_S = 86_400.0
 
@@ -212,3 +215,27 @@ def test_links_in_a_folder_are_not_followed(tmp_path: Path) -> None:
     (job.dir / "output" / "link").symlink_to(other)
     rig.service.remove(job.id, ME)
     assert (other / "kept").read_text() == "kept"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_that_its_owner_closed_is_said_to_be_so_with_who_can_delete_it() -> None:
+    daemon, alice = 65534, 12345
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        job = Path(name) / "tiny-1"
+        closed = job / "output" / "mine"
+        closed.mkdir(parents=True)
+        (closed / "model").write_text("x")
+        for path, uid, mode in (
+            (job, daemon, 0o755),
+            (job / "output", daemon, 0o755),
+            (closed, alice, 0o700),
+        ):
+            os.chown(path, uid, uid)
+            path.chmod(mode)
+        with pytest.raises(StateError) as raised:
+            as_user(daemon, lambda: delete_folder(job))
+        said = str(raised.value)
+        assert "output/mine in it is 12345's, and closed to nobody" in said
+        assert f"12345 opens it with chmod -R a+rwX {closed}, or root deletes it" in said
+        assert closed.exists()
