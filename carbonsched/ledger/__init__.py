@@ -25,6 +25,7 @@ agreement     do jobs and segments hold what the journal said?
 conservation  was every counted joule charged once?
 heads         where the chains stood earlier, and whether they still hold that
 anchors       signatures and time stamps of heads, by OpenSSH and OpenSSL
+marks         where the account of each board ends
 reader        what can be asked of it
 export        both chains as text, with scripts that recompute them
 effects       one of these: what each job saved, once more, by Python alone

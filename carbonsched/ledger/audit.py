@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from carbonsched.errors import InputError, LedgerError
 from carbonsched.ledger.agreement import jobs_problem, segments_problem
 from carbonsched.ledger.archives import Archive
-from carbonsched.ledger.chains import Fault, Walk, intervals_fault, walk_journal
+from carbonsched.ledger.chains import Fault, JournalWalk, Walk, intervals_fault, walk_journal
 from carbonsched.ledger.checkpoint import Checkpoint
 from carbonsched.ledger.conservation import conservation, imbalance
 from carbonsched.ledger.guards import missing_table, missing_trigger
@@ -60,10 +60,7 @@ def verify(
     if after[0] < rolled_to(connection, 0)[0]:
         after = (0, GENESIS)  # rows behind it were merged since: they are few, and looked at once more
     lost = None if since is None else missed(connection, since)
-    fault, overlap = (lost, None)
-    if not lost:
-        going, came = steps.walk, partial(_came, steps)
-        fault, overlap = intervals_fault(connection, journal.heartbeats, after, going, came)
+    fault, overlap = (lost, None) if lost else _rows_fault(connection, journal, after, steps)
     problem = (
         (fault and fault.what)
         or journal.problem
@@ -109,6 +106,14 @@ def _merged(connection: Connection, archive: Archive | None) -> tuple[MergedRows
         return MergedRows(rows=rows, recomputed=None, gone=None), None
     found = recompute(connection, archive)
     return MergedRows(rows=rows, recomputed=found.rows, gone=found.gone), found.problem
+
+
+def _rows_fault(
+    connection: Connection, journal: JournalWalk, after: tuple[int, str], steps: Checkpoint
+) -> tuple[Fault | None, Fault | None]:
+    """See `intervals_fault`."""
+    came = partial(_came, steps)
+    return intervals_fault(connection, journal.heartbeats, after, steps.walk, came)
 
 
 def _came(steps: Checkpoint, walk: Walk, rows: int) -> None:

@@ -13,6 +13,7 @@ from carbonsched.ledger.chains import HEARTBEAT
 from carbonsched.ledger.database_file import DatabaseFile
 from carbonsched.ledger.heads import Head, head_of
 from carbonsched.ledger.hours import HourSums
+from carbonsched.ledger.marks import marks
 from carbonsched.ledger.records import JobRecord, SegmentRecord, job_record, segment_record
 from carbonsched.ledger.rows import (
     GENESIS,
@@ -26,7 +27,7 @@ from carbonsched.ledger.store import Store
 from carbonsched.ledger.tables import HOURS, INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENTS
 from carbonsched.ledger.totals import Era, Group, Totals
 from carbonsched.model.base import rfc3339
-from carbonsched.model.energy import Account, BudgetAccount, EnergyMethod
+from carbonsched.model.energy import BudgetAccount
 from carbonsched.model.job_state import JobState
 from carbonsched.power.base import Mark
 
@@ -67,16 +68,8 @@ class LedgerReader(Store):
 
     def marks(self) -> dict[str, Mark]:
         """Board → where its account ends: the last row's end, and how far its counter was charged in that epoch."""
-        t = INTERVALS.c
-        # what was told late is written late
-        newest = (
-            select(func.max(t.id))
-            .where(t.replaces.is_(None), t.account != str(Account.IMPORTED))
-            .group_by(t.board)
-        )
         with self._reading() as connection:
-            last = connection.execute(select(INTERVALS).where(t.id.in_(newest))).mappings().all()
-            return {row["board"]: _mark(connection, row) for row in last}
+            return marks(connection)
 
     def rows(
         self, job_id: str | None = None, start: datetime | None = None, end: datetime | None = None
@@ -487,35 +480,8 @@ def eras_of(connection: Connection) -> tuple[Era, ...]:
     return tuple(found)
 
 
-def _blind_from(connection: Connection, last: Mapping[Any, Any]) -> datetime | None:
-    """Since when a board's energy was unknown to the end; None: its last row knows it, or no row before does."""
-    if last["energy_mj"] is not None:
-        return None
-    t = INTERVALS.c
-    known = and_(t.board == last["board"], t.energy_mj.is_not(None), t.replaces.is_(None))
-    newest = select(t.end_us).where(known).order_by(t.id.desc()).limit(1)
-    return maybe_moment(connection.execute(newest).scalar())
-
-
 def chain_end(connection: Connection) -> tuple[int, str]:
     """Number and hash of the last interval row; (0, the genesis hash) before any."""
     t = INTERVALS.c
     found = connection.execute(select(t.id, t.hash).order_by(t.id.desc()).limit(1)).first()
     return found or (0, GENESIS)
-
-
-def _mark(connection: Connection, last: Mapping[Any, Any]) -> Mark:
-    t = INTERVALS.c
-    here = and_(t.board == last["board"], t.counter_epoch == last["counter_epoch"])
-    drawn = and_(t.method == str(EnergyMethod.COUNTER), t.power_w > 0)
-    # not the last row's: that one may be of a reading that failed, and shares of one delta have no order
-    found = select(func.max(t.counter_end_mj), func.min(t.power_w).filter(drawn)).where(here)
-    reach, least_w = connection.execute(found).one()
-    return Mark(
-        at=moment(last["end_us"]),
-        counter_mj=reach,
-        counter_epoch=last["counter_epoch"],
-        power_w=last["power_w"],
-        blind_from=_blind_from(connection, last),
-        least_w=least_w,
-    )
