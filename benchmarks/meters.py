@@ -235,7 +235,7 @@ def errors(it: Bench, windows: Windows) -> dict[str, Any]:
     return {
         seconds: {
             "mean_abs": round(statistics.fmean(map(abs, mine)), 2),
-            "worst": round(max(mine, key=float.__abs__), 2),
+            "worst": round(max(mine, key=abs), 2),
         }
         for seconds, mine in found.items()
     }
