@@ -232,10 +232,11 @@ def errors(it: Bench, windows: Windows) -> dict[str, Any]:
     for seconds, began, ended, told in windows:
         true = it.truth(began, ended)
         found.setdefault(f"{seconds:g}", []).append(100 * (told - true) / true)
+    worst = {seconds: max(mine, key=abs) for seconds, mine in found.items()}
     return {
         seconds: {
             "mean_abs": round(statistics.fmean(map(abs, mine)), 2),
-            "worst": round(max(mine, key=abs), 2),
+            "worst": round(worst[seconds], 2),
         }
         for seconds, mine in found.items()
     }
