@@ -27,6 +27,8 @@ _NODES, _FEW = 672, 32
 """Nodes of the time grid for up to so many segments; for more, half of it."""
 _HOURS = 2
 """Plans in whose hours settings are mixed, where the job may pause; without pauses there is one."""
+_MOST_MIXED = 48
+"""Points that a plan mixes, and clocks that are tried by themselves: whoever offers more does not hold up the other jobs."""
 _TRIES = 600
 """Changes of one segment that are tried, in order of gain a gram."""
 
@@ -50,7 +52,7 @@ def search_settings(arrays: SettingArrays, budget_g: float) -> SettingPlan | Non
     points = [p for p in arrays.choices if p is not None]
     found: list[tuple[Solution, float]] = []
     alone: dict[str, float] = {}
-    mixed = undominated(points)
+    mixed = _spread(undominated(points))
     single = [[p] for p in points if p.clocks is None or p in mixed]
     for mine in single + ([mixed] if len(mixed) > 1 else []):
         fitting = list(_plans(arrays, mine, budget_g))
@@ -115,6 +117,13 @@ def undominated(points: Sequence[PlanPoint]) -> list[PlanPoint]:
             if j != i
         )
     ]
+
+
+def _spread(points: list[PlanPoint]) -> list[PlanPoint]:
+    """At most `_MOST_MIXED` of the points, in order of joules, evenly from the first to the last."""
+    if len(points) <= _MOST_MIXED:
+        return points
+    return [points[round(i * (len(points) - 1) / (_MOST_MIXED - 1))] for i in range(_MOST_MIXED)]
 
 
 def families(points: Sequence[PlanPoint]) -> list[tuple[PlanPoint, ...]]:

@@ -204,3 +204,20 @@ def test_it_waits_for_clean_hours_and_stops_where_no_segment_is_paid_for() -> No
     nothing = solve(problem([600.0] * 12, 0.5, (FULL, REACH), may_end_early=True))
     assert nothing.action == "stop"
     assert "no further segment" in nothing.reason
+
+
+def test_more_settings_and_clocks_than_are_mixed_leave_no_setting_alone_ahead() -> None:
+    offered = tuple(
+        PlanPoint("full" if i == 63 else "greentrainer", 0.4 + 0.6 * i / 63, 4.0 * (100 - c) * (0.4 + 0.6 * i / 63),
+                  4.0 * (0.4 + 0.6 * i / 63) / (1 - 0.1 * c), (0.4 + 0.6 * i / 63) ** 1.2, clocks=2000 - 200 * c if c else None)
+        for i in range(64)
+        for c in range(5)
+    )  # fmt: skip
+    budget = 0.6 * 8 * 450 * 400 * 300 / 3.6e6
+    asked = problem([300.0, 200.0, 400.0] * 4, budget, offered, may_end_early=True, may_pause=True)
+    plan = solve(asked)
+    assert plan.action == "train" or plan.wait_s
+    assert grams_of(plan) <= budget * (1 + 1e-6)
+    assert {p.point for p in plan.segments} <= set(offered)
+    alone = max(of_constant(asked, p, 0.0) for p in offered if p.clocks is None)
+    assert worth(plan) >= alone - 1e-9
