@@ -138,7 +138,7 @@ def test_a_file_of_the_same_name_fails_as_the_page_says(tmp_path: Path) -> None:
     )
     assert "cannot import name 'GreenTrainerCallback' from 'trainer'" in ran.stderr
     assert str(tmp_path / "trainer.py") in ran.stderr
-    assert "*cannot import name 'GreenTrainerCallback' from 'trainer'*" in " ".join(TEXT.split())
+    assert "`cannot import name 'GreenTrainerCallback' from 'trainer'`" in " ".join(TEXT.split())
 
 
 def test_help_of_both_halves_runs(capsys: pytest.CaptureFixture[str]) -> None:
