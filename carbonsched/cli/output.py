@@ -7,12 +7,13 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from carbonsched.model.base import Doc
 from carbonsched.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from carbonsched.model.base import Doc
 
 PIPE_COLUMNS = 160
 """Where nobody watches nothing needs to be folded to a screen."""
@@ -37,7 +38,7 @@ def suit(stream: object) -> None:
         stream.reconfigure(errors="carbonsched")
 
 
-def emit(doc: Doc) -> None:
+def emit(doc: "Doc") -> None:
     """The one JSON document of `--json`."""
     print(json.dumps(doc.dump(), indent=2))
 
