@@ -181,16 +181,19 @@ def diff(
     raise typer.Exit(0 if found.same or found.continued else 1)
 
 
+LedgerAtRest = Annotated[
+    str,
+    typer.Option(
+        "--ledger",
+        metavar="URL|FILE",
+        callback=ledger_url,
+        help="Of a box whose daemon does not run: it does this itself.",
+    ),
+]
+
+
 def roll_up(
-    ledger: Annotated[
-        str,
-        typer.Option(
-            "--ledger",
-            metavar="URL|FILE",
-            callback=ledger_url,
-            help="Of a box whose daemon does not run: it does this itself.",
-        ),
-    ],
+    ledger: LedgerAtRest,
     archive: Annotated[
         Path, typer.Option("--archive", metavar="DIR", help="Where the merged rows go, a file a month.")
     ],
@@ -226,15 +229,7 @@ def roll_up(
 
 
 def add_up(
-    ledger: Annotated[
-        str,
-        typer.Option(
-            "--ledger",
-            metavar="URL|FILE",
-            callback=ledger_url,
-            help="Of a box whose daemon does not run: it does this itself.",
-        ),
-    ],
+    ledger: LedgerAtRest,
     json: Json = False,
     socket: Socket = None,
     debug: Debug = False,
