@@ -212,11 +212,10 @@ def roll_up(
     from carbonsched.cli.output import emit
     from carbonsched.clock import SystemClock
     from carbonsched.ledger.archives import Archive
-    from carbonsched.ledger.ledger import Ledger
     from carbonsched.ledger.rollup import MOST, Retention, RollUp
 
     keep = Retention(raw_days=raw_days, minute_days=max(minute_days, raw_days), rows=MOST)
-    with Ledger.open(ledger) as opened:
+    with _at_rest(ledger) as opened:
         done = RollUp(opened, keep, Archive(archive)).work(SystemClock().now())
     if json:
         emit(done)
@@ -237,16 +236,23 @@ def add_up(
     """Make the totals of all hours anew from the rows. The daemon keeps them: this is for where audit verify finds one wrong."""
     from carbonsched.cli.output import emit
     from carbonsched.clock import SystemClock
-    from carbonsched.ledger.ledger import Ledger
     from carbonsched.model.audit import AddedUp
 
-    with Ledger.open(ledger) as opened:
+    with _at_rest(ledger) as opened:
         opened.drop_hours()
         done = AddedUp(hours=opened.total_hours(SystemClock().now()))
     if json:
         emit(done)
     else:
         print(f"totals of {done.hours} hours were made")
+
+
+def _at_rest(url: str) -> "Ledger":
+    """To write to, one that is there: a mistyped name makes no new ledger. Raises InputError, LedgerError."""
+    from carbonsched.ledger.ledger import Ledger
+
+    Ledger.open(url, read_only=True).close()
+    return Ledger.open(url)
 
 
 def anchor(

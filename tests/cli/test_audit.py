@@ -58,3 +58,14 @@ def test_audit_names_what_is_wrong_with_what_it_is_given(
     assert ran.code == 2
     assert ran.err.startswith(f"carbonsched: {field}")
     assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("argv", [["add-up"], ["roll-up", "--archive", "archive"]])
+def test_a_mistyped_ledger_is_not_made(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = cli("audit", *argv, "--ledger", "none.db")
+    assert ran.code == 2
+    assert "there is no ledger at" in ran.err
+    assert list(tmp_path.iterdir()) == []
