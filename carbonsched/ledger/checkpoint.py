@@ -54,13 +54,24 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return
         try:
-            said = json.loads(self.path.read_text(encoding="utf-8"))
+            text = self.path.read_text(encoding="utf-8")
+            if not text:  # as `mktemp` makes it
+                return
+            said = _of_ours(text)
+            if said is None:  # it would be written over, and removed in the end
+                raise InputError(
+                    FIELD, f"{self.path} is no checkpoint of a verification", "give another file"
+                )
             state = said["state"]
             if said["sha256"] != _digest(state) or state["through"] != self.through:
                 return
             walk = Walk.of(state["walk"])
         except OSError as e:
             raise InputError(FIELD, f"{self.path} cannot be read: {e.strerror}", "give another file") from e
+        except UnicodeDecodeError as e:
+            raise InputError(
+                FIELD, f"{self.path} is no checkpoint of a verification", "give another file"
+            ) from e
         except (IndexError, KeyError, TypeError, ValueError):
             return
         (number, digest), t, h = walk.after, INTERVALS.c, HOURS.c
@@ -99,6 +110,15 @@ class Checkpoint:
             part.replace(path)
         except OSError as e:
             raise InputError(FIELD, f"{path} cannot be written: {e.strerror}", "give another file") from e
+
+
+def _of_ours(text: str) -> dict[str, Any] | None:
+    """The document of a checkpoint, damaged or not; None: the file is something else."""
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and said.keys() <= {"state", "sha256"} else None
 
 
 def _digest(state: Any) -> str:

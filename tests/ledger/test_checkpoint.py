@@ -144,6 +144,17 @@ def test_a_file_that_was_changed_counts_as_none(
     assert seen.count(1000) == ledger.held()[0] // 1000, "from the first row on"
 
 
+@pytest.mark.parametrize("held", [b'{"model": "mine"}', b"[1, 2]", b"name = 1\n", b"\xff\x00"])
+def test_a_file_of_something_else_is_refused_and_stays(ledger: Ledger, tmp_path: Path, held: bytes) -> None:
+    path = tmp_path / "job.json"
+    path.write_bytes(held)
+    with pytest.raises(
+        InputError, match=r"--checkpoint: .* is no checkpoint of a verification; give another file"
+    ):
+        ledger.verify(steps=Checkpoint(path, every_s=0.0))
+    assert path.read_bytes() == held
+
+
 def test_a_ledger_that_was_rolled_up_since_is_verified_from_the_first(ledger: Ledger, tmp_path: Path) -> None:
     path, seen = tmp_path / "verify.json", list[int]()
     killed(ledger, path, 3000)
