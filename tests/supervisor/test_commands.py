@@ -1,6 +1,7 @@
 """Commands that `carbonsched run` starts: metered as jobs are, and neither started nor, without the protocol, directed."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,52 @@ def test_one_tick_at_a_time_and_none_waits_for_one_that_hangs(tmp_path: Path) ->
         go_on.set()
         thread.join(60)
     assert rig.supervisor.samples == 1
+
+
+def hung_for(rig: Rig, seconds: float) -> threading.Thread:
+    """A tick of the daemon's own hangs in its meter; it has begun when this returns."""
+    entered, read = threading.Event(), rig.supervisor.meter.read
+
+    def hang() -> Any:
+        if not entered.is_set():
+            entered.set()
+            time.sleep(seconds)
+        return read()
+
+    rig.supervisor.meter.read = hang  # type: ignore[method-assign]
+    thread = threading.Thread(target=rig.supervisor.tick)
+    thread.start()
+    assert entered.wait(60)
+    return thread
+
+
+def test_a_tick_that_hangs_delays_the_total_and_does_not_cut_it_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carbonsched.supervisor.commands.HUNG_S", 0.05)
+    rig = Rig(tmp_path)
+    started = begin(rig)
+    rig.run(5)
+    thread = hung_for(rig, 0.5)
+    total = rig.service.end_run(started.id, RunEnd(code=7), ME)
+    thread.join(60)
+    assert (total.state, total.reason) == (JobState.FAILED, "ended with exit code 7")
+    assert total.energy_j == pytest.approx(500)
+    assert total.notes == ()
+
+
+def test_an_end_that_is_not_charged_in_time_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carbonsched.supervisor.commands.HUNG_S", 0.05)
+    monkeypatch.setattr("carbonsched.supervisor.commands.END_S", 0.1)
+    rig = Rig(tmp_path)
+    started = begin(rig)
+    thread = hung_for(rig, 2)
+    total = rig.service.end_run(started.id, RunEnd(code=0), ME)
+    thread.join(60)
+    assert total.state is JobState.RUNNING
+    assert ["not charged yet" in note for note in total.notes] == [True]
+    rig.run(2)
+    assert rig.service.show(started.id, ME).state is JobState.FINISHED
 
 
 @pytest.mark.parametrize(
