@@ -1,6 +1,10 @@
 """The energy of one device over one stretch of time, and the account it is charged to."""
 
+from datetime import datetime
 from enum import StrEnum
+
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.model.grid import Price, Reading, Supply
@@ -90,6 +94,8 @@ class EnergyDelta(Doc):
     reason: str | None = None
     meter: str = ""
     """Who measured, e.g. `nvml`, `codecarbon:cpu_load+ram`."""
+    profile: SkipJsonSchema[tuple[tuple[datetime, float], ...]] = Field(default=(), exclude=True, repr=False)
+    """How the energy lay inside the stretch, where power was read in it: (time, joules since the start); for who splits it."""
 
 
 class Interval(Doc):

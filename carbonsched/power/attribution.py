@@ -1,18 +1,20 @@
 """Charges the energy of a delta: splits it in time, or shares it among jobs that ran together. Pure, in whole millijoules.
 
-No measurement says how the joules of one delta lay inside it, so a split assumes constant power over the stretch and is
+A split goes by the power that was read inside of the delta, else it assumes constant power over the stretch; either way it is
 labelled `estimated`. Nothing is lost: the largest-remainder method gives out every millijoule, and the counter marks of
 the pieces chain from the delta's first to its last, so that Σ mJ = Σ counter deltas can be checked row by row.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
 from carbonsched.model.energy import Account, EnergyDelta, EnergyMethod
-from carbonsched.units import split_mj
+from carbonsched.units import MJ_PER_J, split_mj
 
+Profile = Sequence[tuple[datetime, float]]
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -40,7 +42,7 @@ class Cut:
 def split(delta: EnergyDelta, cuts: Sequence[Cut]) -> list[tuple[Cut, EnergyDelta]]:
     """Split `delta` along `cuts`, which follow each other and cover it exactly.
 
-    Energy goes by duration. One cut returns the delta untouched; pieces of several are `estimated` (an `unavailable`
+    Energy goes by `delta.profile`, else by duration. One cut returns the delta as it is, but for its profile; pieces of several are `estimated` (an `unavailable`
     delta stays so, its pieces too are null). Raises ValueError where the cuts do not cover the delta.
     """
     edges = [cut.start for cut in cuts] + [cut.end for cut in cuts[-1:]]
@@ -49,14 +51,38 @@ def split(delta: EnergyDelta, cuts: Sequence[Cut]) -> list[tuple[Cut, EnergyDelt
         raise ValueError(f"cuts must cover {delta.start} to {delta.end} without a hole, they are {edges}")
     if any(cut.end < cut.start for cut in cuts):
         raise ValueError(f"cuts must ascend, they are {edges}")
+    profile, delta = delta.profile, delta.model_copy(update={"profile": ()}) if delta.profile else delta
     if len(cuts) == 1:
         return [(cuts[0], delta)]
-    shares = [float((cut.end - cut.start) // _MICROSECOND) for cut in cuts]
-    pieces = _parts(delta, shares, "split by time")
+    shares = [_joules(profile, cut.end) - _joules(profile, cut.start) for cut in cuts] if profile else []
+    if sum(shares) > 0:
+        parts = [
+            _with_own_power(piece, cut)
+            for cut, piece in zip(cuts, _parts(delta, shares, "split by power readings"), strict=True)
+        ]
+    else:
+        shares = [float((cut.end - cut.start) // _MICROSECOND) for cut in cuts]
+        parts = _parts(delta, shares, "split by time")
     return [
         (cut, piece.model_copy(update={"start": cut.start, "end": cut.end}))
-        for cut, piece in zip(cuts, pieces, strict=True)
+        for cut, piece in zip(cuts, parts, strict=True)
     ]
+
+
+def _joules(profile: Profile, at: datetime) -> float:
+    """Since its start, with constant power from one reading to the next."""
+    after = bisect_left(profile, at, key=lambda point: point[0])
+    if after == 0 or after == len(profile):
+        return profile[min(after, len(profile) - 1)][1]
+    (start, before), (end, then) = profile[after - 1], profile[after]
+    return before + (then - before) * ((at - start) / (end - start))
+
+
+def _with_own_power(piece: EnergyDelta, cut: Cut) -> EnergyDelta:
+    seconds = (cut.end - cut.start).total_seconds()
+    if piece.energy_mj is None or seconds <= 0:
+        return piece
+    return piece.model_copy(update={"power_w": piece.energy_mj / MJ_PER_J / seconds})
 
 
 def share_by(delta: EnergyDelta, shares: Sequence[float], how: str) -> list[EnergyDelta]:

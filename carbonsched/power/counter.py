@@ -1,7 +1,7 @@
 """Makes samples of one device into deltas of energy. Pure: all that can go wrong between two samples is decided here.
 
 Between two samples the energy is, in order of trust: the difference of the device's own counter; else power times
-monotonic seconds; else unknown, which is null with the reason. A counter belongs to an epoch, one life of it, named
+monotonic seconds, by all that was read of it between them; else unknown, which is null with the reason. A counter belongs to an epoch, one life of it, named
 `<life>:<n>`: `life` is the boot (or whatever ends with the counter), `n` rises when the counter has begun anew, which is what a
 reloaded driver looks like. One odd value proves nothing: a fall, or a rise that no board can make, is booked when the next value
 bears it out, and forgotten when that goes on from the value before. A counter that nobody could read for a while, or that waited for a
@@ -18,10 +18,9 @@ from typing import Final
 from carbonsched.clock import LEAST_SLEEP_S
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
 from carbonsched.power.base import Mark
+from carbonsched.power.power_trace import HOLD_S, PowerReading, PowerTrace, trace
 from carbonsched.units import split_mj
 
-HOLD_S: Final = 10.0
-"""A power reading is taken to hold this long; of a longer stretch only so much counts as sampled."""
 BRIDGE_S: Final = 900.0
 """Without a counter, an absence up to here is estimated, beyond it is unknown."""
 STEP_S: Final = 1.0
@@ -56,6 +55,8 @@ class Sample:
     error: str | None = None
     awake_s: float | None = None
     """On a clock that stands still in suspend; None: not told, as if there was none."""
+    between: tuple[PowerReading, ...] = ()
+    """Its power since the sample before, where that was read more often."""
     life_over: bool = False
     """The error says so of the counter's life: the driver is not loaded, or the board fell off the bus."""
 
@@ -113,6 +114,10 @@ class DeviceCounter:
         """A value that the next one has to bear out, and what is odd about it."""
         self._least_w: float | None = None
         """The least that the board is known to have drawn in this epoch."""
+        self._between: tuple[PowerReading, ...] = ()
+        """Power read between samples whose worth is not told yet."""
+        self._waits = False
+        """The next value has to tell what the last one is worth."""
         self._reloaded_twice = False
         """The other counters had begun anew at the read before, too."""
 
@@ -130,6 +135,14 @@ class DeviceCounter:
         blind_from = mark.blind_from if counter is not None else None
         self._last = _Last(mark.at, None, counter, mark.power_w, blind_from=blind_from)
         self._least_w = mark.least_w
+
+    @property
+    def wants_power(self) -> bool:
+        """Whether energy is integrated from power now, or may be: the more often that is read, the truer."""
+        last = self._last
+        if last is None or last.monotonic_s is None or last.power_w is None or self._power_is_mean:
+            return False
+        return last.counter_mj is None or last.stood_s > 0 or self._waits
 
     def take_late(self) -> tuple[EnergyDelta, ...]:
         """What the counter told, with the last sample, of time that was metered as unknown."""
@@ -154,13 +167,16 @@ class DeviceCounter:
         if start >= sample.at or elapsed <= 0:
             return None
         twice, self._reloaded_twice = self._reloaded_twice and reloaded, reloaded
+        sample, self._between = replace(sample, between=self._between + sample.between), ()
         if sample.error is not None:
             delta = self._blind(last, sample, start, reloaded=twice)
         else:
             sample = self._without_wild_power(_without_jitter(last, sample))
             broken = self._broken(last, sample, elapsed, reloaded=reloaded)
             odd = self._odd
-            if self._must_wait(last, sample, elapsed, broken):
+            self._waits = self._must_wait(last, sample, elapsed, broken)
+            if self._waits:
+                self._between = sample.between + _reading(sample)
                 return None
             if broken is not None and odd is not None:
                 broken = odd[1]
@@ -199,7 +215,7 @@ class DeviceCounter:
         """Whether the counter has not moved while the board drew what moves it."""
         if last.counter_mj is None or last.counter_mj != sample.counter_mj or last.monotonic_s is None:
             return False
-        return _mj(_mean(last.power_w, sample.power_w) or 0.0, elapsed) > JITTER_MJ
+        return _mj(_watts(last, sample) or 0.0, elapsed) > JITTER_MJ
 
     def _live(
         self, last: _Last, sample: Sample, start: datetime, elapsed: float, broken: str | None
@@ -237,7 +253,7 @@ class DeviceCounter:
     def _caught_up(self, last: _Last, sample: Sample, elapsed: float) -> _Last:
         """The last sample with the counter as far as it is charged: what it adds at once for the time it stood is charged already."""
         assert last.counter_mj is not None and sample.counter_mj is not None  # noqa: S101, PT018
-        recent = _mj(_mean(last.power_w, sample.power_w) or 0.0, elapsed)
+        recent = _mj(_watts(last, sample) or 0.0, elapsed)
         if sample.counter_mj - last.counter_mj <= recent + last.stood_mj / 2:
             return last  # it goes on as if there had been nothing
         return replace(last, counter_mj=min(last.counter_mj + last.stood_mj, sample.counter_mj))
@@ -280,6 +296,9 @@ class DeviceCounter:
     def _without_wild_power(self, sample: Sample) -> Sample:
         """What no board can draw is no reading: drivers answer all ones where they know nothing."""
         limit = IMPLAUSIBLE * (self.watts_limit or ANY_LIMIT_W)
+        if any(not 0 <= reading.watts <= limit for reading in sample.between):
+            tame = tuple(reading for reading in sample.between if 0 <= reading.watts <= limit)
+            sample = replace(sample, between=tame)
         if sample.power_w is None or self._power_is_mean or 0 <= sample.power_w <= limit:
             return sample
         return replace(sample, power_w=None)
@@ -370,12 +389,19 @@ class DeviceCounter:
             return self._unavailable(
                 start, sample.at, reason or "neither a counter nor the power could be read"
             )
-        before = None if self._power_is_mean else last.power_w
-        watts = _mean(before, sample.power_w) or 0.0
-        coverage = 1.0 if self._power_is_mean else min(1.0, HOLD_S / elapsed)
-        return self._delta(
-            start, sample.at, self._power_method, _mj(watts, elapsed), watts, coverage=coverage, reason=reason
+        watts = (sample.power_w if self._power_is_mean else _watts(last, sample)) or 0.0
+        read = _trace(last, sample)
+        coverage = min(1.0, HOLD_S / elapsed) if read is None else read.coverage
+        delta = self._delta(
+            start,
+            sample.at,
+            self._power_method,
+            _mj(watts, elapsed),
+            watts,
+            coverage=1.0 if self._power_is_mean else coverage,
+            reason=reason,
         )
+        return delta if read is None else delta.model_copy(update={"profile": read.profile(start, sample.at)})
 
     def _unavailable(
         self, start: datetime, end: datetime, reason: str, *, bridged: bool = False
@@ -431,6 +457,26 @@ def _without_jitter(last: _Last, sample: Sample) -> Sample:
 def _mean(before: float | None, after: float | None) -> float | None:
     known = [watts for watts in (before, after) if watts is not None]
     return sum(known) / len(known) if known else None
+
+
+def _reading(sample: Sample) -> tuple[PowerReading, ...]:
+    if sample.awake_s is None or sample.power_w is None:
+        return ()
+    return (PowerReading(sample.awake_s, sample.power_w),)
+
+
+def _trace(last: _Last, sample: Sample) -> PowerTrace | None:
+    """By the power that was read between the two; None where it was not."""
+    own = _reading(sample)
+    if last.awake_s is None or last.power_w is None or not own or not sample.between:
+        return None
+    return trace(PowerReading(last.awake_s, last.power_w), sample.between, own[0])
+
+
+def _watts(last: _Last, sample: Sample) -> float | None:
+    """The mean from the one to the other."""
+    read = _trace(last, sample)
+    return _mean(last.power_w, sample.power_w) if read is None else read.mean_w
 
 
 def _stretch(last: _Last, sample: Sample) -> tuple[datetime, float, str | None]:

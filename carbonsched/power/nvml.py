@@ -22,8 +22,13 @@ class NvmlSettings(MeterSettings):
     boards: tuple[BoardName, ...] = ()
     """Which boards are ours: indices as in nvidia-smi, UUIDs or their beginnings, names of products. None named: all."""
 
+    sample_hz: Annotated[float, Field(ge=1, le=100)] = 10.0
+    """Readings of power a second, of boards whose energy is integrated from it: those without an energy counter that runs."""
+
     def build(self, clock: Clock) -> Meter:
         """Raises PowerError where "nvml" finds no device, InputError where `boards` names none of those that are here."""
         from carbonsched.power.nvml_meter import NvmlMeter
 
-        return NvmlMeter(clock, boards=self.boards, must_answer=self.provider == "nvml")
+        return NvmlMeter(
+            clock, boards=self.boards, must_answer=self.provider == "nvml", sample_hz=self.sample_hz
+        )

@@ -1,4 +1,4 @@
-"""Meters NVIDIA devices through NVML: by their total-energy counter where they have one, else by their power.
+"""Meters NVIDIA devices through NVML: by their total-energy counter where they have one, else by their power, read more often.
 
 `nvmlDeviceGetTotalEnergyConsumption` counts millijoules since the driver was loaded (Volta and later); only
 differences mean anything. The counter and the power are the device's, all its MIG instances and processes together.
@@ -8,6 +8,7 @@ What does not answer is asked again: a driver, or a board, that comes late is me
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from carbonsched.power.boards import Board, Choice, choose, our_instances
 from carbonsched.power.boot import boot_id
 from carbonsched.power.counter import DeviceCounter, Sample
 from carbonsched.power.nvml_boards import (
+    ask,
     describe,
     has_nvidia_board,
     identify,
@@ -28,6 +30,7 @@ from carbonsched.power.nvml_boards import (
     occupant,
     power_error,
 )
+from carbonsched.power.power_sampler import PowerSampler
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,8 @@ _RETRY_S: Final = 30.0
 """Pause between attempts to reach a driver that went away, or a counter that was refused."""
 _DRIVER_GONE: Final = frozenset({1, 2, 6, 9, 12, 15, 18, 999})
 """After these the handles may be void: NVML is opened anew."""
+_HELD_S: Final = 1.0
+"""So long a read that is under way is waited for before NVML is opened anew."""
 _LIFE_OVER: Final = frozenset({pynvml.NVML_ERROR_DRIVER_NOT_LOADED, pynvml.NVML_ERROR_GPU_IS_LOST})
 """What is counted after these is counted from zero: the counter is since the driver was loaded."""
 
@@ -58,8 +63,10 @@ class NvmlMeter:
         *,
         boards: Sequence[str | int] | None = None,
         must_answer: bool = True,
+        sample_hz: float | None = None,
     ) -> None:
         """`life`: names the boot in counter epochs; None: this boot. `boards`: as `power.boards`, see `boards.choose`; None: every one that NVML shows.
+        `sample_hz`: how often the power is read of a board whose energy is integrated from it; None: with each `read`.
 
         Raises PowerError where there is no device; without `must_answer` it is said and tried again. Raises InputError where
         `boards` names none of those that are here.
@@ -81,6 +88,9 @@ class NvmlMeter:
         self._unloaded = False
         """The driver was not loaded when NVML was last opened."""
         self._said: set[str] = set()
+        self._driver = threading.Lock()
+        """Held around a read of the sampler's, and while NVML is opened anew."""
+        self._sampler = None if sample_hz is None else PowerSampler(clock, sample_hz, self._watts)
         try:
             self._open()
         except PowerError as e:
@@ -114,6 +124,8 @@ class NvmlMeter:
         reloaded = falls.count(True) >= 2 and falls.count(True) > falls.count(False)
         deltas = [self._counters[device].add(sample, reloaded=reloaded) for device, sample in samples.items()]
         late = [delta for counter in self._counters.values() for delta in counter.take_late()]
+        if self._sampler is not None:
+            self._sampler.watch(device for device, counter in self._counters.items() if counter.wants_power)
         return (*(delta for delta in deltas if delta is not None), *late)
 
     def occupant(self, board: str, mine: Callable[[int], bool], *, memory: bool = True) -> str | None:
@@ -122,8 +134,9 @@ class NvmlMeter:
         return None if handle is None else occupant(handle, mine, memory=memory)
 
     def close(self) -> None:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
+        if self._sampler is not None:
+            self._sampler.close()
+        _shut()
 
     # ---- opening
 
@@ -186,8 +199,17 @@ class NvmlMeter:
         if self._retry_at is None or self._clock.monotonic() < self._retry_at:
             return
         self._retry_at = None
+        if not self._driver.acquire(timeout=_HELD_S):
+            self._retry_later()  # the sampler's read hangs
+            return
+        try:
+            self._reopen()
+        finally:
+            self._driver.release()
+
+    def _reopen(self) -> None:
         before = len(self._devices)
-        self.close()
+        _shut()
         try:
             self._open()
         except (PowerError, InputError) as e:
@@ -227,13 +249,20 @@ class NvmlMeter:
             over = self._unloaded or problem.value in _LIFE_OVER
             return Sample(now, monotonic, error=str(power_error(problem)), awake_s=awake_s, life_over=over)
         try:
-            watts: float | None = pynvml.nvmlDeviceGetPowerUsage(self._handles[uuid]) / 1000
+            watts: float | None = _power_w(self._handles[uuid])
         except pynvml.NVMLError as e:
             if counter is None:
                 self._lost(e)
                 return Sample(now, monotonic, error=str(power_error(e)), awake_s=awake_s)
             watts = None
-        return Sample(now, monotonic, counter, watts, awake_s=awake_s)
+        between = () if self._sampler is None else self._sampler.take(uuid, until_s=awake_s)
+        return Sample(now, monotonic, counter, watts, awake_s=awake_s, between=between)
+
+    def _watts(self, uuid: str) -> float | None:
+        """For the sampler, in its thread: what is wrong with a board is told by the samples."""
+        with self._driver:
+            handle = self._handles.get(uuid)
+            return None if handle is None else ask(lambda: _power_w(handle))
 
     def _counter(self, uuid: str) -> tuple[int | None, pynvml.NVMLError | None]:
         """(millijoules, None), (None, None) for a device that has no counter now, or (None, what went wrong)."""
@@ -264,3 +293,12 @@ class NvmlMeter:
     def _lost(self, error: pynvml.NVMLError) -> None:
         if error.value in _DRIVER_GONE:
             self._retry_later()
+
+
+def _power_w(handle: Any) -> float:
+    return float(pynvml.nvmlDeviceGetPowerUsage(handle)) / 1000
+
+
+def _shut() -> None:
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlShutdown()

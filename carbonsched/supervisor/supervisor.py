@@ -31,7 +31,8 @@ from carbonsched.model.grid import Price
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import SegmentDone, Started
 from carbonsched.power.base import Meter
-from carbonsched.power.counter import HOLD_S, STEP_S
+from carbonsched.power.counter import STEP_S
+from carbonsched.power.power_trace import HOLD_S
 from carbonsched.supervisor import access
 from carbonsched.supervisor.announcer import Announcer
 from carbonsched.supervisor.budgets.pools import Pools

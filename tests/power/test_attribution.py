@@ -49,6 +49,44 @@ def test_energy_goes_by_time_and_the_pieces_say_that_they_are_estimated() -> Non
     assert pieces[0].reason == "split by time"
 
 
+def test_where_power_was_read_in_between_energy_goes_by_that() -> None:
+    """A job that ends just before a burst is not charged for it."""
+    profile = ((T0, 0.0), (T0 + timedelta(seconds=9), 1.0), (T0 + timedelta(seconds=10), 10.0))
+    whole = delta().model_copy(update={"profile": profile})
+    pieces = [piece for _, piece in split(whole, cuts(0, 4.5, 9, 9.5, 10))]
+    assert [p.energy_mj for p in pieces] == [500, 500, 4500, 4500]
+    assert [p.power_w for p in pieces] == pytest.approx([1 / 9, 1 / 9, 9.0, 9.0])
+    assert {(p.method, p.reason, p.profile) for p in pieces} == {
+        (EnergyMethod.ESTIMATED, "split by power readings", ())
+    }
+    assert split(whole, cuts(0, 10))[0][1] == delta()
+
+
+def test_power_readings_of_nothing_split_by_time() -> None:
+    profile = ((T0, 0.0), (T0 + timedelta(seconds=10), 0.0))
+    pieces = [piece for _, piece in split(delta().model_copy(update={"profile": profile}), cuts(0, 2.5, 10))]
+    assert [(p.energy_mj, p.reason) for p in pieces] == [(2500, "split by time"), (7500, "split by time")]
+
+
+@given(
+    energy=st.integers(0, 10**9),
+    joules=st.lists(st.floats(0, 1e4), min_size=1, max_size=12),
+    edges=st.lists(st.integers(0, 10**7), max_size=6),
+)
+def test_a_split_by_power_readings_loses_no_millijoule(
+    energy: int, joules: list[float], edges: list[int]
+) -> None:
+    step = timedelta(seconds=10) / len(joules)
+    sums = list(itertools.accumulate(joules, initial=0.0))
+    profile = tuple((T0 + step * n, so_far) for n, so_far in enumerate(sums))
+    profile = (*profile[:-1], (T0 + timedelta(seconds=10), sums[-1]))
+    whole = delta(energy).model_copy(update={"profile": profile})
+    times = [0.0, *(edge / 1e6 for edge in sorted(edges)), 10.0]
+    pieces = [piece.energy_mj for _, piece in split(whole, cuts(*times))]
+    assert sum(mj or 0 for mj in pieces) == energy
+    assert all(mj is not None and mj >= 0 for mj in pieces)
+
+
 def test_unknown_energy_stays_unknown_in_every_piece() -> None:
     pieces = [piece for _, piece in split(delta(None), cuts(0, 4, 10))]
     assert [p.energy_mj for p in pieces] == [None, None]

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
 from carbonsched.power.base import Mark
 from carbonsched.power.counter import BRIDGE_S, DeviceCounter, Sample
+from carbonsched.power.power_trace import PowerReading
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -17,6 +19,12 @@ def at(
     seconds: float, counter: int | None = None, watts: float | None = None, error: str | None = None
 ) -> Sample:
     return Sample(T0 + timedelta(seconds=seconds), 1000 + seconds, counter, watts, error)
+
+
+def read_between(sample: Sample, *points: tuple[float, float]) -> Sample:
+    """The same with power that was read (seconds, watts) before it."""
+    readings = tuple(PowerReading(1000 + seconds, watts) for seconds, watts in points)
+    return replace(sample, awake_s=sample.monotonic_s, between=readings)
 
 
 def gpu(**kwargs: object) -> DeviceCounter:
@@ -52,6 +60,66 @@ def test_a_long_gap_between_power_readings_is_not_called_fully_sampled() -> None
     [delta] = run(gpu(), at(0, None, 100), at(100, None, 100))
     assert delta.energy_mj == 10_000_000
     assert delta.coverage == pytest.approx(0.1)
+
+
+def test_power_that_was_read_between_two_samples_is_integrated() -> None:
+    """A burst of a tenth of a second that the samples themselves do not meet."""
+    first, second = read_between(at(0, None, 100)), at(1, None, 100)
+    assert [d.energy_mj for d in run(gpu(), first, second)] == [100_000]
+    [delta] = run(gpu(), first, read_between(second, (0.4, 100), (0.5, 400), (0.6, 100)))
+    assert (delta.energy_mj, delta.method, delta.coverage) == (130_000, EnergyMethod.INTEGRATED, 1.0)
+    assert delta.power_w == pytest.approx(130)
+    assert [joules for _, joules in delta.profile] == pytest.approx([0, 40, 65, 90, 130])
+    assert "profile" not in delta.dump()
+
+
+def test_wild_power_between_two_samples_is_no_reading() -> None:
+    [delta] = run(
+        gpu(watts_limit=300.0),
+        read_between(at(0, None, 100)),
+        read_between(at(1, None, 100), (0.3, 4e6), (0.5, 100)),
+    )
+    assert delta.energy_mj == 100_000
+
+
+def test_power_that_nobody_read_for_long_between_two_samples_is_not_called_fully_sampled() -> None:
+    [delta] = run(
+        gpu(), read_between(at(0, None, 100)), read_between(at(100, None, 100), (0.5, 100), (1.0, 100))
+    )
+    assert delta.energy_mj == 10_000_000
+    assert delta.coverage == pytest.approx(0.11)
+
+
+def test_power_between_samples_of_a_box_that_slept_is_of_the_time_awake() -> None:
+    first = read_between(at(0, None, 100))
+    woken = replace(read_between(at(100, None, 100), (1, 300), (2, 100)), awake_s=1000 + 10.0)
+    [delta] = run(gpu(), first, woken)
+    # trapezoids of 200 W for two seconds and 100 W for eight
+    assert delta.energy_mj == 1_200_000
+    assert "suspended for 90 s" in str(delta.reason)
+
+
+def test_a_counter_that_stands_still_is_integrated_by_all_that_was_read_meanwhile() -> None:
+    """Also by what was read before it was clear that it stands: the first such sample waits for the next."""
+    device = gpu()
+    assert not device.wants_power
+    [] = run(device, read_between(at(0, 5_000, 100)))
+    assert not device.wants_power, "a counter answers"
+    [] = run(device, read_between(at(1, 5_000, 100), (0.5, 500)))
+    assert device.wants_power
+    [delta] = run(device, read_between(at(2, 5_000, 100), (1.5, 500)))
+    assert (delta.energy_mj, delta.method) == (600_000, EnergyMethod.INTEGRATED)
+    assert device.wants_power
+    run(device, read_between(at(3, 105_000, 100)), read_between(at(4, 205_000, 100)))
+    assert not device.wants_power, "it runs again"
+
+
+def test_a_board_that_fails_is_not_read_in_between() -> None:
+    device = gpu()
+    run(device, read_between(at(0, None, 100)))
+    assert device.wants_power
+    run(device, at(1, error="the GPU is lost"))
+    assert not device.wants_power
 
 
 def test_a_counter_that_falls_begins_a_new_epoch_and_the_stretch_is_integrated() -> None:

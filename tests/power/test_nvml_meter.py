@@ -95,7 +95,8 @@ def test_a_successor_bridges_by_the_counter(library: Path, tmp_path: Path) -> No
     assert bridge[0]["method"] == "counter"
     assert bridge[0]["counter_start_mj"] == first[0]["counter_end_mj"]
     assert seconds(bridge[0]) >= 0.4
-    assert bridge[0]["energy_mj"] == pytest.approx(250_000 * seconds(bridge[0]), rel=0.05)
+    # the end may be some time after the counter was read, where others have the processor
+    assert bridge[0]["energy_mj"] == pytest.approx(250_000 * seconds(bridge[0]), rel=0.3)
 
 
 def test_a_device_without_a_counter_is_integrated(library: Path, tmp_path: Path) -> None:
@@ -108,6 +109,55 @@ def test_a_device_without_a_counter_is_integrated(library: Path, tmp_path: Path)
     assert deltas[0]["method"] == "integrated"
     assert deltas[0]["counter_end_mj"] is None
     assert deltas[0]["energy_mj"] == pytest.approx(100_000 * seconds(deltas[0]), rel=0.05)
+
+
+def test_bursts_between_two_reads_are_integrated_on_boards_without_a_counter_and_on_those_alone(
+    library: Path, tmp_path: Path
+) -> None:
+    """Bursts of a tenth of a second, of which no read meets one: board 0 has no counter, board 1 has one and tells what is true."""
+    deltas = run(
+        library,
+        tmp_path,
+        """
+        from benchmarks.meters import is_burst
+        BASE = 1767225600
+        def calm():
+            while is_burst(int((time.time() - BASE) * 10)): time.sleep(0.005)
+        def bare(meter): return next(d for d in meter.read() if d.device.endswith("0"))
+        often, seldom = NvmlMeter(clock, sample_hz=10.0), NvmlMeter(clock)
+        often.read(); seldom.read()
+        for _ in range(8):
+            time.sleep(0.6); calm()
+            lone = bare(seldom)
+            both = sorted(often.read(), key=lambda d: d.device)
+            show(*both, lone)
+            assert [len(d.profile) > 2 for d in both] == [True, False], both
+        assert list(often._sampler._readings) == ["GPU-00000000-fake-0000-0000-000000000000"]
+        often.close()
+        """,
+        "energy_code.0=3\nwatts=100\nbursts=400\n",
+        FAKE_NVML_DEVICES="2",
+    )
+    assert {row[0]["method"] for row in deltas} == {"integrated"}
+    assert {row[0]["coverage"] for row in deltas} == {1.0}
+    true, often, seldom = (sum(float(row[i]["energy_mj"]) for row in deltas) for i in (1, 0, 2))  # type: ignore[arg-type]
+    assert often == pytest.approx(true, rel=0.12)
+    assert seldom < 0.8 * true
+
+
+def test_where_every_board_has_a_counter_nothing_is_read_in_between(library: Path, tmp_path: Path) -> None:
+    [names] = run(
+        library,
+        tmp_path,
+        """
+        import threading
+        meter = NvmlMeter(clock, sample_hz=10.0)
+        meter.read(); time.sleep(0.1); meter.read()
+        print(json.dumps([thread.name for thread in threading.enumerate()]))
+        """,
+        FAKE_NVML_DEVICES="2",
+    )
+    assert names == ["MainThread"]
 
 
 @pytest.mark.parametrize(

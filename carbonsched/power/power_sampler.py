@@ -1,0 +1,75 @@
+"""Reads the power of some boards many times between two samples, in a thread of its own.
+
+The thread runs only while there are such boards. It shares the driver with the meter: a read that hangs holds up the thread and
+nothing else, and what it missed shows as a gap between two readings. Nobody waits for it that cannot go on without.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from carbonsched.clock import Clock
+from carbonsched.periodic import Periodic
+from carbonsched.power.power_trace import PowerReading
+
+_END_S: Final = 1.0
+"""The end waits so long for a read that is under way."""
+_KEPT_S: Final = 120.0
+"""Of a meter that does not come for its readings no more than of so many seconds are kept."""
+
+
+class PowerSampler:
+    """The power of the boards that are watched, read `hz` times a second.
+
+    Example::
+
+        sampler = PowerSampler(clock, 10.0, lambda board: nvmlDeviceGetPowerUsage(handles[board]) / 1000)
+        sampler.watch(["GPU-1"])
+        readings = sampler.take("GPU-1", until_s=clock.awake())
+    """
+
+    def __init__(self, clock: Clock, hz: float, read: Callable[[str], float | None]) -> None:
+        """`read`: watts of a board; None where it does not say. It is called in the sampler's thread."""
+        self._clock, self._hz, self._read = clock, hz, read
+        self._readings: dict[str, list[PowerReading]] = {}
+        self._thread: Periodic | None = None
+        self._lock = threading.Lock()
+        """Of the readings; never held while the driver is asked."""
+
+    def watch(self, boards: Iterable[str]) -> None:
+        """Read these from now on, and no others."""
+        with self._lock:
+            self._readings = {board: self._readings.get(board, []) for board in boards}
+        if self._readings and self._thread is None:
+            self._thread = Periodic("power", self._poll, 1 / self._hz)
+            self._thread.start()
+        elif not self._readings and self._thread is not None:
+            self.close()
+
+    def take(self, board: str, until_s: float) -> tuple[PowerReading, ...]:
+        """What was read of a board up to a time, once: it is not kept. Later readings are the next call's."""
+        with self._lock:
+            readings = self._readings.get(board, [])
+            taken = tuple(reading for reading in readings if reading.at_s <= until_s)
+            del readings[: len(taken)]
+        return taken
+
+    def close(self) -> None:
+        """Read no more; a read that hangs is not waited for."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop(_END_S)
+
+    def _poll(self) -> None:
+        for board in tuple(self._readings):
+            watts = self._read(board)
+            at_s = self._clock.awake()
+            if watts is not None:
+                self._keep(board, PowerReading(at_s, watts))
+
+    def _keep(self, board: str, reading: PowerReading) -> None:
+        with self._lock:
+            readings = self._readings.get(board)
+            if readings is not None:
+                readings.append(reading)
+                del readings[: max(len(readings) - int(_KEPT_S * self._hz), 0)]
