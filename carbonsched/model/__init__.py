@@ -2,7 +2,8 @@
 
 base      strictness, UTC times, one-line errors
 files     documents as files of a job directory, old or new and always whole
-job       JOB.toml and spec.json as documents, and the rules between their settings
+job       JOB.toml and spec.json as documents, and the rules within their parts
+job_conflicts  settings of a job that do not go with its method, or with an open end
 notification  what is told of a job once something happened to it
 queue_settings  a job's place among those that wait, and how often it is tried
 labels    a job's own words for whom it runs, which reports group by

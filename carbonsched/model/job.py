@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import json
 from pathlib import PurePath
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -21,13 +21,14 @@ from pydantic import (
 
 from carbonsched.model import allowed_hours as hours
 from carbonsched.model.base import MOST, Doc, Grams, Seconds, UtcTime, refusal
+from carbonsched.model.job_conflicts import method_conflict, open_end_conflict
 from carbonsched.model.labels import Labels
 from carbonsched.model.methods.learning_rate import LearningRateSettings
 from carbonsched.model.methods.lora import LoraSettings
 from carbonsched.model.methods.prefix import PrefixSettings
 from carbonsched.model.methods.selection import SelectionSettings
 from carbonsched.model.methods.tokens import TokensSettings
-from carbonsched.model.methods.traits import METHODS, MethodTraits, method_names
+from carbonsched.model.methods.traits import METHODS, method_names
 from carbonsched.model.notification import Happening
 from carbonsched.model.queue_settings import QueuePart
 
@@ -417,7 +418,7 @@ class JobSpec(Doc):
         traits = METHODS.get(self.train.method)
         if traits is not None and (rule := method_conflict(self, traits)) is not None:
             raise refusal(*rule)
-        if self.train.scheduler == "budget" and (rule := _open_end_conflict(self)) is not None:
+        if self.train.scheduler == "budget" and (rule := open_end_conflict(self)) is not None:
             raise refusal(*rule)
         held_out = self.data.validation is not None or data_suffix(self.data.name_or_path) is None
         if self.train.early_stop_patience is not None and not held_out:
@@ -427,81 +428,6 @@ class JobSpec(Doc):
                 "set data.validation, or leave it out",
             )
         return self
-
-
-class Conflict(NamedTuple):
-    """A setting that does not go with another one.
-
-    Example:
-        >>> Conflict("train.compile", "does not go with method 'dropbp'", "set it to false").field
-        'train.compile'
-    """
-
-    field: str
-    problem: str
-    hint: str
-
-
-def _open_end_conflict(spec: JobSpec) -> Conflict | None:
-    """What of `[carbon]` does not go with a job whose end the daemon decides."""
-    carbon = spec.carbon
-    if carbon.budget_share is not None and not spec.train.bounded:
-        return Conflict(
-            "carbon.budget_share",
-            "is a share of all steps, and nothing says how many there are",
-            "add train.max_steps or epochs",
-        )
-    for key, asked in (
-        ("budget_rate_g_per_h", carbon.budget_rate_g_per_h is not None),
-        ("pool", carbon.pool is not None),
-        ("objective", carbon.objective != "max-gain"),
-    ):
-        if asked:
-            return Conflict(
-                f"carbon.{key}",
-                "does not go with train.scheduler = 'budget', which uses a fixed budget up",
-                "give budget_g",
-            )
-    return None
-
-
-def method_conflict(spec: JobSpec, traits: MethodTraits) -> Conflict | None:
-    """The first setting of `spec` that a method with these traits does not go with; None: all do."""
-    train, name = spec.train, spec.train.method
-    # fp16's smallest number is 6e-8: AdamW's epsilon of 1e-8 and its second moments round to 0, updates become infinite
-    if spec.model.dtype == "fp16" and not traits.fp16:
-        return Conflict(
-            "model.dtype",
-            f"method {name!r} cannot train fp16 weights: AdamW's epsilon and second moments vanish in them",
-            'set it to "bf16", or to "fp32" with train.autocast = "bf16"',
-        )
-    if train.parallel == "fsdp2" and not traits.fsdp2:
-        return Conflict(
-            "train.method", "cannot be had with parallel = 'fsdp2'", "change it, or set parallel = 'ddp'"
-        )
-    if train.skip_earliest and not traits.selects:
-        return Conflict("train.skip_earliest", f"method {name!r} chooses no tensors", "leave it out")
-    if train.gradient_share is not None and not traits.splits_rows:
-        adapters = ": adapters train on every token" if traits.trains_adapters else ""
-        return Conflict(
-            "train.gradient_share",
-            f"method {name!r} takes no fixed share of tokens{adapters}",
-            "leave it out, or use method tokens",
-        )
-    if train.cache != "off" and traits.splits_rows:
-        return Conflict(
-            "train.cache",
-            f"keeps activations of whole rows, method {name!r} runs them in two parts",
-            "leave it out",
-        )
-    for key, asked, able in (
-        ("gradient_checkpointing", train.gradient_checkpointing, traits.gradient_checkpointing),
-        ("compile", train.compile, traits.compile),
-    ):
-        if asked and not able:
-            general = (f"does not go with method {name!r}", "set it to false")
-            return Conflict(f"train.{key}", *traits.reasons.get(key, general))
-    return None
 
 
 def data_suffix(name: str) -> str | None:

@@ -1,6 +1,8 @@
 """Supervises jobs: adopts, meters, directs and records them.
 
 supervisor   the tick, and moving jobs between states
+adoption     goes on with the jobs that an earlier daemon left
+lifecycle    follows a job's process to its end, and moves the job after it
 starter      starts the jobs that are queued
 drain        whether the box starts jobs at all
 removal      takes away the folders of jobs that are over

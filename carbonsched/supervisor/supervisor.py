@@ -11,7 +11,6 @@ without losing or repeating anything, and what is wrong with one job fails that 
 
 import logging
 import threading
-from collections.abc import Set
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,40 +18,37 @@ from typing import TYPE_CHECKING
 from carbonsched.clock import Clock, SleepWatch, StepWatch
 from carbonsched.clocks.keeper import ClockKeeper
 from carbonsched.config import Config
-from carbonsched.errors import LaunchError, LedgerError
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.supply.chain import SupplyChain
 from carbonsched.feeds.value_chain import ValueChain
-from carbonsched.launch.base import Launcher, ProcessStatus
+from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
 from carbonsched.model.energy import BudgetAccount, EnergyDelta
 from carbonsched.model.grid import Price
 from carbonsched.model.job_state import JobState, move
-from carbonsched.model.protocol import SegmentDone, Started
 from carbonsched.power.base import Meter
 from carbonsched.power.counter import STEP_S
-from carbonsched.power.power_trace import HOLD_S
 from carbonsched.supervisor import access
+from carbonsched.supervisor.adoption import Adoption
 from carbonsched.supervisor.announcer import Announcer
 from carbonsched.supervisor.budgets.pools import Pools
 from carbonsched.supervisor.forecast_file import ForecastFile
 from carbonsched.supervisor.grid_watch import GridWatch
-from carbonsched.supervisor.isolation import Due, Isolation
+from carbonsched.supervisor.isolation import Isolation
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
-from carbonsched.supervisor.jobs.process_state import Ending, Seat
+from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.late_energy import LateEnergy
+from carbonsched.supervisor.lifecycle import Lifecycle
 from carbonsched.supervisor.measures import Measures
 from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.on_site import OnSite
-from carbonsched.supervisor.outcome import again, left_unsaid, outcome, too_old, way
 from carbonsched.supervisor.pace import Pace
 from carbonsched.supervisor.pending_rows import PendingRows
-from carbonsched.supervisor.placement import Placement, boards_of
+from carbonsched.supervisor.placement import Placement
 from carbonsched.supervisor.price_watch import PriceWatch
 from carbonsched.supervisor.quotas import Quotas
-from carbonsched.supervisor.recording import record, record_more
 from carbonsched.supervisor.recovery import ProcessJournal
 from carbonsched.supervisor.responsiveness import Responsiveness
 from carbonsched.supervisor.settling import Settling
@@ -65,12 +61,6 @@ if TYPE_CHECKING:  # NumPy stays out of a daemon at rest: Supervisor.control is 
 
 log = logging.getLogger(__name__)
 
-WORD_S = 5.0
-"""How long the word of who started a command is waited for, once the command is gone."""
-ENERGY_S = 2 * HOLD_S
-"""How long a job that has ended is kept for a meter that has not told of its last seconds."""
-LISTEN_S = 10.0
-"""How long the last words of a job that has ended are tried for, where they cannot be read."""
 HUNG_S = 5.0
 """A tick that lasts longer has met a driver that hangs; nobody waits for it."""
 
@@ -111,20 +101,20 @@ class Supervisor:
         self.pools = Pools(config.pools, ledger, clock, lambda job_id: self.journal.account(job_id).charged_g)
         self.quotas = Quotas(ledger, clock, lambda: self.config.quotas, self.runs)
         self._control: ControlLoop | None = None
-        self._began = clock.now()
+        self.began = clock.now()
         """When this daemon took over."""
         self.ticks = self.samples = 0
         """Whole ticks, and the reads of the meters that came back."""
         self.measures, self.announcer = Measures(), Announcer(clock)
         self.pace = Pace(clock, lambda: self.config.power.tick_s)
-        self.starter = Starter(self)
+        self.starter, self.lifecycle = Starter(self), Lifecycle(self)
         self._wall, self._sleep = StepWatch(clock, STEP_S), SleepWatch(clock)
         self.pending = PendingRows(ledger, clock)
         self.responsiveness = Responsiveness(
-            clock, self._config, self.pending.note, self.announcer.unresponsive, self._end_and_retry
+            clock, self._config, self.pending.note, self.announcer.unresponsive, self.lifecycle.end_and_retry
         )
         self.late = LateEnergy(ledger, self.pending, self.journal)
-        self.isolation = Isolation(clock, self._fail)
+        self.isolation = Isolation(clock, self.lifecycle.fail)
         self.lock = threading.RLock()
         self._ticking = threading.RLock()
         """Two that read at once would charge energy twice, or after its job is over."""
@@ -197,52 +187,13 @@ class Supervisor:
             marks = self.ledger.marks()
             self.meter.resume(marks)
             self.metering.reach.update({device: mark.at for device, mark in marks.items()})
-            self._began = self.clock.now()
+            self.began = self.clock.now()
             self._note_account()
             self._note_box()
-            started = self.ledger.started_ids()
-            for row in map(self._as_it_ran, self.ledger.unclosed()):
-                if row.state.ended and not row.damage:
-                    continue
-                run = self._found(row, started)
-                if run is None:
-                    continue
-                seat = (
-                    Seat(())
-                    if run.found is None
-                    else self.placement.seat_of_found(self.live(), boards_of(run.spec))
-                )
-                self.runs[row.id] = run
-                with self.isolation.alone(run):
-                    self.control.allocator.enlist(run)
-                    if run.found is not None and run.process.alive_from is not None:
-                        run.begin(run.process.alive_from, seat.devices, seat.part)
-                    if run.alive:
-                        self._adopt(run)
-                    if run.found is not None:  # last: a ledger that refuses it holds up nothing
-                        self.journal.note_start(run, seat, run.found)
+            Adoption(self).adopt_all()
             self.pools.share_by_weight(list(self.runs.values()))
             self._warn_of_unknown()
             self.placement.slots()
-
-    def _found(self, row: JobRecord, started: Set[str]) -> JobRun | None:
-        """The job as an earlier daemon left it; None for one that is over. Of the many that wait nothing is read but their rows."""
-        if row.id not in started and self.journal.untouched(row):
-            with self.isolation.alone(None):
-                return self.journal.fresh(row)
-        run = self.journal.rebuild(row)
-        return None if run.state.ended and not run.alive else run
-
-    def _as_it_ran(self, row: JobRecord) -> JobRecord:
-        if row.damage or not self.journal.ran_on(row):
-            return row
-        try:
-            self.ledger.set_state(
-                row.id, JobState.QUEUED, "it ran on after what the ledger knows", DAEMON, self.clock.now()
-            )
-        except LedgerError as e:
-            log.warning("job %s ran on after what the ledger knows: %s", row.id, e)
-        return self.ledger.job(row.id)
 
     def stop(self) -> None:
         """Meter once more and write every open row; jobs go on without us."""
@@ -313,7 +264,7 @@ class Supervisor:
             self._meter(deltas, self.live())
             for run in list(self.runs.values()):
                 with self.isolation.alone(run):
-                    self._advance(run)
+                    self.lifecycle.advance(run)
             with self.isolation.alone(None):
                 self._look_at_feeds()
             if self.runs:
@@ -339,7 +290,7 @@ class Supervisor:
             if run.alive and not run.aside:
                 with self.isolation.alone(run):
                     if run.process.target is None and (late := run.over_time(self.clock.now())):
-                        self._end_as_failed(
+                        self.lifecycle.end_as_failed(
                             run, f"{late}; carbonsched resume {run.id} goes on from the last checkpoint"
                         )
                     self.control.step(run) if run.steered else self._hold(run)
@@ -373,7 +324,7 @@ class Supervisor:
                 run.sleep(slept_s)
         for run in live:
             with self.isolation.alone(run):
-                self._poll(run)
+                self.lifecycle.poll(run)
         with self.isolation.alone(None):
             self.placement.look_for_strangers(live, self.clock.monotonic())
         self.late.add(delta for delta in deltas if delta.recovered)
@@ -404,154 +355,12 @@ class Supervisor:
         if self._control is not None:
             self._control.allocator.shift(step)
 
-    def _poll(self, run: JobRun) -> None:
-        """Whether the job's process has ended, and its energy with it; and what it has said."""
-        if run.process.starting:
-            return
-        polled = self.launcher.poll(run.dir)
-        if not run.aside:
-            run.hear(self.clock)
-        sure = not self.isolation.unsure(run, polled)
-        if polled.state != "running" and sure:
-            # what its workers use is still its own, and the board is not free
-            if run.process.alive_to is None and (left := self.launcher.sweep(run.dir)):
-                raise LaunchError(f"{left} of its processes run on and cannot be ended")
-            # without an exit record the last word of the job is the latest time it is known to have lived, and of one
-            # that said nothing the first time it was found gone: a later one each tick would never come to an end
-            ended = polled.exit.at if polled.exit else run.progress.last_event_at or run.process.alive_to
-            if run.command is not None and (run.process.alive_to or not self._just_ended(polled)):
-                ended = run.process.alive_to  # what it left behind lived on, or nobody says when it ended
-            run.process.close(min(ended or self.clock.now(), self.clock.now()))
-        elif run.process.kill_at is not None and self.clock.monotonic() >= run.process.kill_at:
-            log.warning("job %s did not end in %g s, killing it", run.id, self.config.launch.stop_s)
-            self.launcher.kill(run.dir)
-            run.process.forget_kill()
-
-    def _just_ended(self, polled: ProcessStatus) -> bool:
-        if polled.exit is None:
-            return False
-        return (self.clock.now() - polled.exit.at).total_seconds() <= 2 * self.config.power.tick_s
-
-    def _awaits_word(self, run: JobRun) -> bool:
-        """Whether `carbonsched run` may still say how its command ended: that is seen here first, now and then."""
-        if run.command is None or run.process.alive_to is None:
-            return False
-        waited = (self.clock.now() - run.process.alive_to).total_seconds()
-        return waited < WORD_S and self.launcher.poll(run.dir).exit is None
-
-    def _awaits_energy(self, run: JobRun) -> bool:
-        """Whether a meter has yet to tell of the job's last seconds: one that has read an odd value tells with the next."""
-        ended = run.process.alive_to
-        if ended is None or (self.clock.now() - max(ended, self._began)).total_seconds() > ENERGY_S:
-            return False
-        reach = self.metering.reach
-        return any(reach[device] < ended for device in run.process.devices if device in reach)
-
     def flush(self) -> None:
         """Write the open rows now."""
         with self.lock:
             self.pending.save(self.metering.flush())
 
-    def _fail(self, run: JobRun, reason: str) -> None:
-        run.discard()
-        if not run.alive:
-            self.move(run, JobState.FAILED, reason)
-            self.drop(run)
-        else:
-            self._end_as_failed(run, reason)
-
-    def _end_as_failed(self, run: JobRun, reason: str) -> None:
-        if run.process.target is None:
-            self.control.director.end(run, Ending(JobState.FAILED, reason))
-            self.pending.note(run.id, "note", {"text": reason})
-
-    def _end_and_retry(self, run: JobRun, reason: str) -> None:
-        """End its process; where it has attempts left it is started again from its last checkpoint."""
-        ending = again(run, reason, self.clock.now()) or Ending(JobState.FAILED, reason)
-        director = self.control.director
-        (director.end if run.command is None else director.end_command)(run, ending)
-        self.pending.note(run.id, "note", {"text": ending.reason})
-
     # ---- one job
-
-    def _advance(self, run: JobRun) -> None:
-        """Take in what a job has said, and where its process has brought it."""
-        if run.aside or run.unheard:
-            run = self._bear_with(run)
-        if run.aside and not run.alive:
-            return
-        if not run.alive:
-            wake_at = run.process.wake_at
-            if run.state is JobState.WAITING and (wake_at is None or self.clock.now() >= wake_at):
-                self.move(run, JobState.QUEUED, "the wait is over")
-            return
-        if run.process.starting:
-            return
-        # the energy model learns of a segment once its energy is charged
-        for event in run.learn():
-            if isinstance(event, SegmentDone):
-                self.control.estimates.costs.observe(run, event)
-            elif isinstance(event, Started):
-                if why := self.placement.contradiction(run, event) or too_old(run, event):
-                    self._end_as_failed(run, f"{why}; see carbonsched logs {run.id}")
-                self._note_protocol(run, event)
-        record(run, self.ledger, self.clock.now())
-        self.announcer.look(run)
-        self.responsiveness.look(run)
-        if run.process.alive_to is not None and not run.follower.behind:
-            if self._awaits_word(run) or self._awaits_energy(run):
-                return
-            if not run.unheard or self.clock.monotonic() - run.unheard_s >= LISTEN_S:
-                self._finish(run)
-            return
-        if run.aside:
-            return
-        waiting = run.progress.waiting
-        new = JobState.RUNNING if waiting is None else JobState.WAITING
-        if new is not run.state:
-            reason = run.directive.reason if run.directive else "goes on"
-            self.move(run, new, reason if waiting is None else waiting.reason)
-
-    def _bear_with(self, run: JobRun) -> JobRun:
-        """A job that cannot be followed is rebuilt now and then, and in the end its process is ended: others wait for the
-        devices. Returns the job's run, which may be another one."""
-        due = self.isolation.due(run)
-        if due is Due.END:
-            self._fail(run, f"the daemon cannot follow it: {run.aside or run.unheard}")
-        elif due is Due.REBUILD:
-            self.flush()  # an account is rebuilt from the rows
-            if self.pending.rows:
-                return run
-            again = self.journal.rebuild(self.ledger.job(run.id))
-            if not again.aside:
-                log.info("job %s: goes on, what was wrong with it is mended", run.id)
-                self._enlist(again)
-                self.end_again(again)
-                return again
-        return run
-
-    def _finish(self, run: JobRun) -> None:
-        """The process is gone: where does the job go from here?"""
-        new, reason = outcome(run, self.launcher.poll(run.dir))
-        ending = None
-        if (
-            new is JobState.FAILED
-            and run.process.target is None
-            and (ending := again(run, reason, self.clock.now()))
-        ):
-            run.end(ending)
-            new, reason = ending.target, ending.reason
-        for step in way(run.state, new):
-            self.move(run, step, "it ran, though its start was not recorded")
-        with self.ledger.transaction():
-            record_more(run, self.ledger, self.clock.now(), run.limit.unsaid())
-            if ending is not None:
-                self.journal.note_ending(run)
-            self.journal.note_end(run)
-            self.move(run, new, reason)
-        run.leave(run.process.wake_at if new is JobState.WAITING else None)
-        if new.ended:
-            self.drop(run)
 
     def _problem_of(self, run: JobRun) -> "Problem | None":
         """A job's problem, its budget apart; None also where it cannot be made: that is this job's trouble alone."""
@@ -559,21 +368,6 @@ class Supervisor:
         with self.isolation.alone(run):
             problem = self.control.estimates.problem_for(run)
         return problem  # noqa: RET504  (what fails above ends here, too)
-
-    def _note_protocol(self, run: JobRun, started: Started | None) -> None:
-        if started is None or run.process.protocol_noted:
-            return
-        if (text := left_unsaid(started)) is not None:
-            run.process.note_protocol()
-            self.pending.note(run.id, "note", {"text": text})
-
-    def _adopt(self, run: JobRun) -> None:
-        """Its process lives, or its end was not seen yet."""
-        self._note_protocol(run, run.progress.started)
-        self.pending.note(run.id, "note", {"text": "adopted after a restart of the daemon"})
-        log.info("job %s: adopted", run.id)
-        self.control.allocator.begin(run)
-        self.end_again(run)
 
     def end_again(self, run: JobRun) -> None:
         """A process that was told to end before this run was made of it."""

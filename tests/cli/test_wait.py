@@ -13,8 +13,9 @@ from support.box import Box, Entry, cli, serving
 from support.rig import ME
 
 from carbonsched.cli.progress import Panel, line, panel
+from carbonsched.model.job import Owner
 from carbonsched.model.job_state import JobState
-from carbonsched.model.views import Acted
+from carbonsched.model.views import Acted, JobDetail
 
 
 @contextmanager
@@ -101,19 +102,36 @@ def test_intensity_that_nobody_knows_is_said(box: Box) -> None:
     assert "intensity not known: every feed failed" in line(box.show(entry.id, ME), box.grid(0).now)
 
 
-def test_daemon_restarted_meanwhile_is_waited_for(box: Box, tmp_path: Path) -> None:
+def asked(box: Box, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once somebody has been told of a job: on a loaded machine the command is slow to come to it."""
+    told, show = threading.Event(), box.show
+
+    def telling(job_id: str, actor: Owner) -> JobDetail:
+        shown = show(job_id, actor)
+        told.set()
+        return shown
+
+    monkeypatch.setattr(box, "show", telling)
+    return told
+
+
+def test_daemon_restarted_meanwhile_is_waited_for(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = running(box)
+    told = asked(box, monkeypatch)
     path = tmp_path / "api.sock"
     ran = []
     with serving(box, path):
         waiting = threading.Thread(target=lambda: ran.append(cli("wait", entry.id, socket=path)))
         waiting.start()
-        time.sleep(0.3)
+        assert told.wait(60)
+        time.sleep(0.3)  # the answer is on its way
     time.sleep(0.2)
     assert waiting.is_alive()
     box.go(entry, JobState.FINISHED, "done")
     with serving(box, path):
-        waiting.join(10)
+        waiting.join(60)
     assert ran[0].code == 0
     assert "waiting for the daemon" in ran[0].out
 
@@ -123,12 +141,14 @@ def test_daemon_that_stays_away_is_3_in_the_end(
 ) -> None:
     monkeypatch.setattr("carbonsched.cli.wait.PATIENCE_S", 0.2)
     entry = running(box)
+    told = asked(box, monkeypatch)
     ran = []
     with serving(box, tmp_path / "api.sock") as path:
         waiting = threading.Thread(target=lambda: ran.append(cli("wait", entry.id, "--json", socket=path)))
         waiting.start()
+        assert told.wait(60)
         time.sleep(0.3)
-    waiting.join(10)
+    waiting.join(60)
     assert (ran[0].code, ran[0].out) == (3, "")
 
 

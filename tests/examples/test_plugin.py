@@ -127,7 +127,9 @@ def test_a_job_is_checked_and_trained_with_its_method(tmp_path: Path, env: dict[
 def refused(box: DaemonProcess, env: dict[str, str]) -> str:
     """The one line with which the daemon refuses to start."""
     argv = [*COMMAND, "daemon", "--config", str(box.root / "config.toml")]
-    done = subprocess.run(argv, capture_output=True, text=True, env=os.environ | env, timeout=60, check=False)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env=os.environ | env, timeout=180, check=False
+    )
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     return done.stderr

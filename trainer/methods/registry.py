@@ -11,7 +11,8 @@ from typing import Any
 
 from carbonsched import plugins
 from carbonsched.errors import InputError
-from carbonsched.model.job import JobSpec, TrainPart, method_conflict
+from carbonsched.model.job import JobSpec, TrainPart
+from carbonsched.model.job_conflicts import method_conflict
 from carbonsched.model.methods.traits import METHODS, MethodTraits, method_names
 from carbonsched.model.profile import Profile
 from trainer.methods import adapters

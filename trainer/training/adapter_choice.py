@@ -7,7 +7,8 @@ a step (`AdaptersChosen`); whoever runs the job puts adapters on the model and b
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from carbonsched.model.job import JobSpec, TrainPart, method_conflict
+from carbonsched.model.job import JobSpec, TrainPart
+from carbonsched.model.job_conflicts import method_conflict
 from carbonsched.model.methods.traits import METHODS
 from carbonsched.model.setting import Setting
 from trainer.job.directives import Granted

@@ -1,0 +1,85 @@
+"""Goes on with the jobs that an earlier daemon left: the ones that wait, run, or have ended unseen."""
+
+import logging
+from collections.abc import Set
+from typing import TYPE_CHECKING
+
+from carbonsched.errors import LedgerError
+from carbonsched.ledger.records import JobRecord
+from carbonsched.model.job_state import JobState
+from carbonsched.supervisor.jobs.actors import DAEMON
+from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.supervisor.jobs.process_state import Seat
+from carbonsched.supervisor.placement import boards_of
+
+if TYPE_CHECKING:
+    from carbonsched.supervisor.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+
+class Adoption:
+    """Takes over a ledger's jobs; once, as a supervisor starts, with its lock held.
+
+    Example::
+
+        Adoption(supervisor).adopt_all()
+    """
+
+    def __init__(self, supervisor: "Supervisor") -> None:
+        self.supervisor = supervisor
+
+    def adopt_all(self) -> None:
+        started = self.supervisor.ledger.started_ids()
+        for row in map(self._as_it_ran, self.supervisor.ledger.unclosed()):
+            if row.state.ended and not row.damage:
+                continue
+            if (run := self._found(row, started)) is not None:
+                self._take(run)
+
+    def _take(self, run: JobRun) -> None:
+        supervisor = self.supervisor
+        boards = boards_of(run.spec)
+        seat = (
+            Seat(()) if run.found is None else supervisor.placement.seat_of_found(supervisor.live(), boards)
+        )
+        supervisor.runs[run.id] = run
+        with supervisor.isolation.alone(run):
+            supervisor.control.allocator.enlist(run)
+            if run.found is not None and run.process.alive_from is not None:
+                run.begin(run.process.alive_from, seat.devices, seat.part)
+            if run.alive:
+                self._adopt(run)
+            if run.found is not None:  # last: a ledger that refuses it holds up nothing
+                supervisor.journal.note_start(run, seat, run.found)
+
+    def _found(self, row: JobRecord, started: Set[str]) -> JobRun | None:
+        """The job as an earlier daemon left it; None for one that is over. Of the many that wait nothing is read but their rows."""
+        if row.id not in started and self.supervisor.journal.untouched(row):
+            with self.supervisor.isolation.alone(None):
+                return self.supervisor.journal.fresh(row)
+        run = self.supervisor.journal.rebuild(row)
+        return None if run.state.ended and not run.alive else run
+
+    def _as_it_ran(self, row: JobRecord) -> JobRecord:
+        if row.damage or not self.supervisor.journal.ran_on(row):
+            return row
+        try:
+            self.supervisor.ledger.set_state(
+                row.id,
+                JobState.QUEUED,
+                "it ran on after what the ledger knows",
+                DAEMON,
+                self.supervisor.clock.now(),
+            )
+        except LedgerError as e:
+            log.warning("job %s ran on after what the ledger knows: %s", row.id, e)
+        return self.supervisor.ledger.job(row.id)
+
+    def _adopt(self, run: JobRun) -> None:
+        """Its process lives, or its end was not seen yet."""
+        self.supervisor.lifecycle.note_protocol(run, run.progress.started)
+        self.supervisor.pending.note(run.id, "note", {"text": "adopted after a restart of the daemon"})
+        log.info("job %s: adopted", run.id)
+        self.supervisor.control.allocator.begin(run)
+        self.supervisor.end_again(run)

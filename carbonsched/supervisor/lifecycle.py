@@ -1,0 +1,197 @@
+"""What becomes of a job's process: asked after at each tick, heard, and brought to its end with the job's state after it."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from carbonsched.errors import LaunchError
+from carbonsched.launch.base import ProcessStatus
+from carbonsched.model.job_state import JobState
+from carbonsched.model.protocol import SegmentDone, Started
+from carbonsched.power.power_trace import HOLD_S
+from carbonsched.supervisor.isolation import Due
+from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.supervisor.jobs.process_state import Ending
+from carbonsched.supervisor.outcome import again, left_unsaid, outcome, too_old, way
+from carbonsched.supervisor.recording import record, record_more
+
+if TYPE_CHECKING:
+    from carbonsched.supervisor.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+WORD_S = 5.0
+"""How long the word of who started a command is waited for, once the command is gone."""
+ENERGY_S = 2 * HOLD_S
+"""How long a job that has ended is kept for a meter that has not told of its last seconds."""
+LISTEN_S = 10.0
+"""How long the last words of a job that has ended are tried for, where they cannot be read."""
+
+
+class Lifecycle:
+    """Follows the jobs of a supervisor from their start to their end; all with its lock held.
+
+    Example::
+
+        lifecycle = Lifecycle(supervisor)
+        lifecycle.poll(run)  # before its energy is charged
+        lifecycle.advance(run)  # after it
+    """
+
+    def __init__(self, supervisor: "Supervisor") -> None:
+        self.supervisor = supervisor
+
+    def poll(self, run: JobRun) -> None:
+        """Whether the job's process has ended, and its energy with it; and what it has said."""
+        if run.process.starting:
+            return
+        polled = self.supervisor.launcher.poll(run.dir)
+        if not run.aside:
+            run.hear(self.supervisor.clock)
+        sure = not self.supervisor.isolation.unsure(run, polled)
+        if polled.state != "running" and sure:
+            # what its workers use is still its own, and the board is not free
+            if run.process.alive_to is None and (left := self.supervisor.launcher.sweep(run.dir)):
+                raise LaunchError(f"{left} of its processes run on and cannot be ended")
+            # without an exit record the last word of the job is the latest time it is known to have lived, and of one
+            # that said nothing the first time it was found gone: a later one each tick would never come to an end
+            ended = polled.exit.at if polled.exit else run.progress.last_event_at or run.process.alive_to
+            if run.command is not None and (run.process.alive_to or not self._just_ended(polled)):
+                ended = run.process.alive_to  # what it left behind lived on, or nobody says when it ended
+            run.process.close(min(ended or self.supervisor.clock.now(), self.supervisor.clock.now()))
+        elif run.process.kill_at is not None and self.supervisor.clock.monotonic() >= run.process.kill_at:
+            log.warning(
+                "job %s did not end in %g s, killing it", run.id, self.supervisor.config.launch.stop_s
+            )
+            self.supervisor.launcher.kill(run.dir)
+            run.process.forget_kill()
+
+    def _just_ended(self, polled: ProcessStatus) -> bool:
+        if polled.exit is None:
+            return False
+        return (
+            self.supervisor.clock.now() - polled.exit.at
+        ).total_seconds() <= 2 * self.supervisor.config.power.tick_s
+
+    def advance(self, run: JobRun) -> None:
+        """Take in what a job has said, and where its process has brought it."""
+        if run.aside or run.unheard:
+            run = self._bear_with(run)
+        if run.aside and not run.alive:
+            return
+        if not run.alive:
+            wake_at = run.process.wake_at
+            if run.state is JobState.WAITING and (wake_at is None or self.supervisor.clock.now() >= wake_at):
+                self.supervisor.move(run, JobState.QUEUED, "the wait is over")
+            return
+        if run.process.starting:
+            return
+        # the energy model learns of a segment once its energy is charged
+        for event in run.learn():
+            if isinstance(event, SegmentDone):
+                self.supervisor.control.estimates.costs.observe(run, event)
+            elif isinstance(event, Started):
+                if why := self.supervisor.placement.contradiction(run, event) or too_old(run, event):
+                    self.end_as_failed(run, f"{why}; see carbonsched logs {run.id}")
+                self.note_protocol(run, event)
+        record(run, self.supervisor.ledger, self.supervisor.clock.now())
+        self.supervisor.announcer.look(run)
+        self.supervisor.responsiveness.look(run)
+        if run.process.alive_to is not None and not run.follower.behind:
+            if self._awaits_word(run) or self._awaits_energy(run):
+                return
+            if not run.unheard or self.supervisor.clock.monotonic() - run.unheard_s >= LISTEN_S:
+                self._finish(run)
+            return
+        if run.aside:
+            return
+        waiting = run.progress.waiting
+        new = JobState.RUNNING if waiting is None else JobState.WAITING
+        if new is not run.state:
+            reason = run.directive.reason if run.directive else "goes on"
+            self.supervisor.move(run, new, reason if waiting is None else waiting.reason)
+
+    def _bear_with(self, run: JobRun) -> JobRun:
+        """A job that cannot be followed is rebuilt now and then, and in the end its process is ended: others wait for the
+        devices. Returns the job's run, which may be another one."""
+        due = self.supervisor.isolation.due(run)
+        if due is Due.END:
+            self.fail(run, f"the daemon cannot follow it: {run.aside or run.unheard}")
+        elif due is Due.REBUILD:
+            self.supervisor.flush()  # an account is rebuilt from the rows
+            if self.supervisor.pending.rows:
+                return run
+            again = self.supervisor.journal.rebuild(self.supervisor.ledger.job(run.id))
+            if not again.aside:
+                log.info("job %s: goes on, what was wrong with it is mended", run.id)
+                self.supervisor._enlist(again)
+                self.supervisor.end_again(again)
+                return again
+        return run
+
+    def _awaits_word(self, run: JobRun) -> bool:
+        """Whether `carbonsched run` may still say how its command ended: that is seen here first, now and then."""
+        if run.command is None or run.process.alive_to is None:
+            return False
+        waited = (self.supervisor.clock.now() - run.process.alive_to).total_seconds()
+        return waited < WORD_S and self.supervisor.launcher.poll(run.dir).exit is None
+
+    def _awaits_energy(self, run: JobRun) -> bool:
+        """Whether a meter has yet to tell of the job's last seconds: one that has read an odd value tells with the next."""
+        ended = run.process.alive_to
+        if (
+            ended is None
+            or (self.supervisor.clock.now() - max(ended, self.supervisor.began)).total_seconds() > ENERGY_S
+        ):
+            return False
+        reach = self.supervisor.metering.reach
+        return any(reach[device] < ended for device in run.process.devices if device in reach)
+
+    def _finish(self, run: JobRun) -> None:
+        """The process is gone: where does the job go from here?"""
+        new, reason = outcome(run, self.supervisor.launcher.poll(run.dir))
+        ending = None
+        if (
+            new is JobState.FAILED
+            and run.process.target is None
+            and (ending := again(run, reason, self.supervisor.clock.now()))
+        ):
+            run.end(ending)
+            new, reason = ending.target, ending.reason
+        for step in way(run.state, new):
+            self.supervisor.move(run, step, "it ran, though its start was not recorded")
+        with self.supervisor.ledger.transaction():
+            record_more(run, self.supervisor.ledger, self.supervisor.clock.now(), run.limit.unsaid())
+            if ending is not None:
+                self.supervisor.journal.note_ending(run)
+            self.supervisor.journal.note_end(run)
+            self.supervisor.move(run, new, reason)
+        run.leave(run.process.wake_at if new is JobState.WAITING else None)
+        if new.ended:
+            self.supervisor.drop(run)
+
+    def fail(self, run: JobRun, reason: str) -> None:
+        run.discard()
+        if not run.alive:
+            self.supervisor.move(run, JobState.FAILED, reason)
+            self.supervisor.drop(run)
+        else:
+            self.end_as_failed(run, reason)
+
+    def end_as_failed(self, run: JobRun, reason: str) -> None:
+        if run.process.target is None:
+            self.supervisor.control.director.end(run, Ending(JobState.FAILED, reason))
+            self.supervisor.pending.note(run.id, "note", {"text": reason})
+
+    def end_and_retry(self, run: JobRun, reason: str) -> None:
+        """End its process; where it has attempts left it is started again from its last checkpoint."""
+        ending = again(run, reason, self.supervisor.clock.now()) or Ending(JobState.FAILED, reason)
+        director = self.supervisor.control.director
+        (director.end if run.command is None else director.end_command)(run, ending)
+        self.supervisor.pending.note(run.id, "note", {"text": ending.reason})
+
+    def note_protocol(self, run: JobRun, started: Started | None) -> None:
+        if started is None or run.process.protocol_noted:
+            return
+        if (text := left_unsaid(started)) is not None:
+            run.process.note_protocol()
+            self.supervisor.pending.note(run.id, "note", {"text": text})
