@@ -2,20 +2,49 @@
 
 import logging
 from collections.abc import Set
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from carbonsched.clock import Clock
 from carbonsched.errors import LedgerError
+from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
 from carbonsched.model.job_state import JobState
+from carbonsched.supervisor.isolation import Isolation
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Seat
-from carbonsched.supervisor.placement import boards_of
+from carbonsched.supervisor.lifecycle import Lifecycle
+from carbonsched.supervisor.pending_rows import PendingRows
+from carbonsched.supervisor.placement import Placement, boards_of
+from carbonsched.supervisor.recovery import ProcessJournal
 
-if TYPE_CHECKING:
-    from carbonsched.supervisor.supervisor import Supervisor
+if TYPE_CHECKING:  # NumPy stays out of a daemon at rest
+    from carbonsched.supervisor.control.loop import ControlLoop
 
 log = logging.getLogger(__name__)
+
+
+class Jobs(Protocol):
+    """What taking over needs of the supervisor, which is one.
+
+    Example::
+
+        Adoption(supervisor).adopt_all()
+    """
+
+    ledger: Ledger
+    clock: Clock
+    runs: dict[str, JobRun]
+    placement: Placement
+    journal: ProcessJournal
+    pending: PendingRows
+    isolation: Isolation
+    lifecycle: Lifecycle
+
+    @property
+    def control(self) -> "ControlLoop": ...
+    def live(self) -> list[JobRun]: ...
+    def end_again(self, run: JobRun) -> None: ...
 
 
 class Adoption:
@@ -26,7 +55,7 @@ class Adoption:
         Adoption(supervisor).adopt_all()
     """
 
-    def __init__(self, supervisor: "Supervisor") -> None:
+    def __init__(self, supervisor: Jobs) -> None:
         self.supervisor = supervisor
 
     def adopt_all(self) -> None:

@@ -1,21 +1,31 @@
 """What becomes of a job's process: asked after at each tick, heard, and brought to its end with the job's state after it."""
 
 import logging
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
 
+from carbonsched.clock import Clock
+from carbonsched.config import Config
 from carbonsched.errors import LaunchError
-from carbonsched.launch.base import ProcessStatus
+from carbonsched.launch.base import Launcher, ProcessStatus
+from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import SegmentDone, Started
 from carbonsched.power.power_trace import HOLD_S
-from carbonsched.supervisor.isolation import Due
+from carbonsched.supervisor.announcer import Announcer
+from carbonsched.supervisor.isolation import Due, Isolation
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
+from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.outcome import again, left_unsaid, outcome, too_old, way
+from carbonsched.supervisor.pending_rows import PendingRows
+from carbonsched.supervisor.placement import Placement
 from carbonsched.supervisor.recording import record, record_more
+from carbonsched.supervisor.recovery import ProcessJournal
+from carbonsched.supervisor.responsiveness import Responsiveness
 
-if TYPE_CHECKING:
-    from carbonsched.supervisor.supervisor import Supervisor
+if TYPE_CHECKING:  # NumPy stays out of a daemon at rest
+    from carbonsched.supervisor.control.loop import ControlLoop
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +35,36 @@ ENERGY_S = 2 * HOLD_S
 """How long a job that has ended is kept for a meter that has not told of its last seconds."""
 LISTEN_S = 10.0
 """How long the last words of a job that has ended are tried for, where they cannot be read."""
+
+
+class Jobs(Protocol):
+    """What following jobs needs of the supervisor, which is one.
+
+    Example::
+
+        Lifecycle(supervisor).advance(run)
+    """
+
+    config: Config
+    ledger: Ledger
+    launcher: Launcher
+    clock: Clock
+    began: datetime
+    metering: Metering
+    placement: Placement
+    journal: ProcessJournal
+    announcer: Announcer
+    pending: PendingRows
+    responsiveness: Responsiveness
+    isolation: Isolation
+
+    @property
+    def control(self) -> "ControlLoop": ...
+    def flush(self) -> None: ...
+    def put_in(self, run: JobRun) -> None: ...
+    def move(self, run: JobRun, new: JobState, reason: str) -> None: ...
+    def drop(self, run: JobRun) -> None: ...
+    def end_again(self, run: JobRun) -> None: ...
 
 
 class Lifecycle:
@@ -37,7 +77,7 @@ class Lifecycle:
         lifecycle.advance(run)  # after it
     """
 
-    def __init__(self, supervisor: "Supervisor") -> None:
+    def __init__(self, supervisor: Jobs) -> None:
         self.supervisor = supervisor
 
     def poll(self, run: JobRun) -> None:
@@ -123,7 +163,7 @@ class Lifecycle:
             again = self.supervisor.journal.rebuild(self.supervisor.ledger.job(run.id))
             if not again.aside:
                 log.info("job %s: goes on, what was wrong with it is mended", run.id)
-                self.supervisor._enlist(again)
+                self.supervisor.put_in(again)
                 self.supervisor.end_again(again)
                 return again
         return run

@@ -382,15 +382,16 @@ class Supervisor:
         with self.lock:
             row = self.ledger.job(job_id)
             if not row.state.ended:  # somebody was quick to cancel it
-                self._enlist(self.journal.fresh(row))
+                self.put_in(self.journal.fresh(row))
 
     def requeue(self, run: JobRun, reason: str, actor: str) -> None:
         """A job that is not running goes on from its last checkpoint. Raises StateError for one that is over."""
         self.move(run, JobState.QUEUED, reason, actor)
         run.note_failed(0)
-        self._enlist(run)
+        self.put_in(run)
 
-    def _enlist(self, run: JobRun) -> None:
+    def put_in(self, run: JobRun) -> None:
+        """Among the jobs that are not over."""
         self.runs[run.id] = run
         self.control.allocator.enlist(run)
         self.pools.mark_stale(run)
