@@ -33,6 +33,8 @@ RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 .PHONY: system test fast fuzz fuzz-feeds state-machine kills lint demo prove deb lock test-latest test-lowest clean conservation
 .DELETE_ON_ERROR:
+# hundreds of processes are started by the tests: each would compile this repository's files anew
+unexport PYTHONDONTWRITEBYTECODE
 
 test: lint
 	$(RUN_TESTS)
