@@ -59,8 +59,10 @@ from carbonsched.model.base import Doc, Duration, Grams, LocalPath, refusal
 from carbonsched.model.energy import BudgetAccount
 from carbonsched.model.upkeep import RetentionConfig
 from carbonsched.notifications.settings import NotifyConfig
+from carbonsched.power.amd import AmdSettings
 from carbonsched.power.base import MeterSettings
 from carbonsched.power.host import HostSettings
+from carbonsched.power.intel import IntelSettings
 from carbonsched.power.nvml import NvmlSettings
 from carbonsched.power.replay import ReplaySettings as ReplayMeterSettings
 from carbonsched.settings import Providers
@@ -92,7 +94,7 @@ BuiltInPrice = (
 """What `[[prices]]` may be. A new source is its own file and one name here."""
 BuiltInSupply = PrometheusSupplySettings | ReplaySupplySettings | StaticSupplySettings
 """What `[[supply]]` may be. A new feed is its own file and one name here."""
-BuiltInGpuMeter = NvmlSettings | ReplayMeterSettings
+BuiltInGpuMeter = NvmlSettings | AmdSettings | IntelSettings | ReplayMeterSettings
 """What `power.gpu` may name. A new meter is its own file and one name here, or in the next line."""
 BuiltInHostMeter = HostSettings
 """What `power.host` may name."""

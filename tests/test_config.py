@@ -195,13 +195,13 @@ def test_a_request_may_take_a_minute_at_most() -> None:
 @pytest.mark.parametrize(
     ("power", "words"),
     [
-        ({"gpu": "nvm"}, "power.gpu: input should be 'auto', 'nvml', 'replay' or 'none', is 'nvm'; did you mean 'nvml'?"),
+        ({"gpu": "nvm"}, "power.gpu: input should be 'auto', 'nvml', 'amd', 'intel', 'replay' or 'none', is 'nvm'; did you mean 'nvml'?"),
         ({"host": "replay"}, "power.host: input should be 'auto', 'codecarbon' or 'none', is 'replay'"),
         ({"gpu": "replay"}, "power.replay_file: is missing; give a CSV of seconds,watts"),
         ({"gpu": "none", "replay_file": "w"}, 'power.replay_file: is read only with power.gpu = "replay"; set that or drop it'),
         ({"gpu": "replay", "replay_file": 3}, "power.replay_file: input should be a valid string, is 3"),
         ({"tik_s": 1}, "power.tik_s: unknown key; did you mean 'tick_s'?"),
-        ({"zzz": 1}, "power.zzz: unknown key; known keys here: boards, clocks, clocks_socket, gpu, host, tick_s"),
+        ({"zzz": 1}, "power.zzz: unknown key; known keys here: boards, clocks, clocks_socket, gpu, host, sample_hz, tick_s"),
         ({"provider": "nvml"}, "power.provider: unknown key"),
         ({"tick_s": 0}, "power.tick_s: input should be greater than 0, is 0"),
     ],

@@ -5,8 +5,13 @@ counter      PURE: samples of one device made into deltas: epochs, resets, bridg
 power_trace  PURE: power readings of one device integrated from one sample to the next
 power_sampler  reads the power of boards without an energy counter many times between two samples
 boot         the name of this boot
+board_meter  boards by their energy counter, through whichever vendor's driver
 nvml         settings of the NVML meter
-nvml_meter   NVIDIA devices by their energy counter
+nvml_meter   NVIDIA's boards, by NVML
+amd          settings of the AMD meter
+amd_driver   AMD's boards, by AMD SMI
+intel        settings of the Intel meter
+intel_driver  Intel's boards, by the files of their kernel drivers
 nvml_boards  what NVML tells of a board: its name, limits, MIG instances, and who else uses it
 boards       PURE: which of a box's boards are ours
 peak_flops   PURE: a board's rated FLOP/s
