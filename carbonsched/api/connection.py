@@ -7,6 +7,7 @@ import asyncio
 import pwd
 import socket
 import struct
+from email.utils import formatdate
 from typing import Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -53,6 +54,8 @@ class Connection(H11Protocol):
         self._wait()
 
     def data_received(self, data: bytes) -> None:
+        dated = [(b"date", formatdate(usegmt=True).encode("ascii"))]
+        self.server_state.default_headers = dated + self.config.encoded_headers
         super().data_received(data)
         self._wait()
 

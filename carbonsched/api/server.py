@@ -5,6 +5,7 @@ then renamed into place, which also replaces a stale one without a gap.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import socket
@@ -26,6 +27,27 @@ PATH_BYTES = 107
 """Longest path a Unix socket can have (sun_path, less its end)."""
 START_S = 10.0
 STOP_S = 3.0
+
+
+class _Waiting(uvicorn.Server):
+    """uvicorn's server, that waits for its end where uvicorn's own looks ten times a second whether it has come."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._end = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        if not self.should_exit:
+            await self._end.wait()
+
+    def end(self) -> None:
+        """From any thread; safe to call twice."""
+        self.should_exit = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._end.set)
 
 
 class Server:
@@ -50,10 +72,11 @@ class Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=False,  # `Connection` dates its answers itself
             timeout_keep_alive=5,
             timeout_graceful_shutdown=2,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Waiting(config)
         self._thread: threading.Thread | None = None
         self._lock: IO[bytes] | None = None
         self._inode: int | None = None
@@ -91,7 +114,7 @@ class Server:
 
     def stop(self) -> None:
         """Let running requests end (for a moment), then take the socket away. Safe to call twice."""
-        self._server.should_exit = True
+        self._server.end()
         if self._thread is not None:
             self._thread.join(STOP_S)
         if self._inode is not None and _inode(self.path) == self._inode:

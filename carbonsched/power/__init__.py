@@ -16,7 +16,8 @@ nvml_boards  what NVML tells of a board: its name, limits, MIG instances, and wh
 boards       PURE: which of a box's boards are ours
 peak_flops   PURE: a board's rated FLOP/s
 host         settings of the host's meter
-host_meter   CPU and RAM by codecarbon's hardware classes
+host_meter   CPU and RAM by RAPL or codecarbon's models
+host_model   asks codecarbon once, in a process of its own, what the box is
 replay       a recorded power curve whose counter runs on wall time, and its settings
 combined     several meters as one
 factory      builds the meters that the config asks for

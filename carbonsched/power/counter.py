@@ -167,7 +167,8 @@ class DeviceCounter:
         if start >= sample.at or elapsed <= 0:
             return None
         twice, self._reloaded_twice = self._reloaded_twice and reloaded, reloaded
-        sample, self._between = replace(sample, between=self._between + sample.between), ()
+        if self._between:
+            sample, self._between = replace(sample, between=self._between + sample.between), ()
         if sample.error is not None:
             delta = self._blind(last, sample, start, reloaded=twice)
         else:

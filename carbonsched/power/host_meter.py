@@ -1,4 +1,4 @@
-"""Meters CPU and RAM of the box by codecarbon's hardware classes, without its tracker, lock file and pandas.
+"""Meters CPU and RAM of the box by codecarbon's models, without its tracker, lock file and pandas.
 
 Where RAPL can be read the CPU is measured (package counters, wrap-aware), else it is codecarbon's model: rated power
 (TDP) × (0.1 + 0.9·load³), load of the whole box since the last look. RAM is codecarbon's model of the installed
@@ -6,31 +6,35 @@ memory. One part at least is a model, so the energy is `estimated` and `meter` s
 daemon is away.
 """
 
-import csv
-import logging
+import json
 import os
-from importlib.resources import files
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE, TDP, is_rapl_available
-from codecarbon.core.units import Energy
-from codecarbon.core.util import detect_cpu_model
-from codecarbon.external.hardware import CPU
-from codecarbon.external.ram import RAM
-
 from carbonsched.clock import Clock
+from carbonsched.errors import PowerError
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
+from carbonsched.power import host_model
 from carbonsched.power.base import Device, Mark
 from carbonsched.power.boot import boot_id
 from carbonsched.power.counter import DeviceCounter, Sample
+from carbonsched.power.host_model import RAPL_DIR, HostModel
 
-RAPL_DIR: Final = "/sys/class/powercap/intel-rapl/subsystem"
 _SETTLE_S: Final = 0.25
 """CPU load over less than this says nothing."""
+_ASKED_S: Final = 120.0
+"""codecarbon's answer is waited for so long: it is loaded from a disk that may be slow."""
+_STAT: Final = Path("/proc/stat")
+_TIMES: Final = 8
+"""Columns of the processor's time: those behind it, of guests, are in the first two already."""
+_IDLE: Final = (3, 4)
+"""Columns of the time in which nothing ran: idle, and waiting for a disk."""
 
-# what codecarbon would say at every start, `Device.name` and `meter` say in every row
-logging.getLogger("codecarbon").setLevel(logging.ERROR)
+Watts = Callable[[float], float]
+"""The processor's mean power over the seconds since it was asked last."""
 
 
 class HostMeter:
@@ -43,22 +47,21 @@ class HostMeter:
     """
 
     def __init__(self, clock: Clock, rapl_dir: str = RAPL_DIR, life: str | None = None) -> None:
+        """Raises PowerError where codecarbon does not answer."""
         self._clock = clock
-        model = cpu_model()
-        tdp, known = rated_power(model)
-        rapl = is_rapl_available(rapl_dir)
-        self._cpu = CPU("", "intel_rapl" if rapl else "cpu_load", model, tdp, rapl_dir=rapl_dir)
-        self._cpu.start()
-        self._rapl = rapl
-        self._ram_w = float(RAM().total_power().W)
+        model = ask_codecarbon(rapl_dir)
+        self._cpu_watts: Watts = rapl_watts(model, rapl_dir) if model.rapl else LoadModel(model.tdp_w)
+        self._ram_w = model.ram_w
         self._looked_s = clock.awake()
-        how = "rapl" if rapl else f"cpu_load,tdp={tdp:g}W{'' if known else ' assumed'}"
+        how = (
+            "rapl" if model.rapl else f"cpu_load,tdp={model.tdp_w:g}W{'' if model.tdp_known else ' assumed'}"
+        )
         self.devices: tuple[Device, ...] = (
             Device(
                 id="host",
                 kind="host",
-                name=model or "CPU",
-                watts_limit=tdp + self._ram_w,
+                name=model.cpu or "CPU",
+                watts_limit=model.tdp_w + self._ram_w,
                 memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             ),
         )
@@ -92,34 +95,59 @@ class HostMeter:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _cpu_watts(self, elapsed: float) -> float:
-        """Mean since the last look."""
-        if not self._rapl:
-            return float(self._cpu.total_power().W)
-        _, energy = self._cpu.measure_power_and_energy(elapsed)
-        return float(energy.kWh / Energy.JOULES_TO_KWH) / elapsed
 
+class LoadModel:
+    """codecarbon's model of a processor without counters: power by the load of the whole box since it was asked last.
 
-def cpu_model() -> str:
-    """The processor's name as the kernel gives it; codecarbon's own, slower way where it gives none (ARM)."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return str(detect_cpu_model() or "")
+    Example::
 
-
-def rated_power(model: str) -> tuple[float, bool]:
-    """(watts, whether the model is known) by codecarbon's table and its matching, read without pandas.
-
-    An unknown model gets codecarbon's default of 4 W a hardware thread.
+        watts = LoadModel(tdp_w=280.0)(elapsed_s)
     """
-    table = files("codecarbon").joinpath("data/hardware/cpu_power.csv").read_text(encoding="utf-8")
-    tdp = {row["Name"]: row["TDP"] for row in csv.DictReader(table.splitlines())}
-    # TDP() itself loads the table with pandas, 70 MB for one look-up; its matching takes any column of names
-    match = TDP._get_matching_cpu(TDP.__new__(TDP), model, {"Name": list(tdp)}) if model else None
-    if match is not None:
-        return float(tdp[match]), True
-    return float((os.cpu_count() or 1) * DEFAULT_POWER_PER_CORE), False
+
+    def __init__(self, tdp_w: float) -> None:
+        self._tdp_w = tdp_w
+        self._before = _busy_and_all()
+
+    def __call__(self, elapsed_s: float) -> float:
+        """Raises OSError, ValueError where the kernel does not tell."""
+        (busy, every), before = _busy_and_all(), self._before
+        self._before = busy, every
+        passed = every - before[1]
+        load = min(max((busy - before[0]) / passed, 0.0), 1.0) if passed > 0 else 0.0
+        return self._tdp_w * (0.1 + 0.9 * load**3)
+
+
+def rapl_watts(model: HostModel, rapl_dir: str) -> Watts:
+    """By codecarbon's reader of RAPL: it knows counters that wrap, and those that show one processor twice."""
+    from codecarbon.core.units import Energy
+    from codecarbon.external.hardware import CPU
+
+    cpu = CPU("", "intel_rapl", model.cpu, model.tdp_w, rapl_dir=rapl_dir)
+    cpu.start()
+
+    def watts(elapsed_s: float) -> float:
+        _, energy = cpu.measure_power_and_energy(elapsed_s)
+        return float(energy.kWh / Energy.JOULES_TO_KWH) / elapsed_s
+
+    return watts
+
+
+def ask_codecarbon(rapl_dir: str) -> HostModel:
+    """What codecarbon takes the box to be, by a process of its own. Raises PowerError where it does not answer."""
+    program = [sys.executable, "-P", host_model.__file__, rapl_dir]
+    try:
+        done = subprocess.run(program, capture_output=True, text=True, timeout=_ASKED_S, check=False)
+        return HostModel(**json.loads(done.stdout.splitlines()[-1]))
+    except subprocess.TimeoutExpired as e:
+        raise PowerError(f"codecarbon did not say in {_ASKED_S:.0f} s what this box is") from e
+    except (OSError, ValueError, TypeError, IndexError) as e:
+        said = (done.stderr.strip().splitlines() or ["nothing"])[-1] if isinstance(e, IndexError) else str(e)
+        raise PowerError(f"codecarbon could not say what this box is: {said}") from e
+
+
+def _busy_and_all() -> tuple[int, int]:
+    """The box's processors since the boot, in clock ticks."""
+    with _STAT.open("rb") as file:
+        times = [int(each) for each in file.readline().split()[1 : 1 + _TIMES]]
+    every = sum(times)
+    return every - sum(times[column] for column in _IDLE), every

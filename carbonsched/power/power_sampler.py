@@ -48,6 +48,8 @@ class PowerSampler:
 
     def take(self, board: str, until_s: float) -> tuple[PowerReading, ...]:
         """What was read of a board up to a time, once: it is not kept. Later readings are the next call's."""
+        if not self._readings.get(board):
+            return ()
         with self._lock:
             readings = self._readings.get(board, [])
             taken = tuple(reading for reading in readings if reading.at_s <= until_s)

@@ -8,6 +8,8 @@ import stat
 import tempfile
 import threading
 import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
@@ -59,6 +61,41 @@ def test_socket_is_gone_after_stop_and_start_works_again(tmp_path: Path) -> None
         with serving(Box(tmp_path), path), client(path) as http:
             assert http.get("/v1/jobs").json() == {"jobs": [], "left_out": 0, "drained": None}
         assert not path.exists()
+
+
+def test_a_server_that_nobody_asks_sleeps(tmp_path: Path) -> None:
+    """uvicorn's own looks ten times a second whether its end has come."""
+    server = serve(who, tmp_path / "api.sock")
+    server.start()
+    try:
+        assert server._thread is not None
+        status = Path(f"/proc/self/task/{server._thread.native_id}/status")
+
+        def slept() -> int:
+            return int(status.read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+        time.sleep(0.5)
+        before = slept()
+        time.sleep(2.0)
+        assert slept() - before <= 3
+    finally:
+        began = time.monotonic()
+        server.stop()
+    assert time.monotonic() - began < 2.5, "it is woken to end"
+
+
+def test_answers_are_dated_as_they_are_given(tmp_path: Path) -> None:
+    server = serve(who, tmp_path / "api.sock")
+    server.start()
+    try:
+        with client(tmp_path / "api.sock") as http:
+            for _ in range(2):
+                before = datetime.now(UTC).replace(microsecond=0)
+                [date] = http.get("/").headers.get_list("date")
+                assert before <= parsedate_to_datetime(date) <= datetime.now(UTC)
+                time.sleep(1.1)
+    finally:
+        server.stop()
 
 
 def test_kernel_names_the_caller(tmp_path: Path) -> None:

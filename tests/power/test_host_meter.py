@@ -5,12 +5,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from codecarbon.external.hardware import CPU
 from support.manual_clock import ManualClock
 
 from carbonsched.clock import SystemClock
+from carbonsched.errors import PowerError
 from carbonsched.model.energy import EnergyMethod
+from carbonsched.power import host_meter
 from carbonsched.power.base import Mark
-from carbonsched.power.host_meter import HostMeter, cpu_model, rated_power
+from carbonsched.power.host_meter import HostMeter, LoadModel, ask_codecarbon
+from carbonsched.power.host_model import cpu_model, rated_power
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -59,6 +63,46 @@ def test_load_raises_the_estimate(tmp_path: Path) -> None:
     tdp, _ = rated_power(cpu_model())
     assert busy.power_w is not None
     assert busy.power_w > 0.1 * tdp + (meter.devices[0].watts_limit or 0) - tdp
+
+
+@pytest.mark.parametrize("busy", [0, 7, 50, 100])
+def test_the_load_is_turned_into_power_as_codecarbon_itself_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: int
+) -> None:
+    """Of 100 ticks since it was asked last so many were busy; those that guests took are in the user's already."""
+    stat = tmp_path / "stat"
+    monkeypatch.setattr(host_meter, "_STAT", stat)
+    stat.write_text("cpu  100 20 30 4000 50 6 7 8 90 1\ncpu0 1 2 3 4 5 6 7 8 9 10\n")
+    model = LoadModel(tdp_w=200.0)
+    stat.write_text(f"cpu  {100 + busy} 20 30 {4000 + 60 - busy} {50 + 40} 6 7 8 {90 + busy} 1\n")
+    theirs = CPU("", "cpu_load", "any", 200)
+    monkeypatch.setattr(theirs._cpu_load_meter, "percent", lambda: float(busy))
+    assert model(1.0) == pytest.approx(float(theirs.total_power().W))
+    assert model(1.0) == pytest.approx(20.0), "no time has passed"
+
+
+def test_codecarbon_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """It would take 25 MB of the daemon's ever after."""
+    program = f"""
+import sys
+from carbonsched.clock import SystemClock
+from carbonsched.power.host_meter import HostMeter
+print(HostMeter(SystemClock(), rapl_dir={str(tmp_path / "none")!r}).devices[0].watts_limit > 0)
+assert not {{"codecarbon", "psutil", "pandas"}} & set(sys.modules), sys.modules.keys()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_a_codecarbon_that_is_broken_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "codecarbon.py").write_text("raise ImportError('its table is gone')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(PowerError, match=r"codecarbon could not say what this box is: .*its table is gone"):
+        ask_codecarbon("none")
 
 
 def test_rapl_is_measured_and_survives_the_wrap_of_its_counter(tmp_path: Path) -> None:
@@ -114,7 +158,7 @@ def test_rated_power_is_what_codecarbon_itself_would_take_and_needs_no_pandas() 
     """Against codecarbon's own look-up, in a process of its own since that one loads pandas."""
     program = """
 import sys
-from carbonsched.power.host_meter import cpu_model, rated_power
+from carbonsched.power.host_model import cpu_model, rated_power
 ours = {m: rated_power(m) for m in (cpu_model(), 'Intel(R) Xeon(R) CPU E5-2620 v3 @ 2.40GHz', 'AMD EPYC 7543P 32-Core Processor', 'AMD Ryzen 9 5950X')}
 assert 'pandas' not in sys.modules
 from codecarbon.core.cpu import TDP
