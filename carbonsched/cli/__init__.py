@@ -6,6 +6,7 @@ app               all commands under one name
 options           the options that every command takes
 client            HTTP over the daemon's socket
 help              commands whose flags show no type
+pipes             output that nobody reads any more
 output            prints one JSON document, or tables that fit a terminal
 submit            submit; with --explain the plan alone
 init              init
@@ -54,30 +55,56 @@ version           version
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 from carbonsched.errors import CarbonschedError
 from carbonsched.text import visible
+
+if TYPE_CHECKING:
+    import typer
+
+    from carbonsched.cli.options import Settings
 
 INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code (docs/cli.md). Errors are one line on stderr, never a traceback."""
-    import typer
-
+    from carbonsched.cli import pipes
     from carbonsched.cli.app import app
     from carbonsched.cli.options import Settings
     from carbonsched.cli.output import suit
 
-    settings = Settings()
-    for stream in (sys.stdout, sys.stderr):
+    # kept, for the option parser puts others in their place where nobody reads them
+    settings, out, err = Settings(), sys.stdout, sys.stderr
+    for stream in (out, err):
         suit(stream)
+    try:
+        return _run(app, argv, settings)
+    except BrokenPipeError:
+        if not (pipes.gone(out) or pipes.gone(err)):
+            raise
+        return 0
+    except SystemExit as e:  # as which the option parser and the tables tell of the same
+        if not isinstance(e.__context__, BrokenPipeError):
+            raise
+        return 0
+    finally:
+        pipes.flush(out)
+        pipes.flush(err)
+
+
+def _run(app: "typer.Typer", argv: list[str] | None, settings: "Settings") -> int:
+    import typer
+
     try:
         code = app(args=argv, prog_name="carbonsched", standalone_mode=False, obj=settings)
     except CarbonschedError as e:
         return _complain(e, e.exit_code, settings.debug)
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except BrokenPipeError:
+        raise
     except Exception as e:
         format_message = getattr(e, "format_message", None)  # the option parser's own errors
         if format_message is not None:
@@ -94,5 +121,7 @@ def _complain(text: object, code: int, debug: bool, cause: BaseException | None 
 
         error = cause or (text if isinstance(text, BaseException) else None)
         traceback.print_exception(error, file=sys.stderr)
-    print("carbonsched:", visible(" ".join(str(text).split())), file=sys.stderr)
+    from carbonsched.cli import pipes
+
+    pipes.say(f"carbonsched: {visible(' '.join(str(text).split()))}", stderr=True)
     return code

@@ -40,7 +40,11 @@ def suit(stream: object) -> None:
 
 def emit(doc: "Doc") -> None:
     """The one JSON document of `--json`."""
-    print(json.dumps(doc.dump(), indent=2))
+    print(as_json(doc))
+
+
+def as_json(doc: "Doc") -> str:
+    return json.dumps(doc.dump(), indent=2)
 
 
 def complain(error: Exception) -> None:

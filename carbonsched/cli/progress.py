@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from carbonsched import text
 from carbonsched.cli import output as o
+from carbonsched.cli import pipes
 from carbonsched.cli.ps import starts
 from carbonsched.model.grid import GridNow
 from carbonsched.model.views import JobDetail
@@ -72,12 +73,12 @@ class Lines(Silent):
         now = (job.state, job.segment, len(job.segments_done), job.reason)
         if now != self._last:
             self._last = now
-            print(text.one_line(line(job, grid)), flush=True)
+            pipes.say(text.one_line(line(job, grid)))
 
     def trouble(self, text: str) -> None:
         if self._last != (text,):
             self._last = (text,)
-            print(text, flush=True)
+            pipes.say(text)
 
 
 class Panel(Silent):

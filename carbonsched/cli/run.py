@@ -256,12 +256,12 @@ class _Watch:
 
 
 def _tell(total: "RunTotal | None", out: Path | None, *, as_json: bool) -> None:
-    from carbonsched.cli.output import emit
+    from carbonsched.cli import output, pipes
 
     if total is None:
         return
     if as_json:
-        emit(total)
+        pipes.say(output.as_json(total))
     else:
         _say(_sentence(total))
     if out is not None:
@@ -295,7 +295,9 @@ def _sentence(total: "RunTotal") -> str:
 
 
 def _say(message: str) -> None:
-    print("carbonsched:", text.one_line(message), file=sys.stderr, flush=True)
+    from carbonsched.cli import pipes
+
+    pipes.say(f"carbonsched: {text.one_line(message)}", stderr=True)
 
 
 def _name_of(command: str) -> str:

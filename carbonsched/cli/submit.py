@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from carbonsched.cli import pipes
 from carbonsched.cli.options import Debug, Json, Socket, connect
 from carbonsched.text import one_line
 
@@ -116,7 +117,7 @@ def submit(
     submitted = client.submit(spec, checked)
     if not json:
         _tell(checked)
-        print(f"{submitted.id} {submitted.state}", flush=True)
+        pipes.say(f"{submitted.id} {submitted.state}")
     if wait:
         raise typer.Exit(follow(client, submitted.id, json))
     if json:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from carbonsched.cli import pipes
 from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
 from carbonsched.text import one_line
 
@@ -33,7 +34,7 @@ def wait(
 
 def follow(client: "Client", job_id: str, json: bool) -> int:
     """Wait and show; prints the outcome and returns the exit code it stands for."""
-    from carbonsched.cli.output import emit
+    from carbonsched.cli.output import as_json
     from carbonsched.cli.progress import progress
     from carbonsched.model.views import Acted
 
@@ -45,12 +46,13 @@ def follow(client: "Client", job_id: str, json: bool) -> int:
         print(f"carbonsched: job {job_id} goes on; carbonsched wait {job_id}", file=sys.stderr)
         raise
     if json:
-        emit(Acted(id=job.id, state=job.state, reason=job.reason, output=job.output))
+        said = Acted(id=job.id, state=job.state, reason=job.reason, output=job.output)
+        pipes.say(as_json(said))
     else:
         if terminal:
-            print(one_line(f"{job.id} {job.state}: {job.reason.removeprefix('stop: ')}"))
+            pipes.say(one_line(f"{job.id} {job.state}: {job.reason.removeprefix('stop: ')}"))
         if job.output:
-            print(one_line(f"the model is in {job.output}"))
+            pipes.say(one_line(f"the model is in {job.output}"))
     return EXIT_CODES[job.state]
 
 
