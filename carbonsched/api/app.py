@@ -3,11 +3,10 @@
 Handlers are plain `def`: they wait for locks and disks, so they run in a small pool of threads beside the event loop.
 """
 
-import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -20,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from carbonsched.api.logs import offset_since, read_chunk
 from carbonsched.api.service import Service
 from carbonsched.api.tcp import TcpGate, Token
+from carbonsched.api.turns import Turns
 from carbonsched.errors import (
     CarbonschedError,
     DeniedError,
@@ -55,9 +55,7 @@ from carbonsched.text import one_line
 logger = logging.getLogger(__name__)
 
 THREADS = 8
-AT_A_TIME = 3
-"""Requests that may take long: of reports, audits, explanations and imports together, and of submissions, whose files may hang.
-Threads are left for all others: an operator cancels and drains meanwhile."""
+"""What may take long goes in turns (`carbonsched.api.turns`) and leaves some to others: an operator cancels and drains meanwhile."""
 BODY_BYTES = 1024 * 1024
 """A job spec takes a few kilobytes."""
 IMPORT_BYTES = 64 * BODY_BYTES
@@ -117,7 +115,7 @@ def create_app(service: Service, token: Token | None = None) -> FastAPI:
     app.add_middleware(TcpGate, token=token)
     _errors(app)
     app.state.service = service
-    slow = Depends(_in_turn())
+    slow = Depends(_in_turn("reports, audits, explanations and imports"))
     _job_routes(app, service, slow)
     _run_routes(app, service)
     _ledger_routes(app, service, slow)
@@ -125,19 +123,19 @@ def create_app(service: Service, token: Token | None = None) -> FastAPI:
     return app
 
 
-def _in_turn() -> Callable[[], AsyncIterator[None]]:
-    """A dependency that lets so many requests go on at a time; the others wait, and take no thread."""
-    places = asyncio.Semaphore(AT_A_TIME)
+def _in_turn(what: str) -> Callable[[Caller], AsyncIterator[None]]:
+    """A dependency that lets so many requests go on at a time."""
+    turns = Turns(what)
 
-    async def turn() -> AsyncIterator[None]:
-        async with places:
+    async def turn(actor: Actor) -> AsyncIterator[None]:
+        async with turns.place(actor.uid):
             yield
 
     return turn
 
 
 def _job_routes(app: FastAPI, service: Service, slow: Any) -> None:
-    @app.post("/v1/jobs", status_code=201, dependencies=[Depends(_in_turn())])
+    @app.post("/v1/jobs", status_code=201, dependencies=[Depends(_in_turn("submissions"))])
     def submit(body: Annotated[Any, Body()], owner: Actor) -> Submitted:
         asked = SubmitBody.parse(body)
         return service.submit(asked.spec, owner.owner, asked.checked)
@@ -151,9 +149,8 @@ def _job_routes(app: FastAPI, service: Service, slow: Any) -> None:
 
     @app.get("/v1/jobs", response_model=JobList)
     def jobs(actor: Actor, every: Annotated[bool, Query(alias="all")] = False) -> Response:
-        # written here: FastAPI would take each of thousands of jobs apart first
-        listed = service.jobs(actor, every)
-        return Response(listed.model_dump_json(), media_type="application/json")
+        # as it was written: FastAPI would take each of thousands of jobs apart first
+        return _streamed(service.job_list(actor, every), "application/json")
 
     @app.get("/v1/jobs/{job_id}")
     def show(job: JobId, actor: Actor) -> JobDetail:
@@ -231,10 +228,7 @@ def _ledger_routes(app: FastAPI, service: Service, slow: Any) -> None:
             labels=label,
             site=site,
         )
-        pieces, media_type = service.render_report(asked, form, actor)
-        # the first is made before the answer begins: what goes wrong there is still told as an ErrorBody
-        first = next(pieces, "")
-        return StreamingResponse(itertools.chain([first], pieces), media_type=media_type)
+        return _streamed(*service.render_report(asked, form, actor))
 
     @app.post("/v1/imports", dependencies=[slow])
     def import_log(body: Annotated[Any, Body()], actor: Actor) -> Imported:
@@ -277,6 +271,12 @@ def _box_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/openapi.json", include_in_schema=False)
     def openapi() -> dict[str, Any]:
         return app.openapi()  # made when first asked for
+
+
+def _streamed(pieces: Iterator[str], media_type: str) -> Response:
+    """The first is made before the answer begins: what goes wrong there is still told as an ErrorBody."""
+    first = next(pieces, "")
+    return StreamingResponse(itertools.chain([first], pieces), media_type=media_type)
 
 
 def _actor(request: Request) -> Caller:

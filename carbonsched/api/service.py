@@ -17,7 +17,6 @@ from carbonsched.model.views import (
     Budgeted,
     Explained,
     JobDetail,
-    JobList,
     ReportQuery,
     Submitted,
     Version,
@@ -47,8 +46,9 @@ class Service(Protocol):
     def resolve(self, reference: str, actor: Owner) -> str:
         """The id of the job meant by an id, its first letters, a name or `latest`. Raises NotFoundError, InputError for several."""
 
-    def jobs(self, actor: Owner, every: bool = False) -> JobList:
-        """Those that are not over and those that ended last; every: all. Of other people's only what everybody may see."""
+    def job_list(self, actor: Owner, every: bool = False) -> Iterator[str]:
+        """The JSON of a `JobList`, in pieces: the jobs that are not over and those that ended last; every: all. Of other people's only
+        what everybody may see."""
 
     def show(self, job_id: str, actor: Owner) -> JobDetail: ...
 

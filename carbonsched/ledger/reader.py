@@ -1,11 +1,12 @@
 """What can be asked of a ledger: rows and their sums, jobs, their journal, segments, and how far events were read."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, or_, select
 
 from carbonsched.errors import NotFoundError
 from carbonsched.ledger import hour_totals, recovered, totals
@@ -237,6 +238,10 @@ class LedgerReader(Store):
         t = JOBS.c
         query = select(t.id).where(t.id.startswith(prefix, autoescape=True)).order_by(t.submitted_us.desc())
         with self._reading() as connection:
+            if (
+                connection.dialect.name == "sqlite"
+            ):  # for such a comparison it walks all jobs, for these two the index
+                query = query.where(t.id >= prefix, t.id < prefix + chr(sys.maxunicode))
             gone = self._removed_by(connection) - {prefix}
             # SQLite tells no case apart in such a comparison
             return tuple(
@@ -361,12 +366,11 @@ class LedgerReader(Store):
         """
         t = JOURNAL.c
         found: list[RowMapping] = []
+        chosen = [_having(_of_kind(job_id, kind), having.get(kind or "")) for kind in kinds or (None,)]
         with self._reading() as connection:
-            for kind in kinds or (None,):
-                query = select(JOURNAL).where(_of_kind(job_id, kind))
-                if key := having.get(kind or ""):
-                    query = query.where(t.detail.contains(f'"{key}":', autoescape=True))
-                found += connection.execute(query.order_by(t.id.desc()).limit(newest)).mappings()
+            for part in chosen if newest is not None else [or_(*chosen)]:
+                query = select(JOURNAL).where(part).order_by(t.id.desc()).limit(newest)
+                found += connection.execute(query).mappings()
         found.sort(key=lambda row: row["id"])
         return tuple(
             {
@@ -468,6 +472,10 @@ class LedgerReader(Store):
 def _of_kind(job_id: str | None, kind: str | None) -> ColumnElement[bool]:
     mine = JOURNAL.c.job_id.is_(None) if job_id is None else JOURNAL.c.job_id == job_id
     return mine if kind is None else and_(mine, JOURNAL.c.kind == kind)
+
+
+def _having(chosen: ColumnElement[bool], key: str | None) -> ColumnElement[bool]:
+    return and_(chosen, JOURNAL.c.detail.contains(f'"{key}":', autoescape=True)) if key else chosen
 
 
 def eras_of(connection: Connection) -> tuple[Era, ...]:

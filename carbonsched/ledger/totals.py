@@ -6,9 +6,9 @@ Seconds are of the board that was charged longest, so a GPU and its host side by
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, literal, select
+from sqlalchemy import ColumnElement, Connection, and_, case, func, literal, select
 
 from carbonsched.ledger.rows import micros, moment
 from carbonsched.ledger.tables import INTERVALS
@@ -136,6 +136,11 @@ def where(
     return and_(*tests)
 
 
+_OTHER: Final = INTERVALS.alias()
+_REPLACED: Final = select(_OTHER.c.replaces).where(_OTHER.c.replaces.is_not(None))
+"""Rows of unknown energy that others stand for: they no longer count. Made once, for it is most of the making of a query."""
+
+
 def charged_g(row: Mapping[Any, Any], eras: Sequence[Era]) -> float | None:
     """The grams of one row that a budget is charged; None where they are not known."""
     on_site: float | None = row["on_site_grams"]
@@ -197,7 +202,7 @@ def groups(
             func.max(t.end_us),
             *beside,
         )
-        .where(chosen, t.id.not_in(_replaced()))
+        .where(chosen, t.id.not_in(_REPLACED))
         .group_by(*keys)
         .order_by(*keys)
     )
@@ -205,12 +210,6 @@ def groups(
         # by row number, not by job: SQLite would walk all the job's rows to find the last few
         query = query.with_hint(INTERVALS, "NOT INDEXED", "sqlite")
     return tuple(_group(row) for row in connection.execute(query))
-
-
-def _replaced() -> Select[tuple[int]]:
-    """Rows of unknown energy that others stand for: they no longer count."""
-    other = INTERVALS.alias()
-    return select(other.c.replaces).where(other.c.replaces.is_not(None))
 
 
 def cost(connection: Connection, chosen: ColumnElement[bool]) -> float | None:

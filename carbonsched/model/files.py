@@ -81,7 +81,8 @@ def open_plain(path: Path) -> BinaryIO:
 def read(path: Path, kind: type[_D]) -> _D:
     """The document. Raises OSError, and ValidationError where it is damaged."""
     with open_plain(path) as file:
-        text = file.read(MOST_BYTES + 1)
+        # room for as much as is asked for is made before a byte is read
+        text = file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES) + 1)
     if len(text) > MOST_BYTES:
         raise OSError(errno.EFBIG, f"is longer than {MOST_BYTES} bytes", str(path))
     return kind.model_validate_json(text)

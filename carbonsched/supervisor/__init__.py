@@ -36,7 +36,8 @@ supply_watch  the site's own supply now, and its feeds that fail
 on_site      what part of each piece of energy the site's own supply gave
 recovery     journals each trainer process, and rebuilds a job after a daemon restart
 job_reference  which job an id, a name or its first letters mean
-job_views    what `ps` and `show` answer
+job_list     what `ps` answers, as JSON of which only what changed is made anew
+job_views    what a job shows of itself in `ps` and `show`
 quotas       what one user may have at a time, and emit in a day and a month
 access       who may see and change a job
 jobs/        what is known of one job

@@ -57,14 +57,20 @@ class Adoption:
 
     def __init__(self, supervisor: Jobs) -> None:
         self.supervisor = supervisor
+        self.adopted: list[str] = []
+        """Jobs whose process lives, or whose end was not seen yet."""
 
     def adopt_all(self) -> None:
         started = self.supervisor.ledger.started_ids()
+        self.supervisor.ledger.totals_of(sorted(started))  # in one read: each job's account asks for its own
         for row in map(self._as_it_ran, self.supervisor.ledger.unclosed()):
             if row.state.ended and not row.damage:
                 continue
             if (run := self._found(row, started)) is not None:
                 self._take(run)
+        if self.adopted:
+            text = "adopted after a restart of the daemon"
+            self.supervisor.pending.note_of_each(self.adopted, "note", {"text": text})
 
     def _take(self, run: JobRun) -> None:
         supervisor = self.supervisor
@@ -108,7 +114,7 @@ class Adoption:
     def _adopt(self, run: JobRun) -> None:
         """Its process lives, or its end was not seen yet."""
         self.supervisor.lifecycle.note_protocol(run, run.progress.started)
-        self.supervisor.pending.note(run.id, "note", {"text": "adopted after a restart of the daemon"})
+        self.adopted.append(run.id)
         log.info("job %s: adopted", run.id)
         self.supervisor.control.allocator.begin(run)
         self.supervisor.end_again(run)

@@ -92,11 +92,18 @@ class PendingRows:
 
     def note_all(self, job_id: str | None, kind: str, details: Sequence[Mapping[str, Any]]) -> None:
         """Write down several entries, all or none."""
+        self._note_each([(job_id, detail) for detail in details], kind)
+
+    def note_of_each(self, job_ids: Sequence[str], kind: str, detail: Mapping[str, Any]) -> None:
+        """Write down the same of several jobs, of all or none."""
+        self._note_each([(job_id, detail) for job_id in job_ids], kind)
+
+    def _note_each(self, entries: Sequence[tuple[str | None, Mapping[str, Any]]], kind: str) -> None:
         at = self.clock.now()
 
         def write() -> None:
             with self.ledger.transaction():
-                for detail in details:
+                for job_id, detail in entries:
                     self.ledger.note(job_id, kind, detail, DAEMON, at)
 
         self._write(write)

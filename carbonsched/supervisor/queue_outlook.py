@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from carbonsched.model.base import rfc3339
 from carbonsched.model.job import JobSpec
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.views import JobView
@@ -253,8 +254,17 @@ class QueueOutlook:
 
 def with_start(view: _V, start: ExpectedStart, now: datetime) -> _V:
     """The view of a queued job, with when it should start."""
-    at = None if start.seconds is None else now + timedelta(seconds=start.seconds)
-    return view.model_copy(update={"starts_at": at, "starts_why": start.why})
+    return view.model_copy(update={"starts_at": _at(start, now), "starts_why": start.why})
+
+
+def start_fields(start: ExpectedStart, now: datetime) -> tuple[str | None, str]:
+    """The same as a document writes it."""
+    at = _at(start, now)
+    return None if at is None else rfc3339(at), start.why
+
+
+def _at(start: ExpectedStart, now: datetime) -> datetime | None:
+    return None if start.seconds is None else now + timedelta(seconds=start.seconds)
 
 
 # ---- with the supervisor's lock held

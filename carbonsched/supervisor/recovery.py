@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _EARLIER = timedelta(seconds=2)
 """A process may seem to have begun so much before its start was noted: two clocks are read, to the millisecond."""
+_OF_A_PROCESS = frozenset(("run.json", "control.json", "events.jsonl", "exit.json"))
 CHECKED = "check.json"
 """In the job's directory: what the trainer's check foresaw."""
 
@@ -136,15 +137,15 @@ class ProcessJournal:
 
     def untouched(self, row: JobRecord) -> bool:
         """Whether nothing in its folder speaks of a process, nor its row: the journal is to be asked, too."""
-        files = (
-            self.jobs / row.id / name for name in ("run.json", "control.json", "events.jsonl", "exit.json")
-        )
-        return (
-            row.state is JobState.QUEUED
-            and row.started_at is None
-            and not row.damage
-            and not any(map(os.path.lexists, files))
-        )
+        if row.state is not JobState.QUEUED or row.started_at is not None or row.damage:
+            return False
+        try:
+            with os.scandir(self.jobs / row.id) as found:
+                return _OF_A_PROCESS.isdisjoint(entry.name for entry in found)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
 
     def rebuild(self, row: JobRecord) -> JobRun:
         """The run as a daemon that had never left would have it, as far as its events are recorded.

@@ -9,11 +9,9 @@ import os
 import platform
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain
 from pathlib import Path
 
 from carbonsched import __version__
@@ -37,7 +35,6 @@ from carbonsched.model.views import (
     Explained,
     JobDetail,
     JobList,
-    JobView,
     ReportQuery,
     Submitted,
     Version,
@@ -46,19 +43,11 @@ from carbonsched.notifications.settings import OWNER
 from carbonsched.supervisor import access, job_reference
 from carbonsched.supervisor.commands import Commands
 from carbonsched.supervisor.imports import book
-from carbonsched.supervisor.job_views import (
-    OVER_SHOWN,
-    PAGE,
-    job_detail,
-    job_view,
-    of_ledger,
-    of_past,
-    of_run,
-    pasts,
-)
+from carbonsched.supervisor.job_list import JobListing
+from carbonsched.supervisor.job_views import job_detail, of_past, of_run
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
-from carbonsched.supervisor.queue_outlook import ExpectedStart, QueueOutlook, with_start
+from carbonsched.supervisor.queue_outlook import QueueOutlook, with_start
 from carbonsched.supervisor.recovery import CHECKED
 from carbonsched.supervisor.removal import refuse_removed, remove
 from carbonsched.supervisor.supervisor import Supervisor
@@ -79,7 +68,7 @@ class SupervisorService:
     """
 
     supervisor: Supervisor
-    outlook: QueueOutlook = field(default_factory=QueueOutlook)
+    listing: JobListing = field(default_factory=lambda: JobListing(QueueOutlook()))
     _keyed: threading.Lock = field(default_factory=threading.Lock)
     """Held while a job with a `dedupe_key` is submitted."""
 
@@ -195,36 +184,12 @@ class SupervisorService:
             raise NotFoundError(f"{actor.user} has submitted no job yet; carbonsched ps lists everybody's")
         return own
 
-    def jobs(self, actor: Owner, every: bool = False) -> JobList:
-        supervisor = self.supervisor
-        ids, left_out = supervisor.ledger.listed(None if every else OVER_SHOWN)
-        # a page of records at a time: those of ten thousand jobs would stay in the daemon's memory
-        starts = self.outlook.starts(supervisor)
-        pages = (
-            self._views(actor, starts, supervisor.ledger.records(ids[at : at + PAGE]))
-            for at in range(0, len(ids), PAGE)
-        )
-        drained = supervisor.starter.drain.why or None
-        return JobList(jobs=tuple(chain.from_iterable(pages)), left_out=left_out, drained=drained)
+    def job_list(self, actor: Owner, every: bool = False) -> Iterator[str]:
+        return self.listing.pieces(self.supervisor, actor, self._admins, every=every)
 
-    def _views(
-        self, actor: Owner, starts: Mapping[str, ExpectedStart], rows: tuple[JobRecord, ...]
-    ) -> list[JobView]:
-        supervisor, every_job = self.supervisor, access.reads_all(actor, self._admins)
-        views: dict[str, JobView] = {}
-        with supervisor.lock:
-            for row in rows:
-                run = supervisor.runs.get(row.id)
-                if run is not None:
-                    views[row.id] = job_view(row, partial(of_run, row, run, supervisor.clock))
-        for job_id in views.keys() & starts.keys():
-            views[job_id] = with_start(views[job_id], starts[job_id], supervisor.clock.now())
-        rest = [row for row in rows if row.id not in views]
-        past = pasts(rest, supervisor.ledger)
-        for row in rest:
-            views[row.id] = job_view(row, partial(of_ledger, row, supervisor.ledger, past.get(row.id)))
-        mine = {row.id for row in rows if every_job or row.owner.uid == actor.uid}
-        return [views[row.id] if row.id in mine else access.public_view(views[row.id]) for row in rows]
+    def jobs(self, actor: Owner, every: bool = False) -> JobList:
+        """What `job_list` tells, for callers in this process."""
+        return JobList.model_validate_json("".join(self.job_list(actor, every)))
 
     def show(self, job_id: str, actor: Owner) -> JobDetail:
         supervisor = self.supervisor
@@ -241,7 +206,7 @@ class SupervisorService:
             }
         detail = job_detail(row, fields, supervisor.ledger)
         if detail.state is JobState.QUEUED:
-            start = self.outlook.starts(supervisor).get(job_id)
+            start = self.listing.outlook.starts(supervisor).get(job_id)
             detail = detail if start is None else with_start(detail, start, supervisor.clock.now())
         return self._completed(detail)
 

@@ -46,7 +46,10 @@ def test_a_queued_job_starts_when_the_running_one_ends_by_its_plan(rig: Rig) -> 
     lasts_s = LOAD_S + 40 * step_s
     assert (last.starts_at - now).total_seconds() == pytest.approx(left_s + lasts_s, rel=1e-6)
     listed = {job.id: job for job in rig.service.jobs(ME).jobs}
-    assert listed[third.id].starts_at == last.starts_at
+    assert listed[third.id].starts_at is not None
+    assert abs(listed[third.id].starts_at - last.starts_at) <= timedelta(milliseconds=1), (
+        "as a document writes it"
+    )
     assert listed[first.id].starts_why is None
 
 

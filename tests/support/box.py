@@ -247,6 +247,9 @@ class Box:
             return job_reference.pick(reference, newest_first)
         return next(i for i in newest_first if self.entries[i].owner.uid == actor.uid)
 
+    def job_list(self, actor: Owner, every: bool = False) -> Iterator[str]:
+        yield self.jobs(actor, every).model_dump_json()
+
     def jobs(self, actor: Owner, every: bool = False) -> JobList:
         if self.broken is not None:
             raise self.broken

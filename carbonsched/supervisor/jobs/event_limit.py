@@ -83,7 +83,10 @@ class EventLimit:
         (20, {'warning': 2})
     """
 
-    allowances: dict[str, Allowance] = field(default_factory=lambda: {kind: Allowance() for kind in KINDS})
+    allowances: dict[str, Allowance] = field(default_factory=dict)
+    """Of the kinds that came; a job that never had a process has none."""
+    since: datetime | None = None
+    """When the process began."""
     ended: set[int] = field(default_factory=set)
     """Segments whose end was taken as foreseen."""
     evaluations: int = _EVALUATIONS
@@ -91,7 +94,7 @@ class EventLimit:
 
     @classmethod
     def of_process(cls, since: datetime) -> "EventLimit":
-        return cls({kind: Allowance(since) for kind in KINDS})
+        return cls(since=since)
 
     def admits(self, event: Event, segments: int | None) -> bool:
         """Whether the event is taken. segments: of the job, as its trainer has announced; None: it has not."""
@@ -104,7 +107,7 @@ class EventLimit:
                 self.evaluations -= 1
                 return True
             case Warned() | Evaluated() | SegmentDone():
-                return self.allowances[event.event].take(event.at)
+                return self._allowance(event.event).take(event.at)
         return True
 
     def due(self, now: datetime) -> dict[str, int]:
@@ -118,10 +121,14 @@ class EventLimit:
     def note_said(self, more: dict[str, int], at: datetime) -> None:
         """The journal has it that there were so many more."""
         for kind, number in more.items():
-            if kind in self.allowances:
-                self.allowances[kind].note_said(number, at)
+            if kind in KINDS:
+                self._allowance(kind).note_said(number, at)
 
     def shift(self, step: timedelta) -> None:
         """The wall clock was set."""
+        self.since = None if self.since is None else self.since + step
         for each in self.allowances.values():
             each.shift(step)
+
+    def _allowance(self, kind: str) -> Allowance:
+        return self.allowances.setdefault(kind, Allowance(self.since))

@@ -5,10 +5,8 @@ and how far their paces lie apart tells how much is known; a single step tells l
 """
 
 import math
-from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from statistics import median
 from typing import NamedTuple
 
@@ -56,7 +54,7 @@ class StepPace:
 
     rho: float = 1.0
     """At which the newest of these steps were taken."""
-    stretches: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_MOST))
+    stretches: list[tuple[int, float]] = field(default_factory=list)
     """(steps, seconds ÷ ρ), newest first: what a step takes is taken as proportional to ρ, so that a change of it loses nothing."""
     first_only: bool = False
     """Whether nothing is known but the segment's first step."""
@@ -85,9 +83,10 @@ class StepPace:
                 self.stretches.clear()
             self.first_only = False
             seconds = (event.at - self.at).total_seconds()
-            self.stretches.appendleft((event.step - self.step, seconds / rho))
+            self.stretches.insert(0, (event.step - self.step, seconds / rho))
+            del self.stretches[_MOST:]
         elif not self.stretches and event.seconds > 0:
-            self.stretches.appendleft((1, event.seconds / rho))
+            self.stretches.insert(0, (1, event.seconds / rho))
             self.first_only = True
         self.step, self.at, self.began = event.step, event.at, event.at
 
@@ -102,7 +101,7 @@ class StepPace:
         while 2 * newest < seen:
             newest += self.stretches[count][0]
             count += 1
-        half = list(islice(self.stretches, count))
+        half = self.stretches[:count]
         pace = sum(seconds for _, seconds in half) / newest
         spread = _MAD * median(abs(seconds / steps / pace - 1) for steps, seconds in half)
         noise = (_STEP_COUNT * _STEP_SD**2 + count * spread**2) / (_STEP_COUNT + count)
