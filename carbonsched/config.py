@@ -10,6 +10,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -65,6 +66,7 @@ from carbonsched.power.host import HostSettings
 from carbonsched.power.intel import IntelSettings
 from carbonsched.power.nvml import NvmlSettings
 from carbonsched.power.replay import ReplaySettings as ReplayMeterSettings
+from carbonsched.pue import PueHours, pue_at
 from carbonsched.settings import Providers
 
 BuiltInFeed = (
@@ -365,6 +367,7 @@ class QuotaConfig(Doc):
 RELOADED: Final = (
     "pue",
     "pue_source",
+    "pue_hours",
     "budget_account",
     "plan",
     "pools",
@@ -389,6 +392,8 @@ class Config(Doc):
     state_dir: LocalPath = "/var/lib/carbonsched"
     pue: Annotated[float, Field(ge=1)] = 1.0
     pue_source: str = "not stated; a PUE of 1 counts the box alone"
+    pue_hours: tuple[PueHours, ...] = ()
+    """Of hours and months that have another; the first that fits holds, `pue` where none does."""
     zone: Zone = Zone()
     feeds: Annotated[tuple[AnyFeed, ...], Field(min_length=1)]
     prices: tuple[AnyPrice, ...] = ()
@@ -451,6 +456,13 @@ class Config(Doc):
             "launch": new.launch.model_copy(update={"kind": self.launch.kind}),
         }
         return self.model_copy(update=changes | parts)
+
+    def at(self, moment: datetime) -> "Config":
+        """This one with the PUE of a moment, for all that reckons with one."""
+        pue, source = pue_at(self.pue_hours, (self.pue, self.pue_source), moment)
+        if (pue, source) == (self.pue, self.pue_source):
+            return self
+        return self.model_copy(update={"pue": pue, "pue_source": source})
 
     @property
     def stated(self) -> Stated:

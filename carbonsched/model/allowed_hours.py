@@ -26,7 +26,7 @@ def span(text: str) -> tuple[int, int]:
     h, m, *rest = (int(part) for part in found.groups() if part is not None)
     first, last = 60 * h + m, 60 * rest[0] + rest[1]
     if first == last:
-        raise ValueError(f"{text!r} is empty; for the whole day leave allowed_hours out")
+        raise ValueError(f"{text!r} is empty; for the whole day leave it out")
     return first, last if last > first else last + _DAY
 
 

@@ -16,6 +16,7 @@ from carbonsched.feeds.value_chain import ValueChain
 from carbonsched.model.energy import Account, EnergyDelta, Interval
 from carbonsched.model.grid import Price, Reading, Supply
 from carbonsched.power.attribution import Cut, estimate, share, share_by, split
+from carbonsched.pue import pue_at, pue_changes
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import BoardPart
 from carbonsched.supervisor.on_site import OnSite, changes
@@ -37,7 +38,7 @@ class Metering:
     """
 
     config: Callable[[], Config]
-    """As it is now: SIGHUP may change it."""
+    """As it is now: SIGHUP may change it. Its PUE is the one that holds where no `pue_hours` do."""
     chain: Chain
     on_site: OnSite = field(default_factory=OnSite)
     open: dict[tuple[str, str | None], Interval] = field(default_factory=dict)
@@ -70,7 +71,7 @@ class Metering:
             cut.append((delta, list(self._cut_up(delta, here, strangers.get(delta.device)))))
         # all devices share one supply: what it gave is known when all have told what they used
         supplies = iter(
-            self.on_site.given([part for _, parts in cut for _, part in parts], self.config().pue)
+            self.on_site.given([part for _, parts in cut for _, part in parts], self._pue_lately())
         )
         for delta, parts in cut:
             for owner, part in parts:
@@ -113,7 +114,16 @@ class Metering:
         known = self.peak_w if most else {d: w for d, w in self.watts.items() if w is not None}
         for device, watts in (rated_w or {}).items():
             known = {**known, device: max(watts, known.get(device, 0.0))}
-        return sum(known.values()) / 1000 * self.config().pue if known else None
+        return sum(known.values()) / 1000 * self._pue_lately() if known else None
+
+    def _pue(self, at: datetime) -> tuple[float, str]:
+        """What holds at that moment, and where it comes from."""
+        config = self.config()
+        return pue_at(config.pue_hours, (config.pue, config.pue_source), at)
+
+    def _pue_lately(self) -> float:
+        """Of the last moment that was metered."""
+        return self._pue(max(self.reach.values()))[0] if self.reach else self.config().pue
 
     def _cut_up(
         self, delta: EnergyDelta, runs: Sequence[JobRun], stranger: str | None
@@ -125,6 +135,8 @@ class Metering:
         edges |= changes(self.chain, delta.start, delta.end) | self.on_site.edges(delta.start, delta.end)
         if self.prices is not None:
             edges |= changes(self.prices, delta.start, delta.end)
+        if self.config().pue_hours:
+            edges |= pue_changes(self.config().pue_hours, delta.start, delta.end)
         times = sorted(t for t in edges if delta.start <= t <= delta.end)
         owners: dict[tuple[datetime, datetime], list[tuple[Cut, BoardPart]]] = {}
         cuts: list[Cut] = []
@@ -143,17 +155,18 @@ class Metering:
             yield from _shares(cut, sharers, piece)
 
     def _interval(self, cut: Cut, delta: EnergyDelta, supply: Supply | None) -> Interval:
-        reading, config = self.chain.reading_at(delta.start), self.config()
+        reading = self.chain.reading_at(delta.start)
+        pue, source = self._pue(delta.start)
         return Interval(
             account=cut.account,
             job_id=cut.job_id,
             segment=cut.segment,
             delta=delta,
             intensity=reading,
-            pue=config.pue,
-            pue_source=config.pue_source,
+            pue=pue,
+            pue_source=source,
             rho=cut.rho,
-            grams=_grams(delta, reading, config.pue),
+            grams=_grams(delta, reading, pue),
             price=None if self.prices is None else self.prices.reading_at(delta.start),
             supply=supply,
         )
@@ -163,7 +176,7 @@ class Metering:
         growing = self.open.get(key)
         closed: list[Interval] = []
         if growing is not None:
-            joined = join(growing, piece, config.pue)
+            joined = join(growing, piece, piece.pue)
             if joined is not None:
                 piece = joined
             else:

@@ -94,7 +94,7 @@ class Supervisor:
         self.watch = GridWatch(chain, clock, ForecastFile(config.state / "forecasts.jsonl"))
         chain.forecasts_wanted = config.plan.forecasts_wanted
         self.prices = PriceWatch(prices, clock)
-        self.metering = Metering(self._config, chain, OnSite(supply), prices=prices)
+        self.metering = Metering(lambda: self.config, chain, OnSite(supply), prices=prices)
         self.supply = SupplyWatch(supply, self.metering, clock, meter.devices)
         self.placement = Placement(meter, launcher, self._config)
         self.journal = ProcessJournal(ledger, clock, launcher, meter, self._config, config.state / "jobs")
@@ -124,8 +124,8 @@ class Supervisor:
         return [run for run in self.runs.values() if run.alive]
 
     def _config(self) -> Config:
-        """As it is now, for the parts: SIGHUP may change it."""
-        return self.config
+        """As it is now, for the parts: SIGHUP may change it, and the hour its PUE."""
+        return self.config.at(self.clock.now()) if self.config.pue_hours else self.config
 
     @property
     def control(self) -> "ControlLoop":

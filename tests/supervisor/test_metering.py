@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from support.rig import ME, START, Rig, spec
 
+from carbonsched.ledger.rows import moment
 from carbonsched.model.base import rfc3339
 from carbonsched.model.job_state import JobState
+from carbonsched.units import grams
 
 
 @pytest.mark.parametrize("hours", [-1.0, 1.0])
@@ -92,3 +94,30 @@ def test_the_feeds_are_asked_at_once_after_a_suspend_and_a_lease_is_renewed(tmp_
     assert (again - asked).total_seconds() > 6 * 3600
     assert job.control()["seq"] > seq
     assert datetime.fromisoformat(job.control()["lease"]["valid_until"]) > rig.clock.now()
+
+
+def test_rows_are_cut_where_the_pue_changes_also_of_a_time_when_nobody_looked(tmp_path: Path) -> None:
+    """The daemon is away for three hours, and in the second another PUE begins."""
+    change = START + timedelta(hours=2)
+    afternoon = {"hours": [f"{change:%H:%M}-24:00"], "pue": 1.5, "source": "BMS"}
+    rig = Rig(tmp_path, extra={"pue": 1.2, "pue_source": "report", "pue_hours": [afternoon]})
+    job = rig.running(spec(budget_g=1e6))
+    job.ready(0)
+    rig.run(60)
+    rig.die()
+    rig.clock.advance(3 * 3600)
+    rig.boot()
+    rig.run(60)
+    rig.supervisor.flush()
+    rows = [row for row in rig.ledger.rows() if row["energy_mj"]]
+    found = {(row["pue"], row["pue_source"]) for row in rows}
+    assert found == {(1.2, "report"), (1.5, "BMS")}
+    for row in rows:
+        start, end = moment(row["start_us"]), moment(row["end_us"])
+        assert end <= change or start >= change, "no row spans both"
+        assert row["pue"] == (1.5 if start >= change else 1.2)
+        assert row["grams"] == pytest.approx(grams(row["energy_mj"] / 1000, row["g_per_kwh"], row["pue"]))
+    assert rig.ledger.verify().ok
+    assert sum(rig.energy().values()) == rig.metered_mj()
+    assert rig.supervisor.metering.box_kw() == pytest.approx(0.1 * 1.5)
+    assert rig.supervisor.control.estimates.config().pue == 1.5, "plans reckon with the one of now"
