@@ -1,6 +1,7 @@
 """Which PUE holds when: hours, months, zones and clock changes."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,7 @@ def test_between_two_changes_it_is_one(rules: list[PueHours], start: int, minute
     first = YEAR + timedelta(minutes=start)
     last = first + timedelta(minutes=minutes)
     borders = sorted({first, last} | pue_changes(rules, first, last))
-    for begin, end in zip(borders, borders[1:], strict=False):
+    for begin, end in pairwise(borders):
         middle = begin + (end - begin) / 2
         assert (
             len({pue_at(rules, OTHERWISE, at) for at in (begin, middle, end - timedelta(microseconds=1))})
