@@ -130,8 +130,9 @@ def next_slice(
     The last row as written stays: the chain goes on from it.
     """
     t = INTERVALS.c
-    mine = t.tier.is_(None) if tier == 0 else t.tier == tier
     after = rolled_to(connection, tier)[0]
+    # merged rows end where those as written begin: what lies behind need not be looked through
+    mine = t.tier.is_(None) if tier == 0 else and_(t.tier == tier, t.id <= rolled_to(connection, tier - 1)[0])
     query = select(INTERVALS).where(and_(t.id > after, mine)).order_by(t.id).limit(most + 1)
     page = [dict(row) for row in connection.execute(query).mappings()]
     more = len(page) > most
@@ -151,7 +152,7 @@ def next_slice(
     rows = page[:cut]
     span = min(row["start_us"] for row in rows), max(row["end_us"] for row in rows)
     limits = Limits(
-        edges=sorted({*_inside(settled.edges(), span), *_events(connection, span)}),
+        edges=sorted({*_inside(settled.edges(), span), *_events(connection, rows, span)}),
         eras=tuple(era.after for era in eras),
         kept=recovered.replaced(connection),
     )
@@ -163,13 +164,17 @@ def _inside(edges: Sequence[int], span: tuple[int, int]) -> Sequence[int]:
     return edges[bisect_left(edges, span[0]) : bisect_right(edges, span[1])]
 
 
-def _events(connection: Connection, span: tuple[int, int]) -> set[int]:
-    """Times of a stretch at which an attempt began or ended, or a job's state or clock changed: reports tell them apart."""
+def _events(connection: Connection, rows: Sequence[Mapping[str, Any]], span: tuple[int, int]) -> set[int]:
+    """Times of a stretch at which an attempt of a job that has rows in it began or ended, or its state or clock changed: reports tell them apart."""
     s, j = SEGMENTS.c, JOURNAL.c
+    jobs = sorted({row["job_id"] for row in rows if row["job_id"] is not None})
+    if not jobs:
+        return set()
     found = set[int]()
     for column in (s.start_us, s.end_us):
-        found.update(connection.execute(select(column).where(column.between(*span))).scalars())
-    changes = and_(j.job_id.is_not(None), j.kind.in_(("state", "clocks")), j.at_us.between(*span))
+        mine = and_(s.job_id.in_(jobs), column.between(*span))
+        found.update(connection.execute(select(column).where(mine)).scalars())
+    changes = and_(j.job_id.in_(jobs), j.kind.in_(("state", "clocks")), j.at_us.between(*span))
     return found | set(connection.execute(select(j.at_us).where(changes)).scalars())
 
 
@@ -187,16 +192,17 @@ def rolled_to(connection: Connection, tier: int) -> tuple[int, str]:
 
 
 def tier_end(connection: Connection, tier: int) -> str:
-    """Where the chain of a tier of merged rows stands."""
-    t = INTERVALS.c
-    query = select(t.hash).where(t.tier == tier).order_by(t.id.desc()).limit(1)
+    """Where the chain of a tier of merged rows stands: the last roll-up into it said so."""
+    t = ROLLUPS.c
+    query = select(t.merged_hash).where(t.tier == tier - 1).order_by(t.through_id.desc()).limit(1)
     found = connection.execute(query).scalar()
-    return rolled_to(connection, tier)[1] if found is None else str(found)
+    return GENESIS if found is None else str(found)
 
 
 def archived(connection: Connection, name: str) -> int:
-    """Bytes of an archive's file that the ledger knows of."""
-    query = select(func.max(ROLLUPS.c.archive_bytes)).where(ROLLUPS.c.archive == name)
+    """Bytes of an archive's file that the ledger knows of; a file only grows."""
+    t = ROLLUPS.c
+    query = select(t.archive_bytes).where(t.archive == name).order_by(t.id.desc()).limit(1)
     return int(connection.execute(query).scalar() or 0)
 
 
