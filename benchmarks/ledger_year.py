@@ -1,11 +1,13 @@
-"""Measures a ledger that has lasted: its size, how long verifying takes, whole and since the last heads, and reports.
+"""Builds a ledger as it is after a year, through its own append and roll-up, and measures it.
 
     python benchmarks/ledger_year.py FOLDER [--days 365] [--boards 8] [--row-s 10] [--raw-days 7] [--minute-days 30] [--held]
 
-A year of 8 boards and the host at 10 s is 28 million rows. `--days` makes a part of it; what is printed then is of that part, and
+A year of 8 boards and the host at 10 s is 28 million rows. Each day is appended, its hours are added up, and what is due by its evening is
+merged, the rows themselves to the archive: so no more than 7 days of rows as written are held at any time. It can be cut short at any moment;
+the next call goes on behind the last day that is whole. `--days` makes a part of the year; what is printed then is of that part, and
 the figures that grow with the rows are carried on to the year beside it, marked so: by how many rows each tier has of a day after the
-roll-up, of which the year has 7 days as written, 23 of minutes and 335 of hours. `--raw-days` and `--minute-days` make all three in a few days. Making the rows can be cut short: the next call goes on
-behind the last day that is whole. `--held` writes days that are old as sparse as the roll-up leaves them (a row for each intensity of
+roll-up, of which the year has 7 days as written, 23 of minutes and 335 of hours. `--raw-days` and `--minute-days` make all three in a few days.
+`--held` writes days that are old as sparse as the roll-up leaves them (a row for each intensity of
 half an hour, and for each minute): as many rows as the year holds then, in minutes instead of hours.
 """
 
@@ -16,13 +18,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.archives import Archive
 from carbonsched.ledger.heads import Head
-from carbonsched.ledger.rollup import Retention, RollUp
-from carbonsched.model.audit import RolledUp
+from carbonsched.ledger.rollup import MOST_AT_REST, Retention, RollUp
 from carbonsched.model.energy import Account, EnergyDelta, EnergyMethod, Interval
 from carbonsched.model.grid import Basis, Kind, Reading, Source
 from carbonsched.model.job import CarbonPart, DataPart, JobSpec, ModelPart, Owner, SubmittedJob
@@ -38,22 +40,16 @@ WATTS = 400.0
 HOST_W = 180.0
 
 
-def rows_of(day: int, boards: int, row_s: int) -> Iterator[Interval]:
-    """A day: each board works for a job of its own, the host is nobody's."""
-    for n in range(DAY_S // row_s):
+def rows_of(day: int, boards: int, row_s: int, hours: range = range(24)) -> Iterator[Interval]:
+    """A day, or some hours of it: each board works for a job of its own, the host is nobody's."""
+    for n in range(hours.start * 3600 // row_s, hours.stop * 3600 // row_s):
         at = BEGAN + timedelta(days=day, seconds=n * row_s)
-        reading = _reading(at)
+        span = at, at + timedelta(seconds=row_s)
+        reading = _reading(at.replace(minute=at.minute // 30 * 30, second=0))
+        k = n * row_s // 3600
         for board in range(boards):
-            yield _row(
-                at,
-                row_s,
-                f"GPU-{board}",
-                round(WATTS * row_s * 1000),
-                reading,
-                job_id(day, board),
-                n * row_s // 3600,
-            )
-        yield _row(at, row_s, "host", round(HOST_W * row_s * 1000), reading, None, None)
+            yield _row(span, f"GPU-{board}", round(WATTS * row_s * 1000), reading, job_id(day, board), k)
+        yield _row(span, "host", round(HOST_W * row_s * 1000), reading, None, None)
 
 
 def job_id(day: int, board: int) -> str:
@@ -61,8 +57,8 @@ def job_id(day: int, board: int) -> str:
     return f"job-{day // 7}-{board}"
 
 
-def _reading(at: datetime) -> Reading:
-    start = at.replace(minute=at.minute // 30 * 30, second=0)
+@lru_cache(maxsize=4)
+def _reading(start: datetime) -> Reading:
     value = round(250 + 90 * math.sin(start.hour / 24 * 2 * math.pi) + start.minute / 10 + start.day, 1)
     source = Source(
         provider="neso",
@@ -76,14 +72,21 @@ def _reading(at: datetime) -> Reading:
 
 
 def _row(
-    at: datetime, row_s: int, board: str, energy: int, reading: Reading, job: str | None, segment: int | None
+    span: tuple[datetime, datetime],
+    board: str,
+    energy: int,
+    reading: Reading,
+    job: str | None,
+    segment: int | None,
 ) -> Interval:
-    host = board == "host"
-    counter = round((at - BEGAN).total_seconds() / row_s) * energy
-    delta = EnergyDelta(
+    """As the meter makes it; its types are what they must be, so they are not looked at once more."""
+    host, (start, end) = board == "host", span
+    row_s = (end - start).total_seconds()
+    counter = round((start - BEGAN).total_seconds() / row_s) * energy
+    delta = EnergyDelta.model_construct(
         device=board,
-        start=at,
-        end=at + timedelta(seconds=row_s),
+        start=start,
+        end=end,
         energy_mj=energy,
         power_w=energy / 1000 / row_s,
         method=EnergyMethod.ESTIMATED if host else EnergyMethod.COUNTER,
@@ -95,7 +98,7 @@ def _row(
         reason="modelled from CPU load" if host else None,
         meter="codecarbon:cpu_load+ram" if host else "nvml",
     )
-    return Interval(
+    return Interval.model_construct(
         account=Account.JOB if job else Account.IDLE,
         job_id=job,
         segment=segment,
@@ -108,22 +111,35 @@ def _row(
     )
 
 
-def fill(ledger: Ledger, days: int, boards: int, row_s: int) -> None:
-    """Make the days that are not there yet."""
+def fill(ledger: Ledger, days: int, boards: int, row_s: int, rolling: RollUp, longest_s: float) -> float:
+    """Make the days that are not there yet, as a daemon would that ran all the time; the seconds it took.
+
+    Another call goes on where this one was cut short, by `longest_s` or a signal: a day's rows are one transaction.
+    """
     a_day = DAY_S // row_s * (boards + 1)
-    first = ledger.totals().rows // a_day
+    first = (ledger.head().rows or 0) // a_day
     began = time.monotonic()
     for day in range(first, days):
         with ledger.transaction():
             if day % 7 == 0:
                 for board in range(boards):
                     ledger.add_job(_job(job_id(day, board), BEGAN + timedelta(days=day)))
-            ledger.append(list(rows_of(day, boards, row_s)))
-        ledger.heartbeat("daemon", BEGAN + timedelta(days=day + 1))
-        done = day + 1 - first
-        left = (time.monotonic() - began) / done * (days - day - 1)
-        _progress("rows", (day + 1) / days, left)
+            for hour in range(24):
+                ledger.append(list(rows_of(day, boards, row_s, range(hour, hour + 1))))
+        keep_house(ledger, BEGAN + timedelta(days=day + 1), rolling)
+        done, took_s = day + 1 - first, time.monotonic() - began
+        _progress(f"day {day + 1}", (day + 1) / days, took_s / done * (days - day - 1))
+        if took_s > longest_s:
+            raise SystemExit(f"\nstopped behind day {day + 1} of {days}; call it again to go on")
     sys.stderr.write("\n")
+    return time.monotonic() - began
+
+
+def keep_house(ledger: Ledger, now: datetime, rolling: RollUp) -> None:
+    """What a daemon does by itself: add up hours, merge what is old, note the heads."""
+    ledger.total_hours(now)
+    rolling.work(now)
+    ledger.heartbeat("daemon", now, counted=False)
 
 
 def fill_held(ledger: Ledger, days: int, boards: int, row_s: int, keep: Retention) -> None:
@@ -168,20 +184,12 @@ def timed(work: Callable[[], object]) -> tuple[float, object]:
     return time.monotonic() - began, found
 
 
-def roll_up(ledger: Ledger, path: Path, days: int, keep: Retention) -> dict[str, float]:
-    """What the roll-up of all that is due did, and how long it took."""
-    archive = Archive(path.parent / "archive")
-    took_s, done = timed(lambda: RollUp(ledger, keep, archive).work(BEGAN + timedelta(days=days)))
-    if not isinstance(done, RolledUp):
-        raise SystemExit("no roll-up")
-    size = sum(file.stat().st_size for file in archive.folder.glob("*")) if archive.folder.exists() else 0
-    return {
-        "seconds": round(took_s, 1),
-        "rows": done.rows,
-        "into": done.merged,
-        "longest_transaction_s": round(done.longest_s, 3),
-        "archive_bytes_per_row": round(size / done.rows, 1) if done.rows else 0.0,
-    }
+def archive_of(folder: Path) -> Archive:
+    return Archive(folder / "archive")
+
+
+def archived_bytes(archive: Archive) -> int:
+    return sum(file.stat().st_size for file in archive.folder.glob("*")) if archive.folder.exists() else 0
 
 
 def of_a_year(ledger: Ledger, days: int, boards: int, keep: Retention) -> tuple[int, float]:
@@ -250,17 +258,28 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--raw-days", type=float, default=7.0)
     parser.add_argument("--minute-days", type=float, default=30.0)
     parser.add_argument("--held", action="store_true")
+    parser.add_argument(
+        "--longest-s",
+        type=float,
+        default=math.inf,
+        metavar="S",
+        help="stop behind the day that is made by then",
+    )
     asked = parser.parse_args(argv)
     asked.folder.mkdir(parents=True, exist_ok=True)
     path = asked.folder / "ledger.db"
     with Ledger.open(f"sqlite:///{path}") as ledger:
-        keep = Retention(raw_days=asked.raw_days, minute_days=asked.minute_days)
+        keep = Retention(raw_days=asked.raw_days, minute_days=asked.minute_days, rows=MOST_AT_REST)
+        archive = archive_of(asked.folder)
+        rolling = RollUp(ledger, keep, archive, at_rest=True)
+        cpu_s = time.process_time()
         if asked.held:
             fill_held(ledger, asked.days, asked.boards, asked.row_s, keep)
+            took_s = 0.0
         else:
-            fill(ledger, asked.days, asked.boards, asked.row_s)
-        rolled = roll_up(ledger, path, asked.days, keep)
-        added_up_s, hours = timed(lambda: ledger.total_hours(BEGAN + timedelta(days=asked.days, hours=1)))
+            took_s = fill(ledger, asked.days, asked.boards, asked.row_s, rolling, asked.longest_s)
+        cpu_s = time.process_time() - cpu_s
+        keep_house(ledger, BEGAN + timedelta(days=asked.days, hours=1), rolling)
         held, scale = of_a_year(ledger, asked.days, asked.boards, keep)
         found = {
             "days": asked.days,
@@ -268,9 +287,9 @@ def main(argv: list[str] | None = None) -> None:
             "rows": ledger.totals().rows,
             "rows_held": held,
             "a_year_holds": round(held * scale),
-            "roll_up": rolled,
-            "hours_added_up": hours,
-            "adding_up_s": round(added_up_s, 1),
+            "archive_bytes": archived_bytes(archive),
+            "filled_s": round(took_s, 1),
+            "filled_cpu_s": round(cpu_s, 1),
             **measure(ledger, asked.days, asked.boards, scale),
         }
     print(json.dumps(found, indent=2))

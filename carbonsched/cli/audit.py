@@ -212,11 +212,11 @@ def roll_up(
     from carbonsched.cli.output import emit
     from carbonsched.clock import SystemClock
     from carbonsched.ledger.archives import Archive
-    from carbonsched.ledger.rollup import MOST, Retention, RollUp
+    from carbonsched.ledger.rollup import MOST_AT_REST, Retention, RollUp
 
-    keep = Retention(raw_days=raw_days, minute_days=max(minute_days, raw_days), rows=MOST)
+    keep = Retention(raw_days=raw_days, minute_days=max(minute_days, raw_days), rows=MOST_AT_REST)
     with _at_rest(ledger) as opened:
-        done = RollUp(opened, keep, Archive(archive)).work(SystemClock().now())
+        done = RollUp(opened, keep, Archive(archive), at_rest=True).work(SystemClock().now())
     if json:
         emit(done)
     else:

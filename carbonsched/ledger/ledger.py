@@ -30,11 +30,12 @@ from carbonsched.ledger.rows import (
     canonical,
     chained,
     flatten,
+    insert_rows,
     micros,
     moment,
 )
 from carbonsched.ledger.settlements import SETTLED
-from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, OFFSETS, SEGMENTS
+from carbonsched.ledger.tables import JOBS, JOURNAL, OFFSETS, SEGMENTS
 from carbonsched.model.audit import Exported
 from carbonsched.model.energy import EnergyDelta, Interval
 from carbonsched.model.job import JobSpec, SubmittedJob
@@ -82,7 +83,7 @@ class Ledger(LedgerReader):
         for n, row in enumerate(rows, start=last_id + 1):
             row["id"], row["prev_hash"], row["schema"] = n, last_hash, ROW_SCHEMA
             row["hash"] = last_hash = chained(last_hash, canonical(row))
-        connection.execute(insert(INTERVALS), rows)
+        insert_rows(connection, rows)
         self._forgotten(hour_totals.forget_rows(connection, rows))
 
     # sums of hours

@@ -8,6 +8,7 @@ hole of time or of the counter, across the edge of a settlement, or across a cha
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final
 
 from carbonsched.ledger.rows import ROW_SCHEMA, canonical, chained, derived
@@ -32,6 +33,7 @@ _OWN: Final = frozenset(
 )
 ALIKE: Final = tuple(column.name for column in INTERVALS.columns if column.name not in _OWN)
 """Columns in which rows must be equal to be merged."""
+_ALIKE: Final = itemgetter(*ALIKE)
 MINUTE: Final = 1
 HOUR: Final = 2
 BUCKET_US: Final = {MINUTE: 60_000_000, HOUR: 3_600_000_000}
@@ -60,8 +62,8 @@ class Limits:
         first, last = bisect_right(self.edges, row["start_us"]), bisect_left(self.edges, row["end_us"])
         return (first, last), bisect_left(self.eras, row["id"])
 
-    def alone(self, row: Row) -> bool:
-        (first, last), _ = self.place(row)
+    def alone(self, row: Row, place: tuple[tuple[int, int], int]) -> bool:
+        (first, last), _ = place
         return row["replaces"] is not None or row["id"] in self.kept or last > first
 
 
@@ -91,15 +93,16 @@ def merged(rows: Iterable[Row], tier: int, limits: Limits) -> list[dict[str, Any
     found: list[list[Row]] = []
     for row in rows:
         stretch = counters.stretch(row)
-        if limits.alone(row):
+        place = limits.place(row)
+        if limits.alone(row, place):
             found.append([row])
             continue
         known = row["energy_mj"] is None, row["counter_start_mj"] is None, row["counter_end_mj"] is None
         key = (
-            *(row[name] for name in ALIKE),
+            *_ALIKE(row),
             known,
             row["start_us"] // bucket_us,
-            limits.place(row),
+            place,
             stretch,
         )
         group = open_.get(key)

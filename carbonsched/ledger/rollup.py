@@ -16,7 +16,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select
 from carbonsched.ledger import recovered
 from carbonsched.ledger.archives import Archive
 from carbonsched.ledger.merging import BUCKET_US, HOUR, MINUTE, Limits, chain, merged
-from carbonsched.ledger.rows import GENESIS, micros
+from carbonsched.ledger.rows import GENESIS, insert_rows, micros
 from carbonsched.ledger.settlements import Settled
 from carbonsched.ledger.tables import INTERVALS, JOURNAL, ROLLUPS, SEGMENTS
 from carbonsched.ledger.totals import Era
@@ -27,6 +27,8 @@ ROLLED: Final = "rolled"
 FEWEST: Final = 100
 MOST: Final = 2000
 """Rows of a slice."""
+MOST_AT_REST: Final = 5000
+"""Where nobody waits for its transaction: some 20 MB."""
 _LONG_S: Final = 0.05
 """A transaction that takes longer makes the next slice smaller: a tick waits for it."""
 
@@ -92,6 +94,8 @@ class RollUp:
     stop: Callable[[], bool] = lambda: False
     pause_s: float = 0.0
     """Between two slices, for others."""
+    at_rest: bool = False
+    """Nobody else writes: slices are as large as they may be, however long one takes."""
     _most: int = field(default=MOST // 4)
 
     def work(self, now: datetime, slices: int | None = None) -> RolledUp:
@@ -100,7 +104,7 @@ class RollUp:
         for tier, days in ((0, self.retention.raw_days), (MINUTE, self.retention.minute_days)):
             until = now - timedelta(days=days)
             while not self.stop() and (slices is None or done.slices < slices):
-                most = max(1, min(self._most, self.retention.rows))
+                most = max(1, self.retention.rows if self.at_rest else min(self._most, self.retention.rows))
                 slice_ = self.books.next_slice(tier, until, most)
                 if slice_ is None:
                     break
@@ -134,7 +138,8 @@ def next_slice(
     # merged rows end where those as written begin: what lies behind need not be looked through
     mine = t.tier.is_(None) if tier == 0 else and_(t.tier == tier, t.id <= rolled_to(connection, tier - 1)[0])
     query = select(INTERVALS).where(and_(t.id > after, mine)).order_by(t.id).limit(most + 1)
-    page = [dict(row) for row in connection.execute(query).mappings()]
+    names = INTERVALS.columns.keys()
+    page = [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
     more = len(page) > most
     until_us, bucket_us = micros(until), BUCKET_US[tier + 1]
     due = next((n for n, row in enumerate(page) if row["end_us"] > until_us), len(page))
@@ -227,7 +232,7 @@ def record(connection: Connection, slice_: Slice, archive: str | None, size: int
     t = INTERVALS.c
     mine = t.tier.is_(None) if slice_.tier == 0 else t.tier == slice_.tier
     connection.execute(delete(INTERVALS).where(and_(t.id.between(slice_.rows[0]["id"], through_id), mine)))
-    connection.execute(insert(INTERVALS), list(slice_.merged))
+    insert_rows(connection, slice_.merged)
     return said
 
 

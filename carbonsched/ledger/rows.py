@@ -8,15 +8,18 @@ in hex; the row before the first has the hash of 64 zeros.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
+from operator import itemgetter
 from typing import Any, Final
+
+from sqlalchemy import Connection
 
 from carbonsched.errors import LedgerError
 from carbonsched.ledger.tables import INTERVALS, SCHEMA
 from carbonsched.model.energy import Account, Interval
-from carbonsched.model.grid import Source
+from carbonsched.model.grid import Reading, Source
 from carbonsched.units import J_PER_KWH, MJ_PER_J, grams
 
 GENESIS: Final = "0" * 64
@@ -26,6 +29,7 @@ _MAX_INT: Final = 2**63 - 1
 _FLOATS: Final = frozenset(c.name for c in INTERVALS.columns if c.type.python_type is float)
 _KINDS: Final = tuple((c.name, c.nullable, c.type.python_type) for c in INTERVALS.columns)
 _NAMES: Final = tuple(name for name, _, _ in _KINDS)
+_VALUES: Final = itemgetter(*_NAMES)
 _BOOLS: Final = tuple(name for name, nullable, kind in _KINDS if kind is bool and not nullable)
 _SEEN: Final[set[tuple[type, ...]]] = set()
 """Types of the values of rows that were found to hold what their columns can."""
@@ -70,8 +74,7 @@ def stamp(us: int) -> str:
 
 def flatten(interval: Interval) -> dict[str, Any]:
     """The columns of one interval, without id and hashes. Raises LedgerError for a row that contradicts itself."""
-    delta, intensity, supply, price = interval.delta, interval.intensity, interval.supply, interval.price
-    source = None if intensity is None else intensity.source
+    delta, supply, price = interval.delta, interval.supply, interval.price
     _check(interval)
     row: dict[str, Any] = {
         "board": delta.device,
@@ -91,19 +94,7 @@ def flatten(interval: Interval) -> dict[str, Any]:
         "job_id": interval.job_id,
         "segment": interval.segment,
         "rho": interval.rho,
-        "g_per_kwh": None if intensity is None else intensity.g_per_kwh,
-        "intensity_start_us": None if intensity is None else micros(intensity.start),
-        "intensity_end_us": None if intensity is None else micros(intensity.end),
-        "provider": None if source is None else source.provider,
-        "zone": None if source is None else source.zone,
-        "basis": None if source is None or source.basis is None else str(source.basis),
-        "kind": None if source is None else str(source.kind),
-        "issued_us": None if source is None else maybe_micros(source.issued_at),
-        "fetched_us": None if source is None else micros(source.fetched_at),
-        "body_sha256": None if source is None else source.body_sha256,
-        "time_compression": None if source is None else source.time_compression,
-        "note": None if source is None else source.note,
-        "grid_start_us": None if intensity is None else maybe_micros(intensity.grid_start),
+        **_told(interval.intensity),
         "pue": interval.pue,
         "pue_source": interval.pue_source,
         "grams": interval.grams,
@@ -125,6 +116,51 @@ def flatten(interval: Interval) -> dict[str, Any]:
             # a database keeps no sign of zero, and the hash is taken of what it gives back
             row[name] = float(value) + 0.0
     return row
+
+
+_UNTOLD: Final[Mapping[str, Any]] = dict.fromkeys(
+    (
+        *("g_per_kwh", "intensity_start_us", "intensity_end_us", "provider", "zone", "basis", "kind"),
+        *("issued_us", "fetched_us", "body_sha256", "time_compression", "note", "grid_start_us"),
+    )
+)
+_LAST_TOLD: list[tuple[Reading, Mapping[str, Any]]] = []
+"""The reading that the last row was charged by: that of all boards, for many ticks."""
+
+
+def _told(reading: Reading | None) -> Mapping[str, Any]:
+    """The columns of an intensity, which is never changed."""
+    if reading is None:
+        return _UNTOLD
+    last = _LAST_TOLD[:1]
+    if last and last[0][0] is reading:
+        return last[0][1]
+    source = reading.source
+    told = {
+        "g_per_kwh": reading.g_per_kwh,
+        "intensity_start_us": micros(reading.start),
+        "intensity_end_us": micros(reading.end),
+        "provider": source.provider,
+        "zone": source.zone,
+        "basis": None if source.basis is None else str(source.basis),
+        "kind": str(source.kind),
+        "issued_us": maybe_micros(source.issued_at),
+        "fetched_us": micros(source.fetched_at),
+        "body_sha256": source.body_sha256,
+        "time_compression": source.time_compression,
+        "note": source.note,
+        "grid_start_us": maybe_micros(reading.grid_start),
+    }
+    _LAST_TOLD[:] = [(reading, told)]
+    return told
+
+
+def insert_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write whole rows as they are, in order; the driver's own way, a third of the time that a statement built for each takes."""
+    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    names = ",".join(f'"{name}"' for name in _NAMES)
+    text = f"INSERT INTO {INTERVALS.name} ({names}) VALUES ({','.join([mark] * len(_NAMES))})"  # noqa: S608
+    connection.exec_driver_sql(text, [_VALUES(row) for row in rows])
 
 
 def plain(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -222,10 +258,13 @@ def expected_grams(row: Mapping[Any, Any]) -> float | None:
     return grams(row["energy_mj"] / MJ_PER_J, row["g_per_kwh"], row["pue"])
 
 
+_GRAMS_OF: Final = "energy × PUE × intensity"
+
+
 def derived(row: Mapping[Any, Any]) -> Iterator[tuple[str, float | None, str]]:
     """(column, what it must be, of what it is made) of every figure that a row's other columns give."""
     known = row["energy_mj"] is not None and row["g_per_kwh"] is not None
-    yield "grams", expected_grams(row), "energy × PUE × intensity"
+    yield "grams", expected_grams(row), _GRAMS_OF
     share, own = row.get("supply_share"), row.get("supply_g_per_kwh")
     mixed = (
         None if share is None or own is None or not known else (1 - share) * row["g_per_kwh"] + share * own
@@ -247,13 +286,17 @@ def derived(row: Mapping[Any, Any]) -> Iterator[tuple[str, float | None, str]]:
 def figures_problem(row: Mapping[Any, Any]) -> str | None:
     """What is wrong with a row's grams or euros, in words; None if they follow from its other columns."""
     for name, want, made_of in derived(row):
-        have = row.get(name)
-        if want is None or have is None:
-            if want is not have:
-                return f"{name} are {have} where {made_of} gives {want}"
-        elif not math.isclose(want, have, rel_tol=1e-9, abs_tol=1e-15):
-            return f"{name} are {have!r} where {made_of} gives {want!r}"
+        if said := _figure_problem(name, want, row.get(name), made_of):
+            return said
     return None
+
+
+def _figure_problem(name: str, want: float | None, have: float | None, made_of: str) -> str | None:
+    if want is None or have is None:
+        return None if want is have else f"{name} are {have} where {made_of} gives {want}"
+    if math.isclose(want, have, rel_tol=1e-9, abs_tol=1e-15):
+        return None
+    return f"{name} are {have!r} where {made_of} gives {want!r}"
 
 
 def contradiction(row: Mapping[Any, Any]) -> str | None:
@@ -321,25 +364,29 @@ def _fits(value: object, kind: type) -> bool:
 
 
 def _check(interval: Interval) -> None:
+    if said := _interval_problem(interval):
+        delta = interval.delta
+        raise LedgerError(
+            f"the ledger refuses a row of device {delta.device!r} from {delta.start.isoformat()}: {said}"
+        )
+
+
+def _interval_problem(interval: Interval) -> str | None:
     delta = interval.delta
-    where = f"the ledger refuses a row of device {delta.device!r} from {delta.start.isoformat()}"
     if delta.end < delta.start:
-        raise LedgerError(f"{where}: it ends before it starts")
+        return "it ends before it starts"
     if delta.energy_mj is not None and not 0 <= delta.energy_mj <= _MAX_INT:
-        raise LedgerError(f"{where}: energy of {delta.energy_mj} mJ is not possible")
+        return f"energy of {delta.energy_mj} mJ is not possible"
     for counter in (delta.counter_start_mj, delta.counter_end_mj):
         if counter is not None and not 0 <= counter <= _MAX_INT:
-            raise LedgerError(f"{where}: a counter of {counter} mJ is not possible")
+            return f"a counter of {counter} mJ is not possible"
     if delta.energy_mj is None and not delta.reason:
-        raise LedgerError(f"{where}: unknown energy needs a reason")
+        return "unknown energy needs a reason"
     if (interval.account is Account.JOB) != (interval.job_id is not None):
-        raise LedgerError(f"{where}: account {interval.account} with job {interval.job_id}")
+        return f"account {interval.account} with job {interval.job_id}"
     facts = {
         "energy_mj": delta.energy_mj,
         "g_per_kwh": None if interval.intensity is None else interval.intensity.g_per_kwh,
         "pue": interval.pue,
-        "grams": interval.grams,
     }
-    problem = figures_problem(facts)
-    if problem:
-        raise LedgerError(f"{where}: {problem}")
+    return _figure_problem("grams", expected_grams(facts), interval.grams, _GRAMS_OF)
