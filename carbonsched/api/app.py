@@ -39,6 +39,7 @@ from carbonsched.model.profile import CheckResult
 from carbonsched.model.upkeep import DrainBody, Drained, Removed
 from carbonsched.model.views import (
     Acted,
+    AuditProgress,
     AuditResult,
     Budgeted,
     ErrorBody,
@@ -237,6 +238,10 @@ def _ledger_routes(app: FastAPI, service: Service, slow: Any) -> None:
     @app.get("/v1/audit", dependencies=[slow])
     def audit() -> AuditResult:
         return service.audit()
+
+    @app.get("/v1/audit/progress")
+    def audit_progress() -> AuditProgress:
+        return service.audit_progress()
 
 
 def _box_routes(app: FastAPI, service: Service) -> None:

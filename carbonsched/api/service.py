@@ -13,6 +13,7 @@ from carbonsched.model.profile import CheckResult
 from carbonsched.model.upkeep import Drained, Removed
 from carbonsched.model.views import (
     Acted,
+    AuditProgress,
     AuditResult,
     Budgeted,
     Explained,
@@ -99,4 +100,5 @@ class Service(Protocol):
         """In Prometheus's text format."""
 
     def audit(self) -> AuditResult: ...
+    def audit_progress(self) -> AuditProgress: ...
     def version(self) -> Version: ...

@@ -101,7 +101,7 @@ def verify(
     Exit code: 0 it verifies, 1 it does not. With --ledger no daemon is needed, nor trusted.
     """
     from carbonsched.cli.output import emit
-    from carbonsched.cli.verifying import verifying
+    from carbonsched.cli.verifying import asked, verifying
 
     if export is not None and ledger is None:
         raise InputError(
@@ -112,13 +112,14 @@ def verify(
     if last is not None and checkpoint is not None:
         raise InputError("--checkpoint", "and --since exclude each other", "leave one away")
     if ledger is None and not earlier and last is None and archive is None and checkpoint is None:
-        result = connect(ctx).audit()
+        result = asked(connect(ctx), shown=not json)
     else:
         with _opened(ctx, ledger) as opened:
             if export is not None:
                 _export(opened, export)
             months = None if archive is None else _archive(archive)
-            with verifying(opened, checkpoint, shown=last is None and not json) as steps:
+            shown = last is None and not json
+            with verifying(opened, checkpoint, archive=months is not None, shown=shown) as steps:
                 result = opened.verify(earlier, last, months, steps).model_copy(update={"vouched": vouched})
     if json:
         emit(result)

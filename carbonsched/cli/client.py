@@ -24,6 +24,7 @@ from carbonsched.model.profile import CheckResult
 from carbonsched.model.upkeep import Drained, Removed
 from carbonsched.model.views import (
     Acted,
+    AuditProgress,
     AuditResult,
     Budgeted,
     ErrorBody,
@@ -37,7 +38,9 @@ from carbonsched.model.views import (
 
 TIMEOUT_S = 30.0
 SLOW_TIMEOUT_S = 600.0
-"""Reports and audits read the whole ledger, an explanation plans the whole job several times."""
+"""A report reads much of the ledger, an explanation plans the whole job several times."""
+AUDIT_TIMEOUT_S = 3600.0
+"""A year's ledger takes minutes, on a busy box several times as long; how far it came is shown meanwhile."""
 
 D = TypeVar("D", bound=Doc)
 
@@ -169,7 +172,11 @@ class Client:
         return self._send("GET", "/v1/report", params=params, timeout=SLOW_TIMEOUT_S).body.decode()
 
     def audit(self) -> AuditResult:
-        return self._doc(AuditResult, "GET", "/v1/audit", timeout=SLOW_TIMEOUT_S)
+        return self._doc(AuditResult, "GET", "/v1/audit", timeout=AUDIT_TIMEOUT_S)
+
+    def audit_progress(self) -> AuditProgress:
+        """How far the audit came that was asked for last."""
+        return self._doc(AuditProgress, "GET", "/v1/audit/progress")
 
     def version(self) -> Version:
         return self._doc(Version, "GET", "/v1/version")

@@ -91,6 +91,7 @@ def _written() -> dict[str, Any]:
         "written": view.Written,
         "check-list": checks.CheckList,
         "audit-result": view.AuditResult,
+        "audit-progress": view.AuditProgress,
         "exported": audit.Exported,
         "audit-diff": audit.AuditDiff,
         "rolled-up": audit.RolledUp,

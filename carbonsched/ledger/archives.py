@@ -70,14 +70,19 @@ class Archive:
         except OSError:
             return False
 
-    def lines(self, name: str) -> Iterator[tuple[str, str]]:
-        """(hash, canonical JSON) of each row of a month. Raises OSError, EOFError or ValueError where it is damaged."""
-        with gzip.open(self.folder / name, "rt", encoding="utf-8", newline="\n") as file:
-            for line in file:
-                digest, tab, text = line.rstrip("\n").partition("\t")
-                if not tab:
-                    raise ValueError("a line has no hash")
-                yield digest, text
+    def lines(self, name: str, behind: int = 0) -> Iterator[tuple[str, str]]:
+        """(hash, canonical JSON) of each row of a month. Raises OSError, EOFError or ValueError where it is damaged.
+
+        behind: so many bytes of the file are passed over, which a slice's rows ended with.
+        """
+        with (self.folder / name).open("rb") as raw:
+            raw.seek(behind)
+            with gzip.open(raw, "rt", encoding="utf-8", newline="\n") as file:
+                for line in file:
+                    digest, tab, text = line.rstrip("\n").partition("\t")
+                    if not tab:
+                        raise ValueError("a line has no hash")
+                    yield digest, text
 
 
 def row_of(digest: str, text: str) -> dict[str, Any]:

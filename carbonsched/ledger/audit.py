@@ -55,19 +55,10 @@ def verify(
         return _of_damaged(connection, gone)
     if since is None:
         steps.read(connection)
-    journal = walk_journal(connection)
     after = (0, GENESIS) if since is None or since.rows is None else (since.rows, since.intervals)
     if after[0] < rolled_to(connection, 0)[0]:
         after = (0, GENESIS)  # rows behind it were merged since: they are few, and looked at once more
-    lost = None if since is None else missed(connection, since)
-    fault, overlap = (lost, None) if lost else _rows_fault(connection, journal, after, steps)
-    problem = (
-        (fault and fault.what)
-        or journal.problem
-        or rollups_problem(connection, journal.rolled)
-        or jobs_problem(connection, journal.told)
-        or segments_problem(connection, journal.segments)
-    )
+    fault, overlap, problem = _chains(connection, since, after, steps)
     try:
         balances = conservation(connection, after[0])
     except (ArithmeticError, TypeError, ValueError):  # the chain found it already, unless made anew
@@ -76,10 +67,8 @@ def verify(
     problem = problem or next((imbalance(each) for each in balances if not each.ok), None)
     if problem is None and (fault := overlap or _missed(connection, earlier)):
         problem = fault.what
-    merged = _merged(connection, archive)
-    if problem is None and merged is not None:
-        problem = merged[1]
-    problem = problem or _hours_problem(connection, after[0], steps)
+    merged, wrong = _merged(connection, archive, steps)
+    problem = problem or wrong or _hours_problem(connection, after[0], steps)
     problem = problem or missing_trigger(connection)
     steps.done()
     head = head_of(connection)
@@ -93,18 +82,37 @@ def verify(
         entries=head.entries,
         compared=len(earlier),
         since=None if since is None else since.rows,
-        merged=None if merged is None else merged[0],
+        merged=merged,
     )
 
 
-def _merged(connection: Connection, archive: Archive | None) -> tuple[MergedRows, str | None] | None:
-    """(how far merged rows were recomputed, what is wrong with them); None where there are none."""
+def _chains(
+    connection: Connection, since: Head | None, after: tuple[int, str], steps: Checkpoint
+) -> tuple[Fault | None, Fault | None, str | None]:
+    """(which row is wrong, which rows charge a time twice, what is wrong with either chain or with what the journal tells)."""
+    journal = walk_journal(connection)
+    lost = None if since is None else missed(connection, since)
+    fault, overlap = (lost, None) if lost else _rows_fault(connection, journal, after, steps)
+    problem = (
+        (fault and fault.what)
+        or journal.problem
+        or rollups_problem(connection, journal.rolled)
+        or jobs_problem(connection, journal.told)
+        or segments_problem(connection, journal.segments)
+    )
+    return fault, overlap, problem
+
+
+def _merged(
+    connection: Connection, archive: Archive | None, steps: Checkpoint
+) -> tuple[MergedRows | None, str | None]:
+    """(how far merged rows were recomputed, None where there are none; what is wrong with them)."""
     rows = rolled_to(connection, 0)[0]
     if not rows:
-        return None
+        return None, None
     if archive is None:
         return MergedRows(rows=rows, recomputed=None, gone=None), None
-    found = recompute(connection, archive)
+    found = recompute(connection, archive, steps)
     return MergedRows(rows=rows, recomputed=found.rows, gone=found.gone), found.problem
 
 

@@ -16,6 +16,7 @@ from carbonsched.ledger.heads import Head, head_of
 from carbonsched.ledger.hours import HourSums
 from carbonsched.ledger.marks import marks
 from carbonsched.ledger.records import JobRecord, SegmentRecord, job_record, segment_record
+from carbonsched.ledger.rollup import rolled_to
 from carbonsched.ledger.rows import (
     GENESIS,
     maybe_micros,
@@ -123,6 +124,11 @@ class LedgerReader(Store):
         with self._reading() as connection:
             rows, hours = (int(connection.execute(query).scalar_one()) for query in counts)
         return rows, hours
+
+    def merged_rows(self) -> int:
+        """How many of those that were written stand in the archive."""
+        with self._reading() as connection:
+            return rolled_to(connection, 0)[0]
 
     def steps(self, since: datetime, until: datetime) -> tuple[Stretch, ...]:
         """How the rows that begin in [since, until) and have energy were charged: as `stretches`, whole hours together."""

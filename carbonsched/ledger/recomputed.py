@@ -1,16 +1,21 @@
 """Recomputes merged rows from the archive: every hash of the rows as they were written, and what stands for them.
 
-A month whose file is not there is passed over: its rows are linked by the merged rows' chain, and gone themselves.
+A month whose file is not there is passed over: its rows are linked by the merged rows' chain, and gone themselves. The walk can go on behind
+any slice: a slice of rows is a piece of its file that is read without what lies before it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, false, select
+from sqlalchemy.exc import NoResultFound
 
 from carbonsched.ledger.archives import Archive, row_of
+from carbonsched.ledger.checkpoint import Checkpoint
 from carbonsched.ledger.merging import ALIKE
 from carbonsched.ledger.rows import GENESIS, chained
 from carbonsched.ledger.tables import INTERVALS, ROLLUPS
@@ -61,46 +66,107 @@ class Recomputed:
     _ahead: Row | None = None
     _begun: set[int] = field(default_factory=set)
     """Rows that stand for others of which the first was read."""
+    slices: int = 0
+    """That are done."""
+    before: str = GENESIS
+    """Hash of the last row that was read, or passed over."""
+
+    def state(self, folder: Path) -> dict[str, Any]:
+        """As JSON has it, between two slices."""
+        return {
+            "folder": str(folder.resolve()),
+            "slices": self.slices,
+            "rows": self.rows,
+            "gone": self.gone,
+            "before": self.before,
+            "ahead": None if self._ahead is None else self._ahead["first_id"],
+            "begun": sorted(self._begun),
+            "open": [
+                [one.merged["id"], one.rows, one.energy_mj, one.end_us, one.last]
+                for mine in self._open.values()
+                for one in mine
+            ],
+        }
+
+    @classmethod
+    def of(cls, connection: Connection, state: Mapping[str, Any], folder: Path) -> "Recomputed":
+        """From `state`; of another folder, or of what is none, from the first row."""
+        t = INTERVALS.c
+        try:
+            if state["folder"] != str(folder.resolve()):
+                return cls()
+            found = cls(
+                rows=state["rows"], gone=state["gone"], slices=state["slices"], before=state["before"]
+            )
+            found._begun = set(state["begun"])
+            for number, *sums in state["open"]:
+                merged = connection.execute(select(INTERVALS).where(t.id == number)).mappings().one()
+                found._open.setdefault(_alike(merged), []).append(_Sum(dict(merged), *sums))
+        except (KeyError, TypeError, ValueError, NoResultFound):
+            return cls()
+        return found
 
 
-def recompute(connection: Connection, archive: Archive) -> Recomputed:
+def recompute(connection: Connection, archive: Archive, steps: Checkpoint) -> Recomputed:
     """From the first row that was merged to the last, a line in memory at a time; up to the first thing that is wrong."""
-    found, t = Recomputed(), ROLLUPS.c
+    t, m = ROLLUPS.c, INTERVALS.c
+    going = steps.archive or {}
+    found = Recomputed.of(connection, going, archive.folder)
     slices = connection.execute(select(ROLLUPS).where(t.tier == 0).order_by(t.through_id)).mappings().all()
-    m = INTERVALS.c
     query = select(INTERVALS).where(m.tier.is_not(None)).order_by(m.first_id)
+    if found.slices:
+        steps.tell("archive", found.rows + found.gone)
+        ahead = going["ahead"]
+        query = query.where(m.first_id >= ahead if ahead is not None else false())
     with connection.execute(query.execution_options(yield_per=_PAGE)) as merged:
-        _walk(found, archive, slices, (dict(row) for row in merged.mappings()))
+        walk = _ArchiveWalk(archive, slices, (dict(row) for row in merged.mappings()), found)
+        walk.go(lambda rows: steps.came("archive", rows, archive=lambda: found.state(archive.folder)))
     return found
 
 
-def _walk(
-    found: Recomputed, archive: Archive, slices: Sequence[Any], stands: Iterator[dict[str, Any]]
-) -> None:
-    before = GENESIS
-    for name, group in groupby(slices, key=lambda one: one["archive"]):
-        of_file = list(group)
-        if name is None or not archive.has(name, max(one["archive_bytes"] for one in of_file)):
-            found.gone += sum(one["rows"] for one in of_file)
-            found._open.clear()
-        else:
-            try:
-                _file(found, archive.lines(name), of_file, stands, before)
-            except (OSError, EOFError, ValueError, KeyError, TypeError) as e:
-                found.problem = f"{name} of the archive is damaged: {e}"
-        if found.problem:
-            return
-        before = of_file[-1]["through_hash"]
+@dataclass(slots=True)
+class _ArchiveWalk:
+    """A walk over the slices that were merged, beside the rows that stand for them."""
 
+    archive: Archive
+    slices: Sequence[Any]
+    stands: Iterator[dict[str, Any]]
+    found: Recomputed
+    _lines: tuple[str, Iterator[tuple[str, str]]] | None = None
+    """(file, what is left of it)."""
+    _there: dict[str, bool] = field(default_factory=dict)
 
-def _file(
-    found: Recomputed,
-    lines: Iterator[tuple[str, str]],
-    slices: list[Any],
-    stands: Iterator[dict[str, Any]],
-    before: str,
-) -> None:
-    for one in slices:
+    def go(self, came: Callable[[int], None]) -> None:
+        """From the first slice that is not done; came: told of each how many rows it has."""
+        for n in range(self.found.slices, len(self.slices)):
+            one, found = self.slices[n], self.found
+            if not self._has(one["archive"]):
+                found.gone += one["rows"]
+                found._open.clear()
+            else:
+                try:
+                    found.problem = self._slice(n)
+                except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as e:
+                    found.problem = f"{one['archive']} of the archive is damaged: {e}"
+            if found.problem:
+                return
+            found.slices, found.before = n + 1, one["through_hash"]
+            came(one["rows"])
+
+    def _has(self, name: str | None) -> bool:
+        """Whether a month is there, as long as the ledger knows it."""
+        if name is None:
+            return False
+        if name not in self._there:
+            size = max(one["archive_bytes"] for one in self.slices if one["archive"] == name)
+            self._there[name] = self.archive.has(name, size)
+        return self._there[name]
+
+    def _slice(self, n: int) -> str | None:
+        """What is wrong with the rows of a slice, in words."""
+        one, found, row = self.slices[n], self.found, dict[str, Any]()
+        before = found.before
+        lines = self._of_file(n)
         for _ in range(one["rows"]):
             line = next(lines, None)
             if line is None:
@@ -108,18 +174,25 @@ def _file(
             digest, text = line
             row = row_of(digest, text)
             if chained(before, text) != digest:
-                found.problem = (
-                    f"row {row['id']} of the archive was changed: its hash does not match its fields"
-                )
-                return
+                return f"row {row['id']} of the archive was changed: its hash does not match its fields"
             before = digest
-            found.problem = _take(found, row, stands)
-            if found.problem:
-                return
+            if problem := _take(found, row, self.stands):
+                return problem
             found.rows += 1
         if before != one["through_hash"]:
-            found.problem = f"the archive's row {row['id']} is not the one that was merged"
-            return
+            return f"the archive's row {row['id']} is not the one that was merged"
+        return None
+
+    def _of_file(self, n: int) -> Iterator[tuple[str, str]]:
+        """The lines from a slice on; those of its file where the last slice ended are gone on with."""
+        name = self.slices[n]["archive"]
+        if self._lines is None or self._lines[0] != name:
+            earlier = (one["archive_bytes"] for one in reversed(self.slices[:n]) if one["archive"] == name)
+            self._lines = name, self.archive.lines(name, next(earlier, 0))
+        return self._lines[1]
+
+
+_alike: Final = itemgetter(*ALIKE)
 
 
 def _take(found: Recomputed, row: dict[str, Any], stands: Iterator[dict[str, Any]]) -> str | None:
@@ -130,11 +203,11 @@ def _take(found: Recomputed, row: dict[str, Any], stands: Iterator[dict[str, Any
         found._ahead = next(stands, None)
         if found._ahead is None:
             break
-    key = tuple(row[name] for name in ALIKE)
+    key = _alike(row)
     mine = found._open.setdefault(key, [])
     if found._ahead is not None and found._ahead["first_id"] == row["id"]:
         sum_ = _Sum(found._ahead)
-        if tuple(sum_.merged[name] for name in ALIKE) != key or sum_.merged["start_us"] != row["start_us"]:
+        if _alike(sum_.merged) != key or sum_.merged["start_us"] != row["start_us"]:
             return f"row {sum_.merged['id']} differs from row {row['id']} of the archive, the first that it stands for"
         mine.append(sum_)
         found._begun = {sum_.merged["id"]}

@@ -476,6 +476,20 @@ class AuditResult(Doc):
     """Who says that such a head is as old as it says: signatures and time stamps that were verified."""
 
 
+class AuditProgress(Doc):
+    """`GET /v1/audit/progress`: how far the verification came that was asked for last.
+
+    Example:
+        >>> AuditProgress(part="rows", share=0.25).share
+        0.25
+    """
+
+    part: str | None
+    """rows, archive or hours; None: none runs."""
+    share: float | None
+    """Of all that it will take, estimated."""
+
+
 class ErrorBody(Doc):
     """Every error the API answers.
 

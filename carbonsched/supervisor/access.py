@@ -85,6 +85,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
         "pools": Operation(Right.USER, "list the pools", anonymous=True),
         "metrics": Operation(Right.USER, "read the metrics", anonymous=True),
         "audit": Operation(Right.USER, "have the ledger verified"),
+        "audit_progress": Operation(Right.USER, "see how far that came"),
         "version": Operation(Right.USER, "ask for the version", anonymous=True),
         "openapi": Operation(Right.USER, "read the API's description", anonymous=True),
     }

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from carbonsched import __version__
 from carbonsched.errors import InputError, LaunchError, LedgerError, NotFoundError, StateError
+from carbonsched.ledger.checkpoint import Checkpoint, Done
 from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.ledger.records import JobRecord
 from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
@@ -30,6 +31,7 @@ from carbonsched.model.profile import CheckResult
 from carbonsched.model.upkeep import Drained, Removed
 from carbonsched.model.views import (
     Acted,
+    AuditProgress,
     AuditResult,
     Budgeted,
     Explained,
@@ -71,6 +73,8 @@ class SupervisorService:
     listing: JobListing = field(default_factory=lambda: JobListing(QueueOutlook()))
     _keyed: threading.Lock = field(default_factory=threading.Lock)
     """Held while a job with a `dedupe_key` is submitted."""
+    _auditing: list[Done] = field(default_factory=list)
+    """Of the verifications that run."""
 
     def allow(self, operation: str, actor: Owner) -> None:
         api = self.supervisor.config.api
@@ -442,7 +446,19 @@ class SupervisorService:
         return render(self.supervisor, lambda run: every_job or run.job.owner.uid == actor.uid)
 
     def audit(self) -> AuditResult:
-        return self.supervisor.ledger.verify()
+        ledger = self.supervisor.ledger
+        rows, hours = ledger.held()
+        done = Done(rows, hours)
+        self._auditing.append(done)
+        try:
+            return ledger.verify(steps=Checkpoint(tell=done.tell))
+        finally:
+            self._auditing[:] = [one for one in self._auditing if one is not done]
+
+    def audit_progress(self) -> AuditProgress:
+        for done in reversed(self._auditing):
+            return AuditProgress(part=done.part, share=done.share)
+        return AuditProgress(part=None, share=None)
 
     def version(self) -> Version:
         supervisor = self.supervisor

@@ -13,7 +13,8 @@ from support.story import T0, interval
 
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger
-from carbonsched.ledger.checkpoint import Checkpoint
+from carbonsched.ledger.archives import Archive
+from carbonsched.ledger.checkpoint import Checkpoint, Done
 from carbonsched.ledger.rollup import Retention, RollUp
 
 ROWS = 5000
@@ -92,6 +93,99 @@ def test_a_second_kill_loses_nothing_either(ledger: Ledger, tmp_path: Path) -> N
     for after in (1000, 2000, 3000):
         killed(ledger, path, after)
     assert ledger.verify(steps=Checkpoint(path)) == ledger.verify()
+
+
+@pytest.fixture
+def rolled(tmp_path: Path) -> Iterator[tuple[Ledger, Archive]]:
+    """The ledger with the archive of its merged rows, of slices of 300 rows."""
+    archive = Archive(tmp_path / "archive")
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+        for n in range(0, ROWS // 2, 500):
+            opened.append([row for k in range(n, n + 500) for row in _rows(k)])
+        keep = Retention(raw_days=0.1, minute_days=0.2, rows=300)
+        RollUp(opened, keep, archive, at_rest=True).work(T0 + timedelta(seconds=5 * ROWS))
+        yield opened, archive
+
+
+def _killed_in_archive(ledger: Ledger, archive: Archive, path: Path, rows: int) -> None:
+    """Behind so many rows of the archive."""
+    read = 0
+
+    def tell(part: str, count: int) -> None:
+        nonlocal read
+        read += count * (part == "archive")
+        if read > rows:
+            raise Killed
+
+    with pytest.raises(Killed):
+        ledger.verify(archive=archive, steps=Checkpoint(path, tell, every_s=0.0))
+
+
+@pytest.mark.parametrize("after", [[300], [1500], [600, 900, 2400]])
+def test_an_archive_goes_on_where_it_was(
+    rolled: tuple[Ledger, Archive], tmp_path: Path, after: list[int]
+) -> None:
+    ledger, archive = rolled
+    whole, path, seen = ledger.verify(archive=archive), tmp_path / "verify.json", list[int]()
+    assert whole.ok
+    assert whole.merged is not None
+    assert whole.merged.recomputed == whole.merged.rows == ledger.merged_rows() > 3000
+    for rows in after:
+        _killed_in_archive(ledger, archive, path, rows)
+
+    def tell(part: str, count: int) -> None:
+        if part == "archive":
+            seen.append(count)
+
+    assert ledger.verify(archive=archive, steps=Checkpoint(path, tell, every_s=0.0)) == whole
+    assert after[-1] - 300 <= seen[0] <= after[-1], "those were done before"
+    assert sum(seen) == whole.merged.rows
+    assert max(seen[1:]) <= 300, "a slice at a time"
+
+
+@pytest.mark.parametrize("rows", [300, 1500])
+def test_what_is_wrong_in_the_rest_of_an_archive_is_found(
+    rolled: tuple[Ledger, Archive], tmp_path: Path, rows: int
+) -> None:
+    ledger, archive = rolled
+    path = tmp_path / "verify.json"
+    _killed_in_archive(ledger, archive, path, rows)
+    file = next(archive.folder.iterdir())
+    content = file.read_bytes()
+    file.write_bytes(content[:-400] + bytes(400))
+    found = ledger.verify(archive=archive, steps=Checkpoint(path))
+    assert found.problem is not None
+    assert "is damaged" in found.problem
+
+
+def test_where_another_archive_stood_counts_as_none(rolled: tuple[Ledger, Archive], tmp_path: Path) -> None:
+    ledger, archive = rolled
+    path, other = tmp_path / "verify.json", tmp_path / "copy"
+    _killed_in_archive(ledger, archive, path, 1500)
+    other.mkdir()
+    for file in archive.folder.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    seen = list[int]()
+    steps = Checkpoint(path, lambda part, count: seen.append(count) if part == "archive" else None)
+    assert ledger.verify(archive=Archive(other), steps=steps).ok
+    assert max(seen) <= 300, "from its first row on"
+
+
+def test_what_is_told_comes_to_the_whole(rolled: tuple[Ledger, Archive]) -> None:
+    ledger, archive = rolled
+    ledger.total_hours(T0 + timedelta(days=1))
+    rows, hours = ledger.held()
+    done, shares = Done(rows, hours, ledger.merged_rows()), list[float]()
+
+    def tell(part: str, count: int) -> None:
+        done.tell(part, count)
+        shares.append(done.share)
+
+    assert ledger.verify(archive=archive, steps=Checkpoint(tell=tell)).ok
+    assert shares == sorted(shares)
+    assert 0.0 < shares[0] < 0.5
+    assert 1 - 1000 / rows < shares[-1] <= 1.0
+    assert done.part == "hours"
 
 
 def _behind(ledger: Ledger) -> None:

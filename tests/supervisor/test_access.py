@@ -194,6 +194,7 @@ REQUESTS: dict[str, tuple[str, str]] = {
     "import_log": ("POST", "/v1/imports"),
     "metrics": ("GET", "/metrics"),
     "audit": ("GET", "/v1/audit"),
+    "audit_progress": ("GET", "/v1/audit/progress"),
     "version": ("GET", "/v1/version"),
     "openapi": ("GET", "/v1/openapi.json"),
 }
@@ -245,6 +246,7 @@ def may(who: str, operation: str) -> bool:
             "pools",
             "metrics",
             "audit",
+            "audit_progress",
             "version",
             "openapi",
         }

@@ -38,6 +38,7 @@ from carbonsched.model.protocol import Directive, Lease, Waste
 from carbonsched.model.upkeep import Drained, Removed
 from carbonsched.model.views import (
     Acted,
+    AuditProgress,
     AuditResult,
     Budgeted,
     ExpectedSegment,
@@ -397,6 +398,9 @@ class Box:
 
     def audit(self) -> AuditResult:
         return self.audit_result
+
+    def audit_progress(self) -> AuditProgress:
+        return AuditProgress(part=None, share=None)
 
     def version(self) -> Version:
         return Version(version="0.1.0", python="3.11.4", trainer_python=self.trainer_python, pid=1)
