@@ -288,6 +288,7 @@ def main(argv: list[str] | None = None) -> None:
             "rows_held": held,
             "a_year_holds": round(held * scale),
             "archive_bytes": archived_bytes(archive),
+            "hours": ledger.held()[1],
             "filled_s": round(took_s, 1),
             "filled_cpu_s": round(cpu_s, 1),
             **measure(ledger, asked.days, asked.boards, scale),

@@ -34,4 +34,4 @@ def test_held_writes_as_many_rows_as_the_roll_up_leaves(
     )
     text = capsys.readouterr().out
     found = json.loads(text[text.index("{") :])
-    assert (found["rows_held"], found["hours_added_up"]) == (2 * (1440 + 48 + 48), 72)
+    assert (found["rows_held"], found["hours"]) == (2 * (1440 + 48 + 48), 72)
