@@ -2,8 +2,8 @@
 
     python benchmarks/ledger_api.py FOLDER
 
-FOLDER is what `benchmarks/ledger_year.py` made. The daemon is a real one with a configuration of its own in the folder; it meters nothing,
-starts no job and merges no row. Wall seconds are the client's, CPU seconds those of the daemon meanwhile.
+FOLDER is what `benchmarks/ledger_year.py` made. The daemon is a real one with a configuration of its own in the folder; it meters a replayed
+board, starts no job and merges no row. Wall seconds are the client's, CPU seconds those of the daemon meanwhile.
 """
 
 import argparse
@@ -28,14 +28,18 @@ from carbonsched.model.job_state import JobState
 
 CONFIG = """
 state_dir = "state"
+[zone]
+name = "GB"
+basis = "average-direct"
 [[feeds]]
 provider = "static"
 g_per_kwh = 200
 basis = "average-direct"
 source = "a benchmark"
 [power]
-gpu = "none"
+gpu = "replay"
 host = "none"
+replay_file = "watts.csv"
 [api]
 socket = "api.sock"
 [ledger]
@@ -60,6 +64,8 @@ def daemon(folder: Path) -> Iterator[tuple[Path, int]]:
     (folder / "config.toml").write_text(
         CONFIG.format(ledger=(folder / "ledger.db").resolve()), encoding="utf-8"
     )
+    # it must meter something: a board that draws little
+    (folder / "watts.csv").write_text("seconds,watts\n0,10\n86400,10\n", encoding="utf-8")
     socket = folder / "api.sock"
     words = [
         sys.executable,

@@ -279,7 +279,8 @@ def main(argv: list[str] | None = None) -> None:
         else:
             took_s = fill(ledger, asked.days, asked.boards, asked.row_s, rolling, asked.longest_s)
         cpu_s = time.process_time() - cpu_s
-        keep_house(ledger, BEGAN + timedelta(days=asked.days, hours=1), rolling)
+        keep_house(ledger, BEGAN + timedelta(days=asked.days), rolling)
+        ledger.total_hours(BEGAN + timedelta(days=asked.days, hours=1))
         held, scale = of_a_year(ledger, asked.days, asked.boards, keep)
         found = {
             "days": asked.days,

@@ -26,7 +26,9 @@ conservation  was every counted joule charged once?
 heads         where the chains stood earlier, and whether they still hold that
 anchors       signatures and time stamps of heads, by OpenSSH and OpenSSL
 marks         where the account of each board ends
-reader        what can be asked of it
+sums_reader   what the rows come to, by hour, job and segment
+job_pieces    a long job's rows, added up where they differ in time alone
+reader        what can be asked of it besides: jobs and the journal
 export        both chains as text, with scripts that recompute them
 effects       one of these: what each job saved, once more, by Python alone
 comparison    where two exports part

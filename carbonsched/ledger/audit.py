@@ -22,12 +22,12 @@ from carbonsched.ledger.guards import missing_table, missing_trigger
 from carbonsched.ledger.heads import Head, head_of, missed
 from carbonsched.ledger.hour_faults import hours_fault
 from carbonsched.ledger.hour_totals import Books
-from carbonsched.ledger.reader import eras_of
 from carbonsched.ledger.recomputed import recompute
 from carbonsched.ledger.rollup import rolled_to
 from carbonsched.ledger.rows import GENESIS
 from carbonsched.ledger.settlements import Settled, settlements
 from carbonsched.ledger.store import file_problem
+from carbonsched.ledger.sums_reader import eras_of
 from carbonsched.ledger.tables import HOURS, INTERVALS
 from carbonsched.ledger.tiers import rollups_problem
 from carbonsched.model.views import AuditResult, ChainHeads, MergedRows

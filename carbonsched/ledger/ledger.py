@@ -22,7 +22,7 @@ from carbonsched.ledger.checkpoint import Checkpoint
 from carbonsched.ledger.export import export
 from carbonsched.ledger.heads import Head, head_of
 from carbonsched.ledger.hours import HOUR_US
-from carbonsched.ledger.reader import LedgerReader, chain_end, eras_of
+from carbonsched.ledger.reader import LedgerReader
 from carbonsched.ledger.records import state_of
 from carbonsched.ledger.rows import (
     GENESIS,
@@ -35,6 +35,7 @@ from carbonsched.ledger.rows import (
     moment,
 )
 from carbonsched.ledger.settlements import SETTLED
+from carbonsched.ledger.sums_reader import chain_end, eras_of
 from carbonsched.ledger.tables import JOBS, JOURNAL, OFFSETS, SEGMENTS
 from carbonsched.model.audit import Exported
 from carbonsched.model.energy import EnergyDelta, Interval

@@ -50,10 +50,12 @@ from carbonsched.report.provenance import kind_sums
 from carbonsched.report.savings import Spent, savings, training
 from carbonsched.report.settled import Differences, SettledAccount
 from carbonsched.report.statement import Restatement, Statement
-from carbonsched.report.timeline import Timeline
-from carbonsched.report.timing import Curves, TimingEffects, timing_effects, waits_of
+from carbonsched.report.timeline import BINS, Timeline
+from carbonsched.report.timing import PIECE_US, Curves, TimingEffects, timing_effects, waits_of
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
+MOST_ROWS = 20_000
+"""More of a job come added up where they differ in time alone."""
 MOST_LISTED = 10_000
 """Evaluations and changes of the budget in a report, the last ones."""
 
@@ -263,7 +265,10 @@ def _draw(
         first = min(first, record.started_at)
     timeline.start, timeline.end = first, last
     rows: list[dict[str, Any]] = []
-    if record is not None or not timeline.long:
+    if record is not None and totals.rows > MOST_ROWS:
+        piece_us = min(PIECE_US, max(round((last - first).total_seconds() / BINS / 2), 1) * 1_000_000)
+        ledger.each_piece(rows.append, record.id, first, end or last, piece_us=piece_us)
+    elif record is not None or not timeline.long:
         # of a job its own rows alone: the intensity while it waited, which other boards' rows tell, comes summed up
         ledger.each_row(rows.append, record.id if record else None, first, end or last)
     timeline.draw(first, last, rows, None if curves is None else curves.decided)

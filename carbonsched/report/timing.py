@@ -33,7 +33,7 @@ FORCED_AGAINST: Final = (
     "the same work begun at submission, against the same with the waits that were forced on it"
 )
 
-_PIECE_US: Final = 300_000_000
+PIECE_US: Final = 300_000_000
 """Rows of one intensity count as evenly spread over so long."""
 
 Span = tuple[int, int]
@@ -94,7 +94,7 @@ class Work:
 
 def _one(a: Piece, b: Piece) -> bool:
     """Whether one piece may stand for both: a job of months has millions of rows."""
-    return a.g_per_kwh == b.g_per_kwh and b.end_us - a.start_us <= _PIECE_US
+    return a.g_per_kwh == b.g_per_kwh and b.end_us - a.start_us <= PIECE_US
 
 
 class Curve:
