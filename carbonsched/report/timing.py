@@ -347,40 +347,41 @@ class _Asked:
     """A job's pieces and their places in the counterfactuals."""
 
     def __init__(self, pieces: Sequence[Piece], waits: Waits) -> None:
-        self._pieces, self._waits = pieces, waits
         self.waiting_g = 0.0
         """Of rows in waits, as decided."""
-        self._worked: list[tuple[Piece, float]] = []
-        """With what of its energy was work."""
+        self._worked: list[tuple[Piece, float, Span, Span]] = []
+        """With what of its energy was work, and when it would have run at once, and with the forced waits alone."""
         for piece in pieces:
             span = piece.end_us - piece.start_us
             waited = waits.waited(piece.end_us) - waits.waited(piece.start_us)
             share = 1 - waited / span if span else 1.0
-            self._worked.append((piece, share))
+            at_once, forced = (
+                (to(piece.start_us), to(piece.end_us)) for to in (waits.at_once, waits.forced_alone)
+            )
+            self._worked.append((piece, share, at_once, forced))
             self.waiting_g += _grams(piece.facility_mj * (1 - share), piece.g_per_kwh)
 
     def grams(self, curve: Curve, instead: float, *, settled: bool = False) -> tuple[Grams, float]:
         """(grams, seconds of the counterfactual whose intensity is not known). instead: counts there."""
         at_once = forced = ran = unknown_s = 0.0
-        for piece, share in self._worked:
+        for piece, share, then, forced_then in self._worked:
             g = curve.mean(piece.start_us, piece.end_us)[0] if settled else piece.g_per_kwh
             ran += _grams(piece.facility_mj, g)
             work = piece.facility_mj * share
-            moved, unknown = self._moved(piece, self._waits.at_once, curve, instead, g)
+            moved, unknown = _moved(piece, then, curve, instead, g)
             at_once += _grams(work, moved)
             unknown_s += unknown
-            forced += _grams(work, self._moved(piece, self._waits.forced_alone, curve, instead, g)[0])
+            forced += _grams(work, _moved(piece, forced_then, curve, instead, g)[0])
         return Grams(at_once, forced, ran), unknown_s
 
-    def _moved(
-        self, piece: Piece, to: Callable[[int], int], curve: Curve, instead: float, own: float
-    ) -> tuple[float, float]:
-        """(mean intensity where a piece would have been, seconds of it that no row tells of)."""
-        start, end = to(piece.start_us), to(piece.end_us)
-        if (start, end) == (piece.start_us, piece.end_us):
-            return own, 0.0
-        mean, unknown = curve.mean(start, end)
-        return (1 - unknown) * mean + unknown * instead, unknown * (end - start) / 1e6
+
+def _moved(piece: Piece, then: Span, curve: Curve, instead: float, own: float) -> tuple[float, float]:
+    """(mean intensity where a piece would have been, seconds of it that no row tells of). then: when that is."""
+    start, end = then
+    if start == piece.start_us and end == piece.end_us:
+        return own, 0.0
+    mean, unknown = curve.mean(start, end)
+    return (1 - unknown) * mean + unknown * instead, unknown * (end - start) / 1e6
 
 
 def _grams(facility_mj: float, g_per_kwh: float) -> float:
