@@ -10,7 +10,6 @@ import re
 import sys
 import tomllib
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -48,6 +47,7 @@ from carbonsched.feeds.providers.prometheus import PrometheusSettings
 from carbonsched.feeds.providers.rte import RteSettings
 from carbonsched.feeds.providers.wattnet import WattnetSettings
 from carbonsched.feeds.providers.watttime import WattTimeSettings
+from carbonsched.feeds.pue_feed import PueFeedSettings
 from carbonsched.feeds.replay import ReplaySettings as ReplayFeedSettings
 from carbonsched.feeds.static import StaticSettings
 from carbonsched.feeds.supply.base import SupplySettings
@@ -66,7 +66,7 @@ from carbonsched.power.host import HostSettings
 from carbonsched.power.intel import IntelSettings
 from carbonsched.power.nvml import NvmlSettings
 from carbonsched.power.replay import ReplaySettings as ReplayMeterSettings
-from carbonsched.pue import PueHours, pue_at
+from carbonsched.pue import PueHours
 from carbonsched.settings import Providers
 
 BuiltInFeed = (
@@ -394,6 +394,8 @@ class Config(Doc):
     pue_source: str = "not stated; a PUE of 1 counts the box alone"
     pue_hours: tuple[PueHours, ...] = ()
     """Of hours and months that have another; the first that fits holds, `pue` where none does."""
+    pue_feed: PueFeedSettings | None = None
+    """What is measured; `pue_hours` and `pue` hold where it is silent."""
     zone: Zone = Zone()
     feeds: Annotated[tuple[AnyFeed, ...], Field(min_length=1)]
     prices: tuple[AnyPrice, ...] = ()
@@ -456,13 +458,6 @@ class Config(Doc):
             "launch": new.launch.model_copy(update={"kind": self.launch.kind}),
         }
         return self.model_copy(update=changes | parts)
-
-    def at(self, moment: datetime) -> "Config":
-        """This one with the PUE of a moment, for all that reckons with one."""
-        pue, source = pue_at(self.pue_hours, (self.pue, self.pue_source), moment)
-        if (pue, source) == (self.pue, self.pue_source):
-            return self
-        return self.model_copy(update={"pue": pue, "pue_source": source})
 
     @property
     def stated(self) -> Stated:

@@ -29,6 +29,7 @@ from carbonsched.feeds.base import Site
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.factory import build_chain
 from carbonsched.feeds.prices.factory import build_prices
+from carbonsched.feeds.pue_feed import build_pue_feed
 from carbonsched.feeds.supply.factory import build_supply
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.launch.rights import name_of
@@ -89,11 +90,11 @@ def run(
     _make_state_dir(config)
     site = Site(config.zone, clock, config.state)
     chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
-    supply = build_supply(config.supply, site)
+    supply, pue = build_supply(config.supply, site), build_pue_feed(config.pue_feed, site)
     launcher = SystemdLauncher() if config.launch.kind == "systemd" else LocalLauncher()
     ledger = _open_ledger(config, launcher, clock, new_ledger, notifier)
     meter = build_meter(config.power.meters, clock)
-    supervisor = Supervisor(config, ledger, chain, meter, launcher, clock, prices, supply)
+    supervisor = Supervisor(config, ledger, chain, meter, launcher, clock, prices, supply, pue)
     heartbeat = Heartbeat(ledger, clock)
     pruning = Pruning(supervisor)
     rolling = Rolling(config, ledger, clock, lambda: max(chain.settles.values(), default=timedelta(0)))
@@ -179,6 +180,7 @@ def _poll(chain: Chain, supervisor: Supervisor) -> None:
     chain.poll_due()
     supervisor.prices.poll()
     supervisor.supply.poll()
+    supervisor.pue.poll()
 
 
 def _log_whose_jobs(kind: Literal["local", "systemd"]) -> None:

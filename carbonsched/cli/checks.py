@@ -171,6 +171,7 @@ def built(config: Config) -> Iterator[Check]:
     from carbonsched.feeds.base import Site
     from carbonsched.feeds.factory import build_chain
     from carbonsched.feeds.prices.factory import build_prices
+    from carbonsched.feeds.pue_feed import build_pue_feed
     from carbonsched.feeds.supply.factory import build_supply
 
     with tempfile.TemporaryDirectory(prefix="carbonsched-check-") as folder:
@@ -179,6 +180,7 @@ def built(config: Config) -> Iterator[Check]:
             "feeds": (len(config.feeds), lambda: build_chain(config.feeds, site)),
             "prices": (len(config.prices), lambda: build_prices(config.prices, site)),
             "supply": (len(config.supply), lambda: build_supply(config.supply, site)),
+            "pue_feed": (int(config.pue_feed is not None), lambda: build_pue_feed(config.pue_feed, site)),
         }
         for name, (count, build) in parts.items():
             try:

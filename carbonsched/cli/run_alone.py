@@ -20,6 +20,7 @@ from carbonsched.errors import InputError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.factory import build_chain
 from carbonsched.feeds.prices.factory import build_prices
+from carbonsched.feeds.pue_feed import build_pue_feed
 from carbonsched.feeds.supply.factory import build_supply
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.ledger.ledger import Ledger
@@ -78,7 +79,15 @@ def metering(ledger_file: Path, config_file: Path | None, g_per_kwh: float | Non
         chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
         meter = build_meter(config.power.meters, clock)
         supervisor = Supervisor(
-            config, ledger, chain, meter, launcher, clock, prices, build_supply(config.supply, site)
+            config,
+            ledger,
+            chain,
+            meter,
+            launcher,
+            clock,
+            prices,
+            build_supply(config.supply, site),
+            build_pue_feed(config.pue_feed, site),
         )
         supervisor.start()
         polling = Polling(partial(_poll, supervisor), _POLL_CHECK_S)
@@ -137,6 +146,7 @@ def _poll(supervisor: Supervisor) -> None:
     supervisor.watch.chain.poll_due()
     supervisor.prices.poll()
     supervisor.supply.poll()
+    supervisor.pue.poll()
 
 
 def _me() -> Owner:

@@ -28,6 +28,7 @@ countries  countries by their codes and names
 providers/  those who are asked over HTTP, one file each
 supply/    what the site's own supply gives
 prices/      what a kWh costs: sources of prices, one file each
+pue_feed   the facility's PUE, of a Prometheus
 setup/     which feeds suit a place, offline
 factory    builds the feeds that the config asks for
 """

@@ -149,6 +149,21 @@ class Price(TimedValue):
     """Below 0 where whoever takes energy is paid for it."""
 
 
+class PueReading(TimedValue):
+    """The facility's power usage effectiveness over [start, end) of wall time (ISO/IEC 30134-2).
+
+    Example:
+        >>> dcim = Source(provider="prometheus", zone="DE", kind="actual", fetched_at="2026-11-22T10:00:00Z")
+        >>> PueReading(start="2026-11-22T10:00:00Z", end="2026-11-22T10:05:00Z", pue=1.18, source=dcim).value
+        1.18
+    """
+
+    FIELD: ClassVar[str] = "pue"
+
+    pue: float
+    """Energy of the facility over energy of its computers; 1 and above."""
+
+
 class SupplyUnit(StrEnum):
     """What a site's own supply is told in.
 

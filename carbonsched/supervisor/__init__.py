@@ -16,7 +16,9 @@ pace         how far apart ticks come
 outcome      where a job goes whose process has ended
 grid_watch   what providers forecast, remembered and scored while nothing runs
 forecast_file  keeps that over a restart
+feed_states  which feeds' states are to be told
 price_watch  what a kWh costs, now and ahead
+pue_watch    which PUE holds: by its feed, the hour, or the year
 metering     whose energy it was, as ledger rows
 late_energy  charges what a meter tells late to whose time it was
 settling     writes what became known later of the past into the journal

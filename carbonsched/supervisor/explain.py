@@ -193,7 +193,7 @@ def _gain(case: _Case, problem: Problem, answer: PlanExplanation) -> float | Non
 
 def _gather(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckResult) -> _Case:
     supervisor.pools.check(spec)
-    now, config = supervisor.clock.now(), supervisor.config.at(supervisor.clock.now())
+    now, config = supervisor.clock.now(), supervisor.pue.applied()
     job = SubmittedJob(id="", spec=spec, owner=owner, submitted_at=now, sha256=spec_sha256(spec))
     run = JobRun(
         job, Path(), EventFollower(Path()), JobState.QUEUED, "", spec.carbon.budget_g, checked=checked

@@ -6,7 +6,7 @@ rest keeps and scores this without NumPy; `carbonsched.supervisor.estimates.grid
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,6 +16,7 @@ from carbonsched.model.grid import HELD, FeedStatus, Forecast, ForecastScore, Gr
 from carbonsched.plan.forecasting.archive import CAME, ProviderRecord, Series, ms
 from carbonsched.plan.forecasting.combination import ByHorizon, combine, weights
 from carbonsched.plan.forecasting.scores import score
+from carbonsched.supervisor.feed_states import TOLD_AGAIN_S, changes
 from carbonsched.supervisor.forecast_file import (
     ForecastFile,
     Records,
@@ -25,8 +26,6 @@ from carbonsched.supervisor.forecast_file import (
 )
 
 _DAY_S = 86_400.0
-_TOLD_AGAIN_S = 60.0
-"""A feed that fails and comes back all the time is told of so often at most."""
 _LOOKS_PER_DAY = 24 * 60
 """At what is forecast; one an hour is kept."""
 _SETTLES_DAYS = 2.0
@@ -221,7 +220,7 @@ class GridWatch:
         source, (said, last, since_s) = _source_of(reading), self._source
         if source != last:
             last, since_s = source, now_s
-        if last != said and (now_s - since_s >= _TOLD_AGAIN_S if said else reading is not None):
+        if last != said and (now_s - since_s >= TOLD_AGAIN_S if said else reading is not None):
             said = last
             well = reading is not None and reading.source.kind is not Kind.FALLBACK
             log.log(logging.INFO if well else logging.WARNING, "the intensity is %s", said)
@@ -238,17 +237,6 @@ def _source_of(reading: Reading | None) -> str:
         return f"a constant of {name}, as the configuration states"
     held = reading.source.note.endswith(HELD)
     return f"the last value of {name}, held: there is no newer one" if held else f"what {name} says"
-
-
-def changes(
-    found: Iterable[FeedStatus], told: dict[str, tuple[str, float]], now_s: float
-) -> Iterator[FeedStatus]:
-    """Those of `found` whose state is another than was told last; `told` is brought up to date."""
-    for status in found:
-        state, at_s = told.get(status.name, ("untried", now_s - _TOLD_AGAIN_S))
-        if status.state != state and now_s - at_s >= _TOLD_AGAIN_S:
-            told[status.name] = status.state, now_s
-            yield status
 
 
 def _why_not(first: Forecast, second: Forecast) -> str | None:

@@ -16,10 +16,10 @@ from carbonsched.feeds.value_chain import ValueChain
 from carbonsched.model.energy import Account, EnergyDelta, Interval
 from carbonsched.model.grid import Price, Reading, Supply
 from carbonsched.power.attribution import Cut, estimate, share, share_by, split
-from carbonsched.pue import pue_at, pue_changes
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import BoardPart
 from carbonsched.supervisor.on_site import OnSite, changes
+from carbonsched.supervisor.pue_watch import PueWatch
 from carbonsched.units import MJ_PER_J, grams
 
 NOBODY: Mapping[str, str] = {}
@@ -38,8 +38,9 @@ class Metering:
     """
 
     config: Callable[[], Config]
-    """As it is now: SIGHUP may change it. Its PUE is the one that holds where no `pue_hours` do."""
+    """As it is now: SIGHUP may change it."""
     chain: Chain
+    pue: PueWatch
     on_site: OnSite = field(default_factory=OnSite)
     open: dict[tuple[str, str | None], Interval] = field(default_factory=dict)
     """The growing row of each (device, job)."""
@@ -71,7 +72,7 @@ class Metering:
             cut.append((delta, list(self._cut_up(delta, here, strangers.get(delta.device)))))
         # all devices share one supply: what it gave is known when all have told what they used
         supplies = iter(
-            self.on_site.given([part for _, parts in cut for _, part in parts], self._pue_lately())
+            self.on_site.given([part for _, parts in cut for _, part in parts], self.pue.applied().pue)
         )
         for delta, parts in cut:
             for owner, part in parts:
@@ -114,16 +115,7 @@ class Metering:
         known = self.peak_w if most else {d: w for d, w in self.watts.items() if w is not None}
         for device, watts in (rated_w or {}).items():
             known = {**known, device: max(watts, known.get(device, 0.0))}
-        return sum(known.values()) / 1000 * self._pue_lately() if known else None
-
-    def _pue(self, at: datetime) -> tuple[float, str]:
-        """What holds at that moment, and where it comes from."""
-        config = self.config()
-        return pue_at(config.pue_hours, (config.pue, config.pue_source), at)
-
-    def _pue_lately(self) -> float:
-        """Of the last moment that was metered."""
-        return self._pue(max(self.reach.values()))[0] if self.reach else self.config().pue
+        return sum(known.values()) / 1000 * self.pue.applied().pue if known else None
 
     def _cut_up(
         self, delta: EnergyDelta, runs: Sequence[JobRun], stranger: str | None
@@ -135,8 +127,7 @@ class Metering:
         edges |= changes(self.chain, delta.start, delta.end) | self.on_site.edges(delta.start, delta.end)
         if self.prices is not None:
             edges |= changes(self.prices, delta.start, delta.end)
-        if self.config().pue_hours:
-            edges |= pue_changes(self.config().pue_hours, delta.start, delta.end)
+        edges |= self.pue.edges(delta.start, delta.end)
         times = sorted(t for t in edges if delta.start <= t <= delta.end)
         owners: dict[tuple[datetime, datetime], list[tuple[Cut, BoardPart]]] = {}
         cuts: list[Cut] = []
@@ -156,7 +147,7 @@ class Metering:
 
     def _interval(self, cut: Cut, delta: EnergyDelta, supply: Supply | None) -> Interval:
         reading = self.chain.reading_at(delta.start)
-        pue, source = self._pue(delta.start)
+        pue, source = self.pue.at(delta.start)
         return Interval(
             account=cut.account,
             job_id=cut.job_id,
@@ -241,8 +232,8 @@ def join(a: Interval, b: Interval, pue: float) -> Interval | None:
     """One row of two that follow each other and agree in everything but time and energy; None where they do not."""
     da, db = a.delta, b.delta
     same = (
-        (a.account, a.segment, a.rho, a.intensity, a.pue, a.price)
-        == (b.account, b.segment, b.rho, b.intensity, b.pue, b.price)
+        (a.account, a.segment, a.rho, a.intensity, a.pue, a.pue_source, a.price)
+        == (b.account, b.segment, b.rho, b.intensity, b.pue, b.pue_source, b.price)
         and (da.method, da.counter_epoch, da.reason, da.meter)
         == (db.method, db.counter_epoch, db.reason, db.meter)
         and not da.bridged

@@ -10,7 +10,7 @@ from carbonsched.errors import InputError
 from carbonsched.feeds.value_chain import ValueChain
 from carbonsched.model.grid import Price, PricePoint, PriceView
 from carbonsched.model.job import JobSpec
-from carbonsched.supervisor.grid_watch import changes
+from carbonsched.supervisor.feed_states import changes
 
 Stretch = tuple[float, float, float]
 """(start_s, end_s, EUR/kWh), seconds from now."""

@@ -25,7 +25,7 @@ from carbonsched.launch.base import Launcher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
 from carbonsched.model.energy import BudgetAccount, EnergyDelta
-from carbonsched.model.grid import Price
+from carbonsched.model.grid import Price, PueReading
 from carbonsched.model.job_state import JobState, move
 from carbonsched.power.base import Meter
 from carbonsched.power.counter import STEP_S
@@ -48,6 +48,7 @@ from carbonsched.supervisor.pace import Pace
 from carbonsched.supervisor.pending_rows import PendingRows
 from carbonsched.supervisor.placement import Placement
 from carbonsched.supervisor.price_watch import PriceWatch
+from carbonsched.supervisor.pue_watch import PueWatch
 from carbonsched.supervisor.quotas import Quotas
 from carbonsched.supervisor.recovery import ProcessJournal
 from carbonsched.supervisor.responsiveness import Responsiveness
@@ -85,16 +86,17 @@ class Supervisor:
         clock: Clock,
         prices: ValueChain[Price] | None = None,
         supply: SupplyChain | None = None,
+        pue: ValueChain[PueReading] | None = None,
     ) -> None:
-        """prices, supply: None where the config has none."""
+        """prices, supply, pue: None where the config has none."""
         self.config = config
         self.ledger, self.meter, self.launcher, self.clock = ledger, meter, launcher, clock
         self.runs: dict[str, JobRun] = {}
         """Jobs that are not over, by id."""
         self.watch = GridWatch(chain, clock, ForecastFile(config.state / "forecasts.jsonl"))
         chain.forecasts_wanted = config.plan.forecasts_wanted
-        self.prices = PriceWatch(prices, clock)
-        self.metering = Metering(lambda: self.config, chain, OnSite(supply), prices=prices)
+        self.prices, self.pue = PriceWatch(prices, clock), PueWatch(pue, lambda: self.config, clock)
+        self.metering = Metering(self._config, chain, self.pue, OnSite(supply), prices=prices)
         self.supply = SupplyWatch(supply, self.metering, clock, meter.devices)
         self.placement = Placement(meter, launcher, self._config)
         self.journal = ProcessJournal(ledger, clock, launcher, meter, self._config, config.state / "jobs")
@@ -124,8 +126,8 @@ class Supervisor:
         return [run for run in self.runs.values() if run.alive]
 
     def _config(self) -> Config:
-        """As it is now, for the parts: SIGHUP may change it, and the hour its PUE."""
-        return self.config.at(self.clock.now()) if self.config.pue_hours else self.config
+        """As it is now, for the parts: SIGHUP may change it, and the hour or a feed its PUE."""
+        return self.pue.applied()
 
     @property
     def control(self) -> "ControlLoop":
@@ -280,7 +282,7 @@ class Supervisor:
         self.watch.log_source()
         self.supply.log_doubt()
         feeds = (status.dump() for status in self.watch.changes())
-        for change in (*feeds, *self.prices.changes(), *self.supply.changes()):
+        for change in (*feeds, *self.prices.changes(), *self.supply.changes(), *self.pue.changes()):
             self.pending.note(None, "feed", change)
 
     def _direct(self) -> None:

@@ -10,7 +10,7 @@ from carbonsched.clock import Clock
 from carbonsched.feeds.supply.chain import SupplyChain, share_of
 from carbonsched.model.grid import SupplyReading, SupplyUnit, SupplyView
 from carbonsched.power.base import Device
-from carbonsched.supervisor.grid_watch import changes
+from carbonsched.supervisor.feed_states import changes
 from carbonsched.supervisor.metering import Metering
 from carbonsched.text import figure
 

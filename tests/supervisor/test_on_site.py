@@ -20,6 +20,7 @@ from carbonsched.model.energy import EnergyDelta, EnergyMethod, Interval
 from carbonsched.model.grid import Basis, Kind, Source, SupplyReading, SupplyUnit
 from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.on_site import OnSite
+from carbonsched.supervisor.pue_watch import PueWatch
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -63,7 +64,8 @@ def metering(roof: Roof | None, clock: ManualClock) -> Metering:
     for each in (chain, supply):
         if each is not None:
             each.poll_due()
-    return Metering(lambda: CONFIG, chain, OnSite(supply))
+    pue = PueWatch(None, lambda: CONFIG, clock)
+    return Metering(lambda: CONFIG, chain, pue, OnSite(supply))
 
 
 def used(

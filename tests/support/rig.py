@@ -16,6 +16,7 @@ from carbonsched.errors import LedgerError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.factory import build_chain
 from carbonsched.feeds.prices.factory import build_prices
+from carbonsched.feeds.pue_feed import build_pue_feed
 from carbonsched.feeds.supply.factory import build_supply
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.base import rfc3339
@@ -127,10 +128,12 @@ class Rig:
             self.clock,
             self.prices,
             build_supply(self.config.supply, site),
+            build_pue_feed(self.config.pue_feed, site),
         )
         self.supervisor.starter.starts.glance_s = 60.0  # what is started at a tick runs in that tick
         self.supervisor.prices.poll()
         self.supervisor.supply.poll()
+        self.supervisor.pue.poll()
         self.service = SupervisorService(self.supervisor)
         self.supervisor.start()
 
