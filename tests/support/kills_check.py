@@ -127,7 +127,11 @@ def _check_energy(
             if end is not None and begun <= run.started_at <= until:
                 until = min(until, end.at)
         most += max(0.0, (curve.counter_mj(until) - curve.counter_mj(begun)) / 1000)
-    joules = sum(row["energy_mj"] for row in rows) / 1000
+    # over the rows' own times: a delta that bridges a daemon's absence is split by time, whatever the power was meanwhile, and says so
+    joules = sum(
+        curve.counter_mj(moment(row["end_us"])) - curve.counter_mj(moment(row["start_us"])) for row in rows
+    )
+    joules /= 1000
     slack = SLACK_J * max(len(lives), 1)
     assert joules <= most + slack, (
         f"{job_id} is charged {joules:.0f} J, its processes can have used {most:.0f} J"
