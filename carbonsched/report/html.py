@@ -65,7 +65,7 @@ def disclosures(report: Report) -> tuple[tuple[str, tuple[Line, ...]], ...]:
 def _shown(line: Line) -> str:
     if line.value is None:
         return text.UNKNOWN
-    return line.value if isinstance(line.value, str) else f"{line.value:.6g}"
+    return line.value if isinstance(line.value, str) else text.figure(line.value, digits=6)
 
 
 def ratio(report: Report) -> float | None:

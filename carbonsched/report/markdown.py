@@ -162,7 +162,7 @@ def _made(report: Report) -> str:
     rows = [
         ("box", made.box.words),
         ("boxes of the rows", "; ".join(use.box.words for use in made.boxes) or "the journal names none"),
-        *(("restated", f"{r.energy_j:.6g} J, {r.spent_g:.6g} g of {r.board} at {text.moment(r.at)}, {r.job_id}") for r in report.restatements),
+        *(("restated", f"{text.figure(r.energy_j, 'J', 6)}, {text.figure(r.spent_g, 'g', 6)} of {r.board} at {text.moment(r.at)}, {r.job_id}") for r in report.restatements),
         ("last row", f"{sign.rows}, {sign.intervals}"),
         ("last journal entry", f"{sign.entries}, {sign.journal}"),
         ("software", ", ".join(f"{name} {value}" for name, value in made.versions.items())),
@@ -182,7 +182,7 @@ def _lines(lines: Iterable[Line]) -> str:
             if line.value is None
             else line.value
             if isinstance(line.value, str)
-            else f"{line.value:.6g}",
+            else text.figure(line.value, digits=6),
             line.unit,
             line.cells[3],
             line.source,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from carbonsched import text
 from carbonsched.ledger.records import JobRecord, SegmentRecord
 from carbonsched.ledger.totals import Group, Totals, total
 from carbonsched.model.energy import Account, BudgetAccount
@@ -92,7 +93,7 @@ def _accounts(totals: Totals, timeline: Timeline) -> Iterator[str]:
     if totals.on_site_g is not None:
         by = " and, after a change, ".join(_ACCOUNTS[account] for account in timeline.accounts)
         yield (
-            f"Two accounts: {totals.location_g:.6g} g with all energy at the grid's intensity, {totals.on_site_g:.6g} g with the "
+            f"Two accounts: {text.figure(totals.location_g, 'g', 6)} with all energy at the grid's intensity, {text.figure(totals.on_site_g, 'g', 6)} with the "
             f"site's own supply counted. Budgets were charged {by or 'nothing'}, and what was settled is told by the "
             "same; effects, lost work, feeds and gaps are told at the grid's intensity."
         )
@@ -110,8 +111,8 @@ def _imported(totals: Totals, imported: Totals | None) -> Iterator[str]:
     if imported is not None:
         rest_j, rest_g = totals.energy_j - imported.energy_j, totals.location_g - imported.location_g
         yield (
-            f"Imported, not metered here: {imported.energy_j:.6g} J and {imported.location_g:.6g} g are what other tools' logs say; metered "
-            f"here were {rest_j:.6g} J and {rest_g:.6g} g. Where a log is of this box and of hours that were metered, too, the energy stands in both."
+            f"Imported, not metered here: {text.figure(imported.energy_j, 'J', 6)} and {text.figure(imported.location_g, 'g', 6)} are what other tools' logs say; metered "
+            f"here were {text.figure(rest_j, 'J', 6)} and {text.figure(rest_g, 'g', 6)}. Where a log is of this box and of hours that were metered, too, the energy stands in both."
         )
 
 
@@ -129,7 +130,7 @@ def _afterwards(totals: Totals, timeline: Timeline) -> Iterator[str]:
     settled = timeline.differences.account(totals.grams)
     if settled.entries:
         yield (
-            f"Intensities were told or revised since: as settled {settled.spent_g:.6g} g, {settled.difference_g:+.4g} g "
+            f"Intensities were told or revised since: as settled {text.figure(settled.spent_g, 'g', 6)}, {settled.difference_g:+.4g} g "
             "against what was decided, which budgets, savings and charts go by."
         )
     if timeline.lost:
