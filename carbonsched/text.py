@@ -63,6 +63,11 @@ def energy(joules: float | None, estimated: bool = False) -> str:
     return about(joules, estimated, "J")
 
 
+def several(n: int | None, one: str, many: str | None = None) -> str:
+    """So many of a thing: `1 feed`, `2 feeds`, `- feeds` where not known. `many`: where an s does not make it."""
+    return f"{NOT_KNOWN if n is None else n} {one if n == 1 else many or one + 's'}"
+
+
 def rho(value: float | None) -> str:
     """A FLOPs ratio: three decimals."""
     return NOT_KNOWN if value is None else f"{value:.3f}"

@@ -149,3 +149,9 @@ def test_unknown_is_a_dash_and_never_0() -> None:
 )
 def test_a_figure_has_neither_three_hundred_digits_nor_a_bare_point(value: float, shown: str) -> None:
     assert text.figure(value, digits=6) == shown
+
+
+def test_one_of_a_thing_is_no_more() -> None:
+    said = [text.several(n, "feed") for n in (0, 1, 2, None)]
+    assert said == ["0 feeds", "1 feed", "2 feeds", "- feeds"]
+    assert [text.several(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]

@@ -125,14 +125,14 @@ def verify(
         emit(result)
     elif result.ok:
         print(
-            f"ok: {result.rows} rows verify{_since(result)}{_merged(result)}{_conserved(result)}{_compared(result)}"
+            f"ok: {_rows(result.rows or 0)}{_since(result)}{_merged(result)}{_conserved(result)}{_compared(result)}"
         )
         if not result.rows:
             print(
                 "it holds no row: whether there were any, only heads that were noted elsewhere tell (--against)"
             )
     else:
-        rows = "rows cannot be counted" if result.rows is None else f"{result.rows} rows"
+        rows = "rows cannot be counted" if result.rows is None else text.several(result.rows, "row")
         print(f"not ok: {result.problem} ({rows})")
     raise typer.Exit(0 if result.ok else 1)
 
@@ -154,7 +154,7 @@ def export(
         emit(manifest)
     else:
         print(
-            f"{manifest.rows} rows and {manifest.entries} entries in {folder}; python3 {folder}/recompute.py"
+            f"{text.several(manifest.rows, 'row')} and {text.several(manifest.entries, 'entry', 'entries')} in {folder}; python3 {folder}/recompute.py"
         )
 
 
@@ -222,7 +222,7 @@ def roll_up(
         emit(done)
     else:
         print(
-            f"{done.rows} rows merged into {done.merged}; as they were they are in {archive}"
+            f"{text.several(done.rows, 'row')} merged into {done.merged}; as they were they are in {archive}"
             if done.rows
             else "nothing is due"
         )
@@ -246,6 +246,10 @@ def add_up(
         emit(done)
     else:
         print(f"totals of {done.hours} hours were made")
+
+
+def _rows(n: int) -> str:
+    return f"{text.several(n, 'row')} {'verifies' if n == 1 else 'verify'}"
 
 
 def _at_rest(url: str) -> "Ledger":

@@ -84,7 +84,9 @@ def check(
                 yield Check(name="config", ok=False, found=str(fault))
             return
         yield Check(
-            name="config", ok=True, found=f"{file}: {len(config.feeds)} feeds, zone {config.zone.name}"
+            name="config",
+            ok=True,
+            found=f"{file}: {text.several(len(config.feeds), 'feed')}, zone {config.zone.name}",
         )
         yield from checks.built(config)
 

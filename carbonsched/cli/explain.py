@@ -53,7 +53,7 @@ def _facts(answer: "Explained", checked: "CheckResult") -> "Table":
         ("It", f"{_DOES[answer.action]}: {answer.reason}"),
         ("Budget", f"{text.NOT_KNOWN if answer.budget_g is None else text.grams(answer.budget_g)} ({answer.budget})"),
         ("Start", text.moment(answer.start)),
-        ("End", f"{text.moment(answer.end)}{late}" if answer.end else f"past the horizon: {len(answer.segments)} segments were planned"),
+        ("End", f"{text.moment(answer.end)}{late}" if answer.end else f"past the horizon: planned were {text.several(len(answer.segments), 'segment')}"),
         ("ρ", f"{text.rho(answer.rho)} in the mean{'' if answer.gain is None else f', for {_gain(answer.gain)}'}"),
         ("Spends", f"~{text.grams(answer.g)}, likely {spread}; {text.grams(answer.loading_g)} of it for loading, {text.grams(answer.evaluation_g)} for evaluation; floor {text.grams(answer.floor_g)}"),
         *([("Loss", _losses(answer))] if answer.losses else []),
@@ -78,7 +78,7 @@ def _steps(answer: "Explained", checked: "CheckResult") -> str:
     if answer.steps_unknown is not None:
         return f"how many steps is not known yet ({answer.steps_unknown})"
     about = "about " if checked.steps is None else ""
-    return f"{about}{answer.steps or checked.steps} steps in {answer.segments_in_all} segments"
+    return f"{about}{text.several(answer.steps or checked.steps, 'step')} in {text.several(answer.segments_in_all, 'segment')}"
 
 
 def _losses(answer: "Explained") -> str:

@@ -108,7 +108,7 @@ def _sentences(booked: "Imported", *, dry_run: bool) -> list[str]:
     would = "would import" if dry_run else "imported"
     energy = text.energy(booked.energy_j, estimated=True)
     said = [
-        f"{would} {booked.runs} run{'' if booked.runs == 1 else 's'} of {booked.source}: {energy}, {spent}"
+        f"{would} {text.several(booked.runs, 'run')} of {booked.source}: {energy}, {spent}"
         if booked.runs
         else "nothing in it is new"
     ]

@@ -42,7 +42,7 @@ def show(result: SimResult, segments: int) -> None:
             "Finished",
             ended
             if result.finished
-            else f"no, {sum(s.done >= 1 for s in result.segments)} of {segments} segments",
+            else f"no, {sum(s.done >= 1 for s in result.segments)} of {text.several(segments, 'segment')}",
         ),
         ("Waits", str(result.waits)),
         ("Why", result.reason),

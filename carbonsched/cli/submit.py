@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from carbonsched import text
 from carbonsched.cli import pipes
 from carbonsched.cli.options import Debug, Json, Socket, connect
 from carbonsched.text import one_line
@@ -128,7 +129,7 @@ def _tell(checked: "CheckResult") -> None:
     """What the check found, for people."""
     if sys.stdout.isatty():
         print(
-            f"checked {checked.params / 1e6:.1f} M parameters, {checked.rows} rows, {_steps(checked)}, "
+            f"checked {checked.params / 1e6:.1f} M parameters, {text.several(checked.rows, 'row')}, {_steps(checked)}, "
             f"ρ from {checked.rho_floor:.3f}"
         )
     for note in checked.notes:
@@ -137,6 +138,6 @@ def _tell(checked: "CheckResult") -> None:
 
 def _steps(checked: "CheckResult") -> str:
     if checked.steps is not None:
-        return f"{checked.steps} steps in {checked.segments} segments"
+        return f"{text.several(checked.steps, 'step')} in {text.several(checked.segments, 'segment')}"
     most = "" if checked.most_steps is None else f", {checked.most_steps} at most"
     return f"as many steps as the budget pays for{most}, in segments of {checked.segment_steps}"

@@ -57,7 +57,7 @@ def show(result: Sweep) -> None:
     )
     over = sum(case.over_budget for case in result.cases)
     out.print(
-        f"Means over the runs, forecast {result.forecast}. Budget passed in {over} of {len(result.runs)} runs."
+        f"Means over the runs, forecast {result.forecast}. Budget passed in {over} of {text.several(len(result.runs), 'run')}."
     )
 
 
