@@ -53,6 +53,19 @@ def test_a_daemon_at_rest_leaves_the_trainers_libraries_and_the_planner_out(tmp_
     assert done.stdout.strip() == "0 []", done.stderr
 
 
+def test_python_does_not_look_through_all_that_was_imported_at_its_end(tmp_path: Path) -> None:
+    """A second and more of CPU, most of it a last search for cycles, after everything was closed."""
+    box, program = DaemonProcess(tmp_path), RUN + "print(sum(os.times()[:4]), flush=True)\n"
+    argv = [sys.executable, "-c", program, str(box.root / "config.toml")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        code, closed = process.stdout.read().decode().splitlines()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert (process.returncode, code) == (0, "0 []")
+    assert used.ru_utime + used.ru_stime - float(closed) < 0.25 * float(closed)
+
+
 def test_sigterm_ends_it_cleanly_and_the_ledger_verifies(tmp_path: Path) -> None:
     """On a state folder whose ledger vanished, as well: once somebody has said so."""
     box, ledger = DaemonProcess(tmp_path), tmp_path / "state" / "ledger.db"

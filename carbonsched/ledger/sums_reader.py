@@ -245,8 +245,11 @@ def eras_of(connection: Connection) -> tuple[Era, ...]:
     return tuple(found)
 
 
+_CHAIN_END: Final = select(INTERVALS.c.id, INTERVALS.c.hash).order_by(INTERVALS.c.id.desc()).limit(1)
+"""Asked at every write: it is put together once."""
+
+
 def chain_end(connection: Connection) -> tuple[int, str]:
     """Number and hash of the last interval row; (0, the genesis hash) before any."""
-    t = INTERVALS.c
-    found = connection.execute(select(t.id, t.hash).order_by(t.id.desc()).limit(1)).first()
-    return found or (0, GENESIS)
+    id_, hash_ = connection.execute(_CHAIN_END).first() or (0, GENESIS)
+    return id_, hash_

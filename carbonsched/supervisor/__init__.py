@@ -35,6 +35,7 @@ placement    which devices a job gets, and whether it trains there
 recording    writes what a job's events say into the ledger
 continuity   refuses a ledger that knows less than the job folders
 supply_watch  the site's own supply now, and its feeds that fail
+value_window  what the feeds say over the stretch of one tick, asked once for all devices
 on_site      what part of each piece of energy the site's own supply gave
 recovery     journals each trainer process, and rebuilds a job after a daemon restart
 job_reference  which job an id, a name or its first letters mean

@@ -18,13 +18,22 @@ from carbonsched.model.grid import Price, Reading, Supply
 from carbonsched.power.attribution import Cut, estimate, share, share_by, split
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import BoardPart
-from carbonsched.supervisor.on_site import OnSite, changes
+from carbonsched.supervisor.on_site import OnSite
 from carbonsched.supervisor.pue_watch import PueWatch
+from carbonsched.supervisor.value_window import ValueWindow
 from carbonsched.units import MJ_PER_J, grams
 
 NOBODY: Mapping[str, str] = {}
 _WHOLE = 1e-9
 """Shares this near to all leave nothing over."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the feeds say over a tick; None: of no delta, or no such feed."""
+
+    grid: ValueWindow[Reading] | None
+    prices: ValueWindow[Price] | None
 
 
 @dataclass(slots=True)
@@ -64,19 +73,20 @@ class Metering:
         pieces: list[Interval] = []
         complete: list[Interval] = []
         self.on_site.begin(deltas)
+        known = self._known(deltas)
         cut: list[tuple[EnergyDelta, list[tuple[Cut, EnergyDelta]]]] = []
         for delta in deltas:
             self.watts[delta.device], self.reach[delta.device] = delta.power_w, delta.end
             self.peak_w[delta.device] = max(self.peak_w.get(delta.device, 0.0), delta.power_w or 0.0)
             here = [run for run in runs if delta.device in run.process.devices]
-            cut.append((delta, list(self._cut_up(delta, here, strangers.get(delta.device)))))
+            cut.append((delta, list(self._cut_up(delta, here, strangers.get(delta.device), known))))
         # all devices share one supply: what it gave is known when all have told what they used
         supplies = iter(
             self.on_site.given([part for _, parts in cut for _, part in parts], self.pue.applied().pue)
         )
         for delta, parts in cut:
             for owner, part in parts:
-                piece = self._interval(owner, part, next(supplies))
+                piece = self._interval(owner, part, next(supplies), known)
                 pieces.append(piece)
                 complete += self._add(piece)
             complete += self._close(delta)
@@ -117,17 +127,25 @@ class Metering:
             known = {**known, device: max(watts, known.get(device, 0.0))}
         return sum(known.values()) / 1000 * self.pue.applied().pue if known else None
 
+    def _known(self, deltas: Sequence[EnergyDelta]) -> _Known:
+        """What the feeds say of the time that these cover together."""
+        if not deltas:
+            return _Known(None, None)
+        start, end = min(delta.start for delta in deltas), max(delta.end for delta in deltas)
+        prices = None if self.prices is None else ValueWindow(self.prices, start, end)
+        return _Known(ValueWindow(self.chain, start, end), prices)
+
     def _cut_up(
-        self, delta: EnergyDelta, runs: Sequence[JobRun], stranger: str | None
+        self, delta: EnergyDelta, runs: Sequence[JobRun], stranger: str | None, known: _Known
     ) -> Iterable[tuple[Cut, EnergyDelta]]:
         edges = {delta.start, delta.end}
         for run in runs:
             edges |= {t for t in (run.process.alive_from, run.process.alive_to) if t is not None}
             edges.update(run.process.cuts(delta.start, delta.end))
-        edges |= changes(self.chain, delta.start, delta.end) | self.on_site.edges(delta.start, delta.end)
-        if self.prices is not None:
-            edges |= changes(self.prices, delta.start, delta.end)
-        edges |= self.pue.edges(delta.start, delta.end)
+        edges |= self.on_site.edges(delta.start, delta.end) | self.pue.edges(delta.start, delta.end)
+        for window in (known.grid, known.prices):
+            if window is not None:
+                edges |= window.inside(delta.start, delta.end)
         times = sorted(t for t in edges if delta.start <= t <= delta.end)
         owners: dict[tuple[datetime, datetime], list[tuple[Cut, BoardPart]]] = {}
         cuts: list[Cut] = []
@@ -145,8 +163,8 @@ class Metering:
                 piece = estimate(piece, stranger)
             yield from _shares(cut, sharers, piece)
 
-    def _interval(self, cut: Cut, delta: EnergyDelta, supply: Supply | None) -> Interval:
-        reading = self.chain.reading_at(delta.start)
+    def _interval(self, cut: Cut, delta: EnergyDelta, supply: Supply | None, known: _Known) -> Interval:
+        reading = None if known.grid is None else known.grid.reading_at(delta.start)
         pue, source = self.pue.at(delta.start)
         return Interval(
             account=cut.account,
@@ -158,7 +176,7 @@ class Metering:
             pue_source=source,
             rho=cut.rho,
             grams=_grams(delta, reading, pue),
-            price=None if self.prices is None else self.prices.reading_at(delta.start),
+            price=None if known.prices is None else known.prices.reading_at(delta.start),
             supply=supply,
         )
 
@@ -173,7 +191,8 @@ class Metering:
             else:
                 closed.append(growing)
         span = (piece.delta.end - piece.delta.start).total_seconds()
-        if span >= config.ledger.row_s or piece.delta.bridged:
+        # at the tick that is nearest, so that all devices' rows close at the same one
+        if span >= config.ledger.row_s - config.power.tick_s / 2 or piece.delta.bridged:
             closed.append(piece)
             self.open.pop(key, None)
         else:

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 from carbonsched.feeds.supply.chain import SupplyChain
-from carbonsched.feeds.value_chain import ValueChain
 from carbonsched.model.energy import EnergyDelta
 from carbonsched.model.grid import Supply, SupplyReading, SupplyUnit
+from carbonsched.supervisor.value_window import changes
 
 _MEMORY: Final = timedelta(seconds=120)
 """A device that tells later than this what it used gets none of a supply told in kW."""
 _MJ_PER_KWS: Final = 1e6
-_MOST_CHANGES: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -113,18 +112,6 @@ class OnSite:
             for i, piece, _ in here:
                 shares[i] += given / drawn * ((end - start) / (piece.end - piece.start))
         return {i: min(share, 1.0) for i, share in shares.items()}
-
-
-def changes(chain: ValueChain[Any], start: datetime, end: datetime) -> set[datetime]:
-    """Times inside (start, end) at which the value known of a chain changes."""
-    found: set[datetime] = set()
-    at: datetime | None = start
-    while at is not None and len(found) < _MOST_CHANGES:
-        at = chain.next_change(at)
-        if at is None or at >= end:
-            break
-        found.add(at)
-    return found
 
 
 def _kw(piece: EnergyDelta) -> float:

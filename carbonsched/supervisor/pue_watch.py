@@ -11,7 +11,7 @@ from carbonsched.feeds.value_chain import ValueChain
 from carbonsched.model.grid import PueReading
 from carbonsched.pue import Stated, pue_at, pue_changes
 from carbonsched.supervisor.feed_states import changes
-from carbonsched.supervisor.on_site import changes as changes_of
+from carbonsched.supervisor.value_window import changes as changes_of
 
 
 @dataclass(frozen=True, slots=True)

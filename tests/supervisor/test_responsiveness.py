@@ -1,6 +1,7 @@
 """Jobs that go on against their directives, or fall silent: said once where people look, and with a way out."""
 
 import logging
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,26 @@ def test_a_silent_job_is_told_once_and_again_when_it_answers(
     assert any("it answers again" in r.message for r in caplog.records)
     rig.run(620)
     assert len(told(rig)) == 2
+
+
+def test_the_metrics_count_them_by_kind(rig: Rig) -> None:
+    def unresponsive() -> dict[str, float]:
+        found = re.findall(
+            r'^carbonsched_jobs_unresponsive\{kind="(\w+)"\} (\S+)$', rig.service.metrics(ME), re.MULTILINE
+        )
+        return {kind: float(n) for kind, n in found}
+
+    job = rig.running(spec(rho_max=0.5))
+    job.ready(0)
+    rig.run(1)
+    step(job)
+    assert unresponsive() == {"silent": 0.0, "deaf": 0.0}
+    rig.run(620)
+    assert unresponsive() == {"silent": 1.0, "deaf": 0.0}
+    for number in range(2, 8):
+        step(job, number=number, rho=1.0)
+        rig.run(15)
+    assert unresponsive() == {"silent": 0.0, "deaf": 1.0}
 
 
 def test_a_long_step_is_no_silence(rig: Rig) -> None:
