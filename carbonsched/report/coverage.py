@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from carbonsched import text
 from carbonsched.ledger.rows import moment
 from carbonsched.model.base import Doc
 from carbonsched.model.energy import EnergyMethod
@@ -44,7 +45,7 @@ class Completeness(Doc):
 
     Example:
         >>> Completeness(asked_s=100, covered_s=90, energy_unknown_s=4, intensity_unknown_s=6, no_row_s=0, share=0.9, boards=()).words
-        '90.00% of 100 s board time is covered; not: energy unknown 4 s, intensity unknown 6 s'
+        '90.00% of 1 min 40 s board time is covered; not: energy unknown 4 s, intensity unknown 6 s'
     """
 
     asked_s: float
@@ -66,10 +67,12 @@ class Completeness(Doc):
             ("intensity unknown", self.intensity_unknown_s),
             ("no row", self.no_row_s),
         )
-        missing = ", ".join(f"{name} {seconds:.4g} s" for name, seconds in parts if seconds > 0)
+        missing = ", ".join(f"{name} {text.long_duration(seconds)}" for name, seconds in parts if seconds > 0)
         # never 100% of what is not whole
         share = f"{min(self.share, 0.9999) if missing else 1.0:.2%}"
-        return f"{share} of {self.asked_s:.10g} s board time is covered; not: {missing or 'none'}"
+        return (
+            f"{share} of {text.long_duration(self.asked_s)} board time is covered; not: {missing or 'none'}"
+        )
 
 
 @dataclass(slots=True)
