@@ -1,6 +1,6 @@
 """Builds a ledger as it is after a year, through its own append and roll-up, and measures it.
 
-    python benchmarks/ledger_year.py FOLDER [--days 365] [--boards 8] [--row-s 10] [--raw-days 7] [--minute-days 30] [--held]
+    python benchmarks/ledger_year.py FOLDER [--days 365] [--boards 8] [--row-s 10] [--raw-days 7] [--minute-days 30] [--held] [--url URL]
 
 A year of 8 boards and the host at 10 s is 28 million rows. Each day is appended, its hours are added up, and what is due by its evening is
 merged, the rows themselves to the archive: so no more than 7 days of rows as written are held at any time. It can be cut short at any moment;
@@ -212,6 +212,12 @@ def of_a_year(ledger: Ledger, days: int, boards: int, keep: Retention) -> tuple[
 def used_bytes(ledger: Ledger) -> float:
     """Of the database, without the room that merged rows left for new ones."""
     with ledger.transaction() as connection:
+        if connection.dialect.name != "sqlite":
+            text = (
+                "SELECT sum(pg_total_relation_size(oid)) FROM pg_class "
+                "WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
+            )
+            return float(connection.exec_driver_sql(text).scalar() or 0)
         size, pages, free = (
             float(connection.exec_driver_sql(f"PRAGMA {name}").scalar() or 0)
             for name in ("page_size", "page_count", "freelist_count")
@@ -259,6 +265,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minute-days", type=float, default=30.0)
     parser.add_argument("--held", action="store_true")
     parser.add_argument(
+        "--url", metavar="URL", help="of an empty database of PostgreSQL; FOLDER has the archive then"
+    )
+    parser.add_argument(
         "--longest-s",
         type=float,
         default=math.inf,
@@ -268,7 +277,7 @@ def main(argv: list[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     asked.folder.mkdir(parents=True, exist_ok=True)
     path = asked.folder / "ledger.db"
-    with Ledger.open(f"sqlite:///{path}") as ledger:
+    with Ledger.open(asked.url or f"sqlite:///{path}") as ledger:
         keep = Retention(raw_days=asked.raw_days, minute_days=asked.minute_days, rows=MOST_AT_REST)
         archive = archive_of(asked.folder)
         rolling = RollUp(ledger, keep, archive, at_rest=True)

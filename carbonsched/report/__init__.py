@@ -4,6 +4,8 @@ document    `Report` and `build`
 notes       what a reader must not overlook
 timeline    gathers the sums of hours, and draws the curve
 parts       what a report is made of
+effects     of these what was saved, each effect apart
+losses      of these the held-out losses, seen and foretold
 settled     the account as settled beside the one as decided
 provenance  how energy and intensities came to be known
 spending    what the energy cost

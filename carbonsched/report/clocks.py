@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from carbonsched.ledger.records import SegmentRecord
 from carbonsched.model.clock_changes import ClockChange, MixedClocksError, clock_during
-from carbonsched.report.parts import Effect
+from carbonsched.report.effects import Effect
 from carbonsched.report.savings import Spent, fitted
 
 _AGAINST = "the same segments, at the same ρ and hours, at the board's own clock"

@@ -10,7 +10,7 @@ import io
 import platform
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -69,8 +69,8 @@ _RAM: Final = re.compile(r"\+ram=([0-9.e+-]+)W")
 _SHARED: Final = re.compile(r"shared equally by (\d+) jobs")
 
 
-def emissions_csv(report: Report, ledger: Ledger) -> str:
-    """One line for the job, or one for each job of the period."""
+def emissions_csv(report: Report, ledger: Ledger) -> Iterator[str]:
+    """One line for the job, or one for each job of the period, each as soon as its rows are added up: the head and the first come together."""
     ids = (report.job_id,) if report.job_id else tuple(job.name for job in report.jobs)
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
@@ -80,7 +80,11 @@ def emissions_csv(report: Report, ledger: Ledger) -> str:
         writer.writerow(
             {name: neutral(value) if isinstance(value, str) else value for name, value in line.items()}
         )
-    return out.getvalue()
+        yield out.getvalue()
+        out.seek(0)
+        out.truncate()
+    if not ids:
+        yield out.getvalue()
 
 
 @dataclass(slots=True)

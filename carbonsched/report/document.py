@@ -4,7 +4,7 @@ A job's report covers what the job was charged; a period's report, everything th
 words, what a reader must not overlook: estimates, unknown stretches, time-compressed replays, constants in place of feeds.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,13 +24,13 @@ from carbonsched.report.clocks import clock_of, clocks_effect
 from carbonsched.report.compute import Compute, Embodied, Sci
 from carbonsched.report.coverage import Completeness
 from carbonsched.report.disclosed import Asked, disclosed
+from carbonsched.report.effects import Savings
+from carbonsched.report.losses import ForetoldLoss, ForetoldLosses, Validation
 from carbonsched.report.market import MarketAccount
 from carbonsched.report.notes import imported_of, notes
 from carbonsched.report.parts import (
     BudgetChange,
     FeedUse,
-    ForetoldLoss,
-    ForetoldLosses,
     Gap,
     JobPart,
     KindSums,
@@ -40,11 +40,9 @@ from carbonsched.report.parts import (
     PlugEnergy,
     Point,
     PueUse,
-    Savings,
     SegmentLine,
     Selection,
     Sums,
-    Validation,
 )
 from carbonsched.report.provenance import kind_sums
 from carbonsched.report.savings import Spent, savings, training
@@ -164,14 +162,9 @@ def build(
     totals = total(groups)
     curves = _curves(ledger, record, totals, start) if record else None
     _draw(timeline, ledger, record, totals, (start, end), curves)
-    by_segment = total_by(groups, lambda group: group.segment)
     moved = timeline.differences
-    validation = _validation(ledger, record) if record else ()
-    changes = changes_of(ledger.history(record.id, kinds=("clocks",))) if record else []
     said = ledger.history(record.id, kinds=("note", "restated"), newest=MOST_LISTED) if record else ()
     methods = _named(((str(g.method), g) for g in groups), moved)
-    jobs = tuple(dict.fromkeys(group.job_id for group in groups if group.job_id is not None))
-    owners = {} if record else {name: ledger.job(name) for name in jobs}
     report = Report(
         created_at=now,
         job_id=job_id,
@@ -180,48 +173,82 @@ def build(
         selection=selection,
         first=totals.start,
         last=totals.end,
-        job=_job(record, totals, ledger) if record else None,
-        jobs=() if record else _named(((g.job_id, g) for g in groups if g.job_id is not None), moved),
-        users=_named(((owners[g.job_id].owner.user, g) for g in groups if g.job_id in owners), moved),
-        labels=_named(_labelled(groups, {n: job for n, job in owners.items() if labels_of(job)}), moved),
         totals=Sums.of(totals, moved.total_g),
         settled=moved.account(totals.grams),
         budget_accounts=tuple(timeline.accounts),
         boundary=boundary(timeline.meters),
         facility_kwh=timeline.facility_mj / MJ_PER_J / J_PER_KWH,
-        accounts=() if record else _named(((str(g.account), g) for g in groups), moved),
         boards=_named(((g.board, g) for g in groups), moved),
         methods=methods,
         pues=timeline.pues,
-        savings=_savings(
-            record,
-            counted,
-            by_segment,
-            timeline,
-            _timing(ledger, record, timeline, totals, start, curves),
-            validation,
-            changes,
-        )
-        if record and curves and (record.spec.command is None or counted)
-        else None,
-        segments=tuple(
-            _line(segment, by_segment.get(k), moved.of(g for g in groups if g.segment == k), changes)
-            for k, segment in sorted(counted.items())
-        ),
-        lost=_lost(timeline) if record else None,
-        validation=validation,
-        foretold=_foretold(ledger, record) if record else None,
         feeds=timeline.feeds,
         kinds=kind_sums(timeline.feeds),
         money=timeline.spending.money(job_id),
         time_compression=timeline.time_compression,
         notes=notes(totals, timeline, record, counted, said, imported_of(groups)),
         timeline=timeline.points if totals.rows else (),
+        **(
+            _of_box(ledger, groups, moved, labels_of)
+            if record is None or curves is None
+            else _of_job(ledger, record, counted, timeline, start, curves)
+        ),
     )
+    jobs = tuple(dict.fromkeys(group.job_id for group in groups if group.job_id is not None))
     asked = Asked(record, (record.id,) if record else jobs, start, end, now)
     return report.model_copy(
         update=disclosed(ledger, asked, groups, totals, timeline, methods, stated or Stated())
     )
+
+
+def _of_box(
+    ledger: Ledger,
+    groups: Sequence[Group],
+    moved: Differences,
+    labels_of: Callable[[JobRecord], bool],
+) -> dict[str, Any]:
+    """What a period's report has and a job's has not."""
+    mine = [(group.job_id, group) for group in groups if group.job_id is not None]
+    owners = {name: ledger.job(name) for name in dict.fromkeys(name for name, _ in mine)}
+    told = {name: job for name, job in owners.items() if labels_of(job)}
+    return {
+        "job": None,
+        "jobs": _named(mine, moved),
+        "users": _named(((owners[name].owner.user, group) for name, group in mine), moved),
+        "labels": _named(_labelled(groups, told), moved),
+        "accounts": _named(((str(group.account), group) for group in groups), moved),
+        "savings": None,
+        "lost": None,
+    }
+
+
+def _of_job(
+    ledger: Ledger,
+    record: JobRecord,
+    counted: dict[int, SegmentRecord],
+    timeline: Timeline,
+    start: datetime | None,
+    curves: Curves,
+) -> dict[str, Any]:
+    """What a job's report has and a period's has not."""
+    groups, moved = timeline.groups, timeline.differences
+    totals, by_segment = total(groups), total_by(groups, lambda group: group.segment)
+    validation = _validation(ledger, record)
+    changes = changes_of(ledger.history(record.id, kinds=("clocks",)))
+    saved = None
+    if record.spec.command is None or counted:
+        timing = _timing(ledger, record, timeline, totals, start, curves)
+        saved = _savings(record, counted, by_segment, timeline, timing, validation, changes)
+    return {
+        "job": _job(record, totals, ledger),
+        "savings": saved,
+        "segments": tuple(
+            _line(segment, by_segment.get(k), moved.of(g for g in groups if g.segment == k), changes)
+            for k, segment in sorted(counted.items())
+        ),
+        "lost": _lost(timeline),
+        "validation": validation,
+        "foretold": _foretold(ledger, record),
+    }
 
 
 def _labelled(groups: Iterable[Group], owners: Mapping[str, JobRecord]) -> Iterator[tuple[str, Group]]:

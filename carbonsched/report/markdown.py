@@ -8,9 +8,10 @@ from carbonsched import text
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.report.disclosure import Line, subject
 from carbonsched.report.document import Report
+from carbonsched.report.effects import Effect
 from carbonsched.report.format import ReportFormat
 from carbonsched.report.html import disclosures
-from carbonsched.report.parts import Effect, NamedSums
+from carbonsched.report.parts import NamedSums
 from carbonsched.report.provenance import intensity_estimated
 
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]<>|#~])")

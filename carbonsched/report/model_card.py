@@ -6,8 +6,9 @@ from carbonsched.errors import InputError
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.model_card import Card, Known
 from carbonsched.report.document import Report
+from carbonsched.report.effects import Effect
 from carbonsched.report.format import ReportFormat
-from carbonsched.report.parts import Effect, FeedUse
+from carbonsched.report.parts import FeedUse
 from carbonsched.report.provenance import energy_words, intensity_estimated, intensity_words
 
 

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from carbonsched.ledger.records import SegmentRecord
 from carbonsched.model.methods.traits import METHODS, MethodTraits
-from carbonsched.report.parts import Effect, Quality, Savings, Validation
+from carbonsched.report.effects import Effect, Quality, Savings
+from carbonsched.report.losses import Validation
 from carbonsched.report.timing import TimingEffects
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from carbonsched.ledger.settlements import Settled, Stretch
 from carbonsched.model.grid import Kind
 from carbonsched.model.job_state import JobState
-from carbonsched.report.parts import Effect
+from carbonsched.report.effects import Effect
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 AGAINST: Final = "the same work begun at submission and run without pause"

@@ -19,7 +19,7 @@ from carbonsched.model.job import JobSpec
 from carbonsched.model.job_state import JobState
 from carbonsched.plan.energy_fit import EnergyFit
 from carbonsched.report import build
-from carbonsched.report.parts import Savings
+from carbonsched.report.effects import Savings
 
 NAMES = ("waste", "flops", "timing", "chosen", "forced", "mean_intensity", "clocks")
 HOUR = timedelta(hours=1)

@@ -21,7 +21,7 @@ from carbonsched.model.job_state import JobState
 from carbonsched.model.methods.traits import METHODS
 from carbonsched.model.protocol import SegmentDone
 from carbonsched.report import Report, Selection, build
-from carbonsched.report.parts import Effect
+from carbonsched.report.effects import Effect
 from carbonsched.report.render import render
 from carbonsched.report.savings import Spent, as_own_run, flops_effect, quality, waste_effect
 from carbonsched.report.timeline import BINS, Timeline

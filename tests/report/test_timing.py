@@ -10,7 +10,7 @@ from carbonsched.ledger import Ledger
 from carbonsched.model.energy import EnergyMethod
 from carbonsched.model.job_state import JobState
 from carbonsched.report import build
-from carbonsched.report.parts import Savings
+from carbonsched.report.effects import Savings
 from carbonsched.units import grams
 
 HOUR = timedelta(hours=1)
