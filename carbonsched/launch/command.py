@@ -4,6 +4,7 @@ It is over when none of its processes is left, so that what it leaves in the bac
 how it ended: `carbonsched run` says it, and where that was killed nobody knows.
 """
 
+import os
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,11 @@ def identify(pid: int, argv: tuple[str, ...], owner: Owner) -> RunRecord:
         found = process_group.look_up(pid)
     except OSError as e:
         raise LaunchError(f"process {pid} cannot be looked up: {e.strerror}") from e
+    if found is None and _hidden(pid):
+        raise LaunchError(
+            f"process {pid} is hidden from the daemon, whose unit says ProtectProc=invisible; an admin lets it see users' "
+            "processes: systemctl edit carbonsched, [Service], ProtectProc=default"
+        )
     if found is None or owner.uid not in (found.user, 0) or not _beneath(found, owner.pid):
         raise InputError("pid", f"{pid} is no process of yours here", "give one that you started")
     return RunRecord(
@@ -34,6 +40,17 @@ def identify(pid: int, argv: tuple[str, ...], owner: Owner) -> RunRecord:
         argv=argv,
         held=False,
     )
+
+
+def _hidden(pid: int) -> bool:
+    """Whether there is a process of this number all the same: a unit's /proc may show those of its own user alone."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return not Path(f"/proc/{pid}").exists()
+    return False  # our own: a zombie
 
 
 def living(job_dir: Path, run: RunRecord) -> list[process_group.Process]:
