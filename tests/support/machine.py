@@ -42,9 +42,9 @@ def debian_tree(release: str = "bookworm") -> Path:
     return Path(_made([str(ROOT / "deploy/deb/tree"), release]))
 
 
-def built_package(revision: int = 1) -> Path:
-    """The package of this very tree of sources, built where it is not there yet."""
-    tree, digest = debian_tree(), hashlib.sha256()
+def built_package(revision: int = 1, release: str = "bookworm") -> Path:
+    """The package of this very tree of sources for a release, built where it is not there yet."""
+    tree, digest = debian_tree(release), hashlib.sha256()
     for path in sorted(_sources()):
         digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     kept = CACHE / "packages" / digest.hexdigest()[:16]

@@ -11,20 +11,17 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import tomli_w
-from support.machine import CACHE, ROOT, Machine, built_package, copy_of_clone, debian_tree, machine
-from support.models import tiny_llama, tiny_spec, word_data
+from support.installed import LIBRARIES, UNIT, give_a_job_to_alice, trainers_libraries
+from support.machine import CACHE, ROOT, Machine, built_package, copy_of_clone, machine
 
 from carbonsched.launch.systemd import unit_of
 
 SECTION = re.search(
     r"\n## On a server, under systemd\n(.*?)\n### ", (ROOT / "docs/install.md").read_text(), re.DOTALL
 )
-UNIT = "carbonsched.service"
 FORBIDDEN = (
     ("systemctl", "start", "carbonsched-clocks.service"),
     ("systemctl", "stop", UNIT),
@@ -83,11 +80,10 @@ while (launcher.poll(folder).state == "running" or launcher.sweep(folder)) and t
 print("left", len(launcher.pids(folder) - {run.pid}))
 print(launcher.poll(folder))
 """
-LIBRARIES = "/trainers-libraries"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(2400),  # minutes where nothing else takes the cores
     pytest.mark.skipif(
         "CARBONSCHED_SYSTEM" not in os.environ, reason="boots a Debian: `make system`, as root"
     ),
@@ -101,17 +97,6 @@ def commands(way: str) -> list[str]:
     return [line for kind, text in blocks if kind in ("", way) for line in text.splitlines() if line.strip()]
 
 
-def trainers_libraries() -> list[str]:
-    """Options that show the libraries of this environment to the trainer's, for the machine's Python is of the same version."""
-    minor = "{}.{}".format(*sys.version_info)
-    if not (debian_tree() / "usr/bin" / f"python{minor}").exists():
-        pytest.skip(f"the machine's Python is not {minor}")
-    found = find_spec("torch")
-    assert found is not None
-    assert found.origin is not None
-    return [f"--bind-ro={Path(found.origin).parents[1]}:{LIBRARIES}"]
-
-
 def wheels(*what: str) -> Path:
     """A folder with the wheels that pip would fetch for these requirements."""
     folder = CACHE / "wheels"
@@ -121,15 +106,6 @@ def wheels(*what: str) -> Path:
     if done.returncode:
         pytest.skip(f"pip finds no wheels: {done.stderr[-300:]}")
     return folder
-
-
-def give_a_job_to_alice(box: Machine) -> None:
-    box.run("useradd --create-home -K HOME_MODE=0755 --shell /bin/bash alice")
-    home = box.root / "home/alice"
-    model, data = tiny_llama(home / "model"), word_data(home / "data")
-    text = tomli_w.dumps(tiny_spec(model, data)).replace(str(box.root), "")
-    (home / "job.toml").write_text(text)
-    box.run("chown -R alice: /home/alice && chmod -R a+rX /home/alice")
 
 
 def follow(box: Machine, way: str, env: dict[str, str]) -> str:

@@ -1,0 +1,101 @@
+"""The package on each release: it installs, starts and meters under its units' protection, takes over an old state, and leaves nothing."""
+
+import json
+import re
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+from support.installed import CONFIG, UNIT, books_are_whole, install, jobs
+from support.machine import Machine, built_package, debian_tree, machine
+
+from carbonsched.launch.systemd import unit_of
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+STATE = "/var/lib/carbonsched"
+MOST = {UNIT: 1.6, unit_of("a-1"): 4.5}
+"""Exposure by `systemd-analyze security`."""
+OURS = "find / -xdev -iname '*carbonsched*' -not -path '/proc/*' -not -path '/var/tmp/*' -not -path '/var/log/journal/*' 2>/dev/null | sort"
+
+
+@pytest.mark.parametrize("release", ["bookworm", "trixie"])
+def test_from_nothing_to_nothing(release: str) -> None:
+    package = built_package(release=release)
+    with machine(f"of-{release}", tree=debian_tree(release)) as box:
+        before = box.run(OURS).stdout
+        accounts = box.run("getent passwd; getent group").stdout
+        install(box, package)
+        put_old_state(box)
+        box.run(f"systemctl enable --now {UNIT}", timeout=200)
+        box.until("carbonsched ps", 120)
+        check_exposure(box, release)
+        check_old_state(box)
+        check_run(box)
+        books_are_whole(box)
+        check_purge(box, before, accounts)
+
+
+def put_old_state(box: Machine) -> None:
+    """The folder as commit ac682f2 left it: tests/fixtures/make_first_state.py made it by that version's own code."""
+    folder = box.root / STATE.lstrip("/")
+    for name, text in json.loads((FIXTURES / "first_state.json").read_text()).items():
+        path = folder / "jobs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    with sqlite3.connect(folder / "ledger.db") as database:
+        database.executescript((FIXTURES / "first_state.sql").read_text())
+    database.close()
+    box.run(f"chown -R carbonsched: {STATE}")
+
+
+def check_exposure(box: Machine, release: str) -> None:
+    for unit, most in MOST.items():
+        said = box.run(f"systemd-analyze security --no-pager {unit} | tail -1").stdout.strip()
+        sys.stdout.write(f"{release}: {said}\n")
+        assert float(re.findall(r": ([0-9.]+)", said)[0]) <= most, said
+
+
+def check_old_state(box: Machine) -> None:
+    """What was over is as it was; what ran on a box that is no more is not shown as running for ever."""
+    states = {job["name"]: job["state"] for job in jobs(box)}
+    assert (states["done"], states["cancelled"], states["held"]) == ("finished", "cancelled", "paused")
+    over = "! carbonsched ps -q --filter state=running --filter state=queued | grep ."
+    box.until(over, 60)
+    queued = next(job for job in jobs(box) if job["name"] == "queued")
+    assert queued["state"] == "failed"
+    said = box.run(f"journalctl -b -u {unit_of(queued['id'])} --no-pager").stdout
+    assert "one of the system" in said, "a job of root's does not run, and its unit says why"
+    done = next(job for job in jobs(box) if job["name"] == "done")
+    assert done["energy_j"] > 4000
+    told = books_are_whole(box)
+    assert told["rows"] > 15
+
+
+def check_run(box: Machine) -> None:
+    """Commands of users are metered where the unit lets the daemon see them, and else it says what to do."""
+    refused = box.run("carbonsched run --json -- sleep 3", check=False, timeout=200)
+    assert refused.returncode == 1
+    assert "systemctl edit carbonsched" in refused.stderr
+    box.run(
+        f"mkdir -p /etc/systemd/system/{UNIT}.d && printf '[Service]\nProtectProc=default\n' > /etc/systemd/system/{UNIT}.d/see.conf && systemctl daemon-reload"
+    )
+    box.until(f"systemctl restart {UNIT} && carbonsched ps", 60)
+    ran = json.loads(box.run("carbonsched run --json -- sleep 3", timeout=200).stdout)
+    assert ran["state"] == "finished"
+    assert ran["seconds"] > 2
+    box.run(f"rm -r /etc/systemd/system/{UNIT}.d && systemctl daemon-reload")
+
+
+def check_purge(box: Machine, before: str, accounts: str) -> None:
+    box.run("DEBIAN_FRONTEND=noninteractive apt-get purge -y carbonsched", timeout=200)
+    left = set(box.run(OURS).stdout.splitlines()) - set(before.splitlines())
+    assert not [path for path in left if not path.startswith(STATE)], "people's records alone stay"
+    assert box.run(f"test -s {STATE}/ledger.db", check=False).returncode == 0
+    assert box.run(f"test -e {CONFIG}", check=False).returncode != 0
+    # systemd forgets units it once had in its own time; nothing of them is to be had or runs
+    assert box.run("systemctl list-unit-files --no-legend 'carbonsched*'", check=False).stdout == ""
+    assert box.run("pgrep -u carbonsched -a; pgrep -f -a '[c]arbonsched daemon'", check=False).stdout == ""
+    more = set(box.run("getent passwd; getent group").stdout.splitlines()) - set(accounts.splitlines())
+    # accounts stay, as Debian's packages leave theirs: the ledger is still somebody's
+    assert {line.split(":")[0] for line in more} == {"carbonsched", "carbonsched-admin", "carbonsched-rapl"}
