@@ -73,6 +73,8 @@ class Job:
     kind: str
     attempts: int
     cancelled: bool = False
+    told: bool = False
+    """It was paused or cancelled at some time: its trainer may have met SIGTERM before it could listen."""
     killed: dict[int, str] = field(default_factory=dict)
     """Shim's pid → which of the two was killed, `trainer` or `shim`."""
 
@@ -202,6 +204,7 @@ class Drill:
         what = self.random.choice(("cancel", "pause", "resume"))
         status, _ = self.ask("POST", f"/v1/jobs/{job.id}/{what}")
         job.cancelled |= what == "cancel" and status == 200
+        job.told |= what in ("cancel", "pause")
 
     # ---- kills
 

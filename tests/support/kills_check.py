@@ -83,7 +83,8 @@ def _check_lives(job: "Job", lives: list[tuple[RunRecord, ExitRecord | None]]) -
         else:
             assert end is not None, f"{job.id}: {run} ended without a word"
             deaf = job.kind == "deaf" and end.signal == 9  # by the daemon, which told it to stop
-            assert deaf or end.code in ((0, 7) if job.kind == "exit-7" else (0,)), f"{job.id}: {end}"
+            early = job.told and end.signal == 15
+            assert deaf or early or end.code in ((0, 7) if job.kind == "exit-7" else (0,)), f"{job.id}: {end}"
 
 
 def _check_end(job: "Job", state: str, reason: str, lives: list[tuple[RunRecord, ExitRecord | None]]) -> None:
