@@ -38,7 +38,10 @@ def each_piece(
     found, loose = list[dict[str, Any]](), list[tuple[str, int]]()
     for row in connection.execute(_query(job_id, counts, eras, bucket)).mappings():
         if row["span_us"] == row["end_us"] - row["start_us"]:
-            found.append({name: row[name] for name in SLIM})
+            piece = {name: row[name] for name in SLIM}
+            if piece["energy_mj"] is not None:  # PostgreSQL sums whole numbers as decimal ones
+                piece["energy_mj"] = int(piece["energy_mj"])
+            found.append(piece)
         else:
             loose.append((row["board"], row["bucket"]))
     if loose:

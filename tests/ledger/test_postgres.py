@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -80,6 +81,10 @@ def test_the_story_is_told_alike(url: str, tmp_path: Path) -> None:
             here[1],
         )
         assert (ledger.marks(), intervals(ledger)) == here[2:]
+        pieces: list[dict[str, Any]] = []
+        ledger.each_piece(pieces.append, "scitldr-1", piece_us=300_000_000)
+        assert all(type(piece["energy_mj"]) is int for piece in pieces if piece["energy_mj"] is not None)
+        assert sum(piece["energy_mj"] or 0 for piece in pieces) == here[0].energy_mj
         for days in (9, 40):
             rolled = RollUp(ledger, Retention(), Archive(tmp_path)).work(T0 + timedelta(days=days))
             result = ledger.verify(archive=Archive(tmp_path))
