@@ -149,10 +149,7 @@ def build(
     stated: what the config states for reports; selection: of a period, whose jobs alone count; labels_of: whose labels may be told.
     Raises NotFoundError for a job that is not there, InputError where `end` is not after `start`.
     """
-    if start is not None and end is None:
-        end = now
-    if start is not None and end is not None and end <= start:
-        raise InputError("--to", f"{end.isoformat()} is not after --from", "give a later time")
+    start, end = _span(start, end, now)
     record = None if job_id is None else ledger.job(job_id)
     records = ledger.segments(record.id) if record else ()
     counted = {segment.k: segment for segment in records}
@@ -193,11 +190,21 @@ def build(
             else _of_job(ledger, record, counted, timeline, start, curves)
         ),
     )
-    jobs = tuple(dict.fromkeys(group.job_id for group in groups if group.job_id is not None))
-    asked = Asked(record, (record.id,) if record else jobs, start, end, now)
+    jobs = (record.id,) if record else tuple(dict.fromkeys(g.job_id for g in groups if g.job_id is not None))
+    asked = Asked(record, jobs, start, end, now)
     return report.model_copy(
         update=disclosed(ledger, asked, groups, totals, timeline, methods, stated or Stated())
     )
+
+
+def _span(
+    start: datetime | None, end: datetime | None, now: datetime
+) -> tuple[datetime | None, datetime | None]:
+    if start is not None and end is None:
+        end = now
+    if start is not None and end is not None and end <= start:
+        raise InputError("--to", f"{end.isoformat()} is not after --from", "give a later time")
+    return start, end
 
 
 def _of_box(
