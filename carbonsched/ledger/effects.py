@@ -106,7 +106,8 @@ def curve_of(rows: Sequence[Row]) -> Curve:
 
 
 def pieces_of(rows: Sequence[Row]) -> list[tuple[int, int, float, float]]:
-    """(start, end, millijoules with PUE, g/kWh); neighbours of one board and intensity are one, up to five minutes."""
+    """(start, end, millijoules with PUE, g/kWh); neighbours of one board and intensity that begin in the same five minutes of the
+    clock are one."""
     done: list[tuple[int, int, float, float]] = []
     growing: dict[str, tuple[int, int, float, float]] = {}
     for row in rows:
@@ -114,7 +115,12 @@ def pieces_of(rows: Sequence[Row]) -> list[tuple[int, int, float, float]]:
             continue
         new = (row["start_us"], row["end_us"], row["energy_mj"] * row["pue"], row["g_per_kwh"])
         old = growing.get(row["board"])
-        if old is not None and old[1] == new[0] and old[3] == new[3] and new[1] - old[0] <= PIECE_US:
+        if (
+            old is not None
+            and old[1] == new[0]
+            and old[3] == new[3]
+            and old[0] // PIECE_US == new[0] // PIECE_US
+        ):
             new = (old[0], new[1], old[2] + new[2], new[3])
         elif old is not None:
             done.append(old)

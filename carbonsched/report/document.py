@@ -5,7 +5,7 @@ words, what a reader must not overlook: estimates, unknown stretches, time-compr
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from carbonsched import __version__
@@ -228,6 +228,15 @@ def _of_box(
     }
 
 
+def _piece_us(span: timedelta) -> int:
+    """Finer than a point of the timeline, and a part of `PIECE_US`, so that what was saved is what rows one by one give."""
+    points_s, most_s = span.total_seconds() / BINS / 2, PIECE_US // 1_000_000
+    return (
+        max(each for each in range(1, most_s + 1) if most_s % each == 0 and each <= max(points_s, 1))
+        * 1_000_000
+    )
+
+
 def _of_job(
     ledger: Ledger,
     record: JobRecord,
@@ -300,8 +309,7 @@ def _draw(
     timeline.start, timeline.end = first, last
     rows: list[dict[str, Any]] = []
     if record is not None and totals.rows > MOST_ROWS:
-        piece_us = min(PIECE_US, max(round((last - first).total_seconds() / BINS / 2), 1) * 1_000_000)
-        ledger.each_piece(rows.append, record.id, first, end or last, piece_us=piece_us)
+        ledger.each_piece(rows.append, record.id, first, end or last, piece_us=_piece_us(last - first))
     elif record is not None or not timeline.long:
         # of a job its own rows alone: the intensity while it waited, which other boards' rows tell, comes summed up
         ledger.each_row(rows.append, record.id if record else None, first, end or last)

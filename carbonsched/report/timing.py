@@ -34,7 +34,7 @@ FORCED_AGAINST: Final = (
 )
 
 PIECE_US: Final = 300_000_000
-"""Rows of one intensity count as evenly spread over so long."""
+"""Rows of one intensity that begin in the same so long of the clock count as evenly spread over it."""
 
 Span = tuple[int, int]
 
@@ -93,8 +93,9 @@ class Work:
 
 
 def _one(a: Piece, b: Piece) -> bool:
-    """Whether one piece may stand for both: a job of months has millions of rows."""
-    return a.g_per_kwh == b.g_per_kwh and b.end_us - a.start_us <= PIECE_US
+    """Whether one piece may stand for both: a job of months has millions of rows. By the clock, so that it is the same whether rows
+    come one by one or added up (`carbonsched.ledger.job_pieces`)."""
+    return a.g_per_kwh == b.g_per_kwh and a.start_us // PIECE_US == b.start_us // PIECE_US
 
 
 class Curve:

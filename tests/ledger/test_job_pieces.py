@@ -37,17 +37,10 @@ def test_a_report_is_the_same(story: Ledger, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("carbonsched.report.document.MOST_ROWS", 0)
     found = build(story, "scitldr-1", now=DAY)
     assert asked, "it is no longer drawn of rows"
-    # the curve is of pieces, which are finer than its points, and spread evenly
-    hours = {"savings": {"timing", "chosen", "forced"}, "timeline": True}
-    assert near(found.model_dump(exclude=hours)) == by_row.model_dump(exclude=hours)
+    # the curve is of pieces, which are finer than its points, and spread evenly; all else is the same to the last digits
+    curve = {"timeline": True}
+    assert near(found.model_dump(exclude=curve)) == by_row.model_dump(exclude=curve)
     assert found.savings is not None
-    assert by_row.savings is not None
-    for name in ("timing", "chosen", "forced"):
-        mine, theirs = getattr(found.savings, name), getattr(by_row.savings, name)
-        # rows of one intensity count as evenly spread over five minutes, whichever five these are
-        assert mine.baseline_g == pytest.approx(theirs.baseline_g, rel=2e-3)
-        assert mine.inputs == pytest.approx(theirs.inputs, rel=2e-2)
-        assert mine.inputs["waited_s"] == theirs.inputs["waited_s"]
     assert found.timeline[-1].spent_g == pytest.approx(by_row.timeline[-1].spent_g)
     assert [point.segment for point in found.timeline].count(None) == pytest.approx(
         [point.segment for point in by_row.timeline].count(None), abs=3
