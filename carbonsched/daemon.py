@@ -97,9 +97,6 @@ def run(
     ledger = _open_ledger(config, launcher, clock, new_ledger, notifier)
     meter = build_meter(config.power.meters, clock)
     supervisor = Supervisor(config, ledger, chain, meter, launcher, clock, prices, supply, pue)
-    heartbeat = Heartbeat(ledger, clock)
-    pruning = Pruning(supervisor)
-    rolling = Rolling(config, ledger, clock, lambda: max(chain.settles.values(), default=timedelta(0)))
     # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
     stop, reload = _catch_signals()
     address = socket_path(socket, config.api.socket)
@@ -111,19 +108,8 @@ def run(
     supervisor.start()
     try:
         server.start()
-        polling = Polling(partial(_poll, chain, supervisor), _POLL_CHECK_S)
-        beating = Periodic("heartbeat", heartbeat.poll, _BEAT_CHECK_S)
-        aging = Periodic("roll-up", rolling.poll, _BEAT_CHECK_S)
-        removing = Periodic("retention", pruning.poll, _BEAT_CHECK_S)
-        ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
-        polling.start()
-        beating.start()
-        polling.first.wait(_FIRST_POLL_S)
-        ticking.start()
-        watchdog = Watchdog(notifier, _parts(supervisor, config.power.tick_s))
-        watchdog.start()
-        aging.start()
-        removing.start()
+        threads = _Threads(config, ledger, chain, supervisor, clock, notifier)
+        threads.start()
         notifier.ready(
             f"carbonsched {__version__}, {several(len(meter.devices), 'device')}, {several(len(config.feeds), 'feed')}"
         )
@@ -134,18 +120,10 @@ def run(
         while not stop.wait(_SIGNALS_S):
             if step_s := wall.step_s():
                 log.warning("the wall clock was set by %.1f s", step_s)
-                polling.restart()
+                threads.polling.restart()
             _reload_if_wanted(reload, notifier, supervisor, config_path)
         notifier.stopping()
-        watchdog.stop()
-        rolling.close()
-        removing.stop(_TICK_END_S)
-        polling.stop()
-        ticking.stop(_TICK_END_S)
-        supervisor.stop()
-        aging.stop(_TICK_END_S)
-        beating.stop(_TICK_END_S)
-        heartbeat.close()
+        threads.stop(supervisor)
         senders.stop(_TOLD_S)
     finally:
         server.stop()
@@ -153,6 +131,51 @@ def run(
     # else Python's own end looks through all that was imported for cycles: a second and more of CPU, for memory that is given back at once
     gc.freeze()
     return 0
+
+
+class _Threads:
+    """What runs beside the API: the polls, the tick, and the upkeep of ledger and folders."""
+
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        chain: Chain,
+        supervisor: Supervisor,
+        clock: SystemClock,
+        notifier: Notifier,
+    ) -> None:
+        self.heartbeat = Heartbeat(ledger, clock)
+        self.rolling = Rolling(
+            config, ledger, clock, lambda: max(chain.settles.values(), default=timedelta(0))
+        )
+        self.polling = Polling(partial(_poll, chain, supervisor), _POLL_CHECK_S)
+        self.ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
+        self.beating = Periodic("heartbeat", self.heartbeat.poll, _BEAT_CHECK_S)
+        self.aging = Periodic("roll-up", self.rolling.poll, _BEAT_CHECK_S)
+        self.removing = Periodic("retention", Pruning(supervisor).poll, _BEAT_CHECK_S)
+        self.watchdog = Watchdog(notifier, _parts(supervisor, config.power.tick_s))
+
+    def start(self) -> None:
+        self.polling.start()
+        self.beating.start()
+        self.polling.first.wait(_FIRST_POLL_S)
+        self.ticking.start()
+        self.watchdog.start()
+        self.aging.start()
+        self.removing.start()
+
+    def stop(self, supervisor: Supervisor) -> None:
+        """The supervisor between its tick and what only keeps the ledger: it meters once more and writes every row."""
+        self.watchdog.stop()
+        self.rolling.close()
+        self.removing.stop(_TICK_END_S)
+        self.polling.stop()
+        self.ticking.stop(_TICK_END_S)
+        supervisor.stop()
+        self.aging.stop(_TICK_END_S)
+        self.beating.stop(_TICK_END_S)
+        self.heartbeat.close()
 
 
 def _reload_if_wanted(

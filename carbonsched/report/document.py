@@ -151,8 +151,7 @@ def build(
     """
     start, end = _span(start, end, now)
     record = None if job_id is None else ledger.job(job_id)
-    records = ledger.segments(record.id) if record else ()
-    counted = {segment.k: segment for segment in records}
+    counted = {segment.k: segment for segment in (ledger.segments(record.id) if record else ())}
     only = None if selection is None else frozenset(selection.jobs)
     timeline = _gathered(ledger, record, counted, (start, end), only)
     groups = timeline.groups
@@ -190,8 +189,8 @@ def build(
             else _of_job(ledger, record, counted, timeline, start, curves)
         ),
     )
-    jobs = (record.id,) if record else tuple(dict.fromkeys(g.job_id for g in groups if g.job_id is not None))
-    asked = Asked(record, jobs, start, end, now)
+    jobs = dict.fromkeys(g.job_id for g in groups if g.job_id is not None)
+    asked = Asked(record, (record.id,) if record else tuple(jobs), start, end, now)
     return report.model_copy(
         update=disclosed(ledger, asked, groups, totals, timeline, methods, stated or Stated())
     )
