@@ -1,7 +1,7 @@
 """10,000 s of eight boards and twenty jobs, drawn from a seed, in which the daemon dies 50 times, the driver is reloaded three times,
 two boards are lost, meters go blind five times and twenty reads are wild; then what the ledger says against what was true.
 
-    python -m support.misfortunes SEED FOLDER [--kill]
+    python -m support.misfortunes SEED FOLDER [--kill] [--deaths 10]
 
 It prints what it found wrong, one line each, and a summary. With --kill the daemon is a process of its own.
 """
@@ -71,6 +71,8 @@ class Plan:
     """When what happens, in seconds from the beginning; drawn before anything runs."""
 
     rng: random.Random
+    deaths: int = KILLS
+    """Of the daemon; fewer are some of the many."""
     kills: list[tuple[float, float]] = field(default_factory=list)
     """(when, how long nobody is there)."""
     reloads: list[tuple[float, str, float]] = field(default_factory=list)
@@ -87,7 +89,7 @@ class Plan:
         self.kills = sorted(
             (rng.uniform(20, SECONDS - 20), rng.choice((0.0, 2.0, 30.0, rng.uniform(1, 120))))
             for _ in range(KILLS)
-        )
+        )[:: KILLS // self.deaths]
         kinds = ("seen", "between", "away")
         self.reloads = [
             (rng.uniform(1500 + 2500 * n, 3000 + 2500 * n), kinds[n], rng.uniform(5, 90))
@@ -465,8 +467,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("seed", type=int)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--deaths", type=int, choices=(10, KILLS), default=KILLS)
     options = parser.parse_args(argv)
-    story = Story(options.folder, Plan(random.Random(options.seed)), options.kill)
+    story = Story(options.folder, Plan(random.Random(options.seed), options.deaths), options.kill)
     story.play()
     with Ledger.open(config(options.folder).ledger_url) as ledger:
         found = ledger.verify()

@@ -81,14 +81,6 @@ print("left", len(launcher.pids(folder) - {run.pid}))
 print(launcher.poll(folder))
 """
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(2400),  # minutes where nothing else takes the cores
-    pytest.mark.skipif(
-        "CARBONSCHED_SYSTEM" not in os.environ, reason="boots a Debian: `make system`, as root"
-    ),
-]
-
 
 def commands(way: str) -> list[str]:
     """Those of the page's section: of its blocks for everybody, and of those for one way to install the daemon."""
