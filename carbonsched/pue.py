@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from carbonsched.model import allowed_hours
 from carbonsched.model.base import Doc
@@ -32,24 +32,11 @@ class PueHours(Doc):
     pue: PueValue
     source: Annotated[str, Field(min_length=1, max_length=500)]
     """Where it comes from; stands in every row of these hours."""
-    hours: tuple[str, ...] = ()
+    hours: allowed_hours.HourSpans = ()
     """Spans as `22:00-06:00`; none: all day."""
     months: tuple[Annotated[int, Field(ge=1, le=12)], ...] = ()
     """1 is January; none: all year. A span over midnight belongs to the month of each of its moments."""
-    timezone: str = "UTC"
-
-    @field_validator("hours")
-    @classmethod
-    def _spans(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            allowed_hours.span(text)
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, value: str) -> str:
-        allowed_hours.zone(value)
-        return value
+    timezone: allowed_hours.ZoneName = "UTC"
 
     def holds(self, at: datetime) -> bool:
         """Whether it is the PUE of that moment."""

@@ -7,7 +7,10 @@ that day (the hour skipped in spring) falls where the clocks jump to.
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator
 
 _SPAN = re.compile(r"([01]\d|2[0-3]):([0-5]\d)\s*-\s*(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))")
 _DAY = 24 * 60
@@ -70,3 +73,20 @@ def stretches(spans: Sequence[str], timezone: str, start: datetime, end: datetim
 
 def _at(day: date, minute: int, local: ZoneInfo) -> datetime:
     return datetime.combine(day, time(minute // 60, minute % 60), local).astimezone(UTC)
+
+
+def _checked_spans(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        span(text)
+    return texts
+
+
+def _checked_zone(name: str) -> str:
+    zone(name)
+    return name
+
+
+HourSpans = Annotated[tuple[str, ...], AfterValidator(_checked_spans)]
+"""A key of a document: spans as `HH:MM-HH:MM`."""
+ZoneName = Annotated[str, AfterValidator(_checked_zone)]
+"""A key of a document: a time zone of the box's data."""

@@ -275,9 +275,9 @@ class CarbonPart(Doc):
     without a budget, which is counted alone."""
     rho_mean: Share | None = None
     """Wanted mean ρ over all steps, for min-carbon."""
-    allowed_hours: tuple[str, ...] = ()
+    allowed_hours: hours.HourSpans = ()
     """Spans of the day in which the job may train, e.g. `22:00-06:00`; none: any hour."""
-    timezone: str = "UTC"
+    timezone: hours.ZoneName = "UTC"
     """Of `allowed_hours`."""
     deadline: Seconds | None = None
     """Seconds after submission; written `36h`."""
@@ -301,19 +301,6 @@ class CarbonPart(Doc):
             raise ValueError("must lie after submission; write a duration such as 36h")
         if value is not None and value > _MOST_DEADLINE_S:
             raise ValueError("must lie within ten years; write a duration such as 36h")
-        return value
-
-    @field_validator("allowed_hours")
-    @classmethod
-    def _spans(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            hours.span(text)
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, value: str) -> str:
-        hours.zone(value)
         return value
 
     @model_validator(mode="after")

@@ -1,7 +1,6 @@
 """A state folder of the first landed version (tests/fixtures/make_first_state.py made it by that version's own code) under today's daemon:
 all its rows are there and verify as they were written, its reports come, and its jobs go on."""
 
-import json
 import re
 import sqlite3
 from datetime import timedelta
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.first_state import write_first_state
 from support.manual_clock import ManualClock
 from support.replay_launcher import ReplayLauncher
 from support.rig import ME, START, Played, Rig
@@ -31,13 +31,7 @@ AWAY_S = 20.0
 def state(tmp_path: Path) -> Path:
     """The folder as that version left it; its directory is the rig's root."""
     folder = tmp_path / "state"
-    for name, text in json.loads((FIXTURES / "first_state.json").read_text()).items():
-        path = folder / "jobs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    with sqlite3.connect(folder / "ledger.db") as database:
-        database.executescript((FIXTURES / "first_state.sql").read_text())
-    database.close()
+    write_first_state(folder)
     return folder
 
 

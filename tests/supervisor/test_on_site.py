@@ -1,15 +1,14 @@
 """What the site's own supply gave of every piece of energy: never more than it gave, and no row more than before."""
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.manual_clock import ManualClock
+from support.roof import Roof
 
 from carbonsched.config import Config
-from carbonsched.feeds.base import Values
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.static import StaticFeed
 from carbonsched.feeds.supply.base import supply_gates
@@ -28,21 +27,6 @@ KWS_MJ = 1e6
 CONFIG = Config.parse(
     {"zone": {"name": "XX"}, "pue": 1.25, "feeds": [{"provider": "static", "country": "DEU"}]}
 )
-
-
-@dataclass
-class Roof:
-    """A supply that says what it is told to say."""
-
-    readings: list[SupplyReading] = field(default_factory=list)
-    name: str = "roof"
-    zone: str = "XX"
-    every_s: float = 1.0
-    max_age_s: float = 20.0
-    local: bool = True
-
-    def poll(self) -> Values[SupplyReading]:
-        return Values(tuple(self.readings))
 
 
 def said(start: float, end: float, amount: float, unit: SupplyUnit = SupplyUnit.KW) -> SupplyReading:

@@ -1,35 +1,19 @@
 """The values of a chain over one tick: the same as the chain's own, asked for once."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.manual_clock import ManualClock
+from support.roof import Roof
 
-from carbonsched.feeds.base import Values
 from carbonsched.feeds.supply.base import supply_gates
 from carbonsched.feeds.supply.chain import SupplyChain
 from carbonsched.model.grid import Kind, Source, SupplyReading, SupplyUnit
 from carbonsched.supervisor.value_window import ValueWindow, changes
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-@dataclass
-class Roof:
-    """A supply on this box that says what it is told to say."""
-
-    readings: list[SupplyReading]
-    name: str = "roof"
-    zone: str = "XX"
-    every_s: float = 1.0
-    max_age_s: float = 20.0
-    local: bool = True
-
-    def poll(self) -> Values[SupplyReading]:
-        return Values(tuple(self.readings))
 
 
 def at(seconds: float) -> datetime:

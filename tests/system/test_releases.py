@@ -2,17 +2,15 @@
 
 import json
 import re
-import sqlite3
 import sys
-from pathlib import Path
 
 import pytest
+from support.first_state import write_first_state
 from support.installed import CONFIG, UNIT, books_are_whole, install, jobs
 from support.machine import Machine, built_package, debian_tree, machine
 
 from carbonsched.launch.systemd import unit_of
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 STATE = "/var/lib/carbonsched"
 MOST = {UNIT: 1.6, unit_of("a-1"): 4.5}
 """Exposure by `systemd-analyze security`."""
@@ -37,15 +35,7 @@ def test_from_nothing_to_nothing(release: str) -> None:
 
 
 def put_old_state(box: Machine) -> None:
-    """The folder as commit ac682f2 left it: tests/fixtures/make_first_state.py made it by that version's own code."""
-    folder = box.root / STATE.lstrip("/")
-    for name, text in json.loads((FIXTURES / "first_state.json").read_text()).items():
-        path = folder / "jobs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    with sqlite3.connect(folder / "ledger.db") as database:
-        database.executescript((FIXTURES / "first_state.sql").read_text())
-    database.close()
+    write_first_state(box.root / STATE.lstrip("/"))
     box.run(f"chown -R carbonsched: {STATE}")
 
 
