@@ -39,7 +39,8 @@ class IntelDriver:
         try:
             folders = [path for path in self._root.iterdir() if _text(path / "name") in _DRIVERS]
         except OSError as e:
-            raise DriverError(f"{self._root} cannot be read: {e.strerror}") from e
+            problem = f"no board of Intel's is found: {self._root} cannot be read: {e.strerror}"
+            raise DriverError(f'{problem}; load i915 or xe, or set power.gpu = "auto"') from e
         found = sorted((_address(folder), folder) for folder in folders if _counter(folder) is not None)
         boards = tuple(
             (Board(f"GPU-pci-{address}", index, _name(folder)), folder)
