@@ -1,11 +1,10 @@
 """Reads and checks the daemon's config: one TOML file, strict, every key documented in docs/configuration.md.
 
-Where a key is checked: one of `[[feeds]]`, `[[prices]]` or `[[supply]]` in its provider's file under `carbonsched/feeds`, one of `[power]` in its meter's
-file under `carbonsched/power`, `[zone]` in `carbonsched/feeds/zone.py`, all others here. This file imports neither
+Where a key is checked: one of `[[feeds]]`, `[[prices]]` or `[[supply]]` in its provider's file under `carbonsched/feeds`, `[power]` in
+`carbonsched/power/config.py` and one of its keys in its meter's file beside that, `[zone]` in `carbonsched/feeds/zone.py`, all others here. This file imports neither
 requests, codecarbon nor pynvml: a feed or meter loads what it needs when it is built.
 """
 
-import difflib
 import re
 import sys
 import tomllib
@@ -14,17 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
-    ConfigDict,
     Field,
-    GetJsonSchemaHandler,
-    PrivateAttr,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
     model_validator,
 )
-from pydantic_core import CoreSchema, PydanticCustomError
 
 from carbonsched import plugins
 from carbonsched.errors import InputError
@@ -60,12 +55,7 @@ from carbonsched.model.base import Doc, Duration, Grams, LocalPath, refusal
 from carbonsched.model.energy import BudgetAccount
 from carbonsched.model.upkeep import RetentionConfig
 from carbonsched.notifications.settings import NotifyConfig
-from carbonsched.power.amd import AmdSettings
-from carbonsched.power.base import MeterSettings
-from carbonsched.power.host import HostSettings
-from carbonsched.power.intel import IntelSettings
-from carbonsched.power.nvml import NvmlSettings
-from carbonsched.power.replay import ReplaySettings as ReplayMeterSettings
+from carbonsched.power.config import PowerConfig
 from carbonsched.pue import PueHours
 from carbonsched.settings import Providers
 
@@ -96,20 +86,9 @@ BuiltInPrice = (
 """What `[[prices]]` may be. A new source is its own file and one name here."""
 BuiltInSupply = PrometheusSupplySettings | ReplaySupplySettings | StaticSupplySettings
 """What `[[supply]]` may be. A new feed is its own file and one name here."""
-BuiltInGpuMeter = NvmlSettings | AmdSettings | IntelSettings | ReplayMeterSettings
-"""What `power.gpu` may name. A new meter is its own file and one name here, or in the next line."""
-BuiltInHostMeter = HostSettings
-"""What `power.host` may name."""
-
-_NONE: Final = "none"
 FEEDS: Final = Providers(FeedSettings, BuiltInFeed, plugins.FEEDS)
 PRICES: Final = Providers(PriceSettings, BuiltInPrice, plugins.PRICES)
 SUPPLIES: Final = Providers(SupplySettings, BuiltInSupply, plugins.SUPPLY)
-METERS: Final = {
-    "gpu": Providers(MeterSettings, BuiltInGpuMeter, plugins.POWER, words=(_NONE,)),
-    "host": Providers(MeterSettings, BuiltInHostMeter, plugins.POWER, words=(_NONE,)),
-}
-"""Key of `[power]` → the meters that it may name."""
 
 
 def _chosen(providers: Providers[Any], built_in: Any) -> WrapValidator:
@@ -126,87 +105,6 @@ def _chosen(providers: Providers[Any], built_in: Any) -> WrapValidator:
 AnyFeed = Annotated[FeedSettings, _chosen(FEEDS, BuiltInFeed)]
 AnyPrice = Annotated[PriceSettings, _chosen(PRICES, BuiltInPrice)]
 AnySupply = Annotated[SupplySettings, _chosen(SUPPLIES, BuiltInSupply)]
-
-
-class PowerConfig(Doc):
-    """`[power]`: the names of two meters, and beside them the keys that these meters take.
-
-    Example:
-        >>> PowerConfig.parse({"gpu": "none"}).meters
-        (HostSettings(provider='auto'),)
-    """
-
-    model_config = ConfigDict(extra="allow")  # checked below, against the meters that are named
-
-    gpu: str = "auto"
-    """auto: NVML where a device answers, else none."""
-    host: str = "auto"
-    """CPU and RAM by codecarbon's core classes; auto: the same."""
-    tick_s: Annotated[float, Field(gt=0, le=60)] = 1.0
-    """Seconds between two readings."""
-    clocks: Literal["off", "auto"] = "off"
-    """auto: the helper `carbonsched-clocks` is asked to lock the clocks of boards whose jobs agree."""
-    clocks_socket: LocalPath = "/run/carbonsched-clocks/helper.sock"
-    """Where that helper answers."""
-    _meters: tuple[MeterSettings, ...] = PrivateAttr(())
-
-    @property
-    def meters(self) -> tuple[MeterSettings, ...]:
-        """Settings of the meters that `gpu` and `host` name."""
-        return self._meters
-
-    @model_validator(mode="after")
-    def _choose_meters(self, info: ValidationInfo) -> Self:
-        chosen = [
-            (name, METERS[key].model(name, key))
-            for key, name in (("gpu", self.gpu), ("host", self.host))
-            if name != _NONE
-        ]
-        if len(set(chosen)) < len(chosen):
-            raise refusal("host", f"{self.host!r} is power.gpu's meter too", "name it once")
-        given = self.model_extra or {}
-        for key in given:
-            if not any(key in _keys(model) for _, model in chosen):
-                raise _stray(key, [model for _, model in chosen])
-        self._meters = tuple(
-            model.model_validate(
-                {"provider": name} | {key: value for key, value in given.items() if key in _keys(model)},
-                context=info.context,
-            )
-            for name, model in chosen
-        )
-        return self
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        """The table as it is written with the built-in meters: their names as choices, and their keys."""
-        schema = handler.resolve_ref_schema(handler(core_schema))
-        schema["additionalProperties"] = False
-        for key, meters in METERS.items():
-            schema["properties"][key]["enum"] = [*meters.built_in, _NONE]
-            for model in meters.built_in.values():
-                described = model.model_json_schema()["properties"]
-                schema["properties"] |= {name: described[name] for name in described if name in _keys(model)}
-        return schema
-
-
-def _keys(model: type[MeterSettings]) -> frozenset[str]:
-    return frozenset(model.model_fields) - {"provider"}
-
-
-def _stray(key: str, chosen: list[type[MeterSettings]]) -> PydanticCustomError:
-    """Why a key of `[power]` is refused: it is another meter's, or nobody's."""
-    for part, meters in METERS.items():
-        for name, model in meters.built_in.items():
-            if key in _keys(model):
-                return refusal(key, f'is read only with power.{part} = "{name}"', "set that or drop it")
-    known = sorted({*PowerConfig.model_fields, *(k for model in chosen for k in _keys(model))})
-    close = difflib.get_close_matches(key, known, n=1)
-    return refusal(
-        key, "unknown key", f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(known)}"
-    )
 
 
 UserOrGroup = Annotated[str, Field(pattern=r"^@?[A-Za-z_][A-Za-z0-9_.-]*\$?$")]

@@ -24,7 +24,7 @@ from carbonsched.api import tcp
 from carbonsched.api.app import create_app
 from carbonsched.api.server import serve
 from carbonsched.clock import StepWatch, SystemClock
-from carbonsched.config import FEEDS, METERS, SUPPLIES, Config, load
+from carbonsched.config import FEEDS, SUPPLIES, Config, load
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.feeds.base import Site
 from carbonsched.feeds.chain import Chain
@@ -40,6 +40,7 @@ from carbonsched.notifications.sender import Senders
 from carbonsched.notify import Notifier
 from carbonsched.periodic import Periodic
 from carbonsched.polling import Polling
+from carbonsched.power.config import METERS
 from carbonsched.power.factory import build_meter
 from carbonsched.supervisor import Supervisor
 from carbonsched.supervisor.continuity import check_file, check_jobs

@@ -14,9 +14,10 @@ from support.fuzz import CHANGES, EDITS, FUZZ, changed, damaged, read_or_refuse
 from support.plugins import install
 from support.providers import CASES
 
-from carbonsched.config import FEEDS, METERS, PRICES, SUPPLIES, Config, PowerConfig, load
+from carbonsched.config import FEEDS, PRICES, SUPPLIES, Config, load
 from carbonsched.errors import InputError
 from carbonsched.feeds.replay import ReplaySettings
+from carbonsched.power.config import METERS, PowerConfig
 
 VALID: dict[str, dict[str, Any]] = {
     "replay": {"provider": "replay", "file": "trace.csv"},
@@ -199,9 +200,11 @@ def test_a_request_may_take_a_minute_at_most() -> None:
         ({"host": "replay"}, "power.host: input should be 'auto', 'codecarbon' or 'none', is 'replay'"),
         ({"gpu": "replay"}, "power.replay_file: is missing; give a CSV of seconds,watts"),
         ({"gpu": "none", "replay_file": "w"}, 'power.replay_file: is read only with power.gpu = "replay"; set that or drop it'),
+        ({"gpu": "intel", "sample_hz": 5}, 'power.sample_hz: is read only with power.gpu = "auto", "nvml" or "amd"; set that or drop it'),
+        ({"host_idle": "nobody"}, "power.host_idle: input should be 'jobs' or 'box', is 'nobody'"),
         ({"gpu": "replay", "replay_file": 3}, "power.replay_file: input should be a valid string, is 3"),
         ({"tik_s": 1}, "power.tik_s: unknown key; did you mean 'tick_s'?"),
-        ({"zzz": 1}, "power.zzz: unknown key; known keys here: boards, clocks, clocks_socket, gpu, host, sample_hz, tick_s"),
+        ({"zzz": 1}, "power.zzz: unknown key; known keys here: boards, clocks, clocks_socket, gpu, host, host_idle, sample_hz, tick_s"),
         ({"provider": "nvml"}, "power.provider: unknown key"),
         ({"tick_s": 0}, "power.tick_s: input should be greater than 0, is 0"),
     ],

@@ -69,6 +69,9 @@ class Launcher(Protocol):
     def pids(self, job_dir: Path) -> set[int]:
         """Processes of the job beneath which all others of it are; empty where none is known."""
 
+    def cpu_times(self, job_dir: Path) -> dict[str, float]:
+        """CPU seconds that its processes took so far, by counter (`exit`: all of it, of a job that has ended); empty: not known."""
+
     def terminate(self, job_dir: Path) -> None:
         """SIGTERM to the trainer: it checkpoints and ends. No error where nothing runs."""
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from carbonsched.errors import InputError, LaunchError
-from carbonsched.launch import command, life_lock, process_group, shim
+from carbonsched.launch import command, cpu_time, process_group, shim
 from carbonsched.launch.base import ProcessStatus
 from carbonsched.launch.handover import check_readable, handed_over, runs_as_owner
 from carbonsched.launch.job_folder import make_written, open_to_owner, readable_umask
@@ -86,6 +86,7 @@ class LocalLauncher:
         self._python = python
         self._start_timeout_s = start_timeout_s
         self._cgroup = process_group.delegated_cgroup()
+        self._roots: dict[Path, cpu_time.CommandRoots] = {}
 
     def check(self, spec: JobSpec, owner: Owner) -> None:
         """See `Launcher.check`."""
@@ -185,8 +186,6 @@ class LocalLauncher:
             for path in make_written(job_dir):
                 if os.geteuid() == 0 != owner.uid:
                     os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
-            if run.locked:
-                life_lock.make(job_dir)
             save(job_dir / "run.json", run)
         except OSError as e:
             raise LaunchError(f"{job_dir.name} cannot be kept: {e.strerror}") from e
@@ -206,8 +205,7 @@ class LocalLauncher:
         run, unread = record(job_dir / "run.json", RunRecord)
         try:
             if run is not None and not run.held:
-                told = (job_dir / "exit.json").exists()
-                lives = bool(_process_of(run)) or command.lives(job_dir.resolve(), run, told=told)
+                lives = bool(_process_of(run)) or bool(command.living(job_dir.resolve(), run))
                 end, _ = record(job_dir / "exit.json", ExitRecord)
                 return ProcessStatus("running" if lives else "lost" if end is None else "exited", run, end)
             lives = run is not None and bool(self._shim_of(job_dir.resolve(), run))
@@ -255,10 +253,39 @@ class LocalLauncher:
     def pids(self, job_dir: Path) -> set[int]:
         """See `Launcher.pids`."""
         run, _ = record(job_dir / "run.json", RunRecord)
-        if run is None:
-            return set()
-        group = command.group_of(run.pid) if run.locked else None
-        return {run.pid} if group is None else {run.pid, group}
+        return set() if run is None else {run.pid}
+
+    def cpu_times(self, job_dir: Path) -> dict[str, float]:
+        """See `Launcher.cpu_times`. The daemon's own cgroup tells no job from another: only one of the job's own counts."""
+        job_dir = job_dir.resolve()
+        run, _ = record(job_dir / "run.json", RunRecord)
+        times: dict[str, float] = {}
+        if run is not None and run.boot_id == shim.boot_id():
+            if run.held and (seconds := cpu_time.cgroup_s(self._cgroup_of_job(job_dir))) is not None:
+                return {"cgroup": seconds}
+            for pid, start_time in self._roots_of(job_dir, run):
+                if (seconds := cpu_time.tree_s(pid, start_time)) is not None:
+                    times[f"{pid}:{start_time}"] = seconds
+        if not times:
+            self._roots.pop(job_dir, None)
+            end, _ = record(job_dir / "exit.json", ExitRecord)
+            told = None if end is None else end.detail.get("cpu_s")
+            times = {"exit": float(told)} if isinstance(told, int | float) else {}
+        return times
+
+    def _cgroup_of_job(self, job_dir: Path) -> Path | None:
+        """One that is this job's alone."""
+        return None if self._cgroup is None else process_group.cgroup_of(self._cgroup, job_dir)
+
+    def _roots_of(self, job_dir: Path, run: RunRecord) -> set[tuple[int, int]]:
+        """(pid, start time) of the processes beneath which all others of a job are. A shim is its job's one."""
+        first = {(run.pid, run.start_time)}
+        if run.held:
+            return first
+        roots = self._roots.setdefault(job_dir, cpu_time.CommandRoots(lambda: command.living(job_dir, run)))
+        with contextlib.suppress(OSError):
+            first |= {(each.pid, each.start_time) for each in roots.now()}
+        return first
 
     def _shim_of(self, job_dir: Path, run: RunRecord) -> list[process_group.Process]:
         """The shim of `run`, none where it is gone. Raises OSError where that cannot be told."""
@@ -276,7 +303,7 @@ class LocalLauncher:
         """See `Launcher.remaining`."""
         run, _ = record(job_dir / "run.json", RunRecord)
         try:
-            return 0 if run is None else command.count(job_dir.resolve(), run)
+            return 0 if run is None else len(command.living(job_dir.resolve(), run))
         except OSError as e:
             raise LaunchError(f"processes of {job_dir.name} cannot be counted: {e.strerror}") from e
 
@@ -286,8 +313,6 @@ class LocalLauncher:
         run, _ = record(job_dir / "run.json", RunRecord)
         group = None if self._cgroup is None else process_group.cgroup_of(self._cgroup, job_dir)
         try:
-            if run is not None and run.locked:
-                return command.count(job_dir, run)
             if run is not None and not run.held:
                 return process_group.end(lambda: command.living(job_dir, run))
             left = process_group.end(lambda: process_group.members(job_dir, run, group))

@@ -153,6 +153,9 @@ class SystemdLauncher(LocalLauncher):
     def _cgroup_of(self, job_dir: Path) -> Path:
         return self._cgroups / unit_of(job_dir.name)
 
+    def _cgroup_of_job(self, job_dir: Path) -> Path:
+        return self._cgroup_of(job_dir)
+
     def _inside(self, job_dir: Path) -> set[int]:
         """Who is in the unit's cgroup: /proc may show neither the owner's processes nor a shim that may signal them."""
         return process_group.listed(self._cgroup_of(job_dir))

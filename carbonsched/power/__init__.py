@@ -18,10 +18,13 @@ peak_flops   PURE: a board's rated FLOP/s
 host         settings of the host's meter
 host_meter   CPU and RAM by RAPL or codecarbon's models
 host_model   asks codecarbon once, in a process of its own, what the box is
+rapl_dram    the memory's own energy counters
 replay       a recorded power curve whose counter runs on wall time, and its settings
 combined     several meters as one
+config       `[power]` of the config
 factory      builds the meters that the config asks for
 attribution  PURE: a delta split in time or shared among jobs, to the millijoule
+cpu_share    PURE: which part of a host's energy is whose, by CPU time
 """
 
 from carbonsched.power.factory import build_meter

@@ -42,6 +42,8 @@ class Device:
     index: int | None = None
     watts_limit: float | None = None
     """Rated upper power, for priors and leases."""
+    idle_w: float | None = None
+    """Of a host: what it draws when nothing runs, by the meter's model. None: the least that is seen of it."""
     memory_bytes: int | None = None
     split: bool = False
     """In MIG mode: only an instance can be trained on, and the energy is that of all together."""

@@ -1,9 +1,9 @@
 """Meters CPU and RAM of the box by codecarbon's models, without its tracker, lock file and pandas.
 
 Where RAPL can be read the CPU is measured (package counters, wrap-aware), else it is codecarbon's model: rated power
-(TDP) × (0.1 + 0.9·load³), load of the whole box since the last look. RAM is codecarbon's model of the installed
-memory. One part at least is a model, so the energy is `estimated` and `meter` says how. No counter goes on while the
-daemon is away.
+(TDP) × (0.1 + 0.9·load³), load of the whole box since the last look. RAM is measured where RAPL counts it (`dram`), else it is
+codecarbon's model of the installed memory. What is not in these counters is not in the energy, so it is `estimated` all the same,
+and `meter` says how. No counter goes on while the daemon is away.
 """
 
 import json
@@ -22,6 +22,7 @@ from carbonsched.power.base import Device, Mark
 from carbonsched.power.boot import boot_id
 from carbonsched.power.counter import DeviceCounter, Sample
 from carbonsched.power.host_model import RAPL_DIR, HostModel
+from carbonsched.power.rapl_dram import DramCounters
 
 _SETTLE_S: Final = 0.25
 """CPU load over less than this says nothing."""
@@ -33,8 +34,11 @@ _TIMES: Final = 8
 _IDLE: Final = (3, 4)
 """Columns of the time in which nothing ran: idle, and waiting for a disk."""
 
+IDLE_LOAD: Final = 0.1
+"""Of its rated power, what codecarbon's model lets a processor draw in which nothing runs."""
+
 Watts = Callable[[float], float]
-"""The processor's mean power over the seconds since it was asked last."""
+"""Mean power over the seconds since it was asked last."""
 
 
 class HostMeter:
@@ -51,7 +55,8 @@ class HostMeter:
         self._clock = clock
         model = ask_codecarbon(rapl_dir)
         self._cpu_watts: Watts = rapl_watts(model, rapl_dir) if model.rapl else LoadModel(model.tdp_w)
-        self._ram_w = model.ram_w
+        dram = DramCounters.of(rapl_dir) if model.rapl else None
+        self._ram_watts: Watts = dram.watts if dram is not None else lambda elapsed_s: model.ram_w
         self._looked_s = clock.awake()
         how = (
             "rapl" if model.rapl else f"cpu_load,tdp={model.tdp_w:g}W{'' if model.tdp_known else ' assumed'}"
@@ -61,13 +66,14 @@ class HostMeter:
                 id="host",
                 kind="host",
                 name=model.cpu or "CPU",
-                watts_limit=model.tdp_w + self._ram_w,
+                watts_limit=model.tdp_w + model.ram_w,
+                idle_w=None if model.rapl else model.tdp_w * IDLE_LOAD + model.ram_w,
                 memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             ),
         )
         self._counter = DeviceCounter(
             "host",
-            f"codecarbon:{how}+ram={self._ram_w:g}W",
+            f"codecarbon:{how}+dram" if dram is not None else f"codecarbon:{how}+ram={model.ram_w:g}W",
             life or boot_id(),
             power_method=EnergyMethod.ESTIMATED,
             power_is_mean=True,
@@ -85,7 +91,7 @@ class HostMeter:
             return ()
         self._looked_s = awake_s
         try:
-            watts = self._cpu_watts(elapsed) + self._ram_w
+            watts = self._cpu_watts(elapsed) + self._ram_watts(elapsed)
             sample = Sample(now, monotonic, power_w=watts, awake_s=awake_s)
         except Exception as e:  # codecarbon raises what the kernel's files make them raise
             sample = Sample(now, monotonic, error=f"the host's load could not be read: {e}", awake_s=awake_s)
@@ -114,7 +120,7 @@ class LoadModel:
         self._before = busy, every
         passed = every - before[1]
         load = min(max((busy - before[0]) / passed, 0.0), 1.0) if passed > 0 else 0.0
-        return self._tdp_w * (0.1 + 0.9 * load**3)
+        return self._tdp_w * (IDLE_LOAD + (1 - IDLE_LOAD) * load**3)
 
 
 def rapl_watts(model: HostModel, rapl_dir: str) -> Watts:

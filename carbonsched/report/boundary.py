@@ -7,6 +7,7 @@ from typing import Final
 from carbonsched.model.base import Doc
 
 _RAM: Final = re.compile(r"\+ram=([0-9.e+-]+)W")
+_DRAM: Final = "+dram"
 _NEVER: Final = ("losses of the power supply", "fans", "network", "disks", "the hardware's making")
 """No meter here reads them. A PUE above 1 that the operator states is for the room, not for these."""
 
@@ -42,12 +43,15 @@ def boundary(meters: Iterable[tuple[str, str]]) -> Boundary:
         for meter, each in boards.items()
     ]
     outside: list[str] = []
-    ways = sorted({_RAM.sub("", meter).removeprefix("codecarbon:") for meter in hosts})
+    ways = sorted({_RAM.sub("", meter).removesuffix(_DRAM).removeprefix("codecarbon:") for meter in hosts})
+    counted = any(meter.endswith(_DRAM) for meter in hosts)
     ram_w = sorted({float(match[1]) for meter in hosts if (match := _RAM.search(meter))})
     if hosts:
         inside.append(f"CPU ({', '.join(ways)})" if any(ways) else "CPU")
     if ram_w:
         inside.append(f"RAM, taken to draw {', '.join(f'{watts:g}' for watts in ram_w)} W")
     outside += [] if hosts else ["CPU"]
-    outside += [] if ram_w else ["RAM"]
+    if counted:
+        inside.append("RAM (rapl)")
+    outside += [] if ram_w or counted else ["RAM"]
     return Boundary(inside=tuple(inside), outside=(*outside, *_NEVER))

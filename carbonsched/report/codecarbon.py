@@ -67,6 +67,8 @@ _HOST: Final = "host"
 _RAM: Final = re.compile(r"\+ram=([0-9.e+-]+)W")
 """In a meter's name: what it takes the memory to draw."""
 _SHARED: Final = re.compile(r"shared equally by (\d+) jobs")
+_BY_CPU: Final = re.compile(r"split by CPU time, the idle share (?:shared by (\d+) jobs?|is the box's)")
+"""In a row's reason: what it takes the memory to draw is the host's idle share."""
 
 
 def emissions_csv(report: Report, ledger: Ledger) -> Iterator[str]:
@@ -141,8 +143,7 @@ class _Job:
             self.parts["gpu"].add(joules, pue, seconds)
             return
         ram = _RAM.search(row["meter"])
-        # a share of a host that several jobs used has its share of the memory, too
-        ram_j = 0.0 if ram is None or not row["power_w"] else joules * min(float(ram[1]) / _whole_w(row), 1.0)
+        ram_j = 0.0 if ram is None or not row["power_w"] else _ram_j(row, float(ram[1]), joules, seconds)
         self.parts["cpu"].add(joules - ram_j, pue, seconds)
         if ram is not None:
             self.parts["ram"].add(ram_j, pue, seconds)
@@ -160,10 +161,14 @@ class _Job:
         return sum(known) if known else ""
 
 
-def _whole_w(row: Mapping[Any, Any]) -> float:
-    """The host's power while it was shared equally: a row has its share."""
-    shared = _SHARED.search(row["reason"] or "")
-    return float(row["power_w"]) * (int(shared[1]) if shared else 1)
+def _ram_j(row: Mapping[Any, Any], ram_w: float, joules: float, seconds: float) -> float:
+    """The memory's part of a row: of a host that several jobs used a row has its share, and its share of the memory."""
+    reason = row["reason"] or ""
+    if by_cpu := _BY_CPU.search(reason):
+        return min(ram_w * seconds / int(by_cpu[1]), joules) if by_cpu[1] else 0.0
+    shared = _SHARED.search(reason)
+    whole_w = float(row["power_w"]) * (int(shared[1]) if shared else 1)
+    return joules * min(ram_w / whole_w, 1.0)
 
 
 def _line(report: Report, ledger: Ledger, job_id: str) -> dict[str, Any]:

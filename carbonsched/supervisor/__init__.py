@@ -20,6 +20,8 @@ feed_states  which feeds' states are to be told
 price_watch  what a kWh costs, now and ahead
 pue_watch    which PUE holds: by its feed, the hour, or the year
 metering     whose energy it was, as ledger rows
+host_shares  whose the host's was, by CPU time
+cpu_watch    the CPU time of each job from tick to tick
 late_energy  charges what a meter tells late to whose time it was
 settling     writes what became known later of the past into the journal
 revisions    which settlements there are to write, pure

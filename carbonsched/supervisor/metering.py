@@ -16,6 +16,7 @@ from carbonsched.feeds.value_chain import ValueChain
 from carbonsched.model.energy import Account, EnergyDelta, Interval
 from carbonsched.model.grid import Price, Reading, Supply
 from carbonsched.power.attribution import Cut, estimate, share, share_by, split
+from carbonsched.supervisor.host_shares import HostShares, HostTick
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import BoardPart
 from carbonsched.supervisor.on_site import OnSite
@@ -24,6 +25,7 @@ from carbonsched.supervisor.value_window import ValueWindow
 from carbonsched.units import MJ_PER_J, grams
 
 NOBODY: Mapping[str, str] = {}
+_NO_HOST = HostTick()
 _WHOLE = 1e-9
 """Shares this near to all leave nothing over."""
 
@@ -62,13 +64,18 @@ class Metering:
     prices: ValueChain[Price] | None = None
     reach: dict[str, datetime] = field(default_factory=dict)
     """Until when each device is accounted for."""
+    host_shares: HostShares = field(default_factory=HostShares)
 
     def charge(
-        self, deltas: Sequence[EnergyDelta], runs: Sequence[JobRun], strangers: Mapping[str, str] = NOBODY
+        self,
+        deltas: Sequence[EnergyDelta],
+        runs: Sequence[JobRun],
+        strangers: Mapping[str, str] = NOBODY,
+        hosts: HostTick = _NO_HOST,
     ) -> tuple[list[Interval], list[Interval]]:
         """Charge new deltas. Returns the new pieces, and the rows that are now complete, in order of time.
 
-        strangers: device → who else uses it, in words.
+        strangers: device → who else uses it, in words. hosts: which devices are hosts, and the CPU time of the same stretch.
         """
         pieces: list[Interval] = []
         complete: list[Interval] = []
@@ -78,8 +85,11 @@ class Metering:
         for delta in deltas:
             self.watts[delta.device], self.reach[delta.device] = delta.power_w, delta.end
             self.peak_w[delta.device] = max(self.peak_w.get(delta.device, 0.0), delta.power_w or 0.0)
+            if delta.device in hosts.idle_w:
+                self.host_shares.note(delta)
             here = [run for run in runs if delta.device in run.process.devices]
-            cut.append((delta, list(self._cut_up(delta, here, strangers.get(delta.device), known))))
+            stretches = self._cut_up(delta, here, known)
+            cut.append((delta, list(self._charged(delta, stretches, strangers.get(delta.device), hosts))))
         # all devices share one supply: what it gave is known when all have told what they used
         supplies = iter(
             self.on_site.given([part for _, parts in cut for _, part in parts], self.pue.applied().pue)
@@ -93,7 +103,9 @@ class Metering:
         return pieces, sorted(complete, key=lambda row: (row.delta.device, row.delta.start))
 
     def note_power(self, runs: Sequence[JobRun]) -> None:
-        """What each live job draws now, and what devices draw that no job uses. A shared device counts in equal parts."""
+        """What each live job draws now, and what devices draw that no job uses. A shared device counts in equal parts, a host in
+        those by which it was charged last."""
+        self.host_shares.forget_all_but(runs)
         users: dict[str, int] = {}
         for run in runs:
             for device in run.process.devices:
@@ -103,7 +115,9 @@ class Metering:
             known = [
                 (
                     self.watts.get(device),
-                    part.share if part.id and device == run.process.devices[0] else 1 / users[device],
+                    part.share
+                    if part.id and device == run.process.devices[0]
+                    else self.host_shares.last.get((device, run.id), 1 / users[device]),
                 )
                 for device in run.process.devices
             ]
@@ -136,8 +150,9 @@ class Metering:
         return _Known(ValueWindow(self.chain, start, end), prices)
 
     def _cut_up(
-        self, delta: EnergyDelta, runs: Sequence[JobRun], stranger: str | None, known: _Known
-    ) -> Iterable[tuple[Cut, EnergyDelta]]:
+        self, delta: EnergyDelta, runs: Sequence[JobRun], known: _Known
+    ) -> Iterable[tuple[Cut, list[tuple[Cut, JobRun]], EnergyDelta]]:
+        """The pieces of a delta in which everything stays the same, and which jobs lived in each."""
         edges = {delta.start, delta.end}
         for run in runs:
             edges |= {t for t in (run.process.alive_from, run.process.alive_to) if t is not None}
@@ -147,21 +162,29 @@ class Metering:
             if window is not None:
                 edges |= window.inside(delta.start, delta.end)
         times = sorted(t for t in edges if delta.start <= t <= delta.end)
-        owners: dict[tuple[datetime, datetime], list[tuple[Cut, BoardPart]]] = {}
+        owners: dict[tuple[datetime, datetime], list[tuple[Cut, JobRun]]] = {}
         cuts: list[Cut] = []
         for start, end in pairwise(times):
-            here = [
-                (_cut(run, start, end), _part_of(run, delta.device))
-                for run in runs
-                if run.process.lived_at(start)
-            ]
+            here = [(_cut(run, start, end), run) for run in runs if run.process.lived_at(start)]
             owners[start, end] = here
             cuts.append(here[0][0] if here else Cut(start, end, Account.IDLE, None, None, None))
         for cut, piece in split(delta, cuts):
-            sharers = owners.get((cut.start, cut.end), [])
+            yield cut, owners.get((cut.start, cut.end), []), piece
+
+    def _charged(
+        self,
+        delta: EnergyDelta,
+        stretches: Iterable[tuple[Cut, list[tuple[Cut, JobRun]], EnergyDelta]],
+        stranger: str | None,
+        hosts: HostTick,
+    ) -> Iterable[tuple[Cut, EnergyDelta]]:
+        for cut, sharers, piece in stretches:
             if sharers and stranger is not None:
                 piece = estimate(piece, stranger)
-            yield from _shares(cut, sharers, piece)
+            by_cpu = None
+            if delta.device in hosts.idle_w:
+                by_cpu = self.host_shares.charge(delta, sharers, piece, hosts, self.config().power.host_idle)
+            yield from _shares(cut, delta.device, sharers, piece) if by_cpu is None else by_cpu
 
     def _interval(self, cut: Cut, delta: EnergyDelta, supply: Supply | None, known: _Known) -> Interval:
         reading = None if known.grid is None else known.grid.reading_at(delta.start)
@@ -219,11 +242,12 @@ def _part_of(run: JobRun, device: str) -> BoardPart:
 
 
 def _shares(
-    cut: Cut, sharers: Sequence[tuple[Cut, BoardPart]], piece: EnergyDelta
+    cut: Cut, device: str, sharers: Sequence[tuple[Cut, JobRun]], piece: EnergyDelta
 ) -> Iterable[tuple[Cut, EnergyDelta]]:
     """Whose the energy is of a stretch: one job's, several jobs', or nobody's; what MIG instances leave over is idle."""
-    if any(part.id for _, part in sharers):
-        parts = [part.share for _, part in sharers]
+    held = [_part_of(run, device) for _, run in sharers]
+    if any(part.id for part in held):
+        parts = [part.share for part in held]
         left = max(1.0 - sum(parts), 0.0)
         owners = [owner for owner, _ in sharers]
         if left > _WHOLE:

@@ -6,9 +6,7 @@ energy on its account, labelled as counted. A board that somebody else computes 
 energy an estimate, for the counter does not tell its users apart.
 """
 
-import contextlib
 import logging
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,8 +144,10 @@ class Placement:
                 raise StateError(f"board {board} is used by {', '.join(ids)}; wait for it, or give --share")
         here = [run.id for run in live if not set(hosts).isdisjoint(run.process.devices)]
         notes = [f"board {board} is shared with {', '.join(ids)}" for board, ids in users.items() if ids]
-        notes += [f"{' and '.join(hosts)} is shared with {', '.join(here)}" for _ in here[:1]]
         told = tuple(f"{note}: the energy is split equally, estimated" for note in notes)
+        if here:
+            shared = f"{' and '.join(hosts)} is shared with {', '.join(here)}"
+            told = (*told, f"{shared}: the energy is split by CPU time, estimated")
         if not boards and not hosts:
             raise StateError(
                 "nothing is metered that a command without a board uses; set power.host in the config"
@@ -328,15 +328,13 @@ def _of_another_namespace(pid: int) -> bool:
 
 
 def _ancestors(pid: int) -> Iterator[int]:
-    """The process and those above it; of one that is hidden from us its process group, by the pid that leads it."""
+    """The process and those above it."""
     for _ in range(100):
         yield pid
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
             pid = int(stat.rpartition(")")[2].split()[1])
         except (OSError, IndexError, ValueError):
-            with contextlib.suppress(OSError):
-                yield os.getpgid(pid)
             return
         if pid <= 1:
             return

@@ -33,8 +33,10 @@ from carbonsched.supervisor import access
 from carbonsched.supervisor.adoption import Adoption
 from carbonsched.supervisor.announcer import Announcer
 from carbonsched.supervisor.budgets.pools import Pools
+from carbonsched.supervisor.cpu_watch import CpuWatch
 from carbonsched.supervisor.forecast_file import ForecastFile
 from carbonsched.supervisor.grid_watch import GridWatch
+from carbonsched.supervisor.host_shares import HostTick
 from carbonsched.supervisor.isolation import Isolation
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
@@ -97,6 +99,7 @@ class Supervisor:
         chain.forecasts_wanted = config.plan.forecasts_wanted
         self.prices, self.pue = PriceWatch(prices, clock), PueWatch(pue, lambda: self.config, clock)
         self.metering = Metering(self._config, chain, self.pue, OnSite(supply), prices=prices)
+        self.cpu = CpuWatch(launcher, clock)
         self.supply = SupplyWatch(supply, self.metering, clock, meter.devices)
         self.placement = Placement(meter, launcher, self._config)
         self.journal = ProcessJournal(ledger, clock, launcher, meter, self._config, config.state / "jobs")
@@ -331,7 +334,7 @@ class Supervisor:
             self.placement.look_for_strangers(live, self.clock.monotonic())
         self.late.add(delta for delta in deltas if delta.recovered)
         deltas = tuple(delta for delta in deltas if not delta.recovered)
-        pieces, rows = self.metering.charge(deltas, live, self.placement.strangers)
+        pieces, rows = self.metering.charge(deltas, live, self.placement.strangers, self._hosts(deltas, live))
         self.measures.add(pieces)
         for piece in pieces:
             if piece.job_id is not None:
@@ -348,6 +351,15 @@ class Supervisor:
         self.metering.note_power(live)
         self.pending.save([*rows, *self.metering.flush()] if self.late.waiting else rows)
         self.late.charge(self.runs)
+
+    def _hosts(self, deltas: tuple[EnergyDelta, ...], live: list[JobRun]) -> HostTick:
+        """Which hosts there are, and the CPU time of the stretch that they tell of now."""
+        idle_w = {device.id: device.idle_w for device in self.meter.devices if device.kind == "host"}
+        use = None
+        if any(delta.device in idle_w for delta in deltas):
+            with self.isolation.alone(None):
+                use = self.cpu.since(live)
+        return HostTick(idle_w, use)
 
     def _shift(self, step: timedelta) -> None:
         log.warning("the wall clock was set by %+.0f s", step.total_seconds())

@@ -16,6 +16,7 @@ from support.processes import gone, until
 from carbonsched.api.app import create_app
 from carbonsched.api.server import serve
 from carbonsched.cli.run_alone import Alone, metering
+from carbonsched.launch.cpu_time import box_s
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job_state import JobState
 
@@ -201,3 +202,57 @@ def test_a_budget_is_warned_of_and_kept_and_a_killed_cli_leaves_command_and_book
         until(lambda: box.service.show(job_id, box.owner).state is JobState.FAILED, 60)
         assert "not there to see how" in box.service.show(job_id, box.owner).reason
         assert box.service.audit().ok
+
+
+BURN = "import time\nwhile time.process_time() < {seconds}: pass"
+
+
+def test_of_two_commands_and_a_stranger_each_pays_for_the_processors_time_it_took(
+    tmp_path: Path, config: Path
+) -> None:
+    """Real processes on this box: one command computes, one sleeps, and somebody who is no job of ours computes beside them."""
+    config.write_text(CONFIG.replace('gpu = "replay"', 'gpu = "none"').replace('host = "none"', 'host = "codecarbon"').replace(
+        'replay_file = "watts.csv"\n', ""
+    ))  # fmt: skip
+    with metering(tmp_path / "box.db", config, None) as box:
+        server = serve(create_app(box.service), tmp_path / "api.sock")
+        server.start()
+        asleep = started(tmp_path, "--name", "asleep", "--", "sleep", "60")
+        until(lambda: any(job.state is JobState.RUNNING for job in box.service.jobs(box.owner).jobs), 60)
+        stranger = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        try:
+            # a child of its own does half of it, and is waited for
+            code = f"{sys.executable} -c '{BURN.format(seconds=1)}'; exec {sys.executable} -c '{BURN.format(seconds=1)}'"
+            before_s = box_s() or 0.0
+            burning = started(tmp_path, "--name", "burning", "--", "sh", "-c", code)
+            _, err = burning.communicate(timeout=120)
+            assert burning.returncode == 0, err
+            busy_s = (box_s() or 0.0) - before_s
+        finally:
+            stranger.kill()
+            stranger.wait()
+        asleep.send_signal(signal.SIGTERM)
+        asleep.communicate(timeout=60)
+        server.stop()
+    with Ledger.open(f"sqlite:///{tmp_path / 'box.db'}", read_only=True) as ledger:
+        assert ledger.verify().ok
+        ids = {job.spec.name: job.id for job in ledger.jobs()}
+        mine = [row for row in ledger.rows(ids["burning"]) if row["reason"] and "by 2 jobs" in row["reason"]]
+        start, end = min(row["start_us"] for row in mine), max(row["end_us"] for row in mine)
+
+        def joules(job_id: str | None) -> float:
+            """Over the time in which both commands lived."""
+            return sum(
+                row["energy_mj"] / 1000
+                for row in ledger.rows()
+                if row["job_id"] == job_id and start <= row["start_us"] and row["end_us"] <= end
+            )
+
+        burnt, slept, box_j = joules(ids["burning"]), joules(ids["asleep"]), joules(None)
+    assert slept > 0, "the idle share is of both"
+    # the sleeper's is the idle share, and the burner has as much of that
+    active_j = burnt - slept
+    part, expected = active_j / (active_j + box_j), 2.0 / busy_s
+    assert 0.4 * expected < part < min(2.5 * expected, 0.8), "who computes pays for it"
+    # on a box that is busy with others, too, the stranger is one of several: it got at least about as much time as the command
+    assert box_j > 0.5 * active_j, "what a stranger takes is no job's"

@@ -12,8 +12,9 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from carbonsched.config import FEEDS, METERS, PRICES, SUPPLIES, Config, PowerConfig
+from carbonsched.config import FEEDS, PRICES, SUPPLIES, Config
 from carbonsched.model.job import JobSpec
+from carbonsched.power.config import METERS, PowerConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "configuration.md").read_text()

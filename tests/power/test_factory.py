@@ -6,10 +6,11 @@ import pytest
 from support.manual_clock import ManualClock
 
 from carbonsched.clock import Clock
-from carbonsched.config import Config, PowerConfig
+from carbonsched.config import Config
 from carbonsched.errors import InputError, PowerError
 from carbonsched.power import build_meter
 from carbonsched.power.base import Mark, Meter, MeterSettings
+from carbonsched.power.config import PowerConfig
 from carbonsched.power.nvml_meter import NvmlMeter
 from carbonsched.power.replay import ReplayMeter, read_curve
 

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from carbonsched.power import host_meter
 from carbonsched.power.base import Mark
 from carbonsched.power.host_meter import HostMeter, LoadModel, ask_codecarbon
 from carbonsched.power.host_model import cpu_model, rated_power
+from carbonsched.report.boundary import boundary
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -137,6 +139,30 @@ def test_a_short_absence_is_bridged_by_the_mean_power(tmp_path: Path) -> None:
     assert delta.power_w > 20.0
 
 
+def test_memory_that_rapl_counts_is_measured_and_no_more_taken_to_draw_a_constant(tmp_path: Path) -> None:
+    clock = ManualClock(T0)
+    root = rapl(tmp_path, 1_000_000_000)
+    rapl(tmp_path, 0, package=1)
+    for zone, name in (("intel-rapl:2", "psys"), ("intel-rapl:0/intel-rapl:0:0", "dram")):
+        shutil.copytree(root / "intel-rapl:0", root / zone)
+        (root / zone / "name").write_text(f"{name}\n")
+    meter = HostMeter(clock, rapl_dir=str(root))
+    clock.advance(1)
+    assert meter.read() == ()
+    rapl(tmp_path, 1_020_000_000)
+    rapl(tmp_path, 10_000_000, package=1)
+    (root / "intel-rapl:0/intel-rapl:0:0/energy_uj").write_text("1007000000\n")
+    (root / "intel-rapl:2/energy_uj").write_text("9000000000\n")
+    clock.advance(2)
+    [delta] = meter.read()
+    assert (delta.meter, delta.method) == ("codecarbon:rapl+dram", EnergyMethod.ESTIMATED)
+    assert delta.power_w == pytest.approx((20.0 + 10.0 + 7.0) / 2, rel=1e-3), (
+        "psys counts all of it once more"
+    )
+    assert boundary([("host", delta.meter)]).inside == ("CPU (rapl)", "RAM (rapl)")
+    assert "RAM" not in boundary([("host", delta.meter)]).outside
+
+
 @pytest.mark.parametrize(
     ("model", "watts", "known"),
     [
@@ -159,6 +185,7 @@ def test_rated_power_is_what_codecarbon_itself_would_take_and_needs_no_pandas() 
     program = """
 import sys
 from carbonsched.power.host_model import cpu_model, rated_power
+from carbonsched.report.boundary import boundary
 ours = {m: rated_power(m) for m in (cpu_model(), 'Intel(R) Xeon(R) CPU E5-2620 v3 @ 2.40GHz', 'AMD EPYC 7543P 32-Core Processor', 'AMD Ryzen 9 5950X')}
 assert 'pandas' not in sys.modules
 from codecarbon.core.cpu import TDP

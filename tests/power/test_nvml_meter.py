@@ -292,7 +292,7 @@ def test_auto_takes_the_gpu_and_the_host_together(library: Path, tmp_path: Path)
         library,
         tmp_path,
         """
-        from carbonsched.config import PowerConfig
+        from carbonsched.power.config import PowerConfig
         from carbonsched.power import build_meter
         meter = build_meter(PowerConfig().meters, clock)
         print(json.dumps([{"devices": [b.kind for b in meter.devices]}]))
@@ -314,7 +314,7 @@ def test_auto_waits_for_a_driver_that_answers_late(library: Path, tmp_path: Path
         class Keep(logging.Handler):
             def emit(self, record): said.append([record.levelname, record.getMessage()])
         logging.getLogger().addHandler(Keep())
-        from carbonsched.config import PowerConfig
+        from carbonsched.power.config import PowerConfig
         from carbonsched.power import build_meter
         meter = build_meter(PowerConfig().meters, clock)
         names = [[b.id for b in meter.devices]]

@@ -241,7 +241,17 @@ def test_unknown_is_said_and_never_zero(tmp_path: Path) -> None:
     assert [row[name] for name in nothing] == [""] * len(nothing)
 
 
-def test_each_line_of_codecarbons_csv_is_of_its_own_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("reason", "ram_w"),
+    [
+        (None, 6),
+        ("split by CPU time, the idle share shared by 2 jobs", 3),
+        ("split by CPU time, the idle share is the box's", 0),
+    ],
+)
+def test_each_line_of_codecarbons_csv_is_of_its_own_job(
+    tmp_path: Path, reason: str | None, ram_w: int
+) -> None:
     """Two jobs at PUE 1.0 and 2.0 both got 1.5; memory hid in cpu_energy, and a board was called by its UUID."""
     with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
         for job_id, pue, at in (("scitldr-1", 1.0, T0), ("scitldr-2", 2.0, T0 + timedelta(seconds=100))):
@@ -252,7 +262,9 @@ def test_each_line_of_codecarbons_csv_is_of_its_own_job(tmp_path: Path) -> None:
                 (GPU, 3_600_000, "nvml"),
                 ("host", 360_000, "codecarbon:cpu_load+ram=6W"),
             ):
-                row = interval(at, 10, energy, board=board, job_id=job_id)
+                row = interval(
+                    at, 10, energy, board=board, job_id=job_id, reason=reason if board == "host" else None
+                )
                 delta = row.delta.model_copy(update={"meter": meter, "power_w": energy / 10_000})
                 grams = energy / 3.6e9 * pue * 200
                 ledger.append([row.model_copy(update={"delta": delta, "pue": pue, "grams": grams})])
@@ -262,10 +274,10 @@ def test_each_line_of_codecarbons_csv_is_of_its_own_job(tmp_path: Path) -> None:
     for line, pue in zip(lines, (1.0, 2.0), strict=True):
         assert float(line["pue"]) == pue
         assert float(line["gpu_energy"]) == pytest.approx(0.001 * pue)
-        # 36 W of the host, 6 W of them memory
-        assert float(line["ram_energy"]) == pytest.approx(0.0001 * pue * 6 / 36)
-        assert float(line["cpu_energy"]) == pytest.approx(0.0001 * pue * 30 / 36)
-        assert float(line["ram_power"]) == pytest.approx(6 * pue)
+        # 36 W of the host, 6 W of them memory, which is of its idle share
+        assert float(line["ram_energy"]) == pytest.approx(0.0001 * pue * ram_w / 36)
+        assert float(line["cpu_energy"]) == pytest.approx(0.0001 * pue * (36 - ram_w) / 36)
+        assert float(line["ram_power"]) == pytest.approx(ram_w * pue)
         assert float(line["emissions"]) == pytest.approx(0.0011 * pue * 0.2)
         assert (line["gpu_model"], line["gpu_count"]) == ("1 x NVIDIA A100-SXM4-80GB", "1")
         assert (line["cpu_model"], line["cpu_count"]) == ("AMD EPYC 7763", "64")

@@ -19,6 +19,8 @@ class ReplayLauncher:
     env: dict[Path, dict[str, str]] = field(default_factory=dict)
     left: dict[Path, int] = field(default_factory=dict)
     """Processes of a job that is gone, which cannot be ended."""
+    cpu: dict[Path, dict[str, float]] = field(default_factory=dict)
+    """What `cpu_times` answers."""
     asked: list[tuple[str, Path]] = field(default_factory=list)
     """`terminate` and `kill` calls, oldest first."""
 
@@ -57,6 +59,9 @@ class ReplayLauncher:
     def pids(self, job_dir: Path) -> set[int]:
         run = self.poll(job_dir).run
         return set() if run is None else {run.pid}
+
+    def cpu_times(self, job_dir: Path) -> dict[str, float]:
+        return dict(self.cpu.get(job_dir, {}))
 
     def terminate(self, job_dir: Path) -> None:
         self.asked.append(("terminate", job_dir))

@@ -128,6 +128,9 @@ class FileLauncher:
     def pids(self, job_dir: Path) -> set[int]:
         return set()  # there is no process: nobody's boards are busy by it
 
+    def cpu_times(self, job_dir: Path) -> dict[str, float]:
+        return {}
+
     def terminate(self, job_dir: Path) -> None:
         (job_dir / "asked").touch()
 
