@@ -186,10 +186,17 @@ def _metered_by(
 
 
 def _begin(by: MeteredBy, asked: "RunRequest", child: "Child") -> "RunStarted":
+    from carbonsched.cli.run_child import NOT_STARTED
+    from carbonsched.model.command import RunEnd
+
     started = by.begin_run(asked)
     for note in started.notes:
         _say(note)
-    child.go(started.env)
+    try:
+        child.go(started.env, started.lock)
+    except CarbonschedError:
+        by.end_run(started.id, RunEnd(code=NOT_STARTED))
+        raise
     return started
 
 
@@ -201,11 +208,12 @@ def _follow(by: MeteredBy, started: "RunStarted", child: "Child") -> "RunTotal |
     while not child.ended(LOOK_S):
         watch.look()
     code, number = child.how()
-    told = RunEnd(code=code, signal=number, at=datetime.now(UTC))
+    told, left = RunEnd(code=code, signal=number, at=datetime.now(UTC)), child.leave()
     until = time.monotonic() + AWAY_S
     while True:
         try:
-            return by.end_run(started.id, told)
+            total = by.end_run(started.id, told)
+            return total.model_copy(update={"remaining": left}) if total.remaining and left else total
         except UnreachableError as e:
             if time.monotonic() >= until:
                 _say(f"the total is not known yet: {e}; later: carbonsched show {started.id}")
@@ -250,9 +258,9 @@ class _Watch:
         if self.told_s is None:
             self.told_s = time.monotonic()
             _say(f"stopping it: {why}")
-            self.child.send(signal.SIGTERM)
+            self.child.tell_all(signal.SIGTERM)
         elif time.monotonic() - self.told_s >= STOP_S:
-            self.child.send(signal.SIGKILL)
+            self.child.tell_all(signal.SIGKILL)
 
 
 def _tell(total: "RunTotal | None", out: Path | None, *, as_json: bool) -> None:

@@ -7,10 +7,14 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
 
+from carbonsched.errors import StateError
+from carbonsched.launch import left_behind, life_lock
+from carbonsched.launch.left_behind import MARK
 from carbonsched.text import visible
 
 NOT_RUN, NOT_FOUND, NOT_STARTED = 126, 127, 125
@@ -40,6 +44,10 @@ class Child:
     pipe: int
     mask: set[signal.Signals]
     started_s: float = 0.0
+    lock: int | None = None
+    """A descriptor that keeps the run alive in the books, where the daemon does not see its processes."""
+    folder: str = ""
+    """Of the run: in the environment of the command and of all that it starts."""
 
     @classmethod
     def hold(cls, argv: list[str]) -> "Child":
@@ -57,10 +65,19 @@ class Child:
         os.close(read)
         return cls(pid, write, mask)
 
-    def go(self, env: dict[str, str]) -> None:
+    def go(self, env: dict[str, str], lock: str | None = None) -> None:
+        """lock: a file whose shared lock we, and the command beside us, hold from now on. Raises StateError where it cannot be had."""
+        self.folder = env.get(MARK, "")
+        if lock is not None:
+            try:
+                self.lock = life_lock.hold(lock)
+            except OSError as e:
+                raise StateError(
+                    f"{lock} cannot be opened: {e.strerror}; by it the daemon tells how long the command runs, so start it where you see that file"
+                ) from e
         self.started_s = time.monotonic()
         with os.fdopen(self.pipe, "wb") as pipe, contextlib.suppress(BrokenPipeError):
-            pipe.write(json.dumps(env).encode())
+            pipe.write(json.dumps({"env": env, "lock": lock}).encode())
 
     def give_up(self) -> None:
         """It is not to run at all, where it was still held; one that runs goes on by itself."""
@@ -84,6 +101,31 @@ class Child:
     def send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self.pid, number)
+
+    def tell_all(self, number: signal.Signals) -> None:
+        """A signal to the command and to all that it started."""
+        self.send(number)
+        if self.folder:
+            left_behind.tell(self.folder, number)
+
+    def leave(self) -> int:
+        """After its end: how many processes it left running. They hold the lock from now on, or are watched until they have ended."""
+        left = len(left_behind.processes(self.folder)) if self.folder else 0
+        if self.lock is None:
+            return left
+        if left:
+            subprocess.Popen(
+                [sys.executable, "-I", "-S", left_behind.__file__, str(self.lock), self.folder],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(self.lock,),
+                start_new_session=True,
+                cwd="/",
+            )
+        os.close(self.lock)
+        self.lock = None
+        return left
 
     def how(self) -> tuple[int | None, int | None]:
         """(exit code, signal) of one that has ended."""
@@ -112,10 +154,13 @@ def _become(argv: list[str], pipe: int, mask: set[signal.Signals]) -> None:
         with os.fdopen(pipe, "rb") as file:
             told = file.read()
         if told:
+            answer = json.loads(told)
+            if answer["lock"] is not None:  # of our own: it lasts where who started us is killed
+                os.set_inheritable(life_lock.hold(answer["lock"]), True)
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and its children would
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            os.execvpe(argv[0], argv, os.environ | json.loads(told))  # noqa: S606
+            os.execvpe(argv[0], argv, os.environ | answer["env"])  # noqa: S606
     except FileNotFoundError:
         code = NOT_FOUND
         print(f"carbonsched: {visible(argv[0])}: not found", file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from carbonsched.errors import InputError, LaunchError
-from carbonsched.launch import command, cpu_time, process_group, shim
+from carbonsched.launch import command, cpu_time, life_lock, process_group, shim
 from carbonsched.launch.base import ProcessStatus
 from carbonsched.launch.handover import check_readable, handed_over, runs_as_owner
 from carbonsched.launch.job_folder import make_written, open_to_owner, readable_umask
@@ -186,6 +186,8 @@ class LocalLauncher:
             for path in make_written(job_dir):
                 if os.geteuid() == 0 != owner.uid:
                     os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
+            if run.locked:
+                life_lock.make(job_dir)
             save(job_dir / "run.json", run)
         except OSError as e:
             raise LaunchError(f"{job_dir.name} cannot be kept: {e.strerror}") from e
@@ -205,7 +207,8 @@ class LocalLauncher:
         run, unread = record(job_dir / "run.json", RunRecord)
         try:
             if run is not None and not run.held:
-                lives = bool(_process_of(run)) or bool(command.living(job_dir.resolve(), run))
+                told = (job_dir / "exit.json").exists()
+                lives = bool(_process_of(run)) or command.lives(job_dir.resolve(), run, told=told)
                 end, _ = record(job_dir / "exit.json", ExitRecord)
                 return ProcessStatus("running" if lives else "lost" if end is None else "exited", run, end)
             lives = run is not None and bool(self._shim_of(job_dir.resolve(), run))
@@ -253,7 +256,10 @@ class LocalLauncher:
     def pids(self, job_dir: Path) -> set[int]:
         """See `Launcher.pids`."""
         run, _ = record(job_dir / "run.json", RunRecord)
-        return set() if run is None else {run.pid}
+        if run is None:
+            return set()
+        group = command.group_of(run.pid) if run.locked else None
+        return {run.pid} if group is None else {run.pid, group}
 
     def cpu_times(self, job_dir: Path) -> dict[str, float]:
         """See `Launcher.cpu_times`. The daemon's own cgroup tells no job from another: only one of the job's own counts."""
@@ -303,7 +309,7 @@ class LocalLauncher:
         """See `Launcher.remaining`."""
         run, _ = record(job_dir / "run.json", RunRecord)
         try:
-            return 0 if run is None else len(command.living(job_dir.resolve(), run))
+            return 0 if run is None else command.count(job_dir.resolve(), run)
         except OSError as e:
             raise LaunchError(f"processes of {job_dir.name} cannot be counted: {e.strerror}") from e
 
@@ -313,6 +319,8 @@ class LocalLauncher:
         run, _ = record(job_dir / "run.json", RunRecord)
         group = None if self._cgroup is None else process_group.cgroup_of(self._cgroup, job_dir)
         try:
+            if run is not None and run.locked:
+                return command.count(job_dir, run)
             if run is not None and not run.held:
                 return process_group.end(lambda: command.living(job_dir, run))
             left = process_group.end(lambda: process_group.members(job_dir, run, group))

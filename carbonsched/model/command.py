@@ -46,6 +46,8 @@ class RunStarted(Doc):
     """Whose energy is counted as the command's."""
     env: dict[str, str]
     """What the command is to have in its environment."""
+    lock: str | None = None
+    """A file of which it and its processes are to hold a shared lock (flock) as long as they live; None: the daemon sees them itself."""
     notes: tuple[str, ...] = ()
     """What must be known of the figures, in words."""
 

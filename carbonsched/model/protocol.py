@@ -460,6 +460,8 @@ class RunRecord(Doc):
     argv: tuple[str, ...]
     held: bool = True
     """By a shim; False: `pid` is the command's own, which `carbonsched run` started."""
+    locked: bool = False
+    """Such a command is alive as long as somebody holds the lock `alive.lock` of its folder: its processes are hidden from the daemon."""
 
     @property
     def identity(self) -> str:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carbonsched.errors import CarbonschedError, NotFoundError, StateError
-from carbonsched.launch import command, shim
+from carbonsched.launch import life_lock, shim
+from carbonsched.launch.left_behind import MARK
 from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
 from carbonsched.model.files import save
 from carbonsched.model.job import JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
-from carbonsched.model.protocol import ExitRecord
+from carbonsched.model.protocol import ExitRecord, RunRecord
 from carbonsched.supervisor.job_reference import make_folder
 from carbonsched.supervisor.jobs.process_state import Seat
 from carbonsched.supervisor.supervisor import HUNG_S, Supervisor
@@ -53,18 +54,18 @@ class Commands:
             path = make_folder(supervisor.journal.jobs, asked.name, supervisor.ledger)
             job = SubmittedJob(id=path.name, spec=spec, owner=owner, submitted_at=now, sha256=spec.sha256)
             try:
-                self._take_in(path, job, asked, seat)
+                found = self._take_in(path, job, asked, seat)
             except (OSError, CarbonschedError) as e:
                 supervisor.runs.pop(job.id, None)
                 shutil.rmtree(path, ignore_errors=True)
                 if isinstance(e, CarbonschedError):
                     raise
                 raise StateError(f"the run cannot be kept in {path.parent}: {e.strerror}") from e
-        return RunStarted(
-            id=job.id, devices=seat.devices, env=self._env(path, asked, owner, seat), notes=notes
-        )
+        lock = str(path.resolve() / life_lock.NAME) if found.locked else None
+        env = self._env(path, asked, owner, seat)
+        return RunStarted(id=job.id, devices=seat.devices, env=env, lock=lock, notes=notes)
 
-    def _take_in(self, path: Path, job: SubmittedJob, asked: RunRequest, seat: Seat) -> None:
+    def _take_in(self, path: Path, job: SubmittedJob, asked: RunRequest, seat: Seat) -> RunRecord:
         supervisor = self.supervisor
         supervisor.launcher.prepare(path, job.owner)
         save(path / "spec.json", job, indent=2)
@@ -78,9 +79,10 @@ class Commands:
             supervisor.move(run, JobState.RUNNING, "metered: carbonsched run started it")
         if asked.budget_g is not None:
             supervisor.control.open(run)
+        return found
 
     def _env(self, path: Path, asked: RunRequest, owner: Owner, seat: Seat) -> dict[str, str]:
-        env = {command.MARK: str(path.resolve())} | self.supervisor.placement.env_of_command(seat)
+        env = {MARK: str(path.resolve())} | self.supervisor.placement.env_of_command(seat)
         if asked.budget_g is not None and os.geteuid() in (0, owner.uid):
             env[shim.MARK] = str(path.resolve())
         return env

@@ -6,7 +6,9 @@ energy on its account, labelled as counted. A board that somebody else computes 
 energy an estimate, for the counter does not tell its users apart.
 """
 
+import contextlib
 import logging
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -328,13 +330,15 @@ def _of_another_namespace(pid: int) -> bool:
 
 
 def _ancestors(pid: int) -> Iterator[int]:
-    """The process and those above it."""
+    """The process and those above it; of one that is hidden from us its process group, by the pid that leads it."""
     for _ in range(100):
         yield pid
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
             pid = int(stat.rpartition(")")[2].split()[1])
         except (OSError, IndexError, ValueError):
+            with contextlib.suppress(OSError):
+                yield os.getpgid(pid)
             return
         if pid <= 1:
             return

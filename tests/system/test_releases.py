@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from support.first_state import write_first_state
-from support.installed import CONFIG, UNIT, books_are_whole, install, jobs
+from support.installed import CONFIG, UNIT, books_are_whole, install, jobs, show
 from support.machine import Machine, built_package, debian_tree, machine
 
 from carbonsched.launch.systemd import unit_of
@@ -63,18 +63,23 @@ def check_old_state(box: Machine) -> None:
 
 
 def check_run(box: Machine) -> None:
-    """Commands of users are metered where the unit lets the daemon see them, and else it says what to do."""
-    refused = box.run("carbonsched run --json -- sleep 3", check=False, timeout=200)
-    assert refused.returncode == 1
-    assert "systemctl edit carbonsched" in refused.stderr
-    box.run(
-        f"mkdir -p /etc/systemd/system/{UNIT}.d && printf '[Service]\nProtectProc=default\n' > /etc/systemd/system/{UNIT}.d/see.conf && systemctl daemon-reload"
-    )
-    box.until(f"systemctl restart {UNIT} && carbonsched ps", 60)
-    ran = json.loads(box.run("carbonsched run --json -- sleep 3", timeout=200).stdout)
-    assert ran["state"] == "finished"
-    assert ran["seconds"] > 2
-    box.run(f"rm -r /etc/systemd/system/{UNIT}.d && systemctl daemon-reload")
+    """Commands of root and of members are metered under the unit as it is, which hides their processes from the daemon."""
+    assert box.show(UNIT, "ProtectProc") == "invisible"
+    box.run("useradd --create-home --groups carbonsched --shell /bin/bash carol")
+    for user in ("root", "carol"):
+        ran = json.loads(box.run("carbonsched run --json -- sleep 3", user=user, timeout=200).stdout)
+        assert (ran["state"], ran["exit_code"]) == ("finished", 0)
+        assert 2 < ran["seconds"] < 60
+    left = 'exec carbonsched run --json --name left -- sh -c "setsid sleep 600 >/dev/null 2>&1 & true"'
+    total = json.loads(box.run(left, user="carol", timeout=200).stdout)
+    assert (total["state"], total["remaining"]) == ("running", 1)
+    box.run(f"systemctl kill -s KILL {UNIT}")
+    box.until(f"systemctl is-active {UNIT} && carbonsched ps", 120)
+    box.run("sleep 12")
+    assert show(box, total["id"])["state"] == "running", "adopted by the daemon that was started again"
+    box.run("pkill -u carol sleep")
+    box.until(f"carbonsched show {total['id']} --json | grep -q finished", 60)
+    box.run("userdel --remove carol")
 
 
 def check_purge(box: Machine, before: str, accounts: str) -> None:

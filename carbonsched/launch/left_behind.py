@@ -1,0 +1,54 @@
+"""What a command of `carbonsched run` left running, as its user sees it; and who holds its `life_lock` until that has ended.
+
+    python -I -S left_behind.py DESCRIPTOR FOLDER
+
+A process that closed the files it inherited holds no lock; it still has FOLDER in its environment. So this one holds the lock for
+them, as the user's, where the daemon may not look. Standard library only, as the shim is: about 10 MB, and only where something is left.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+
+MARK = "CARBONSCHED_RUN_DIR"
+"""In the environment of the command and of all that it starts."""
+_EVERY_S = 1.0
+
+
+def processes(folder: str) -> list[int]:
+    """Those of a run, as far as we may see them."""
+    return [
+        int(name)
+        for name in os.listdir("/proc")  # noqa: PTH208 - without pathlib, as all here
+        if name.isdigit() and _marked(int(name), folder)
+    ]
+
+
+def tell(folder: str, number: signal.Signals) -> None:
+    """A signal to all of them."""
+    for pid in processes(folder):
+        with contextlib.suppress(OSError):
+            handle = os.pidfd_open(pid)
+            try:
+                # asked after the handle was taken: the number cannot change hands any more
+                if _marked(pid, folder):
+                    signal.pidfd_send_signal(handle, number)
+            finally:
+                os.close(handle)
+
+
+def _marked(pid: int, folder: str) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
+            return f"{MARK}={folder}".encode() in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    while processes(sys.argv[2]):
+        time.sleep(_EVERY_S)

@@ -1,0 +1,36 @@
+"""What a command left running is found by its mark, told, and waited for by a process that holds the lock meanwhile."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from support.processes import until
+
+from carbonsched.launch import left_behind, life_lock
+
+
+def test_marked_processes_are_found_told_and_waited_for(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    assert left_behind.processes(folder) == []
+    env = os.environ | {left_behind.MARK: folder}
+    left = [subprocess.Popen(["sleep", "60"], env=env, start_new_session=True) for _ in range(2)]
+    other = subprocess.Popen(["sleep", "60"], env=os.environ | {left_behind.MARK: f"{folder}/other"})
+    try:
+        until(lambda: sorted(left_behind.processes(folder)) == sorted(each.pid for each in left))
+        life_lock.make(tmp_path)
+        lock = life_lock.hold(str(tmp_path / life_lock.NAME))
+        argv = [sys.executable, "-I", "-S", left_behind.__file__, str(lock), folder]
+        keeper = subprocess.Popen(argv, pass_fds=(lock,))
+        os.close(lock)
+        assert life_lock.held(tmp_path)
+        left_behind.tell(folder, signal.SIGTERM)
+        assert [each.wait(60) for each in left] == [-signal.SIGTERM] * 2
+        assert keeper.wait(60) == 0
+        assert not life_lock.held(tmp_path)
+        assert other.poll() is None
+    finally:
+        for process in (*left, other):
+            process.kill()
+            process.wait()
