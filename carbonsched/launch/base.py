@@ -86,3 +86,9 @@ class Launcher(Protocol):
 
         Its devices are free once that is 0. Raises LaunchError where that cannot be told.
         """
+
+    def open_written(self, job_dir: Path, owner: Owner) -> None:
+        """As the owner of a job that is over, let the daemon into the folders that its process made, so that it can delete them.
+
+        Does nothing where jobs run as the daemon's user, or it is root. Raises LaunchError.
+        """

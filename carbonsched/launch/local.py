@@ -330,6 +330,9 @@ class LocalLauncher:
             process_group.remove_cgroup(group)
         return left
 
+    def open_written(self, job_dir: Path, owner: Owner) -> None:
+        """See `Launcher.open_written`: the daemon's user made these folders, or is root."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Unread:

@@ -19,7 +19,7 @@ from carbonsched.errors import InputError, LaunchError
 from carbonsched.launch import job_launcher, process_group, shim
 from carbonsched.launch.handover import FOLDER
 from carbonsched.launch.inputs import open_all, wanted
-from carbonsched.launch.job_folder import open_to_owner, share_written
+from carbonsched.launch.job_folder import WRITTEN, open_to_owner, share_written
 from carbonsched.launch.job_launcher import RefusedError, account_of, instance_of
 from carbonsched.launch.local import LocalLauncher, public_environment, record, rotate
 from carbonsched.launch.rights import UnreachableFileError, Who
@@ -32,6 +32,8 @@ SLICE = "carbonsched.slice"
 _STOP_S = 5.0
 """systemd answers a request that waits for nothing within milliseconds."""
 _ROUNDS, _PAUSE_S = 5, 0.02
+_OPEN_S = 60.0
+"""So long are a removed job's folders waited for to be opened."""
 
 
 def unit_of(job_id: str) -> str:
@@ -149,6 +151,25 @@ class SystemdLauncher(LocalLauncher):
             return self._left(job_dir)
         except OSError as e:
             raise LaunchError(f"processes of {job_dir.name} cannot be ended: {e.strerror}") from e
+
+    def open_written(self, job_dir: Path, owner: Owner) -> None:
+        """See `Launcher.open_written`. The job's own unit does it, for it is over; nobody else comes through the job's folder."""
+        job_dir = job_dir.resolve()
+        folders = [str(job_dir / name) for name in WRITTEN if (job_dir / name).is_dir()]
+        if not folders:
+            return
+        # find runs chmod before it goes into a folder, and follows no link
+        argv = ["find", *folders, "-type", "d", "-exec", "chmod", "0777", "{}", ";"]
+        until = time.monotonic() + _OPEN_S
+        try:
+            self._start(job_dir, argv, {}, owner, None, shim.LOG_BYTES)
+        except LaunchError:
+            if not (job_dir / "exit.json").exists():  # it may be through before systemd looks
+                raise
+        while self._inside(job_dir) or not (job_dir / "exit.json").exists():
+            if time.monotonic() > until:
+                raise LaunchError(f"{job_dir.name}: its folders are not opened within {_OPEN_S:g} s")
+            time.sleep(_PAUSE_S)
 
     def _cgroup_of(self, job_dir: Path) -> Path:
         return self._cgroups / unit_of(job_dir.name)

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from carbonsched.errors import CarbonschedError, StateError
+from carbonsched.errors import CarbonschedError, LaunchError, StateError
 from carbonsched.launch.rights import name_of
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.upkeep import Removed
@@ -36,7 +36,7 @@ def remove(supervisor: Supervisor, job_id: str, actor: str, reason: str) -> Remo
         if job_id not in supervisor.ledger.removed_ids():
             supervisor.ledger.note(job_id, "removed", {"reason": reason}, actor, supervisor.clock.now())
             log.info("job %s: %s", job_id, reason)
-    return Removed(id=job_id, freed_bytes=delete_folder(supervisor.job_dir(job_id)))
+    return Removed(id=job_id, freed_bytes=_delete(supervisor, job_id))
 
 
 def refuse_removed(ledger: Ledger, job_id: str) -> None:
@@ -76,8 +76,8 @@ class Pruning:
 
     def _left(self) -> list[Callable[[], object]]:
         removed = sorted(self.supervisor.ledger.removed_ids())
-        paths = [self.supervisor.job_dir(job_id) for job_id in removed]
-        return [partial(delete_folder, path) for path in paths if path.exists()]
+        left = [job_id for job_id in removed if self.supervisor.job_dir(job_id).exists()]
+        return [partial(_delete, self.supervisor, job_id) for job_id in left]
 
     def _old(self) -> list[Callable[[], object]]:
         supervisor, kept = self.supervisor, self.supervisor.config.retention
@@ -93,6 +93,22 @@ class Pruning:
             for row in chain.from_iterable(map(supervisor.ledger.records, pages))
             if row.state in kept.states and row.ended_at is not None and row.ended_at < before
         ]
+
+
+def _delete(supervisor: Supervisor, job_id: str) -> int:
+    """As `delete_folder`, with the help of the job's owner where it has closed a folder to us."""
+    path = supervisor.job_dir(job_id)
+    if closed := _closed(path):
+        try:
+            supervisor.launcher.open_written(path, supervisor.ledger.job(job_id).owner)
+        except LaunchError as e:  # the account is gone, say
+            log.warning(
+                "job %s: %s is closed to the daemon, and its owner's rights are not to be had: %s",
+                job_id,
+                closed,
+                e,
+            )
+    return delete_folder(path)
 
 
 def delete_folder(path: Path) -> int:
@@ -114,15 +130,22 @@ def delete_folder(path: Path) -> int:
 def _why_left(path: Path, error: OSError) -> str:
     """Why a folder is still there, and who can do something about it."""
     text = f"{path} cannot be deleted: {error.strerror}"
+    if (each := _closed(path)) is None:
+        return text
+    owner, me = name_of(each.lstat().st_uid), name_of(os.geteuid())
+    return (
+        f"{text}: {each.relative_to(path)} in it is {owner}'s, and closed to {me}; "
+        f"{owner} opens it with chmod -R a+rwX {each}, or root deletes it"
+    )
+
+
+def _closed(path: Path) -> Path | None:
+    """A folder in it that this process cannot empty."""
     for folder, names, _ in os.walk(path):
         for each in (Path(folder) / name for name in names):
             if not each.is_symlink() and not os.access(each, os.R_OK | os.W_OK | os.X_OK):
-                owner, me = name_of(each.lstat().st_uid), name_of(os.geteuid())
-                return (
-                    f"{text}: {each.relative_to(path)} in it is {owner}'s, and closed to {me}; "
-                    f"{owner} opens it with chmod -R a+rwX {each}, or root deletes it"
-                )
-    return text
+                return each
+    return None
 
 
 def _bytes(path: Path) -> int:

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from support.models import tiny_spec
 from carbonsched.errors import InputError, LaunchError
 from carbonsched.launch.systemd import SystemdLauncher, unit_of
 from carbonsched.model.job import JobSpec, Owner
+
+ME = Owner(uid=os.getuid(), gid=os.getgid(), user="me")
 
 
 @pytest.fixture
@@ -116,3 +119,41 @@ def test_processes_that_cannot_be_seen_now_are_not_gone(
     with pytest.raises(LaunchError, match="cannot be ended: Too many open files"):
         launcher.sweep(tmp_path / "job-1")
     assert launcher.pids(tmp_path / "job-1") == set()
+
+
+RUNS = """
+import json, pathlib, subprocess, sys
+start = json.loads(pathlib.Path(sys.argv[1]).read_text())
+folder = pathlib.Path(start["job_dir"])
+run = {"pid": 1, "start_time": 1, "boot_id": "b", "started_at": "2026-11-22T10:00:00Z", "argv": start["argv"]}
+(folder / "run.json").write_text(json.dumps(run))
+code = subprocess.run(start["argv"], check=False).returncode
+(folder / "exit.json").write_text(json.dumps({"code": code, "signal": None, "at": "2026-11-22T10:00:01Z"}))
+"""
+
+
+def test_folders_of_a_job_that_is_over_are_opened_and_no_link_is_followed(
+    launcher: SystemdLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs.py").write_text(RUNS)
+    says(tmp_path, monkeypatch, f'{sys.executable} "{tmp_path}/runs.py" "{tmp_path}/starts/job-1.json"')
+    job_dir, kept = tmp_path / "job-1", tmp_path / "kept"
+    launcher.open_written(job_dir, ME)
+    deep = job_dir / "output" / "a" / "b"
+    deep.mkdir(parents=True)
+    kept.mkdir(0o700)
+    (deep / "link").symlink_to(kept)
+    (job_dir / "output" / "a").chmod(0)
+    launcher.open_written(job_dir, ME)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (deep, deep.parent, kept)] == [0o777, 0o777, 0o700]
+
+
+def test_folders_that_are_not_opened_are_waited_for_no_longer(
+    launcher: SystemdLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carbonsched.launch.systemd._OPEN_S", 0.1)
+    (tmp_path / "runs.py").write_text(RUNS.split("code =")[0])
+    says(tmp_path, monkeypatch, f'{sys.executable} "{tmp_path}/runs.py" "{tmp_path}/starts/job-1.json"')
+    (tmp_path / "job-1" / "output").mkdir(parents=True)
+    with pytest.raises(LaunchError, match=r"job-1: its folders are not opened within 0\.1 s"):
+        launcher.open_written(tmp_path / "job-1", ME)

@@ -80,6 +80,9 @@ class Sleepers:
     def kill(self, job_dir: Path) -> None:
         self.end(job_dir, code=None)
 
+    def open_written(self, job_dir: Path, owner: Owner) -> None:
+        pass
+
     def sweep(self, job_dir: Path) -> int:
         return self.real.sweep(job_dir)
 

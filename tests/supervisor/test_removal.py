@@ -13,7 +13,7 @@ import pytest
 from support.as_user import as_user
 from support.rig import ME, Played, Rig, spec
 
-from carbonsched.errors import DeniedError, NotFoundError, StateError
+from carbonsched.errors import DeniedError, LaunchError, NotFoundError, StateError
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.job_state import JobState
 from carbonsched.model.views import ReportQuery
@@ -239,3 +239,27 @@ def test_a_folder_that_its_owner_closed_is_said_to_be_so_with_who_can_delete_it(
         assert "output/mine in it is 12345's, and closed to nobody" in said
         assert f"12345 opens it with chmod -R a+rwX {closed}, or root deletes it" in said
         assert closed.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("helps", [True, False])
+def test_the_owners_rights_are_asked_for_where_a_folder_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, helps: bool
+) -> None:
+    rig = box(tmp_path)
+    job = finished(rig)
+    asked: list[tuple[Path, Owner]] = []
+
+    def open_written(_: object, folder: Path, owner: Owner) -> None:
+        asked.append((folder, owner))
+        if not helps:
+            raise LaunchError("uid 12345 has no account here")
+        (folder / "output" / "mine").chmod(0o777)
+
+    monkeypatch.setattr(type(rig.launcher), "open_written", open_written)
+    (job.dir / "output" / "mine").mkdir()
+    (job.dir / "output" / "mine").chmod(0o700)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).stat().st_mode & 0o7 == 0o7)
+    rig.service.remove(job.id, ME)
+    assert asked == [(job.dir, rig.ledger.job(job.id).owner)]
+    assert ("owner's rights are not to be had: uid 12345 has no account here" in caplog.text) is not helps

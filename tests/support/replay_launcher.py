@@ -79,5 +79,8 @@ class ReplayLauncher:
     def remaining(self, job_dir: Path) -> int:
         return int(self.poll(job_dir).state == "running")
 
+    def open_written(self, job_dir: Path, owner: Owner) -> None:
+        pass
+
     def sweep(self, job_dir: Path) -> int:
         return self.left.get(job_dir, 0)

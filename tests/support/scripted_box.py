@@ -140,6 +140,9 @@ class FileLauncher:
     def remaining(self, job_dir: Path) -> int:
         return int(self.poll(job_dir).state == "running")
 
+    def open_written(self, job_dir: Path, owner: Owner) -> None:
+        pass
+
     def sweep(self, job_dir: Path) -> int:
         return 0
 

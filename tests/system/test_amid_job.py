@@ -74,3 +74,23 @@ def test_it_ends_as_it_should_whatever_falls_meanwhile(box: Machine) -> None:
     sys.stdout.write(
         f"{job}: {ended['energy_j']:.0f} J in {told['rows']} rows, {len(done)} segments, three falls\n"
     )
+    check_removal(box, job)
+
+
+def check_removal(box: Machine, job: str) -> None:
+    """Its owner closed a folder to everybody, the daemon among them: who may remove the job still can, by the owner's rights."""
+    folder = f"/var/lib/carbonsched/jobs/{job}"
+    deep = f"{folder}/output/mine/deep"
+    box.run(
+        f"mkdir -p {deep} && head -c 100000 /dev/zero >{deep}/data && ln -s /home/alice {deep}/home",
+        user="alice",
+    )
+    box.run(f"chmod 0700 {deep} && chmod 0000 {folder}/output/mine", user="alice")
+    homes = box.run("stat -c %a /home/alice").stdout
+    assert box.run(f"test -x {deep}", user="carbonsched", check=False).returncode == 1
+    removed = json.loads(box.run(f"carbonsched rm {job} --json").stdout)
+    assert removed["freed_bytes"] >= 100_000
+    assert box.run(f"test -e {folder}", check=False).returncode == 1
+    assert box.run("stat -c %a /home/alice").stdout == homes, "no link was followed"
+    assert box.run(f"systemctl is-active {unit_of(job)}", check=False).stdout.strip() == "inactive"
+    books_are_whole(box)
