@@ -2,7 +2,7 @@
 
 A delta is cut where a job starts or ends, a segment changes, or the grid's intensity or the price changes. Pieces that agree in all
 of these run together into one open row per device until it is `row_s` old; a kill -9 loses open rows but no energy,
-since the counter is read on from the last row that was written.
+since the counter is read on from the last row that was written. Hence a device's very first row is not kept open at all.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -81,6 +81,7 @@ class Metering:
         complete: list[Interval] = []
         self.on_site.begin(deltas)
         known = self._known(deltas)
+        first = {delta.device for delta in deltas} - self.reach.keys()
         cut: list[tuple[EnergyDelta, list[tuple[Cut, EnergyDelta]]]] = []
         for delta in deltas:
             self.watts[delta.device], self.reach[delta.device] = delta.power_w, delta.end
@@ -98,7 +99,7 @@ class Metering:
             for owner, part in parts:
                 piece = self._interval(owner, part, next(supplies), known)
                 pieces.append(piece)
-                complete += self._add(piece)
+                complete += self._add(piece, delta.device in first)
             complete += self._close(delta)
         return pieces, sorted(complete, key=lambda row: (row.delta.device, row.delta.start))
 
@@ -203,7 +204,7 @@ class Metering:
             supply=supply,
         )
 
-    def _add(self, piece: Interval) -> list[Interval]:
+    def _add(self, piece: Interval, first: bool) -> list[Interval]:
         key, config = (piece.delta.device, piece.job_id), self.config()
         growing = self.open.get(key)
         closed: list[Interval] = []
@@ -215,7 +216,7 @@ class Metering:
                 closed.append(growing)
         span = (piece.delta.end - piece.delta.start).total_seconds()
         # at the tick that is nearest, so that all devices' rows close at the same one
-        if span >= config.ledger.row_s - config.power.tick_s / 2 or piece.delta.bridged:
+        if first or span >= config.ledger.row_s - config.power.tick_s / 2 or piece.delta.bridged:
             closed.append(piece)
             self.open.pop(key, None)
         else:

@@ -121,3 +121,22 @@ def test_rows_are_cut_where_the_pue_changes_also_of_a_time_when_nobody_looked(tm
     assert sum(rig.energy().values()) == rig.metered_mj()
     assert rig.supervisor.metering.box_kw() == pytest.approx(0.1 * 1.5)
     assert rig.supervisor.control.estimates.config().pue == 1.5, "plans reckon with the one of now"
+
+
+def test_a_daemon_killed_before_its_first_rows_are_full_loses_nothing(tmp_path: Path) -> None:
+    """The counter is read on from the last row: there has to be one before any job can have started."""
+    rig = Rig(tmp_path)
+    job = rig.submit(spec())
+    rig.run(1)
+    read, job_id = rig.clock.now(), job.id
+    job.started()
+    rig.run(2)
+    rig.die()
+    rig.clock.advance(60)
+    rig.boot()
+    rig.run(10)
+    rig.supervisor.flush()
+    begun, now = rig.supervisor.runs[job_id].process.alive_from, rig.clock.now()
+    assert begun == read
+    charged = sum(row["energy_mj"] for row in rig.ledger.rows() if row["job_id"] == job_id)
+    assert charged == (now - read).total_seconds() * 100_000
