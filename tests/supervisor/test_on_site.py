@@ -128,7 +128,9 @@ def test_all_devices_have_one_share_of_a_power_and_it_breaks_no_row() -> None:
     meter = metering(Roof([said(0, 60, 0.5)]), ManualClock(T0 + timedelta(hours=1)))
     ticks = [[used("A", i, i + 1, 300_000 + i * 1000), used("B", i, i + 1, 500_000)] for i in range(10)]
     rows = charged(meter, *ticks)
-    assert [row.delta.device for row in rows] == ["A", "B"], "a row a device in ten seconds"
+    assert [row.delta.device for row in rows] == ["A", "B", "A", "B"], (
+        "each first row at once, then one in ten seconds"
+    )
     assert taken_mj(rows) == pytest.approx(0.5 * 10 * KWS_MJ)
     for row in rows:
         assert row.supply is not None
