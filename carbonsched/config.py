@@ -53,10 +53,11 @@ from carbonsched.feeds.zone import Zone
 from carbonsched.model.accounting import Accounting, BaseModelCompute, Contract, Stated, box_identity
 from carbonsched.model.base import Doc, Duration, Grams, LocalPath, refusal
 from carbonsched.model.energy import BudgetAccount
+from carbonsched.model.typed import check_types
 from carbonsched.model.upkeep import RetentionConfig
 from carbonsched.notifications.settings import NotifyConfig
 from carbonsched.power.config import PowerConfig
-from carbonsched.pue import PueHours
+from carbonsched.pue import PueHours, PueValue
 from carbonsched.settings import Providers
 
 BuiltInFeed = (
@@ -288,7 +289,7 @@ class Config(Doc):
     """
 
     state_dir: LocalPath = "/var/lib/carbonsched"
-    pue: Annotated[float, Field(ge=1)] = 1.0
+    pue: PueValue = 1.0
     pue_source: str = "not stated; a PUE of 1 counts the box alone"
     pue_hours: tuple[PueHours, ...] = ()
     """Of hours and months that have another; the first that fits holds, `pue` where none does."""
@@ -400,4 +401,6 @@ def load(path: Path) -> Config:
         raise InputError("--config", f"{path} is nested too deep to be read", "flatten it") from e
     except ValueError as e:  # TOMLDecodeError, or a number of more than 4,300 digits
         raise InputError("--config", f"{path} is not TOML: {e}", "mend that line") from e
-    return Config.parse(data, where=path.name, folder=path.resolve().parent)
+    config = Config.parse(data, where=path.name, folder=path.resolve().parent)
+    check_types(config, data, path.name)
+    return config

@@ -95,8 +95,14 @@ def run(
     chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
     supply, pue = build_supply(config.supply, site), build_pue_feed(config.pue_feed, site)
     launcher = SystemdLauncher() if config.launch.kind == "systemd" else LocalLauncher()
-    ledger = _open_ledger(config, launcher, clock, new_ledger, notifier)
-    meter = build_meter(config.power.meters, clock)
+    meter = build_meter(
+        config.power.meters, clock
+    )  # first: where nothing can be metered no ledger is left behind
+    try:
+        ledger = _open_ledger(config, launcher, clock, new_ledger, notifier)
+    except BaseException:
+        meter.close()
+        raise
     supervisor = Supervisor(config, ledger, chain, meter, launcher, clock, prices, supply, pue)
     # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
     stop, reload = _catch_signals()

@@ -11,7 +11,7 @@ MJ_PER_J: Final = 1_000
 G_PER_KG: Final = 1_000.0
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|s|m|h|d|w)")
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|s|m|h|d|w)", re.ASCII)
 
 
 def grams(energy_j: float, g_per_kwh: float, pue: float = 1.0) -> float:
@@ -34,12 +34,26 @@ def seconds(text: object) -> float:
             f"{text} is not a duration; write it like 90s, 20m, 36h, 1h30m or 7d"
         )
     compact = text.strip().lower()
-    if re.fullmatch(r"\d+(\.\d+)?", compact):
+    if re.fullmatch(r"\d+(\.\d+)?", compact, re.ASCII):
         return float(compact)
     parts = _DURATION.findall(compact)
     if not parts or _DURATION.sub("", compact).strip():
         raise ValueError(f"{text!r} is not a duration; write it like 90s, 20m, 36h, 1h30m or 7d")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def plain_number(text: str) -> float:
+    """What another program's file or answer spells as a number. Raises ValueError.
+
+    Python's own `float` also takes `0_1.4` and the digits of other scripts, which no format means: a slip would become a value.
+
+    Example:
+        >>> plain_number(" 1.4e2 ")
+        140.0
+    """
+    if "_" in text or not text.isascii():
+        raise ValueError(f"{text[:40]!r} is not a number")
+    return float(text)
 
 
 def split_mj(total_mj: int, shares: list[float]) -> list[int]:

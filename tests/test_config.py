@@ -345,3 +345,12 @@ def test_any_values_in_a_config_are_read_or_refused(
     for document in changed(CONFIG, changes):
         read_or_refuse(partial(Config.parse, document, "box.toml", Path("/")))
         tried()
+
+
+@pytest.mark.parametrize(
+    ("pue", "problem"), [(12, "less than or equal to 10"), (0.9, "greater than or equal to 1")]
+)
+def test_a_pue_that_no_facility_has_is_refused_as_that_of_hours_is(pue: float, problem: str) -> None:
+    for stated in ({"pue": pue}, {"pue_hours": [{"pue": pue, "source": "BMS"}]}):
+        with pytest.raises(InputError, match=problem):
+            Config.parse({"feeds": [VALID["neso"]], **stated}, "box.toml")

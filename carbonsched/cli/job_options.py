@@ -9,8 +9,10 @@ from pathlib import Path
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from carbonsched.model.job_file import job_of, parsed, read_job
+from carbonsched.units import plain_number
 
 STDIN = Path("-")
+_POINTED = re.compile(r"[+-]?(\.\d+|\d+\.)([eE][+-]?\d+)?", re.ASCII)
 _KEY = re.compile(r"labels\.[^=]+|[a-z_]+(\.[a-z_]+)+|name")
 
 
@@ -58,7 +60,9 @@ def assignment(text: str) -> tuple[str, object]:
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return key, value.strip()
+        pass
+    # TOML has no .5 and no 5., which a shell's user writes
+    return key, plain_number(value) if _POINTED.fullmatch(value.strip()) else value.strip()
 
 
 def label_of(text: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import os
 import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,63 +48,85 @@ class Alone:
 
     service: SupervisorService
     owner: Owner
+    told: list[str] = field(default_factory=list)
 
     def begin_run(self, asked: RunRequest) -> RunStarted:
-        return self.service.begin_run(asked, self.owner)
+        """Told beside the rest: feeds that say nothing, for there is no daemon whose log would tell."""
+        started = self.service.begin_run(asked, self.owner)
+        self.told.extend(self._silent())
+        return started.model_copy(update={"notes": (*started.notes, *self.told)})
 
     def run_status(self, job_id: str) -> RunStatus:
         return self.service.run_status(job_id, self.owner)
 
     def end_run(self, job_id: str, told: RunEnd) -> RunTotal:
-        return self.service.end_run(job_id, told, self.owner)
+        total = self.service.end_run(job_id, told, self.owner)
+        since = [note for note in self._silent() if note not in self.told]
+        return total.model_copy(update={"notes": (*total.notes, *since)})
+
+    def _silent(self) -> Iterator[str]:
+        """The feeds of the PUE, of prices and of the site's own supply that do not answer, and what stands in for them."""
+        supervisor = self.service.supervisor
+        pue, source = supervisor.pue.at(supervisor.clock.now())
+        for what, chain, instead in (
+            ("pue_feed", supervisor.pue.chain, f"a PUE of {pue:g} is charged ({source})"),
+            ("prices", supervisor.prices.chain, "what it costs is not known"),
+            ("supply", supervisor.supply.chain, "all of it counts as the grid's"),
+        ):
+            for status in () if chain is None else chain.status():
+                if status.error is not None or status.state in ("failing", "stale", "untried"):
+                    yield f"{what}: {status.name} is {status.state}{': ' + status.error if status.error else ''}; {instead}"
 
 
 @contextmanager
 def metering(ledger_file: Path, config_file: Path | None, g_per_kwh: float | None) -> Iterator[Alone]:
     """Ticks in a thread until it is left. Raises CarbonschedError for a bad config, a meter or a ledger that is not to be had."""
     config = _config(ledger_file, config_file, g_per_kwh)
-    clock, launcher = SystemClock(), LocalLauncher()
     log = logging.getLogger("carbonsched")
     level = log.level
-    ledger = Ledger.open(config.ledger_url)
     log.setLevel(logging.ERROR)  # the terminal is the command's
     try:
+        supervisor = _supervisor(config)
+        try:
+            supervisor.start()
+            polling = Polling(partial(_poll, supervisor), _POLL_CHECK_S)
+            ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
+            polling.start()
+            polling.first.wait(_FIRST_POLL_S)
+            supervisor.tick()  # the first reading of every device: what comes after it counts
+            ticking.start()
+            try:
+                yield Alone(SupervisorService(supervisor), _me())
+            finally:
+                polling.stop()
+                ticking.stop(_END_S)
+                supervisor.stop()
+        finally:
+            supervisor.ledger.close()
+    finally:
+        log.setLevel(level)
+
+
+def _supervisor(config: Config) -> Supervisor:
+    """Of all its parts. The ledger is opened last: where a part cannot be had, no new one is left behind."""
+    clock = SystemClock()
+    meter = build_meter(config.power.meters, clock)  # before a feed that keeps a file of its own
+    try:
+        site = Site(config.zone, clock, config.state)
+        chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
+        supply, pue = build_supply(config.supply, site), build_pue_feed(config.pue_feed, site)
+        ledger = Ledger.open(config.ledger_url)
         try:
             (config.state / "jobs").mkdir(parents=True, exist_ok=True)
         except OSError as e:
+            ledger.close()
             raise InputError(
                 "--ledger", f"{config.state} cannot be made: {e.strerror}", "choose another place"
             ) from e
-        site = Site(config.zone, clock, config.state)
-        chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
-        meter = build_meter(config.power.meters, clock)
-        supervisor = Supervisor(
-            config,
-            ledger,
-            chain,
-            meter,
-            launcher,
-            clock,
-            prices,
-            build_supply(config.supply, site),
-            build_pue_feed(config.pue_feed, site),
-        )
-        supervisor.start()
-        polling = Polling(partial(_poll, supervisor), _POLL_CHECK_S)
-        ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
-        polling.start()
-        polling.first.wait(_FIRST_POLL_S)
-        supervisor.tick()  # the first reading of every device: what comes after it counts
-        ticking.start()
-        try:
-            yield Alone(SupervisorService(supervisor), _me())
-        finally:
-            polling.stop()
-            ticking.stop(_END_S)
-            supervisor.stop()
-    finally:
-        log.setLevel(level)
-        ledger.close()
+    except BaseException:
+        meter.close()
+        raise
+    return Supervisor(config, ledger, chain, meter, LocalLauncher(), clock, prices, supply, pue)
 
 
 def _config(ledger_file: Path, config_file: Path | None, g_per_kwh: float | None) -> Config:

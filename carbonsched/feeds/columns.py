@@ -14,6 +14,7 @@ from typing import NoReturn
 from carbonsched.csv_text import CsvRow, csv_rows
 from carbonsched.errors import InputError
 from carbonsched.model.base import utc
+from carbonsched.units import plain_number
 
 TIME = "datetime"
 Check = Callable[[str, str, str], float | None]
@@ -47,7 +48,7 @@ def number(unit: str, least: float | None = 0.0, most: float = math.inf) -> Chec
 
     def check(cell: str, where: str, column: str) -> float:
         try:
-            value = float(cell)
+            value = plain_number(cell)
         except ValueError as e:
             raise InputError(where, f"{column} is not a number: {cell!r}", f"write {unit}") from e
         if not math.isfinite(value) or (least is not None and value < least):

@@ -12,11 +12,12 @@ from types import MappingProxyType
 from typing import Annotated, Final
 from xml.etree import ElementTree
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.provider import Interval, Time
 from carbonsched.feeds.transport import Body, Limit
+from carbonsched.units import plain_number
 
 URL: Final = "https://web-api.tp.entsoe.eu"
 LIMITS: Final = (Limit(400, per_s=60.0),)
@@ -90,8 +91,9 @@ ZONES: Final = {
 """Name of a bidding zone, or of a country that is one → its EIC code. Great Britain has sent nothing since 2021."""
 
 _time: TypeAdapter[datetime] = TypeAdapter(Time)
-_position: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, le=10_000)])
-_value: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(allow_inf_nan=False)])
+_plain = BeforeValidator(lambda text: plain_number(text) if isinstance(text, str) else text)
+_position: TypeAdapter[int] = TypeAdapter(Annotated[int, _plain, Field(ge=1, le=10_000)])
+_value: TypeAdapter[float] = TypeAdapter(Annotated[float, _plain, Field(allow_inf_nan=False)])
 
 
 class NothingToldError(FeedError):

@@ -19,6 +19,7 @@ from carbonsched.feeds.providers.eia import PLANTS as EIA_PLANTS
 from carbonsched.feeds.providers.entso_e import PLANTS as ENTSO_E_PLANTS
 from carbonsched.model.base import utc
 from carbonsched.model.grid import Basis
+from carbonsched.units import plain_number
 
 KNOWN: Final = "an export of Electricity Maps, ENTSO-E, EIA or CarbonCast"
 _UNKNOWN: Final = frozenset({"", "-", "n/e", "n/a", "nan"})
@@ -132,7 +133,7 @@ class _File:
         if text.lower() in _UNKNOWN:
             return None
         try:
-            return float(text.replace(",", ""))
+            return plain_number(text.replace(",", ""))
         except ValueError as e:
             raise self.refuse(row, f"{self.header[column]} is not a number: {text[:40]!r}", "mend it") from e
 

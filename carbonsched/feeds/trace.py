@@ -15,6 +15,7 @@ from carbonsched.errors import InputError
 from carbonsched.feeds.columns import read_text, refuse, split, timed
 from carbonsched.feeds.exports import KNOWN, Export, read_export
 from carbonsched.model.grid import Basis
+from carbonsched.units import plain_number
 
 MOST_G_PER_KWH: Final = 100_000.0
 """No fuel comes near; beyond it sums over a trace lose their meaning, and at 1e308 they overflow."""
@@ -101,7 +102,7 @@ def _of_export(where: str, export: Export, text: str) -> Trace:
 
 def _intensity(cell: str, where: str, column: str) -> float:
     try:
-        value = float(cell)
+        value = plain_number(cell)
     except ValueError as e:
         raise InputError(
             where, f"{column} is not a number: {cell!r}", "write gCO2e per kWh, like 312.5"

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from carbonsched.csv_text import csv_rows
 from carbonsched.errors import InputError
+from carbonsched.units import plain_number
 
 MOST_BYTES = 256 * 1024 * 1024
 
@@ -41,7 +42,7 @@ class LogRow:
         if text.lower() in ("", "nan", "none", "null"):
             return None
         try:
-            value = float(text)
+            value = plain_number(text)
         except ValueError:
             self.refuse(name, f"{text[:40]!r} is no number", "mend it")
         if not math.isfinite(value) or value < least:

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from carbonsched.errors import InputError
 from carbonsched.model.base import expanded
 from carbonsched.model.job import JobSpec, SubmittedJob
+from carbonsched.model.typed import check_types
 
 _PATHS = ("model.name_or_path", "data.name_or_path", "data.validation", "evaluate.test")
 _HINT = "give the path of a JOB.toml or spec.json"
@@ -43,7 +44,9 @@ def job_of(data: Any, folder: Path, where: str, changes: Mapping[str, object] | 
         data = SubmittedJob.parse(data, where=where).spec.dump()
     if changes:
         data = _changed(data, changes)
-    return resolve_paths(JobSpec.parse(data, where=where), folder, where=f"{where}: " if where else "")
+    spec = JobSpec.parse(data, where=where)
+    check_types(spec, data, where)
+    return resolve_paths(spec, folder, where=f"{where}: " if where else "")
 
 
 def _changed(data: Any, changes: Mapping[str, object]) -> Any:

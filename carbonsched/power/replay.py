@@ -20,6 +20,7 @@ from carbonsched.model.energy import EnergyDelta
 from carbonsched.power.base import Device, Mark, Meter, MeterSettings
 from carbonsched.power.combined import CombinedMeter
 from carbonsched.power.counter import DeviceCounter, Sample
+from carbonsched.units import plain_number
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _HEADER: Final = ["seconds", "watts"]
@@ -108,7 +109,7 @@ def read_curve(path: Path) -> PowerCurve:
     rows: list[tuple[int, int]] = []
     for number, cells, _ in lines:
         try:
-            seconds, watts = (float(cell) for cell in cells)
+            seconds, watts = (plain_number(cell) for cell in cells)
             at, mw = round(seconds * 1e6), round(watts * 1e3)
         except (ValueError, OverflowError):
             refuse(number, f"{','.join(cells)!r} is not two numbers", "write it like 10,250.5")

@@ -8,9 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support.box import cli
+from support.http_server import Reply
+from support.http_server import serve as serve_http
 from support.processes import gone, until
 
 from carbonsched.api.app import create_app
@@ -256,3 +259,33 @@ def test_of_two_commands_and_a_stranger_each_pays_for_the_processors_time_it_too
     assert 0.4 * expected < part < min(2.5 * expected, 0.8), "who computes pays for it"
     # on a box that is busy with others, too, the stranger is one of several: it got at least about as much time as the command
     assert box_j > 0.5 * active_j, "what a stranger takes is no job's"
+
+
+def test_a_feed_of_the_pue_that_says_nothing_or_is_refused_is_told_on_stderr(
+    tmp_path: Path, config: Path
+) -> None:
+    """There is no daemon whose log would tell."""
+
+    def answer(path: str) -> Reply:
+        at = parse_qs(urlsplit(path).query).get("time", ["0"])[0]
+        data = {"resultType": "vector", "result": [{"metric": {}, "value": [float(at), "118"]}]}
+        return Reply(json.dumps({"status": "success", "data": data}).encode())
+
+    with serve_http(answer) as server:
+        for url, why in ((server.url, "one lies between 1 and 10"), ("http://127.0.0.1:9", "127.0.0.1:9")):
+            config.write_text(f'{CONFIG}[pue_feed]\nurl = "{url}"\nquery = "pue"\ntimeout = "2s"\n')
+            code, _, err = alone(tmp_path, "true")
+            [told] = [line for line in err.splitlines() if "pue_feed" in line]
+            assert code == 0
+            assert why in told
+            assert told.endswith("; a PUE of 1.5 is charged (test)")
+
+
+def test_where_nothing_can_be_metered_no_ledger_is_left_behind(tmp_path: Path, config: Path) -> None:
+    config.write_text(
+        CONFIG.replace('gpu = "replay"', 'gpu = "intel"').replace('replay_file = "watts.csv"\n', "")
+    )
+    before = sorted(tmp_path.iterdir())
+    code, _, err = alone(tmp_path, "touch", tmp_path / "ran")
+    assert (code, err.count("\n")) == (1, 1), err
+    assert sorted(tmp_path.iterdir()) == before

@@ -271,7 +271,13 @@ def test_from_stdin_with_values_set_over_it(
     box: Box, socket: Path, content: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(JOB_TOML))
-    sets = ["train.lr=1e-4", "carbon.deadline=36h", "carbon.may_pause=false", "name=again"]
+    sets = [
+        "train.lr=1e-4",
+        "train.weight_decay=.5",
+        "carbon.deadline=36h",
+        "carbon.may_pause=false",
+        "name=again",
+    ]
     ran = cli("submit", "-", *(f"--set={one}" for one in sets), "--json", socket=socket)
     assert ran.code == 0, ran.err
     spec = box.entries[ran.doc["id"]].spec

@@ -61,6 +61,7 @@ def test_a_column_of_any_kind_is_played_back_as_intensities_are(tmp_path: Path) 
         ("datetime,share\n", "line 1", "header"),
         (HEADER + "2026-01-01T00:00Z,nan\n", "line 2", "finite"),
         (HEADER + "2026-01-01T00:00Z,cheap\n", "line 2", "not a number"),
+        (HEADER + "2026-01-01T00:00Z,0_1\n", "line 2", "not a number"),
         (HEADER + "2026-01-01T00:00Z,\n", "line 2", "not a number"),
         (HEADER + "2026-01-01T00:00,1\n", "line 2", "time zone"),
         (HEADER + "2026-01-01T00:00Z,1\n2026-01-01T00:00Z,1\n", "line 3", "does not come after"),

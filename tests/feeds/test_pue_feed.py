@@ -30,6 +30,7 @@ def config(**keys: object) -> Config:
         ("0.98", None, "one lies between 1 and 10"),
         ("118", None, "one lies between 1 and 10"),
         ("NaN", None, "finite"),
+        ("0_1.4", None, "'0_1.4' is not a number"),
     ],
 )
 def test_a_pue_is_taken_or_refused(said: str, pue: float | None, why: str) -> None:

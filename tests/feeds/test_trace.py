@@ -64,6 +64,7 @@ def test_a_forecast_may_be_missing_in_some_rows(tmp_path: Path) -> None:
         ),
         (HEAD + "2022-01-01T00:00Z,1" + "0" * 200_000 + "\n", "line 2", "must be 0 or more"),
         (HEAD + "2022-01-01T00:00Z,\x00\n", "line 2", "g_per_kwh is not a number: '\\x00'"),
+        (HEAD + "2022-01-01T00:00Z,1_000\n", "line 2", "g_per_kwh is not a number: '1_000'"),
         (HEAD + "2022-01-01T00:00Z,1e308\n", "line 2", "is 1e+308, above anything that burns"),
         (
             HEAD + "2022-01-01T01:00:00Z,1\n2022-01-01T00:00:00Z,1\n",

@@ -83,6 +83,7 @@ def test_the_counter_never_falls_and_is_a_function_of_time_alone(
         ("watts\n1\n", "line 1: is not the header `seconds,watts`"),
         ("seconds,watts\n0,much\n", "line 2: '0,much' is not two numbers"),
         ("seconds,watts\n0,nan\n", "line 2"),
+        ("seconds,watts\n0,1_0\n", "line 2: '0,1_0' is not two numbers"),
         ("seconds,watts\n0,1,2\n", "line 2"),
         ("seconds,watts\n0,-1\n", "line 2: watts must not be negative"),
         ("seconds,watts\n5,1\n5,2\n", "line 3: seconds must ascend"),

@@ -107,6 +107,7 @@ def test_a_time_without_a_zone_is_of_the_zone_that_was_named(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
+        ({"energy_consumed": "1_0"}, "emissions.csv line 3, energy_consumed: '1_0' is no number"),
         ({"energy_consumed": "much"}, "emissions.csv line 3, energy_consumed: 'much' is no number"),
         ({"emissions": -1.0}, "line 3, emissions: -1.0 is not possible"),
         ({"duration": float("inf")}, "line 3, duration: inf is not possible"),

@@ -31,6 +31,7 @@ from carbonsched.feeds.provider import Answered, HttpFeed, Value, offered
 from carbonsched.feeds.transport import Body, Limit
 from carbonsched.model.base import Duration, utc
 from carbonsched.model.grid import Kind, Reading
+from carbonsched.units import plain_number
 
 _HOUR: Final = timedelta(hours=1)
 _RECENT: Final = timedelta(hours=12)
@@ -78,8 +79,8 @@ def _number(value: Any) -> Any:
     """Numbers come as numbers or as text, by the API's version; a text that says there is none is as good as null."""
     if not isinstance(value, str):
         return value
-    number = None if value.strip().lower() in _NO_NUMBER else float(value)
-    return number if number is None or math.isfinite(number) else None
+    told = None if value.strip().lower() in _NO_NUMBER else plain_number(value)
+    return told if told is None or math.isfinite(told) else None
 
 
 class _Row(Answered):

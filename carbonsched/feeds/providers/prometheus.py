@@ -21,13 +21,14 @@ from carbonsched.feeds.provider import SETTLE_EVERY_S, Answered, HttpFeed, HttpS
 from carbonsched.feeds.transport import Body
 from carbonsched.model.base import Duration, refusal
 from carbonsched.model.grid import Basis, Kind, Reading, Source
+from carbonsched.units import plain_number
 
 _HINT: Final = "try the query on the server's own page"
 
 
 def _number(value: Any) -> Any:
     """Values are text, so that NaN and Inf can be sent; those are refused."""
-    return float(value) if isinstance(value, str) else None
+    return plain_number(value) if isinstance(value, str) else None
 
 
 _Sample = tuple[Value, Annotated[Value, BeforeValidator(_number)]]

@@ -168,6 +168,7 @@ BAD = {
     "a period without end": (WHOLE.replace(b"2026-03-12T10:00Z</end>", b"2036-03-12T10:00Z</end>"), "length"),
     "no offset": (WHOLE.replace(b"Z</start>", b"</start>"), "no time zone"),
     "not a number": (WHOLE.replace(b">300<", b">nan<"), "finite number"),
+    "a slip in a number": (WHOLE.replace(b">300<", b">3_00<"), "'3_00' is not a number"),
     "position 0": (WHOLE.replace(b"<position>1<", b"<position>0<"), "greater than or equal to 1"),
     "cut": (
         document(*(of("B04", *(float(i * 7 % 11 + j) for i in range(100))) for j in range(10))),

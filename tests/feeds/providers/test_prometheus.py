@@ -126,6 +126,8 @@ BAD = {
     "Inf": (document("vector", one(AT.timestamp(), "+Inf")), "finite number"),
     "a bare number": (document("vector", one(AT.timestamp(), 5)), "valid number"),
     "no number": (document("vector", one(AT.timestamp(), "low")), "could not convert"),
+    "a slip in a number": (document("vector", one(AT.timestamp(), "0_1.4")), "'0_1.4' is not a number"),
+    "digits of another script": (document("vector", one(AT.timestamp(), "١٢")), "is not a number"),
     "another time": (
         document("vector", one(AT.timestamp() - 3600, "5")),
         "not of the time that was asked for",
