@@ -33,14 +33,14 @@ def config(**keys: object) -> Config:
         ("0_1.4", None, "'0_1.4' is not a number"),
     ],
 )
-def test_a_pue_is_taken_or_refused(said: str, pue: float | None, why: str) -> None:
+def test_a_pue_is_taken_or_refused(tmp_path: Path, said: str, pue: float | None, why: str) -> None:
     data = {
         "resultType": "vector",
         "result": [{"metric": {}, "value": [NOW.replace(minute=20).timestamp(), said]}],
     }
     with serve(lambda _: Reply(json.dumps({"status": "success", "data": data}).encode())) as server:
         chain = build_pue_feed(
-            config(url=server.url).pue_feed, Site(Zone(name="DE"), ManualClock(NOW), Path())
+            config(url=server.url).pue_feed, Site(Zone(name="DE"), ManualClock(NOW), tmp_path)
         )
         assert chain is not None
         chain.poll_due()
