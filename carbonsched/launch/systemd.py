@@ -29,9 +29,11 @@ from carbonsched.model.protocol import ExitRecord, RunRecord
 
 SLICE = "carbonsched.slice"
 """`Slice=` of the units: their cgroups are there."""
-_STOP_S = 5.0
-"""systemd answers a request that waits for nothing within milliseconds."""
-_ROUNDS, _PAUSE_S = 5, 0.02
+_STOP_S = 0.05
+"""systemd takes in a request that waits for nothing within milliseconds; where it is busy, others do not wait with us."""
+_SYSTEMCTL = ("systemctl", "--no-ask-password", "--quiet")
+_ROUNDS, _PAUSE_S = 2, 0.02
+"""A shim that was told has killed its job by then, or is told again."""
 _OPEN_S = 60.0
 """So long are a removed job's folders waited for to be opened."""
 
@@ -75,6 +77,8 @@ class SystemdLauncher(LocalLauncher):
                 "launch.kind", "'systemd' needs cgroups of version 2, which are not mounted", "give 'local'"
             )
         self._starts, self._cgroups = starts, found
+        self._stops: dict[str, subprocess.Popen[str]] = {}
+        """By unit: what systemd was asked and has not answered yet."""
 
     def check(self, spec: JobSpec, owner: Owner) -> None:
         """See `Launcher.check`. What the daemon's user may not look at, the job's own process is asked for at its start."""
@@ -146,7 +150,7 @@ class SystemdLauncher(LocalLauncher):
                     return 0
                 time.sleep(_PAUSE_S)
             # no shim, or one that does not answer: systemd ends all that is there, at the latest after TimeoutStopSec
-            if problem := self._systemctl(_STOP_S, "stop", "--no-block", unit_of(job_dir.name)):
+            if problem := self._ask_to_stop(unit_of(job_dir.name)):
                 raise LaunchError(f"processes of {job_dir.name} cannot be ended: {problem}")
             return self._left(job_dir)
         except OSError as e:
@@ -214,19 +218,46 @@ class SystemdLauncher(LocalLauncher):
 
     def _systemctl(self, seconds: float, *words: str) -> str:
         """Why systemd does not do it; empty: it does, or has done it. Raises OSError."""
-        argv = ["systemctl", "--no-ask-password", "--quiet", *words]
         try:
             done = subprocess.run(
-                argv, capture_output=True, text=True, check=False, timeout=seconds, stdin=subprocess.DEVNULL
+                [*_SYSTEMCTL, *words],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=seconds,
+                stdin=subprocess.DEVNULL,
             )
         except subprocess.TimeoutExpired:
             return f"systemd did not answer within {seconds:g} s"
-        if done.returncode == 0:
+        return _refusal(done.returncode, done.stderr, words[-1])
+
+    def _ask_to_stop(self, unit: str) -> str:
+        """Why systemd does not; empty: it does, or has not answered yet, and is asked for its answer the next time. Raises OSError."""
+        asked = self._stops.pop(unit, None) or subprocess.Popen(
+            [*_SYSTEMCTL, "stop", "--no-block", unit],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            _, said = asked.communicate(timeout=_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._stops[unit] = asked
             return ""
-        said = (done.stderr.strip().splitlines() or [f"systemctl ended with {done.returncode}"])[0]
-        if "uthentication" in said or "not permitted" in said or "denied" in said.lower():
-            return f"{said} (polkit must let the daemon's user start it: docs/install.md, Whose processes jobs are)"
-        return f"{said} (journalctl -u {words[-1]})"
+        return _refusal(asked.returncode, said, unit)
+
+
+def _refusal(code: int, said: str, unit: str) -> str:
+    """Why systemctl ended so; empty: it did what it was asked."""
+    if code == 0:
+        return ""
+    first = (said.strip().splitlines() or [f"systemctl ended with {code}"])[0]
+    if "uthentication" in first or "not permitted" in first or "denied" in first.lower():
+        return (
+            f"{first} (polkit must let the daemon's user start it: docs/install.md, Whose processes jobs are)"
+        )
+    return f"{first} (journalctl -u {unit})"
 
 
 def _held_by(pid: int, start_time: int = 0) -> process_group.Process:

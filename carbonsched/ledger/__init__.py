@@ -2,6 +2,7 @@
 
 store         one writer, many readers, migrations, vendor errors made ours
 database_file  SQLite's files: lock, log, room on a full disk
+log_sync      waits for the disk apart from the commit
 tables        the schema
 rows          an interval flattened to a row, its canonical JSON and its hash
 records       a job and a finished segment, read from their rows

@@ -1,7 +1,7 @@
 """Opens the database under the ledger: one writer, many readers, migrated on opening, its errors raised as LedgerError.
 
 SQLite runs in WAL mode with synchronous=FULL: a committed row survives a power cut, and readers never wait for the
-writer. A lock file beside the database keeps a second daemon out; on PostgreSQL an advisory lock of the writer's session does. There
+writer; after `sync_later` it survives one once `sync` has come back. A lock file beside the database keeps a second daemon out; on PostgreSQL an advisory lock of the writer's session does. There
 each box has a schema of its own, with its own jobs and its own chains: nothing is shared.
 """
 
@@ -30,6 +30,7 @@ from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
 from carbonsched.errors import InputError, LedgerBusyError, LedgerError
 from carbonsched.ledger.database_file import FIELD, DatabaseFile, box_of, parsed_url, without_mode
+from carbonsched.ledger.log_sync import LogSync
 from carbonsched.ledger.tables import JOURNAL, SCHEMA
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Store:
         self._holder: int | None = None
         self._doomed = False
         self._folder: TemporaryDirectory[str] | None = None
+        self._log_sync: LogSync | None = None
 
     @classmethod
     def open(cls, url: str, *, read_only: bool = False) -> Self:
@@ -176,6 +178,27 @@ class Store:
         if self._file is not None:
             self._file.keep_room()
 
+    def sync_later(self) -> None:
+        """From now on a commit does not wait for the disk: `sync` does. A server's database goes on as before. Raises LedgerError."""
+        if self._file is None or self._log_sync is not None:
+            return
+        event.listen(self._writer, "connect", _sync_later)
+        with self._lock:
+            self._writer.dispose()  # the next connection is made so
+        self._log_sync = LogSync(self._file.path)
+
+    def sync(self) -> bool:
+        """Wait until what this thread has committed survives a power cut; whether there was something to wait for.
+
+        Raises LedgerError; the next one tries it again.
+        """
+        try:
+            return self._log_sync is not None and self._log_sync.sync()
+        except OSError as e:
+            raise LedgerError(
+                f"{self._where}: {e.strerror or e}; a power cut may lose what was written last"
+            ) from e
+
     @property
     def schema_version(self) -> str:
         with self._reading() as connection:
@@ -235,6 +258,8 @@ class Store:
                     yield connection
                     if self._doomed:
                         raise LedgerError(f"{self._where}: a write in this transaction failed, none is kept")
+                if self._log_sync is not None:
+                    self._log_sync.note()
             except SQLAlchemyError as e:
                 raise self._refused(e) from e
             finally:
@@ -382,6 +407,13 @@ def _engine(url: URL, *, pool: str, query_only: bool, box: str | None = None) ->
                 )
 
     return engine
+
+
+def _sync_later(dbapi: Any, _record: object) -> None:
+    cursor = dbapi.cursor()
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA wal_autocheckpoint=0")
+    cursor.close()
 
 
 def _schema_of(box: str) -> str:

@@ -19,23 +19,28 @@ MOST_BYTES = 16 * 1024 * 1024
 """Longest document that is read; ours take kilobytes."""
 
 
-def save(path: Path, doc: Doc, indent: int | None = None) -> None:
+def save(path: Path, doc: Doc, indent: int | None = None, *, lasting: bool = True) -> None:
     """Replace `path` by the document, for whoever may enter its folder to read. Raises OSError; the old one stays then."""
     # an owner's trainer is not of the daemon's group, whatever the umask
-    replace(path, doc.model_dump_json(indent=indent), mode=0o644)
+    replace(path, doc.model_dump_json(indent=indent), mode=0o644, lasting=lasting)
 
 
-def replace(path: Path, text: str, mode: int | None = None) -> None:
-    """Temporary file, fsync, rename, fsync of the folder. mode: by the umask if None. Raises OSError."""
+def replace(path: Path, text: str, mode: int | None = None, *, lasting: bool = True) -> None:
+    """Temporary file, fsync, rename, fsync of the folder. mode: by the umask if None. Raises OSError.
+
+    lasting: False leaves both fsync out, for what only a process that lives now reads: a power cut may leave any of it, or nothing.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         if mode is not None:
             os.fchmod(file.fileno(), mode)
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        if lasting:
+            os.fsync(file.fileno())
     temporary.replace(path)
-    sync(path.parent)
+    if lasting:
+        sync(path.parent)
 
 
 def overwrite(path: Path, doc: Doc) -> None:

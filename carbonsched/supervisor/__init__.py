@@ -26,6 +26,7 @@ late_energy  charges what a meter tells late to whose time it was
 settling     writes what became known later of the past into the journal
 revisions    which settlements there are to write, pure
 announcer    says what became of a job to who wants to be notified
+measured_lock  the one lock, and how long it is held
 measures     what the daemon counts of itself, in memory
 metrics      tells it to Prometheus
 rolling      rolls the ledger up in the background

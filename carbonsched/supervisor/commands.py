@@ -44,19 +44,20 @@ class Commands:
         """From now on the energy of its devices is the command's. Nothing is kept of one that is refused."""
         supervisor = self.supervisor
         supervisor.tick(HUNG_S)  # what was used up to here is not the command's
-        now = supervisor.clock.now()
         spec = JobSpec.of_command(asked.name, asked.command, asked.budget_g, asked.labels)
-        with supervisor.quotas.taking(owner, spec), supervisor.lock:
-            if supervisor.starter.drain.why:
-                raise StateError(f"{supervisor.starter.drain.why}; wait, or run it without carbonsched")
-            live = [run for run in supervisor.runs.values() if run.alive]
-            seat, notes = supervisor.placement.seat_of_command(asked.devices, live, share=asked.share)
+        supervisor.load_control()
+        with supervisor.quotas.taking(owner, spec):
+            self._refuse_drained()
             path = make_folder(supervisor.journal.jobs, asked.name, supervisor.ledger)
+            now = supervisor.clock.now()
             job = SubmittedJob(id=path.name, spec=spec, owner=owner, submitted_at=now, sha256=spec.sha256)
             try:
-                found = self._take_in(path, job, asked, seat)
+                supervisor.launcher.prepare(path, owner)
+                save(path / "spec.json", job, indent=2)
+                found = supervisor.launcher.adopt(path, asked.pid, asked.command.argv, owner)
+                with supervisor.lock:
+                    seat, notes = self._take_in(job, asked, found)
             except (OSError, CarbonschedError) as e:
-                supervisor.runs.pop(job.id, None)
                 shutil.rmtree(path, ignore_errors=True)
                 if isinstance(e, CarbonschedError):
                     raise
@@ -65,21 +66,34 @@ class Commands:
         env = self._env(path, asked, owner, seat)
         return RunStarted(id=job.id, devices=seat.devices, env=env, lock=lock, notes=notes)
 
-    def _take_in(self, path: Path, job: SubmittedJob, asked: RunRequest, seat: Seat) -> RunRecord:
+    def _refuse_drained(self) -> None:
+        if why := self.supervisor.starter.drain.why:
+            raise StateError(f"{why}; wait, or run it without carbonsched")
+
+    def _take_in(
+        self, job: SubmittedJob, asked: RunRequest, found: RunRecord
+    ) -> tuple[Seat, tuple[str, ...]]:
+        """Its seat, and what is to be said of it; all of it, or nothing. Hold the lock."""
         supervisor = self.supervisor
-        supervisor.launcher.prepare(path, job.owner)
-        save(path / "spec.json", job, indent=2)
-        with supervisor.ledger.transaction():  # a daemon that dies here has it whole, or knows nothing of it
-            supervisor.ledger.add_job(job)
-            supervisor.enlist(job.id)
-            run = supervisor.runs[job.id]
-            found = supervisor.launcher.adopt(path, asked.pid, asked.command.argv, job.owner)
-            run.begin(supervisor.clock.now(), seat.devices, seat.part)
-            supervisor.journal.note_start(run, seat, found)
-            supervisor.move(run, JobState.RUNNING, "metered: carbonsched run started it")
-        if asked.budget_g is not None:
-            supervisor.control.open(run)
-        return found
+        self._refuse_drained()
+        live = [run for run in supervisor.runs.values() if run.alive]
+        seat, notes = supervisor.placement.seat_of_command(asked.devices, live, share=asked.share)
+        try:
+            with (
+                supervisor.ledger.transaction()
+            ):  # a daemon that dies here has it whole, or knows nothing of it
+                supervisor.ledger.add_job(job)
+                supervisor.enlist(job.id)
+                run = supervisor.runs[job.id]
+                run.begin(supervisor.clock.now(), seat.devices, seat.part)
+                supervisor.journal.note_start(run, seat, found)
+                supervisor.move(run, JobState.RUNNING, "metered: carbonsched run started it")
+            if asked.budget_g is not None:
+                supervisor.control.open(run)
+        except (OSError, CarbonschedError):
+            supervisor.runs.pop(job.id, None)
+            raise
+        return seat, notes
 
     def _env(self, path: Path, asked: RunRequest, owner: Owner, seat: Seat) -> dict[str, str]:
         env = {MARK: str(path.resolve())} | self.supervisor.placement.env_of_command(seat)
@@ -108,13 +122,12 @@ class Commands:
         """How it ended, by whoever started it; and what it used up to now."""
         supervisor = self.supervisor
         self._command(job_id)
-        with supervisor.lock:
-            run = supervisor.runs.get(job_id)
-            if run is not None:
-                now = supervisor.clock.now()
-                at = now if told.at is None else min(told.at, now)
-                record = ExitRecord(code=told.code, signal=told.signal, at=at)
-                supervisor.launcher.note_exit(run.dir, record)
+        run = supervisor.runs.get(job_id)
+        if run is not None:
+            now = supervisor.clock.now()
+            at = now if told.at is None else min(told.at, now)
+            record = ExitRecord(code=told.code, signal=told.signal, at=at)
+            supervisor.launcher.note_exit(run.dir, record)
         left, late = self._see_out(job_id)
         total = self.total(job_id, told, left)
         note = f"its last seconds are not charged yet: carbonsched show {job_id} tells them later"

@@ -141,7 +141,17 @@ class _Box(Collector):
             supervisor.measures.ticks,
         )
         yield _histogram(
+            "carbonsched_lock_held_seconds",
+            "One hold of the lock that ticks and requests share.",
+            supervisor.lock.held,
+        )
+        yield _histogram(
             "carbonsched_ledger_write_duration_seconds", "One write of rows to the ledger.", pending.writes
+        )
+        yield _histogram(
+            "carbonsched_ledger_sync_duration_seconds",
+            "One wait until the disk has what was written.",
+            pending.syncs,
         )
         for name, said, value in (
             (

@@ -4,6 +4,7 @@ The rows are in memory alone: a daemon that is killed then loses them, and reads
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from carbonsched.model.energy import EnergyMethod, Interval
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.measures import Durations
 from carbonsched.supervisor.metering import join
+from carbonsched.text import several
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,9 @@ class PendingRows:
     notes: list[Callable[[], None]] = field(default_factory=list)
     """Each writes one, or a budget."""
     writes: Durations = field(default_factory=Durations)
-    """What writing rows takes."""
+    """What writing rows takes, without the wait for the disk."""
+    syncs: Durations = field(default_factory=Durations)
+    """What the disk takes to have them."""
     lost: int = 0
     """Rows and notes that there was no room for."""
     answers: int = 0
@@ -122,6 +126,18 @@ class PendingRows:
             self.notes.append(note)
             self._keep(e)
 
+    def sync(self) -> None:
+        """Wait until what this thread has written survives a power cut. Never raises: what does not yet is tried again with the next."""
+        began = time.monotonic()
+        try:
+            if self.ledger.sync():
+                self.syncs.observe(time.monotonic() - began)
+        except LedgerError as e:
+            now_s = self.clock.monotonic()
+            if now_s - self._said_s >= SAID_AGAIN_S:
+                self._said_s = now_s
+                log.warning("%s", e)
+
     def close(self) -> None:
         """The daemon ends: what the ledger has not taken is lost."""
         if self.rows or self.notes:
@@ -138,7 +154,7 @@ class PendingRows:
         self._since = self._since or f"{now:%Y-%m-%d %H:%M:%S} UTC"
         if now_s - self._said_s >= SAID_AGAIN_S:
             self._said_s = now_s
-            kept = f"{len(self.rows)} rows and {len(self.notes)} notes since {self._since} are kept in memory"
+            kept = f"{several(len(self.rows), 'row')} and {several(len(self.notes), 'note')} since {self._since} are kept in memory"
             lost = f", {self.lost} are lost" if self.lost else ""
             log.warning("%s; %s%s", error, kept, lost)
 

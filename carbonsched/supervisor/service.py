@@ -109,6 +109,7 @@ class SupervisorService:
         supervisor.prices.check(spec)
         supervisor.placement.check(spec)
         supervisor.launcher.check(spec, owner)
+        supervisor.load_control()
         with supervisor.quotas.taking(owner, spec):
             # nobody knows of the job before the ledger does: no tick waits for the disk
             path = job_reference.make_folder(supervisor.journal.jobs, spec.name, supervisor.ledger)
@@ -363,7 +364,9 @@ class SupervisorService:
         self.allow("import_log", actor)
         supervisor = self.supervisor
         supervisor.flush()
-        return book(supervisor.ledger, body, actor.user, actor.uid, supervisor.clock.now())
+        imported = book(supervisor.ledger, body, actor.user, actor.uid, supervisor.clock.now())
+        supervisor.ledger.sync()
+        return imported
 
     def pools(self, actor: Owner) -> PoolList:
         supervisor, every_job = self.supervisor, access.reads_all(actor, self._admins)

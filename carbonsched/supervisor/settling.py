@@ -5,7 +5,7 @@ Rows keep what was known when they were written, and so does the budget: a settl
 """
 
 import logging
-import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -44,7 +44,7 @@ class Settling:
     ledger: Ledger
     watch: GridWatch
     pending: PendingRows
-    lock: threading.RLock
+    lock: AbstractContextManager[object]
     """The tick's: held to write alone."""
     clock: Clock
     _due_s: float = 0.0

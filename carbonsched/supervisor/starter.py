@@ -72,6 +72,7 @@ class Starter:
 
     def start_queued(self) -> None:
         # by the number of boards: what was found is for the first that may start, why there is none holds for all
+        self.starts.allow_glance()
         supervisor, found, kept = self.supervisor, dict[int, tuple[Seat | None, str]](), False
         for run in queue(supervisor.runs.values()):
             with supervisor.isolation.alone(run):

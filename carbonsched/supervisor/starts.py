@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -38,10 +39,11 @@ class Start:
 
 @dataclass(slots=True)
 class Starts:
-    """Those that nobody has dealt with yet.
+    """Those that nobody has dealt with yet. One tick glances at the starts that it begins for `glance_s` in all.
 
     Example:
         >>> starts = Starts(glance_s=10.0)
+        >>> starts.allow_glance()
         >>> starts.begin("a-1", lambda: None)
         >>> [start.job_id for start in starts.through()]
         ['a-1']
@@ -49,7 +51,12 @@ class Starts:
     """
 
     glance_s: float = GLANCE_S
+    _left_s: float = GLANCE_S
     _starts: dict[str, Start] = field(default_factory=dict)
+
+    def allow_glance(self) -> None:
+        """A tick begins."""
+        self._left_s = self.glance_s
 
     def begin(self, job_id: str, work: Callable[[], object]) -> None:
         """Do the work in its thread, and give it a moment. It must not take the supervisor's lock."""
@@ -59,7 +66,9 @@ class Starts:
         except RuntimeError as e:  # the box has no more threads: that passes
             start.error = OSError(errno.EAGAIN, str(e))
             return
-        start.thread.join(self.glance_s)
+        began = time.monotonic()
+        start.thread.join(self._left_s)
+        self._left_s = max(self._left_s - (time.monotonic() - began), 0.0)
 
     def through(self) -> list[Start]:
         """Those that came to an end, until they are forgotten: what could not be recorded of one is tried again."""

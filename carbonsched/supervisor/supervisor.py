@@ -3,7 +3,7 @@
 What the API asks between two ticks is in `carbonsched.supervisor.service`.
 
 One lock guards all of it. A tick never waits for the network (feeds are polled on their own schedule) nor for a job, and what
-may take long (a meter's driver, a start) is not waited for under the lock.
+may take long (a meter's driver, a start, the disk under the ledger) is not waited for under the lock.
 Its first half meters every device and writes the rows. The second takes one job at a time: what its events say goes
 to the ledger in one transaction together with how far they were read, so that a daemon killed at any instant goes on
 without losing or repeating anything, and what is wrong with one job fails that job alone.
@@ -12,6 +12,7 @@ without losing or repeating anything, and what is wrong with one job fails that 
 import logging
 import threading
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.late_energy import LateEnergy
 from carbonsched.supervisor.lifecycle import Lifecycle
+from carbonsched.supervisor.measured_lock import MeasuredLock
 from carbonsched.supervisor.measures import Measures
 from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.on_site import OnSite
@@ -120,7 +122,7 @@ class Supervisor:
         )
         self.late = LateEnergy(ledger, self.pending, self.journal)
         self.isolation = Isolation(clock, self.lifecycle.fail)
-        self.lock = threading.RLock()
+        self.lock = MeasuredLock(self.pending.sync)
         self._ticking = threading.RLock()
         """Two that read at once would charge energy twice, or after its job is over."""
         self.settling = Settling(ledger, self.watch, self.pending, self.lock, clock)
@@ -138,6 +140,12 @@ class Supervisor:
         if self._control is None:
             self._control = self._open_control()
         return self._control
+
+    def load_control(self) -> None:
+        """Load what `control` needs, which takes a second on a busy box: without the lock, before the first job comes."""
+        import_module("carbonsched.supervisor.control.loop")
+        import_module("carbonsched.supervisor.estimates.inputs")
+        import_module("carbonsched.supervisor.budgets.allocator")
 
     def _open_control(self) -> "ControlLoop":
         from carbonsched.supervisor.budgets.allocator import BudgetAllocator
@@ -188,6 +196,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Adopt what an earlier daemon left, and go on metering from the ledger's last rows."""
+        self.ledger.sync_later()
         with self.lock:
             marks = self.ledger.marks()
             self.meter.resume(marks)

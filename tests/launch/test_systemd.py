@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.models import tiny_spec
+from support.processes import until
 
 from carbonsched.errors import InputError, LaunchError
 from carbonsched.launch.systemd import SystemdLauncher, unit_of
@@ -75,7 +76,25 @@ def test_what_a_killed_shim_left_is_ended_by_systemd(
     monkeypatch.setattr("carbonsched.launch.systemd._ours", lambda pid: False)
     assert launcher.sweep(tmp_path / "job-1") == 1
     assert launcher.pids(tmp_path / "job-1") == {_somebody_elses()}
+    until(lambda: (tmp_path / "asked").exists() and (tmp_path / "asked").read_text() != "")
     assert (tmp_path / "asked").read_text().split()[-3:] == ["stop", "--no-block", unit_of("job-1")]
+
+
+def test_a_systemd_that_is_busy_holds_nobody_up_and_is_asked_once(
+    launcher: SystemdLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f'echo "$@" >> "{tmp_path}/asked"; until [ -e "{tmp_path}/go" ]; do sleep 0.02; done; echo "Access denied" >&2; exit 4'
+    says(tmp_path, monkeypatch, script)
+    group = tmp_path / "cgroups" / unit_of("job-1")
+    group.mkdir()
+    (group / "cgroup.procs").write_text(f"{_somebody_elses()}\n")
+    (tmp_path / "job-1").mkdir()
+    monkeypatch.setattr("carbonsched.launch.systemd._ours", lambda pid: False)
+    assert [launcher.sweep(tmp_path / "job-1") for _ in range(3)] == [1, 1, 1]
+    (tmp_path / "go").touch()
+    with pytest.raises(LaunchError, match=r"cannot be ended: Access denied .polkit must let"):
+        until(lambda: launcher.sweep(tmp_path / "job-1") != 1)
+    assert len((tmp_path / "asked").read_text().splitlines()) == 1
 
 
 def _somebody_elses() -> int:

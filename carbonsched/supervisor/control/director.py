@@ -127,7 +127,9 @@ def write_control(job_dir: Path, directive: Directive1) -> None:
     """Say it to the trainer, on a full disk in the place of what was said before. Raises OSError; then it was not said."""
     path = job_dir / "control.json"
     try:
-        save(path, directive)
+        save(
+            path, directive, lasting=False
+        )  # the process that reads it falls in a power cut, too, and the disk may be slow
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.is_file():
             raise
