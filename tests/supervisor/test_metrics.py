@@ -108,3 +108,20 @@ def test_promtool_accepts_rules_and_metrics(rig: Rig, promtool: str) -> None:
     ):
         done = subprocess.run([promtool, *command], input=stdin, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+RULES_TEST = Path(__file__).parents[1] / "fixtures" / "carbonsched.rules.test.yml"
+
+
+def test_each_alert_fires_on_a_sick_box_and_on_no_other(promtool: str, tmp_path: Path) -> None:
+    rules = DEPLOY / "carbonsched.rules.yml"
+    (tmp_path / "test.yml").write_text(RULES_TEST.read_text().replace("RULES", str(rules)))
+    argv = [promtool, "test", "rules", str(tmp_path / "test.yml")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_alert_is_without_such_a_test_and_a_row_of_what_to_do() -> None:
+    alerts = re.findall(r"- alert: (\w+)", (DEPLOY / "carbonsched.rules.yml").read_text())
+    text, page = RULES_TEST.read_text(), (DEPLOY.parents[1] / "docs/troubleshooting.md").read_text()
+    assert all(text.count(f"alertname: {alert}") == 2 and f"| `{alert}` |" in page for alert in alerts)
