@@ -68,6 +68,12 @@ def several(n: int | None, one: str, many: str | None = None) -> str:
     return f"{NOT_KNOWN if n is None else n} {one if n == 1 else many or one + 's'}"
 
 
+def source(provider: str | None, kind: str, *notes: str | None) -> str:
+    """Who says a figure and of what kind it is: `neso, forecast`. A constant's provider is its kind, and is said once."""
+    named = () if provider is None or kind.split(",")[0] == provider else (provider,)
+    return ", ".join(part for part in (*named, kind, *notes) if part)
+
+
 def rho(value: float | None) -> str:
     """A FLOPs ratio: three decimals."""
     return NOT_KNOWN if value is None else f"{value:.3f}"

@@ -155,3 +155,10 @@ def test_one_of_a_thing_is_no_more() -> None:
     said = [text.several(n, "feed") for n in (0, 1, 2, None)]
     assert said == ["0 feeds", "1 feed", "2 feeds", "- feeds"]
     assert [text.several(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]
+
+
+def test_a_source_that_is_its_own_kind_is_said_once() -> None:
+    assert text.source("static", "static, a constant: estimated") == "static, a constant: estimated"
+    assert text.source("static", "fallback, a constant", None) == "static, fallback, a constant"
+    assert text.source("neso", "forecast", "an hour old") == "neso, forecast, an hour old"
+    assert text.source(None, "", "") == ""

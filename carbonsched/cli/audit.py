@@ -245,7 +245,7 @@ def add_up(
     if json:
         emit(done)
     else:
-        print(f"totals of {done.hours} hours were made")
+        print(f"totals of {text.several(done.hours, 'hour')} were made")
 
 
 def _rows(n: int) -> str:

@@ -13,6 +13,7 @@ from carbonsched.cli.client import Client
 from carbonsched.config import Config
 from carbonsched.errors import CarbonschedError
 from carbonsched.model.checks import Check
+from carbonsched.text import several
 
 LEAST_FREE = 10**9
 """Bytes: a checkpoint of a model of some size, and the ledger's growth of some months."""
@@ -224,5 +225,5 @@ def trainer(python: str) -> Check:
         return Check(name="trainer", ok=False, found=f"{python}: {said}", hint=hint)
     torch, transformers, cuda, boards = json.loads(done.stdout.strip().splitlines()[-1])
     found = f"{python}: torch {torch}, transformers {transformers}"
-    seen = f"CUDA with {boards} boards" if cuda else "no CUDA: jobs train on the CPU"
+    seen = f"CUDA with {several(boards, 'board')}" if cuda else "no CUDA: jobs train on the CPU"
     return Check(name="trainer", ok=True, found=f"{found}, {seen}")

@@ -213,11 +213,8 @@ def _print(view: "GridView") -> None:
     if now.g_per_kwh is None:
         facts.add_row("Now", f"not known: {now.reason or 'no feed has answered yet'}")
     else:
-        note = f", {now.note}" if now.note else ""
-        facts.add_row(
-            "Now",
-            f"{text.figure(now.g_per_kwh, 'g/kWh')} ({now.provider}, {now.kind.shown if now.kind else 'of no kind'}{note})",
-        )
+        said_by = text.source(now.provider, now.kind.shown if now.kind else "of no kind", now.note)
+        facts.add_row("Now", f"{text.figure(now.g_per_kwh, 'g/kWh')} ({said_by})")
         facts.add_row("Holds", f"{text.moment(now.start)} to {text.moment(now.end)}")
     facts.add_row("Zone", f"{now.zone}, {now.basis}")
     if now.time_compression != 1.0:

@@ -25,7 +25,7 @@ def supplied(supply: SupplyView) -> str:
     note = f", {supply.note}" if supply.note else ""
     kind = supply.kind.shown if supply.kind else "of no kind"
     doubt = "" if supply.doubt is None else f"; {supply.doubt}"
-    return f"{power}{share} of the box's energy now ({supply.provider}, {kind}{note}){doubt}"
+    return f"{power}{share} of the box's energy now ({text.source(supply.provider, kind)}{note}){doubt}"
 
 
 def probe(settings: Sequence[SupplySettings], site: Site) -> tuple[SupplyProbe, ...]:

@@ -118,7 +118,7 @@ def _sentences(booked: "Imported", *, dry_run: bool) -> list[str]:
         f"{where} now says something else than when it was imported: that stands" for where in booked.changed
     ]
     if booked.left_out:
-        said.append(f"{booked.left_out} lines are part of another run or window")
+        said.append(f"{text.several(booked.left_out, 'line is', 'lines are')} part of another run or window")
     if booked.metered_beside_j:
         said.append(
             f"in the same hours {text.energy(booked.metered_beside_j)} were metered here: of this very box they are in both"

@@ -26,7 +26,11 @@ def logs(
     tail: Annotated[
         int | None,
         typer.Option(
-            "--tail", "-n", metavar="LINES", min=0, help="Only the last lines, and with -f what follows."
+            "--tail",
+            "-n",
+            metavar="LINES",
+            min=0,
+            help="Only the last lines, and with -f what follows; of those that --since leaves.",
         ),
     ] = None,
     since: Annotated[
@@ -46,17 +50,14 @@ def logs(
     With --json one document `{id, text}`; with -f as well, a line `{"id": …, "line": …}` for every line of the log.
     """
     from carbonsched.cli.output import emit
-    from carbonsched.errors import InputError
     from carbonsched.model.views import JobLog, LogLine
 
     client = connect(ctx)
     job = client.show(job).id  # may be meant by its name
     reader = _Reader(client, job)
     if since is not None:
-        if tail is not None:
-            raise InputError("--since", "and --tail both say where to begin", "give one of the two")
         reader.offset = client.log(job, 0, when(since)).offset
-    elif tail is not None:
+    if tail is not None:
         reader.seek(tail)
     chunks = reader.follow() if follow else reader.all()
     if not json:
@@ -119,10 +120,10 @@ class _Reader:
                 return
 
     def seek(self, lines: int) -> None:
-        """Begin where the last `lines` lines do, one that is not ended yet among them."""
-        size, back = self.client.log(self.job, -1).size, 8192
+        """Begin where the last `lines` lines do, one that is not ended yet among them; no earlier than where we stand."""
+        first, size, back = self.offset, self.client.log(self.job, -1).size, 8192
         while True:
-            known = self._read(max(size - back, 0), size)
+            known = self._read(max(size - back, first), size)
             if len(known) < back or known.count(b"\n", 0, -1) >= lines:
                 break
             back *= 4

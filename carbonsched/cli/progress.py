@@ -181,7 +181,7 @@ def intensity(grid: GridNow) -> str:
     if grid.g_per_kwh is None:
         return f"intensity not known: {grid.reason or 'no feed has answered yet'}"
     kind = grid.kind.shown if grid.kind else ""
-    said = ", ".join(part for part in (grid.provider, kind, grid.note) if part)
+    said = text.source(grid.provider, kind, grid.note)
     return f"{text.figure(grid.g_per_kwh)} g/kWh ({said})"
 
 

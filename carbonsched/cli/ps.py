@@ -1,6 +1,6 @@
 """`carbonsched ps`: list the jobs that are not over and those that ended last, one line per job."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +8,9 @@ import typer
 
 from carbonsched import text
 from carbonsched.cli.options import Debug, Json, Socket, connect
+
+LONG = 200
+"""Jobs; a list of more is printed as plain lines."""
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,7 +66,10 @@ def ps(
         print("no jobs; submit one: carbonsched submit JOB.toml")
         return
     out = console()
-    out.print(table(listed.jobs, out.width))
+    if len(listed.jobs) > LONG:
+        print("\n".join(lines(listed.jobs, out.width)))
+    else:
+        out.print(table(listed.jobs, out.width))
     if any(job.estimated or job.power_w is None for job in listed.jobs):
         out.print(LEGEND, style="dim")
     if listed.drained:
@@ -103,14 +109,36 @@ def table(jobs: "Iterable[JobView]", columns: int = 80) -> "Table":
     """A row a job, for people. columns: of the terminal; in a narrow one columns are left out before ids are folded."""
     from carbonsched.cli import output as o
 
-    rows = [_row(job) for job in jobs]
-    names = [
-        name for name in _COLUMNS if name not in _too_many([dict.fromkeys(_COLUMNS, ""), *rows], columns)
-    ]
+    rows, names = _kept(jobs, columns)
     made = o.table(*names, right=_COLUMNS[3:], wrap=("ID",))
     for row in rows:
         made.add_row(*(row[name] for name in names))
     return made
+
+
+def lines(jobs: "Iterable[JobView]", columns: int = 80) -> Iterator[str]:
+    """What `table` looks like, for a long list: a thousand rows of a table take half a second."""
+    rows, names = _kept(jobs, columns)
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    others = sum(widths[name] for name in names[1:]) + _BETWEEN * (len(names) - 1)
+    widths["ID"] = max(min(widths["ID"], columns - others), 1)
+    for row in (dict(zip(names, names, strict=True)), *rows):
+        whole = row["ID"] or " "
+        for at in range(0, len(whole), widths["ID"]):
+            cells = row if at == 0 else dict.fromkeys(names, "")
+            parts = [whole[at : at + widths["ID"]].ljust(widths["ID"])]
+            parts += [
+                cells[name].rjust(widths[name]) if name in _COLUMNS[3:] else cells[name].ljust(widths[name])
+                for name in names[1:]
+            ]
+            yield (" " * _BETWEEN).join(parts)
+
+
+def _kept(jobs: "Iterable[JobView]", columns: int) -> tuple[list[dict[str, str]], list[str]]:
+    """A row a job, and the columns that there is room for."""
+    rows = [_row(job) for job in jobs]
+    left_out = _too_many([dict.fromkeys(_COLUMNS, ""), *rows], columns)
+    return rows, [name for name in _COLUMNS if name not in left_out]
 
 
 _COLUMNS = ("ID", "OWNER", "STATE", "SEG", "ρ", "W", "g/BUDGET", "LOSS", "LEFT")
@@ -135,8 +163,8 @@ def _too_many(rows: Sequence[Mapping[str, str]], columns: int) -> set[str]:
 
 def _row(job: "JobView") -> dict[str, str]:
     cells = (
-        job.id,
-        job.owner,
+        text.visible(job.id),
+        text.visible(job.owner),
         job.state.value,
         text.nth(job.segment, job.segments, job.segments_over),
         text.rho(job.rho),

@@ -297,7 +297,7 @@ def _sentence(total: "RunTotal") -> str:
         said.append(f"unknown for {text.long_duration(total.unknown_s)}, in no sum")
     if total.remaining:
         said.append(
-            f"{total.remaining} processes of it run on and are metered until they end: carbonsched show {total.id}"
+            f"it left {text.several(total.remaining, 'process', 'processes')} running, metered to the end: carbonsched show {total.id}"
         )
     return "; ".join([*said, *total.notes])
 

@@ -50,7 +50,7 @@ def _print(job: "JobDetail") -> None:
             metrics = "".join(f", {name} {text.figure(value)}" for name, value in event["metrics"].items())
             loss = text.figure(event["loss"], digits=5)
             out.print(
-                f"  {event['when']} step {event['step']}: loss {loss} over {event['samples']} rows{metrics}"
+                f"  {event['when']} step {event['step']}: loss {loss} over {text.several(event['samples'], 'row')}{metrics}"
             )
     if job.history:
         out.print()

@@ -14,6 +14,7 @@ from typing import NoReturn
 from carbonsched.csv_text import CsvRow, csv_rows
 from carbonsched.errors import InputError
 from carbonsched.model.base import utc
+from carbonsched.text import several
 from carbonsched.units import plain_number
 
 TIME = "datetime"
@@ -109,7 +110,7 @@ def timed(path: Path, header: tuple[str, ...], rows: Iterator[CsvRow], check: Ch
         hashes.append(hashlib.sha256(raw.rstrip("\r\n").encode()).hexdigest())
     if len(times) < 2:
         hint = "a trace needs two or more, to know how long a row holds"
-        refuse(str(path), f"holds {len(times)} rows", hint)
+        refuse(str(path), f"holds {several(len(times), 'row')}", hint)
     return Columns(header[1:], tuple(times), tuple(values), tuple(hashes))
 
 

@@ -15,6 +15,7 @@ from carbonsched.errors import InputError
 from carbonsched.feeds.columns import read_text, refuse, split, timed
 from carbonsched.feeds.exports import KNOWN, Export, read_export
 from carbonsched.model.grid import Basis
+from carbonsched.text import several
 from carbonsched.units import plain_number
 
 MOST_G_PER_KWH: Final = 100_000.0
@@ -84,7 +85,7 @@ def _of_export(where: str, export: Export, text: str) -> Trace:
     if len(points) < 2:
         refuse(
             where,
-            f"holds {len(points)} values",
+            f"holds {several(len(points), 'value')}",
             "a trace needs two or more, to know how long a row holds",
         )
     for point in points:

@@ -27,6 +27,7 @@ from carbonsched.model.base import Doc
 from carbonsched.model.files import load, read, save
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.protocol import ExitRecord, RunRecord
+from carbonsched.text import several
 
 _PRIVATE = (
     "NOTIFY_SOCKET",
@@ -118,7 +119,7 @@ class LocalLauncher:
         if before.state == "unknown":
             raise LaunchError(f"whether {job_dir.name} runs already cannot be told: {before.problem}")
         if left := self.sweep(job_dir):
-            raise LaunchError(f"{left} processes of {job_dir.name} run on and cannot be ended")
+            raise LaunchError(f"{several(left, 'process', 'processes')} of {job_dir.name} cannot be ended")
         return self._start(job_dir, argv, env, owner, spec, log_bytes)
 
     def _start(

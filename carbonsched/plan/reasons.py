@@ -6,7 +6,7 @@ All sentences of the planner stand here, so that the same fact is told in the sa
 
 from collections.abc import Collection, Mapping, Sequence
 
-from carbonsched.text import figure, grams, long_duration
+from carbonsched.text import figure, grams, long_duration, several
 
 _ALONE = 4
 """Settings whose own worth is told."""
@@ -59,8 +59,8 @@ def settings(steps: Mapping[str, int], left_out: int, gain: float, alone: Sequen
 
     steps: setting → steps. left_out: steps it ends before. gain, alone: shares of what all steps of full fine-tuning are worth.
     """
-    told = ", ".join(f"{name} for {n} steps" for name, n in steps.items())
-    early = f", ends {left_out} steps early" if left_out else ""
+    told = ", ".join(f"{name} for {several(n, 'step')}" for name, n in steps.items())
+    early = f", ends {several(left_out, 'step')} early" if left_out else ""
     text = f"auto: {told}{early}, worth {gain:.0%} of all full steps"
     others = [f"{name} {worth:.0%}" for name, worth in alone if list(steps) != [name]][:_ALONE]
     return f"{text}; alone {', '.join(others)}" if others else text

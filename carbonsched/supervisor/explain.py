@@ -36,6 +36,7 @@ from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.supervisor import Supervisor
 from carbonsched.text import grams as show_grams
+from carbonsched.text import several
 from carbonsched.units import J_PER_KWH, grams
 
 _HOUR_S = 3600.0
@@ -284,7 +285,7 @@ def _find_queue(supervisor: Supervisor) -> _Queue:
     etas = [eta for eta in (eta_s(run, supervisor.clock) for run in live) if eta is not None]
     before = len(live) + len(queued)
     if not etas or queued:
-        text = f"{before} jobs are before it and when they end is not known: planned as if now"
+        text = f"before it {'is' if before == 1 else 'are'} {several(before, 'job')}, and when that ends is not known: planned as if now"
         return _Queue(jobs=before, assumptions=(text,))
     text = f"the box has room in {min(etas) / 60:.0f} min, by the plan of the job before"
     return _Queue(min(etas), before, (text,))

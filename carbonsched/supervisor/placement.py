@@ -24,6 +24,7 @@ from carbonsched.power.base import Device, KnowsOccupants, Meter
 from carbonsched.power.boards import VISIBLE
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import BoardPart, Seat
+from carbonsched.text import several
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ class Placement:
             return wanted or 1
         if wanted is not None and wanted > most:
             self._warn(
-                f"launch.slots = {wanted}, but the boards here take {most} jobs, {self.config().launch.jobs_per_board} a board; "
+                f"launch.slots = {wanted}, but the boards here take {several(most, 'job')}, {self.config().launch.jobs_per_board} a board; "
                 "launch.jobs_per_board lets several share one"
             )
         return min(wanted or most, most)

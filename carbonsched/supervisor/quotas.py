@@ -19,6 +19,7 @@ from carbonsched.model.job import JobSpec, Owner
 from carbonsched.supervisor.access import is_one
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.text import grams as show_grams
+from carbonsched.text import several
 
 
 @dataclass(slots=True)
@@ -77,7 +78,7 @@ class Quotas:
         ]
         if quota.jobs is not None and len(others) >= quota.jobs:
             raise DeniedError(
-                f"quota: {user.user} may have {quota.jobs} jobs at a time and has {len(others)}; wait until one has ended"
+                f"quota: {user.user} may have {several(quota.jobs, 'job')} at a time and has {len(others)}; wait until one has ended"
             )
         now = self.clock.now()
         day = now.replace(hour=0, minute=0, second=0, microsecond=0)

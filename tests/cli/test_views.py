@@ -310,3 +310,18 @@ def test_a_locale_without_our_letters_spells_them(encoding: str, written: bytes)
     suit(stream)
     stream.write("ρ 0.500 − 3 µJ 水")
     assert raw.getvalue() == written
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120, 200])
+def test_a_long_list_looks_as_a_short_one_does(
+    columns: int, box: Box, socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is printed by other means, for the table's take seconds for ten thousand jobs."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name in ("a", "with-a-long-name-" + "x" * 40, "tiny"):
+        box.add(name=name)
+    short = cli("ps", socket=socket).out
+    monkeypatch.setattr("carbonsched.cli.ps.LONG", 0)
+    long = cli("ps", socket=socket).out
+    assert [line.rstrip() for line in long.splitlines()] == [line.rstrip() for line in short.splitlines()]
+    assert "tiny" in long

@@ -138,7 +138,7 @@ def test_the_replay_of_a_mix_says_that_it_is_an_estimate(tmp_path: Path) -> None
         (MAPS.replace("2.5,30.0", "2.5,-3"), LIFECYCLE, "SE", "must be 0 or more, is -3"),
         (CARBONCAST.replace("2026-01-01 00", "then 00"), DIRECT, "XX", "line 2: 'then 00.* is not a time"),
         (TYPES.replace('"900"', '"900","x"'), LIFECYCLE, "FR", "line 2: has 5 columns, the header 4"),
-        (API.replace("2026-01-01T01", "2026-01-01T02"), LIFECYCLE, "CISO", "holds 1 values"),
+        (API.replace("2026-01-01T01", "2026-01-01T02"), LIFECYCLE, "CISO", "holds 1 value"),
         (
             "when,what\n1,2\n",
             LIFECYCLE,

@@ -65,7 +65,7 @@ def test_a_column_of_any_kind_is_played_back_as_intensities_are(tmp_path: Path) 
         (HEADER + "2026-01-01T00:00Z,\n", "line 2", "not a number"),
         (HEADER + "2026-01-01T00:00,1\n", "line 2", "time zone"),
         (HEADER + "2026-01-01T00:00Z,1\n2026-01-01T00:00Z,1\n", "line 3", "does not come after"),
-        (HEADER + "2026-01-01T00:00Z,1\n", "prices.csv", "holds 1 rows"),
+        (HEADER + "2026-01-01T00:00Z,1\n", "prices.csv", "holds 1 row"),
     ],
 )
 def test_a_bad_column_names_its_line(tmp_path: Path, text: str, where: str, problem: str) -> None:

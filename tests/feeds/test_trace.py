@@ -76,7 +76,7 @@ def test_a_forecast_may_be_missing_in_some_rows(tmp_path: Path) -> None:
         (HEAD + "2022-01-01T00:00:00Z,nan\n", "line 2", "must be 0 or more, is nan"),
         (HEAD + "2022-01-01T00:00:00Z,inf\n", "line 2", "must be 0 or more"),
         (HEAD + "2022-01-01T00:00:00Z,1,2\n", "line 2", "has 3 columns, the header 2"),
-        (HEAD + "2022-01-01T00:00:00Z,1\n", "", "holds 1 rows"),
+        (HEAD + "2022-01-01T00:00:00Z,1\n", "", "holds 1 row"),
         (
             "datetime,g_per_kwh,forecast_g_per_kwh\n2022-01-01T00:00Z,1,-2\n",
             "line 2",

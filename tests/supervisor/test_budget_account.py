@@ -206,11 +206,11 @@ def test_for_how_long_the_supply_was_not_known_is_told(tmp_path: Path) -> None:
     [
         (
             HALF,
-            "50.0% of the box's energy now (static, static, a constant: estimated, 40 g/kWh: contract 17)",
+            "50.0% of the box's energy now (static, a constant: estimated, 40 g/kWh: contract 17)",
         ),
         (
             {"provider": "static", "kw": 0.02, "kind": "solar", "source": "roof"},
-            "0.02 kW, 20.0% of the box's energy now (static, static, a constant: estimated, roof; solar; 44.5 g/kWh",
+            "0.02 kW, 20.0% of the box's energy now (static, a constant: estimated, roof; solar; 44.5 g/kWh",
         ),
     ],
 )

@@ -38,7 +38,7 @@ def test_a_users_own_quota_before_the_groups_before_everybodys(tmp_path: Path) -
 def test_jobs_at_a_time_are_each_users_own(tmp_path: Path) -> None:
     rig = box(tmp_path, {"who": "*", "jobs": 1})
     first = submit(rig, ALICE)
-    with pytest.raises(DeniedError, match="quota: alice may have 1 jobs at a time and has 1"):
+    with pytest.raises(DeniedError, match="quota: alice may have 1 job at a time and has 1"):
         submit(rig, ALICE)
     submit(rig, BOB)
     rig.service.cancel(first, ALICE)

@@ -98,7 +98,7 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
             return None
         return (
             f"early stop after step {max(self.losses)}: no lower held-out loss than {self.losses[best]:.4f} of step {best} in "
-            f"{self.patience} segments"
+            f"{self.patience} segment{'' if self.patience == 1 else 's'}"
         )
 
     def on_train_begin(

@@ -158,7 +158,7 @@ class DirectiveSource:
         if lease is not None and self._steps >= lease.lease.max_steps:
             return (
                 self._expiry_reason()
-                or f"the lease of directive {lease.seq} covers {lease.lease.max_steps} steps"
+                or f"the lease of directive {lease.seq} covers {lease.lease.max_steps} step{'' if lease.lease.max_steps == 1 else 's'}"
             )
         return self._expiry_reason()
 

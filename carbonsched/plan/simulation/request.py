@@ -12,6 +12,7 @@ import numpy as np
 from carbonsched.errors import InputError
 from carbonsched.plan.intensity_curve import Floats
 from carbonsched.plan.simulation.policies import Policy
+from carbonsched.text import several
 
 ForecastKind = Literal["perfect", "persistence", "column"]
 LINEAR = ((0.0, 0.0), (1.0, 1.0))
@@ -38,7 +39,7 @@ class TraceArrays:
         forecast: Sequence[float | None] | None = None,
     ) -> None:
         if len(times) < 2:
-            raise InputError("trace", f"holds {len(times)} rows", "a trace needs two or more")
+            raise InputError("trace", f"holds {several(len(times), 'row')}", "a trace needs two or more")
         self.at: Floats = np.array([t.timestamp() for t in times])
         self.g: Floats = np.array(g_per_kwh, dtype=float)
         self.forecast: Floats | None = (

@@ -140,7 +140,7 @@ def test_a_lease_lapses_by_time_and_by_steps(job: JobDir) -> None:
     assert s.poll(0) is not None
     assert s.lapse_reason() is None
     s.count_step()
-    assert "covers 1 steps" in (s.lapse_reason() or "")
+    assert "covers 1 step" in (s.lapse_reason() or "")
 
 
 def test_a_lapsed_directive_is_no_answer(job: JobDir) -> None:
