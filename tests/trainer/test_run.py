@@ -145,6 +145,20 @@ def test_gradient_checkpointing_is_reported_apart(llama: Path, data: Path, tmp_p
     assert 0 < done["flops_recomputed"] < done["flops_full"] / 2
 
 
+def test_tensors_and_tokens_train_below_what_either_can(llama: Path, data: Path, tmp_path: Path) -> None:
+    floors = []
+    for method in ("greentrainer", "tokens", "greentrainer+tokens"):
+        spec = tiny_spec(llama, data, train={"epochs": 1, "method": method}, carbon={"rho_start": 0.3})
+        job = job_folder(tmp_path / method, spec)
+        assert run_job(JobDir(job), lambda: False, patience_s=0.2) == "done"
+        floors.append(of(job, "segment_ready")[0]["rho_floor"])
+    assert floors[2] < min(floors[:2])
+    for done in of(job, "segment_done"):
+        assert abs(done["rho_realised"] - done["rho_planned"]) <= 0.01
+        assert 0 < done["gradient_share"] < 1
+        assert len(done["selected"]) < 30
+
+
 @pytest.mark.parametrize("method", ["full", "fixed", "random", "ft-top2", "tokens"])
 def test_other_methods(llama: Path, data: Path, tmp_path: Path, method: str) -> None:
     job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 2, "method": method}))

@@ -20,6 +20,7 @@ from trainer.methods.auto import Auto
 from trainer.methods.constant import ConstantMethod, LastBlocks
 from trainer.methods.dropbp import DropBP
 from trainer.methods.method import Method
+from trainer.methods.tensors_and_tokens import TensorsAndTokens
 from trainer.methods.tokens import Tokens
 
 
@@ -53,6 +54,7 @@ ROWS: Mapping[str, MethodRow] = {
     "tokens": MethodRow(METHODS["tokens"], Tokens),
     "greentrainer": MethodRow(METHODS["greentrainer"], Method),
     "greentrainer+lora": MethodRow(METHODS["greentrainer+lora"], Method, adapters.add_lora),
+    "greentrainer+tokens": MethodRow(METHODS["greentrainer+tokens"], TensorsAndTokens),
     "fixed": MethodRow(METHODS["fixed"], Method),
     "random": MethodRow(METHODS["random"], Method),
     "auto": MethodRow(METHODS["auto"], Auto),

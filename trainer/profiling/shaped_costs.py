@@ -107,6 +107,11 @@ class SharePrices:
         """Cost ÷ T_full. Below what the labels ask for it stays."""
         return sum(self._costs.flops(names, s.cut(share), self._full) for s in self._shapes) / self._total
 
+    def cheapest(self, names: Iterable[str], share: float) -> str:
+        """The tensor that alone costs least, on the first of the batches."""
+        at = self._shapes[0].cut(share)
+        return min(names, key=lambda name: self._costs.flops((name,), at, self._full))
+
     def realised(self, share: float) -> float:
         """The share that is really had where `share` is wanted."""
         trained, tokens = trained_tokens([shape.cut(share) for shape in self._shapes])

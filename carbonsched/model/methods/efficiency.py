@@ -69,8 +69,12 @@ _LORA = {"all-linear": 0.95, "some": 0.5}
 """By targets. On all linear layers: 52 steps ended where .96 times as many full ones should (SciTLDR, natural lengths, two rates, one seed). On queries and values
 alone .51 to .61 (SciTLDR, three seeds), .34 (Debian descriptions): data sets differ by more than seeds, hence the band."""
 _DROPBP = ((1 / 3, 0.02), (0.5, 0.06), (1.0, 1.0))
-KNOWN = frozenset({"full", "tokens", "greentrainer", "random", "fixed", "lora", "dropbp"})
+KNOWN = frozenset(
+    {"full", "tokens", "greentrainer", "greentrainer+tokens", "random", "fixed", "lora", "dropbp"}
+)
 """Methods of which something was measured."""
+_PROMPT_ONLY = 1 / 3
+"""Of ρ: what a step through no token's gradient would cost, the forward pass."""
 _FLOOR = 0.4
 """Of ρ, where a model's own is not told."""
 _MEASURED, _ADAPTERS, _GUESSED = 0.25, 0.35, 0.5
@@ -91,6 +95,8 @@ def prior_efficiency(
     What is not finite counts as ρ = 1, a method that is not known as worth its FLOPs.
     """
     rho = min(max(rho, 0.0), 1.0) if math.isfinite(rho) else 1.0
+    if share is None and method in ("tokens", "greentrainer+tokens"):
+        share = max((rho - _PROMPT_ONLY) / (1 - _PROMPT_ONLY), 0.0)
     tokens = 1.0 if share is None else _at(_TOKENS, share)
     match method:
         case "full":
@@ -101,6 +107,10 @@ def prior_efficiency(
             tensors = _at(_TENSORS, _depth(rho, floor))
             if rho >= 1.0 and share is None:
                 return Efficiency(1.0, 0.0)
+            return Efficiency(max(tensors * tokens, LEAST), _MEASURED)
+        case "greentrainer+tokens":
+            every_tensor = _PROMPT_ONLY + (1 - _PROMPT_ONLY) * (1.0 if share is None else share)
+            tensors = _at(_TENSORS, _depth(min(rho / every_tensor, 1.0), floor))
             return Efficiency(max(tensors * tokens, LEAST), _MEASURED)
         case "lora":
             return Efficiency(_LORA["all-linear" if all_linear else "some"] * tokens, _ADAPTERS)

@@ -118,6 +118,18 @@ METHODS: Mapping[str, MethodTraits] = MappingProxyType(
             fsdp2=False,
             lr_multiplier=16.0,
         ),
+        "greentrainer+tokens": MethodTraits(
+            # the rate is that of tokens: what both together want was not measured
+            selects=True,
+            measures="each segment",
+            splits_rows=True,
+            compile=False,
+            lr_multiplier=0.6,
+            lr_measured_to=0.25,
+            reasons={
+                "compile": ("each batch is cut elsewhere: every one would be compiled", "set it to false")
+            },
+        ),
         # as greentrainer's, by which it chooses
         "fixed": MethodTraits(selects=True, measures="once", lr_multiplier=4.0, lr_measured_to=0.6),
         "random": MethodTraits(selects=True, lr_multiplier=4.0, lr_measured_to=0.6),
