@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
+import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 import tomli_w
 from support.daemon import CONFIG, DaemonProcess
-from support.models import tiny_llama, tiny_spec, word_data
+from support.models import tiny_llama, tiny_spec, tiny_t5, word_data
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +120,86 @@ def test_auto_trains_in_the_setting_that_the_daemon_chose_and_says_why(
         assert told["rho_realised"] == pytest.approx(told["rho_directed"], abs=0.05)
         assert told["rho_directed"] <= 0.72
         assert segment["reason"].startswith(f"auto: {told['setting']['method']} at ")
+
+
+def events_of(box: DaemonProcess, job_id: str, kind: str) -> list[dict[str, Any]]:
+    lines = (box.root / "state" / "jobs" / job_id / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def over(box: DaemonProcess, job_id: str) -> dict[str, Any]:
+    job = box.until(job_id, lambda job: job["state"] not in ("running", "waiting", "queued"))
+    assert job["state"] == "finished", job["reason"]
+    assert job["spent_g"] <= job["budget_g"]
+    return job
+
+
+def test_a_job_of_tokens_trains_a_part_of_the_tokens_and_then_the_next_one_is_foretold_in_nats(
+    box: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
+) -> None:
+    """`--explain` before any loss of this model and data is known, and after."""
+    train = {"method": "tokens", "segment": 20, "max_steps": 60}
+    file = write_job(tmp_path, material, train=train, carbon={"rho_max": 0.65})
+    before = " ".join(box.cli("submit", str(file), "--explain").stdout.split())
+    assert "5 g: expected loss" in before, before
+    assert "of the loss before training (estimated: no loss of this model and data is known here" in before
+    assert box.json("ps")["jobs"] == [], "nothing was queued"
+    job_id = box.json("submit", str(file))["id"]
+    over(box, job_id)
+    done = events_of(box, job_id, "segment_done")
+    assert len(done) == 3
+    for segment in done:
+        assert segment["gradient_share"] < 1
+        assert segment["rho_planned"] <= segment["rho_directed"] <= 0.65
+        assert segment["rho_realised"] == pytest.approx(segment["rho_planned"], abs=0.01)
+    seen = events_of(box, job_id, "evaluated")[-1]["loss"]
+    after = " ".join(box.cli("submit", str(file), "--explain").stdout.split())
+    found = re.search(r"5 g: expected loss ([\d.]+) ± ([\d.]+); at 2.5 g [\d.]+ ± [\d.]+ nats a token", after)
+    assert found, after
+    assert abs(float(found[1]) - seen) <= float(found[2]) + 0.01, "it would come to what it has come to"
+    assert "(estimated: 1 earlier job of this model and data)" in after
+
+
+def test_a_job_whose_steps_the_daemon_decides_ends_annealed_when_its_budget_does(
+    box: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
+) -> None:
+    train = {"method": "full", "scheduler": "budget", "segment": 100}
+    file = write_job(tmp_path, material, train=train)
+    spec = tomllib.loads(file.read_text())
+    del spec["train"]["epochs"], spec["train"]["max_steps"]
+    file.write_text(tomli_w.dumps(spec))
+    job_id = box.json("submit", str(file))["id"]
+    begun = box.until(job_id, lambda job: (job["step"] or 0) > 20)
+    assert (begun["steps"], begun["phase"]) == (None, "stable")
+    budget_g = begun["spent_g"] + 12 * 100 * 1.2 * 400 / 3.6e6  # about twelve seconds more
+    box.cli("budget", job_id, "--grams", f"{budget_g:.6f}")
+    job = over(box, job_id)
+    rates = [event["lr"] for event in events_of(box, job_id, "step")]
+    assert rates[-1] < 0.5 * max(rates), "annealed"
+    assert events_of(box, job_id, "segment_done")[-1]["phase"] == "cooldown"
+    assert job["spent_g"] > 0.6 * budget_g
+    assert events_of(box, job_id, "finished")[-1]["reason"] == "done"
+
+
+def test_auto_takes_adapters_where_they_bring_most_and_keeps_them_to_the_end(
+    box: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
+) -> None:
+    """An encoder-decoder's rows cannot run in two parts, and ρ is bounded below all of it: tensors or adapters."""
+    model = tiny_t5(tmp_path / "t5")
+    train = {"method": "auto", "segment": 20, "max_steps": 60, "lora_rank": 1}
+    file = write_job(tmp_path, (model, material[1]), train=train, carbon={"rho_max": 0.95})
+    told = box.json("submit", str(file), "--explain")
+    assert told["reason"].startswith("auto: lora "), told["reason"]
+    job_id = box.json("submit", str(file))["id"]
+    job = over(box, job_id)
+    offered = events_of(box, job_id, "segment_ready")
+    assert "lora" in {point["setting"]["method"] for point in offered[0]["points"]}
+    assert "tokens" not in {point["setting"]["method"] for point in offered[0]["points"]}
+    done = events_of(box, job_id, "segment_done")
+    assert [segment["setting"]["method"] for segment in done] == ["lora"] * 3
+    assert {point["setting"]["method"] for point in offered[1]["points"]} == {"lora"}, "it stays with them"
+    assert job["segments_done"][0]["reason"].startswith("auto: lora ")
+    assert (box.root / "state" / "jobs" / job_id / "output" / "adapter_model.safetensors").exists()
 
 
 def test_kill_9_of_the_daemon_loses_no_energy_and_no_job(

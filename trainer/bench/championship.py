@@ -131,6 +131,14 @@ def read_championship(file: Path) -> tuple[Championship, JobSpec]:
     for row in found.row:
         if names.count(row.name) > 1:
             raise InputError("championship.row", f"two are called {row.name!r}", "name them apart")
+        # runs are told apart by their settings, and a rate by them
+        alike = next((o.name for o in found.row if o.variant(1) == row.variant(1) and o.lr != row.lr), None)
+        if alike is not None:
+            raise InputError(
+                f"championship.row.{row.name}",
+                f"is {alike!r} but for its learning rate",
+                "leave one of them out, and set tune = true to have rates walked",
+            )
         if row.rho is None and not method_row(row.method).traits.constant_rho:
             raise InputError(f"championship.row.{row.name}", f"{row.method} has no ratio", "add rho = 0.6")
         Cell(row.variant(1), row.lr, found.seeds[0]).spec(base)

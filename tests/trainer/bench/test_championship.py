@@ -68,6 +68,10 @@ def test_each_row_gets_the_steps_that_its_own_flops_pay_for(folder: Path, tmp_pa
         (HEAD + ROWS.replace("rho = 0.6", ""), r"row\.tensors: greentrainer has no ratio; add rho = 0\.6"),
         (HEAD + 'against = ["nobody"]' + ROWS, r"championship\.against: there is no row 'nobody'"),
         (HEAD + ROWS.replace('"lora"\nlr', '"loar"\nlr'), r"'loar' is no"),
+        (
+            HEAD + ROWS + '[[championship.row]]\nname = "faster"\nmethod = "full"\nlr = 0.5\n',
+            r"row\.full: is 'faster' but for its learning rate; leave one",
+        ),
         (HEAD + ROWS.replace("rho = 0.6", "rho = 0.6\nsettings = {epoch = 2}"), r"unknown key"),
     ],
 )
