@@ -86,7 +86,7 @@ class Championship(Doc):
     margin: Annotated[float, Field(gt=0)] = 0.010
     """Nats: a row is not worse than another where the upper end of the difference's 95% interval lies below it."""
     against: tuple[str, ...] = ()
-    """Names of the rows that each is compared with, at the same share."""
+    """Names of the rows that each is compared with: at the same share, or at the only one that a row has."""
     energy: Literal["flops", "meter"] = "flops"
     """flops: as many joules for each FLOP in all rows. meter: as many as a row's own finished runs took."""
     grid: ReplayedGrid | None = None

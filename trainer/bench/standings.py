@@ -15,7 +15,7 @@ from trainer.bench.statistics import difference, holm
 
 
 class Comparison(Doc):
-    """A row's test NLL less another's, at the same budget.
+    """A row's test NLL less another's, at the same budget; at the other's own, where it has one alone.
 
     Example:
         >>> Comparison(against="lora", mean=-0.02, low=-0.03, high=-0.01, detectable=0.014, p=0.001, p_holm=0.006, not_worse=True).p_holm
@@ -155,13 +155,15 @@ def _compare(
         (name, share): {r.seed: r.test for r in results if r.test is not None}
         for name, share, results in runs
     }
+    only = {row.name: row.shares[0] for row in found.row if row.shares is not None and len(row.shares) == 1}
     made = []
     for name, share in tested:
         for other in found.against:
-            seeds = sorted(tested[name, share].keys() & tested.get((other, share), {}).keys())
+            mine, theirs = tested[name, share], tested.get((other, only.get(other, share)), {})
+            seeds = sorted(mine.keys() & theirs.keys())
             if other != name and seeds:
-                mine, theirs = ([tested[which, share][s] for s in seeds] for which in (name, other))
-                made.append((name, share, other, difference(mine, theirs)))
+                gap = difference([mine[s] for s in seeds], [theirs[s] for s in seeds])
+                made.append((name, share, other, gap))
     corrected = holm([gap.p for *_, gap in made])
     answer: dict[tuple[str, float], tuple[Comparison, ...]] = {}
     for (name, share, other, gap), p in zip(made, corrected, strict=True):

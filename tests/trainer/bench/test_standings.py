@@ -68,6 +68,27 @@ def test_lines_comparisons_and_what_is_missing(folder: Path, tmp_path: Path) -> 
         assert {"stock", "full", "lora"} <= set(names)
 
 
+def test_a_row_of_one_budget_is_what_rows_of_others_are_compared_with(folder: Path, tmp_path: Path) -> None:
+    """Whether half the grams end as low as all of them by the usual way."""
+    whole = ROWS.replace("stock = true", "stock = true\nshares = [1.0]")
+    found, base = read_championship(write(folder, HEAD + 'against = ["stock"]\nmargin = 0.02' + whole))
+    made = entries(found, base)
+    plan, store = plan_of(found, base, made), ResultStore(tmp_path)
+    shifts = {("stock", 1.0): 0.0, ("full", 0.5): 0.005}
+    for entry in made:
+        shift = shifts.get((entry.row.name, entry.share))
+        for seed in found.seeds if shift is not None else ():
+            cell = Cell(entry.variant, entry.row.lr, seed)
+            more = {"test": held(shift or 0.0, seed), "flops": entry.flops}
+            store.write(cell, result(cell, 3.0).model_copy(update=more))
+    lines = {line.name: line for line in standings(found, base, made, plan, store).lines}
+    [gap] = lines["full"].comparisons
+    assert gap.against == "stock"
+    assert gap.mean == pytest.approx(0.005, abs=0.005)
+    assert gap.not_worse
+    assert lines["stock"].comparisons == ()
+
+
 def test_nothing_has_run_yet(folder: Path, tmp_path: Path) -> None:
     found, base = read_championship(write(folder, HEAD + ROWS))
     made: Any = [e for e in entries(found, base) if e.share == 0.5]
