@@ -34,6 +34,7 @@ heartbeat    notes the heads of the ledger's chains once an hour
 pending_rows  keeps what the ledger refuses until it takes it
 queue_outlook  when queued jobs should start
 responsiveness  jobs that go on against what they were told, or fall silent
+hurried      asks what may hang, and waits a moment for it
 placement    which devices a job gets, and whether it trains there
 recording    writes what a job's events say into the ledger
 continuity   refuses a ledger that knows less than the job folders

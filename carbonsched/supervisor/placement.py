@@ -22,6 +22,7 @@ from carbonsched.model.job import JobSpec
 from carbonsched.model.protocol import Started
 from carbonsched.power.base import Device, KnowsOccupants, Meter
 from carbonsched.power.boards import VISIBLE
+from carbonsched.supervisor.hurried import Hurried, LateError
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import BoardPart, Seat
 from carbonsched.text import several
@@ -55,6 +56,7 @@ class Placement:
     """As it is now: SIGHUP may change it."""
     strangers: dict[str, str] = field(default_factory=dict)
     """Board with a job of ours → who else computes on it, as it was last looked at."""
+    hurried: Hurried = field(default_factory=Hurried)
     _looked_s: float = -_LOOK_S
     _said: str = ""
 
@@ -261,7 +263,12 @@ class Placement:
         self._looked_s, found = now_s, {}
         for board in {device for run in live for device in run.process.devices}:
             part = next(run.process.part.id for run in live if board in run.process.devices)
-            occupant = None if part else self._occupant(board, live, seen_alone=True)
+            try:
+                occupant = None if part else self._asked(board, live, seen_alone=True)
+            except LateError:  # as it was, until the driver answers
+                if board in self.strangers:
+                    found[board] = self.strangers[board]
+                continue
             if occupant is not None:
                 found[board] = f"{NOT_ALONE}: {occupant}"
                 if board not in self.strangers:
@@ -291,8 +298,15 @@ class Placement:
                 if instance.ours and instance.id not in taken:
                     yield device, BoardPart(instance.id, instance.slices / slices)
 
-    def _occupant(self, board: str, live: Collection[JobRun], *, seen_alone: bool = False) -> str | None:
-        """seen_alone: only a process that is seen here. Beside our own, memory says nothing."""
+    def _occupant(self, board: str, live: Collection[JobRun]) -> str | None:
+        """Who else uses a board that is to be given away; one whose driver hangs is not."""
+        try:
+            return self._asked(board, live)
+        except LateError:
+            return "its driver does not answer who uses it"
+
+    def _asked(self, board: str, live: Collection[JobRun], *, seen_alone: bool = False) -> str | None:
+        """seen_alone: only a process that is seen here. Beside our own, memory says nothing. Raises LateError."""
         if not isinstance(self.meter, KnowsOccupants):
             return None
         ours = {pid for run in live for pid in self.launcher.pids(run.dir)}
@@ -303,7 +317,8 @@ class Placement:
                 return True
             return shared and bool(ours & set(_ancestors(pid)))
 
-        return self.meter.occupant(board, mine, memory=not shared)
+        meter = self.meter
+        return self.hurried.ask(board, lambda: meter.occupant(board, mine, memory=not shared))
 
     def _warn(self, message: str) -> None:
         if message != self._said:

@@ -2,12 +2,14 @@
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from support.processes import until
 from support.rig import ME, Rig, spec
 
 from carbonsched.errors import InputError
@@ -138,6 +140,32 @@ def test_who_comes_later_makes_the_energy_of_a_board_an_estimate(
     assert rows[-1]["method"] == "estimated"
     assert "not a job's alone: process" in rows[-1]["reason"]
     assert sum(rig.energy().values()) == rig.metered_mj()
+
+
+def test_a_driver_that_hangs_holds_nobody_up_and_its_board_is_given_to_nobody(
+    tmp_path: Path, meter: type[BoardMeter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, answer = threading.Event(), meter.occupant
+
+    def hang(self: BoardMeter, board: str, mine: Callable[[int], bool], *, memory: bool = True) -> str | None:
+        go.wait(60)
+        return answer(self, board, mine, memory=memory)
+
+    rig = Rig(tmp_path, meters=meter, boards=(A, B))
+    monkeypatch.setattr(meter, "occupant", hang)
+    rig.supervisor.placement.hurried.patience_s = 0.01
+    job = rig.submit()
+    rig.run(3)
+    assert job.show().reason.endswith(f"{A}: its driver does not answer who uses it")
+    assert rig.supervisor.samples == 3, "metered meanwhile"
+    go.set()
+    until(
+        lambda: not any(each.thread.is_alive() for each in rig.supervisor.placement.hurried._open.values()),
+        60,
+    )
+    rig.supervisor.placement.hurried.patience_s = 60.0
+    rig.run(1)
+    assert job.show().state is JobState.RUNNING
 
 
 def test_several_jobs_a_board_share_its_energy_as_an_estimate(tmp_path: Path) -> None:

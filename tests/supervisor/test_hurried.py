@@ -1,0 +1,47 @@
+"""What may hang is asked in a thread, and waited for a moment."""
+
+import threading
+
+import pytest
+
+from carbonsched.supervisor.hurried import Hurried, LateError
+
+
+def test_an_answer_and_an_error_come_through() -> None:
+    hurried = Hurried(patience_s=60.0)
+    assert [hurried.ask("a", lambda: 1), hurried.ask("a", lambda: 2)] == [1, 2]
+    with pytest.raises(ValueError, match="no such board"):
+        hurried.ask("a", lambda: (_ for _ in ()).throw(ValueError("no such board")))
+    assert hurried.ask("a", lambda: None) is None
+
+
+def test_one_that_hangs_is_late_and_its_answer_is_the_next_ones() -> None:
+    hurried, go, asked = Hurried(patience_s=0.01), threading.Event(), []
+
+    def hang() -> int:
+        asked.append(1)
+        go.wait(60)
+        return len(asked)
+
+    for _ in range(3):
+        with pytest.raises(LateError):
+            hurried.ask("a", hang)
+    assert len(asked) == 1
+    hurried.patience_s = 60.0
+    assert hurried.ask("b", lambda: "meanwhile") == "meanwhile"
+    thread = hurried._open["a"].thread
+    go.set()
+    thread.join(60)
+    assert [hurried.ask("a", hang), hurried.ask("a", hang)] == [1, 2]
+
+
+def test_an_answer_that_is_old_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurried, go = Hurried(patience_s=0.0), threading.Event()
+    with pytest.raises(LateError):
+        hurried.ask("a", lambda: go.wait(60))
+    thread = hurried._open["a"].thread
+    go.set()
+    thread.join(60)
+    monkeypatch.setattr("carbonsched.supervisor.hurried.FRESH_S", -1.0)
+    hurried.patience_s = 60.0
+    assert hurried.ask("a", lambda: "new") == "new"
