@@ -140,6 +140,9 @@ class _Box(Collector):
             "One tick, with the wait for the lock.",
             supervisor.measures.ticks,
         )
+        late = CounterMetricFamily("carbonsched_late_ticks", "Ticks that came late; see power.tick_s.")
+        late.add_metric((), supervisor.pace.late)
+        yield late
         yield _histogram(
             "carbonsched_lock_held_seconds",
             "One hold of the lock that ticks and requests share.",

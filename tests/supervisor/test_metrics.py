@@ -58,6 +58,14 @@ def test_figures_are_the_accounts(rig: Rig) -> None:
     assert found["carbonsched_ledger_write_duration_seconds_count"] > 0
 
 
+def test_late_ticks_are_counted(rig: Rig) -> None:
+    rig.run(3)
+    assert "carbonsched_late_ticks_total 0.0" in rig.service.metrics(ME)
+    rig.clock.advance(9)
+    rig.supervisor.tick()
+    assert "carbonsched_late_ticks_total 1.0" in rig.service.metrics(ME)
+
+
 def test_rho_is_for_who_may_read_the_job(rig: Rig) -> None:
     job = rig.running()
     next(job.play(0))
