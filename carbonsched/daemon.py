@@ -160,6 +160,8 @@ class _Threads:
         self.ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
         self.beating = Periodic("heartbeat", self.heartbeat.poll, _BEAT_CHECK_S)
         self.aging = Periodic("roll-up", self.rolling.poll, _BEAT_CHECK_S)
+        self.effects = supervisor.effects
+        self.keeping = Periodic("effects", partial(self.effects.poll, ledger, clock), _BEAT_CHECK_S)
         self.removing = Periodic("retention", Pruning(supervisor).poll, _BEAT_CHECK_S)
         self.watchdog = Watchdog(notifier, _parts(supervisor, config.power.tick_s))
 
@@ -170,17 +172,20 @@ class _Threads:
         self.ticking.start()
         self.watchdog.start()
         self.aging.start()
+        self.keeping.start()
         self.removing.start()
 
     def stop(self, supervisor: Supervisor) -> None:
         """The supervisor between its tick and what only keeps the ledger: it meters once more and writes every row."""
         self.watchdog.stop()
         self.rolling.close()
+        self.effects.close()
         self.removing.stop(_TICK_END_S)
         self.polling.stop()
         self.ticking.stop(_TICK_END_S)
         supervisor.stop()
         self.aging.stop(_TICK_END_S)
+        self.keeping.stop(_TICK_END_S)
         self.beating.stop(_TICK_END_S)
         self.heartbeat.close()
 

@@ -2,7 +2,7 @@
 
 This file is copied into every export (`carbonsched audit export`), and is run there by Python alone: it imports nothing of carbonsched. It reads
 intervals.tsv, journal.tsv, jobs.tsv and segments.tsv and prints one JSON line a job. Each REPORT.json, of `carbonsched report --job ID --format json`
-without --from and --to, is held against what the rows say; it ends with a line that begins with ok or with BAD. What each effect is of,
+without --from and --to, or of a period, is held against what the rows say; it ends with a line that begins with ok or with BAD. What each effect is of,
 against what, and by which formula is in docs/reports.md.
 """
 
@@ -385,8 +385,25 @@ def effects(folder: Path) -> Iterator[tuple[str, Row]]:
         yield job["id"], found | {"clocks": clocks(segments, spent, changes)}
 
 
+def summed(report: Row, found: dict[str, Row]) -> str | None:
+    """What of the effects of a period's report is not the sum of those of its jobs; None: all is."""
+    told = report.get("effects")
+    if told is None:
+        return "the period's report tells no effects"
+    if missing := [job for job in told["jobs"] if job not in found]:
+        return f"{missing[0]} is summed and has no rows"
+    for name, theirs in told["sums"].items():
+        ours = [g for job in told["jobs"] if (g := found[job][name]) is not None]
+        said = theirs["saved_g"] or 0.0
+        if len(ours) != theirs["jobs"] or not math.isclose(sum(ours), said, rel_tol=1e-9, abs_tol=1e-9):
+            return f"the rows come to {sum(ours)} g by {name} of {len(ours)} jobs, the report says {said} g of {theirs['jobs']}"
+    return None
+
+
 def compare(report: Row, found: dict[str, Row]) -> str | None:
     """What of a report is not what the rows say; None: all is."""
+    if report["job_id"] is None:
+        return summed(report, found)
     job, savings = report["job_id"], report["savings"]
     if job not in found or savings is None:
         return None if job not in found and savings is None else f"{job}: there is nothing to compare"

@@ -11,6 +11,8 @@ provenance  how energy and intensities came to be known
 spending    what the energy cost
 boundary    what of a box is metered, and what is not
 clocks      the clocks effect
+job_savings  gathers and computes all effects of a job
+period_effects  those of a period's jobs, summed
 savings     the waste effect and the FLOPs effect
 timing      the effect of the hours, against running at once
 coverage    how much of the time asked for is covered

@@ -5,14 +5,13 @@ words, what a reader must not overlook: estimates, unknown stretches, time-compr
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from carbonsched import __version__
 from carbonsched.errors import InputError
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord, SegmentRecord
-from carbonsched.ledger.rows import micros
 from carbonsched.ledger.totals import Group, Totals, total, total_by
 from carbonsched.model.accounting import Stated
 from carbonsched.model.base import Doc, UtcTime
@@ -20,11 +19,20 @@ from carbonsched.model.clock_changes import ClockChange, changes_of
 from carbonsched.model.energy import BudgetAccount
 from carbonsched.report.bands import Bands
 from carbonsched.report.boundary import Boundary, boundary
-from carbonsched.report.clocks import clock_of, clocks_effect
+from carbonsched.report.clocks import clock_of
 from carbonsched.report.compute import Compute, Embodied, Sci
 from carbonsched.report.coverage import Completeness
 from carbonsched.report.disclosed import Asked, disclosed
 from carbonsched.report.effects import Savings
+from carbonsched.report.job_savings import (
+    MOST_LISTED,
+    curves_of,
+    draw,
+    effects_of,
+    gathered,
+    job_savings,
+    validation_of,
+)
 from carbonsched.report.losses import ForetoldLoss, ForetoldLosses, Validation
 from carbonsched.report.market import MarketAccount
 from carbonsched.report.notes import imported_of, notes
@@ -44,18 +52,16 @@ from carbonsched.report.parts import (
     Selection,
     Sums,
 )
+from carbonsched.report.period_effects import PeriodEffects, period_effects
 from carbonsched.report.provenance import kind_sums
-from carbonsched.report.savings import Spent, savings, training
 from carbonsched.report.settled import Differences, SettledAccount
 from carbonsched.report.statement import Restatement, Statement
-from carbonsched.report.timeline import BINS, Timeline
-from carbonsched.report.timing import PIECE_US, Curves, TimingEffects, timing_effects, waits_of
+from carbonsched.report.timeline import Timeline
+from carbonsched.report.timing import Curves
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
-MOST_ROWS = 20_000
-"""More of a job come added up where they differ in time alone."""
-MOST_LISTED = 10_000
-"""Evaluations and changes of the budget in a report, the last ones."""
+SavingsOf = Callable[[Ledger, JobRecord], Savings | str | None]
+"""What a job saved, or why that is not known; None: it was not scheduled."""
 
 
 class Report(Doc):
@@ -102,6 +108,8 @@ class Report(Doc):
     methods: tuple[NamedSums, ...]
     pues: tuple[PueUse, ...]
     savings: Savings | None
+    effects: PeriodEffects | None = None
+    """In a period's report: what the jobs saved that ended in it; None: no job has rows in it, or they were not asked for."""
     segments: tuple[SegmentLine, ...] = ()
     lost: Lost | None
     validation: tuple[Validation, ...] = ()
@@ -143,21 +151,22 @@ def build(
     stated: Stated | None = None,
     selection: Selection | None = None,
     labels_of: Callable[[JobRecord], bool] = lambda _: True,
+    savings_of: SavingsOf | None = job_savings,
 ) -> Report:
     """The report of one job, or of [start, end) over everything, up to `now` without an end; rows count by their start.
 
-    stated: what the config states for reports; selection: of a period, whose jobs alone count; labels_of: whose labels may be told.
-    Raises NotFoundError for a job that is not there, InputError where `end` is not after `start`.
+    stated: what the config states for reports; selection: of a period, whose jobs alone count; labels_of: whose labels may be told;
+    savings_of: a job's effects, or why they are not known; None: a period's report goes without. Raises NotFoundError for a job that is not there, InputError where `end` is not after `start`.
     """
     start, end = _span(start, end, now)
     record = None if job_id is None else ledger.job(job_id)
     counted = {segment.k: segment for segment in (ledger.segments(record.id) if record else ())}
     only = None if selection is None else frozenset(selection.jobs)
-    timeline = _gathered(ledger, record, counted, (start, end), only)
+    timeline = gathered(ledger, record, counted, (start, end), only)
     groups = timeline.groups
     totals = total(groups)
-    curves = _curves(ledger, record, totals, start) if record else None
-    _draw(timeline, ledger, record, totals, (start, end), curves)
+    curves = curves_of(ledger, record, totals, start) if record else None
+    draw(timeline, ledger, record, totals, (start, end), curves)
     moved = timeline.differences
     said = ledger.history(record.id, kinds=("note", "restated"), newest=MOST_LISTED) if record else ()
     methods = _named(((str(g.method), g) for g in groups), moved)
@@ -185,6 +194,7 @@ def build(
         timeline=timeline.points if totals.rows else (),
         **(
             _of_box(ledger, groups, moved, labels_of)
+            | {"effects": _effects(ledger, groups, (start, end), savings_of)}
             if record is None or curves is None
             else _of_job(ledger, record, counted, timeline, start, curves)
         ),
@@ -227,15 +237,6 @@ def _of_box(
     }
 
 
-def _piece_us(span: timedelta) -> int:
-    """Finer than a point of the timeline, and a part of `PIECE_US`, so that what was saved is what rows one by one give."""
-    points_s, most_s = span.total_seconds() / BINS / 2, PIECE_US // 1_000_000
-    return (
-        max(each for each in range(1, most_s + 1) if most_s % each == 0 and each <= max(points_s, 1))
-        * 1_000_000
-    )
-
-
 def _of_job(
     ledger: Ledger,
     record: JobRecord,
@@ -247,12 +248,11 @@ def _of_job(
     """What a job's report has and a period's has not."""
     groups, moved = timeline.groups, timeline.differences
     totals, by_segment = total(groups), total_by(groups, lambda group: group.segment)
-    validation = _validation(ledger, record)
+    validation = validation_of(ledger, record)
     changes = changes_of(ledger.history(record.id, kinds=("clocks",)))
     saved = None
     if record.spec.command is None or counted:
-        timing = _timing(ledger, record, timeline, totals, start, curves)
-        saved = _savings(record, counted, by_segment, timeline, timing, validation, changes)
+        saved = effects_of(ledger, record, counted, timeline, start, curves, validation)
     return {
         "job": _job(record, totals, ledger),
         "savings": saved,
@@ -266,103 +266,25 @@ def _of_job(
     }
 
 
+def _effects(
+    ledger: Ledger,
+    groups: Sequence[Group],
+    span: tuple[datetime | None, datetime | None],
+    savings_of: SavingsOf | None,
+) -> PeriodEffects | None:
+    """Of the jobs that have rows in the period and ended in it."""
+    if savings_of is None:
+        return None
+    jobs = [ledger.job(job_id) for job_id in dict.fromkeys(g.job_id for g in groups if g.job_id is not None)]
+    return period_effects(jobs, span, lambda job: savings_of(ledger, job))
+
+
 def _labelled(groups: Iterable[Group], owners: Mapping[str, JobRecord]) -> Iterator[tuple[str, Group]]:
     """Each group under every label of its job."""
     for group in groups:
         if group.job_id is not None and group.job_id in owners:
             for key, value in owners[group.job_id].spec.labels.items():
                 yield f"{key}={value}", group
-
-
-def _gathered(
-    ledger: Ledger,
-    record: JobRecord | None,
-    counted: dict[int, SegmentRecord],
-    span: tuple[datetime | None, datetime | None],
-    only: frozenset[str] | None,
-) -> Timeline:
-    """From the sums of hours."""
-    starts = {k: segment.start for k, segment in counted.items()}
-    job_id = record.id if record else None
-    timeline = Timeline(job_id, starts, Differences(ledger.settled()), ledger.eras(), only)
-    ledger.each_hour(timeline.take, job_id, *span)
-    timeline.finish()
-    return timeline
-
-
-def _draw(
-    timeline: Timeline,
-    ledger: Ledger,
-    record: JobRecord | None,
-    totals: Totals,
-    span: tuple[datetime | None, datetime | None],
-    curves: Curves | None,
-) -> None:
-    """From the rows, where hours are too wide."""
-    first, last = totals.start, totals.end
-    if first is None or last is None:
-        return
-    start, end = span
-    if record is not None and record.started_at is not None and start is None:
-        first = min(first, record.started_at)
-    timeline.start, timeline.end = first, last
-    rows: list[dict[str, Any]] = []
-    if record is not None and totals.rows > MOST_ROWS:
-        ledger.each_piece(rows.append, record.id, first, end or last, piece_us=_piece_us(last - first))
-    elif record is not None or not timeline.long:
-        # of a job its own rows alone: the intensity while it waited, which other boards' rows tell, comes summed up
-        ledger.each_row(rows.append, record.id if record else None, first, end or last)
-    timeline.draw(first, last, rows, None if curves is None else curves.decided)
-
-
-def _curves(ledger: Ledger, record: JobRecord, totals: Totals, start: datetime | None) -> Curves:
-    """From the job's submission to its last row."""
-    since = _since(record, start)
-    if totals.start is not None:
-        since = min(since, totals.start)
-    return Curves.of(ledger.steps(since, totals.end or since), ledger.settled())
-
-
-def _since(record: JobRecord, start: datetime | None) -> datetime:
-    """Of a part of a job's time: as if it had been submitted when that begins."""
-    return max(record.submitted_at, start or record.submitted_at)
-
-
-def _savings(
-    record: JobRecord,
-    counted: dict[int, SegmentRecord],
-    by_segment: dict[int | None, Totals],
-    timeline: Timeline,
-    timing: TimingEffects,
-    validation: tuple[Validation, ...],
-    changes: list[ClockChange],
-) -> Savings:
-    nothing = Spent(0.0, 0.0)
-    spent: dict[int, Spent] = {}
-    for k, segment in counted.items():
-        if k in by_segment:
-            lost = timeline.lost.get(k, nothing)
-            here = Spent(by_segment[k].energy_j - lost.energy_j, by_segment[k].location_g - lost.grams)
-            spent[k] = training(segment, here, timeline.trained.get(k))
-    method, segments = record.spec.train.method, [counted[k] for k in sorted(counted)]
-    found = savings(segments, spent, timeline.known_grams, timing, method, validation)
-    return found.model_copy(update={"clocks": clocks_effect(segments, spent, changes)})
-
-
-def _timing(
-    ledger: Ledger,
-    record: JobRecord,
-    timeline: Timeline,
-    totals: Totals,
-    start: datetime | None,
-    curves: Curves,
-) -> TimingEffects:
-    states = [
-        (micros(datetime.fromisoformat(entry["at"])), str(entry["state"]))
-        for entry in ledger.history(record.id, kinds=("state",))
-    ]
-    waits = waits_of(micros(_since(record, start)), timeline.work, states)
-    return timing_effects(timeline.work, waits, curves, timeline.mean_g_per_kwh, estimated=totals.estimated)
 
 
 def _lost(timeline: Timeline) -> Lost:
@@ -397,15 +319,6 @@ def _line(
         location_g=sums.location_g if sums else 0.0,
         settled_g=(sums.grams if sums else 0.0) + moved_g,
         clock_mhz=clock_of(segment, changes)[0],
-    )
-
-
-def _validation(ledger: Ledger, record: JobRecord) -> tuple[Validation, ...]:
-    """The trainer's `evaluated` events, as the journal keeps them."""
-    fields = Validation.model_fields
-    return tuple(
-        Validation.model_validate({name: entry[name] for name in fields if name in entry})
-        for entry in ledger.history(record.id, kinds=("evaluated",), newest=MOST_LISTED)
     )
 
 

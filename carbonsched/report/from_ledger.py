@@ -9,8 +9,9 @@ from carbonsched.model.accounting import Stated
 from carbonsched.model.labels import fits
 from carbonsched.model.views import ReportQuery
 from carbonsched.report.document import build
+from carbonsched.report.job_savings import job_savings
 from carbonsched.report.parts import Selection
-from carbonsched.report.render import find
+from carbonsched.report.render import find, shows_effects
 
 
 def pieces(
@@ -36,5 +37,15 @@ def pieces(
             and all(fits(job.spec.labels, wanted) for wanted in asked.labels)
         )
         selection = Selection(user=asked.user, labels=asked.labels, jobs=jobs)
-    report = build(ledger, asked.job, asked.start, asked.end, now=now, stated=given, selection=selection)
+    effects = job_savings if shows_effects(form) else None
+    report = build(
+        ledger,
+        asked.job,
+        asked.start,
+        asked.end,
+        now=now,
+        stated=given,
+        selection=selection,
+        savings_of=effects,
+    )
     return found.pieces(report, ledger)

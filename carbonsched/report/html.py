@@ -18,6 +18,7 @@ from carbonsched.report.disclosure import Line, head
 from carbonsched.report.document import Report
 from carbonsched.report.esrs import esrs_lines
 from carbonsched.report.format import ReportFormat
+from carbonsched.report.period_effects import SUMMED
 from carbonsched.report.provenance import energy_words, intensity_estimated
 from carbonsched.report.sci import sci_lines
 from carbonsched.report.scope2 import scope2_lines
@@ -41,6 +42,7 @@ def page(report: Report, _ledger: Ledger) -> str:
     }
     return environment.get_template("report.html").render(
         r=report,
+        summed=SUMMED,
         charts=charts(report),
         ratio=ratio(report),
         estimated=intensity_estimated(report.kinds),

@@ -12,6 +12,7 @@ from carbonsched.report.effects import Effect
 from carbonsched.report.format import ReportFormat
 from carbonsched.report.html import disclosures
 from carbonsched.report.parts import NamedSums
+from carbonsched.report.period_effects import SUMMED, PeriodEffects
 from carbonsched.report.provenance import intensity_estimated
 
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]<>|#~])")
@@ -76,8 +77,29 @@ def _figures(report: Report) -> str:
     return _table(("figure", "value"), rows)
 
 
+def _period(effects: PeriodEffects) -> str:
+    rows = [
+        (
+            name,
+            "unknown" if e.saved_g is None else ("~" if e.estimated else "") + text.emissions(e.saved_g),
+            text.percent(e.share),
+            "" if e.low_g is None else f"{text.emissions(e.low_g)} to {text.emissions(e.high_g)}",
+            str(e.jobs),
+        )
+        for name, e in effects.sums.items()
+    ]
+    table = _table(("effect", "saved", "share", "range", "jobs"), rows)
+    left = [(effect, why, ", ".join(jobs)) for (effect, why), jobs in effects.reasons.items()]
+    if effects.more_left_out:
+        left.append(("", "", f"{effects.more_left_out} more"))
+    out = f"\n\n{_table(('left out of', 'why', 'jobs'), left)}" if left else ""
+    return f"## Effects of the jobs that ended in it\n\n{table}\n\n{_safe(SUMMED)}{out}"
+
+
 def _effects(report: Report) -> str:
     saved = report.savings
+    if report.effects is not None:
+        return _period(report.effects)
     if saved is None:
         return ""
     named: list[tuple[str, Effect]] = [("waste", saved.waste), ("FLOPs", saved.flops)]

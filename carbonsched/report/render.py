@@ -43,6 +43,14 @@ FORMATS: Final[Mapping[str, ReportFormat]] = {
 PDF: Final = "pdf"
 
 
+_WITH_EFFECTS: Final = ("json", "html", "markdown")
+
+
+def shows_effects(name: str) -> bool:
+    """Whether a period's report in that format tells what its jobs saved, which takes time to compute. Those of plugins may."""
+    return name in _WITH_EFFECTS or name not in FORMATS
+
+
 def names() -> tuple[str, ...]:
     """Every name that `find` knows: the built-in formats, then those of installed plugins."""
     return (*FORMATS, *plugins.names(plugins.REPORT_FORMATS, (*FORMATS, PDF)))

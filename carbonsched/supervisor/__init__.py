@@ -29,6 +29,7 @@ announcer    says what became of a job to who wants to be notified
 measured_lock  the one lock, and how long it is held
 measures     what the daemon counts of itself, in memory
 metrics      tells it to Prometheus
+kept_effects  what finished jobs saved, for reports of a period
 rolling      rolls the ledger up in the background
 heartbeat    notes the heads of the ledger's chains once an hour
 pending_rows  keeps what the ledger refuses until it takes it

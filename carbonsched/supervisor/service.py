@@ -400,6 +400,7 @@ class SupervisorService:
     def render_report(self, asked: ReportQuery, form: str, actor: Owner) -> tuple[Iterator[str], str]:
         # templates and plots are held only by a daemon that was asked for a report
         from carbonsched.report import Selection, build, find
+        from carbonsched.report.render import shows_effects
 
         found, supervisor = find(form), self.supervisor
         if asked.job is not None:
@@ -420,6 +421,7 @@ class SupervisorService:
             stated=supervisor.config.stated,
             selection=selection,
             labels_of=lambda job: access.reads(actor, job.owner, self._admins),
+            savings_of=supervisor.effects.reading(supervisor.clock.now()) if shows_effects(form) else None,
         )
         return found.pieces(report, supervisor.ledger), found.media_type
 

@@ -42,6 +42,8 @@ from carbonsched.supervisor.isolation import Isolation
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
+from carbonsched.supervisor.kept_effects import NAME as EFFECTS_FILE
+from carbonsched.supervisor.kept_effects import KeptEffects
 from carbonsched.supervisor.late_energy import LateEnergy
 from carbonsched.supervisor.lifecycle import Lifecycle
 from carbonsched.supervisor.measured_lock import MeasuredLock
@@ -126,6 +128,7 @@ class Supervisor:
         self._ticking = threading.RLock()
         """Two that read at once would charge energy twice, or after its job is over."""
         self.settling = Settling(ledger, self.watch, self.pending, self.lock, clock)
+        self.effects = KeptEffects(config.state / EFFECTS_FILE)
 
     def live(self) -> list[JobRun]:
         return [run for run in self.runs.values() if run.alive]

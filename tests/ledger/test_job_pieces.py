@@ -34,7 +34,7 @@ def test_a_report_is_the_same(story: Ledger, monkeypatch: pytest.MonkeyPatch) ->
         each_piece(self, *args, piece_us=piece_us, **kw)
 
     monkeypatch.setattr(Ledger, "each_piece", watched)
-    monkeypatch.setattr("carbonsched.report.document.MOST_ROWS", 0)
+    monkeypatch.setattr("carbonsched.report.job_savings.MOST_ROWS", 0)
     found = build(story, "scitldr-1", now=DAY)
     assert asked, "it is no longer drawn of rows"
     # the curve is of pieces, which are finer than its points, and spread evenly; all else is the same to the last digits
