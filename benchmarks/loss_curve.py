@@ -139,10 +139,12 @@ def _of_record(run: dict[str, Any]) -> RecordedRun:
         Stretch(
             run["method"],
             steps,
-            prior_efficiency(run["method"], rho, floor=floor, all_linear=everywhere),
+            prior_efficiency(
+                run["method"], rho, floor=floor, share=share[0] if share else None, all_linear=everywhere
+            ),
             loss,
         )
-        for steps, rho, loss in run["segments"]
+        for steps, rho, loss, *share in run["segments"]
     )
     held = tuple(HeldOut(after, loss) for after, loss in run["held_out"])
     return RecordedRun(run["data"], run["method"], run["seed"], LossHistory(stretches, held))
@@ -163,7 +165,15 @@ def record(job: Path, data: str) -> dict[str, Any]:
         "lr": spec["train"]["lr"],
         "lora_targets": spec["train"].get("lora_targets"),
         "rho_floor": floors[0],
-        "segments": [[d.steps, round(d.rho_realised, 4), d.loss] for d in done],
+        "segments": [
+            [
+                d.steps,
+                round(d.rho_realised, 4),
+                d.loss,
+                *([] if d.gradient_share is None else [round(d.gradient_share, 4)]),
+            ]
+            for d in done
+        ],
         "held_out": [[ends.index(e.step), e.loss] for e in held],
     }
 

@@ -110,7 +110,7 @@ def prior_efficiency(
             return Efficiency(max(tensors * tokens, LEAST), _MEASURED)
         case "greentrainer+tokens":
             every_tensor = _PROMPT_ONLY + (1 - _PROMPT_ONLY) * (1.0 if share is None else share)
-            tensors = _at(_TENSORS, _depth(min(rho / every_tensor, 1.0), floor))
+            tensors = _at(_TENSORS, _depth(rho, floor, every_tensor))
             return Efficiency(max(tensors * tokens, LEAST), _MEASURED)
         case "lora":
             return Efficiency(_LORA["all-linear" if all_linear else "some"] * tokens, _ADAPTERS)
@@ -120,9 +120,10 @@ def prior_efficiency(
             return Efficiency(max(rho * tokens, LEAST), _GUESSED)
 
 
-def _depth(rho: float, floor: float) -> float:
+def _depth(rho: float, floor: float, ceiling: float = 1.0) -> float:
+    """Share of the way from the floor of ρ to what every tensor costs."""
     floor = min(max(floor, 0.0), 0.99) if math.isfinite(floor) else _FLOOR
-    return (rho - floor) / (1 - floor)
+    return (rho - floor) / (ceiling - floor) if ceiling > floor else 1.0
 
 
 def _at(points: Sequence[tuple[float, float]], x: float) -> float:

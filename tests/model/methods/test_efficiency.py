@@ -38,3 +38,14 @@ def test_full_is_the_measure_and_tensors_bring_less_than_their_flops_as_measured
     assert everywhere.sd > prior_efficiency("greentrainer", 0.6).sd, (
         "it differs more from data set to data set"
     )
+
+
+def test_a_pair_brings_what_its_tokens_bring_less_what_its_missing_tensors_cost() -> None:
+    """The three pairs of docs/results.md, their worth read off the losses: .12, .73 and .82 of a full step."""
+    below = prior_efficiency("greentrainer+tokens", 0.35, floor=0.336, share=0.21).median
+    half = prior_efficiency("greentrainer+tokens", 0.54, floor=0.336, share=0.6).median
+    tokens = prior_efficiency("tokens", 0.55, floor=0.42, share=0.29).median
+    assert below == pytest.approx(0.1, abs=0.03)
+    assert below < half < tokens
+    every = prior_efficiency("greentrainer+tokens", 1 / 3 + 2 / 3 * 0.6, floor=0.336, share=0.6)
+    assert every.median == pytest.approx(prior_efficiency("tokens", 0.73, share=0.6).median)
