@@ -199,7 +199,9 @@ def test_auto_takes_adapters_where_they_bring_most_and_keeps_them_to_the_end(
     assert [segment["setting"]["method"] for segment in done] == ["lora"] * 3
     assert {point["setting"]["method"] for point in offered[1]["points"]} == {"lora"}, "it stays with them"
     assert job["segments_done"][0]["reason"].startswith("auto: lora ")
-    assert (box.root / "state" / "jobs" / job_id / "output" / "adapter_model.safetensors").exists()
+    output = box.root / "state" / "jobs" / job_id / "output"
+    assert (output / "model.safetensors").exists(), "merged"
+    assert (output / "adapter" / "adapter_model.safetensors").exists()
 
 
 def test_kill_9_of_the_daemon_loses_no_energy_and_no_job(
