@@ -29,6 +29,7 @@ from carbonsched.errors import (
     StateError,
     UnreachableError,
 )
+from carbonsched.model.audit import AuditProgress, AuditResult
 from carbonsched.model.base import Doc, Grams, parse_time
 from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
 from carbonsched.model.grid import GridView
@@ -39,8 +40,6 @@ from carbonsched.model.profile import CheckResult
 from carbonsched.model.upkeep import DrainBody, Drained, Removed
 from carbonsched.model.views import (
     Acted,
-    AuditProgress,
-    AuditResult,
     Budgeted,
     ErrorBody,
     Explained,

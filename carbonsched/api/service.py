@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from carbonsched.model.audit import AuditProgress, AuditResult
 from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
 from carbonsched.model.grid import GridView
 from carbonsched.model.imported import ImportBody, Imported
@@ -11,17 +12,7 @@ from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.pools import PoolList
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.upkeep import Drained, Removed
-from carbonsched.model.views import (
-    Acted,
-    AuditProgress,
-    AuditResult,
-    Budgeted,
-    Explained,
-    JobDetail,
-    ReportQuery,
-    Submitted,
-    Version,
-)
+from carbonsched.model.views import Acted, Budgeted, Explained, JobDetail, ReportQuery, Submitted, Version
 
 
 class Service(Protocol):

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from carbonsched.ledger.archives import Archive
     from carbonsched.ledger.heads import Head
     from carbonsched.ledger.ledger import Ledger
-    from carbonsched.model.audit import Exported
-    from carbonsched.model.views import AuditResult
+    from carbonsched.model.audit import AuditResult, Exported
 
 LedgerUrl = Annotated[
     str | None,

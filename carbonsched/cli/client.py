@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 from carbonsched.errors import CarbonschedError, InputError, UnreachableError
+from carbonsched.model.audit import AuditProgress, AuditResult
 from carbonsched.model.base import Doc
 from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
 from carbonsched.model.grid import GridView
@@ -24,8 +25,6 @@ from carbonsched.model.profile import CheckResult
 from carbonsched.model.upkeep import Drained, Removed
 from carbonsched.model.views import (
     Acted,
-    AuditProgress,
-    AuditResult,
     Budgeted,
     ErrorBody,
     Explained,

@@ -13,7 +13,7 @@ from carbonsched.cli.client import Client
 from carbonsched.errors import CarbonschedError
 from carbonsched.ledger.checkpoint import Checkpoint, Done
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.model.views import AuditResult
+from carbonsched.model.audit import AuditResult
 
 _POLL_S = 0.5
 

@@ -30,7 +30,7 @@ from carbonsched.ledger.store import file_problem
 from carbonsched.ledger.sums_reader import eras_of
 from carbonsched.ledger.tables import HOURS, INTERVALS
 from carbonsched.ledger.tiers import rollups_problem
-from carbonsched.model.views import AuditResult, ChainHeads, MergedRows
+from carbonsched.model.audit import AuditResult, ChainHeads, MergedRows
 
 
 def verify(

@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, and_, func, select
 
 from carbonsched.ledger.tables import INTERVALS
-from carbonsched.model.views import Balance
+from carbonsched.model.audit import Balance
 
 _PAGE: Final = 1000
 _LAST: Final = 100

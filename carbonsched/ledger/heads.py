@@ -17,7 +17,7 @@ from carbonsched.ledger.chains import Fault
 from carbonsched.ledger.rollup import rolled_to
 from carbonsched.ledger.rows import GENESIS
 from carbonsched.ledger.tables import INTERVALS, JOURNAL
-from carbonsched.model.views import ChainHeads
+from carbonsched.model.audit import ChainHeads
 
 FIELD: Final = "--against"
 MANIFEST: Final = "manifest.json"

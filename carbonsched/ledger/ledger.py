@@ -37,12 +37,11 @@ from carbonsched.ledger.rows import (
 from carbonsched.ledger.settlements import SETTLED
 from carbonsched.ledger.sums_reader import chain_end, eras_of
 from carbonsched.ledger.tables import JOBS, JOURNAL, OFFSETS, SEGMENTS
-from carbonsched.model.audit import Exported
+from carbonsched.model.audit import AuditResult, Exported
 from carbonsched.model.energy import EnergyDelta, Interval
 from carbonsched.model.job import JobSpec, SubmittedJob
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import Directive, SegmentDone
-from carbonsched.model.views import AuditResult
 
 
 class Ledger(LedgerReader):

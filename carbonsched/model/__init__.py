@@ -25,7 +25,7 @@ model_card  a model card, as the hub reads it
 accounting  what the owner of a box states for reports
 profile   what the trainer's own commands print
 segment_figures  the figures of a finished segment
-audit     what audit export, diff and anchor print
+audit     what audit verify, export, diff and anchor answer
 pools     budgets that jobs share, as they are shown
 sharing   keeps one copy of equal documents: of a sweep's jobs nearly every part of the spec is the same
 upkeep    draining the box, and taking finished jobs away

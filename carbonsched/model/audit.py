@@ -1,9 +1,99 @@
-"""What `audit export`, `audit diff` and `audit anchor` answer."""
+"""What `audit verify`, `audit export`, `audit diff` and `audit anchor` answer, in the API and in `--json`."""
 
 from typing import Any
 
 from carbonsched.model.base import Doc, UtcTime
-from carbonsched.model.views import ChainHeads
+
+
+class Balance(Doc):
+    """Conservation over one life of one board's counter: what was charged against what was counted, in millijoules.
+
+    Example:
+        >>> Balance(board="GPU-1", counter_epoch="boot:0", charged_mj=900, counted_mj=900, holes_mj=0, ok=True).ok
+        True
+    """
+
+    board: str
+    counter_epoch: str
+    charged_mj: int
+    """Σ energy of the rows that carry a counter's start and end."""
+    counted_mj: int
+    """How far the counter moved over the stretches those rows cover, each stretch once."""
+    holes_mj: int
+    """How far it moved in time that no row of the board covers: energy that was charged to nobody."""
+    ok: bool
+    """Every counted joule was charged once: charged and counted are equal, and there are no holes."""
+
+
+class ChainHeads(Doc):
+    """The last hash of each chain. Noted elsewhere, it proves later that the chain up to it was not rewritten.
+
+    Example:
+        >>> ChainHeads(intervals="6f" * 32).journal == "0" * 64
+        True
+    """
+
+    intervals: str | None = "0" * 64
+    """64 zeros: there is no row yet. None: the database file is damaged."""
+    journal: str | None = "0" * 64
+
+
+class MergedRows(Doc):
+    """`audit verify`: of rows that were merged, how far what stands for them was recomputed.
+
+    Example:
+        >>> MergedRows(rows=18, recomputed=18, gone=0).recomputed
+        18
+    """
+
+    rows: int
+    """That were merged. What stands for them is linked: its hashes and its sums are as they were when it was made."""
+    recomputed: int | None
+    """Of them: from the archive, hash by hash; None: no archive was looked at."""
+    gone: int | None
+    """Of them: in no file of the archive any more."""
+
+
+class AuditResult(Doc):
+    """`audit verify`.
+
+    Example:
+        >>> AuditResult(ok=True, rows=18_342, first_bad=None).problem is None
+        True
+    """
+
+    ok: bool
+    rows: int | None
+    """None: the database file is too damaged to count them."""
+    first_bad: int | None
+    problem: str | None = None
+    conservation: tuple[Balance, ...] = ()
+    """By board and counter epoch; empty where no board has an energy counter."""
+    heads: ChainHeads = ChainHeads()
+    entries: int | None = None
+    """Entries of the journal; None: not counted."""
+    compared: int = 0
+    """Earlier heads that the chains were compared with."""
+    since: int | None = None
+    """Row up to which the intervals were taken as verified; None: all were looked at."""
+    merged: MergedRows | None = None
+    """None: no row was merged."""
+    vouched: tuple[str, ...] = ()
+    """Who says that such a head is as old as it says: signatures and time stamps that were verified."""
+
+
+class AuditProgress(Doc):
+    """`GET /v1/audit/progress`: how far the verification came that was asked for last.
+
+    Example:
+        >>> AuditProgress(part="rows", share=0.25).share
+        0.25
+    """
+
+    part: str | None
+    """rows, archive or hours; None: none runs."""
+    share: float | None
+    """Of all that it will take, estimated."""
 
 
 class ExportedFile(Doc):

@@ -2,6 +2,7 @@
 
 base         Device, Mark, the Meter protocol and what all settings of meters are
 counter      PURE: samples of one device made into deltas: epochs, resets, bridges over restarts, clock steps
+sample       PURE: one reading of a device, and the time from one to the next
 power_trace  PURE: power readings of one device integrated from one sample to the next
 power_sampler  reads the power of boards without an energy counter many times between two samples
 boot         the name of this boot

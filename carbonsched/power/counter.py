@@ -11,20 +11,28 @@ not believed either; what it adds later replaces what was integrated meanwhile. 
 the counter bridges the time nobody watched exactly; without a counter a short absence is estimated, a long one unknown.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from carbonsched.clock import LEAST_SLEEP_S
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
 from carbonsched.power.base import Mark
-from carbonsched.power.power_trace import HOLD_S, PowerReading, PowerTrace, trace
+from carbonsched.power.power_trace import HOLD_S, PowerReading
+from carbonsched.power.sample import (
+    JITTER_MJ,
+    Last,
+    Sample,
+    last_of,
+    mean_watts,
+    reading_of,
+    stretch,
+    trace_between,
+    without_jitter,
+)
 from carbonsched.units import split_mj
 
 BRIDGE_S: Final = 900.0
 """Without a counter, an absence up to here is estimated, beyond it is unknown."""
-STEP_S: Final = 1.0
-"""Wall and monotonic time may part by this much in one stretch before it is a step of the clock."""
 IMPLAUSIBLE: Final = 2.0
 """Mean power above this multiple of the device's limit: not the same counter, or a wild value."""
 ANY_LIMIT_W: Final = 2500.0
@@ -33,50 +41,8 @@ SENSOR_S: Final = 0.5
 """By so much a counter may lag behind its time: drivers renew it every 20 to 100 ms, some boards slower."""
 STANDS_S: Final = 2.0
 """A counter that does not move for so long while the board draws power is not waited for."""
-JITTER_MJ: Final = 5_000
-"""A counter may fall by this much and be the same one: its last digits are the sensor's noise."""
 SHORT: Final = 0.25
 """A board that was metered by nobody drew at least this part of the least that it is known to draw; else the counter is a new one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One reading of a device. `error`: it could not be read, and why.
-
-    Example::
-
-        sample = Sample(clock.now(), clock.monotonic(), counter_mj=5_000, power_w=250.0)
-    """
-
-    at: datetime
-    monotonic_s: float
-    counter_mj: int | None = None
-    power_w: float | None = None
-    error: str | None = None
-    awake_s: float | None = None
-    """On a clock that stands still in suspend; None: not told, as if there was none."""
-    between: tuple[PowerReading, ...] = ()
-    """Its power since the sample before, where that was read more often."""
-    life_over: bool = False
-    """The error says so of the counter's life: the driver is not loaded, or the board fell off the bus."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Last:
-    at: datetime
-    monotonic_s: float | None
-    """None: another daemon's sample, read back from the ledger."""
-    counter_mj: int | None
-    power_w: float | None
-    awake_s: float | None = None
-    blind_from: datetime | None = None
-    """Since when the counter could not be read; its next value covers that time too."""
-    stood_s: float = 0.0
-    """How long the counter has not moved though the board drew power."""
-    stood_mj: int = 0
-    """What was charged for that time, by power: a counter that catches up holds it too."""
-    doubt: str | None = None
-    """Why the counter may have begun anew since it was read, by what was said while it could not be."""
 
 
 class DeviceCounter:
@@ -108,7 +74,7 @@ class DeviceCounter:
         self._counter_survives = counter_survives
         self._n = 0
         self._same_life = True
-        self._last: _Last | None = None
+        self._last: Last | None = None
         self._late: list[EnergyDelta] = []
         self._odd: tuple[Sample, str] | None = None
         """A value that the next one has to bear out, and what is odd about it."""
@@ -133,7 +99,7 @@ class DeviceCounter:
         if self._same_life:
             self._n = int(n) + (0 if self._counter_survives else 1)
         blind_from = mark.blind_from if counter is not None else None
-        self._last = _Last(mark.at, None, counter, mark.power_w, blind_from=blind_from)
+        self._last = Last(mark.at, None, counter, mark.power_w, blind_from=blind_from)
         self._least_w = mark.least_w
 
     @property
@@ -161,9 +127,9 @@ class DeviceCounter:
         last = self._last
         if last is None:
             if sample.error is None:
-                self._last = _last(sample)
+                self._last = last_of(sample)
             return None
-        start, elapsed, stepped = _stretch(last, sample)
+        start, elapsed, stepped = stretch(last, sample)
         if start >= sample.at or elapsed <= 0:
             return None
         twice, self._reloaded_twice = self._reloaded_twice and reloaded, reloaded
@@ -172,34 +138,34 @@ class DeviceCounter:
         if sample.error is not None:
             delta = self._blind(last, sample, start, reloaded=twice)
         else:
-            sample = self._without_wild_power(_without_jitter(last, sample))
+            sample = self._without_wild_power(without_jitter(last, sample))
             broken = self._broken(last, sample, elapsed, reloaded=reloaded)
             odd = self._odd
             self._waits = self._must_wait(last, sample, elapsed, broken)
             if self._waits:
-                self._between = sample.between + _reading(sample)
+                self._between = sample.between + reading_of(sample)
                 return None
             if broken is not None and odd is not None:
                 broken = odd[1]
             away = last.monotonic_s is None
-            self._odd, self._last = None, _last(sample)
+            self._odd, self._last = None, last_of(sample)
             delta = (self._bridge if away else self._live)(last, sample, start, elapsed, broken)
         if stepped:
             delta = delta.model_copy(update={"reason": "; ".join(r for r in (delta.reason, stepped) if r)})
         return delta
 
-    def _blind(self, last: _Last, sample: Sample, start: datetime, *, reloaded: bool) -> EnergyDelta:
+    def _blind(self, last: Last, sample: Sample, start: datetime, *, reloaded: bool) -> EnergyDelta:
         counter, blind = last.counter_mj, last.blind_from or last.at
         if reloaded and counter is not None:
             # in the rows at once: a daemon that is started meanwhile has to know it as well
             self._n, counter = self._n + 1, None
         doubt = sample.error if sample.life_over else last.doubt
         self._odd = None
-        self._last = _Last(sample.at, sample.monotonic_s, counter, None, sample.awake_s, blind, doubt=doubt)
+        self._last = Last(sample.at, sample.monotonic_s, counter, None, sample.awake_s, blind, doubt=doubt)
         assert sample.error is not None  # noqa: S101
         return self._unavailable(start, sample.at, sample.error)
 
-    def _must_wait(self, last: _Last, sample: Sample, elapsed: float, broken: str | None) -> bool:
+    def _must_wait(self, last: Last, sample: Sample, elapsed: float, broken: str | None) -> bool:
         """Whether the next value has to tell what this one is worth."""
         if broken is not None:
             odd, self._odd = self._odd, (sample, broken)
@@ -212,14 +178,14 @@ class DeviceCounter:
             )
         return self._stands(last, sample, elapsed) and last.stood_s == 0 and elapsed < STANDS_S
 
-    def _stands(self, last: _Last, sample: Sample, elapsed: float) -> bool:
+    def _stands(self, last: Last, sample: Sample, elapsed: float) -> bool:
         """Whether the counter has not moved while the board drew what moves it."""
         if last.counter_mj is None or last.counter_mj != sample.counter_mj or last.monotonic_s is None:
             return False
-        return _mj(_watts(last, sample) or 0.0, elapsed) > JITTER_MJ
+        return _mj(mean_watts(last, sample) or 0.0, elapsed) > JITTER_MJ
 
     def _live(
-        self, last: _Last, sample: Sample, start: datetime, elapsed: float, broken: str | None
+        self, last: Last, sample: Sample, start: datetime, elapsed: float, broken: str | None
     ) -> EnergyDelta:
         if last.counter_mj is None and sample.counter_mj is not None:
             reason = "the counter is read for the first time here; power times time up to it"
@@ -240,7 +206,7 @@ class DeviceCounter:
             last = self._caught_up(last, sample, elapsed)
         return self._from_counter(last, sample, start, elapsed, bridged=False)
 
-    def _standing(self, last: _Last, sample: Sample, start: datetime, elapsed: float) -> EnergyDelta:
+    def _standing(self, last: Last, sample: Sample, start: datetime, elapsed: float) -> EnergyDelta:
         """By power; in an epoch of its own, for the rows before are what the counter said, and these are not."""
         if not last.stood_s:
             self._n += 1
@@ -248,19 +214,19 @@ class DeviceCounter:
         reason = f"the counter has stood still since {since:%H:%M:%S}; power times time instead"
         delta = self._from_power(last, sample, start, elapsed, reason)
         stood_mj = last.stood_mj + (delta.energy_mj or 0)
-        self._last = replace(_last(sample), stood_s=last.stood_s + elapsed, stood_mj=stood_mj)
+        self._last = replace(last_of(sample), stood_s=last.stood_s + elapsed, stood_mj=stood_mj)
         return delta
 
-    def _caught_up(self, last: _Last, sample: Sample, elapsed: float) -> _Last:
+    def _caught_up(self, last: Last, sample: Sample, elapsed: float) -> Last:
         """The last sample with the counter as far as it is charged: what it adds at once for the time it stood is charged already."""
         assert last.counter_mj is not None and sample.counter_mj is not None  # noqa: S101, PT018
-        recent = _mj(_watts(last, sample) or 0.0, elapsed)
+        recent = _mj(mean_watts(last, sample) or 0.0, elapsed)
         if sample.counter_mj - last.counter_mj <= recent + last.stood_mj / 2:
             return last  # it goes on as if there had been nothing
         return replace(last, counter_mj=min(last.counter_mj + last.stood_mj, sample.counter_mj))
 
     def _bridge(
-        self, last: _Last, sample: Sample, start: datetime, elapsed: float, broken: str | None
+        self, last: Last, sample: Sample, start: datetime, elapsed: float, broken: str | None
     ) -> EnergyDelta:
         away = f"the daemon was away for {elapsed:.0f} s"
         if not self._same_life:
@@ -304,7 +270,7 @@ class DeviceCounter:
             return sample
         return replace(sample, power_w=None)
 
-    def _broken(self, last: _Last, sample: Sample, elapsed: float, *, reloaded: bool = False) -> str | None:
+    def _broken(self, last: Last, sample: Sample, elapsed: float, *, reloaded: bool = False) -> str | None:
         """Why the two counter values are not of one life; None where they are, or there are none."""
         if last.monotonic_s is None and not self._same_life:
             return None
@@ -328,7 +294,7 @@ class DeviceCounter:
             return f"the counter rose by {used / 1000 / span:.0f} W on a device limited to {limit:.0f} W"
         return None
 
-    def _passed(self, last: _Last, sample: Sample, span: float, *, reloaded: bool) -> str | None:
+    def _passed(self, last: Last, sample: Sample, span: float, *, reloaded: bool) -> str | None:
         """Why a counter that nobody read for `span` seconds has begun anew and passed its old value since; None: it goes on."""
         if last.counter_mj is None or sample.counter_mj is None:
             return None
@@ -346,7 +312,7 @@ class DeviceCounter:
         return f"the counter rose by {rose_w:.0f} W only, and the board draws {min(known):.0f} W or more: it has begun anew meanwhile"
 
     def _from_counter(
-        self, last: _Last, sample: Sample, start: datetime, elapsed: float, *, bridged: bool
+        self, last: Last, sample: Sample, start: datetime, elapsed: float, *, bridged: bool
     ) -> EnergyDelta:
         assert last.counter_mj is not None and sample.counter_mj is not None  # noqa: S101, PT018
         used = sample.counter_mj - last.counter_mj
@@ -384,14 +350,14 @@ class DeviceCounter:
         )
 
     def _from_power(
-        self, last: _Last, sample: Sample, start: datetime, elapsed: float, reason: str | None
+        self, last: Last, sample: Sample, start: datetime, elapsed: float, reason: str | None
     ) -> EnergyDelta:
         if sample.power_w is None:
             return self._unavailable(
                 start, sample.at, reason or "neither a counter nor the power could be read"
             )
-        watts = (sample.power_w if self._power_is_mean else _watts(last, sample)) or 0.0
-        read = _trace(last, sample)
+        watts = (sample.power_w if self._power_is_mean else mean_watts(last, sample)) or 0.0
+        read = trace_between(last, sample)
         coverage = min(1.0, HOLD_S / elapsed) if read is None else read.coverage
         delta = self._delta(
             start,
@@ -439,71 +405,6 @@ class DeviceCounter:
             reason=reason,
             meter=self.meter,
         )
-
-
-def _last(sample: Sample) -> _Last:
-    return _Last(sample.at, sample.monotonic_s, sample.counter_mj, sample.power_w, sample.awake_s)
-
-
-def _without_jitter(last: _Last, sample: Sample) -> Sample:
-    """A counter that fell by the sensor's noise alone stands where it stood."""
-    if last.counter_mj is None or sample.counter_mj is None:
-        return sample
-    fell = last.counter_mj - sample.counter_mj
-    if 0 < fell <= JITTER_MJ and sample.counter_mj > last.counter_mj / 2:
-        return replace(sample, counter_mj=last.counter_mj)
-    return sample
-
-
-def _mean(before: float | None, after: float | None) -> float | None:
-    known = [watts for watts in (before, after) if watts is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _reading(sample: Sample) -> tuple[PowerReading, ...]:
-    if sample.awake_s is None or sample.power_w is None:
-        return ()
-    return (PowerReading(sample.awake_s, sample.power_w),)
-
-
-def _trace(last: _Last, sample: Sample) -> PowerTrace | None:
-    """By the power that was read between the two; None where it was not."""
-    own = _reading(sample)
-    if last.awake_s is None or last.power_w is None or not own or not sample.between:
-        return None
-    return trace(PowerReading(last.awake_s, last.power_w), sample.between, own[0])
-
-
-def _watts(last: _Last, sample: Sample) -> float | None:
-    """The mean from the one to the other."""
-    read = _trace(last, sample)
-    return _mean(last.power_w, sample.power_w) if read is None else read.mean_w
-
-
-def _stretch(last: _Last, sample: Sample) -> tuple[datetime, float, str | None]:
-    """(start on the wall, seconds, what to say if the wall clock was stepped or the box suspended meanwhile)."""
-    wall = (sample.at - last.at).total_seconds()
-    if last.monotonic_s is None:
-        if wall > 0:
-            return last.at, wall, None
-        # the clock was set back past the ledger's end: how long the daemon was away cannot be told
-        return (
-            sample.at - timedelta(milliseconds=1),
-            0.001,
-            f"the wall clock was set back by at least {-wall:.0f} s",
-        )
-    elapsed, said = sample.monotonic_s - last.monotonic_s, []
-    if abs(wall - elapsed) > STEP_S:
-        said.append(f"the wall clock was stepped by {wall - elapsed:+.0f} s")
-    if last.awake_s is not None and sample.awake_s is not None:
-        slept = elapsed - (sample.awake_s - last.awake_s)
-        if slept >= LEAST_SLEEP_S:
-            # nothing ran meanwhile: neither power nor the unknown counts for that time, what a counter says does
-            said.append(f"the box was suspended for {slept:.0f} s")
-            elapsed -= slept
-    if not said:
-        return last.at, elapsed, None
-    return sample.at - timedelta(seconds=elapsed), elapsed, "; ".join(said)
 
 
 def _mj(watts: float, seconds: float) -> int:

@@ -20,9 +20,10 @@ from carbonsched.model.energy import EnergyDelta, EnergyMethod
 from carbonsched.power import host_model
 from carbonsched.power.base import Device, Mark
 from carbonsched.power.boot import boot_id
-from carbonsched.power.counter import DeviceCounter, Sample
+from carbonsched.power.counter import DeviceCounter
 from carbonsched.power.host_model import RAPL_DIR, HostModel
 from carbonsched.power.rapl_dram import DramCounters
+from carbonsched.power.sample import Sample
 
 _SETTLE_S: Final = 0.25
 """CPU load over less than this says nothing."""

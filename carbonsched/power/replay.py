@@ -19,7 +19,8 @@ from carbonsched.model.base import LocalPath, refusal
 from carbonsched.model.energy import EnergyDelta
 from carbonsched.power.base import Device, Mark, Meter, MeterSettings
 from carbonsched.power.combined import CombinedMeter
-from carbonsched.power.counter import DeviceCounter, Sample
+from carbonsched.power.counter import DeviceCounter
+from carbonsched.power.sample import Sample
 from carbonsched.units import plain_number
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)

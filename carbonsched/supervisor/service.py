@@ -19,6 +19,7 @@ from carbonsched.errors import InputError, LaunchError, LedgerError, NotFoundErr
 from carbonsched.ledger.checkpoint import Checkpoint, Done
 from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.ledger.records import JobRecord
+from carbonsched.model.audit import AuditProgress, AuditResult
 from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
 from carbonsched.model.files import save
 from carbonsched.model.grid import GridView
@@ -31,8 +32,6 @@ from carbonsched.model.profile import CheckResult
 from carbonsched.model.upkeep import Drained, Removed
 from carbonsched.model.views import (
     Acted,
-    AuditProgress,
-    AuditResult,
     Budgeted,
     Explained,
     JobDetail,

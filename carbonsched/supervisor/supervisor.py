@@ -29,7 +29,7 @@ from carbonsched.model.energy import BudgetAccount, EnergyDelta
 from carbonsched.model.grid import Price, PueReading
 from carbonsched.model.job_state import JobState, move
 from carbonsched.power.base import Meter
-from carbonsched.power.counter import STEP_S
+from carbonsched.power.sample import STEP_S
 from carbonsched.supervisor import access
 from carbonsched.supervisor.adoption import Adoption
 from carbonsched.supervisor.announcer import Announcer

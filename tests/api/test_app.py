@@ -15,12 +15,12 @@ from support.box import SPEC, Box, serving
 from carbonsched.api.app import BODY_BYTES, IMPORT_BYTES, create_app
 from carbonsched.api.logs import CHUNK_BYTES
 from carbonsched.errors import DeniedError, LedgerError
+from carbonsched.model.audit import AuditResult
 from carbonsched.model.grid import GridView
 from carbonsched.model.job import Owner
 from carbonsched.model.job_state import JobState
 from carbonsched.model.views import (
     Acted,
-    AuditResult,
     Budgeted,
     ErrorBody,
     Explained,

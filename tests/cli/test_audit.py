@@ -7,7 +7,7 @@ from support.box import Box, cli
 from support.forgery import remake
 from support.story import written
 
-from carbonsched.model.views import AuditResult
+from carbonsched.model.audit import AuditResult
 
 
 def test_audit_hands_the_ledger_to_others(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 from support.box import JOB_TOML, Box, cli
 
 from carbonsched.cli import main
+from carbonsched.model.audit import Balance
 from carbonsched.model.job_state import JobState
-from carbonsched.model.views import Balance, JobDetail, JobList, Version
+from carbonsched.model.views import JobDetail, JobList, Version
 
 COMMAND = [sys.executable, "-m", "carbonsched"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.box import Box, cli, serving
 
-from carbonsched.model.views import AuditProgress, AuditResult
+from carbonsched.model.audit import AuditProgress, AuditResult
 
 
 def test_a_terminal_sees_how_far_the_daemon_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ from support.forgery import Rows, remake
 from support.story import GPU, T0, directive, done, interval, submitted
 
 from carbonsched.ledger import Ledger
+from carbonsched.model.audit import AuditResult
 from carbonsched.model.energy import EnergyMethod
 from carbonsched.model.job_state import JobState
-from carbonsched.model.views import AuditResult
 
 
 def test_shares_of_one_stretch_are_counted_once(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
 from carbonsched.power.base import Mark
-from carbonsched.power.counter import BRIDGE_S, DeviceCounter, Sample
+from carbonsched.power.counter import BRIDGE_S, DeviceCounter
 from carbonsched.power.power_trace import PowerReading
+from carbonsched.power.sample import Sample
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

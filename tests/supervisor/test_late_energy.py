@@ -11,7 +11,8 @@ from support.rig import Played, Rig, spec
 from carbonsched.errors import LedgerError
 from carbonsched.ledger.rows import micros
 from carbonsched.model.energy import EnergyDelta
-from carbonsched.power.counter import DeviceCounter, Sample
+from carbonsched.power.counter import DeviceCounter
+from carbonsched.power.sample import Sample
 from carbonsched.report import build
 
 

@@ -27,8 +27,9 @@ from carbonsched.model.energy import EnergyDelta
 from carbonsched.model.job import JobSpec
 from carbonsched.model.job_state import TRANSITIONS, JobState
 from carbonsched.model.protocol import RunRecord
-from carbonsched.power.counter import DeviceCounter, Sample
+from carbonsched.power.counter import DeviceCounter
 from carbonsched.power.replay import ReplayMeter
+from carbonsched.power.sample import Sample
 from carbonsched.units import grams
 
 EXAMPLES = int(os.environ.get("CARBONSCHED_EXAMPLES", "3"))

@@ -18,6 +18,7 @@ from carbonsched.api.app import create_app
 from carbonsched.api.server import serve
 from carbonsched.cli import main
 from carbonsched.errors import NotFoundError, StateError
+from carbonsched.model.audit import AuditProgress, AuditResult
 from carbonsched.model.base import rfc3339
 from carbonsched.model.grid import (
     Basis,
@@ -38,8 +39,6 @@ from carbonsched.model.protocol import Directive, Lease, Waste
 from carbonsched.model.upkeep import Drained, Removed
 from carbonsched.model.views import (
     Acted,
-    AuditProgress,
-    AuditResult,
     Budgeted,
     ExpectedSegment,
     Explained,
