@@ -37,6 +37,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Last:
+    """The reading before, and what was charged for since.
+
+    Example::
+
+        last = last_of(sample)
+        start, seconds, stepped = stretch(last, next_sample)
+    """
+
     at: datetime
     monotonic_s: float | None
     """None: another daemon's sample, read back from the ledger."""
