@@ -55,7 +55,10 @@ class Hurried:
         """The answer, or what the question raises. Raises LateError where it is not there in time; it is kept for the next."""
         put = self._open.pop(about, None)
         if put is None or (not put.thread.is_alive() and time.monotonic() - put.put_s > FRESH_S):
-            put = _Question(about, question)
+            try:
+                put = _Question(about, question)
+            except RuntimeError as e:  # no thread is left on this box to ask it with
+                raise LateError(about) from e
             put.thread.join(self.patience_s)
         if put.thread.is_alive():
             self._open[about] = put

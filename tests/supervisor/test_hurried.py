@@ -45,3 +45,15 @@ def test_an_answer_that_is_old_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("carbonsched.supervisor.hurried.FRESH_S", -1.0)
     hurried.patience_s = 60.0
     assert hurried.ask("a", lambda: "new") == "new"
+
+
+def test_where_no_thread_is_left_it_is_late_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    hurried = Hurried(patience_s=10.0)
+    with monkeypatch.context() as patched:
+        patched.setattr("threading.Thread.start", none_left)
+        with pytest.raises(LateError):
+            hurried.ask("GPU-1", lambda: 1)
+    assert hurried.ask("GPU-1", lambda: 1) == 1
