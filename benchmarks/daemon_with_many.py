@@ -1,6 +1,6 @@
 """Measures a daemon with a long past and a long queue: start to READY, `ps`, `submit` by many at once, a tick, memory.
 
-    python benchmarks/daemon_with_many.py [--finished 10000] [--queued 2000] [--live 50] [--clients 50] [--submits 4]
+    python -m benchmarks.daemon_with_many [--finished 10000] [--queued 2000] [--live 50] [--clients 50] [--submits 4]
 
 Finished jobs have a row of energy and a segment each. Live ones are real processes under their shims that say they have begun and
 then sleep; they were started by nobody the daemon knows, and are adopted. `ps` is GET /v1/jobs as the command asks for it, its JSON

@@ -1,6 +1,6 @@
 """Measures what a daemon takes to answer from a ledger that has lasted, over its Unix socket: reports and verifications.
 
-    python benchmarks/ledger_api.py FOLDER
+    python -m benchmarks.ledger_api FOLDER
 
 FOLDER is what `benchmarks/ledger_year.py` made. The daemon is a real one with a configuration of its own in the folder; it meters a replayed
 board, starts no job and merges no row. Wall seconds are the client's, CPU seconds those of the daemon meanwhile.
