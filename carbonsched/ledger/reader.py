@@ -119,6 +119,13 @@ class LedgerReader(SumsReader):
         with self._reading() as connection:
             return tuple(job_record(row) for row in connection.execute(query).mappings())
 
+    def over_before(self, at: datetime) -> tuple[str, ...]:
+        """Ids of the jobs that ended before then, oldest first: without their specs, which take megabytes."""
+        t = JOBS.c
+        query = select(t.id).where(t.state.in_(_OVER), t.ended_us < micros(at))
+        with self._reading() as connection:
+            return tuple(connection.scalars(query.order_by(t.submitted_us, t.id)))
+
     def unclosed(self) -> tuple[JobRecord, ...]:
         """Every job that may still have a process, oldest first: all but those that finished or were cancelled."""
         t = JOBS.c

@@ -85,11 +85,13 @@ class KeptEffects:
         """Compute some that are not kept; how many."""
         done = 0
         try:
-            for job in ledger.jobs():
+            for job_id in ledger.over_before(now - SURE):
                 if done >= _A_TIME or self._closed:
                     break
-                kept, of = self._kept(job), _of(ledger, job) if _is_sure(job, now) else None
-                if of is not None and (kept is None or kept[0] != of):
+                # one job at a time: all of a big ledger's would stay in this process's memory
+                job = ledger.job(job_id)
+                kept, of = self._kept(job), _of(ledger, job)
+                if kept is None or kept[0] != of:
                     self._compute(ledger, job, of, now)
                     done += 1
         except CarbonschedError as e:
