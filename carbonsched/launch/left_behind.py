@@ -15,6 +15,7 @@ import time
 MARK = "CARBONSCHED_RUN_DIR"
 """In the environment of the command and of all that it starts."""
 _EVERY_S = 1.0
+_ASKED, _AMID_EXEC_S = 4, 0.001
 
 
 def processes(folder: str) -> list[int]:
@@ -43,10 +44,21 @@ def _marked(pid: int, folder: str) -> bool:
     if pid == os.getpid():
         return False
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
-            return f"{MARK}={folder}".encode() in file.read().split(b"\0")
+        return f"{MARK}={folder}".encode() in environment(pid)
     except OSError:
         return False
+
+
+def environment(pid: int) -> list[bytes]:
+    """Of a process. Amid an exec the kernel shows none for a moment, and is asked again. Raises OSError."""
+    for _ in range(_ASKED):
+        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
+            found = file.read()
+        if found:
+            return found.split(b"\0")
+        os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - a kernel's thread has none, nor has a process that is over
+        time.sleep(_AMID_EXEC_S)
+    return []
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from carbonsched.launch import shim
+from carbonsched.launch import left_behind, shim
 from carbonsched.model.protocol import RunRecord
 
 HELD = "CARBONSCHED_SHIM_OF"
@@ -194,8 +194,7 @@ def _unless_gone(error: OSError) -> None:
 
 def _environment(process: Process) -> list[bytes]:
     try:
-        with open(f"/proc/{process.pid}/environ", "rb") as file:  # noqa: PTH123
-            return file.read().split(b"\0")
+        return left_behind.environment(process.pid)
     except OSError as e:
         if e.errno in _OUT_OF_FILES:
             raise

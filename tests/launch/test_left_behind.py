@@ -1,5 +1,6 @@
 """What a command left running is found by its mark, told, and waited for by a process that holds the lock meanwhile."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -34,3 +35,24 @@ def test_marked_processes_are_found_told_and_waited_for(tmp_path: Path) -> None:
         for process in (*left, other):
             process.kill()
             process.wait()
+
+
+def test_a_process_amid_an_exec_is_still_seen(tmp_path: Path) -> None:
+    """The kernel shows no environment from the old program's end to the new one's begin."""
+    again = tmp_path / "again.py"
+    again.write_text(
+        "import os, sys\nleft = int(sys.argv[1])\n"
+        "left and os.execv(sys.executable, [sys.executable, '-I', '-S', __file__, str(left - 1)])\n"
+    )
+    env = os.environ | {left_behind.MARK: str(tmp_path)}
+    mark = f"{left_behind.MARK}={tmp_path}".encode()
+    process = subprocess.Popen([sys.executable, "-I", "-S", again, "100"], env=env)
+    asked = missed = 0
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            seen = mark in left_behind.environment(process.pid)
+            over = process.poll() is not None
+            asked, missed = asked + 1, missed + (not seen and not over)
+    assert process.wait() == 0
+    assert asked > 100
+    assert missed == 0
