@@ -14,6 +14,7 @@ import pytest
 from support.box import cli
 from support.http_server import Reply
 from support.http_server import serve as serve_http
+from support.metered import CONFIG
 from support.processes import gone, until
 
 from carbonsched.api.app import create_app
@@ -22,21 +23,6 @@ from carbonsched.cli.run_alone import Alone, metering
 from carbonsched.launch.cpu_time import box_s
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job_state import JobState
-
-CONFIG = """
-pue = 1.5
-pue_source = "test"
-[[feeds]]
-provider = "static"
-g_per_kwh = 400
-basis = "average-lifecycle"
-source = "test"
-[power]
-gpu = "replay"
-host = "none"
-replay_file = "watts.csv"
-tick_s = 0.05
-"""
 
 
 @pytest.fixture

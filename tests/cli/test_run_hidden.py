@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.hidden_box import HiddenBox, hidden_box
+from support.metered import CONFIG
 from support.processes import gone, until
 
 from carbonsched.cli.client import RemoteError
@@ -20,21 +21,6 @@ from carbonsched.model.job_state import JobState
 from carbonsched.model.views import JobDetail
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide processes from another user")
-
-CONFIG = """
-pue = 1.5
-pue_source = "test"
-[[feeds]]
-provider = "static"
-g_per_kwh = 400
-basis = "average-lifecycle"
-source = "test"
-[power]
-gpu = "replay"
-host = "none"
-replay_file = "watts.csv"
-tick_s = 0.05
-"""
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +54,16 @@ def pid_in(path: Path) -> int:
     return int(path.read_text())
 
 
+def sleeping(
+    box: HiddenBox, name: str, seconds: int
+) -> "tuple[subprocess.Popen[str], int, Callable[[], JobDetail]]":
+    """The CLI, its command's process, and what the daemon says of it."""
+    pid_file = box.root / f"{name}.pid"
+    sleep = f"echo $$ >{pid_file}; exec sleep {seconds}"
+    cli = start(box, "--name", name, "--", "sh", "-c", sleep, pipe=subprocess.DEVNULL)
+    return cli, pid_in(pid_file), named(box, name)
+
+
 def test_a_command_is_metered_from_its_start_to_its_end(box: HiddenBox) -> None:
     began = time.monotonic()
     total = total_of(start(box, "--json", "--", "sleep", "1"))
@@ -90,18 +86,7 @@ def test_what_it_leaves_behind_is_metered_to_its_end_whatever_it_closed(box: Hid
 
 
 def test_a_killed_cli_leaves_the_command_metered_through_restarts_of_the_daemon(box: HiddenBox) -> None:
-    pid_file = box.root / "killed.pid"
-    killed = start(
-        box,
-        "--name",
-        "killed",
-        "--",
-        "sh",
-        "-c",
-        f"echo $$ >{pid_file}; exec sleep 600",
-        pipe=subprocess.DEVNULL,
-    )
-    pid, look = pid_in(pid_file), named(box, "killed")
+    killed, pid, look = sleeping(box, "killed", 600)
     killed.kill()
     killed.wait(60)
     box.kill()
@@ -116,18 +101,7 @@ def test_a_killed_cli_leaves_the_command_metered_through_restarts_of_the_daemon(
 
 
 def test_the_cli_and_all_of_the_command_killed_end_the_metering(box: HiddenBox) -> None:
-    pid_file = box.root / "both.pid"
-    both = start(
-        box,
-        "--name",
-        "both",
-        "--",
-        "sh",
-        "-c",
-        f"echo $$ >{pid_file}; exec sleep 60",
-        pipe=subprocess.DEVNULL,
-    )
-    pid, look = pid_in(pid_file), named(box, "both")
+    both, pid, look = sleeping(box, "both", 60)
     both.kill()
     os.kill(pid, signal.SIGKILL)
     both.wait(60)

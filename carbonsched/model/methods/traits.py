@@ -65,6 +65,8 @@ class MethodTraits:
         return float(self.lr_multiplier ** round(left, 12))
 
 
+_CUT = {"compile": ("each batch is cut elsewhere: every one would be compiled", "set it to false")}
+"""Of methods that cut rows in two parts."""
 METHODS: Mapping[str, MethodTraits] = MappingProxyType(
     {
         "full": MethodTraits(constant_rho=True),
@@ -102,9 +104,7 @@ METHODS: Mapping[str, MethodTraits] = MappingProxyType(
             compile=False,
             lr_multiplier=0.6,
             lr_measured_to=0.25,
-            reasons={
-                "compile": ("each batch is cut elsewhere: every one would be compiled", "set it to false")
-            },
+            reasons=_CUT,
         ),
         "greentrainer": MethodTraits(
             selects=True, measures="each segment", lr_multiplier=4.0, lr_measured_to=0.6
@@ -126,9 +126,7 @@ METHODS: Mapping[str, MethodTraits] = MappingProxyType(
             compile=False,
             lr_multiplier=0.6,
             lr_measured_to=0.25,
-            reasons={
-                "compile": ("each batch is cut elsewhere: every one would be compiled", "set it to false")
-            },
+            reasons=_CUT,
         ),
         # as greentrainer's, by which it chooses
         "fixed": MethodTraits(selects=True, measures="once", lr_multiplier=4.0, lr_measured_to=0.6),
