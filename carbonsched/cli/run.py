@@ -126,6 +126,8 @@ def run(
 
     if budget_g is None and (stop or warn is not None):
         raise InputError("--stop" if stop else "--warn", "needs a budget", "add --budget-g GRAMS")
+    if ledger is not None and not ledger.name:
+        raise InputError("--ledger", "names no file", "give one, such as mine.db")
     if ledger is not None and ledger.parts[0].endswith(":"):
         raise InputError("--ledger", f"{ledger} is a URL", "give a file, such as mine.db")
     if ledger is None and (config is not None or intensity is not None):
@@ -137,6 +139,8 @@ def run(
     request = _request(command, {"stop": stop, "warn": warn}, told, label or [])
     if out is not None and not out.parent.is_dir():
         raise InputError("--output", f"there is no folder {out.parent}", "make it first")
+    if out is not None and out.is_dir():
+        raise InputError("--output", f"{out} is a folder", "give a file, such as total.json")
     stdout = os.dup(1) if json else None
     if json:
         os.dup2(2, 1)

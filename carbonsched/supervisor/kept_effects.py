@@ -133,7 +133,7 @@ class KeptEffects:
                 head, *lines = self.file.read_text(encoding="utf-8").splitlines()
                 if json.loads(head) == {"carbonsched": __version__}:
                     self._lines = dict(found for line in lines if (found := _parsed(line)) is not None)
-            except (OSError, ValueError):
+            except (OSError, ValueError, RecursionError):
                 pass
         return self._lines
 
@@ -146,7 +146,7 @@ def _parsed(line: str) -> tuple[str, tuple[str, str]] | None:
     try:
         job_id, of, savings = json.loads(line)
         _read(savings)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
     return str(job_id), (str(of), str(savings))
 

@@ -91,6 +91,8 @@ def test_the_exit_code_is_the_commands_own(
         (("--warn", "0.5"), "--warn: needs a budget"),
         (("--intensity", "300"), "--intensity: is the daemon's to know"),
         (("--ledger", "sqlite:///x.db", "--intensity", "3"), "--ledger: sqlite:/x.db is a URL; give a file"),
+        (("--ledger", ".", "--intensity", "3"), "--ledger: names no file"),
+        (("--ledger", "mine.db", "--intensity", "3", "-o", "."), "--output: . is a folder; give a file"),
         (("--ledger", "x.db"), "--ledger: needs to know the grid; add --intensity"),
         (("--budget-g", "-1"), "budget_g"),
         (("--name", "a b"), "name"),
