@@ -15,16 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_data, word_rows, write_jsonl
-from support.steer import FakeDaemon, always, directive, of, read_events
+from support.steer import FakeDaemon, always, directive, of, read_events, train
 
 from carbonsched.errors import InputError
-from carbonsched.model.job import JobSpec
 from carbonsched.model.protocol import EVENTS
-from trainer.bench.waste import _Bench
-from trainer.check import check_job
 from trainer.commands.run import run
 from trainer.job.job_dir import JobDir
-from trainer.profiling.profiler import make_counter
 from trainer.run import run_job
 from trainer.training.callback import GreenTrainerCallback
 
@@ -39,12 +35,6 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return word_data(tmp_path_factory.mktemp("data"))
-
-
-def train(job: Path, answer: Any = None, **options: Any) -> str:
-    (job / "control.json").unlink(missing_ok=True)  # as the daemon does before each start
-    with FakeDaemon(job, answer or always(0.8)):
-        return run_job(JobDir(job), options.pop("stopping", lambda: False), **options)
 
 
 def weights(job: Path) -> dict[str, torch.Tensor]:
@@ -143,49 +133,6 @@ def test_gradient_checkpointing_is_reported_apart(llama: Path, data: Path, tmp_p
     done = of(job, "segment_done")[0]
     assert abs(done["rho_realised"] - done["rho_planned"]) <= 0.01
     assert 0 < done["flops_recomputed"] < done["flops_full"] / 2
-
-
-def test_tensors_and_tokens_train_below_what_either_can(llama: Path, data: Path, tmp_path: Path) -> None:
-    floors = []
-    for method in ("greentrainer", "tokens", "greentrainer+tokens"):
-        spec = tiny_spec(llama, data, train={"epochs": 1, "method": method}, carbon={"rho_start": 0.3})
-        job = job_folder(tmp_path / method, spec)
-        assert run_job(JobDir(job), lambda: False, patience_s=0.2) == "done"
-        floors.append(of(job, "segment_ready")[0]["rho_floor"])
-    assert floors[2] < min(floors[:2])
-    for done in of(job, "segment_done"):
-        assert abs(done["rho_realised"] - done["rho_planned"]) <= 0.01
-        assert 0 < done["gradient_share"] < 1
-        assert len(done["selected"]) < 30
-
-
-@pytest.mark.parametrize("method", ["full", "fixed", "random", "ft-top2", "tokens"])
-def test_other_methods(llama: Path, data: Path, tmp_path: Path, method: str) -> None:
-    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 2, "method": method}))
-    assert train(job) == "done"
-    done = of(job, "segment_done")
-    batches = [r["importance_batches"] for r in of(job, "segment_ready")]
-    assert all(abs(d["rho_realised"] - d["rho_planned"]) <= 0.01 for d in done)
-    if method == "full":
-        assert all(d["rho_realised"] == pytest.approx(1) for d in done)
-        assert batches == [0, 0]
-    elif method == "fixed":
-        assert batches == [1, 0], "measured once"
-        first, second = ([p["importance"] for p in r["frontier"]] for r in of(job, "segment_ready"))
-        assert first == second
-    elif method == "tokens":
-        ready = of(job, "segment_ready")
-        assert all(0 < d["gradient_share"] < 1 for d in done)
-        assert all(r["rho_floor"] < 0.8 < r["frontier"][-1]["rho"] == 1 for r in ready)
-        assert all(
-            r["rho_floor"] <= d["rho_planned"] <= d["rho_directed"] for d, r in zip(done, ready, strict=True)
-        )
-        assert check_job(JobDir(job).spec().spec).rho_floor == pytest.approx(ready[0]["rho_floor"], abs=0.05)
-    elif method == "ft-top2":
-        assert any("layers.3." in name for name in done[0]["selected"])
-        assert not any("layers.1." in name for name in done[0]["selected"])
-    else:
-        assert done[0]["selected"] != done[1]["selected"]
 
 
 def test_no_daemon_at_all_starts_at_rho_start(llama: Path, data: Path, tmp_path: Path) -> None:
@@ -412,48 +359,6 @@ def test_sigterm_checkpoints_and_exits_cleanly(llama: Path, data: Path, tmp_path
     end = of(job, "finished")[-1]
     assert end["reason"] == "stopped"
     assert of(job, "checkpoint")[-1]["step"] == end["step"] > 0
-
-
-@pytest.mark.parametrize(("kind", "grouped"), [("llama", False), ("t5", True)])
-def test_waste_is_what_stock_batches_of_the_same_rows_compute_beyond(
-    kind: str, grouped: bool, data: Path, tmp_path: Path
-) -> None:
-    model = (tiny_llama if kind == "llama" else tiny_t5)(tmp_path / kind, layers=1)
-    rows = [word_rows(1, seed=k, length=[3, 11, 5, 8][k % 4])[0] for k in range(10)]
-    write_jsonl(tmp_path / "train.jsonl", rows)
-    spec = tiny_spec(
-        model,
-        tmp_path / "train.jsonl",
-        data={"pad": "longest"},
-        train={
-            "method": "full",
-            "group_by_length": grouped,
-            "epochs": 1,
-            "batch_size": 4 if grouped else 10,
-        },
-    )
-    job = job_folder(tmp_path / "job", spec)
-    assert train(job, always(1.0)) == "done"
-    (done,) = of(job, "segment_done")
-    waste = done["waste"]
-    left = waste["stock_flops"] - waste["padding_flops"] - waste["head_flops"]
-    assert left == pytest.approx(done["flops_full"], rel=1e-12)
-    assert done["waste_unknown"] is None
-    bench = _Bench(JobSpec.parse(spec), None)
-    if not grouped:  # one batch: there is but one order, and a CPU pads it as stock does
-        same = bench.count()
-        assert (waste["orders"], waste["padding_flops"]) == (0, 0)
-        assert waste["head_flops"] == pytest.approx(same.head_flops, rel=1e-9)
-        assert waste["stock_flops"] == pytest.approx(same.stock_flops, rel=1e-9)
-        return
-    assert waste["orders"] == 16
-    assert waste["padding_flops"] > 0
-    with make_counter() as count:  # a stock Trainer's own passes, in some of the orders
-        for seed in range(8):
-            order = torch.randperm(10, generator=torch.Generator().manual_seed(seed)).tolist()
-            bench.measure("stock", [order[:4], order[4:8], order[8:]], None, lambda line: None)
-    off = 4 * waste["spread_flops"] / 8**0.5
-    assert waste["stock_flops"] == pytest.approx(count.get_total_flops() / 8, abs=off)
 
 
 def annealing(begin: int, steps: int, at: int | None = None) -> Any:

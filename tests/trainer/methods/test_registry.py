@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 from support.models import job_folder, tiny_llama, tiny_spec, word_data
 from support.plugins import install
+from support.steer import of, train
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from carbonsched.model.methods.traits import METHODS
+from trainer.check import check_job
 from trainer.commands.run import check, run
 from trainer.job.job_dir import JobDir
 from trainer.methods.registry import ROWS, MethodRow, check_method, method_row
+from trainer.run import run_job
 
 GROUP = "carbonsched.methods"
 NORMS = """
@@ -68,9 +71,9 @@ def test_a_plugin_is_checked_and_trained_like_a_built_in(site: Path, tmp_path: P
 def test_what_a_plugin_does_not_go_with_is_refused_by_the_trainer(site: Path, tmp_path: Path) -> None:
     install(site, "norm-rules", {GROUP: {"norms": "norm_rules:ROW"}}, norm_rules=NORMS)
     assert isinstance(check_method(spec(tmp_path, method="norms")), MethodRow)
-    for train, field in (({"compile": True}, "compile"), ({"skip_earliest": 0.2}, "skip_earliest")):
+    for settings, field in (({"compile": True}, "compile"), ({"skip_earliest": 0.2}, "skip_earliest")):
         with pytest.raises(InputError, match=rf"train\.{field}: .*method 'norms'"):
-            check_method(spec(tmp_path, method="norms", **train))
+            check_method(spec(tmp_path, method="norms", **settings))
 
 
 @pytest.mark.parametrize(
@@ -91,3 +94,56 @@ def test_a_plugin_that_fails_is_one_line_and_takes_nobody_with_it(
         check_method(asked)
     assert check_method(spec(tmp_path, method="good")).traits.constant_rho
     assert check_method(spec(tmp_path)) is ROWS["greentrainer"]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return word_data(tmp_path_factory.mktemp("data"))
+
+
+def test_tensors_and_tokens_train_below_what_either_can(llama: Path, data: Path, tmp_path: Path) -> None:
+    floors = []
+    for method in ("greentrainer", "tokens", "greentrainer+tokens"):
+        spec = tiny_spec(llama, data, train={"epochs": 1, "method": method}, carbon={"rho_start": 0.3})
+        job = job_folder(tmp_path / method, spec)
+        assert run_job(JobDir(job), lambda: False, patience_s=0.2) == "done"
+        floors.append(of(job, "segment_ready")[0]["rho_floor"])
+    assert floors[2] < min(floors[:2])
+    for done in of(job, "segment_done"):
+        assert abs(done["rho_realised"] - done["rho_planned"]) <= 0.01
+        assert 0 < done["gradient_share"] < 1
+        assert len(done["selected"]) < 30
+
+
+@pytest.mark.parametrize("method", ["full", "fixed", "random", "ft-top2", "tokens"])
+def test_other_methods(llama: Path, data: Path, tmp_path: Path, method: str) -> None:
+    job = job_folder(tmp_path / "job", tiny_spec(llama, data, train={"epochs": 2, "method": method}))
+    assert train(job) == "done"
+    done = of(job, "segment_done")
+    batches = [r["importance_batches"] for r in of(job, "segment_ready")]
+    assert all(abs(d["rho_realised"] - d["rho_planned"]) <= 0.01 for d in done)
+    if method == "full":
+        assert all(d["rho_realised"] == pytest.approx(1) for d in done)
+        assert batches == [0, 0]
+    elif method == "fixed":
+        assert batches == [1, 0], "measured once"
+        first, second = ([p["importance"] for p in r["frontier"]] for r in of(job, "segment_ready"))
+        assert first == second
+    elif method == "tokens":
+        ready = of(job, "segment_ready")
+        assert all(0 < d["gradient_share"] < 1 for d in done)
+        assert all(r["rho_floor"] < 0.8 < r["frontier"][-1]["rho"] == 1 for r in ready)
+        assert all(
+            r["rho_floor"] <= d["rho_planned"] <= d["rho_directed"] for d, r in zip(done, ready, strict=True)
+        )
+        assert check_job(JobDir(job).spec().spec).rho_floor == pytest.approx(ready[0]["rho_floor"], abs=0.05)
+    elif method == "ft-top2":
+        assert any("layers.3." in name for name in done[0]["selected"])
+        assert not any("layers.1." in name for name in done[0]["selected"])
+    else:
+        assert done[0]["selected"] != done[1]["selected"]
