@@ -99,7 +99,16 @@ def test_a_job_that_ended_just_now_is_computed_and_not_kept(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}\n", '{"carbonsched": "0.0.0"}\n["a-1", "0 0", "null"]\n', "\xff\n", '["a-1"', "[]\n[]\n"]
+    "text",
+    [
+        "",
+        "{}\n",
+        '{"carbonsched": "0.0.0"}\n["a-1", "0 0", "null"]\n',
+        "\xff\n",
+        '["a-1"',
+        "[]\n[]\n",
+        "[" * 200_000 + "\n",
+    ],
 )
 def test_a_file_that_is_of_no_use_is_made_anew(ledger: Ledger, tmp_path: Path, text: str) -> None:
     file = tmp_path / "effects.jsonl"
