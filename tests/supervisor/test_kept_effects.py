@@ -107,7 +107,7 @@ def test_a_job_that_ended_just_now_is_computed_and_not_kept(
         "\xff\n",
         '["a-1"',
         "[]\n[]\n",
-        "[" * 200_000 + "\n",
+        pytest.param("[" * 200_000 + "\n", id="nested"),
     ],
 )
 def test_a_file_that_is_of_no_use_is_made_anew(ledger: Ledger, tmp_path: Path, text: str) -> None:
