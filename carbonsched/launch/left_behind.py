@@ -15,7 +15,9 @@ import time
 MARK = "CARBONSCHED_RUN_DIR"
 """In the environment of the command and of all that it starts."""
 _EVERY_S = 1.0
-_ASKED, _AMID_EXEC_S = 4, 0.001
+_AMID_EXEC_S = 1.0
+"""How long an exec is waited for: a busy machine may leave a process amid it for many milliseconds."""
+_EMPTY_READS, _ASK_AGAIN_S = 4, 0.001
 
 
 def processes(folder: str) -> list[int]:
@@ -51,14 +53,24 @@ def _marked(pid: int, folder: str) -> bool:
 
 def environment(pid: int) -> list[bytes]:
     """Of a process. Amid an exec the kernel shows none for a moment, and is asked again. Raises OSError."""
-    for _ in range(_ASKED):
+    until = time.monotonic() + _AMID_EXEC_S
+    empty = 0
+    while time.monotonic() < until and empty < _EMPTY_READS:
         with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
             found = file.read()
         if found:
             return found.split(b"\0")
         os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - a kernel's thread has none, nor has a process that is over
-        time.sleep(_AMID_EXEC_S)
+        empty += not _amid_exec(pid)
+        time.sleep(_ASK_AGAIN_S)
     return []
+
+
+def _amid_exec(pid: int) -> bool:
+    """Whether its new program has no environment yet: field 51 of its stat, env_end (proc_pid_stat(5)), is still 0."""
+    with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+        after_name = file.read().rpartition(b")")[2].split()
+    return int(after_name[51 - 3]) == 0
 
 
 if __name__ == "__main__":

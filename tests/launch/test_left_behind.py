@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from support.processes import until
@@ -56,3 +57,15 @@ def test_a_process_amid_an_exec_is_still_seen(tmp_path: Path) -> None:
     assert process.wait() == 0
     assert asked > 100
     assert missed == 0
+
+
+def test_a_process_without_an_environment_is_not_waited_for_as_one_amid_an_exec() -> None:
+    process = subprocess.Popen(["sleep", "60"], env={})
+    try:
+        until(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(b"sleep"))
+        begun = time.monotonic()
+        assert left_behind.environment(process.pid) == []
+        assert time.monotonic() - begun < left_behind._AMID_EXEC_S
+    finally:
+        process.kill()
+        process.wait()
