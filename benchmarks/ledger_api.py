@@ -25,7 +25,7 @@ from carbonsched.ledger import Ledger
 from carbonsched.ledger.heads import Head
 from carbonsched.model.base import rfc3339
 from carbonsched.model.job_state import JobState
-from carbonsched.supervisor.kept_effects import AT_ONCE, NAME, KeptEffects
+from carbonsched.supervisor.effects_cache import AT_ONCE, NAME, EffectsCache
 
 CONFIG = """
 state_dir = "state"
@@ -62,7 +62,7 @@ def end_jobs(ledger: Ledger) -> None:
 def keep_effects(ledger: Ledger, state: Path) -> dict[str, float]:
     """What a daemon does in the background, twenty jobs a minute: each job's effects, so that a report need not compute them."""
     state.mkdir(exist_ok=True)
-    kept, cpu, now = KeptEffects(state / NAME), time.process_time(), datetime.now(UTC)
+    kept, cpu, now = EffectsCache(state / NAME), time.process_time(), datetime.now(UTC)
     jobs = [job for job in ledger.jobs() if job.state.ended]
     for first in range(0, len(jobs), AT_ONCE):
         savings_of = kept.reading(now)

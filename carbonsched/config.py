@@ -53,7 +53,7 @@ from carbonsched.feeds.zone import Zone
 from carbonsched.model.accounting import Accounting, BaseModelCompute, Contract, Stated, box_identity
 from carbonsched.model.base import Doc, Duration, Grams, LocalPath, refusal
 from carbonsched.model.energy import BudgetAccount
-from carbonsched.model.typed import check_types
+from carbonsched.model.strict_types import check_types
 from carbonsched.model.upkeep import RetentionConfig
 from carbonsched.notifications.settings import NotifyConfig
 from carbonsched.power.config import PowerConfig

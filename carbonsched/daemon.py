@@ -37,17 +37,17 @@ from carbonsched.launch.rights import name_of
 from carbonsched.launch.systemd import SystemdLauncher
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.notifications.sender import Senders
-from carbonsched.notify import Notifier
 from carbonsched.periodic import Periodic
 from carbonsched.polling import Polling
 from carbonsched.power.config import METERS
 from carbonsched.power.factory import build_meter
 from carbonsched.supervisor import Supervisor
-from carbonsched.supervisor.continuity import check_file, check_jobs
 from carbonsched.supervisor.heartbeat import Heartbeat
+from carbonsched.supervisor.ledger_continuity import check_file, check_jobs
+from carbonsched.supervisor.ledger_maintenance import LedgerMaintenance
 from carbonsched.supervisor.removal import Pruning
-from carbonsched.supervisor.rolling import Rolling
 from carbonsched.supervisor.service import SupervisorService
+from carbonsched.systemd_notify import Notifier
 from carbonsched.text import several
 from carbonsched.watchdog import Part, Watchdog
 
@@ -153,13 +153,13 @@ class _Threads:
         notifier: Notifier,
     ) -> None:
         self.heartbeat = Heartbeat(ledger, clock)
-        self.rolling = Rolling(
+        self.maintenance = LedgerMaintenance(
             config, ledger, clock, lambda: max(chain.settles.values(), default=timedelta(0))
         )
         self.polling = Polling(partial(_poll, chain, supervisor), _POLL_CHECK_S)
         self.ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
         self.beating = Periodic("heartbeat", self.heartbeat.poll, _BEAT_CHECK_S)
-        self.aging = Periodic("roll-up", self.rolling.poll, _BEAT_CHECK_S)
+        self.aging = Periodic("roll-up", self.maintenance.poll, _BEAT_CHECK_S)
         self.effects = supervisor.effects
         self.keeping = Periodic("effects", partial(self.effects.poll, ledger, clock), _BEAT_CHECK_S)
         self.removing = Periodic("retention", Pruning(supervisor).poll, _BEAT_CHECK_S)
@@ -178,7 +178,7 @@ class _Threads:
     def stop(self, supervisor: Supervisor) -> None:
         """The supervisor between its tick and what only keeps the ledger: it meters once more and writes every row."""
         self.watchdog.stop()
-        self.rolling.close()
+        self.maintenance.close()
         self.effects.close()
         self.removing.stop(_TICK_END_S)
         self.polling.stop()
@@ -202,7 +202,7 @@ def _reload_if_wanted(
 def _senders(config: Config, supervisor: Supervisor) -> Senders:
     senders = Senders.of(config.notify)
     if senders.senders:
-        supervisor.announcer.send = senders.put
+        supervisor.notifier.send = senders.put
     return senders
 
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from carbonsched.notify import Notifier
 from carbonsched.periodic import Periodic
+from carbonsched.systemd_notify import Notifier
 
 log = logging.getLogger(__name__)
 

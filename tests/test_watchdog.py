@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from carbonsched.notify import Notifier
+from carbonsched.systemd_notify import Notifier
 from carbonsched.watchdog import Part, Watchdog
 
 

@@ -17,9 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carbonsched.api.logs import offset_since, read_chunk
+from carbonsched.api.request_limit import RequestLimit
 from carbonsched.api.service import Service
 from carbonsched.api.tcp import TcpGate, Token
-from carbonsched.api.turns import Turns
 from carbonsched.errors import (
     CarbonschedError,
     DeniedError,
@@ -55,7 +55,7 @@ from carbonsched.text import one_line
 logger = logging.getLogger(__name__)
 
 THREADS = 8
-"""What may take long goes in turns (`carbonsched.api.turns`) and leaves some to others: an operator cancels and drains meanwhile."""
+"""What may take long goes in turns (`carbonsched.api.request_limit`) and leaves some to others: an operator cancels and drains meanwhile."""
 BODY_BYTES = 1024 * 1024
 """A job spec takes a few kilobytes."""
 IMPORT_BYTES = 64 * BODY_BYTES
@@ -125,7 +125,7 @@ def create_app(service: Service, token: Token | None = None) -> FastAPI:
 
 def _in_turn(what: str) -> Callable[[Caller], AsyncIterator[None]]:
     """A dependency that lets so many requests go on at a time."""
-    turns = Turns(what)
+    turns = RequestLimit(what)
 
     async def turn(actor: Actor) -> AsyncIterator[None]:
         async with turns.place(actor.uid):

@@ -6,7 +6,7 @@ app               all commands under one name
 options           the options that every command takes
 client            HTTP over the daemon's socket
 help              commands whose flags show no type
-pipes             output that nobody reads any more
+broken_pipe       output that nobody reads any more
 output            prints one JSON document, or tables that fit a terminal
 submit            submit; with --explain the plan alone
 init              init
@@ -16,7 +16,7 @@ run_child         its command, and the signals to it
 run_alone         meters it without a daemon
 explain           shows such a plan
 progress          shows a job while a person waits for it
-verifying         shows how far a verification came
+audit_progress    shows how far a verification came
 trainer_check     lets the trainer check a job before it is submitted
 wait              wait
 ps                ps
@@ -70,7 +70,7 @@ INTERRUPTED = 130
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code (docs/cli.md). Errors are one line on stderr, never a traceback."""
-    from carbonsched.cli import pipes
+    from carbonsched.cli import broken_pipe
     from carbonsched.cli.app import app
     from carbonsched.cli.options import Settings
     from carbonsched.cli.output import suit
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(app, argv, settings)
     except BrokenPipeError:
-        if not (pipes.gone(out) or pipes.gone(err)):
+        if not (broken_pipe.gone(out) or broken_pipe.gone(err)):
             raise
         return 0
     except SystemExit as e:  # as which the option parser and the tables tell of the same
@@ -90,8 +90,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         return 0
     finally:
-        pipes.flush(out)
-        pipes.flush(err)
+        broken_pipe.flush(out)
+        broken_pipe.flush(err)
 
 
 def _run(app: "typer.Typer", argv: list[str] | None, settings: "Settings") -> int:
@@ -121,7 +121,7 @@ def _complain(text: object, code: int, debug: bool, cause: BaseException | None 
 
         error = cause or (text if isinstance(text, BaseException) else None)
         traceback.print_exception(error, file=sys.stderr)
-    from carbonsched.cli import pipes
+    from carbonsched.cli import broken_pipe
 
-    pipes.say(f"carbonsched: {visible(' '.join(str(text).split()))}", stderr=True)
+    broken_pipe.say(f"carbonsched: {visible(' '.join(str(text).split()))}", stderr=True)
     return code

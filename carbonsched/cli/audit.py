@@ -99,8 +99,8 @@ def verify(
 
     Exit code: 0 it verifies, 1 it does not. With --ledger no daemon is needed, nor trusted.
     """
+    from carbonsched.cli.audit_progress import asked, verifying
     from carbonsched.cli.output import emit
-    from carbonsched.cli.verifying import asked, verifying
 
     if export is not None and ledger is None:
         raise InputError(

@@ -268,12 +268,12 @@ class _Watch:
 
 
 def _tell(total: "RunTotal | None", out: Path | None, *, as_json: bool) -> None:
-    from carbonsched.cli import output, pipes
+    from carbonsched.cli import broken_pipe, output
 
     if total is None:
         return
     if as_json:
-        pipes.say(output.as_json(total))
+        broken_pipe.say(output.as_json(total))
     else:
         _say(_sentence(total))
     if out is not None:
@@ -307,9 +307,9 @@ def _sentence(total: "RunTotal") -> str:
 
 
 def _say(message: str) -> None:
-    from carbonsched.cli import pipes
+    from carbonsched.cli import broken_pipe
 
-    pipes.say(f"carbonsched: {text.one_line(message)}", stderr=True)
+    broken_pipe.say(f"carbonsched: {text.one_line(message)}", stderr=True)
 
 
 def _name_of(command: str) -> str:

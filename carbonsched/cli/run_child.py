@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 
 from carbonsched.errors import StateError
-from carbonsched.launch import left_behind, life_lock
-from carbonsched.launch.left_behind import MARK
+from carbonsched.launch import leftover_processes, liveness_lock
+from carbonsched.launch.leftover_processes import MARK
 from carbonsched.text import visible
 
 NOT_RUN, NOT_FOUND, NOT_STARTED = 126, 127, 125
@@ -70,7 +70,7 @@ class Child:
         self.folder = env.get(MARK, "")
         if lock is not None:
             try:
-                self.lock = life_lock.hold(lock)
+                self.lock = liveness_lock.hold(lock)
             except OSError as e:
                 raise StateError(
                     f"{lock} cannot be opened: {e.strerror}; by it the daemon tells how long the command runs, so start it where you see that file"
@@ -106,16 +106,16 @@ class Child:
         """A signal to the command and to all that it started."""
         self.send(number)
         if self.folder:
-            left_behind.tell(self.folder, number)
+            leftover_processes.tell(self.folder, number)
 
     def leave(self) -> int:
         """After its end: how many processes it left running. They hold the lock from now on, or are watched until they have ended."""
-        left = len(left_behind.processes(self.folder)) if self.folder else 0
+        left = len(leftover_processes.processes(self.folder)) if self.folder else 0
         if self.lock is None:
             return left
         if left:
             subprocess.Popen(
-                [sys.executable, "-I", "-S", left_behind.__file__, str(self.lock), self.folder],
+                [sys.executable, "-I", "-S", leftover_processes.__file__, str(self.lock), self.folder],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -156,7 +156,7 @@ def _become(argv: list[str], pipe: int, mask: set[signal.Signals]) -> None:
         if told:
             answer = json.loads(told)
             if answer["lock"] is not None:  # of our own: it lasts where who started us is killed
-                os.set_inheritable(life_lock.hold(answer["lock"]), True)
+                os.set_inheritable(liveness_lock.hold(answer["lock"]), True)
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and its children would
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from carbonsched import text
-from carbonsched.cli import pipes
+from carbonsched.cli import broken_pipe
 from carbonsched.cli.options import Debug, Json, Socket, connect
 from carbonsched.text import one_line
 
@@ -118,7 +118,7 @@ def submit(
     submitted = client.submit(spec, checked)
     if not json:
         _tell(checked)
-        pipes.say(f"{submitted.id} {submitted.state}")
+        broken_pipe.say(f"{submitted.id} {submitted.state}")
     if wait:
         raise typer.Exit(follow(client, submitted.id, json))
     if json:

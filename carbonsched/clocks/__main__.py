@@ -7,7 +7,7 @@ from pathlib import Path
 
 from carbonsched.clocks.guard import guard, reset_all
 from carbonsched.errors import CarbonschedError
-from carbonsched.notify import Notifier
+from carbonsched.systemd_notify import Notifier
 
 FOLDER = Path("/run/carbonsched-clocks")
 

@@ -19,7 +19,7 @@ trace      a recorded intensity, as CSV
 exports    CSV files that providers export, known by their headers
 replay     a trace of intensities played back, and its settings
 generation_mix  an intensity made of what generates, and its factors
-imports    an intensity of what is used: a generation mix and what flows in
+consumption_mix  an intensity of what is used: a generation mix and what flows in
 static     a constant: a country's yearly mix, or a figure of the user's; and its settings
 plausibility  which readings are believed
 value_chain  the feeds in order of trust: polling, staleness, refusal of the absurd

@@ -7,8 +7,8 @@ job_launcher    what runs in such a unit: becomes the submitter, and holds the j
 process_group   every process of a job, found and ended
 cpu_time        the processor's time that a job's processes took, and the box
 command         a command that carbonsched run started: known again, and ended
-life_lock       a lock that such a command holds while it lives, for a daemon that may not see it
-left_behind     what such a command left running, as its user sees it
+liveness_lock   a lock that such a command holds while it lives, for a daemon that may not see it
+leftover_processes  what such a command left running, as its user sees it
 shim            the small process that holds one job, outlives the daemon and writes how it ended
 handover        checks, opens and hands over what a job reads, with its submitter's rights
 inputs          which files that is

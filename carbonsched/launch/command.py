@@ -2,7 +2,7 @@
 
 It is over when none of its processes is left, so that what it leaves in the background is metered to its end. No shim writes
 how it ended: `carbonsched run` says it, and where that was killed nobody knows. A daemon that is neither root nor the command's user
-cannot see the mark, nor under its unit the process: there the command holds a lock (`life_lock`), which the kernel lets go.
+cannot see the mark, nor under its unit the process: there the command holds a lock (`liveness_lock`), which the kernel lets go.
 """
 
 import os
@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from carbonsched.errors import InputError, LaunchError
-from carbonsched.launch import life_lock, process_group, shim
-from carbonsched.launch.left_behind import MARK
+from carbonsched.launch import liveness_lock, process_group, shim
+from carbonsched.launch.leftover_processes import MARK
 from carbonsched.model.job import Owner
 from carbonsched.model.protocol import RunRecord
 
@@ -80,7 +80,7 @@ def lives(job_dir: Path, run: RunRecord, *, told: bool) -> bool:
     """Whether anything of it runs; told: how the command itself ended is known. Raises OSError where that cannot be seen now."""
     if not run.locked:
         return bool(living(job_dir, run))
-    if life_lock.held(job_dir):
+    if liveness_lock.held(job_dir):
         return True
     young = run.boot_id == shim.boot_id() and _ticks_now() - run.start_time < UNLOCKED_S * _TICKS
     return young and not told
@@ -96,7 +96,7 @@ def living(job_dir: Path, run: RunRecord) -> list[process_group.Process]:
 def count(job_dir: Path, run: RunRecord) -> int:
     """How many processes of it there are; 1 where the daemon can only tell that there are some. Raises OSError."""
     seen = len(living(job_dir, run))
-    return seen or int(run.locked and life_lock.held(job_dir))
+    return seen or int(run.locked and liveness_lock.held(job_dir))
 
 
 def tell(job_dir: Path, run: RunRecord, number: signal.Signals) -> None:

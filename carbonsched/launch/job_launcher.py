@@ -24,7 +24,7 @@ import sys
 from typing import Any, NamedTuple
 
 from carbonsched.launch import shim
-from carbonsched.notify import Notifier
+from carbonsched.systemd_notify import Notifier
 
 STARTS = "/run/carbonsched/starts"
 """Where the daemon writes what is to be started; nobody but its user gets there."""

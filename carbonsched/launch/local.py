@@ -19,7 +19,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from carbonsched.errors import InputError, LaunchError
-from carbonsched.launch import command, cpu_time, life_lock, process_group, shim
+from carbonsched.launch import command, cpu_time, liveness_lock, process_group, shim
 from carbonsched.launch.base import ProcessStatus
 from carbonsched.launch.handover import check_readable, handed_over, runs_as_owner
 from carbonsched.launch.job_folder import make_written, open_to_owner, readable_umask
@@ -188,7 +188,7 @@ class LocalLauncher:
                 if os.geteuid() == 0 != owner.uid:
                     os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
             if run.locked:
-                life_lock.make(job_dir)
+                liveness_lock.make(job_dir)
             save(job_dir / "run.json", run)
         except OSError as e:
             raise LaunchError(f"{job_dir.name} cannot be kept: {e.strerror}") from e

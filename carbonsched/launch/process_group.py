@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from carbonsched.launch import left_behind, shim
+from carbonsched.launch import leftover_processes, shim
 from carbonsched.model.protocol import RunRecord
 
 HELD = "CARBONSCHED_SHIM_OF"
@@ -194,7 +194,7 @@ def _unless_gone(error: OSError) -> None:
 
 def _environment(process: Process) -> list[bytes]:
     try:
-        return left_behind.environment(process.pid)
+        return leftover_processes.environment(process.pid)
     except OSError as e:
         if e.errno in _OUT_OF_FILES:
             raise

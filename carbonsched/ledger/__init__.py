@@ -8,7 +8,7 @@ rows          an interval flattened to a row, its canonical JSON and its hash
 records       a job and a finished segment, read from their rows
 totals        sums by job, segment, board and method
 settlements   what was revised later: which intensity rows count with as settled
-recovered     energy told late, spread over the rows that were unknown
+late_energy   energy told late, spread over the rows that were unknown
 merging       rows that are alike as one of a minute or an hour
 rollup        rows that grow old are merged, a slice at a time
 hours         what the rows that begin in an hour come to
@@ -16,17 +16,17 @@ hour_totals   keeps that for whole hours, and adds up the rest
 hour_faults   holds what is kept against the rows
 archives      the rows that were merged, a file a month
 tiers         walks the rows that stand for others
-guards        are the tables and the triggers that refuse changes there?
-recomputed    merged rows once more from the archive
+append_only   are the tables and the triggers that refuse changes there?
+archive_audit  merged rows once more from the archive
 audit         every hash and every gram once more
 checkpoint    how far a verification came, kept in a file
 chains        walks both hash chains
 overlap       was time charged twice?
-agreement     do jobs and segments hold what the journal said?
+journal_agreement  do jobs and segments hold what the journal said?
 conservation  was every counted joule charged once?
 heads         where the chains stood earlier, and whether they still hold that
 anchors       signatures and time stamps of heads, by OpenSSH and OpenSSL
-marks         where the account of each board ends
+meter_marks   where the account of each board ends
 sums_reader   what the rows come to, by hour, job and segment
 job_pieces    a long job's rows, added up where they differ in time alone
 reader        what can be asked of it besides: jobs and the journal

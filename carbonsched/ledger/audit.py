@@ -13,16 +13,16 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from carbonsched.errors import InputError, LedgerError
-from carbonsched.ledger.agreement import jobs_problem, segments_problem
+from carbonsched.ledger.append_only import missing_table, missing_trigger
+from carbonsched.ledger.archive_audit import recompute
 from carbonsched.ledger.archives import Archive
 from carbonsched.ledger.chains import Fault, JournalWalk, Walk, intervals_fault, walk_journal
 from carbonsched.ledger.checkpoint import Checkpoint
 from carbonsched.ledger.conservation import conservation, imbalance
-from carbonsched.ledger.guards import missing_table, missing_trigger
 from carbonsched.ledger.heads import Head, head_of, missed
 from carbonsched.ledger.hour_faults import hours_fault
 from carbonsched.ledger.hour_totals import Books
-from carbonsched.ledger.recomputed import recompute
+from carbonsched.ledger.journal_agreement import jobs_problem, segments_problem
 from carbonsched.ledger.rollup import rolled_to
 from carbonsched.ledger.rows import GENESIS
 from carbonsched.ledger.settlements import Settled, settlements

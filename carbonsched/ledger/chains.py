@@ -13,8 +13,8 @@ from typing import Any, Final, Self
 from sqlalchemy import Boolean, Connection, Integer, Table, func, select, type_coerce
 from sqlalchemy.exc import SQLAlchemyError
 
+from carbonsched.ledger.late_energy import replacement_problem
 from carbonsched.ledger.overlap import Overlaps
-from carbonsched.ledger.recovered import replacement_problem
 from carbonsched.ledger.rollup import ROLLED, rolled_to
 from carbonsched.ledger.rows import GENESIS, canonical, chained, contradiction, figures_problem
 from carbonsched.ledger.tables import INTERVALS, JOURNAL

@@ -80,7 +80,7 @@ class Checkpoint:
     hour_us: int = 0
     """Totals of hours up to this one were held against the rows."""
     archive: dict[str, Any] | None = None
-    """From where the archive goes on, as `carbonsched.ledger.recomputed` has it; None: from its first row."""
+    """From where the archive goes on, as `carbonsched.ledger.archive_audit` has it; None: from its first row."""
     through: int = 0
     _kept_s: float = field(default_factory=time.monotonic)
 

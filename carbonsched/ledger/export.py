@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Table, func, select
 
 from carbonsched import __version__
 from carbonsched.errors import InputError
-from carbonsched.ledger.agreement import sha256
 from carbonsched.ledger.heads import MANIFEST, head_of
+from carbonsched.ledger.journal_agreement import sha256
 from carbonsched.ledger.rollup import TIERS, rolled_to
 from carbonsched.ledger.rows import canonical
 from carbonsched.ledger.tables import INTERVALS, JOBS, JOURNAL, SEGMENTS

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
 
-from carbonsched.ledger import recovered
+from carbonsched.ledger import late_energy
 from carbonsched.ledger.hours import COLUMNS, HOUR_US, NAMES, HourAdder, HourSums, joined
 from carbonsched.ledger.rows import micros, moment
 from carbonsched.ledger.settlements import Settled, Stretch, stretches
@@ -32,7 +32,7 @@ class Books:
 
     Example::
 
-        books = Books(eras, settled, recovered.replaced(connection))
+        books = Books(eras, settled, late_energy.replaced(connection))
     """
 
     eras: Sequence[Era]
@@ -42,7 +42,7 @@ class Books:
 
     @classmethod
     def of(cls, connection: Connection, eras: Sequence[Era], settled: Settled) -> "Books":
-        return cls(eras, settled, recovered.replaced(connection))
+        return cls(eras, settled, late_energy.replaced(connection))
 
 
 def each_hour(
@@ -132,7 +132,7 @@ def each_row(
     connection: Connection, chosen: ColumnElement[bool], take: Callable[[dict[str, Any]], None]
 ) -> None:
     """Give rows that count, by their start, with the columns `SLIM`."""
-    t, gone = INTERVALS.c, recovered.replaced(connection)
+    t, gone = INTERVALS.c, late_energy.replaced(connection)
     query = select(*(t[name] for name in SLIM)).where(chosen).order_by(t.start_us, t.id)
     for row in connection.execute(query.execution_options(yield_per=_PAGE)):
         if row[0] not in gone:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, select
 
-from carbonsched.ledger import recovered
+from carbonsched.ledger import late_energy
 from carbonsched.ledger.hour_totals import SLIM
 from carbonsched.ledger.tables import INTERVALS, SEGMENTS
 from carbonsched.ledger.totals import Era
@@ -32,7 +32,7 @@ def each_piece(
     Nothing is added up across the begin of the attempt that counts of a segment, nor across a change of the budget account.
     """
     t = INTERVALS.c
-    gone = recovered.replaced(connection)
+    gone = late_energy.replaced(connection)
     counts = and_(chosen, t.id.not_in(select(t.replaces).where(t.replaces.is_not(None)))) if gone else chosen
     bucket = t.start_us // piece_us
     found, loose = list[dict[str, Any]](), list[tuple[str, int]]()

@@ -14,14 +14,14 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, insert, select, update
 
 from carbonsched.errors import LedgerError, StateError
-from carbonsched.ledger import audit, hour_totals, recovered, rollup, totals
-from carbonsched.ledger.agreement import sha256
+from carbonsched.ledger import audit, hour_totals, late_energy, rollup, totals
 from carbonsched.ledger.archives import Archive
 from carbonsched.ledger.chains import HEARTBEAT
 from carbonsched.ledger.checkpoint import Checkpoint
 from carbonsched.ledger.export import export
 from carbonsched.ledger.heads import Head, head_of
 from carbonsched.ledger.hours import HOUR_US
+from carbonsched.ledger.journal_agreement import sha256
 from carbonsched.ledger.reader import LedgerReader
 from carbonsched.ledger.records import state_of
 from carbonsched.ledger.rows import (
@@ -67,13 +67,13 @@ class Ledger(LedgerReader):
                 self._append(connection, flat)
 
     def recover(self, delta: EnergyDelta) -> tuple[dict[str, Any], ...]:
-        """Spread energy that was told late over the rows of its time that were unknown (`carbonsched.ledger.recovered`).
+        """Spread energy that was told late over the rows of its time that were unknown (`carbonsched.ledger.late_energy`).
 
         Returns the new rows; none where no row of that time is unknown: then nothing was written.
         """
         with self.transaction() as connection:
-            unknown = recovered.unknown_rows(connection, delta)
-            rows = recovered.spread(delta, unknown) if unknown else []
+            unknown = late_energy.unknown_rows(connection, delta)
+            rows = late_energy.spread(delta, unknown) if unknown else []
             if rows:
                 self._append(connection, rows)
         return tuple(rows)

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from carbonsched.ledger.rows import maybe_moment, moment
 from carbonsched.model.base import input_error
+from carbonsched.model.interning import with_shared_parts
 from carbonsched.model.job import ACCEPTED, JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Directive, SegmentDone
-from carbonsched.model.sharing import with_shared_parts
 
 _read: "WeakValueDictionary[bytes, SubmittedJob]" = WeakValueDictionary()
 """Digest of a row's text → what was read of it, as long as somebody holds that: the daemon does of jobs that are not over."""

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, and_, delete, func, insert, select
 
-from carbonsched.ledger import recovered
+from carbonsched.ledger import late_energy
 from carbonsched.ledger.archives import Archive
 from carbonsched.ledger.merging import BUCKET_US, HOUR, MINUTE, Limits, chain, merged
 from carbonsched.ledger.rows import GENESIS, insert_rows, micros
@@ -159,7 +159,7 @@ def next_slice(
     limits = Limits(
         edges=sorted({*_inside(settled.edges(), span), *_events(connection, rows, span)}),
         eras=tuple(era.after for era in eras),
-        kept=recovered.replaced(connection),
+        kept=late_energy.replaced(connection),
     )
     return Slice(tier, tuple(rows), tuple(merged(rows, tier + 1, limits)))
 

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, select
 
-from carbonsched.ledger import hour_totals, job_pieces, recovered, totals
+from carbonsched.ledger import hour_totals, job_pieces, late_energy, totals
 from carbonsched.ledger.database_file import DatabaseFile
 from carbonsched.ledger.hours import HourSums
-from carbonsched.ledger.marks import marks
+from carbonsched.ledger.meter_marks import marks
 from carbonsched.ledger.rollup import rolled_to
 from carbonsched.ledger.rows import GENESIS, maybe_micros
 from carbonsched.ledger.settlements import SETTLED, Settled, Settlement, Stretch, settlements, stretches
@@ -47,7 +47,7 @@ class SumsReader(Store):
     def replaced(self) -> frozenset[int]:
         """Rows of unknown energy that others stand for."""
         with self._reading() as connection:
-            return recovered.replaced(connection)
+            return late_energy.replaced(connection)
 
     def marks(self) -> dict[str, Mark]:
         """Board → where its account ends: the last row's end, and how far its counter was charged in that epoch."""

@@ -1,7 +1,7 @@
 """The documents that daemon, trainer, CLI and API share; the only part of carbonsched that the trainer imports.
 
 base      strictness, UTC times, one-line errors
-typed     refuses what a file with types says in another one
+strict_types  refuses what a file with types says in another one
 files     documents as files of a job directory, old or new and always whole
 job       JOB.toml and spec.json as documents, and the rules within their parts
 job_conflicts  settings of a job that do not go with its method, or with an open end
@@ -27,7 +27,7 @@ profile   what the trainer's own commands print
 segment_figures  the figures of a finished segment
 audit     what audit verify, export, diff and anchor answer
 pools     budgets that jobs share, as they are shown
-sharing   keeps one copy of equal documents: of a sweep's jobs nearly every part of the spec is the same
+interning  keeps one copy of equal documents: of a sweep's jobs nearly every part of the spec is the same
 upkeep    draining the box, and taking finished jobs away
 views     what the API and `--json` answer
 """

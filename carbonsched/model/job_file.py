@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from carbonsched.errors import InputError
 from carbonsched.model.base import expanded
 from carbonsched.model.job import JobSpec, SubmittedJob
-from carbonsched.model.typed import check_types
+from carbonsched.model.strict_types import check_types
 
 _PATHS = ("model.name_or_path", "data.name_or_path", "data.validation", "evaluate.test")
 _HINT = "give the path of a JOB.toml or spec.json"

@@ -5,7 +5,7 @@ counter      PURE: samples of one device made into deltas: epochs, resets, bridg
 sample       PURE: one reading of a device, and the time from one to the next
 power_trace  PURE: power readings of one device integrated from one sample to the next
 power_sampler  reads the power of boards without an energy counter many times between two samples
-boot         the name of this boot
+boot_id      the name of this boot
 board_meter  boards by their energy counter, through whichever vendor's driver
 nvml         settings of the NVML meter
 nvml_meter   NVIDIA's boards, by NVML

@@ -16,7 +16,7 @@ from carbonsched.errors import InputError, PowerError
 from carbonsched.model.energy import EnergyDelta
 from carbonsched.power.base import Device, Mark
 from carbonsched.power.boards import Board, Choice, choose, our_instances
-from carbonsched.power.boot import boot_id
+from carbonsched.power.boot_id import boot_id
 from carbonsched.power.counter import DeviceCounter
 from carbonsched.power.power_sampler import PowerSampler
 from carbonsched.power.sample import Sample

@@ -19,7 +19,7 @@ from carbonsched.errors import PowerError
 from carbonsched.model.energy import EnergyDelta, EnergyMethod
 from carbonsched.power import host_model
 from carbonsched.power.base import Device, Mark
-from carbonsched.power.boot import boot_id
+from carbonsched.power.boot_id import boot_id
 from carbonsched.power.counter import DeviceCounter
 from carbonsched.power.host_model import RAPL_DIR, HostModel
 from carbonsched.power.rapl_dram import DramCounters

@@ -8,7 +8,7 @@ effects     of these what was saved, each effect apart
 losses      of these the held-out losses, seen and foretold
 settled     the account as settled beside the one as decided
 provenance  how energy and intensities came to be known
-spending    what the energy cost
+energy_cost  what the energy cost
 boundary    what of a box is metered, and what is not
 clocks      the clocks effect
 job_savings  gathers and computes all effects of a job
@@ -33,7 +33,7 @@ pdf         the page as PDF, where the command runs
 model_card  the model card of a job
 boamps      Boavizta's data model, re-typed
 spdx        SPDX 3.0.1's AI package
-disclosure  data points with unit, quality and source, which the next four are made of
+datapoints  data points with unit, quality and source, which the next four are made of
 sci         ISO/IEC 21031
 esrs        ESRS E1-5 and E1-6
 scope2      GHG Protocol Scope 2

@@ -5,7 +5,7 @@ from typing import Final
 from carbonsched.errors import InputError
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.report.compute import AI_ACT_SOURCE
-from carbonsched.report.disclosure import COUNTED, STATED, Line, energy_quality, head, lines_csv
+from carbonsched.report.datapoints import COUNTED, STATED, Line, energy_quality, head, lines_csv
 from carbonsched.report.document import Report
 from carbonsched.report.format import ReportFormat
 

@@ -188,7 +188,7 @@ def build(
         pues=timeline.pues,
         feeds=timeline.feeds,
         kinds=kind_sums(timeline.feeds),
-        money=timeline.spending.money(job_id),
+        money=timeline.energy_cost.money(job_id),
         time_compression=timeline.time_compression,
         notes=notes(totals, timeline, record, counted, said, imported_of(groups)),
         timeline=timeline.points if totals.rows else (),

@@ -3,7 +3,7 @@
 from typing import Final
 
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.report.disclosure import (
+from carbonsched.report.datapoints import (
     ESTIMATED,
     STATED,
     Line,

@@ -14,7 +14,7 @@ from carbonsched import text
 from carbonsched.charts import Band, Chart, Rule, Series, count_ticks, svg, time_ticks
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.report.ai_act import ai_act_lines
-from carbonsched.report.disclosure import Line, head
+from carbonsched.report.datapoints import Line, head
 from carbonsched.report.document import Report
 from carbonsched.report.esrs import esrs_lines
 from carbonsched.report.format import ReportFormat

@@ -6,7 +6,7 @@ from typing import Final
 
 from carbonsched import text
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.report.disclosure import Line, subject
+from carbonsched.report.datapoints import Line, subject
 from carbonsched.report.document import Report
 from carbonsched.report.effects import Effect
 from carbonsched.report.format import ReportFormat

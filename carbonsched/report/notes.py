@@ -82,7 +82,7 @@ def _feeds(timeline: Timeline) -> Iterator[str]:
 
 
 def _money(timeline: Timeline) -> Iterator[str]:
-    money = timeline.spending.money(None)
+    money = timeline.energy_cost.money(None)
     if money is not None and money.unknown_kwh > 0:
         yield f"The price of {money.unknown_share:.1%} of the energy is not known; its cost stands in no sum of EUR."
     if money is not None and money.estimated:

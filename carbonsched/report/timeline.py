@@ -17,11 +17,11 @@ from carbonsched.ledger.totals import Era, Group, charged_g
 from carbonsched.model.energy import BudgetAccount, EnergyMethod
 from carbonsched.model.grid import Basis, Kind
 from carbonsched.report.coverage import Watched
+from carbonsched.report.energy_cost import EnergyCost
 from carbonsched.report.market import Hours
 from carbonsched.report.parts import FeedUse, Gap, Point, PueUse
 from carbonsched.report.savings import Spent
 from carbonsched.report.settled import Differences
-from carbonsched.report.spending import Spending
 from carbonsched.report.timing import Curve, Work
 from carbonsched.units import MJ_PER_J
 
@@ -84,7 +84,7 @@ class Timeline:
     trained: dict[int, Spent] = field(default_factory=dict)
     """By segment: what the steps of the attempt that counts were charged."""
     more_gaps: int = 0
-    spending: Spending = field(default_factory=Spending)
+    energy_cost: EnergyCost = field(default_factory=EnergyCost)
     watched: Watched = field(default_factory=Watched)
     hours: Hours = field(default_factory=Hours)
     work: Work = field(default_factory=Work)
@@ -117,7 +117,7 @@ class Timeline:
         """After the last hour."""
         for cell in self._cells.values():
             if cell.metered:
-                self.spending.add(cell)
+                self.energy_cost.add(cell)
         for gap in self._open.values():
             self._close(gap)
         self._open.clear()

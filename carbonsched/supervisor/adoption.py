@@ -9,7 +9,7 @@ from carbonsched.errors import LedgerError
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
 from carbonsched.model.job_state import JobState
-from carbonsched.supervisor.isolation import Isolation
+from carbonsched.supervisor.fault_isolation import FaultIsolation
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Seat
@@ -38,7 +38,7 @@ class Jobs(Protocol):
     placement: Placement
     journal: ProcessJournal
     pending: PendingRows
-    isolation: Isolation
+    isolation: FaultIsolation
     lifecycle: Lifecycle
 
     @property

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carbonsched.errors import CarbonschedError, NotFoundError, StateError
-from carbonsched.launch import life_lock, shim
-from carbonsched.launch.left_behind import MARK
+from carbonsched.launch import liveness_lock, shim
+from carbonsched.launch.leftover_processes import MARK
 from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
 from carbonsched.model.files import save
 from carbonsched.model.job import JobSpec, Owner, SubmittedJob
@@ -62,7 +62,7 @@ class Commands:
                 if isinstance(e, CarbonschedError):
                     raise
                 raise StateError(f"the run cannot be kept in {path.parent}: {e.strerror}") from e
-        lock = str(path.resolve() / life_lock.NAME) if found.locked else None
+        lock = str(path.resolve() / liveness_lock.NAME) if found.locked else None
         env = self._env(path, asked, owner, seat)
         return RunStarted(id=job.id, devices=seat.devices, env=env, lock=lock, notes=notes)
 

@@ -12,15 +12,15 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import SegmentDone, Started
 from carbonsched.power.power_trace import HOLD_S
-from carbonsched.supervisor.announcer import Announcer
-from carbonsched.supervisor.isolation import Due, Isolation
+from carbonsched.supervisor.event_recording import record, record_more
+from carbonsched.supervisor.fault_isolation import Due, FaultIsolation
+from carbonsched.supervisor.job_notifier import JobNotifier
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.supervisor.metering import Metering
 from carbonsched.supervisor.outcome import again, left_unsaid, outcome, too_old, way
 from carbonsched.supervisor.pending_rows import PendingRows
 from carbonsched.supervisor.placement import Placement
-from carbonsched.supervisor.recording import record, record_more
 from carbonsched.supervisor.recovery import ProcessJournal
 from carbonsched.supervisor.responsiveness import Responsiveness
 
@@ -53,10 +53,10 @@ class Jobs(Protocol):
     metering: Metering
     placement: Placement
     journal: ProcessJournal
-    announcer: Announcer
+    notifier: JobNotifier
     pending: PendingRows
     responsiveness: Responsiveness
-    isolation: Isolation
+    isolation: FaultIsolation
 
     @property
     def control(self) -> "ControlLoop": ...
@@ -134,7 +134,7 @@ class Lifecycle:
                     self.end_as_failed(run, f"{why}; see carbonsched logs {run.id}")
                 self.note_protocol(run, event)
         record(run, self.supervisor.ledger, self.supervisor.clock.now())
-        self.supervisor.announcer.look(run)
+        self.supervisor.notifier.look(run)
         self.supervisor.responsiveness.look(run)
         if run.process.alive_to is not None and not run.follower.behind:
             if self._awaits_word(run) or self._awaits_energy(run):

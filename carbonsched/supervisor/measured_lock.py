@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from carbonsched.supervisor.measures import Durations
+from carbonsched.supervisor.metric_counters import Histogram
 
 
 class MeasuredLock:
@@ -25,7 +25,7 @@ class MeasuredLock:
     def __init__(self, after: Callable[[], None] = lambda: None) -> None:
         """after: called by each thread that has let go of it; must not raise."""
         self._after = after
-        self.held = Durations()
+        self.held = Histogram()
         self.longest_s = 0.0
         self._lock = threading.RLock()
         self._depth = 0

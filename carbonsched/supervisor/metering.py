@@ -19,8 +19,8 @@ from carbonsched.power.attribution import Cut, estimate, share, share_by, split
 from carbonsched.supervisor.host_shares import HostShares, HostTick
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import BoardPart
-from carbonsched.supervisor.on_site import OnSite
 from carbonsched.supervisor.pue_watch import PueWatch
+from carbonsched.supervisor.supply_shares import SupplyShares
 from carbonsched.supervisor.value_window import ValueWindow
 from carbonsched.units import MJ_PER_J, grams
 
@@ -52,7 +52,7 @@ class Metering:
     """As it is now: SIGHUP may change it."""
     chain: Chain
     pue: PueWatch
-    on_site: OnSite = field(default_factory=OnSite)
+    supply_shares: SupplyShares = field(default_factory=SupplyShares)
     open: dict[tuple[str, str | None], Interval] = field(default_factory=dict)
     """The growing row of each (device, job)."""
     watts: dict[str, float | None] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Metering:
         """
         pieces: list[Interval] = []
         complete: list[Interval] = []
-        self.on_site.begin(deltas)
+        self.supply_shares.begin(deltas)
         known = self._known(deltas)
         first = {delta.device for delta in deltas} - self.reach.keys()
         cut: list[tuple[EnergyDelta, list[tuple[Cut, EnergyDelta]]]] = []
@@ -93,7 +93,7 @@ class Metering:
             cut.append((delta, list(self._charged(delta, stretches, strangers.get(delta.device), hosts))))
         # all devices share one supply: what it gave is known when all have told what they used
         supplies = iter(
-            self.on_site.given([part for _, parts in cut for _, part in parts], self.pue.applied().pue)
+            self.supply_shares.given([part for _, parts in cut for _, part in parts], self.pue.applied().pue)
         )
         for delta, parts in cut:
             for owner, part in parts:
@@ -158,7 +158,7 @@ class Metering:
         for run in runs:
             edges |= {t for t in (run.process.alive_from, run.process.alive_to) if t is not None}
             edges.update(run.process.cuts(delta.start, delta.end))
-        edges |= self.on_site.edges(delta.start, delta.end) | self.pue.edges(delta.start, delta.end)
+        edges |= self.supply_shares.edges(delta.start, delta.end) | self.pue.edges(delta.start, delta.end)
         for window in (known.grid, known.prices):
             if window is not None:
                 edges |= window.inside(delta.start, delta.end)

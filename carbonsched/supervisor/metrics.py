@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from carbonsched import __version__
 from carbonsched.model.job_state import JobState
 from carbonsched.supervisor.jobs.job_run import JobRun
-from carbonsched.supervisor.measures import Durations
+from carbonsched.supervisor.metric_counters import Histogram
 from carbonsched.supervisor.supervisor import Supervisor
 from carbonsched.units import MJ_PER_J
 
@@ -64,19 +64,19 @@ class _Box(Collector):
         )
 
     def _energy(self) -> Iterator[Metric]:
-        measures, labels = self.supervisor.measures, ("account", "device")
+        counters, labels = self.supervisor.counters, ("account", "device")
         for name, said, values in (
             (
                 "energy_joules",
                 "Joules metered since the daemon began, as far as they are known.",
-                measures.energy_j,
+                counters.energy_j,
             ),
             (
                 "emissions_grams",
                 "Grams CO2e since the daemon began, by location, PUE included.",
-                measures.grams,
+                counters.grams,
             ),
-            ("unknown_seconds", "Seconds of which energy or intensity is not known.", measures.unknown_s),
+            ("unknown_seconds", "Seconds of which energy or intensity is not known.", counters.unknown_s),
         ):
             family = CounterMetricFamily(f"carbonsched_{name}", said, labels=labels)
             for key, value in sorted(values.items()):
@@ -138,10 +138,10 @@ class _Box(Collector):
         yield _histogram(
             "carbonsched_tick_duration_seconds",
             "One tick, with the wait for the lock.",
-            supervisor.measures.ticks,
+            supervisor.counters.ticks,
         )
         late = CounterMetricFamily("carbonsched_late_ticks", "Ticks that came late; see power.tick_s.")
-        late.add_metric((), supervisor.pace.late)
+        late.add_metric((), supervisor.tick_interval.late)
         yield late
         yield _histogram(
             "carbonsched_lock_held_seconds",
@@ -190,5 +190,5 @@ def _gauge(
     return family
 
 
-def _histogram(name: str, said: str, durations: Durations) -> Metric:
-    return HistogramMetricFamily(name, said, buckets=durations.cumulative(), sum_value=durations.sum_s)
+def _histogram(name: str, said: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(name, said, buckets=histogram.cumulative(), sum_value=histogram.sum_s)

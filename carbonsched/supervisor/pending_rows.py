@@ -17,8 +17,8 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.rows import flatten
 from carbonsched.model.energy import EnergyMethod, Interval
 from carbonsched.supervisor.jobs.actors import DAEMON
-from carbonsched.supervisor.measures import Durations
 from carbonsched.supervisor.metering import join
+from carbonsched.supervisor.metric_counters import Histogram
 from carbonsched.text import several
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,9 @@ class PendingRows:
     rows: list[Interval] = field(default_factory=list)
     notes: list[Callable[[], None]] = field(default_factory=list)
     """Each writes one, or a budget."""
-    writes: Durations = field(default_factory=Durations)
+    writes: Histogram = field(default_factory=Histogram)
     """What writing rows takes, without the wait for the disk."""
-    syncs: Durations = field(default_factory=Durations)
+    syncs: Histogram = field(default_factory=Histogram)
     """What the disk takes to have them."""
     lost: int = 0
     """Rows and notes that there was no room for."""

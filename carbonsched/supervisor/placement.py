@@ -22,7 +22,7 @@ from carbonsched.model.job import JobSpec
 from carbonsched.model.protocol import Started
 from carbonsched.power.base import Device, KnowsOccupants, Meter
 from carbonsched.power.boards import VISIBLE
-from carbonsched.supervisor.hurried import Hurried, LateError
+from carbonsched.supervisor.bounded_call import BoundedCalls, CallTimeoutError
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import BoardPart, Seat
 from carbonsched.text import several
@@ -56,7 +56,7 @@ class Placement:
     """As it is now: SIGHUP may change it."""
     strangers: dict[str, str] = field(default_factory=dict)
     """Board with a job of ours → who else computes on it, as it was last looked at."""
-    hurried: Hurried = field(default_factory=Hurried)
+    driver_calls: BoundedCalls = field(default_factory=BoundedCalls)
     _looked_s: float = -_LOOK_S
     _said: str = ""
 
@@ -265,7 +265,7 @@ class Placement:
             part = next(run.process.part.id for run in live if board in run.process.devices)
             try:
                 occupant = None if part else self._asked(board, live, seen_alone=True)
-            except LateError:  # as it was, until the driver answers
+            except CallTimeoutError:  # as it was, until the driver answers
                 if board in self.strangers:
                     found[board] = self.strangers[board]
                 continue
@@ -302,11 +302,11 @@ class Placement:
         """Who else uses a board that is to be given away; one whose driver hangs is not."""
         try:
             return self._asked(board, live)
-        except LateError:
+        except CallTimeoutError:
             return "its driver does not answer who uses it"
 
     def _asked(self, board: str, live: Collection[JobRun], *, seen_alone: bool = False) -> str | None:
-        """seen_alone: only a process that is seen here. Beside our own, memory says nothing. Raises LateError."""
+        """seen_alone: only a process that is seen here. Beside our own, memory says nothing. Raises CallTimeoutError."""
         if not isinstance(self.meter, KnowsOccupants):
             return None
         ours = {pid for run in live for pid in self.launcher.pids(run.dir)}
@@ -318,7 +318,7 @@ class Placement:
             return shared and bool(ours & set(_ancestors(pid)))
 
         meter = self.meter
-        return self.hurried.ask(board, lambda: meter.occupant(board, mine, memory=not shared))
+        return self.driver_calls.ask(board, lambda: meter.occupant(board, mine, memory=not shared))
 
     def _warn(self, message: str) -> None:
         if message != self._said:

@@ -22,10 +22,10 @@ from carbonsched.ledger.records import JobRecord
 from carbonsched.ledger.totals import total, total_by
 from carbonsched.model.base import rfc3339
 from carbonsched.model.files import load
+from carbonsched.model.interning import shared
 from carbonsched.model.job_state import TRANSITIONS, JobState
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Directive, RunRecord, Started
-from carbonsched.model.sharing import shared
 from carbonsched.power.base import Meter
 from carbonsched.supervisor.jobs.account import UNKNOWN_W, JobAccount
 from carbonsched.supervisor.jobs.actors import DAEMON

@@ -13,13 +13,13 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.job_state import JobState
 from carbonsched.supervisor.budgets.pools import Pools
 from carbonsched.supervisor.drain import DRAINED, Drain
-from carbonsched.supervisor.isolation import Isolation
+from carbonsched.supervisor.fault_isolation import FaultIsolation
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Seat
 from carbonsched.supervisor.outcome import again
+from carbonsched.supervisor.pending_starts import PendingStarts, Start
 from carbonsched.supervisor.placement import Placement, boards_of
 from carbonsched.supervisor.recovery import ProcessJournal
-from carbonsched.supervisor.starts import Start, Starts
 
 if TYPE_CHECKING:  # NumPy stays out of a daemon at rest
     from carbonsched.supervisor.control.loop import ControlLoop
@@ -41,7 +41,7 @@ class Jobs(Protocol):
     placement: Placement
     journal: ProcessJournal
     pools: Pools
-    isolation: Isolation
+    isolation: FaultIsolation
 
     @property
     def control(self) -> "ControlLoop": ...
@@ -62,7 +62,7 @@ class Starter:
     """
 
     supervisor: Jobs
-    starts: Starts = field(default_factory=Starts)
+    starts: PendingStarts = field(default_factory=PendingStarts)
     drain: Drain = field(init=False)
     _over: dict[str, JobState] = field(default_factory=dict)
     """How jobs ended that others come after."""

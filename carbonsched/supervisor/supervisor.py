@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbonsched.clock import Clock, SleepWatch, StepWatch
-from carbonsched.clocks.keeper import ClockKeeper
+from carbonsched.clocks.client import ClockClient
 from carbonsched.config import Config
 from carbonsched.feeds.chain import Chain
 from carbonsched.feeds.supply.chain import SupplyChain
@@ -32,25 +32,23 @@ from carbonsched.power.base import Meter
 from carbonsched.power.sample import STEP_S
 from carbonsched.supervisor import access
 from carbonsched.supervisor.adoption import Adoption
-from carbonsched.supervisor.announcer import Announcer
 from carbonsched.supervisor.budgets.pools import Pools
 from carbonsched.supervisor.cpu_watch import CpuWatch
+from carbonsched.supervisor.effects_cache import NAME as EFFECTS_FILE
+from carbonsched.supervisor.effects_cache import EffectsCache
+from carbonsched.supervisor.fault_isolation import FaultIsolation
 from carbonsched.supervisor.forecast_file import ForecastFile
 from carbonsched.supervisor.grid_watch import GridWatch
 from carbonsched.supervisor.host_shares import HostTick
-from carbonsched.supervisor.isolation import Isolation
+from carbonsched.supervisor.job_notifier import JobNotifier
 from carbonsched.supervisor.jobs.actors import DAEMON
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Ending
-from carbonsched.supervisor.kept_effects import NAME as EFFECTS_FILE
-from carbonsched.supervisor.kept_effects import KeptEffects
 from carbonsched.supervisor.late_energy import LateEnergy
 from carbonsched.supervisor.lifecycle import Lifecycle
 from carbonsched.supervisor.measured_lock import MeasuredLock
-from carbonsched.supervisor.measures import Measures
 from carbonsched.supervisor.metering import Metering
-from carbonsched.supervisor.on_site import OnSite
-from carbonsched.supervisor.pace import Pace
+from carbonsched.supervisor.metric_counters import MetricCounters
 from carbonsched.supervisor.pending_rows import PendingRows
 from carbonsched.supervisor.placement import Placement
 from carbonsched.supervisor.price_watch import PriceWatch
@@ -60,7 +58,9 @@ from carbonsched.supervisor.recovery import ProcessJournal
 from carbonsched.supervisor.responsiveness import Responsiveness
 from carbonsched.supervisor.settling import Settling
 from carbonsched.supervisor.starter import Starter
+from carbonsched.supervisor.supply_shares import SupplyShares
 from carbonsched.supervisor.supply_watch import SupplyWatch
+from carbonsched.supervisor.tick_interval import TickInterval
 
 if TYPE_CHECKING:  # NumPy stays out of a daemon at rest: Supervisor.control is the one door
     from carbonsched.plan.problem import Problem
@@ -102,7 +102,7 @@ class Supervisor:
         self.watch = GridWatch(chain, clock, ForecastFile(config.state / "forecasts.jsonl"))
         chain.forecasts_wanted = config.plan.forecasts_wanted
         self.prices, self.pue = PriceWatch(prices, clock), PueWatch(pue, lambda: self.config, clock)
-        self.metering = Metering(self._config, chain, self.pue, OnSite(supply), prices=prices)
+        self.metering = Metering(self._config, chain, self.pue, SupplyShares(supply), prices=prices)
         self.cpu = CpuWatch(launcher, clock)
         self.supply = SupplyWatch(supply, self.metering, clock, meter.devices)
         self.placement = Placement(meter, launcher, self._config)
@@ -114,21 +114,21 @@ class Supervisor:
         """When this daemon took over."""
         self.ticks = self.samples = 0
         """Whole ticks, and the reads of the meters that came back."""
-        self.measures, self.announcer = Measures(), Announcer(clock)
-        self.pace = Pace(clock, lambda: self.config.power.tick_s)
+        self.counters, self.notifier = MetricCounters(), JobNotifier(clock)
+        self.tick_interval = TickInterval(clock, lambda: self.config.power.tick_s)
         self.starter, self.lifecycle = Starter(self), Lifecycle(self)
         self._wall, self._sleep = StepWatch(clock, STEP_S), SleepWatch(clock)
         self.pending = PendingRows(ledger, clock)
         self.responsiveness = Responsiveness(
-            clock, self._config, self.pending.note, self.announcer.unresponsive, self.lifecycle.end_and_retry
+            clock, self._config, self.pending.note, self.notifier.unresponsive, self.lifecycle.end_and_retry
         )
         self.late = LateEnergy(ledger, self.pending, self.journal)
-        self.isolation = Isolation(clock, self.lifecycle.fail)
+        self.isolation = FaultIsolation(clock, self.lifecycle.fail)
         self.lock = MeasuredLock(self.pending.sync)
         self._ticking = threading.RLock()
         """Two that read at once would charge energy twice, or after its job is over."""
         self.settling = Settling(ledger, self.watch, self.pending, self.lock, clock)
-        self.effects = KeptEffects(config.state / EFFECTS_FILE)
+        self.effects = EffectsCache(config.state / EFFECTS_FILE)
 
     def live(self) -> list[JobRun]:
         return [run for run in self.runs.values() if run.alive]
@@ -164,12 +164,12 @@ class Supervisor:
             GridOutlook(self.watch, self._config, self.supply),
             JobCostEstimator(self.ledger, self.meter),
         )
-        keeper = (
-            ClockKeeper(Path(self.config.power.clocks_socket)) if self.config.power.clocks == "auto" else None
+        helper = (
+            ClockClient(Path(self.config.power.clocks_socket)) if self.config.power.clocks == "auto" else None
         )
         return ControlLoop(
             clocks=ClockDial(
-                keeper,
+                helper,
                 costs,
                 self.meter,
                 self.launcher,
@@ -187,7 +187,7 @@ class Supervisor:
                 self.metering.idle_w,
                 self.prices,
                 LossOutlook(self.ledger),
-                self.pace,
+                self.tick_interval,
             ),
             allocator=BudgetAllocator(self.ledger, self.clock, self.pools, self.pending.budget),
             director=Director(self.pending.note, self.clock, self.launcher, self.journal, self._config),
@@ -267,8 +267,8 @@ class Supervisor:
         if not self._ticking.acquire(timeout=wait_s):
             return
         try:
-            self.pace.note()
-            with self.measures.ticks.timed():
+            self.tick_interval.note()
+            with self.counters.ticks.timed():
                 self._tick(self._read())
         finally:
             self._ticking.release()
@@ -347,7 +347,7 @@ class Supervisor:
         self.late.add(delta for delta in deltas if delta.recovered)
         deltas = tuple(delta for delta in deltas if not delta.recovered)
         pieces, rows = self.metering.charge(deltas, live, self.placement.strangers, self._hosts(deltas, live))
-        self.measures.add(pieces)
+        self.counters.add(pieces)
         for piece in pieces:
             if piece.job_id is not None:
                 run = self.runs[piece.job_id]
@@ -439,7 +439,7 @@ class Supervisor:
             log.info("job %s: %s: %s", run.id, run.state, reason)
         self.ledger.set_state(run.id, new, reason, actor, self.clock.now())
         if new is not run.state:
-            self.announcer.moved(run, new, reason)
+            self.notifier.moved(run, new, reason)
         run.move(new, reason)
 
     def find(self, job_id: str) -> tuple[JobRecord, JobRun]:

@@ -147,9 +147,9 @@ def test_another_session_s_process_is_refused(box: HiddenBox) -> None:
 def test_a_lock_that_cannot_be_had_starts_nothing(box: HiddenBox) -> None:
     """As in a container that has the socket and not the state folder."""
     script = (
-        "import sys; from carbonsched.launch import life_lock\n"
+        "import sys; from carbonsched.launch import liveness_lock\n"
         "def refuse(path): raise FileNotFoundError(2, 'No such file or directory')\n"
-        "life_lock.hold = refuse; from carbonsched.cli import main; sys.exit(main())"
+        "liveness_lock.hold = refuse; from carbonsched.cli import main; sys.exit(main())"
     )
     socket, ran = ("--socket", str(box.root / "api.sock")), box.root / "ran"
     words = ["run", "--share", "--name", "apart", *socket, "--", "touch", str(ran)]

@@ -9,7 +9,7 @@ import pytest
 from support.processes import ended, gone, until
 
 from carbonsched.errors import InputError
-from carbonsched.launch.left_behind import MARK
+from carbonsched.launch.leftover_processes import MARK
 from carbonsched.launch.local import LocalLauncher
 from carbonsched.model.job import Owner
 from carbonsched.model.protocol import ExitRecord

@@ -153,17 +153,19 @@ def test_a_driver_that_hangs_holds_nobody_up_and_its_board_is_given_to_nobody(
 
     rig = Rig(tmp_path, meters=meter, boards=(A, B))
     monkeypatch.setattr(meter, "occupant", hang)
-    rig.supervisor.placement.hurried.patience_s = 0.01
+    rig.supervisor.placement.driver_calls.patience_s = 0.01
     job = rig.submit()
     rig.run(3)
     assert job.show().reason.endswith(f"{A}: its driver does not answer who uses it")
     assert rig.supervisor.samples == 3, "metered meanwhile"
     go.set()
     until(
-        lambda: not any(each.thread.is_alive() for each in rig.supervisor.placement.hurried._open.values()),
+        lambda: (
+            not any(each.thread.is_alive() for each in rig.supervisor.placement.driver_calls._open.values())
+        ),
         60,
     )
-    rig.supervisor.placement.hurried.patience_s = 60.0
+    rig.supervisor.placement.driver_calls.patience_s = 60.0
     rig.run(1)
     assert job.show().state is JobState.RUNNING
 

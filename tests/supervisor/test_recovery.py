@@ -17,7 +17,7 @@ from carbonsched.launch.base import ProcessStatus
 from carbonsched.ledger.tables import JOBS
 from carbonsched.model.files import save
 from carbonsched.model.job_state import JobState
-from carbonsched.supervisor.isolation import PATIENCE_S
+from carbonsched.supervisor.fault_isolation import PATIENCE_S
 from carbonsched.supervisor.jobs.process_state import Ending, Seat
 
 

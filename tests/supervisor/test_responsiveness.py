@@ -18,7 +18,7 @@ from carbonsched.model.notification import Happening, Notification
 def rig(tmp_path: Path) -> Rig:
     rig = Rig(tmp_path, extra={"launch": {"silent_s": 600, "stop_s": 60}})
     rig.told = list[Notification]()  # type: ignore[attr-defined]
-    rig.supervisor.announcer.send = rig.told.append  # type: ignore[attr-defined]
+    rig.supervisor.notifier.send = rig.told.append  # type: ignore[attr-defined]
     return rig
 
 

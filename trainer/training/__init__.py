@@ -10,8 +10,8 @@ setup             what a Trainer has made ready, and the batches to come
 segment_driver    begins and ends segments: importance, offer, directive, selection
 importance_pass   measures importance at the beginning of a segment
 adapter_choice    lets a job become one of LoRA before its first step
-settings          what a segment may be trained in, and what each should gain
-foresight         plans a segment on the shapes of its batches
+setting_points    what a segment may be trained in, and what each should gain
+upcoming_costs    plans a segment on the shapes of its batches
 trainable_model   brings the model in line with each selection
 gradient_checkpointing  makes checkpointing go with a selection
 optimizer_state   keeps, drops or offloads the optimizer state of frozen tensors

@@ -265,7 +265,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         full, cost, counted, again, stop, saved, losses, lost, trained, tokens, *stock = driver.ranks.sum(
             [
                 mine,
-                driver.foresight.flops(segment.current.selected, self._shapes),
+                driver.upcoming.flops(segment.current.selected, self._shapes),
                 *flops,
                 float(self.options.stopping()),
                 driver.model.cache.take_saved_flops(),

@@ -31,15 +31,15 @@ from trainer.methods.prepare import Prepared, prepare
 from trainer.profiling.labelled_head import HeadError
 from trainer.training.adapter_choice import AdapterChoice, without_adapters
 from trainer.training.departure import departure, skipped_layers
-from trainer.training.foresight import Foresight
 from trainer.training.gradient_checkpointing import fit_checkpointing
 from trainer.training.importance_pass import ImportancePass
 from trainer.training.learning_rate import LearningRate, multiplier, scales_with_full
 from trainer.training.options import Options
-from trainer.training.settings import offer
+from trainer.training.setting_points import offer
 from trainer.training.setup import Training, coming_batches, find_head, find_split, nominal_batch
 from trainer.training.step_checks import StepLosses, diverged, finite, gradient_faults
 from trainer.training.trainable_model import TrainableModel, find_trainable
+from trainer.training.upcoming_costs import UpcomingCosts
 from trainer.training.waste import WasteAccount
 
 log = logging.getLogger("trainer")
@@ -84,7 +84,7 @@ class SegmentDriver:
         # who has the daemon choose had full fine-tuning otherwise
         self._own_ratio = prepared.own_ratio if adapters is None or not adapters.made else 1.0
         self.rate = LearningRate(on=options.lr_scaling == "full" and scales_with_full(model.optimizer))
-        self.foresight = Foresight(batches, prepared, drawn=model.step_hook is not None)
+        self.upcoming = UpcomingCosts(batches, prepared, drawn=model.step_hook is not None)
         self.waste = WasteAccount(batches, prepared.full)
         self._segment: SegmentRecord | None = None
         self.is_open = False
@@ -201,7 +201,7 @@ class SegmentDriver:
         """Before a step: begin a segment, resume one that was interrupted, or wait where that is due. Raises Stopped."""
         if self._interrupted:
             self._interrupted = False
-            self.foresight.look_ahead(self.segment.first, self.segment.end)
+            self.upcoming.look_ahead(self.segment.first, self.segment.end)
             self._offer(self.segment)
         elif self._segment is None or step >= self._segment.end:
             self._begin_segment(step)
@@ -313,7 +313,7 @@ class SegmentDriver:
         k, _, end = self.schedule.bounds(step)
         end = end if self.budget is None else min(end, self.budget.steps)
         # a checkpoint of someone else's making has no segment of ours: what is left of the segment becomes one
-        full = self.foresight.look_ahead(step, end)
+        full = self.upcoming.look_ahead(step, end)
         segment = SegmentRecord(k, step, end, full, self._own_ratio)
         if self.schedule.is_remainder(k) and self._last_importance:
             # a pass would weigh more in it than in any other segment, and raise the floor of the whole job
@@ -397,7 +397,7 @@ class SegmentDriver:
                 f"segment {segment.k + 1}: rho {granted.rho:.4g} is below the floor {floor:.4f} of {self.method.name}; "
                 "training at the floor"
             )
-        selection, off = self.ranks.broadcast(lambda: self.foresight.select(curve, left))
+        selection, off = self.ranks.broadcast(lambda: self.upcoming.select(curve, left))
         segment.rho_directed = granted.rho
         share = selection.gradient_share
         self.rate.aim(multiplier(self.method.traits, selection.rho_planned, granted.setting, share))
@@ -419,7 +419,7 @@ class SegmentDriver:
             return
         end = min(self.schedule.bounds(segment.step)[2], budget.steps)
         if end != segment.end:
-            segment.move_end(end, self.foresight.look_ahead(segment.step, end))
+            segment.move_end(end, self.upcoming.look_ahead(segment.step, end))
 
     def _train(self, names: tuple[str, ...], *, stay: bool, share: float | None) -> None:
         left = self.schedule.steps - self.segment.step

@@ -24,9 +24,9 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
+from carbonsched.feeds.consumption_mix import Inflow, consumption
 from carbonsched.feeds.generation_mix import FACTORS, Mix, Output, Plant, mixes
 from carbonsched.feeds.http_settings import TokenSettings
-from carbonsched.feeds.imports import Inflow, consumption
 from carbonsched.feeds.provider import Answered, HttpFeed, Value, offered
 from carbonsched.feeds.transport import Body, Limit
 from carbonsched.model.base import Duration, utc

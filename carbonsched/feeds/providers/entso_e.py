@@ -20,6 +20,7 @@ from pydantic import StringConstraints, ValidationError
 
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.base import Answer, Site
+from carbonsched.feeds.consumption_mix import Consumed, Inflow, consumption
 from carbonsched.feeds.entso_e_borders import BORDERS, CODES, borders_of
 from carbonsched.feeds.entso_e_documents import (
     HINTS,
@@ -33,7 +34,6 @@ from carbonsched.feeds.entso_e_documents import (
 )
 from carbonsched.feeds.generation_mix import FACTORS, Mix, Output, Plant, mixes
 from carbonsched.feeds.http_settings import TokenSettings
-from carbonsched.feeds.imports import Consumed, Inflow, consumption
 from carbonsched.feeds.provider import SETTLE_EVERY_S, HttpFeed, Interval, offered, place
 from carbonsched.feeds.transport import Body, RetryLaterError
 from carbonsched.model.base import Duration

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from carbonsched.clocks.keeper import ClockKeeper
+from carbonsched.clocks.client import ClockClient
 from carbonsched.launch.base import Launcher
 from carbonsched.plan.clocks import OWN, Clock, Seen, Work, choose, offers
 from carbonsched.power.base import Meter
@@ -48,7 +48,7 @@ class ClockDial:
         dial.keep()  # at every tick
     """
 
-    keeper: ClockKeeper | None
+    helper: ClockClient | None
     """None: the config says off."""
     costs: JobCostEstimator
     meter: Meter
@@ -65,7 +65,7 @@ class ClockDial:
         board, fit = self._board(run), self.costs.fits.get(run.id)
         chosen = OWN
         offered: tuple[Clock, ...] = ()
-        if self.keeper is not None and board is not None and fit is not None:
+        if self.helper is not None and board is not None and fit is not None:
             segment_g = _segment_g(inputs, self.costs, run)
             tried: dict[int, Seen] = {}
             for clock in {o.clock for o in fit.observations if o.clock is not None}:
@@ -73,7 +73,7 @@ class ClockDial:
                     tried[clock] = Seen(*ratios, excess_g=max(ratios[0] - 1.0, 0.0) * segment_g)
             measured = any(o.clock is None and o.joules for o in fit.observations)
             work = self._work(run, inputs, segment_g)
-            chosen = choose(self.keeper.levels(board), tried, run.clock.mhz, work, measured=measured)
+            chosen = choose(self.helper.levels(board), tried, run.clock.mhz, work, measured=measured)
             told = run.directive
             if inputs.problem.points and told is not None and told.phase == "cooldown":
                 chosen = run.clock  # what it was reckoned with
@@ -92,23 +92,23 @@ class ClockDial:
     def apply(self, run: JobRun, decision: Decision) -> Decision:
         """The decision with the clock that the board has now."""
         board = self._board(run)
-        if self.keeper is None or board is None:
+        if self.helper is None or board is None:
             return decision
         trains = decision.directive.action == "train" and decision.outcome is Outcome.GO_ON
         polled = self.launcher.poll(run.dir).run
         if not trains or polled is None:
-            self.keeper.want(board, None)
+            self.helper.want(board, None)
             return decision
-        held = self.keeper.want(board, run.clock.mhz, polled.pid, wait_s=_LOCK_S)
+        held = self.helper.want(board, run.clock.mhz, polled.pid, wait_s=_LOCK_S)
         self._note(run, board, held)
         return replace(decision, directive=decision.directive.model_copy(update={"clocks": held}))
 
     def correct(self, run: JobRun) -> Decision | None:
         """The running directive with the clock that the board has now, where it says another one."""
         board, running = self._board(run), run.directive
-        if self.keeper is None or board is None or running is None or running.action != "train":
+        if self.helper is None or board is None or running is None or running.action != "train":
             return None
-        held = self.keeper.held(board)
+        held = self.helper.held(board)
         if held == running.clocks:
             return None
         update = {"seq": running.seq + 1, "clocks": held}
@@ -116,15 +116,15 @@ class ClockDial:
 
     def keep(self) -> None:
         """What is wanted is renewed, that of jobs which are gone is not; what has changed is noted."""
-        if self.keeper is None:
+        if self.helper is None:
             return
-        self.keeper.beat()
+        self.helper.beat()
         boards = {board: run for run in self.runs.values() if (board := self._board(run)) is not None}
-        for board in self.keeper.wanted():
+        for board in self.helper.wanted():
             if board not in boards:
-                self.keeper.want(board, None)
+                self.helper.want(board, None)
         for board, run in boards.items():
-            self._note(run, board, self.keeper.held(board))
+            self._note(run, board, self.helper.held(board))
         for job_id, (board, held) in list(self.noted.items()):
             if job_id not in {run.id for run in boards.values()}:
                 del self.noted[job_id]
@@ -134,15 +134,15 @@ class ClockDial:
 
     def stop(self) -> None:
         """The daemon ends: boards get their own clocks again."""
-        if self.keeper is not None:
-            self.keeper.stop()
+        if self.helper is not None:
+            self.helper.stop()
             for job_id, (board, held) in self.noted.items():
                 if held is not None:
                     self.note(job_id, "clocks", {"board": board, "mhz": None, "reason": "the daemon ends"})
 
     def _board(self, run: JobRun) -> str | None:
         """The board that a job has to itself, where its clock may be touched."""
-        if self.keeper is None or run.spec.carbon.clocks == "off" or not run.alive or run.process.part.id:
+        if self.helper is None or run.spec.carbon.clocks == "off" or not run.alive or run.process.part.id:
             return None
         mine = [each for each in self.meter.devices if each.id in run.process.devices and each.kind == "gpu"]
         if len(mine) != 1 or mine[0].split or not mine[0].id.startswith("GPU-"):

@@ -30,8 +30,8 @@ from carbonsched.supervisor.estimates.job_cost import (
 from carbonsched.supervisor.estimates.loss_outlook import LossOutlook
 from carbonsched.supervisor.estimates.remaining_work import RemainingWork, remaining_work
 from carbonsched.supervisor.jobs.job_run import JobRun
-from carbonsched.supervisor.pace import Pace
 from carbonsched.supervisor.price_watch import PriceWatch
+from carbonsched.supervisor.tick_interval import TickInterval
 from carbonsched.units import grams
 
 RESIDENT_WAIT_S = 600.0
@@ -188,13 +188,13 @@ class Estimates:
     prices: PriceWatch | None = None
     losses: LossOutlook | None = None
     """None: no loss is foretold."""
-    pace: Pace | None = None
+    tick_interval: TickInterval | None = None
     """How far apart ticks come; None: as configured."""
 
     @property
     def tick_s(self) -> float:
         """What may pass until the next tick."""
-        return self.config().power.tick_s if self.pace is None else self.pace.tick_s
+        return self.config().power.tick_s if self.tick_interval is None else self.tick_interval.tick_s
 
     def fresh(self) -> "Estimates":
         """The same for a job that is only looked at: nothing of it is kept."""

@@ -61,9 +61,9 @@ def segment(job: Played, k: int, seconds: float) -> int | None:
 
     def told() -> bool:
         job.rig.run(1)
-        assert dial.keeper is not None
+        assert dial.helper is not None
         wanted = job.rig.supervisor.runs[job.id].clock.mhz
-        return bool(dial.keeper.held(BOARD) == wanted == job.control()["clocks"])
+        return bool(dial.helper.held(BOARD) == wanted == job.control()["clocks"])
 
     until(told)
     assert job.control()["k"] == k
@@ -80,7 +80,7 @@ def test_a_lower_clock_is_tried_kept_where_it_takes_less_and_given_back(
 ) -> None:
     here = rig(tmp_path)
     job = training(here, clocks="auto", max_slowdown=2.0)
-    until(lambda: here.supervisor.control.clocks.keeper.levels(BOARD) != ())  # type: ignore[union-attr]
+    until(lambda: here.supervisor.control.clocks.helper.levels(BOARD) != ())  # type: ignore[union-attr]
     assert segment(job, 0, 40) is None
     assert segment(job, 1, 32) == 1275  # tried, and took fewer joules
     assert box.mhz == 1275
@@ -154,7 +154,7 @@ def choosing(here: Rig, box: ClocksBox, steps: int, **carbon: Any) -> Played:
     here.run(1)
     job.started(device="cuda:0", gpu_uuid=BOARD)
     here.run(1)
-    until(lambda: here.supervisor.control.clocks.keeper.levels(BOARD) != ())  # type: ignore[union-attr]
+    until(lambda: here.supervisor.control.clocks.helper.levels(BOARD) != ())  # type: ignore[union-attr]
     return job
 
 
@@ -166,8 +166,8 @@ def trained(job: Played, k: int) -> tuple[str, int | None]:
 
     def told() -> bool:
         job.rig.run(1)
-        assert dial.keeper is not None
-        return bool(dial.keeper.held(BOARD) == run.clock.mhz == job.control()["clocks"])
+        assert dial.helper is not None
+        return bool(dial.helper.held(BOARD) == run.clock.mhz == job.control()["clocks"])
 
     until(told)
     control = job.control()
@@ -234,5 +234,5 @@ def test_clocks_stay_as_they_are(tmp_path: Path, box: ClocksBox, why: str) -> No
         job.done(k, job.control()["rho"], 30.0)
         here.run(1)
     assert box.mhz == 0
-    assert (dial.keeper is None) == (why == "config")
+    assert (dial.helper is None) == (why == "config")
     here.supervisor.stop()

@@ -15,7 +15,7 @@ from carbonsched.errors import InputError
 from carbonsched.model.base import LocalPath
 from carbonsched.model.energy import EnergyDelta
 from carbonsched.power.base import Device, Mark, Meter, MeterSettings
-from carbonsched.power.boot import boot_id
+from carbonsched.power.boot_id import boot_id
 from carbonsched.power.counter import DeviceCounter
 from carbonsched.power.sample import Sample
 

@@ -15,15 +15,15 @@ _MJ_PER_KWH: Final = J_PER_KWH * MJ_PER_J
 
 
 @dataclass(slots=True)
-class Spending:
+class EnergyCost:
     """Feed it sums of hours whose energy is known.
 
     Example::
 
-        spending = Spending()
+        energy_cost = EnergyCost()
         for cell in sums.cells:
-            spending.add(cell)
-        print(spending.money(None))
+            energy_cost.add(cell)
+        print(energy_cost.money(None))
     """
 
     eur: float = 0.0

@@ -38,11 +38,11 @@ class Start:
 
 
 @dataclass(slots=True)
-class Starts:
+class PendingStarts:
     """Those that nobody has dealt with yet. One tick glances at the starts that it begins for `glance_s` in all.
 
     Example:
-        >>> starts = Starts(glance_s=10.0)
+        >>> starts = PendingStarts(glance_s=10.0)
         >>> starts.allow_glance()
         >>> starts.begin("a-1", lambda: None)
         >>> [start.job_id for start in starts.through()]

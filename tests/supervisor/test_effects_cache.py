@@ -15,8 +15,8 @@ from carbonsched.ledger import Ledger
 from carbonsched.model.job_state import JobState
 from carbonsched.model.views import ReportQuery
 from carbonsched.report import build, job_savings
-from carbonsched.supervisor import kept_effects
-from carbonsched.supervisor.kept_effects import KeptEffects
+from carbonsched.supervisor import effects_cache
+from carbonsched.supervisor.effects_cache import EffectsCache
 
 LATER = T0 + timedelta(days=30)
 HOUR = timedelta(hours=1)
@@ -44,14 +44,14 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def effects(ledger: Ledger, kept: KeptEffects, now: datetime = LATER) -> Any:
+def effects(ledger: Ledger, kept: EffectsCache, now: datetime = LATER) -> Any:
     return build(ledger, now=now, savings_of=kept.reading(now)).effects
 
 
 def test_what_is_kept_is_what_is_computed_and_is_computed_once(
     ledger: Ledger, tmp_path: Path, computed: list[str]
 ) -> None:
-    plain, kept = build(ledger, now=LATER).effects, KeptEffects(tmp_path / "effects.jsonl")
+    plain, kept = build(ledger, now=LATER).effects, EffectsCache(tmp_path / "effects.jsonl")
     clock = ManualClock(LATER)
     computed.clear()
     kept.poll(ledger, clock)
@@ -60,14 +60,14 @@ def test_what_is_kept_is_what_is_computed_and_is_computed_once(
     for _ in range(3):
         clock.advance(4000)
         kept.poll(ledger, clock)
-    assert effects(ledger, KeptEffects(tmp_path / "effects.jsonl")) == plain, "by the next daemon"
+    assert effects(ledger, EffectsCache(tmp_path / "effects.jsonl")) == plain, "by the next daemon"
     assert computed == ["a-1", "b-1"]
 
 
 def test_a_job_that_goes_on_or_is_restated_is_computed_anew(
     ledger: Ledger, tmp_path: Path, computed: list[str]
 ) -> None:
-    kept = KeptEffects(tmp_path / "effects.jsonl")
+    kept = EffectsCache(tmp_path / "effects.jsonl")
     effects(ledger, kept)
     computed.clear()
     ledger.add_job(submitted("c-1"))
@@ -91,7 +91,7 @@ def test_a_job_that_goes_on_or_is_restated_is_computed_anew(
 def test_a_job_that_ended_just_now_is_computed_and_not_kept(
     ledger: Ledger, tmp_path: Path, computed: list[str]
 ) -> None:
-    kept, soon = KeptEffects(tmp_path / "effects.jsonl"), T0 + timedelta(days=1)
+    kept, soon = EffectsCache(tmp_path / "effects.jsonl"), T0 + timedelta(days=1)
     for _ in range(2):
         effects(ledger, kept, soon)
     assert computed == ["a-1", "b-1"] * 2
@@ -113,7 +113,7 @@ def test_a_job_that_ended_just_now_is_computed_and_not_kept(
 def test_a_file_that_is_of_no_use_is_made_anew(ledger: Ledger, tmp_path: Path, text: str) -> None:
     file = tmp_path / "effects.jsonl"
     file.write_text(text, encoding="latin-1")
-    assert effects(ledger, KeptEffects(file)) == build(ledger, now=LATER).effects
+    assert effects(ledger, EffectsCache(file)) == build(ledger, now=LATER).effects
     assert file.read_text().count("\n") == 3
 
 
@@ -121,18 +121,18 @@ def test_a_line_that_was_cut_off_costs_that_job_alone(
     ledger: Ledger, tmp_path: Path, computed: list[str]
 ) -> None:
     file = tmp_path / "effects.jsonl"
-    effects(ledger, KeptEffects(file))
+    effects(ledger, EffectsCache(file))
     file.write_text(file.read_text()[:-40])
     computed.clear()
-    effects(ledger, KeptEffects(file))
+    effects(ledger, EffectsCache(file))
     assert computed == ["b-1"]
 
 
 def test_a_report_waits_for_a_few_jobs_and_names_the_others(
     ledger: Ledger, tmp_path: Path, computed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_effects, "AT_ONCE", 1)
-    kept = KeptEffects(tmp_path / "effects.jsonl")
+    monkeypatch.setattr(effects_cache, "AT_ONCE", 1)
+    kept = EffectsCache(tmp_path / "effects.jsonl")
     found = effects(ledger, kept)
     assert (found.jobs, computed) == (("a-1",), ["a-1"])
     assert "not computed yet" in found.left_out[-1].why or "not computed yet" in found.left_out[0].why

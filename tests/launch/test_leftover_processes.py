@@ -10,27 +10,27 @@ from pathlib import Path
 
 from support.processes import until
 
-from carbonsched.launch import left_behind, life_lock
+from carbonsched.launch import leftover_processes, liveness_lock
 
 
 def test_marked_processes_are_found_told_and_waited_for(tmp_path: Path) -> None:
     folder = str(tmp_path)
-    assert left_behind.processes(folder) == []
-    env = os.environ | {left_behind.MARK: folder}
+    assert leftover_processes.processes(folder) == []
+    env = os.environ | {leftover_processes.MARK: folder}
     left = [subprocess.Popen(["sleep", "60"], env=env, start_new_session=True) for _ in range(2)]
-    other = subprocess.Popen(["sleep", "60"], env=os.environ | {left_behind.MARK: f"{folder}/other"})
+    other = subprocess.Popen(["sleep", "60"], env=os.environ | {leftover_processes.MARK: f"{folder}/other"})
     try:
-        until(lambda: sorted(left_behind.processes(folder)) == sorted(each.pid for each in left))
-        life_lock.make(tmp_path)
-        lock = life_lock.hold(str(tmp_path / life_lock.NAME))
-        argv = [sys.executable, "-I", "-S", left_behind.__file__, str(lock), folder]
+        until(lambda: sorted(leftover_processes.processes(folder)) == sorted(each.pid for each in left))
+        liveness_lock.make(tmp_path)
+        lock = liveness_lock.hold(str(tmp_path / liveness_lock.NAME))
+        argv = [sys.executable, "-I", "-S", leftover_processes.__file__, str(lock), folder]
         keeper = subprocess.Popen(argv, pass_fds=(lock,))
         os.close(lock)
-        assert life_lock.held(tmp_path)
-        left_behind.tell(folder, signal.SIGTERM)
+        assert liveness_lock.held(tmp_path)
+        leftover_processes.tell(folder, signal.SIGTERM)
         assert [each.wait(60) for each in left] == [-signal.SIGTERM] * 2
         assert keeper.wait(60) == 0
-        assert not life_lock.held(tmp_path)
+        assert not liveness_lock.held(tmp_path)
         assert other.poll() is None
     finally:
         for process in (*left, other):
@@ -45,13 +45,13 @@ def test_a_process_amid_an_exec_is_still_seen(tmp_path: Path) -> None:
         "import os, sys\nleft = int(sys.argv[1])\n"
         "left and os.execv(sys.executable, [sys.executable, '-I', '-S', __file__, str(left - 1)])\n"
     )
-    env = os.environ | {left_behind.MARK: str(tmp_path)}
-    mark = f"{left_behind.MARK}={tmp_path}".encode()
+    env = os.environ | {leftover_processes.MARK: str(tmp_path)}
+    mark = f"{leftover_processes.MARK}={tmp_path}".encode()
     process = subprocess.Popen([sys.executable, "-I", "-S", again, "100"], env=env)
     asked = missed = 0
     while process.poll() is None:
         with contextlib.suppress(OSError):
-            seen = mark in left_behind.environment(process.pid)
+            seen = mark in leftover_processes.environment(process.pid)
             over = process.poll() is not None
             asked, missed = asked + 1, missed + (not seen and not over)
     assert process.wait() == 0
@@ -64,8 +64,8 @@ def test_a_process_without_an_environment_is_not_waited_for_as_one_amid_an_exec(
     try:
         until(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(b"sleep"))
         begun = time.monotonic()
-        assert left_behind.environment(process.pid) == []
-        assert time.monotonic() - begun < left_behind._AMID_EXEC_S
+        assert leftover_processes.environment(process.pid) == []
+        assert time.monotonic() - begun < leftover_processes._AMID_EXEC_S
     finally:
         process.kill()
         process.wait()

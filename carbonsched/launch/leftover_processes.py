@@ -1,6 +1,6 @@
-"""What a command of `carbonsched run` left running, as its user sees it; and who holds its `life_lock` until that has ended.
+"""What a command of `carbonsched run` left running, as its user sees it; and who holds its `liveness_lock` until that has ended.
 
-    python -I -S left_behind.py DESCRIPTOR FOLDER
+    python -I -S leftover_processes.py DESCRIPTOR FOLDER
 
 A process that closed the files it inherited holds no lock; it still has FOLDER in its environment. So this one holds the lock for
 them, as the user's, where the daemon may not look. Standard library only, as the shim is: about 10 MB, and only where something is left.

@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Rolling:
+class LedgerMaintenance:
     """When the ledger was added up and rolled up last, and doing it again.
 
     Example::
 
-        rolling = Rolling(config, ledger, clock, lambda: max(chain.settles.values()))
-        rolling.poll()  # every second or so
-        rolling.close()  # before the ledger is
+        maintenance = LedgerMaintenance(config, ledger, clock, lambda: max(chain.settles.values()))
+        maintenance.poll()  # every second or so
+        maintenance.close()  # before the ledger is
     """
 
     config: Config

@@ -14,11 +14,11 @@ FRESH_S: Final = 10.0
 T = TypeVar("T")
 
 
-class LateError(Exception):
+class CallTimeoutError(Exception):
     """It has not answered yet.
 
     Example:
-        >>> str(LateError("GPU-1"))
+        >>> str(CallTimeoutError("GPU-1"))
         'GPU-1'
     """
 
@@ -40,11 +40,11 @@ class _Question:
 
 
 @dataclass(slots=True)
-class Hurried:
+class BoundedCalls:
     """One question at a time about each thing; while one is open no other is put about it.
 
     Example:
-        >>> Hurried(patience_s=10.0).ask("GPU-1", lambda: 4711)
+        >>> BoundedCalls(patience_s=10.0).ask("GPU-1", lambda: 4711)
         4711
     """
 
@@ -58,11 +58,11 @@ class Hurried:
             try:
                 put = _Question(about, question)
             except RuntimeError as e:  # no thread is left on this box to ask it with
-                raise LateError(about) from e
+                raise CallTimeoutError(about) from e
             put.thread.join(self.patience_s)
         if put.thread.is_alive():
             self._open[about] = put
-            raise LateError(about)
+            raise CallTimeoutError(about)
         if put.error is not None:
             raise put.error
         answer: T = put.answer

@@ -18,8 +18,8 @@ from carbonsched.ledger.rows import canonical, figures_problem, flatten
 from carbonsched.model.energy import EnergyDelta, EnergyMethod, Interval
 from carbonsched.model.grid import Basis, Kind, Source, SupplyReading, SupplyUnit
 from carbonsched.supervisor.metering import Metering
-from carbonsched.supervisor.on_site import OnSite
 from carbonsched.supervisor.pue_watch import PueWatch
+from carbonsched.supervisor.supply_shares import SupplyShares
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -49,7 +49,7 @@ def metering(roof: Roof | None, clock: ManualClock) -> Metering:
         if each is not None:
             each.poll_due()
     pue = PueWatch(None, lambda: CONFIG, clock)
-    return Metering(lambda: CONFIG, chain, pue, OnSite(supply))
+    return Metering(lambda: CONFIG, chain, pue, SupplyShares(supply))
 
 
 def used(

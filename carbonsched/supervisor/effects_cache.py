@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class KeptEffects:
+class EffectsCache:
     """The effects of jobs that are over.
 
     Example::
 
-        kept = KeptEffects(config.state / NAME)
+        kept = EffectsCache(config.state / NAME)
         kept.poll(ledger, clock)  # every second or so
         report = build(ledger, now=now, savings_of=kept.reading(now))
     """

@@ -26,13 +26,13 @@ def _nobody(_: Notification) -> None:
 
 
 @dataclass(slots=True)
-class Announcer:
+class JobNotifier:
     """What is said of jobs, and what was said already.
 
     Example::
 
-        announcer.send = senders.put
-        announcer.moved(run, JobState.FINISHED, "done")
+        notifier.send = senders.put
+        notifier.moved(run, JobState.FINISHED, "done")
     """
 
     clock: Clock

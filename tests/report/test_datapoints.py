@@ -13,7 +13,7 @@ from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger
 from carbonsched.model.accounting import Accounting, BaseModelCompute, Contract, Stated
 from carbonsched.report import Report, build, render
-from carbonsched.report.disclosure import COLUMNS, Line, lines_csv
+from carbonsched.report.datapoints import COLUMNS, Line, lines_csv
 
 STATED = Stated(
     accounting=Accounting(

@@ -20,14 +20,14 @@ SAID_AGAIN_S = 60.0
 
 
 @dataclass(slots=True)
-class Pace:
+class TickInterval:
     """The time between two ticks: as configured, and as it was.
 
     Example:
         >>> from carbonsched.clock import SystemClock
-        >>> pace = Pace(SystemClock(), lambda: 1.0)
-        >>> pace.note()
-        >>> pace.tick_s
+        >>> interval = TickInterval(SystemClock(), lambda: 1.0)
+        >>> interval.note()
+        >>> interval.tick_s
         1.0
     """
 

@@ -9,7 +9,7 @@ from support.story import T0, interval
 
 from carbonsched.config import Config
 from carbonsched.ledger import Ledger
-from carbonsched.supervisor.rolling import ADD_UP_EVERY_S, EVERY_S, Rolling
+from carbonsched.supervisor.ledger_maintenance import ADD_UP_EVERY_S, EVERY_S, LedgerMaintenance
 
 FEED = {"provider": "static", "g_per_kwh": 200, "basis": "average-lifecycle", "source": "test"}
 
@@ -20,21 +20,21 @@ def test_once_an_hour_behind_all_settling(tmp_path: Path, caplog: pytest.LogCapt
     with Ledger.open("sqlite://") as ledger:
         ledger.append([interval(T0 + timedelta(seconds=10 * n), 10, 5) for n in range(60)])
         settles = timedelta(days=6, minutes=2)
-        rolling = Rolling(config, ledger, clock, lambda: settles)
-        rolling.poll()
+        maintenance = LedgerMaintenance(config, ledger, clock, lambda: settles)
+        maintenance.poll()
         assert len(list(ledger.rows())) == 60 - 15, "three minutes, as the feed may revise the others"
         clock.advance(EVERY_S - 1)
-        rolling.poll()
+        maintenance.poll()
         assert len(list(ledger.rows())) == 45, "once an hour"
         settles = timedelta(hours=48)
         (tmp_path / "archive" / "intervals-2026-11.tsv.gz").write_bytes(b"")
         clock.advance(1)
-        rolling.poll()
+        maintenance.poll()
         assert "put it back, or move it away" in caplog.text
         assert ledger.verify().ok
-        rolling.close()
+        maintenance.close()
         clock.advance(EVERY_S)
-        rolling.poll()
+        maintenance.poll()
         assert len(list(ledger.rows())) == 45
 
 
@@ -43,10 +43,10 @@ def test_hours_that_are_over_are_added_up_a_minute_at_a_time(tmp_path: Path) -> 
     config = Config.parse({"state_dir": str(tmp_path), "feeds": [FEED], "ledger": {"roll_up": False}})
     with Ledger.open("sqlite://") as ledger:
         ledger.append([interval(T0 + timedelta(hours=n), 10, 5) for n in range(30)])
-        rolling = Rolling(config, ledger, clock, lambda: timedelta(0))
+        maintenance = LedgerMaintenance(config, ledger, clock, lambda: timedelta(0))
         found = []
         for _ in range(3):
-            rolling.poll()
+            maintenance.poll()
             with ledger.transaction() as connection:
                 found.append(connection.exec_driver_sql("SELECT count(*) FROM hours").scalar())
             clock.advance(ADD_UP_EVERY_S)

@@ -22,13 +22,13 @@ _MJ_PER_KWS: Final = 1e6
 
 
 @dataclass(slots=True)
-class OnSite:
+class SupplyShares:
     """The site's own supply, as pieces of energy take from it.
 
     Example::
 
-        on_site.begin(deltas)
-        supplies = on_site.given(deltas, pue=1.2)
+        supply_shares.begin(deltas)
+        supplies = supply_shares.given(deltas, pue=1.2)
     """
 
     chain: SupplyChain | None = None

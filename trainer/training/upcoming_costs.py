@@ -18,14 +18,14 @@ _STEP = 0.001
 _ROUNDING = 1e-9
 
 
-class Foresight:
+class UpcomingCosts:
     """What the coming batches of a segment cost.
 
     Example::
 
-        foresight = Foresight(batches, prepared, drawn=False)
-        full = foresight.look_ahead(0, 100)
-        selection, off = foresight.select(curve, 0.6)
+        upcoming = UpcomingCosts(batches, prepared, drawn=False)
+        full = upcoming.look_ahead(0, 100)
+        selection, off = upcoming.select(curve, 0.6)
     """
 
     def __init__(self, batches: Batches, prepared: Prepared, *, drawn: bool) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carbonsched.feeds.consumption_mix import Inflow, consumption
 from carbonsched.feeds.generation_mix import Mix
-from carbonsched.feeds.imports import Inflow, consumption
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR, QUARTER = timedelta(hours=1), timedelta(minutes=15)

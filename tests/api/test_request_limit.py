@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from carbonsched.api import turns
-from carbonsched.api.turns import AT_A_TIME, OF_ONE, Turns
+from carbonsched.api import request_limit
+from carbonsched.api.request_limit import AT_A_TIME, OF_ONE, RequestLimit
 from carbonsched.errors import StateError
 
 ALICE, BOB, CAROL = 1001, 1002, 1003
@@ -11,12 +11,12 @@ ALICE, BOB, CAROL = 1001, 1002, 1003
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "STUCK_S", 0.5)
+    monkeypatch.setattr(request_limit, "STUCK_S", 0.5)
 
 
 def test_what_hangs_of_one_user_leaves_a_place_to_others() -> None:
     async def play() -> list[str]:
-        found, seen = Turns("submissions"), list[str]()
+        found, seen = RequestLimit("submissions"), list[str]()
 
         async def hang() -> None:
             async with found.place(ALICE):
@@ -38,7 +38,7 @@ def test_what_hangs_of_one_user_leaves_a_place_to_others() -> None:
 
 def test_who_waits_behind_what_hangs_is_told_and_goes_on_once_it_answers() -> None:
     async def play() -> None:
-        found, mount = Turns("submissions"), asyncio.Event()
+        found, mount = RequestLimit("submissions"), asyncio.Event()
 
         async def hang(uid: int) -> None:
             async with found.place(uid):
@@ -59,7 +59,7 @@ def test_who_waits_behind_what_hangs_is_told_and_goes_on_once_it_answers() -> No
 
 def test_a_long_queue_that_moves_is_waited_for() -> None:
     async def play() -> int:
-        found, most, now, done = Turns("submissions"), 0, 0, 0
+        found, most, now, done = RequestLimit("submissions"), 0, 0, 0
 
         async def work(uid: int) -> None:
             nonlocal most, now, done

@@ -14,7 +14,7 @@ from carbonsched.notifications.sender import Senders
 @pytest.fixture
 def told(tmp_path: Path) -> tuple[Rig, list[Notification]]:
     rig, found = Rig(tmp_path), list[Notification]()
-    rig.supervisor.announcer.send = found.append
+    rig.supervisor.notifier.send = found.append
     return rig, found
 
 
@@ -56,7 +56,7 @@ def test_an_end_comes_to_the_sites_command(tmp_path: Path) -> None:
     hook.chmod(0o755)
     rig = Rig(tmp_path / "box", extra={"notify": [{"command": str(hook)}]})
     senders = Senders.of(rig.config.notify)
-    rig.supervisor.announcer.send = senders.put
+    rig.supervisor.notifier.send = senders.put
     job = rig.running()
     job.finish()
     senders.stop(30)
@@ -68,7 +68,7 @@ def test_a_job_may_ask_for_mail_where_submitters_are_mailed(tmp_path: Path) -> N
     with pytest.raises(InputError, match="notify: this box mails no submitters"):
         Rig(tmp_path / "a").submit(wish)
     rig, found = Rig(tmp_path / "b", extra={"notify": [{"mail": "owner", "on": []}]}), list[Notification]()
-    rig.supervisor.announcer.send = found.append
+    rig.supervisor.notifier.send = found.append
     job = rig.running(wish)
     job.finish()
     assert [(each.event, each.asked) for each in found] == [(Happening.FINISHED, False)]

@@ -38,7 +38,7 @@ class Due(Enum):
 
 
 @dataclass(slots=True)
-class Isolation:
+class FaultIsolation:
     """What stands around every piece of work for one job.
 
     Example::

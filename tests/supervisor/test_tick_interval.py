@@ -8,38 +8,38 @@ from support.manual_clock import ManualClock
 from support.rig import START, Rig, spec
 
 from carbonsched.model.job_state import JobState
-from carbonsched.supervisor.pace import HALF_LIFE_S, MOST_S, Pace
+from carbonsched.supervisor.tick_interval import HALF_LIFE_S, MOST_S, TickInterval
 
 
 def test_a_late_tick_is_said_once_a_minute_and_remembered_for_a_while(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = ManualClock(START)
-    pace = Pace(clock, lambda: 1.0)
+    interval = TickInterval(clock, lambda: 1.0)
     gaps = (0.0, 1.0, 1.9, 12.0, 5.0)
     for gap in gaps:
         clock.advance(gap)
-        pace.note()
-    assert pace.late == 2
-    assert pace.last_s == pytest.approx(5.0)
-    assert 11.5 < pace.tick_s <= 12.0
+        interval.note()
+    assert interval.late == 2
+    assert interval.last_s == pytest.approx(5.0)
+    assert 11.5 < interval.tick_s <= 12.0
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "12.0 s after the one before, power.tick_s is 1" in caplog.text
     clock.advance(4 * HALF_LIFE_S)
-    assert pace.tick_s == 1.0
+    assert interval.tick_s == 1.0
     clock.advance(3600)
-    pace.note()
-    assert pace.tick_s == MOST_S
+    interval.note()
+    assert interval.tick_s == MOST_S
 
 
 def test_a_box_that_slept_was_not_late() -> None:
     clock = ManualClock(START)
-    pace = Pace(clock, lambda: 1.0)
-    pace.note()
+    interval = TickInterval(clock, lambda: 1.0)
+    interval.note()
     clock.suspend(3600.0)
     clock.advance(1.0)
-    pace.note()
-    assert (pace.late, pace.last_s, pace.tick_s) == (0, 1.0, 1.0)
+    interval.note()
+    assert (interval.late, interval.last_s, interval.tick_s) == (0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("late", [True, False])

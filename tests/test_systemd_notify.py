@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carbonsched.notify import Notifier
+from carbonsched.systemd_notify import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -30,15 +30,15 @@ class _Board:
     """What the helper last said that it is."""
 
 
-class ClockKeeper:
+class ClockClient:
     """Keeps boards at the clocks that are wanted, as far as the helper agrees.
 
     Example::
 
-        keeper = ClockKeeper(Path("/run/carbonsched-clocks/helper.sock"))
-        keeper.want("GPU-1f2e3d4c", 1200, pid=4711, wait_s=0.1)
-        keeper.beat()  # at every tick
-        keeper.held("GPU-1f2e3d4c")
+        client = ClockClient(Path("/run/carbonsched-clocks/helper.sock"))
+        client.want("GPU-1f2e3d4c", 1200, pid=4711, wait_s=0.1)
+        client.beat()  # at every tick
+        client.held("GPU-1f2e3d4c")
     """
 
     def __init__(self, path: Path) -> None:

@@ -18,7 +18,7 @@ STUCK_S = 20.0
 """Who waits is refused once none of those that go on has come to its end for so long. A client waits 30 s."""
 
 
-class Turns:
+class RequestLimit:
     """The places of one kind of request.
 
     Example::

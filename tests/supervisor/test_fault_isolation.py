@@ -25,8 +25,8 @@ from carbonsched.model.base import rfc3339
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import RunRecord
+from carbonsched.supervisor.fault_isolation import PATIENCE_S
 from carbonsched.supervisor.grid_watch import GridWatch
-from carbonsched.supervisor.isolation import PATIENCE_S
 from carbonsched.supervisor.metering import Metering
 
 CASES = int(os.environ.get("CARBONSCHED_FUZZ", "30"))

@@ -15,7 +15,7 @@ from support.story import T0, interval, submitted
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger
 from carbonsched.model.files import save
-from carbonsched.supervisor.continuity import check_file, check_jobs
+from carbonsched.supervisor.ledger_continuity import check_file, check_jobs
 
 
 class Box:

@@ -17,11 +17,11 @@ BOUNDS_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 @dataclass(slots=True)
-class Durations:
+class Histogram:
     """How often a piece of work took how long: a histogram.
 
     Example:
-        >>> ticks = Durations()
+        >>> ticks = Histogram()
         >>> ticks.observe(0.02)
         >>> ticks.cumulative()[3:5], ticks.count
         ([('0.03', 1), ('0.1', 1)], 1)
@@ -55,18 +55,18 @@ class Durations:
 
 
 @dataclass(slots=True)
-class Measures:
+class MetricCounters:
     """What was metered since the daemon began, by account (job, idle, unknown), and what its ticks took.
 
     Example:
-        >>> measures = Measures()
-        >>> with measures.ticks.timed():
-        ...     measures.add([])
-        >>> measures.ticks.count, measures.energy_j
+        >>> counters = MetricCounters()
+        >>> with counters.ticks.timed():
+        ...     counters.add([])
+        >>> counters.ticks.count, counters.energy_j
         (1, {})
     """
 
-    ticks: Durations = field(default_factory=Durations)
+    ticks: Histogram = field(default_factory=Histogram)
     """With the wait for the lock."""
     energy_j: dict[tuple[str, str], float] = field(default_factory=dict)
     """(account, device) → joules that are known."""
