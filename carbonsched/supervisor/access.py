@@ -1,12 +1,12 @@
-"""Who may ask the API for what: one table, by what the kernel says of the other end of the socket.
+"""Decides who may ask the API for what: one table of operations, applied to the uid and groups that the kernel reports for the socket's
+peer.
 
-A *user* may submit: `api.users`, or without it the group `carbonsched` where the box has one, else whoever the socket's mode lets in.
-A job's *owner*, the admins that `api.admins` names, root and the daemon's own user may see and change it. *Anonymous* is who
-comes over `api.tcp` without the token; everybody else reads nothing.
+A *user* may submit: `api.users`, or without it the group `carbonsched` where the box has one, else whoever the socket's mode lets in. A
+job's *owner*, the admins that `api.admins` names, root and the daemon's own user may see and change it. A caller over `api.tcp` without the
+token is *anonymous*. Everybody else may read nothing.
 
-Users who may not read a job see of it what the box's capacity and budget are made of (`public_view`): whose it is,
-its state, its devices, watts, joules, grams and times. What its owner wrote or what came of it (reasons, which may hold paths;
-losses, ρ and progress; spec, log, history) is not theirs to read.
+A user who may not read a job still sees what explains the box's capacity and budget (`public_view`): owner, state, devices, watts, joules,
+grams and times. The rest (reasons, which may hold paths; losses, ρ and progress; spec, log, history) is hidden.
 """
 
 import grp
@@ -26,11 +26,11 @@ from carbonsched.model.views import JobView
 log = logging.getLogger(__name__)
 
 USERS = "carbonsched"
-"""The group that may submit where `api.users` names nobody, as far as this box has it."""
+"""The group whose members may submit if `api.users` is empty and the box has such a group."""
 
 
 class Right(StrEnum):
-    """Whom an operation is for. Each includes those after it.
+    """The callers that an operation is open to. Each right includes those after it.
 
     Example:
         >>> OPERATIONS["cancel"].right
@@ -39,13 +39,13 @@ class Right(StrEnum):
 
     USER = "user"
     OWNER = "owner"
-    """Of the job that is asked for, or an admin."""
+    """The owner of the job in question, or an admin."""
     ADMIN = "admin"
-    """Also root and the daemon's own user."""
+    """An admin; root and the daemon's own user are admins too."""
 
 
 class Operation(NamedTuple):
-    """Who may ask for it.
+    """One operation, and who may ask for it.
 
     Example:
         >>> OPERATIONS["submit"].anonymous
@@ -54,9 +54,9 @@ class Operation(NamedTuple):
 
     right: Right
     what: str
-    """In the words of a refusal: only … may `what`."""
+    """Completes the refusal: only … may `what`."""
     anonymous: bool = False
-    """Over TCP without the token, too: it changes nothing, tells nothing private, and costs little."""
+    """Open over TCP without the token: it changes nothing, reveals nothing private and costs little."""
 
 
 _OTHERS = "(carbonsched ps shows everybody's)"
@@ -90,7 +90,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
         "openapi": Operation(Right.USER, "read the API's description", anonymous=True),
     }
 )
-"""The routes' names, and whom each is for. What is not in it cannot be asked for."""
+"""Route name → operation. A route that is not listed is refused."""
 
 _PRIVATE: dict[str, Any] = {
     "reason": "",
@@ -104,11 +104,11 @@ _PRIVATE: dict[str, Any] = {
     "starts_why": None,
     "labels": {},
 }
-"""Fields of a `JobView` that are shown as not known to those who may not read the job."""
+"""Fields of a `JobView` that are blanked for callers who may not read the job."""
 
 
 class Caller(Owner):
-    """Who asks, with the groups that the kernel says the process is in.
+    """The caller, with the groups that the kernel reports for its process.
 
     Example:
         >>> Caller(uid=1000, gid=1000, user="ada", groups=(1000, 27)).groups
@@ -116,13 +116,13 @@ class Caller(Owner):
     """
 
     groups: tuple[int, ...] | None = None
-    """None: not told by the kernel; those of the user's account count."""
+    """None: the kernel did not report them; the groups of the user's account count."""
     anonymous: bool = False
-    """Came over TCP without the token."""
+    """The caller came over TCP without the token."""
 
     @property
     def owner(self) -> Owner:
-        """What is kept of it with a job that it submits."""
+        """The owner that is recorded with a job this caller submits."""
         return Owner(uid=self.uid, gid=self.gid, pid=self.pid, user=self.user)
 
 
@@ -130,7 +130,7 @@ ANONYMOUS: Final = Caller(uid=-1, gid=-1, user="anonymous", groups=(), anonymous
 
 
 def allow(operation: str, actor: Owner, users: Iterable[str] | None, admins: Iterable[str]) -> None:
-    """Raises DeniedError where `actor` may not ask for it of any job at all; whose job it is, is asked by `check`."""
+    """Raise DeniedError if `actor` may not ask for this of any job. Ownership of one job is checked by `check`."""
     asked = OPERATIONS[operation]
     if isinstance(actor, Caller) and actor.anonymous:
         if not asked.anonymous:
@@ -152,13 +152,13 @@ def is_user(actor: Owner, users: Iterable[str] | None, admins: Iterable[str]) ->
     """Whether `actor` may submit jobs."""
     if users is None:
         if not _has_group(USERS):
-            return True  # the socket's mode has let them in
+            return True  # the socket's file mode has already let them in
         users = (f"@{USERS}",)
     return is_one(actor, users) or reads_all(actor, admins)
 
 
 def reads_all(actor: Owner, admins: Iterable[str]) -> bool:
-    """Whether `actor` may do with every job all that its owner may."""
+    """Whether `actor` may do with every job what its owner may."""
     return actor.uid in (0, os.getuid()) or is_one(actor, admins)
 
 
@@ -177,7 +177,7 @@ def check(operation: str, actor: Owner, owner: Owner, admins: Iterable[str], job
 
 
 def public_view(view: JobView) -> JobView:
-    """What of it everybody may see; the name is what the id shows of it."""
+    """The part of a job that everybody may see; of its name only what its id shows."""
     return view.model_copy(update=_PRIVATE | {"name": _public_name(view.id)})
 
 
@@ -186,7 +186,7 @@ def public_pool_job(job: PoolJob) -> PoolJob:
 
 
 def warn_of_unknown(key: str, names: Iterable[str]) -> None:
-    """A misspelt user or group has no rights, silently, unless somebody says so."""
+    """Warn about names in the config that do not exist here: a misspelt user or group would silently have no rights."""
     for name in names:
         try:
             grp.getgrnam(name[1:]) if name.startswith("@") else pwd.getpwnam(name)

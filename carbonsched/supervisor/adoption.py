@@ -1,4 +1,4 @@
-"""Goes on with the jobs that an earlier daemon left: the ones that wait, run, or have ended unseen."""
+"""Adopts the jobs that an earlier daemon left: queued, running, or ended while no daemon watched."""
 
 import logging
 from collections.abc import Set
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Jobs(Protocol):
-    """What taking over needs of the supervisor, which is one.
+    """The part of the supervisor that adoption uses.
 
     Example::
 
@@ -48,7 +48,7 @@ class Jobs(Protocol):
 
 
 class Adoption:
-    """Takes over a ledger's jobs; once, as a supervisor starts, with its lock held.
+    """Adopts the jobs in the ledger, once, when a supervisor starts. The lock is held.
 
     Example::
 
@@ -58,11 +58,13 @@ class Adoption:
     def __init__(self, supervisor: Jobs) -> None:
         self.supervisor = supervisor
         self.adopted: list[str] = []
-        """Jobs whose process lives, or whose end was not seen yet."""
+        """Jobs whose process is alive, or whose end has not been handled yet."""
 
     def adopt_all(self) -> None:
         started = self.supervisor.ledger.started_ids()
-        self.supervisor.ledger.totals_of(sorted(started))  # in one read: each job's account asks for its own
+        self.supervisor.ledger.totals_of(
+            sorted(started)
+        )  # one read for all jobs: each account would query its own rows otherwise
         for row in map(self._as_it_ran, self.supervisor.ledger.unclosed()):
             if row.state.ended and not row.damage:
                 continue
@@ -85,11 +87,11 @@ class Adoption:
                 run.begin(run.process.alive_from, seat.devices, seat.part)
             if run.alive:
                 self._adopt(run)
-            if run.found is not None:  # last: a ledger that refuses it holds up nothing
+            if run.found is not None:  # done last, so a ledger that refuses writes delays nothing else
                 supervisor.journal.note_start(run, seat, run.found)
 
     def _found(self, row: JobRecord, started: Set[str]) -> JobRun | None:
-        """The job as an earlier daemon left it; None for one that is over. Of the many that wait nothing is read but their rows."""
+        """Rebuild the job as the earlier daemon left it; None if it is over. For a queued job only its row is read."""
         if row.id not in started and self.supervisor.journal.untouched(row):
             with self.supervisor.isolation.alone(None):
                 return self.supervisor.journal.fresh(row)
@@ -112,7 +114,7 @@ class Adoption:
         return self.supervisor.ledger.job(row.id)
 
     def _adopt(self, run: JobRun) -> None:
-        """Its process lives, or its end was not seen yet."""
+        """The job's process is alive, or its end has not been handled yet."""
         self.supervisor.lifecycle.note_protocol(run, run.progress.started)
         self.adopted.append(run.id)
         log.info("job %s: adopted", run.id)

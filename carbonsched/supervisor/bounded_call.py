@@ -1,4 +1,4 @@
-"""Asks what may hang, a board's driver, and waits a moment for it: who holds the supervisor's lock does not wait with it."""
+"""Calls into drivers that may hang, with a short timeout, so that the caller (which holds the supervisor's lock) never waits long."""
 
 import threading
 import time
@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 PATIENCE_S: Final = 0.02
-"""A driver that works answers within a few milliseconds."""
+"""Timeout in seconds. A working driver answers within a few milliseconds."""
 FRESH_S: Final = 10.0
-"""An answer that came late is one to the next question about the same, if that is put so soon."""
+"""A late result is used for the next call with the same key if that comes within so many seconds."""
 
 T = TypeVar("T")
 
 
 class CallTimeoutError(Exception):
-    """It has not answered yet.
+    """The call has not returned within the timeout.
 
     Example:
         >>> str(CallTimeoutError("GPU-1"))
@@ -41,7 +41,7 @@ class _Question:
 
 @dataclass(slots=True)
 class BoundedCalls:
-    """One question at a time about each thing; while one is open no other is put about it.
+    """Runs at most one call per key at a time; while one is pending, no second call with that key starts.
 
     Example:
         >>> BoundedCalls(patience_s=10.0).ask("GPU-1", lambda: 4711)
@@ -52,12 +52,13 @@ class BoundedCalls:
     _open: dict[str, _Question] = field(default_factory=dict)
 
     def ask(self, about: str, question: Callable[[], T]) -> T:
-        """The answer, or what the question raises. Raises LateError where it is not there in time; it is kept for the next."""
+        """Return the result of `question`, or raise what it raises. Raises CallTimeoutError if it is late; the result is then kept for the
+        next call."""
         put = self._open.pop(about, None)
         if put is None or (not put.thread.is_alive() and time.monotonic() - put.put_s > FRESH_S):
             try:
                 put = _Question(about, question)
-            except RuntimeError as e:  # no thread is left on this box to ask it with
+            except RuntimeError as e:  # the box has no thread left to run it in
                 raise CallTimeoutError(about) from e
             put.thread.join(self.patience_s)
         if put.thread.is_alive():

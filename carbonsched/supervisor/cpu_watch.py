@@ -1,4 +1,4 @@
-"""Follows how much processor time each live job took from one tick to the next, and how much everything else on the box did."""
+"""Measures the CPU time that each live job, and everything else on the box, used from one tick to the next."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from carbonsched.power.cpu_share import CpuUse
 from carbonsched.supervisor.jobs.job_run import JobRun
 
 ENDED = "exit"
-"""Of `Launcher.cpu_times`: all that the job took, said by its shim when it had ended."""
+"""Key in `Launcher.cpu_times` for the total of a job that has ended, as its shim reported it."""
 _NOISE_S = 0.02
-"""The kernel counts in ticks of a hundredth of a second."""
+"""The kernel counts CPU time in ticks of 10 ms."""
 _Times = Mapping[str, float]
 
 
@@ -25,7 +25,7 @@ class _Seen:
 
 @dataclass(slots=True)
 class CpuWatch:
-    """Asked once per tick of the host's meter.
+    """Measures CPU time once per tick of the host's meter.
 
     Example::
 
@@ -38,10 +38,10 @@ class CpuWatch:
     _before: _Seen | None = field(default=None)
 
     def since(self, live: Sequence[JobRun]) -> CpuUse | None:
-        """CPU time since it was asked last; None at first, and where that of a job or of the box cannot be told."""
+        """CPU time since the last call; None at the first call, or if that of a job or of the box cannot be read."""
         before, at_s, busy_s = self._before, self.clock.awake(), self.box()
         known = {} if before is None else before.jobs
-        # one that is being started has no process yet
+        # a job that is starting has no process yet
         jobs = {run.id: self._times(run, known.get(run.id, {})) for run in live if not run.process.starting}
         self._before = None if busy_s is None else _Seen(at_s, busy_s, jobs)
         if before is None or busy_s is None or not all(jobs.values()):
@@ -53,15 +53,14 @@ class CpuWatch:
     def _times(self, run: JobRun, before: _Times) -> _Times:
         times = self.launcher.cpu_times(run.dir)
         if any(times.get(key, seconds) < seconds - _NOISE_S for key, seconds in before.items()):
-            # a child that was waited for between two reads was missed: by now it counts with its parent
+            # a child that exited between two reads was missed; its time now counts with its parent
             return self.launcher.cpu_times(run.dir)
         return times
 
 
 def taken(before: _Times | None, now: _Times) -> float:
-    """CPU seconds between two answers of `Launcher.cpu_times`; before: None where the job has begun since.
-
-    Never below 0. What was found only now, of a job that was there before, counts from now on.
+    """CPU seconds between two results of `Launcher.cpu_times`, never below 0; before: None if the job has started since. Processes of an
+    older job that appear for the first time count from now on.
 
     Example:
         >>> taken({"cgroup": 2.0}, {"cgroup": 2.5}), taken(None, {"cgroup": 0.5}), taken({"7:1": 2.0}, {"exit": 2.25})

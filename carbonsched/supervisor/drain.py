@@ -1,4 +1,4 @@
-"""Whether the box is drained: it starts no job then. Kept in the ledger's journal, so that a restart changes nothing."""
+"""Keeps the box drained, that is, from starting jobs. The flag is in the ledger's journal, so it survives a restart."""
 
 from dataclasses import dataclass, field
 
@@ -6,12 +6,12 @@ from carbonsched.clock import Clock
 from carbonsched.ledger.ledger import Ledger
 
 DRAINED = "the box is drained by "
-"""How the reason of a job begins that waits for this alone."""
+"""The reason of a job that waits only for this begins with these words."""
 
 
 @dataclass(slots=True)
 class Drain:
-    """Hold the supervisor's lock to change it.
+    """The drain flag. Hold the supervisor's lock to change it.
 
     Example::
 
@@ -23,7 +23,7 @@ class Drain:
     ledger: Ledger
     clock: Clock
     why: str = field(init=False, default="")
-    """Who drained it, and what for; empty: it starts jobs."""
+    """Who drained the box, and why; empty: it is not drained."""
 
     def __post_init__(self) -> None:
         last = self.ledger.history(None, kinds=("drain",), newest=1)
@@ -31,12 +31,12 @@ class Drain:
             self.why = _said(last[-1]["reason"], last[-1]["actor"])
 
     def begin(self, reason: str, actor: str) -> None:
-        """Also to give another reason. Raises LedgerError: nothing has changed then."""
+        """Drain the box, or change the reason. Raises LedgerError; nothing has changed then."""
         self.ledger.note(None, "drain", {"drained": True, "reason": reason}, actor, self.clock.now())
         self.why = _said(reason, actor)
 
     def end(self, actor: str) -> None:
-        """Raises LedgerError: nothing has changed then."""
+        """End the drain. Raises LedgerError; nothing has changed then."""
         if self.why:
             self.ledger.note(None, "drain", {"drained": False, "reason": ""}, actor, self.clock.now())
             self.why = ""

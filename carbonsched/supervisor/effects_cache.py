@@ -1,7 +1,7 @@
-"""Keeps what each job saved once its report can no longer change, so that a period's report need not compute it anew.
+"""Caches what each job saved once its report can no longer change, so that a period's report need not compute it again.
 
-The file is a cache and no truth: a line a job, which follows from the ledger alone. Without it, after another version of carbonsched, or
-where the job went on or was restated since, it is computed again; `effects.py` of an export recomputes it from the rows.
+The file holds one line per job, and the ledger alone determines it. A job is computed again if the file is missing, was written by another
+version of carbonsched, or if the job was resumed or restated since. `effects.py` of an export recomputes the same from the rows.
 """
 
 import json
@@ -21,16 +21,16 @@ from carbonsched.ledger.records import JobRecord
 from carbonsched.ledger.rows import micros
 from carbonsched.model.files import replace
 
-if TYPE_CHECKING:  # templates and plots are held only by a daemon that was asked for a report
+if TYPE_CHECKING:  # a daemon that was never asked for a report does not load templates and plots
     from carbonsched.report.effects import Savings
 
 NAME: Final = "effects.jsonl"
 SURE: Final = timedelta(days=1)
-"""After its end: what a board tells late, or was told in vain, is booked by then."""
+"""Delay after a job's end: by then all late energy has been booked."""
 AT_ONCE: Final = 20
-"""So many jobs a report computes itself: two seconds; the daemon sees to the rest."""
+"""Jobs that a report computes itself, about two seconds; the background fills in the rest."""
 _A_TIME: Final = 20
-"""So many are computed in the background a minute, and the next hour none where all are there."""
+"""Jobs that the background computes per minute; once all are cached it pauses for an hour."""
 _AGAIN_S, _REST_S = 60.0, 3600.0
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class EffectsCache:
-    """The effects of jobs that are over.
+    """The cached effects of jobs that are over.
 
     Example::
 
@@ -49,24 +49,24 @@ class EffectsCache:
 
     file: Path
     _lines: dict[str, tuple[str, str]] | None = None
-    """Job → (what it was computed of, its effects as JSON)."""
+    """Job → (key of what they were computed from, the effects as JSON)."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _due_s: float = 0.0
     _closed: bool = False
 
     def poll(self, ledger: Ledger, clock: Clock) -> None:
-        """Compute what is due. Never raises: what fails is tried again."""
+        """Compute what is due. Never raises; failures are retried."""
         now_s = clock.monotonic()
         if now_s >= self._due_s and not self._closed:
             done = self._work(ledger, clock.now())
             self._due_s = now_s + (_AGAIN_S if done else _REST_S)
 
     def close(self) -> None:
-        """The daemon ends: no job is begun any more."""
+        """Start no further job: the daemon is ending."""
         self._closed = True
 
     def reading(self, now: datetime) -> "Callable[[Ledger, JobRecord], Savings | str | None]":
-        """For one report: what is kept, and of jobs that are not kept some computed at once."""
+        """Return a reader for one report: cached effects, and a few missing ones computed at once."""
         left = AT_ONCE
 
         def savings(ledger: Ledger, job: JobRecord) -> "Savings | str | None":
@@ -82,13 +82,13 @@ class EffectsCache:
         return savings
 
     def _work(self, ledger: Ledger, now: datetime) -> int:
-        """Compute some that are not kept; how many."""
+        """Compute some jobs that are not cached; returns how many."""
         done = 0
         try:
             for job_id in ledger.over_before(now - SURE):
                 if done >= _A_TIME or self._closed:
                     break
-                # one job at a time: all of a big ledger's would stay in this process's memory
+                # one job at a time: all jobs of a big ledger would fill this process's memory
                 job = ledger.job(job_id)
                 kept, of = self._kept(job), _of(ledger, job)
                 if kept is None or kept[0] != of:
@@ -126,7 +126,7 @@ class EffectsCache:
                 log.warning("%s cannot be written: %s", self.file, e.strerror)
 
     def _loaded(self) -> dict[str, tuple[str, str]]:
-        """Lines that cannot be read are left out, and computed again."""
+        """Load the file. Unreadable lines are dropped, and computed again."""
         if self._lines is None:
             self._lines = {}
             try:
@@ -158,7 +158,7 @@ def _read(savings: str) -> "Savings | None":
 
 
 def _of(ledger: Ledger, job: JobRecord) -> str:
-    """What its effects follow from, where that may change: its end, and how often it was restated."""
+    """The key of a job's cached effects: its end, and how often it was restated."""
     end = 0 if job.ended_at is None else micros(job.ended_at)
     return f"{end} {ledger.count(job.id, 'restated')}"
 

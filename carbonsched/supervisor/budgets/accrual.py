@@ -6,14 +6,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 SAVED_H = 24.0
-"""Hours of the rate that may be saved up; what comes on top lapses."""
+"""Hours of the rate that can be saved up; grams beyond that lapse."""
 FIRST_H = 1.0
-"""Hours granted at once at the start: loading a model takes grams before an hour has passed."""
+"""Hours granted at the start: loading a model needs grams before the first hour has passed."""
 
 
 @dataclass(slots=True)
 class Accrual:
-    """Granted in all never passes rate × (hours since the start + the first), nor what was spent + a day's worth.
+    """Grants grams over time. The total granted never exceeds rate × (hours since the start + FIRST_H), nor the grams spent + a day's
+    worth.
 
     Example:
         >>> from datetime import UTC
@@ -25,9 +26,9 @@ class Accrual:
 
     g_per_h: float
     granted_g: float
-    """In all, spent or not."""
+    """Grams granted so far, spent or not."""
     at: datetime
-    """Time up to which it was granted."""
+    """The time up to which grams were granted."""
 
     @classmethod
     def begin(cls, g_per_h: float, at: datetime) -> "Accrual":
@@ -35,10 +36,10 @@ class Accrual:
 
     @classmethod
     def resume(cls, g_per_h: float, entry: Mapping[str, Any] | None, at: datetime) -> "Accrual":
-        """Go on from the journal's last `budget_g`; begin anew where there is none."""
+        """Continue from the journal's last `budget_g`; start from zero if there is none."""
         if entry is None:
             return cls.begin(g_per_h, at)
-        # recorded by a clock that was set back since: what accrues goes on from now
+        # recorded by a clock that was set back since: accrue from now on
         return cls(g_per_h, float(entry["budget_g"]), min(datetime.fromisoformat(entry["at"]), at))
 
     def shift(self, step: timedelta) -> None:
@@ -47,11 +48,11 @@ class Accrual:
 
     @property
     def most_g(self) -> float:
-        """What may be saved up."""
+        """The most that can be saved up."""
         return self.g_per_h * SAVED_H
 
     def grow(self, now: datetime, spent_g: float) -> float:
-        """Grant up to `now`; the new `granted_g`. For a clock that was set see `shift`."""
+        """Grant grams up to `now`; returns the new `granted_g`. See `shift` for a clock that was set."""
         hours = max((now - self.at).total_seconds() / 3600.0, 0.0)
         self.granted_g = min(
             self.granted_g + self.g_per_h * hours, max(self.granted_g, spent_g + self.most_g)

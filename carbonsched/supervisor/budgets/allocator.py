@@ -1,6 +1,6 @@
-"""Sets what each job may spend: its own grams, grams that accrue, its part of a pool, or no limit at all.
+"""Sets what each job may spend: its own grams, grams that accrue, its share of a pool, or no limit.
 
-`JobRun.budget_g` is the one number that every guard holds against; this is where it comes from and why it moves.
+`JobRun.budget_g` is the one number that every guard checks; this file computes it and changes it.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +19,9 @@ from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.text import grams as show_grams
 
 _AGAIN = 2.0
-"""A job that spent all it had tries again with this many times what its last try took."""
+"""A job that exhausted its budget is retried once it has this many times the grams its last attempt took."""
 _SAVABLE = 0.95
-"""Share of what may be saved up that a try may wait for."""
+"""Largest share of the saved-up maximum that a retry may wait for."""
 
 
 @dataclass(slots=True)
@@ -38,12 +38,12 @@ class BudgetAllocator:
     clock: Clock
     pools: Pools
     record: Callable[[str, float, str], None]
-    """Writes a job's new budget and why into the ledger, later where it refuses now."""
+    """Writes a job's new budget and the reason into the ledger, or queues it while the ledger refuses writes."""
     accruals: dict[str, Accrual] = field(default_factory=dict)
-    """Job → its budget that grows with time, from its first start on."""
+    """Job → its accruing budget, from the job's first start on."""
 
     def enlist(self, run: JobRun) -> None:
-        """Of a job that an earlier daemon, or an earlier process of the job, left: what had accrued by then."""
+        """Restore what had accrued for a job that an earlier daemon, or an earlier process of the job, left."""
         rate = run.spec.carbon.budget_rate_g_per_h
         if rate is None or run.id in self.accruals:
             return
@@ -68,14 +68,14 @@ class BudgetAllocator:
         self.accruals.pop(run.id, None)
 
     def grow(self, runs: Sequence[JobRun]) -> None:
-        """Grant the jobs what has accrued."""
+        """Grant all jobs the grams that have accrued."""
         for run in runs:
             accrual = self.accruals.get(run.id)
             if accrual is not None:
                 run.grant(accrual.grow(self.clock.now(), run.charged_g))
 
     def divide_stale_pools(self, runs: Sequence[JobRun], problem_of: ProblemOf) -> None:
-        """Divide the pools whose jobs came, went or were changed."""
+        """Divide again every pool whose jobs came, left or changed."""
         for pool in self.pools.pools.values():
             if pool.stale:
                 self._divide(pool, runs, problem_of)
@@ -87,10 +87,8 @@ class BudgetAllocator:
         problem_of: ProblemOf,
         full_g: Callable[[JobRun], float | None],
     ) -> None:
-        """Before a plan: its pool is divided anew, what accrued is recorded, a share is turned into grams once.
-
-        full_g: the grams of full fine-tuning of what remains.
-        """
+        """Prepare the budget for a plan: divide its pool again, record what accrued, and fix `budget_share` in grams once. full_g: grams of
+        full fine-tuning for the remaining work."""
         share = run.spec.carbon.budget_share
         if run.spec.carbon.pool is not None and (pool := self.pools.of(run.spec)) is not None:
             self._divide(pool, runs, problem_of)
@@ -103,7 +101,7 @@ class BudgetAllocator:
             self.record(run.id, share * whole_g, reason)
 
     def funds(self, run: JobRun, runs: Sequence[JobRun]) -> Funds:
-        """What the job may spend now. runs: all jobs that are not over, for some share a budget."""
+        """The funds of the job now. runs: all jobs that are not over, since some share a budget."""
         accrual = self.accruals.get(run.id)
         rate = accrual.g_per_h if accrual is not None else None
         if run.spec.carbon.pool is not None:
@@ -117,7 +115,7 @@ class BudgetAllocator:
         )
 
     def _divide(self, pool: Pool, runs: Sequence[JobRun], problem_of: ProblemOf) -> None:
-        """Everyone's part anew, by one price; whose part shifted much is planned anew at once."""
+        """Divide the pool by one price; jobs whose part changed much are planned again at once."""
         pool.stale = False
         if pool.accrual is not None:
             self.pools.record(pool, f"accrued at {pool.accrual.g_per_h:g} g/h")
@@ -135,10 +133,8 @@ class BudgetAllocator:
 
 
 def when_exhausted(funds: Funds, tick_s: float, now: datetime, reason: str) -> Ending:
-    """Where a job goes that has nothing left to spend: it waits where more will come, else it is stopped.
-
-    A try that took all that may be saved up, or half of it, cannot be made with more.
-    """
+    """Decide where a job with an exhausted budget goes: it waits if more grams will accrue, else it is stopped. If an attempt took half or
+    more of what can be saved up, waiting cannot pay for another."""
     rate, most = funds.g_per_h, funds.most_g
     if rate is None:
         return Ending(JobState.STOPPED, reason)

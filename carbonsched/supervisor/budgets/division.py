@@ -1,4 +1,4 @@
-"""Divides a pool among its jobs by one price: what each may use of it, by what it could gain with a gram more."""
+"""Divides a pool among its jobs at one price: each job gets as much as it gains from one more gram at that price."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,14 +8,14 @@ from carbonsched.supervisor.budgets.pools import Pool, members_of, weight_share
 from carbonsched.supervisor.jobs.job_run import JobRun
 
 ProblemOf = Callable[[JobRun], Problem | None]
-"""A job's problem, its budget apart; None where nothing is known of the job yet."""
+"""Returns a job's problem without its budget; None while nothing is known of the job."""
 
 
 def divide_pool(pool: Pool, runs: Sequence[JobRun], problem_of: ProblemOf) -> list[tuple[JobRun, Allotment]]:
-    """(job, its part) for all jobs of a pool that does not grow; sets the pool's price. runs: all jobs that are not over.
+    """Return (job, part) for all jobs of a pool that does not accrue, and set the pool's price. runs: all jobs that are not over.
 
-    What a job takes until it has said how much it needs is a guess: while it loads it may use its weight's share, as far as
-    the floors of those that train are not touched.
+    Until a job has reported its work, its need is a guess: while it loads it may use the share of its weight, as long as that leaves the
+    floors of training jobs untouched.
     """
     members = members_of(pool, runs)
     asked = [(run, problem_of(run)) for run in members]
@@ -40,7 +40,7 @@ def divide_pool(pool: Pool, runs: Sequence[JobRun], problem_of: ProblemOf) -> li
 
 
 def preview_part(pool: Pool, run: JobRun, runs: Sequence[JobRun], problem_of: ProblemOf) -> float:
-    """Grams that a job would get, were it submitted now. runs: all other jobs that are not over."""
+    """Grams that a job would get if it were submitted now. runs: all other jobs that are not over."""
     others = [*runs, run]
     if pool.accrual is not None:
         members = members_of(pool, others)

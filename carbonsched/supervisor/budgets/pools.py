@@ -1,7 +1,9 @@
-"""Keeps the budgets that several jobs share: what each pool has left, and the part of it that each job holds.
+"""Keeps the budgets that several jobs share: what each pool has left, and which part each job holds.
 
-How a pool is divided stands in `carbonsched.supervisor.budgets.division`, which a daemon at rest does without. The promise: the parts that jobs hold beyond what they have spent never add up to more than the pool has left, and each
-job keeps within its part by the guards it would have with a budget of its own; so the pool is never passed by their sum.
+`carbonsched.supervisor.budgets.division` divides a pool; a daemon without jobs never loads it.
+
+The invariant: the unspent parts that jobs hold never add up to more than the pool has left. Each job's guard keeps it within its part, so
+the jobs together never exceed the pool.
 """
 
 import logging
@@ -22,8 +24,8 @@ from carbonsched.supervisor.jobs.job_run import JobRun
 log = logging.getLogger(__name__)
 
 _SHIFT, _LEAST = 0.05, 0.01
-"""A part whose spare over the floor changed by more than the first share, and itself by more than the second, has its job
-re-planned at once, not at its next segment: a plan spends all of the spare, so a job that is given less would be stopped short."""
+"""Thresholds for planning a job again at once: its spare grams above the floor changed by more than the first share, and its part by more
+than the second. A plan spends all spare grams, so a job whose part shrinks would otherwise be stopped short."""
 
 
 @dataclass(slots=True)
@@ -40,11 +42,11 @@ class Pool:
     """In all, to all its jobs ever."""
     accrual: Accrual | None = None
     over_g: dict[str, float] = field(default_factory=dict)
-    """Job → what was charged to those that are over."""
+    """Grams charged to the jobs that are over, by job."""
     stale: bool = True
-    """Jobs came, went or were changed: everyone's part is to be worked out anew."""
+    """Jobs came, left or changed: all parts have to be computed again."""
     price: float | None = None
-    """Of the last division, weighted gain per gram; None where no job was let in, or the pool is shared by weight."""
+    """Weighted gain per gram of the last division; None if no job was admitted or the pool is divided by weight."""
 
     def left_g(self, runs: Sequence[JobRun]) -> float:
         """runs: the pool's jobs that are not over."""
@@ -69,7 +71,7 @@ class Pools:
         clock: Clock,
         charged_g: Callable[[str], float],
     ) -> None:
-        """charged_g: what the ledger has of a job that is over, the unknown at its worst."""
+        """charged_g: grams the ledger has for a job that is over, with unknown stretches at their worst case."""
         self.ledger, self.clock = ledger, clock
         self.pools: dict[str, Pool] = {}
         self.configure(config)
@@ -79,10 +81,7 @@ class Pools:
                 pool.over_g[row.id] = charged_g(row.id)
 
     def configure(self, config: Sequence[PoolConfig]) -> None:
-        """Take over the config's pools; a budget that differs from the recorded one is recorded anew.
-
-        A pool that is gone from the config keeps its jobs' account and grants nothing more.
-        """
+        """Apply the config's pools, and record budgets that changed. A pool that left the config keeps its account and grants nothing more."""
         last = {row["name"]: row for row in self.ledger.history(None, kinds=("pool",))}
         for entry in config:
             old, kept = last.get(entry.name), self.pools.get(entry.name)
@@ -105,7 +104,7 @@ class Pools:
         return self.pools.get(spec.carbon.pool) if spec.carbon.pool is not None else None
 
     def check(self, spec: JobSpec) -> None:
-        """Raises InputError for a pool that the config does not have."""
+        """Raise InputError if the job names a pool that the config lacks."""
         if spec.carbon.pool is not None and self.of(spec) is None:
             known = ", ".join(sorted(self.pools)) or "none"
             raise InputError(
@@ -113,20 +112,20 @@ class Pools:
             )
 
     def close(self, run: JobRun) -> None:
-        """A job of the pool is over: its account stays, its part is free."""
+        """Close a job's account in its pool; its unspent part is free again."""
         pool = self.of(run.spec)
         if pool is not None:
             pool.over_g[run.id] = run.charged_g
             pool.stale = True
 
     def mark_stale(self, run: JobRun) -> None:
-        """The job came, went or was changed: its pool is to be divided anew."""
+        """Mark the job's pool for a new division: the job came, left or changed."""
         pool = self.of(run.spec)
         if pool is not None:
             pool.stale = True
 
     def grow(self, runs: Sequence[JobRun]) -> None:
-        """Grant what has accrued. Of a growing pool every job gets its weight's share of all that nobody holds."""
+        """Grant what has accrued. In an accruing pool each job gets its weight's share of the grams that nobody holds."""
         for pool in self.pools.values():
             if pool.accrual is None:
                 continue
@@ -144,18 +143,18 @@ class Pools:
                 pool.accrual.shift(step)
 
     def view(self, runs: Sequence[JobRun]) -> PoolList:
-        """Each pool as it is now; runs: all jobs that are not over."""
+        """The current state of each pool; runs: all jobs that are not over."""
         return PoolList(pools=tuple(_view(pool, members_of(pool, runs)) for pool in self.pools.values()))
 
     def rate(self, run: JobRun, runs: Sequence[JobRun]) -> float | None:
-        """Grams per hour by which the job's own part grows; None where its pool does not grow."""
+        """Grams per hour by which the job's part grows; None if its pool does not accrue."""
         pool = self.of(run.spec)
         if pool is None or pool.accrual is None:
             return None
         return pool.accrual.g_per_h * weight_share(run, members_of(pool, runs))
 
     def share_by_weight(self, runs: Sequence[JobRun]) -> None:
-        """Until more is known: what is left, to all its jobs by weight. For the time after a restart."""
+        """Divide by weight what is left, until more is known: used after a restart."""
         for pool in self.pools.values():
             members = members_of(pool, runs)
             left = max(pool.left_g(members), 0.0)
@@ -164,7 +163,7 @@ class Pools:
             pool.stale = True
 
     def give(self, run: JobRun, part_g: float, floor_g: float) -> None:
-        """A job's part anew; where it shifted much the job is planned anew at once."""
+        """Set a job's part; if it changed much, the job is planned again at once."""
         old = None if run.budget_g is None else run.budget_g - run.charged_g
         run.require(floor_g)
         run.grant(run.charged_g + part_g)
@@ -172,11 +171,11 @@ class Pools:
             run.request_plan()
 
     def record(self, pool: Pool, reason: str) -> None:
-        """Write into the journal what the pool has granted."""
+        """Record in the journal what the pool has granted."""
         detail = {"name": pool.name, "budget_g": pool.granted_g, "reason": reason}
         try:
             self.ledger.note(None, "pool", detail, DAEMON, self.clock.now())
-        except LedgerError as e:  # it is recorded anew with the next division, or at the next start
+        except LedgerError as e:  # recorded with the next division, or at the next start
             log.warning("pool %s: %s", pool.name, e)
 
 
@@ -236,5 +235,5 @@ def members_of(pool: Pool, runs: Iterable[JobRun]) -> list[JobRun]:
 
 
 def weight_share(run: JobRun, members: Sequence[JobRun]) -> float:
-    """The share of a job by its weight among `members`, itself included."""
+    """The job's share by weight among `members`, itself included."""
     return run.spec.carbon.weight / sum(other.spec.carbon.weight for other in members)

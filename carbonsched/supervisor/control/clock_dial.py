@@ -1,7 +1,7 @@
-"""Chooses the graphics clock of a job's board before each segment, has it locked, and notes every change in the journal.
+"""Chooses the graphics clock of a job's board before each segment, has it locked, and journals every change.
 
-Only where the config and the job both agree, and the job has the board to itself as far as is known here; the helper
-looks for itself, too (`carbonsched.clocks`).
+It acts only if both the config and the job allow it, and if no other process seems to use the board; the helper checks that as well
+(`carbonsched.clocks`).
 """
 
 from collections.abc import Callable, Mapping
@@ -19,12 +19,12 @@ from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import grams
 
 _LOCK_S = 0.1
-"""How long a directive waits for the helper's word; it comes with a later one else."""
+"""Seconds that a directive waits for the helper's answer; a later answer is applied with a later directive."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClockChoice:
-    """What the next plan is to reckon with.
+    """The clock that the next plan assumes.
 
     Example:
         >>> ClockChoice(anew=False, offered=()).offered
@@ -32,9 +32,9 @@ class ClockChoice:
     """
 
     anew: bool
-    """Whether that is something else than before: what was gathered is to be gathered anew."""
+    """Whether the assumed clock changed, so that the inputs have to be gathered again."""
     offered: tuple[Clock, ...]
-    """Clocks that the plan may choose beside the board's own; none: it is decided already."""
+    """Clocks that the plan may choose from, beside the board's own; empty: the clock is already decided."""
 
 
 @dataclass(slots=True)
@@ -49,19 +49,19 @@ class ClockDial:
     """
 
     helper: ClockClient | None
-    """None: the config says off."""
+    """None: `power.clocks` is off."""
     costs: JobCostEstimator
     meter: Meter
     launcher: Launcher
     runs: Mapping[str, JobRun]
     strangers: Callable[[], Mapping[str, str]]
-    """Board → who else uses it."""
+    """Board → the other processes that use it."""
     note: Callable[[str | None, str, Mapping[str, Any]], None]
     noted: dict[str, tuple[str, int | None]] = field(default_factory=dict)
-    """Job → its board, and the clock that the journal has of it."""
+    """Job → its board, and the clock last journalled for it."""
 
     def choose(self, run: JobRun, inputs: PlanningInputs) -> ClockChoice:
-        """Reckon with another clock from now on, or have the plan choose one of those that were metered (`settle`)."""
+        """Choose the clock to assume from now on, or offer the plan the clocks that were metered (`settle`)."""
         board, fit = self._board(run), self.costs.fits.get(run.id)
         chosen = OWN
         offered: tuple[Clock, ...] = ()
@@ -76,7 +76,7 @@ class ClockDial:
             chosen = choose(self.helper.levels(board), tried, run.clock.mhz, work, measured=measured)
             told = run.directive
             if inputs.problem.points and told is not None and told.phase == "cooldown":
-                chosen = run.clock  # what it was reckoned with
+                chosen = run.clock  # what the energy model assumed
             elif inputs.problem.points and measured and not chosen.trial:
                 chosen, offered = OWN, offers(tried, work.max_slowdown)
         changed = (chosen.joules, chosen.seconds) != (run.clock.joules, run.clock.seconds)
@@ -84,13 +84,13 @@ class ClockDial:
         return ClockChoice(changed or bool(offered), offered)
 
     def settle(self, run: JobRun, choice: ClockChoice, decision: Decision) -> None:
-        """Reckon with the clock that the plan has chosen for the next segment."""
+        """Assume the clock that the plan has chosen for the next segment."""
         point = None if decision.plan is None else decision.plan.point
         if choice.offered and point is not None and point.clocks is not None:
             run.run_at(next(clock for clock in choice.offered if clock.mhz == point.clocks))
 
     def apply(self, run: JobRun, decision: Decision) -> Decision:
-        """The decision with the clock that the board has now."""
+        """Return the decision with the clock that the board really has now."""
         board = self._board(run)
         if self.helper is None or board is None:
             return decision
@@ -104,7 +104,7 @@ class ClockDial:
         return replace(decision, directive=decision.directive.model_copy(update={"clocks": held}))
 
     def correct(self, run: JobRun) -> Decision | None:
-        """The running directive with the clock that the board has now, where it says another one."""
+        """Return the running directive with the clock that the board has now; None if it already says so."""
         board, running = self._board(run), run.directive
         if self.helper is None or board is None or running is None or running.action != "train":
             return None
@@ -115,7 +115,7 @@ class ClockDial:
         return Decision(running.model_copy(update=update), Outcome.GO_ON, journal=False)
 
     def keep(self) -> None:
-        """What is wanted is renewed, that of jobs which are gone is not; what has changed is noted."""
+        """Renew the wanted clocks, release those of jobs that are gone, and journal changes."""
         if self.helper is None:
             return
         self.helper.beat()
@@ -133,7 +133,7 @@ class ClockDial:
                     self.note(job_id, "clocks", {"board": board, "mhz": None, "reason": why})
 
     def stop(self) -> None:
-        """The daemon ends: boards get their own clocks again."""
+        """Release all boards: the daemon is ending."""
         if self.helper is not None:
             self.helper.stop()
             for job_id, (board, held) in self.noted.items():
@@ -141,7 +141,7 @@ class ClockDial:
                     self.note(job_id, "clocks", {"board": board, "mhz": None, "reason": "the daemon ends"})
 
     def _board(self, run: JobRun) -> str | None:
-        """The board that a job has to itself, where its clock may be touched."""
+        """The board that the job has to itself, if its clock may be changed."""
         if self.helper is None or run.spec.carbon.clocks == "off" or not run.alive or run.process.part.id:
             return None
         mine = [each for each in self.meter.devices if each.id in run.process.devices and each.kind == "gpu"]
@@ -174,7 +174,7 @@ class ClockDial:
 
 
 def _segment_g(inputs: PlanningInputs, costs: JobCostEstimator, run: JobRun) -> float:
-    """Grams of the next segment's steps at the board's own clock, at most, by the grid as it is now."""
+    """Upper bound on the grams of the next segment's steps at the board's own clock and today's grid."""
     own, segment = costs.at_own_clock(run), inputs.remaining.segments[0]
     joules = own.joules(inputs.problem.rho_max, segment.steps) - own.overhead_j
     return grams(joules, inputs.problem.slots[0].g_per_kwh, inputs.problem.pue)

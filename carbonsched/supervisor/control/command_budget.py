@@ -1,4 +1,4 @@
-"""Holds a command, which takes no directives, to its budget: a warning, and its end where that was asked for."""
+"""Holds a command of `carbonsched run`, which takes no directives, to its budget: warns once, and ends the command if asked to."""
 
 from carbonsched.model.job_state import JobState
 from carbonsched.supervisor.jobs.job_run import JobRun
@@ -7,7 +7,7 @@ from carbonsched.text import grams
 
 
 def warning(run: JobRun) -> str | None:
-    """What the journal is to say once; None: nothing, or it was said."""
+    """The warning to journal once; None: there is none, or it was journalled."""
     if run.command is None or run.budget_g is None or run.warned:
         return None
     if run.charged_g < run.command.warn * run.budget_g:
@@ -16,7 +16,7 @@ def warning(run: JobRun) -> str | None:
 
 
 def ending(run: JobRun, tick_g: float) -> Ending | None:
-    """Where one more tick could pass the budget, and it is to be stopped there. tick_g: the most that a tick may emit."""
+    """The ending, if one more tick could exceed the budget and the command is to be stopped there. tick_g: the most that a tick may emit."""
     command, budget_g = run.command, run.budget_g
     if command is None or budget_g is None or not command.stop or run.process.target is not None:
         return None

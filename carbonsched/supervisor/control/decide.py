@@ -1,6 +1,6 @@
-"""Decides which ρ a job trains its next segment at, whether it waits, or stops.
+"""Decides at which ρ a job trains its next segment, or whether it waits or stops.
 
-`decide` is pure: from the inputs that were gathered to a Decision, without a clock, a file or a supervisor.
+`decide` is pure: gathered inputs in, a Decision out; no clock, no file, no supervisor.
 """
 
 from datetime import datetime, timedelta
@@ -32,9 +32,9 @@ class Due(StrEnum):
     PLAN = "plan"
     """A directive for the segment that is ready."""
     RENEW = "renew"
-    """Only whether its lease lasts."""
+    """Check only whether the lease lasts."""
     EASE = "ease"
-    """Whether its lease lasts, and else whether ρ must fall, or the cooldown begin or end otherwise."""
+    """Check the lease; if it lasts, check whether ρ must fall or the cooldown must begin or end at another step."""
 
 
 def find_due(run: JobRun, now: datetime, now_s: float) -> Due:
@@ -42,7 +42,7 @@ def find_due(run: JobRun, now: datetime, now_s: float) -> Due:
     ready, directive, opens = run.progress.ready, run.directive, run.opens_at(now)
     trains = directive is not None and directive.action == "train"
     if ready is None:
-        # what is saved, measured and evaluated between two segments, and after the last, is under a lease too
+        # checkpoints, importance and evaluation between segments, and after the last one, are under a lease too
         between = run.progress.loaded and run.progress.finished is None and opens is None
         return Due.RENEW if between and trains else Due.NOTHING
     if directive is None or directive.k != ready.k or run.plan is None or run.replan:
@@ -56,7 +56,7 @@ def find_due(run: JobRun, now: datetime, now_s: float) -> Due:
 
 
 def decide(inputs: PlanningInputs) -> Decision:
-    """The plan for what remains of the job, and the directive for its next segment."""
+    """Plan the job's remaining work, and return the directive for its next segment."""
     problem, steps = inputs.problem, None
     if inputs.open_end is not None:
         problem, steps = lay_out(problem, inputs.open_end)

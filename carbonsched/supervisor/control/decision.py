@@ -1,4 +1,4 @@
-"""Holds what was decided about a job: the answer of `decide`, `renew` and `ease`, which the director applies."""
+"""Defines Decision: the result of `decide`, `renew` and `ease`, which the director applies."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,16 +20,16 @@ class Outcome(StrEnum):
 
     GO_ON = "go_on"
     WAIT_RESIDENT = "wait_resident"
-    """It waits with the model in memory."""
+    """The process waits with the model in memory."""
     WAIT_GONE = "wait_gone"
-    """It is told to wait, and then to checkpoint and to end: the wait is a long one."""
+    """The process waits, then checkpoints and exits: the wait is long."""
     STOP = "stop"
-    """It is told to checkpoint and to end."""
+    """The process checkpoints and exits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a job is told, and what becomes of it.
+    """A directive for a job, and what happens to its process.
 
     Example::
 
@@ -41,19 +41,19 @@ class Decision:
     directive: Directive
     outcome: Outcome
     plan: Plan | None = None
-    """Behind it; None for a directive that only renews or eases the one before."""
+    """The plan behind the directive; None if the directive only renews or eases the one before."""
     ending: Ending | None = None
-    """Where the job goes when its process has ended; None: the process stays."""
+    """The state the job moves to after its process has ended; None: the process stays."""
     loss: LossForecast | None = None
-    """What the plan should end at; None where no loss is foretold."""
+    """The held-out loss expected at the plan's end; None if none is forecast."""
     problem: Problem | None = None
-    """What the plan answers."""
+    """The problem that the plan solves."""
     look_s: float = 60.0
-    """Seconds until the segment is looked at again while it runs."""
+    """Seconds until the running segment is checked again."""
     steps: StepPlan | None = None
-    """How many steps the job takes, where that is open."""
+    """Total steps of the job, if the daemon decides how many there are."""
     journal: bool = True
-    """Whether it is to be read in the job's history; a fresh lease is not."""
+    """Whether the directive appears in the job's history; a mere renewal does not."""
 
     @property
     def price(self) -> float | None:
@@ -62,5 +62,5 @@ class Decision:
 
     @property
     def end_s(self) -> float | None:
-        """Seconds from now to the end of the last segment that was planned."""
+        """Seconds from now to the end of the last planned segment."""
         return self.plan.segments[-1].end_s if self.plan is not None and self.plan.segments else None

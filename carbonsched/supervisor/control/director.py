@@ -1,4 +1,4 @@
-"""Applies decisions: the only place that writes control.json, notes directives and endings, and signals processes."""
+"""Applies decisions. Nothing else writes control.json, journals directives and endings, or signals trainer processes."""
 
 import errno
 import logging
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Director:
-    """Tells jobs what was decided.
+    """Sends decisions to jobs.
 
     Example::
 
@@ -33,17 +33,15 @@ class Director:
     """
 
     note: Callable[[str | None, str, Mapping[str, Any]], None]
-    """Writes into the ledger's journal, later where it refuses now."""
+    """Writes an entry into the ledger's journal, or queues it while the ledger refuses writes."""
     clock: Clock
     launcher: Launcher
     journal: ProcessJournal
     config: Callable[[], Config]
 
     def apply(self, run: JobRun, decision: Decision) -> None:
-        """Raises OSError where control.json cannot be written: then nothing was said, and is not taken for said.
-
-        A stop does not wait for the disk: the process is told by a signal instead.
-        """
+        """Apply a decision. Raises OSError if control.json cannot be written; the directive then does not count as sent. A stop does not
+        depend on the disk: the process is signalled instead."""
         if decision.outcome is Outcome.STOP and decision.ending is not None:
             self._stop(run, decision.directive, decision.ending)
         else:
@@ -57,18 +55,19 @@ class Director:
             self.end(run, decision.ending)
 
     def open(self, run: JobRun, directive: Directive) -> None:
-        """Before a start: leave a lease, should we be gone when it asks. Nothing is taken for said. Raises OSError."""
-        # which protocol it will speak is not known yet, and nothing here needs more than the first
+        """Write the first lease before the process starts, in case the daemon is gone when the trainer asks. It does not count as a sent
+        directive. Raises OSError."""
+        # the trainer's protocol version is not known yet, and nothing here needs more than version 1
         write_control(run.dir, directive.spoken(1))
 
     def end(self, run: JobRun, ending: Ending) -> None:
-        """Ask the process to checkpoint and end, by a signal; it is killed after `launch.stop_s`."""
+        """Signal the process to checkpoint and exit; it is killed after `launch.stop_s`."""
         self._end(run, ending)
         self.launcher.terminate(run.dir)
         self._note_ending(run)
 
     def end_command(self, run: JobRun, ending: Ending) -> None:
-        """Ask all of a command to end. Where we may not signal it, `carbonsched run` does, which asks what became of it."""
+        """Signal all processes of a command to exit. If the daemon may not signal them, `carbonsched run` does so when it polls."""
         self._end(run, ending)
         try:
             self.launcher.terminate(run.dir)
@@ -77,7 +76,7 @@ class Director:
         self._note_ending(run)
 
     def kill(self, run: JobRun, ending: Ending) -> None:
-        """End the process at once; what it was told to end for before still holds."""
+        """Kill the process at once; a target set by an earlier stop still holds."""
         self.launcher.kill(run.dir)
         if run.process.target is None:
             self._end(run, ending)
@@ -94,7 +93,7 @@ class Director:
         self._note_ending(run)
 
     def _note_ending(self, run: JobRun) -> None:
-        """A ledger that refuses it stops no stop: the process has been told."""
+        """Journal the ending. A refusing ledger does not prevent a stop: the process has been signalled."""
         try:
             self.journal.note_ending(run)
         except LedgerError as e:
@@ -124,12 +123,12 @@ class Director:
 
 
 def write_control(job_dir: Path, directive: Directive1) -> None:
-    """Say it to the trainer, on a full disk in the place of what was said before. Raises OSError; then it was not said."""
+    """Write control.json; on a full disk the old file is overwritten in place. Raises OSError if the directive could not be written."""
     path = job_dir / "control.json"
     try:
         save(
             path, directive, lasting=False
-        )  # the process that reads it falls in a power cut, too, and the disk may be slow
+        )  # not synced: a power cut also ends the process that reads it, and the disk may be slow
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.is_file():
             raise

@@ -1,8 +1,8 @@
-"""Grants leases: how long a directive may hold without the daemon, and what happens to it while the daemon is there.
+"""Grants leases: how long a directive holds without the daemon, and how it changes while the daemon runs.
 
-All functions are pure: from what was gathered, and the directive that runs, to the next one. `opening` is left for a process
-that starts, `renew` is asked at every tick, `ease` lowers ρ in mid-segment, and `exhaust` is the last net. The arithmetic and
-the promise behind it stand in `carbonsched.plan.guard`.
+All functions are pure: gathered inputs and the running directive in, the next directive out. `opening` serves a process that starts,
+`renew` runs at every tick, `ease` lowers ρ in mid-segment, and `exhaust` is the last resort. The arithmetic and its guarantee are in
+`carbonsched.plan.guard`.
 """
 
 from datetime import datetime, timedelta
@@ -18,17 +18,17 @@ from carbonsched.supervisor.jobs.process_state import Ending
 from carbonsched.text import grams as show_grams
 
 _RENEW_SHARE = 0.5
-"""A lease of which this share of the longest is left is renewed."""
+"""A lease is renewed once less than this share of its longest term is left."""
 _WORTH_STEPS = 0.02
-"""Share of the steps left by which a cooldown that runs is made longer at least."""
+"""A running cooldown is extended only by at least this share of the steps left."""
 _WORTH_SHARE = 0.1
-"""A fresh lease that differs less than this from what the old one still has is not written."""
+"""A new lease that differs by less than this share from the rest of the old one is not written."""
 
 
 def allow(inputs: LeaseInputs, rho: float) -> guard.Allowance:
-    """What the grams left pay for at ρ, at the worst intensity, with a stop and a tick kept back.
+    """The allowance that the grams left pay for at ρ, at the worst intensity, with a stop and a tick kept in reserve.
 
-    A guess of what a step takes ends no job before its first one: where nothing could be granted by it, the least that a step may take counts.
+    A guessed step cost must not end a job before its first step: if it would allow nothing, the lowest possible cost is used.
     """
     found = _allow(inputs, rho)
     if inputs.at_least is not None and (found.seconds <= 0 or found.steps < 1):
@@ -50,12 +50,12 @@ def _allow(inputs: LeaseInputs, rho: float) -> guard.Allowance:
 
 
 def grant(inputs: LeaseInputs, allowed: guard.Allowance) -> Lease:
-    """The lease of an allowance that begins now."""
+    """The lease that starts an allowance now."""
     return Lease(valid_until=inputs.now + timedelta(seconds=allowed.seconds), max_steps=allowed.steps)
 
 
 def opening(inputs: LeaseInputs, rho_start: float) -> Directive:
-    """For a process that is about to start, loading included: `rho_start`, should its first segment stay unanswered."""
+    """The first directive of a process that is about to start, loading included: `rho_start`, in case its first segment gets no answer."""
     return Directive(
         seq=0,
         k=OPENING,
@@ -68,10 +68,8 @@ def opening(inputs: LeaseInputs, rho_start: float) -> Directive:
 
 
 def renew(inputs: LeaseInputs, running: Directive | None) -> Decision | None:
-    """The running directive anew; None: it stays as it is.
-
-    A stop where one more tick could pass the budget, a fresh lease where the old one is half over or too long by now.
-    """
+    """Renew the running directive; None: it stays as it is. Returns a stop if one more tick could exceed the budget, and a new lease if the
+    old one is half over or is now too long."""
     if running is None or running.action != "train":
         return None
     fresh = allow(inputs, running.rho or 1.0)
@@ -84,7 +82,7 @@ def renew(inputs: LeaseInputs, running: Directive | None) -> Decision | None:
         inputs.worst_g_per_kwh,
         inputs.pue,
     )
-    # one that waits for a lease which no grams pay for would wait them away
+    # waiting for a lease that the grams cannot pay for would only use them up
     if exhausted or (inputs.waiting and fresh.steps < 1):
         ending = when_exhausted(inputs.funds, inputs.tick_s, inputs.now, explain_shortage(inputs))
         update = {
@@ -105,7 +103,7 @@ def renew(inputs: LeaseInputs, running: Directive | None) -> Decision | None:
 
 
 def ease(inputs: PlanningInputs, running: Directive | None) -> Decision | None:
-    """The running directive at a lower ρ, where the guard would no longer grant the one it has; None: it stays as it is."""
+    """The running directive at a lower ρ, if the guard would no longer grant the current one; None: it stays as it is."""
     if running is None or running.action != "train" or running.rho is None:
         return None
     lower = guard.rest_rho(inputs.problem, running.rho)
@@ -113,13 +111,15 @@ def ease(inputs: PlanningInputs, running: Directive | None) -> Decision | None:
         return None
     reason = f"rho {lower:.3f} for the rest of the segment instead of {running.rho:.3f}: what follows needs the grams"
     update: dict[str, object] = {"seq": running.seq + 1, "rho": lower, "reason": reason}
-    if running.setting is not None and running.setting.method == "full":  # less than all of it is tensors
+    if (
+        running.setting is not None and running.setting.method == "full"
+    ):  # "less than all" means a selection of tensors
         update["setting"] = Setting(method="greentrainer")
     return Decision(running.model_copy(update=update), Outcome.GO_ON)
 
 
 def anneal(inputs: PlanningInputs, running: Directive | None) -> Decision | None:
-    """The running directive with the cooldown begun, or with another end of it; None: it stays as it is."""
+    """The running directive with the cooldown begun, or with a new end of the cooldown; None: it stays as it is."""
     if running is None or running.action != "train" or inputs.open_end is None:
         return None
     steps = judge(inputs.problem, inputs.open_end)
@@ -127,7 +127,7 @@ def anneal(inputs: PlanningInputs, running: Directive | None) -> Decision | None
         return None
     begins = running.phase != "cooldown"
     end = (running.cooldown_from or 0) + (running.cooldown_steps or 0)
-    # a longer cooldown is worth no directive for a step or two, a shorter one has to be told
+    # extending a cooldown by a step or two is not worth a directive; shortening it always is
     longer = max(1, round(_WORTH_STEPS * (steps.end - inputs.open_end.done)))
     if not begins and end <= steps.end < end + longer:
         return None
@@ -136,7 +136,7 @@ def anneal(inputs: PlanningInputs, running: Directive | None) -> Decision | None
 
 
 def phased(directive: Directive, steps: StepPlan) -> Directive:
-    """The directive with where the learning rate stands, and its reason with it in words."""
+    """The directive with the phase of the learning rate added, also in its reason."""
     said = steps.reason
     reason = f"{directive.reason}; {said}" if directive.reason else said
     if steps.phase == "stable":
@@ -146,10 +146,8 @@ def phased(directive: Directive, steps: StepPlan) -> Directive:
 
 
 def exhaust(funds: Funds, tick_g: float, tick_s: float, now: datetime) -> Ending | None:
-    """The last net, also for loading and saving, which no lease covers: one more tick, `tick_g` grams, could pass the budget.
-
-    The process is killed then, not asked: what a checkpoint takes is not there any more.
-    """
+    """The last resort, also during loading and saving, which no lease covers: one more tick of `tick_g` grams could exceed the budget. The
+    process is killed without a request to stop, since the grams for a checkpoint are gone."""
     if funds.budget_g is None or funds.charged_g + tick_g <= funds.budget_g:
         return None
     reason = f"stop: the budget is spent, {show_grams(funds.charged_g)} of {show_grams(funds.budget_g)}"

@@ -1,4 +1,4 @@
-"""Looks after one live job at every tick: finds what is due, gathers its inputs once, decides, and has it applied."""
+"""Controls one live job at every tick: finds what is due, gathers the inputs once, decides, and applies the decision."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from carbonsched.supervisor.jobs.job_run import JobRun
 
 @dataclass(frozen=True, slots=True)
 class ControlLoop:
-    """What a supervisor with jobs has, and one at rest does without.
+    """The control loop of a supervisor; loaded with the first job.
 
     Example::
 
@@ -40,7 +40,7 @@ class ControlLoop:
         self.allocator.divide_stale_pools(list(self.runs.values()), self.problem_of)
 
     def open(self, run: JobRun) -> None:
-        """Leave a lease for a process that is about to start. Raises OSError."""
+        """Write the first lease for a process that is about to start. Raises OSError."""
         carbon = run.spec.carbon
         unknown = run.budget_g is None and (carbon.budget_share or carbon.budget_rate_g_per_h) is not None
         funds = NO_FUNDS if unknown else self.allocator.funds(run, list(self.runs.values()))
@@ -48,7 +48,7 @@ class ControlLoop:
         self.director.open(run, opening(lease, carbon.rho_start))
 
     def step(self, run: JobRun) -> None:
-        """One tick of a job whose process lives. Raises OSError where it cannot be told."""
+        """Run one tick of a job whose process is alive. Raises OSError if the directive cannot be written."""
         if run.process.alive_to is not None:
             return
         now, runs = self.clock.now(), list(self.runs.values())
@@ -79,9 +79,9 @@ class ControlLoop:
         return self.clocks.apply(run, self._foretell(run, inputs, decision))
 
     def _anew(self, run: JobRun, due: Due) -> Decision | None:
-        """Another plan for the rest of the first segment, where its steps take something else than the first one reckoned with.
+        """Plan the rest of the first segment again if its steps cost something else than the first plan assumed.
 
-        A few steps change the ρ; they neither stop a job nor have it wait, for the first ones are slow.
+        The first steps are slow, so a few of them may change ρ but neither stop the job nor make it wait.
         """
         costs = self.estimates.costs
         if due not in (Due.RENEW, Due.EASE) or not costs.has_moved(run):
@@ -92,14 +92,14 @@ class ControlLoop:
         return decision if trains else None
 
     def _foretell(self, run: JobRun, inputs: PlanningInputs, decision: Decision) -> Decision:
-        """With the loss that its plan should end at, for the journal."""
+        """Add the forecast of the held-out loss at the plan's end, for the journal."""
         losses, plan = self.estimates.losses, decision.plan
         if losses is None or plan is None or decision.outcome is Outcome.STOP:
             return decision
         return replace(decision, loss=losses.forecast(run, decision.problem or inputs.problem, plan))
 
     def _keep(self, run: JobRun, due: Due) -> Decision | None:
-        """Whether the directive that runs lasts."""
+        """Check whether the running directive still holds."""
         if due is Due.NOTHING:
             return None
         funds = self.allocator.funds(run, list(self.runs.values()))
