@@ -1,4 +1,4 @@
-"""Writes what a job's events say into the ledger, in one transaction together with how far they were read."""
+"""Writes a job's events into the ledger, in one transaction with the offset up to which they were read."""
 
 import logging
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def record(run: JobRun, ledger: Ledger, now: datetime) -> None:
-    """What the events say, for good. Raises LedgerError; they are recorded with the next then."""
+    """Record the events. Raises LedgerError; they are then recorded with the next ones."""
     more = run.limit.due(now)
     if run.follower.offset == run.recorded and not more:
         return
@@ -37,7 +37,7 @@ def record(run: JobRun, ledger: Ledger, now: datetime) -> None:
 
 
 def record_more(run: JobRun, ledger: Ledger, now: datetime, more: Mapping[str, int]) -> None:
-    """That there were so many `more` events of each kind which are not recorded one by one."""
+    """Record how many `more` events of each kind there were that are not recorded one by one."""
     for kind, number in more.items():
         text = f"{number} more {KINDS[kind]}; events.jsonl in the job directory has them all"
         log.warning("job %s: %s", run.id, text)

@@ -1,7 +1,7 @@
 """Explains what the daemon would do with a job before anything is spent: `submit --explain`.
 
-The job is planned as its first directive would be, from the same inputs, with priors in place of what nobody has metered yet.
-The lock is held to gather them, not to plan: an explanation may take seconds and must not hold up a tick.
+The job is planned as its first directive would be, from the same inputs, with priors for whatever was not metered yet. The supervisor's
+lock is held only to gather them: planning may take seconds and must not delay a tick.
 """
 
 from collections.abc import Sequence
@@ -46,14 +46,14 @@ _HOUR_S = 3600.0
 class _Budget:
     g: float | None
     text: str
-    """How it is set, for people."""
+    """How the budget is set, for people."""
     g_per_h: float | None = None
-    """By which it grows."""
+    """Grams per hour by which it grows."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Queue:
-    """What stands before the job."""
+    """What is ahead of the job in the queue."""
 
     wait_s: float = 0.0
     jobs: int = 0
@@ -69,7 +69,7 @@ class _Beginning:
     g_per_kwh: float
     pue: float
     eur_per_kwh: float | None = None
-    """The mean while it lasts; None: not known."""
+    """Mean price meanwhile; None: unknown."""
 
     @property
     def seconds(self) -> float:
@@ -85,16 +85,16 @@ class _Beginning:
 
     @property
     def loading_g(self) -> float:
-        """Of these grams, those of loading."""
+        """Share of these grams that loading takes."""
         return self.g * LOAD_S / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """What was found out with the lock held."""
+    """What was gathered while the lock was held."""
 
     inputs: PlanningInputs
-    """As of the first segment."""
+    """The inputs as of the first segment."""
     start: datetime
     """When the job's process would start."""
     beginning: _Beginning
@@ -104,7 +104,7 @@ class _Case:
     run: JobRun
     losses: LossOutlook
     steps_unknown: str | None = None
-    """Why not even about how many steps it will take is known."""
+    """Why even an approximate number of steps is unknown."""
 
     @property
     def first_segment_at(self) -> datetime:
@@ -112,7 +112,7 @@ class _Case:
 
 
 def explain(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
-    """Raises InputError for a pool that is not there."""
+    """Raises InputError if the job names a pool that does not exist."""
     with supervisor.lock:
         case = _gather(supervisor, spec, owner, checked)
         now = supervisor.clock.now()
@@ -169,7 +169,7 @@ _AS_MANY = "as many steps as that pays for, a cooldown at their end"
 
 
 def _is_whole(problem: Problem, plan: Plan, segments: int | None) -> bool:
-    """Whether the plan goes to the end of the job."""
+    """Whether the plan reaches the end of the job."""
     if problem.may_end_early:
         return bool(plan.segments) and plan.reach >= 1
     return len(plan.segments) >= (segments or len(problem.segments))
@@ -180,7 +180,7 @@ def _segments_planned(problem: Problem, plan: Plan) -> int:
 
 
 def _gain(case: _Case, problem: Problem, answer: PlanExplanation) -> float | None:
-    """Of a job whose end is open as a share of all steps that its owner allows."""
+    """Expected gain; for a job of open end as a share of all steps that its owner allows."""
     end = case.inputs.open_end
     if end is None or answer.gain is None:
         return answer.gain
@@ -234,7 +234,7 @@ def _gather(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
 
 
 def _steps_unknown(inputs: PlanningInputs) -> str | None:
-    """For a job whose steps nobody has timed: ratings say what it spends, not what a step of this model takes."""
+    """The reason for a job whose steps nobody has timed: device ratings give its spending, not the cost of a step of this model."""
     if inputs.open_end is None or inputs.open_end.most is not None:
         return None
     return (
@@ -252,7 +252,7 @@ def _describe_forecast(supervisor: Supervisor) -> str:
 
 
 def _find_budget(supervisor: Supervisor, run: JobRun, problem: Problem, full_g: float | None) -> _Budget:
-    """problem: what the job asks of a pool; full_g: the grams of full fine-tuning."""
+    """problem: what the job asks of a pool; full_g: grams of full fine-tuning."""
     carbon, pools, runs = run.spec.carbon, supervisor.pools, list(supervisor.runs.values())
     pool = pools.of(run.spec)
     if pool is not None:
@@ -294,7 +294,7 @@ def _find_queue(supervisor: Supervisor) -> _Queue:
 def _as_of_first_segment(
     inputs: PlanningInputs, wait_s: float, beginning: _Beginning, budget: _Budget
 ) -> PlanningInputs:
-    """The same inputs when the first segment is ready, with what loading leaves of the budget."""
+    """The inputs as they will be at the first segment, with the budget that loading leaves."""
     left_g = NO_LIMIT_G if budget.g is None else max(budget.g - beginning.g, 0.0)
     problem = _delay(inputs.problem, wait_s + beginning.seconds)
     objective = inputs.objective
@@ -306,7 +306,7 @@ def _as_of_first_segment(
 
 
 def _delay(problem: Problem, seconds: float) -> Problem:
-    """The same problem asked `seconds` later, by the forecast of now."""
+    """The same problem `seconds` later, by today's forecast."""
     if seconds <= 0:
         return problem
     slots, paid = _delay_slots(problem.slots, seconds), _delay_slots(problem.paid, seconds)
@@ -327,7 +327,7 @@ def _delay_slots(slots: tuple[Slot, ...], seconds: float) -> tuple[Slot, ...]:
 
 
 def _price(problem: Problem, wait_s: float, lasts_s: float) -> float | None:
-    """Mean EUR/kWh of so many seconds after a wait; None where it is not known."""
+    """Mean EUR/kWh over `seconds` after a wait; None if unknown."""
     price = price_curve(problem)
     if price is None:
         return None
@@ -342,7 +342,7 @@ def _at(case: _Case, seconds: float | None) -> datetime | None:
 
 
 def _sums(case: _Case, problem: Problem, plan: Plan, answer: PlanExplanation) -> dict[str, float]:
-    """Grams and joules of the whole job: the plan knows only what comes after loading and the first evaluation."""
+    """Grams and joules of the whole job; the plan covers only what follows loading and the first evaluation."""
     beginning = case.beginning
     trains = plan.action != "stop"
     first_g = beginning.g if trains else 0.0
@@ -364,7 +364,7 @@ def _sums(case: _Case, problem: Problem, plan: Plan, answer: PlanExplanation) ->
 
 
 def _losses(case: _Case, problem: Problem, plan: Plan) -> dict[str, Any]:
-    """What the job should end at for its budget, and for half of it where that still trains."""
+    """The loss at which the job should end with its budget, and with half of it if that still pays for training."""
     curve = case.losses.curve(case.run)
     first = case.losses.forecast(case.run, problem, plan, curve)
     if first is None:
@@ -388,7 +388,7 @@ def _expected_loss(case: _Case, plan: Plan, budget_g: float | None, end: Predict
 
 
 def _eur(case: _Case, answer: PlanExplanation) -> float | None:
-    """Loading and the first evaluation included, at the price that holds meanwhile."""
+    """Cost with loading and the first evaluation, at the prices of those hours."""
     price = case.beginning.eur_per_kwh
     if answer.eur is None or price is None:
         return None
@@ -413,7 +413,7 @@ def _segments(case: _Case, answer: PlanExplanation) -> tuple[ExpectedSegment, ..
 
 
 def _explain_stop(case: _Case, plan: Plan) -> str:
-    """Why it cannot be afforded, in grams of the whole job: the plan knows only what comes after the first evaluation."""
+    """Why the job cannot be afforded, in grams of the whole job; the plan covers only what follows the first evaluation."""
     if case.budget.g is None or case.inputs.rate is not None:
         return plan.reason
     needs_g = plan.floor_g + case.beginning.g + case.inputs.problem.reserve_g
@@ -424,7 +424,7 @@ def _explain_stop(case: _Case, plan: Plan) -> str:
 
 
 def _saved_per_hour(case: _Case, plan: Plan) -> float | None:
-    """Grams that one more hour before the deadline would save."""
+    """Grams that a deadline one hour later would save."""
     problem = case.inputs.problem
     if problem.deadline_s is None:
         return None

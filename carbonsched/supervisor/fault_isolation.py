@@ -1,4 +1,4 @@
-"""Isolation keeps what is wrong with one job from the others: it is tried again, or that job fails alone."""
+"""Keeps a fault of one job from the others: the work is retried, or that job alone fails."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -14,18 +14,18 @@ from carbonsched.supervisor.jobs.job_run import JobRun
 log = logging.getLogger(__name__)
 
 SAID_AGAIN_S = 60.0
-"""The same trouble is logged no more often."""
+"""The same fault is logged once in so many seconds."""
 REBUILD_S = 60.0
-"""Between two tries to go on with a job that was set aside."""
+"""Seconds between two attempts to rebuild a job that was set aside."""
 PATIENCE_S = 300.0
-"""How long a job may hold a device that the daemon cannot follow; its lease lapses meanwhile."""
+"""Seconds that a job the daemon cannot follow may keep its device; its lease lapses meanwhile."""
 
 UNSURE_S = 60.0
-"""How long a process that cannot be told to live or to be dead counts as alive."""
+"""Seconds for which a process counts as alive when the daemon cannot tell."""
 
 
 class Due(Enum):
-    """What is to be done now with a job that cannot be followed.
+    """What to do now with a job that cannot be followed.
 
     Example:
         >>> Due.REBUILD.name
@@ -39,7 +39,7 @@ class Due(Enum):
 
 @dataclass(slots=True)
 class FaultIsolation:
-    """What stands around every piece of work for one job.
+    """Wraps every piece of work done for one job.
 
     Example::
 
@@ -49,13 +49,13 @@ class FaultIsolation:
 
     clock: Clock
     fail: Callable[[JobRun, str], None]
-    """Fails a job that cannot be gone on with."""
+    """Fails a job that cannot continue."""
     _said: dict[str, float] = field(default_factory=dict)
-    """What was logged → monotonic time of it."""
+    """Fault → monotonic time at which it was logged."""
     _unsure_since: dict[str, float] = field(default_factory=dict)
-    """Job whose process cannot be told to live or to be dead → time awake since when."""
+    """Job whose process may be alive or dead → time awake since when that is unknown."""
     _rebuild_at: dict[str, float] = field(default_factory=dict)
-    """Job that is set aside → monotonic time of the next try."""
+    """Job that is set aside → monotonic time of the next attempt."""
 
     @contextmanager
     def alone(self, run: JobRun | None) -> Iterator[None]:
@@ -72,7 +72,7 @@ class FaultIsolation:
                 self._fail(run, f"the daemon cannot go on with it: {type(e).__name__}: {e}")
 
     def due(self, run: JobRun) -> Due:
-        """Of a job that is set aside or not heard; it is logged, too."""
+        """What to do with a job that is set aside or whose events cannot be read; logs it too."""
         now = self.clock.monotonic()
         since = run.aside_s if run.aside else run.unheard_s
         self.say(_name(run), f"set aside: {run.aside}" if run.aside else run.unheard)
@@ -84,7 +84,7 @@ class FaultIsolation:
         return Due.NOTHING
 
     def unsure(self, run: JobRun, polled: ProcessStatus) -> bool:
-        """Whether its process counts as alive for now, because what became of it cannot be told; said, too."""
+        """Whether the process counts as alive because the daemon cannot tell; logs it too."""
         if polled.problem:
             self.say(_name(run), polled.problem)
             run.note_trouble(polled.problem)
@@ -95,7 +95,7 @@ class FaultIsolation:
         return now - self._unsure_since.setdefault(run.id, now) < UNSURE_S
 
     def say(self, name: str, text: str, error: Exception | None = None) -> None:
-        """Log it, with where an unforeseen error arose; the same again only after a minute."""
+        """Log a fault, with the place of an unforeseen error; the same one again only after a minute."""
         now, key = self.clock.monotonic(), f"{name}: {text}: {type(error).__name__}"
         if now - self._said.get(key, -SAID_AGAIN_S) < SAID_AGAIN_S:
             return

@@ -1,7 +1,8 @@
-"""Estimates what evaluating on held-out rows takes, before the first evaluation was seen: outside ρ and inside the grams.
+"""Estimates what evaluating on held-out rows takes, before the first evaluation has been measured. Evaluation is outside ρ and inside the
+grams.
 
-The loss of a row is a forward pass. Text takes a pass per token, and how many a model will write is not known before it
-has: every text is taken to run to its full length, so this errs on the high side.
+The loss of a row is one forward pass. Generated text takes a pass per token; how many tokens the model will write is unknown, so every text
+is assumed to run to its full length and the estimate is on the high side.
 """
 
 import math
@@ -15,20 +16,20 @@ from carbonsched.power.base import Device
 from carbonsched.supervisor.estimates.throughput import RECENT_JOBS, Throughput, same_model
 
 _FORWARD = 1 / 3
-"""Of a full step."""
+"""Cost of a forward pass, as a share of a full step."""
 _GPU_TOKEN_S = 0.03
-"""One token of a batch on a data-centre device: the launches of some thirty layers, whatever their size."""
+"""Seconds per token of a batch on a data-centre GPU: kernel launches of some thirty layers, whatever their size."""
 _CPU_BYTES_PER_S = 5e9
-"""At which the weights pass a CPU once per token, measured: SmolLM2-135M at 4 rows writes one in 0.14 s on one core."""
+"""Rate at which a CPU reads the weights, once per token. Measured: SmolLM2-135M at 4 rows writes one token in 0.14 s on one core."""
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 _EVALUATIONS = 100
-"""Of an earlier job, looked through for one that wrote text."""
+"""Evaluations of an earlier job that are searched for one with generated text."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationCost:
-    """Seconds of a job's evaluations on held-out rows, estimated.
+    """Estimated seconds of a job's evaluations on held-out rows.
 
     Example:
         >>> EvaluationCost(before_s=10.0, segment_s=0.0, after_s=110.0, description="evaluation: 60 rows").after_s
@@ -37,7 +38,7 @@ class EvaluationCost:
 
     before_s: float
     segment_s: float
-    """At the end of each segment, where that is asked for."""
+    """At the end of each segment, if asked for."""
     after_s: float
     """After training: the validation rows again, and the test rows."""
     description: str
@@ -47,7 +48,7 @@ class EvaluationCost:
 def evaluation_cost(
     ledger: Ledger, devices: Sequence[Device], spec: JobSpec, checked: CheckResult, throughput: Throughput
 ) -> EvaluationCost:
-    """Test rows that the check does not tell of are left out, and the description says so."""
+    """Test rows that the check does not report are left out, and the description says so."""
     options, train = spec.evaluate, spec.train
     row_s = throughput.step_s(checked) * _FORWARD / (train.gradient_accumulation * max(checked.batch, 1))
     validation = min(checked.validation_rows, spec.data.validation_limit)
@@ -88,7 +89,7 @@ def evaluation_cost(
 def _token(
     ledger: Ledger, devices: Sequence[Device], spec: JobSpec, checked: CheckResult
 ) -> tuple[float, str]:
-    """(seconds for one token of a batch of texts, how that is known)."""
+    """Return (seconds per token of a batch of texts, how that is known)."""
     for job in same_model(ledger.newest(RECENT_JOBS), spec):
         for event in ledger.history(job.id, kinds=("evaluated",), newest=_EVALUATIONS):
             rows = event["metrics"].get("generated_rows")

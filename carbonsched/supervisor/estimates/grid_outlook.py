@@ -1,4 +1,4 @@
-"""Tells what the grid will be from now on, as far as it is known: the planner's time slots, and what lies beyond them."""
+"""Forecasts the grid from now on: the planner's time slots, and the intensity beyond them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from carbonsched.supervisor.supply_watch import Expected, SupplyWatch
 _DAY_S = 86_400.0
 _TOUCH_S = 1e-3
 _HISTORY_DAYS = 29
-"""Four weeks teach the blend of persistence and hour-of-week mean."""
+"""Four weeks of history, enough to train the blend of persistence and hour-of-week mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class GridForecast:
 
     slots: tuple[Slot, ...]
     day_s: float
-    """Wall seconds of a grid day: fewer in a time-compressed replay."""
+    """Wall seconds of a grid day; fewer in a time-compressed replay."""
     has_forecast: bool
     """False: the slots only repeat what holds now."""
     beyond_g_per_kwh: tuple[float, ...]
-    """Past the last slot, as equally likely values; none: the slots' mean."""
+    """Intensity after the last slot, as equally likely values; empty: the mean of the slots."""
     now_g_per_kwh: float
-    """The reading that holds now; the stated worst case where there is none."""
+    """The current reading; the configured worst case if there is none."""
 
     @property
     def mean_g_per_kwh(self) -> float:
@@ -49,7 +49,7 @@ class GridForecast:
 
 @dataclass(frozen=True, slots=True)
 class GridOutlook:
-    """Makes forecasts from the readings, the provider's forecast and how right it was before.
+    """Builds forecasts from readings, the provider's forecast, and how accurate that was before.
 
     Example::
 
@@ -62,8 +62,8 @@ class GridOutlook:
     supply: SupplyWatch | None = None
 
     def forecast(self) -> GridForecast:
-        """The grid from now on, as known now; where budgets are charged with the site's own supply counted, mixed with it as
-        far as what it gives now holds. The guard's high quantile is the grid's alone."""
+        """The grid from now on. If budgets count the site's own supply, the slots are mixed with it for as long as its current reading
+        holds. The guard's high quantile is always that of the grid alone."""
         found, supply = self._grid(), self._supply()
         if supply is None:
             return found
@@ -107,7 +107,7 @@ class GridOutlook:
         )
 
     def _history(self, since: datetime, reading: Reading | None) -> tuple[Reading, ...]:
-        """What held from `since` on; before the chain's memory begins, with this daemon, what the present provider told then."""
+        """Readings since `since`; for the time before this daemon's chain remembers, the forecasts that the current provider gave then."""
         history = self.watch.chain.history(since)
         record = self.watch.record_of(reading.source) if reading is not None else None
         if reading is None or record is None:
@@ -123,7 +123,7 @@ class GridOutlook:
 
 
 def _mixed(slot: Slot, supply: Expected, holds_s: float) -> Iterator[Slot]:
-    """The slot with the supply counted, cut where that ceases to hold."""
+    """Mix the supply into a slot; the slot is split where the supply's reading ends."""
     if holds_s <= max(slot.start_s, 0.0) + _TOUCH_S:
         yield slot
         return

@@ -1,8 +1,8 @@
-"""Gathers all that one decision about a job needs, once: what remains, what it takes, what the grid will be, what is left.
+"""Gathers all that one decision about a job needs, once: remaining work, its cost, the grid's forecast, the grams left.
 
-`control.decide`, `submit --explain`, the division of pools and the easing of ρ in mid-segment all start from what is gathered
-here, so they see the same job. A lease is renewed far more often than a job is planned; what it needs is gathered by itself,
-for a forecast of the grid takes milliseconds.
+`control.decide`, `submit --explain`, the division of pools and the easing of ρ in mid-segment all start from these inputs, so they see the
+same job. A lease is renewed far more often than a job is planned, so its inputs are gathered separately: a grid forecast takes
+milliseconds.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,14 +35,14 @@ from carbonsched.supervisor.tick_interval import TickInterval
 from carbonsched.units import grams
 
 RESIDENT_WAIT_S = 600.0
-"""Waits up to here keep the process; for longer ones it checkpoints and exits."""
+"""During a wait of up to so many seconds the process stays; for a longer one it checkpoints and exits."""
 _DRAIN = 0.5
-"""Share of a growing budget's rate. Where a process that waits may use more by its idle power, it exits instead."""
+"""Share of an accruing budget's rate. If the idle power of a waiting process could use more than that, it exits instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Funds:
-    """What a job may spend, as its budget stands now.
+    """What a job may spend under its current budget.
 
     Example:
         >>> Funds(budget_g=10.0, charged_g=4.0).left_g
@@ -53,32 +53,32 @@ class Funds:
     """None: there is no limit."""
     charged_g: float
     begun_g: float = 0.0
-    """What was charged when the process was started."""
+    """Grams charged when the process was started."""
     g_per_h: float | None = None
-    """By which the budget grows; None: it does not."""
+    """Grams per hour by which the budget grows; None: it does not grow."""
     most_g: float = 0.0
-    """Of a budget that grows: what may be saved up."""
+    """For an accruing budget, the most that can be saved up."""
 
     @property
     def left_g(self) -> float:
-        """What may be spent now; `NO_LIMIT_G` where there is no limit."""
+        """Grams that may be spent now; `NO_LIMIT_G` if there is no limit."""
         return NO_LIMIT_G if self.budget_g is None else self.budget_g - self.charged_g
 
 
 LOOK_S = 60.0
-"""Seconds between two looks at a segment that runs, at most."""
+"""Longest time in seconds between two checks of a running segment."""
 _LOOKS = 100.0
-"""Looks at a job of open end in the time that its grams last: what it trains between two is what its end may be off."""
+"""Checks of a job of open end during the time that its grams last. What it trains between two checks is the error of its end."""
 _TICKS = 2.0
-"""Between two of them at least."""
+"""At least so many ticks lie between two checks."""
 
 NO_FUNDS = Funds(budget_g=0.0, charged_g=0.0)
-"""For a problem whose budget is set by whoever asks."""
+"""For a problem whose budget the caller sets."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseInputs:
-    """What a lease is cut from: the grams that are left, and the power that can take them.
+    """What a lease is computed from: the grams left, and the power that can use them.
 
     Example::
 
@@ -90,18 +90,18 @@ class LeaseInputs:
     energy: EnergyModel
     funds: Funds
     stop_j: float
-    """What a stop may still take: the step it falls into, and a checkpoint."""
+    """Joules that a stop may still take: the step it interrupts, and a checkpoint."""
     worst_g_per_kwh: float
     pue: float
     tick_s: float
     lease_s: float
-    """The longest lease by the config."""
+    """The longest lease that the config allows."""
     longest_s: float
-    """The longest lease now: none reaches past the allowed hours, for where the daemon is away the trainer waits by itself."""
+    """The longest lease now. It ends with the allowed hours, so that the trainer waits by itself if the daemon is away."""
     waiting: bool = False
-    """Whether the trainer waits for a lease that covers a step."""
+    """Whether the trainer waits for a lease that covers one step."""
     at_least: "LeaseInputs | None" = None
-    """The same with the least that a step may take, where that is a guess; None: a step was seen."""
+    """The same inputs with the lowest possible step cost, if the cost is a guess; None: a step was measured."""
 
     @property
     def left_g(self) -> float:
@@ -109,14 +109,14 @@ class LeaseInputs:
 
     @property
     def reserve_g(self) -> float:
-        """What no plan spends: a stop and one tick at the worst intensity, so that the last lease covers a step."""
+        """Grams that no plan spends: a stop and one tick at the worst intensity, so that the last lease covers a step."""
         joules = self.stop_j + self.energy.watts_high * self.tick_s
         return grams(joules, self.worst_g_per_kwh, self.pue)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanningInputs:
-    """All that one decision needs.
+    """All inputs of one decision.
 
     Example::
 
@@ -129,7 +129,7 @@ class PlanningInputs:
     objective: Objective
     lease: LeaseInputs
     last_seq: int
-    """Of the directive before; 0 where there is none."""
+    """Sequence number of the previous directive; 0 if there is none."""
 
     @property
     def now(self) -> datetime:
@@ -150,28 +150,28 @@ class PlanningInputs:
 
     @property
     def rate(self) -> BudgetRate | None:
-        """Of a budget that grows."""
+        """Grams per hour of an accruing budget."""
         return self.objective.budget_rate
 
     @property
     def resident_s(self) -> float:
-        """Waits up to here keep the process."""
+        """During a wait of up to so many seconds the process stays."""
         return self.rate.resident_s if self.rate is not None else RESIDENT_WAIT_S
 
     @property
     def open_end(self) -> OpenEnd | None:
-        """Where how many steps the job takes is open: `problem` is to be laid out first."""
+        """Set if the number of steps is open: `problem` then has to be laid out first."""
         return self.remaining.open_end
 
     @property
     def look_s(self) -> float:
-        """Seconds until its next segment is looked at again while it runs."""
+        """Seconds until the next segment is checked again while it runs."""
         return LOOK_S if self.open_end is None else self.open_end.look_s
 
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """Gathers the inputs of decisions from what is known of jobs and the grid.
+    """Gathers decision inputs from what is known of jobs and the grid.
 
     Example::
 
@@ -184,20 +184,20 @@ class Estimates:
     grid: GridOutlook
     costs: JobCostEstimator
     idle_w: dict[str, float]
-    """Device → what it draws where no job uses it, a slow mean."""
+    """Device → its power while no job uses it, as a slow mean."""
     prices: PriceWatch | None = None
     losses: LossOutlook | None = None
-    """None: no loss is foretold."""
+    """None: no loss is forecast."""
     tick_interval: TickInterval | None = None
-    """How far apart ticks come; None: as configured."""
+    """The time between ticks; None: as configured."""
 
     @property
     def tick_s(self) -> float:
-        """What may pass until the next tick."""
+        """Seconds that may pass until the next tick."""
         return self.config().power.tick_s if self.tick_interval is None else self.tick_interval.tick_s
 
     def fresh(self) -> "Estimates":
-        """The same for a job that is only looked at: nothing of it is kept."""
+        """A copy for explaining a job that is not submitted: it keeps nothing of it."""
         losses = self.losses.fresh() if self.losses is not None else None
         return replace(self, costs=self.costs.fresh(), losses=losses)
 
@@ -210,10 +210,8 @@ class Estimates:
     def gather(
         self, run: JobRun, funds: Funds, clocks: Sequence[GraphicsClock] = ()
     ) -> PlanningInputs | None:
-        """None for a job that has said nothing yet and came without a check.
-
-        clocks: of the board, that the plan may choose beside the one that the job is reckoned at.
-        """
+        """Gather the inputs; None for a job that has reported nothing and came without a check. clocks: the clocks that the plan may choose
+        from, beside the one assumed for the job."""
         remaining = remaining_work(run)
         if remaining is None:
             return None
@@ -236,7 +234,7 @@ class Estimates:
         )
 
     def gather_lease(self, run: JobRun, funds: Funds, watts_high: float = 0.0) -> LeaseInputs:
-        """The part of `gather` that a lease needs. watts_high: power in W that must be reckoned with, whatever the model says."""
+        """Gather only the part that a lease needs. watts_high: the power in W to assume at least, whatever the model says."""
         config, now, energy = self.config(), self.clock.now(), self.costs.estimate(run)
         energy = replace(energy, watts_high=max(energy.watts_high, watts_high))
         longest_s = config.plan.lease_s
@@ -262,35 +260,35 @@ class Estimates:
         return replace(lease, at_least=replace(lease, energy=cheap, stop_j=stop_j(run, cheap, now)))
 
     def problem_for(self, run: JobRun) -> Problem | None:
-        """A job's problem, its budget apart; of a paused job its floor alone. None where nothing is known of it yet."""
+        """The job's problem without its budget; for a paused job its spend floor only. None while nothing is known of the job."""
         inputs = self.gather(run, NO_FUNDS)
         if inputs is None:
             return None
         problem = inputs.problem
         if not run.alive:
             problem = replace(problem, reserve_g=problem.reserve_g + self.loading_g(run, inputs.energy))
-        problem = replace(problem, eur_per_kg=None)  # a pool is one of grams
+        problem = replace(problem, eur_per_kg=None)  # pools are counted in grams
         return replace(problem, rho_max=problem.rho_min) if run.state is JobState.PAUSED else problem
 
     def loading_g(self, run: JobRun, energy: EnergyModel) -> float:
-        """What the next start of a job will take before its first segment, at the worst intensity."""
+        """Grams of the job's next start, until its first segment, at the worst intensity."""
         config = self.config()
         joules = loading_j(run, energy, self.costs.evaluation(run))
         return grams(joules, config.zone.worst_g_per_kwh, config.pue)
 
     def tick_g(self, run: JobRun) -> float:
-        """The most that one more tick of the job can take, in grams."""
+        """Grams that one more tick of the job can take at most."""
         config = self.config()
         joules = self.costs.watts_high(run) * self.tick_s
         return grams(joules, config.zone.worst_g_per_kwh, config.pue)
 
     def full_g(self, run: JobRun) -> float | None:
-        """Grams of what remains at ρ = 1 and the mean intensity of the horizon: the base of `budget_share`."""
+        """Grams of the remaining work at ρ = 1 and the horizon's mean intensity: the base of `budget_share`."""
         remaining, energy = remaining_work(run), self.costs.estimate(run)
         if remaining is None:
             return None
         segments, end = remaining.segments, remaining.open_end
-        if end is not None and end.most is not None:  # all steps that its owner allows
+        if end is not None and end.most is not None:  # all steps that the owner allows
             segments = lay_out_steps(segments[0], end, end.most - end.done)
         joules = sum(energy.joules(1.0, segment.steps) for segment in segments) + energy.tail_j
         return grams(joules, self.grid.forecast().mean_g_per_kwh, self.config().pue)
@@ -299,7 +297,7 @@ class Estimates:
         self, run: JobRun, remaining: RemainingWork, lease: LeaseInputs, grid: GridForecast, idle_w: float
     ) -> Problem:
         carbon, now, energy, deadline = run.spec.carbon, lease.now, lease.energy, run.deadline
-        # a clock that was set back leaves no job more time than it was given
+        # setting back the clock must not extend the deadline
         deadline_s = None if deadline is None else (deadline - now).total_seconds()
         if deadline_s is not None and carbon.deadline is not None:
             deadline_s = min(deadline_s, carbon.deadline)
@@ -334,7 +332,7 @@ class Estimates:
     def _with_points(
         self, run: JobRun, problem: Problem, floor: float, clocks: Sequence[GraphicsClock]
     ) -> Problem:
-        """With the settings of a job that changes between some, each at every clock that it may have."""
+        """Add the settings of a job that can change between several, each at every clock it may have."""
         if self.losses is None:
             return problem
         points = self.losses.points(run, problem.energy, floor)
@@ -347,7 +345,7 @@ class Estimates:
         return replace(problem, points=tuple(at))
 
     def _priced(self, grid: GridForecast) -> tuple[Slot, ...]:
-        """The grid's slots with what a kWh costs, where that is known, cut where it changes."""
+        """The grid's slots with the price of a kWh where it is known, split where it changes."""
         if self.prices is None or self.prices.chain is None:
             return grid.slots
         published, past = self.prices.stretches(grid.slots[-1].end_s, (DAYS + 1) * grid.day_s)
@@ -373,7 +371,7 @@ class Estimates:
 
 
 def _end_g(end: OpenEnd, lease: LeaseInputs) -> float:
-    """What no plan of a job of open end spends: a checkpoint and a tick. It counts its last step at the worst by itself."""
+    """Grams that no plan of a job of open end spends: a checkpoint and a tick. Its last step is already counted at the worst case."""
     return end.save_g + grams(lease.energy.watts_high * lease.tick_s, lease.worst_g_per_kwh, lease.pue)
 
 

@@ -1,7 +1,7 @@
-"""Estimates what a job takes: joules and seconds per step, evaluation, checkpoints and loading.
+"""Estimates what a job takes: joules and seconds per step, of evaluation, checkpoints and loading.
 
-Once a job runs these are what it was metered at; before that they are priors, from its check and from what this box did for
-other jobs. What was found out is kept here by job, for `carbonsched.supervisor.estimates.inputs` to gather.
+Once a job runs, these are its metered figures; before that they are priors from its check and from other jobs on this box. They are kept
+here per job, and gathered by `carbonsched.supervisor.estimates.inputs`.
 """
 
 import math
@@ -21,32 +21,32 @@ from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import MJ_PER_J
 
 LOAD_S = 20.0
-"""Python, the libraries and a model's weights, before the job was loaded once."""
+"""Prior for loading Python, the libraries and the weights."""
 _MARGIN = 1.25
-"""Power that no tick should pass, over what is seen, before segments have told."""
+"""Factor over the power seen that no tick should exceed, until segments have been measured."""
 _PRIOR_C0 = 0.0
-"""Share of a step that does not depend on ρ. Measured on a CPU: seconds(ρ) / seconds(1) is ρ − 0.05 … ρ."""
+"""Prior for the share of a step's cost that does not depend on ρ. Measured on a CPU: seconds(ρ) / seconds(1) is between ρ − 0.05 and ρ."""
 _BUSY_S = 2.0
-"""Seconds of steps below which their power was hardly seen."""
+"""With fewer seconds of steps than this, their power was hardly measured."""
 _OF_MODEL_SD = 0.25
-"""Relative sd of a first estimate that this model's own steps on this box told."""
+"""Relative sd of a first estimate based on steps of the same model on this box."""
 _MOVED, _MOVED_STEPS = 0.2, 3
-"""Share by which the joules of a step must differ from those planned with for another plan in mid-segment, after so many steps."""
+"""A plan is made again in mid-segment if the joules per step differ by the first share from those assumed, after the second number of steps."""
 GUESS = 4.0
-"""By how much too dear a step may be reckoned that nobody has seen: the first pass of a process takes up to four times as long as a step."""
+"""Factor by which the guessed cost of a step may be too high: the first pass of a process takes up to four times as long as a step."""
 _BYTES_PER_PARAM = 12
-"""Of a checkpoint: weights and two AdamW moments in fp32."""
+"""Checkpoint size: weights and two AdamW moments in fp32."""
 _DISK_BYTES_PER_S = 3e8
-"""At which a checkpoint is written, before one was measured."""
+"""Prior for the rate at which a checkpoint is written."""
 _CHECKPOINT_S = 10.0
-"""A checkpoint of a model of which nothing is known."""
+"""Prior for the checkpoint of a model whose size is unknown."""
 _WEIGHTS_SHARE = 1 / 3
-"""Of a checkpoint's seconds that saving the weights alone takes."""
+"""Share of a checkpoint's time that saving the weights takes."""
 
 
 @dataclass(slots=True)
 class JobCostEstimator:
-    """What the jobs of this box take, as far as it is known.
+    """Estimates the costs of this box's jobs.
 
     Example::
 
@@ -57,12 +57,12 @@ class JobCostEstimator:
     ledger: Ledger
     meter: Meter
     fits: dict[str, EnergyFit] = field(default_factory=dict)
-    """Job → its energy model with every segment seen."""
+    """Job → its energy model, fitted to every finished segment."""
     evaluations: dict[str, EvaluationCost] = field(default_factory=dict)
-    """Job → what evaluating should take, estimated before the first evaluation was seen."""
+    """Job → estimated evaluation cost, from before its first evaluation."""
 
     def fresh(self) -> "JobCostEstimator":
-        """One that knows of no job: for a job that is only looked at."""
+        """An estimator without jobs, for explaining a job that is not submitted."""
         return JobCostEstimator(self.ledger, self.meter)
 
     def forget(self, run: JobRun) -> None:
@@ -71,7 +71,7 @@ class JobCostEstimator:
         self.evaluations.pop(run.id, None)
 
     def estimate(self, run: JobRun) -> EnergyModel:
-        """The energy model of a job, evaluation, checkpoints and what comes after the last segment included."""
+        """The job's energy model, with evaluation, checkpoints and what follows the last segment."""
         own, clock = self.at_own_clock(run), run.clock
         return replace(
             own,
@@ -80,18 +80,18 @@ class JobCostEstimator:
         )
 
     def at_own_clock(self, run: JobRun) -> EnergyModel:
-        """The same at the board's own clock, whatever is locked."""
+        """The same at the board's own clock, even if another one is locked."""
         evaluation, ready = self.evaluation(run), run.progress.ready
         fit = self.fits.get(run.id)
         if fit is None:
             fit = self._first_fit(run, ready) if ready is not None else self._prior(run)
         fit, told = fit.with_steps(_steps_seen(run)), run.directive
         rho = told.rho if told is not None and run.spec.train.scheduler == "budget" else None
-        model = fit.model() if rho is None else fit.model((rho,))  # such a job stays at its ρ
+        model = fit.model() if rho is None else fit.model((rho,))  # such a job does not change its ρ
         return _with_overheads(run, model, evaluation)
 
     def has_moved(self, run: JobRun) -> bool:
-        """Whether a step takes so much more or less than the plan of the job's first segment reckoned with that it is worth another."""
+        """Whether a step costs so much more or less than the plan of the first segment assumed that a new plan is worthwhile."""
         fit, planned = self.fits.get(run.id), run.plan.step_j if run.plan is not None else None
         pace = run.progress.pace.tell()
         if planned is None or pace is None or pace.steps < _MOVED_STEPS or fit is None or fit.observations:
@@ -99,14 +99,14 @@ class JobCostEstimator:
         return abs(math.log(max(self.estimate(run).joules_full, 1e-12) / planned)) > math.log1p(_MOVED)
 
     def is_guess(self, run: JobRun) -> bool:
-        """Whether what a step takes is a guess: neither the job has shown one yet, nor an earlier one of its model on this box."""
+        """Whether the cost of a step is a guess: neither this job nor an earlier one of its model on this box has been measured."""
         fit = self.fits.get(run.id)
         if (fit is not None and fit.observations) or run.progress.pace.tell() is not None:
             return False
         return run.checked is None or not self.throughput(run).of_model
 
     def evaluation(self, run: JobRun) -> EvaluationCost | None:
-        """What evaluating should take; None where nothing foresaw it before it was seen."""
+        """Estimated evaluation cost; None if nothing was estimated before it was measured."""
         if run.id not in self.evaluations and run.checked is not None and not run.progress.evaluated:
             throughput = self.throughput(run)
             self.evaluations[run.id] = evaluation_cost(
@@ -115,12 +115,12 @@ class JobCostEstimator:
         return self.evaluations.get(run.id)
 
     def throughput(self, run: JobRun) -> Throughput:
-        """How fast this box should train the job, before it was measured."""
+        """Expected throughput of the job on this box, before it was measured."""
         mine = tuple(device for device in self.meter.devices if device.id in run.process.devices)
         return estimate_throughput(self.ledger, mine or self.meter.devices, run.spec)
 
     def watts_high(self, run: JobRun) -> float:
-        """Power no tick of this job should pass: the model's, else a margin over what is seen or the devices' rating."""
+        """Power that no tick of this job should exceed: by the model, else by the power seen and a margin, or by the devices' rating."""
         fit, seen_w = self.fits.get(run.id), run.process.power_w
         if fit is not None:
             return fit.model().watts_high
@@ -129,7 +129,7 @@ class JobCostEstimator:
         return sum(limit or UNKNOWN_W for limit in self._limits(run)) or UNKNOWN_W
 
     def observe(self, run: JobRun, done: SegmentDone) -> None:
-        """Teach the job's energy model with a segment that has ended: its metered joules, overheads apart."""
+        """Fit the job's energy model to a finished segment: its metered joules without overheads."""
         fit = self.fits.get(run.id)
         if fit is not None:
             self.fits[run.id] = self._observe(fit, run, done)
@@ -142,13 +142,14 @@ class JobCostEstimator:
             changes = changes_of(self.ledger.history(run.id, kinds=("clocks",)))
             clock = clock_during(changes, done.at - timedelta(seconds=steps_s), done.at)
         except MixedClocksError:
-            return fit  # it tells of no clock
+            return fit  # its steps belong to no single clock
         return _observe(fit, run, done, clock)
 
     def _first_fit(self, run: JobRun, ready: SegmentReady) -> EnergyFit:
-        """A prior from the job's own throughput and the devices' power, taught by the segments it has done.
+        """A prior from the job's own throughput and its devices' power, fitted to the segments it has done.
 
-        Real steps of this model beat an importance pass: a process's first takes up to four times as long as a step.
+        Earlier steps of the same model are better evidence than an importance pass: the first pass of a process takes up to four times as
+        long as a step.
         """
         of_model = run.checked is not None and self.throughput(run).of_model
         told = None if of_model else ready.seconds_per_step
@@ -165,13 +166,13 @@ class JobCostEstimator:
         return fit
 
     def _prior(self, run: JobRun) -> EnergyFit:
-        """The prior of a job that has not begun, from its check and the throughput of the box."""
+        """The prior of a job that has not started, from its check and the throughput of the box."""
         return EnergyFit.prior(
             seconds_full=self._prior_step_s(run), watts=self.throughput(run).watts, c0=_PRIOR_C0
         )
 
     def _prior_step_s(self, run: JobRun) -> float:
-        """Seconds of a full step before any was measured: also where the first pass only warmed a board up."""
+        """Seconds of a full step before any was measured; also used if the first pass only warmed up the board."""
         return max(self.throughput(run).step_s(run.checked), 1e-6) if run.checked else 1.0
 
     def _limits(self, run: JobRun) -> list[float | None]:
@@ -179,8 +180,11 @@ class JobCostEstimator:
 
 
 def stop_j(run: JobRun, energy: EnergyModel, now: datetime) -> float:
-    """Joules that a stop may still take: what is left of the step it falls into, at ρ = 1, or a batch of importance or of
-    held-out rows, and a checkpoint, unless all is in one. A step that begins before the stop is read was granted by the lease."""
+    """Joules that a stop may still take: the rest of the interrupted step at ρ = 1, or a batch of importance or held-out rows, and a
+    checkpoint, unless all of it is one step.
+
+    A step that begins before the trainer reads the stop was granted by the lease.
+    """
     progress = run.progress
     saved = (
         progress.ready is None
@@ -189,18 +193,18 @@ def stop_j(run: JobRun, energy: EnergyModel, now: datetime) -> float:
     )
     amid_s = max(energy.seconds_full - run.amid_s(now), 0.0)
     if _is_last_step(run):
-        amid_s = 0.0  # whether it is told to stop or not, nothing is trained behind it
+        amid_s = 0.0  # stop or not, nothing is trained after it
     if progress.ready is None and progress.done and progress.is_last(progress.done[-1]):
-        amid_s = 0.0  # no step comes any more
+        amid_s = 0.0  # no step follows
     if progress.waiting is not None:
-        amid_s = 0.0  # nor is there one
+        amid_s = 0.0  # no step follows either
     if progress.ready is None or progress.ready.first_step == progress.step:
         amid_s = max(amid_s, _batch_s(run))
     return energy.watts_high * (amid_s + (0.0 if saved else checkpoint_s(run)))
 
 
 def _is_last_step(run: JobRun) -> bool:
-    """Whether the step under way, or next, is the last of a cooldown."""
+    """Whether the current or next step is the last of a cooldown."""
     told, done = run.directive, run.progress.step
     if run.progress.ready is None or told is None or told.phase != "cooldown" or done is None:
         return False
@@ -208,7 +212,7 @@ def _is_last_step(run: JobRun) -> bool:
 
 
 def loading_j(run: JobRun, energy: EnergyModel, evaluation: EvaluationCost | None) -> float:
-    """Joules that the next start of a job will take before its first segment."""
+    """Joules of the job's next start, until its first segment."""
     before_s = evaluation.before_s if evaluation is not None else 0.0
     seconds = LOAD_S + before_s if run.progress.load_s is None else run.progress.load_s
     return seconds * energy.joules_full / max(energy.seconds_full, 1e-9)
@@ -227,10 +231,8 @@ def checkpoint_s(run: JobRun) -> float:
 
 
 def _batch_s(run: JobRun) -> float:
-    """Seconds of a batch of importance or of held-out rows, as far as seen.
-
-    Between two of them the trainer checks its lease; while it writes text, at every token.
-    """
+    """Seconds of a batch of importance or held-out rows, as far as measured. The trainer checks its lease between two of them, and at every
+    token while it generates text."""
     ready = run.progress.ready
     found = [ready.importance_seconds / max(ready.importance_batches, 1)] if ready else []
     batch = run.spec.evaluate.batch_size or run.spec.train.batch_size
@@ -240,7 +242,7 @@ def _batch_s(run: JobRun) -> float:
 
 
 def _evaluation_s(run: JobRun, evaluation: EvaluationCost | None) -> float:
-    """Seconds that held-out rows will take after training, by the first evaluation; text, where it is written, takes most."""
+    """Seconds of the held-out evaluation after training, by the first evaluation; generated text takes most of them."""
     if not run.progress.evaluated:
         return evaluation.after_s if evaluation is not None else 0.0
     first, started = run.progress.evaluated[0], run.progress.started
@@ -249,7 +251,7 @@ def _evaluation_s(run: JobRun, evaluation: EvaluationCost | None) -> float:
 
 
 def _with_overheads(run: JobRun, energy: EnergyModel, evaluation: EvaluationCost | None) -> EnergyModel:
-    """With what comes after the last segment, another evaluation and the saving of weights, and what comes after each."""
+    """Add what follows the last segment (another evaluation, saving the weights) and what follows each segment."""
     tail_s = _evaluation_s(run, evaluation) + checkpoint_s(run) * _WEIGHTS_SHARE + 1.0
     watts = mean_watts(energy)
     segment_s = evaluation.segment_s if evaluation is not None else 0.0
@@ -264,7 +266,7 @@ def _with_overheads(run: JobRun, energy: EnergyModel, evaluation: EvaluationCost
 
 
 def _steps_seen(run: JobRun) -> StepsSeen | None:
-    """What the steps of the segment under way show, where their clock is the board's own."""
+    """What the current segment's steps show, if they run at the board's own clock."""
     pace = run.progress.pace.tell()
     if pace is None or run.spec.carbon.clocks != "off":
         return None
@@ -284,7 +286,7 @@ def _observe(fit: EnergyFit, run: JobRun, done: SegmentDone, clock: int | None) 
         return fit
     share_j = total_j * min(done.seconds / wall_s, 1.0)
     busy_mj, busy_s = run.account.busy.get(k, (0, 0.0))
-    # the power while steps ran: a segment that also waited must not look cheap
+    # the power during steps: a segment that also waited must not look cheap
     joules = min(busy_mj / MJ_PER_J / busy_s * done.seconds, total_j) if busy_s >= _BUSY_S else share_j
     again = _follows_another(run, done)
     return fit.observe(
@@ -299,5 +301,5 @@ def _observe(fit: EnergyFit, run: JobRun, done: SegmentDone, clock: int | None) 
 
 
 def _follows_another(run: JobRun, done: SegmentDone) -> bool:
-    """Whether this process did the segment before, too: what it does once before its first one comes with no other."""
+    """Whether the same process did the segment before: its start-up costs then do not recur."""
     return any(d.k == done.k - 1 and run.process.lived_at(d.at) for d in run.progress.done)

@@ -1,4 +1,4 @@
-"""Foretells a job's held-out loss at its end, from its own losses and from earlier jobs of the same model and data."""
+"""Forecasts a job's held-out loss at its end, from its own losses and from earlier jobs of the same model and data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,16 +16,16 @@ from carbonsched.supervisor.estimates.throughput import RECENT_JOBS, same_model
 from carbonsched.supervisor.jobs.job_run import JobRun
 
 _OTHERS = 4
-"""Earlier jobs that teach, newest first."""
+"""Most earlier jobs used, newest first."""
 _MOST = 24
-"""Stretches of a history: neighbours of one setting are joined."""
+"""Most stretches of a history; neighbouring stretches of one setting are joined."""
 _EVALUATIONS = 100
 _RHOS, _ROOM = (0.5, 0.6, 0.7, 0.8), 0.02
-"""As in trainer/methods/auto.py."""
+"""The same values as in trainer/methods/auto.py."""
 _WHOLE = 0.99
-"""Realised ρ from which on all was trained."""
+"""From this realised ρ on, all tensors were trained."""
 _NEAR = 1e-6
-"""Of ρ: what rounding makes."""
+"""Tolerance of ρ for rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,14 @@ class LossForecast:
     end: Prediction
     now: Prediction
     relative: bool
-    """Whether these are shares of the loss before training, none being known yet."""
+    """Whether these are shares of the loss before training, because no loss is known yet."""
     basis: str
-    """What it rests on, for people."""
+    """What the forecast is based on, for people."""
 
 
 @dataclass(slots=True)
 class LossOutlook:
-    """Keeps what earlier jobs teach, and fits the curve of each job anew.
+    """Keeps the histories of earlier jobs, and fits each job's curve to them and to its own losses.
 
     Example::
 
@@ -60,7 +60,7 @@ class LossOutlook:
     """Job → histories of earlier ones."""
 
     def fresh(self) -> "LossOutlook":
-        """One that knows of no job: for a job that is only looked at."""
+        """A copy without jobs, for explaining a job that is not submitted."""
         return LossOutlook(self.ledger)
 
     def forget(self, run: JobRun) -> None:
@@ -68,13 +68,13 @@ class LossOutlook:
         self._others.pop(run.id, None)
 
     def curve(self, run: JobRun) -> LossCurve:
-        """The loss curve of a job as known now."""
+        """The job's loss curve, as of now."""
         return LossCurve.fit(_own(run), self._earlier(run))
 
     def forecast(
         self, run: JobRun, problem: Problem, plan: Plan, curve: LossCurve | None = None
     ) -> LossForecast | None:
-        """Where the loss stands at the end of a plan; None where it trains nothing. curve: where it is at hand."""
+        """The loss at the end of a plan; None if the plan trains nothing. curve: the job's, if the caller has it."""
         if not plan.segments:
             return None
         curve = curve or self.curve(run)
@@ -86,7 +86,8 @@ class LossOutlook:
         )
 
     def points(self, run: JobRun, energy: EnergyModel, floor: float) -> tuple[PlanPoint, ...]:
-        """The settings that the job's next segment can train in, as its trainer offers them; before it has, as it should; none: it has one."""
+        """The settings that the job's next segment can train in: those its trainer offered, or those it is expected to offer; empty: there
+        is only one."""
         traits = METHODS.get(run.spec.train.method)
         if traits is None or not traits.switches:
             return ()
@@ -97,7 +98,9 @@ class LossOutlook:
         for point in offered:
             setting = point.setting
             prior = worth(run.spec, setting.method, point.rho, floor, setting.gradient_share)
-            if setting.method not in KNOWN and full > 0:  # somebody's own trainer knows its settings better
+            if (
+                setting.method not in KNOWN and full > 0
+            ):  # a trainer other than ours knows its own settings best
                 prior = Efficiency(max(point.gain / full, 0.0), prior.sd)
             points.append(
                 PlanPoint(
@@ -129,7 +132,7 @@ class LossOutlook:
         return self._others[run.id]
 
     def _of_job(self, job_id: str, spec: JobSpec) -> LossHistory | None:
-        """What an earlier job has shown; None: no segment, or no held-out loss."""
+        """The history of an earlier job; None if it has no segment or no held-out loss."""
         done = [segment.done for segment in self.ledger.segments(job_id)]
         entries = self.ledger.history(job_id, kinds=("evaluated",), newest=_EVALUATIONS)
         held = [(e["when"], e["step"], e["loss"]) for e in entries]
@@ -138,7 +141,8 @@ class LossOutlook:
 
 
 def _foreseen(run: JobRun, floor: float) -> tuple[SettingPoint, ...]:
-    """What a trainer of method auto will offer, before it has, by its check; else all of the model, and tensors at a few ρ above the floor."""
+    """The settings that a trainer of method auto will offer, by the job's check; otherwise full fine-tuning, and tensors at a few ρ above
+    the floor."""
     if run.checked is not None and run.checked.settings:
         return tuple(SettingPoint(setting=s.setting, rho=s.rho, gain=0.0) for s in run.checked.settings)
     rhos = [rho for rho in _RHOS if rho > floor + _ROOM]
@@ -147,7 +151,7 @@ def _foreseen(run: JobRun, floor: float) -> tuple[SettingPoint, ...]:
 
 
 def _within(spec: JobSpec, offered: tuple[SettingPoint, ...], floor: float) -> tuple[SettingPoint, ...]:
-    """Those between the job's `rho_min` and `rho_max`; tensors at the bound itself where none is."""
+    """The settings between `rho_min` and `rho_max`; if there is none, tensors at the bound itself."""
     low, high = spec.carbon.rho_min or 0.0, spec.carbon.rho_max
     within = tuple(p for p in offered if low - _NEAR <= p.rho <= high + _NEAR)
     if within or not offered:
@@ -187,7 +191,7 @@ def worth(
 
 
 def setting_of(spec: JobSpec, done: SegmentDone) -> Setting:
-    """How a segment was trained; one of method auto that was told a ρ alone trained tensors, tokens, or all."""
+    """The setting a segment was trained in. A segment of method auto that was given a ρ alone trained tensors, tokens or the whole model."""
     if done.setting is not None:
         return done.setting
     traits = METHODS.get(spec.train.method)
@@ -205,7 +209,7 @@ def _history(
     steps_per_epoch: float | None,
     floor: float | None = None,
 ) -> LossHistory:
-    """Segments as stretches, neighbours of one setting joined, with the held-out losses at their ends."""
+    """Segments as stretches (neighbours of one setting joined), with the held-out losses at their ends."""
     stretches: list[Stretch] = []
     ends: list[int] = []
     evaluated = {step for when, step, _ in held if when != "test"}
@@ -249,7 +253,7 @@ def _join(one: Stretch, other: Stretch) -> Stretch:
 
 
 def _planned(run: JobRun, problem: Problem, plan: Plan) -> list[Stretch]:
-    """The plan's segments as stretches, of one ρ each; those past what was planned at its mean."""
+    """The plan's segments as stretches of one ρ each; those beyond the plan at its mean ρ."""
     method, steps = run.spec.train.method, {s.k: s.steps for s in problem.segments}
     floor = run.checked.rho_floor if problem.points and run.checked else problem.segments[0].frontier[0][0]
     constant = method in METHODS and METHODS[method].constant_rho
@@ -259,7 +263,7 @@ def _planned(run: JobRun, problem: Problem, plan: Plan) -> list[Stretch]:
         key = (mine[0], round(floor if constant else p.rho, 2), mine[1])
         sums[key] = sums.get(key, 0.0) + steps[p.k]
     planned = sum(sums.values())
-    # a long job is planned as far as the forecast reaches; one of settings leaves out what it leaves out
+    # a long job is planned only as far as the forecast reaches; a plan of settings skips the segments it drops
     more = 1.0 if problem.points else sum(steps.values()) / planned
     return [
         Stretch(m, n * more, worth(run.spec, m, rho, floor, share)) for (m, rho, share), n in sums.items()

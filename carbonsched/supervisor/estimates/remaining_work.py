@@ -1,4 +1,4 @@
-"""Computes what remains of a job: from its own events while it runs, from the trainer's check before it has begun."""
+"""Computes a job's remaining work: from its events while it runs, from the trainer's check before it has started."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from carbonsched.plan.step_dial import OpenEnd
 from carbonsched.supervisor.jobs.job_run import JobRun
 
 _LAG_S = 2.0
-"""A trainer may be so much further than its last word: it says a step a second, and is heard at a tick."""
+"""A trainer may be this many seconds ahead of its last event: it reports a step per second, and is read at each tick."""
 _LENGTH = 100
-"""Steps of a segment, of a job that tells nothing of them."""
+"""Steps assumed per segment of a job that does not report them."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemainingWork:
-    """The segments still to run, the one under way with the steps it has left.
+    """The segments still to run; the current one with the steps it has left.
 
     Example::
 
@@ -29,15 +29,15 @@ class RemainingWork:
     done: float
     """Share of the job's steps that are done."""
     rho_due: float | None
-    """Mean ρ that these steps must reach for the `rho_mean` of the whole job; None where none is wanted."""
+    """Mean ρ that the remaining steps must reach to give the job its `rho_mean`; None if none is asked for."""
     known: bool
-    """Whether the job itself said so; False: the check foresaw it, and the gain is taken as linear in ρ."""
+    """Whether the job itself reported it. False: it comes from the check, and gain is assumed linear in ρ."""
     open_end: OpenEnd | None = None
-    """Where how many steps follow is open: `segments` holds the first one alone."""
+    """Set if the number of further steps is open: `segments` then holds only the first."""
 
 
 def remaining_work(run: JobRun) -> RemainingWork | None:
-    """None for a job that has said nothing yet and came without a check."""
+    """Compute it; None for a job that has reported nothing and came without a check."""
     ready, checked, progress = run.progress.ready, run.checked, run.progress
     if ready is not None:
         under_way = min(max((progress.step or 0) - ready.first_step, 0), ready.steps - 1)
@@ -73,7 +73,7 @@ def _under_way(run: JobRun, ready: SegmentReady, under_way: int) -> OpenEnd:
         cools_from = told.cooldown_from
     rho = told.rho if told is not None else None
     if told is None and ready.points and cools_from is not None and run.progress.done:
-        rho = run.progress.done[-1].rho_directed  # a cooldown keeps to its setting
+        rho = run.progress.done[-1].rho_directed  # a cooldown does not change its setting
     trains = told is not None and told.action == "train" and run.progress.waiting is None
     return OpenEnd(
         done=ready.first_step + under_way,
@@ -122,7 +122,7 @@ def _of_steps(
 
 
 def spread(steps: int, segments: int) -> list[int]:
-    """Steps of the segments to come, spread evenly: only their sum is known."""
+    """Spread the remaining steps evenly over the segments: only their sum is known."""
     if segments <= 0 or steps <= 0:
         return []
     base, more = divmod(steps, segments)

@@ -1,7 +1,7 @@
-"""Estimates how fast and at what power this box trains a job that has not been measured yet.
+"""Estimates throughput and power of a job on this box before the job itself was measured.
 
-Before anything of a job was metered its throughput and power are priors: what this box did for other jobs, else the rated
-figures of its devices. `Throughput.source` says which, and every answer that rests on them is labelled estimated.
+The priors are what this box measured for other jobs, else the rated figures of its devices. `Throughput.source` says which, and every
+figure based on them is labelled estimated.
 """
 
 import os
@@ -17,28 +17,28 @@ from carbonsched.power.base import Device
 from carbonsched.units import MJ_PER_J
 
 CPU_FLOPS_PER_CORE = 5e10
-"""Sustained in fp32 training, measured: SmolLM2-135M at 4×80 takes 2.5 s per step on two cores."""
+"""Sustained FLOP/s per core in fp32 training. Measured: SmolLM2-135M at 4×80 takes 2.5 s per step on two cores."""
 SUSTAINED = {"fp32": 0.6, "bf16": 0.4, "fp16": 0.4}
-"""Share of a board's rated FLOP/s that training sustains: matrix products on CUDA cores come nearer to it than tensor cores fed
-from memory."""
+"""Share of a board's rated FLOP/s that training sustains. Matrix products on CUDA cores come closer to the rating than tensor cores, which
+wait for memory."""
 FLOPS_PER_J = {"fp32": 3e10, "bf16": 2e11, "fp16": 2e11}
-"""Sustained per watt of the limit where a board's rating is not known: of an A100 fp32 2.9e10 and bf16 3.1e11, of an RTX 4090 1.1e11
-and 1.5e11."""
+"""Sustained FLOPs per joule of the power limit, for a board without a known rating. An A100 reaches 2.9e10 in fp32 and 3.1e11 in bf16, an
+RTX 4090 1.1e11 and 1.5e11."""
 GPU_WATTS, CPU_WATTS_PER_CORE = 300.0, 10.0
 _RATED_SHARE = 0.75
-"""Of a device's power limit that training draws."""
+"""Share of a device's power limit that training draws."""
 _HOST_SHARE = 0.3
-"""Of the host's rated power that it draws while a board trains: one busy thread, memory, and what it draws anyway."""
+"""Share of the host's rated power that it draws while a board trains: one busy thread, memory and its idle power."""
 _OWN = "this model"
 _MEASURED_JOBS = 3
-"""Jobs of this box, newest first, whose segments tell its speed."""
+"""Most jobs of this box, newest first, whose segments are averaged."""
 RECENT_JOBS = 30
-"""Jobs, newest first, among which such are looked for."""
+"""Newest jobs that are searched for such jobs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """How fast and at what power this box trains, before the job itself was seen.
+    """Throughput and power of this box, before the job itself was measured.
 
     Example:
         >>> Throughput(flops_per_s=2e13, watts=75.0, source="assumed").watts
@@ -50,19 +50,17 @@ class Throughput:
     source: str
     """For people."""
     of_model: bool = False
-    """Whether it was measured on this box with the job's own model."""
+    """Whether it was measured on this box with the same model."""
     measured: bool = False
-    """On this box; else its devices' rating alone tells."""
+    """Whether it was measured on this box at all; False: it is the devices' rating."""
 
     def step_s(self, checked: CheckResult) -> float:
         return checked.step_flops_full / self.flops_per_s
 
 
 def estimate_throughput(ledger: Ledger, devices: tuple[Device, ...], spec: JobSpec) -> Throughput:
-    """Of the newest jobs on a board of this name in this precision, those of the same model first; else rated figures.
-
-    devices: those that the job has or may get, the first GPU counts, and as many of its kind as the job has processes.
-    """
+    """From the newest jobs on a board of this name at this precision, those of the same model first; else from rated figures. devices:
+    those that the job has or may get. The first GPU counts, times the number of the job's processes."""
     gpus = [device for device in devices if device.kind == "gpu"]
     target = gpus[0].name if gpus else ""
     board = gpus[0] if gpus else None
@@ -99,12 +97,12 @@ def estimate_throughput(ledger: Ledger, devices: tuple[Device, ...], spec: JobSp
 
 
 def boards_of(spec: JobSpec, gpus: Sequence[Device]) -> int:
-    """How many boards a job trains on at once, where there are any; 1 on a CPU, whose cores its processes share."""
+    """Boards that a job trains on at once, if the box has any; 1 on a CPU, whose cores its processes share."""
     return (spec.train.processes or 1) if gpus else 1
 
 
 def precision(spec: JobSpec, board: Device | None) -> str:
-    """What matrix products run in on `board` (None: a CPU): autocast's, else the model's dtype."""
+    """The precision of matrix products on `board` (None: a CPU): autocast's, else the model's dtype."""
     peak = None if board is None else board.peak_flops
     able = peak is not None and peak.of("bf16") > peak.of("fp32")
     auto = spec.train.autocast == "auto" and spec.model.dtype == "fp32" and able
@@ -112,14 +110,14 @@ def precision(spec: JobSpec, board: Device | None) -> str:
 
 
 def _of_boards(board: Device, boards: int, dtype: str, host_w: float | None) -> Throughput:
-    """boards: so many of its kind train together."""
+    """boards: number of boards of its kind that train together."""
     limit = board.watts_limit or GPU_WATTS / _RATED_SHARE
     if board.peak_flops is not None:
         flops, how = board.peak_flops.of(dtype) * SUSTAINED[dtype], f"{SUSTAINED[dtype]:.0%} of its rating"
     else:
         flops, how = limit * FLOPS_PER_J[dtype], f"by its limit of {limit:.0f} W"
     part = 1.0
-    if board.instances:  # which instance a job gets is not known before
+    if board.instances:  # which MIG instance the job will get is not known yet
         part = 1 / len(board.instances)
     share = part * boards
     watts = limit * _RATED_SHARE * share + (host_w or 0.0) * _HOST_SHARE
@@ -133,7 +131,7 @@ def _of_boards(board: Device, boards: int, dtype: str, host_w: float | None) -> 
 
 
 def _cpu_watts(cores: int, host_w: float | None) -> float:
-    """By codecarbon's model of the load, where the host is metered by it or RAPL: rated power × (0.1 + 0.9·load³)."""
+    """Power by codecarbon's load model, if it or RAPL meters the host: rated power × (0.1 + 0.9·load³)."""
     if host_w is None:
         return cores * CPU_WATTS_PER_CORE
     load = min(cores / (os.cpu_count() or cores), 1.0)
@@ -141,7 +139,7 @@ def _cpu_watts(cores: int, host_w: float | None) -> float:
 
 
 def _board_of(ledger: Ledger, job_id: str, gpus: Sequence[Device]) -> str | None:
-    """The name of the board that a job ran on last; empty: it had none. None: never started, or on one that is not here."""
+    """The name of the board that a job last ran on; empty: it ran without one. None: it never started, or that board is not here."""
     started = ledger.history(job_id, kinds=("started",), newest=1)
     if not started:
         return None
@@ -151,7 +149,7 @@ def _board_of(ledger: Ledger, job_id: str, gpus: Sequence[Device]) -> str | None
 
 
 def same_model(jobs: Sequence[JobRecord], spec: JobSpec) -> list[JobRecord]:
-    """Those of the same model, loaded the same way."""
+    """The jobs of the same model, loaded the same way."""
     return [job for job in jobs if _kind(job.spec) == _kind(spec)]
 
 
@@ -160,8 +158,7 @@ def _kind(spec: JobSpec) -> tuple[str, str, str | None]:
 
 
 def _measured(ledger: Ledger, job_id: str, boards: int) -> tuple[float, float, float, float] | None:
-    """(FLOPs, seconds of steps, metered joules, their wall seconds) of a job's segments, on each of its boards; None where one
-    is not known."""
+    """(FLOPs, seconds of steps, metered joules, their wall seconds) of a job's segments, per board; None if one of them is unknown."""
     sums = {k: total for k, total in ledger.segment_totals(job_id).items() if k is not None}
     if not any(total.energy_mj for total in sums.values()):
         return None
