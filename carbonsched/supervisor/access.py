@@ -196,7 +196,7 @@ def warn_of_unknown(key: str, names: Iterable[str]) -> None:
 
 
 def is_one(actor: Owner, names: Iterable[str]) -> bool:
-    """Whether `names`, users and groups as `@name`, holds who asks."""
+    """Whether `names` (users, and groups as `@name`) includes the caller."""
     names = tuple(names)
     if not names:
         return False

@@ -1,7 +1,7 @@
-"""Keeps what providers forecast, and what came, over a restart: one JSON line each, in `<state_dir>/forecasts.jsonl`.
+"""Stores provider forecasts and the readings that followed in `<state_dir>/forecasts.jsonl`, so that a restart does not lose them.
 
-Lines are appended as they come, and written anew without the old ones once those are most of the file. What was not written
-to its end is no line yet. Nothing here ends or holds up the daemon: it would only have to learn again.
+Lines are appended, and the file is rewritten without the old ones once those are most of it. An incomplete last line is ignored. No failure
+here stops or delays the daemon: it would only have to learn again.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from carbonsched.plan.forecasting.archive import KeptForecast, ProviderRecord, S
 log = logging.getLogger(__name__)
 
 MOST_BYTES: Final = 64 * 2**20
-"""A longer file is none of ours: four weeks of a provider take about 2 MB."""
+"""A longer file cannot be ours: four weeks of a provider take about 2 MB."""
 MOST_SERIES: Final = 8
-"""Providers that are remembered; those beyond it that were heard longest ago are not."""
+"""Providers that are remembered; beyond that, those unheard for longest are dropped."""
 _MOST_PENDING: Final = 300
-"""Lines that wait for a full disk."""
+"""Lines kept in memory while the disk is full."""
 _STALE_LINES: Final = 1000
-"""Lines of the past that the file may hold beside four for each forecast that is kept."""
+"""Old lines that the file may hold, beside four for each forecast that is kept."""
 _LAST_MS: Final = 32_503_680_000_000
 """The year 3000."""
 _LARGEST: Final = 1e30
@@ -40,7 +40,7 @@ Records = dict[Series, ProviderRecord]
 
 @dataclass(slots=True)
 class ForecastFile:
-    """The file of a box. Used by one thread; never raises.
+    """The forecast file of a box. Used by one thread; never raises.
 
     Example::
 
@@ -51,13 +51,13 @@ class ForecastFile:
 
     path: Path
     lines: int = 0
-    """In the file, about."""
+    """Approximate number of lines in the file."""
     pending: list[str] = field(default_factory=list)
-    """What could not be written yet."""
+    """Lines that could not be written yet."""
     _failing: bool = False
 
     def load(self, now: int) -> Records:
-        """What is kept of the last four weeks. A damaged file is set aside, what is good in it goes on in a new one."""
+        """Load what is kept of the last four weeks. A damaged file is set aside, and its intact lines go into a new one."""
         records: Records = {}
         try:
             good, damage = self._read(records)
@@ -80,7 +80,7 @@ class ForecastFile:
         return records
 
     def keep(self, lines: Iterable[str], records: Records) -> None:
-        """Append lines. On a full disk they wait, and the first failure is told."""
+        """Append lines. While the disk is full they wait, and the first failure is logged."""
         self.pending += lines
         del self.pending[:-_MOST_PENDING]
         if not self.pending:
@@ -96,14 +96,14 @@ class ForecastFile:
         self._written(self.lines + len(self.pending))
 
     def _read(self, records: Records) -> tuple[int, str]:
-        """(good lines, what is wrong with the others). Raises OSError."""
+        """Return (intact lines, what is wrong with the others). Raises OSError."""
         with files.open_plain(self.path) as file:
             if os.fstat(file.fileno()).st_size > MOST_BYTES:
                 return 0, f"longer than {MOST_BYTES} bytes"
             good, damage, end = 0, "", 0
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
-                    self._cut(end)  # a write that was broken off
+                    self._cut(end)  # an interrupted write
                     break
                 end += len(line)
                 try:
@@ -118,7 +118,7 @@ class ForecastFile:
             os.truncate(self.path, end)
 
     def _rewrite(self, records: Records) -> None:
-        """Only what is kept. Where that fails the old file stays, and goes on."""
+        """Rewrite the file with only what is kept. If that fails, the old file stays in use."""
         lines = [line for record in records.values() for line in _lines(record)]
         try:
             files.replace(self.path, "".join(lines))
@@ -172,7 +172,7 @@ def _name(series: Series) -> list[str | float | None]:
 
 
 def _take(line: Any, records: Records) -> None:
-    """Put a line into its record. Raises where it is none."""
+    """Add a line to its record. Raises if the line is malformed."""
     provider, zone, basis, compression = line["of"]
     if not isinstance(provider, str) or not isinstance(zone, str) or not 0 < compression <= 1e9:
         raise ValueError("of")
@@ -210,7 +210,7 @@ def _check(good: bool) -> None:
 
 
 def _forget_old(records: Records, now: int) -> None:
-    """Drop what is older than four weeks, and series of which nothing is left; and those heard longest ago of too many."""
+    """Drop what is older than four weeks, series that became empty, and those unheard for longest if there are too many."""
     for series, record in list(records.items()):
         record.forecasts.forget_before(now)
         record.forget_old(now)
@@ -231,7 +231,7 @@ def forget_unheard(records: Records) -> None:
 
 
 def _append(path: Path, raw: bytes) -> None:
-    """All of it or nothing. Raises OSError."""
+    """Append all lines or none. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
     try:
         size = os.fstat(fd).st_size

@@ -1,7 +1,7 @@
-"""Remembers what the grid's providers forecast, hour by hour, also while no job runs, and sees feeds fail and come back.
+"""Remembers the grid providers' forecasts hour by hour, also while no job runs, and notices feeds that fail and recover.
 
-How right a provider was tells how far it may be trusted, which takes four weeks to learn: it is kept over a restart. A daemon at
-rest keeps and scores this without NumPy; `carbonsched.supervisor.estimates.grid_outlook` plans with it.
+Forecast accuracy decides how far a provider is trusted. It takes four weeks to learn, so it is kept over a restart. A daemon without jobs
+does this without NumPy; `carbonsched.supervisor.estimates.grid_outlook` plans with it.
 """
 
 import logging
@@ -27,9 +27,9 @@ from carbonsched.supervisor.forecast_file import (
 
 _DAY_S = 86_400.0
 _LOOKS_PER_DAY = 24 * 60
-"""At what is forecast; one an hour is kept."""
+"""Times a day that forecasts are read; one per hour is kept."""
 _SETTLES_DAYS = 2.0
-"""Of grid time: readings younger than that may still be revised."""
+"""Days of grid time during which readings may still be revised."""
 _MEMORY_DAYS = 30.0
 _LEARNED_PER_DAY = 4
 NO_FORECAST = "no feed forecasts: the planner makes its own from the past days; carbonsched submit JOB.toml --explain plans with it"
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class UsedForecast:
-    """The forecast that the planner takes, and the records that tell how right it was.
+    """The forecast that the planner uses, and the records of how accurate it was.
 
     Example:
         >>> UsedForecast(None).second is None
@@ -49,13 +49,13 @@ class UsedForecast:
     forecast: Forecast | None
     record: ProviderRecord | None = None
     second: ProviderRecord | None = None
-    """Of the provider that it is blended with."""
+    """The provider that it is blended with."""
     weights: ByHorizon = ()
 
 
 @dataclass(slots=True)
 class GridWatch:
-    """The feeds, what they forecast before, and what came of it. Thread-safe.
+    """The feeds, their earlier forecasts, and the readings that followed. Thread-safe.
 
     Example::
 
@@ -69,28 +69,28 @@ class GridWatch:
     file: ForecastFile | None = None
     """None: what is remembered ends with the daemon."""
     told: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """Feed → the state that `changes` told last, and when (monotonic)."""
+    """Feed → the state that `changes` last reported, and when (monotonic)."""
     records: Records = field(default_factory=dict)
     _opened: bool = False
     _look_s: float = 0.0
-    """Monotonic time of the next look at the forecasts."""
+    """Monotonic time at which forecasts are read next."""
     _settle_s: float = 0.0
-    """And at the readings."""
+    """Monotonic time at which readings are read next."""
     _scores: dict[Series, tuple[int, ForecastScore]] = field(default_factory=dict)
-    """As of which version of the record."""
+    """Cached scores, with the version of the record they are of."""
     _source: tuple[str, str, float] = "", "", 0.0
-    """What `log_source` said last; what holds, and since when (monotonic)."""
+    """The source that `log_source` last logged; the current one, and since when (monotonic)."""
     _weights: dict[tuple[Series, Series], tuple[float, ByHorizon]] = field(default_factory=dict)
-    """Of two that are blended, and until when (monotonic)."""
+    """Cached weights of two blended forecasts, and until when they hold (monotonic)."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def day_s(self) -> float:
-        """Wall seconds of a grid day: fewer in a time-compressed replay."""
+        """Wall seconds of a grid day; fewer in a time-compressed replay."""
         reading = self.chain.reading_at(self.clock.now())
         return _DAY_S / (reading.source.time_compression if reading else 1.0)
 
     def poll_archive(self) -> None:
-        """Remember the forecasts that hold now, where they are new, and what has come. Never raises; cheap at every tick."""
+        """Remember new forecasts and new readings. Never raises; cheap enough for every tick."""
         now_s = self.clock.monotonic()
         if now_s < self._look_s:
             return
@@ -98,7 +98,7 @@ class GridWatch:
         self._look_s = now_s + day_s / _LOOKS_PER_DAY
         try:
             self._remember(now, now_s, day_s)
-        except Exception:  # a feed's program may be another's: jobs are planned and told whatever it answers
+        except Exception:  # a plugin's feed may return anything: jobs are planned and directed all the same
             log.exception("what feeds forecast and told is not remembered now")
 
     def _remember(self, now: datetime, now_s: float, day_s: float) -> None:
@@ -135,17 +135,17 @@ class GridWatch:
         return self.records.setdefault(series, ProviderRecord.of(series))
 
     def record_of(self, source: Source) -> ProviderRecord | None:
-        """What is remembered of the series of `source`, as it is now."""
+        """The current record of the series of `source`."""
         with self._lock:
             record = self.records.get(Series.of(source))
             return None if record is None else record.snapshot()
 
     def forecast(self) -> Forecast | None:
-        """The forecast that the planner takes."""
+        """The forecast that the planner uses."""
         return self.used().forecast
 
     def used(self) -> UsedForecast:
-        """The most trusted forecast, or two blended where that is wanted; with what is known of how right it was."""
+        """The most trusted forecast, or two blended if the config asks for it, with the records of their accuracy."""
         forecasts = self.chain.forecasts()
         if not forecasts:
             return UsedForecast(None)
@@ -166,7 +166,7 @@ class GridWatch:
         return UsedForecast(_noted(first, second, why or "it is not known yet"), record)
 
     def _weights_of(self, first: ProviderRecord, second: ProviderRecord) -> ByHorizon:
-        """Learned anew a few times a grid day: a tenth of a second."""
+        """Recomputed a few times per grid day: it takes a tenth of a second."""
         now_s, key = self.clock.monotonic(), (first.series, second.series)
         until_s, found = self._weights.get(key, (now_s, ()))
         if now_s >= until_s:
@@ -175,7 +175,7 @@ class GridWatch:
         return found
 
     def scores(self) -> tuple[ForecastScore, ...]:
-        """How right the feeds' forecasts were, in order of trust."""
+        """How accurate the feeds' forecasts were, in order of trust."""
         names = [status.name for status in self.chain.status()]
         with self._lock:
             records = [
@@ -187,7 +187,7 @@ class GridWatch:
         return tuple(map(self._score, records))
 
     def _score(self, record: ProviderRecord) -> ForecastScore:
-        """A tenth of a second for a provider of four weeks, then nothing until more is known."""
+        """Takes a tenth of a second for a provider with four weeks of record; cached until the record changes."""
         known = self._scores.get(record.series)
         if known is None or known[0] != record.version:
             known = self._scores[record.series] = record.version, score(record)
@@ -210,12 +210,11 @@ class GridWatch:
         )
 
     def changes(self) -> Iterator[FeedStatus]:
-        """Feeds whose state is another than was told last, each told once."""
+        """Feeds whose state differs from the one last reported; each change is reported once."""
         return changes(self.chain.status(), self.told, self.clock.monotonic())
 
     def log_source(self) -> None:
-        """Say in the log where the intensity comes from, where that is another place than was said last, and for a minute: a feed,
-        a value that is held, a constant, or none."""
+        """Log the source of the intensity (a feed, a held value, a constant, or none) once it has differed from the logged one for a minute."""
         reading, now_s = self.chain.reading_at(self.clock.now()), self.clock.monotonic()
         source, (said, last, since_s) = _source_of(reading), self._source
         if source != last:
@@ -240,14 +239,14 @@ def _source_of(reading: Reading | None) -> str:
 
 
 def _why_not(first: Forecast, second: Forecast) -> str | None:
-    """Why two forecasts are not of the same: the zone as far as they say it, the basis, or time itself."""
+    """Why two forecasts are not comparable: zone (if both name one), basis or time differ."""
     a, b = first.source, second.source
     if a.basis is not b.basis:
         return f"it is {b.basis}"
     if a.time_compression != b.time_compression:
         return "it is replayed at another speed"
     one, two = ("".join(filter(str.isalnum, source.zone)).upper() for source in (a, b))
-    # some put the country before: DK-DK1 and DK1
+    # some providers put the country before the zone: DK-DK1 and DK1
     return None if one.endswith(two) or two.endswith(one) else f"it is of {b.zone}"
 
 

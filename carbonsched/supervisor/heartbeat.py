@@ -1,7 +1,7 @@
-"""Notes the heads of the ledger's chains once an hour: in the journal with what the rows come to, and in the log.
+"""Records the heads of the ledger's chains once an hour, in the journal (with the rows' totals) and in the log.
 
-The log is the system journal's, which another user keeps: what is cut off the ledger later, or made anew, is found against its lines
-(`audit verify --against`). The last rows before the end are noted, too.
+Another user keeps the system journal that the log goes to, so a ledger that is truncated or rewritten later disagrees with it (`audit
+verify --against`). The last rows before the daemon ends are recorded too.
 """
 
 import logging
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Heartbeat:
-    """When the heads were noted last, and noting them again.
+    """When the heads were last recorded, and recording them again.
 
     Example::
 
@@ -34,14 +34,14 @@ class Heartbeat:
     ledger: Ledger
     clock: Clock
     _due_s: float | None = None
-    """None: the ledger was not asked yet when the last one was."""
+    """None: the ledger has not been asked for the last heartbeat yet."""
     _closed: bool = False
     _counted: bool = False
-    """The rows were summed once: from then on it takes those that came since alone."""
+    """The rows were summed once; from then on only newer rows are added."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def poll(self) -> None:
-        """Note them where an hour has passed. Never raises: what cannot be done now is tried again."""
+        """Record the heads if an hour has passed. Never raises; failures are retried."""
         with self._lock:
             if self._closed:
                 return
@@ -52,14 +52,14 @@ class Heartbeat:
                 self._due_s = now_s + (EVERY_S if self._beat() else _AGAIN_S)
 
     def close(self) -> None:
-        """The daemon ends: what came since the last one is noted, and nothing after it."""
+        """Record what came since the last heartbeat: the daemon is ending."""
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._beat(counted=self._counted)
 
     def _left_s(self) -> float:
-        """Seconds of the hour that an earlier daemon began."""
+        """Seconds left of the hour that an earlier daemon began."""
         try:
             last = self.ledger.last_heartbeat()
         except CarbonschedError:

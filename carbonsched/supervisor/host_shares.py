@@ -1,4 +1,4 @@
-"""Charges a host's energy to the jobs that are live on it and to the box, by CPU time; `carbonsched.power.cpu_share` has the rule."""
+"""Charges a host's energy to its live jobs and to the box, by CPU time; `carbonsched.power.cpu_share` states the rule."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,14 +22,14 @@ class HostTick:
     """
 
     idle_w: Mapping[str, float | None] = field(default_factory=dict)
-    """Host → what it draws when nothing runs, by its meter's model; None: the least that was seen of it."""
+    """Host → its idle power by its meter's model; None: the lowest power seen."""
     use: CpuUse | None = None
-    """None: CPU time is not known."""
+    """None: CPU time is unknown."""
 
 
 @dataclass(slots=True)
 class HostShares:
-    """Remembers the least that each host drew since the daemon began, and which part each job got last.
+    """Remembers the lowest power of each host since the daemon began, and each job's last share.
 
     Example::
 
@@ -38,7 +38,7 @@ class HostShares:
 
     least_w: dict[str, float] = field(default_factory=dict)
     last: dict[tuple[str, str], float] = field(default_factory=dict)
-    """(host, job) → its part of the energy, 0 to 1."""
+    """(host, job) → its share of the energy, 0 to 1."""
 
     def note(self, delta: EnergyDelta) -> None:
         if delta.power_w is not None and not delta.bridged:
@@ -52,7 +52,7 @@ class HostShares:
         tick: HostTick,
         rule: HostIdle,
     ) -> list[_Charged] | None:
-        """A piece of `delta`, in which these jobs lived, charged to them and the box; None where CPU time does not tell."""
+        """Charge a piece of `delta`, during which these jobs lived, to them and to the box; None if CPU time is unknown."""
         seconds, use = (delta.end - delta.start).total_seconds(), tick.use
         if not sharers or piece.energy_mj is None or delta.bridged or use is None or not use.covers(seconds):
             return None
@@ -67,13 +67,13 @@ class HostShares:
         return list(zip(owners, share_by(piece, parts, how(len(sharers), rule)), strict=True))
 
     def forget_all_but(self, live: Sequence[JobRun]) -> None:
-        """Of jobs that are gone."""
+        """Forget all other jobs."""
         ids = {run.id for run in live}
         self.last = {key: part for key, part in self.last.items() if key[1] in ids}
 
 
 def _lived_s(run: JobRun, delta: EnergyDelta) -> float:
-    """Seconds of a delta in which the job had its process."""
+    """Seconds of a delta during which the job had its process."""
 
     def within(at: datetime | None, otherwise: datetime) -> datetime:
         return otherwise if at is None else min(max(at, delta.start), delta.end)

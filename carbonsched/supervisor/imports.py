@@ -1,4 +1,4 @@
-"""Books runs of other tools' logs: rows of an account and a method of their own, all or none, each run once."""
+"""Books the runs in other tools' logs, as rows with an account and a method of their own. All runs are booked or none, and each only once."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -10,11 +10,11 @@ from carbonsched.model.imported import ImportBody, Imported, ImportedPart, Impor
 from carbonsched.units import MJ_PER_J, grams
 
 KIND = "imported"
-"""Of the journal's entry that names the runs and their rows."""
+"""Kind of the journal entry that names the runs and their rows."""
 
 
 def book(ledger: Ledger, body: ImportBody, actor: str, uid: int, now: datetime) -> Imported:
-    """Raises LedgerError; nothing is booked then."""
+    """Book the runs. Raises LedgerError; nothing is booked then."""
     with ledger.transaction():
         known = _known(ledger)
         new = [run for run in body.runs if run.key not in known]
@@ -50,7 +50,7 @@ def book(ledger: Ledger, body: ImportBody, actor: str, uid: int, now: datetime) 
 
 
 def _known(ledger: Ledger) -> dict[str, str]:
-    """Run → what it said when it was booked."""
+    """Run → its digest when it was booked."""
     return {
         str(key): str(said)
         for entry in ledger.history(None, kinds=(KIND,))
@@ -59,7 +59,7 @@ def _known(ledger: Ledger) -> dict[str, str]:
 
 
 def _digest(run: ImportedRun) -> str:
-    """What of a run is booked: the same file under another name says the same."""
+    """Digest of what is booked of a run, so that the same file under another name is recognised."""
     parts = "+".join(f"{part.name}={part.energy_mj}" for part in run.parts)
     return f"{run.start.isoformat()} {run.end.isoformat()} {parts} {run.pue!r} {run.g_per_kwh!r}"
 
@@ -100,7 +100,7 @@ def _row(run: ImportedRun, part: ImportedPart, body: ImportBody, now: datetime) 
 
 
 def _metered_beside(ledger: Ledger, runs: Iterable[ImportedRun]) -> int:
-    """Millijoules that rows which begin in the time of these runs were metered."""
+    """Millijoules that carbonsched itself metered in rows that begin during these runs."""
     spans: list[tuple[datetime, datetime]] = []
     for start, end in sorted((run.start, run.end) for run in runs):
         if spans and start <= spans[-1][1]:

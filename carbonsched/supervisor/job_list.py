@@ -1,7 +1,7 @@
-"""Lists the jobs as JSON, a piece at a time: of thousands that wait only those are written anew that changed since they were listed last.
+"""Lists the jobs as JSON, in pieces. Of thousands of queued jobs only those that changed since the last listing are serialised again.
 
-What is kept of a job is its text: a tenth of what its `JobView` takes, and the listing is made of nothing else. A job that has a
-process changes with every tick, and one that is over is read from the ledger: neither is kept.
+Only a job's JSON text is cached: it takes a tenth of its `JobView`. Jobs with a process change at every tick, and jobs that are over are
+read from the ledger; neither is cached.
 """
 
 import json
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from carbonsched.supervisor.supervisor import Supervisor
 
 _START: Final = '"starts_at":null,"starts_why":null'
-"""Where a text is cut: when a queued job should start changes while nothing else of it does. In a string the quotes would be escaped."""
+"""The text is cut here: the expected start of a queued job changes while the rest does not. Inside a string the quotes would be escaped."""
 
 
 class _Text(NamedTuple):
-    """A job's row: what it was made of, and the JSON before and behind its expected start."""
+    """A job's row: what it was built from, and the JSON before and after its expected start."""
 
     of: tuple[Any, ...]
     head: str
@@ -35,7 +35,7 @@ class _Text(NamedTuple):
 
 @dataclass(slots=True)
 class JobListing:
-    """What `ps` shows.
+    """The listing behind `ps`.
 
     Example::
 
@@ -45,16 +45,16 @@ class JobListing:
 
     outlook: QueueOutlook
     _kept: dict[tuple[str, bool], _Text] = field(default_factory=dict)
-    """(job, whether for those who may read it) → its row. Of jobs that are over it is dropped."""
+    """(job, whether for readers of the job) → its row. Rows of jobs that are over are dropped."""
 
     def pieces(
         self, supervisor: "Supervisor", actor: Owner, admins: Sequence[str], *, every: bool
     ) -> Iterator[str]:
-        """The JSON of a `JobList`. every: also of the jobs that ended long ago. Takes the supervisor's lock for moments."""
+        """The JSON of a `JobList`. every: include jobs that ended long ago. Takes the supervisor's lock for moments only."""
         ids, left_out = supervisor.ledger.listed(None if every else OVER_SHOWN)
         starts, all_mine = self.outlook.starts(supervisor), access.reads_all(actor, admins)
         opening = '{"jobs":['
-        # a page of records at a time: those of ten thousand jobs would stay in the daemon's memory
+        # one page of records at a time: those of ten thousand jobs would stay in the daemon's memory
         for page in (ids[at : at + PAGE] for at in range(0, len(ids), PAGE)):
             texts = _Page(supervisor, None if all_mine else actor.uid, starts, self._kept).texts(page)
             if texts:
@@ -71,16 +71,16 @@ def _json(supervisor: "Supervisor") -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """So many jobs as are read at once."""
+    """The jobs that are read together."""
 
     supervisor: "Supervisor"
     reader: int | None
-    """Uid of who may read their own jobs alone; None: who may read all."""
+    """Uid of a caller who may read only their own jobs; None: the caller may read all."""
     starts: Mapping[str, ExpectedStart]
     texts_kept: dict[tuple[str, bool], _Text]
 
     def texts(self, ids: Sequence[str]) -> list[str]:
-        """In this order; of ids that are no job none."""
+        """The rows, in this order; ids that are no job are skipped."""
         found = self._unchanged(ids)
         if missing := [each for each in ids if each not in found]:
             found |= self._written(self.supervisor.ledger.records(missing))
@@ -90,7 +90,7 @@ class _Page:
         return self.reader is None or owner.uid == self.reader
 
     def _unchanged(self, ids: Sequence[str]) -> dict[str, str]:
-        """Of the jobs that are as they were."""
+        """The cached rows of jobs that did not change."""
         found: dict[str, str] = {}
         with self.supervisor.lock:
             for job_id in ids:
@@ -137,7 +137,7 @@ class _Page:
 
 
 def _state_of(run: JobRun) -> tuple[Any, ...]:
-    """All that the row of a job without a process is made of and that may change: equal, and so is the row."""
+    """All that determines the row of a job without a process and may change: if it is equal, so is the row."""
     account = run.account
     return (
         run.state,

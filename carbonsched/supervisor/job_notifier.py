@@ -1,4 +1,4 @@
-"""Says what became of a job to whoever wants to be notified: once for each end, and once for a budget that goes too fast."""
+"""Notifies people of jobs: once for each end, and once for a budget that is spent too fast."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ _OF_STATE: Final = {
     JobState.STOPPED: Happening.STOPPED,
 }
 RISK_FROM: Final = 0.5
-"""Of the budget: before that the share of the work that is done tells little."""
+"""Share of the budget below which the progress made says little."""
 RISK_FACTOR: Final = 1.5
-"""At risk: the share of the steps that are left is so many times that of the grams."""
+"""A job is at risk if the share of steps left is this many times the share of grams left."""
 
 
 def _nobody(_: Notification) -> None:
@@ -27,7 +27,7 @@ def _nobody(_: Notification) -> None:
 
 @dataclass(slots=True)
 class JobNotifier:
-    """What is said of jobs, and what was said already.
+    """What is notified of jobs, and what already was.
 
     Example::
 
@@ -37,25 +37,25 @@ class JobNotifier:
 
     clock: Clock
     send: Callable[[Notification], None] = _nobody
-    """Must not wait."""
+    """Must not block."""
     _warned: dict[str, float] = field(default_factory=dict)
-    """Job → the budget that was said to be at risk."""
+    """Job → the budget for which a risk was notified."""
 
     def moved(self, run: JobRun, new: JobState, reason: str) -> None:
-        """The job has come to this state."""
+        """The job has moved to this state."""
         if (happening := _OF_STATE.get(new)) is not None:
             self._warned.pop(run.id, None)
             self._tell(run, happening, reason)
 
     def unresponsive(self, run: JobRun, reason: str) -> None:
-        """Its process lives and does not do what it should."""
+        """The job's process lives but does not do what it should."""
         self._tell(run, Happening.UNRESPONSIVE, reason)
 
     def look(self, run: JobRun) -> None:
-        """Whether a running job's budget goes faster than its work. Cheap: at every tick."""
+        """Check whether a running job's budget is spent faster than its work is done. Cheap enough for every tick."""
         started, done, budget = run.progress.started, run.progress.step, run.budget_g
         if started is None or done is None or not started.steps or not budget:
-            return  # of a job of open end nothing is left: it takes as many as the budget pays for
+            return  # a job of open end has no fixed work left: it takes as many steps as the budget pays for
         if self._warned.get(run.id) == budget:
             return
         grams_left, steps_left = 1 - run.charged_g / budget, 1 - done / started.steps

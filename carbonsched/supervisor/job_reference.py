@@ -1,7 +1,7 @@
-"""Gives a new job its id, and finds the job that a person means: by its id, the first letters of it, its name, or as `latest`.
+"""Makes the id of a new job, and resolves a reference to a job: its id, the first letters of the id, its name, or `latest`.
 
-An exact id wins over a name, a name over first letters. What fits several jobs is refused with their ids: a cancel must not
-guess. `latest` is the caller's own job that was submitted last.
+An exact id wins over a name, and a name over first letters. An ambiguous reference is refused with the ids it fits, since a cancel must not
+guess. `latest` is the caller's most recently submitted job.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ LATEST = "latest"
 _TOLD = 5
 """Ids that a refusal lists."""
 _NAME_LETTERS: Final = 40
-"""Of a job's name that its id begins with."""
+"""Letters of a job's name that its id begins with."""
 _BYTES: Final = 3
-"""Of the number that it ends with."""
+"""Bytes of the random number that the id ends with."""
 _TRIES: Final = 1000
 
 
 def make_folder(jobs: Path, name: str, ledger: Ledger) -> Path:
-    """The folder of a new job, made empty and called by its id, which no other job has or had. Raises StateError."""
+    """Make the empty folder of a new job, named by its id, which no other job has or had. Raises StateError."""
     for _ in range(_TRIES):
         path = jobs / f"{name[:_NAME_LETTERS]}-{token_hex(_BYTES)}"
         if path.name in ledger.ids_like(path.name):
@@ -42,7 +42,7 @@ def make_folder(jobs: Path, name: str, ledger: Ledger) -> Path:
 
 
 def by_long_name(reference: str, ledger: Ledger) -> tuple[str, ...]:
-    """Ids of the jobs of this very name, of which their ids show the beginning alone; newest first."""
+    """Ids of the jobs with exactly this name, of which their ids contain only the beginning; newest first."""
     if len(reference) <= _NAME_LETTERS:
         return ()
     ids = ledger.ids_like(f"{reference[:_NAME_LETTERS]}-")
@@ -50,7 +50,7 @@ def by_long_name(reference: str, ledger: Ledger) -> tuple[str, ...]:
 
 
 def pick(reference: str, ids: Sequence[str]) -> str:
-    """The one of `ids` that `reference` means; they are newest first. Raises NotFoundError, InputError for several.
+    """The one of `ids` (newest first) that `reference` means. Raises NotFoundError, and InputError if it fits several.
 
     Example:
         >>> pick("sci", ["scitldr-7f3a1c", "dialogsum-0b1e22"])

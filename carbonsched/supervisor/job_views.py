@@ -1,4 +1,4 @@
-"""Builds what people and scripts are shown of a job: from the ledger and, while it is not over, from its run."""
+"""Builds what people and scripts see of a job, from the ledger and, until it is over, from its run."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,19 +16,19 @@ from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.units import MJ_PER_J
 
 SHOWN = 500
-"""Entries of each kind in a job's history, the last ones."""
+"""Most recent entries of each kind in a job's history."""
 MOST_SHOWN = 5000
-"""Segments and evaluations of a job, the last ones."""
+"""Most recent segments and evaluations of a job."""
 PAGE = 500
-"""Jobs that are read at once for a list."""
+"""Jobs that are read together for a list."""
 OVER_SHOWN = 20
-"""Jobs that are over in a list that was not asked for all, those that ended last."""
+"""Most recently ended jobs in a list that was not asked for all."""
 
 
 def job_detail(row: JobRecord, seen: dict[str, Any], ledger: Ledger) -> JobDetail:
-    """`show`: the row of `ps`, the directive and the evaluations in `seen`, and what the job went through.
+    """What `show` prints: the row of `ps`, the directive, the evaluations and the history.
 
-    A job that was never silent is shown by what it did last; `left_out` says how much more there is.
+    Of a long history only the most recent entries are shown; `left_out` counts the others.
     """
     history, validation = _history(row, ledger), tuple(seen.get("validation", ()))
     segments = segment_views(row.id, ledger)
@@ -49,7 +49,7 @@ def job_detail(row: JobRecord, seen: dict[str, Any], ledger: Ledger) -> JobDetai
 
 
 def _history(row: JobRecord, ledger: Ledger) -> tuple[dict[str, Any], ...]:
-    """What happened to the job; of what accrued only the last."""
+    """The job's history; of budget accruals only the last."""
     found = ledger.history(row.id, kinds=("submitted", "state", "budget", "started", "note"), newest=SHOWN)
     if row.spec.carbon.budget_rate_g_per_h is None:
         return found
@@ -90,11 +90,12 @@ class Past:
 
     totals: Totals
     last: SegmentRecord | None
-    """The furthest that was finished."""
+    """The last segment that was finished."""
 
 
 def pasts(rows: Sequence[JobRecord], ledger: Ledger) -> dict[str, Past]:
-    """Of the jobs that are over, in a few reads for all; of none where those of one cannot be read: then each is read alone."""
+    """Read them for the jobs that are over, in a few queries for all. If those of one job cannot be read, the result is empty and each is
+    read alone."""
     ids = [row.id for row in rows if row.state.ended]
     try:
         sums, last = ledger.totals_of(ids), ledger.last_segments(ids)
@@ -104,7 +105,7 @@ def pasts(rows: Sequence[JobRecord], ledger: Ledger) -> dict[str, Past]:
 
 
 def of_ledger(row: JobRecord, ledger: Ledger, past: Past | None = None) -> dict[str, Any]:
-    """Fields of a `JobView` for a job that is over: a few short reads, however long it ran."""
+    """Fields of a `JobView` for a job that is over: a few short queries, however long it ran."""
     if not row.state.ended:  # it ended while it was being listed
         row = ledger.job(row.id)
     past = past or Past(ledger.totals(row.id), ledger.last_segment(row.id))
@@ -127,11 +128,11 @@ def of_ledger(row: JobRecord, ledger: Ledger, past: Past | None = None) -> dict[
 
 
 def of_past(row: JobRecord, ledger: Ledger, started: Started | None) -> dict[str, Any]:
-    """Fields of a `JobDetail` for a job that is over, whose events are not read again; started: what it announced."""
+    """Fields of a `JobDetail` for a job that is over, without reading its events again; started: what it announced."""
     told = ledger.history(row.id, kinds=("evaluated",), newest=MOST_SHOWN + 1)
     fields = of_ledger(row, ledger)
     return fields | {
-        # a job of open end says neither when it starts
+        # a job of open end announces neither when it starts
         "segments": started.segments if started and started.segments else fields["segments"],
         "steps": started.steps if started and started.steps else fields["step"],
         "directive": None,
@@ -140,7 +141,7 @@ def of_past(row: JobRecord, ledger: Ledger, started: Started | None) -> dict[str
 
 
 def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
-    """Fields of a `JobView` from what is in memory alone, for the lock is held meanwhile."""
+    """Fields of a `JobView` from memory alone, since the lock is held meanwhile."""
     live = run.state.live
     return _of_row(row) | {
         "state": run.state,
@@ -176,7 +177,7 @@ def _expected(run: JobRun) -> int | None:
 
 
 def _phase(run: JobRun) -> Literal["stable", "cooldown"] | None:
-    """As it stands now: a cooldown may be told before it begins."""
+    """The current phase; a cooldown may be directed before it begins."""
     told = run.directive
     if told is None or told.phase is None:
         return None
@@ -185,7 +186,7 @@ def _phase(run: JobRun) -> Literal["stable", "cooldown"] | None:
 
 
 def reason_of(run: JobRun) -> str:
-    """Why it is in its state, and before that what is wrong with it."""
+    """Why the job is in its state, preceded by what is wrong with it."""
     if run.aside:
         return f"set aside: {run.aside}; tried again every minute"
     wrong = run.trouble or run.unheard or run.odd[1]
@@ -193,7 +194,7 @@ def reason_of(run: JobRun) -> str:
 
 
 def job_view(row: JobRecord, fields: Callable[[], dict[str, Any]]) -> JobView:
-    """A row of `ps`. A job whose figures cannot be shown says why in their place, so that the others are shown."""
+    """A row of `ps`. If a job's figures cannot be shown, the row says why, and the other rows are unaffected."""
     try:
         return JobView(**fields())
     except (ValueError, ArithmeticError, TypeError) as e:

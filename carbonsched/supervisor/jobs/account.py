@@ -1,7 +1,7 @@
-"""Keeps the account of one job: the energy and the grams that were charged to it.
+"""Keeps the account of one job: the energy and the grams charged to it.
 
-Every guard holds the budget against `JobAccount.charged_g`: the grams that are known, and the most that stretches of unknown
-intensity or power can have cost. It is changed here alone, by each metered piece of energy.
+Every guard checks the budget against `JobAccount.charged_g`: the known grams, plus the most that stretches of unknown intensity or power
+can have cost. Each metered piece of energy changes the account, and only this file does so.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,12 +12,12 @@ from carbonsched.model.energy import BudgetAccount, EnergyMethod, Interval
 from carbonsched.units import MJ_PER_J, grams
 
 UNKNOWN_W = 300.0
-"""Power taken where a device was never read and no rating is known: deliberately high."""
+"""Power assumed for a device that was never read and has no known rating: deliberately high."""
 
 
 @dataclass(slots=True)
 class JobAccount:
-    """What was charged to a job, over all its processes; the figures of segments are those of the process that runs.
+    """What was charged to a job over all its processes; figures per segment are of the current process only.
 
     Example:
         >>> account = JobAccount(spent_g=2.0, reserved_g=0.5)
@@ -29,27 +29,27 @@ class JobAccount:
     spent_g: float = 0.0
     """Known grams, by the account that budgets are charged by."""
     location_g: float = 0.0
-    """All energy at the grid's intensity."""
+    """Grams of all energy at the grid's intensity."""
     on_site_g: float = 0.0
-    """With the site's own supply counted, as far as it is known."""
+    """Grams with the site's own supply counted, as far as it is known."""
     supplied: bool = False
     """Whether the box had a supply of its own meanwhile."""
     unknown_s: float = 0.0
-    """Seconds of which the energy or the intensity is not known."""
+    """Seconds of unknown energy or intensity."""
     reserved_g: float = 0.0
-    """Grams that these seconds could have cost at the worst: the budget is held against them too."""
+    """Worst-case grams of these seconds: the budget has to cover them too."""
     estimated: bool = False
-    """Whether any of the energy is not from a counter."""
+    """Whether part of the energy is not from a counter."""
     begun_g: float = 0.0
-    """What was charged when the process was started."""
+    """Grams charged when the process was started."""
     segment_mj: dict[int | None, int] = field(default_factory=dict)
-    """Segment → millijoules, of this process: a segment that is done again is another one to the energy model."""
+    """Segment → millijoules, in this process; the energy model treats a repeated segment as another one."""
     busy: dict[int, tuple[int, float]] = field(default_factory=dict)
-    """Segment → millijoules and seconds in which steps ran, of this process; waiting and importance apart."""
+    """Segment → millijoules and seconds during steps, in this process; without waits and importance."""
 
     @classmethod
     def of_ledger(cls, totals: Totals, unknown_w: float, worst_g_per_kwh: float, pue: float) -> "JobAccount":
-        """The account as the ledger's rows have it, the unknown at `unknown_w` and the worst intensity."""
+        """The account by the ledger's rows, with unknown stretches at `unknown_w` and the worst intensity."""
         unknown_j = totals.unknown_mj / MJ_PER_J + totals.unmetered_s * unknown_w
         return cls(
             spent_mj=totals.energy_mj,
@@ -64,19 +64,19 @@ class JobAccount:
 
     @property
     def charged_g(self) -> float:
-        """What the budget is held against: known grams and the worst case of the unknown."""
+        """What guards check against the budget: the known grams and the worst case of the unknown."""
         return self.spent_g + self.reserved_g
 
     def begin(self) -> None:
-        """A process was started: its segments are counted from nothing."""
+        """Begin a new process: count its segments from zero."""
         self.segment_mj, self.busy, self.begun_g = {}, {}, self.charged_g
 
     def resume(self, segment_mj: Mapping[int | None, int], since_start_g: float) -> None:
-        """Go on with a process that an earlier daemon started, by what the ledger has of it since then."""
+        """Resume a process that an earlier daemon started, by what the ledger has of it since then."""
         self.segment_mj, self.begun_g = dict(segment_mj), self.charged_g - since_start_g
 
     def restate(self, now: "JobAccount", told: Iterable[tuple[int | None, int]]) -> None:
-        """Energy that was unknown was told. now: the account by the ledger, all rows written; told: (segment, millijoules)."""
+        """Replace unknown energy that became known late. now: the account by the ledger, with all rows written; told: (segment, millijoules)."""
         self.spent_mj, self.spent_g, self.reserved_g = now.spent_mj, now.spent_g, now.reserved_g
         self.location_g, self.on_site_g = now.location_g, now.on_site_g
         self.unknown_s, self.estimated = now.unknown_s, True
@@ -92,11 +92,9 @@ class JobAccount:
         timed: bool,
         account: BudgetAccount = BudgetAccount.LOCATION,
     ) -> None:
-        """Add a metered piece: an unknown one counts at `watts_high` W and `worst_g_per_kwh`.
-
-        account: which of its grams the budget is charged. timed: whether its seconds count as those of the segment's steps. Devices are metered side by side, so those of one
-        of them do.
-        """
+        """Add a metered piece; an unknown one counts at `watts_high` W and `worst_g_per_kwh`. account: which of its grams the budget is
+        charged. timed: whether its seconds count as seconds of the segment's steps. Devices are metered side by side, so only those of one
+        device count."""
         delta = piece.delta
         span_s = (delta.end - delta.start).total_seconds()
         if delta.energy_mj is not None:

@@ -1,4 +1,4 @@
-"""Reads a job's `events.jsonl` from where it was left: whole lines at a time, and a bounded piece of it at once."""
+"""Reads a job's `events.jsonl` from a stored offset: whole lines only, and a bounded piece per call."""
 
 import logging
 import os
@@ -15,11 +15,11 @@ from carbonsched.model.protocol import EVENTS, Event
 log = logging.getLogger(__name__)
 
 PIECE_BYTES = 1024 * 1024
-"""Read at once, and the longest line that is an event: `segment_done` names every selected tensor, some 60 bytes each."""
+"""Bytes read per call, and the longest valid line: `segment_done` names every selected tensor, some 60 bytes each."""
 _STEP = (b'"event":"step"', b'"event": "step"')
-"""Within quotes they would be escaped."""
+"""Inside a JSON string these quotes would be escaped."""
 _PIECES_PASSED = 64
-"""Of a line that is longer, looked through at once for its end."""
+"""Pieces of an overlong line that one call skips in search of its end."""
 
 
 @dataclass(slots=True)
@@ -33,27 +33,26 @@ class EventFollower:
 
     path: Path
     offset: int = 0
-    """Bytes read; always at the start of a line, or inside one that is passed over."""
+    """Bytes read: always at the start of a line, or inside one that is being skipped."""
     behind: bool = False
     """Whether whole lines were left for the next call."""
     _passing: bool = False
-    """Whether `offset` is inside a line that is too long."""
+    """Whether `offset` is inside an overlong line."""
     _vanished: bool = False
-    """Whether there was no file at the last look."""
+    """Whether the file was missing at the last read."""
 
     def read(self, until: int | None = None) -> list[Event]:
-        """New events of one piece, up to byte `until`, see `events`."""
+        """Read the new events of one piece, up to byte `until`; see `events`."""
         return list(self.events(until))
 
     def events(self, until: int | None = None, *, brief: bool = False) -> Iterator[Event]:
-        """New events of one piece, up to byte `until`. A torn last line stays for the next call, and so does what a caller
-        that has enough does not take. brief: of steps that follow each other the first and the last.
+        """Yield the new events of one piece, up to byte `until`. An incomplete last line stays for the next call, and so do events that the
+        caller does not take. brief: yield only the first and last of consecutive steps.
 
-        A line that is not an event of ours (another program speaks the protocol loosely) or is longer than a piece is
-        logged and passed over: one bad line must not stop the metering of a job, nor fill the daemon's memory.
-        Raises OSError where the file cannot be read.
+        A line that is no event of ours (another program may speak the protocol loosely) or is longer than a piece is logged and skipped:
+        one bad line must neither stop the metering of a job nor fill the daemon's memory. Raises OSError if the file cannot be read.
         """
-        self.behind = False  # also where it cannot be read: nobody is to wait for more then
+        self.behind = False  # also if it cannot be read: nobody should wait for more then
         most = PIECE_BYTES if until is None else min(max(until - self.offset, 0), PIECE_BYTES)
         try:
             with open_plain(self.path) as file:
@@ -79,7 +78,7 @@ class EventFollower:
         self.behind = behind
 
     def replay(self, until: int) -> Iterator[Event]:
-        """All events up to byte `until`, a piece in memory at a time; of steps, which are nearly all lines, as many as matter."""
+        """Yield all events up to byte `until`, with one piece in memory at a time. Most lines are steps; only those that matter are yielded."""
         while self.offset < until:
             before = self.offset
             yield from self.events(until, brief=True)
@@ -87,7 +86,7 @@ class EventFollower:
                 return
 
     def _pass_over(self, file: BinaryIO, until: int | None) -> None:
-        """Go on inside a line of which one piece was read and is not kept, to its end if that is near."""
+        """Skip the rest of an overlong line, or a bounded part of it."""
         if not self._passing:
             text = "%s: passed over a line of more than %d bytes from byte %d"
             log.warning(text, self.path, PIECE_BYTES, self.offset)
@@ -101,7 +100,7 @@ class EventFollower:
                 return
 
     def _notice_cut(self, size: int) -> None:
-        """A file that became shorter is followed from its new end on, one that was made anew from its beginning."""
+        """Follow a file that became shorter from its new end on, and one that was replaced from its beginning."""
         if size < self.offset:
             log.warning("%s: was cut from %d bytes or more to %d", self.path, self.offset, size)
             self.offset, self._passing = 0 if self._vanished else size, False

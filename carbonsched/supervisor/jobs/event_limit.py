@@ -1,7 +1,7 @@
 """Limits how many of a process's events become rows: the journal is append-only, and a library may warn at every step.
 
-An event that the protocol foresees is always taken: each segment's end once, one evaluation a segment and three around them.
-Warnings, and what comes on top of that, draw on an allowance of their kind.
+Events that the protocol expects are always recorded: each segment's end once, one evaluation per segment and three around them. Warnings,
+and any further events, draw on an allowance per kind.
 """
 
 from dataclasses import dataclass, field
@@ -11,20 +11,19 @@ from typing import Final
 from carbonsched.model.protocol import MOST_SEGMENTS, Evaluated, Event, SegmentDone, Warned
 
 BURST = 20
-"""Events of a kind that are taken beyond those foreseen, however fast they come."""
+"""Unexpected events of a kind that are recorded at any rate."""
 EVERY = timedelta(minutes=1)
-"""One more is taken for each of these that passes, and as often the number of those that were not is recorded."""
+"""One more is recorded per such interval, and the number of those that were not is recorded as often."""
 _EVALUATIONS: Final = 3
-"""Beside one after each segment: before, after and test."""
+"""Evaluations beside the one per segment: before, after and test."""
 KINDS: Final = {"warning": "warnings", "evaluated": "evaluations", "segment_done": "ends of segments"}
-"""The events that become rows → what they are called where many were not taken."""
+"""The events that become rows → what they are called if many were not recorded."""
 
 
 @dataclass(slots=True)
 class Allowance:
-    """How many events of one kind are taken, and how many were not.
-
-    It counts by the times of the events alone, so that the same events, read again after a restart, count alike.
+    """Counts the events of one kind that were recorded, and those that were not. Only the events' own times matter, so replaying them after
+    a restart gives the same counts.
 
     Example:
         >>> allowance = Allowance()
@@ -34,12 +33,12 @@ class Allowance:
     """
 
     since: datetime | None = None
-    """Up to when the allowance has grown; an event from before the process began adds nothing."""
+    """The time up to which the allowance has grown; events before the process began add nothing."""
     left: int = BURST
     kept_back: int = 0
-    """Events that were not taken."""
+    """Events that were not recorded."""
     said: int = 0
-    """How many of them are in the journal as a number."""
+    """How many of these the journal has already counted."""
     said_at: datetime | None = None
 
     @property
@@ -58,12 +57,12 @@ class Allowance:
         return True
 
     def due(self, now: datetime) -> int:
-        """How many more there were, where it is time to say so; else 0."""
+        """How many more were not recorded, if it is time to journal that; else 0."""
         soon = self.said_at is not None and abs(now - self.said_at) < EVERY
         return 0 if soon else self.unsaid
 
     def note_said(self, number: int, at: datetime) -> None:
-        """The journal has it that there were so many more."""
+        """The journal now has this many more."""
         self.said, self.said_at = self.said + number, at
 
     def shift(self, step: timedelta) -> None:
@@ -74,7 +73,7 @@ class Allowance:
 
 @dataclass(slots=True)
 class EventLimit:
-    """Which events of one process are taken.
+    """Decides which events of one process are recorded.
 
     Example:
         >>> limit = EventLimit()
@@ -84,20 +83,20 @@ class EventLimit:
     """
 
     allowances: dict[str, Allowance] = field(default_factory=dict)
-    """Of the kinds that came; a job that never had a process has none."""
+    """For the kinds seen so far; empty for a job that never had a process."""
     since: datetime | None = None
     """When the process began."""
     ended: set[int] = field(default_factory=set)
-    """Segments whose end was taken as foreseen."""
+    """Segments whose end was recorded as expected."""
     evaluations: int = _EVALUATIONS
-    """Foreseen, and not come yet."""
+    """Expected evaluations that have not come yet."""
 
     @classmethod
     def of_process(cls, since: datetime) -> "EventLimit":
         return cls(since=since)
 
     def admits(self, event: Event, segments: int | None) -> bool:
-        """Whether the event is taken. segments: of the job, as its trainer has announced; None: it has not."""
+        """Whether to record the event. segments: of the job, as its trainer announced; None: it has not yet."""
         match event:
             case SegmentDone() if event.k not in self.ended and event.k < (segments or MOST_SEGMENTS):
                 self.ended.add(event.k)
@@ -111,15 +110,15 @@ class EventLimit:
         return True
 
     def due(self, now: datetime) -> dict[str, int]:
-        """Kind → how many more there were, where it is time to say so."""
+        """Kind → how many more were not recorded, if it is time to journal that."""
         return {kind: more for kind, each in self.allowances.items() if (more := each.due(now))}
 
     def unsaid(self) -> dict[str, int]:
-        """Kind → how many more there were that nobody has said."""
+        """Kind → how many were not recorded and not yet journalled."""
         return {kind: each.unsaid for kind, each in self.allowances.items() if each.unsaid}
 
     def note_said(self, more: dict[str, int], at: datetime) -> None:
-        """The journal has it that there were so many more."""
+        """The journal now has this many more."""
         for kind, number in more.items():
             if kind in KINDS:
                 self._allowance(kind).note_said(number, at)
