@@ -59,9 +59,8 @@ class FaultIsolation:
 
     @contextmanager
     def alone(self, run: JobRun | None) -> Iterator[None]:
-        """A full disk or a process that cannot be reached is tried again at the next tick, and shown with the job; what
-        cannot come right by itself fails the job. None: of all jobs together, which nobody can be failed for.
-        """
+        """Run work for one job. A full disk or an unreachable process is shown with the job and retried at the next tick; a fault that
+        cannot pass fails the job. None: the work is for all jobs, and no job fails for it."""
         try:
             yield
         except (OSError, LedgerError, LaunchError) as e:

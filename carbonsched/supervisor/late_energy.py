@@ -1,4 +1,4 @@
-"""Charges energy that a meter tells late to those whose time it was, once every row of that time is in the ledger."""
+"""Charges energy that a meter reports late to the jobs of that time, once every row of that time is in the ledger."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -15,12 +15,12 @@ from carbonsched.supervisor.recovery import ProcessJournal
 log = logging.getLogger(__name__)
 
 MOST = 1000
-"""Kept while the ledger takes no rows."""
+"""Deltas kept while the ledger refuses writes."""
 
 
 @dataclass(slots=True)
 class LateEnergy:
-    """What was told late and is not charged yet.
+    """Late energy that is not charged yet.
 
     Example::
 
@@ -39,7 +39,7 @@ class LateEnergy:
             del self.waiting[: max(over, 0)]
 
     def charge(self, runs: Mapping[str, JobRun]) -> None:
-        """runs: the jobs that are not over, whose accounts are restated; those that are over are restated in the ledger alone."""
+        """Charge it. runs: the jobs that are not over; their accounts are restated. Jobs that are over are restated in the ledger alone."""
         while self.waiting and not self.pending.rows:
             try:
                 rows = self.ledger.recover(self.waiting[0])

@@ -1,9 +1,8 @@
-"""Compares the ledger with the job folders before anything is done: a ledger that knows less than they do is refused.
+"""Compares the ledger with the job folders before the daemon starts, and refuses a ledger that knows less than they do.
 
-A ledger that vanished, lost its log or was put back would be a silent new beginning: what its jobs have spent would be
-forgotten, and a process of theirs that still runs charged to nobody. What a folder shows is the daemon's own word: neither a
-job's folder nor these records in it are its owner's to write. A folder of a submit that was cut short shows no process, and a
-ledger that has begun never stops for it.
+A ledger that vanished, lost its write-ahead log or was restored from a backup would silently start over: the spending of its jobs would be
+forgotten, and their running processes charged to nobody. The folders are evidence that owners cannot forge: only the daemon can write a
+job's folder and these records in it. An interrupted submit leaves a folder without a process, and does not stop a ledger that is in use.
 """
 
 import logging
@@ -29,22 +28,22 @@ log = logging.getLogger(__name__)
 _SHOWN = 3
 FLAG = "--new-ledger"
 LEFT_BEHIND = "left_behind"
-"""In the detail of `began`, with which a ledger begins, and goes on where somebody said so: the jobs that were left behind."""
+"""In the detail of the journal entry `began`: the jobs that were knowingly left behind when a ledger began, or went on."""
 _OF_A_START = re.compile(r"(run|exit)(\.\d+)?\.json|events\.jsonl")
-"""What a job's folder holds from its first start on."""
+"""What a job's folder contains from its first start on."""
 _JOB_ID = re.compile(r".+-[0-9a-f]{6}")
 
 
 @dataclass(slots=True)
 class _Folders:
-    """Names of what lies in the folder of the job directories."""
+    """The names found in the folder of job directories."""
 
     ran: set[str] = field(default_factory=set)
-    """A process was started in it."""
+    """Folders in which a process was started."""
     waiting: set[str] = field(default_factory=set)
-    """Submitted and no more; or nobody can look into it."""
+    """Folders of jobs that were only submitted, or that cannot be read."""
     problem: str = ""
-    """Why it cannot be listed."""
+    """Why the folder cannot be listed."""
 
     @property
     def every(self) -> set[str]:
@@ -52,9 +51,8 @@ class _Folders:
 
 
 def check_file(url: str, jobs: Path, *, accept: bool) -> None:
-    """Before the ledger is opened, which would make one. Raises InputError where it is gone and job folders are there; with
-    `accept` a log of it that is left is kept aside.
-    """
+    """Check before opening the ledger, which would create it. Raises InputError if it is missing while job folders exist; with `accept`, a
+    leftover write-ahead log is moved aside."""
     file = DatabaseFile.of(parsed_url(url))
     if file is None or file.size():
         return
@@ -71,10 +69,10 @@ def check_file(url: str, jobs: Path, *, accept: bool) -> None:
 
 
 def check_jobs(ledger: Ledger, jobs: Path, launcher: Launcher, clock: Clock, *, accept: bool) -> None:
-    """Raises InputError where the folders are of jobs that the ledger does not know; with `accept` that is noted in it, and
-    what still runs of them is told to end: nobody would meter it.
+    """Raise InputError if there are folders of jobs that the ledger does not know. With `accept` they are journalled, and their running
+    processes asked to end, since nobody would meter them.
 
-    A ledger that holds nothing at all never served, so it never had a submit that was cut short: any folder counts.
+    An empty ledger was never in use, so it cannot have had an interrupted submit: any folder counts.
     """
     known, begun = _known(ledger), ledger.begun
     found = _look(jobs, known)
@@ -101,7 +99,7 @@ def check_jobs(ledger: Ledger, jobs: Path, launcher: Launcher, clock: Clock, *, 
 
 
 def _known(ledger: Ledger) -> set[str]:
-    """Jobs that are in it, or were left behind knowingly."""
+    """Jobs in the ledger, and those knowingly left behind."""
     left = (entry.get(LEFT_BEHIND, ()) for entry in ledger.history(None, kinds=("began",)))
     return ledger.job_ids() | {str(name) for names in left for name in names}
 
@@ -112,7 +110,7 @@ def _note(ledger: Ledger, lost: set[str], clock: Clock) -> None:
         log.warning("the ledger goes on without %s: what they spent is not in it", _named(lost))
     try:
         ledger.note(None, "began", {"text": text, LEFT_BEHIND: sorted(lost)}, DAEMON, clock.now())
-    except LedgerError as e:  # a full disk: said again, and asked again, at the next start
+    except LedgerError as e:  # a full disk: checked and journalled at the next start
         log.warning("%s", e)
 
 
@@ -126,7 +124,7 @@ def _leave(folder: Path, launcher: Launcher) -> None:
 
 
 def _look(jobs: Path, known: Set[str] = frozenset()) -> _Folders:
-    """Into the folders that are not of jobs that are known."""
+    """Sort the folders of unknown jobs."""
     found = _Folders()
     try:
         folders = [entry for entry in jobs.iterdir() if entry.name not in known and entry.is_dir()]
@@ -148,7 +146,7 @@ def _look(jobs: Path, known: Set[str] = frozenset()) -> _Folders:
 
 
 def _id(folder: Path) -> str:
-    """The job of a folder: somebody may have made a copy of one."""
+    """The job id of a folder, which may be somebody's copy."""
     with suppress(OSError, ValidationError):
         return read(folder / "spec.json", SubmittedJob).id
     return folder.name

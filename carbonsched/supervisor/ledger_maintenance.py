@@ -1,6 +1,6 @@
-"""Looks after old rows in the background, beside the tick: adds up each hour that is over, and rolls rows up behind all settling.
+"""Maintains old rows in the background: sums up each hour that is over, and rolls up rows that can no longer be settled.
 
-Each hour and each slice is one short transaction, between which others write. What cannot be done now is tried again in the next hour.
+Each hour and each slice is one short transaction, so others can write in between. What fails is retried in the next hour.
 """
 
 import logging
@@ -19,9 +19,9 @@ from carbonsched.ledger.rollup import Retention, RollUp
 EVERY_S: Final = 3600.0
 ADD_UP_EVERY_S: Final = 60.0
 _HOURS: Final = 24
-"""So many are added up at a time: the rest of what an old ledger lacks comes minutes later."""
+"""Hours summed up per pass; an old ledger's backlog takes some minutes."""
 BEHIND: Final = timedelta(days=1)
-"""After the last time at which a feed may still revise."""
+"""Delay after the last time at which a feed may still revise."""
 _PAUSE_S: Final = 0.05
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class LedgerMaintenance:
-    """When the ledger was added up and rolled up last, and doing it again.
+    """When the ledger was last summed up and rolled up, and doing it again.
 
     Example::
 
@@ -42,13 +42,13 @@ class LedgerMaintenance:
     ledger: Ledger
     clock: Clock
     settles: Callable[[], timedelta]
-    """How long feeds revise."""
+    """How long feeds may revise their readings."""
     _due_s: float = 0.0
     _add_up_s: float = 0.0
     _closed: bool = False
 
     def poll(self) -> None:
-        """Add up and merge what is due. Never raises: what cannot be done now is tried again."""
+        """Sum up and merge what is due. Never raises; failures are retried."""
         now_s = self.clock.monotonic()
         if now_s >= self._add_up_s and not self._closed:
             self._add_up_s = now_s + ADD_UP_EVERY_S
@@ -79,7 +79,7 @@ class LedgerMaintenance:
             log.warning("the ledger's hours are not added up now: %s", e)
 
     def close(self) -> None:
-        """The daemon ends: no slice is begun any more."""
+        """Begin no further slice: the daemon is ending."""
         self._closed = True
 
     def _ends(self) -> bool:

@@ -1,4 +1,4 @@
-"""What becomes of a job's process: asked after at each tick, heard, and brought to its end with the job's state after it."""
+"""Follows a job's process: polls it at each tick, reads its events, and after its end moves the job to its next state."""
 
 import logging
 from datetime import datetime
@@ -30,15 +30,15 @@ if TYPE_CHECKING:  # NumPy stays out of a daemon at rest
 log = logging.getLogger(__name__)
 
 WORD_S = 5.0
-"""How long the word of who started a command is waited for, once the command is gone."""
+"""Seconds to wait for `carbonsched run` to report how its command ended, once the command is gone."""
 ENERGY_S = 2 * HOLD_S
-"""How long a job that has ended is kept for a meter that has not told of its last seconds."""
+"""Seconds to wait for a meter that has not yet reported a finished job's last seconds."""
 LISTEN_S = 10.0
-"""How long the last words of a job that has ended are tried for, where they cannot be read."""
+"""Seconds for which the last events of a finished job are retried if they cannot be read."""
 
 
 class Jobs(Protocol):
-    """What following jobs needs of the supervisor, which is one.
+    """The part of the supervisor that following jobs uses.
 
     Example::
 
@@ -68,7 +68,7 @@ class Jobs(Protocol):
 
 
 class Lifecycle:
-    """Follows the jobs of a supervisor from their start to their end; all with its lock held.
+    """Follows the supervisor's jobs from their start to their end. The lock is held throughout.
 
     Example::
 
@@ -81,7 +81,7 @@ class Lifecycle:
         self.supervisor = supervisor
 
     def poll(self, run: JobRun) -> None:
-        """Whether the job's process has ended, and its energy with it; and what it has said."""
+        """Return whether the job's process has ended and all its energy is metered; reads its events too."""
         if run.process.starting:
             return
         polled = self.supervisor.launcher.poll(run.dir)
@@ -89,14 +89,14 @@ class Lifecycle:
             run.hear(self.supervisor.clock)
         sure = not self.supervisor.isolation.unsure(run, polled)
         if polled.state != "running" and sure:
-            # what its workers use is still its own, and the board is not free
+            # its workers still use energy and the board
             if run.process.alive_to is None and (left := self.supervisor.launcher.sweep(run.dir)):
                 raise LaunchError(f"{left} of its processes run on and cannot be ended")
-            # without an exit record the last word of the job is the latest time it is known to have lived, and of one
-            # that said nothing the first time it was found gone: a later one each tick would never come to an end
+            # without an exit record the process is taken to have lived until its last event; if it sent none,
+            # until it was first found gone: a later time at each tick would never end
             ended = polled.exit.at if polled.exit else run.progress.last_event_at or run.process.alive_to
             if run.command is not None and (run.process.alive_to or not self._just_ended(polled)):
-                ended = run.process.alive_to  # what it left behind lived on, or nobody says when it ended
+                ended = run.process.alive_to  # its leftover processes lived on, or nobody knows when it ended
             run.process.close(min(ended or self.supervisor.clock.now(), self.supervisor.clock.now()))
         elif run.process.kill_at is not None and self.supervisor.clock.monotonic() >= run.process.kill_at:
             log.warning(
@@ -113,7 +113,7 @@ class Lifecycle:
         ).total_seconds() <= 2 * self.supervisor.config.power.tick_s
 
     def advance(self, run: JobRun) -> None:
-        """Take in what a job has said, and where its process has brought it."""
+        """Handle what a job has reported and where its process stands."""
         if run.aside or run.unheard:
             run = self._bear_with(run)
         if run.aside and not run.alive:
@@ -125,7 +125,7 @@ class Lifecycle:
             return
         if run.process.starting:
             return
-        # the energy model learns of a segment once its energy is charged
+        # the energy model is fitted to a segment once its energy is charged
         for event in run.learn():
             if isinstance(event, SegmentDone):
                 self.supervisor.control.estimates.costs.observe(run, event)
@@ -151,13 +151,13 @@ class Lifecycle:
             self.supervisor.move(run, new, reason if waiting is None else waiting.reason)
 
     def _bear_with(self, run: JobRun) -> JobRun:
-        """A job that cannot be followed is rebuilt now and then, and in the end its process is ended: others wait for the
-        devices. Returns the job's run, which may be another one."""
+        """Retry a job that cannot be followed, and end its process in the end: others wait for the devices. Returns the job's run, which
+        may have been rebuilt."""
         due = self.supervisor.isolation.due(run)
         if due is Due.END:
             self.fail(run, f"the daemon cannot follow it: {run.aside or run.unheard}")
         elif due is Due.REBUILD:
-            self.supervisor.flush()  # an account is rebuilt from the rows
+            self.supervisor.flush()  # the account is rebuilt from the rows
             if self.supervisor.pending.rows:
                 return run
             again = self.supervisor.journal.rebuild(self.supervisor.ledger.job(run.id))
@@ -169,14 +169,14 @@ class Lifecycle:
         return run
 
     def _awaits_word(self, run: JobRun) -> bool:
-        """Whether `carbonsched run` may still say how its command ended: that is seen here first, now and then."""
+        """Whether `carbonsched run` may still report how its command ended; sometimes the daemon sees the end first."""
         if run.command is None or run.process.alive_to is None:
             return False
         waited = (self.supervisor.clock.now() - run.process.alive_to).total_seconds()
         return waited < WORD_S and self.supervisor.launcher.poll(run.dir).exit is None
 
     def _awaits_energy(self, run: JobRun) -> bool:
-        """Whether a meter has yet to tell of the job's last seconds: one that has read an odd value tells with the next."""
+        """Whether a meter still has to report the job's last seconds: after an odd reading the next one reports them."""
         ended = run.process.alive_to
         if (
             ended is None
@@ -187,7 +187,7 @@ class Lifecycle:
         return any(reach[device] < ended for device in run.process.devices if device in reach)
 
     def _finish(self, run: JobRun) -> None:
-        """The process is gone: where does the job go from here?"""
+        """The process is gone: move the job to its next state."""
         new, reason = outcome(run, self.supervisor.launcher.poll(run.dir))
         ending = None
         if (
@@ -223,7 +223,7 @@ class Lifecycle:
             self.supervisor.pending.note(run.id, "note", {"text": reason})
 
     def end_and_retry(self, run: JobRun, reason: str) -> None:
-        """End its process; where it has attempts left it is started again from its last checkpoint."""
+        """End the process; a job with attempts left restarts from its last checkpoint."""
         ending = again(run, reason, self.supervisor.clock.now()) or Ending(JobState.FAILED, reason)
         director = self.supervisor.control.director
         (director.end if run.command is None else director.end_command)(run, ending)

@@ -1,6 +1,6 @@
-"""The supervisor's one lock, with how long it was held each time: what others waited for is nowhere else to be seen.
+"""The supervisor's one lock, which measures how long it is held each time: no other figure shows what others waited for.
 
-What must wait for a disk waits behind it: who lets go of it syncs what was committed under it, and nobody else has to wait for that.
+Disk syncs happen after the release: the thread that releases the lock syncs what it committed, and nobody else waits for that.
 """
 
 import threading
@@ -12,7 +12,7 @@ from carbonsched.supervisor.metric_counters import Histogram
 
 
 class MeasuredLock:
-    """A reentrant lock; held from the first `with` of a thread to the end of that.
+    """A reentrant lock; it counts as held from a thread's first acquire to its last release.
 
     Example:
         >>> lock = MeasuredLock()
@@ -23,7 +23,7 @@ class MeasuredLock:
     """
 
     def __init__(self, after: Callable[[], None] = lambda: None) -> None:
-        """after: called by each thread that has let go of it; must not raise."""
+        """after: called by each thread after its last release; must not raise."""
         self._after = after
         self.held = Histogram()
         self.longest_s = 0.0

@@ -1,8 +1,8 @@
-"""Turns the meter's deltas into ledger rows: whose energy it was, at which intensity, split without losing a millijoule.
+"""Turns the meter's deltas into ledger rows: whose energy it was and at which intensity, split without losing a millijoule.
 
-A delta is cut where a job starts or ends, a segment changes, or the grid's intensity or the price changes. Pieces that agree in all
-of these run together into one open row per device until it is `row_s` old; a kill -9 loses open rows but no energy,
-since the counter is read on from the last row that was written. Hence a device's very first row is not kept open at all.
+A delta is cut where a job starts or ends, a segment changes, or the intensity or price changes. Pieces that agree in all of these are
+joined into one open row per device, until that is `row_s` old. A kill -9 loses open rows but no energy, since the counter is read on from
+the last written row; hence a device's very first row is written at once.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,12 +27,12 @@ from carbonsched.units import MJ_PER_J, grams
 NOBODY: Mapping[str, str] = {}
 _NO_HOST = HostTick()
 _WHOLE = 1e-9
-"""Shares this near to all leave nothing over."""
+"""Shares whose sum is this close to all leave no remainder."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the feeds say over a tick; None: of no delta, or no such feed."""
+    """The feeds' values during a tick; None: there are no deltas, or no such feed."""
 
     grid: ValueWindow[Reading] | None
     prices: ValueWindow[Price] | None
@@ -40,7 +40,7 @@ class _Known:
 
 @dataclass(slots=True)
 class Metering:
-    """Charges metered energy to jobs, or to nobody.
+    """Charges metered energy to jobs, or to idle time.
 
     Example::
 
@@ -49,21 +49,21 @@ class Metering:
     """
 
     config: Callable[[], Config]
-    """As it is now: SIGHUP may change it."""
+    """The current config: SIGHUP may change it."""
     chain: Chain
     pue: PueWatch
     supply_shares: SupplyShares = field(default_factory=SupplyShares)
     open: dict[tuple[str, str | None], Interval] = field(default_factory=dict)
-    """The growing row of each (device, job)."""
+    """The open row of each (device, job)."""
     watts: dict[str, float | None] = field(default_factory=dict)
     """Last known power of each device."""
     peak_w: dict[str, float] = field(default_factory=dict)
-    """The most that each device drew since the daemon began."""
+    """The highest power of each device since the daemon began."""
     idle_w: dict[str, float] = field(default_factory=dict)
-    """Power of each device that no job uses, a slow mean."""
+    """Power of each device that no job uses, as a slow mean."""
     prices: ValueChain[Price] | None = None
     reach: dict[str, datetime] = field(default_factory=dict)
-    """Until when each device is accounted for."""
+    """The time up to which each device is accounted for."""
     host_shares: HostShares = field(default_factory=HostShares)
 
     def charge(
@@ -73,10 +73,8 @@ class Metering:
         strangers: Mapping[str, str] = NOBODY,
         hosts: HostTick = _NO_HOST,
     ) -> tuple[list[Interval], list[Interval]]:
-        """Charge new deltas. Returns the new pieces, and the rows that are now complete, in order of time.
-
-        strangers: device → who else uses it, in words. hosts: which devices are hosts, and the CPU time of the same stretch.
-        """
+        """Charge new deltas. Returns the new pieces, and the rows that are now complete, ordered by time. strangers: device → other users
+        of it, in words. hosts: which devices are hosts, and the CPU time of the same stretch."""
         pieces: list[Interval] = []
         complete: list[Interval] = []
         self.supply_shares.begin(deltas)
@@ -91,7 +89,7 @@ class Metering:
             here = [run for run in runs if delta.device in run.process.devices]
             stretches = self._cut_up(delta, here, known)
             cut.append((delta, list(self._charged(delta, stretches, strangers.get(delta.device), hosts))))
-        # all devices share one supply: what it gave is known when all have told what they used
+        # all devices share one supply, so all have to be read before its share is known
         supplies = iter(
             self.supply_shares.given([part for _, parts in cut for _, part in parts], self.pue.applied().pue)
         )
@@ -104,8 +102,8 @@ class Metering:
         return pieces, sorted(complete, key=lambda row: (row.delta.device, row.delta.start))
 
     def note_power(self, runs: Sequence[JobRun]) -> None:
-        """What each live job draws now, and what devices draw that no job uses. A shared device counts in equal parts, a host in
-        those by which it was charged last."""
+        """Record the current power of each live job, and the idle power of devices. A shared device counts in equal parts, a host by the
+        shares that were last charged."""
         self.host_shares.forget_all_but(runs)
         users: dict[str, int] = {}
         for run in runs:
@@ -129,21 +127,21 @@ class Metering:
                 self.idle_w[device] = 0.9 * self.idle_w.get(device, power) + 0.1 * power
 
     def flush(self) -> list[Interval]:
-        """The open rows, as far as they have grown."""
+        """The open rows so far."""
         rows = sorted(self.open.values(), key=lambda row: row.delta.start)
         self.open.clear()
         return rows
 
     def box_kw(self, *, most: bool = False, rated_w: Mapping[str, float] | None = None) -> float | None:
-        """What the box draws now, PUE included; None where nobody tells. most: the most that its devices drew so far, or what
-        they are rated at, where given and more."""
+        """Current power of the box with PUE; None if unknown. most: the highest power seen so far, or the devices' rating if that is known
+        and higher."""
         known = self.peak_w if most else {d: w for d, w in self.watts.items() if w is not None}
         for device, watts in (rated_w or {}).items():
             known = {**known, device: max(watts, known.get(device, 0.0))}
         return sum(known.values()) / 1000 * self.pue.applied().pue if known else None
 
     def _known(self, deltas: Sequence[EnergyDelta]) -> _Known:
-        """What the feeds say of the time that these cover together."""
+        """The feeds' values during the time that these deltas cover together."""
         if not deltas:
             return _Known(None, None)
         start, end = min(delta.start for delta in deltas), max(delta.end for delta in deltas)
@@ -153,7 +151,7 @@ class Metering:
     def _cut_up(
         self, delta: EnergyDelta, runs: Sequence[JobRun], known: _Known
     ) -> Iterable[tuple[Cut, list[tuple[Cut, JobRun]], EnergyDelta]]:
-        """The pieces of a delta in which everything stays the same, and which jobs lived in each."""
+        """Cut a delta into pieces in which nothing changes, and return the jobs that lived in each."""
         edges = {delta.start, delta.end}
         for run in runs:
             edges |= {t for t in (run.process.alive_from, run.process.alive_to) if t is not None}
@@ -215,7 +213,7 @@ class Metering:
             else:
                 closed.append(growing)
         span = (piece.delta.end - piece.delta.start).total_seconds()
-        # at the tick that is nearest, so that all devices' rows close at the same one
+        # at the nearest tick, so that all devices' rows close together
         if first or span >= config.ledger.row_s - config.power.tick_s / 2 or piece.delta.bridged:
             closed.append(piece)
             self.open.pop(key, None)
@@ -224,8 +222,8 @@ class Metering:
         return closed
 
     def _close(self, delta: EnergyDelta) -> list[Interval]:
-        """Rows of this device that will not grow: it changed hands. On a shared device all close together, so that the
-        last row tells how far the device was accounted for."""
+        """Close the rows of a device that changed hands. On a shared device all close together, so that the last row tells how far the
+        device is accounted for."""
         here = [key for key in self.open if key[0] == delta.device]
         stale = [key for key in here if self.open[key].delta.end != delta.end]
         if len(here) - len(stale) > 1 and any(
@@ -238,14 +236,14 @@ class Metering:
 
 
 def _part_of(run: JobRun, device: str) -> BoardPart:
-    """What a job has of a device: its board comes first, the host is nobody's part."""
+    """The part of a device that a job has: its first board; a host is nobody's part."""
     return run.process.part if device == run.process.devices[0] else BoardPart()
 
 
 def _shares(
     cut: Cut, device: str, sharers: Sequence[tuple[Cut, JobRun]], piece: EnergyDelta
 ) -> Iterable[tuple[Cut, EnergyDelta]]:
-    """Whose the energy is of a stretch: one job's, several jobs', or nobody's; what MIG instances leave over is idle."""
+    """Whose energy a stretch is: one job's, several jobs', or idle. What MIG instances leave over is idle."""
     held = [_part_of(run, device) for _, run in sharers]
     if any(part.id for part in held):
         parts = [part.share for part in held]
@@ -273,7 +271,7 @@ def _grams(delta: EnergyDelta, reading: Reading | None, pue: float) -> float | N
 
 
 def join(a: Interval, b: Interval, pue: float) -> Interval | None:
-    """One row of two that follow each other and agree in everything but time and energy; None where they do not."""
+    """Join two consecutive rows that agree in everything but time and energy; None if they do not."""
     da, db = a.delta, b.delta
     same = (
         (a.account, a.segment, a.rho, a.intensity, a.pue, a.pue_source, a.price)
@@ -310,14 +308,14 @@ def join(a: Interval, b: Interval, pue: float) -> Interval | None:
 
 
 def _like(a: Supply | None, b: Supply | None) -> bool:
-    """Whether one row can tell of both: the share may differ, for that of power changes at every tick."""
+    """Whether one row can stand for both. The supply's share may differ: that of a supply in kW changes at every tick."""
     if a is None or b is None:
         return a is b
     return (a.g_per_kwh, a.source) == (b.g_per_kwh, b.source)
 
 
 def _both(a: Supply | None, b: Supply | None, energy_a: int, energy_b: int) -> Supply | None:
-    """Of two stretches that are alike: the share is the mean by energy."""
+    """Join two such rows; the share becomes the mean weighted by energy."""
     if a is None or b is None or a.share == b.share or energy_b == 0:
         return a
     share = (a.share * energy_a + b.share * energy_b) / (energy_a + energy_b)

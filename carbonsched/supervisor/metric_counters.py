@@ -1,6 +1,6 @@
-"""Counts, in memory, what `/metrics` tells of the daemon itself: energy and grams since it began, and how long its work takes.
+"""Counts, in memory, the daemon's own figures for `/metrics`: energy and grams since it began, and durations of its work.
 
-What is kept for good is in the ledger; a counter that begins again at 0 with the daemon is what a monitoring system expects.
+The ledger keeps the permanent figures; monitoring systems expect counters to restart at 0 with the process.
 """
 
 import time
@@ -18,7 +18,7 @@ BOUNDS_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 @dataclass(slots=True)
 class Histogram:
-    """How often a piece of work took how long: a histogram.
+    """A histogram of durations.
 
     Example:
         >>> ticks = Histogram()
@@ -38,7 +38,7 @@ class Histogram:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Count the work of a `with`, also where it fails."""
+        """Time the work of a `with` block, also if it fails."""
         began = time.monotonic()
         try:
             yield
@@ -46,7 +46,7 @@ class Histogram:
             self.observe(time.monotonic() - began)
 
     def cumulative(self) -> list[tuple[str, int]]:
-        """(upper bound, how many took no longer), the last of which are all."""
+        """(upper bound, how many took no longer); the last counts all."""
         found, so_far = [], 0
         for bound, count in zip((*map(str, BOUNDS_S), "+Inf"), self.counts, strict=True):
             so_far += count
@@ -56,7 +56,7 @@ class Histogram:
 
 @dataclass(slots=True)
 class MetricCounters:
-    """What was metered since the daemon began, by account (job, idle, unknown), and what its ticks took.
+    """Energy metered since the daemon began, by account (job, idle, unknown), and durations of ticks.
 
     Example:
         >>> counters = MetricCounters()
@@ -67,12 +67,12 @@ class MetricCounters:
     """
 
     ticks: Histogram = field(default_factory=Histogram)
-    """With the wait for the lock."""
+    """Includes the wait for the lock."""
     energy_j: dict[tuple[str, str], float] = field(default_factory=dict)
-    """(account, device) → joules that are known."""
+    """(account, device) → known joules."""
     grams: dict[tuple[str, str], float] = field(default_factory=dict)
     unknown_s: dict[tuple[str, str], float] = field(default_factory=dict)
-    """Seconds of which the energy or the intensity is not known."""
+    """Seconds of unknown energy or intensity."""
 
     def add(self, pieces: Iterable[Interval]) -> None:
         for piece in pieces:

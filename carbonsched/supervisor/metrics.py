@@ -1,6 +1,6 @@
-"""Tells Prometheus what the box, its jobs, its feeds and the daemon itself do: every metric of docs/metrics.md, and no other.
+"""Renders the state of the box, its jobs, its feeds and the daemon for Prometheus: exactly the metrics of docs/metrics.md.
 
-What is not known is left out, never 0. Of a job that the asker may not read there is what `ps` shows everybody, without ρ.
+Unknown values are left out, never 0. Of a job that the caller may not read, only what `ps` shows everybody is exported, without ρ.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +24,7 @@ from carbonsched.units import MJ_PER_J
 
 
 def render(supervisor: Supervisor, readable: Callable[[JobRun], bool]) -> str:
-    """The text exposition format, as of this moment."""
+    """The current metrics in the text exposition format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Box(supervisor, readable))
     return generate_latest(registry).decode()

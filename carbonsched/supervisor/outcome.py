@@ -1,4 +1,4 @@
-"""Decides where a job goes whose process has ended, from its exit, its last words and what it was told. Pure."""
+"""Decides where a job goes after its process has ended, from its exit, its last event and its directive. Pure."""
 
 from datetime import datetime, timedelta
 
@@ -11,12 +11,12 @@ from carbonsched.text import duration
 
 
 def outcome(run: JobRun, polled: ProcessStatus) -> tuple[JobState, str]:
-    """The state that the job goes to, and why."""
+    """The state that the job moves to, and why."""
     finished = run.progress.finished
     code = polled.exit.code if polled.exit else None
     if run.command is not None:
         return _of_command(run, polled)
-    # one that has said so has saved all: it may be killed at the end of its budget before it is gone
+    # a job that has reported `finished` has saved everything, even if it was then killed at its budget
     killed = polled.exit is not None and polled.exit.signal is not None and run.process.target is not None
     if finished is not None and finished.reason == "done" and (code == 0 or killed):
         return JobState.FINISHED, finished.early or "done"
@@ -28,7 +28,7 @@ def outcome(run: JobRun, polled: ProcessStatus) -> tuple[JobState, str]:
 
 
 def again(run: JobRun, reason: str, now: datetime) -> Ending | None:
-    """Where a job goes whose process died and that may be tried once more; None: it has failed. `run.failed` counts this one."""
+    """Where a job goes whose process died and which may be tried again; None: it has failed. `run.failed` includes this attempt."""
     queue, failed = run.spec.queue, run.failed + 1
     if failed >= queue.max_attempts:
         return None
@@ -39,7 +39,7 @@ def again(run: JobRun, reason: str, now: datetime) -> Ending | None:
 
 
 def _of_command(run: JobRun, polled: ProcessStatus) -> tuple[JobState, str]:
-    """Of what was metered alone: its exit code is all that it says."""
+    """For a command that was only metered: its exit code is all there is."""
     if run.process.target is not None:
         return run.process.target, run.process.target_reason
     if polled.exit is None:
@@ -52,7 +52,7 @@ def _of_command(run: JobRun, polled: ProcessStatus) -> tuple[JobState, str]:
 
 
 def too_old(run: JobRun, started: Started) -> str | None:
-    """Why a job cannot be trained by a trainer of an older protocol; None where it can."""
+    """Why a trainer of an older protocol cannot train the job; None: it can."""
     if started.protocol >= VERSION or run.spec.train.scheduler != "budget":
         return None
     return (
@@ -69,7 +69,7 @@ def left_unsaid(started: Started) -> str | None:
 
 
 def way(old: JobState, new: JobState) -> tuple[JobState, ...]:
-    """The states between, for a job whose process ran although it is not in a state to have one."""
+    """The states in between, for a job whose process ran although its state has none."""
     if new is old or new in TRANSITIONS[old]:
         return ()
     before = (JobState.QUEUED,) if JobState.QUEUED in TRANSITIONS[old] else ()

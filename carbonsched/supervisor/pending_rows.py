@@ -1,6 +1,6 @@
-"""Keeps what the ledger refuses to take, a full disk mostly, until it does: jobs are steered, and metered, meanwhile.
+"""Queues what the ledger refuses to take, mostly because of a full disk, so that metering and control go on meanwhile.
 
-The rows are in memory alone: a daemon that is killed then loses them, and reads the energy on from the counter as one stretch.
+The queue is in memory: a daemon that is killed loses it, and then reads the energy from the counter as one stretch.
 """
 
 import logging
@@ -24,14 +24,14 @@ from carbonsched.text import several
 log = logging.getLogger(__name__)
 
 MOST_ROWS = 20_000
-"""Kept at most, about 40 MB; neighbours that agree are made one before, so it takes weeks to come there."""
+"""Rows kept at most, about 40 MB. Neighbours that agree are joined first, so it takes weeks to get there."""
 MOST_NOTES = 1000
 SAID_AGAIN_S = 60.0
 
 
 @dataclass(slots=True)
 class PendingRows:
-    """Rows and notes on their way to the ledger.
+    """Rows and journal entries on their way to the ledger.
 
     Example::
 
@@ -43,22 +43,22 @@ class PendingRows:
     clock: Clock
     rows: list[Interval] = field(default_factory=list)
     notes: list[Callable[[], None]] = field(default_factory=list)
-    """Each writes one, or a budget."""
+    """Each writes one entry, or a budget."""
     writes: Histogram = field(default_factory=Histogram)
-    """What writing rows takes, without the wait for the disk."""
+    """Durations of writes, without the wait for the disk."""
     syncs: Histogram = field(default_factory=Histogram)
-    """What the disk takes to have them."""
+    """Durations of disk syncs."""
     lost: int = 0
-    """Rows and notes that there was no room for."""
+    """Rows and entries dropped because the queue was full."""
     answers: int = 0
-    """How often the ledger took what there was, or refused it at once: it grows as long as the ledger is not held by another."""
+    """How often the ledger took what there was, or refused it at once: this grows as long as no other process locks the ledger."""
     _since: str = ""
-    """Since when the ledger refuses; empty: it does not."""
+    """Since when the ledger refuses writes; empty: it does not."""
     _said_s: float = -SAID_AGAIN_S
     _room_s: float = -SAID_AGAIN_S
 
     def save(self, rows: Sequence[Interval]) -> None:
-        """Write these, and what waits. Never raises for a ledger that cannot be written."""
+        """Write these rows and the queue. Never raises for a ledger that cannot be written."""
         self.rows += [_possible(row) for row in rows]
         try:
             with self.writes.timed() if self.rows else nullcontext():
@@ -81,7 +81,7 @@ class PendingRows:
             self._since = ""
 
     def _take(self, note: Callable[[], None]) -> None:
-        """Raises LedgerError, OSError, to be tried again; one that the ledger will never take would hold up all after it."""
+        """Raises LedgerError or OSError, to be retried. A row that the ledger will never take is dropped, since it would block all after it."""
         try:
             note()
         except (LedgerError, OSError):
@@ -91,15 +91,15 @@ class PendingRows:
             self.lost += 1
 
     def note(self, job_id: str | None, kind: str, detail: Mapping[str, Any], actor: str = DAEMON) -> None:
-        """Write down what was done already: it is not undone for want of a note."""
+        """Journal something that was already done; it is not undone if the entry is lost."""
         self._write(partial(self.ledger.note, job_id, kind, detail, actor, self.clock.now()))
 
     def note_all(self, job_id: str | None, kind: str, details: Sequence[Mapping[str, Any]]) -> None:
-        """Write down several entries, all or none."""
+        """Journal several entries, all or none."""
         self._note_each([(job_id, detail) for detail in details], kind)
 
     def note_of_each(self, job_ids: Sequence[str], kind: str, detail: Mapping[str, Any]) -> None:
-        """Write down the same of several jobs, of all or none."""
+        """Journal the same entry for several jobs, for all or none."""
         self._note_each([(job_id, detail) for job_id in job_ids], kind)
 
     def _note_each(self, entries: Sequence[tuple[str | None, Mapping[str, Any]]], kind: str) -> None:
@@ -113,11 +113,11 @@ class PendingRows:
         self._write(write)
 
     def budget(self, job_id: str, grams: float, reason: str) -> None:
-        """Write down what the job may spend from now on."""
+        """Journal a job's new budget."""
         self._write(partial(self.ledger.set_budget, job_id, grams, reason, DAEMON, self.clock.now()))
 
     def _write(self, note: Callable[[], None]) -> None:
-        if self.notes:  # in their order
+        if self.notes:  # keep their order
             self.notes.append(note)
             return
         try:
@@ -127,7 +127,7 @@ class PendingRows:
             self._keep(e)
 
     def sync(self) -> None:
-        """Wait until what this thread has written survives a power cut. Never raises: what does not yet is tried again with the next."""
+        """Wait until what this thread has written survives a power cut. Never raises; what fails is synced with the next."""
         began = time.monotonic()
         try:
             if self.ledger.sync():
@@ -139,7 +139,7 @@ class PendingRows:
                 log.warning("%s", e)
 
     def close(self) -> None:
-        """The daemon ends: what the ledger has not taken is lost."""
+        """The daemon is ending: what the ledger has not taken is lost."""
         if self.rows or self.notes:
             log.error(
                 "%d rows and %d notes are lost: the ledger did not take them", len(self.rows), len(self.notes)
@@ -159,7 +159,7 @@ class PendingRows:
             log.warning("%s; %s%s", error, kept, lost)
 
     def _join(self) -> None:
-        """Rows that follow each other and agree become one."""
+        """Join consecutive rows that agree."""
         found: list[Interval] = []
         last: dict[tuple[str, str | None], int] = {}
         for row in self.rows:
@@ -175,7 +175,7 @@ class PendingRows:
 
 
 def _possible(row: Interval) -> Interval:
-    """The row; as one of unknown energy where it contradicts itself: the ledger would refuse it, and all after it, for ever."""
+    """The row, or one of unknown energy if it contradicts itself: the ledger would refuse it, and all after it, for ever."""
     try:
         flatten(row)
     except LedgerError as e:

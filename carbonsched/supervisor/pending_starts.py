@@ -1,4 +1,4 @@
-"""Starts of trainers that are under way, each in a thread of its own: a launcher may take half a minute, and no tick waits for it."""
+"""Runs the start of each trainer in a thread of its own: a launcher may take half a minute, and no tick waits that long."""
 
 import errno
 import threading
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 GLANCE_S = 0.05
-"""A tick waits so long for a start: most are through by then."""
+"""Seconds that a tick waits for the starts it begins; most are done by then."""
 END_S = 5.0
-"""The end of the daemon waits so long for one. What is not through by then is found by the next daemon."""
+"""Seconds that an ending daemon waits for each start. The next daemon finds what is not done by then."""
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Start:
 
 @dataclass(slots=True)
 class PendingStarts:
-    """Those that nobody has dealt with yet. One tick glances at the starts that it begins for `glance_s` in all.
+    """The starts that have not been handled yet. One tick waits for the starts that it begins for `glance_s` in all.
 
     Example:
         >>> starts = PendingStarts(glance_s=10.0)
@@ -55,15 +55,15 @@ class PendingStarts:
     _starts: dict[str, Start] = field(default_factory=dict)
 
     def allow_glance(self) -> None:
-        """A tick begins."""
+        """A tick begins: allow it the full wait."""
         self._left_s = self.glance_s
 
     def begin(self, job_id: str, work: Callable[[], object]) -> None:
-        """Do the work in its thread, and give it a moment. It must not take the supervisor's lock."""
+        """Run the work in a thread, and wait a moment for it. The work must not take the supervisor's lock."""
         start = self._starts[job_id] = Start(job_id, work)
         try:
             start.thread.start()
-        except RuntimeError as e:  # the box has no more threads: that passes
+        except RuntimeError as e:  # the box has no thread left: that passes
             start.error = OSError(errno.EAGAIN, str(e))
             return
         began = time.monotonic()
@@ -71,13 +71,13 @@ class PendingStarts:
         self._left_s = max(self._left_s - (time.monotonic() - began), 0.0)
 
     def through(self) -> list[Start]:
-        """Those that came to an end, until they are forgotten: what could not be recorded of one is tried again."""
+        """Starts that have ended, until they are forgotten: if one cannot be recorded, that is retried."""
         return [start for start in self._starts.values() if not start.thread.is_alive()]
 
     def forget(self, job_id: str) -> None:
         self._starts.pop(job_id, None)
 
     def wait(self, seconds: float = END_S) -> None:
-        """For those that are under way, so long for each at most."""
+        """Wait for those that are running, so many seconds each at most."""
         for start in tuple(self._starts.values()):
             start.thread.join(seconds)

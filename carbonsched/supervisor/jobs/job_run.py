@@ -1,7 +1,7 @@
-"""Holds what the daemon knows of one job that is not over: its account, its process, its progress and its orders.
+"""Holds what the daemon knows of one job that is not over: its account, its process, its progress and its directive.
 
-Each of the three parts is changed in its own file alone. Other packages call the verbs here and assign to nothing, which
-a test holds. All of it is rebuilt alike after a restart: `carbonsched.supervisor.recovery`.
+Each of the three parts is changed only in its own file. Other packages call the methods here and assign to no field, which a test checks.
+`carbonsched.supervisor.recovery` rebuilds all of it after a restart.
 """
 
 from collections.abc import Iterable, Iterator
@@ -37,18 +37,18 @@ from carbonsched.text import duration
 from carbonsched.text import grams as show_grams
 
 _HOURS_AHEAD = timedelta(days=8)
-"""How far allowed hours are looked for: one comes within a week."""
+"""Allowed hours are searched this far ahead: some come within a week."""
 _KEPT = (Started, SegmentDone, Evaluated, Warned)
-"""Events that become rows, or that others learn from."""
+"""Events that become rows, or that estimates learn from."""
 MOST_ROWS = 200
-"""That one tick makes of a job's events; the next go on with the next tick."""
+"""Rows that one tick makes of a job's events; the others follow with the next tick."""
 MOST_UNSAVED = 1000
-"""Events that wait for a ledger which refuses them: no more are read then."""
+"""Events that wait for a ledger which refuses writes; beyond that no more are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanNote:
-    """What is kept of the last plan of a job.
+    """What is kept of a job's last plan.
 
     Example:
         >>> PlanNote(made_s=5.0, price=0.02, end_s=3600.0).price
@@ -58,13 +58,13 @@ class PlanNote:
     made_s: float = 0.0
     """Monotonic time of the decision."""
     price: float | None = None
-    """λ in gain per gram: the next search starts there."""
+    """λ in gain per gram; the next search starts there."""
     end_s: float | None = None
-    """Seconds from then to the end of the last segment; None where nothing was planned."""
+    """Seconds from then to the end of the last segment; None if nothing was planned."""
     steps: int | None = None
-    """Of the whole job, estimated, where how many it takes is open."""
+    """Estimated total steps of a job of open end."""
     step_j: float | None = None
-    """Joules that a full step was reckoned to take."""
+    """Joules per full step that the plan assumed."""
 
 
 @dataclass(slots=True)
@@ -85,55 +85,55 @@ class JobRun:
     state: JobState
     reason: str
     budget_g: float | None
-    """Grams the job may emit in all, as of now: what every guard holds against. None: not resolved yet, or none."""
+    """Grams the job may emit in all; every guard checks against it. None: there is no limit, or it is not resolved yet."""
     checked: CheckResult | None = None
-    """What the trainer's check foresaw, where the job came with it."""
+    """What the trainer's check estimated, if the job came with a check."""
     account: JobAccount = field(default_factory=JobAccount)
     process: ProcessState = field(default_factory=ProcessState)
     progress: Progress = field(default_factory=Progress)
     limit: EventLimit = field(default_factory=EventLimit)
 
     failed: int = 0
-    """Attempts that failed, of those that `queue.max_attempts` allows."""
+    """Failed attempts, of the `queue.max_attempts` allowed."""
     needs_g: float = 0.0
-    """Of a pool's job: the floor it needs to be let in."""
+    """Spend floor that the job's pool must be able to pay before the job starts."""
     directive: Directive | None = None
     plan: PlanNote | None = None
-    """Of the process that runs; None before its first decision."""
+    """The last plan for the running process; None before its first decision."""
     clock: GraphicsClock = OWN
-    """What the next segment's steps are reckoned at: the board's graphics clock."""
+    """The board's graphics clock that estimates assume for the next segment."""
     replan: bool = False
-    """Its budget was changed: plan anew, also in mid-segment."""
+    """The budget was changed: plan again, also in mid-segment."""
     eased_s: float = 0.0
     """Monotonic time at which ρ was last checked in mid-segment."""
     look_s: float = 60.0
-    """Seconds between two such looks."""
+    """Seconds between two such checks."""
 
     found: RunRecord | None = None
-    """Its process, where the journal does not know of it yet."""
+    """A process that runs though the journal does not know it yet."""
     warned: bool = False
-    """It was told that it nears its budget."""
+    """Whether the warning that it nears its budget was given."""
     trouble: str = ""
-    """What went wrong with it in the last tick and is tried again; empty: nothing."""
+    """What failed in the last tick and is retried; empty: nothing."""
     odd: tuple[str, str] = ("", "")
-    """What it does against what it was told, or that it is silent: which of the two, and in words."""
+    """How it disobeys its directive, or that it is silent: (which of the two, in words)."""
     aside: str = ""
-    """Why the daemon cannot go on with it for now: it is charged and shown, but neither started nor directed."""
+    """Why the daemon cannot follow it for now: it is charged and shown, but neither started nor directed."""
     aside_s: float = 0.0
     """Monotonic time since when."""
     unheard: str = ""
-    """Why what its trainer says cannot be read; empty: it can."""
+    """Why its events cannot be read; empty: they can."""
     unheard_s: float = 0.0
     """Monotonic time since when."""
 
     unsaved: list[Event] = field(default_factory=list)
-    """Events whose consequences are not in the ledger yet."""
+    """Events that are not in the ledger yet."""
     learnt: int = 0
     """How many of them the energy model has seen."""
     stepped: timedelta = timedelta()
-    """By how much the wall clock was set since this daemon has known the job."""
+    """Seconds by which the wall clock was set since this daemon knows the job."""
     recorded: int = 0
-    """Bytes of events.jsonl whose consequences are in the ledger."""
+    """Bytes of events.jsonl whose events are in the ledger."""
 
     @property
     def id(self) -> str:
@@ -145,12 +145,12 @@ class JobRun:
 
     @property
     def command(self) -> CommandPart | None:
-        """What `carbonsched run` was given; None for a job of ours."""
+        """The command given to `carbonsched run`; None for a training job."""
         return self.spec.command
 
     @property
     def steered(self) -> bool:
-        """Whether it is told what to do: every job of ours, and a command that has a budget and speaks the protocol."""
+        """Whether it gets directives: every training job, and a command that has a budget and speaks the protocol."""
         return self.command is None or (self.budget_g is not None and self.progress.started is not None)
 
     @property
@@ -159,17 +159,17 @@ class JobRun:
 
     @property
     def charged_g(self) -> float:
-        """What the budget is held against: known grams and the worst case of the unknown."""
+        """What guards check against the budget: the known grams and the worst case of the unknown."""
         return self.account.charged_g
 
     @property
     def part_g(self) -> float:
-        """What it may still spend; 0 where its budget is not known."""
+        """Grams it may still spend; 0 if its budget is unknown."""
         return (self.budget_g or self.charged_g) - self.charged_g
 
     @property
     def loading(self) -> bool:
-        """Alive, and has not said yet what lies ahead of it."""
+        """Whether the process is alive and has not yet announced its work."""
         return self.alive and not self.progress.loaded
 
     @property
@@ -178,30 +178,28 @@ class JobRun:
         return None if after is None else self.job.submitted_at + self.stepped + timedelta(seconds=after)
 
     def amid_s(self, now: datetime) -> float:
-        """Seconds that the step under way has taken so far, by the events heard; 0 where none is known to run."""
+        """Seconds that the current step has taken so far, by its events; 0 if no step is known to run."""
         began, progress = self.progress.pace.began, self.progress
         if began is None or progress.ready is None or progress.waiting is not None:
             return 0.0
         return max((now - began).total_seconds(), 0.0)
 
     def opens_at(self, now: datetime) -> datetime | None:
-        """When the job may train next, where it may not now; None: now."""
+        """When the job may train next; None: it may train now."""
         if not self.spec.carbon.allowed_hours:
             return None
         start, _ = self.allowed_from(now)[0]
         return start if start > now else None
 
     def allowed_from(self, now: datetime, until_s: float = 0.0) -> list[tuple[datetime, datetime]]:
-        """(start, end) of the hours in which the job may train, ascending, at least to the next ones.
-
-        Only for a job that has `allowed_hours`. until_s: seconds from now to which they are wanted.
-        """
+        """(start, end) of the hours in which the job may train, ascending, at least up to the next ones. Only for a job that has
+        `allowed_hours`. until_s: how many seconds ahead they are wanted."""
         carbon = self.spec.carbon
         end = now + max(timedelta(seconds=until_s), _HOURS_AHEAD)
         return list(stretches(carbon.allowed_hours, carbon.timezone, now, end))
 
     def held_back(self, now: datetime) -> str:
-        """Why a queued job may not start yet: outside its hours, or its pool cannot pay for its floor; empty: it may."""
+        """Why a queued job may not start yet: it is outside its hours, or its pool cannot pay for its floor; empty: it may."""
         opens, pool = self.opens_at(now), self.spec.carbon.pool
         if opens is not None:
             return f"waits for its allowed hours, from {opens:%Y-%m-%d %H:%M} UTC"
@@ -210,7 +208,7 @@ class JobRun:
         return ""
 
     def over_time(self, now: datetime) -> str:
-        """Why its process has to end by its time limit; empty: it has not."""
+        """Why its time limit ends the process; empty: it does not."""
         limit, began = self.spec.queue.time_limit, self.process.alive_from
         if limit is None or began is None or self.process.alive_to is not None:
             return ""
@@ -223,60 +221,60 @@ class JobRun:
         self.state, self.reason = state, reason
 
     def note_failed(self, failed: int) -> None:
-        """So many of its attempts have failed."""
+        """Set how many of its attempts have failed."""
         self.failed = failed
 
     def grant(self, budget_g: float) -> None:
-        """This is its budget now."""
+        """Set its budget."""
         self.budget_g = budget_g
 
     def require(self, floor_g: float) -> None:
-        """Its pool must pay this much before it may start."""
+        """Set the grams that its pool must be able to pay before it may start."""
         self.needs_g = floor_g
 
     def run_at(self, clock: GraphicsClock) -> None:
-        """Reckon with this clock from now on."""
+        """Set the clock that estimates assume."""
         self.clock = clock
 
     def restate(self, now: JobAccount, told: Iterable[tuple[int | None, int]]) -> None:
-        """Energy of it that was unknown was told: see `JobAccount.restate`."""
+        """Replace unknown energy that became known late: see `JobAccount.restate`."""
         self.account.restate(now, told)
 
     def note_warning(self) -> None:
-        """It was told that it nears its budget."""
+        """Remember that the warning about its budget was given."""
         self.warned = True
 
     def request_plan(self) -> None:
-        """Plan anew at the next tick, also in mid-segment."""
+        """Plan again at the next tick, also in mid-segment."""
         self.replan = True
 
     # ---- what is wrong with it
 
     def note_trouble(self, text: str) -> None:
-        """It could not be looked after in this tick."""
+        """Remember what failed in this tick."""
         self.trouble = text
 
     def note_odd(self, kind: str, text: str) -> None:
-        """It goes on against its directive, or is silent; empty: it does what it should."""
+        """Remember how it disobeys its directive, or that it is silent; empty: it does what it should."""
         self.odd = (kind, text)
 
     def forget_trouble(self) -> None:
-        """A new tick begins."""
+        """A new tick begins: forget the fault of the last one."""
         self.trouble = ""
 
     def set_aside(self, reason: str, now_s: float) -> None:
-        """The daemon cannot go on with it for now."""
+        """Set it aside: the daemon cannot follow it for now."""
         self.aside, self.aside_s = reason, now_s
 
     # ---- its process
 
     def place(self, devices: tuple[str, ...]) -> None:
-        """Before a start on these devices: what the process before was told is over."""
+        """Put a process that is about to start on these devices; what the last process was told no longer holds."""
         self.process.place(devices)
         self.directive, self.plan = None, None
 
     def begin(self, at: datetime, devices: tuple[str, ...], part: BoardPart = BoardPart()) -> None:
-        """A process was started: forget what belonged to the one before."""
+        """A process was started: forget what belonged to the last one."""
         self.process.begin(at, devices, part)
         self.progress.begin()
         self.limit = EventLimit.of_process(at)
@@ -284,23 +282,22 @@ class JobRun:
         self.account.begin()
 
     def take_up(self, found: RunRecord, now: datetime) -> None:
-        """A process that ran, or runs, though nobody noted its start; its devices are still to be told (`begin`)."""
+        """Take over a process that runs, or ran, though nobody journalled its start; its devices are set later (`begin`)."""
         self.begin(min(found.started_at, now), ())
         self.found = found
 
     def leave(self, wake_at: datetime | None = None) -> None:
-        """The process is gone; `wake_at`: when the job is to have another."""
+        """The process is gone; `wake_at`: when to start the next one."""
         self.odd = ("", "")
         self.process.leave(wake_at)
 
     def end(self, ending: Ending, kill_at: float | None = None) -> None:
-        """The process is to end, and where the job goes then."""
+        """Ask the process to end; the job then moves to the ending's target."""
         self.process.end(ending, kill_at)
         self.reason = ending.reason
 
     def shift(self, step: timedelta) -> None:
-        """The wall clock was set: what happened before happened by the new one, and what was planned by the old one is
-        planned anew."""
+        """The wall clock was set: move recorded times to the new clock, and plan again."""
         self.process.shift(step)
         self.progress.shift(step)
         self.limit.shift(step)
@@ -308,7 +305,7 @@ class JobRun:
         self.request_plan()
 
     def sleep(self, seconds: float) -> None:
-        """The box was suspended: what a process has so long for, it has still, and what is planned is planned anew."""
+        """The box was suspended: extend the process's deadlines, and plan again."""
         self.process.sleep(seconds)
         self.progress.pace.interrupt()
         self.aside_s, self.unheard_s = self.aside_s + seconds, self.unheard_s + seconds
@@ -328,18 +325,18 @@ class JobRun:
     # ---- its orders
 
     def direct(self, directive: Directive) -> None:
-        """It was told this."""
+        """Record the directive that the job was sent."""
         self.directive, self.reason = directive, directive.reason
 
     def adopt(self, directive: Directive | None, now_s: float) -> None:
-        """An earlier daemon told it this: no plan is known, but there is no need for another one either."""
+        """Record the directive that an earlier daemon sent: its plan is unknown, but no new one is needed."""
         self.directive, self.plan = directive, PlanNote(made_s=now_s)
 
     def note_plan(self, plan: PlanNote, look_s: float = 60.0) -> None:
         self.plan, self.replan, self.look_s = plan, False, look_s
 
     def note_step_j(self, joules: float) -> None:
-        """What a full step is reckoned to take by now."""
+        """Record the current estimate of a full step's joules."""
         if self.plan is not None:
             self.plan = replace(self.plan, step_j=joules)
 
@@ -349,17 +346,15 @@ class JobRun:
     # ---- its events
 
     def apply(self, event: Event, clock: Clock) -> Event:
-        """Fold one event in. Energy of a segment runs from the end of the one before to its own `segment_done`.
-
-        Returns it as it counts: a time that lies ahead of the clock, which was set back or is not the trainer's, is now.
-        """
+        """Fold one event in, and return it as it counts. A segment's energy runs from the previous segment's end to its own `segment_done`.
+        A time ahead of the clock (which was set back, or is not the trainer's) counts as now."""
         event = _timed(event, clock)
         self._attribute(event)
         self.progress.fold(event, clock.monotonic(), self.process.alive_from)
         return event
 
     def _attribute(self, event: Event) -> None:
-        """Which segment the energy belongs to from this event on."""
+        """The segment that energy belongs to from this event on."""
         match event:
             case Evaluated(when="before"):
                 if self.process.segment is None:
@@ -373,7 +368,7 @@ class JobRun:
                 self.process.enter(following, event.at)
 
     def hear(self, clock: Clock) -> None:
-        """Read what its trainer has said since, and fold it in; where that cannot be read, `unheard` says why."""
+        """Read the trainer's new events and fold them in; if they cannot be read, `unheard` says why."""
         if len(self.unsaved) >= MOST_UNSAVED:
             self.note_trouble(f"{len(self.unsaved)} of its events wait for the ledger, the next are not read")
             return
@@ -394,7 +389,7 @@ class JobRun:
         self.unheard = ""
 
     def take(self, event: Event, clock: Clock) -> Event | None:
-        """Fold in what the limit admits. Returns it as it counts; None: it was kept back."""
+        """Fold in an event if the limit admits it, and return it as it counts; None: it was not admitted."""
         event = _timed(event, clock)
         if not self.limit.admits(event, self.progress.segments):
             return None
@@ -406,18 +401,18 @@ class JobRun:
             self.take(event, clock)
 
     def learn(self) -> Iterator[Event]:
-        """Events that were not learnt from yet, each once."""
+        """Events that the energy model has not seen, each once."""
         new = self.unsaved[self.learnt :]
         yield from new
         self.learnt = len(self.unsaved)
 
     def mark_recorded(self) -> None:
-        """The consequences of all events that were read are in the ledger."""
+        """All events that were read are now in the ledger."""
         self.discard()
         self.recorded = self.follower.offset
 
     def discard(self) -> None:
-        """Forget the events whose consequences cannot be recorded."""
+        """Forget events that cannot be recorded."""
         self.unsaved.clear()
         self.learnt = 0
 
@@ -427,5 +422,5 @@ class JobRun:
 
 
 def _timed(event: Event, clock: Clock) -> Event:
-    """A time that lies ahead of the clock, which was set back or is not the trainer's, is now."""
+    """Times ahead of the clock (which was set back, or is not the trainer's) count as now."""
     return event.model_copy(update={"at": now}) if event.at > (now := clock.now()) else event

@@ -1,4 +1,4 @@
-"""Keeps the state of a job's process: since when it lives, on which devices, and to what end it was asked to stop."""
+"""Keeps the state of a job's process: since when it is alive, on which devices, and why it was asked to end."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from carbonsched.model.job_state import JobState
 
 MOST_SPANS = 10_000
-"""Kept of a process; older ones are metered and written."""
+"""Spans kept per process; older ones are metered and written."""
 _CUTS, _CUTS_A_SECOND = 60, 20
-"""Pieces that energy is cut into for a job's sake: a job that changes its ρ a thousand times a second makes no thousand rows."""
+"""Pieces that energy is cut into because of a job: one that changes its ρ a thousand times a second must not make a thousand rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class EnergySpan:
 
 @dataclass(frozen=True, slots=True)
 class BoardPart:
-    """What a process has of its board: all of it, or an instance of MIG.
+    """The part of a board that a process has: all of it, or a MIG instance.
 
     Example:
         >>> BoardPart("MIG-1f2e", share=2 / 7).id
@@ -36,14 +36,14 @@ class BoardPart:
     """
 
     id: str = ""
-    """Empty: the whole board, alone or in equal parts with the other jobs on it."""
+    """Empty: the whole board, alone or in equal parts with other jobs on it."""
     share: float = 1.0
-    """Of the board's energy: the instance's slices over those of all."""
+    """Share of the board's energy: the instance's slices over those of all instances."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """Where a process is to run.
+    """Devices for a process to run on.
 
     Example:
         >>> Seat(("GPU-1f2e", "host")).part.share
@@ -56,7 +56,7 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """To what end a process is told to stop.
+    """Why a process is asked to end.
 
     Example:
         >>> Ending(JobState.PAUSED, "paused by ada").wake_at is None
@@ -64,15 +64,15 @@ class Ending:
     """
 
     target: JobState
-    """Where the job goes once its process has ended."""
+    """The state the job moves to once its process has ended."""
     reason: str
     wake_at: datetime | None = None
-    """When the job is to have another process, where it waits for that."""
+    """When the job gets its next process, if it is to wait for one."""
 
 
 @dataclass(slots=True)
 class ProcessState:
-    """The process that a job has, if it has one.
+    """The process of a job, if it has one.
 
     Example:
         >>> process = ProcessState()
@@ -87,29 +87,29 @@ class ProcessState:
     devices: tuple[str, ...] = ()
     part: BoardPart = BoardPart()
     alive_from: datetime | None = None
-    """The process's start; None while there is none."""
+    """Start of the process; None while there is none."""
     alive_to: datetime | None = None
-    """When the process ended, until all that it said is read and it is decided where the job goes."""
+    """When the process ended, until its last events are read and the job has moved on."""
     spans: list[EnergySpan] = field(default_factory=list)
-    """Ascending: which segment the energy belongs to."""
+    """Which segment the energy belongs to; ascending."""
     asleep: dict[int | None, float] = field(default_factory=dict)
-    """Segment → seconds in it that the box was suspended for."""
+    """Segment → seconds of it during which the box was suspended."""
     starting: bool = False
-    """Whether the launcher is still at it: nothing of the process is to be seen yet."""
+    """Whether the launcher is still starting it: the process cannot be seen yet."""
     power_w: float | None = None
     protocol_noted: bool = False
-    """Whether the history says what this process is not told, for its protocol is older."""
+    """Whether the history says what this process is not told because its protocol is older."""
     target: JobState | None = None
-    """Where the job goes once its process has ended: cancel, pause, stop on budget, long wait."""
+    """The state the job moves to once its process has ended: after cancel, pause, a stop on budget, or a long wait."""
     target_reason: str = ""
     kill_at: float | None = None
     """Monotonic time after which a process that was asked to end is killed."""
     wake_at: datetime | None = None
-    """End of a wait for which the process ends."""
+    """End of the wait for which the process ends."""
 
     @property
     def alive(self) -> bool:
-        """Whether there is a process, or one whose end is not dealt with yet."""
+        """Whether there is a process, or one whose end has not been handled yet."""
         return self.alive_from is not None
 
     @property
@@ -125,27 +125,27 @@ class ProcessState:
         )
 
     def place(self, devices: tuple[str, ...]) -> None:
-        """These devices are the process's that is about to start."""
+        """Assign these devices to the process that is about to start."""
         self.devices = devices
 
     def begin(self, at: datetime, devices: tuple[str, ...], part: BoardPart = BoardPart()) -> None:
-        """A process was started: forget what belonged to the one before."""
+        """A process was started: forget what belonged to the last one."""
         self.leave()
         self.alive_from, self.devices, self.part = at, devices, part
         self.spans = [EnergySpan(at, None, None)]
 
     def leave(self, wake_at: datetime | None = None) -> None:
-        """The process is gone; `wake_at`: when the job is to have another."""
+        """The process is gone; `wake_at`: when to start the next one."""
         self.alive_from, self.alive_to, self.devices, self.power_w = None, None, (), None
         self.part, self.asleep, self.protocol_noted, self.starting = BoardPart(), {}, False, False
         self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, wake_at
 
     def launch(self) -> None:
-        """The launcher begins."""
+        """The launcher has begun."""
         self.starting = True
 
     def launched(self) -> None:
-        """There is a process."""
+        """The process now exists."""
         self.starting = False
 
     def note_protocol(self) -> None:
@@ -153,25 +153,25 @@ class ProcessState:
         self.protocol_noted = True
 
     def close(self, at: datetime) -> None:
-        """The process ended at this time; what it said last may still have to be read."""
+        """The process ended at this time; its last events may still have to be read."""
         self.alive_to = at
 
     def end(self, ending: Ending, kill_at: float | None = None) -> None:
-        """The process is to end; a second call does not put off when it is killed."""
+        """Ask the process to end; a second call does not delay its kill."""
         self.target, self.target_reason = ending.target, ending.reason
         self.wake_at = ending.wake_at or self.wake_at
         if self.kill_at is None:
             self.kill_at = kill_at
 
     def forget_kill(self) -> None:
-        """It was killed: once is enough."""
+        """The process was killed; do not kill it again."""
         self.kill_at = None
 
     def note_power(self, watts: float | None) -> None:
         self.power_w = watts
 
     def shift(self, step: timedelta) -> None:
-        """The wall clock was set: what happened before happened by the new one."""
+        """The wall clock was set: move recorded times to the new clock."""
         if self.alive_from is not None:
             self.alive_from += step
         if self.alive_to is not None:
@@ -181,18 +181,18 @@ class ProcessState:
         self.spans = [replace(span, start=span.start + step) for span in self.spans]
 
     def sleep(self, seconds: float) -> None:
-        """The box was suspended: the process, which did nothing, is killed so much later."""
+        """The box was suspended and the process with it: it is killed that much later."""
         if self.kill_at is not None:
             self.kill_at += seconds
         if self.alive:
             self.asleep[self.segment] = self.asleep.get(self.segment, 0.0) + seconds
 
     def enter(self, segment: int | None, at: datetime, rho: float | None = None) -> None:
-        """From `at` on energy belongs to this segment."""
+        """From `at` on, energy belongs to this segment."""
         last = self.spans[-1] if self.spans else None
         if last and (last.segment, last.rho) == (segment, rho):
             return
-        # an event's time may lie a hair before the span it follows: spans must ascend
+        # an event may lie a hair before the start of its span, and spans must ascend
         start = max(at, last.start) if last else at
         self.spans.append(EnergySpan(start, segment, rho))
         if len(self.spans) > MOST_SPANS:
@@ -201,7 +201,7 @@ class ProcessState:
             self.spans = newest if first in newest else [first, *newest]
 
     def cuts(self, start: datetime, end: datetime) -> list[datetime]:
-        """Where energy used from `start` to `end` changes its segment or ρ; of very many only every so manieth."""
+        """Times between `start` and `end` at which segment or ρ changes; thinned out if there are very many."""
         found: list[datetime] = []
         for span in reversed(self.spans):
             if span.start <= start:

@@ -1,4 +1,4 @@
-"""Keeps how far a job has come: a fold over the events of its trainer."""
+"""Keeps how far a job has come: a fold over its trainer's events."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ from carbonsched.supervisor.jobs.step_pace import StepPace
 
 @dataclass(slots=True)
 class Progress:
-    """What the trainer has said so far; rebuilt alike after a restart of the daemon.
+    """What the trainer has reported so far; a restart of the daemon rebuilds the same state.
 
     Example:
         >>> from carbonsched.model.protocol import EVENTS
@@ -35,9 +35,9 @@ class Progress:
 
     started: Started | None = None
     ready: SegmentReady | None = None
-    """Of the segment that waits for a directive or runs under one; None between segments."""
+    """The segment that waits for a directive or runs under one; None between segments."""
     ready_seen_s: float = 0.0
-    """Monotonic time `ready` was read."""
+    """Monotonic time at which `ready` was read."""
     gains: dict[int, float] = field(default_factory=dict)
     """Segment → importance at the right end of its frontier."""
     done: list[SegmentDone] = field(default_factory=list)
@@ -49,32 +49,32 @@ class Progress:
     step: int | None = None
     loss: float | None = None
     loaded: bool = False
-    """Whether this process has come to a segment."""
+    """Whether this process has reached a segment."""
     load_s: float | None = None
-    """From a process's start to its first segment: what another start will take."""
+    """Seconds from the process's start to its first segment: the estimate for another start."""
     last_event_at: datetime | None = None
     events: int = 0
-    """That this process has sent."""
+    """Number of events that this process has sent."""
     stepped: Step | None = None
-    """The last one of this process."""
+    """The last step event of this process."""
     pace: StepPace = field(default_factory=StepPace)
 
     @property
     def segments(self) -> int | None:
-        """How many segments the job has in all; None before it has said so."""
+        """Segments of the job in all; None before its trainer has announced them."""
         if self.ready is not None:
             return self.ready.segments
         return self.started.segments if self.started else None
 
     def begin(self) -> None:
-        """A process was started: what the one before said of itself no longer holds."""
+        """A process was started: what the last one reported about itself no longer holds."""
         self.started = self.ready = self.finished = self.failed = self.waiting = None
         self.last_event_at, self.loaded = None, False
         self.events, self.stepped = 0, None
         self.pace.forget()
 
     def shift(self, step: timedelta) -> None:
-        """The wall clock was set: what was said before was said by the new one."""
+        """The wall clock was set: move earlier times to the new clock."""
         self.pace.interrupt()
         if self.last_event_at is not None:
             self.last_event_at += step
@@ -85,14 +85,14 @@ class Progress:
         return done.last or (self.segments is not None and done.k + 1 >= self.segments)
 
     def fold(self, event: Event, now_s: float, alive_from: datetime | None) -> None:
-        """Take one event in. now_s: monotonic time; alive_from: the start of the process that said it."""
+        """Fold one event in. now_s: monotonic time; alive_from: the start of the process that sent it."""
         self.last_event_at = event.at
         self.events += 1
         self._pace(event)
         match event:
             case Started():
                 self.started, self.step = event, event.first_step
-                # a resumed job repeats the segments behind its checkpoint: what they had said no longer holds
+                # a resumed job repeats the segments after its checkpoint, so their earlier reports no longer hold
                 self.done = [d for d in self.done if d.first_step + d.steps <= event.first_step]
             case Evaluated():
                 self.evaluated.append(event)
@@ -108,7 +108,7 @@ class Progress:
                 self.step, self.waiting = event.step, None
                 self.loss = event.loss if event.loss is not None else self.loss
             case SegmentDone():
-                # the names go to the ledger; kept here they would be most of the daemon's memory
+                # the ledger keeps the names; here they would be most of the daemon's memory
                 self.done.append(event.model_copy(update={"selected": ()}))
                 self.step = event.first_step + event.steps
                 self.loss = event.loss if event.loss is not None else self.loss
@@ -122,7 +122,7 @@ class Progress:
             case Finished():
                 self.finished = event
             case Failed():
-                # of several processes the others fail because the first one did
+                # with several processes, the first failure makes the others fail too
                 self.failed = self.failed or event
 
     def _pace(self, event: Event) -> None:

@@ -1,7 +1,7 @@
-"""Tells how fast the steps of the segment under way go, from the trainer's `step` events, which come once a second at most.
+"""Estimates the pace of the current segment's steps from the trainer's `step` events, of which there is at most one per second.
 
-The first steps of a process are slow: caches are cold, memory is asked for, kernels are chosen. So the newest half of the steps decides,
-and how far their paces lie apart tells how much is known; a single step tells little.
+The first steps of a process are slow (cold caches, memory allocation, choice of kernels), so the newest half of the steps decides, and
+their scatter gives the uncertainty. A single step says little.
 """
 
 import math
@@ -15,15 +15,15 @@ from carbonsched.model.protocol import Step
 _MOST = 64
 """Stretches of steps that are kept, newest first."""
 _FIRST_SD = 0.5
-"""Relative sd of what a process's first step alone tells."""
+"""Relative sd of an estimate from a process's first step alone."""
 _STEP_SD, _STEP_COUNT = 0.2, 3.0
-"""Relative sd of a stretch's pace before several have shown it, and how many such stretches that is worth."""
+"""Prior relative sd of a stretch's pace, and how many stretches that prior is worth."""
 _MAD = 1.4826
 """Standard deviation of normal noise over its median absolute deviation."""
 
 
 class Pace(NamedTuple):
-    """Seconds that a step takes at a ρ.
+    """Seconds per step at a ρ.
 
     Example:
         >>> Pace(rho=0.5, seconds=2.5, sd=0.1, steps=6).seconds
@@ -31,17 +31,17 @@ class Pace(NamedTuple):
     """
 
     rho: float
-    """Of the newest steps."""
+    """ρ of the newest steps."""
     seconds: float
     sd: float
-    """Relative."""
+    """Relative standard deviation."""
     steps: int
-    """That it was seen over."""
+    """Number of steps it is measured over."""
 
 
 @dataclass(slots=True)
 class StepPace:
-    """The pace of the segment under way, of this process.
+    """The pace of the current segment in this process.
 
     Example:
         >>> from datetime import UTC, timedelta
@@ -53,29 +53,29 @@ class StepPace:
     """
 
     rho: float = 1.0
-    """At which the newest of these steps were taken."""
+    """ρ at which the newest of these steps ran."""
     stretches: list[tuple[int, float]] = field(default_factory=list)
-    """(steps, seconds ÷ ρ), newest first: what a step takes is taken as proportional to ρ, so that a change of it loses nothing."""
+    """(steps, seconds ÷ ρ), newest first. Step time is taken as proportional to ρ, so that stretches at different ρ can be combined."""
     first_only: bool = False
-    """Whether nothing is known but the segment's first step."""
+    """Whether only the segment's first step is known."""
     step: int = 0
     at: datetime | None = None
-    """Of the last event, where the next one tells how long the steps between took; None: something else came between."""
+    """Time of the last event, if the next one tells how long the steps between took; None: something else came between."""
     began: datetime | None = None
-    """When the step under way began, as far as heard; None: not known, or there is none."""
+    """When the current step began, as far as events tell; None: unknown, or no step runs."""
 
     def forget(self) -> None:
-        """Another segment begins."""
+        """A new segment begins: forget the steps so far."""
         self.first_only, self.at, self.began = False, None, None
         self.stretches.clear()
 
     def interrupt(self, began: datetime | None = None) -> None:
-        """Something other than steps took time, or the clock was set. began: the next step's begin, where that is known."""
+        """Something other than steps took time, or the clock was set. began: the beginning of the next step, if known."""
         self.at, self.began = None, began
 
     def add(self, event: Step) -> None:
-        """Take in an event of the segment under way."""
-        if event.rho != self.rho:  # a selection was made and settled meanwhile
+        """Add an event of the current segment."""
+        if event.rho != self.rho:  # selecting tensors took time meanwhile
             self.rho, self.at = event.rho, None
         rho = max(event.rho, 0.01)
         if self.at is not None and event.step > self.step and event.at > self.at:
@@ -91,7 +91,7 @@ class StepPace:
         self.step, self.at, self.began = event.step, event.at, event.at
 
     def tell(self) -> Pace | None:
-        """None before the first step."""
+        """The estimate; None before the first step."""
         if not self.stretches:
             return None
         seen = sum(steps for steps, _ in self.stretches)
