@@ -1,9 +1,11 @@
-"""Chooses the devices of a job, says in its environment which board that is, and checks that it trains there.
+"""Chooses the devices of a job, sets the environment that shows it its board, and checks that it trains there.
 
-A job sees the board whose energy it is charged and no other: it could train on one that nobody meters, or beside another job.
-What its trainer then reports must be that board. A fall-back to the CPU, or to another board, would leave an idle board's
-energy on its account, labelled as counted. A board that somebody else computes on is given to nobody; who comes later makes its
-energy an estimate, for the counter does not tell its users apart.
+A job sees only the board whose energy it is charged; otherwise it could train on an unmetered board, or beside another job. The board that
+its trainer reports must be that one: a trainer that fell back to the CPU, or took another board, would have an idle board's energy on its
+account, labelled as metered.
+
+A board that somebody else computes on is given to no job. If somebody joins later, the job's energy becomes an estimate, since the counter
+does not separate the board's users.
 """
 
 import contextlib
@@ -30,9 +32,9 @@ from carbonsched.text import several
 log = logging.getLogger(__name__)
 
 TAKEN = "waits for a board that nobody else uses"
-"""Begins the reason of a job whose boards somebody else computes on."""
+"""The reason of a job whose boards somebody else computes on begins with these words."""
 _LOOK_S = 10.0
-"""Pause between two looks at who computes on the boards of our jobs."""
+"""Seconds between two checks of who computes on our jobs' boards."""
 _CAUSES = (
     "likely a torch without CUDA or for a newer driver, nvidia-uvm not loaded, or a container without `compute`: "
     "docs/install.md, Devices"
@@ -41,7 +43,7 @@ _CAUSES = (
 
 @dataclass(slots=True)
 class Placement:
-    """Which devices a job gets.
+    """Chooses devices for jobs.
 
     Example::
 
@@ -53,15 +55,15 @@ class Placement:
     meter: Meter
     launcher: Launcher
     config: Callable[[], Config]
-    """As it is now: SIGHUP may change it."""
+    """The current config: SIGHUP may change it."""
     strangers: dict[str, str] = field(default_factory=dict)
-    """Board with a job of ours → who else computes on it, as it was last looked at."""
+    """Board with a job of ours → who else computes on it, as of the last check."""
     driver_calls: BoundedCalls = field(default_factory=BoundedCalls)
     _looked_s: float = -_LOOK_S
     _said: str = ""
 
     def check(self, spec: JobSpec) -> None:
-        """Raises InputError for a job that takes more boards than this box has."""
+        """Raise InputError if the job takes more boards than this box has."""
         train = spec.train
         if train.parallel != "none" and train.processes is None:
             raise InputError(
@@ -85,7 +87,7 @@ class Placement:
         return bool(self._gpus())
 
     def places(self, live: Collection[JobRun]) -> list[tuple[str, str]]:
-        """(board as people call it, the job that has it or an empty text) for each job that the box takes at a time."""
+        """(name of the board, job on it or an empty text) for each job that the box can run at a time."""
         gpus, slots = self._gpus(), self.slots()
         if not gpus:
             holders = [run.id for run in live if run.command is None]
@@ -101,16 +103,13 @@ class Placement:
         return [place for place in found if place[1]] + free
 
     def has_room(self, boards: int) -> bool:
-        """Whether the box, were it empty, would have so many whole boards for one job; always true where it has none at all."""
+        """Whether the empty box would have this many whole boards for one job; always true if it has no board."""
         gpus = self._gpus()
         return boards == 1 or not gpus or boards <= sum(not gpu.split for gpu in gpus)
 
     def find_seat(self, live: Collection[JobRun], boards: int = 1) -> tuple[Seat | None, str]:
-        """A free slot: a board, or its part, that nobody uses, and the host's share. (None, why) where there is none; the
-        reason is empty where our own jobs take all there is.
-
-        boards: so many whole ones, none of them an instance of MIG; on a box without boards it is one slot all the same.
-        """
+        """A free seat: an unused board or part of one, and the host. (None, why) if there is none; the reason is empty if only our own jobs
+        are in the way. boards: whole boards wanted, none of them a MIG instance; a box without boards has one seat all the same."""
         gpus = self._gpus()
         if not self.has_room(boards):
             return None, f"waits for {boards} boards, this box has {sum(not gpu.split for gpu in gpus)}"
@@ -137,10 +136,8 @@ class Placement:
     def seat_of_command(
         self, wanted: Sequence[str], live: Collection[JobRun], *, share: bool
     ) -> tuple[Seat, tuple[str, ...]]:
-        """The boards that a command named, or one that is free, and what must be known of their figures.
-
-        share: also boards that others of ours use. Raises InputError for a board that is not there, StateError for one that is used.
-        """
+        """The boards that a command named, or a free one, and what its user has to know about their figures. share: boards with other jobs
+        of ours are allowed. Raises InputError for a board that is not there, StateError for one that is used."""
         hosts = tuple(device.id for device in self.meter.devices if device.kind == "host")
         boards = self._wanted(wanted, live, share)
         users = {board: [run.id for run in live if board in run.process.devices] for board in boards}
@@ -184,7 +181,7 @@ class Placement:
         return tuple(found)
 
     def _free_board(self, boards: list[Device], live: Collection[JobRun], share: bool) -> tuple[str, ...]:
-        """One that nobody uses; with `share` else the one that the fewest of ours use."""
+        """An unused board; with `share`, otherwise the one with the fewest of our jobs."""
         users = {board.id: [run.id for run in live if board.id in run.process.devices] for board in boards}
         why = []
         for board, ids in sorted(users.items(), key=lambda item: len(item[1])):
@@ -197,14 +194,14 @@ class Placement:
         )
 
     def seat_of_found(self, live: Collection[JobRun], boards: int = 1) -> Seat:
-        """Where a process most likely is that ran without anybody having noted where: the first boards that are not taken."""
+        """The most likely seat of a process that was started though nobody journalled it: the first boards that are free."""
         taken = {device for run in live for device in run.process.devices}
         free = [device.id for device in self._gpus() if device.id not in taken]
         hosts = [device.id for device in self.meter.devices if device.kind == "host"]
         return Seat((*free[:boards], *hosts))
 
     def slots(self) -> int:
-        """How many jobs may run at a time; a number in the config that boards have no room for is told."""
+        """How many jobs may run at a time; warns if the config asks for more than the boards can take."""
         gpus = self._gpus()
         most = sum(self._room(device) for device in gpus)
         wanted = self.config().launch.slots
@@ -218,8 +215,7 @@ class Placement:
         return min(wanted or most, most)
 
     def env(self, seat: Seat) -> dict[str, str]:
-        """What shows a job, or a command, its boards and hides all others; nothing for a meter that does not know boards by
-        NVML's UUIDs."""
+        """Environment that shows a job or a command its boards and hides all others; empty for a meter that does not name boards by NVML's UUIDs."""
         if seat.part.id:
             return {VISIBLE: seat.part.id}
         known = {device.id for device in self._gpus()}
@@ -229,11 +225,11 @@ class Placement:
         return {VISIBLE: ",".join(boards)}
 
     def env_of_command(self, seat: Seat) -> dict[str, str]:
-        """The same for a command: on a box without boards it is told nothing of them."""
+        """The same for a command; on a box without boards it is empty."""
         return self.env(seat) if self._gpus() else {}
 
     def contradiction(self, run: JobRun, started: Started) -> str | None:
-        """Why what a trainer reports is not what it was given; None where it is, or where it says too little to tell."""
+        """Why the board that a trainer reports is not the one it was given; None if it is, or if it reports too little to tell."""
         mine = [device.id for device in self._gpus() if device.id in run.process.devices]
         if mine and not _is_uuid(mine[0]):
             return None
@@ -246,7 +242,7 @@ class Placement:
             )
         given = run.process.part.id or ",".join(mine)
         if reported is None:
-            # a script of somebody's own may name its device and not its UUID
+            # a user's own script may report its device but not its UUID
             if started.device != "cpu":
                 return None
             return f"it trains on the CPU, board {given} was given to it; {_CAUSES}"
@@ -257,7 +253,7 @@ class Placement:
         )
 
     def look_for_strangers(self, live: Collection[JobRun], now_s: float) -> None:
-        """See who else computes on the boards of our jobs, now and then. now_s: monotonic time."""
+        """Check now and then who else computes on our jobs' boards. now_s: monotonic time."""
         if now_s - self._looked_s < _LOOK_S:
             return
         self._looked_s, found = now_s, {}
@@ -265,7 +261,7 @@ class Placement:
             part = next(run.process.part.id for run in live if board in run.process.devices)
             try:
                 occupant = None if part else self._asked(board, live, seen_alone=True)
-            except CallTimeoutError:  # as it was, until the driver answers
+            except CallTimeoutError:  # keep the last answer until the driver responds
                 if board in self.strangers:
                     found[board] = self.strangers[board]
                 continue
@@ -287,7 +283,7 @@ class Placement:
         return len(device.instances) if device.split else self.config().launch.jobs_per_board
 
     def _free_parts(self, gpus: list[Device], live: Collection[JobRun]) -> Iterator[tuple[Device, BoardPart]]:
-        """Free boards and parts, the emptiest boards first."""
+        """Free boards and parts of boards, the emptiest boards first."""
         users = {gpu.id: [run for run in live if gpu.id in run.process.devices] for gpu in gpus}
         for device in sorted(gpus, key=lambda gpu: len(users[gpu.id])):
             if not device.split and len(users[device.id]) < self._room(device):
@@ -299,14 +295,14 @@ class Placement:
                     yield device, BoardPart(instance.id, instance.slices / slices)
 
     def _occupant(self, board: str, live: Collection[JobRun]) -> str | None:
-        """Who else uses a board that is to be given away; one whose driver hangs is not."""
+        """Who else uses a board that is to be assigned. A board whose driver hangs counts as used."""
         try:
             return self._asked(board, live)
         except CallTimeoutError:
             return "its driver does not answer who uses it"
 
     def _asked(self, board: str, live: Collection[JobRun], *, seen_alone: bool = False) -> str | None:
-        """seen_alone: only a process that is seen here. Beside our own, memory says nothing. Raises CallTimeoutError."""
+        """seen_alone: count only processes that can be seen here; beside a job of ours, used memory proves nothing. Raises CallTimeoutError."""
         if not isinstance(self.meter, KnowsOccupants):
             return None
         ours = {pid for run in live for pid in self.launcher.pids(run.dir)}
@@ -327,7 +323,7 @@ class Placement:
 
 
 def boards_of(spec: JobSpec) -> int:
-    """How many boards a job takes, where there are boards: one for each of its processes."""
+    """How many boards a job takes if there are boards: one per process."""
     return spec.train.processes or 1
 
 
@@ -336,17 +332,17 @@ def _is_uuid(device: str) -> bool:
 
 
 def _digits(uuid: str) -> str:
-    """torch says `GPU-` of an instance of MIG, too."""
+    """torch writes `GPU-` for a MIG instance too."""
     return uuid.lower().removeprefix("gpu-").removeprefix("mig-")
 
 
 def _of_another_namespace(pid: int) -> bool:
-    """A number that names nothing here, as NVML may give it inside a container; not one that is only hidden from us."""
+    """A pid that names no process here, as NVML may report inside a container; unlike the pid of a process that is only hidden from us."""
     return Path("/proc/1/stat").exists() and not Path(f"/proc/{pid}").exists()
 
 
 def _ancestors(pid: int) -> Iterator[int]:
-    """The process and those above it; of one that is hidden from us its process group, by the pid that leads it."""
+    """The process and its ancestors; for a process hidden from us its process group, by the leader's pid."""
     for _ in range(100):
         yield pid
         try:

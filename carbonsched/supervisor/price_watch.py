@@ -1,4 +1,4 @@
-"""Watches what a kWh costs: the price now and ahead, and sources of prices that fail and come back."""
+"""Watches the price of a kWh, now and ahead, and notices price sources that fail and recover."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -29,20 +29,20 @@ class PriceWatch:
     chain: ValueChain[Price] | None
     clock: Clock
     told: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """Source → the state that `changes` told last, and when (monotonic)."""
+    """Source → the state that `changes` last reported, and when (monotonic)."""
 
     def poll(self) -> None:
-        """Ask the sources whose turn it is. Never raises."""
+        """Poll the sources that are due. Never raises."""
         if self.chain is not None:
             self.chain.poll_due()
 
     def now(self) -> float | None:
-        """EUR/kWh that holds now; None where it is not known."""
+        """The current price in EUR/kWh; None if unknown."""
         price = self.chain.reading_at(self.clock.now()) if self.chain is not None else None
         return None if price is None else price.eur_per_kwh
 
     def stretches(self, until_s: float, since_s: float) -> tuple[tuple[Stretch, ...], tuple[Stretch, ...]]:
-        """(what is published from now on, what was paid before), seconds from now."""
+        """(published prices from now on, past prices), in seconds from now."""
         if self.chain is None:
             return (), ()
         now = self.clock.now()
@@ -58,13 +58,13 @@ class PriceWatch:
         return told(published), told(past)
 
     def check(self, spec: JobSpec) -> None:
-        """Raises InputError for a job that weighs money where none is known of."""
+        """Raise InputError for a job that weighs money if no price is known."""
         if spec.carbon.eur_per_kg is not None and self.chain is None:
             hint = "add [[prices]] to it and start the daemon anew, or drop the key"
             raise InputError("carbon.eur_per_kg", "weighs prices, and the daemon's config has none", hint)
 
     def changes(self) -> Iterator[dict[str, Any]]:
-        """Sources whose state is another than was told last, each told once, as the journal has it beside those of feeds."""
+        """Sources whose state changed, each reported once, as the journal records it for feeds."""
         if self.chain is not None:
             for status in changes(self.chain.status(), self.told, self.clock.monotonic()):
                 yield status.dump() | {"of": "prices"}

@@ -1,4 +1,4 @@
-"""Watches the PUE: by its feed, where that is silent by the hour's, and where none is stated for the hour by the year's."""
+"""Finds the PUE that holds: by its feed; if that is silent, by the hour; if no hourly value is configured, the year's."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from carbonsched.supervisor.value_window import changes as changes_of
 
 @dataclass(frozen=True, slots=True)
 class PueWatch:
-    """Which PUE holds, and on whose word.
+    """The current PUE, and its source.
 
     Example::
 
@@ -25,13 +25,13 @@ class PueWatch:
 
     chain: ValueChain[PueReading] | None
     config: Callable[[], Config]
-    """As SIGHUP left it."""
+    """The config as last reloaded by SIGHUP."""
     clock: Clock
     told: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """Feed → the state that `changes` told last, and when (monotonic)."""
+    """Feed → the state that `changes` last reported, and when (monotonic)."""
 
     def poll(self) -> None:
-        """Ask the feed if it is its turn. Never raises."""
+        """Poll the feed if it is due. Never raises."""
         if self.chain is not None:
             self.chain.poll_due()
 
@@ -44,13 +44,13 @@ class PueWatch:
         return pue_at(config.pue_hours, (config.pue, config.pue_source), moment)
 
     def edges(self, start: datetime, end: datetime) -> set[datetime]:
-        """Moments inside (start, end) at which another one may hold."""
+        """Times inside (start, end) at which the PUE may change."""
         found = set() if self.chain is None else changes_of(self.chain, start, end)
         hours = self.config().pue_hours
         return found | pue_changes(hours, start, end) if hours else found
 
     def applied(self) -> Config:
-        """The config with the PUE that holds now, for all that reckons with one."""
+        """The config with the current PUE, for everything that computes with one."""
         config = self.config()
         if self.chain is None and not config.pue_hours:
             return config
@@ -58,7 +58,7 @@ class PueWatch:
         return config.model_copy(update={"pue": pue, "pue_source": source})
 
     def changes(self) -> Iterator[dict[str, Any]]:
-        """The feed where its state is another than was told last, as the journal has it beside those of the grid."""
+        """The feed if its state changed, as the journal records it for the grid's feeds."""
         if self.chain is not None:
             for status in changes(self.chain.status(), self.told, self.clock.monotonic()):
                 yield status.dump() | {"of": "pue"}

@@ -1,7 +1,7 @@
-"""Estimates when queued jobs will start: when those before them should end, by their plans or by what this box did for others.
+"""Estimates when queued jobs will start: after the jobs before them, which end by their plans or by what this box measured for others.
 
-Every start is an estimate, and None with the reason where nobody knows. Of waits for cleaner hours only those of running jobs count, whose
-plans tell of them. Nothing is read from the ledger while the supervisor's lock is held.
+Every start is an estimate, or None with a reason. Waits for cleaner hours count only for running jobs, whose plans contain them. The ledger
+is not read while the supervisor's lock is held.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 _V = TypeVar("_V", bound=JobView)
 
 MOST: Final = 200
-"""Queued jobs that are looked at, in the order in which they start."""
+"""Queued jobs that are estimated, in the order in which they start."""
 _KEPT_S: Final = 60.0
-"""How long an estimate of a job's duration is kept."""
+"""Seconds for which an estimated duration is cached."""
 
 
 @dataclass(slots=True)
 class Place:
-    """Room for one job: on a board, or on the box where it has no board.
+    """Room for one job: a board, or the box if it has none.
 
     Example:
         >>> Place("gpu 0", free_s=0.0).before
@@ -40,13 +40,13 @@ class Place:
     """
 
     board: str = ""
-    """For people; empty on a box without boards."""
+    """Name of the board; empty on a box without boards."""
     free_s: float | None = 0.0
-    """Seconds from now; None: nobody knows."""
+    """Seconds until it is free; None: unknown."""
     before: int = 0
-    """Jobs that have it before."""
+    """Number of jobs that have it first."""
     holder: str = ""
-    """The last of them."""
+    """The last of these jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +62,16 @@ class Waiting:
     lasts_s: float | None
     places: int = 1
     opens_s: float = 0.0
-    """When its allowed hours begin."""
+    """Seconds until its allowed hours begin."""
     after: tuple[str, ...] = ()
-    """Jobs that it comes after and that are not over."""
+    """Unfinished jobs that it has to wait for."""
     held: str = ""
-    """Why it does not start, for as long as nobody does anything about it."""
+    """Why it does not start until somebody acts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedStart:
-    """When a queued job should start.
+    """When a queued job is expected to start.
 
     Example:
         >>> ExpectedStart(None, "the box is drained by ada").seconds is None
@@ -79,17 +79,16 @@ class ExpectedStart:
     """
 
     seconds: float | None
-    """From now. Estimated; None: not known."""
+    """Estimated seconds from now; None: unknown."""
     why: str
-    """What it waits for, or why that is not known."""
+    """What it waits for, or why that is unknown."""
 
 
 def forecast(
     places: list[Place], jobs: Sequence[Waiting], ends: dict[str, float | None]
 ) -> dict[str, ExpectedStart]:
-    """Job → its start, each job in its turn on the places that are free first. Pure.
-
-    places: changed as they are taken. ends: running job → seconds to its end, None where nobody knows.
+    """Job → its start; each job in its turn takes the places that are free first. Pure. places: changed as they are taken. ends: running
+    job → seconds to its end, None if unknown.
 
     Example:
         >>> found = forecast([Place("gpu 0", 60.0, before=1, holder="a")], [Waiting("b", 30.0), Waiting("c", None)], {"a": 60.0})
@@ -108,7 +107,7 @@ def forecast(
         if job.lasts_s is not None:
             ends[job.id] = start.seconds + job.lasts_s
         if job.places > 1:
-            kept_s = start.seconds  # nobody passes it
+            kept_s = start.seconds  # nobody overtakes it
         for place in taken:
             place.free_s, place.before, place.holder = ends[job.id], place.before + 1, job.id
     return found
@@ -117,7 +116,7 @@ def forecast(
 def _start(
     job: Waiting, places: Sequence[Place], ends: dict[str, float | None], kept_s: float
 ) -> tuple[ExpectedStart, Sequence[Place]]:
-    """And the places that it takes."""
+    """Its start, and the places it takes."""
     if job.held:
         return ExpectedStart(None, job.held), ()
     unknown = next((other for other in job.after if ends.get(other) is None), None)
@@ -144,7 +143,7 @@ def _start(
 
 
 def _first_free(places: Sequence[Place], wanted: int) -> list[Place]:
-    """Those that are free first; of each board one, where several are wanted."""
+    """The places that are free first; one per board if several are wanted."""
     in_order = sorted(places, key=lambda place: (place.free_s is None, place.free_s or 0.0, place.before))
     if wanted == 1:
         return in_order[:1]
@@ -171,14 +170,14 @@ class _Work:
     spec: JobSpec
     checked: CheckResult | None
     steps: int | None
-    """Of the whole job."""
+    """Steps of the whole job."""
     done: tuple[int, float]
-    """Steps, and the seconds that they took."""
+    """Steps done, and the seconds they took."""
 
 
 @dataclass(slots=True)
 class QueueOutlook:
-    """The starts of a box's queued jobs.
+    """Estimates the starts of a box's queued jobs.
 
     Example::
 
@@ -187,12 +186,12 @@ class QueueOutlook:
     """
 
     _lasts: dict[str, tuple[float, float | None]] = field(default_factory=dict)
-    """Job → (monotonic time of the estimate, seconds that it takes)."""
+    """Job → (monotonic time of the estimate, its duration in seconds)."""
     _throughput: dict[Any, tuple[float, "Throughput"]] = field(default_factory=dict)
-    """How fast such jobs train here, by what tells them apart."""
+    """Throughput on this box, by the properties of a job that determine it."""
 
     def starts(self, supervisor: "Supervisor") -> dict[str, ExpectedStart]:
-        """Of every queued job. Takes the supervisor's lock for a moment."""
+        """Estimate every queued job's start. Takes the supervisor's lock for a moment."""
         with supervisor.lock:
             queued = queue(supervisor.runs.values())
             if not queued:
@@ -225,7 +224,7 @@ class QueueOutlook:
         return seconds
 
     def _estimate(self, supervisor: "Supervisor", work: _Work) -> float | None:
-        """At ρ = 1, loading and evaluation included; None for a job of open end, and where no check foresaw its steps."""
+        """Duration at ρ = 1 with loading and evaluation; None for a job of open end, or if no check gave its steps."""
         from carbonsched.supervisor.estimates.evaluation_cost import evaluation_cost
         from carbonsched.supervisor.estimates.job_cost import LOAD_S
 
@@ -253,12 +252,12 @@ class QueueOutlook:
 
 
 def with_start(view: _V, start: ExpectedStart, now: datetime) -> _V:
-    """The view of a queued job, with when it should start."""
+    """The view of a queued job with its expected start."""
     return view.model_copy(update={"starts_at": _at(start, now), "starts_why": start.why})
 
 
 def start_fields(start: ExpectedStart, now: datetime) -> tuple[str | None, str]:
-    """The same as a document writes it."""
+    """The same fields as a document writes them."""
     at = _at(start, now)
     return None if at is None else rfc3339(at), start.why
 
@@ -271,14 +270,14 @@ def _at(start: ExpectedStart, now: datetime) -> datetime | None:
 
 
 def _live(supervisor: "Supervisor") -> Iterable[tuple[JobRun, float | None]]:
-    """Jobs that have a process, and the seconds to its end where their plans tell."""
+    """Jobs that have a process, with the seconds to its end where their plans tell."""
     for run in supervisor.live():
         ends_now = run.process.target is not None or run.process.alive_to is not None
         yield run, 0.0 if ends_now else eta_s(run, supervisor.clock)
 
 
 def _ran_s(supervisor: "Supervisor", run: JobRun) -> float | None:
-    """None for a command, of which nobody knows how long it takes."""
+    """None for a command, whose duration nobody knows."""
     began = run.process.alive_from
     if run.command is not None or began is None:
         return None

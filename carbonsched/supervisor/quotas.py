@@ -1,7 +1,8 @@
-"""What one user may have at a time, and may emit in a day and in a month: asked before a job is taken, raised or taken up again.
+"""Enforces quotas: how many jobs a user may have at a time, and how much they may emit per day and month.
 
-A job counts whole from its submission on: what it spent in the day or month, and what is left of its budget, for the budget is
-what it may still spend. So a quota holds without a job being stopped for it; what a job leaves over counts no more when it ends.
+Checked before a job is submitted, resumed or its budget raised. A job counts in full from its submission on: the grams it spent in the
+period, plus what is left of its budget. So no job has to be stopped for a quota, and grams that it leaves unspent are free again when it
+ends.
 """
 
 import threading
@@ -35,14 +36,14 @@ class Quotas:
     ledger: Ledger
     clock: Clock
     config: Callable[[], Sequence[QuotaConfig]]
-    """As it is now: SIGHUP may change it."""
+    """The current config: SIGHUP may change it."""
     runs: Mapping[str, JobRun]
     """Jobs that are not over."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    """Of two that ask at once the second one counts the first. It is not the tick's."""
+    """Serialises two checks, so that the second counts the first. It is not the supervisor's lock."""
 
     def of(self, user: Owner) -> QuotaConfig | None:
-        """The first that names the user, else the first with a group of theirs, else everybody's; None: no limit."""
+        """The quota of a user: the first that names the user, else the first that names a group of theirs, else everybody's; None: no limit."""
         quotas = self.config()
         for names in (
             lambda who: who[0] not in "@*",
@@ -58,10 +59,8 @@ class Quotas:
     def taking(
         self, user: Owner, spec: JobSpec, grams: float | None = None, *, again: str | None = None
     ) -> Iterator[None]:
-        """Hold the place of a job while it is taken. Raises DeniedError where it has none, InputError where grams cannot be told.
-
-        grams: that it may emit in all; None: the spec's. again: the id of a job that there is.
-        """
+        """Reserve a job's place while it is submitted. Raises DeniedError if there is none, InputError if its grams cannot be determined.
+        grams: what it may emit in all; None: the spec's. again: the id of an existing job."""
         quota = self.of(user)
         if quota is None:
             yield
@@ -106,13 +105,13 @@ class Quotas:
 
     def _left_of(self, job_id: str | None, grams: float | None) -> float:
         if grams is None:
-            return 0.0  # a pool's, or a command's that has no budget: what it spends is counted
+            return 0.0  # for a job in a pool, or a command without a budget, what it spends is counted
         return grams if job_id is None else max(grams - self.ledger.totals(job_id).grams, 0.0)
 
     def _used(
         self, user: Owner, since: datetime, others: Sequence[JobRun], again: str | None
     ) -> tuple[float, float]:
-        """(grams spent since then, grams that jobs which are not over may still spend)."""
+        """(grams spent since then, grams that unfinished jobs may still spend)."""
         spent = 0.0
         for row in self.ledger.jobs_since(since):
             if row.owner.uid == user.uid:

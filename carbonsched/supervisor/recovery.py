@@ -1,8 +1,8 @@
 """Journals each trainer process of a job, and rebuilds a JobRun after a daemon restart.
 
-The journal holds where each process began (`started`: its devices, and how far events.jsonl reached before it could say
-anything), that it was told to end and what is to come then (`ending`), and that its end was seen (`ended`). A process
-whose end nobody saw is the job's still: its energy is charged, and its end dealt with, at the next tick.
+The journal records that a process began (`started`: its devices, and the length of events.jsonl before it could write), that it was asked
+to end and what follows (`ending`), and that its end was seen (`ended`). A process whose end nobody saw still belongs to the job: its energy
+is charged and its end handled at the next tick.
 """
 
 import logging
@@ -36,15 +36,15 @@ from carbonsched.supervisor.jobs.process_state import BoardPart, Ending, Seat
 log = logging.getLogger(__name__)
 
 _EARLIER = timedelta(seconds=2)
-"""A process may seem to have begun so much before its start was noted: two clocks are read, to the millisecond."""
+"""A process may seem to have begun this long before its start was journalled: two clocks are read, to the millisecond."""
 _OF_A_PROCESS = frozenset(("run.json", "control.json", "events.jsonl", "exit.json"))
 CHECKED = "check.json"
-"""In the job's directory: what the trainer's check foresaw."""
+"""File in the job's directory with the result of the trainer's check."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessJournal:
-    """The processes of all jobs in the ledger's journal.
+    """Journals the processes of all jobs.
 
     Example::
 
@@ -61,10 +61,8 @@ class ProcessJournal:
     """The folder of the job directories."""
 
     def note_start(self, run: JobRun, seat: Seat, found: RunRecord | None = None) -> None:
-        """Note it before the start: whatever happens next, a successor knows on which devices a process may be.
-
-        found: a process that ran, or runs, though nobody noted it.
-        """
+        """Journal a start before it happens: whatever follows, the next daemon knows on which devices a process may be. found: the process
+        runs, or ran, though nobody journalled it."""
         detail: dict[str, Any] = {"boards": list(seat.devices), "events": run.follower.offset}
         detail["names"] = {each.id: each.name for each in self.meter.devices if each.id in seat.devices}
         detail["cpus"] = os.cpu_count()
@@ -73,24 +71,24 @@ class ProcessJournal:
         if found is not None:
             detail |= {"run": found.identity, "began": rfc3339(found.started_at)}
         elif (before := self.launcher.poll(run.dir).run) is not None:
-            # what run.json says as long as this start has not come to pass
+            # the process that run.json names until this start succeeds
             detail["before"] = before.identity
         self._note(run, "started", detail)
 
     def note_ending(self, run: JobRun) -> None:
-        """It was told to end, and where the job goes then."""
+        """Journal that the process was asked to end, and where the job goes then."""
         process = run.process
         wake_at = None if process.wake_at is None else rfc3339(process.wake_at)
         detail = {"state": process.target, "reason": process.target_reason, "wake_at": wake_at}
         self._note(run, "ending", detail | ({"failed": run.failed} if run.failed else {}))
 
     def note_end(self, run: JobRun) -> None:
-        """Its end was seen."""
+        """Journal that the process has ended."""
         ended = self.launcher.poll(run.dir).run
         self._note(run, "ended", {} if ended is None else {"run": ended.identity})
 
     def account(self, job_id: str) -> JobAccount:
-        """What the ledger has of a job: known grams, and the unknown at its worst."""
+        """The job's account by the ledger: known grams, and unknown stretches at their worst case."""
         config = self.config()
         limits = [device.watts_limit for device in self.meter.devices if device.kind == "gpu"]
         watts = limits[0] if limits and limits[0] else UNKNOWN_W
@@ -99,7 +97,7 @@ class ProcessJournal:
         )
 
     def ran_on(self, row: JobRecord) -> bool:
-        """Whether a job that is over by the ledger had another process since, by its folder: the ledger is an older copy."""
+        """Whether a job that is over by the ledger has run since, by its folder: the ledger is then an older copy."""
         if row.ended_at is None or JobState.QUEUED not in TRANSITIONS[row.state]:
             return False
         found = load(self.jobs / row.id / "run.json", RunRecord)
@@ -109,7 +107,7 @@ class ProcessJournal:
         return _unaccounted(found, last[-1] if last else {})
 
     def announced(self, job_id: str) -> Started | None:
-        """What the job's last process said it would do, near the beginning of its events; None: it did not, or they are gone."""
+        """What the job's last process announced at its start; None: nothing, or its events are gone."""
         began = self.ledger.history(job_id, kinds=("started",), newest=1)
         follower = EventFollower(
             self.jobs / job_id / "events.jsonl", began[0].get("events", 0) if began else 0
@@ -120,7 +118,7 @@ class ProcessJournal:
             return None
 
     def fresh(self, row: JobRecord) -> JobRun:
-        """The run of a job that never had a process: of it the ledger has its row alone."""
+        """The run of a job that never had a process; the ledger has only its row."""
         path = self.jobs / row.id
         run = JobRun(
             job=row.submitted,
@@ -136,7 +134,7 @@ class ProcessJournal:
         return run
 
     def untouched(self, row: JobRecord) -> bool:
-        """Whether nothing in its folder speaks of a process, nor its row: the journal is to be asked, too."""
+        """Whether neither the folder nor the row shows a process; the journal has to be checked too."""
         if row.state is not JobState.QUEUED or row.started_at is not None or row.damage:
             return False
         try:
@@ -148,10 +146,10 @@ class ProcessJournal:
             return False
 
     def rebuild(self, row: JobRecord) -> JobRun:
-        """The run as a daemon that had never left would have it, as far as its events are recorded.
+        """Rebuild the run as a daemon that never stopped would have it, up to the last recorded event.
 
-        Where its row, its folder or its journal is in the way, the job is set aside with the reason: then its processes
-        alone are known, by the journal, so that what they use is charged to it and their devices stay theirs.
+        If its row, folder or journal is damaged, the job is set aside with the reason. Only its processes are then known, from the journal,
+        so that their energy is charged to it and their devices stay assigned.
         """
         if row.damage:
             return self._without_events(row, row.damage)
@@ -169,7 +167,7 @@ class ProcessJournal:
         return run
 
     def _fresh(self, row: JobRecord, heard: int = 0) -> JobRun:
-        """The run before any process; heard: from which byte of its events on they are read."""
+        """The run before its first process; heard: from which byte its events are read."""
         path = self.jobs / row.id
         run = JobRun(
             job=row.submitted,
@@ -198,7 +196,7 @@ class ProcessJournal:
         return run
 
     def _replay(self, run: JobRun) -> None:
-        """Let the run go through its processes again, by the journal and its events."""
+        """Replay the run's processes from the journal and its events."""
         last: dict[str, Any] = {}
         started: dict[str, Any] = {}
         kinds = ("started", "ending", "ended", "note")
@@ -223,11 +221,11 @@ class ProcessJournal:
         polled = self.launcher.poll(run.dir)
         alive = bool(last) and last["kind"] != "ended"
         if not alive and not run.state.ended and polled.run is not None and _unaccounted(polled.run, last):
-            # of a ledger that was put back to an older state, or that refused the note: its energy is the job's all the same
+            # the ledger was restored from a backup, or refused the entry: the energy is the job's all the same
             log.warning("job %s: the ledger does not know its last process, it is taken up", run.id)
             run.take_up(polled.run, self.clock.now())
             return
-        # a start that was noted may not have come to pass
+        # a journalled start may have failed
         if not alive or not (run.state.live or _came_to_pass(polled, started)):
             run.leave(run.process.wake_at if run.state is JobState.WAITING else None)
             return
@@ -241,7 +239,7 @@ class ProcessJournal:
 
 
 def _came_to_pass(polled: ProcessStatus, started: Mapping[str, Any]) -> bool:
-    """Whether there was a process of the start that was noted last, by what run.json and exit.json say."""
+    """Whether the last journalled start led to a process, by run.json and exit.json."""
     if polled.state in ("running", "unknown"):
         return True
     if polled.run is None:
@@ -254,7 +252,7 @@ def _came_to_pass(polled: ProcessStatus, started: Mapping[str, Any]) -> bool:
 
 
 def _unaccounted(found: RunRecord, last: Mapping[str, Any]) -> bool:
-    """Whether the journal knows nothing of this process. last: its last word of one, empty where it has none."""
+    """Whether the journal does not know this process. last: the journal's last process of the job, empty if none."""
     if "run" in last:
         return bool(found.identity != last["run"])
     return not last or found.started_at > datetime.fromisoformat(last["at"])

@@ -1,6 +1,6 @@
-"""Takes away the folders of jobs that are over: on request, and by `[retention]`. What the ledger knows of them stays.
+"""Removes the folders of jobs that are over, on request and by `[retention]`. The ledger keeps what it knows of them.
 
-A removal is noted first, so that nobody resumes the job meanwhile; a folder that could not be deleted is tried again every hour.
+A removal is journalled first, so that nobody resumes the job meanwhile; a folder that cannot be deleted is retried every hour.
 """
 
 import logging
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def remove(supervisor: Supervisor, job_id: str, actor: str, reason: str) -> Removed:
-    """Delete the folder of a job that is over. Raises StateError where it is not, or where the folder cannot be deleted."""
+    """Delete the folder of a job that is over. Raises StateError if the job is not over, or if the folder cannot be deleted."""
     with supervisor.lock:
         row = supervisor.ledger.job(job_id)
         if job_id in supervisor.runs or not row.state.ended:
@@ -40,14 +40,14 @@ def remove(supervisor: Supervisor, job_id: str, actor: str, reason: str) -> Remo
 
 
 def refuse_removed(ledger: Ledger, job_id: str) -> None:
-    """Raises StateError for a job that was removed: it cannot go on."""
+    """Raise StateError for a job that was removed: it cannot be resumed."""
     if job_id in ledger.removed_ids():
         raise StateError(f"job {job_id} was removed with its checkpoints; submit it again")
 
 
 @dataclass(slots=True)
 class Pruning:
-    """Removes, once an hour, what `[retention]` says, and the folders that a removal had to leave.
+    """Removes, once an hour, the folders that `[retention]` selects, and those that an earlier removal could not delete.
 
     Example::
 
@@ -58,7 +58,7 @@ class Pruning:
     _due_s: float = 0.0
 
     def poll(self) -> None:
-        """Never raises: what cannot be done now is tried again in an hour."""
+        """Never raises; failures are retried in an hour."""
         now_s = self.supervisor.clock.monotonic()
         if now_s < self._due_s:
             return
@@ -71,7 +71,7 @@ class Pruning:
         for removal in found:
             try:
                 removal()
-            except CarbonschedError as e:  # one that cannot be deleted holds up no other
+            except CarbonschedError as e:  # one that cannot be deleted must not delay the others
                 log.warning("an old job is not removed now: %s", e)
 
     def _left(self) -> list[Callable[[], object]]:
@@ -96,12 +96,12 @@ class Pruning:
 
 
 def _delete(supervisor: Supervisor, job_id: str) -> int:
-    """As `delete_folder`, with the help of the job's owner where it has closed a folder to us."""
+    """As `delete_folder`, and as the job's owner for folders that are closed to the daemon."""
     path = supervisor.job_dir(job_id)
     if closed := _closed(path):
         try:
             supervisor.launcher.open_written(path, supervisor.ledger.job(job_id).owner)
-        except LaunchError as e:  # the account is gone, say
+        except LaunchError as e:  # the account may be gone
             log.warning(
                 "job %s: %s is closed to the daemon, and its owner's rights are not to be had: %s",
                 job_id,
@@ -112,7 +112,7 @@ def _delete(supervisor: Supervisor, job_id: str) -> int:
 
 
 def delete_folder(path: Path) -> int:
-    """Bytes that it held on the disk. Links in it are not followed. Raises StateError with who can delete what is left."""
+    """Delete a folder and return the bytes it held on disk. Links in it are not followed. Raises StateError that says who can delete the rest."""
     try:
         freed = sum(_bytes(Path(folder) / name) for folder, _, names in os.walk(path) for name in names)
         shutil.rmtree(path)
@@ -128,7 +128,7 @@ def delete_folder(path: Path) -> int:
 
 
 def _why_left(path: Path, error: OSError) -> str:
-    """Why a folder is still there, and who can do something about it."""
+    """Why a folder is still there, and who can delete it."""
     text = f"{path} cannot be deleted: {error.strerror}"
     if (each := _closed(path)) is None:
         return text
@@ -140,7 +140,7 @@ def _why_left(path: Path, error: OSError) -> str:
 
 
 def _closed(path: Path) -> Path | None:
-    """A folder in it that this process cannot empty."""
+    """A folder in it that this process may not empty."""
     for folder, names, _ in os.walk(path):
         for each in (Path(folder) / name for name in names):
             if not each.is_symlink() and not os.access(each, os.R_OK | os.W_OK | os.X_OK):

@@ -1,8 +1,8 @@
-"""Finds jobs that go on against what they were told, and jobs that say nothing for long while their process lives.
+"""Finds jobs that disobey their directive, and jobs that send no event for long while their process is alive.
 
-Each is said once: with the job's state, in its history, in the log and by notification. A job that trains on though it was told to wait is
-ended, and so is a silent one whose `queue.silence_limit` is over; all others are left to their owners, for what is silent may be at work. The
-guard is not concerned: it reckons with what is metered, whatever a job says.
+Each case is reported once: in the job's state, its history, the log and by notification. A job that trains although it was told to wait is
+ended, and so is a silent one after its `queue.silence_limit`. All others are left to their owners, since a silent job may be at work. The
+budget does not depend on this: the guard uses metered energy, whatever a job reports.
 """
 
 import logging
@@ -19,28 +19,28 @@ from carbonsched.text import duration
 log = logging.getLogger(__name__)
 
 _STEPS = 20
-"""A job whose steps are long is silent after so many of them, if that is longer than `launch.silent_s`."""
+"""A job with long steps counts as silent after this many of them, if that is longer than `launch.silent_s`."""
 _RHO = 0.005
-"""By how much a job may say that it trains above the ρ that it was directed."""
+"""How far above its directed ρ a job may report to train."""
 
 
 @dataclass(slots=True)
 class _Heard:
-    """What was last heard of a job, by time awake: a suspended box makes nobody silent."""
+    """What was last heard of a job, by time awake: a suspended box makes no job silent."""
 
     mark: object = None
     """Changes with each event and each process."""
     at_s: float = 0.0
     told: object = None
-    """Changes with what it is told to do, and not with a lease that is only renewed."""
+    """Changes with each directive, but not with a renewed lease."""
     directed_s: float = 0.0
     step: Step | None = None
-    """The newest one that began when the directive had been there for `launch.stop_s`."""
+    """The newest step that began when the directive was `launch.stop_s` old."""
 
 
 @dataclass(slots=True)
 class Responsiveness:
-    """Watches what live jobs say.
+    """Watches the events of live jobs.
 
     Example::
 
@@ -52,19 +52,19 @@ class Responsiveness:
     note: Callable[[str | None, str, Mapping[str, Any]], None]
     """Writes into the ledger's journal."""
     tell: Callable[[JobRun, str], None]
-    """Notifies."""
+    """Notifies people."""
     end: Callable[[JobRun, str], None]
-    """Ends its process; it is tried again where it may be."""
+    """Ends the process; a job with attempts left is started again."""
     _heard: dict[str, _Heard] = field(default_factory=dict)
 
     def look(self, run: JobRun) -> None:
-        """Of a job whose events of this tick were read."""
+        """Check a job whose events of this tick were read."""
         if not run.alive or run.process.alive_to is not None:
             self._heard.pop(run.id, None)
             return
         heard = self._hear(run)
         if run.process.target is not None or not run.steered:
-            return  # it is being ended, and killed where it does not heed that; a command says nothing
+            return  # it is being ended, and killed if it ignores that; a command sends no events
         deaf, silent_s = _deaf(run, heard), self._silent_s(run, heard)
         found = deaf or ("" if silent_s is None else _silent(run, silent_s))
         kind = "deaf" if deaf else "silent" if found else ""
@@ -98,7 +98,7 @@ class Responsiveness:
         return heard
 
     def _silent_s(self, run: JobRun, heard: _Heard) -> float | None:
-        """For how long it has said nothing, where that is long."""
+        """Seconds without an event, if that is long."""
         step = run.progress.stepped
         least = max(self.config().launch.silent_s, _STEPS * (step.seconds if step is not None else 0.0))
         quiet_s = self.clock.awake() - heard.at_s
@@ -116,19 +116,19 @@ class Responsiveness:
 
 
 def _waits(run: JobRun) -> bool:
-    """Whether it was told to wait, or has said that it does: then it has nothing to say."""
+    """Whether it was told to wait, or has reported that it waits: no event is expected then."""
     told = run.directive is not None and run.directive.action == "wait"
     return (told or run.progress.waiting is not None) and not _steps_after(run)
 
 
 def _steps_after(run: JobRun) -> bool:
-    """Whether its last word was a step, and not that it waits."""
+    """Whether its last event was a step, and not a wait."""
     step, waiting = run.progress.stepped, run.progress.waiting
     return step is not None and (waiting is None or step.at > waiting.at)
 
 
 def _deaf(run: JobRun, heard: _Heard) -> str:
-    """What it does against its directive; empty: nothing."""
+    """How it disobeys its directive; empty: it does not."""
     step, directive = heard.step, run.directive
     if step is None or directive is None or step.k != directive.k:
         return ""

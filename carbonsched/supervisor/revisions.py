@@ -1,8 +1,8 @@
-"""Finds what rows of the past should count with now: pure, from how they were charged and what the chain knows of their time.
+"""Finds the intensities that past rows should count with now. Pure: from how the rows were charged and what the feeds know now.
 
-A row is settled by a revision of its own provider, by the value of a more trusted feed where it was charged with a held one, a
-constant or a less trusted feed's, and by any value where none was known. Never by one of another place or basis, never by a less
-trusted one: what a daemon forgot in a restart must not undo what it knew.
+A row is settled by a revision of its own provider; by a more trusted feed, if it was charged with a held value, a constant or a less
+trusted feed; and by any value, if none was known. It is never settled by a value of another place or basis, nor by a less trusted feed:
+what a daemon forgot in a restart must not undo what it knew.
 """
 
 import math
@@ -22,7 +22,7 @@ _CERTAINTY: Final = {Kind.FORECAST: 0, Kind.ESTIMATED: 1, Kind.ACTUAL: 2}
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the chain answers now for a stretch of the past.
+    """What the feeds answer now for a past stretch.
 
     Example::
 
@@ -41,11 +41,8 @@ def revised(
     ranks: Mapping[str, int],
     place: Collection[str] = (),
 ) -> list[Settlement]:
-    """New settlements, ascending: one for each stretch that differs.
-
-    known: ascending, none overlapping, as far back as may still be settled. ranks: feed → 0 for the most trusted. place: what
-    the feeds call the one zone that the box stands in; beside a value's own name for it.
-    """
+    """Return new settlements, ascending, one for each stretch that differs. known: ascending and disjoint, as far back as may still be
+    settled. ranks: feed → 0 for the most trusted. place: the feeds' names for the box's zone; compared as well as a value's own zone."""
     found: list[Settlement] = []
     for start, end, here, reading in _pieces(list(rows), known, settled.edges()):
         new = _verdict(start, end, here, settled.at(start), reading, ranks, place)
@@ -66,7 +63,7 @@ def revised(
 def _pieces(
     rows: list[Stretch], known: Sequence[Known], more_edges: Iterable[int]
 ) -> Iterator[tuple[int, int, Counter[Charged], Reading]]:
-    """(start, end, how rows were charged there, what is known now) of the smallest stretches that have both."""
+    """(start, end, how rows were charged there, what is known now) for the smallest stretches in which both are constant."""
     steps: dict[int, list[tuple[int, Charged]]] = {}
     for row in rows:
         if row.start_us < row.end_us:
@@ -94,7 +91,7 @@ def _verdict(
     ranks: Mapping[str, int],
     place: Collection[str],
 ) -> Settlement | None:
-    """What settles a stretch in which all is of one piece; None: all is well, or what is known now is no better."""
+    """What settles a stretch in which nothing changes; None: nothing to settle, or the new value is no better."""
     new = _charged(reading)
     zones = frozenset({*place, reading.source.zone})
     if any(one.g_per_kwh is not None and (one.zone not in zones or one.basis != new.basis) for one in here):
@@ -144,11 +141,11 @@ def _agree(old: Charged, new: Charged) -> bool:
 
 
 def _may_replace(old: Charged, new: Charged, ranks: Mapping[str, int]) -> bool:
-    """Whether the new value is the better one, or at least the same provider's later word."""
+    """Whether the new value is better, or a later one of the same provider."""
     if old.g_per_kwh is None:
         return True
     if old.replayed is not None and new.replayed is not None and old.replayed != new.replayed:
-        return False  # a replay that was begun anew tells of another hour
+        return False  # a replay that was restarted means another hour
     worth = _worth(old), _worth(new)
     if worth[0] != worth[1]:
         return worth[1] > worth[0]

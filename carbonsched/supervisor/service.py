@@ -1,6 +1,6 @@
 """Answers the API between two ticks: submit, explain, show, cancel, pause, resume, budget, report.
 
-It is what `carbonsched.api.service` asks for; the API knows nothing else of the supervisor.
+It implements the protocol `carbonsched.api.service`; the API knows nothing else of the supervisor.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SupervisorService:
-    """What people ask of a supervisor.
+    """Implements the API's calls on a supervisor.
 
     Example::
 
@@ -73,7 +73,7 @@ class SupervisorService:
     _keyed: threading.Lock = field(default_factory=threading.Lock)
     """Held while a job with a `dedupe_key` is submitted."""
     _auditing: list[Done] = field(default_factory=list)
-    """Of the verifications that run."""
+    """Held while a verification runs."""
 
     def allow(self, operation: str, actor: Owner) -> None:
         api = self.supervisor.config.api
@@ -82,7 +82,7 @@ class SupervisorService:
     def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:
         if spec.queue.dedupe_key is None:
             return self._submit(spec, owner, checked)
-        with self._keyed:  # of two at the same time one finds the other's
+        with self._keyed:  # of two simultaneous submits, the second finds the first one's job
             kept = self.supervisor.ledger.with_key(spec.queue.dedupe_key)
             mine = (row for row in kept if row.owner.uid == owner.uid)
             gone = self.supervisor.ledger.removed_ids()
@@ -110,7 +110,7 @@ class SupervisorService:
         supervisor.launcher.check(spec, owner)
         supervisor.load_control()
         with supervisor.quotas.taking(owner, spec):
-            # nobody knows of the job before the ledger does: no tick waits for the disk
+            # nobody knows the job before it is in the ledger, so no tick waits for the disk
             path = job_reference.make_folder(supervisor.journal.jobs, spec.name, supervisor.ledger)
             job = SubmittedJob(
                 id=path.name,
@@ -126,7 +126,7 @@ class SupervisorService:
                 save(path / "spec.json", job, indent=2)
                 supervisor.ledger.add_job(job)
             except (OSError, LaunchError, LedgerError) as e:
-                # what is not in the ledger is no job: nobody would ever look after its folder
+                # a job that is not in the ledger does not exist: nobody would ever clean up its folder
                 shutil.rmtree(path, ignore_errors=True)
                 if not isinstance(e, OSError):
                     raise
@@ -144,7 +144,7 @@ class SupervisorService:
         return Submitted(id=job.id, state=JobState.QUEUED if run is None else run.state)
 
     def _placed(self, spec: JobSpec, owner: Owner) -> JobSpec:
-        """With the ids of the jobs that it comes after. Raises InputError: no such job, or not for this user to ask."""
+        """The spec with the ids of the jobs it comes after. Raises InputError if there is no such job, or this user may not read it."""
         queue = spec.queue
         if queue.priority > 0 and not access.reads_all(owner, self._admins):
             raise InputError(
@@ -168,7 +168,7 @@ class SupervisorService:
         return spec.model_copy(update={"queue": queue.model_copy(update={"after": after})})
 
     def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
-        # a daemon at rest has no planner: it comes with the first job, or with the first that is only looked at
+        # the planner is loaded with the first job, or the first explanation
         from carbonsched.supervisor.explain import explain
 
         self.supervisor.launcher.check(spec, owner)
@@ -192,7 +192,7 @@ class SupervisorService:
         return self.listing.pieces(self.supervisor, actor, self._admins, every=every)
 
     def jobs(self, actor: Owner, every: bool = False) -> JobList:
-        """What `job_list` tells, for callers in this process."""
+        """The same jobs as `job_list`, for callers in this process."""
         return JobList.model_validate_json("".join(self.job_list(actor, every)))
 
     def show(self, job_id: str, actor: Owner) -> JobDetail:
@@ -215,12 +215,12 @@ class SupervisorService:
         return self._completed(detail)
 
     def _completed(self, detail: JobDetail) -> JobDetail:
-        """With what is looked up outside the lock: what it cost, and where its model lies."""
+        """Add what is looked up without the lock: the cost in money, and where the model is."""
         supervisor, more = self.supervisor, dict[str, object]()
         if supervisor.prices.chain is not None:
             more["eur"] = supervisor.ledger.cost(detail.id)
         output = supervisor.job_dir(detail.id) / "output"
-        with contextlib.suppress(OSError):  # the folder is the owner's: it may be closed to us
+        with contextlib.suppress(OSError):  # the folder is the owner's, who may have closed it to us
             if any(output.iterdir()):
                 more["output"] = str(output)
         return detail.model_copy(update=more) if more else detail
@@ -287,7 +287,7 @@ class SupervisorService:
         return Drained(drained=bool(why), reason=why, live=live, queued=queued)
 
     def budget(self, job_id: str, grams: float, actor: Owner) -> Budgeted:
-        """Set the budget; recorded with who, when, old and new. A running job is planned anew at the next tick."""
+        """Set the budget, and record by whom, when, the old one and the new one. A running job is planned again at the next tick."""
         supervisor = self.supervisor
         row = supervisor.ledger.job(job_id)
         self._may("budget", actor, row)
@@ -321,7 +321,7 @@ class SupervisorService:
             old, now = run.budget_g, supervisor.clock.now()
             supervisor.pending.save(
                 ()
-            )  # an older budget that waits for the ledger must not come after this one
+            )  # an earlier budget that is still queued for the ledger must not be written after this one
             supervisor.ledger.set_budget(job_id, grams, f"set by {actor.user}", actor.user, now, actor.uid)
             log.info("job %s: budget %g g, set by %s", job_id, grams, actor.user)
             run.grant(grams)
@@ -338,12 +338,12 @@ class SupervisorService:
             )
 
     def _leave(self, operation: str, job_id: str, actor: Owner, target: JobState) -> Acted:
-        """Cancel or pause: a running process is asked to checkpoint and end, and metered until it has."""
+        """Cancel or pause: a running process is asked to checkpoint and exit, and is metered until it has."""
         supervisor = self.supervisor
         reason = f"{target} by {actor.user}"
         self._may(
             operation, actor, supervisor.ledger.job(job_id)
-        )  # before a long past is read under the lock
+        )  # before a long history is read under the lock
         with supervisor.lock:
             _, run = supervisor.find(job_id)
             if target is JobState.PAUSED:
@@ -397,7 +397,7 @@ class SupervisorService:
         return self.supervisor.job_dir(job_id) / "log.txt"
 
     def render_report(self, asked: ReportQuery, form: str, actor: Owner) -> tuple[Iterator[str], str]:
-        # templates and plots are held only by a daemon that was asked for a report
+        # templates and plots are loaded with the first report
         from carbonsched.report import Selection, build, find
         from carbonsched.report.render import shows_effects
 
@@ -406,7 +406,7 @@ class SupervisorService:
             self._may_read("job_report", actor, asked.job)
         self._check_site(asked.site)
         with supervisor.lock:
-            supervisor.flush()  # a report counts what was used up to now
+            supervisor.flush()  # a report includes the energy up to now
         selection = None
         if asked.selects:
             jobs = tuple(job.id for job in supervisor.ledger.jobs() if self._selected(asked, job, actor))
@@ -425,7 +425,7 @@ class SupervisorService:
         return found.pieces(report, supervisor.ledger), found.media_type
 
     def _selected(self, asked: ReportQuery, job: JobRecord, actor: Owner) -> bool:
-        """Labels of other people's jobs are theirs to read: for others these jobs have none."""
+        """Labels of other people's jobs are private: for other callers such jobs have none."""
         if asked.user is not None and job.owner.user != asked.user:
             return False
         if not asked.labels:
@@ -443,7 +443,7 @@ class SupervisorService:
             )
 
     def metrics(self, actor: Owner) -> str:
-        # a daemon that is not watched does without the library
+        # a daemon that nobody monitors does not load the library
         from carbonsched.supervisor.metrics import render
 
         every_job = access.reads_all(actor, self._admins)

@@ -1,7 +1,7 @@
-"""Settles the ledger's account as what providers revise becomes known, once an hour, beside the tick and never in its way.
+"""Settles past rows once an hour as providers revise their values, beside the tick and without delaying it.
 
-Rows keep what was known when they were written, and so does the budget: a settlement is an entry in the journal
-(`carbonsched.ledger.settlements`). Which there are to write, `revisions` finds.
+Rows and budgets keep the values known when they were written; a settlement is a journal entry (`carbonsched.ledger.settlements`).
+`revisions` finds which ones to write.
 """
 
 import logging
@@ -21,10 +21,10 @@ from carbonsched.supervisor.pending_rows import PendingRows
 from carbonsched.supervisor.revisions import Known, revised
 
 EVERY_DAY: Final = 24
-"""Passes in a day of the grid, which is shorter in a time-compressed replay."""
+"""Passes per grid day, which is shorter in a time-compressed replay."""
 LEAST_PAUSE_S: Final = 5.0
 MOST: Final = 500
-"""Entries of one pass; what is left is found again by the next."""
+"""Entries per pass; the next pass finds the rest."""
 _AGAIN_S: Final = 60.0
 _DAY_S: Final = 86_400.0
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Settling:
-    """Compares what rows of the past count with to what the chain answers for their time now.
+    """Compares the values that past rows count with to what the feeds answer for their time now.
 
     Example::
 
@@ -45,17 +45,17 @@ class Settling:
     watch: GridWatch
     pending: PendingRows
     lock: AbstractContextManager[object]
-    """The tick's: held to write alone."""
+    """The supervisor's lock; held only to write."""
     clock: Clock
     _due_s: float = 0.0
     _answered: int = 0
-    """Feeds that had answered by the last pass: one that answers for the first time may know of the past."""
+    """Feeds that had answered by the last pass: a feed that answers for the first time may know past values."""
     _settled: Settled | None = None
     """None: not read from the journal yet."""
     _closed: bool = field(default=False)
 
     def poll(self) -> None:
-        """Settle what can be, where it is due. Never raises: what cannot be done now is tried again."""
+        """Settle what is due. Never raises; failures are retried."""
         answered = sum(status.last_success is not None for status in self.watch.chain.status())
         now_s = self.clock.monotonic()
         if not answered or (now_s < self._due_s and answered <= self._answered):
@@ -67,18 +67,18 @@ class Settling:
         except CarbonschedError as e:
             log.warning("the account is not settled now: %s", e)
             more = True
-        except Exception:  # a mistake in here must not hold up the polls that come after it
+        except Exception:  # an error here must not stop the polls that come after it
             log.exception("the account is not settled now")
             more = False
         if more:
             self._due_s = min(self._due_s, now_s + _AGAIN_S)
 
     def close(self) -> None:
-        """The daemon ends: nothing is written any more. Hold the lock."""
+        """The daemon is ending: write nothing more. Hold the lock."""
         self._closed = True
 
     def _settle(self, now: datetime, scale: float) -> bool:
-        """Write what is to be settled; whether there was more than one pass takes. scale: wall seconds of a grid second."""
+        """Write the settlements; returns whether more are left than one pass takes. scale: wall seconds per grid second."""
         chain = self.watch.chain
         lasts = {name: settles * scale for name, settles in chain.settles.items()}
         since = now - max(lasts.values())
@@ -109,7 +109,7 @@ class Settling:
 
 
 def known(chain: Chain, since: datetime, now: datetime, lasts: dict[str, timedelta]) -> list[Known]:
-    """What the chain answers now for [since, now), each value no further back than its feed still revises."""
+    """What the feeds answer now for [since, now), each no further back than it still revises."""
     found: list[Known] = []
     longest = max(lasts.values(), default=timedelta(0))
     at: datetime | None = since

@@ -1,4 +1,4 @@
-"""Starts the jobs that are queued: which one, on which seat, and what becomes of a start that is under way."""
+"""Starts queued jobs: decides which one, on which devices, and handles starts that are under way."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # NumPy stays out of a daemon at rest
 
 
 class Jobs(Protocol):
-    """What starting needs of the supervisor, which is one.
+    """The part of the supervisor that starting jobs uses.
 
     Example::
 
@@ -53,7 +53,7 @@ class Jobs(Protocol):
 
 @dataclass(slots=True)
 class Starter:
-    """What of a tick starts jobs; all with the supervisor's lock held.
+    """The part of a tick that starts jobs. The supervisor's lock is held throughout.
 
     Example::
 
@@ -65,13 +65,13 @@ class Starter:
     starts: PendingStarts = field(default_factory=PendingStarts)
     drain: Drain = field(init=False)
     _over: dict[str, JobState] = field(default_factory=dict)
-    """How jobs ended that others come after."""
+    """How the jobs ended that others come after."""
 
     def __post_init__(self) -> None:
         self.drain = Drain(self.supervisor.ledger, self.supervisor.clock)
 
     def start_queued(self) -> None:
-        # by the number of boards: what was found is for the first that may start, why there is none holds for all
+        # cached by number of boards: a seat is for the first job that may start, a reason for all of them
         self.starts.allow_glance()
         supervisor, found, kept = self.supervisor, dict[int, tuple[Seat | None, str]](), False
         for run in queue(supervisor.runs.values()):
@@ -91,11 +91,11 @@ class Starter:
                     continue
                 if full:
                     self._note_wait(run, full)
-                # smaller jobs would take each board that becomes free, and this one would wait for ever
+                # smaller jobs would otherwise take each board that becomes free, and this one would wait for ever
                 kept = boards > 1 and supervisor.placement.has_room(boards)
 
     def end_drain(self, actor: str) -> None:
-        """Jobs start again. Raises LedgerError."""
+        """Let jobs start again. Raises LedgerError."""
         self.drain.end(actor)
         for run in queue(self.supervisor.runs.values()):
             if run.reason.startswith(DRAINED):
@@ -103,7 +103,7 @@ class Starter:
                     self.supervisor.move(run, run.state, f"undrained by {actor}")
 
     def take_up(self) -> None:
-        """Starts that are through: the job runs, or has failed."""
+        """Handle the starts that have ended: the job runs, or its start has failed."""
         supervisor = self.supervisor
         for start in self.starts.through():
             run = supervisor.runs.get(start.job_id)
@@ -114,11 +114,11 @@ class Starter:
                 self._take_up(run, start)
 
     def waits_for(self, run: JobRun) -> str:
-        """Which job it comes after that has not finished; empty: none."""
+        """The unfinished job that it comes after; empty: none."""
         for job_id in run.spec.queue.after:
             before = self.supervisor.runs.get(job_id)
             state = before.state if before is not None else self._over.get(job_id)
-            if state is None:  # over for now: who resumes it makes a run of it again
+            if state is None:  # over for now: resuming it makes it unfinished again
                 state = self._over[job_id] = self.supervisor.ledger.job(job_id).state
             if before is not None:
                 self._over.pop(job_id, None)
@@ -128,14 +128,14 @@ class Starter:
         return ""
 
     def _note_wait(self, run: JobRun, reason: str) -> None:
-        """Once: figures behind the colon may change at every tick."""
+        """Journal the reason once: figures after the colon may change at every tick."""
         if run.reason.split(":")[0] != reason.split(":")[0]:
             self.supervisor.move(run, run.state, reason)
 
     def _start(self, run: JobRun, seat: Seat) -> None:
         supervisor = self.supervisor
         argv = [supervisor.config.launch.python, "-m", "trainer", "run", str(run.dir)]
-        # a process that nobody recorded, of a ledger that was put back to an older state, is the job's all the same
+        # with a ledger restored from a backup, an unrecorded process is the job's all the same
         polled = supervisor.launcher.poll(run.dir)
         if polled.state == "unknown":
             raise LaunchError(f"whether it runs already cannot be told: {polled.problem}")
@@ -184,12 +184,12 @@ class Starter:
         self.starts.forget(run.id)
         run.leave(run.process.wake_at if new is JobState.WAITING else None)
         if new is None:
-            raise error  # tried again at the next tick, or it fails the job
+            raise error  # retried at the next tick, or the job fails
         if new.ended:
             supervisor.drop(run)
 
 
 def queue(runs: Iterable[JobRun]) -> list[JobRun]:
-    """Those that are to be started, in the order in which they are."""
+    """The queued jobs in starting order."""
     queued = [run for run in runs if run.state is JobState.QUEUED and not run.alive and not run.aside]
     return sorted(queued, key=lambda run: (-run.spec.queue.priority, run.job.submitted_at))

@@ -2,11 +2,12 @@
 
 What the API asks between two ticks is in `carbonsched.supervisor.service`.
 
-One lock guards all of it. A tick never waits for the network (feeds are polled on their own schedule) nor for a job, and what
-may take long (a meter's driver, a start, the disk under the ledger) is not waited for under the lock.
-Its first half meters every device and writes the rows. The second takes one job at a time: what its events say goes
-to the ledger in one transaction together with how far they were read, so that a daemon killed at any instant goes on
-without losing or repeating anything, and what is wrong with one job fails that job alone.
+One lock guards all of it. A tick never waits for the network (feeds are polled on their own schedule) nor for a job, and whatever may
+take long (a meter's driver, a start, the disk under the ledger) is not waited for under the lock.
+
+The first half of a tick meters every device and writes the rows. The second half handles one job at a time: its events go to the ledger
+in one transaction with the offset up to which they were read, so a daemon killed at any instant neither loses nor repeats anything, and a
+fault of one job fails that job alone.
 """
 
 import logging
@@ -94,11 +95,11 @@ class Supervisor:
         supply: SupplyChain | None = None,
         pue: ValueChain[PueReading] | None = None,
     ) -> None:
-        """prices, supply, pue: None where the config has none."""
+        """prices, supply, pue: None if the config has none."""
         self.config = config
         self.ledger, self.meter, self.launcher, self.clock = ledger, meter, launcher, clock
         self.runs: dict[str, JobRun] = {}
-        """Jobs that are not over, by id."""
+        """Unfinished jobs, by id."""
         self.watch = GridWatch(chain, clock, ForecastFile(config.state / "forecasts.jsonl"))
         chain.forecasts_wanted = config.plan.forecasts_wanted
         self.prices, self.pue = PriceWatch(prices, clock), PueWatch(pue, lambda: self.config, clock)
@@ -113,7 +114,7 @@ class Supervisor:
         self.began = clock.now()
         """When this daemon took over."""
         self.ticks = self.samples = 0
-        """Whole ticks, and the reads of the meters that came back."""
+        """Complete ticks, and reads of the meters that returned."""
         self.counters, self.notifier = MetricCounters(), JobNotifier(clock)
         self.tick_interval = TickInterval(clock, lambda: self.config.power.tick_s)
         self.starter, self.lifecycle = Starter(self), Lifecycle(self)
@@ -126,7 +127,7 @@ class Supervisor:
         self.isolation = FaultIsolation(clock, self.lifecycle.fail)
         self.lock = MeasuredLock(self.pending.sync)
         self._ticking = threading.RLock()
-        """Two that read at once would charge energy twice, or after its job is over."""
+        """Held during a tick: two that read at once would charge energy twice, or after its job is over."""
         self.settling = Settling(ledger, self.watch, self.pending, self.lock, clock)
         self.effects = EffectsCache(config.state / EFFECTS_FILE)
 
@@ -134,18 +135,18 @@ class Supervisor:
         return [run for run in self.runs.values() if run.alive]
 
     def _config(self) -> Config:
-        """As it is now, for the parts: SIGHUP may change it, and the hour or a feed its PUE."""
+        """The current config: SIGHUP may change it, and the hour or a feed its PUE."""
         return self.pue.applied()
 
     @property
     def control(self) -> "ControlLoop":
-        """What plans and directs jobs. It comes with the first one, and NumPy with it: 13 MB that a daemon at rest lacks."""
+        """Plans and directs jobs. It is loaded with the first job, because NumPy takes 13 MB that a daemon without jobs saves."""
         if self._control is None:
             self._control = self._open_control()
         return self._control
 
     def load_control(self) -> None:
-        """Load what `control` needs, which takes a second on a busy box: without the lock, before the first job comes."""
+        """Load `control` before the first job and without the lock: that takes a second on a busy box."""
         import_module("carbonsched.supervisor.control.loop")
         import_module("carbonsched.supervisor.estimates.inputs")
         import_module("carbonsched.supervisor.budgets.allocator")
@@ -198,7 +199,7 @@ class Supervisor:
     # ---- beginning and end
 
     def start(self) -> None:
-        """Adopt what an earlier daemon left, and go on metering from the ledger's last rows."""
+        """Adopt the jobs of an earlier daemon, and continue metering from the ledger's last rows."""
         self.ledger.sync_later()
         with self.lock:
             marks = self.ledger.marks()
@@ -213,7 +214,7 @@ class Supervisor:
             self.placement.slots()
 
     def stop(self) -> None:
-        """Meter once more and write every open row; jobs go on without us."""
+        """Meter once more and write every open row; jobs go on without the daemon."""
         self.starter.starts.wait()
         with self.isolation.alone(None):
             self.tick(HUNG_S)
@@ -226,7 +227,7 @@ class Supervisor:
             self.meter.close()
 
     def reconfigure(self, config: Config) -> None:
-        """Take over what may change while jobs run (`Config.reloaded`)."""
+        """Apply the settings that may change while jobs run (`Config.reloaded`)."""
         with self.lock:
             self.flush()
             self.config = self.config.reloaded(config)
@@ -240,12 +241,12 @@ class Supervisor:
     def _warn_of_unknown(self) -> None:
         api = self.config.api
         access.warn_of_unknown("api.users", api.users or ())
-        # the group that is meant where nobody is named need not be there
+        # the default group need not exist
         if "admins" in api.model_fields_set:
             access.warn_of_unknown("api.admins", api.admins)
 
     def _note_account(self) -> None:
-        """By which account budgets are charged from the next row on, where it is another one than before."""
+        """Journal which account budgets are charged by from the next row on, if it changed."""
         account, feeds = self.config.budget_account, [each.shown_name for each in self.config.supply]
         eras = self.ledger.eras()
         before = (eras[-1].account, eras[-1].supplied) if eras else (BudgetAccount.LOCATION, False)
@@ -253,7 +254,7 @@ class Supervisor:
             self.pending.note(None, "account", {"budget_account": account, "supply": feeds})
 
     def _note_box(self) -> None:
-        """Of which box rows are from now on, where the journal does not say so yet."""
+        """Journal which box the rows are of from now on, unless it is there already."""
         box = self.config.stated.box.dump()
         before = self.ledger.history(None, kinds=("box",), newest=1)
         if not before or any(before[-1][name] != value for name, value in box.items()):
@@ -262,8 +263,8 @@ class Supervisor:
     # ---- the tick
 
     def tick(self, wait_s: float = -1) -> None:
-        """Read the meters, charge what they tell, and act on it; one at a time, so never while the lock is held. `wait_s`: how long
-        another one is waited for before this one is left out; -1: as long as it takes."""
+        """Read the meters, charge their energy, and act on it. Ticks never overlap, and the lock is not held while waiting for another.
+        `wait_s`: how long to wait for another tick before this one is skipped; -1: as long as it takes."""
         if not self._ticking.acquire(timeout=wait_s):
             return
         try:
@@ -313,7 +314,7 @@ class Supervisor:
                     self.control.step(run) if run.steered else self._hold(run)
 
     def _hold(self, run: JobRun) -> None:
-        """A command that takes no directives."""
+        """Hold a command that takes no directives to its budget."""
         from carbonsched.supervisor.control import command_budget
 
         if (text := command_budget.warning(run)) is not None:
@@ -324,7 +325,7 @@ class Supervisor:
             self.control.director.end_command(run, ending)
 
     def _read(self) -> tuple[EnergyDelta, ...]:
-        """Without the lock: a driver may hang."""
+        """Read the meters without the lock: a driver may hang."""
         deltas: tuple[EnergyDelta, ...] = ()
         with self.isolation.alone(None):
             deltas = tuple(self.meter.read())
@@ -332,7 +333,7 @@ class Supervisor:
         return deltas
 
     def _meter(self, deltas: tuple[EnergyDelta, ...], live: list[JobRun]) -> None:
-        """Whose energy it was, in the ledger before anything else may fail."""
+        """Charge the energy and write it into the ledger before anything else can fail."""
         if step_s := self._wall.step_s():
             self._shift(timedelta(seconds=step_s))
         if slept_s := self._sleep.slept_s():
@@ -365,7 +366,7 @@ class Supervisor:
         self.late.charge(self.runs)
 
     def _hosts(self, deltas: tuple[EnergyDelta, ...], live: list[JobRun]) -> HostTick:
-        """Which hosts there are, and the CPU time of the stretch that they tell of now."""
+        """The hosts, and the CPU time of the stretch that they report now."""
         idle_w = {device.id: device.idle_w for device in self.meter.devices if device.kind == "host"}
         use = None
         if any(delta.device in idle_w for delta in deltas):
@@ -389,14 +390,14 @@ class Supervisor:
     # ---- one job
 
     def _problem_of(self, run: JobRun) -> "Problem | None":
-        """A job's problem, its budget apart; None also where it cannot be made: that is this job's trouble alone."""
+        """A job's problem without its budget; None also if it cannot be built, which is then this job's fault alone."""
         problem = None
         with self.isolation.alone(run):
             problem = self.control.estimates.problem_for(run)
         return problem  # noqa: RET504  (what fails above ends here, too)
 
     def end_again(self, run: JobRun) -> None:
-        """A process that was told to end before this run was made of it."""
+        """End a process that was asked to end before this run was rebuilt."""
         if run.process.target is not None:
             with self.isolation.alone(run):
                 self.control.director.end(run, Ending(run.process.target, run.process.target_reason))
@@ -407,17 +408,17 @@ class Supervisor:
         """Take a newly submitted job into the queue."""
         with self.lock:
             row = self.ledger.job(job_id)
-            if not row.state.ended:  # somebody was quick to cancel it
+            if not row.state.ended:  # it may already have been cancelled
                 self.put_in(self.journal.fresh(row))
 
     def requeue(self, run: JobRun, reason: str, actor: str) -> None:
-        """A job that is not running goes on from its last checkpoint. Raises StateError for one that is over."""
+        """Resume a job that is not running from its last checkpoint. Raises StateError for one that is over."""
         self.move(run, JobState.QUEUED, reason, actor)
         run.note_failed(0)
         self.put_in(run)
 
     def put_in(self, run: JobRun) -> None:
-        """Among the jobs that are not over."""
+        """Add it to the unfinished jobs."""
         self.runs[run.id] = run
         self.control.allocator.enlist(run)
         self.pools.mark_stale(run)
@@ -443,10 +444,8 @@ class Supervisor:
         run.move(new, reason)
 
     def find(self, job_id: str) -> tuple[JobRecord, JobRun]:
-        """The job's row and run; a run is rebuilt for jobs that are over. Raises NotFoundError.
-
-        Hold the lock to act on it. Only to read take it later: a tick must not wait for a long past to be read.
-        """
+        """The job's row and run; for a job that is over, the run is rebuilt. Raises NotFoundError. Hold the lock to act on it; to read,
+        take the lock later, because a tick must not wait for a long history."""
         run = self.runs.get(job_id)
         row = self.ledger.job(job_id)
         return row, run or self.journal.rebuild(row)

@@ -1,8 +1,8 @@
-"""Says what part of each metered piece the site's own supply gave, so that never more is given out than it gave.
+"""Computes the part of each metered piece that the site's own supply gave, so that never more is given out than it gave.
 
-A supply that is told as a share gives that share of everything. One that is told in kW gives at every moment at most its power,
-to all devices in one share: what was given out of it is remembered, for devices are read one after the other and some late.
-What happened before that memory, while the daemon was away, say, is not known to be the supply's: it counts as the grid's.
+A supply stated as a share gives that share of everything. A supply in kW gives all devices one share, of at most its power at each moment;
+what was given out is remembered, since devices are read one after the other, and some late. Energy from before that memory (the daemon was
+away, say) counts as the grid's.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from carbonsched.model.grid import Supply, SupplyReading, SupplyUnit
 from carbonsched.supervisor.value_window import changes
 
 _MEMORY: Final = timedelta(seconds=120)
-"""A device that tells later than this what it used gets none of a supply told in kW."""
+"""A device that reports its energy later than this gets none of a supply in kW."""
 _MJ_PER_KWS: Final = 1e6
 
 
 @dataclass(slots=True)
 class SupplyShares:
-    """The site's own supply, as pieces of energy take from it.
+    """Shares the site's own supply out to pieces of energy.
 
     Example::
 
@@ -34,13 +34,13 @@ class SupplyShares:
     chain: SupplyChain | None = None
     """None: the box has no supply of its own."""
     granted: list[tuple[datetime, datetime, float]] = field(default_factory=list)
-    """Stretches and the kW given out over them; they may overlap."""
+    """Stretches, and the kW given out during them; they may overlap."""
     since: datetime | None = None
-    """From when on `granted` is whole."""
+    """From when on `granted` is complete."""
     newest: datetime | None = None
 
     def begin(self, deltas: Sequence[EnergyDelta]) -> None:
-        """These are metered next, all devices together: what lies too far back is forgotten."""
+        """Begin with the deltas of all devices that are metered next; forgets what is too old."""
         if self.chain is None or not deltas:
             return
         newest = max(delta.end for delta in deltas)
@@ -52,14 +52,14 @@ class SupplyShares:
         self.granted = [each for each in self.granted if each[1] > since]
 
     def edges(self, start: datetime, end: datetime) -> set[datetime]:
-        """Times in between at which what is known of the supply changes."""
+        """Times in between at which the known supply changes."""
         if self.chain is None:
             return set()
         found = changes(self.chain, start, end)
         return found | {self.since} if self.since is not None and start < self.since < end else found
 
     def given(self, pieces: Sequence[EnergyDelta], pue: float) -> list[Supply | None]:
-        """What the supply gave of each piece, none of which goes over an edge; None where that is not known."""
+        """The supply's part of each piece, none of which crosses an edge; None if unknown."""
         if self.chain is None:
             return [None] * len(pieces)
         readings = [self.chain.reading_at(piece.start) for piece in pieces]
@@ -78,7 +78,7 @@ class SupplyShares:
     def _of_power(
         self, pieces: Sequence[EnergyDelta], readings: Sequence[SupplyReading | None], pue: float
     ) -> dict[int, float]:
-        """Piece → what share of it a supply told in kW gave."""
+        """Piece → the share of it that a supply in kW gave."""
         claims = {
             i: (piece, reading.amount)
             for i, (piece, reading) in enumerate(zip(pieces, readings, strict=True))

@@ -1,4 +1,4 @@
-"""Watches the site's own supply: what it gives now, for how long that may be reckoned with, and feeds that fail and come back."""
+"""Watches the site's own supply: its current value and how long that may be relied on; notices feeds that fail and recover."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,14 @@ from carbonsched.supervisor.metering import Metering
 from carbonsched.text import figure
 
 _DOUBTFUL = 20.0
-"""Times what the box can draw, from which on a power is hardly meant in kW."""
+"""A power above this many times what the box can draw is probably not in kW."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a supply may be reckoned to give, for so long.
+    """What the supply is expected to give, and for how long.
 
     Example:
         >>> Expected(0.5, 40.0, datetime(2026, 3, 1)).mixed(400.0)
@@ -50,31 +50,29 @@ class SupplyWatch:
 
     chain: SupplyChain | None
     metering: Metering
-    """Power is held against what the box draws."""
+    """A supply in kW is compared with the box's power."""
     clock: Clock
     devices: Sequence[Device] = ()
-    """Of the box; what they are rated at is what it can draw before it drew it."""
+    """The box's devices; their rating is what it can draw before it has been measured."""
     told: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """Feed → the state that `changes` told last, and when (monotonic)."""
+    """Feed → the state that `changes` last reported, and when (monotonic)."""
     doubted: set[str] = field(default_factory=set)
-    """Feeds whose power was doubted in the log."""
+    """Feeds whose power the log has questioned."""
 
     def poll(self) -> None:
-        """Ask the feeds whose turn it is. Never raises."""
+        """Poll the feeds that are due. Never raises."""
         if self.chain is not None:
             self.chain.poll_due()
 
     def changes(self) -> Iterator[dict[str, Any]]:
-        """Feeds whose state is another than was told last, each told once, as the journal has it beside those of the grid."""
+        """Feeds whose state changed, each reported once, as the journal records it for the grid's feeds."""
         if self.chain is not None:
             for status in changes(self.chain.status(), self.told, self.clock.monotonic()):
                 yield status.dump() | {"of": "supply"}
 
     def expected(self) -> "Expected | None":
-        """What it may be reckoned to give from now on; None where that is not known.
-
-        Of power at the most that the box drew so far: a job that is about to start will draw it, too.
-        """
+        """What it is expected to give from now on; None if unknown. Of a supply in kW the box's highest power so far counts, because a job
+        that is about to start will draw it too."""
         if self.chain is None or (reading := self.chain.reading_at(self.clock.now())) is None:
             return None
         share = share_of(reading, self.metering.box_kw(most=True))
@@ -90,7 +88,7 @@ class SupplyWatch:
         return view.model_copy(update={"doubt": self._doubt(self.chain.reading_at(self.clock.now()))})
 
     def log_doubt(self) -> None:
-        """Say in the log, once a feed, that its power is hardly meant."""
+        """Warn once per feed that its power is probably not in kW."""
         reading = None if self.chain is None else self.chain.reading_at(self.clock.now())
         doubt = self._doubt(reading)
         if reading is not None and doubt is not None and reading.source.provider not in self.doubted:

@@ -1,4 +1,4 @@
-"""Measures how far apart ticks really come: what a job may spend until the next one is kept back by that, not by the config."""
+"""Measures the real time between ticks: the grams reserved until the next tick follow it, not the config."""
 
 import logging
 import math
@@ -10,18 +10,18 @@ from carbonsched.clock import Clock
 log = logging.getLogger(__name__)
 
 LATE = 2.0
-"""Ticks further apart than this many times what is configured, and by a second, are late ones."""
+"""A tick is late if the interval exceeds the configured one by this factor, and by `LEAST_S`."""
 LEAST_S = 1.0
 MOST_S = 60.0
-"""What is kept back grows no further: as long as a tick may be by the config."""
+"""The reserve grows no further than the longest interval that the config allows."""
 HALF_LIFE_S = 300.0
-"""In which what a late tick left behind is halved."""
+"""Time in which the effect of a late tick on the reserve is halved."""
 SAID_AGAIN_S = 60.0
 
 
 @dataclass(slots=True)
 class TickInterval:
-    """The time between two ticks: as configured, and as it was.
+    """The time between two ticks, configured and measured.
 
     Example:
         >>> from carbonsched.clock import SystemClock
@@ -34,18 +34,18 @@ class TickInterval:
     clock: Clock
     configured_s: Callable[[], float]
     late: int = 0
-    """How many ticks came late."""
+    """Number of late ticks."""
     last_s: float | None = None
-    """Between the last two ticks, suspend apart; None before the second."""
+    """Seconds between the last two ticks without suspend; None before the second tick."""
     _at: float | None = None
-    """Of the last tick, in time awake."""
+    """Time awake at the last tick."""
     _worst_s: float = 0.0
     _worst_at: float = 0.0
     _said_at: float = -math.inf
 
     @property
     def tick_s(self) -> float:
-        """Seconds that may pass until the next tick, by the worst of late: for the guard's reserve."""
+        """Seconds that may pass until the next tick, by the worst recent interval: for the guard's reserve."""
         configured = self.configured_s()
         passed = self.clock.awake() - self._worst_at
         held = min(self._worst_s, MOST_S) * 0.5 ** (passed / HALF_LIFE_S)

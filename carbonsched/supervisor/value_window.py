@@ -1,4 +1,4 @@
-"""What a chain of feeds says over the stretch of one tick: asked once for all devices, which are read one right after the other."""
+"""Caches what a chain of feeds says about the stretch of one tick, for all devices, which are read one right after the other."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class ValueWindow(Generic[V]):
         return {at for at in self.changes if start < at < end}
 
     def reading_at(self, at: datetime) -> V | None:
-        """The value at a time of the window; None where no feed knows."""
+        """The value at a time of the window; None if no feed knows."""
         n = bisect_right(self.changes, at)
         if n not in self._found:
             self._found[n] = self._chain.reading_at(at)
@@ -38,7 +38,7 @@ class ValueWindow(Generic[V]):
 
 
 def changes(chain: ValueChain[V], start: datetime, end: datetime) -> set[datetime]:
-    """Times inside (start, end) at which the value known of a chain changes."""
+    """Times inside (start, end) at which the chain's known value changes."""
     found: set[datetime] = set()
     at: datetime | None = start
     while at is not None and len(found) < _MOST_CHANGES:
