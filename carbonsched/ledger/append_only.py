@@ -1,4 +1,4 @@
-"""Looks whether a database still has the ledger's tables, and the triggers that refuse changes to rows that are written."""
+"""Checks that a database still has the ledger's tables, and the triggers that refuse changes to written rows."""
 
 from typing import Final
 
@@ -18,14 +18,14 @@ _POSTGRES: Final = (
 
 
 def missing_table(connection: Connection) -> str | None:
-    """What of the tables is not there, in words."""
+    """Which table is missing, in words; None: all are there."""
     have = set(inspect(connection).get_table_names())
     gone = sorted(set(METADATA.tables) - have)
     return f"the table {gone[0]} is missing: restore the ledger from a backup" if gone else None
 
 
 def missing_trigger(connection: Connection) -> str | None:
-    """Which trigger is not there or does nothing, in words."""
+    """Which trigger is missing or disabled, in words; None: all work."""
     if connection.dialect.name == "sqlite":
         query = (
             "SELECT name FROM sqlite_master WHERE type = 'trigger' AND sql LIKE '%RAISE(ABORT%append-only%'"

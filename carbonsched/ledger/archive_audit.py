@@ -1,7 +1,7 @@
-"""Recomputes merged rows from the archive: every hash of the rows as they were written, and what stands for them.
+"""Recomputes merged rows from the archive: the hash of every original row, and the merged row that stands for it.
 
-A month whose file is not there is passed over: its rows are linked by the merged rows' chain, and gone themselves. The walk can go on behind
-any slice: a slice of rows is a piece of its file that is read without what lies before it.
+A month without a file is skipped: its original rows are gone, and the merged rows' chain links what remains. The walk can resume after any
+slice, because the rows of a slice can be read from its file without those before it.
 """
 
 import zlib
@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 
 @dataclass(slots=True)
 class _Sum:
-    """What the rows that one stands for come to so far."""
+    """The sums of the original rows of one merged row so far."""
 
     merged: Row
     rows: int = 0
@@ -50,7 +50,7 @@ class _Sum:
 
 @dataclass(slots=True)
 class Recomputed:
-    """What a walk over the archive found.
+    """The result of a walk over the archive.
 
     Example:
         >>> Recomputed().rows
@@ -58,21 +58,21 @@ class Recomputed:
     """
 
     rows: int = 0
-    """Of the archive, whose hashes and sums are right."""
+    """Archived rows whose hashes and sums are right."""
     gone: int = 0
-    """That are in no file any more."""
+    """Rows whose file no longer exists."""
     problem: str | None = None
     _open: dict[tuple[Any, ...], list[_Sum]] = field(default_factory=dict)
     _ahead: Row | None = None
     _begun: set[int] = field(default_factory=set)
-    """Rows that stand for others of which the first was read."""
+    """Original rows of the merged row that is being read."""
     slices: int = 0
-    """That are done."""
+    """Slices that are done."""
     before: str = GENESIS
-    """Hash of the last row that was read, or passed over."""
+    """Hash of the last row that was read or skipped."""
 
     def state(self, folder: Path) -> dict[str, Any]:
-        """As JSON has it, between two slices."""
+        """The state between two slices, as JSON."""
         return {
             "folder": str(folder.resolve()),
             "slices": self.slices,
@@ -90,7 +90,7 @@ class Recomputed:
 
     @classmethod
     def of(cls, connection: Connection, state: Mapping[str, Any], folder: Path) -> "Recomputed":
-        """From `state`; of another folder, or of what is none, from the first row."""
+        """Restore from `state`; if it is invalid or of another folder, begin at the first row."""
         t = INTERVALS.c
         try:
             if state["folder"] != str(folder.resolve()):
@@ -108,7 +108,7 @@ class Recomputed:
 
 
 def recompute(connection: Connection, archive: Archive, steps: Checkpoint) -> Recomputed:
-    """From the first row that was merged to the last, a line in memory at a time; up to the first thing that is wrong."""
+    """Recompute from the first merged row to the last, or to the first fault, with one line in memory at a time."""
     t, m = ROLLUPS.c, INTERVALS.c
     going = steps.archive or {}
     found = Recomputed.of(connection, going, archive.folder)
@@ -126,18 +126,18 @@ def recompute(connection: Connection, archive: Archive, steps: Checkpoint) -> Re
 
 @dataclass(slots=True)
 class _ArchiveWalk:
-    """A walk over the slices that were merged, beside the rows that stand for them."""
+    """A walk over the merged slices and the rows that stand for them."""
 
     archive: Archive
     slices: Sequence[Any]
     stands: Iterator[dict[str, Any]]
     found: Recomputed
     _lines: tuple[str, Iterator[tuple[str, str]]] | None = None
-    """(file, what is left of it)."""
+    """(file, its remaining lines)."""
     _there: dict[str, bool] = field(default_factory=dict)
 
     def go(self, came: Callable[[int], None]) -> None:
-        """From the first slice that is not done; came: told of each how many rows it has."""
+        """Walk from the first slice that is not done; came: called with the number of rows of each."""
         for n in range(self.found.slices, len(self.slices)):
             one, found = self.slices[n], self.found
             if not self._has(one["archive"]):
@@ -154,7 +154,7 @@ class _ArchiveWalk:
             came(one["rows"])
 
     def _has(self, name: str | None) -> bool:
-        """Whether a month is there, as long as the ledger knows it."""
+        """Whether a month's file is there, with at least the bytes that the ledger knows of."""
         if name is None:
             return False
         if name not in self._there:
@@ -163,7 +163,7 @@ class _ArchiveWalk:
         return self._there[name]
 
     def _slice(self, n: int) -> str | None:
-        """What is wrong with the rows of a slice, in words."""
+        """The fault of a slice's rows, in words; None: there is none."""
         one, found, row = self.slices[n], self.found, dict[str, Any]()
         before = found.before
         lines = self._of_file(n)
@@ -184,7 +184,7 @@ class _ArchiveWalk:
         return None
 
     def _of_file(self, n: int) -> Iterator[tuple[str, str]]:
-        """The lines from a slice on; those of its file where the last slice ended are gone on with."""
+        """The lines of a slice; continues in the open file if the last slice ended in it."""
         name = self.slices[n]["archive"]
         if self._lines is None or self._lines[0] != name:
             earlier = (one["archive_bytes"] for one in reversed(self.slices[:n]) if one["archive"] == name)
@@ -196,7 +196,7 @@ _alike: Final = itemgetter(*ALIKE)
 
 
 def _take(found: Recomputed, row: dict[str, Any], stands: Iterator[dict[str, Any]]) -> str | None:
-    """Add a row to the one that stands for it."""
+    """Add an original row to the merged row that stands for it."""
     while found._ahead is None or found._ahead["first_id"] < row["id"]:
         if found._ahead is not None and not found.gone and found._ahead["id"] not in found._begun:
             return f"row {found._ahead['id']} stands for none of the archive"

@@ -1,7 +1,7 @@
-"""Keeps the rows that were merged: a file for each month, lines of `hash, tab, canonical JSON`, compressed by gzip.
+"""Stores the original rows that were merged: one gzip file per month, with lines of `hash, tab, canonical JSON`.
 
-A file grows by one gzip member at a time, which is on the disk before the rows leave the ledger. What lies behind the bytes that the ledger
-knows of was written by a daemon that died before it could let the rows go, and is written anew.
+A file grows by one gzip member at a time, which is synced before the rows leave the ledger. Bytes beyond those that the ledger knows of
+come from a daemon that died in between; they are overwritten.
 """
 
 import gzip
@@ -24,7 +24,7 @@ _TIMES: Final = tuple(name for name in _COLUMNS if name.endswith("_us"))
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The folder that the months lie in.
+    """The folder of the monthly files.
 
     Example::
 
@@ -36,11 +36,11 @@ class Archive:
 
     @staticmethod
     def name(start_us: int) -> str:
-        """Of the file for rows of that time."""
+        """The file name for rows of that time."""
         return f"intervals-{moment(start_us):%Y-%m}.tsv.gz"
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]], behind: int) -> int:
-        """Write rows behind the bytes that are known; how many there are then, all on the disk. Raises LedgerError."""
+        """Append rows after the known bytes; returns the new length, all synced. Raises LedgerError."""
         text = "".join(f"{row['hash']}\t{canonical(row)}\n" for row in rows)
         path = self.folder / name
         try:
@@ -64,17 +64,15 @@ class Archive:
         return size
 
     def has(self, name: str, size: int) -> bool:
-        """Whether a month is there with so many bytes at least."""
+        """Whether a month's file exists with at least so many bytes."""
         try:
             return (self.folder / name).stat().st_size >= size
         except OSError:
             return False
 
     def lines(self, name: str, behind: int = 0) -> Iterator[tuple[str, str]]:
-        """(hash, canonical JSON) of each row of a month. Raises OSError, EOFError or ValueError where it is damaged.
-
-        behind: so many bytes of the file are passed over, which a slice's rows ended with.
-        """
+        """(hash, canonical JSON) of each row of a month. Raises OSError, EOFError or ValueError if the file is damaged. behind: bytes to
+        skip, at which a slice ended."""
         with (self.folder / name).open("rb") as raw:
             raw.seek(behind)
             with gzip.open(raw, "rt", encoding="utf-8", newline="\n") as file:
@@ -86,7 +84,7 @@ class Archive:
 
 
 def row_of(digest: str, text: str) -> dict[str, Any]:
-    """A line of an archive as a row of the table, but for the hash of the one before."""
+    """A line of an archive as a table row, without the previous row's hash."""
     fields = json.loads(text)
     row = {name: fields.get(name) for name in _COLUMNS}
     for name in _TIMES:

@@ -1,8 +1,8 @@
 """Verifies a ledger: do the rows still say what was written, and was every counted joule charged once?
 
-`verify` lets SQLite check its file, walks both hash chains, recomputes every gram, compares jobs and segments with the
-journal, asks `carbonsched.ledger.conservation` to balance every energy counter and `carbonsched.ledger.overlap` whether time was charged
-twice, looks for what earlier heads saw, and holds the sums of hours that are kept against the rows.
+`verify` lets SQLite check its file, walks both hash chains, recomputes every gram and compares jobs and segments with the journal.
+`carbonsched.ledger.conservation` balances every energy counter, and `carbonsched.ledger.overlap` finds time that was charged twice. Earlier
+heads must still be in the chains, and cached hour sums must agree with the rows.
 """
 
 from collections.abc import Sequence
@@ -40,11 +40,11 @@ def verify(
     archive: Archive | None = None,
     steps: Checkpoint | None = None,
 ) -> AuditResult:
-    """Walk both chains in order, a page in memory at a time, then balance every counter; names the first thing wrong.
+    """Walk both chains in order, one page in memory at a time, then balance every counter; the result names the first fault.
 
-    earlier: heads that were noted before, each of which must be in the chains still. since: one up to which the rows were
-    verified already: those behind it alone are looked at, and the journal, jobs and segments whole. archive: what was merged is recomputed from
-    it, where it has it. steps: told how far it came, and where to go on.
+    earlier: heads recorded before, each of which must be in the chains. since: a head up to which the rows were verified already; only
+    later rows are checked, and all of the journal, jobs and segments. archive: recompute the merged rows that it contains. steps: receives
+    the progress, and says where to resume.
     """
     steps = steps or Checkpoint()
     if since is not None and since.rows is None:
@@ -57,11 +57,15 @@ def verify(
         steps.read(connection)
     after = (0, GENESIS) if since is None or since.rows is None else (since.rows, since.intervals)
     if after[0] < rolled_to(connection, 0)[0]:
-        after = (0, GENESIS)  # rows behind it were merged since: they are few, and looked at once more
+        after = (0, GENESIS)  # rows after it were merged since: they are few, and are checked again
     fault, overlap, problem = _chains(connection, since, after, steps)
     try:
         balances = conservation(connection, after[0])
-    except (ArithmeticError, TypeError, ValueError):  # the chain found it already, unless made anew
+    except (
+        ArithmeticError,
+        TypeError,
+        ValueError,
+    ):  # the chain walk has found it already, unless the chain was forged
         balances = ()
         problem = problem or "the energy, counter or board of a row is what no row can hold"
     problem = problem or next((imbalance(each) for each in balances if not each.ok), None)
@@ -89,7 +93,7 @@ def verify(
 def _chains(
     connection: Connection, since: Head | None, after: tuple[int, str], steps: Checkpoint
 ) -> tuple[Fault | None, Fault | None, str | None]:
-    """(which row is wrong, which rows charge a time twice, what is wrong with either chain or with what the journal tells)."""
+    """(which row is wrong, which rows charge a time twice, what is wrong with either chain or with the journal's statements)."""
     journal = walk_journal(connection)
     lost = None if since is None else missed(connection, since)
     fault, overlap = (lost, None) if lost else _rows_fault(connection, journal, after, steps)
@@ -106,7 +110,7 @@ def _chains(
 def _merged(
     connection: Connection, archive: Archive | None, steps: Checkpoint
 ) -> tuple[MergedRows | None, str | None]:
-    """(how far merged rows were recomputed, None where there are none; what is wrong with them)."""
+    """(how many merged rows were recomputed, None if there are none; what is wrong with them)."""
     rows = rolled_to(connection, 0)[0]
     if not rows:
         return None, None
@@ -141,7 +145,7 @@ def _hours_problem(connection: Connection, after: int, steps: Checkpoint) -> str
 
 
 def _count(connection: Connection) -> int:
-    """Rows that were written, those that were merged since among them."""
+    """Rows that were written, including those that were merged since."""
     rows = func.coalesce(func.sum(func.coalesce(INTERVALS.c.rows, 1)), 0)
     return int(connection.execute(select(rows)).scalar_one())
 
@@ -151,7 +155,7 @@ def _missed(connection: Connection, earlier: Sequence[Head]) -> Fault | None:
 
 
 def _of_damaged(connection: Connection, damage: str) -> AuditResult:
-    """The answer where no row can be trusted to be read."""
+    """The result if no row can be read reliably."""
     rows: int | None = None
     with suppress(SQLAlchemyError):
         rows = _count(connection)

@@ -1,7 +1,7 @@
-"""Walks the two hash chains of a ledger, a page in memory at a time, and says what is wrong with which row.
+"""Walks the two hash chains of a ledger, one page in memory at a time, and names the first wrong row and its fault.
 
-A row must follow the one before, hash to what it says, hold values that its columns can hold, and give its grams and euros. Of the
-intervals the journal says besides where their chain stood at each of its entries, and how much they came to at each heartbeat.
+A row must follow the previous one, have the hash of its content, hold values that its columns allow, and agree with its own grams and
+euros. For intervals, each journal entry also states where their chain stood, and each heartbeat what they summed to.
 """
 
 import json
@@ -30,7 +30,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong, and with which row of the chain.
+    """A fault, and the row of the chain that has it.
 
     Example:
         >>> Fault(7, "row 7 is missing").row
@@ -43,7 +43,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Sums:
-    """What the intervals up to some row come to.
+    """Sums of the intervals up to some row.
 
     Example:
         >>> Sums(3, 600, 0.25).rows
@@ -60,7 +60,7 @@ class Sums:
         self.grams += row["grams"] or 0.0
 
     def take(self, said: Mapping[str, Any]) -> bool:
-        """Go on from a heartbeat's figures; whether it has them."""
+        """Continue from a heartbeat's figures; returns whether it has any."""
         energy, grams = said.get("energy_mj"), said.get("grams")
         if isinstance(energy, int) and isinstance(grams, float | int):
             self.energy_mj, self.grams = energy, float(grams)
@@ -68,7 +68,7 @@ class Sums:
         return False
 
     def differs(self, said: Mapping[str, Any]) -> str | None:
-        """What of a heartbeat's figures is another, in words."""
+        """Which of a heartbeat's figures differs, in words."""
         if said.get("rows") != self.rows:
             return f"counted {said.get('rows')} rows where there are {self.rows}"
         if said.get("energy_mj") != self.energy_mj:
@@ -82,10 +82,8 @@ class Sums:
 def links(
     connection: Connection, table: Table, noun: str, after: tuple[int, str] = (0, GENESIS)
 ) -> Iterator[tuple[Row, str | None]]:
-    """The rows of a chain in order, each with what is wrong with its place in it; the first that is wrong is the last.
-
-    after: (number, hash) of a row that is known to be right.
-    """
+    """Yield the rows of a chain in order, each with the fault of its link; stops at the first fault. after: (number, hash) of a row known
+    to be right."""
     least = connection.execute(select(func.min(table.c.id))).scalar()
     if least is not None and least < 1:
         yield {"id": least}, f"{noun} {least} is none of the chain, whose numbers begin at 1"
@@ -122,7 +120,7 @@ def _link_problem(row: Row, noun: str, expected_id: int, prev_hash: str) -> str 
 
 @dataclass(slots=True)
 class Walk:
-    """How far the walk over the intervals came, and what it found so far.
+    """The state of the walk over the intervals.
 
     Example:
         >>> Walk.of(Walk().state()) == Walk()
@@ -138,7 +136,7 @@ class Walk:
     tiers: TierWalk = field(default_factory=TierWalk)
 
     def state(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The state as JSON."""
         twice = None if self.overlap is None else [self.overlap.row, self.overlap.what]
         tiers = asdict(self.tiers) | {"ends": sorted(self.tiers.ends.items())}
         return {
@@ -151,7 +149,7 @@ class Walk:
 
     @classmethod
     def of(cls, state: Any) -> Self:
-        """From `state`. Raises KeyError, ValueError, TypeError or IndexError for what is none."""
+        """Restore from `state`. Raises KeyError, ValueError, TypeError or IndexError if it is invalid."""
         number, digest = state["after"]
         twice, tiers = state["overlap"], state["tiers"]
         return cls(
@@ -164,7 +162,7 @@ class Walk:
 
 
 def interval_links(connection: Connection, walk: Walk) -> Iterator[tuple[Row, str | None]]:
-    """As `links`, of the merged rows first where the walk is before their end."""
+    """As `links`; begins with the merged rows if the walk has not passed them."""
     through, after = rolled_to(connection, 0), walk.after
     if after[0] < through[0]:
         yield from rolled_links(_pages(connection, INTERVALS, after[0] + 1), connection, walk.tiers)
@@ -173,7 +171,7 @@ def interval_links(connection: Connection, walk: Walk) -> Iterator[tuple[Row, st
 
 
 def _pages(connection: Connection, table: Table, first: int) -> Iterator[tuple[Row, str | None]]:
-    """Every row from `first` on, or what cannot be read."""
+    """Yield every row from `first` on, or why it cannot be read."""
     while True:
         page, unread = _page(connection, table, first)
         for row in page:
@@ -186,8 +184,8 @@ def _pages(connection: Connection, table: Table, first: int) -> Iterator[tuple[R
 
 
 def _page(connection: Connection, table: Table, first: int) -> tuple[list[Row], str | None]:
-    """(rows from `first` on, why the one after them cannot be read)."""
-    # a truth value as it is stored: 2 would pass for true, and be grouped apart from it
+    """(rows from `first` on, why the next one cannot be read)."""
+    # truth values as stored: 2 would be read as true, and be grouped separately
     columns = [
         type_coerce(c, Integer).label(c.name) if isinstance(c.type, Boolean) else c for c in table.columns
     ]
@@ -198,7 +196,7 @@ def _page(connection: Connection, table: Table, first: int) -> tuple[list[Row], 
     except SQLAlchemyError:
         pass
     found: list[Row] = []
-    for row_id in range(first, first + PAGE):  # one of them is at fault
+    for row_id in range(first, first + PAGE):  # one of these rows is at fault
         try:
             one = connection.execute(query.where(table.c.id == row_id)).mappings().first()
         except SQLAlchemyError as e:
@@ -215,10 +213,10 @@ def intervals_fault(
     going: Walk | None = None,
     came: Callable[[Walk, int], None] = lambda _walk, _rows: None,
 ) -> tuple[Fault | None, Fault | None]:
-    """(what is wrong with the chain, which rows charge the same time twice). heartbeats: last row that one saw → what it said.
+    """Return (what is wrong with the chain, which rows charge the same time twice).
 
-    after: (number, hash) of a row that is known to be right; the rows before it are not looked at but for the time they charge.
-    going: how far an earlier walk came from the first row on; came: told every thousand rows.
+    heartbeats: last row that one counted → its figures. after: (number, hash) of a row known to be right; of the rows before it only the
+    charged time is read. going: the state of an earlier walk from the first row. came: called every thousand rows.
     """
     through = rolled_to(connection, 0)[0]
     if after[0] < through:
@@ -226,14 +224,14 @@ def intervals_fault(
     walk = going or Walk(after, Sums(after[0]))
     anchors, sums = _Anchors(connection), walk.sums
     counts = going is not None or after[0] == 0
-    """Else the first heartbeat says what the rows before it come to."""
+    """Otherwise the first heartbeat gives the sums of the rows before it."""
     for row in _tail(connection, after[0]):
         walk.overlaps.add(row)
     for number, (row, problem) in enumerate(interval_links(connection, walk), start=1):
         problem = problem or _row_problem(connection, row, anchors)
         if not problem:
             sums.add(row)
-            # a merged row may reach behind what a heartbeat saw
+            # a merged row may extend beyond what a heartbeat counted
             beat = heartbeats.get(row["id"]) if row["id"] >= through else None
             if beat is not None and not counts:
                 counts = sums.take(beat)
@@ -254,7 +252,7 @@ def intervals_fault(
 
 
 def _row_problem(connection: Connection, row: Row, anchors: "_Anchors") -> str | None:
-    """What is wrong with a row whose place in its chain is right."""
+    """The fault of a row whose link is right."""
     if said := contradiction(row) or figures_problem(row) or replacement_problem(connection, row):
         return f"row {row['id']}: {said}"
     if not anchors.agree(row["id"], row["last_hash"] or row["hash"]):
@@ -263,7 +261,7 @@ def _row_problem(connection: Connection, row: Row, anchors: "_Anchors") -> str |
 
 
 def _tail(connection: Connection, last: int) -> list[Row]:
-    """The rows up to `last` that a later one may charge the time of once more."""
+    """The rows up to `last` whose time a later row might charge again."""
     if last == 0:
         return []
     t = INTERVALS.c
@@ -274,7 +272,7 @@ def _tail(connection: Connection, last: int) -> list[Row]:
 
 @dataclass(slots=True)
 class JournalWalk:
-    """What the journal said of jobs, segments and heartbeats, and what is wrong with it.
+    """What the journal states about jobs, segments and heartbeats, and its first fault.
 
     Example::
 
@@ -284,16 +282,16 @@ class JournalWalk:
 
     problem: str | None = None
     told: dict[str, list[tuple[str, int, dict[str, Any]]]] = field(default_factory=dict)
-    """Job → (kind, time, detail) of each entry that tells what its row in the jobs table holds."""
+    """Job → (kind, time, detail) of each entry that determines its row in the jobs table."""
     segments: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     rolled: list[dict[str, Any]] = field(default_factory=list)
-    """What each roll-up said."""
+    """What each roll-up stated."""
     heartbeats: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """Last row that one counted → what it said."""
+    """Last row that a heartbeat counted → its figures."""
 
 
 def walk_journal(connection: Connection) -> JournalWalk:
-    """Up to the first entry that is wrong."""
+    """Walk up to the first faulty entry."""
     walk = JournalWalk()
     for entry, problem in links(connection, JOURNAL, "journal entry"):
         walk.problem = problem or _entry_problem(entry)
@@ -324,12 +322,12 @@ def _entry_problem(entry: Row) -> str | None:
 
 
 class _Anchors:
-    """Where the journal saw the interval chain stand; looked up as the walk passes by."""
+    """Where the journal recorded the head of the interval chain; compared as the walk passes."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         furthest = connection.execute(select(func.max(JOURNAL.c.interval_id))).scalar()
-        # what somebody wrote that is no number is the journal's own fault, and found there
+        # a value that is no number is a fault of the journal, and is found there
         self.furthest: int = furthest if isinstance(furthest, int) else 0
         self._ahead: dict[int, set[str]] = {}
         self._read_to = 0

@@ -1,7 +1,8 @@
-"""Tells how far a verification came, and keeps it in a file, so that one that was ended goes on from there.
+"""Tracks how far a verification has come, and stores it in a file, so that an interrupted one can resume.
 
-The file names the row that was reached with its hash, which must be in the ledger still, and bears a digest of its own; of another ledger, or
-damaged, or of a ledger that was rolled up since, it counts as none. Rows before that row are not looked at once more: who doubts them verifies without it.
+The file names the last verified row with its hash, which must still be in the ledger, and carries a digest of itself. A file that is
+damaged, of another ledger, or older than a roll-up is ignored. Rows before it are not verified again; to distrust them, verify without the
+file.
 """
 
 import hashlib
@@ -24,14 +25,14 @@ from carbonsched.ledger.tables import HOURS, INTERVALS
 FIELD: Final = "--checkpoint"
 EVERY_S: Final = 5.0
 Tell = Callable[[str, int], None]
-"""Of which part (rows, archive, hours), how many since it told last; first of all how many were done before."""
+"""Called with a part (rows, archive, hours) and how many were done since the last call; at first with those done earlier."""
 _COST: Final = {"rows": 1.0, "archive": 0.4, "hours": 0.5}
-"""What a row takes, as it is verified, read from the archive, and added up once more for its hour."""
+"""Relative cost of verifying a row, of reading it from the archive, and of summing it again for its hour."""
 
 
 @dataclass(slots=True)
 class Done:
-    """How much of a verification is done, of all that it will take.
+    """How much of a verification is done, and of how much.
 
     Example:
         >>> done = Done(rows=300, hours=2)
@@ -43,12 +44,12 @@ class Done:
     rows: int
     hours: int
     archive: int = 0
-    """Rows of the archive that are recomputed."""
+    """Rows of the archive that were recomputed."""
     part: str = "rows"
     _sum: float = 0.0
 
     def tell(self, part: str, count: int) -> None:
-        """So many more."""
+        """Add so many to a part."""
         self.part = part
         self._sum += count * (
             _COST[part] if part != "hours" else _COST[part] * self.rows / max(self.hours, 1)
@@ -63,7 +64,7 @@ class Done:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """How far it came.
+    """The state of a verification.
 
     Example::
 
@@ -72,29 +73,29 @@ class Checkpoint:
     """
 
     path: Path | None = None
-    """None: nothing is kept."""
+    """None: nothing is stored."""
     tell: Tell = lambda _part, _count: None
     every_s: float = EVERY_S
     walk: Walk | None = None
-    """From where the rows go on; None: from the first."""
+    """Where the walk over rows resumes; None: at the first row."""
     hour_us: int = 0
-    """Totals of hours up to this one were held against the rows."""
+    """Hour sums up to this hour were compared with the rows."""
     archive: dict[str, Any] | None = None
-    """From where the archive goes on, as `carbonsched.ledger.archive_audit` has it; None: from its first row."""
+    """Where the archive's walk resumes (`carbonsched.ledger.archive_audit`); None: at its first row."""
     through: int = 0
     _kept_s: float = field(default_factory=time.monotonic)
 
     def read(self, connection: Connection) -> None:
-        """Go on from the file, where it is of this ledger. Raises InputError where it cannot be read."""
+        """Restore from the file if it is of this ledger. Raises InputError if it cannot be read."""
         self.through = rolled_to(connection, 0)[0]
         if self.path is None or not self.path.exists():
             return
         try:
             text = self.path.read_text(encoding="utf-8")
-            if not text:  # as `mktemp` makes it
+            if not text:  # an empty file, as `mktemp` makes it
                 return
             said = _of_ours(text)
-            if said is None:  # it would be written over, and removed in the end
+            if said is None:  # it would be overwritten, and deleted in the end
                 raise InputError(
                     FIELD, f"{self.path} is no checkpoint of a verification", "give another file"
                 )
@@ -102,7 +103,7 @@ class Checkpoint:
             if said["sha256"] != _digest(state) or state["through"] != self.through:
                 return
             walk = Walk.of(state["walk"])
-            archive = state.get("archive")  # those of an earlier carbonsched have none
+            archive = state.get("archive")  # checkpoints of older versions have none
             if archive is not None and not isinstance(archive, dict):
                 return
         except OSError as e:
@@ -130,7 +131,7 @@ class Checkpoint:
         hour_us: int | None = None,
         archive: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
-        """So much further. Raises InputError where the file cannot be written."""
+        """Store the progress. Raises InputError if the file cannot be written."""
         self.tell(part, count)
         self.walk = walk or self.walk
         self.hour_us = self.hour_us if hour_us is None else hour_us
@@ -141,7 +142,7 @@ class Checkpoint:
             self._write(self.path, self.walk)
 
     def done(self) -> None:
-        """It came to its end: the next one begins anew."""
+        """The verification is complete: the next one starts at the beginning."""
         if self.path is not None:
             with suppress(OSError):
                 self.path.unlink()

@@ -1,4 +1,4 @@
-"""Compares two exports line by line: how far their chains are the same, and what the first row that differs says in each."""
+"""Compares two exports line by line: how far their chains agree, and how the first differing row differs."""
 
 import json
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from carbonsched.ledger.export import CHAINS
 from carbonsched.model.audit import AuditDiff, ChainDiff
 
 _MOST_LINE: Final = 1024 * 1024
-"""Characters: no row has so many."""
+"""Characters; no row has so many."""
 
 
 def compare(a: Path, b: Path) -> AuditDiff:
-    """Raises InputError where a folder holds no export."""
+    """Raises InputError if a folder contains no export."""
     chains = tuple(_compared(table.name, a, b) for table in CHAINS)
     whole = all(chain.first_different is None for chain in chains)
     longer = {

@@ -1,7 +1,7 @@
 """The conservation law: every joule that a board's energy counter counted is charged once, to a job or to idle time.
 
-In integer millijoules, per board and counter epoch (one life of the counter): Σ energy of the rows = Σ counter
-differences. A hash chain that was forged from the beginning still has to satisfy it.
+In integer millijoules, per board and counter epoch (one life of the counter): Σ energy of the rows = Σ counter differences. Even a hash
+chain that was forged from the beginning has to satisfy it.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from carbonsched.model.audit import Balance
 
 _PAGE: Final = 1000
 _LAST: Final = 100
-"""Rows of a board among which the furthest is: shares of one stretch have no order."""
+"""The last rows of a board, among which the highest counter is: shares of one stretch have no order."""
 _SLACK_US: Final = 1_000_000
-"""Microseconds without a row that two neighbouring rows may have between them: the wall clock is slewed."""
+"""Gap in microseconds that neighbouring rows may have: the wall clock is slewed."""
 
 
 @dataclass(slots=True)
 class _Sum:
-    """The rows of one counter epoch, added up in the order of the counter."""
+    """The rows of one counter epoch, summed in the order of the counter."""
 
     board: str
     epoch: str
@@ -31,7 +31,7 @@ class _Sum:
     holes: int = 0
 
     def add(self, connection: Connection, start: int, end: int, energy: int) -> None:
-        """Shares of one counter difference carry its start and end, so stretches count as a union, not as a sum."""
+        """Add a row. Shares of one counter difference carry its start and end, so stretches count as a union, not as a sum."""
         self.charged += energy
         if start > self.reach and not _covered(connection, self.board, self.epoch, self.reach, start):
             self.holes += start - self.reach
@@ -50,10 +50,8 @@ class _Sum:
 
 
 def conservation(connection: Connection, after: int = 0) -> tuple[Balance, ...]:
-    """The balance of every counter epoch, by board and epoch, from one index and a page in memory at a time.
-
-    after: of the rows behind that one alone, each epoch going on where its rows up to there ended.
-    """
+    """The balance of every counter epoch, by board and epoch, from one index and one page in memory at a time. after: only rows after this
+    one; each epoch continues from its rows before."""
     t = INTERVALS.c
     query = (
         select(t.board, t.counter_epoch, t.counter_start_mj, t.counter_end_mj, t.energy_mj)
@@ -72,7 +70,7 @@ def conservation(connection: Connection, after: int = 0) -> tuple[Balance, ...]:
 
 
 def _reached(connection: Connection, board: str, epoch: str, last: int) -> int | None:
-    """How far the counter was charged by the rows up to `last`; None where the epoch began after it."""
+    """The counter value up to which rows up to `last` are charged; None if the epoch began later."""
     t = INTERVALS.c
     mine = (
         select(t.counter_epoch, t.counter_end_mj)
@@ -86,7 +84,7 @@ def _reached(connection: Connection, board: str, epoch: str, last: int) -> int |
 
 
 def imbalance(balance: Balance) -> str | None:
-    """What is wrong with it, in words; None where nothing is."""
+    """What is out of balance, in words; None: nothing."""
     where = f"conservation is broken on board {balance.board}, counter epoch {balance.counter_epoch}: "
     off = balance.charged_mj - balance.counted_mj
     if off:
@@ -97,11 +95,8 @@ def imbalance(balance: Balance) -> str | None:
 
 
 def _covered(connection: Connection, board: str, epoch: str, from_mj: int, to_mj: int) -> bool:
-    """Whether rows without counter values stand for the time in which the counter moved between two values.
-
-    A meter that could read the power but not the counter writes such rows: their energy is integrated or unknown, and they
-    say so.
-    """
+    """Whether rows without counter values cover the time in which the counter moved between two values. A meter that can read the power but
+    not the counter writes such rows, and labels their energy integrated or unknown."""
     t = INTERVALS.c
     here = and_(t.board == board, t.counter_epoch == epoch)
     start = connection.execute(

@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 FIELD = "ledger.url"
 BOX = r"[a-z0-9][a-z0-9-]{0,39}"
-"""What a box may be called: on a server its ledger is a schema of that name."""
+"""Names that a box may have: on a server its ledger is a schema of that name."""
 _RESERVE_BYTES = 1024 * 1024
-"""SQLite's log and its index take some 60 kB to begin with; the rest is for the rows of a day or so."""
+"""SQLite's log and its index need some 60 kB at first; the rest is for the rows of about a day."""
 
 _LEFT_BYTES = 64 * 1024
-"""Free beside it where it is kept."""
+"""Free bytes that must remain beside the reserve."""
 
 _Identity = tuple[int, int]
 """Device and inode."""
@@ -49,14 +49,14 @@ class DatabaseFile:
     """
 
     path: Path
-    """With all links followed: SQLite keeps its log where they lead to."""
+    """With all links resolved: SQLite writes its log where they lead."""
     _lock_fd: int | None = None
     _opened: _Identity | None = None
     _log: _Identity | None = None
 
     @classmethod
     def of(cls, url: URL) -> "DatabaseFile | None":
-        """None where the ledger is in memory, or on a server."""
+        """None if the ledger is in memory or on a server."""
         name = url.database or ""
         if url.query.get("uri") and name.startswith("file:"):
             name = "" if url.query.get("mode") == "memory" else unquote(urlsplit(name).path)
@@ -65,7 +65,7 @@ class DatabaseFile:
         return cls(Path(os.path.realpath(name)))
 
     def copy_to(self, place: Path) -> None:
-        """Copy what is committed, its log included, while others may write. Raises LedgerError."""
+        """Copy what is committed, including the log, while others may write. Raises LedgerError."""
         try:
             with (
                 closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as here,
@@ -76,7 +76,7 @@ class DatabaseFile:
             raise LedgerError(f"{self.path} cannot be copied to be read: {e}") from e
 
     def check(self, *, create: bool) -> None:
-        """Raises InputError where the ledger cannot be opened, or with `create` made, there."""
+        """Raise InputError if the ledger cannot be opened there, or created with `create`."""
         path = self.path
         try:
             if create:
@@ -88,7 +88,7 @@ class DatabaseFile:
                 FIELD, f"{path.parent} cannot be made: {e.strerror}", "give a writable place"
             ) from e
         if not self.size() and DatabaseFile(self._beside("-wal")).size():
-            # SQLite would throw the log away
+            # SQLite would delete the log
             raise InputError(
                 FIELD,
                 f"{path} is missing or empty, but its log {path.name}-wal is there",
@@ -96,14 +96,16 @@ class DatabaseFile:
             )
         if path.is_dir():
             raise InputError(FIELD, f"{path} is a folder", "give a file, e.g. sqlite:////path/ledger.db")
-        if path.exists() and not path.is_file():  # a pipe, or /dev/null, which takes all and keeps none
+        if (
+            path.exists() and not path.is_file()
+        ):  # a pipe or /dev/null, which accepts everything and stores nothing
             raise InputError(FIELD, f"{path} is no plain file", "give a file, e.g. sqlite:////path/ledger.db")
         target = path if path.exists() else path.parent
         if create and not os.access(target, os.W_OK):
             raise InputError(FIELD, f"{target} is not writable", "make it writable for the daemon's user")
 
     def size(self) -> int:
-        """Bytes of the database; 0: it is not there, or empty. Raises InputError."""
+        """Bytes of the database; 0: it is missing or empty. Raises InputError."""
         try:
             size = self.path.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
@@ -117,7 +119,7 @@ class DatabaseFile:
     # who holds it
 
     def lock(self) -> None:
-        """Raises LedgerError where another process holds it, InputError where nobody can."""
+        """Lock the ledger. Raises LedgerError if another process holds it, InputError if it cannot be locked."""
         lock = self._beside(".lock")
         try:
             fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -135,7 +137,7 @@ class DatabaseFile:
             raise LedgerError(
                 f"{self.path} is in use by process {holder}; one daemon writes a ledger, stop that one first"
             ) from e
-        with suppress(OSError):  # a full disk: the lock holds without the number, which is for people
+        with suppress(OSError):  # a full disk: the lock works without the pid in it, which is for people
             os.ftruncate(fd, 0)
             os.write(fd, f"{os.getpid()}\n".encode())
         self._lock_fd = fd
@@ -148,10 +150,8 @@ class DatabaseFile:
     # room on a full disk
 
     def keep_room(self) -> None:
-        """Keep room beside the ledger for a start on a disk that is full by then; where there is none, it is tried again.
-
-        Not even for a moment is the disk filled by it: a job may be writing.
-        """
+        """Reserve disk space beside the ledger, so that the daemon can start on a full disk; retried if there is too little. It never fills
+        the disk, not even briefly: a job may be writing."""
         reserve = self._beside(".reserve")
         try:
             kept = reserve.stat().st_blocks * 512 if reserve.exists() else 0
@@ -164,7 +164,7 @@ class DatabaseFile:
                 reserve.unlink()
 
     def give_room(self) -> bool:
-        """Give up the room that was kept; whether there was some."""
+        """Release the reserved space; returns whether there was any."""
         try:
             self._beside(".reserve").unlink()
         except OSError:
@@ -175,11 +175,11 @@ class DatabaseFile:
     # what becomes of them
 
     def note_opened(self) -> None:
-        """From now on these very files are looked for."""
+        """From now on these very files are expected."""
         self._opened, self._log = _identity(self.path), None
 
     def set_log_aside(self) -> None:
-        """Keep a log whose database is gone under another name: SQLite would throw it away. Raises LedgerError, InputError."""
+        """Rename a log whose database is gone: SQLite would delete it. Raises LedgerError, InputError."""
         log_file = self._beside("-wal")
         if not DatabaseFile(log_file).size():
             return
@@ -194,10 +194,8 @@ class DatabaseFile:
         log.warning("%s is the log of a ledger that is gone: it is kept as %s", log_file, aside.name)
 
     def is_log_same(self) -> bool:
-        """Whether the log is the one that is written to: where it was removed, SQLite goes on with one that has no name.
-
-        Raises LedgerError where the database itself was moved, removed or replaced: what is written now would be lost.
-        """
+        """Whether the log is the file that SQLite writes to: if it was deleted, SQLite continues with an unlinked one. Raises LedgerError
+        if the database itself was moved, deleted or replaced, since everything written from now on would be lost."""
         if self._opened is None:
             return True
         if _identity(self.path) != self._opened:
@@ -213,19 +211,19 @@ class DatabaseFile:
 
 
 def parsed_url(url: str) -> URL:
-    """Raises InputError for what is no URL of a database, without the password that may be in it."""
+    """Parse a database URL. Raises InputError without the password that the URL may contain."""
     try:
         parsed = make_url(url)
-        # SQLAlchemy means psycopg2 by this name; psycopg is what the extra `postgres` installs
+        # SQLAlchemy takes this name for psycopg2; the extra `postgres` installs psycopg
         return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
     except (ArgumentError, ValueError) as e:
-        # what is no URL cannot be told apart into password and rest
+        # an invalid URL cannot be split into password and rest
         shown = repr(url) if re.fullmatch(r"[\w./ -]*", url) else "this (not shown, it may hold a password)"
         raise InputError(FIELD, f"{shown} is not a database URL", "write sqlite:////path/ledger.db") from e
 
 
 def without_mode(url: URL, *, read_only: bool) -> URL:
-    """A SQLite URL without `?mode=…`, which says how a file is to be opened and which we decide. Raises InputError where both disagree."""
+    """A SQLite URL without `?mode=…`: how the file is opened is decided here. Raises InputError if the two contradict."""
     mode = url.query.get("mode")
     if url.get_backend_name() != "sqlite" or url.query.get("uri") or mode is None:
         return url
@@ -239,7 +237,7 @@ def without_mode(url: URL, *, read_only: bool) -> URL:
 
 
 def box_of(url: URL) -> tuple[URL, str | None]:
-    """A ledger's URL without our own part of it, and that: the box whose ledger it is, `?box=NAME`. Raises InputError."""
+    """Split off our own part of a ledger's URL, `?box=NAME`: the box whose ledger it is. Raises InputError."""
     box = url.query.get("box")
     if box is None:
         return url, None

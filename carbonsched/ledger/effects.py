@@ -23,7 +23,7 @@ Step = tuple[int, int, float]
 Spent = tuple[float, float]
 """(joules, grams)."""
 Line = tuple[float, float, float, tuple[float, float, float]]
-"""(joules of a full step, the share c0 of them that ρ does not move, relative noise, covariance)."""
+"""Line: (joules of a full step, the share c0 that ρ does not change, relative noise, covariance)."""
 
 NEAR, PRIOR_C0, MINUTE_US, PIECE_US = 1e-6, 1 / 3, 60_000_000, 300_000_000
 HUBER, MAD, SCALE_SD, SHAPE_SD, NOISE, NOISE_COUNT, LEAST_NOISE = 1.345, 1.4826, 1.0, 0.15, 0.03, 3.0, 1e-4
@@ -39,7 +39,7 @@ def micros(text: str) -> int:
 
 
 def read(path: Path) -> Iterator[Row]:
-    """The JSON of each line, its times also in microseconds."""
+    """Parse each line's JSON, with its times also in microseconds."""
     with path.open(encoding="utf-8", newline="\n") as file:
         for line in file:
             row = json.loads(line.split("\t", 1)[1])
@@ -73,13 +73,13 @@ class Curve:
         self.typical = self.within(0, 2**62)
 
     def within(self, start: int, end: int) -> float | None:
-        """The mean by time over what is known of [start, end)."""
+        """The mean over time of the known part of [start, end)."""
         parts = [(min(b, end) - max(a, start), g) for a, b, g in self.steps if a < end and b > start]
         span = sum(us for us, _ in parts)
         return sum(us * g for us, g in parts) / span if span else None
 
     def mean(self, start: int, end: int) -> float:
-        """The mean over [start, end), where it is not known with the mean of all."""
+        """The mean over [start, end); the unknown part counts at the mean of all."""
         end = max(end, start + 1)
         i = max(bisect_right(self.starts, start) - 1, 0)
         weighted, known = 0.0, 0
@@ -93,7 +93,7 @@ class Curve:
 
 
 def curve_of(rows: Sequence[Row]) -> Curve:
-    """From rows of any owner; those of a minute that were charged alike are one step."""
+    """The curve of rows of any owner; rows of one minute that were charged alike are one step."""
     keys = ("g_per_kwh", "provider", "zone", "basis", "kind", "note", "intensity_start_us", "grid_start_us")
     steps: dict[tuple[Any, ...], Span] = {}
     for row in rows:
@@ -106,8 +106,7 @@ def curve_of(rows: Sequence[Row]) -> Curve:
 
 
 def pieces_of(rows: Sequence[Row]) -> list[tuple[int, int, float, float]]:
-    """(start, end, millijoules with PUE, g/kWh); neighbours of one board and intensity that begin in the same five minutes of the
-    clock are one."""
+    """(start, end, millijoules with PUE, g/kWh); neighbours of one board and intensity in the same five minutes of the clock are joined."""
     done: list[tuple[int, int, float, float]] = []
     growing: dict[str, tuple[int, int, float, float]] = {}
     for row in rows:
@@ -168,7 +167,7 @@ def before(spans: Sequence[Span]) -> Callable[[int], int]:
 def waits_of(
     submitted: int, rows: Sequence[Row], states: Sequence[tuple[int, str]]
 ) -> tuple[list[Span], list[Span]]:
-    """Waits that the planner chose, and those that were forced on the job; rows in a wait are the wait's."""
+    """Waits that the planner chose, and forced ones; rows during a wait belong to it."""
     spans = sorted((row["start_us"], row["end_us"]) for row in rows)
     last = max((end for _, end in spans), default=submitted)
     waiting = [
@@ -181,7 +180,7 @@ def waits_of(
 
 
 def timing(job: Row, rows: Sequence[Row], curve: Curve, states: Sequence[tuple[int, str]]) -> Row:
-    """Grams saved by the hours, against the same work begun at submission and run without pause."""
+    """Grams saved by choosing the hours, against the same work started at submission and run without pause."""
     submitted = job["submitted_us"]
     first, last = min(row["start_us"] for row in rows), max(row["end_us"] for row in rows)
     pieces = pieces_of(rows)
@@ -214,7 +213,7 @@ def timing(job: Row, rows: Sequence[Row], curve: Curve, states: Sequence[tuple[i
 
 
 def fitted(points: Sequence[tuple[float, float]], full: float) -> Line:
-    """Joules of a step by ρ: a robust line, with the prior that c0 is a third. points: (ρ, joules a step)."""
+    """Joules per step as a function of ρ: a robust line fit with a prior of c0 = 1/3. points: (ρ, joules per step)."""
     if not points:
         scale = max(full, 1e-12)
         return full, PRIOR_C0, NOISE, ((SCALE_SD * scale) ** 2, 0.0, (SHAPE_SD * scale) ** 2)
@@ -264,13 +263,13 @@ def line_of(known: Sequence[Row], spent: dict[int, Spent]) -> Line:
 
 
 def spent_of(segment: Row, rows: Sequence[Row]) -> Spent:
-    """Joules and grams of importance, selection and steps of the attempt that counts."""
+    """Joules and grams of importance, selection and steps in the attempt that counts."""
     whole, lost, stepped = [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
     for row in rows:
         if row["segment"] != segment["k"] or row["energy_mj"] is None:
             continue
         sums = [whole]
-        if row["rho"] is not None:  # without one no step had run
+        if row["rho"] is not None:  # without it no step had run
             sums.append(lost if row["end_us"] <= segment["start_us"] else stepped)
         for each in sums:
             each[0], each[1] = each[0] + row["energy_mj"] / 1000, each[1] + (row["grams"] or 0.0)
@@ -293,7 +292,7 @@ def own_ratio(done: Row) -> float:
 
 
 def flops(segments: Sequence[Row], spent: dict[int, Spent], method: str) -> Row:
-    """Grams saved by fewer FLOPs, by leaving out waste, and by lower clocks; None where it cannot be told."""
+    """Grams saved by fewer FLOPs, by leaving out waste, and by lower clocks; None if unknown."""
     unknown: Row = {"flops": None, "waste": None}
     told = segments
     if method in ADAPTERS:
@@ -320,7 +319,7 @@ def flops(segments: Sequence[Row], spent: dict[int, Spent], method: str) -> Row:
 def clocks(
     segments: Sequence[Row], spent: dict[int, Spent], changes: Sequence[tuple[int, int | None]]
 ) -> float | None:
-    """Grams saved by lower clocks; None where none was locked, or none to compare with."""
+    """Grams saved by lower clocks; None if no clock was locked, or there is nothing to compare with."""
     known = [each for each in segments if each["k"] in spent and spent[each["k"]][0] > 0]
     held = {each["k"]: clock_during(each, changes) for each in known}
     own = [each for each in known if held[each["k"]] == (None, True)]
@@ -337,7 +336,7 @@ def clocks(
 
 
 def clock_during(segment: Row, changes: Sequence[tuple[int, int | None]]) -> tuple[int | None, bool]:
-    """(MHz while a segment's steps ran, None: the board's own; whether it was one throughout)."""
+    """(MHz during a segment's steps, None: the board's own clock; whether it was constant)."""
     done, end = segment["done"], segment["end_us"]
     steps_s = max(done["seconds"] - done["importance_seconds"] - done["selection_seconds"], 0.0)
     start = end - round(steps_s * 1e6)
@@ -352,7 +351,7 @@ def clock_during(segment: Row, changes: Sequence[tuple[int, int | None]]) -> tup
 
 
 def effects(folder: Path) -> Iterator[tuple[str, Row]]:
-    """Job → grams saved by each effect, None where the rows do not tell."""
+    """Job → grams saved by each effect, None if the rows do not tell."""
     every = sorted(read(folder / "intervals.tsv"), key=lambda row: (row["start_us"], row["id"]))
     starts = [row["start_us"] for row in every]
     gone = {row.get("replaces") for row in every}
@@ -386,7 +385,7 @@ def effects(folder: Path) -> Iterator[tuple[str, Row]]:
 
 
 def summed(report: Row, found: dict[str, Row]) -> str | None:
-    """What of the effects of a period's report is not the sum of those of its jobs; None: all is."""
+    """Which effects in a period's report differ from the sums over its jobs; None: none."""
     told = report.get("effects")
     if told is None:
         return "the period's report tells no effects"
@@ -401,7 +400,7 @@ def summed(report: Row, found: dict[str, Row]) -> str | None:
 
 
 def compare(report: Row, found: dict[str, Row]) -> str | None:
-    """What of a report is not what the rows say; None: all is."""
+    """Where a report differs from the rows; None: nowhere."""
     if report["job_id"] is None:
         return summed(report, found)
     job, savings = report["job_id"], report["savings"]
@@ -419,7 +418,7 @@ def compare(report: Row, found: dict[str, Row]) -> str | None:
 
 
 def main(reports: Sequence[str]) -> str:
-    """The last line."""
+    """Returns the last line."""
     found = dict(effects(Path(__file__).parent))
     for job, saved in found.items():
         sys.stdout.write(

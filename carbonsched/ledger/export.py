@@ -1,7 +1,7 @@
 """Writes a ledger as text for an auditor: both chains, jobs, segments, a manifest, and scripts that recompute totals and effects.
 
-The scripts need Python alone. What the first prints must be what the manifest says, which was summed by the database; the second,
-a copy of `carbonsched.ledger.effects`, what reports say that jobs saved.
+The scripts need only Python. The first one's output must equal the manifest, which the database summed; the second one, a copy of
+`carbonsched.ledger.effects`, recomputes what reports say that jobs saved.
 """
 
 import hashlib
@@ -64,11 +64,9 @@ except (OSError, ValueError, KeyError, TypeError, AttributeError) as e: sys.exit
 
 
 def export(connection: Connection, folder: Path, at: datetime, schema: str) -> Exported:
-    """Write intervals.tsv, journal.tsv, jobs.tsv and segments.tsv, lines of `hash, tab, canonical JSON`, the manifest and the scripts.
-
-    Of a chain, SHA-256 of (the hash of the line before, 64 zeros before the first, + the JSON) is the line's hash. Raises InputError
-    where the folder cannot be written, or holds something.
-    """
+    """Write intervals.tsv, journal.tsv, jobs.tsv and segments.tsv (lines of `hash, tab, canonical JSON`), the manifest and the scripts. A
+    line's hash in a chain is SHA-256 of the previous line's hash (64 zeros before the first) + the JSON. Raises InputError if the folder
+    cannot be written or is not empty."""
     try:
         return _export(connection, folder, at, schema)
     except OSError as e:
@@ -113,7 +111,7 @@ def _chain(connection: Connection, table: Table) -> Iterator[str]:
 
 
 def _unchained(connection: Connection, table: Table) -> Iterator[str]:
-    """With the hash that the journal's entry of it holds: of a job that is of what was submitted, here `spec`."""
+    """Add the hash that the row's journal entry contains; for a job that is the hash of what was submitted, here `spec`."""
     query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=_PAGE)
     for row in connection.execute(query).mappings():
         fields = dict(row)

@@ -1,7 +1,7 @@
-"""The heads of both chains: what to note elsewhere, and whether a ledger still holds what an earlier head saw.
+"""The heads of both chains: what to record elsewhere, and whether a ledger still contains what an earlier head recorded.
 
-A hash chain shows what was changed inside it. That its end was cut off, or that it was made anew from the beginning, shows against a head
-that was noted meanwhile where nobody could reach it: a line of the system journal, a signed or time-stamped file, an export.
+A hash chain reveals changes inside it. A chain that was truncated or forged from the beginning is revealed by a head that was recorded out
+of reach meanwhile: a line of the system journal, a signed or time-stamped file, an export.
 """
 
 import json
@@ -38,7 +38,7 @@ class Head:
     intervals: str
     journal: str
     rows: int | None
-    """Number of the last interval; None: it was not noted with its hash."""
+    """Number of the last interval; None: it was recorded without the hash."""
     entries: int | None
     source: str = "the ledger"
 
@@ -46,16 +46,16 @@ class Head:
         return ChainHeads(intervals=self.intervals, journal=self.journal)
 
     def document(self) -> dict[str, Any]:
-        """As it is noted: what `Head.of` reads back."""
+        """The document that `Head.of` reads back."""
         return {"heads": self.chain_heads().dump(), "rows": self.rows, "entries": self.entries}
 
     def line(self) -> str:
-        """As a log line tells it, and `audit verify --against` reads it back."""
+        """The log line that `audit verify --against` reads back."""
         return json.dumps(self.document())
 
     @classmethod
     def of(cls, document: Any, source: str) -> Self:
-        """From what `audit verify --json`, `audit export` or `audit anchor` wrote. Raises InputError for anything else."""
+        """From the output of `audit verify --json`, `audit export` or `audit anchor`. Raises InputError for anything else."""
         heads = document.get("heads", document) if isinstance(document, Mapping) else None
         if not isinstance(heads, Mapping):
             raise _bad(source, "it has no heads")
@@ -78,7 +78,7 @@ def _bad(source: str, why: str) -> InputError:
 
 
 def read_heads(path: Path) -> tuple[Head, ...]:
-    """Every head in a file (JSON, or lines of the system journal) or folder. Raises InputError where there is none."""
+    """Every head in a file (JSON, or lines of the system journal) or folder. Raises InputError if there is none."""
     if path.is_dir():
         names = [name for name in (HEADS, MANIFEST) if (path / name).is_file()]
         if not names:
@@ -116,7 +116,7 @@ def _of_lines(text: str, path: Path) -> tuple[Head, ...]:
 
 
 def _message(line: str) -> str:
-    """What a line of a log in JSON says, the daemon's own or the journal's; another line is what it says."""
+    """The message of a JSON log line (the daemon's or the journal's); any other line is its own message."""
     if line.startswith("{") and '\\"heads\\"' in line:
         try:
             said = json.loads(line)
@@ -127,7 +127,7 @@ def _message(line: str) -> str:
 
 
 def head_of(connection: Connection) -> Head:
-    """Where both chains stand now."""
+    """The current heads of both chains."""
     rows, intervals = last_of(connection, INTERVALS)
     entries, journal = last_of(connection, JOURNAL)
     return Head(intervals, journal, rows, entries)
@@ -140,7 +140,7 @@ def last_of(connection: Connection, table: Table) -> tuple[int, str]:
 
 
 def missed(connection: Connection, head: Head) -> Fault | None:
-    """What an earlier head saw and the chains do not have any more."""
+    """What an earlier head recorded and the chains no longer contain."""
     for table, want, number, noun in (
         (INTERVALS, head.intervals, head.rows, "row"),
         (JOURNAL, head.journal, head.entries, "journal entry"),
@@ -173,7 +173,7 @@ def _missed(
     if number <= merged_to:
         seen = _hashes(connection, number)
         if not seen or seen == {want}:
-            return None  # the journal's own head, which tells of the roll-up, is looked for beside it
+            return None  # the journal's own head, which covers the roll-up, is searched for as well
         return number, f"{noun} {number}, merged since, is not the one an earlier head saw"
     have = connection.execute(select(table.c.hash).where(table.c.id == number)).scalar()
     if have != want:
@@ -185,7 +185,7 @@ def _missed(
 
 
 def _hashes(connection: Connection, number: int) -> set[str]:
-    """What is still told of the hash of a row that was merged: by the journal, and by rows that stand for it."""
+    """Where the hash of a merged row is still recorded: in the journal, and in rows that stand for it."""
     t, j = INTERVALS.c, JOURNAL.c
     found = set(connection.execute(select(j.interval_hash).where(j.interval_id == number)).scalars())
     last = and_(t.id == number, t.last_hash.is_not(None))
@@ -193,7 +193,7 @@ def _hashes(connection: Connection, number: int) -> set[str]:
 
 
 def _told(connection: Connection, want: str) -> bool:
-    """Whether a row with that hash is among the merged ones, as far as that is still told."""
+    """Whether a row with that hash is among the merged ones, as far as that is still recorded."""
     t, j = INTERVALS.c, JOURNAL.c
     of_rows = select(t.id).where(or_(t.first_hash == want, t.last_hash == want)).limit(1)
     of_journal = select(j.id).where(j.interval_hash == want).limit(1)

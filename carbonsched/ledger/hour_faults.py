@@ -1,4 +1,4 @@
-"""Holds the kept sums of hours against the rows: sums are a cache, and a wrong one is found and named."""
+"""Compares the cached sums of hours with the rows, and names the first wrong one."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -22,10 +22,8 @@ def hours_fault(
     behind_us: int = 0,
     came: Callable[[int], None] = lambda _hour_us: None,
 ) -> str | None:
-    """The first hour whose sums are not what its rows come to, in words. after: of the hours with rows behind that one alone.
-
-    behind_us: of those behind that hour; came: told of each that is right.
-    """
+    """The first hour whose sums differ from its rows, in words. after: only hours with rows after this one. behind_us: only hours after
+    this one. came: called for each hour that is right."""
     t = HOURS.c
     query = select(t.hour_us, t.rows, t.energy_mj, t.end_us, t.sums).order_by(t.hour_us)
     query = query.where(t.hour_us > behind_us)

@@ -1,7 +1,7 @@
-"""Keeps the sums of every hour that is over, and gives those of any time: kept ones for whole hours, the rest added up from the rows.
+"""Caches the sums of every past hour, and sums any span of time: whole hours from the cache, the rest from the rows.
 
-What an hour comes to changes only where a row that begins in it is added or a settlement covers its time. Either takes its sums away in the
-same transaction, and they are made anew later. Merging rows changes none.
+An hour's sums change only if a row that begins in it is added, or a settlement covers its time. Either drops the cached sums in the same
+transaction; they are computed again later. Merging rows changes no sum.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from carbonsched.ledger.tables import HOURS, INTERVALS
 from carbonsched.ledger.totals import Era
 
 BEHIND_US: Final = 600_000_000
-"""An hour is added up so long after its end: its last rows have come then."""
+"""Delay after an hour's end before it is summed: its last rows have arrived by then."""
 _PAGE: Final = 1000
 
 Take = Callable[[HourSums], None]
@@ -28,7 +28,7 @@ Take = Callable[[HourSums], None]
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """By what rows are added up.
+    """What determines how rows are summed.
 
     Example::
 
@@ -38,7 +38,7 @@ class Books:
     eras: Sequence[Era]
     settled: Settled
     gone: Collection[int]
-    """Rows that others stand for."""
+    """Rows that were replaced by others."""
 
     @classmethod
     def of(cls, connection: Connection, eras: Sequence[Era], settled: Settled) -> "Books":
@@ -48,11 +48,8 @@ class Books:
 def each_hour(
     connection: Connection, books: Books, span: tuple[int | None, int | None], job_id: str | None, take: Take
 ) -> None:
-    """Give the sums of the rows that begin in [start, end), in order of time; None: from the first, up to the last.
-
-    An hour that is not whole, or of which no sums are kept, is added up from its rows. job_id: those may be its rows alone; sums that are
-    kept are everybody's.
-    """
+    """Yield the sums of the rows that begin in [start, end), hour by hour; None: from the first row, or to the last. Partial hours, and
+    hours that are not cached, are summed from the rows. job_id: hours may contain its rows only; cached sums contain everybody's."""
     at, end = span
     if job_id is not None:
         at, end = _of_job(connection, job_id, at, end)
@@ -75,14 +72,14 @@ def each_hour(
 def _of_job(
     connection: Connection, job_id: str, start: int | None, end: int | None
 ) -> tuple[int | None, int | None]:
-    """What of a span a job's rows begin in; (None, None): none does."""
+    """The part of a span in which a job's rows begin; (None, None): there are none."""
     t = INTERVALS.c
     first, last = connection.execute(
         select(func.min(t.start_us), func.max(t.start_us)).where(t.job_id == job_id)
     ).one()
     if first is None:
         return None, None
-    # whole hours, so that the first and the last one may be kept ones
+    # whole hours, so that the first and the last can come from the cache
     first, last = first // HOUR_US * HOUR_US, last // HOUR_US * HOUR_US + HOUR_US
     return max(first, start or first), last if end is None else min(last, end)
 
@@ -100,7 +97,7 @@ def _raw(
 def rows_between(
     connection: Connection, span: tuple[int | None, int | None], chosen: Iterable[ColumnElement[bool]] = ()
 ) -> Iterator[dict[str, Any]]:
-    """The rows that begin in [start, end), by their start, as far as sums need them."""
+    """The rows that begin in [start, end), ordered by start, with the columns that sums need."""
     t = INTERVALS.c
     tests = list(chosen)
     if span[0] is not None:
@@ -125,13 +122,13 @@ SLIM: Final = (
     *("id", "board", "job_id", "segment", "rho", "start_us", "end_us", "energy_mj", "g_per_kwh", "pue"),
     *("grams", "on_site_grams"),
 )
-"""Columns that a curve and a job's time are drawn of."""
+"""Columns needed for a curve and for a job's time."""
 
 
 def each_row(
     connection: Connection, chosen: ColumnElement[bool], take: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Give rows that count, by their start, with the columns `SLIM`."""
+    """Yield the rows that count, ordered by start, with the columns `SLIM`."""
     t, gone = INTERVALS.c, late_energy.replaced(connection)
     query = select(*(t[name] for name in SLIM)).where(chosen).order_by(t.start_us, t.id)
     for row in connection.execute(query.execution_options(yield_per=_PAGE)):
@@ -140,7 +137,7 @@ def each_row(
 
 
 def steps(connection: Connection, since: datetime, until: datetime) -> tuple[Stretch, ...]:
-    """How rows that begin in [since, until) were charged, those of whole hours from the sums that are kept."""
+    """How the rows that begin in [since, until) were charged; whole hours from the cache."""
     at, end, found = micros(since), micros(until), list[Stretch]()
     t = HOURS.c
     query = select(t.hour_us, t.sums).where(t.hour_us >= at, t.hour_us <= end - HOUR_US)
@@ -155,7 +152,7 @@ def steps(connection: Connection, since: datetime, until: datetime) -> tuple[Str
 
 
 def next_hour(connection: Connection, after_us: int, until_us: int) -> int | None:
-    """The first hour from `after_us` on that is over, has rows and no sums; None where there is none."""
+    """The first past hour after `after_us` that has rows and no cached sums; None if there is none."""
     t, h = INTERVALS.c, HOURS.c
     while True:
         first = connection.execute(select(func.min(t.start_us)).where(t.start_us >= after_us)).scalar()
@@ -170,20 +167,20 @@ def next_hour(connection: Connection, after_us: int, until_us: int) -> int | Non
 
 
 def sums_of(connection: Connection, books: Books, hour_us: int) -> HourSums:
-    """Of one hour, from its rows."""
+    """The sums of one hour, from its rows."""
     found = list(_added(rows_between(connection, (hour_us, hour_us + HOUR_US)), books))
     return found[0] if found else HourSums(hour_us)
 
 
 def keep(connection: Connection, sums: HourSums, text: str) -> None:
-    """Inside a transaction; text: the sums' own."""
+    """Call inside a transaction; text: the sums' own."""
     connection.execute(delete(HOURS).where(HOURS.c.hour_us == sums.hour_us))
     row = {"hour_us": sums.hour_us, "end_us": sums.end_us, "rows": sums.rows, "energy_mj": sums.energy_mj}
     connection.execute(insert(HOURS), row | {"sums": text})
 
 
 def forget_rows(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Take away the sums of the hours in which rows begin that are added; the first of these hours."""
+    """Drop the cached sums of the hours in which added rows begin; returns the first such hour."""
     hours = sorted({row["start_us"] // HOUR_US * HOUR_US for row in rows})
     for n in range(0, len(hours), _PAGE):
         connection.execute(delete(HOURS).where(HOURS.c.hour_us.in_(hours[n : n + _PAGE])))
@@ -191,7 +188,7 @@ def forget_rows(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> in
 
 
 def forget_settled(connection: Connection, start_us: int, end_us: int) -> int:
-    """Take away the sums of the hours of which rows lie in a span that was settled; the first that may be touched."""
+    """Drop the cached sums of the hours that a settlement touches; returns the first hour that may be affected."""
     t, hour_us = HOURS.c, start_us // HOUR_US * HOUR_US
     touched = and_(t.hour_us < max(end_us, start_us + 1), or_(t.end_us > start_us, t.hour_us >= hour_us))
     first = connection.execute(select(func.min(t.hour_us)).where(touched)).scalar()
@@ -200,5 +197,5 @@ def forget_settled(connection: Connection, start_us: int, end_us: int) -> int:
 
 
 def forget_all(connection: Connection) -> None:
-    """They are made anew from the rows."""
+    """Drop all cached sums; they are computed again from the rows."""
     connection.execute(delete(HOURS))

@@ -1,7 +1,7 @@
-"""Adds up the rows that begin in one hour: what reports need of them, whose energy it was, and by which intensities it was charged.
+"""Sums the rows that begin in one hour into what reports need: whose energy it was, and at which intensities it was charged.
 
-Such sums are a cache. They follow from the rows, the settlements and the accounts alone, and are the same before and after rows of the hour
-were merged. Millijoules, microseconds and counts are exact integers; grams and euros are sums of the rows' own figures.
+The sums are a cache: rows, settlements and accounts determine them, and merging an hour's rows does not change them. Millijoules,
+microseconds and counts are exact integers; grams and euros are sums of the rows' own figures.
 """
 
 import json
@@ -18,7 +18,7 @@ from carbonsched.model.grid import Basis, Kind
 
 HOUR_US: Final = 3_600_000_000
 _BRIDGED_US: Final = 60_000_000
-"""A hole of a minute in what rows tell of the intensity is none."""
+"""A gap of up to a minute in the known intensity is ignored."""
 NAMES: Final = (
     *("id", "board", "start_us", "end_us", "energy_mj", "method", "bridged", "reason", "meter", "account"),
     *("job_id", "segment", "rho", "g_per_kwh", "provider", "zone", "basis", "kind", "time_compression"),
@@ -32,7 +32,7 @@ Row = Mapping[Any, Any]
 
 
 class Alike(NamedTuple):
-    """How rows came to be charged, in what changes seldom.
+    """The rarely changing facts about how rows were charged.
 
     Example::
 
@@ -43,7 +43,7 @@ class Alike(NamedTuple):
     pue: float
     pue_source: str
     known: bool
-    """Whether their intensity is; else the next six are None."""
+    """Whether the intensity is known; if not, the next six are None."""
     provider: str | None
     zone: str | None
     basis: str | None
@@ -52,7 +52,7 @@ class Alike(NamedTuple):
     note: str | None
     price_source: str | None
     with_others: bool
-    """While somebody else computed on the board, too."""
+    """Whether somebody else computed on the board at the time."""
     charged_by: BudgetAccount
     supplied: bool
     """Whether the box had a supply of its own."""
@@ -60,7 +60,7 @@ class Alike(NamedTuple):
 
 @dataclass(slots=True)
 class Cell:
-    """The rows of one hour that are of one owner, board and origin.
+    """The rows of one hour with one owner, board and origin.
 
     Example::
 
@@ -75,7 +75,7 @@ class Cell:
     method: str
     bridged: bool
     metered: bool
-    """Whether their energy is known."""
+    """Whether the energy is known."""
     alike: Alike
     rows: int = 0
     energy_mj: int = 0
@@ -86,23 +86,23 @@ class Cell:
     """Σ µs × g/kWh."""
     grams: float = 0.0
     charged_g: float = 0.0
-    """By the account that budgets are charged by."""
+    """Grams by the account that budgets are charged by."""
     on_site_g: float = 0.0
     supply_unknown_us: int = 0
     eur: float = 0.0
     first_us: int = 0
     last_us: int = 0
     settled_rows: int = 0
-    """How many of them a settlement covers, and below what these come to."""
+    """How many rows a settlement covers, and their settled sums below."""
     settled_mj: int = 0
     decided_g: float = 0.0
     settled_g: float = 0.0
     settled_grid_g: float = 0.0
-    """By how much the grams at the grid's intensity were moved."""
+    """Change of the grams at the grid's intensity."""
     settled_first_us: int = 0
     settled_last_us: int = 0
     later: dict[int, tuple[float, float]] = field(default_factory=dict)
-    """Hour after this one → (mJ, grams) of rows that reach into it, by time."""
+    """Later hour → (mJ, grams) of rows that reach into it, shared by time."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -113,11 +113,11 @@ class Cell:
 
     @property
     def known(self) -> bool:
-        """Whether its grams are."""
+        """Whether the grams are known."""
         return self.metered and self.alike.known
 
     def add(self, other: "Cell") -> None:
-        """Take in another of the same key, without what reaches into later hours."""
+        """Add another cell with the same key, without what reaches into later hours."""
         self.rows += other.rows
         self.energy_mj += other.energy_mj
         self.span_us += other.span_us
@@ -140,7 +140,7 @@ class Cell:
 
 @dataclass(slots=True)
 class Run:
-    """Rows of one owner and board that follow each other and tell the same of the time: is it known?
+    """Consecutive rows of one owner and board whose energy is alike known or unknown.
 
     Example:
         >>> Run("host", None, 0, 10, "known", False, "counter", 5, 0.1, None).gap
@@ -152,10 +152,10 @@ class Run:
     start_us: int
     end_us: int
     kind: str
-    """known, energy or intensity: which of the two is not known."""
+    """known, energy or intensity; the last two name what is unknown."""
     bridged: bool
     method: str
-    """Of a gap, as its reason is; of what is none the first row's."""
+    """The method and reason of a gap; otherwise the first row's method."""
     energy_mj: int | None
     grams: float | None
     reason: str | None
@@ -176,7 +176,7 @@ class Run:
 
 @dataclass(slots=True)
 class HourSums:
-    """What the rows that begin in an hour come to.
+    """The sums of the rows that begin in an hour.
 
     Example:
         >>> HourSums.of(HourSums(0).text(), 0) == HourSums(0)
@@ -188,7 +188,7 @@ class HourSums:
     cells: list[Cell] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     steps: list[Stretch] = field(default_factory=list)
-    """How the rows that have energy were charged, whosever they are."""
+    """How the rows with energy were charged, whoever owns them."""
 
     @property
     def rows(self) -> int:
@@ -204,7 +204,7 @@ class HourSums:
         return max((cell.last_us for cell in self.cells), default=self.hour_us)
 
     def text(self) -> str:
-        """As JSON. Raises ValueError for a figure that is no number."""
+        """As JSON. Raises ValueError for a figure that is not finite."""
         alike = list(dict.fromkeys(cell.alike for cell in self.cells))
         places = {each: n for n, each in enumerate(alike)}
         cells = [
@@ -222,7 +222,7 @@ class HourSums:
 
     @classmethod
     def of(cls, text: str, hour_us: int) -> Self:
-        """From `text`. Raises ValueError, TypeError, KeyError or IndexError for what is none."""
+        """From `text`. Raises ValueError, TypeError, KeyError or IndexError if it is invalid."""
         said = json.loads(text)
         alike = [Alike(*each) for each in said["alike"]]
         many = len(_KEY)
@@ -265,7 +265,7 @@ def _step(start: int, end: int, *said: Any) -> Stretch:
 
 @dataclass(slots=True)
 class HourAdder:
-    """Feed it the rows that begin in an hour, by their start; those that others stand for are left out before.
+    """Sums the rows that begin in an hour. Feed it ordered by start, without the rows that were replaced.
 
     Example::
 
@@ -284,7 +284,7 @@ class HourAdder:
     _steps: dict[tuple[Any, ...], list[list[int]]] = field(default_factory=dict)
 
     def add(self, row: Row) -> None:
-        """One row, by the names of its columns."""
+        """Add one row, by column names."""
         cell = self._cell(row)
         start, end, energy, grams = row["start_us"], row["end_us"], row["energy_mj"], row["grams"]
         span = end - start
@@ -316,7 +316,7 @@ class HourAdder:
             self._step(row)
 
     def sums(self) -> HourSums:
-        """Of the rows so far; runs and steps by their start."""
+        """The sums so far; runs and steps are ordered by start."""
         steps = [_step(start, end, *key) for key, spans in self._steps.items() for start, end in spans]
         steps.sort(key=lambda step: (step.start_us, step.end_us))
         runs = sorted(self._runs, key=lambda run: (run.start_us, run.board, run.job_id or ""))
@@ -395,7 +395,7 @@ class HourAdder:
 
 
 def _spread(cell: Cell, hour_us: int, span: tuple[int, int], energy: int, grams: float) -> None:
-    """Note what of a row reaches into later hours, by time."""
+    """Record what of a row reaches into later hours, shared by time."""
     start, end = span
     for hour in range(hour_us + HOUR_US, end, HOUR_US):
         share = (min(end, hour + HOUR_US) - hour) / (end - start)
@@ -404,7 +404,7 @@ def _spread(cell: Cell, hour_us: int, span: tuple[int, int], energy: int, grams:
 
 
 def joined(steps: Iterable[Stretch]) -> tuple[Stretch, ...]:
-    """Those together that were charged alike and follow each other."""
+    """Join consecutive steps that were charged alike."""
     found: dict[Charged, list[Stretch]] = {}
     for step in sorted(steps, key=lambda each: each.start_us):
         mine = found.setdefault(step.charged, [])
@@ -416,7 +416,7 @@ def joined(steps: Iterable[Stretch]) -> tuple[Stretch, ...]:
 
 
 def absorb(found: dict[tuple[Any, ...], Cell], cell: Cell, segment: int | None) -> None:
-    """Add a cell to the one of its key, as if it were of that segment."""
+    """Add a cell to the one with its key, as if it were of that segment."""
     key = (
         *(cell.board, cell.account, cell.job_id, segment),
         *(cell.method, cell.bridged, cell.metered, cell.alike),
@@ -428,7 +428,7 @@ def absorb(found: dict[tuple[Any, ...], Cell], cell: Cell, segment: int | None) 
 
 
 def groups_of(cells: Iterable[Cell]) -> tuple[Group, ...]:
-    """As `carbonsched.ledger.totals` has them."""
+    """The groups of `carbonsched.ledger.totals`."""
     bins: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
         key = cell.account, cell.job_id, cell.segment, cell.board, cell.method, cell.bridged

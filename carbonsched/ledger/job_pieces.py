@@ -1,7 +1,7 @@
-"""Adds up a job's rows that differ in time alone, inside the database: a week of 8 boards has half a million of them.
+"""Joins a job's rows that differ in time alone, inside the database: a week of 8 boards has half a million rows.
 
-A piece stands for rows of one board and segment that follow each other without a hole and were charged alike; its energy is their exact sum in
-millijoules. Where rows of such a stretch leave a hole, or lie over each other, they are given as they are.
+A piece stands for consecutive rows of one board and segment that were charged alike; its energy is their exact sum in millijoules. Where
+such rows have gaps or overlaps, they are returned one by one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from carbonsched.ledger.totals import Era
 
 _SUMMED: Final = ("energy_mj", "grams", "on_site_grams")
 _SAME: Final = ("board", "segment", "g_per_kwh", "pue")
-"""In which the rows of a piece are equal."""
+"""Columns in which the rows of a piece are equal."""
 
 
 def each_piece(
@@ -27,10 +27,8 @@ def each_piece(
     piece_us: int,
     take: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Give what counts of a job, by its start, with the columns `SLIM`; a piece is of one `piece_us` of the clock at most.
-
-    Nothing is added up across the begin of the attempt that counts of a segment, nor across a change of the budget account.
-    """
+    """Yield what counts of a job, ordered by start, with the columns `SLIM`; a piece covers at most one `piece_us` of the clock. It never
+    spans the beginning of the attempt that counts, nor a change of the budget account."""
     t = INTERVALS.c
     gone = late_energy.replaced(connection)
     counts = and_(chosen, t.id.not_in(select(t.replaces).where(t.replaces.is_not(None)))) if gone else chosen
@@ -39,7 +37,7 @@ def each_piece(
     for row in connection.execute(_query(job_id, counts, eras, bucket)).mappings():
         if row["span_us"] == row["end_us"] - row["start_us"]:
             piece = {name: row[name] for name in SLIM}
-            if piece["energy_mj"] is not None:  # PostgreSQL sums whole numbers as decimal ones
+            if piece["energy_mj"] is not None:  # PostgreSQL returns sums of integers as decimals
                 piece["energy_mj"] = int(piece["energy_mj"])
             found.append(piece)
         else:
@@ -58,7 +56,7 @@ def each_piece(
 
 
 def _query(job_id: str, counts: ColumnElement[bool], eras: Sequence[Era], bucket: ColumnElement[int]) -> Any:
-    """The pieces. Their `rho` says alone whether there was one, their `id` is the last one's."""
+    """The query. In a piece, `rho` only says whether there was one, and `id` is the last row's."""
     t, s = INTERVALS.c, SEGMENTS.c
     begun = (
         select(s.k, func.max(s.attempt).label("attempt")).where(s.job_id == job_id).group_by(s.k).subquery()

@@ -1,4 +1,4 @@
-"""Do jobs and segments hold what the journal said of them? Their rows are rewritten as jobs go on, and are in no chain themselves."""
+"""Compares jobs and segments with the journal: their rows are rewritten as jobs go on, and are in no chain themselves."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ from carbonsched.ledger.tables import JOBS, SEGMENTS
 from carbonsched.model.job_state import JobState
 
 Told = Mapping[str, Sequence[tuple[str, int, dict[str, Any]]]]
-"""Job → (kind, time, detail) of what the journal said, oldest first."""
+"""Job → (kind, time, detail) of its journal entries, oldest first."""
 
 
 def sha256(row: Mapping[Any, Any]) -> str:
-    """Of a row of the jobs or segments table, as its journal entry holds it."""
+    """The hash of a row of the jobs or segments table, as its journal entry contains it."""
     return hashlib.sha256(canonical(row).encode()).hexdigest()
 
 
 def jobs_problem(connection: Connection, told: Told) -> str | None:
-    """Every column of a job follows from the journal: what was submitted when, its states with their reasons, its budgets."""
+    """What differs from the journal, which determines every column of a job: what was submitted when, its states with reasons, its budgets."""
     left = dict(told)
     for job in connection.execute(select(JOBS).order_by(JOBS.c.id)).mappings():
         entries = left.pop(job["id"], None)
@@ -44,7 +44,7 @@ def jobs_problem(connection: Connection, told: Told) -> str | None:
 
 
 def _replayed(entries: Sequence[tuple[str, int, dict[str, Any]]]) -> dict[str, Any]:
-    """A job's columns as its journal gives them; `Ledger.add_job`, `set_state` and `set_budget` write both."""
+    """A job's columns by its journal; `Ledger.add_job`, `set_state` and `set_budget` write both."""
     job: dict[str, Any] = {}
     for kind, at_us, detail in entries:
         if kind == "submitted":
@@ -79,7 +79,7 @@ def _shown(name: str, value: Any) -> Any:
 
 
 def segments_problem(connection: Connection, told: Sequence[tuple[str, Mapping[str, Any]]]) -> str | None:
-    """Every attempt at a segment is there as the journal saw it, and no other."""
+    """Which attempt at a segment differs from the journal's, or is in only one of the two."""
     t = SEGMENTS.c
     found: dict[tuple[str, int, int], str] = {}
     for row in connection.execute(select(SEGMENTS).order_by(t.job_id, t.k, t.attempt)).mappings():

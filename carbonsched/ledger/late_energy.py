@@ -1,8 +1,8 @@
-"""Spreads energy that a counter told late over the rows whose energy was unknown, as new rows that name them.
+"""Spreads energy that a counter reported late over the rows whose energy was unknown, as new rows that name the old ones.
 
-Rows never change. A counter that could not be read for a while tells with its next value what was used meanwhile, but not when:
-it is spread by time, `estimated`. Each new row has the owner, segment, intensity, price and PUE of the row that it replaces, so every
-slice is charged to whose time it was, at the intensity of that time. A row that is replaced no longer counts.
+Rows never change. After a failure, a counter's next value tells how much energy was used meanwhile, but not when: it is spread over time
+and labelled `estimated`. Each new row has the owner, segment, intensity, price and PUE of the row that it replaces, so every slice is
+charged to whoever ran then, at that time's intensity. A replaced row no longer counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,17 +21,17 @@ _SAME: Final = (
     *("board", "start_us", "end_us", "account", "job_id", "segment", "rho", "pue"),
     *("g_per_kwh", "provider", "zone", "basis", "kind"),
 )
-"""What a row has of the one that it replaces."""
+"""Columns that a new row copies from the one it replaces."""
 
 
 def replaced(connection: Connection) -> frozenset[int]:
-    """Rows that no longer count: another one stands for them."""
+    """The rows that were replaced and no longer count."""
     named = INTERVALS.c.replaces
     return frozenset(connection.execute(select(named).where(named.is_not(None))).scalars())
 
 
 def unknown_rows(connection: Connection, delta: EnergyDelta) -> list[Mapping[str, Any]]:
-    """The rows of unknown energy that lie in a delta's time, ascending, those left out that have been replaced."""
+    """The rows of unknown energy in a delta's time, ascending, without those already replaced."""
     t, other = INTERVALS.c, INTERVALS.alias()
     here = and_(
         t.board == delta.device,
@@ -46,7 +46,7 @@ def unknown_rows(connection: Connection, delta: EnergyDelta) -> list[Mapping[str
 
 
 def spread(delta: EnergyDelta, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows that replace `rows`, which are not empty: every millijoule of `delta`, by time; those who shared a time share alike."""
+    """The new rows for `rows` (not empty): every millijoule of `delta`, spread by time; jobs that shared a time get equal parts."""
     assert delta.energy_mj is not None and delta.counter_start_mj is not None  # noqa: S101, PT018
     shares = [
         (row["end_us"] - row["start_us"]) / len(together)
@@ -74,7 +74,7 @@ def spread(delta: EnergyDelta, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
 
 
 def replacement_problem(connection: Connection, row: Mapping[str, Any]) -> str | None:
-    """What is wrong with the row that one stands for, in words: what is replaced counts no more, so it must have been unknown."""
+    """What is wrong with the row that this one replaces, in words. It must have been of unknown energy, since a replaced row no longer counts."""
     number = row["replaces"]
     if number is None:
         return None
@@ -90,6 +90,6 @@ def replacement_problem(connection: Connection, row: Mapping[str, Any]) -> str |
 
 
 def _reason(delta: EnergyDelta, row: Mapping[str, Any]) -> str:
-    """With how the row that it replaces was split: whose the time was is told there."""
+    """The reason, with the old row's reason, which says how the time was shared."""
     how = str(row["reason"] or "").partition("; ")[2]
     return f"{delta.reason}; {how}" if how else str(delta.reason)

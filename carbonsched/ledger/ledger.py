@@ -45,7 +45,7 @@ from carbonsched.model.protocol import Directive, SegmentDone
 
 
 class Ledger(LedgerReader):
-    """See `Store.open`, `Store.transaction` and `Store.close` for its life; any thread may call any method.
+    """Reads and writes the ledger; any thread may call any method. `Store.open`, `Store.transaction` and `Store.close` manage its life.
 
     Example:
         >>> with Ledger.open("sqlite://") as ledger:
@@ -61,16 +61,14 @@ class Ledger(LedgerReader):
     # intervals
 
     def append(self, intervals: Sequence[Interval]) -> None:
-        """Add rows at the end of the chain. Raises LedgerError for one that contradicts itself; none is kept then."""
+        """Append rows to the chain. Raises LedgerError, and writes none, if a row contradicts itself."""
         if flat := [flatten(interval) for interval in intervals]:
             with self.transaction() as connection:
                 self._append(connection, flat)
 
     def recover(self, delta: EnergyDelta) -> tuple[dict[str, Any], ...]:
-        """Spread energy that was told late over the rows of its time that were unknown (`carbonsched.ledger.late_energy`).
-
-        Returns the new rows; none where no row of that time is unknown: then nothing was written.
-        """
+        """Spread energy reported late over the unknown rows of its time (`carbonsched.ledger.late_energy`). Returns the new rows; empty,
+        with nothing written, if no row of that time is unknown."""
         with self.transaction() as connection:
             unknown = late_energy.unknown_rows(connection, delta)
             rows = late_energy.spread(delta, unknown) if unknown else []
@@ -91,10 +89,7 @@ class Ledger(LedgerReader):
     def total_hours(
         self, now: datetime, most: int | None = None, stop: Callable[[], bool] = lambda: False
     ) -> int:
-        """Add up the hours that are over and have no sums yet, `most` at most, each in a short transaction; how many were.
-
-        Raises LedgerError.
-        """
+        """Sum up to `most` past hours that have no cached sums, each in a short transaction; returns how many. Raises LedgerError."""
         done = 0
         while not stop() and (most is None or done < most):
             settled, self._touched_us = self.settled(), None
@@ -109,7 +104,7 @@ class Ledger(LedgerReader):
                 except (ArithmeticError, TypeError, ValueError) as e:
                     raise LedgerError(f"the rows of {moment(hour_us)} cannot be added up: {e}") from e
             with self.transaction() as connection:
-                if not self._is_touched(hour_us):  # else its rows are others meanwhile
+                if not self._is_touched(hour_us):  # the rows changed meanwhile
                     hour_totals.keep(connection, sums, text)
                     self._hour_us = hour_us + HOUR_US
                     done += 1
@@ -119,7 +114,7 @@ class Ledger(LedgerReader):
         return self._touched_us is not None and self._touched_us <= hour_us
 
     def drop_hours(self) -> None:
-        """Take all sums of hours away; `total_hours` makes them anew from the rows."""
+        """Drop all cached hour sums; `total_hours` computes them again from the rows."""
         with self.transaction() as connection:
             hour_totals.forget_all(connection)
             self._forgotten(0)
@@ -132,13 +127,13 @@ class Ledger(LedgerReader):
     # roll-up
 
     def next_slice(self, tier: int, until: datetime, most: int) -> rollup.Slice | None:
-        """The oldest rows of a tier that can be merged (`carbonsched.ledger.rollup`); None where none is due."""
+        """The oldest rows of a tier that can be merged (`carbonsched.ledger.rollup`); None if none is due."""
         eras, settled = self.eras(), self.settled()
         with self._reading() as connection:
             return rollup.next_slice(connection, tier, until, most, eras, settled)
 
     def replace(self, slice_: rollup.Slice, archive: Archive | None, at: datetime) -> float:
-        """Archive a slice's rows and put the merged ones in their place, in one transaction; the seconds that one took."""
+        """Archive a slice's rows and replace them by the merged ones, in one transaction; returns its seconds."""
         name, size = None, None
         if archive is not None:
             name = archive.name(slice_.rows[0]["start_us"])
@@ -154,7 +149,7 @@ class Ledger(LedgerReader):
     # jobs
 
     def add_job(self, job: SubmittedJob) -> None:
-        """Raises StateError for an id that is already there."""
+        """Raises StateError if the id exists."""
         with self.transaction() as connection:
             if connection.execute(select(JOBS.c.id).where(JOBS.c.id == job.id)).first():
                 raise StateError(f"job {job.id} is already in the ledger; submit it under a new id")
@@ -178,7 +173,7 @@ class Ledger(LedgerReader):
             self._write(connection, job.id, "submitted", detail, job.owner.user, job.submitted_at)
 
     def set_state(self, job_id: str, state: JobState, reason: str, actor: str, at: datetime) -> None:
-        """Move a job by the table of transitions; the same state again records a new reason. Raises StateError."""
+        """Move a job along the table of transitions; the same state again records a new reason. Raises StateError."""
         with self.transaction() as connection:
             row = self._job_row(connection, job_id)
             old = state_of(row["state"])
@@ -196,7 +191,7 @@ class Ledger(LedgerReader):
     def set_budget(
         self, job_id: str, grams: float, reason: str, actor: str, at: datetime, uid: int | None = None
     ) -> None:
-        """Record a new budget with who set it (uid: a person's, by the kernel's word), when, the old and the new grams."""
+        """Record a new budget with who set it (uid: a person's, as the kernel reports it), when, and the old and new grams."""
         with self.transaction() as connection:
             row = self._job_row(connection, job_id)
             connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(budget_g=grams))
@@ -210,7 +205,7 @@ class Ledger(LedgerReader):
     def note(
         self, job_id: str | None, kind: str, detail: Mapping[str, Any], actor: str, at: datetime
     ) -> None:
-        """Record what happened: `directive`, `evaluated` (the event's dump), `note`, …; docs/ledger.md lists all."""
+        """Journal what happened: `directive`, `evaluated` (the event's dump), `note`, …; docs/ledger.md lists all kinds."""
         with self.transaction() as connection:
             self._write(connection, job_id, kind, detail, actor, at)
 
@@ -219,7 +214,7 @@ class Ledger(LedgerReader):
     def save_segment(
         self, job_id: str, done: SegmentDone, start: datetime, end: datetime, directive: Directive | None
     ) -> None:
-        """Record a finished segment. Saved once more, it is a new attempt, and the one before counts as lost work."""
+        """Record a finished segment. A second record is a new attempt, and the first then counts as lost work."""
         with self.transaction() as connection:
             self._job_row(connection, job_id)
             t = SEGMENTS.c
@@ -241,7 +236,7 @@ class Ledger(LedgerReader):
     # events
 
     def set_offset(self, job_id: str, offset: int) -> None:
-        """Call inside the transaction that holds what the events said."""
+        """Call inside the transaction that writes what the events reported."""
         with self.transaction() as connection:
             self._job_row(connection, job_id)
             mine = OFFSETS.c.job_id == job_id
@@ -258,19 +253,17 @@ class Ledger(LedgerReader):
         archive: Archive | None = None,
         steps: Checkpoint | None = None,
     ) -> AuditResult:
-        """Every hash and every gram once more, from the rows alone; the first that is wrong is named.
+        """Verify every hash and every gram from the rows alone; the result names the first fault.
 
-        earlier: heads noted before, which must be in the chains still; since: one whose rows were verified then, and are not again.
-        archive: of rows that were merged; they are recomputed from it. steps: told how far it came, and where to go on.
+        earlier: heads recorded before, which must still be in the chains; since: a head whose rows were verified then and are skipped.
+        archive: of merged rows, which are recomputed from it. steps: receives the progress, and says where to resume.
         """
         with self._reading() as connection:
             return audit.verify(connection, earlier, since, archive, steps)
 
     def heartbeat(self, actor: str, at: datetime, *, counted: bool = True) -> Head | None:
-        """Note in the journal what the rows come to; the heads with that entry, to be noted elsewhere. None: nothing came since.
-
-        counted: False leaves the sums out, for which all rows are read the first time.
-        """
+        """Journal what the rows sum to, and return the heads including that entry, to be recorded elsewhere. None: nothing new. counted:
+        False leaves out the sums, for which the first call reads all rows."""
         detail: dict[str, Any] = {}
         if counted:  # outside of the transaction, which others wait for
             rows, groups = self._groups_so_far(None)
@@ -288,7 +281,7 @@ class Ledger(LedgerReader):
             return head_of(connection)
 
     def export(self, folder: Path, at: datetime) -> Exported:
-        """All that an outsider needs to verify and recompute it without carbonsched (docs/ledger.md)."""
+        """Write all that an outsider needs to verify and recompute it without carbonsched (docs/ledger.md)."""
         with self._reading() as connection:
             return export(connection, folder, at, self.schema_version)
 
@@ -328,7 +321,7 @@ class Ledger(LedgerReader):
         try:
             start, end = (micros(datetime.fromisoformat(detail[name])) for name in ("start", "end"))
         except (KeyError, TypeError, ValueError):
-            self.drop_hours()  # of which time it is cannot be told
+            self.drop_hours()  # its time is unknown
             return
         self._forgotten(hour_totals.forget_settled(connection, start, end))
 

@@ -1,7 +1,7 @@
-"""Makes what SQLite has committed safe from a power cut, apart from the commit: so nobody waits for a slow disk with a lock held.
+"""Syncs SQLite's commits to disk separately from the commit, so that nobody waits for a slow disk while holding a lock.
 
-A commit goes to the log (WAL) in the kernel's cache, which a killed daemon does not lose. `sync` waits until the disk has it, once for all
-that was committed by then, and folds the log back into the database now and then, which SQLite would else do amid a commit.
+A commit goes to the log (WAL) in the kernel's cache, which survives a killed daemon. `sync` waits until the disk has it, once for all
+commits so far. It also checkpoints the log into the database now and then, which SQLite would otherwise do during a commit.
 """
 
 import os
@@ -11,11 +11,11 @@ from contextlib import closing
 from pathlib import Path
 
 _FOLD_COMMITS, _FOLD_BYTES = 1000, 16 * 1024 * 1024
-"""Seldom: the first commit after it waits for the disk, as SQLite begins the log anew."""
+"""Checkpoint the log this seldom: the first commit afterwards waits for the disk, because SQLite restarts the log."""
 
 
 class LogSync:
-    """Of one database file that this process writes. Threads may share one.
+    """Syncs one database file that this process writes. Threads may share it.
 
     Example::
 
@@ -30,12 +30,12 @@ class LogSync:
         self._committed = self._synced = self._folded = self._folded_bytes = 0
 
     def note(self) -> None:
-        """This thread has committed; by the one writer, so never two at once."""
+        """This thread has committed. Only one thread writes, so this never runs twice at once."""
         self._committed += 1
         self._mine.last = self._committed
 
     def sync(self) -> bool:
-        """Wait until what this thread has committed is on the disk; whether it was not yet. Raises OSError; the next tries it again."""
+        """Wait until this thread's commits are on disk; returns whether they were not yet. Raises OSError; the next call tries again."""
         mine: int = getattr(self._mine, "last", 0)
         if mine <= self._synced:
             return False
@@ -50,7 +50,7 @@ class LogSync:
     def _flush(self) -> None:
         try:
             fd = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:  # folded back already
+        except FileNotFoundError:  # already checkpointed
             return
         try:
             os.fsync(fd)
@@ -62,7 +62,7 @@ class LogSync:
             self._fold()
 
     def _fold(self) -> None:
-        """What readers still need of the log stays in it until the next time."""
+        """Checkpoint the log. What readers still need stays in it until the next time."""
         try:
             with closing(sqlite3.connect(self._database, isolation_level=None, timeout=0)) as connection:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -1,8 +1,8 @@
-"""Merges rows that are alike and follow each other into one of a minute or an hour, without changing any sum.
+"""Merges consecutive rows that are alike into one per minute or hour, without changing any sum.
 
-Alike is what is equal in every column but time, energy, counter and what follows from them: board, owner, segment, ρ, method, reason,
-intensity with its provenance, PUE, price. A row that another one stands for, or that stands for one, is never merged; nor are rows across a
-hole of time or of the counter, across the edge of a settlement, or across a change of the account that budgets are charged by.
+Rows are alike if they agree in every column but time, energy, counter and what follows from these: board, owner, segment, ρ, method,
+reason, intensity with provenance, PUE, price. Rows that replace another one, or are replaced, are never merged. Rows are not merged across
+a gap in time or counter, across the edge of a settlement, or across a change of the budget account.
 """
 
 from bisect import bisect_left, bisect_right
@@ -44,7 +44,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What rows are not merged across.
+    """Boundaries that rows are not merged across.
 
     Example:
         >>> Limits().place({"id": 7, "start_us": 0, "end_us": 10})
@@ -52,11 +52,11 @@ class Limits:
     """
 
     edges: Sequence[int] = ()
-    """Times, ascending, at which another settlement begins to hold, or none."""
+    """Ascending times at which a settlement begins or ends."""
     eras: Sequence[int] = ()
-    """Rows, ascending, behind which budgets are charged by another account."""
+    """Rows, ascending, after which budgets are charged by another account."""
     kept: frozenset[int] = frozenset()
-    """Rows that others stand for."""
+    """Rows that were replaced by others."""
 
     def place(self, row: Row) -> tuple[tuple[int, int], int]:
         first, last = bisect_right(self.edges, row["start_us"]), bisect_left(self.edges, row["end_us"])
@@ -69,12 +69,12 @@ class Limits:
 
 @dataclass(slots=True)
 class _Counters:
-    """How far each counter was charged, and the number of its stretch without a hole."""
+    """How far each counter is charged, and the number of its current unbroken stretch."""
 
     reach: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
     def stretch(self, row: Row) -> int | None:
-        """Shares of one difference follow each other, whosever they are."""
+        """Shares of one difference follow each other, whoever owns them."""
         start, end = row["counter_start_mj"], row["counter_end_mj"]
         if start is None or end is None or row["energy_mj"] is None:
             return None
@@ -87,7 +87,7 @@ class _Counters:
 
 
 def merged(rows: Iterable[Row], tier: int, limits: Limits) -> list[dict[str, Any]]:
-    """The rows of a slice as rows of a tier, by number, without hashes of their own."""
+    """Merge the rows of a slice into rows of a tier, by number, without their own hashes."""
     bucket_us, counters = BUCKET_US[tier], _Counters()
     open_: dict[tuple[Any, ...], list[Row]] = {}
     found: list[list[Row]] = []
@@ -114,7 +114,7 @@ def merged(rows: Iterable[Row], tier: int, limits: Limits) -> list[dict[str, Any
 
 
 def _one(group: Sequence[Row], tier: int) -> dict[str, Any]:
-    """What stands for them. One alone keeps every figure it has."""
+    """The merged row. A single row keeps every figure it has."""
     first, last = group[0], group[-1]
     made = dict(first) | {
         "id": last["id"],
@@ -149,7 +149,7 @@ def weighted_coverage(group: Sequence[Row], span: int) -> float:
 
 
 def chain(rows: Iterable[dict[str, Any]], before: str) -> str:
-    """Give rows of a tier their hashes; the last one's."""
+    """Compute the hashes of a tier's rows; returns the last one."""
     for row in rows:
         row["prev_hash"] = before
         row["hash"] = before = chained(before, canonical(row))

@@ -1,4 +1,4 @@
-"""Says of each board where its account ends: from there a meter goes on."""
+"""Finds, for each board, where its account ends: a meter continues from there."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,7 +15,7 @@ from carbonsched.power.base import Mark
 def marks(connection: Connection) -> dict[str, Mark]:
     """Board → the last row's end, and how far its counter was charged in that epoch."""
     t = INTERVALS.c
-    # what was told late is written late
+    # late energy is written late
     newest = (
         select(func.max(t.id))
         .where(t.replaces.is_(None), t.account != str(Account.IMPORTED))
@@ -26,7 +26,7 @@ def marks(connection: Connection) -> dict[str, Mark]:
 
 
 def _blind_from(connection: Connection, last: Mapping[Any, Any]) -> datetime | None:
-    """Since when a board's energy was unknown to the end; None: its last row knows it, or no row before does."""
+    """Since when a board's energy has been unknown up to the end; None: its last row knows it, or no earlier row does."""
     if last["energy_mj"] is not None:
         return None
     t = INTERVALS.c
@@ -39,7 +39,7 @@ def _mark(connection: Connection, last: Mapping[Any, Any]) -> Mark:
     t = INTERVALS.c
     here = and_(t.board == last["board"], t.counter_epoch == last["counter_epoch"])
     drawn = and_(t.method == str(EnergyMethod.COUNTER), t.power_w > 0)
-    # not the last row's: that one may be of a reading that failed, and shares of one delta have no order
+    # not from the last row alone: it may be of a failed reading, and shares of one delta have no order
     found = select(func.max(t.counter_end_mj), func.min(t.power_w).filter(drawn)).where(here)
     reach, least_w = connection.execute(found).one()
     return Mark(

@@ -1,7 +1,7 @@
 """Finds time that was charged twice: two rows of one board over the same time that are no shares of it.
 
-Rows of one board follow each other. Shares of a board that jobs used together lie beside each other, say so in their reason, and follow
-each other for each job. Where the wall clock was set back, the row says so, and time that was charged may come once more.
+Rows of one board follow each other. Shares of a board that jobs used together lie side by side, say so in their reason, and follow each
+other per job. If the wall clock was set back, the row says so, and the time may be charged again.
 """
 
 import re
@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Any, Final, Self
 
 SLACK_US: Final = 1_000_000
-"""Microseconds that two rows may share: the wall clock is slewed."""
+"""Microseconds by which two rows may overlap: the wall clock is slewed."""
 _JOIN_US: Final = 1000
-"""Spans so near to each other are one."""
+"""Spans closer than this are joined."""
 _SHARED: Final = re.compile(r"\bshared\b|\bsplit by (?!time)")
 _SET_BACK: Final = re.compile(r"\bwall clock was (set back|stepped by -)")
 
@@ -27,12 +27,12 @@ def _said(reason: str) -> tuple[bool, bool]:
 
 @dataclass(slots=True)
 class _Spans:
-    """Time that is charged, as (start, end, last row of it), ascending and apart."""
+    """Charged time as (start, end, last row of it), ascending and disjoint."""
 
     held: list[tuple[int, int, int]] = field(default_factory=list)
 
     def overlaps(self, start: int, end: int) -> int | None:
-        """The row of a span that shares more than the slack with [start, end)."""
+        """The row of a span that overlaps [start, end) by more than the slack."""
         allowed = min(SLACK_US, (end - start) // 2)
         i = max(bisect_left(self.held, (start,)) - 1, 0)
         while i < len(self.held) and self.held[i][0] < end:
@@ -54,7 +54,7 @@ class _Spans:
 
 @dataclass(slots=True)
 class Overlaps:
-    """The time that was charged so far, by board.
+    """The time charged so far, by board.
 
     Example:
         >>> row = {"id": 1, "board": "host", "job_id": None, "start_us": 0, "end_us": 10_000_000, "energy_mj": 5, "reason": None}
@@ -68,11 +68,11 @@ class Overlaps:
     _of_job: dict[tuple[str, str | None], _Spans] = field(default_factory=dict)
 
     def add(self, row: Mapping[str, Any]) -> str | None:
-        """Take in the next row of the chain; what it charges twice, in words. Unknown energy is charged to nobody."""
+        """Add the next row of the chain; returns what it charges twice, in words. Unknown energy is charged to nobody."""
         board, job, reason = row["board"], row["job_id"], row["reason"] or ""
         start, end, number = row["start_us"], row["end_us"], row["id"]
         shared, set_back = _said(reason)
-        if set_back:  # said by the first row after it, whether that one's energy is known or not
+        if set_back:  # the first row after it says so, whether its energy is known or not
             self._forget(board, start)
         if row["energy_mj"] is None or end <= start:
             return None
@@ -108,7 +108,7 @@ class Overlaps:
         return made
 
     def _forget(self, board: str, start: int) -> None:
-        """What was charged from `start` on: the clock says that time once more."""
+        """Forget the time from `start` on: the clock repeats it."""
         mine = [spans for (name, _), spans in self._of_job.items() if name == board]
         for spans in (self._alone.get(board), self._shared.get(board), *mine):
             if spans is not None:

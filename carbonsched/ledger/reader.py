@@ -1,4 +1,4 @@
-"""What can be asked of a ledger: beside rows and their sums its jobs, their journal, segments, and how far events were read."""
+"""Queries a ledger for jobs, the journal, segments and event offsets, beside rows and their sums."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ _OVER: Final = tuple(str(state) for state in JobState if state.ended)
 
 
 class LedgerReader(SumsReader):
-    """Queries alone; `carbonsched.ledger.ledger.Ledger` adds what writes.
+    """Read-only queries; `carbonsched.ledger.ledger.Ledger` adds the writes.
 
     Example:
         >>> with LedgerReader.open("sqlite://") as ledger:
@@ -44,7 +44,7 @@ class LedgerReader(SumsReader):
     ) -> None:
         super().__init__(writer, reader, where, file)
         self._removed: tuple[int, frozenset[str]] = (0, frozenset())
-        """(last entry looked at, jobs whose folders were taken away by then)."""
+        """(last entry read, jobs whose folders were removed by then)."""
 
     # jobs
 
@@ -54,39 +54,39 @@ class LedgerReader(SumsReader):
             return job_record(self._job_row(connection, job_id))
 
     def removed_ids(self) -> frozenset[str]:
-        """Of jobs whose folders were taken away: no list has them any more."""
+        """Ids of jobs whose folders were removed; no list shows them any more."""
         with self._reading() as connection:
             return self._removed_by(connection)
 
     def _removed_by(self, connection: Connection) -> frozenset[str]:
-        """Entries never change, so each is looked at once."""
+        """Entries never change, so each is read once."""
         t, (after, known) = JOURNAL.c, self._removed
         last = connection.execute(select(func.max(t.id))).scalar() or 0
         if last > after:
             removed = and_(t.kind == "removed", t.job_id.is_not(None), t.id > after, t.id <= last)
             query = select(t.job_id).where(removed).with_hint(JOURNAL, "NOT INDEXED", "sqlite")
             known |= frozenset(connection.execute(query).scalars())
-            if not self._mine:  # what this thread wrote may be taken back
+            if not self._mine:  # this thread's writes may still be rolled back
                 self._removed = (last, known)
         return known
 
     def ids_like(self, prefix: str) -> tuple[str, ...]:
-        """Ids that begin with `prefix`, newest first; of jobs that were removed the very id alone."""
+        """Ids that begin with `prefix`, newest first; a removed job only by its full id."""
         t = JOBS.c
         query = select(t.id).where(t.id.startswith(prefix, autoescape=True)).order_by(t.submitted_us.desc())
         with self._reading() as connection:
             if (
                 connection.dialect.name == "sqlite"
-            ):  # for such a comparison it walks all jobs, for these two the index
+            ):  # LIKE would walk all jobs; this pair of comparisons uses the index
                 query = query.where(t.id >= prefix, t.id < prefix + chr(sys.maxunicode))
             gone = self._removed_by(connection) - {prefix}
-            # SQLite tells no case apart in such a comparison
+            # SQLite's comparison here ignores case
             return tuple(
                 i for i in connection.execute(query).scalars() if i.startswith(prefix) and i not in gone
             )
 
     def latest_of(self, uid: int | None) -> str | None:
-        """Id of the job that this user submitted last, None: that anybody did; None where there is none."""
+        """Id of the job that this user (None: anybody) submitted last; None if there is none."""
         query = select(JOBS).order_by(JOBS.c.submitted_us.desc(), JOBS.c.id.desc())
         with self._reading() as connection:
             gone = self._removed_by(connection)
@@ -94,13 +94,13 @@ class LedgerReader(SumsReader):
             return next((r.id for r in map(job_record, kept) if uid is None or r.owner.uid == uid), None)
 
     def job_ids(self) -> set[str]:
-        """Of every job, read or not."""
+        """Ids of all jobs, readable or not."""
         with self._reading() as connection:
             return set(connection.execute(select(JOBS.c.id)).scalars())
 
     @property
     def begun(self) -> bool:
-        """Whether anything was ever written into it."""
+        """Whether anything was ever written."""
         with self._reading() as connection:
             return any(
                 connection.execute(select(table.c.id).limit(1)).first() for table in (JOURNAL, INTERVALS)
@@ -120,30 +120,30 @@ class LedgerReader(SumsReader):
             return tuple(job_record(row) for row in connection.execute(query).mappings())
 
     def over_before(self, at: datetime) -> tuple[str, ...]:
-        """Ids of the jobs that ended before then, oldest first: without their specs, which take megabytes."""
+        """Ids of the jobs that ended before then, oldest first; without their specs, which take megabytes."""
         t = JOBS.c
         query = select(t.id).where(t.state.in_(_OVER), t.ended_us < micros(at))
         with self._reading() as connection:
             return tuple(connection.scalars(query.order_by(t.submitted_us, t.id)))
 
     def unclosed(self) -> tuple[JobRecord, ...]:
-        """Every job that may still have a process, oldest first: all but those that finished or were cancelled."""
+        """Jobs that may still have a process, oldest first: all but the finished and cancelled ones."""
         t = JOBS.c
         query = select(JOBS).where(t.state.not_in(_CLOSED)).order_by(t.submitted_us, t.id)
         with self._reading() as connection:
             return tuple(job_record(row) for row in connection.execute(query).mappings())
 
     def of_pools(self) -> tuple[JobRecord, ...]:
-        """The jobs that are over and draw on a pool, oldest first."""
+        """Jobs that are over and draw on a pool, oldest first."""
         t = JOBS.c
-        # a spec is canonical JSON: without a pool null stands there
+        # a spec is canonical JSON: without a pool it contains null
         drawn = and_(t.state.in_(_OVER), t.submitted.contains('"pool":"'))
         with self._reading() as connection:
             rows = connection.execute(select(JOBS).where(drawn).order_by(t.submitted_us, t.id)).mappings()
             return tuple(job_record(row) for row in rows)
 
     def with_key(self, key: str) -> tuple[JobRecord, ...]:
-        """The jobs that were submitted with this `queue.dedupe_key`, newest first."""
+        """Jobs that were submitted with this `queue.dedupe_key`, newest first."""
         t = JOBS.c
         text = f'"dedupe_key":{json.dumps(key, ensure_ascii=False)}'
         query = (
@@ -164,10 +164,8 @@ class LedgerReader(SumsReader):
             return frozenset(connection.execute(query).scalars())
 
     def listed(self, over: int | None) -> tuple[tuple[str, ...], int]:
-        """(ids of jobs that are not over and of the `over` that ended last, None: all, oldest first; how many are left out).
-
-        Those that were removed are neither.
-        """
+        """(ids of the unfinished jobs and of the `over` that ended last, None: all, oldest first; how many are left out). Removed jobs are
+        neither."""
         t = JOBS.c
         ended, order = t.state.in_(_OVER), (t.submitted_us, t.id)
         with self._reading() as connection:
@@ -181,14 +179,14 @@ class LedgerReader(SumsReader):
         return tuple(row.id for row in shown), count - len(gone | {row.id for row in shown})
 
     def records(self, ids: Sequence[str]) -> tuple[JobRecord, ...]:
-        """The jobs with these ids, in their order; of ids that are no job none."""
+        """The jobs with these ids, in their order; unknown ids are skipped."""
         with self._reading() as connection:
             rows = connection.execute(select(JOBS).where(JOBS.c.id.in_(ids))).mappings()
             found = {row["id"]: job_record(row) for row in rows}
         return tuple(found[each] for each in ids if each in found)
 
     def newest(self, most: int) -> tuple[JobRecord, ...]:
-        """The jobs that were begun and submitted last, newest first."""
+        """The jobs that have started and were submitted last, newest first."""
         t = JOBS.c
         query = select(JOBS).where(t.started_us.is_not(None)).order_by(t.submitted_us.desc(), t.id.desc())
         with self._reading() as connection:
@@ -204,10 +202,8 @@ class LedgerReader(SumsReader):
         newest: int | None = None,
         having: Mapping[str, str] = ALL,
     ) -> tuple[dict[str, Any], ...]:
-        """A job's journal, oldest first: `at`, `kind`, `actor` and what `kind` adds; None: the daemon's own.
-
-        newest: of each kind the last so many; having: kind → a key, without which an entry of it is passed over.
-        """
+        """A job's journal, oldest first: `at`, `kind`, `actor` and what `kind` adds; None: the daemon's own. newest: at most so many of
+        each kind, the last ones. having: kind → a key; entries of that kind without it are skipped."""
         t = JOURNAL.c
         found: list[RowMapping] = []
         chosen = [_having(of_kind(job_id, kind), having.get(kind or "")) for kind in kinds or (None,)]
@@ -231,7 +227,7 @@ class LedgerReader(SumsReader):
     def segments(
         self, job_id: str, *, lost: bool = False, newest: int | None = None
     ) -> tuple[SegmentRecord, ...]:
-        """The attempt that counts of every finished segment, by k; with `lost` all attempts; the `newest` by k alone."""
+        """The attempt that counts of every finished segment, by k; with `lost` all attempts; only the `newest` by k."""
         t = SEGMENTS.c
         query = select(SEGMENTS).where(t.job_id == job_id)
         if not lost:
@@ -253,7 +249,7 @@ class LedgerReader(SumsReader):
             return int(connection.execute(query).scalar_one())
 
     def last_segment(self, job_id: str) -> SegmentRecord | None:
-        """The furthest that was finished, alone; None before any."""
+        """The last finished segment; None before any."""
         t = SEGMENTS.c
         query = select(SEGMENTS).where(t.job_id == job_id).order_by(t.k.desc(), t.attempt.desc()).limit(1)
         with self._reading() as connection:
@@ -261,7 +257,7 @@ class LedgerReader(SumsReader):
             return None if row is None else segment_record(row)
 
     def last_segments(self, jobs: Sequence[str]) -> dict[str, SegmentRecord]:
-        """`last_segment` of several jobs at once; nothing of those that have none."""
+        """`last_segment` of several jobs at once; jobs without one are left out."""
         t = SEGMENTS.c
         order = func.row_number().over(partition_by=t.job_id, order_by=(t.k.desc(), t.attempt.desc()))
         keys = select(t.job_id, t.k, t.attempt, order.label("place")).where(t.job_id.in_(jobs)).subquery()
@@ -274,18 +270,18 @@ class LedgerReader(SumsReader):
     # events
 
     def offset(self, job_id: str) -> int:
-        """Bytes of the job's events.jsonl that were consumed; 0 before the first."""
+        """Bytes of the job's events.jsonl that were consumed; 0 at first."""
         with self._reading() as connection:
             found = connection.execute(select(OFFSETS.c.bytes).where(OFFSETS.c.job_id == job_id)).scalar()
         return 0 if found is None else int(found)
 
     def head(self) -> Head:
-        """Where both chains stand."""
+        """The heads of both chains."""
         with self._reading() as connection:
             return head_of(connection)
 
     def last_heartbeat(self) -> datetime | None:
-        """When the newest was noted."""
+        """When the newest heartbeat was recorded."""
         query = select(func.max(JOURNAL.c.at_us)).where(of_kind(None, HEARTBEAT))
         with self._reading() as connection:
             return maybe_moment(connection.execute(query).scalar())

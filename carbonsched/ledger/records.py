@@ -1,4 +1,4 @@
-"""A job and a finished segment as the ledger keeps them, read from their rows."""
+"""Reads a job and a finished segment from their rows in the ledger."""
 
 import hashlib
 import json
@@ -18,10 +18,10 @@ from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Directive, SegmentDone
 
 _read: "WeakValueDictionary[bytes, SubmittedJob]" = WeakValueDictionary()
-"""Digest of a row's text → what was read of it, as long as somebody holds that: the daemon does of jobs that are not over."""
+"""Digest of a row's text → the document read from it, as long as somebody holds it: the daemon holds those of unfinished jobs."""
 _STATES: Final = {str(state): state for state in JobState}
 _MOST_BAD_KEYS: Final = 20
-"""Left out one by one, before a spec counts as unreadable."""
+"""Unreadable keys that are dropped one by one before the whole spec counts as unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class JobRecord:
     started_at: datetime | None
     ended_at: datetime | None
     damage: str = ""
-    """What of its row cannot be read, and stands here as a default; empty: all can."""
+    """What of its row cannot be read and is replaced by a default; empty: nothing."""
 
     @property
     def id(self) -> str:
@@ -78,7 +78,7 @@ class SegmentRecord:
     job_id: str
     k: int
     attempt: int
-    """From 0; above 0 where an earlier attempt's work was lost and done again."""
+    """From 0; above 0 if an earlier attempt's work was lost and repeated."""
     start: datetime
     end: datetime
     done: SegmentDone
@@ -94,7 +94,7 @@ class SegmentRecord:
 
 
 def job_record(row: Mapping[Any, Any]) -> JobRecord:
-    """From a row of the jobs table. Never fails: one row that cannot be read must not hide the others."""
+    """From a row of the jobs table. Never fails: one unreadable row must not hide the others."""
     submitted, damage = _submitted(row)
     state = state_of(row["state"])
     if state != row["state"]:
@@ -111,12 +111,12 @@ def job_record(row: Mapping[Any, Any]) -> JobRecord:
 
 
 def state_of(text: str) -> JobState:
-    """A state as the ledger has it; one that this version does not know counts as failed, which can be resumed."""
+    """A state from the ledger; a state that this version does not know counts as failed, which can be resumed."""
     return _STATES.get(text, JobState.FAILED)
 
 
 def _submitted(row: Mapping[Any, Any]) -> tuple[SubmittedJob, str]:
-    """The job, and what of it could not be read: a key that is refused stands at its default then."""
+    """The job, and what of it could not be read; unreadable keys get their defaults."""
     text = row["submitted"]
     key = hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
     if (known := _read.get(key)) is not None and known.id == row["id"]:
@@ -145,7 +145,7 @@ def _submitted(row: Mapping[Any, Any]) -> tuple[SubmittedJob, str]:
 
 
 def _without(text: str, error: ValidationError) -> dict[str, Any] | None:
-    """The document less the key that is refused; None where there is none to leave out."""
+    """The document without the key that was refused; None if no key can be dropped."""
     first = error.errors(include_url=False, include_input=False)[0]
     path = [part for part in first["loc"] if isinstance(part, str)]
     if first["type"] in ("missing", "json_invalid") or not path:
@@ -160,7 +160,7 @@ def _without(text: str, error: ValidationError) -> dict[str, Any] | None:
 
 
 def _unreadable(row: Mapping[Any, Any]) -> SubmittedJob:
-    """In the place of a job of which nothing but its row's own columns is known: nobody's but root's."""
+    """Stands for a job of which only its row's own columns are known; only root may read it."""
     budget = {"budget_g": row["budget_g"] or 1.0}
     unknown = {"name_or_path": "unknown"}
     spec = JobSpec.model_validate({"name": "unreadable", "model": unknown, "data": unknown, "carbon": budget})
