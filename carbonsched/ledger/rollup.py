@@ -1,7 +1,7 @@
-"""Rolls a ledger up: rows that are old become minutes, and later hours, a slice at a time, each in one short transaction.
+"""Rolls a ledger up: old rows become minutes and later hours, one slice at a time, each in a short transaction.
 
-Each tier of rows (0 as written, 1 minutes, 2 hours) is a chain of its own, of which a first part may have been merged into the next one.
-Where that part ends and how its hashes stood is a row of `rollups` and an entry `rolled` of the journal.
+Each tier of rows (0 as written, 1 minutes, 2 hours) is a chain of its own, whose first part may have been merged into the next tier. A row
+of `rollups` and a journal entry `rolled` record where that part ends, and the hashes there.
 """
 
 import time
@@ -28,14 +28,14 @@ FEWEST: Final = 100
 MOST: Final = 2000
 """Rows of a slice."""
 MOST_AT_REST: Final = 5000
-"""Where nobody waits for its transaction: some 20 MB."""
+"""For a ledger that nobody else uses: some 20 MB."""
 _LONG_S: Final = 0.05
-"""A transaction that takes longer makes the next slice smaller: a tick waits for it."""
+"""If a transaction takes longer, the next slice is smaller, because a tick waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long rows stay as they are.
+    """How long rows stay in each tier.
 
     Example:
         >>> Retention().raw_days, Retention().minute_days
@@ -45,12 +45,12 @@ class Retention:
     raw_days: float = 7.0
     minute_days: float = 30.0
     rows: int = MOST
-    """Of a slice, at most."""
+    """Rows per slice at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Rows of one tier that are merged together, and what stands for them; made by `next_slice`.
+    """Rows of one tier that are merged together, and the rows that replace them; made by `next_slice`.
 
     Example::
 
@@ -67,7 +67,7 @@ class Slice:
 
 
 class Books(Protocol):
-    """What of a ledger is needed to roll it up.
+    """What rolling up needs to know of a ledger.
 
     Example::
 
@@ -80,7 +80,7 @@ class Books(Protocol):
 
 @dataclass(slots=True)
 class RollUp:
-    """One pass after the other over a ledger.
+    """Rolls up a ledger, pass by pass.
 
     Example::
 
@@ -90,16 +90,16 @@ class RollUp:
     books: Books
     retention: Retention
     archive: Archive | None
-    """None: merged rows are kept nowhere."""
+    """None: merged rows are not archived."""
     stop: Callable[[], bool] = lambda: False
     pause_s: float = 0.0
-    """Between two slices, for others."""
+    """Pause between two slices, so that others can write."""
     at_rest: bool = False
-    """Nobody else writes: slices are as large as they may be, however long one takes."""
+    """Nobody else writes, so slices may be as large as possible and take any time."""
     _most: int = field(default=MOST // 4)
 
     def work(self, now: datetime, slices: int | None = None) -> RolledUp:
-        """Merge what is due, `slices` at most. Raises LedgerError where the ledger or the archive refuses."""
+        """Merge what is due, `slices` at most. Raises LedgerError if the ledger or the archive refuses."""
         done = RolledUp()
         for tier, days in ((0, self.retention.raw_days), (MINUTE, self.retention.minute_days)):
             until = now - timedelta(days=days)
@@ -129,13 +129,11 @@ class RollUp:
 def next_slice(
     connection: Connection, tier: int, until: datetime, most: int, eras: Sequence[Era], settled: Settled
 ) -> Slice | None:
-    """The oldest rows of a tier that ended by `until`, up to whole minutes or hours where that can be; None where none is due.
-
-    The last row as written stays: the chain goes on from it.
-    """
+    """The oldest rows of a tier that ended by `until`, up to whole minutes or hours if possible; None if none is due. The last unmerged row
+    stays, because the chain continues from it."""
     t = INTERVALS.c
     after = rolled_to(connection, tier)[0]
-    # merged rows end where those as written begin: what lies behind need not be looked through
+    # merged rows end where unmerged ones begin, so later rows need not be searched
     mine = t.tier.is_(None) if tier == 0 else and_(t.tier == tier, t.id <= rolled_to(connection, tier - 1)[0])
     query = select(INTERVALS).where(and_(t.id > after, mine)).order_by(t.id).limit(most + 1)
     names = INTERVALS.columns.keys()
@@ -165,12 +163,13 @@ def next_slice(
 
 
 def _inside(edges: Sequence[int], span: tuple[int, int]) -> Sequence[int]:
-    """Times, ascending, of a stretch."""
+    """Ascending times inside a stretch."""
     return edges[bisect_left(edges, span[0]) : bisect_right(edges, span[1])]
 
 
 def _events(connection: Connection, rows: Sequence[Mapping[str, Any]], span: tuple[int, int]) -> set[int]:
-    """Times of a stretch at which an attempt of a job that has rows in it began or ended, or its state or clock changed: reports tell them apart."""
+    """Times in a stretch at which an attempt of a job with rows in it began or ended, or its state or clock changed: reports distinguish
+    the two sides."""
     s, j = SEGMENTS.c, JOURNAL.c
     jobs = sorted({row["job_id"] for row in rows if row["job_id"] is not None})
     if not jobs:
@@ -184,7 +183,7 @@ def _events(connection: Connection, rows: Sequence[Mapping[str, Any]], span: tup
 
 
 def _whole(rows: Sequence[Mapping[str, Any]], edge_us: int) -> int:
-    """How many of them, from the first, begin before a time."""
+    """How many, from the first, begin before a time."""
     return next((n for n, row in enumerate(rows) if row["start_us"] >= edge_us), len(rows))
 
 
@@ -197,7 +196,7 @@ def rolled_to(connection: Connection, tier: int) -> tuple[int, str]:
 
 
 def tier_end(connection: Connection, tier: int) -> str:
-    """Where the chain of a tier of merged rows stands: the last roll-up into it said so."""
+    """The hash at the end of a tier's chain of merged rows, by the last roll-up into it."""
     t = ROLLUPS.c
     query = select(t.merged_hash).where(t.tier == tier - 1).order_by(t.through_id.desc()).limit(1)
     found = connection.execute(query).scalar()
@@ -212,7 +211,7 @@ def archived(connection: Connection, name: str) -> int:
 
 
 def record(connection: Connection, slice_: Slice, archive: str | None, size: int | None) -> dict[str, Any]:
-    """Put the merged rows in the place of the others; what the journal is to say. Inside a transaction."""
+    """Replace the rows by the merged ones; returns the journal entry. Call inside a transaction."""
     through_id, through_hash = slice_.through
     head = chain(slice_.merged, tier_end(connection, slice_.tier + 1))
     said = {

@@ -32,7 +32,7 @@ _NAMES: Final = tuple(name for name, _, _ in _KINDS)
 _VALUES: Final = itemgetter(*_NAMES)
 _BOOLS: Final = tuple(name for name, nullable, kind in _KINDS if kind is bool and not nullable)
 _SEEN: Final[set[tuple[type, ...]]] = set()
-"""Types of the values of rows that were found to hold what their columns can."""
+"""Types that were already checked against their columns."""
 _MOST_SEEN: Final = 1000
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _CHAIN: Final = frozenset({"prev_hash", "hash"})
@@ -42,10 +42,10 @@ _LATER: Final = (
     "replaces",
     *("schema", "tier", "rows", "first_id", "first_hash", "last_hash"),
 )
-"""Rows that were written before them must hash as they did then: null counts as not there."""
+"""Columns added since schema 0003. Older rows must hash as they did then, so null counts as absent."""
 _FIRST_NAMED: Final = 5
 ROW_SCHEMA: Final = int(SCHEMA)
-"""Named by each row that is written now: its hash covers the columns of that schema."""
+"""Each new row names its schema: its hash covers the columns of that schema."""
 
 
 def micros(at: datetime) -> int:
@@ -68,12 +68,12 @@ def maybe_moment(us: int | None) -> datetime | None:
 
 @lru_cache(maxsize=4096)
 def stamp(us: int) -> str:
-    """As exports write it: RFC 3339 UTC with six decimals."""
+    """As exports write times: RFC 3339 UTC with six decimals."""
     return moment(us).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def flatten(interval: Interval) -> dict[str, Any]:
-    """The columns of one interval, without id and hashes. Raises LedgerError for a row that contradicts itself."""
+    """The columns of one interval, without id and hashes. Raises LedgerError if they contradict each other."""
     delta, supply, price = interval.delta, interval.supply, interval.price
     _check(interval)
     row: dict[str, Any] = {
@@ -113,7 +113,7 @@ def flatten(interval: Interval) -> dict[str, Any]:
         if value is not None:
             if not math.isfinite(value):
                 raise LedgerError(f"the ledger refuses a row whose {name} is {value}; unknown is null")
-            # a database keeps no sign of zero, and the hash is taken of what it gives back
+            # databases do not keep the sign of zero, and the hash must match what they return
             row[name] = float(value) + 0.0
     return row
 
@@ -125,11 +125,11 @@ _UNTOLD: Final[Mapping[str, Any]] = dict.fromkeys(
     )
 )
 _LAST_TOLD: list[tuple[Reading, Mapping[str, Any]]] = []
-"""The reading that the last row was charged by: that of all boards, for many ticks."""
+"""The last reading and its columns: all boards share it for many ticks."""
 
 
 def _told(reading: Reading | None) -> Mapping[str, Any]:
-    """The columns of an intensity, which is never changed."""
+    """The columns of an intensity, which never change."""
     if reading is None:
         return _UNTOLD
     last = _LAST_TOLD[:1]
@@ -156,7 +156,7 @@ def _told(reading: Reading | None) -> Mapping[str, Any]:
 
 
 def insert_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write whole rows as they are, in order; the driver's own way, a third of the time that a statement built for each takes."""
+    """Insert whole rows in order, through the driver itself, which takes a third of the time of one SQLAlchemy statement per row."""
     mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
     names = ",".join(f'"{name}"' for name in _NAMES)
     text = f"INSERT INTO {INTERVALS.name} ({names}) VALUES ({','.join([mark] * len(_NAMES))})"  # noqa: S608
@@ -164,7 +164,7 @@ def insert_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> No
 
 
 def plain(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row as documents write it, without its hashes: every `*_us` column is a time, named without that ending."""
+    """A row as documents write it, without hashes: every `*_us` column is a time, named without that suffix."""
     fields: dict[str, Any] = {}
     for name, value in row.items():
         said, write = _written(name)
@@ -175,7 +175,7 @@ def plain(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 @cache
 def _written(name: str) -> tuple[str | None, Callable[[Any], Any] | None]:
-    """(name of a column in documents, None: it is in none; how its values are written there, None: as they are)."""
+    """(name of a column in documents, None: it is in none; how to write its values, None: unchanged)."""
     if name in _CHAIN:
         return None, None
     if name.endswith("_us"):
@@ -184,14 +184,14 @@ def _written(name: str) -> tuple[str | None, Callable[[Any], Any] | None]:
 
 
 def _source(source: Source) -> str:
-    """Where a value came from, as a row keeps it: JSON without what is null or not said."""
+    """The source of a value as a row stores it: JSON without null and unset keys."""
     return json.dumps(
         source.model_dump(mode="json", exclude_defaults=True), sort_keys=True, ensure_ascii=False
     )
 
 
 def canonical(row: Mapping[Any, Any]) -> str:
-    """The text a row is hashed as. Raises ValueError, TypeError or OverflowError for what no row can hold."""
+    """The text that a row's hash is computed from. Raises ValueError, TypeError or OverflowError for values that no row can hold."""
     parts = []
     for name, begin, write, later in _written_as(tuple(row)):
         value = row[name]
@@ -204,7 +204,7 @@ def canonical(row: Mapping[Any, Any]) -> str:
 
 @cache
 def _written_as(names: tuple[str, ...]) -> tuple[tuple[str, str, Callable[[Any], str], bool], ...]:
-    """Of columns, in the order of their names in documents: (column, `"name":`, how values are written, left out where null)."""
+    """For each column, ordered by its name in documents: (column, `"name":`, how to write its values, whether to omit null)."""
     found = []
     for name in names:
         said, plain_of = _written(name)
@@ -230,7 +230,7 @@ def _stamp_text(us: int) -> str:
 
 
 def _text(value: Any) -> str:
-    """As JSON, which the encoder writes much slower a value at a time."""
+    """As JSON; faster than the encoder, value by value."""
     kind = type(value)
     if kind is str:
         return _string(value)
@@ -247,7 +247,7 @@ def _string(value: str) -> str:
 
 
 def chained(prev_hash: str, text: str) -> str:
-    """SHA-256 of the hash before and this row's canonical JSON, in hex."""
+    """SHA-256 of the previous hash and this row's canonical JSON, in hex."""
     return hashlib.sha256((prev_hash + text).encode()).hexdigest()
 
 
@@ -262,7 +262,7 @@ _GRAMS_OF: Final = "energy × PUE × intensity"
 
 
 def derived(row: Mapping[Any, Any]) -> Iterator[tuple[str, float | None, str]]:
-    """(column, what it must be, of what it is made) of every figure that a row's other columns give."""
+    """(column, expected value, how it is derived) of every figure that other columns determine."""
     known = row["energy_mj"] is not None and row["g_per_kwh"] is not None
     yield "grams", expected_grams(row), _GRAMS_OF
     share, own = row.get("supply_share"), row.get("supply_g_per_kwh")
@@ -284,7 +284,7 @@ def derived(row: Mapping[Any, Any]) -> Iterator[tuple[str, float | None, str]]:
 
 
 def figures_problem(row: Mapping[Any, Any]) -> str | None:
-    """What is wrong with a row's grams or euros, in words; None if they follow from its other columns."""
+    """What is wrong with a row's grams or euros, in words; None if they agree with its other columns."""
     for name, want, made_of in derived(row):
         if said := _figure_problem(name, want, row.get(name), made_of):
             return said
@@ -300,7 +300,7 @@ def _figure_problem(name: str, want: float | None, have: float | None, made_of: 
 
 
 def contradiction(row: Mapping[Any, Any]) -> str | None:
-    """What of a stored row no row of ours says, in words: a value of another type, or two that exclude each other."""
+    """What in a stored row carbonsched never writes, in words: a value of another type, or two that exclude each other."""
     kinds = tuple([type(row[name]) for name in _NAMES])
     if kinds not in _SEEN or not _plain_figures(row):
         if said := _column_contradiction(row):
@@ -321,7 +321,7 @@ def contradiction(row: Mapping[Any, Any]) -> str | None:
 
 
 def _plain_figures(row: Mapping[Any, Any]) -> bool:
-    """Whether the values hold whose type alone says too little."""
+    """Whether values are valid whose type alone does not decide it."""
     for name in _FLOATS:
         value = row[name]
         if value is not None and not math.isfinite(value):
@@ -341,7 +341,7 @@ def _column_contradiction(row: Mapping[Any, Any]) -> str | None:
 
 
 def _merge_contradiction(row: Mapping[Any, Any]) -> str | None:
-    """What of a row's schema, and of what it stands for, no row of ours says."""
+    """What is wrong with a row's schema, and with the rows it stands for."""
     if row["schema"] is not None and not _FIRST_NAMED <= row["schema"] <= ROW_SCHEMA:
         return f"it names schema {row['schema']}, which no carbonsched up to this one has written"
     said = [row[name] for name in ("tier", "rows", "first_id", "first_hash", "last_hash")]
@@ -355,7 +355,7 @@ def _merge_contradiction(row: Mapping[Any, Any]) -> str | None:
 
 
 def _fits(value: object, kind: type) -> bool:
-    """Whether a column of a kind can have been given a value: a database keeps others, too."""
+    """Whether a value is of its column's type: databases accept others too."""
     if kind is bool:
         return value in (0, 1) and isinstance(value, int)
     if kind is float:

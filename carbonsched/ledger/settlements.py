@@ -1,7 +1,7 @@
-"""Reads what was settled: the intensity that became known later of a time whose rows were charged with another.
+"""Reads settlements: intensities that became known after rows had been charged with other ones.
 
-Rows never change. A settlement is an entry `settled` in the journal that holds for every row at its time whose basis is the same and whose
-zone is one of the names that the feeds have for the place, and for those with no known intensity; of two that cover a time the newer one holds.
+Rows never change. A settlement is a journal entry `settled`. It holds for every row in its time that has the same basis and a zone that the
+feeds use for this place, and for rows without a known intensity. If two cover a time, the newer one holds.
 """
 
 import json
@@ -42,12 +42,12 @@ class Charged:
     kind: Kind | None = None
     note: str = ""
     replayed: tuple[int, int] | None = None
-    """Of a replay: when the value began to hold, and in the trace's own time; both in microseconds."""
+    """For a replay: when the value began to hold, and in the trace's own time; both in microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Rows of one time that were charged alike, whosever they are.
+    """Rows of one time that were charged alike, whoever owns them.
 
     Example:
         >>> Stretch(0, 60_000_000, Charged()).end_us
@@ -78,7 +78,7 @@ class Settlement:
     provider: str
     zone: str
     zones: tuple[str, ...]
-    """What the feeds of the box call the place, this name too, ascending."""
+    """The feeds' names for the place, including this one, ascending."""
     basis: Basis
     kind: Kind
     note: str
@@ -97,11 +97,11 @@ class Settlement:
         )
 
     def holds_for(self, row: Mapping[Any, Any]) -> bool:
-        """Whether a row at its time counts with it: never one of another place or basis."""
+        """Whether it holds for a row in its time: never one of another place or basis."""
         return row["g_per_kwh"] is None or (row["zone"] in self.zones and row["basis"] == self.basis)
 
     def detail(self) -> dict[str, Any]:
-        """As the journal has it."""
+        """The detail of its journal entry."""
         g_per_kwh, provider, kind = self.was
         replayed = {} if self.replayed is None else {"replayed": [stamp(us) for us in self.replayed]}
         return {
@@ -126,7 +126,7 @@ class Settlement:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Self:
-        """From the journal's entry. Raises LedgerError where it is none."""
+        """From its journal entry. Raises LedgerError if that is invalid."""
         try:
             return cls._of(entry)
         except (AttributeError, KeyError, TypeError, ValueError) as e:
@@ -157,7 +157,7 @@ class Settlement:
 
 @dataclass(slots=True)
 class Settled:
-    """The settlements that hold, by time.
+    """The settlements in force, by time.
 
     Example:
         >>> Settled.of(()).at(0) is None
@@ -165,13 +165,13 @@ class Settled:
     """
 
     _held: list[Settlement] = field(default_factory=list)
-    """Ascending, none overlapping: each cut to where no newer one covers it."""
+    """Ascending and disjoint: each is cut to the time that no newer one covers."""
     _spans: list[tuple[int, int]] = field(default_factory=list)
     """When each of them holds."""
 
     @classmethod
     def of(cls, settlements: Iterable[Settlement]) -> Self:
-        """From the oldest entry to the newest."""
+        """Add the entries from the oldest to the newest."""
         made = cls()
         for one in settlements:
             made.add(one)
@@ -181,7 +181,7 @@ class Settled:
         return bool(self._spans)
 
     def add(self, new: Settlement) -> None:
-        """A newer one: it holds for all of its time."""
+        """Add a newer one: it holds for all of its time."""
         if new.end_us <= new.start_us:
             return
         first = bisect_right(self._spans, new.start_us, key=lambda span: span[1])
@@ -199,21 +199,21 @@ class Settled:
         self._held[first:last] = [one for _, one in kept]
 
     def forget(self, before_us: int) -> None:
-        """What held until then is not asked for any more."""
+        """Drop those that ended by then."""
         first = bisect_right(self._spans, before_us, key=lambda span: span[1])
         del self._spans[:first], self._held[:first]
 
     def at(self, us: int) -> Settlement | None:
-        """The one that holds at a time."""
+        """The one in force at a time."""
         i = bisect_right(self._spans, us, key=lambda span: span[0]) - 1
         return self._held[i] if i >= 0 and us < self._spans[i][1] else None
 
     def edges(self) -> list[int]:
-        """Times at which another one begins to hold, or none."""
+        """Times at which a settlement begins or ends."""
         return [us for span in self._spans for us in span]
 
     def between(self, start_us: int, end_us: int) -> list[tuple[int, int, Settlement]]:
-        """(start, end, settlement) of each that holds inside a stretch, cut to it."""
+        """(start, end, settlement) of each one in force inside a stretch, cut to it."""
         first = bisect_right(self._spans, start_us, key=lambda span: span[1])
         last = bisect_left(self._spans, end_us, key=lambda span: span[0])
         return [
@@ -222,11 +222,8 @@ class Settled:
         ]
 
     def charge(self, row: Mapping[Any, Any], account: BudgetAccount = BudgetAccount.LOCATION) -> "AsSettled":
-        """What a row counts as: its energy is spread over its time evenly where an entry covers a part of it.
-
-        account: on-site counts what the site's own supply gave, where that is known, at what it emits: only the rest was
-        the grid's, of which later values tell.
-        """
+        """What a row counts as. If an entry covers part of its time, its energy is spread evenly over that time. account: "on-site" charges
+        the supply's part, where known, at the supply's own intensity; only the rest is the grid's, to which settlements apply."""
         energy, own = row["energy_mj"], row["g_per_kwh"]
         share = row.get("supply_share") if account is BudgetAccount.ON_SITE else None
         supply = 0.0 if share is None else share * row["supply_g_per_kwh"]
@@ -259,11 +256,11 @@ class AsSettled:
     """
 
     grams: float | None
-    """None: energy or intensity is still not known. Of a row that is known in part: of that part."""
+    """None: energy or intensity is still unknown. Of a partly known row, the grams of the known part."""
     g_per_kwh: float | None
     """Mean over the part of the row whose intensity is known."""
     entries: tuple[Settlement, ...] = ()
-    """That hold for it or a part of it; none: all is as it was decided."""
+    """The entries in force for part of it; empty: all is as decided."""
 
     @property
     def covered(self) -> bool:
@@ -271,7 +268,7 @@ class AsSettled:
 
 
 def settlements(connection: Connection, since: datetime | None = None) -> tuple[Settlement, ...]:
-    """What was settled, oldest entry first; since: those that were written then or later. Raises LedgerError."""
+    """All settlements, oldest first; since: those written then or later. Raises LedgerError."""
     t = JOURNAL.c
     query = select(t.detail).where(t.job_id.is_(None), t.kind == SETTLED).order_by(t.id)
     if since is not None:
@@ -280,7 +277,7 @@ def settlements(connection: Connection, since: datetime | None = None) -> tuple[
 
 
 def stretches(connection: Connection, since: datetime, until: datetime) -> tuple[Stretch, ...]:
-    """How the rows that begin in [since, until) and have energy were charged, a minute's rows together."""
+    """How the rows that begin in [since, until) and have energy were charged; rows of a minute together."""
     t = INTERVALS.c
     keys = (
         t.g_per_kwh,
@@ -293,7 +290,7 @@ def stretches(connection: Connection, since: datetime, until: datetime) -> tuple
         t.grid_start_us,
         t.start_us // _BUCKET_US,
     )
-    ours = t.account != str(Account.IMPORTED)  # another tool's intensities say nothing of our hours
+    ours = t.account != str(Account.IMPORTED)  # another tool's intensities say nothing about our hours
     chosen = and_(ours, t.energy_mj.is_not(None), t.start_us >= micros(since), t.start_us < micros(until))
     query = select(func.min(t.start_us), func.max(t.end_us), *keys).where(chosen).group_by(*keys)
     return tuple(_stretch(row) for row in connection.execute(query))

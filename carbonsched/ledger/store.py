@@ -1,8 +1,8 @@
-"""Opens the database under the ledger: one writer, many readers, migrated on opening, its errors raised as LedgerError.
+"""Opens the database of the ledger: one writer, many readers, migrated on opening, its errors raised as LedgerError.
 
-SQLite runs in WAL mode with synchronous=FULL: a committed row survives a power cut, and readers never wait for the
-writer; after `sync_later` it survives one once `sync` has come back. A lock file beside the database keeps a second daemon out; on PostgreSQL an advisory lock of the writer's session does. There
-each box has a schema of its own, with its own jobs and its own chains: nothing is shared.
+SQLite runs in WAL mode with synchronous=FULL: a committed row survives a power cut, and readers never wait for the writer. After
+`sync_later` a commit survives only once `sync` has returned. A lock file beside the database keeps a second daemon out. On PostgreSQL an
+advisory lock does that, and each box has a schema of its own with its own jobs and chains.
 """
 
 import logging
@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 
 _READERS = 4
 _VERSION = re.compile(r"(?!0000)\d{4}")
-# any constant: it names carbonsched's ledger among a server's advisory locks
+# an arbitrary constant that names carbonsched's ledger among a server's advisory locks
 _ADVISORY = 0x6361_7262
 
 
 class _OlderError(Exception):
-    """A file that is only to be read has an older schema."""
+    """A read-only file has an older schema."""
 
     def __init__(self, file: DatabaseFile) -> None:
         super().__init__(str(file.path))
@@ -50,7 +50,7 @@ class _OlderError(Exception):
 
 
 class Store:
-    """Connections and transactions; `Ledger` adds what is written in them. Threads may share one.
+    """Connections and transactions; `Ledger` adds the writes. Threads may share one.
 
     Example:
         >>> with Store.open("sqlite://") as store:
@@ -76,11 +76,11 @@ class Store:
     def open(cls, url: str, *, read_only: bool = False) -> Self:
         """Open, create or migrate the ledger at a SQLAlchemy URL.
 
-        `read_only` opens beside a running daemon: no lock, no migration, no write; of an older file a migrated copy is read. Raises InputError where the URL is
-        wrong or its place not writable, LedgerError where another process holds it or the schema is newer.
+        `read_only` opens it beside a running daemon without lock, migration or write; of an older file a migrated copy is read. Raises
+        InputError if the URL is wrong or its place is not writable, LedgerError if another process holds the ledger or its schema is newer.
         """
         parsed, box = box_of(without_mode(parsed_url(url), read_only=read_only))
-        # a query may hold a password, too
+        # a query may contain a password too
         where = parsed.set(query={}).render_as_string(hide_password=True) + (f" (box {box})" if box else "")
         file = DatabaseFile.of(parsed)
         if file is not None:
@@ -108,7 +108,7 @@ class Store:
 
     @classmethod
     def _of_copy(cls, file: DatabaseFile, where: str) -> Self:
-        """A file of an older schema, read as a copy that is migrated: an auditor does not change what is audited."""
+        """A migrated copy of a file with an older schema: an auditor does not change what is audited."""
         folder = TemporaryDirectory(prefix="carbonsched-ledger-")
         copy = Path(folder.name) / file.path.name
         try:
@@ -129,11 +129,11 @@ class Store:
         file = self._file
         if file is None and not read_only:
             with self.transaction():
-                pass  # the writer's session: on a server it keeps others out
+                pass  # the writer's session: on a server it holds the lock
         try:
             self._migrate(read_only=read_only)
         except LedgerError:
-            # on a full disk SQLite cannot even open its log: the room that was kept for this is given to it
+            # on a full disk SQLite cannot even open its log, so the reserved space is released
             if read_only or file is None or not file.give_room():
                 raise
             self._migrate(read_only=read_only)
@@ -151,7 +151,7 @@ class Store:
             self._folder.cleanup()
 
     def _disconnect(self) -> None:
-        # readers first: the last connection to leave a WAL database folds the log back, and that is the writer's work
+        # readers first: the last connection to a WAL database checkpoints it, and that must be the writer's
         if self._reader is not None:
             self._reader.dispose()
         with self._lock:
@@ -165,33 +165,31 @@ class Store:
 
     @property
     def where(self) -> str:
-        """Its URL, without a password."""
+        """The URL without a password."""
         return self._where
 
     @property
     def lasting(self) -> bool:
-        """Whether it is there again for the next daemon; False: in memory alone."""
+        """Whether it outlives the daemon; False: it is in memory."""
         return self._reader is not None
 
     def keep_room(self) -> None:
-        """Keep room for a start on a disk that is full by then, where it was given up, removed, or could not be kept."""
+        """Reserve space for a start on a full disk, if the reserve was released, deleted or never made."""
         if self._file is not None:
             self._file.keep_room()
 
     def sync_later(self) -> None:
-        """From now on a commit does not wait for the disk: `sync` does. A server's database goes on as before. Raises LedgerError."""
+        """From now on commits do not wait for the disk; `sync` does. No effect on a server's database. Raises LedgerError."""
         if self._file is None or self._log_sync is not None:
             return
         event.listen(self._writer, "connect", _sync_later)
         with self._lock:
-            self._writer.dispose()  # the next connection is made so
+            self._writer.dispose()  # applies to the next connection
         self._log_sync = LogSync(self._file.path)
 
     def sync(self) -> bool:
-        """Wait until what this thread has committed survives a power cut; whether there was something to wait for.
-
-        Raises LedgerError; the next one tries it again.
-        """
+        """Wait until this thread's commits survive a power cut; returns whether there was something to wait for. Raises LedgerError; the
+        next call tries again."""
         try:
             return self._log_sync is not None and self._log_sync.sync()
         except OSError as e:
@@ -205,10 +203,8 @@ class Store:
             return _schema(connection) or "none"
 
     def quick_check(self, limit_s: float) -> None:
-        """Let SQLite check its file, some seconds a gigabyte; one that takes longer than `limit_s` is left off and told.
-
-        Raises LedgerError for a damaged file.
-        """
+        """Let SQLite check its file, some seconds per gigabyte; after `limit_s` the check stops and says so. Raises LedgerError for a
+        damaged file."""
         with self._reading() as connection:
             if connection.dialect.name != "sqlite":
                 return
@@ -239,9 +235,9 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Group writes: all or none. Nests by joining the outer one. Raises LedgerError where the database refuses.
+        """Group writes: all or none. A nested transaction joins the outer one.
 
-        A refusal inside a nested block dooms the outer one, even if the caller swallows it.
+        Raises LedgerError if the database refuses. A refusal in a nested block dooms the outer one, even if the caller swallows it.
         """
         with self._lock:
             if self._current is not None:
@@ -266,7 +262,7 @@ class Store:
                 self._current, self._holder, self._doomed = None, None, False
 
     def _check_file(self) -> None:
-        """Raises LedgerError where what is written would be lost."""
+        """Raise LedgerError if further writes would be lost."""
         if self._file is None or self._file.is_log_same():
             return
         log.warning(
@@ -282,7 +278,7 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        """A snapshot; inside this thread's own transaction, that transaction."""
+        """A snapshot, or this thread's own transaction if it is in one."""
         try:
             if self._mine and self._current is not None:
                 yield self._current
@@ -340,7 +336,7 @@ class Store:
 
 def upgrade(connection: Connection, to: str = "head") -> None:
     """Run the migrations on an open transaction."""
-    # heavy, and only a new or an old ledger needs it
+    # slow to import, and only a new or an old ledger needs it
     from alembic import command
     from alembic.config import Config
 
@@ -351,7 +347,7 @@ def upgrade(connection: Connection, to: str = "head") -> None:
 
 
 def _others(connection: Connection, schema: str | None) -> list[str]:
-    """Tables of a database that is none of ours; on a server a ledger may begin among others' tables."""
+    """Tables in the database that are not carbonsched's; on a server a ledger may share the database with others."""
     if schema is None and connection.dialect.name != "sqlite":
         return []
     names = inspect(connection).get_table_names()
@@ -366,7 +362,7 @@ def _schema(connection: Connection) -> str | None:
 
 
 def file_problem(connection: Connection) -> str | None:
-    """What SQLite itself finds wrong with the file; the chain is the ledger's own affair. Raises SQLAlchemyError."""
+    """What SQLite finds wrong with the file; the hash chain is checked elsewhere. Raises SQLAlchemyError."""
     if connection.dialect.name != "sqlite":
         return None
     said = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
@@ -417,14 +413,14 @@ def _sync_later(dbapi: Any, _record: object) -> None:
 
 
 def _schema_of(box: str) -> str:
-    """Of a server: what holds a box's tables."""
+    """The schema of a box on a server."""
     return f"box-{box}"
 
 
 def _tune_sqlite(engine: Engine, *, query_only: bool, writes: bool) -> None:
     @event.listens_for(engine, "connect")
     def _connected(dbapi: Any, _record: object) -> None:
-        # the driver begins transactions late and never for reads; `_began` begins them all
+        # the driver begins transactions late, and never for reads; `_began` begins them all
         dbapi.isolation_level = None
         cursor = dbapi.cursor()
         if query_only:

@@ -1,4 +1,4 @@
-"""What a ledger's rows come to: the rows themselves, their sums by hour, job and segment, and what was settled of them since."""
+"""Queries a ledger's rows, their sums by hour, job and segment, and their settlements."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +22,11 @@ from carbonsched.power.base import Mark
 
 _PAGE: Final = 1000
 _KNOWN: Final = 256
-"""Jobs whose sums are remembered."""
+"""Jobs whose sums are cached."""
 
 
 class SumsReader(Store):
-    """Queries of rows alone; `carbonsched.ledger.reader.LedgerReader` adds jobs and the journal.
+    """Queries of rows only; `carbonsched.ledger.reader.LedgerReader` adds jobs and the journal.
 
     Example:
         >>> with SumsReader.open("sqlite://") as ledger:
@@ -45,12 +45,12 @@ class SumsReader(Store):
     # intervals
 
     def replaced(self) -> frozenset[int]:
-        """Rows of unknown energy that others stand for."""
+        """Rows of unknown energy that were replaced."""
         with self._reading() as connection:
             return late_energy.replaced(connection)
 
     def marks(self) -> dict[str, Mark]:
-        """Board → where its account ends: the last row's end, and how far its counter was charged in that epoch."""
+        """Board → where its account ends: the last row's end, and how far its counter is charged in that epoch."""
         with self._reading() as connection:
             return marks(connection)
 
@@ -78,10 +78,8 @@ class SumsReader(Store):
         start: datetime | None = None,
         end: datetime | None = None,
     ) -> None:
-        """Give the sums of the rows that begin in [start, end), hour by hour (`carbonsched.ledger.hour_totals`).
-
-        job_id: hours in which the job has rows; others' may stand beside. `take` must not ask the ledger.
-        """
+        """Yield the sums of the rows that begin in [start, end), hour by hour (`carbonsched.ledger.hour_totals`). job_id: only hours in
+        which the job has rows; they may contain other jobs' rows. `take` must not query the ledger."""
         settled = self.settled()
         span = maybe_micros(start), maybe_micros(end)
         with self._reading() as connection:
@@ -95,7 +93,7 @@ class SumsReader(Store):
         start: datetime | None = None,
         end: datetime | None = None,
     ) -> None:
-        """Give the rows that count and begin in [start, end), by their start, with the columns `SLIM` alone; as `each_hour`."""
+        """Yield the rows that count and begin in [start, end), ordered by start, with only the columns `SLIM`; otherwise as `each_hour`."""
         with self._reading() as connection:
             hour_totals.each_row(connection, totals.where(job_id, start, end), take)
 
@@ -108,20 +106,20 @@ class SumsReader(Store):
         *,
         piece_us: int,
     ) -> None:
-        """As `each_row` of a job, rows that differ in time alone together where that is at most `piece_us` (`carbonsched.ledger.job_pieces`)."""
+        """As `each_row` of a job, with rows that differ in time alone joined up to `piece_us` (`carbonsched.ledger.job_pieces`)."""
         with self._reading() as connection:
             chosen = totals.where(job_id, start, end)
             job_pieces.each_piece(connection, job_id, chosen, eras_of(connection), piece_us, take)
 
     def held(self) -> tuple[int, int]:
-        """(how many rows are there, of how many hours the sums are)."""
+        """(number of rows, number of hours with cached sums)."""
         counts = [select(func.count()).select_from(table) for table in (INTERVALS, HOURS)]
         with self._reading() as connection:
             rows, hours = (int(connection.execute(query).scalar_one()) for query in counts)
         return rows, hours
 
     def merged_rows(self) -> int:
-        """How many of those that were written stand in the archive."""
+        """How many original rows are in the archive."""
         with self._reading() as connection:
             return rolled_to(connection, 0)[0]
 
@@ -131,7 +129,7 @@ class SumsReader(Store):
             return hour_totals.steps(connection, since, until)
 
     def settled(self) -> Settled:
-        """The settlements that hold; read anew only where one came since. Not to be changed."""
+        """The settlements in force, cached until a new one is written. Do not modify."""
         count = self.count(None, SETTLED)
         if self._settled is None or self._settled[0] != count:
             self._settled = (count, Settled.of(self.settlements()))
@@ -147,19 +145,19 @@ class SumsReader(Store):
             return totals.groups(connection, totals.where(job_id, start, end), eras_of(connection))
 
     def cost(self, job_id: str) -> float | None:
-        """EUR of a job's rows whose price is known; None where none is."""
+        """EUR of a job's rows whose price is known; None if there are none."""
         with self._reading() as connection:
             return totals.cost(connection, totals.where(job_id))
 
     def _groups_so_far(self, job_id: str | None) -> tuple[int, tuple[Group, ...]]:
-        """(last row, groups up to it). Rows never change, so what was summed once is only added to."""
+        """(last row, groups up to it). Rows never change, so only new rows are added."""
         last_id, known = self._known.get(job_id, (0, ()))
         t = INTERVALS.c
         with self._reading() as connection:
             head, _ = chain_end(connection)
             late = and_(t.id > last_id, t.replaces.is_not(None))
             if head > last_id > 0 and connection.execute(select(t.id).where(late).limit(1)).first():
-                last_id, known = 0, ()  # what was unknown no longer counts
+                last_id, known = 0, ()  # rows of unknown energy that were replaced no longer count
             if head > last_id:
                 chosen = and_(t.id > last_id, t.id <= head, totals.where(job_id))
                 fresh = totals.groups(connection, chosen, eras_of(connection), newest=last_id > 0)
@@ -170,7 +168,7 @@ class SumsReader(Store):
         return head, known
 
     def totals_of(self, jobs: Sequence[str]) -> dict[str, Totals]:
-        """Of several jobs at once, for which nothing is charged any more: what was summed once is asked for no more."""
+        """Totals of several finished jobs at once, which are cached for good."""
         t = INTERVALS.c
         with self._reading() as connection:
             head, _ = chain_end(connection)
@@ -179,7 +177,7 @@ class SumsReader(Store):
             if head > since:
                 news = select(t.job_id).where(
                     t.id > since, t.job_id.in_(jobs) | t.replaces.is_not(None)
-                )  # what was unknown no longer counts
+                )  # rows of unknown energy that were replaced no longer count
                 news = news.distinct().with_hint(INTERVALS, "NOT INDEXED", "sqlite")
                 changed = set(connection.execute(news).scalars())
                 known = {job: sums for job, sums in known.items() if job not in changed}
@@ -198,7 +196,7 @@ class SumsReader(Store):
         return {job: totals.total(sums[job]) for job in jobs}
 
     def eras(self) -> tuple[Era, ...]:
-        """By which account rows are charged, oldest first; before the first one by location."""
+        """Which account rows are charged by, oldest first; before the first era it is the location."""
         with self._reading() as connection:
             return eras_of(connection)
 
@@ -213,7 +211,7 @@ class SumsReader(Store):
     # settlements
 
     def count(self, job_id: str | None, kind: str) -> int:
-        """How many entries of a kind a job's journal has."""
+        """The number of entries of a kind in a job's journal."""
         with self._reading() as connection:
             query = select(func.count()).select_from(JOURNAL).where(of_kind(job_id, kind))
             return int(connection.execute(query).scalar_one())
@@ -230,7 +228,7 @@ class SumsReader(Store):
 
 
 def of_kind(job_id: str | None, kind: str | None) -> ColumnElement[bool]:
-    """Entries of the journal."""
+    """Journal entries of a kind."""
     mine = JOURNAL.c.job_id.is_(None) if job_id is None else JOURNAL.c.job_id == job_id
     return mine if kind is None else and_(mine, JOURNAL.c.kind == kind)
 
@@ -246,7 +244,7 @@ def eras_of(connection: Connection) -> tuple[Era, ...]:
 
 
 _CHAIN_END: Final = select(INTERVALS.c.id, INTERVALS.c.hash).order_by(INTERVALS.c.id.desc()).limit(1)
-"""Asked at every write: it is put together once."""
+"""Asked at every write, so the statement is built once."""
 
 
 def chain_end(connection: Connection) -> tuple[int, str]:

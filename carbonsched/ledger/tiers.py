@@ -1,7 +1,7 @@
-"""Walks the rows that stand for others: each tier of them is a chain of its own, whose first part may have been merged further.
+"""Walks the merged rows: each tier is a chain of its own, whose first part may have been merged again.
 
-Together they must stand for every row up to where the rows as written begin, end where the last roll-up left them, and come to what the
-roll-ups said. The roll-ups themselves must be the ones the journal tells of.
+Together the tiers must cover every row up to the first unmerged one, end where the last roll-up left them, and agree with the sums in the
+roll-ups. The roll-ups must be those in the journal.
 """
 
 import math
@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 
 @dataclass(slots=True)
 class TierWalk:
-    """How far the walk over merged rows came.
+    """The state of the walk over merged rows.
 
     Example:
         >>> TierWalk().last
@@ -31,7 +31,7 @@ class TierWalk:
     """
 
     ends: dict[int, str] = field(default_factory=dict)
-    """By tier: the hash where it stands; empty: nothing was walked yet."""
+    """By tier: the hash reached; empty: nothing was walked yet."""
     stands: int = 0
     energy_mj: int = 0
     grams: float = 0.0
@@ -41,7 +41,7 @@ class TierWalk:
 def rolled_links(
     pages: Iterator[tuple[Row, str | None]], connection: Connection, walk: TierWalk
 ) -> Iterator[tuple[Row, str | None]]:
-    """The merged rows, by number, each with what is wrong with its place in its chain; the first that is wrong is the last."""
+    """Yield the merged rows, by number, each with the fault of its link; stops at the first fault."""
     through, _ = rolled_to(connection, 0)
     walk.ends = walk.ends or {tier: rolled_to(connection, tier)[1] for tier in TIERS}
     for row, unread in pages:
@@ -98,7 +98,7 @@ def _whole_problem(
 
 
 def rollups_problem(connection: Connection, told: Sequence[Mapping[str, Any]]) -> str | None:
-    """Whether the table of roll-ups is what the journal told, in order."""
+    """What differs between the table of roll-ups and the journal."""
     found = [dict(row) for row in connection.execute(select(ROLLUPS).order_by(ROLLUPS.c.id)).mappings()]
     for number, (row, said) in enumerate(zip(found, told, strict=False), start=1):
         if row != {**said, "id": number}:

@@ -20,7 +20,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Era:
-    """Rows that are charged by one account: those after `after`, up to the next era.
+    """A range of rows charged by one account: those after `after`, up to the next era.
 
     Example:
         >>> Era(120, BudgetAccount.ON_SITE, supplied=True).after
@@ -56,7 +56,7 @@ class Group:
     """What budgets are charged: by the account of each row's era."""
     seconds: float
     unknown_s: float
-    """Where the grams are null: energy or intensity was not known."""
+    """Where the grams are null: energy or intensity is unknown."""
     weighted: float
     """Σ mJ × g/kWh over rows whose intensity is known, and below Σ mJ of the same rows."""
     weighted_mj: int
@@ -69,12 +69,12 @@ class Group:
     supplied: int
     """Rows of times at which the box had a supply of its own."""
     supply_unknown_s: float
-    """Of these: where it was not known what it gave, and the grid's intensity counts."""
+    """Of these: time when the supply was unknown, and the grid's intensity counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What is known, and for how long it is not. Nothing charged: zeros, and None for times and means.
+    """What is known, and for how long it is not. If nothing was charged: zeros, and None for times and means.
 
     Example:
         >>> total(()).energy_j, total(()).g_per_kwh is None
@@ -93,15 +93,15 @@ class Totals:
     seconds: float
     unknown_s: float
     estimated_mj: int
-    """Of the energy: integrated, modelled, split or bridged rather than a counter's own difference."""
+    """Part of the energy that is integrated, modelled, split or bridged, not a counter's own difference."""
     estimated_g: float
     bridged_mj: int
     bridged_g: float
     bridged_s: float
     unknown_mj: int
-    """Of the energy: what was used at an intensity that is not known."""
+    """Part of the energy whose intensity is unknown."""
     unmetered_s: float
-    """How long the energy itself was not known."""
+    """How long the energy itself was unknown."""
     g_per_kwh: float | None
     """Energy-weighted mean of the intensities charged."""
     power_w: float | None
