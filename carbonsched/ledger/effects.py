@@ -29,8 +29,8 @@ NEAR, PRIOR_C0, MINUTE_US, PIECE_US = 1e-6, 1 / 3, 60_000_000, 300_000_000
 HUBER, MAD, SCALE_SD, SHAPE_SD, NOISE, NOISE_COUNT, LEAST_NOISE = 1.345, 1.4826, 1.0, 0.15, 0.03, 3.0, 1e-4
 MOSTLY = 0.95
 TIMES = {"start", "end", "at", "submitted", "started", "intensity_start", "grid_start"}
-ADAPTERS, CHOSEN_ADAPTERS = ("lora", "prefix"), ("greentrainer+lora",)
-"""Methods that train adapters: all of them, or those that a selector chose."""
+ADAPTERS, CHOSEN_ADAPTERS = ("lora", "prefix"), ("greentrainer+lora", "lora+tokens")
+"""Methods that train adapters: all of them on every token, or those and on as many as ρ chose."""
 
 
 def micros(text: str) -> int:

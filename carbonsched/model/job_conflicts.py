@@ -65,7 +65,7 @@ def method_conflict(spec: "JobSpec", traits: MethodTraits) -> Conflict | None:
         return Conflict(
             "train.gradient_share",
             f"method {name!r} takes no fixed share of tokens{adapters}",
-            "leave it out, or use method tokens",
+            "leave it out, or use method " + ("lora+tokens" if traits.trains_adapters else "tokens"),
         )
     if train.cache != "off" and traits.splits_rows:
         return Conflict(

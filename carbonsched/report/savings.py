@@ -92,11 +92,11 @@ def as_own_run(
 ) -> tuple[SegmentRecord, ...] | str:
     """The segments, each telling what its user's own run takes; or why that is not known.
 
-    Adapters are the user's choice, not the selector's: where nothing is chosen among them the run is their own.
+    Adapters are the user's choice, not the selector's: where ρ chooses neither among them nor among tokens the run is their own.
     """
     if traits is None or not traits.trains_adapters:
         return tuple(segments)
-    if not traits.selects:
+    if traits.constant_rho:
         return tuple(replace(s, done=s.done.model_copy(update={"flops_own": s.done.flops})) for s in segments)
     if any(s.done.flops_own is None for s in segments):
         return "the trainer did not tell what training all the adapters takes"

@@ -55,6 +55,7 @@ ROWS: Mapping[str, MethodRow] = {
     "greentrainer": MethodRow(METHODS["greentrainer"], Method),
     "greentrainer+lora": MethodRow(METHODS["greentrainer+lora"], Method, adapters.add_lora),
     "greentrainer+tokens": MethodRow(METHODS["greentrainer+tokens"], TensorsAndTokens),
+    "lora+tokens": MethodRow(METHODS["lora+tokens"], Tokens, adapters.add_lora),
     "fixed": MethodRow(METHODS["fixed"], Method),
     "random": MethodRow(METHODS["random"], Method),
     "auto": MethodRow(METHODS["auto"], Auto),

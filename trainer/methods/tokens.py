@@ -1,4 +1,4 @@
-"""Implements the tokens method: every tensor trains, and ρ decides through how many of each row's last tokens gradient flows.
+"""Implements tokens and lora+tokens: every tensor, or every adapter, trains, and ρ decides through how many of each row's last tokens gradient flows.
 
 Its cost is that of the batches that really come (`prices`), for what can be left out depends on where their answers begin. What it gains is
 not measured before a segment: a step at τ is taken to be worth carbonsched/model/methods/efficiency.py's share of a full one, which rises with τ
@@ -22,7 +22,7 @@ _ROUNDING = 1e-9
 
 
 class Tokens(Method):
-    """Trains all of its tensors, on the last tokens of each row.
+    """Trains all of its tensors or adapters, on the last tokens of each row.
 
     Example::
 

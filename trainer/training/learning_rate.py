@@ -20,7 +20,8 @@ def multiplier(
 ) -> float:
     """Best rate ÷ full's, of a method at ρ, or of the setting that a directive names. share: τ of the selection; None: every token.
 
-    Where tensors and tokens both are chosen it is that of tokens, the lower one: what both together want was not measured.
+    Where tensors and tokens both are chosen it is that of tokens, the lower one: what both together want was not measured. Adapters keep
+    theirs at every share of tokens.
 
     Example:
         >>> multiplier(METHODS["greentrainer"], 0.5), multiplier(METHODS["full"], 1.0), multiplier(METHODS["tokens"], 0.5, share=0.25)
@@ -30,6 +31,8 @@ def multiplier(
     if setting is not None:
         traits = METHODS.get(setting.method, own)
         share = setting.gradient_share if share is None else share
+    if traits.trains_adapters:
+        return traits.lr_factor(rho)
     if share is not None and share < 1:
         return METHODS["tokens"].lr_factor(share)
     return 1.0 if traits.splits_rows else traits.lr_factor(rho)

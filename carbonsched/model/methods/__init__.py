@@ -5,7 +5,7 @@ settings do not go together is refused at submit.
 
 tokens     how much of each row the tokens method trains on
 traits     one row per method: what it can and cannot, and which names a job may give
-lora       keys of `lora` and `greentrainer+lora`
+lora       keys of `lora`, `greentrainer+lora` and `lora+tokens`
 prefix     keys of `prefix`
 learning_rate  keys of the learning rate, and whose it is
 selection  keys of the methods that select tensors

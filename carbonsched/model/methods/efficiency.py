@@ -70,11 +70,23 @@ _LORA = {"all-linear": 0.95, "some": 0.5}
 alone .51 to .61 (SciTLDR, three seeds), .34 (Debian descriptions): data sets differ by more than seeds, hence the band."""
 _DROPBP = ((1 / 3, 0.02), (0.5, 0.06), (1.0, 1.0))
 KNOWN = frozenset(
-    {"full", "tokens", "greentrainer", "greentrainer+tokens", "random", "fixed", "lora", "dropbp"}
+    {
+        "full",
+        "tokens",
+        "greentrainer",
+        "greentrainer+tokens",
+        "random",
+        "fixed",
+        "lora",
+        "lora+tokens",
+        "dropbp",
+    }
 )
 """Methods of which something was measured."""
 _PROMPT_ONLY = 1 / 3
 """Of ρ: what a step through no token's gradient would cost, the forward pass."""
+_EVERY_ADAPTER = 0.71
+"""Of ρ: a step of adapters on all linear layers through every token (SmolLM2-135M)."""
 _FLOOR = 0.4
 """Of ρ, where a model's own is not told."""
 _MEASURED, _ADAPTERS, _GUESSED = 0.25, 0.35, 0.5
@@ -95,8 +107,9 @@ def prior_efficiency(
     What is not finite counts as ρ = 1, a method that is not known as worth its FLOPs.
     """
     rho = min(max(rho, 0.0), 1.0) if math.isfinite(rho) else 1.0
-    if share is None and method in ("tokens", "greentrainer+tokens"):
-        share = max((rho - _PROMPT_ONLY) / (1 - _PROMPT_ONLY), 0.0)
+    if share is None and method in ("tokens", "greentrainer+tokens", "lora+tokens"):
+        every_token = _EVERY_ADAPTER if method == "lora+tokens" else 1.0
+        share = max((rho - _PROMPT_ONLY) / (every_token - _PROMPT_ONLY), 0.0)
     tokens = 1.0 if share is None else _at(_TOKENS, share)
     match method:
         case "full":
@@ -112,7 +125,7 @@ def prior_efficiency(
             every_tensor = _PROMPT_ONLY + (1 - _PROMPT_ONLY) * (1.0 if share is None else share)
             tensors = _at(_TENSORS, _depth(rho, floor, every_tensor))
             return Efficiency(max(tensors * tokens, LEAST), _MEASURED)
-        case "lora":
+        case "lora" | "lora+tokens":
             return Efficiency(_LORA["all-linear" if all_linear else "some"] * tokens, _ADAPTERS)
         case "dropbp":
             return Efficiency(_at(_DROPBP, rho), _GUESSED)

@@ -1,4 +1,4 @@
-"""LoraSettings are the keys of `[train]` that `lora` and `greentrainer+lora` read."""
+"""LoraSettings are the keys of `[train]` that `lora`, `greentrainer+lora` and `lora+tokens` read."""
 
 from typing import Annotated, Final, Literal
 

@@ -128,6 +128,16 @@ METHODS: Mapping[str, MethodTraits] = MappingProxyType(
             lr_measured_to=0.25,
             reasons=_CUT,
         ),
+        "lora+tokens": MethodTraits(
+            # the rate is lora's: its own was not measured
+            splits_rows=True,
+            trains_adapters=True,
+            fp16=True,
+            compile=False,
+            fsdp2=False,
+            lr_multiplier=16.0,
+            reasons=_CUT,
+        ),
         # as greentrainer's, by which it chooses
         "fixed": MethodTraits(selects=True, measures="once", lr_multiplier=4.0, lr_measured_to=0.6),
         "random": MethodTraits(selects=True, lr_multiplier=4.0, lr_measured_to=0.6),

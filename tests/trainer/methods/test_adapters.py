@@ -145,16 +145,46 @@ def test_a_run_spends_what_it_planned(
     assert of(job, "finished")[-1]["peak_memory_bytes"] > 0
 
 
+def test_fewer_tokens_make_steps_of_adapters_cheaper(llama: Path, data: Path, tmp_path: Path) -> None:
+    jobs = {}
+    for name, method, settings in (
+        ("all", "lora", {}),
+        ("some", "lora+tokens", {}),
+        ("fixed", "lora+tokens", {"gradient_share": 0.75}),
+    ):
+        spec = tiny_spec(llama, data, train={"method": method, "epochs": 1, "lr": 0.02} | settings)
+        jobs[name] = job_folder(tmp_path / name, spec)
+        assert train(jobs[name], always(0.5)) == "done"
+    done = {name: of(job, "segment_done")[0] for name, job in jobs.items()}
+    ready = of(jobs["some"], "segment_ready")[0]
+    assert done["some"]["rho_realised"] == pytest.approx(done["some"]["rho_planned"], rel=1e-9)
+    assert (
+        ready["rho_floor"]
+        <= done["some"]["rho_planned"]
+        < done["fixed"]["rho_planned"]
+        < done["all"]["rho_planned"]
+    )
+    assert done["some"]["gradient_share"] < done["fixed"]["gradient_share"] < 1
+    assert done["fixed"]["gradient_share"] == pytest.approx(0.75, abs=0.05)
+    for name in ("some", "fixed"):
+        assert done[name]["selected"] == done["all"]["selected"], "every adapter trains"
+        assert done[name]["flops_own"] == pytest.approx(done["all"]["flops"], rel=0.02), (
+            "its own run goes through every token"
+        )
+        before, after = of(jobs[name], "evaluated")
+        assert after["loss"] < before["loss"]
+
+
 @pytest.mark.slow
 def test_the_floor_of_check_is_that_of_the_run(llama: Path, data: Path, tmp_path: Path) -> None:
-    for method in ("lora", "prefix", "greentrainer+lora"):
+    for method in ("lora", "prefix", "greentrainer+lora", "lora+tokens"):
         spec = tiny_spec(llama, data, train={"method": method, "epochs": 1})
         found = check_job(JobSpec.parse(spec))
         job = job_folder(tmp_path / method, spec)
         train(job)
         assert found.rho_floor == pytest.approx(of(job, "segment_ready")[0]["rho_floor"])
         said = any("it can only wait or stop" in note for note in found.notes)
-        assert said == (method != "greentrainer+lora")
+        assert said == (method in ("lora", "prefix"))
 
 
 def test_the_optimizer_holds_the_adapters_alone(llama: Path, data: Path, tmp_path: Path) -> None:
@@ -217,7 +247,10 @@ def test_prefix_output_is_loaded_by_peft_on_top_of_the_base(llama: Path, data: P
 
 @pytest.mark.parametrize(
     "method",
-    ["lora", *(pytest.param(m, marks=pytest.mark.slow) for m in ("prefix", "greentrainer+lora"))],
+    [
+        "lora",
+        *(pytest.param(m, marks=pytest.mark.slow) for m in ("prefix", "greentrainer+lora", "lora+tokens")),
+    ],
 )
 def test_stopped_and_resumed_is_exact(llama: Path, data: Path, tmp_path: Path, method: str) -> None:
     from safetensors.torch import load_file
