@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -21,7 +22,7 @@ from support.manual_clock import ManualClock
 from support.replay_launcher import ReplayLauncher
 from support.rig import ME, START, Played, Rig, spec
 
-from carbonsched.errors import CarbonschedError, FeedError, LaunchError, LedgerError
+from carbonsched.errors import CarbonschedError, FeedError, InputError, LaunchError, LedgerError
 from carbonsched.launch.base import ProcessStatus
 from carbonsched.model.energy import EnergyDelta
 from carbonsched.model.job import JobSpec
@@ -155,7 +156,7 @@ class JobLife(RuleBasedStateMachine):
     def submit(
         self, budget_g: float, priority: int, attempts: int, limit: float | None, hold: bool, after: bool
     ) -> None:
-        before = [job_id for job_id in self.jobs if self.closed.get(job_id) is not JobState.CANCELLED][-1:]
+        before = list(self.jobs)[-1:] if after else []
         queue: dict[str, object] = {
             "priority": priority,
             "max_attempts": attempts,
@@ -163,8 +164,12 @@ class JobLife(RuleBasedStateMachine):
             "time_limit": limit,
             "hold": hold,
         }
-        queue["after"] = before if after else []
+        queue["after"] = before
         asked = JobSpec.parse(spec(budget_g=budget_g).dump() | {"queue": queue})
+        if any(self.rig.ledger.job(job_id).state is JobState.CANCELLED for job_id in before):
+            with pytest.raises(InputError, match="was cancelled, it will never finish"):
+                self.rig.submit(asked)
+            return
         played = self.rig.submit(asked)
         self.jobs[played.id] = played
 

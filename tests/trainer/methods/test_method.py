@@ -19,7 +19,9 @@ def even(profile: Profile) -> dict[str, float]:
     return {t.name: 1.0 for t in profile.tensors}
 
 
-@pytest.mark.parametrize("name", sorted({*METHODS} - {"dropbp", "tokens", "greentrainer+tokens", "lora+tokens"}))
+@pytest.mark.parametrize(
+    "name", sorted({*METHODS} - {"dropbp", "tokens", "greentrainer+tokens", "lora+tokens"})
+)
 def test_what_is_chosen_costs_what_is_said(llama: Profile, name: str) -> None:
     method = build_method(name, llama)
     curve = method.curve(method.importance(0, even(llama)))

@@ -212,7 +212,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Profile:
 
 
 @pytest.mark.parametrize("importance", ["update", "concave"])
-@pytest.mark.parametrize("name", sorted({*METHODS} - {"dropbp", "tokens", "greentrainer+tokens", "lora+tokens"}))
+@pytest.mark.parametrize(
+    "name", sorted({*METHODS} - {"dropbp", "tokens", "greentrainer+tokens", "lora+tokens"})
+)
 def test_every_method_plans_with_it(llama: Profile, name: str, importance: str) -> None:
     lower = frozenset(t.name for t in llama.tensors if "embed" in t.name or ".layers.0." in t.name)
     among = frozenset(t.name for t in llama.tensors) - {"model.embed_tokens.weight"}
