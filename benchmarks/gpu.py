@@ -101,11 +101,7 @@ class Bench:
         from trainer.profiling.prompt_split import PromptSplit
         from trainer.training.step_clock import StepClock
 
-        chosen = set(names)
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(name in chosen)
-            parameter.grad = None
-        weights = [p for p in self.model.parameters() if p.requires_grad]
+        weights = self._train_only(set(names))
         optimizer = torch.optim.AdamW(weights, lr=1e-6, fused=True)
         batch, cuda = self.batch(seq or self.size.seq), device() == "cuda"
         split = PromptSplit(self.model)
@@ -129,10 +125,7 @@ class Bench:
             for _ in range(self.size.warmup):
                 step()
             with joules_of() as spent:
-                began = _seconds()
-                for _ in range(self.size.steps):
-                    step()
-                seconds = _seconds() - began
+                seconds = _timed(step, self.size.steps)
             with StepClock() as clock:
                 for _ in range(self.size.steps):
                     clock.begin_step()
@@ -156,6 +149,13 @@ class Bench:
         }
         self.full = self.full or row
         return row | self._ratios(row)
+
+    def _train_only(self, names: set[str]) -> list[Any]:
+        """Freeze all other tensors; returns the trained ones."""
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in names)
+            parameter.grad = None
+        return [p for p in self.model.parameters() if p.requires_grad]
 
     def _ratios(self, row: dict[str, Any]) -> dict[str, Any]:
         """Against full, whose FLOPs are T_full."""
@@ -220,6 +220,13 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _timed(step: Callable[[], None], steps: int) -> float:
+    began = _seconds()
+    for _ in range(steps):
+        step()
+    return _seconds() - began
 
 
 def _seconds() -> float:

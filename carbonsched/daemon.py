@@ -95,9 +95,8 @@ def run(
     chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
     supply, pue = build_supply(config.supply, site), build_pue_feed(config.pue_feed, site)
     launcher = SystemdLauncher() if config.launch.kind == "systemd" else LocalLauncher()
-    meter = build_meter(
-        config.power.meters, clock
-    )  # first: where nothing can be metered no ledger is left behind
+    # before the ledger: if nothing can be metered, no ledger is created
+    meter = build_meter(config.power.meters, clock)
     try:
         ledger = _open_ledger(config, launcher, clock, new_ledger, notifier)
     except BaseException:
@@ -125,9 +124,7 @@ def run(
         log.info("serving on %s, state in %s", address, config.state_dir)
         wall = StepWatch(clock, _CLOCK_STEP_S)
         while not stop.wait(_SIGNALS_S):
-            if step_s := wall.step_s():
-                log.warning("the wall clock was set by %.1f s", step_s)
-                threads.polling.restart()
+            _follow_wall_clock(wall, threads)
             _reload_if_wanted(reload, notifier, supervisor, config_path)
         notifier.stopping()
         threads.stop(supervisor)
@@ -135,7 +132,7 @@ def run(
     finally:
         server.stop()
         ledger.close()
-    # else Python's own end looks through all that was imported for cycles: a second and more of CPU, for memory that is given back at once
+    # otherwise Python searches everything imported for reference cycles as it exits, which takes a second of CPU
     gc.freeze()
     return 0
 
@@ -188,6 +185,12 @@ class _Threads:
         self.keeping.stop(_TICK_END_S)
         self.beating.stop(_TICK_END_S)
         self.heartbeat.close()
+
+
+def _follow_wall_clock(wall: StepWatch, threads: _Threads) -> None:
+    if step_s := wall.step_s():
+        log.warning("the wall clock was set by %.1f s", step_s)
+        threads.polling.restart()
 
 
 def _reload_if_wanted(

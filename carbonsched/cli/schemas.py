@@ -43,28 +43,22 @@ def _read() -> dict[str, Any]:
 
 
 def _written() -> dict[str, Any]:
-    from carbonsched.model import (
-        audit,
-        checks,
-        command,
-        grid,
-        grid_setup,
-        imported,
-        job,
-        pools,
-        profile,
-        protocol,
-        upkeep,
-    )
-    from carbonsched.model import views as view
-    from carbonsched.plan.simulation.result import SimResult
-    from carbonsched.plan.simulation.sweep import Sweep
-    from carbonsched.report.document import Report
+    return _of_jobs() | _of_the_box() | _of_planning()
 
-    written: dict[str, Any] = {
+
+def _of_jobs() -> dict[str, Any]:
+    """What passes through a job's directory, and what the API answers about jobs."""
+    from carbonsched.model import command, job, protocol, upkeep
+    from carbonsched.model import views as view
+
+    return {
         "submitted-job": job.SubmittedJob,
         "directive": protocol.Directive,
         "event": protocol.Event,
+        **{
+            f"event-{event.model_fields['event'].default.replace('_', '-')}": event
+            for event in get_args(get_args(protocol.Event)[0])
+        },
         "run-record": protocol.RunRecord,
         "exit-record": protocol.ExitRecord,
         "job-list": view.JobList,
@@ -75,16 +69,25 @@ def _written() -> dict[str, Any]:
         "budgeted": view.Budgeted,
         "removed": upkeep.Removed,
         "removed-list": upkeep.RemovedList,
-        "drained": upkeep.Drained,
         "run-started": command.RunStarted,
         "run-status": command.RunStatus,
         "run-total": command.RunTotal,
-        "imported": imported.Imported,
-        "explained": view.Explained,
-        "pool-list": pools.PoolList,
         "job-log": view.JobLog,
         "log-line": view.LogLine,
         "ended": view.Ended,
+    }
+
+
+def _of_the_box() -> dict[str, Any]:
+    """What is shown of the box: its pools, grid, ledger, reports and checks."""
+    from carbonsched.model import audit, checks, grid, grid_setup, imported, pools, upkeep
+    from carbonsched.model import views as view
+    from carbonsched.report.document import Report
+
+    return {
+        "drained": upkeep.Drained,
+        "imported": imported.Imported,
+        "pool-list": pools.PoolList,
         "installation": checks.Installation,
         "version": view.Version,
         "top": view.Top,
@@ -103,6 +106,18 @@ def _written() -> dict[str, Any]:
         "grid-zones": grid_setup.ZoneList,
         "grid-probe": grid_setup.ProbeList,
         "report": Report,
+    }
+
+
+def _of_planning() -> dict[str, Any]:
+    """What `--explain`, `simulate` and the trainer's own commands print."""
+    from carbonsched.model import profile
+    from carbonsched.model import views as view
+    from carbonsched.plan.simulation.result import SimResult
+    from carbonsched.plan.simulation.sweep import Sweep
+
+    return {
+        "explained": view.Explained,
         "simulation": SimResult,
         "sweep": Sweep,
         "profile": profile.Profile,
@@ -113,9 +128,6 @@ def _written() -> dict[str, Any]:
         "frontier-doc": profile.FrontierDoc,
         "check-result": profile.CheckResult,
     }
-    for event in get_args(get_args(protocol.Event)[0]):
-        written[f"event-{event.model_fields['event'].default.replace('_', '-')}"] = event
-    return written
 
 
 def schema(name: str, kind: Any, mode: JsonSchemaMode) -> dict[str, Any]:

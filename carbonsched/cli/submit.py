@@ -12,6 +12,8 @@ from carbonsched.cli.options import Debug, Json, Socket, connect
 from carbonsched.text import one_line
 
 if TYPE_CHECKING:
+    from carbonsched.cli.client import Client
+    from carbonsched.model.job import JobSpec
     from carbonsched.model.profile import CheckResult
 
 
@@ -90,7 +92,6 @@ def submit(
     from carbonsched.cli.job_options import read
     from carbonsched.cli.output import emit
     from carbonsched.cli.trainer_check import check
-    from carbonsched.cli.wait import follow
     from carbonsched.errors import InputError
 
     if wait and explain:
@@ -115,6 +116,13 @@ def submit(
         answer = client.explain(spec, checked)
         emit(answer) if json else show(answer, checked)
         return
+    _queue(client, spec, checked, wait=wait, json=json)
+
+
+def _queue(client: "Client", spec: "JobSpec", checked: "CheckResult", *, wait: bool, json: bool) -> None:
+    from carbonsched.cli.output import emit
+    from carbonsched.cli.wait import follow
+
     submitted = client.submit(spec, checked)
     if not json:
         _tell(checked)

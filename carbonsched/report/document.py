@@ -153,23 +153,27 @@ def build(
     labels_of: Callable[[JobRecord], bool] = lambda _: True,
     savings_of: SavingsOf | None = job_savings,
 ) -> Report:
-    """The report of one job, or of [start, end) over everything, up to `now` without an end; rows count by their start.
+    """The report of one job, or of everything in [start, end), up to `now` if there is no end; rows count by their start.
 
-    stated: what the config states for reports; selection: of a period, whose jobs alone count; labels_of: whose labels may be told;
-    savings_of: a job's effects, or why they are not known; None: a period's report goes without. Raises NotFoundError for a job that is not there, InputError where `end` is not after `start`.
-    """
+    stated: what the config states for reports; selection: jobs to which a period's report is limited; labels_of: whether a job's labels
+    may be shown; savings_of: a job's effects, or why they are unknown; None: leave them out of a period's report. Raises NotFoundError
+    for an unknown job, InputError if `end` is not after `start`."""
     start, end = _span(start, end, now)
     record = None if job_id is None else ledger.job(job_id)
     counted = {segment.k: segment for segment in (ledger.segments(record.id) if record else ())}
     only = None if selection is None else frozenset(selection.jobs)
     timeline = gathered(ledger, record, counted, (start, end), only)
-    groups = timeline.groups
+    groups, moved = timeline.groups, timeline.differences
     totals = total(groups)
     curves = curves_of(ledger, record, totals, start) if record else None
     draw(timeline, ledger, record, totals, (start, end), curves)
-    moved = timeline.differences
-    said = ledger.history(record.id, kinds=("note", "restated"), newest=MOST_LISTED) if record else ()
+    history = ledger.history(record.id, kinds=("note", "restated"), newest=MOST_LISTED) if record else ()
     methods = _named(((str(g.method), g) for g in groups), moved)
+    if record is None or curves is None:
+        effects = _effects(ledger, groups, (start, end), savings_of)
+        own = _of_box(ledger, groups, moved, labels_of) | {"effects": effects}
+    else:
+        own = _of_job(ledger, record, counted, timeline, start, curves)
     report = Report(
         created_at=now,
         job_id=job_id,
@@ -190,20 +194,17 @@ def build(
         kinds=kind_sums(timeline.feeds),
         money=timeline.energy_cost.money(job_id),
         time_compression=timeline.time_compression,
-        notes=notes(totals, timeline, record, counted, said, imported_of(groups)),
+        notes=notes(totals, timeline, record, counted, history, imported_of(groups)),
         timeline=timeline.points if totals.rows else (),
-        **(
-            _of_box(ledger, groups, moved, labels_of)
-            | {"effects": _effects(ledger, groups, (start, end), savings_of)}
-            if record is None or curves is None
-            else _of_job(ledger, record, counted, timeline, start, curves)
-        ),
+        **own,
     )
-    jobs = dict.fromkeys(g.job_id for g in groups if g.job_id is not None)
-    asked = Asked(record, (record.id,) if record else tuple(jobs), start, end, now)
-    return report.model_copy(
-        update=disclosed(ledger, asked, groups, totals, timeline, methods, stated or Stated())
-    )
+    asked = Asked(record, _jobs_of(record, groups), start, end, now)
+    more = disclosed(ledger, asked, groups, totals, timeline, methods, stated or Stated())
+    return report.model_copy(update=more)
+
+
+def _jobs_of(record: JobRecord | None, groups: Sequence[Group]) -> tuple[str, ...]:
+    return (record.id,) if record else tuple(dict.fromkeys(g.job_id for g in groups if g.job_id is not None))
 
 
 def _span(

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from support.box import Box, cli
+from support.box import Box
+from support.command import cli
 from support.forgery import remake
 from support.story import written
 

@@ -8,7 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.box import Box, cli, serving
+from support.box import Box, serving
+from support.command import cli
 
 from carbonsched.model.audit import AuditProgress, AuditResult
 

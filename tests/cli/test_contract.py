@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from support.box import JOB_TOML, Box, cli
+from support.box import JOB_TOML, Box
+from support.command import cli
 
 from carbonsched.cli import main
 from carbonsched.model.audit import Balance

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import tomli_w
-from support.box import Box, Ran, cli
+from support.box import Box
+from support.command import Ran, cli
 
 TRAINER = """#!/bin/sh
 echo '["2.13.0", "5.24.0", false, 0]'

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from support.box import Box, cli
+from support.box import Box
+from support.command import cli
 
 
 def test_drain_says_who_why_and_what_runs_on(box: Box, socket: Path) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.box import cli
+from support.command import cli
 from support.http_server import Reply, serve
 
 from carbonsched.cli.grid_prices import show

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.box import cli
+from support.command import cli
 from support.http_server import Reply, serve
 
 STATIC = '[[feeds]]\nprovider = "static"\ng_per_kwh = 150\nbasis = "average-direct"\nsource = "a bill"\n'

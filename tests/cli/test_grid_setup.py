@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from support.box import cli
+from support.command import cli
 
 from carbonsched.cli.grid_places import PLACES
 from carbonsched.clock import SystemClock

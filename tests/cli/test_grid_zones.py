@@ -1,6 +1,6 @@
 """`grid --zones`: a document a script can read, a table for people, one line where nothing is known."""
 
-from support.box import cli
+from support.command import cli
 
 
 def test_a_country_lists_its_zones_once() -> None:

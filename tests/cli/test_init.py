@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from support.box import cli
+from support.command import cli
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec

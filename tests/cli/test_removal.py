@@ -6,7 +6,8 @@ import pwd
 from pathlib import Path
 
 import pytest
-from support.box import Box, cli
+from support.box import Box
+from support.command import cli
 
 from carbonsched.model.job import Owner
 from carbonsched.model.job_state import JobState

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from support.box import cli
+from support.command import cli
 from support.http_server import Reply
 from support.http_server import serve as serve_http
 from support.metered import CONFIG

@@ -6,7 +6,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from support.box import JOB_TOML, cli
+from support.box import JOB_TOML
+from support.command import cli
 
 from carbonsched.plan.simulation.result import SimResult
 from carbonsched.plan.simulation.sweep import Sweep

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from support.box import JOB_TOML, Box, cli
+from support.box import JOB_TOML, Box
+from support.command import cli
 
 from carbonsched.model.job_state import JobState
 from carbonsched.model.views import Acted, Budgeted, Explained, Submitted

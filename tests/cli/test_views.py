@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.box import Box, cli
+from support.box import Box
+from support.command import cli
 
 from carbonsched.cli.grid import every_nth, sparkline
 from carbonsched.cli.output import suit

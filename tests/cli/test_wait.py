@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from support.box import Box, Entry, cli, serving
+from support.box import Box, Entry, serving
+from support.command import cli
 from support.rig import ME
 
 from carbonsched.cli.progress import Panel, line, panel

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import typer
-from support.box import Box, cli
+from support.box import Box
+from support.command import cli
 
 from carbonsched.api.app import create_app
 from carbonsched.cli.app import app

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from support.box import SPEC, Box, cli, serving
+from support.box import SPEC, Box, serving
+from support.command import cli
 
 from carbonsched.cli.schemas import documents, render, write
 from carbonsched.ledger.ledger import Ledger

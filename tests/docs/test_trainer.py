@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import typer
-from support.box import cli
+from support.command import cli
 from support.models import tiny_llama
 
 from trainer.__main__ import app, main

@@ -30,7 +30,7 @@ from carbonsched.feeds.http import HttpTransport
 from carbonsched.feeds.prices.factory import build_prices
 from carbonsched.feeds.static import StaticSettings
 from carbonsched.feeds.zone import Zone
-from carbonsched.model.grid import Basis, Kind
+from carbonsched.model.grid import Basis, FeedStatus, Kind
 
 FALLBACK = 777.0
 NOW = datetime(2026, 3, 12, 10, 20, tzinfo=UTC)
@@ -137,6 +137,12 @@ CELLS = [(case, fault, False) for case in CASES for fault in FAULTS] + [
 ]
 
 
+def reason_of_fallback(fault: Fault, status: FeedStatus) -> str:
+    assert fault.either or not fault.value, status.error
+    assert status.error, "no reason is given"
+    return f"fallback: {status.error}"
+
+
 @pytest.mark.parametrize(
     ("case", "fault", "at_login"),
     CELLS,
@@ -163,9 +169,7 @@ def test_the_matrix(
     true = fault.change(world(fault.now, case.step))
     clock = ManualClock(fault.now)
     site = Site(Zone(name=case.zone, basis=Basis(case.basis)), clock, tmp_path, transport)
-    echoed = b"none"
-    if case.env:
-        echoed = (LENT if case.login and not at_login else SECRET).encode()
+    echoed = (LENT if case.login and not at_login else SECRET).encode() if case.env else b"none"
 
     def answer(path: str) -> Reply:
         if case.login and path.startswith(case.login) is not at_login:
@@ -194,10 +198,8 @@ def test_the_matrix(
     for secret in (SECRET, LENT):
         assert secret not in caplog.text + (status.error or "")
     if reading.source.kind is Kind.FALLBACK:
-        assert fault.either or not fault.value, status.error
         assert reading.g_per_kwh == FALLBACK
-        assert status.error, "no reason is given"
-        cells[fault.name] = f"fallback: {status.error}".replace(server.url, "URL")
+        cells[fault.name] = reason_of_fallback(fault, status).replace(server.url, "URL")
         return
     assert fault.value or fault.either, f"{reading.g_per_kwh} g/kWh in spite of it"
     told = [s for s in true.slots if s.start <= fault.now - case.late]
@@ -308,10 +310,8 @@ def test_the_matrix_of_prices(
     assert "Traceback" not in caplog.text
     assert SECRET not in caplog.text + (status.error or "")
     if price.source.kind is Kind.FALLBACK:
-        assert fault.either or not fault.value, status.error
         assert price.eur_per_kwh == 0.777
-        assert status.error, "no reason is given"
-        cells[fault.name] = f"fallback: {status.error}".replace(server.url, "URL")
+        cells[fault.name] = reason_of_fallback(fault, status).replace(server.url, "URL")
         return
     assert fault.value or fault.either, f"{price.eur_per_kwh} EUR/kWh in spite of it"
     [now] = {s for s in true.slots if s.start <= fault.now < s.end}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from support.box import cli
+from support.command import cli
 from support.story import T0, interval
 
 from carbonsched.errors import InputError

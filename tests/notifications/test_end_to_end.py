@@ -87,6 +87,20 @@ def mails(box: DaemonProcess) -> list[tuple[str, str, str]]:
     return found
 
 
+def hooked(told: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """(job, event) → what the hook got, each in an environment that holds nothing of the daemon's."""
+    found = {}
+    for path in told.iterdir():
+        where, *env, document = path.read_text().splitlines()
+        said = json.loads(document)
+        found[said["job"], said["event"]] = said
+        assert where == "/"
+        names = {line.partition("=")[0] for line in env} - {"PWD", "SHLVL", "_", "OLDPWD"}
+        assert names == {"PATH", "LANG", "CARBONSCHED_EVENT", "CARBONSCHED_JOB"}
+        assert f"CARBONSCHED_JOB={said['job']}" in env
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_each_way_tells_of_each_end(box: DaemonProcess, site: Server, tmp_path: Path) -> None:
@@ -119,15 +133,7 @@ def test_each_way_tells_of_each_end(box: DaemonProcess, site: Server, tmp_path: 
     until(lambda: len(site.sent) >= len(wanted) + 1)
     until(lambda: len(mails(box)) >= 4)
 
-    by_hook: dict[tuple[str, str], dict[str, Any]] = {}
-    for path in told.iterdir():
-        where, *env, document = path.read_text().splitlines()
-        said = json.loads(document)
-        by_hook[said["job"], said["event"]] = said
-        assert where == "/"
-        names = {line.partition("=")[0] for line in env} - {"PWD", "SHLVL", "_", "OLDPWD"}
-        assert names == {"PATH", "LANG", "CARBONSCHED_EVENT", "CARBONSCHED_JOB"}
-        assert f"CARBONSCHED_JOB={said['job']}" in env
+    by_hook = hooked(told)
     assert by_hook.keys() == wanted.keys()
     for key, words in wanted.items():
         assert words in by_hook[key]["reason"]

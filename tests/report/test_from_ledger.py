@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from support.box import cli
+from support.command import cli
 from support.story import T0, interval, submitted, tell
 
 from carbonsched.errors import InputError

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from support.rig import ME, Rig, checked, spec
-from support.said import DONE, READY
 
 from carbonsched.errors import DeniedError, StateError
 from carbonsched.launch.base import ProcessStatus
@@ -359,89 +358,6 @@ def test_a_fall_of_the_frontiers_is_learned_for_the_plan(rig: Rig) -> None:
     falling = rig.supervisor.control.estimates.problem_for(run)
     assert falling is not None
     assert falling.decay < 0.9
-
-
-BAD_EVENTS = {"empty frontier": READY | {"frontier": []}, "endless k": DONE | {"k": 10**30}}
-
-
-@pytest.mark.parametrize("bad", BAD_EVENTS.values(), ids=BAD_EVENTS)
-def test_a_bad_event_of_one_job_leaves_the_others_steered(tmp_path: Path, bad: dict[str, object]) -> None:
-    rig = Rig(tmp_path, extra={"launch": {"slots": 2}}, devices=2)
-    first, second = rig.submit(spec("first")), rig.submit(spec("second"))
-    rig.run(1)
-    first.started()
-    second.started()
-    rig.run(1)
-    first.say(**bad)  # type: ignore[arg-type]
-    second.ready(0)
-    rig.run(3)
-    assert second.control()["action"] == "train"
-    first.ready(0)
-    rig.run(1)
-    assert first.control()["action"] == "train", "the line was passed over, the job goes on"
-
-
-STEPS = {
-    "reading": ("carbonsched.supervisor.jobs.job_run.JobRun.apply", ValueError),
-    "recording": ("carbonsched.ledger.ledger.Ledger.save_segment", OverflowError),
-    "planning": ("carbonsched.supervisor.estimates.inputs.Estimates.gather", ZeroDivisionError),
-}
-
-
-@pytest.mark.parametrize(("target", "error"), STEPS.values(), ids=STEPS)
-def test_a_job_the_daemon_cannot_go_on_with_fails_alone_and_is_paid_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, error: type[Exception]
-) -> None:
-    """Whatever is wrong with one job is met by that job; provoked where each kind of trouble would arise."""
-    rig = Rig(tmp_path, extra={"launch": {"slots": 2}}, devices=2)
-    first, second = rig.submit(spec("first")), rig.submit(spec("second"))
-    rig.run(1)
-    for job in (first, second):
-        job.started()
-    rig.run(1)
-    for _ in first.play(0):
-        second.ready(0)
-    owner, name = target.rsplit(".", 1)
-    real = getattr(__import__(owner.rsplit(".", 1)[0], fromlist=["x"]), owner.rsplit(".", 1)[1])
-    kept = getattr(real, name)
-
-    def broken(self: object, *args: object, **named: object) -> object:
-        about = {str(getattr(self, "id", "")), *(str(getattr(a, "id", a)) for a in args)}
-        if first.id in about:
-            raise error("not as foreseen")
-        return kept(self, *args, **named)
-
-    monkeypatch.setattr(real, name, broken)
-    first.ready(1)
-    rig.run(1)
-    if target.endswith("save_segment"):
-        first.done(1, 0.5, 10.0)
-    second.say("step", k=0, step=5, steps=40, loss=2.0, lr=1e-4, seconds=2.0, rho=1.0)
-    rig.run(3)
-    assert ("terminate", first.dir) in rig.launcher.asked
-    second.done(0, second.control()["rho"], 20.0)
-    second.ready(1)
-    rig.run(2)
-    assert (second.control()["k"], second.control()["action"]) == (1, "train")
-    rig.launcher.end(first.dir)
-    rig.run(2)
-    view = first.show() if target.endswith("save_segment") else rig.service.jobs(ME).jobs[0]
-    assert view.state is JobState.FAILED
-    assert "not as foreseen" in view.reason
-    assert second.show().state is JobState.RUNNING
-    rig.supervisor.flush()
-    assert sum(rig.energy().values()) == sum(_metered(rig).values())
-    entries = rig.ledger.history(first.id, kinds=("note",))
-    assert any("not as foreseen" in entry["text"] for entry in entries)
-
-
-def _metered(rig: Rig) -> dict[str, int]:
-    rows = list(rig.ledger.rows())
-    found = {}
-    for device in {row["board"] for row in rows}:
-        mine = [row for row in rows if row["board"] == device]
-        found[device] = mine[-1]["counter_end_mj"] - mine[0]["counter_start_mj"]
-    return found
 
 
 def test_resume_of_a_job_that_is_over_changes_nothing(tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
 """An in-memory box behind the API: a `Service` that keeps to the state table and the ownership rule, driven by a test.
 
-`serving` puts it on a real Unix socket; `cli` runs the real command against it in this process.
+`serving` puts it on a real Unix socket; `support.command.cli` runs the real command against it.
 """
 
 import contextlib
-import io
 import json
 import sys
 import threading
@@ -16,7 +15,6 @@ from typing import Any
 
 from carbonsched.api.app import create_app
 from carbonsched.api.server import serve
-from carbonsched.cli import main
 from carbonsched.errors import NotFoundError, StateError
 from carbonsched.model.audit import AuditProgress, AuditResult
 from carbonsched.model.base import rfc3339
@@ -474,29 +472,3 @@ def serving(box: Box, socket: Path) -> Iterator[Path]:
         yield socket
     finally:
         server.stop()
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def doc(self) -> Any:
-        """stdout as the one JSON document it must be."""
-        return json.loads(self.out)
-
-
-def cli(*argv: object, socket: Path | None = None) -> Ran:
-    """`carbonsched ARGV…` in this process, as from a pipe."""
-    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8", newline=""), io.StringIO()
-    words = [str(word) for word in argv]
-    if socket is not None:
-        words += ["--socket", str(socket)]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(words)
-    out.flush()
-    raw = out.buffer
-    assert isinstance(raw, io.BytesIO)
-    return Ran(code, raw.getvalue().decode(), err.getvalue())

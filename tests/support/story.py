@@ -224,16 +224,23 @@ def tell(ledger: Ledger, job: SubmittedJob, *, compression: float = 1.0, note: s
             counter += mj
             at += timedelta(seconds=540)
         burn(2, 110, k, rho)
-        loss = 2.62 + 1.5 * math.exp(-k / 2.2)
-        with ledger.transaction():
-            ledger.save_segment(
-                job.id, done(k, at, rho, seconds=seconds, loss=loss), start, at, directive(k, start, rho)
-            )
-            ledger.set_offset(job.id, 4096 * (k + 1))
+        _save_segment(ledger, job.id, k, (start, at), rho, seconds)
     ledger.note(job.id, "evaluated", evaluated(at, "after", 498 * 8, 2.571).dump(), "trainer", at)
     burn(2, 95, None, None)
     ledger.set_state(job.id, JobState.FINISHED, "done", "daemon", at)
     return at
+
+
+def _save_segment(
+    ledger: Ledger, job_id: str, k: int, span: tuple[datetime, datetime], rho: float, seconds: float
+) -> None:
+    start, end = span
+    loss = 2.62 + 1.5 * math.exp(-k / 2.2)
+    with ledger.transaction():
+        ledger.save_segment(
+            job_id, done(k, end, rho, seconds=seconds, loss=loss), start, end, directive(k, start, rho)
+        )
+        ledger.set_offset(job_id, 4096 * (k + 1))
 
 
 def written(path: Path, rows: int = 12) -> Path:

@@ -1,8 +1,7 @@
-"""Estimates what evaluating on held-out rows takes, before the first evaluation has been measured. Evaluation is outside ρ and inside the
-grams.
+"""Estimates what evaluating on held-out rows takes, before the first evaluation has been measured.
 
-The loss of a row is one forward pass. Generated text takes a pass per token; how many tokens the model will write is unknown, so every text
-is assumed to run to its full length and the estimate is on the high side.
+Evaluation is outside ρ and inside the grams. The loss of a row is one forward pass. Generated text takes a pass per token; how many tokens
+the model will write is unknown, so every text is assumed to run to its full length and the estimate is on the high side.
 """
 
 import math
