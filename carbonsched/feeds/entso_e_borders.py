@@ -13,9 +13,6 @@ from typing import Final
 
 from carbonsched.feeds.entso_e_documents import ZONES
 
-MOST_BORDERS: Final = 12
-"""Of a zone: each is two requests for its flows, and up to six for the neighbour's mix."""
-
 _BEYOND: Final = {
     "GB": "10YGB----------A",
     "MT": "10Y1001A1001A93C",

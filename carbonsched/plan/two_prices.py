@@ -28,17 +28,13 @@ class Prices(NamedTuple):
     """What a gram and a second are worth, in gain.
 
     Example:
-        >>> Prices(per_g=0.01, per_s=0.0).binds_time
-        False
+        >>> Prices(per_g=0.01, per_s=0.0).per_s
+        0.0
     """
 
     per_g: float
     per_s: float
-
-    @property
-    def binds_time(self) -> bool:
-        """Whether the deadline keeps the plan from something better."""
-        return self.per_s > 0
+    """Above 0 if the deadline keeps the plan from a better one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,11 @@
 
 import pytest
 
-from carbonsched.feeds.entso_e_borders import BORDERS, CODES, MOST_BORDERS, borders_of
+from carbonsched.feeds.entso_e_borders import BORDERS, CODES, borders_of
 from carbonsched.feeds.entso_e_documents import ZONES, eic
+
+MOST_BORDERS = 12
+"""Each border is two requests for its flows, and up to six for the neighbour's mix."""
 
 
 @pytest.mark.parametrize("zone", BORDERS)

@@ -127,12 +127,3 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
 
         setattr(owner, name, timed)
         self._undo.append(lambda: setattr(owner, name, whole))
-
-
-def cast_seconds(weights: list[Tensor], dtype: torch.dtype = torch.bfloat16) -> float:
-    """Of casting each once, as autocast does in every step for those that are not of `dtype`."""
-    began = device_seconds()
-    for weight in weights:
-        if weight.dtype != dtype:
-            weight.detach().to(dtype)
-    return device_seconds() - began

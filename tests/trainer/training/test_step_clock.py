@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainer.job.job_dir import JobDir
 from trainer.job.step_parts import StepParts
 from trainer.run import run_job
-from trainer.training.step_clock import StepClock, cast_seconds
+from trainer.training.step_clock import StepClock
 
 torch.set_num_threads(1)
 NAP = 0.02
@@ -74,7 +74,6 @@ def test_each_part_is_its_own() -> None:
     assert parts.clipping_s > 0
     assert parts.update_s > 0
     assert parts.add(parts).steps == 4
-    assert cast_seconds([p.data for p in model.parameters()]) > 0
 
 
 def test_a_run_writes_its_parts_and_they_fit_into_its_seconds(tmp_path: Path) -> None:
