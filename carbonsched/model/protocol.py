@@ -238,7 +238,7 @@ class Step(_Event):
 
 
 class Waste(Doc):
-    """What a stock Trainer would have computed beyond `flops_full` on a segment's rows (DESIGN: waste effect).
+    """What a stock Trainer would have computed beyond `flops_full` on a segment's rows: the waste effect (docs/reports.md).
 
     Stock: batches in random order, each padded to its longest row, logits for every token, everything trained, in the same
     precision. `stock_flops` − `padding_flops` − `head_flops` is the segment's `flops_full`.

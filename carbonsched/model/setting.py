@@ -1,4 +1,4 @@
-"""Defines Setting: how a segment trains, of which ρ is one coordinate (DESIGN section 1), and what each one offers."""
+"""Defines Setting: how a segment trains (method, tensors, τ, clock), and what each setting offers."""
 
 from typing import Annotated
 

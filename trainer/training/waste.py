@@ -1,4 +1,4 @@
-"""Keeps account of what a stock Trainer would have computed on the rows of a segment (DESIGN: waste effect).
+"""Keeps account of what a stock Trainer would have computed on the rows of a segment: the waste effect (docs/reports.md).
 
 In a job the rows are ours: stock is the same rows, in random order where we group them by length, in the batches that ran where we do not,
 each batch padded to its longest row. In a user's own Trainer the batches are theirs, and stock is these very batches: there only
