@@ -14,17 +14,17 @@ from carbonsched.plan.problem import Plan, Problem
 from carbonsched.plan.segment_arrays import SegmentArrays
 
 _CLOSE = 1e-3
-"""Share of the budget: a bracket this narrow ends the search for it."""
+"""The search ends once its bracket is this share of the budget wide."""
 _TRIES = 24
-"""Budgets tried at most."""
+"""Most budgets tried."""
 _EDGE = 0.1
-"""Share of the bracket that a secant keeps away from its ends."""
+"""Share of the bracket that a secant step keeps away from its ends."""
 _ALIKE = 0.01
-"""Pieces that gain as much per gram as the marginal one, within this share, are served alike."""
+"""Pieces whose gain per gram is within this share of the marginal one's are served equally."""
 
 
 def mean_rho(problem: Problem, plan: Plan) -> float:
-    """Mean ρ of a plan over the remaining steps; 0 where it stops."""
+    """Mean ρ of a plan over the remaining steps; 0 if it stops."""
     steps = {s.k: s.steps for s in problem.segments}
     total = sum(steps.values())
     return sum(p.rho * steps[p.k] for p in plan.segments if p.k in steps) / total
@@ -33,13 +33,12 @@ def mean_rho(problem: Problem, plan: Plan) -> float:
 def least_budget(problem: Problem, rho: float) -> tuple[float, Plan]:
     """The fewest grams whose plan trains at a mean of at least `rho`, and that plan: `objective = "min-carbon"`.
 
-    The dual of the planner's own problem, by a bracketed search for the budget, which `problem.budget_g` is not looked at for.
-    Where even the top of the bounds stays below `rho` the budget is the one that reaches that top. The plan's reserve
-    is in the budget.
+    This is the dual of the planner's own problem, solved by a bracketed search over the budget; `problem.budget_g` is ignored. If even the
+    highest ρ stays below `rho`, the budget is the one for the highest ρ. The budget includes the plan's reserve.
     """
     arrays = SegmentArrays(problem)
     low = problem.reserve_g
-    # waiting may make full speed dearer only by its switches; four times covers any of them
+    # with waits, full speed can cost more only by the switches; four times covers any of them
     best = solve(
         replace(problem, budget_g=4 * arrays.schedule(arrays.hi).spend_g * 1.01 + low + 1e-9, price_hint=None)
     )
@@ -76,7 +75,7 @@ class Allotment:
     """
 
     budget_g: float
-    """Its floor, what the common price buys it, and its share of what is over; below its floor where the pool cannot pay for it."""
+    """Its floor, what the common price buys it, and its share of the surplus; less than its floor if the pool cannot pay for it."""
     floor_g: float
 
 
@@ -86,18 +85,16 @@ def divide(
     weights: Sequence[float] | None = None,
     begun: Sequence[bool] | None = None,
 ) -> tuple[tuple[Allotment, ...], float | None]:
-    """Split a pool among jobs by one price: (a part for each, the price in weighted gain per gram).
+    """Split a pool among jobs by one price; returns (each job's part, the price in weighted gain per gram).
 
-    The price is what one more gram would buy: 0 where all that were let in have what full speed takes, None where none
-    was let in. problems: in order of submission, their `budget_g` not looked at; the gain of a whole job is its weight
-    (1 without weights), that of what is left of it its share of the steps, so that jobs compare. Times are taken at ρ_min: the plan of each job refines its own afterwards.
+    The price is what one more gram would buy: 0 if all admitted jobs have what full speed takes, None if none was admitted. problems: in
+    order of submission; their `budget_g` is ignored. The gain of a whole job is its weight (1 without weights) and that of its remainder
+    its share of the steps, so that jobs compare. Times are taken at ρ_min; each job's own plan refines them.
 
-    The rule against starving: floors are paid first, those of jobs that have `begun` before those of the others, each
-    in order of submission, so a job that was let in is never pushed below its floor by a later or heavier one. What is
-    left goes, piece by piece, to whoever gains most from a gram; jobs that gain alike are served alike, so equal jobs
-    of equal weight get equal parts. Where not even the floors fit, a job under way gets what is left of them and a job
-    that has not begun gets nothing: it stays in the queue. What
-    nobody has a use for by the plan is shared by weight.
+    No job starves: floors are paid first, those of jobs that have `begun` before the others', each in order of submission, so a later or
+    heavier job never pushes an admitted one below its floor. The rest goes, piece by piece, to whoever gains most from a gram; equal gains
+    are served equally, so equal jobs of equal weight get equal parts. If not even the floors fit, a running job gets what is left of them,
+    and a job that has not begun gets nothing and stays in the queue. What no plan can use is shared by weight.
     """
     shares = weights or [1.0] * len(problems)
     if len(shares) != len(problems) or any(w <= 0 for w in shares):
@@ -129,7 +126,7 @@ def divide(
         given, price = _serve(gain / np.maximum(cost, 1e-300), cost, left)
         for i, grams in zip(who.astype(int).tolist(), given.tolist(), strict=True):
             parts[i] += grams
-        # what full speed for all does not take is their margin: expectations are not what the meter will say
+        # what full speed for all does not need is their margin: the meter may show more than expected
         spare, weight = left - float(given.sum()), sum(shares[i] for i in let_in)
         for i in let_in:
             parts[i] += max(spare, 0.0) * shares[i] / weight
@@ -137,7 +134,7 @@ def divide(
 
 
 def _serve(worth: Floats, cost: Floats, left_g: float) -> tuple[Floats, float]:
-    """(grams for each piece, the price): best worth first; those about as good as the marginal one share its grams."""
+    """(grams for each piece, the price), served in order of gain per gram; pieces about as good as the marginal one share its grams."""
     order = np.argsort(-worth, kind="stable")
     reach = np.cumsum(cost[order])
     if not len(reach) or reach[-1] <= left_g:

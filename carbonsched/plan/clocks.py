@@ -1,13 +1,13 @@
-"""Chooses a board's graphics clock for a segment, by joules and seconds per step as metered at each clock so far.
+"""Chooses a board's graphics clock for a segment, by the joules and seconds per step metered at each clock so far.
 
-Few levels are looked at, from the board's own clock down. A level is tried once, for a whole segment, while that can be paid
-for: at a clock f below the lowest one seen, f₀, a step takes at most f₀/f times as long, at no more power, so at most
-f₀/f times the joules. What a trial can lose by that, against the board's own clock, together with what trials did lose, stays within
-`TRIALS` of the budget. Joules per step fall with the clock to a least and rise again below it (fixed power over longer
-time against power that falls faster than the clock): where the last trial was worse than the best, nothing lower is tried.
+A few levels are tried, from the board's own clock down, each once for a whole segment, as long as the trial is affordable. At a clock f
+below the lowest one tried, f₀, a step takes at most f₀/f times as long at no more power, so at most f₀/f times the joules. The possible
+loss of a trial against the board's own clock, together with earlier losses, stays within `TRIALS` of the budget.
 
-Of the levels seen, the one with the fewest joules per step is taken that keeps the deadline and is not slower than the job
-allows; it must win by `HYSTERESIS` to be changed to. A job that chooses among settings has its planner choose among clocks, too (`offers`).
+Joules per step fall with the clock to a minimum and rise again below it (fixed power over a longer time outweighs the falling power), so
+once a trial was worse than the best, no lower clock is tried. Of the clocks tried, the one with the fewest joules per step is chosen that
+keeps the deadline and is not slower than the job allows; to replace the current one it must be better by `HYSTERESIS`. A job that chooses
+among settings has its planner choose among clocks too (`offers`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,17 @@ from dataclasses import dataclass
 TRIALS = 0.02
 """Share of the budget that trials may lose."""
 HYSTERESIS = 0.02
-"""Of joules per step, by which another level must be better."""
+"""Share of joules per step by which another clock must be better."""
 SHARES = (0.9, 0.8, 0.7, 0.6)
-"""Of the board's highest clock: the levels below its own. Fewer joules per step were found between 0.6 and 0.9 of it on every board."""
+"""The levels below the board's own clock, as shares of its highest clock. The fewest joules per step were found between 0.6 and 0.9 on
+every board."""
 _DEADLINE = 0.95
-"""Of the time left that the rest of the job may take."""
+"""Share of the time left that the rest of the job may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What steps took at a clock, over what they take at the board's own.
+    """Cost of steps at a clock, relative to the board's own.
 
     Example:
         >>> Seen(joules=0.86, seconds=1.08, excess_g=0.0).joules
@@ -35,12 +36,12 @@ class Seen:
     joules: float
     seconds: float
     excess_g: float
-    """Grams that its trial took more than the board's own clock would have; 0 where it took less."""
+    """Grams by which its trial cost more than the board's own clock would have; 0 if it cost less."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is ahead of a job at the board's own clock.
+    """The work ahead of a job, at the board's own clock.
 
     Example:
         >>> Work(segment_g=2.0, budget_g=100.0, rest_s=7200.0, left_s=None, max_slowdown=1.25).left_s
@@ -49,20 +50,20 @@ class Work:
     segment_g: float
     """Grams of the next segment."""
     budget_g: float
-    """Of the whole job; of one without a budget, what it is expected to take."""
+    """Budget of the whole job; for a job without one, its expected grams."""
     rest_s: float
-    """Seconds of all that remains."""
+    """Seconds of all remaining work."""
     left_s: float | None
     """Seconds to the deadline; None: there is none."""
     max_slowdown: float
     """How many times as long a step may take."""
     segments: int = 2
-    """That remain: on the last one nothing is tried, for nobody could use it."""
+    """Remaining segments. On the last one nothing is tried, since no later segment could use the result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """A clock for the next segment, and what its steps take at most over those at the board's own.
+    """A clock for the next segment, and an upper bound on its steps' cost relative to the board's own.
 
     Example:
         >>> Clock(mhz=None, joules=1.0, seconds=1.0, reason="").mhz
@@ -80,7 +81,7 @@ OWN = Clock(None, 1.0, 1.0, "the board's own clock")
 
 
 def levels(supported: Sequence[int]) -> tuple[int, ...]:
-    """The clocks that are looked at, MHz, descending: the supported one next to each of `SHARES`."""
+    """The clocks to try, MHz, descending: the supported one next to each of `SHARES`."""
     if not supported:
         return ()
     top = max(supported)
@@ -91,7 +92,7 @@ def levels(supported: Sequence[int]) -> tuple[int, ...]:
 def choose(
     supported: Sequence[int], seen: Mapping[int, Seen], now: int | None, work: Work, *, measured: bool
 ) -> Clock:
-    """The clock of the next segment. `seen`: by MHz; `now`: that of the last one; `measured`: whether a segment ran at the board's own."""
+    """The clock of the next segment. `seen`: by MHz; `now`: the last segment's; `measured`: whether a segment ran at the board's own clock."""
     if not measured:
         return Clock(None, 1.0, 1.0, "the board's own clock, to measure by")
     known = {mhz: one for mhz, one in seen.items() if _fits(one.seconds, work)}
@@ -112,7 +113,8 @@ def choose(
 
 
 def offers(seen: Mapping[int, Seen], max_slowdown: float) -> tuple[Clock, ...]:
-    """The clocks seen that a plan may choose beside the board's own: fewer joules for more seconds, none beaten in both by another.
+    """The tried clocks that a plan may choose beside the board's own: those that need fewer joules for more seconds, without dominated
+    ones.
 
     Example:
         >>> seen = {1300: Seen(0.9, 1.05, 0.0), 1200: Seen(0.85, 1.2, 0.0), 1100: Seen(0.95, 1.3, 0.2)}
@@ -133,7 +135,7 @@ def _told(mhz: int, one: Seen) -> Clock:
 
 
 def _trial(supported: Sequence[int], seen: Mapping[int, Seen], least: float, work: Work) -> Clock | None:
-    """The next level down, where trying it can be paid for."""
+    """The next level down, if trying it is affordable."""
     top = max(supported, default=0)
     lowest = min(seen, default=top)
     last = seen[lowest] if lowest in seen else Seen(1.0, 1.0, 0.0)

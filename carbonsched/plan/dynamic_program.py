@@ -26,7 +26,7 @@ _RHOS = 25
 _NEVER = -1e18
 """Value of what is not allowed."""
 _SAVES = 0.01
-"""Hysteresis: a wait must save at least this share of what the segment's grams cost now."""
+"""Hysteresis: a wait must save at least this share of the segment's grams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class Solution:
 
     rho: Floats
     release_s: Floats
-    """Earliest start of each segment; equal to its start where the plan waits, 0 where it does not."""
+    """Earliest start of each segment: its start if the plan waits for it, else 0."""
     schedule: Schedule
     bound: float
     """Σ [gain − λ·grams] by the value function: with λ·budget an upper bound on the gain, up to the grid's error."""
 
 
 class WaitOrTrain:
-    """The dynamic program of one re-plan: its tables do not depend on λ, so they are built once and used for every price.
+    """The dynamic program of one plan. Its tables do not depend on λ, so they are built once and used for every price.
 
     Example::
 
@@ -79,16 +79,15 @@ class WaitOrTrain:
         if top:
             span = np.ones(1)
         self.rho: Floats = arrays.lo[:, None] + (arrays.hi - arrays.lo)[:, None] * span[None, :]
-        """(n, rhos): what each segment may be trained at."""
+        """(n, rhos): the ρ that each segment may be trained at."""
         self.gain: Floats = np.stack([arrays.gain_of(k, self.rho[k]) for k in range(arrays.n)])
-        """(n, rhos): its gain there."""
+        """(n, rhos): the gain at that ρ."""
         self.unit = arrays.g_per_j_per_intensity
         self.pauses = problem.may_pause
         self._tables: dict[tuple[float, ...], tuple[Floats, Floats, NDArray[np.intp], Floats]] = {}
-        """Kind of segment → grams (rhos, nodes + 1), seconds (rhos,), and those as whole steps of the grid (rhos,) and the
-        part of one that is over (rhos, 1)."""
+        """Kind of segment → grams (rhos, nodes + 1), seconds (rhos,), and these as whole grid steps (rhos,) and the remaining fraction (rhos, 1)."""
         self.keys: list[tuple[float, ...]] = []
-        """Of each segment, its kind."""
+        """The kind of each segment."""
         node_integral = self.curve.integral(self.at)
         idling = self.costs.idling
         self.idle: Floats = problem.idle_w * self.unit * idling.integral(self.at)
@@ -113,7 +112,7 @@ class WaitOrTrain:
         self.first, self.last = self._bands()
 
     def _bands(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """First and last node at which each segment can begin; nothing else is worth computing."""
+        """First and last node at which each segment can begin; other nodes are not computed."""
         arrays, m = self.arrays, self.m
         lasts = np.stack([self._tables[key][1] for key in self.keys])
         soonest = np.append(0.0, np.cumsum(lasts.min(axis=1)))[:-1]
@@ -121,7 +120,7 @@ class WaitOrTrain:
         if not self.pauses:
             latest = np.append(0.0, np.cumsum(lasts.max(axis=1)))[:-1]
         latest = np.maximum(np.minimum(latest, arrays.latest_s[:-1]), soonest)
-        # a margin on the early side: its nodes are only reached from nodes of the same margin
+        # a margin on the early side, whose nodes are only reached from nodes of the same margin
         first = np.clip(np.floor(soonest / self.step_s) - 4, 0, m)
         last = np.clip(np.ceil(np.minimum(latest, self.end_s) / self.step_s) + 2, first, m)
         return first.astype(np.intp), last.astype(np.intp)
@@ -191,10 +190,8 @@ class WaitOrTrain:
     def _follow(
         self, counted: float, price: float, values: Floats, trains: Floats, waits: Floats
     ) -> Solution:
-        """Follow the values in continuous time, one segment after another.
-
-        counted: 1, or 0 where no gain is looked at. values: (n + 1, nodes + 1); trains, waits: (n, nodes + 1).
-        """
+        """Follow the values in continuous time, segment by segment. counted: 1, or 0 if gain is ignored. values: (n + 1, nodes + 1);
+        trains, waits: (n, nodes + 1)."""
         arrays, idling, latest = self.arrays, self.costs.idling, self.arrays.latest_s
         rho, release = np.empty(arrays.n), np.zeros(arrays.n)
         now = 0.0
@@ -231,7 +228,7 @@ class WaitOrTrain:
         return Solution(rho, release, arrays.schedule(rho, release if self.pauses else None), bound)
 
     def _align(self, at_s: float, latest_s: float) -> float:
-        """A wait's end moved to the border of a slot if one is near: the grid's step is ours, the slots are the world's."""
+        """Move a wait's end to a nearby slot border: grid steps are arbitrary, slot borders are real."""
         edges = self.arrays.intensity.edges
         near = float(edges[np.abs(edges - at_s).argmin()])
         return near if abs(near - at_s) <= self.step_s and near <= latest_s + 1e-6 else at_s
@@ -247,7 +244,7 @@ class WaitOrTrain:
         ahead: Floats,
         latest: float,
     ) -> tuple[int, float, float]:
-        """(index of ρ, value, its grams) of training segment k at `now`."""
+        """(index of ρ, value, grams) of training segment k at `now` in the best way."""
         horizon = self.curve
         ends = now + lasts
         grams = power * (horizon.integral(ends) - horizon.integral(np.array(now)))

@@ -23,28 +23,28 @@ _HUBER = 1.345
 _MAD = 1.4826
 """Standard deviation of normal noise over its median absolute deviation."""
 _MOST_ROUNDS = 30
-"""Of reweighting; it converges in a few."""
+"""Rounds of reweighting at most; it converges in a few."""
 _SIGMA = 0.25
 """Relative sd of a segment's joules before any segment was metered."""
 _SCALE_SD = 1.0
-"""Relative sd of the prior's scale: rated figures are off by a factor, not by a percentage."""
+"""Relative sd of the prior's scale: rated figures may be wrong by a factor."""
 _SHAPE_SD = 0.15
 """Sd of the prior's c0."""
 _NOISE = 0.03
 """Relative sd of a segment's joules before any is known, worth `_NOISE_COUNT` segments."""
 _NOISE_COUNT = 3.0
 _SPREAD = 0.1
-"""ρ must have varied by this much, between two segments at least, before the slope counts as known."""
+"""ρ must have varied by this much between at least two segments before the slope counts as known."""
 _LEAST_NOISE = 1e-4
 _PEAK = 1.25
-"""watts_high over the highest mean power of a segment: power within a segment swings by about a tenth."""
+"""watts_high over the highest mean power of a segment: within a segment, power varies by about a tenth."""
 _RHO_MEAN = (0.4, 0.7, 1.0)
 """Where the one sigma of an EnergyModel is taken: the root mean square over the usual range of ρ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One metered segment; joules and seconds without the overhead, None where it was not known.
+    """One metered segment; joules and seconds without overhead, None if unknown.
 
     Example:
         >>> Observation(rho=0.6, steps=50, joules=4200.0, seconds=39.0).joules
@@ -63,7 +63,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class StepsSeen:
-    """Steps of the segment under way, which is not metered as a whole yet.
+    """Steps of the current segment, which has not been metered as a whole yet.
 
     Example:
         >>> StepsSeen(rho=0.6, joules=50.0, seconds=0.5, sd=0.1).joules
@@ -72,10 +72,10 @@ class StepsSeen:
 
     rho: float
     joules: float | None
-    """Of one step; None: its power is not known."""
+    """Joules of one step; None: its power is unknown."""
     seconds: float
     sd: float
-    """Relative, of the pace."""
+    """Relative sd of the pace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class FittedLine:
         return self.full * (self.c0 + (1 - self.c0) * rho)
 
     def sigma_at(self, rho: float) -> float:
-        """Relative sd of the next segment at ρ: noise and what the line itself is unsure of."""
+        """Relative sd of the next segment at ρ: the noise, and the uncertainty of the line itself."""
         value = self.at(rho)
         if value <= 0:
             return 1.0
@@ -129,12 +129,12 @@ class EnergyFit:
     c0: float = 1 / 3
     """Prior share of a step that does not depend on ρ: the forward pass."""
     rated_watts: float | None = None
-    """Upper bound of the power, e.g. the board's limit; None: _PEAK over what is seen."""
+    """Upper bound of the power, e.g. the board's limit; None: _PEAK over the power seen."""
     observations: tuple[Observation, ...] = ()
     under_way: StepsSeen | None = None
-    """Of the segment under way; None: nothing yet."""
+    """Steps of the current segment; None: none yet."""
     prior_sd: float = _SCALE_SD
-    """Relative sd of the prior's scale: it is weighed against steps, until a whole segment was metered."""
+    """Relative sd of the prior's scale; weighs it against steps until a whole segment has been metered."""
 
     @classmethod
     def prior(
@@ -146,7 +146,7 @@ class EnergyFit:
         rated_watts: float | None = None,
         sd: float = _SCALE_SD,
     ) -> "EnergyFit":
-        """From FLOPs over the board's speed, or the importance pass, and the board's or host's power. sd: relative, of its scale."""
+        """From FLOPs over the board's speed, or from the importance pass, and the power of board or host. sd: relative, of its scale."""
         if not (seconds_full > 0 and watts >= 0 and 0 <= c0 <= 1):
             raise ValueError("a prior needs seconds_full above 0, watts at least 0 and c0 in 0..1")
         return cls(seconds_full, watts, c0, rated_watts, prior_sd=sd)
@@ -161,10 +161,10 @@ class EnergyFit:
         overhead_s: float | None = 0.0,
         clock: int | None = None,
     ) -> "EnergyFit":
-        """With one more segment: `steps` steps at ρ took `joules` J in `seconds` s, the overhead apart.
+        """Add a segment: `steps` steps at ρ took `joules` J in `seconds` s without overhead.
 
-        `joules` None: the energy was not known; the seconds still count. A segment without steps tells nothing. One at a
-        locked clock tells of that clock alone: the lines are those of the board's own.
+        `joules` None: the energy is unknown; the seconds still count. A segment without steps is ignored. A segment at a locked clock
+        counts for that clock alone: the lines are those of the board's own clock.
         """
         if steps <= 0 or not (seconds > 0) or not math.isfinite(seconds) or not math.isfinite(rho):
             return self
@@ -174,7 +174,7 @@ class EnergyFit:
         return replace(self, observations=(*self.observations, one))
 
     def with_steps(self, seen: StepsSeen | None) -> "EnergyFit":
-        """The same with what the segment under way has shown so far; whole segments that were metered outweigh it."""
+        """Add what the current segment has shown so far; whole metered segments outweigh it."""
         return replace(self, under_way=seen)
 
     def energy_line(self) -> FittedLine:
@@ -194,7 +194,7 @@ class EnergyFit:
         return _fit(known, self.seconds_full, self.c0, seen, self.prior_sd)
 
     def at_clock(self, clock: int) -> tuple[float, float] | None:
-        """Joules and seconds of steps at a locked clock, over those that the same steps take at the board's own; None: not metered."""
+        """Joules and seconds per step at a locked clock over those at the board's own; None: not metered."""
         there = [o for o in self.observations if o.clock == clock and o.joules]
         if not there or not self._at_own_clock:
             return None
@@ -209,10 +209,8 @@ class EnergyFit:
         return [o for o in self.observations if o.clock is None]
 
     def model(self, rhos: tuple[float, ...] = _RHO_MEAN) -> EnergyModel:
-        """The fitted lines as the planner takes them; the overhead is the median of those metered, the tail 0.
-
-        rhos: at which the job may train: what the line is unsure of elsewhere is no doubt of one that stays at a ρ.
-        """
+        """The fitted lines for the planner; overhead is the median of the metered ones, tail 0. rhos: where the job may train; the line's
+        uncertainty elsewhere does not matter to a job that stays at one ρ."""
         joules, seconds = self.energy_line(), self.seconds_line()
         extra_j = [o.overhead_j for o in self.observations if o.overhead_j is not None]
         extra_s = [o.overhead_s for o in self.observations if o.overhead_s is not None]
@@ -236,18 +234,18 @@ class EnergyFit:
 
 
 def _median(values: list[float]) -> float:
-    """The median, for one slow checkpoint must not count for all; 0 before anything was metered."""
+    """The median, so that one slow checkpoint does not count for all; 0 before anything was metered."""
     return float(np.median(values)) if values else 0.0
 
 
 def _first(full: float, c0: float, seen: tuple[float, float, float] | None, prior_sd: float) -> FittedLine:
-    """Before a whole segment was metered: the prior and the steps seen, each by what it is known to be off."""
+    """Before a whole segment was metered: combine the prior and the steps seen, weighted by their uncertainty."""
     scale, sd = max(full, 1e-12), prior_sd
     if seen is not None:
         rho, value, spread = seen
         ours, theirs = 1 / prior_sd**2, 1 / (spread**2 + _NOISE**2)
         told = value / max(c0 + (1 - c0) * rho, 1e-12)
-        # by factors: a rating is off by one, and so is a first step
+        # in logarithms: ratings and first steps are wrong by factors
         scale = math.exp((ours * math.log(scale) + theirs * math.log(told)) / (ours + theirs))
         full, sd = scale, 1 / math.sqrt(ours + theirs)
     prior = ((sd * scale) ** 2, 0.0, (_SHAPE_SD * scale) ** 2)

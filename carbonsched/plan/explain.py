@@ -17,15 +17,15 @@ from carbonsched.text import figure, grams, long_duration
 
 _HOUR_S = 3600.0
 _MOVED_S = 60.0
-"""A segment that begins so much earlier or later was moved."""
+"""A segment that begins this much earlier or later was moved."""
 _MOVES_TOLD = 3
 _MORE = 0.01
-"""Share of the budget by which it is raised to see what more of it would buy."""
+"""Share of the budget that is added to see what more grams would buy."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentEstimate:
-    """What one segment is expected to emit.
+    """Expected emissions of one segment.
 
     Example:
         >>> SegmentEstimate(k=0, start_s=0.0, end_s=600.0, rho=0.64, g=12.5, low_g=10.0, high_g=16.0).g
@@ -40,7 +40,7 @@ class SegmentEstimate:
     g: float
     low_g: float
     high_g: float
-    """Band of the grid's quantiles and of the energy model's sigma, each segment for itself."""
+    """Band from the grid's quantiles and the energy model's sigma, for this segment alone."""
     eur: float | None = None
     """None where no price is known."""
 
@@ -58,7 +58,7 @@ class PlanExplanation:
     action: Literal["train", "wait", "stop"]
     reason: str
     start_s: float | None
-    """Seconds from now to the first segment; None where nothing is trained."""
+    """Seconds from now to the first segment; None if nothing is trained."""
     end_s: float | None
     rho: float | None
     """Mean over the remaining steps."""
@@ -67,26 +67,23 @@ class PlanExplanation:
     g: float
     low_g: float
     high_g: float
-    """Of the whole: errors of different hours partly cancel."""
+    """Upper band of the sum: errors of different hours partly cancel."""
     floor_g: float
     budget_g: float
     binding: tuple[str, ...]
     gain_per_more_g: float | None
-    """Gain that one more gram would buy at the margin; 0 where the budget does not bind."""
+    """Gain that one more gram would buy at the margin; 0 if the budget does not bind."""
     gain_per_more_hour: float | None
     """Gain that one more hour before the deadline would buy; None without a deadline."""
     segments: tuple[SegmentEstimate, ...]
     eur: float | None = None
-    """Of the whole; None where no price is known."""
+    """Cost of the whole; None if no price is known."""
     money: str | None = None
-    """What weighing money changes against grams alone, in words; None where the job does not weigh it."""
+    """What weighing money changes compared with grams alone, in words; None if the job does not weigh it."""
 
 
 def explain(problem: Problem, plan: Plan | None = None) -> PlanExplanation:
-    """Explain the plan of a problem.
-
-    plan: the answer to this very problem where it is at hand, else it is solved here.
-    """
+    """Explain the plan of a problem. plan: the plan of this problem if the caller has it; otherwise it is solved here."""
     plan = plan or solve(problem)
     nothing = plan.action == "stop" or not plan.segments
     expected, band = ((), (0.0, 0.0)) if nothing else _bands(problem, plan)
@@ -123,13 +120,13 @@ def explain(problem: Problem, plan: Plan | None = None) -> PlanExplanation:
 
 
 def _eur(plan: Plan) -> float | None:
-    """Of all its segments; None where it is not known of each."""
+    """Cost of all its segments; None if one of them is unknown."""
     paid = [p.eur for p in plan.segments if p.eur is not None]
     return sum(paid) if paid and len(paid) == len(plan.segments) else None
 
 
 def _money(problem: Problem, plan: Plan) -> str:
-    """Why money moves segments, against the plan by grams alone."""
+    """Why money moves segments, compared with the plan by grams alone."""
     price = SegmentArrays(problem).price
     if price is None:
         return "no price is known: hours are chosen by grams alone"

@@ -15,15 +15,15 @@ from collections.abc import Sequence
 import numpy as np
 
 _PRIOR_SD = 0.7
-"""Of b: e-fold over the job."""
+"""Prior sd of b: a factor e over the job."""
 _NOISE = 0.3
-"""Relative sd of one frontier's gain where few tell: an importance pass looks at one batch."""
+"""Relative sd of one frontier's gain before many are known: an importance pass sees one batch."""
 _NOISE_COUNT = 4.0
-"""Frontiers' worth of belief in it."""
+"""Weight of that prior, in frontiers."""
 _LAST = 100
 """Frontiers whose pairs are compared."""
 _MOST = 2.5
-"""|b| beyond which no observation is believed: a twelfth over the job."""
+"""Larger |b| is implausible: a factor of twelve over the job."""
 
 
 def decay(gains: Sequence[tuple[int, float]], segments: int) -> float:

@@ -27,34 +27,34 @@ from carbonsched.plan.working_time import WorkingTime
 from carbonsched.units import grams
 
 ENERGY_Z = 1.645
-"""Standard deviations of a segment's joules above the prediction that the next segment is reckoned with (95%)."""
+"""Standard deviations above the predicted joules that are assumed for the next segment (95%)."""
 REST_Z = 1.0
-"""The same for all later segments together: they are re-planned when more is known."""
+"""The same for all later segments together, which are planned again when more is known."""
 
 _DRIFT, _FADE = 0.2, 0.3
-"""Forecast errors of two moments are taken as correlated by drift + (1 − drift)·exp(−days between/fade): those of
-neighbouring hours miss together, those of different days partly cancel, a drift of the season does not. On four grids the
-error of a mean over 1, 3 and 7 days is 0.7, 0.65 and 0.55 of an hour's; this gives 0.73, 0.59 and 0.52."""
+"""Forecast errors at two times are taken as correlated by drift + (1 − drift)·exp(−days between/fade): those of neighbouring hours go
+together, those of different days partly cancel, a seasonal drift does not. On four grids the error of a mean over 1, 3 and 7 days is 0.7,
+0.65 and 0.55 of an hour's; this gives 0.73, 0.59 and 0.52."""
 _WIDEN = (0.5, 0.8)
-"""Share of the margin that is kept back at first, and what is added to it by the end: early there is time to save what
-was spent too much, late there is none, and the more is done the more there is to lose. Whole, it would cost two points
-of the oracle's share; halved to the end, one job in twenty would not end."""
+"""Share of the margin reserved at first, and what is added to it by the end. Early, overspending can still be saved; late it cannot, and
+more work would be lost. The full margin would cost two points of the oracle's share; halved until the end, one job in twenty would not
+finish."""
 _OWN = 1.0
-"""The next segment is reckoned with the forecast's high, and with this many times high − mean on top. At the high alone, a
-last segment that may take all that is left would fail whenever the grid passes that quantile, one time in ten."""
+"""For the next segment the forecast's high is assumed, plus this many times high − mean. With the high alone, a last segment that may use
+everything left would fail whenever the grid exceeds that quantile, one time in ten."""
 _BLOCKS = 256
-"""Most parts whose correlations are reckoned with: more segments are added up in blocks."""
+"""Most parts whose correlations are computed; more segments are summed in blocks."""
 _MOST = 192
 """Segments told apart in mid-segment, as in the planner."""
 _TIE = 1e-9
 """Relative difference below which two amounts of grams count as equal."""
 _NOTCH = 0.05
-"""Fall of ρ in mid-segment that is worth a new selection."""
+"""Smallest reduction of ρ in mid-segment that is worth a new selection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a directive may use while the daemon is away; the protocol's lease is made from it.
+    """What a directive may use while the daemon is away; the lease is made from it.
 
     Example:
         >>> Allowance(seconds=300.0, steps=40).steps
@@ -77,7 +77,7 @@ class RhoCap:
     """
 
     rho: float
-    """Largest ρ of the next segment; its lower bound where even that does not fit."""
+    """Largest ρ of the next segment; its lower bound if not even that fits."""
     fits: bool
     """Whether the next segment at its lower bound leaves the high floor of the rest."""
     needs_g: float
@@ -140,8 +140,8 @@ def watts_of(energy: EnergyModel, rho: float) -> float:
 def cap_rho(arrays: SegmentArrays, budget_g: float, release_s: Floats | None = None) -> RhoCap:
     """Largest ρ for the next segment that leaves the floor of the rest at the high quantile of the forecast.
 
-    track: what remains; `release_s` (n,): starts in the plan with the fewest grams, where pauses are allowed;
-    the rest may then be done in those hours or at once, whichever is less. budget_g: left, the reserve taken off.
+    track: the remaining work; `release_s` (n,): starts in the plan with the fewest grams, if pauses are allowed; the rest may then be done
+    in those hours or at once, whichever takes less. budget_g: grams left after the reserve.
     """
     needs = _needs(arrays, release_s)
     lo, hi = float(arrays.lo[0]), float(arrays.hi[0])
@@ -159,10 +159,11 @@ def cap_rho(arrays: SegmentArrays, budget_g: float, release_s: Floats | None = N
 def cap_choice(
     arrays: SegmentArrays, budget_g: float, plan: Solution, release_s: Floats | None = None
 ) -> RhoCap:
-    """The same over the numbers of `setting_arrays`: what the plan begins with, or the dearest one below it that leaves the rest affordable.
+    """The same over the points of `setting_arrays`: the plan's first point, or the most expensive one below it that leaves the rest
+    affordable.
 
-    The rest may go on as planned, too, where that takes fewer grams than its fewest joules do: those may be so quick, or so slow, that they fall into dirtier
-    hours. Where nothing fits it is what needs the fewest grams: none is changed for one that needs as many.
+    The rest may also follow the plan, if that takes fewer grams than its points with the fewest joules, which may be so fast or so slow
+    that they run in dirtier hours. If nothing fits, the point that needs the fewest grams is chosen; ties do not change the choice.
     """
     needs = _needs(arrays, release_s, plan)
     floor, chosen = needs(float(arrays.lo[0])), round(float(plan.rho[0]))
@@ -178,7 +179,7 @@ def cap_choice(
 def _needs(
     arrays: SegmentArrays, release_s: Floats | None, plan: Solution | None = None
 ) -> Callable[[float], float]:
-    """Grams to have for the next segment at a ρ, at upper values, and for the floor of the rest, or for the rest as planned."""
+    """Grams needed for the next segment at a ρ, at upper values, and for the floor of the rest, or for the rest as planned."""
     sigma = arrays.problem.energy.sigma
     pauses = release_s is not None
     plans: list[tuple[Floats, Floats | None]] = [(arrays.lo, None)]
@@ -194,7 +195,7 @@ def _needs(
         return rho
 
     def needs(first: float) -> float:
-        # the segment itself is run now in either case; only the rest may choose its hours
+        # the next segment runs now in either case; only the rest may choose its hours
         rho = beginning(arrays.lo, first)
         high, mean = (float(arrays.schedule(rho, None, level).grams[0]) for level in ("high", "mean"))
         own = high + _OWN * (high - mean)
@@ -208,7 +209,7 @@ def _needs(
 
 
 def _margin(arrays: SegmentArrays, rho: Floats, release_s: Floats | None) -> float:
-    """Grams by which all but the next segment may pass their expectation, at the high quantile."""
+    """Grams by which all but the next segment may exceed their expectation, at the high quantile."""
     high, mean = arrays.schedule(rho, release_s, "high"), arrays.schedule(rho, release_s)
     middle = 0.5 * (mean.start_s + mean.end_s)
     margin = combine_deviations((high.grams - mean.grams)[1:], middle[1:], arrays.problem.day_s)
@@ -216,7 +217,7 @@ def _margin(arrays: SegmentArrays, rho: Floats, release_s: Floats | None) -> flo
 
 
 def combine_deviations(deviations: Floats, at_s: Floats, day_s: float) -> float:
-    """The quantile's deviation of a sum from those of its parts (n,), which happen at times `at_s` (n,)."""
+    """The deviation of a sum at the quantile, from those of its parts (n,) at times `at_s` (n,)."""
     if not len(deviations):
         return 0.0
     cuts = np.unique(
@@ -228,13 +229,13 @@ def combine_deviations(deviations: Floats, at_s: Floats, day_s: float) -> float:
 
 
 def rest_rho(problem: Problem, rho: float) -> float | None:
-    """A lower ρ for the rest of the segment under way, or None: go on as directed.
+    """A lower ρ for the rest of the current segment, or None: go on as directed.
 
-    problem: as of now, its first segment with the steps that are left of it; rho: as directed. ρ is lowered, never raised,
-    and only where the guard would no longer grant it: when so much was spent, or the grid has become so dirty, that the
-    rest at `rho` and the floor of all later segments at the forecast's high pass what is left. That keeps a job alive
-    that would else be stopped when its grams are gone. Falls of less than _NOTCH are left alone until the next segment,
-    for each costs a selection; where not even the lowest ρ fits it is taken all the same, and `must_stop` has the last word.
+    problem: as of now, its first segment with the steps that are left of it; rho: as directed. ρ is only ever lowered, and only if the
+    guard would no longer grant it: so much was spent, or the grid became so dirty, that the rest at `rho` and the floor of all later
+    segments at the forecast's high exceed what is left. This saves a job that would otherwise be stopped when its grams are gone.
+    Reductions of less than _NOTCH wait for the next segment, since each costs a selection. If not even the lowest ρ fits it is used all the
+    same, and `must_stop` decides.
     """
     if problem.allowed is not None:
         problem = WorkingTime.of(problem.allowed).cut(problem)

@@ -1,7 +1,7 @@
-"""Keeps what a provider forecast, as it was issued, and what came: what a daemon has to remember to know how far it may trust it.
+"""Keeps a provider's forecasts as they were issued, and the readings that followed: the data from which forecast accuracy is learned.
 
-No NumPy here: a daemon at rest keeps this and does not plan. `ForecastHistory.of` turns it into arrays for the planner.
-Times are milliseconds since 1970, as precise as documents are. A forecast of 384 quarters of an hour takes about 1.8 kB.
+No NumPy here: a daemon without jobs keeps this and does not plan. `ForecastHistory.of` turns it into arrays for the planner. Times are
+milliseconds since 1970, as precise as documents are. A forecast of 384 quarters of an hour takes about 1.8 kB.
 """
 
 import math
@@ -17,17 +17,17 @@ from carbonsched.model.grid import Basis, Forecast, Kind, Reading, Source
 DAY_MS: Final = 86_400_000
 _HOURS_PER_DAY: Final = 24
 _MOST_POINTS: Final = 1200
-"""Of one forecast: four days of five minutes."""
+"""Points per forecast at most: four days at five minutes."""
 _MOST_BYTES: Final = 4_000_000
-"""Of a provider's forecasts in memory, whatever it answers; the oldest are dropped beyond it."""
+"""Bytes of a provider's forecasts in memory at most; beyond that the oldest are dropped."""
 _MOST_READINGS: Final = 9000
-"""Of a provider: 29 days of five minutes are 8,352."""
+"""Readings per provider at most: 29 days at five minutes are 8,352."""
 _ROW_BYTES: Final = 280
-"""What a kept forecast takes beside its numbers."""
+"""Memory of a stored forecast beside its numbers."""
 _LARGEST: Final = 1e30
-"""Above all that is plausible, and below where a float of 32 bits ends."""
+"""Above anything plausible, and within the range of a 32-bit float."""
 CAME: Final = frozenset({Kind.ACTUAL, Kind.ESTIMATED})
-"""Readings that a forecast is held against: one that is a forecast itself, or a constant, would prove nothing."""
+"""Kinds of readings that forecasts are compared with: a reading that is itself a forecast, or a constant, would prove nothing."""
 
 
 def ms(at: datetime) -> int:
@@ -43,7 +43,7 @@ def ms(at: datetime) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Whose values: forecasts and readings of two series are never held against each other.
+    """Identifies whose values these are: forecasts of one series are only compared with readings of the same.
 
     Example:
         >>> Series("neso", "GB", Basis.AVERAGE_DIRECT).day_ms
@@ -57,18 +57,18 @@ class Series:
 
     @classmethod
     def of(cls, source: Source) -> Self:
-        """The series that values from `source` belong to."""
+        """The series of values from `source`."""
         return cls(source.provider, source.zone, source.basis, source.time_compression)
 
     @property
     def day_ms(self) -> int:
-        """Of the wall, in a grid day: fewer in a time-compressed replay."""
+        """Milliseconds of wall time in a grid day; fewer in a time-compressed replay."""
         return max(round(DAY_MS / self.time_compression), 1)
 
 
 @dataclass(frozen=True, slots=True)
 class KeptForecast:
-    """One forecast as it was issued; points do not overlap, ascending.
+    """One forecast as it was issued; its points are ascending and disjoint.
 
     Example:
         >>> hourly = KeptForecast(0, 0, array("q", [0, 3_600_000, 2]), array("f", [250.0, 200.0]))
@@ -80,15 +80,15 @@ class KeptForecast:
     """When it was received."""
     issued_at: int
     runs: "array[int]"
-    """(start of the first point, length of each, how many) of every run of points of one length, one behind the other."""
+    """(start of the first point, length of each, how many) for every run of consecutive points of one length."""
     values: "array[float]"
     """g/kWh, to a hundredth."""
     highs: "array[float] | None" = None
-    """The provider's own upper values; nan where it gives none."""
+    """The provider's own upper values; nan if it gives none."""
 
     @classmethod
     def of(cls, at: datetime, forecast: Forecast) -> Self:
-        """Points that overlap the one before, or are no number, are left out."""
+        """Points that overlap the previous one, or are no number, are left out."""
         runs, values, highs = array("q"), array("f"), array("f")
         end_before = -1
         for point in sorted(forecast.points, key=lambda p: p.start):
@@ -119,13 +119,13 @@ class KeptForecast:
 
     @property
     def size(self) -> int:
-        """Bytes in memory, about."""
+        """Approximate bytes in memory."""
         points = len(self.values) * (4 if self.highs is None else 8)
         return _ROW_BYTES + points + 8 * len(self.runs)
 
 
 def append_span(runs: "array[int]", start: int, end: int) -> None:
-    """Add a point to the runs of a `KeptForecast`: to the last one where it goes on like it."""
+    """Add a point to the runs of a `KeptForecast`: it extends the last run if it continues it."""
     step = end - start
     if runs and runs[-2] == step and runs[-3] + step * runs[-1] == start:
         runs[-1] += 1
@@ -144,19 +144,17 @@ class ForecastArchive:
     """
 
     day_s: float = 86_400.0
-    """Wall seconds of a grid day: fewer in a time-compressed replay."""
+    """Wall seconds of a grid day; fewer in a time-compressed replay."""
     days: float = 29.0
     rows: list[KeptForecast] = field(default_factory=list)
-    """Ascending by when they were received."""
+    """Ascending by the time they were received."""
     size: int = 0
-    """Bytes in memory, about."""
+    """Approximate bytes in memory."""
 
     def add(self, now: datetime, forecast: Forecast | None) -> KeptForecast | None:
-        """Add the forecast that holds at `now`; cheap to call at every poll. The same forecast is not added twice.
-
-        Rows that lie ahead are of a clock that was set back since: nothing would be added until it has caught up. Returns
-        what was added.
-        """
+        """Add the forecast that holds at `now`, unless it is the same as the last; cheap enough for every poll. Forecasts from the future
+        come from a clock that was set back since, and are dropped, because nothing would be added until it caught up. Returns what was
+        added."""
         self._forget_after(ms(now))
         if forecast is None or not forecast.points:
             return None
@@ -172,18 +170,18 @@ class ForecastArchive:
 
     @property
     def hour_ms(self) -> float:
-        """Of the wall, in a grid hour."""
+        """Milliseconds of wall time in a grid hour."""
         return self.day_s * 1000 / _HOURS_PER_DAY
 
     def put(self, kept: KeptForecast) -> None:
-        """Add one that was kept before: in place of all that were received at its time or later."""
+        """Add a stored forecast; it replaces all that were received at its time or later."""
         self._forget_after(kept.at - 1)
         self.rows.append(kept)
         self.size += kept.size
         self.forget_before(kept.at)
 
     def forget_before(self, now: int) -> None:
-        """Drop what is older than four weeks, and the oldest of more than fits."""
+        """Drop what is older than four weeks, and the oldest if there are too many."""
         first = now - self.days * self.day_s * 1000
         old = bisect_right(self.rows, first, key=lambda row: row.at)
         size = self.size - sum(row.size for row in self.rows[:old])
@@ -202,7 +200,7 @@ class ForecastArchive:
 
 @dataclass(slots=True)
 class ReadingArchive:
-    """What came, of one provider, for as long as its forecasts are kept; readings do not overlap, ascending.
+    """The readings of one provider, kept as long as its forecasts; ascending and disjoint.
 
     Example:
         >>> readings = ReadingArchive()
@@ -216,7 +214,7 @@ class ReadingArchive:
     """g/kWh."""
 
     def put(self, start: int, end: int, value: float) -> bool:
-        """Take a reading in; a revision replaces what it overlaps. Returns whether anything changed."""
+        """Add a reading; a revision replaces what it overlaps. Returns whether anything changed."""
         lo, hi = bisect_right(self.ends, start), bisect_left(self.starts, end)
         if hi - lo == 1 and (self.starts[lo], self.ends[lo], self.values[lo]) == (start, end, value):
             return False
@@ -226,7 +224,7 @@ class ReadingArchive:
         return True
 
     def forget_before(self, at: int) -> None:
-        """Drop what ended before `at`, and the oldest of too many."""
+        """Drop what ended before `at`, and the oldest if there are too many."""
         old = max(bisect_right(self.ends, at), len(self.starts) - _MOST_READINGS)
         if old > 0:
             del self.starts[:old], self.ends[:old], self.values[:old]
@@ -237,7 +235,7 @@ class ReadingArchive:
 
 @dataclass(slots=True)
 class ProviderRecord:
-    """What one series forecast, and what came of it.
+    """What one series forecast, and the readings that followed.
 
     Example::
 
@@ -250,11 +248,11 @@ class ProviderRecord:
     forecasts: ForecastArchive
     readings: ReadingArchive = field(default_factory=ReadingArchive)
     version: int = 0
-    """Counts changes."""
+    """Number of changes."""
 
     @classmethod
     def of(cls, series: Series) -> Self:
-        """An empty one."""
+        """An empty record."""
         return cls(series, ForecastArchive(series.day_ms / 1000))
 
     def add_forecast(self, now: datetime, forecast: Forecast) -> KeptForecast | None:
@@ -265,7 +263,7 @@ class ProviderRecord:
         return kept
 
     def add_readings(self, now: datetime, readings: Sequence[Reading]) -> list[tuple[int, int, float]]:
-        """Take in those that are over and that a forecast may be held against. Returns what is new."""
+        """Add the past readings that forecasts may be compared with. Returns the new ones."""
         found = []
         for reading in readings:
             span = ms(reading.start), ms(reading.end)
@@ -280,10 +278,10 @@ class ProviderRecord:
         return found
 
     def forget_old(self, now: int) -> None:
-        """Drop readings that no kept forecast, and no yesterday of one, reaches."""
+        """Drop readings that are needed by no stored forecast, nor by the day before one."""
         self.readings.forget_before(now - round((self.forecasts.days + 1) * self.forecasts.day_s * 1000))
 
     def snapshot(self) -> "ProviderRecord":
-        """As it is now, for another thread."""
+        """A copy of the current state, for another thread."""
         forecasts = ForecastArchive(self.forecasts.day_s, self.forecasts.days, list(self.forecasts.rows))
         return ProviderRecord(self.series, forecasts, self.readings.copy(), self.version)

@@ -21,22 +21,22 @@ from carbonsched.plan.forecasting.provider_forecast import (
 )
 
 UNKNOWN_ERROR = 0.15
-"""Relative error taken for the quantiles where none was tracked."""
+"""Relative error used for the quantiles if none has been measured."""
 BINS = (0.0, 1 / 24, 3 / 24, 6 / 24, 12 / 24, 1.0, 2.0, 4.0)
-"""Horizons, in days, that weights and errors are kept for."""
+"""Horizons, in days, that have their own weights and errors."""
 _FADE = 0.8
-"""Days after which half of a present miss is carried on: misses of hours fade fast, those of the weather slowly, so that
-the whole falls like 1/(1 + h/_FADE). With it the plain weights are within a percent of those that fit all of six grids."""
+"""Days after which half of a present error is carried on. Errors of some hours fade fast, those of the weather slowly, so the fade is 1/(1
++ h/_FADE). With it the plain weights are within a percent of those that fit all of six grids."""
 _SHRINK = 1000.0
-"""Forecasts' worth of belief in the plain weights: four weeks hold few turns of the weather."""
+"""Weight of the plain weights, in forecasts: four weeks contain few changes of the weather."""
 _KEPT = 2000
-"""Errors kept per horizon: more do not move a quantile of 95%."""
+"""Errors kept per horizon; more would not move a 95% quantile."""
 _ENOUGH = 20
-"""Errors, or forecasts, from which on a horizon's quantiles and weights are its own: one in twenty is the 95% quantile."""
+"""Errors, or forecasts, from which on a horizon has its own quantiles and weights: one in twenty is the 95% quantile."""
 _LEAST = 1.0
 """g/kWh below which logarithms are not taken."""
 _ORIGINS = 160
-"""Times of the past at which a forecast is made to learn from: about six per day of four weeks."""
+"""Past times from which forecasts are made for learning: about six per day of four weeks."""
 _WEEK = 7
 """Days."""
 
@@ -53,17 +53,15 @@ class ForecastErrors:
     day_s: float = 86_400.0
     by_bin: tuple[tuple[float, ...], ...] = ((),) * len(BINS)
     _levels: dict[float, Floats] = field(default_factory=dict, compare=False, repr=False)
-    """Quantiles by bin, kept: a job needs the same two at every re-plan."""
+    """Cache of quantiles by bin: a job needs the same two in every plan."""
 
     def highs(self, horizon_s: Floats, quantile: float) -> Floats:
-        """Relative error not passed with probability `quantile`, at least 0; horizon_s: (n,) seconds.
-
-        From the errors at each horizon, else at the nearest shorter one that has enough, else UNKNOWN_ERROR.
-        """
+        """Relative error that is not exceeded with probability `quantile`, at least 0; horizon_s: (n,) seconds. From the errors at each
+        horizon, else at the nearest shorter one with enough errors, else UNKNOWN_ERROR."""
         return np.maximum(self._at(horizon_s, quantile, UNKNOWN_ERROR), 0.0)
 
     def lows(self, horizon_s: Floats, quantile: float) -> Floats:
-        """Relative error that is passed with probability `quantile`, at most 0."""
+        """Relative error that is exceeded with probability `quantile`, at most 0."""
         return np.minimum(self._at(horizon_s, 1 - quantile, -UNKNOWN_ERROR), 0.0)
 
     def _at(self, horizon_s: Floats, quantile: float, unknown: float) -> Floats:
@@ -82,7 +80,7 @@ class ForecastErrors:
 
 @dataclass(frozen=True, slots=True)
 class ReadingHistory:
-    """Readings up to now: ascending start times and values; each holds until the next, but not across long gaps.
+    """Readings up to now: ascending start times and values. Each holds until the next, but not across long gaps.
 
     Example:
         >>> past = ReadingHistory(at=np.array([0.0, 3600.0]), value=np.array([100.0, 200.0]))
@@ -94,10 +92,10 @@ class ReadingHistory:
     value: Floats
     day_s: float = 86_400.0
     of_provider: NDArray[np.bool_] | None = None
-    """Which of them the provider whose forecasts are learned from told itself, as measured or estimated; None: all."""
+    """Which readings the forecast's provider itself measured or estimated; None: all."""
 
     def logs(self, when: Floats) -> Floats:
-        """ln of the value that holds at `when` (any shape); nan where no reading is near."""
+        """ln of the value that holds at `when` (any shape); nan if no reading is near."""
         if not len(self.at):
             return np.full(np.shape(when), np.nan)
         which, near = self._which(when)
@@ -105,7 +103,7 @@ class ReadingHistory:
         return out
 
     def tells(self, when: Floats) -> NDArray[np.bool_]:
-        """Whether what holds at `when` may be held against the provider's forecast: it is its own, and no forecast itself."""
+        """Whether the reading at `when` may be compared with the provider's forecast: it is the provider's own, and no forecast."""
         if self.of_provider is None or not len(self.at):
             return np.ones(np.shape(when), dtype=bool)
         return self.of_provider[self._which(when)[0]]
@@ -141,7 +139,7 @@ class Blend:
 
     @classmethod
     def plain(cls, day_s: float = 86_400.0) -> "Blend":
-        """Before anything is learned: persistence or the provider, present miss fading."""
+        """The weights before anything is learned: persistence or the provider, with a fading present error."""
         fade = 1 / (1 + np.array([0.5 / 24, 2 / 24, 4.5 / 24, 9 / 24, 0.75, 1.5, 3.0, 5.5]) / _FADE)
         nothing = np.zeros_like(fade)
         whole = np.ones_like(fade)
@@ -162,7 +160,7 @@ class Blend:
     def learn(
         cls, past: ReadingHistory, provider: ProviderForecast | ForecastHistory = NO_FORECAST
     ) -> "Blend":
-        """From forecasts that could have been made up to the last reading; `provider`: what a provider had forecast for then."""
+        """Learn from forecasts that could have been made up to the last reading; `provider`: its forecasts as issued."""
         blend = cls.plain(past.day_s)
         day = past.day_s
         if len(past.at) < 2 * _ENOUGH or past.at[-1] - past.at[0] < 2 * day:
@@ -224,7 +222,7 @@ class Blend:
     def expect(
         self, now: float, ahead: Floats, past: ReadingHistory, provider: ProviderForecast
     ) -> tuple[Floats, NDArray[np.bool_]]:
-        """(g/kWh expected at now + ahead, whether the provider's forecast is in it); nan where nothing is known."""
+        """(g/kWh expected at now + ahead, whether the provider's forecast is in it); nan if nothing is known."""
         x, mean, has_provider = _features(past, provider, np.full(len(ahead), now), now + ahead)
         b = _bin(ahead / self.day_s)
         without = np.einsum("ij,ij->i", x[:, :6], self.without_provider[b])
@@ -241,7 +239,7 @@ def _bin(days: Floats) -> NDArray[np.intp]:
 def _features(
     past: ReadingHistory, provider: ProviderForecast | ForecastHistory, origin: Floats, target: Floats
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """((n, 8) predictors about the mean, (n,) ln mean of the week before the origin, (n,) whether a provider spoke)."""
+    """((n, 8) predictors about the mean, (n,) ln mean of the week before the origin, (n,) whether there is a provider's forecast)."""
     mean = _week_mean(past, origin)
     here = past.logs(origin)
     yesterday, before = _same_time(past, origin, target)
@@ -258,7 +256,7 @@ def _features(
     mean = np.where(nowhere, np.where(has_provider, log_then, np.nan), mean)
     columns = [yesterday, before, weekly, here, old[back], old_week[back], log_then, log_now]
     x = np.stack([np.nan_to_num(c - mean, nan=0.0) for c in columns], axis=1)
-    # without a present miss there is none to carry on
+    # without a present error there is none to carry on
     x[:, 3:6][np.isnan(here)] = 0.0
     missing = np.isnan(log_now) | np.isnan(here)
     x[missing, 7] = x[missing, 3]
@@ -274,7 +272,7 @@ def _same_time(past: ReadingHistory, origin: Floats, target: Floats) -> tuple[Fl
 
 
 def _same_week_time(past: ReadingHistory, origin: Floats, target: Floats) -> Floats:
-    """ln, mean over up to four weeks before the origin; the same time of the last days where there is no week."""
+    """ln of the mean over up to four weeks before the origin; the same time of the last days if there is no full week."""
     week = _WEEK * past.day_s
     first = np.floor((target - origin) / week) + 1
     moments = target[:, None] - (first[:, None] + np.arange(4)[None, :]) * week
@@ -291,7 +289,7 @@ def _mean(columns: Floats, instead: Floats) -> Floats:
 
 
 def _week_mean(past: ReadingHistory, origin: Floats) -> Floats:
-    """Mean ln of the readings in the week up to each origin; nan where there is none."""
+    """Mean ln of the readings in the week up to each origin; nan if there are none."""
     if not len(past.at):
         return np.full(np.shape(origin), np.nan)
     sums = np.append(0.0, np.cumsum(np.log(np.maximum(past.value, _LEAST))))

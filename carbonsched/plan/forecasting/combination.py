@@ -1,9 +1,9 @@
-"""Combines the forecasts of two providers into one, with weights by horizon from how right both were on the same times.
+"""Combines two providers' forecasts into one, with weights per horizon learned from their errors at the same times.
 
-A second provider who counts by other factors than the first, whose readings they are held against, is set right first: by one factor for all
-horizons, which shows soonest at the nearest, where it is a tenth off or more. Then the weights are those of the least squared error (Bates and Granger 1969), so the inverse mean squared errors
-where errors are not correlated, and never below 0. Until both were scored often enough at a horizon, the more trusted one stands there
-alone. What it brings: `python -m benchmarks.forecasts`. No NumPy.
+If the second provider uses other emission factors than the first (whose readings count), it is first scaled by one factor for all horizons.
+The factor is estimated at the nearest horizons, and applied only if it is a tenth or more away from 1. The weights then minimise the
+squared error (Bates and Granger 1969): inverse mean squared errors if the errors are uncorrelated, and never below 0. Until both have
+enough scores at a horizon, the more trusted one is used alone there. `python -m benchmarks.forecasts` measures the benefit. No NumPy.
 """
 
 from array import array
@@ -18,15 +18,15 @@ from carbonsched.plan.forecasting.archive import KeptForecast, ProviderRecord, R
 from carbonsched.plan.forecasting.scores import EDGES_H, HORIZONS, Actuals, points_ahead, sampled
 
 ENOUGH: Final = 100
-"""Forecasts scored at a horizon from which on it is combined: four days of one an hour."""
+"""Scores needed at a horizon before forecasts are combined there: four days at one per hour."""
 OLDEST_DAYS: Final = 1.0
-"""A second forecast that was received so long before the first is none any more."""
+"""A second forecast that was received this long before the first is ignored."""
 _LEAST_BIAS: Final = 0.1
-"""Less may be the weather of four weeks."""
+"""A smaller bias may come from the weather of four weeks."""
 _NEAR: Final = 2
-"""Horizons at which a bias is of how one counts, and not of the weather: up to three hours."""
+"""Horizons used to estimate the factor, up to three hours: there a bias comes from emission factors, not from the weather."""
 _MOST_FACTOR: Final = 2.0
-"""Providers that differ by more do not mean the same."""
+"""Providers that differ by more do not mean the same quantity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +45,18 @@ class Weights:
 
     @property
     def share(self) -> float:
-        """The more trusted one's share."""
+        """Weight of the more trusted provider."""
         return self.first / (self.first + self.second)
 
 
 ALONE: Final = Weights(1.0, 0.0, learned=False)
 ByHorizon = tuple[Weights, ...]
-"""One for each of the scores' horizons."""
+"""One for each horizon of the scores."""
 
 
 @dataclass(slots=True)
 class PairSums:
-    """Of the points of one horizon that both providers forecast and that came: sums of products of first, second, actual.
+    """Sums of products of first, second and actual value, over the points of one horizon that both providers forecast and that came true.
 
     Example:
         >>> sums = PairSums(forecasts=100)
@@ -79,7 +79,7 @@ class PairSums:
     yy: float = 0.0
 
     def add(self, a: float, b: float, y: float) -> None:
-        """One point: the first's, the second's, what came."""
+        """Add one point: the first's, the second's, the actual value."""
         self.n += 1
         self.a += a
         self.b += b
@@ -99,7 +99,7 @@ class PairSums:
         return max(first, 0.0), max(second, 0.0), both
 
     def weights(self, factor: float) -> Weights:
-        """Of the least squared error; the first alone where too little is known."""
+        """Weights that minimise the squared error; the first provider alone if too little is known."""
         if self.forecasts < ENOUGH:
             return ALONE
         first, second, both = self.squares(factor)
@@ -109,7 +109,7 @@ class PairSums:
 
 
 def factor(sums: Sequence[PairSums]) -> float | None:
-    """What sets the second right over all horizons; None where it does not mean the same as what came."""
+    """Factor that scales the second over all horizons; None if it does not mean the same quantity."""
     near = [one for one in sums[:_NEAR] if one.forecasts >= ENOUGH] or sums
     b, y = sum(one.b for one in near), sum(one.y for one in near)
     if min(b, y) <= 0 or not 1 / _MOST_FACTOR <= y / b <= _MOST_FACTOR:
@@ -118,7 +118,7 @@ def factor(sums: Sequence[PairSums]) -> float | None:
 
 
 def pair(first: ProviderRecord, second: ProviderRecord) -> tuple[PairSums, ...]:
-    """By horizon: what both forecast of the same times, held against what the first then told."""
+    """By horizon: what both forecast for the same times, compared with the first provider's readings."""
     actuals, rows = Actuals(first.readings), second.forecasts.rows
     day_ms = first.series.day_ms
     sums = tuple(PairSums() for _ in range(HORIZONS))
@@ -140,12 +140,12 @@ def pair(first: ProviderRecord, second: ProviderRecord) -> tuple[PairSums, ...]:
 
 
 def weights(first: ProviderRecord, second: ProviderRecord) -> ByHorizon:
-    """By horizon, from what is known of both."""
+    """By horizon, from the records of both."""
     return from_sums(pair(first, second))
 
 
 def from_sums(sums: Sequence[PairSums]) -> ByHorizon:
-    """By horizon; the first alone everywhere where the two do not mean the same."""
+    """By horizon; the first alone everywhere if the two do not mean the same quantity."""
     right = factor(sums)
     return tuple(ALONE if right is None else one.weights(right) for one in sums)
 
@@ -158,7 +158,7 @@ def means(kept: KeptForecast) -> Actuals:
 
 
 def combine(now: datetime, first: Forecast, second: Forecast, by_horizon: ByHorizon) -> Forecast:
-    """The first's points, each with the second's part in it where that reaches; the first itself where it has none anywhere."""
+    """The first's points, each combined with the second where that reaches; the first itself if it reaches nowhere."""
     day_ms = round(86_400_000 / first.source.time_compression)
     others = means(KeptForecast.of(now, second))
     points, used = [], []
@@ -190,7 +190,7 @@ def _note(first: Forecast, second: Forecast, shares: Sequence[float]) -> str:
 
 
 def horizon(ahead_ms: int, day_ms: int) -> int:
-    """Which of the scores' horizons lies so far ahead; the nearest one of what is past, or beyond all.
+    """Index of the horizon that far ahead; the nearest one for times in the past or beyond all.
 
     Example:
         >>> horizon(3_600_000, 86_400_000), horizon(-5, 86_400_000), horizon(10**10, 86_400_000)

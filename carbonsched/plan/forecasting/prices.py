@@ -1,4 +1,4 @@
-"""Puts prices into the planner's slots: as they are published, and beyond that as the same hours cost in the past days."""
+"""Puts prices into the planner's slots: published ones, and beyond them the mean of the same hours in past days."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -9,9 +9,9 @@ from itertools import pairwise
 from carbonsched.plan.problem import Slot
 
 DAYS = 7
-"""Of the past, whose same hours say what is expected."""
+"""Past days whose same hours give the expected price."""
 _COVERED = 0.999
-"""Share of a slot of which the price has to be published."""
+"""Share of a slot for which a price has to be published."""
 _TOUCH_S = 1e-3
 
 Stretch = tuple[float, float, float]
@@ -21,10 +21,8 @@ Stretch = tuple[float, float, float]
 def with_prices(
     slots: Sequence[Slot], published: Sequence[Stretch], past: Sequence[Stretch], day_s: float
 ) -> tuple[Slot, ...]:
-    """The slots with what a kWh costs in each, None where nothing tells: cut where a published price changes, beyond them by the hour.
-
-    published: from now on, ascending; past: ascending, up to now.
-    """
+    """The slots with the price of a kWh in each, None if unknown: split where a published price changes, and by the hour beyond. published:
+    from now on, ascending; past: ascending, up to now."""
     edges = {edge for start, end, _ in published for edge in (start, end)}
     if past and slots:
         known_s, hour_s = (published or past)[-1][1], day_s / 24
@@ -64,7 +62,7 @@ def _price(slot: Slot, published: Sequence[Stretch], past: Sequence[Stretch], da
 
 
 def _mean(stretches: Sequence[Stretch], start: float, end: float) -> tuple[float, float]:
-    """(seconds of [start, end) that are known, their mean by time)."""
+    """(known seconds of [start, end), their time-weighted mean)."""
     known = paid = 0.0
     first = max(bisect_right(stretches, start, key=lambda one: one[0]) - 1, 0)
     for i in range(first, len(stretches)):

@@ -1,8 +1,7 @@
 """Provider forecasts as arrays; ForecastHistory answers with the forecast that was current at a given time.
 
-How far a provider may be trusted shows only where its earlier forecasts are compared with what came. ForecastHistory keeps
-them as they were issued, so that the weights and errors by horizon (`blend`) are learned from what was forecast that far
-ahead, and not from the last forecast for each hour.
+A provider's accuracy shows only when its earlier forecasts are compared with readings. ForecastHistory keeps them as they were issued, so
+that weights and errors per horizon (`blend`) are learned from forecasts made that far ahead, not from the last forecast of each hour.
 """
 
 import math
@@ -21,7 +20,7 @@ from carbonsched.plan.forecasting.scores import EDGES_H
 Floats = NDArray[np.float64]
 
 _ABSURD = 10.0
-"""Times the worst case beyond which a value is not believed."""
+"""Values above this many times the worst case are implausible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class ProviderForecast:
     value: Floats
     """g/kWh."""
     high: Floats
-    """The provider's own upper value, g/kWh; nan where it gives none."""
+    """The provider's own upper value, g/kWh; nan if it gives none."""
 
     @classmethod
     def of(cls, now: datetime, forecast: Forecast | None, worst: float = 1000.0) -> Self:
@@ -58,7 +57,7 @@ class ProviderForecast:
 
     @classmethod
     def kept(cls, now: datetime, forecast: KeptForecast, worst: float = 1000.0) -> Self:
-        """As `of`, of one that was kept."""
+        """As `of`, from a stored forecast."""
         runs = np.array(forecast.runs, dtype=np.int64).reshape(-1, 3)
         start = np.concatenate([first + step * np.arange(count) for first, step, count in runs.tolist()])
         length = np.repeat(runs[:, 1], runs[:, 2])
@@ -71,10 +70,8 @@ class ProviderForecast:
         return cls(*(column[keep] for column in columns))
 
     def at(self, when: Floats, origin: Floats | None = None) -> tuple[Floats, Floats]:
-        """(expected, the provider's own high) in g/kWh at `when`, any shape; nan where the forecast does not reach.
-
-        origin: not looked at, for this one forecast counts as known at all times.
-        """
+        """(expected, the provider's own high) in g/kWh at `when`, any shape; nan beyond the forecast. origin: ignored, since this one
+        forecast counts as known at all times."""
         if not len(self.start):
             nothing = np.full(np.shape(when), np.nan)
             return nothing, nothing
@@ -88,7 +85,7 @@ NO_FORECAST = ProviderForecast(np.empty(0), np.empty(0), np.empty(0), np.empty(0
 
 @dataclass(frozen=True, slots=True)
 class ForecastHistory:
-    """All archived forecasts, ascending by the time they were received: at any origin the last one received holds.
+    """All archived forecasts, ascending by the time they were received; at any origin the last one received holds.
 
     Example::
 
@@ -109,7 +106,7 @@ class ForecastHistory:
         )
 
     def combined(self, other: Self, by_horizon: ByHorizon, day_s: float) -> Self:
-        """As if each had been blended with the other provider's that was current when it was received."""
+        """Each forecast blended with the other provider's that was current when it was received."""
         first, second = np.array([(one.first, one.second) for one in by_horizon]).T
         found = []
         for at, forecast in zip(self.times.tolist(), self.forecasts, strict=True):
@@ -137,5 +134,5 @@ class ForecastHistory:
 
 
 def is_plausible(value: float, worst: float) -> bool:
-    """Whether a value may be believed: finite, not negative, not above ten times the worst case."""
+    """Whether a value is plausible: finite, not negative, not above ten times the worst case."""
     return math.isfinite(value) and 0 <= value <= _ABSURD * worst

@@ -1,7 +1,7 @@
-"""Scores a provider's forecasts as they come true: error and bias by horizon, with persistence on the same times beside it.
+"""Scores a provider's forecasts as they come true: error and bias by horizon, beside those of persistence at the same times.
 
-A point is scored where it lay wholly ahead when its forecast was received, and readings cover it and the same time of the
-last day that was known by then. Horizons are hours of grid time. No NumPy: a daemon at rest shows this.
+A point is scored if it was entirely in the future when its forecast was received, and readings cover it and the same time of the last day
+known by then. Horizons are hours of grid time. No NumPy: a daemon without jobs shows this.
 """
 
 import math
@@ -15,17 +15,17 @@ from carbonsched.model.grid import ForecastScore, HorizonScore
 from carbonsched.plan.forecasting.archive import ForecastArchive, KeptForecast, ProviderRecord, ReadingArchive
 
 EDGES_H: Final = (0.0, 1.0, 3.0, 6.0, 12.0, 24.0, 48.0, 96.0)
-"""Borders of the horizons; the planner's weights have the same."""
+"""Borders of the horizons, the same as those of the planner's weights."""
 HORIZONS: Final = len(EDGES_H) - 1
 _MOST_POINTS: Final = 100_000
-"""Of a provider that are scored: a quarter of a second of a core. Of more every fifth forecast is taken, which meets all hours of a day."""
+"""Points scored per provider at most, a quarter of a second of CPU. Beyond that every fifth forecast is used, which covers all hours of a day."""
 _STRIDE: Final = 5
 _COVERED: Final = 0.999
 """Share of a point's time that readings must cover: a replay's times are rounded to the millisecond."""
 
 
 class Actuals:
-    """Means of what came, over any span.
+    """Means of the readings over any span.
 
     Example:
         >>> readings = ReadingArchive()
@@ -44,7 +44,7 @@ class Actuals:
         self._means: dict[tuple[int, int], float | None] = {}
 
     def mean(self, start: int, end: int) -> float | None:
-        """g/kWh over [start, end); None where readings do not cover it."""
+        """g/kWh over [start, end); None if readings do not cover it."""
         try:
             return self._means[start, end]
         except KeyError:
@@ -55,7 +55,7 @@ class Actuals:
         return mean
 
     def _until(self, at: int) -> tuple[float, int]:
-        """(integral, time covered) before `at`."""
+        """(integral, covered time) before `at`."""
         i = bisect_right(self._readings.starts, at) - 1
         if i < 0:
             return 0.0, 0
@@ -65,12 +65,12 @@ class Actuals:
 
 @dataclass(slots=True)
 class _Sums:
-    """Of the scored points of one horizon."""
+    """Sums over the scored points of one horizon."""
 
     n: int = 0
     actual: float = 0.0
     error: float = 0.0
-    """Σ forecast minus what came, g/kWh."""
+    """Σ (forecast − reading), g/kWh."""
     absolute: float = 0.0
     persistence_error: float = 0.0
     persistence_absolute: float = 0.0
@@ -109,7 +109,7 @@ class _Sums:
 
 
 def score(record: ProviderRecord) -> ForecastScore:
-    """How right the provider's forecasts were, as far as they have come true."""
+    """Accuracy of the provider's forecasts, as far as they have come true."""
     day_ms, actuals = record.series.day_ms, Actuals(record.readings)
     sums = [_Sums() for _ in range(HORIZONS)]
     for kept in sampled(record.forecasts.rows):
@@ -133,13 +133,13 @@ def score(record: ProviderRecord) -> ForecastScore:
 
 
 def sampled(rows: list[KeptForecast]) -> list[KeptForecast]:
-    """All of them, or every fifth where they are many; the last one is among them."""
+    """All forecasts, or every fifth if there are many; always with the last one."""
     few = sum(len(row.values) for row in rows) <= _MOST_POINTS
     return rows if few else rows[::-1][::_STRIDE][::-1]
 
 
 def points_ahead(kept: KeptForecast, day_ms: int) -> Iterator[tuple[int, int, int, float]]:
-    """(horizon, start, end, g/kWh) of each point that lay wholly ahead when the forecast was received."""
+    """(horizon, start, end, g/kWh) of each point that was entirely in the future when the forecast was received."""
     borders = [kept.at + edge * day_ms / 24 for edge in EDGES_H[1:]]
     b = 0
     for start, end, value in kept.points():
@@ -153,7 +153,7 @@ def points_ahead(kept: KeptForecast, day_ms: int) -> Iterator[tuple[int, int, in
 
 
 def _kept_h(archive: ForecastArchive) -> float:
-    """Grid hours from the first forecast that is kept to the last."""
+    """Grid hours from the first stored forecast to the last."""
     rows = archive.rows
     return (rows[-1].at - rows[0].at) / archive.hour_ms if rows else 0.0
 

@@ -1,8 +1,8 @@
 """Makes the planner's slots from readings and forecasts: expected intensity, a high and a low quantile.
 
-`slots` reads documents, for the daemon; `build` does the same with arrays, for the simulator.
-Both take the expectation from `blend`, which learns its weights and errors from the history it is given. Values that
-cannot be (negative, not finite, above ten times the worst case) are refused, as is a forecast that ended before now.
+`slots` reads documents, for the daemon; `build` does the same with arrays, for the simulator. Both take the expectation from `blend`, which
+learns its weights and errors from the given history. Implausible values (negative, not finite, above ten times the worst case) are refused,
+as is a forecast that ended before now.
 """
 
 import math
@@ -25,13 +25,13 @@ from carbonsched.plan.forecasting.provider_forecast import (
 from carbonsched.plan.problem import Slot
 
 _STEPS_PER_DAY = 96
-"""Slots of a quarter of an hour, where nothing suggests another length."""
+"""Slots per day, a quarter of an hour each, unless the data suggest another length."""
 _MOST_SLOTS = 4096
 """Regular slots at most: six weeks of quarters of an hour."""
 _LEVELS = 16
-"""Equally likely values that stand for the hours beyond the horizon."""
+"""Number of equally likely values that stand for the hours beyond the horizon."""
 _SEASON_DAYS = 60.0
-"""Days of the past that count as much as the forecast for what lies beyond it."""
+"""Days of history that count as much as the forecast for the time beyond it."""
 
 
 def slots(
@@ -90,7 +90,7 @@ def slots(
 def has_forecast(
     now: datetime, forecast: Forecast | None, history: Sequence[Reading], day_s: float = 86_400.0
 ) -> bool:
-    """Whether anything is known of the hours ahead: a provider's forecast, or a day of the past."""
+    """Whether anything is known of the hours ahead: a provider's forecast, or a day of history."""
     if forecast is not None and any(p.end > now for p in forecast.points):
         return True
     return any((now - r.start).total_seconds() >= day_s for r in history)
@@ -132,7 +132,7 @@ def build(
 def beyond_history(
     slots: Sequence[Slot], history: Sequence[Reading], day_s: float = 86_400.0
 ) -> tuple[float, ...]:
-    """`beyond` from readings; nothing where there is less than a day of them."""
+    """`beyond` from readings; empty if they cover less than a day."""
     if len(history) < 2:
         return ()
     days = (max(r.end for r in history) - min(r.start for r in history)).total_seconds() / day_s
@@ -140,10 +140,8 @@ def beyond_history(
 
 
 def beyond(slots: Sequence[Slot], past: Floats, days: float) -> tuple[float, ...]:
-    """g/kWh past the last slot as equally likely values: the spread of the past (n,), its level moved to the forecast's.
-
-    How far it is moved falls with the `days` known: a fortnight says little of another season, a year says much.
-    """
+    """g/kWh after the last slot as equally likely values: the history's spread (n,), shifted to the forecast's level. The shift shrinks
+    with the `days` known: a fortnight says little about another season, a year says much."""
     span = sum(slot.end_s - slot.start_s for slot in slots)
     mean = sum((slot.end_s - slot.start_s) * slot.g_per_kwh for slot in slots) / span
     belief = days / (days + _SEASON_DAYS)
@@ -155,7 +153,7 @@ def beyond(slots: Sequence[Slot], past: Floats, days: float) -> tuple[float, ...
 def raster(
     horizon_s: float, current_end: float | None, step: float | None, provider: ProviderForecast, day_s: float
 ) -> Floats:
-    """Slot borders from 0 to the horizon: the reading's and the forecast points' own, then a regular raster."""
+    """Slot borders from 0 to the horizon: those of the reading and of the forecast's points, then a regular raster."""
     step_s = day_s / _STEPS_PER_DAY
     if step is not None:
         step_s = min(max(step, step_s), day_s / 24)

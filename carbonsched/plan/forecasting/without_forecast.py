@@ -1,10 +1,9 @@
-"""Stands in for a missing forecast with the price of the plans before.
+"""Replaces a missing forecast by the price of earlier plans.
 
-A feed that has just been set up knows what the grid is now and nothing of the hours to come. A plan on that alone would
-spend an even share in every hour, clean or not. But the price λ of the plans before, gain per gram, says at which intensity
-a gram was last worth spending: that reference is taken for the hours ahead. So ρ goes up in hours cleaner than it and down
-in dirtier ones, the budget that is left holds it in check, and the reference follows slowly what is seen (dual mirror
-descent, arXiv 2011.10124).
+With a new feed the current intensity is known, but nothing of the hours ahead. A plan on that alone would spend an even share in every
+hour, clean or dirty. The price λ of the earlier plans (gain per gram), however, tells at which intensity a gram was last worth spending,
+and that reference is used for the hours ahead. So ρ rises in cleaner hours and falls in dirtier ones, the remaining budget limits it, and
+the reference slowly follows the readings (dual mirror descent, arXiv 2011.10124).
 """
 
 import math
@@ -13,19 +12,17 @@ from dataclasses import replace
 from carbonsched.plan.problem import Problem, Slot
 
 _FOLLOW = 0.5
-"""Share by which the reference follows the present, over the square root of the segments that remain."""
+"""Rate at which the reference follows the present, over the square root of the remaining segments."""
 _FAR = 5.0
-"""Factor between the two that is believed at most."""
+"""Largest plausible factor between the two."""
 _UNKNOWN = 2.0
-"""Factor by which the hours ahead may be cleaner: what is not known must not end a job."""
+"""Factor by which the hours ahead may be cleaner: missing knowledge must not end a job."""
 
 
 def with_reference_intensity(problem: Problem, flat_price: float | None) -> Problem:
-    """The problem with the reference intensity ahead. flat_price: λ were the present intensity to last.
-
-    The price is inversely proportional to the intensity at which the marginal gram is spent, so the two prices tell the
-    reference from the present. Without either the present is taken to last.
-    """
+    """The problem with the reference intensity ahead. flat_price: λ if the present intensity were to last. The price is inversely
+    proportional to the intensity at which the marginal gram is spent, so the two prices give the reference from the present. Without
+    either, the present intensity is assumed to last."""
     scale = 1.0
     if flat_price and problem.price_hint:
         follow = _FOLLOW / math.sqrt(len(problem.segments))
