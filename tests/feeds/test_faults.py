@@ -193,7 +193,7 @@ def test_the_matrix(
         took_s = time.monotonic() - began
     reading, status = chain.reading_at(fault.now), chain.status()[0]
     assert reading is not None
-    assert took_s < 5.0
+    assert took_s < 20.0, "a retry or a timeout too many"
     assert "Traceback" not in caplog.text
     for secret in (SECRET, LENT):
         assert secret not in caplog.text + (status.error or "")
@@ -304,7 +304,7 @@ def test_the_matrix_of_prices(
         assert chain is not None
         began = time.monotonic()
         chain.poll_due()
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 20.0
     price, status = chain.reading_at(fault.now), chain.status()[0]
     assert price is not None
     assert "Traceback" not in caplog.text
