@@ -42,6 +42,7 @@ from carbonsched.polling import Polling
 from carbonsched.power.config import METERS
 from carbonsched.power.factory import build_meter
 from carbonsched.supervisor import Supervisor
+from carbonsched.supervisor.commands import Commands
 from carbonsched.supervisor.heartbeat import Heartbeat
 from carbonsched.supervisor.ledger_continuity import check_file, check_jobs
 from carbonsched.supervisor.ledger_maintenance import LedgerMaintenance
@@ -63,6 +64,8 @@ _CLOCK_STEP_S = 2.0
 """Wall and boot clock may drift apart this far (NTP slews) before the polls are scheduled anew."""
 _FIRST_POLL_S = 0.5
 """The first tick waits so long for the feeds: where they answer, the first row knows its intensity."""
+_ENDS_S = 2.5
+"""The first tick waits so long for those who know how a command ended meanwhile: they ask once a second whether the daemon is back."""
 QUICK_CHECK_S = 20.0
 """The start checks the ledger's file so long at most; systemd waits 90 s."""
 _SIGNALS_S = 1.0
@@ -160,12 +163,14 @@ class _Threads:
         self.effects = supervisor.effects
         self.keeping = Periodic("effects", partial(self.effects.poll, ledger, clock), _BEAT_CHECK_S)
         self.removing = Periodic("retention", Pruning(supervisor).poll, _BEAT_CHECK_S)
+        self.commands = Commands(supervisor)
         self.watchdog = Watchdog(notifier, _parts(supervisor, config.power.tick_s))
 
     def start(self) -> None:
         self.polling.start()
         self.beating.start()
         self.polling.first.wait(_FIRST_POLL_S)
+        self.commands.hear_ends(_ENDS_S)
         self.ticking.start()
         self.watchdog.start()
         self.aging.start()

@@ -160,12 +160,17 @@ def _become(argv: list[str], pipe: int, mask: set[signal.Signals]) -> None:
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and its children would
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            if not argv[0]:  # which Python calls a wrong value, and the kernel no such file
+                raise FileNotFoundError  # noqa: TRY301
             os.execvpe(argv[0], argv, os.environ | answer["env"])  # noqa: S606
     except FileNotFoundError:
         code = NOT_FOUND
-        print(f"carbonsched: {visible(argv[0])}: not found", file=sys.stderr, flush=True)
+        print(f"carbonsched: {visible(argv[0]) or repr('')}: not found", file=sys.stderr, flush=True)
     except OSError as e:
         code = NOT_RUN
         print(f"carbonsched: {visible(argv[0])}: {e.strerror}", file=sys.stderr, flush=True)
+    except Exception as e:
+        why = visible(f"{type(e).__name__}: {e}")
+        print(f"carbonsched: {visible(argv[0])} was not started: {why}", file=sys.stderr, flush=True)
     finally:
         os._exit(code)

@@ -63,6 +63,9 @@ class Launcher(Protocol):
     def note_exit(self, job_dir: Path, record: ExitRecord) -> None:
         """How such a process ended, by whoever started it; what was said before stands. Raises LaunchError."""
 
+    def starter_lives(self, job_dir: Path, owner: Owner) -> bool:
+        """Whether who started such a process is there to say how it ended; true where that cannot be seen."""
+
     def poll(self, job_dir: Path) -> ProcessStatus:
         """Identity is checked (pid, start time, boot id), so a reused pid is never taken for the job."""
 

@@ -76,6 +76,19 @@ def _ticks_now() -> int:
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
 
 
+def starter_lives(run: RunRecord, owner: Owner) -> bool:
+    """Whether the process that asked for it is there still; true where that cannot be seen. It began before the command did."""
+    if owner.pid is None:
+        return True
+    if run.boot_id != shim.boot_id():
+        return False
+    try:
+        found = process_group.look_up(owner.pid)
+    except OSError:
+        return True
+    return _hidden(owner.pid) if found is None else found.start_time <= run.start_time
+
+
 def lives(job_dir: Path, run: RunRecord, *, told: bool) -> bool:
     """Whether anything of it runs; told: how the command itself ended is known. Raises OSError where that cannot be seen now."""
     if not run.locked:

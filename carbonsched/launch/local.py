@@ -203,6 +203,11 @@ class LocalLauncher:
         except OSError as e:
             raise LaunchError(f"how {job_dir.name} ended cannot be kept: {e.strerror}") from e
 
+    def starter_lives(self, job_dir: Path, owner: Owner) -> bool:
+        """See `Launcher.starter_lives`."""
+        run, _ = record(job_dir / "run.json", RunRecord)
+        return run is not None and command.starter_lives(run, owner)
+
     def poll(self, job_dir: Path) -> ProcessStatus:
         """See `Launcher.poll`. Where run.json cannot be read, the job's processes are looked for by their mark."""
         run, unread = record(job_dir / "run.json", RunRecord)

@@ -58,7 +58,7 @@ class HostMeter:
         self._cpu_watts: Watts = rapl_watts(model, rapl_dir) if model.rapl else LoadModel(model.tdp_w)
         dram = DramCounters.of(rapl_dir) if model.rapl else None
         self._ram_watts: Watts = dram.watts if dram is not None else lambda elapsed_s: model.ram_w
-        self._looked_s = clock.awake()
+        self._looked_s, self._begun = clock.awake(), False
         how = (
             "rapl" if model.rapl else f"cpu_load,tdp={model.tdp_w:g}W{'' if model.tdp_known else ' assumed'}"
         )
@@ -84,12 +84,15 @@ class HostMeter:
     def resume(self, marks: dict[str, Mark]) -> None:
         if mark := marks.get("host"):
             self._counter.resume(mark)
+            self._begun = True
 
     def read(self) -> tuple[EnergyDelta, ...]:
         now, monotonic, awake_s = self._clock.now(), self._clock.monotonic(), self._clock.awake()
         elapsed = awake_s - self._looked_s
-        if elapsed < _SETTLE_S:
+        # of the very first reading its time alone counts: what is used from there on is told
+        if elapsed < _SETTLE_S and (self._begun or elapsed <= 0):
             return ()
+        self._begun = True
         self._looked_s = awake_s
         try:
             watts = self._cpu_watts(elapsed) + self._ram_watts(elapsed)

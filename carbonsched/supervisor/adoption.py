@@ -85,6 +85,7 @@ class Adoption:
             supervisor.control.allocator.enlist(run)
             if run.found is not None and run.process.alive_from is not None:
                 run.begin(run.process.alive_from, seat.devices, seat.part)
+                run.process.take_over(run.process.alive_from)
             if run.alive:
                 self._adopt(run)
             if run.found is not None:  # done last, so a ledger that refuses writes delays nothing else

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from carbonsched.errors import CarbonschedError, NotFoundError, StateError
@@ -76,7 +77,8 @@ class Commands:
         """Its seat, and what is to be said of it; all of it, or nothing. Hold the lock."""
         supervisor = self.supervisor
         self._refuse_drained()
-        live = [run for run in supervisor.runs.values() if run.alive]
+        # nothing is shared with one that has ended, and whose last word is waited for
+        live = [run for run in supervisor.live() if run.process.alive_to is None]
         seat, notes = supervisor.placement.seat_of_command(asked.devices, live, share=asked.share)
         try:
             with (
@@ -128,16 +130,16 @@ class Commands:
             at = now if told.at is None else min(told.at, now)
             record = ExitRecord(code=told.code, signal=told.signal, at=at)
             supervisor.launcher.note_exit(run.dir, record)
-        left, late = self._see_out(job_id)
+        left, late = self._see_out(job_id, told.at)
         total = self.total(job_id, told, left)
         note = f"its last seconds are not charged yet: carbonsched show {job_id} tells them later"
         return total.model_copy(update={"notes": (*total.notes, note)}) if late else total
 
-    def _see_out(self, job_id: str) -> tuple[int, bool]:
-        """Ticks until its end is charged: one tick may be left out behind another that hangs, or a meter be late.
+    def _see_out(self, job_id: str, at: datetime | None) -> tuple[int, bool]:
+        """Ticks until its end, at `at`, is charged: one tick may be left out behind another that hangs, or a meter be late.
         How many of its processes run on, and whether its end is still to be charged after `END_S`."""
         supervisor = self.supervisor
-        until = time.monotonic() + END_S
+        until, now = time.monotonic() + END_S, supervisor.clock.now()
         while True:
             if job_id in supervisor.runs:
                 supervisor.tick(HUNG_S)
@@ -145,10 +147,26 @@ class Commands:
                 supervisor.flush()
                 run = supervisor.runs.get(job_id)
                 left = supervisor.launcher.remaining(run.dir) if run is not None else 0
-            if left or run is None or not run.alive:
+                lags = run is not None and supervisor.metering.lags(run.process.devices, min(at or now, now))
+            if run is None or not run.alive or (left and not lags):
                 return left, False
             if time.monotonic() >= until:
-                return 0, True
+                return left, True
+            time.sleep(_PAUSE_S)
+
+    def hear_ends(self, most_s: float) -> None:
+        """Before the first tick of a daemon: let those speak who wait for it to say how a command ended, so that the time that
+        nobody metered is charged to that end."""
+        supervisor, until = self.supervisor, time.monotonic() + most_s
+        while time.monotonic() < until:
+            with supervisor.lock:
+                ended = [
+                    run
+                    for run in supervisor.live()
+                    if run.command is not None and supervisor.launcher.poll(run.dir).state == "lost"
+                ]
+                if not any(map(supervisor.lifecycle.word_may_come, ended)):
+                    return
             time.sleep(_PAUSE_S)
 
     def total(self, job_id: str, told: RunEnd = RunEnd(), remaining: int = 0) -> RunTotal:

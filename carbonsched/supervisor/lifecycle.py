@@ -92,18 +92,39 @@ class Lifecycle:
             # its workers still use energy and the board
             if run.process.alive_to is None and (left := self.supervisor.launcher.sweep(run.dir)):
                 raise LaunchError(f"{left} of its processes run on and cannot be ended")
-            # without an exit record the process is taken to have lived until its last event; if it sent none,
-            # until it was first found gone: a later time at each tick would never end
-            ended = polled.exit.at if polled.exit else run.progress.last_event_at or run.process.alive_to
-            if run.command is not None and (run.process.alive_to or not self._just_ended(polled)):
-                ended = run.process.alive_to  # its leftover processes lived on, or nobody knows when it ended
-            run.process.close(min(ended or self.supervisor.clock.now(), self.supervisor.clock.now()))
-        elif run.process.kill_at is not None and self.supervisor.clock.monotonic() >= run.process.kill_at:
+            now = self.supervisor.clock.now()
+            run.process.close(min(self._ended(run, polled) or now, now))
+        elif polled.state == "running":
+            run.process.see()
+            self._kill_if_due(run)
+        else:
+            self._kill_if_due(run)
+
+    def _kill_if_due(self, run: JobRun) -> None:
+        if run.process.kill_at is not None and self.supervisor.clock.monotonic() >= run.process.kill_at:
             log.warning(
                 "job %s did not end in %g s, killing it", run.id, self.supervisor.config.launch.stop_s
             )
             self.supervisor.launcher.kill(run.dir)
             run.process.forget_kill()
+
+    def _ended(self, run: JobRun, polled: ProcessStatus) -> datetime | None:
+        """When a process that is gone ended, as far as is known; None: this daemon saw it alive at the last tick.
+
+        If it ended while no daemon ran, the ledger knows until when it was metered: energy used later is not its own.
+        """
+        process, told = run.process, polled.exit.at if polled.exit else None
+        if run.command is not None and process.alive_to is not None:
+            return process.alive_to
+        known = [at for at in (process.known_until, told or run.progress.last_event_at) if at is not None]
+        if run.command is None:
+            # without an exit record the process is taken to have lived until its last event; if it sent none,
+            # until it was first found gone: a later time at each tick would never end
+            return told or max(known, default=process.alive_to)
+        if process.known_until is not None:
+            return max(known)
+        # else its leftover processes lived on, or nobody knows when it ended
+        return told if self._just_ended(polled) else None
 
     def _just_ended(self, polled: ProcessStatus) -> bool:
         if polled.exit is None:
@@ -172,19 +193,30 @@ class Lifecycle:
         """Whether `carbonsched run` may still report how its command ended; sometimes the daemon sees the end first."""
         if run.command is None or run.process.alive_to is None:
             return False
-        waited = (self.supervisor.clock.now() - run.process.alive_to).total_seconds()
-        return waited < WORD_S and self.supervisor.launcher.poll(run.dir).exit is None
+        # if it ended while no daemon ran, the report comes after this daemon's start
+        since = max(run.process.alive_to, self.supervisor.began)
+        waited = (self.supervisor.clock.now() - since).total_seconds()
+        return waited < WORD_S and self.word_may_come(run)
+
+    def word_may_come(self, run: JobRun) -> bool:
+        """Whether the end of a command is not reported yet, and the `carbonsched run` that can report it still runs."""
+        launcher = self.supervisor.launcher
+        return launcher.poll(run.dir).exit is None and launcher.starter_lives(run.dir, run.job.owner)
 
     def _awaits_energy(self, run: JobRun) -> bool:
         """Whether a meter still has to report the job's last seconds: after an odd reading the next one reports them."""
-        ended = run.process.alive_to
+        ended, began = run.process.alive_to, run.process.alive_from
         if (
             ended is None
+            or began is None
+            or ended <= began
             or (self.supervisor.clock.now() - max(ended, self.supervisor.began)).total_seconds() > ENERGY_S
         ):
             return False
-        reach = self.supervisor.metering.reach
-        return any(reach[device] < ended for device in run.process.devices if device in reach)
+        devices = run.process.devices
+        if run.command is None:  # the next job may need the board: do not wait for a device without any row
+            devices = tuple(each for each in devices if each in self.supervisor.metering.reach)
+        return self.supervisor.metering.lags(devices, ended)
 
     def _finish(self, run: JobRun) -> None:
         """The process is gone: move the job to its next state."""

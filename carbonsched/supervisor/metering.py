@@ -101,6 +101,10 @@ class Metering:
             complete += self._close(delta)
         return pieces, sorted(complete, key=lambda row: (row.delta.device, row.delta.start))
 
+    def lags(self, devices: Sequence[str], at: datetime) -> bool:
+        """Whether one of these is not accounted for up to then: it has not told, or has told once, which is where its account begins."""
+        return any((reach := self.reach.get(device)) is None or reach < at for device in devices)
+
     def note_power(self, runs: Sequence[JobRun]) -> None:
         """Record the current power of each live job, and the idle power of devices. A shared device counts in equal parts, a host by the
         shares that were last charged."""

@@ -7,7 +7,7 @@ is charged and its end handled at the next tick.
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from carbonsched.errors import LedgerError
 from carbonsched.launch.base import Launcher, ProcessStatus
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.ledger.records import JobRecord
-from carbonsched.ledger.totals import total, total_by
+from carbonsched.ledger.totals import Group, total, total_by
 from carbonsched.model.base import rfc3339
 from carbonsched.model.files import load
 from carbonsched.model.interning import shared
@@ -193,6 +193,7 @@ class ProcessJournal:
         if last.get("kind") == "started":
             at = datetime.fromisoformat(last["at"])
             run.begin(min(at, self.clock.now()), tuple(map(str, last.get("boards", ()))))
+            self._take_over(run, self.launcher.poll(run.dir))
         return run
 
     def _replay(self, run: JobRun) -> None:
@@ -229,10 +230,18 @@ class ProcessJournal:
         if not alive or not (run.state.live or _came_to_pass(polled, started)):
             run.leave(run.process.wake_at if run.state is JobState.WAITING else None)
             return
-        charged = self.ledger.groups(run.id, start=run.process.alive_from)
+        charged = self._take_over(run, polled)
         segment_mj = {k: sums.energy_mj for k, sums in total_by(charged, lambda g: g.segment).items()}
         run.account.resume(segment_mj, total(charged).grams)
         run.adopt(load(run.dir / "control.json", Directive), self.clock.monotonic())
+
+    def _take_over(self, run: JobRun, polled: ProcessStatus) -> Sequence[Group]:
+        """An earlier daemon metered its process: until when that lived, by the ledger. Returns what it was charged."""
+        began = run.process.alive_from or self.clock.now()
+        charged = self.ledger.groups(run.id, start=began)
+        known = self.clock.now() if polled.state == "running" else total(charged).end
+        run.process.take_over(max(known or began, began))
+        return charged
 
     def _note(self, run: JobRun, kind: str, detail: dict[str, Any]) -> None:
         self.ledger.note(run.id, kind, detail, DAEMON, self.clock.now())

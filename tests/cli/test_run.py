@@ -76,12 +76,24 @@ def test_json_leaves_stdout_to_the_total(
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [(("no-such-command",), 127), (("/etc/passwd",), 126), (("sh", "-c", "kill -9 $$"), 137)],
+    [
+        (("no-such-command",), 127),
+        (("",), 127),
+        (("/etc/passwd",), 126),
+        (("sh", "-c", "kill -9 $$"), 137),
+    ],
 )
 def test_the_exit_code_is_the_commands_own(
     tmp_path: Path, config: Path, words: tuple[str, ...], code: int
 ) -> None:
     assert alone(tmp_path, *words)[0] == code
+
+
+def test_a_command_of_no_name_is_not_found_and_that_is_said(tmp_path: Path, config: Path) -> None:
+    """As env, timeout and a shell do it."""
+    argv = [*(sys.executable, "-m", "carbonsched", "run", "--ledger", "mine.db"), "--config", str(config)]
+    ran = subprocess.run([*argv, "--", ""], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr.splitlines()[0]) == (127, "carbonsched: '': not found")
 
 
 @pytest.mark.parametrize(
@@ -118,6 +130,30 @@ def test_without_a_daemon_that_answers_nothing_runs(tmp_path: Path) -> None:
     assert ran.code == 3
     assert not (tmp_path / "ran").exists()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), "what it held back is let through again"
+
+
+def test_one_that_was_killed_with_its_command_is_over_before_the_next_is_charged(
+    tmp_path: Path, config: Path
+) -> None:
+    argv = [*(sys.executable, "-m", "carbonsched", "run", "--name", "killed"), *("--ledger", "mine.db")]
+    argv += ["--config", str(config), "--", "sh", "-c", "echo $$; exec sleep 600"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=tmp_path, text=True) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.kill()
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: gone(pid), 60)
+    time.sleep(2)
+    code, _, err = alone(tmp_path, "sh", "-c", "sleep 5 & exit 0")
+    assert code == 0
+    assert "is shared with" not in err
+    assert "unknown" not in err
+    assert " 0 s" not in err
+    with Ledger.open(f"sqlite:///{tmp_path / 'mine.db'}", read_only=True) as ledger:
+        [killed] = [job for job in ledger.jobs() if job.spec.name == "killed"]
+        assert killed.state is JobState.FAILED
+        assert ledger.totals(killed.id).bridged_mj == 0, "nothing of the time in which nobody metered"
+        assert ledger.verify().ok
 
 
 # ---- with a daemon: its service behind a real socket, its clock, meter and launcher real

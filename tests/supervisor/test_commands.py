@@ -15,6 +15,7 @@ from carbonsched.model.job import JobSpec
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Directive
 from carbonsched.report.document import build
+from carbonsched.supervisor.commands import Commands
 
 
 def ask(argv: tuple[str, ...] = ("make",), *, stop: bool = False, **fields: Any) -> RunRequest:
@@ -317,3 +318,94 @@ def test_what_takes_a_start_by_the_daemon_is_refused(tmp_path: Path) -> None:
     job = rig.submit()
     with pytest.raises(CarbonschedError, match="none of carbonsched run"):
         rig.service.end_run(job.id, RunEnd(code=0), ME)
+
+
+def test_one_that_was_killed_with_who_started_it_while_the_daemon_was_away_ends_where_it_was_last_seen(
+    tmp_path: Path,
+) -> None:
+    """The energy of the time that nobody metered is nobody's, and it is over before the next command begins."""
+    rig = Rig(tmp_path)
+    killed = begin(rig)
+    rig.run(12)
+    rig.supervisor.flush()
+    rig.die()
+    rig.launcher.statuses[rig.supervisor.job_dir(killed.id)] = lost(rig, killed.id)
+    rig.launcher.starters = False
+    for _ in range(2):  # each new daemon, or `carbonsched run --ledger`, is as short as the next
+        rig.clock.advance(60)
+        rig.boot()
+        after = begin(rig)
+        assert after.notes == (), "it shares with nobody"
+        rig.run(2)
+        rig.service.end_run(after.id, RunEnd(code=0), ME)
+        shown = rig.service.show(killed.id, ME)
+        assert (shown.state, shown.energy_j) == (JobState.FAILED, pytest.approx(1200))
+        assert rig.service.show(after.id, ME).energy_j == pytest.approx(200)
+        rig.supervisor.flush()
+        rig.die()
+    rig.boot()
+    assert rig.ledger.verify().ok
+    assert sum(rig.energy().values()) == rig.metered_mj()
+
+
+def test_who_waited_for_the_daemon_tells_of_an_end_while_it_was_away_before_that_time_is_charged(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path)
+    started = begin(rig)
+    rig.run(12)
+    rig.supervisor.flush()
+    rig.die()
+    rig.clock.advance(30)
+    ended = rig.clock.now()
+    rig.launcher.statuses[rig.supervisor.job_dir(started.id)] = lost(rig, started.id)
+    rig.clock.advance(30)
+    rig.boot()
+
+    def tell() -> None:
+        time.sleep(0.3)
+        rig.service.end_run(started.id, RunEnd(code=0, at=ended), ME)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    Commands(rig.supervisor).hear_ends(60)
+    thread.join(60)
+    shown = rig.service.show(started.id, ME)
+    assert (shown.state, shown.energy_j) == (JobState.FINISHED, pytest.approx(4200))
+
+
+def test_nobody_is_waited_for_who_is_gone(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    started = begin(rig)
+    rig.run(1)
+    rig.die()
+    rig.launcher.statuses[rig.supervisor.job_dir(started.id)] = lost(rig, started.id)
+    rig.launcher.starters = False
+    rig.boot()
+    before = time.monotonic()
+    Commands(rig.supervisor).hear_ends(60)
+    assert time.monotonic() - before < 30
+
+
+def test_one_that_leaves_a_process_tells_what_it_used_up_to_its_own_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A meter tells no more often than it can: a host's load over less than a quarter of a second says nothing."""
+    rig = Rig(tmp_path)
+    rig.run(1)
+    started = begin(rig)
+    rig.clock.advance(0.2)
+    read, calls = rig.supervisor.meter.read, 0
+
+    def late() -> Any:
+        nonlocal calls
+        calls += 1
+        rig.clock.advance(0.05)
+        return read() if calls > 3 else ()
+
+    rig.supervisor.meter.read = late  # type: ignore[method-assign]
+    monkeypatch.setattr(type(rig.launcher), "note_exit", lambda *_: None)  # what it left runs on
+    total = rig.service.end_run(started.id, RunEnd(code=0), ME)
+    assert (total.state, total.remaining) == (JobState.RUNNING, 1)
+    assert total.energy_j == pytest.approx(40, rel=0.2)
+    assert total.notes == ()

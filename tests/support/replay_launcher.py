@@ -21,6 +21,8 @@ class ReplayLauncher:
     """Processes of a job that is gone, which cannot be ended."""
     cpu: dict[Path, dict[str, float]] = field(default_factory=dict)
     """What `cpu_times` answers."""
+    starters: bool = True
+    """Whether who started a command is there still."""
     asked: list[tuple[str, Path]] = field(default_factory=list)
     """`terminate` and `kill` calls, oldest first."""
 
@@ -52,6 +54,9 @@ class ReplayLauncher:
 
     def note_exit(self, job_dir: Path, record: ExitRecord) -> None:
         self.statuses[job_dir] = ProcessStatus("exited", run=self.statuses[job_dir].run, exit=record)
+
+    def starter_lives(self, job_dir: Path, owner: Owner) -> bool:
+        return self.starters
 
     def poll(self, job_dir: Path) -> ProcessStatus:
         return self.statuses.get(job_dir, ProcessStatus("absent"))

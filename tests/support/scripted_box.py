@@ -113,6 +113,9 @@ class FileLauncher:
     def note_exit(self, job_dir: Path, record: ExitRecord) -> None:
         raise NotImplementedError
 
+    def starter_lives(self, job_dir: Path, owner: Owner) -> bool:
+        raise NotImplementedError
+
     def poll(self, job_dir: Path) -> ProcessStatus:
         for known, name, kind in (
             (self.found, "run.json", RunRecord),

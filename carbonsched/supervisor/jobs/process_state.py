@@ -90,6 +90,8 @@ class ProcessState:
     """Start of the process; None while there is none."""
     alive_to: datetime | None = None
     """When the process ended, until its last events are read and the job has moved on."""
+    known_until: datetime | None = None
+    """Of a process that an earlier daemon metered: the last time it is known to have lived; None: this daemon has seen it alive."""
     spans: list[EnergySpan] = field(default_factory=list)
     """Which segment the energy belongs to; ascending."""
     asleep: dict[int | None, float] = field(default_factory=dict)
@@ -137,6 +139,7 @@ class ProcessState:
     def leave(self, wake_at: datetime | None = None) -> None:
         """The process is gone; `wake_at`: when to start the next one."""
         self.alive_from, self.alive_to, self.devices, self.power_w = None, None, (), None
+        self.known_until = None
         self.part, self.asleep, self.protocol_noted, self.starting = BoardPart(), {}, False, False
         self.target, self.target_reason, self.kill_at, self.wake_at = None, "", None, wake_at
 
@@ -155,6 +158,14 @@ class ProcessState:
     def close(self, at: datetime) -> None:
         """The process ended at this time; its last events may still have to be read."""
         self.alive_to = at
+
+    def take_over(self, known_until: datetime) -> None:
+        """An earlier daemon metered it: nobody has seen it alive since."""
+        self.known_until = known_until
+
+    def see(self) -> None:
+        """It lives."""
+        self.known_until = None
 
     def end(self, ending: Ending, kill_at: float | None = None) -> None:
         """Ask the process to end; a second call does not delay its kill."""
@@ -176,6 +187,8 @@ class ProcessState:
             self.alive_from += step
         if self.alive_to is not None:
             self.alive_to += step
+        if self.known_until is not None:
+            self.known_until += step
         if self.wake_at is not None:
             self.wake_at += step
         self.spans = [replace(span, start=span.start + step) for span in self.spans]
