@@ -115,7 +115,7 @@ class Providers(Generic[_S]):
             part for part in (", ".join(map(repr, choices[:-1])), repr(choices[-1])) if part
         )
         hint = f"did you mean {close[0]!r}?" if close else ""
-        raise refusal(key, f"input should be {expected}, is {name!r}", hint)
+        raise refusal(key, f"must be {expected}, is {name!r}", hint)
 
     def _check(self, found: object, name: str) -> type[_S]:
         wanted = f"a subclass of {self._base.__module__}.{self._base.__name__}"

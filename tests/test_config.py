@@ -96,16 +96,16 @@ def test_a_key_of_another_provider_is_refused_with_what_this_one_takes(
         ({}, "box.toml: feeds[0].provider: is missing; add it"),
         (
             {"provider": "nesso"},
-            f"feeds[0].provider: input should be {CHOICES}, is 'nesso'; did you mean 'neso'?",
+            f"feeds[0].provider: must be {CHOICES}, is 'nesso'; did you mean 'neso'?",
         ),
-        ({"provider": ["neso"]}, f"feeds[0].provider: input should be {CHOICES}"),
+        ({"provider": ["neso"]}, f"feeds[0].provider: must be {CHOICES}"),
         ({"provider": "neso", "timeot": 3}, "feeds[0].timeot: unknown key; did you mean 'timeout'?"),
         (
             {"provider": "neso", "region": 99},
-            "box.toml: feeds.0.region: input should be less than or equal to 17",
+            "box.toml: feeds.0.region: must be 17 or less",
         ),
         ({"provider": "neso", "max_age": "soon"}, "box.toml: feeds.0.max_age: "),
-        (3, "box.toml: feeds.0: input should be a valid dictionary"),
+        (3, "box.toml: feeds.0: must be a table of keys, is 3"),
         (
             {"provider": "static", "g_per_kwh": 1.0, "source": "x", "basis": "marginal-direct"},
             "box.toml: feeds[0] speaks marginal-direct but",
@@ -188,25 +188,23 @@ def test_a_duration_that_cannot_be_is_refused_by_its_key(value: object) -> None:
 
 
 def test_a_request_may_take_a_minute_at_most() -> None:
-    assert "feeds.0.timeout: input should be less than or equal to 60, is '61s'" in refused(
-        VALID["neso"] | {"timeout": "61s"}
-    )
+    assert "feeds.0.timeout: must be 60 or less, is '61s'" in refused(VALID["neso"] | {"timeout": "61s"})
 
 
 @pytest.mark.parametrize(
     ("power", "words"),
     [
-        ({"gpu": "nvm"}, "power.gpu: input should be 'auto', 'nvml', 'amd', 'intel', 'replay' or 'none', is 'nvm'; did you mean 'nvml'?"),
-        ({"host": "replay"}, "power.host: input should be 'auto', 'codecarbon' or 'none', is 'replay'"),
+        ({"gpu": "nvm"}, "power.gpu: must be 'auto', 'nvml', 'amd', 'intel', 'replay' or 'none', is 'nvm'; did you mean 'nvml'?"),
+        ({"host": "replay"}, "power.host: must be 'auto', 'codecarbon' or 'none', is 'replay'"),
         ({"gpu": "replay"}, "power.replay_file: is missing; give a CSV of seconds,watts"),
         ({"gpu": "none", "replay_file": "w"}, 'power.replay_file: is read only with power.gpu = "replay"; set that or drop it'),
         ({"gpu": "intel", "sample_hz": 5}, 'power.sample_hz: is read only with power.gpu = "auto", "nvml" or "amd"; set that or drop it'),
-        ({"host_idle": "nobody"}, "power.host_idle: input should be 'jobs' or 'box', is 'nobody'"),
-        ({"gpu": "replay", "replay_file": 3}, "power.replay_file: input should be a valid string, is 3"),
+        ({"host_idle": "nobody"}, "power.host_idle: must be 'jobs' or 'box', is 'nobody'"),
+        ({"gpu": "replay", "replay_file": 3}, "power.replay_file: must be text, is 3; put it in quotes"),
         ({"tik_s": 1}, "power.tik_s: unknown key; did you mean 'tick_s'?"),
         ({"zzz": 1}, "power.zzz: unknown key; known keys here: boards, clocks, clocks_socket, gpu, host, host_idle, sample_hz, tick_s"),
         ({"provider": "nvml"}, "power.provider: unknown key"),
-        ({"tick_s": 0}, "power.tick_s: input should be greater than 0, is 0"),
+        ({"tick_s": 0}, "power.tick_s: must be above 0, is 0"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_power_is_said_in_one_line(power: dict[str, Any], words: str) -> None:
@@ -347,9 +345,7 @@ def test_any_values_in_a_config_are_read_or_refused(
         tried()
 
 
-@pytest.mark.parametrize(
-    ("pue", "problem"), [(12, "less than or equal to 10"), (0.9, "greater than or equal to 1")]
-)
+@pytest.mark.parametrize(("pue", "problem"), [(12, "10 or less"), (0.9, "1 or more")])
 def test_a_pue_that_no_facility_has_is_refused_as_that_of_hours_is(pue: float, problem: str) -> None:
     for stated in ({"pue": pue}, {"pue_hours": [{"pue": pue, "source": "BMS"}]}):
         with pytest.raises(InputError, match=problem):

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from carbonsched.errors import FeedError, InputError
 from carbonsched.feeds.provider import Interval, Time
 from carbonsched.feeds.transport import Body, Limit
+from carbonsched.model.error_words import first_words
 from carbonsched.units import plain_number
 
 URL: Final = "https://web-api.tp.entsoe.eu"
@@ -184,5 +185,5 @@ def points(period: ElementTree.Element, name: str, url: str, *, holds: bool) -> 
 
 def not_documented(error: ValidationError, url: str) -> FeedError:
     """What an answer is refused with that holds what is no time or number."""
-    said = error.errors(include_url=False, include_input=False)[0]["msg"]
+    said = first_words(error.errors(include_url=False, include_input=False))
     return FeedError(f"{url}: the answer is not what ENTSO-E documents: {said}")

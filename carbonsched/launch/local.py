@@ -24,6 +24,7 @@ from carbonsched.launch.base import ProcessStatus
 from carbonsched.launch.handover import check_readable, handed_over, runs_as_owner
 from carbonsched.launch.job_folder import make_written, open_to_owner, readable_umask
 from carbonsched.model.base import Doc
+from carbonsched.model.error_words import first_words
 from carbonsched.model.files import load, read, save
 from carbonsched.model.job import JobSpec, Owner
 from carbonsched.model.protocol import ExitRecord, RunRecord
@@ -360,7 +361,7 @@ def record(path: Path, kind: type[_D]) -> tuple[_D | None, _Unread | None]:
     except FileNotFoundError:
         return None, None
     except ValidationError as e:
-        return None, _Unread(path.name, e.errors()[0]["msg"], passing=False)
+        return None, _Unread(path.name, first_words(e.errors()), passing=False)
     except OSError as e:
         return None, _Unread(
             path.name, str(e.strerror), passing=e.errno not in (errno.EINVAL, errno.ELOOP, errno.EFBIG)

@@ -1,7 +1,6 @@
 """The base of all documents: frozen, no unknown keys, finite numbers, RFC 3339 UTC times, errors of one line."""
 
 import difflib
-import math
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from carbonsched.errors import InputError
+from carbonsched.model.error_words import words
 from carbonsched.text import one_line
 from carbonsched.units import seconds
 
@@ -208,28 +208,38 @@ def input_error(error: ValidationError, model: type[BaseModel], where: str = "")
     others = [
         e for e in errors if e not in misspelt and not (e["type"] == "missing" and e["loc"][:-1] in within)
     ]
-    first, *rest = (_refused(e, model, where) for e in misspelt + others)
+    # each branch of a union has its own word on the same value
+    by_path: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for each in misspelt + others:
+        by_path.setdefault(_path(each, model), []).append(each)
+    first, *rest = (_refused(path, each, model, where) for path, each in by_path.items())
     by_field: dict[str, InputError] = {}
     fields = [one.field for one in (first, *rest)]
-    for one in (
-        rest
-    ):  # each branch of a union has its own word on the same field, a list of bad parts one of its length
+    for one in rest:  # a list of bad parts has one of its length
         if one.field != first.field and not any(field.startswith(f"{one.field}.") for field in fields):
             by_field.setdefault(one.field, one)
     first.others = tuple(by_field.values())
     return first
 
 
-def _refused(first: ErrorDetails, model: type[BaseModel], where: str) -> InputError:
+def _path(error: ErrorDetails, model: type[BaseModel]) -> tuple[int | str, ...]:
+    """The keys and positions to a value."""
     # of a key that is not known the last part is the user's own word, whatever it looks like
-    unknown = first["type"] == "extra_forbidden"
-    steps = first["loc"]
-    path = [
+    unknown = error["type"] == "extra_forbidden"
+    steps = error["loc"]
+    return tuple(
         part for i, part in enumerate(steps) if (unknown and i == len(steps) - 1) or not _is_tag(part, model)
-    ]
+    )
+
+
+def _refused(
+    path: tuple[int | str, ...], errors: list[ErrorDetails], model: type[BaseModel], where: str
+) -> InputError:
+    """Of one value."""
     field = ".".join(str(part) for part in path)
     # of the whole document there is no key to name
     prefix = f"{where}: " if where and field else where
+    first = next((each for each in errors if each["type"] == "refusal"), errors[0])
     if first["type"] == "refusal":
         said = first["ctx"]
         parts = (*path, said["field"]) if said["field"] else path
@@ -238,34 +248,22 @@ def _refused(first: ErrorDetails, model: type[BaseModel], where: str) -> InputEr
         return InputError(
             f"{where}: {named}" if where and named else where or named, said["problem"], said["hint"]
         )
-    if unknown:
-        known = _known_keys(model, path[:-1])
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(model, list(path[:-1]))
         close = difflib.get_close_matches(str(path[-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(sorted(known))}"
         return InputError(prefix + field, "unknown key", hint)
     if first["type"] == "missing":
         return InputError(prefix + field, "is missing", "add it")
-    problem = first["msg"].removeprefix("Value error, ")
-    problem = problem[:1].lower() + problem[1:]
-    if first["type"] in ("tuple_type", "list_type"):
-        problem = "must be a list, in [ ]"
-    given = first.get("input")
-    if isinstance(given, str | int | float | bool):
-        problem += f", is {given!r}" if not (isinstance(given, float) and math.isnan(given)) else ", is nan"
-    hint = ""
-    if first["type"] in ("enum", "literal_error"):
-        choices = [
-            c.strip(" '")
-            for c in str(first.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(",")
-        ]
-        close = difflib.get_close_matches(str(given), choices, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else ""
-    return InputError(prefix + field, problem, hint)
+    return InputError(prefix + field, *words(errors))
+
+
+_BRANCHES = ("int", "float", "str", "bool")
 
 
 def _is_tag(part: int | str, model: type[BaseModel]) -> bool:
     # pydantic puts the names of union branches into `loc`; a user knows only keys and positions
-    return isinstance(part, str) and ("[" in part or part in ("int", "float", "str"))
+    return isinstance(part, str) and ("[" in part or part in _BRANCHES or part.startswith("constrained-"))
 
 
 def _known_keys(model: type[BaseModel], path: list[int | str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import BinaryIO, TypeVar
 from pydantic import ValidationError
 
 from carbonsched.model.base import Doc
+from carbonsched.model.error_words import first_words
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def load(path: Path, kind: type[_D]) -> _D | None:
     except FileNotFoundError:
         return None
     except ValidationError as e:
-        problem = e.errors()[0]["msg"]
+        problem = first_words(e.errors())
     except OSError as e:
         problem = str(e.strerror)
     log.warning("%s cannot be read and counts as not there: %s", path, problem)

@@ -1,4 +1,5 @@
-"""Refuses text and true or false where a number belongs, and the other way round: a file that has types is taken by its word.
+"""Refuses text and true or false where a number belongs, the other way round, and a point in a whole number: a file that has types is
+taken by its word.
 
 pydantic turns `"1.2"`, `true` and `"yes"` into what a key wants. In a config or a job file they are slips: `pue = true` would be 1.
 Whole numbers for others stay fine, and so does text where a key is written as text (`timeout = "20s"`).
@@ -11,8 +12,7 @@ from pydantic import BaseModel, BeforeValidator, WrapValidator
 from pydantic.fields import FieldInfo
 
 from carbonsched.errors import InputError
-
-_SHOWN = 40
+from carbonsched.model.error_words import NO_POINT, shown
 
 
 def check_types(read: BaseModel, given: Any, where: str = "") -> None:
@@ -47,12 +47,14 @@ def _wrong(read: Any, given: Any, key: str, *, takes_text: bool) -> _Wrong | Non
         )
     if isinstance(read, bool):
         if not isinstance(given, bool):
-            return key, f"must be true or false, is {_shown(given)}", "write true or false, without quotes"
+            return key, f"must be true or false, is {shown(given)}", "write true or false, without quotes"
     elif isinstance(read, int | float):
         if isinstance(given, bool):
-            return key, f"must be a number, is {_shown(given)}", "write a number"
+            return key, f"must be a number, is {shown(given)}", "write a number"
         if isinstance(given, str) and not takes_text:
-            return key, f"must be a number, is {_shown(given)}", "write it without quotes"
+            return key, f"must be a number, is {shown(given)}", "write it without quotes"
+        if isinstance(read, int) and isinstance(given, float):
+            return key, f"must be a whole number, is {shown(given)}", NO_POINT
     return None
 
 
@@ -108,10 +110,3 @@ def _under(key: str, name: object) -> str:
 
 def _listed(value: object) -> bool:
     return isinstance(value, list | tuple)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

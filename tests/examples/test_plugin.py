@@ -184,10 +184,7 @@ def test_what_its_settings_refuse_is_one_line_that_names_the_key(
 def test_without_it_the_config_is_refused_with_what_there_is(box: DaemonProcess) -> None:
     line = refused(box, {"PYTHONPATH": str(ROOT)})
     names = [repr(name) for name in FEEDS.built_in]
-    assert (
-        f"feeds[0].provider: input should be {', '.join(names[:-1])} or {names[-1]}, is 'example-file'"
-        in line
-    )
+    assert f"feeds[0].provider: must be {', '.join(names[:-1])} or {names[-1]}, is 'example-file'" in line
 
 
 def test_the_docs_name_what_there_is() -> None:

@@ -1,15 +1,19 @@
 """A config and a job file are taken by the types they are written in, every table of them."""
 
+import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 from support.box import JOB_TOML
 
 from carbonsched.config import load
 from carbonsched.errors import InputError
+from carbonsched.model.job import JobSpec, TrainPart
 from carbonsched.model.job_file import read_job
+from carbonsched.model.strict_types import check_types
 
 CONFIG = """
 pue = 1.2
@@ -96,15 +100,19 @@ def written(path: tuple[Any, ...]) -> str:
 NUMBERS = [path for path in numbers(tomllib.loads(CONFIG)) if path[:2] != ("power", "boards")]
 
 
+def value_at(path: tuple[Any, ...]) -> Any:
+    value: Any = tomllib.loads(CONFIG)
+    for part in path:
+        value = value[part]
+    return value
+
+
 @pytest.mark.parametrize("path", NUMBERS, ids=written)
 @pytest.mark.parametrize("slip", ['"{}"', "true"])
 def test_text_or_true_in_the_place_of_any_number_is_named_in_one_line(
     folder: Path, path: tuple[Any, ...], slip: str
 ) -> None:
-    data = tomllib.loads(CONFIG)
-    value = data
-    for part in path:
-        value = value[part]
+    value = value_at(path)
     key = next(part for part in reversed(path) if isinstance(part, str))
     lines = CONFIG.splitlines()
     table = path[0] if len(path) > 1 else ""
@@ -114,7 +122,7 @@ def test_text_or_true_in_the_place_of_any_number_is_named_in_one_line(
     said = refused(folder, "\n".join(lines))
     named = (written(path), ".".join(map(str, path)))
     # true is 1, which may lie outside of what the key takes: that is said then
-    words = ("must be a number, is ",) if slip != "true" else ("must be a number, is true", "is True")
+    words = ("must be a number, is ",) if slip != "true" else ("must be a number, is true", "is true")
     assert any(said.startswith(f"box.toml: {name}: ") for name in named)
     assert any(each in said for each in words)
     assert "\n" not in said
@@ -142,6 +150,38 @@ def test_a_job_file_too(folder: Path, line: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
         read_job(folder / "job.toml")
     assert str(caught.value).startswith(says)
+
+
+def whole(model: type[BaseModel]) -> set[str]:
+    """Names of the fields that are whole numbers."""
+
+    def takes(annotation: Any) -> bool:
+        inner = get_args(annotation)
+        return annotation is int or (bool(inner) and any(map(takes, inner)))
+
+    return {name for name, info in model.model_fields.items() if takes(info.annotation)}
+
+
+@pytest.mark.parametrize("key", sorted(whole(TrainPart)))
+def test_no_whole_number_of_a_job_has_a_point(key: str) -> None:
+    data = tomllib.loads(JOB_TOML) | {"train": {key: 4.0}}
+    try:
+        read = JobSpec.parse(data)
+    except InputError:  # 4 is not for this one, or for this method
+        return
+    with pytest.raises(InputError) as caught:
+        check_types(read, data, "job.toml")
+    said = "must be a whole number, is 4.0; whole numbers are written without a point"
+    assert str(caught.value) == f"job.toml: train.{key}: {said}"
+
+
+@pytest.mark.parametrize("key", ["launch.slots", "quotas[0].jobs", "pue_hours[0].months[0]"])
+def test_no_whole_number_of_a_config_has_a_point(folder: Path, key: str) -> None:
+    path = next(path for path in NUMBERS if written(path) == key)
+    name = next(part for part in reversed(path) if isinstance(part, str))
+    value = f"{value_at(path)}"
+    text = re.sub(rf"(?m)^({name} = \[?){value}\b", rf"\g<1>{value}.0", CONFIG)
+    assert refused(folder, text).startswith(f"box.toml: {key}: must be a whole number, is {value}.0; whole ")
 
 
 def test_what_is_written_as_text_stays_text(folder: Path) -> None:

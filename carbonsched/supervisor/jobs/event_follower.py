@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
+from carbonsched.model.error_words import first_words
 from carbonsched.model.files import open_plain
 from carbonsched.model.protocol import EVENTS, Event
 
@@ -111,6 +112,6 @@ class EventFollower:
             return [EVENTS.validate_json(line)]
         except ValidationError as e:
             log.warning(
-                "%s: passed over a line before byte %d: %s", self.path, self.offset, e.errors()[0]["msg"]
+                "%s: passed over a line before byte %d: %s", self.path, self.offset, first_words(e.errors())
             )
             return []

@@ -169,7 +169,7 @@ BAD = {
     "no offset": (WHOLE.replace(b"Z</start>", b"</start>"), "no time zone"),
     "not a number": (WHOLE.replace(b">300<", b">nan<"), "finite number"),
     "a slip in a number": (WHOLE.replace(b">300<", b">3_00<"), "'3_00' is not a number"),
-    "position 0": (WHOLE.replace(b"<position>1<", b"<position>0<"), "greater than or equal to 1"),
+    "position 0": (WHOLE.replace(b"<position>1<", b"<position>0<"), "must be 1 or more"),
     "cut": (
         document(*(of("B04", *(float(i * 7 % 11 + j) for i in range(100))) for j in range(10))),
         "cut off",

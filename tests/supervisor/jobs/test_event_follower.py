@@ -169,4 +169,4 @@ def test_what_would_take_minutes_to_plan_is_passed_over(
             file.write(json.dumps(event) + "\n")
     [taken] = EventFollower(path).read()
     assert len(getattr(taken, many)) == most
-    assert f"at most {most} items" in caplog.text
+    assert f"must have {most} entries or fewer" in caplog.text

@@ -1,0 +1,161 @@
+"""Says in our own words what pydantic found wrong with a value: what it must be, what it is, and how that is written.
+
+The table is the one place of these words. What it does not name (types that none of our documents has) is told in pydantic's, with
+"must" in the place of "Input should".
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import ErrorDetails
+
+_SHOWN: Final = 60
+_NUMBER: Final = re.compile(r"\s*[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+_WITH_UNIT: Final = re.compile(_NUMBER.pattern + r"[A-Za-z%/]+\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a value must be.
+
+    Example:
+        >>> Kind("text", "put it in quotes").noun
+        'text'
+    """
+
+    noun: str
+    hint: str
+    """How it is written."""
+
+
+_WHOLE = Kind("a whole number", "write it like 4")
+_REAL = Kind("a number", "write it like 0.5")
+_BOOL = Kind("true or false", "write true or false, without quotes")
+_TEXT = Kind("text", "put it in quotes")
+_LIST = Kind("a list, in [ ]", "put it in [ ]")
+_TABLE = Kind("a table of keys", "write its keys below a heading in [ ], or as { key = value }")
+_TIME = Kind("a time", "write it like 2026-11-22T10:00:00Z")
+_DAY = Kind("a day", "write it like 2026-11-22")
+_HOUR = Kind("a time of day", "write it like 06:30")
+_SPAN = Kind("a duration", "write it like 36h")
+
+KINDS: Final[Mapping[str, Kind]] = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), _WHOLE),
+    **dict.fromkeys(("float_type", "float_parsing", "decimal_type", "decimal_parsing"), _REAL),
+    "finite_number": Kind("a finite number", _REAL.hint),
+    **dict.fromkeys(("bool_type", "bool_parsing"), _BOOL),
+    **dict.fromkeys(("string_type", "string_sub_type", "string_unicode", "bytes_type"), _TEXT),
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type", "iterable_type"), _LIST),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), _TABLE),
+    **dict.fromkeys(
+        ("datetime_type", "datetime_parsing", "datetime_from_date_parsing", "datetime_object_invalid"), _TIME
+    ),
+    **dict.fromkeys(("date_type", "date_parsing", "date_from_datetime_parsing"), _DAY),
+    **dict.fromkeys(("time_type", "time_parsing"), _HOUR),
+    **dict.fromkeys(("time_delta_type", "time_delta_parsing"), _SPAN),
+}
+"""Of an error that says that a value is of another type."""
+
+NO_POINT: Final = "whole numbers are written without a point"
+_LIMITS: Final[Mapping[str, str]] = {
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be {le} or less",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "too_short": "must have {min_length} entries or more, has {actual_length}",
+    "too_long": "must have {max_length} entries or fewer, has {actual_length}",
+    "string_too_short": "must have {min_length} characters or more",
+    "string_too_long": "must have {max_length} characters or fewer",
+    "string_pattern_mismatch": "must match {pattern}",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+}
+_CHOICES: Final = ("literal_error", "enum")
+_SHOULD: Final = re.compile(r"^(?:Input|Value|String|Data) should\b")
+
+
+def words(errors: Sequence[ErrorDetails]) -> tuple[str, str]:
+    """(problem, hint) of the errors of one value: those of a union tell of each branch why it is not that one.
+
+    Example:
+        >>> words([{"type": "int_type", "loc": ("boards", 0), "msg": "", "input": True}])
+        ('must be a whole number, is true', 'write a number')
+    """
+    # a branch that finds more than another type, or another word, is the one that was meant
+    meant = [each for each in errors if each["type"] not in KINDS and each["type"] not in _CHOICES]
+    if meant:
+        return _problem(meant[0]), ""
+    kinds = [KINDS[each["type"]] for each in errors if each["type"] in KINDS]
+    choices = [each["ctx"]["expected"] for each in errors if each["type"] in _CHOICES]
+    nouns = dict.fromkeys([*choices, *(kind.noun for kind in kinds)])
+    given = errors[0].get("input")
+    return f"must be {' or '.join(nouns)}{_is(errors[0])}", _close(given, choices) or _hint(given, kinds)
+
+
+def first_words(errors: Sequence[ErrorDetails]) -> str:
+    """The problem of the first value alone, for a line that names its place itself."""
+    return words([each for each in errors if each["loc"] == errors[0]["loc"]])[0]
+
+
+def shown(value: object) -> str | None:
+    """A value as the user wrote it, or what it is; None: there is no word for it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
+    if isinstance(value, str | int | float):
+        text = repr(value)
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    names: tuple[tuple[type | tuple[type, ...], str], ...] = ((Mapping, "a table"), ((list, tuple), "a list"))
+    return next((name for kind, name in names if isinstance(value, kind)), None)
+
+
+def _is(error: ErrorDetails) -> str:
+    found = shown(error["input"]) if "input" in error else None
+    return "" if found is None else f", is {found}"
+
+
+def _problem(error: ErrorDetails) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind in _LIMITS:
+        problem = _LIMITS[kind].format(**{name: _figure(value) for name, value in context.items()})
+        return problem if "actual_length" in context else problem + _is(error)
+    said = error["msg"].removeprefix("Value error, ")
+    said = _SHOULD.sub("must", said).replace(" should ", " must ")
+    found = _is(error) if isinstance(error.get("input"), str | int | float) else ""
+    return (said if said[1:2].isupper() else said[:1].lower() + said[1:]) + found
+
+
+def _figure(value: object) -> object:
+    return f"{value:.15g}" if isinstance(value, float) else value
+
+
+def _close(given: object, choices: Sequence[str]) -> str:
+    """Which of the words that are taken was meant."""
+    each = [word for said in choices for word in re.findall(r"'([^']*)'", said)]
+    close = difflib.get_close_matches(str(given), each, n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+_Hint = Callable[[Any], bool]
+_NUMBERS: Final[tuple[tuple[_Hint, str], ...]] = (
+    (lambda given: isinstance(given, bool), "write a number"),
+    (lambda given: isinstance(given, float) and math.isfinite(given), NO_POINT),
+    (lambda given: isinstance(given, str) and bool(_NUMBER.fullmatch(given)), "write it without quotes"),
+    (lambda given: isinstance(given, str) and bool(_WITH_UNIT.fullmatch(given)), "write it without a unit"),
+)
+
+
+def _hint(given: object, kinds: Sequence[Kind]) -> str:
+    """How the first kind is written that the value comes near to."""
+    if not kinds:
+        return ""
+    number = next((kind for kind in kinds if kind in (_WHOLE, _REAL)), None)
+    if number is not None and (near := next((hint for fits, hint in _NUMBERS if fits(given)), "")):
+        return near
+    return kinds[0].hint
