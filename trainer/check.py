@@ -39,7 +39,7 @@ from trainer.training.skippable_blocks import find_blocks
 
 
 def check_job(spec: JobSpec) -> CheckResult:
-    """Raises InputError that names the field and the mend."""
+    """Raises InputError that names the field and how to fix it."""
     train = spec.train
     traits = check_method(spec).traits
     check_world(train)
@@ -85,9 +85,9 @@ class _EncodedRows:
     validation: list[Encoded]
     test: list[Encoded]
     formats: tuple[str, ...]
-    """Of the training rows, the commonest first."""
+    """Formats of the training rows, most common first."""
     batches: tuple[Shape, ...]
-    """Of some batches, where rows may run in two parts."""
+    """Some batches, if rows may run in two parts."""
     nominal: tuple[int, int | None, int]
     """(seq, target_seq, labelled tokens of a row) of the mean batch."""
     pad: int
@@ -131,18 +131,18 @@ def _encode_rows(spec: JobSpec) -> _EncodedRows:
 
 @dataclass(frozen=True, slots=True)
 class _Price:
-    """What a step costs, as ratios to full fine-tuning."""
+    """The cost of a step, as ratios to full fine-tuning."""
 
     method: Method
     shape: Shape
     importance_share: float
     """Of the importance batches of a segment."""
     cached_floor: float | None
-    """The floor once the activation cache is filled; None: there is none."""
+    """The floor once the activation cache is filled; None: there is no cache."""
     settings: tuple[ForeseenSetting, ...]
-    """That the planner may choose among."""
+    """Settings that the planner may choose from."""
     without_head: str | None
-    """Why the output embeddings run on every token; None: on labelled ones alone, or that was not asked for."""
+    """Why the output embeddings run on every token; None: they run on labelled ones alone, or that was not asked for."""
 
     @property
     def floor(self) -> float:
@@ -191,7 +191,7 @@ def _price(spec: JobSpec, model: Any, rows: _EncodedRows) -> _Price:
 
 
 def _offers_tokens(train: TrainPart, traits: MethodTraits) -> bool:
-    """Whether the trainer will try out rows in two parts, for a method that changes its setting."""
+    """Whether the trainer will try running rows in two parts, for a method that changes its setting."""
     return traits.switches and train.cache == "off" and not train.compile
 
 
@@ -204,7 +204,7 @@ def _splits(model: Any) -> bool:
 
 
 def _settings(spec: JobSpec, method: Method) -> tuple[ForeseenSetting, ...]:
-    """What the trainer will offer with the first segment, each with the rate of its steps."""
+    """The settings that the trainer will offer with the first segment, each with its ρ."""
     train = spec.train
     if not isinstance(method, Auto):
         return ()
@@ -223,7 +223,7 @@ def _settings(spec: JobSpec, method: Method) -> tuple[ForeseenSetting, ...]:
 
 
 def _without_head(model: Any, train: TrainPart) -> str | None:
-    """Why the output embeddings will run on every token, as far as a config tells."""
+    """Why the output embeddings will run on every token, as far as a config shows."""
     if train.compile:
         return "train.compile would compile anew for each number of labelled ones"
     try:
@@ -235,7 +235,7 @@ def _without_head(model: Any, train: TrainPart) -> str | None:
 
 def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) -> tuple[str, ...]:
     notes = [*_format_note(rows.formats), *price.method.profile.notes]
-    if price.without_head is not None:  # asked for in vain: a plain submit says so, too
+    if price.without_head is not None:  # asked for but impossible: a plain submit says so too
         notes.append(
             f"the output embeddings run on every token, not on the labelled alone: {price.without_head}"
         )
@@ -257,7 +257,7 @@ def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) 
 
 
 def _rate_note(train: TrainPart, price: _Price) -> list[str]:
-    """Nothing where the rate is taken as it stands."""
+    """Empty if the rate is used unchanged."""
     traits = price.method.traits
     most = traits.lr_factor(0.0)
     if train.lr_scaling == "as-given" or train.optimizer != "adamw" or most == 1:
@@ -290,7 +290,7 @@ def _rates_note(train: TrainPart, price: _Price) -> list[str]:
 
 
 def _format_note(formats: tuple[str, ...]) -> list[str]:
-    """Nothing where the rows have the fields that the job names."""
+    """Empty if the rows have the fields that the job names."""
     if formats == ("fields",):
         return []
     if len(formats) > 1:
@@ -305,14 +305,14 @@ def _format_note(formats: tuple[str, ...]) -> list[str]:
 
 def _check_rhos(spec: JobSpec, price: _Price) -> None:
     carbon, floor, cheapest, share = spec.carbon, price.floor, price.method.floor, price.importance_share
-    if spec.train.cache == "off":  # else later segments may go below it
+    if spec.train.cache == "off":  # otherwise later segments may go below it
         _check_rho("rho_min", carbon.rho_min, floor, cheapest, share)
     _check_rho("rho_max", carbon.rho_max, floor, cheapest, share)
     _check_rho("rho_mean", carbon.rho_mean, floor, cheapest, share)
 
 
 def _cached_floor(model: Any, method: Method, shape: Shape) -> float:
-    """The floor under a cache of everything that lies beneath the cheapest selection."""
+    """The floor with a cache of everything below the cheapest selection."""
     if not method.plans_with_cache:
         return method.floor
     full, depth = method.profile.full_flops, {t.name: t.depth_flops for t in method.profile.tensors}
@@ -330,7 +330,7 @@ def _cached_floor(model: Any, method: Method, shape: Shape) -> float:
 
 
 def _segment_rows(rows: int, spec: JobSpec) -> int:
-    """Rows of a segment; no shorter one measures importance."""
+    """Rows of a segment; shorter segments do not measure importance."""
     schedule = schedule_of(spec.train, rows)
     batch = min(spec.train.batch_size, rows) * world_of(spec.train)
     _, first, end = schedule.bounds(0)

@@ -1,7 +1,7 @@
-"""Knows the board that this process trains on: why torch does not see it, when its work is done, and what it is called.
+"""Knows the board that this process trains on: why torch does not see it, when its work is done, and its name.
 
-A job that was given a board and sees none would train on the CPU for days, with an idle board's energy on its account; it is
-ended before it loads anything, with the cause. Time is read when the device has done what it was told: CUDA runs behind Python.
+A job that was given a board and does not see it would train on the CPU for days, with an idle board's energy on its account; it is ended
+before it loads anything, with the cause. Times are read after the device has finished, because CUDA runs asynchronously.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from carbonsched.errors import InputError
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 DEV: Final = Path("/dev")
 _DRIVERS: Final = {11: 450, 12: 525, 13: 580}
-"""CUDA's major version → the least driver that runs it (CUDA's release notes, minor version compatibility)."""
+"""CUDA's major version → the oldest driver that runs it (CUDA's release notes, minor version compatibility)."""
 
 
 def device_seconds() -> float:
-    """Monotonic time at which all work that was given to the device is done."""
+    """Monotonic time after the device has finished all its work."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
     return time.monotonic()
@@ -37,13 +37,12 @@ def runs_in_bf16(autocast: str | None, dtype: str) -> bool:
 
 
 def has_bf16() -> bool:
-    """Whether torch sees a board that multiplies in bf16 itself."""
+    """Whether torch sees a board with bf16 in hardware."""
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def to_host(states: torch.Tensor) -> torch.Tensor:
-    """A tensor in the host's memory, whole when this returns; from a board through page-locked memory, which it can write to
-    by itself."""
+    """A copy of the tensor in host memory, complete on return; from a board through page-locked memory, which it can write by DMA."""
     if states.device.type != "cuda":
         return states.detach().cpu()
     host = torch.empty(states.shape, dtype=states.dtype, pin_memory=True)
@@ -53,12 +52,12 @@ def to_host(states: torch.Tensor) -> torch.Tensor:
 
 
 def peak_memory() -> int | None:
-    """Bytes of the board that this process has held at most, free blocks that its allocator keeps included; None: no board."""
+    """Peak bytes of the board that this process held, including free blocks in the allocator; None: no board."""
     return int(torch.cuda.max_memory_reserved()) if torch.cuda.is_available() else None
 
 
 def begin_peak() -> None:
-    """From now on `peak_since` tells the most that was held, of the board where there is one, else of this process."""
+    """Start measuring peak memory for `peak_since`: of the board if there is one, else of this process."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
@@ -67,7 +66,7 @@ def begin_peak() -> None:
 
 
 def peak_since() -> int | None:
-    """Bytes that tensors took on the board at most since `begin_peak`, on a CPU this process; None: this system does not tell."""
+    """Peak bytes of tensors on the board since `begin_peak`, on a CPU of this process; None: this system does not report it."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     try:
@@ -79,13 +78,13 @@ def peak_since() -> int | None:
 
 
 def board_uuid(device: Any) -> str | None:
-    """NVML's name for a CUDA device, `GPU-` and the digits; None where this torch does not tell."""
+    """NVML's name for a CUDA device, `GPU-` and digits; None if this torch does not report it."""
     uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
     return None if uuid is None else f"GPU-{str(uuid).removeprefix('GPU-')}"
 
 
 def check_board() -> None:
-    """Raises InputError where this process was given a board by its UUID, as the daemon does, and torch sees none."""
+    """Raise InputError if this process was given a board by UUID, as the daemon does, and torch sees none."""
     given = os.environ.get(VISIBLE, "")
     if not given.startswith(("GPU-", "MIG-")) or torch.cuda.is_available():
         return
@@ -96,7 +95,7 @@ def check_board() -> None:
 
 
 def note_problem() -> str | None:
-    """What `check` says on a box with an NVIDIA board that torch does not see; None elsewhere, and where boards are hidden."""
+    """What `check` says on a box with an NVIDIA board that torch does not see; None otherwise, and if boards are hidden."""
     if os.environ.get(VISIBLE) == "" or not (DEV / "nvidiactl").exists() or torch.cuda.is_available():
         return None
     found = cuda_problem()
@@ -104,7 +103,7 @@ def note_problem() -> str | None:
 
 
 def cuda_problem(driver: Callable[[], int | None] | None = None) -> tuple[str, str] | None:
-    """(why torch has no CUDA device, what mends it); None where no cause is found. driver: see `driver_cuda`."""
+    """(why torch has no CUDA device, how to fix it); None if no cause is found. driver: see `driver_cuda`."""
     built = torch.version.cuda
     if built is None:
         return (
@@ -128,7 +127,7 @@ def cuda_problem(driver: Callable[[], int | None] | None = None) -> tuple[str, s
 
 
 def driver_cuda() -> int | None:
-    """The newest CUDA that the driver speaks, as 13000 for 13.0; None where libcuda is not here."""
+    """The newest CUDA version that the driver supports, as 13000 for 13.0; None if there is no libcuda."""
     version = ctypes.c_int()
     try:
         code = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
@@ -138,7 +137,7 @@ def driver_cuda() -> int | None:
 
 
 def _closed_device() -> tuple[str, str] | None:
-    """A device file that CUDA opens, and NVML does not."""
+    """A device file that CUDA needs, NVML does not, and this process may not open."""
     uvm = DEV / "nvidia-uvm"
     if not uvm.exists():
         return (

@@ -1,7 +1,7 @@
-"""Names one run of a benchmark: its method, ρ, learning rate, seed and other settings of `[train]`; and reads `--method`.
+"""Names one run of a benchmark by its method, ρ, learning rate, seed and other settings of `[train]`; parses `--method`.
 
-Written `METHOD[@RHO][,key=value…]`, as in `greentrainer@0.5,importance=fisher,max_steps=200`; the keys are those of a job's
-`[train]` table.
+The form is `METHOD[@RHO][,key=value…]`, as in `greentrainer@0.5,importance=fisher,max_steps=200`; the keys are those of a job's `[train]`
+table.
 """
 
 import json
@@ -15,7 +15,7 @@ from trainer.methods.registry import method_row
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is compared: everything but learning rate and seed.
+    """What is compared: all settings but learning rate and seed.
 
     Example:
         >>> Variant("greentrainer", 0.5, (("importance", "fisher"),)).name
@@ -51,17 +51,17 @@ class Cell:
         return f"{self.variant.name},lr={self.lr:.3g},seed={self.seed}".replace("/", "_")
 
     def spec(self, base: JobSpec) -> JobSpec:
-        """The job that runs this cell. Raises InputError: a setting that `[train]` does not know."""
+        """The job that runs this cell. Raises InputError for a setting that `[train]` does not have."""
         train = base.train.dump() | dict(self.variant.settings)
         train |= {"method": self.variant.method, "lr": self.lr, "lr_scaling": "as-given", "seed": self.seed}
-        # test rows are for the runs that tuning has chosen
+        # test rows are only for the runs chosen by tuning
         document = base.dump() | {"train": train, "evaluate": {}}
         document["carbon"] = {"budget_share": 1.0, "rho_start": self.variant.rho or 1.0}
         return JobSpec.parse(document, where=f"--method {self.variant.name}")
 
 
 def parse_variants(text: str, rhos: list[float]) -> list[Variant]:
-    """The variants that one `--method` stands for: one for each of `rhos` unless it names its own. Raises InputError."""
+    """The variants that one `--method` stands for: one for each of `rhos`, unless it names its own ρ. Raises InputError."""
     head, *rest = [part.strip() for part in text.split(",")]
     settings = []
     for part in rest:

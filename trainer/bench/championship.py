@@ -1,8 +1,8 @@
-"""Compares methods at equal grams: from one TOML the rows, and for each row and budget the steps that those grams buy.
+"""Compares methods at equal grams: reads the rows from one TOML, and computes the steps that each budget buys each row.
 
-The file is a JOB.toml with a table more, `[championship]`. A budget is a share of what a stock Trainer's full fine-tuning emits over the job's
-epochs; a row gets as many steps as the same grams pay for on the same grid, by the FLOPs of the very batches that it will train on.
-Every row ends annealed at its last step, and may go over the data again where its grams last longer.
+The file is a JOB.toml with an additional table `[championship]`. A budget is a share of what a stock Trainer's full fine-tuning emits over
+the job's epochs. Each row gets as many steps as the same grams pay for on the same grid, by the FLOPs of the very batches that it will
+train on. Every row is annealed at its last step, and may repeat the data if its grams last longer.
 """
 
 import tomllib
@@ -25,11 +25,11 @@ from trainer.bench.runner import BenchPlan
 from trainer.methods.registry import method_row
 
 STOCK = {"group_by_length": False, "labelled_head": False}
-"""Settings of `[train]` by which a job trains as a stock Trainer does."""
+"""Settings of `[train]` that make a job train as a stock Trainer does."""
 
 
 class Row(Doc):
-    """One row: a method, and how it is set.
+    """One row: a method and its settings.
 
     Example:
         >>> Row(name="tensors", method="greentrainer", rho=0.6, lr=4e-4).tune
@@ -39,13 +39,13 @@ class Row(Doc):
     name: str
     method: str
     lr: Annotated[float, Field(gt=0, le=MOST)]
-    """Its learning rate; where tuning starts."""
+    """Its learning rate, from which tuning starts."""
     rho: Share | None = None
-    """Directed ρ, of methods that follow one."""
+    """Directed ρ, for methods that follow one."""
     stock: bool = False
-    """Padded to the longest row of a random batch, with logits for every token."""
+    """Pad to the longest row of a random batch, and compute logits for every token."""
     tune: bool = False
-    """Walk the learning rate at the share `tune_at`; the other shares take it over."""
+    """Tune the learning rate at the share `tune_at`; the other shares use the result."""
     shares: tuple[Share, ...] | None = None
     """None: those of the championship."""
     settings: dict[str, Any] = {}
@@ -57,7 +57,7 @@ class Row(Doc):
 
 
 class ReplayedGrid(Doc):
-    """A recorded intensity that every row is replayed on, from the same moment on.
+    """A recorded intensity that every row is replayed on, from the same time on.
 
     Example:
         >>> ReplayedGrid(trace="week.csv", start="2022-03-01T00:00:00Z", stock_hours=24.0).stock_hours
@@ -68,7 +68,7 @@ class ReplayedGrid(Doc):
     """CSV of datetime and g_per_kwh, UTC."""
     start: UtcTime
     stock_hours: Annotated[float, Field(gt=0, le=87_600)]
-    """Hours that stock full fine-tuning takes; the others take theirs in proportion to their FLOPs."""
+    """Hours that stock full fine-tuning takes; other rows take time in proportion to their FLOPs."""
 
 
 class Championship(Doc):
@@ -84,13 +84,13 @@ class Championship(Doc):
     tune_at: Share = 0.4
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1)
     margin: Annotated[float, Field(gt=0)] = 0.010
-    """Nats: a row is not worse than another where the upper end of the difference's 95% interval lies below it."""
+    """Nats: a row is not worse than another if the upper end of the difference's 95% interval is below this."""
     against: tuple[str, ...] = ()
-    """Names of the rows that each is compared with: at the same share, or at the only one that a row has."""
+    """Names of the rows that each row is compared with: at the same share, or at the only share that the other has."""
     energy: Literal["flops", "meter"] = "flops"
-    """flops: as many joules for each FLOP in all rows. meter: as many as a row's own finished runs took."""
+    """flops: all rows use the same joules per FLOP. meter: each row uses those of its own finished runs."""
     grid: ReplayedGrid | None = None
-    """None: the same intensity at all times."""
+    """None: constant intensity."""
     row: Annotated[tuple[Row, ...], Field(min_length=1)]
 
 
@@ -108,11 +108,11 @@ class Entry:
     share: float
     variant: Variant
     flops: float
-    """Planned, of all its steps."""
+    """Planned FLOPs of all its steps."""
 
 
 def read_championship(file: Path) -> tuple[Championship, JobSpec]:
-    """The championship and its job. Raises InputError for what is no such file, and for a row that cannot be run."""
+    """The championship and its job. Raises InputError for an invalid file, and for a row that cannot be run."""
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
@@ -131,7 +131,7 @@ def read_championship(file: Path) -> tuple[Championship, JobSpec]:
     for row in found.row:
         if names.count(row.name) > 1:
             raise InputError("championship.row", f"two are called {row.name!r}", "name them apart")
-        # runs are told apart by their settings, and a rate by them
+        # runs are identified by their settings, and so is a learning rate
         alike = next((o.name for o in found.row if o.variant(1) == row.variant(1) and o.lr != row.lr), None)
         if alike is not None:
             raise InputError(
@@ -148,10 +148,8 @@ def read_championship(file: Path) -> tuple[Championship, JobSpec]:
 def entries(
     found: Championship, base: JobSpec, joules_per_flop: dict[str, float] | None = None
 ) -> list[Entry]:
-    """Every row at every share, the smallest first. joules_per_flop: of rows by name, where the meter tells them apart.
-
-    The first seed's batches decide the steps: other seeds draw other orders of the same rows, and get as many steps.
-    """
+    """Every row at every share, the smallest first. joules_per_flop: by row name, if the meter distinguishes them. The first seed's batches
+    determine the steps; other seeds order the same rows differently and get as many steps."""
     rows = JobRows(base)
     reference = Row(name="stock", method="full", stock=True, lr=base.train.lr)
 
@@ -179,7 +177,7 @@ def entries(
 
 
 def plan_of(found: Championship, base: JobSpec, made: list[Entry]) -> BenchPlan:
-    """What is to be run: rates are walked at `tune_at`, and taken over to the other shares."""
+    """What is to be run: learning rates are tuned at `tune_at`, and used at the other shares."""
     tuned = {e.row.name: e.variant for e in made if e.row.tune and e.share == found.tune_at}
     for entry in made:
         if entry.row.tune and entry.row.name not in tuned:
@@ -198,12 +196,12 @@ def plan_of(found: Championship, base: JobSpec, made: list[Entry]) -> BenchPlan:
 
 
 def joules_per_flop(found: Championship, store: ResultStore) -> dict[str, float] | None:
-    """By row, ÷ that of the first row that has runs, from finished runs; None: by FLOPs, as is asked for or as nothing else is known."""
+    """By row, relative to the first row that has runs, from finished runs; None: by FLOPs, as asked for or because nothing else is known."""
     if found.energy == "flops":
         return None
     spent: dict[str, list[float]] = {}
     for row in found.row:
-        name = row.variant(0).name.rpartition("=")[0]  # whatever its steps
+        name = row.variant(0).name.rpartition("=")[0]  # whatever its number of steps
         for result in store.all():
             if result.variant.rpartition("=")[0] == name and result.joules is not None:
                 spent.setdefault(row.name, []).append(result.joules / result.flops)

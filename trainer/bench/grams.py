@@ -1,4 +1,4 @@
-"""Works out how many steps a budget of grams pays for on a replayed grid: energy by FLOPs, hours by FLOPs, intensity by the hour."""
+"""Computes how many steps a budget of grams pays for on a replayed grid: energy and hours by FLOPs, intensity by the hour."""
 
 import bisect
 from collections.abc import Callable, Sequence
@@ -11,12 +11,12 @@ from carbonsched.errors import InputError
 from carbonsched.feeds.trace import read_trace
 
 MOST_STEPS = 1_000_000
-"""Of a row: a budget that pays for more is a slip of the pen."""
+"""More steps in a row are taken for a mistake in the budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Intensity over the work done, for the time that work takes is in proportion to its FLOPs.
+    """Intensity as a function of the work done, since time is proportional to FLOPs.
 
     Example:
         >>> clean_then_dirty = Grid(ends=(100.0,), intensity=(1.0, 3.0))
@@ -25,12 +25,12 @@ class Grid:
     """
 
     ends: tuple[float, ...]
-    """FLOPs from the start at which one row of the trace ends and the next begins."""
+    """FLOPs at which one row of the trace ends and the next begins."""
     intensity: tuple[float, ...]
-    """One more than `ends`; in any unit, since budgets are shares."""
+    """One more value than `ends`; in any unit, since budgets are shares."""
 
     def upto(self, flops: float) -> float:
-        """Grams of so many FLOPs from the start."""
+        """Grams of the first so many FLOPs."""
         spent, begin = 0.0, 0.0
         for end, rate in zip((*self.ends, float("inf")), self.intensity, strict=True):
             spent += rate * (min(flops, end) - begin)
@@ -40,17 +40,17 @@ class Grid:
         return spent
 
     def grams(self, steps: Sequence[float]) -> float:
-        """Of steps of so many FLOPs each, one after the other."""
+        """Grams of consecutive steps of these FLOPs."""
         return self.upto(sum(steps))
 
 
 def constant_grid() -> Grid:
-    """The same intensity at all times: equal grams are equal FLOPs."""
+    """Constant intensity: equal grams are equal FLOPs."""
     return Grid((), (1.0,))
 
 
 def read_grid(trace: Path, start: datetime, seconds_per_flop: float) -> Grid:
-    """The trace from `start` on. Raises InputError where it does not hold that moment."""
+    """The trace from `start` on. Raises InputError if it does not contain that time."""
     found = read_trace(trace)
     if not found.times[0] <= start <= found.times[-1]:
         raise InputError(

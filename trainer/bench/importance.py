@@ -1,12 +1,12 @@
-"""Compares the predicted with the actual drop of the held-out loss, tensor by tensor: does an importance foretell?
+"""Compares the predicted with the actual drop of the held-out loss, tensor by tensor: how well does an importance predict it?
 
-Actual: one step of the real optimizer on one tensor alone, at a small rate, with the gradient of a training batch that no
-prediction has seen; the loss is measured on held-out rows before and after, and the tensor put back. Predicted: what each
-importance says of that tensor. Both before training and after some steps of full fine-tuning, when the optimizer has
-moments. Selection goes by order, so what counts is the rank correlation (Spearman); large tensors drop the loss more and
-are valued more by almost any measure, so it is also given with size held fixed (partial rank correlation).
+Actual: one step of the real optimizer on one tensor alone, at a small rate, with the gradient of a training batch that no prediction has
+used; the loss is measured on held-out rows before and after, and the tensor is restored. Predicted: what each importance says of that
+tensor. Both are done before training and after some steps of full fine-tuning, when the optimizer has moments.
 
-concave, reach and coverage order single tensors as `update` does: what they change is which go together.
+Selection uses the order of tensors, so the rank correlation (Spearman) counts. Large tensors lower the loss more, and almost any measure
+values them more, so the correlation is also given for constant size (partial rank correlation). concave, reach and coverage rank single
+tensors as `update` does: they only change which tensors go together.
 """
 
 import copy
@@ -56,7 +56,7 @@ Z95 = 1.96
 
 
 class Predictor(Doc):
-    """How well one importance foretells at one stage.
+    """How well one importance predicts at one stage.
 
     Example::
 
@@ -71,13 +71,13 @@ class Predictor(Doc):
     """95% interval: Fisher's z, variance 1.06 ÷ (n − 3) (Fieller, Hartley, Pearson, 1957)."""
     high: float
     given_size: float | None
-    """Partial rank correlation, the number of weights held fixed; None for the size itself."""
+    """Partial rank correlation at constant number of weights; None for the size itself."""
     reached: float | None
-    """Median of drop ÷ (rate × value), for those that predict a drop; 1 is what a perfect one has."""
+    """Median of drop ÷ (rate × value) for importances that predict a drop; 1 would be perfect."""
     flops: float
     seconds: float
     age: int | None
-    """Optimizer steps behind the moments it went by; None where it uses none."""
+    """Optimizer steps behind the moments that it used; None if it uses none."""
 
 
 class Probe(Doc):
@@ -98,7 +98,7 @@ class Probe(Doc):
 
 
 class Stage(Doc):
-    """All that was measured at one point of training.
+    """All measurements at one point of training.
 
     Example::
 
@@ -107,7 +107,7 @@ class Stage(Doc):
 
     when: Literal["before", "mid"]
     steps: int
-    """Of full fine-tuning behind it."""
+    """Steps of full fine-tuning before it."""
     loss: float
     predictors: tuple[Predictor, ...]
     probes: tuple[Probe, ...]
@@ -281,7 +281,7 @@ class _Bench:
         return {n: found[n] if n in found else torch.zeros_like(self.weights[n]) for n in names}
 
     def loss_after_step(self, name: str, gradient: Tensor, lr: float) -> float:
-        """The held-out loss after one step on this tensor; it and its optimizer state are put back."""
+        """The held-out loss after one step on this tensor; tensor and optimizer state are restored."""
         weight, states = self.weights[name], self.optimizer.state
         kept, state = weight.detach().clone(), copy.deepcopy(states.get(weight))
         rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -303,7 +303,7 @@ class _Bench:
 
 
 def make_optimizer(model: nn.Module, train: TrainPart) -> torch.optim.Optimizer:
-    """The job's optimizer over all of `model`, weight decay on matrices alone, as transformers' Trainer has it."""
+    """The job's optimizer over all of `model`, with weight decay on matrices only, as in transformers' Trainer."""
     parameters = list(model.parameters())
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": train.weight_decay},
@@ -345,14 +345,14 @@ def _judge(
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Rank correlation with ties; 0 where one side is constant."""
+    """Rank correlation with ties; 0 if one side is constant."""
     if len(set(x)) < 2 or len(set(y)) < 2:
         return 0.0
     return float(stats.spearmanr(x, y).statistic)
 
 
 def partial_spearman(x: Sequence[float], y: Sequence[float], given: Sequence[float]) -> float:
-    """Rank correlation of x and y, that of either with `given` taken out; 0 where `given` tells all of one."""
+    """Rank correlation of x and y after removing that of each with `given`; 0 if `given` explains all of one."""
     xy, xz, yz = spearman(x, y), spearman(x, given), spearman(y, given)
     rest = (1 - xz * xz) * (1 - yz * yz)
     return (xy - xz * yz) / math.sqrt(rest) if rest > 1e-12 else 0.0

@@ -1,4 +1,4 @@
-"""Foresees the batches of a whole job, step by step, and what each costs: by method, with and without what stock wastes."""
+"""Predicts the batches of a whole job, step by step, and the FLOPs of each: by method, with and without stock's waste."""
 
 from functools import cached_property
 from typing import Any
@@ -34,14 +34,14 @@ class JobRows:
         ]
 
     def shape(self, rows: list[int], *, head: bool) -> Shape:
-        """Of a batch of these rows. head: output embeddings on labelled tokens alone."""
+        """The shape of a batch of these rows. head: the output embeddings run on labelled tokens alone."""
         chosen = [self.rows[i] for i in rows]
         shape = padded([(len(r.input_ids), len(r.labels) if self.two_sided else None) for r in chosen])
         return shape._replace(labelled=sum(self.labelled[i] for i in rows)) if head else shape
 
 
 class StepCosts:
-    """FLOPs of step n of a job, in the order in which it trains.
+    """FLOPs of step n of a job, in training order.
 
     Example::
 
@@ -50,7 +50,7 @@ class StepCosts:
     """
 
     def __init__(self, rows: JobRows, spec: JobSpec, rho: float | None) -> None:
-        """rho: as directed, of a method that follows it; None: the method trains all that it may."""
+        """rho: as directed, for methods that follow it; None: the method trains everything it may."""
         self._rows, self._spec, self._rho = rows, spec, rho
         self._epochs: dict[int, list[float]] = {}
         self._sampler = rows.encoder.sampler(rows.rows, spec.train, ranks=1)
@@ -64,7 +64,7 @@ class StepCosts:
         epoch, at = divmod(step, self.steps_per_epoch)
         if epoch not in self._epochs:
             shapes = [self._rows.shape(batch, head=self._head) for batch in self._batches(epoch)]
-            self._full.total(shapes)  # traces the longest and the shortest first
+            self._full.total(shapes)  # trace the longest and the shortest first
             self._epochs[epoch] = [self._cost(shape) for shape in shapes]
         return self._epochs[epoch][at]
 
@@ -101,7 +101,7 @@ class StepCosts:
     def _prepared(self) -> Prepared:
         train = self._spec.train
         nominal = self._rows.shape(self._batches(0)[0], head=self._head)
-        if nominal.labelled is not None:  # a profile counts them by the row
+        if nominal.labelled is not None:  # a profile counts labelled tokens per row
             nominal = nominal._replace(labelled=nominal.batch * max(nominal.labelled // nominal.batch, 1))
         return prepare(self._model, train.method, nominal, train.seed, attn=self._spec.model.attn)
 
@@ -111,7 +111,7 @@ class StepCosts:
 
 
 def _shuffled(rows: int, seed: int, epoch: int) -> list[int]:
-    """The order of a Trainer that groups nothing."""
+    """The order of a Trainer that does not group rows."""
     from accelerate.data_loader import SeedableRandomSampler
 
     sampler = SeedableRandomSampler(range(rows), generator=torch.Generator(), data_seed=seed)

@@ -1,8 +1,8 @@
-"""Measures the joules of training: by the daemon's NVML reader where it ran on a GPU, else by an estimate that says so.
+"""Measures the joules of training: by the daemon's NVML reader on a GPU, otherwise by an estimate that is labelled as one.
 
-Which board it was the run itself has reported, by its UUID: an index means one thing to CUDA and another to NVML, and a run may
-have fallen back to the CPU. On a CPU: rated power of a hardware thread (codecarbon's table, its default of 4 W where the processor
-is unknown) × the threads used × seconds. That is time in other units, good for a comparison on one machine and no measurement.
+The run itself reports the UUID of its board: an index may mean different boards to CUDA and NVML, and a run may have fallen back to the
+CPU. On a CPU the estimate is the rated power of a hardware thread (codecarbon's table; 4 W if the processor is unknown) × threads used ×
+seconds. That is time in other units: good for comparisons on one machine, but no measurement.
 """
 
 import os
@@ -25,7 +25,7 @@ Span = tuple[float, float]
 
 
 class BenchMeter:
-    """Samples every GPU while the block runs.
+    """Samples every GPU inside the block.
 
     Example::
 
@@ -36,7 +36,7 @@ class BenchMeter:
     """
 
     def __init__(self, threads: int | None) -> None:
-        """threads: those that train, for the estimate; None: all that this process may use."""
+        """threads: the training threads, for the estimate; None: all that this process may use."""
         self._threads = threads or len(os.sched_getaffinity(0))
         self._nvml: NvmlMeter | None = None
         self._why_not = ""
@@ -48,7 +48,7 @@ class BenchMeter:
     def __enter__(self) -> Self:
         try:
             self._nvml = NvmlMeter(SystemClock(), life="bench")
-        except PowerError as e:  # no driver or no GPU: it matters where a run reports a board
+        except PowerError as e:  # no driver or no GPU; matters only if a run reports a board
             self._why_not = str(e)
             return self
         self._sample(self._nvml)
@@ -64,10 +64,8 @@ class BenchMeter:
             self._nvml.close()
 
     def joules(self, spans: list[Span], started: Started | None) -> tuple[float | None, str]:
-        """Joules over `spans`, which have ended, and the method; None, and why, where they are not known.
-
-        started: what the run reported of itself; None: nothing, a run on the CPU.
-        """
+        """Joules over `spans`, which have ended, and the method; None with the reason if unknown. started: what the run reported of itself;
+        None: it ran on the CPU."""
         if started is None or (started.gpu_uuid is None and started.device == "cpu"):
             watts = DEFAULT_POWER_PER_CORE * self._threads
             seconds = sum(end - start for start, end in spans)
@@ -82,9 +80,9 @@ class BenchMeter:
         return self._sum(device, share, spans)
 
     def _find(self, meter: NvmlMeter, reported: str | None) -> tuple[str, float] | None:
-        """(the board by NVML's name, the run's part of it): an instance of MIG has the slices that it has."""
+        """(the board by NVML's name, the run's part of it): a MIG instance has its share of the slices."""
         boards = meter.devices
-        if reported is None:  # a torch that does not tell; with one board there is no doubt
+        if reported is None:  # this torch reports no UUID; with one board there is no doubt
             return (boards[0].id, 1.0) if len(boards) == 1 and not boards[0].split else None
         for board in boards:
             if _digits(board.id) == _digits(reported):

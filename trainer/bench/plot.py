@@ -12,7 +12,7 @@ PLOTS = ("quality-flops", "quality-joules", "seconds-flops")
 _HEIGHT = 400
 _STYLES = 4
 _MARGIN = 0.2
-"""Empty space on the left and right of the points, as a share of what they span."""
+"""Empty space on the left and right of the points, as a share of their span."""
 
 Figure = Callable[[ResultLine], float | None]
 
@@ -25,7 +25,7 @@ class _Axis:
 
 
 def draw(bench: Bench, folder: Path) -> list[Path]:
-    """Write the plots that `bench` has figures for; returns their paths. The same figures give the same file."""
+    """Write the plots that `bench` has figures for; returns their paths. Equal figures give equal files."""
     flops = _Axis("PFLOP of training", lambda line: line.flops / 1e15)
     joules = _Axis(
         f"kJ ({bench.lines[0].joules_method})",
@@ -49,7 +49,7 @@ STANDINGS = ("loss-flops", "loss-joules")
 
 
 def draw_standings(found: Standings, folder: Path) -> list[Path]:
-    """Loss against FLOPs and against joules, a line a row through its budgets; returns their paths."""
+    """Loss against FLOPs and against joules, one line per row through its budgets; returns their paths."""
     tested = all(line.test_nll is not None for line in found.lines)
     label = f"{'test' if tested else 'dev'} NLL per token"
     axes: tuple[tuple[str, str, Callable[[Standing], float | None]], ...] = (
@@ -91,7 +91,7 @@ def draw_standings(found: Standings, folder: Path) -> list[Path]:
 
 
 def _chart(bench: Bench, x: _Axis, y: _Axis) -> Chart | None:
-    """One dot per variant, its name beside it; None where no variant has both figures."""
+    """One dot per variant, labelled with its name; None if no variant has both figures."""
     found = [(line, x.figure(line), y.figure(line)) for line in bench.lines]
     shown = [(line, at, up) for line, at, up in found if at is not None and up is not None]
     if not shown:

@@ -1,4 +1,4 @@
-"""Shows how far a benchmark is, and how long it will take: a bar by the work of its runs, not by their number."""
+"""Shows the progress of a benchmark and its remaining time, by the work of its runs and not by their number."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ _WIDTH = 24
 
 @dataclass(slots=True)
 class Progress:
-    """Of the runs of one benchmark, by this process.
+    """The progress of this process's runs of one benchmark.
 
     Example:
         >>> progress = Progress(weights={"full": 2.0, "lora": 1.0}, clock=iter([0.0, 60.0]).__next__)
@@ -21,7 +21,7 @@ class Progress:
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
-    """Work of a run, by its variant's name, in any unit; absent: 1."""
+    """Work of a run by variant name, in any unit; absent: 1."""
     clock: Callable[[], float] = time.monotonic
     _began: float = 0.0
     _worked: float = 0.0
@@ -34,7 +34,7 @@ class Progress:
         self._worked += self.weights.get(variant, 1.0)
 
     def line(self, done: list[str], due: list[str]) -> str:
-        """done: variants of all finished runs, those of earlier processes too; due: of those that are known to be left."""
+        """done: variants of all finished runs, including earlier processes'; due: of the runs known to be left."""
         ready, left = (sum(self.weights.get(name, 1.0) for name in names) for names in (done, due))
         share = ready / (ready + left) if ready + left else 1.0
         bar = "█" * int(share * _WIDTH)

@@ -14,7 +14,7 @@ from trainer.job.step_parts import StepParts
 
 
 class HeldOutResult(Doc):
-    """What a trained model reaches on the test rows.
+    """Metrics of a trained model on the test rows.
 
     Example:
         >>> held_out = HeldOutResult(nll=2.0, row_nll=(6.0, 4.0), row_tokens=(3, 2))
@@ -28,11 +28,11 @@ class HeldOutResult(Doc):
     """Sum over the target tokens of each row."""
     row_tokens: tuple[int, ...]
     metrics: dict[str, float] = {}
-    """ROUGE F1 in percent, and what else was asked for."""
+    """ROUGE F1 in percent, and whatever else was asked for."""
 
 
 class Result(Doc):
-    """One run. Training alone: loading, evaluation and checkpoints are in none of the figures.
+    """One run. The figures are of training alone, without loading, evaluation and checkpoints.
 
     Example::
 
@@ -50,13 +50,13 @@ class Result(Doc):
     rho_realised: float
     flops: float
     flops_full: float
-    """Of as many steps of full fine-tuning."""
+    """FLOPs of as many steps of full fine-tuning."""
     seconds: float
     importance_seconds: float
     selection_seconds: float
     joules: float | None
     joules_method: str
-    """`counter`, or how it was estimated, or why it is not known."""
+    """`counter`, or how it was estimated, or why it is unknown."""
     peak_memory_bytes: int | None
     dev_nll_before: float
     dev_nll: float
@@ -67,13 +67,13 @@ class Result(Doc):
     parts: StepParts | None = None
     """Seconds of the parts of all steps; None: they were not timed."""
     commit: str | None = None
-    """Of the code that made it; None: it did not run in a checkout."""
+    """Commit of the code that made it; None: it did not run in a checkout."""
     test: HeldOutResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ResultStore:
-    """Results in OUT/cells/ID: job/ while a run goes on, result.json when it has ended.
+    """Results in OUT/cells/ID: job/ during a run, result.json after it.
 
     Example:
         >>> from trainer.bench.cell import Variant
@@ -104,7 +104,7 @@ class ResultStore:
 
 
 def summarise(cell: Cell, job: JobDir, joules: float | None, joules_method: str) -> Result:
-    """The result of a finished job, from its events; a segment that was run twice counts once, as its last."""
+    """The result of a finished job, from its events; of a segment that was run twice the last run counts."""
     segments: dict[int, SegmentDone] = {}
     losses: dict[str, float] = {}
     started: Started | None = None
@@ -157,6 +157,6 @@ def _commit() -> str | None:
     argv = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         found = subprocess.run(argv, capture_output=True, text=True, check=False)
-    except OSError:  # no git here
+    except OSError:  # git is not installed
         return None
     return found.stdout.strip() or None

@@ -34,7 +34,7 @@ from trainer.job.job_dir import JobDir, now, write_json
 
 _POLL_S = 2.0
 _STEPS = range(-12, 13)
-"""Doublings of a learning rate at most, either way."""
+"""Doublings of a learning rate in either direction at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +52,16 @@ class BenchPlan:
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
     lrs: dict[str, float]
-    """Start of a variant's walk, by its name; absent: the base's."""
+    """Start of a variant's tuning, by its name; absent: the base's."""
     tune: bool
     rate_from: Mapping[str, Variant | None] = field(default_factory=dict)
-    """Variants, by name, whose rate is not their own: that of another variant's walk, or (None) the start."""
+    """Variants, by name, whose rate comes from another variant's tuning, or (None) is the start."""
     weights: Mapping[str, float] = field(default_factory=dict)
-    """Work of a run, by its variant's name, for the time that is left."""
+    """Work of a run by variant name, for the remaining time."""
 
 
 def next_cells(plan: BenchPlan, store: ResultStore) -> list[Cell]:
-    """The runs that are due now: what tuning wants, then seed by seed, so that all variants share the machine's good and bad hours."""
+    """The runs that are due now: what tuning needs, then seed by seed, so that all variants share the machine's good and bad hours."""
     due: list[Cell] = []
     later: list[Cell] = []
     for variant in plan.variants:
@@ -73,7 +73,7 @@ def next_cells(plan: BenchPlan, store: ResultStore) -> list[Cell]:
 
 
 def untested_cells(plan: BenchPlan, store: ResultStore) -> list[Cell]:
-    """The runs at a learning rate that tuning has settled on whose test rows were not looked at yet."""
+    """The runs at a tuned learning rate whose test rows have not been evaluated yet."""
     if plan.base.evaluate.test is None:
         return []
     cells = []
@@ -87,7 +87,7 @@ def untested_cells(plan: BenchPlan, store: ResultStore) -> list[Cell]:
 
 
 def tuned_results(plan: BenchPlan, store: ResultStore) -> list[list[Result]]:
-    """The runs of each variant at its best learning rate so far, by seed; variants without any are left out."""
+    """The runs of each variant at its best learning rate so far, by seed; variants without runs are left out."""
     runs = []
     for variant in plan.variants:
         best, _ = walk(plan, variant, store)
@@ -101,7 +101,7 @@ def final_cells(plan: BenchPlan, variant: Variant, lr: float) -> list[Cell]:
 
 
 def walk(plan: BenchPlan, variant: Variant, store: ResultStore) -> tuple[float | None, list[Cell]]:
-    """(the best learning rate so far, the runs that the walk still needs) of one variant."""
+    """(the best learning rate so far, the runs that tuning still needs) for one variant."""
     start = plan.lrs[variant.name]
     teacher = plan.rate_from.get(variant.name, variant)
     if not plan.tune or teacher is None:
@@ -118,7 +118,7 @@ def walk(plan: BenchPlan, variant: Variant, store: ResultStore) -> tuple[float |
         return None, [Cell(variant, _rate(start, step), plan.seeds[0]) for step in (0, 1)]
     best = min(seen, key=seen.__getitem__)
     wanted = [best + side for side in (1, -1) if best + side not in seen]
-    # one at a time: where the first side turns out better the other is not needed any more
+    # one at a time: if the first side is better, the other is not needed
     if 0 not in seen:
         wanted = [0]
     return _rate(start, best), [Cell(variant, _rate(start, s), plan.seeds[0]) for s in wanted[:1]]
@@ -129,10 +129,8 @@ def _rate(start: float, step: int) -> float:
 
 
 def run_all(plan: BenchPlan, store: ResultStore, say: Callable[[str], None], jobs: int = 1) -> None:
-    """Run and test all that is due until nothing is, waiting for runs that other runners have taken. jobs: runs at the same time.
-
-    Raises CarbonschedError where a run fails, with the end of its log.
-    """
+    """Run and test all that is due until nothing is, waiting for runs that other runners have taken. jobs: simultaneous runs. Raises
+    CarbonschedError if a run fails, with the end of its log."""
     progress, ended = Progress(plan.weights), threading.Event()
     with ThreadPoolExecutor(jobs) as pool:
         workers = [pool.submit(_work, plan, store, say, progress, ended) for _ in range(jobs)]
@@ -144,7 +142,7 @@ def run_all(plan: BenchPlan, store: ResultStore, say: Callable[[str], None], job
 
 
 def known_runs(plan: BenchPlan, store: ResultStore) -> tuple[list[str], list[str]]:
-    """(variants of finished runs, of those known to be due), a name for each run; of a walk that is not over each seed's is due."""
+    """(variants of finished runs, variants of runs known to be due), one name per run; while a variant is being tuned, each seed's run is due."""
     done = [result.variant for result in store.all()]
     due = []
     for variant in plan.variants:
@@ -192,7 +190,7 @@ def _test(base: JobSpec, cell: Cell, store: ResultStore, done: Result, say: Call
     from trainer.bench.test_set import evaluate_test_rows
 
     output = store.folder(cell) / "job" / "output"
-    if not output.exists():  # thrown away as a loser of an earlier plan's tuning
+    if not output.exists():  # removed as a loser of an earlier plan's tuning
         store.drop(cell)
         return
     spec = cell.spec(base).model_copy(update={"evaluate": base.evaluate})
@@ -204,7 +202,7 @@ def _test(base: JobSpec, cell: Cell, store: ResultStore, done: Result, say: Call
 
 
 def _remove_losers(plan: BenchPlan, store: ResultStore) -> None:
-    """Remove the models of runs that tuning has passed over: nobody asks for them any more."""
+    """Remove the models of runs that tuning has rejected."""
     for variant in plan.variants:
         best, wanted = walk(plan, variant, store)
         if not plan.tune or wanted or best is None:
@@ -219,7 +217,7 @@ def _remove_losers(plan: BenchPlan, store: ResultStore) -> None:
 
 
 def run_cell(base: JobSpec, cell: Cell, store: ResultStore) -> Result:
-    """Run one cell to its end, or what is left of it, and write its result. Raises CarbonschedError."""
+    """Run a cell, or the rest of it, and write its result. Raises CarbonschedError."""
     folder = store.folder(cell)
     job = JobDir(folder / "job")
     job.path.mkdir(parents=True, exist_ok=True)
@@ -246,7 +244,7 @@ def _training_spans(job: JobDir) -> Iterator[tuple[float, float]]:
 
 
 def _last_start(job: JobDir) -> Started | None:
-    """What the run has reported of the device that it trained on."""
+    """What the run has reported of its device."""
     return next((event for event in reversed(list(job.events())) if isinstance(event, Started)), None)
 
 
@@ -264,7 +262,7 @@ def _submit(folder: Path, spec: JobSpec) -> None:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[bool]:
-    """Whether this process has the folder to itself; the lock goes with the process, however it ends."""
+    """Whether this process has the folder to itself; the kernel releases the lock when the process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:

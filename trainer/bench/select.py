@@ -36,15 +36,15 @@ class BudgetComparison(Doc):
     rho: float
     ours_rho: float
     filled: float
-    """Planned ÷ directed: how much of the budget is put to use; never above 1."""
+    """Planned ÷ directed ρ: how much of the budget is used; never above 1."""
     ours_importance: float
     ours_ms: float
-    """From the finished frontier, trace-back included."""
+    """From the finished frontier, including the trace-back."""
     published_rho: float | None
     """None: it selects nothing."""
     published_importance: float
     ours_there: float | None
-    """What ours reaches at the ρ that the published selection really takes."""
+    """What ours reaches at the ρ that the published selection really has."""
     published_ms: float
 
 
@@ -65,7 +65,7 @@ class BenchSelect(Doc):
     prepare_ms: float
     """Once per profile."""
     frontier_ms: float
-    """Once per importance vector: the tables that answer every ρ."""
+    """Once per importance vector: the tables that give every ρ."""
     points_ms: float
     """All steps of the curve as a list."""
     points: int
@@ -73,7 +73,7 @@ class BenchSelect(Doc):
 
 
 def bench_select(profile: Profile, importance: dict[str, float] | None, rhos: list[float]) -> BenchSelect:
-    """Times are the least of a few repeats, in milliseconds. Without `importance` it is drawn, as √size·|normal|."""
+    """Times are the minimum of a few repeats, in milliseconds. Without `importance` it is drawn as √size·|normal|."""
     model = CostModel.of(profile)
     if importance is None:
         rng = random.Random(0)  # noqa: S311
@@ -118,7 +118,7 @@ def bench_select(profile: Profile, importance: dict[str, float] | None, rhos: li
 def select_as_published(
     profile: Profile, importance: dict[str, float], rho: float, resolution: int = RESOLUTION
 ) -> list[str]:
-    """Names selected by the published dynamic program at `rho`; empty where the backward budget is none."""
+    """Names selected by the published dynamic program at `rho`; empty if it leaves nothing for the backward pass."""
     unit = (profile.full_flops - profile.forward_flops) / resolution
     limit = int((rho * profile.full_flops - profile.forward_flops) / unit)
     if limit < 0:

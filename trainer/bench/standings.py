@@ -1,6 +1,6 @@
-"""Puts what a championship has come to into one document and a Markdown table: a line a row and budget, and the comparisons among them.
+"""Puts the results of a championship into one document and a Markdown table: one line per row and budget, and comparisons.
 
-Comparisons are paired over the test rows within each seed; since there are many, their p-values are corrected by Holm's method, all of them together.
+Comparisons are paired over the test rows within each seed; their p-values are corrected together by Holm's method.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from trainer.bench.statistics import difference, holm
 
 
 class Comparison(Doc):
-    """A row's test NLL less another's, at the same budget; at the other's own, where it has one alone.
+    """Test NLL of a row minus that of another at the same budget, or at the other's only budget.
 
     Example:
         >>> Comparison(against="lora", mean=-0.02, low=-0.03, high=-0.01, detectable=0.014, p=0.001, p_holm=0.006, not_worse=True).p_holm
@@ -29,13 +29,13 @@ class Comparison(Doc):
     detectable: float
     p: float
     p_holm: float
-    """Corrected for all comparisons of the document."""
+    """Corrected for all comparisons in the document."""
     not_worse: bool
-    """The upper end of the 95% interval lies below the margin."""
+    """The upper end of the 95% interval is below the margin."""
 
 
 class Standing(Doc):
-    """A row at one budget. Means over its seeds.
+    """A row at one budget; means over its seeds.
 
     Example::
 
@@ -47,9 +47,9 @@ class Standing(Doc):
     method: str
     lr: float
     tuned: tuple[tuple[float, float], ...]
-    """(rate, dev NLL) of the walk."""
+    """(rate, dev NLL) of the tuning runs."""
     settled: bool
-    """Whether the walk is over: both neighbours of the best are worse."""
+    """Whether tuning is finished: both neighbours of the best are worse."""
     seeds: tuple[int, ...]
     steps: int
     flops: float
@@ -83,13 +83,13 @@ class Standings(Doc):
     missing: tuple[str, ...]
     """Rows and budgets without any run."""
     results: tuple[Result, ...]
-    """Every run, those of tuning too."""
+    """Every run, including tuning."""
 
 
 def standings(
     found: Championship, base: JobSpec, made: Sequence[Entry], plan: BenchPlan, store: ResultStore
 ) -> Standings:
-    """Of the runs that have finished."""
+    """From the runs that have finished."""
     runs: list[tuple[Entry, list[Result], bool]] = []
     missing = []
     for entry in made:

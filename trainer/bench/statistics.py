@@ -1,8 +1,8 @@
-"""Tells whether two variants differ: a paired bootstrap over the test rows, and the least difference it could have found.
+"""Tests whether two variants differ: a paired bootstrap over the test rows, with the smallest difference it could detect.
 
-Rows are drawn with replacement, the same ones for both (Koehn, EMNLP 2004); the statistic is the difference of their NLL per
-target token, the mean over the seeds that both have. Seeds differ in data order and dropout; they are averaged, and their spread is
-printed beside, not mixed in: with three of them a second level of resampling would be a guess.
+Rows are drawn with replacement, the same ones for both (Koehn, EMNLP 2004); the statistic is the difference of their NLL per target token,
+averaged over the seeds that both have. Seeds differ in data order and dropout. They are averaged and their spread is printed separately:
+with three seeds a second level of resampling would be a guess.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from trainer.bench.result import HeldOutResult
 
 DRAWS = 10_000
 _POWER = 1.959964 + 0.841621
-"""Standard errors: a difference so large is found at 5% in 80% of such experiments."""
+"""In standard errors: a difference this large is found at 5% in 80% of such experiments."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """NLL per token of the first less that of the second: below 0 the first is better.
+    """NLL per token of the first minus that of the second: below 0 the first is better.
 
     Example:
         >>> Difference(mean=-0.05, low=-0.08, high=-0.02, detectable=0.03).significant
@@ -31,21 +31,21 @@ class Difference:
     high: float
     """95% interval."""
     detectable: float
-    """Least true difference that would be found with 80% power."""
+    """Smallest true difference that would be found with 80% power."""
     p: float = 1.0
-    """Two-sided: how often a difference so large would come of the draw of rows alone."""
+    """Two-sided probability that the draw of rows alone gives such a difference."""
 
     @property
     def significant(self) -> bool:
         return self.low > 0 or self.high < 0
 
     def not_worse(self, margin: float) -> bool:
-        """Non-inferiority: the upper end of the interval lies below `margin`."""
+        """Non-inferiority: the upper end of the interval is below `margin`."""
         return self.high < margin
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for there being so many (Holm 1979): below .05 each holds with all the others at 5% together.
+    """p-values corrected for multiple comparisons (Holm 1979): all those below .05 hold together at 5%.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -75,7 +75,7 @@ def difference(
     rows = np.random.default_rng(seed).integers(len(tokens), size=(draws, len(tokens)))
     drawn = gap[rows].sum(axis=1) / tokens[rows].sum(axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    # of draws on the other side of 0; none of them is no proof that there is none
+    # share of draws on the other side of 0; no such draw is no proof that there is none
     beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     return Difference(
         mean=float(gap.sum() / tokens.sum()),

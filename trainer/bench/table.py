@@ -9,7 +9,7 @@ from trainer.bench.statistics import difference
 
 
 class ResultGap(Doc):
-    """A variant's test NLL less another's, paired over rows and seeds (trainer/bench/statistics.py).
+    """Test NLL of a variant minus another's, paired over rows and seeds (trainer/bench/statistics.py).
 
     Example:
         >>> ResultGap(against="full", mean=0.02, low=0.01, high=0.03, detectable=0.015).low > 0
@@ -24,7 +24,7 @@ class ResultGap(Doc):
 
 
 class ResultLine(Doc):
-    """One variant. Means over its seeds.
+    """One variant; means over its seeds.
 
     Example::
 
@@ -40,13 +40,13 @@ class ResultLine(Doc):
     flops: float
     seconds: float
     time_ratio: float | None
-    """Seconds ÷ those of `full` with the same seed, the median over seeds; None: no `full` beside it."""
+    """Seconds ÷ those of `full` with the same seed, median over seeds; None: there is no `full` to compare with."""
     joules: float | None
     joules_method: str
     peak_memory_bytes: float | None
     dev_nll: float
     test_nll: float | None
-    """None: no test rows were evaluated."""
+    """None: test rows were not evaluated."""
     test_nll_spread: float | None
     """Standard deviation over seeds; None with fewer than two."""
     metrics: dict[str, float]
@@ -67,7 +67,7 @@ class Bench(Doc):
     dev_nll_before: float
     lines: tuple[ResultLine, ...]
     results: tuple[Result, ...]
-    """Every run, those of tuning too."""
+    """Every run, including tuning."""
 
 
 def lines(chosen: Sequence[Sequence[Result]], against: Sequence[str]) -> tuple[ResultLine, ...]:

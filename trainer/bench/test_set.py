@@ -17,10 +17,8 @@ from trainer.methods import adapters
 
 
 def evaluate_test_rows(spec: JobSpec, output: Path) -> HeldOutResult | None:
-    """What `output`, the model that the job `spec` made, reaches on `evaluate.test`; None where the job names no test rows.
-
-    Raises InputError where the named rows cannot be read.
-    """
+    """Metrics of the model in `output`, made by the job `spec`, on `evaluate.test`; None if the job names no test rows. Raises InputError
+    if they cannot be read."""
     rows = load_rows(spec.data, spec.evaluate).test[: spec.evaluate.limit]
     if spec.evaluate.test is None:
         return None

@@ -1,8 +1,9 @@
 """Counts what a stock `transformers.Trainer` wastes on a job's rows, and shows that leaving it out changes neither loss nor gradient.
 
-Stock: batches of rows in random order, each padded to its longest row, and logits for every token. Ours: the same rows grouped by length, as jobs
-train them, and the output embeddings on labelled tokens alone. FLOPs are those of full fine-tuning over all rows once; losses and
-gradients are taken at the initial weights, without dropout, and weighted by labelled tokens, so that they do not depend on which rows meet.
+Stock: batches of rows in random order, each padded to its longest row, and logits for every token. Ours: the same rows grouped by length,
+as jobs train them, with the output embeddings on labelled tokens alone. FLOPs are those of full fine-tuning over all rows once. Losses and
+gradients are taken at the initial weights without dropout, weighted by labelled tokens, so that they do not depend on which rows share a
+batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ Rows = list[list[int]]
 
 
 class BenchWaste(Doc):
-    """Of all rows once. stock_flops = flops + padding_flops + head_flops.
+    """All rows once. stock_flops = flops + padding_flops + head_flops.
 
     Example:
         >>> found = BenchWaste(
@@ -47,21 +48,21 @@ class BenchWaste(Doc):
     rows: int
     batches: int
     tokens: int
-    """Of the rows themselves, without padding."""
+    """Tokens of the rows themselves, without padding."""
     labelled: int
     """Tokens whose logits are in the loss."""
     stock_tokens: int = 0
-    """With the padding of random batches."""
+    """Including the padding of random batches."""
     own_tokens: int = 0
-    """With that of grouped ones."""
+    """Including the padding of grouped batches."""
     stock_flops: float
     flops: float
     padding_flops: float
-    """What grouping takes off, with logits for every token."""
+    """FLOPs saved by grouping, with logits for every token."""
     head_flops: float
-    """What the head on labelled tokens takes off beyond that."""
+    """FLOPs saved in addition by the head on labelled tokens."""
     loss_stock: float | None = None
-    """Nats a labelled token; None: nothing was run."""
+    """Nats per labelled token; None: nothing was run."""
     loss: float | None = None
     grad_norm_stock: float | None = None
     grad_norm: float | None = None
@@ -69,16 +70,14 @@ class BenchWaste(Doc):
     """Forward and backward, wall time."""
     seconds: float | None = None
     peak_memory_bytes_stock: int | None = None
-    """Most that tensors took on the board, on a CPU the process, weights and gradients included."""
+    """Peak memory of tensors on the board (on a CPU of the process), weights and gradients included."""
     peak_memory_bytes: int | None = None
     notes: tuple[str, ...] = ()
 
 
 def bench_waste(spec: JobSpec, rows: int | None, *, run: bool, say: Callable[[str], None]) -> BenchWaste:
-    """On the job's model and training rows. rows: so many of them, drawn by its seed; None: all. run: whether losses are taken, too.
-
-    Raises InputError for a model or data that cannot be had.
-    """
+    """On the job's model and training rows. rows: how many, drawn by its seed; None: all. run: whether losses are measured too. Raises
+    InputError if the model or data cannot be loaded."""
     bench = _Bench(spec, rows, run=run)
     found = bench.count()
     if run:
@@ -125,7 +124,7 @@ class _Bench:
             self.notes.append(f"the output embeddings run on every token: {e}")
 
     def count(self) -> BenchWaste:
-        """FLOPs of an epoch, and the tokens that it computes."""
+        """FLOPs of an epoch, and the number of tokens computed."""
         stock = [padded([self._lengths(i) for i in rows]) for rows in self.stock]
         ours = [self._own_shape(rows) for rows in self.grouped]
         if self.head is not None:
@@ -152,7 +151,7 @@ class _Bench:
     def measure(
         self, what: str, batches: Rows, head: LabelledHead | None, say: Callable[[str], None]
     ) -> tuple[float, float, float, int | None]:
-        """Loss a labelled token, norm of its gradient, seconds, bytes at most."""
+        """Loss per labelled token, gradient norm, seconds, peak bytes."""
         model, total = self.model, sum(self.labelled)
         model.zero_grad(set_to_none=True)
         begin_peak()
@@ -189,7 +188,7 @@ class _Bench:
 
     def _collate(self, rows: Sequence[Encoded], *, stock: bool) -> dict[str, Tensor]:
         batch = self.encoder.collate([row.dump() for row in rows])
-        if stock:  # a stock collator pads to no multiple
+        if stock:  # a stock collator does not pad to a multiple
             seq = max(len(row.input_ids) for row in rows)
             target = seq if self.shifted else max(len(row.labels) for row in rows)
             cut = {"labels": target}

@@ -30,7 +30,7 @@ def bench(
     against: list[str],
     quiet: bool,
 ) -> "Bench":
-    """Run what is due in `out`, then write results.json, results.md and plots there. Raises InputError, CarbonschedError where a run fails."""
+    """Run what is due in `out`, then write results.json, results.md and plots there. Raises InputError, or CarbonschedError if a run fails."""
     from trainer.bench.cell import Cell, parse_variants
     from trainer.bench.plot import draw
     from trainer.bench.result import ResultStore
@@ -53,14 +53,14 @@ def bench(
         {v.name: starts.get(v.name, starts.get(v.method, default)) for v in variants},
         tune,
     )
-    for variant in variants:  # what a run would refuse is refused before the first
+    for variant in variants:  # refuse before the first run what a run would refuse
         Cell(variant, plan.lrs[variant.name], seeds[0]).spec(base)
     store = ResultStore(out)
     out.mkdir(parents=True, exist_ok=True)
     run_all(plan, store, (lambda line: None) if quiet else _say)
     runs = tuned_results(plan, store)
     document = Bench(
-        # results are published: the last part of a path says which, the rest is this machine's
+        # results are published: the last part of a path identifies it, the rest is private to this machine
         model=_last(base.model.name_or_path),
         data=_last(base.data.name_or_path),
         dev_nll_before=runs[0][0].dev_nll_before,
@@ -78,10 +78,8 @@ def bench(
 def championship(
     file: Path, out: Path, shares: list[float], seeds: list[int], jobs: int, report_only: bool, quiet: bool
 ) -> "Standings":
-    """Run what is due of a championship in `out`, and write standings there. shares, seeds: those alone; none: all of the file.
-
-    Raises InputError, CarbonschedError where a run fails.
-    """
+    """Run what is due of a championship in `out`, and write standings there. shares, seeds: only those; empty: all of the file. Raises
+    InputError, or CarbonschedError if a run fails."""
     from trainer.bench.championship import entries, joules_per_flop, plan_of, read_championship
     from trainer.bench.plot import draw_standings
     from trainer.bench.result import ResultStore

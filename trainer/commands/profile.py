@@ -25,14 +25,14 @@ def profile(
     labelled: int | None = None,
     gradient_share: float | None = None,
 ) -> Profile:
-    """Measure `model`, a folder or a hub id, from its config alone; gradient_share: τ, of which labelled tokens are part. Raises InputError."""
+    """Measure `model`, a folder or a hub id, from its config alone; gradient_share: τ, counted on labelled tokens. Raises InputError."""
     # torch and transformers take seconds to import: only for this command
     from trainer.data.models import quiet
     from trainer.profiling import profiler as flops
     from trainer.profiling.meta_model import meta_model
 
     quiet()
-    # its retries would stand on stderr beside the one line that says what is wrong
+    # its retries would print on stderr beside the one line that explains the error
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if labelled is not None and labelled > (target_seq or seq):
         raise InputError(

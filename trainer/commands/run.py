@@ -25,9 +25,9 @@ from trainer.job.job_dir import JobDir, now, write_json
 log = logging.getLogger("trainer")
 
 OF_RANK_0 = "rank 0: "
-"""Begins what `Ranks.broadcast` raises on the others."""
+"""Prefix of what `Ranks.broadcast` raises on the other ranks."""
 RANK_0_S = 30.0
-"""Under torchrun: how long the other ranks wait for the job directory that the first one makes."""
+"""Under torchrun, seconds that the other ranks wait for the job directory that rank 0 creates."""
 
 
 def run(job_dir: Path, *, alone: bool = False, out: Path | None = None, parts: bool = False) -> int:
@@ -36,7 +36,7 @@ def run(job_dir: Path, *, alone: bool = False, out: Path | None = None, parts: b
     job_dir: or a JOB.toml, which is trained without a daemon in `out` (the folder of its name here, unless given); run again
     it goes on there. Raises InputError for a job file that cannot be read, and where `out` holds something else.
     """
-    if job_dir.is_file() or job_dir.suffix == ".toml":  # one that is missing is said as that
+    if job_dir.is_file() or job_dir.suffix == ".toml":  # a missing one is reported as missing
         job_dir, alone = make_job_dir(job_dir, out), True
     elif out is not None:
         raise InputError("--out", f"goes with a JOB.toml, {job_dir} is none", "leave it out")
@@ -51,7 +51,7 @@ def run(job_dir: Path, *, alone: bool = False, out: Path | None = None, parts: b
     job = JobDir(job_dir)
     with _stop_on_signals() as stop:
         try:
-            spec = job.spec().spec  # before the heavy imports: a wrong folder is known at once
+            spec = job.spec().spec  # before the heavy imports, so that a wrong folder is reported at once
             name = spec.name
             if takes_several(spec.train):
                 return launch(spec.train, _arguments(job_dir, alone, parts), stop.asked)
@@ -73,7 +73,7 @@ def _arguments(job_dir: Path, alone: bool, parts: bool) -> list[str]:
 
 
 def make_job_dir(file: Path, out: Path | None = None) -> Path:
-    """The job directory of a job file: a new one, or the one that it was given before."""
+    """The job directory of a job file: a new one, or the one made for it before."""
     spec = read_job(file)
     folder, digest = out or Path(spec.name), spec.sha256
     if (folder / "spec.json").is_file():
@@ -108,10 +108,8 @@ def _made_by_rank_0(folder: Path) -> Path:
 
 
 def check(spec: Path) -> CheckResult:
-    """What `submit` learns before it accepts a job: JOB.toml or spec.json, model, data, ρ floor, batch shape.
-
-    Relative paths are read from the spec's own folder. Loads no weights. Raises InputError.
-    """
+    """What `submit` needs to know before it accepts a job (JOB.toml or spec.json): model, data, ρ floor, batch shape. Relative paths start
+    at the spec's own folder. Loads no weights. Raises InputError."""
     job = read_job(spec)
     from trainer.check import check_job
 
@@ -123,7 +121,7 @@ def _failed(job: JobDir, error: Exception) -> int:
         code, line = error.exit_code, str(error)
     else:
         code, line = 1, _describe(error)
-    if not isinstance(error, CarbonschedError):  # what was foreseen is one line
+    if not isinstance(error, CarbonschedError):  # expected errors are one line
         log.error("".join(traceback.format_exception(error)).rstrip())
     line = _own_names(job, line)
     log.error(line)
@@ -133,7 +131,7 @@ def _failed(job: JobDir, error: Exception) -> int:
 
 
 def _report(job: JobDir, line: str) -> None:
-    """A rank that writes no other events says why it fails, unless it does so because the first one did."""
+    """A rank that writes no other events reports why it fails, unless it fails because rank 0 did."""
     if not job.quiet:
         job.send(Failed(at=now(), error=line))
     elif not line.startswith(OF_RANK_0):
@@ -145,12 +143,12 @@ def _report(job: JobDir, line: str) -> None:
 def _own_names(job: JobDir, line: str) -> str:
     try:
         return own_names(job, job.spec().spec, line)
-    except InputError:  # it is what the line is about
+    except InputError:  # the line already names it
         return line
 
 
 def _describe(error: Exception) -> str:
-    """One line; a known trouble comes with a hint."""
+    """One line; a known problem comes with a hint."""
     if isinstance(error, ImportError):
         return f"{error}: install carbonsched[train] for this interpreter"
     if type(error).__name__ == "OutOfMemoryError":

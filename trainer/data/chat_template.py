@@ -15,7 +15,7 @@ from trainer.data.conversations import Message
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _MARK = "carbonsched0mark1"
-"""Stands in for the text of a turn; a template leaves letters and digits as they are."""
+"""Stands for the text of a turn; templates leave letters and digits unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,8 @@ class ChatTemplate:
         return cls(tokenizer, frozenset({*tokenizer.all_special_ids, *added}))
 
     def tokens(self, messages: Sequence[Message], most: int, where: str) -> ChatTokens:
-        """At most `most` tokens. The oldest exchanges give way first, then the text before the last answer, then its end.
-
-        Raises InputError: the template refuses the conversation, or changes a turn so that it cannot be found; no room.
-        """
+        """At most `most` tokens. The oldest exchanges are dropped first, then the text before the last answer is cut, then its end. Raises
+        InputError if the template refuses the conversation, changes a turn so that it cannot be found, or there is no room."""
         kept: Sequence[Message] | None = messages
         while kept is not None:
             found = self._tokens(kept, where)
@@ -75,7 +73,7 @@ class ChatTemplate:
         return self._cut(found, last, most, where)
 
     def prompt(self, messages: Sequence[Message], most: int, where: str) -> list[int]:
-        """Token ids to generate the last learnt turn from; of too long ones the oldest exchanges give way, then the beginning."""
+        """Token ids to generate the last learnt turn from; if there are too many, the oldest exchanges are dropped, then the beginning is cut."""
         kept: Sequence[Message] | None = messages
         ids: list[int] = []
         while kept is not None:
@@ -116,7 +114,7 @@ class ChatTemplate:
         return ChatTokens(ids, learnt)
 
     def _span(self, turns: list[tuple[str, str]], turn: int, text: str, where: str) -> tuple[int, int]:
-        """Where in `text` the content of `turn` stands."""
+        """The position of `turn`'s content in `text`."""
         marked = [*turns[:turn], (turns[turn][0], _MARK), *turns[turn + 1 :]]
         before, found, after = self._render(marked, where).partition(_MARK)
         start, end = len(before), len(text) - len(after)
@@ -141,13 +139,13 @@ class ChatTemplate:
             return
         for i in inside:
             learnt[i] = True
-        # the turn's end is learnt with it, where it is a token of its own and nothing but blanks stands before it
+        # the turn's end token is learnt too, if it is a token of its own and only blanks precede it
         closing = next((i for i in range(inside[-1] + 1, len(ids)) if text[slice(*offsets[i])].strip()), None)
         if closing is not None and ids[closing] in self.specials:
             learnt[inside[-1] + 1 : closing + 1] = [True] * (closing - inside[-1])
 
     def _cut(self, found: ChatTokens, messages: Sequence[Message], most: int, where: str) -> ChatTokens:
-        """The text of the turn before the last answer gives way from its end, then the answer's own end does."""
+        """Cut the text of the turn before the last answer from its end, then the end of the answer."""
         ids, learnt = found.ids, found.learnt
         last = max(i for i, message in enumerate(messages) if message.learnt)
         if last > 0 and messages[last - 1].content.strip():
@@ -176,14 +174,14 @@ class ChatTemplate:
                 tokenize=False,
                 add_generation_prompt=prompt,
             )
-        except Exception as e:  # a template raises what it likes, jinja its own
+        except Exception as e:  # templates may raise anything, jinja its own errors
             first = next(iter(str(e).strip().splitlines()), type(e).__name__)
             _refuse(f"{where}: this tokenizer's chat template refuses it ({first})", "mend or drop that row")
         return text
 
 
 def _without_oldest(messages: Sequence[Message]) -> Sequence[Message] | None:
-    """`messages` without the oldest exchange, what the system said kept; None: nothing learnt would be left."""
+    """`messages` without the oldest exchange but with the system's turn; None: nothing would be left to learn."""
     begin = next((i for i, m in enumerate(messages) if m.role not in ("system", "developer")), len(messages))
     users = [i for i in range(begin + 1, len(messages)) if messages[i].role == "user"]
     if not users or not any(message.learnt for message in messages[users[0] :]):

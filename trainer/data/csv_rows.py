@@ -32,7 +32,7 @@ def csv_rows(text: str, file: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _check_header(header: Sequence[str], line: int, refuse: csv_text.Refuse) -> None:
     for column in header:
-        # a sheet saved as CSV may end in columns without a name; they are looked at row by row
+        # a sheet saved as CSV may end in unnamed columns; these are checked row by row
         if column.strip() and header.count(column) > 1:
             refuse(
                 line,

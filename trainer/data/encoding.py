@@ -23,10 +23,10 @@ from trainer.data.sampling import GroupedSampler
 from trainer.profiling.labelled_head import IGNORED
 
 PAD_MULTIPLE = 8
-"""On a board the longest row of a batch is padded to a multiple of so many tokens: products of such shapes are faster there."""
+"""On a board the longest row of a batch is padded to a multiple of so many tokens, which makes matrix products faster."""
 _SHAPE_DRAWS = 256
 _BATCH_DRAWS = 16
-"""Batches that are drawn to find the mean shape."""
+"""Batches drawn to find the mean shape."""
 
 _PROMPTS = {
     "summarization": ("", "\n\nSummary:"),
@@ -50,7 +50,7 @@ class Encoded:
     labels: list[int]
 
     def dump(self) -> dict[str, list[int]]:
-        """As `TextEncoder.collate` and a Trainer take it."""
+        """The form that `TextEncoder.collate` and a Trainer take."""
         return {"input_ids": self.input_ids, "labels": self.labels}
 
 
@@ -89,14 +89,14 @@ class TextEncoder:
 
     @classmethod
     def of(cls, model: ModelPart, data: DataPart) -> "TextEncoder":
-        """By the model's own tokenizer and config.json. Raises InputError."""
+        """With the model's own tokenizer and config.json. Raises InputError."""
         return cls(load_tokenizer(model), data, is_encoder_decoder(model))
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
-        """Token ids of every row, at most `max_length` long, the target kept whole up to `target_length`.
+        """Token ids of every row, at most `max_length` long; the target is kept whole up to `target_length`.
 
-        With `data.pack`: of blocks of `max_length` tokens, which every token of the rows is in. Raises InputError: pack
-        with prompts or an encoder-decoder; no room for the prompt's own words and a token of the target.
+        With `data.pack`: blocks of `max_length` tokens that contain every token of the rows. Raises InputError for pack with prompts or an
+        encoder-decoder, and if there is no room for the prompt's own words and one token of the target.
         """
         if not rows:
             return []
@@ -114,7 +114,7 @@ class TextEncoder:
                 encoded.append(Encoded(prompt.cut(most_tokens - len(end)) + end, target))
                 continue
             most = most_tokens - prompt.least
-            # plain text has no prompt to give way
+            # plain text has no prompt that could be cut
             target = full_target[: (min(self.data.target_length, most) if prompt.source else most) - len(end)]
             ids = prompt.cut(most_tokens - len(target) - len(end))
             encoded.append(Encoded(ids + target + end, [IGNORED] * len(ids) + target + end))
@@ -123,8 +123,7 @@ class TextEncoder:
     def prompts(self, rows: Sequence[Row], new_tokens: int) -> list[list[int]]:
         """Token ids to generate from: what `encode` puts before the target.
 
-        Where a source is too long for `max_length` it gives way to `new_tokens`, but to no more than the longest target
-        or half of the room.
+        If a source is too long for `max_length`, it is cut to leave `new_tokens`, but no more than the longest target or half of the room.
         """
         if not rows:
             return []
@@ -141,7 +140,7 @@ class TextEncoder:
     def collate(self, rows: Sequence[Any], *, longest: bool = False) -> dict[str, torch.Tensor]:
         """A batch of rows (`Encoded.dump()`), padded on the right: ids, mask and labels, each [rows, tokens].
 
-        To `max_length`, or to the longest row, which a board wants rounded up to a multiple of 8. longest: so in any case.
+        Padded to `max_length`, or to the longest row, rounded up to a multiple of 8 on a board. longest: always to the longest row.
         """
         lengths = [len(row["input_ids"]) for row in rows]
         targets = [len(row["labels"]) for row in rows]
@@ -158,7 +157,7 @@ class TextEncoder:
     def batch_shape(
         self, lengths: Sequence[int], target_lengths: Sequence[int], *, longest: bool = False
     ) -> tuple[int, int | None]:
-        """(seq, target_seq) of a batch of rows of these lengths; target_seq is None for decoders."""
+        """(seq, target_seq) of a batch of rows with these lengths; target_seq is None for decoders."""
 
         def padded(values: Sequence[int], most: int) -> int:
             if self.data.pad == "max_length" and not longest:
@@ -172,7 +171,7 @@ class TextEncoder:
     def sampler(
         self, encoded: Sequence[Encoded], train: TrainPart, ranks: int, epoch: int = 0
     ) -> GroupedSampler | None:
-        """What groups rows by length in a training of so many ranks; None: any rows may meet. epoch: the first one."""
+        """The sampler that groups rows by length for so many ranks; None: rows are not grouped. epoch: the first one."""
         if not train.group_by_length or self.data.pad == "max_length" or self.data.pack:
             return None
         lengths = [(len(row.input_ids), len(row.labels)) for row in encoded]
@@ -181,10 +180,8 @@ class TextEncoder:
     def nominal_shape(
         self, encoded: Sequence[Encoded], batch: int, sampler: GroupedSampler | None = None
     ) -> tuple[int, int | None, int]:
-        """(seq, target_seq, labelled tokens of a row) of the mean batch of the job, for which it is profiled; drawn with a fixed seed.
-
-        sampler: what groups the rows; None: any may meet.
-        """
+        """(seq, target_seq, labelled tokens per row) of the job's mean batch, for which it is profiled; drawn with a fixed seed. sampler:
+        groups the rows; None: they are not grouped."""
         draws = 1 if self.data.pad == "max_length" else _SHAPE_DRAWS
         shapes = []
         for rows in self._draw(encoded, batch, draws, sampler):
@@ -198,7 +195,7 @@ class TextEncoder:
     def typical_batches(
         self, encoded: Sequence[Encoded], batch: int, sampler: GroupedSampler | None = None
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """Some of those that `nominal_shape` is the mean of."""
+        """Some of the batches that `nominal_shape` is the mean of."""
         for rows in self._draw(encoded, batch, _BATCH_DRAWS, sampler):
             yield self.collate([row.dump() for row in rows])
 
@@ -210,7 +207,7 @@ class TextEncoder:
         return ([encoded[i] for i in chosen] for chosen in drawn)
 
     def _labelled(self, row: Encoded) -> int:
-        """Tokens whose logits are in the loss: nothing predicts the first one of a decoder's row."""
+        """Tokens whose logits are in the loss: nothing predicts the first token of a decoder's row."""
         labels = row.labels if self.encoder_decoder else row.labels[1:]
         return sum(label != IGNORED for label in labels)
 
@@ -245,7 +242,7 @@ class TextEncoder:
         tasks: list[Task] = [row.task or self.data.task or "summarization" for row in rows]
         words = {task: (_PREFIXES[task], "") if two_sided else _PROMPTS[task] for task in set(tasks)}
         tails = {task: self._ids([after])[0] if after else [] for task, (_, after) in words.items()}
-        # plain text alone has no words around it
+        # only plain text has no words around it
         befores = [words[t][0] if r.source or two_sided else "" for r, t in zip(rows, tasks, strict=True)]
         sources = self._ids([before + row.source for before, row in zip(befores, rows, strict=True)])
         prompts = [
@@ -256,9 +253,9 @@ class TextEncoder:
         return prompts
 
     def _check_room(self, least_prompt: int) -> None:
-        """Raises InputError: even with no token of the source and one of the target a row is too long."""
+        """Raise InputError if a row is too long even with no token of the source and one of the target."""
         least_target = 1 + len(self._end)
-        # an encoder-decoder's prompt has a token of the source, or of the words before it, and an end of its own
+        # an encoder-decoder's prompt has a token of the source, or of the words before it, and an end token
         for key, given, least in (
             ("max_length", self.data.max_length, least_prompt + least_target),
             ("target_length", self.data.target_length, least_target),
@@ -292,7 +289,7 @@ class TextEncoder:
 
     @property
     def _start(self) -> list[int]:
-        """The token this tokenizer itself puts in front of a text, if any."""
+        """The token that this tokenizer itself puts before a text, if any."""
         ids = self.tokenizer("a")["input_ids"]
         bos = self.tokenizer.bos_token_id
         return [bos] if bos is not None and ids[:1] == [bos] else []
@@ -315,7 +312,7 @@ def _drawn(rows: int, batch: int, draws: int) -> Iterator[list[int]]:
 
 
 def _grouped(sampler: GroupedSampler, batch: int, draws: int) -> Iterator[list[int]]:
-    """Whole epochs, so that the mean is that of all rows."""
+    """Whole epochs, so that the mean is over all rows."""
     epochs = max(draws * batch // max(len(sampler), 1), 1)
     for epoch in range(epochs):
         order = sampler.order(epoch)

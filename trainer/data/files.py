@@ -38,7 +38,7 @@ def read_file(file: Path, part: DataPart, key: str = "data.name_or_path") -> lis
 
 
 def _labelled(file: Path, whole: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records, with the labels of the file beside where there is one. Raises InputError: not one label per row."""
+    """The records, with the labels of the file beside it, if there is one. Raises InputError if there is not one label per row."""
     beside = file.with_name(file.name.partition(data_suffix(file.name) or ".")[0] + _LABELS)
     if not beside.is_file():
         yield from _records(file, whole)
@@ -87,7 +87,7 @@ def _records(file: Path, whole: bool = False) -> Iterator[tuple[str, dict[str, A
 
 
 def _refuse_columns(row: Any, file: Path) -> None:
-    """A table by columns would be one row of joined texts."""
+    """A table stored by columns would become one row of joined texts."""
     values = list(row.values()) if isinstance(row, dict) else []
     many = {len(value) if isinstance(value, list) else 0 for value in values}
     if len(values) > 1 and len(many) == 1 and many.pop() > 1:
@@ -112,11 +112,11 @@ def _read_text(file: Path, newline: str | None = None) -> str:
 
 
 def _read_bytes(file: Path) -> bytes:
-    """Unpacked where the name says that it is packed. Raises OSError, InputError."""
+    """Decompressed if the name says that it is compressed. Raises OSError, InputError."""
     packed = file.suffix.lower()
     if packed not in _UNPACK:
         return file.read_bytes()
-    with file.open("rb"):  # the rights, apart from what is wrong inside
+    with file.open("rb"):  # tells missing rights from damaged content
         pass
     try:
         return _UNPACK[packed](file)
@@ -154,7 +154,7 @@ def _json(text: str, where: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises ValueError: a field that stands twice, of which json would keep the last in silence."""
+    """Raises ValueError for a repeated field, of which json would silently keep the last."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -196,7 +196,7 @@ def _parquet(file: Path) -> tuple[list[str], Callable[[], Any]]:
 
     def read() -> Any:
         table, said = opened.read(), opened.metadata.num_rows
-        if table.num_rows != said:  # a reader believes its row groups, which damage may have changed
+        if table.num_rows != said:  # a reader trusts its row groups, which may be damaged
             raise ArrowInvalid(f"it says that it has {said} rows, and holds {table.num_rows}")
         return table
 

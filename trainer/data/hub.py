@@ -9,7 +9,7 @@ from carbonsched.model.job import DataPart
 from trainer.data.field_layouts import Row, read_row
 
 _HUB_SUBSETS = {"scitldr": "Abstract"}
-"""The configuration meant where a data set on the hub has several and the job names none."""
+"""The configuration to use if a data set on the hub has several and the job names none."""
 
 
 def read_hub(
@@ -45,7 +45,7 @@ def read_saved(
         return _splits(found, part, named_test, train_names, held_out_names)
     except InputError:
         raise
-    except Exception as e:  # the library and those beneath raise what they like
+    except Exception as e:  # the library and those below it may raise anything
         raise InputError(
             "data.name_or_path", f"{folder} cannot be read as a saved data set: {_first(e)}", "save it again"
         ) from e

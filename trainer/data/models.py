@@ -13,7 +13,7 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def check_folder(part: ModelPart) -> None:
-    """Raises InputError where `part` names a local folder that cannot be trained: absent, no config, no weights."""
+    """Raise InputError if `part` names a local folder that cannot be trained: absent, no config, no weights."""
     folder = Path(part.name_or_path).expanduser()
     if not folder.exists():
         if part.name_or_path.startswith(("/", ".", "~")) or part.name_or_path.count("/") > 1:
@@ -61,7 +61,7 @@ def load_model(part: ModelPart) -> Any:
 
 
 def load_tokenizer(part: ModelPart) -> Any:
-    """Its tokenizer, with a pad token: eos stands in where the model has none. Raises InputError."""
+    """The tokenizer, with a pad token; eos is used if the model has none. Raises InputError."""
     from transformers import AutoTokenizer
 
     check_folder(part)
@@ -84,10 +84,8 @@ def load_tokenizer(part: ModelPart) -> Any:
 
 
 def check_vocabulary(model: Any, tokens: Iterable[int], part: ModelPart) -> None:
-    """Raises InputError where the largest of `tokens` has no row in the embeddings of `model`: a step would fail by its index.
-
-    Likewise where the weights that `part` names have other rows than its config.json says.
-    """
+    """Raise InputError if the largest of `tokens` has no row in the embeddings of `model` (a step would fail by its index), or if the
+    weights that `part` names have another number of rows than its config.json says."""
     try:
         embeddings = model.get_input_embeddings()
     except (AttributeError, NotImplementedError):
@@ -113,7 +111,7 @@ def check_vocabulary(model: Any, tokens: Iterable[int], part: ModelPart) -> None
 
 
 def _saved_rows(folder: Path, name: str) -> int | None:
-    """Of the tensor `name` in the weights of a folder; None where it is not found, or no folder."""
+    """Rows of the tensor `name` in the weights of a folder; None if it is not found, or not a folder."""
     from safetensors import SafetensorError, safe_open
 
     for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
@@ -122,7 +120,7 @@ def _saved_rows(folder: Path, name: str) -> int | None:
                 if name in weights.keys():  # noqa: SIM118  # no mapping
                     return int(weights.get_slice(name).get_shape()[0])
         except (OSError, SafetensorError):
-            continue  # what is amiss with it is said by what loads it
+            continue  # the loader reports what is wrong with it
     return None
 
 

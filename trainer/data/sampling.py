@@ -1,7 +1,7 @@
-"""Puts rows of like length into one batch, and predicts which rows the coming steps will read, without drawing from their sampler.
+"""Groups rows of similar length into batches, and predicts which rows the coming steps will read, without drawing from their sampler.
 
-A segment's FLOPs at full fine-tuning depend on the lengths of its batches; to plan with them, not with a mean, the order
-is worked out again from the sampler's own seed (accelerate's `SeedableRandomSampler`, the default of a Trainer; `GroupedSampler`, of a job).
+A segment's FLOPs at full fine-tuning depend on the lengths of its batches. To plan with these and not with a mean, the order is recomputed
+from the sampler's own seed (accelerate's `SeedableRandomSampler`, a Trainer's default; `GroupedSampler`, a job's).
 """
 
 import copy
@@ -19,10 +19,10 @@ POOL = 100
 
 
 class GroupedSampler(Sampler[int]):
-    """Rows in batches of like length, so that little is padded; which rows meet, and in which order the batches come, is drawn anew each epoch.
+    """Batches of rows of similar length, so that little is padded; grouping and order are random in each epoch.
 
-    The rows are shuffled, cut into pools of 100 batches, sorted by length in each, and all batches of the epoch shuffled. What fills no batch is
-    the last one, of any length. Seed and epoch decide it all.
+    The rows are shuffled, cut into pools of 100 batches, sorted by length within each pool, and all batches of the epoch are shuffled. An
+    incomplete batch comes last and may mix lengths. Seed and epoch determine everything.
 
     Example:
         >>> sampler = GroupedSampler([9, 1, 8, 2, 9], batch=2, seed=0)
@@ -31,7 +31,7 @@ class GroupedSampler(Sampler[int]):
     """
 
     def __init__(self, lengths: Sequence[Any], batch: int, seed: int, epoch: int = 0) -> None:
-        """lengths: what rows are sorted by; batch: rows of a batch of all ranks; epoch: the first one."""
+        """lengths: what rows are sorted by; batch: rows of a batch over all ranks; epoch: the first one."""
         self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -56,10 +56,7 @@ class GroupedSampler(Sampler[int]):
         return [row for i in shuffled for row in batches[i]] + rows[whole:]
 
     def drawn(self, size: int, batches: int, seed: int, rank: int = 0) -> list[list[int]]:
-        """Row numbers of `batches` batches such as come, by a generator of their own; of each the `size` rows of one rank.
-
-        Fewer where there are not as many.
-        """
+        """Row numbers of `batches` typical batches, by a separate generator; `size` rows of one rank from each. Fewer if there are not as many."""
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(self.lengths), generator=generator)[: POOL * self.batch].tolist()
         pool = sorted(rows[: len(rows) // self.batch * self.batch], key=self.lengths.__getitem__)
@@ -69,7 +66,7 @@ class GroupedSampler(Sampler[int]):
 
 
 def drawn_rows(rows: int, size: int, batches: int, seed: int, rank: int = 0) -> list[list[int]]:
-    """Row numbers of `batches` random batches by a generator of their own; ranks draw other rows while there are any."""
+    """Row numbers of `batches` random batches, by a separate generator; ranks draw different rows while there are enough."""
     generator = torch.Generator().manual_seed(seed)
     mine = (torch.arange(size) + rank * size) % rows
     return [torch.randperm(rows, generator=generator)[mine].tolist() for _ in range(batches)]
@@ -78,12 +75,9 @@ def drawn_rows(rows: int, size: int, batches: int, seed: int, rank: int = 0) -> 
 def coming_batches(
     loader: Any, schedule: Schedule, first: int, end: int, accumulation: int
 ) -> list[list[int]] | None:
-    """Row numbers of every micro-batch of optimizer steps [first, end), of several ranks those of this one.
-
-    None where the order cannot be foreseen.
-    """
+    """Row numbers of every micro-batch of optimizer steps [first, end), with several ranks this rank's. None if the order cannot be predicted."""
     shard = getattr(loader, "batch_sampler", None)
-    whole = getattr(shard, "batch_sampler", shard)  # within accelerate's share of one rank
+    whole = getattr(shard, "batch_sampler", shard)  # inside accelerate's wrapper that takes one rank's share
     sampler, size = getattr(whole, "sampler", None), getattr(whole, "batch_size", None)
     drop_last = bool(getattr(whole, "drop_last", False))
     found: list[list[int]] = []
@@ -97,7 +91,7 @@ def coming_batches(
 
 
 def _by_epoch(schedule: Schedule, first: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Of steps [first, end): each epoch, and which of its steps."""
+    """For steps [first, end): each epoch, and which of its steps."""
     per_epoch = schedule.steps_per_epoch
     for epoch in range(first // per_epoch, -(-end // per_epoch)):
         yield epoch, max(first - epoch * per_epoch, 0), min(end - epoch * per_epoch, per_epoch)
@@ -106,9 +100,9 @@ def _by_epoch(schedule: Schedule, first: int, end: int) -> Iterator[tuple[int, i
 def typical_batches(
     loader: Any, schedule: Schedule, first: int, end: int, accumulation: int
 ) -> list[list[int]] | None:
-    """Row numbers of micro-batches such as steps [first, end) may have, by another draw of the same sampler.
+    """Row numbers of micro-batches like those of steps [first, end), by another draw of the same sampler.
 
-    For an order that cannot be foreseen (rows grouped by length, a sampler of the user's own). None where it cannot be drawn.
+    For an order that cannot be predicted (rows grouped by length, a user's own sampler). None if nothing can be drawn.
     """
     shard = getattr(loader, "batch_sampler", None)
     whole = getattr(shard, "batch_sampler", shard)
@@ -118,14 +112,14 @@ def typical_batches(
             twin.sampler = _own_twin(twin.sampler)
         with own_random(0):
             epoch = [list(map(int, rows)) for rows in _share(twin, shard)]
-    except Exception:  # of anybody's making: what it needs beside is not known
+    except Exception:  # a user's own class: its other requirements are unknown
         return None
     spans = _by_epoch(schedule, first, end)
     return [rows for _, begin, stop in spans for rows in epoch[begin * accumulation : stop * accumulation]]
 
 
 def grouped_sampler(loader: Any) -> GroupedSampler | None:
-    """What groups the rows of `loader` by length; None: nothing of ours does."""
+    """The sampler that groups the rows of `loader` by length; None: there is none of ours."""
     shard = getattr(loader, "batch_sampler", None)
     found = getattr(getattr(shard, "batch_sampler", shard), "sampler", None)
     return found if isinstance(found, GroupedSampler) else None
@@ -139,7 +133,7 @@ def order_of(loader: Any) -> str:
 
 
 def _own_twin(sampler: Any) -> Any:
-    """A copy that leaves the sampler's own draws alone."""
+    """A copy whose draws leave the sampler's own untouched."""
     twin = copy.copy(sampler)
     if isinstance(getattr(twin, "generator", None), torch.Generator):
         twin.generator = twin.generator.clone_state()
@@ -147,7 +141,7 @@ def _own_twin(sampler: Any) -> Any:
 
 
 def _share(batches: Any, shard: Any) -> Iterable[list[int]]:
-    """What `shard`, accelerate's share of one rank, takes of `batches`; all where it is none."""
+    """The share of `batches` that `shard`, accelerate's wrapper for one rank, takes; all if it is none."""
     from accelerate.data_loader import BatchSamplerShard
 
     if not isinstance(shard, BatchSamplerShard):

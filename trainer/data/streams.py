@@ -1,7 +1,7 @@
-"""Stands in for the batches of a stream, of which nothing is known but what has come out of it.
+"""Stands in for the batches of a stream, of which only the past is known.
 
-A stream cannot be drawn from twice: it may be a socket, or a generator that is used up. So importance is measured on the batches
-that are about to be trained, which the Trainer has fetched already, and what is to come is taken to be like what came.
+A stream cannot be read twice: it may be a socket, or an exhausted generator. So importance is measured on the batches that are about to be
+trained, which the Trainer has already fetched, and future batches are assumed to be like past ones.
 """
 
 from collections import deque
@@ -16,11 +16,11 @@ from trainer.data.upcoming_batches import Batches
 from trainer.profiling.flop_counter import FullStepFlops, Shape
 
 SHAPES = 1024
-"""Newest micro-batches whose shapes stand for those to come."""
+"""Recent micro-batches whose shapes represent those to come."""
 
 
 def is_stream(loader: Any) -> bool:
-    """Whether rows come out of a loader's data set in one order alone, not by number."""
+    """Whether a loader's data set yields rows in one fixed order, without access by number."""
     data = getattr(loader, "dataset", None)
     return isinstance(data, IterableDataset) or not (
         hasattr(data, "__len__") and hasattr(data, "__getitem__")
@@ -29,7 +29,7 @@ def is_stream(loader: Any) -> bool:
 
 @dataclass(slots=True)
 class StreamWindow:
-    """The newest micro-batches that a Trainer fetched.
+    """The most recent micro-batches that a Trainer fetched.
 
     Example:
         >>> window = StreamWindow(most=1)
@@ -73,11 +73,11 @@ class StreamBatches(Batches):
         self.window.shapes.extend(map(self.shape_of, self.window.batches))
 
     def drawn(self, k: int, count: int, seed: int) -> list[dict[str, torch.Tensor]]:
-        """The newest `count` batches, or as many as there are: those of the coming step among them."""
+        """The newest `count` batches, or as many as there are, including those of the coming step."""
         return list(self.window.batches)[-count:]
 
     def check_labels(self, seed: int) -> None:
-        """Nothing: what has no label yet may have one later."""
+        """Does nothing: labels may still come."""
 
     def shapes_ahead(self, nominal: Shape, first: int, end: int) -> tuple[list[Shape], float]:
         seen = list(self.window.shapes) or [nominal]
@@ -93,5 +93,5 @@ class StreamBatches(Batches):
         first: int,
         end: int,
     ) -> float:
-        """0: no row is known to come again."""
+        """Always 0: no row is known to be read again."""
         return 0.0

@@ -24,14 +24,14 @@ from trainer.profiling.row_ends import RowEnds
 
 _OTHER_SEED = 7_368_787
 LOOKED_AT = 256
-"""Batches of a coming segment whose shapes are looked at; of more an even sample."""
+"""Batches of a coming segment whose shapes are read; of more an even sample."""
 
 DRAWS = 64
-"""Batches that are drawn at most to find one with a label."""
+"""Batches drawn at most to find one with a label."""
 
 
 def unlabelled(batch: Any) -> bool:
-    """Whether every label of a batch is -100, so that nothing is learned from it."""
+    """Whether every label of a batch is -100, so that there is nothing to learn."""
     labels = batch.get("labels") if isinstance(batch, Mapping) else None
     if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or not labels.numel():
         return False
@@ -40,7 +40,7 @@ def unlabelled(batch: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """Foresees the batches of a Trainer's loader, and draws others for importance.
+    """Predicts the batches of a Trainer's loader, and draws others for importance.
 
     Example::
 
@@ -52,18 +52,18 @@ class Batches:
     schedule: Schedule
     accumulation: int
     batch: int
-    """Rows of a micro-batch of one rank."""
+    """Rows in a micro-batch of one rank."""
     encoder_decoder: bool
     ranks: Ranks
     labelled_head: bool = field(default=False, kw_only=True)
-    """Whether the output embeddings run on labelled tokens alone, so that a shape counts them."""
+    """Whether the output embeddings run on labelled tokens alone, so that shapes count these."""
     splits_rows: bool = field(default=False, kw_only=True)
-    """Whether rows may run in two parts, so that a shape says how they end."""
+    """Whether rows may run in two parts, so that shapes describe their ends."""
     own_rows: bool = field(default=False, kw_only=True)
-    """Whether the rows are a job's own, which is why we decide how they are padded and which of them meet."""
+    """Whether the rows are a job's own, so that the trainer decides their padding and grouping."""
 
     def shape_of(self, batch: Mapping[str, Any]) -> Shape:
-        """Raises InputError for what is no batch of tensors."""
+        """Raises InputError if the batch is not made of tensors."""
         shape = Shape(*sizes_of(batch, self.encoder_decoder))
         if self.splits_rows:
             shape = shape._replace(ends=RowEnds.of(batch))
@@ -73,9 +73,9 @@ class Batches:
         return shape._replace(labelled=count_labelled(labels, shifted=not self.encoder_decoder))
 
     def drawn(self, k: int, count: int, seed: int) -> list[dict[str, torch.Tensor]]:
-        """`count` batches for segment k, by a generator of their own: the training order is not touched.
+        """Draw `count` batches for segment k with a separate generator, so that the training order does not change.
 
-        Of rows of like length where those that train are: a batch of any rows would be padded more, and cost more, than those.
+        They group rows by length if training does: random batches would have more padding, and cost more.
         """
         rows, own, rank = len(self.loader.dataset), seed * 1_000_003 + k, self.ranks.index
         sampler = grouped_sampler(self.loader)
@@ -86,7 +86,7 @@ class Batches:
             return [self._collate(numbers) for numbers in chosen]
 
     def drawn_labelled(self, k: int, count: int, seed: int) -> list[dict[str, torch.Tensor]]:
-        """As `drawn`, drawn again where no label of any is anything but -100; at last as they are."""
+        """As `drawn`, drawn again while no row has a label other than -100; the last draw is used in any case."""
         drawn = self.drawn(k, count, seed)
         for again in range(1, DRAWS):
             if not all(map(unlabelled, drawn)):
@@ -95,7 +95,7 @@ class Batches:
         return drawn
 
     def check_labels(self, seed: int) -> None:
-        """Raises InputError where no row that is looked at has a label to learn from."""
+        """Raise InputError if no inspected row has a label to learn from."""
         if not self.ranks.any(not all(map(unlabelled, self.drawn_labelled(0, 1, seed)))):
             raise InputError(
                 "data",
@@ -109,9 +109,9 @@ class Batches:
         return self.ranks.sum([full.total(shapes) * each])[0]
 
     def shapes_ahead(self, nominal: Shape, first: int, end: int) -> tuple[list[Shape], float]:
-        """Of steps [first, end) on this rank, and how many batches each of them stands for.
+        """The shapes of steps [first, end) on this rank, and how many batches each represents.
 
-        Of the batches to come, else of such as may come, else of as many rows at the shape `nominal`.
+        From the coming batches; else from typical ones; else from as many rows at the shape `nominal`.
         """
         span = (self.loader, self.schedule, first, end, self.accumulation)
         batches = coming_batches(*span) or typical_batches(*span)
@@ -120,12 +120,12 @@ class Batches:
             rows = rows_in(self.schedule, first, end, len(self.loader.dataset), step, self.accumulation)
             return [nominal], rows / self.batch / self.ranks.size
         looked_at = batches[:: -(-len(batches) // LOOKED_AT)]
-        with own_random(0):  # a collator may draw
+        with own_random(0):  # a collator may use random numbers
             shapes = [self.shape_of(self._collate(numbers)) for numbers in looked_at]
         return shapes, len(batches) / len(shapes)
 
     def unforeseen_order(self, first: int, end: int) -> str | None:
-        """What decides the order of steps [first, end), where it cannot be foreseen; None where it can."""
+        """What decides the order of steps [first, end), if it cannot be predicted; None if it can."""
         foreseen = coming_batches(self.loader, self.schedule, first, end, self.accumulation)
         return order_of(self.loader) if foreseen is None else None
 
@@ -136,10 +136,8 @@ class Batches:
         first: int,
         end: int,
     ) -> float:
-        """Σ of `flops`(batch, its shape) over the batches of steps [first, end) ÷ their T_full, all ranks.
-
-        Every batch is looked at. 0 where they cannot be foreseen, or where `flops` is None on every rank.
-        """
+        """Σ of `flops`(batch, its shape) over the batches of steps [first, end) ÷ their T_full, all ranks; reads every batch. 0 if they
+        cannot be predicted, or if `flops` is None on every rank."""
         batches = coming_batches(self.loader, self.schedule, first, end, self.accumulation) if flops else None
         part = whole = 0.0
         with own_random(0):

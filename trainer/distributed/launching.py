@@ -1,7 +1,7 @@
-"""Starts the processes of a training that takes several, through torchrun, and brings all of them to an end together.
+"""Starts the processes of a distributed training through torchrun, and ends all of them together.
 
-A stop is told to the ranks and not to torchrun, which would kill them 30 s later: they agree on a step, write a checkpoint however long
-that takes, and end, and torchrun with them. This process needs no torch.
+A stop is sent to the ranks and not to torchrun, which would kill them after 30 s: they agree on a step, write a checkpoint however long
+that takes, and exit, and torchrun with them. This process needs no torch.
 """
 
 import ctypes
@@ -16,27 +16,25 @@ from typing import Final
 from carbonsched.model.job import TrainPart
 
 LOOK_S: Final = 0.2
-"""Between two looks at whether a stop is asked for."""
+"""Seconds between two checks for a stop."""
 _PR_SET_PDEATHSIG: Final = 1
 _libc = ctypes.CDLL(None)
 
 
 def takes_several(train: TrainPart) -> bool:
-    """Whether this process is to start others: its spec asks for several, and torchrun has not started it."""
+    """Whether this process has to start others: its spec asks for several, and torchrun has not started it."""
     return train.processes is not None and "WORLD_SIZE" not in os.environ
 
 
 def launch(train: TrainPart, arguments: Sequence[str], stopping: Callable[[], bool]) -> int:
-    """Run `python -m trainer` with these arguments in as many processes as `train` asks for; 0 where all of them ended well, else 1.
-
-    stopping: asked all the time; once it holds, each rank is sent SIGTERM.
-    """
+    """Run `python -m trainer` with these arguments in as many processes as `train` asks for; returns 0 if all succeeded, else 1. stopping:
+    polled; once it holds, each rank gets SIGTERM."""
     count = train.processes or 1
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"),
         *(f"--nproc-per-node={count}", "-m", "trainer", *arguments),
     ]
-    # a session of its own: what a terminal sends to all of us, as by Ctrl-C, is for this process to pass on
+    # a session of its own: this process passes on what a terminal sends to the whole group, as by Ctrl-C
     torchrun = subprocess.Popen(
         command, env=os.environ | environment(train, count), start_new_session=True, preexec_fn=_die_with_us
     )
@@ -51,14 +49,14 @@ def launch(train: TrainPart, arguments: Sequence[str], stopping: Callable[[], bo
 
 
 def environment(train: TrainPart, count: int) -> dict[str, str]:
-    """What is laid over the ranks' environment: they share this box's cores, and talk to each other on it alone."""
+    """Additions to the ranks' environment: they share this box's cores, and communicate only on it."""
     threads = train.threads or max((os.cpu_count() or count) // count, 1)
     wanted = {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     return {key: value for key, value in wanted.items() if key not in os.environ}
 
 
 def children(parent: int) -> set[int]:
-    """Processes that `parent` has started and that live."""
+    """Live processes that `parent` has started."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -72,5 +70,5 @@ def children(parent: int) -> set[int]:
 
 
 def _die_with_us() -> None:
-    """torchrun ends its ranks when it is told to; it would not see that we were killed."""
+    """torchrun ends its ranks when it is told to, but would not notice that this process was killed."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

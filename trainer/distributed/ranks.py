@@ -1,8 +1,7 @@
-"""Gives the processes of one training a common mind: what rank 0 decides, every rank does before the same step.
+"""Lets the processes of one training act as one: what rank 0 decides, every rank does before the same step.
 
-Rank 0 alone listens to the daemon and selects; what it found is broadcast. This goes over a gloo group of its own: a wait
-for a clean hour must not run into the timeout of the group that carries the gradients, and numbers on the host need no
-device. In one process all of it is free.
+Only rank 0 listens to the daemon and selects; the result is broadcast over a gloo group of its own, because a wait for a clean hour must
+not hit the timeout of the group that carries the gradients, and numbers on the host need no device. In a single process all of it is free.
 """
 
 import os
@@ -22,7 +21,7 @@ from trainer.job.directives import Stopped
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=30)
-"""How long ranks wait for the first one, which may wait for the daemon."""
+"""How long ranks wait for rank 0, which may be waiting for the daemon."""
 
 
 def world_size() -> int:
@@ -31,12 +30,12 @@ def world_size() -> int:
 
 
 def world_of(train: TrainPart) -> int:
-    """Processes that a training takes: those that torchrun has started, or, before anything has, those that the spec asks for."""
+    """Processes in a training: those that torchrun has started, or else those that the spec asks for."""
     return world_size() if "WORLD_SIZE" in os.environ else train.processes or 1
 
 
 def check_world(train: TrainPart) -> None:
-    """Raises InputError where the processes that were started, or would be, are not those that the spec asks for."""
+    """Raise InputError if the number of processes differs from the spec's."""
     world = world_of(train)
     if world > 1 and train.parallel == "none":
         raise InputError(
@@ -72,7 +71,7 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this is the one that listens to the daemon and writes."""
+        """Whether this rank listens to the daemon and writes."""
         return self.index == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -85,7 +84,7 @@ class Ranks:
         return found
 
     def offset_seed(self, seed: int) -> int:
-        """A seed for this rank: another one on each, `seed` itself on the first."""
+        """A seed that differs on each rank; `seed` itself on rank 0."""
         return seed + 1_000_003 * self.index
 
     def any(self, flag: bool) -> bool:
@@ -93,7 +92,7 @@ class Ranks:
         return self.sum([float(flag)])[0] > 0
 
     def gather(self, mine: T) -> list[T]:
-        """`mine` of every rank, by rank: plain data."""
+        """`mine` of every rank, ordered by rank: plain data."""
         if self.size == 1:
             return [mine]
         found: list[Any] = [None] * self.size
@@ -101,7 +100,7 @@ class Ranks:
         return found
 
     def broadcast(self, make: Callable[[], T]) -> T:
-        """Call `make` on rank 0 and give every rank its result. Raises on every rank what it raises there."""
+        """Call `make` on rank 0 and return its result on every rank. Its exceptions are raised on every rank."""
         if self.size == 1:
             return make()
         failed: Exception | None = None
@@ -110,7 +109,7 @@ class Ranks:
             try:
                 sent[0] = make()
             except Exception as e:
-                # not the exception itself: of those with a constructor of their own not every one can be sent
+                # not the exception itself: some cannot be pickled because of their constructors
                 failed, sent[1] = e, (isinstance(e, Stopped), str(e))
         dist.broadcast_object_list(sent, src=0, group=self.group)
         if failed is not None:
@@ -123,14 +122,14 @@ class Ranks:
 
 
 def ranks() -> Ranks:
-    """This process among those of its training; made once. Every rank asks for it at the same point."""
+    """This process among those of its training; created once. Every rank asks for it at the same point."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return Ranks()
     return _ranks()
 
 
 def leave() -> None:
-    """Close the process groups when training went well or was stopped: their threads would abort the process at its end."""
+    """Close the process groups after a training that succeeded or was stopped: their threads would otherwise abort the process at exit."""
     if dist.is_available() and dist.is_initialized():
         ranks().gather(None)
         _ranks.cache_clear()
