@@ -59,11 +59,11 @@ def run_job(
     alone: bool = False,
     parts: bool = False,
 ) -> str:
-    """Run the job, or what its newest checkpoint leaves of it; returns `done` or `stopped`, and has said `finished`.
+    """Run the job, or the rest of it after its newest checkpoint; returns `done` or `stopped`, after the event `finished`.
 
-    `stopping` is polled everywhere; once it holds, the job checkpoints and ends. `alone`: at `rho_start` throughout,
-    without a daemon. `parts`: time those of each step, into parts.json. Raises InputError for a bad spec,
-    model or data, CarbonschedError where training cannot go on.
+    `stopping` is polled everywhere; once it holds, the job checkpoints and ends. `alone`: at `rho_start` throughout, without a daemon.
+    `parts`: write the seconds of each step's parts into parts.json. Raises InputError for a bad spec, model or data, CarbonschedError if
+    training cannot continue.
     """
     spec = job.spec().spec
     check_method(spec)
@@ -95,7 +95,7 @@ class _Run:
     ) -> None:
         self.job, self.spec, self.stopping, self.patience_s = job, spec, stopping, patience_s
         self.read = handed_over(job, spec)
-        """`spec` by what its files are read from."""
+        """`spec` with the paths that its files are read from."""
         self.alone, self.parts = alone, parts
         self.directives: DirectiveSource | None = None
 
@@ -109,11 +109,11 @@ class _Run:
         set_seed(train.seed)
         begun = _step_of(last)
         schedule = schedule_of(train, len(data))
-        if self.alone:  # else the check has said so
+        if self.alone:  # otherwise the check has said so
             check_warmup(train, schedule)
         budget = self._budget(schedule, last)
         early = EarlyStopping(self.job, train, self.held_out, schedule, begun, budget)
-        # with all steps done only evaluating and saving are left; a Trainer resumed there would train one step more
+        # if all steps are done only evaluation and saving are left; a Trainer resumed there would train one step more
         over = begun >= schedule.steps or early.exhausted or (budget is not None and budget.is_over(begun))
         ready = last if over else None
         saved = checkpoint.read(last) if last is not None else None
@@ -129,7 +129,7 @@ class _Run:
         if self._stopped():
             raise Stopped("signal")
         if not over:
-            # evaluation draws nothing, but nothing that comes before training should decide its dropout
+            # evaluation uses no random numbers, but whatever precedes training must not change its dropout
             set_seed(train.seed)
             if self._takes_adapters(trainer, last) and self.adapters is not None:
                 self._put_on_adapters(trainer, self.adapters)
@@ -139,7 +139,7 @@ class _Run:
             if callback.stopped is not None and not (callback.stopped_elsewhere and early.exhausted):
                 raise Stopped(callback.stopped)
         steps = max(early.losses) if early.exhausted else schedule.steps if budget is None else budget.steps
-        ranks().gather(None)  # what the first one wrote is there
+        ranks().gather(None)  # the files that rank 0 wrote are there
         best = early.restore_best(self.model)
         self.held_out.evaluate(self.model, "after", steps if best is None else best)
         self.held_out.evaluate(self.model, "test", steps if best is None else best)
@@ -156,7 +156,7 @@ class _Run:
         budget: BudgetSchedule | None,
         early: EarlyStopping,
     ) -> Trainer:
-        """A Trainer of the model as it is now, steered by `callback`."""
+        """A Trainer of the current model, driven by `callback`."""
         options = Options.of(
             self._trained_as,
             job_dir=self.job.path,
@@ -175,7 +175,7 @@ class _Run:
         return trainer
 
     def _takes_adapters(self, trainer: Trainer, last: Path | None) -> bool:
-        """Train; true where the daemon would have adapters first, and no step was taken."""
+        """Train; returns true if the daemon chose adapters before the first step."""
         try:
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         except AdaptersChosen:
@@ -189,7 +189,7 @@ class _Run:
         self.adapters = dataclasses.replace(choice, made=True)
         log.info("the daemon chose %s: the model gets adapters, the rest is frozen", LORA)
         plain = trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        # adapters are drawn: as they would be in a job of this method from the start
+        # adapters are initialised as in a job of this method
         set_seed(self.spec.train.seed)
         self.model = add_adapters(plain, self._trained_as.train)
         self.model.config.use_cache = False
@@ -197,12 +197,12 @@ class _Run:
 
     @property
     def _trained_as(self) -> JobSpec:
-        """The job as it trains: of method auto that took adapters, as one of LoRA."""
+        """The job as it trains: if a job of method auto took adapters, one of LoRA."""
         chosen = self.adapters is not None and self.adapters.made
         return self.adapters.spec(self.spec) if self.adapters is not None and chosen else self.spec
 
     def _budget(self, schedule: Schedule, last: Path | None) -> BudgetSchedule | None:
-        """Where the daemon decides how many steps there are. Raises InputError where nobody would end it."""
+        """The schedule, if the daemon decides how many steps there are. Raises InputError if nobody would end it."""
         train = self.spec.train
         if train.scheduler != "budget":
             return None
@@ -218,22 +218,22 @@ class _Run:
         return budget
 
     def _stopped(self) -> bool:
-        """Whether any rank was asked to stop; every rank asks. Waits where no lease holds. Raises Stopped."""
+        """Whether any rank was asked to stop; every rank asks. Waits while no lease holds. Raises Stopped."""
         if self.directives is not None:
             ranks().broadcast(self.directives.check_lease)
         return ranks().any(self.stopping())
 
     def _load(self, trained: Path | None) -> Any:
-        """The model to train; with `trained`, a checkpoint, the model as it is there."""
+        """The model to train; with `trained`, a checkpoint, the model in it."""
         spec = self._trained_as
         if trained is None:
             return add_adapters(self._named(load_model(self.read.model)), spec.train)
-        if check_method(spec).traits.trains_adapters:  # a checkpoint of theirs holds the adapters alone
+        if check_method(spec).traits.trains_adapters:  # a checkpoint of theirs contains only the adapters
             return adapters.restore(self._named(load_model(self.read.model)), trained)
         return load_model(self.read.model.model_copy(update={"name_or_path": str(trained)}))
 
     def _named(self, model: Any) -> Any:
-        """Saved models and adapters tell where they come from: that is no file of this job's directory."""
+        """Set the name that saved models and adapters give as their origin: not a file in this job's directory."""
         if self.read is not self.spec:
             model.name_or_path = model.config.name_or_path = self.spec.model.name_or_path
         return model
@@ -275,7 +275,7 @@ class _Run:
             tf32=True if bf16 and train.autocast == "auto" else None,
             fsdp=train.parallel == "fsdp2",
             torch_compile=train.compile,
-            # what a step drops gets no gradient; else transformers decides
+            # dropped branches get no gradient; otherwise transformers decides
             ddp_find_unused_parameters=check_method(self.spec).traits.skips_gradients or None,
         )
         trainer = _Trainer(
@@ -328,9 +328,9 @@ class _Run:
     def _save(
         self, step: int, best: int | None, early: str | None, state: dict[str, Any] | None = None
     ) -> None:
-        """The model, its tokenizer and metrics.json, whole once `finished` is said. state: the weights of a sharded model.
+        """Save the model, its tokenizer and metrics.json, complete before `finished` is sent. state: the weights of a sharded model.
 
-        All of it inside output/: the job's folder is not the owner's where the daemon is root.
+        All of it is inside output/: the job's folder is not the owner's if the daemon is root.
         """
         part = self.job.output / ".part"
         shutil.rmtree(part, ignore_errors=True)
@@ -351,7 +351,7 @@ class _Run:
         log.info("finished after %d steps; the model is in %s", step, self.job.output)
 
     def _metrics(self, step: int) -> dict[str, Any]:
-        """From events.jsonl, so that what earlier processes of this job did is in it; a repeated segment counts once."""
+        """Metrics from events.jsonl, which includes earlier processes of this job; a repeated segment counts once."""
         segments: dict[int, SegmentDone] = {}
         losses: dict[str, Any] = {}
         for event in self.job.events():
@@ -377,7 +377,7 @@ class _Run:
 
 
 class _Trainer(Trainer):  # type: ignore[misc]
-    """Trains in the order of `sampler`; None: transformers' own. At the learning rate of `budget`; None: likewise."""
+    """A Trainer that reads rows in the order of `sampler`, with the learning rate of `budget`; None: transformers' own."""
 
     def __init__(self, sampler: GroupedSampler | None, budget: BudgetSchedule | None, **given: Any) -> None:
         self._sampler, self._budget = sampler, budget
@@ -396,7 +396,7 @@ class _Trainer(Trainer):  # type: ignore[misc]
 
 
 def _move_up(part: Path) -> None:
-    """Make what is in `part` the whole content of the folder it lies in."""
+    """Replace the content of a folder by that of its subfolder `part`."""
     for old in part.parent.iterdir():
         if old.is_dir() and old != part and not old.is_symlink():
             shutil.rmtree(old)
@@ -418,21 +418,21 @@ def schedule_of(train: TrainPart, rows: int) -> Schedule:
 
 
 def _scheduler_type(train: TrainPart) -> str:
-    """As TrainingArguments names it: its `constant` takes no warm-up, whatever it is given."""
+    """The name for TrainingArguments: its `constant` ignores warm-up."""
     if train.scheduler == "budget":
-        return "constant"  # ours takes its place
+        return "constant"  # our schedule replaces it
     return "constant_with_warmup" if train.scheduler == "constant" else train.scheduler
 
 
 def optimizer_arguments(train: TrainPart) -> dict[str, Any]:
-    """As TrainingArguments names it. AdamW steps in one kernel, on CPUs too: a fifth of the time of one tensor after the other."""
+    """The arguments for TrainingArguments. AdamW runs in one fused kernel, on CPUs too, which takes a fifth of the time."""
     if train.optimizer == "sgd":
         return {"optim": "sgd", "optim_args": f"momentum={train.momentum}"}
     return {"optim": "adamw_torch_fused" if train.optimizer == "adamw" else train.optimizer}
 
 
 def _one_board(train: TrainPart) -> None:
-    # transformers would wrap the model in DataParallel over every device it sees; a job, or a rank, has one
+    # transformers would wrap the model in DataParallel over all visible devices; a job, or a rank, has one
     if world_size() == 1:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     if train.threads is not None:

@@ -66,7 +66,7 @@ def read_grid(trace: Path, start: datetime, seconds_per_flop: float) -> Grid:
 def steps_within(
     budget: float, cost: Callable[[int], float], grid: Grid, joules_per_flop: float = 1.0
 ) -> int:
-    """The most steps whose grams stay within `budget`. cost: FLOPs of step n. joules_per_flop: ÷ those of the budget's own row."""
+    """The most steps whose grams stay within `budget`. cost: FLOPs of step n. joules_per_flop: relative to the row that defines the budget."""
     for step, done in enumerate(accumulate(cost(n) for n in range(MOST_STEPS))):
         if grid.upto(done) * joules_per_flop > budget:
             return step

@@ -13,11 +13,11 @@ from trainer.methods.tokens import Tokens
 TENSORS = "greentrainer"
 """Name of the settings that select tensors."""
 _RHOS = (0.5, 0.6, 0.7, 0.8)
-"""At which tensors are offered: between them nothing is to be had that two of them do not bracket."""
+"""The ρ at which tensors are offered: what lies between two of them, mixing both reaches as well."""
 _WAYS = (0.0, 1 / 3, 2 / 3)
-"""From the cheapest share of tokens to all of them."""
+"""Number of token shares offered, from the cheapest to all tokens."""
 _ROOM = 0.02
-"""A ρ nearer to the floor trains next to nothing."""
+"""A ρ closer to the floor trains next to nothing."""
 
 
 class Auto(Method):
@@ -42,9 +42,9 @@ class Auto(Method):
         self.tokens: Tokens | None = None
         """For segments that train every tensor on the last tokens of each row; None: this model's rows cannot run in two parts."""
         self.adapters: float | None = None
-        """ρ of adapters, which the job may have instead from its first step on; None: this model, or this training, takes none."""
+        """ρ of adapters, which the job may choose before its first step; None: this model, or this training, takes none."""
         self.without_adapters: str | None = None
-        """Why the model takes none; None: it does, or that was not asked."""
+        """Why the model takes no adapters; None: it does, or that was not checked."""
 
     def settings(self, curve: SelectionCurve) -> tuple[tuple[Setting, float], ...]:
         rhos = [rho for rho in _RHOS if curve.floor + _ROOM < rho < self.ceiling - _ROOM]
@@ -57,7 +57,7 @@ class Auto(Method):
         )
 
     def _shares(self) -> list[tuple[Setting, float]]:
-        """The answers' tokens alone, and two steps from there to all; each with its share of the tokens of the coming batches."""
+        """The answers' tokens alone, and two steps from there to all tokens; each with its share of the coming batches' tokens."""
         if self.tokens is None or self.tokens.prices is None:
             return []
         curve, found = self.tokens.curve({}), {}

@@ -21,7 +21,7 @@ class ConstantMethod(Method):
         return self.ceiling
 
     def curve(self, importance: dict[str, float], saving: CacheSaving | None = None) -> SelectionCurve:
-        # what is not measured has no importance; 1 keeps a plan's gain in proportion to the steps
+        # unmeasured tensors have no importance; 1 makes a plan's gain proportional to the steps
         everything = self.everything(1.0, saving)
         rho = everything.rho_planned
         points = (FrontierPoint(rho=rho, importance=1.0),)
@@ -41,7 +41,7 @@ class LastBlocks(ConstantMethod):
 
 
 def _last_blocks(names: list[str], profile: Profile, count: int = 2) -> list[str]:
-    """Tensors of the last `count` blocks of the stack nearest the output, and those that cost no more depth."""
+    """Tensors of the last `count` blocks of the stack nearest the output, and those at no greater depth."""
     stacks: dict[str, set[int]] = {}
     for name in names:
         if found := BLOCK.match(name):
@@ -51,7 +51,7 @@ def _last_blocks(names: list[str], profile: Profile, count: int = 2) -> list[str
         raise InputError(
             "train.method", "'ft-top2' finds no stack of blocks in this model", "use greentrainer"
         )
-    # an encoder's blocks lie below every decoder's: the nearest stack is the one with the shallowest tensor
+    # an encoder's blocks are below every decoder's: the nearest stack has the shallowest tensor
     depth = {t.name: t.depth_flops for t in profile.tensors}
     nearest = min(deep, key=lambda s: min(depth[n] for n in names if n.startswith(s[0] + ".")))
     top = sorted(nearest[1])[-count:]

@@ -54,7 +54,7 @@ _LINEAR_POINTS = 21
 
 @dataclass(frozen=True)
 class Branches:
-    """The branches that may be dropped and what each saves, at one batch shape. Ratios are to full fine-tuning.
+    """The branches that may be dropped and what each saves, at one batch shape. All ratios are relative to full fine-tuning.
 
     Example:
         >>> branches = Branches(names=("0.mlp", "1.mlp"), saves=(0.2, 0.2), whole=1.0)
@@ -64,9 +64,9 @@ class Branches:
 
     names: tuple[str, ...]
     saves: tuple[float, ...]
-    """Ratio that a step is cheaper by when this branch's backward pass is dropped."""
+    """By how much a step gets cheaper when this branch's backward pass is dropped."""
     whole: float
-    """Ratio of a step with nothing dropped: 1 where every tensor is trained."""
+    """Ratio of a step that drops nothing: 1 if every tensor is trained."""
 
     @cached_property
     def floor(self) -> float:
@@ -74,11 +74,11 @@ class Branches:
         return self.ratio(range(len(self.names)))
 
     def ratio(self, dropped: Sequence[int]) -> float:
-        """Of a step with these branches (by position) dropped."""
+        """Ratio of a step with these branches (by position) dropped."""
         return self.whole - sum(self.saves[b] for b in dropped)
 
     def rate(self, rho: float) -> float:
-        """The drop rate at which a step's expected ratio is `rho`, which is cut to what can be reached."""
+        """The drop rate at which a step's expected ratio is `rho`, which is clamped to the reachable range."""
         rho = min(max(rho, self.floor), self.whole)
         return (self.whole - rho) / (self.whole - self.floor)
 
@@ -100,7 +100,7 @@ class DropBP(Method):
         hook = method.step_hook(model, seed=0)
     """
 
-    plans_with_cache = False  # its rate has another floor
+    plans_with_cache = False  # adapters have another floor
     branches: "Branches | None" = None
 
     def inspect(self, model: Any, shape: Shape, attn: str | None = None) -> None:
@@ -120,10 +120,10 @@ class DropBP(Method):
         return Dropper(model, self._measured, seed)
 
     def curve(self, importance: dict[str, float], saving: CacheSaving | None = None) -> SelectionCurve:
-        """Every tensor at any ρ from the floor up, the gain in proportion to the backward work that is not dropped.
+        """Every tensor at any ρ from the floor up; gain is proportional to the backward work that is not dropped.
 
-        With no measure of what a dropped gradient was worth, a share of the steps' gradients counts as that share of
-        their worth; the floor, where what can be dropped always is, counts as nothing.
+        The value of a dropped gradient is not measured, so a share of the gradients counts as that share of their value; the floor, where
+        every droppable branch is dropped, counts as nothing.
         """
         floor, everything = self.floor, self.everything(1.0)
         whole = everything.rho_planned
@@ -139,7 +139,7 @@ class DropBP(Method):
 
 
 class Dropper:
-    """Shuts the branches of a model that a step drops. `remove` leaves the model as it was.
+    """Shuts the branches of a model that a step drops. `remove` restores the model.
 
     Example::
 
@@ -165,7 +165,7 @@ class Dropper:
         return self.branches.ratio(dropped)
 
     def set(self, dropped: Sequence[int]) -> None:
-        """From the next forward pass on shut these branches, by position, and open all others."""
+        """From the next forward pass on, shut these branches, by position, and open all others."""
         for at in range(len(self._shut)):
             self._shut[at] = at in dropped
 
@@ -229,7 +229,7 @@ def measure(model: Any, shape: Shape, full_flops: float, attn: str | None = None
     for mirrored, parameter in zip(twin.parameters(), model.parameters(), strict=True):
         mirrored.requires_grad_(parameter.requires_grad)
     found = find(twin)
-    # an encoder hears of the loss over these alone: one has to stay
+    # an encoder gets the loss only through these: one has to stay
     cross = [name for name in found if _CROSS.search(name)]
     names = tuple(name for name in found if name not in cross[-1:])
     if not names:
@@ -249,7 +249,7 @@ def measure(model: Any, shape: Shape, full_flops: float, attn: str | None = None
     kinds = [_kind(name, found[name]) for name in names]
     by_kind = {kind: whole - cost([kinds.index(kind)]) for kind in dict.fromkeys(kinds)}
     saves = [by_kind[kind] for kind in kinds]
-    if whole - sum(saves) != lowest:  # frozen tensors: branches of a kind differ by what lies beneath
+    if whole - sum(saves) != lowest:  # with frozen tensors, branches of one kind differ by what is below them
         saves = [whole - cost([at]) for at in range(len(names))]
     if whole - sum(saves) != lowest or lowest == whole:
         raise InputError(

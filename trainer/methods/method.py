@@ -22,14 +22,14 @@ from trainer.selection.frontier import Frontier, Selector
 from trainer.selection.submodular import SubmodularFrontier
 
 FRONTIER_POINTS = 200
-"""Points of a frontier that are told to the daemon, about: more make no better plan."""
+"""Approximate number of frontier points sent to the daemon; more would not improve a plan."""
 BLOCK = re.compile(r"^(.*?)\.(\d+)\.")
 """Name of a tensor in a numbered block: the stack's name, the block's number."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionCurve:
-    """What can be selected in one segment. ρ here is the selector's cost ratio, importance batches apart.
+    """What can be selected in one segment. ρ here is the selector's cost ratio, without importance batches.
 
     Example::
 
@@ -41,17 +41,17 @@ class SelectionCurve:
     floor: float
     points: tuple[FrontierPoint, ...]
     select: Callable[[float], Selection]
-    """The best selection at a ρ; everything from what that costs up, the cheapest below the floor."""
+    """The best selection at a ρ: everything from the ρ of everything up, the cheapest selection below the floor."""
     saving: CacheSaving | None = None
-    """What selections were made cheaper by, those that train nothing beneath."""
+    """What the activation cache saves on selections that train nothing below it."""
 
     def cache_saving(self, names: tuple[str, ...]) -> float:
-        """The part of a selection's ρ that it counts on the activation cache to save."""
+        """The part of a selection's ρ that it expects the activation cache to save."""
         return 0.0 if self.saving is None else self.saving.ratio_of(names)
 
 
 class StepHook(Protocol):
-    """Changes the model before each optimizer step, by a draw that seed and step alone decide.
+    """Changes the model before each optimizer step, by a draw that depends on seed and step alone.
 
     Example::
 
@@ -62,7 +62,7 @@ class StepHook(Protocol):
         """Set the model up for optimizer step `step` at an expected `rho`; returns that step's own ratio."""
 
     def remove(self) -> None:
-        """Leave the model as it was."""
+        """Restore the model."""
 
 
 class Method:
@@ -76,7 +76,7 @@ class Method:
     """
 
     plans_with_cache = True
-    """Whether what the activation cache saves is taken off the cost of a selection."""
+    """Whether the activation cache's savings are subtracted from the cost of a selection."""
 
     def __init__(
         self,
@@ -87,28 +87,26 @@ class Method:
         among: frozenset[str] | None = None,
         importance: str = "reach",
     ) -> None:
-        """`among`: the tensors that may be trained at all; None: every one of the profile.
-
-        Raises InputError where the method does not fit the model.
-        """
+        """`among`: the tensors that may be trained at all; None: every tensor of the profile. Raises InputError if the method does not fit
+        the model."""
         self.name, self.traits, self.profile, self.seed = name, traits, profile, seed
         self.objective, self.history = objective_of(importance), TrainingHistory()
         self.names = self.narrow([t.name for t in profile.tensors if among is None or t.name in among])
         self.first: dict[str, float] | None = None
-        """The importances of the first measurement, where that is the only one."""
+        """The importances of the first measurement, for methods that measure only once."""
         self.costs = CostModel.of(profile)
 
     # ---- what a subclass may change
 
     def narrow(self, names: list[str]) -> list[str]:
-        """The tensors that this method may train, of those that it is allowed to. Raises InputError."""
+        """Which of these tensors the method may train. Raises InputError."""
         return names
 
     def inspect(self, model: Any, shape: Shape, attn: str | None = None) -> None:
-        """Measure what this method needs to know of `model` beside its profile. Raises InputError."""
+        """Measure what the method needs to know of `model` beside its profile. Raises InputError."""
 
     def step_hook(self, model: Any, seed: int) -> StepHook | None:
-        """What changes `model` from step to step; None: nothing does."""
+        """What changes `model` from step to step; None: nothing."""
         return None
 
     @property
@@ -117,7 +115,7 @@ class Method:
         return self.selector.rho_floor
 
     def curve(self, importance: dict[str, float], saving: CacheSaving | None = None) -> SelectionCurve:
-        """What can be selected by these values. saving: what the activation cache will spare the coming segment."""
+        """What can be selected with these values. saving: what the activation cache will save in the coming segment."""
         ceiling = self.ratio(tuple(self.names), saving)
         everything = self.everything(sum(importance[n] for n in self.names), saving)
         frontier: Frontier | SubmodularFrontier | BestOf = self._frontier(self.selector, importance)
@@ -135,11 +133,11 @@ class Method:
         return SelectionCurve(floor, frontier.points(FRONTIER_POINTS), select, saving)
 
     def settings(self, curve: SelectionCurve) -> tuple[tuple[Setting, float], ...]:
-        """(setting, ρ) of what it can change to for a segment, importance batches apart; none: it has one way to train at a ρ."""
+        """(setting, ρ) for each setting it can change to for a segment, without importance batches; empty: it has one way to train at a ρ."""
         return ()
 
     def curve_in(self, setting: Setting) -> SelectionCurve | None:
-        """What can be selected in a setting that it offered; None: what `curve` gave."""
+        """What can be selected in a setting that it offered; None: the result of `curve`."""
         return None
 
     # ---- what all have in common
@@ -154,7 +152,7 @@ class Method:
         return self.ratio(tuple(self.names))
 
     def everything(self, importance: float, saving: CacheSaving | None = None) -> Selection:
-        """The selection of all that this method may train."""
+        """The selection of everything this method may train."""
         names = tuple(self.names)
         return Selection(rho_planned=self.ratio(names, saving), importance=importance, selected=names)
 
@@ -166,10 +164,10 @@ class Method:
         return when == "each segment" or (when == "once" and self.first is None)
 
     def importance(self, k: int, measured: dict[str, float] | None) -> dict[str, float]:
-        """The values segment k is selected by, from the measured ones where this method measures."""
+        """The values that segment k is selected by; from the measured ones if this method measures."""
         once, never = (self.traits.measures == when for when in ("once", "never"))
         if self.objective.estimator is None or (never and self.traits.selects):
-            # chosen once, it stays with the first draw
+            # chosen once: the first draw is kept
             k = 0 if once else k
             return draw_importance({t.name: t.numel for t in self.profile.tensors}, self.seed, k)
         if once:

@@ -28,7 +28,7 @@ from trainer.selection.cost_model import CostModel
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A method set up for its model, and what full fine-tuning of that model costs.
+    """A method set up for its model, and the cost of full fine-tuning of that model.
 
     Example::
 
@@ -38,13 +38,13 @@ class Prepared:
 
     method: Method
     full: FullStepFlops
-    """T_full: of the model without adapters."""
+    """T_full of the model without adapters."""
     left: int
-    """Tensors of a model without adapters that stay frozen, because the optimizer does not hold them."""
+    """Tensors that stay frozen because the optimizer does not hold them; for a model without adapters."""
     own_ratio: float
-    """Cost ÷ T_full of a step that trains all the optimizer holds, as it would without us."""
+    """Cost ÷ T_full of a step that trains all the optimizer holds, as it would without carbonsched."""
     costs: ShapedCosts
-    """Of selections at other shapes than that of the profile."""
+    """Costs of selections at other shapes than the profile's."""
 
 
 def prepare(
@@ -110,17 +110,17 @@ def prepare(
 
 @dataclass(frozen=True, slots=True)
 class _Trace:
-    """Profiles of a model at batches of any shape, their T_full that of the model without adapters."""
+    """Profiles of a model at any batch shape, with the T_full of the model without adapters."""
 
     model: Any
     plain: Any
-    """The model without adapters: itself, or a twin on the meta device."""
+    """The model without adapters: the model itself, or a twin on the meta device."""
     attn: str | None
     model_name: str | None
     form: BatchForm | None
 
     def __call__(self, at: Shape) -> Profile:
-        if at.gradient is not None:  # T_full is of whole rows
+        if at.gradient is not None:  # T_full counts whole rows
             return self.of(self.model, at, gradient=at.gradient)
         measured = self.of(self.plain, at)
         if is_adapted(self.model):
@@ -142,7 +142,7 @@ class _Trace:
 
 
 def _check_adapters(model: Any, name: str) -> MethodTraits:
-    """The traits of the method. Raises InputError where the model has adapters and should not, or has none and should."""
+    """The traits of the method. Raises InputError if the model has adapters and should not, or the reverse."""
     traits, adapted = method_row(name).traits, is_adapted(model)
     if traits.trains_adapters and not adapted:
         raise InputError("model", f"has no adapters for method {name!r}", "wrap it by peft.get_peft_model")
@@ -152,7 +152,7 @@ def _check_adapters(model: Any, name: str) -> MethodTraits:
 
 
 def _adapters_ratio(trace: _Trace, shape: Shape, lora: LoraSettings, measured: Profile) -> float:
-    """Cost ÷ T_full of a step that trains adapters. Raises InputError where the model takes none."""
+    """Cost ÷ T_full of a step that trains adapters. Raises InputError if the model takes none."""
     adapted = add_lora(meta_twin(trace.plain), lora)
     found = trace.of(adapted, shape)
     names = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
@@ -160,7 +160,7 @@ def _adapters_ratio(trace: _Trace, shape: Shape, lora: LoraSettings, measured: P
 
 
 def check_split(model: Any, name: str) -> tuple[int, ...]:
-    """Widths of the sliding windows of a model whose rows can run in two parts. Raises InputError for another."""
+    """Widths of the sliding windows of a model whose rows can run in two parts. Raises InputError for any other model."""
     try:
         return windows(PromptSplit(model).base.config)
     except SplitError as e:
@@ -190,7 +190,7 @@ def _attention(model: Any, attn: str | None, shape: Shape, form: BatchForm | Non
 
 
 def _upper(profile: Profile, among: frozenset[str], share: float) -> frozenset[str]:
-    """Without the tensors in the last `share` of the activation gradient's way from the shallowest to the deepest one."""
+    """All tensors but those in the last `share` of the activation gradient's way from the shallowest to the deepest one."""
     depths = {t.name: t.depth_flops for t in profile.tensors if t.name in among}
     shallow, deep = min(depths.values()), max(depths.values())
     deepest = deep - share * (deep - shallow)

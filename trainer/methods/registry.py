@@ -38,7 +38,7 @@ class MethodRow:
     """
 
     traits: MethodTraits
-    """What it can and cannot; JobSpec and the trainer refuse what does not go with it."""
+    """What it can and cannot do; JobSpec and the trainer refuse settings that do not fit."""
     method: type[Method]
     """Its part in a run: which tensors it may train, and the SelectionCurve of each segment."""
     wrap: Callable[[Any, TrainPart], Any] | None = None

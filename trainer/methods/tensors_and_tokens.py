@@ -15,9 +15,9 @@ from trainer.methods.tokens import Tokens
 from trainer.selection.cached_frontier import CacheSaving
 
 _SHARES = 9
-"""Shares of tokens that each selection is tried at."""
+"""Shares of tokens that each selection is tried with."""
 _SELECTIONS = 24
-"""Selections that are tried, evenly over the ρ that they have at all tokens."""
+"""Selections that are tried, spread evenly over their ρ at all tokens."""
 _HALVINGS = 10
 _ROUNDING = 1e-9
 
@@ -33,7 +33,7 @@ class _Pair:
 
 
 class TensorsAndTokens(Tokens):
-    """Chooses the tensors and the share of tokens whose steps are worth most within ρ.
+    """Chooses tensors and the share of tokens whose steps are worth most within ρ.
 
     Example::
 
@@ -45,7 +45,7 @@ class TensorsAndTokens(Tokens):
 
     @property
     def floor(self) -> float:
-        # two parts spare some of attention's scores: fewer tokens do not always cost less
+        # two parts save some of attention's scores: fewer tokens do not always cost less
         return min(self._known.ratio((self._cheapest,), share) for share in self._shares)
 
     def curve(self, importance: dict[str, float], saving: CacheSaving | None = None) -> SelectionCurve:
@@ -59,7 +59,7 @@ class TensorsAndTokens(Tokens):
                 best.append(pair)
 
         def select(rho: float) -> Selection:
-            """The pair of most worth that fits, with as many more of its tokens as fit."""
+            """The most valuable pair that fits, with as many more tokens as fit."""
             fits = [pair for pair in best if pair.rho <= rho + _ROUNDING] or best[:1]
             chosen = max(
                 (self._filled(pair, selections[pair.names], rho) for pair in fits), key=lambda p: p.worth
@@ -80,11 +80,11 @@ class TensorsAndTokens(Tokens):
 
     @property
     def _cheapest(self) -> str:
-        """In two parts it need not be the one that is over whole rows."""
+        """In two parts it may differ from the cheapest selection on whole rows."""
         return self._known.cheapest(self.names, self.fixed_share or 0.0)
 
     def _selections(self, importance: dict[str, float]) -> dict[tuple[str, ...], float]:
-        """Names of the tensors → their ρ at all tokens: the best at each of some ρ, the cheapest, and all."""
+        """Names of the tensors → their ρ at all tokens: the best selection at each of some ρ, the cheapest, and all tensors."""
         whole = Method.curve(self, importance)
         step = (self.ceiling - whole.floor) / (_SELECTIONS - 1)
         found = [whole.select(whole.floor + k * step) for k in range(_SELECTIONS - 1)]

@@ -18,12 +18,12 @@ from carbonsched.errors import InputError
 _TOKENS = ("input_ids", "inputs_embeds")
 _OTHERS = ("pixel_values", "input_features", "input_values")
 _WRITTEN = ("labels", "decoder_input_ids", "decoder_inputs_embeds")
-"""What holds as many tokens as an encoder-decoder writes."""
+"""Names of inputs with as many tokens as an encoder-decoder writes."""
 _LEFT_OUT = ("use_cache", "return_dict", "num_items_in_batch", "output_attentions", "output_hidden_states")
 
 
 class Sizes(NamedTuple):
-    """Of one batch.
+    """The sizes of one batch.
 
     Example:
         >>> sizes_of({"input_ids": torch.ones(4, 9), "labels": torch.ones(4)}, writes=False)
@@ -32,13 +32,13 @@ class Sizes(NamedTuple):
 
     rows: int
     length: int
-    """Tokens per row; else the last dimension of what the model reads: an image's width, frames of sound."""
+    """Tokens per row; for other inputs the last dimension: an image's width, frames of sound."""
     written: int | None
     """Tokens that an encoder-decoder writes."""
 
 
 def sizes_of(batch: Any, writes: bool) -> Sizes:
-    """writes: whether an encoder-decoder reads it. Raises InputError for what is no batch of tensors."""
+    """writes: whether an encoder-decoder reads it. Raises InputError if the batch is not made of tensors."""
     name = _main_input(batch)
     read = batch[name]
     length = read.shape[1] if name in _TOKENS else read.shape[-1]
@@ -75,7 +75,7 @@ def _written(batch: Mapping[str, Any]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class BatchForm:
-    """What a model reads of a Trainer's batches: names, types, and which dimension follows what.
+    """The form of a Trainer's batches: names, types, and which dimension varies with what.
 
     Example::
 
@@ -84,7 +84,7 @@ class BatchForm:
     """
 
     tensors: tuple[tuple[str, torch.dtype, tuple[int | str, ...]], ...]
-    """Of a dimension `rows`, `length` or `written`, or its size where that is fixed."""
+    """For each dimension `rows`, `length` or `written`, or its size if that is fixed."""
 
     @classmethod
     def of(cls, model: nn.Module, batch: Any, writes: bool) -> "BatchForm | None":
@@ -127,7 +127,7 @@ def _dimensions(name: str, x: Tensor, sizes: Sizes) -> tuple[int | str, ...]:
 
 
 def forward_names(model: Any) -> list[str] | None:
-    """Arguments that the forward pass of `model`, adapters apart, names, in order; None: it names none."""
+    """Arguments that the forward pass of `model` (without adapters) names, in order; None: it names none."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     parameters = inspect.signature(type(base).forward).parameters.values()
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -135,16 +135,15 @@ def forward_names(model: Any) -> list[str] | None:
 
 
 def loss_of(outputs: Any) -> Tensor:
-    """What a backward pass of these outputs begins at: the model's loss, else the sum of what a Trainer's loss can use.
+    """What the backward pass of these outputs begins at: the model's loss, else the sum of all outputs that a Trainer's loss can use.
 
-    (Every element of the logits gets a gradient by either, and a loss itself costs no product.) Raises InputError where
-    nothing has a gradient.
+    Either gives every element of the logits a gradient, and a loss itself costs no product. Raises InputError if nothing has a gradient.
     """
     loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
     if loss is None and isinstance(outputs, Mapping) and "logits" in outputs:
         outputs = outputs["logits"]
     elif loss is None and isinstance(outputs, (tuple, list)) and outputs and not _has_rows(outputs[0]):
-        loss = outputs[0]  # of a model that returns (loss, logits)
+        loss = outputs[0]  # for a model that returns (loss, logits)
     if isinstance(loss, Tensor):
         return loss.sum()
     parts = [x.sum() for x in tree_iter(outputs) if isinstance(x, Tensor) and x.requires_grad]

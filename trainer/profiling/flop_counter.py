@@ -23,7 +23,7 @@ log = logging.getLogger("trainer")
 
 
 class Shape(NamedTuple):
-    """Of one batch: rows, and tokens per row.
+    """The shape of one batch: rows, and tokens per row.
 
     Example:
         >>> Shape(batch=4, seq=128, labelled=40).cut(0.5).gradient
@@ -35,14 +35,14 @@ class Shape(NamedTuple):
     target_seq: int | None = None
     """Tokens that an encoder-decoder writes; None for decoders."""
     labelled: int | None = None
-    """Of all its tokens, those that alone run through the output embeddings; None: all do."""
+    """How many of its tokens run through the output embeddings; None: all do."""
     gradient: int | None = None
-    """Last tokens of a row that gradient flows through; None: through all."""
+    """Last tokens of a row that have gradient; None: all have."""
     ends: RowEnds | None = None
-    """How its rows end, where they may run in two parts."""
+    """How its rows end, if they may run in two parts."""
 
     def cut(self, share: float) -> "Shape":
-        """The same with gradient through `share` of its tokens, as far as the labels allow."""
+        """The same shape with gradient through `share` of its tokens, as far as the labels allow."""
         if self.ends is not None:
             columns = self.ends.columns(share)
         else:  # by the mean row
@@ -52,7 +52,7 @@ class Shape(NamedTuple):
 
 
 class StepCounter:
-    """A context, or `start` and `stop` where a step begins in one callback and ends in another.
+    """Counts FLOPs as a context manager, or between `start` and `stop` if a step begins in one callback and ends in another.
 
     Example:
         >>> weight = torch.ones(3, 4, requires_grad=True)
@@ -65,14 +65,14 @@ class StepCounter:
     def __init__(self) -> None:
         self.recomputed = 0.0
         self.beside = 0.0
-        """Of passes that no gradient goes through, before the backward pass: a reference model's (DPO), generation."""
+        """FLOPs of passes without gradient before the backward pass: a reference model's (DPO), generation."""
         self.uncounted: set[str] = set()
         """Operators that multiply, or may, and have no formula."""
         self._mode = make_counter()
         self._total = 0.0
         self._running = False
         self._depth, self._with_graph = 0, True
-        """Of modules, how many are being called; of the outermost, whether it was called with gradients on."""
+        """Number of modules being called, and whether the outermost was called with gradients on."""
         count = self._mode._count_flops
 
         def tally(packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
@@ -95,7 +95,7 @@ class StepCounter:
 
     @property
     def flops(self) -> float:
-        """Forward + backward, without recomputation and what no gradient goes through."""
+        """Forward + backward, without recomputation and passes without gradient."""
         return self._total - self.recomputed - self.beside
 
     def start(self) -> None:
@@ -107,7 +107,7 @@ class StepCounter:
         self._running = True
 
     def stop(self) -> None:
-        """No error where it does not run."""
+        """No error if it is not running."""
         if self._running:
             self._running = False
             self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
@@ -115,7 +115,7 @@ class StepCounter:
             for hook in self._hooks:
                 hook.remove()
 
-    # A frozen part of the trained model may run without a graph, too: what counts is whether the outermost call is to have one.
+    # a frozen part of the trained model may run without a graph too: what counts is whether the outermost call has one
 
     def _enter_module(self, module: Any, args: Any) -> None:
         if not self._depth:
@@ -141,12 +141,12 @@ class StepCounter:
 
 
 _graphless = 0
-"""How many `without_graph` are open."""
+"""Number of open `without_graph` contexts."""
 
 
 @contextmanager
 def without_graph() -> Iterator[None]:
-    """`torch.no_grad` for work of a forward pass: in a checkpointed block that is run again it still counts as that."""
+    """`torch.no_grad` for a part of a forward pass: in a checkpointed block that is run again it still counts as recomputation."""
     global _graphless
     _graphless += 1
     try:
@@ -165,7 +165,7 @@ def _recomputing(into_buffer: bool) -> bool:
 
 
 class FullStepFlops:
-    """T_full of any batch shape from a few traces.
+    """T_full of any batch shape, from a few traces.
 
     Example:
         >>> full = FullStepFlops(lambda shape: 1000.0 * shape.batch * shape.seq)
@@ -181,15 +181,15 @@ class FullStepFlops:
     def __init__(
         self, trace: Callable[[Shape], float], per_label: float | None = None, *, parts: bool = False
     ) -> None:
-        """per_label: FLOPs of one labelled token in the output embeddings; None: they run on every token, which is traced.
-        parts: a shape's lengths are those of the two parts of its rows."""
+        """per_label: FLOPs of one labelled token in the output embeddings; None: they run on every token, which is traced. parts: a shape's
+        lengths are those of the two parts of its rows."""
         self._trace = trace
         self.per_label = per_label
         self._fit = LengthFit(parts)
         self._said = False
 
     def learn(self, shape: Shape, flops: float) -> None:
-        """A shape whose FLOPs are known already, those of its labelled tokens left out."""
+        """Add a shape whose FLOPs are already known, without those of its labelled tokens."""
         self._fit.add((shape.seq, shape.target_seq), flops / shape.batch)
 
     def flops(self, shape: Shape) -> float:
@@ -199,7 +199,7 @@ class FullStepFlops:
         return shape.batch * sum(w * known[key] for key, w in self.weights(shape).items()) + head
 
     def weights(self, shape: Shape) -> Weights:
-        """FLOPs of one row of `shape` as a sum of those at lengths that were traced. Traces what it takes."""
+        """FLOPs of one row of `shape` as a weighted sum of those at traced lengths. Traces what is missing."""
         key, fit = (shape.seq, shape.target_seq), self._fit
         while (weights := fit.weights(key)) is None:
             if fit.exhausted:
@@ -209,14 +209,14 @@ class FullStepFlops:
             try:
                 without = None if self.per_label is None else 0
                 fit.add(wanted, self._trace(Shape(shape.batch, *wanted, without)) / shape.batch)
-            except CarbonschedError:  # too long for the model, or no length that its inputs can have
+            except CarbonschedError:  # too long for the model, or not a length its inputs can have
                 if wanted == key:
                     raise
                 fit.unreachable.add(wanted)
         return weights
 
     def total(self, shapes: Sequence[Shape]) -> float:
-        """Of all these. The longest and the shortest come first: what lies between follows from them."""
+        """FLOPs of all these shapes. The longest and shortest are traced first: the formula then covers those between."""
         ends = [extreme(shapes, key=size) for size in _SIZES for extreme in (min, max) if shapes]
         for shape in ends:
             self.weights(shape)

@@ -24,7 +24,7 @@ from carbonsched.errors import CarbonschedError, InputError
 from trainer.profiling.chunked_loss import causal_loss
 
 IGNORED = -100
-"""The label of what no loss is taken of."""
+"""The label of tokens that are not in the loss."""
 
 
 class HeadError(CarbonschedError):
@@ -37,12 +37,12 @@ class HeadError(CarbonschedError):
 
 
 def counts_labels(labels: Any) -> TypeGuard[Tensor]:
-    """Whether `labels` has one for each token."""
+    """Whether `labels` has one per token."""
     return isinstance(labels, Tensor) and labels.ndim == 2 and not labels.is_floating_point()
 
 
 def targets_of(labels: Tensor, *, shifted: bool) -> Tensor:
-    """What the logits of each token are to say. shifted: of a causal model, whose token says the next one."""
+    """The target of each token's logits. shifted: for a causal model, whose token predicts the next one."""
     return functional.pad(labels[:, 1:], (0, 1), value=IGNORED) if shifted else labels
 
 
@@ -57,7 +57,7 @@ def count_labelled(labels: Tensor, *, shifted: bool) -> int:
 
 
 class LabelledHead:
-    """The output embeddings of one model, on labelled tokens alone while it is attached.
+    """Runs the output embeddings of one model on labelled tokens alone while attached.
 
     Example::
 
@@ -67,27 +67,27 @@ class LabelledHead:
     """
 
     def __init__(self, model: Any, traced: int | None = None) -> None:
-        """traced: of a model on the meta device, labelled tokens of a batch. Raises HeadError."""
+        """traced: the number of labelled tokens in a batch, for a model on the meta device. Raises HeadError."""
         self.model, self._traced = model, traced
         self.base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.head = _output_embeddings(self.base)
         self.shifted = not getattr(self.base.config, "is_encoder_decoder", False)
         _check_loss(self.base, shifted=self.shifted)
         self.without_gradient = False
-        """Whether it works in passes without a gradient, too: whoever reads their logits has to know."""
+        """Whether it works in passes without gradient too; readers of their logits have to know."""
         self.expected: Tensor | None = None
-        """Labels of the coming batch, where the model itself is not told them (label smoothing)."""
+        """Labels of the coming batch if the model itself does not get them (label smoothing)."""
         self.targets: Tensor | None = None
-        """What the logits of the last pass are to say, [1, labelled]; None: they are those of all tokens."""
+        """The targets of the last pass's logits, [1, labelled]; None: the logits are those of all tokens."""
         self._hooks: list[Any] = []
         self._rows: Tensor | None = None
-        """Of the running pass: the tokens that are to be taken, all rows in one; None: not in one, or taken."""
+        """For the running pass: the tokens to take, with all rows joined; None: not joined, or already taken."""
         self._shape: tuple[int, ...] = ()
         self._coming: Tensor | None = None
         self._own_loss: Any = None
 
     def attach(self) -> None:
-        """Until `detach`."""
+        """Attach until `detach`."""
 
         # functions, not methods: a copy of the model (meta_twin) copies what a method belongs to
         def enter(module: Any, args: Any, kwargs: Any) -> Any:
@@ -106,7 +106,7 @@ class LabelledHead:
         ]
 
     def detach(self) -> None:
-        """No error where it is not attached."""
+        """No error if it is not attached."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -114,7 +114,7 @@ class LabelledHead:
 
     @contextmanager
     def attached(self, *, without_gradient: bool = False) -> Iterator[None]:
-        """Within it, in passes without a gradient too if asked for."""
+        """A context in which it is attached, in passes without gradient too if asked for."""
         self.attach()
         self.without_gradient = without_gradient
         try:
@@ -153,7 +153,7 @@ class LabelledHead:
         return args, {**kwargs, **more}
 
     def _tell_loss(self) -> None:
-        """For this pass: the model's loss function gets labels that are shifted and cut down already."""
+        """For this pass the model's loss function gets labels that are already shifted and cut."""
         own = self.base.loss_function
 
         @functools.wraps(own)
@@ -190,10 +190,8 @@ class LabelledHead:
 
 
 def traced_head(twin: Any, labelled: int | None) -> AbstractContextManager[None]:
-    """Within it the output embeddings of `twin`, a model on the meta device, run on so many tokens of a batch; None: on all.
-
-    Raises InputError where they cannot.
-    """
+    """A context in which the output embeddings of `twin`, a model on the meta device, run on this many tokens of a batch; None: on all.
+    Raises InputError if they cannot."""
     if labelled is None:
         return nullcontext()
     try:

@@ -1,8 +1,8 @@
-"""Foretells FLOPs at lengths that were not traced, once what was traced shows by which formula they follow the length.
+"""Predicts FLOPs at lengths that were not traced, once the traced lengths show which formula they follow.
 
-Attention makes them a polynomial of degree two, and for most models that is all. What works in chunks (state spaces, the delta
-rule, some sparse attention) pads a row to a multiple of its chunk: a polynomial of the length and of the padded one. Which it is
-no config tells reliably, so it is found out: a formula counts once it fits one length more than it has unknowns.
+With attention the formula is a polynomial of degree two in the length, which is enough for most models. Layers that work in chunks (state
+spaces, the delta rule, some sparse attention) pad a row to a multiple of their chunk: a polynomial of the length and the padded length. No
+config tells reliably which one holds, so it is tested: a formula is accepted once it fits one length more than it has unknowns.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,23 +14,23 @@ import numpy as np
 Key = tuple[int, int | None]
 """Tokens per row, and those that an encoder-decoder writes."""
 Weights = Mapping[Key, float]
-"""Of traced lengths: FLOPs are the sum of theirs, each times its weight."""
+"""Traced length → weight: FLOPs are the weighted sum of theirs."""
 
 CHUNKS = tuple(2**n for n in range(1, 13))
-"""Chunks that are tried."""
+"""Chunk sizes that are tried."""
 MOST = 48
-"""Lengths that are traced of a model that follows no formula here."""
+"""Lengths that are traced at most of a model that follows no formula here."""
 _BEYOND = 3
-"""Lengths outside those traced that are traced as they are asked for; then one far ahead."""
+"""Lengths outside the traced range that are traced as they are needed; after that one far ahead is."""
 _EXACT = 1e-7
-"""Counts are whole numbers: a formula misses by rounding alone, or it is another."""
+"""Counts are integers: a formula differs by rounding only, or it is the wrong one."""
 
 _Rows = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(slots=True)
 class LengthFit:
-    """What was traced, and what follows from it.
+    """The traced lengths, and what follows from them.
 
     Example:
         >>> fit = LengthFit()
@@ -46,11 +46,11 @@ class LengthFit:
     known: dict[Key, float] = field(default_factory=dict)
     """FLOPs of one row."""
     unreachable: set[Key] = field(default_factory=set)
-    """Lengths that the model does not take."""
+    """Lengths that the model does not accept."""
     _beyond: int = 0
     _found: dict[Key, Weights] = field(default_factory=dict)
     _open: dict[int, bool] = field(default_factory=dict)
-    """By chunk, 0 for none: whether the formula fits all that is known, and one length more than it has unknowns."""
+    """By chunk size, 0 for none: whether the formula fits everything known, and one length more than it has unknowns."""
 
     def add(self, key: Key, flops: float) -> None:
         self.known[key] = flops
@@ -66,7 +66,7 @@ class LengthFit:
         return self._found.get(key)
 
     def next_trace(self, key: Key) -> Key:
-        """The length to trace on the way to that of `key`: itself, or one that shows whether a formula holds."""
+        """The next length to trace for `key`: `key` itself, or one that shows whether a formula holds."""
         plain = self._span(0, key) is not None and self._fits(0) is not False
         if plain and self._fits(0) is None:
             return self._unless_tried(self._between(), key)
@@ -81,11 +81,11 @@ class LengthFit:
 
     @property
     def exhausted(self) -> bool:
-        """Whether no more is traced: the rest is read off the nearest lengths."""
+        """Whether no more is traced: other lengths are read off the nearest ones."""
         return len(self.known) >= MOST
 
     def nearest(self, key: Key) -> Weights:
-        """Between the two neighbours; where there are none, or of two lengths, by the tokens of the nearest."""
+        """Interpolate between the two neighbours; if there are none, or for lengths of two parts, scale the nearest by tokens."""
         lower = max((k for k in self.known if k[0] <= key[0]), default=None)
         upper = min((k for k in self.known if k[0] >= key[0]), default=None)
         if key[1] is None and lower is not None and upper is not None:
@@ -109,7 +109,7 @@ class LengthFit:
         return found
 
     def _fits(self, chunk: int) -> bool | None:
-        """Whether a formula holds on all that is known; None: too little is known to tell."""
+        """Whether a formula holds on everything known; None: too little is known to tell."""
         if chunk not in self._open:
             rows = _terms(self.known, chunk, self.parts)
             flops = np.array(list(self.known.values()))
@@ -124,7 +124,7 @@ class LengthFit:
         return self._open.get(chunk)
 
     def _span(self, chunk: int, key: Key) -> Weights | None:
-        """`key` by the terms of those known; None: they do not determine it."""
+        """`key` in the terms of the known lengths; None: they do not determine it."""
         if len(self.known) < 2:
             return None
         rows, wanted = _terms(self.known, chunk, self.parts), _terms([key], chunk, self.parts)[0]
@@ -138,7 +138,7 @@ class LengthFit:
         return abs(a - b) <= 1e-6 * abs(a)
 
     def _covers(self, key: Key) -> bool:
-        """Whether it lies between lengths that were traced. Of parts it need not: what could begin beyond, a window, is priced apart."""
+        """Whether it lies between traced lengths. Lengths of two parts need not: what begins beyond, a window, is priced separately."""
         if self.parts:
             return True
         return all(low <= n <= high for n, (low, high) in zip(_numbers(key), self._bounds(), strict=True))
@@ -147,12 +147,12 @@ class LengthFit:
         return [(min(ns), max(ns)) for ns in zip(*map(_numbers, self.known), strict=True)]
 
     def _between(self) -> Key:
-        """A length in the middle of those known, odd: a multiple of no chunk."""
+        """An odd length in the middle of the known ones: a multiple of no chunk."""
         middle = [(low + high) // 2 | 1 for low, high in self._bounds()]
         return middle[0], middle[1] if len(middle) > 1 else None
 
     def _ahead(self, key: Key) -> Key:
-        """A length as far again as `key` is from those known."""
+        """A length twice as far from the known ones as `key`."""
         far = [
             2 * n | 1 if n > high else max(n // 2, 1) if n < low else n
             for n, (low, high) in zip(_numbers(key), self._bounds(), strict=True)
@@ -169,7 +169,7 @@ def _tokens(key: Key) -> int:
 
 
 def _terms(keys: Iterable[Key], chunk: int, parts: bool = False) -> _Rows:
-    """One row per length. Scaled to thousands of tokens, so that squares and ones are of like size."""
+    """One row per length, scaled to thousands of tokens, so that squares and ones have similar size."""
     rows = []
     for seq, target in keys:
         s, u = seq / 1000, (target or 0) / 1000

@@ -1,4 +1,4 @@
-"""Keys and values of the first part of some rows, as the second part reads them; and those of whole rows, without gradients of the first."""
+"""Caches keys and values of the first part of rows for the second part; and those of whole rows, without gradients of the first part."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 
 class PromptCache(DynamicCache):  # type: ignore[misc]
-    """Filled by a first pass and only read by a second, so that a checkpointed block may run that again.
+    """Filled by the first pass and only read by the second, so that a checkpointed block may run that again.
 
     Example::
 
@@ -22,7 +22,7 @@ class PromptCache(DynamicCache):  # type: ignore[misc]
     _closed = False
 
     def close(self) -> None:
-        """From now on what comes is answered and not kept."""
+        """From now on, new keys and values are returned but not stored."""
         self._closed = True
 
     def update(
@@ -38,7 +38,7 @@ class PromptCache(DynamicCache):  # type: ignore[misc]
 
 
 class DetachedCache(DynamicCache):  # type: ignore[misc]
-    """Of whole rows: what a pass in two parts leaves out of the gradient, left out of that of one pass.
+    """For whole rows: removes from the gradient of one pass what two parts leave out.
 
     Example::
 
@@ -57,7 +57,7 @@ class DetachedCache(DynamicCache):  # type: ignore[misc]
 
 
 def odd_layers(config: Any) -> list[str]:
-    """Kinds of layer of a model whose past is more than keys and values. Empty: none, as far as its config tells."""
+    """Kinds of layer whose past is more than keys and values. Empty: there are none, by the model's config."""
     layers = DynamicCache(config=config).layers
     return sorted(
         {type(x).__name__ for x in layers if type(x) not in (DynamicLayer, DynamicSlidingWindowLayer)}

@@ -26,13 +26,13 @@ from trainer.profiling.prompt_cache import PromptCache, odd_layers
 from trainer.profiling.row_ends import RowEnds, is_by_token, push_right
 
 _BY_LENGTH = ("dynamic", "longrope")
-"""Rotary scalings that depend on the length of the row."""
+"""Rotary scalings that depend on the row's length."""
 _PACKED = ("cu_seq_lens_q", "seq_idx", "shift_labels")
-"""What is given with rows that several texts share."""
+"""Inputs that come with rows shared by several texts."""
 
 
 class SplitError(CarbonschedError):
-    """Why a model's rows cannot run in two parts.
+    """The reason why a model's rows cannot run in two parts.
 
     Example:
         >>> str(SplitError("it keeps more of the past than keys and values"))
@@ -41,7 +41,7 @@ class SplitError(CarbonschedError):
 
 
 class PromptSplit:
-    """The rows of one model in two parts, in passes with gradients, while it is attached.
+    """Runs the rows of one model in two parts, in passes with gradients, while attached.
 
     Example::
 
@@ -52,18 +52,18 @@ class PromptSplit:
     """
 
     def __init__(self, model: Any, traced: int | None = None) -> None:
-        """traced: of a model on the meta device, columns with gradient. Raises SplitError."""
+        """traced: number of columns with gradient, for a model on the meta device. Raises SplitError."""
         self.model, self._traced = model, traced
         self.base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.cache_name = _cache_name(self.base)
         _check_config(self.base.config)
         self.body = _body(self.base)
         self.share = 1.0
-        """τ that is wanted; a batch's labels may ask for more."""
+        """The wanted τ; a batch's labels may require more."""
         self._planned: tuple[Any, RowEnds | None] = (None, None)
-        """The labels that were looked at last, and what was found."""
+        """The labels that were inspected last, and the result."""
         self._first_part: dict[str, Any] | None = None
-        """Of the running pass: what the body is to read without gradients."""
+        """For the running pass: what the body has to read without gradients."""
         self._positions: Tensor | None = None
         self._tells_positions = "position_ids" in (forward_names(self.base) or ()) and not any(
             map(_places_by_mask, self.body.modules())
@@ -73,7 +73,7 @@ class PromptSplit:
         self._blocks: list[nn.Module] = []
 
     def attach(self) -> None:
-        """Until `detach`. A LabelledHead sees the labels that this leaves, whoever of the two comes first."""
+        """Attach until `detach`. A LabelledHead sees the labels that this leaves, whichever of the two is attached first."""
 
         # functions, not methods: a copy of the model (meta_twin) copies what a method belongs to
         def enter(module: Any, args: Any, kwargs: Any) -> Any:
@@ -100,7 +100,7 @@ class PromptSplit:
             block._can_checkpoint_with_cache = True  # type: ignore[assignment]
 
     def detach(self) -> None:
-        """No error where it is not attached."""
+        """No error if it is not attached."""
         for hook in self._hooks:
             hook.remove()
         for block in self._blocks:
@@ -116,7 +116,7 @@ class PromptSplit:
             self.detach()
 
     def look(self, batch: Mapping[str, Any]) -> tuple[RowEnds | None, int | None]:
-        """How the rows of `batch` end, and the columns of a pass over it that have gradient; None: it is not cut."""
+        """How the rows of `batch` end, and how many columns have gradient; None: it is not cut."""
         labels = batch.get("labels")
         if labels is None or self._planned[0] is not labels:
             self._planned = labels, RowEnds.of(batch)
@@ -160,13 +160,13 @@ class PromptSplit:
         cache = given[self.cache_name]
         with torch.no_grad(), self._whole_length():
             self.body(**{**given, **{n: x for n, x in first.items() if n in given}})
-        torch.clear_autocast_cache()  # casts that were made without a graph would hide the weights from autograd
+        torch.clear_autocast_cache()  # casts made without a graph would hide the weights from autograd
         cache.close()
         return (), given
 
     @contextmanager
     def _whole_length(self) -> Iterator[None]:
-        """Within it rotary scalings that go by a row's length see that of the whole row."""
+        """A context in which rotary scalings that depend on a row's length see the whole row's length."""
         positions, hooks = self._positions, []
 
         def enter(module: Any, args: Any, kwargs: Any) -> Any:
@@ -188,10 +188,8 @@ class PromptSplit:
 
 
 def traced_split(twin: Any, gradient: int | None) -> AbstractContextManager[None]:
-    """Within it gradient flows through so many columns of a batch of `twin`, a model on the meta device; None: through all.
-
-    Raises InputError where it cannot be cut.
-    """
+    """A context in which this many columns of a batch of `twin`, a model on the meta device, have gradient; None: all. Raises InputError if
+    it cannot be cut."""
     if gradient is None:
         return nullcontext()
     try:
@@ -235,12 +233,12 @@ def _goes_by_length(module: Any) -> bool:
 
 
 def _places_by_mask(module: Any) -> bool:
-    """Whether it embeds positions that it works out from the attention mask (OPT)."""
+    """Whether it embeds positions that it computes from the attention mask (OPT)."""
     return isinstance(module, nn.Embedding) and "attention_mask" in (forward_names(module) or ())
 
 
 def _check_batch(batch: Mapping[str, Any]) -> None:
-    """Raises SplitError for rows that several texts share, and attention of the caller's own."""
+    """Raise SplitError for rows shared by several texts, and for the caller's own attention."""
     ids, mask, positions = batch["input_ids"], batch.get("attention_mask"), batch.get("position_ids")
     if any(batch.get(name) is not None for name in _PACKED):
         raise SplitError("its rows are packed")

@@ -1,7 +1,7 @@
-"""Pushes the rows of a batch to the right, so that all end in one column, and says how many of their last tokens have to have gradient.
+"""Shifts the rows of a batch to the right, so that all end in one column, and says how many of their last tokens need gradient.
 
-Rows that end together can be cut at one column, and those tokens that lie behind it are the ones nearest to their answers: no token is
-computed that was not computed before.
+Rows that end together can be cut at one column; the tokens after the cut are those nearest to the answers, and no token is computed that
+was not computed before.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from torch import Tensor
 from trainer.profiling.labelled_head import IGNORED, counts_labels, targets_of
 
 TEXT_LEAST = 0.25
-"""Part of a row without a prompt (plain text) that has gradient at least."""
+"""Smallest part of a row without a prompt (plain text) that has gradient."""
 _EPSILON = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class RowEnds:
-    """What is known of one batch before it is cut: its real tokens, counted from the column in which all rows end.
+    """One batch before it is cut: its real tokens, counted from the column in which all rows end.
 
     Example:
         >>> ids = torch.ones(2, 4, dtype=torch.long)
@@ -33,13 +33,13 @@ class RowEnds:
     rows: int
     seq: int
     least: int
-    """Columns that have to have gradient, for a label depends on them, or because a row of text must not all be context."""
+    """Columns that need gradient, because a label depends on them or a row of text must not be all context."""
     counts: tuple[int, ...]
     """Real tokens in the last 1, 2, … columns."""
 
     @classmethod
     def of(cls, batch: Mapping[str, Any]) -> "RowEnds | None":
-        """None for what is no batch of tokens with a label each."""
+        """None if the batch is not tokens with a label each."""
         ids, labels = batch.get("input_ids"), batch.get("labels")
         if not isinstance(ids, Tensor) or not counts_labels(labels) or labels.shape != ids.shape:
             return None
@@ -54,17 +54,17 @@ class RowEnds:
         return cls(ids.shape[0], seq, least, tuple(found))
 
     def columns(self, share: float) -> int:
-        """The most columns whose tokens are at most `share` of all; never fewer than have to have gradient."""
+        """The most columns whose tokens are at most `share` of all; never fewer than need gradient."""
         most = share * self.counts[-1] + _EPSILON
         return max(sum(count <= most for count in self.counts), self.least)
 
     def share(self, columns: int) -> float:
-        """Part of the real tokens that lies in the last `columns`."""
+        """The share of real tokens in the last `columns`."""
         return self.counts[columns - 1] / self.counts[-1] if self.counts[-1] else 1.0
 
 
 def push_right(batch: Mapping[str, Any], *, positions: bool) -> dict[str, Any]:
-    """The same rows, all ending in the last column; positions: with those that the tokens have in the batch as it is.
+    """The same rows, all ending in the last column; positions: add the tokens' original positions.
 
     Example:
         >>> batch = {"input_ids": torch.tensor([[5, 6, 0]]), "attention_mask": torch.tensor([[1, 1, 0]])}
@@ -82,14 +82,14 @@ def push_right(batch: Mapping[str, Any], *, positions: bool) -> dict[str, Any]:
 
 
 def first_part(batch: Mapping[str, Any], columns: int) -> Tensor:
-    """Which tokens stand before the last `columns` of rows that end together, where they are in the batch as it is."""
+    """Which tokens come before the last `columns` of rows that end together, at their places in the original batch."""
     seq = batch["input_ids"].shape[1]
     at: Tensor = torch.arange(seq, device=batch["input_ids"].device) < (seq - columns - _room(batch))[:, None]
     return at
 
 
 def is_by_token(x: Any, ids: Tensor) -> bool:
-    """Whether it holds something for each token of `ids`."""
+    """Whether it contains something for each token of `ids`."""
     return isinstance(x, Tensor) and x.ndim >= 2 and x.shape[:2] == ids.shape[:2]
 
 
@@ -101,18 +101,18 @@ def _real(batch: Mapping[str, Any]) -> Tensor:
 
 
 def _room(batch: Mapping[str, Any]) -> Tensor:
-    """Columns behind each row's last real token."""
+    """Columns after each row's last real token."""
     real = _real(batch)
     return torch.where(real.any(1), _first(real.flip(1)), 0)
 
 
 def _first(mask: Tensor) -> Tensor:
-    """The first column of each row that is true; their number where none is."""
+    """The first true column of each row; the number of columns if there is none."""
     return torch.where(mask.any(1), mask.int().argmax(1), mask.shape[1])
 
 
 def _push(x: Tensor, room: Tensor, fill: Any) -> Tensor:
-    """fill: of what comes in from the left; None: does not matter."""
+    """fill: what comes in from the left; None: anything."""
     at = torch.arange(x.shape[1], device=x.device) - room[:, None]
     index = at.clamp(min=0).reshape(*at.shape, *[1] * (x.ndim - 2)).expand(x.shape)
     moved = x.gather(1, index)

@@ -18,7 +18,7 @@ from trainer.profiling.length_fit import Key
 from trainer.selection.cost_model import CostModel
 
 _REMEMBERED = 64
-"""Selections whose costs are kept."""
+"""Selections whose costs are cached."""
 
 
 class ShapedCosts:
@@ -37,15 +37,15 @@ class ShapedCosts:
         self._found: dict[tuple[str, ...], dict[Key, float]] = {}
         self._heads: dict[tuple[str, ...], float] = {}
         self._labelled: tuple[int, CostModel, CostModel] | None = None
-        """Labelled tokens of a batch, costs of a step with them, and of one with none."""
+        """Labelled tokens of a batch, costs of a step with them, and of one without."""
         self._split: _SplitCosts | None = None
 
     def note_labelled(self, labelled: int, profile: Profile, without: Profile) -> None:
-        """Learn what a labelled token costs by two profiles of one shape, with so many in the batch and with none."""
+        """Learn the cost of a labelled token from two profiles of one shape, with so many in the batch and with none."""
         self._labelled = labelled, CostModel.of(profile), CostModel.of(without)
 
     def note_split(self, trace: Callable[[Shape], Profile], windows: Sequence[int]) -> None:
-        """Price steps whose rows run in two parts, too, by profiles of such; windows: widths of the model's sliding windows."""
+        """Price steps whose rows run in two parts too, by profiles of such steps; windows: widths of the model's sliding windows."""
         self._split = _SplitCosts(self, trace, windows)
 
     def note(self, shape: Shape, profile: Profile) -> Profile:
@@ -55,7 +55,7 @@ class ShapedCosts:
         return profile
 
     def flops(self, names: Sequence[str], shape: Shape, full: FullStepFlops) -> float:
-        """Of a step that trains `names`, on a batch of `shape`."""
+        """FLOPs of a step that trains `names`, on a batch of `shape`."""
         if shape.gradient is not None and shape.gradient < shape.seq:
             if self._split is None:
                 raise CarbonschedError("no step in two parts was profiled")
@@ -67,7 +67,7 @@ class ShapedCosts:
         )
 
     def per_label(self, names: tuple[str, ...]) -> float:
-        """Of one labelled token in the output embeddings, where `names` are trained."""
+        """FLOPs of one labelled token in the output embeddings if `names` are trained."""
         if self._labelled is None:
             return 0.0
         if names not in self._heads:
@@ -76,7 +76,7 @@ class ShapedCosts:
         return self._heads[names]
 
     def ratio(self, names: Sequence[str], shapes: Iterable[Shape], full: FullStepFlops) -> float:
-        """Of batches of all these shapes, ÷ their T_full."""
+        """Cost of batches of all these shapes ÷ their T_full."""
         shapes = list(shapes)
         return sum(self.flops(names, shape, full) for shape in shapes) / full.total(shapes)
 
@@ -91,7 +91,7 @@ class ShapedCosts:
 
 
 class SharePrices:
-    """What steps over some batches cost where gradient flows through a share of their tokens.
+    """Cost of steps over some batches in which a share of the tokens has gradient.
 
     Example::
 
@@ -104,7 +104,7 @@ class SharePrices:
         self._total = full.total(shapes)
 
     def ratio(self, names: Sequence[str], share: float) -> float:
-        """Cost ÷ T_full. Below what the labels ask for it stays."""
+        """Cost ÷ T_full; constant below the share that the labels require."""
         return sum(self._costs.flops(names, s.cut(share), self._full) for s in self._shapes) / self._total
 
     def cheapest(self, names: Iterable[str], share: float) -> str:
@@ -113,13 +113,13 @@ class SharePrices:
         return min(names, key=lambda name: self._costs.flops((name,), at, self._full))
 
     def realised(self, share: float) -> float:
-        """The share that is really had where `share` is wanted."""
+        """The share that is really reached if `share` is wanted."""
         trained, tokens = trained_tokens([shape.cut(share) for shape in self._shapes])
         return trained / tokens if tokens else share
 
 
 def trained_tokens(shapes: Iterable[Shape]) -> tuple[int, int]:
-    """Real tokens that gradient flows through, and all of them, of those batches whose rows may run in two parts."""
+    """(real tokens with gradient, all real tokens) of the batches whose rows may run in two parts."""
     trained = tokens = 0
     for shape in shapes:
         if shape.ends is not None:
@@ -129,7 +129,7 @@ def trained_tokens(shapes: Iterable[Shape]) -> tuple[int, int]:
 
 
 class _SplitCosts:
-    """Of steps whose rows run in two parts. In here a shape's two lengths are those of the parts."""
+    """Costs of steps whose rows run in two parts; a shape's two lengths are those of the parts."""
 
     def __init__(self, whole: ShapedCosts, trace: Callable[[Shape], Profile], windows: Sequence[int]) -> None:
         self._whole, self._trace, self._windows = whole, trace, windows
@@ -144,7 +144,7 @@ class _SplitCosts:
         return costs.flops(names, parts, full)
 
     def _side(self, first: int) -> tuple[bool, ...]:
-        """Of each window, whether the first part fills it."""
+        """For each window, whether the first part fills it."""
         return tuple(first >= width - 1 for width in self._windows)
 
     def _formula(self, side: tuple[bool, ...]) -> tuple[ShapedCosts, FullStepFlops]:

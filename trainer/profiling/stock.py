@@ -1,7 +1,7 @@
-"""Works out what a stock `transformers.Trainer` computes on given rows, and how much of it our batches leave out.
+"""Computes what a stock `transformers.Trainer` would do on given rows, and how much of that our batches leave out.
 
-Stock: rows in random order, each batch padded to its longest row, logits for every token. FLOPs are those of full fine-tuning. The order is a
-random draw, so where it matters several are drawn and the mean is taken.
+Stock: rows in random order, each batch padded to its longest row, logits for every token. FLOPs are those of full fine-tuning. The order is
+random, so several orders are drawn where it matters, and their mean is used.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +17,9 @@ Lengths = tuple[int, int | None]
 """Tokens of a row, and those that an encoder-decoder writes for it."""
 
 ORDERS = 16
-"""Random orders that are drawn at most."""
+"""Random orders drawn at most."""
 _MOST_ROWS = 2**20
-"""Rows that are put in order at most, all draws together; but one draw is made always."""
+"""Rows ordered at most, over all draws; one draw is always made."""
 
 
 def padded(rows: Sequence[Lengths]) -> Shape:
@@ -34,12 +34,12 @@ def padded(rows: Sequence[Lengths]) -> Shape:
 
 
 def all_logits(shape: Shape) -> Shape:
-    """The same with logits for every token."""
+    """The same shapes with logits for every token."""
     return shape._replace(labelled=None)
 
 
 def split(full: FullStepFlops, stock: Sequence[Shape], ours: Sequence[Shape]) -> Waste:
-    """Of batches of the same rows, as stock has them and as we have them."""
+    """For batches of the same rows: as stock builds them, and as we do."""
     whole, grouped, left = (full.total(shapes) for shapes in (stock, [all_logits(s) for s in ours], ours))
     return Waste(stock_flops=whole, padding_flops=whole - grouped, head_flops=grouped - left)
 
@@ -62,14 +62,14 @@ def random_orders(
     draws = int(min(max(_MOST_ROWS // len(lengths), 1), ORDERS))
     orders = [list(_shapes(random.permutation(lengths), batch, two_sided=two_sided)) for _ in range(draws)]
     shapes = list({shape for order in orders for shape, _ in order})
-    full.total(shapes)  # traces the longest and the shortest first
+    full.total(shapes)  # trace the longest and the shortest first
     flops = {shape: full.flops(shape) for shape in shapes}
     sums = [sum(flops[shape] * count for shape, count in order) for order in orders]
     return fmean(sums), pstdev(sums), draws
 
 
 def _shapes(lengths: NDArray[np.int64], batch: int, *, two_sided: bool) -> Iterable[tuple[Shape, int]]:
-    """Of the batches that rows of these lengths make in this order: each shape, and how often it comes."""
+    """The shapes of the batches that rows of these lengths make in this order, each with its count."""
     whole = len(lengths) // batch * batch
     longest = lengths[:whole].reshape(-1, batch, 2).max(1)
     found, counts = np.unique(longest, axis=0, return_counts=True)

@@ -1,7 +1,7 @@
-"""Names work whose FLOPs nothing here counts, so that no ratio is wrong in silence.
+"""Names work whose FLOPs are not counted, so that no ratio is silently wrong.
 
-A kernel that does all of a layer at once hides its products from torch's counter. Recurrent layers on a board are refused before
-training: their share may be anything. Other operators are named once a step that was counted has met them.
+A kernel that computes a whole layer hides its products from torch's counter. Recurrent layers on a GPU are refused before training, because
+their share may be anything. Other such operators are reported once a counted step has met them.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ _OWN = frozenset(
         "inductor",
     }
 )
-"""Namespaces of operators that are torch's own; those of others are kernels that somebody wrote."""
+"""Namespaces of torch's own operators; any other kernel is somebody's own."""
 _PRODUCTS = frozenset(
     [
         "_cdist_forward",
@@ -81,13 +81,13 @@ _PRODUCTS = frozenset(
         "triangular_solve",
     ]
 )
-"""Torch's own that multiply, and are in no table of the counter."""
+"""Torch operators that multiply and are not in the counter's table."""
 _SMALL = 1024
-"""Elements of all that an operator reads: below that it is no work that a ratio would show."""
+"""If an operator reads fewer elements than this, its work is too small to show in a ratio."""
 
 
 def uncounted_name(packet: Any, args: Any) -> str | None:
-    """The name of an operator that no formula is known for, if it multiplies, or may: any kernel from elsewhere.
+    """The name of an operator without a known formula, if it multiplies, or may: any foreign kernel.
 
     Example:
         >>> uncounted_name(torch.ops.aten._fft_r2c, (torch.ones(64, 64), [1], 0, True))
@@ -104,7 +104,7 @@ def uncounted_name(packet: Any, args: Any) -> str | None:
 
 
 def check_recurrent(model: nn.Module) -> None:
-    """Raises InputError for recurrent layers on a board: there each is one kernel whose FLOPs nothing here counts."""
+    """Raise InputError for recurrent layers on a board: each is one kernel whose FLOPs are not counted."""
     device = next((p.device.type for p in model.parameters()), "cpu")
     if device == "cpu" or (device == "meta" and not torch.cuda.is_available()):
         return  # trainer/profiling/recurrent_flops.py
