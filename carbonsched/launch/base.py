@@ -11,7 +11,7 @@ from carbonsched.model.protocol import ExitRecord, RunRecord
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """What became of a job's process.
+    """The state of a job's process.
 
     Example:
         >>> ProcessStatus("absent").exit is None
@@ -19,16 +19,16 @@ class ProcessStatus:
     """
 
     state: Literal["absent", "running", "exited", "lost", "unknown"]
-    """`absent`: never started; `lost`: gone without an exit record (power cut, kill -9 of the shim); `unknown`: that cannot
-    be told now (EIO, no file handles), which is not dead: ask again."""
+    """`absent`: never started; `lost`: gone without an exit record (power cut, kill -9 of the shim); `unknown`: cannot be determined now
+    (EIO, no file handles), which does not mean dead: poll again."""
     run: RunRecord | None = None
     exit: ExitRecord | None = None
     problem: str = ""
-    """Why a record cannot be read, where one cannot."""
+    """Why a record cannot be read, if one cannot."""
 
 
 class Launcher(Protocol):
-    """Starts the processes of jobs and finds them again. Tests give one that starts nothing.
+    """Starts the processes of jobs and finds them again. Tests pass one that starts nothing.
 
     Example::
 
@@ -38,10 +38,10 @@ class Launcher(Protocol):
     """
 
     def check(self, spec: JobSpec, owner: Owner) -> None:
-        """Before a job is accepted: raises InputError where it names files that its owner, or its process, may not read."""
+        """Before a job is accepted: raise InputError if it names files that its owner, or its process, may not read."""
 
     def prepare(self, job_dir: Path, owner: Owner) -> None:
-        """Make a new job's folder its owner's to read and nobody else's. Raises OSError."""
+        """Make a new job's folder readable by its owner and by no other user. Raises OSError."""
 
     def start(
         self,
@@ -52,46 +52,40 @@ class Launcher(Protocol):
         spec: JobSpec | None = None,
         log_bytes: int = LOG_BYTES,
     ) -> RunRecord:
-        """Start `argv` under the shim, output to log.txt, of which one of so many bytes is kept beside the one that grows.
-
-        spec: whose files are opened for it. Raises LaunchError.
-        """
+        """Start `argv` under the shim with output to log.txt, which is rotated at so many bytes; one older file is kept. spec: its files
+        are opened for the job. Raises LaunchError."""
 
     def adopt(self, job_dir: Path, pid: int, argv: tuple[str, ...], owner: Owner) -> RunRecord:
-        """Watch a process that the owner started, as the job's. Raises InputError where it is not theirs, LaunchError."""
+        """Watch a process that the owner started, as the job's. Raises InputError if it is not theirs, LaunchError."""
 
     def note_exit(self, job_dir: Path, record: ExitRecord) -> None:
-        """How such a process ended, by whoever started it; what was said before stands. Raises LaunchError."""
+        """Record how such a process ended, as its starter reports; an earlier report stands. Raises LaunchError."""
 
     def starter_lives(self, job_dir: Path, owner: Owner) -> bool:
-        """Whether who started such a process is there to say how it ended; true where that cannot be seen."""
+        """Whether the starter of such a process still lives and can report its end; true if that cannot be seen."""
 
     def poll(self, job_dir: Path) -> ProcessStatus:
-        """Identity is checked (pid, start time, boot id), so a reused pid is never taken for the job."""
+        """The state of the process. Its identity is checked (pid, start time, boot id), so a reused pid is never taken for the job."""
 
     def pids(self, job_dir: Path) -> set[int]:
-        """Processes of the job beneath which all others of it are; empty where none is known."""
+        """The topmost processes of the job, whose descendants are all others; empty if none is known."""
 
     def cpu_times(self, job_dir: Path) -> dict[str, float]:
-        """CPU seconds that its processes took so far, by counter (`exit`: all of it, of a job that has ended); empty: not known."""
+        """CPU seconds of its processes so far, by counter (`exit`: the total of a job that has ended); empty: unknown."""
 
     def terminate(self, job_dir: Path) -> None:
-        """SIGTERM to the trainer: it checkpoints and ends. No error where nothing runs."""
+        """Send SIGTERM to the trainer: it checkpoints and exits. No error if nothing runs."""
 
     def kill(self, job_dir: Path) -> None:
-        """SIGKILL to everything of the job. No error where nothing runs."""
+        """Send SIGKILL to all processes of the job. No error if nothing runs."""
 
     def remaining(self, job_dir: Path) -> int:
-        """How many processes there are of a command that was adopted. Raises LaunchError where that cannot be told."""
+        """How many processes an adopted command has. Raises LaunchError if that cannot be determined."""
 
     def sweep(self, job_dir: Path) -> int:
-        """SIGKILL to whatever a job whose process is gone has left; how many processes of it are still there.
-
-        Its devices are free once that is 0. Raises LaunchError where that cannot be told.
-        """
+        """Send SIGKILL to what a job left behind whose process is gone; returns how many processes remain. Its devices are free once that
+        is 0. Raises LaunchError if that cannot be determined."""
 
     def open_written(self, job_dir: Path, owner: Owner) -> None:
-        """As the owner of a job that is over, let the daemon into the folders that its process made, so that it can delete them.
-
-        Does nothing where jobs run as the daemon's user, or it is root. Raises LaunchError.
-        """
+        """As the owner of a job that is over, give the daemon access to the folders its process made, so that it can delete them. Does
+        nothing if jobs run as the daemon's user, or the daemon is root. Raises LaunchError."""

@@ -1,8 +1,8 @@
-"""Reads the processor's time: what the processes of a job took since they began, and what the whole box did.
+"""Reads CPU time: what the processes of a job used since they began, and what the whole box used.
 
-A job's time is its cgroup's where it has one of its own, and else that of its process tree: each process's own time and that of the
-children it has waited for, which moves up to the parent in the very moment a child goes. So the sum neither counts a child twice nor
-loses one that ended. A child whose parent does not wait for it (SIGCHLD ignored) takes its time with it: the kernel keeps it nowhere.
+A job's time is its cgroup's if it has one of its own; otherwise that of its process tree: each process's own time and that of the children
+it has waited for, which moves to the parent at the moment a child is reaped. So the sum neither counts a child twice nor loses one that
+ended. Only a child that its parent does not wait for (SIGCHLD ignored) loses its time: the kernel keeps it nowhere.
 """
 
 import os
@@ -23,11 +23,11 @@ _TIMES: Final = slice(11, 15)
 _BUSY: Final = (0, 1, 2, 5, 6)
 """user, nice, system, irq, softirq of proc_stat(5); guests are in the first two, stolen time is other machines'."""
 LOOK_S: Final = 10.0
-"""Processes of a command that do not stand beneath it are looked for so often: it takes a look at all of the box."""
+"""Interval at which processes of a command outside its process tree are searched for: that scans all processes of the box."""
 
 
 def cgroup_s(folder: Path | None) -> float | None:
-    """CPU seconds of a cgroup of version 2 and all below it (`usage_usec`); None where it is not there or nothing ran in it."""
+    """CPU seconds of a version 2 cgroup and everything below it (`usage_usec`); None if it does not exist or nothing ran in it."""
     with suppress(OSError, ValueError, StopIteration):
         if folder is not None:
             lines = (folder / "cpu.stat").read_text().splitlines()
@@ -37,7 +37,7 @@ def cgroup_s(folder: Path | None) -> float | None:
 
 
 def box_s(proc: Path = _PROC) -> float | None:
-    """CPU seconds in which any processor of the box was busy since the boot; None where the kernel does not tell."""
+    """CPU seconds that any processor of the box was busy since boot; None if the kernel does not report it."""
     with suppress(OSError, ValueError, IndexError), (proc / "stat").open("rb") as file:
         times = file.readline().split()[1:]
         return sum(int(times[column]) for column in _BUSY) / _TICKS_PER_S
@@ -45,10 +45,8 @@ def box_s(proc: Path = _PROC) -> float | None:
 
 
 def tree_s(pid: int, start_time: int, proc: Path = _PROC) -> float | None:
-    """CPU seconds of a process and all beneath it, zombies and those that were waited for included; None where it is gone.
-
-    From the top down: a child that is waited for meanwhile is missed once, never counted twice.
-    """
+    """CPU seconds of a process and all its descendants, including zombies and reaped ones; None if it is gone. Read from the top down: a
+    child that is reaped meanwhile is missed once, never counted twice."""
     fields = _fields(pid, proc)
     if fields is None or int(fields[_START]) != start_time:
         return None
@@ -63,7 +61,7 @@ def tree_s(pid: int, start_time: int, proc: Path = _PROC) -> float | None:
 
 @dataclass(slots=True)
 class _Children:
-    """Who is whose child: as the kernel lists it, and where it does not (no CONFIG_PROC_CHILDREN) by one look at all processes."""
+    """The children of each process: from the kernel's list, or without one (no CONFIG_PROC_CHILDREN) from one scan of all processes."""
 
     proc: Path
     _all: dict[int, list[int]] | None = None
@@ -88,7 +86,7 @@ class _Children:
 
 @dataclass(slots=True)
 class CommandRoots:
-    """The processes of a command beneath which all others of it are, looked for every ten seconds.
+    """The topmost processes of a command, searched for every ten seconds.
 
     Example::
 
@@ -97,12 +95,12 @@ class CommandRoots:
     """
 
     find: Callable[[], Iterable[Process]]
-    """All its processes. Raises OSError."""
+    """Find all its processes. Raises OSError."""
     _roots: list[Process] = field(default_factory=list)
     _looked_s: float | None = None
 
     def now(self) -> list[Process]:
-        """As they were found last. Raises OSError where that cannot be told."""
+        """The result of the last search. Raises OSError if that cannot be determined."""
         at = time.monotonic()
         if self._looked_s is None or at - self._looked_s >= LOOK_S:
             found = list(self.find())
@@ -113,7 +111,7 @@ class CommandRoots:
 
 
 def _fields(pid: int, proc: Path) -> list[bytes] | None:
-    """Of /proc/PID/stat from the state on."""
+    """The fields of /proc/PID/stat from the state on."""
     try:
         with open(f"{proc}/{pid}/stat", "rb") as file:  # noqa: PTH123 - many a second
             fields = file.read().rpartition(b")")[2].split()

@@ -1,9 +1,9 @@
-"""Checks at submit, and opens at start, what a job will read; both with the submitter's rights (`inputs`).
+"""Checks at submit, and opens at start, the files that a job will read; both with the submitter's rights (`inputs`).
 
-As the daemon is not root, jobs run as the daemon's user, which may read more than a submitter. So that nobody reads through it
-what they may not, the daemon opens a job's files at its start and hands the descriptors to the shim; the trainer reads
-them under `inputs/` of the job's folder, by no name that somebody could point elsewhere. Where the daemon is root, the job's
-process is its owner's and the kernel asks it for every file.
+If the daemon is not root, jobs run as the daemon's user, which may read more than the submitter. So that nobody reads through a job what
+they may not, the daemon opens its files at the start and passes the descriptors to the shim; the trainer reads them under `inputs/` of the
+job's folder, not by names that somebody could redirect. If the daemon is root, the job's process runs as its owner, and the kernel checks
+every file.
 """
 
 import json
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "inputs"
 LISTING = ".handed.json"
-"""In that folder: which descriptor stands for which file, for the shim."""
+"""File in that folder that tells the shim which descriptor stands for which file."""
 _TIMEOUT_S = 30.0
 _CHILD = (
     "import sys; sys.path.insert(0, sys.argv[1]); from carbonsched.launch.inputs import main; "
@@ -35,7 +35,7 @@ _CHILD = (
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """The files of a job that is to be started.
+    """The opened files of a job that is about to start.
 
     Example:
         >>> Handed().fds
@@ -44,16 +44,16 @@ class Handed:
 
     fds: tuple[int, ...] = ()
     options: tuple[str, ...] = ()
-    """For the shim."""
+    """Options for the shim."""
 
 
 def runs_as_owner(owner: Owner) -> bool:
-    """Whether a job's process becomes its owner's: only root can let it."""
+    """Whether a job's process runs as its owner, which only root can arrange."""
     return os.geteuid() == 0 and owner.uid != 0
 
 
 def check_readable(spec: JobSpec, owner: Owner, python: str) -> None:
-    """Raises InputError where `owner`, or the user that the job runs as, may not read what `spec` names on this box."""
+    """Raise InputError if `owner`, or the user that the job runs as, may not read what `spec` names on this box."""
     wants = wanted(spec)
     if not wants:
         return
@@ -65,10 +65,10 @@ def check_readable(spec: JobSpec, owner: Owner, python: str) -> None:
 
 @contextmanager
 def handed_over(job_dir: Path, spec: JobSpec | None, owner: Owner) -> Iterator[Handed]:
-    """What to start the shim with. Opened here, and closed here once the shim has them. Raises InputError, OSError."""
+    """The opened files for the shim; closed here once the shim has them. Raises InputError, OSError."""
     folder = job_dir / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
-    # the daemon's own user has its own rights whichever way; an owner's process has the owner's
+    # the daemon's user has its own rights either way, and an owner's process the owner's
     if spec is None or owner.uid == os.geteuid() or os.geteuid() == 0:
         yield Handed()
         return
@@ -112,7 +112,7 @@ def _ask_as_owner(text: str, owner: Owner, python: str) -> None:
             f"the job's files did not answer within {_TIMEOUT_S:g} s",
             "see whether their file system is there",
         ) from e
-    except OSError as e:  # the interpreter lies where the owner may not look: the job will say so itself
+    except OSError as e:  # the interpreter is where the owner may not look: the job itself will report that
         log.warning("what %s may read was not checked: %s", owner.user, e)
         return
     if done.returncode == 1 and done.stdout:

@@ -1,10 +1,8 @@
-"""Opens the files that a job will read, with the rights of who submitted it, whatever the daemon's user may read.
+"""Opens the files that a job will read with the submitter's rights, whatever the daemon's user may read.
 
-Small files of a model's folder are read here once: some of them name further files (the shards of an index, the base of an
-adapter), and what was looked at has to be what the trainer reads. All others are handed over as descriptors.
-
-Where the daemon is root the same runs in a child that has become the owner (`python -I -S`, hence the standard library alone, also
-in what it imports), and the kernel itself asks.
+Small files in a model's folder are read here once, because some name further files (the shards of an index, the base of an adapter) and the
+trainer has to read exactly what was checked. All others are passed as descriptors. If the daemon is root, the same code runs in a child
+that has become the owner (`python -I -S`, so it and its imports use only the standard library), and the kernel does the checks.
 """
 
 import contextlib
@@ -26,13 +24,13 @@ if TYPE_CHECKING:
 
 MOST_FILES = 4096
 MOST_DEPTH = 3
-"""Of subfolders in a folder of data."""
+"""Depth of subfolders in a data folder."""
 _MODEL_SUFFIXES = (".json", ".safetensors", ".bin", ".txt", ".model", ".jinja", ".tiktoken", ".vocab")
 _LEADING = ("adapter_config.json", "tokenizer_config.json")
 """Files that name others, beside the index of a model's shards."""
 _LEADING_BYTES = 16 << 20
 _UNREAD = ("training_args.bin", "optimizer.bin", "scheduler.bin")
-"""What a Trainer leaves beside the weights, and nobody loads."""
+"""Files that a Trainer leaves beside the weights and that nobody loads."""
 _TEMPLATES = "additional_chat_templates"
 _LABELS = "-labels.lst"
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
@@ -53,7 +51,7 @@ class Wanted(NamedTuple):
     """`model`, `data`, `validation` or `test`: the folder under inputs/ that it goes to."""
     path: str
     beside: tuple[str, ...] = ()
-    """Files and splits for validation and test that are looked for beside it."""
+    """Files and splits for validation and test that are searched for beside it."""
 
 
 class Input(NamedTuple):
@@ -65,14 +63,14 @@ class Input(NamedTuple):
     """
 
     name: str
-    """Under inputs/."""
+    """Name under inputs/."""
     fd: int = -1
     copy: bytes | None = None
-    """All of it, where there is no descriptor."""
+    """The whole content, if there is no descriptor."""
 
 
 def wanted(spec: "JobSpec") -> list[Wanted]:
-    """What of `spec` lies on this box. Raises InputError: a path that depends on where, or as whom, it is read."""
+    """What `spec` names on this box. Raises InputError for a path that depends on where, or as whom, it is read."""
     found: list[Wanted] = []
     beside: list[str] = []
     for field, part, name in (
@@ -109,10 +107,10 @@ def wanted(spec: "JobSpec") -> list[Wanted]:
 def open_all(
     wants: Iterable[Wanted], who: Who | None, suffixes: tuple[str, ...], *, keep: bool = True
 ) -> list[Input]:
-    """Every file that a job which names `wants` will read; the caller closes them.
+    """Open every file that a job naming `wants` will read; the caller closes them.
 
-    who: None where the kernel asks, since this process is the submitter's. suffixes: of files that rows are read from.
-    keep: else each is closed as soon as it was opened. Raises InputError, with everything closed.
+    who: None if this process is the submitter's and the kernel does the checks. suffixes: of files with rows. keep: if false, each is
+    closed once it was opened. Raises InputError with everything closed.
     """
     opened: list[Input] = []
     field = ""
@@ -142,7 +140,7 @@ def close_all(opened: Iterable[Input]) -> None:
 
 
 def make_room(files: int = MOST_FILES) -> None:
-    """Raise the soft limit of open files where `files` more need it; the hard one stays."""
+    """Raise the soft limit of open files if `files` more need it; the hard limit stays."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = files + _SPARE_FDS
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -156,7 +154,7 @@ class _Files:
     def __init__(
         self, want: Wanted, who: Who | None, suffixes: tuple[str, ...], opened: list[Input], *, keep: bool
     ) -> None:
-        """opened: what is opened is put there at once, so that nothing stays open after an error."""
+        """opened: each opened file is added at once, so that none stays open after an error."""
         self.want, self.suffixes, self.opened, self.keep = want, suffixes, opened, keep
         self.opener = Opener(want.field, who)
 
@@ -177,7 +175,7 @@ class _Files:
                 raise self.opener.refused(f"{path} is a folder", "name a file")
 
     def _file(self, fd: int, path: str) -> None:
-        """A file of rows, with its labels and, where validation or test are named beside it, what lies there."""
+        """A file of rows with its labels; if validation or test are named beside it, these files too."""
         above, _, base = path.rpartition("/")
         self._read(fd, path, f"{self.want.part}/{base}")
         labels = base.rpartition(".")[0] + _LABELS
@@ -206,7 +204,7 @@ class _Files:
                         self._maybe(inner, f"{where}/{name}", f"model/{_TEMPLATES}/{name}", name)
 
     def _look_through(self, name: str, path: str) -> None:
-        """Put a copy in the place of the file that was opened last. Raises InputError where it leads to another folder."""
+        """Replace the last opened file by a copy of its content. Raises InputError if it refers to another folder."""
         found = self.opened.pop()
         try:
             with os.fdopen(found.fd, "rb") as file:
@@ -224,7 +222,7 @@ class _Files:
         self.opened.append(Input(found.name, copy=content))
 
     def _leads_nowhere(self, name: str, path: str, document: dict[str, Any]) -> bytes | None:
-        """What to read instead; None: `document` as it is. Raises InputError."""
+        """What to read instead; None: `document` unchanged. Raises InputError."""
         if (
             name == "tokenizer_config.json"
         ):  # often the paths of whoever saved it; transformers would read there
@@ -250,7 +248,7 @@ class _Files:
     def _rows(
         self, folder: int, path: str, into: str, depth: int, *, strict: bool, without: tuple[str, ...] = ()
     ) -> None:
-        """Files of rows in a folder and its subfolders. strict: one that may not be read is refused, not passed over."""
+        """Files of rows in a folder and its subfolders. strict: refuse an unreadable one instead of skipping it."""
         names: list[str] = []
         with contextlib.suppress(*() if strict else (InputError,)):
             names = self.opener.names(folder, path)
@@ -269,13 +267,13 @@ class _Files:
                     self._rows(fd, f"{path}/{name}", f"{into}/{name}", depth + 1, strict=False)
 
     def _beside(self, folder: int, path: str) -> None:
-        """Validation and test in a subfolder of the data's; what lies in the folder itself is there already."""
+        """Validation and test in a subfolder of the data's; files in the folder itself are already included."""
         for name in self.want.beside:
             if "/" in name:
                 self._maybe(folder, f"{path}/{name}", f"data/{name}", name)
 
     def _maybe(self, folder: int | None, path: str, into: str, name: str = "") -> None:
-        """A file that is passed over where it is not there or may not be read."""
+        """A file that is skipped if it is missing or unreadable."""
         with contextlib.suppress(InputError), self._at(name or path, folder, path) as fd:
             self._read(fd, path, into)
 
@@ -304,7 +302,7 @@ def _elsewhere(key: str, value: Any) -> bool:
 
 
 def main(text: str) -> int:
-    """The child that has become the owner: opens and closes all. `text`: JSON of `[wants, suffixes]`; stdout: what is wrong."""
+    """The child that runs as the owner: opens and closes all. `text`: JSON of `[wants, suffixes]`; stdout: the problem found."""
     wants, suffixes = json.loads(text)
     try:
         open_all([Wanted(f, p, w, tuple(b)) for f, p, w, b in wants], None, tuple(suffixes), keep=False)

@@ -1,8 +1,8 @@
-"""Makes a job's folder its submitter's to read, and nobody else's.
+"""Makes a job's folder readable by its submitter and by no other user.
 
-The folder stays the daemon's. A POSIX ACL, which a folder's owner may set without being root, lets the submitter in, and its
-default part goes on to all that is made inside. Where the file system knows no ACL, the daemon's group reads it as ever. A
-job that runs as its submitter while the daemon is not root writes by such an ACL, too (`share_written`).
+The folder stays the daemon's. A POSIX ACL, which a folder's owner may set without being root, admits the submitter, and its default part
+applies to everything created inside. On a file system without ACLs the daemon's group can read it as before. A job that runs as its
+submitter while the daemon is not root writes by such an ACL too (`share_written`).
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from carbonsched.model.job import Owner
 log = logging.getLogger(__name__)
 
 WRITTEN = ("events.jsonl", "checkpoints", "output")
-"""What the trainer writes, and in a job that runs as its owner the owner."""
+"""What the trainer writes; in a job that runs as its owner, the owner."""
 _OWNER, _USER, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x10, 0x20
 _NAMELESS = 0xFFFFFFFF
 _NO_ACL = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -39,14 +39,12 @@ def open_to_owner(job_dir: Path, owner: Owner) -> None:
             job_dir,
         )
         job_dir.chmod(0o750)
-        with contextlib.suppress(
-            PermissionError
-        ):  # the owner's own group, where this process may give it away
+        with contextlib.suppress(PermissionError):  # give the folder the owner's group, if this process may
             os.chown(job_dir, -1, owner.gid)
 
 
 def make_written(job_dir: Path) -> list[Path]:
-    """The trainer's own files and folders, made where they are not there yet."""
+    """The trainer's own files and folders, created if missing."""
     written = [job_dir / name for name in WRITTEN]
     written[0].touch(mode=0o644)
     for folder in written[1:]:
@@ -55,10 +53,10 @@ def make_written(job_dir: Path) -> list[Path]:
 
 
 def share_written(job_dir: Path, owner: Owner) -> None:
-    """Let `owner` write what the trainer writes, and the daemon's user, too, whoever of the two makes a file.
+    """Let both `owner` and the daemon's user write what the trainer writes, whichever of them creates a file.
 
-    What an earlier start left there as the daemon's is theirs from now on; links and files of other users are passed over.
-    Raises OSError, also where the file system knows no ACL.
+    Files that an earlier start left as the daemon's are shared from now on; links and other users' files are skipped. Raises OSError, also
+    on a file system without ACLs.
     """
     for path in make_written(job_dir):
         if not path.is_dir():
@@ -83,7 +81,7 @@ def _share(file: Path | int, uid: int, *, folder: bool) -> None:
     info = os.stat(file, follow_symlinks=isinstance(file, int))  # noqa: PTH116 - of a descriptor, too
     plain = stat.S_ISREG(info.st_mode) and info.st_nlink == 1
     if info.st_uid != os.geteuid() or not (plain or stat.S_ISDIR(info.st_mode)):
-        return  # a second name may be one of a file that is nobody's to write
+        return  # a hard link may be another name of a file that must not be shared
     where = f"/proc/self/fd/{file}" if isinstance(file, int) else file
     rights = 7 if folder else 6
     both = [(_USER, rights, name) for name in sorted({uid, os.geteuid()})]
@@ -94,7 +92,7 @@ def _share(file: Path | int, uid: int, *, folder: bool) -> None:
 
 
 def readable_umask() -> int:
-    """This process's umask, less what would keep the group's part, and with it the ACL, from reading what a job writes."""
+    """This process's umask without the bits that would keep the group, and with it the ACL, from reading a job's files."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("Umask:"):
             return int(line.split()[1], 8) & ~0o050
@@ -116,5 +114,5 @@ def _set_acl(folder: Path, uid: int) -> None:
 
 
 def _packed(entries: list[tuple[int, int, int]]) -> bytes:
-    """As the kernel reads an ACL: tag, rights and name of each entry, by tag and then by name."""
+    """The kernel's format of an ACL: tag, rights and name of each entry, ordered by tag and name."""
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)

@@ -27,16 +27,16 @@ from carbonsched.launch import shim
 from carbonsched.systemd_notify import Notifier
 
 STARTS = "/run/carbonsched/starts"
-"""Where the daemon writes what is to be started; nobody but its user gets there."""
+"""Where the daemon writes what to start; only its user has access."""
 UID_FROM = 1000
-"""Below are the system's own users."""
+"""Lower uids are the system's own users."""
 REFUSED = 3
 _MOST_BYTES = 1 << 20
 _INSTANCE = re.compile(r"[0-9a-z-]{1,128}")
 
 
 class RefusedError(Exception):
-    """What is asked for may not be started; the message says why.
+    """The request may not be started; the message says why.
 
     Example:
         >>> str(RefusedError("uid 0 is one of the system's"))
@@ -45,7 +45,7 @@ class RefusedError(Exception):
 
 
 class Account(NamedTuple):
-    """Whom a job becomes.
+    """The account that a job runs as.
 
     Example:
         >>> Account("ada", 1000, 1000, (1000, 994), "/home/ada", "/bin/bash").ids
@@ -94,7 +94,7 @@ def instance_of(job_id: str) -> str:
 
 
 def account_of(uid: int, group: int) -> Account:
-    """The account of a uid that a job may become; group: whose members may. Raises RefusedError."""
+    """The account of a uid that a job may run as; group: its members may. Raises RefusedError."""
     if uid < UID_FROM:
         raise RefusedError(f"uid {uid} is one of the system's, below {UID_FROM}: jobs are people's")
     if uid == os.geteuid():
@@ -110,7 +110,7 @@ def account_of(uid: int, group: int) -> Account:
 
 
 def read_start(folder: str, instance: str) -> Start:
-    """What the daemon wrote for this unit. Raises RefusedError, OSError."""
+    """Read the daemon's request for this unit. Raises RefusedError, OSError."""
     if os.geteuid() == 0:
         raise RefusedError("User= of the unit must be the daemon's, not root")
     if not _INSTANCE.fullmatch(instance):
@@ -133,7 +133,7 @@ def read_start(folder: str, instance: str) -> Start:
 
 
 def parse(content: bytes) -> Start:
-    """Raises RefusedError where it is not what the daemon writes."""
+    """Raises RefusedError if it is not in the daemon's format."""
     try:
         document: Any = json.loads(content)
         start = Start(**document)

@@ -1,9 +1,10 @@
-"""What a command of `carbonsched run` left running, as its user sees it; and who holds its `liveness_lock` until that has ended.
+"""Finds what a command of `carbonsched run` left running, and holds its `liveness_lock` until that has ended.
 
     python -I -S leftover_processes.py DESCRIPTOR FOLDER
 
-A process that closed the files it inherited holds no lock; it still has FOLDER in its environment. So this one holds the lock for
-them, as the user's, where the daemon may not look. Standard library only, as the shim is: about 10 MB, and only where something is left.
+A process that closed its inherited files holds no lock, but still has FOLDER in its environment. So this program, running as the command's
+user, holds the lock for such processes where the daemon may not look. It uses only the standard library, as the shim does (about 10 MB),
+and runs only if something is left.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import sys
 import time
 
 MARK = "CARBONSCHED_RUN_DIR"
-"""In the environment of the command and of all that it starts."""
+"""Environment variable of the command and all processes it starts."""
 _EVERY_S = 1.0
 _AMID_EXEC_S = 1.0
 """How long an exec is waited for: a busy machine may leave a process amid it for many milliseconds."""
@@ -21,7 +22,7 @@ _EMPTY_READS, _ASK_AGAIN_S = 4, 0.001
 
 
 def processes(folder: str) -> list[int]:
-    """Those of a run, as far as we may see them."""
+    """Processes of a run, as far as this process may see them."""
     return [
         int(name)
         for name in os.listdir("/proc")  # noqa: PTH208 - without pathlib, as all here
@@ -30,12 +31,12 @@ def processes(folder: str) -> list[int]:
 
 
 def tell(folder: str, number: signal.Signals) -> None:
-    """A signal to all of them."""
+    """Send a signal to all of them."""
     for pid in processes(folder):
         with contextlib.suppress(OSError):
             handle = os.pidfd_open(pid)
             try:
-                # asked after the handle was taken: the number cannot change hands any more
+                # checked after opening the pidfd: the pid cannot be reused any more
                 if _marked(pid, folder):
                     signal.pidfd_send_signal(handle, number)
             finally:
@@ -52,7 +53,7 @@ def _marked(pid: int, folder: str) -> bool:
 
 
 def environment(pid: int) -> list[bytes]:
-    """Of a process. Amid an exec the kernel shows none for a moment, and is asked again. Raises OSError."""
+    """The environment of a process. During an exec the kernel shows none for a moment, so it is read again. Raises OSError."""
     until = time.monotonic() + _AMID_EXEC_S
     empty = 0
     while time.monotonic() < until and empty < _EMPTY_READS:

@@ -1,8 +1,9 @@
-"""A lock that a command of `carbonsched run` and its kin hold while any of them lives, for a daemon that may not look into their /proc.
+"""A lock that a command of `carbonsched run` and its descendants hold while any of them lives, for a daemon that may not look into their
+/proc.
 
-The daemon makes the file in the job's folder, which lets its submitter in and nobody else. Who runs the command takes a shared lock
-of it and hands it on as an open file; the kernel lets go of it with the last of them, killed or not. So a daemon that was restarted
-asks the kernel again, and nobody can keep another's run alive.
+The daemon creates the file in the job's folder, to which only the submitter has access. The starter of the command takes a shared lock and
+passes it on as an open file; the kernel releases it with the last process, killed or not. So a restarted daemon just checks the lock again,
+and nobody can keep another user's run alive.
 """
 
 import errno
@@ -12,16 +13,16 @@ from pathlib import Path
 
 NAME = "alive.lock"
 _FROM_FD = 100
-"""Low numbers are what shell scripts use for files of their own."""
+"""Shell scripts use low descriptor numbers for their own files."""
 
 
 def make(job_dir: Path) -> None:
-    """A file that nobody holds yet. Raises OSError."""
+    """Create the file, unlocked. Raises OSError."""
     (job_dir / NAME).touch(mode=0o644)
 
 
 def held(job_dir: Path) -> bool:
-    """Whether somebody holds it; False where it is gone. Raises OSError where that cannot be told."""
+    """Whether somebody holds it; False if it is missing. Raises OSError if that cannot be determined."""
     try:
         fd = os.open(job_dir / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -38,13 +39,13 @@ def held(job_dir: Path) -> bool:
 
 
 def hold(path: str) -> int:
-    """Hold it until the descriptor that comes back is closed, here and wherever it is inherited. Raises OSError."""
+    """Hold it until the returned descriptor is closed, here and wherever it is inherited. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH)  # waits where the daemon is just looking
+        fcntl.flock(fd, fcntl.LOCK_SH)  # blocks while the daemon checks the lock
         try:
             return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FROM_FD)
-        except OSError:  # few descriptors are allowed
+        except OSError:  # the limit of descriptors is low
             kept, fd = fd, -1
             return kept
     finally:

@@ -38,7 +38,7 @@ _PRIVATE = (
     "INVOCATION_ID",
     "JOURNAL_STREAM",
 )
-"""Of the daemon's environment, what speaks of the daemon alone."""
+"""Variables of the daemon's environment that concern only the daemon."""
 _PUBLIC = (
     *("PATH", "LANG", "LC_", "TZ", "LD_LIBRARY_PATH"),
     *("CUDA_", "NVIDIA_", "CUBLAS_", "CUDNN_", "PYTORCH_", "TORCH_", "TORCHINDUCTOR_", "TRITON_"),
@@ -56,7 +56,7 @@ _PUBLIC = (
     ),
     *("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"),
 )
-"""All that another user's job gets to see of it, and it tunes a run: the rest may hold tokens."""
+"""The only variables that another user's job gets, all of which tune a run: others may hold tokens."""
 _WRITTEN = (
     "CACHE",
     "TORCH_HOME",
@@ -67,9 +67,9 @@ _WRITTEN = (
     "DEBUG_FILE",
     "DEBUG_DIR",
 )
-"""Of that, what names places that are written to: the daemon's are not the owner's."""
+"""Those of them that name writable places: the daemon's are not the owner's."""
 _OF_A_START = ("run.", "exit.", "control.json", "events.jsonl", "log.", "checkpoints", "output")
-"""What a job's folder holds from its first start on."""
+"""What a job's folder contains from its first start on."""
 _D = TypeVar("_D", bound=Doc)
 
 
@@ -142,7 +142,7 @@ class LocalLauncher:
     def _start_shim(
         self, job_dir: Path, rest: list[str], env: dict[str, str], owner: Owner, spec: JobSpec | None
     ) -> RunRecord:
-        """rest: of the shim's command line, from the size of the log on."""
+        """rest: the shim's command line from the size of the log on."""
         options: list[str] = []
         base = {k: v for k, v in os.environ.items() if not k.startswith(_PRIVATE)}
         try:
@@ -224,7 +224,7 @@ class LocalLauncher:
                 and not (job_dir / "exit.json").is_file()
                 and (run or unread or _was_started(job_dir))
             ):
-                # a digit of run.json may be wrong, or all of it; without its shim a job is lost, whatever workers are left
+                # run.json may be partly or wholly wrong; without its shim a job is lost, whatever workers are left
                 lives = bool(self._shims(job_dir.resolve()))
                 unread = unread or (
                     _Unread("run.json", "names a process that is gone", passing=False) if lives else None
@@ -233,7 +233,7 @@ class LocalLauncher:
             return ProcessStatus("unknown", run, problem=f"its process cannot be looked for: {e.strerror}")
         end, unended = record(
             job_dir / "exit.json", ExitRecord
-        )  # read last: the shim ends after it has written it
+        )  # read last: the shim exits after it has written it
         problem = "; ".join(text for text in (unread and str(unread), unended and str(unended)) if text)
         if end is not None and (run is not None or not lives):
             return ProcessStatus("exited", run, end, problem)
@@ -287,11 +287,11 @@ class LocalLauncher:
         return times
 
     def _cgroup_of_job(self, job_dir: Path) -> Path | None:
-        """One that is this job's alone."""
+        """A cgroup of this job alone."""
         return None if self._cgroup is None else process_group.cgroup_of(self._cgroup, job_dir)
 
     def _roots_of(self, job_dir: Path, run: RunRecord) -> set[tuple[int, int]]:
-        """(pid, start time) of the processes beneath which all others of a job are. A shim is its job's one."""
+        """(pid, start time) of the topmost processes of a job. A shim is the only one of its job."""
         first = {(run.pid, run.start_time)}
         if run.held:
             return first
@@ -301,15 +301,15 @@ class LocalLauncher:
         return first
 
     def _shim_of(self, job_dir: Path, run: RunRecord) -> list[process_group.Process]:
-        """The shim of `run`, none where it is gone. Raises OSError where that cannot be told."""
+        """The shim of `run`; none if it is gone. Raises OSError if that cannot be determined."""
         return _process_of(run)
 
     def _shims(self, job_dir: Path) -> list[process_group.Process]:
-        """The job's shim, found without run.json. Raises OSError where that cannot be told."""
+        """The job's shim, found without run.json. Raises OSError if that cannot be determined."""
         return process_group.shims(job_dir)
 
     def _send(self, job_dir: Path, process: process_group.Process, number: signal.Signals) -> None:
-        """A signal to a shim. Raises OSError where it may not be sent."""
+        """Send a signal to a shim. Raises OSError if that is not permitted."""
         process_group.send(process, number)
 
     def remaining(self, job_dir: Path) -> int:
@@ -348,14 +348,14 @@ class _Unread:
     name: str
     why: str
     passing: bool
-    """Whether it may be read at the next try: the file was not opened, so what it says is not known to be damaged."""
+    """Whether it may be readable at the next try: the file was not opened, so it is not known to be damaged."""
 
     def __str__(self) -> str:
         return f"{self.name} cannot be read: {self.why}"
 
 
 def record(path: Path, kind: type[_D]) -> tuple[_D | None, _Unread | None]:
-    """The record and None, or None and why; (None, None) where there is none."""
+    """The record and None, or None and why; (None, None) if there is none."""
     try:
         return read(path, kind), None
     except FileNotFoundError:
@@ -369,7 +369,7 @@ def record(path: Path, kind: type[_D]) -> tuple[_D | None, _Unread | None]:
 
 
 def _was_started(job_dir: Path) -> bool:
-    """Whether its folder shows a start: all processes of the box are looked through only then. Raises OSError."""
+    """Whether its folder shows a start; only then are all processes of the box searched. Raises OSError."""
     try:
         names = os.listdir(job_dir)  # noqa: PTH208 - a Path each would double the time
     except FileNotFoundError:
@@ -378,7 +378,7 @@ def _was_started(job_dir: Path) -> bool:
 
 
 def _process_of(run: RunRecord) -> list[process_group.Process]:
-    """The very process of `run`; none where it is gone, or a zombie. Raises OSError where that cannot be told."""
+    """The process of `run`; none if it is gone, or a zombie. Raises OSError if that cannot be determined."""
     if shim.boot_id() != run.boot_id:
         return []
     found = process_group.look_up(run.pid)
@@ -386,10 +386,8 @@ def _process_of(run: RunRecord) -> list[process_group.Process]:
 
 
 def rotate(job_dir: Path) -> None:
-    """Keep the records of an earlier attempt as run.N.json and exit.N.json, N from 1.
-
-    run.json goes last: N counts them, so that a daemon killed in between leaves nothing that gets another number.
-    """
+    """Keep the records of an earlier attempt as run.N.json and exit.N.json, N from 1. run.json is renamed last: it determines N, so a
+    daemon killed in between never uses another number."""
     n = 1 + sum(1 for _ in job_dir.glob("run.*.json"))
     for kind in ("exit", "run"):
         with contextlib.suppress(FileNotFoundError):
@@ -397,7 +395,7 @@ def rotate(job_dir: Path) -> None:
 
 
 def public_environment() -> dict[str, str]:
-    """Of this process's, what another user's job gets to see."""
+    """The part of this process's environment that another user's job gets."""
     return {
         k: v
         for k, v in os.environ.items()
@@ -406,10 +404,8 @@ def public_environment() -> dict[str, str]:
 
 
 def _as_owner(job_dir: Path, owner: Owner) -> tuple[list[str], dict[str, str]]:
-    """The shim's options that make CMD run as `owner`, and the environment it gets to see.
-
-    What the trainer writes in the job directory is made and handed over.
-    """
+    """The shim's options that run CMD as `owner`, and its environment. What the trainer writes in the job directory is created and given to
+    the owner."""
     try:
         entry = pwd.getpwuid(owner.uid)
         user, home, shell = entry.pw_name, entry.pw_dir, entry.pw_shell
@@ -417,7 +413,7 @@ def _as_owner(job_dir: Path, owner: Owner) -> tuple[list[str], dict[str, str]]:
     except KeyError:  # a uid without an account, as in a container
         user, home, shell, groups = owner.user, "/", "/bin/sh", [owner.gid]
     with contextlib.suppress(FileNotFoundError):
-        (job_dir / "spec.json").chmod(0o644)  # the trainer reads it, whatever the daemon's umask was
+        (job_dir / "spec.json").chmod(0o644)  # the trainer has to read it, whatever the daemon's umask is
     for path in make_written(job_dir):
         os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
     ids = ["--uid", str(owner.uid), "--gid", str(owner.gid), "--groups", ",".join(map(str, groups))]

@@ -19,11 +19,11 @@ from carbonsched.launch import leftover_processes, shim
 from carbonsched.model.protocol import RunRecord
 
 HELD = "CARBONSCHED_SHIM_OF"
-"""In the environment of the shim itself, too, unlike `shim.MARK`."""
+"""A variable that, unlike `shim.MARK`, is also in the environment of the shim itself."""
 _ROUNDS, _PAUSE_S = 5, 0.02
-"""One may fork while another is being killed."""
+"""Repeated, because one process may fork while another is being killed."""
 _NO_CGROUP = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
-"""A cgroup that is not there, or was removed while we look; one of threads, whose processes stand above it."""
+"""Errors of a cgroup that is missing, or was removed meanwhile; or one of threads, whose processes are above it."""
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -41,19 +41,19 @@ class Process:
     parent: int
     session: int
     start_time: int
-    """With the pid it names a process for good."""
+    """With the pid it identifies a process for ever."""
     user: int
 
 
 def processes() -> Iterator[Process]:
-    """All that run on this machine, as far as we may see them; no zombies. Raises OSError where none can be seen."""
+    """All visible running processes of this machine; no zombies. Raises OSError if none is visible."""
     for name in os.listdir("/proc"):  # noqa: PTH208 - a Path each would double the time
         if name.isdigit() and (found := look_up(int(name))) is not None:
             yield found
 
 
 def look_up(pid: int) -> Process | None:
-    """The process of this number; None where there is none, or a zombie. Raises OSError where that cannot be seen now."""
+    """The process with this pid; None if there is none, or it is a zombie. Raises OSError if that cannot be seen now."""
     try:
         fields, user = shim.stat_fields(pid), os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116
     except OSError as e:
@@ -66,13 +66,13 @@ def look_up(pid: int) -> Process | None:
 
 
 def marked(job_dir: Path, *names: str) -> list[Process]:
-    """Those in whose environment one of `names` is `job_dir`. Raises OSError where that cannot be seen now."""
+    """Processes whose environment has `job_dir` as one of `names`. Raises OSError if that cannot be seen now."""
     marks = {f"{name}={job_dir}".encode() for name in names}
     return [p for p in processes() if p.pid != os.getpid() and not marks.isdisjoint(_environment(p))]
 
 
 def shims(job_dir: Path) -> list[Process]:
-    """The job's shim, found without run.json: it holds the job and does not have its mark."""
+    """The job's shim, found without run.json: it holds the job but does not have its mark."""
     inside = {process.pid for process in marked(job_dir, shim.MARK)}
     return [process for process in marked(job_dir, HELD) if process.pid not in inside]
 
@@ -80,14 +80,14 @@ def shims(job_dir: Path) -> list[Process]:
 def members(
     job_dir: Path, run: RunRecord | None, cgroup: Path | None, name: str = shim.MARK
 ) -> list[Process]:
-    """Every process of the job but its shim; `name` marks them. Raises OSError where that cannot be seen now."""
+    """Every process of the job but its shim; `name` marks them. Raises OSError if that cannot be seen now."""
     seen = [process for process in processes() if process.pid not in (1, os.getpid())]
     mark = f"{name}={job_dir}".encode()
     inside = listed(cgroup)
     ours = {p.pid for p in seen if p.pid in inside or mark in _environment(p)}
     if run is not None and run.boot_id == shim.boot_id():
         users = _users(job_dir)
-        # a number is not given to another process while its session has members
+        # a pid is not reused while its session has members
         theirs = any(p.pid == run.pid and p.start_time != run.start_time for p in seen)
         if not theirs:
             ours |= {
@@ -102,7 +102,7 @@ def members(
 
 
 def end(find: Callable[[], list[Process]]) -> int:
-    """SIGKILL to what `find` finds until it finds nothing, for a moment; how many are left. Raises OSError."""
+    """Send SIGKILL to what `find` finds until it finds nothing, for a moment; returns how many are left. Raises OSError."""
     for _ in range(_ROUNDS):
         found = find()
         if not found:
@@ -114,13 +114,13 @@ def end(find: Callable[[], list[Process]]) -> int:
 
 
 def send(process: Process, number: signal.Signals) -> None:
-    """A signal to this very process; nothing where it is gone. Raises OSError where it may not be sent."""
+    """Send a signal to exactly this process; no error if it is gone. Raises OSError if that is not permitted."""
     try:
         handle = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return
     try:
-        # asked after the handle was taken: the number cannot change hands any more
+        # checked after opening the pidfd: the pid cannot be reused any more
         if shim.start_time(process.pid) == process.start_time:
             signal.pidfd_send_signal(handle, number)
     except (ProcessLookupError, FileNotFoundError):
@@ -130,7 +130,7 @@ def send(process: Process, number: signal.Signals) -> None:
 
 
 def delegated_cgroup() -> Path | None:
-    """The cgroup that systemd gave us to divide (`Delegate=yes`); None: it did not, or it cannot be written to."""
+    """The cgroup that systemd delegated to the daemon (`Delegate=yes`); None: it did not, or it is not writable."""
     with contextlib.suppress(OSError, ValueError, StopIteration):
         own = next(
             line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")
@@ -142,7 +142,7 @@ def delegated_cgroup() -> Path | None:
 
 
 def slice_of(name: str) -> Path | None:
-    """The cgroup of a slice of systemd's, whether it is there now or not; None: this box has no cgroups of version 2."""
+    """The cgroup of a systemd slice, whether it exists now or not; None: this box has no version 2 cgroups."""
     with contextlib.suppress(OSError, StopIteration):
         return _cgroup2() / name
     return None
@@ -158,7 +158,7 @@ def cgroup_of(parent: Path, job_dir: Path) -> Path:
 
 
 def make_cgroup(parent: Path | None, job_dir: Path) -> Path | None:
-    """The cgroup of a job that is about to start; None where there is none to be had."""
+    """Make the cgroup of a job that is about to start; None if that is impossible."""
     if parent is None:
         return None
     group = cgroup_of(parent, job_dir)
@@ -170,14 +170,14 @@ def make_cgroup(parent: Path | None, job_dir: Path) -> Path | None:
 
 
 def remove_cgroup(group: Path | None) -> None:
-    """Once it is empty; one that is not stays."""
+    """Remove it if it is empty."""
     if group is not None:
         with contextlib.suppress(OSError):
             group.rmdir()
 
 
 def listed(cgroup: Path | None) -> set[int]:
-    """The pids in a cgroup and below it; none where it is not there. Raises OSError where that cannot be seen now."""
+    """The pids in a cgroup and below it; none if it does not exist. Raises OSError if that cannot be seen now."""
     found: set[int] = set()
     for folder, _, _ in () if cgroup is None else os.walk(cgroup, onerror=_unless_gone):
         try:
@@ -202,7 +202,7 @@ def _environment(process: Process) -> list[bytes]:
 
 
 def _users(job_dir: Path) -> set[int]:
-    """Who may run processes of the job: we, and its owner, whose files these are."""
+    """The users who may run processes of the job: the daemon's user, and the owner of these files."""
     found = {os.geteuid()}
     for name in ("events.jsonl", "checkpoints", "output"):
         with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from carbonsched.errors import InputError
 
 MOST_LINKS = 40
-"""Symlinks on the way to one file, as in the kernel."""
+"""Symlinks on the way to one file at most, as in the kernel."""
 SEARCH, READ = 1, 4
 _O_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _USER, _GROUP_OBJ, _GROUP, _MASK = 0x02, 0x04, 0x08, 0x10
@@ -24,7 +24,7 @@ _HEADER = 4
 
 
 class UnreachableFileError(InputError):
-    """The submitter may read it, the daemon's user may not.
+    """The submitter may read the file, but the daemon's user may not.
 
     Example:
         >>> issubclass(UnreachableFileError, InputError)
@@ -33,7 +33,7 @@ class UnreachableFileError(InputError):
 
 
 class Who(NamedTuple):
-    """Whose rights count.
+    """The user whose rights count.
 
     Example:
         >>> Who("alice", 1000, frozenset({1000})).may(READ, mode=0o640, uid=0, gid=1000)
@@ -46,19 +46,19 @@ class Who(NamedTuple):
 
     @classmethod
     def of(cls, user: str, uid: int, gid: int) -> "Who":
-        """With the groups that this box's accounts give; a uid without an account has its own alone."""
+        """With the groups of this box's accounts; a uid without an account has only its own."""
         try:
             return cls(user, uid, frozenset({gid, *os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)}))
         except KeyError:
             return cls(user, uid, frozenset({gid}))
 
     def may(self, bit: int, mode: int, uid: int, gid: int, acl: bytes | None = None) -> bool:
-        """Whether a file of that mode, owner, group and POSIX ACL grants `bit`; the rule of acl(5)."""
+        """Whether a file of that mode, owner, group and POSIX ACL grants `bit`, by the rule of acl(5)."""
         if self.uid == 0:
             return True
         if self.uid == uid:
             return bool(mode >> 6 & bit)
-        if acl is None or not mode & 0o070:  # with an empty mask the kernel does not look at the entries
+        if acl is None or not mode & 0o070:  # with an empty mask the kernel ignores the entries
             return bool(mode >> (3 if gid in self.groups else 0) & bit)
         entries = [struct.unpack_from("<HHI", acl, at) for at in range(_HEADER, len(acl), 8)]
         mask = next((rights for tag, rights, _ in entries if tag == _MASK), 7)
@@ -76,8 +76,8 @@ class Who(NamedTuple):
 
 
 class Opener:
-    """Opens files that one setting of a job names. Every method raises InputError that names that setting,
-    OSError (EMFILE) where too many are open.
+    """Opens the files that one setting of a job names. Every method raises InputError that names the setting, OSError (EMFILE) if too many
+    files are open.
 
     Example::
 
@@ -87,7 +87,7 @@ class Opener:
     """
 
     def __init__(self, field: str, who: Who | None) -> None:
-        """who: None where the kernel itself asks, since this process is the submitter's."""
+        """who: None if this process is the submitter's and the kernel does the checks."""
         self.field, self.who = field, who
 
     def walk(self, way: str, folder: int | None = None, path: str | None = None) -> int:
@@ -122,9 +122,9 @@ class Opener:
         return here
 
     def read(self, fd: int, path: str) -> int:
-        """What an O_PATH descriptor stands for, opened for reading: the same file, whatever its name stands for by now."""
+        """Open for reading what an O_PATH descriptor stands for: the same file, whatever its name means by now."""
         info = os.fstat(fd)
-        # what stands in /proc and /sys is about the process that reads it
+        # files in /proc and /sys are about the process that reads them
         if not stat.S_ISREG(info.st_mode) or info.st_dev in _kernel_devices():
             raise self.refused(f"{path} is not a plain file", "give a plain file")
         self._need(fd, READ, path)
@@ -134,7 +134,7 @@ class Opener:
             raise self._why(e, fd, path) from e
 
     def names(self, folder: int, path: str) -> list[str]:
-        """What lies in a folder, by name."""
+        """The names in a folder."""
         self._need(folder, READ, path)
         try:
             fd = os.open(f"/proc/self/fd/{folder}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -169,7 +169,7 @@ class Opener:
             )
 
     def _why(self, error: OSError, fd: int, path: str) -> InputError:
-        """What the kernel refused this process at `fd`, which the submitter may."""
+        """What the kernel refused this process at `fd` although the submitter may."""
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return self._missing(path)
         if error.errno in (errno.EMFILE, errno.ENFILE):

@@ -46,17 +46,17 @@ MARK = "CARBONSCHED_JOB_DIR"
 
 LOG_BYTES = 64 * 1024 * 1024
 TIMES_S = 2.0
-"""So often is it noted how far the log has come."""
+"""Interval at which the size of the log is recorded."""
 _GOES_ON = re.compile(rb"carbonsched: \S+ the log goes on here, its first (\d+) bytes")
 """The first line of a log that is not the job's first."""
 _LAST_WORDS_S = 5.0
-"""How long output of a job that has ended is waited for."""
+"""Seconds to wait for the output of a job that has ended."""
 
 Ids = tuple[int, int, tuple[int, ...]]
 """uid, gid and supplementary groups that CMD runs as."""
 
 END_ALL = signal.SIGUSR1
-"""Kills all of the job but the shim: for a daemon that may signal the shim alone."""
+"""Kills all of the job but the shim: for a daemon that may only signal the shim."""
 CAP_KILL, CAP_SETGID, CAP_SETUID = 5, 6, 7
 _CAPABILITIES_V3 = 0x20080522
 _FORWARDED = {signal.SIGTERM, signal.SIGINT}
@@ -109,7 +109,7 @@ def write_record(directory: str, name: str, record: dict[str, Any]) -> None:
 
 
 def keep_capabilities(*numbers: int) -> None:
-    """Of this thread's capabilities keep these alone, and hand none on to what it executes (capset(2)). Raises OSError."""
+    """Keep only these capabilities of this thread, and pass none on to what it executes (capset(2)). Raises OSError."""
     kept = sum(1 << number for number in numbers)
     header = (ctypes.c_uint32 * 2)(_CAPABILITIES_V3, 0)
     # effective, permitted and inheritable, of the first 32 and then of the others; ambient ones go with the inheritable
@@ -119,7 +119,7 @@ def keep_capabilities(*numbers: int) -> None:
 
 
 def _become(uid: int, gid: int, groups: tuple[int, ...]) -> None:
-    """That user, and nothing beyond. Raises OSError, and then nothing may be executed."""
+    """Become that user and nothing more. Raises OSError; nothing may then be executed."""
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
@@ -140,9 +140,8 @@ def bytes_before(first: bytes) -> int:
 
 
 class Log:
-    """What a job writes: log.txt up to a size, and the one before it as log.1.txt.
-
-    CMD writes into a pipe, so that the file can be changed under it. One that was deleted is made anew.
+    """The job's output: log.txt up to a size, and the previous file as log.1.txt. CMD writes into a pipe, so that the file can be switched.
+    A deleted file is created again.
 
     Example::
 
@@ -165,7 +164,7 @@ class Log:
                 os.close(first)
 
     def write(self, data: bytes) -> None:
-        """Append it; what a full disk has no room for is left out, the job goes on."""
+        """Append to it; on a full disk output is dropped and the job goes on."""
         with contextlib.suppress(OSError):
             if not self._there():
                 self._begin_anew()
@@ -181,7 +180,7 @@ class Log:
                 self._size, data = self._size + written, data[written:]
 
     def _note_time(self) -> None:
-        """Where the log stands now, for `logs --since`."""
+        """Record the current size for `logs --since`."""
         if time.monotonic() - self._noted_s < TIMES_S:
             return
         self._noted_s = time.monotonic()
@@ -194,7 +193,7 @@ class Log:
                 os.close(fd)
 
     def copy(self, reader: int, done: Any) -> None:
-        """All that comes through a pipe, to its end; `done` is released then."""
+        """Copy everything from a pipe until its end; `done` is released then."""
         try:
             while data := os.read(reader, 65536):
                 self.write(data)
@@ -228,7 +227,9 @@ def _exec(argv: list[str], ids: Ids | None, cgroup: str, env: dict[str, str], sh
     os.setpgid(0, 0)
     if cgroup:
         with contextlib.suppress(OSError), open(f"{cgroup}/cgroup.procs", "w") as f:  # noqa: PTH123
-            f.write("0")  # ourselves, and with us all that we start; the shim stays outside, to see the end
+            f.write(
+                "0"
+            )  # this process, and with it all that it starts; the shim stays outside to see the end
     if ids is not None:
         _become(*ids)
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which would clear it
@@ -243,7 +244,7 @@ def _exec(argv: list[str], ids: Ids | None, cgroup: str, env: dict[str, str], sh
 def _spawn(
     argv: list[str], ids: Ids | None, cgroup: str, env: dict[str, str], output: int
 ) -> tuple[int, str | None]:
-    """Fork and exec, stdout and stderr to `output`. Returns the child's pid and why exec failed, None where it went well."""
+    """Fork and exec, stdout and stderr to `output`. Returns the child's pid and why exec failed, None if it did not."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     shim = os.getpid()
     child = os.fork()
@@ -273,14 +274,14 @@ def _children() -> list[int]:
 
 
 def _kill(child: int) -> None:
-    """CMD, not waited for yet, and its group; what is elsewhere is swept once CMD has ended."""
+    """Kill CMD, which has not been waited for, and its group; other processes are swept once CMD has ended."""
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(child, signal.SIGKILL)
 
 
 def _sweep(child: int) -> None:
-    """Kill what the ended CMD left behind; as subreaper we inherit all of it, whatever session it moved to."""
+    """Kill what the ended CMD left behind; as subreaper the shim inherits all of it, whatever session it moved to."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
     while pids := _children():
@@ -317,7 +318,7 @@ def _record_exit(job_dir: str, record: dict[str, Any]) -> None:
     for _ in range(120):
         try:
             return write_record(job_dir, "exit.json", record)
-        except OSError as e:  # a full disk, mostly: this record is worth waiting for
+        except OSError as e:  # mostly a full disk: this record is worth waiting for
             problem = e
             time.sleep(1)
     raise problem
@@ -328,7 +329,7 @@ def _link(listing: str) -> None:
         handed = json.load(f)
     folder = listing.rpartition("/")[0]
     for name, fd in handed.items():
-        os.set_inheritable(fd, False)  # CMD opens it anew, at an offset of its own
+        os.set_inheritable(fd, False)  # CMD opens it again, with an offset of its own
         os.symlink(f"/proc/{os.getpid()}/fd/{fd}", f"{folder}/{name}")  # noqa: PTH211
 
 
@@ -342,7 +343,7 @@ def hold(
     cgroup: str = "",
     log_bytes: int = LOG_BYTES,
 ) -> None:
-    """The shim proper: run `argv` to its end. ready: called as soon as it runs. Raises OSError where it cannot be run."""
+    """The shim proper: run `argv` to its end. ready: called once it runs. Raises OSError if it cannot be run."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.chdir(job_dir)
@@ -381,7 +382,7 @@ def hold(
 
 
 def _serve(job_dir: str, argv: list[str], options: dict[str, str], ready: int) -> None:
-    """`ready` is closed when CMD runs; before that it is told why CMD does not."""
+    """Run CMD and close `ready` once it runs; if it cannot run, the reason is written there first."""
     os.setsid()
     if "--inputs" in options:
         _link(options["--inputs"])
@@ -423,7 +424,7 @@ def main(arguments: list[str]) -> int:
             _serve(job_dir, argv, options, writer)
         except BaseException as e:
             sys.stderr.write(f"carbonsched: the job's shim ends: {e}\n")
-            with contextlib.suppress(OSError):  # closed already where CMD did run
+            with contextlib.suppress(OSError):  # already closed if CMD did run
                 os.write(writer, str(e).encode())
             os._exit(1)
         os._exit(0)

@@ -28,14 +28,14 @@ from carbonsched.model.job import DATA_SUFFIXES, JobSpec, Owner
 from carbonsched.model.protocol import ExitRecord, RunRecord
 
 SLICE = "carbonsched.slice"
-"""`Slice=` of the units: their cgroups are there."""
+"""`Slice=` of the units, which contains their cgroups."""
 _STOP_S = 0.05
-"""systemd takes in a request that waits for nothing within milliseconds; where it is busy, others do not wait with us."""
+"""systemd accepts a request that does not wait within milliseconds; if it is busy, the daemon does not wait either."""
 _SYSTEMCTL = ("systemctl", "--no-ask-password", "--quiet")
 _ROUNDS, _PAUSE_S = 2, 0.02
-"""A shim that was told has killed its job by then, or is told again."""
+"""A shim that was signalled kills its job within this time, or is signalled again."""
 _OPEN_S = 60.0
-"""So long are a removed job's folders waited for to be opened."""
+"""Seconds to wait until a removed job's folders are accessible."""
 
 
 def unit_of(job_id: str) -> str:
@@ -49,9 +49,8 @@ def unit_of(job_id: str) -> str:
 
 
 class SystemdLauncher(LocalLauncher):
-    """A `Launcher` for a daemon that systemd runs as a user of its own.
-
-    Commands that `carbonsched run` started, and jobs that were started without units, are dealt with as `LocalLauncher` does.
+    """A `Launcher` for a daemon that runs under systemd as a user of its own. Commands of `carbonsched run`, and jobs that were started
+    without units, are handled by `LocalLauncher`.
 
     Example::
 
@@ -66,10 +65,8 @@ class SystemdLauncher(LocalLauncher):
         starts: Path = Path(job_launcher.STARTS),
         cgroups: Path | None = None,
     ) -> None:
-        """starts: where what is to be started is written; cgroups: where those of the units are, the slice's if None.
-
-        Raises InputError on a box without cgroups of version 2.
-        """
+        """starts: where start requests are written; cgroups: those of the units, the slice's if None. Raises InputError on a box without
+        version 2 cgroups."""
         super().__init__(python, start_timeout_s)
         found = cgroups or process_group.slice_of(SLICE)
         if found is None:
@@ -78,10 +75,10 @@ class SystemdLauncher(LocalLauncher):
             )
         self._starts, self._cgroups = starts, found
         self._stops: dict[str, subprocess.Popen[str]] = {}
-        """By unit: what systemd was asked and has not answered yet."""
+        """By unit: requests that systemd has not answered yet."""
 
     def check(self, spec: JobSpec, owner: Owner) -> None:
-        """See `Launcher.check`. What the daemon's user may not look at, the job's own process is asked for at its start."""
+        """See `Launcher.check`. What the daemon's user may not read, the job's own process checks at its start."""
         try:
             account_of(owner.uid, os.getegid())
         except RefusedError as e:
@@ -149,7 +146,7 @@ class SystemdLauncher(LocalLauncher):
                 if not self._left(job_dir):
                     return 0
                 time.sleep(_PAUSE_S)
-            # no shim, or one that does not answer: systemd ends all that is there, at the latest after TimeoutStopSec
+            # without a shim that answers, systemd ends everything, at the latest after TimeoutStopSec
             if problem := self._ask_to_stop(unit_of(job_dir.name)):
                 raise LaunchError(f"processes of {job_dir.name} cannot be ended: {problem}")
             return self._left(job_dir)
@@ -157,7 +154,7 @@ class SystemdLauncher(LocalLauncher):
             raise LaunchError(f"processes of {job_dir.name} cannot be ended: {e.strerror}") from e
 
     def open_written(self, job_dir: Path, owner: Owner) -> None:
-        """See `Launcher.open_written`. The job's own unit does it, for it is over; nobody else comes through the job's folder."""
+        """See `Launcher.open_written`. The job's own unit does it, since the job is over; no other process can enter the job's folder."""
         job_dir = job_dir.resolve()
         folders = [str(job_dir / name) for name in WRITTEN if (job_dir / name).is_dir()]
         if not folders:
@@ -168,7 +165,7 @@ class SystemdLauncher(LocalLauncher):
         try:
             self._start(job_dir, argv, {}, owner, None, shim.LOG_BYTES)
         except LaunchError:
-            if not (job_dir / "exit.json").exists():  # it may be through before systemd looks
+            if not (job_dir / "exit.json").exists():  # it may have finished before systemd looks
                 raise
         while self._inside(job_dir) or not (job_dir / "exit.json").exists():
             if time.monotonic() > until:
@@ -182,7 +179,7 @@ class SystemdLauncher(LocalLauncher):
         return self._cgroup_of(job_dir)
 
     def _inside(self, job_dir: Path) -> set[int]:
-        """Who is in the unit's cgroup: /proc may show neither the owner's processes nor a shim that may signal them."""
+        """The processes in the unit's cgroup: /proc may show neither the owner's processes nor a shim that may signal them."""
         return process_group.listed(self._cgroup_of(job_dir))
 
     def _left(self, job_dir: Path) -> int:
@@ -207,7 +204,7 @@ class SystemdLauncher(LocalLauncher):
         except ProcessLookupError:
             return None
         try:
-            # asked after the handle was taken: the number cannot change hands any more
+            # checked after opening the pidfd: the pid cannot be reused any more
             if process.pid in self._inside(job_dir):
                 signal.pidfd_send_signal(handle, number)
         except ProcessLookupError:
@@ -217,7 +214,7 @@ class SystemdLauncher(LocalLauncher):
         return None
 
     def _systemctl(self, seconds: float, *words: str) -> str:
-        """Why systemd does not do it; empty: it does, or has done it. Raises OSError."""
+        """Why systemd refuses; empty: it does it, or has done it. Raises OSError."""
         try:
             done = subprocess.run(
                 [*_SYSTEMCTL, *words],
@@ -232,7 +229,7 @@ class SystemdLauncher(LocalLauncher):
         return _refusal(done.returncode, done.stderr, words[-1])
 
     def _ask_to_stop(self, unit: str) -> str:
-        """Why systemd does not; empty: it does, or has not answered yet, and is asked for its answer the next time. Raises OSError."""
+        """Why systemd refuses; empty: it does not, or has not answered yet, in which case the answer is read next time. Raises OSError."""
         asked = self._stops.pop(unit, None) or subprocess.Popen(
             [*_SYSTEMCTL, "stop", "--no-block", unit],
             stdin=subprocess.DEVNULL,
@@ -249,7 +246,7 @@ class SystemdLauncher(LocalLauncher):
 
 
 def _refusal(code: int, said: str, unit: str) -> str:
-    """Why systemctl ended so; empty: it did what it was asked."""
+    """Why systemctl failed; empty: it did not."""
     if code == 0:
         return ""
     first = (said.strip().splitlines() or [f"systemctl ended with {code}"])[0]
@@ -261,12 +258,12 @@ def _refusal(code: int, said: str, unit: str) -> str:
 
 
 def _held_by(pid: int, start_time: int = 0) -> process_group.Process:
-    """A unit's main process, which its cgroup tells from all others."""
+    """A unit's main process, found by its cgroup."""
     return process_group.Process(pid, parent=1, session=pid, start_time=start_time, user=os.geteuid())
 
 
 def _ours(pid: int) -> bool:
-    """Whether a process is the daemon's user, as a shim is: we may signal it. A job's owner is somebody else."""
+    """Whether a process belongs to the daemon's user, as a shim does, so that it may be signalled; a job's owner is another user."""
     try:
         os.kill(pid, 0)
     except (PermissionError, ProcessLookupError):

@@ -70,7 +70,7 @@ def split(delta: EnergyDelta, cuts: Sequence[Cut]) -> list[tuple[Cut, EnergyDelt
 
 
 def _joules(profile: Profile, at: datetime) -> float:
-    """Since its start, with constant power from one reading to the next."""
+    """Joules since its start, with constant power between readings."""
     after = bisect_left(profile, at, key=lambda point: point[0])
     if after == 0 or after == len(profile):
         return profile[min(after, len(profile) - 1)][1]
@@ -86,7 +86,7 @@ def _with_own_power(piece: EnergyDelta, cut: Cut) -> EnergyDelta:
 
 
 def share_by(delta: EnergyDelta, shares: Sequence[float], how: str) -> list[EnergyDelta]:
-    """Share `delta` in proportion to `shares`, which are declared and measured by nobody: `estimated`. how: in words."""
+    """Share `delta` in proportion to `shares`, which are declared and not measured: `estimated`. how: in words."""
     whole = sum(shares)
     return [
         piece.model_copy(update={"power_w": None if delta.power_w is None else delta.power_w * part / whole})
@@ -95,7 +95,7 @@ def share_by(delta: EnergyDelta, shares: Sequence[float], how: str) -> list[Ener
 
 
 def estimate(delta: EnergyDelta, why: str) -> EnergyDelta:
-    """The same energy, no longer taken for this account's alone."""
+    """The same energy, no longer attributed to this account alone."""
     reason = why if delta.reason is None else f"{delta.reason}; {why}"
     if delta.energy_mj is None:
         return delta.model_copy(update={"reason": reason})
@@ -103,10 +103,8 @@ def estimate(delta: EnergyDelta, why: str) -> EnergyDelta:
 
 
 def share(delta: EnergyDelta, n: int) -> list[EnergyDelta]:
-    """Share `delta` equally among `n` jobs that ran on the device together; over the same time each.
-
-    A device does not tell its users apart, so equal shares are a declared convention, labelled `estimated`.
-    """
+    """Share `delta` equally among `n` jobs that ran on the device together over the same time. A device does not distinguish its users, so
+    equal shares are a declared convention, labelled `estimated`."""
     if n < 1:
         raise ValueError(f"cannot share energy among {n} jobs")
     if n == 1:

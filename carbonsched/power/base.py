@@ -13,7 +13,7 @@ from carbonsched.settings import ProviderSettings
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A part of a board that a process can have to itself: MIG.
+    """A part of a board that a process can have to itself: a MIG instance.
 
     Example:
         >>> Instance("MIG-1f2e", slices=2).slices
@@ -22,14 +22,14 @@ class Instance:
 
     id: str
     slices: int
-    """Of the board's compute slices."""
+    """Its share of the board's compute slices."""
     ours: bool = True
     """Jobs may be put there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Something that is metered as one: a GPU, or the host's CPU and RAM.
+    """Something that is metered as a unit: a GPU, or the host's CPU and RAM.
 
     Example:
         >>> Device(id="host", kind="host", name="EPYC 7763", watts_limit=280.0).index
@@ -43,18 +43,18 @@ class Device:
     watts_limit: float | None = None
     """Rated upper power, for priors and leases."""
     idle_w: float | None = None
-    """Of a host: what it draws when nothing runs, by the meter's model. None: the least that is seen of it."""
+    """For a host: its idle power by the meter's model. None: the lowest power seen."""
     memory_bytes: int | None = None
     split: bool = False
-    """In MIG mode: only an instance can be trained on, and the energy is that of all together."""
+    """In MIG mode only instances can train, and the energy is that of all of them together."""
     instances: tuple[Instance, ...] = ()
     peak_flops: PeakFlops | None = None
-    """Rated; for priors. None: not known."""
+    """Rated, for priors. None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where the ledger's account of a device ends: what a restarted daemon goes on from.
+    """Where the ledger's account of a device ends: a restarted daemon continues from there.
 
     Example::
 
@@ -66,9 +66,9 @@ class Mark:
     counter_epoch: str
     power_w: float | None
     blind_from: datetime | None = None
-    """Since when it could not be read, where the account ends with that."""
+    """Since when it could not be read, if the account ends with such a time."""
     least_w: float | None = None
-    """The least mean power of a row by this counter."""
+    """The lowest mean power of a row by this counter."""
 
 
 class Meter(Protocol):
@@ -82,19 +82,17 @@ class Meter(Protocol):
 
     @property
     def devices(self) -> tuple[Device, ...]:
-        """As of now: a board that answers late is added."""
+        """The current devices: a board that responds late is added."""
 
     def resume(self, marks: dict[str, Mark]) -> None:
-        """Go on from the ledger's last rows, so that the first `read` bridges the time nobody was watching."""
+        """Continue from the ledger's last rows, so that the first `read` covers the time without a daemon."""
 
     def read(self) -> tuple[EnergyDelta, ...]:
-        """One delta per device since the last call; none for a device on its very first reading.
-
-        Never raises for a device that fails: its delta is `unavailable`, null, with the reason.
-        """
+        """One delta per device since the last call; none at a device's very first reading. Never raises if a device fails: its delta is
+        then `unavailable`, null, with the reason."""
 
     def close(self) -> None:
-        """Let go of the driver; the meter is not read again."""
+        """Release the driver; the meter is not read again."""
 
 
 @runtime_checkable
@@ -107,7 +105,7 @@ class KnowsOccupants(Protocol):
     """
 
     def occupant(self, board: str, mine: Callable[[int], bool], *, memory: bool = True) -> str | None:
-        """A process that is not `mine`, a question by pid; with `memory` also what nobody's process explains. None: nobody."""
+        """A process that is not `mine` (asked by pid); with `memory` also memory that no process explains. None: nobody."""
 
 
 class MeterSettings(ProviderSettings):

@@ -1,7 +1,7 @@
-"""Meters boards through their vendor's library: by their energy counter where they have one, else by their power, read more often.
+"""Meters boards through their vendor's library: by their energy counter if they have one, otherwise by more frequent power readings.
 
-Only differences of a counter mean anything. The counter and the power are the board's, all its instances and processes
-together. What does not answer is asked again: a driver, or a board, that comes late is metered from then on.
+Only differences of a counter mean anything. Counter and power are those of the whole board, with all its instances and processes. Whatever
+does not respond is retried: a driver or board that comes late is metered from then on.
 """
 
 import logging
@@ -24,9 +24,9 @@ from carbonsched.power.sample import Sample
 log = logging.getLogger(__name__)
 
 _RETRY_S: Final = 30.0
-"""Pause between attempts to reach a driver that went away, or a counter that was refused."""
+"""Seconds between attempts to reach a driver that went away, or a counter that was refused."""
 _HELD_S: Final = 1.0
-"""So long a read that is under way is waited for before the driver is opened anew."""
+"""Seconds to wait for a running read before the driver is opened again."""
 
 
 class DriverError(PowerError):
@@ -47,8 +47,8 @@ class DriverError(PowerError):
         unloaded: bool = False,
         missing: bool = False,
     ) -> None:
-        """refused: the board has no such thing. gone: handles may be void, the driver is to be opened anew. life_over: what is counted
-        after this is counted from zero. unloaded: the driver is not loaded. missing: the box has neither library nor board."""
+        """refused: the board lacks this function. gone: handles may be invalid, so the driver has to be opened again. life_over: counters
+        start from zero afterwards. unloaded: the driver is not loaded. missing: the box has neither library nor board."""
         super().__init__(message)
         self.refused, self.gone, self.life_over = refused, gone, life_over
         self.unloaded, self.missing = unloaded, missing
@@ -56,7 +56,7 @@ class DriverError(PowerError):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a driver shows.
+    """The boards that a driver shows.
 
     Example::
 
@@ -65,11 +65,11 @@ class Found:
 
     boards: tuple[tuple[Board, Any], ...]
     problems: tuple[str, ...] = ()
-    """Of boards that are there and do not answer."""
+    """Boards that exist and do not respond."""
 
 
 class BoardDriver(Protocol):
-    """One vendor's library. Every call raises DriverError where it fails.
+    """One vendor's library. Every call raises DriverError if it fails.
 
     Example::
 
@@ -79,9 +79,9 @@ class BoardDriver(Protocol):
     """
 
     name: str
-    """Of the meter, as rows have it."""
+    """Name of the meter in the rows."""
     library: str
-    """As people know it."""
+    """Name of the library for people."""
 
     def open(self) -> Found: ...
     def close(self) -> None:
@@ -94,15 +94,15 @@ class BoardDriver(Protocol):
         """Handles of a board's instances, by id."""
 
     def counter_mj(self, handle: Any) -> int:
-        """Energy since the driver was loaded, or since anything else that ends with it."""
+        """Energy since the driver was loaded, or since another event that ends with it."""
 
     def watts(self, handle: Any) -> float: ...
     def occupant(self, handle: Any, mine: Callable[[int], bool], *, memory: bool) -> str | None:
-        """See `KnowsOccupants`; None also where it cannot be told."""
+        """See `KnowsOccupants`; None also if it is unknown."""
 
 
 class BoardMeter:
-    """The boards that a driver shows and that are ours, by UUID.
+    """Our boards of those that a driver shows, by UUID.
 
     Example::
 
@@ -133,19 +133,19 @@ class BoardMeter:
         self._counters: dict[str, DeviceCounter] = {}
         self._marks: dict[str, Mark] = {}
         self._refused_from: dict[str, float] = {}
-        """Device → since when it says that it has no counter."""
+        """Device → since when it reports that it has no counter."""
         self._ask_at: dict[str, float] = {}
-        """Device without a counter → when it is asked for one again."""
+        """Device without a counter → when it is tried again."""
         self._counts: set[str] = set()
-        """Devices whose counter has answered."""
+        """Devices whose counter has responded."""
         self._seen: set[str] = set()
-        """Boards that were shown, ours or not."""
+        """Boards that were seen, ours or not."""
         self._retry_at: float | None = None
         self._unloaded = False
-        """The driver was not loaded when it was last opened."""
+        """The driver was not loaded at the last attempt to open it."""
         self._said: set[str] = set()
         self._reading = threading.Lock()
-        """Held around a read of the sampler's, and while the driver is opened anew."""
+        """Held during a read of the sampler's, and while the driver is opened again."""
         self._sampler = None if sample_hz is None else PowerSampler(clock, sample_hz, self._watts)
         try:
             self._open()
@@ -157,11 +157,11 @@ class BoardMeter:
 
     @property
     def devices(self) -> tuple[Device, ...]:
-        """Those that have answered so far."""
+        """The devices that have responded so far."""
         return tuple(self._devices.values())
 
     def resume(self, marks: dict[str, Mark]) -> None:
-        """See `Meter`; also a board that was metered in this boot and does not answer is accounted for: as unknown."""
+        """See `Meter`; a board that was metered in this boot and does not respond is booked as unknown."""
         self._marks = dict(marks)
         for device, mark in marks.items():
             if self._is_absent(device, mark):
@@ -176,7 +176,7 @@ class BoardMeter:
         self._reopen_if_due()
         samples = {device: self._sample(device) for device in self._counters}
         falls = [self._counters[device].falls(sample) for device, sample in samples.items()]
-        # a driver begins all its counters anew; one board that fell off the bus begins its own
+        # a reloaded driver restarts all its counters; a board that fell off the bus only its own
         reloaded = falls.count(True) >= 2 and falls.count(True) > falls.count(False)
         deltas = [self._counters[device].add(sample, reloaded=reloaded) for device, sample in samples.items()]
         late = [delta for counter in self._counters.values() for delta in counter.take_late()]
@@ -197,7 +197,7 @@ class BoardMeter:
     # ---- opening
 
     def _open(self) -> None:
-        """Find the boards that are ours, and take up those that are new. Raises PowerError, or InputError by `boards`."""
+        """Find our boards and start metering new ones. Raises PowerError, or InputError by `boards`."""
         try:
             shown = self._driver.open()
         except DriverError as e:
@@ -237,8 +237,7 @@ class BoardMeter:
         self._counters[board.uuid] = counter
 
     def _is_absent(self, device: str, mark: Mark) -> bool:
-        """Whether an earlier daemon of this boot metered it as a board, and it is shown no more; what the config leaves out is
-        shown."""
+        """Whether an earlier daemon of this boot metered it as a board, and it is no longer there; boards that the config excludes are there."""
         life = mark.counter_epoch.rpartition(":")[0]
         return device.startswith("GPU-") and life == self._life and device not in self._seen
 
@@ -272,13 +271,13 @@ class BoardMeter:
             log.warning("%s (%s) answers now and is metered", device.id, device.name)
 
     def _tell_absence(self, error: PowerError) -> None:
-        """A box that never had such a board is none that lost one."""
+        """Report missing boards; a box that never had such a board has lost none."""
         level = logging.INFO if isinstance(error, DriverError) and error.missing else logging.WARNING
         log.log(level, "no GPU is metered, jobs get none: %s; tried again every %.0f s", error, _RETRY_S)
         self._said.add(str(error))
 
     def _warn(self, message: str) -> None:
-        """Once: what stays as it is need not be said every half minute."""
+        """Warn once: a lasting state need not be repeated every half minute."""
         if message not in self._said:
             self._said.add(message)
             log.warning("%s", message)
@@ -291,7 +290,7 @@ class BoardMeter:
             return Sample(
                 now, monotonic, error="the board does not answer", awake_s=awake_s, life_over=self._unloaded
             )
-        # the counter is read first and the time right after it: that is the instant the energy belongs to
+        # the counter is read first and the time right after it: the energy belongs to that instant
         counter, problem = self._counter(uuid)
         now, monotonic, awake_s = self._clock.now(), self._clock.monotonic(), self._clock.awake()
         if problem is not None:
@@ -308,7 +307,7 @@ class BoardMeter:
         return Sample(now, monotonic, counter, watts, awake_s=awake_s, between=between)
 
     def _watts(self, uuid: str) -> float | None:
-        """For the sampler, in its thread: what is wrong with a board is told by the samples."""
+        """For the sampler, in its thread; problems with a board are reported by its samples."""
         with self._reading:
             handle = self._handles.get(uuid)
             try:
@@ -317,7 +316,7 @@ class BoardMeter:
                 return None
 
     def _counter(self, uuid: str) -> tuple[int | None, DriverError | None]:
-        """(millijoules, None), (None, None) for a device that has no counter now, or (None, what went wrong)."""
+        """(millijoules, None); (None, None) for a device without a counter now; (None, what went wrong)."""
         now = self._clock.monotonic()
         if now < self._ask_at.get(uuid, 0.0):
             return None, None
@@ -334,7 +333,7 @@ class BoardMeter:
         return counter, None
 
     def _refused(self, uuid: str, error: DriverError, now: float) -> DriverError | None:
-        """The error while a counter that has worked may come back by itself; None: without one, until it is asked again."""
+        """The error while a counter that has worked may come back by itself; None: meter without it until it is tried again."""
         since = self._refused_from.setdefault(uuid, now)
         if uuid in self._counts and now - since < _RETRY_S:
             return error

@@ -17,7 +17,7 @@ ORDER: Final = "CUDA_DEVICE_ORDER"
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """What tells one board from another.
+    """The properties that identify a board.
 
     Example:
         >>> Board("GPU-1f2e", 0, "NVIDIA A100-SXM4-80GB").displays
@@ -36,7 +36,7 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The boards that are ours, and what is to be said about the others.
+    """Our boards, and what to report about the others.
 
     Example:
         >>> Choice((Board("GPU-1f2e", 0, "NVIDIA A100"),), ()).boards[0].index
@@ -48,10 +48,10 @@ class Choice:
 
 
 def choose(boards: Sequence[Board], wanted: Sequence[str | int], env: Mapping[str, str]) -> Choice:
-    """Those that `wanted` (`power.boards`) names, all where it is empty, as far as the environment shows them.
+    """The boards that `wanted` (`power.boards`) names, or all if it is empty, as far as the environment shows them.
 
-    A board that drives a screen is taken where it is named, or is the only one. Raises InputError: nothing of `wanted` is
-    here, or the environment names boards that cannot be told apart.
+    A board that drives a screen is used only if it is named, or is the only one. Raises InputError if none of `wanted` exists, or the
+    environment names boards that cannot be distinguished.
     """
     warnings: list[str] = []
     found = list(boards)
@@ -91,7 +91,7 @@ def find(boards: Sequence[Board], word: str | int) -> list[Board]:
 
 
 def our_instances(board: Board, wanted: Sequence[str | int], env: Mapping[str, str]) -> frozenset[str]:
-    """The MIG instances of a board that jobs may be put on: those that are named, all where only the board is."""
+    """The MIG instances of a board that jobs may be put on: the named ones, or all if only the board is named."""
     ours = set(board.instances)
     for words in (wanted, env.get(VISIBLE, "").split(",")):
         texts = [str(word).strip().casefold() for word in words]
@@ -112,10 +112,9 @@ def _is_instance(text: str) -> bool:
 
 
 def visible(boards: Sequence[Board], env: Mapping[str, str]) -> list[Board] | None:
-    """The boards that CUDA would show, in CUDA's order; None: all, the variable is not set. Raises InputError where an
-    index could mean several.
+    """The boards that CUDA would show, in CUDA's order; None: all, since the variable is not set.
 
-    As CUDA reads it: up to the first word that names nothing.
+    As CUDA reads it: up to the first word that names nothing. Raises InputError if an index is ambiguous.
     """
     text = env.get(VISIBLE)
     if text is None:

@@ -32,17 +32,17 @@ from carbonsched.power.sample import (
 from carbonsched.units import split_mj
 
 BRIDGE_S: Final = 900.0
-"""Without a counter, an absence up to here is estimated, beyond it is unknown."""
+"""Seconds. Without a counter, a shorter absence is estimated, a longer one unknown."""
 IMPLAUSIBLE: Final = 2.0
-"""Mean power above this multiple of the device's limit: not the same counter, or a wild value."""
+"""Mean power above this multiple of the device's limit means another counter or a wild value."""
 ANY_LIMIT_W: Final = 2500.0
-"""Of a device that states none: no board draws so much."""
+"""For a device without a stated limit: no board draws this much."""
 SENSOR_S: Final = 0.5
-"""By so much a counter may lag behind its time: drivers renew it every 20 to 100 ms, some boards slower."""
+"""A counter may lag behind its time by this much: drivers update it every 20 to 100 ms, some boards more slowly."""
 STANDS_S: Final = 2.0
-"""A counter that does not move for so long while the board draws power is not waited for."""
+"""A counter that does not move for so long while the board draws power is no longer waited for."""
 SHORT: Final = 0.25
-"""A board that was metered by nobody drew at least this part of the least that it is known to draw; else the counter is a new one."""
+"""If a board's counter rose by less than this share of the lowest power known over an unmetered time, the counter is a new one."""
 
 
 class DeviceCounter:
@@ -65,9 +65,8 @@ class DeviceCounter:
         counter_survives: bool = True,
         watts_limit: float | None = None,
     ) -> None:
-        """`power_method`: what energy from power is called. `power_is_mean`: a sample's power is the mean since the
-        sample before, not the power at its instant. `counter_survives`: the counter goes on while the daemon is away.
-        """
+        """`power_method`: name of energy integrated from power. `power_is_mean`: a sample's power is the mean since the last sample, not
+        the current value. `counter_survives`: the counter goes on while the daemon is away."""
         self.device, self.meter, self.life = device, meter, life
         self.watts_limit = watts_limit
         self._power_method, self._power_is_mean = power_method, power_is_mean
@@ -77,22 +76,22 @@ class DeviceCounter:
         self._last: Last | None = None
         self._late: list[EnergyDelta] = []
         self._odd: tuple[Sample, str] | None = None
-        """A value that the next one has to bear out, and what is odd about it."""
+        """A value that the next one has to confirm, and what is odd about it."""
         self._least_w: float | None = None
-        """The least that the board is known to have drawn in this epoch."""
+        """The lowest power known of the board in this epoch."""
         self._between: tuple[PowerReading, ...] = ()
-        """Power read between samples whose worth is not told yet."""
+        """Power read between samples whose counter values are not confirmed yet."""
         self._waits = False
-        """The next value has to tell what the last one is worth."""
+        """The next value has to confirm the last one."""
         self._reloaded_twice = False
-        """The other counters had begun anew at the read before, too."""
+        """At the previous read the other counters had restarted too."""
 
     @property
     def epoch(self) -> str:
         return f"{self.life}:{self._n}"
 
     def resume(self, mark: Mark) -> None:
-        """Go on where the ledger ends."""
+        """Continue where the ledger ends."""
         life, _, n = mark.counter_epoch.rpartition(":")
         self._same_life = life == self.life and n.isdigit()
         counter = mark.counter_mj if self._same_life and self._counter_survives else None
@@ -104,26 +103,26 @@ class DeviceCounter:
 
     @property
     def wants_power(self) -> bool:
-        """Whether energy is integrated from power now, or may be: the more often that is read, the truer."""
+        """Whether energy is integrated from power now, or may be; more frequent readings then make it more accurate."""
         last = self._last
         if last is None or last.monotonic_s is None or last.power_w is None or self._power_is_mean:
             return False
         return last.counter_mj is None or last.stood_s > 0 or self._waits
 
     def take_late(self) -> tuple[EnergyDelta, ...]:
-        """What the counter told, with the last sample, of time that was metered as unknown."""
+        """Return late energy: what the counter reported, with the last sample, for time that was booked as unknown."""
         found, self._late = tuple(self._late), []
         return found
 
     def falls(self, sample: Sample) -> bool | None:
-        """Whether the counter stands lower than before, by more than noise; None: it says nothing, now or before."""
+        """Whether the counter has fallen by more than noise; None: there is no value now, or before."""
         if self._last is None or self._last.counter_mj is None or sample.counter_mj is None:
             return None
         return self._last.counter_mj - sample.counter_mj > JITTER_MJ
 
     def add(self, sample: Sample, *, reloaded: bool = False) -> EnergyDelta | None:
-        """The delta since the last one; None on the first sample, where no time has passed, and where the next value has to
-        tell what this one is worth: its delta then covers both. `reloaded`: the counters of the driver's other boards have fallen."""
+        """The delta since the last one. None at the first sample, and if the next value has to confirm this one: its delta then covers
+        both. `reloaded`: the counters of the driver's other boards have fallen."""
         last = self._last
         if last is None:
             if sample.error is None:
@@ -157,7 +156,7 @@ class DeviceCounter:
     def _blind(self, last: Last, sample: Sample, start: datetime, *, reloaded: bool) -> EnergyDelta:
         counter, blind = last.counter_mj, last.blind_from or last.at
         if reloaded and counter is not None:
-            # in the rows at once: a daemon that is started meanwhile has to know it as well
+            # written at once: a daemon that is started meanwhile has to know it too
             self._n, counter = self._n + 1, None
         doubt = sample.error if sample.life_over else last.doubt
         self._odd = None
@@ -166,20 +165,20 @@ class DeviceCounter:
         return self._unavailable(start, sample.at, sample.error)
 
     def _must_wait(self, last: Last, sample: Sample, elapsed: float, broken: str | None) -> bool:
-        """Whether the next value has to tell what this one is worth."""
+        """Whether the next value has to confirm this one."""
         if broken is not None:
             odd, self._odd = self._odd, (sample, broken)
             if odd is None:
                 return True
             span = sample.monotonic_s - odd[0].monotonic_s
-            # neither goes on from the value before nor from the odd one: after HOLD_S no further one is waited for
+            # it continues neither the last value nor the odd one: after HOLD_S no further value is awaited
             return self._goes_on(odd[0].counter_mj, sample.counter_mj, span) is not None and (
                 last.monotonic_s is not None and elapsed <= HOLD_S
             )
         return self._stands(last, sample, elapsed) and last.stood_s == 0 and elapsed < STANDS_S
 
     def _stands(self, last: Last, sample: Sample, elapsed: float) -> bool:
-        """Whether the counter has not moved while the board drew what moves it."""
+        """Whether the counter has not moved although the board drew power."""
         if last.counter_mj is None or last.counter_mj != sample.counter_mj or last.monotonic_s is None:
             return False
         return _mj(mean_watts(last, sample) or 0.0, elapsed) > JITTER_MJ
@@ -191,7 +190,7 @@ class DeviceCounter:
             reason = "the counter is read for the first time here; power times time up to it"
             return self._from_power(last, sample, start, elapsed, reason)
         if sample.counter_mj is None:
-            # what it counts until it answers again is in none of its rows
+            # what it counts until it responds again is in none of its rows
             self._n += last.counter_mj is not None
             return self._from_power(last, sample, start, elapsed, None)
         if broken is not None:
@@ -207,7 +206,7 @@ class DeviceCounter:
         return self._from_counter(last, sample, start, elapsed, bridged=False)
 
     def _standing(self, last: Last, sample: Sample, start: datetime, elapsed: float) -> EnergyDelta:
-        """By power; in an epoch of its own, for the rows before are what the counter said, and these are not."""
+        """By power, in an epoch of its own: the rows before are the counter's, these are not."""
         if not last.stood_s:
             self._n += 1
         since = sample.at - timedelta(seconds=last.stood_s + elapsed)
@@ -218,7 +217,7 @@ class DeviceCounter:
         return delta
 
     def _caught_up(self, last: Last, sample: Sample, elapsed: float) -> Last:
-        """The last sample with the counter as far as it is charged: what it adds at once for the time it stood is charged already."""
+        """The last sample with the counter as far as it is charged: what it now adds for the time it stood still is charged already."""
         assert last.counter_mj is not None and sample.counter_mj is not None  # noqa: S101, PT018
         recent = _mj(mean_watts(last, sample) or 0.0, elapsed)
         if sample.counter_mj - last.counter_mj <= recent + last.stood_mj / 2:
@@ -261,7 +260,7 @@ class DeviceCounter:
         )
 
     def _without_wild_power(self, sample: Sample) -> Sample:
-        """What no board can draw is no reading: drivers answer all ones where they know nothing."""
+        """Drop power readings that no board can reach: some drivers return all ones if they have no value."""
         limit = IMPLAUSIBLE * (self.watts_limit or ANY_LIMIT_W)
         if any(not 0 <= reading.watts <= limit for reading in sample.between):
             tame = tuple(reading for reading in sample.between if 0 <= reading.watts <= limit)
@@ -271,19 +270,19 @@ class DeviceCounter:
         return replace(sample, power_w=None)
 
     def _broken(self, last: Last, sample: Sample, elapsed: float, *, reloaded: bool = False) -> str | None:
-        """Why the two counter values are not of one life; None where they are, or there are none."""
+        """Why the two counter values are not of one life; None if they are, or there are none."""
         if last.monotonic_s is None and not self._same_life:
             return None
         span = elapsed if last.blind_from is None else (sample.at - last.blind_from).total_seconds()
         if last.monotonic_s is not None:
-            # suspend included, in which a counter may go on
+            # including suspend, during which a counter may go on
             span = max(span, sample.monotonic_s - last.monotonic_s)
         if (broken := self._goes_on(last.counter_mj, sample.counter_mj, span + last.stood_s)) is not None:
             return broken
         return self._passed(last, sample, span, reloaded=reloaded)
 
     def _goes_on(self, before_mj: int | None, after_mj: int | None, span: float) -> str | None:
-        """Why a counter cannot have gone from one value to the other in `span` seconds; None where it can, or there is none."""
+        """Why a counter cannot have gone from one value to the other in `span` seconds; None if it can, or there is none."""
         if before_mj is None or after_mj is None:
             return None
         used = after_mj - before_mj
@@ -295,7 +294,7 @@ class DeviceCounter:
         return None
 
     def _passed(self, last: Last, sample: Sample, span: float, *, reloaded: bool) -> str | None:
-        """Why a counter that nobody read for `span` seconds has begun anew and passed its old value since; None: it goes on."""
+        """Why a counter that nobody read for `span` seconds has restarted and passed its old value since; None: it went on."""
         if last.counter_mj is None or sample.counter_mj is None:
             return None
         if self._goes_on(0, sample.counter_mj, span) is not None:

@@ -1,7 +1,7 @@
-"""Shares the energy of a host among the jobs that ran on it, by the processor time that each took. Pure.
+"""Shares the energy of a host among its jobs by their CPU time. Pure.
 
-What the host draws when nothing runs, its idle share, is told apart from the rest, the active one. The active share goes by CPU time:
-what other processes took is the box's. Who pays the idle share is a rule of the config (`power.host_idle`).
+A host's idle power is separated from its active energy. The active part is shared by CPU time; the share of other processes is the box's.
+The config decides who pays the idle part (`power.host_idle`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,14 @@ from carbonsched.model.energy import EnergyDelta
 from carbonsched.units import MJ_PER_J
 
 HostIdle = Literal["jobs", "box"]
-"""Who pays what the host draws when nothing runs: the live jobs in equal parts, or nobody's account."""
+"""Who pays the host's idle energy: the live jobs in equal parts, or no job."""
 _LONGER = 1.5
-"""CPU time says nothing of a stretch that is so much longer than the one in which it was taken."""
+"""CPU time is not used for a stretch longer than this many times the one it was measured in."""
 
 
 @dataclass(frozen=True, slots=True)
 class CpuUse:
-    """The CPU seconds that were taken in one stretch of time.
+    """CPU seconds used during one stretch of time.
 
     Example:
         >>> CpuUse(seconds=1.0, jobs_s={"a-1": 0.9}, others_s=0.1).covers(60.0)
@@ -34,12 +34,12 @@ class CpuUse:
     """Of everything else on the box."""
 
     def covers(self, seconds: float) -> bool:
-        """Whether it tells of a delta of that length."""
+        """Whether it applies to a delta of that length."""
         return 0 < seconds <= _LONGER * self.seconds + 1.0
 
 
 def idle_part(piece: EnergyDelta, idle_w: float) -> float:
-    """Which part of a piece's energy, 0 to 1, a host takes that draws `idle_w` watts when nothing runs."""
+    """The idle part, 0 to 1, of a piece's energy for a host that draws `idle_w` watts when nothing runs."""
     seconds = (piece.end - piece.start).total_seconds()
     if not piece.energy_mj or piece.energy_mj < 0:
         return 1.0
@@ -47,10 +47,10 @@ def idle_part(piece: EnergyDelta, idle_w: float) -> float:
 
 
 def parts_by_cpu(jobs: Sequence[float], others: float, idle: float, rule: HostIdle) -> list[float]:
-    """Which part of the energy each job gets, and last the box; their sum is 1.
+    """The part of the energy that each job gets, and last the box; their sum is 1.
 
-    jobs, others: CPU time of each job and of everything else over the same stretch. idle: the idle part, 0 to 1. Where nobody took any
-    time the active part is the box's.
+    jobs, others: CPU time of each job and of everything else over the same stretch. idle: the idle part, 0 to 1. If nobody used any time,
+    the active part is the box's.
 
     Example:
         >>> parts_by_cpu([3.0, 0.0], 1.0, 0.5, "jobs")
@@ -64,7 +64,7 @@ def parts_by_cpu(jobs: Sequence[float], others: float, idle: float, rule: HostId
 
 
 def how(jobs: int, rule: HostIdle) -> str:
-    """In the rows' words; `shared` and `split by` say that they lie beside each other."""
+    """The words for rows; `shared` and `split by` mark them as lying side by side."""
     if rule == "box":
         return "split by CPU time, the idle share is the box's"
     return f"split by CPU time, the idle share shared by {jobs} job{'' if jobs == 1 else 's'}"

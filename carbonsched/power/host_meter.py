@@ -1,9 +1,9 @@
-"""Meters CPU and RAM of the box by codecarbon's models, without its tracker, lock file and pandas.
+"""Meters CPU and RAM of the box by RAPL or codecarbon's models, without its tracker, lock file and pandas.
 
-Where RAPL can be read the CPU is measured (package counters, wrap-aware), else it is codecarbon's model: rated power
-(TDP) × (0.1 + 0.9·load³), load of the whole box since the last look. RAM is measured where RAPL counts it (`dram`), else it is
-codecarbon's model of the installed memory. What is not in these counters is not in the energy, so it is `estimated` all the same,
-and `meter` says how. No counter goes on while the daemon is away.
+If RAPL can be read, the CPU is measured (package counters; codecarbon's reader handles their wraps); otherwise codecarbon's model is used:
+rated power (TDP) × (0.1 + 0.9·load³), with the load of the whole box since the last reading. RAM is measured if RAPL counts it (`dram`),
+otherwise modelled by the installed memory. These counters do not cover all of the host, so its energy is `estimated` in any case, and
+`meter` says how. No counter goes on while the daemon is away.
 """
 
 import json
@@ -26,20 +26,20 @@ from carbonsched.power.rapl_dram import DramCounters
 from carbonsched.power.sample import Sample
 
 _SETTLE_S: Final = 0.25
-"""CPU load over less than this says nothing."""
+"""CPU load over a shorter time is not meaningful."""
 _ASKED_S: Final = 120.0
-"""codecarbon's answer is waited for so long: it is loaded from a disk that may be slow."""
+"""Seconds to wait for codecarbon's answer: it may be loaded from a slow disk."""
 _STAT: Final = Path("/proc/stat")
 _TIMES: Final = 8
-"""Columns of the processor's time: those behind it, of guests, are in the first two already."""
+"""Columns of CPU time; the later ones, for guests, are included in the first two."""
 _IDLE: Final = (3, 4)
-"""Columns of the time in which nothing ran: idle, and waiting for a disk."""
+"""Columns of idle time: idle, and waiting for a disk."""
 
 IDLE_LOAD: Final = 0.1
-"""Of its rated power, what codecarbon's model lets a processor draw in which nothing runs."""
+"""Share of its rated power that an idle processor draws in codecarbon's model."""
 
 Watts = Callable[[float], float]
-"""Mean power over the seconds since it was asked last."""
+"""Returns the mean power since the last call, which was so many seconds ago."""
 
 
 class HostMeter:
@@ -52,7 +52,7 @@ class HostMeter:
     """
 
     def __init__(self, clock: Clock, rapl_dir: str = RAPL_DIR, life: str | None = None) -> None:
-        """Raises PowerError where codecarbon does not answer."""
+        """Raises PowerError if codecarbon does not answer."""
         self._clock = clock
         model = ask_codecarbon(rapl_dir)
         self._cpu_watts: Watts = rapl_watts(model, rapl_dir) if model.rapl else LoadModel(model.tdp_w)
@@ -89,7 +89,7 @@ class HostMeter:
     def read(self) -> tuple[EnergyDelta, ...]:
         now, monotonic, awake_s = self._clock.now(), self._clock.monotonic(), self._clock.awake()
         elapsed = awake_s - self._looked_s
-        # of the very first reading its time alone counts: what is used from there on is told
+        # only the time of the very first reading counts: energy is reported from there on
         if elapsed < _SETTLE_S and (self._begun or elapsed <= 0):
             return ()
         self._begun = True
@@ -97,7 +97,7 @@ class HostMeter:
         try:
             watts = self._cpu_watts(elapsed) + self._ram_watts(elapsed)
             sample = Sample(now, monotonic, power_w=watts, awake_s=awake_s)
-        except Exception as e:  # codecarbon raises what the kernel's files make them raise
+        except Exception as e:  # codecarbon passes on whatever reading the kernel's files raises
             sample = Sample(now, monotonic, error=f"the host's load could not be read: {e}", awake_s=awake_s)
         delta = self._counter.add(sample)
         return () if delta is None else (delta,)
@@ -107,7 +107,7 @@ class HostMeter:
 
 
 class LoadModel:
-    """codecarbon's model of a processor without counters: power by the load of the whole box since it was asked last.
+    """codecarbon's model of a processor without counters: power by the load of the whole box since the last call.
 
     Example::
 
@@ -119,7 +119,7 @@ class LoadModel:
         self._before = _busy_and_all()
 
     def __call__(self, elapsed_s: float) -> float:
-        """Raises OSError, ValueError where the kernel does not tell."""
+        """Raises OSError, ValueError if the kernel does not report it."""
         (busy, every), before = _busy_and_all(), self._before
         self._before = busy, every
         passed = every - before[1]
@@ -128,7 +128,7 @@ class LoadModel:
 
 
 def rapl_watts(model: HostModel, rapl_dir: str) -> Watts:
-    """By codecarbon's reader of RAPL: it knows counters that wrap, and those that show one processor twice."""
+    """By codecarbon's reader of RAPL, which handles counters that wrap, and those that list one processor twice."""
     from codecarbon.core.units import Energy
     from codecarbon.external.hardware import CPU
 
@@ -143,7 +143,7 @@ def rapl_watts(model: HostModel, rapl_dir: str) -> Watts:
 
 
 def ask_codecarbon(rapl_dir: str) -> HostModel:
-    """What codecarbon takes the box to be, by a process of its own. Raises PowerError where it does not answer."""
+    """What codecarbon detects on the box, by a separate process. Raises PowerError if it does not answer."""
     program = [sys.executable, "-P", host_model.__file__, rapl_dir]
     try:
         done = subprocess.run(program, capture_output=True, text=True, timeout=_ASKED_S, check=False)
@@ -156,7 +156,7 @@ def ask_codecarbon(rapl_dir: str) -> HostModel:
 
 
 def _busy_and_all() -> tuple[int, int]:
-    """The box's processors since the boot, in clock ticks."""
+    """(busy, total) time of the box's processors since boot, in clock ticks."""
     with _STAT.open("rb") as file:
         times = [int(each) for each in file.readline().split()[1 : 1 + _TIMES]]
     every = sum(times)

@@ -21,7 +21,7 @@ RAPL_DIR: Final = "/sys/class/powercap/intel-rapl/subsystem"
 
 @dataclass(frozen=True, slots=True)
 class HostModel:
-    """What codecarbon's model of a box goes by.
+    """The values that codecarbon's model of a box uses.
 
     Example:
         >>> HostModel(cpu="EPYC 7763", tdp_w=280.0, tdp_known=True, ram_w=40.0, rapl=False).tdp_w
@@ -32,9 +32,9 @@ class HostModel:
     """The processor's name; empty where the kernel tells none."""
     tdp_w: float
     tdp_known: bool
-    """Else `tdp_w` is codecarbon's default for a processor it does not know."""
+    """If false, `tdp_w` is codecarbon's default for an unknown processor."""
     ram_w: float
-    """Constant, by the memory that is installed."""
+    """Constant, from the installed memory."""
     rapl: bool
     """The processor's own energy counters can be read."""
 

@@ -15,7 +15,7 @@ from carbonsched.power.boards import Board
 HWMON: Final = Path("/sys/class/hwmon")
 _DRIVERS: Final = ("i915", "xe")
 _COUNTERS: Final = ("energy1_input", "energy2_input")
-"""The card's, or where it has none the package's."""
+"""The card's counter, or the package's if it has none."""
 _LIMITS: Final = ("power1_max", "power1_rated_max")
 _UJ_PER_MJ: Final = 1000
 _UW_PER_W: Final = 1e6
@@ -81,11 +81,11 @@ class IntelDriver:
             raise DriverError(f"{file.name} is no number") from e
 
     def watts(self, handle: Path) -> float:
-        """Raises DriverError always: these drivers tell no power but by their counter."""
+        """Always raises DriverError: these drivers report power only through their counter."""
         raise DriverError("the driver tells no power but by its counter", refused=True)
 
     def occupant(self, handle: Path, mine: Callable[[int], bool], *, memory: bool) -> str | None:
-        """Nobody can be told from these files."""
+        """These files do not tell who uses the board."""
         return None
 
 

@@ -34,14 +34,14 @@ REASONS: Final[dict[int, str]] = {
     999: "NVML failed for a reason it does not know",
 }
 _FREE_BYTES: Final = 2 << 30
-"""What a board that nobody computes on may hold: the driver's own, and a screen's."""
+"""Memory that an unused board may hold: the driver's own, and a screen's."""
 _PCI: Final = Path("/sys/bus/pci/devices")
 _NVIDIA: Final = "0x10de"
 _DISPLAY_CLASS: Final = "0x03"
 
 
 def power_error(error: pynvml.NVMLError) -> PowerError:
-    """NVML's code as the project's error, one line with a hint."""
+    """NVML's error code as a PowerError: one line with a hint."""
     code = int(getattr(error, "value", 999))
     return PowerError(f"NVML: {REASONS.get(code, str(error))} (code {code})")
 
@@ -59,7 +59,7 @@ def has_nvidia_board() -> bool:
 
 
 def identify(index: int, handle: Any) -> Board:
-    """What tells it from others. Raises NVMLError where it has no UUID."""
+    """What identifies it. Raises NVMLError if it has no UUID."""
     return Board(
         uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
         index=index,
@@ -90,7 +90,7 @@ def describe(board: Board, handle: Any, ours: Collection[str]) -> Device:
 
 
 def mig_instances(handle: Any) -> Iterator[tuple[Instance, Any]]:
-    """The MIG instances of a board with their handles; none where MIG is off."""
+    """The MIG instances of a board with their handles; none if MIG is off."""
     if not _is_split(handle):
         return
     for index in range(ask(lambda: int(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle))) or 0):
@@ -103,7 +103,7 @@ def mig_instances(handle: Any) -> Iterator[tuple[Instance, Any]]:
 
 
 def occupant(handle: Any, mine: Callable[[int], bool], *, memory: bool) -> str | None:
-    """Who else uses a board, or an instance: a process that is not `mine`; with `memory` also what no process here explains."""
+    """Who else uses a board, or an instance: a process that is not `mine`; with `memory` also memory that no process here explains."""
     found = ask(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)) or []
     others = [process for process in found if not mine(process.pid)]
     if others:
@@ -118,7 +118,7 @@ def occupant(handle: Any, mine: Callable[[int], bool], *, memory: bool) -> str |
 
 
 def ask(call: Callable[[], T]) -> T | None:
-    """What is nice to know but not needed: None where the device does not say."""
+    """Ask for an optional value: None if the device does not report it."""
     try:
         return call()
     except pynvml.NVMLError:

@@ -24,9 +24,9 @@ from carbonsched.power.nvml_boards import (
 
 _REFUSED: Final = frozenset({pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND})
 _DRIVER_GONE: Final = frozenset({1, 2, 6, 9, 12, 15, 18, 999})
-"""After these the handles may be void: NVML is opened anew."""
+"""After these errors handles may be invalid: NVML is opened again."""
 _LIFE_OVER: Final = frozenset({pynvml.NVML_ERROR_DRIVER_NOT_LOADED, pynvml.NVML_ERROR_GPU_IS_LOST})
-"""What is counted after these is counted from zero: the counter is since the driver was loaded."""
+"""After these errors counters start from zero: they count since the driver was loaded."""
 
 
 class NvmlDriver:

@@ -1,7 +1,7 @@
 """Reads the power of some boards many times between two samples, in a thread of its own.
 
-The thread runs only while there are such boards. It shares the driver with the meter: a read that hangs holds up the thread and
-nothing else, and what it missed shows as a gap between two readings. Nobody waits for it that cannot go on without.
+The thread runs only while there are such boards. It shares the driver with the meter: a read that hangs blocks only this thread, and shows
+as a gap between two readings. Nothing waits for it that could go on without.
 """
 
 import threading
@@ -13,13 +13,13 @@ from carbonsched.periodic import Periodic
 from carbonsched.power.power_trace import PowerReading
 
 _END_S: Final = 1.0
-"""The end waits so long for a read that is under way."""
+"""Seconds that `close` waits for a running read."""
 _KEPT_S: Final = 120.0
-"""Of a meter that does not come for its readings no more than of so many seconds are kept."""
+"""Readings kept, in seconds, for a meter that does not fetch them."""
 
 
 class PowerSampler:
-    """The power of the boards that are watched, read `hz` times a second.
+    """The power of the watched boards, read `hz` times a second.
 
     Example::
 
@@ -37,7 +37,7 @@ class PowerSampler:
         """Of the readings; never held while the driver is asked."""
 
     def watch(self, boards: Iterable[str]) -> None:
-        """Read these from now on, and no others."""
+        """Read these boards from now on, and no others."""
         with self._lock:
             self._readings = {board: self._readings.get(board, []) for board in boards}
         if self._readings and self._thread is None:
@@ -57,7 +57,7 @@ class PowerSampler:
         return taken
 
     def close(self) -> None:
-        """Read no more; a read that hangs is not waited for."""
+        """Stop reading; a read that hangs is not waited for."""
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.stop(_END_S)

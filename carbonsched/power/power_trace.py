@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Final
 
 HOLD_S: Final = 10.0
-"""A power reading is taken to hold this long; of a longer stretch only so much counts as sampled."""
+"""Seconds that a power reading is taken to hold; of a longer gap only so much counts as sampled."""
 
 
 @dataclass(frozen=True, slots=True)

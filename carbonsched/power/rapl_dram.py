@@ -1,7 +1,8 @@
-"""Reads the memory's own energy counters: the zones that RAPL calls `dram`, one beneath each processor package of a server.
+"""Reads the memory's own energy counters: RAPL's `dram` zones, one below each processor package of a server.
 
-They count what the package's counter does not, so both are added. `psys` counts the whole platform, memory included, and is never added
-to either: where RAPL shows no package, codecarbon takes psys, and these zones are left alone.
+They count what the package's counter does not, so both are added. A counter that wraps is corrected by its stated range. `psys` counts the
+whole platform including memory and is never added to either: if RAPL shows no package, codecarbon uses psys, and these zones are ignored.
+
 Source: the kernel's powercap documentation, and Intel's manual, volume 3, "RAPL domains".
 """
 
@@ -16,7 +17,7 @@ _NAME, _ENERGY, _RANGE = "name", "energy_uj", "max_energy_range_uj"
 
 @dataclass(slots=True)
 class DramCounters:
-    """All of a box's.
+    """All dram counters of a box.
 
     Example::
 
@@ -25,11 +26,11 @@ class DramCounters:
     """
 
     before_uj: dict[Path, int]
-    """Zone → its counter when it was read last."""
+    """Zone → its last counter value."""
 
     @classmethod
     def of(cls, rapl_dir: str) -> "DramCounters | None":
-        """None where there are none, where one of them cannot be read, or where no package is counted beside them."""
+        """None if there are none, if one cannot be read, or if no package is counted beside them."""
         try:
             zones = {folder.name: folder for folder in _zones(Path(rapl_dir))}
             names = {folder: (folder / _NAME).read_text().strip() for folder in zones.values()}
@@ -39,7 +40,7 @@ class DramCounters:
         return cls(found) if found and any(name.startswith("package") for name in names.values()) else None
 
     def watts(self, elapsed_s: float) -> float:
-        """Mean power over the seconds since it was asked last. Raises OSError, ValueError where the kernel does not tell."""
+        """Mean power over the seconds since the last call. Raises OSError, ValueError if the kernel does not report it."""
         used_uj = 0
         for folder, before in self.before_uj.items():
             now = _read(folder / _ENERGY)
@@ -49,7 +50,7 @@ class DramCounters:
 
 
 def _zones(root: Path) -> Iterator[Path]:
-    """Of the interface by registers: that by memory (intel-rapl-mmio) shows the same counters once more."""
+    """The zones of the MSR interface: the memory-mapped one (intel-rapl-mmio) shows the same counters again."""
     yield from sorted(root.glob("intel-rapl:*"))
     yield from sorted(root.glob("intel-rapl:*/intel-rapl:*"))
 

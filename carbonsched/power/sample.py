@@ -1,4 +1,4 @@
-"""One reading of a device, what is kept of the one before, and what can be said of the time between the two. Pure."""
+"""One reading of a device, what is kept of the last one, and what is known of the time between them. Pure."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -8,9 +8,9 @@ from carbonsched.clock import LEAST_SLEEP_S
 from carbonsched.power.power_trace import PowerReading, PowerTrace, trace
 
 STEP_S: Final = 1.0
-"""Wall and monotonic time may part by this much in one stretch before it is a step of the clock."""
+"""Seconds by which wall and monotonic time may differ in one stretch before it counts as a clock step."""
 JITTER_MJ: Final = 5_000
-"""A counter may fall by this much and be the same one: its last digits are the sensor's noise."""
+"""A counter may fall by this much through the sensor's noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,16 @@ class Sample:
     power_w: float | None = None
     error: str | None = None
     awake_s: float | None = None
-    """On a clock that stands still in suspend; None: not told, as if there was none."""
+    """On a clock that stops during suspend; None: unknown, treated as no suspend."""
     between: tuple[PowerReading, ...] = ()
-    """Its power since the sample before, where that was read more often."""
+    """Its power since the last sample, if it was read more often."""
     life_over: bool = False
-    """The error says so of the counter's life: the driver is not loaded, or the board fell off the bus."""
+    """The error says that the counter's life is over: the driver is not loaded, or the board fell off the bus."""
 
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """The reading before, and what was charged for since.
+    """The last reading, and what was charged since.
 
     Example::
 
@@ -54,11 +54,11 @@ class Last:
     blind_from: datetime | None = None
     """Since when the counter could not be read; its next value covers that time too."""
     stood_s: float = 0.0
-    """How long the counter has not moved though the board drew power."""
+    """How long the counter has stood still although the board drew power."""
     stood_mj: int = 0
-    """What was charged for that time, by power: a counter that catches up holds it too."""
+    """What was charged by power for that time: a counter that catches up includes it."""
     doubt: str | None = None
-    """Why the counter may have begun anew since it was read, by what was said while it could not be."""
+    """Why the counter may have restarted since it was read, by what was reported in between."""
 
 
 def last_of(sample: Sample) -> Last:
@@ -66,7 +66,7 @@ def last_of(sample: Sample) -> Last:
 
 
 def without_jitter(last: Last, sample: Sample) -> Sample:
-    """A counter that fell by the sensor's noise alone stands where it stood."""
+    """Ignore a fall of the counter that is only the sensor's noise."""
     if last.counter_mj is None or sample.counter_mj is None:
         return sample
     fell = last.counter_mj - sample.counter_mj
@@ -87,7 +87,7 @@ def reading_of(sample: Sample) -> tuple[PowerReading, ...]:
 
 
 def trace_between(last: Last, sample: Sample) -> PowerTrace | None:
-    """By the power that was read between the two; None where it was not."""
+    """The power read between the two; None if it was not read."""
     own = reading_of(sample)
     if last.awake_s is None or last.power_w is None or not own or not sample.between:
         return None
@@ -95,18 +95,18 @@ def trace_between(last: Last, sample: Sample) -> PowerTrace | None:
 
 
 def mean_watts(last: Last, sample: Sample) -> float | None:
-    """The mean from the one to the other."""
+    """Mean power from one to the other."""
     read = trace_between(last, sample)
     return _mean(last.power_w, sample.power_w) if read is None else read.mean_w
 
 
 def stretch(last: Last, sample: Sample) -> tuple[datetime, float, str | None]:
-    """(start on the wall, seconds, what to say if the wall clock was stepped or the box suspended meanwhile)."""
+    """(start on the wall clock, seconds, what to report if the wall clock was stepped or the box suspended meanwhile)."""
     wall = (sample.at - last.at).total_seconds()
     if last.monotonic_s is None:
         if wall > 0:
             return last.at, wall, None
-        # the clock was set back past the ledger's end: how long the daemon was away cannot be told
+        # the clock was set back past the ledger's end: how long the daemon was away is unknown
         return (
             sample.at - timedelta(milliseconds=1),
             0.001,
@@ -118,7 +118,7 @@ def stretch(last: Last, sample: Sample) -> tuple[datetime, float, str | None]:
     if last.awake_s is not None and sample.awake_s is not None:
         slept = elapsed - (sample.awake_s - last.awake_s)
         if slept >= LEAST_SLEEP_S:
-            # nothing ran meanwhile: neither power nor the unknown counts for that time, what a counter says does
+            # nothing ran during suspend: neither power nor unknown energy counts for that time, but a counter does
             said.append(f"the box was suspended for {slept:.0f} s")
             elapsed -= slept
     if not said:
