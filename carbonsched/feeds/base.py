@@ -1,4 +1,4 @@
-"""Defines what every grid feed offers: settings that build it, and a poll that answers readings and, maybe, a forecast."""
+"""Defines what every grid feed offers: settings that build it, and a poll that returns readings and perhaps a forecast."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 SETTLES: Final = timedelta(hours=48)
-"""Values so old are revised no more, where a feed does not say better (`settles`)."""
+"""Values older than this are no longer revised, unless a feed states another age (`settles`)."""
 
 V = TypeVar("V", bound=TimedValue)
 V_co = TypeVar("V_co", bound=TimedValue, covariant=True)
@@ -26,7 +26,7 @@ V_co = TypeVar("V_co", bound=TimedValue, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Values(Generic[V_co]):
-    """One poll. Readings are ascending; the last one may reach into the future, or lie there.
+    """The result of one poll. Readings are ascending; the last one may extend into the future, or lie there.
 
     Example::
 
@@ -38,7 +38,7 @@ class Values(Generic[V_co]):
 
 @dataclass(frozen=True, slots=True)
 class Answer(Values[Reading]):
-    """One poll of intensities, with the forecast where the provider makes one.
+    """The result of one poll of intensities, with the provider's forecast if it makes one.
 
     Example::
 
@@ -49,7 +49,7 @@ class Answer(Values[Reading]):
 
 
 class Make(Protocol[V_co]):
-    """Makes a reading of a number: `Price.of`, or what a kind adds to each of its own.
+    """Makes a reading from a number: `Price.of`, or what a kind adds to each of its values.
 
     Example::
 
@@ -66,11 +66,11 @@ class Make(Protocol[V_co]):
         grid_start: datetime | None = None,
         /,
     ) -> V_co:
-        """Raises ValidationError for what is no time, or no such value."""
+        """Raises ValidationError for an invalid time or value."""
 
 
 class ValueFeed(Protocol[V_co]):
-    """One source of values of one kind, as a chain asks it.
+    """One source of values of one kind, as a chain polls it.
 
     Example::
 
@@ -82,7 +82,7 @@ class ValueFeed(Protocol[V_co]):
     every_s: float
     max_age_s: float
     local: bool
-    """Answers from this box: asked even while feeds before it are healthy, so that it also knows times they do not."""
+    """Answers from this box: polled even while feeds before it are healthy, so that it also covers times that they do not."""
     # settles: timedelta, optional: how long after a time its value is still revised; SETTLES where a feed does not say
 
     def poll(self) -> Values[V_co]:
@@ -118,11 +118,11 @@ class Site:
     state_dir: Path
     """Where a feed may keep what it must remember over a restart."""
     network: Transport | None = None
-    """None: requests, loaded when the first feed asks for it."""
+    """None: requests, loaded when the first feed needs it."""
 
     @cached_property
     def transport(self) -> Transport:
-        """How the feeds of this box ask the network, one session for all."""
+        """The network access of this box's feeds, one session for all."""
         if self.network is not None:
             return self.network
         from carbonsched.feeds.http import HttpTransport
@@ -135,7 +135,7 @@ class Site:
         return {}
 
     def count(self, account: str, limits: tuple[Limit, ...]) -> "RequestCount":
-        """The one count of an account's requests, whichever feeds of this box make them."""
+        """The request count of an account, shared by all feeds of this box that use it."""
         from carbonsched.feeds.limits import RequestCount
 
         return self._counts.setdefault(account, RequestCount(limits, self.clock))

@@ -1,6 +1,6 @@
-"""Makes one source of intensities of several feeds, with the forecast where a provider makes one.
+"""Combines several feeds into one source of intensities, with a forecast if a provider makes one.
 
-How feeds are polled and which value holds is `value_chain`'s; here is what only intensities have: a basis, and forecasts.
+`value_chain` polls the feeds and decides which value holds; this file adds what only intensities have: a basis, and forecasts.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from carbonsched.feeds.zone import Zone
 from carbonsched.model.grid import Basis, Forecast, GridNow, GridView, Reading
 
 _BESIDE_S: Final = 3600.0
-"""Pause between two polls of a feed for its forecast alone."""
+"""Seconds between two polls of a feed for its forecast alone."""
 _SILENT_S: Final = 86_400.0
-"""And of one that answered without a forecast."""
+"""The same for a feed that answered without a forecast."""
 
 
 def check_basis(feed: Feed, zone: Zone, where: str) -> None:
-    """Raises InputError where a feed speaks another basis than the zone. where: the path of its table in the config."""
+    """Raise InputError if a feed has another basis than the zone. where: the path of its table in the config."""
     if feed.basis is zone.basis:
         return
     hint = "one budget never mixes two: set zone.basis or drop the feed"
@@ -42,26 +42,26 @@ class Chain(ValueChain[Reading]):
     """
 
     def __init__(self, feeds: Sequence[Feed], zone: Zone, clock: Clock) -> None:
-        """Raises InputError where a feed speaks another basis than the zone."""
+        """Raises InputError if a feed has another basis than the zone."""
         for i, feed in enumerate(feeds):
             check_basis(feed, zone, f"feeds[{i}]")
         super().__init__(feeds, clock, intensity_gates(zone.basis))
         self._zone = zone
         self.place = frozenset({zone.name, *(feed.zone for feed in feeds)})
-        """What the config and its feeds call the one place that the box stands in: `GB` and the region `13`."""
+        """Names of the box's one place in the config and its feeds: `GB` and the region `13`."""
         self.forecasts_wanted = 1
-        """Of so many feeds a forecast is asked for, where those before them have none or it is blended: once an hour each."""
+        """Number of feeds that are asked for a forecast, if those before them have none or forecasts are blended: once an hour each."""
         self._beside_s: dict[str, float] = {}
-        """Feed → monotonic time from which on it may be asked beside a healthy one again."""
+        """Feed → monotonic time from which it may be polled beside a healthy one again."""
         self._forecasts: dict[str, Forecast] = {}
         """By the feed's name. Guarded by the lock."""
 
     def forecast(self) -> Forecast | None:
-        """The most trusted forecast that still reaches into the future, its past points dropped."""
+        """The most trusted forecast that still extends into the future, without its past points."""
         return next(iter(self.forecasts()), None)
 
     def forecasts(self) -> tuple[Forecast, ...]:
-        """Each feed's forecast that still reaches into the future, in order of trust, past points dropped."""
+        """Each feed's forecast that still extends into the future, in order of trust, without past points."""
         now, found = self._clock.now(), []
         with self._lock:
             for slot in self._slots:
@@ -89,7 +89,7 @@ class Chain(ValueChain[Reading]):
         return forecast is not None and any(point.end > self._clock.now() for point in forecast.points[-1:])
 
     def told(self, since: datetime) -> tuple[tuple[Reading, ...], ...]:
-        """What each feed told of the time from `since` on, whether or not it is what held."""
+        """What each feed has reported for the time from `since` on, whether or not it was the value that held."""
         with self._lock:
             return tuple(tuple(r for r in slot.readings if r.end > since) for slot in self._slots)
 

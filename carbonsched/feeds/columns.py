@@ -1,4 +1,4 @@
-"""Reads recorded values from CSV: `datetime` and one column or more of numbers, as traces, prices and supplies are kept.
+"""Reads recorded values from CSV, `datetime` and one or more columns of numbers: the format of traces, prices and supplies.
 
 Times are UTC and ascending; a row holds until the next one, the last one as long as the one before it.
 """
@@ -19,12 +19,12 @@ from carbonsched.units import plain_number
 
 TIME = "datetime"
 Check = Callable[[str, str, str], float | None]
-"""(cell, where it stands, column) → its value, None where a column may be empty. Raises InputError."""
+"""(cell, its place, column) → its value, None if the column may be empty. Raises InputError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What a file tells, one entry per row.
+    """The content of a file, one entry per row.
 
     Example::
 
@@ -37,15 +37,15 @@ class Columns:
     times: tuple[datetime, ...]
     rows: tuple[tuple[float | None, ...], ...]
     sha256: tuple[str, ...]
-    """Of each raw row, without its line end."""
+    """Hash of each raw row, without its line end."""
 
     def column(self, i: int) -> tuple[float, ...]:
-        """Of a column whose check lets no cell be empty."""
+        """A column without empty cells."""
         return tuple(float(row[i] or 0.0) for row in self.rows)
 
 
 def number(unit: str, least: float | None = 0.0, most: float = math.inf) -> Check:
-    """A check: a number from `least` (None: any) to `most`. unit: how it is written, for the hint."""
+    """A check for a number from `least` (None: any) to `most`. unit: how it is written, for the hint."""
 
     def check(cell: str, where: str, column: str) -> float:
         try:
@@ -65,7 +65,7 @@ def number(unit: str, least: float | None = 0.0, most: float = math.inf) -> Chec
 
 
 def read_columns(path: Path, headers: Sequence[tuple[str, ...]], check: Check) -> Columns:
-    """A file whose columns, behind `datetime`, are those of one of `headers`. Raises InputError with the file, the line and a hint."""
+    """Read a file whose columns after `datetime` match one of `headers`. Raises InputError with the file, the line and a hint."""
     wanted = " or ".join(",".join((TIME, *names)) for names in headers)
     text = read_text(path, f"give a CSV with the header {wanted}")
     header, rows = split(path, text)
@@ -75,7 +75,7 @@ def read_columns(path: Path, headers: Sequence[tuple[str, ...]], check: Check) -
 
 
 def read_text(path: Path, hint: str) -> str:
-    """Raises InputError where it cannot be read as text."""
+    """Raises InputError if it cannot be read as text."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except (OSError, ValueError) as e:

@@ -1,4 +1,4 @@
-"""Answers one value for this year and the last, whatever the hour and whatever it is of."""
+"""Returns one value for this year and the last, for any kind of value."""
 
 from datetime import UTC, datetime
 from typing import Generic
@@ -30,7 +30,7 @@ class Constant(Generic[V]):
         return Values(self.years())
 
     def years(self) -> tuple[V, ...]:
-        """Of the last year and this one."""
+        """The readings of the last year and this one."""
         year = self._clock.now().year
         return tuple(self._reading(y) for y in (year - 1, year))
 

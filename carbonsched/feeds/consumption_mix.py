@@ -1,9 +1,8 @@
-"""Makes an intensity of consumption: what a zone generates and what flows in, each weighted by its power.
+"""Computes the intensity of consumption: a zone's generation and its imports, each weighted by power.
 
-One hop: what flows in counts at what its neighbour generates, not at what the neighbour in turn takes in; that would want the
-mix of a whole continent at once. What flows out leaves at the mean of all that is in the zone, so it changes nothing.
-A neighbour whose mix is not known counts with no weight, as if its kWh were like the rest; beyond a quarter of what
-is used in an interval the interval is not known.
+Imports are traced one hop: they count at the neighbour's generation mix, not at what the neighbour in turn imports, which would need the
+mix of a whole continent at once. Exports leave at the zone's mean, so they change nothing. An import whose mix is unknown is left out of
+the mean; beyond a quarter of the consumption the interval is unknown.
 """
 
 import math
@@ -16,7 +15,7 @@ from typing import Final, Protocol, TypeVar
 from carbonsched.feeds.generation_mix import Mix
 
 _SMALL: Final = 0.01
-"""Of what the zone generates: a border that never brings in more may be missing from an interval."""
+"""Share of the zone's generation: a border whose imports never exceed it may be missing from an interval."""
 _MOST_UNKNOWN: Final = 0.25
 
 
@@ -32,7 +31,7 @@ _S = TypeVar("_S", bound=_Timed)
 
 @dataclass(frozen=True, slots=True)
 class Inflow:
-    """What flowed in over one border in [start, end), less what flowed out; below 0 where more flowed out.
+    """Net import over one border in [start, end); negative if more flowed out.
 
     Example:
         >>> from datetime import UTC, timedelta
@@ -49,7 +48,7 @@ class Inflow:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """What a kWh emitted that was used in the zone over [start, end).
+    """Emissions per kWh consumed in the zone over [start, end).
 
     Example:
         >>> from datetime import UTC, timedelta
@@ -62,14 +61,14 @@ class Consumed:
     end: datetime
     g_per_kwh: float
     counted: tuple[str, ...]
-    """Neighbours from whom something flowed in."""
+    """Neighbours that the zone imported from."""
     without: tuple[str, ...]
-    """Those of whose mix nothing is known."""
+    """Those whose mix is unknown."""
     untold: tuple[str, ...] = ()
-    """Those with whom no flow is told: at no other time did they send in what matters."""
+    """Those whose flow is unknown now, and never mattered at other times."""
 
     def note(self, factors: str) -> str:
-        """What a reading of it is called, `factors` being the note of the set that the mixes were weighed with."""
+        """The note of its readings; `factors`: the note of the factor set used for the mixes."""
         note = factors.replace("production mix", "consumption mix, one hop,")
         counted = f"; imports of {', '.join(self.counted)}" if self.counted else "; no imports"
         without = f"; without a value: {', '.join(self.without)}" if self.without else ""
@@ -81,9 +80,8 @@ class Consumed:
 def consumption(
     own: Sequence[Mix], inflows: Mapping[str, Sequence[Inflow]], neighbours: Mapping[str, Sequence[Mix]]
 ) -> list[Consumed]:
-    """Of every interval of `own` whose inflows are known, ascending.
-
-    inflows, neighbours: by the neighbour's name, each ascending; their intervals may be longer than those of `own`.
+    """For every interval of `own` whose imports are known, ascending. inflows, neighbours: by the neighbour's name, each ascending; their
+    intervals may be longer than those of `own`.
 
     Example:
         >>> from datetime import UTC, timedelta
@@ -111,13 +109,13 @@ def consumption(
             continue
         counted = tuple(sorted(power.keys() - set(without)))
         untold = tuple(sorted(name for name, flow in flows.items() if flow is None))
-        # as shares, so that no product of two large numbers is one too many
+        # as shares, so that no product of two large numbers overflows
         mean = sum(weight / total * g_per_kwh for weight, g_per_kwh in known)
         found.append(Consumed(mix.start, mix.end, mean, counted, without, untold))
     return found
 
 
 def _during(wanted: Mix, ascending: Sequence[_S]) -> _S | None:
-    """The one that holds over all of `wanted`."""
+    """The one that covers all of `wanted`."""
     at = bisect_right(ascending, wanted.start, key=lambda one: one.start) - 1
     return ascending[at] if at >= 0 and ascending[at].end >= wanted.end else None

@@ -1,8 +1,9 @@
-"""Reads documents of ENTSO-E's Transparency Platform, whatever they tell of: XML, periods of one resolution, zones by EIC code.
+"""Reads documents of ENTSO-E's Transparency Platform of any kind: XML, periods of one resolution, zones by EIC code.
 
-Since 2025-11 an answer is cut at 1,000 rows without a word. A series of curve type A03 has no points where the value stays
-what it was. Codes of zones: https://www.entsoe.eu/data/energy-identification-codes-eic/ as entsoe-py (mappings.py) and
-electricitymaps-contrib have them.
+Since 2025-11 an answer is silently cut at 1,000 rows. A series of curve type A03 omits points whose value did not change. Codes of zones:
+https:
+
+www.entsoe.eu/data/energy-identification-codes-eic/ as entsoe-py (mappings.py) and electricitymaps-contrib list them.
 """
 
 import re
@@ -22,11 +23,11 @@ from carbonsched.units import plain_number
 
 URL: Final = "https://web-api.tp.entsoe.eu"
 LIMITS: Final = (Limit(400, per_s=60.0),)
-"""Then a ban of ten minutes."""
+"""Exceeding them leads to a ban of ten minutes."""
 HINTS: Final = MappingProxyType({401: "is the token one of the Web API, which is given on request by mail?"})
 _CUT_AT: Final = 1000
 _LONGEST: Final = timedelta(days=4)
-"""Of a period in an answer: more was not asked for."""
+"""Longest period in an answer: more was not asked for."""
 _STEPS: Final = {
     "PT15M": timedelta(minutes=15),
     "PT30M": timedelta(minutes=30),
@@ -98,7 +99,7 @@ _value: TypeAdapter[float] = TypeAdapter(Annotated[float, _plain, Field(allow_in
 
 
 class NothingToldError(FeedError):
-    """ENTSO-E has no data of what was asked, which is no failure to answer.
+    """ENTSO-E has no data for the request, which is a valid answer.
 
     Example:
         >>> isinstance(NothingToldError("No matching data found"), FeedError)
@@ -133,14 +134,12 @@ def code_of(zone: str) -> str:
 
 
 def document(body: Body, kind: str, url: str, zone: str) -> ElementTree.Element:
-    """The document of an answer. Raises FeedError for anything else, and for one that was cut off.
-
-    NothingToldError where ENTSO-E has no data of what was asked.
-    """
+    """The document in an answer. Raises FeedError for anything else, and for a truncated one, NothingToldError if ENTSO-E has no data for
+    the request."""
     try:
         text = body.raw.decode("utf-8")
         if "<!" in re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL):
-            # entities that expand without end are declared so
+            # entities that expand without end are declared there
             raise FeedError(f"{url}: the answer declares a document type, ENTSO-E's have none")
         root = ElementTree.fromstring(text)  # noqa: S314
     except (ValueError, ElementTree.ParseError) as e:
@@ -159,10 +158,8 @@ def document(body: Body, kind: str, url: str, zone: str) -> ElementTree.Element:
 
 
 def points(period: ElementTree.Element, name: str, url: str, *, holds: bool) -> Iterator[Interval]:
-    """The values of a period. Raises FeedError, or ValidationError for what is no time or number (`not_documented`).
-
-    name: of a point's value. holds: whether a point that is left out has the value of the one before it.
-    """
+    """The values of a period. Raises FeedError, or ValidationError for an invalid time or number (`not_documented`). name: of a point's
+    value. holds: whether an omitted point repeats the value before it."""
     start = _time.validate_python(period.findtext("{*}timeInterval/{*}start"))
     end = _time.validate_python(period.findtext("{*}timeInterval/{*}end"))
     resolution = period.findtext("{*}resolution") or "none"
@@ -184,6 +181,6 @@ def points(period: ElementTree.Element, name: str, url: str, *, holds: bool) -> 
 
 
 def not_documented(error: ValidationError, url: str) -> FeedError:
-    """What an answer is refused with that holds what is no time or number."""
+    """The error for an answer with invalid times or numbers."""
     said = first_words(error.errors(include_url=False, include_input=False))
     return FeedError(f"{url}: the answer is not what ENTSO-E documents: {said}")

@@ -1,6 +1,6 @@
 """Makes an intensity of a generation mix: what each kind of plant generates, weighted by what it emits per kWh.
 
-It is production-based: the mean of what the zone generates, without what flows in and out (`imports` adds that). Storage is left out of it: it
+It is production-based: the mean of what the zone generates, without what flows in and out (`consumption_mix` adds that). Storage is left out of it: it
 moves energy in time, and what filled it is not known. A number so made is an estimate, whatever the mix is. Sources of the
 factors, in gCO2e per kWh that leaves the plant:
 

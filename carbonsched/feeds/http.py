@@ -1,6 +1,6 @@
-"""Asks a provider over HTTP with requests: timeouts, a size cap, polite retries, and no secret in any message.
+"""Sends requests to providers over HTTP: timeouts, a size limit, polite retries, and no secret in any message.
 
-A body that the provider calls unchanged (ETag, Last-Modified) is not sent again.
+A body that the provider reports as unchanged (ETag, Last-Modified) is not sent again.
 """
 
 import base64
@@ -41,22 +41,22 @@ from carbonsched.feeds.transport import TRIES, AnswerError, Body, RetryLaterErro
 
 MAX_BYTES: Final = 8_000_000
 _RETRY_AFTER_S: Final = 5.0
-"""A server that asks for a longer pause is asked again by the chain, not waited for."""
+"""A server that asks for a longer pause is left to the chain, which polls it again later."""
 _TOTAL: Final = 3.0
-"""A body may take this many timeouts: a server that drips bytes never meets the read timeout."""
+"""A body may take this many timeouts: a server that drips bytes never hits the read timeout."""
 _CHUNK: Final = 65_536
 _REMEMBERED: Final = 32
-"""Answers whose validators are remembered."""
+"""Answers whose validators are kept."""
 _SECRET_PARAMS: Final = frozenset({"api_key", "securityToken", "token", "key"})
 _LEAST_IN_BODY: Final = 7
 _SECRET_HEADERS: Final = frozenset({"authorization", "auth-token", "x-api-key"})
 _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s'\")>]*)", re.IGNORECASE)
 _LEAST_SECRET: Final = 4
-"""Characters below which a text is no secret: it would be blotted out everywhere."""
+"""Shorter texts are not treated as secrets: they would be redacted everywhere."""
 
 
 def _without_queries(record: logging.LogRecord) -> bool:
-    # urllib3 warns of each retry with the whole target, keys of its query and all
+    # urllib3 logs each retry with the whole target, including keys in its query
     record.msg, record.args = redact(record.getMessage()), None
     return True
 
@@ -81,16 +81,16 @@ class _Retry(Retry):
         _stacktrace: TracebackType | None = None,
     ) -> Self:
         if isinstance(error, ReadTimeoutError):
-            raise error  # who hangs once hangs again, and the other feeds wait meanwhile
+            raise error  # a server that hung once hangs again, and the other feeds would wait meanwhile
         after = self.get_retry_after(response) if response is not None else None
         if after is not None and after > _RETRY_AFTER_S:
-            # urlopen takes this for "out of tries" and hands the answer back, with its Retry-After
+            # urlopen takes this for "out of tries" and returns the answer with its Retry-After
             raise MaxRetryError(_pool, url, ResponseError("asked to come back later"))  # type: ignore[arg-type]
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
 
 class _HeaderDeadline:
-    """Ends a connection whose headers are not whole within the read timeout, which by itself is one byte's."""
+    """Closes a connection whose headers are incomplete after the read timeout, which by itself applies to each byte."""
 
     def getresponse(self) -> HTTPResponse:
         late = threading.Event()
@@ -112,7 +112,7 @@ class _HeaderDeadline:
             raise
         finally:
             timer.cancel()
-        if late.is_set():  # a connection that ended is taken for the end of its headers
+        if late.is_set():  # a closed connection is taken for the end of its headers
             response.close()
             raise TimeoutError("the headers were not whole in time")
         return response
@@ -159,11 +159,11 @@ class HttpTransport:
         backoff_s: float = 0.5,
         keep: Callable[[Body], None] = lambda body: None,
     ) -> None:
-        """keep: is given every answer, so that its hash can be checked later."""
+        """keep: gets every answer, so that its hash can be checked later."""
         self._max_bytes, self._keep = max_bytes, keep
         self._backoff_s = backoff_s
         self._sessions: dict[int, _Session] = {}
-        """Tries of a request → what makes them."""
+        """Number of tries → the session that makes them."""
         self._unchanged: OrderedDict[str, tuple[dict[str, str], Body]] = OrderedDict()
         """URL → the headers that ask whether this answer has changed, and the answer; newest last."""
 
@@ -234,7 +234,7 @@ class HttpTransport:
         secrets: tuple[str, ...] = (),
         tries: int = TRIES,
     ) -> Iterator[requests.Response]:
-        """A 200 or 304 answer, its body still to be read. Raises FeedError for all else that can happen on the way."""
+        """A 200 or 304 answer with its body still unread. Raises FeedError for anything else."""
         shown = redact(asked.url)
         hidden = (*secrets, *_words(asked.headers), *_secrets(asked))
         try:
@@ -262,7 +262,7 @@ class HttpTransport:
     ) -> Body:
         raw = self._read(response, shown, timeout_s)
         for secret in secrets:
-            # EIA repeats the request, key and all, in its answer, and answers are kept; a short word is `Bearer`
+            # EIA repeats the request with its key in the answer, and answers are kept; short words such as `Bearer` are no secrets
             if len(secret) > _LEAST_IN_BODY:
                 raw = _without(raw, secret)
         document = None
@@ -286,7 +286,7 @@ class HttpTransport:
     def _read(self, response: requests.Response, shown: str, timeout_s: float) -> bytes:
         raw = bytearray()
         deadline = time.monotonic() + _TOTAL * timeout_s
-        # read1 hands on what has come; iter_content would wait for a whole chunk, however slowly it drips
+        # read1 returns what has arrived; iter_content would wait for a whole chunk, however slowly it drips
         while chunk := response.raw.read1(_CHUNK, decode_content=True):
             raw += chunk
             if len(raw) > self._max_bytes:
@@ -297,24 +297,24 @@ class HttpTransport:
 
 
 def parsed(raw: bytes) -> Any:
-    """The JSON that `raw` is. Raises ValueError, RecursionError where it is none, or says a thing twice."""
+    """Parse `raw` as JSON. Raises ValueError, RecursionError if it is invalid or repeats a key."""
     return json.loads(raw, parse_constant=_not_json, object_pairs_hook=_once)
 
 
 def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    # the logins of ~/.netrc are nobody's who runs a feed; proxies and certificates of the environment stay
+    # ~/.netrc is not used for feeds; proxies and certificates of the environment are
     return request
 
 
 def redact(text: str) -> str:
-    """`text` without the queries, fragments and user names of addresses: that is where keys and passwords stand."""
+    """`text` without the queries, fragments and user names of addresses, which may contain keys and passwords."""
     text = _ADDRESS.sub(_bare, text)
     return re.sub(r"\?[^\s'\")]*", "", text)
 
 
 def _bare(found: re.Match[str]) -> str:
     scheme, rest = found.groups()
-    # a password may hold a slash, a question mark or another @: all before the last one goes
+    # a password may contain a slash, a question mark or another @: everything before the last @ is removed
     rest = rest.rpartition("@")[2]
     return str(scheme) + re.split(r"[?#]", rest, maxsplit=1)[0]
 
@@ -331,14 +331,14 @@ def _not_json(name: str) -> float:
 
 
 def _secrets(asked: requests.Request) -> tuple[str, ...]:
-    """What a request holds that nobody else may read."""
+    """The secrets in a request."""
     params = asked.params if isinstance(asked.params, dict) else {}
     headers = {name: asked.headers[name] for name in asked.headers if name.lower() in _SECRET_HEADERS}
     return (*(params[name] for name in params if name in _SECRET_PARAMS), *_words(headers))
 
 
 def _words(headers: Mapping[str, str | bytes]) -> tuple[str, ...]:
-    """What headers hold, word by word: `Bearer abc` has its token in the second, `Basic abc` a name and a password."""
+    """The words of the headers: in `Bearer abc` the second is a token, in `Basic abc` a name and a password."""
     found: list[str] = []
     for value in headers.values():
         first, *others = str(value).split() or [""]
@@ -356,7 +356,7 @@ def _hide(text: str, secrets: tuple[str, ...]) -> str:
 
 
 def _forms(secret: str) -> frozenset[str]:
-    """How a server may repeat it: as it is, or as JSON, a URL or HTML escapes it."""
+    """The forms in which a server may repeat it: unchanged, or escaped for JSON, a URL or HTML."""
     in_json = json.dumps(secret)[1:-1]
     urls = {percent_encoded(secret), percent_encoded(secret, safe=""), quote_plus(secret)}
     # the hexadecimal digits of an escape may be small, and PHP escapes the slash
@@ -401,17 +401,17 @@ def _plain(error: requests.RequestException | HTTPError, timeout_s: float) -> st
 
 
 def _cause(error: BaseException) -> str | None:
-    """The operating system's word for it."""
+    """The operating system's error message."""
     return next((e.strerror for e in _inside(error) if isinstance(e, OSError) and e.strerror), None)
 
 
 def _no_http(error: BaseException) -> bool:
-    """Whether somebody answered, and not as the protocol has it."""
+    """Whether the other end answered in something other than HTTP."""
     return any(isinstance(e, HTTPException) and not isinstance(e, OSError) for e in _inside(error))
 
 
 def _inside(error: BaseException) -> Iterator[BaseException]:
-    """The error and those that the vendors have wrapped in it."""
+    """The error, and those wrapped in it."""
     seen: BaseException | None = error
     for _ in range(8):
         if seen is None:

@@ -1,6 +1,6 @@
-"""Keeps the request limits that a provider states, whatever polls: beyond one, its feeds wait.
+"""Enforces the request limits that a provider states, over all its feeds: at the limit they wait.
 
-Counted on the monotonic clock, which nobody sets, so that a clock that is set frees no request.
+Requests are counted on the monotonic clock, so that setting the wall clock frees none.
 """
 
 import threading
@@ -34,7 +34,7 @@ class RequestCount:
         self._bucket = InMemoryBucket(rates) if rates else None
 
     def take(self, requests: int) -> None:
-        """Count `requests` that may be made now. Raises RetryLaterError where they may not; then none is counted."""
+        """Count `requests` that are about to be made. Raises RetryLaterError if they exceed the limit; then none is counted."""
         if self._bucket is None:
             return
         now_ms = round(self._clock.monotonic() * _MS)

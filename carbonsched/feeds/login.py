@@ -1,4 +1,4 @@
-"""What the feeds share whose provider lends a token for a password: one login while it lasts, one more when it is refused."""
+"""Shared by the feeds of providers that issue a token for a password: one login while the token lasts, another when it is refused."""
 
 from abc import abstractmethod
 from base64 import b64encode
@@ -13,11 +13,11 @@ from carbonsched.feeds.transport import TRIES, AnswerError, Body, Limit
 from carbonsched.model.grid import Basis
 
 _LEAST_S: Final = 60.0
-"""A token that is said to have run out already is used so long: the box's clock may be wrong."""
+"""A token that has expired on arrival is used for this long: the box's clock may be wrong."""
 
 
 class LoginFeed(HttpFeed):
-    """A provider that is asked with a token that its login lends.
+    """A provider that is polled with a token from its login.
 
     Example::
 
@@ -28,7 +28,7 @@ class LoginFeed(HttpFeed):
     """
 
     LOGIN_LIMITS: ClassVar[tuple[Limit, ...]] = ()
-    """What the provider states for logins alone; they count among the other requests, too."""
+    """The provider's limits for logins alone; logins count among the other requests too."""
     LOGIN_HINT: ClassVar[str] = "check the name and the password"
 
     def __init__(self, settings: LoginSettings, site: Site, zone: str, basis: Basis) -> None:
@@ -43,11 +43,11 @@ class LoginFeed(HttpFeed):
         """A new token, and for how many seconds it may be used. Raises FeedError."""
 
     def expired(self, error: AnswerError) -> bool:
-        """Whether this refusal may mean that the token is no longer taken."""
+        """Whether this refusal may mean that the token has expired."""
         return error.status in (401, 403)
 
     def ask_logged_in(self, path: str, params: Mapping[str, str] | None = None) -> Body:
-        """GET `path` with the token; where it is refused as run out, once more with a new one. Raises FeedError."""
+        """GET `path` with the token; if the token is refused as expired, once more with a new one. Raises FeedError."""
         if self._token is not None and self._clock.monotonic() < self._until_s:
             try:
                 return self._ask_with(self._token, path, params)

@@ -1,8 +1,7 @@
-"""Decides which of a feed's readings are believed: pure, from what the feed said before and what it says now.
+"""Decides which of a feed's readings are believed. Pure: from the feed's earlier answers and its present one.
 
-Refused: a value that no grid has, an interval that is none, one of another time than now, one of another basis. Quarantined: a
-leap that no grid makes between two neighbouring intervals. It is believed once the next interval is at the same level; a single
-spike never is.
+Refused: a value that no grid reaches, an invalid interval, one of another time than now, one of another basis. Quarantined: a jump between
+two neighbouring intervals that no grid makes. It is believed once the next interval is at the same level; a single spike never is.
 """
 
 import math
@@ -23,17 +22,17 @@ MOST_EUR_PER_KWH: Final = 10.0
 """The coupled European day-ahead auction clears between −500 and 4,000 EUR/MWh, its harmonised limits, which a rule moves by 100 and
 1,000 (https://exaa.at, news of 2022-09; SEMOpx, message of 2023-11-24); a tariff has fees and taxes on top."""
 NEIGHBOURS: Final = timedelta(hours=1)
-"""Intervals further apart are no neighbours: what lies between is not known."""
+"""Intervals further apart are not neighbours: what lies between is unknown."""
 OLDEST: Final = timedelta(days=60)
 FARTHEST: Final = timedelta(days=8)
 LONGEST: Final = timedelta(days=1)
-"""Of an interval: no provider tells of the grid in coarser steps, and what is told for longer would never be asked again."""
+"""Longest interval: no provider reports the grid in coarser steps, and a longer one would never be polled again."""
 _MARGINAL: Final = (Basis.MARGINAL_DIRECT, Basis.MARGINAL_LIFECYCLE)
 
 
 @dataclass(frozen=True, slots=True)
 class Gates(Generic[V]):
-    """What values of one kind have to pass, beside what holds for any.
+    """The checks for values of one kind, beside those for any kind.
 
     Example:
         >>> intensity_gates(Basis.AVERAGE_DIRECT).refusal is not None
@@ -41,14 +40,14 @@ class Gates(Generic[V]):
     """
 
     refusal: Callable[[V], str | None]
-    """Why a value is not believed, whatever came before; None where it is."""
+    """Why a value is not believed, whatever came before; None if it is."""
     leap: Callable[[V, V], str | None]
-    """Why the second of two neighbours has to wait for the next value; None where it has not."""
+    """Why the second of two neighbours has to wait for the next value; None if it need not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sifted(Generic[V]):
-    """What came of one answer.
+    """The result for one answer.
 
     Example:
         >>> Sifted((), ("refused -3 g/kWh for 2026-01-01T10:00Z: an intensity lies between 0 and 2000",)).believed
@@ -58,23 +57,23 @@ class Sifted(Generic[V]):
     believed: tuple[V, ...]
     """Ascending."""
     refused: tuple[str, ...]
-    """Why others are not, for people."""
+    """Why other readings are not believed, for people."""
     waiting: V | None = None
-    """A leap that the next interval may bear out."""
+    """A jump that the next interval may confirm."""
 
 
 def sane(g_per_kwh: float) -> bool:
-    """Whether a grid can have it."""
+    """Whether a grid can have this value."""
     return math.isfinite(g_per_kwh) and 0 <= g_per_kwh <= ABSURD_G_PER_KWH
 
 
 def plausible(point: ForecastPoint) -> bool:
-    """Whether a grid can have it, and the interval is one."""
+    """Whether a grid can have this value, and the interval is valid."""
     return sane(point.g_per_kwh) and point.end > point.start
 
 
 def intensity_gates(basis: Basis) -> Gates[Reading]:
-    """Of intensities, on a box that counts `basis`."""
+    """The checks for intensities on a box that counts `basis`."""
 
     def refusal(reading: Reading) -> str | None:
         if not sane(reading.g_per_kwh):
@@ -88,7 +87,7 @@ def intensity_gates(basis: Basis) -> Gates[Reading]:
 
 
 def price_gates() -> Gates[Price]:
-    """Of prices: one may leap as it likes, and may lie below 0."""
+    """The checks for prices: they may jump, and be negative."""
 
     def refusal(price: Price) -> str | None:
         if LEAST_EUR_PER_KWH <= price.eur_per_kwh <= MOST_EUR_PER_KWH:  # no nan does
@@ -100,10 +99,7 @@ def price_gates() -> Gates[Price]:
 
 
 def sift(answered: Sequence[V], now: datetime | None, gates: Gates[V]) -> Sifted[V]:
-    """What is believed of `answered`, each by itself.
-
-    now: None for a recorded or stated value, which may be of any time.
-    """
+    """The readings in `answered` that are believed, each judged by itself. now: None for recorded or stated values, which may be of any time."""
     good, refused = [], []
     for reading in sorted(answered, key=lambda r: r.start):
         why = _refusal(reading, now) or gates.refusal(reading)
@@ -115,10 +111,8 @@ def sift(answered: Sequence[V], now: datetime | None, gates: Gates[V]) -> Sifted
 
 
 def quarantine(sifted: Sifted[V], before: V | None, waiting: V | None, gates: Gates[V]) -> Sifted[V]:
-    """What is believed of `sifted` beside its neighbours.
-
-    before: the believed reading before the first. waiting: a leap of the last answer that nothing has borne out yet.
-    """
+    """The readings in `sifted` that are believed beside their neighbours. before: the believed reading before the first. waiting: a jump in
+    the last answer that is not confirmed yet."""
     refused = list(sifted.refused)
     believed: list[V] = []
     for reading in sifted.believed:

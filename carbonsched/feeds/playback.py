@@ -32,7 +32,7 @@ MAX_ROWS: Final = 2000
 
 
 class PlaybackKeys(SourceSettings):
-    """Keys of whatever plays a file back.
+    """Keys of every source that plays back a file.
 
     Example::
 
@@ -73,7 +73,7 @@ class Playback:
     """
 
     def __init__(self, times: Sequence[datetime], settings: PlaybackKeys, site: Site) -> None:
-        """The recording stands at its start + `phase_h` when the wall clock is at `settings.anchor`."""
+        """The recording is at its start + `phase_h` when the wall clock is at `settings.anchor`."""
         self._anchor = settings.anchor or _kept_anchor(site.state_dir, site.clock)
         self._phase_s = settings.phase_h * 3600
         self.compression = 3600 / settings.hour_s
@@ -82,10 +82,10 @@ class Playback:
         self._starts = [(at - times[0]).total_seconds() for at in times]
         self._span_s = self._starts[-1] + (self._starts[-1] - self._starts[-2])
         self._emitted: int | None = None
-        """The last row given out."""
+        """The last row that was returned."""
 
     def due(self, now: datetime) -> range:
-        """The rows to hand out at a poll: those since the last one, at first a week of the grid's past, and the next ones."""
+        """The rows to return at a poll: those since the last one (at first a week of the grid's past), and the next ones."""
         current = self.index(now)
         back = max(_BACK_GRID_S, _BACK_WALL_S * self.compression)
         if self._emitted is None or self._emitted < current - MAX_ROWS:
@@ -97,7 +97,7 @@ class Playback:
         return range(first, last + 1)
 
     def row(self, index: int) -> int:
-        """Which row of the recording it is."""
+        """The row of the recording that this is."""
         return index % len(self._starts)
 
     def index(self, at: datetime) -> int:
@@ -115,7 +115,7 @@ class Playback:
 
 
 class Replay(Generic[V]):
-    """Answers one column of a recording as if it came from a provider now.
+    """Returns one column of a recording as if a provider reported it now.
 
     Example::
 
@@ -157,7 +157,7 @@ class _Anchor(Doc):
 
 
 def _kept_anchor(state_dir: Path, clock: Clock) -> datetime:
-    """When a replay began: this daemon's first start, so that a restarted one goes on in the same phase."""
+    """When a replay began: at this daemon's first start, so that a restarted one continues in the same phase."""
     path = state_dir / "replay-anchor.json"
     try:
         return _Anchor.model_validate_json(path.read_bytes()).anchor

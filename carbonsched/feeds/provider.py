@@ -1,8 +1,8 @@
-"""What the feeds that speak HTTP share: address, secrets, limits, one request, and readings with where they came from.
+"""Shared by the feeds that use HTTP: address, secrets, limits, requests, and readings with their source.
 
-A provider's file subclasses a class here, and one of http_settings.py for its keys. It states its address, the limits that it
-publishes, what its values mean and on whose word, and reads its answers; the rest (retries, size, hashes, no secret in a message)
-is done here.
+A provider's file subclasses a class here, and one of http_settings.py for its keys. It states its address, its published limits and the
+meaning of its values with a source, and reads its answers; everything else (retries, size limits, hashes, no secret in a message) is done
+here.
 """
 
 import logging
@@ -25,7 +25,7 @@ SETTLE_EVERY_S: Final = 3600.0
 _PLAN_EVERY_S: Final = 86_400.0
 _AVERAGES: Final = (Basis.AVERAGE_LIFECYCLE, Basis.AVERAGE_DIRECT)
 _AHEAD: Final = timedelta(hours=1)
-"""So much of a forecast stands in as readings."""
+"""This much of a forecast is also used as readings."""
 
 log = logging.getLogger(__name__)
 _M = TypeVar("_M", bound=BaseModel)
@@ -39,15 +39,15 @@ def _as_utc(value: datetime) -> datetime:
 Time = Annotated[datetime, AfterValidator(utc)]
 """A provider's time; one without an offset is refused."""
 UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
-"""A provider's time where it documents that those without an offset are UTC."""
+"""A provider's time, if it documents that times without an offset are UTC."""
 Value = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-"""A number, and no text that looks like one."""
+"""A number; text that looks like one is refused."""
 Interval = tuple[datetime, datetime, float]
 """(start, end, value)."""
 
 
 class Answered(BaseModel):
-    """What a provider answers: its other keys are let be.
+    """A provider's answer; unknown keys are ignored.
 
     Example:
         >>> class Row(Answered):
@@ -60,7 +60,7 @@ class Answered(BaseModel):
 
 
 class HttpSource(Generic[V]):
-    """A provider of values of one kind that is asked over HTTP.
+    """A provider of values of one kind that is polled over HTTP.
 
     Example::
 
@@ -73,24 +73,23 @@ class HttpSource(Generic[V]):
     """
 
     VALUES: type[V]
-    """What its readings are."""
+    """The kind of its readings."""
     URL: ClassVar[str] = ""
     SHOWN: ClassVar[str] = ""
-    """Whose documents an answer is read by."""
+    """Names the document format, for error messages."""
     LIMITS: ClassVar[tuple[Limit, ...]] = ()
-    """What the provider states; its source stands in the provider's file."""
+    """The provider's stated limits; its file names the source."""
     LIMITS_EACH_PATH: ClassVar[bool] = False
-    """Whether LIMITS hold for each path by itself; else for all together."""
+    """Whether LIMITS apply to each path separately, or to all together."""
     TRIES: ClassVar[int] = TRIES
-    """Requests that asking once may make; 1 where the limit has no room for a second."""
+    """Requests per call at most; 1 if the limit has no room for a second."""
     UNVERIFIED: ClassVar[str] = ""
-    """Why nobody has seen it work yet, for `grid --probe` and the docs; empty: real answers were seen."""
+    """Why it has not been tested against the real provider, for `grid --probe` and the docs; empty: real answers were seen."""
     HINTS: ClassVar[Mapping[int, str]] = {}
     """Status of a refusal → what the user can do about it."""
     local = False
     settles = SETTLES
-    """How old a value may be and still be revised: so far back is asked for again, and the ledger settled. The provider's own
-    time where it states one."""
+    """Age up to which a value may be revised: that far back is polled again, and the ledger settled. The provider's own figure if it states one."""
 
     def __init__(self, settings: HttpKeys, site: Site, zone: str, states: Basis | None = None) -> None:
         """states: the basis of an intensity."""
@@ -115,7 +114,7 @@ class HttpSource(Generic[V]):
         *,
         json: bool = True,
     ) -> Body:
-        """GET `path` of the provider. Raises FeedError, RetryLaterError where its stated limit is used up."""
+        """GET `path` of the provider. Raises FeedError, RetryLaterError if its stated limit is used up."""
         count = self._count
         if self.LIMITS_EACH_PATH:
             count = self._site.count(f"{self._account}{path}", self.LIMITS)
@@ -135,7 +134,7 @@ class HttpSource(Generic[V]):
             raise AnswerError(f"{e}; {hint}", e.status, page=e.page) from e
 
     def parse(self, model: type[_M], data: Any) -> _M:
-        """`data` as the provider documents it. Raises FeedError that names the first field that is not."""
+        """Parse `data` as the provider documents it. Raises FeedError that names the first wrong field."""
         try:
             return model.model_validate(data)
         except ValidationError as e:
@@ -146,7 +145,7 @@ class HttpSource(Generic[V]):
             ) from e
 
     def unless_missing(self, what: str, find: Callable[[], _T]) -> _T | None:
-        """What `find` answers; None where the provider fails at it, logged once: the rest of the answer is good."""
+        """The result of `find`; None if the provider fails at it, logged once: the rest of the answer is still used."""
         try:
             found = find()
         except FeedError as e:
@@ -159,7 +158,7 @@ class HttpSource(Generic[V]):
         return found
 
     def is_due(self, what: str, every_s: float = SETTLE_EVERY_S) -> bool:
-        """Whether `what` was not asked for within `every_s`; from now on it was."""
+        """Whether `what` was not requested within `every_s`; marks it as requested now."""
         now_s = self._clock.monotonic()
         if now_s < self._due_s.get(what, 0.0):
             return False
@@ -167,13 +166,14 @@ class HttpSource(Generic[V]):
         return True
 
     def ask_soon(self, what: str) -> None:
-        """It was asked for in vain: it is due again."""
+        """The request failed: it is due again."""
         self._due_s.pop(what, None)
 
     def once_in(self, every_s: float, what: str, find: Callable[[], _T]) -> _T | None:
-        """What `find` answers, asked at most once in `every_s` but again soon where it fails, which is logged once.
+        """The result of `find`, requested at most once in `every_s`, but again soon after a failure, which is logged once. None: not due,
+        or failed.
 
-        None: not due, or failed. A refusal (HTTP 4xx) is no failure that passes: it waits for its time.
+        A refusal (HTTP 4xx) does not pass by itself: it waits for its time.
         """
         if not self.is_due(what, every_s):
             return None
@@ -195,10 +195,8 @@ class HttpSource(Generic[V]):
     def ask_as_planned(
         self, what: str, ways: Sequence[_T], ask: Callable[[_T], Body], refusals: tuple[int, ...]
     ) -> Body:
-        """The answer to the first of `ways` that the account's plan has; what it refuses is left alone for a day.
-
-        refusals: statuses by which the provider says so. Raises FeedError, the last one's where all are refused.
-        """
+        """The answer to the first of `ways` that the account's plan allows; refused ways are not tried again for a day. refusals: statuses
+        by which the provider refuses. Raises FeedError, the last one's if all are refused."""
         if self.is_due(f"plan of {what}", _PLAN_EVERY_S):
             self._way[what] = 0
         while True:
@@ -216,7 +214,7 @@ class HttpSource(Generic[V]):
     # ---- answering
 
     def source(self, kind: Kind, body: Body, issued_at: datetime | None = None, note: str = "") -> Source:
-        """Where a value of `body` came from."""
+        """The source of a value in `body`."""
         return Source(
             provider=self.name,
             zone=self.zone,
@@ -229,11 +227,11 @@ class HttpSource(Generic[V]):
         )
 
     def reading(self, start: datetime, end: datetime, value: float, source: Source) -> V:
-        """One of its kind."""
+        """A reading of its kind."""
         return self.VALUES.of(start, end, value, source)
 
     def readings(self, intervals: Iterable[Interval], source: Source) -> tuple[V, ...]:
-        """Each as a reading of `source`, ascending. Raises FeedError where a time lies beyond what is taken."""
+        """Each value as a reading of `source`, ascending. Raises FeedError for a time beyond the accepted range."""
         try:
             return tuple(self.reading(start, end, value, source) for start, end, value in sorted(intervals))
         except ValidationError as e:
@@ -241,7 +239,7 @@ class HttpSource(Generic[V]):
 
 
 class HttpFeed(HttpSource[Reading]):
-    """A provider of intensities that is asked over HTTP.
+    """A provider of intensities that is polled over HTTP.
 
     Example::
 
@@ -255,10 +253,10 @@ class HttpFeed(HttpSource[Reading]):
 
     VALUES = Reading
     by_zone: bool
-    """Whether its basis is what `zone.basis` says, as the provider states none."""
+    """Whether its basis follows `zone.basis`, because the provider states none."""
 
     def __init__(self, settings: HttpSettings, site: Site, zone: str, basis: Basis) -> None:
-        """basis: what the provider states. Raises InputError where the config says another: it cannot make it so."""
+        """basis: what the provider states. Raises InputError if the config says another: the config cannot change it."""
         stated = settings.basis
         if basis is not Basis.AVERAGE_UNSTATED and stated not in (None, basis):
             problem = f"is {stated}, and what {settings.provider} answers is {basis}"
@@ -277,11 +275,11 @@ class HttpFeed(HttpSource[Reading]):
     def answer(
         self, known: Iterable[Reading], ahead: Sequence[Interval] = (), said: Source | None = None
     ) -> Answer:
-        """Readings and forecast of one poll. Raises FeedError where nothing is known of now or before.
+        """Readings and forecast of one poll. Raises FeedError if nothing is known of now or before.
 
-        known: what has begun, with what is told of now last: of two that begin together the last one is taken.
-        ahead, said: the forecast, and where it came from. What it says of now, where nothing else does, and of the next
-        hour stands in as readings, so that they hold over a poll that fails.
+        known: intervals that have begun, with the statement about now last: of two that begin together the last one is used. ahead, said:
+        the forecast, and its source. Its statement about now, if there is no other, and the next hour are used as readings, so that they
+        bridge a failed poll.
         """
         now = self._clock.now()
         by_start = {reading.start: reading for reading in known}
@@ -299,10 +297,8 @@ class HttpFeed(HttpSource[Reading]):
         return Answer(tuple(by_start[start] for start in sorted(by_start)), forecast)
 
     def forecast(self, intervals: Iterable[Interval], source: Source) -> Forecast | None:
-        """Those that end after now, each until the next at most; None where there are none. Issued when the provider says, else now.
-
-        Of two that begin together one is taken.
-        """
+        """The points that end after now, each until the next at most; None if there are none. Issued when the provider says, else now. Of
+        two that begin together one is used."""
         now = self._clock.now()
         by_start = {
             reading.start: reading
@@ -322,7 +318,7 @@ class HttpFeed(HttpSource[Reading]):
 
 
 def place(given: str | None, site: Site, key: str) -> str:
-    """Where the box stands in the provider's words: what its key says, else `zone.name`. Raises InputError where neither does.
+    """The box's place in the provider's names: from its key, else `zone.name`. Raises InputError if neither is set.
 
     Example:
         >>> from carbonsched.clock import SystemClock
@@ -338,10 +334,7 @@ def place(given: str | None, site: Site, key: str) -> str:
 
 
 def offered(settings: FeedSettings, site: Site, choices: Mapping[Basis, _T]) -> tuple[Basis, _T]:
-    """The basis that the user asks for, of those that the provider has, and what it stands for there.
-
-    Raises InputError where the provider does not have it.
-    """
+    """The basis that the user asks for, of those the provider offers, and the provider's name for it. Raises InputError if it is not offered."""
     basis = settings.basis or site.zone.basis
     if basis not in choices:
         has = " and ".join(choices)
@@ -354,10 +347,8 @@ def offered(settings: FeedSettings, site: Site, choices: Mapping[Basis, _T]) -> 
 def intervals(
     points: Iterable[tuple[datetime, float]], step: timedelta, longest: timedelta
 ) -> list[Interval]:
-    """Values that are known by when they begin, with their ends: each lasts until the next, whatever the resolution.
-
-    step: how long a lone one lasts. longest: two that lie further apart have a hole between them. A time that comes
-    twice has the last value.
+    """Add ends to values that are known by their begin: each lasts until the next, whatever the resolution. step: how long a single one
+    lasts. longest: a larger distance is a gap. If a time occurs twice, the last value is used.
 
     Example:
         >>> at = datetime(2026, 1, 1, tzinfo=UTC)

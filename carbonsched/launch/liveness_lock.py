@@ -1,9 +1,8 @@
-"""A lock that a command of `carbonsched run` and its descendants hold while any of them lives, for a daemon that may not look into their
-/proc.
+"""A lock that a command of `carbonsched run` and its descendants hold while any of them lives.
 
-The daemon creates the file in the job's folder, to which only the submitter has access. The starter of the command takes a shared lock and
-passes it on as an open file; the kernel releases it with the last process, killed or not. So a restarted daemon just checks the lock again,
-and nobody can keep another user's run alive.
+It is for a daemon that may not look into their /proc. The daemon creates the file in the job's folder, to which only the submitter has
+access. The starter of the command takes a shared lock and passes it on as an open file; the kernel releases it with the last process,
+killed or not. So a restarted daemon just checks the lock again, and nobody can keep another user's run alive.
 """
 
 import errno

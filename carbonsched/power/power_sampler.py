@@ -47,7 +47,7 @@ class PowerSampler:
             self.close()
 
     def take(self, board: str, until_s: float) -> tuple[PowerReading, ...]:
-        """What was read of a board up to a time, once: it is not kept. Later readings are the next call's."""
+        """Return and drop a board's readings up to a time; later ones are for the next call."""
         if not self._readings.get(board):
             return ()
         with self._lock:

@@ -50,7 +50,7 @@ class PowerTrace:
 
     @property
     def coverage(self) -> float:
-        """Share of the time in which a reading holds."""
+        """Share of the time covered by readings."""
         held = sum(min(b.at_s - a.at_s, HOLD_S) for a, b in pairwise(self.readings))
         return min(held / self.span_s, 1.0)
 

@@ -84,7 +84,7 @@ class EntsoePrices(MarketPrices):
             raise not_documented(e, self._url) from e
 
     def _prices(self, series: list[ElementTree.Element]) -> list[Interval]:
-        """Those of the first sequence, each time at its finest resolution."""
+        """The prices of the first sequence, each time at its finest resolution."""
         told = (one for of in series if _sequence(of) == _sequence(series[0]) for one in self._of(of))
         taken: dict[datetime, Interval] = {}
         for start, end, value in sorted(told, key=lambda one: one[1] - one[0]):

@@ -5,7 +5,7 @@ for days. The intensity is made of it here (see `generation_mix`): production-ba
 or the zone's says, an estimate. There is no forecast of it. A free key: https://www.eia.gov/opendata/register.php; public
 domain; fewer than 9,000 requests an hour and 5 a second, else the key is suspended. A period is UTC and names the end of its hour, as in the
 six-month files of the same form. Storage (BAT, PS and the like) is left out.
-With mix = "consumption" what neighbours send in is counted, too (see `imports`): hourly interchange by neighbour, positive where it leaves
+With mix = "consumption" what neighbours send in is counted, too (see `consumption_mix`): hourly interchange by neighbour, positive where it leaves
 `fromba` (as Electricity Maps reads it, parsers/EIA.py), and the neighbours' own generation; Canada's and Mexico's is not told. That is
 three requests a poll, five once an hour, so none is tried twice. An answer repeats the key that it was asked with.
 https://www.eia.gov/opendata/documentation.php, https://www.eia.gov/electricity/gridmonitor/about
