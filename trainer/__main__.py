@@ -4,8 +4,14 @@ Each prints one JSON document on stdout and nothing else. Exit codes: 0 done, 1 
 line on stderr that names the field and says what to do).
 """
 
-import os
 import sys
+
+from trainer.job import stop_signal
+
+if __name__ == "__main__":
+    stop_signal.install_early(sys.argv[1:])  # before the imports that take time
+
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 

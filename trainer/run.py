@@ -76,7 +76,7 @@ def run_job(
         ended = _Run(job, spec, stopping, patience_s, alone, parts).go(last)
     except Stopped as e:
         log.info("stopped: %s", e)
-        step = _step_of(checkpoint.find_newest(job.checkpoints))
+        step = checkpoint.step_of(checkpoint.find_newest(job.checkpoints))
         job.send(Finished(at=now(), step=step, reason="stopped", peak_memory_bytes=_peak_memory()))
         ended = "stopped"
     leave()
@@ -105,9 +105,10 @@ class _Run:
         check_early_stop(train, rows.validation)
         self.encoder = TextEncoder.of(self.read.model, self.read.data)
         data = self.encoder.encode(rows.train)[: spec.data.train_limit]
+        self._end_if_stopped()
         self.held_out = HeldOut.of(rows, self.job, spec, self.encoder, self._stopped)
         set_seed(train.seed)
-        begun = _step_of(last)
+        begun = checkpoint.step_of(last)
         schedule = schedule_of(train, len(data))
         if self.alone:  # otherwise the check has said so
             check_warmup(train, schedule)
@@ -119,6 +120,7 @@ class _Run:
         saved = checkpoint.read(last) if last is not None else None
         self.adapters = AdapterChoice.of(spec, made=bool((saved or {}).get("adapters")))
         self.model = self._load(ready)
+        self._end_if_stopped()
         check_vocabulary(self.model, chain.from_iterable(row.input_ids for row in data), self.read.model)
         self.model.config.use_cache = False
         sampler = self.encoder.sampler(data, train, world_size(), begun // schedule.steps_per_epoch)
@@ -126,8 +128,7 @@ class _Run:
         self._started(trainer, schedule if budget is None else budget.narrow(schedule, begun), last)
         if last is None:
             self.held_out.evaluate(self.model, "before", 0)
-        if self._stopped():
-            raise Stopped("signal")
+        self._end_if_stopped()
         if not over:
             # evaluation uses no random numbers, but whatever precedes training must not change its dropout
             set_seed(train.seed)
@@ -223,6 +224,11 @@ class _Run:
             ranks().broadcast(self.directives.check_lease)
         return ranks().any(self.stopping())
 
+    def _end_if_stopped(self) -> None:
+        """Raises Stopped."""
+        if self._stopped():
+            raise Stopped("signal")
+
     def _load(self, trained: Path | None) -> Any:
         """The model to train; with `trained`, a checkpoint, the model in it."""
         spec = self._trained_as
@@ -303,7 +309,7 @@ class _Run:
                 segments=None if schedule.is_open else schedule.segments,
                 steps=None if schedule.is_open else schedule.steps,
                 most_steps=schedule.most_steps,
-                first_step=_step_of(last),
+                first_step=checkpoint.step_of(last),
                 test_rows=len(self.held_out.test.encoded),
                 params=sum(p.numel() for p in self.model.parameters()),
                 device=torch.cuda.get_device_name(device) if cuda else "cpu",
@@ -405,10 +411,6 @@ def _move_up(part: Path) -> None:
     for new in part.iterdir():
         new.rename(part.parent / new.name)
     part.rmdir()
-
-
-def _step_of(folder: Path | None) -> int:
-    return int(folder.name.rpartition("-")[2]) if folder else 0
 
 
 def schedule_of(train: TrainPart, rows: int) -> Schedule:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.models import job_folder, tiny_llama, tiny_spec, word_data
+from support.processes import until
 from support.steer import FakeDaemon, directive, of
 
 CODE = "import sys; from pathlib import Path; from trainer.commands.run import run; sys.exit(run(Path(sys.argv[1])))"
@@ -40,6 +41,29 @@ def go_on(job: Path, until: str | None = None) -> int:
     end = of(job, "finished")[-1]
     assert end["reason"] == ("done" if until is None else "stopped")
     return int(end["step"])
+
+
+@pytest.mark.parametrize("when", ["it began", "it imports torch"])
+def test_sigterm_before_it_has_begun_ends_it_at_once(tmp_path: Path, when: str) -> None:
+    spec = tiny_spec(tiny_llama(tmp_path / "llama"), word_data(tmp_path / "data"))
+    job = job_folder(tmp_path / "job", spec)
+    argv = [sys.executable, "-m", "trainer", "run", str(job)]
+    with (job / "log.txt").open("ab") as out, subprocess.Popen(argv, stdout=out, stderr=out) as process:
+        proc = Path(f"/proc/{process.pid}")
+
+        def handles() -> bool:
+            caught = next(line for line in (proc / "status").read_text().splitlines() if "SigCgt" in line)
+            return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+        try:
+            until(handles if when == "it began" else lambda: "libtorch" in (proc / "maps").read_text(), 120)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(120) == 0, (job / "log.txt").read_text()[-3000:]
+        finally:
+            process.kill()
+    assert of(job, "started") == [], "nobody waited for what it would have loaded"
+    assert [(end["reason"], end["step"]) for end in of(job, "finished")] == [("stopped", 0)]
+    assert "Traceback" not in (job / "log.txt").read_text()
 
 
 @pytest.mark.slow

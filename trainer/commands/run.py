@@ -3,24 +3,22 @@
 import getpass
 import logging
 import os
-import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
 
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.model.job import Owner, SubmittedJob
 from carbonsched.model.job_file import read_job
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.protocol import Failed
+from carbonsched.model.protocol import Failed, Finished
 from trainer.distributed.launching import launch, takes_several
+from trainer.job import checkpoint
 from trainer.job.inputs import own_names
 from trainer.job.job_dir import JobDir, now, write_json
+from trainer.job.stop_signal import EARLY, StoppedAtOnce, StopSignal
 
 log = logging.getLogger("trainer")
 
@@ -49,7 +47,7 @@ def run(job_dir: Path, *, alone: bool = False, out: Path | None = None, parts: b
     for noisy in ("httpx", "accelerate", "filelock", "datasets", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     job = JobDir(job_dir)
-    with _stop_on_signals() as stop:
+    with (EARLY if EARLY.installed else StopSignal()).handled() as stop:
         try:
             spec = job.spec().spec  # before the heavy imports, so that a wrong folder is reported at once
             name = spec.name
@@ -57,14 +55,24 @@ def run(job_dir: Path, *, alone: bool = False, out: Path | None = None, parts: b
                 return launch(spec.train, _arguments(job_dir, alone, parts), stop.asked)
             if alone:
                 log.info("%s in %s: no daemon is asked, no budget is kept", name, job.path)
-            from trainer.run import run_job
-
+            # a rank ends with the others: they would wait for it
+            with nullcontext() if "WORLD_SIZE" in os.environ else stop.at_once():
+                from trainer.run import run_job
             run_job(job, stop.asked, alone=alone, parts=parts)
+        except StoppedAtOnce:
+            _stopped(job)
         except Exception as e:
             return _failed(job, e)
         finally:
             job.close()
     return 0
+
+
+def _stopped(job: JobDir) -> None:
+    """Say that it ended before it did anything."""
+    log.info("stopped: signal")
+    last = checkpoint.find_newest(job.checkpoints)
+    job.send(Finished(at=now(), step=checkpoint.step_of(last), reason="stopped", peak_memory_bytes=None))
 
 
 def _arguments(job_dir: Path, alone: bool, parts: bool) -> list[str]:
@@ -157,27 +165,3 @@ def _describe(error: Exception) -> str:
     if "Connection closed by peer" in said or "Connection reset by peer" in said:
         return f"another process of this training died, see the log for which: {type(error).__name__}: {said}"
     return f"{type(error).__name__}: {said}"
-
-
-@dataclass(slots=True)
-class _Stop:
-    signalled: bool = False
-
-    def asked(self) -> bool:
-        return self.signalled
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[_Stop]:
-    """SIGTERM and SIGINT only set a flag, which the trainer polls: a checkpoint is never cut short."""
-    stop = _Stop()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        stop.signalled = True
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -16,6 +16,11 @@ SEAL = "segment.json"
 IMPORTANCE = "importance.json"
 
 
+def step_of(folder: Path | None) -> int:
+    """The optimizer step of a checkpoint's folder; 0 without one."""
+    return int(folder.name.rpartition("-")[2]) if folder else 0
+
+
 def seal(folder: Path, state: dict[str, Any]) -> int:
     """Flush every file of `folder` to disk, then write the seal; returns the folder's bytes."""
     size = 0
