@@ -29,6 +29,14 @@ SURE: Final = timedelta(days=1)
 """Delay after a job's end: by then all late energy has been booked."""
 AT_ONCE: Final = 20
 """Jobs that a report computes itself, about two seconds; the background fills in the rest."""
+LATER: Final = (
+    "is not computed yet: the daemon begins with such jobs within the hour, 20 a minute; ask again then"
+)
+YOUNG: Final = (
+    f"ended less than a day ago, and a period's report computes {AT_ONCE} of such jobs at most: it is in one that is asked for when "
+    "a day and an hour have passed since its end; its own report (report --job ID) has it now"
+)
+"""Until then late energy may still be booked, so nothing is kept of it."""
 _A_TIME: Final = 20
 """Jobs that the background computes per minute; once all are cached it pauses for an hour."""
 _AGAIN_S, _REST_S = 60.0, 3600.0
@@ -75,7 +83,7 @@ class EffectsCache:
             if kept is not None and kept[0] == of:
                 return _read(kept[1])
             if left <= 0:
-                return "is not computed yet: the daemon does some each minute, ask again later"
+                return LATER if _is_sure(job, now) else YOUNG
             left -= 1
             return self._compute(ledger, job, of, now)
 

@@ -139,6 +139,19 @@ def test_a_report_waits_for_a_few_jobs_and_names_the_others(
     assert effects(ledger, kept).jobs == ("a-1", "b-1"), "the one before is kept by now"
 
 
+def test_of_many_that_ended_just_now_it_is_said_when_they_will_be_there(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effects_cache, "AT_ONCE", 1)
+    kept, clock = EffectsCache(tmp_path / "effects.jsonl"), ManualClock(T0 + timedelta(days=1))
+    kept.poll(ledger, clock)
+    found = effects(ledger, kept, clock.now())
+    assert [left.why for left in found.left_out if left.effect is None] == [effects_cache.YOUNG]
+    clock.advance(25 * 3600)
+    kept.poll(ledger, clock)
+    assert [left for left in effects(ledger, kept, clock.now()).left_out if left.effect is None] == []
+
+
 def test_who_asks_the_daemon_for_a_period_is_told_what_its_jobs_saved(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     job = rig.running()
