@@ -77,7 +77,7 @@ def way(old: JobState, new: JobState) -> tuple[JobState, ...]:
 
 
 def _death(run: JobRun, polled: ProcessStatus) -> str:
-    again = f"carbonsched resume {run.id} goes on from the last checkpoint"
+    again = run.resume_words()
     if run.progress.failed is not None:
         return f"{run.progress.failed.error}; see carbonsched logs {run.id}"
     unknown = run.aside or run.unheard

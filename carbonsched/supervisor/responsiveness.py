@@ -150,7 +150,9 @@ def _silent(run: JobRun, seconds: float) -> str:
         doing = (
             "its process lives" if progress.step is None else f"its process lives, at step {progress.step}"
         )
+    saved = progress.checkpoint
+    where = "the beginning (it has no checkpoint yet)" if saved is None else "its last checkpoint"
     return (
-        f"it has said nothing for {duration(seconds)}, {doing}; see carbonsched logs {run.id}, or have it begin again from its "
-        f"last checkpoint: carbonsched pause {run.id}, then resume"
+        f"it has said nothing for {duration(seconds)}, {doing}; see carbonsched logs {run.id}, or have it start again from {where}: "
+        f"carbonsched pause {run.id}, then resume"
     )

@@ -308,9 +308,7 @@ class Supervisor:
             if run.alive and not run.aside:
                 with self.isolation.alone(run):
                     if run.process.target is None and (late := run.over_time(self.clock.now())):
-                        self.lifecycle.end_as_failed(
-                            run, f"{late}; carbonsched resume {run.id} goes on from the last checkpoint"
-                        )
+                        self.lifecycle.end_as_failed(run, f"{late}; {run.resume_words(ending=True)}")
                     self.control.step(run) if run.steered else self._hold(run)
 
     def _hold(self, run: JobRun) -> None:

@@ -134,6 +134,9 @@ def test_what_the_daemon_ends_or_a_person_pauses_is_not_tried_again(rig: Rig) ->
     rig.run(1)
     shown = played.show()
     assert (shown.state, shown.reason.split(";")[0]) == (JobState.FAILED, "its time limit of 1m 00s is over")
+    assert shown.reason.endswith(
+        f"carbonsched resume {played.id} starts it from the beginning: it has no checkpoint yet"
+    )
     rig.service.resume(played.id, ME)
     rig.run(30)
     assert played.show().state is JobState.RUNNING
@@ -173,3 +176,20 @@ def test_one_key_makes_one_job_of_its_owner_until_it_has_failed(rig: Rig) -> Non
 def test_waiting_between_attempts_is_doubled_up_to_an_hour() -> None:
     queue = QueuePart.parse({"backoff": "10m"})
     assert [queue.backoff_s(n) for n in (1, 2, 3, 4, 99)] == [600, 1200, 2400, 3600, 3600]
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_what_a_resume_would_do_is_said_as_it_is(rig: Rig, saved: bool) -> None:
+    played = rig.running()
+    if saved:
+        list(played.play(0))
+        played.say("checkpoint", k=0, step=10, path="checkpoints/checkpoint-10", seconds=0.1, bytes=10)
+    rig.run(1)
+    rig.launcher.end(played.dir, signal=9)
+    rig.run(2)
+    does = (
+        "goes on from the last checkpoint, of step 10"
+        if saved
+        else "starts it from the beginning: it has no checkpoint yet"
+    )
+    assert played.show().reason == f"killed by signal 9; carbonsched resume {played.id} {does}"

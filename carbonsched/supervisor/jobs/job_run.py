@@ -215,6 +215,15 @@ class JobRun:
         ran_s = (now - began).total_seconds() - sum(self.process.asleep.values())
         return f"its time limit of {duration(limit)} is over" if ran_s >= limit else ""
 
+    def resume_words(self, *, ending: bool = False) -> str:
+        """What `carbonsched resume` would do. ending: its process is still to make a checkpoint, if it has trained a step."""
+        saved, step = self.progress.checkpoint, self.progress.step
+        if saved is not None:
+            return f"carbonsched resume {self.id} goes on from the last checkpoint, of step {saved.step}"
+        if ending and step:
+            return f"carbonsched resume {self.id} goes on from the checkpoint that it makes as it ends"
+        return f"carbonsched resume {self.id} starts it from the beginning: it has no checkpoint yet"
+
     # ---- its state and its budget
 
     def move(self, state: JobState, reason: str) -> None:
