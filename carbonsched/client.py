@@ -56,7 +56,9 @@ class Client:
     def submit(self, job: Job) -> Submitted:
         """Check a job as the trainer would, and queue it. Relative paths: from the file's folder, else from the working one."""
         spec = _spec(job)
-        return self._http.submit(spec, check(spec, self.version().trainer_python))
+        return self._http.submitted(spec) or self._http.submit(
+            spec, check(spec, self.version().trainer_python)
+        )
 
     def explain(self, job: Job) -> Explained:
         """What the job would do and cost, were it submitted now. Queues nothing."""

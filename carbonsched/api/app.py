@@ -141,6 +141,10 @@ def _job_routes(app: FastAPI, service: Service, slow: Any) -> None:
         asked = SubmitBody.parse(body)
         return service.submit(asked.spec, owner.owner, asked.checked)
 
+    @app.get("/v1/submitted")
+    def submitted(actor: Actor, dedupe_key: str) -> Submitted:
+        return service.submitted(dedupe_key, actor)
+
     @app.post("/v1/explain", dependencies=[slow])
     def explain(body: Annotated[Any, Body()], owner: Actor) -> Explained:
         asked = SubmitBody.parse(body)

@@ -32,6 +32,9 @@ class Service(Protocol):
     def submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None = None) -> Submitted:
         """checked: what the trainer's check foresaw; a pool's job is weighed by it before it begins."""
 
+    def submitted(self, dedupe_key: str, actor: Owner) -> Submitted:
+        """The caller's job with this key that a submit would give instead of queueing another. Raises NotFoundError."""
+
     def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
         """What the job would do and cost, were it submitted now. Nothing is queued."""
 

@@ -112,6 +112,15 @@ class Client:
     def submit(self, spec: JobSpec, checked: CheckResult) -> Submitted:
         return self._doc(Submitted, "POST", "/v1/jobs", body=_body(spec, checked))
 
+    def submitted(self, spec: JobSpec) -> Submitted | None:
+        """The job with this one's dedupe_key that a submit would give, before anything of it is checked; None: it is to be queued."""
+        if (key := spec.queue.dedupe_key) is None:
+            return None
+        try:
+            return self._doc(Submitted, "GET", "/v1/submitted", params={"dedupe_key": key})
+        except RemoteError:  # there is none; what else is wrong the submit meets, too
+            return None
+
     def explain(self, spec: JobSpec, checked: CheckResult) -> Explained:
         return self._doc(Explained, "POST", "/v1/explain", body=_body(spec, checked), timeout=SLOW_TIMEOUT_S)
 

@@ -13,8 +13,8 @@ from carbonsched.text import one_line
 
 if TYPE_CHECKING:
     from carbonsched.cli.client import Client
-    from carbonsched.model.job import JobSpec
     from carbonsched.model.profile import CheckResult
+    from carbonsched.model.views import Submitted
 
 
 Job = Annotated[
@@ -109,6 +109,9 @@ def submit(
     }
     spec = read(job, options, assign or (), label or ())
     client = connect(ctx)
+    if not explain and (submitted := client.submitted(spec)) is not None:
+        _follow(client, submitted, wait=wait, json=json)
+        return
     checked = check(spec, client.version().trainer_python)
     if explain:
         from carbonsched.cli.explain import show
@@ -116,16 +119,17 @@ def submit(
         answer = client.explain(spec, checked)
         emit(answer) if json else show(answer, checked)
         return
-    _queue(client, spec, checked, wait=wait, json=json)
-
-
-def _queue(client: "Client", spec: "JobSpec", checked: "CheckResult", *, wait: bool, json: bool) -> None:
-    from carbonsched.cli.output import emit
-    from carbonsched.cli.wait import follow
-
     submitted = client.submit(spec, checked)
     if not json:
         _tell(checked)
+    _follow(client, submitted, wait=wait, json=json)
+
+
+def _follow(client: "Client", submitted: "Submitted", *, wait: bool, json: bool) -> None:
+    from carbonsched.cli.output import emit
+    from carbonsched.cli.wait import follow
+
+    if not json:
         broken_pipe.say(f"{submitted.id} {submitted.state}")
     if wait:
         raise typer.Exit(follow(client, submitted.id, json))

@@ -63,6 +63,7 @@ _OTHERS = "(carbonsched ps shows everybody's)"
 OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
     {
         "submit": Operation(Right.USER, "submit jobs"),
+        "submitted": Operation(Right.USER, "submit jobs"),
         "explain": Operation(Right.USER, "ask what a job would cost"),
         "jobs": Operation(Right.USER, "list jobs", anonymous=True),
         "show": Operation(Right.OWNER, f"read job {{job}} {_OTHERS}"),

@@ -83,15 +83,20 @@ class SupervisorService:
         if spec.queue.dedupe_key is None:
             return self._submit(spec, owner, checked)
         with self._keyed:  # of two simultaneous submits, the second finds the first one's job
-            kept = self.supervisor.ledger.with_key(spec.queue.dedupe_key)
-            mine = (row for row in kept if row.owner.uid == owner.uid)
-            gone = self.supervisor.ledger.removed_ids()
-            for row in mine:
-                if row.id in gone:
-                    continue
-                if row.state is JobState.FINISHED or not row.state.ended:
-                    return Submitted(id=row.id, state=row.state)
-            return self._submit(spec, owner, checked)
+            return self._with_key(spec.queue.dedupe_key, owner) or self._submit(spec, owner, checked)
+
+    def submitted(self, dedupe_key: str, actor: Owner) -> Submitted:
+        if found := self._with_key(dedupe_key, actor):
+            return found
+        raise NotFoundError("none of your jobs with this dedupe_key is under way or has finished")
+
+    def _with_key(self, key: str, owner: Owner) -> Submitted | None:
+        """The owner's job with this key that another submit is not to repeat."""
+        for row in (ledger := self.supervisor.ledger).with_key(key):
+            stands = row.state is JobState.FINISHED or not row.state.ended
+            if stands and row.owner.uid == owner.uid and row.id not in ledger.removed_ids():
+                return Submitted(id=row.id, state=row.state)
+        return None
 
     def _submit(self, spec: JobSpec, owner: Owner, checked: CheckResult | None) -> Submitted:
         supervisor = self.supervisor

@@ -327,3 +327,15 @@ def test_options_that_cannot_be_meant(
     assert len(ran.err.strip().splitlines()) == 1
     assert says in ran.err
     assert not content.exists()
+
+
+def test_a_job_that_was_submitted_is_given_before_the_trainer_checks_anything(
+    box: Box, socket: Path, job: Path, content: Path
+) -> None:
+    job.write_text(JOB_TOML + '[queue]\ndedupe_key = "nightly"\n')
+    first = cli("submit", job, "--json", socket=socket)
+    content.unlink()
+    second = cli("submit", job, "--json", socket=socket)
+    assert (second.code, second.out) == (0, first.out)
+    assert not content.exists(), "the trainer was not asked"
+    assert len(box.entries) == 1

@@ -172,6 +172,7 @@ def test_admins_are_users_and_groups_and_may_change_on_reload(
 FIXED = {"Connection": "close", "Content-Type": "application/json"}
 REQUESTS: dict[str, tuple[str, str]] = {
     "submit": ("POST", "/v1/jobs"),
+    "submitted": ("GET", "/v1/submitted?dedupe_key=k"),
     "explain": ("POST", "/v1/explain"),
     "jobs": ("GET", "/v1/jobs"),
     "show": ("GET", "/v1/jobs/{job}"),
@@ -237,6 +238,7 @@ def may(who: str, operation: str) -> bool:
     if who == "other user":
         return operation in {
             "submit",
+            "submitted",
             "begin_run",
             "explain",
             "drained",

@@ -191,6 +191,12 @@ class Box:
             self._note(entry, owner.user)
             return Submitted(id=entry.id, state=entry.state)
 
+    def submitted(self, dedupe_key: str, actor: Owner) -> Submitted:
+        for entry in self.entries.values():
+            if entry.spec.queue.dedupe_key == dedupe_key:
+                return Submitted(id=entry.id, state=entry.state)
+        raise NotFoundError("there is none")
+
     def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:
         at = [START + timedelta(hours=k) for k in range(checked.segments + 1)]
         segments = tuple(
