@@ -56,7 +56,7 @@ from carbonsched.text import one_line
 logger = logging.getLogger(__name__)
 
 THREADS = 8
-"""What may take long goes in turns (`carbonsched.api.request_limit`) and leaves some to others: an operator cancels and drains meanwhile."""
+"""Slow requests are limited (`carbonsched.api.request_limit`), so that others are answered meanwhile: an operator can cancel and drain."""
 BODY_BYTES = 1024 * 1024
 """A job spec takes a few kilobytes."""
 IMPORT_BYTES = 64 * BODY_BYTES
@@ -126,10 +126,10 @@ def create_app(service: Service, token: Token | None = None) -> FastAPI:
 
 def _in_turn(what: str) -> Callable[[Caller], AsyncIterator[None]]:
     """A dependency that lets so many requests go on at a time."""
-    turns = RequestLimit(what)
+    limit = RequestLimit(what)
 
     async def turn(actor: Actor) -> AsyncIterator[None]:
-        async with turns.place(actor.uid):
+        async with limit.place(actor.uid):
             yield
 
     return turn

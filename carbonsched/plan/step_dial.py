@@ -68,11 +68,11 @@ class OpenEnd:
     """At which it trains now; None: not known yet."""
     cools_from: int | None = None
     """Steps before the cooldown that has begun; None: none has."""
-    look_s: float = 1.0
+    recheck_s: float = 1.0
     """Seconds until it is looked at again."""
     lag_s: float = 0.0
     """By which it may be further than it has said; 0 for one that waits for its directive."""
-    amid_s: float = 0.0
+    step_elapsed_s: float = 0.0
     """Seconds that the step under way has taken already."""
     guess: float = 1.0
     """By how much too dear a step may be reckoned that nobody has seen yet; 1: one was seen. A guess begins no cooldown."""
@@ -183,7 +183,7 @@ def _judge(costs: "_Costs", job: OpenEnd, point: PlanPoint | None) -> StepPlan:
     step_s = max(step.seconds, 1e-9)
     lag = math.ceil(job.lag_s / step_s)
     # the first step that a cooldown could begin with if it is told at the next look, which may fall into the same step
-    ahead = 1 + math.floor((min(job.amid_s, step_s) + job.lag_s + job.look_s) / step_s + 1e-9)
+    ahead = 1 + math.floor((min(job.step_elapsed_s, step_s) + job.lag_s + job.recheck_s) / step_s + 1e-9)
     last = bound - math.ceil(job.share * bound)  # where the bound makes it begin
     wanted = job.cooldown(job.done + ahead)
     if ahead + wanted <= affordable and job.done + ahead < last:
@@ -270,7 +270,7 @@ class _Costs:
     curve: IntensityCurve
     length: int
     """Steps of a segment."""
-    amid_s: float = 0.0
+    step_elapsed_s: float = 0.0
     """Seconds of the first of the steps that have passed, and are paid."""
     save_g: float = 0.0
 
@@ -279,7 +279,7 @@ class _Costs:
         if problem.allowed is not None:
             problem = WorkingTime.of(problem.allowed).cut(problem)
         curve = IntensityCurve(problem.slots, problem.beyond_g_per_kwh, problem.slots[-1].end_s)
-        return cls(problem, curve, job.length, job.amid_s, job.save_g)
+        return cls(problem, curve, job.length, job.step_elapsed_s, job.save_g)
 
     @property
     def left_g(self) -> float:
@@ -344,7 +344,7 @@ class _Costs:
         energy = self.problem.energy
         # a checkpoint where a segment ends, and where the cooldown begins
         ends = steps // self.length + 1
-        paid = min(self.amid_s / step.seconds, 1.0) if steps and step.seconds > 0 else 0.0
+        paid = min(self.step_elapsed_s / step.seconds, 1.0) if steps and step.seconds > 0 else 0.0
         joules = (steps - paid) * step.joules + ends * energy.overhead_j
         seconds = (steps - paid) * step.seconds + ends * energy.overhead_s
         if tail:

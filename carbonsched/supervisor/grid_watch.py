@@ -72,7 +72,7 @@ class GridWatch:
     """Feed → the state that `changes` last reported, and when (monotonic)."""
     records: Records = field(default_factory=dict)
     _opened: bool = False
-    _look_s: float = 0.0
+    _recheck_s: float = 0.0
     """Monotonic time at which forecasts are read next."""
     _settle_s: float = 0.0
     """Monotonic time at which readings are read next."""
@@ -92,10 +92,10 @@ class GridWatch:
     def poll_archive(self) -> None:
         """Remember new forecasts and new readings. Never raises; cheap enough for every tick."""
         now_s = self.clock.monotonic()
-        if now_s < self._look_s:
+        if now_s < self._recheck_s:
             return
         now, day_s = self.clock.now(), self.day_s()
-        self._look_s = now_s + day_s / _LOOKS_PER_DAY
+        self._recheck_s = now_s + day_s / _LOOKS_PER_DAY
         try:
             self._remember(now, now_s, day_s)
         except Exception:  # a plugin's feed may return anything: jobs are planned and directed all the same

@@ -189,7 +189,7 @@ def reason_of(run: JobRun) -> str:
     """Why the job is in its state, preceded by what is wrong with it."""
     if run.aside:
         return f"set aside: {run.aside}; tried again every minute"
-    wrong = run.trouble or run.unheard or run.odd[1]
+    wrong = run.trouble or run.unheard or run.unresponsive[1]
     return f"{wrong} ({run.reason})" if wrong else run.reason
 
 

@@ -86,7 +86,7 @@ class Lifecycle:
             return
         polled = self.supervisor.launcher.poll(run.dir)
         if not run.aside:
-            run.hear(self.supervisor.clock)
+            run.read_events(self.supervisor.clock)
         sure = not self.supervisor.isolation.unsure(run, polled)
         if polled.state != "running" and sure:
             # its workers still use energy and the board
@@ -136,7 +136,7 @@ class Lifecycle:
     def advance(self, run: JobRun) -> None:
         """Handle what a job has reported and where its process stands."""
         if run.aside or run.unheard:
-            run = self._bear_with(run)
+            run = self._retry_or_end(run)
         if run.aside and not run.alive:
             return
         if not run.alive:
@@ -171,7 +171,7 @@ class Lifecycle:
             reason = run.directive.reason if run.directive else "goes on"
             self.supervisor.move(run, new, reason if waiting is None else waiting.reason)
 
-    def _bear_with(self, run: JobRun) -> JobRun:
+    def _retry_or_end(self, run: JobRun) -> JobRun:
         """Retry a job that cannot be followed, and end its process in the end: others wait for the devices. Returns the job's run, which
         may have been rebuilt."""
         due = self.supervisor.isolation.due(run)

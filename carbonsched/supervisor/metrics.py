@@ -92,7 +92,9 @@ class _Box(Collector):
         states = [state for state in JobState if not state.ended]
         of_state = [((state.value,), float(sum(run.state is state for run in runs))) for state in states]
         yield _gauge("carbonsched_jobs", "Jobs that are not over.", ("state",), of_state)
-        odd = [((kind,), float(sum(run.odd[0] == kind for run in runs))) for kind in ("silent", "deaf")]
+        odd = [
+            ((kind,), float(sum(run.unresponsive[0] == kind for run in runs))) for kind in ("silent", "deaf")
+        ]
         said = "Jobs that say nothing for long (silent), or go on against what they were told (deaf)."
         yield _gauge("carbonsched_jobs_unresponsive", said, ("kind",), odd)
         labels = ("job_id", "owner")

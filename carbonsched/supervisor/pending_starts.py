@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-GLANCE_S = 0.05
+TICK_WAIT_S = 0.05
 """Seconds that a tick waits for the starts it begins; most are done by then."""
 END_S = 5.0
 """Seconds that an ending daemon waits for each start. The next daemon finds what is not done by then."""
@@ -39,24 +39,24 @@ class Start:
 
 @dataclass(slots=True)
 class PendingStarts:
-    """The starts that have not been handled yet. One tick waits for the starts that it begins for `glance_s` in all.
+    """The starts that have not been handled yet. One tick waits for the starts that it begins for `tick_wait_s` in all.
 
     Example:
-        >>> starts = PendingStarts(glance_s=10.0)
-        >>> starts.allow_glance()
+        >>> starts = PendingStarts(tick_wait_s=10.0)
+        >>> starts.begin_tick()
         >>> starts.begin("a-1", lambda: None)
-        >>> [start.job_id for start in starts.through()]
+        >>> [start.job_id for start in starts.ended()]
         ['a-1']
         >>> starts.forget("a-1")
     """
 
-    glance_s: float = GLANCE_S
-    _left_s: float = GLANCE_S
+    tick_wait_s: float = TICK_WAIT_S
+    _left_s: float = TICK_WAIT_S
     _starts: dict[str, Start] = field(default_factory=dict)
 
-    def allow_glance(self) -> None:
+    def begin_tick(self) -> None:
         """A tick begins: allow it the full wait."""
-        self._left_s = self.glance_s
+        self._left_s = self.tick_wait_s
 
     def begin(self, job_id: str, work: Callable[[], object]) -> None:
         """Run the work in a thread, and wait a moment for it. The work must not take the supervisor's lock."""
@@ -70,7 +70,7 @@ class PendingStarts:
         start.thread.join(self._left_s)
         self._left_s = max(self._left_s - (time.monotonic() - began), 0.0)
 
-    def through(self) -> list[Start]:
+    def ended(self) -> list[Start]:
         """Starts that have ended, until they are forgotten: if one cannot be recorded, that is retried."""
         return [start for start in self._starts.values() if not start.thread.is_alive()]
 

@@ -224,7 +224,7 @@ class ProcessJournal:
         if not alive and not run.state.ended and polled.run is not None and _unaccounted(polled.run, last):
             # the ledger was restored from a backup, or refused the entry: the energy is the job's all the same
             log.warning("job %s: the ledger does not know its last process, it is taken up", run.id)
-            run.take_up(polled.run, self.clock.now())
+            run.adopt_process(polled.run, self.clock.now())
             return
         # a journalled start may have failed
         if not alive or not (run.state.live or _came_to_pass(polled, started)):

@@ -62,13 +62,13 @@ class Responsiveness:
         if not run.alive or run.process.alive_to is not None:
             self._heard.pop(run.id, None)
             return
-        heard = self._hear(run)
+        heard = self._update(run)
         if run.process.target is not None or not run.steered:
             return  # it is being ended, and killed if it ignores that; a command sends no events
         deaf, silent_s = _deaf(run, heard), self._silent_s(run, heard)
         found = deaf or ("" if silent_s is None else _silent(run, silent_s))
         kind = "deaf" if deaf else "silent" if found else ""
-        if kind != run.odd[0]:
+        if kind != run.unresponsive[0]:
             self._say(run, kind, found)
         if deaf and run.directive is not None and run.directive.action == "wait":
             self.end(run, deaf)
@@ -81,7 +81,7 @@ class Responsiveness:
         """The job is over."""
         self._heard.pop(run.id, None)
 
-    def _hear(self, run: JobRun) -> _Heard:
+    def _update(self, run: JobRun) -> _Heard:
         heard, now = self._heard.setdefault(run.id, _Heard()), self.clock.awake()
         directive, progress = run.directive, run.progress
         mark = (run.process.alive_from, progress.events)
@@ -112,7 +112,7 @@ class Responsiveness:
         else:
             log.info("job %s: it answers again", run.id)
             self.note(run.id, "note", {"text": "it answers again"})
-        run.note_odd(kind, text)
+        run.note_unresponsive(kind, text)
 
 
 def _waits(run: JobRun) -> bool:

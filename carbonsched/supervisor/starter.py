@@ -57,7 +57,7 @@ class Starter:
 
     Example::
 
-        starter.take_up()  # what the last ticks began
+        starter.finish_starts()  # what the last ticks began
         starter.start_queued()
     """
 
@@ -72,7 +72,7 @@ class Starter:
 
     def start_queued(self) -> None:
         # cached by number of boards: a seat is for the first job that may start, a reason for all of them
-        self.starts.allow_glance()
+        self.starts.begin_tick()
         supervisor, found, kept = self.supervisor, dict[int, tuple[Seat | None, str]](), False
         for run in queue(supervisor.runs.values()):
             with supervisor.isolation.alone(run):
@@ -102,16 +102,16 @@ class Starter:
                 with self.supervisor.isolation.alone(run):
                     self.supervisor.move(run, run.state, f"undrained by {actor}")
 
-    def take_up(self) -> None:
+    def finish_starts(self) -> None:
         """Handle the starts that have ended: the job runs, or its start has failed."""
         supervisor = self.supervisor
-        for start in self.starts.through():
+        for start in self.starts.ended():
             run = supervisor.runs.get(start.job_id)
             if run is None or not run.process.starting:
                 self.starts.forget(start.job_id)
                 continue
             with supervisor.isolation.alone(run):
-                self._take_up(run, start)
+                self._finish_start(run, start)
 
     def waits_for(self, run: JobRun) -> str:
         """The unfinished job that it comes after; empty: none."""
@@ -154,13 +154,13 @@ class Starter:
         env, most = supervisor.placement.env(seat), supervisor.config.launch.log_bytes
         launch = supervisor.launcher.start
         self.starts.begin(run.id, partial(launch, run.dir, argv, env, run.job.owner, run.spec, most))
-        through = [start for start in self.starts.through() if start.job_id == run.id]
-        if through:
-            self._take_up(run, through[0])
+        ended = [start for start in self.starts.ended() if start.job_id == run.id]
+        if ended:
+            self._finish_start(run, ended[0])
         else:
             supervisor.move(run, run.state, "is being started")
 
-    def _take_up(self, run: JobRun, start: Start) -> None:
+    def _finish_start(self, run: JobRun, start: Start) -> None:
         supervisor, error = self.supervisor, start.error
         if error is None:
             run.process.launched()

@@ -278,13 +278,13 @@ class Supervisor:
         with self.lock:
             for run in self.runs.values():
                 run.forget_trouble()
-            self.starter.take_up()
+            self.starter.finish_starts()
             self._meter(deltas, self.live())
             for run in list(self.runs.values()):
                 with self.isolation.alone(run):
                     self.lifecycle.advance(run)
             with self.isolation.alone(None):
-                self._look_at_feeds()
+                self._check_feeds()
             if self.runs:
                 self._direct()
                 self.starter.start_queued()
@@ -293,7 +293,7 @@ class Supervisor:
                     self._control.clocks.keep()
             self.ticks += 1
 
-    def _look_at_feeds(self) -> None:
+    def _check_feeds(self) -> None:
         self.watch.poll_archive()
         self.watch.log_source()
         self.supply.log_doubt()

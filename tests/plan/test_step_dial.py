@@ -14,7 +14,7 @@ from carbonsched.plan.step_dial import SHORTEST, OpenEnd, as_planned, judge, lay
 FULL = ((1.0, 1.0),)
 ENERGY = EnergyModel(3600.0, 1.0, 10.0, 1.0, tail_j=3600.0, tail_s=10.0, sigma=0.0, watts_high=360.0)
 """A step takes 1 Wh and 10 s: 0.3 g at 300 g/kWh."""
-JOB = OpenEnd(done=0, k=0, here=50, length=50, share=0.2, look_s=10.0)
+JOB = OpenEnd(done=0, k=0, here=50, length=50, share=0.2, recheck_s=10.0)
 
 
 def problem(budget_g: float, **fields: object) -> Problem:

@@ -43,7 +43,7 @@ def rig(tmp_path: Path) -> Rig:
 
 def hold(rig: Rig) -> threading.Event:
     slow(rig).go.clear()
-    rig.supervisor.starter.starts.glance_s = 0.01
+    rig.supervisor.starter.starts.tick_wait_s = 0.01
     return slow(rig).go
 
 
@@ -106,7 +106,7 @@ def test_a_start_that_fails_leaves_no_process_and_the_seat_free(
 ) -> None:
     go = hold(rig)
     if not late:
-        rig.supervisor.starter.starts.glance_s = 60.0
+        rig.supervisor.starter.starts.tick_wait_s = 60.0
         go.set()
     slow(rig).error = error
     played = rig.submit()
@@ -118,7 +118,7 @@ def test_a_start_that_fails_leaves_no_process_and_the_seat_free(
     assert shown.state is wanted
     assert str(error).split("]")[-1].strip() in shown.reason or asked
     slow(rig).error = None
-    rig.supervisor.starter.starts.glance_s = 60.0
+    rig.supervisor.starter.starts.tick_wait_s = 60.0
     if wanted is JobState.FAILED:
         rig.service.resume(played.id, ME)
     rig.run(2)

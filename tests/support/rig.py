@@ -130,7 +130,7 @@ class Rig:
             build_supply(self.config.supply, site),
             build_pue_feed(self.config.pue_feed, site),
         )
-        self.supervisor.starter.starts.glance_s = 60.0  # what is started at a tick runs in that tick
+        self.supervisor.starter.starts.tick_wait_s = 60.0  # what is started at a tick runs in that tick
         self.supervisor.placement.driver_calls.patience_s = 60.0
         self.supervisor.prices.poll()
         self.supervisor.supply.poll()

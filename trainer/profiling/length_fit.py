@@ -61,7 +61,7 @@ class LengthFit:
         """None: `next_trace` has to be traced first."""
         if key in self.known:
             return {key: 1.0}
-        if key not in self._found and (weights := self._foretell(key)) is not None:
+        if key not in self._found and (weights := self._predict(key)) is not None:
             self._found[key] = weights
         return self._found.get(key)
 
@@ -94,7 +94,7 @@ class LengthFit:
         near = min(self.known, key=lambda k: abs(k[0] - key[0]) + abs((k[1] or 0) - (key[1] or 0)))
         return {near: _tokens(key) / _tokens(near)}
 
-    def _foretell(self, key: Key) -> Weights | None:
+    def _predict(self, key: Key) -> Weights | None:
         if self._fits(0) is not False:
             span = self._span(0, key) if self._fits(0) else None
             return span if span is not None and self._covers(key) else None

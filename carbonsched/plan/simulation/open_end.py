@@ -154,8 +154,8 @@ class _Run:
                 steps = judge(problem, self._state(problem, here, lag_s=2.0))
             if steps.phase == "cooldown":
                 self.cools_from, self.end = steps.cooldown_from, steps.end
-            look_s = self._look_s(problem)
-            count = max(min(math.floor(look_s / self.step_s), here, (self.end or 10**9) - self.done), 1)
+            recheck_s = self._recheck_s(problem)
+            count = max(min(math.floor(recheck_s / self.step_s), here, (self.end or 10**9) - self.done), 1)
             if not self._train(count):
                 yield "stop: the next tick could pass the budget"
 
@@ -266,10 +266,10 @@ class _Run:
             most=job.most,
             rho=1.0 if not job.points else None if self.point is None else self.point.rho,
             cools_from=self.cools_from,
-            look_s=self._look_s(problem),
+            recheck_s=self._recheck_s(problem),
             lag_s=lag_s,
         )
 
-    def _look_s(self, problem: Problem) -> float:
+    def _recheck_s(self, problem: Problem) -> float:
         per_s = problem.grams(self.watts, problem.slots[0].g_per_kwh)
         return min(max(max(problem.budget_g, 0.0) / per_s / _LOOKS, 2 * self.run.request.tick_s), _LOOK_S)

@@ -52,7 +52,7 @@ def find_due(run: JobRun, now: datetime, now_s: float) -> Due:
         return Due.PLAN
     if not trains:
         return Due.NOTHING
-    return Due.EASE if now_s - max(run.eased_s, run.plan.made_s) >= run.look_s else Due.RENEW
+    return Due.EASE if now_s - max(run.eased_s, run.plan.made_s) >= run.recheck_s else Due.RENEW
 
 
 def decide(inputs: PlanningInputs) -> Decision:
@@ -92,7 +92,7 @@ def decide(inputs: PlanningInputs) -> Decision:
     if steps is not None and action != "stop":
         directive = phased(directive, steps)
     return Decision(
-        directive, outcome, plan=plan, ending=ending, problem=problem, look_s=inputs.look_s, steps=steps
+        directive, outcome, plan=plan, ending=ending, problem=problem, recheck_s=inputs.recheck_s, steps=steps
     )
 
 

@@ -48,7 +48,7 @@ class Decision:
     """The held-out loss expected at the plan's end; None if none is forecast."""
     problem: Problem | None = None
     """The problem that the plan solves."""
-    look_s: float = 60.0
+    recheck_s: float = 60.0
     """Seconds until the running segment is checked again."""
     steps: StepPlan | None = None
     """Total steps of the job, if the daemon decides how many there are."""

@@ -50,7 +50,7 @@ class Director:
             steps = decision.steps.end if decision.steps is not None else None
             step_j = None if decision.problem is None else decision.problem.energy.joules_full
             note = PlanNote(self.clock.monotonic(), decision.price, decision.end_s, steps, step_j)
-            run.note_plan(note, decision.look_s)
+            run.note_plan(note, decision.recheck_s)
         if decision.outcome is Outcome.WAIT_GONE and decision.ending is not None:
             self.end(run, decision.ending)
 

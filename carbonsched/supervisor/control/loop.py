@@ -58,7 +58,7 @@ class ControlLoop:
             self.director.kill(run, spent)
         elif run.process.target is None:
             due = find_due(run, now, self.clock.monotonic())
-            decision = self._plan(run) if due is Due.PLAN else self._anew(run, due)
+            decision = self._plan(run) if due is Due.PLAN else self._replan(run, due)
             if decision is None and due is not Due.PLAN:
                 decision = self._keep(run, due) or self.clocks.correct(run)
             if decision is not None:
@@ -76,9 +76,9 @@ class ControlLoop:
             inputs = self.estimates.gather(run, funds, choice.offered) or inputs
         decision = decide(inputs)
         self.clocks.settle(run, choice, decision)
-        return self.clocks.apply(run, self._foretell(run, inputs, decision))
+        return self.clocks.apply(run, self._add_loss_forecast(run, inputs, decision))
 
-    def _anew(self, run: JobRun, due: Due) -> Decision | None:
+    def _replan(self, run: JobRun, due: Due) -> Decision | None:
         """Plan the rest of the first segment again if its steps cost something else than the first plan assumed.
 
         The first steps are slow, so a few of them may change ρ but neither stop the job nor make it wait.
@@ -91,7 +91,7 @@ class ControlLoop:
         trains = decision is not None and decision.outcome is Outcome.GO_ON
         return decision if trains else None
 
-    def _foretell(self, run: JobRun, inputs: PlanningInputs, decision: Decision) -> Decision:
+    def _add_loss_forecast(self, run: JobRun, inputs: PlanningInputs, decision: Decision) -> Decision:
         """Add the forecast of the held-out loss at the plan's end, for the journal."""
         losses, plan = self.estimates.losses, decision.plan
         if losses is None or plan is None or decision.outcome is Outcome.STOP:
@@ -109,5 +109,5 @@ class ControlLoop:
         inputs = self.estimates.gather(run, funds)
         if inputs is None:
             return None
-        run.note_easing(self.clock.monotonic(), inputs.look_s)
+        run.note_easing(self.clock.monotonic(), inputs.recheck_s)
         return ease(inputs, run.directive) if inputs.open_end is None else anneal(inputs, run.directive)

@@ -65,7 +65,7 @@ class Funds:
         return NO_LIMIT_G if self.budget_g is None else self.budget_g - self.charged_g
 
 
-LOOK_S = 60.0
+RECHECK_S = 60.0
 """Longest time in seconds between two checks of a running segment."""
 _LOOKS = 100.0
 """Checks of a job of open end during the time that its grams last. What it trains between two checks is the error of its end."""
@@ -164,9 +164,9 @@ class PlanningInputs:
         return self.remaining.open_end
 
     @property
-    def look_s(self) -> float:
+    def recheck_s(self) -> float:
         """Seconds until the next segment is checked again while it runs."""
-        return LOOK_S if self.open_end is None else self.open_end.look_s
+        return RECHECK_S if self.open_end is None else self.open_end.recheck_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +217,16 @@ class Estimates:
             return None
         lease, grid = self.gather_lease(run, funds), self.grid.forecast()
         if remaining.open_end is not None:
-            look_s, is_guess = _look_s(lease, grid.now_g_per_kwh), lease.at_least is not None
+            recheck_s, is_guess = _recheck_s(lease, grid.now_g_per_kwh), lease.at_least is not None
             save_g = grams(checkpoint_s(run) * lease.energy.watts_high, lease.worst_g_per_kwh, lease.pue)
-            amid_s, guess = run.amid_s(lease.now), GUESS if is_guess else 1.0
-            end = replace(remaining.open_end, look_s=look_s, amid_s=amid_s, save_g=save_g, guess=guess)
+            step_elapsed_s, guess = run.step_elapsed_s(lease.now), GUESS if is_guess else 1.0
+            end = replace(
+                remaining.open_end,
+                recheck_s=recheck_s,
+                step_elapsed_s=step_elapsed_s,
+                save_g=save_g,
+                guess=guess,
+            )
             remaining = replace(remaining, open_end=end)
         idle_w = sum(self.idle_w.get(device, 0.0) for device in run.process.devices)
         return PlanningInputs(
@@ -375,10 +381,10 @@ def _end_g(end: OpenEnd, lease: LeaseInputs) -> float:
     return end.save_g + grams(lease.energy.watts_high * lease.tick_s, lease.worst_g_per_kwh, lease.pue)
 
 
-def _look_s(lease: LeaseInputs, g_per_kwh: float) -> float:
+def _recheck_s(lease: LeaseInputs, g_per_kwh: float) -> float:
     per_s = grams(mean_watts(lease.energy), g_per_kwh, lease.pue)
-    lasts_s = max(lease.left_g, 0.0) / per_s if per_s > 0 else LOOK_S * _LOOKS
-    return min(max(lasts_s / _LOOKS, _TICKS * lease.tick_s), LOOK_S)
+    lasts_s = max(lease.left_g, 0.0) / per_s if per_s > 0 else RECHECK_S * _LOOKS
+    return min(max(lasts_s / _LOOKS, _TICKS * lease.tick_s), RECHECK_S)
 
 
 def _allowed(run: JobRun, now: datetime, until_s: float) -> tuple[tuple[float, float], ...] | None:

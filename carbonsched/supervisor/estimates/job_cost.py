@@ -93,7 +93,7 @@ class JobCostEstimator:
     def has_moved(self, run: JobRun) -> bool:
         """Whether a step costs so much more or less than the plan of the first segment assumed that a new plan is worthwhile."""
         fit, planned = self.fits.get(run.id), run.plan.step_j if run.plan is not None else None
-        pace = run.progress.pace.tell()
+        pace = run.progress.pace.estimate()
         if planned is None or pace is None or pace.steps < _MOVED_STEPS or fit is None or fit.observations:
             return False
         return abs(math.log(max(self.estimate(run).joules_full, 1e-12) / planned)) > math.log1p(_MOVED)
@@ -101,7 +101,7 @@ class JobCostEstimator:
     def is_guess(self, run: JobRun) -> bool:
         """Whether the cost of a step is a guess: neither this job nor an earlier one of its model on this box has been measured."""
         fit = self.fits.get(run.id)
-        if (fit is not None and fit.observations) or run.progress.pace.tell() is not None:
+        if (fit is not None and fit.observations) or run.progress.pace.estimate() is not None:
             return False
         return run.checked is None or not self.throughput(run).of_model
 
@@ -191,16 +191,16 @@ def stop_j(run: JobRun, energy: EnergyModel, now: datetime) -> float:
         and progress.checkpoint is not None
         and progress.checkpoint.step == progress.step
     )
-    amid_s = max(energy.seconds_full - run.amid_s(now), 0.0)
+    step_elapsed_s = max(energy.seconds_full - run.step_elapsed_s(now), 0.0)
     if _is_last_step(run):
-        amid_s = 0.0  # stop or not, nothing is trained after it
+        step_elapsed_s = 0.0  # stop or not, nothing is trained after it
     if progress.ready is None and progress.done and progress.is_last(progress.done[-1]):
-        amid_s = 0.0  # no step follows
+        step_elapsed_s = 0.0  # no step follows
     if progress.waiting is not None:
-        amid_s = 0.0  # no step follows either
+        step_elapsed_s = 0.0  # no step follows either
     if progress.ready is None or progress.ready.first_step == progress.step:
-        amid_s = max(amid_s, _batch_s(run))
-    return energy.watts_high * (amid_s + (0.0 if saved else checkpoint_s(run)))
+        step_elapsed_s = max(step_elapsed_s, _batch_s(run))
+    return energy.watts_high * (step_elapsed_s + (0.0 if saved else checkpoint_s(run)))
 
 
 def _is_last_step(run: JobRun) -> bool:
@@ -267,7 +267,7 @@ def _with_overheads(run: JobRun, energy: EnergyModel, evaluation: EvaluationCost
 
 def _steps_seen(run: JobRun) -> StepsSeen | None:
     """What the current segment's steps show, if they run at the board's own clock."""
-    pace = run.progress.pace.tell()
+    pace = run.progress.pace.estimate()
     if pace is None or run.spec.carbon.clocks != "off":
         return None
     busy_mj, busy_s = run.account.busy.get(run.process.segment or 0, (0, 0.0))

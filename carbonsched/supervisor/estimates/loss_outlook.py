@@ -92,7 +92,7 @@ class LossOutlook:
         if traits is None or not traits.switches:
             return ()
         ready, curve = run.progress.ready, self.curve(run)
-        offered = _within(run.spec, _foreseen(run, floor) if ready is None else ready.points, floor)
+        offered = _within(run.spec, _expected_settings(run, floor) if ready is None else ready.points, floor)
         full = next((p.gain for p in offered if p.setting.method == "full"), 0.0)
         points = []
         for point in offered:
@@ -140,7 +140,7 @@ class LossOutlook:
         return history if history.stretches and history.held_out else None
 
 
-def _foreseen(run: JobRun, floor: float) -> tuple[SettingPoint, ...]:
+def _expected_settings(run: JobRun, floor: float) -> tuple[SettingPoint, ...]:
     """The settings that a trainer of method auto will offer, by the job's check; otherwise full fine-tuning, and tensors at a few ρ above
     the floor."""
     if run.checked is not None and run.checked.settings:

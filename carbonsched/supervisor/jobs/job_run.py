@@ -106,7 +106,7 @@ class JobRun:
     """The budget was changed: plan again, also in mid-segment."""
     eased_s: float = 0.0
     """Monotonic time at which ρ was last checked in mid-segment."""
-    look_s: float = 60.0
+    recheck_s: float = 60.0
     """Seconds between two such checks."""
 
     found: RunRecord | None = None
@@ -115,7 +115,7 @@ class JobRun:
     """Whether the warning that it nears its budget was given."""
     trouble: str = ""
     """What failed in the last tick and is retried; empty: nothing."""
-    odd: tuple[str, str] = ("", "")
+    unresponsive: tuple[str, str] = ("", "")
     """How it disobeys its directive, or that it is silent: (which of the two, in words)."""
     aside: str = ""
     """Why the daemon cannot follow it for now: it is charged and shown, but neither started nor directed."""
@@ -177,7 +177,7 @@ class JobRun:
         after = self.spec.carbon.deadline
         return None if after is None else self.job.submitted_at + self.stepped + timedelta(seconds=after)
 
-    def amid_s(self, now: datetime) -> float:
+    def step_elapsed_s(self, now: datetime) -> float:
         """Seconds that the current step has taken so far, by its events; 0 if no step is known to run."""
         began, progress = self.progress.pace.began, self.progress
         if began is None or progress.ready is None or progress.waiting is not None:
@@ -263,9 +263,9 @@ class JobRun:
         """Remember what failed in this tick."""
         self.trouble = text
 
-    def note_odd(self, kind: str, text: str) -> None:
+    def note_unresponsive(self, kind: str, text: str) -> None:
         """Remember how it disobeys its directive, or that it is silent; empty: it does what it should."""
-        self.odd = (kind, text)
+        self.unresponsive = (kind, text)
 
     def forget_trouble(self) -> None:
         """A new tick begins: forget the fault of the last one."""
@@ -287,17 +287,17 @@ class JobRun:
         self.process.begin(at, devices, part)
         self.progress.begin()
         self.limit = EventLimit.of_process(at)
-        self.odd = ("", "")
+        self.unresponsive = ("", "")
         self.account.begin()
 
-    def take_up(self, found: RunRecord, now: datetime) -> None:
+    def adopt_process(self, found: RunRecord, now: datetime) -> None:
         """Take over a process that runs, or ran, though nobody journalled its start; its devices are set later (`begin`)."""
         self.begin(min(found.started_at, now), ())
         self.found = found
 
     def leave(self, wake_at: datetime | None = None) -> None:
         """The process is gone; `wake_at`: when to start the next one."""
-        self.odd = ("", "")
+        self.unresponsive = ("", "")
         self.process.leave(wake_at)
 
     def end(self, ending: Ending, kill_at: float | None = None) -> None:
@@ -341,16 +341,16 @@ class JobRun:
         """Record the directive that an earlier daemon sent: its plan is unknown, but no new one is needed."""
         self.directive, self.plan = directive, PlanNote(made_s=now_s)
 
-    def note_plan(self, plan: PlanNote, look_s: float = 60.0) -> None:
-        self.plan, self.replan, self.look_s = plan, False, look_s
+    def note_plan(self, plan: PlanNote, recheck_s: float = 60.0) -> None:
+        self.plan, self.replan, self.recheck_s = plan, False, recheck_s
 
     def note_step_j(self, joules: float) -> None:
         """Record the current estimate of a full step's joules."""
         if self.plan is not None:
             self.plan = replace(self.plan, step_j=joules)
 
-    def note_easing(self, now_s: float, look_s: float = 60.0) -> None:
-        self.eased_s, self.look_s = now_s, look_s
+    def note_easing(self, now_s: float, recheck_s: float = 60.0) -> None:
+        self.eased_s, self.recheck_s = now_s, recheck_s
 
     # ---- its events
 
@@ -376,7 +376,7 @@ class JobRun:
                 following = None if self.progress.is_last(event) else event.k + 1
                 self.process.enter(following, event.at)
 
-    def hear(self, clock: Clock) -> None:
+    def read_events(self, clock: Clock) -> None:
         """Read the trainer's new events and fold them in; if they cannot be read, `unheard` says why."""
         if len(self.unsaved) >= MOST_UNSAVED:
             self.note_trouble(f"{len(self.unsaved)} of its events wait for the ledger, the next are not read")

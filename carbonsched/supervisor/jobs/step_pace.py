@@ -48,7 +48,7 @@ class StepPace:
         >>> pace, at = StepPace(), datetime(2026, 11, 1, tzinfo=UTC)
         >>> for step, after in enumerate((9.0, 11.0, 13.0, 15.0), start=1):
         ...     pace.add(Step(at=at + timedelta(seconds=after), k=0, step=step, steps=None, loss=None, lr=1e-3, seconds=2.0, rho=0.5))
-        >>> pace.tell().seconds, pace.tell().steps
+        >>> pace.estimate().seconds, pace.estimate().steps
         (2.0, 3)
     """
 
@@ -90,7 +90,7 @@ class StepPace:
             self.first_only = True
         self.step, self.at, self.began = event.step, event.at, event.at
 
-    def tell(self) -> Pace | None:
+    def estimate(self) -> Pace | None:
         """The estimate; None before the first step."""
         if not self.stretches:
             return None

@@ -20,7 +20,7 @@ def test_slow_first_steps_are_outgrown() -> None:
     for step, takes in enumerate((8.0, 6.0, 4.0, *[2.0] * 9), start=1):
         at += takes
         pace.add(told(step, at, seconds=takes))
-        found = pace.tell()
+        found = pace.estimate()
         assert found is not None
         seen.append((found.seconds, found.sd))
     assert seen[0] == (8.0, 0.5), "one step tells little"
@@ -32,9 +32,9 @@ def test_several_steps_an_event_and_a_change_of_rho_lose_nothing() -> None:
     pace = StepPace()
     for step, at in ((3, 1.0), (8, 2.0), (13, 3.0)):
         pace.add(told(step, at, rho=0.5, seconds=0.2))
-    assert pace.tell() == (0.5, pytest.approx(0.2), pytest.approx(0.1732, abs=1e-3), 10)
+    assert pace.estimate() == (0.5, pytest.approx(0.2), pytest.approx(0.1732, abs=1e-3), 10)
     pace.add(told(15, 9.0, rho=1.0, seconds=0.4))  # a selection was made meanwhile
-    found = pace.tell()
+    found = pace.estimate()
     assert found is not None
     assert (found.rho, found.seconds, found.steps) == (1.0, pytest.approx(0.4), 10)
 
@@ -47,11 +47,11 @@ def test_what_is_no_step_is_left_out_and_a_segment_begins_anew() -> None:
     assert pace.began == START + timedelta(seconds=30)
     pace.add(told(3, 32.0))
     pace.add(told(4, 34.0))
-    found = pace.tell()
+    found = pace.estimate()
     assert found is not None
     assert (found.seconds, found.steps) == (2.0, 2)
     pace.add(told(4, 34.0))  # the same again, and a clock that was set back
     pace.add(told(5, 20.0))
-    assert pace.tell() == found
+    assert pace.estimate() == found
     pace.forget()
-    assert (pace.tell(), pace.began) == (None, None)
+    assert (pace.estimate(), pace.began) == (None, None)
