@@ -400,7 +400,7 @@ def load(path: Path) -> Config:
     except RecursionError as e:
         raise InputError("--config", f"{path} is nested too deep to be read", "flatten it") from e
     except ValueError as e:  # TOMLDecodeError, or a number of more than 4,300 digits
-        raise InputError("--config", f"{path} is not TOML: {e}", "mend that line") from e
+        raise InputError("--config", f"{path} is not TOML: {e}", "fix that line") from e
     config = Config.parse(data, where=path.name, folder=path.resolve().parent)
     check_types(config, data, path.name)
     return config

@@ -45,7 +45,7 @@ def csv_rows(text: str, refuse: Refuse) -> Iterator[CsvRow]:
             with _fields_of_any_length():
                 cells = next(reader, None)
         except csv.Error as e:
-            refuse(begins, f"is not CSV ({e})", "mend that line")
+            refuse(begins, f"is not CSV ({e})", "fix that line")
         if cells is None:
             return
         if lines.ended:

@@ -63,13 +63,13 @@ def load(group: str, name: str, check: Callable[[object], _T], built_in: Iterabl
         raise InputError(
             _where(plugin),
             f"cannot be imported: {problem}",
-            f"mend or uninstall {_distribution(plugin)}",
+            f"fix or uninstall {_distribution(plugin)}",
         ) from e
     try:
         return check(found)
     except TypeError as e:
         raise InputError(
-            _where(plugin), f"{plugin.value} {e}", f"mend or uninstall {_distribution(plugin)}"
+            _where(plugin), f"{plugin.value} {e}", f"fix or uninstall {_distribution(plugin)}"
         ) from e
 
 

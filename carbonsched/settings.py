@@ -55,7 +55,7 @@ def build_error(error: Exception, settings: ProviderSettings, where: str) -> Exc
     if isinstance(error, CarbonschedError) or type(settings).__module__.startswith("carbonsched."):
         return error
     problem = " ".join(f"{type(error).__name__}: {error}".split())
-    return InputError(where, f"the plugin of {settings.provider!r} failed: {problem}", "mend or uninstall it")
+    return InputError(where, f"the plugin of {settings.provider!r} failed: {problem}", "fix or uninstall it")
 
 
 _CALLED: Final = {"prices": "source of prices", "supply": "source of supply"}

@@ -279,7 +279,7 @@ def test_a_plugin_of_the_wrong_shape_is_refused_only_where_it_is_asked_for(
     line = refused({"provider": "cloud"})
     assert words in line
     assert line.startswith("plugin 'cloud' of sky2 (carbonsched.feeds): ")
-    assert line.endswith("mend or uninstall sky2")
+    assert line.endswith("fix or uninstall sky2")
 
 
 def test_a_plugin_without_a_build_is_refused(site: Path) -> None:

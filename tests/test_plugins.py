@@ -64,7 +64,7 @@ def test_a_broken_plugin_is_one_line_and_hurts_nobody_else(
     line = str(caught.value)
     assert line.startswith(f"plugin 'sun' of broken-sun ({GROUP}): ")
     assert words in line
-    assert line.endswith("; mend or uninstall broken-sun")
+    assert line.endswith("; fix or uninstall broken-sun")
     assert "\n" not in line
     assert plugins.load(GROUP, "moon", text) == "pale"
     sys.modules.pop("bad_sun", None)

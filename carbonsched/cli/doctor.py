@@ -1,4 +1,4 @@
-"""`carbonsched doctor` and `carbonsched config check`: look at all that the daemon needs, and name the mend of each fault."""
+"""`carbonsched doctor` and `carbonsched config check`: look at all that the daemon needs, and say how to fix each fault."""
 
 from collections.abc import Iterator
 from pathlib import Path

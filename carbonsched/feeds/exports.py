@@ -135,7 +135,7 @@ class _File:
         try:
             return plain_number(text.replace(",", ""))
         except ValueError as e:
-            raise self.refuse(row, f"{self.header[column]} is not a number: {text[:40]!r}", "mend it") from e
+            raise self.refuse(row, f"{self.header[column]} is not a number: {text[:40]!r}", "fix it") from e
 
     def time(
         self,
@@ -161,7 +161,7 @@ class _File:
                 return utc(at.replace(tzinfo=zone, fold=int(second)))
             except (ValueError, OverflowError):
                 continue
-        raise self.refuse(row, f"{text[:40]!r} is not a time of this export", "mend it")
+        raise self.refuse(row, f"{text[:40]!r} is not a time of this export", "fix it")
 
     def mine(self, column: int) -> list[CsvRow]:
         """The rows of the zone, where the file has several."""

@@ -48,7 +48,7 @@ def _run(row: LogRow, zone: tzinfo) -> ImportedRun:
     consumed, kilograms = row.number("energy_consumed"), row.number("emissions")
     pue = row.maybe("pue") or 1.0
     if pue < 1:
-        row.refuse("pue", f"{pue:g} is below 1", "mend it")
+        row.refuse("pue", f"{pue:g} is below 1", "fix it")
     version = row.text("codecarbon_version")
     return ImportedRun(
         key=f"codecarbon:{run_id}",
@@ -68,7 +68,7 @@ def _run(row: LogRow, zone: tzinfo) -> ImportedRun:
 def _intensity(row: LogRow, kilograms: float, kwh: float) -> float | None:
     if kwh == 0:
         if kilograms > 0:
-            row.refuse("emissions", f"{kilograms:g} kg came of no energy", "mend the line")
+            row.refuse("emissions", f"{kilograms:g} kg came of no energy", "fix the line")
         return None
     found = kilograms * 1000 / kwh
     if found > 5000:
@@ -85,7 +85,7 @@ def _parts(row: LogRow, consumed: float, pue: float) -> tuple[ImportedPart, ...]
             row.refuse(
                 "energy_consumed",
                 f"{consumed:g} kWh is not the sum of its parts, {sum(known.values()):g} kWh",
-                "mend the line",
+                "fix the line",
             )
     else:
         known = {"all": consumed}

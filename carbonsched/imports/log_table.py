@@ -44,7 +44,7 @@ class LogRow:
         try:
             value = plain_number(text)
         except ValueError:
-            self.refuse(name, f"{text[:40]!r} is no number", "mend it")
+            self.refuse(name, f"{text[:40]!r} is no number", "fix it")
         if not math.isfinite(value) or value < least:
             self.refuse(name, f"{text[:40]} is not possible", f"give a number from {least:g} on")
         return value
@@ -74,11 +74,11 @@ def read_log(path: Path) -> tuple[list[str], list[LogRow], bytes]:
     header = [cell.strip() for cell in rows[0].cells]
     for name in header:
         if header.count(name) > 1:
-            refuse(rows[0].line, f"names {name!r} twice", "mend the header")
+            refuse(rows[0].line, f"names {name!r} twice", "fix the header")
     made = []
     for row in rows[1:]:
         if len(row.cells) != len(header):
-            refuse(row.line, f"has {len(row.cells)} fields, the header {len(header)}", "mend that line")
+            refuse(row.line, f"has {len(row.cells)} fields, the header {len(header)}", "fix that line")
         made.append(LogRow(path.name, row.line, dict(zip(header, row.cells, strict=True))))
     return header, made, data
 

@@ -210,9 +210,9 @@ class _Files:
             with os.fdopen(found.fd, "rb") as file:
                 content = file.read(_LEADING_BYTES + 1)
         except OSError as e:
-            raise self.opener.refused(f"{path} cannot be read: {e.strerror}", "mend that file") from e
+            raise self.opener.refused(f"{path} cannot be read: {e.strerror}", "fix that file") from e
         if len(content) > _LEADING_BYTES:
-            raise self.opener.refused(f"{path} is larger than {_LEADING_BYTES >> 20} MiB", "mend that file")
+            raise self.opener.refused(f"{path} is larger than {_LEADING_BYTES >> 20} MiB", "fix that file")
         try:
             document = json.loads(content)
         except (ValueError, RecursionError):

@@ -157,7 +157,7 @@ class Opener:
 
     def _limit(self, links: int, path: str) -> None:
         if links > MOST_LINKS:
-            raise self.refused(f"{path} goes through more than {MOST_LINKS} links", "mend the links")
+            raise self.refused(f"{path} goes through more than {MOST_LINKS} links", "fix the links")
 
     def _need(self, fd: int, bit: int, path: str) -> None:
         info = os.fstat(fd)
@@ -175,7 +175,7 @@ class Opener:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise error
         if error.errno not in (errno.EACCES, errno.EPERM):
-            return self.refused(f"{path} cannot be read: {error.strerror}", "mend that file")
+            return self.refused(f"{path} cannot be read: {error.strerror}", "fix that file")
         bit = READ if stat.S_ISREG(os.fstat(fd).st_mode) else SEARCH
         me = name_of(os.geteuid())
         if self.who is None:

@@ -107,9 +107,7 @@ class Accounting(Doc):
             <= self.embodied_kg
             <= (high if high is not None else self.embodied_kg)
         ):
-            raise refusal(
-                "embodied_kg", "lies outside embodied_low_kg and embodied_high_kg", "mend the range"
-            )
+            raise refusal("embodied_kg", "lies outside embodied_low_kg and embodied_high_kg", "fix the range")
         return self
 
 

@@ -110,7 +110,7 @@ def _from_folder(name: str, info: ValidationInfo) -> str:
 def expanded(name: str) -> Path:
     """The path that `name` means, with ~ as home. Raises a refusal: no path, no such home."""
     if "\0" in name:
-        raise refusal("", f"{name!r} has a NUL in it, which no path has", "mend it")
+        raise refusal("", f"{name!r} has a NUL in it, which no path has", "fix it")
     try:
         return Path(name).expanduser()
     except RuntimeError as e:

@@ -4,7 +4,7 @@ from carbonsched.model.base import Doc
 
 
 class Check(Doc):
-    """What was found of one thing that the daemon needs, and the mend.
+    """What was found of one thing that the daemon needs, and the fix.
 
     Example:
         >>> Check(name="disk", ok=False, found="0.2 GB free in /var/lib/carbonsched", hint="free 1 GB").ok

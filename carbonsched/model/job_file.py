@@ -92,7 +92,7 @@ def parsed(text: str, where: str, *, is_json: bool) -> Any:
     except RecursionError as e:
         raise InputError(where, "is nested too deep to be read", "flatten it") from e
     except ValueError as e:
-        raise InputError(where, f"is not {'JSON' if is_json else 'TOML'}: {e}", "mend that line") from e
+        raise InputError(where, f"is not {'JSON' if is_json else 'TOML'}: {e}", "fix that line") from e
 
 
 def _parsed(file: Path) -> Any:

@@ -183,7 +183,7 @@ class Lifecycle:
                 return run
             again = self.supervisor.journal.rebuild(self.supervisor.ledger.job(run.id))
             if not again.aside:
-                log.info("job %s: goes on, what was wrong with it is mended", run.id)
+                log.info("job %s: goes on, what was wrong with it is fixed", run.id)
                 self.supervisor.put_in(again)
                 self.supervisor.end_again(again)
                 return again

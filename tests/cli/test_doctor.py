@@ -1,4 +1,4 @@
-"""What the daemon needs, looked at: each fault is named with its mend, and what cannot be looked at is not called good."""
+"""What the daemon needs, looked at: each fault is named with its fix, and what cannot be looked at is not called good."""
 
 import json
 from pathlib import Path

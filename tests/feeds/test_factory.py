@@ -222,6 +222,6 @@ def test_what_a_plugins_build_raises_is_one_line_with_the_place(tmp_path: Path) 
     with pytest.raises(InputError, match=r"^feeds\[0\]\.key: is wrong; put it right$"):
         build_chain([Broken(key="x")], site)
     with pytest.raises(
-        InputError, match=r"^feeds\[0\]: the plugin of 'broken' failed: RuntimeError: two lines; mend"
+        InputError, match=r"^feeds\[0\]: the plugin of 'broken' failed: RuntimeError: two lines; fix"
     ):
         build_chain([Broken()], site)

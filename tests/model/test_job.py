@@ -1,4 +1,4 @@
-"""Settings that do not go together are refused by JobSpec itself: one line that names the field and the mend."""
+"""Settings that do not go together are refused by JobSpec itself: one line that names the field and the fix."""
 
 from pathlib import Path
 from typing import Any

@@ -64,7 +64,7 @@ def test_same_job_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (JOB_TOML + "oops\n", "job.toml: is not TOML: .*line 8.*mend that line"),
+        (JOB_TOML + "oops\n", "job.toml: is not TOML: .*line 8.*fix that line"),
         (JOB_TOML + "budget = 3\n", "job.toml: carbon.budget: unknown key; did you mean 'budget_g'?"),
         (JOB_TOML.replace("120.0", "-1"), "job.toml: carbon.budget_g: must be above 0, is -1"),
         (
@@ -80,7 +80,7 @@ def test_same_job_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ),
         (JOB_TOML + "deadline = " + "9" * 400 + "\n", "carbon.deadline: .*is too large a number"),
         (JOB_TOML + "deadline = true\n", "carbon.deadline: true is not a duration"),
-        (JOB_TOML + "deadline = " + "9" * 5000 + "\n", "job.toml: is not TOML: .*mend that line"),
+        (JOB_TOML + "deadline = " + "9" * 5000 + "\n", "job.toml: is not TOML: .*fix that line"),
         (JOB_TOML + "deadline = " + "[" * 5000 + "\n", "job.toml: is nested too deep"),
         (JOB_TOML + '"a\\nb[" = 1\n', r"carbon.a\\nb\[: unknown key"),
         (JOB_TOML + f'timezone = "Europe/{"x/" * 3000}"\n', "carbon.timezone: .*is no time zone"),

@@ -1,4 +1,4 @@
-"""PDF: an absent renderer is one line with the mend, charts carry their own style, and where weasyprint is the page becomes a PDF."""
+"""PDF: an absent renderer is one line with the fix, charts carry their own style, and where weasyprint is the page becomes a PDF."""
 
 import importlib
 import re

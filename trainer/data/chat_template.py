@@ -176,7 +176,7 @@ class ChatTemplate:
             )
         except Exception as e:  # templates may raise anything, jinja its own errors
             first = next(iter(str(e).strip().splitlines()), type(e).__name__)
-            _refuse(f"{where}: this tokenizer's chat template refuses it ({first})", "mend or drop that row")
+            _refuse(f"{where}: this tokenizer's chat template refuses it ({first})", "fix or drop that row")
         return text
 
 

@@ -56,7 +56,7 @@ def read_messages(value: Any, name: str, where: str, *, learnt: bool = True) -> 
         role = _ROLES.get(role, role) if "role" not in turn else role
         text = _content(turn, said)
         if role == ASSISTANT and learnt and not text.strip():
-            _refuse(f"{said} holds no text", "mend or drop that row")
+            _refuse(f"{said} holds no text", "fix or drop that row")
         found.append(Message(role, text, learnt and role == ASSISTANT))
     return tuple(found)
 
@@ -77,12 +77,12 @@ def _content(turn: Mapping[str, Any], said: str) -> str:
     parts = value if isinstance(value, list) else [value]
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
     if not all(isinstance(text, str) for text in texts):
-        _refuse(f"{said} holds no text", "mend or drop that row; only text is learnt")
+        _refuse(f"{said} holds no text", "fix or drop that row; only text is learnt")
     text = "".join(texts)  # type: ignore[arg-type]
     if text.encode("utf-8", "replace").decode() != text:
         _refuse(
             f"{said} holds half of a character (a lone surrogate), which no tokenizer reads",
-            "mend or drop that row",
+            "fix or drop that row",
         )
     return text
 

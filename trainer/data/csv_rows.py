@@ -46,9 +46,7 @@ def _check_row(cells: Sequence[str], header: Sequence[str], line: int, refuse: c
         refuse(
             line,
             f"has {len(cells)} fields, the header has {len(header)}",
-            "put fields with a comma or a line end in quotes"
-            if len(cells) > len(header)
-            else "mend that row",
+            "put fields with a comma or a line end in quotes" if len(cells) > len(header) else "fix that row",
         )
     nameless = [cell for column, cell in zip(header, cells, strict=True) if not column.strip()]
     if len(nameless) > 1 and any(cell.strip() for cell in nameless):

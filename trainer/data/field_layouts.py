@@ -202,13 +202,13 @@ def _texts(record: Mapping[str, Any], name: str, where: str, key: str) -> list[s
         items = []
     texts = [item.strip() for item in items if item.strip()]
     if not texts:
-        raise InputError(key, f"{where}: field {name!r} holds no text", "mend or drop that row")
+        raise InputError(key, f"{where}: field {name!r} holds no text", "fix or drop that row")
     for text in texts:
         if _printable(text) != text:
             raise InputError(
                 key,
                 f"{where}: field {name!r} holds half of a character (a lone surrogate), which no tokenizer reads",
-                "mend or drop that row",
+                "fix or drop that row",
             )
     return texts
 

@@ -1,6 +1,6 @@
 """read_file reads the rows of one file: JSON lines, JSON, CSV, Parquet, Arrow or plain text, text also as .gz or .zst.
 
-It is a reader of our own because errors must name file and line, and a row must never be mended in silence: the data sets library
+It is a reader of our own because errors must name file and line, and a row must never be fixed in silence: the data sets library
 skips, casts and fills what does not fit. What that library itself saved, and the hub's, it reads: see hub.py.
 """
 
@@ -105,7 +105,7 @@ def _read_text(file: Path, newline: str | None = None) -> str:
             return stream.read()
     except OSError as e:
         raise InputError(
-            "data.name_or_path", f"{file} cannot be read: {e.strerror or e}", "mend its rights"
+            "data.name_or_path", f"{file} cannot be read: {e.strerror or e}", "fix its rights"
         ) from e
     except UnicodeDecodeError as e:
         raise InputError("data.name_or_path", f"{file} cannot be read: {e}", "save it as UTF-8") from e
@@ -146,7 +146,7 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except ValueError as e:
-        raise InputError("data.name_or_path", f"{where} is not JSON ({e})", "mend that line") from e
+        raise InputError("data.name_or_path", f"{where} is not JSON ({e})", "fix that line") from e
     except RecursionError as e:
         raise InputError(
             "data.name_or_path", f"{where} is nested too deep to be read", "drop that row, or flatten it"

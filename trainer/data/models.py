@@ -100,7 +100,7 @@ def check_vocabulary(model: Any, tokens: Iterable[int], part: ModelPart) -> None
         raise InputError(
             "model.name_or_path",
             f"its config.json says vocab_size {rows}, its weights have {saved} rows ({name}); the largest token is {largest}",
-            "save the model again with model.save_pretrained, or mend vocab_size",
+            "save the model again with model.save_pretrained, or fix vocab_size",
         )
     if largest >= rows:
         raise InputError(

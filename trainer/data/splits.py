@@ -90,7 +90,7 @@ def _subfolders(folder: Path, names: Sequence[str]) -> list[Path]:
         return sorted(f for f in folder.iterdir() if f.name.lower() in names and f.is_dir())
     except OSError as e:
         raise InputError(
-            "data.name_or_path", f"{folder} cannot be read: {e.strerror or e}", "mend its rights"
+            "data.name_or_path", f"{folder} cannot be read: {e.strerror or e}", "fix its rights"
         ) from e
 
 
@@ -126,7 +126,7 @@ def data_files(folder: Path) -> list[Path]:
         inside = sorted(folder.iterdir())
     except OSError as e:
         raise InputError(
-            "data.name_or_path", f"{folder} cannot be read: {e.strerror or e}", "mend its rights"
+            "data.name_or_path", f"{folder} cannot be read: {e.strerror or e}", "fix its rights"
         ) from e
     # a link to nothing stays, to be missed by name and not in silence
     return [f for f in inside if data_suffix(f.name) is not None and f.name[0] != "." and not f.is_dir()]

@@ -18,7 +18,7 @@ class _Of(NamedTuple):
     key: str
     owner: str
     reads: Callable[[Any], bool]
-    mend: str
+    fix: str
 
 
 _OF = (
@@ -56,7 +56,7 @@ def unused_keys(train: TrainPart) -> list[str]:
     """
     return [
         f"train.{of.key} does nothing with {of.owner} {getattr(train, of.owner)!r}: leave it out, or set "
-        f"train.{of.owner} = {of.mend}"
+        f"train.{of.owner} = {of.fix}"
         for of in _OF
         if getattr(train, of.key) != TrainPart.model_fields[of.key].default
         and not of.reads(getattr(train, of.owner))

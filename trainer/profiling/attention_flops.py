@@ -1,6 +1,6 @@
 """Counts the FLOPs of fused attention by formulas of our own: those of torch 2.6 to 2.11 refuse grouped-query models.
 
-There they assert as many key and value heads as query heads (mended by pytorch#177188); transformers drops the mask of a batch
+There they assert as many key and value heads as query heads (fixed by pytorch#177188); transformers drops the mask of a batch
 without padding, and a kernel then takes the fewer heads as they are. Every query head meets every key, whoever shares it. Causal
 masks are left out, as torch does; a backward pass forms the scores again: 2.5 times the forward, eager attention's 2.
 """

@@ -80,7 +80,7 @@ def test_what_a_plugin_does_not_go_with_is_refused_by_the_trainer(site: Path, tm
     ("source", "words"),
     [
         ("import no_such_module", r"plugin 'bad' of bad-method .*cannot be imported: ModuleNotFoundError.*uninstall bad-method"),
-        ("ROW = 7", r"plugin 'bad' of bad-method .*is no .*MethodRow; mend or uninstall bad-method"),
+        ("ROW = 7", r"plugin 'bad' of bad-method .*is no .*MethodRow; fix or uninstall bad-method"),
     ],
 )  # fmt: skip
 def test_a_plugin_that_fails_is_one_line_and_takes_nobody_with_it(
