@@ -49,7 +49,7 @@ _REPORTS = ("output_hidden_states", "output_attentions", "output_router_logits")
 
 
 class ActivationCache:
-    """The kept states of one model, of one process, at one depth.
+    """The stored states of one model, in one process, at one depth.
 
     Example::
 
@@ -66,11 +66,11 @@ class ActivationCache:
             self._store = (MemoryStore if place == "memory" else DiskStore)(gigabytes * 1e9)
         self._blocks: SkippableBlocks | None = None
         self._skipped: list[Shape] = []
-        """Batches that were served since `take_saved_flops`."""
+        """Batches served since `take_saved_flops`."""
         self._warned: set[str] = set()
 
     def attach(self, model: Any) -> None:
-        """Before the first step. Raises InputError for a model whose activations cannot be kept."""
+        """Attach before the first step. Raises InputError for a model whose activations cannot be stored."""
         if self._store is None:
             return
         check_cache(model.config)
@@ -85,7 +85,7 @@ class ActivationCache:
         try_cache(self._blocks, max(len(self._blocks.blocks) // 2, 1))
 
     def detach(self) -> None:
-        """The model as it was, the rows forgotten."""
+        """Restore the model and forget the rows."""
         if self._blocks is None or self._store is None:
             return
         self._blocks.detach()
@@ -98,18 +98,18 @@ class ActivationCache:
 
     @property
     def depth(self) -> int:
-        """Blocks that a kept row does not run."""
+        """Number of blocks that a stored row skips."""
         return 0 if self._blocks is None else self._blocks.depth
 
     @property
     def filled(self) -> bool:
-        """Whether rows are kept."""
+        """Whether any rows are stored."""
         return self._store is not None and self.depth > 0 and len(self._store) > 0
 
     def forecast_saving(
         self, batches: Batches, full: FullStepFlops, first: int, end: int
     ) -> CacheSaving | None:
-        """What the rows kept now will save of steps [first, end); None: nothing. Every rank asks."""
+        """What the stored rows will save in steps [first, end); None: nothing. Every rank asks."""
         if self._blocks is None:
             return None
         valid = self.filled and self._read_versions() == self._versions
@@ -121,10 +121,8 @@ class ActivationCache:
         return CacheSaving(frozenset(names), ratio)
 
     def update_depth(self, epochs: float, *, stay: bool = False) -> None:
-        """After each toggle: find the depth for the selection.
-
-        epochs: those that are left; stay: the selection counts on what is kept, so it is not given up for more later.
-        """
+        """Find the depth for the selection, after each change of it. epochs: those that are left; stay: the selection relies on the stored
+        rows, so they are not given up for a greater saving later."""
         if self._blocks is None or self._store is None:
             return
         frozen = self._blocks.frozen_depth()
@@ -143,7 +141,7 @@ class ActivationCache:
             self._warn_once("nothing lies under the deepest trained block: no activations are kept")
 
     def serve(self, inputs: Mapping[str, Any], shape: Shape) -> None:
-        """Just before the forward pass of a training batch: it takes what is kept, or its rows get kept."""
+        """Call just before the forward pass of a training batch: it uses stored states, or its rows get stored."""
         if self._blocks is None or self._store is None:
             return
         self._blocks.reset()
@@ -166,7 +164,7 @@ class ActivationCache:
             self._blocks.record(functools.partial(self._keep, self._store, rows))
 
     def take_saved_flops(self) -> float:
-        """FLOPs that the batches since the last call did not spend. Not while FLOPs are counted: it may trace."""
+        """FLOPs saved by the batches since the last call. Not while FLOPs are counted, since it may trace."""
         skipped, self._skipped = self._skipped, []
         return sum(self._spared.flops(shape) for shape in skipped)
 
@@ -176,7 +174,7 @@ class ActivationCache:
         return self._spared.flops(Shape(shape.batch, shape.seq)) if kept else 0.0
 
     def _keep(self, store: RowStore, rows: Rows, states: Tensor) -> None:
-        """Put the rows of a batch into the store. states: [rows, tokens, width]."""
+        """Store the rows of a batch. states: [rows, tokens, width]."""
         if all(key in store for key, _ in rows):
             return
         # one copy of the batch through page-locked memory; its rows are cut out of it here
@@ -205,7 +203,7 @@ class ActivationCache:
 
 
 def check_cache(config: Any) -> None:
-    """Raises InputError where the config alone tells that activations cannot be kept."""
+    """Raise InputError if the config alone shows that activations cannot be stored."""
     if config.is_encoder_decoder:
         raise InputError("train.cache", "needs a decoder-only model", f"take one, or {SWITCH_OFF}")
     for name, value in config.to_dict().items():
@@ -238,7 +236,7 @@ def flops_beneath(twin: Any, shape: Shape) -> list[float]:
 
 
 def _pad(kept: list[Tensor], seq: int, *, pinned: bool) -> Tensor:
-    """[rows, seq, width] of states without their padding; pinned: in page-locked memory, from which a board copies."""
+    """[rows, seq, width] from states without padding; pinned: in page-locked memory, from which a board copies."""
     states = torch.zeros(len(kept), seq, kept[0].shape[1], dtype=kept[0].dtype, pin_memory=pinned)
     for row, state in zip(states, kept, strict=True):
         row[: len(state)] = state
@@ -246,7 +244,7 @@ def _pad(kept: list[Tensor], seq: int, *, pinned: bool) -> Tensor:
 
 
 def _rows(inputs: Mapping[str, Any]) -> Rows | None:
-    """Digest and length of each row; None for a batch that more than its rows' own tokens decides."""
+    """Digest and length of each row; None for a batch that depends on more than its rows' own tokens."""
     known = ("input_ids", "attention_mask", "labels", "num_items_in_batch")
     ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
     if ids is None or any(isinstance(v, Tensor) and n not in known for n, v in inputs.items()):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class RowStore(ABC):
-    """Tensors under keys, as many as the limit holds.
+    """Tensors under keys, up to the limit of bytes.
 
     Example::
 
@@ -24,7 +24,7 @@ class RowStore(ABC):
         self._rows: dict[bytes, Any] = {}
 
     def put(self, key: bytes, row: Tensor) -> bool:
-        """Keep a tensor of the host; False: it would pass the limit and was not kept."""
+        """Store a host tensor; False: it would exceed the limit and was not stored."""
         if self.bytes + row.nbytes > self.limit:
             return False
         self._rows[key] = self._write(row.contiguous())
@@ -35,7 +35,7 @@ class RowStore(ABC):
         return self._read(self._rows[key])
 
     def clear(self) -> None:
-        """Forget every row; the space of a file is used again, and given back when the store goes."""
+        """Forget every row; a file's space is reused, and freed with the store."""
         self._rows.clear()
         self.bytes = 0
 

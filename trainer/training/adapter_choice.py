@@ -20,7 +20,7 @@ Settings = Sequence[tuple[Setting, float]]
 
 
 class AdaptersChosen(Exception):  # noqa: N818  (not an error: training begins anew, with adapters)
-    """Raised out of `Trainer.train()` before the first step: the model is to get adapters.
+    """Raised out of `Trainer.train()` before the first step: the model has to get adapters.
 
     Example:
         >>> try:
@@ -33,7 +33,7 @@ class AdaptersChosen(Exception):  # noqa: N818  (not an error: training begins a
 
 @dataclass(frozen=True, slots=True)
 class AdapterChoice:
-    """The adapters that a job of method auto may take, and whether it has.
+    """The adapters that a job of method auto may choose, and whether it has.
 
     Example::
 
@@ -44,17 +44,17 @@ class AdapterChoice:
     train: TrainPart
     """The job's own settings, under method lora."""
     made: bool = False
-    """Whether it trains adapters by now."""
+    """Whether it trains adapters now."""
 
     @classmethod
     def of(cls, spec: JobSpec, *, made: bool = False) -> "AdapterChoice | None":
-        """None for a job of another method, and for one whose other settings do not go with adapters."""
+        """None for a job of another method, or if its other settings do not fit adapters."""
         traits = METHODS.get(spec.train.method)
         if traits is None or not traits.switches:
             return None
         choice = cls(spec.train.model_copy(update={"method": LORA}), made)
         conflict = method_conflict(choice.spec(spec), METHODS[LORA])
-        # several processes would each have to begin anew, and a cache or a bound on the depth are the selection's own
+        # several processes would each have to restart, and a cache or a bound on the depth belong to the selection
         alone = spec.train.parallel == "none" and spec.train.cache == "off" and not spec.train.skip_earliest
         return choice if made or (conflict is None and alone) else None
 
@@ -63,7 +63,7 @@ class AdapterChoice:
         return spec.model_copy(update={"train": self.train})
 
     def offered(self, own: Settings, ratio: float | None, step: int) -> Settings:
-        """What a segment that begins at `step` can train in. own: without adapters; ratio: ρ of adapters, None: the model takes none."""
+        """What a segment that begins at `step` can train in. own: settings without adapters; ratio: ρ of adapters, None: the model takes none."""
         if ratio is None:
             return own
         adapters = (Setting(method=LORA), ratio)
@@ -72,14 +72,14 @@ class AdapterChoice:
         return own if step else (*own, adapters)
 
     def check(self, granted: Granted, ratio: float | None, step: int) -> None:
-        """Raises AdaptersChosen where this directive makes a job without adapters one with them."""
+        """Raise AdaptersChosen if this directive turns a job without adapters into one with them."""
         named = granted.setting is not None and granted.setting.method == LORA
         if named and not self.made and step == 0 and ratio is not None:
             raise AdaptersChosen(LORA)
 
 
 def without_adapters(granted: Granted, choice: AdapterChoice | None) -> Granted:
-    """A directive to a model that has no adapters, and can get none any more: its ρ counts, the setting it names does not."""
+    """The directive for a model that can no longer get adapters: its ρ counts, the setting it names does not."""
     named = granted.setting is not None and METHODS.get(granted.setting.method)
     if named and named.trains_adapters and choice is not None and not choice.made:
         return replace(granted, setting=None)

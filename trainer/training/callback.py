@@ -44,7 +44,7 @@ from trainer.training.step_checks import StepLosses, diverged
 log = logging.getLogger("trainer")
 
 STEP_EVENT_S = 1.0
-"""Seconds between two `step` events at least."""
+"""Minimum seconds between two `step` events."""
 
 
 class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
@@ -62,7 +62,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     __signature__ = inspect.signature(Options)
 
     def __init__(self, rho: float = 0.6, **options: Any) -> None:
-        """Raises InputError for an option that is not known, and for a value that cannot be meant."""
+        """Raises InputError for an unknown option, and for an invalid value."""
         check_names(options)
         self.options = Options(rho, **options)
         self.job = find_job_dir(self.options.job_dir)
@@ -72,14 +72,14 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             self.options.rho, self.job, self.options.stopping, self.options.alone, self.options.silence_s
         )
         self.budget: BudgetSchedule | None = None
-        """Set before training begins, where the daemon decides how many steps there are."""
+        """Set before training begins, if the daemon decides how many steps there are."""
         self.adapters: AdapterChoice | None = None
-        """Likewise, where it decides whether to train adapters."""
+        """Likewise, if it decides whether to train adapters."""
         self.history: list[SegmentDone] = []
         self.stopped: str | None = None
-        """Why training ended before its last step; None where it did not."""
+        """Why training ended before its last step; None if it did not."""
         self.stopped_elsewhere = False
-        """Whether that was neither a directive nor `stopping`, but another callback or the data."""
+        """Whether the reason was neither a directive nor `stopping`, but another callback or the data."""
         self._driver: SegmentDriver | None = None
         self._host: HostTrainer | None = None
         self._training: Training | None = None
@@ -88,11 +88,11 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self._counter: StepCounter | None = None
         self._in_step = False
         self._shapes: list[Shape] = []
-        """Of the running step's micro-batches."""
+        """Shapes of the current step's micro-batches."""
         self._losses = StepLosses()
-        """Likewise; of a Trainer's alone."""
+        """Losses of the current step's micro-batches; only with a Trainer."""
         self._cost_ratio: float | None = None
-        """Of the running step, where it is drawn."""
+        """Cost ratio of the current step, if it is drawn."""
         self._logged = self._epoch_began = 0
         self._last_step_event = 0.0
         self._step_began = self._step_seconds = self._save_began = 0.0
@@ -110,7 +110,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
     @property
     def segment(self) -> SegmentRecord:
-        """The one that runs, or the last that ran. Raises RuntimeError before the first."""
+        """The current segment, or the last one. Raises RuntimeError before the first."""
         return self.driver.segment
 
     # ---- begin and end of training
@@ -168,13 +168,13 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             self.stopped = f"{who} ended it after step {state.global_step} of {state.max_steps}"
             self.stopped_elsewhere = True
             log.warning("training stopped early: %s", self.stopped)
-        # where we stopped under a daemon a checkpoint goes on with the segment
+        # after a stop under a daemon, a checkpoint continues the segment
         if self._driver is not None and self._driver.is_open and (self.stopped_elsewhere or self.job is None):
             self._end_segment()
         self._leave()
 
     def _leave(self, *, alone: bool = False) -> None:
-        """Take everything of ours off the Trainer and its model; no error where nothing is there. alone: other ranks do not."""
+        """Remove everything of ours from the Trainer and its model; no error if nothing is there. alone: other ranks do not call this."""
         if self._host is not None:
             self._host.release()
         if self._counter is not None:
@@ -186,7 +186,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
         self._in_step = False
 
     def _abandon(self) -> None:
-        """An error ends the training and no hook will say so: the model is its user's again, all of it trainable."""
+        """An error ends the training without a further hook: restore the user's model, with everything trainable."""
         self._leave(alone=True)
 
     def on_epoch_begin(
@@ -219,7 +219,7 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def _note_shape(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not torch.is_grad_enabled():
             return
-        # again before each pass: around a reference's a Trainer may switch checkpointing off and on anew (TRL's DPO)
+        # again before each pass: around a reference model's pass a Trainer may switch checkpointing (TRL's DPO)
         fit_checkpointing(model)
         if self._in_step:
             names = forward_names(model) if args else None
@@ -301,14 +301,14 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
             self._poll_directive(control)
 
     def _poll_directive(self, control: TrainerControl) -> None:
-        """Between two steps of a segment: obey a directive that has come."""
+        """Obey a directive that has come between two steps of a segment."""
         cools = self.driver.cools
         directive, wait = self.driver.poll_directive()
         if directive is not None and directive.action == "stop":
             self._stop(directive.reason, control)
         elif wait or (directive is not None and directive.checkpoint) or self.driver.cools != cools:
             control.should_save = (
-                True  # also where the cooldown begins: a process that is killed in it goes on in it
+                True  # also when the cooldown begins: a process killed during it resumes in it
             )
 
     def _stop(self, reason: str, control: TrainerControl) -> None:
@@ -319,9 +319,9 @@ class GreenTrainerCallback(TrainerCallback):  # type: ignore[misc]
     # ---- after it
 
     def _add_figures(self, logs: dict[str, Any]) -> None:
-        """Put ρ and FLOPs beside a loss that the Trainer is about to log, so that they reach whatever it reports to."""
+        """Add ρ and FLOPs to a loss that the Trainer is about to log, so that they reach its reporting tools."""
         if self._driver is not None and self._driver.has_segment and ("loss" in logs or "train_loss" in logs):
-            if "learning_rate" in logs:  # the scheduler's, which the step before was taken at a multiple of
+            if "learning_rate" in logs:  # the scheduler's rate; the last step used a multiple of it
                 logs["learning_rate"] *= self._driver.rate.applied
             logs.update(self._driver.figures(whole="loss" not in logs))
 

@@ -1,4 +1,4 @@
-"""Says where a segment's realised ρ left its planned one, and what the likely cause is."""
+"""Explains why a segment's realised ρ differs from its planned one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from trainer.job.segment import SegmentRecord
 
 MOST = 0.02
-"""Realised ρ may be so far off the planned one before it is said."""
+"""Realised ρ may differ this much from the planned one without a report."""
 
 
 def departure(segment: SegmentRecord, order: str | None = None, skips: str | None = None) -> str | None:
-    """What is amiss with a segment that has ended, in words; None: it went as planned.
+    """What went wrong in a segment that has ended, in words; None: it went as planned.
 
-    order: what decides the order of its rows, where that cannot be foreseen; skips: as `skipped_layers` gives it.
+    order: what decides the order of its rows, if that cannot be predicted; skips: the result of `skipped_layers`.
 
     Example:
         >>> segment = SegmentRecord(k=0, first=0, end=1, expected_full=100.0)
@@ -29,7 +29,7 @@ def departure(segment: SegmentRecord, order: str | None = None, skips: str | Non
 
 
 def skipped_layers(config: Any) -> str | None:
-    """By which setting a model leaves out layers at random while it trains; None: by none.
+    """The setting by which a model drops layers at random during training; None: there is none.
 
     Example:
         >>> from types import SimpleNamespace

@@ -1,7 +1,7 @@
-"""Tries out, before the first step, whether a model's output embeddings may run on labelled tokens alone.
+"""Tests, before the first step, whether a model's output embeddings can run on labelled tokens alone.
 
-Two labelled rows of a first batch pass forward and backward twice, as the model does it and with the head cut down, dropout drawn alike.
-Only where loss and gradient norm agree is the head used. Nothing of the model is changed by it.
+Two labelled rows of a first batch pass forward and backward twice, once as the model does it and once with the reduced head, with equal
+dropout. The head is used only if loss and gradient norm agree. The model itself is not changed.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,9 +16,9 @@ from trainer.profiling.labelled_head import IGNORED, HeadError, LabelledHead, co
 
 _ROWS = 2
 EXACT = 1e-4
-"""Relative difference of loss and gradient norm that rounding may make in fp32."""
+"""Relative difference of loss and gradient norm that fp32 rounding may cause."""
 COARSE = 0.02
-"""Likewise on a board, and in bf16 or fp16: products of other shapes are added up in another order."""
+"""The same on a board, and in bf16 or fp16: products of other shapes are summed in another order."""
 
 
 def try_head(
@@ -30,10 +30,10 @@ def try_head(
     coarse: bool,
     watch: Callable[[LabelledHead], None] | None = None,
 ) -> LabelledHead:
-    """The head of `model`, not attached. Raises HeadError where it would not do the same.
+    """The head of `model`, not attached. Raises HeadError if it would change the result.
 
-    names: the parameters that the optimizer holds; batch: a labelled one, on the model's device; coarse: whether the precision is less than
-    fp32's; watch: has whoever takes the loss mind the head.
+    names: the parameters that the optimizer holds; batch: a labelled one, on the model's device; coarse: whether the precision is below
+    fp32; watch: tells whoever takes the loss about the head.
     """
     head = LabelledHead(model)
     part = _few_rows(batch, shifted=head.shifted)

@@ -23,7 +23,7 @@ from trainer.profiling.labelled_head import LabelledHead
 
 _PLAIN = (int, float, str, bool, type(None))
 _MANY = 10_000
-"""A container of more is no count of steps."""
+"""A larger container does not hold step counts."""
 
 
 _ABSENT = object()
@@ -41,11 +41,11 @@ class HostTrainer:
 
     trainer: Any
     _wrapped: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    """By name: the method as it was, and what the Trainer's own attribute was, if it had one."""
+    """By name: the original method, and the Trainer's own attribute of that name, if it had one."""
 
     @classmethod
     def calling(cls, callback: TrainerCallback) -> "HostTrainer | None":
-        """The Trainer whose hook runs `callback` right now; None where another loop calls it."""
+        """The Trainer whose hook is running `callback`; None if another loop calls it."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             caller = frame.f_locals.get("self")
@@ -55,7 +55,7 @@ class HostTrainer:
         return None
 
     def loss(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        """The loss of `batch` as the Trainer takes it in a step of this batch alone; what it counts of its steps stays as it was."""
+        """The loss of `batch` as the Trainer computes it for a step of this batch alone; its own step counts do not change."""
         trainer = self.trainer
         with _keep_counts(trainer):
             get_batches, _ = self._wrapped.get("get_batch_samples", (trainer.get_batch_samples, None))
@@ -67,18 +67,18 @@ class HostTrainer:
 
     @property
     def scales_gradients(self) -> bool:
-        """Whether a GradScaler (fp16) leaves out steps whose gradients are not finite."""
+        """Whether a GradScaler (fp16) skips steps with gradients that are not finite."""
         return getattr(self.trainer.accelerator, "scaler", None) is not None
 
     @property
     def ignores_by_label(self) -> bool:
-        """Whether no loss is taken of labels that are -100: known of the losses of transformers and TRL."""
+        """Whether labels of -100 are left out of the loss: known for the losses of transformers and TRL."""
         own = type(self.trainer).compute_loss.__module__.partition(".")[0] not in ("transformers", "trl")
         return not own and self.trainer.compute_loss_func is None
 
     @property
     def leaves_logits_alone(self) -> bool:
-        """Whether nobody but the model's own loss, or label smoothing, reads the logits of a training step."""
+        """Whether only the model's own loss, or label smoothing, reads the logits of a training step."""
         return self._transformers_loss and self.trainer.compute_loss_func is None
 
     @property
@@ -86,7 +86,7 @@ class HostTrainer:
         return bool(type(self.trainer).compute_loss.__module__.partition(".")[0] == "transformers")
 
     def mind_head(self, head: LabelledHead) -> None:
-        """Until `release`: let label smoothing, which the model is not told the labels for, take the logits that `head` leaves."""
+        """Until `release`: let label smoothing, for which the model does not get the labels, use the logits that `head` leaves."""
         trainer, smoother = self.trainer, self.trainer.label_smoother
         if smoother is None:
             return
@@ -137,7 +137,7 @@ class HostTrainer:
             self._wrap(around.__name__, around, on_error)
 
     def guard(self, on_error: Callable[[], None]) -> None:
-        """Call `on_error` before whatever ends the next `train` in an error, in a step or between two. Before training begins."""
+        """Call `on_error` before an error ends the next `train`, in a step or between two. Call before training begins."""
         trainer = self.trainer
         train = trainer.train
 
@@ -152,7 +152,7 @@ class HostTrainer:
         trainer.train = guarded
 
     def release(self) -> None:
-        """Give the Trainer its own methods back."""
+        """Restore the Trainer's own methods."""
         for name, (_, before) in self._wrapped.items():
             if before is _ABSENT:
                 delattr(self.trainer, name)
@@ -178,7 +178,7 @@ class HostTrainer:
 
 @contextmanager
 def _keep_counts(trainer: Any) -> Iterator[None]:
-    """Within it a loss may count what it likes: TRL's Trainers add up metrics that they log later."""
+    """A context in which a loss may count freely: TRL's Trainers accumulate metrics that they log later."""
     before = {name: copy.deepcopy(value) for name, value in vars(trainer).items() if _is_plain(value)}
     try:
         yield
@@ -187,7 +187,7 @@ def _keep_counts(trainer: Any) -> Iterator[None]:
 
 
 def _is_plain(value: Any, depth: int = 4) -> bool:
-    """Whether it holds numbers and words alone, in containers or not."""
+    """Whether it consists only of numbers and words, in containers or not."""
     if isinstance(value, _PLAIN):
         return True
     if not depth or not isinstance(value, (dict, list, deque, set)) or len(value) > _MANY:

@@ -21,7 +21,7 @@ log = logging.getLogger("trainer")
 
 
 class ImportancePass:
-    """The importance pass of one training.
+    """The importance passes of one training.
 
     Example::
 
@@ -44,8 +44,8 @@ class ImportancePass:
         """Whether this process has run forward and backward passes on its device."""
 
     def measure(self, segment: SegmentRecord) -> Importance:
-        """Of the segment about to begin, which is told what it took. Raises Stopped."""
-        # a process that ended while it waited has measured these very weights: that pass is paid
+        """Measure for the segment about to begin, and record the cost in it. Raises Stopped."""
+        # a process that ended while it waited has already measured these weights
         job, ranks = self.directives.job, self.batches.ranks
         folder: Path | None = job.checkpoints if job else None
         earlier = partial(checkpoint.read_importance, folder, segment.first) if folder else None
@@ -85,6 +85,6 @@ class ImportancePass:
         )
 
     def _check_stop(self) -> bool:
-        """Between two batches: wait where the lease is over; whether a signal came. Raises Stopped."""
+        """Between two batches: wait if the lease is over; returns whether a signal came. Raises Stopped."""
         self.batches.ranks.broadcast(self.directives.check_lease)
         return self.options.stopping()

@@ -12,7 +12,7 @@ from carbonsched.model.methods.traits import METHODS, MethodTraits
 from carbonsched.model.setting import Setting
 
 RAMP_STEPS = 10
-"""Optimizer steps over which a rate climbs after a change in mid-job."""
+"""Optimizer steps over which the rate rises after a change during the job."""
 
 
 def multiplier(
@@ -45,7 +45,7 @@ def scales_with_full(optimizer: Any) -> bool:
 
 @dataclass(slots=True)
 class LearningRate:
-    """The factor by which the optimizer's rates are multiplied.
+    """The factor applied to the optimizer's rates.
 
     Example:
         >>> rate = LearningRate(on=True)
@@ -56,16 +56,16 @@ class LearningRate:
     """
 
     on: bool
-    """Off: the rate is the user's own affair."""
+    """False: the rate is the user's own choice."""
     factor: float | None = None
-    """Of the last step; None before the first."""
+    """The last step's factor; None before the first."""
     target: float = 1.0
     _climb: float = 1.0
-    """What the factor grows by each step."""
+    """Growth of the factor per step."""
     _kept: list[float] = field(default_factory=list)
 
     def aim(self, target: float) -> None:
-        """From the next step on."""
+        """Set the factor to reach from the next step on."""
         if not self.on or (target == self.target and self.factor is not None):
             return
         self.target = target
@@ -74,7 +74,7 @@ class LearningRate:
         self._climb = (target / self.factor) ** (1 / RAMP_STEPS)
 
     def advance(self) -> float:
-        """The factor of one more step."""
+        """Advance by one step, and return its factor."""
         factor = 1.0 if self.factor is None else self.factor * self._climb
         # behind the last step of a climb only rounding is left
         close = self._climb == 1.0 or factor * self._climb**0.5 >= self.target
@@ -82,7 +82,7 @@ class LearningRate:
         return self.factor
 
     def raise_for_step(self, optimizer: Any) -> None:
-        """Before the optimizer's step."""
+        """Call before the optimizer's step."""
         if not self.on:
             return
         factor = self.advance()
@@ -91,20 +91,20 @@ class LearningRate:
             group["lr"] = group["lr"] * factor
 
     def put_back(self, optimizer: Any) -> None:
-        """Behind it."""
+        """Call after it."""
         for group, rate in zip(optimizer.param_groups, self._kept, strict=False):
             group["lr"] = rate
         self._kept = []
 
     @property
     def applied(self) -> float:
-        """What a scheduler's rate was multiplied by in the last step."""
+        """The factor that was applied to the scheduler's rate in the last step."""
         return self.factor if self.on and self.factor is not None else 1.0
 
     def dump(self) -> tuple[float | None, float, float]:
         return self.factor, self.target, self._climb
 
     def restore(self, saved: tuple[float | None, float, float] | None) -> None:
-        """Go on from a checkpoint's; None: it is older than this part."""
+        """Restore from a checkpoint; None: it is older than this feature."""
         if saved is not None:
             self.factor, self.target, self._climb = saved

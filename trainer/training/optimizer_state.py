@@ -21,7 +21,7 @@ HOST = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class StaleState:
-    """The state of frozen tensors, by one policy.
+    """Handles the optimizer state of frozen tensors by one policy.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(2))
@@ -39,7 +39,7 @@ class StaleState:
     """torch's, or accelerate's wrapper of it."""
 
     def apply(self) -> None:
-        """Bring the state in line with `requires_grad`; called after each toggle and at the end of training."""
+        """Apply the policy after each change of `requires_grad`, and at the end of training."""
         if self.policy == "keep":
             return
         for parameter in [p for group in self.optimizer.param_groups for p in group["params"]]:
@@ -55,6 +55,6 @@ class StaleState:
     def _move(self, parameter: Tensor, device: torch.device) -> None:
         state = self.optimizer.state[parameter]
         for name, value in state.items():
-            # the step count is a number that torch itself keeps on the host for most of its AdamWs
+            # most of torch's AdamWs keep the step count on the host
             if isinstance(value, Tensor) and name != "step":
                 state[name] = value.to(device)

@@ -45,12 +45,12 @@ from trainer.training.waste import WasteAccount
 log = logging.getLogger("trainer")
 
 PASS_STEPS = 1.3
-"""Time of an importance pass ÷ that of a full step, measured 1.1 to 1.5: by it a step is timed before one has run."""
+"""Time of an importance pass relative to a full step, measured as 1.1 to 1.5; used to estimate a step before one has run."""
 SCALED_PATIENCE = 10
-"""Steps in a row that a GradScaler may leave out: it halves its factor at each."""
+"""Consecutive steps that a GradScaler may skip: it halves its factor at each."""
 WITHOUT_HEAD = "the output embeddings run on every token, not on the labelled alone: "
 _EPSILON = 1e-9
-"""A ρ may lie so far below the floor, or below what everything costs, by rounding alone."""
+"""Rounding may put a ρ this far below the floor, or below the ρ of everything."""
 
 
 class SegmentDriver:
@@ -74,14 +74,14 @@ class SegmentDriver:
         budget: BudgetSchedule | None = None,
         adapters: AdapterChoice | None = None,
     ) -> None:
-        """budget: where the daemon decides how many steps there are. adapters: where it decides whether to train adapters."""
+        """budget: if the daemon decides how many steps there are. adapters: if it decides whether to train adapters."""
         self.options, self.directives, self.job = options, directives, directives.job
         self.model, self.batches = model, batches
         self.ranks, self.budget = batches.ranks, budget
         self.method, self.full = prepared.method, prepared.full
         self.importance = ImportancePass(model, batches, self.method, options, directives, loss)
         self.adapters = adapters
-        # who has the daemon choose had full fine-tuning otherwise
+        # a job whose setting the daemon chooses was full fine-tuning otherwise
         self._own_ratio = prepared.own_ratio if adapters is None or not adapters.made else 1.0
         self.rate = LearningRate(on=options.lr_scaling == "full" and scales_with_full(model.optimizer))
         self.upcoming = UpcomingCosts(batches, prepared, drawn=model.step_hook is not None)
@@ -90,19 +90,19 @@ class SegmentDriver:
         self.is_open = False
         """Whether a segment has begun and not ended."""
         self._flops, self._flops_full = 0.0, 0.0
-        """Of the segments that ended, those of earlier processes too."""
+        """Sums over the finished segments, earlier processes' included."""
         self._alarmed: set[str] = set()
         self._bad_steps = 0
-        """Steps in a row with a loss that was not finite."""
+        """Consecutive steps with a loss that was not finite."""
         self._interrupted = False
         self._last_importance: dict[str, float] = {}
-        """What the segment before measured: a short remainder is selected by it."""
+        """The last segment's importance: a short remainder is selected by it."""
         self._last_loss: float | None = None
-        """Mean training loss of the segment before; None: none is known in this process."""
+        """Mean training loss of the last segment; None: unknown in this process."""
         self._wait_reason: str | None = None
         """Why the next step has to wait; None: it need not."""
         self._seconds_full: float | None = None
-        """Of a step of full fine-tuning."""
+        """Seconds of a full fine-tuning step."""
         if prepared.left:
             self._warn(f"{prepared.left} tensors are not in the optimizer: they stay frozen")
 
@@ -116,10 +116,8 @@ class SegmentDriver:
         budget: BudgetSchedule | None = None,
         adapters: AdapterChoice | None = None,
     ) -> "SegmentDriver":
-        """Profile the model and make what a driver works with; when training begins, everything trainable.
-
-        Raises InputError for a model, method or data set that cannot be steered.
-        """
+        """Profile the model and build the driver's parts; call when training begins, with everything trainable. Raises InputError for a
+        model, method or data set that is not supported."""
         model, optimizer, mine = training.model, training.optimizer, ranks()
         wrapping = Wrapping(model, optimizer, mine, training.args, training.twin)
         batches = coming_batches(training, options, max_steps, mine)
@@ -162,7 +160,7 @@ class SegmentDriver:
 
     @property
     def segment(self) -> SegmentRecord:
-        """The one that runs, or the last that ran. Raises RuntimeError before the first."""
+        """The current segment, or the last one. Raises RuntimeError before the first."""
         if self._segment is None:
             raise RuntimeError("no segment has begun")
         return self._segment
@@ -173,14 +171,14 @@ class SegmentDriver:
 
     @property
     def schedule(self) -> Schedule:
-        """As far as it is known by now."""
+        """The schedule as far as it is decided."""
         batches, budget = self.batches, self.budget
         step = self._segment.step if self._segment is not None else 0
         return batches.schedule if budget is None else budget.narrow(batches.schedule, step)
 
     @property
     def cools(self) -> int | None:
-        """First step of the cooldown that has begun by the next step; None: none has."""
+        """First step of a cooldown that has begun by the next step; None: none has."""
         return (
             None
             if self.budget is None or self._segment is None
@@ -188,17 +186,17 @@ class SegmentDriver:
         )
 
     def is_over(self, step: int) -> bool:
-        """Whether the job has all its steps, by what the daemon decided, after `step` of them."""
+        """Whether the job is complete after `step` steps, by what the daemon decided."""
         return self.budget is not None and self.budget.is_over(step)
 
     def close(self, *, alone: bool = False) -> None:
-        """Training is over: the model as it was, all of it trainable. alone: as for `TrainableModel.release`."""
+        """Training is over: restore the model, with everything trainable. alone: as for `TrainableModel.release`."""
         self.model.release(alone=alone and self.ranks.size > 1)
 
     # ---- around a step
 
     def begin_step(self, step: int) -> None:
-        """Before a step: begin a segment, resume one that was interrupted, or wait where that is due. Raises Stopped."""
+        """Before a step: begin a segment, resume an interrupted one, or wait if needed. Raises Stopped."""
         if self._interrupted:
             self._interrupted = False
             self.upcoming.look_ahead(self.segment.first, self.segment.end)
@@ -210,11 +208,11 @@ class SegmentDriver:
             self._apply(self.ranks.broadcast(partial(self.directives.wait, self._segment.k, step, why)))
 
     def draw_cost_ratio(self, step: int) -> float | None:
-        """The cost ratio of this very step, where it is drawn; None: the selection's."""
+        """The cost ratio of this step if it is drawn; None: the selection's."""
         return self.model.draw_cost_ratio(self.segment.current.cost_ratio, step)
 
     def poll_directive(self) -> tuple[Directive | None, bool]:
-        """Between two steps of a segment: a directive that came, obeyed unless it is a stop; whether to checkpoint and wait."""
+        """Between two steps of a segment: obey a new directive, unless it is a stop; returns whether to checkpoint and wait."""
         segment, directives = self.segment, self.directives
         directive, over = self.ranks.broadcast(
             lambda: (directives.poll(segment.k), directives.lapse_reason())
@@ -230,7 +228,8 @@ class SegmentDriver:
         return directive, self._wait_reason is not None
 
     def check_losses(self, losses: StepLosses, step: int, lr: float, *, scaled: bool) -> None:
-        """Before optimizer step `step`. scaled: a GradScaler leaves bad steps out. Raises CarbonschedError: it would spoil the weights."""
+        """Check before optimizer step `step`. scaled: a GradScaler skips bad steps. Raises CarbonschedError, since the step would spoil the
+        weights."""
         if not self.ranks.any(losses.bad):
             self._bad_steps = 0
             return
@@ -243,30 +242,30 @@ class SegmentDriver:
             raise diverged(f"the loss became {losses.worst}", step, lr)
 
     def check_gradients(self, lr: float) -> None:
-        """After the backward pass of a step that is counted: are the gradients those of the selection? lr: of the steps before."""
+        """After the backward pass of a counted step: check that the gradients are those of the selection. lr: of the steps before."""
         segment, model = self.segment, self.model
-        if segment.fault is None and model.step_hook is None:  # what a step drops has none
+        if segment.fault is None and model.step_hook is None:  # dropped branches have none
             before = lr if segment.step else None
             segment.fault = gradient_faults(model.module, model.names, segment.current.selected, before)
         if segment.fault is not None:
             self._alarm("gradients", f"segment {segment.k + 1}: {segment.fault}")
 
     def note_uncounted(self, names: Collection[str]) -> None:
-        """After a step that was counted: say once what no formula is known for."""
+        """After a counted step: report once which operators have no formula."""
         if names:
             self._alarm(
                 "uncounted", f"{', '.join(sorted(names))}: FLOPs are not counted, rho leaves this work out"
             )
 
     def check_weights(self, step: int, lr: float) -> None:
-        """At the end of a segment. Raises CarbonschedError where a weight that was trained is not finite."""
+        """At the end of a segment. Raises CarbonschedError if a trained weight is not finite."""
         chosen = set(self.segment.current.selected)
         weights = [p for n, p in self.model.module.named_parameters() if n in chosen]
         if self.ranks.any(not finite(weights)):
             raise diverged("weights are not finite any more", step, lr)
 
     def figures(self, *, whole: bool) -> dict[str, float]:
-        """What belongs beside a logged loss. whole: at the end of training."""
+        """Figures to log beside a loss. whole: at the end of training."""
         segment = self.segment
         flops, full = self._flops, self._flops_full
         if self.is_open:
@@ -283,7 +282,7 @@ class SegmentDriver:
         }
 
     def end_segment(self) -> SegmentDone | None:
-        """Close the segment, with the last step that was done; returns the event, which was sent, None where no step was."""
+        """Close the segment with the last step that was done; returns the event that was sent, None if there was no step."""
         segment, self.is_open, self.importance.warm = self.segment, False, True
         if not segment.steps_done:
             return None
@@ -312,7 +311,7 @@ class SegmentDriver:
     def _begin_segment(self, step: int) -> None:
         k, _, end = self.schedule.bounds(step)
         end = end if self.budget is None else min(end, self.budget.steps)
-        # a checkpoint of someone else's making has no segment of ours: what is left of the segment becomes one
+        # a checkpoint made by other code has no segment of ours: the rest of the segment becomes one
         full = self.upcoming.look_ahead(step, end)
         segment = SegmentRecord(k, step, end, full, self._own_ratio)
         if self.schedule.is_remainder(k) and self._last_importance:
@@ -326,7 +325,7 @@ class SegmentDriver:
         self._offer(segment)
 
     def _measures(self) -> bool:
-        """Whether importance is measured: not where ρ is known to suffice for everything, so that nothing is chosen."""
+        """Whether importance is measured: not if ρ is known to suffice for everything, so that there is nothing to choose."""
         rho = self.directives.constant
         return self.method.measures() and (rho is None or rho < self.method.ceiling - _EPSILON)
 
@@ -337,7 +336,7 @@ class SegmentDriver:
         return found
 
     def _offer(self, segment: SegmentRecord) -> None:
-        """Offer the frontier of the segment, or of what is left of it, and train at the ρ that is granted."""
+        """Offer the frontier of the segment, or of its rest, and train at the ρ that is granted."""
         self._choose(segment)
         floor, points = self._curve.floor, self._curve.points
         own, choice = self.method.settings(self._curve), self.adapters
@@ -387,7 +386,7 @@ class SegmentDriver:
         began = device_seconds()
         left = granted.rho - segment.importance_share
         if left >= self.method.ceiling - _EPSILON:
-            left = max(left, self.method.ceiling)  # everything, whatever the last bit of a sum says
+            left = max(left, self.method.ceiling)  # everything, despite rounding in the sum
         curve = self._curve
         if granted.setting is not None:
             curve = self.method.curve_in(granted.setting) or curve
@@ -404,7 +403,7 @@ class SegmentDriver:
         saved = curve.cache_saving(selection.selected)
         planned = selection.rho_planned + off
         whole = planned + saved
-        # a cache that begins anew saves nothing in its first epoch: ρ has to pay for that
+        # a cache that starts over saves nothing in its first epoch: ρ has to pay for that
         self._train(selection.selected, stay=saved > 0 and whole > left, share=share)
         if saved and self.model.cache.filled:
             segment.select(selection.selected, planned, saved)
@@ -413,7 +412,7 @@ class SegmentDriver:
         segment.selection_seconds += device_seconds() - began
 
     def _move_end(self, granted: Granted) -> None:
-        """Let the segment end where the job does, if the daemon has decided that."""
+        """Move the segment's end to the job's, if the daemon has decided that."""
         segment, budget = self.segment, self.budget
         if budget is None or not budget.obey(granted, segment.step):
             return
@@ -428,7 +427,7 @@ class SegmentDriver:
     # ---- checkpoints and events
 
     def save(self, folder: Path, step: int, began: float) -> None:
-        """Our part of the checkpoint that the Trainer has written to `folder`, and its seal. began: monotonic."""
+        """Save our part of the checkpoint that the Trainer has written to `folder`, and seal it. began: monotonic."""
         segment = self.segment
         saved = {
             "step": step,
@@ -446,13 +445,13 @@ class SegmentDriver:
         size = checkpoint.seal(folder, saved) if self.ranks.main else 0
         if self.job is None or not self.ranks.main:
             return
-        if folder.parent.resolve() == self.job.checkpoints.resolve():  # never in a folder of the user's own
+        if folder.parent.resolve() == self.job.checkpoints.resolve():  # never in a user's own folder
             checkpoint.prune(folder.parent, self.options.keep_checkpoints)
         path, seconds = os.path.relpath(folder, self.job.path), device_seconds() - began
         self.send(Checkpoint(at=now(), k=segment.k, step=step, path=path, seconds=seconds, bytes=size))
 
     def restore(self, folder: Path) -> None:
-        """Go on from what `save` has put into a checkpoint."""
+        """Continue from what `save` has put into a checkpoint."""
         saved = self.ranks.broadcast(partial(checkpoint.read, folder))
         if saved is None:
             self._warn(f"{folder.name} holds no segment of ours: the selection begins anew")
@@ -471,7 +470,7 @@ class SegmentDriver:
             self.job.send(event)
 
     def _alarm(self, kind: str, message: str) -> None:
-        """Say it, once per kind: the account of each segment has it anyway."""
+        """Warn once per kind: each segment's record has it anyway."""
         if kind not in self._alarmed:
             self._alarmed.add(kind)
             self._warn(message)

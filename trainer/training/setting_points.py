@@ -7,7 +7,7 @@ from carbonsched.model.setting import Setting, SettingPoint
 from trainer.job.segment import SegmentRecord
 
 _Z = 1.645
-"""Standard deviations of a band that nine of ten should lie in."""
+"""Standard deviations of a band that contains nine of ten."""
 
 
 def offer(
@@ -17,7 +17,7 @@ def offer(
     loss: float | None,
     all_linear: bool = True,
 ) -> tuple[SettingPoint, ...]:
-    """The points of a segment's `segment_ready`. floor: of ρ; loss: the newest that is known, None: none; all_linear: where adapters go."""
+    """The points of a segment's `segment_ready`. floor: of ρ; loss: the newest one known, None: none; all_linear: where adapters go."""
     steps = segment.end - segment.step
     points = []
     for setting, rho in settings:

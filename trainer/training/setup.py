@@ -1,4 +1,4 @@
-"""Takes what a Trainer has made ready, and works out from it which batches are to come and at which shape to profile."""
+"""Takes what a Trainer has prepared, and derives the batches to come and the shape to profile at."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from trainer.training.split_trial import try_split
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a transformers.Trainer has made ready when its training begins.
+    """What a transformers.Trainer has prepared when its training begins.
 
     Example::
 
@@ -42,11 +42,11 @@ class Training:
     optimizer: Any
     loader: Any
     twin: Any
-    """What `twin_before_sharding` gave: the model before FSDP shards it; None without FSDP."""
+    """The result of `twin_before_sharding`: the model before FSDP shards it; None without FSDP."""
     loss: Loss = model_loss
     """What training minimises."""
     window: StreamWindow | None = None
-    """What comes out of a stream; None: rows can be drawn by number."""
+    """The recent batches of a stream; None: rows can be drawn by number."""
     labelled: bool = False
     """Whether labels of -100 are left out of that loss."""
     host: HostTrainer | None = None
@@ -54,7 +54,7 @@ class Training:
 
 
 def coming_batches(training: Training, options: Options, max_steps: int, mine: Ranks) -> Batches:
-    """What is known of the batches of a training of `max_steps`. Raises InputError where nothing is."""
+    """What is known of the batches of a training of `max_steps`. Raises InputError if nothing is."""
     loader, args = training.loader, training.args
     stream = is_stream(loader)
     if stream and training.window is None:
@@ -75,7 +75,7 @@ def coming_batches(training: Training, options: Options, max_steps: int, mine: R
 
 
 def nominal_batch(batches: Batches, options: Options, model: Any) -> tuple[Shape, BatchForm | None]:
-    """Shape and form to profile at: those of a drawn batch, on every rank the first one's; the lengths are the option's if given."""
+    """Shape and form to profile at: those of a drawn batch, on every rank rank 0's; the lengths are the option's if given."""
 
     def look() -> tuple[Shape, BatchForm | None]:
         drawn = batches.drawn(0, 1, options.seed)[0]
@@ -95,11 +95,8 @@ def nominal_batch(batches: Batches, options: Options, model: Any) -> tuple[Shape
 def find_split(
     options: Options, training: Training, batches: Batches, head: LabelledHead | None
 ) -> PromptSplit | None:
-    """The model's rows that may run in two parts, not attached; None: the method does not ask. Raises InputError where they cannot, and the
-    method has no other way to train.
-
-    head: as it will run beside.
-    """
+    """Rows that may run in two parts, not attached; None: the method does not ask for it. Raises InputError if they cannot, and the method
+    has no other way to train. head: as it will run at the same time."""
     traits = method_row(options.method).traits
     if not traits.splits_rows and not (traits.switches and options.cache == "off"):
         return None
@@ -148,12 +145,12 @@ def find_head(options: Options, training: Training, batches: Batches) -> Labelle
 def _first_batch(
     options: Options, training: Training, batches: Batches
 ) -> tuple[dict[torch.Tensor, str], Any, bool]:
-    """What a trial takes: the parameters that the optimizer holds, a labelled batch, whether results are rounded coarsely."""
+    """The input of a trial: the parameters that the optimizer holds, a labelled batch, whether rounding is coarse."""
     model, args = training.model, training.args
     held = {p for group in training.optimizer.param_groups for p in group["params"] if p.is_floating_point()}
     names = {p: n for n, p in model.named_parameters() if p in held}
     device = next(model.parameters()).device
     batch = send_to_device(batches.drawn_labelled(0, 1, options.seed)[0], device)
-    # a board may multiply in TF32, and adds up products of other shapes in another order
+    # a board may multiply in TF32, and sums products of other shapes in another order
     coarse = args.bf16 or args.fp16 or device.type != "cpu" or any(p.dtype != torch.float32 for p in names)
     return names, batch, coarse

@@ -16,7 +16,7 @@ from carbonsched.errors import InputError
 from trainer.job.random_state import keep_buffers, own_random
 
 SWITCH_OFF = 'set cache = "off"'
-"""What a user can always do about a model that does not suit."""
+"""What a user can always do about a model that is not supported."""
 SAMPLE_LENGTHS = (13, 9)
 """Tokens of the rows of `sample_batch`."""
 
@@ -36,16 +36,16 @@ class SkippableBlocks:
     """
 
     def __init__(self, model: Any) -> None:
-        """Raises InputError where the model has no stack of blocks."""
+        """Raises InputError if the model has no stack of blocks."""
         self.model, self.blocks = model, find_blocks(model)
         self.depth = 0
-        """Blocks that are skipped while states are served."""
+        """Number of blocks that are skipped while states are served."""
         self._served: Tensor | None = None
         self._keep: Callable[[Tensor], None] | None = None
         self._output: Any = None
-        """What left the block below `depth` in this pass; None: not read."""
+        """Output of the block below `depth` in this pass; None: not read."""
         self._bare = True
-        """Whether a block gives its states alone, not in a tuple."""
+        """Whether a block returns its states alone, not in a tuple."""
         self._rest: tuple[None, ...] = ()
         for i, block in enumerate(self.blocks):
             block.forward = self._make_skippable(i, block.forward)
@@ -53,7 +53,7 @@ class SkippableBlocks:
         self._outside = self._find_outside()
 
     def detach(self) -> None:
-        """Leave the model as it was."""
+        """Restore the model."""
         self._hook.remove()
         for block in self.blocks:
             del block.forward
@@ -76,11 +76,11 @@ class SkippableBlocks:
         self._served = self._keep = self._output = None
 
     def parameters_beneath(self, depth: int) -> list[nn.Parameter]:
-        """Those of the lowest `depth` blocks and of what runs before them."""
+        """Parameters of the lowest `depth` blocks and of what runs before them."""
         return [*self._outside, *(p for block in self.blocks[:depth] for p in block.parameters())]
 
     def frozen_depth(self) -> int:
-        """Blocks under the deepest trained one; 0 where something beneath all blocks is trained."""
+        """Number of blocks below the deepest trained one; 0 if something below all blocks is trained."""
         if any(p.requires_grad for p in self._outside):
             return 0
         trained = [any(p.requires_grad for p in block.parameters()) for block in self.blocks]
@@ -88,7 +88,7 @@ class SkippableBlocks:
 
     @contextmanager
     def run_aside(self, *, train: bool, seed: int = 0) -> Iterator[None]:
-        """Within it the model runs without gradients; its mode, buffers and every random generator are as before afterwards."""
+        """A context in which the model runs without gradients; afterwards its mode, buffers and every random generator are as before."""
         training, index = self.model.training, self.device.index
         try:
             self.model.train(train)
