@@ -1,27 +1,35 @@
 """Reports: one JSON document built from the ledger, and the formats rendered from it (docs/reports.md).
 
+The document:
+
 document    `Report` and `build`
-notes       what a reader must not overlook
+parts       the parts of a report's document
 timeline    gathers the sums of hours, and draws the curve
-parts       what a report is made of
-effects     of these what was saved, each effect apart
-losses      of these the held-out losses, seen and foretold
-settled     the account as settled beside the one as decided
-provenance  how energy and intensities came to be known
-energy_cost  what the energy cost
-boundary    what of a box is metered, and what is not
-clocks      the clocks effect
-job_savings  gathers and computes all effects of a job
-period_effects  those of a period's jobs, summed
-savings     the waste effect and the FLOPs effect
-timing      the effect of the hours, against running at once
+disclosed   gathers what a report discloses beside its sums
+notes       what a reader must not overlook
+losses      held-out losses, measured and forecast
 coverage    how much of the time asked for is covered
-bands       how far energy and grams may be off
-market      emissions by contracts, beside those by the grid
-compute     FLOPs, the hardware's making, SCI
-statement   how a report was made, of which box, and what is signed
-disclosed   gathers what stands beside the sums
+provenance  how energy and intensities became known
+boundary    which parts of the box are metered
+settled     the account as settled beside the one as decided
+market      market-based emissions beside location-based ones
+bands       uncertainty of energy and grams
+energy_cost  what the energy cost
+compute     FLOPs, embodied emissions, SCI
+statement   how the report was made, of which box, and what is signed
 from_ledger  a report of a ledger that is only read, without a daemon
+
+What was saved:
+
+effects     what was saved, each effect apart
+job_savings  gathers and computes all effects of a job
+savings     the waste effect and the FLOPs effect
+clocks      the clocks effect
+timing      the effect of the hours, against running at once
+period_effects  the effects of a period's jobs, summed
+
+Formats:
+
 format      what a report format is
 render      finds a format by its name, plugins included, and renders a report in it
 json        the document
@@ -37,7 +45,7 @@ datapoints  data points with unit, quality and source, which the next four are m
 sci         ISO/IEC 21031
 esrs        ESRS E1-5 and E1-6
 scope2      GHG Protocol Scope 2
-ai_act      the EU AI Act's line for who fine-tunes
+ai_act      the EU AI Act's threshold for who fine-tunes
 """
 
 from carbonsched.report.document import Report, build
