@@ -185,7 +185,7 @@ def _price(spec: JobSpec, model: Any, rows: _EncodedRows) -> _Price:
             shapes = [at if head else at._replace(labelled=None) for at in rows.batches]
             tokens.prices = SharePrices(prepared.costs, prepared.full, shapes)
     measured = train.importance_batches * batch * world_of(train) if method.measures() else 0
-    share = measured / _segment_rows(len(rows.train), spec) * method.ceiling
+    share = measured / _segment_rows(len(rows.train), spec) * method.measured_ratio if measured else 0.0
     cached = None if train.cache == "off" else _cached_floor(model, method, Shape(batch, shape.seq)) + share
     return _Price(method, shape, share, cached, _settings(spec, method), without_head)
 

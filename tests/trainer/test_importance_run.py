@@ -11,6 +11,7 @@ from support.steer import of
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
+from trainer.check import check_job
 from trainer.job.job_dir import JobDir
 from trainer.run import run_job
 
@@ -99,3 +100,15 @@ def test_other_optimizers_train_and_are_foreseen(
     assert state["param_groups"][0].get("momentum", 0.9) == 0.9
     losses = [e["loss"] for e in of(job, "evaluated")]
     assert losses[1] < losses[0]
+
+
+def test_the_floor_that_the_check_foresees_is_that_of_every_segment(
+    llama: Path, data: Path, tmp_path: Path
+) -> None:
+    """Importance is measured at one share of the tokens, whatever share the segment before trained."""
+    train = {"method": "greentrainer+tokens", "segment": 2, "max_steps": 6}
+    spec = tiny_spec(llama, data, train=train, carbon={"rho_start": 0.75})
+    foreseen = check_job(JobSpec.parse(spec)).rho_floor
+    job = trained(tmp_path / "job", spec)
+    assert [r["rho_floor"] for r in of(job, "segment_ready")] == [pytest.approx(foreseen, abs=1e-3)] * 3
+    assert any(d["gradient_share"] < 1 for d in of(job, "segment_done")), "the share was less than all"

@@ -147,6 +147,16 @@ class Method:
         return Selector(self.profile, self.names)
 
     @property
+    def measured_share(self) -> float:
+        """The share of the tokens through which gradient flows where importance is measured."""
+        return 1.0
+
+    @property
+    def measured_ratio(self) -> float:
+        """Cost of an importance batch ÷ T_full."""
+        return self.ceiling
+
+    @property
     def ceiling(self) -> float:
         """ρ of everything that this method may train."""
         return self.ratio(tuple(self.names))

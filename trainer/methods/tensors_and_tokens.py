@@ -48,6 +48,15 @@ class TensorsAndTokens(Tokens):
         # two parts save some of attention's scores: fewer tokens do not always cost less
         return min(self._known.ratio((self._cheapest,), share) for share in self._shares)
 
+    @property
+    def measured_share(self) -> float:
+        # tensors are left out only where fewer tokens cannot be had: at the least share, unless it is fixed
+        return self.fixed_share or 0.0
+
+    @property
+    def measured_ratio(self) -> float:
+        return self._ratio(self.measured_share)
+
     def curve(self, importance: dict[str, float], saving: CacheSaving | None = None) -> SelectionCurve:
         selections = self._selections(importance)
         best: list[_Pair] = []

@@ -71,18 +71,19 @@ class ImportancePass:
         drawn = self.batches.drawn_labelled(segment.k, options.importance_batches, options.seed)
         model.wrapping.reshard()
         warm, self.warm = self.warm or device.type == "cpu", True
-        return measure(
-            model.module,
-            model.optimizer,
-            [send_to_device(batch, device) for batch in drawn],
-            estimator=self.method.objective.estimator or "update",
-            common_steps=self.method.history.common_steps(model.names),
-            seed=ranks.offset_seed(options.seed + segment.k),
-            stop=self._check_stop,
-            ranks=ranks,
-            warm=warm,
-            loss=self.loss,
-        )
+        with model.at_share(self.method.measured_share):
+            return measure(
+                model.module,
+                model.optimizer,
+                [send_to_device(batch, device) for batch in drawn],
+                estimator=self.method.objective.estimator or "update",
+                common_steps=self.method.history.common_steps(model.names),
+                seed=ranks.offset_seed(options.seed + segment.k),
+                stop=self._check_stop,
+                ranks=ranks,
+                warm=warm,
+                loss=self.loss,
+            )
 
     def _check_stop(self) -> bool:
         """Between two batches: wait if the lease is over; returns whether a signal came. Raises Stopped."""

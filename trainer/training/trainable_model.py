@@ -4,7 +4,8 @@ Which tensors are trained decides which gradients there are, what the optimizer 
 lies, and how DDP or torch.compile wrap the model. All of that changes here and in one order, so that no part is forgotten.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,19 @@ class TrainableModel:
         if epochs_left is not None:
             self.cache.update_depth(epochs_left, stay=stay)
         self.wrapping.rebuild()
+
+    @contextmanager
+    def at_share(self, share: float) -> Iterator[None]:
+        """Let gradient flow through this share of the tokens, whatever the last segment trained: what is measured then depends neither
+        on that nor on whether this process was resumed."""
+        if self.split is None:
+            yield
+            return
+        before, self.split.share = self.split.share, share
+        try:
+            yield
+        finally:
+            self.split.share = before
 
     def draw_cost_ratio(self, expected: float, step: int) -> float | None:
         """Draw what optimizer step `step` drops; returns the step's cost ÷ T_full, None where nothing is drawn."""
