@@ -1,6 +1,6 @@
-"""What a report cannot read from a meter and its owner states: who and where, sensors' errors, contracts, the hardware's making.
+"""What the owner of a box states for reports, because no meter shows it: who and where, sensor errors, contracts, embodied emissions.
 
-Every figure here is an input with a source; a report repeats both. What is not stated is not known, and is never taken for 0.
+Every figure here is an input with a source; a report repeats both. What is not stated is unknown, and never taken for 0.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ Amount = Annotated[float, Field(ge=0, le=1e12)]
 
 
 class BoxIdentity(Doc):
-    """Which box rows and reports are of.
+    """The box that rows and reports are of.
 
     Example:
         >>> BoxIdentity(name="trainer-07", machine=None).words
@@ -31,7 +31,7 @@ class BoxIdentity(Doc):
     name: str | None
     """As configured (`accounting.box`, else `ledger.box`)."""
     machine: str | None
-    """A hash of the machine's id, which itself is not for others to know; None: the machine has none."""
+    """A hash of the machine's id, which itself stays private; None: the machine has none."""
 
     @property
     def words(self) -> str:
@@ -63,13 +63,13 @@ class Accounting(Doc):
     organisation: Text | None = None
     """Who reports."""
     site: Text | None = None
-    """Where the box stands."""
+    """Where the box is."""
     box: Text | None = None
     """The box's name in rows and reports; without it ledger.box, and the hash of the machine's id."""
     counter_error: Share = 0.05
     """Error of a board's sensor, as a share of what it reads, either way."""
     sampling_error: Share = 0.05
-    """What comes to it where energy is power readings times time."""
+    """Additional error if the energy is power readings times time."""
     model_error: Share = 0.3
     """Error of energy that is modelled, as a CPU's by its load."""
     error_source: Text = (
@@ -81,14 +81,14 @@ class Accounting(Doc):
     beside the account, not in it."""
     plug_source: Text | None = None
     residual_g_per_kwh: Annotated[float, Field(ge=0, le=5000)] | None = None
-    """Residual mix, for what no contract and no certificate covers."""
+    """Residual mix, for energy that no contract and no certificate covers."""
     residual_source: Text | None = None
     embodied_kg: Amount | None = None
-    """CO2e of making one board, its share of the box as you count it."""
+    """CO2e of making one board and its share of the box, as its owner counts it."""
     embodied_low_kg: Amount | None = None
     embodied_high_kg: Amount | None = None
     embodied_life_h: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    """Hours that a board is taken to serve."""
+    """Hours that a board is assumed to serve."""
     embodied_source: Text | None = None
 
     @model_validator(mode="after")
@@ -137,12 +137,12 @@ class Contract(Doc):
 
     @property
     def hourly(self) -> bool:
-        """Whether it is of one hour at most, so that what it covers was matched by the hour."""
+        """Whether it is for one hour at most, so that what it covers was matched by the hour."""
         return (self.end - self.start).total_seconds() <= 3600
 
 
 class BaseModelCompute(Doc):
-    """One of `[[base_models]]`: what training a model took, before anybody fine-tuned it.
+    """One of `[[base_models]]`: what training a base model took.
 
     Example:
         >>> BaseModelCompute(name="HuggingFaceTB/SmolLM2-135M", flop=1.6e21, source="6 · parameters · tokens").flop

@@ -6,7 +6,7 @@ from carbonsched.model.base import Doc, UtcTime
 
 
 class Balance(Doc):
-    """Conservation over one life of one board's counter: what was charged against what was counted, in millijoules.
+    """Conservation over one life of one board's counter: charged against counted energy, in millijoules.
 
     Example:
         >>> Balance(board="GPU-1", counter_epoch="boot:0", charged_mj=900, counted_mj=900, holes_mj=0, ok=True).ok
@@ -18,15 +18,15 @@ class Balance(Doc):
     charged_mj: int
     """Σ energy of the rows that carry a counter's start and end."""
     counted_mj: int
-    """How far the counter moved over the stretches those rows cover, each stretch once."""
+    """How far the counter moved over the stretches that those rows cover, each stretch once."""
     holes_mj: int
-    """How far it moved in time that no row of the board covers: energy that was charged to nobody."""
+    """How far it moved in time that no row of the board covers: energy charged to nobody."""
     ok: bool
     """Every counted joule was charged once: charged and counted are equal, and there are no holes."""
 
 
 class ChainHeads(Doc):
-    """The last hash of each chain. Noted elsewhere, it proves later that the chain up to it was not rewritten.
+    """The last hash of each chain. Recorded elsewhere, it proves later that the chain up to it was not rewritten.
 
     Example:
         >>> ChainHeads(intervals="6f" * 32).journal == "0" * 64
@@ -39,7 +39,7 @@ class ChainHeads(Doc):
 
 
 class MergedRows(Doc):
-    """`audit verify`: of rows that were merged, how far what stands for them was recomputed.
+    """`audit verify`: how far the rows behind merged rows were recomputed.
 
     Example:
         >>> MergedRows(rows=18, recomputed=18, gone=0).recomputed
@@ -47,11 +47,11 @@ class MergedRows(Doc):
     """
 
     rows: int
-    """That were merged. What stands for them is linked: its hashes and its sums are as they were when it was made."""
+    """Rows that were merged. The merged row is linked: its hashes and sums are those of its creation."""
     recomputed: int | None
-    """Of them: from the archive, hash by hash; None: no archive was looked at."""
+    """Of these: recomputed from the archive, hash by hash; None: no archive was read."""
     gone: int | None
-    """Of them: in no file of the archive any more."""
+    """Of these: no longer in any archive file."""
 
 
 class AuditResult(Doc):
@@ -75,15 +75,15 @@ class AuditResult(Doc):
     compared: int = 0
     """Earlier heads that the chains were compared with."""
     since: int | None = None
-    """Row up to which the intervals were taken as verified; None: all were looked at."""
+    """Row up to which the intervals count as verified already; None: all were verified."""
     merged: MergedRows | None = None
     """None: no row was merged."""
     vouched: tuple[str, ...] = ()
-    """Who says that such a head is as old as it says: signatures and time stamps that were verified."""
+    """Who vouches for the age of such a head: signatures and time stamps that were verified."""
 
 
 class AuditProgress(Doc):
-    """`GET /v1/audit/progress`: how far the verification came that was asked for last.
+    """`GET /v1/audit/progress`: the progress of the newest verification.
 
     Example:
         >>> AuditProgress(part="rows", share=0.25).share
@@ -93,7 +93,7 @@ class AuditProgress(Doc):
     part: str | None
     """rows, archive or hours; None: none runs."""
     share: float | None
-    """Of all that it will take, estimated."""
+    """Estimated share of the whole verification."""
 
 
 class ExportedFile(Doc):
@@ -109,7 +109,7 @@ class ExportedFile(Doc):
 
 
 class ExportedTotal(Doc):
-    """What the rows of a job, or of nobody, come to; grams where energy and intensity are known.
+    """The sums of a job's rows, or of rows without a job; grams if energy and intensity are known.
 
     Example:
         >>> ExportedTotal(job_id=None, rows=12, energy_mj=7200, grams=0.4).job_id is None
@@ -141,7 +141,7 @@ class Exported(Doc):
     entries: int
     """Number of the journal's last entry."""
     begins: dict[str, str] = {}
-    """By tier of rows (0 as written, 1 minutes, 2 hours): the hash that its first row here follows; zeros where none was merged."""
+    """By tier of rows (0 as written, 1 minutes, 2 hours): the hash before its first row in this export; zeros if nothing was merged."""
     files: dict[str, ExportedFile]
     totals: tuple[ExportedTotal, ...]
 
@@ -156,15 +156,15 @@ class RolledUp(Doc):
 
     rows: int = 0
     merged: int = 0
-    """Into so many."""
+    """Rows after merging."""
     slices: int = 0
     """Transactions."""
     longest_s: float = 0.0
-    """Of these."""
+    """The longest of these."""
 
 
 class ChainDiff(Doc):
-    """Where one chain of two exports parts.
+    """Where one chain of two exports differs.
 
     Example:
         >>> ChainDiff(chain="intervals", a=12, b=15, common=12).first_different is None
@@ -176,7 +176,7 @@ class ChainDiff(Doc):
     """Rows."""
     b: int
     common: int
-    """Rows that are the same in both, from the first on."""
+    """Rows that are equal in both, from the first on."""
     first_different: int | None = None
     """Number of the first row that both have and that differs."""
     fields: dict[str, tuple[Any, Any]] = {}
@@ -193,12 +193,12 @@ class AuditDiff(Doc):
 
     same: bool
     continued: str | None
-    """The one that goes on where the other ends, `a` or `b`; None: neither, or they are the same."""
+    """The export that continues the other, `a` or `b`; None: neither, or they are equal."""
     chains: tuple[ChainDiff, ...]
 
 
 class Anchored(Doc):
-    """`audit anchor`: heads that were written down, and who vouches for them.
+    """`audit anchor`: heads that were recorded, and who vouches for them.
 
     Example:
         >>> Anchored(folder="/root/heads", heads=ChainHeads(), rows=0, entries=0).stamped_at is None
@@ -215,7 +215,7 @@ class Anchored(Doc):
 
 
 class AddedUp(Doc):
-    """`audit add-up`: the totals of how many hours were made.
+    """`audit add-up`: the number of hours whose totals were computed.
 
     Example:
         >>> AddedUp(hours=8760).hours

@@ -1,10 +1,10 @@
-"""What `doctor` and `config check` print: one Check for every thing that was looked at."""
+"""What `doctor` and `config check` print: one Check per inspected item."""
 
 from carbonsched.model.base import Doc
 
 
 class Check(Doc):
-    """What was found of one thing that the daemon needs, and the fix.
+    """The state of one thing that the daemon needs, and how to fix it.
 
     Example:
         >>> Check(name="disk", ok=False, found="0.2 GB free in /var/lib/carbonsched", hint="free 1 GB").ok
@@ -13,7 +13,7 @@ class Check(Doc):
 
     name: str
     ok: bool | None
-    """None: it could not be looked at from here."""
+    """None: it cannot be checked from here."""
     found: str
     hint: str | None = None
     """What to do: about what fails, or to have it better."""
@@ -31,12 +31,12 @@ class CheckList(Doc):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing that was looked at fails."""
+        """Whether no check fails."""
         return all(check.ok is not False for check in self.checks)
 
 
 class Installation(Doc):
-    """`install` and `uninstall`: the files, by what became of them.
+    """`install` and `uninstall`: the files, by what happened to them.
 
     Example:
         >>> Installation(removed=("/usr/local/bin/carbonsched",)).removed
@@ -46,5 +46,5 @@ class Installation(Doc):
     installed: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
     shadowed_by: tuple[str, ...] = ()
-    """Units of the same names that systemd takes in place of these."""
+    """Units of the same names that systemd uses instead of these."""
     removed: tuple[str, ...] = ()

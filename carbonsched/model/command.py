@@ -1,4 +1,4 @@
-"""What passes between `carbonsched run` and whoever meters its command: the request, the answers, and the total at the end."""
+"""The messages between `carbonsched run` and whoever meters its command: the request, the answers, and the total at the end."""
 
 from typing import Annotated
 
@@ -10,11 +10,11 @@ from carbonsched.model.job_state import JobState
 from carbonsched.model.labels import Labels
 
 AUTO, HOST, ALL = "auto", "host", "all"
-"""What `--device` takes beside a board: one that is free, none, and every one."""
+"""Values of `--device` beside a board: a free one, none, and every one."""
 
 
 class RunRequest(Doc):
-    """Body of POST /v1/runs: meter this process of mine from now on.
+    """Body of POST /v1/runs: meter this process from now on.
 
     Example:
         >>> RunRequest(name="train", command={"argv": ["make"]}, pid=4711).devices
@@ -24,13 +24,13 @@ class RunRequest(Doc):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     command: CommandPart
     pid: int
-    """Of who asks, or of a process beneath it."""
+    """Pid of the caller, or of one of its descendants."""
     budget_g: Grams | None = None
     labels: Labels = {}
     devices: Annotated[tuple[str, ...], Field(min_length=1)] = (AUTO,)
     """`auto`, `host`, `all`, or boards by UUID or index."""
     share: bool = False
-    """Also boards that a job or another command uses: the energy is then shared equally, and estimated."""
+    """Also allow boards that a job or another command uses: the energy is then shared equally, and estimated."""
 
 
 class RunStarted(Doc):
@@ -43,17 +43,17 @@ class RunStarted(Doc):
 
     id: str
     devices: tuple[str, ...]
-    """Whose energy is counted as the command's."""
+    """Devices whose energy is charged to the command."""
     env: dict[str, str]
-    """What the command is to have in its environment."""
+    """Environment for the command."""
     lock: str | None = None
-    """A file of which it and its processes are to hold a shared lock (flock) as long as they live; None: the daemon sees them itself."""
+    """A file on which it and its processes hold a shared lock (flock) as long as they live; None: the daemon can see them."""
     notes: tuple[str, ...] = ()
-    """What must be known of the figures, in words."""
+    """What has to be known about the figures, in words."""
 
 
 class RunStatus(Doc):
-    """GET /v1/runs/{id}: how it stands.
+    """GET /v1/runs/{id}: the run so far.
 
     Example:
         >>> RunStatus(state="running", spent_g=1.5, budget_g=None).ending is None
@@ -62,12 +62,12 @@ class RunStatus(Doc):
 
     state: JobState
     spent_g: float
-    """What the budget is held against: the known grams, and the unknown at its worst."""
+    """What is compared with the budget: the known grams, and the unknown at their worst case."""
     budget_g: float | None
     warn_g: float | None = None
-    """From where on a warning is due; None: from nowhere."""
+    """Grams at which a warning is due; None: never."""
     ending: str | None = None
-    """Why it is to end now, where it is."""
+    """Why the command has to end now; None: it does not."""
 
 
 class RunEnd(Doc):
@@ -99,15 +99,15 @@ class RunTotal(Doc):
     exit_code: int | None
     """Of the command, 128 + N where signal N ended it; None: nobody saw its end."""
     seconds: float
-    """That were metered."""
+    """Seconds that were metered."""
     energy_j: float | None
-    """None: nothing of it is known."""
+    """None: no energy is known."""
     spent_g: float | None
-    """CO2e, as far as it is known; None: nothing of it is."""
+    """Known CO2e; None: none is known."""
     unknown_s: float
-    """Where energy or intensity is not known: in no sum."""
+    """Seconds of unknown energy or intensity, which are in no sum."""
     estimated: bool
-    """Not all of the energy is a hardware counter's own difference of this command alone."""
+    """Not all of the energy is a hardware counter's own difference for this command alone."""
     g_per_kwh: float | None
     """Mean intensity by energy."""
     kinds: dict[str, float]

@@ -12,7 +12,7 @@ from carbonsched.units import J_PER_KWH, MJ_PER_J, grams
 
 
 class EnergyMethod(StrEnum):
-    """How the joules of an interval came about.
+    """How the joules of an interval became known.
 
     Example:
         >>> EnergyMethod("counter") is EnergyMethod.COUNTER
@@ -28,11 +28,11 @@ class EnergyMethod(StrEnum):
     IMPORTED = "imported"
     """Taken over from another tool's log: not metered here."""
     UNAVAILABLE = "unavailable"
-    """Not known; the energy is null and the reason says why."""
+    """Unknown; the energy is null and the reason says why."""
 
 
 NOT_ALONE = "not a job's alone"
-"""In the reason of energy that was charged to a job while somebody else computed on its board, too."""
+"""Part of the reason of energy that was charged to a job while somebody else computed on its board too."""
 
 
 class Account(StrEnum):
@@ -46,7 +46,7 @@ class Account(StrEnum):
     JOB = "job"
     IDLE = "idle"
     IMPORTED = "imported"
-    """What another tool's log says that it used; no job of ours."""
+    """Energy from another tool's log; not of a job."""
 
 
 class BudgetAccount(StrEnum):
@@ -60,7 +60,7 @@ class BudgetAccount(StrEnum):
     LOCATION = "location"
     """All energy at the grid's intensity."""
     ON_SITE = "on-site"
-    """The site's own supply counted; at the grid's intensity where it is not known."""
+    """With the site's own supply; at the grid's intensity where the supply is unknown."""
 
 
 class EnergyDelta(Doc):
@@ -79,23 +79,23 @@ class EnergyDelta(Doc):
     end: UtcTime
     energy_mj: int | None
     power_w: float | None
-    """Mean over the stretch where known, else the reading at its end."""
+    """Mean over the stretch if known, else the reading at its end."""
     method: EnergyMethod
     counter_epoch: str
-    """Names one life of the counter: changes when it was reset."""
+    """Names one life of the counter: it changes when the counter was reset."""
     counter_start_mj: int | None = None
     counter_end_mj: int | None = None
     bridged: bool = False
     """The daemon was away during this stretch."""
     recovered: bool = False
-    """Told late: its stretch was metered as unknown before, and those rows are to be replaced."""
+    """Late energy: its stretch was booked as unknown before, and those rows are replaced."""
     coverage: float = 1.0
-    """Share of the stretch that was really sampled; a counter delta is 1."""
+    """Share of the stretch that was really sampled; 1 for a counter."""
     reason: str | None = None
     meter: str = ""
     """Who measured, e.g. `nvml`, `codecarbon:cpu_load+ram`."""
     profile: SkipJsonSchema[tuple[tuple[datetime, float], ...]] = Field(default=(), exclude=True, repr=False)
-    """How the energy lay inside the stretch, where power was read in it: (time, joules since the start); for who splits it."""
+    """How the energy was distributed over the stretch, if power was read in it: (time, joules since the start); used to split it."""
 
 
 class Interval(Doc):
@@ -114,7 +114,7 @@ class Interval(Doc):
     """None before the first segment and after the last: loading, evaluation."""
     delta: EnergyDelta
     intensity: Reading | None
-    """None where no feed knew; grams are None then too."""
+    """None if no feed knew; grams are then None too."""
     pue: float
     pue_source: str
     rho: float | None = None

@@ -9,7 +9,7 @@ from pydantic import Field
 from carbonsched.model.base import Doc, UtcTime
 
 HELD: Final = "held: no newer value"
-"""How the note of an intensity ends that is kept on after its end."""
+"""The note of an intensity that is used after its end finishes with these words."""
 
 
 class Basis(StrEnum):
@@ -25,11 +25,11 @@ class Basis(StrEnum):
     MARGINAL_DIRECT = "marginal-direct"
     MARGINAL_LIFECYCLE = "marginal-lifecycle"
     AVERAGE_UNSTATED = "average-unstated"
-    """The provider does not say whether its factors are direct or lifecycle: it stands beside no other basis."""
+    """The provider does not say whether its factors are direct or lifecycle: it cannot be combined with another basis."""
 
 
 class Kind(StrEnum):
-    """How an intensity came about.
+    """How an intensity became known.
 
     Example:
         >>> Kind("fallback").value
@@ -46,7 +46,7 @@ class Kind(StrEnum):
 
     @property
     def constant(self) -> bool:
-        """One number for all hours, which is an estimate of each."""
+        """One number for all hours, which is an estimate for each."""
         return self in (Kind.STATIC, Kind.FALLBACK)
 
     @property
@@ -56,7 +56,7 @@ class Kind(StrEnum):
 
 
 class Source(Doc):
-    """Provenance of an intensity, carried into every ledger row.
+    """The source of an intensity, stored with every ledger row.
 
     Example:
         >>> Source(provider="neso", zone="GB", basis="average-direct", kind="actual",
@@ -71,7 +71,7 @@ class Source(Doc):
     kind: Kind
     fetched_at: UtcTime
     issued_at: UtcTime | None = None
-    """When the provider says it made the value; None where it does not say."""
+    """When the provider made the value, by its own statement; None if it makes none."""
     body_sha256: str | None = None
     """Of the raw body the value was read from; None where there was no body."""
     time_compression: float = 1.0
@@ -81,7 +81,7 @@ class Source(Doc):
 
 
 class TimedValue(Doc):
-    """What a feed says of [start, end) of wall time. A subclass names its one value, with the unit in the name.
+    """A feed's value over [start, end) of wall time. A subclass names its one value, with the unit in the name.
 
     Example:
         >>> class Temperature(TimedValue):
@@ -146,7 +146,7 @@ class Price(TimedValue):
     FIELD: ClassVar[str] = "eur_per_kwh"
 
     eur_per_kwh: float
-    """Below 0 where whoever takes energy is paid for it."""
+    """Negative if consumers are paid."""
 
 
 class PueReading(TimedValue):
@@ -165,7 +165,7 @@ class PueReading(TimedValue):
 
 
 class SupplyUnit(StrEnum):
-    """What a site's own supply is told in.
+    """The unit in which a site's own supply is stated.
 
     Example:
         >>> SupplyUnit("kw") is SupplyUnit.KW
@@ -175,7 +175,7 @@ class SupplyUnit(StrEnum):
     SHARE = "share"
     """Of the box's energy, 0…1."""
     KW = "kw"
-    """Power that the box may take from it, against the box's own."""
+    """Power that the box may take from it, compared with the box's own."""
 
 
 class SupplyReading(TimedValue):
@@ -243,7 +243,7 @@ class Forecast(Doc):
 
 
 class FeedStatus(Doc):
-    """How one feed of the chain is.
+    """The state of one feed of the chain.
 
     Example:
         >>> FeedStatus(name="neso", state="ok", last_success="2026-11-22T10:00:00Z", error=None).state
@@ -258,7 +258,7 @@ class FeedStatus(Doc):
 
 
 class HorizonScore(Doc):
-    """How right a provider's forecasts were, so far ahead; persistence (the same time of the last known day) on the same times.
+    """Accuracy of a provider's forecasts at one horizon, with persistence (the same time of the last known day) at the same times.
 
     Example:
         >>> HorizonScore(from_h=0, to_h=1, n=0).mae_percent is None
@@ -266,16 +266,16 @@ class HorizonScore(Doc):
     """
 
     from_h: float
-    """Hours of grid time, as it was forecast: a replay's hours are the trace's."""
+    """Hours of grid time ahead: a replay's hours are the trace's."""
     to_h: float
     n: int
     """Points that were scored; 0: the figures are null."""
     mean_g_per_kwh: float | None = None
-    """What came, in the mean: what the percentages are of."""
+    """Mean of the readings, which the percentages are relative to."""
     mae_g_per_kwh: float | None = None
     """Mean absolute error."""
     bias_g_per_kwh: float | None = None
-    """Mean of forecast minus what came: above 0 it says too much."""
+    """Mean of forecast minus reading: positive if forecasts are too high."""
     mae_percent: float | None = None
     bias_percent: float | None = None
     persistence_mae_g_per_kwh: float | None = None
@@ -285,7 +285,7 @@ class HorizonScore(Doc):
 
 
 class ForecastScore(Doc):
-    """How right one provider's forecasts were, held against what the same provider then told of those times.
+    """Accuracy of one provider's forecasts, compared with its own later readings.
 
     Example:
         >>> ForecastScore(provider="neso", zone="GB", basis="average-direct", forecasts=3, kept_h=2,
@@ -306,7 +306,7 @@ class ForecastScore(Doc):
 
 
 class GridNow(Doc):
-    """The intensity at this moment, or why it is not known.
+    """The current intensity, or why it is unknown.
 
     Example:
         >>> GridNow(g_per_kwh=None, kind=None, provider=None, zone="GB", basis="average-direct", start=None, end=None,
@@ -359,7 +359,7 @@ class PriceView(Doc):
 
 
 class SupplyView(Doc):
-    """The site's own supply now, and the feeds that tell of it.
+    """The current supply of the site, and its feeds.
 
     Example:
         >>> SupplyView(share=None, kw=None, g_per_kwh=None, provider=None, kind=None, start=None, end=None, fetched_at=None,
@@ -368,9 +368,9 @@ class SupplyView(Doc):
     """
 
     share: float | None
-    """Of the box's energy: as it is told or, where power is told, at what the box draws now. None: not known."""
+    """Share of the box's energy: as stated, or computed from the box's present power. None: unknown."""
     kw: float | None
-    """None: the supply is told as a share, or not known."""
+    """None: the supply is stated as a share, or unknown."""
     g_per_kwh: float | None
     provider: str | None
     kind: Kind | None
@@ -382,7 +382,7 @@ class SupplyView(Doc):
     reason: str | None = None
     """Why it is null."""
     doubt: str | None = None
-    """Why it is hardly meant: it gives many times what the box can draw."""
+    """Why the figure is probably not meant: it is many times what the box can draw."""
     feeds: tuple[FeedStatus, ...]
 
 
@@ -400,11 +400,11 @@ class GridView(Doc):
     forecast: tuple[ForecastPoint, ...]
     feeds: tuple[FeedStatus, ...]
     forecast_source: Source | None = None
-    """Whose forecast it is; of a blended one both names, and in `note` their shares."""
+    """Whose forecast it is; for a blended one both names, with the weights in `note`."""
     forecast_reason: str | None = None
-    """Why there is none, where one was asked for."""
+    """Why there is none, if one was asked for."""
     scores: tuple[ForecastScore, ...] = ()
-    """Of each provider that has forecast anything here."""
+    """For each provider that has forecast anything here."""
     prices: PriceView | None = None
     """None: the config has no `[[prices]]`."""
     supply: SupplyView | None = None

@@ -5,7 +5,7 @@ from carbonsched.model.grid import Basis, Kind, SupplyUnit
 
 
 class ProposedFeed(Doc):
-    """A feed of a proposed chain, and what is to be known of it before it is used.
+    """A feed of a proposed chain, and what to know before using it.
 
     Example:
         >>> ProposedFeed(provider="neso", settings={"provider": "neso"}, basis="average-direct", step_min=30, forecast_h=48,
@@ -26,11 +26,11 @@ class ProposedFeed(Doc):
     cost: str
     lacks: str
     unverified: str | None
-    """Why nobody has seen it work yet; None: real answers were seen."""
+    """Why it has not been tested against the real provider; None: real answers were seen."""
 
 
 class OtherChain(Doc):
-    """Feeds of the place that speak another basis, so that they cannot stand beside the proposed ones.
+    """Feeds of the place with another basis, which cannot be combined with the proposed ones.
 
     Example:
         >>> OtherChain(basis="marginal-direct", providers=("watttime",)).providers
@@ -42,7 +42,7 @@ class OtherChain(Doc):
 
 
 class FeedProbe(Doc):
-    """How one feed answered when it was asked once.
+    """How one feed answered one request.
 
     Example:
         >>> FeedProbe(name="neso", provider="neso", ok=False, value=None, kind=None, start=None, end=None, horizon_h=None,
@@ -61,12 +61,12 @@ class FeedProbe(Doc):
     horizon_h: float | None
     """Hours from now to the end of its forecast; None: it gave none."""
     latency_s: float | None
-    """What the whole poll took; None: it could not be built."""
+    """Duration of the whole poll; None: the feed could not be built."""
     basis: Basis | None
     error: str | None
     unverified: str | None
     may_read: Line | None = None
-    """What its account may read, where the provider tells."""
+    """What its account may read, if the provider tells."""
 
 
 class SupplyProbe(Doc):
@@ -124,7 +124,7 @@ class GridSetup(Doc):
     """
 
     place: str
-    """As it was said."""
+    """The place as given."""
     how: str
     """How its zone was found."""
     zone: str
@@ -135,7 +135,7 @@ class GridSetup(Doc):
     """Of coordinates: to the nearest place known."""
     basis: Basis
     feeds: tuple[ProposedFeed, ...]
-    """In order of trust, all of one basis; empty: nobody covers the place."""
+    """In order of trust, all of one basis; empty: no feed covers the place."""
     why: str
     others: tuple[OtherChain, ...]
     toml: str

@@ -1,4 +1,4 @@
-"""Settings of a job that do not go together: with its method, and with an end that the daemon decides."""
+"""Finds settings of a job that exclude each other: with its method, and with an end that the daemon decides."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Conflict(NamedTuple):
-    """A setting that does not go with another one.
+    """A setting that excludes another one.
 
     Example:
         >>> Conflict("train.compile", "does not go with method 'dropbp'", "set it to false").field
@@ -22,7 +22,7 @@ class Conflict(NamedTuple):
 
 
 def open_end_conflict(spec: "JobSpec") -> Conflict | None:
-    """What of `[carbon]` does not go with a job whose end the daemon decides."""
+    """Which key of `[carbon]` excludes a job whose end the daemon decides."""
     carbon = spec.carbon
     if carbon.budget_share is not None and not spec.train.bounded:
         return Conflict(
@@ -45,7 +45,7 @@ def open_end_conflict(spec: "JobSpec") -> Conflict | None:
 
 
 def method_conflict(spec: "JobSpec", traits: MethodTraits) -> Conflict | None:
-    """The first setting of `spec` that a method with these traits does not go with; None: all do."""
+    """The first setting of `spec` that excludes a method with these traits; None: there is none."""
     train, name = spec.train, spec.train.method
     # fp16's smallest number is 6e-8: AdamW's epsilon of 1e-8 and its second moments round to 0, updates become infinite
     if spec.model.dtype == "fp16" and not traits.fp16:

@@ -1,4 +1,4 @@
-"""What is told of a job, once something happened to it. It names the job and says what happened; nothing of its data, its paths or its spec is in it."""
+"""The notification about a job. It names the job and says what happened; nothing of its data, its paths or its spec is in it."""
 
 from enum import StrEnum
 from typing import Literal
@@ -19,9 +19,9 @@ class Happening(StrEnum):
     STOPPED = "stopped"
     """On budget."""
     AT_RISK = "at-risk"
-    """The budget goes faster than the work: it may be stopped on budget."""
+    """The budget is spent faster than the work is done: the job may be stopped on budget."""
     UNRESPONSIVE = "unresponsive"
-    """Its process lives and goes on against what it was told, or says nothing for long."""
+    """Its process lives but disobeys its directive, or sends no event for long."""
 
 
 class Notification(Doc):
@@ -47,7 +47,7 @@ class Notification(Doc):
     estimated: bool
     """Whether any of the energy is estimated."""
     asked: bool = False
-    """Whether the job itself asks that its submitter be told."""
+    """Whether the job itself asks to mail its submitter."""
 
     @property
     def line(self) -> str:

@@ -1,11 +1,11 @@
-"""What the API tells of the budgets that jobs share."""
+"""What the API shows of the budgets that jobs share."""
 
 from carbonsched.model.base import Doc
 from carbonsched.model.job_state import JobState
 
 
 class PoolJob(Doc):
-    """A job that draws on a pool and is not over.
+    """An unfinished job that draws on a pool.
 
     Example:
         >>> PoolJob(id="a-1", name="a", owner="alice", state="queued", weight=1, spent_g=0, part_g=80, floor_g=75,
@@ -19,11 +19,11 @@ class PoolJob(Doc):
     state: JobState
     weight: float
     spent_g: float
-    """As the pool is charged: known grams, and what is not known at its worst."""
+    """As charged to the pool: known grams, and the unknown at their worst case."""
     part_g: float
-    """Of what the pool has left, what this job may spend now."""
+    """The part of what the pool has left that this job may spend now."""
     floor_g: float | None
-    """What it still needs at its lowest ρ; None while it is not known, and in a pool that grows."""
+    """Spend floor of its remaining work; None if unknown, and in a pool that accrues."""
     reason: str
 
 
@@ -39,15 +39,15 @@ class PoolView(Doc):
 
     name: str
     granted_g: float
-    """In all up to now, to all its jobs ever."""
+    """Granted so far, to all its jobs ever."""
     g_per_h: float | None
-    """By which it grows; None: it does not."""
+    """Grams per hour by which it grows; None: it does not."""
     spent_g: float
-    """By all its jobs, also those that are over; what is not known at its worst."""
+    """By all its jobs, finished ones included; the unknown at their worst case."""
     left_g: float
     """Granted less spent."""
     held_g: float
-    """Of that, the parts of the jobs below; the rest waits for the next division, or for a job that it can pay for."""
+    """The part of it that the jobs below hold; the rest waits for the next division, or for a job that it can pay for."""
     gain_per_more_g: float | None
     """The price: what one more gram would buy, as a share of the gain of a whole job of weight 1. 0: nothing, all that were
     let in have what full speed takes; None: `price` says why there is none."""
@@ -56,7 +56,7 @@ class PoolView(Doc):
     jobs: tuple[PoolJob, ...]
     """In order of submission."""
     jobs_over: int
-    """How many more are over; what they spent stays counted."""
+    """Number of finished jobs; what they spent stays counted."""
 
 
 class PoolList(Doc):

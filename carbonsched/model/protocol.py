@@ -16,16 +16,16 @@ from carbonsched.model.base import MOST, Doc, JobFolderDoc, Line, Real, UtcTime,
 from carbonsched.model.setting import MOST_SETTINGS, Setting, SettingPoint
 
 VERSION = 2
-"""Of the protocol: 1 knows no `setting`, `clocks`, `phase` and `points`. A side that names none speaks 1."""
+"""Protocol version. Version 1 has no `setting`, `clocks`, `phase` and `points`; a side that states none speaks version 1."""
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
-"""As far as every JSON reader and every database counts exactly."""
+"""Largest number that every JSON reader and every database counts exactly."""
 Steps = Annotated[int, Field(ge=1, le=10**12)]
 """More would take centuries."""
 MOST_SEGMENTS = 100_000
 """More cannot be planned one by one."""
 MOST_FRONTIER_POINTS = 4096
-"""Of a segment: the trainer tells 200, and planning, which all jobs wait for, takes longer with each."""
+"""Per segment: the trainer sends 200, and planning, which all jobs wait for, takes longer with each."""
 Segments = Annotated[int, Field(ge=1, le=MOST_SEGMENTS)]
 Amount = Annotated[float, Field(ge=0, le=MOST)]
 Ratio = Annotated[float, Field(ge=0, le=1e6)]
@@ -65,11 +65,11 @@ class Lease(JobFolderDoc):
 
 
 OPENING = -1
-"""`k` of the directive that a start leaves: it answers no segment, its lease and ρ hold where nobody does."""
+"""`k` of the directive written at a start: it answers no segment; its lease and ρ hold if nobody answers."""
 
 
 class Directive1(JobFolderDoc):
-    """`control.json` as a side that speaks protocol 1 reads it: that one takes no further key.
+    """`control.json` for a trainer of protocol version 1, which accepts no further key.
 
     Example:
         >>> lease = Lease(valid_until="2026-11-22T10:05:00Z", max_steps=40)
@@ -103,21 +103,21 @@ class Directive(Directive1):
     """
 
     protocol: Count = 1
-    """What the daemon speaks."""
+    """The daemon's protocol version."""
     setting: Setting | None = None
     """How the segment trains at `rho`; None: as the job's own method does."""
     clocks: Clocks | None = None
-    """What the daemon has locked the board's clock at; None: not locked."""
+    """The clock to which the daemon has locked the board; None: not locked."""
     phase: Literal["stable", "cooldown"] | None = None
     """Where `train.scheduler` is `budget`: hold the learning rate, or lower it to 0 over `cooldown_steps`; None: another scheduler."""
     cooldown_steps: Steps | None = None
     """Optimizer steps from the first of the cooldown to the job's last; set where `phase` is `cooldown`."""
     cooldown_from: Count | None = None
-    """Optimizer steps of the job before the first of the cooldown; None: it begins with the next step. One that has begun is not
-    undone: its end alone may move."""
+    """Steps of the job before the first of the cooldown; None: it begins with the next step. A cooldown that has begun is not undone: only
+    its end may move."""
 
     def spoken(self, protocol: int) -> Directive1:
-        """As the trainer that speaks `protocol` reads it."""
+        """The directive as a trainer of version `protocol` reads it."""
         return self if protocol >= VERSION else Directive1.model_validate(self.dump())
 
 
@@ -150,7 +150,7 @@ class Started(_Event):
     """NVML's name for the device, where the job is on one."""
     versions: dict[Line, Line] = {}
     protocol: Count = 1
-    """What the trainer speaks."""
+    """The trainer's protocol version."""
 
 
 class Evaluated(_Event):
@@ -174,7 +174,7 @@ class Evaluated(_Event):
 
 
 class SegmentReady(_Event):
-    """A segment waits for its directive: what it can gain at which ρ, and what it takes.
+    """A segment waits for its directive: what it can gain at which ρ, and what it costs.
 
     Example:
         >>> ready = SegmentReady(at="2026-11-22T10:00:00Z", k=0, segments=1, first_step=0, steps=10, steps_left=10,
@@ -251,9 +251,9 @@ class Waste(Doc):
 
     stock_flops: Amount
     padding_flops: Real
-    """What the batches that ran are padded less; below 0: more."""
+    """By how much less the batches that ran are padded; negative: more."""
     head_flops: Amount
-    """What the output embeddings on labelled tokens alone take off."""
+    """FLOPs saved by running the output embeddings on labelled tokens alone."""
     orders: Count = 0
     """Random orders of the same rows that `stock_flops` is the mean of; 0: its batches are those that ran, so nothing is drawn."""
     spread_flops: Amount = 0.0
@@ -261,7 +261,7 @@ class Waste(Doc):
 
     @property
     def flops(self) -> float:
-        """What is left: `flops_full` of the same segment."""
+        """The rest: `flops_full` of the same segment."""
         return self.stock_flops - self.padding_flops - self.head_flops
 
     @property
@@ -271,7 +271,7 @@ class Waste(Doc):
 
     @classmethod
     def total(cls, parts: Iterable["Waste | None"]) -> "Waste | None":
-        """Of several segments; None where there is none, or one of them is not known."""
+        """The sum over several segments; None if there is none, or one of them is unknown."""
         found = list(parts)
         known = [waste for waste in found if waste is not None]
         if not known or len(known) < len(found):
@@ -340,7 +340,7 @@ class SegmentDone(_Event):
 
 
 class Checkpoint(_Event):
-    """Everything that a later process needs to go on lies on the disk.
+    """Everything that a later process needs to resume is on disk.
 
     Example:
         >>> Checkpoint(at="2026-11-22T10:00:00Z", k=0, step=10, path="checkpoints/10", seconds=0.4, bytes=2**20).path
@@ -385,7 +385,7 @@ class Resumed(_Event):
 
 
 class Warned(_Event):
-    """Something a person should know; training goes on.
+    """Something that a person should know; training goes on.
 
     Example:
         >>> Warned(at="2026-11-22T10:00:00Z", message="no test rows").event
@@ -409,7 +409,7 @@ class Finished(_Event):
     reason: Literal["done", "stopped"] = "done"
     """`stopped`: on a directive or a signal, with a checkpoint."""
     early: Line | None = None
-    """Why a job that is done took fewer steps than it announced; None: it took them all."""
+    """Why a finished job took fewer steps than it announced; None: it took them all."""
     output: Line | None = None
     peak_memory_bytes: Count | None = None
 
@@ -444,7 +444,7 @@ EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 class RunRecord(Doc):
-    """`run.json`: which process runs the job; a pid alone can be reused, its start time and boot cannot.
+    """`run.json`: the process that runs the job. A pid alone can be reused, but not with its start time and boot.
 
     Example:
         >>> RunRecord(pid=7, start_time=912, boot_id="b", started_at="2026-11-22T10:00:00Z", argv=["python"]).pid
@@ -459,13 +459,13 @@ class RunRecord(Doc):
     started_at: UtcTime
     argv: tuple[str, ...]
     held: bool = True
-    """By a shim; False: `pid` is the command's own, which `carbonsched run` started."""
+    """Whether a shim holds it; False: `pid` is the command's own, which `carbonsched run` started."""
     locked: bool = False
-    """Such a command is alive as long as somebody holds the lock `alive.lock` of its folder: its processes are hidden from the daemon."""
+    """Such a command is alive as long as somebody holds the lock `alive.lock` in its folder, because its processes are hidden from the daemon."""
 
     @property
     def identity(self) -> str:
-        """Names this very process of all there ever were."""
+        """Identifies this process among all there ever were."""
         return f"{self.boot_id} {self.pid} {self.start_time} {rfc3339(self.started_at)}"
 
 

@@ -1,8 +1,8 @@
-"""Efficiency is what one step of a setting brings against a step of full fine-tuning, before a job has shown it itself.
+"""Efficiency is the progress of one step of a setting relative to a step of full fine-tuning, before the job itself has shown it.
 
-A step of efficiency .5 lowers the held-out loss as far as half a full step does. The medians are read off docs/results.md and the
-runs behind it (SmolLM2-135M on SciTLDR, rates tuned): which number of full steps ends at the loss that the setting ended at. One
-model and few data sets, hence the wide bands; `carbonsched.plan.loss_curve` sets them right by what a job's own losses say.
+A step of efficiency .5 lowers the held-out loss as much as half a full step. The medians come from docs/results.md and the runs behind it
+(SmolLM2-135M on SciTLDR, tuned rates): the number of full steps that end at the loss where the setting ended. They cover one model and few
+data sets, hence the wide bands; `carbonsched.plan.loss_curve` corrects them by a job's own losses.
 """
 
 import math
@@ -12,19 +12,19 @@ from itertools import pairwise
 from typing import NamedTuple
 
 LEAST = 0.01
-"""No setting that trains at all is taken to bring less."""
+"""No setting that trains at all is assumed to gain less."""
 
 
 FALL, FALL_SD = 0.32, 0.15
-"""What a fine-tuning takes off in the end, as a share of the loss before it, and its sd."""
+"""Prior of the whole fall of the loss in a fine-tuning, as a share of the loss before it, and its sd."""
 BEND_STEPS, BEND = 4.0, 0.6
-"""The fall after x full steps: a share 1 − (1 + x/BEND_STEPS)^−BEND of that."""
+"""After x full steps the loss has fallen by a share 1 − (1 + x/BEND_STEPS)^−BEND of that."""
 _LOSS = 3.0
-"""Nats a token, where none is known."""
+"""Nats per token, if the loss is unknown."""
 
 
 class Fall(NamedTuple):
-    """What steps should take off the held-out loss.
+    """Expected fall of the held-out loss by some steps.
 
     Example:
         >>> prior_fall(3.5, done=0, steps=100).nats > prior_fall(3.5, done=100, steps=100).nats
@@ -37,7 +37,7 @@ class Fall(NamedTuple):
 
 
 def prior_fall(loss: float | None, done: float, steps: float) -> Fall:
-    """By so many full steps after `done` ones, from a loss alone; `carbonsched.plan.loss_curve` knows better where losses were seen."""
+    """By so many full steps after `done` ones, from a loss alone; `carbonsched.plan.loss_curve` is more accurate once losses are known."""
     known = loss if loss is not None and math.isfinite(loss) and loss > 0 else _LOSS
 
     def left(x: float) -> float:
@@ -82,7 +82,7 @@ KNOWN = frozenset(
         "dropbp",
     }
 )
-"""Methods of which something was measured."""
+"""Methods with measured efficiency."""
 _PROMPT_ONLY = 1 / 3
 """Of ρ: what a step through no token's gradient would cost, the forward pass."""
 _EVERY_ADAPTER = 0.71
@@ -90,7 +90,7 @@ _EVERY_ADAPTER = 0.71
 _FLOOR = 0.4
 """Of ρ, where a model's own is not told."""
 _MEASURED, _ADAPTERS, _GUESSED = 0.25, 0.35, 0.5
-"""Sd of what few runs of one model have shown, of adapters by data set and targets, and of what none has shown."""
+"""Sd of efficiencies measured in few runs of one model, of adapters (by data set and targets), and of unmeasured ones."""
 
 
 def prior_efficiency(

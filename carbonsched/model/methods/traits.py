@@ -25,13 +25,13 @@ class MethodTraits:
     """
 
     constant_rho: bool = False
-    """It trains at one ρ of its own, whatever is asked: under a budget it can only wait or stop."""
+    """It trains at one fixed ρ, whatever is directed: under a budget it can only wait or stop."""
     selects: bool = False
-    """It chooses among tensors, so that `skip_earliest` can leave some out."""
+    """It chooses among tensors, so that `skip_earliest` can exclude some."""
     measures: Literal["never", "once", "each segment"] = "never"
     """When importance batches run: never, before the first segment, or before each one."""
     switches: bool = False
-    """It changes between settings from segment to segment: which, the planner says."""
+    """It changes between settings from segment to segment, as the planner decides."""
     trains_adapters: bool = False
     """It trains adapters (peft) on a frozen model; checkpoints hold the adapters alone."""
     skips_gradients: bool = False
@@ -39,18 +39,18 @@ class MethodTraits:
     splits_rows: bool = False
     """It runs the first part of a row without gradients: ρ, or `gradient_share`, says how much of it."""
     fp16: bool = False
-    """It goes with weights in fp16. Only adapters do: they are kept in fp32."""
+    """It supports fp16 weights. Only adapters do: they are kept in fp32."""
     gradient_checkpointing: bool = True
     compile: bool = True
-    """It goes with torch.compile."""
+    """It supports torch.compile."""
     fsdp2: bool = True
-    """It goes with parameters sharded over processes; DDP goes with every method."""
+    """It supports parameters sharded over processes; every method supports DDP."""
     lr_multiplier: float = 1.0
     """Its best learning rate ÷ full fine-tuning's on the same model, measured with AdamW (docs/results.md); 1 where nothing was measured."""
     lr_measured_to: float | None = None
     """The greatest ρ (of `tokens`: gradient share) that it was measured at: from there on it approaches 1. None: it holds at every one."""
     reasons: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Key of `[train]` that it does not go with → (why, what to do); shown in place of a general sentence."""
+    """Key of `[train]` that it excludes → (why, what to do); shown instead of a general sentence."""
 
     def lr_factor(self, at: float) -> float:
         """`lr_multiplier` at this ρ or gradient share; where all is trained it is full fine-tuning, at full's rate.
@@ -149,5 +149,5 @@ METHODS: Mapping[str, MethodTraits] = MappingProxyType(
 
 
 def method_names() -> tuple[str, ...]:
-    """The names that `train.method` may have: built in, then those of installed plugins. Imports no plugin."""
+    """The valid values of `train.method`: built-in methods, then installed plugins. Imports no plugin."""
     return (*METHODS, *plugins.names(plugins.METHODS, METHODS))
