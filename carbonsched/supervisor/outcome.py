@@ -43,7 +43,9 @@ def _of_command(run: JobRun, polled: ProcessStatus) -> tuple[JobState, str]:
     if run.process.target is not None:
         return run.process.target, run.process.target_reason
     if polled.exit is None:
-        return JobState.FAILED, "it ended, and carbonsched run was not there to see how"
+        known = run.process.known_until
+        last = "" if known is None else f"; it was last seen alive at {known:%Y-%m-%d %H:%M:%S} UTC"
+        return JobState.FAILED, f"it ended, and carbonsched run was not there to see how{last}"
     if polled.exit.signal is not None:
         return JobState.FAILED, f"ended by signal {polled.exit.signal}"
     if polled.exit.code != 0:

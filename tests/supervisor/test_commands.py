@@ -340,6 +340,7 @@ def test_one_that_was_killed_with_who_started_it_while_the_daemon_was_away_ends_
         rig.service.end_run(after.id, RunEnd(code=0), ME)
         shown = rig.service.show(killed.id, ME)
         assert (shown.state, shown.energy_j) == (JobState.FAILED, pytest.approx(1200))
+        assert shown.reason.endswith("last seen alive at 2026-11-01 12:00:12 UTC")
         assert rig.service.show(after.id, ME).energy_j == pytest.approx(200)
         rig.supervisor.flush()
         rig.die()
