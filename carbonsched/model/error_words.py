@@ -75,6 +75,11 @@ _LIMITS: Final[Mapping[str, str]] = {
     "literal_error": "must be {expected}",
     "enum": "must be {expected}",
 }
+_PATTERNS: Final[Mapping[str, str]] = {
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first",
+    r"^[a-z0-9][a-z0-9-]{0,39}$": "1 to 40 small letters, digits or '-', a letter or digit first",
+}
+"""What a pattern takes, in words."""
 _CHOICES: Final = ("literal_error", "enum")
 _SHOULD: Final = re.compile(r"^(?:Input|Value|String|Data) should\b")
 
@@ -122,12 +127,17 @@ def _is(error: ErrorDetails) -> str:
 
 def _problem(error: ErrorDetails) -> str:
     kind, context = error["type"], error.get("ctx", {})
+    if kind in ("too_short", "string_too_short") and context.get("min_length") == 1:
+        return "must not be empty"
+    if kind == "string_pattern_mismatch" and (spelt := _PATTERNS.get(context.get("pattern", ""))):
+        return f"must be {spelt}{_is(error)}"
     if kind in _LIMITS:
         problem = _LIMITS[kind].format(**{name: _figure(value) for name, value in context.items()})
         return problem if "actual_length" in context else problem + _is(error)
     said = error["msg"].removeprefix("Value error, ")
     said = _SHOULD.sub("must", said).replace(" should ", " must ")
-    found = _is(error) if isinstance(error.get("input"), str | int | float) else ""
+    given = shown(error["input"]) if isinstance(error.get("input"), str | int | float) else None
+    found = f", is {given}" if given is not None and given.lower() not in said.lower() else ""
     return (said if said[1:2].isupper() else said[:1].lower() + said[1:]) + found
 
 

@@ -146,6 +146,26 @@ def test_the_line_names_the_field_what_was_found_and_the_mend(
     assert str(caught.value) == f"box.toml: {line}"
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("name", "a b", "name: must be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, is 'a b'"),
+        ("queue", {"dedupe_key": ""}, "queue.dedupe_key: must not be empty"),
+        ("carbon", {"deadline": True}, "carbon.deadline: true is not a duration; write it like 90s, 20m, 36h, 1h30m or 7d"),
+    ],
+)  # fmt: skip
+def test_a_value_is_shown_once_and_a_pattern_is_spelt_out(key: str, value: Any, said: str) -> None:
+    data = {
+        "name": "a",
+        "model": {"name_or_path": "m"},
+        "data": {"name_or_path": "d"},
+        "carbon": {"budget_g": 1},
+    }
+    with pytest.raises(InputError) as caught:
+        JobSpec.parse(data | {key: value}, "job.toml")
+    assert str(caught.value) == f"job.toml: {said}"
+
+
 def test_a_union_says_all_that_is_taken() -> None:
     data = {
         "name": "a",
