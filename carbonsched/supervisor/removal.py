@@ -35,6 +35,7 @@ def remove(supervisor: Supervisor, job_id: str, actor: str, reason: str) -> Remo
             raise StateError(f"job {job_id} is {row.state}; carbonsched cancel {job_id} ends it")
         if job_id not in supervisor.ledger.removed_ids():
             supervisor.ledger.note(job_id, "removed", {"reason": reason}, actor, supervisor.clock.now())
+            supervisor.starter.forget(job_id)
             log.info("job %s: %s", job_id, reason)
     return Removed(id=job_id, freed_bytes=_delete(supervisor, job_id))
 

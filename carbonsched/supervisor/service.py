@@ -165,11 +165,13 @@ class SupervisorService:
             raise InputError(
                 "queue.after", str(e).split(";")[0], "carbonsched ps lists the jobs there are"
             ) from e
+        gone = self.supervisor.ledger.removed_ids()
         for job_id in after:
-            if self.supervisor.ledger.job(job_id).state is JobState.CANCELLED:
-                raise InputError(
-                    "queue.after", f"{job_id} was cancelled, it will never finish", "leave it out"
-                )
+            state = self.supervisor.ledger.job(job_id).state
+            removed = job_id in gone and state is not JobState.FINISHED
+            if state is JobState.CANCELLED or removed:
+                how = "removed" if removed else "cancelled"
+                raise InputError("queue.after", f"{job_id} was {how}, it will never finish", "leave it out")
         return spec.model_copy(update={"queue": queue.model_copy(update={"after": after})})
 
     def explain(self, spec: JobSpec, owner: Owner, checked: CheckResult) -> Explained:

@@ -64,8 +64,8 @@ class Starter:
     supervisor: Jobs
     starts: PendingStarts = field(default_factory=PendingStarts)
     drain: Drain = field(init=False)
-    _over: dict[str, JobState] = field(default_factory=dict)
-    """How the jobs ended that others come after."""
+    _over: dict[str, tuple[JobState, bool]] = field(default_factory=dict)
+    """How the jobs ended that others come after, and whether they were removed."""
 
     def __post_init__(self) -> None:
         self.drain = Drain(self.supervisor.ledger, self.supervisor.clock)
@@ -117,15 +117,27 @@ class Starter:
         """The unfinished job that it comes after; empty: none."""
         for job_id in run.spec.queue.after:
             before = self.supervisor.runs.get(job_id)
-            state = before.state if before is not None else self._over.get(job_id)
-            if state is None:  # over for now: resuming it makes it unfinished again
-                state = self._over[job_id] = self.supervisor.ledger.job(job_id).state
-            if before is not None:
+            if before is not None:  # resuming it makes it unfinished again
                 self._over.pop(job_id, None)
-            if state is not JobState.FINISHED:
-                way_out = f"; resume that one, or cancel {run.id}" if state.ended else ""
-                return f"waits for {job_id}, which is {state}{way_out}"
+            state, removed = (before.state, False) if before is not None else self._ended(job_id)
+            if state is JobState.FINISHED:
+                continue
+            if removed or state is JobState.CANCELLED:
+                how = f"{state} and removed" if removed else str(state)
+                return f"waits for {job_id}, which is {how} and will never finish; cancel {run.id}"
+            way_out = f"; resume that one, or cancel {run.id}" if state.ended else ""
+            return f"waits for {job_id}, which is {state}{way_out}"
         return ""
+
+    def forget(self, job_id: str) -> None:
+        """The job was removed: what is known of its end is read again."""
+        self._over.pop(job_id, None)
+
+    def _ended(self, job_id: str) -> tuple[JobState, bool]:
+        if job_id not in self._over:
+            ledger = self.supervisor.ledger
+            self._over[job_id] = ledger.job(job_id).state, job_id in ledger.removed_ids()
+        return self._over[job_id]
 
     def _note_wait(self, run: JobRun, reason: str) -> None:
         """Journal the reason once: figures after the colon may change at every tick."""

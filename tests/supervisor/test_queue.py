@@ -85,6 +85,46 @@ def test_what_will_never_finish_cannot_be_waited_for(rig: Rig, before: str) -> N
 
 
 @pytest.mark.parametrize("restarted", [False, True])
+def test_a_job_that_failed_and_was_removed_is_not_to_be_resumed_for_those_that_wait(
+    rig: Rig, restarted: bool
+) -> None:
+    first = rig.running()
+    second = rig.submit(queued("second", after=[first.id]))
+    rig.launcher.end(first.dir, code=1)
+    rig.run(2)
+    assert "which is failed; resume that one" in second.show().reason
+    rig.service.remove(first.id, ME)
+    if restarted:
+        restart(rig)
+    rig.run(2)
+    said = f"waits for {first.id}, which is failed and removed and will never finish; cancel {second.id}"
+    assert second.show().reason == said
+    with pytest.raises(InputError, match=r"queue.after: tiny-.* was removed, it will never finish"):
+        rig.submit(queued("third", after=[first.id]))
+
+
+def test_a_job_that_finished_and_was_removed_holds_up_none_that_comes_after_it(rig: Rig) -> None:
+    first = rig.running()
+    rig.run(2)
+    first.finish()
+    rig.run(2)
+    rig.service.remove(first.id, ME)
+    second = rig.submit(queued("second", after=[first.id]))
+    rig.run(2)
+    assert states(rig, first, second) == [JobState.FINISHED, JobState.RUNNING]
+
+
+def test_a_job_that_was_cancelled_is_not_to_be_resumed_for_those_that_wait(rig: Rig) -> None:
+    first = rig.submit(queued("first", hold=True))
+    second = rig.submit(queued("second", after=[first.id]))
+    rig.service.cancel(first.id, ME)
+    rig.run(2)
+    assert second.show().reason == (
+        f"waits for {first.id}, which is cancelled and will never finish; cancel {second.id}"
+    )
+
+
+@pytest.mark.parametrize("restarted", [False, True])
 def test_a_process_that_dies_is_started_again_so_often_and_ever_later(rig: Rig, restarted: bool) -> None:
     played = rig.submit(queued(max_attempts=3, backoff="30s"))
     waits = []
