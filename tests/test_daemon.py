@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -51,6 +52,34 @@ def test_a_daemon_at_rest_leaves_the_trainers_libraries_and_the_planner_out(tmp_
     argv = [sys.executable, "-c", RUN, str(box.root / "config.toml"), *HEAVY, *PLANNER]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip() == "0 []", done.stderr
+
+
+ARENAS = """
+import ctypes, sys, threading
+from carbonsched.daemon import keep_one_arena
+print(keep_one_arena())
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+together = threading.Barrier(4)
+def take():
+    together.wait()
+    ctypes.CDLL(None).malloc(20_000)
+threads = [threading.Thread(target=take) for _ in range(4)]
+for each in threads: each.start()
+for each in threads: each.join()
+libc.fopen.restype = ctypes.c_void_p
+file = libc.fopen(sys.argv[1].encode(), b"w")
+libc.malloc_info(0, ctypes.c_void_p(file))
+libc.fclose(ctypes.c_void_p(file))
+print(open(sys.argv[1]).read().count("<heap "))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="has arenas in glibc alone")
+def test_the_daemons_threads_take_memory_from_one_place(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", ARENAS, str(tmp_path / "memory.xml")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["True", "1"], done.stderr
 
 
 def test_python_does_not_look_through_all_that_was_imported_at_its_end(tmp_path: Path) -> None:

@@ -53,6 +53,11 @@ class LedgerReader(SumsReader):
         with self._reading() as connection:
             return job_record(self._job_row(connection, job_id))
 
+    def has_job(self, job_id: str) -> bool:
+        """Whether a job has exactly this id; removed jobs count."""
+        with self._reading() as connection:
+            return connection.execute(select(JOBS.c.id).where(JOBS.c.id == job_id)).first() is not None
+
     def removed_ids(self) -> frozenset[str]:
         """Ids of jobs whose folders were removed; no list shows them any more."""
         with self._reading() as connection:
@@ -179,10 +184,10 @@ class LedgerReader(SumsReader):
         return tuple(row.id for row in shown), count - len(gone | {row.id for row in shown})
 
     def records(self, ids: Sequence[str]) -> tuple[JobRecord, ...]:
-        """The jobs with these ids, in their order; unknown ids are skipped."""
+        """The jobs with these ids, in their order, for a list that keeps none; unknown ids are skipped."""
         with self._reading() as connection:
             rows = connection.execute(select(JOBS).where(JOBS.c.id.in_(ids))).mappings()
-            found = {row["id"]: job_record(row) for row in rows}
+            found = {row["id"]: job_record(row, held=False) for row in rows}
         return tuple(found[each] for each in ids if each in found)
 
     def newest(self, most: int) -> tuple[JobRecord, ...]:

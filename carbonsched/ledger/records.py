@@ -93,9 +93,12 @@ class SegmentRecord:
         return "" if self.directive is None else self.directive.reason
 
 
-def job_record(row: Mapping[Any, Any]) -> JobRecord:
-    """From a row of the jobs table. Never fails: one unreadable row must not hide the others."""
-    submitted, damage = _submitted(row)
+def job_record(row: Mapping[Any, Any], *, held: bool = True) -> JobRecord:
+    """From a row of the jobs table. Never fails: one unreadable row must not hide the others.
+
+    held: the record may be kept for long and shares its parts with equal ones; False: it is read once and let go.
+    """
+    submitted, damage = _submitted(row, held=held)
     state = state_of(row["state"])
     if state != row["state"]:
         damage = f"its state in the ledger is {row['state']!r}, which this version does not know"
@@ -115,7 +118,7 @@ def state_of(text: str) -> JobState:
     return _STATES.get(text, JobState.FAILED)
 
 
-def _submitted(row: Mapping[Any, Any]) -> tuple[SubmittedJob, str]:
+def _submitted(row: Mapping[Any, Any], *, held: bool) -> tuple[SubmittedJob, str]:
     """The job, and what of it could not be read; unreadable keys get their defaults."""
     text = row["submitted"]
     key = hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
@@ -124,8 +127,9 @@ def _submitted(row: Mapping[Any, Any]) -> tuple[SubmittedJob, str]:
     try:
         submitted = SubmittedJob.model_validate_json(text, context=ACCEPTED)
         if submitted.id == row["id"]:
-            with_shared_parts(submitted.spec)
-            _read[key] = with_shared_parts(submitted)
+            if held:
+                with_shared_parts(submitted.spec)
+                _read[key] = with_shared_parts(submitted)
             return submitted, ""
         return _unreadable(row), f"the ledger's copy of its spec is that of {submitted.id!r}"
     except ValidationError as e:

@@ -7,6 +7,7 @@ submit, before the trainer starts.
 import difflib
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -417,6 +418,7 @@ class JobSpec(Doc):
         return self
 
 
+@lru_cache(maxsize=256)
 def data_suffix(name: str) -> str | None:
     """What kind of data file bears this name, as one of DATA_SUFFIXES, whether compressed or not; None: none.
 

@@ -26,7 +26,7 @@ def make_folder(jobs: Path, name: str, ledger: Ledger) -> Path:
     """Make the empty folder of a new job, named by its id, which no other job has or had. Raises StateError."""
     for _ in range(_TRIES):
         path = jobs / f"{name[:_NAME_LETTERS]}-{token_hex(_BYTES)}"
-        if path.name in ledger.ids_like(path.name):
+        if ledger.has_job(path.name):
             continue
         try:
             path.mkdir(parents=True, mode=0o700)

@@ -19,7 +19,7 @@ SHOWN = 500
 """Most recent entries of each kind in a job's history."""
 MOST_SHOWN = 5000
 """Most recent segments and evaluations of a job."""
-PAGE = 500
+PAGE = 200
 """Jobs that are read together for a list."""
 OVER_SHOWN = 20
 """Most recently ended jobs in a list that was not asked for all."""
