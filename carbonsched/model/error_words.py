@@ -78,6 +78,16 @@ _LIMITS: Final[Mapping[str, str]] = {
 _PATTERNS: Final[Mapping[str, str]] = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first",
     r"^[a-z0-9][a-z0-9-]{0,39}$": "1 to 40 small letters, digits or '-', a letter or digit first",
+    r"^@?[A-Za-z_][A-Za-z0-9_.-]*\$?$": "a user's name, or a group's as '@group'",
+    r"^[A-Za-z_][A-Za-z0-9_.-]*\$?$": "a user's name",
+    r"^(\*|@?[A-Za-z_][A-Za-z0-9_.-]*\$?)$": "a user's name, a group's as '@group', or '*'",
+    r"^(owner|[A-Za-z0-9][A-Za-z0-9._+-]*(@[A-Za-z0-9][A-Za-z0-9.-]*)?)$": "'owner', or a mail address",
+    r"^[A-Z0-9]{2,5}$": "2 to 5 capital letters or digits",
+    r"^[A-Za-z0-9-]{2,20}$": "2 to 20 letters, digits or '-'",
+    r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$": "1 to 60 letters, digits, '_' or '-', a letter or digit first",
+    r"^[A-Za-z]{1,2}[0-9][0-9A-Za-z]?$": "the first half of a postcode, such as SW1A",
+    r"^\s*[A-Za-z]{2,3}\s*$": "a country's code of 2 or 3 letters",
+    r"^https?://[^\s@]+$": "an address that begins with http:// or https://, without a user in it",
 }
 """What a pattern takes, in words."""
 _CHOICES: Final = ("literal_error", "enum")
@@ -165,6 +175,8 @@ def _hint(given: object, kinds: Sequence[Kind]) -> str:
     """How the first kind is written that the value comes near to."""
     if not kinds:
         return ""
+    if kinds[0] is _LIST and isinstance(given, Mapping):
+        return "write its heading in [[ ]]"
     number = next((kind for kind in kinds if kind in (_WHOLE, _REAL)), None)
     if number is not None and (near := next((hint for fits, hint in _NUMBERS if fits(given)), "")):
         return near

@@ -30,7 +30,7 @@ SLIPS: tuple[Any, ...] = (
     {"a": 1},
     None,
 )
-NOT_OURS = ("should", "unable to", "valid ")
+NOT_OURS = ("should", "unable to", "valid ", "must match")
 
 
 def models(model: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[type[BaseModel]]:
