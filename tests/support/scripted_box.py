@@ -203,7 +203,7 @@ class Here:
         self.supervisor = Supervisor(
             settings, self.ledger, self.chain, self.meter, FileLauncher(world), world
         )
-        self.supervisor.starter.starts.glance_s = 60.0
+        self.supervisor.starter.starts.tick_wait_s = 60.0
         self.supervisor.start()
 
     def submit(self, name: str) -> str:

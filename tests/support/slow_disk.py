@@ -73,7 +73,7 @@ def main(folder: Path) -> None:
     Chain.poll_due = chain_polled  # type: ignore[method-assign]
     service, supervisor = rig.service, rig.supervisor
     threading.Thread(target=rig.chain.poll_due, daemon=True).start()
-    supervisor.starter.starts.glance_s = 0.05
+    supervisor.starter.starts.tick_wait_s = 0.05
     told: dict[str, tuple[float, float]] = {}
 
     def step(name: str, work: Callable[[], Any]) -> Any:

@@ -124,7 +124,7 @@ BAD = {
     "a scalar": (document("scalar", one(AT.timestamp(), "1")), "one of a 'vector' is needed"),
     "NaN": (document("vector", one(AT.timestamp(), "NaN")), "finite number"),
     "Inf": (document("vector", one(AT.timestamp(), "+Inf")), "finite number"),
-    "a bare number": (document("vector", one(AT.timestamp(), 5)), "valid number"),
+    "a bare number": (document("vector", one(AT.timestamp(), 5)), "must be a number"),
     "no number": (document("vector", one(AT.timestamp(), "low")), "could not convert"),
     "a slip in a number": (document("vector", one(AT.timestamp(), "0_1.4")), "'0_1.4' is not a number"),
     "digits of another script": (document("vector", one(AT.timestamp(), "١٢")), "is not a number"),
