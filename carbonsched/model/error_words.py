@@ -90,6 +90,7 @@ _PATTERNS: Final[Mapping[str, str]] = {
     r"^https?://[^\s@]+$": "an address that begins with http:// or https://, without a user in it",
 }
 """What a pattern takes, in words."""
+_KEYS: Final[Mapping[str, str]] = {"missing": "is missing", "extra_forbidden": "is an unknown key"}
 _CHOICES: Final = ("literal_error", "enum")
 _SHOULD: Final = re.compile(r"^(?:Input|Value|String|Data) should\b")
 
@@ -137,6 +138,8 @@ def _is(error: ErrorDetails) -> str:
 
 def _problem(error: ErrorDetails) -> str:
     kind, context = error["type"], error.get("ctx", {})
+    if kind in _KEYS:
+        return _KEYS[kind]
     if kind in ("too_short", "string_too_short") and context.get("min_length") == 1:
         return "must not be empty"
     if kind == "string_pattern_mismatch" and (spelt := _PATTERNS.get(context.get("pattern", ""))):

@@ -134,7 +134,7 @@ BAD = {
     ),
     "no time": (document("vector", one(1e300, "5")), "outside the years"),
     "no value": (document("vector", {"metric": {}}), "not of the time that was asked for"),
-    "an error as 200": ({"status": "error", "errorType": "bad_data", "error": "x"}, "data: Field required"),
+    "an error as 200": ({"status": "error", "errorType": "bad_data", "error": "x"}, "data: is missing"),
 }
 
 
