@@ -163,7 +163,7 @@ class Supervisor:
 
         grid, costs = (
             GridOutlook(self.watch, self._config, self.supply),
-            JobCostEstimator(self.ledger, self.meter),
+            JobCostEstimator(self.ledger, self.meter, self.clock),
         )
         helper = (
             ClockClient(Path(self.config.power.clocks_socket)) if self.config.power.clocks == "auto" else None

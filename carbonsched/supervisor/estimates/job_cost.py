@@ -7,7 +7,9 @@ here per job, and gathered by `carbonsched.supervisor.estimates.inputs`.
 import math
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
+from carbonsched.clock import Clock
 from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.clock_changes import MixedClocksError, changes_of, clock_during
 from carbonsched.model.protocol import SegmentDone, SegmentReady
@@ -28,6 +30,9 @@ _PRIOR_C0 = 0.0
 """Prior for the share of a step's cost that does not depend on ρ. Measured on a CPU: seconds(ρ) / seconds(1) is between ρ − 0.05 and ρ."""
 _BUSY_S = 2.0
 """With fewer seconds of steps than this, their power was hardly measured."""
+_FRESH_S, _MOST_KEPT = 10.0, 64
+"""An estimate of throughput reads many jobs of the ledger, with the supervisor's lock held: for so many seconds it serves all jobs of a
+sweep, unless one ends meanwhile; estimates kept at most."""
 _OF_MODEL_SD = 0.25
 """Relative sd of a first estimate based on steps of the same model on this box."""
 _MOVED, _MOVED_STEPS = 0.2, 3
@@ -56,19 +61,23 @@ class JobCostEstimator:
 
     ledger: Ledger
     meter: Meter
+    clock: Clock
     fits: dict[str, EnergyFit] = field(default_factory=dict)
     """Job → its energy model, fitted to every finished segment."""
     evaluations: dict[str, EvaluationCost] = field(default_factory=dict)
     """Job → estimated evaluation cost, from before its first evaluation."""
+    _throughputs: dict[Any, tuple[float, Throughput]] = field(default_factory=dict)
+    """Properties of a job that determine its throughput → (monotonic time of the estimate, the estimate)."""
 
     def fresh(self) -> "JobCostEstimator":
         """An estimator without jobs, for explaining a job that is not submitted."""
-        return JobCostEstimator(self.ledger, self.meter)
+        return JobCostEstimator(self.ledger, self.meter, self.clock)
 
     def forget(self, run: JobRun) -> None:
         """The job is over."""
         self.fits.pop(run.id, None)
         self.evaluations.pop(run.id, None)
+        self._throughputs.clear()  # the next job is estimated from this one
 
     def estimate(self, run: JobRun) -> EnergyModel:
         """The job's energy model, with evaluation, checkpoints and what follows the last segment."""
@@ -116,8 +125,17 @@ class JobCostEstimator:
 
     def throughput(self, run: JobRun) -> Throughput:
         """Expected throughput of the job on this box, before it was measured."""
-        mine = tuple(device for device in self.meter.devices if device.id in run.process.devices)
-        return estimate_throughput(self.ledger, mine or self.meter.devices, run.spec)
+        devices = tuple(device for device in self.meter.devices if device.id in run.process.devices)
+        devices = devices or tuple(self.meter.devices)
+        train, now = run.spec.train, self.clock.monotonic()
+        key = (devices, run.spec.model, train.autocast, train.processes, train.threads)
+        known = self._throughputs.get(key)
+        if known is None or not 0 <= now - known[0] < _FRESH_S:
+            if len(self._throughputs) >= _MOST_KEPT:
+                self._throughputs.clear()
+            known = now, estimate_throughput(self.ledger, devices, run.spec)
+            self._throughputs[key] = known
+        return known[1]
 
     def watts_high(self, run: JobRun) -> float:
         """Power that no tick of this job should exceed: by the model, else by the power seen and a margin, or by the devices' rating."""

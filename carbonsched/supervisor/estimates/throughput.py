@@ -7,6 +7,7 @@ figure based on them is labelled estimated.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import islice
 
 from carbonsched.ledger.ledger import Ledger
@@ -66,8 +67,9 @@ def estimate_throughput(ledger: Ledger, devices: tuple[Device, ...], spec: JobSp
     board = gpus[0] if gpus else None
     wanted, boards = precision(spec, board), boards_of(spec, gpus)
     seen = [job for job in ledger.newest(RECENT_JOBS) if precision(job.spec, board) == wanted]
+    board_of = cache(partial(_board_of, ledger, gpus=gpus))
     for jobs, what in ((same_model(seen, spec), _OWN), (seen, "other models")):
-        here = (job for job in jobs if _board_of(ledger, job.id, gpus) == target)
+        here = (job for job in jobs if board_of(job.id) == target)
         found = islice(
             (one for one in (_measured(ledger, job.id, boards_of(job.spec, gpus)) for job in here) if one),
             _MEASURED_JOBS,

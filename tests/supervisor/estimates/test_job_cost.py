@@ -25,6 +25,25 @@ def test_real_steps_of_the_model_tell_more_than_an_importance_pass(tmp_path: Pat
     assert energy.seconds_full == pytest.approx(2.0 if known else 8.0, rel=0.2)
 
 
+def test_jobs_that_start_in_one_tick_share_an_estimate_until_one_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the newest jobs of the ledger while the supervisor's lock is held."""
+    rig = Rig(tmp_path)
+    jobs = [rig.submit(spec(f"job-{n}"), foreseen=checked(step_flops_full=1e11)) for n in range(6)]
+    asked, newest = list[int](), rig.ledger.newest
+    monkeypatch.setattr(rig.ledger, "newest", lambda most: asked.append(most) or newest(most))
+    costs, runs = rig.supervisor.control.estimates.costs, [rig.supervisor.runs[job.id] for job in jobs]
+    assert len({costs.throughput(run) for run in runs}) == 1
+    assert len(asked) == 1
+    costs.forget(runs[0])
+    costs.throughput(runs[1])
+    assert len(asked) == 2
+    rig.clock.advance(11.0)
+    costs.throughput(runs[1])
+    assert len(asked) == 3
+
+
 class Telling(Auto):
     """Says its steps, at most one a second, and the mean ρ of each segment."""
 
