@@ -10,7 +10,6 @@ import platform
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -301,7 +300,7 @@ class SupervisorService:
         more = row.budget_g is None or grams > row.budget_g
         quotas = supervisor.quotas
         with (
-            quotas.taking(row.owner, row.spec, grams, again=job_id) if more else nullcontext(),
+            quotas.taking(row.owner, row.spec, grams, again=job_id) if more else contextlib.nullcontext(),
             supervisor.lock,
         ):
             refuse_removed(supervisor.ledger, job_id)
