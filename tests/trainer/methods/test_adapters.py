@@ -145,6 +145,7 @@ def test_a_run_spends_what_it_planned(
     assert of(job, "finished")[-1]["peak_memory_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_fewer_tokens_make_steps_of_adapters_cheaper(llama: Path, data: Path, tmp_path: Path) -> None:
     jobs = {}
     for name, method, settings in (
