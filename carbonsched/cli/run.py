@@ -126,21 +126,17 @@ def run(
 
     if budget_g is None and (stop or warn is not None):
         raise InputError("--stop" if stop else "--warn", "needs a budget", "add --budget-g GRAMS")
-    if ledger is not None and not ledger.name:
-        raise InputError("--ledger", "names no file", "give one, such as mine.db")
-    if ledger is not None and ledger.parts[0].endswith(":"):
-        raise InputError("--ledger", f"{ledger} is a URL", "give a file, such as mine.db")
-    if ledger is None and (config is not None or intensity is not None):
+    if ledger is not None:
+        _check_ledger(ledger)
+    elif config is not None or intensity is not None:
         field = "--config" if config is not None else "--intensity"
         raise InputError(
             field, "is the daemon's to know", "drop it, or add --ledger FILE to meter without one"
         )
     told: dict[str, object] = {"name": name, "budget_g": budget_g, "devices": device, "share": share}
     request = _request(command, {"stop": stop, "warn": warn}, told, label or [])
-    if out is not None and not out.parent.is_dir():
-        raise InputError("--output", f"there is no folder {out.parent}", "make it first")
-    if out is not None and out.is_dir():
-        raise InputError("--output", f"{out} is a folder", "give a file, such as total.json")
+    if out is not None:
+        _check_output(out)
     stdout = os.dup(1) if json else None
     if json:
         os.dup2(2, 1)
@@ -160,6 +156,20 @@ def run(
     code = child.reap()
     _tell(total, out, as_json=json)
     raise typer.Exit(code)
+
+
+def _check_ledger(ledger: Path) -> None:
+    if not ledger.name:
+        raise InputError("--ledger", "names no file", "give one, such as mine.db")
+    if ledger.parts[0].endswith(":"):
+        raise InputError("--ledger", f"{ledger} is a URL", "give a file, such as mine.db")
+
+
+def _check_output(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise InputError("--output", f"there is no folder {out.parent}", "make it first")
+    if out.is_dir():
+        raise InputError("--output", f"{out} is a folder", "give a file, such as total.json")
 
 
 def _request(
