@@ -55,7 +55,7 @@ class Store:
     Example:
         >>> with Store.open("sqlite://") as store:
         ...     store.schema_version
-        '0006'
+        '0007'
     """
 
     def __init__(

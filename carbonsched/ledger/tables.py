@@ -3,6 +3,7 @@
 `carbonsched/ledger/migrations` makes these tables; a test compares the two.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from sqlalchemy import (
@@ -17,16 +18,29 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TextClause,
     text,
 )
 
-SCHEMA: Final = "0006"
+SCHEMA: Final = "0007"
 """The newest migration; a ledger with another one is migrated up or refused."""
 
 METADATA: Final = MetaData()
 
 # in SQLite only this spelling is the row's own number, and needs no second index
 _ID: Final = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _naming(key: str) -> Mapping[str, TextClause]:
+    """Dialect → the condition that a job's specification, canonical JSON, gives this key a text; where it has none it is null."""
+    return {
+        "sqlite": text(f'instr(submitted, \'"{key}":"\') > 0'),
+        "postgresql": text(f'strpos(submitted, \'"{key}":"\') > 0'),
+    }
+
+
+WITH_KEY: Final = _naming("dedupe_key")
+WITH_POOL: Final = _naming("pool")
 
 INTERVALS: Final = Table(
     "intervals",
@@ -151,6 +165,31 @@ JOBS: Final = Table(
     Column("budget_g", Float(53)),
     Column("started_us", BigInteger),
     Column("ended_us", BigInteger),
+    # a list of jobs, from the index alone: a row has kilobytes of specification
+    Index("jobs_by_state", "state", "ended_us", "submitted_us", "id"),
+    Index("jobs_by_submission", "submitted_us", "id"),
+    Index(
+        "jobs_started",
+        "submitted_us",
+        "id",
+        sqlite_where=text("started_us IS NOT NULL"),
+        postgresql_where=text("started_us IS NOT NULL"),
+    ),
+    # few jobs have either; SQLite uses these only in queries that repeat the condition word for word
+    Index(
+        "jobs_with_key",
+        "submitted_us",
+        "id",
+        sqlite_where=WITH_KEY["sqlite"],
+        postgresql_where=WITH_KEY["postgresql"],
+    ),
+    Index(
+        "jobs_with_pool",
+        "submitted_us",
+        "id",
+        sqlite_where=WITH_POOL["sqlite"],
+        postgresql_where=WITH_POOL["postgresql"],
+    ),
 )
 
 JOURNAL: Final = Table(
