@@ -21,8 +21,8 @@ LOOK_S = 1.0
 """Between two looks at how the run stands."""
 AWAY_S = 30.0
 """A daemon that is away when the command ends is waited for so long."""
-STOP_S = 30.0
-"""A command that is to end, and does not, is killed after this long."""
+_GRACE_S = 30.0
+"""As of `CommandPart`: a daemon that is away cannot tell."""
 
 
 class MeteredBy(Protocol):
@@ -52,6 +52,14 @@ BudgetG = Annotated[
 ]
 Stop = Annotated[
     bool, typer.Option("--stop", help="End it (SIGTERM, later SIGKILL) before it passes the budget.")
+]
+Grace = Annotated[
+    float | None,
+    typer.Option(
+        "--grace",
+        metavar="SECONDS",
+        help="From SIGTERM to SIGKILL, 0 to 3600; 30 by default. --stop keeps back what it may emit meanwhile.",
+    ),
 ]
 Warn = Annotated[
     float | None,
@@ -102,6 +110,7 @@ def run(
     command: Command,
     budget_g: BudgetG = None,
     stop: Stop = False,
+    grace: Grace = None,
     warn: Warn = None,
     device: Device = None,
     share: Share = False,
@@ -134,7 +143,7 @@ def run(
             field, "is the daemon's to know", "drop it, or add --ledger FILE to meter without one"
         )
     told: dict[str, object] = {"name": name, "budget_g": budget_g, "devices": device, "share": share}
-    request = _request(command, {"stop": stop, "warn": warn}, told, label or [])
+    request = _request(command, {"stop": stop, "warn": warn, "grace_s": grace}, told, label or [])
     if out is not None:
         _check_output(out)
     stdout = os.dup(1) if json else None
@@ -145,7 +154,7 @@ def run(
         metered = _metered_by(ctx, ledger, config, intensity)
         with metered as by:
             started = _begin(by, request.model_copy(update={"pid": child.pid}), child)
-            total = _follow(by, started, child)
+            total = _follow(by, started, child, grace)
     except BaseException:
         child.give_up()
         raise
@@ -214,11 +223,11 @@ def _begin(by: MeteredBy, asked: "RunRequest", child: "Child") -> "RunStarted":
     return started
 
 
-def _follow(by: MeteredBy, started: "RunStarted", child: "Child") -> "RunTotal | None":
+def _follow(by: MeteredBy, started: "RunStarted", child: "Child", grace_s: float | None) -> "RunTotal | None":
     """Until it has ended; its total, None where nobody can tell it now."""
     from carbonsched.model.command import RunEnd
 
-    watch = _Watch(by, started, child)
+    watch = _Watch(by, started, child, _GRACE_S if grace_s is None else grace_s)
     while not child.ended(LOOK_S):
         watch.look()
     code, number = child.how()
@@ -241,9 +250,9 @@ def _follow(by: MeteredBy, started: "RunStarted", child: "Child") -> "RunTotal |
 class _Watch:
     """Looks at the run while the command runs: warns once, and ends it where it is to end."""
 
-    def __init__(self, by: MeteredBy, started: "RunStarted", child: "Child") -> None:
-        self.by, self.id, self.child = by, started.id, child
-        self.away = self.warned = False
+    def __init__(self, by: MeteredBy, started: "RunStarted", child: "Child", grace_s: float) -> None:
+        self.by, self.id, self.child, self.grace_s = by, started.id, child, grace_s
+        self.away = self.warned = self.short = False
         self.told_s: float | None = None
 
     def look(self) -> None:
@@ -253,11 +262,13 @@ class _Watch:
             if not self.away:
                 _say(f"{e}; the command goes on")
             self.away = True
+            self._kill_late()
             return
         self.away = False
         self._warn(status)
+        self._say_short(status)
         if status.ending is not None:
-            self._end(status.ending)
+            self._end(status.ending, kill=status.kill)
 
     def _warn(self, status: "RunStatus") -> None:
         if self.warned or status.budget_g is None or status.warn_g is None or status.spent_g < status.warn_g:
@@ -265,7 +276,16 @@ class _Watch:
         self.warned = True
         _say(f"{text.grams(status.spent_g)} of {text.grams(status.budget_g)} are spent")
 
-    def _end(self, why: str) -> None:
+    def _say_short(self, status: "RunStatus") -> None:
+        if self.short or status.grace_s is None or status.budget_g is None or status.grace_s >= self.grace_s:
+            return
+        self.short = True
+        _say(
+            f"--grace: {self.grace_s:g} s at its present power take more than half of the budget of {text.grams(status.budget_g)}; "
+            f"it gets {status.grace_s:.3g} s to end"
+        )
+
+    def _end(self, why: str, *, kill: bool) -> None:
         """The daemon asks it, too; but it may not be allowed to."""
         import signal
 
@@ -273,7 +293,15 @@ class _Watch:
             self.told_s = time.monotonic()
             _say(f"stopping it: {why}")
             self.child.tell_all(signal.SIGTERM)
-        elif time.monotonic() - self.told_s >= STOP_S:
+        elif kill:
+            self.child.tell_all(signal.SIGKILL)
+        else:
+            self._kill_late()
+
+    def _kill_late(self) -> None:
+        import signal
+
+        if self.told_s is not None and time.monotonic() - self.told_s >= self.grace_s:
             self.child.tell_all(signal.SIGKILL)
 
 

@@ -68,6 +68,10 @@ class RunStatus(Doc):
     """Grams at which a warning is due; None: never."""
     ending: str | None = None
     """Why the command has to end now; None: it does not."""
+    kill: bool = False
+    """Whether it had its time to end, or its budget pays for no more of it: SIGKILL is due."""
+    grace_s: float | None = None
+    """Seconds that it would have to end, of its `grace_s`, at its present power and the grid's present intensity; None: no budget ends it."""
 
 
 class RunEnd(Doc):

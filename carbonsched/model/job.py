@@ -355,6 +355,8 @@ class CommandPart(Doc):
     """End it at its budget."""
     warn: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Share of the budget at which a warning is given."""
+    grace_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    """Seconds from SIGTERM to SIGKILL, where it is stopped or cancelled; fewer where the budget does not pay for them."""
 
 
 class JobSpec(Doc):

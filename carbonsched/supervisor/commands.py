@@ -19,7 +19,9 @@ from carbonsched.model.files import save
 from carbonsched.model.job import JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import ExitRecord, RunRecord
+from carbonsched.supervisor.control import command_budget
 from carbonsched.supervisor.job_reference import make_folder
+from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Seat
 from carbonsched.supervisor.supervisor import HUNG_S, Supervisor
 from carbonsched.units import MJ_PER_J
@@ -92,6 +94,8 @@ class Commands:
                 supervisor.move(run, JobState.RUNNING, "metered: carbonsched run started it")
             if asked.budget_g is not None:
                 supervisor.control.open(run)
+                tick_g = supervisor.control.estimates.tick_g(run)
+                notes = (*notes, *command_budget.too_small(asked.command, asked.budget_g, tick_g))
         except (OSError, CarbonschedError):
             supervisor.runs.pop(job.id, None)
             raise
@@ -112,13 +116,27 @@ class Commands:
                 return RunStatus(state=row.state, spent_g=spent, budget_g=row.budget_g)
             ending = run.process.target_reason if run.process.target is not None else None
             warn_g = None if run.budget_g is None or run.command is None else run.command.warn * run.budget_g
+            kill, grace_s = self._time_to_end(run)
             return RunStatus(
                 state=run.state,
                 spent_g=run.charged_g,
                 budget_g=run.budget_g,
                 warn_g=warn_g,
                 ending=ending,
+                kill=kill,
+                grace_s=grace_s,
             )
+
+    def _time_to_end(self, run: JobRun) -> tuple[bool, float | None]:
+        """Whether SIGKILL is due, and the seconds that its budget pays for from SIGTERM to there; None: no budget ends it, or its power is
+        not known."""
+        if run.command is None or run.budget_g is None or not run.command.stop:
+            return run.process.target is not None and run.process.kill_at is None, None
+        estimates = self.supervisor.control.estimates
+        spent = command_budget.is_spent(run, estimates.tick_g(run))
+        kill = run.process.target is not None and (run.process.kill_at is None or spent)
+        kept = None if run.process.power_w is None else command_budget.grace(run, estimates.g_per_s(run))
+        return kill, None if kept is None else kept.seconds
 
     def end(self, job_id: str, told: RunEnd) -> RunTotal:
         """How it ended, by whoever started it; and what it used up to now."""

@@ -102,9 +102,8 @@ class Lifecycle:
 
     def _kill_if_due(self, run: JobRun) -> None:
         if run.process.kill_at is not None and self.supervisor.clock.monotonic() >= run.process.kill_at:
-            log.warning(
-                "job %s did not end in %g s, killing it", run.id, self.supervisor.config.launch.stop_s
-            )
+            stop_s = self.supervisor.config.launch.stop_s if run.command is None else run.command.grace_s
+            log.warning("job %s did not end in %g s, killing it", run.id, stop_s)
             self.supervisor.launcher.kill(run.dir)
             run.process.forget_kill()
 

@@ -318,8 +318,12 @@ class Supervisor:
         if (text := command_budget.warning(run)) is not None:
             run.note_warning()
             self.pending.note(run.id, "note", {"text": text})
-        ending = command_budget.ending(run, self.control.estimates.tick_g(run))
-        if ending is not None:
+        estimates = self.control.estimates
+        tick_g = estimates.tick_g(run)
+        if command_budget.is_spent(run, tick_g):
+            self.control.director.kill_command(run)
+        kept = command_budget.grace(run, estimates.g_per_s(run))
+        if (ending := command_budget.ending(run, tick_g, kept)) is not None:
             self.control.director.end_command(run, ending)
 
     def _read(self) -> tuple[EnergyDelta, ...]:

@@ -156,6 +156,27 @@ def test_one_that_was_killed_with_its_command_is_over_before_the_next_is_charged
         assert ledger.verify().ok
 
 
+IGNORES = ("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
+
+
+def test_a_budget_holds_for_a_command_that_ignores_sigterm(tmp_path: Path, config: Path) -> None:
+    out = tmp_path / "total.json"
+    budget_g = 10 * 100 / 3.6e6 * 1.5 * 400
+    options = ("--stop", "--budget-g", f"{budget_g:.6f}", "-o", out)
+    code, _, err = alone(tmp_path, *IGNORES, options=options)
+    total = json.loads(out.read_text())
+    assert (code, total["state"]) == (137, "stopped")
+    assert budget_g / 4 < total["spent_g"] < budget_g
+    assert (
+        "--grace: 30 s at its present power take more than half of the budget of 0.167 g; it gets 5 s" in err
+    )
+    code, _, err = alone(tmp_path, *IGNORES, options=(*options, "--grace", "1"))
+    total = json.loads(out.read_text())
+    assert (code, total["state"]) == (137, "stopped")
+    assert budget_g / 2 < total["spent_g"] < budget_g
+    assert "--grace" not in err
+
+
 # ---- with a daemon: its service behind a real socket, its clock, meter and launcher real
 
 

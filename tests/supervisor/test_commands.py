@@ -159,7 +159,9 @@ def test_it_ended_when_who_started_it_says(tmp_path: Path) -> None:
 def test_it_warns_of_its_budget_once_and_is_stopped_there_only_where_that_was_asked(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     budget_g = 60 * 100 / 3.6e6 * 400
-    warned, stopped = begin(rig, budget_g=budget_g), begin(rig, budget_g=budget_g / 2, stop=True, share=True)
+    command = {"argv": ["make"], "stop": True, "grace_s": 0}
+    warned = begin(rig, budget_g=budget_g)
+    stopped = begin(rig, budget_g=budget_g / 2, command=command, share=True)
     assert "is shared with" in stopped.notes[0]
     rig.run(56)
     texts = [entry.get("text", "") for entry in rig.ledger.history(stopped.id, kinds=("note",))]
@@ -181,12 +183,57 @@ def test_it_warns_of_its_budget_once_and_is_stopped_there_only_where_that_was_as
     assert status.spent_g > budget_g
 
 
+G_PER_S = 100 / 3.6e6 * 400
+"""Of the rig's board on its grid."""
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "grace_s", "gets_s"), [(200, 30, 30), (200, 0, 0), (40, 30, 20), (10, 600, 5)]
+)
+def test_one_that_ignores_sigterm_is_told_early_enough_and_killed_within_its_budget(
+    tmp_path: Path, budget_s: float, grace_s: float, gets_s: float
+) -> None:
+    """A budget of so many seconds of its power: what it spends until SIGKILL is kept back, half of the budget at most."""
+    rig = Rig(tmp_path)
+    command = {"argv": ["make"], "stop": True, "grace_s": grace_s}
+    started = begin(rig, command=command, budget_g=budget_s * G_PER_S)
+    rig.run(1)
+    assert rig.service.run_status(started.id, ME).grace_s == pytest.approx(gets_s)
+    while (status := rig.service.run_status(started.id, ME)).ending is None:
+        assert not status.kill
+        rig.run(1)
+    told_s = status.spent_g / G_PER_S
+    assert budget_s - gets_s - 8 <= told_s <= budget_s - gets_s, (
+        "no earlier than it must, at the worst of one tick"
+    )
+    while not rig.service.run_status(started.id, ME).kill:
+        rig.run(1)
+    rig.run(1)
+    assert ("kill", rig.supervisor.job_dir(started.id)) in rig.launcher.asked
+    total = rig.service.end_run(started.id, RunEnd(signal=9), ME)
+    assert total.state is JobState.STOPPED
+    assert total.spent_g is not None
+    assert total.spent_g <= budget_s * G_PER_S
+
+
+def test_without_stop_no_grace_is_kept_back_and_a_budget_below_a_tick_is_said(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    started = begin(rig, budget_g=1e-6)
+    rig.run(3)
+    status = rig.service.run_status(started.id, ME)
+    assert (status.ending, status.kill, status.grace_s, started.notes) == (None, False, None, ())
+    *_, note = begin(rig, budget_g=1e-6, stop=True, share=True).notes
+    assert "more than its budget of 0.000001 g: it is stopped at once" in note
+
+
 def test_one_that_does_not_end_is_killed(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, extra={"launch": {"stop_s": 5}})
-    started = begin(rig)
+    rig = Rig(tmp_path)
+    started = begin(rig, command={"argv": ["make"], "grace_s": 5})
     rig.run(1)
     rig.service.cancel(started.id, ME)
-    rig.run(7)
+    rig.run(4)
+    assert not rig.service.run_status(started.id, ME).kill
+    rig.run(3)
     assert [what for what, _ in rig.launcher.asked] == ["terminate", "kill"]
     assert rig.service.show(started.id, ME).state is JobState.CANCELLED
 

@@ -61,7 +61,7 @@ class Director:
         write_control(run.dir, directive.spoken(1))
 
     def end(self, run: JobRun, ending: Ending) -> None:
-        """Signal the process to checkpoint and exit; it is killed after `launch.stop_s`."""
+        """Signal the process to checkpoint and exit; it is killed after `launch.stop_s`, a command after its `grace_s`."""
         self._end(run, ending)
         self.launcher.terminate(run.dir)
         self._note_ending(run)
@@ -74,6 +74,13 @@ class Director:
         except LaunchError as e:
             log.warning("job %s: %s", run.id, e)
         self._note_ending(run)
+
+    def kill_command(self, run: JobRun) -> None:
+        """Kill all processes of a command that was told to end. If the daemon may not, `carbonsched run` does so when it polls."""
+        try:
+            self.launcher.kill(run.dir)
+        except LaunchError as e:
+            log.warning("job %s: %s", run.id, e)
 
     def kill(self, run: JobRun, ending: Ending) -> None:
         """Kill the process at once; a target set by an earlier stop still holds."""
@@ -100,7 +107,8 @@ class Director:
             log.warning("job %s: it is told to end, which cannot be recorded: %s", run.id, e)
 
     def _end(self, run: JobRun, ending: Ending) -> None:
-        run.end(ending, self.clock.monotonic() + self.config().launch.stop_s)
+        grace_s = self.config().launch.stop_s if run.command is None else run.command.grace_s
+        run.end(ending, self.clock.monotonic() + grace_s)
 
     def _direct(
         self, run: JobRun, directive: Directive, loss: LossForecast | None = None, *, journal: bool = True

@@ -288,6 +288,12 @@ class Estimates:
         joules = self.costs.watts_high(run) * self.tick_s
         return grams(joules, config.zone.worst_g_per_kwh, config.pue)
 
+    def g_per_s(self, run: JobRun) -> float:
+        """Grams per second of the job at its present power and the grid's present intensity; what is unknown is taken at its worst."""
+        config, reading = self.config(), self.grid.watch.chain.reading_at(self.clock.now())
+        watts = run.process.power_w if run.process.power_w is not None else self.costs.watts_high(run)
+        return grams(watts, config.zone.worst_g_per_kwh if reading is None else reading.g_per_kwh, config.pue)
+
     def full_g(self, run: JobRun) -> float | None:
         """Grams of the remaining work at ρ = 1 and the horizon's mean intensity: the base of `budget_share`."""
         remaining, energy = remaining_work(run), self.costs.estimate(run)
