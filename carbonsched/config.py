@@ -192,6 +192,8 @@ class LaunchConfig(Doc):
     which is the daemon's user unless that is root."""
     slots: Annotated[int, Field(ge=1)] | None = None
     """Jobs at a time, as far as boards have room; None: as many as they have, one on a box without."""
+    cpu_slots: Annotated[int, Field(ge=0, le=64)] = 1
+    """Jobs at a time with `train.device = "cpu"`, beside those on the boards; a box without boards has `slots` alone."""
     jobs_per_board: Annotated[int, Field(ge=1, le=64)] = 1
     """More than one: they share a board, and its energy in equal parts, which is then estimated. MIG: one an instance."""
     stop_s: Duration = 120.0

@@ -171,6 +171,8 @@ class TrainPart(LearningRateSettings, SelectionSettings, LoraSettings, PrefixSet
     keep_checkpoints: Annotated[int, Field(ge=1, le=MOST_INT)] = 2
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """CPU threads for torch; None: as many as the machine has cores."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto: a board if the box has one. cpu: the CPU; the job takes no board, and of the daemon one of `launch.cpu_slots`."""
     parallel: Literal["none", "ddp", "fsdp2"] = "none"
     """How several processes share the work: whole copies of the model, or a piece of it each."""
     processes: Annotated[int, Field(ge=2, le=64)] | None = None
@@ -208,6 +210,7 @@ class TrainPart(LearningRateSettings, SelectionSettings, LoraSettings, PrefixSet
             raise refusal("processes", "share no work with parallel = 'none'", "set it to 'ddp' or 'fsdp2'")
         if self.parallel == "fsdp2":
             for field, asked in (
+                ("device", self.device == "cpu"),
                 ("compile", self.compile),
                 ("early_stop_patience", self.early_stop_patience is not None),
                 ("cache", self.cache != "off"),

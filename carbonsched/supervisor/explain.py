@@ -34,6 +34,7 @@ from carbonsched.supervisor.estimates.loss_outlook import LossOutlook
 from carbonsched.supervisor.job_views import eta_s
 from carbonsched.supervisor.jobs.event_follower import EventFollower
 from carbonsched.supervisor.jobs.job_run import JobRun
+from carbonsched.supervisor.placement import boards_of
 from carbonsched.supervisor.supervisor import Supervisor
 from carbonsched.text import grams as show_grams
 from carbonsched.text import several
@@ -199,12 +200,13 @@ def _gather(supervisor: Supervisor, spec: JobSpec, owner: Owner, checked: CheckR
     run = JobRun(
         job, Path(), EventFollower(Path()), JobState.QUEUED, "", spec.carbon.budget_g, checked=checked
     )
-    run.place(tuple(device.id for device in supervisor.meter.devices))
+    boards = boards_of(spec)
+    run.place(tuple(d.id for d in supervisor.meter.devices if boards or d.kind == "host"))
     estimates = supervisor.control.estimates.fresh()
     inputs, evaluation = estimates.gather(run, NO_FUNDS), estimates.costs.evaluation(run)
     if inputs is None or evaluation is None or not inputs.remaining.segments:
         raise InputError("checked", "foresees no step to train", "check the data and train.max_steps")
-    queue, throughput = _find_queue(supervisor), estimates.costs.throughput(run)
+    queue, throughput = _find_queue(supervisor, boards), estimates.costs.throughput(run)
     g_per_kwh = estimates.grid.forecast().now_g_per_kwh
     beginning = _Beginning(evaluation, throughput.watts, g_per_kwh, config.pue)
     beginning = replace(beginning, eur_per_kwh=_price(inputs.problem, queue.wait_s, beginning.seconds))
@@ -277,10 +279,10 @@ def _find_budget(supervisor: Supervisor, run: JobRun, problem: Problem, full_g: 
     return _Budget(None, "none: as few grams as the wanted ρ takes")
 
 
-def _find_queue(supervisor: Supervisor) -> _Queue:
+def _find_queue(supervisor: Supervisor, boards: int) -> _Queue:
     queued = [run for run in supervisor.runs.values() if run.state is JobState.QUEUED]
     live = [run for run in supervisor.runs.values() if run.alive]
-    if not queued and supervisor.placement.find_seat(live)[0] is not None:
+    if not queued and supervisor.placement.find_seat(live, boards)[0] is not None:
         return _Queue()
     etas = [eta for eta in (eta_s(run, supervisor.clock) for run in live) if eta is not None]
     before = len(live) + len(queued)

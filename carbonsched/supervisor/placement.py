@@ -31,6 +31,8 @@ from carbonsched.text import several
 
 log = logging.getLogger(__name__)
 
+CPU = "cpu"
+"""Name of a place without a board, on a box that has boards."""
 TAKEN = "waits for a board that nobody else uses"
 """The reason of a job whose boards somebody else computes on begins with these words."""
 _LOOK_S = 10.0
@@ -75,6 +77,8 @@ class Placement:
             raise InputError(
                 "train.parallel", "'fsdp2' takes boards, this box has none", "set it to 'ddp' or 'none'"
             )
+        if train.device == "cpu" and self._gpus():
+            self._check_cpu()
         if not self.has_room(boards_of(spec)):
             whole = sum(not gpu.split for gpu in self._gpus())
             raise InputError(
@@ -83,11 +87,27 @@ class Placement:
                 "give fewer",
             )
 
+    def _check_cpu(self) -> None:
+        """Raise InputError if this box, which has boards, takes no jobs of the CPU."""
+        if not self.config().launch.cpu_slots:
+            raise InputError(
+                "train.device",
+                "'cpu' has no slot here: launch.cpu_slots is 0",
+                "leave it out, or ask the box's admin",
+            )
+        if not any(device.kind == "host" for device in self.meter.devices):
+            raise InputError(
+                "train.device",
+                "'cpu' uses nothing that is metered here: power.host is none",
+                "leave it out, or ask the box's admin",
+            )
+
     def has_boards(self) -> bool:
         return bool(self._gpus())
 
     def places(self, live: Collection[JobRun]) -> list[tuple[str, str]]:
-        """(name of the board, job on it or an empty text) for each job that the box can run at a time."""
+        """(name of the board, job on it or an empty text) for each job that the box can run at a time; `CPU` for a slot without a board on
+        a box that has boards."""
         gpus, slots = self._gpus(), self.slots()
         if not gpus:
             holders = [run.id for run in live if run.command is None]
@@ -100,7 +120,10 @@ class Placement:
             found += [(name, holder) for holder in [*holders, *[""] * room][:room]]
         taken = sum(bool(holder) for _, holder in found)
         free = [place for place in found if not place[1]][: max(slots - taken, 0)]
-        return [place for place in found if place[1]] + free
+        holders = [run.id for run in self._on_cpu(live)]
+        room = max(self.config().launch.cpu_slots, len(holders))
+        on_cpu = [(CPU, holder) for holder in [*holders, *[""] * room][:room]]
+        return [place for place in found if place[1]] + free + on_cpu
 
     def has_room(self, boards: int) -> bool:
         """Whether the empty box would have this many whole boards for one job; always true if it has no board."""
@@ -109,12 +132,15 @@ class Placement:
 
     def find_seat(self, live: Collection[JobRun], boards: int = 1) -> tuple[Seat | None, str]:
         """A free seat: an unused board or part of one, and the host. (None, why) if there is none; the reason is empty if only our own jobs
-        are in the way. boards: whole boards wanted, none of them a MIG instance; a box without boards has one seat all the same."""
+        are in the way. boards: whole boards wanted, none of them a MIG instance; 0: a slot of the CPU. A box without boards has one seat all the same."""
         gpus = self._gpus()
         if not self.has_room(boards):
             return None, f"waits for {boards} boards, this box has {sum(not gpu.split for gpu in gpus)}"
         hosts = tuple(device.id for device in self.meter.devices if device.kind == "host")
-        if sum(run.command is None for run in live) >= self.slots():
+        on_cpu = self._on_cpu(live)
+        if gpus and not boards:
+            return (Seat(hosts) if len(on_cpu) < self.config().launch.cpu_slots else None), ""
+        if sum(run.command is None for run in live) - len(on_cpu) >= self.slots():
             return None, ""
         if not gpus:
             return Seat(hosts), ""
@@ -278,6 +304,12 @@ class Placement:
     def _gpus(self) -> list[Device]:
         return [device for device in self.meter.devices if device.kind == "gpu"]
 
+    def _on_cpu(self, live: Collection[JobRun]) -> list[JobRun]:
+        """The jobs that take a slot of the CPU; none on a box without boards."""
+        return (
+            [run for run in live if run.command is None and not boards_of(run.spec)] if self._gpus() else []
+        )
+
     def _room(self, device: Device) -> int:
         """How many jobs a board takes."""
         return len(device.instances) if device.split else self.config().launch.jobs_per_board
@@ -323,8 +355,8 @@ class Placement:
 
 
 def boards_of(spec: JobSpec) -> int:
-    """How many boards a job takes if there are boards: one per process."""
-    return spec.train.processes or 1
+    """How many boards a job takes if there are boards: one per process; none with `train.device = "cpu"`."""
+    return 0 if spec.train.device == "cpu" else spec.train.processes or 1
 
 
 def _is_uuid(device: str) -> bool:

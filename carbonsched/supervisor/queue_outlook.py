@@ -15,8 +15,9 @@ from carbonsched.model.profile import CheckResult
 from carbonsched.model.views import JobView
 from carbonsched.supervisor.job_views import eta_s
 from carbonsched.supervisor.jobs.job_run import JobRun
-from carbonsched.supervisor.placement import TAKEN, boards_of
+from carbonsched.supervisor.placement import CPU, TAKEN, boards_of
 from carbonsched.supervisor.starter import queue
+from carbonsched.text import several
 
 if TYPE_CHECKING:
     from carbonsched.supervisor.estimates.throughput import Throughput
@@ -61,6 +62,7 @@ class Waiting:
     id: str
     lasts_s: float | None
     places: int = 1
+    """Boards that it takes; 0: a slot of the CPU of a box that has boards."""
     opens_s: float = 0.0
     """Seconds until its allowed hours begin."""
     after: tuple[str, ...] = ()
@@ -123,8 +125,9 @@ def _start(
     if unknown is not None:
         return ExpectedStart(None, f"comes after {unknown}, and nobody knows yet when that ends"), ()
     taken = _first_free(places, job.places)
-    if len(taken) < job.places:
-        return ExpectedStart(None, f"takes {job.places} boards, this box has {len(taken)}"), ()
+    if len(taken) < max(job.places, 1):
+        wanted = several(job.places, "board") if job.places else "a slot of the CPU (launch.cpu_slots)"
+        return ExpectedStart(None, f"takes {wanted}, this box has {len(taken)}"), ()
     blocked = next((place for place in taken if place.free_s is None), None)
     if blocked is not None:
         return ExpectedStart(
@@ -143,9 +146,10 @@ def _start(
 
 
 def _first_free(places: Sequence[Place], wanted: int) -> list[Place]:
-    """The places that are free first; one per board if several are wanted."""
-    in_order = sorted(places, key=lambda place: (place.free_s is None, place.free_s or 0.0, place.before))
-    if wanted == 1:
+    """The places that are free first; one per board if several are wanted, and one of the CPU for 0."""
+    fit = [place for place in places if (place.board == CPU) == (not wanted)]
+    in_order = sorted(fit, key=lambda place: (place.free_s is None, place.free_s or 0.0, place.before))
+    if wanted <= 1:
         return in_order[:1]
     chosen: dict[str, Place] = {}
     for place in in_order:
@@ -241,7 +245,7 @@ class QueueOutlook:
         from carbonsched.supervisor.estimates.throughput import estimate_throughput
 
         train, now = spec.train, supervisor.clock.monotonic()
-        key = (*spec.model.dump().values(), train.autocast, train.processes, train.threads)
+        key = (*spec.model.dump().values(), train.autocast, train.device, train.processes, train.threads)
         known = self._throughput.get(key)
         if known is None or now - known[0] >= _KEPT_S:
             if len(self._throughput) > MOST:

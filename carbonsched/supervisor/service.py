@@ -92,7 +92,10 @@ class SupervisorService:
     def _with_key(self, key: str, owner: Owner) -> Submitted | None:
         """The owner's job with this key that another submit is not to repeat."""
         for row in (ledger := self.supervisor.ledger).with_key(key):
-            stands = row.state is JobState.FINISHED or not row.state.ended
+            run = self.supervisor.runs.get(row.id)
+            # one that was cancelled while it ran checkpoints first: its state is still that of before
+            state = row.state if run is None else run.process.target or row.state
+            stands = state is JobState.FINISHED or not state.ended
             if stands and row.owner.uid == owner.uid and row.id not in ledger.removed_ids():
                 return Submitted(id=row.id, state=row.state)
         return None
@@ -289,7 +292,7 @@ class SupervisorService:
         with self.supervisor.lock:
             why, runs = self.supervisor.starter.drain.why, self.supervisor.runs.values()
             live = sum(run.alive for run in runs)
-            queued = sum(run.state is JobState.QUEUED for run in runs)
+            queued = sum(run.state is JobState.QUEUED and not run.alive for run in runs)
         return Drained(drained=bool(why), reason=why, live=live, queued=queued)
 
     def budget(self, job_id: str, grams: float, actor: Owner) -> Budgeted:

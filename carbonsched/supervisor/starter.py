@@ -79,9 +79,9 @@ class Starter:
                 if reason := self.drain.why or self.waits_for(run) or run.held_back(supervisor.clock.now()):
                     self._note_wait(run, reason)
                     continue
-                if kept:
-                    continue
                 boards = boards_of(run.spec)
+                if kept and boards:
+                    continue
                 if boards not in found:
                     found[boards] = supervisor.placement.find_seat(supervisor.live(), boards)
                 seat, full = found[boards]
@@ -92,7 +92,7 @@ class Starter:
                 if full:
                     self._note_wait(run, full)
                 # smaller jobs would otherwise take each board that becomes free, and this one would wait for ever
-                kept = boards > 1 and supervisor.placement.has_room(boards)
+                kept |= boards > 1 and supervisor.placement.has_room(boards)
 
     def end_drain(self, actor: str) -> None:
         """Let jobs start again. Raises LedgerError."""

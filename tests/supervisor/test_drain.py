@@ -55,3 +55,11 @@ def test_only_admins_drain_and_undrain(rig: Rig) -> None:
         with pytest.raises(DeniedError, match="only an admin of carbonsched"):
             change()
     assert not rig.service.drained().drained
+
+
+def test_a_job_that_is_being_started_is_not_told_as_one_that_waits(rig: Rig) -> None:
+    rig.submit()
+    rig.supervisor.starter.starts.tick_wait_s = 0.0
+    rig.run(1)
+    told = rig.service.drain("new disks", ME)
+    assert (told.live, told.queued) == (1, 0)

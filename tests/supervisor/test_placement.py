@@ -318,3 +318,56 @@ def test_on_a_box_without_boards_processes_share_one_slot(tmp_path: Path) -> Non
     assert rig.launcher.env[job.dir] == {"CUDA_VISIBLE_DEVICES": ""}
     with pytest.raises(InputError, match=r"train.parallel: 'fsdp2' takes boards, this box has none"):
         rig.submit(two_processes(parallel="fsdp2"))
+
+
+def on_cpu(name: str = "small", **train: Any) -> JobSpec:
+    job = spec(name)
+    return job.model_copy(update={"train": job.train.model_copy(update={"device": "cpu", **train})})
+
+
+def with_host(path: Path, **launch: Any) -> Rig:
+    """A box with one board and a host that is metered."""
+    power = {"gpu": "replay", "host": "auto", "replay_file": str(path / "watts.csv")}
+    return Rig(path, extra={"power": power, "launch": launch})
+
+
+def test_a_job_of_the_cpu_has_a_slot_of_its_own_beside_the_boards(tmp_path: Path) -> None:
+    rig = with_host(tmp_path)
+    board = rig.running()
+    small, second, later = rig.submit(on_cpu()), rig.submit(on_cpu("second")), rig.submit(spec("later"))
+    rig.run(1)
+    assert rig.launcher.env[small.dir] == {"CUDA_VISIBLE_DEVICES": ""}
+    small.started(device="cpu")
+    rig.run(2)
+    assert (board.show().state, small.show().state) == (JobState.RUNNING, JobState.RUNNING)
+    assert (board.show().boards, small.show().boards) == (("replay-0", "host"), ("host",))
+    assert (second.show().state, later.show().state) == (JobState.QUEUED, JobState.QUEUED)
+    assert (second.show().starts_why or "").startswith(small.id), "it waits for the one on the CPU alone"
+    board.finish()
+    rig.run(1)
+    assert (second.show().state, later.show().state) == (JobState.QUEUED, JobState.RUNNING)
+    rig.die()
+    rig.boot()
+    rig.run(2)
+    assert small.show().boards == ("host",)
+    small.finish()
+    rig.run(1)
+    assert second.show().state is JobState.RUNNING
+
+
+def test_a_box_without_boards_has_its_slots_alone(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, extra=HOST_ALONE)
+    rig.running(on_cpu())
+    other = rig.submit(spec("other"))
+    rig.run(1)
+    assert other.show().state is JobState.QUEUED
+    assert "is before it" in (other.show().starts_why or "")
+
+
+def test_a_job_of_the_cpu_is_refused_where_it_has_no_slot_or_no_meter(tmp_path: Path) -> None:
+    rig = with_host(tmp_path / "a", cpu_slots=0)
+    with pytest.raises(InputError, match=r"train.device: 'cpu' has no slot here: launch.cpu_slots is 0"):
+        rig.submit(on_cpu())
+    rig = Rig(tmp_path / "b")
+    with pytest.raises(InputError, match=r"train.device: 'cpu' uses nothing that is metered here"):
+        rig.submit(on_cpu())

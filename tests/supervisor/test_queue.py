@@ -213,6 +213,14 @@ def test_one_key_makes_one_job_of_its_owner_until_it_has_failed(rig: Rig) -> Non
     assert rig.service.submit(asked, ME).id == again.id
 
 
+def test_a_job_that_is_being_cancelled_is_not_given_for_its_dedupe_key(rig: Rig) -> None:
+    asked = queued(dedupe_key="nightly")
+    first = rig.running(asked)
+    rig.service.cancel(first.id, ME)
+    assert rig.ledger.job(first.id).state is JobState.RUNNING, "it checkpoints first"
+    assert rig.service.submit(asked, ME).id != first.id
+
+
 def test_waiting_between_attempts_is_doubled_up_to_an_hour() -> None:
     queue = QueuePart.parse({"backoff": "10m"})
     assert [queue.backoff_s(n) for n in (1, 2, 3, 4, 99)] == [600, 1200, 2400, 3600, 3600]

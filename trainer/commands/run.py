@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from carbonsched.errors import CarbonschedError, InputError
-from carbonsched.model.job import Owner, SubmittedJob
+from carbonsched.model.job import JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_file import read_job
 from carbonsched.model.profile import CheckResult
 from carbonsched.model.protocol import Failed, Finished
@@ -51,6 +51,7 @@ def run(job_dir: Path, *, alone: bool = False, out: Path | None = None, parts: b
         try:
             spec = job.spec().spec  # before the heavy imports, so that a wrong folder is reported at once
             name = spec.name
+            _hide_boards(spec)
             if takes_several(spec.train):
                 return launch(spec.train, _arguments(job_dir, alone, parts), stop.asked)
             if alone:
@@ -66,6 +67,12 @@ def run(job_dir: Path, *, alone: bool = False, out: Path | None = None, parts: b
         finally:
             job.close()
     return 0
+
+
+def _hide_boards(spec: JobSpec) -> None:
+    """For a job of the CPU: CUDA reads this variable once, when torch asks it for the first time."""
+    if spec.train.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def _stopped(job: JobDir) -> None:
@@ -119,6 +126,7 @@ def check(spec: Path) -> CheckResult:
     """What `submit` needs to know before it accepts a job (JOB.toml or spec.json): model, data, ρ floor, batch shape. Relative paths start
     at the spec's own folder. Loads no weights. Raises InputError."""
     job = read_job(spec)
+    _hide_boards(job)
     from trainer.check import check_job
 
     return check_job(job)

@@ -98,6 +98,6 @@ def _token(
             batches = math.ceil(rows / (options.batch_size or train.batch_size))
             tokens = batches * (options.max_new_tokens or data.target_length)
             return event["seconds"] / tokens, "measured on this box with this model"
-    if any(device.kind == "gpu" for device in devices):
+    if spec.train.device != "cpu" and any(device.kind == "gpu" for device in devices):
         return _GPU_TOKEN_S, "assumed"
     return checked.params * _BYTES[spec.model.dtype] / _CPU_BYTES_PER_S, "assumed"

@@ -128,7 +128,7 @@ class JobCostEstimator:
         devices = tuple(device for device in self.meter.devices if device.id in run.process.devices)
         devices = devices or tuple(self.meter.devices)
         train, now = run.spec.train, self.clock.monotonic()
-        key = (devices, run.spec.model, train.autocast, train.processes, train.threads)
+        key = (devices, run.spec.model, train.autocast, train.device, train.processes, train.threads)
         known = self._throughputs.get(key)
         if known is None or not 0 <= now - known[0] < _FRESH_S:
             if len(self._throughputs) >= _MOST_KEPT:

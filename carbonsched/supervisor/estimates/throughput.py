@@ -62,7 +62,7 @@ class Throughput:
 def estimate_throughput(ledger: Ledger, devices: tuple[Device, ...], spec: JobSpec) -> Throughput:
     """From the newest jobs on a board of this name at this precision, those of the same model first; else from rated figures. devices:
     those that the job has or may get. The first GPU counts, times the number of the job's processes."""
-    gpus = [device for device in devices if device.kind == "gpu"]
+    gpus = [device for device in devices if device.kind == "gpu" and spec.train.device != "cpu"]
     target = gpus[0].name if gpus else ""
     board = gpus[0] if gpus else None
     wanted, boards = precision(spec, board), boards_of(spec, gpus)

@@ -1,6 +1,7 @@
 """`check` and `run` as commands."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,12 @@ def test_check_tells_what_the_job_would_be(home: Path) -> None:
     assert found.ok
     assert 1 / 3 + 1 / 8 < found.rho_floor < 0.6, "an importance batch of eight steps is in it"
     assert found.step_flops_full > 0
+
+
+def test_a_job_of_the_cpu_sees_no_board(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert check(job_toml(home, train='device = "cpu"')).ok
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
 PADDED = {"head": True, "padding": False, "precision": False, "update": True}
