@@ -53,6 +53,7 @@ from carbonsched.feeds.zone import Zone
 from carbonsched.model.accounting import Accounting, BaseModelCompute, Contract, Stated, box_identity
 from carbonsched.model.base import Doc, Duration, Grams, LocalPath, refusal
 from carbonsched.model.energy import BudgetAccount
+from carbonsched.model.error_words import syntax_words
 from carbonsched.model.strict_types import check_types
 from carbonsched.model.upkeep import RetentionConfig
 from carbonsched.notifications.settings import NotifyConfig
@@ -393,7 +394,8 @@ def load(path: Path) -> Config:
     Raises InputError: not found, not TOML, unknown key (with the nearest known one), bad value.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        data = tomllib.loads(text)
     except FileNotFoundError as e:
         raise InputError("--config", f"there is no file {path}", "give the path of a TOML file") from e
     except (OSError, UnicodeDecodeError) as e:
@@ -402,7 +404,8 @@ def load(path: Path) -> Config:
     except RecursionError as e:
         raise InputError("--config", f"{path} is nested too deep to be read", "flatten it") from e
     except ValueError as e:  # TOMLDecodeError, or a number of more than 4,300 digits
-        raise InputError("--config", f"{path} is not TOML: {e}", "fix that line") from e
+        problem, hint = syntax_words(text, e)
+        raise InputError("--config", f"{path} is not TOML: {problem}", hint) from e
     config = Config.parse(data, where=path.name, folder=path.resolve().parent)
     check_types(config, data, path.name)
     return config

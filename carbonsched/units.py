@@ -3,6 +3,7 @@
 Names carry their unit everywhere else (`_g`, `_j`, `_mj`, `_s`, `_w`, `_kwh`, `_g_per_kwh`).
 """
 
+import math
 import re
 from typing import Final
 
@@ -35,11 +36,17 @@ def seconds(text: object) -> float:
         )
     compact = text.strip().lower()
     if re.fullmatch(r"\d+(\.\d+)?", compact, re.ASCII):
-        return float(compact)
+        return _held(float(compact))
     parts = _DURATION.findall(compact)
     if not parts or _DURATION.sub("", compact).strip():
         raise ValueError(f"{text!r} is not a duration; write it like 90s, 20m, 36h, 1h30m or 7d")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    return _held(sum(float(number) * _SECONDS[unit] for number, unit in parts))
+
+
+def _held(value: float) -> float:
+    if math.isinf(value):
+        raise ValueError("is too large a number; write a duration like 36h")
+    return value
 
 
 def plain_number(text: str) -> float:

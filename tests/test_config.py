@@ -102,10 +102,10 @@ def test_a_key_of_another_provider_is_refused_with_what_this_one_takes(
         ({"provider": "neso", "timeot": 3}, "feeds[0].timeot: unknown key; did you mean 'timeout'?"),
         (
             {"provider": "neso", "region": 99},
-            "box.toml: feeds.0.region: must be 17 or less",
+            "box.toml: feeds[0].region: must be 17 or less",
         ),
-        ({"provider": "neso", "max_age": "soon"}, "box.toml: feeds.0.max_age: "),
-        (3, "box.toml: feeds.0: must be a table of keys, is 3"),
+        ({"provider": "neso", "max_age": "soon"}, "box.toml: feeds[0].max_age: "),
+        (3, "box.toml: feeds[0]: must be a table of keys, is 3"),
         (
             {"provider": "static", "g_per_kwh": 1.0, "source": "x", "basis": "marginal-direct"},
             "box.toml: feeds[0] speaks marginal-direct but",
@@ -175,7 +175,7 @@ def test_a_duration_that_cannot_be_is_refused_by_its_key(value: object) -> None:
                 if key not in model.model_fields:
                     continue
                 tried += 1
-                with pytest.raises(InputError, match=rf"^box.toml: {table}.0.{key}: "):
+                with pytest.raises(InputError, match=rf"^box.toml: {table}\[0\].{key}: "):
                     Config.parse({"feeds": [VALID["static"]], table: [known | {key: value}]}, "box.toml")
     assert tried > 40
     for table, key in (
@@ -188,7 +188,7 @@ def test_a_duration_that_cannot_be_is_refused_by_its_key(value: object) -> None:
 
 
 def test_a_request_may_take_a_minute_at_most() -> None:
-    assert "feeds.0.timeout: must be 60 or less, is '61s'" in refused(VALID["neso"] | {"timeout": "61s"})
+    assert "feeds[0].timeout: must be 60 or less, is '61s'" in refused(VALID["neso"] | {"timeout": "61s"})
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from carbonsched.errors import (
 from carbonsched.model.audit import AuditProgress, AuditResult
 from carbonsched.model.base import Doc, Grams, parse_time
 from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
-from carbonsched.model.error_words import first_words
+from carbonsched.model.error_words import first_words, key_path
 from carbonsched.model.grid import GridView
 from carbonsched.model.imported import ImportBody, Imported
 from carbonsched.model.job import JobSpec
@@ -338,7 +338,7 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def validation(_request: Request, error: RequestValidationError) -> Response:
         errors = list(error.errors())
-        where = ".".join(str(part) for part in errors[0]["loc"][1:]) or "body"
+        where = key_path(errors[0]["loc"][1:]) or "body"
         return _problem(400, f"{where}: {first_words(errors)}", InputError.exit_code)
 
     @app.exception_handler(HTTPException)

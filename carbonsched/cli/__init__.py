@@ -4,6 +4,8 @@ Modules that cost time to import are imported where they are used, so that `--he
 
 app               all commands under one name
 options           the options that every command takes
+flags             refusals in the name of the flag
+ledger_file       opens what --ledger names
 client            HTTP over the daemon's socket
 help              commands whose flags show no type
 broken_pipe       output that nobody reads any more
@@ -97,6 +99,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(app: "typer.Typer", argv: list[str] | None, settings: "Settings") -> int:
     import typer
 
+    from carbonsched.model.error_words import usage_words
+
     try:
         code = app(args=argv, prog_name="carbonsched", standalone_mode=False, obj=settings)
     except CarbonschedError as e:
@@ -109,7 +113,8 @@ def _run(app: "typer.Typer", argv: list[str] | None, settings: "Settings") -> in
         format_message = getattr(e, "format_message", None)  # the option parser's own errors
         if format_message is not None:
             usage = getattr(getattr(e, "ctx", None), "command_path", "carbonsched")
-            return _complain(f"{format_message().rstrip('.')} (see {usage} --help)", 2, settings.debug, e)
+            said = usage_words(format_message().rstrip("."))
+            return _complain(f"{said} (see {usage} --help)", 2, settings.debug, e)
         hint = "run it again with --debug and report this" if not settings.debug else "please report this"
         return _complain(f"internal error: {type(e).__name__}: {e}; {hint}", 1, settings.debug, e)
     return code if isinstance(code, int) else 0

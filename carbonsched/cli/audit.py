@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from carbonsched import text
+from carbonsched.cli.flags import MOST_DAYS, between
 from carbonsched.cli.options import Debug, Json, Socket, connect, ledger_url
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.units import MJ_PER_J
@@ -199,10 +200,21 @@ def roll_up(
     ],
     raw_days: Annotated[
         float,
-        typer.Option("--raw-days", min=3, metavar="DAYS", help="So long rows stay as they were written."),
+        typer.Option(
+            "--raw-days",
+            callback=between(3, MOST_DAYS, "days"),
+            metavar="DAYS",
+            help="So long rows stay as they were written; 3 or more.",
+        ),
     ] = 7.0,
     minute_days: Annotated[
-        float, typer.Option("--minute-days", min=3, metavar="DAYS", help="So long minutes stay minutes.")
+        float,
+        typer.Option(
+            "--minute-days",
+            callback=between(3, MOST_DAYS, "days"),
+            metavar="DAYS",
+            help="So long minutes stay minutes; 3 or more.",
+        ),
     ] = 30.0,
     json: Json = False,
     socket: Socket = None,
@@ -253,10 +265,10 @@ def _rows(n: int) -> str:
 
 def _at_rest(url: str) -> "Ledger":
     """To write to, one that is there: a mistyped name makes no new ledger. Raises InputError, LedgerError."""
-    from carbonsched.ledger.ledger import Ledger
+    from carbonsched.cli.ledger_file import open_ledger
 
-    Ledger.open(url, read_only=True).close()
-    return Ledger.open(url)
+    open_ledger(url, read_only=True).close()
+    return open_ledger(url)
 
 
 def anchor(
@@ -311,16 +323,20 @@ def _export(ledger: "Ledger", folder: Path) -> "Exported":
 @contextmanager
 def _opened(ctx: typer.Context, url: str | None) -> "Iterator[Ledger]":
     """The ledger of that URL, or the daemon's own, read beside it."""
+    from carbonsched.cli.ledger_file import opened
     from carbonsched.ledger.ledger import Ledger
 
-    if url is None:
+    if url is not None:
+        with opened(url, read_only=True) as ledger:
+            yield ledger
+    else:
         url = connect(ctx).version().ledger
         if url is None:
             raise InputError(
                 "--ledger", "the daemon does not tell where its ledger is", "name it: --ledger URL"
             )
-    with Ledger.open(url, read_only=True) as ledger:
-        yield ledger
+        with Ledger.open(url, read_only=True) as ledger:
+            yield ledger
 
 
 def _earlier(

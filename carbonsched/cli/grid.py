@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from carbonsched import text
+from carbonsched.cli.flags import between
 from carbonsched.cli.options import Debug, Json, Socket, connect
 from carbonsched.errors import InputError
 
@@ -21,7 +22,9 @@ SETUP = "Setting up"
 
 Hours = Annotated[
     float,
-    typer.Option("--forecast", metavar="H", min=0, max=336, help="Hours to look ahead; 0 for none."),
+    typer.Option(
+        "--forecast", metavar="H", callback=between(0, 336, "h"), help="Hours to look ahead, 0 (none) to 336."
+    ),
 ]
 SetUp = Annotated[
     bool,

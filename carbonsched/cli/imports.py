@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from carbonsched import text
+from carbonsched.cli.flags import between
 from carbonsched.cli.options import Debug, Json, Socket, connect, ledger_url
 from carbonsched.errors import InputError
 
@@ -58,8 +59,7 @@ def zeus(
             "--intensity",
             metavar="G_PER_KWH",
             help="Of the grid then, which the log does not know; without it the grams stay unknown.",
-            min=0,
-            max=5000,
+            callback=between(0, 5000, "g/kWh"),
         ),
     ] = None,
     ledger: LedgerUrl = None,
@@ -91,6 +91,7 @@ def _import(
 def _booked(ctx: typer.Context, body: "ImportBody", ledger: str | None, *, dry_run: bool) -> "Imported":
     import os
 
+    from carbonsched.cli.ledger_file import opened
     from carbonsched.ledger.ledger import Ledger
     from carbonsched.supervisor.imports import book
 
@@ -99,8 +100,8 @@ def _booked(ctx: typer.Context, body: "ImportBody", ledger: str | None, *, dry_r
             return book(nowhere, body, "dry run", os.getuid(), datetime.now(UTC))
     if ledger is None:
         return connect(ctx).import_log(body)
-    with Ledger.open(ledger) as opened:
-        return book(opened, body, str(os.getuid()), os.getuid(), datetime.now(UTC))
+    with opened(ledger, create=True) as mine:
+        return book(mine, body, str(os.getuid()), os.getuid(), datetime.now(UTC))
 
 
 def _sentences(booked: "Imported", *, dry_run: bool) -> list[str]:

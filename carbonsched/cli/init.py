@@ -51,6 +51,20 @@ budget_g = {budget}                # grams CO2e that the job may emit in all
 """
 
 
+_FLAGS = {"model.name_or_path": "--model", "data.name_or_path": "--data", "carbon.budget_g": "--budget-g"}
+
+
+def _check_name(file: Path) -> None:
+    """Raises InputError for a name under which `submit` would not read the file as what it is."""
+    if str(file) == "-":  # submit reads that from stdin
+        raise InputError("JOB.toml", "'-' is no name of a file", "give one, such as job.toml")
+    if file.suffix.lower() == ".json":
+        hint = f"give a name such as {file.with_suffix('.toml')}"
+        raise InputError(str(file), "would be read as JSON, and init writes TOML", hint)
+    if not file.name or file.is_dir():
+        raise InputError(str(file), "is a folder", f"give a file, such as {file / 'job.toml'}")
+
+
 def init(
     file: Annotated[Path, typer.Argument(metavar="JOB.toml", help="The file to write.")] = Path("job.toml"),
     model: Annotated[str, typer.Option(help="Hub id or folder of the model.")] = "HuggingFaceTB/SmolLM2-135M",
@@ -67,6 +81,7 @@ def init(
 
     Try it without queueing anything: carbonsched submit job.toml --explain
     """
+    from carbonsched.cli.flags import said_of
     from carbonsched.cli.job_options import default_name
     from carbonsched.cli.output import emit
     from carbonsched.model.job import JobSpec
@@ -80,16 +95,16 @@ def init(
         data=json_text.dumps(data),
         budget=f"{budget_g:g}",
     )
-    JobSpec.parse(parsed(text, file.name, is_json=False))  # what cannot be submitted is not written
-    if str(file) == "-":  # submit reads that from stdin: a file of this name could never be submitted
-        raise InputError("JOB.toml", "'-' is no name of a file", "give one, such as job.toml")
+    _check_name(file)
+    with said_of(_FLAGS):
+        JobSpec.parse(parsed(text, file.name, is_json=False))  # what cannot be submitted is not written
     try:
         with file.open("w" if force else "x", encoding="utf-8") as out:
             out.write(text)
     except FileExistsError as e:
-        raise InputError("JOB.toml", f"{file} is there already", "give another name, or --force") from e
+        raise InputError(str(file), "is there already", "give another name, or --force") from e
     except OSError as e:
-        raise InputError("JOB.toml", f"{file} cannot be written: {e.strerror}", "choose another place") from e
+        raise InputError(str(file), f"cannot be written: {e.strerror}", "choose another place") from e
     if json:
         emit(Written(file=str(file)))
     else:

@@ -3,9 +3,11 @@
 import re
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from carbonsched.cli.flags import said_of
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from carbonsched.model.job_file import job_of, parsed, read_job
@@ -24,8 +26,20 @@ def read(
     options: by dotted key. labels: KEY=VALUE each. Raises InputError.
     """
     changes = {key: value for key, value in options.items() if value is not None}
-    changes |= {f"labels.{key}": value for key, value in map(label_of, labels)}
-    changes |= dict(map(assignment, assignments))
+    changes |= {f"labels.{key}": value for key, value in labels_of(labels).items()}
+    changes |= _once("--set", map(assignment, assignments))
+    with said_of(flags_of(options, assignments)):
+        return _read(file, changes)
+
+
+def flags_of(options: Mapping[str, object], assignments: Sequence[str]) -> dict[str, str]:
+    """Key → the flag that gave its value."""
+    flags = {key: _FLAGS.get(key, f"--{key}") for key, value in options.items() if value is not None}
+    flags["labels"] = "--label"
+    return flags | {key: f"--set {key}" for key, _ in map(assignment, assignments)}
+
+
+def _read(file: Path | None, changes: dict[str, object]) -> JobSpec:
     if file is not None and file != STDIN:
         return read_job(file, changes)
     if file == STDIN:
@@ -44,6 +58,26 @@ def read(
 
 
 _NEEDED = {"model.name_or_path": "--model", "data.name_or_path": "--data"}
+_FLAGS = _NEEDED | {
+    "train.method": "--method",
+    "carbon.budget_g": "--budget-g",
+    "carbon.deadline": "--deadline",
+    "queue.after": "--after",
+    "queue.priority": "--priority",
+    "queue.hold": "--hold",
+}
+_T = TypeVar("_T")
+
+
+def _once(flag: str, given: Iterable[tuple[str, _T]]) -> dict[str, _T]:
+    """Raises InputError for a key that is given twice: one of the two would be lost without a word."""
+    found: dict[str, _T] = {}
+    for key, value in given:
+        if key in found:
+            problem = f"{key} is given twice, as {found[key]!r} and {value!r}"
+            raise InputError(flag, problem, "give it once")
+        found[key] = value
+    return found
 
 
 def assignment(text: str) -> tuple[str, object]:
@@ -59,10 +93,17 @@ def assignment(text: str) -> tuple[str, object]:
         raise InputError("--set", f"{text!r} is no KEY=VALUE", "write it like train.lr=1e-4")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (
+        ValueError
+    ):  # no TOML, or a number of more than 4,300 digits: the text is told to be none of what the key takes
         pass
     # TOML has no .5 and no 5., which a shell's user writes
     return key, plain_number(value) if _POINTED.fullmatch(value.strip()) else value.strip()
+
+
+def labels_of(given: Sequence[str]) -> dict[str, str]:
+    """Of `--label KEY=VALUE`, each. Raises InputError."""
+    return _once("--label", map(label_of, given))
 
 
 def label_of(text: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """`carbonsched logs ID`: print what the job's process wrote."""
 
 import codecs
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from carbonsched.cli.flags import between
 from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
 from carbonsched.text import visible
 
@@ -29,7 +31,7 @@ def logs(
             "--tail",
             "-n",
             metavar="LINES",
-            min=0,
+            callback=between(0, math.inf),
             help="Only the last lines, and with -f what follows; of those that --since leaves.",
         ),
     ] = None,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from carbonsched.model.upkeep import Removed
     from carbonsched.model.views import JobView
 
+_MOST_S = 100 * 365 * 86_400.0
+"""Nothing ended a century ago."""
 States = Annotated[
     list[str] | None,
     typer.Option(
@@ -65,7 +67,7 @@ def prune(
     from carbonsched.cli.output import emit
     from carbonsched.model.upkeep import Removed, RemovedList
 
-    before = datetime.now(UTC) - timedelta(seconds=_seconds(older_than))
+    before = datetime.now(UTC) - timedelta(seconds=min(_seconds(older_than), _MOST_S))
     client, wanted = connect(ctx), _states(states)
     of = owner or pwd.getpwuid(os.getuid()).pw_name
     old = [

@@ -1,6 +1,8 @@
 """`carbonsched report`: write what a job, some jobs or the box spent, in one of several formats."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -119,15 +121,27 @@ def report(
 
 def _read(url: str, config: Path | None, asked: "ReportQuery", form: str | None) -> str:
     """Of a ledger that is only read."""
+    from carbonsched.cli.ledger_file import opened
     from carbonsched.clock import SystemClock
     from carbonsched.config import load
-    from carbonsched.ledger.ledger import Ledger
     from carbonsched.report.from_ledger import pieces
 
     stated = None if config is None else load(config).stated
-    with Ledger.open(url, read_only=True) as opened:
-        found = pieces(opened, asked, "html" if form == _PDF else form or "json", SystemClock().now(), stated)
+    with opened(url, read_only=True) as ledger, _of_ledger(asked.job):
+        found = pieces(ledger, asked, "html" if form == _PDF else form or "json", SystemClock().now(), stated)
         return "".join(found)
+
+
+@contextmanager
+def _of_ledger(job: str | None) -> Iterator[None]:
+    """A job is looked for without a daemon, whose `ps` would list it."""
+    from carbonsched.errors import InputError, NotFoundError
+
+    try:
+        yield
+    except NotFoundError as e:
+        hint = "give a whole id; a report over time (--from 2026-01-01 --format csv) has them in its column job_id"
+        raise InputError("--job", f"the ledger has no job {job}", hint) from e
 
 
 def _query(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import typer
 
 from carbonsched import text
+from carbonsched.cli.flags import INTENSITY_G_PER_KWH, between, said_of
 from carbonsched.cli.options import Debug, Json, Socket, connect
 from carbonsched.errors import CarbonschedError, InputError, UnreachableError
 
@@ -23,6 +24,18 @@ AWAY_S = 30.0
 """A daemon that is away when the command ends is waited for so long."""
 _GRACE_S = 30.0
 """As of `CommandPart`: a daemon that is away cannot tell."""
+
+
+_FLAGS = {
+    "name": "--name",
+    "budget_g": "--budget-g",
+    "devices": "--device",
+    "labels": "--label",
+    "command.argv": "CMD",
+    "command.warn": "--warn",
+    "command.grace_s": "--grace",
+}
+"""Keys of a RunRequest, and the flags that fill them."""
 
 
 class MeteredBy(Protocol):
@@ -58,12 +71,18 @@ Grace = Annotated[
     typer.Option(
         "--grace",
         metavar="SECONDS",
+        callback=between(0, 3600, "s"),
         help="From SIGTERM to SIGKILL, 0 to 3600; 30 by default. --stop keeps back what it may emit meanwhile.",
     ),
 ]
 Warn = Annotated[
     float | None,
-    typer.Option("--warn", metavar="SHARE", help="Warn at this share of the budget; 0.8 by default."),
+    typer.Option(
+        "--warn",
+        metavar="SHARE",
+        callback=between(0, 1, above=True),
+        help="Warn at this share of the budget; 0.8 by default.",
+    ),
 ]
 Device = Annotated[
     list[str] | None,
@@ -101,7 +120,12 @@ Config = Annotated[
 ]
 Intensity = Annotated[
     float | None,
-    typer.Option("--intensity", metavar="G_PER_KWH", help="With --ledger: a constant in place of feeds."),
+    typer.Option(
+        "--intensity",
+        metavar="G_PER_KWH",
+        callback=between(0, INTENSITY_G_PER_KWH, "g/kWh"),
+        help="With --ledger: a constant in place of feeds, 0 to 2000.",
+    ),
 ]
 
 
@@ -133,8 +157,7 @@ def run(
 
     from carbonsched.cli.run_child import Child
 
-    if budget_g is None and (stop or warn is not None):
-        raise InputError("--stop" if stop else "--warn", "needs a budget", "add --budget-g GRAMS")
+    _check_limits(budget_g, stop, warn)
     if ledger is not None:
         _check_ledger(ledger)
     elif config is not None or intensity is not None:
@@ -163,8 +186,13 @@ def run(
             sys.stdout.flush()
             os.dup2(stdout, 1)
     code = child.reap()
-    _tell(total, out, as_json=json)
+    _tell(total, out, ledger, as_json=json)
     raise typer.Exit(code)
+
+
+def _check_limits(budget_g: float | None, stop: bool, warn: float | None) -> None:
+    if budget_g is None and (stop or warn is not None):
+        raise InputError("--stop" if stop else "--warn", "needs a budget", "add --budget-g GRAMS")
 
 
 def _check_ledger(ledger: Path) -> None:
@@ -187,15 +215,16 @@ def _request(
     """What is asked of who meters. limits: `stop` and `warn`; told: other fields; of both None is the default. Raises InputError."""
     import os
 
-    from carbonsched.cli.job_options import label_of
+    from carbonsched.cli.job_options import labels_of
     from carbonsched.model.command import AUTO, RunRequest
 
     def given(fields: dict[str, object]) -> dict[str, object]:
         return {key: value for key, value in fields.items() if value is not None}
 
     usual = {"name": _name_of(command[0]), "devices": [AUTO], "pid": os.getpid()}
-    rest = {"command": {"argv": command} | given(limits), "labels": dict(map(label_of, labels))}
-    return RunRequest.parse(usual | given(told) | rest)
+    rest = {"command": {"argv": command} | given(limits), "labels": labels_of(labels)}
+    with said_of(_FLAGS):
+        return RunRequest.parse(usual | given(told) | rest)
 
 
 def _metered_by(
@@ -305,7 +334,7 @@ class _Watch:
             self.child.tell_all(signal.SIGKILL)
 
 
-def _tell(total: "RunTotal | None", out: Path | None, *, as_json: bool) -> None:
+def _tell(total: "RunTotal | None", out: Path | None, ledger: Path | None, *, as_json: bool) -> None:
     from carbonsched.cli import broken_pipe, output
 
     if total is None:
@@ -313,7 +342,7 @@ def _tell(total: "RunTotal | None", out: Path | None, *, as_json: bool) -> None:
     if as_json:
         broken_pipe.say(output.as_json(total))
     else:
-        _say(_sentence(total))
+        _say(_sentence(total, ledger))
     if out is not None:
         try:
             out.write_text(total.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -321,7 +350,16 @@ def _tell(total: "RunTotal | None", out: Path | None, *, as_json: bool) -> None:
             _say(f"--output: {out} cannot be written: {e.strerror}")
 
 
-def _sentence(total: "RunTotal") -> str:
+def _later(job_id: str, ledger: Path | None) -> str:
+    """The command that tells of it later."""
+    import shlex
+
+    if ledger is None:
+        return f"carbonsched show {job_id}"
+    return f"carbonsched report --job {job_id} --ledger {shlex.quote(str(ledger))}"
+
+
+def _sentence(total: "RunTotal", ledger: Path | None) -> str:
     """What it used, at what intensity, of which devices; and what is left out."""
     about = total.estimated
     spent = text.grams(total.spent_g, about) + " CO2e" if total.spent_g is not None else "unknown grams"
@@ -338,9 +376,13 @@ def _sentence(total: "RunTotal") -> str:
     if total.unknown_s > 0:
         said.append(f"unknown for {text.long_duration(total.unknown_s)}, in no sum")
     if total.remaining:
-        said.append(
-            f"it left {text.several(total.remaining, 'process', 'processes')} running, metered to the end: carbonsched show {total.id}"
+        left = text.several(total.remaining, "process", "processes")
+        until = (
+            "metered to the end"
+            if ledger is None
+            else "not metered from now on, but by a next run with this ledger"
         )
+        said.append(f"it left {left} running, {until}: {_later(total.id, ledger)}")
     return "; ".join([*said, *total.notes])
 
 

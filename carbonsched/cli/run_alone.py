@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from carbonsched.cli.ledger_file import open_ledger
 from carbonsched.clock import SystemClock
 from carbonsched.config import Config, load
 from carbonsched.errors import InputError
@@ -23,7 +24,6 @@ from carbonsched.feeds.prices.factory import build_prices
 from carbonsched.feeds.pue_feed import build_pue_feed
 from carbonsched.feeds.supply.factory import build_supply
 from carbonsched.launch.local import LocalLauncher
-from carbonsched.ledger.ledger import Ledger
 from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
 from carbonsched.model.job import Owner
 from carbonsched.periodic import Periodic
@@ -115,7 +115,7 @@ def _supervisor(config: Config) -> Supervisor:
         site = Site(config.zone, clock, config.state)
         chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
         supply, pue = build_supply(config.supply, site), build_pue_feed(config.pue_feed, site)
-        ledger = Ledger.open(config.ledger_url)
+        ledger = open_ledger(config.ledger_url, create=True)
         try:
             (config.state / "jobs").mkdir(parents=True, exist_ok=True)
         except OSError as e:

@@ -3,12 +3,14 @@
 Only the options stand here. `simulate_request` reads them, `simulate_output` shows what comes out.
 """
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from carbonsched.cli.flags import between
 from carbonsched.cli.options import Debug, Json, Socket
 
 FIXED_SHARE = 1 / 3
@@ -30,9 +32,14 @@ _Start = Annotated[
     ),
 ]
 _Starts = Annotated[
-    int | None, typer.Option("--starts", metavar="N", min=1, help="Instead: this many random starts.")
+    int | None,
+    typer.Option(
+        "--starts", metavar="N", callback=between(1, 100_000), help="Instead: this many random starts."
+    ),
 ]
-_Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Of the random starts.")]
+_Seed = Annotated[
+    int, typer.Option("--seed", metavar="S", callback=between(0, math.inf), help="Of the random starts.")
+]
 _Job = Annotated[
     Path | None,
     typer.Option(
@@ -132,7 +139,13 @@ _Watts = Annotated[
 ]
 _Pue = Annotated[
     float,
-    typer.Option("--pue", metavar="P", min=1.0, help="Power usage effectiveness.", rich_help_panel=_COST),
+    typer.Option(
+        "--pue",
+        metavar="P",
+        callback=between(1, 100),
+        help="Power usage effectiveness.",
+        rich_help_panel=_COST,
+    ),
 ]
 _Policy = Annotated[
     list[str] | None,

@@ -183,7 +183,9 @@ def budgets_from(
     shares = options.budget_share or []
     for share in shares:
         if not 0 < share <= 1:
-            raise InputError("--budget-share", f"must lie in 0..1, is {share:g}", "give e.g. 0.6 for 60%")
+            raise InputError(
+                "--budget-share", f"must be above 0 and 1 at most, is {share:g}", "give e.g. 0.6 for 60%"
+            )
     budgets = options.budget_g or []
     if not budgets and not shares:
         budgets = [] if job.budget_g is None else [job.budget_g]

@@ -13,6 +13,7 @@ from carbonsched.text import one_line
 
 if TYPE_CHECKING:
     from carbonsched.cli.client import Client
+    from carbonsched.model.job import JobSpec
     from carbonsched.model.profile import CheckResult
     from carbonsched.model.views import Submitted
 
@@ -89,9 +90,8 @@ def submit(
     The trainer looks at model, data, batch shapes and the floor of ρ first, as you; nothing is queued when it finds a
     fault. Paths in JOB.toml are read from its own folder, those of options and of stdin from the working directory.
     """
-    from carbonsched.cli.job_options import read
-    from carbonsched.cli.output import emit
-    from carbonsched.cli.trainer_check import check
+    from carbonsched.cli.flags import said_of
+    from carbonsched.cli.job_options import flags_of, read
     from carbonsched.errors import InputError
 
     if wait and explain:
@@ -108,7 +108,15 @@ def submit(
         "queue.hold": hold or None,
     }
     spec = read(job, options, assign or (), label or ())
-    client = connect(ctx)
+    with said_of(flags_of(options, assign or ())):
+        _hand_over(connect(ctx), spec, wait=wait, explain=explain, json=json)
+
+
+def _hand_over(client: "Client", spec: "JobSpec", *, wait: bool, explain: bool, json: bool) -> None:
+    """Have it checked, then explained or queued."""
+    from carbonsched.cli.output import emit
+    from carbonsched.cli.trainer_check import check
+
     if not explain and (submitted := client.submitted(spec)) is not None:
         _follow(client, submitted, wait=wait, json=json)
         return

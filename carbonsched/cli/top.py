@@ -1,11 +1,13 @@
 """`carbonsched top`: the box at a glance, drawn anew every other second: the grid, the watts, and every live job."""
 
+import math
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from carbonsched import text
+from carbonsched.cli.flags import between
 from carbonsched.cli.options import Debug, Json, Socket, connect
 
 if TYPE_CHECKING:
@@ -18,7 +20,14 @@ if TYPE_CHECKING:
 def top(
     ctx: typer.Context,
     interval: Annotated[
-        float, typer.Option("--interval", "-i", metavar="SECONDS", min=0.2, help="Between two looks.")
+        float,
+        typer.Option(
+            "--interval",
+            "-i",
+            metavar="SECONDS",
+            callback=between(0.2, 86_400, "s"),
+            help="Between two looks.",
+        ),
     ] = 2.0,
     count: Annotated[
         int | None,
@@ -26,7 +35,7 @@ def top(
             "--count",
             "-n",
             metavar="N",
-            min=1,
+            callback=between(1, math.inf),
             help="Look this often. Default: until Ctrl-C; once into a pipe.",
             show_default=False,
         ),

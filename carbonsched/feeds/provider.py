@@ -18,7 +18,7 @@ from carbonsched.feeds.base import SETTLES, Answer, FeedSettings, Site, V
 from carbonsched.feeds.http_settings import HttpKeys, HttpSettings
 from carbonsched.feeds.transport import TRIES, AnswerError, Body, Limit
 from carbonsched.model.base import utc
-from carbonsched.model.error_words import first_words
+from carbonsched.model.error_words import first_words, key_path
 from carbonsched.model.grid import Basis, Forecast, ForecastPoint, Kind, Reading, Source
 
 SETTLE_EVERY_S: Final = 3600.0
@@ -139,7 +139,7 @@ class HttpSource(Generic[V]):
             return model.model_validate(data)
         except ValidationError as e:
             errors = e.errors(include_url=False, include_input=False)
-            where = ".".join(str(part) for part in errors[0]["loc"]) or "the whole"
+            where = key_path(errors[0]["loc"]) or "the whole"
             raise FeedError(
                 f"{self._url}: the answer is not what {self.SHOWN} documents: {where}: {first_words(errors)}"
             ) from e

@@ -135,7 +135,8 @@ class DatabaseFile:
             holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
             os.close(fd)
             raise LedgerError(
-                f"{self.path} is in use by process {holder}; one daemon writes a ledger, stop that one first"
+                f"{self.path} is in use by process {holder}{_said_of(holder)}; one process at a time writes a ledger: "
+                "wait until that one has ended, stop it, or use another ledger"
             ) from e
         with suppress(OSError):  # a full disk: the lock works without the pid in it, which is for people
             os.ftruncate(fd, 0)
@@ -208,6 +209,19 @@ class DatabaseFile:
 
     def _beside(self, ending: str) -> Path:
         return self.path.with_name(self.path.name + ending)
+
+
+def _said_of(pid: str) -> str:
+    """Which command of ours a process is, as far as it can be seen."""
+    try:
+        words = Path("/proc", pid, "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except (OSError, ValueError):
+        return ""
+    for n, word in enumerate(words[:-1]):
+        ours = word.rpartition("/")[2] == "carbonsched" or word.endswith("/carbonsched/__main__.py")
+        if ours and (command := re.match(r"[a-z]+", words[n + 1])):
+            return f", carbonsched {command[0]}"
+    return ""
 
 
 def parsed_url(url: str) -> URL:

@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from carbonsched.errors import InputError
-from carbonsched.model.error_words import words
+from carbonsched.model.error_words import key_path, words
 from carbonsched.text import one_line
 from carbonsched.units import seconds
 
@@ -216,7 +216,9 @@ def input_error(error: ValidationError, model: type[BaseModel], where: str = "")
     by_field: dict[str, InputError] = {}
     fields = [one.field for one in (first, *rest)]
     for one in rest:  # a list of bad parts has one of its length
-        if one.field != first.field and not any(field.startswith(f"{one.field}.") for field in fields):
+        if one.field != first.field and not any(
+            field.startswith((f"{one.field}.", f"{one.field}[")) for field in fields
+        ):
             by_field.setdefault(one.field, one)
     first.others = tuple(by_field.values())
     return first
@@ -236,15 +238,14 @@ def _refused(
     path: tuple[int | str, ...], errors: list[ErrorDetails], model: type[BaseModel], where: str
 ) -> InputError:
     """Of one value."""
-    field = ".".join(str(part) for part in path)
+    field = key_path(path)
     # of the whole document there is no key to name
     prefix = f"{where}: " if where and field else where
     first = next((each for each in errors if each["type"] == "refusal"), errors[0])
     if first["type"] == "refusal":
         said = first["ctx"]
         parts = (*path, said["field"]) if said["field"] else path
-        keys = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts]
-        named = "".join(keys).removeprefix(".")
+        named = key_path(parts)
         return InputError(
             f"{where}: {named}" if where and named else where or named, said["problem"], said["hint"]
         )

@@ -14,6 +14,8 @@ from typing import Any, Final
 from pydantic_core import ErrorDetails
 
 _SHOWN: Final = 60
+_DIGITS: Final = 100
+_LONG: Final = 10**_DIGITS
 _NUMBER: Final = re.compile(r"\s*[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 _WITH_UNIT: Final = re.compile(_NUMBER.pattern + r"[A-Za-z%/]+\s*")
 
@@ -113,6 +115,64 @@ def words(errors: Sequence[ErrorDetails]) -> tuple[str, str]:
     return f"must be {' or '.join(nouns)}{_is(errors[0])}", _close(given, choices) or _hint(given, kinds)
 
 
+_LONG_NUMBER: Final = re.compile(r"\d[\d_]{4299,}")
+
+
+def syntax_words(text: str, error: ValueError) -> tuple[str, str]:
+    """(problem, hint) of a file that a parser of TOML or JSON does not take.
+
+    Example:
+        >>> syntax_words("a = 1\\nb = " + "9" * 5000, ValueError("Exceeds the limit (4300 digits) for integer …"))
+        ('line 2 has a number of 5000 digits', 'write fewer: 1e40 is the most that any key takes')
+    """
+    found = _LONG_NUMBER.search(text) if "limit" in str(error) else None
+    if found is None:
+        return str(error), "fix that line"
+    line, digits = text.count("\n", 0, found.start()) + 1, len(found[0].replace("_", ""))
+    return f"line {line} has a number of {digits} digits", "write fewer: 1e40 is the most that any key takes"
+
+
+_USAGE: Final = re.compile(r"Invalid value for '([^']+)'(?: / '[^']+')*: (.*)", re.DOTALL)
+_ONE_OF: Final = re.compile(r"Value error, (.+) is not one of (.+)", re.DOTALL)
+_USAGES: Final[tuple[tuple[str, str], ...]] = (
+    ("exceeded maximum size", "must be a whole number of fewer digits"),
+    ("valid integer", "must be a whole number; write it like 4"),
+    ("valid number", "must be a number; write it like 0.5"),
+    ("valid path", "must be a path"),
+    ("UUID", "must be a UUID"),
+)
+
+
+def usage_words(message: str) -> str:
+    """What the option parser says of a flag's value, in our words.
+
+    Example:
+        >>> usage_words("Invalid value for '--tail' / '-n': Input should be a valid integer, unable to parse string as an integer")
+        '--tail: must be a whole number; write it like 4'
+    """
+    found = _USAGE.fullmatch(message)
+    if not found:
+        return message
+    flag, said = found[1], found[2]
+    if choices := _ONE_OF.fullmatch(said):
+        given = choices[1] if len(choices[1]) <= _SHOWN else f"{choices[1][:_SHOWN]}…"
+        return f"{flag}: must be one of {choices[2]}, is {given}"
+    for sign, our in _USAGES:
+        if sign in said:
+            return f"{flag}: {our}"
+    return f"{flag}: {_SHOULD.sub('must', said)}"
+
+
+def key_path(parts: Sequence[int | str]) -> str:
+    """Keys and positions as documents and errors spell them.
+
+    Example:
+        >>> key_path(("feeds", 0, "country"))
+        'feeds[0].country'
+    """
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
+
+
 def first_words(errors: Sequence[ErrorDetails]) -> str:
     """The problem of the first value alone, for a line that names its place itself."""
     return words([each for each in errors if each["loc"] == errors[0]["loc"]])[0]
@@ -124,6 +184,8 @@ def shown(value: object) -> str | None:
         return str(value).lower()
     if isinstance(value, float) and math.isnan(value):
         return "nan"
+    if isinstance(value, int) and abs(value) >= _LONG:
+        return f"a number of more than {_DIGITS} digits"  # Python refuses to write thousands of them
     if isinstance(value, str | int | float):
         text = repr(value)
         return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

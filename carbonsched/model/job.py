@@ -69,6 +69,15 @@ Method = Annotated[
 """A built-in method, or one that an installed plugin adds under `carbonsched.methods`."""
 
 
+def _written(name: str) -> str:
+    if not name.strip():  # as a path it would be the folder that the file lies in
+        raise refusal("", "is empty", "give a hub id, a folder or a file")
+    return name
+
+
+NotBlank = Annotated[str, AfterValidator(_written)]
+
+
 class ModelPart(Doc):
     """`[model]`: which model, and how it is loaded.
 
@@ -77,7 +86,7 @@ class ModelPart(Doc):
         'fp32'
     """
 
-    name_or_path: str
+    name_or_path: NotBlank
     """Hub id or local folder; a relative path is read from the folder of JOB.toml."""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Load dtype, always explicit: an fp16 checkpoint is not silently trained in pure fp16."""
@@ -97,7 +106,7 @@ class DataPart(Doc):
         'source'
     """
 
-    name_or_path: str
+    name_or_path: NotBlank
     """Hub id, folder or file (.jsonl, .json, .csv, .parquet, .arrow, .txt; text as .gz or .zst, too)."""
     subset: str | None = None
     """Configuration of a data set on the hub that has several."""

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from carbonsched.errors import InputError
 from carbonsched.model.base import expanded
+from carbonsched.model.error_words import syntax_words
 from carbonsched.model.job import JobSpec, SubmittedJob
 from carbonsched.model.strict_types import check_types
 
@@ -61,10 +62,18 @@ def _changed(data: Any, changes: Mapping[str, object]) -> Any:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise InputError(key, f"{parent} is no table", "see docs/configuration.md for the keys")
-        if isinstance(value, str) and key in _PATHS and Path(value).expanduser().exists():
-            value = str(Path(value).expanduser().resolve())
+        if isinstance(value, str) and key in _PATHS and (found := _found(value)) is not None:
+            value = str(found)
         place[last] = value
     return made
+
+
+def _found(name: str) -> Path | None:
+    """The file or folder of this name; None: there is none, or `_local` says why not."""
+    try:
+        return Path(name).expanduser().resolve(strict=True)
+    except (OSError, RuntimeError, ValueError):
+        return None
 
 
 def resolve_paths(spec: JobSpec, folder: Path, where: str = "") -> JobSpec:
@@ -92,7 +101,8 @@ def parsed(text: str, where: str, *, is_json: bool) -> Any:
     except RecursionError as e:
         raise InputError(where, "is nested too deep to be read", "flatten it") from e
     except ValueError as e:
-        raise InputError(where, f"is not {'JSON' if is_json else 'TOML'}: {e}", "fix that line") from e
+        problem, hint = syntax_words(text, e)
+        raise InputError(where, f"is not {'JSON' if is_json else 'TOML'}: {problem}", hint) from e
 
 
 def _parsed(file: Path) -> Any:

@@ -150,7 +150,7 @@ class Commands:
             supervisor.launcher.note_exit(run.dir, record)
         left, late = self._see_out(job_id, told.at)
         total = self.total(job_id, told, left)
-        note = f"its last seconds are not charged yet: carbonsched show {job_id} tells them later"
+        note = "its last seconds are not charged yet: show, or a report of it, tells them later"
         return total.model_copy(update={"notes": (*total.notes, note)}) if late else total
 
     def _see_out(self, job_id: str, at: datetime | None) -> tuple[int, bool]:

@@ -58,8 +58,8 @@ def test_help_is_quick_and_does_not_load_the_heavy_half() -> None:
         (["pss"], "No such command"),
         (["ps", "--jsn"], "No such option"),
         (["show"], "Missing argument 'ID'"),
-        (["grid", "--forecast", "soon"], "'--forecast'"),
-        (["grid", "--forecast", "-1"], "'--forecast'"),
+        (["grid", "--forecast", "soon"], "--forecast: must be "),
+        (["grid", "--forecast", "-1"], "--forecast: must be "),
         (
             ["report", "--format", "docx", "--job", "x"],
             "--format: there is no format 'docx'; choose one of json, csv",

@@ -123,6 +123,6 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     )
     found = [check["found"] for check in ran.doc["checks"]]
     assert "feedz: unknown key; did you mean 'feeds'?" in found[0]
-    named = ["feedz", "pue", "feeds.0.basis", "feeds.0.g_per_kwh", "power.tick_s"]
+    named = ["feedz", "pue", "feeds[0].basis", "feeds[0].g_per_kwh", "power.tick_s"]
     assert [line.split(": ")[1] for line in found] == named, "each field once, what was misspelt first"
     assert ran.code == 2

@@ -56,3 +56,27 @@ def test_what_cannot_be_a_job_is_not_written(argv: list[str], tmp_path: Path) ->
     ran = cli("init", *file, *argv)
     assert ran.code == InputError.exit_code
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (("a.json",), "a.json: would be read as JSON, and init writes TOML; give a name such as a.toml"),
+        (("mine.toml",), "mine.toml: is there already; give another name, or --force"),
+        (("folder",), "folder: is a folder; give a file, such as folder/job.toml"),
+        (("folder/no/a.toml",), "folder/no/a.toml: cannot be written: No such file or directory"),
+        (("--model", ""), "--model: is empty; give a hub id, a folder or a file"),
+        (("--data", " "), "--data: is empty; give a hub id, a folder or a file"),
+        (("--budget-g", "-3"), "--budget-g: must be above 0, is -3"),
+    ],
+)
+def test_a_refusal_names_the_file_or_the_flag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    ran = cli("init", *argv)
+    assert (ran.code, ran.err.count("\n")) == (2, 1), ran.err
+    assert ran.err.startswith(f"carbonsched: {says}"), ran.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "mine.toml"]

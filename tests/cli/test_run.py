@@ -106,8 +106,20 @@ def test_a_command_of_no_name_is_not_found_and_that_is_said(tmp_path: Path, conf
         (("--ledger", ".", "--intensity", "3"), "--ledger: names no file"),
         (("--ledger", "mine.db", "--intensity", "3", "-o", "."), "--output: . is a folder; give a file"),
         (("--ledger", "x.db"), "--ledger: needs to know the grid; add --intensity"),
-        (("--budget-g", "-1"), "budget_g"),
-        (("--name", "a b"), "name"),
+        (("--budget-g", "-1"), "carbonsched: --budget-g: must be above 0"),
+        (("--budget-g", "nan"), "carbonsched: --budget-g: must be a finite number"),
+        (("--name", "a b"), "carbonsched: --name: must be 1 to 64 letters"),
+        (("--label", "a="), "carbonsched: --label a: is empty"),
+        (("--budget-g", "1", "--warn", "2"), "carbonsched: --warn: must be above 0 and 1 at most, is 2"),
+        (("--grace", "-1"), "carbonsched: --grace: must be 0 to 3600 s, is -1"),
+        (("--ledger", "x.db", "--intensity", "1e9"), "carbonsched: --intensity: must be 0 to 2000 g/kWh"),
+        (("--ledger", "x.db", "--intensity", "-1"), "carbonsched: --intensity: must be 0 to 2000 g/kWh"),
+        (("--ledger", "x.db", "--intensity", "nan"), "carbonsched: --intensity: must be 0 to 2000 g/kWh"),
+        (
+            ("--ledger", "no/such/folder/x.db", "--intensity", "3"),
+            "no/such/folder; make it first, or name another place",
+        ),
+        (("--ledger", "/etc/passwd", "--intensity", "3"), "--ledger: /etc/passwd is no ledger; name a file"),
         (("--label", "x"), "--label: 'x' is no KEY=VALUE"),
         (
             ("--device", "GPU-x", "--ledger", "x.db", "--intensity", "300"),
@@ -123,6 +135,33 @@ def test_bad_options_are_one_line_and_nothing_runs(
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert words in ran.err
     assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_second_run_on_a_ledger_is_told_who_has_it(tmp_path: Path, config: Path) -> None:
+    go = tmp_path / "go"
+    argv = [sys.executable, "-m", "carbonsched", "run", "--ledger", "mine.db", "--config", str(config)]
+    script = f"echo begun; until [ -e {go} ]; do sleep 0.05; done"
+    with subprocess.Popen([*argv, "--", "sh", "-c", script], stdout=subprocess.PIPE, cwd=tmp_path) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        code, _, err = alone(tmp_path, "touch", tmp_path / "ran")
+        go.touch()
+    assert (code, (tmp_path / "ran").exists()) == (1, False)
+    assert f"is in use by process {first.pid}, carbonsched run; one process at a time" in err
+
+
+def test_what_it_leaves_behind_without_a_daemon_is_told_by_a_report(tmp_path: Path, config: Path) -> None:
+    pid_file, ledger = tmp_path / "pid", tmp_path / "mine.db"
+    code, _, err = alone(tmp_path, "sh", "-c", f"sleep 60 >/dev/null 2>&1 & echo $! >{pid_file}")
+    os.kill(int(pid_file.read_text()), signal.SIGKILL)
+    assert code == 0
+    said = err.rpartition("by a next run with this ledger: carbonsched ")[2].split()
+    told = cli(*said)
+    assert (said[:2], told.code) == (["report", "--job"], 0), told.err
+    assert json.loads(told.out)["job_id"] == said[2]
+    told = cli("report", "--job", "latest", "--ledger", ledger)
+    assert (told.code, "--job: the ledger has no job latest; give a whole id" in told.err) == (2, True)
 
 
 def test_without_a_daemon_that_answers_nothing_runs(tmp_path: Path) -> None:

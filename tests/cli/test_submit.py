@@ -314,7 +314,7 @@ def test_without_a_file(
         (["--set", "train.lrr=1"], "did you mean 'lr'"),
         (["--set", "carbon.budget_g.x=1"], "budget_g is no table"),
         (["--set", "train.lr=fast"], "train.lr"),
-        (["--budget-g", "-1"], "carbon.budget_g"),
+        (["--budget-g", "-1"], "--budget-g: must be above 0"),
         (["--method", "loar"], "did you mean 'lora'"),
     ],
 )

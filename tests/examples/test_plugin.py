@@ -170,7 +170,7 @@ def test_what_its_settings_refuse_is_one_line_that_names_the_key(
 ) -> None:
     file = box.root / "config.toml"
     file.write_text(CONFIG.replace('basis = "average-lifecycle"\n', ""))
-    assert "config.toml: feeds.0.basis: is missing" in refused(box, env)
+    assert "config.toml: feeds[0].basis: is missing" in refused(box, env)
     file.write_text(CONFIG.replace("every = 30", "evry = 30"))
     assert "config.toml: feeds[0].evry: unknown key; did you mean 'every'?" in refused(box, env)
     file.write_text(CONFIG.replace("sensor =", "senso ="))

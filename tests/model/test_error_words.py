@@ -124,7 +124,7 @@ def test_no_error_that_pydantic_knows_is_told_in_its_words(kind: Any) -> None:
             "power",
             "boards",
             [True],
-            "power.boards.0: must be a whole number or text, is true; write a number",
+            "power.boards[0]: must be a whole number or text, is true; write a number",
         ),
         ("power", "boards", "GPU-1", "power.boards: must be a list, in [ ], is 'GPU-1'; put it in [ ]"),
         (

@@ -80,7 +80,10 @@ def test_same_job_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ),
         (JOB_TOML + "deadline = " + "9" * 400 + "\n", "carbon.deadline: .*is too large a number"),
         (JOB_TOML + "deadline = true\n", "carbon.deadline: true is not a duration"),
-        (JOB_TOML + "deadline = " + "9" * 5000 + "\n", "job.toml: is not TOML: .*fix that line"),
+        (
+            JOB_TOML + "deadline = " + "9" * 5000 + "\n",
+            "job.toml: is not TOML: line 8 has a number of 5000 digits; write fewer",
+        ),
         (JOB_TOML + "deadline = " + "[" * 5000 + "\n", "job.toml: is nested too deep"),
         (JOB_TOML + '"a\\nb[" = 1\n', r"carbon.a\\nb\[: unknown key"),
         (JOB_TOML + f'timezone = "Europe/{"x/" * 3000}"\n', "carbon.timezone: .*is no time zone"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from carbonsched.errors import InputError
+from carbonsched.model.error_words import syntax_words
 from carbonsched.model.profile import Costs, FrontierDoc, Profile, Selection
 
 if TYPE_CHECKING:
@@ -123,11 +124,14 @@ def _read(file: Path, field: str, kind: Any, form: str) -> Any:
 
 
 def _json(file: Path, field: str) -> Any:
+    text = ""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        return json.loads(text)
     except OSError as e:
         raise InputError(
             field, f"{file} cannot be read ({e.strerror})", "give the path of a JSON file"
         ) from e
     except (ValueError, RecursionError) as e:
-        raise InputError(field, f"{file} is not JSON ({e})", "give a JSON file") from e
+        problem = str(e) if isinstance(e, RecursionError) else syntax_words(text, e)[0]
+        raise InputError(field, f"{file} is not JSON ({problem})", "give a JSON file") from e

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from carbonsched.errors import InputError
+from carbonsched.model.error_words import syntax_words
 from carbonsched.model.job import DATA_SUFFIXES, DataPart, data_suffix
 from trainer.data.csv_rows import csv_rows
 from trainer.data.field_layouts import Row, read_row
@@ -146,7 +147,8 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except ValueError as e:
-        raise InputError("data.name_or_path", f"{where} is not JSON ({e})", "fix that line") from e
+        problem = syntax_words(text, e)[0].removeprefix("line 1 ")
+        raise InputError("data.name_or_path", f"{where} is not JSON ({problem})", "fix that line") from e
     except RecursionError as e:
         raise InputError(
             "data.name_or_path", f"{where} is nested too deep to be read", "drop that row, or flatten it"

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from carbonsched.errors import InputError
+from carbonsched.model.error_words import shown
 from carbonsched.plan.intensity_curve import Floats
 from carbonsched.plan.simulation.policies import Policy
 from carbonsched.text import several
@@ -115,6 +116,10 @@ class SimRequest:
     """Whether to solve the oracle too, for `oracle_gain`."""
 
 
+_MOST_SEGMENTS, _MOST_HOURS = 100_000, 87_600.0
+"""Hours: ten years, as of a job's deadline."""
+
+
 def validate(request: SimRequest) -> None:
     """Raises InputError that names the option whose value cannot be."""
     for name, value in (
@@ -123,23 +128,28 @@ def validate(request: SimRequest) -> None:
         ("--segment-hours", request.segment_hours),
         ("--budget-g", request.budget_g),
     ):
-        if not value > 0 or not math.isfinite(value):
-            raise InputError(name, f"must be above 0, is {value:g}", "give a positive number")
+        if not 0 < value < math.inf:
+            raise InputError(name, f"must be above 0 and finite, is {shown(value)}", "give a positive number")
+    if request.segments > _MOST_SEGMENTS:
+        raise InputError("--segments", f"must be {_MOST_SEGMENTS} or less", "give fewer, longer ones")
+    if request.segments * request.segment_hours > _MOST_HOURS:
+        problem = f"{request.segments} of {request.segment_hours:g} h are more than ten years"
+        raise InputError("--segment-hours", problem, "give fewer hours, or fewer --segments")
     deadline = request.deadline_hours
-    if deadline is not None and not (deadline > 0 and math.isfinite(deadline)):
+    if deadline is not None and not 0 < deadline <= _MOST_HOURS:
         raise InputError(
             "--deadline-hours",
-            f"must lie after the start, is {deadline:g}",
+            f"must be above 0 and {_MOST_HOURS:g} (ten years) at most, is {deadline:g}",
             "give hours, e.g. 36, or leave it out",
         )
     if not 1 <= request.pue < math.inf:
         raise InputError("--pue", f"must be 1 or more, is {request.pue:g}", "give e.g. 1.2")
     if not 0 <= request.fixed_share <= 1:
-        raise InputError("--fixed-share", f"must lie in 0..1, is {request.fixed_share}", "give c0, e.g. 0.2")
+        raise InputError("--fixed-share", f"must be 0 to 1, is {request.fixed_share}", "give c0, e.g. 0.2")
     if not 0 < request.rho_min <= request.rho_max <= 1:
         raise InputError(
-            "--rho-min",
-            f"0 < rho-min <= rho-max <= 1 does not hold for {request.rho_min} and {request.rho_max}",
+            "--rho-min" if not 0 < request.rho_min <= 1 else "--rho-max",
+            f"must be such that 0 < rho-min <= rho-max <= 1, which {request.rho_min} and {request.rho_max} are not",
             "give e.g. --rho-min 0.4 --rho-max 1",
         )
     column = request.trace.forecast

@@ -105,10 +105,10 @@ def test_what_cannot_be_built_is_said_in_one_line_with_its_key(
     ("table", "said"),
     [
         ({"provider": "neso"}, "prices[0].provider"),
-        ({"provider": "static", "eur_per_kwh": 0.3}, "prices.0.source"),
-        ({"provider": "static", "eur_per_kwh": 31.0, "source": "ct"}, "prices.0.eur_per_kwh"),
+        ({"provider": "static", "eur_per_kwh": 0.3}, "prices[0].source"),
+        ({"provider": "static", "eur_per_kwh": 31.0, "source": "ct"}, "prices[0].eur_per_kwh"),
         ({"provider": "energy-charts", "basis": "average-direct"}, "prices[0].basis"),
-        ({"provider": "energi-data-service", "price_area": "DK3"}, "prices.0.price_area"),
+        ({"provider": "energi-data-service", "price_area": "DK3"}, "prices[0].price_area"),
     ],
 )
 def test_a_table_that_is_wrong_is_refused_by_the_config(table: dict[str, Any], said: str) -> None:

@@ -277,4 +277,4 @@ def test_a_place_is_said_once_and_whole(keys: dict[str, Any], says: str) -> None
     table = {"provider": "electricity-maps", "token_env": "EM_TOKEN"} | keys
     with pytest.raises(InputError) as caught:
         Config.parse({"feeds": [table]}, "box.toml")
-    assert re.search(rf"box.toml: feeds.0.+{says}", str(caught.value))
+    assert re.search(rf"box.toml: feeds\[0\].+{says}", str(caught.value))

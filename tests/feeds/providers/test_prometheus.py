@@ -158,8 +158,8 @@ def test_a_query_that_is_refused_is_told_with_what_to_do(server: Server) -> None
     ("keys", "words"),
     [
         ({"url": None}, "feeds[0].url: is missing; give your server's address"),
-        ({"query": ""}, "feeds.0.query: "),
-        ({"step": "10s"}, "feeds.0.step: "),
+        ({"query": ""}, "feeds[0].query: "),
+        ({"step": "10s"}, "feeds[0].step: "),
         ({"password_env": "X"}, "feeds[0].username: is missing"),
         ({"username": "me", "token_env": "X"}, "feeds[0].username: is set, and so is a token"),
     ],

@@ -72,29 +72,29 @@ def test_what_a_kwh_emits_and_on_whose_word(
 @pytest.mark.parametrize(
     ("change", "field", "problem"),
     [
-        ({"kind": None}, "supply.0.g_per_kwh", "is missing"),
-        ({"kind": "battery"}, "supply.0.g_per_kwh", "of a battery is not known"),
-        ({"kind": "contract"}, "supply.0.g_per_kwh", "of a contract is not known"),
-        ({"kind": "sunny"}, "supply.0.kind", "solar"),
-        ({"source": None}, "supply.0.source", "is missing"),
-        ({"source": " "}, "supply.0.source", "is empty"),
-        ({"share": 1.1}, "supply.0.share", "must be 1 or less"),
-        ({"share": float("nan")}, "supply.0.share", "finite"),
-        ({"share": None}, "supply.0.share", "is missing"),
-        ({"share": None, "kw": -1}, "supply.0.kw", "must be 0 or more"),
-        ({"share": None, "kw": float("inf")}, "supply.0.kw", "finite"),
-        ({"share": None, "kw": 1e300}, "supply.0.kw", "must be 1000000 or less"),
-        ({"kw": 2.0}, "supply.0.share", "stands beside kw"),
-        ({"unit": "kw"}, "supply.0.unit", "is kw, but share is given"),
-        ({"g_per_kwh": 3000}, "supply.0.g_per_kwh", "must be 2000 or less"),
-        ({"provider": "sun"}, "supply.0.provider", "'prometheus', 'replay' or 'static'"),
-        ({"query": "up"}, "supply.0.query", "is not a key of provider"),
+        ({"kind": None}, "supply[0].g_per_kwh", "is missing"),
+        ({"kind": "battery"}, "supply[0].g_per_kwh", "of a battery is not known"),
+        ({"kind": "contract"}, "supply[0].g_per_kwh", "of a contract is not known"),
+        ({"kind": "sunny"}, "supply[0].kind", "solar"),
+        ({"source": None}, "supply[0].source", "is missing"),
+        ({"source": " "}, "supply[0].source", "is empty"),
+        ({"share": 1.1}, "supply[0].share", "must be 1 or less"),
+        ({"share": float("nan")}, "supply[0].share", "finite"),
+        ({"share": None}, "supply[0].share", "is missing"),
+        ({"share": None, "kw": -1}, "supply[0].kw", "must be 0 or more"),
+        ({"share": None, "kw": float("inf")}, "supply[0].kw", "finite"),
+        ({"share": None, "kw": 1e300}, "supply[0].kw", "must be 1000000 or less"),
+        ({"kw": 2.0}, "supply[0].share", "stands beside kw"),
+        ({"unit": "kw"}, "supply[0].unit", "is kw, but share is given"),
+        ({"g_per_kwh": 3000}, "supply[0].g_per_kwh", "must be 2000 or less"),
+        ({"provider": "sun"}, "supply[0].provider", "'prometheus', 'replay' or 'static'"),
+        ({"query": "up"}, "supply[0].query", "is not a key of provider"),
     ],
 )
 def test_a_key_that_is_wrong_is_named(change: dict[str, Any], field: str, problem: str) -> None:
     with pytest.raises(InputError) as told:
         built(ManualClock(NOW), {k: v for k, v in (ROOF | change).items() if v is not None})
-    where = told.value.field.replace("[0]", ".0")
+    where = told.value.field
     assert (where, problem in told.value.problem) == (field, True), str(told.value)
 
 

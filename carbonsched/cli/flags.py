@@ -1,0 +1,69 @@
+"""Refusals in the name of the flag that a user gave, whatever the key is called that it fills."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from carbonsched.errors import CarbonschedError, InputError
+from carbonsched.model.error_words import shown
+
+INTENSITY_G_PER_KWH = 2000.0
+"""The most that `--intensity` takes: what a feed may answer (`carbonsched.feeds.plausibility`)."""
+
+MOST_DAYS = 36_500.0
+"""A century: longer than anything is kept."""
+YEARS_10_H = 87_600.0
+"""The longest duration that a job may name, in hours."""
+
+
+@contextmanager
+def said_of(flags: Mapping[str, str]) -> Iterator[None]:
+    """An error that names one of these keys, or a part of it, names the flag that gave its value. flags: key → flag.
+
+    Example:
+        >>> with said_of({"carbon.budget_g": "--budget-g"}):
+        ...     raise InputError("job.toml: carbon.budget_g", "must be above 0, is -3")
+        Traceback (most recent call last):
+        carbonsched.errors.InputError: --budget-g: must be above 0, is -3
+    """
+    try:
+        yield
+    except CarbonschedError as e:
+        # the longest first: `labels` must not hide `labels.project`
+        for field in sorted(flags, key=len, reverse=True):
+            found = re.match(rf"(?:\S+: )?{re.escape(field)}(?:\.([^:]*)|\[\d+\])?: ", str(e))
+            if found:
+                part = f" {found[1]}" if found[1] else ""
+                e.args = (f"{flags[field]}{part}: {str(e)[found.end() :]}",)
+                break
+        raise
+
+
+def between(
+    low: float, high: float, unit: str = "", *, above: bool = False
+) -> Callable[[typer.CallbackParam, Any], Any]:
+    """A callback of a flag with a number, or with several, that refuses one out of its range, in the flag's name. above: `low` itself is
+    refused, too."""
+
+    def check(param: typer.CallbackParam, value: Any) -> Any:
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if each is not None and not ((low < each if above else low <= each) and each <= high):
+                raise InputError(param.opts[0], _problem(each, low, high, unit, above), "")
+        return value
+
+    return check
+
+
+def _problem(given: float, low: float, high: float, unit: str, above: bool) -> str:
+    least = f"above {low:.15g}" if above else f"{low:.15g} or more"
+    if math.isfinite(high):
+        most = f"{high:.15g}{f' {unit}' if unit else ''}"
+        least = f"above {low:.15g} and {most} at most" if above else f"{low:.15g} to {most}"
+    elif unit:
+        least += f" {unit}"
+    found = f"{given:.15g}" if isinstance(given, float) else shown(given)
+    return f"must be {least}, is {found}"
