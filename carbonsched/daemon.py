@@ -126,6 +126,7 @@ def run(
         notifier.ready(
             f"carbonsched {__version__}, {several(len(meter.devices), 'device')}, {several(len(config.feeds), 'feed')}"
         )
+        _collect_from_now_on()
         _log_plugins()
         _log_whose_jobs(config.launch.kind)
         log.info("serving on %s, state in %s", address, config.state_dir)
@@ -154,6 +155,13 @@ def keep_one_arena() -> bool:
         return bool(ctypes.CDLL(None).mallopt(_ARENA_MAX, 1))
     except (OSError, AttributeError):
         return False
+
+
+def _collect_from_now_on() -> None:
+    """Search for reference cycles again, but no more in what the start made: each search would go through half a million objects."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 class _Threads:

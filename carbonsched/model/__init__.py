@@ -1,6 +1,7 @@
 """The documents that daemon, trainer, CLI and API share; the only part of carbonsched that the trainer imports.
 
 base      strictness, UTC times, one-line errors
+attribute_docstrings  what the JSON Schemas say of a key, read from the source
 error_words  what is wrong with a value, in our words: the table of pydantic's errors
 strict_types  refuses what a file with types says in another one
 files     documents as files of a job directory, old or new and always whole

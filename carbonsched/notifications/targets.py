@@ -10,8 +10,6 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Final, Protocol
 
-import requests
-
 from carbonsched.errors import FeedError
 from carbonsched.feeds.secrets import Secret
 from carbonsched.model.notification import Notification
@@ -107,6 +105,8 @@ class Webhook:
                 headers["Authorization"] = f"Bearer {self.token.read()}"
         except FeedError as e:
             raise DeliveryError(str(e)) from e
+        import requests  # a daemon that tells no webhook need not load it
+
         # `text` is what chats show
         body = told.dump() | {"text": told.line}
         try:

@@ -91,7 +91,7 @@ class PowerConfig(Doc):
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """The table as it is written with the built-in meters: their names as choices, and their keys."""
-        schema = handler.resolve_ref_schema(handler(core_schema))
+        schema = handler.resolve_ref_schema(super().__get_pydantic_json_schema__(core_schema, handler))
         schema["additionalProperties"] = False
         for key, meters in METERS.items():
             schema["properties"][key]["enum"] = [*meters.built_in, _NONE]
