@@ -13,6 +13,7 @@ Rows and the chains of hashes:
 
 rows          an interval flattened to a row, its canonical JSON and its hash
 records       reads a job and a finished segment from their rows
+listed        reads of both what a list shows
 late_energy   spreads energy reported late over the unknown rows
 meter_marks   where the account of each board ends
 settlements   intensities that became known later

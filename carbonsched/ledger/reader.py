@@ -12,6 +12,7 @@ from carbonsched.errors import NotFoundError
 from carbonsched.ledger.chains import HEARTBEAT
 from carbonsched.ledger.database_file import DatabaseFile
 from carbonsched.ledger.heads import Head, head_of
+from carbonsched.ledger.listed import ListedJob, ListedSegment, listed_job, listed_segment
 from carbonsched.ledger.records import JobRecord, SegmentRecord, job_record, segment_record
 from carbonsched.ledger.rows import (
     maybe_moment,
@@ -180,11 +181,11 @@ class LedgerReader(SumsReader):
         shown = sorted([*rest, *over_ids], key=lambda row: (row.submitted_us, row.id))
         return tuple(row.id for row in shown), count - len(gone | {row.id for row in shown})
 
-    def records(self, ids: Sequence[str]) -> tuple[JobRecord, ...]:
-        """The jobs with these ids, in their order, for a list that keeps none; unknown ids are skipped."""
+    def records(self, ids: Sequence[str]) -> tuple[ListedJob, ...]:
+        """The jobs with these ids, in their order, as a list shows them; unknown ids are skipped."""
         with self._reading() as connection:
             rows = connection.execute(select(JOBS).where(JOBS.c.id.in_(ids))).mappings()
-            found = {row["id"]: job_record(row, held=False) for row in rows}
+            found = {row["id"]: listed_job(row) for row in rows}
         return tuple(found[each] for each in ids if each in found)
 
     def newest(self, most: int) -> tuple[JobRecord, ...]:
@@ -224,6 +225,16 @@ class LedgerReader(SumsReader):
             for row in found
         )
 
+    def last_boards(self, jobs: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """The boards that each job ran on when it last started; jobs that never did are left out."""
+        t = JOURNAL.c
+        last = (
+            select(func.max(t.id)).where(t.job_id.in_(jobs), t.kind == "started").group_by(t.job_id)
+        ).scalar_subquery()
+        with self._reading() as connection:
+            found = connection.execute(select(t.job_id, t.detail).where(t.id.in_(last)))
+            return {job_id: tuple(json.loads(detail)["boards"]) for job_id, detail in found}
+
     # segments
 
     def segments(
@@ -250,16 +261,8 @@ class LedgerReader(SumsReader):
         with self._reading() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def last_segment(self, job_id: str) -> SegmentRecord | None:
-        """The last finished segment; None before any."""
-        t = SEGMENTS.c
-        query = select(SEGMENTS).where(t.job_id == job_id).order_by(t.k.desc(), t.attempt.desc()).limit(1)
-        with self._reading() as connection:
-            row = connection.execute(query).mappings().first()
-            return None if row is None else segment_record(row)
-
-    def last_segments(self, jobs: Sequence[str]) -> dict[str, SegmentRecord]:
-        """`last_segment` of several jobs at once; jobs without one are left out."""
+    def last_segments(self, jobs: Sequence[str]) -> dict[str, ListedSegment]:
+        """The last finished segment of each job; jobs without one are left out."""
         t = SEGMENTS.c
         order = func.row_number().over(partition_by=t.job_id, order_by=(t.k.desc(), t.attempt.desc()))
         keys = select(t.job_id, t.k, t.attempt, order.label("place")).where(t.job_id.in_(jobs)).subquery()
@@ -267,7 +270,7 @@ class LedgerReader(SumsReader):
         query = select(SEGMENTS).join(keys, here).where(keys.c.place == 1)
         with self._reading() as connection:
             rows = connection.execute(query).mappings()
-            return {row["job_id"]: segment_record(row) for row in rows}
+            return {row["job_id"]: listed_segment(row) for row in rows}
 
     # events
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from carbonsched.ledger.records import JobRecord
+from carbonsched.ledger.listed import ListedJob
 from carbonsched.model.job import Owner
 from carbonsched.model.views import JobView
 from carbonsched.supervisor import access
@@ -103,7 +103,7 @@ class _Page:
                     found[job_id] = self._with_start(kept, *key)
         return found
 
-    def _written(self, rows: Sequence[JobRecord]) -> dict[str, str]:
+    def _written(self, rows: Sequence[ListedJob]) -> dict[str, str]:
         supervisor, views = self.supervisor, dict[str, tuple[JobView, tuple[Any, ...] | None]]()
         with supervisor.lock:
             for row in rows:
@@ -118,7 +118,7 @@ class _Page:
             views[row.id] = view, None
         return {row.id: self._text(row, *views[row.id]) for row in rows}
 
-    def _text(self, row: JobRecord, view: JobView, of: tuple[Any, ...] | None) -> str:
+    def _text(self, row: ListedJob, view: JobView, of: tuple[Any, ...] | None) -> str:
         mine = self._may_read(row.owner)
         shown = view if mine else access.public_view(view)
         head, _, tail = shown.model_dump_json().partition(_START)

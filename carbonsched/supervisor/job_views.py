@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from carbonsched.clock import Clock
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.ledger.records import JobRecord, SegmentRecord
+from carbonsched.ledger.listed import ListedJob, ListedSegment, of_record
+from carbonsched.ledger.records import JobRecord
 from carbonsched.ledger.totals import Totals, total
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import Started, Waste
@@ -63,16 +64,17 @@ def segment_views(job_id: str, ledger: Ledger) -> tuple[SegmentView, ...]:
     return tuple(SegmentView.of(row, sums.get(row.k, nothing)) for row in found)
 
 
-def _of_row(row: JobRecord) -> dict[str, Any]:
+def _of_row(row: JobRecord | ListedJob) -> dict[str, Any]:
+    row = row if isinstance(row, ListedJob) else of_record(row)
     return {
         "id": row.id,
-        "name": row.spec.name,
+        "name": row.name,
         "owner": row.owner.user,
         "state": row.state,
         "reason": row.reason,
         "budget_g": row.budget_g,
-        "pool": row.spec.carbon.pool,
-        "labels": row.spec.labels,
+        "pool": row.pool,
+        "labels": row.labels,
         "submitted_at": row.submitted_at,
         "started_at": row.started_at,
         "ended_at": row.ended_at,
@@ -89,11 +91,11 @@ class Past:
     """
 
     totals: Totals
-    last: SegmentRecord | None
+    last: ListedSegment | None
     """The last segment that was finished."""
 
 
-def pasts(rows: Sequence[JobRecord], ledger: Ledger) -> dict[str, Past]:
+def pasts(rows: Sequence[ListedJob], ledger: Ledger) -> dict[str, Past]:
     """Read them for the jobs that are over, in a few queries for all. If those of one job cannot be read, the result is empty and each is
     read alone."""
     ids = [row.id for row in rows if row.state.ended]
@@ -104,19 +106,19 @@ def pasts(rows: Sequence[JobRecord], ledger: Ledger) -> dict[str, Past]:
     return {each: Past(sums[each], last.get(each)) for each in ids}
 
 
-def of_ledger(row: JobRecord, ledger: Ledger, past: Past | None = None) -> dict[str, Any]:
+def of_ledger(row: JobRecord | ListedJob, ledger: Ledger, past: Past | None = None) -> dict[str, Any]:
     """Fields of a `JobView` for a job that is over: a few short queries, however long it ran."""
     if not row.state.ended:  # it ended while it was being listed
         row = ledger.job(row.id)
-    past = past or Past(ledger.totals(row.id), ledger.last_segment(row.id))
+    past = past or Past(ledger.totals(row.id), ledger.last_segments([row.id]).get(row.id))
     totals, last = past.totals, past.last
     return _of_row(row) | {
         "segment": None,
         "segments": last.k + 1 if last and row.state is JobState.FINISHED else None,
         "segments_over": last.k + 1 if last else 0,
-        "step": last.done.first_step + last.done.steps if last else None,
+        "step": last.step if last else None,
         "rho": None,
-        "loss": last.done.loss if last else None,
+        "loss": last.loss if last else None,
         "spent_g": totals.grams,
         "location_g": totals.location_g,
         "on_site_g": totals.on_site_g,
@@ -140,7 +142,7 @@ def of_past(row: JobRecord, ledger: Ledger, started: Started | None) -> dict[str
     }
 
 
-def of_run(row: JobRecord, run: JobRun, clock: Clock) -> dict[str, Any]:
+def of_run(row: JobRecord | ListedJob, run: JobRun, clock: Clock) -> dict[str, Any]:
     """Fields of a `JobView` from memory alone, since the lock is held meanwhile."""
     live = run.state.live
     return _of_row(row) | {
@@ -193,7 +195,7 @@ def reason_of(run: JobRun) -> str:
     return f"{wrong} ({run.reason})" if wrong else run.reason
 
 
-def job_view(row: JobRecord, fields: Callable[[], dict[str, Any]]) -> JobView:
+def job_view(row: JobRecord | ListedJob, fields: Callable[[], dict[str, Any]]) -> JobView:
     """A row of `ps`. If a job's figures cannot be shown, the row says why, and the other rows are unaffected."""
     try:
         return JobView(**fields())

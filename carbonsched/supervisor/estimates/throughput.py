@@ -7,7 +7,6 @@ figure based on them is labelled estimated.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from itertools import islice
 
 from carbonsched.ledger.ledger import Ledger
@@ -67,11 +66,14 @@ def estimate_throughput(ledger: Ledger, devices: tuple[Device, ...], spec: JobSp
     board = gpus[0] if gpus else None
     wanted, boards = precision(spec, board), boards_of(spec, gpus)
     seen = [job for job in ledger.newest(RECENT_JOBS) if precision(job.spec, board) == wanted]
-    board_of = cache(partial(_board_of, ledger, gpus=gpus))
-    for jobs, what in ((same_model(seen, spec), _OWN), (seen, "other models")):
-        here = (job for job in jobs if board_of(job.id) == target)
+    # the supervisor's lock is held meanwhile: their boards are one query, not one for each
+    boards_of_jobs = ledger.last_boards([job.id for job in seen])
+    here = [job for job in seen if _name_of(boards_of_jobs.get(job.id), gpus) == target]
+    own = same_model(here, spec)
+    others = [job for job in here if all(job is not each for each in own)]
+    for jobs, what in ((own, _OWN), (others, "other models")):
         found = islice(
-            (one for one in (_measured(ledger, job.id, boards_of(job.spec, gpus)) for job in here) if one),
+            (one for one in (_measured(ledger, job.id, boards_of(job.spec, gpus)) for job in jobs) if one),
             _MEASURED_JOBS,
         )
         sums = [sum(column) for column in zip(*found, strict=True)]
@@ -140,14 +142,13 @@ def _cpu_watts(cores: int, host_w: float | None) -> float:
     return host_w * (0.1 + 0.9 * load**3)
 
 
-def _board_of(ledger: Ledger, job_id: str, gpus: Sequence[Device]) -> str | None:
+def _name_of(boards: Sequence[str] | None, gpus: Sequence[Device]) -> str | None:
     """The name of the board that a job last ran on; empty: it ran without one. None: it never started, or that board is not here."""
-    started = ledger.history(job_id, kinds=("started",), newest=1)
-    if not started:
+    if boards is None:
         return None
     names = {gpu.id: gpu.name for gpu in gpus}
-    boards = [board for board in started[-1]["boards"] if board != "host"]
-    return names.get(boards[0]) if boards else ""
+    own = [board for board in boards if board != "host"]
+    return names.get(own[0]) if own else ""
 
 
 def same_model(jobs: Sequence[JobRecord], spec: JobSpec) -> list[JobRecord]:
