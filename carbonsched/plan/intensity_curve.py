@@ -9,7 +9,7 @@ from carbonsched.plan.problem import Slot
 
 Floats = NDArray[np.float64]
 Level = Literal["mean", "high", "low"]
-"""Which intensity to reckon with: the expected one or a quantile."""
+"""The intensity to use: the expected one or a quantile."""
 
 _GOLDEN = 0.6180339887498949
 """(√5 − 1)/2: its multiples modulo 1 spread evenly, so that clean and dirty values alternate."""
@@ -18,11 +18,11 @@ _GOLDEN = 0.6180339887498949
 class IntensityCurve:
     """Intensity over time. All times are seconds from now, arrays of any shape.
 
-    Past the last slot come the values of `beyond`, each for an equal part of the time up to `until_s`, and after it, or
-    without them, the mean of all slots; the quantiles in proportion. A year has clean hours and dirty ones whatever its
-    mean: were it taken as flat, every hour dirtier than the mean would look worth saving for it.
+    After the last slot come the values of `beyond`, each for an equal part of the time up to `until_s`. After `until_s`, or without
+    `beyond`, the mean of all slots applies; the quantiles in proportion. A year has clean and dirty hours whatever its mean: with a
+    constant mean, every hour dirtier than it would look worth saving for.
 
-    Raises ValueError for slots that are not ascending and without holes.
+    Raises ValueError for slots that are not ascending or have gaps.
 
     Example:
         >>> curve = IntensityCurve((Slot(0.0, 3600.0, 100.0, 120.0), Slot(3600.0, 7200.0, 300.0, 400.0)))
@@ -41,7 +41,7 @@ class IntensityCurve:
         )
         table[0, 0] = min(table[0, 0], 0.0)
         self.end_s = float(table[-1, 1])
-        """To where the forecast reaches."""
+        """End of the forecast."""
         if beyond and until_s > self.end_s + 1.0:
             table = np.concatenate((table, _scattered(table, beyond, until_s)))
         lengths = table[:, 1] - table[:, 0]
@@ -70,13 +70,13 @@ class IntensityCurve:
         return total
 
     def mean_between(self, start_s: Floats, end_s: Floats, level: Level = "mean") -> Floats:
-        """Mean g/kWh over [start_s, end_s); an empty stretch takes a second of it."""
+        """Mean g/kWh over [start_s, end_s); an empty interval is widened to a second."""
         end = np.maximum(end_s, start_s + 1e-3)
         return (self.integral(end, level) - self.integral(start_s, level)) / (end - start_s)
 
 
 def _scattered(table: Floats, beyond: tuple[float, ...], until_s: float) -> Floats:
-    """Rows of slots behind those of `table`, one per value, clean and dirty ones by turns."""
+    """Additional slots after those of `table`, one per value, alternately clean and dirty."""
     order = np.argsort(np.arange(len(beyond)) * _GOLDEN % 1.0)
     value = np.array(beyond)[order]
     edges = np.linspace(table[-1, 1], until_s, len(beyond) + 1)

@@ -1,13 +1,13 @@
-"""Predicts the held-out loss of a job from its own losses: by how much it falls after so many more steps of a setting.
+"""Predicts the held-out loss of a job from its own losses: how far it falls after more steps of a setting.
 
 The model, in full-equivalent steps x (a step of a setting counts its efficiency, `carbonsched.model.methods.efficiency`):
 
     held-out loss(x) = L0 − F·(1 − (1 + x/x0)^−b)          mean training loss of a stretch = its mean + d
 
-A power law that starts at L0 and falls by F in all; d is what training rows differ by. Given x0, b and the efficiencies the rest is
-linear, so its posterior is exact; over those themselves a fixed set of draws from the prior is weighed by how well each explains the
-losses. All is deterministic. F is never below 0, so no prediction rises with more steps. What is no finite loss is left out, and a loss that
-lies far off counts less (Huber).
+A power law that starts at L0 and falls by F in all; d is the difference of training rows. Given x0, b and the efficiencies the rest is
+linear, so its posterior is exact; over x0, b and the efficiencies a fixed set of draws from the prior is weighted by how well each explains
+the losses. The result is deterministic. F is never below 0, so no prediction rises with more steps. Losses that are not finite are left
+out, and an outlier counts less (Huber).
 
 The prior of a job without losses is wide: fine-tunings measured here fell by .2 of their first loss (SciTLDR) to .45 (Debian synopses). Earlier
 jobs of the same model and data narrow it most.
@@ -27,7 +27,7 @@ from carbonsched.model.methods.efficiency import BEND, BEND_STEPS, FALL, FALL_SD
 Floats = NDArray[np.float64]
 
 BAND = 0.9
-"""Probability that a band is meant to hold."""
+"""Probability with which a band should hold."""
 _Z = NormalDist().inv_cdf(0.5 + BAND / 2)
 _DRAWS = 1024
 _X0, _X0_SD = BEND_STEPS, 1.0
@@ -37,23 +37,23 @@ _B, _B_SD = BEND, 0.45
 _FALL, _FALL_SD = FALL, FALL_SD
 """F as a share of the first loss."""
 _OFFSET_SD = 0.06
-"""Of d, nats."""
+"""Sd of d, nats."""
 _LEVEL_SD = 1.0
-"""Of L0 about the first loss that is known: it is told by the losses themselves."""
+"""Sd of L0 about the first known loss: the losses themselves determine it."""
 _HELD_OUT_SD = 0.02
-"""Nats by which the curve misses a held-out loss: order of the rows, the learning rate's course."""
+"""Nats by which the curve misses a held-out loss, because of the order of the rows and the learning rate's course."""
 _TRAINING_SD, _ROWS_SD, _STEPS = 0.03, 0.35, 50.0
-"""The same of a stretch's mean training loss, and what comes on top for few steps: _ROWS_SD/√steps, as measured."""
+"""The same for a stretch's mean training loss, and the addition for few steps: _ROWS_SD/√steps, as measured."""
 _EPOCH_SD = 0.1
-"""More for each epoch before: rows that were seen are known."""
+"""Addition for each epoch before, since the model has seen the rows."""
 _OTHER_SD = 0.02
-"""More for another job's."""
+"""Addition for another job's losses."""
 _HUBER, _ROUNDS = 2.5, 4
-"""Standard deviations from which on a loss counts less, and rounds of weighing it."""
+"""Standard deviations above which a loss counts less, and rounds of weighting."""
 _INDEPENDENT = 8
-"""Losses of one curve miss it together: however many there are, they tell no more than so many."""
+"""Losses of one curve have common errors: together they count as at most this many."""
 _MOST_LOSS = 1e4
-"""Nats per token: what lies above is no loss of a model that trains."""
+"""Nats per token: a higher loss is not that of a model that trains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,11 @@ class Stretch:
     """
 
     method: str
-    """Settings of one method share the error of their efficiencies."""
+    """Settings of the same method share the error of their efficiencies."""
     steps: float
     efficiency: Efficiency
     loss: float | None = None
-    """Mean training loss; None: not known, or not trained yet."""
+    """Mean training loss; None: unknown, or not trained yet."""
     epoch: float = 0.0
     """Passes over the rows before it."""
 
@@ -90,7 +90,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class LossHistory:
-    """What one job has shown.
+    """The losses of one job.
 
     Example:
         >>> LossHistory(held_out=(HeldOut(0, 3.5),)).stretches
@@ -103,7 +103,7 @@ class LossHistory:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A held-out loss that is expected, with its band. Estimated.
+    """An expected held-out loss, with its band. Estimated.
 
     Example:
         >>> Prediction(loss=2.87, low=2.85, high=2.89).margin
@@ -122,7 +122,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class LossCurve:
-    """The curve of one job, fitted to what it and earlier ones have shown.
+    """The curve of one job, fitted to its own losses and those of earlier jobs.
 
     Example:
         >>> full = Efficiency(1.0, 0.0)
@@ -142,12 +142,12 @@ class LossCurve:
     x: Floats
     """(draws,) full-equivalent steps done."""
     relative: bool
-    """Whether no loss is known yet: losses are then shares of the first one."""
+    """Whether no loss is known yet: predictions are then shares of the first loss."""
     _history: LossHistory = field(default_factory=LossHistory)
 
     @classmethod
     def fit(cls, own: LossHistory, others: Sequence[LossHistory] = ()) -> "LossCurve":
-        """The curve after what `own` has shown so far. others: earlier jobs of the same model and data."""
+        """Fit the curve to the losses of `own` so far. others: earlier jobs of the same model and data."""
         methods = sorted({s.method for h in (own, *others) for s in h.stretches} - {"full"})
         draws = _Draws.of(tuple(methods))
         seen = [_observe(draws, history, i > 0) for i, history in enumerate((own, *others))]
@@ -172,7 +172,7 @@ class LossCurve:
         return Prediction(loss, max(loss - margin, 0.0), loss + margin)
 
     def fall(self, stretch: Stretch) -> Prediction:
-        """By how much the held-out loss falls over one stretch from here, as `loss`; its band is of the fall alone."""
+        """The fall of the held-out loss over one stretch from here, as `loss`; the band is that of the fall alone."""
         before, after = self.x, self.x + self.draws.full_steps(stretch)
         span = self.draws.shape(after) - self.draws.shape(before)
         falls = np.maximum(self.mean[:, 1], 0.0) * span
@@ -182,7 +182,7 @@ class LossCurve:
         return Prediction(loss, max(loss - margin, 0.0), loss + margin)
 
     def efficiency(self, method: str, prior: Efficiency) -> Efficiency:
-        """What a step of a setting is worth by now; the prior's where its method has not run."""
+        """The current estimate of the worth of a step of a setting; the prior's if its method has not run."""
         if prior.sd <= 0 or method not in self.draws.methods:
             return prior
         z = self.draws.z[:, self.draws.methods.index(method)]
@@ -193,12 +193,12 @@ class LossCurve:
 
 @dataclass(frozen=True, eq=False)
 class _Draws:
-    """Fixed draws from the prior of what the losses are not linear in."""
+    """Fixed draws from the prior of the parameters in which the losses are not linear."""
 
     x0: Floats
     b: Floats
     z: Floats
-    """(draws, methods + 1): error of a method's efficiency, in prior sds; the last one is of methods that nothing has shown yet."""
+    """(draws, methods + 1): error of a method's efficiency, in prior sds; the last one is for methods that have not run yet."""
     methods: tuple[str, ...]
 
     @classmethod
@@ -222,7 +222,7 @@ class _Draws:
         return fallen
 
     def mean_shape(self, x: Floats, span: Floats) -> Floats:
-        """(draws,) its mean over [x, x + span], by Simpson's rule in √x, for the curve bends at its beginning."""
+        """(draws,) the mean of `shape` over [x, x + span], by Simpson's rule in √x, since the curve bends at its beginning."""
         low, high = np.sqrt(x), np.sqrt(x + span)
         total = np.zeros_like(x)
         for node, weight in zip(np.linspace(0.0, 1.0, 9), (1, 4, 2, 4, 2, 4, 2, 4, 1), strict=True):
@@ -247,7 +247,7 @@ def _normal_draws(columns: int) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Losses of one job, as rows of what is linear in (L0, F, d)."""
+    """Losses of one job, as rows that are linear in (L0, F, d)."""
 
     rows: Floats
     """(draws, losses, 3)."""
@@ -293,7 +293,7 @@ def _is_loss(value: float | None) -> bool:
 
 
 def _first_loss(own: LossHistory, others: Sequence[LossHistory]) -> float | None:
-    """The loss before training, or the nearest to it that is known."""
+    """The loss before training, or the known one nearest to it."""
     for history in (own, *others):
         held = sorted(((h.after, h.loss) for h in history.held_out if _is_loss(h.loss)), key=lambda h: h[0])
         if held and held[0][0] == 0:
@@ -309,7 +309,7 @@ def _first_loss(own: LossHistory, others: Sequence[LossHistory]) -> float | None
 def _posterior(
     rows: Floats, loss: Floats, sd: Floats, first: float, *, known: bool
 ) -> tuple[Floats, Floats, Floats]:
-    """(weights, means, covariances) of the draws; far-off losses are weighed down in a few rounds."""
+    """(weights, means, covariances) of the draws; outliers are weighted less in a few rounds."""
     scale = max(first, 1e-3)
     prior_mean = np.array([first, _FALL * scale, 0.0])
     prior_sd = np.array([_LEVEL_SD * scale if known else 1e-9, _FALL_SD * scale, _OFFSET_SD])

@@ -1,6 +1,6 @@
-"""Plans for what a job wants of its grams: the most gain for a budget, the fewest grams for a mean ρ, or a growing budget.
+"""Plans for a job's objective: the most gain for a budget, the fewest grams for a mean ρ, or a growing budget.
 
-`solve_for` turns each into the planner's own problem and answers with the plan and the problem that was really solved.
+`solve_for` rewrites each as the planner's own problem and returns the plan and the problem that was solved.
 """
 
 import math
@@ -15,16 +15,16 @@ from carbonsched.plan.problem import Plan, PlannedSegment, Problem
 from carbonsched.plan.segment_arrays import SegmentArrays
 
 NO_LIMIT_G = 1e15
-"""Budget of a job that has none: every sum with it stays finite."""
+"""Budget of a job without one: every sum with it stays finite."""
 _HOUR_S = 3600.0
 _RHOS = 25
 """Values of ρ that are compared for the most gain per gram."""
 _HALVINGS = 24
 """Steps of a search for ρ: to 2⁻²⁴ of its range."""
 _SPARE = 1.2
-"""What is saved up before a job is started again, over what it should need: falling short costs another start."""
+"""Grams saved before a job is started again ÷ its expected need: too few cost another start."""
 _MISS = 2e-3
-"""Mean ρ by which a plan may stay below the wanted one, for the search for the least budget ends within 0.1%."""
+"""Mean ρ by which a plan may stay below the required one, since the search for the least budget ends within 0.1%."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +38,18 @@ class BudgetRate:
 
     g_per_h: float
     level_g: float
-    """Granted and not spent yet."""
+    """Granted and unspent grams."""
     most_g: float
-    """What may be saved up."""
+    """Most grams that may be saved up."""
     again_g: float = 0.0
-    """What a further start of the job takes (loading): saved too before a wait for which the process ends."""
+    """Grams of another start of the job (loading): also saved before a wait for which the process ends."""
     resident_s: float = 600.0
-    """Waits up to here keep the process."""
+    """The process is kept for waits up to this length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a job wants of its grams; by default the most gain for its budget.
+    """The objective of a job; by default the most gain for its budget.
 
     Example::
 
@@ -62,9 +62,9 @@ class Objective:
 
 
 def solve_for(problem: Problem, objective: Objective) -> tuple[Problem, Plan]:
-    """The plan that serves the objective, and the problem it answers."""
+    """The plan for the objective, and the problem that it solves."""
     if objective.budget_rate is not None or objective.rho_mean is not None:
-        problem = replace(problem, points=())  # both ask for a ρ, not for a setting
+        problem = replace(problem, points=())  # both need a ρ, not a setting
     if objective.budget_rate is not None:
         return _solve_with_rate(problem, objective.budget_rate)
     if objective.rho_mean is not None:
@@ -73,7 +73,7 @@ def solve_for(problem: Problem, objective: Objective) -> tuple[Problem, Plan]:
 
 
 def _solve_min_carbon(problem: Problem, rho: float) -> tuple[Problem, Plan]:
-    """The dual problem: the fewest grams for a mean ρ; `problem.budget_g` is a cap."""
+    """The dual problem: the fewest grams for a mean ρ; `problem.budget_g` is an upper limit."""
     unlimited = problem.budget_g >= NO_LIMIT_G
     free = replace(_without_margins(problem), reserve_g=0.0) if unlimited else problem
     budget, plan = least_budget(free, rho)
@@ -88,19 +88,19 @@ def _solve_min_carbon(problem: Problem, rho: float) -> tuple[Problem, Plan]:
 
 
 def _without_margins(problem: Problem) -> Problem:
-    """Where no budget has to last to the end there is nothing to guard: expectations count, not their upper values."""
+    """Without a budget that must last to the end nothing is guarded: expectations count, not their upper values."""
     slots = tuple(replace(slot, high=slot.g_per_kwh, low=slot.g_per_kwh) for slot in problem.slots)
     return replace(problem, slots=slots, energy=replace(problem.energy, sigma=0.0))
 
 
 def _solve_with_rate(problem: Problem, rate: BudgetRate) -> tuple[Problem, Plan]:
-    """Plan with what will have been granted by the end of the forecast; begin a segment only when it is there.
+    """Plan with the grams that will have been granted by the end of the forecast; begin a segment only when its grams are there.
 
-    Without a deadline there is always more to come, so the question is the throughput: as many segments as the grams of the
-    horizon pay for at the ρ that gains most per gram. With one, the share of the segments that an even pace has due.
+    Without a deadline more grams always follow, so the throughput is maximised: as many segments as the grams of the horizon pay for
+    at the ρ with the most gain per gram. With a deadline: the share of the segments that an even pace requires.
     """
     reachable = _cut_to_reach(problem, rate)
-    # more accrues for the rest; what the next segment needs is looked at below, at its upper values
+    # more accrues for the rest; the need of the next segment is computed below, at its upper values
     plan = solve(_without_margins(reachable))
     if plan.action == "wait":
         return reachable, plan
@@ -114,7 +114,7 @@ def _solve_with_rate(problem: Problem, rate: BudgetRate) -> tuple[Problem, Plan]
     needs = _needed_g(arrays, rho)
     if needs > rate.level_g:
         return reachable, _wait_for_grams(plan, rho, needs, rate)
-    if plan.action == "stop":  # the horizon's grams would not do for it, what is saved up does
+    if plan.action == "stop":  # the horizon's grams would not suffice, but the saved grams do
         plan = replace(plan, action="train", reason=reasons.saved_up(rho, rate.level_g))
     return reachable, replace(plan, rho=rho, reason=reasons.accruing(plan.reason, rate.level_g, rate.g_per_h))
 
@@ -145,7 +145,7 @@ def _shift(segment: PlannedSegment, by_s: float) -> PlannedSegment:
 
 
 def _cut_to_reach(problem: Problem, rate: BudgetRate) -> Problem:
-    """The segments that the grams granted by the end of the forecast, or by the deadline, are for."""
+    """The segments for the grams granted by the end of the forecast, or by the deadline."""
     reach, deadline, n = problem.slots[-1].end_s, problem.deadline_s, len(problem.segments)
     ahead_s = reach if deadline is None else min(max(deadline, 1.0), reach)
     budget = max(rate.level_g, 0.0) + rate.g_per_h * ahead_s / _HOUR_S
@@ -165,7 +165,7 @@ def _cut_to_reach(problem: Problem, rate: BudgetRate) -> Problem:
 
 
 def _affordable(problem: Problem, budget_g: float, reach_s: float) -> int:
-    """Segments that the grams and the time of the horizon pay for, at the ρ that gains most per gram."""
+    """Segments that the grams and the time of the horizon pay for, at the ρ with the most gain per gram."""
     arrays = SegmentArrays(replace(problem, segments=problem.segments[:1], gaps=(), allowed=None))
     rho = np.linspace(arrays.lo[0], arrays.hi[0], _RHOS)
     joules, seconds = arrays.cost(0, rho)
@@ -173,14 +173,14 @@ def _affordable(problem: Problem, budget_g: float, reach_s: float) -> int:
     mean = float(arrays.intensity.mean_between(np.array([0.0]), np.array([reach_s]))[0])
     rate = arrays.g_per_j_per_intensity * mean
     many = min(budget_g / max(float(joules[best]) * rate, 1e-12), float(len(problem.segments)))
-    # rounded up, so that what is left over is not spent on the next segment each time one looks
+    # rounded up, so that the remainder is not spent on the next segment at each new plan
     whole = math.ceil(many) if math.ceil(many) * float(joules[0]) * rate <= budget_g else math.floor(many)
     by_time = math.floor(reach_s / max(float(seconds[best]), 1e-6))
     return min(max(min(whole, by_time), 1), len(problem.segments))
 
 
 def _needed_g(arrays: SegmentArrays, rho: float) -> float:
-    """Grams to have before the next segment begins at ρ: its own at upper values, and the reserve."""
+    """Grams required before the next segment begins at ρ: its own at upper values, and the reserve."""
     joules, seconds = (float(column[0]) for column in arrays.cost(0, np.array([rho])))
     high = arrays.intensity.mean_between(np.array([0.0]), np.array([seconds]), "high")
     upper = joules * (1 + guard.ENERGY_Z * arrays.problem.energy.sigma)

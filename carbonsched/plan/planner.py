@@ -1,8 +1,8 @@
-"""From the grams that are left to the next segment's directive: train at ρ, wait, or stop.
+"""Decides the next segment's directive from the remaining grams: train at ρ, wait, or stop.
 
 A problem with allowed hours, without a forecast or with a deadline far beyond the forecast is first rewritten into one
-without. Then the price λ is found at which the plan spends the budget (`price_search`), and the guard caps ρ so that the
-floor of the rest stays affordable at the forecast's high quantile. docs/planner.md tells the method and its figures.
+without these. Then the price λ is found at which the plan spends the budget (`price_search`), and the guard caps ρ so that the
+floor of the rest stays affordable at the forecast's high quantile. docs/planner.md describes the method and its figures.
 """
 
 import math
@@ -23,21 +23,20 @@ from carbonsched.plan.setting_search import SettingPlan, families, search_settin
 from carbonsched.plan.working_time import WorkingTime
 
 _FAR = 1.5
-"""Deadline over the forecast's reach from which on the plan covers the forecast's reach alone."""
+"""Ratio of deadline to forecast above which the plan covers only the forecast."""
 _MOST = 192
-"""Segments the dynamic program tells apart; later ones are planned in groups."""
+"""Segments that the dynamic program plans one by one; later ones are planned in groups."""
 _SPARED = 0.25
-"""At a job's very end its grams may fall short of the rest at the forecast's lows by this share before it is stopped, at its
-beginning by none: grids have been cleaner than their lows, and a stop so late would save little."""
+"""At a job's very end it is stopped only if its grams fall short of the rest at the forecast's lows by more than this share; at its
+beginning, by any. Grids have been cleaner than their lows, and so late a stop would save little."""
 _SPENT = 0.02
-"""Share of the budget: a plan that leaves less of it over is bound by it."""
+"""Share of the budget: a plan that leaves less of it unspent is bound by the budget."""
 
 
 def solve(problem: Problem, *, detail: bool = True) -> Plan:
     """The directive for the first remaining segment and the plan behind it; without `detail` no `segments`.
 
-    Raises ValueError where there is no segment, no slot or no allowed hour: the caller asks only about jobs that still
-    run.
+    Raises ValueError if there is no segment, no slot or no allowed hour: the caller plans only jobs that still run.
     """
     restores: list[Restore] = []
     for rewrite in _REWRITINGS:
@@ -52,7 +51,7 @@ def solve(problem: Problem, *, detail: bool = True) -> Plan:
 
 
 Restore = Callable[[Plan], Plan]
-"""Puts the plan of a rewritten problem in terms of the problem that was asked."""
+"""Translates the plan of a rewritten problem back to the original problem."""
 
 
 def _in_working_time(problem: Problem) -> tuple[Problem, Restore] | None:
@@ -64,7 +63,7 @@ def _in_working_time(problem: Problem) -> tuple[Problem, Restore] | None:
 
 
 def _with_reference(problem: Problem) -> tuple[Problem, Restore] | None:
-    """Let the price of the plans before say what the hours ahead are like, where no forecast does."""
+    """Derive the intensity of the hours ahead from the price of earlier plans, if there is no forecast."""
     if problem.has_forecast:
         return None
     flat = solve(replace(problem, has_forecast=True), detail=False)
@@ -75,10 +74,10 @@ def _with_reference(problem: Problem) -> tuple[Problem, Restore] | None:
 
 
 def _within_reach(problem: Problem) -> tuple[Problem, Restore] | None:
-    """Cut the problem to what the forecast reaches, where a deadline lies far beyond it.
+    """Cut the problem to the reach of the forecast, if a deadline is far beyond it.
 
-    Past the forecast nothing tells one hour from another, so the segments that fall there at an even pace are left
-    out, with their share of the budget; each later re-plan looks as far again.
+    Beyond the forecast all hours are alike, so the segments that fall there at an even pace are left out, with their share of the
+    budget; each later plan looks equally far.
     """
     reach = problem.slots[-1].end_s if problem.slots else 0.0
     deadline, n = problem.deadline_s, len(problem.segments)
@@ -128,7 +127,7 @@ def _solve(problem: Problem, detail: bool) -> Plan:
 
 
 def _solve_settings(problem: Problem, detail: bool) -> Plan:
-    """Plan a job that may train in one of several settings: the best plan of what may be mixed, and of each it would have to stay with."""
+    """Plan a job that may train in one of several settings: the best plan of settings that may be mixed, and of each that it must keep."""
     left_g = problem.budget_g - problem.reserve_g
     cases = []
     for points in families(problem.points):
@@ -150,7 +149,7 @@ def _solve_settings(problem: Problem, detail: bool) -> Plan:
         if plan.action != "stop":
             return plan
         plans.append(plan)
-    return min(plans, key=lambda plan: plan.floor_g)  # the cheapest tells best what is missing
+    return min(plans, key=lambda plan: plan.floor_g)  # the cheapest shows best what is missing
 
 
 def _solve_family(arrays: SettingArrays, found: SettingPlan | None, left_g: float, detail: bool) -> Plan:
@@ -158,12 +157,12 @@ def _solve_family(arrays: SettingArrays, found: SettingPlan | None, left_g: floa
     problem = arrays.problem
     min_grams = min_grams_plan(arrays)
     floor_g = min_grams.schedule.spend_g
-    # what fits is affordable, even where the setting of fewest joules is so slow that it ends in dearer hours
+    # a plan that fits is affordable, even if the setting with the fewest joules is so slow that it ends in more expensive hours
     if found is None and is_unaffordable(arrays, min_grams, left_g):
         deadline = bool(problem.deadline_s)
         reason = reasons.below_floor(floor_g, left_g, may_pause=problem.may_pause, deadline=deadline)
         return _stop(reason, floor_g, "budget")
-    if found is None:  # short by the expectation alone, or late: as cheap, or as fast, as can be
+    if found is None:  # too expensive by the expectation, or late: as cheap, or as fast, as possible
         lowest = (
             min_grams
             if floor_g > left_g
@@ -181,7 +180,7 @@ def _solve_family(arrays: SettingArrays, found: SettingPlan | None, left_g: floa
 
 
 def _cheapest_first(arrays: SettingArrays) -> Solution:
-    """The next segment at what costs least, and nothing after it: of a job of open end no segment has to be paid for whole."""
+    """The next segment at the lowest cost, and nothing after it: a job of open end need not pay for whole segments."""
     rho = np.zeros(arrays.n)
     rho[0] = next(float(i) for i, point in enumerate(arrays.choices) if point is not None)
     return Solution(rho, np.zeros(arrays.n), arrays.schedule(rho), 0.0)
@@ -190,13 +189,13 @@ def _cheapest_first(arrays: SettingArrays) -> Solution:
 def _train_setting(
     arrays: SettingArrays, found: SettingPlan, min_grams: Solution, left_g: float, detail: bool
 ) -> Plan:
-    """Train now, in the setting of the plan found, or in the dearest that the guard grants."""
+    """Train now, in the setting of the plan found, or in the most expensive one that the guard grants."""
     problem, solution = arrays.problem, found.solution
     release = solution.release_s if problem.may_pause else None
     cap = guard.cap_choice(
         arrays, left_g, solution, min_grams.schedule.start_s if problem.may_pause else None
     )
-    if problem.open_end:  # nothing after it has to be done
+    if problem.open_end:  # nothing after it is obligatory
         cap = replace(cap, rho=float(solution.rho[0]), fits=True)
     rho = solution.rho.copy()
     capped = rho[0] > cap.rho
@@ -207,7 +206,7 @@ def _train_setting(
     schedule = arrays.schedule(rho, release)
     if capped and schedule.spend_g > left_g * (
         1 + TIE
-    ):  # moved into dirtier hours, the rest is not what was planned
+    ):  # moved into dirtier hours, the rest no longer is as planned
         rest = np.append(rho[:1], arrays.lo[1:])
         least = arrays.schedule(rest, release)
         if least.spend_g < schedule.spend_g:
@@ -235,7 +234,7 @@ def _train_setting(
 
 
 def _settings(arrays: SettingArrays, found: SettingPlan, rho: Floats) -> str:
-    """What the plan trains in and why, in words."""
+    """The settings of the plan and its reason, in words."""
     steps: dict[str, int] = {}
     for group, number in zip(arrays.groups, rho.tolist(), strict=True):
         point = arrays.point(number)
@@ -282,7 +281,7 @@ def _wait(arrays: SegmentArrays, found: PricedPlan, floor_g: float, left_g: floa
 def _train(
     arrays: SegmentArrays, found: PricedPlan, min_grams: Solution, left_g: float, detail: bool
 ) -> Plan:
-    """Train now, at the ρ of the plan found, or at what the guard grants where that is less."""
+    """Train now, at the ρ of the plan found, or at the guard's ρ if that is lower."""
     may_pause, floor_g = arrays.problem.may_pause, min_grams.schedule.spend_g
     cap = guard.cap_rho(arrays, left_g, min_grams.schedule.start_s if may_pause else None)
     if arrays.problem.open_end:
@@ -322,7 +321,7 @@ def _train(
 
 
 def _price(arrays: SegmentArrays, schedule: Schedule | None = None) -> float | None:
-    """EUR/kWh now, or of a schedule's first segment, where the job weighs money; else None."""
+    """EUR/kWh now, or of a schedule's first segment, if the job weighs money; else None."""
     if not arrays.weighs_money or arrays.price is None:
         return None
     if schedule is None:
@@ -331,15 +330,15 @@ def _price(arrays: SegmentArrays, schedule: Schedule | None = None) -> float | N
 
 
 def _gap(bound: float, gain: float) -> float:
-    """Duality gap as a share of the bound; 0 where no bound is known."""
+    """Duality gap as a share of the bound; 0 if no bound is known."""
     return max(0.0, (bound - gain) / bound) if math.isfinite(bound) and bound > 0 else 0.0
 
 
 def is_unaffordable(arrays: SegmentArrays, min_grams: Solution, budget: float) -> bool:
-    """Whether not even the spend floor fits, also if the grid turns out as clean as the forecast's low quantile.
+    """Whether the spend floor does not fit, even if the grid turns out as clean as the forecast's low quantile.
 
-    For a job under way all hours at their low at once: what is invested is given up last. For one that has not begun
-    the low of the sum, in which the errors of different hours partly cancel.
+    For a running job all hours are assumed at their low at once, since its work should be abandoned last. For one that has not begun
+    the low of the sum is used, in which the errors of different hours partly cancel.
     """
     problem, schedule = arrays.problem, min_grams.schedule
     if schedule.spend_g <= budget * (1 + TIE):
@@ -349,7 +348,7 @@ def is_unaffordable(arrays: SegmentArrays, min_grams: Solution, budget: float) -
     if problem.done <= 0:
         cancelled = guard.combine_deviations(schedule.grams - low, schedule.start_s, problem.day_s)
         least = max(least, schedule.spend_g - cancelled)
-    # a guess must not end a job: before anything was metered two deviations halve the floor, the guard holds meanwhile
+    # a guess must not end a job: before anything is metered two deviations halve the floor; the guard holds meanwhile
     least *= max(1 - 2 * problem.energy.sigma, 0.0)
     return least > budget * (1 + TIE)
 
@@ -357,7 +356,7 @@ def is_unaffordable(arrays: SegmentArrays, min_grams: Solution, budget: float) -
 def _binding_limits(
     arrays: SegmentArrays, rho: Floats, schedule: Schedule, budget_g: float, price: float, capped: bool
 ) -> tuple[str, ...]:
-    """What keeps ρ from being higher: of the limits that `Plan.binding` names."""
+    """The limits that keep ρ from being higher, as `Plan.binding` names them."""
     out = []
     uses_up = price > 0 or arrays.problem.open_end
     if uses_up and (capped or schedule.spend_g > budget_g * (1 - _SPENT)):

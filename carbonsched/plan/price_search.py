@@ -1,8 +1,8 @@
-"""Searches the price λ at which the plan spends the budget, and gives what is left over to the marginal segments.
+"""Searches the price λ at which the plan spends the budget, and gives the residual to the marginal segments.
 
-Where the time of a segment does not depend on ρ and nothing may pause, the problem separates: the hull pieces of all
-segments in order of gain per gram are the optimum (exact for concave frontiers). Else λ is bracketed by the spend of the
-dynamic program's plan, which is a step function of λ, and the cheaper side of the bracket is kept. Either way the residual
+If the time of a segment does not depend on ρ and nothing may pause, the problem separates: the hull pieces of all
+segments in order of gain per gram are the optimum (exact for concave frontiers). Otherwise λ is bracketed by the spend of the
+dynamic program's plan, which is a step function of λ, and the cheaper side of the bracket is kept. In both cases the residual
 goes to the marginal segments in order of gain per gram, with their times computed anew.
 """
 
@@ -19,9 +19,9 @@ from carbonsched.plan.segment_arrays import CostCurves, SegmentArrays
 _PRICES = 9
 """Most prices tried per re-plan; the residual closes what the bracket leaves."""
 _CLOSE = 0.01
-"""Share of the budget: a spend this close below it ends the search for λ."""
+"""Share of the budget: a spend this close below the budget ends the search for λ."""
 _NARROW = 1.02
-"""Ratio of the bracket's prices that ends the search too: the residual is handed out anyway."""
+"""Ratio of the bracket's prices that also ends the search: the residual is distributed anyway."""
 _LEAP, _STRIDE = 1.2, 1.05
 """First factor outwards from the first price: from a guess, and from the price of the last plan."""
 _HALVINGS = 30
@@ -32,7 +32,7 @@ TIE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class PricedPlan:
-    """A plan within the budget, the price at its margin, and how good any plan could be.
+    """A plan within the budget, the price at its margin, and a bound on any plan's gain.
 
     Example::
 
@@ -44,12 +44,12 @@ class PricedPlan:
     price: float
     """λ, gain per gram."""
     bound: float
-    """Upper bound on the gain where one is known, else inf."""
+    """Upper bound on the gain if one is known, else inf."""
 
 
 _SHARES = (1.0, 0.5, 0.25, 0.125)
-"""Of the price's weight, tried in this order: where the cheapest hours are so dirty that even the lowest ρ passes the budget in
-them, money counts less, and at last nothing."""
+"""Shares of the price's weight, tried in this order: if the cheapest hours are so dirty that even the lowest ρ exceeds the budget in
+them, money counts less, and finally not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,14 @@ class _Limits:
     deadline_s: float
     """Latest end of the last segment."""
     costs: CostCurves
-    """What a gram of the pieces is measured by: the intensity, or money weighed in."""
+    """Cost by which the pieces are ordered: the intensity, or money weighed in."""
 
     def allow(self, spend_g: float, finish_s: float) -> bool:
         return spend_g <= self.budget_g and finish_s <= self.deadline_s + 1e-6
 
 
 def min_grams_plan(arrays: SegmentArrays) -> Solution:
-    """The plan with the fewest grams: ρ at its lower bound, in the cleanest hours where pauses are allowed."""
+    """The plan with the fewest grams: ρ at its lower bound, in the cleanest hours if pauses are allowed."""
     schedule = arrays.schedule(arrays.lo)
     at_once = Solution(arrays.lo, np.zeros(arrays.n), schedule, 0.0)
     if not arrays.problem.may_pause:
@@ -91,24 +91,24 @@ def search(arrays: SegmentArrays, min_grams: Solution, budget_g: float, *, separ
     program = _program(arrays, budget_g)
     limits = replace(limits, costs=program.costs)
     if full.spend_g <= budget_g:
-        # only the deadline stands against full speed: grams cost nothing
+        # only the deadline prevents full speed: grams cost nothing
         free = program.solve(0.0)
         if free.schedule.spend_g <= budget_g:
             solution, _ = _fill(arrays, free, arrays.hi, limits)
             return PricedPlan(solution, 0.0, free.bound)
-    # what the budget would buy at the margin if times stood still is a good first price
+    # a good first price: the marginal gain of the budget at constant times
     hint = arrays.problem.price_hint
     guess = hint or _fill(arrays, min_grams, arrays.hi, limits)[1] or 1.0
-    if not math.isfinite(guess) and arrays.weighs_money:  # where whoever takes energy is paid for it
+    if not math.isfinite(guess) and arrays.weighs_money:  # with negative prices
         guess = 1.0 / max(abs(arrays.cost_g(min_grams.rho, min_grams.schedule, limits.costs)), 1e-12)
     bracket = bracket_price(program, guess, budget_g, _LEAP if hint is None else _STRIDE)
     return _pick(arrays, min_grams, bracket, limits)
 
 
 def _cheapest(arrays: SegmentArrays, limits: _Limits) -> Solution | None:
-    """Full speed in the hours that cost least, where money is weighed and the budget allows it; None: at once.
+    """Full speed in the hours with the lowest cost, if money is weighed and the budget allows it; None: at once.
 
-    Grams to spare have no price, so without money nothing would be worth a wait.
+    Unused grams have no price, so without money nothing would be worth a wait.
     """
     if not arrays.weighs_money or not arrays.problem.may_pause:
         return None
@@ -120,7 +120,7 @@ def _cheapest(arrays: SegmentArrays, limits: _Limits) -> Solution | None:
 
 
 def _program(arrays: SegmentArrays, budget_g: float) -> WaitOrTrain:
-    """The dynamic program by as much of the price as leaves a plan within the budget."""
+    """The dynamic program with the largest share of the price that leaves a plan within the budget."""
     for share in _SHARES if arrays.weighs_money else ():
         program = WaitOrTrain(arrays, costs=arrays.weighed(share))
         if program.solve(math.inf).schedule.spend_g <= budget_g:
@@ -142,7 +142,7 @@ class Bracket:
     within: Solution | None = None
     """The plan that spends most of the budget; None: no price tried stays within it."""
     over: Solution | None = None
-    """The last plan that passes the budget."""
+    """The last plan that exceeds the budget."""
 
 
 def bracket_price(program: WaitOrTrain, guess: float, budget_g: float, leap: float) -> Bracket:
@@ -171,9 +171,9 @@ def bracket_price(program: WaitOrTrain, guess: float, budget_g: float, leap: flo
 def _next_price(
     low: tuple[float, float] | None, high: tuple[float, float] | None, budget: float, leap: float
 ) -> float:
-    """The next λ to try, from the dearest plan above and the cheapest price below the budget, (λ, spend) each.
+    """The next λ to try, from the most expensive plan above and the cheapest price below the budget, (λ, spend) each.
 
-    A secant in log λ kept well inside the bracket, for the spend is a step function of λ; outwards ever wider steps.
+    A secant in log λ kept well inside the bracket, since the spend is a step function of λ; outwards the steps grow.
     """
     if low is None or high is None:
         return low[0] * leap if low else (high[0] / leap if high else 1.0)
@@ -182,14 +182,14 @@ def _next_price(
 
 
 def _pick(arrays: SegmentArrays, min_grams: Solution, bracket: Bracket, limits: _Limits) -> PricedPlan:
-    """The better of the bracket's two sides, each with the residual handed out."""
+    """The better of the bracket's two sides, each with the residual distributed."""
     within, over = bracket.within, bracket.over
     base = min_grams
     if within is not None and within.schedule.spend_g >= min_grams.schedule.spend_g:
         base = within
     filled, edge = _fill(arrays, base, arrays.hi, limits)
     if over is not None:
-        # the spend may leap between two prices, as when a whole night is shifted: come down from the far side too
+        # the spend may jump between two prices, as when a whole night is shifted: also start from the far side
         start = Solution(arrays.lo, over.release_s, over.schedule, over.bound)
         trimmed, _ = _fill(arrays, start, over.rho, limits)
         better = _worth(arrays, trimmed, bracket.price, limits) > _worth(
@@ -197,14 +197,14 @@ def _pick(arrays: SegmentArrays, min_grams: Solution, bracket: Bracket, limits: 
         )
         if trimmed.schedule.spend_g <= limits.budget_g and better:
             filled, edge = _fill(arrays, trimmed, arrays.hi, limits)
-    known = within is not None and not arrays.weighs_money  # what money is given up for is no gap
+    known = within is not None and not arrays.weighs_money  # gain given up for money is not a gap
     bound = math.inf if within is None or not known else within.bound + bracket.price * limits.budget_g
     priced = base is within or (arrays.weighs_money and not math.isfinite(edge))
     return PricedPlan(filled, bracket.price if priced else edge, bound)
 
 
 def _worth(arrays: SegmentArrays, solution: Solution, price: float, limits: _Limits) -> float:
-    """The gain of a plan within the budget, less what its money is worth at λ = `price`."""
+    """The gain of a plan within the budget, less the value of its money at λ = `price`."""
     gain = float(arrays.gains(solution.rho).sum())
     if not arrays.weighs_money:
         return gain
@@ -215,12 +215,12 @@ def _worth(arrays: SegmentArrays, solution: Solution, price: float, limits: _Lim
 
 @dataclass(frozen=True, slots=True)
 class _Pieces:
-    """Hull pieces above a base plan, (m,) each, the most gain per gram first."""
+    """Hull pieces above a base plan, (m,) each, in descending order of gain per gram."""
 
     base: Floats
     """(n,) ρ that the pieces are added to."""
     top: Floats
-    """(n,) ρ that no segment passes."""
+    """(n,) largest ρ of each segment."""
     segment: NDArray[np.intp]
     width: Floats
     """In ρ."""
@@ -248,10 +248,10 @@ def _order_pieces(arrays: SegmentArrays, base: Solution, top: Floats, curve: Int
 
 
 def _fill(arrays: SegmentArrays, base: Solution, top: Floats, limits: _Limits) -> tuple[Solution, float]:
-    """Give what `base` leaves of the budget to the segments in order of gain per gram, up to the ρ of `top`, (n,).
+    """Give the rest of the budget after `base` to the segments in order of gain per gram, up to the ρ of `top`, (n,).
 
-    The marginal piece is given in part. Returns the plan and the marginal price, 0 where all pieces fit. Every candidate's
-    times are computed anew, so later segments that a higher ρ pushes into other hours, and the deadline, are counted.
+    The marginal piece is given partly. Returns the plan and the marginal price, 0 if all pieces fit. Every candidate's
+    times are computed anew, so the deadline and later segments that a higher ρ moves into other hours are taken into account.
     """
     release = base.release_s if arrays.problem.may_pause else None
     pieces = _order_pieces(arrays, base, top, limits.costs.training)
@@ -277,10 +277,10 @@ def _fill(arrays: SegmentArrays, base: Solution, top: Floats, limits: _Limits) -
 def _marginal_part(
     arrays: SegmentArrays, pieces: _Pieces, count: int, release: Floats | None, limits: _Limits
 ) -> float:
-    """The largest part of piece `count`, 0 to 1, that fits behind the pieces before it."""
+    """The largest part of piece `count`, 0 to 1, that fits after the pieces before it."""
     budget, low, high = limits.budget_g, 0.0, 1.0
     below, above = (arrays.schedule(pieces.rho(n), release).spend_g for n in (count, count + 1))
-    # the spend is straight in ρ where times stand still: one guess hits, else the interval is halved
+    # at constant times the spend is linear in ρ: one guess hits, else the interval is halved
     part = (budget - below) / (above - below) * (1 - 1e-12) if above > budget > below else 0.5
     for _ in range(_HALVINGS):
         schedule = arrays.schedule(pieces.rho(count, part), release)
@@ -295,7 +295,7 @@ def _marginal_part(
 
 
 def _dual_bound(arrays: SegmentArrays, price: float, budget: float) -> float:
-    """max over ρ of Σ [gain − λ·grams] + λ·budget for fixed times: no plan gains more (weak duality); inf where money is weighed."""
+    """max over ρ of Σ [gain − λ·grams] + λ·budget for fixed times: an upper bound of every plan's gain (weak duality); inf if money is weighed."""
     if arrays.weighs_money:
         return math.inf
     lowest = arrays.schedule(arrays.lo)

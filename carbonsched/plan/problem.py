@@ -1,7 +1,7 @@
-"""Defines what the planner is asked, a `Problem`, and what it answers, a `Plan`.
+"""Defines the planner's input, a `Problem`, and its output, a `Plan`.
 
-One `Problem` holds one job: the segments it still has, what they cost, what the grid will be, and the grams that are
-left. `carbonsched.plan.planner.solve` turns it into a `Plan`. Seconds count from now; nothing here knows a clock.
+One `Problem` holds one job: its remaining segments, their costs, the grid's forecast, and the remaining grams.
+`carbonsched.plan.planner.solve` turns it into a `Plan`. Seconds count from now; nothing here uses a clock.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from carbonsched.units import grams
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A stretch [start_s, end_s) of the forecast; slots are ascending, without holes, the first contains 0.
+    """An interval [start_s, end_s) of the forecast; slots are ascending, without gaps, and the first contains 0.
 
     Example:
         >>> Slot(0.0, 3600.0, g_per_kwh=212.0, high=240.0)
@@ -25,15 +25,15 @@ class Slot:
     end_s: float
     g_per_kwh: float
     high: float
-    """Upper quantile the guard reckons with, ≥ g_per_kwh."""
+    """Upper quantile that the guard uses, ≥ g_per_kwh."""
     low: float | None = None
-    """Lower quantile: a job is stopped only where even this cannot pay for the rest; None: g_per_kwh."""
+    """Lower quantile: a job is stopped only if even this cannot pay for the rest; None: g_per_kwh."""
     eur_per_kwh: float | None = None
-    """What a kWh costs, published or expected; None: not known."""
+    """Price of a kWh, published or expected; None: unknown."""
 
 
 def mean_price(slots: Sequence[Slot]) -> float | None:
-    """Mean EUR/kWh of the slots whose price is known, by their length; None where none is.
+    """Mean EUR/kWh of the slots with a known price, weighted by length; None if there is none.
 
     Example:
         >>> mean_price((Slot(0.0, 1.0, 300.0, 330.0, eur_per_kwh=0.1), Slot(1.0, 4.0, 300.0, 330.0, eur_per_kwh=0.3)))
@@ -46,7 +46,7 @@ def mean_price(slots: Sequence[Slot]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class EnergyModel:
-    """What a segment takes at ρ: E(ρ) = joules_full·(c0 + (1−c0)·ρ) per optimizer step, seconds likewise.
+    """Energy and time of a segment at ρ: E(ρ) = joules_full·(c0 + (1−c0)·ρ) per optimizer step, seconds likewise.
 
     Example:
         >>> model = EnergyModel(joules_full=100.0, joules_c0=0.5, seconds_full=1.0, seconds_c0=0.5)
@@ -59,7 +59,7 @@ class EnergyModel:
     seconds_full: float
     seconds_c0: float
     overhead_j: float = 0.0
-    """Per segment, whatever ρ: checkpoint, evaluation, waiting for the directive."""
+    """Per segment, at any ρ: checkpoint, evaluation, waiting for the directive."""
     overhead_s: float = 0.0
     tail_j: float = 0.0
     """Once, after the last segment: final evaluation, saving."""
@@ -67,22 +67,22 @@ class EnergyModel:
     sigma: float = 0.25
     """Relative standard deviation of a segment's joules about the prediction."""
     watts_high: float = 0.0
-    """Power no tick is expected to pass, for leases; 0 where unknown."""
+    """Highest expected power of a tick, for leases; 0 if unknown."""
     slope_known: bool = False
-    """False while ρ has not varied enough to tell c0 from data: c0 is then the prior's."""
+    """False while ρ has not varied enough to fit c0: c0 is then the prior's."""
 
     def joules(self, rho: float, steps: int) -> float:
         """Joules of a segment of `steps` optimizer steps at ρ, its overhead included."""
         return steps * self.joules_full * (self.joules_c0 + (1 - self.joules_c0) * rho) + self.overhead_j
 
     def seconds(self, rho: float, steps: int) -> float:
-        """Seconds of the same."""
+        """Seconds of such a segment."""
         return steps * self.seconds_full * (self.seconds_c0 + (1 - self.seconds_c0) * rho) + self.overhead_s
 
 
 @dataclass(frozen=True, slots=True)
 class JobSegment:
-    """A segment that a job still has to run.
+    """A remaining segment of a job.
 
     Example:
         >>> JobSegment(k=3, steps=50, frontier=((0.4, 0.1), (1.0, 0.7))).steps
@@ -99,7 +99,7 @@ class JobSegment:
 
 @dataclass(frozen=True, slots=True)
 class PlanPoint:
-    """A setting that a segment may really train in. What it takes is of one optimizer step.
+    """A setting that a segment may train in. Its figures are per optimizer step.
 
     Example:
         >>> PlanPoint("full", rho=1.0, joules=400.0, seconds=4.0, worth=1.0).name
@@ -115,9 +115,9 @@ class PlanPoint:
     share: float | None = None
     """τ; None: gradient flows through every token."""
     clocks: int | None = None
-    """MHz that the board's clock is locked at; None: it is not."""
+    """MHz that the board's clock is locked at; None: not locked."""
     whole_job: bool = False
-    """It is chosen for every segment that is left or for none: what trains adapters goes on with these."""
+    """It is chosen for all remaining segments or for none, since a job that trains adapters must keep them."""
 
     @property
     def name(self) -> str:
@@ -128,7 +128,7 @@ class PlanPoint:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A pause that the end of the allowed hours forces on whoever trains past `at_s`, and what it takes.
+    """A pause that the end of the allowed hours forces on a segment that trains past `at_s`, and its cost.
 
     Example:
         >>> Gap(at_s=3600.0, joules=7.2e5, grams=80.0).eur
@@ -139,7 +139,7 @@ class Gap:
     joules: float
     grams: float
     eur: float = 0.0
-    """0 where no price is known."""
+    """0 if no price is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class Problem:
     slots: tuple[Slot, ...]
     energy: EnergyModel
     budget_g: float
-    """Left, after what was spent."""
+    """Remaining grams."""
     rho_min: float
     rho_max: float
     pue: float = 1.0
@@ -166,40 +166,40 @@ class Problem:
     may_pause: bool = False
     idle_w: float = 0.0
     switch_j: float = 0.0
-    """Of one pause and resume."""
+    """Joules of one pause and resume."""
     worst_g_per_kwh: float = 1000.0
     waiting: bool = False
-    """The job waits now: going on waiting costs no further switch, and training needs no reason to resume."""
+    """The job is waiting: further waiting costs no further switch, and training needs no reason to resume."""
     done: float = 0.0
-    """Share of the job's steps that are done. What was invested is not given up while the forecast's lows, all at once,
-    could still pay for the rest, and the more is done the more is kept back for the end."""
+    """Share of the job's steps that are done. A running job is not given up while the forecast's lows, all at once, could still pay for the
+    rest; and the more is done, the more is kept back for the end."""
     open_end: bool = False
-    """Whether how many steps follow is open: then nothing of the rest has to be kept back here (`step_dial`)."""
+    """Whether the number of further steps is open: then nothing of the rest has to be kept back here (`step_dial`)."""
     reserve_g: float = 0.0
     """Kept back for a checkpoint and stop (`guard.reserve_g`); no plan spends it."""
     has_forecast: bool = True
-    """False: the slots only repeat what holds now, nothing is known of the hours ahead (`slots.has_forecast`)."""
+    """False: the slots only repeat the present value, and the hours ahead are unknown (`slots.has_forecast`)."""
     beyond_g_per_kwh: tuple[float, ...] = ()
-    """Past the last slot, to the end of the job: equally likely values, e.g. quantiles of a year; none: the slots' mean."""
+    """From the last slot to the end of the job: equally likely values, e.g. quantiles of a year; empty: the slots' mean."""
     day_s: float = 86_400.0
-    """Wall seconds of a grid day: less in a time-compressed replay. Says which forecast errors miss together."""
+    """Wall seconds of a grid day: less in a time-compressed replay. Determines which forecast errors are correlated."""
     decay: float = 1.0
-    """From one segment's worth to the next one's (`gain_decay.decay`)."""
+    """Ratio of each segment's gain to that of the previous one (`gain_decay.decay`)."""
     allowed: tuple[tuple[float, float], ...] | None = None
-    """Stretches (start_s, end_s) in which training may run, ascending and disjoint, as far as the deadline and the slots reach;
+    """Intervals (start_s, end_s) in which training may run, ascending and disjoint, as far as the deadline and the slots reach;
     None: always."""
     gaps: tuple[Gap, ...] = ()
     """Ascending: set by `WorkingTime.cut` where allowed hours end."""
     price_hint: float | None = None
-    """λ of the plan before: the search starts there."""
+    """λ of the previous plan: the search starts there."""
     eur_per_kg: float | None = None
-    """What a kg of CO2e is worth in money: hours are chosen by grams + EUR ÷ this; 0: by money, None: by grams alone."""
+    """Value of a kg of CO2e in money: hours are chosen by grams + EUR ÷ this; 0: by money, None: by grams alone."""
     points: tuple[PlanPoint, ...] = ()
-    """Settings that a segment may train in; none: the job's own method at the ρ of the frontiers."""
+    """Settings that a segment may train in; empty: the job's own method at the ρ of the frontiers."""
     may_end_early: bool = False
     """With `points`: whether the job may end, annealed, before its last step."""
     paid: tuple[Slot, ...] = ()
-    """The same stretch of time with its prices, cut where they change: what a plan costs is told by these; none: by `slots`."""
+    """The same period with its prices, cut where they change: a plan's cost is reported by these; empty: by `slots`."""
 
     def grams(self, energy_j: float, g_per_kwh: float) -> float:
         """gCO2e of joules at that intensity, with the job's PUE."""
@@ -208,7 +208,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class PlannedSegment:
-    """One segment as the plan has it. Seconds count from now.
+    """One segment of a plan. Seconds count from now.
 
     Example:
         >>> PlannedSegment(k=3, start_s=0.0, end_s=600.0, rho=0.64, grams=12.5, gain=0.11).rho
@@ -222,16 +222,16 @@ class PlannedSegment:
     grams: float
     gain: float
     eur: float | None = None
-    """None where no price is known."""
+    """None if no price is known."""
     joules: float = 0.0
-    """Those of `grams` and `eur`: the wait before it included, of the last one also the tail."""
+    """Joules that `grams` and `eur` are computed from: with the wait before the segment, and for the last one the tail."""
     point: PlanPoint | None = None
-    """The setting, where the plan chose among settings."""
+    """The setting, if the plan chose among settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the planner answers: the directive for the first remaining segment, and the plan behind it.
+    """The planner's output: the directive for the first remaining segment, and the plan behind it.
 
     Example:
         >>> plan = Plan("train", 0.64, None, 0.002, "rho 0.640 …", (), spend_g=98.1, floor_g=60.1, binding=("budget",))
@@ -241,7 +241,7 @@ class Plan:
 
     action: Literal["train", "wait", "stop"]
     rho: float | None
-    """For the first of the remaining segments; None unless `train`."""
+    """Of the first remaining segment; None unless `train`."""
     wait_s: float | None
     """Until the first segment should begin; None unless `wait`."""
     price: float | None
@@ -250,15 +250,15 @@ class Plan:
     """One line for people, in grams (`carbonsched.plan.reasons`)."""
     segments: tuple[PlannedSegment, ...]
     spend_g: float
-    """Expected, of all remaining segments and the tail."""
+    """Expected grams of all remaining segments and the tail."""
     floor_g: float
-    """The spend floor: what remains due at ρ_min."""
+    """The spend floor: grams due at ρ_min."""
     binding: tuple[str, ...]
-    """What keeps ρ from being higher, or lower: of `budget`, `deadline`, `rho_min`, `rho_max`, `guard`, `rho_mean`; what makes a job
-    with grams to spare wait: `price`."""
+    """The limits of ρ: of `budget`, `deadline`, `rho_min`, `rho_max`, `guard`, `rho_mean`; `price` if a job with unused grams waits for a
+    cheaper hour."""
     gap: float = 0.0
     """Duality gap, as a share of the bound."""
     point: PlanPoint | None = None
-    """The setting of the next segment, where the plan chose among settings."""
+    """The setting of the next segment, if the plan chose among settings."""
     reach: float = 1.0
-    """Share of the job's segments that it looks at: less than 1 where a deadline lies far beyond the forecast."""
+    """Share of the job's segments in the plan: less than 1 if a deadline is far beyond the forecast."""

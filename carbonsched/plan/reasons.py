@@ -1,7 +1,7 @@
-"""Writes the one line that says why a plan trains, waits or stops, for people who read `show`, the log or the ledger.
+"""Writes the one-line reason why a plan trains, waits or stops, for readers of `show`, the log or the ledger.
 
-All sentences of the planner stand here, so that the same fact is told in the same words. Figures are written by
-`carbonsched.text`.
+This module has all sentences of the planner, so that the same fact has the same words everywhere. `carbonsched.text`
+formats the figures.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from carbonsched.text import figure, grams, long_duration, several
 
 _ALONE = 4
-"""Settings whose own worth is told."""
+"""Most settings whose own worth is listed."""
 
 
 def train(
@@ -27,9 +27,9 @@ def train(
 ) -> str:
     """Why the next segment trains at ρ.
 
-    left_g: the budget without the reserve. floor_g: the spend floor. spend_g: what the plan spends. rest_g: the floor at
+    left_g: the budget without the reserve. floor_g: the spend floor. spend_g: the spend of the plan. rest_g: the floor at
     the forecast's high, and `rest_fits` whether that is left. late_s: how far even the fastest ρ misses the deadline.
-    now_eur_per_kwh: the price, where the job weighs money.
+    now_eur_per_kwh: the price, if the job weighs money.
     """
     price = "" if now_eur_per_kwh is None else f" and {figure(now_eur_per_kwh, 'EUR/kWh')}"
     text = f"rho {rho:.3f} at {now_g_per_kwh:.0f} g/kWh{price}: {_account(left_g, floor_g, spend_g)}"
@@ -49,15 +49,15 @@ def train(
 def train_setting(
     *, settings: str, now_g_per_kwh: float, left_g: float, floor_g: float, spend_g: float, guarded: bool
 ) -> str:
-    """Why the next segment trains in its setting. settings: as `settings` says it."""
+    """Why the next segment trains in its setting. settings: the result of `settings`."""
     text = f"{settings}; at {now_g_per_kwh:.0f} g/kWh: {_account(left_g, floor_g, spend_g)}"
     return f"{text}; the guard grants no dearer setting now" if guarded else text
 
 
 def settings(steps: Mapping[str, int], left_out: int, gain: float, alone: Sequence[tuple[str, float]]) -> str:
-    """What a plan trains in, and what each setting alone would be worth.
+    """The settings of a plan, and the worth of each setting alone.
 
-    steps: setting → steps. left_out: steps it ends before. gain, alone: shares of what all steps of full fine-tuning are worth.
+    steps: setting → steps. left_out: steps left out at the end. gain, alone: shares of the worth of all steps of full fine-tuning.
     """
     told = ", ".join(f"{name} for {several(n, 'step')}" for name, n in steps.items())
     early = f", ends {several(left_out, 'step')} early" if left_out else ""
@@ -67,7 +67,7 @@ def settings(steps: Mapping[str, int], left_out: int, gain: float, alone: Sequen
 
 
 def open_settings(steps: Mapping[str, int], gain: float, alone: Sequence[tuple[str, float]]) -> str:
-    """The same of a job whose number of steps is open (`steps` below tells how many): each setting alone against the plan."""
+    """The same for a job with an open number of steps (`steps` below gives it): each setting alone against the plan."""
     whole = max(sum(steps.values()), 1)
     told = ", ".join(
         name if len(steps) == 1 else f"{name} for {n / whole:.0%} of the steps" for name, n in steps.items()
@@ -95,7 +95,7 @@ def wait(
     then_eur_per_kwh: float | None = None,
     now_eur_per_kwh: float | None = None,
 ) -> str:
-    """Why the job waits for a cleaner hour, or a cheaper one where it weighs money."""
+    """Why the job waits for a cleaner hour, or a cheaper one if it weighs money."""
     price = ""
     if then_eur_per_kwh is not None and now_eur_per_kwh is not None:
         price = f" and {figure(then_eur_per_kwh, 'EUR/kWh')}, now {figure(now_eur_per_kwh)}"
@@ -110,7 +110,7 @@ def _account(left_g: float, floor_g: float, spend_g: float) -> str:
 
 
 def below_floor(floor_g: float, left_g: float, *, may_pause: bool = False, deadline: bool = False) -> str:
-    """Why a job stops whose budget cannot pay for the lowest ρ. deadline: whether it has one."""
+    """Why a job stops if its budget cannot pay for the lowest ρ. deadline: whether it has one."""
     text = f"stop: budget below floor, needs {grams(floor_g)}, has {grams(max(left_g, 0.0))}"
     if not may_pause:
         return text
@@ -139,7 +139,7 @@ def windowed(reason: str, reach_s: float, kept: int, segments: int) -> str:
 
 
 def steps(*, cooling: bool, begin: int, end: int, keeps_g: float) -> str:
-    """How far a job of open end goes, and where its learning rate stands."""
+    """The number of steps of a job of open end, and the phase of its learning rate."""
     keeps = f"{grams(keeps_g)} kept for it and the end"
     if cooling:
         return f"cooldown from step {begin} to step {end}, {keeps}"
@@ -157,7 +157,7 @@ def min_carbon_above_cap(rho: float, budget_g: float, reason: str) -> str:
 
 
 def rate_too_low(segment_g: float, g_per_h: float, most_g: float) -> str:
-    """Why a job stops whose budget never saves up the grams of one segment."""
+    """Why a job stops if its budget never saves up the grams of one segment."""
     return (
         f"stop: a segment needs {grams(segment_g)} at the lowest rho, at {figure(g_per_h, 'g/h')} no more than "
         f"{grams(most_g)} are saved up; shorten train.segment or raise the rate"
@@ -173,7 +173,7 @@ def accruing(reason: str, level_g: float, g_per_h: float) -> str:
 
 
 def wait_for_grams(wait_s: float, needs_g: float, g_per_h: float, level_g: float, rho: float) -> str:
-    """Why a job waits whose budget grows: until the grams of the next segment have accrued."""
+    """Why a job with a growing budget waits: until the grams of the next segment have accrued."""
     return (
         f"wait {long_duration(wait_s)} for {grams(needs_g)} at {figure(g_per_h, 'g/h')}, "
         f"{grams(max(level_g, 0.0))} are there; then rho {rho:.3f}"
