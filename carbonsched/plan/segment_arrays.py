@@ -1,8 +1,8 @@
-"""Holds the segments ahead as arrays: when each runs, what it emits and what it gains, for any vector of ρ.
+"""Holds the remaining segments as arrays: times, emissions and gains for any vector of ρ.
 
 A frontier is read as a piecewise linear curve between its points and scaled so that its right end is the segment's
 share of the steps. Its concave hull orders the pieces by gain per gram: taking them in that order is the
-optimum wherever the times of the segments do not depend on ρ and the frontier is concave.
+optimum if the times of the segments do not depend on ρ and the frontier is concave.
 """
 
 import math
@@ -19,13 +19,13 @@ from carbonsched.plan.problem import EnergyModel, Gap, JobSegment, Problem, Slot
 from carbonsched.units import G_PER_KG, J_PER_KWH
 
 _EPS = 1e-9
-"""Differences of ρ that rounding makes."""
+"""Differences of ρ caused by rounding."""
 _GAP = 1e-3
-"""Seconds by which a segment must pass the end of the allowed hours to be interrupted by it."""
+"""Seconds by which a segment must extend past the end of the allowed hours to be interrupted by it."""
 _BEYOND = 32
-"""Groups made of the segments past the last slot."""
+"""Number of groups of the segments past the last slot."""
 _LEAST_EUR_PER_KG = 1e-6
-"""A kg that is worth less, or nothing, breaks ties alone."""
+"""A lower value of a kg, or none, only breaks ties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _hull(x: Floats, y: Floats) -> list[int]:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When the segments run, and what they emit, for one vector of ρ. All arrays are (n,), times in seconds from now.
+    """The times and emissions of the segments, for one vector of ρ. All arrays are (n,), times in seconds from now.
 
     Example:
         >>> Schedule(np.array([0.0, 60.0]), np.array([60.0, 120.0]), np.array([1.5, 2.0])).spend_g
@@ -93,11 +93,11 @@ class Schedule:
     start_s: Floats
     end_s: Floats
     grams: Floats
-    """Of each segment, the wait before it included; the last also has the tail."""
+    """Grams of each segment, with the wait before it; the last also has the tail."""
 
     @property
     def spend_g(self) -> float:
-        """Grams of all of them."""
+        """Grams of all segments."""
         return float(self.grams.sum())
 
     @property
@@ -108,23 +108,23 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class CostCurves:
-    """What hours are chosen by, in g/kWh over time: the intensity, and money as grams. Budgets are held by the intensity alone.
+    """The cost by which hours are chosen, in g/kWh over time: the intensity, and money as grams. Budgets use the intensity alone.
 
     Example::
 
         costs = arrays.weighed(1.0)
-        costs.idling.now >= arrays.intensity.now  # whatever is paid, waiting earns nothing
+        costs.idling.now >= arrays.intensity.now  # waiting earns nothing, even at a negative price
     """
 
     training: IntensityCurve
     idling: IntensityCurve
-    """Of what waits draw: a negative price counts as none, else a job that idles would earn by it."""
+    """Cost of the energy of waits: a negative price counts as zero, else a waiting job would earn money."""
 
 
 class SegmentArrays:
-    """What one job still has to run: n segments (or groups of them), their bounds, energy, time and gain.
+    """The remaining work of one job: n segments (or groups of them), their bounds, energy, time and gain.
 
-    Raises ValueError where the problem has no segment or no slot.
+    Raises ValueError if the problem has no segment or no slot.
 
     Example::
 
@@ -134,7 +134,7 @@ class SegmentArrays:
     """
 
     def __init__(self, problem: Problem, most: int | None = None) -> None:
-        """`most`: groups at most, the first segment stays alone; None: all that lie within the forecast."""
+        """`most`: most groups, the first segment stays alone; None: all segments within the forecast."""
         groups = _grouped(problem, most)
         total = sum(s.steps for s in problem.segments)
         energy: EnergyModel = problem.energy
@@ -169,7 +169,7 @@ class SegmentArrays:
         self.weighs_money = problem.eur_per_kg is not None and self._mean_price is not None
 
     def weighed(self, share: float) -> CostCurves:
-        """Intensity and `share` of the price, which counts as the grams that are worth as much."""
+        """The intensity plus `share` of the price, converted to grams of the same value."""
         problem, mean = self.problem, self._mean_price
         if not self.weighs_money or problem.eur_per_kg is None or mean is None or share <= 0:
             return CostCurves(self.intensity, self.intensity)
@@ -193,7 +193,7 @@ class SegmentArrays:
 
     @cached_property
     def price(self) -> IntensityCurve | None:
-        """EUR/kWh over time, the mean where it is not known; None where it never is."""
+        """EUR/kWh over time, the mean where it is unknown; None if no price is known."""
         return price_curve(self.problem)
 
     def seconds(self, rho: Floats) -> Floats:
@@ -201,7 +201,7 @@ class SegmentArrays:
         return self._s0 + self._s1 * rho
 
     def joules(self, rho: Floats) -> Floats:
-        """(n,) joules of the same."""
+        """(n,) joules of these segments."""
         return self._j0 + self._j1 * rho
 
     @property
@@ -229,7 +229,7 @@ class SegmentArrays:
         return self._j0[k] + self._j1[k] * rho, self._s0[k] + self._s1[k] * rho
 
     def cost_key(self, k: int) -> tuple[float, ...]:
-        """What segments have in common that take the same joules and seconds at the same ρ."""
+        """Equal for segments that take the same joules and seconds at the same ρ."""
         columns = (self.lo, self.hi, self._j0, self._j1, self._s0)
         return tuple(float(column[k]) for column in columns)
 
@@ -251,7 +251,7 @@ class SegmentArrays:
 
     @cached_property
     def _by_curve(self) -> list[tuple[GainCurve, NDArray[np.intp]]]:
-        """Segments by curve: most share one, and one interpolation does for all of them."""
+        """Segments by curve: most share one, so one interpolation covers all of them."""
         rows: dict[int, list[int]] = {}
         for k, one in enumerate(self.curves):
             rows.setdefault(id(one), []).append(k)
@@ -279,7 +279,7 @@ class SegmentArrays:
         return segment[keep], width[keep], gain[keep]
 
     def schedule(self, rho: Floats, release_s: Floats | None = None, level: Level = "mean") -> Schedule:
-        """Place segments of ρ, (n,), in time; `release_s`, (n,), are the earliest starts (waits), none: back to back."""
+        """Place segments of ρ, (n,), in time; `release_s`, (n,): earliest starts (waits); None: without pause."""
         lasts = self.seconds(rho)
         before = np.append(0.0, np.cumsum(lasts))
         if release_s is None:
@@ -291,7 +291,7 @@ class SegmentArrays:
         return Schedule(start, end, grams + self._of_gaps(end, lambda gap: gap.grams))
 
     def _of_gaps(self, end: Floats, amount: Callable[[Gap], float]) -> Floats | float:
-        """(n,) what the pauses come to that the allowed hours force on segments that end so."""
+        """(n,) cost of the pauses that the allowed hours force on segments with these ends."""
         gaps = self.problem.gaps
         if not gaps:
             return 0.0
@@ -301,18 +301,18 @@ class SegmentArrays:
         return found
 
     def cost_g(self, rho: Floats, schedule: Schedule, costs: CostCurves) -> float:
-        """Grams of a schedule that may pause, money weighed in as `costs` has it."""
+        """Grams of a schedule that may pause, with money weighed in by `costs`."""
         start, end = schedule.start_s, schedule.end_s
         return float(self._charged(costs.training, rho, start, end, pauses=True, idle=costs.idling).sum())
 
     def eur(self, rho: Floats, schedule: Schedule) -> Floats | None:
-        """(n,) EUR of the segments as scheduled, waits included; None where no price is known."""
+        """(n,) EUR of the segments as scheduled, waits included; None if no price is known."""
         if self.price is None:
             return None
         return self._in_all(self.price, rho, schedule, lambda gap: gap.eur)
 
     def drawn_j(self, rho: Floats, schedule: Schedule) -> Floats:
-        """(n,) joules of the segments as scheduled, waits included: those that their grams and EUR are of."""
+        """(n,) joules of the segments as scheduled, waits included: the energy of their grams and EUR."""
         one_each = 1.0 / self.g_per_j_per_intensity
         flat = IntensityCurve((Slot(0.0, 1.0, one_each, one_each),))
         return self._in_all(flat, rho, schedule, lambda gap: gap.joules)
@@ -335,7 +335,7 @@ class SegmentArrays:
         level: Level = "mean",
         idle: IntensityCurve | None = None,
     ) -> Floats:
-        """(n,) what the segments' joules come to, and those of the waits before them, by `idle` where given, and of the tail."""
+        """(n,) cost of the segments' joules, of the waits before them (by `idle` if given), and of the tail."""
         problem, unit = self.problem, self.g_per_j_per_intensity
         grams = self.joules(rho) * unit * horizon.mean_between(start, end, level)
         energy = problem.energy
@@ -355,7 +355,7 @@ class SegmentArrays:
 
 
 def price_curve(problem: Problem) -> IntensityCurve | None:
-    """EUR/kWh over time, the mean where it is not known; None where it never is."""
+    """EUR/kWh over time, the mean where it is unknown; None if no price is known."""
     slots = problem.paid or problem.slots
     mean = mean_price(slots)
     if mean is None:
@@ -369,7 +369,7 @@ def price_curve(problem: Problem) -> IntensityCurve | None:
 def _grouped(problem: Problem, most: int | None) -> list[tuple[JobSegment, ...]]:
     """The segments one by one as far as the forecast reaches and `most` allows, the rest in groups.
 
-    Past the last slot nothing tells one hour from another, so there a group loses nothing.
+    Past the last slot all hours are alike, so grouping loses nothing there.
     """
     segments = problem.segments
     if not segments:

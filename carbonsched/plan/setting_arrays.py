@@ -1,8 +1,8 @@
-"""The segments ahead as arrays where each trains at one of a few real points (settings), or, where a job may end early, not at all.
+"""The remaining segments as arrays if each trains at one of a few real points (settings), or, if a job may end early, not at all.
 
-What stands for ρ in `SegmentArrays` is here the number of a point, in order of joules; only whole numbers mean anything. The gain of a
-segment is its full-equivalent steps as a share of the job's: the held-out loss falls with their sum alone (`loss_curve`), so the plan
-with the most of them is the plan that should end lowest.
+In place of ρ in `SegmentArrays` this module uses the number of a point, in order of joules; only whole numbers have a meaning. The gain of a
+segment is its full-equivalent steps as a share of the job's: the held-out loss depends only on their sum (`loss_curve`), so the plan
+with the largest sum has the lowest expected loss.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from carbonsched.plan.problem import PlanPoint, Problem
 from carbonsched.plan.segment_arrays import SegmentArrays
 
 MOST = 96
-"""Segments told apart; later ones are planned in groups."""
+"""Segments planned one by one; later ones are planned in groups."""
 
 
 class SettingArrays(SegmentArrays):
-    """What one job still has to run at one of its points.
+    """The remaining work of one job, each segment at one of its points.
 
     Example::
 
@@ -28,7 +28,7 @@ class SettingArrays(SegmentArrays):
     """
 
     def __init__(self, problem: Problem, points: Sequence[PlanPoint]) -> None:
-        """Raises ValueError without a point."""
+        """Raises ValueError if there is no point."""
         if not points:
             raise ValueError("a plan over settings needs at least one point")
         ordered = tuple(sorted(points, key=lambda p: (p.joules, p.worth)))
@@ -56,13 +56,13 @@ class SettingArrays(SegmentArrays):
 
     @property
     def best(self) -> Floats:
-        """(n,) number of the point that gains most."""
+        """(n,) number of the point with the most gain."""
         worths = [p.worth if p else 0.0 for p in self.choices]
         return np.full(self.n, float(int(np.argmax(worths))))
 
     @property
     def fastest(self) -> Floats:
-        """(n,) number of the point that takes least time, of those that train."""
+        """(n,) number of the fastest point of those that train."""
         seconds = [p.seconds if p else np.inf for p in self.choices]
         return np.full(self.n, float(int(np.argmin(seconds))))
 
@@ -75,11 +75,11 @@ class SettingArrays(SegmentArrays):
         return self._of(rho, "_seconds")
 
     def joules(self, rho: Floats) -> Floats:
-        """(n,) joules of the same."""
+        """(n,) joules of these segments."""
         return self._of(rho, "_joules")
 
     def gains(self, rho: Floats) -> Floats:
-        """(n,) gain of the same, 1 in all for full fine-tuning of every step."""
+        """(n,) gain of these segments; full fine-tuning of every step has 1 in all."""
         return self._of(rho, "_gains")
 
     def gain_of(self, k: int, rho: Floats) -> Floats:
@@ -92,19 +92,19 @@ class SettingArrays(SegmentArrays):
         return self._joules[k, at], self._seconds[k, at]
 
     def cost_key(self, k: int) -> tuple[float, ...]:
-        """What segments have in common that take the same joules and seconds at the same point."""
+        """Equal for segments that take the same joules and seconds at the same point."""
         return self.kinds[k]
 
     @property
     def slowest_s(self) -> Floats:
         """(n,) seconds at the slowest point."""
-        if not hasattr(self, "_seconds"):  # asked by the base before the points are known
+        if not hasattr(self, "_seconds"):  # the base class calls this before the points are known
             return np.zeros(len(self.groups))
         return np.asarray(self._seconds.max(axis=1))
 
     @property
     def fastest_s(self) -> Floats:
-        """(n,) seconds at the fastest one; 0 where a segment may be left out."""
+        """(n,) seconds at the fastest one; 0 if a segment may be left out."""
         return np.asarray(self._seconds.min(axis=1))
 
     def _of(self, rho: Floats, table: str) -> Floats:

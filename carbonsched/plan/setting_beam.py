@@ -1,8 +1,8 @@
-"""The best plan of real settings out of many that are built up segment by segment, kept by a price for grams and one for time.
+"""The best plan of real settings out of many partial plans, extended segment by segment and ranked by a price for grams and one for time.
 
-Settings are lumps: between two prices lies much that neither buys, the more the fewer segments there are. So the plans begun so far are carried on with every
-setting, with the time and the grams that they really take, and of all the most promising are kept: those with most gain after paying for what they took. Segments
-are left out at the end alone, for a job that ends early ends.
+Settings are discrete: between two prices there are many plans that neither price finds, more so with few segments. So the partial plans
+are extended with every setting, with their real time and grams, and the most promising are kept: those with the most gain after paying
+for their grams and time. Segments are left out only at the end, since a job that ends early ends.
 """
 
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from carbonsched.plan.setting_arrays import SettingArrays
 from carbonsched.plan.two_prices import Prices
 
 _SCALES = ((1.0, 1.0, 200), (0.5, 1.0, 80), (1.0, 0.5, 80), (0.5, 0.5, 40))
-"""Shares of the price for grams and of the one for time, and how many plans begun are kept by them. At the prices themselves a plan that leaves much over
-promises as much as one that uses all up."""
+"""Shares of the price for grams and of the one for time, and the number of partial plans kept by them. At the prices themselves a plan that
+leaves much unused looks as good as one that uses everything."""
 _CELLS = 1000
-"""Plans that end within the same part of the time count as ending together: the job's longest time in so many parts."""
+"""Plans that end within the same part of the time count as ending together: number of parts of the job's longest time."""
 _PAUSE_S = 1e-6
-"""A wait."""
+"""Least length of a wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class _States:
-    """Plans begun, (w,) each."""
+    """Partial plans, (w,) each."""
 
     end_s: Floats
     grams: Floats
@@ -44,9 +44,9 @@ class _States:
 def best_by_beam(
     arrays: SettingArrays, prices: Prices, budget_g: float, release_s: Floats
 ) -> Solution | None:
-    """The plan with the most gain that was found within the budget and the deadline; None where none was.
+    """The plan with the most gain found within the budget and the deadline; None if none was found.
 
-    release_s: (n,) earliest starts, where the job may pause.
+    release_s: (n,) earliest starts, if the job may pause.
     """
     beam = _Beam(arrays, prices, budget_g, release_s)
     zero = np.zeros(1)
@@ -77,25 +77,25 @@ class _Beam:
         self.numbers = np.arange(len(arrays.choices))
         self.choices: Floats = self.numbers.astype(np.float64)
         self.none = 0 if arrays.problem.may_end_early else -1
-        """Number of what leaves a segment out; -1: none does."""
+        """Number of the choice that leaves a segment out; -1: there is none."""
         least_j = np.array([arrays.cost(k, self.choices)[0].min() for k in range(arrays.n)])
         cleanest = float(arrays.intensity.mean.min()) * arrays.g_per_j_per_intensity
         tail_g = arrays.problem.energy.tail_j * cleanest
         self.rest_g = np.append(np.cumsum(least_j[::-1])[::-1][1:], 0.0) * cleanest + tail_g
-        """(n,) grams that all behind a segment take at least."""
+        """(n,) least grams of all segments after a segment."""
         self.span_s = max(float(arrays.slowest_s.sum()), 1e-9)
         gaps = arrays.problem.gaps
         self.gap_ends = np.array([gap.at_s for gap in gaps])
         self.gap_sums = np.append(0.0, np.cumsum([gap.grams for gap in gaps]))
 
     def extend(self, k: int, states: _States) -> _States | None:
-        """Every plan begun with every choice for segment k; None where none can go on."""
+        """Every partial plan with every choice for segment k; None if none can go on."""
         arrays = self.arrays
         joules, lasts = arrays.cost(k, self.choices)
         gains = arrays.gain_of(k, self.choices)
         start = np.maximum(states.end_s, self.release_s[k])
         trained = self.numbers != self.none
-        # what is left out takes no time and waits for nothing
+        # a segment that is left out takes no time and waits for nothing
         begins = np.where(trained[None, :], start[:, None], states.end_s[:, None])
         ends = begins + lasts[None, :]
         grams = joules[None, :] * arrays.g_per_j_per_intensity * arrays.intensity.mean_between(begins, ends)
@@ -116,14 +116,12 @@ class _Beam:
         return self._kept(found)
 
     def _kept(self, states: _States) -> _States:
-        """The most promising of those that no other beats in grams and gain."""
+        """The most promising plans that no other dominates in grams and gain."""
         over = states.number == self.none
         time = 2 * np.rint(states.end_s / self.span_s * _CELLS) + over
         order = np.lexsort((-states.gain, states.grams, time))
-        # a plan counts where it gains more than all that end with it and take fewer grams
-        level = (
-            time[order] * 4 + states.gain[order]
-        )  # gains are shares of 1, so each time has a range of its own
+        # a plan is kept if it gains more than all that end with it and take fewer grams
+        level = time[order] * 4 + states.gain[order]  # gains are at most 1, so each time has its own range
         best_before = np.maximum.accumulate(np.append(-np.inf, level[:-1]))
         good = order[level > best_before + TIE]
         taken = states.grams[good] + self._of_gaps(states.end_s[good])
@@ -148,7 +146,7 @@ class _Beam:
         return np.asarray(drawn * mean * self.arrays.g_per_j_per_intensity)
 
     def _of_gaps(self, ends: Floats) -> Floats | float:
-        """Grams of the pauses that the allowed hours force up to there."""
+        """Grams of the pauses that the allowed hours force until then."""
         if not len(self.gap_ends):
             return 0.0
         return np.asarray(self.gap_sums[np.searchsorted(self.gap_ends, ends - 1e-3)])

@@ -1,9 +1,9 @@
 """Chooses among real settings: the plan with the most full-equivalent steps for the grams and before the deadline.
 
-Every setting by itself is tried as well as all of them together: at once for as many segments as fit, and with the waits that the dynamic program finds
-under a price for grams, while the deadline is its hard bound. The best of these is taken and improved by single segments, so by its own
-reckoning no plan is worse than any one setting, with fewer steps or with pauses. No segment is a mixture of two settings, and what a job has to
-stay with (adapters) is planned for all of its segments or for none.
+Every setting alone is tried as well as all of them together: at once for as many segments as fit, and with the waits that the dynamic
+program finds under a price for grams, with the deadline as a hard bound. The best of these is improved segment by segment, so by its own
+estimate no plan is worse than any single setting, with fewer steps or with pauses. No segment is a mixture of two settings. A setting that
+a job must keep (adapters) is planned for all of its segments or for none.
 """
 
 import math
@@ -22,20 +22,20 @@ from carbonsched.plan.setting_beam import best_by_beam
 from carbonsched.plan.two_prices import TwoPrices
 
 _LEAP, _STRIDE = 1.3, 1.05
-"""First factor outwards from the first price: from a guess, and from the price of the last plan."""
+"""First factor outwards from the first price: from a guess, and from the price of the previous plan."""
 _NODES, _FEW = 672, 32
-"""Nodes of the time grid for up to so many segments; for more, half of it."""
+"""Nodes of the time grid for up to this many segments; for more, half of it."""
 _HOURS = 2
-"""Plans in whose hours settings are mixed, where the job may pause; without pauses there is one."""
+"""Number of plans whose hours are used to mix settings, if the job may pause; without pauses one."""
 _MOST_MIXED = 48
-"""Points that a plan mixes, and clocks that are tried by themselves: whoever offers more does not hold up the other jobs."""
+"""Most points that a plan mixes, and most clocks tried alone, so that a job with more does not delay the other jobs."""
 _TRIES = 600
-"""Changes of one segment that are tried, in order of gain a gram."""
+"""Changes of one segment that are tried, in order of gain per gram."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingPlan(PricedPlan):
-    """A plan over settings, and what each setting would bring by itself.
+    """A plan over settings, and the gain of each setting alone.
 
     Example::
 
@@ -44,11 +44,11 @@ class SettingPlan(PricedPlan):
     """
 
     alone: tuple[tuple[str, float], ...] = ()
-    """(setting, gain of the best plan with it alone), the best first; only those that fit."""
+    """(setting, gain of the best plan with it alone), in descending order; only those that fit."""
 
 
 def search_settings(arrays: SettingArrays, budget_g: float) -> SettingPlan | None:
-    """The best plan within the budget and before the deadline; None where none fits. Its points may be mixed (`families`)."""
+    """The best plan within the budget and before the deadline; None if none fits. Its points must be one of `families`."""
     points = [p for p in arrays.choices if p is not None]
     found: list[tuple[Solution, float]] = []
     alone: dict[str, float] = {}
@@ -77,7 +77,7 @@ def search_settings(arrays: SettingArrays, budget_g: float) -> SettingPlan | Non
 def _by_both_prices(
     arrays: SettingArrays, points: list[PlanPoint], found: list[tuple[Solution, float]], budget_g: float
 ) -> list[tuple[Solution, float]]:
-    """The best mixtures of points by a price for grams and one for time, in the hours of the best plans found so far."""
+    """The best mixtures of points by a price for grams and one for time, in the hours of the best plans so far."""
     hours: list[tuple[Schedule, Floats]] = []
     for solution, _ in sorted(found, key=lambda f: -_gain(arrays, f[0])):
         if len(hours) < _HOURS and not any(np.allclose(solution.release_s, seen) for _, seen in hours):
@@ -96,7 +96,7 @@ def _by_both_prices(
 
 
 def undominated(points: Sequence[PlanPoint]) -> list[PlanPoint]:
-    """Those that no other one beats: worth as much or more for no more joules and no more seconds.
+    """The points that no other one dominates: worth at least as much for no more joules and no more seconds.
 
     Example:
         >>> full, slower = PlanPoint("full", 1.0, 4.0, 1.0, 1.0), PlanPoint("full", 1.0, 3.0, 1.2, 1.0, clocks=1200)
@@ -127,7 +127,7 @@ def _spread(points: list[PlanPoint]) -> list[PlanPoint]:
 
 
 def families(points: Sequence[PlanPoint]) -> list[tuple[PlanPoint, ...]]:
-    """The points by what a plan may mix: all that a job can change between, and each by itself that it has to stay with.
+    """The points grouped by what a plan may mix: all that a job can change between, and each that it must keep alone.
 
     Example:
         >>> full, lora = PlanPoint("full", 1.0, 4.0, 1.0, 1.0), PlanPoint("lora", 0.7, 3.0, 1.0, 1.0, whole_job=True)
@@ -153,13 +153,13 @@ def _plans(
     if len(points) == 1 and (run := _at_once(arrays, float(number[-1]), budget_g)) is not None:
         yield run, 0.0
     if not arrays.problem.may_pause and len(points) == 1:
-        return  # without waits nothing is left to choose
+        return  # without waits there is no other choice
     most = sub.schedule(sub.best).spend_g
     hint = arrays.problem.price_hint
     guess = hint or max(float(sub.gains(sub.best).sum()), 1e-9) / max(most, 1e-12)
     program = WaitOrTrain(sub, rhos=len(sub.choices), nodes=_NODES if sub.n <= _FEW else _NODES // 2)
     if len(points) == 1:
-        # in the cleanest hours for all, or as hours are worth at the mean: what of it the budget pays for is the question
+        # in the cleanest hours for all, or by the mean value of hours; how much of it the budget pays for is then decided
         solutions: list[Solution | None] = [_all_of(arrays, points[0]), program.solve(guess)]
         price = guess
     else:
@@ -176,16 +176,16 @@ def _plans(
 
 
 def _all_of(arrays: SettingArrays, point: PlanPoint) -> Solution:
-    """Every segment at one point, in the hours with the fewest grams; numbered as where segments may be left out, too."""
+    """Every segment at one point, in the hours with the fewest grams; numbered as if segments may be left out."""
     whole = SettingArrays(replace(arrays.problem, may_end_early=False), [point])
     found = WaitOrTrain(whole, rhos=1, nodes=_NODES if whole.n <= _FEW else _NODES // 2).solve(math.inf)
     return replace(found, rho=found.rho + float(arrays.problem.may_end_early))
 
 
 def _thinned(arrays: SettingArrays, plan: Solution, budget_g: float) -> Solution | None:
-    """A plan that passes the budget, without the segments that cost most for their gain; None where none may be left out.
+    """A plan that exceeds the budget, without the segments with the highest cost for their gain; None if none may be left out.
 
-    Hours that cost alike are all taken or none, whatever the price, so between two prices lies what the budget really pays for.
+    Hours of the same cost are all taken or none, at any price, so what the budget really pays for lies between two prices.
     """
     if not arrays.problem.may_end_early:
         return None
@@ -208,7 +208,7 @@ def _thinned(arrays: SettingArrays, plan: Solution, budget_g: float) -> Solution
 
 
 def _at_once(arrays: SettingArrays, number: float, budget_g: float) -> Solution | None:
-    """One setting from now on without a wait, for as many segments as fit; all of them, or none, where none may be left out."""
+    """One setting from now on without a wait, for as many segments as fit; all of them, or None, if none may be left out."""
     fewest = 1 if arrays.problem.may_end_early else arrays.n
     many, none = arrays.n, fewest - 1
 
@@ -234,7 +234,7 @@ def _fits(arrays: SettingArrays, rho: Floats, release_s: Floats | None, budget_g
 
 
 def _settled(arrays: SettingArrays, rho: Floats, release_s: Floats) -> Solution:
-    """A plan with what is left out at its end: which segment it is makes no difference, but the next one is trained first."""
+    """A plan with the left-out segments moved to its end: the order makes no difference, except that the next segment is trained first."""
     trained = np.array([arrays.point(number) is not None for number in rho])
     if not trained.all() and trained.any():
         order = np.argsort(~trained, kind="stable")
@@ -250,7 +250,7 @@ def _settled(arrays: SettingArrays, rho: Floats, release_s: Floats) -> Solution:
 
 
 def _improve(arrays: SettingArrays, plan: Solution, budget_g: float) -> Solution:
-    """Single segments changed for settings that gain more, in order of gain a gram, while all fits."""
+    """Single segments changed to settings that gain more, in order of gain per gram, while all fits."""
     rho, release = plan.rho.copy(), plan.release_s
     gains, joules = arrays.gains(rho), arrays.joules(rho)
     mean = arrays.intensity.mean_between(plan.schedule.start_s, plan.schedule.end_s)

@@ -1,12 +1,11 @@
-"""Decides how many steps a job takes whose end is open (`train.scheduler = "budget"`), and when its cooldown begins.
+"""Decides the number of steps of a job of open end (`train.scheduler = "budget"`), and when its cooldown begins.
 
-Nothing of such a job has to be done but its end: the cooldown, the last evaluation and saving. The guard keeps back these alone, at
-the forecast's high and the energy model's margin, and the job trains on at its full learning rate until the next look could come too
-late. A cooldown that runs is looked at again and again: what margin turns out not to be needed makes it longer, what is
-missing makes it shorter, down to 2% of the steps.
+Only the end of such a job is obligatory: the cooldown, the last evaluation and saving. The guard keeps back only their grams, at
+the forecast's high and the energy model's margin, and the job trains on at its full learning rate until the next check could be too
+late. A running cooldown is checked again and again: unused margin lengthens it, missing grams shorten it, down to 2% of the steps.
 
-A job that chooses among settings is laid out with the steps of its cheapest one: the planner leaves out at the end what another
-setting, with fewer steps, makes dearer (`setting_search`). Its cooldown is trained in the one setting that it was reckoned in.
+A job that chooses among settings is laid out with the steps of its cheapest one: the planner leaves out at the end the steps that a more
+expensive setting cannot pay for (`setting_search`). Its cooldown is trained in the one setting that it was computed for.
 """
 
 import math
@@ -24,20 +23,20 @@ from carbonsched.plan.segment_arrays import SegmentArrays
 from carbonsched.plan.working_time import WorkingTime
 
 SHORTEST = 0.02
-"""Share of all steps that a cooldown is shortened to at most."""
+"""Least share of all steps to which a cooldown is shortened."""
 _MOST_STEPS = 10**9
 _ROUNDS = 4
-"""Plans with waits that are tried until their steps use the budget up."""
+"""Plans with waits that are tried until their steps use the whole budget."""
 _MOST = 192
-"""Segments told apart, as in the planner."""
+"""Segments planned one by one, as in the planner."""
 _MOST_AHEAD = 2_000
-"""Segments laid out at most, about: more steps make them longer."""
+"""About the most segments that are laid out: more steps make them longer."""
 _FITS = 0.999
-"""Share of the budget that the planned steps may take, so that rounding does not make them unaffordable."""
+"""Share of the budget that the planned steps may use, so that rounding does not make them unaffordable."""
 
 
 class _Step(NamedTuple):
-    """What a step takes, checkpoints and evaluation apart."""
+    """Cost of a step, without checkpoints and evaluation."""
 
     joules: float
     seconds: float
@@ -45,7 +44,7 @@ class _Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OpenEnd:
-    """How far a job has come whose number of steps is open.
+    """The progress of a job of open end.
 
     Example:
         >>> OpenEnd(done=100, k=1, here=20, length=60, share=0.2).cooldown(100)
@@ -53,34 +52,34 @@ class OpenEnd:
     """
 
     done: int
-    """Steps taken."""
+    """Steps done."""
     k: int
-    """Segment under way, or next."""
+    """The current segment, or the next."""
     here: int
-    """Steps that it has left."""
+    """Remaining steps of that segment."""
     length: int
     """Steps of a later segment."""
     share: float
-    """Of all steps, those of the cooldown."""
+    """Share of the cooldown in all steps."""
     most: int | None = None
-    """Steps of the whole job at most; None: no bound."""
+    """Most steps of the whole job; None: no bound."""
     rho: float | None = None
-    """At which it trains now; None: not known yet."""
+    """ρ at which it trains now; None: not known yet."""
     cools_from: int | None = None
-    """Steps before the cooldown that has begun; None: none has."""
+    """Steps before the running cooldown; None: it has not begun."""
     recheck_s: float = 1.0
-    """Seconds until it is looked at again."""
+    """Seconds until the next check."""
     lag_s: float = 0.0
-    """By which it may be further than it has said; 0 for one that waits for its directive."""
+    """Seconds by which it may be further than it has reported; 0 for a job that waits for its directive."""
     step_elapsed_s: float = 0.0
-    """Seconds that the step under way has taken already."""
+    """Elapsed seconds of the current step."""
     guess: float = 1.0
-    """By how much too dear a step may be reckoned that nobody has seen yet; 1: one was seen. A guess begins no cooldown."""
+    """Factor by which the cost of a step may be overestimated before one was observed; 1: one was observed. A guess begins no cooldown."""
     save_g: float = 0.0
-    """Of the problem's reserve, what a checkpoint may take: behind the last step, when that is saved, it is free."""
+    """Part of the problem's reserve for a checkpoint: it is free after the last step, when the job has been saved."""
 
     def cooldown(self, stable: int) -> int:
-        """Steps of the cooldown after so many stable ones."""
+        """Steps of the cooldown after this many stable ones."""
         return max(math.ceil(self.share / (1 - self.share) * stable), 1)
 
     def shortest(self, stable: int) -> int:
@@ -89,7 +88,7 @@ class OpenEnd:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """How a job of open end goes on from now.
+    """How a job of open end continues from now.
 
     Example:
         >>> StepPlan(phase="stable", cooldown_from=200, end=250, keeps_g=1.5).cooldown_steps
@@ -97,41 +96,41 @@ class StepPlan:
     """
 
     phase: Literal["stable", "cooldown"]
-    """Of the next step on; `cooldown` too where one is known to begin at `cooldown_from`."""
+    """Phase from the next step on; also `cooldown` if one is known to begin at `cooldown_from`."""
     cooldown_from: int
-    """First step of the cooldown, from 0; estimated where `phase` is `stable`."""
+    """First step of the cooldown, from 0; estimated if `phase` is `stable`."""
     end: int
     """Steps of the whole job; estimated likewise."""
     keeps_g: float
-    """What the guard keeps back for the cooldown, the last evaluation and saving."""
+    """Grams that the guard keeps back for the cooldown, the last evaluation and saving."""
 
     @property
     def cooldown_steps(self) -> int:
         return self.end - self.cooldown_from
 
     def ending(self, end: int, job: OpenEnd) -> "StepPlan":
-        """The same with another end expected."""
+        """The same with another expected end."""
         return replace(self, end=end, cooldown_from=max(end - math.ceil(job.share * end), job.done))
 
     @property
     def reason(self) -> str:
-        """In words."""
+        """The reason, in words."""
         return reasons.steps(
             cooling=self.phase == "cooldown", begin=self.cooldown_from, end=self.end, keeps_g=self.keeps_g
         )
 
 
 def lay_out(problem: Problem, job: OpenEnd, *, waits: bool = True) -> tuple[Problem, StepPlan]:
-    """The problem with the steps that its grams and its time are expected to pay for, and how it goes on now.
+    """The problem with the steps that its grams and its time are expected to pay for, and how the job continues now.
 
-    problem: its first segment tells the frontier, its other ones do not count. waits: reckon with the cleanest hours
-    too, where the job may pause; it takes a few plans.
+    problem: its first segment gives the frontier, the other ones are ignored. waits: also use the cleanest hours
+    if the job may pause; this takes a few plans.
     """
     costs = _Costs.of(problem, job)
     point = costs.best(job)
     plan = _judge(costs, job, point)
     if plan.phase == "cooldown":
-        # the margins that are not needed make it longer: they are no reason for a dearer setting
+        # unused margins lengthen the cooldown: they are no reason for a more expensive setting
         points = () if point is None else (point,)
         segments = lay_out_steps(problem.segments[0], job, plan.end - job.done)
         laid = replace(problem, open_end=True, done=job.done / plan.end, points=points)
@@ -154,7 +153,7 @@ def lay_out(problem: Problem, job: OpenEnd, *, waits: bool = True) -> tuple[Prob
 
 
 def as_planned(steps: StepPlan, job: OpenEnd, laid: Problem, plan: Plan) -> StepPlan:
-    """The same with as many steps as the plan of the problem laid out trains, where that chose how many."""
+    """The same with the number of steps of the plan, if the plan of the laid-out problem chose it."""
     if steps.phase != "stable" or not laid.may_end_early or not plan.segments:
         return steps
     sizes = {segment.k: segment.steps for segment in laid.segments}
@@ -163,7 +162,7 @@ def as_planned(steps: StepPlan, job: OpenEnd, laid: Problem, plan: Plan) -> Step
 
 
 def judge(problem: Problem, job: OpenEnd) -> StepPlan:
-    """How it goes on now, from what is needed at the guard's margins alone: cheap enough for every tick."""
+    """How the job continues now, using only the guard's margins: cheap enough for every tick."""
     costs = _Costs.of(problem, job)
     return _judge(costs, job, costs.best(job))
 
@@ -182,7 +181,7 @@ def _judge(costs: "_Costs", job: OpenEnd, point: PlanPoint | None) -> StepPlan:
         return StepPlan("cooldown", job.cools_from, end, costs.high_g(end - job.done, step))
     step_s = max(step.seconds, 1e-9)
     lag = math.ceil(job.lag_s / step_s)
-    # the first step that a cooldown could begin with if it is told at the next look, which may fall into the same step
+    # the first possible step of a cooldown that is directed at the next check, which may fall into the same step
     ahead = 1 + math.floor((min(job.step_elapsed_s, step_s) + job.lag_s + job.recheck_s) / step_s + 1e-9)
     last = bound - math.ceil(job.share * bound)  # where the bound makes it begin
     wanted = job.cooldown(job.done + ahead)
@@ -190,13 +189,13 @@ def _judge(costs: "_Costs", job: OpenEnd, point: PlanPoint | None) -> StepPlan:
         return StepPlan("stable", job.done + ahead, job.done + ahead + wanted, costs.high_g(wanted, step))
     end = min(job.done + max(affordable, job.shortest(job.done)), bound)
     begin = min(job.done + lag, bound - 1)
-    if end == bound and job.done < last:  # the grams do not bind: as the owner's bound has it
+    if end == bound and job.done < last:  # the grams do not bind: the owner's bound decides
         begin = last
     return StepPlan("cooldown", begin, max(end, begin + 1), costs.high_g(end - begin, step))
 
 
 def _expected(costs: "_Costs", problem: Problem, job: OpenEnd, step: _Step, *, waits: bool) -> int:
-    """Further steps, at what one takes, that the grams and the time should pay for; no fewer than the shortest cooldown."""
+    """Further steps that the grams and the time should pay for, at the cost of `step`; at least the shortest cooldown."""
     in_time = costs.in_time(step)
     left = _count(lambda steps: costs.mean_g(steps, step) <= costs.left_g * _FITS, in_time)
     if waits and problem.may_pause and left > 0:
@@ -229,7 +228,7 @@ def _with_waits(problem: Problem, job: OpenEnd, steps: int, step: _Step, in_time
 
 
 def lay_out_steps(first: JobSegment, job: OpenEnd, left: int) -> tuple[JobSegment, ...]:
-    """The segments of so many further steps. first: the one under way, or next."""
+    """The segments of this many further steps. first: the current one, or the next."""
     here = min(max(job.here, 1), left)
     length = max(job.length, -(-(left - here) // _MOST_AHEAD))
     whole, rest = divmod(left - here, length)
@@ -238,7 +237,7 @@ def lay_out_steps(first: JobSegment, job: OpenEnd, left: int) -> tuple[JobSegmen
 
 
 def _with_segments(problem: Problem, segments: tuple[JobSegment, ...], job: OpenEnd) -> Problem:
-    """The problem of these segments. Longer ones than the job's stand for several, each with its checkpoint."""
+    """The problem of these segments. A segment longer than the job's represents several, each with its checkpoint."""
     energy = problem.energy
     if max(segment.steps for segment in segments) > job.length:
         stand_for = sum(segment.steps for segment in segments) / job.length / len(segments)
@@ -263,7 +262,7 @@ def _count(fits: Callable[[int], bool], most: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Costs:
-    """What steps cost from now on, back to back."""
+    """Cost of steps from now on, without pauses."""
 
     problem: Problem
     """In working time."""
@@ -271,7 +270,7 @@ class _Costs:
     length: int
     """Steps of a segment."""
     step_elapsed_s: float = 0.0
-    """Seconds of the first of the steps that have passed, and are paid."""
+    """Elapsed, and paid, seconds of the first of the steps."""
     save_g: float = 0.0
 
     @classmethod
@@ -286,7 +285,7 @@ class _Costs:
         return self.problem.budget_g - self.problem.reserve_g
 
     def step(self, rho: float | None, point: PlanPoint | None = None) -> _Step:
-        """What a step takes in a setting, or at ρ; None: at the largest that the job's method trains at."""
+        """Cost of a step in a setting, or at ρ; None: at the largest ρ of the job's method."""
         if point is not None:
             return _Step(point.joules, point.seconds)
         if rho is None:
@@ -296,7 +295,7 @@ class _Costs:
         return _Step(energy.joules(rho, 1) - energy.overhead_j, energy.seconds(rho, 1) - energy.overhead_s)
 
     def best(self, job: OpenEnd) -> PlanPoint | None:
-        """The setting that it trains in, else the one that brings most by itself; None for a job that has no choice."""
+        """The setting in which it trains, else the one with the most gain alone; None for a job without a choice."""
         points = self.problem.points
         if not points:
             return None
@@ -309,7 +308,7 @@ class _Costs:
             step = self.step(None, point)
             in_time, usable = self.in_time(step), self.left_g * _FITS
             steps = _count(lambda n: self.mean_g(n, step) <= usable, in_time)
-            # with the part of a step that is left over: near the end it must not decide
+            # including the fraction of a step that is left over: near the end it must not decide
             spare = usable - self.mean_g(steps, step)
             each = max(self.mean_g(steps + 1, step) - self.mean_g(steps, step), 1e-12)
             part = min(max(spare / each, 0.0), 1.0) if steps < in_time else 0.0
@@ -318,7 +317,7 @@ class _Costs:
         return max(points, key=brings)
 
     def in_time(self, step: _Step, *, margin: bool = False) -> int:
-        """Steps that the deadline leaves time for."""
+        """Steps that fit before the deadline."""
         deadline, energy = self.problem.deadline_s, self.problem.energy
         if deadline is None:
             return _MOST_STEPS
@@ -327,11 +326,11 @@ class _Costs:
         return max(math.floor((deadline / slower - energy.tail_s) / max(each, 1e-9)), 0)
 
     def mean_g(self, steps: int, step: _Step) -> float:
-        """Expected, with what comes after the last."""
+        """Expected grams, including the end of the job."""
         return self._grams(steps, step, "mean")
 
     def high_g(self, steps: int, step: _Step) -> float:
-        """At the forecast's high and with the energy's margin; and so much that the last step gets a lease."""
+        """Grams at the forecast's high and with the energy's margin, and enough for a lease of the last step."""
         problem = self.problem
         needs = self._grams(steps, step, "high") * (1 + guard.ENERGY_Z * problem.energy.sigma)
         lease = problem.grams(step.joules * (1 + 3 * problem.energy.sigma), problem.worst_g_per_kwh)
@@ -342,7 +341,7 @@ class _Costs:
 
     def _grams(self, steps: int, step: _Step, level: Level, *, tail: bool = True) -> float:
         energy = self.problem.energy
-        # a checkpoint where a segment ends, and where the cooldown begins
+        # a checkpoint at the end of each segment, and at the beginning of the cooldown
         ends = steps // self.length + 1
         paid = min(self.step_elapsed_s / step.seconds, 1.0) if steps and step.seconds > 0 else 0.0
         joules = (steps - paid) * step.joules + ends * energy.overhead_j

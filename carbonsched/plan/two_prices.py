@@ -1,8 +1,8 @@
-"""A price for grams and one for time, by which settings are chosen where both a budget and a deadline bind.
+"""A price for grams and one for time, by which settings are chosen if both a budget and a deadline bind.
 
-Each segment takes the setting that is worth most after what it would pay: gain − λ·grams − μ·seconds. With intensities as they are where a plan has
-the segments, no plan in these hours gains more than Σ max(…) + λ·budget + μ·time, at any prices; those at which that is least are the dual optimum, and say what a
-gram and a second are worth. Without a deadline, or with one that leaves time enough, time costs nothing.
+Each segment takes the setting with the highest value after its cost: gain − λ·grams − μ·seconds. With the intensities of the segments'
+hours in a plan, no plan in these hours gains more than Σ max(…) + λ·budget + μ·time, at any prices. The prices with the lowest bound are
+the dual optimum, and give the value of a gram and of a second. Without a deadline, or if there is time enough, time costs nothing.
 """
 
 import math
@@ -17,7 +17,7 @@ from carbonsched.plan.segment_arrays import Schedule
 from carbonsched.plan.setting_arrays import SettingArrays
 
 _HALVINGS = 20
-"""Steps of the search for the price of grams: 2⁻²⁰ of the dearest."""
+"""Steps of the search for the price of grams: to 2⁻²⁰ of the highest."""
 _ROUNDS, _GOLDEN = 20, (math.sqrt(5) - 1) / 2
 """Cuts of the search for the price of time, each to this part of the range."""
 _FITS = 1e-9
@@ -25,7 +25,7 @@ _FITS = 1e-9
 
 
 class Prices(NamedTuple):
-    """What a gram and a second are worth, in gain.
+    """The value of a gram and of a second, in gain.
 
     Example:
         >>> Prices(per_g=0.01, per_s=0.0).per_s
@@ -34,12 +34,12 @@ class Prices(NamedTuple):
 
     per_g: float
     per_s: float
-    """Above 0 if the deadline keeps the plan from a better one."""
+    """Above 0 if the deadline prevents a better plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class TwoPrices:
-    """What each segment offers: n segments, m choices each.
+    """The choices of each segment: n segments, m choices each.
 
     Example:
         >>> gains, grams = np.array([[0.0, 0.5, 0.8]]), np.array([[0.0, 5.0, 10.0]])
@@ -56,11 +56,11 @@ class TwoPrices:
     """(n, m)."""
     budget_g: float
     time_s: float
-    """That all may take together; inf: no deadline."""
+    """Time available to all segments; inf: no deadline."""
 
     @classmethod
     def of(cls, arrays: SettingArrays, placed: Schedule, budget_g: float) -> Self:
-        """With the intensities of the hours in which `placed` has the segments."""
+        """With the intensities of the segments' hours in `placed`."""
         every = np.arange(len(arrays.choices), dtype=np.float64)
         gains = np.stack([arrays.gain_of(k, every) for k in range(arrays.n)])
         joules, seconds = (
@@ -74,7 +74,7 @@ class TwoPrices:
         return cls(gains, grams, seconds, left_g, float(arrays.latest_s[-1]))
 
     def choices(self, prices: Prices) -> NDArray[np.intp]:
-        """(n,) number of what each segment takes; of what is worth the same the first."""
+        """(n,) number of each segment's choice; of equal ones the first."""
         return np.asarray(self._worth(prices).argmax(axis=1))
 
     def takes(self, numbers: NDArray[np.intp]) -> tuple[float, float]:
@@ -83,12 +83,12 @@ class TwoPrices:
         return float(self.grams[rows, numbers].sum()), float(self.seconds[rows, numbers].sum())
 
     def bound(self, prices: Prices) -> float:
-        """The gain that no plan in these hours passes, at any prices; the lowest at those of `clear`."""
+        """Upper bound on the gain of any plan in these hours, at any prices; the lowest at those of `clear`."""
         time = 0.0 if prices.per_s <= 0 else prices.per_s * self.time_s
         return float(self._worth(prices).max(axis=1).sum()) + prices.per_g * self.budget_g + time
 
     def clear(self) -> Prices:
-        """The prices at which the bound is least. It is convex in both, so it is searched in one for the best of the other."""
+        """The prices with the lowest bound. It is convex in both, so one is searched for the best value of the other."""
         if math.isinf(self.time_s):
             return self._gram_price(0.0)
         low, high = 0.0, self._dearest(self.seconds, self.time_s)
@@ -107,7 +107,7 @@ class TwoPrices:
         return min(found.values(), key=self.bound)
 
     def _gram_price(self, per_s: float) -> Prices:
-        """The best price for grams beside one for time: the lowest at which what is taken fits the budget."""
+        """The best price for grams at a price for time: the lowest at which the choices fit the budget."""
 
         def fits(per_g: float) -> bool:
             taken, _ = self.takes(self.choices(Prices(per_g, per_s)))
@@ -122,7 +122,7 @@ class TwoPrices:
         return Prices(high, per_s)
 
     def _dearest(self, amounts: Floats, limit: float) -> float:
-        """A price that no optimum passes: what is left behind the least that all may take would be worth more than the gain of all."""
+        """An upper bound of the optimal price: at it, the amount left after the least use would be worth more than the gain of all."""
         spare = max(limit - float(amounts.min(axis=1).sum()), 1e-3 * max(limit, 1e-9))
         return max(float(self.gains.max(axis=1).sum()) / spare, 1e-12)
 

@@ -1,7 +1,7 @@
-"""Plans a job that may run only in allowed hours in *working* time, which has all other hours cut out.
+"""Plans a job that may run only in allowed hours in *working* time, from which all other hours are removed.
 
-In working time the grid's slots, the deadline and the segments lie without holes, so neither the dynamic program nor the
-guard knows of allowed hours: a segment that is still under way when they end goes on when they begin again, after a
+In working time the grid's slots, the deadline and the segments have no gaps, so neither the dynamic program nor the
+guard knows of allowed hours. A segment that is still running when they end continues when they begin again, after a
 checkpoint and a reload, whose joules are charged at that point (`Problem.gaps`).
 """
 
@@ -25,10 +25,10 @@ _TOUCH = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class WorkingTime:
-    """Ascending, disjoint stretches (start, end), (n,) wall seconds from now, the first perhaps begun before it.
+    """Ascending, disjoint intervals (start, end), (n,) wall seconds from now; the first may have begun before now.
 
-    They should reach as far as the deadline and the forecast do. What does not fit into them is placed behind the last
-    one, at the mean share of them all.
+    They should reach as far as the deadline and the forecast. Work that does not fit into them is placed after the last
+    interval, at their mean share.
 
     Example:
         >>> hours = WorkingTime.of([(3600.0, 7200.0), (10_800.0, 14_400.0)])
@@ -39,11 +39,11 @@ class WorkingTime:
     start: Floats
     end: Floats
     before: Floats
-    """(n + 1,) working seconds before each stretch, and in all."""
+    """(n + 1,) working seconds before each interval, and in all."""
 
     @classmethod
     def of(cls, stretches: Sequence[tuple[float, float]]) -> Self:
-        """Raises ValueError where nothing is left of them from now on, or they are out of order."""
+        """Raises ValueError if none of them is left from now on, or they are out of order."""
         table = np.array([(max(a, 0.0), b) for a, b in stretches if b > _TOUCH], dtype=float).reshape(-1, 2)
         if not len(table):
             raise ValueError("no allowed hours lie ahead")
@@ -53,7 +53,7 @@ class WorkingTime:
 
     @classmethod
     def daily(cls, spans: Sequence[str], timezone: str, now: datetime, until_s: float) -> Self:
-        """The allowed hours of each day (`model.allowed_hours`) from `now` on, as far as `until_s`."""
+        """The allowed hours of each day (`model.allowed_hours`) from `now` on, up to `until_s`."""
         found = stretches(spans, timezone, now, now + timedelta(seconds=until_s))
         return cls.of([((a - now).total_seconds(), (b - now).total_seconds()) for a, b in found])
 
@@ -63,14 +63,14 @@ class WorkingTime:
         return float(self.before[-1] / self.end[-1])
 
     def working_s(self, wall: Floats | float) -> Floats:
-        """Working seconds from now to a wall time; any shape. None are counted past the last stretch."""
+        """Working seconds from now to a wall time; any shape. None are counted past the last interval."""
         i = np.clip(np.searchsorted(self.start, wall, side="right") - 1, 0, len(self.start) - 1)
         inside = np.clip(wall - self.start[i], 0.0, self.end[i] - self.start[i])
         out: Floats = self.before[i] + inside
         return out
 
     def wall_start(self, work: float) -> float:
-        """The wall time at which the next second after `work` can be worked."""
+        """The wall time at which the working second after `work` begins."""
         return self._wall(work, "right")
 
     def wall_end(self, work: float) -> float:
@@ -85,7 +85,7 @@ class WorkingTime:
         return float(self.start[i] + max(work - self.before[i], 0.0))
 
     def cut(self, problem: Problem) -> Problem:
-        """The problem in working time; its plan is put back by `restore`."""
+        """The problem in working time; `restore` translates its plan back."""
         horizon = IntensityCurve(problem.slots)
         deadline = problem.deadline_s
         wait_from = np.append(0.0, self.end[:-1])
@@ -125,13 +125,13 @@ class WorkingTime:
         )
         if kept:
             return kept
-        # the forecast ends before the first allowed hour: all that is known of it is the mean
+        # the forecast ends before the first allowed hour: only its mean is known
         whole = np.zeros(1), np.array([horizon.end_s])
         mean, high, low = (float(horizon.mean_between(*whole, level)[0]) for level in ("mean", "high", "low"))
         return (Slot(0.0, max(float(self.before[1]), 1.0), mean, high, low, mean_price(slots)),)
 
     def restore(self, plan: Plan) -> Plan:
-        """A plan in working time put back into wall time; one that would train outside the hours waits."""
+        """Translate a plan in working time to wall time; one that would train outside the hours waits."""
         segments = tuple(
             replace(p, start_s=self.wall_start(p.start_s), end_s=self.wall_end(p.end_s))
             for p in plan.segments

@@ -1,7 +1,7 @@
 """Runs a job whose number of steps is open over a recorded trace, by the step dial, the planner and the guard of the daemon.
 
-A job of several settings changes between them from segment to segment, as the planner has it, and stays with one that is for the whole job (adapters).
-What the planner knows is as wrong as asked: the forecast is persistence or the trace's column, and until the first segment is
+A job of several settings changes between them from segment to segment, as planned, and keeps one that is for the whole job (adapters).
+The planner's knowledge is as wrong as requested: the forecast is persistence or the trace's column, and until the first segment is
 metered the joules and seconds of a step are off by a factor.
 """
 
@@ -20,19 +20,19 @@ from carbonsched.plan.step_dial import OpenEnd, judge, lay_out
 
 _LONGEST_WAIT_S = 4 * 3600.0
 _FORECAST_S = 900.0
-"""A forecast is made anew so often."""
+"""Seconds between two forecasts."""
 _LOOKS = 100.0
-"""As the daemon looks at such a job (`supervisor.estimates.inputs`)."""
+"""Checks while the budget lasts, as in the daemon (`supervisor.estimates.inputs`)."""
 _LOOK_S = 300.0
-"""Longer than the daemon's minute, for a run that takes seconds: it makes the end no better."""
+"""Longest time between two checks: longer than the daemon's minute, for a run that takes seconds; it does not improve the end."""
 _PRIOR_SIGMA, _SIGMA = 0.25, 0.05
-"""Of a segment's joules, before one was metered and after."""
+"""Relative sd of a segment's joules, before one was metered and after."""
 _MOST_TURNS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class OpenJob:
-    """A job of open end, as it really is, and how wrong it is reckoned before the first segment is metered.
+    """A job of open end with its real costs, and the error of their first estimate.
 
     Example:
         >>> OpenJob(step_j=900.0, step_s=3.0).watts
@@ -44,18 +44,18 @@ class OpenJob:
     length: int = 100
     """Steps of a segment."""
     share: float = 0.2
-    """Of all steps, those of the cooldown."""
+    """Share of the cooldown in all steps."""
     tail_s: float = 60.0
     """Evaluation and saving."""
     checkpoint_s: float = 5.0
     believed: float = 1.0
-    """What a step is reckoned to take at first ÷ what it takes."""
+    """Estimated cost of a step at first ÷ its real cost."""
     noise: float = 0.03
     """Relative sd of a segment's joules."""
     most: int | None = None
     seed: int = 0
     points: tuple[PlanPoint, ...] = ()
-    """Settings that a segment may train in, with what a step of each really takes; none: `step_j` and `step_s`, in one setting."""
+    """Settings that a segment may train in, with the real cost of a step of each; empty: `step_j` and `step_s`, in one setting."""
 
     @property
     def watts(self) -> float:
@@ -64,7 +64,7 @@ class OpenJob:
 
 @dataclass(frozen=True, slots=True)
 class OpenEndResult:
-    """How a job of open end went.
+    """The result of a job of open end.
 
     Example:
         >>> OpenEndResult(9.6, 10.0, 500, 100, 1.0, annealed=True, late_s=0.0, reason="done").used
@@ -77,15 +77,15 @@ class OpenEndResult:
     cooldown_steps: int
     lasted_s: float
     annealed: bool
-    """Whether it came to the end of its cooldown, evaluated and saved."""
+    """Whether it reached the end of its cooldown, evaluated and saved."""
     late_s: float
     reason: str
     by_deadline: bool = False
-    """Whether its deadline ended it, and not its budget."""
+    """Whether its deadline ended it, rather than its budget."""
     worth: float = 0.0
-    """Full steps that its steps are worth; without settings the steps."""
+    """Full steps that its steps are worth; without settings the number of steps."""
     settings: tuple[str, ...] = ()
-    """Those that it trained in, in the order of their first segments."""
+    """The settings that it trained in, in the order of their first segments."""
 
     @property
     def used(self) -> float:
@@ -133,7 +133,7 @@ class _Run:
         )
 
     def _turns(self) -> Iterator[str]:
-        """Train until the end; yields why it stopped before."""
+        """Train until the end; yields the reason of an earlier stop."""
         job = self.job
         for _ in range(_MOST_TURNS):
             here = job.length - self.done % job.length
@@ -168,13 +168,13 @@ class _Run:
         return self.job.watts if self.point is None else self.point.joules / self.point.seconds
 
     def _take(self, planned: PlanPoint | None) -> None:
-        """Train in the setting of a plan from now on, with what it really takes."""
+        """Train in the setting of a plan from now on, at its real cost."""
         if planned is not None:
             self.point = next(p for p in self.job.points if p.name == planned.name)
             self.settings.setdefault(self.point.name)
 
     def _offered(self) -> tuple[PlanPoint, ...]:
-        """What the next segment may train in."""
+        """The settings that the next segment may train in."""
         if not self.done or self.point is None:
             return self.job.points
         if self.point.whole_job:
@@ -195,7 +195,7 @@ class _Run:
         return True
 
     def _spend(self, lasts: float, watts: float) -> bool:
-        """Draw so much for so long, a part of it where the guard stops it: then False."""
+        """Use this power for this long, or for a part of it if the guard stops the job: then return False."""
         run, tick_s = self.run, self.run.request.tick_s
         limit = run.request.budget_g - self._reserve_g(saving=watts < self.job.watts)
         grams = run.grid.grams_between(watts * lasts, run.t, run.t + lasts)

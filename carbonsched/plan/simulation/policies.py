@@ -1,14 +1,14 @@
-"""Decides as the daemon does, `mpc`, or as people do otherwise: the policies that the simulator compares.
+"""Decides like the daemon, `mpc`, or like other schedulers: the policies that the simulator compares.
 
 full        ρ at its upper bound until the budget ends (no GreenTrainer)
-constant    the one ρ that would just spend the budget on the forecast, solved anew before each segment
+constant    the constant ρ that is expected to spend the budget, solved anew before each segment
 threshold   waits above a percentile of the day ahead, in the style of Let's Wait Awhile; else constant
-dual        no forecast: a price that rises when more than the even share was spent (mirror descent, arXiv 2011.10124)
+dual        no forecast: a price that rises if more than the even share was spent (mirror descent, arXiv 2011.10124)
 mpc         `planner.solve` on the forecast, guarded
-auto        the same over settings: full fine-tuning, tensors at a few ρ, or fewer steps, by what each is worth in full steps
-oracle      `planner.solve` once on what will really be
+auto        the same over settings: full fine-tuning, tensors at a few ρ, or fewer steps, by the worth of each in full steps
+oracle      `planner.solve` once on the real intensities
 
-All but `full` and `oracle` are capped by the same guard, so that none of them looks good by overspending.
+All but `full` and `oracle` are capped by the same guard, so that none of them gains by overspending.
 """
 
 import math
@@ -35,7 +35,7 @@ _DAY_S = 86_400.0
 _HALVINGS = 24
 """Steps of the search for ρ: to 2⁻²⁴ of its range."""
 _RHOS = (0.5, 0.6, 0.7, 0.8)
-"""Of tensors, for `auto`."""
+"""Values of ρ of tensors, for `auto`."""
 _RATE = 0.5
 """Step of the dual price, over the square root of the number of segments."""
 
@@ -58,7 +58,7 @@ class PolicyDecision:
 
 @dataclass(slots=True)
 class PolicyMemory:
-    """What a policy remembers between segments.
+    """The state that a policy keeps between segments.
 
     Example:
         >>> PolicyMemory().price is None
@@ -72,7 +72,7 @@ class PolicyMemory:
 def decide(
     policy: Policy, problem: Problem, memory: PolicyMemory, recent: tuple[Slot, ...]
 ) -> PolicyDecision:
-    """Decide before a segment. recent: the readings of the last days laid out as slots from now, all that `dual` may look at."""
+    """Decide before a segment. recent: the readings of the last days as slots from now, the only data of `dual`."""
     if policy in ("mpc", "oracle", "auto"):
         asked = replace(problem, price_hint=memory.price or None)
         plan = solve(with_settings(asked) if policy == "auto" else asked, detail=False)
@@ -108,7 +108,7 @@ def decide(
 
 
 def with_settings(problem: Problem) -> Problem:
-    """The problem of a job of method auto whose end is open, before its losses have told what its settings are worth."""
+    """The problem of a job of method auto of open end, before its losses refine the worth of its settings."""
     energy, low, high = problem.energy, problem.rho_min, problem.rho_max
     rhos = sorted({rho for rho in (*_RHOS, low, high) if low <= rho <= high})
     points = tuple(
@@ -125,12 +125,12 @@ def with_settings(problem: Problem) -> Problem:
 
 
 def full_steps(problem: Problem, rho: float) -> float:
-    """Full steps that a step at ρ is worth, by what was measured."""
+    """Full steps that a step at ρ is worth, as measured."""
     return prior_efficiency("greentrainer", rho, floor=problem.rho_min).median
 
 
 def _constant(arrays: SegmentArrays, budget: float) -> float:
-    """The largest ρ that, held to the end, is expected to fit the budget and the deadline."""
+    """The largest ρ that, kept to the end, is expected to fit the budget and the deadline."""
 
     def at(rho: float) -> Floats:
         out: Floats = np.clip(rho, arrays.lo, arrays.hi)
@@ -169,7 +169,7 @@ def _dual(
     """ρ that maximises g(ρ) − λ·grams at the present intensity; λ follows the spend."""
     share = budget / arrays.n
     if memory.price is None:
-        # the past stands for the future: the price that would have spent the budget there
+        # the past represents the future: the price that would have spent the budget there
         guess = solve(replace(problem, slots=recent, may_pause=False, reserve_g=0.0, deadline_s=None))
         memory.price = guess.price or 1e-12
     elif memory.spent_g > 0:

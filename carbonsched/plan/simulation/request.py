@@ -1,4 +1,4 @@
-"""Defines what a simulation is asked: a trace of the grid as arrays, a job, a policy, and what it may know."""
+"""Defines the input of a simulation: a trace of the grid as arrays, a job, a policy, and what the policy may know."""
 
 import math
 from bisect import bisect_right
@@ -85,17 +85,17 @@ class SimRequest:
     may_pause: bool = True
     deadline_hours: float | None = None
     gain_decay: float = 1.0
-    """What the last segment is worth over the first, in truth; the way between is geometric."""
+    """True ratio of the last segment's gain to the first's; geometric in between."""
     gain_noise: float = 0.2
-    """Relative sd of the gain that a frontier shows, where `gain_decay` is not 1."""
+    """Relative sd of the measured gain of a frontier, if `gain_decay` is not 1."""
     discount: bool = True
-    """Whether the planner learns the decay from the frontiers it has seen."""
+    """Whether the planner learns the decay from the observed frontiers."""
     allowed_hours: tuple[str, ...] = ()
-    """Spans of the day in which the job may run, e.g. `22:00-06:00`; none: any hour."""
+    """Hours of the day in which the job may run, e.g. `22:00-06:00`; empty: any hour."""
     timezone: str = "UTC"
-    """Of `allowed_hours`."""
+    """Time zone of `allowed_hours`."""
     time_follows_rho: bool | None = None
-    """Whether a segment's hours shrink with ρ as its energy does; None: yes, but fixed slots where nothing may pause."""
+    """Whether a segment's hours shrink with ρ like its energy; None: yes, but fixed slots if nothing may pause."""
     pue: float = 1.0
     worst_g_per_kwh: float | None = None
     """None: 1000 g/kWh or the dirtiest hour of the trace, whichever is more."""
@@ -105,23 +105,23 @@ class SimRequest:
     switch_j: float = 0.0
     quantile: float = 0.95
     horizon_s: float = 14 * DAY_S
-    """How far ahead the planner looks; later segments are reckoned at the mean of that."""
+    """How far ahead the planner looks; for later segments it uses the mean of that."""
     sigma: float = 0.0
-    """What the planner takes as the relative sd of a segment's joules."""
+    """Relative sd of a segment's joules that the planner assumes."""
     power_factor: tuple[float, ...] = ()
-    """What segment k really draws over what the model says, in turn; none: exactly that."""
+    """Real power of segment k ÷ that of the model, in turn; empty: 1."""
     watts_high: float | None = None
-    """Power the guard reckons with; None: the highest that `power_factor` leads to."""
+    """Power that the guard assumes; None: the highest that `power_factor` gives."""
     oracle: bool = True
-    """Whether to solve the oracle too, for `oracle_gain`."""
+    """Whether to solve the oracle, too, for `oracle_gain`."""
 
 
 _MOST_SEGMENTS, _MOST_HOURS = 100_000, 87_600.0
-"""Hours: ten years, as of a job's deadline."""
+"""Hours: ten years, like a job's deadline."""
 
 
 def validate(request: SimRequest) -> None:
-    """Raises InputError that names the option whose value cannot be."""
+    """Raises InputError that names the option with an invalid value."""
     for name, value in (
         ("--segments", request.segments),
         ("--segment-kwh", request.segment_kwh),

@@ -1,4 +1,4 @@
-"""Defines the documents that one simulation answers with."""
+"""Defines the output documents of one simulation."""
 
 from carbonsched.model.base import Doc, UtcTime
 from carbonsched.plan.simulation.policies import Policy
@@ -19,7 +19,7 @@ class SimSegment(Doc):
     rho: float
     spent_g: float
     done: float = 1.0
-    """Share of the segment's steps that were run: below 1 only where the budget ended it."""
+    """Share of the segment's steps that ran: below 1 only if the budget ended it."""
 
 
 class SimResult(Doc):
@@ -40,26 +40,26 @@ class SimResult(Doc):
     full_g: float
     """The same at the highest ρ."""
     flops_ratio: float
-    """Σ ρ over all segments, what was not run counting 0."""
+    """Σ ρ over all segments, with 0 for those that did not run."""
     gain: float
     """Share of full fine-tuning's gain by the frontier given; for linear gain the FLOPs ratio."""
     oracle_gain: float | None
-    """Of the plan with perfect knowledge: exact for fixed slots and concave gain, else within `oracle_gap`."""
+    """Gain of the plan with perfect knowledge: exact for fixed slots and concave gain, else within `oracle_gap`."""
     oracle_gap: float | None
     """Duality gap of the oracle's plan as a share of its bound."""
     finished: bool
     finished_at: UtcTime | None
-    """None: not all segments were done."""
+    """None: not all segments ran."""
     missed_deadline_s: float = 0.0
     waits: int = 0
     reason: str
-    """Why it ended, and what the last plan said."""
+    """Why it ended, and the reason of the last plan."""
     flops_effect_g: float
-    """Saved by doing fewer FLOPs: full fine-tuning in the same hours, less what was spent."""
+    """Saved by fewer FLOPs: full fine-tuning in the same hours, less the spent grams."""
     timing_effect_g: float
-    """Saved by the hours chosen: the same energy at the mean intensity from start to end or deadline, less what was
-    spent. Negative: the hours were dirtier than the mean."""
+    """Saved by the choice of hours: the same energy at the mean intensity from start to end or deadline, less the spent
+    grams. Negative: the hours were dirtier than the mean."""
     at_once_effect_g: float | None = None
-    """Saved by the hours against running at once: the same segments at the same ρ, begun at the start and run without
-    pause, less what was spent."""
+    """Saved by the choice of hours against running at once: the same segments at the same ρ, begun at the start and run without
+    pause, less the spent grams."""
     segments: tuple[SimSegment, ...]

@@ -1,4 +1,4 @@
-"""Holds one simulation under way: what its policy may know by now, and what the trace makes of its decisions."""
+"""Holds one running simulation: what its policy may know by now, and the real outcome of its decisions."""
 
 import math
 from bisect import bisect_right
@@ -26,7 +26,7 @@ _HISTORY_S = 29 * DAY_S
 _RECENT_S = 7 * DAY_S
 _YEAR_S = 365 * DAY_S
 _SPREAD_ROWS = 997
-"""Rows of the past year, at least, that tell the spread of its intensity; all of them tell no more."""
+"""Least number of rows of the past year that give the spread of its intensity; using all of them adds nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class RealGrid:
 
     @classmethod
     def of(cls, request: SimRequest, hours: WorkingTime | None, last: float) -> Self:
-        """last: when the job ends at the latest; a week more of the trace is kept."""
+        """last: the latest end of the job; a week more of the trace is kept."""
         trace, t0 = request.trace, request.start.timestamp()
         first = trace.row_at(t0)
         stop = min(len(trace.at), trace.row_at(last) + 2 + math.ceil(_RECENT_S / trace.step_s))
@@ -103,7 +103,7 @@ class SimRun:
     deadline: float | None = None
     segments: tuple[JobSegment, ...] = ()
     shown: tuple[float, ...] = ()
-    """Right end of each segment's frontier as it is measured, where the gains decay."""
+    """Right end of each segment's frontier as measured, if the gains decay."""
     t: float = field(init=False)
     spent_g: float = field(init=False, default=0.0)
     waiting: bool = field(init=False, default=False)
@@ -115,7 +115,7 @@ class SimRun:
 
     @classmethod
     def begin(cls, request: SimRequest) -> Self:
-        """Raises InputError where the trace does not cover the job or a number cannot be."""
+        """Raises InputError if the trace does not cover the job or a number is invalid."""
         validate(request)
         start = request.start.timestamp()
         lasts = request.segments * request.segment_hours * 3600.0
@@ -190,7 +190,7 @@ class SimRun:
         )
 
     def problem(self, slots: tuple[Slot, ...], k: int) -> Problem:
-        """What the planner is asked before segment k."""
+        """The planner's problem before segment k."""
         request = self.request
         return Problem(
             segments=self.segments[k:],
@@ -220,13 +220,13 @@ class SimRun:
         self.t, self.waiting = until, True
 
     def train(self, k: int, rho: float) -> SimSegment:
-        """Run segment k; ends early at the first tick boundary at which `must_stop` says so."""
+        """Run segment k; it ends early at the first tick boundary at which `must_stop` is true."""
         request, energy = self.request, self.energy
         factor = request.power_factor[k % len(request.power_factor)] if request.power_factor else 1.0
         lasts = energy.seconds(rho, 1)
         joules = energy.joules(rho, 1) * factor
         start, end, share = self.t, self.grid.after(self.t, lasts), 1.0
-        # must_stop holds as soon as spent passes budget − reserve, where the reserve has the tick at worst in it
+        # must_stop is true as soon as spent exceeds budget − reserve, where the reserve includes the tick at worst
         limit = request.budget_g - self.reserve_g
         spent = self.grid.grams_working(joules, start, lasts)
         if self.spent_g + spent > limit * (1 + 1e-9):
@@ -236,7 +236,7 @@ class SimRun:
                 part = min(middle * request.tick_s, lasts)
                 used = self.grid.grams_working(joules * part / lasts, start, part)
                 low, ticks = (middle, ticks) if self.spent_g + used <= limit else (low, middle)
-            # the tick that began while all was still well is run to its end, then the stop is seen
+            # the tick in progress runs to its end, then the stop takes effect
             part = min((low + 1) * request.tick_s, lasts) if self.spent_g <= limit else 0.0
             share, end = part / lasts, self.grid.after(start, part) if part > 0 else start
             spent = self.grid.grams_working(joules * share, start, part) if part > 0 else 0.0
@@ -245,11 +245,11 @@ class SimRun:
         return SimSegment(k=k, start=utc(start), end=utc(end), rho=rho, spent_g=spent, done=share)
 
     def _beyond(self, slots: tuple[Slot, ...]) -> tuple[float, ...]:
-        """What is expected after the horizon, from what is known of the last year."""
+        """Intensities expected after the horizon, from the last year."""
         trace, row = self.request.trace, self.request.trace.row_at(self.t)
         first = bisect_right(trace.at, self.t - _YEAR_S)
         days = float(trace.edges[row + 1] - trace.edges[first]) / DAY_S
-        # a few hundred rows tell the spread as well as all of them
+        # a few hundred rows give the spread as well as all of them
         return forecasting.beyond(
             slots, trace.g[first : row + 1 : max((row + 1 - first) // _SPREAD_ROWS, 1)], days
         )
@@ -265,7 +265,7 @@ class SimRun:
         return left - (self.t - self.grid.t0)
 
     def _decay(self, k: int) -> float:
-        """What the frontiers of the segments up to k suggest."""
+        """The decay that the frontiers of the segments up to k suggest."""
         if self.request.gain_decay == 1.0 or not self.request.discount:
             return 1.0
         return decay(list(enumerate(self.shown[: k + 1])), self.request.segments)
@@ -278,7 +278,7 @@ class SimRun:
         passed = self.t - self.grid.t0
         rows = zip((hours.start - passed).tolist(), (hours.end - passed).tolist(), strict=True)
         ahead = tuple((a, b) for a, b in rows if b > 1e-6)
-        # past the last one the job is late anyway: a day of them keeps the planner going
+        # after the last one the job is late anyway: another day keeps the planner going
         return ahead or ((0.0, DAY_S),)
 
 
