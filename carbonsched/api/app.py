@@ -1,4 +1,4 @@
-"""The routes under /v1. Each is one call of the `Service`, and every error is answered as one JSON `ErrorBody`.
+"""The routes under /v1. Each is one call of the `Service`, and every error is returned as one JSON `ErrorBody`.
 
 Handlers are plain `def`: they wait for locks and disks, so they run in a small pool of threads beside the event loop.
 """
@@ -60,7 +60,7 @@ THREADS = 8
 BODY_BYTES = 1024 * 1024
 """A job spec takes a few kilobytes."""
 IMPORT_BYTES = 64 * BODY_BYTES
-"""A log of many runs more."""
+"""The log of many runs takes more."""
 FORECAST_HOURS = 24.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus's text exposition format."""
@@ -87,7 +87,7 @@ class SubmitBody(Doc):
 
     spec: JobSpec
     checked: CheckResult | None = None
-    """What `python -m trainer check` said of it; `explain` needs it, a pool's job is weighed by it."""
+    """The result of `python -m trainer check`; `explain` needs it, and the pool uses it for a pool's job."""
 
 
 class BudgetBody(Doc):
@@ -99,14 +99,14 @@ class BudgetBody(Doc):
     """
 
     grams: Grams
-    """CO2e the job may emit in all, what it has spent included."""
+    """Total CO2e that the job may emit, including grams already spent."""
 
 
 def create_app(service: Service, token: Token | None = None) -> FastAPI:
-    """The ASGI application; `carbonsched.api.server` puts who asks into `request.state.caller`."""
+    """The ASGI application; `carbonsched.api.server` puts the caller into `request.state.caller`."""
     app = FastAPI(
         title="carbonsched",
-        openapi_url=None,  # a route as all others: `openapi`
+        openapi_url=None,  # a route like all others: `openapi`
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan,
@@ -125,7 +125,7 @@ def create_app(service: Service, token: Token | None = None) -> FastAPI:
 
 
 def _in_turn(what: str) -> Callable[[Caller], AsyncIterator[None]]:
-    """A dependency that lets so many requests go on at a time."""
+    """A dependency that limits the number of requests that run at a time."""
     limit = RequestLimit(what)
 
     async def turn(actor: Actor) -> AsyncIterator[None]:
@@ -154,7 +154,7 @@ def _job_routes(app: FastAPI, service: Service, slow: Any) -> None:
 
     @app.get("/v1/jobs", response_model=JobList)
     def jobs(actor: Actor, every: Annotated[bool, Query(alias="all")] = False) -> Response:
-        # as it was written: FastAPI would take each of thousands of jobs apart first
+        # passed on as written: FastAPI would parse each of thousands of jobs first
         return _streamed(service.job_list(actor, every), "application/json")
 
     @app.get("/v1/jobs/{job_id}")
@@ -279,17 +279,17 @@ def _box_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/openapi.json", include_in_schema=False)
     def openapi() -> dict[str, Any]:
-        return app.openapi()  # made when first asked for
+        return app.openapi()  # built at the first request
 
 
 def _streamed(pieces: Iterator[str], media_type: str) -> Response:
-    """The first is made before the answer begins: what goes wrong there is still told as an ErrorBody."""
+    """The first piece is made before the response begins: its errors can still be returned as an ErrorBody."""
     first = next(pieces, "")
     return StreamingResponse(itertools.chain([first], pieces), media_type=media_type)
 
 
 def _actor(request: Request) -> Caller:
-    """Who is on the other end of the socket. A user the box does not know is named by number."""
+    """The user at the other end of the socket. A user unknown to the box is named by number."""
     caller = getattr(request.state, "caller", None)
     if caller is None:
         raise HTTPException(403, "this connection carries no peer credentials; use the Unix socket")
@@ -297,7 +297,7 @@ def _actor(request: Request) -> Caller:
 
 
 def _allowed(service: Service) -> Callable[[Request, Caller], None]:
-    """Asked before a route is taken, and before anything else is said: a route's name is its operation."""
+    """Checked before a route runs and before any other error is reported: a route's name is its operation."""
 
     def allowed(request: Request, actor: Actor) -> None:
         service.allow(request.scope["route"].name, actor)
@@ -314,7 +314,7 @@ def _resolved(job_id: str, actor: Actor, request: Request) -> str:
 
 
 JobId = Annotated[str, Depends(_resolved)]
-"""A path's job: its id, first letters or name, made its id."""
+"""The job in a path: its id, the first letters of its id or its name, resolved to its id."""
 
 
 @contextlib.asynccontextmanager
@@ -324,7 +324,7 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
 
 
 def _problem(status: int, error: str, exit_code: int) -> Response:
-    # it may quote what was asked, which would steer the terminal of whoever reads it
+    # it may quote the request, whose control characters would affect the reader's terminal
     problem = ErrorBody(error=one_line(error), exit_code=exit_code)
     return Response(problem.model_dump_json(), status_code=status, media_type="application/json")
 
@@ -352,7 +352,7 @@ def _errors(app: FastAPI) -> None:
 
 
 class _BodyLimit:
-    """Refuses bodies that no job spec needs before they fill the daemon's memory."""
+    """Refuses bodies larger than any job spec before they fill the daemon's memory."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app, self.service = app, service
@@ -374,7 +374,7 @@ class _BodyLimit:
         await self.app(scope, limited if scope["type"] == "http" else receive, send)
 
     def _check_importer(self, scope: Scope) -> None:
-        """Routes ask who may only once a body is read."""
+        """Routes check permissions only after a body is read."""
         try:
             self.service.allow("import_log", _actor(Request(scope)))
         except DeniedError as e:

@@ -1,6 +1,6 @@
-"""One connection to the API: who is on its other end, and for how long it may keep the daemon waiting.
+"""One connection to the API: its caller, and how long it may keep the daemon waiting.
 
-Over the Unix socket the kernel says who asks; over TCP a request is anonymous until `carbonsched.api.tcp` has seen its token.
+Over the Unix socket the kernel identifies the caller; over TCP a request is anonymous until `carbonsched.api.tcp` has checked its token.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from carbonsched.supervisor.access import ANONYMOUS, Caller
 
 REQUEST_S: Final = 30.0
-"""A whole request has to be here so long after the connection was made, or after the last answer."""
+"""Time for a whole request after the connection was made, or after the last response."""
 UNREAD_S: Final = 60.0
-"""An answer that nobody reads is given up after this long."""
+"""A response that the client does not read is given up after this time."""
 MOST: Final = 200
-"""Connections that one user may have open, so that handles are left for jobs and for others."""
+"""Connections that one user may have open, so that file handles remain for jobs and for others."""
 _SO_PEERGROUPS: Final = 59
 _MOST_GROUPS_BYTES: Final = 1024
 _UCRED = struct.Struct("iII")
 
 
 class Connection(H11Protocol):
-    """HTTP/1.1 that tells the application who asks, `request.state.caller`, and ends what is idle or half open.
+    """HTTP/1.1 that gives the application the caller, `request.state.caller`, and closes idle and half-open connections.
 
     Example::
 
@@ -81,7 +81,7 @@ class Connection(H11Protocol):
             self._unread_timer = None
 
     def _wait(self) -> None:
-        """For the rest of a request, once and not byte by byte; while it is answered the time is ours."""
+        """Wait for the rest of a request, with one timer and not per byte; the time of the response is not counted."""
         waits = self.cycle is None or self.cycle.response_complete or self.cycle.more_body
         if waits and self._request_timer is None:
             self._request_timer = self.loop.call_later(self.request_s, self.transport.abort)
@@ -100,7 +100,7 @@ def _peer(sock: socket.socket) -> Caller:
 
 
 def _groups(sock: socket.socket) -> tuple[int, ...] | None:
-    """Its supplementary groups; None before Linux 4.13, and where they are more than Python has room for."""
+    """The supplementary groups of the peer; None before Linux 4.13, and if they are more than Python can hold."""
     try:
         packed = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS_BYTES)
     except OSError:

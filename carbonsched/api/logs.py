@@ -1,6 +1,6 @@
-"""Reads a bounded piece of a job's log, without trust in the job directory, which the job's owner can write to.
+"""Reads a bounded part of a job's log, without trust in the job directory, which the job's owner can write to.
 
-The log is counted from the job's first byte on, over both files: `log.txt`, and `log.1.txt`, which was that before.
+Offsets count from the job's first byte on, over both files: `log.txt` and the preceding `log.1.txt`.
 """
 
 import os
@@ -14,15 +14,15 @@ from carbonsched.launch.shim import TIMES_S, bytes_before
 from carbonsched.model.files import open_plain
 
 CHUNK_BYTES = 256 * 1024
-"""Most that one request is given; the reader asks again from `next_offset`."""
+"""Most bytes per request; the client continues at `next_offset`."""
 _MOST_TIMES = 64 * 2**20
 _TRIES = 3
-"""A log that is begun anew between two looks is looked at once more."""
+"""A log that is started anew between two reads is read again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a log, and where to ask for the next.
+    """A part of a log, and the offset of the next.
 
     Example:
         >>> read_chunk(Path("no-such-log"), offset=0)
@@ -31,18 +31,17 @@ class Chunk:
 
     data: bytes
     offset: int
-    """Where `data` begins in the log; behind what was asked for where that is gone."""
+    """Position of `data` in the log; after the requested offset if that part is gone."""
     next_offset: int
     size: int
-    """Of the whole log at this moment."""
+    """Size of the whole log now."""
 
 
 def read_chunk(path: Path, offset: int, limit: int = CHUNK_BYTES) -> Chunk:
     """Up to `limit` bytes from `offset`; a negative offset counts from the end. No log yet: an empty chunk.
 
-    A link in the log's place is refused: the daemon may read what the job's owner may not. Raises InputError for an
-    offset behind the end (the log was cut: begin again), StateError for something that is no plain file, and for a log that
-    was deleted.
+    A link in place of the log is refused, since the daemon may read files that the job's owner may not. Raises InputError for an
+    offset after the end (the log was cut: begin again), StateError if the log is not a regular file, or was deleted.
     """
     old = path.with_name(f"{path.stem}.1{path.suffix}")
     for _ in range(_TRIES):
@@ -60,9 +59,9 @@ def read_chunk(path: Path, offset: int, limit: int = CHUNK_BYTES) -> Chunk:
 
 
 def offset_since(path: Path, since_s: float) -> int:
-    """Where what was written from then on begins (seconds since 1970), or up to a few seconds before it.
+    """Offset of the first byte written since then (seconds since 1970), or up to a few seconds before it.
 
-    Raises StateError where nothing tells: the job was begun by an older version.
+    Raises StateError if it is unknown: an older version began the job.
     """
     known = False
     for name in ("written.1.txt", "written.txt"):

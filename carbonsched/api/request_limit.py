@@ -1,7 +1,7 @@
-"""Lets few requests of a kind go on at a time; the others wait, and take no thread.
+"""Limits the requests of a kind that run at a time; the others wait, without using a thread.
 
-The files of a submission may lie on a mount that hangs: no program can be freed from that. Who waits behind such ones is refused after a
-while, with the reason, and one user takes not all of the places.
+The files of a submission may be on a mount that hangs: no program can interrupt that. A request that waits behind such ones is refused
+after a while, with the reason, and one user cannot take all of the places.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 from carbonsched.errors import StateError
 
 AT_A_TIME = 3
-"""Requests of a kind that go on together."""
+"""Requests of a kind that run at a time."""
 OF_ONE = 2
-"""Of them, of one user."""
+"""Most of them of one user."""
 STUCK_S = 20.0
-"""Who waits is refused once none of those that go on has come to its end for so long. A client waits 30 s."""
+"""A waiting request is refused if no running one has ended for this time. A client waits 30 s."""
 
 
 class RequestLimit:
@@ -28,28 +28,28 @@ class RequestLimit:
     """
 
     def __init__(self, what: str) -> None:
-        """what: they are, for people."""
+        """what: name of these requests, for people."""
         self._what = what
         self._places = _Places(what, AT_A_TIME)
         self._own: dict[int, _Places] = {}
-        """Uid → its own places; of those who have asked."""
+        """Uid → the user's places; of users who made a request."""
 
     @asynccontextmanager
     async def place(self, uid: int) -> AsyncIterator[None]:
-        """Raises StateError where those before it do not get on."""
+        """Raises StateError if the running requests do not end."""
         own = self._own.setdefault(uid, _Places(self._what, OF_ONE))
         async with own.one(), self._places.one():
             yield
 
 
 class _Places:
-    """So many may be taken at a time."""
+    """A limited number of places."""
 
     def __init__(self, what: str, most: int) -> None:
         self._what = what
         self._free = asyncio.Semaphore(most)
         self._moved_s = 0.0
-        """When one was taken or given back last, by the loop's clock."""
+        """Time of the last taking or releasing of a place, by the loop's clock."""
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:

@@ -24,13 +24,13 @@ from carbonsched.errors import InputError, StateError
 
 SOCKET_MODE = 0o660
 PATH_BYTES = 107
-"""Longest path a Unix socket can have (sun_path, less its end)."""
+"""Longest possible path of a Unix socket (sun_path, less its end)."""
 START_S = 10.0
 STOP_S = 3.0
 
 
 class _Waiting(uvicorn.Server):
-    """uvicorn's server, that waits for its end where uvicorn's own looks ten times a second whether it has come."""
+    """uvicorn's server, but it waits for its end, where uvicorn's own checks ten times a second whether it has ended."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -51,7 +51,7 @@ class _Waiting(uvicorn.Server):
 
 
 class Server:
-    """Serves an application on a socket until stopped. One start, one stop.
+    """Serves an application on a socket until stopped. It can be started and stopped once.
 
     Example::
 
@@ -61,7 +61,7 @@ class Server:
     """
 
     def __init__(self, app: ASGIApp, path: Path, tcp_address: tuple[str, int] | None = None) -> None:
-        """tcp_address: of a second listener, on loopback; None: the socket alone."""
+        """tcp_address: of a second listener, on loopback; None: only the socket."""
         self.path, self._tcp_address = path, tcp_address
         config = uvicorn.Config(
             app,
@@ -72,7 +72,7 @@ class Server:
             log_config=None,
             access_log=False,
             server_header=False,
-            date_header=False,  # `Connection` dates its answers itself
+            date_header=False,  # `Connection` adds the date to its responses itself
             timeout_keep_alive=5,
             timeout_graceful_shutdown=2,
         )
@@ -84,7 +84,7 @@ class Server:
     def start(self) -> None:
         """Bind and serve from a background thread; returns once requests are answered.
 
-        Raises StateError where another daemon answers on the socket, InputError for an address that cannot be one.
+        Raises StateError if another daemon answers on the socket, InputError for an invalid address.
         """
         self._lock = _lock(self.path)
         socks: list[socket.socket] = []
@@ -109,11 +109,11 @@ class Server:
 
     @property
     def connections(self) -> int:
-        """Open ones."""
+        """Number of open connections."""
         return len(self._server.server_state.connections)
 
     def stop(self) -> None:
-        """Let running requests end (for a moment), then take the socket away. Safe to call twice."""
+        """Let running requests end (for a moment), then remove the socket. Safe to call twice."""
         self._server.end()
         if self._thread is not None:
             self._thread.join(STOP_S)
@@ -133,7 +133,7 @@ def serve(app: ASGIApp, socket_path: Path, tcp_address: tuple[str, int] | None =
 
 
 def bind(path: Path) -> socket.socket:
-    """A listening socket at `path`, mode 0660. A stale one is replaced; one that is answered is not."""
+    """A listening socket at `path`, mode 0660. It replaces a stale socket, but not one that is answered."""
     if len(os.fsencode(path)) > PATH_BYTES - len(".new"):
         raise InputError("api.socket", f"{path} is too long for a Unix socket", "choose a shorter path")
     _refuse_if_taken(path)
@@ -171,7 +171,7 @@ def _refuse_if_taken(path: Path) -> None:
 
 
 def _lock(path: Path) -> IO[bytes]:
-    """Held as long as the server lives, so that two daemons that start at once do not replace each other's socket."""
+    """Held as long as the server lives, so that two daemons that start together do not replace each other's socket."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         file = path.with_name(f"{path.name}.lock").open("ab")

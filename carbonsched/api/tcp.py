@@ -1,8 +1,8 @@
-"""The listener beside the socket, `api.tcp`: on loopback alone, and read-only to whoever has not the token.
+"""The listener beside the socket, `api.tcp`: only on loopback, and read-only without the token.
 
-Nothing tells who connects over TCP: any user of the box, and any web page open in a browser on it. So a request has to name this
-host as its Host (else a page could have a name of its own point here), must come from no page of another origin, reads without
-the token only what tells nothing private, and with it is what `api.token_user` asks, as far as that user may.
+Over TCP the caller is unknown: any user of the box may connect, and any web page open in a browser on it. So a request must name this
+host as its Host (else a page could point a name of its own here) and must not come from a page of another origin. Without the token it
+reads only public data; with the token it has the rights of `api.token_user`.
 """
 
 import hmac
@@ -29,7 +29,7 @@ _SCHEME = "bearer"
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What the file holds is what a request of this user says.
+    """A request with the contents of the token file is one of this user.
 
     Example:
         >>> Token.of(ApiConfig()) is None
@@ -41,7 +41,7 @@ class Token:
 
     @classmethod
     def of(cls, config: ApiConfig) -> "Token | None":
-        """None where the config names none. Raises InputError for a user whom this box does not know."""
+        """None if the config names no token. Raises InputError for a user unknown to this box."""
         if config.token_file is None or config.token_user is None:
             return None
         try:
@@ -58,12 +58,12 @@ class Token:
         return cls(Secret("api.token_file", path=Path(config.token_file)), user)
 
     def fits(self, said: str) -> bool:
-        """Raises FeedError where the file cannot be read, or is open to others."""
+        """Raises FeedError if the file cannot be read, or is open to others."""
         return hmac.compare_digest(self.secret.read().encode(), said.encode("utf-8", "replace"))
 
 
 class TcpGate:
-    """Lets requests of the socket through, and says of those over TCP who asks. Others never come to the application.
+    """Passes on requests of the socket, and identifies the caller of those over TCP. Other requests never reach the application.
 
     Example::
 
@@ -102,7 +102,7 @@ class TcpGate:
 
 
 def address(config: ApiConfig) -> tuple[str, int] | None:
-    """Where `api.tcp` says to listen; None: nowhere."""
+    """Address of `api.tcp`; None: no listener."""
     if not config.tcp:
         return None
     parts = urlsplit(f"//{config.tcp}")
@@ -110,7 +110,7 @@ def address(config: ApiConfig) -> tuple[str, int] | None:
 
 
 def bind(where: tuple[str, int]) -> socket.socket:
-    """A listening socket. Raises InputError where there can be none."""
+    """A listening socket. Raises InputError if it cannot be opened."""
     sock = socket.socket(socket.AF_INET6 if ":" in where[0] else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""`python -m carbonsched.clocks serve | reset`: the helper, and the reset of what one that was killed has left."""
+"""`python -m carbonsched.clocks serve | reset`: the helper, and the reset of the clocks that a killed helper left locked."""
 
 import argparse
 import logging

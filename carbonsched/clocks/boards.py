@@ -1,7 +1,7 @@
-"""Reads and sets a board's graphics clock through NVML, and tells who computes or draws on it.
+"""Reads and sets a board's graphics clock through NVML, and lists the processes that compute or draw on it.
 
-`nvmlDeviceSetGpuLockedClocks` needs root; the driver keeps it while no process has it open. There is no call that tells
-whether a clock is locked: what a helper locked it has to remember itself.
+`nvmlDeviceSetGpuLockedClocks` needs root; the driver keeps the lock while no process has it open. No call reports whether a
+clock is locked: the helper must remember its own locks.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ _NO_SUCH_CALL = frozenset({pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FU
 
 
 class Boards(Protocol):
-    """What leases need of the boards. Every call raises PowerError where the driver refuses.
+    """The operations that leases need of the boards. Every call raises PowerError if the driver refuses.
 
     Example::
 
@@ -37,12 +37,12 @@ class Boards(Protocol):
         ...
 
     def split(self, board: str) -> bool:
-        """Whether it is cut into instances (MIG): their clock is one."""
+        """Whether it is divided into instances (MIG): these share one clock."""
         ...
 
 
 class NvmlBoards:
-    """The boards of this box. NVML is opened anew for every request: a driver that was reloaded in between is no trouble.
+    """The boards of this box. NVML is opened anew for every request, so a driver reload in between does no harm.
 
     Example::
 
@@ -54,7 +54,7 @@ class NvmlBoards:
 
     def lock(self, board: str, mhz: int) -> None:
         def lock(handle: Any) -> None:
-            # at rest the board may still sink below it: only the top is taken away
+            # when idle the board may still lower its clock: only the upper end is limited
             pynvml.nvmlDeviceSetGpuLockedClocks(handle, _clocks(handle)[-1], mhz)
 
         self._with(board, lock)
@@ -99,7 +99,7 @@ def _users(handle: Any) -> tuple[int, ...]:
         try:
             found |= {int(process.pid) for process in getattr(pynvml, name)(handle)}
         except pynvml.NVMLError as e:
-            # without the first list it cannot be told who is there; the others are not on every board
+            # without the first list the users are unknown; not every board has the other lists
             if needed or e.value not in _NO_SUCH_CALL:
                 raise
     return tuple(sorted(found))

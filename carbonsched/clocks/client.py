@@ -1,4 +1,4 @@
-"""The daemon's side of the helper: says what is wanted, and renews it while the daemon ticks. Its thread alone waits for the helper."""
+"""The daemon's side of the helper: sends the wanted clocks, and renews them while the daemon ticks. Only its thread waits for the helper."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 LEASE_S: Final = 20.0
 _RENEW_S: Final = 5.0
 _BEAT_S: Final = 15.0
-"""A daemon that has not ticked for so long renews nothing."""
+"""A daemon that has not ticked for this long renews nothing."""
 _ANSWER_S: Final = 3.0
 _SAID_AGAIN_S: Final = 600.0
 
@@ -24,14 +24,14 @@ _SAID_AGAIN_S: Final = 600.0
 @dataclass(frozen=True, slots=True)
 class _Board:
     mhz: int | None = None
-    """Wanted; None: its own."""
+    """The wanted clock; None: the board's own."""
     pid: int = 0
     held: int | None = None
-    """What the helper last said that it is."""
+    """The clock that the helper last reported."""
 
 
 class ClockClient:
-    """Keeps boards at the clocks that are wanted, as far as the helper agrees.
+    """Keeps boards at the wanted clocks, as far as the helper agrees.
 
     Example::
 
@@ -55,14 +55,14 @@ class ClockClient:
         self._thread.start()
 
     def levels(self, board: str) -> tuple[int, ...]:
-        """The clocks that it supports, MHz, descending; empty: not known, as long as the helper has not told."""
+        """The supported clocks, MHz, descending; empty: unknown until the helper has reported them."""
         with self._lock:
             self._boards.setdefault(board, _Board())
         self._due.set()
         return self._levels.get(board, ())
 
     def want(self, board: str, mhz: int | None, pid: int = 0, *, wait_s: float = 0.0) -> int | None:
-        """The clock that a board is to have from now on; None: its own. Returns what it is known to have, after `wait_s` at most."""
+        """Set the wanted clock of a board from now on; None: its own. Returns its known clock, after at most `wait_s`."""
         with self._lock:
             before = self._boards.get(board, _Board())
             self._boards[board] = replace(before, mhz=mhz, pid=pid)
@@ -74,12 +74,12 @@ class ClockClient:
         return self.held(board)
 
     def held(self, board: str) -> int | None:
-        """The locked clock, MHz; None: it runs at its own."""
+        """The locked clock, MHz; None: not locked."""
         with self._lock:
             return self._boards.get(board, _Board()).held
 
     def wanted(self) -> dict[str, int]:
-        """The boards for which a clock is wanted, with the process that it is for."""
+        """The boards with a wanted clock, and the process that it is for."""
         with self._lock:
             return {board: one.pid for board, one in self._boards.items() if one.mhz is not None}
 
@@ -88,7 +88,7 @@ class ClockClient:
         self._beat_s = time.monotonic()
 
     def stop(self) -> None:
-        """The boards have their own clocks again; jobs that go on do so at those."""
+        """The boards get their own clocks again; running jobs go on at those."""
         with self._lock:
             self._boards = {board: replace(one, mhz=None) for board, one in self._boards.items()}
         self._stopped = True
@@ -125,7 +125,7 @@ class ClockClient:
             self._boards[board] = replace(self._boards[board], held=held)
 
     def _ask(self, request: Request) -> dict[str, Any] | None:
-        """The helper's answer; None: it refused, or did not answer, which the log says once."""
+        """The helper's response; None: it refused or did not respond, which the log says once."""
         try:
             with socket.socket(socket.AF_UNIX) as caller:
                 caller.settimeout(_ANSWER_S)

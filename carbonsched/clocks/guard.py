@@ -1,7 +1,7 @@
-"""Resets what a helper had locked when that is killed: a process that waits for the helper's end of a pipe to close.
+"""Resets the clocks of a helper that was killed: a process that waits until the helper's end of a pipe closes.
 
-It holds no lock, talks to nobody and opens the driver only when it has something to do. Where a successor has already
-taken the helper's place, that has reset everything itself.
+It holds no lock, communicates with nobody and opens the driver only when necessary. If a successor has already
+taken the helper's place, the successor has reset everything itself.
 """
 
 import fcntl
@@ -19,11 +19,11 @@ from carbonsched.clocks.leases import Leases, recorded
 log = logging.getLogger(__name__)
 
 _TRIES, _PAUSE_S = 100, 0.05
-"""How often a driver that refuses, or a lock that is still held, is tried again."""
+"""Number of tries, and the pause between them, if the driver refuses or a lock is still held."""
 
 
 def start_guard(file: Path) -> subprocess.Popen[bytes]:
-    """A guard of this process; it is told that all is well by the pipe that stays open."""
+    """Start a guard of this process; as long as the pipe is open, the process lives."""
     return subprocess.Popen(
         [sys.executable, "-m", "carbonsched.clocks", "guard", "--locked", str(file)],
         stdin=subprocess.PIPE,
@@ -32,18 +32,18 @@ def start_guard(file: Path) -> subprocess.Popen[bytes]:
 
 
 def guard(file: Path) -> int:
-    """Wait for the helper's end, then reset what it has left. Returns the exit code."""
+    """Wait for the helper's end, then reset the boards that it left locked. Returns the exit code."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(
             number, signal.SIG_IGN
-        )  # whoever ends us ends the helper, too: then there is work to do
+        )  # whoever ends this process also ends the helper: then the guard has work to do
     while os.read(0, 1024):
         pass
     return reset_all(file)
 
 
 def reset_all(file: Path) -> int:
-    """Reset what the file names, unless a helper is there, which does so itself."""
+    """Reset the boards in the file, unless a helper is running, which does so itself."""
     from carbonsched.clocks.boards import NvmlBoards
 
     left: list[str] = []
@@ -61,7 +61,7 @@ def reset_all(file: Path) -> int:
 
 
 def take_place(file: Path) -> IO[bytes] | None:
-    """The lock that says who minds the file, until it is closed or its process ends; None: somebody else does."""
+    """The lock of the process in charge of the file, held until it is closed or its process ends; None: another process has it."""
     lock = file.with_name(f"{file.name}.lock").open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Answers on a Unix socket: locks and resets clocks for those whose uid the kernel tells, and for nobody else."""
+"""Serves a Unix socket: locks and resets clocks for callers with an allowed uid, as the kernel reports it, and for nobody else."""
 
 import contextlib
 import json
@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 SOCKET_MODE = 0o660
 _LOOK_S = 1.0
-"""Pause between two looks at leases, processes and the guard."""
+"""Pause between two checks of leases, processes and the guard."""
 _ASK_S = 1.0
-"""How long one caller may take to ask."""
+"""Longest time of a caller's request."""
 _UCRED = struct.Struct("iII")
 
 
 class Helper:
-    """Serves until SIGTERM or SIGINT; then, and whatever ends it, every clock is reset.
+    """Serves until SIGTERM or SIGINT; then, or after any other end, every clock is reset.
 
     Example::
 
@@ -39,7 +39,7 @@ class Helper:
     """
 
     def __init__(self, path: Path, file: Path, uids: set[int], boards: Boards | None = None) -> None:
-        """uids: who may ask, beside root. Raises StateError where another helper minds the file."""
+        """uids: allowed callers, beside root. Raises StateError if another helper is in charge of the file."""
         self.path, self.file, self.uids = path, file, {0, *uids}
         place = take_place(file)
         if place is None:
@@ -128,7 +128,7 @@ class Helper:
 
 
 def _line(caller: socket.socket) -> bytes:
-    """Up to its newline. Raises OSError for a caller that does not come to one in time."""
+    """A request up to its newline. Raises OSError if the caller does not send one in time."""
     found, until_s = b"", time.monotonic() + _ASK_S
     while b"\n" not in found:
         part = caller.recv(MOST_BYTES)
@@ -136,12 +136,12 @@ def _line(caller: socket.socket) -> bytes:
             raise TimeoutError
         found += part
         if len(found) > MOST_BYTES:
-            break  # what reads it says so
+            break  # the parser reports it
     return found.partition(b"\n")[0]
 
 
 def bind(path: Path) -> socket.socket:
-    """A listening socket of mode 0660 in the place of a stale one. Whoever calls this minds the file: no other helper is there."""
+    """A listening socket of mode 0660 that replaces a stale one. The caller is in charge of the file, so there is no other helper."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -153,7 +153,7 @@ def bind(path: Path) -> socket.socket:
 
 
 def uid_of(user: str) -> int:
-    """Of a name or a number. Raises InputError."""
+    """The uid of a name or a number. Raises InputError."""
     if user.isdigit():
         return int(user)
     try:

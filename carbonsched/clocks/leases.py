@@ -1,7 +1,7 @@
-"""Keeps which boards are locked, for which process and until when, and resets them where that ends.
+"""Keeps which boards are locked, for which process and until when, and resets them at the end of that.
 
-A board's name is in the file before its clock is locked and leaves it after the reset, so that whoever comes after a helper
-that was killed (its guard, or the next helper) knows what to reset.
+A board's name is in the file before its clock is locked and leaves it after the reset, so that the guard or the next helper
+of a killed helper knows what to reset.
 """
 
 import logging
@@ -17,7 +17,7 @@ from carbonsched.errors import InputError, PowerError, StateError
 log = logging.getLogger(__name__)
 
 _DEPTH = 100
-"""Processes above one another that are looked at."""
+"""Most ancestors of a process that are checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +41,27 @@ class Leases:
     Example::
 
         leases = Leases(NvmlBoards(), Path("/run/carbonsched-clocks/locked"), time.monotonic)
-        leases.restore()  # what an earlier helper left
+        leases.restore()  # boards that an earlier helper left locked
         leases.lock(request, uid=0)
         leases.expire()  # once a second
     """
 
     def __init__(self, boards: Boards, file: Path, monotonic: Callable[[], float]) -> None:
-        """file: the names of the boards that are locked, or about to be."""
+        """file: the names of the boards that are locked, or about to be locked."""
         self._boards, self._file, self._monotonic = boards, file, monotonic
         self.held: dict[str, Lease] = {}
         self._owed: set[str] = set(recorded(file))
         """Boards whose reset has not succeeded yet."""
         self._said: set[str] = set()
-        """Of these, the ones that the log has."""
+        """Those of them that the log has reported."""
 
     def levels(self, board: str) -> tuple[int, ...]:
         return self._boards.clocks(board)
 
     def lock(self, request: Request, uid: int) -> None:
-        """Lock, or go on for another lease. uid: who asks, by the kernel.
+        """Lock, or renew for another lease. uid: the caller's, from the kernel.
 
-        Raises InputError for a clock or a process that may not be named, StateError for a board that others use.
+        Raises InputError for an invalid clock or process, StateError for a board that others use.
         """
         board, pid = request.board, request.pid
         if request.mhz not in self._boards.clocks(board):
@@ -80,14 +80,14 @@ class Leases:
             try:
                 self._boards.lock(board, request.mhz)
             except PowerError:
-                self._record(set(self.held))  # as it was
+                self._record(set(self.held))  # as before
                 raise
             self._owed.discard(board)
             log.info("%s locked at %d MHz for process %d", board, request.mhz, pid)
         self.held[board] = Lease(request.mhz, pid, self._monotonic() + request.lease_s)
 
     def reset(self, board: str) -> None:
-        """The board's own clock again, where it was locked here; tried again by `expire` where the driver refuses."""
+        """Restore the board's own clock if it was locked here; `expire` tries again if the driver refuses."""
         if self.held.pop(board, None) is None and board not in self._owed:
             return
         self._owed.add(board)
@@ -104,7 +104,7 @@ class Leases:
         self._record(set(self.held))
 
     def expire(self) -> None:
-        """Reset what is no longer renewed, whose process has ended, or that somebody else came to use."""
+        """Reset boards whose lease was not renewed, whose process has ended, or that another process uses."""
         for board, lease in list(self.held.items()):
             why = ""
             if self._monotonic() >= lease.until_s:
@@ -123,7 +123,7 @@ class Leases:
             self.reset(board)
 
     def restore(self) -> None:
-        """Reset all, what an earlier helper left included."""
+        """Reset all boards, including those of an earlier helper."""
         for board in (*self.held, *self._owed):
             self.reset(board)
 
@@ -167,7 +167,7 @@ def _alive(pid: int) -> bool:
 
 
 def _ancestors(pid: int) -> Iterator[int]:
-    """The process and those above it."""
+    """The process and its ancestors."""
     for _ in range(_DEPTH):
         yield pid
         fields = _stat(pid)

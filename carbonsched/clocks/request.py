@@ -1,4 +1,4 @@
-"""Defines what may be asked of the helper, one JSON object a line, and reads it strictly: its sender is not trusted."""
+"""Defines the requests to the helper, one JSON object per line, and reads them strictly: their sender is not trusted."""
 
 import json
 import re
@@ -21,7 +21,7 @@ _KEYS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`levels`: the clocks of a board. `lock`: at most this clock, for a process, so long. `reset`: the board's own again.
+    """`levels`: the clocks of a board. `lock`: at most this clock, for a process and a duration. `reset`: the board's own again.
 
     Example:
         >>> Request.read(b'{"op": "reset", "board": "GPU-1f2e3d4c"}').op
@@ -33,9 +33,9 @@ class Request:
     """UUID."""
     mhz: int = 0
     pid: int = 0
-    """Of the process that computes on the board; it and what it started may, nobody else."""
+    """The process that computes on the board; only it and its descendants may."""
     lease_s: float = 0.0
-    """After so many seconds without another `lock` the clocks are reset."""
+    """Without another `lock` the clocks are reset after this many seconds."""
 
     @classmethod
     def read(cls, line: bytes) -> "Request":
@@ -64,7 +64,7 @@ class Request:
         return cls(**given)
 
     def write(self) -> bytes:
-        """The line, its newline included."""
+        """The line, with its newline."""
         keys = _KEYS[self.op]
         return json.dumps({k: v for k, v in asdict(self).items() if k in keys}).encode() + b"\n"
 
