@@ -99,6 +99,8 @@ _LAST = 6
 
 _SHOWN_ELSEWHERE = ("at", "kind", "actor", "state", "sha256", "name")
 """Keys of a history entry that `show` has elsewhere."""
+_OF_RESTARTS = ("before", "events", "names", "uid")
+"""Keys that a restarted daemon and auditors read; `--json` has them."""
 
 
 def _plain(value: object) -> str:
@@ -115,7 +117,7 @@ def _change(change: dict[str, Any]) -> tuple[str, str, str]:
         known = {
             key: value
             for key, value in change.items()
-            if key not in _SHOWN_ELSEWHERE and value not in (None, (), [])
+            if key not in _SHOWN_ELSEWHERE + _OF_RESTARTS and value not in (None, (), [])
         }
         reason = ", ".join(f"{key} {_plain(value)}" for key, value in known.items())
     return what, str(change.get("actor") or ""), str(reason)

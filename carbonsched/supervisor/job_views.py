@@ -192,7 +192,8 @@ def reason_of(run: JobRun) -> str:
     if run.aside:
         return f"set aside: {run.aside}; tried again every minute"
     wrong = run.trouble or run.unheard or run.unresponsive[1]
-    return f"{wrong} ({run.reason})" if wrong else run.reason
+    reason = f"is ending: {run.reason}" if run.alive and run.process.target is not None else run.reason
+    return f"{wrong} ({reason})" if wrong else reason
 
 
 def job_view(row: JobRecord | ListedJob, fields: Callable[[], dict[str, Any]]) -> JobView:
