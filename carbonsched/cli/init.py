@@ -28,7 +28,7 @@ name_or_path = {data}           # hub id, folder or file (.jsonl, .csv, .parquet
 # max_length = 512              # tokens a row
 
 [train]
-# method = "greentrainer"       # or full, lora, ...: docs/trainer.md
+# method = "auto"               # or full, lora, tokens, greentrainer, ...: docs/training.md
 # epochs = 1
 # batch_size = 4
 # gradient_accumulation = 1
@@ -37,7 +37,7 @@ name_or_path = {data}           # hub id, folder or file (.jsonl, .csv, .parquet
 # seed = 0
 
 [evaluate]
-# metrics = ["nll"]             # also rouge, bleu, em, f1, ... on the test rows
+# metrics = ["nll"]             # also rouge, exact_match, f1: they generate text
 # test = "test.jsonl"
 
 [carbon]

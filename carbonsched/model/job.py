@@ -137,7 +137,7 @@ class TrainPart(LearningRateSettings, SelectionSettings, LoraSettings, PrefixSet
         1
     """
 
-    method: Method = "greentrainer"
+    method: Method = "auto"
     epochs: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
     """None: 1; with scheduler = 'budget' as many as the budget pays for."""
     max_steps: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -75,6 +76,8 @@ class Soak:
     answered: dict[int, int] = field(default_factory=dict)
     """Status → answers."""
     samples: list[Sample] = field(default_factory=list)
+    told: Callable[[Sample], None] = lambda sample: None
+    """Called with each sample."""
     _asked_s: dict[http.client.HTTPConnection, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -154,6 +157,7 @@ class Soak:
                 round(int(status["VmRSS"].split()[0]) / 1024, 1),
             )
         )
+        self.told(self.samples[-1])
 
     def grown(self) -> list[str]:
         """What there is more of at the end than after the first tenth, in words."""
@@ -181,8 +185,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=4)
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="carbonsched-soak-") as name:
-        soak = Soak(Path(name), options.hours, options.requests, options.clients)
         began = time.monotonic()
+
+        def tell(sample: Sample) -> None:
+            seconds = time.monotonic() - began
+            left = seconds * (options.hours / sample.hours - 1)
+            sys.stderr.write(f"{sample}, {seconds:.0f} s, about {left:.0f} s left\n")
+
+        soak = Soak(Path(name), options.hours, options.requests, options.clients, told=tell)
         soak.run()
     found = {
         "seconds": round(time.monotonic() - began),
