@@ -377,7 +377,7 @@ class JobSpec(Doc):
     Example:
         >>> spec = {"name": "a", "model": {"name_or_path": "m"}, "data": {"name_or_path": "d.jsonl"}, "carbon": {"budget_g": 9.0}}
         >>> JobSpec.model_validate(spec).train.method
-        'greentrainer'
+        'auto'
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]

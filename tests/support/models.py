@@ -104,7 +104,7 @@ def tiny_spec(model: Path, data: Path, /, **parts: dict[str, Any]) -> dict[str, 
         "name": "tiny",
         "model": {"name_or_path": str(model)},
         "data": {"name_or_path": str(data), "max_length": 32, "pad": "max_length"},
-        "train": {"epochs": 3, "batch_size": 4, "lr": 3e-3, "threads": 1},
+        "train": {"method": "greentrainer", "epochs": 3, "batch_size": 4, "lr": 3e-3, "threads": 1},
         "carbon": {"budget_g": 100.0, "rho_start": 0.7},
     }
     for part, values in parts.items():

@@ -44,7 +44,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job_toml(home: Path, *, train: str = "", carbon: str = "") -> Path:
     file = home / "JOB.toml"
-    file.write_text(JOB.format(train=train, carbon=carbon))
+    method = "" if "method" in train else '\nmethod = "greentrainer"'
+    file.write_text(JOB.format(train=train + method, carbon=carbon))
     return file
 
 
@@ -200,7 +201,7 @@ def test_a_wanted_mean_below_the_floor_is_refused_too(home: Path) -> None:
 )
 def test_the_floor_is_that_of_an_ordinary_step(home: Path, tmp_path: Path, rows: int, segment: str) -> None:
     """Whatever remains behind the last whole segment, or in the last batch of an epoch."""
-    train = f"batch_size = 2\nsegment = {segment}\nepochs = 1"
+    train = f'method = "greentrainer"\nbatch_size = 2\nsegment = {segment}\nepochs = 1'
     folder = word_data(tmp_path / "data", train=rows, validation=2)
     file = home / "JOB.toml"
     file.write_text(

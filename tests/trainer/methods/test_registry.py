@@ -93,7 +93,7 @@ def test_a_plugin_that_fails_is_one_line_and_takes_nobody_with_it(
     with pytest.raises(InputError, match=words):
         check_method(asked)
     assert check_method(spec(tmp_path, method="good")).traits.constant_rho
-    assert check_method(spec(tmp_path)) is ROWS["greentrainer"]
+    assert check_method(spec(tmp_path, method="full")) is ROWS["full"]
 
 
 @pytest.fixture(scope="module")
