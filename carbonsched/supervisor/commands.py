@@ -19,7 +19,7 @@ from carbonsched.model.files import save
 from carbonsched.model.job import JobSpec, Owner, SubmittedJob
 from carbonsched.model.job_state import JobState
 from carbonsched.model.protocol import ExitRecord, RunRecord
-from carbonsched.supervisor.control import command_budget
+from carbonsched.supervisor.budgets import command_budget
 from carbonsched.supervisor.job_reference import make_folder
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import Seat

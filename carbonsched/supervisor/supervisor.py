@@ -33,6 +33,7 @@ from carbonsched.power.base import Meter
 from carbonsched.power.sample import STEP_S
 from carbonsched.supervisor import access
 from carbonsched.supervisor.adoption import Adoption
+from carbonsched.supervisor.budgets import command_budget
 from carbonsched.supervisor.budgets.pools import Pools
 from carbonsched.supervisor.cpu_watch import CpuWatch
 from carbonsched.supervisor.effects_cache import NAME as EFFECTS_FILE
@@ -313,8 +314,6 @@ class Supervisor:
 
     def _hold(self, run: JobRun) -> None:
         """Hold a command that takes no directives to its budget."""
-        from carbonsched.supervisor.control import command_budget
-
         if (text := command_budget.warning(run)) is not None:
             run.note_warning()
             self.pending.note(run.id, "note", {"text": text})

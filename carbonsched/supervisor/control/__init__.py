@@ -4,7 +4,6 @@ loop      at every tick of a live job: what is due, gather, decide, apply
 decide    pure: from the inputs gathered to a decision
 leases    pure: how long a directive holds, and how it changes while it runs
 clock_dial  the clock of a job's board: chooses it, has it locked, notes it
-command_budget  pure: holds a command of carbonsched run to its budget
 decision  what was decided
 director  applies it: control.json, journal, signals
 """
