@@ -204,7 +204,7 @@ def test_a_request_may_take_a_minute_at_most() -> None:
         ({"tik_s": 1}, "power.tik_s: unknown key; did you mean 'tick_s'?"),
         ({"zzz": 1}, "power.zzz: unknown key; known keys here: boards, clocks, clocks_socket, gpu, host, host_idle, sample_hz, tick_s"),
         ({"provider": "nvml"}, "power.provider: unknown key"),
-        ({"tick_s": 0}, "power.tick_s: must be above 0, is 0"),
+        ({"tick_s": 0}, "power.tick_s: must be above 0 and 60 at most, is 0"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_power_is_said_in_one_line(power: dict[str, Any], words: str) -> None:
@@ -345,7 +345,7 @@ def test_any_values_in_a_config_are_read_or_refused(
         tried()
 
 
-@pytest.mark.parametrize(("pue", "problem"), [(12, "10 or less"), (0.9, "1 or more")])
+@pytest.mark.parametrize(("pue", "problem"), [(12, "must be 1 to 10"), (0.9, "must be 1 to 10")])
 def test_a_pue_that_no_facility_has_is_refused_as_that_of_hours_is(pue: float, problem: str) -> None:
     for stated in ({"pue": pue}, {"pue_hours": [{"pue": pue, "source": "BMS"}]}):
         with pytest.raises(InputError, match=problem):

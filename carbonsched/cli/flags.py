@@ -10,6 +10,7 @@ import typer
 
 from carbonsched.errors import CarbonschedError, InputError
 from carbonsched.model.error_words import shown
+from carbonsched.model.limits import Limits
 
 INTENSITY_G_PER_KWH = 2000.0
 """The most that `--intensity` takes: what a feed may answer (`carbonsched.feeds.plausibility`)."""
@@ -59,11 +60,6 @@ def between(
 
 
 def _problem(given: float, low: float, high: float, unit: str, above: bool) -> str:
-    least = f"above {low:.15g}" if above else f"{low:.15g} or more"
-    if math.isfinite(high):
-        most = f"{high:.15g}{f' {unit}' if unit else ''}"
-        least = f"above {low:.15g} and {most} at most" if above else f"{low:.15g} to {most}"
-    elif unit:
-        least += f" {unit}"
+    least = Limits(low, above, None if math.isinf(high) else high).words
     found = f"{given:.15g}" if isinstance(given, float) else shown(given)
-    return f"must be {least}, is {found}"
+    return f"must be {least}{f' {unit}' if unit else ''}, is {found}"

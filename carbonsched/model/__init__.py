@@ -3,6 +3,7 @@
 base      strictness, UTC times, one-line errors
 attribute_docstrings  what the JSON Schemas say of a key, read from the source
 error_words  what is wrong with a value, in our words: the table of pydantic's errors
+limits    the range of a key, as its model states it
 strict_types  refuses what a file with types says in another one
 files     documents as files of a job directory, old or new and always whole
 job       JOB.toml and spec.json as documents, and the rules within their parts

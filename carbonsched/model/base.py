@@ -25,6 +25,7 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 
 from carbonsched.errors import InputError
 from carbonsched.model.error_words import key_path, words
+from carbonsched.model.limits import limits_of
 from carbonsched.text import one_line
 from carbonsched.units import seconds
 
@@ -272,7 +273,7 @@ def _refused(
         return InputError(prefix + field, "unknown key", hint)
     if first["type"] == "missing":
         return InputError(prefix + field, "is missing", "add it")
-    return InputError(prefix + field, *words(errors))
+    return InputError(prefix + field, *words(errors, limits_of(model, path)))
 
 
 _BRANCHES = ("int", "float", "str", "bool")

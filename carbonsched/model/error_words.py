@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from pydantic_core import ErrorDetails
 
+from carbonsched.model.limits import Limits
+
 _SHOWN: Final = 60
 _DIGITS: Final = 100
 _LONG: Final = 10**_DIGITS
@@ -63,6 +65,12 @@ KINDS: Final[Mapping[str, Kind]] = {
 """Of an error that says that a value is of another type."""
 
 NO_POINT: Final = "whole numbers are written without a point"
+_BOUNDS: Final[Mapping[str, str]] = {
+    "greater_than": "gt",
+    "greater_than_equal": "ge",
+    "less_than": "lt",
+    "less_than_equal": "le",
+}
 _LIMITS: Final[Mapping[str, str]] = {
     "greater_than": "must be above {gt}",
     "greater_than_equal": "must be {ge} or more",
@@ -97,8 +105,9 @@ _CHOICES: Final = ("literal_error", "enum")
 _SHOULD: Final = re.compile(r"^(?:Input|Value|String|Data) should\b")
 
 
-def words(errors: Sequence[ErrorDetails]) -> tuple[str, str]:
-    """(problem, hint) of the errors of one value: those of a union tell of each branch why it is not that one.
+def words(errors: Sequence[ErrorDetails], limits: Limits | None = None) -> tuple[str, str]:
+    """(problem, hint) of the errors of one value: those of a union tell of each branch why it is not that one. limits: what a number may
+    be there, if that is known.
 
     Example:
         >>> words([{"type": "int_type", "loc": ("boards", 0), "msg": "", "input": True}])
@@ -107,7 +116,9 @@ def words(errors: Sequence[ErrorDetails]) -> tuple[str, str]:
     # a branch that finds more than another type, or another word, is the one that was meant
     meant = [each for each in errors if each["type"] not in KINDS and each["type"] not in _CHOICES]
     if meant:
-        return _problem(meant[0]), ""
+        if meant[0]["type"] in _BOUNDS and isinstance(given := meant[0].get("input"), bool):
+            return f"must be a number, is {shown(given)}", "write a number"
+        return _problem(meant[0], limits), ""
     kinds = [KINDS[each["type"]] for each in errors if each["type"] in KINDS]
     choices = [each["ctx"]["expected"] for each in errors if each["type"] in _CHOICES]
     nouns = dict.fromkeys([*choices, *(kind.noun for kind in kinds)])
@@ -198,8 +209,10 @@ def _is(error: ErrorDetails) -> str:
     return "" if found is None else f", is {found}"
 
 
-def _problem(error: ErrorDetails) -> str:
+def _problem(error: ErrorDetails, limits: Limits | None) -> str:
     kind, context = error["type"], error.get("ctx", {})
+    if kind in _BOUNDS and limits is not None and _fits(limits, kind, context):
+        return f"must be {limits.words}{_is(error)}"
     if kind in _KEYS:
         return _KEYS[kind]
     if kind in ("too_short", "string_too_short") and context.get("min_length") == 1:
@@ -214,6 +227,12 @@ def _problem(error: ErrorDetails) -> str:
     given = shown(error["input"]) if isinstance(error.get("input"), str | int | float) else None
     found = f", is {given}" if given is not None and given.lower() not in said.lower() else ""
     return (said if said[1:2].isupper() else said[:1].lower() + said[1:]) + found
+
+
+def _fits(limits: Limits, kind: str, context: Mapping[str, Any]) -> bool:
+    """Whether the bound that was passed is one of these: in a union it may be that of another branch."""
+    bound = context.get(_BOUNDS[kind])
+    return bound == limits.low if kind.startswith("greater") else bound == limits.said_high
 
 
 def _figure(value: object) -> object:

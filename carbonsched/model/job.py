@@ -4,7 +4,6 @@ Every rule between settings that can be checked without torch stands here, so th
 submit, before the trainer starts.
 """
 
-import difflib
 import hashlib
 import json
 from functools import lru_cache
@@ -29,7 +28,7 @@ from carbonsched.model.methods.lora import LoraSettings
 from carbonsched.model.methods.prefix import PrefixSettings
 from carbonsched.model.methods.selection import SelectionSettings
 from carbonsched.model.methods.tokens import TokensSettings
-from carbonsched.model.methods.traits import METHODS, method_names
+from carbonsched.model.methods.traits import METHODS, method_names, unknown_method
 from carbonsched.model.notification import Happening
 from carbonsched.model.queue_settings import QueuePart
 
@@ -48,16 +47,8 @@ ACCEPTED: Final = {"accepted": True}
 def _known_method(name: str, info: ValidationInfo) -> str:
     if name in METHODS or (info.context or {}).get("accepted"):
         return name
-    known = method_names()
-    if name not in known:
-        parts = [part.strip() for part in name.split("+")]
-        if len(parts) > 1 and all(part in METHODS for part in parts):
-            raise refusal(
-                "", f"{name!r}: these cannot be had together", f"use {' or '.join(dict.fromkeys(parts))}"
-            )
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}"
-        raise refusal("", f"{name!r} is no method of this installation", hint)
+    if name not in method_names():
+        raise refusal("", *unknown_method(name))
     return name
 
 

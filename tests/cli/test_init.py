@@ -67,7 +67,7 @@ def test_what_cannot_be_a_job_is_not_written(argv: list[str], tmp_path: Path) ->
         (("folder/no/a.toml",), "folder/no/a.toml: cannot be written: No such file or directory"),
         (("--model", ""), "--model: is empty; give a hub id, a folder or a file"),
         (("--data", " "), "--data: is empty; give a hub id, a folder or a file"),
-        (("--budget-g", "-3"), "--budget-g: must be above 0, is -3"),
+        (("--budget-g", "-3"), "--budget-g: must be above 0 and 1000000000000 at most, is -3"),
     ],
 )
 def test_a_refusal_names_the_file_or_the_flag(

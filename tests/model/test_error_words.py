@@ -119,7 +119,7 @@ def test_no_error_that_pydantic_knows_is_told_in_its_words(kind: Any) -> None:
     ("table", "key", "value", "line"),
     [
         ("power", "tick_s", "1s", "power.tick_s: must be a number, is '1s'; write it without a unit"),
-        ("power", "tick_s", 0, "power.tick_s: must be above 0, is 0"),
+        ("power", "tick_s", 0, "power.tick_s: must be above 0 and 60 at most, is 0"),
         (
             "power",
             "boards",

@@ -26,7 +26,7 @@ def parse(**parts: dict[str, Any]) -> JobSpec:
         ({"train": {"method": "dropbp", "skip_earliest": 0.2}}, "train.skip_earliest: method 'dropbp' chooses no tensors; leave it out"),
         ({"train": {"compile": True, "cache": "memory"}}, "train.cache: does not go with compile = true; leave one of them out"),
         ({"train": {"processes": 2}}, "train.processes: share no work with parallel = 'none'; set it to 'ddp' or 'fsdp2'"),
-        ({"train": {"parallel": "ddp", "processes": 1}}, "train.processes: must be 2 or more, is 1"),
+        ({"train": {"parallel": "ddp", "processes": 1}}, "train.processes: must be 2 to 64, is 1"),
         ({"train": {"parallel": "fsdp2", "compile": True}}, "train.compile: cannot be had with parallel = 'fsdp2'; change it, or set parallel = 'ddp'"),
         ({"train": {"parallel": "fsdp2", "method": "lora"}}, "train.method: cannot be had with parallel = 'fsdp2'; change it, or set parallel = 'ddp'"),
         ({"train": {"parallel": "fsdp2", "early_stop_patience": 1}}, "train.early_stop_patience: cannot be had with parallel = 'fsdp2'; change it, or set parallel = 'ddp'"),

@@ -66,7 +66,10 @@ def test_same_job_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     [
         (JOB_TOML + "oops\n", "job.toml: is not TOML: .*line 8.*fix that line"),
         (JOB_TOML + "budget = 3\n", "job.toml: carbon.budget: unknown key; did you mean 'budget_g'?"),
-        (JOB_TOML.replace("120.0", "-1"), "job.toml: carbon.budget_g: must be above 0, is -1"),
+        (
+            JOB_TOML.replace("120.0", "-1"),
+            "job.toml: carbon.budget_g: must be above 0 and 1000000000000 at most, is -1",
+        ),
         (
             JOB_TOML + "deadline = 2026-01-01T00:00:00Z\n",
             "carbon.deadline: 2026.* is not a duration; write it like",

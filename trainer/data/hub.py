@@ -6,6 +6,7 @@ from typing import Any
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import DataPart
+from trainer import hub_reach
 from trainer.data.field_layouts import Row, read_row
 
 _HUB_SUBSETS = {"scitldr": "Abstract"}
@@ -85,6 +86,7 @@ def _splits(
 
 def _download(part: DataPart) -> Any:
     """Its splits, by name. Data sets that are scripts, which datasets no longer runs, have a copy as Parquet on the hub."""
+    hub_reach.prepare(part.name_or_path)
     import datasets
 
     subset = part.subset or _HUB_SUBSETS.get(part.name_or_path.rpartition("/")[2])
@@ -97,7 +99,7 @@ def _download(part: DataPart) -> Any:
                 raise
             return datasets.load_dataset(*given, revision="refs/convert/parquet", trust_remote_code=False)
     except Exception as e:  # the library raises a different class for every way a name can be wrong
-        raise InputError(
+        raise hub_reach.refusal("data.name_or_path", part.name_or_path, "a data set") or InputError(
             "data.name_or_path",
             f"{part.name_or_path} is no file here and the hub gave: {_first(e)}",
             "give a file, a folder, or the id of a data set that this box can reach (and data.subset where it has several)",

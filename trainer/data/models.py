@@ -7,6 +7,7 @@ from typing import Any
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import ModelPart
+from trainer import hub_reach
 from trainer.profiling.meta_model import DTYPES
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -45,6 +46,7 @@ def load_model(part: ModelPart) -> Any:
         if Path(part.name_or_path).expanduser().exists()
         else part.name_or_path
     )
+    hub_reach.prepare(name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         factory = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -52,7 +54,7 @@ def load_model(part: ModelPart) -> Any:
             name, dtype=DTYPES[part.dtype], attn_implementation=part.attn, trust_remote_code=False
         )
     except Exception as e:  # each library beneath has its own class for a broken file
-        raise InputError(
+        raise hub_reach.refusal("model.name_or_path", name, "a model") or InputError(
             "model.name_or_path",
             f"{part.name_or_path} cannot be loaded ({_first_line(e)})",
             f"give a saved model or a hub id that transformers {transformers.__version__} knows",
@@ -66,13 +68,17 @@ def load_tokenizer(part: ModelPart) -> Any:
 
     check_folder(part)
     quiet()
+    hub_reach.prepare(part.name_or_path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(part.name_or_path, trust_remote_code=False)
     except Exception as e:  # each library beneath has its own class for a broken file
-        raise InputError(
+        local = Path(part.name_or_path).expanduser().exists()
+        raise hub_reach.refusal("model.name_or_path", part.name_or_path, "a model") or InputError(
             "model.name_or_path",
             f"{part.name_or_path} has no tokenizer that can be loaded ({_first_line(e)})",
-            "save the tokenizer into the model's folder",
+            "save the tokenizer into the model's folder"
+            if local
+            else "give the id of a model on the hub that has one, or a folder; a private one needs HF_TOKEN",
         ) from e
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
@@ -129,14 +135,15 @@ def is_encoder_decoder(part: ModelPart) -> bool:
     from transformers import AutoConfig
 
     check_folder(part)
+    hub_reach.prepare(part.name_or_path)
     try:
         config = AutoConfig.from_pretrained(part.name_or_path, trust_remote_code=False)
         return bool(config.is_encoder_decoder)
     except (OSError, ValueError, KeyError) as e:
-        raise InputError(
+        raise hub_reach.refusal("model.name_or_path", part.name_or_path, "a model") or InputError(
             "model.name_or_path",
             f"{part.name_or_path} cannot be read ({_first_line(e)})",
-            "give a saved model",
+            "give a saved model, or the id of one on the hub",
         ) from e
 
 

@@ -13,7 +13,7 @@ from carbonsched import plugins
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec, TrainPart
 from carbonsched.model.job_conflicts import method_conflict
-from carbonsched.model.methods.traits import METHODS, MethodTraits, method_names
+from carbonsched.model.methods.traits import METHODS, MethodTraits, method_names, unknown_method
 from carbonsched.model.profile import Profile
 from trainer.methods import adapters
 from trainer.methods.auto import Auto
@@ -67,7 +67,7 @@ def method_row(name: str) -> MethodRow:
     if name in ROWS:
         return ROWS[name]
     if name not in method_names():
-        raise InputError("train.method", f"{name!r} is not known", f"use one of {', '.join(method_names())}")
+        raise InputError("train.method", *unknown_method(name))
     return plugins.load(plugins.METHODS, name, _checked, ROWS)
 
 

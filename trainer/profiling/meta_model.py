@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from carbonsched.errors import InputError
+from trainer import hub_reach
 from trainer.job.random_state import own_random
 from trainer.profiling.prefix_cache import pass_as_cache
 from trainer.profiling.recurrent_flops import FusedRecurrence
@@ -39,6 +40,7 @@ def meta_model(name_or_path: str | Path, attn: str = "eager", dtype: str = "fp32
         raise InputError("model", f"{name_or_path} holds no config.json", "give the folder of a saved model")
     if not folder.exists() and (str(name_or_path)[:1] in "/.~" or str(name_or_path).count("/") > 1):
         raise InputError("model", f"there is no folder {folder}", "give a saved model or a hub id")
+    hub_reach.prepare(str(name_or_path))
     try:
         config = AutoConfig.from_pretrained(
             str(folder if folder.exists() else name_or_path), trust_remote_code=False
@@ -46,7 +48,7 @@ def meta_model(name_or_path: str | Path, attn: str = "eager", dtype: str = "fp32
         return meta_from_config(config, attn, dtype)
     except (OSError, ValueError, KeyError, ImportError) as e:
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise InputError(
+        raise hub_reach.refusal("model", str(name_or_path), "a model") or InputError(
             "model",
             f"{name_or_path} cannot be read ({first})",
             "give a folder with a config.json that transformers knows, or a hub id that this box can reach",

@@ -5,6 +5,8 @@ method is a plugin (entry point group `carbonsched.methods`): of it the daemon k
 imports it, applies the plugin's own row.
 """
 
+import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -146,6 +148,55 @@ METHODS: Mapping[str, MethodTraits] = MappingProxyType(
     }
 )
 """Every built-in method. This is the only list of their names."""
+
+
+_ALIASES: Mapping[str, str] = {
+    "qlora": "lora",
+    "peft": "lora",
+    "green-trainer": "greentrainer",
+    "tensors": "greentrainer",
+    "token": "tokens",
+    "full-fine-tuning": "full",
+    "full-finetuning": "full",
+    "finetuning": "full",
+    "fine-tuning": "full",
+    "ft": "full",
+    "prefix-tuning": "prefix",
+}
+"""What people call the parts of a method's name elsewhere."""
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The parts of a method's name, whatever their order, case and sign between them: by these a name that does not exist is found.
+
+    Example:
+        >>> parts_of("Tokens + LoRA"), parts_of("greentrainer-tokens"), parts_of("ft-top2")
+        (('lora', 'tokens'), ('greentrainer', 'tokens'), ('ft-top2',))
+    """
+    plain = re.sub(r"[\s_]+", "-", name.strip().lower())
+    plain = re.sub(r"-*[+,&/]-*", "+", plain)
+    if plain not in METHODS and plain not in _ALIASES and "+" not in plain:
+        joined = plain.replace("green-trainer", "greentrainer").split("-")
+        if all(part in METHODS or part in _ALIASES for part in joined):
+            plain = "+".join(joined)
+    found = (part.strip("-") for part in plain.split("+"))
+    return tuple(sorted({_ALIASES.get(part, part) for part in found if part}))
+
+
+def unknown_method(name: str) -> tuple[str, str]:
+    """(problem, hint) of a name that is no method's.
+
+    Example:
+        >>> unknown_method("tokens+lora")
+        ("'tokens+lora' is no method of this installation", "did you mean 'lora+tokens'?")
+    """
+    known, parts = method_names(), parts_of(name)
+    meant = next((each for each in known if parts_of(each) == parts), None)
+    if meant is None and len(parts) > 1 and all(part in METHODS for part in parts):
+        return f"{name!r}: these cannot be had together", f"use {' or '.join(parts)}"
+    close = [meant] if meant else difflib.get_close_matches(name.strip().lower(), known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}"
+    return f"{name!r} is no method of this installation", hint
 
 
 def method_names() -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def test_what_a_kwh_emits_and_on_whose_word(
         ({"share": None, "kw": 1e300}, "supply[0].kw", "must be 1000000 or less"),
         ({"kw": 2.0}, "supply[0].share", "stands beside kw"),
         ({"unit": "kw"}, "supply[0].unit", "is kw, but share is given"),
-        ({"g_per_kwh": 3000}, "supply[0].g_per_kwh", "must be 2000 or less"),
+        ({"g_per_kwh": 3000}, "supply[0].g_per_kwh", "must be 0 to 2000"),
         ({"provider": "sun"}, "supply[0].provider", "'prometheus', 'replay' or 'static'"),
         ({"query": "up"}, "supply[0].query", "is not a key of provider"),
     ],

@@ -352,7 +352,7 @@ def test_settings_reach_peft() -> None:
             {"method": "lora", "gradient_share": 0.3},
             r"train\.gradient_share: method 'lora' takes no fixed share of tokens: adapters train on every token",
         ),
-        ({"method": "tokens+lora"}, r"'tokens\+lora': these cannot be had together; use tokens or lora"),
+        ({"method": "tokens+lora"}, r"'tokens\+lora' is no method of .*; did you mean 'lora\+tokens'\?"),
         ({"method": "dropbp", "compile": True}, r"train\.compile: each step drops other branches"),
     ],
 )
