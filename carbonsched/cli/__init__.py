@@ -1,6 +1,6 @@
-"""The command `carbonsched`: one file per command, each of which speaks HTTP to the daemon's Unix socket.
+"""The command `carbonsched`: one file per command; each uses the daemon's Unix socket over HTTP.
 
-Modules that cost time to import are imported where they are used, so that `--help` and `daemon` stay light.
+Slow modules are imported where they are used, so that `--help` and `daemon` stay light.
 
 app               all commands under one name
 options           the options that every command takes
@@ -8,17 +8,17 @@ flags             refusals in the name of the flag
 ledger_file       opens what --ledger names
 client            HTTP over the daemon's socket
 help              commands whose flags show no type
-broken_pipe       output that nobody reads any more
+broken_pipe       output to a closed pipe
 output            prints one JSON document, or tables that fit a terminal
-submit            submit; with --explain the plan alone
+submit            submit; with --explain only the plan
 init              init
-job_options       the job that submit is given: file, stdin or options
+job_options       the job of a submit: file, stdin or options
 run               run
 run_child         its command, and the signals to it
 run_alone         meters it without a daemon
 explain           shows such a plan
-progress          shows a job while a person waits for it
-audit_progress    shows how far a verification came
+progress          shows a job to a person who waits for it
+audit_progress    shows the progress of a verification
 trainer_check     lets the trainer check a job before it is submitted
 wait              wait
 ps                ps
@@ -34,9 +34,9 @@ grid              grid
 grid_setup        grid --setup
 grid_zones        grid --zones
 grid_probe        grid --probe
-grid_prices       what a kWh costs, for grid and grid --probe
+grid_prices       the price of a kWh, for grid and grid --probe
 grid_supply       the site's own supply, for grid and grid --probe
-grid_scores       how right forecasts were, for grid
+grid_scores       the errors of forecasts, for grid
 grid_places       the tables of docs/grid.md
 report            report
 audit             audit
@@ -47,10 +47,10 @@ simulate_output   shows one simulation
 sweep             many simulations in one call
 schemas           schemas
 doctor            doctor and config check
-checks            what these two look at
+checks            the checks of these two
 daemon            daemon
 install           install and uninstall
-install_files     which files that lays down, and where
+install_files     the files that it installs, and their places
 completions       completions for bash, zsh and fish
 manual            the manual page
 version           version
@@ -71,13 +71,13 @@ INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns its exit code (docs/cli.md). Errors are one line on stderr, never a traceback."""
+    """Run one command; returns its exit code (docs/cli.md). Errors are one line on stderr, without a traceback."""
     from carbonsched.cli import broken_pipe
     from carbonsched.cli.app import app
     from carbonsched.cli.options import Settings
     from carbonsched.cli.output import suit
 
-    # kept, for the option parser puts others in their place where nobody reads them
+    # kept, since the option parser replaces them if the pipe is closed
     settings, out, err = Settings(), sys.stdout, sys.stderr
     for stream in (out, err):
         suit(stream)
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         if not (broken_pipe.gone(out) or broken_pipe.gone(err)):
             raise
         return 0
-    except SystemExit as e:  # as which the option parser and the tables tell of the same
+    except SystemExit as e:  # raised by the option parser and the tables for the same reason
         if not isinstance(e.__context__, BrokenPipeError):
             raise
         return 0

@@ -1,4 +1,4 @@
-"""`carbonsched cancel | pause | resume`: end jobs, pause them, or queue them again; `hold` and `release` are what slurm calls the last two."""
+"""`carbonsched cancel | pause | resume`: end jobs, pause them, or queue them again; `hold` and `release` are slurm's names of the last two."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 def cancel(
     ctx: typer.Context, jobs: JobIds, json: Json = False, socket: Socket = None, debug: Debug = False
 ) -> None:
-    """End jobs for good. What they have trained so far stays in their directories.
+    """End jobs permanently. Their results so far stay in their directories.
 
     Only for a job's owner, root, and the user the daemon runs as.
     """
@@ -27,7 +27,7 @@ def cancel(
 def pause(
     ctx: typer.Context, jobs: JobIds, json: Json = False, socket: Socket = None, debug: Debug = False
 ) -> None:
-    """Let jobs checkpoint and wait until you resume them. Their deadlines keep running.
+    """Let jobs checkpoint and wait for `resume`. Their deadlines keep running.
 
     Only for a job's owner, root, and the user the daemon runs as.
     """
@@ -47,7 +47,7 @@ def resume(
 def hold(
     ctx: typer.Context, jobs: JobIds, json: Json = False, socket: Socket = None, debug: Debug = False
 ) -> None:
-    """Keep queued jobs from starting until you release them. It is `pause` by its other name, so it pauses one that runs.
+    """Keep queued jobs from starting until `release`. It is another name of `pause`, so it pauses a running job.
 
     Only for a job's owner, root, and the user the daemon runs as.
     """
@@ -57,7 +57,7 @@ def hold(
 def release(
     ctx: typer.Context, jobs: JobIds, json: Json = False, socket: Socket = None, debug: Debug = False
 ) -> None:
-    """Let jobs start that were held: `resume` by its other name.
+    """Let held jobs start. It is another name of `resume`.
 
     Only for a job's owner, root, and the user the daemon runs as.
     """
@@ -65,7 +65,7 @@ def release(
 
 
 def _said(acted: "Acted") -> str:
-    """Its state, or the one that it comes to once its process has made a checkpoint and ended."""
+    """The job's state, or its next one once its process has made a checkpoint and ended."""
     from carbonsched.model.job_state import JobState
 
     told = acted.reason.partition(" by ")[0]
@@ -90,9 +90,9 @@ def _act(ctx: typer.Context, jobs: list[str], verb: Literal["cancel", "pause", "
 
 
 def each(jobs: list[str], do: Callable[[str], _T], say: Callable[[_T], str] | None) -> tuple[list[_T], int]:
-    """(what was done, the exit code of the worst job that refused): of several jobs the others are done all the same.
+    """(results, the worst exit code of a job that refused): if one of several jobs refuses, the others are still done.
 
-    say: what to print of each; None: nothing. Raises CarbonschedError where there is one job, or no daemon.
+    say: text to print for each; None: print nothing. Raises CarbonschedError if there is one job, or no daemon.
     """
     from carbonsched.cli.output import complain
     from carbonsched.errors import CarbonschedError, UnreachableError

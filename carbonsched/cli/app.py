@@ -1,4 +1,4 @@
-"""Puts all commands under one name, with the examples that `--help` shows."""
+"""Collects all commands under one name, with the examples that `--help` shows."""
 
 from collections.abc import Callable
 from functools import partial

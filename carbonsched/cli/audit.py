@@ -1,4 +1,4 @@
-"""`carbonsched audit verify | export | diff | anchor`: recompute the ledger, hand it to others, and let them vouch for where it stood."""
+"""`carbonsched audit verify | export | diff | anchor`: recompute the ledger, export it, and have the heads of its chains signed or stamped."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,10 +95,10 @@ def verify(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Check that the ledger's rows still say what was written, that every gram follows from its row, that every
-    joule a counter counted was charged once, and no time twice.
+    """Check that no row of the ledger was changed, that every gram follows from its row, that every
+    counted joule was charged once, and that no time was charged twice.
 
-    Exit code: 0 it verifies, 1 it does not. With --ledger no daemon is needed, nor trusted.
+    Exit code: 0 it verifies, 1 it does not. --ledger needs no daemon and no trust in one.
     """
     from carbonsched.cli.audit_progress import asked, verifying
     from carbonsched.cli.output import emit
@@ -165,7 +165,7 @@ def diff(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Say where two exports part. Exit code: 0 they are the same or one goes on where the other ends, 1 they differ."""
+    """Show where two exports differ. Exit code: 0 they are equal or one continues the other, 1 they differ."""
     from carbonsched.cli.output import emit
     from carbonsched.ledger.comparison import compare
 
@@ -220,7 +220,7 @@ def roll_up(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Merge rows that are old into minutes, then hours, as the daemon does by itself once an hour; no sum changes."""
+    """Merge old rows into minutes, then hours, as the daemon does once an hour; no sum changes."""
     from carbonsched.cli.output import emit
     from carbonsched.clock import SystemClock
     from carbonsched.ledger.archives import Archive
@@ -245,7 +245,7 @@ def add_up(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Make the totals of all hours anew from the rows. The daemon keeps them: this is for where audit verify finds one wrong."""
+    """Recompute the totals of all hours from the rows. The daemon maintains them; use this if audit verify finds a wrong one."""
     from carbonsched.cli.output import emit
     from carbonsched.clock import SystemClock
     from carbonsched.model.audit import AddedUp
@@ -264,7 +264,7 @@ def _rows(n: int) -> str:
 
 
 def _at_rest(url: str) -> "Ledger":
-    """To write to, one that is there: a mistyped name makes no new ledger. Raises InputError, LedgerError."""
+    """An existing ledger, to write to: a mistyped name creates no new one. Raises InputError, LedgerError."""
     from carbonsched.cli.ledger_file import open_ledger
 
     open_ledger(url, read_only=True).close()
@@ -290,8 +290,8 @@ def anchor(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Verify the ledger and write down where its chains stand, signed and time-stamped if asked to: `audit verify --against DIR`
-    finds later what was cut off or made anew."""
+    """Verify the ledger and write the heads of its chains, signed and time-stamped if requested: `audit verify --against DIR`
+    later detects rows that were cut off or forged."""
     from carbonsched.cli.output import emit
     from carbonsched.clock import SystemClock
     from carbonsched.ledger.anchors import anchor as write
@@ -322,7 +322,7 @@ def _export(ledger: "Ledger", folder: Path) -> "Exported":
 
 @contextmanager
 def _opened(ctx: typer.Context, url: str | None) -> "Iterator[Ledger]":
-    """The ledger of that URL, or the daemon's own, read beside it."""
+    """The ledger of that URL, or the daemon's own, read directly."""
     from carbonsched.cli.ledger_file import opened
     from carbonsched.ledger.ledger import Ledger
 
@@ -342,7 +342,7 @@ def _opened(ctx: typer.Context, url: str | None) -> "Iterator[Ledger]":
 def _earlier(
     paths: Sequence[Path], public_key: Path | None, ca: Path | None
 ) -> "tuple[list[Head], tuple[str, ...]]":
-    """(heads, who vouches for them)."""
+    """(heads, their signatures and stamps in words)."""
     from carbonsched.ledger.anchors import vouched
     from carbonsched.ledger.heads import read_heads
 
@@ -372,13 +372,13 @@ def _last_head(path: Path | None) -> "Head | None":
 
 
 def _did_not_verify(path: Path) -> bool:
-    """Whether it is an answer of `audit verify --json` that says so."""
+    """Whether it is an output of `audit verify --json` that did not verify."""
     import json
 
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False  # what it is else is told where it is read
+        return False  # any other error is reported where the file is read
     return isinstance(said, dict) and said.get("ok") is False
 
 

@@ -1,4 +1,4 @@
-"""Shows on a terminal how far a verification came and how long it still takes, and lets it go on where an earlier one was ended."""
+"""Shows the progress and the remaining time of a verification on a terminal, and continues an interrupted one."""
 
 import sys
 from collections.abc import Iterator
@@ -20,7 +20,8 @@ _POLL_S = 0.5
 
 @contextmanager
 def verifying(ledger: Ledger, path: Path | None, *, archive: bool, shown: bool) -> Iterator[Checkpoint]:
-    """path: of the checkpoint, None: none is kept. archive: whether it is recomputed, too. shown: whether a terminal is told; a pipe never is."""
+    """path: of the checkpoint, None: none is kept. archive: whether it is recomputed, too. shown: whether a terminal shows the progress;
+    a pipe never does."""
     steps = Checkpoint(path)
     rows, hours = ledger.held() if shown and sys.stderr.isatty() else (0, 0)
     if not rows:
@@ -39,7 +40,7 @@ def verifying(ledger: Ledger, path: Path | None, *, archive: bool, shown: bool) 
 
 
 def asked(client: Client, *, shown: bool) -> AuditResult:
-    """The daemon's own verification; while it runs a terminal is shown how far it came."""
+    """The daemon's own verification; meanwhile a terminal shows its progress."""
     if not shown or not sys.stderr.isatty():
         return client.audit()
     with ThreadPoolExecutor(1) as pool, _bar() as progress:
@@ -48,7 +49,7 @@ def asked(client: Client, *, shown: bool) -> AuditResult:
             try:
                 found = client.audit_progress()
             except CarbonschedError:
-                continue  # an older daemon tells none; what is wrong else the answer itself tells
+                continue  # an older daemon reports none; any other error is in the result itself
             if found.part is not None and found.share is not None:
                 progress.update(bar, completed=found.share, description=found.part)
         return answer.result()

@@ -1,7 +1,7 @@
-"""What becomes of output that nobody reads any more, as behind `| head`: no error, and no word of it.
+"""Handles output to a closed pipe, as with `| head`: it is no error and has no message.
 
-A command that only shows something ends then, with exit code 0. One whose exit code tells how a job ended goes on in silence: it
-prints by `say`.
+A command that only shows something then ends with exit code 0. One whose exit code is that of a job goes on silently: it
+prints with `say`.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from typing import TextIO
 
 
 def say(text: str, *, stderr: bool = False) -> None:
-    """Print a line; where nobody reads it any more, this and all that follows goes nowhere."""
+    """Print a line; once the pipe is closed, this and all later output is dropped."""
     stream = sys.stderr if stderr else sys.stdout
     try:
         print(text, file=stream, flush=True)
@@ -32,7 +32,7 @@ def gone(stream: TextIO) -> bool:
 
 
 def silence(stream: TextIO) -> None:
-    """What is still in its buffer, and all that is written from now on, goes nowhere."""
+    """Drop the stream's buffer and all later output."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         os.dup2(nowhere, stream.fileno())
@@ -40,7 +40,7 @@ def silence(stream: TextIO) -> None:
 
 
 def flush(stream: TextIO) -> None:
-    """Before the command ends: what the interpreter would fail at, it tells on stderr."""
+    """Flush before the command ends: the interpreter would report its failure on stderr."""
     try:
         stream.flush()
     except (BrokenPipeError, ValueError):

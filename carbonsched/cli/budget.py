@@ -1,4 +1,4 @@
-"""`carbonsched budget ID --grams G`: raise or lower what a job may emit, while it runs or after it was stopped."""
+"""`carbonsched budget ID --grams G`: raise or lower a job's budget, while it runs or after it was stopped."""
 
 from typing import Annotated
 
@@ -24,8 +24,8 @@ def budget(
 ) -> None:
     """Change a job's budget. A running job is planned anew at once, a stopped one is queued again.
 
-    It cannot go below what was spent. The change stays in the ledger with who made it, when, the old and the new
-    grams. Only for the job's owner, root, and the user the daemon runs as.
+    It cannot go below the spent grams. The ledger records the change with who made it, when, the old and the new
+    grams. Only for the job's owner, root, and the user that the daemon runs as.
     """
     from carbonsched.cli.output import emit
     from carbonsched.errors import InputError

@@ -1,4 +1,4 @@
-"""Looks at one thing after the other that the daemon needs; `doctor` and `config check` show what is found."""
+"""Checks everything that the daemon needs, one after the other; `doctor` and `config check` show the results."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ from carbonsched.model.checks import Check
 from carbonsched.text import several
 
 LEAST_FREE = 10**9
-"""Bytes: a checkpoint of a model of some size, and the ledger's growth of some months."""
+"""Bytes: enough for a checkpoint of a medium model, and some months' growth of the ledger."""
 _ANSWER_S = 5.0
 _PROBE_S = 120.0
-"""Importing torch takes its time on a cold disk."""
+"""Importing torch is slow on a cold disk."""
 _TRAINER = """
 import json, torch, transformers
 print(json.dumps([torch.__version__, transformers.__version__, torch.cuda.is_available(), torch.cuda.device_count()]))
@@ -116,7 +116,7 @@ def meters(config: Config) -> Iterator[Check]:
 
 
 def _better(kind: str) -> str | None:
-    """How the host's energy could be measured rather than modelled."""
+    """How the host's energy could be measured instead of modelled."""
     if kind != "host":
         return None
     counters = sorted(Path("/sys/class/powercap").glob("intel-rapl:*/energy_uj"))
@@ -128,7 +128,7 @@ def _better(kind: str) -> str | None:
 
 
 def clocks(config: Config) -> Iterator[Check]:
-    """The helper that locks clocks, where the config asks for one."""
+    """The helper that locks clocks, if the config uses it."""
     if config.power.clocks == "off":
         return
     place = config.power.clocks_socket
@@ -165,7 +165,7 @@ def feeds(config: Config) -> Iterator[Check]:
 
 
 def built(config: Config) -> Iterator[Check]:
-    """Feeds, prices and supplies as the daemon builds them: files and secrets are read, nobody is asked."""
+    """Feeds, prices and supplies as the daemon builds them: files and secrets are read, nothing is polled."""
     import tempfile
 
     from carbonsched.clock import SystemClock
@@ -194,7 +194,7 @@ def built(config: Config) -> Iterator[Check]:
 
 
 def clock() -> Check:
-    """Intensity is looked up by the wall clock, so one that is hours off charges the wrong hours."""
+    """Intensity is looked up by the wall clock, so a clock that is hours off charges the wrong hours."""
     try:
         said = subprocess.run(
             ["timedatectl", "show", "--property=NTPSynchronized", "--value"],

@@ -1,6 +1,6 @@
-"""Asks the daemon over HTTP on its Unix socket; answers are documents, and errors carry the daemon's exit code.
+"""Sends requests to the daemon over HTTP on its Unix socket; responses are documents, and errors carry the daemon's exit code.
 
-The standard library's client: it loads in a few milliseconds, knows no proxies, and says why a connection failed.
+The standard library's client: it loads in a few milliseconds, uses no proxies, and says why a connection failed.
 """
 
 import json
@@ -39,13 +39,13 @@ TIMEOUT_S = 30.0
 SLOW_TIMEOUT_S = 600.0
 """A report reads much of the ledger, an explanation plans the whole job several times."""
 AUDIT_TIMEOUT_S = 3600.0
-"""A year's ledger takes minutes, on a busy box several times as long; how far it came is shown meanwhile."""
+"""A year's ledger takes minutes, on a busy box several times as long; the progress is shown meanwhile."""
 
 D = TypeVar("D", bound=Doc)
 
 
 class RemoteError(CarbonschedError):
-    """What the daemon answered instead of doing it, with the exit code it gave.
+    """An error response of the daemon, with its exit code.
 
     Example:
         >>> RemoteError(ErrorBody(error="there is no job x", exit_code=2)).exit_code
@@ -59,7 +59,7 @@ class RemoteError(CarbonschedError):
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
-    """A piece of a job's log, and where to ask for the next.
+    """A part of a job's log, and the offset of the next.
 
     Example:
         >>> LogChunk(b"step 1", offset=0, next_offset=6, size=6).data
@@ -98,7 +98,7 @@ class _Answer:
 
 
 class Client:
-    """Asks one daemon, over one connection per request. Every method raises UnreachableError or RemoteError.
+    """Sends requests to one daemon, over one connection per request. Every method raises UnreachableError or RemoteError.
 
     Example:
         >>> Client(Path("no-such.sock")).version()
@@ -113,12 +113,12 @@ class Client:
         return self._doc(Submitted, "POST", "/v1/jobs", body=_body(spec, checked))
 
     def submitted(self, spec: JobSpec) -> Submitted | None:
-        """The job with this one's dedupe_key that a submit would give, before anything of it is checked; None: it is to be queued."""
+        """The job with this one's dedupe_key that a submit would return, before anything of it is checked; None: it would be queued."""
         if (key := spec.queue.dedupe_key) is None:
             return None
         try:
             return self._doc(Submitted, "GET", "/v1/submitted", params={"dedupe_key": key})
-        except RemoteError:  # there is none; what else is wrong the submit meets, too
+        except RemoteError:  # there is none; any other error also occurs at the submit
             return None
 
     def explain(self, spec: JobSpec, checked: CheckResult) -> Explained:
@@ -164,7 +164,7 @@ class Client:
         return self._doc(PoolList, "GET", "/v1/pools")
 
     def log(self, job_id: str, offset: int, since: str | None = None) -> LogChunk:
-        """Bytes from `offset` (negative: from the end), or from what was written since then; as many as the daemon gives at a time."""
+        """Bytes from `offset` (negative: from the end), or those written since then; as many as the daemon returns at a time."""
         params: dict[str, str | float] = {"offset": offset} if since is None else {"since": since}
         answer = self._send("GET", f"{_job(job_id)}/log", params=params)
         start, after, size = (int(answer.headers[name]) for name in ("X-Offset", "X-Next-Offset", "X-Size"))
@@ -183,7 +183,7 @@ class Client:
         return self._doc(AuditResult, "GET", "/v1/audit", timeout=AUDIT_TIMEOUT_S)
 
     def audit_progress(self) -> AuditProgress:
-        """How far the audit came that was asked for last."""
+        """Progress of the most recently requested audit."""
         return self._doc(AuditProgress, "GET", "/v1/audit/progress")
 
     def version(self) -> Version:
@@ -192,7 +192,7 @@ class Client:
     def _doc(self, model: type[D], method: str, path: str, **options: Any) -> D:
         answer = self._send(method, path, **options)
         try:
-            # a job whose method is a plugin of the daemon's environment alone can be shown here, too
+            # so that a job with a method of a plugin in the daemon's environment can also be shown here
             return model.model_validate_json(answer.body, context=ACCEPTED)
         except ValueError as e:
             raise CarbonschedError(
@@ -248,7 +248,7 @@ class Client:
         elif isinstance(error, PermissionError):
             why, hint = "you may not open it", "join the socket's group or ask its owner"
         elif not isinstance(error, ConnectionError | HTTPException):
-            why = str(error)  # e.g. a path longer than a socket's can be
+            why = str(error)  # e.g. a path that is too long for a socket
         return UnreachableError(f"the daemon is not reachable at {self.socket}: {why}; {hint}")
 
 
@@ -257,7 +257,7 @@ def _body(spec: JobSpec, checked: CheckResult) -> dict[str, Any]:
 
 
 def _job(job_id: str) -> str:
-    if not job_id.strip("./"):  # a path would mean the list of all jobs, or something else
+    if not job_id.strip("./"):  # such a path would mean the list of all jobs, or something else
         raise InputError(
             "ID", f"{job_id!r} is no job", "give an id, the first letters of one, a name, or latest"
         )

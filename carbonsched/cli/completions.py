@@ -1,4 +1,4 @@
-"""Completions for bash, zsh and fish, written out from the parser: no Python runs while somebody presses Tab."""
+"""Completions for bash, zsh and fish, generated from the parser: no Python runs when a user presses Tab."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A command or an option, and what it is in one line.
+    """A command or an option, and its one-line description.
 
     Example:
         >>> Word("--json", "Print one JSON document.").name
@@ -18,12 +18,12 @@ class Word:
     name: str
     help: str
     takes: bool = False
-    """An option that is followed by a value."""
+    """Whether it is an option with a value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What may follow one command, or a group's name.
+    """The possible continuations of one command, or of a group's name.
 
     Example:
         >>> Entry("audit", (Word("verify", ""),), (), files=False).path
@@ -47,7 +47,7 @@ def entries() -> list[Entry]:
 
 
 def first_sentence(text: str) -> str:
-    """One line without markup, as completions and the manual's list show it."""
+    """One line without markup, for completions and the manual's list."""
     plain = re.sub(r"\[/?[a-z ]+\]|[`*]", "", " ".join(text.split()))
     return re.split(r"(?<=[.;:])\s", plain)[0].rstrip(".;:")
 

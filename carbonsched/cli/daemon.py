@@ -1,4 +1,4 @@
-"""`carbonsched daemon`: serve this box until told to stop."""
+"""`carbonsched daemon`: serve this box until stopped."""
 
 import gc
 from enum import StrEnum
@@ -11,7 +11,7 @@ from carbonsched.cli.options import Debug, Json, Settings, Socket
 
 
 class LogForm(StrEnum):
-    """What the daemon's log is written as.
+    """The form of the daemon's log.
 
     Example:
         >>> LogForm("json")
@@ -46,12 +46,12 @@ def daemon(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Serve this box until told to stop (SIGTERM, Ctrl-C); logs go to stderr.
+    """Serve this box until stopped (SIGTERM, Ctrl-C); logs go to stderr.
 
-    Jobs that run when it stops go on within their lease, and the next daemon takes them over.
-    With --json the one document, `{"exit_code": N}`, comes when it has stopped.
+    Jobs that run when it stops go on within their lease, and the next daemon adopts them.
+    With --json the only document, `{"exit_code": N}`, is printed after it has stopped.
     """
-    # what a start makes stays: to search it for reference cycles again and again takes a tenth of the start; `run` ends this
+    # objects of the start stay: repeated searches of them for reference cycles take a tenth of the start; `run` ends this
     gc.disable()
     from carbonsched.cli.output import emit
     from carbonsched.daemon import run

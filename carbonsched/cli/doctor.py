@@ -1,4 +1,4 @@
-"""`carbonsched doctor` and `carbonsched config check`: look at all that the daemon needs, and say how to fix each fault."""
+"""`carbonsched doctor` and `carbonsched config check`: check everything that the daemon needs, and say how to fix each fault."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,9 +32,9 @@ def doctor(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Look at all that the daemon needs, as whoever runs this: its config, socket, disk, ledger, meters, feeds, clock, trainer.
+    """Check everything that the daemon needs, as the user who runs this: its config, socket, disk, ledger, meters, feeds, clock, trainer.
 
-    Feeds are asked once. Exit code: 0 nothing fails, 1 something does. Run it as the daemon's user to see what that one may.
+    Feeds are polled once. Exit code: 0 nothing fails, 1 something does. Run it as the daemon's user to see that user's permissions.
     """
     from carbonsched.cli import checks
     from carbonsched.config import load
@@ -69,9 +69,9 @@ def check(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Read a config as the daemon would, and build its feeds without asking them; each fault has a line of its own.
+    """Read a config as the daemon would, and build its feeds without polling them; each fault has its own line.
 
-    Exit code: 0 it is good, 2 it is not."""
+    Exit code: 0 it has no fault, 2 it has."""
     from carbonsched.cli import checks
     from carbonsched.config import load
     from carbonsched.model.checks import Check
@@ -100,7 +100,7 @@ def _default() -> Path:
 
 
 def _show(checks: "Iterator[Check]", json: bool, failed: int = 1) -> None:
-    """Each as it is found, for people; all at once for a script."""
+    """For people each one at once; for a script all together."""
     from carbonsched.cli.output import emit
     from carbonsched.model.checks import CheckList
 

@@ -25,9 +25,9 @@ def drain(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Start no more jobs, until `undrain`, through restarts of the daemon. Those that run go on, new ones are queued.
+    """Start no more jobs until `undrain`, also after restarts of the daemon. Running jobs go on, new ones are queued.
 
-    For admins. With --wait Ctrl-C ends the waiting, not the drain.
+    For admins. With --wait, Ctrl-C ends the waiting, not the drain.
     """
     from carbonsched.cli.output import emit
 

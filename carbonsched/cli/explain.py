@@ -1,4 +1,4 @@
-"""Shows the answer of `carbonsched submit --explain`: the plan, its band, what binds, and what one more gram or hour would buy."""
+"""Shows the result of `carbonsched submit --explain`: the plan, its band, the binding constraint, and the gain of one more gram or hour."""
 
 from typing import TYPE_CHECKING
 
@@ -82,7 +82,7 @@ def _steps(answer: "Explained", checked: "CheckResult") -> str:
 
 
 def _losses(answer: "Explained") -> str:
-    """`120 g: expected loss 2.87 ± 0.02; at 60 g 2.95 ± 0.03`, or in shares of a loss that is not known."""
+    """`120 g: expected loss 2.87 ± 0.02; at 60 g 2.95 ± 0.03`, or in shares of an unknown loss."""
     told: list[str] = []
     for one in answer.losses:
         of = text.NOT_KNOWN if one.budget_g is None else text.grams(one.budget_g)

@@ -1,4 +1,4 @@
-"""`carbonsched grid`: show the intensity now and to come, and the state of the feeds; or set the feeds up."""
+"""`carbonsched grid`: show the present and the expected intensity, and the state of the feeds; or set the feeds up."""
 
 import itertools
 from pathlib import Path
@@ -112,9 +112,9 @@ def grid(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Show the grid's carbon intensity now and to come, and how the feeds are.
+    """Show the grid's carbon intensity, now and expected, and the state of the feeds.
 
-    --setup, --zones and --probe need no daemon. --probe ends with 1 where a feed fails.
+    --setup, --zones and --probe need no daemon. The exit code of --probe is 1 if a feed fails.
     """
     _refuse_mixed(ctx)
     if zones is not None:
@@ -137,11 +137,11 @@ _BELONGS = {
     "out": "setup",
     "config": "probe",
 }
-"""Flag → what it is read with."""
+"""Flag → the flag that it needs."""
 
 
 def _refuse_mixed(ctx: typer.Context) -> None:
-    """A flag that would be ignored is an error."""
+    """A flag without effect is an error."""
     given = {name for name, value in ctx.params.items() if value not in (None, False)}
     modes = [name for name in ("setup", "zones", "probe") if name in given]
     if len(modes) > 1:

@@ -1,4 +1,4 @@
-"""Makes the tables of docs/grid.md: what `grid --setup` proposes for 60 places, and what each provider costs and lacks.
+"""Makes the tables of docs/grid.md: the proposals of `grid --setup` for 60 places, and the price and limits of each provider.
 
 python -m carbonsched.cli.grid_places docs/grid.md
 """

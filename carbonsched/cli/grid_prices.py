@@ -1,4 +1,4 @@
-"""What a kWh costs, in `carbonsched grid` and `grid --probe`."""
+"""The price of a kWh, in `carbonsched grid` and `grid --probe`."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -21,7 +21,7 @@ _AHEAD = timedelta(days=14)
 
 
 def show(view: PriceView) -> None:
-    """For people: the price now and ahead, and its sources."""
+    """For people: the present and published prices, and their sources."""
     from carbonsched.cli import output as o
     from carbonsched.cli.grid import every_nth, sparkline
 
@@ -54,7 +54,7 @@ def show(view: PriceView) -> None:
 
 
 def probe(settings: Sequence[PriceSettings], site: Site) -> tuple[FeedProbe, ...]:
-    """Each source asked once; values in EUR/kWh."""
+    """Poll each source once; values in EUR/kWh."""
     return tuple(_probed(i, settings, site) for i in range(len(settings)))
 
 
@@ -93,7 +93,7 @@ def _probed(i: int, every: Sequence[PriceSettings], site: Site) -> FeedProbe:
 
 
 def table(probed: Sequence[FeedProbe]) -> "Table":
-    """For people: a row a source."""
+    """For people: one row per source."""
     from carbonsched.cli import output as o
 
     rows = o.table(

@@ -1,4 +1,4 @@
-"""`carbonsched grid --probe`: ask each configured feed once, as the daemon would, and tell how it answered."""
+"""`carbonsched grid --probe`: poll each configured feed once, as the daemon would, and report the result."""
 
 import logging
 import tempfile
@@ -25,18 +25,18 @@ DEFAULT_CONFIG = Path("/etc/carbonsched/config.toml")
 
 
 def probe_file(path: Path | None) -> ProbeList:
-    """Probe the feeds of a config file. Raises InputError where it cannot be read."""
+    """Probe the feeds of a config file. Raises InputError if it is unreadable."""
     return probe(load(path or DEFAULT_CONFIG))
 
 
 def probe(config: Config) -> ProbeList:
-    """Ask each feed once, those behind a healthy one, too. Nothing is kept, neither a body nor where a replay stands.
+    """Poll each feed once, also those after a healthy one. Nothing is kept, neither a body nor the position of a replay.
 
-    Raises InputError where two feeds share a name.
+    Raises InputError if two feeds share a name.
     """
     check_names("feeds", [one.shown_name for one in config.feeds])
     check_names("prices", [one.shown_name for one in config.prices])
-    logging.getLogger("carbonsched").addHandler(logging.NullHandler())  # what fails is in the table
+    logging.getLogger("carbonsched").addHandler(logging.NullHandler())  # failures are in the table
     with tempfile.TemporaryDirectory(prefix="carbonsched-probe-") as folder:
         site = Site(config.zone, SystemClock(), Path(folder))
         feeds = tuple(_probed(i, config.feeds, site) for i in range(len(config.feeds)))
@@ -105,7 +105,7 @@ def _asked(settings: FeedSettings, feed: Feed, chain: Chain, site: Site) -> Feed
 
 
 def _may_read(feed: Feed, *, failed: bool) -> str | None:
-    """Asked of a feed that failed, too: what a plan refused, this may explain."""
+    """Also requested if the feed failed, since it may explain why a plan refused."""
     if not isinstance(feed, HttpFeed):
         return None
     try:
@@ -115,7 +115,7 @@ def _may_read(feed: Feed, *, failed: bool) -> str | None:
 
 
 def table(feeds: Iterable[FeedProbe]) -> "Table":
-    """For people: a row a feed."""
+    """For people: one row per feed."""
     from carbonsched.cli import output as o
 
     columns = ("FEED", "", "g/kWh", "UNTIL", "AHEAD", "TOOK", "SAYS")

@@ -1,4 +1,4 @@
-"""`carbonsched grid`: show how right each provider's forecasts were, as far as they have come true."""
+"""`carbonsched grid`: show the errors of each provider's forecasts for the times that have passed."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ COLUMNS = ("AHEAD", "TIMES", "ERROR", "BIAS", "YESTERDAY'S ERROR", "ITS BIAS")
 
 
 def show(view: "GridView") -> None:
-    """A table a provider: mean absolute error and bias by horizon, persistence on the same times beside them."""
+    """One table per provider: mean absolute error and bias by horizon, beside persistence for the same times."""
     out = o.console()
     for score in view.scores:
         out.print()
@@ -47,7 +47,7 @@ def _figures(one: "HorizonScore") -> tuple[str, ...]:
 
 
 def _both(g: float | None, percent: float | None, sign: str) -> str:
-    """Above and below zero is not the same for a bias, so it has a sign."""
+    """Both values; a bias has a sign."""
     if g is None:
         return "-"
     return f"{g:{sign}.1f}" + ("" if percent is None else f" ({percent:{sign}.1f}%)")

@@ -26,7 +26,7 @@ _EXAMPLES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SetupRequest:
-    """What the flags said.
+    """The values of the flags.
 
     Example:
         >>> SetupRequest(place="Berlin", dry_run=True).output is None
@@ -42,7 +42,7 @@ class SetupRequest:
 
 
 def setup(request: SetupRequest) -> GridSetup:
-    """The chain for a place; without --dry-run it is written and probed, too. Raises InputError."""
+    """The chain for a place; without --dry-run it is also written and probed. Raises InputError."""
     basis = _basis(request.basis)
     found = _asked(request)
     proposed = propose(found, lambda offer: built(offer, found), basis=basis, account=request.account)
@@ -59,7 +59,7 @@ def setup(request: SetupRequest) -> GridSetup:
 
 
 def built(offer: Offer, found: Found) -> Built | None:
-    """What the feed of an offer says of itself; None where this version cannot build it."""
+    """The properties of an offer's feed; None if this version cannot build it."""
     if offer.provider not in FEEDS.built_in:
         return None
     settings = FEEDS.model(offer.provider).model_validate(offer.keys)
@@ -69,7 +69,7 @@ def built(offer: Offer, found: Found) -> Built | None:
 
 
 class _Silent:
-    """A network that nobody asks: a proposal is made offline."""
+    """A network without access: a proposal is made offline."""
 
     def get(self, *_: Any, **__: Any) -> Body:
         raise FeedError("asked while a chain is only proposed")
@@ -86,7 +86,7 @@ def _basis(name: str | None) -> Basis | None:
 
 
 def _asked(request: SetupRequest) -> Found:
-    """The zone of --place, or of what is typed at a terminal, which is asked again where nothing is known by it."""
+    """The zone of --place, or of the text typed at a terminal, which is asked again if the text is unknown."""
     if request.place is not None:
         return find(request.place)
     if request.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -113,7 +113,7 @@ def _write(path: Path, toml: str) -> None:
 
 
 def show(proposed: GridSetup) -> None:
-    """For people: where, which feeds, why, and the lines."""
+    """For people: the place, the feeds, the reasons, and the lines."""
     from carbonsched.cli import output as o
 
     out = o.console()

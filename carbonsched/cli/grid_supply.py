@@ -1,4 +1,4 @@
-"""What `carbonsched grid` shows of the site's own supply, and how `--probe` asks its feeds."""
+"""The site's own supply in `carbonsched grid`, and the polls of its feeds by `--probe`."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def supplied(supply: SupplyView) -> str:
-    """What it gives now, in words."""
+    """The present supply, in words."""
     if supply.provider is None:
         return f"not known: {supply.reason or 'no feed has answered yet'}"
     power = "" if supply.kw is None else f"{text.figure(supply.kw, 'kW')}, "
@@ -29,7 +29,7 @@ def supplied(supply: SupplyView) -> str:
 
 
 def probe(settings: Sequence[SupplySettings], site: Site) -> tuple[SupplyProbe, ...]:
-    """Ask each feed once. Raises InputError where two share a name."""
+    """Poll each feed once. Raises InputError if two share a name."""
     check_names("supply", [one.shown_name for one in settings])
     return tuple(_probed(each, f"supply[{i}]", site) for i, each in enumerate(settings))
 
@@ -78,7 +78,7 @@ def _told(
 
 
 def table(probes: Iterable[SupplyProbe]) -> "Table":
-    """For people: a row a feed."""
+    """For people: one row per feed."""
     from carbonsched.cli import output as o
 
     rows = o.table("SUPPLY", "", "GIVES", "UNTIL", "TOOK", "SAYS", right=("GIVES", "TOOK"), wrap=("SAYS",))

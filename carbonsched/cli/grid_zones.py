@@ -5,7 +5,7 @@ from carbonsched.model.grid_setup import ZoneList, ZoneRow
 
 
 def zones(word: str) -> ZoneList:
-    """Every zone that a word may mean. Raises InputError where there is none."""
+    """Every zone that a word may mean. Raises InputError if there is none."""
     rows = [_row(one) for one in search(word)]
     by_key = {row.zone: row for row in reversed(rows)}
     return ZoneList(zones=tuple(row for row in rows if by_key.get(row.zone) is row))

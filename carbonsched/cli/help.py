@@ -1,4 +1,4 @@
-"""Commands whose `--help` shows no type for what takes no value: a flag is there or not."""
+"""Commands whose `--help` shows no type for a flag without a value."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def _plain(params: list[Any]) -> list[Any]:
 
 
 class Command(typer.core.TyperCommand):
-    """A command of ours.
+    """A command of carbonsched.
 
     Example::
 
@@ -25,7 +25,7 @@ class Command(typer.core.TyperCommand):
 
 
 class Group(typer.core.TyperGroup):
-    """A group of them.
+    """A group of such commands.
 
     Example::
 

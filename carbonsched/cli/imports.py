@@ -1,4 +1,4 @@
-"""`carbonsched import codecarbon | zeus`: take over what other tools measured in the past, apart from what is metered here."""
+"""`carbonsched import codecarbon | zeus`: import earlier measurements of other tools, apart from what is metered here."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -44,7 +44,7 @@ def codecarbon(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Import codecarbon's emissions.csv: energy, grams and intensity of every run, as it says them."""
+    """Import codecarbon's emissions.csv: energy, grams and intensity of every run, with its own figures."""
     from carbonsched.imports import codecarbon as log
 
     _import(ctx, lambda: log.read(file, _zone(timezone)), ledger, dry_run=dry_run, json=json)
@@ -68,7 +68,7 @@ def zeus(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Import the log of a ZeusMonitor: the joules of its windows, those inside another one left out."""
+    """Import the log of a ZeusMonitor: the joules of its windows, without those inside another one."""
     from carbonsched.imports import zeus as log
 
     _import(ctx, lambda: log.read(file, intensity), ledger, dry_run=dry_run, json=json)

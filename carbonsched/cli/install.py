@@ -1,4 +1,4 @@
-"""`carbonsched install` and `uninstall`: lay down what systemd, the shells and man need, and take it away again."""
+"""`carbonsched install` and `uninstall`: install the files for systemd, the shells and man, and remove them again."""
 
 import os
 import shutil
@@ -42,10 +42,10 @@ def install(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Lay down what the daemon needs as a service of this box, from the environment that this command runs from.
+    """Install what the daemon needs as a service of this box, from the environment that this command runs in.
 
-    Safe to repeat: what is there already stays, what an older version laid down is brought up to date, and the configuration is
-    never written over. As root; `systemctl enable --now carbonsched` starts it.
+    Safe to repeat: existing files stay, files of an older version are updated, and the configuration is
+    never overwritten. As root; `systemctl enable --now carbonsched` starts it.
     """
     environment = _checked(systemd, prefix, root)
     below = root or Path("/")
@@ -70,9 +70,9 @@ def uninstall(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Stop the daemon, and take away what `install --systemd` laid down. Ledger and jobs in /var/lib/carbonsched stay.
+    """Stop the daemon, and remove the files of `install --systemd`. Ledger and jobs in /var/lib/carbonsched stay.
 
-    Jobs that run go on within their lease and then wait.
+    Running jobs go on within their lease and then wait.
     """
     environment = _checked(True, prefix, None)
     if Path("/run/systemd/system").is_dir():
@@ -102,7 +102,7 @@ def uninstall(
 
 
 def _checked(systemd: bool, prefix: Path, root: Path | None) -> Path:
-    """The environment this runs from. Raises InputError where the daemon could not run from it, or this may not write."""
+    """The environment of this command. Raises InputError if the daemon could not run from it, or this user may not write."""
     if not systemd:
         raise InputError("install", "there is one way to install", "give --systemd")
     if not prefix.is_absolute():
@@ -122,7 +122,7 @@ def _checked(systemd: bool, prefix: Path, root: Path | None) -> Path:
 
 
 def _write(each: Laid, below: Path) -> bool:
-    """Whether it was not there as it should be."""
+    """Write one file; returns whether it changed."""
     path = below / each.path.relative_to("/")
     if path.exists() and (each.edited or path.read_text(encoding="utf-8") == each.text):
         return False
@@ -135,7 +135,7 @@ def _write(each: Laid, below: Path) -> bool:
 
 
 def _link(below: Path, launcher: Path, target: Path) -> bool:
-    if launcher == target:  # an environment made at the prefix
+    if launcher == target:  # the environment is at the prefix itself
         return False
     path = below / launcher.relative_to("/")
     if path.is_symlink() and path.readlink() == target:
@@ -149,14 +149,14 @@ def _link(below: Path, launcher: Path, target: Path) -> bool:
 
 
 def _take_effect(prefix: Path) -> None:
-    """The user and the folders, the udev rule, and systemd's own memory of the units."""
+    """Create the user and the folders, load the udev rule, and reload systemd's units."""
     _call("systemd-sysusers", str(prefix / "lib/sysusers.d/carbonsched.conf"))
     _call("systemd-tmpfiles", "--create", str(prefix / "lib/tmpfiles.d/carbonsched.conf"))
     shutil.chown(CONFIG, group="carbonsched")
     if Path("/run/systemd/system").is_dir():
         _call("systemctl", "daemon-reload")
     if shutil.which("udevadm") and Path("/run/udev/control").exists():
-        # the rule holds from the next boot on where this fails, as in a container
+        # if this fails, as in a container, the rule applies from the next boot on
         subprocess.run(["udevadm", "control", "--reload"], check=False)
         subprocess.run(["udevadm", "trigger", "--action=add", "--subsystem-match=powercap"], check=False)
 
@@ -173,7 +173,7 @@ def _call(*argv: str) -> None:
 
 
 def _shadows(prefix: Path, below: Path) -> Iterator[Path]:
-    """Units that systemd takes in place of ours."""
+    """Units that systemd would use in place of the installed ones."""
     for folder in ("/etc/systemd/system", "/usr/local/lib/systemd/system"):
         if folder == str(prefix / "lib/systemd/system"):
             return

@@ -1,7 +1,7 @@
-"""Which files an installation under systemd consists of, and where each of them goes.
+"""The files of an installation under systemd, and their places.
 
-A package of the distribution has the prefix /usr, `carbonsched install --systemd` has /usr/local: systemd, udev, man and the shells look
-under both. What people edit is below /etc and is never written over.
+A package of the distribution has the prefix /usr, `carbonsched install --systemd` has /usr/local: systemd, udev, man and the shells search
+both. Files that people edit are below /etc and are never overwritten.
 """
 
 import sys
@@ -13,10 +13,10 @@ from pathlib import Path
 from carbonsched.errors import InputError
 
 WRITTEN_FOR = "/opt/carbonsched"
-"""The environment that the files in deploy/ name; another one's takes its place."""
+"""The environment that the files in deploy/ name; the installation replaces it by its own."""
 CONFIG = Path("/etc/carbonsched/config.toml")
 UNITS = ("carbonsched.service", "carbonsched-clocks.service")
-"""What is started and stopped; the jobs' template and slice come and go with the jobs."""
+"""Units that are started and stopped; the jobs' template and slice are started and stopped with the jobs."""
 JOBS = ("carbonsched-job@.service", "carbonsched.slice")
 
 
@@ -33,13 +33,13 @@ class Laid:
     text: str
     mode: int = 0o644
     edited: bool = False
-    """By people: a file that is there stays as it is, also when the rest is taken away."""
+    """Whether people edit it: an existing file then stays, also at `uninstall`."""
 
 
 def sources() -> Path:
-    """The folder of units and their like: of the installed package, or of the clone that this runs from.
+    """The folder of units and similar files: of the installed package, or of the clone that this runs from.
 
-    Raises InputError where it is neither.
+    Raises InputError if it is neither.
     """
     here = Path(__file__).parents[2] / "deploy"
     for folder in (Path(sysconfig.get_path("data")) / "share/carbonsched/deploy", here):
@@ -53,7 +53,7 @@ def sources() -> Path:
 
 
 def files(prefix: Path, environment: Path) -> Iterator[Laid]:
-    """All but the launcher, a link. environment: where the daemon's interpreter is."""
+    """All files except the launcher, which is a link. environment: that of the daemon's interpreter."""
     from carbonsched.cli import completions, manual
 
     folder = sources()
@@ -65,7 +65,7 @@ def files(prefix: Path, environment: Path) -> Iterator[Laid]:
 
     for unit in (*UNITS, *JOBS):
         yield Laid(prefix / "lib/systemd/system" / unit, read(unit))
-    # polkit looks below /usr/share and /etc
+    # polkit searches below /usr/share and /etc
     rules = Path("/usr/share" if prefix == Path("/usr") else "/etc") / "polkit-1/rules.d/50-carbonsched.rules"
     yield Laid(rules, read("polkit/50-carbonsched.rules"))
     yield Laid(prefix / "lib/sysusers.d/carbonsched.conf", read("sysusers.d/carbonsched.conf"))

@@ -1,4 +1,4 @@
-"""Reads the job that `submit` is given: from a file, from stdin, or from options alone, with `--set` over all of them."""
+"""Reads the job of a submit: from a file, from stdin, or from options alone; `--set` overrides all of them."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ _KEY = re.compile(r"labels\.[^=]+|[a-z_]+(\.[a-z_]+)+|name")
 def read(
     file: Path | None, options: dict[str, object], assignments: Sequence[str], labels: Sequence[str] = ()
 ) -> JobSpec:
-    """The job of `file` (`-`: stdin, None: none), with the options that are not None and then the assignments over it.
+    """The job of `file` (`-`: stdin, None: none), overridden by the options that are not None and then by the assignments.
 
     options: by dotted key. labels: KEY=VALUE each. Raises InputError.
     """
@@ -33,7 +33,7 @@ def read(
 
 
 def flags_of(options: Mapping[str, object], assignments: Sequence[str]) -> dict[str, str]:
-    """Key → the flag that gave its value."""
+    """Key → the flag that set its value."""
     flags = {key: _FLAGS.get(key, f"--{key}") for key, value in options.items() if value is not None}
     flags["labels"] = "--label"
     return flags | {key: f"--set {key}" for key, _ in map(assignment, assignments)}
@@ -70,7 +70,7 @@ _T = TypeVar("_T")
 
 
 def _once(flag: str, given: Iterable[tuple[str, _T]]) -> dict[str, _T]:
-    """Raises InputError for a key that is given twice: one of the two would be lost without a word."""
+    """Raises InputError for a key that is given twice: one of the two would be lost silently."""
     found: dict[str, _T] = {}
     for key, value in given:
         if key in found:
@@ -81,7 +81,7 @@ def _once(flag: str, given: Iterable[tuple[str, _T]]) -> dict[str, _T]:
 
 
 def assignment(text: str) -> tuple[str, object]:
-    """Key and value of `train.lr=1e-4`; the value is TOML, or the text as it stands. Raises InputError.
+    """Key and value of `train.lr=1e-4`; the value is TOML, or plain text. Raises InputError.
 
     Example:
         >>> assignment("train.lr=1e-4"), assignment("carbon.deadline=36h")
@@ -95,14 +95,14 @@ def assignment(text: str) -> tuple[str, object]:
         return key, tomllib.loads(f"value = {value}")["value"]
     except (
         ValueError
-    ):  # no TOML, or a number of more than 4,300 digits: the text is told to be none of what the key takes
+    ):  # not TOML, or a number of more than 4,300 digits: an error says that the key does not take this text
         pass
-    # TOML has no .5 and no 5., which a shell's user writes
+    # TOML has no .5 and no 5., which are usual in a shell
     return key, plain_number(value) if _POINTED.fullmatch(value.strip()) else value.strip()
 
 
 def labels_of(given: Sequence[str]) -> dict[str, str]:
-    """Of `--label KEY=VALUE`, each. Raises InputError."""
+    """The labels of all `--label KEY=VALUE`. Raises InputError."""
     return _once("--label", map(label_of, given))
 
 
@@ -115,6 +115,6 @@ def label_of(text: str) -> tuple[str, str]:
 
 
 def default_name(model: str, data: str) -> str:
-    """Of a job that has none: what its model and its data are called."""
+    """Name of a job without one: those of its model and its data."""
     parts = [re.sub(r"[^A-Za-z0-9._-]+", "-", Path(part).stem).strip("-.") for part in (data, model)]
     return "-".join(part for part in parts if part)[:40].lower() or "job"

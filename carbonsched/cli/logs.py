@@ -1,4 +1,4 @@
-"""`carbonsched logs ID`: print what the job's process wrote."""
+"""`carbonsched logs ID`: print the output of the job's process."""
 
 import codecs
 import math
@@ -47,7 +47,7 @@ def logs(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Print a job's log, with -f as it grows.
+    """Print a job's log; with -f, continue as it grows.
 
     With --json one document `{id, text}`; with -f as well, a line `{"id": …, "line": …}` for every line of the log.
     """
@@ -55,7 +55,7 @@ def logs(
     from carbonsched.model.views import JobLog, LogLine
 
     client = connect(ctx)
-    job = client.show(job).id  # may be meant by its name
+    job = client.show(job).id  # the user may have given its name
     reader = _Reader(client, job)
     if since is not None:
         reader.offset = client.log(job, 0, when(since)).offset
@@ -73,7 +73,7 @@ def logs(
 
 
 def when(text: str, now: datetime | None = None) -> str:
-    """A time as the API takes it: so long before `now`, or as it stands.
+    """A time in the API's form: a duration before `now`, or the text itself.
 
     >>> when("90m", datetime(2026, 11, 22, 12, 0, tzinfo=UTC))
     '2026-11-22T10:30:00+00:00'
@@ -89,7 +89,7 @@ def when(text: str, now: datetime | None = None) -> str:
 
 
 def _write(chunks: Iterator[bytes]) -> None:
-    """Byte for byte into a pipe or a file; on a terminal what would steer it is written out, a progress bar's \\r apart."""
+    """Byte for byte into a pipe or a file; on a terminal control characters are escaped, except a progress bar's \\r."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     terminal = sys.stdout.isatty()
     for chunk in chunks:
@@ -106,10 +106,10 @@ class _Reader:
     client: "Client"
     job: str
     offset: int = 0
-    """Up to where the log was read."""
+    """The log was read up to here."""
 
     def all(self) -> Iterator[bytes]:
-        """To the end as it is when reached."""
+        """Up to the log's end at that time."""
         while True:
             chunk = self.client.log(self.job, self.offset)
             if chunk.offset > self.offset:
@@ -122,7 +122,7 @@ class _Reader:
                 return
 
     def seek(self, lines: int) -> None:
-        """Begin where the last `lines` lines do, one that is not ended yet among them; no earlier than where we stand."""
+        """Begin at the last `lines` lines, including an unfinished one; no earlier than the present offset."""
         first, size, back = self.offset, self.client.log(self.job, -1).size, 8192
         while True:
             known = self._read(max(size - back, first), size)
@@ -136,7 +136,7 @@ class _Reader:
         found = b""
         while start + len(found) < end:
             chunk = self.client.log(self.job, start + len(found))
-            if chunk.offset > start + len(found):  # cut off meanwhile
+            if chunk.offset > start + len(found):  # deleted meanwhile
                 start, found = chunk.offset, b""
             if not chunk.data:
                 break
@@ -145,7 +145,7 @@ class _Reader:
 
     def follow(self) -> Iterator[bytes]:
         while True:
-            # asked first: what is written up to the end is then surely in the log
+            # requested first, so that everything written before the end is in the log
             ended = self.client.show(self.job).state.ended
             yield from self.all()
             if ended:

@@ -1,4 +1,4 @@
-"""carbonsched(1), written from the help of every command."""
+"""carbonsched(1), generated from the help of every command."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -79,7 +79,7 @@ def _options(command: Any) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """One line, with what groff would take for its own made plain."""
+    """One line, with groff's special characters escaped."""
     line = " ".join(text.split()).replace("\\", r"\e").replace("-", r"\-").replace("`", "")
     line = "".join(c if ord(c) < 128 else rf"\[u{ord(c):04X}]" for c in line)
     return rf"\&{line}" if line[:1] in {".", "'"} else line

@@ -1,4 +1,4 @@
-"""The flags that every command takes, and the client they make."""
+"""The flags of every command, and the client that they configure."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Settings:
-    """What the shared flags said, before the command's name or behind it.
+    """The values of the shared flags, before or after the command's name.
 
     Example:
         >>> Settings(socket="/run/carbonsched/api.sock").debug
@@ -43,7 +43,7 @@ def _keep_json(ctx: typer.Context, value: bool) -> bool:
 
 
 def ledger_url(ledger: str | None) -> str | None:
-    """What `--ledger` names: a URL as it is, a file of SQLite as the URL that it has."""
+    """The URL of `--ledger`: a URL unchanged, a SQLite file as its URL."""
     return ledger if ledger is None or "://" in ledger else f"sqlite:///{Path(ledger).absolute()}"
 
 

@@ -1,4 +1,4 @@
-"""Prints answers: one JSON document on stdout for a script, tables that fit a terminal for a person."""
+"""Prints results: one JSON document on stdout for a script, tables that fit a terminal for a person."""
 
 import codecs
 import io
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from carbonsched.model.base import Doc
 
 PIPE_COLUMNS = 160
-"""Where nobody watches nothing needs to be folded to a screen."""
+"""Output that is not on a terminal need not be wrapped."""
 LEGEND = "~ estimated, not metered   - not known"
 
 
 _IN_ASCII = {"ρ": "rho", "τ": "tau", "−": "-", "…": "...", "µ": "u", "→": "->", "·": "-", "█": "#", "░": "."}
-"""What stands for a letter that the terminal's encoding does not have; `?` for all others."""
+"""Replacements of characters that the terminal's encoding lacks; `?` for all others."""
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:
@@ -32,7 +32,7 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
 
 
 def suit(stream: object) -> None:
-    """Have a stream of another encoding than UTF-8 (LC_ALL=C, latin-1) spell what it has no letters for, where it would fail."""
+    """Let a stream with another encoding than UTF-8 (LC_ALL=C, latin-1) replace characters that it lacks, instead of failing."""
     if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
         codecs.register_error("carbonsched", _spell)
         stream.reconfigure(errors="carbonsched")
@@ -57,7 +57,7 @@ def console(*, stderr: bool = False) -> "Console":
     from rich.text import Text
 
     class Visible(Console):
-        """What jobs, feeds and other users wrote reaches the terminal as text."""
+        """Text of jobs, feeds and other users reaches the terminal without control characters."""
 
         def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(visible(text), **options)
@@ -68,7 +68,7 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 def table(*columns: str, right: tuple[str, ...] = (), wrap: tuple[str, ...] = ()) -> "Table":
-    """A borderless table; only the columns in `wrap` may be folded, `right` holds numbers."""
+    """A borderless table; only the columns in `wrap` may be wrapped, `right` holds numbers."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))

@@ -1,4 +1,4 @@
-"""`carbonsched pools`: show what each shared budget has left, what one more gram would buy, and which job holds which part."""
+"""`carbonsched pools`: show what each shared budget has left, the gain of one more gram, and each job's part."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def pools(ctx: typer.Context, json: Json = False, socket: Socket = None, debug: Debug = False) -> None:
     """Show the budgets that jobs of this box share: granted, spent, left, the price of a gram, each job's part.
 
-    SPENT counts what is not known at its worst. HOLDS is what a job may still spend, NEEDS what it takes at its lowest ρ.
+    SPENT counts unknown figures at their worst. HOLDS is what a job may still spend, NEEDS its spend at its lowest ρ.
     """
     from carbonsched.cli.output import emit
 

@@ -1,4 +1,4 @@
-"""Shows a running job to a person who waits: one live panel on a terminal, else one line per change."""
+"""Shows a running job to a waiting person: one live panel on a terminal, else one line per change."""
 
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """What `wait` calls as the job goes on.
+    """The methods that `wait` calls while the job goes on.
 
     Example::
 
@@ -33,11 +33,11 @@ class Progress(Protocol):
     ) -> None: ...
     def update(self, job: JobDetail, grid: GridNow) -> None: ...
     def trouble(self, text: str) -> None:
-        """The daemon does not answer for the moment; the job goes on."""
+        """The daemon does not answer at the moment; the job goes on."""
 
 
 class Silent:
-    """Nothing, for `--json`.
+    """Shows nothing, for `--json`.
 
     Example:
         >>> with Silent() as shown:
@@ -82,7 +82,7 @@ class Lines(Silent):
 
 
 class Panel(Silent):
-    """A table that is drawn over itself, and left as it was at the end.
+    """A table that is redrawn in place, and stays at the end.
 
     Example::
 
@@ -120,7 +120,7 @@ def progress(*, json: bool, terminal: bool) -> Progress:
 
 
 def line(job: JobDetail, grid: GridNow) -> str:
-    """All of it in one line."""
+    """The same in one line."""
     parts = [
         f"{job.id} {job.state}",
         f"segment {_segment(job)}",
@@ -169,7 +169,7 @@ def panel(job: JobDetail, grid: GridNow) -> "Table":
 
 
 def _segment(job: JobDetail) -> str:
-    """The one that runs, or how many are done."""
+    """The running segment, or the number of finished ones."""
     if job.segment is not None:
         return text.nth(job.segment, job.segments, job.segments_over)
     if job.segments is None and not job.segments_done:

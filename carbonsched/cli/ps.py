@@ -1,4 +1,4 @@
-"""`carbonsched ps`: list the jobs that are not over and those that ended last, one line per job."""
+"""`carbonsched ps`: list the jobs that have not ended and those that ended last, one line per job."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from carbonsched import text
 from carbonsched.cli.options import Debug, Json, Socket, connect
 
 LONG = 200
-"""Jobs; a list of more is printed as plain lines."""
+"""A list of more jobs is printed as plain lines."""
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,14 +41,14 @@ def ps(
 ) -> None:
     """List the jobs of this box: state, segment, ρ, power, grams of budget, loss, time left.
 
-    Of those that are over the 20 that ended last; all of them with --all or --json.
+    Of ended jobs the last 20; all of them with --all or --json.
 
-    An ID begins with the job's name. Grams marked ~ rest on estimated energy; a - is not known.
+    An ID begins with the job's name. Grams marked ~ are from estimated energy; - is unknown.
     """
     from carbonsched.cli.output import LEGEND, console, emit
 
     wanted = _wanted([*(filters or ()), *([f"owner={owner}"] if owner else ())])
-    listed = connect(ctx).jobs(every or json or bool(wanted))  # a script, or a filter, asks for all there are
+    listed = connect(ctx).jobs(every or json or bool(wanted))  # a script, or a filter, needs all of them
     if wanted:
         kept = tuple(job for job in listed.jobs if all(_meets(job, key, v) for key, v in wanted.items()))
         listed = listed.model_copy(update={"jobs": kept})
@@ -81,7 +81,7 @@ def ps(
 
 
 def _wanted(filters: list[str]) -> dict[str, set[str]]:
-    """Values that are let through, by key; several of one key are alternatives, of labels all. Raises InputError."""
+    """The accepted values by key; several of one key are alternatives, labels must all match. Raises InputError."""
     from carbonsched.errors import InputError
     from carbonsched.model.job_state import JobState
 
@@ -106,7 +106,7 @@ def _meets(job: "JobView", key: str, values: set[str]) -> bool:
 
 
 def table(jobs: "Iterable[JobView]", columns: int = 80) -> "Table":
-    """A row a job, for people. columns: of the terminal; in a narrow one columns are left out before ids are folded."""
+    """One row per job, for people. columns: of the terminal; a narrow one omits columns before it wraps ids."""
     from carbonsched.cli import output as o
 
     rows, names = _kept(jobs, columns)
@@ -117,7 +117,7 @@ def table(jobs: "Iterable[JobView]", columns: int = 80) -> "Table":
 
 
 def lines(jobs: "Iterable[JobView]", columns: int = 80) -> Iterator[str]:
-    """What `table` looks like, for a long list: a thousand rows of a table take half a second."""
+    """The same layout as `table`, for a long list: a thousand rows of a table take half a second."""
     rows, names = _kept(jobs, columns)
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
     others = sum(widths[name] for name in names[1:]) + _BETWEEN * (len(names) - 1)
@@ -135,7 +135,7 @@ def lines(jobs: "Iterable[JobView]", columns: int = 80) -> Iterator[str]:
 
 
 def _kept(jobs: "Iterable[JobView]", columns: int) -> tuple[list[dict[str, str]], list[str]]:
-    """A row a job, and the columns that there is room for."""
+    """One row per job, and the columns that fit."""
     rows = [_row(job) for job in jobs]
     left_out = _too_many([dict.fromkeys(_COLUMNS, ""), *rows], columns)
     return rows, [name for name in _COLUMNS if name not in left_out]
@@ -143,15 +143,15 @@ def _kept(jobs: "Iterable[JobView]", columns: int) -> tuple[list[dict[str, str]]
 
 _COLUMNS = ("ID", "OWNER", "STATE", "SEG", "ρ", "W", "g/BUDGET", "LOSS", "LEFT")
 _LEAST_NEEDED = ("OWNER", "LOSS", "W", "ρ", "SEG", "LEFT")
-"""What a narrow terminal goes without, the first ones first."""
+"""Columns that a narrow terminal omits, in this order."""
 _BETWEEN = 2
 """Blanks between two columns."""
 
 
 def _too_many(rows: Sequence[Mapping[str, str]], columns: int) -> set[str]:
-    """The columns that there is no room for."""
+    """The columns that do not fit."""
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in _COLUMNS}
-    widths["ID"] = min(widths["ID"], columns // 3)  # a longer one is folded: the figures matter, too
+    widths["ID"] = min(widths["ID"], columns // 3)  # a longer one is wrapped: the figures matter, too
     left_out: set[str] = set()
     for name in (*_LEAST_NEEDED, ""):
         kept = [width for key, width in widths.items() if key not in left_out]
@@ -177,19 +177,19 @@ def _row(job: "JobView") -> dict[str, str]:
 
 
 def left(job: "JobView") -> str:
-    """How long it should still take, or of a queued job when it should start."""
+    """The expected remaining time, or for a queued job the time until its start."""
     if job.starts_at is None:
         return text.duration(job.eta_s)
     return f"in {text.duration(until(job.starts_at))}"
 
 
 def until(at: datetime) -> float:
-    """Seconds from now, 0 where it is past."""
+    """Seconds from now, 0 if it is past."""
     return max((at - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def starts(job: "JobView") -> str:
-    """When a queued job should start and why then, or why that is not known."""
+    """When a queued job should start and why, or why that is unknown."""
     if job.starts_at is None:
         return f"not known: {job.starts_why}"
     return f"in about {text.duration(until(job.starts_at))} (estimated), {job.starts_why}"

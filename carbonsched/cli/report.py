@@ -1,4 +1,4 @@
-"""`carbonsched report`: write what a job, some jobs or the box spent, in one of several formats."""
+"""`carbonsched report`: write the spending of a job, some jobs or the box, in one of several formats."""
 
 import sys
 from collections.abc import Iterator
@@ -90,7 +90,7 @@ def report(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Report energy and emissions of one job, of a user's or a label's jobs, or of the whole box over a stretch of time.
+    """Report energy and emissions of one job, of the jobs of a user or a label, or of the whole box over a period.
 
     csv has a row per interval of the ledger; html and pdf are for people, markdown for a wiki; codecarbon is its
     emissions.csv, boamps Boavizta's JSON, spdx an AI package; sci, esrs, scope2 and ai-act are tables of data points;
@@ -114,13 +114,13 @@ def report(
         from carbonsched.report import find
 
         if form != _PDF:
-            find(form or "json")  # a wrong name is the user's to correct, whether or not a daemon runs
+            find(form or "json")  # a wrong name is reported whether or not a daemon runs
         raise
     _write(text, form, out)
 
 
 def _read(url: str, config: Path | None, asked: "ReportQuery", form: str | None) -> str:
-    """Of a ledger that is only read."""
+    """The report of a ledger, which is only read."""
     from carbonsched.cli.ledger_file import opened
     from carbonsched.clock import SystemClock
     from carbonsched.config import load
@@ -134,7 +134,7 @@ def _read(url: str, config: Path | None, asked: "ReportQuery", form: str | None)
 
 @contextmanager
 def _of_ledger(job: str | None) -> Iterator[None]:
-    """A job is looked for without a daemon, whose `ps` would list it."""
+    """Explains errors about a job without a daemon, whose `ps` would list it."""
     from carbonsched.errors import InputError, NotFoundError
 
     try:
@@ -151,7 +151,7 @@ def _query(
     labels: tuple[str, ...],
     site: str | None,
 ) -> "ReportQuery":
-    """What is asked for. Raises InputError that names the flag."""
+    """The query of the flags. Raises InputError that names the flag."""
     from carbonsched.errors import InputError
     from carbonsched.model.base import parse_time
     from carbonsched.model.views import ReportQuery

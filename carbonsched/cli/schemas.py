@@ -2,8 +2,8 @@
 
     python -m carbonsched.cli.schemas docs/schemas
 
-What people write (JOB.toml, the config) is described as it is read, everything else as it is written. The `$id` carries
-the version: a change that a reader of the old schema would trip over makes a new one.
+Documents that people write (JOB.toml, the config) are described as read, all others as written. The `$id` has
+the version: a change that breaks a reader of the old schema makes a new one.
 """
 
 import json
@@ -47,7 +47,7 @@ def _written() -> dict[str, Any]:
 
 
 def _of_jobs() -> dict[str, Any]:
-    """What passes through a job's directory, and what the API answers about jobs."""
+    """Documents of a job's directory, and the API's responses about jobs."""
     from carbonsched.model import command, job, protocol, upkeep
     from carbonsched.model import views as view
 
@@ -79,7 +79,7 @@ def _of_jobs() -> dict[str, Any]:
 
 
 def _of_the_box() -> dict[str, Any]:
-    """What is shown of the box: its pools, grid, ledger, reports and checks."""
+    """Documents of the box: its pools, grid, ledger, reports and checks."""
     from carbonsched.model import audit, checks, grid, grid_setup, imported, pools, upkeep
     from carbonsched.model import views as view
     from carbonsched.report.document import Report
@@ -110,7 +110,7 @@ def _of_the_box() -> dict[str, Any]:
 
 
 def _of_planning() -> dict[str, Any]:
-    """What `--explain`, `simulate` and the trainer's own commands print."""
+    """Output of `--explain`, `simulate` and the trainer's own commands."""
     from carbonsched.model import profile
     from carbonsched.model import views as view
     from carbonsched.plan.simulation.result import SimResult
@@ -123,7 +123,7 @@ def _of_planning() -> dict[str, Any]:
         "profile": profile.Profile,
         "costs": profile.Costs,
         "selection": profile.Selection,
-        # one document; it was published under both names
+        # one document that was published under both names
         "frontier": profile.FrontierDoc,
         "frontier-doc": profile.FrontierDoc,
         "check-result": profile.CheckResult,
@@ -133,7 +133,7 @@ def _of_planning() -> dict[str, Any]:
 def schema(name: str, kind: Any, mode: JsonSchemaMode) -> dict[str, Any]:
     """The JSON Schema (2020-12) of one document."""
     made = TypeAdapter(kind).json_schema(mode=mode)
-    # what is written is always written out; and no schema may depend on the interpreter that made it
+    # written documents have all keys; and no schema may depend on the interpreter that made it
     _drop_defaults(made, everything=mode == "serialization")
     _drop_examples(made)
     return {
@@ -160,7 +160,7 @@ def _drop_defaults(node: Any, *, everything: bool) -> None:
 
 
 def _drop_examples(node: Any) -> None:
-    """Cut the example in Python from every description: it is for who reads the code."""
+    """Remove the Python example from every description: it is for readers of the code."""
     if isinstance(node, list):
         for item in node:
             _drop_examples(item)
@@ -181,7 +181,7 @@ def render() -> dict[str, str]:
 
 
 def write(folder: Path) -> None:
-    """Make `folder` hold exactly the schemas of today."""
+    """Make `folder` hold exactly the current schemas."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = render()
     for old in folder.glob("*.json"):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def show(
     ctx: typer.Context, job: JobId, json: Json = False, socket: Socket = None, debug: Debug = False
 ) -> None:
-    """Show one job: what it spent, every segment with planned and realised ρ, the reason, its history."""
+    """Show one job: its spending, every segment with planned and realised ρ, the reason, its history."""
     from carbonsched.cli.output import emit
 
     detail = connect(ctx).show(job)
@@ -70,7 +70,7 @@ def _print(job: "JobDetail") -> None:
 
 
 def _own_run(job: "JobDetail") -> str | None:
-    """ρ against what the user would have run, where weights are frozen or adapters train: that is less than full fine-tuning."""
+    """ρ relative to the user's own run, if weights are frozen or adapters train: that takes less than full fine-tuning."""
     told = [(done.k + 1, done.rho_realised, done.rho_own) for done in job.segments_done]
     if not any(own is not None and text.rho(own) != text.rho(rho) for _, rho, own in told):
         return None
@@ -79,7 +79,7 @@ def _own_run(job: "JobDetail") -> str | None:
 
 
 def _waste(job: "JobDetail") -> str | None:
-    """What was left out of a stock Trainer's work on the same rows, a figure beside ρ."""
+    """The avoided waste of a stock Trainer on the same rows, as a figure beside ρ."""
     found = job.waste
     if found is None or not found.stock_flops:
         return None
@@ -95,10 +95,10 @@ def _waste(job: "JobDetail") -> str | None:
 _OF_TRAINING = ("Segment", "ρ", "Loss", "Model", "Data", "Method", "Wanted", "Hours", "Deadline")
 """Facts that a command of `carbonsched run` does not have."""
 _LAST = 6
-"""Segments whose ρ of the own run is shown."""
+"""Number of segments whose ρ relative to the own run is shown."""
 
 _SHOWN_ELSEWHERE = ("at", "kind", "actor", "state", "sha256", "name")
-"""Keys of a history entry that `show` has elsewhere."""
+"""Keys of a history entry that `show` prints elsewhere."""
 _OF_RESTARTS = ("before", "events", "names", "uid")
 """Keys that a restarted daemon and auditors read; `--json` has them."""
 
@@ -108,7 +108,7 @@ def _plain(value: object) -> str:
 
 
 def _change(change: dict[str, Any]) -> tuple[str, str, str]:
-    """What happened, who did it, and why or how much."""
+    """The event, its actor, and its reason or amount."""
     what = str(change.get("state") or change.get("kind") or "")
     reason = change.get("reason") or change.get("text")
     if what == "budget":

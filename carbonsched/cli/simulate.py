@@ -1,6 +1,6 @@
-"""`carbonsched simulate`: what a policy would have made of a budget on a trace of the grid. Needs no daemon.
+"""`carbonsched simulate`: the result of a policy with a budget on a trace of the grid. Needs no daemon.
 
-Only the options stand here. `simulate_request` reads them, `simulate_output` shows what comes out.
+This file has only the options. `simulate_request` reads them, `simulate_output` shows the result.
 """
 
 import math
@@ -14,7 +14,7 @@ from carbonsched.cli.flags import between
 from carbonsched.cli.options import Debug, Json, Socket
 
 FIXED_SHARE = 1 / 3
-"""c0 where nothing better is known: the share of a step's FLOPs that the forward pass takes."""
+"""c0 if nothing better is known: the forward pass's share of a step's FLOPs."""
 _COST = "Energy and time of a segment"
 _JOB = "The job"
 
@@ -202,11 +202,11 @@ def simulate(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Run a job against a recorded trace, with the planner and the guard the daemon uses.
+    """Simulate a job on a recorded trace, with the planner and the guard that the daemon uses.
 
-    At every time the planner knows the rows up to then, and of what lies ahead what --forecast says. Give the job by
-    --job, or by --segments with --segment-kwh, --segment-hours and --budget-g; options win over the job file. Several
-    starts, policies or budgets are all run with each other, and summed up for each policy and budget.
+    At every time the planner knows the rows up to then; --forecast determines what it knows of later hours. Give the job by
+    --job, or by --segments with --segment-kwh, --segment-hours and --budget-g; options override the job file. Several
+    starts, policies or budgets are all combined, and summarised for each policy and budget.
     """
     options = {name: value for name, value in locals().items() if name not in ("json", "socket", "debug")}
     from carbonsched.cli import simulate_output as output

@@ -98,7 +98,7 @@ def charts(result: SimResult, request: SimRequest) -> list[Chart]:
 
 
 def check_plot(path: Path) -> None:
-    """Raises InputError where `plot` could not draw: before hours are spent on simulations."""
+    """Raises InputError if `plot` could not draw: before hours are spent on simulations."""
     if path.suffix.lower() != ".svg":
         raise InputError(
             "--plot", f"cannot draw {path.suffix or 'a file without an ending'}", "give a FILE.svg"
@@ -108,7 +108,7 @@ def check_plot(path: Path) -> None:
 
 
 def plot(path: Path, charts: Sequence[Chart]) -> None:
-    """Draw the charts into one SVG file. Raises InputError where it cannot be written."""
+    """Draw the charts into one SVG file. Raises InputError if it cannot be written."""
     try:
         path.write_text(svg_file(charts), encoding="utf-8")
     except OSError as e:

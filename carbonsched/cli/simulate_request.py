@@ -1,4 +1,4 @@
-"""Reads the options of `carbonsched simulate`, and the job file they may name, into simulation requests."""
+"""Reads the options of `carbonsched simulate`, and the job file that they may name, into simulation requests."""
 
 import sys
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from carbonsched.plan.simulation.request import LINEAR, ForecastKind, SimRequest
 from carbonsched.plan.simulation.sweep import draw
 
 RHO_MIN = 0.4
-"""Lower bound of ρ where neither an option nor a job gives one: about what a model's floor is."""
+"""Lower bound of ρ if neither an option nor a job gives one: about a model's floor."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulateOptions:
-    """The options as they were given; None: not given. `carbonsched simulate --help` says what each means.
+    """The options as given; None: not given. `carbonsched simulate --help` explains them.
 
     Example::
 
@@ -62,7 +62,7 @@ class SimulateOptions:
 
 @dataclass(frozen=True, slots=True)
 class SimulateTask:
-    """What to simulate: every policy with every budget from every start.
+    """The simulations: every policy with every budget from every start.
 
     Example::
 
@@ -71,22 +71,22 @@ class SimulateTask:
     """
 
     base: SimRequest
-    """Of all runs, but for the start, the policy and the budget."""
+    """Common to all runs, except for the start, the policy and the budget."""
     starts: Sequence[datetime]
     policies: Sequence[Policy]
     budgets: Sequence[float]
     """In grams."""
     single: bool
-    """One run, shown whole; else a sweep, summed up."""
+    """One run, shown completely; else a sweep, summarised."""
 
     def request(self) -> SimRequest:
-        """The first run, which is the only one where `single`."""
+        """The first run, which is the only one if `single`."""
         return replace(self.base, start=self.starts[0], policy=self.policies[0], budget_g=self.budgets[0])
 
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """What a job file gives a simulation; by default nothing, where there is no file.
+    """The values of a job file; by default empty, without a file.
 
     Example::
 
@@ -106,9 +106,9 @@ class JobFacts:
 
 
 def read(options: SimulateOptions) -> SimulateTask:
-    """Read the trace, the job file and the frontier that the options name. Notes what it assumes on stderr.
+    """Read the trace, the job file and the frontier that the options name. Lists its assumptions on stderr.
 
-    Raises InputError that names the option at fault.
+    Raises InputError that names the option.
     """
     policies = _policies(options.policy or ["mpc"])
     if (options.start is None) == (options.starts is None):
@@ -129,7 +129,7 @@ def read(options: SimulateOptions) -> SimulateTask:
 
 
 def request_from(options: SimulateOptions, job: JobFacts, trace: TraceArrays, start: datetime) -> SimRequest:
-    """The request that all runs share; options win over the job file."""
+    """The request that all runs share; options override the job file."""
     segments = options.segments if options.segments is not None else job.segments
     segment_hours, segment_kwh = _segment_cost(options, job)
     if segments is None or segment_hours is None or segment_kwh is None:
@@ -163,7 +163,7 @@ def request_from(options: SimulateOptions, job: JobFacts, trace: TraceArrays, st
 
 
 def _segment_cost(options: SimulateOptions, job: JobFacts) -> tuple[float | None, float | None]:
-    """(hours, kWh) of a segment at ρ = 1: as given, or from the job's FLOPs; None where neither tells."""
+    """(hours, kWh) of a segment at ρ = 1: as given, or from the job's FLOPs; None if neither is available."""
     _require_positive("--flops-per-s", options.flops_per_s)
     _require_positive("--watts", options.watts)
     lasts, kwh = options.segment_hours, options.segment_kwh
@@ -179,7 +179,7 @@ def _segment_cost(options: SimulateOptions, job: JobFacts) -> tuple[float | None
 def budgets_from(
     options: SimulateOptions, job: JobFacts, base: SimRequest, starts: Sequence[datetime]
 ) -> list[float]:
-    """Grams of each run: those given, and shares of what full fine-tuning emits in the mean of `starts`."""
+    """Grams of each run: those given, and shares of the emissions of full fine-tuning in the mean of `starts`."""
     shares = options.budget_share or []
     for share in shares:
         if not 0 < share <= 1:
@@ -213,7 +213,7 @@ def _require_positive(option: str, value: float) -> None:
 
 
 def _note_gaps(trace: TraceArrays, starts: Sequence[datetime]) -> None:
-    """Say where rows are missing: the one before holds, which a reader of the result should know."""
+    """Say where rows are missing: the previous row holds, which a reader of the result should know."""
     steps = np.diff(trace.at)
     holes = np.flatnonzero((steps > 2 * trace.step_s) & (trace.at[1:] > min(starts).timestamp()))
     if len(holes):
@@ -226,7 +226,7 @@ def _note_gaps(trace: TraceArrays, starts: Sequence[datetime]) -> None:
 
 
 def _read_job(path: Path, python: str) -> JobFacts:
-    """The job file, and what `python -m trainer check` says of its steps and its floor."""
+    """The job file, and its steps and floor from `python -m trainer check`."""
     spec = read_job(path)
     checked = check_by_trainer(spec, python)
     carbon = spec.carbon
@@ -281,7 +281,7 @@ def _zone(name: str) -> str:
 def _time(text: str) -> datetime:
     hint = "write it like 2022-03-01 or 2022-03-01T00:00:00Z"
     if len(text) == len("2022-03-01"):
-        text += "T00:00:00Z"  # a day is its first moment
+        text += "T00:00:00Z"  # a day means its first moment
     try:
         at = datetime.fromisoformat(text)
     except ValueError as e:
@@ -293,7 +293,7 @@ def _time(text: str) -> datetime:
 
 
 def _mean_intensity(trace: TraceArrays, start: datetime, lasts_h: float) -> float:
-    """Intensity over the hours that full fine-tuning would take, g/kWh."""
+    """Mean intensity over the duration of full fine-tuning, g/kWh."""
     first = max(trace.row_at(start.timestamp()), 0)
     last = trace.row_at(start.timestamp() + lasts_h * 3600.0)
     return float(trace.g[first : last + 1].mean())

@@ -1,4 +1,4 @@
-"""Runs the many simulations of one `simulate` call behind a progress bar, and shows them as a table and as charts."""
+"""Runs the simulations of one `simulate` call with a progress bar, and shows them as a table and as charts."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from carbonsched.plan.simulation.sweep import Sweep, SweepRun
 def sweep(
     base: SimRequest, starts: Sequence[datetime], policies: Sequence[Policy], budgets: Sequence[float]
 ) -> Sweep:
-    """Run them all behind a progress bar, which only a terminal sees."""
+    """Run all of them with a progress bar, which is only on a terminal."""
     columns = TextColumn("simulations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = o.console(stderr=True)
     done: list[SweepRun] = []
@@ -62,7 +62,7 @@ def show(result: Sweep) -> None:
 
 
 def charts(result: Sweep) -> list[Chart]:
-    """Gain and grams of every policy: over the budgets where there are several, else over the starts."""
+    """Gain and grams of every policy: over the budgets if there are several, else over the starts."""
     budgets = sorted({case.budget_g for case in result.cases})
     if len(budgets) > 1:
         gain = _series(result, lambda run: run.budget_g, lambda run: run.gain)

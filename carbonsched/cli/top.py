@@ -1,4 +1,4 @@
-"""`carbonsched top`: the box at a glance, drawn anew every other second: the grid, the watts, and every live job."""
+"""`carbonsched top`: an overview of the box, updated every two seconds: the grid, the watts, and every live job."""
 
 import math
 import time
@@ -44,9 +44,9 @@ def top(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Watch the box: the grid's intensity, power, and what each job that is not over spends.
+    """Watch the box: the grid's intensity, power, and the spending of each job that has not ended.
 
-    With --json one line for every look.
+    With --json one line per update.
     """
     from carbonsched.cli.output import console
 
@@ -70,7 +70,7 @@ def top(
 
 
 def look(client: "Client") -> "Top":
-    """One look. Raises UnreachableError."""
+    """One update. Raises UnreachableError."""
     from carbonsched.model.views import Top
 
     listed = client.jobs()

@@ -1,6 +1,6 @@
 """Lets the trainer check a job before it is submitted: model, data, batch shapes, the floor of ρ.
 
-Runs as the submitting user, so that a job cannot reach what its owner cannot, and in the trainer's environment.
+It runs as the submitting user, so that a job cannot read what its owner cannot, and in the trainer's environment.
 """
 
 import json
@@ -22,14 +22,14 @@ print(json.dumps({"trainer": file, "ours": bool(file) and mark.is_file()}))
 """
 """Asks an interpreter which `trainer` it would import, without importing it; ours is told by a file it alone has."""
 _PROBE_S = 30.0
-"""Seconds that the interpreter may take to answer."""
+"""Longest time until the interpreter answers."""
 
 
 def check(spec: JobSpec, python: str | None) -> CheckResult:
-    """What `python -m trainer check SPEC --json` says of the job.
+    """The result of `python -m trainer check SPEC --json` for the job.
 
-    Raises InputError's exit code with the trainer's own line where the job is at fault, LaunchError where the trainer
-    is. The temporary spec and the child are gone afterwards, Ctrl-C included.
+    Raises InputError's exit code with the trainer's own line if the job has a fault, LaunchError if the trainer
+    has one. The temporary spec and the child are removed afterwards, also at Ctrl-C.
     """
     if python is None:
         raise LaunchError("the daemon does not say which interpreter has the trainer; set launch.python")
@@ -38,7 +38,7 @@ def check(spec: JobSpec, python: str | None) -> CheckResult:
         path.write_text(spec.model_dump_json(), encoding="utf-8")
         argv = [python, "-m", "trainer", "check", str(path), "--json"]
         try:
-            # from the empty folder: `-m` would find a `trainer` that happens to lie where the user stands
+            # from the empty folder: `-m` would find a `trainer` in the user's working directory
             done = _run(argv, folder)
         except OSError as e:
             raise LaunchError(
@@ -75,14 +75,14 @@ def _run(argv: list[str], folder: str) -> subprocess.CompletedProcess[str]:
 
 
 def _is_ours(done: subprocess.CompletedProcess[str]) -> bool:
-    """Whether the answer can only be that of carbonsched's own trainer."""
+    """Whether this output can only be that of carbonsched's own trainer."""
     if done.returncode == InputError.exit_code:
         return any(line.startswith("trainer: ") for line in done.stderr.splitlines())
     return done.returncode == 0 and "rho_floor" in done.stdout
 
 
 def _refuse_another_trainer(python: str, folder: str) -> None:
-    """Raises LaunchError where the interpreter finds a `trainer` that is not carbonsched's. Imports neither."""
+    """Raises LaunchError if the interpreter finds another `trainer` than carbonsched's. Imports neither."""
     try:
         done = subprocess.run(
             [python, "-c", _WHERE], cwd=folder, capture_output=True, text=True, check=False, timeout=_PROBE_S

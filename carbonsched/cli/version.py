@@ -1,4 +1,4 @@
-"""`carbonsched version`: show the versions of this command and of the daemon it talks to."""
+"""`carbonsched version`: show the versions of this command and of its daemon."""
 
 import platform
 
@@ -11,7 +11,7 @@ from carbonsched.cli.options import Debug, Json, Socket, connect
 def version(ctx: typer.Context, json: Json = False, socket: Socket = None, debug: Debug = False) -> None:
     """Show the versions of this command and of the daemon.
 
-    Works without a daemon; with --json the daemon's answer is printed, or this command's with `pid: null`.
+    It works without a daemon; with --json it prints the daemon's version, or this command's with `pid: null`.
     """
     from carbonsched.cli.output import emit
     from carbonsched.errors import UnreachableError

@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 EXIT_CODES = {"finished": 0, "failed": 4, "cancelled": 5, "stopped": 6}
 POLL_S = 0.5
 PATIENCE_S = 300.0
-"""How long the daemon may be away (a restart, an upgrade) before waiting ends with exit code 3."""
+"""Longest absence of the daemon (a restart, an upgrade) before waiting ends with exit code 3."""
 
 
 def wait(
     ctx: typer.Context, job: JobId, json: Json = False, socket: Socket = None, debug: Debug = False
 ) -> None:
-    """Wait until a job has ended, and show how it goes.
+    """Wait until a job has ended, and show its progress.
 
-    Exit code: 0 finished, 4 failed, 5 cancelled, 6 stopped on budget. Ctrl-C ends the waiting, not the job. A daemon
-    that is restarted meanwhile is waited for, up to five minutes.
+    Exit code: 0 finished, 4 failed, 5 cancelled, 6 stopped on budget. Ctrl-C ends the waiting, not the job. If the daemon
+    restarts meanwhile, the command waits for it, up to five minutes.
     """
     raise typer.Exit(follow(connect(ctx), job, json))
 
 
 def follow(client: "Client", job_id: str, json: bool) -> int:
-    """Wait and show; prints the outcome and returns the exit code it stands for."""
+    """Wait and show the progress; print the outcome and return its exit code."""
     from carbonsched.cli.output import as_json
     from carbonsched.cli.progress import progress
     from carbonsched.model.views import Acted
@@ -57,7 +57,7 @@ def follow(client: "Client", job_id: str, json: bool) -> int:
 
 
 def until_ended(client: "Client", job_id: str, shown: "Progress") -> "JobDetail":
-    """Polls until the job has ended. Raises UnreachableError at once when the daemon never answered, else after
+    """Poll until the job has ended. Raises UnreachableError at once if the daemon never answered, else after
     `PATIENCE_S` of silence."""
     from carbonsched.errors import UnreachableError
 
